@@ -1,0 +1,89 @@
+"""Writing files so that nobody ever meets half of one.
+
+A file appears under its name only when it is complete: it is written beside its place under a temporary
+name, flushed to the disk and then renamed, which the operating system does in one step. A full disk, an
+interrupt (Ctrl-C) or an error of the writer leaves the old file, or none, and no temporary one.
+"""
+
+import contextlib
+import errno
+import os
+import secrets
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from gaincell.errors import RunError
+
+
+def write_atomic(path: str | os.PathLike[str], writer: Callable[[Path], object]) -> Path:
+    """Write one file completely or not at all.
+
+    Args:
+        path: where the file shall appear; its directory is created if it is missing.
+        writer: called once with the temporary path, in the same directory and with the same ending
+            as ``path``; it writes and closes the file.
+
+    Returns:
+        ``path`` as a ``Path``.
+
+    Raises:
+        RunError: the disk is full, or the place cannot be written to. Whatever else ``writer`` raises
+            (KeyboardInterrupt included) passes through; the temporary file is removed in every case.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.stem}-{secrets.token_hex(4)}{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        writer(temporary)
+        _flush(temporary)
+        os.replace(temporary, path)
+        _flush(path.parent)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        reason = _reason(error, path.parent)
+        if reason is None:
+            raise
+        raise RunError(f"cannot write {path}: {reason}; nothing half-written was left") from error
+    return path
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> Path:
+    """Write ``text`` as UTF-8, completely or not at all; see ``write_atomic``."""
+    return write_atomic(path, lambda temporary: temporary.write_bytes(text.encode()))
+
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_FULL_TEXT = "the disk is full (free some space or choose another directory)"
+_NEARLY_NOTHING = 1 << 20
+"""Free bytes below which a writer's unexplained failure is put down to a full disk."""
+
+
+def _reason(error: BaseException, directory: Path) -> str | None:
+    """What a user can do something about; None for anything that is not about the file system.
+
+    Writers in other languages report a full disk in exceptions of their own: safetensors (Rust) by its
+    text alone, torch (C++) not even by that.
+    """
+    if isinstance(error, OSError):
+        if error.errno in _FULL:
+            return _FULL_TEXT
+        return f"{error.strerror or error} (choose another directory)"
+    if isinstance(error, Exception):
+        by_text = any(f"os error {code}" in str(error) for code in _FULL)
+        if by_text or (directory.is_dir() and shutil.disk_usage(directory).free < _NEARLY_NOTHING):
+            return _FULL_TEXT
+    return None
+
+
+def _flush(path: Path) -> None:
+    """Ask the operating system to put a file or directory on the disk; not all can for a directory."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EIO}:
+            raise
+    finally:
+        os.close(descriptor)
