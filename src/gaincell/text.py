@@ -1,0 +1,256 @@
+"""TEXT, as a user names it, to documents and token ids.
+
+TEXT is a file (`.txt`, `.txt.gz`), a directory of such files, `sample` (shipped with the package), or the id
+of a Hugging Face data set. A line holding only `<|endoftext|>` separates documents.
+
+Every text has a training part and an evaluation part that never overlap:
+
+* a directory (or data set) with both `*.train.*` and `*.valid.*` files (splits): as named, other files are
+  ignored;
+* any other file: cut at the document boundary nearest to 80 % of its bytes (at a line, where no document ends
+  near there); the beginning is for training, the rest for evaluation.
+
+A budget of tokens is filled from all sources in proportion to their size, from the beginning of each, so that
+a big directory costs no more than the budget asks for.
+"""
+
+from __future__ import annotations
+
+import gzip
+import re
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from importlib import resources
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from gaincell.errors import InputError
+from gaincell.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+END_OF_TEXT = "<|endoftext|>"
+TRAINING_SHARE = 0.8
+"""Share of an unsplit file that is training text."""
+LARGEST_SPLIT_FILE = 256 * 2**20
+"""Characters of an unsplit file that are looked at; what lies beyond is not used."""
+
+Part = Literal["training", "evaluation", "all"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """One file or split: its size (bytes on disk; a weight only) and how to read its documents."""
+
+    name: str
+    size: int
+    documents: Callable[[], Iterator[str]]
+
+
+@dataclass(frozen=True)
+class Text:
+    """A text with its two disjoint parts.
+
+    name: the base name, without the directory, for reports.
+    training, evaluation: sources in a fixed order.
+    """
+
+    name: str
+    training: tuple[Source, ...]
+    evaluation: tuple[Source, ...]
+
+    def part(self, part: Part) -> tuple[Source, ...]:
+        """The sources of one part; "all" is both."""
+        return {
+            "training": self.training,
+            "evaluation": self.evaluation,
+            "all": self.training + self.evaluation,
+        }[part]
+
+
+def open_text(text: str | Path) -> Text:
+    """Find a text by what the user typed (see the head of this file).
+
+    Raises:
+        InputError: there is no such text.
+    """
+    if str(text) == "sample":
+        return _directory(Path(str(resources.files("gaincell"))) / "assets" / "sample", "sample")
+    path = Path(text).expanduser()
+    if path.is_dir():
+        return _directory(path, path.resolve().name)
+    if path.is_file():
+        return _one_file(path)
+    if re.fullmatch(r"[\w.-]+(/[\w.-]+)?(:[\w.-]+)?", str(text)) and not str(text).endswith((".txt", ".gz")):
+        return _data_set(str(text))
+    raise InputError(
+        f"there is no text {str(text)!r}; give a .txt or .txt.gz file, a directory of them, a data set id, "
+        "or 'sample'"
+    )
+
+
+def token_stream(
+    sources: Iterable[Source],
+    tokenizer: Any,
+    tokens: int | None = None,
+    progress: Progress = silent,
+) -> Tensor:
+    """The documents of `sources` as one stream of token ids, each document followed by the end-of-text id.
+
+    Args:
+        sources: a part of a text.
+        tokenizer: a tokenizer of transformers; without an `eos_token_id` documents are joined as they are.
+        tokens: stop after this many, taking from each source in proportion to its size; None = all.
+        progress: called after every document with (tokens so far, tokens wanted or 0).
+
+    Returns:
+        int32 [tokens or fewer].
+    """
+    import torch
+
+    remaining = list(sources)
+    ids: list[int] = []
+    while remaining:
+        source = remaining.pop(0)
+        weight = source.size / max(1, source.size + sum(other.size for other in remaining))
+        share = None if tokens is None else round((tokens - len(ids)) * weight)
+        if share == 0:
+            continue
+        report = partial(_report, progress, len(ids), tokens or 0)
+        ids += _tokens_of(source, tokenizer, share, report)
+    return torch.tensor(ids, dtype=torch.int32)
+
+
+def _report(progress: Progress, before: int, total: int, new: int) -> None:
+    progress(before + new, total, {})
+
+
+def _tokens_of(source: Source, tokenizer: Any, share: int | None, report: Callable[[int], None]) -> list[int]:
+    """Up to `share` token ids from the beginning of one source."""
+    end = getattr(tokenizer, "eos_token_id", None)
+    ids: list[int] = []
+    for document in source.documents():
+        ids += tokenizer(document, add_special_tokens=False, verbose=False)["input_ids"]
+        if end is not None:
+            ids.append(end)
+        report(len(ids) if share is None else min(len(ids), share))
+        if share is not None and len(ids) >= share:
+            return ids[:share]
+    return ids
+
+
+def _directory(folder: Path, name: str) -> Text:
+    files = sorted(path for path in folder.glob("*") if path.name.endswith((".txt", ".txt.gz")))
+    if not files:
+        raise InputError(f"the directory {name!r} holds no .txt or .txt.gz file")
+    training = [path for path in files if ".train." in path.name]
+    evaluation = [path for path in files if ".valid." in path.name]
+    if training and evaluation:
+        return Text(name, tuple(map(_whole, training)), tuple(map(_whole, evaluation)))
+    parts = [_one_file(path) for path in files]
+    return Text(
+        name,
+        tuple(source for part in parts for source in part.training),
+        tuple(source for part in parts for source in part.evaluation),
+    )
+
+
+def _whole(path: Path) -> Source:
+    return Source(path.name, path.stat().st_size, lambda: _documents(_lines(path)))
+
+
+def _one_file(path: Path) -> Text:
+    size = path.stat().st_size
+    kept = int(size * TRAINING_SHARE)
+    return Text(
+        path.name,
+        (Source(path.name, kept, lambda: _documents(iter(_split(path)[0]))),),
+        (Source(path.name, size - kept, lambda: _documents(iter(_split(path)[1]))),),
+    )
+
+
+def _split(path: Path) -> tuple[list[str], list[str]]:
+    """The lines of a file in two parts, cut after the document (else the line) that ends nearest to 80 %."""
+    lines: list[str] = []
+    ends: list[int] = []  # characters up to and including each line
+    length = 0
+    for line in _lines(path):
+        length += len(line) + 1
+        lines.append(line)
+        ends.append(length)
+        if length > LARGEST_SPLIT_FILE:
+            break
+    target = TRAINING_SHARE * length
+    candidates = [
+        n for n, line in enumerate(lines) if line == END_OF_TEXT and 0.6 * length < ends[n] < 0.95 * length
+    ]
+    cut = min(candidates or range(len(lines)), key=lambda n: abs(ends[n] - target), default=-1)
+    return lines[: cut + 1], lines[cut + 1 :]
+
+
+def _lines(path: Path) -> Iterator[str]:
+    """The lines of a text file, without their ends."""
+    opener = gzip.open if path.name.endswith(".gz") else open
+    try:
+        with opener(path, "rt", encoding="utf-8") as file:
+            for line in file:
+                yield line.rstrip("\n")
+    except UnicodeDecodeError as error:
+        raise InputError(f"the text {path.name} is not UTF-8; convert it first") from error
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"the text {path.name} cannot be read: {error}") from error
+
+
+def _documents(lines: Iterator[str]) -> Iterator[str]:
+    """Join lines to documents; empty documents are dropped."""
+    document: list[str] = []
+    for line in lines:
+        if line == END_OF_TEXT:
+            if text := "\n".join(document).strip("\n"):
+                yield text
+            document = []
+        else:
+            document.append(line)
+    if text := "\n".join(document).strip("\n"):
+        yield text
+
+
+def _data_set(name: str) -> Text:
+    """A data set with a column `text`; `NAME:CONFIG` chooses a configuration. Every row is a document."""
+    identifier, _, config = name.partition(":")
+    try:
+        import datasets
+
+        splits = datasets.get_dataset_split_names(identifier, config or None)
+    except ImportError as error:
+        raise InputError(
+            f"there is no file or directory {name!r}; data sets need the extra: pip install 'gaincell[train]'"
+        ) from error
+    except Exception as error:  # the hub answers with exceptions of many libraries
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"there is no file, directory or data set {name!r}: {reason}") from error
+
+    def rows(split: str) -> Iterator[str]:
+        for row in datasets.load_dataset(identifier, config or None, split=split, streaming=True):
+            if "text" not in row:
+                raise InputError(f"the data set {name!r} has no column 'text', only {', '.join(row)}")
+            if row["text"].strip():
+                yield row["text"]
+
+    held_out = next((split for split in ("validation", "valid", "dev", "test") if split in splits), None)
+    if "train" in splits and held_out is not None:
+        return Text(
+            name,
+            (Source("train", 1, lambda: rows("train")),),
+            (Source(held_out, 1, lambda: rows(held_out)),),
+        )
+    only = splits[0]  # its size is not known beforehand: every fifth row is for evaluation
+    return Text(
+        name,
+        (Source(only, 1, lambda: (row for n, row in enumerate(rows(only)) if n % 5)),),
+        (Source(only, 1, lambda: islice(rows(only), 0, None, 5)),),
+    )
