@@ -1,0 +1,358 @@
+"""The current of one gain cell.
+
+A cell answers an input pulse of relative width x in [0, 1] with the charge
+
+    f(x, u) = x * F(u),        u = V - V_offset                                              (6)
+
+on its bit line, signed about V_offset. A cell class is the curve F: `current` gives F, `slope` its derivative,
+both in charge units for a full pulse. Classes hold no numbers of their own: `named_cell` builds them from the
+numbers of a design file.
+
+To add a cell, read README.md in this folder.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gaincell.errors import DesignError
+
+
+@runtime_checkable
+class Cell(Protocol):
+    """What every cell offers. Cells are immutable, comparable and hashable.
+
+    name: kind of cell, the key of `named_cell`.
+    coefficients: (C0, ..., Cp) when F(u) = sum_p C_p u^p, so that age separates as delta^(p age); None otherwise.
+    linear_slope: slope of the linear surrogate used by `gradient="surrogate"`, charge units per volt.
+    numbers: what rebuilds the cell exactly: `named_cell(cell.name, cell.numbers) == cell`.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def coefficients(self) -> tuple[float, ...] | None: ...
+    @property
+    def linear_slope(self) -> float: ...
+    @property
+    def numbers(self) -> dict[str, Any]: ...
+
+    def current(self, u: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        """F(u) in charge units for a full pulse; u in volts relative to V_offset."""
+        ...
+
+    def slope(self, u: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        """dF/du in charge units per volt."""
+        ...
+
+
+def _polynomial(coefficients: Sequence[float], u: Tensor) -> Tensor:
+    """sum_p coefficients[p] u^p by Horner's rule."""
+    value = torch.full_like(u, coefficients[-1])
+    for coefficient in reversed(coefficients[:-1]):
+        value = value * u + coefficient
+    return value
+
+
+def _derivative(coefficients: Sequence[float]) -> tuple[float, ...]:
+    """Coefficients of d/du sum_p coefficients[p] u^p."""
+    return tuple(p * c for p, c in enumerate(coefficients) if p > 0) or (0.0,)
+
+
+def _require_positive(cell: str, **numbers: float) -> None:
+    for key, value in numbers.items():
+        if not (math.isfinite(value) and value > 0):
+            raise DesignError(f"cell {cell!r}: {key} = {value!r} must be a finite number above 0")
+
+
+@dataclass(frozen=True)
+class LinearCell:
+    """The ideal cell, F(u) = linear_slope * u.
+
+    Source: the paper's linear model [R]. Not modelled: any current at u = 0.
+
+    linear_slope: charge units per volt.
+    """
+
+    linear_slope: float
+
+    def __post_init__(self) -> None:
+        _require_positive(self.name, linear_slope=self.linear_slope)
+
+    @property
+    def name(self) -> str:
+        return "linear"
+
+    @property
+    def coefficients(self) -> tuple[float, ...]:
+        return (0.0, self.linear_slope)
+
+    @property
+    def numbers(self) -> dict[str, Any]:
+        return {"linear_slope": self.linear_slope}
+
+    def current(self, u: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        return self.linear_slope * u
+
+    def slope(self, u: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        return torch.full_like(u, self.linear_slope)
+
+
+@dataclass(frozen=True)
+class PolynomialCell:
+    """A fitted cell, F(u) = sum_p C_p u^p.                                                       (6)
+
+    Source: cubic fit of the silicon CMOS cell [R]. C0 != 0: a cell that stores V_offset still drives C0.
+
+    coefficients: (C0, ..., Cp), C_p in charge units per volt^p.
+    linear_slope: slope of the linear surrogate, charge units per volt.
+    """
+
+    coefficients: tuple[float, ...]
+    linear_slope: float
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "coefficients", tuple(float(c) for c in self.coefficients))
+        if len(self.coefficients) < 2 or not all(math.isfinite(c) for c in self.coefficients):
+            raise DesignError(
+                f"cell 'polynomial': coefficients {self.coefficients!r} must be at least two finite numbers (C0, C1, ...)"
+            )
+        _require_positive(self.name, linear_slope=self.linear_slope)
+
+    @classmethod
+    def from_two_variable_fit(
+        cls, c: Mapping[tuple[int, int], float], v_in: float, linear_slope: float
+    ) -> PolynomialCell:
+        """Evaluate f = x * sum_ij c_ij u^i V_in^j at the input voltage: C_i = sum_j c_ij V_in^j.
+
+        c: (i, j) -> c_ij, charge units per volt^(i + j).  v_in: volts.
+        """
+        degree = max(i for i, _ in c)
+        coefficients = [0.0] * (degree + 1)
+        for (i, j), c_ij in sorted(c.items()):
+            coefficients[i] += c_ij * v_in**j
+        return cls(tuple(coefficients), linear_slope)
+
+    @property
+    def name(self) -> str:
+        return "polynomial"
+
+    @property
+    def numbers(self) -> dict[str, Any]:
+        return {"coefficients": self.coefficients, "linear_slope": self.linear_slope}
+
+    def current(self, u: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        return _polynomial(self.coefficients, u)
+
+    def slope(self, u: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        return _polynomial(_derivative(self.coefficients), u)
+
+
+@dataclass(frozen=True)
+class PowerCell:
+    """An odd power, F(u) = span / R * u^exponent with R = g(half_span) - g(-half_span), g(u) = u^exponent.
+
+    Source: the paper's supplement, x3 and x5 [R].
+
+    exponent: odd, >= 3.
+    span: F(half_span) - F(-half_span), charge units.
+    half_span: largest |u| of the storage range, volts.
+    linear_slope: slope of the linear surrogate, charge units per volt.
+    """
+
+    exponent: int
+    span: float
+    half_span: float
+    linear_slope: float
+
+    def __post_init__(self) -> None:
+        if self.exponent < 3 or self.exponent % 2 == 0:
+            raise DesignError(f"cell {self.name!r}: the exponent must be odd and at least 3")
+        _require_positive(self.name, span=self.span, half_span=self.half_span, linear_slope=self.linear_slope)
+
+    @property
+    def name(self) -> str:
+        return f"x{self.exponent}"
+
+    @property
+    def coefficients(self) -> tuple[float, ...]:
+        return (0.0,) * self.exponent + (self.span / (2 * self.half_span**self.exponent),)
+
+    @property
+    def numbers(self) -> dict[str, Any]:
+        return {"span": self.span, "half_span": self.half_span, "linear_slope": self.linear_slope}
+
+    def current(self, u: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        return self.coefficients[-1] * u**self.exponent
+
+    def slope(self, u: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        return self.exponent * self.coefficients[-1] * u ** (self.exponent - 1)
+
+
+@dataclass(frozen=True)
+class SigmoidCell:
+    """F(u) = span / R * (g(u) - g(0)),  g(u) = sigmoid(steepness * u),  R = g(half_span) - g(-half_span).
+
+    Source: the paper's supplement [R]. The curve is not a polynomial, so age does not separate from it.
+
+    steepness: 1/volt.  span: charge units.  half_span: volts.  linear_slope: charge units per volt.
+    """
+
+    steepness: float
+    span: float
+    half_span: float
+    linear_slope: float
+
+    def __post_init__(self) -> None:
+        _require_positive(self.name, **{key: float(value) for key, value in self._fields().items()})
+
+    def _fields(self) -> dict[str, Any]:
+        return {
+            "sigmoid_steepness": self.steepness,
+            "span": self.span,
+            "half_span": self.half_span,
+            "linear_slope": self.linear_slope,
+        }
+
+    @property
+    def name(self) -> str:
+        return "sigmoid"
+
+    @property
+    def coefficients(self) -> None:
+        return None
+
+    @property
+    def numbers(self) -> dict[str, Any]:
+        return self._fields()
+
+    @property
+    def _scale(self) -> float:
+        return self.span / math.tanh(self.steepness * self.half_span / 2)
+
+    def current(self, u: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        # sigmoid(z) - 1/2 = tanh(z/2)/2 without the cancellation near u = 0
+        return (self._scale / 2) * torch.tanh(self.steepness * u / 2)
+
+    def slope(self, u: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        g = torch.sigmoid(self.steepness * u)
+        return self._scale * self.steepness * g * (1 - g)
+
+
+@dataclass(frozen=True)
+class ExponentialCell:
+    """F(u) = span / R * (g(u) - g(0)),  g(u) = exp(rate * u),  R = g(half_span) - g(-half_span).
+
+    Source: the paper's supplement [R]. The curve is not a polynomial, so age does not separate from it.
+
+    rate: 1/volt.  span: charge units.  half_span: volts.  linear_slope: charge units per volt.
+    """
+
+    rate: float
+    span: float
+    half_span: float
+    linear_slope: float
+
+    def __post_init__(self) -> None:
+        _require_positive(self.name, **{key: float(value) for key, value in self._fields().items()})
+
+    def _fields(self) -> dict[str, Any]:
+        return {
+            "exponential_rate": self.rate,
+            "span": self.span,
+            "half_span": self.half_span,
+            "linear_slope": self.linear_slope,
+        }
+
+    @property
+    def name(self) -> str:
+        return "exponential"
+
+    @property
+    def coefficients(self) -> None:
+        return None
+
+    @property
+    def numbers(self) -> dict[str, Any]:
+        return self._fields()
+
+    @property
+    def _scale(self) -> float:
+        return self.span / (2 * math.sinh(self.rate * self.half_span))
+
+    def current(self, u: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        return self._scale * torch.expm1(self.rate * u)
+
+    def slope(self, u: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        return self._scale * self.rate * torch.exp(self.rate * u)
+
+
+def _linear(n: Mapping[str, Any]) -> Cell:
+    return LinearCell(n["linear_slope"])
+
+
+def _polynomial_cell(n: Mapping[str, Any]) -> Cell:
+    if "coefficients" in n:
+        return PolynomialCell(tuple(n["coefficients"]), n["linear_slope"])
+    fit = {(int(key[1]), int(key[2])): n[key] for key in n if re.fullmatch(r"c\d\d", key)}
+    if not fit:
+        raise KeyError("coefficients")
+    return PolynomialCell.from_two_variable_fit(fit, n["v_in"], n["linear_slope"])
+
+
+def _cubed(n: Mapping[str, Any]) -> Cell:
+    return PowerCell(3, n["span"], n["half_span"], n["linear_slope"])
+
+
+def _fifth_power(n: Mapping[str, Any]) -> Cell:
+    return PowerCell(5, n["span"], n["half_span"], n["linear_slope"])
+
+
+def _sigmoid(n: Mapping[str, Any]) -> Cell:
+    return SigmoidCell(n["sigmoid_steepness"], n["span"], n["half_span"], n["linear_slope"])
+
+
+def _exponential(n: Mapping[str, Any]) -> Cell:
+    return ExponentialCell(n["exponential_rate"], n["span"], n["half_span"], n["linear_slope"])
+
+
+CELL_KINDS: Mapping[str, Callable[[Mapping[str, Any]], Cell]] = {
+    "linear": _linear,
+    "polynomial": _polynomial_cell,
+    "x3": _cubed,
+    "x5": _fifth_power,
+    "sigmoid": _sigmoid,
+    "exponential": _exponential,
+}
+
+
+def named_cell(kind: str, numbers: Mapping[str, Any]) -> Cell:
+    """Build a cell from the numbers of a design file.
+
+    numbers holds at least what the kind needs and may hold more, so one table serves all kinds:
+        linear        linear_slope
+        polynomial    linear_slope and either coefficients (C0, ..., Cp) or c00, c01, ... c30 with v_in
+        x3, x5        linear_slope, span, half_span
+        sigmoid       linear_slope, span, half_span, sigmoid_steepness
+        exponential   linear_slope, span, half_span, exponential_rate
+    Units: linear_slope in charge units per volt, span in charge units, half_span and v_in in volts,
+    sigmoid_steepness and exponential_rate in 1/volt.
+
+    Raises DesignError for an unknown kind or a missing number.
+    """
+    if kind not in CELL_KINDS:
+        raise DesignError(f"unknown cell {kind!r}; choose one of {', '.join(CELL_KINDS)}")
+    try:
+        return CELL_KINDS[kind](numbers)
+    except KeyError as missing:
+        raise DesignError(
+            f"cell {kind!r} needs the number {missing.args[0]!r}; given: {', '.join(sorted(numbers)) or 'none'}"
+        ) from None
