@@ -1,0 +1,1 @@
+"""Evaluation: perplexity by a named protocol, and dumps of what one layer computes."""

@@ -1,0 +1,181 @@
+"""Perplexity by a named protocol.
+
+Protocol `blocks-T`: the text is one stream of tokens, cut into blocks of T tokens that do not overlap (a rest
+shorter than T is dropped). Every token but the first of a block is predicted from those before it in its
+block: T - 1 predictions a block. With the natural logarithm,
+
+    nll = - sum log p(token | block so far),    perplexity = exp(nll / predictions),
+    bits per byte = nll / (ln 2 * bytes of the predicted tokens).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from gaincell.errors import InputError, ModelError
+from gaincell.progress import Progress, silent
+
+LOGIT_BYTES = 256 * 2**20
+"""Largest size of the logits of one forward pass; it sets the number of blocks a pass."""
+LARGEST_BATCH = 8
+ROWS_AT_ONCE = 512
+
+
+@dataclass(frozen=True)
+class Perplexity:
+    """The result of one evaluation.
+
+    nll: sum of negative log-likelihoods, nats.
+    tokens: predictions made.
+    blocks: blocks evaluated.
+    bytes: UTF-8 bytes of the predicted tokens, None without a tokenizer.
+    standard_error: of the mean nll a token, over blocks, nats; None for a single block.
+    protocol: in words.
+    """
+
+    nll: float
+    tokens: int
+    blocks: int
+    bytes: int | None
+    standard_error: float | None
+    protocol: str
+
+    @property
+    def perplexity(self) -> float:
+        """exp(nll / tokens); infinity beyond the range of a float."""
+        return exp_or_infinity(self.nll / self.tokens)
+
+    @property
+    def perplexity_error(self) -> float | None:
+        """Standard error of the perplexity (first order)."""
+        return None if self.standard_error is None else self.perplexity * self.standard_error
+
+    @property
+    def bits_per_byte(self) -> float | None:
+        """nll / (ln 2 * bytes)."""
+        return self.nll / (math.log(2) * self.bytes) if self.bytes else None
+
+
+def exp_or_infinity(x: float) -> float:
+    """exp(x), infinity where a float cannot hold it."""
+    return math.exp(x) if x < 700 else math.inf
+
+
+def block_length(protocol: str) -> int:
+    """T of the protocol `blocks-T`.
+
+    Raises:
+        InputError: another protocol, or T < 2.
+    """
+    match = re.fullmatch(r"blocks-(\d+)", protocol)
+    if match is None or int(match[1]) < 2:
+        raise InputError(f"unknown protocol {protocol!r}; give blocks-T with T >= 2, such as blocks-1024")
+    return int(match[1])
+
+
+def describe(protocol: str, blocks: int) -> str:
+    """The protocol in words, for tables and reports."""
+    length = block_length(protocol)
+    return (
+        f"{protocol}: {blocks} non-overlapping blocks of {length} tokens, "
+        f"every token after the first of a block predicted"
+    )
+
+
+@torch.no_grad()
+def perplexity(
+    model: nn.Module,
+    tokens: Int[Tensor, " n"],
+    protocol: str = "blocks-1024",
+    *,
+    tokenizer: Any = None,
+    progress: Progress = silent,
+) -> Perplexity:
+    """Perplexity of a causal language model on a stream of tokens (see the head of this file).
+
+    The model is put into evaluation mode. Sums are kept in float64. Memory: the logits of one forward pass,
+    at most `LOGIT_BYTES` or those of one block.
+
+    Args:
+        model: any causal language model of transformers, attached or not.
+        tokens: the evaluation text.
+        protocol: `blocks-T`.
+        tokenizer: counts the bytes of the predicted tokens by decoding them (exact but for characters that a
+            block's edge cuts); without it bits per byte are not given.
+        progress: called after every forward pass with (blocks done, blocks).
+
+    Raises:
+        InputError: the text is shorter than one block, or a token id lies outside the model's vocabulary.
+        ModelError: a log-likelihood is not finite.
+    """
+    length = block_length(protocol)
+    blocks = cut_blocks(tokens, length)
+    vocabulary = model.get_input_embeddings().num_embeddings  # type: ignore[operator]
+    if int(blocks.max()) >= vocabulary:
+        raise InputError(f"token id {int(blocks.max())} lies outside the model's vocabulary of {vocabulary}")
+    device = next(model.parameters()).device
+    batch = max(1, min(LARGEST_BATCH, LOGIT_BYTES // (length * vocabulary * 4)))
+    model.eval()
+    sums: list[Tensor] = []
+    for start in range(0, len(blocks), batch):
+        ids = blocks[start : start + batch].to(device=device, dtype=torch.long)
+        logits = model(input_ids=ids, use_cache=False).logits
+        sums.append(next_token_nll(logits, ids).sum(1).cpu())
+        if not torch.isfinite(sums[-1]).all():
+            raise ModelError(
+                "the model's log-likelihood is not a finite number; look for NaN or infinite weights, gains "
+                "and offsets"
+            )
+        progress(sum(map(len, sums)), len(blocks), {})
+    per_block = torch.cat(sums)
+    n = len(blocks)
+    return Perplexity(
+        nll=float(per_block.sum()),
+        tokens=n * (length - 1),
+        blocks=n,
+        bytes=None if tokenizer is None else _bytes(blocks, tokenizer),
+        standard_error=float(per_block.std() / (length - 1) / math.sqrt(n)) if n > 1 else None,
+        protocol=describe(protocol, n),
+    )
+
+
+def cut_blocks(tokens: Int[Tensor, " n"], length: int) -> Int[Tensor, "blocks T"]:
+    """Non-overlapping blocks; a rest is dropped.
+
+    Raises:
+        InputError: the text is shorter than one block.
+    """
+    n = len(tokens) // length
+    if n == 0:
+        raise InputError(
+            f"the text has {len(tokens)} tokens, fewer than one block of {length}; "
+            "give more text or shorter blocks"
+        )
+    return tokens[: n * length].view(n, length)
+
+
+def next_token_nll(logits: Float[Tensor, "B T V"], ids: Int[Tensor, "B T"]) -> Float[Tensor, "B T_minus_1"]:
+    """-log p of every token after the first of each row, float64 nats; a few rows of logits at a time."""
+    rows = logits.flatten(0, 1)
+    targets = ids.roll(-1, 1).reshape(-1, 1)  # the last column's target is meaningless and dropped below
+    dtype = torch.promote_types(rows.dtype, torch.float32)
+    nll = torch.empty(len(targets), dtype=torch.float64, device=logits.device)
+    for start in range(0, len(targets), ROWS_AT_ONCE):
+        some = rows[start : start + ROWS_AT_ONCE].to(dtype)
+        chosen = some.gather(1, targets[start : start + ROWS_AT_ONCE]).squeeze(1)
+        nll[start : start + ROWS_AT_ONCE] = torch.logsumexp(some, 1).double() - chosen.double()
+    return nll.view(ids.shape)[:, :-1]
+
+
+def _bytes(blocks: Tensor, tokenizer: Any) -> int:
+    texts = tokenizer.batch_decode(
+        blocks[:, 1:].tolist(), skip_special_tokens=True, clean_up_tokenization_spaces=False
+    )
+    return sum(len(text.encode()) for text in texts)
