@@ -4,9 +4,9 @@ A cell answers an input pulse of relative width x in [0, 1] with the charge
 
     f(x, u) = x * F(u),        u = V - V_offset                                              (6)
 
-on its bit line, signed about V_offset. A cell class is the curve F: `current` gives F, `slope` its derivative,
-both in charge units for a full pulse. Classes hold no numbers of their own: `named_cell` builds them from the
-numbers of a design file.
+on its bit line, signed about V_offset. A cell class is the curve F: `current` gives F, `slope` its
+derivative, both in charge units for a full pulse. Classes hold no numbers of their own: `named_cell` builds
+them from the numbers of a design file.
 
 To add a cell, read README.md in this folder.
 """
@@ -31,7 +31,7 @@ class Cell(Protocol):
     """What every cell offers. Cells are immutable, comparable and hashable.
 
     name: kind of cell, the key of `named_cell`.
-    coefficients: (C0, ..., Cp) when F(u) = sum_p C_p u^p, so that age separates as delta^(p age); None otherwise.
+    coefficients: (C0, ..., Cp) when F(u) = sum_p C_p u^p, so that age separates as delta^(p age), else None.
     linear_slope: slope of the linear surrogate used by `gradient="surrogate"`, charge units per volt.
     numbers: what rebuilds the cell exactly: `named_cell(cell.name, cell.numbers) == cell`.
     """
@@ -123,7 +123,7 @@ class PolynomialCell:
         object.__setattr__(self, "coefficients", tuple(float(c) for c in self.coefficients))
         if len(self.coefficients) < 2 or not all(math.isfinite(c) for c in self.coefficients):
             raise DesignError(
-                f"cell 'polynomial': coefficients {self.coefficients!r} must be at least two finite numbers (C0, C1, ...)"
+                f"cell 'polynomial': coefficients {self.coefficients!r} must be two or more finite numbers"
             )
         _require_positive(self.name, linear_slope=self.linear_slope)
 
@@ -354,5 +354,6 @@ def named_cell(kind: str, numbers: Mapping[str, Any]) -> Cell:
         return CELL_KINDS[kind](numbers)
     except KeyError as missing:
         raise DesignError(
-            f"cell {kind!r} needs the number {missing.args[0]!r}; given: {', '.join(sorted(numbers)) or 'none'}"
+            f"cell {kind!r} needs the number {missing.args[0]!r}; "
+            f"given: {', '.join(sorted(numbers)) or 'nothing'}"
         ) from None
