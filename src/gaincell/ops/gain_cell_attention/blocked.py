@@ -1,0 +1,438 @@
+"""Gain-cell attention in blocks of query tokens: plain torch, memory linear in T, CPU and GPU, own backward.
+
+Agrees with `naive.py` (spec.md section 4) at every T; naive is the definition, this is the portable fast path.
+
+Dimensions: B sequences, H query heads, Hk key/value heads, g = H / Hk, G key/value heads processed together, T tokens,
+D head dimension, M window, N tile edge; R query tokens of a block, c key tokens of a panel (whole sub-tile columns, nb = c / N
+of them), n slabs of the separated cell (see slabs.py).
+
+For a block of R queries the panel is every column the window can reach. With x and the slabs stacked along n,
+
+    S [gR, c] = X [gR, nD] @ K [c, nD]^T,   A = phi(S),   O_b [gR, D] = sum_n row_n * (A_b @ V_b,n)   per N-column piece b.
+
+Pieces N * tiles apart lie in the same physical sub-tile: their charges are added before saturation and readout, which is
+where tokens of the current lap and of the lap before meet. The codes are then added over sub-tiles as integers.
+
+Backward: with dO the gradient after the tile clamp and dS after the score clamp (both strictly inside),
+
+    dA_b = sum_n (row_n dO) V_b,n^T,   dX = dS K,   dK = dS^T X,   dV_b = A_b^T (row_n dO),
+
+and the slabs' own derivative turns dK, dV into gradients of the stored voltages. The linear surrogate takes the same products
+with the slabs of a linear cell, and the masks of the true forward pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from gaincell.devices.variability import CellErrors, cell_errors
+from gaincell.ops.gain_cell_attention.ragged import over_real_tokens
+from gaincell.ops.gain_cell_attention.slabs import Slabs, linear_slabs, make_slabs
+
+if TYPE_CHECKING:
+    from gaincell.config import Design
+
+ROWS = 128  # query rows of a block, over the g heads of a group: score panel and stacks stay in a core's cache
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What the block loops need to know; indices and sizes in tokens."""
+
+    design: Design
+    first_query: int
+    first_key: int
+    window: int  # tokens a query sees: the hardware's window or the model's own, whichever is smaller
+    slabs: Slabs
+    gradient_slabs: Slabs  # the same object for the exact derivative
+    errors: tuple[CellErrors | None, CellErrors | None]  # of the key and the value array, [Hk, M, D]
+    score_scale: float  # 1 / S_sat
+    output_scale: float  # readout steps per charge unit
+    steps: float  # readout steps at full scale
+
+
+class _Workspace:
+    """Buffers that every block of a call reuses: fresh memory would cost a page fault per 4 kB and block."""
+
+    def __init__(self, like: Tensor) -> None:
+        self._like = like
+        self._buffers: dict[str, Tensor] = {}
+
+    def __call__(self, name: str, *shape: int) -> Tensor:
+        """An uninitialised contiguous tensor, valid until the same name is asked for again."""
+        size = prod(shape)
+        buffer = self._buffers.get(name)
+        if buffer is None or buffer.numel() < size:
+            buffer = self._buffers[name] = self._like.new_empty(size)
+        return buffer[:size].view(shape)
+
+
+class _Block(NamedTuple):
+    """Queries [i0, i1) and the columns [lo, hi) of their segment that the window can reach; lo, hi multiples of N."""
+
+    i0: int
+    i1: int
+    lo: int
+    hi: int
+
+
+class _Segment(NamedTuple):
+    """Keys and values separated about one base time, for the blocks of queries that it serves."""
+
+    base: int
+    first: int  # token of column 0, a multiple of N
+    keys: Tensor  # [G, c, nD]
+    values: Tensor
+    blocks: list[_Block]
+
+
+def gain_cell_core_blocked(
+    x: Tensor,
+    ku: Tensor,
+    vu: Tensor,
+    design: Design,
+    key_index: Tensor | None = None,
+    query_index: Tensor | None = None,
+    sliding_window: int | None = None,
+    layer: int = 0,
+    gradient: str = "exact",
+) -> Tensor:
+    """Digital sum over the sub-tiles, every head (spec.md section 4, equations 7-9 up to the output scaling).
+
+    Args:
+        x: [B, H, Tq, D] pulse widths over T_max, in [0, 1] (the query drivers' output); float32 or float64.
+        ku, vu: [B, Hk, Tk, D] stored voltages relative to V_offset, in volts (the write DACs' output).
+        key_index, query_index: [B, Tk], [B, Tq] index of the real token, -1 = padding; None = 0..Tk-1 and the last Tq.
+        sliding_window: the model's own window W in tokens; columns older than W are gated.
+        layer: selects the cells' mismatch.
+        gradient: "exact" or "surrogate" (backward of the linear cell; masks of the true forward pass).
+
+    Returns:
+        [B, H, Tq, D], in units of one sub-tile's full-scale output; zero where query_index is -1.
+    """
+    reach = max(design.v_max - design.v_offset, design.v_offset - design.v_min)
+    errors = tuple(
+        cell_errors(design, layer, ku.shape[1], ku.shape[3], array, x.dtype, x.device) for array in (0, 1)
+    )
+    shifts = [float(e.offset_voltage.abs().max()) for e in errors if e is not None]
+    delta = design.decay_per_token
+    slabs = make_slabs(design.cell, delta, reach, x.dtype, max(shifts) if shifts else None)
+    steps = _readout_steps(design)
+
+    def run(x: Tensor, ku: Tensor, vu: Tensor, first_query: int, first_key: int) -> Tensor:
+        plan = _Plan(
+            design=design,
+            first_query=first_query,
+            first_key=first_key,
+            window=min(design.window, sliding_window or design.window),
+            slabs=slabs,
+            gradient_slabs=slabs if gradient == "exact" else linear_slabs(design.cell.linear_slope, delta),
+            errors=(errors[0], errors[1]),
+            score_scale=1.0 / design.score_saturation(x.shape[-1]),
+            output_scale=steps / design.output_saturation,
+            steps=steps,
+        )
+        return _GainCellCore.apply(x, ku, vu, plan)  # type: ignore[no-any-return,no-untyped-call]
+
+    if key_index is None or query_index is None:
+        return run(x, ku, vu, ku.shape[2] - x.shape[2], 0)
+    return over_real_tokens(run, x, ku, vu, key_index, query_index)
+
+
+class _GainCellCore(torch.autograd.Function):
+    """x, ku, vu of consecutive tokens -> digital sum; see the head of this file."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, ku: Tensor, vu: Tensor, plan: _Plan) -> Tensor:
+        ctx.save_for_backward(x, ku, vu)
+        ctx.plan = plan
+        out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+        space = _Workspace(x)
+        for xs, ks, vs, outs, heads in _groups(x, ku, vu, out):
+            for segment in _segments(plan, plan.slabs, ks, vs, heads, xs.shape[1], xs.shape[2]):
+                for block in segment.blocks:
+                    rows = slice(block.i0 - plan.first_query, block.i1 - plan.first_query)
+                    a, _ = _activations(plan, space, segment, block, xs[:, :, rows])
+                    o = _tile_outputs(plan, space, segment, block, a)
+                    outs[:, :, rows] = _read_out(plan, o).view(*outs.shape[:2], -1, outs.shape[3])
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:  # type: ignore[override]
+        x, ku, vu = ctx.saved_tensors
+        dx, dku, dvu = (torch.zeros(t.shape, dtype=t.dtype, device=t.device) for t in (x, ku, vu))
+        groups = zip(_groups(x, ku, vu, grad), _groups(dx, dku, dvu, dx), strict=True)
+        for (xs, ks, vs, gs, heads), (dxs, dks, dvs, _, _) in groups:
+            _backward_group(ctx.plan, heads, (xs, ks, vs, gs), (dxs, dks, dvs))
+        return dx, dku, dvu, None
+
+
+def _backward_group(
+    plan: _Plan,
+    heads: Tensor,
+    saved: tuple[Tensor, Tensor, Tensor, Tensor],
+    gradients: tuple[Tensor, Tensor, Tensor],
+) -> None:
+    """Accumulate the gradients of G key/value heads into `gradients` (dx, dku, dvu)."""
+    xs, ks, vs, gs = saved
+    dxs, dks, dvs = gradients
+    slabs, exact = plan.gradient_slabs, plan.gradient_slabs is plan.slabs
+    space = _Workspace(xs)
+    for segment in _segments(plan, plan.slabs, ks, vs, heads, xs.shape[1], xs.shape[2]):
+        # the surrogate's own stacks, about the same base time and over the same columns
+        other = segment if exact else _stacked(plan, slabs, ks, vs, heads, segment)
+        dk, dv = torch.zeros_like(other.keys), torch.zeros_like(other.values)
+        for block in segment.blocks:
+            rows = slice(block.i0 - plan.first_query, block.i1 - plan.first_query)
+            x = xs[:, :, rows]
+            a, stacked_x = _activations(plan, space, segment, block, x)
+            do = _tile_gradient(plan, _tile_outputs(plan, space, segment, block, a), gs[:, :, rows])
+            if not exact:
+                stacked_x = _stack_queries(plan, space, slabs, other, block, x)
+            da, stacked_do = _activation_gradient(plan, slabs, other, block, do)
+            ds = da.mul_(a > 0)
+            if plan.design.score_ceiling:
+                ds.mul_(a < 1)
+            columns = slice(block.lo, block.hi)
+            dk[:, columns].baddbmm_(ds.transpose(1, 2), stacked_x)
+            pieces = a.view(a.shape[0], a.shape[1], stacked_do.shape[1], -1).permute(0, 2, 3, 1)
+            dv[:, columns] += torch.matmul(pieces, stacked_do).flatten(1, 2)
+            dxs[:, :, rows] += _query_gradient(plan, slabs, other, block, ds, x.shape)
+        _add_key_gradient(plan, slabs, segment, dk, heads, 0, ks, dks)
+        _add_key_gradient(plan, slabs, segment, dv, heads, 1, vs, dvs)
+
+
+def _groups(
+    x: Tensor, ku: Tensor, vu: Tensor, out: Tensor
+) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor, Tensor]]:
+    """Pieces of queries [G, g, T, D], keys and values [G, T, D], output, and their key/value heads: one head at a time on a
+    CPU, where it stays in the cache; everything at once on a GPU. Views, so that results can be written in place."""
+    b, hk = ku.shape[:2]
+    g = x.shape[1] // hk
+    xs, outs = (t.reshape(b * hk, g, *t.shape[2:]) for t in (x, out))
+    ks, vs = (t.reshape(b * hk, *t.shape[2:]) for t in (ku, vu))
+    heads = torch.arange(hk, device=x.device).repeat(b)
+    step = 1 if x.device.type == "cpu" else b * hk
+    for s in range(0, b * hk, step):
+        e = s + step
+        yield xs[s:e], ks[s:e], vs[s:e], outs[s:e], heads[s:e]
+
+
+def _segments(
+    plan: _Plan, slabs: Slabs, ks: Tensor, vs: Tensor, heads: Tensor, g: int, tq: int
+) -> Iterator[_Segment]:
+    """Cut the queries into segments that one base time may serve, and those into blocks."""
+    n = plan.design.tile
+    end = plan.first_query + tq
+    rows = max(1, min(slabs.span, max(ROWS // 2, ROWS // g)))
+    length = slabs.span // rows * rows
+    for s0 in range(plan.first_query, end, length):
+        s1 = min(s0 + length, end)
+        first = max(s0 - plan.window + 1, plan.first_key) // n * n
+        blocks = []
+        for i0 in range(s0, s1, rows):
+            i1 = min(i0 + rows, s1)
+            lo = max(i0 - plan.window + 1, first) // n * n - first
+            blocks.append(_Block(i0, i1, lo, -(-i1 // n) * n - first))
+        empty = ks.new_empty(0)
+        yield _stacked(plan, slabs, ks, vs, heads, _Segment(s0, first, empty, empty, blocks))
+
+
+def _stacked(plan: _Plan, slabs: Slabs, ks: Tensor, vs: Tensor, heads: Tensor, segment: _Segment) -> _Segment:
+    """`segment` with its keys and values separated by `slabs`; missing tokens are zeros and masked by the caller."""
+    columns = segment.blocks[-1].hi
+    tokens = torch.arange(segment.first, segment.first + columns, device=ks.device)
+    stacks = []
+    for array, u in enumerate((ks, vs)):
+        panel = _panel(plan, u, segment.first, columns)
+        errors = _column_errors(plan, slabs, array, heads, tokens)
+        stacks.append(slabs.key_slabs(panel, tokens - segment.base, errors).flatten(2))
+    return segment._replace(keys=stacks[0], values=stacks[1])
+
+
+def _panel(plan: _Plan, u: Tensor, first: int, columns: int) -> Tensor:
+    """Tokens first..first+columns-1 of `u` [G, T, D], whose own first token is `plan.first_key`; zeros where there are none."""
+    start, stop = first - plan.first_key, first - plan.first_key + columns
+    inside = u[:, max(0, start) : min(u.shape[1], stop)]
+    before, after = max(0, -start), max(0, stop - u.shape[1])
+    if before == after == 0:
+        return inside
+    return torch.nn.functional.pad(inside, (0, 0, before, after))
+
+
+def _column_errors(plan: _Plan, slabs: Slabs, array: int, heads: Tensor, tokens: Tensor) -> CellErrors | None:
+    """Errors of the physical columns that hold `tokens`, [G, c, D]; the surrogate's cells are nominal."""
+    errors = plan.errors[array]
+    if errors is None or slabs is not plan.slabs:
+        return None
+    columns = tokens % plan.design.window
+    return CellErrors(*(e[heads[:, None], columns[None, :]] for e in errors))
+
+
+def _row_factors(plan: _Plan, slabs: Slabs, segment: _Segment, block: _Block, scale: float, like: Tensor) -> Tensor:
+    """[R, n, 1] factors of the block's queries, times `scale`."""
+    rel = torch.arange(block.i0 - segment.base, block.i1 - segment.base, device=like.device)
+    return (slabs.row_factors(rel) * scale).to(like.dtype).t()[:, :, None]
+
+
+def _stack_queries(
+    plan: _Plan, space: _Workspace, slabs: Slabs, segment: _Segment, block: _Block, x: Tensor
+) -> Tensor:
+    """X [G, gR, nD]: the queries times the row factors of every slab, over S_sat."""
+    factors = _row_factors(plan, slabs, segment, block, plan.score_scale, x)
+    stacked = space("queries" if slabs is plan.slabs else "queries of the surrogate", *x.shape[:3], slabs.count, x.shape[3])
+    torch.mul(x.unsqueeze(3), factors, out=stacked)
+    return stacked.view(x.shape[0], -1, slabs.count * x.shape[3])
+
+
+def _activations(
+    plan: _Plan, space: _Workspace, segment: _Segment, block: _Block, x: Tensor
+) -> tuple[Tensor, Tensor]:
+    """A = phi(S) [G, gR, c] (equations 5, 7-9), zero outside causal window and written columns; and X."""
+    stacked = _stack_queries(plan, space, plan.slabs, segment, block, x)
+    keys = segment.keys[:, block.lo : block.hi].transpose(1, 2)
+    a = space("activations", *stacked.shape[:2], keys.shape[2])
+    if plan.slabs.constant:
+        constant = x.sum(-1).view(x.shape[0], -1, 1) * (plan.slabs.constant * plan.score_scale)
+        torch.baddbmm(constant, stacked, keys, out=a)
+    else:
+        torch.bmm(stacked, keys, out=a)
+    if plan.design.score_ceiling:
+        a.clamp_(0.0, 1.0)
+    else:
+        a.clamp_(min=0.0)
+    _mask_edges(plan, segment, block, a)
+    return a, stacked
+
+
+def _mask_edges(plan: _Plan, segment: _Segment, block: _Block, a: Tensor) -> None:
+    """Zero, in place, what the block's queries do not see; only columns at the panel's two ends can be hidden."""
+    a = a.view(a.shape[0], -1, block.i1 - block.i0, a.shape[-1])
+    first, last = segment.first + block.lo, segment.first + block.hi - 1
+    rows = torch.arange(block.i0, block.i1, device=a.device)[:, None]
+    hidden_old = max(0, block.i1 - plan.window - first, plan.first_key - first)
+    if hidden_old:
+        columns = torch.arange(first, first + hidden_old, device=a.device)[None, :]
+        a[..., :hidden_old].mul_((rows - columns < plan.window) & (columns >= plan.first_key))
+    hidden_new = last - block.i0
+    if hidden_new > 0:
+        columns = torch.arange(last - hidden_new + 1, last + 1, device=a.device)[None, :]
+        a[..., a.shape[-1] - hidden_new :].mul_(rows >= columns)
+
+
+def _tile_outputs(plan: _Plan, space: _Workspace, segment: _Segment, block: _Block, a: Tensor) -> Tensor:
+    """O of every physical sub-tile before saturation, in readout steps: [G, tiles, gR, D]."""
+    n_tile, slabs, groups = plan.design.tile, plan.slabs, a.shape[0]
+    pieces = a.view(groups, a.shape[1], -1, n_tile).transpose(1, 2).flatten(0, 1)  # [G nb, gR, N]
+    values = segment.values[:, block.lo : block.hi].unflatten(1, (-1, n_tile)).flatten(0, 1)
+    charges = space("charges", *pieces.shape[:2], values.shape[2])
+    torch.bmm(pieces, values, out=charges)
+    factors = _row_factors(plan, slabs, segment, block, plan.output_scale, a)
+    r = factors.shape[0]
+    split = charges.view(pieces.shape[0], -1, r, slabs.count, values.shape[2] // slabs.count)
+    o = space("tiles", *split.shape[:3], split.shape[4])
+    torch.mul(split[..., 0, :], factors[:, 0], out=o)
+    for n in range(1, slabs.count):
+        o.addcmul_(split[..., n, :], factors[:, n])
+    o = o.flatten(1, 2)
+    if slabs.constant:
+        o.add_(pieces.sum(-1, keepdim=True), alpha=slabs.constant * plan.output_scale)
+    return _merge_laps(o.unflatten(0, (groups, -1)), plan.design.tiles)
+
+
+def _merge_laps(o: Tensor, tiles: int) -> Tensor:
+    """Add the charges of pieces that lie in one physical sub-tile: piece b of the panel belongs to sub-tile b mod tiles."""
+    pieces = o.shape[1]
+    if pieces <= tiles:
+        return o
+    merged = o[:, :tiles].clone()
+    for b in range(tiles, pieces, tiles):
+        merged[:, : min(tiles, pieces - b)] += o[:, b : b + tiles]
+    return merged
+
+
+def _readout_steps(design: Design) -> float:
+    """Readout steps between zero and full scale: 15 for a 16-level counter, 31/2 in the published code, 1 without."""
+    return {
+        "counter": design.counter_levels - 1.0,
+        "counter-floor": design.counter_levels - 1.0,
+        "published-code": (2 * design.counter_levels - 1) / 2,
+        "none": 1.0,
+    }[design.readout]
+
+
+def _read_out(plan: _Plan, o: Tensor) -> Tensor:
+    """Saturate and digitise every sub-tile, and add the codes: [G, gR, D] in units of full scale."""
+    if plan.design.output_ceiling:
+        o.clamp_(-plan.steps, plan.steps)
+    match plan.design.readout:
+        case "counter":
+            o = o.abs().add_(0.5).floor_().copysign_(o)
+        case "counter-floor":
+            o = o.abs().floor_().copysign_(o)
+        case "published-code":
+            o.round_()
+    return o.sum(1).mul_(1.0 / plan.steps)
+
+
+def _tile_gradient(plan: _Plan, o: Tensor, grad: Tensor) -> Tensor:
+    """Gradient of the tile outputs in charge units, [G, tiles, gR, D]: passed strictly inside the ceiling only."""
+    grad = grad.reshape(grad.shape[0], 1, -1, grad.shape[-1]) * (plan.output_scale / plan.steps)
+    if plan.design.output_ceiling:
+        return grad * (o.abs() < plan.steps)
+    return grad.expand_as(o)
+
+
+def _activation_gradient(
+    plan: _Plan, slabs: Slabs, segment: _Segment, block: _Block, do: Tensor
+) -> tuple[Tensor, Tensor]:
+    """dA [G, gR, c] and the stacked dO [G, nb, gR, nD] of every piece of the panel."""
+    n_tile = plan.design.tile
+    pieces = (block.hi - block.lo) // n_tile
+    r = block.i1 - block.i0
+    factors = _row_factors(plan, slabs, segment, block, 1.0, do)
+    stacked = do.reshape(*do.shape[:2], -1, r, 1, do.shape[-1]) * factors
+    stacked = stacked.reshape(*do.shape[:3], -1)
+    if pieces > stacked.shape[1]:
+        stacked = stacked[:, torch.arange(pieces, device=do.device) % stacked.shape[1]]
+    values = segment.values[:, block.lo : block.hi].unflatten(1, (-1, n_tile)).transpose(2, 3)
+    da = torch.matmul(stacked, values)  # [G, nb, gR, N]
+    if slabs.constant:
+        total = do.sum(-1, keepdim=True) * slabs.constant
+        if pieces > total.shape[1]:
+            total = total[:, torch.arange(pieces, device=do.device) % total.shape[1]]
+        da += total
+    return da.transpose(1, 2).flatten(2), stacked
+
+
+def _query_gradient(
+    plan: _Plan, slabs: Slabs, segment: _Segment, block: _Block, ds: Tensor, shape: torch.Size
+) -> Tensor:
+    """dx [G, g, R, D] from dS [G, gR, c]."""
+    d_stacked = torch.bmm(ds, segment.keys[:, block.lo : block.hi])
+    factors = _row_factors(plan, slabs, segment, block, plan.score_scale, ds)
+    dx = (d_stacked.view(*shape[:3], slabs.count, shape[3]) * factors).sum(3)
+    if slabs.constant:
+        dx = dx + ds.sum(-1).view(*shape[:3], 1) * (slabs.constant * plan.score_scale)
+    return dx
+
+
+def _add_key_gradient(
+    plan: _Plan, slabs: Slabs, segment: _Segment, d_slabs: Tensor, heads: Tensor, array: int, u: Tensor, du: Tensor
+) -> None:
+    """Turn the gradient of the slabs [G, c, nD] into that of the stored voltages and add it to `du` [G, T, D]."""
+    columns = d_slabs.shape[1]
+    tokens = torch.arange(segment.first, segment.first + columns, device=u.device)
+    panel = _panel(plan, u, segment.first, columns)
+    errors = _column_errors(plan, slabs, array, heads, tokens)
+    slopes = slabs.key_slopes(panel, tokens - segment.base, errors)
+    gradient = (slopes * d_slabs.view(slopes.shape)).sum(2)
+    start = segment.first - plan.first_key
+    stop = min(u.shape[1], start + columns)
+    du[:, max(0, start) : stop] += gradient[:, max(0, -start) : stop - start]

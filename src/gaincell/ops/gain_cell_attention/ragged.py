@@ -1,0 +1,76 @@
+"""Padding: token columns are counted over real tokens, so padded rows are compacted before a fast path sees them.
+
+Padding tokens are never written (spec.md section 4): index, age and physical column of a token count real tokens only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from gaincell.errors import InputError
+
+Core = Callable[[Tensor, Tensor, Tensor, int, int], Tensor]
+"""(x [b, H, tq, D], ku, vu [b, Hk, tk, D], first query token, first key token) -> [b, H, tq, D], on consecutive tokens."""
+
+
+def over_real_tokens(core: Core, x: Tensor, ku: Tensor, vu: Tensor, key_index: Tensor, query_index: Tensor) -> Tensor:
+    """Run `core` on the real tokens of every sequence and put the results back; zero at padding queries.
+
+    Sequences that start at the same token run together (all of a left- or right-padded prompt does).
+
+    Args:
+        key_index, query_index: [B, Tk], [B, Tq] index of the real token, consecutive along a row apart from -1 = padding.
+
+    Raises:
+        InputError: the indices of a row are not consecutive.
+    """
+    groups: dict[tuple[int, int], list[int]] = {}
+    lengths: list[tuple[int, int]] = []
+    for b, (keys, queries) in enumerate(zip(key_index.tolist(), query_index.tolist(), strict=True)):
+        first_key, n_keys = _consecutive("key_index", b, keys)
+        first_query, n_queries = _consecutive("query_index", b, queries)
+        lengths.append((n_queries, n_keys))
+        if n_queries:
+            groups.setdefault((first_query, first_key), []).append(b)
+    if len(groups) == 1 and lengths == [(x.shape[2], ku.shape[2])] * len(lengths):
+        return core(x, ku, vu, *next(iter(groups)))
+    out = torch.zeros_like(x)
+    for (first_query, first_key), rows in groups.items():
+        select = torch.tensor(rows, device=x.device)
+        n_queries, n_keys = (max(lengths[b][k] for b in rows) for k in (0, 1))
+        queries = query_index[select]
+        key_slots = _slots(key_index[select], first_key, n_keys)
+        query_slots = _slots(queries, first_query, n_queries)
+        part = core(
+            _take(x[select], query_slots), _take(ku[select], key_slots), _take(vu[select], key_slots), first_query, first_key
+        )
+        back = torch.where(queries >= 0, queries - first_query, -1)
+        out = out.index_copy(0, select, _take(part, back))
+    return out
+
+
+def _consecutive(name: str, row: int, index: list[int]) -> tuple[int, int]:
+    """First real token and number of real tokens of a row, (-1, 0) if there is none."""
+    real = [j for j in index if j >= 0]
+    if not real:
+        return -1, 0
+    if real != list(range(real[0], real[0] + len(real))):
+        raise InputError(f"{name}: row {row} must count real tokens one by one (with -1 at padding)")
+    return real[0], len(real)
+
+
+def _slots(index: Tensor, first: int, length: int) -> Tensor:
+    """[b, length]: where in the padded row token first + s stands, -1 beyond the end of a shorter row."""
+    target = torch.where(index >= 0, index - first, length)
+    position = torch.arange(index.shape[1], device=index.device).expand_as(index)
+    return torch.full_like(index[:, :1], -1).repeat(1, length + 1).scatter(1, target, position)[:, :length]
+
+
+def _take(x: Tensor, slots: Tensor) -> Tensor:
+    """x [b, H, T, D] at `slots` [b, t] along T; zeros where a slot is -1, whatever stands in the padding."""
+    there = slots[:, None, :, None]
+    taken = x.gather(2, there.clamp(min=0).expand(-1, x.shape[1], -1, x.shape[3]))
+    return torch.where(there >= 0, taken, torch.zeros((), dtype=x.dtype, device=x.device))

@@ -1,0 +1,242 @@
+"""How a cell's current separates over time: the factorisation that turns gain-cell products into matrix products.
+
+Dimensions: G key/value heads processed together, c key tokens, R query tokens, D head dimension, n slabs.
+
+The charge of one cell is x_i F(u_j delta^(i-j)) (spec.md equation 6 with the decay inside the cell). With a base time b,
+
+    F(u_j delta^(i-j)) = constant + sum_n row_n(i - b) * slab_n(u_j, j - b),
+
+so a product over a whole block is one matrix product with inner dimension n * D:
+
+* a polynomial of orders p: row_p(r) = delta^(p r), slab_p(u, r) = C_p (u delta^-r)^p: exact;
+* any other smooth curve: with s = delta^(i-b) in a short range below 1, F((u_j delta^(b-j)) s) is interpolated in s at
+  Chebyshev nodes s_n; row_n is the Lagrange basis, slab_n(u, r) = F(u delta^-r s_n). The number of nodes is raised until the
+  interpolation error, measured on a grid, is below the rounding error of the precision in use, and the range is shortened
+  until few nodes suffice; a range of one token needs one node and is exact for every curve. Unlike slabs per stored level
+  this also serves unquantised storage.
+
+Mismatch (spec.md section 2) gives every cell its own coefficients; a polynomial then has an order-0 slab too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from math import comb, exp, log
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from gaincell.devices.cell import Cell
+    from gaincell.devices.variability import CellErrors
+
+LARGEST_EXPONENT = 30.0  # exp(30) times a full-scale current is far inside float32; bounds p * alpha * span
+LONGEST_SPAN = 2048  # tokens served from one base time: bounds memory
+LONGEST_SAMPLED_SPAN = 256
+MOST_NODES = 8
+
+
+class Slabs(Protocol):
+    """A separated cell. `span` is the number of query tokens one base time may serve."""
+
+    span: int
+    constant: float
+    count: int
+
+    def row_factors(self, rel: Tensor) -> Tensor:
+        """[n, R] factors of query tokens at `rel` = i - base (0 <= rel < span), float64."""
+        ...
+
+    def key_slabs(self, u: Tensor, rel: Tensor, errors: CellErrors | None) -> Tensor:
+        """[G, c, n, D] slabs of stored voltages `u` [G, c, D] written at `rel` = j - base into cells with `errors`."""
+        ...
+
+    def key_slopes(self, u: Tensor, rel: Tensor, errors: CellErrors | None) -> Tensor:
+        """[G, c, n, D] derivative of `key_slabs` with respect to `u`."""
+        ...
+
+
+@dataclass(frozen=True)
+class PolynomialSlabs:
+    """Exact separation of a polynomial cell F(u) = sum_p C_p u^p; `mismatch` says that every cell has its own C_p."""
+
+    coefficients: tuple[float, ...]
+    alpha: float
+    mismatch: bool = False
+
+    @property
+    def orders(self) -> tuple[int, ...]:
+        if self.mismatch:
+            return tuple(range(len(self.coefficients)))
+        return tuple(p for p, c in enumerate(self.coefficients) if p > 0 and c != 0.0)
+
+    @property
+    def constant(self) -> float:
+        return 0.0 if self.mismatch else self.coefficients[0]
+
+    @property
+    def count(self) -> int:
+        return len(self.orders)
+
+    @property
+    def span(self) -> int:
+        return _bounded_span(self.alpha * max(1, len(self.coefficients) - 1), LONGEST_SPAN)
+
+    def row_factors(self, rel: Tensor) -> Tensor:
+        orders = torch.tensor(self.orders, dtype=torch.float64, device=rel.device)
+        return torch.exp(-self.alpha * orders[:, None] * rel.double()[None, :])
+
+    def key_slabs(self, u: Tensor, rel: Tensor, errors: CellErrors | None) -> Tensor:
+        stack = u.new_empty(*u.shape[:2], self.count, u.shape[2])
+        w = u * self._column_factor(rel, u)
+        power, reached = torch.ones_like(w), 0
+        for n, p in enumerate(self.orders):
+            while reached < p:
+                power = power * w
+                reached += 1
+            _times(power, self._coefficient(p, errors), stack[:, :, n])
+        return stack
+
+    def key_slopes(self, u: Tensor, rel: Tensor, errors: CellErrors | None) -> Tensor:
+        stack = u.new_zeros(*u.shape[:2], self.count, u.shape[2])
+        factor = self._column_factor(rel, u)
+        w = u * factor
+        power, reached = factor.expand_as(w), 1
+        for n, p in enumerate(self.orders):
+            while reached < p:
+                power = power * w
+                reached += 1
+            if p > 0:
+                _times(power, self._coefficient(p, errors) * p, stack[:, :, n])
+        return stack
+
+    def _column_factor(self, rel: Tensor, like: Tensor) -> Tensor:
+        return torch.exp(self.alpha * rel.double()).to(like.dtype)[None, :, None]
+
+    def _coefficient(self, m: int, errors: CellErrors | None) -> Tensor | float:
+        """C_m, or with mismatch gain * sum_p C_p binom(p, m) shift^(p-m) (+ current offset at m = 0)."""
+        if errors is None:
+            return self.coefficients[m]
+        total = torch.zeros_like(errors.offset_voltage)
+        for p in range(len(self.coefficients) - 1, m - 1, -1):
+            total = total * errors.offset_voltage + self.coefficients[p] * comb(p, m)
+        total = total * errors.gain
+        return total + errors.current_offset if m == 0 else total
+
+
+@dataclass(frozen=True)
+class SampledSlabs:
+    """Separation of any cell by interpolation over the short range of decay factors that one base time sees."""
+
+    cell: Cell
+    alpha: float
+    nodes: tuple[float, ...]
+    span: int
+    constant: float = 0.0
+
+    @property
+    def count(self) -> int:
+        return len(self.nodes)
+
+    def row_factors(self, rel: Tensor) -> Tensor:
+        return lagrange_basis(self.nodes, torch.exp(-self.alpha * rel.double()))
+
+    def key_slabs(self, u: Tensor, rel: Tensor, errors: CellErrors | None) -> Tensor:
+        stack = u.new_empty(*u.shape[:2], self.count, u.shape[2])
+        for n, factor in enumerate(self._factors(rel, u)):
+            if errors is None:
+                stack[:, :, n] = self.cell.current(u * factor)
+            else:
+                current = self.cell.current(u * factor + errors.offset_voltage)
+                stack[:, :, n] = current * errors.gain + errors.current_offset
+        return stack
+
+    def key_slopes(self, u: Tensor, rel: Tensor, errors: CellErrors | None) -> Tensor:
+        stack = u.new_empty(*u.shape[:2], self.count, u.shape[2])
+        for n, factor in enumerate(self._factors(rel, u)):
+            if errors is None:
+                stack[:, :, n] = self.cell.slope(u * factor) * factor
+            else:
+                stack[:, :, n] = self.cell.slope(u * factor + errors.offset_voltage) * factor * errors.gain
+        return stack
+
+    def _factors(self, rel: Tensor, like: Tensor) -> list[Tensor]:
+        columns = torch.exp(self.alpha * rel.double())
+        return [(columns * s).to(like.dtype)[None, :, None] for s in self.nodes]
+
+
+def make_slabs(
+    cell: Cell, decay_per_token: float, largest_u: float, dtype: torch.dtype, largest_shift: float | None = None
+) -> Slabs:
+    """The separation of `cell` for stored voltages |u| <= `largest_u`.
+
+    Args:
+        decay_per_token: delta, the decay factor of one token period.
+        dtype: precision that the interpolation of a non-polynomial cell must not spoil.
+        largest_shift: largest |offset voltage| among mismatched cells, in volts; None = nominal cells.
+    """
+    alpha = -log(decay_per_token)
+    if cell.coefficients is not None:
+        return PolynomialSlabs(tuple(cell.coefficients), alpha, largest_shift is not None)
+    tolerance = 1e-14 if dtype == torch.float64 else 2e-8
+    nodes, span = _nodes(cell, alpha, largest_u, largest_shift or 0.0, tolerance)
+    return SampledSlabs(cell, alpha, nodes, span)
+
+
+def linear_slabs(slope: float, decay_per_token: float) -> Slabs:
+    """The linear surrogate used in the backward pass: F(u) = slope * u, decaying at order 1."""
+    return PolynomialSlabs((0.0, slope), -log(decay_per_token))
+
+
+def lagrange_basis(nodes: tuple[float, ...], s: Tensor) -> Tensor:
+    """[n, len(s)] Lagrange basis polynomials of `nodes` at `s`."""
+    rows = []
+    for n, a in enumerate(nodes):
+        row = torch.ones_like(s)
+        for m, b in enumerate(nodes):
+            if m != n:
+                row = row * ((s - b) / (a - b))
+        rows.append(row)
+    return torch.stack(rows)
+
+
+def _times(a: Tensor, b: Tensor | float, out: Tensor) -> None:
+    torch.mul(a, b if isinstance(b, Tensor) else torch.tensor(b, dtype=a.dtype, device=a.device), out=out)
+
+
+def _bounded_span(exponent_per_token: float, longest: int) -> int:
+    span = longest
+    while span > 1 and exponent_per_token * span > LARGEST_EXPONENT:
+        span //= 2
+    return span
+
+
+@lru_cache(maxsize=64)
+def _nodes(cell: Cell, alpha: float, largest_u: float, shift: float, tolerance: float) -> tuple[tuple[float, ...], int]:
+    """Fewest Chebyshev nodes, on the longest span, whose interpolation error is below `tolerance` of full scale."""
+    if alpha == 0.0:
+        return (1.0,), LONGEST_SPAN
+    span = _bounded_span(alpha, LONGEST_SAMPLED_SPAN)
+    full_scale = float(cell.current(torch.tensor(largest_u, dtype=torch.float64)).abs())
+    while span > 1:
+        low = exp(-alpha * (span - 1))
+        s = torch.linspace(low, 1.0, 65, dtype=torch.float64)
+        # stored voltages seen at the base time, those written later than it included
+        w = torch.linspace(-largest_u / low, largest_u / low, 129, dtype=torch.float64)
+        shifts = (0.0,) if shift == 0.0 else (-shift, 0.0, shift)
+        for count in range(2, MOST_NODES + 1):
+            x = np.cos((2 * np.arange(count) + 1) * np.pi / (2 * count))
+            nodes = tuple(float(v) for v in (1.0 + low) / 2 + (1.0 - low) / 2 * x)
+            basis = lagrange_basis(nodes, s)
+            error = 0.0
+            for du in shifts:
+                at_nodes = cell.current(w[:, None] * torch.tensor(nodes, dtype=torch.float64) + du)
+                exact = cell.current(w[:, None] * s[None, :] + du)
+                error = max(error, float((at_nodes @ basis - exact).abs().max()))
+            if error <= tolerance * full_scale:
+                return nodes, span
+        span //= 2
+    return (1.0,), 1

@@ -1,0 +1,242 @@
+"""One training loop: AdamW, warm-up and cosine, clipping, accumulation, bf16 autocast, resume.
+
+It trains whatever parameters of the model require a gradient. Quantisation-aware training needs nothing special here:
+the attached hardware attention rounds in its forward pass and passes the gradient straight through.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn import functional
+
+from gaincell.errors import InputError, RunError
+
+Progress = Callable[[int, int, dict[str, float]], None]
+"""Called after every step with (steps done, steps in all, {"loss", "learning_rate", "tokens_per_second"})."""
+
+SMALLEST_GAIN = 1e-20  # spec.md section 6 [R]: gains are kept at or above this value
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """Settings of one training run. Defaults for betas, decay and clip are the paper's (spec.md section 6 [R])."""
+
+    learning_rate: float = 6e-4
+    """Peak learning rate."""
+    scale_learning_rate: float | None = None
+    """Peak learning rate of gains and offsets; None = the same."""
+    warmup_steps: int = 10
+    """Steps of linear warm-up from zero."""
+    final_fraction: float = 0.05
+    """The cosine ends at this fraction of the peak."""
+    batch: int = 8
+    """Sequences a step."""
+    micro_batch: int = 2
+    """Sequences a forward pass; `batch` is a multiple of it."""
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = 0.1
+    """Applied to every trained tensor, gains and offsets included, as in the paper [R]."""
+    clip: float = 1.0
+    """Largest global gradient norm."""
+    bf16: bool = True
+    """bf16 autocast of the linear layers; the hardware attention always computes in float32."""
+    checkpoint_every: int = 100
+    """Steps between checkpoints."""
+
+    def __post_init__(self) -> None:
+        if self.batch % self.micro_batch:
+            raise InputError(f"batch = {self.batch} is not a multiple of micro_batch = {self.micro_batch}")
+        if self.learning_rate <= 0 or self.clip <= 0:
+            raise InputError("learning_rate and clip must be positive")
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a run did."""
+
+    steps: int
+    tokens: int
+    final_loss: float
+    """Mean loss (nats per token) over the last tenth of the steps of this process."""
+    seconds: float
+
+
+def learning_rate_at(step: int, total: int, settings: TrainSettings) -> float:
+    """Fraction of the peak learning rate at a step: linear warm-up, then a cosine down to `final_fraction`."""
+    if step < settings.warmup_steps:
+        return (step + 1) / settings.warmup_steps
+    done = (step - settings.warmup_steps) / max(1, total - settings.warmup_steps)
+    cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+    return settings.final_fraction + (1 - settings.final_fraction) * cosine
+
+
+def train(
+    model: nn.Module,
+    blocks: Tensor,
+    settings: TrainSettings,
+    *,
+    progress: Progress | None = None,
+    checkpoint: Path | None = None,
+    log: Path | None = None,
+) -> TrainResult:
+    """Train the parameters that require a gradient on `blocks`, once, in the order given.
+
+    Args:
+        model: a causal language model of transformers, attached or not.
+        blocks: [n, T + 1] token ids; inputs are columns 0..T-1, targets columns 1..T. Incomplete last batches are dropped.
+        settings: see `TrainSettings`.
+        progress: called after every step.
+        checkpoint: file written every `checkpoint_every` steps and resumed from when it exists; removed by the caller.
+        log: a `.jsonl` file that receives a line a step.
+
+    Raises:
+        InputError: too few blocks for one step.
+        RunError: the loss is not finite (parameters of the last checkpoint are on disk), or the checkpoint belongs to
+            another run.
+    """
+    total = len(blocks) // settings.batch
+    if total == 0:
+        raise InputError(f"{len(blocks)} blocks of text are fewer than one batch of {settings.batch}; give more text")
+    parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    optimizer = _optimizer(parameters, settings)
+    identity = {"settings": asdict(settings), "blocks": list(blocks.shape), "first": blocks[0, :8].tolist()}
+    first = _restore(checkpoint, parameters, optimizer, identity) if checkpoint is not None else 0
+    losses: list[float] = []
+    start = time.perf_counter()
+    model.train()
+    try:
+        for step in range(first, total):
+            factor = learning_rate_at(step, total, settings)
+            for group in optimizer.param_groups:
+                group["lr"] = group["peak"] * factor
+            batch = blocks[step * settings.batch : (step + 1) * settings.batch]
+            loss = _accumulate(model, batch, settings)
+            if not math.isfinite(loss):
+                raise RunError(
+                    f"the loss became {loss} at step {step}; lower the learning rate"
+                    + (f" (the last good state is in {checkpoint.name})" if checkpoint is not None else "")
+                )
+            norm = float(nn.utils.clip_grad_norm_(parameters.values(), settings.clip))
+            optimizer.step()
+            optimizer.zero_grad()
+            _keep_gains_positive(parameters)
+            losses.append(loss)
+            elapsed = time.perf_counter() - start
+            rate = (step + 1 - first) * settings.batch * (blocks.shape[1] - 1) / elapsed
+            record = {"loss": loss, "learning_rate": settings.learning_rate * factor, "tokens_per_second": rate}
+            if log is not None:
+                with log.open("a") as file:
+                    file.write(json.dumps({"step": step, "gradient_norm": norm, **record}) + "\n")
+            if checkpoint is not None and (step + 1) % settings.checkpoint_every == 0:
+                _store(checkpoint, parameters, optimizer, identity, step + 1)
+            if progress is not None:
+                progress(step + 1, total, record)
+    finally:
+        model.eval()
+    if checkpoint is not None:
+        _store(checkpoint, parameters, optimizer, identity, total)
+    tail = losses[-max(1, len(losses) // 10) :]
+    return TrainResult(
+        steps=total,
+        tokens=total * settings.batch * (blocks.shape[1] - 1),
+        final_loss=sum(tail) / len(tail) if tail else math.nan,
+        seconds=time.perf_counter() - start,
+    )
+
+
+def _accumulate(model: nn.Module, batch: Tensor, settings: TrainSettings) -> float:
+    """Forward and backward over the micro-batches of one step; the mean loss in nats per token."""
+    device = next(model.parameters()).device
+    pieces = batch.split(settings.micro_batch)
+    loss_sum = 0.0
+    for piece in pieces:
+        tokens = piece.to(device=device, dtype=torch.long)
+        with torch.autocast(device.type, torch.bfloat16, enabled=settings.bf16):
+            logits = model(input_ids=tokens[:, :-1], use_cache=False).logits
+        loss = functional.cross_entropy(logits.flatten(0, 1).float(), tokens[:, 1:].flatten())
+        (loss / len(pieces)).backward()
+        loss_sum += loss.item()
+    return loss_sum / len(pieces)
+
+
+def _is_scale(name: str) -> bool:
+    return ".gain_cell." in name
+
+
+def _optimizer(parameters: dict[str, nn.Parameter], settings: TrainSettings) -> torch.optim.AdamW:
+    scale_rate = settings.scale_learning_rate or settings.learning_rate
+    groups: list[dict[str, Any]] = []
+    for scale, rate in ((False, settings.learning_rate), (True, scale_rate)):
+        members = [p for n, p in parameters.items() if _is_scale(n) == scale]
+        if members:
+            groups.append({"params": members, "peak": rate, "lr": rate})
+    return torch.optim.AdamW(groups, betas=settings.betas, weight_decay=settings.weight_decay)
+
+
+def _keep_gains_positive(parameters: dict[str, nn.Parameter]) -> None:
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            if _is_scale(name) and name.endswith(".gain"):
+                parameter.clamp_(min=SMALLEST_GAIN)
+
+
+def _states(
+    parameters: dict[str, nn.Parameter], optimizer: torch.optim.AdamW
+) -> Iterator[tuple[str, nn.Parameter, dict[str, Tensor]]]:
+    for name, parameter in parameters.items():
+        yield name, parameter, optimizer.state[parameter]
+
+
+def _store(
+    path: Path, parameters: dict[str, nn.Parameter], optimizer: torch.optim.AdamW, identity: dict[str, Any], step: int
+) -> None:
+    """One file, written beside and renamed: parameters, both moments, the step and what the run is."""
+    tensors: dict[str, Tensor] = {}
+    for name, parameter, state in _states(parameters, optimizer):
+        tensors["parameter." + name] = parameter.detach()
+        for key in ("exp_avg", "exp_avg_sq"):
+            tensors[f"{key}.{name}"] = state[key]
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        save_file(tensors, temporary, metadata={"step": str(step), "identity": json.dumps(identity)})
+        os.replace(temporary, path)
+    except OSError as error:
+        raise RunError(f"could not write the checkpoint {path.name}: {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _restore(
+    path: Path, parameters: dict[str, nn.Parameter], optimizer: torch.optim.AdamW, identity: dict[str, Any]
+) -> int:
+    """Load the checkpoint if there is one; the number of steps already done."""
+    if not path.exists():
+        return 0
+    try:
+        file = safe_open(path, framework="pt")
+    except Exception as error:  # safetensors raises its own type for a torn file
+        raise RunError(f"the checkpoint {path.name} cannot be read ({error}); remove it to start again") from error
+    with file:
+        metadata = file.metadata() or {}
+        if json.loads(metadata.get("identity", "null")) != json.loads(json.dumps(identity)):
+            raise RunError(f"the checkpoint {path.name} belongs to another run; remove it or choose another directory")
+        step = int(metadata["step"])
+        with torch.no_grad():
+            for name, parameter, state in _states(parameters, optimizer):
+                parameter.copy_(file.get_tensor("parameter." + name))
+                state["exp_avg"] = file.get_tensor("exp_avg." + name).to(parameter.device)
+                state["exp_avg_sq"] = file.get_tensor("exp_avg_sq." + name).to(parameter.device)
+                state["step"] = torch.tensor(float(step))
+    return step
