@@ -1,0 +1,39 @@
+"""Building blocks of every converter: clamping, rounding, and what their gradients are.
+
+* A clamp passes the gradient strictly inside its range only; on the edge and beyond it the gradient is 0.
+  (torch.clamp passes it on the edge as well, where every score of exactly 0 sits.)
+* Rounding is straight-through: the value is the rounded one exactly, the gradient that of the identity.
+* Nothing is computed below float32: bfloat16 and float16 signals are widened before any arithmetic.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def at_least_float32(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """x widened to float32 if it is narrower; float32 and float64 stay as they are."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def in_precision(value: float, dtype: torch.dtype) -> float:
+    """The number that `dtype` stores for `value`; 0.45 is 0.44921875 in bfloat16."""
+    return float(torch.tensor(value, dtype=dtype))
+
+
+def strict_clamp(x: Float[Tensor, "*shape"], low: float, high: float) -> Float[Tensor, "*shape"]:
+    """min(max(x, low), high) with gradient 1 for low < x < high and 0 elsewhere; NaN stays NaN.
+
+    The bounds are rounded to the precision of x, so that a signal stored at a bound is at the bound.
+    """
+    low, high = in_precision(low, x.dtype), in_precision(high, x.dtype)
+    return torch.where((x > low) & (x < high), x, x.detach().clamp(low, high))
+
+
+def straight_through(
+    value: Float[Tensor, "*shape"], path: Float[Tensor, "*shape"]
+) -> Float[Tensor, "*shape"]:
+    """Exactly `value` going forward, the gradient of `path` going backward."""
+    return value.detach() + (path - path.detach())

@@ -1,0 +1,52 @@
+"""Write DAC: the voltages that keys and values are stored at (spec.md section 3).
+
+    code = clamp(floor((V - V_offset) * (L - 1) / (V_max - V_min) + L / 2), 0, L - 1)
+    u    = (code - (L - 1) / 2) * (V_max - V_min) / (L - 1),                     L = 8 levels, 3 bit [M]
+
+The levels lie symmetrically about V_offset, and for even L none of them is V_offset. Every zero key hits the
+tie V = V_offset; the rule is that it gives code L/2 (4 of 0 ... 7) in every precision. V is therefore compared
+with V_offset as the precision of V stores it: 0.45 V is not the same number in bfloat16 and in float32.
+
+Not modelled: charge injection of the write switch, incomplete settling, nonlinearity of the DAC.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from gaincell.circuits.converter import at_least_float32, in_precision, straight_through, strict_clamp
+from gaincell.units import Volt
+
+
+def write_dac(
+    volts: Float[Tensor, "*shape"], levels: int | None, v_min: Volt, v_max: Volt, v_offset: Volt
+) -> Float[Tensor, "*shape"]:
+    """Stored voltage u = V - V_offset in volts, in float32 or wider.
+
+    volts: requested voltages, clamped to [v_min, v_max], gradient strictly inside only.
+    levels: number of voltages, None for a DAC without quantisation.
+    """
+    u = _about_offset(volts, v_min, v_max, v_offset)
+    if levels is None:
+        return u
+    step = (v_max - v_min) / (levels - 1)
+    return straight_through((_code(u, levels, v_max - v_min) - (levels - 1) / 2) * step, u)
+
+
+def dac_code(
+    volts: Float[Tensor, "*shape"], levels: int, v_min: Volt, v_max: Volt, v_offset: Volt
+) -> Int[Tensor, "*shape"]:
+    """The DAC's code, 0 ... levels - 1, of the voltages `volts`."""
+    u = _about_offset(volts.detach(), v_min, v_max, v_offset)
+    return _code(u, levels, v_max - v_min).to(torch.int64)
+
+
+def _about_offset(volts: Tensor, v_min: Volt, v_max: Volt, v_offset: Volt) -> Tensor:
+    clamped = strict_clamp(volts, v_min, v_max)
+    return at_least_float32(clamped) - in_precision(v_offset, volts.dtype)
+
+
+def _code(u: Tensor, levels: int, span: Volt) -> Tensor:
+    return torch.floor(u * ((levels - 1) / span) + levels / 2).clamp(0, levels - 1)
