@@ -1,0 +1,9 @@
+"""Adaptation: give a model on another cell the statistics of the model it came from, by gains and offsets
+alone.
+"""
+
+from gaincell.adaptation.adapt import adapt
+from gaincell.adaptation.result import AdaptationResult, Place
+from gaincell.adaptation.statistics import Statistics, collect_statistics
+
+__all__ = ["AdaptationResult", "Place", "Statistics", "adapt", "collect_statistics"]

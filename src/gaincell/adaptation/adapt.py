@@ -1,0 +1,183 @@
+"""The adaptation algorithm: gains and offsets that give a model's stages the statistics of another model's.
+
+Given its inputs, every stage's output y = a x + b is affine in (a, b). With mean m and standard deviation s
+of x,
+
+    a = sigma_L / s,    b = mu_L - a m                                                              (4)
+
+gives it exactly the target's mean mu_L and standard deviation sigma_L. Going layer by layer, q, k and v
+before the arrays and the output after them, each stage sees the final inputs: one forward pass sets them
+all, a second one verifies. The paper's own iteration has the same fixed point; it is in `published.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn.functional import pad
+
+from gaincell.adaptation.published import iterate
+from gaincell.adaptation.result import AdaptationResult, Place, Residuals
+from gaincell.adaptation.saturation import SaturationWatch
+from gaincell.adaptation.statistics import (
+    Batch,
+    Collector,
+    Statistics,
+    Tokens,
+    as_batch,
+    attached,
+    backbone,
+    count_tokens,
+    forward,
+    moments,
+    scalers,
+)
+from gaincell.errors import InputError, ModelError
+from gaincell.nn.attention import GainCellAttention
+from gaincell.nn.scaler import Scaler
+from gaincell.progress import Progress, silent
+
+Method = Literal["closed-form", "published"]
+
+
+@torch.no_grad()
+def adapt(
+    model: nn.Module,
+    batches: Iterable[Tokens],
+    target: Statistics,
+    method: Method = "closed-form",
+    *,
+    tolerance: float = 1e-6,
+    max_iterations: int = 100,
+    progress: Progress = silent,
+) -> AdaptationResult:
+    """Set gains and offsets of an attached model, in place, so that its stages have the statistics of
+    `target`.
+
+    Args:
+        model: attached (`gaincell.attach`) and carrying the weights, gains and offsets of the model to be
+        matched. batches: calibration text, token ids [B, T] each, or mappings with `input_ids` and
+            `attention_mask`. All of it goes through the model at once.
+        target: statistics of the model to be matched, best measured on the same text (`collect_statistics`).
+        method: "closed-form" (two forward passes) or "published" (the paper's damped iteration).
+        tolerance: largest residual of a stage that counts as converged (see `Residuals`).
+        max_iterations: limit of the published method.
+        progress: called after every pass over the text, with the largest residual where it is known.
+
+    Raises:
+        InputError: no calibration text, an unknown method, or a target of another shape than the model.
+        ModelError: the model is not attached, or a stage is not finite.
+
+    A gain keeps its sign. A stage without variance stays as it is and is named in the result.
+    """
+    layers = attached(model)
+    for stage, _, scaler in scalers(layers):
+        given, needed = tuple(target.mean[stage].shape), (len(layers), scaler.gain.numel())
+        if given != needed:
+            raise InputError(
+                f"the target's stage {stage} has {given} layers and heads; this model has {needed}"
+            )
+    batch = concatenate([as_batch(b, model) for b in batches])
+    model.eval()
+    history: tuple[dict[str, float], ...] = ()
+    with _counting(layers) as passed:
+        if method == "closed-form":
+            statistics, saturated = _closed_form(model, batch, target, progress)
+        elif method == "published":
+            statistics, saturated, history = iterate(
+                model, batch, target, tolerance, max_iterations, progress
+            )
+        else:
+            raise InputError(f"unknown method {method!r}; choose closed-form or published")
+    residuals = Residuals.between(statistics, target)
+    residual, worst = residuals.worst()
+    return AdaptationResult(
+        converged=residual <= tolerance,
+        method=method,
+        tolerance=tolerance,
+        residual=residual,
+        worst=worst,
+        residuals=residuals,
+        statistics=statistics,
+        iterations=len(history) - 1 if history else 1,
+        forward_passes=sum(passed) / (len(layers) * batch.ids.numel()),
+        tokens=count_tokens(batch),
+        skipped=residuals.without_variance(),
+        saturated=saturated,
+        history=history,
+    )
+
+
+def _closed_form(
+    model: nn.Module, batch: Batch, target: Statistics, progress: Progress
+) -> tuple[Statistics, tuple[Place, ...]]:
+    """One pass in which every scaler is set from its input before it computes, and one that verifies."""
+    layers = attached(model)
+    with ExitStack() as hooks:
+        for stage, layer, scaler in scalers(layers):
+            mean, std = target.mean[stage][layer], target.std[stage][layer]
+            hooks.callback(
+                scaler.register_forward_pre_hook(partial(_set_scaler, mean, std, batch.real)).remove
+            )
+        forward(backbone(model), batch)
+    progress(1, 2, {})
+    collector, watch = Collector(layers), SaturationWatch(layers)
+    with collector.observing(batch.real), watch.observing(batch.real):
+        forward(backbone(model), batch)
+    progress(2, 2, {})
+    return collector.statistics(count_tokens(batch)), watch.places()
+
+
+def _set_scaler(
+    mean: Float[Tensor, " heads"],
+    std: Float[Tensor, " heads"],
+    real: Bool[Tensor, "B T"] | None,
+    scaler: Scaler,
+    inputs: tuple[Float[Tensor, "B heads T D"], ...],
+) -> None:
+    """Give one stage the mean and standard deviation of the target: equation (4) at the head of this file.
+
+    The offset is computed for the gain as its type rounds it, so that the mean is as exact as the type
+    allows.
+    """
+    found = moments(inputs[0], real)
+    if not torch.isfinite(found.squares).all():
+        raise ModelError("the model's activations are not finite; look for NaN or infinite weights")
+    usable = (found.std > 0) & (std > 0)
+    old_gain, old_offset = scaler.gain.cpu(), scaler.offset.cpu()
+    gain = (std / found.std * old_gain.sign()).to(old_gain.dtype)
+    gain = torch.where(usable, gain, old_gain)
+    offset = (mean - gain.double() * found.mean).to(old_offset.dtype)
+    scaler.gain.copy_(gain)
+    scaler.offset.copy_(torch.where(usable, offset, old_offset))
+
+
+@contextmanager
+def _counting(layers: list[GainCellAttention]) -> Iterator[list[int]]:
+    """Within the context, the tokens of every pass through an attention layer are added to the list."""
+    passed: list[int] = []
+
+    def count(module: nn.Module, inputs: Any, output: Tensor) -> None:
+        passed.append(output.shape[0] * output.shape[2])
+
+    with ExitStack() as hooks:
+        for layer in layers:
+            hooks.callback(layer.register_forward_hook(count).remove)
+        yield passed
+
+
+def concatenate(batches: list[Batch]) -> Batch:
+    """All sequences in one batch, shorter ones padded on the right."""
+    if not batches:
+        raise InputError("there is no calibration text; give at least one batch of token ids")
+    longest = max(batch.ids.shape[1] for batch in batches)
+    ids = torch.cat([pad(batch.ids, (0, longest - batch.ids.shape[1])) for batch in batches])
+    masks = [torch.ones_like(b.ids, dtype=torch.bool) if b.real is None else b.real for b in batches]
+    real = torch.cat([pad(mask, (0, longest - mask.shape[1])) for mask in masks])
+    return Batch(ids, None if bool(real.all()) else real)

@@ -1,0 +1,97 @@
+"""The paper's iteration: all layers at once, damped (spec section 6 [R]).
+
+    a <- a * (1 + f (sigma_L / sigma_N - 1)),    b <- b + f (mu_L - mu_N)
+
+with f annealed linearly from 1.0 to 0.1 over 50 iterations and constant afterwards. Stages within tolerance
+and stages of zero variance are left alone. It stops when every stage is within tolerance.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from gaincell.adaptation.result import Place, Residuals
+from gaincell.adaptation.saturation import SaturationWatch
+from gaincell.adaptation.statistics import (
+    Batch,
+    Collector,
+    Statistics,
+    attached,
+    count_tokens,
+    forward,
+    scalers,
+)
+from gaincell.evaluation.perplexity import LOGIT_BYTES, exp_or_infinity, next_token_nll
+from gaincell.progress import Progress
+
+FIRST_FACTOR = 1.0
+LAST_FACTOR = 0.1
+ANNEALED_OVER = 50
+
+
+def damping(iteration: int) -> float:
+    """The factor f of an iteration, counted from 0."""
+    done = min(1.0, iteration / ANNEALED_OVER)
+    return FIRST_FACTOR + done * (LAST_FACTOR - FIRST_FACTOR)
+
+
+def iterate(
+    model: nn.Module,
+    batch: Batch,
+    target: Statistics,
+    tolerance: float,
+    max_iterations: int,
+    progress: Progress,
+) -> tuple[Statistics, tuple[Place, ...], tuple[dict[str, float], ...]]:
+    """Run the iteration on one fixed batch, in place.
+
+    Returns:
+        The statistics of the result, its fully saturated stages, and per iteration (0 = before the first
+        update) {"iteration", "residual", "perplexity"}, the perplexity being that of the calibration text
+        itself.
+    """
+    layers = attached(model)
+    gains = {(s, n): scaler.gain.double().cpu() for s, n, scaler in scalers(layers)}
+    offsets = {(s, n): scaler.offset.double().cpu() for s, n, scaler in scalers(layers)}
+    history: list[dict[str, float]] = []
+    for iteration in range(max_iterations + 1):
+        statistics, saturated, nll = _measure(model, batch)
+        residuals = Residuals.between(statistics, target)
+        record = {"residual": residuals.worst()[0], "perplexity": exp_or_infinity(nll)}
+        history.append({"iteration": float(iteration), **record})
+        progress(iteration, max_iterations, record)
+        if record["residual"] <= tolerance or iteration == max_iterations:
+            break
+        factor = damping(iteration)
+        for stage, n, scaler in scalers(layers):
+            moving = residuals.usable[stage][n] & (residuals.of(stage)[n] > tolerance)
+            ratio = torch.where(moving, target.std[stage][n] / statistics.std[stage][n], 1.0)
+            shift = torch.where(moving, target.mean[stage][n] - statistics.mean[stage][n], 0.0)
+            gains[stage, n] *= 1 + factor * (ratio - 1)
+            offsets[stage, n] += factor * shift
+            scaler.gain.copy_(gains[stage, n])
+            scaler.offset.copy_(offsets[stage, n])
+    return statistics, saturated, tuple(history)
+
+
+def _measure(model: nn.Module, batch: Batch) -> tuple[Statistics, tuple[Place, ...], float]:
+    """Statistics, saturated stages and mean nll (nats a token) of the batch, in as few passes as the logits
+    allow.
+    """
+    layers = attached(model)
+    collector, watch = Collector(layers), SaturationWatch(layers)
+    vocabulary = model.get_input_embeddings().num_embeddings  # type: ignore[operator]
+    rows = max(1, LOGIT_BYTES // (batch.ids.shape[1] * vocabulary * 4))
+    nll, predictions = 0.0, 0
+    for start in range(0, len(batch.ids), rows):
+        real = None if batch.real is None else batch.real[start : start + rows]
+        piece = Batch(batch.ids[start : start + rows], real)
+        with collector.observing(real), watch.observing(real):
+            logits: Tensor = forward(model, piece).logits
+        losses = next_token_nll(logits, piece.ids)
+        if real is not None:
+            losses = losses[real[:, 1:] & real[:, :-1]]
+        nll += float(losses.sum())
+        predictions += losses.numel()
+    return collector.statistics(count_tokens(batch)), watch.places(), nll / max(1, predictions)

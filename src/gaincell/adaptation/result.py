@@ -1,0 +1,120 @@
+"""What an adaptation achieved: residuals of every stage, the worst of them, and what was left out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from gaincell.adaptation.statistics import STAGES, Statistics
+
+
+class Place(NamedTuple):
+    """One stage of one head (a query head for q and out, a key/value head for k and v)."""
+
+    layer: int
+    head: int
+    stage: str
+
+    def __str__(self) -> str:
+        return f"layer {self.layer}, head {self.head}, stage {self.stage}"
+
+
+@dataclass(frozen=True)
+class Residuals:
+    """How far a model's statistics (N) are from their target (L), per stage [layers, heads]:
+
+    std: |sigma_N / sigma_L - 1|.    mean: |mu_N - mu_L| / sigma_L.
+    usable: both have variance; the others are left out and have residual 0 here.
+    """
+
+    std: dict[str, Float[Tensor, "L heads"]]
+    mean: dict[str, Float[Tensor, "L heads"]]
+    usable: dict[str, Bool[Tensor, "L heads"]]
+
+    @classmethod
+    def between(cls, measured: Statistics, target: Statistics) -> Residuals:
+        """The residuals of `measured` against `target`."""
+        usable = {s: (measured.std[s] > 0) & (target.std[s] > 0) for s in STAGES}
+        std, mean = {}, {}
+        for s in STAGES:
+            sigma = torch.where(usable[s], target.std[s], 1.0)
+            std[s] = torch.where(usable[s], (measured.std[s] / sigma - 1).abs(), 0.0)
+            mean[s] = torch.where(usable[s], (measured.mean[s] - target.mean[s]).abs() / sigma, 0.0)
+        return cls(std, mean, usable)
+
+    def of(self, stage: str) -> Float[Tensor, "L heads"]:
+        """The larger of both residuals."""
+        return torch.maximum(self.std[stage], self.mean[stage])
+
+    def worst(self) -> tuple[float, Place | None]:
+        """The largest residual of all and where it is; (0, None) when no stage is usable."""
+        found: tuple[float, Place | None] = (0.0, None)
+        for stage in STAGES:
+            value = self.of(stage)
+            layer, head = divmod(int(value.argmax()), value.shape[1])
+            if self.usable[stage].any() and (found[1] is None or float(value[layer, head]) > found[0]):
+                found = (float(value[layer, head]), Place(layer, head, stage))
+        return found
+
+    def without_variance(self) -> tuple[Place, ...]:
+        """The stages left out."""
+        return tuple(
+            Place(layer, head, stage)
+            for stage in STAGES
+            for layer, head in (~self.usable[stage]).nonzero().tolist()
+        )
+
+
+@dataclass(frozen=True)
+class AdaptationResult:
+    """The outcome of `adapt`.
+
+    converged: every stage with variance is within the tolerance.
+    method: "closed-form" or "published".
+    tolerance: largest residual allowed.
+    residual: the largest residual of the adapted model.
+    worst: where it is.
+    residuals: of every stage.
+    statistics: of the adapted model.
+    iterations: updates made (1 for the closed form).
+    forward_passes: forward passes of the model over all calibration tokens, counted in its attention layers;
+        the statistics of the target are not among them.
+    tokens: calibration tokens.
+    skipped: stages of zero variance, in the model or in the target; their gains and offsets are unchanged.
+    saturated: stages all of whose values lie at or beyond the limits of the circuit behind them.
+    history: of the published method, one entry an iteration: iteration, residual, perplexity of the
+    calibration text.
+    """
+
+    converged: bool
+    method: str
+    tolerance: float
+    residual: float
+    worst: Place | None
+    residuals: Residuals
+    statistics: Statistics
+    iterations: int
+    forward_passes: float
+    tokens: int
+    skipped: tuple[Place, ...]
+    saturated: tuple[Place, ...]
+    history: tuple[dict[str, float], ...] = ()
+
+    def summary(self) -> str:
+        """One line for people."""
+        state = "converged" if self.converged else "did not converge"
+        where = f" at {self.worst}" if self.worst is not None else ""
+        line = (
+            f"{self.method} adaptation {state}: largest residual {self.residual:.2g}{where}, "
+            f"{self.iterations} iteration(s), {self.forward_passes:.3g} forward passes over "
+            f"{self.tokens} tokens"
+        )
+        for name, places in (("without variance", self.skipped), ("fully saturated", self.saturated)):
+            if places:
+                more = f" and {len(places) - 3} more" if len(places) > 3 else ""
+                line += f"; {len(places)} {name}: " + ", ".join(f"({p})" for p in places[:3]) + more
+        return line

@@ -1,0 +1,204 @@
+"""Mean and standard deviation of every scaling stage, per layer and head.
+
+A stage is q, k, v or out of one head of one layer; what is measured is the output of its `Scaler`, before
+the clamp of the circuit behind it, over batch, tokens and D (spec section 6). Padding is left out. Sums are
+kept in float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from gaincell.errors import InputError, ModelError
+from gaincell.integrations.hf.attach import attached_layers
+from gaincell.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from gaincell.nn.attention import GainCellAttention
+    from gaincell.nn.scaler import Scaler
+
+STAGES = ("q", "k", "v", "out")
+NO_SPREAD = 1e-12
+"""A standard deviation below this fraction of the mean is rounding of a constant, and counts as zero."""
+
+Tokens: TypeAlias = Int[Tensor, "B T"] | Mapping[str, Tensor]
+"""Token ids, or a mapping with `input_ids` and, where there is padding, `attention_mask`."""
+
+
+class Batch(NamedTuple):
+    """Token ids [B, T] and which of them are real [B, T]; None = all."""
+
+    ids: Int[Tensor, "B T"]
+    real: Bool[Tensor, "B T"] | None
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Of every stage ("q", "k", "v", "out"): mean and standard deviation [layers, heads], float64, on the
+    CPU.
+
+    q and out have the query heads, k and v the key/value heads. A stage without variance has a standard
+    deviation of exactly 0.
+
+    tokens: real tokens measured.
+    """
+
+    mean: dict[str, Float[Tensor, "L heads"]]
+    std: dict[str, Float[Tensor, "L heads"]]
+    tokens: int
+
+
+class Moments(NamedTuple):
+    """Of the values of each head: how many, mean [heads] and sum of squared deviations [heads], float64."""
+
+    values: int
+    mean: Float[Tensor, " heads"]
+    squares: Float[Tensor, " heads"]
+
+    def merged(self, other: Moments) -> Moments:
+        """The moments of both sets of values together (Chan et al.'s update)."""
+        values = self.values + other.values
+        shift = other.mean - self.mean
+        return Moments(
+            values,
+            self.mean + shift * (other.values / values),
+            self.squares + other.squares + shift**2 * (self.values * other.values / values),
+        )
+
+    @property
+    def std(self) -> Float[Tensor, " heads"]:
+        """Standard deviation [heads]; exactly 0 for a constant."""
+        std = (self.squares / self.values).sqrt()
+        return torch.where(std <= NO_SPREAD * self.mean.abs(), 0.0, std)
+
+
+def moments(x: Float[Tensor, "B heads T D"], real: Bool[Tensor, "B T"] | None) -> Moments:
+    """Moments per head over batch, real tokens and D; two passes in float64, a head at a time."""
+    means, squares, count = [], [], 0
+    for head in x.unbind(1):
+        values = (head if real is None else head[real]).double()
+        count = values.numel()
+        mean = values.mean()
+        means.append(mean)
+        squares.append((values - mean).square_().sum())
+    return Moments(count, torch.stack(means).cpu(), torch.stack(squares).cpu())
+
+
+@torch.no_grad()
+def collect_statistics(
+    model: nn.Module, batches: Iterable[Tokens], progress: Progress = silent
+) -> Statistics:
+    """Statistics of an attached model's stages on some text, one forward pass without logits.
+
+    Args:
+        model: a model of transformers with `gaincell.attach` done; put into evaluation mode.
+        batches: token ids [B, T] each, or mappings with `input_ids` and `attention_mask`.
+        progress: called after every batch.
+
+    Raises:
+        InputError: no batch, or a batch without a real token.
+        ModelError: the model is not attached, or a stage is not finite.
+    """
+    collected = Collector(attached(model))
+    pieces = [as_batch(batch, model) for batch in batches]
+    if not pieces:
+        raise InputError("there is no calibration text; give at least one batch of token ids")
+    model.eval()
+    for n, batch in enumerate(pieces):
+        with collected.observing(batch.real):
+            forward(backbone(model), batch)
+        progress(n + 1, len(pieces), {})
+    return collected.statistics(sum(count_tokens(batch) for batch in pieces))
+
+
+class Collector:
+    """Gathers the moments of all stages over any number of forward passes."""
+
+    def __init__(self, layers: list[GainCellAttention]) -> None:
+        self._layers = layers
+        self._moments: dict[tuple[str, int], Moments] = {}
+
+    @contextmanager
+    def observing(self, real: Bool[Tensor, "B T"] | None) -> Iterator[None]:
+        """Within the context every forward pass of the model is measured; `real` marks its real tokens."""
+        with ExitStack() as hooks:
+            for stage, layer, scaler in scalers(self._layers):
+                hook = scaler.register_forward_hook(self._hook((stage, layer), real))
+                hooks.callback(hook.remove)
+            yield
+
+    def _hook(self, key: tuple[str, int], real: Tensor | None) -> Callable[[nn.Module, Any, Tensor], None]:
+        def observe(module: nn.Module, inputs: Any, output: Tensor) -> None:
+            new = moments(output, real)
+            self._moments[key] = self._moments[key].merged(new) if key in self._moments else new
+
+        return observe
+
+    def statistics(self, tokens: int) -> Statistics:
+        """What was gathered so far. Raises ModelError where it is not finite."""
+        mean: dict[str, Tensor] = {}
+        std: dict[str, Tensor] = {}
+        for stage in STAGES:
+            found = [self._moments[stage, layer] for layer in range(len(self._layers))]
+            mean[stage] = torch.stack([m.mean for m in found])
+            std[stage] = torch.stack([m.std for m in found])
+            for layer, m in enumerate(found):
+                if not (torch.isfinite(m.mean) & torch.isfinite(m.squares)).all():
+                    raise ModelError(
+                        f"stage {stage} of layer {layer} is not finite; "
+                        "look for NaN or infinite weights, gains and offsets"
+                    )
+        return Statistics(mean, std, tokens)
+
+
+def scalers(layers: list[GainCellAttention]) -> Iterator[tuple[str, int, Scaler]]:
+    """(stage, layer, its scaler) of all layers, in the order in which they are computed."""
+    for layer, attention in enumerate(layers):
+        for stage in STAGES:
+            yield stage, layer, getattr(attention, stage)
+
+
+def attached(model: nn.Module) -> list[GainCellAttention]:
+    """The gain-cell attention of every layer. Raises ModelError when there is none."""
+    layers = attached_layers(model)
+    if not layers:
+        raise ModelError("the model has no gain-cell attention; call gaincell.attach(model, design) first")
+    return layers
+
+
+def as_batch(tokens: Tokens, model: nn.Module) -> Batch:
+    """Token ids and the mask of real tokens on the model's device; the mask is None when nothing is
+    padded.
+    """
+    ids = tokens if isinstance(tokens, Tensor) else tokens["input_ids"]
+    mask = None if isinstance(tokens, Tensor) else tokens.get("attention_mask")
+    if ids.ndim != 2 or ids.numel() == 0:
+        raise InputError(f"calibration token ids have shape {tuple(ids.shape)}; give [sequences, tokens]")
+    device = next(model.parameters()).device
+    real = None if mask is None or bool((mask != 0).all()) else (mask != 0).to(device)
+    if real is not None and not bool(real.any()):
+        raise InputError("a batch of calibration text holds padding only; remove it")
+    return Batch(ids.to(device=device, dtype=torch.long), real)
+
+
+def count_tokens(batch: Batch) -> int:
+    """Real tokens of a batch."""
+    return batch.ids.numel() if batch.real is None else int(batch.real.sum())
+
+
+def backbone(model: nn.Module) -> nn.Module:
+    """The model without its output layer, where transformers knows one."""
+    return getattr(model, "base_model", model)
+
+
+def forward(model: nn.Module, batch: Batch) -> Any:
+    """One forward pass without a cache."""
+    mask = None if batch.real is None else batch.real.long()
+    return model(input_ids=batch.ids, attention_mask=mask, use_cache=False)
