@@ -1,22 +1,30 @@
-"""SI aliases: the unit of a float is written in its type, ``t_pulse_max: Second``.
+"""SI units, written in the type of a float: ``t_pulse_max: Second``.
 
-All of them are plain floats in SI units; prefixes (ns, mV, fC) appear only when a number is printed.
+To Python all of them are plain floats in SI units; the unit string rides along in the annotation, where
+design files get it from (design.py). Prefixes (ns, mV, fC) appear only when a number is printed.
 """
 
-from typing import TypeAlias
+import math
+from typing import Annotated, TypeAlias
 
-Volt: TypeAlias = float
-Second: TypeAlias = float
-Hertz: TypeAlias = float
-Coulomb: TypeAlias = float
-Ampere: TypeAlias = float
-Farad: TypeAlias = float
-Joule: TypeAlias = float
-Watt: TypeAlias = float
-SquareMetre: TypeAlias = float
+Volt: TypeAlias = Annotated[float, "V"]
+Second: TypeAlias = Annotated[float, "s"]
+Hertz: TypeAlias = Annotated[float, "Hz"]
+Coulomb: TypeAlias = Annotated[float, "C"]
+Ampere: TypeAlias = Annotated[float, "A"]
+Joule: TypeAlias = Annotated[float, "J"]
+Watt: TypeAlias = Annotated[float, "W"]
 
-ChargeUnit: TypeAlias = float
-"""The charge a cell delivers in units of a design's ``charge_unit`` (15 fC in the shipped designs)."""
+ChargeUnit: TypeAlias = Annotated[float, "charge units"]
+"""Charge of a cell in multiples of the design's ``charge_unit``."""
 
-PulseWidth: TypeAlias = float
-"""A pulse duration over the longest one, ``t_pulse_max``: 0 to 1."""
+_PREFIXES = {-18: "a", -15: "f", -12: "p", -9: "n", -6: "u", -3: "m", 0: "", 3: "k", 6: "M", 9: "G"}
+
+
+def with_prefix(value: float, unit: str) -> str:
+    """A number for reading: ``with_prefix(6.5e-8, "s") == "65 ns"``; "1" is no unit, "charge units" takes none."""
+    if unit not in ("V", "s", "Hz", "C", "A", "J", "W") or value == 0 or not math.isfinite(value):
+        return f"{value:.9g}" if unit == "1" else f"{value:.9g} {unit}"
+    exponent = 3 * math.floor(math.log10(abs(value) * (1 + 1e-12)) / 3)
+    exponent = min(max(exponent, min(_PREFIXES)), max(_PREFIXES))
+    return f"{value / 10.0**exponent:.9g} {_PREFIXES[exponent]}{unit}"

@@ -1,0 +1,334 @@
+"""What a gain-cell chip is: one frozen dataclass, checked on construction.
+
+A Design holds no defaults of its own: all physical numbers live in designs/*.toml and come in through
+`gaincell.config.load_design`, with unit, source and range, which stay with them (`provenance`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+from gaincell.devices import retention
+from gaincell.devices.cell import CELL_KINDS, Cell, named_cell
+from gaincell.devices.variability import Mismatch
+from gaincell.errors import DesignError
+from gaincell.files import write_text
+from gaincell.quantity import (
+    NumberKind,
+    Quantity,
+    check_keys,
+    did_you_mean,
+    one_of,
+    toml_value,
+)
+from gaincell.units import ChargeUnit, Coulomb, Hertz, Second, Volt
+
+READOUTS = ("counter", "counter-floor", "published-code", "none")
+"""How the signed charge-to-pulse converter is digitised; see circuits/signed_charge_to_pulse.py."""
+
+FILE_KEYS = {"explicit_token_period": "token_period"}
+"""Fields whose key in files and in `replace` is another."""
+
+
+@dataclass(frozen=True)
+class Design:
+    """One chip: the cell, the size of a head, its converters, voltages and times, in SI units.
+
+    Obtain one from `load_design` and change it with `replace`. Two designs are equal when they behave and are
+    named alike; where the numbers come from (`provenance`) is carried along but not compared.
+    """
+
+    name: str
+    """Short name, printed with results."""
+    description: str
+    """One line for `gaincell design list`."""
+    cell: Cell
+    """Current of one gain cell, F(u) in charge units."""
+    tile: int
+    """N: token columns of one sub-tile."""
+    window: int
+    """M: token columns of a head, a multiple of tile."""
+    query_levels: int | None
+    """Pulse widths of the query driver; None = not quantised."""
+    storage_levels: int | None
+    """Voltages of the write DAC; None = not quantised."""
+    counter_levels: int
+    """Values of the counter of the output magnitude, zero included."""
+    readout: str
+    """One of READOUTS; "none" = not quantised."""
+    score_saturation_per_row: ChargeUnit
+    """S_sat / D: score at which the charge-to-pulse converter reaches the full pulse, per row."""
+    output_saturation_per_column: ChargeUnit
+    """O_sat / N: tile output at which the signed converter reaches the full pulse, per column."""
+    score_ceiling: bool
+    """Whether the score pulse stops at the full pulse."""
+    output_ceiling: bool
+    """Whether the output pulse stops at the full pulse."""
+    v_min: Volt
+    """Lowest voltage written."""
+    v_max: Volt
+    """Highest voltage written."""
+    v_offset: Volt
+    """Voltage of zero signal, towards which the store decays."""
+    retention_time: Second | None
+    """tau: time constant of the decay; None = no decay."""
+    layer_latency: Second
+    """Time of one attention step."""
+    layers: int
+    """Layers computed one after the other between two tokens."""
+    t_pulse_max: Second
+    """Duration of a pulse of width 1."""
+    counter_clock: Hertz
+    """Clock of the output counter."""
+    charge_unit: Coulomb
+    """Charge of one charge unit."""
+    mismatch: Mismatch
+    """Spread of the individual cells."""
+    explicit_token_period: Second | None
+    """The token period when it is stated; `token_period` in files and in `replace`."""
+    provenance: Mapping[str, Quantity] = field(compare=False, repr=False)
+    """Unit, source, range and note of every number, by key ("tile", "cell.c00", "mismatch.seed").
+    Not to be changed in place."""
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+    @property
+    def token_period(self) -> Second:
+        """dt: time between two tokens; layers * layer_latency unless stated."""
+        if self.explicit_token_period is not None:
+            return self.explicit_token_period
+        return self.layers * self.layer_latency
+
+    @property
+    def decay_per_token(self) -> float:
+        """delta = exp(-dt / tau), 1 without decay."""
+        return retention.decay_per_token(self.token_period, self.retention_time)
+
+    def score_saturation(self, head_dim: int) -> ChargeUnit:
+        """S_sat of a head with head_dim rows, charge units."""
+        return self.score_saturation_per_row * head_dim
+
+    @property
+    def output_saturation(self) -> ChargeUnit:
+        """O_sat of one sub-tile, charge units."""
+        return self.output_saturation_per_column * self.tile
+
+    @property
+    def tiles(self) -> int:
+        """Sub-tiles of a head."""
+        return self.window // self.tile
+
+    def replace(self, **changes: Any) -> Design:
+        """A copy with some fields changed, checked like a file.
+
+        `cell` takes a Cell, or the name of a kind whose numbers then come from this design. `token_period`
+        states the token period; None lets it follow from the layers again.
+
+        Raises DesignError for an unknown field, a wrong type, or a value outside its range.
+        """
+        where = f"design {self.name!r}"
+        keys = {FILE_KEYS.get(f.name, f.name): f.name for f in fields(self) if f.compare}
+        check_keys(changes, keys, where)
+        provenance = dict(self.provenance)
+        for key, value in changes.items():
+            if key == "cell":
+                changes[key] = _set_cell(value, provenance, where)
+            elif key == "mismatch":
+                _set_mismatch(value, provenance, where)
+            elif key in NUMBERS:
+                changes[key] = _set_number(key, value, NUMBERS[key], provenance, where)
+        renamed = {keys[key]: value for key, value in changes.items()}
+        return dataclasses.replace(self, **renamed, provenance=provenance)
+
+    @property
+    def hash(self) -> str:
+        """12 hexadecimal digits over everything that changes a result (not name, description, provenance)."""
+        content: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self) if f.compare}
+        del content["name"], content["description"]
+        content["cell"] = {"kind": self.cell.name, **self.cell.numbers}
+        content["mismatch"] = dataclasses.asdict(self.mismatch)
+        canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+    def to_toml(self) -> str:
+        """The design as a complete file; loading it gives an equal design with the same provenance.
+
+        Raises DesignError for a cell of one's own that is not in devices.cell.CELL_KINDS.
+        """
+        if self.cell.name not in CELL_KINDS:
+            raise DesignError(
+                f"design {self.name!r}: cell {self.cell.name!r} cannot be written to a file; "
+                f"allowed: {one_of(CELL_KINDS)}"
+            )
+        lines: dict[str, list[str]] = {
+            "": [],
+            "cell": [f"kind = {toml_value(self.cell.name)}"],
+            "mismatch": [],
+        }
+        lines[""] = [f"{word} = {toml_value(getattr(self, word))}" for word in WORDS]
+        for key, quantity in self.provenance.items():
+            table, _, entry = key.rpartition(".")
+            lines[table].append(f"{entry} = {quantity.to_toml()}")
+        tables = [[f"[{table}]", *entries] if table else entries for table, entries in lines.items()]
+        return "\n\n".join("\n".join(table) for table in tables) + "\n"
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write `to_toml()` to a file, completely or not at all."""
+        return write_text(path, self.to_toml())
+
+
+WORDS: Mapping[str, type] = {
+    "name": str,
+    "description": str,
+    "readout": str,
+    "score_ceiling": bool,
+    "output_ceiling": bool,
+}
+"""Keys of a file that are not numbers."""
+
+CELL_NUMBERS: Mapping[str, NumberKind] = {
+    "linear_slope": NumberKind("charge units/V"),
+    "coefficients": NumberKind("charge units/V^p", many=True),
+    "v_in": NumberKind("V"),
+    "c00": NumberKind("charge units"),
+    **{f"c{ij}": NumberKind("charge units/V") for ij in ("01", "10")},
+    **{f"c{ij}": NumberKind("charge units/V^2") for ij in ("02", "11", "20")},
+    **{f"c{ij}": NumberKind("charge units/V^3") for ij in ("03", "12", "21", "30")},
+    "span": NumberKind("charge units"),
+    "half_span": NumberKind("V"),
+    "sigmoid_steepness": NumberKind("1/V"),
+    "exponential_rate": NumberKind("1/V"),
+}
+"""Numbers of the table [cell]; devices.cell.named_cell says which kind needs which. None is required here."""
+
+
+def _number_kinds(owner: type) -> dict[str, NumberKind]:
+    """What each number of a dataclass accepts, read from its annotation: int, Second, Volt | None, ..."""
+    kinds: dict[str, NumberKind] = {}
+    for name, hint in get_type_hints(owner, include_extras=True).items():
+        optional = type(None) in get_args(hint)
+        core = get_args(hint)[0] if optional else hint
+        base, unit = (core.__origin__, core.__metadata__[0]) if hasattr(core, "__metadata__") else (core, "1")
+        if base in (int, float):
+            kinds[name] = NumberKind(unit, whole=base is int, optional=optional)
+    return kinds
+
+
+NUMBERS: Mapping[str, NumberKind] = {
+    FILE_KEYS.get(name, name): kind for name, kind in _number_kinds(Design).items()
+}
+"""Numbers at the top of a file."""
+
+MISMATCH_NUMBERS: Mapping[str, NumberKind] = _number_kinds(Mismatch)
+"""Numbers of the table [mismatch]."""
+
+
+def cell_of(kind: Any, quantities: Mapping[str, Quantity]) -> Cell:
+    """The cell of one kind with the numbers of a design. Raises DesignError."""
+    if not isinstance(kind, str) or kind not in CELL_KINDS:
+        raise DesignError(
+            f"cell {kind!r} is unknown{did_you_mean(str(kind), CELL_KINDS)}; allowed: {one_of(CELL_KINDS)}"
+        )
+    numbers = {key: quantities[f"cell.{key}"].value for key in CELL_NUMBERS if f"cell.{key}" in quantities}
+    return named_cell(kind, numbers)
+
+
+def _set_cell(cell: Cell | str, provenance: dict[str, Quantity], where: str) -> Cell:
+    """The cell to put into a design; its numbers enter the provenance."""
+    if isinstance(cell, str):
+        try:
+            return cell_of(cell, provenance)
+        except DesignError as error:
+            raise DesignError(f"{where}: {error}") from None
+    if not isinstance(cell, Cell):
+        raise DesignError(
+            f"{where}: cell = {cell!r} has the wrong type; allowed: a Cell, {one_of(CELL_KINDS)}"
+        )
+    if cell.name in CELL_KINDS and not _is_cell_of(cell, provenance):
+        for key, value in cell.numbers.items():
+            _set_number(f"cell.{key}", value, CELL_NUMBERS[key], provenance, where)
+    return cell
+
+
+def _is_cell_of(cell: Cell, provenance: Mapping[str, Quantity]) -> bool:
+    """Whether the numbers at hand give this very cell already, perhaps from a fit instead of coefficients."""
+    try:
+        return cell == cell_of(cell.name, provenance)
+    except DesignError:
+        return False
+
+
+def _set_mismatch(mismatch: Mismatch, provenance: dict[str, Quantity], where: str) -> None:
+    """Enter the numbers of a mismatch into the provenance."""
+    if not isinstance(mismatch, Mismatch):
+        raise DesignError(f"{where}: mismatch = {mismatch!r} has the wrong type; allowed: a Mismatch")
+    for key, kind in MISMATCH_NUMBERS.items():
+        _set_number(f"mismatch.{key}", getattr(mismatch, key), kind, provenance, where)
+
+
+def _set_number(key: str, value: Any, kind: NumberKind, provenance: dict[str, Quantity], where: str) -> Any:
+    """One number as it is stored, entered into the provenance if it is new. Raises DesignError."""
+    where = f"{where}: {key}"
+    value = kind.convert(value, where)
+    stated = provenance.get(key, Quantity(None, kind.unit, "U", (-math.inf, math.inf)))
+    if stated.value != value:
+        provenance[key] = stated.set_to(value, where)
+    if key == "token_period" and value is None:
+        provenance.pop(key, None)
+    return value
+
+
+def _check(design: Design) -> None:
+    """Raise DesignError for what no chip can be. Types and ranges were checked number by number before."""
+    where = f"design {design.name!r}"
+    for word, kind in WORDS.items():
+        if type(getattr(design, word)) is not kind:
+            allowed = "true or false" if kind is bool else "text"
+            raise DesignError(
+                f"{where}: {word} = {getattr(design, word)!r} has the wrong type; allowed: {allowed}"
+            )
+    if design.readout not in READOUTS:
+        hint = did_you_mean(design.readout, READOUTS)
+        raise DesignError(
+            f"{where}: readout = {design.readout!r} is unknown{hint}; allowed: {one_of(READOUTS)}"
+        )
+    for f in fields(design):
+        key = FILE_KEYS.get(f.name, f.name)
+        if key in NUMBERS:
+            _check_number(key, getattr(design, f.name), design.provenance, where)
+    if design.window % design.tile:
+        near = max(design.window // design.tile, 1) * design.tile
+        raise DesignError(
+            f"{where}: tile = {design.tile} does not divide window = {design.window}; "
+            f"allowed: a window that is a multiple of the tile, {near} or {near + design.tile} for instance"
+        )
+    if not design.v_min < design.v_offset < design.v_max:
+        raise DesignError(
+            f"{where}: v_min = {design.v_min}, v_offset = {design.v_offset}, v_max = {design.v_max} V "
+            "are out of order; allowed: v_min < v_offset < v_max"
+        )
+
+
+def _check_number(
+    key: str, value: int | float | None, provenance: Mapping[str, Quantity], where: str
+) -> None:
+    stated = provenance[key].value if key in provenance else None
+    if value != stated:
+        raise DesignError(
+            f"{where}: {key} = {value!r} has no source; change designs by load_design and replace"
+        )
+    if value is None or key in ("v_min", "v_max", "v_offset"):
+        return
+    lowest = 2 if key.endswith("_levels") else 0
+    if value < lowest or value == 0 or math.isinf(value):
+        allowed = "2 or more" if lowest else "a finite number above 0"
+        raise DesignError(f"{where}: {key} = {value!r} is out of range; allowed: {allowed}")

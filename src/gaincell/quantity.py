@@ -1,0 +1,173 @@
+"""One number of a design file: value, unit, source and the range in which it holds.
+
+    tile = { value = 64, unit = "1", source = "M", range = [1, 4096], note = "columns of one sub-tile" }
+
+Every number in a design file is such a table; a bare number is refused. Numbers are in SI units, without
+prefixes. `value = "none"` switches off what can be switched off (a quantiser, the decay).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from typing import Any, TypeAlias
+
+from gaincell.errors import DesignError
+
+SOURCES = {
+    "M": "published Methods of Leroux et al. 2025",
+    "R": "released code and data of the same authors",
+    "S": "second-hand summary of the full text",
+    "D": "derived here",
+    "U": "chosen by the user",
+}
+
+Value: TypeAlias = int | float | tuple[float, ...] | None
+
+
+@dataclass(frozen=True)
+class NumberKind:
+    """What a key of a design file accepts.
+
+    unit: the only unit allowed, SI without prefix; "1" for a pure number.
+    whole: an integer is required.
+    optional: "none" (None in Python) is allowed.
+    many: a list of numbers instead of one.
+    """
+
+    unit: str
+    whole: bool = False
+    optional: bool = False
+    many: bool = False
+
+    def convert(self, value: Any, where: str) -> Value:
+        """`value` as it is stored: int, float, tuple of floats, None. Raises DesignError for a wrong type."""
+        if value is None and self.optional:
+            return None
+        if self.many and isinstance(value, (list, tuple)) and all(_is_number(v) for v in value):
+            return tuple(float(v) for v in value)
+        if not self.many and _is_number(value) and (not self.whole or isinstance(value, int)):
+            return value if self.whole else float(value)
+        expected = "a list of numbers" if self.many else "a whole number" if self.whole else "a number"
+        choice = ' or "none"' if self.optional else ""
+        raise DesignError(f"{where} = {value!r} has the wrong type; allowed: {expected}{choice}")
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A number with its provenance.
+
+    value: the number, SI.  unit: as printed in the file.  source: a key of SOURCES.
+    range: the closed interval in which the number may lie.  note: free text.
+    """
+
+    value: Value
+    unit: str
+    source: str
+    range: tuple[float, float]
+    note: str = ""
+
+    def set_to(self, value: Value, where: str) -> Quantity:
+        """The same quantity with a user's value, checked against the range."""
+        changed = replace(self, value=value, source="U", note="")
+        changed.check_range(where)
+        return changed
+
+    def check_range(self, where: str) -> None:
+        """Raise DesignError if the value lies outside the range."""
+        low, high = self.range
+        numbers = self.value if isinstance(self.value, tuple) else (self.value,)
+        if not all(number is None or low <= number <= high for number in numbers):
+            unit = "" if self.unit == "1" else f" {self.unit}"
+            raise DesignError(
+                f"{where} = {plain(self.value)!r}{unit} is out of range; allowed: {low!r} to {high!r}{unit}"
+            )
+
+    def to_toml(self) -> str:
+        """The inline table of a design file; parsing it gives the same Quantity."""
+        low, high = (toml_value(bound) for bound in self.range)
+        note = f", note = {toml_value(self.note)}" if self.note else ""
+        return (
+            f"{{ value = {toml_value(self.value)}, unit = {toml_value(self.unit)}, "
+            f"source = {toml_value(self.source)}, range = [{low}, {high}]{note} }}"
+        )
+
+
+def parse_quantity(raw: Any, kind: NumberKind, where: str) -> Quantity:
+    """Read one inline table. `where` names file and key in errors.
+
+    Raises DesignError for a bare number, a missing or unknown entry, another unit, an unknown source, a wrong
+    type, or a value outside the range.
+    """
+    if not isinstance(raw, dict):
+        raise DesignError(
+            f"{where} = {raw!r} is a bare value; "
+            f"write {{ value = ..., unit = {toml_value(kind.unit)}, source = ..., range = [low, high] }}"
+        )
+    check_keys(raw, ("value", "unit", "source", "range", "note"), where)
+    missing = [entry for entry in ("value", "unit", "source", "range") if entry not in raw]
+    if missing:
+        raise DesignError(f"{where} lacks {missing[0]!r}; every number states value, unit, source and range")
+    if raw["unit"] != kind.unit:
+        raise DesignError(
+            f"{where}: unit {raw['unit']!r} is not accepted; allowed: {kind.unit!r} (SI, no prefix)"
+        )
+    if raw["source"] not in SOURCES:
+        raise DesignError(f"{where}: unknown source {raw['source']!r}; allowed: {one_of(SOURCES)}")
+    bounds = raw["range"]
+    if not (isinstance(bounds, list) and len(bounds) == 2 and all(_is_number(b) for b in bounds)):
+        raise DesignError(f"{where}: range = {bounds!r} is not acceptable; allowed: [lowest, highest]")
+    note = raw.get("note", "")
+    if not isinstance(note, str):
+        raise DesignError(f"{where}: note = {note!r} is not acceptable; allowed: text")
+    value = kind.convert(None if raw["value"] == "none" else raw["value"], where)
+    quantity = Quantity(value, kind.unit, raw["source"], (bounds[0], bounds[1]), note)
+    quantity.check_range(where)
+    return quantity
+
+
+def check_keys(given: Iterable[str], allowed: Iterable[str], where: str) -> None:
+    """Raise DesignError for the first given key that is not allowed, with the nearest allowed one."""
+    allowed = list(allowed)
+    for key in given:
+        if key not in allowed:
+            raise DesignError(
+                f"{where}: unknown key {key!r}{did_you_mean(key, allowed)}; allowed: {one_of(allowed)}"
+            )
+
+
+def did_you_mean(given: str, allowed: Iterable[str]) -> str:
+    """' (did you mean ...?)' when something similar is allowed, otherwise nothing."""
+    close = get_close_matches(given, list(allowed), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def one_of(names: Iterable[str]) -> str:
+    """'a, b or c'."""
+    *others, last = names
+    return f"{', '.join(others)} or {last}" if others else last
+
+
+def plain(value: Value) -> Any:
+    """The value as TOML and JSON know it: a list for a tuple, "none" for None."""
+    if value is None:
+        return "none"
+    return list(value) if isinstance(value, tuple) else value
+
+
+def toml_value(value: Any) -> str:
+    """A TOML literal that parses to exactly `value` (None becomes "none")."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if value is None or isinstance(value, str):
+        return json.dumps("none" if value is None else value, ensure_ascii=False)
+    if isinstance(value, tuple):
+        return "[" + ", ".join(toml_value(v) for v in value) + "]"
+    return repr(value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and not math.isnan(value)
