@@ -1,0 +1,99 @@
+"""Which codes the query drivers, the write DACs and the counters use on some text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from gaincell.circuits import dac_code, query_code
+from gaincell.design import Design
+from gaincell.nn.attention import GainCellAttention
+
+BINS = 16
+"""Bins a circuit without quantisation is counted in."""
+
+
+@dataclass(frozen=True)
+class CodeUse:
+    """How often each code of one stage occurs, over all layers, heads, tokens and dimensions.
+
+    codes: what is counted: driver or DAC codes; for the output the sum of a head's sub-tile codes.
+    share: of all values, adding up to 1.
+    """
+
+    codes: tuple[int, ...]
+    share: tuple[float, ...]
+
+
+def stage_codes(
+    attention: GainCellAttention, stage: str, scaled: Tensor, raw: Tensor
+) -> Int[Tensor, "*shape"]:
+    """The codes of one stage of one layer.
+
+    Args:
+        attention: the layer.
+        stage: "q", "k", "v" or "out".
+        scaled: output of the stage's scaler.
+        raw: its input; for "out" the sum of the sub-tile outputs, in units of their full scale.
+    """
+    design = attention.design
+    if stage == "q":
+        return query_code(scaled, design.query_levels or BINS)
+    if stage == "out":
+        return torch.round(raw.detach() * output_steps(design)).to(torch.int64)
+    levels = design.storage_levels or BINS
+    return dac_code(scaled, levels, design.v_min, design.v_max, design.v_offset)
+
+
+def output_steps(design: Design) -> float:
+    """Codes from 0 to the full scale of one sub-tile (a half-integer for the published code)."""
+    levels = design.counter_levels
+    return levels - 0.5 if design.readout == "published-code" else levels - 1.0
+
+
+@torch.no_grad()
+def code_use(model: nn.Module, batches: Iterable[Int[Tensor, "B T"]]) -> dict[str, CodeUse]:
+    """The use of the codes of an attached model, per stage, from one forward pass without logits."""
+    layers = [module for module in model.modules() if isinstance(module, GainCellAttention)]
+    counts: dict[str, Float[Tensor, " codes"]] = {}
+    lowest: dict[str, int] = {}
+
+    def count(
+        attention: GainCellAttention, stage: str, module: nn.Module, inputs: Any, output: Tensor
+    ) -> None:
+        codes = stage_codes(attention, stage, output, inputs[0]).flatten()
+        reach = round(output_steps(attention.design)) * attention.design.tiles
+        lowest[stage] = -reach if stage == "out" else 0
+        length = 2 * reach + 1 if stage == "out" else _levels(attention.design, stage)
+        new = torch.bincount(codes - lowest[stage], minlength=length).double().cpu()
+        counts[stage] = counts[stage] + new if stage in counts else new
+
+    with ExitStack() as hooks:
+        for attention in layers:
+            for stage in ("q", "k", "v", "out"):
+                hook: Callable[..., None] = partial(count, attention, stage)
+                hooks.callback(getattr(attention, stage).register_forward_hook(hook).remove)
+        model.eval()
+        device = next(model.parameters()).device
+        for batch in batches:
+            getattr(model, "base_model", model)(input_ids=batch.to(device, torch.long), use_cache=False)
+    return {stage: _used(counts[stage], lowest[stage], stage == "out") for stage in counts}
+
+
+def _levels(design: Design, stage: str) -> int:
+    return (design.query_levels if stage == "q" else design.storage_levels) or BINS
+
+
+def _used(counts: Tensor, lowest: int, trim: bool) -> CodeUse:
+    """Counts as shares; for the output only the range that occurs."""
+    share = counts / counts.sum()
+    used = counts.nonzero().flatten()
+    first, last = (int(used.min()), int(used.max())) if trim else (0, len(counts) - 1)
+    return CodeUse(tuple(range(lowest + first, lowest + last + 1)), tuple(share[first : last + 1].tolist()))

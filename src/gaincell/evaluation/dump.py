@@ -1,0 +1,92 @@
+"""What one layer computes on some text, stored for other tools."""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from gaincell import files
+from gaincell.circuits import query_driver, write_dac
+from gaincell.errors import InputError
+from gaincell.evaluation.codes import stage_codes
+from gaincell.integrations.hf.attach import attached_layers
+
+
+@torch.no_grad()
+def dump_layer(
+    model: nn.Module,
+    tokens: Int[Tensor, "B T"],
+    layer: int,
+    path: str | os.PathLike[str],
+    *,
+    scores: bool = False,
+) -> Path:
+    """Store what one layer of an attached model computes on `tokens`, as a .safetensors file.
+
+    Tensors (int32 codes, heads and token order as in the model):
+        tokens  [B, T]         token ids
+        q_code  [B, H, T, D]   of the query driver, 0 ... query_levels - 1
+        k_code  [B, Hk, T, D]  of the write DAC, 0 ... storage_levels - 1; v_code likewise
+        output  [B, H, T, D]   sum of the sub-tile outputs in units of their full scale, float32
+        scaled  [B, H, T, D]   the same after gain and offset: what the model goes on with, float32
+        score   [B, H, T, T]   with `scores`: S_ij in charge units of nominal cells, 0 where token j is not
+        seen
+    Circuits without quantisation are stored in 16 bins. The metadata holds the design and the layer.
+
+    Raises:
+        InputError: the model is not attached, or has no such layer.
+        RunError: the file cannot be written; nothing half-written is left.
+    """
+    layers = attached_layers(model)
+    if not 0 <= layer < len(layers):
+        allowed = f"allowed: 0 to {len(layers) - 1}" if layers else "the model has no gain-cell attention"
+        raise InputError(f"there is no layer {layer} to dump; {allowed}")
+    attention = layers[layer]
+    found: dict[str, Tensor] = {"tokens": tokens.to(torch.int32)}
+    scaled: dict[str, Tensor] = {}
+
+    def keep(stage: str, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        scaled[stage] = output
+        if stage == "out":
+            found["output"], found["scaled"] = inputs[0].float(), output.float()
+        else:
+            found[f"{stage}_code"] = stage_codes(attention, stage, output, inputs[0]).to(torch.int32)
+
+    def hook(stage: str) -> Any:
+        return lambda module, inputs, output: keep(stage, inputs, output)
+
+    with ExitStack() as hooks:
+        for stage in ("q", "k", "v", "out"):
+            hooks.callback(getattr(attention, stage).register_forward_hook(hook(stage)).remove)
+        device = next(model.parameters()).device
+        model.eval()
+        getattr(model, "base_model", model)(input_ids=tokens.to(device, torch.long), use_cache=False)
+    design = attention.design
+    if scores:
+        found["score"] = _scores(scaled["q"], scaled["k"], design).float()
+    metadata = {"layer": str(layer), "design": design.to_toml(), "layers": json.dumps(len(layers))}
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in found.items()}
+    return files.write_atomic(path, lambda temporary: save_file(tensors, temporary, metadata=metadata))
+
+
+def _scores(q: Tensor, k: Tensor, design: Any) -> Tensor:
+    """S_ij = sum_d F(u_jd delta^(i - j)) x_id of nominal cells, a row at a time (spec section 4, eq. (7))."""
+    x = query_driver(q, design.query_levels)
+    u = write_dac(k, design.storage_levels, design.v_min, design.v_max, design.v_offset)
+    u = u.repeat_interleave(x.shape[1] // u.shape[1], 1)
+    tokens = torch.arange(x.shape[2], device=x.device)
+    score = x.new_zeros(*x.shape[:3], x.shape[2])
+    for i in tokens.tolist():
+        first = max(0, i - design.window + 1)
+        decay = design.decay_per_token ** (i - tokens[first : i + 1]).to(x.dtype)
+        current = design.cell.current(u[:, :, first : i + 1] * decay[:, None])
+        score[:, :, i, first : i + 1] = (current @ x[:, :, i, :, None]).squeeze(-1)
+    return score
