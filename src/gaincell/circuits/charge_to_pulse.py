@@ -1,6 +1,6 @@
-"""Charge-to-pulse circuit between the arrays: a rectifier with saturation, analog (spec.md section 3).
+"""Charge-to-pulse circuit between the arrays: a rectifier with saturation, analog (spec section 3).
 
-    phi(S) = clamp(S / S_sat, 0, 1),       without a ceiling max(S, 0) / S_sat                              (5)
+    phi(S) = clamp(S / S_sat, 0, 1),       without a ceiling max(S, 0) / S_sat              (5)
 
 S_sat is 80 charge units at 64 rows [R]. The pulse lasts phi * T_max and is not quantised.
 Not modelled: comparator offset and noise, finite charging time of the integrator.

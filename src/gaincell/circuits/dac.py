@@ -1,11 +1,11 @@
-"""Write DAC: the voltages that keys and values are stored at (spec.md section 3).
+"""Write DAC: the voltages that keys and values are stored at (spec section 3).
 
     code = clamp(floor((V - V_offset) * (L - 1) / (V_max - V_min) + L / 2), 0, L - 1)
     u    = (code - (L - 1) / 2) * (V_max - V_min) / (L - 1),                     L = 8 levels, 3 bit [M]
 
 The levels lie symmetrically about V_offset, and for even L none of them is V_offset. Every zero key hits the
-tie V = V_offset; the rule is that it gives code L/2 (4 of 0 ... 7) in every precision. V is therefore compared
-with V_offset as the precision of V stores it: 0.45 V is not the same number in bfloat16 and in float32.
+tie V = V_offset; the rule is that it gives code L/2 (4 of 0 ... 7) in every precision. V is therefore
+compared with V_offset as the precision of V stores it: 0.45 V is not the same number in bfloat16 and float32.
 
 Not modelled: charge injection of the write switch, incomplete settling, nonlinearity of the DAC.
 """

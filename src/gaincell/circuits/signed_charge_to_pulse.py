@@ -1,12 +1,12 @@
-"""Signed charge-to-pulse circuit and counter at the output of one sub-tile (spec.md section 3).
+"""Signed charge-to-pulse circuit and counter at the output of one sub-tile (spec section 3).
 
     o = clamp(O / O_sat, -1, 1),   O_sat = 40 charge units at 64 columns [R]
 
 A flip-flop holds the sign, a counter of L = 16 levels measures the pulse |o| T_max at the pulse clock [M]:
 
-    counter          sign(o) * floor((L - 1) |o| + 1/2) / (L - 1)      started half a clock early: 2L - 1 values
+    counter          sign(o) * floor((L - 1) |o| + 1/2) / (L - 1)    2L - 1 values; started half a clock early
     counter-floor    sign(o) * floor((L - 1) |o|) / (L - 1)
-    published-code   round(o (2L - 1) / 2) * 2 / (2L - 1)              ties to even: 2L + 1 values up to 1.032 [R]
+    published-code   round(o (2L - 1) / 2) * 2 / (2L - 1)    2L + 1 values up to 1.032; ties to even [R]
     none             o
 
 `published-code` is what the authors' networks were trained with. Full scale, o = 1, is one of its ties.

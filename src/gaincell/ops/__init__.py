@@ -1,0 +1,1 @@
+"""The parallel computation of gain-cell attention, one folder per operation."""

@@ -1,0 +1,182 @@
+"""Attention of all heads of one layer in gain-cell arrays, computed for all tokens at once (spec section 4).
+
+`naive.py` is the definition, literal and slow; `blocked.py` the fast path in plain torch. Both compute the
+arrays between the query drivers and the digital sum; scaling, drivers, write DACs and checks are here, once.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from gaincell.circuits import query_driver, write_dac
+from gaincell.config import Design
+from gaincell.errors import InputError
+from gaincell.ops.gain_cell_attention.naive import gain_cell_core_naive
+
+Impl = Literal["auto", "naive", "blocked"]
+Gradient = Literal["exact", "surrogate"]
+IMPLS = ("auto", "naive", "blocked")
+GRADIENTS = ("exact", "surrogate")
+
+__all__ = ["GRADIENTS", "IMPLS", "Gradient", "Impl", "Scaling", "gain_cell_attention"]
+
+
+class Scaling(NamedTuple):
+    """Gains a and offsets b of one layer (3): per query head for q, out; per key/value head for k, v."""
+
+    q_gain: Float[Tensor, " H"]
+    q_offset: Float[Tensor, " H"]
+    k_gain: Float[Tensor, " Hk"]
+    k_offset: Float[Tensor, " Hk"]
+    v_gain: Float[Tensor, " Hk"]
+    v_offset: Float[Tensor, " Hk"]
+    out_gain: Float[Tensor, " H"]
+    out_offset: Float[Tensor, " H"]
+
+
+def gain_cell_attention(
+    q: Float[Tensor, "B H Tq D"],
+    k: Float[Tensor, "B Hk Tk D"],
+    v: Float[Tensor, "B Hk Tk D"],
+    design: Design,
+    scaling: Scaling | None = None,
+    impl: Impl = "auto",
+    *,
+    key_index: Int[Tensor, "B Tk"] | None = None,
+    query_index: Int[Tensor, "B Tq"] | None = None,
+    sliding_window: int | None = None,
+    layer: int = 0,
+    gradient: Gradient = "exact",
+) -> Float[Tensor, "B H Tq D"]:
+    """Causal attention as the arrays compute it.
+
+        out = a_o * sum_t Qout(clamp(O_t / O_sat, -1, 1)) + b_o,   O_t and S as in naive.py           (3)-(9)
+
+    Source: spec section 4 [M], the paper's equations (3) to (9).
+
+    Args:
+        q: queries after rotary embedding. With `scaling=None` in pulse widths, 0 to 1.
+        k, v: keys and values; H is a multiple of Hk. With `scaling=None` in volts, v_min to v_max.
+        design: the chip. Its `token_period` sets the decay from token to token.
+        scaling: gains and offsets applied to q, k, v and the output; None for gain 1, offset 0.
+        impl: "naive", "blocked", or "auto", which is "blocked".
+        key_index: index j of the real token in each key slot, consecutive, -1 for padding, which is never
+            written. Ages and physical columns count real tokens. None for 0 ... Tk - 1.
+        query_index: index i of each query, -1 for padding. None for the last Tq of key_index.
+        sliding_window: the model's own window W >= 1: columns of age W and more are gated.
+        layer: layer of the chip, selects the cells' mismatch.
+        gradient: "exact", or "surrogate" for a backward pass through linear cells of slope
+            `design.cell.linear_slope`.
+
+    Returns:
+        Output of every head, in the precision of q, in units of a sub-tile's full-scale output times
+        out_gain; out_offset where query_index is -1. Nothing is computed below float32.
+
+    Raises:
+        InputError: shapes, precisions, devices or options that do not fit.
+
+    Not modelled: attention sinks, soft-capping, additive biases, dropout.
+    NaN in a real token reaches the output; whatever stands in padding does not.
+    """
+    _check_tensors(q, k, v)
+    _check_options(q, k, impl, gradient, key_index, query_index, sliding_window, layer)
+    out_dtype = q.dtype
+    if scaling is not None:
+        _check_scaling(scaling, q.shape[1], k.shape[1])
+        q = _scaled(q, scaling.q_gain, scaling.q_offset)
+        k = _scaled(k, scaling.k_gain, scaling.k_offset)
+        v = _scaled(v, scaling.v_gain, scaling.v_offset)
+
+    x = query_driver(q, design.query_levels)
+    ku, vu = (
+        write_dac(volts, design.storage_levels, design.v_min, design.v_max, design.v_offset)
+        for volts in (k, v)
+    )
+    dtype = torch.promote_types(x.dtype, torch.promote_types(ku.dtype, vu.dtype))
+    x, ku, vu = x.to(dtype), ku.to(dtype), vu.to(dtype)
+
+    if impl == "naive":
+        core = gain_cell_core_naive
+    else:
+        from gaincell.ops.gain_cell_attention.blocked import gain_cell_core_blocked as core
+    out = core(x, ku, vu, design, key_index, query_index, sliding_window, layer, gradient)
+    if scaling is not None:
+        out = _scaled(out, scaling.out_gain, scaling.out_offset)
+    return out.to(out_dtype)
+
+
+def _scaled(x: Tensor, gain: Tensor, offset: Tensor) -> Tensor:
+    return x * gain[:, None, None] + offset[:, None, None]
+
+
+def _check_tensors(q: Tensor, k: Tensor, v: Tensor) -> None:
+    shapes = f"q {tuple(q.shape)}, k {tuple(k.shape)}, v {tuple(v.shape)}"
+    if not q.dim() == k.dim() == v.dim() == 4:
+        raise InputError(f"{shapes}: q must be [B, H, Tq, D], k and v [B, Hk, Tk, D]")
+    if k.shape != v.shape:
+        raise InputError(f"{shapes}: k and v must have the same shape")
+    if q.shape[0] != k.shape[0] or q.shape[3] != k.shape[3]:
+        raise InputError(f"{shapes}: q, k and v must agree in batch size and head dimension")
+    if 0 in q.shape or 0 in k.shape:
+        raise InputError(f"{shapes}: no dimension may be 0")
+    if q.shape[1] % k.shape[1]:
+        raise InputError(
+            f"{shapes}: the {q.shape[1]} query heads must be a multiple of the {k.shape[1]} key heads"
+        )
+    if q.shape[2] > k.shape[2]:
+        raise InputError(
+            f"{shapes}: there are more queries than keys; every query's own key must be among the keys"
+        )
+    for name, x in (("q", q), ("k", k), ("v", v)):
+        if not x.is_floating_point():
+            raise InputError(f"{name} is {x.dtype}; give float32, float64, bfloat16 or float16")
+    if not q.device == k.device == v.device:
+        raise InputError(f"q is on {q.device}, k on {k.device}, v on {v.device}; put them on one device")
+
+
+def _check_options(
+    q: Tensor,
+    k: Tensor,
+    impl: str,
+    gradient: str,
+    key_index: Tensor | None,
+    query_index: Tensor | None,
+    sliding_window: int | None,
+    layer: int,
+) -> None:
+    if impl not in IMPLS:
+        raise InputError(f"impl={impl!r}; choose one of {', '.join(IMPLS)}")
+    if gradient not in GRADIENTS:
+        raise InputError(f"gradient={gradient!r}; choose one of {', '.join(GRADIENTS)}")
+    if sliding_window is not None and sliding_window < 1:
+        raise InputError(
+            f"sliding_window={sliding_window}; give a number of tokens >= 1, or None for no window"
+        )
+    if layer < 0:
+        raise InputError(f"layer={layer}; give the number of the layer, counted from 0")
+    for name, index, tokens in (
+        ("key_index", key_index, k.shape[2]),
+        ("query_index", query_index, q.shape[2]),
+    ):
+        if index is None:
+            continue
+        if index.dtype != torch.int64 or index.shape != (q.shape[0], tokens):
+            raise InputError(
+                f"{name} is {index.dtype} {tuple(index.shape)}; "
+                f"give int64 ({q.shape[0]}, {tokens}) token indices"
+            )
+        if index.device != q.device:
+            raise InputError(f"{name} is on {index.device}, q on {q.device}; put them on one device")
+
+
+def _check_scaling(scaling: Scaling, heads: int, kv_heads: int) -> None:
+    for name, value in scaling._asdict().items():
+        expected = kv_heads if name[0] in "kv" else heads
+        if value.shape != (expected,):
+            raise InputError(
+                f"scaling.{name} has shape {tuple(value.shape)}; give one number per head, ({expected},)"
+            )

@@ -1,0 +1,165 @@
+"""Gain-cell attention, literally: the definition that every other implementation is tested against.
+
+One head, from driver outputs x and stored voltages u (spec section 4):
+
+    S_ij    = sum_d f(x_id, u_jd delta^(i-j)),       f(x, u) = x F(u)                          (6)-(9)
+    A_ij    = phi(S_ij) if token j is written and 0 <= i-j < min(M, W), else 0                 (5)
+    O_t,id  = sum_{j in tile t} f(A_ij, u_jd delta^(i-j)),   tile t = { j : (j mod M) div N = t }
+    sum_id  = sum_t Qout(clamp(O_t,id / O_sat, -1, 1))
+
+Time is O(T^2 D); memory is bounded by doing a few queries at a time.
+
+Dimensions: B sequences, Hk key/value heads, g = H / Hk query heads per key/value head, Tq queries, Tk keys,
+D head dimension, M window, N tile edge, Q queries of one chunk.
+Not modelled: see the devices and circuits it is made of.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from gaincell.circuits import charge_to_pulse, read_out, signed_charge_to_pulse, straight_through
+from gaincell.config import Design
+from gaincell.devices.retention import remaining
+from gaincell.devices.variability import KEY_ARRAY, VALUE_ARRAY, CellErrors, cell_errors
+
+CELLS_AT_ONCE = 2**22  # cells (B Hk Q Tk D) of one chunk; bounds memory only
+
+
+class Array(NamedTuple):
+    """What one array (keys or values) holds."""
+
+    u: Tensor  # [B, Hk, Tk, D] stored voltage when written, relative to V_offset
+    errors: CellErrors | None  # of the physical cell that holds each token: [B, Hk, Tk, D]
+
+
+def gain_cell_core_naive(
+    x: Float[Tensor, "B H Tq D"],
+    ku: Float[Tensor, "B Hk Tk D"],
+    vu: Float[Tensor, "B Hk Tk D"],
+    design: Design,
+    key_index: Int[Tensor, "B Tk"] | None = None,
+    query_index: Int[Tensor, "B Tq"] | None = None,
+    sliding_window: int | None = None,
+    layer: int = 0,
+    gradient: str = "exact",
+) -> Float[Tensor, "B H Tq D"]:
+    """Digital sum over the sub-tiles, in units of one sub-tile's full-scale output.
+
+    Args:
+        x: query pulse widths in [0, 1], the query drivers' output.
+        ku, vu: stored voltages relative to V_offset, volts, the write DACs' output.
+        design: the chip.
+        key_index: index j of the real token in each key slot, -1 for padding; None for 0 ... Tk - 1.
+        query_index: index i of each query, -1 for padding (output 0); None for the last Tq of key_index.
+        sliding_window: the model's own window W; columns of age W and more are gated.
+        layer: whose mismatch to draw.
+        gradient: "exact" (derivative of the cells) or "surrogate" (backward as if every cell were
+            linear_slope * x * u * delta^age; the clamps' masks are those of the true forward pass).
+    """
+    b, h, tq, d = x.shape
+    hk, tk = ku.shape[1:3]
+    if key_index is None:
+        key_index = torch.arange(tk, device=x.device).expand(b, tk)
+    if query_index is None:
+        query_index = key_index[:, tk - tq :]
+    written = key_index >= 0  # the valid bits
+    keys = Array(_only(written, ku), _errors_of_tokens(design, layer, ku, key_index, KEY_ARRAY))
+    values = Array(_only(written, vu), _errors_of_tokens(design, layer, vu, key_index, VALUE_ARRAY))
+    grouped = _only(query_index >= 0, x).reshape(b, hk, h // hk, tq, d)
+
+    queries_at_once = max(1, CELLS_AT_ONCE // max(1, b * hk * tk * d))
+    chunks = []
+    for x_chunk, index_chunk in zip(
+        torch.split(grouped, queries_at_once, dim=3),
+        torch.split(query_index, queries_at_once, dim=1),
+        strict=True,
+    ):
+        chunk = checkpoint(  # recomputed in the backward pass instead of stored
+            _some_queries,
+            x_chunk,
+            keys,
+            values,
+            design,
+            key_index,
+            index_chunk,
+            sliding_window,
+            gradient,
+            use_reentrant=False,
+            preserve_rng_state=False,
+        )
+        chunks.append(chunk)
+    return torch.cat(chunks, dim=3).reshape(b, h, tq, d)
+
+
+def _some_queries(
+    x: Tensor,
+    keys: Array,
+    values: Array,
+    design: Design,
+    key_index: Tensor,
+    query_index: Tensor,
+    sliding_window: int | None,
+    gradient: str,
+) -> Tensor:
+    """The equations, for queries x [B, Hk, g, Q, D]; returns [B, Hk, g, Q, D]."""
+    window = design.window if sliding_window is None else min(design.window, sliding_window)
+    age = query_index[:, :, None] - key_index[:, None, :]  # [B, Q, Tk]
+    visible = (age >= 0) & (age < window) & (key_index >= 0)[:, None, :] & (query_index >= 0)[:, :, None]
+    delta_age = remaining(design.decay_per_token, age.clamp(min=0), x.dtype)  # delta^(i-j)
+    surrogate = gradient == "surrogate"
+
+    currents, linear = _currents(keys, delta_age, design)
+    scores = torch.einsum("bkgid,bkijd->bkgij", x, currents)  # S_ij                                (7)-(9)
+    if surrogate:
+        scores = straight_through(scores, torch.einsum("bkgid,bkijd->bkgij", x, linear))
+    pulses = charge_to_pulse(scores, design.score_saturation(x.shape[-1]), design.score_ceiling)  # phi  (5)
+    pulses = torch.where(visible[:, None, None], pulses, torch.zeros_like(pulses))  # A_ij
+
+    currents, linear = _currents(values, delta_age, design)
+    tile_of_token = (key_index % design.window) // design.tile  # t = (j mod M) div N
+    total = torch.zeros_like(x)
+    for t in range(design.tiles):
+        in_tile = tile_of_token == t
+        if not bool(in_tile.any()):
+            continue  # an empty sub-tile reads out 0
+        pulses_t = _only(in_tile, pulses, dim=4)
+        charge = torch.einsum("bkgij,bkijd->bkgid", pulses_t, currents)  # O_t,id
+        if surrogate:
+            charge = straight_through(charge, torch.einsum("bkgij,bkijd->bkgid", pulses_t, linear))
+        output = signed_charge_to_pulse(charge, design.output_saturation, design.output_ceiling)
+        total = total + read_out(output, design.readout, design.counter_levels)  # Qout, then the sum
+    return total
+
+
+def _currents(array: Array, delta_age: Tensor, design: Design) -> tuple[Tensor, Tensor]:
+    """F(u_jd delta^(i-j)) with the cells' errors, and the linear surrogate's: [B, Hk, Q, Tk, D]."""
+    u = array.u[:, :, None] * delta_age[:, None, :, :, None]
+    linear = design.cell.linear_slope * u
+    if array.errors is None:
+        return design.cell.current(u), linear
+    gain, offset_voltage, current_offset = (e[:, :, None] for e in array.errors)
+    return gain * design.cell.current(u + offset_voltage) + current_offset, linear
+
+
+def _errors_of_tokens(
+    design: Design, layer: int, u: Tensor, key_index: Tensor, array: int
+) -> CellErrors | None:
+    """Errors of the cells that hold the tokens: physical column j mod M of the key/value head."""
+    errors = cell_errors(design, layer, u.shape[1], u.shape[-1], array, u.dtype, u.device)
+    if errors is None:
+        return None
+    column = key_index % design.window  # [B, Tk]; padding points anywhere, it is never read
+    return CellErrors(*(e[:, column].transpose(0, 1) for e in errors))
+
+
+def _only(keep: Tensor, values: Tensor, dim: int = 2) -> Tensor:
+    """values with 0 where keep [B, T] is false; T is dimension `dim` of values."""
+    shape = [1] * values.dim()
+    shape[0], shape[dim] = keep.shape
+    return torch.where(keep.reshape(shape), values, torch.zeros((), dtype=values.dtype, device=values.device))
