@@ -22,7 +22,7 @@ _PREFIXES = {-18: "a", -15: "f", -12: "p", -9: "n", -6: "u", -3: "m", 0: "", 3: 
 
 
 def with_prefix(value: float, unit: str) -> str:
-    """A number for reading: ``with_prefix(6.5e-8, "s") == "65 ns"``; "1" is no unit, "charge units" takes none."""
+    """A number for reading: ``with_prefix(6.5e-8, "s") == "65 ns"``. Only SI units take prefixes."""
     if unit not in ("V", "s", "Hz", "C", "A", "J", "W") or value == 0 or not math.isfinite(value):
         return f"{value:.9g}" if unit == "1" else f"{value:.9g} {unit}"
     exponent = 3 * math.floor(math.log10(abs(value) * (1 + 1e-12)) / 3)

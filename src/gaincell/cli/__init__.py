@@ -1,1 +1,98 @@
-"""The command line of gaincell."""
+"""The command line: `gaincell COMMAND ...`.
+
+A command is a file in this folder: `cli/<command>.py` holding `app = typer.Typer(add_completion=False)` with one
+command, or with several as subcommands. It is imported when it is called, or when `gaincell --help` lists it,
+so it must be cheap to import: torch, transformers and matplotlib are imported inside the command's function.
+Files beginning with an underscore are no commands.
+
+How a command ends:
+
+    returns                        0   done
+    raise typer.Exit(1)            1   it ran and the result is bad: not converged, a check failed
+    raise GaincellError, OSError   2   wrong input: one line on stderr, the traceback only with --debug
+    raise KeyboardInterrupt(hint)  130 Ctrl-C: the hint says how to resume
+"""
+
+from __future__ import annotations
+
+import pkgutil
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from gaincell import __version__
+from gaincell.errors import GaincellError
+
+RESUME_HINT = "no file was left half-written; give the same command again"
+
+
+class CommandFolder(TyperGroup):
+    """The files of this folder as commands, and the one place where exceptions become exit codes."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        names = (module.name for module in pkgutil.iter_modules(__path__))
+        return sorted(name for name in names if not name.startswith("_"))
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in self.list_commands(ctx):
+            return None
+        command = typer.main.get_command(import_module(f"gaincell.cli.{cmd_name}").app)
+        command.name = cmd_name
+        return command
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (GaincellError, OSError) as error:
+            if isinstance(error, BrokenPipeError):
+                raise
+            if ctx.params["debug"]:
+                traceback.print_exc()
+            print(f"gaincell: error: {' '.join(str(error).split())}", file=sys.stderr)
+            raise SystemExit(2) from None
+        except KeyboardInterrupt as interrupt:
+            if ctx.params["debug"]:
+                traceback.print_exc()
+            print(f"\ngaincell: interrupted; {interrupt or RESUME_HINT}", file=sys.stderr)
+            raise SystemExit(130) from None
+
+
+app = typer.Typer(
+    cls=CommandFolder,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"gaincell {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def gaincell(
+    version: bool = typer.Option(
+        False, "--version", callback=_print_version, is_eager=True, help="Print the version and leave."
+    ),
+    debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error. Allowed anywhere."),
+) -> None:
+    """What becomes of a language model when its attention runs in analog gain cells.
+
+    Example: gaincell map tiny
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of the console script; leaves with the exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if "--debug" in given:
+        given = ["--debug", *(argument for argument in given if argument != "--debug")]
+    app(args=given, prog_name="gaincell")

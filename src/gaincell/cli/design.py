@@ -1,0 +1,176 @@
+"""`gaincell design list|show|validate|diff`: look at chips, check one's own, compare two."""
+
+from __future__ import annotations
+
+import math
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from gaincell.cli._json import JsonFile, write_json
+from gaincell.errors import DesignError
+
+if TYPE_CHECKING:
+    from gaincell.config import Design
+
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, help="List, show, check and compare the designs of chips."
+)
+
+DesignName = Annotated[str, typer.Argument(metavar="DESIGN", help="Shipped name or path of a .toml file.")]
+DesignNames = Annotated[
+    list[str], typer.Argument(metavar="DESIGN...", help="Shipped names or paths of .toml files.")
+]
+
+DERIVED = {
+    "token_period": "s",
+    "decay_per_token": "1",
+    "tiles": "1",
+    "output_saturation": "charge units",
+}
+"""Properties of a design that follow from its numbers, with their units; the C_p of the cell come on top."""
+
+
+@app.command("list")
+def list_(json: JsonFile = None) -> None:
+    """List the designs shipped with the package.
+
+    Example: gaincell design list
+    """
+    from gaincell.config import list_designs, load_design
+
+    designs = [load_design(name) for name in list_designs()]
+    table = Table("name", "cell", "hash", "description")
+    for design in designs:
+        table.add_row(design.name, design.cell.name, design.hash, design.description)
+    Console().print(table)
+    write_json(
+        json,
+        [
+            {"name": d.name, "cell": d.cell.name, "hash": d.hash, "description": d.description}
+            for d in designs
+        ],
+    )
+
+
+@app.command()
+def show(design: DesignName, json: JsonFile = None) -> None:
+    """Show every number of a design with unit, source and range, and what follows from them.
+
+    Example: gaincell design show leroux2025
+    """
+    from gaincell.config import load_design
+    from gaincell.quantity import SOURCES
+
+    chip = load_design(design)
+    content = describe(chip)
+    table = Table("key", "value", "source", "range", "note", box=box.SIMPLE, title=chip.description)
+    table.columns[0].no_wrap = True
+    for key, word in content["settings"].items():
+        table.add_row(key, str(word))
+    for key, entry in content["numbers"].items():
+        low, high = entry["range"]
+        bounds = "" if low is None else f"{low:.10g} to {high:.10g}"
+        table.add_row(key, _readable(entry), entry["source"], bounds, entry["note"])
+    table.add_section()
+    for key, entry in content["derived"].items():
+        table.add_row(key, _readable(entry), "", "", "follows from the above")
+    console = Console()
+    console.print(table)
+    console.print("Sources: " + "; ".join(f"{tag} = {meaning}" for tag, meaning in SOURCES.items()) + ".")
+    console.print(f"Hash {chip.hash}.")
+    write_json(json, content)
+
+
+@app.command()
+def validate(designs: DesignNames, json: JsonFile = None) -> None:
+    """Check design files. Exit code 2 if one is not acceptable, with a line for each on stderr.
+
+    Example: gaincell design validate mine.toml
+    """
+    from gaincell.config import load_design
+
+    results: list[dict[str, Any]] = []
+    for name in designs:
+        try:
+            results.append({"design": name, "ok": True, "hash": load_design(name).hash})
+        except DesignError as error:
+            results.append({"design": name, "ok": False, "error": str(error)})
+            print(f"gaincell: error: {error}", file=sys.stderr)
+    table = Table("design", "result", "hash")
+    for result in results:
+        table.add_row(result["design"], "ok" if result["ok"] else "not acceptable", result.get("hash", ""))
+    Console().print(table)
+    write_json(json, results)
+    if not all(result["ok"] for result in results):
+        raise typer.Exit(2)
+
+
+@app.command()
+def diff(first: DesignName, second: DesignName, json: JsonFile = None) -> None:
+    """Show in which numbers and settings two designs differ.
+
+    Example: gaincell design diff leroux2025 ideal
+    """
+    from gaincell.config import load_design
+
+    one, other = (_readable_entries(load_design(name)) for name in (first, second))
+    keys = [key for key in {**one, **other} if one.get(key) != other.get(key)]
+    table = Table("key", first, second)
+    for key in keys:
+        table.add_row(key, one.get(key, "-"), other.get(key, "-"))
+    console = Console()
+    console.print(table if keys else "No difference.")
+    write_json(json, {key: {"first": one.get(key), "second": other.get(key)} for key in keys})
+
+
+def describe(design: Design) -> dict[str, Any]:
+    """A design as plain data: settings, numbers with provenance, derived values."""
+    from gaincell.design import WORDS
+    from gaincell.quantity import plain
+
+    numbers: dict[str, dict[str, Any]] = {}
+    for key, quantity in design.provenance.items():
+        numbers[key] = {
+            "value": plain(quantity.value),
+            "unit": quantity.unit,
+            "source": quantity.source,
+            "range": [bound if math.isfinite(bound) else None for bound in quantity.range],
+            "note": quantity.note,
+        }
+    derived = {key: {"value": getattr(design, key), "unit": unit} for key, unit in DERIVED.items()}
+    for power, coefficient in enumerate(design.cell.coefficients or ()):
+        unit = ("charge units", "charge units/V")[power] if power < 2 else f"charge units/V^{power}"
+        derived[f"C{power}"] = {"value": coefficient, "unit": unit}
+    settings = {word: getattr(design, word) for word in WORDS if word not in ("name", "description")}
+    return {
+        "name": design.name,
+        "description": design.description,
+        "hash": design.hash,
+        "settings": {"cell.kind": design.cell.name, **settings},
+        "numbers": numbers,
+        "derived": derived,
+    }
+
+
+def _readable(entry: dict[str, Any]) -> str:
+    """The value of one entry of `describe` as a person reads it."""
+    from gaincell.units import with_prefix
+
+    value = entry["value"]
+    if isinstance(value, (str, list)):
+        return str(value)
+    return with_prefix(value, entry["unit"])
+
+
+def _readable_entries(design: Design) -> dict[str, str]:
+    """Every setting, number and derived value of a design, readable, by key."""
+    content = describe(design)
+    entries = {key: str(word) for key, word in content["settings"].items()}
+    return entries | {
+        key: _readable(entry) for key, entry in {**content["numbers"], **content["derived"]}.items()
+    }
