@@ -13,7 +13,7 @@ import math
 from jaxtyping import Float
 from torch import Tensor
 
-from gaincell.circuits.converter import strict_clamp
+from gaincell.circuits.converter import strict_clamp, sum_rounding
 from gaincell.units import ChargeUnit
 
 
@@ -24,4 +24,5 @@ def charge_to_pulse(
 
     scores: charge S of a key column, charge units.  ceiling: whether phi stops at 1.
     """
-    return strict_clamp(scores, 0.0, saturation if ceiling else math.inf) / saturation
+    margin = sum_rounding(scores.dtype) * saturation
+    return strict_clamp(scores, 0.0, saturation if ceiling else math.inf, margin) / saturation

@@ -1,7 +1,9 @@
 """Building blocks of every converter: clamping, rounding, and what their gradients are.
 
 * A clamp passes the gradient strictly inside its range only; on the edge and beyond it the gradient is 0.
-  (torch.clamp passes it on the edge as well, where every score of exactly 0 sits.)
+  (torch.clamp passes it on the edge as well, where every score of exactly 0 sits.) A charge is a sum, and a sum that is
+  0 in exact arithmetic is 0 only up to rounding: quantised linear cells make many of those. So that gradients do not
+  depend on the order of summation, "strictly inside" means by more than `sum_rounding` of full scale.
 * Rounding is straight-through: the value is the rounded one exactly, the gradient that of the identity.
 * Nothing is computed below float32: bfloat16 and float16 signals are widened before any arithmetic.
 """
@@ -23,13 +25,21 @@ def in_precision(value: float, dtype: torch.dtype) -> float:
     return float(torch.tensor(value, dtype=dtype))
 
 
-def strict_clamp(x: Float[Tensor, "*shape"], low: float, high: float) -> Float[Tensor, "*shape"]:
-    """min(max(x, low), high) with gradient 1 for low < x < high and 0 elsewhere; NaN stays NaN.
+def sum_rounding(dtype: torch.dtype) -> float:
+    """Rounding of a sum of a few hundred products, as a fraction of full scale; far below any physical step."""
+    return 256 * torch.finfo(dtype).eps
+
+
+def strict_clamp(
+    x: Float[Tensor, "*shape"], low: float, high: float, margin: float = 0.0
+) -> Float[Tensor, "*shape"]:
+    """min(max(x, low), high) with gradient 1 for low + margin < x < high - margin and 0 elsewhere; NaN stays NaN.
 
     The bounds are rounded to the precision of x, so that a signal stored at a bound is at the bound.
     """
     low, high = in_precision(low, x.dtype), in_precision(high, x.dtype)
-    return torch.where((x > low) & (x < high), x, x.detach().clamp(low, high))
+    clamped = x.detach().clamp(low, high)
+    return torch.where((x > low + margin) & (x < high - margin), x, clamped)
 
 
 def straight_through(

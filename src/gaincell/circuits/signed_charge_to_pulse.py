@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gaincell.circuits.converter import straight_through, strict_clamp
+from gaincell.circuits.converter import straight_through, strict_clamp, sum_rounding
 from gaincell.errors import DesignError
 from gaincell.units import ChargeUnit
 
@@ -33,7 +33,8 @@ def signed_charge_to_pulse(
 
     charge: O of one value column over one sub-tile, charge units.
     """
-    return (strict_clamp(charge, -saturation, saturation) if ceiling else charge) / saturation
+    margin = sum_rounding(charge.dtype) * saturation
+    return (strict_clamp(charge, -saturation, saturation, margin) if ceiling else charge) / saturation
 
 
 def read_out(o: Float[Tensor, "*shape"], kind: str, levels: int) -> Float[Tensor, "*shape"]:

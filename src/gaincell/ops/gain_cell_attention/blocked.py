@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
+from gaincell.circuits.converter import sum_rounding
 from gaincell.devices.variability import CellErrors, cell_errors
 from gaincell.ops.gain_cell_attention.ragged import over_real_tokens
 from gaincell.ops.gain_cell_attention.slabs import Slabs, linear_slabs, make_slabs
@@ -196,9 +197,10 @@ def _backward_group(
             if not exact:
                 stacked_x = _stack_queries(plan, space, slabs, other, block, x)
             da, stacked_do = _activation_gradient(plan, slabs, other, block, do)
-            ds = da.mul_(a > 0)
+            margin = sum_rounding(a.dtype)
+            ds = da.mul_(a > margin)
             if plan.design.score_ceiling:
-                ds.mul_(a < 1)
+                ds.mul_(a < 1.0 - margin)
             columns = slice(block.lo, block.hi)
             dk[:, columns].baddbmm_(ds.transpose(1, 2), stacked_x)
             pieces = a.view(a.shape[0], a.shape[1], stacked_do.shape[1], -1).permute(0, 2, 3, 1)
@@ -385,7 +387,7 @@ def _tile_gradient(plan: _Plan, o: Tensor, grad: Tensor) -> Tensor:
     """Gradient of the tile outputs in charge units, [G, tiles, gR, D]: passed strictly inside the ceiling only."""
     grad = grad.reshape(grad.shape[0], 1, -1, grad.shape[-1]) * (plan.output_scale / plan.steps)
     if plan.design.output_ceiling:
-        return grad * (o.abs() < plan.steps)
+        return grad * (o.abs() < plan.steps * (1.0 - sum_rounding(o.dtype)))
     return grad.expand_as(o)
 
 
