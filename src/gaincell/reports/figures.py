@@ -1,0 +1,217 @@
+"""Figures, from run.json alone. Colours are those of Okabe and Ito, told apart by colour-blind readers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from gaincell import files
+from gaincell.reports.results import number, numbers
+from gaincell.reports.tables import readable
+
+BLACK, ORANGE, SKY, GREEN, BLUE, RED, PURPLE, GREY = (
+    "#000000",
+    "#E69F00",
+    "#56B4E9",
+    "#009E73",
+    "#0072B2",
+    "#D55E00",
+    "#CC79A7",
+    "#8A8A8A",
+)
+STYLE = {
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "grid.color": "#E4E4E4",
+    "grid.linewidth": 0.7,
+    "legend.frameon": False,
+    "figure.constrained_layout.use": True,
+    "savefig.dpi": 160,
+}
+STAGES = {"q": "query q", "k": "key k", "v": "value v", "out": "output"}
+FLOOR = 1e-9
+"""Smallest residual drawn on a logarithmic axis; an exact match sits there."""
+
+Run = Mapping[str, Any]
+
+
+def draw_all(run: Run, folder: Path) -> list[Path]:
+    """Draw every figure the run has data for into `folder`, as PNG files."""
+    written: list[Path] = []
+    for name, (needed, draw) in FIGURES.items():
+        if needed in run:
+            with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
+                figure = draw(run)
+                written.append(files.write_atomic(folder / f"{name}.png", figure.savefig))
+    return written
+
+
+def perplexities(run: Run) -> Figure:
+    """Perplexity of every stage."""
+    stages = run["stages"]
+    figure = Figure(figsize=(7.6, 0.9 + 0.42 * len(stages)))
+    axes = figure.add_subplot()
+    values = [number(stage["perplexity"]) for stage in stages]
+    finite = [v for v in values if math.isfinite(v)]
+    top = max(finite) * 1.5 if finite else 10.0
+    colours = [_stage_colour(stage["name"]) for stage in stages]
+    errors = [number(s["perplexity_error"]) if "perplexity_error" in s else 0.0 for s in stages]
+    shown = [min(v, top) for v in values]
+    axes.barh(range(len(stages)), shown, color=colours, height=0.68)
+    axes.errorbar(shown, range(len(stages)), xerr=[min(e, v / 2) for e, v in zip(errors, shown, strict=True)],
+                  fmt="none", ecolor=BLACK, elinewidth=1, capsize=2)  # fmt: skip
+    for n, (perplexity, bar, error) in enumerate(zip(values, shown, errors, strict=True)):
+        axes.annotate(readable(perplexity), (bar + min(error, bar / 2), n), xytext=(5, 0),
+                      textcoords="offset points", va="center")  # fmt: skip
+    axes.set_yticks(range(len(stages)), [stage["title"] for stage in stages])
+    axes.invert_yaxis()
+    axes.grid(visible=False, axis="y")
+    _perplexity_axis(axes, finite)
+    axes.set_title(f"{run['model']['name']} on {run['design']['name']}")
+    return figure
+
+
+def _perplexity_axis(axes: Axes, values: list[float]) -> None:
+    """Logarithmic, from below the best; with readable ticks."""
+    low, high = min(values), max(values)
+    axes.set_xscale("log")
+    axes.set_xlim(low / 1.6, high * (high / low) ** 0.12 * 1.5)
+    axes.set_xlabel("perplexity (lower is better; logarithmic axis)")
+    ticks = [m * 10**e for e in range(0, 13) for m in (1, 2, 5)]
+    inside = [t for t in ticks if low / 1.6 <= t <= high * 1.5]
+    if len(inside) > 7:
+        inside = [t for t in inside if math.log10(t).is_integer()]
+    axes.set_xticks(inside, [f"{t:,.0f}" if t < 1e5 else f"$10^{{{math.log10(t):.0f}}}$" for t in inside])
+    axes.minorticks_off()
+
+
+def adaptation(run: Run) -> Figure:
+    """Perplexity of the calibration text, and the largest residual, against the published method's
+    iteration.
+    """
+    history = run["adaptation"]["published"]["history"]
+    closed = run["adaptation"]["closed-form"]
+    iterations = numbers(history["iteration"])
+    figure = Figure(figsize=(8.4, 3.4))
+    left, right = figure.subplots(1, 2)
+    left.plot(
+        iterations, numbers(history["perplexity"]), "o-", color=BLUE, ms=3.5, label="published iteration"
+    )
+    if "calibration_perplexity" in closed:
+        level = number(closed["calibration_perplexity"])
+        passes = number(closed["forward_passes"])
+        left.axhline(
+            level, color=RED, ls="--", label=f"closed form ({passes:.3g} forward passes): {readable(level)}"
+        )
+    left.set_ylabel("perplexity of the calibration text")
+    left.set_title("Perplexity")
+    residuals = [max(r, FLOOR) for r in numbers(history["residual"])]
+    right.plot(iterations, residuals, "o-", color=BLUE, ms=3.5, label="published iteration")
+    right.axhline(max(number(closed["residual"]), FLOOR), color=RED, ls="--", label="closed form")
+    right.set_ylabel("largest residual (fraction of σ)")
+    right.set_title("Distance from the target statistics")
+    for axes in (left, right):
+        axes.set_yscale("log")
+        axes.set_xlabel("iteration")
+        axes.legend()
+    return figure
+
+
+def mismatch(run: Run) -> Figure:
+    """Residuals of mean and standard deviation of every stage, layer and head, before and after
+    adaptation.
+    """
+    figure = Figure(figsize=(10.5, 4.8))
+    grid = figure.subplots(2, 4, sharey="row")
+    for row, (kind, label) in enumerate(
+        [("std", r"$|\sigma/\sigma_{target} - 1|$"), ("mean", r"$|\mu - \mu_{target}| / \sigma_{target}$")]
+    ):
+        for column, (stage, title) in enumerate(STAGES.items()):
+            axes = grid[row][column]
+            for when, colour, marker in (("before", ORANGE, "o"), ("after", BLUE, "D")):
+                table = run["mismatch"][when][stage][kind]["value"]
+                flat = [max(float(v), FLOOR) for layer in table for v in layer]
+                axes.plot(range(len(flat)), flat, marker, color=colour, ms=3, label=f"{when} adaptation")
+                heads = len(table[0])
+            for layer in range(1, len(table)):
+                axes.axvline(layer * heads - 0.5, color="#D8D8D8", lw=0.6, zorder=0)
+            axes.set_yscale("log")
+            axes.grid(visible=False, axis="x")
+            ticks = range(0, len(table), max(1, len(table) // 6))
+            axes.set_xticks([(n + 0.5) * heads - 0.5 for n in ticks], [str(n) for n in ticks])
+            if row == 0:
+                axes.set_title(title)
+            else:
+                axes.set_xlabel("layer (one point a head)")
+        grid[row][0].set_ylabel(f"{'standard deviation' if kind == 'std' else 'mean'}\n{label}")
+    grid[0][3].legend(loc="center right")
+    return figure
+
+
+def codes(run: Run) -> Figure:
+    """Use of the codes of q, k, v and the output, over all layers and heads."""
+    figure = Figure(figsize=(10.5, 3.1))
+    panels = figure.subplots(1, 4)
+    for axes, (stage, title) in zip(panels, STAGES.items(), strict=True):
+        for model, colour, style in (
+            ("linear", GREY, "-"),
+            ("unadapted", ORANGE, "--"),
+            ("adapted", BLUE, "-"),
+        ):
+            if model not in run["codes"]:
+                continue
+            use = run["codes"][model][stage]
+            shares = [100 * share for share in numbers(use["share"])]
+            axes.step(numbers(use["code"]), shares, where="mid", color=colour, ls=style, lw=1.6, label=model)
+        axes.set_title(title)
+        axes.set_xlabel("code" if stage != "out" else "sum of the sub-tiles' codes")
+        axes.set_ylim(bottom=0)
+    panels[3].set_yscale("symlog", linthresh=0.01)
+    panels[0].set_ylabel("share of all values (%)")
+    panels[0].legend()
+    return figure
+
+
+def cell(run: Run) -> Figure:
+    """Current of the linear and of the nonlinear cell over the stored voltage."""
+    curve = run["cell"]
+    figure = Figure(figsize=(4.6, 3.4))
+    axes = figure.add_subplot()
+    u = numbers(curve["u"])
+    axes.plot(u, numbers(curve["linear"]), color=GREY, ls="--", lw=2, label="linear (ideal)")
+    axes.plot(u, numbers(curve["nonlinear"]), color=BLUE, lw=2, label=curve["name"])
+    axes.axhline(0, color=BLACK, lw=0.6)
+    axes.axvline(0, color=BLACK, lw=0.6)
+    axes.set_xlabel(f"stored voltage relative to its offset, u ({curve['u']['unit']})")
+    axes.set_ylabel(f"F(u) at full pulse ({curve['nonlinear']['unit']})")
+    axes.set_title("Current of one gain cell")
+    axes.legend()
+    return figure
+
+
+def _stage_colour(name: str) -> str:
+    if name.startswith("software"):
+        return GREY
+    return {"linear": SKY, "unadapted": RED, "adapted": ORANGE, "fine-tuned": GREEN}.get(name, BLUE)
+
+
+FIGURES: Mapping[str, tuple[str, Callable[[Run], Figure]]] = {
+    "perplexity": ("stages", perplexities),
+    "adaptation": ("adaptation", adaptation),
+    "mismatch": ("mismatch", mismatch),
+    "codes": ("codes", codes),
+    "cell": ("cell", cell),
+}
+"""File name -> (the part of run.json it needs, how it is drawn)."""

@@ -1,0 +1,92 @@
+"""The table of perplexities, for a terminal and as Markdown, from run.json alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.table import Table
+
+from gaincell.reports.results import number
+
+HEADINGS = (
+    "model",
+    "trained on (tokens)",
+    "perplexity",
+    "bits per byte",
+    "× software",
+    "× software, continued",
+)
+
+
+def perplexity_rows(run: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """One row a stage, in the order of the run, under `HEADINGS`."""
+    return [
+        (
+            stage["title"],
+            f"{number(stage['training_tokens']):,.0f}" if number(stage["training_tokens"]) else "–",
+            _with_error(stage),
+            f"{number(stage['bits_per_byte']):.3f}" if "bits_per_byte" in stage else "–",
+            _ratio(stage, "ratio_to_software"),
+            _ratio(stage, "ratio_to_continued"),
+        )
+        for stage in run["stages"]
+    ]
+
+
+def perplexity_table(run: Mapping[str, Any]) -> Table:
+    """For a terminal."""
+    table = Table(title=_title(run), caption=_caption(run), title_justify="left", caption_justify="left")
+    for heading in HEADINGS:
+        table.add_column(heading, justify="left" if heading == "model" else "right")
+    for row in perplexity_rows(run):
+        table.add_row(*row)
+    return table
+
+
+def perplexity_markdown(run: Mapping[str, Any]) -> str:
+    """For a README."""
+    rows = [HEADINGS, ("---", *["---:"] * (len(HEADINGS) - 1)), *perplexity_rows(run)]
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join([*lines, "", _title(run) + " " + _caption(run)]) + "\n"
+
+
+def adaptation_lines(run: Mapping[str, Any]) -> list[str]:
+    """What the adaptations achieved and left out, a line each."""
+    return [result["summary"] for result in run.get("adaptation", {}).values()]
+
+
+def readable(perplexity: float) -> str:
+    """A perplexity with three or four significant digits."""
+    if perplexity < 1e4:
+        return f"{perplexity:.2f}" if perplexity < 1e3 else f"{perplexity:.0f}"
+    return f"{perplexity:.2e}"
+
+
+def _with_error(stage: Mapping[str, Any]) -> str:
+    shown = readable(number(stage["perplexity"]))
+    if "perplexity_error" in stage:
+        shown += f" ± {readable(number(stage['perplexity_error']))}"
+    return shown
+
+
+def _ratio(stage: Mapping[str, Any], key: str) -> str:
+    if key not in stage:
+        return "–"
+    ratio = number(stage[key])
+    return f"{ratio:.3f}" if ratio < 100 else readable(ratio)
+
+
+def _title(run: Mapping[str, Any]) -> str:
+    return (
+        f"{run['model']['name']} on {run['design']['name']} ({run['design']['cell']} cell), "
+        f"text {run['text']['name']}."
+    )
+
+
+def _caption(run: Mapping[str, Any]) -> str:
+    return (
+        f"Protocol {run['provenance']['protocol']}. ± is the standard error over blocks. "
+        "“Software, continued” is the softmax model trained further on the same tokens, order and schedule "
+        "as the stage it is compared with."
+    )
