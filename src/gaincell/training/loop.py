@@ -26,6 +26,9 @@ from gaincell.errors import InputError, RunError
 Progress = Callable[[int, int, dict[str, float]], None]
 """Called after every step with (steps done, steps in all, {"loss", "learning_rate", "tokens_per_second"})."""
 
+Loss = Callable[[nn.Module, Tensor], Tensor]
+"""Loss of some sequences: called with the model and token ids [sequences, T + 1]; a scalar, the mean over targets."""
+
 SMALLEST_GAIN = 1e-20  # spec.md section 6 [R]: gains are kept at or above this value
 
 
@@ -90,6 +93,7 @@ def train(
     progress: Progress | None = None,
     checkpoint: Path | None = None,
     log: Path | None = None,
+    loss_of: Loss | None = None,
 ) -> TrainResult:
     """Train the parameters that require a gradient on `blocks`, once, in the order given.
 
@@ -100,6 +104,7 @@ def train(
         progress: called after every step.
         checkpoint: file written every `checkpoint_every` steps and resumed from when it exists; removed by the caller.
         log: a `.jsonl` file that receives a line a step.
+        loss_of: what is minimised; by default the cross-entropy of the next token.
 
     Raises:
         InputError: too few blocks for one step.
@@ -122,7 +127,7 @@ def train(
             for group in optimizer.param_groups:
                 group["lr"] = group["peak"] * factor
             batch = blocks[step * settings.batch : (step + 1) * settings.batch]
-            loss = _accumulate(model, batch, settings)
+            loss = _accumulate(model, batch, settings, loss_of or next_token_loss)
             if not math.isfinite(loss):
                 raise RunError(
                     f"the loss became {loss} at step {step}; lower the learning rate"
@@ -156,16 +161,21 @@ def train(
     )
 
 
-def _accumulate(model: nn.Module, batch: Tensor, settings: TrainSettings) -> float:
-    """Forward and backward over the micro-batches of one step; the mean loss in nats per token."""
+def next_token_loss(model: nn.Module, tokens: Tensor) -> Tensor:
+    """Cross-entropy of columns 1..T given those before, in nats per token."""
+    logits = model(input_ids=tokens[:, :-1], use_cache=False).logits
+    return functional.cross_entropy(logits.flatten(0, 1).float(), tokens[:, 1:].flatten())
+
+
+def _accumulate(model: nn.Module, batch: Tensor, settings: TrainSettings, loss_of: Loss) -> float:
+    """Forward and backward over the micro-batches of one step; their mean loss."""
     device = next(model.parameters()).device
     pieces = batch.split(settings.micro_batch)
     loss_sum = 0.0
     for piece in pieces:
         tokens = piece.to(device=device, dtype=torch.long)
         with torch.autocast(device.type, torch.bfloat16, enabled=settings.bf16):
-            logits = model(input_ids=tokens[:, :-1], use_cache=False).logits
-        loss = functional.cross_entropy(logits.flatten(0, 1).float(), tokens[:, 1:].flatten())
+            loss = loss_of(model, tokens)
         (loss / len(pieces)).backward()
         loss_sum += loss.item()
     return loss_sum / len(pieces)
