@@ -7,8 +7,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gaincell.adaptation.adapt import AdaptationResult as AdaptationResult
     from gaincell.adaptation.adapt import adapt as adapt
+    from gaincell.adaptation.result import AdaptationResult as AdaptationResult
     from gaincell.adaptation.statistics import collect_statistics as collect_statistics
     from gaincell.config import Design as Design
     from gaincell.config import list_designs as list_designs
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from gaincell.errors import GaincellError as GaincellError
     from gaincell.integrations.hf.attach import attach as attach
     from gaincell.integrations.hf.attach import detach as detach
+    from gaincell.integrations.hf.attach import set_design as set_design
     from gaincell.integrations.hf.checkpoint import load as load
     from gaincell.integrations.hf.checkpoint import save as save
     from gaincell.ops.gain_cell_attention import gain_cell_attention as gain_cell_attention
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
-    "AdaptationResult": "gaincell.adaptation.adapt",
+    "AdaptationResult": "gaincell.adaptation.result",
     "Design": "gaincell.config",
     "GaincellError": "gaincell.errors",
     "adapt": "gaincell.adaptation.adapt",
@@ -35,6 +36,7 @@ _HOME = {
     "load": "gaincell.integrations.hf.checkpoint",
     "load_design": "gaincell.config",
     "save": "gaincell.integrations.hf.checkpoint",
+    "set_design": "gaincell.integrations.hf.attach",
 }
 """Public name -> the module that defines it."""
 

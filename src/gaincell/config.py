@@ -103,7 +103,10 @@ def _read(path: Path, children: tuple[Path, ...]) -> dict[str, Any]:
 
 def _locate_parent(parent: str, child: Path) -> Path:
     """What `extends` names: a shipped design, or a file relative to the one that extends it."""
-    return _locate(child.parent / parent if parent.endswith(".toml") else parent)
+    try:
+        return _locate(child.parent / parent if parent.endswith(".toml") else parent)
+    except DesignError as error:
+        raise DesignError(f"{child}: extends: {error}") from None
 
 
 def _read_table(table: str, raw: Any, where: str) -> dict[str, Any]:

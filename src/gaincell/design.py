@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
+from gaincell.circuits.signed_charge_to_pulse import READOUTS
 from gaincell.devices import retention
 from gaincell.devices.cell import CELL_KINDS, Cell, named_cell
 from gaincell.devices.variability import Mismatch
@@ -30,9 +31,6 @@ from gaincell.quantity import (
     toml_value,
 )
 from gaincell.units import ChargeUnit, Coulomb, Hertz, Second, Volt
-
-READOUTS = ("counter", "counter-floor", "published-code", "none")
-"""How the signed charge-to-pulse converter is digitised; see circuits/signed_charge_to_pulse.py."""
 
 FILE_KEYS = {"explicit_token_period": "token_period"}
 """Fields whose key in files and in `replace` is another."""
@@ -63,7 +61,7 @@ class Design:
     counter_levels: int
     """Values of the counter of the output magnitude, zero included."""
     readout: str
-    """One of READOUTS; "none" = not quantised."""
+    """How a tile output is digitised, one of circuits.READOUTS; "none" = not quantised."""
     score_saturation_per_row: ChargeUnit
     """S_sat / D: score at which the charge-to-pulse converter reaches the full pulse, per row."""
     output_saturation_per_column: ChargeUnit

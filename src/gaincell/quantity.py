@@ -163,7 +163,10 @@ def toml_value(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if value is None or isinstance(value, str):
-        return json.dumps("none" if value is None else value, ensure_ascii=False)
+        text = json.dumps("none" if value is None else value, ensure_ascii=False)
+        return text.replace(
+            "\x7f", "\\u007f"
+        )  # the one character that JSON leaves bare and TOML does not allow
     if isinstance(value, tuple):
         return "[" + ", ".join(toml_value(v) for v in value) + "]"
     return repr(value)

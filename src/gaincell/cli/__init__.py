@@ -1,7 +1,7 @@
 """The command line: `gaincell COMMAND ...`.
 
-A command is a file in this folder: `cli/<command>.py` holding `app = typer.Typer(add_completion=False)` with one
-command, or with several as subcommands. It is imported when it is called, or when `gaincell --help` lists it,
+A command is a file in this folder: `cli/<command>.py` holding `app = typer.Typer(add_completion=False)` with
+one command, or with several as subcommands. It is imported when called, or when `gaincell --help` lists it,
 so it must be cheap to import: torch, transformers and matplotlib are imported inside the command's function.
 Files beginning with an underscore are no commands.
 
@@ -58,7 +58,7 @@ class CommandFolder(TyperGroup):
         except KeyboardInterrupt as interrupt:
             if ctx.params["debug"]:
                 traceback.print_exc()
-            print(f"\ngaincell: interrupted; {interrupt or RESUME_HINT}", file=sys.stderr)
+            print(f"\ngaincell: interrupted; {str(interrupt) or RESUME_HINT}", file=sys.stderr)
             raise SystemExit(130) from None
 
 

@@ -1,0 +1,49 @@
+# demo   the main job on the embedded model          test   the test suite, default tier
+# bench  the benchmarks                              lint   style, types, direction of imports
+#
+# Everything is installed into .venv, once: a stamp per set of extras is renewed when pyproject.toml changes.
+# PYTHON chooses the interpreter, 3.11 or newer:  make demo PYTHON=python3.12
+
+PYTHON ?= python3
+PYTEST_ARGS ?=
+BIN := .venv/bin
+BASE := .venv/.gaincell-base
+DEV := .venv/.gaincell-dev
+
+.PHONY: demo test lint bench clean
+
+demo: $(BASE)
+	$(BIN)/gaincell map tiny --out runs/demo
+
+test: $(DEV)
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(DEV)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(BASE)
+	mkdir -p benchmarks/results
+	set -e; for script in $(filter-out benchmarks/_%,$(wildcard benchmarks/*.py)); do \
+		echo "== $$script"; $(BIN)/python -m benchmarks.$$(basename $$script .py); \
+	done
+
+clean:
+	rm -rf .venv build runs .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "$(PYTHON) is $$($(PYTHON) --version 2>&1); gaincell needs Python 3.11 or newer: make ... PYTHON=python3.12" >&2; exit 2; }
+	$(PYTHON) -m venv .venv
+
+$(BASE): pyproject.toml | $(BIN)/python
+	@echo "installing into .venv (a few minutes the first time)"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	touch $@
+
+$(DEV): pyproject.toml | $(BIN)/python
+	@echo "installing into .venv, with the tools for tests (a few minutes the first time)"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev,train]"
+	touch $@

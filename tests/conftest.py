@@ -1,0 +1,25 @@
+"""Shapes in annotations are checked, random numbers repeat, torch uses one thread."""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import pytest
+import torch
+from jaxtyping import install_import_hook
+
+# Before anything of these packages is imported: every annotated shape and type is checked at every call
+# (an int passes for a float, as everywhere in Python).
+install_import_hook(
+    ["gaincell.ops", "gaincell.circuits", "gaincell.devices"],
+    "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))",
+)
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _seeds() -> None:
+    torch.manual_seed(0)
+    np.random.seed(0)

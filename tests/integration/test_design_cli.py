@@ -1,0 +1,154 @@
+"""`gaincell design ...` as a user types it, and how the command line ends."""
+
+import errno
+import json
+from pathlib import Path
+
+import pytest
+
+from gaincell.cli import CommandFolder, app, main
+from gaincell.config import list_designs, load_design
+from gaincell.errors import GaincellError
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of a command."""
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    captured = capsys.readouterr()
+    return int(end.value.code or 0), captured.out, captured.err
+
+
+def test_list_names_every_design(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    code, out, _ = run(capsys, "design", "list", "--json", str(tmp_path / "list.json"))
+    assert code == 0
+    assert all(name in out for name in list_designs())
+    listed = json.loads((tmp_path / "list.json").read_text())
+    assert [entry["hash"] for entry in listed] == [load_design(name).hash for name in list_designs()]
+
+
+@pytest.mark.parametrize("name", list_designs())
+def test_show_tells_where_every_number_comes_from(
+    name: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    code, out, _ = run(capsys, "design", "show", name, "--json", str(tmp_path / "show.json"))
+    assert code == 0
+    design = load_design(name)
+    assert design.hash in out
+    shown = json.loads((tmp_path / "show.json").read_text())
+    assert set(shown["numbers"]) == set(design.provenance)
+    assert all(entry["source"] for entry in shown["numbers"].values())
+    assert shown["derived"]["decay_per_token"]["value"] == design.decay_per_token
+
+
+def test_show_of_a_design_with_unbounded_numbers(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = load_design("ideal").replace(token_period=1e-6).save(tmp_path / "mine.toml")
+    code, out, _ = run(capsys, "design", "show", str(path), "--json", str(tmp_path / "show.json"))
+    assert code == 0
+    assert "1 us" in out
+    assert json.loads((tmp_path / "show.json").read_text())["numbers"]["token_period"]["range"] == [
+        None,
+        None,
+    ]
+
+
+def test_validate_names_the_file_that_is_wrong(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    good = load_design("ideal").save(tmp_path / "good.toml")
+    bad = tmp_path / "bad.toml"
+    bad.write_text('extends = "ideal"\nwindw = 3\n')
+    assert run(capsys, "design", "validate", str(good))[0] == 0
+    code, _, err = run(capsys, "design", "validate", str(good), str(bad))
+    assert code == 2
+    assert (
+        err == f"gaincell: error: {bad}: unknown key 'windw' (did you mean 'window'?){err.split('?)', 1)[1]}"
+    )
+    assert err.count("\n") == 1
+
+
+def test_diff_shows_what_differs(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    code, _, _ = run(
+        capsys, "design", "diff", "leroux2025", "leroux2025-oxide", "--json", str(tmp_path / "diff.json")
+    )
+    assert code == 0
+    difference = json.loads((tmp_path / "diff.json").read_text())
+    assert set(difference) == {"retention_time", "decay_per_token"}
+    assert difference["retention_time"] == {"first": "5 ms", "second": "5 s"}
+    assert "No difference" in run(capsys, "design", "diff", "ideal", "ideal")[1]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["design", "show", "leroux"], ["design", "shw"], ["dsign"], ["design", "show", "ideal", "--jsn", "x"]],
+)
+def test_wrong_usage_is_exit_code_2_without_a_traceback(
+    capsys: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    code, _, err = run(capsys, *arguments)
+    assert code == 2
+    assert "Traceback" not in err
+
+
+def test_debug_shows_the_traceback_wherever_it_stands(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in (["--debug", "design", "show", "leroux"], ["design", "show", "leroux", "--debug"]):
+        code, _, err = run(capsys, *arguments)
+        assert code == 2
+        assert "Traceback" in err
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (GaincellError("two\nlines"), 2, "gaincell: error: two lines"),
+        (OSError(errno.ENOSPC, "No space left on device"), 2, "No space left on device"),
+        (KeyboardInterrupt(), 130, "interrupted; no file was left half-written"),
+        (KeyboardInterrupt("resume with: gaincell map x"), 130, "interrupted; resume with: gaincell map x"),
+    ],
+)
+def test_how_a_command_ends(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    error: BaseException,
+    code: int,
+    line: str,
+) -> None:
+    def fail() -> None:
+        raise error
+
+    monkeypatch.setattr("gaincell.config.list_designs", fail)
+    ended, _, err = run(capsys, "design", "list")
+    assert ended == code
+    assert line in err
+    assert "Traceback" not in err
+
+
+def test_a_full_disk_leaves_no_file(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    code, _, err = run(capsys, "design", "list", "--json", str(tmp_path / "list.json"))
+    assert code == 2
+    assert "disk is full" in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(capsys, "--version")[:2] == (0, "gaincell 0.1.0\n")
+
+
+def test_every_command_teaches(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each command is found, has help with an example, and offers no shell installation of its own."""
+    folder = app.info.cls
+    assert folder is CommandFolder
+    names = CommandFolder(name="gaincell").list_commands(None)
+    assert "design" in names
+    for name in names:
+        code, out, _ = run(capsys, name, "--help")
+        assert code == 0
+        assert "--install-completion" not in out
+        if "COMMAND" not in out:
+            assert "Example" in out
+    for name in ("list", "show", "validate", "diff"):
+        assert "Example" in run(capsys, "design", name, "--help")[1]
