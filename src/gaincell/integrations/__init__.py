@@ -1,0 +1,1 @@
+"""Connections to libraries that hold models; one folder each."""

@@ -1,0 +1,228 @@
+"""Adapted models on disk: only what the hardware adds to, and changes in, a pretrained model.
+
+A RUN directory holds ``design.toml`` (the chip) and ``hardware.safetensors``: gains and offsets of every
+layer and each weight that differs from the base model, with the base model's name and fingerprint. Reading
+it back loads the base model anew, makes sure that it is still the same, and puts the changes on top.
+"""
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from gaincell.config import load_design
+from gaincell.design import Design
+from gaincell.errors import GaincellError, ModelError, RunError
+from gaincell.files import write_atomic
+from gaincell.integrations.hf.attach import attach, attached_layers
+from gaincell.integrations.hf.sources import (
+    BaseModel,
+    base_weights,
+    check_finite,
+    load_base,
+)
+from gaincell.ops.gain_cell_attention import Gradient, Impl
+
+HARDWARE = "hardware.safetensors"
+DESIGN = "design.toml"
+_FORMAT = "gaincell-hardware-1"
+
+
+class Hardware(NamedTuple):
+    """What ``hardware.safetensors`` says about itself."""
+
+    base: str
+    """the base model, as ``load_model`` takes it"""
+    base_sha256: str
+    """fingerprint the base model had"""
+    design_hash: str
+    """hash of the design it was saved with"""
+
+
+def is_run(path: str | os.PathLike[str]) -> bool:
+    """Whether ``path`` is a RUN directory with a saved model."""
+    return (Path(path) / HARDWARE).is_file()
+
+
+def save(model: PreTrainedModel, run: str | os.PathLike[str], *, base: BaseModel | None = None) -> Path:
+    """Write the attached ``model`` into the directory ``run``; see ``load``.
+
+    Args:
+        model: an attached model that was loaded from somewhere (``model.name_or_path``).
+        run: the directory, made if it is missing; each file in it is replaced as a whole.
+        base: the model's pretrained original; None: load it again from ``model.name_or_path``.
+
+    Returns:
+        The directory.
+
+    Raises:
+        ModelError: the model is not attached, or has weights that are NaN or infinite.
+        RunError: the base model cannot be found again or does not fit, or the disk is full.
+
+    Not modelled: adapters that are still separate modules (peft); merge them first.
+    """
+    cells = attached_layers(model)
+    if not cells:
+        raise ModelError(f"{type(model).__name__} is not attached: call gaincell.attach(model, design) first")
+    design = cells[0].design
+    if any(cell.design != design for cell in cells):
+        raise ModelError("the layers have different designs; use set_design(model, design) before saving")
+    check_finite(model, where="cannot save")
+    base = base if base is not None else _find_base(model.name_or_path)
+    tensors = _changed(base_weights(model), base_weights(base.model))
+    tensors |= {name: value for name, value in model.named_parameters() if ".gain_cell." in name}
+    metadata = {
+        "format": _FORMAT,
+        "base": base.source.id,
+        "base_sha256": base.sha256,
+        "design_hash": design.hash,
+    }
+    contents = {name: value.detach().to("cpu").contiguous() for name, value in tensors.items()}
+    directory = Path(run)
+    design.save(directory / DESIGN)
+    write_atomic(directory / HARDWARE, lambda place: save_file(contents, place, metadata=metadata))
+    return directory
+
+
+def load(
+    run: str | os.PathLike[str],
+    *,
+    base: str | None = None,
+    design: Design | None = None,
+    dtype: torch.dtype = torch.float32,
+    impl: Impl = "auto",
+    gradient: Gradient = "exact",
+) -> PreTrainedModel:
+    """Read an adapted model back, attached and in eval mode.
+
+    Args:
+        run: a RUN directory.
+        base: where the base model is now, if not where it was.
+        design: another design than the one saved (another chip, another cell).
+        dtype: of the model's weights; gains and offsets are float32 or wider.
+        impl: see ``attach``.
+        gradient: see ``attach``.
+
+    Raises:
+        RunError: the directory or a file in it is not what it should be, or the base model has changed.
+        ModelError: a stored tensor is NaN or infinite.
+    """
+    return load_run(run, base=base, design=design, dtype=dtype, impl=impl, gradient=gradient).model
+
+
+def load_run(
+    run: str | os.PathLike[str],
+    *,
+    base: str | None = None,
+    design: Design | None = None,
+    dtype: torch.dtype = torch.float32,
+    impl: Impl = "auto",
+    gradient: Gradient = "exact",
+) -> BaseModel:
+    """Like ``load``; returns the adapted model together with the source of its base model."""
+    directory = Path(run)
+    hardware = describe(directory)
+    found = _find_base(base or hardware.base, dtype, where=f"{directory}: ")
+    if found.sha256 != hardware.base_sha256:
+        raise RunError(
+            f"{directory}: its base model {found.source.id!r} has changed since it was saved (sha256 "
+            f"{hardware.base_sha256[:12]} then, {found.sha256[:12]} now); restore it, or say where the old "
+            "one is (base=)"
+        )
+    attach(found.model, design or _saved_design(directory, hardware), impl=impl, gradient=gradient)
+    _put(found.model, _read(directory / HARDWARE), str(directory / HARDWARE))
+    return found
+
+
+def describe(run: str | os.PathLike[str]) -> Hardware:
+    """What a RUN says about its base model and design, without loading either.
+
+    Raises:
+        RunError: it is not a RUN directory, or its file is damaged or of another version.
+    """
+    path = Path(run) / HARDWARE
+    if not path.is_file():
+        raise RunError(f"{run} is not a RUN directory with a saved model: {HARDWARE} is missing")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise RunError(f"{path} cannot be read ({error}); save the model again") from error
+    if metadata.get("format") != _FORMAT:
+        raise RunError(
+            f"{path} has format {metadata.get('format')!r}, this version of gaincell reads {_FORMAT!r}; save "
+            "the model again"
+        )
+    return Hardware(metadata["base"], metadata["base_sha256"], metadata["design_hash"])
+
+
+def _find_base(model: str | None, dtype: torch.dtype = torch.float32, where: str = "") -> BaseModel:
+    if not model:
+        raise RunError(
+            "the model does not say which pretrained model it was made from: load it with gaincell's "
+            "load_model or with from_pretrained, or pass base="
+        )
+    try:
+        return load_base(model, dtype)
+    except ModelError as error:
+        raise RunError(f"{where}the base model is needed: {error}") from error
+
+
+def _changed(weights: dict[str, nn.Parameter], base: dict[str, nn.Parameter]) -> dict[str, Tensor]:
+    """The weights that differ from the base model's, compared in their own type."""
+    if weights.keys() != base.keys():
+        name = min(weights.keys() ^ base.keys())
+        raise RunError(
+            f"the model and its base model have different weights ({name} is in one only): merge adapters "
+            "(peft: merge_and_unload) and undo other changes of structure before saving"
+        )
+    changed: dict[str, Tensor] = {}
+    for name, weight in weights.items():
+        original = base[name].to(weight.device, weight.dtype)
+        if weight.shape != original.shape:
+            raise RunError(
+                f"weight {name} has shape {tuple(weight.shape)}, in the base model {tuple(original.shape)}: "
+                "undo the change of structure before saving"
+            )
+        if not torch.equal(weight, original):
+            changed[name] = weight
+    return changed
+
+
+def _saved_design(directory: Path, hardware: Hardware) -> Design:
+    try:
+        design = load_design(directory / DESIGN)
+    except GaincellError as error:
+        raise RunError(f"{directory}: {error}") from error
+    if design.hash != hardware.design_hash:
+        raise RunError(
+            f"{directory / DESIGN} is not the design the model was saved with (hash {design.hash}, saved "
+            f"with {hardware.design_hash}); restore it, or name the design to use (design=)"
+        )
+    return design
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    with safe_open(path, framework="pt") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+
+
+def _put(model: PreTrainedModel, tensors: dict[str, Tensor], where: str) -> None:
+    """Put saved gains, offsets and weights into an attached model."""
+    parameters = dict(model.named_parameters())
+    expected = {name for name in parameters if ".gain_cell." in name}
+    unfit = sorted((expected - tensors.keys()) | (tensors.keys() - parameters.keys()))
+    unfit += sorted(n for n in tensors.keys() & parameters.keys() if tensors[n].shape != parameters[n].shape)
+    if unfit:
+        raise RunError(
+            f"{where} does not fit the base model: {unfit[0]} ({len(unfit)} tensors); save the model again"
+        )
+    with torch.no_grad():
+        for name, tensor in tensors.items():
+            parameters[name].copy_(tensor)
+    check_finite(model, where=where)

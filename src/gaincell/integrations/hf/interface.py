@@ -1,0 +1,220 @@
+"""The attention functions that transformers calls in place of its own.
+
+Two names are registered, with one mask function (``masks.py``) and one function of checks between them:
+``gaincell`` runs the layer's ``gain_cell`` module; ``gaincell-softmax`` computes the model's own softmax
+attention from the very same arguments, which proves that masks, windows, caches and groups arrive intact.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from transformers.masking_utils import AttentionMaskInterface
+from transformers.modeling_utils import AttentionInterface
+
+from gaincell.errors import ModelError
+from gaincell.integrations.hf.masks import PADDING, key_index_mask
+from gaincell.integrations.hf.support import own_window
+from gaincell.nn.attention import GainCellAttention
+
+GAIN_CELL = "gaincell"
+SOFTMAX = "gaincell-softmax"
+
+_HARMLESS = {
+    "cache",
+    "cache_position",
+    "layer_idx",
+    "num_items_in_batch",
+    "output_hidden_states",
+    "output_router_logits",
+    "past_key_value",
+    "past_key_values",
+    "position_embeddings",
+    "position_ids",
+    "return_dict",
+    "use_cache",
+}
+"""Arguments that reach an attention function without changing what it shall compute."""
+
+
+def register() -> None:
+    """Make both names known to transformers (once is enough, twice does no harm)."""
+    AttentionInterface.register(GAIN_CELL, gain_cell_forward)
+    AttentionInterface.register(SOFTMAX, softmax_forward)
+    AttentionMaskInterface.register(GAIN_CELL, key_index_mask)
+    AttentionMaskInterface.register(SOFTMAX, key_index_mask)
+
+
+def gain_cell_forward(
+    module: nn.Module,
+    query: Float[Tensor, "B H Tq D"],
+    key: Float[Tensor, "B Hk Tk D"],
+    value: Float[Tensor, "B Hk Tk D"],
+    attention_mask: Int[Tensor, "B 1 1 Tk"] | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **arguments: Any,
+) -> tuple[Float[Tensor, "B Tq H D"], None]:
+    """Attention of one layer in its gain-cell arrays.
+
+    Args:
+        module: the model's attention module; its ``gain_cell`` holds gains, offsets and design.
+        query: after rotary embedding and norms.
+        key: the whole cache's, with the new tokens at the end.
+        value: likewise.
+        attention_mask: the key index from ``key_index_mask``.
+        scaling: 1/sqrt(D) of softmax attention; absorbed in the gain of q.
+        dropout: not used.
+        arguments: whatever else the model passes; see ``_HARMLESS``.
+
+    Returns:
+        The output per token and head, and None for the attention weights, which nobody can read out.
+
+    Raises:
+        ModelError: an argument asks for something that is not modelled.
+
+    Not modelled: dropout of attention weights. Training a model whose configuration sets it (GPT-2: 0.1)
+    goes without it.
+    """
+    cell, index = _check(module, query, key, value, attention_mask, arguments)
+    attended = cell(query, key, value, index.key, index.query, index.window)
+    return attended.to(query.dtype).transpose(1, 2).contiguous(), None
+
+
+def softmax_forward(
+    module: nn.Module,
+    query: Float[Tensor, "B H Tq D"],
+    key: Float[Tensor, "B Hk Tk D"],
+    value: Float[Tensor, "B Hk Tk D"],
+    attention_mask: Int[Tensor, "B 1 1 Tk"] | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **arguments: Any,
+) -> tuple[Float[Tensor, "B Tq H D"], None]:
+    """The model's own softmax attention, from the arguments and checks of ``gain_cell_forward``."""
+    cell, index = _check(module, query, key, value, attention_mask, arguments)
+    age = index.query[:, :, None] - index.key[:, None, :]
+    seen = (index.key[:, None, :] != PADDING) & (age >= 0)
+    if index.window is not None:
+        seen = seen & (age < index.window)
+    padding = index.query == PADDING
+    group = cell.heads // cell.kv_heads
+    attended = nn.functional.scaled_dot_product_attention(
+        query,
+        key.repeat_interleave(group, 1),
+        value.repeat_interleave(group, 1),
+        attn_mask=(seen | padding[:, :, None])[:, None],
+        dropout_p=dropout,
+        scale=scaling,
+    )
+    attended = attended.masked_fill(padding[:, None, :, None], 0.0)
+    return attended.transpose(1, 2).contiguous(), None
+
+
+class _Index(NamedTuple):
+    """Which real token sits in which slot, and how far a query of this layer looks back."""
+
+    key: Int[Tensor, "B Tk"]
+    query: Int[Tensor, "B Tq"]
+    window: int | None
+
+
+def _check(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    arguments: dict[str, Any],
+) -> tuple[GainCellAttention, _Index]:
+    """Refuse whatever is not modelled; return the layer's gain-cell module and its indices."""
+    cell = getattr(module, "gain_cell", None)
+    where = type(module).__name__
+    if not isinstance(cell, GainCellAttention):
+        raise ModelError(f"{where} has no gain-cell arrays: call gaincell.attach(model, design) on its model")
+    _check_arguments(module, arguments)
+    _check_shapes(where, cell, query, key, value)
+    if mask is None or mask.dtype != torch.int64 or mask.shape[1:3] != (1, 1):
+        given = "none" if mask is None else f"{mask.dtype} of shape {tuple(mask.shape)}"
+        raise ModelError(
+            f"{where} was given a prepared attention mask ({given}), which gain-cell attention does not "
+            "model; pass a mask of shape [batch, tokens], 1 for real tokens and 0 for padding"
+        )
+    if mask.shape[-1] != key.shape[2]:
+        raise ModelError(
+            f"{where}: the mask covers {mask.shape[-1]} slots but the cache returned {key.shape[2]}: this "
+            "kind of cache is not modelled; leave cache_implementation at its default"
+        )
+    key_index = mask[:, 0, 0].expand(query.shape[0], -1)
+    query_index = key_index[:, -query.shape[2] :]
+    if cell.layer == 0:
+        _check_index(where, key_index)
+        _check_positions(where, arguments.get("position_ids"), query_index)
+    return cell, _Index(key_index, query_index, _window(module, arguments))
+
+
+def _check_arguments(module: nn.Module, arguments: dict[str, Any]) -> None:
+    """Everything a model passes is either known to be harmless, or absent, or refused."""
+    where = type(module).__name__
+    if arguments.get("output_attentions") or getattr(module.config, "output_attentions", False):
+        raise ModelError(f"{where}: output_attentions=True is not modelled: arrays give no attention weights")
+    if arguments.get("is_causal") is False:
+        raise ModelError(f"{where}: bidirectional attention (is_causal=False) is not modelled")
+    known = _HARMLESS | {"sliding_window", "is_causal"}
+    for name, given in arguments.items():
+        if name not in known and given is not None and given is not False:
+            raise ModelError(
+                f"{where} passes {name!r} to its attention function, which gain-cell attention does not model"
+            )
+
+
+def _check_shapes(where: str, cell: GainCellAttention, query: Tensor, key: Tensor, value: Tensor) -> None:
+    heads = (query.shape[1], key.shape[1], value.shape[1])
+    dims = (query.shape[3], key.shape[3], value.shape[3])
+    if heads != (cell.heads, cell.kv_heads, cell.kv_heads) or dims != (cell.head_dim,) * 3:
+        raise ModelError(
+            f"{where}: q, k, v have {heads} heads of dimensions {dims}; modelled are {cell.heads} query "
+            f"heads and {cell.kv_heads} key/value heads of one dimension {cell.head_dim}"
+        )
+    if cell.q.gain.dtype.itemsize < torch.float32.itemsize:
+        raise ModelError(
+            f"{where}: gains and offsets were cast to {cell.q.gain.dtype}, too coarse for the write DAC; "
+            "convert the model first, then attach (they then stay in float32)"
+        )
+
+
+def _check_index(where: str, key_index: Tensor) -> None:
+    """Real tokens are numbered upwards; anything else is a user's own mask of four dimensions."""
+    real = key_index != PADDING
+    before = torch.cummax(key_index, 1).values[:, :-1]
+    if bool((real[:, 1:] & (key_index[:, 1:] <= before)).any()) or bool((key_index < PADDING).any()):
+        raise ModelError(
+            f"{where} was given a prepared attention mask, which gain-cell attention does not model; "
+            "pass a mask of shape [batch, tokens], 1 for real tokens and 0 for padding"
+        )
+
+
+def _check_positions(where: str, position_ids: Any, query_index: Tensor) -> None:
+    """Positions that start anew within a row mean several sequences packed into one."""
+    if not isinstance(position_ids, Tensor) or position_ids.ndim != 2:
+        return
+    real = query_index != PADDING
+    restarts = (position_ids[:, 1:] <= position_ids[:, :-1]) & real[:, 1:] & real[:, :-1]
+    if bool(restarts.any()):
+        raise ModelError(
+            f"{where}: position_ids start anew within a row (packed sequences), which is not modelled: give "
+            "the sequences as separate rows of a padded batch, with attention_mask"
+        )
+
+
+def _window(module: nn.Module, arguments: dict[str, Any]) -> int | None:
+    """The layer's own sliding window, as the model passes it to its attention function."""
+    expected = own_window(module)
+    if "sliding_window" not in arguments and expected is not None:
+        raise ModelError(
+            f"{type(module).__name__} has a sliding window ({expected}) that it does not pass to its "
+            "attention function: this family is not modelled by gain-cell attention"
+        )
+    window: int | None = arguments.get("sliding_window")
+    return window

@@ -1,0 +1,129 @@
+"""What transformers calls a mask, as the gain-cell arrays need it: the number of the token in each slot.
+
+transformers asks a mask function, once per forward pass, for whatever its attention function wants to
+see as ``attention_mask``. Ours gives the *key index*: for each slot of the key/value cache the number j of
+the real token in it, counted over the whole sequence, and -1 for padding, which is never written into an
+array. Ages (i - j), physical columns (j mod M), causality and windows all follow from it, also when a
+sliding-window cache has already dropped the oldest slots.
+
+It travels as int64 of shape [B, 1, 1, slots]: transformers hands a mask of four dimensions through
+untouched, also where ``generate`` prepares it ahead of time.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+from transformers.masking_utils import causal_mask_function
+
+from gaincell.errors import ModelError
+
+PADDING = -1
+"""The key index of a slot that holds no real token."""
+
+
+def key_index_mask(
+    batch_size: int,
+    kv_length: int,
+    kv_offset: int = 0,
+    mask_function: Callable[..., Any] = causal_mask_function,
+    attention_mask: Bool[Tensor, "B T"] | None = None,
+    local_size: int | None = None,
+    *,
+    q_length: int | None = None,
+    q_offset: int | Tensor = 0,
+    cache_position: Int[Tensor, "Tq"] | None = None,
+    device: torch.device | str | None = None,
+    **unused: Any,
+) -> Int[Tensor, "B 1 1 Tk"]:
+    """The key index of every slot of the cache; the function registered with transformers.
+
+    j = cumsum(attention_mask) - 1 over the whole sequence where the mask is 1, else -1; then the slots
+    ``kv_offset`` to ``kv_offset + kv_length``, which are those the cache still holds.
+
+    Args:
+        batch_size: B.
+        kv_length: number of slots Tk.
+        kv_offset: number of the first slot in the sequence (above 0 once a sliding cache drops slots).
+        mask_function: transformers' description of who sees whom; anything but causal, with or without
+            a sliding window, is refused.
+        attention_mask: 1 for real tokens, 0 for padding, over the whole sequence; None: no padding.
+        local_size: the sliding window, for the layers that have one.
+        q_length: number of query tokens (transformers 5).
+        q_offset: slots before the first query token (transformers 5).
+        cache_position: slots of the query tokens (transformers 4).
+        device: where the result lives.
+        unused: what other mask functions need (dtype, config, ...).
+
+    Raises:
+        ModelError: a pattern, a cache or a padding that is not modelled.
+    """
+    _refuse_patterns(mask_function)
+    if cache_position is not None:
+        device, queries_end = cache_position.device, int(cache_position[-1]) + 1
+    else:
+        queries_end = int(q_offset) + (kv_length if q_length is None else q_length)
+    slots_end = kv_offset + kv_length
+    if slots_end > queries_end:
+        raise ModelError(
+            f"the cache has {slots_end} slots for {queries_end} tokens: static (compileable) caches are not "
+            "modelled by gain-cell attention; leave cache_implementation at its default (dynamic)"
+        )
+    if attention_mask is None:
+        index = torch.arange(kv_offset, slots_end, device=device).expand(batch_size, -1)
+        return index[:, None, None, :]
+    if attention_mask.shape[-1] != slots_end:
+        raise ModelError(
+            f"attention_mask covers {attention_mask.shape[-1]} tokens but the cache and the input together "
+            f"have {slots_end}: give the mask of the whole sequence, past tokens included"
+        )
+    real = attention_mask.bool()
+    if local_size is not None:
+        _refuse_holes(real)
+    index = torch.where(real, real.cumsum(-1) - 1, PADDING)
+    return index[:, None, None, kv_offset:]
+
+
+def _refuse_patterns(mask_function: Callable[..., Any]) -> None:
+    """Refuse every mask that is not made of "causal" and "sliding window" alone."""
+    patterns = _patterns(mask_function)
+    known = {"causal_mask_function", "sliding_window_overlay"}
+    if "causal_mask_function" in patterns and patterns <= known:
+        return
+    named = ", ".join(sorted(patterns - known)) or "no causal part"
+    hint = ""
+    if any("packed" in name for name in patterns):
+        hint = "; give packed sequences as separate rows of a padded batch, with attention_mask"
+    raise ModelError(
+        f"attention pattern not modelled by gain-cell attention: {named} (allowed: causal, causal with a "
+        f"sliding window){hint}"
+    )
+
+
+def _patterns(mask_function: Callable[..., Any]) -> set[str]:
+    """Names of the elementary patterns a mask function of transformers is an intersection of.
+
+    transformers composes masks as closures (``and_masks(a, b)``); the qualified name of a closure tells
+    which factory made it, its cells hold the parts.
+    """
+    factory = mask_function.__qualname__.split(".")[0]
+    if factory != "and_masks":
+        return {factory}
+    parts = [cell.cell_contents for cell in mask_function.__closure__ or ()]
+    functions = [part for group in parts if isinstance(group, tuple) for part in group]
+    return set().union(*(_patterns(function) for function in functions))
+
+
+def _refuse_holes(real: Bool[Tensor, "B T"]) -> None:
+    """Refuse padding between real tokens where a sliding cache drops slots.
+
+    The cache counts slots, the window counts tokens: a hole would make it drop tokens still in the window.
+    """
+    starts = real[:, :1].long().sum(-1) + (~real[:, :-1] & real[:, 1:]).long().sum(-1)
+    if bool((starts > 1).any()):
+        raise ModelError(
+            "attention_mask has padding between real tokens, which is not modelled for a model with a "
+            "sliding window; pad on the left or on the right only"
+        )

