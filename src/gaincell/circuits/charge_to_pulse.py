@@ -20,7 +20,7 @@ from gaincell.units import ChargeUnit
 def charge_to_pulse(
     scores: Float[Tensor, "*shape"], saturation: ChargeUnit, ceiling: bool = True
 ) -> Float[Tensor, "*shape"]:
-    """Pulse widths phi(S) over the longest pulse; gradient 1 / S_sat for 0 < S < S_sat only, 0 at exactly 0.
+    """Pulse widths phi(S) over the longest pulse; gradient 1 / S_sat strictly inside 0 < S < S_sat only.
 
     scores: charge S of a key column, charge units.  ceiling: whether phi stops at 1.
     """

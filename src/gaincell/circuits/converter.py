@@ -1,9 +1,10 @@
 """Building blocks of every converter: clamping, rounding, and what their gradients are.
 
 * A clamp passes the gradient strictly inside its range only; on the edge and beyond it the gradient is 0.
-  (torch.clamp passes it on the edge as well, where every score of exactly 0 sits.) A charge is a sum, and a sum that is
-  0 in exact arithmetic is 0 only up to rounding: quantised linear cells make many of those. So that gradients do not
-  depend on the order of summation, "strictly inside" means by more than `sum_rounding` of full scale.
+  (torch.clamp passes it on the edge as well, where every score of exactly 0 sits.) A charge is a sum, and a
+  sum that is 0 in exact arithmetic is 0 only up to rounding: quantised linear cells make many of those. So
+  that gradients do not depend on the order of summation, "strictly inside" means, for a charge, by more than
+  `sum_rounding` of full scale.
 * Rounding is straight-through: the value is the rounded one exactly, the gradient that of the identity.
 * Nothing is computed below float32: bfloat16 and float16 signals are widened before any arithmetic.
 """
@@ -26,14 +27,14 @@ def in_precision(value: float, dtype: torch.dtype) -> float:
 
 
 def sum_rounding(dtype: torch.dtype) -> float:
-    """Rounding of a sum of a few hundred products, as a fraction of full scale; far below any physical step."""
+    """Rounding of a sum of hundreds of products, as a fraction of full scale; far below any physical step."""
     return 256 * torch.finfo(dtype).eps
 
 
 def strict_clamp(
     x: Float[Tensor, "*shape"], low: float, high: float, margin: float = 0.0
 ) -> Float[Tensor, "*shape"]:
-    """min(max(x, low), high) with gradient 1 for low + margin < x < high - margin and 0 elsewhere; NaN stays NaN.
+    """min(max(x, low), high), gradient 1 for low + margin < x < high - margin and 0 elsewhere; NaN stays NaN.
 
     The bounds are rounded to the precision of x, so that a signal stored at a bound is at the bound.
     """

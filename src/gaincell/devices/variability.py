@@ -108,29 +108,20 @@ class ChipDesign(Protocol):
 
 def philox4x32(counter: tuple[Any, Any, Any, Any], key: tuple[Any, Any]) -> tuple[UInt32s, ...]:
     """Philox4x32-10: four counter words and two key words (32 bit, broadcast) to four random words."""
-    c0, c1, c2, c3 = (np.asarray(word, dtype=np.uint32) for word in counter)
-    k0, k1 = (np.asarray(word, dtype=np.uint32) for word in key)
-    for round_number in range(_ROUNDS):
-        w0, w1 = ((round_number * weyl) & 0xFFFFFFFF for weyl in _WEYL)
-        product0 = c0.astype(np.uint64) * np.uint64(_MULTIPLIERS[0])
-        product1 = c2.astype(np.uint64) * np.uint64(_MULTIPLIERS[1])
-        high0, low0 = _halves(product0)
-        high1, low1 = _halves(product1)
+    c0, c1, c2, c3, k0, k1 = (np.asarray(word).astype(np.uint64) for word in (*counter, *key))
+    multiplier0, multiplier1 = (np.uint64(m) for m in _MULTIPLIERS)
+    weyl0, weyl1 = (np.uint64(w) for w in _WEYL)
+    half, low_word = np.uint64(32), np.uint64(0xFFFFFFFF)
+    for _ in range(_ROUNDS):
+        product0, product1 = c0 * multiplier0, c2 * multiplier1  # 32 x 32 bits: no overflow
         c0, c1, c2, c3 = (
-            high1 ^ c1 ^ _add32(k0, w0),
-            low1,
-            high0 ^ c3 ^ _add32(k1, w1),
-            low0,
+            (product1 >> half) ^ c1 ^ k0,
+            product1 & low_word,
+            (product0 >> half) ^ c3 ^ k1,
+            product0 & low_word,
         )
-    return c0, c1, c2, c3
-
-
-def _halves(words: npt.NDArray[np.uint64]) -> tuple[UInt32s, UInt32s]:
-    return (words >> np.uint64(32)).astype(np.uint32), (words & np.uint64(0xFFFFFFFF)).astype(np.uint32)
-
-
-def _add32(a: UInt32s, b: int) -> UInt32s:
-    return ((a.astype(np.uint64) + np.uint64(b)) & np.uint64(0xFFFFFFFF)).astype(np.uint32)
+        k0, k1 = (k0 + weyl0) & low_word, (k1 + weyl1) & low_word
+    return tuple(np.asarray(word, dtype=np.uint32) for word in (c0, c1, c2, c3))
 
 
 def normal(
