@@ -41,11 +41,20 @@ def inputs(tokens: int, gradients: bool) -> tuple[Tensor, Tensor, Tensor]:
 def contenders() -> dict[str, Callable[..., Tensor]]:
     """Name -> attention of (q, k, v)."""
     design = load_design("leroux2025")
-    cells = {"cubic": "polynomial", "linear": "linear", "x3": "x3", "sigmoid": "sigmoid", "exponential": "exponential"}
+    cells = {
+        "cubic": "polynomial",
+        "linear": "linear",
+        "x3": "x3",
+        "sigmoid": "sigmoid",
+        "exponential": "exponential",
+    }
     designs = {name: design.replace(cell=cell) for name, cell in cells.items()}
     return {
         "sdpa": lambda q, k, v: scaled_dot_product_attention(q, k, v, is_causal=True),
-        **{n: lambda q, k, v, d=d: gain_cell_attention(q, k, v, d, impl="blocked") for n, d in designs.items()},
+        **{
+            n: lambda q, k, v, d=d: gain_cell_attention(q, k, v, d, impl="blocked")
+            for n, d in designs.items()
+        },
         "cubic, linear surrogate": lambda q, k, v: gain_cell_attention(
             q, k, v, designs["cubic"], impl="blocked", gradient="surrogate"
         ),
@@ -104,7 +113,9 @@ def _status(key: str) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/attention.json"))
@@ -130,7 +141,9 @@ def main() -> None:
         ratio = results[f"forward T={tokens}"][name]["times_sdpa"]  # type: ignore[index]
         verdict[f"{name} forward T={tokens} <= {limit} x SDPA"] = bool(ratio <= limit)
     if memory["cubic"] is not None:
-        verdict[f"cubic extra memory T=1024 <= {MEMORY_LIMIT_MIB} MiB"] = bool(memory["cubic"] <= MEMORY_LIMIT_MIB)
+        verdict[f"cubic extra memory T=1024 <= {MEMORY_LIMIT_MIB} MiB"] = bool(
+            memory["cubic"] <= MEMORY_LIMIT_MIB
+        )
     for what, met in verdict.items():
         print(("met   " if met else "MISSED"), what)
     report = {"kind": "measured", "results": results, "limits": verdict, "threads": options.threads}

@@ -41,7 +41,9 @@ def train_tokenizer(documents: Iterable[str], vocabulary: int) -> Tokenizer:
     return tokenizer
 
 
-def encode_documents(tokenizer: Tokenizer, documents: Sequence[str], end_of_text: int, group: int = 64) -> Tensor:
+def encode_documents(
+    tokenizer: Tokenizer, documents: Sequence[str], end_of_text: int, group: int = 64
+) -> Tensor:
     """All documents as one stream of ids, each followed by `end_of_text`; int32 [tokens]."""
     pieces: list[np.ndarray] = []
     for start in range(0, len(documents), group):
@@ -60,7 +62,9 @@ def pack_blocks(tokens: Tensor, length: int, seed: int | None) -> Tensor:
     """
     n = (len(tokens) - 1) // length
     if n < 1:
-        raise InputError(f"the text has {len(tokens)} tokens, fewer than one block of {length + 1}; give more text")
+        raise InputError(
+            f"the text has {len(tokens)} tokens, fewer than one block of {length + 1}; give more text"
+        )
     blocks = tokens[: n * length + 1].unfold(0, length + 1, length).contiguous()
     if seed is None:
         return blocks

@@ -113,7 +113,9 @@ def train(
     """
     total = len(blocks) // settings.batch
     if total == 0:
-        raise InputError(f"{len(blocks)} blocks of text are fewer than one batch of {settings.batch}; give more text")
+        raise InputError(
+            f"{len(blocks)} blocks of text are fewer than one batch of {settings.batch}; give more text"
+        )
     parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
     optimizer = _optimizer(parameters, settings)
     identity = {"settings": asdict(settings), "blocks": list(blocks.shape), "first": blocks[0, :8].tolist()}
@@ -140,7 +142,11 @@ def train(
             losses.append(loss)
             elapsed = time.perf_counter() - start
             rate = (step + 1 - first) * settings.batch * (blocks.shape[1] - 1) / elapsed
-            record = {"loss": loss, "learning_rate": settings.learning_rate * factor, "tokens_per_second": rate}
+            record = {
+                "loss": loss,
+                "learning_rate": settings.learning_rate * factor,
+                "tokens_per_second": rate,
+            }
             if log is not None:
                 with log.open("a") as file:
                     file.write(json.dumps({"step": step, "gradient_norm": norm, **record}) + "\n")
@@ -210,7 +216,11 @@ def _states(
 
 
 def _store(
-    path: Path, parameters: dict[str, nn.Parameter], optimizer: torch.optim.AdamW, identity: dict[str, Any], step: int
+    path: Path,
+    parameters: dict[str, nn.Parameter],
+    optimizer: torch.optim.AdamW,
+    identity: dict[str, Any],
+    step: int,
 ) -> None:
     """One file, written beside and renamed: parameters, both moments, the step and what the run is."""
     tensors: dict[str, Tensor] = {}
@@ -237,11 +247,15 @@ def _restore(
     try:
         file = safe_open(path, framework="pt")
     except Exception as error:  # safetensors raises its own type for a torn file
-        raise RunError(f"the checkpoint {path.name} cannot be read ({error}); remove it to start again") from error
+        raise RunError(
+            f"the checkpoint {path.name} cannot be read ({error}); remove it to start again"
+        ) from error
     with file:
         metadata = file.metadata() or {}
         if json.loads(metadata.get("identity", "null")) != json.loads(json.dumps(identity)):
-            raise RunError(f"the checkpoint {path.name} belongs to another run; remove it or choose another directory")
+            raise RunError(
+                f"the checkpoint {path.name} belongs to another run; remove it or choose another directory"
+            )
         step = int(metadata["step"])
         with torch.no_grad():
             for name, parameter, state in _states(parameters, optimizer):

@@ -91,7 +91,9 @@ def load_recipe(path: Path) -> Recipe:
         raise InputError(f"the recipe {path.name} lacks {error}") from error
 
 
-def run_recipe(recipe: Recipe, text: Path, out: Path, stages: StageProgress = silent_stages) -> dict[str, Any]:
+def run_recipe(
+    recipe: Recipe, text: Path, out: Path, stages: StageProgress = silent_stages
+) -> dict[str, Any]:
     """Carry out a recipe (see the head of this file) and return what `out/result.json` then holds.
 
     Files in `out`: tokenizer.json, config.json, model.safetensors (bf16), software-continued.safetensors and
@@ -100,11 +102,15 @@ def run_recipe(recipe: Recipe, text: Path, out: Path, stages: StageProgress = si
     out.mkdir(parents=True, exist_ok=True)
     sources = _sources(recipe, text)
     tokenizer = _tokenizer(recipe, sources["train"], out)
-    blocks = pack_blocks(_tokens(tokenizer, sources["train"], out / "train.npy"), _context(recipe), recipe.seed)
+    blocks = pack_blocks(
+        _tokens(tokenizer, sources["train"], out / "train.npy"), _context(recipe), recipe.seed
+    )
     first = recipe.pretrain_steps * recipe.pretrain.batch
     last = first + recipe.convert_steps * recipe.convert.batch
     if last > len(blocks):
-        raise InputError(f"the recipe needs {last} blocks of {_context(recipe)} tokens, the text has {len(blocks)}")
+        raise InputError(
+            f"the recipe needs {last} blocks of {_context(recipe)} tokens, the text has {len(blocks)}"
+        )
     _pretrain(recipe, blocks[:first], out, stages("pretrain"))
     for kind in ("software-continued", "linear"):
         _convert(recipe, kind, blocks[first:last], out, stages(kind))
@@ -164,7 +170,9 @@ def _pretrain(recipe: Recipe, blocks: Tensor, out: Path, progress: Progress) -> 
     )
     model = LlamaForCausalLM(config)
     checkpoint = out / "pretrain.checkpoint"
-    train(model, blocks, recipe.pretrain, progress=progress, checkpoint=checkpoint, log=out / "pretrain.jsonl")
+    train(
+        model, blocks, recipe.pretrain, progress=progress, checkpoint=checkpoint, log=out / "pretrain.jsonl"
+    )
     model.to(torch.bfloat16).save_pretrained(out)
     checkpoint.unlink()
 

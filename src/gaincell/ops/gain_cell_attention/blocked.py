@@ -26,20 +26,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from gaincell.circuits.converter import sum_rounding
+from gaincell.config import Design
 from gaincell.devices.variability import CellErrors, cell_errors
 from gaincell.ops.gain_cell_attention.ragged import over_real_tokens
 from gaincell.ops.gain_cell_attention.slabs import Slabs, linear_slabs, make_slabs
 
-if TYPE_CHECKING:
-    from gaincell.config import Design
-
-ROWS = 128  # query rows of a block, over the g heads of a group: score panel and stacks stay in a core's cache
+ROWS = (
+    128  # query rows of a block, over the g heads of a group: score panel and stacks stay in a core's cache
+)
 
 
 @dataclass(frozen=True)
@@ -141,8 +141,10 @@ def gain_cell_core_blocked(
         )
         return _GainCellCore.apply(x, ku, vu, plan)  # type: ignore[no-any-return,no-untyped-call]
 
-    if key_index is None or query_index is None:
+    if key_index is None:
         return run(x, ku, vu, ku.shape[2] - x.shape[2], 0)
+    if query_index is None:
+        query_index = key_index[:, ku.shape[2] - x.shape[2] :]
     return over_real_tokens(run, x, ku, vu, key_index, query_index)
 
 
@@ -277,7 +279,9 @@ def _column_errors(plan: _Plan, slabs: Slabs, array: int, heads: Tensor, tokens:
     return CellErrors(*(e[heads[:, None], columns[None, :]] for e in errors))
 
 
-def _row_factors(plan: _Plan, slabs: Slabs, segment: _Segment, block: _Block, scale: float, like: Tensor) -> Tensor:
+def _row_factors(
+    plan: _Plan, slabs: Slabs, segment: _Segment, block: _Block, scale: float, like: Tensor
+) -> Tensor:
     """[R, n, 1] factors of the block's queries, times `scale`."""
     rel = torch.arange(block.i0 - segment.base, block.i1 - segment.base, device=like.device)
     return (slabs.row_factors(rel) * scale).to(like.dtype).t()[:, :, None]
@@ -288,7 +292,12 @@ def _stack_queries(
 ) -> Tensor:
     """X [G, gR, nD]: the queries times the row factors of every slab, over S_sat."""
     factors = _row_factors(plan, slabs, segment, block, plan.score_scale, x)
-    stacked = space("queries" if slabs is plan.slabs else "queries of the surrogate", *x.shape[:3], slabs.count, x.shape[3])
+    stacked = space(
+        "queries" if slabs is plan.slabs else "queries of the surrogate",
+        *x.shape[:3],
+        slabs.count,
+        x.shape[3],
+    )
     torch.mul(x.unsqueeze(3), factors, out=stacked)
     return stacked.view(x.shape[0], -1, slabs.count * x.shape[3])
 
@@ -426,7 +435,14 @@ def _query_gradient(
 
 
 def _add_key_gradient(
-    plan: _Plan, slabs: Slabs, segment: _Segment, d_slabs: Tensor, heads: Tensor, array: int, u: Tensor, du: Tensor
+    plan: _Plan,
+    slabs: Slabs,
+    segment: _Segment,
+    d_slabs: Tensor,
+    heads: Tensor,
+    array: int,
+    u: Tensor,
+    du: Tensor,
 ) -> None:
     """Turn the gradient of the slabs [G, c, nD] into that of the stored voltages and add it to `du` [G, T, D]."""
     columns = d_slabs.shape[1]

@@ -16,7 +16,9 @@ Core = Callable[[Tensor, Tensor, Tensor, int, int], Tensor]
 """(x [b, H, tq, D], ku, vu [b, Hk, tk, D], first query token, first key token) -> [b, H, tq, D], on consecutive tokens."""
 
 
-def over_real_tokens(core: Core, x: Tensor, ku: Tensor, vu: Tensor, key_index: Tensor, query_index: Tensor) -> Tensor:
+def over_real_tokens(
+    core: Core, x: Tensor, ku: Tensor, vu: Tensor, key_index: Tensor, query_index: Tensor
+) -> Tensor:
     """Run `core` on the real tokens of every sequence and put the results back; zero at padding queries.
 
     Sequences that start at the same token run together (all of a left- or right-padded prompt does).
@@ -45,7 +47,11 @@ def over_real_tokens(core: Core, x: Tensor, ku: Tensor, vu: Tensor, key_index: T
         key_slots = _slots(key_index[select], first_key, n_keys)
         query_slots = _slots(queries, first_query, n_queries)
         part = core(
-            _take(x[select], query_slots), _take(ku[select], key_slots), _take(vu[select], key_slots), first_query, first_key
+            _take(x[select], query_slots),
+            _take(ku[select], key_slots),
+            _take(vu[select], key_slots),
+            first_query,
+            first_key,
         )
         back = torch.where(queries >= 0, queries - first_query, -1)
         out = out.index_copy(0, select, _take(part, back))

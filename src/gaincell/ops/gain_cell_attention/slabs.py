@@ -22,16 +22,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from math import comb, exp, log
-from typing import TYPE_CHECKING, Protocol
+from math import comb, exp, inf, log
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from gaincell.devices.cell import Cell
-    from gaincell.devices.variability import CellErrors
+from gaincell.devices.cell import Cell
+from gaincell.devices.variability import CellErrors
 
 LARGEST_EXPONENT = 30.0  # exp(30) times a full-scale current is far inside float32; bounds p * alpha * span
 LONGEST_SPAN = 2048  # tokens served from one base time: bounds memory
@@ -39,6 +38,7 @@ LONGEST_SAMPLED_SPAN = 256
 MOST_NODES = 8
 
 
+@runtime_checkable
 class Slabs(Protocol):
     """A separated cell. `span` is the number of query tokens one base time may serve."""
 
@@ -169,7 +169,11 @@ class SampledSlabs:
 
 
 def make_slabs(
-    cell: Cell, decay_per_token: float, largest_u: float, dtype: torch.dtype, largest_shift: float | None = None
+    cell: Cell,
+    decay_per_token: float,
+    largest_u: float,
+    dtype: torch.dtype,
+    largest_shift: float | None = None,
 ) -> Slabs:
     """The separation of `cell` for stored voltages |u| <= `largest_u`.
 
@@ -215,7 +219,9 @@ def _bounded_span(exponent_per_token: float, longest: int) -> int:
 
 
 @lru_cache(maxsize=64)
-def _nodes(cell: Cell, alpha: float, largest_u: float, shift: float, tolerance: float) -> tuple[tuple[float, ...], int]:
+def _nodes(
+    cell: Cell, alpha: float, largest_u: float, shift: float, tolerance: float
+) -> tuple[tuple[float, ...], int]:
     """Fewest Chebyshev nodes, on the longest span, whose interpolation error is below `tolerance` of full scale."""
     if alpha == 0.0:
         return (1.0,), LONGEST_SPAN
@@ -235,7 +241,8 @@ def _nodes(cell: Cell, alpha: float, largest_u: float, shift: float, tolerance: 
             for du in shifts:
                 at_nodes = cell.current(w[:, None] * torch.tensor(nodes, dtype=torch.float64) + du)
                 exact = cell.current(w[:, None] * s[None, :] + du)
-                error = max(error, float((at_nodes @ basis - exact).abs().max()))
+                difference = (at_nodes @ basis - exact).abs().nan_to_num(nan=inf)
+                error = max(error, float(difference.max()))
             if error <= tolerance * full_scale:
                 return nodes, span
         span //= 2
