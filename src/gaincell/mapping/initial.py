@@ -11,6 +11,7 @@ the signal.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import ExitStack
 from functools import partial
 from typing import Any

@@ -1,0 +1,125 @@
+"""The directory RUN of a mapping, while it is being made.
+
+    RUN/stages/settings.json         what the run is: it goes on only with the same settings, model and text
+    RUN/stages/STAGE.json            the result of a finished stage
+    RUN/stages/STAGE.safetensors     its trained weights, gains and offsets
+    RUN/stages/STAGE*.checkpoint     of an unfinished training; removed with its stage
+    RUN/log.jsonl                    a line a training step
+
+Every file is written completely or not at all, so that a run that was interrupted anywhere goes on from
+there.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from gaincell.errors import RunError
+from gaincell.files import write_atomic, write_text
+
+
+class RunFolder:
+    """One RUN directory.
+
+    Args:
+        path: the directory; made if it is missing.
+        identity: plain data that says what the run is.
+
+    Raises:
+        RunError: the directory holds another run, or cannot be written.
+    """
+
+    def __init__(self, path: Path, identity: Mapping[str, Any]) -> None:
+        self.path = path
+        self.stages = path / "stages"
+        known = self.stages / "settings.json"
+        if known.exists():
+            before = _read_json(known)
+            differing = [key for key in identity if before.get(key) != identity[key]]
+            if differing:
+                key = differing[0]
+                raise RunError(
+                    f"{path.name} holds a run with other settings ({key} = {before.get(key)!r} there, "
+                    f"{identity[key]!r} here); choose another --out, or remove it"
+                )
+        elif (path / "run.json").exists():
+            raise RunError(f"{path.name} holds a finished run of another kind; choose another --out")
+        write_text(known, json.dumps(dict(identity), indent=1) + "\n")
+
+    def record(self, stage: str) -> dict[str, Any] | None:
+        """The result of a finished stage, None before."""
+        path = self.stages / f"{stage}.json"
+        return _read_json(path) if path.exists() else None
+
+    def state(self, stage: str) -> Path:
+        """Where the parameters of a stage are."""
+        return self.stages / f"{stage}.safetensors"
+
+    def checkpoint(self, stage: str, phase: str = "") -> Path:
+        """Where an unfinished training of a stage is kept."""
+        return self.stages / f"{stage}{phase}.checkpoint"
+
+    def finish(self, stage: str, record: Mapping[str, Any], model: nn.Module | None) -> None:
+        """Keep the result of a stage and, with `model`, its parameters; forget its checkpoints."""
+        if model is not None:
+            write_state(trained_parameters(model), self.state(stage))
+        write_text(self.stages / f"{stage}.json", json.dumps(dict(record)) + "\n")
+        for path in self.stages.glob(f"{stage}*.checkpoint"):
+            path.unlink()
+
+    def log(self, line: Mapping[str, Any]) -> None:
+        """Append a line to the log."""
+        with (self.path / "log.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(dict(line)) + "\n")
+
+
+def trained_parameters(model: nn.Module) -> dict[str, Tensor]:
+    """The parameters that require a gradient, by name."""
+    return {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+
+
+def write_state(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Store tensors by name, completely or not at all."""
+    contents = {name: tensor.to("cpu").contiguous() for name, tensor in tensors.items()}
+    write_atomic(path, lambda place: save_file(contents, place))
+
+
+@torch.no_grad()
+def read_state(model: nn.Module, path: Path) -> dict[str, str]:
+    """Put stored tensors into the parameters of the same names.
+
+    Returns:
+        The file's metadata.
+
+    Raises:
+        RunError: the file cannot be read or does not fit the model.
+    """
+    parameters = dict(model.named_parameters())
+    try:
+        with safe_open(path, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118 (not a mapping)
+                tensor = file.get_tensor(name)
+                if name not in parameters or parameters[name].shape != tensor.shape:
+                    raise RunError(
+                        f"{path.name} does not fit the model: {name}; start again with another --out"
+                    )
+                parameters[name].copy_(tensor)
+            return dict(file.metadata() or {})
+    except (SafetensorError, OSError) as error:
+        raise RunError(f"{path.name} cannot be read ({error}); start again with another --out") from error
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path.name} cannot be read ({error}); remove it to do its stage again") from error
+    return content

@@ -1,0 +1,208 @@
+"""What all stages of a mapping share: the model, the texts, the directory; and switching between its
+models.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Int
+from safetensors import safe_open
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from gaincell.design import Design
+from gaincell.errors import InputError, ModelError
+from gaincell.evaluation.perplexity import Perplexity, cut_blocks, perplexity
+from gaincell.integrations.hf.attach import attach, attached_layers, detach, set_design
+from gaincell.integrations.hf.models import load_model
+from gaincell.integrations.hf.sources import LoadedModel
+from gaincell.integrations.hf.support import attention_modules
+from gaincell.mapping.folder import RunFolder, read_state, trained_parameters
+from gaincell.mapping.settings import MapSettings
+from gaincell.progress import Progress, StageProgress
+from gaincell.reports.results import content_hash
+from gaincell.text import open_text, token_stream
+from gaincell.training.data import pack_blocks
+
+ASSETS = Path(__file__).parents[1] / "assets"
+LONGEST_BLOCK = 1024
+
+
+class Shipped(NamedTuple):
+    """What is shipped with a model: its linear hardware version, and the softmax model continued on the same
+    tokens.
+    """
+
+    linear: Path
+    software: Path
+    tokens: int
+    design_hash: str
+
+
+@dataclass
+class Job:
+    """A mapping in progress. `model` is one model that the stages turn into what they need."""
+
+    settings: MapSettings
+    folder: RunFolder
+    loaded: LoadedModel
+    block: int
+    training: Int[Tensor, "blocks T_plus_1"]
+    linear_blocks: int
+    evaluation: Int[Tensor, " tokens"]
+    calibration: Int[Tensor, "sequences T"]
+    text_name: str
+    shipped: Shipped | None
+    progress: StageProgress
+    original: dict[str, Tensor]
+
+    @property
+    def model(self) -> PreTrainedModel:
+        """The one model."""
+        return self.loaded.model
+
+    @property
+    def protocol(self) -> str:
+        """Name of the evaluation protocol."""
+        return f"blocks-{self.block}"
+
+    def design(self, *, linear: bool) -> Design:
+        """The chip with its own cell, or with the linear one."""
+        return self.settings.design.replace(cell="linear") if linear else self.settings.design
+
+    def software(self, state: Path | None) -> PreTrainedModel:
+        """Turn the model into the softmax model, with the pretrained weights or those of `state`."""
+        if attached_layers(self.model):
+            detach(self.model)
+        self._restore(state)
+        return self.model
+
+    def hardware(self, state: Path | None, *, linear: bool) -> PreTrainedModel:
+        """Turn the model into the hardware model, with the pretrained weights or those of `state`."""
+        design = self.design(linear=linear)
+        if attached_layers(self.model):
+            set_design(self.model, design)
+        else:
+            attach(self.model, design, impl=self.settings.impl, gradient=self.settings.gradient)  # type: ignore[arg-type]
+        freeze_embeddings(self.model)
+        self._restore(state)
+        return self.model
+
+    def refreeze(self) -> None:
+        """Train again what a mapping trains, after a phase that trained less."""
+        freeze_embeddings(self.model)
+
+    def _restore(self, state: Path | None) -> None:
+        parameters = dict(self.model.named_parameters())
+        with torch.no_grad():
+            for name, tensor in self.original.items():
+                parameters[name].copy_(tensor)
+        if state is not None:
+            read_state(self.model, state)
+
+    def evaluate(self, what: str) -> Perplexity:
+        """Perplexity of the model as it is, on the evaluation text."""
+        return perplexity(
+            self.model,
+            self.evaluation,
+            self.protocol,
+            tokenizer=self.loaded.tokenizer,
+            progress=self.progress(f"{what}: evaluate"),
+        )
+
+    def logged(self, stage: str, step: str) -> Progress:
+        """The progress of a training, which also writes the log."""
+        shown = self.progress(step)
+
+        def progress(done: int, total: int, numbers: dict[str, float]) -> None:
+            self.folder.log({"stage": stage, "step": done, "steps": total, **numbers})
+            shown(done, total, numbers)
+
+        return progress
+
+
+def prepare(settings: MapSettings, out: Path, progress: StageProgress) -> Job:
+    """Load the model, read and share out the text, open the directory.
+
+    Raises:
+        GaincellError: the model, the text or the directory is not acceptable.
+    """
+    loaded = load_model(settings.model)
+    if attached_layers(loaded.model):
+        raise ModelError(f"{settings.model} is a RUN already; give the pretrained model it was made from")
+    attention_modules(loaded.model)  # refuses what cannot be mapped, before any work
+    block = settings.block or _default_block(settings, loaded.model)
+    shipped = find_shipped(settings.model)
+    text = open_text(settings.text)
+    wanted = max(settings.budget, settings.calibration_tokens) + block
+    reading = progress("read and tokenise the text")
+    stream = token_stream(text.training, loaded.tokenizer, wanted, reading)
+    evaluation = token_stream(text.evaluation, loaded.tokenizer, settings.evaluation_tokens, reading)
+    cut_blocks(evaluation, block)
+    blocks = pack_blocks(stream, block, settings.seed)
+    training = blocks[: settings.budget // block]
+    if shipped is not None and shipped.design_hash == _linear_hash(settings.design, loaded.model):
+        linear_blocks = 0
+    else:
+        linear_blocks = round(settings.linear_share * len(training))
+    if shipped is None and linear_blocks < 2:
+        raise InputError(
+            f"{len(training)} blocks of {block} tokens are too few to convert {settings.model}; "
+            "give more text or a larger --budget"
+        )
+    identity = settings.identity() | {
+        "base_sha256": loaded.sha256,
+        "block": block,
+        "training_text": _hash(training),
+        "evaluation_text": _hash(evaluation),
+    }
+    freeze_embeddings(loaded.model)
+    return Job(
+        settings=settings,
+        folder=RunFolder(out, identity),
+        loaded=loaded,
+        block=block,
+        training=training,
+        linear_blocks=linear_blocks,
+        evaluation=evaluation,
+        calibration=blocks[: max(1, settings.calibration_tokens // block), :-1].long(),
+        text_name=text.name,
+        shipped=shipped,
+        progress=progress,
+        original={name: tensor.clone() for name, tensor in trained_parameters(loaded.model).items()},
+    )
+
+
+def find_shipped(model: str) -> Shipped | None:
+    """The linear version that is shipped with an embedded model."""
+    linear, software = (ASSETS / model / f"{name}.safetensors" for name in ("linear", "software-continued"))
+    if "/" in model or not (linear.is_file() and software.is_file()):
+        return None
+    with safe_open(linear, framework="pt") as file:
+        metadata = file.metadata() or {}
+    return Shipped(linear, software, int(metadata.get("tokens", 0)), metadata.get("design_hash", ""))
+
+
+def freeze_embeddings(model: PreTrainedModel) -> None:
+    """Every parameter is trained but those of the input and output embeddings."""
+    model.requires_grad_(True)
+    for embedding in (model.get_input_embeddings(), model.get_output_embeddings()):
+        if embedding is not None:
+            embedding.requires_grad_(False)
+
+
+def _default_block(settings: MapSettings, model: PreTrainedModel) -> int:
+    context = getattr(model.config, "max_position_embeddings", None) or LONGEST_BLOCK
+    return min(settings.design.window, context, LONGEST_BLOCK)
+
+
+def _linear_hash(design: Design, model: PreTrainedModel) -> str:
+    return design.replace(cell="linear", layers=len(attention_modules(model))).hash
+
+
+def _hash(ids: Tensor) -> str:
+    return content_hash(ids.to(torch.int32).numpy().tobytes())

@@ -1,0 +1,101 @@
+"""What a mapping is asked to do, and how its tokens are shared out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from gaincell.design import Design
+from gaincell.errors import InputError
+from gaincell.training.loop import TrainSettings
+
+LARGEST_BATCH = 8
+STEPS = 48
+"""Optimiser steps a phase of training has at least, batches permitting."""
+LOGITS = 2**24
+"""Logits of one micro-batch (sequences x tokens x vocabulary) at most, one sequence excepted."""
+
+
+@dataclass(frozen=True)
+class MapSettings:
+    """Settings of `gaincell map`.
+
+    model, text: as the user names them.
+    design: the nonlinear chip; the linear model is the same chip with the linear cell.
+    budget: training tokens in all, shared between the linear model and the fine-tuning of the nonlinear one.
+    seed: of the order of the text's blocks.
+    block: tokens of a block, for training and for the protocol blocks-T; None: the design's window, the
+        model's context or 1024, whichever is smallest.
+    evaluation_tokens, calibration_tokens: the most that are used; the paper calibrates on 16 x 1024.
+    linear_share: part of the budget for the linear model, when the model has no linear version shipped with
+    it. transfer_share: part of that for attention transfer, the rest is for end-to-end training.
+    learning_rate: peak, of every phase of end-to-end training, hardware and software alike.
+    transfer_learning_rate, transfer_scale_learning_rate: peaks of attention transfer, weights / gains and
+    offsets. published: whether to run the published adaptation beside the closed form, for its curve.
+    impl, gradient: of the arrays, see `gaincell.attach`.
+    """
+
+    model: str
+    design: Design
+    text: str = "sample"
+    budget: int = 262_144
+    seed: int = 0
+    block: int | None = None
+    evaluation_tokens: int = 32_768
+    calibration_tokens: int = 8_192
+    linear_share: float = 0.6
+    transfer_share: float = 0.4
+    learning_rate: float = 6e-4
+    transfer_learning_rate: float = 1e-3
+    transfer_scale_learning_rate: float = 1e-2
+    published: bool = True
+    impl: str = "auto"
+    gradient: str = "exact"
+
+    def __post_init__(self) -> None:
+        if self.budget < 0:
+            raise InputError(f"the budget is {self.budget} tokens; give 0 or more")
+        if self.block is not None and not 2 <= self.block <= self.design.window:
+            raise InputError(
+                f"blocks of {self.block} tokens do not fit the design's window; "
+                f"give 2 to {self.design.window}"
+            )
+        if not (0 < self.linear_share < 1 and 0 <= self.transfer_share < 1):
+            raise InputError("linear_share must lie between 0 and 1, transfer_share from 0 to below 1")
+
+    def identity(self) -> dict[str, Any]:
+        """What must be the same for a run to go on. (Where it runs, and the speed there, may differ.)"""
+        return {
+            "model": self.model.rstrip("/").split("/")[-1],
+            "design": self.design.hash,
+            "budget": self.budget,
+            "seed": self.seed,
+            "evaluation_tokens": self.evaluation_tokens,
+            "calibration_tokens": self.calibration_tokens,
+            "shares": [self.linear_share, self.transfer_share],
+            "learning_rates": [
+                self.learning_rate,
+                self.transfer_learning_rate,
+                self.transfer_scale_learning_rate,
+            ],
+            "published": self.published,
+            "gradient": self.gradient,
+        }
+
+    def training(
+        self, blocks: int, block: int, vocabulary: int, *, transfer: bool = False, bf16: bool = False
+    ) -> TrainSettings:
+        """Settings of one phase of training on `blocks` blocks of `block` tokens."""
+        batch = max(1, min(LARGEST_BATCH, blocks // STEPS))
+        micro = next(m for m in (4, 2, 1) if batch % m == 0 and (m == 1 or m * block * vocabulary <= LOGITS))
+        steps = blocks // batch
+        return TrainSettings(
+            learning_rate=self.transfer_learning_rate if transfer else self.learning_rate,
+            scale_learning_rate=self.transfer_scale_learning_rate if transfer else None,
+            warmup_steps=max(1, steps // 16),
+            final_fraction=0.02,
+            batch=batch,
+            micro_batch=micro,
+            bf16=bf16,
+            checkpoint_every=max(10, steps // 8),
+        )

@@ -1,0 +1,251 @@
+"""The stages of a mapping. Each starts from the stored result of an earlier one, so that any can be the
+first to run.
+
+    software                  the pretrained model with softmax attention
+    software-continued        the same, trained further on the tokens of the linear model
+    linear                    the linear hardware model
+    unadapted                 only the cell exchanged
+    adapted                   gains and offsets adapted
+    software-continued-more   the softmax model, trained further on the tokens of the fine-tuned model as well
+    fine-tuned                the adapted model, trained further
+
+Every training of the softmax model sees the same blocks in the same order on the same schedule as the
+hardware model it is compared with.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from gaincell.adaptation import AdaptationResult, Statistics, adapt, collect_statistics
+from gaincell.adaptation.result import Residuals
+from gaincell.adaptation.statistics import STAGES as SCALING_STAGES
+from gaincell.evaluation.codes import CodeUse, code_use
+from gaincell.evaluation.perplexity import perplexity
+from gaincell.integrations.hf.attach import attach
+from gaincell.integrations.hf.support import attention_modules
+from gaincell.mapping.initial import initial_scaling
+from gaincell.mapping.job import Job
+from gaincell.mapping.transfer import AttentionTransfer
+from gaincell.training.loop import Loss, train
+
+Record = dict[str, Any]
+CODE_BLOCKS = 4
+"""Blocks of calibration text on which the use of codes is counted."""
+INITIAL_BLOCKS = 2
+"""Blocks of calibration text for the first gains and offsets."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage.
+
+    name: in files.  title: in tables.  run: does it, leaves the job's model as its result, and returns what
+    there is to tell.  compared_with: the software stage trained on the same tokens.
+    """
+
+    name: str
+    title: str
+    run: Callable[[Job], Record]
+    compared_with: str | None = None
+    trained: bool = True
+
+
+def _software(job: Job) -> Record:
+    job.software(None)
+    return {"training_tokens": 0}
+
+
+def _software_continued(job: Job) -> Record:
+    model = job.software(job.shipped.software if job.shipped else None)
+    return {"training_tokens": _train_linear_share(job, model, "software-continued", None)}
+
+
+def _linear(job: Job) -> Record:
+    """From the shipped linear version, or by first gains and offsets and attention transfer; then end to
+    end.
+    """
+    if job.shipped is not None:
+        model = job.hardware(job.shipped.linear, linear=True)
+        return {"training_tokens": _train_linear_share(job, model, "linear", None), "silent": []}
+    software = job.software(None)
+    teacher = copy.deepcopy(software)
+    attach(teacher, job.design(linear=True), attention="softmax")
+    model = job.hardware(None, linear=True)
+    silent = initial_scaling(model, job.calibration[:INITIAL_BLOCKS])
+    tokens = _train_linear_share(job, model, "linear", AttentionTransfer(teacher))
+    return {"training_tokens": tokens, "silent": [str(place) for place in silent]}
+
+
+def _train_linear_share(
+    job: Job, model: PreTrainedModel, stage: str, transfer: AttentionTransfer | None
+) -> int:
+    """Train on the linear model's blocks: attention transfer first where it applies, then end to end.
+
+    The softmax model has no transfer to do and minimises the cross-entropy on those blocks too.
+
+    Returns:
+        Tokens the model was trained on, those of a shipped version included.
+    """
+    settings, before = job.settings, job.shipped.tokens if job.shipped else 0
+    blocks = job.training[: job.linear_blocks]
+    first = 0 if job.shipped else round(settings.transfer_share * len(blocks))
+    if first:
+        if transfer is not None:
+            _only_attention(model)
+        _train(job, model, stage, "transfer", blocks[:first], transfer)
+        job.refreeze()
+    if len(blocks) > first:
+        _train(job, model, stage, "end-to-end", blocks[first:], None)
+    return before + len(blocks) * job.block
+
+
+def _train(
+    job: Job, model: PreTrainedModel, stage: str, phase: str, blocks: Tensor, loss_of: Loss | None
+) -> None:
+    settings = job.settings.training(
+        len(blocks), job.block, model.config.vocab_size, transfer=loss_of is not None, bf16=fast_bf16(model)
+    )
+    train(
+        model,
+        blocks,
+        settings,
+        progress=job.logged(stage, f"{stage}: train ({phase})"),
+        checkpoint=job.folder.checkpoint(stage, f"-{phase}"),
+        loss_of=loss_of,
+    )
+
+
+def _unadapted(job: Job) -> Record:
+    job.hardware(job.folder.state("linear"), linear=False)
+    return {"training_tokens": _tokens(job, "linear")}
+
+
+def _adapted(job: Job) -> Record:
+    """Both methods from the same start; the model keeps the closed form's result."""
+    batches = [job.calibration]
+    linear = job.hardware(job.folder.state("linear"), linear=True)
+    target = collect_statistics(linear, batches, job.progress("adapted: statistics of the linear model"))
+    some = [job.calibration[:CODE_BLOCKS]]
+    codes = {"linear": code_use(linear, some)}
+    model = job.hardware(job.folder.state("linear"), linear=False)
+    before = collect_statistics(model, batches, job.progress("adapted: statistics before"))
+    codes["unadapted"] = code_use(model, some)
+    results: dict[str, Record] = {}
+    if job.settings.published:
+        progress = job.progress("adapted: published iteration")
+        results["published"] = _adaptation(adapt(model, batches, target, "published", progress=progress))
+        model = job.hardware(job.folder.state("linear"), linear=False)
+    closed = adapt(model, batches, target, progress=job.progress("adapted: closed form"))
+    reached = perplexity(model, job.calibration.flatten(), job.protocol)
+    results["closed-form"] = _adaptation(closed) | {"calibration_perplexity": reached.perplexity}
+    codes["adapted"] = code_use(model, some)
+    return {
+        "training_tokens": _tokens(job, "linear"),
+        "adaptation": results,
+        "mismatch": {
+            "before": _mismatch(before, target),
+            "after": _mismatch(closed.statistics, target),
+        },
+        "codes": {name: _codes(use) for name, use in codes.items()},
+    }
+
+
+def _software_continued_more(job: Job) -> Record:
+    model = job.software(job.folder.state("software-continued"))
+    return _fine_tune(job, model, "software-continued-more", "software-continued")
+
+
+def _fine_tuned(job: Job) -> Record:
+    model = job.hardware(job.folder.state("adapted"), linear=False)
+    return _fine_tune(job, model, "fine-tuned", "adapted")
+
+
+def _fine_tune(job: Job, model: PreTrainedModel, stage: str, before: str) -> Record:
+    blocks = job.training[job.linear_blocks :]
+    _train(job, model, stage, "end-to-end", blocks, None)
+    return {"training_tokens": _tokens(job, before) + len(blocks) * job.block}
+
+
+STAGES = (
+    Stage("software", "software (softmax attention)", _software, trained=False),
+    Stage("software-continued", "software, continued", _software_continued),
+    Stage("linear", "linear hardware", _linear, "software-continued"),
+    Stage("unadapted", "nonlinear, unadapted", _unadapted, "software-continued", trained=False),
+    Stage("adapted", "nonlinear, adapted", _adapted, "software-continued"),
+    Stage("software-continued-more", "software, continued further", _software_continued_more),
+    Stage("fine-tuned", "nonlinear, adapted and fine-tuned", _fine_tuned, "software-continued-more"),
+)
+
+
+def run_stage(job: Job, stage: Stage) -> Record:
+    """The record of a stage: read when it is finished, else made and stored."""
+    record = job.folder.record(stage.name)
+    if record is not None:
+        return record
+    start = time.perf_counter()
+    record = stage.run(job)
+    found = job.evaluate(stage.name)
+    record |= {
+        "nll": found.nll,
+        "predictions": found.tokens,
+        "blocks": found.blocks,
+        "bytes": found.bytes,
+        "perplexity": found.perplexity,
+        "perplexity_error": found.perplexity_error,
+        "bits_per_byte": found.bits_per_byte,
+        "seconds": time.perf_counter() - start,
+    }
+    job.folder.finish(stage.name, record, job.model if stage.trained else None)
+    return record
+
+
+def fast_bf16(model: PreTrainedModel) -> bool:
+    """Whether bfloat16 products are computed by the hardware rather than emulated."""
+    if next(model.parameters()).device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported())
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def _only_attention(model: PreTrainedModel) -> None:
+    """Train what stands in the attention modules, gains and offsets included."""
+    model.requires_grad_(False)
+    for module in attention_modules(model).values():
+        module.requires_grad_(True)
+
+
+def _tokens(job: Job, stage: str) -> int:
+    record = job.folder.record(stage)
+    return int(record["training_tokens"]) if record is not None else 0
+
+
+def _adaptation(result: AdaptationResult) -> Record:
+    return {
+        "summary": result.summary(),
+        "converged": result.converged,
+        "residual": result.residual,
+        "iterations": result.iterations,
+        "forward_passes": result.forward_passes,
+        "tokens": result.tokens,
+        "worst": str(result.worst),
+        "skipped": [str(place) for place in result.skipped],
+        "saturated": [str(place) for place in result.saturated],
+        "history": list(result.history),
+    }
+
+
+def _mismatch(measured: Statistics, target: Statistics) -> Record:
+    residuals = Residuals.between(measured, target)
+    return {s: {"mean": residuals.mean[s].tolist(), "std": residuals.std[s].tolist()} for s in SCALING_STAGES}
+
+
+def _codes(use: dict[str, CodeUse]) -> Record:
+    return {stage: {"code": list(u.codes), "share": list(u.share)} for stage, u in use.items()}
