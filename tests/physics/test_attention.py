@@ -203,7 +203,7 @@ def test_a_token_is_read_first_undecayed() -> None:
 
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_padding_is_never_written(side: str) -> None:
-    """Sequences of 5 and 2M + 1 tokens in one batch give what each gives alone, whatever the padding holds."""
+    """Sequences of 5 and 2M + 1 tokens in one batch give what each gives alone; padding holds NaN."""
     length = 2 * M + 1
     design = chip(mismatch=Mismatch(0.1, seed=2))
     q, k, v = random_inputs(length, batch=2)
