@@ -7,6 +7,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 from jaxtyping import install_import_hook
 
 # Before anything of these packages is imported: every annotated shape and type is checked at every call
@@ -17,6 +18,10 @@ install_import_hook(
 )
 
 torch.set_num_threads(1)
+
+# The same examples in every run, and no failure because the machine is busy.
+settings.register_profile("gaincell", derandomize=True, deadline=None)
+settings.load_profile("gaincell")
 
 
 @pytest.fixture(autouse=True)
