@@ -1,11 +1,15 @@
-"""Forward and forward + backward time of the blocked attention against torch's float32 causal softmax attention.
+"""Forward and forward + backward time of the blocked attention against torch's float32 causal softmax
+attention.
 
-Paired and interleaved in one process, medians, one thread: every round times SDPA and each contender once, so that what the
-machine does meanwhile hits all of them. Extra peak memory is the growth of the resident set during one call (Linux).
+Paired and interleaved in one process, medians, one thread: every round times SDPA and each contender once, so
+    that what the
+machine does meanwhile hits all of them. Extra peak memory is the growth of the resident set during one call
+(Linux).
 
     python benchmarks/attention.py [--rounds 15] [--threads 1] [--out benchmarks/results/attention.json]
 
-B = 1, H = 12, D = 64, window 1024, the decay of twelve layers: the paper's GPT-2. SDPA computes full causal attention.
+B = 1, H = 12, D = 64, window 1024, the decay of twelve layers: the paper's GPT-2. SDPA computes full causal
+attention.
 """
 
 from __future__ import annotations
@@ -94,7 +98,9 @@ def compare(tokens: int, rounds: int, backward: bool) -> dict[str, dict[str, flo
 
 
 def extra_memory(attention: Callable[..., Tensor], tokens: int) -> float | None:
-    """MiB by which the resident set peaks above its size before one call, output included; None where unknown."""
+    """MiB by which the resident set peaks above its size before one call, output included; None where
+    unknown.
+    """
     qkv = inputs(tokens, False)
     with torch.no_grad():
         attention(*(t[:, :, :64] for t in qkv))  # code and small caches

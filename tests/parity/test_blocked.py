@@ -1,7 +1,7 @@
 """The parity ladder, rung `ops.naive = ops.blocked`: values and all gradients.
 
-In float64 the two must agree to rounding, quantisation included. In float32 codes are compared: equal, or one level apart where
-the tile output lies within rounding of a threshold.
+In float64 the two must agree to rounding, quantisation included. In float32 codes are compared: equal, or one
+level apart where the tile output lies within rounding of a threshold.
 """
 
 from __future__ import annotations
@@ -189,7 +189,9 @@ def test_whatever_stands_in_the_padding_is_never_read() -> None:
 
 
 def test_float32_codes() -> None:
-    """At most one level apart, and only where a float64 tile output lies within float32 rounding of a threshold."""
+    """At most one level apart, and only where a float64 tile output lies within float32 rounding of a
+    threshold.
+    """
     design = load_design("leroux2025")
     g = torch.Generator().manual_seed(0)
     shape = (1, 2, 640, 64)

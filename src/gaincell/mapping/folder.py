@@ -3,7 +3,7 @@
     RUN/stages/settings.json         what the run is: it goes on only with the same settings, model and text
     RUN/stages/STAGE.json            the result of a finished stage
     RUN/stages/STAGE.safetensors     its trained weights, gains and offsets
-    RUN/stages/STAGE*.checkpoint     of an unfinished training; removed with its stage
+    RUN/stages/STAGE.*.checkpoint    of an unfinished training; removed with its stage
     RUN/log.jsonl                    a line a training step
 
 Every file is written completely or not at all, so that a run that was interrupted anywhere goes on from
@@ -63,16 +63,16 @@ class RunFolder:
         """Where the parameters of a stage are."""
         return self.stages / f"{stage}.safetensors"
 
-    def checkpoint(self, stage: str, phase: str = "") -> Path:
-        """Where an unfinished training of a stage is kept."""
-        return self.stages / f"{stage}{phase}.checkpoint"
+    def checkpoint(self, stage: str, phase: str) -> Path:
+        """Where a training of an unfinished stage is kept; `phase` is "1 of 2", say."""
+        return self.stages / f"{stage}.{phase.replace(' ', '-')}.checkpoint"
 
     def finish(self, stage: str, record: Mapping[str, Any], model: nn.Module | None) -> None:
         """Keep the result of a stage and, with `model`, its parameters; forget its checkpoints."""
         if model is not None:
             write_state(trained_parameters(model), self.state(stage))
         write_text(self.stages / f"{stage}.json", json.dumps(dict(record)) + "\n")
-        for path in self.stages.glob(f"{stage}*.checkpoint"):
+        for path in self.stages.glob(f"{stage}.*.checkpoint"):
             path.unlink()
 
     def log(self, line: Mapping[str, Any]) -> None:
@@ -86,10 +86,10 @@ def trained_parameters(model: nn.Module) -> dict[str, Tensor]:
     return {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
 
 
-def write_state(tensors: Mapping[str, Tensor], path: Path) -> None:
+def write_state(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
     """Store tensors by name, completely or not at all."""
     contents = {name: tensor.to("cpu").contiguous() for name, tensor in tensors.items()}
-    write_atomic(path, lambda place: save_file(contents, place))
+    write_atomic(path, lambda place: save_file(contents, place, metadata=metadata))
 
 
 @torch.no_grad()

@@ -1,4 +1,6 @@
-"""Documents to training blocks: a byte-level BPE tokenizer, and packing into shuffled blocks of T + 1 tokens."""
+"""Documents to training blocks: a byte-level BPE tokenizer, and packing into shuffled blocks of T + 1
+tokens.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +55,8 @@ def encode_documents(
 
 
 def pack_blocks(tokens: Tensor, length: int, seed: int | None) -> Tensor:
-    """Cut a stream into blocks of `length` + 1 tokens that overlap by one, shuffled by `seed`; int32 [n, length + 1].
+    """Cut a stream into blocks of `length` + 1 tokens that overlap by one, shuffled by `seed`; int32 [n,
+    length + 1].
 
     Every token but the first is a target exactly once. `seed=None` keeps the order of the text.
 

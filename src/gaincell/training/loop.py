@@ -1,7 +1,8 @@
 """One training loop: AdamW, warm-up and cosine, clipping, accumulation, bf16 autocast, resume.
 
-It trains whatever parameters of the model require a gradient. Quantisation-aware training needs nothing special here:
-the attached hardware attention rounds in its forward pass and passes the gradient straight through.
+It trains whatever parameters of the model require a gradient. Quantisation-aware training needs nothing
+special here: the attached hardware attention rounds in its forward pass and passes the gradient straight
+through.
 """
 
 from __future__ import annotations
@@ -27,14 +28,18 @@ Progress = Callable[[int, int, dict[str, float]], None]
 """Called after every step with (steps done, steps in all, {"loss", "learning_rate", "tokens_per_second"})."""
 
 Loss = Callable[[nn.Module, Tensor], Tensor]
-"""Loss of some sequences: called with the model and token ids [sequences, T + 1]; a scalar, the mean over targets."""
+"""Loss of some sequences: called with the model and token ids [sequences, T + 1]; a scalar, the mean over
+targets.
+"""
 
 SMALLEST_GAIN = 1e-20  # spec.md section 6 [R]: gains are kept at or above this value
 
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """Settings of one training run. Defaults for betas, decay and clip are the paper's (spec.md section 6 [R])."""
+    """Settings of one training run. Defaults for betas, decay and clip are the paper's (spec.md section 6
+    [R]).
+    """
 
     learning_rate: float = 6e-4
     """Peak learning rate."""
@@ -77,7 +82,9 @@ class TrainResult:
 
 
 def learning_rate_at(step: int, total: int, settings: TrainSettings) -> float:
-    """Fraction of the peak learning rate at a step: linear warm-up, then a cosine down to `final_fraction`."""
+    """Fraction of the peak learning rate at a step: linear warm-up, then a cosine down to
+    `final_fraction`.
+    """
     if step < settings.warmup_steps:
         return (step + 1) / settings.warmup_steps
     done = (step - settings.warmup_steps) / max(1, total - settings.warmup_steps)
@@ -99,17 +106,19 @@ def train(
 
     Args:
         model: a causal language model of transformers, attached or not.
-        blocks: [n, T + 1] token ids; inputs are columns 0..T-1, targets columns 1..T. Incomplete last batches are dropped.
+        blocks: [n, T + 1] token ids; inputs are columns 0..T-1, targets columns 1..T. Incomplete last batches
+            are dropped.
         settings: see `TrainSettings`.
         progress: called after every step.
-        checkpoint: file written every `checkpoint_every` steps and resumed from when it exists; removed by the caller.
+        checkpoint: file written every `checkpoint_every` steps and resumed from when it exists; removed by
+            the caller.
         log: a `.jsonl` file that receives a line a step.
         loss_of: what is minimised; by default the cross-entropy of the next token.
 
     Raises:
         InputError: too few blocks for one step.
-        RunError: the loss is not finite (parameters of the last checkpoint are on disk), or the checkpoint belongs to
-            another run.
+        RunError: the loss is not finite (parameters of the last checkpoint are on disk), or the checkpoint
+            belongs to another run.
     """
     total = len(blocks) // settings.batch
     if total == 0:

@@ -1,24 +1,27 @@
 """Gain-cell attention in blocks of query tokens: plain torch, memory linear in T, CPU and GPU, own backward.
 
-Agrees with `naive.py` (spec.md section 4) at every T; naive is the definition, this is the portable fast path.
+Agrees with `naive.py` (spec.md section 4) at every T; naive is the definition, this is the portable fast
+path.
 
-Dimensions: B sequences, H query heads, Hk key/value heads, g = H / Hk, G key/value heads processed together, T tokens,
-D head dimension, M window, N tile edge; R query tokens of a block, c key tokens of a panel (whole sub-tile columns, nb = c / N
-of them), n slabs of the separated cell (see slabs.py).
+Dimensions: B sequences, H query heads, Hk key/value heads, g = H / Hk, G key/value heads processed together,
+T tokens, D head dimension, M window, N tile edge; R query tokens of a block, c key tokens of a panel (whole
+sub-tile columns, nb = c / N of them), n slabs of the separated cell (see slabs.py).
 
 For a block of R queries the panel is every column the window can reach. With x and the slabs stacked along n,
 
-    S [gR, c] = X [gR, nD] @ K [c, nD]^T,   A = phi(S),   O_b [gR, D] = sum_n row_n * (A_b @ V_b,n)   per N-column piece b.
+    S [gR, c] = X [gR, nD] @ K [c, nD]^T,   A = phi(S),
+    O_b [gR, D] = sum_n row_n * (A_b @ V_b,n)                              for every piece b of N columns.
 
-Pieces N * tiles apart lie in the same physical sub-tile: their charges are added before saturation and readout, which is
-where tokens of the current lap and of the lap before meet. The codes are then added over sub-tiles as integers.
+Pieces N * tiles apart lie in the same physical sub-tile: their charges are added before saturation and
+readout, which is where tokens of the current lap and of the lap before meet. The codes are then added over
+sub-tiles as integers.
 
 Backward: with dO the gradient after the tile clamp and dS after the score clamp (both strictly inside),
 
     dA_b = sum_n (row_n dO) V_b,n^T,   dX = dS K,   dK = dS^T X,   dV_b = A_b^T (row_n dO),
 
-and the slabs' own derivative turns dK, dV into gradients of the stored voltages. The linear surrogate takes the same products
-with the slabs of a linear cell, and the masks of the true forward pass.
+and the slabs' own derivative turns dK, dV into gradients of the stored voltages. The linear surrogate takes
+the same products with the slabs of a linear cell, and the masks of the true forward pass.
 """
 
 from __future__ import annotations
@@ -75,7 +78,9 @@ class _Workspace:
 
 
 class _Block(NamedTuple):
-    """Queries [i0, i1) and the columns [lo, hi) of their segment that the window can reach; lo, hi multiples of N."""
+    """Queries [i0, i1) and the columns [lo, hi) of their segment that the window can reach; lo, hi
+    multiples of N.
+    """
 
     i0: int
     i1: int
@@ -109,7 +114,8 @@ def gain_cell_core_blocked(
     Args:
         x: [B, H, Tq, D] pulse widths over T_max, in [0, 1] (the query drivers' output); float32 or float64.
         ku, vu: [B, Hk, Tk, D] stored voltages relative to V_offset, in volts (the write DACs' output).
-        key_index, query_index: [B, Tk], [B, Tq] index of the real token, -1 = padding; None = 0..Tk-1 and the last Tq.
+        key_index, query_index: [B, Tk], [B, Tq] index of the real token, -1 = padding; None = 0..Tk-1 and the
+            last Tq.
         sliding_window: the model's own window W in tokens; columns older than W are gated.
         layer: selects the cells' mismatch.
         gradient: "exact" or "surrogate" (backward of the linear cell; masks of the true forward pass).
@@ -215,8 +221,9 @@ def _backward_group(
 def _groups(
     x: Tensor, ku: Tensor, vu: Tensor, out: Tensor
 ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor, Tensor]]:
-    """Pieces of queries [G, g, T, D], keys and values [G, T, D], output, and their key/value heads: one head at a time on a
-    CPU, where it stays in the cache; everything at once on a GPU. Views, so that results can be written in place."""
+    """Pieces of queries [G, g, T, D], keys and values [G, T, D], output, and their key/value heads: one head
+    at a time on a CPU, where it stays in the cache; everything at once on a GPU. Views, so that results can
+    be written in place."""
     b, hk = ku.shape[:2]
     g = x.shape[1] // hk
     xs, outs = (t.reshape(b * hk, g, *t.shape[2:]) for t in (x, out))
@@ -249,7 +256,9 @@ def _segments(
 
 
 def _stacked(plan: _Plan, slabs: Slabs, ks: Tensor, vs: Tensor, heads: Tensor, segment: _Segment) -> _Segment:
-    """`segment` with its keys and values separated by `slabs`; missing tokens are zeros and masked by the caller."""
+    """`segment` with its keys and values separated by `slabs`; missing tokens are zeros and masked by the
+    caller.
+    """
     columns = segment.blocks[-1].hi
     tokens = torch.arange(segment.first, segment.first + columns, device=ks.device)
     stacks = []
@@ -261,7 +270,9 @@ def _stacked(plan: _Plan, slabs: Slabs, ks: Tensor, vs: Tensor, heads: Tensor, s
 
 
 def _panel(plan: _Plan, u: Tensor, first: int, columns: int) -> Tensor:
-    """Tokens first..first+columns-1 of `u` [G, T, D], whose own first token is `plan.first_key`; zeros where there are none."""
+    """Tokens first..first+columns-1 of `u` [G, T, D], whose own first token is `plan.first_key`; zeros
+    where there are none.
+    """
     start, stop = first - plan.first_key, first - plan.first_key + columns
     inside = u[:, max(0, start) : min(u.shape[1], stop)]
     before, after = max(0, -start), max(0, stop - u.shape[1])
@@ -323,7 +334,9 @@ def _activations(
 
 
 def _mask_edges(plan: _Plan, segment: _Segment, block: _Block, a: Tensor) -> None:
-    """Zero, in place, what the block's queries do not see; only columns at the panel's two ends can be hidden."""
+    """Zero, in place, what the block's queries do not see; only columns at the panel's two ends can be
+    hidden.
+    """
     a = a.view(a.shape[0], -1, block.i1 - block.i0, a.shape[-1])
     first, last = segment.first + block.lo, segment.first + block.hi - 1
     rows = torch.arange(block.i0, block.i1, device=a.device)[:, None]
@@ -358,7 +371,9 @@ def _tile_outputs(plan: _Plan, space: _Workspace, segment: _Segment, block: _Blo
 
 
 def _merge_laps(o: Tensor, tiles: int) -> Tensor:
-    """Add the charges of pieces that lie in one physical sub-tile: piece b of the panel belongs to sub-tile b mod tiles."""
+    """Add the charges of pieces that lie in one physical sub-tile: piece b of the panel belongs to
+    sub-tile b mod tiles.
+    """
     pieces = o.shape[1]
     if pieces <= tiles:
         return o
@@ -369,7 +384,9 @@ def _merge_laps(o: Tensor, tiles: int) -> Tensor:
 
 
 def _readout_steps(design: Design) -> float:
-    """Readout steps between zero and full scale: 15 for a 16-level counter, 31/2 in the published code, 1 without."""
+    """Readout steps between zero and full scale: 15 for a 16-level counter, 31/2 in the published code, 1
+    without.
+    """
     return {
         "counter": design.counter_levels - 1.0,
         "counter-floor": design.counter_levels - 1.0,
@@ -393,7 +410,9 @@ def _read_out(plan: _Plan, o: Tensor) -> Tensor:
 
 
 def _tile_gradient(plan: _Plan, o: Tensor, grad: Tensor) -> Tensor:
-    """Gradient of the tile outputs in charge units, [G, tiles, gR, D]: passed strictly inside the ceiling only."""
+    """Gradient of the tile outputs in charge units, [G, tiles, gR, D]: passed strictly inside the ceiling
+    only.
+    """
     grad = grad.reshape(grad.shape[0], 1, -1, grad.shape[-1]) * (plan.output_scale / plan.steps)
     if plan.design.output_ceiling:
         return grad * (o.abs() < plan.steps * (1.0 - sum_rounding(o.dtype)))
@@ -444,7 +463,9 @@ def _add_key_gradient(
     u: Tensor,
     du: Tensor,
 ) -> None:
-    """Turn the gradient of the slabs [G, c, nD] into that of the stored voltages and add it to `du` [G, T, D]."""
+    """Turn the gradient of the slabs [G, c, nD] into that of the stored voltages and add it to `du` [G, T,
+    D].
+    """
     columns = d_slabs.shape[1]
     tokens = torch.arange(segment.first, segment.first + columns, device=u.device)
     panel = _panel(plan, u, segment.first, columns)

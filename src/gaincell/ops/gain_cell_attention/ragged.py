@@ -1,6 +1,8 @@
-"""Padding: token columns are counted over real tokens, so padded rows are compacted before a fast path sees them.
+"""Padding: token columns are counted over real tokens, so padded rows are compacted before a fast path sees
+them.
 
-Padding tokens are never written (spec.md section 4): index, age and physical column of a token count real tokens only.
+Padding tokens are never written (spec.md section 4): index, age and physical column of a token count real
+tokens only.
 """
 
 from __future__ import annotations
@@ -13,7 +15,9 @@ from torch import Tensor
 from gaincell.errors import InputError
 
 Core = Callable[[Tensor, Tensor, Tensor, int, int], Tensor]
-"""(x [b, H, tq, D], ku, vu [b, Hk, tk, D], first query token, first key token) -> [b, H, tq, D], on consecutive tokens."""
+"""(x [b, H, tq, D], ku, vu [b, Hk, tk, D], first query token, first key token) -> [b, H, tq, D], on
+consecutive tokens.
+"""
 
 
 def over_real_tokens(
@@ -24,7 +28,8 @@ def over_real_tokens(
     Sequences that start at the same token run together (all of a left- or right-padded prompt does).
 
     Args:
-        key_index, query_index: [B, Tk], [B, Tq] index of the real token, consecutive along a row apart from -1 = padding.
+        key_index, query_index: [B, Tk], [B, Tq] index of the real token, consecutive along a row apart from
+            -1 = padding.
 
     Raises:
         InputError: the indices of a row are not consecutive.

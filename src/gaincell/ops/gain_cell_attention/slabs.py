@@ -1,19 +1,21 @@
-"""How a cell's current separates over time: the factorisation that turns gain-cell products into matrix products.
+"""How a cell's current separates over time: the factorisation that turns gain-cell products into matrix
+products.
 
 Dimensions: G key/value heads processed together, c key tokens, R query tokens, D head dimension, n slabs.
 
-The charge of one cell is x_i F(u_j delta^(i-j)) (spec.md equation 6 with the decay inside the cell). With a base time b,
+The charge of one cell is x_i F(u_j delta^(i-j)) (spec.md equation 6 with the decay inside the cell). With a
+base time b,
 
     F(u_j delta^(i-j)) = constant + sum_n row_n(i - b) * slab_n(u_j, j - b),
 
 so a product over a whole block is one matrix product with inner dimension n * D:
 
 * a polynomial of orders p: row_p(r) = delta^(p r), slab_p(u, r) = C_p (u delta^-r)^p: exact;
-* any other smooth curve: with s = delta^(i-b) in a short range below 1, F((u_j delta^(b-j)) s) is interpolated in s at
-  Chebyshev nodes s_n; row_n is the Lagrange basis, slab_n(u, r) = F(u delta^-r s_n). The number of nodes is raised until the
-  interpolation error, measured on a grid, is below the rounding error of the precision in use, and the range is shortened
-  until few nodes suffice; a range of one token needs one node and is exact for every curve. Unlike slabs per stored level
-  this also serves unquantised storage.
+* any other smooth curve: with s = delta^(i-b) in a short range below 1, F((u_j delta^(b-j)) s) is
+  interpolated in s at Chebyshev nodes s_n; row_n is the Lagrange basis, slab_n(u, r) = F(u delta^-r s_n). The
+  number of nodes is raised until the interpolation error, measured on a grid, is below the rounding error of
+  the precision in use, and the range is shortened until few nodes suffice; a range of one token needs one
+  node and is exact for every curve. Unlike slabs per stored level this also serves unquantised storage.
 
 Mismatch (spec.md section 2) gives every cell its own coefficients; a polynomial then has an order-0 slab too.
 """
@@ -36,6 +38,7 @@ LARGEST_EXPONENT = 30.0  # exp(30) times a full-scale current is far inside floa
 LONGEST_SPAN = 2048  # tokens served from one base time: bounds memory
 LONGEST_SAMPLED_SPAN = 256
 MOST_NODES = 8
+FASTEST_DECAY = 1e-300  # delta below this is 0 to any precision
 
 
 @runtime_checkable
@@ -51,7 +54,9 @@ class Slabs(Protocol):
         ...
 
     def key_slabs(self, u: Tensor, rel: Tensor, errors: CellErrors | None) -> Tensor:
-        """[G, c, n, D] slabs of stored voltages `u` [G, c, D] written at `rel` = j - base into cells with `errors`."""
+        """[G, c, n, D] slabs of stored voltages `u` [G, c, D] written at `rel` = j - base into cells with
+        `errors`.
+        """
         ...
 
     def key_slopes(self, u: Tensor, rel: Tensor, errors: CellErrors | None) -> Tensor:
@@ -61,7 +66,9 @@ class Slabs(Protocol):
 
 @dataclass(frozen=True)
 class PolynomialSlabs:
-    """Exact separation of a polynomial cell F(u) = sum_p C_p u^p; `mismatch` says that every cell has its own C_p."""
+    """Exact separation of a polynomial cell F(u) = sum_p C_p u^p; `mismatch` says that every cell has its
+    own C_p.
+    """
 
     coefficients: tuple[float, ...]
     alpha: float
@@ -129,7 +136,9 @@ class PolynomialSlabs:
 
 @dataclass(frozen=True)
 class SampledSlabs:
-    """Separation of any cell by interpolation over the short range of decay factors that one base time sees."""
+    """Separation of any cell by interpolation over the short range of decay factors that one base time
+    sees.
+    """
 
     cell: Cell
     alpha: float
@@ -182,7 +191,7 @@ def make_slabs(
         dtype: precision that the interpolation of a non-polynomial cell must not spoil.
         largest_shift: largest |offset voltage| among mismatched cells, in volts; None = nominal cells.
     """
-    alpha = -log(decay_per_token)
+    alpha = _exponent(decay_per_token)
     if cell.coefficients is not None:
         return PolynomialSlabs(tuple(cell.coefficients), alpha, largest_shift is not None)
     tolerance = 1e-14 if dtype == torch.float64 else 2e-8
@@ -192,7 +201,12 @@ def make_slabs(
 
 def linear_slabs(slope: float, decay_per_token: float) -> Slabs:
     """The linear surrogate used in the backward pass: F(u) = slope * u, decaying at order 1."""
-    return PolynomialSlabs((0.0, slope), -log(decay_per_token))
+    return PolynomialSlabs((0.0, slope), _exponent(decay_per_token))
+
+
+def _exponent(decay_per_token: float) -> float:
+    """-ln(delta); finite also for a cell that forgets everything within one token (delta = 0)."""
+    return -log(max(decay_per_token, FASTEST_DECAY))
 
 
 def lagrange_basis(nodes: tuple[float, ...], s: Tensor) -> Tensor:
@@ -222,7 +236,9 @@ def _bounded_span(exponent_per_token: float, longest: int) -> int:
 def _nodes(
     cell: Cell, alpha: float, largest_u: float, shift: float, tolerance: float
 ) -> tuple[tuple[float, ...], int]:
-    """Fewest Chebyshev nodes, on the longest span, whose interpolation error is below `tolerance` of full scale."""
+    """Fewest Chebyshev nodes, on the longest span, whose interpolation error is below `tolerance` of full
+    scale.
+    """
     if alpha == 0.0:
         return (1.0,), LONGEST_SPAN
     span = _bounded_span(alpha, LONGEST_SAMPLED_SPAN)

@@ -1,7 +1,8 @@
-"""The recipe of the embedded model: tokenizer, pretraining, software continued, linear hardware model, evaluation.
+"""The recipe of the embedded model: tokenizer, pretraining, software continued, linear hardware model,
+evaluation.
 
-Every stage leaves its result in the output directory and is skipped when that exists; a stage that was interrupted goes on
-from its last checkpoint. Running the same command again therefore resumes.
+Every stage leaves its result in the output directory and is skipped when that exists; a stage that was
+interrupted goes on from its last checkpoint. Running the same command again therefore resumes.
 """
 
 from __future__ import annotations
@@ -16,10 +17,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gaincell.config import load_design
 from gaincell.errors import InputError
+from gaincell.evaluation.perplexity import describe, perplexity
 from gaincell.files import write_atomic, write_text
+from gaincell.integrations.hf.attach import attach, attached_layers
+from gaincell.integrations.hf.models import load_model
+from gaincell.mapping.folder import read_state, trained_parameters, write_state
+from gaincell.mapping.initial import initial_scaling
+from gaincell.mapping.job import freeze_embeddings
 from gaincell.progress import Progress, StageProgress, silent_stages
 from gaincell.quantity import check_keys
+from gaincell.reports.results import provenance, value
 from gaincell.text import Source, open_text
 from gaincell.training.data import END_OF_TEXT, encode_documents, pack_blocks, train_tokenizer
 from gaincell.training.loop import TrainSettings, train
@@ -27,17 +36,16 @@ from gaincell.training.loop import TrainSettings, train
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-    from gaincell.evaluation.perplexity import Perplexity
-
 
 @dataclass(frozen=True)
 class Recipe:
     """A recipe file, checked.
 
-    seed: of initialisation and of the order of the blocks.  files: names NAME of NAME.train / NAME.valid texts.
+    seed: of initialisation and of the order of the blocks.  files: names NAME of NAME.train / NAME.valid
+        texts.
     vocabulary, characters_per_document: of the tokenizer.  model: arguments of LlamaConfig.
     pretrain, convert: training settings.  pretrain_steps, convert_steps: optimiser steps.
-    design: of the linear hardware model.  frozen: parts of parameter names that conversion does not train.
+    design: of the linear hardware model. Conversion trains everything but the embeddings.
     """
 
     seed: int
@@ -50,7 +58,6 @@ class Recipe:
     convert: TrainSettings
     convert_steps: int
     design: str
-    frozen: tuple[str, ...]
 
 
 SECTIONS = {
@@ -71,7 +78,7 @@ def load_recipe(path: Path) -> Recipe:
         check_keys(raw["tokenizer"], SECTIONS["tokenizer"], f"{path.name} [tokenizer]")
         pretrain, convert = dict(raw["pretrain"]), dict(raw["convert"])
         pretrain_steps, convert_steps = pretrain.pop("steps"), convert.pop("steps")
-        design, frozen = convert.pop("design"), convert.pop("frozen")
+        design = convert.pop("design")
         for section, values in (("pretrain", pretrain), ("convert", convert)):
             check_keys(values, TRAINING_KEYS, f"{path.name} [{section}]")
         return Recipe(
@@ -85,7 +92,6 @@ def load_recipe(path: Path) -> Recipe:
             convert=TrainSettings(**convert),
             convert_steps=convert_steps,
             design=design,
-            frozen=tuple(frozen),
         )
     except KeyError as error:
         raise InputError(f"the recipe {path.name} lacks {error}") from error
@@ -97,7 +103,8 @@ def run_recipe(
     """Carry out a recipe (see the head of this file) and return what `out/result.json` then holds.
 
     Files in `out`: tokenizer.json, config.json, model.safetensors (bf16), software-continued.safetensors and
-    linear.safetensors (weights that differ from the base, gains and offsets), result.json (bits per byte and perplexity).
+    linear.safetensors (weights that differ from the base, gains and offsets), result.json (bits per byte and
+    perplexity).
     """
     out.mkdir(parents=True, exist_ok=True)
     sources = _sources(recipe, text)
@@ -136,12 +143,19 @@ def _sources(recipe: Recipe, text: Path) -> dict[str, list[Source]]:
 def _tokenizer(recipe: Recipe, sources: list[Source], out: Path) -> PreTrainedTokenizerFast:
     from transformers import PreTrainedTokenizerFast
 
-    path = out / "tokenizer.json"
-    if not path.exists():
+    if not (out / "tokenizer.json").exists():
         beginnings = (d[: recipe.characters_per_document] for s in sources for d in s.documents())
         trained = train_tokenizer(beginnings, recipe.vocabulary)
-        write_text(path, trained.to_str())
-    return PreTrainedTokenizerFast(tokenizer_file=str(path), eos_token=END_OF_TEXT, bos_token=END_OF_TEXT)
+        write_text(out / "tokenizer.json", trained.to_str())
+        # written by hand: save_pretrained of transformers 5 names a class that version 4 does not know
+        config = {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "bos_token": END_OF_TEXT,
+            "eos_token": END_OF_TEXT,
+            "model_max_length": _context(recipe),
+        }
+        write_text(out / "tokenizer_config.json", json.dumps(config, indent=1) + "\n")
+    return PreTrainedTokenizerFast.from_pretrained(out)  # type: ignore[no-any-return]
 
 
 def _tokens(tokenizer: PreTrainedTokenizerFast, sources: list[Source], path: Path) -> Tensor:
@@ -159,7 +173,9 @@ def _tokens(tokenizer: PreTrainedTokenizerFast, sources: list[Source], path: Pat
 
 
 def _pretrain(recipe: Recipe, blocks: Tensor, out: Path, progress: Progress) -> None:
-    """Train the softmax model from nothing; its weights are kept in bf16, and all later stages start from those."""
+    """Train the softmax model from nothing; its weights are kept in bf16, and all later stages start from
+    those.
+    """
     from transformers import LlamaConfig, LlamaForCausalLM
 
     if (out / "model.safetensors").exists():
@@ -178,29 +194,63 @@ def _pretrain(recipe: Recipe, blocks: Tensor, out: Path, progress: Progress) -> 
 
 
 def _convert(recipe: Recipe, kind: str, blocks: Tensor, out: Path, progress: Progress) -> None:
-    """Continue the base model on `blocks`, in software or as linear hardware model."""
-    from gaincell.config import load_design
-    from gaincell.integrations.hf.attach import attach
-    from gaincell.integrations.hf.checkpoint import save_adapter
-    from gaincell.integrations.hf.models import load_model
-    from gaincell.mapping.initial import initial_scaling
-
+    """Continue the base model on `blocks`, in software or as linear hardware model; keep what was trained,
+    in bf16.
+    """
     target = out / f"{kind}.safetensors"
     if target.exists():
         return
-    loaded = load_model(str(out))
-    model = loaded.model
+    model = load_model(str(out)).model
     if kind == "linear":
         attach(model, load_design(recipe.design).replace(cell="linear"))
         initial_scaling(model, blocks[: recipe.convert.batch, :-1].long())
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(not any(part in name for part in recipe.frozen))
+    freeze_embeddings(model)
     checkpoint = out / f"{kind}.checkpoint"
-    train(model, blocks, recipe.convert, progress=progress, checkpoint=checkpoint, log=out / f"{kind}.jsonl")
-    save_adapter(model, loaded, target, dtype=torch.bfloat16)
+    done = train(
+        model, blocks, recipe.convert, progress=progress, checkpoint=checkpoint, log=out / f"{kind}.jsonl"
+    )
+    metadata = {"tokens": str(done.tokens)}
+    if kind == "linear":
+        metadata["design_hash"] = attached_layers(model)[0].design.hash
+    tensors = {
+        n: t if ".gain_cell." in n else t.to(torch.bfloat16) for n, t in trained_parameters(model).items()
+    }
+    write_state(tensors, target, metadata)
     checkpoint.unlink()
 
 
 def _evaluate(recipe: Recipe, tokens: Tensor, out: Path, stages: StageProgress) -> dict[str, Any]:
     """Perplexity and bits per byte of the three models on all validation text."""
-    raise NotImplementedError
+    loaded = load_model(str(out))
+    protocol = f"blocks-{_context(recipe)}"
+    stored: dict[str, Any] = {}
+    for kind in ("software", "software-continued", "linear"):
+        if kind == "linear":
+            attach(loaded.model, load_design(recipe.design).replace(cell="linear"))
+        if kind != "software":
+            read_state(loaded.model, out / f"{kind}.safetensors")
+        found = perplexity(
+            loaded.model, tokens, protocol, tokenizer=loaded.tokenizer, progress=stages(f"evaluate {kind}")
+        )
+        stored[kind] = {
+            "perplexity": value(found.perplexity, "1", "simulated"),
+            "bits_per_byte": value(found.bits_per_byte, "bit/byte", "simulated"),
+            "predictions": found.tokens,
+        }
+    result = {
+        "protocol": describe(protocol, len(tokens) // _context(recipe)),
+        "models": stored,
+        "training_tokens": {
+            "pretrain": recipe.pretrain_steps * recipe.pretrain.batch * _context(recipe),
+            "convert": recipe.convert_steps * recipe.convert.batch * _context(recipe),
+        },
+        "provenance": provenance(
+            command=["gaincell", "train", "tiny.toml"],
+            seed=recipe.seed,
+            protocol=protocol,
+            design_hash=attached_layers(loaded.model)[0].design.hash,
+            inputs={"base model": loaded.sha256},
+        ),
+    }
+    write_text(out / "result.json", json.dumps(result, indent=1) + "\n")
+    return result
