@@ -49,9 +49,8 @@ def initial_scaling(model: PreTrainedModel, ids: Int[Tensor, "B T"]) -> tuple[Pl
     """
     layers = attached(model)
     silent: list[Place] = []
-    scaling = [
-        float(getattr(m, "scaling", m.gain_cell.head_dim**-0.5)) for m in attention_modules(model).values()
-    ]
+    modules: Iterable[Any] = attention_modules(model).values()
+    scaling = [getattr(m, "scaling", a.head_dim**-0.5) for m, a in zip(modules, layers, strict=True)]
     with ExitStack() as hooks:
         for n, layer in enumerate(layers):
             centre = {"q": QUERY_OFFSET, "k": layer.design.v_offset, "v": layer.design.v_offset}

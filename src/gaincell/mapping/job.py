@@ -24,7 +24,7 @@ from gaincell.integrations.hf.support import attention_modules
 from gaincell.mapping.folder import RunFolder, read_state, trained_parameters
 from gaincell.mapping.settings import MapSettings
 from gaincell.progress import Progress, StageProgress
-from gaincell.reports.results import content_hash
+from gaincell.reports.results import hash_of
 from gaincell.text import open_text, token_stream
 from gaincell.training.data import pack_blocks
 
@@ -132,10 +132,11 @@ def prepare(settings: MapSettings, out: Path, progress: StageProgress) -> Job:
         GaincellError: the model, the text or the directory is not acceptable.
     """
     loaded = load_model(settings.model)
+    loaded.model.to(settings.device)  # type: ignore[arg-type]
     if attached_layers(loaded.model):
         raise ModelError(f"{settings.model} is a RUN already; give the pretrained model it was made from")
     attention_modules(loaded.model)  # refuses what cannot be mapped, before any work
-    block = settings.block or _default_block(settings, loaded.model)
+    block = settings.block or default_block(settings.design, loaded.model)
     shipped = find_shipped(settings.model)
     text = open_text(settings.text)
     wanted = max(settings.budget, settings.calibration_tokens) + block
@@ -157,8 +158,8 @@ def prepare(settings: MapSettings, out: Path, progress: StageProgress) -> Job:
     identity = settings.identity() | {
         "base_sha256": loaded.sha256,
         "block": block,
-        "training_text": _hash(training),
-        "evaluation_text": _hash(evaluation),
+        "training_text": hash_of(training),
+        "evaluation_text": hash_of(evaluation),
     }
     freeze_embeddings(loaded.model)
     return Job(
@@ -195,14 +196,11 @@ def freeze_embeddings(model: PreTrainedModel) -> None:
             embedding.requires_grad_(False)
 
 
-def _default_block(settings: MapSettings, model: PreTrainedModel) -> int:
+def default_block(design: Design, model: PreTrainedModel) -> int:
+    """Tokens of a block: the design's window, the model's context or 1024, whichever is smallest."""
     context = getattr(model.config, "max_position_embeddings", None) or LONGEST_BLOCK
-    return min(settings.design.window, context, LONGEST_BLOCK)
+    return min(design.window, context, LONGEST_BLOCK)
 
 
 def _linear_hash(design: Design, model: PreTrainedModel) -> str:
     return design.replace(cell="linear", layers=len(attention_modules(model))).hash
-
-
-def _hash(ids: Tensor) -> str:
-    return content_hash(ids.to(torch.int32).numpy().tobytes())

@@ -33,6 +33,7 @@ class MapSettings:
     transfer_learning_rate, transfer_scale_learning_rate: peaks of attention transfer, weights / gains and
     offsets. published: whether to run the published adaptation beside the closed form, for its curve.
     impl, gradient: of the arrays, see `gaincell.attach`.
+    device: where to compute, as torch names it.
     """
 
     model: str
@@ -51,6 +52,7 @@ class MapSettings:
     published: bool = True
     impl: str = "auto"
     gradient: str = "exact"
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
         if self.budget < 0:

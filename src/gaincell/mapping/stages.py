@@ -19,25 +19,23 @@ import copy
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from gaincell.adaptation import AdaptationResult, Statistics, adapt, collect_statistics
-from gaincell.adaptation.result import Residuals
-from gaincell.adaptation.statistics import STAGES as SCALING_STAGES
-from gaincell.evaluation.codes import CodeUse, code_use
+from gaincell.adaptation import adapt, collect_statistics
+from gaincell.evaluation.codes import code_use
 from gaincell.evaluation.perplexity import perplexity
 from gaincell.integrations.hf.attach import attach
 from gaincell.integrations.hf.support import attention_modules
+from gaincell.mapping import records
 from gaincell.mapping.initial import initial_scaling
 from gaincell.mapping.job import Job
+from gaincell.mapping.records import Record
 from gaincell.mapping.transfer import AttentionTransfer
 from gaincell.training.loop import Loss, train
 
-Record = dict[str, Any]
 CODE_BLOCKS = 4
 """Blocks of calibration text on which the use of codes is counted."""
 INITIAL_BLOCKS = 2
@@ -101,10 +99,10 @@ def _train_linear_share(
     if first:
         if transfer is not None:
             _only_attention(model)
-        _train(job, model, stage, "transfer", blocks[:first], transfer)
+        _train(job, model, stage, "1 of 2", blocks[:first], transfer)
         job.refreeze()
     if len(blocks) > first:
-        _train(job, model, stage, "end-to-end", blocks[first:], None)
+        _train(job, model, stage, "2 of 2" if first else "1 of 1", blocks[first:], None)
     return before + len(blocks) * job.block
 
 
@@ -118,8 +116,8 @@ def _train(
         model,
         blocks,
         settings,
-        progress=job.logged(stage, f"{stage}: train ({phase})"),
-        checkpoint=job.folder.checkpoint(stage, f"-{phase}"),
+        progress=job.logged(stage, f"{stage}: train, {phase}"),
+        checkpoint=job.folder.checkpoint(stage, phase),
         loss_of=loss_of,
     )
 
@@ -142,20 +140,22 @@ def _adapted(job: Job) -> Record:
     results: dict[str, Record] = {}
     if job.settings.published:
         progress = job.progress("adapted: published iteration")
-        results["published"] = _adaptation(adapt(model, batches, target, "published", progress=progress))
+        results["published"] = records.of_adaptation(
+            adapt(model, batches, target, "published", progress=progress)
+        )
         model = job.hardware(job.folder.state("linear"), linear=False)
     closed = adapt(model, batches, target, progress=job.progress("adapted: closed form"))
     reached = perplexity(model, job.calibration.flatten(), job.protocol)
-    results["closed-form"] = _adaptation(closed) | {"calibration_perplexity": reached.perplexity}
+    results["closed-form"] = records.of_adaptation(closed) | {"calibration_perplexity": reached.perplexity}
     codes["adapted"] = code_use(model, some)
     return {
         "training_tokens": _tokens(job, "linear"),
         "adaptation": results,
         "mismatch": {
-            "before": _mismatch(before, target),
-            "after": _mismatch(closed.statistics, target),
+            "before": records.of_mismatch(before, target),
+            "after": records.of_mismatch(closed.statistics, target),
         },
-        "codes": {name: _codes(use) for name, use in codes.items()},
+        "codes": {name: records.of_codes(use) for name, use in codes.items()},
     }
 
 
@@ -171,7 +171,7 @@ def _fine_tuned(job: Job) -> Record:
 
 def _fine_tune(job: Job, model: PreTrainedModel, stage: str, before: str) -> Record:
     blocks = job.training[job.linear_blocks :]
-    _train(job, model, stage, "end-to-end", blocks, None)
+    _train(job, model, stage, "1 of 1", blocks, None)
     return {"training_tokens": _tokens(job, before) + len(blocks) * job.block}
 
 
@@ -194,16 +194,7 @@ def run_stage(job: Job, stage: Stage) -> Record:
     start = time.perf_counter()
     record = stage.run(job)
     found = job.evaluate(stage.name)
-    record |= {
-        "nll": found.nll,
-        "predictions": found.tokens,
-        "blocks": found.blocks,
-        "bytes": found.bytes,
-        "perplexity": found.perplexity,
-        "perplexity_error": found.perplexity_error,
-        "bits_per_byte": found.bits_per_byte,
-        "seconds": time.perf_counter() - start,
-    }
+    record |= records.of_perplexity(found, time.perf_counter() - start)
     job.folder.finish(stage.name, record, job.model if stage.trained else None)
     return record
 
@@ -225,27 +216,3 @@ def _only_attention(model: PreTrainedModel) -> None:
 def _tokens(job: Job, stage: str) -> int:
     record = job.folder.record(stage)
     return int(record["training_tokens"]) if record is not None else 0
-
-
-def _adaptation(result: AdaptationResult) -> Record:
-    return {
-        "summary": result.summary(),
-        "converged": result.converged,
-        "residual": result.residual,
-        "iterations": result.iterations,
-        "forward_passes": result.forward_passes,
-        "tokens": result.tokens,
-        "worst": str(result.worst),
-        "skipped": [str(place) for place in result.skipped],
-        "saturated": [str(place) for place in result.saturated],
-        "history": list(result.history),
-    }
-
-
-def _mismatch(measured: Statistics, target: Statistics) -> Record:
-    residuals = Residuals.between(measured, target)
-    return {s: {"mean": residuals.mean[s].tolist(), "std": residuals.std[s].tolist()} for s in SCALING_STAGES}
-
-
-def _codes(use: dict[str, CodeUse]) -> Record:
-    return {stage: {"code": list(u.codes), "share": list(u.share)} for stage, u in use.items()}

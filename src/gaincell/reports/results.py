@@ -163,9 +163,9 @@ def _without_path(argument: str, is_path: bool) -> str:
     return argument
 
 
-def content_hash(data: bytes) -> str:
-    """12 hexadecimal digits of the SHA-256 of some content."""
-    return hashlib.sha256(data).hexdigest()[:12]
+def hash_of(ids: Any) -> str:
+    """12 hexadecimal digits of the SHA-256 of some token ids (a tensor), as int32."""
+    return hashlib.sha256(ids.cpu().int().numpy().tobytes()).hexdigest()[:12]
 
 
 def _versions() -> dict[str, str]:

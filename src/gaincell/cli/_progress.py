@@ -1,0 +1,53 @@
+"""Progress bars with the time left, one line a step, on stderr."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from gaincell import progress
+
+SHOWN = ("loss", "perplexity", "residual", "tokens_per_second")
+"""Numbers shown behind a bar."""
+
+
+@contextmanager
+def progress_bars() -> Iterator[progress.StageProgress]:
+    """Within the context, every step that is opened shows as a bar."""
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[numbers]}"),
+    )
+    with Progress(*columns, console=console) as bars:
+
+        def stages(step: str) -> progress.Progress:
+            task = bars.add_task(step, total=None, numbers="")
+
+            def show(done: int, total: int, numbers: dict[str, float]) -> None:
+                _update(bars, task, done, total, numbers)
+
+            return show
+
+        yield stages
+
+
+def _update(bars: Progress, task: TaskID, done: int, total: int, numbers: dict[str, float]) -> None:
+    shown = ", ".join(f"{key.replace('_', ' ')} {numbers[key]:.4g}" for key in SHOWN if key in numbers)
+    bars.update(task, completed=done, total=total or None, numbers=shown)

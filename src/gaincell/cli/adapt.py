@@ -1,0 +1,103 @@
+"""`gaincell adapt`: adaptation alone, of a linear hardware model to any cell."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gaincell.cli._json import JsonFile, write_json
+from gaincell.cli._options import Device, Impl, ImplName, TextName, Threads, use
+
+app = typer.Typer()
+
+
+class Method(StrEnum):
+    """Ways to adapt."""
+
+    closed_form = "closed-form"
+    published = "published"
+
+
+@app.command()
+def adapt(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN|MODEL", help="A RUN of gaincell map, or a model with a linear version: tiny."
+        ),
+    ],
+    cell: Annotated[
+        str | None,
+        typer.Option(
+            "--cell", help="polynomial, x3, x5, sigmoid, exponential or linear; by default the chip's own."
+        ),
+    ] = None,
+    method: Annotated[
+        Method, typer.Option("--method", help="Exact in two forward passes, or the paper's iteration.")
+    ] = Method.closed_form,
+    design: Annotated[
+        str | None, typer.Option("--design", metavar="DESIGN", help="Chip; by default that of the RUN.")
+    ] = None,
+    text: TextName = "sample",
+    evaluation_tokens: Annotated[
+        int, typer.Option("--evaluation-tokens", min=2, help="Most tokens evaluated on.")
+    ] = 32_768,
+    calibration_tokens: Annotated[
+        int, typer.Option("--calibration-tokens", min=2, help="Most tokens the adaptation looks at.")
+    ] = 16_384,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="RUN", help="Also save the adapted model and its figures here."),
+    ] = None,
+    threads: Threads = None,
+    impl: ImplName = Impl.auto,
+    device: Device = "cpu",
+    json: JsonFile = None,
+) -> None:
+    """Put a model on another cell and adapt its gains and offsets, nothing else.
+
+    Every scaling stage (q, k, v and output of every head) gets the mean and standard deviation it had on the
+    linear cell. Exit code 1 if a stage stays further away than a millionth of its standard deviation.
+
+    Example: gaincell adapt tiny --cell x3
+
+    Example: gaincell adapt runs/tiny --cell sigmoid --method published --out runs/tiny-sigmoid
+    """
+    use(threads, device)
+    from rich.console import Console
+
+    from gaincell.cli._progress import progress_bars
+    from gaincell.config import load_design
+    from gaincell.mapping.readapt import AdaptSettings, adapt_model
+    from gaincell.reports.tables import adaptation_lines, perplexity_table
+
+    settings = AdaptSettings(
+        model=model,
+        design=load_design(design) if design is not None else None,
+        cell=cell,
+        method=method.value,
+        text=text,
+        evaluation_tokens=evaluation_tokens,
+        calibration_tokens=calibration_tokens,
+        impl=impl.value,
+        device=device,
+    )
+    with progress_bars() as progress:
+        run = adapt_model(
+            settings,
+            load_design("leroux2025"),
+            out,
+            command=["gaincell", *sys.argv[1:]],
+            progress=progress,
+        )
+    console = Console()
+    console.print(perplexity_table(run))
+    for line in adaptation_lines(run):
+        console.print(line)
+    write_json(json, run)
+    if not run["adaptation"][method.value]["converged"]:
+        raise typer.Exit(1)

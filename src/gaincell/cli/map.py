@@ -1,0 +1,110 @@
+"""`gaincell map`: the main job, from a pretrained model to adapted and fine-tuned gain-cell hardware."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gaincell.cli._json import JsonFile, write_json
+from gaincell.cli._options import (
+    MODEL_HELP,
+    DesignName,
+    Device,
+    Impl,
+    ImplName,
+    Seed,
+    TextName,
+    Threads,
+    use,
+)
+
+app = typer.Typer()
+
+
+@app.command()
+def map_(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP + ".")],
+    design: DesignName = "leroux2025",
+    text: TextName = "sample",
+    budget: Annotated[
+        int, typer.Option("--budget", metavar="TOKENS", min=0, help="Training tokens in all.")
+    ] = 262_144,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="RUN", help="Directory of results; by default runs/MODEL.")
+    ] = None,
+    block: Annotated[
+        int | None,
+        typer.Option("--block", help="Tokens of a block; by default window or context, at most 1024."),
+    ] = None,
+    evaluation_tokens: Annotated[
+        int, typer.Option("--evaluation-tokens", min=2, help="Most tokens evaluated on.")
+    ] = 32_768,
+    calibration_tokens: Annotated[
+        int, typer.Option("--calibration-tokens", min=2, help="Most tokens the adaptation looks at.")
+    ] = 8_192,
+    learning_rate: Annotated[
+        float, typer.Option("--learning-rate", help="Peak learning rate, hardware and software alike.")
+    ] = 6e-4,
+    published: Annotated[bool, typer.Option(help="Also run the paper's adaptation, for its curve.")] = True,
+    seed: Seed = 0,
+    threads: Threads = None,
+    impl: ImplName = Impl.auto,
+    device: Device = "cpu",
+    json: JsonFile = None,
+) -> None:
+    """Map a pretrained language model onto gain-cell attention: what becomes of its perplexity, stage by
+    stage.
+
+    The stages: the software model; the linear hardware model (ideal cells, quantised, trained on part of the
+    budget); the chip's nonlinear cell, unadapted; adapted in closed form; fine-tuned on the rest of the
+    budget. The software model is trained on the same tokens beside them, for a fair comparison.
+
+    Writes into RUN: run.json, figures/, design.toml and hardware.safetensors (the result, for gaincell
+    evaluate). Interrupted, the same command goes on where it stopped.
+
+    Example: gaincell map tiny
+
+    Example: gaincell map smollm2-135m --text corpus/ --budget 500000 --out runs/smollm2
+    """
+    use(threads, device)
+    from rich.console import Console
+
+    from gaincell.cli._progress import progress_bars
+    from gaincell.config import load_design
+    from gaincell.mapping.pipeline import map_model
+    from gaincell.mapping.settings import MapSettings
+    from gaincell.reports.tables import adaptation_lines, perplexity_table
+
+    settings = MapSettings(
+        model=model,
+        design=load_design(design),
+        text=text,
+        budget=budget,
+        seed=seed,
+        block=block,
+        evaluation_tokens=evaluation_tokens,
+        calibration_tokens=calibration_tokens,
+        learning_rate=learning_rate,
+        published=published,
+        impl=impl.value,
+        device=device,
+    )
+    folder = out or Path("runs") / Path(model).name
+    try:
+        with progress_bars() as progress:
+            run = map_model(settings, folder, command=["gaincell", *sys.argv[1:]], progress=progress)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"what is done is kept in {folder}; the same command goes on from there"
+        ) from None
+    console = Console()
+    console.print(perplexity_table(run))
+    for line in adaptation_lines(run):
+        console.print(line)
+    console.print(f"Results, figures and the model are in {folder}.")
+    write_json(json, run)
+    if not run["adaptation"]["closed-form"]["converged"]:
+        raise typer.Exit(1)

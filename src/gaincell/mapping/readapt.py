@@ -1,0 +1,166 @@
+"""`gaincell adapt`: put a hardware model on another cell, by gains and offsets alone."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from gaincell.adaptation import adapt, collect_statistics
+from gaincell.adaptation.adapt import Method
+from gaincell.design import Design
+from gaincell.errors import ModelError
+from gaincell.evaluation.codes import code_use
+from gaincell.evaluation.perplexity import cut_blocks, perplexity
+from gaincell.integrations.hf.attach import attach, attached_layers, set_design
+from gaincell.integrations.hf.checkpoint import describe, is_run, save
+from gaincell.integrations.hf.models import load_model
+from gaincell.integrations.hf.sources import LoadedModel
+from gaincell.mapping import records, summary
+from gaincell.mapping.folder import read_state
+from gaincell.mapping.job import default_block, find_shipped
+from gaincell.progress import StageProgress, silent_stages
+from gaincell.reports import results
+from gaincell.reports.figures import draw_all
+from gaincell.reports.results import Json, value
+from gaincell.text import open_text, token_stream
+
+
+@dataclass(frozen=True)
+class AdaptSettings:
+    """Settings of `gaincell adapt`.
+
+    model: a RUN (of `gaincell map`: its linear model is adapted; else the model saved in it), or a model
+        with a linear version shipped.
+    design: the chip; None: that of the RUN, or leroux2025.
+    cell: the cell to adapt to; None: the chip's own.
+    method: "closed-form" or "published".
+    """
+
+    model: str
+    design: Design | None
+    cell: str | None
+    method: str = "closed-form"
+    text: str = "sample"
+    evaluation_tokens: int = 32_768
+    calibration_tokens: int = 16_384
+    tolerance: float = 1e-6
+    impl: str = "auto"
+    device: str = "cpu"
+
+
+def adapt_model(
+    settings: AdaptSettings,
+    default_design: Design,
+    out: Path | None = None,
+    *,
+    command: Sequence[str] = ("gaincell", "adapt"),
+    progress: StageProgress = silent_stages,
+) -> Json:
+    """Adapt a model and evaluate it before and after; returns what run.json holds, and writes it into `out`.
+
+    Raises:
+        GaincellError: model, text or design are not acceptable.
+    """
+    loaded, source, start = _load(settings, default_design)
+    loaded.model.to(settings.device)  # type: ignore[arg-type]
+    chip = settings.design or start
+    target_design = chip.replace(cell=settings.cell) if settings.cell else chip
+    block = default_block(target_design, loaded.model)
+    text = open_text(settings.text)
+    reading = progress("read and tokenise the text")
+    evaluation = token_stream(text.evaluation, loaded.tokenizer, settings.evaluation_tokens, reading)
+    calibration = cut_blocks(
+        token_stream(text.training, loaded.tokenizer, settings.calibration_tokens, reading), block
+    ).long()
+    protocol = f"blocks-{block}"
+
+    def evaluate(step: str) -> records.Record:
+        begun = time.perf_counter()
+        found = perplexity(
+            loaded.model, evaluation, protocol, tokenizer=loaded.tokenizer, progress=progress(step)
+        )
+        return {"training_tokens": 0} | records.of_perplexity(found, time.perf_counter() - begun)
+
+    stages = [("linear", f"{source.cell.name} cell", evaluate("evaluate the model as it is"))]
+    target = collect_statistics(loaded.model, [calibration], progress("statistics of the model as it is"))
+    codes = {"linear": code_use(loaded.model, [calibration[:4]])}
+    set_design(loaded.model, target_design)
+    title = f"{target_design.cell.name} cell"
+    stages.append(("unadapted", f"{title}, unadapted", evaluate("evaluate, unadapted")))
+    before = collect_statistics(loaded.model, [calibration], progress("statistics, unadapted"))
+    codes["unadapted"] = code_use(loaded.model, [calibration[:4]])
+    result = adapt(
+        loaded.model,
+        [calibration],
+        target,
+        cast(Method, settings.method),
+        tolerance=settings.tolerance,
+        progress=progress("adapt"),
+    )
+    codes["adapted"] = code_use(loaded.model, [calibration[:4]])
+    stages.append(("adapted", f"{title}, adapted", evaluate("evaluate, adapted")))
+    mismatch = {
+        "before": records.of_mismatch(before, target),
+        "after": records.of_mismatch(result.statistics, target),
+    }
+    design = attached_layers(loaded.model)[0].design
+    run: Json = {
+        "schema": results.SCHEMA,
+        "command": "adapt",
+        "model": summary.model(loaded),
+        "design": summary.design(design),
+        "text": {
+            "name": text.name,
+            "evaluation_tokens": value(len(evaluation), "tokens", "measured"),
+            "calibration_tokens": value(calibration.numel(), "tokens", "measured"),
+        },
+        "stages": [summary.stage(name, title, record, None, None) for name, title, record in stages],
+        "adaptation": {settings.method: summary.adaptation(records.of_adaptation(result))},
+        "mismatch": summary.mismatch(mismatch),
+        "codes": summary.codes({name: records.of_codes(use) for name, use in codes.items()}),
+        "cell": summary.cell(design),
+        "provenance": results.provenance(
+            command=command,
+            seed=0,
+            protocol=protocol,
+            design_hash=design.hash,
+            inputs={
+                f"model {summary.base_name(loaded.id)}": loaded.sha256,
+                "calibration text": results.hash_of(calibration),
+                "evaluation text": results.hash_of(evaluation),
+            },
+        ),
+    }
+    if out is not None:
+        save(loaded.model, out)
+        results.write(run, out / results.FILE)
+        draw_all(run, out / "figures")
+    return run
+
+
+def _load(settings: AdaptSettings, default_design: Design) -> tuple[LoadedModel, Design, Design]:
+    """The model to adapt, attached; the design it was made for; and the chip whose cell it shall get."""
+    folder = Path(settings.model)
+    linear = folder / "stages" / "linear.safetensors"
+    if is_run(folder) and not linear.is_file():
+        loaded = load_model(settings.model)
+        own = attached_layers(loaded.model)[0].design
+        return loaded, own, own
+    if is_run(folder):
+        chip = attached_layers(load_model(settings.model).model)[0].design
+        loaded = load_model(describe(folder).base)
+    else:
+        shipped = find_shipped(settings.model)
+        if shipped is None:
+            raise ModelError(
+                f"{settings.model} has no linear hardware version to start from; "
+                f"make one: gaincell map {settings.model}, then adapt the RUN it writes"
+            )
+        chip, linear = settings.design or default_design, shipped.linear
+        loaded = load_model(settings.model)
+    attach(loaded.model, chip.replace(cell="linear"), impl=settings.impl)  # type: ignore[arg-type]
+    read_state(loaded.model, linear)
+    return loaded, chip.replace(cell="linear"), chip
