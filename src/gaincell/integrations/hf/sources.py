@@ -120,7 +120,8 @@ def load_base(model: str | os.PathLike[str], dtype: torch.dtype = torch.float32)
     sha256 = fingerprint(loaded)
     loaded.config._name_or_path = loaded.name_or_path = source.id
     check_finite(loaded, where=f"model {source.id!r}")
-    return BaseModel(loaded.to(dtype).eval(), source, sha256)
+    _convert_weights(loaded, dtype)
+    return BaseModel(loaded.eval(), source, sha256)
 
 
 def load_tokenizer(source: Source) -> PreTrainedTokenizerBase:
@@ -248,6 +249,13 @@ def _hub_directory(model: str) -> Path:
             f"model {model!r} is not a file or directory here, not in the hub's local cache, and the hub "
             f"does not give it ({_first_line(error)}). {FORMS}"
         ) from error
+
+
+def _convert_weights(model: nn.Module, dtype: torch.dtype) -> None:
+    """Hold the weights in ``dtype``, as transformers does: buffers (rotary frequencies) stay as they are."""
+    for weight in model.parameters():
+        if weight.is_floating_point():
+            weight.data = weight.data.to(dtype)
 
 
 def _without_quantiser(loaded: PreTrainedModel) -> PreTrainedModel:

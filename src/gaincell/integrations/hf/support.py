@@ -114,6 +114,8 @@ def _module_problems(module: nn.Module) -> list[str]:
         problems.append("bidirectional attention or cross-attention (is_causal is not True)")
     if _attribute(module, "kv_lora_rank") is not None:
         problems.append("multi-head latent attention")
+    if _attribute(module, "lambda_init") is not None:
+        problems.append("differential attention")
     if _attribute(module, "is_kv_shared_layer"):
         problems.append("keys and values shared between layers")
     if _attribute(module, "layer_idx") is None:

@@ -1,0 +1,237 @@
+"""What is not modelled is refused by name: one line, model and feature, nothing changed."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import transformers
+from transformers import PreTrainedModel
+
+from gaincell.config import load_design
+from gaincell.design import Design
+from gaincell.errors import ModelError
+from gaincell.integrations.hf.attach import attach, attached_layers
+
+from .families import build, padding_mask, tokens
+
+SMALL = {
+    "vocab_size": 97,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "pad_token_id": 0,
+}
+GROUPED = {**SMALL, "num_key_value_heads": 2, "intermediate_size": 48, "head_dim": 8}
+T5 = {"vocab_size": 97, "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4}
+BART = {
+    "vocab_size": 97,
+    "d_model": 32,
+    "encoder_layers": 1,
+    "decoder_layers": 1,
+    "encoder_attention_heads": 4,
+    "decoder_attention_heads": 4,
+    "encoder_ffn_dim": 32,
+    "decoder_ffn_dim": 32,
+}
+MLA = {
+    **SMALL,
+    "intermediate_size": 48,
+    "kv_lora_rank": 8,
+    "q_lora_rank": None,
+    "qk_rope_head_dim": 4,
+    "qk_nope_head_dim": 8,
+    "v_head_dim": 8,
+    "first_k_dense_replace": 2,
+}
+CHUNKED = {
+    **GROUPED,
+    "intermediate_size_mlp": 48,
+    "num_local_experts": 1,
+    "attention_chunk_size": 8,
+    "layer_types": ["chunked_attention", "full_attention"],
+}
+
+
+def make(name: str, **settings: object) -> PreTrainedModel:
+    """A tiny random model of one of transformers' classes, e.g. "GptOssForCausalLM"."""
+    for head in ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration", "ForMaskedLM"):
+        if name.endswith(head):
+            stem = name.removesuffix(head)
+    config_name = f"{stem}TextConfig" if stem == "Llama4" else f"{stem}Config"
+    config = getattr(transformers, config_name)(**settings)
+    model: PreTrainedModel = getattr(transformers, name)(config).eval()
+    return model
+
+
+@pytest.fixture(scope="module")
+def design() -> Design:
+    return load_design("leroux2025").replace(tile=8, window=16)
+
+
+UNMODELLED = {
+    "sinks": ("GptOssForCausalLM", {**GROUPED, "num_local_experts": 2}, "attention sinks"),
+    "softcap": ("Gemma2ForCausalLM", GROUPED, "soft-capping"),
+    "alibi-bloom": (
+        "BloomForCausalLM",
+        {"vocab_size": 97, "hidden_size": 32, "n_layer": 2, "n_head": 4},
+        "ALiBi",
+    ),
+    "alibi-mpt": ("MptForCausalLM", {"vocab_size": 97, "d_model": 32, "n_layers": 2, "n_heads": 4}, "ALiBi"),
+    "alibi-falcon": ("FalconForCausalLM", {**SMALL, "alibi": True}, "ALiBi"),
+    "falcon": ("FalconForCausalLM", {**SMALL, "alibi": False}, "outside transformers' AttentionInterface"),
+    "gpt-neo": (
+        "GPTNeoForCausalLM",
+        {
+            "vocab_size": 97,
+            "hidden_size": 32,
+            "num_layers": 2,
+            "num_heads": 4,
+            "attention_types": [[["global"], 2]],
+        },
+        "AttentionInterface",
+    ),
+    "cross": ("GPT2LMHeadModel", {**SMALL, "add_cross_attention": True}, "cross-attention"),
+    "bart-decoder": ("BartForCausalLM", BART, "cross-attention"),
+    "bart": ("BartForConditionalGeneration", BART, "encoder and cross-attention"),
+    "t5": ("T5ForConditionalGeneration", T5, "encoder and cross-attention"),
+    "bidirectional": ("ModernBertForMaskedLM", {**SMALL, "intermediate_size": 48}, "bidirectional"),
+    "bert": ("BertForMaskedLM", {**SMALL, "intermediate_size": 48}, "bidirectional"),
+    "chunked": ("Llama4ForCausalLM", CHUNKED, "chunked attention"),
+    "mla": ("DeepseekV3ForCausalLM", MLA, "multi-head latent attention"),
+    "differential": ("DiffLlamaForCausalLM", GROUPED, "differential attention"),
+    "mamba": (
+        "MambaForCausalLM",
+        {"vocab_size": 97, "hidden_size": 32, "num_hidden_layers": 2},
+        "AttentionInterface",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", UNMODELLED)
+def test_models_with_unmodelled_features_are_refused(case: str, design: Design) -> None:
+    name, settings, feature = UNMODELLED[case]
+    model = make(name, **settings)
+    state, implementation = set(model.state_dict()), model.config._attn_implementation
+    with pytest.raises(ModelError, match=feature) as caught:
+        attach(model, design)
+    assert type(model).__name__ in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert set(model.state_dict()) == state
+    assert model.config._attn_implementation == implementation
+    assert attached_layers(model) == []
+
+
+def test_an_attached_falcon_without_alibi_is_not_blamed_for_it(design: Design) -> None:
+    with pytest.raises(ModelError) as caught:
+        attach(make("FalconForCausalLM", **SMALL, alibi=False), design)
+    assert "ALiBi" not in str(caught.value)
+
+
+def test_causality_switched_off_in_the_configuration(design: Design) -> None:
+    model = build("llama")
+    model.config.is_causal = False
+    with pytest.raises(ModelError, match=r"bidirectional attention \(config.is_causal\)"):
+        attach(model, design)
+
+
+def test_causality_switched_off_after_attaching(design: Design) -> None:
+    model = attach(build("llama"), design)
+    model.config.is_causal = False
+    with pytest.raises(ModelError, match="bidirectional_mask_function"):
+        model(tokens(1, 8))
+
+
+CALLS: dict[str, tuple[Callable[[PreTrainedModel], object], str]] = {
+    "weights": (lambda model: model(tokens(1, 8), output_attentions=True), "output_attentions=True"),
+    "additive mask": (
+        lambda model: model(tokens(1, 8), attention_mask=torch.zeros(1, 1, 8, 8)),
+        "prepared attention mask",
+    ),
+    "boolean mask": (
+        lambda model: model(tokens(1, 8), attention_mask=torch.ones(1, 1, 8, 8).tril().bool()),
+        "prepared attention mask",
+    ),
+    "integer mask": (
+        lambda model: model(tokens(1, 8), attention_mask=torch.ones(1, 1, 1, 8, dtype=torch.long)),
+        "prepared attention mask",
+    ),
+    "packing": (
+        lambda model: model(
+            tokens(1, 8), position_ids=torch.tensor([[0, 1, 2, 3, 0, 1, 2, 3]]), use_cache=False
+        ),
+        "packed",
+    ),
+    "packing beside a cache": (
+        lambda model: model(
+            tokens(1, 8), position_ids=torch.tensor([[0, 1, 2, 3, 0, 1, 2, 3]]), use_cache=True
+        ),
+        r"position_ids start anew within a row \(packed sequences\)",
+    ),
+    "short mask": (
+        lambda model: model(
+            tokens(1, 1),
+            attention_mask=torch.ones(1, 1),
+            past_key_values=model(tokens(1, 8), use_cache=True).past_key_values,
+        ),
+        "give the mask of the whole sequence",
+    ),
+    "static cache": (
+        lambda model: model.generate(
+            tokens(1, 8),
+            attention_mask=torch.ones(1, 8),
+            max_new_tokens=3,
+            cache_implementation="static",
+            do_sample=False,
+        ),
+        r"static \(compileable\) caches are not modelled",
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*is deprecated:FutureWarning")
+@pytest.mark.parametrize("family", ["gpt2", "llama", "mistral", "gpt_neox"])
+@pytest.mark.parametrize("call", CALLS)
+def test_calls_that_are_not_modelled_are_refused(family: str, call: str, design: Design) -> None:
+    model = attach(build(family), design)
+    run, message = CALLS[call]
+    with torch.no_grad(), pytest.raises(ModelError, match=message) as caught:
+        run(model)
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_asked_for_in_the_configuration(design: Design) -> None:
+    model = build("llama")
+    model.set_attn_implementation("eager")
+    model.config.output_attentions = True
+    attach(model, design)
+    with pytest.raises(ModelError, match="output_attentions=True"):
+        model(tokens(1, 8))
+
+
+@pytest.mark.parametrize("argument", ["softcap", "s_aux", "position_bias", "cu_seq_lens_q", "invented"])
+def test_an_unknown_argument_of_the_attention_function_is_refused(argument: str, design: Design) -> None:
+    model = attach(build("llama"), design)
+    with pytest.raises(ModelError, match=f"LlamaAttention passes '{argument}' to its attention function"):
+        model(tokens(1, 8), **{argument: torch.ones(1)})
+    model(tokens(1, 8), **{argument: None})
+
+
+def test_holes_in_the_padding_with_a_sliding_window(design: Design) -> None:
+    mask = torch.tensor([[1, 1, 0, 1, 1, 1, 1, 1]])
+    attach(build("llama"), design)(tokens(1, 8), attention_mask=mask)
+    with pytest.raises(ModelError, match="padding between real tokens"):
+        attach(build("mistral"), design)(tokens(1, 8), attention_mask=mask)
+
+
+def test_a_module_without_arrays(design: Design) -> None:
+    """A configuration shared with an attached model must not make another model compute something else."""
+    model = attach(build("llama"), design)
+    other = type(model)(model.config).eval()
+    with pytest.raises(ModelError, match="has no gain-cell arrays"):
+        other(tokens(1, 8))
+
+
+def test_a_sequence_of_padding_alone_is_harmless(design: Design) -> None:
+    model = attach(build("llama"), design)
+    output = model(tokens(2, 8), attention_mask=padding_mask([8, 0], 8, "left"))
+    assert output.logits.isfinite().all()
