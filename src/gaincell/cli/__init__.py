@@ -1,9 +1,9 @@
 """The command line: `gaincell COMMAND ...`.
 
-A command is a file in this folder: `cli/<command>.py` holding `app = typer.Typer(add_completion=False)` with
-one command, or with several as subcommands. It is imported when called, or when `gaincell --help` lists it,
-so it must be cheap to import: torch, transformers and matplotlib are imported inside the command's function.
-Files beginning with an underscore are no commands.
+A command is a file in this folder: `cli/<command>.py` holding `app = typer.Typer()` with one command, or with
+several as subcommands. It is imported when it is called, or when `gaincell --help` lists it, so it must be
+cheap to import: torch, transformers and matplotlib are imported inside the command's function. Files beginning
+with an underscore are no commands.
 
 How a command ends:
 
@@ -28,6 +28,9 @@ from typer.core import TyperGroup
 from gaincell import __version__
 from gaincell.errors import GaincellError
 
+COMPLETION = ("install_completion", "show_completion")
+"""Options that typer gives to every app of its own; no command of ours needs them."""
+
 RESUME_HINT = "no file was left half-written; give the same command again"
 
 
@@ -43,6 +46,7 @@ class CommandFolder(TyperGroup):
             return None
         command = typer.main.get_command(import_module(f"gaincell.cli.{cmd_name}").app)
         command.name = cmd_name
+        command.params = [parameter for parameter in command.params if parameter.name not in COMPLETION]
         return command
 
     def invoke(self, ctx: Any) -> Any:
