@@ -2,8 +2,8 @@
 
 A command is a file in this folder: `cli/<command>.py` holding `app = typer.Typer()` with one command, or with
 several as subcommands. It is imported when it is called, or when `gaincell --help` lists it, so it must be
-cheap to import: torch, transformers and matplotlib are imported inside the command's function. Files beginning
-with an underscore are no commands.
+cheap to import: torch, transformers and matplotlib are imported inside the command's function. Files
+beginning with an underscore are no commands.
 
 How a command ends:
 
