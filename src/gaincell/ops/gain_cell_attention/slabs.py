@@ -45,9 +45,12 @@ FASTEST_DECAY = 1e-300  # delta below this is 0 to any precision
 class Slabs(Protocol):
     """A separated cell. `span` is the number of query tokens one base time may serve."""
 
-    span: int
-    constant: float
-    count: int
+    @property
+    def span(self) -> int: ...
+    @property
+    def constant(self) -> float: ...
+    @property
+    def count(self) -> int: ...
 
     def row_factors(self, rel: Tensor) -> Tensor:
         """[n, R] factors of query tokens at `rel` = i - base (0 <= rel < span), float64."""

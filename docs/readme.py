@@ -1,0 +1,61 @@
+"""Put the tables and figures of README.md in place, from result files alone.
+
+    python docs/readme.py
+
+Reads docs/results/NAME.json (the run.json of a mapping) and benchmarks/results/attention.json; rewrites what
+stands in README.md between `<!-- NAME:table -->` and `<!-- end -->`, and draws docs/figures/NAME-*.png.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from gaincell.files import write_text
+from gaincell.reports import figures, results, tables
+
+ROOT = Path(__file__).parents[1]
+
+
+def main() -> None:
+    readme = (ROOT / "README.md").read_text()
+    for path in sorted((ROOT / "docs" / "results").glob("*.json")):
+        run = results.read(path)
+        lines = "\n".join(f"* {line}" for line in tables.adaptation_lines(run))
+        readme = replaced(readme, path.stem, tables.perplexity_markdown(run) + "\n" + lines + "\n")
+        with tempfile.TemporaryDirectory() as folder:
+            for drawn in figures.draw_all(run, Path(folder)):
+                drawn.rename(ROOT / "docs" / "figures" / f"{path.stem}-{drawn.name}")
+    bench = json.loads((ROOT / "benchmarks" / "results" / "attention.json").read_text())
+    readme = replaced(readme, "bench", benchmark_table(bench))
+    write_text(ROOT / "README.md", readme)
+
+
+def replaced(readme: str, name: str, content: str) -> str:
+    """`readme` with `content` between the marks of `name`."""
+    pattern = re.compile(rf"(<!-- {name}:table -->\n).*?(<!-- end -->)", re.DOTALL)
+    return pattern.sub(lambda found: f"{found[1]}{content}{found[2]}", readme)
+
+
+def benchmark_table(bench: Mapping[str, Any]) -> str:
+    """Time of every contender as a multiple of SDPA's in the same run."""
+    tables = {part: rows for part, rows in bench["results"].items() if " T=" in part}
+    names = dict.fromkeys(name for rows in tables.values() for name in rows if name != "sdpa")
+    lines = [["× torch's float32 softmax attention", *tables], ["---", *["---:"] * len(tables)]]
+    for name in names:
+        cells = (rows.get(name) for rows in tables.values())
+        lines.append([name, *(f"{cell['times_sdpa']:.2f}" if cell else "–" for cell in cells)])
+    memory = bench["results"]["extra_memory_MiB_T1024"]["cubic"]
+    measured = "" if memory is None else f" Extra peak memory, cubic cell, T = 1024: {memory:.0f} MiB."
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + (
+        f"\n\nMeasured, {bench['threads']} thread, {bench['provenance']['hardware']['cpu']}: B = 1, H = 12, D = 64, "
+        f"window 1024; paired and interleaved in one process, medians.{measured}\n"
+    )
+
+
+if __name__ == "__main__":
+    main()
