@@ -51,8 +51,9 @@ def benchmark_table(bench: Mapping[str, Any]) -> str:
         lines.append([name, *(f"{cell['times_sdpa']:.2f}" if cell else "–" for cell in cells)])
     memory = bench["results"]["extra_memory_MiB_T1024"]["cubic"]
     measured = "" if memory is None else f" Extra peak memory, cubic cell, T = 1024: {memory:.0f} MiB."
+    cpu = bench["provenance"]["hardware"]["cpu"]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + (
-        f"\n\nMeasured, {bench['threads']} thread, {bench['provenance']['hardware']['cpu']}: B = 1, H = 12, D = 64, "
+        f"\n\nMeasured, {bench['threads']} thread, {cpu}: B = 1, H = 12, D = 64, "
         f"window 1024; paired and interleaved in one process, medians.{measured}\n"
     )
 

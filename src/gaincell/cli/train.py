@@ -14,7 +14,7 @@ app = typer.Typer(add_completion=False)
 
 @app.command()
 def train(
-    recipe: Annotated[Path, typer.Argument(metavar="RECIPE.toml", help="A recipe, such as recipes/tiny.toml.")],
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE.toml", help="Such as recipes/tiny.toml.")],
     text: Annotated[Path, typer.Option(help="Directory with the texts that the recipe names.")],
     out: Annotated[Path, typer.Option(help="Directory of the results; the same one resumes.")],
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all cores by default.")] = None,
