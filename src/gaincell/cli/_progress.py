@@ -8,17 +8,15 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import (
     BarColumn,
-    MofNCompleteColumn,
     Progress,
     TaskID,
     TextColumn,
-    TimeElapsedColumn,
     TimeRemainingColumn,
 )
 
 from gaincell import progress
 
-SHOWN = ("loss", "perplexity", "residual", "tokens_per_second")
+SHOWN = ("loss", "residual")
 """Numbers shown behind a bar."""
 
 
@@ -28,12 +26,10 @@ def progress_bars() -> Iterator[progress.StageProgress]:
     console = Console(stderr=True)
     columns = (
         TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
+        BarColumn(bar_width=12),
+        TextColumn("{task.percentage:3.0f}%"),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[numbers]}"),
+        TextColumn("left {task.fields[numbers]}"),
     )
     with Progress(*columns, console=console) as bars:
 
@@ -49,5 +45,5 @@ def progress_bars() -> Iterator[progress.StageProgress]:
 
 
 def _update(bars: Progress, task: TaskID, done: int, total: int, numbers: dict[str, float]) -> None:
-    shown = ", ".join(f"{key.replace('_', ' ')} {numbers[key]:.4g}" for key in SHOWN if key in numbers)
+    shown = ", ".join(f"{key} {numbers[key]:.4g}" for key in SHOWN if key in numbers)
     bars.update(task, completed=done, total=total or None, numbers=shown)

@@ -116,7 +116,7 @@ def _train(
         model,
         blocks,
         settings,
-        progress=job.logged(stage, f"{stage}: train, {phase}"),
+        progress=job.logged(stage, f"{stage}: train {phase}"),
         checkpoint=job.folder.checkpoint(stage, phase),
         loss_of=loss_of,
     )
@@ -176,13 +176,13 @@ def _fine_tune(job: Job, model: PreTrainedModel, stage: str, before: str) -> Rec
 
 
 STAGES = (
-    Stage("software", "software (softmax attention)", _software, trained=False),
+    Stage("software", "software", _software, trained=False),
     Stage("software-continued", "software, continued", _software_continued),
     Stage("linear", "linear hardware", _linear, "software-continued"),
     Stage("unadapted", "nonlinear, unadapted", _unadapted, "software-continued", trained=False),
     Stage("adapted", "nonlinear, adapted", _adapted, "software-continued"),
-    Stage("software-continued-more", "software, continued further", _software_continued_more),
-    Stage("fine-tuned", "nonlinear, adapted and fine-tuned", _fine_tuned, "software-continued-more"),
+    Stage("software-continued-more", "software, continued more", _software_continued_more),
+    Stage("fine-tuned", "nonlinear, fine-tuned", _fine_tuned, "software-continued-more"),
 )
 
 

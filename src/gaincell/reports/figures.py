@@ -79,7 +79,7 @@ def perplexities(run: Run) -> Figure:
     axes.invert_yaxis()
     axes.grid(visible=False, axis="y")
     _perplexity_axis(axes, finite)
-    axes.set_title(f"{run['model']['name']} on {run['design']['name']}")
+    axes.set_title(f"{run['model']['name']} on {run['design']['name']}, {run['design']['cell']} cell")
     return figure
 
 
@@ -122,8 +122,11 @@ def adaptation(run: Run) -> Figure:
     right.axhline(max(number(closed["residual"]), FLOOR), color=RED, ls="--", label="closed form")
     right.set_ylabel("largest residual (fraction of σ)")
     right.set_title("Distance from the target statistics")
+    perplexities = numbers(history["perplexity"])
+    if max(perplexities) > 4 * min(perplexities):
+        left.set_yscale("log")
+    right.set_yscale("log")
     for axes in (left, right):
-        axes.set_yscale("log")
         axes.set_xlabel("iteration")
         axes.legend()
     return figure

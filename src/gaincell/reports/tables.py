@@ -5,18 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from gaincell.reports.results import number
 
-HEADINGS = (
-    "model",
-    "trained on (tokens)",
-    "perplexity",
-    "bits per byte",
-    "× software",
-    "× software, continued",
-)
+HEADINGS = ("model", "tokens", "perplexity", "bits/byte", "× software", "× continued")
 
 
 def perplexity_rows(run: Mapping[str, Any]) -> list[tuple[str, ...]]:
@@ -36,9 +30,17 @@ def perplexity_rows(run: Mapping[str, Any]) -> list[tuple[str, ...]]:
 
 def perplexity_table(run: Mapping[str, Any]) -> Table:
     """For a terminal."""
-    table = Table(title=_title(run), caption=_caption(run), title_justify="left", caption_justify="left")
-    for heading in HEADINGS:
-        table.add_column(heading, justify="left" if heading == "model" else "right")
+    table = Table(
+        title=_title(run),
+        caption=_caption(run),
+        title_justify="left",
+        caption_justify="left",
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    table.add_column(HEADINGS[0])
+    for heading in HEADINGS[1:]:
+        table.add_column(heading, justify="right", no_wrap=True)
     for row in perplexity_rows(run):
         table.add_row(*row)
     return table
@@ -48,7 +50,7 @@ def perplexity_markdown(run: Mapping[str, Any]) -> str:
     """For a README."""
     rows = [HEADINGS, ("---", *["---:"] * (len(HEADINGS) - 1)), *perplexity_rows(run)]
     lines = ["| " + " | ".join(row) + " |" for row in rows]
-    return "\n".join([*lines, "", _title(run) + " " + _caption(run)]) + "\n"
+    return "\n".join([*lines, "", _title(run) + ". " + _caption(run)]) + "\n"
 
 
 def adaptation_lines(run: Mapping[str, Any]) -> list[str]:
@@ -80,13 +82,15 @@ def _ratio(stage: Mapping[str, Any], key: str) -> str:
 def _title(run: Mapping[str, Any]) -> str:
     return (
         f"{run['model']['name']} on {run['design']['name']} ({run['design']['cell']} cell), "
-        f"text {run['text']['name']}."
+        f"text: {run['text']['name']}"
     )
 
 
 def _caption(run: Mapping[str, Any]) -> str:
-    return (
-        f"Protocol {run['provenance']['protocol']}. ± is the standard error over blocks. "
-        "“Software, continued” is the softmax model trained further on the same tokens, order and schedule "
-        "as the stage it is compared with."
-    )
+    caption = f"{run['provenance']['protocol']}; ± is the standard error over blocks."
+    if any("ratio_to_continued" in stage for stage in run["stages"]):
+        caption += (
+            " × continued: against the softmax model trained further on the same tokens, order and schedule. "
+            "Tokens: those each was trained on beyond the pretrained model."
+        )
+    return caption
