@@ -199,6 +199,10 @@ def backbone(model: nn.Module) -> nn.Module:
 
 
 def forward(model: nn.Module, batch: Batch) -> Any:
-    """One forward pass without a cache."""
-    mask = None if batch.real is None else batch.real.long()
-    return model(input_ids=batch.ids, attention_mask=mask, use_cache=False)
+    """One forward pass without a cache; padded sequences start at position 0, wherever their padding is."""
+    if batch.real is None:
+        return model(input_ids=batch.ids, use_cache=False)
+    positions = (batch.real.cumsum(1) - 1).clamp(min=0)
+    return model(
+        input_ids=batch.ids, attention_mask=batch.real.long(), position_ids=positions, use_cache=False
+    )

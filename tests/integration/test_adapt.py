@@ -1,0 +1,169 @@
+"""Adaptation: exact in two forward passes for every cell; the published iteration ends at the same place."""
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import LlamaForCausalLM
+
+from gaincell.adaptation import AdaptationResult, Place, Statistics, adapt, collect_statistics
+from gaincell.errors import InputError, ModelError
+from gaincell.integrations.hf.attach import attach, attached_layers, set_design
+from tests.micro import micro_design, micro_llama
+
+CELLS = ("linear", "polynomial", "x3", "x5", "sigmoid", "exponential")
+
+
+def tokens(sequences: int = 4, length: int = 64) -> Tensor:
+    return torch.randint(0, 97, (sequences, length), generator=torch.Generator().manual_seed(1))
+
+
+def linear_and_target(dtype: torch.dtype, batches: list) -> tuple[LlamaForCausalLM, Statistics]:
+    model = attach(micro_llama(dtype), micro_design(cell="linear"))
+    return model, collect_statistics(model, batches)
+
+
+def scales(model: LlamaForCausalLM) -> dict[str, Tensor]:
+    return {n: p.detach().clone() for n, p in model.named_parameters() if ".gain_cell." in n}
+
+
+def adapted(cell: str, dtype: torch.dtype, method: str) -> tuple[AdaptationResult, dict[str, Tensor]]:
+    model, target = linear_and_target(dtype, [tokens()])
+    set_design(model, micro_design(cell=cell))
+    return adapt(model, [tokens()], target, method), scales(model)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("cell", CELLS)
+def test_the_closed_form_is_exact_in_two_forward_passes(cell: str, dtype: torch.dtype) -> None:
+    result, _ = adapted(cell, dtype, "closed-form")
+    assert result.converged
+    assert result.residual <= 1e-6
+    assert result.forward_passes <= 2.5
+    assert result.tokens == 4 * 64
+    for stage in ("q", "k", "v", "out"):
+        assert float(result.residuals.of(stage).max()) <= 1e-6
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_the_published_iteration_reaches_the_same_fixed_point(cell: str) -> None:
+    closed, closed_scales = adapted(cell, torch.float64, "closed-form")
+    published, published_scales = adapted(cell, torch.float64, "published")
+    assert published.converged
+    assert published.iterations <= 100
+    for name, value in closed_scales.items():
+        torch.testing.assert_close(published_scales[name], value, rtol=1e-4, atol=1e-4)
+    residuals = [step["residual"] for step in published.history]
+    assert len(residuals) == published.iterations + 1
+    assert residuals[-1] <= 1e-6
+    assert all(step["perplexity"] > 1 for step in published.history)
+    assert closed.history == ()
+
+
+def test_the_residuals_are_those_of_the_definition() -> None:
+    """Recomputed by hand for one head: |sigma_N / sigma_L - 1| and |mu_N - mu_L| / sigma_L."""
+    model, target = linear_and_target(torch.float64, [tokens()])
+    set_design(model, micro_design(cell="x3"))
+    seen: list[Tensor] = []
+    hook = attached_layers(model)[0].out.register_forward_hook(lambda m, i, o: seen.append(o))
+    measured = collect_statistics(model, [tokens()])
+    hook.remove()
+    head = seen[0][:, 1]
+    torch.testing.assert_close(measured.mean["out"][0, 1], head.mean().detach(), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(
+        measured.std["out"][0, 1], head.std(correction=0).detach(), rtol=1e-12, atol=1e-12
+    )
+    result = adapt(model, [tokens()], target, "published", max_iterations=0)
+    expected = abs(measured.std["out"][0, 1] / target.std["out"][0, 1] - 1)
+    torch.testing.assert_close(result.residuals.std["out"][0, 1], expected, rtol=1e-9, atol=1e-12)
+
+
+def test_statistics_of_several_batches_are_those_of_all_tokens_together() -> None:
+    model = attach(micro_llama(torch.float64), micro_design(cell="linear"))
+    together = collect_statistics(model, [tokens()])
+    apart = collect_statistics(model, list(tokens().split(1)))
+    assert together.tokens == apart.tokens == 4 * 64
+    for stage in ("q", "k", "v", "out"):
+        torch.testing.assert_close(apart.mean[stage], together.mean[stage], rtol=1e-10, atol=1e-12)
+        torch.testing.assert_close(apart.std[stage], together.std[stage], rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_padding_does_not_count(side: str) -> None:
+    model = attach(micro_llama(torch.float64), micro_design(cell="linear"))
+    ids = tokens(2, 48)
+    empty = torch.zeros(2, 16, dtype=torch.long)
+    parts = (empty, ids) if side == "left" else (ids, empty)
+    mask = torch.cat([torch.ones_like(p) if p is ids else torch.zeros_like(p) for p in parts], 1)
+    padded = collect_statistics(model, [{"input_ids": torch.cat(parts, 1), "attention_mask": mask}])
+    plain = collect_statistics(model, [ids])
+    assert padded.tokens == plain.tokens == 96
+    torch.testing.assert_close(padded.mean["v"][0], plain.mean["v"][0], rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(padded.std["out"][0], plain.std["out"][0], rtol=1e-9, atol=1e-12)
+    set_design(model, micro_design())
+    result = adapt(model, [{"input_ids": torch.cat(parts, 1), "attention_mask": mask}], padded)
+    assert result.converged
+
+
+def silence_a_head(model: LlamaForCausalLM) -> None:
+    """Queries of layer 0, head 1 below the range of the driver: no pulses, and no current in the linear cell."""
+    with torch.no_grad():
+        model.model.layers[0].self_attn.q_proj.weight[16:].zero_()
+
+
+def test_stages_without_variance_are_left_alone_and_named() -> None:
+    model = attach(micro_llama(torch.float64), micro_design(cell="linear"))
+    silence_a_head(model)
+    target = collect_statistics(model, [tokens()])
+    assert float(target.std["q"][0, 1]) == 0.0
+    assert float(target.std["out"][0, 1]) == 0.0
+    set_design(model, micro_design())
+    before = scales(model)
+    for method in ("closed-form", "published"):
+        result = adapt(model, [tokens()], target, method)
+        assert result.converged
+        assert set(result.skipped) == {Place(0, 1, "q"), Place(0, 1, "out")}
+        assert "without variance" in result.summary()
+        name = "model.layers.0.self_attn.gain_cell.q.gain"
+        assert torch.equal(scales(model)[name][1], before[name][1])
+
+
+def test_fully_saturated_stages_are_named() -> None:
+    model = attach(micro_llama(torch.float64), micro_design(cell="linear"))
+    with torch.no_grad():
+        attached_layers(model)[1].q.offset[0] = 100.0
+    target = collect_statistics(model, [tokens()])
+    set_design(model, micro_design())
+    result = adapt(model, [tokens()], target)
+    assert result.converged
+    assert Place(1, 0, "q") in result.saturated
+    assert "fully saturated" in result.summary()
+
+
+def test_gains_keep_their_sign() -> None:
+    model = attach(micro_llama(torch.float64), micro_design(cell="linear"))
+    with torch.no_grad():
+        attached_layers(model)[0].k.gain.neg_()
+    target = collect_statistics(model, [tokens()])
+    set_design(model, micro_design())
+    assert adapt(model, [tokens()], target).converged
+    assert attached_layers(model)[0].k.gain.item() < 0
+
+
+def test_progress_is_reported() -> None:
+    model, target = linear_and_target(torch.float32, [tokens()])
+    calls: list[tuple[int, int]] = []
+    adapt(model, [tokens()], target, progress=lambda done, total, numbers: calls.append((done, total)))
+    assert calls == [(1, 2), (2, 2)]
+
+
+def test_wrong_input_is_refused() -> None:
+    model, target = linear_and_target(torch.float32, [tokens()])
+    with pytest.raises(ModelError, match="attach"):
+        collect_statistics(micro_llama(), [tokens()])
+    with pytest.raises(InputError, match="calibration"):
+        adapt(model, [], target)
+    with pytest.raises(InputError, match="closed-form"):
+        adapt(model, [tokens()], target, "guess")  # type: ignore[arg-type]
+    other = attach(micro_llama(layers=3), micro_design())
+    with pytest.raises(InputError, match="target"):
+        adapt(other, [tokens()], target)
