@@ -1,4 +1,4 @@
-"""A language model and a text small enough for tests of whole jobs: 2 layers, D = 16, window 64, 300 tokens."""
+"""A language model and a text small enough for tests of whole jobs: 2 layers, D = 16, window 64."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from gaincell.design import Design
 from gaincell.mapping.settings import MapSettings
 from gaincell.training.data import train_tokenizer
 
-WORDS = "the cell holds a charge and leaks it slowly while query pulses read its current into long bit lines".split()
+WORDS = ("cell", "holds", "charge", "leaks", "slowly", "while", "query", "pulses", "read", "current", "lines")
 
 
 def micro_design(**changes: object) -> Design:
@@ -18,7 +18,9 @@ def micro_design(**changes: object) -> Design:
     return load_design("leroux2025").replace(window=64, tile=16, **changes)
 
 
-def micro_llama(dtype: torch.dtype = torch.float32, vocabulary: int = 97, layers: int = 2) -> LlamaForCausalLM:
+def micro_llama(
+    dtype: torch.dtype = torch.float32, vocabulary: int = 97, layers: int = 2
+) -> LlamaForCausalLM:
     """Random weights, large enough that attention matters."""
     torch.manual_seed(0)
     config = LlamaConfig(

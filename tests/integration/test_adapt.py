@@ -2,13 +2,13 @@
 
 import pytest
 import torch
+from tests.micro import micro_design, micro_llama
 from torch import Tensor
 from transformers import LlamaForCausalLM
 
 from gaincell.adaptation import AdaptationResult, Place, Statistics, adapt, collect_statistics
 from gaincell.errors import InputError, ModelError
 from gaincell.integrations.hf.attach import attach, attached_layers, set_design
-from tests.micro import micro_design, micro_llama
 
 CELLS = ("linear", "polynomial", "x3", "x5", "sigmoid", "exponential")
 
@@ -105,7 +105,7 @@ def test_padding_does_not_count(side: str) -> None:
 
 
 def silence_a_head(model: LlamaForCausalLM) -> None:
-    """Queries of layer 0, head 1 below the range of the driver: no pulses, and no current in the linear cell."""
+    """No queries in layer 0, head 1: no pulses, and no output."""
     with torch.no_grad():
         model.model.layers[0].self_attn.q_proj.weight[16:].zero_()
 

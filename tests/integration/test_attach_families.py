@@ -118,23 +118,24 @@ def test_softmax_passthrough_reproduces_generation(family: str, design: Design) 
     torch.testing.assert_close(attached_scores, scores, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ["gpt2", "mistral", "qwen2"])
 def test_cached_decoding_is_the_full_forward(family: str, design: Design) -> None:
-    """float64, T = 41 over a ring of 16 columns: a prefill of 19, a chunk of 5, then token by token."""
+    """float64, T = 41 over a ring of 16 columns: a prefill of 19, a chunk of 12, then token by token."""
     model, ids = build(family).double(), tokens(2, 41)
     attach_scaled(model, design)
     full = logits(model, ids)
-    cached = cached_logits(model, ids, [19, 5] + [1] * 17)
+    cached = cached_logits(model, ids, [19, 12] + [1] * 10)
     torch.testing.assert_close(cached, full, atol=1e-9, rtol=0)
     assert full.std() > 0.1
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_cached_decoding_with_left_padding(family: str, design: Design) -> None:
+    """The same for sequences of 41, 30 and 7 tokens in one batch."""
     model, ids, mask = build(family).double(), tokens(3, 41), padding_mask(LENGTHS, 41, "left")
     attach_scaled(model, design)
     full = logits(model, ids, mask, position_ids=positions(mask))
-    cached = cached_logits(model, ids, [20, 4] + [1] * 17, mask)
+    cached = cached_logits(model, ids, [20, 11] + [1] * 10, mask)
     torch.testing.assert_close(cached[mask.bool()], full[mask.bool()], atol=1e-9, rtol=0)
 
 

@@ -143,6 +143,7 @@ def test_causality_switched_off_after_attaching(design: Design) -> None:
 
 CALLS: dict[str, tuple[Callable[[PreTrainedModel], object], str]] = {
     "weights": (lambda model: model(tokens(1, 8), output_attentions=True), "output_attentions=True"),
+    "bidirectional": (lambda model: model(tokens(1, 8), is_causal=False), r"is_causal=False"),
     "additive mask": (
         lambda model: model(tokens(1, 8), attention_mask=torch.zeros(1, 1, 8, 8)),
         "prepared attention mask",

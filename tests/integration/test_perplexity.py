@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from tests.micro import micro_design, micro_llama
 from torch.nn import functional
 
 from gaincell.circuits import query_code
@@ -15,7 +16,6 @@ from gaincell.evaluation.codes import code_use
 from gaincell.evaluation.dump import dump_layer
 from gaincell.evaluation.perplexity import perplexity
 from gaincell.integrations.hf.attach import attach, attached_layers
-from tests.micro import micro_design, micro_llama
 
 TOKENS = torch.randint(0, 97, (1000,), generator=torch.Generator().manual_seed(2))
 

@@ -50,8 +50,8 @@ Run = Mapping[str, Any]
 def draw_all(run: Run, folder: Path) -> list[Path]:
     """Draw every figure the run has data for into `folder`, as PNG files."""
     written: list[Path] = []
-    for name, (needed, draw) in FIGURES.items():
-        if needed in run:
+    for name, (has_data, draw) in FIGURES.items():
+        if has_data(run):
             with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
                 figure = draw(run)
                 written.append(files.write_atomic(folder / f"{name}.png", figure.savefig))
@@ -102,7 +102,7 @@ def adaptation(run: Run) -> Figure:
     iteration.
     """
     history = run["adaptation"]["published"]["history"]
-    closed = run["adaptation"]["closed-form"]
+    closed = run["adaptation"].get("closed-form", {})
     iterations = numbers(history["iteration"])
     figure = Figure(figsize=(8.4, 3.4))
     left, right = figure.subplots(1, 2)
@@ -119,7 +119,8 @@ def adaptation(run: Run) -> Figure:
     left.set_title("Perplexity")
     residuals = [max(r, FLOOR) for r in numbers(history["residual"])]
     right.plot(iterations, residuals, "o-", color=BLUE, ms=3.5, label="published iteration")
-    right.axhline(max(number(closed["residual"]), FLOOR), color=RED, ls="--", label="closed form")
+    if closed:
+        right.axhline(max(number(closed["residual"]), FLOOR), color=RED, ls="--", label="closed form")
     right.set_ylabel("largest residual (fraction of σ)")
     right.set_title("Distance from the target statistics")
     perplexities = numbers(history["perplexity"])
@@ -210,11 +211,11 @@ def _stage_colour(name: str) -> str:
     return {"linear": SKY, "unadapted": RED, "adapted": ORANGE, "fine-tuned": GREEN}.get(name, BLUE)
 
 
-FIGURES: Mapping[str, tuple[str, Callable[[Run], Figure]]] = {
-    "perplexity": ("stages", perplexities),
-    "adaptation": ("adaptation", adaptation),
-    "mismatch": ("mismatch", mismatch),
-    "codes": ("codes", codes),
-    "cell": ("cell", cell),
+FIGURES: Mapping[str, tuple[Callable[[Run], bool], Callable[[Run], Figure]]] = {
+    "perplexity": (lambda run: "stages" in run, perplexities),
+    "adaptation": (lambda run: "published" in run.get("adaptation", {}), adaptation),
+    "mismatch": (lambda run: "mismatch" in run, mismatch),
+    "codes": (lambda run: "codes" in run, codes),
+    "cell": (lambda run: "cell" in run, cell),
 }
-"""File name -> (the part of run.json it needs, how it is drawn)."""
+"""File name -> (whether run.json has what it needs, how it is drawn)."""

@@ -1,0 +1,160 @@
+"""The main job on a micro model, its results, and what is made from them."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.micro import micro_design, micro_settings, write_micro
+
+from gaincell.adaptation.statistics import attached
+from gaincell.evaluation.perplexity import perplexity
+from gaincell.integrations.hf.models import load_model
+from gaincell.mapping.job import prepare
+from gaincell.mapping.pipeline import map_model
+from gaincell.mapping.readapt import AdaptSettings, adapt_model
+from gaincell.mapping.stages import STAGES
+from gaincell.progress import silent_stages
+from gaincell.reports import results
+from gaincell.reports.figures import FIGURES, draw_all
+from gaincell.reports.results import number
+from gaincell.reports.tables import adaptation_lines, perplexity_markdown, perplexity_rows
+
+Mapped = tuple[Path, Path, Path, dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def mapped(tmp_path_factory: pytest.TempPathFactory) -> Mapped:
+    """(model, text, RUN, run.json) of one mapping."""
+    folder = tmp_path_factory.mktemp("map")
+    model, text = write_micro(folder)
+    run = folder / "run"
+    command = ["gaincell", "map", str(model), "--text", str(text), f"--out={run}"]
+    return model, text, run, map_model(micro_settings(model, text), run, command=command)
+
+
+def test_every_stage_is_there(mapped: Mapped) -> None:
+    _, _, folder, run = mapped
+    assert [stage["name"] for stage in run["stages"]] == [stage.name for stage in STAGES]
+    tokens = {stage["name"]: number(stage["training_tokens"]) for stage in run["stages"]}
+    assert tokens["software"] == 0
+    assert tokens["linear"] == tokens["adapted"] == tokens["unadapted"] == tokens["software-continued"] > 0
+    assert tokens["fine-tuned"] == tokens["software-continued-more"] == 16 * 64
+    assert run["adaptation"]["closed-form"]["converged"]
+    assert number(run["adaptation"]["closed-form"]["forward_passes"]) <= 2.5
+    by_name = {stage["name"]: stage for stage in run["stages"]}
+    ratio = number(by_name["fine-tuned"]["perplexity"]) / number(
+        by_name["software-continued-more"]["perplexity"]
+    )
+    assert number(by_name["fine-tuned"]["ratio_to_continued"]) == pytest.approx(ratio)
+    assert {path.name for path in folder.iterdir()} == {
+        "run.json", "design.toml", "hardware.safetensors", "figures", "log.jsonl", "stages"
+    }  # fmt: skip
+    assert not list(folder.glob("stages/*.checkpoint"))
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    assert {line["stage"] for line in lines} == {
+        "software-continued", "linear", "software-continued-more", "fine-tuned"
+    }  # fmt: skip
+
+
+def test_the_saved_run_evaluates_to_the_perplexity_of_its_table(mapped: Mapped) -> None:
+    model, text, folder, run = mapped
+    job = prepare(micro_settings(model, text), folder, silent_stages)
+    loaded = load_model(folder)
+    assert attached(loaded.model)[0].design.cell.name == "polynomial"
+    found = perplexity(loaded.model, job.evaluation, "blocks-64")
+    assert found.perplexity == pytest.approx(number(run["stages"][-1]["perplexity"]), rel=1e-6)
+
+
+def test_the_software_model_is_the_pretrained_one(mapped: Mapped) -> None:
+    model, text, folder, run = mapped
+    job = prepare(micro_settings(model, text), folder, silent_stages)
+    found = perplexity(load_model(model).model, job.evaluation, "blocks-64")
+    assert found.perplexity == pytest.approx(number(run["stages"][0]["perplexity"]), rel=1e-6)
+
+
+def test_training_and_evaluation_text_do_not_overlap(mapped: Mapped) -> None:
+    model, text, folder, _ = mapped
+    job = prepare(micro_settings(model, text), folder, silent_stages)
+    evaluation = {tuple(block) for block in job.evaluation[:256].view(-1, 16).tolist()}
+    training = job.training.flatten().tolist()
+    windows = {tuple(training[n : n + 16]) for n in range(len(training) - 15)}
+    assert not evaluation & windows
+
+
+def test_run_json_states_unit_and_kind_of_every_number(mapped: Mapped) -> None:
+    _, _, folder, run = mapped
+    results.check(run)
+    assert results.read(folder) == json.loads(json.dumps(run))
+    for bad in ({"x": 1.0}, {"x": {"value": 1, "unit": "V"}}, {"x": [{"y": 2}]}):
+        with pytest.raises(ValueError, match="x"):
+            results.check(bad)
+    with pytest.raises(ValueError, match="source"):
+        results.value(1.0, "V", "cited")
+
+
+def test_run_json_holds_no_local_path(mapped: Mapped) -> None:
+    model, _, folder, run = mapped
+    text = (folder / "run.json").read_text()
+    for path in (str(folder.parent), os.path.expanduser("~") + "/", os.getcwd()):
+        assert path not in text
+    provenance = run["provenance"]
+    assert provenance["command"] == "gaincell map micro --text words.txt --out=run"
+    assert provenance["inputs"]["model micro"] == load_model(model).sha256
+    assert provenance["design_hash"] == attached(load_model(folder).model)[0].design.hash
+    assert set(provenance["versions"]) == {"python", "torch", "transformers", "gaincell"}
+    assert provenance["hardware"]["cores"] >= 1
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        (["gaincell", "map", "openai-community/gpt2"], "gaincell map openai-community/gpt2"),
+        (["gaincell", "map", "/home/me/models/big/"], "gaincell map big"),
+        (["gaincell", "map", "tiny", "--out", "runs/a"], "gaincell map tiny --out a"),
+        (["gaincell", "map", "tiny", "--json=../x/y.json"], "gaincell map tiny --json=y.json"),
+        (["gaincell", "map", "~/m", "--text", "a/b/c"], "gaincell map m --text c"),
+    ],
+)  # fmt: skip
+def test_commands_are_recorded_without_paths(given: list[str], shown: str) -> None:
+    assert " ".join(results.without_paths(given)) == shown
+
+
+def test_figures_and_tables_come_from_run_json_alone(mapped: Mapped, tmp_path: Path) -> None:
+    _, _, folder, _ = mapped
+    copy = tmp_path / "run.json"
+    copy.write_bytes((folder / "run.json").read_bytes())
+    read = results.read(copy)
+    drawn = draw_all(read, tmp_path / "figures")
+    assert {path.stem for path in drawn} == set(FIGURES)
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in drawn)
+    rows = perplexity_rows(read)
+    assert [row[0] for row in rows] == [stage.title for stage in STAGES]
+    markdown = perplexity_markdown(read)
+    assert "blocks-64" in markdown
+    assert all(stage.title in markdown for stage in STAGES)
+    assert len(adaptation_lines(read)) == 2
+
+
+def test_infinite_perplexities_survive(mapped: Mapped, tmp_path: Path) -> None:
+    run = json.loads(json.dumps(mapped[3]))
+    run["stages"][3]["perplexity"] = results.value(float("inf"), "1", "simulated")
+    results.write(run, tmp_path / "run.json")
+    read = results.read(tmp_path)
+    assert number(read["stages"][3]["perplexity"]) == float("inf")
+    draw_all(read, tmp_path / "figures")
+    assert "inf" in perplexity_markdown(read)
+
+
+def test_a_run_can_be_adapted_to_another_cell(mapped: Mapped, tmp_path: Path) -> None:
+    _, text, folder, _ = mapped
+    settings = AdaptSettings(
+        str(folder), None, "x3", text=str(text), evaluation_tokens=256, calibration_tokens=256
+    )
+    run = adapt_model(settings, micro_design(), tmp_path / "x3")
+    assert [stage["name"] for stage in run["stages"]] == ["linear", "unadapted", "adapted"]
+    assert run["design"]["cell"] == "x3"
+    assert run["adaptation"]["closed-form"]["converged"]
+    results.check(run)
+    assert attached(load_model(tmp_path / "x3").model)[0].design.cell.name == "x3"

@@ -1,0 +1,256 @@
+"""Bad input, a full disk, Ctrl-C: one line that says what to do and exit code 2, or a run that goes on."""
+
+import errno
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tests.micro import micro_settings, write_micro
+
+from gaincell import files
+from gaincell.cli import main
+from gaincell.errors import RunError
+from gaincell.mapping.pipeline import map_model
+from gaincell.progress import Progress
+
+Micro = tuple[Path, Path]
+Undisturbed = tuple[Path, Path, dict, list[str]]
+DESIGN = """extends = "leroux2025"
+name = "micro"
+window = {{ value = {window}, unit = "1", source = "U", range = [1, 4096] }}
+tile = {{ value = {tile}, unit = "1", source = "U", range = [1, 4096] }}
+"""
+
+
+@pytest.fixture
+def micro(tmp_path: Path) -> Micro:
+    return write_micro(tmp_path)
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """Run a command that must end with exit code 2 and one line; returns the line."""
+    with pytest.raises(SystemExit) as ended:
+        main([str(argument) for argument in arguments])
+    captured = capsys.readouterr()
+    errors = [line for line in captured.err.splitlines() if line.startswith("gaincell: error:")]
+    assert ended.value.code == 2
+    assert len(errors) == 1
+    assert "Traceback" not in captured.err
+    return errors[0]
+
+
+def design(tmp_path: Path, window: int = 64, tile: int = 16, more: str = "") -> Path:
+    path = tmp_path / "micro.toml"
+    path.write_text(DESIGN.format(window=window, tile=tile) + more)
+    return path
+
+
+def test_unknown_model(capsys: pytest.CaptureFixture[str], tmp_path: Path, micro: Micro) -> None:
+    line = refused(capsys, "map", tmp_path / "nothing", "--text", micro[1], "--out", tmp_path / "run")
+    assert "MODEL is" in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_unknown_design_key(capsys: pytest.CaptureFixture[str], tmp_path: Path, micro: Micro) -> None:
+    chip = design(tmp_path, more='readuot = "counter"\n')
+    line = refused(capsys, "map", micro[0], "--design", chip, "--text", micro[1])
+    assert "readuot" in line
+    assert "did you mean 'readout'" in line
+
+
+def test_a_tile_that_does_not_divide_the_window(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, micro: Micro
+) -> None:
+    line = refused(capsys, "map", micro[0], "--design", design(tmp_path, tile=24), "--text", micro[1])
+    assert "does not divide" in line
+
+
+def test_a_text_shorter_than_one_window(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, micro: Micro
+) -> None:
+    short = tmp_path / "short.txt"
+    short.write_text("a few words\n")
+    for command in (["map"], ["evaluate"]):
+        line = refused(capsys, *command, micro[0], "--text", short)
+        assert "give more text" in line
+    assert "there is no text" in refused(capsys, "evaluate", micro[0], "--text", tmp_path / "gone.txt")
+
+
+def test_nan_weight(capsys: pytest.CaptureFixture[str], tmp_path: Path, micro: Micro) -> None:
+    weights = load_file(micro[0] / "model.safetensors")
+    weights["model.layers.0.mlp.up_proj.weight"][0, 0] = torch.nan
+    save_file(weights, micro[0] / "model.safetensors", metadata={"format": "pt"})
+    line = refused(capsys, "map", micro[0], "--design", design(tmp_path), "--text", micro[1])
+    assert "up_proj" in line
+    assert "NaN" in line
+
+
+def test_unmappable_model(capsys: pytest.CaptureFixture[str], tmp_path: Path, micro: Micro) -> None:
+    config = json.loads((micro[0] / "config.json").read_text())
+    from transformers import BloomConfig, BloomForCausalLM
+
+    alibi = BloomForCausalLM(
+        BloomConfig(vocab_size=config["vocab_size"], hidden_size=32, n_layer=1, n_head=2)
+    )
+    alibi.save_pretrained(micro[0])
+    line = refused(capsys, "map", micro[0], "--design", design(tmp_path), "--text", micro[1])
+    assert "Bloom" in line
+    assert "not modelled" in line
+
+
+def test_unknown_device_and_protocol(capsys: pytest.CaptureFixture[str], micro: Micro) -> None:
+    assert "device" in refused(capsys, "evaluate", micro[0], "--text", micro[1], "--device", "abacus")
+    assert "blocks-T" in refused(capsys, "evaluate", micro[0], "--text", micro[1], "--protocol", "sliding")
+
+
+def test_a_model_without_a_linear_version_cannot_be_adapted(
+    capsys: pytest.CaptureFixture[str], micro: Micro
+) -> None:
+    assert "gaincell map" in refused(capsys, "adapt", micro[0], "--text", micro[1])
+
+
+def test_a_dump_of_a_software_model(capsys: pytest.CaptureFixture[str], tmp_path: Path, micro: Micro) -> None:
+    dump = tmp_path / "dump.safetensors"
+    line = refused(capsys, "evaluate", micro[0], "--text", micro[1], "--dump", dump)
+    assert "no gain-cell attention" in line
+    assert not dump.exists()
+
+
+def test_a_run_whose_base_model_changed(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, micro: Micro
+) -> None:
+    settings = micro_settings(*micro, published=False)
+    map_model(settings, tmp_path / "run")
+    weights = load_file(micro[0] / "model.safetensors")
+    weights["model.norm.weight"] += 1
+    save_file(weights, micro[0] / "model.safetensors", metadata={"format": "pt"})
+    assert "has changed" in refused(capsys, "evaluate", tmp_path / "run", "--text", micro[1])
+    with pytest.raises(RunError, match="base_sha256"):
+        map_model(settings, tmp_path / "run")
+
+
+def test_a_run_with_other_settings_is_not_mixed_up(tmp_path: Path, micro: Micro) -> None:
+    map_model(micro_settings(*micro, published=False), tmp_path / "run")
+    with pytest.raises(RunError, match="seed = 0 there, 1 here"):
+        map_model(micro_settings(*micro, published=False, seed=1), tmp_path / "run")
+
+
+def comparable(folder: Path) -> dict:
+    """run.json without what differs between two runs of the same thing."""
+    run = json.loads((folder / "run.json").read_text())
+    del run["provenance"]["date"], run["provenance"]["commit"]
+    for stage in run["stages"]:
+        del stage["seconds"]
+    return run
+
+
+def complete(folder: Path) -> None:
+    """Nothing in a directory is half-written: every file parses, and none is temporary."""
+    for path in folder.rglob("*"):
+        if path.suffix == ".json":
+            json.loads(path.read_text())
+        elif path.suffix == ".safetensors":
+            load_file(path)
+        assert not path.name.startswith(".")
+        assert not path.name.endswith(".tmp")
+
+
+class Steps:
+    """Progress that lists the steps of a job, and interrupts one of them on its way."""
+
+    def __init__(self, interrupted: str | None = None) -> None:
+        self.interrupted = interrupted
+        self.names: list[str] = []
+
+    def __call__(self, step: str) -> Progress:
+        self.names.append(step)
+
+        def progress(done: int, total: int, numbers: dict[str, float]) -> None:
+            if step == self.interrupted and done >= min(2, total):
+                raise KeyboardInterrupt
+
+        return progress
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
+    """(model, text, result, steps) of a mapping that nothing disturbed."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    model, text = write_micro(folder)
+    steps = Steps()
+    map_model(micro_settings(model, text), folder / "run", progress=steps)
+    return model, text, comparable(folder / "run"), list(dict.fromkeys(steps.names))
+
+
+def test_ctrl_c_in_every_stage(undisturbed: Undisturbed, tmp_path: Path) -> None:
+    """One run, interrupted once in every step, ends with the result of one that never was."""
+    model, text, expected, steps = undisturbed
+    assert len(steps) >= 15
+    for step in steps:
+        with pytest.raises(KeyboardInterrupt):
+            map_model(micro_settings(model, text), tmp_path / "run", progress=Steps(interrupted=step))
+        complete(tmp_path / "run")
+    map_model(micro_settings(model, text), tmp_path / "run")
+    assert comparable(tmp_path / "run") == expected
+
+
+def test_ctrl_c_on_the_command_line(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, micro: Micro, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("gaincell.mapping.pipeline.map_model", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        main(["map", str(micro[0]), "--text", str(micro[1]), "--out", str(tmp_path / "run")])
+    assert ended.value.code == 130
+    assert "the same command goes on" in capsys.readouterr().err
+
+
+def fail_at(count: int, monkeypatch: pytest.MonkeyPatch) -> Callable[[], bool]:
+    """The disk is full at the n-th file that is put in place; returns whether that happened."""
+    calls = {"n": 0}
+    replace = os.replace
+
+    def full(source: object, target: object) -> None:
+        calls["n"] += 1
+        if calls["n"] == count:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        replace(source, target)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "replace", full)
+    return lambda: calls["n"] >= count
+
+
+@pytest.mark.parametrize("at", [1, 6, 13, 19])
+def test_a_full_disk(
+    undisturbed: Undisturbed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    """Whatever file it hits: an error that says so, nothing torn, and the run goes on afterwards."""
+    model, text, expected, _ = undisturbed
+    with monkeypatch.context() as patch:
+        happened = fail_at(at, patch)
+        with pytest.raises(RunError, match=r"full|No space left"):
+            map_model(micro_settings(model, text), tmp_path / "run")
+        assert happened()
+    complete(tmp_path / "run")
+    map_model(micro_settings(model, text), tmp_path / "run")
+    assert comparable(tmp_path / "run") == expected
+
+
+def test_a_full_device_is_a_full_disk(tmp_path: Path) -> None:
+    """The same, from a real device that is full."""
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full here")
+
+    def writer(temporary: Path) -> None:
+        with open("/dev/full", "w") as full:
+            full.write("x" * 100_000)
+
+    with pytest.raises(RunError, match="disk is full"):
+        files.write_atomic(tmp_path / "x.json", writer)
+    assert not list(tmp_path.iterdir())
