@@ -14,6 +14,8 @@ from gaincell.integrations.hf.attach import attach, attached_layers
 
 from .families import build, padding_mask, tokens
 
+TRANSFORMERS_4 = transformers.__version__.startswith("4.")
+
 SMALL = {
     "vocab_size": 97,
     "hidden_size": 32,
@@ -94,11 +96,15 @@ UNMODELLED = {
     "bart-decoder": ("BartForCausalLM", BART, "cross-attention"),
     "bart": ("BartForConditionalGeneration", BART, "encoder and cross-attention"),
     "t5": ("T5ForConditionalGeneration", T5, "encoder and cross-attention"),
-    "bidirectional": ("ModernBertForMaskedLM", {**SMALL, "intermediate_size": 48}, "bidirectional"),
-    "bert": ("BertForMaskedLM", {**SMALL, "intermediate_size": 48}, "bidirectional"),
+    "bidirectional": (
+        "ModernBertForMaskedLM",
+        {**SMALL, "intermediate_size": 48},
+        "bidirectional|AttentionInterface",
+    ),
+    "bert": ("BertForMaskedLM", {**SMALL, "intermediate_size": 48}, "bidirectional|AttentionInterface"),
     "chunked": ("Llama4ForCausalLM", CHUNKED, "chunked attention"),
     "mla": ("DeepseekV3ForCausalLM", MLA, "multi-head latent attention"),
-    "differential": ("DiffLlamaForCausalLM", GROUPED, "differential attention"),
+    "differential": ("DiffLlamaForCausalLM", GROUPED, "differential attention|AttentionInterface"),
     "mamba": (
         "MambaForCausalLM",
         {"vocab_size": 97, "hidden_size": 32, "num_hidden_layers": 2},
@@ -134,6 +140,7 @@ def test_causality_switched_off_in_the_configuration(design: Design) -> None:
         attach(model, design)
 
 
+@pytest.mark.skipif(TRANSFORMERS_4, reason="transformers 4 does not look at config.is_causal")
 def test_causality_switched_off_after_attaching(design: Design) -> None:
     model = attach(build("llama"), design)
     model.config.is_causal = False
@@ -195,6 +202,8 @@ CALLS: dict[str, tuple[Callable[[PreTrainedModel], object], str]] = {
 def test_calls_that_are_not_modelled_are_refused(family: str, call: str, design: Design) -> None:
     model = attach(build(family), design)
     run, message = CALLS[call]
+    if TRANSFORMERS_4 and (call, family) == ("bidirectional", "gpt2"):
+        pytest.skip("there, this model ignores the argument")
     with torch.no_grad(), pytest.raises(ModelError, match=message) as caught:
         run(model)
     assert "\n" not in str(caught.value)

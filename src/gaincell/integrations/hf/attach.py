@@ -91,7 +91,7 @@ def attach(
         )
         module.gain_cell.train(module.training)
     interface.register()
-    guard = model.base_model.register_forward_pre_hook(_refuse_arguments, with_kwargs=True)
+    guard = model.base_model.register_forward_pre_hook(interface.refuse_call, with_kwargs=True)
     setattr(model, _RECORD, _Attachment(model.config._attn_implementation, guard))
     try:
         set_attention(model, attention)
@@ -193,13 +193,3 @@ def _layer_index(module: nn.Module) -> int:
     index = module.layer_idx
     assert isinstance(index, int), "attention_modules() lets no module without a layer index pass"
     return index
-
-
-def _refuse_arguments(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Refuse arguments that some families swallow before their attention function could see them."""
-    if kwargs.get("output_attentions"):
-        raise ModelError(
-            f"{type(module).__name__}: output_attentions=True is not modelled: arrays give no weights"
-        )
-    if kwargs.get("encoder_hidden_states") is not None:
-        raise ModelError(f"{type(module).__name__}: cross-attention (encoder_hidden_states) is not modelled")

@@ -24,6 +24,7 @@ SOFTMAX = "gaincell-softmax"
 _HARMLESS = {
     "cache",
     "cache_position",
+    "is_causal",
     "layer_idx",
     "num_items_in_batch",
     "output_hidden_states",
@@ -33,9 +34,14 @@ _HARMLESS = {
     "position_embeddings",
     "position_ids",
     "return_dict",
+    "sliding_window",
     "use_cache",
 }
-"""Arguments that reach an attention function without changing what it shall compute."""
+"""Arguments that reach an attention function without changing what it shall compute, or that it heeds.
+
+``is_causal`` is among them because some families of transformers 4 pass False there with any mask; that the
+model is causal is known from its mask function and, for a caller's own False, from ``refuse_call``.
+"""
 
 
 def register() -> None:
@@ -112,6 +118,34 @@ def softmax_forward(
     return attended.transpose(1, 2).contiguous(), None
 
 
+def refuse_call(model: nn.Module, args: tuple[Any, ...], arguments: dict[str, Any]) -> None:
+    """Refuse arguments of a whole forward pass that its attention functions may never see.
+
+    A forward pre-hook of the base model: some families swallow these arguments on the way.
+
+    Raises:
+        ModelError: attention weights, bidirectional or cross-attention, or packed sequences are asked for.
+    """
+    where = type(model).__name__
+    if arguments.get("output_attentions"):
+        raise ModelError(f"{where}: output_attentions=True is not modelled: arrays give no attention weights")
+    if arguments.get("is_causal") is False:
+        raise ModelError(f"{where}: bidirectional attention (is_causal=False) is not modelled")
+    if arguments.get("encoder_hidden_states") is not None:
+        raise ModelError(f"{where}: cross-attention (encoder_hidden_states) is not modelled")
+    positions, mask = arguments.get("position_ids"), arguments.get("attention_mask")
+    if isinstance(positions, Tensor) and positions.ndim == 2:
+        restarts = positions[:, 1:] <= positions[:, :-1]
+        if isinstance(mask, Tensor) and mask.ndim == 2:
+            real = mask[:, -positions.shape[1] :].bool().to(positions.device)
+            restarts = restarts & real[:, 1:] & real[:, :-1]
+        if bool(restarts.any()):
+            raise ModelError(
+                f"{where}: position_ids start anew within a row (packed sequences), which is not modelled: "
+                "give the sequences as separate rows of a padded batch, with attention_mask"
+            )
+
+
 class _Index(NamedTuple):
     """Which real token sits in which slot, and how far a query of this layer looks back."""
 
@@ -150,7 +184,6 @@ def _check(
     query_index = key_index[:, -query.shape[2] :]
     if cell.layer == 0:
         _check_index(where, key_index)
-        _check_positions(where, arguments.get("position_ids"), query_index)
     return cell, _Index(key_index, query_index, _window(module, arguments))
 
 
@@ -159,11 +192,8 @@ def _check_arguments(module: nn.Module, arguments: dict[str, Any]) -> None:
     where = type(module).__name__
     if arguments.get("output_attentions") or getattr(module.config, "output_attentions", False):
         raise ModelError(f"{where}: output_attentions=True is not modelled: arrays give no attention weights")
-    if arguments.get("is_causal") is False:
-        raise ModelError(f"{where}: bidirectional attention (is_causal=False) is not modelled")
-    known = _HARMLESS | {"sliding_window", "is_causal"}
     for name, given in arguments.items():
-        if name not in known and given is not None and given is not False:
+        if name not in _HARMLESS and given is not None and given is not False:
             raise ModelError(
                 f"{where} passes {name!r} to its attention function, which gain-cell attention does not model"
             )
@@ -192,19 +222,6 @@ def _check_index(where: str, key_index: Tensor) -> None:
         raise ModelError(
             f"{where} was given a prepared attention mask, which gain-cell attention does not model; "
             "pass a mask of shape [batch, tokens], 1 for real tokens and 0 for padding"
-        )
-
-
-def _check_positions(where: str, position_ids: Any, query_index: Tensor) -> None:
-    """Positions that start anew within a row mean several sequences packed into one."""
-    if not isinstance(position_ids, Tensor) or position_ids.ndim != 2:
-        return
-    real = query_index != PADDING
-    restarts = (position_ids[:, 1:] <= position_ids[:, :-1]) & real[:, 1:] & real[:, :-1]
-    if bool(restarts.any()):
-        raise ModelError(
-            f"{where}: position_ids start anew within a row (packed sequences), which is not modelled: give "
-            "the sequences as separate rows of a padded batch, with attention_mask"
         )
 
 

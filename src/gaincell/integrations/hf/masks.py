@@ -109,11 +109,13 @@ def _patterns(mask_function: Callable[..., Any]) -> set[str]:
     which factory made it, its cells hold the parts.
     """
     factory = mask_function.__qualname__.split(".")[0]
-    if factory != "and_masks":
-        return {factory}
     parts = [cell.cell_contents for cell in mask_function.__closure__ or ()]
-    functions = [part for group in parts if isinstance(group, tuple) for part in group]
-    return set().union(*(_patterns(function) for function in functions))
+    if factory == "and_masks":
+        functions = [part for group in parts if isinstance(group, tuple) for part in group]
+        return set().union(*(_patterns(function) for function in functions))
+    if factory == "packed_sequence_mask_function" and not any(bool(part.any()) for part in parts):
+        return set()  # transformers 4 also says so when every row is one sequence, number 0
+    return {factory}
 
 
 def _refuse_holes(real: Bool[Tensor, "B T"]) -> None:
