@@ -184,7 +184,7 @@ def _pretrain(recipe: Recipe, blocks: Tensor, out: Path, progress: Progress) -> 
     config = LlamaConfig(
         **recipe.model, vocab_size=recipe.vocabulary, bos_token_id=0, eos_token_id=0, pad_token_id=None
     )
-    model = LlamaForCausalLM(config)
+    model: Any = LlamaForCausalLM(config)  # transformers' types lose `to`
     checkpoint = out / "pretrain.checkpoint"
     train(
         model, blocks, recipe.pretrain, progress=progress, checkpoint=checkpoint, log=out / "pretrain.jsonl"

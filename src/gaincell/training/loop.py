@@ -254,7 +254,7 @@ def _restore(
     if not path.exists():
         return 0
     try:
-        file = safe_open(path, framework="pt")
+        file: Any = safe_open(path, framework="pt")
     except Exception as error:  # safetensors raises its own type for a torn file
         raise RunError(
             f"the checkpoint {path.name} cannot be read ({error}); remove it to start again"

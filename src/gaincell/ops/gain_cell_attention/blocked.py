@@ -173,7 +173,7 @@ class _GainCellCore(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         x, ku, vu = ctx.saved_tensors
         dx, dku, dvu = (torch.zeros(t.shape, dtype=t.dtype, device=t.device) for t in (x, ku, vu))
         groups = zip(_groups(x, ku, vu, grad), _groups(dx, dku, dvu, dx), strict=True)
