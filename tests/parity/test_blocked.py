@@ -129,6 +129,16 @@ def test_shapes(heads: int, kv_heads: int, dim: int, batch: int) -> None:
     assert_parity(Case(batch, heads, kv_heads, 150, dim), chip())
 
 
+@pytest.mark.parametrize("threads", [2, 5])
+@pytest.mark.parametrize("cell", ["polynomial", "sigmoid"])
+def test_several_heads_at_once(threads: int, cell: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A head for every thread: groups of heads that do and do not divide evenly."""
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    design = chip(cell=cell, mismatch=Mismatch(0.05, 0.02, 0.05, seed=3, chip=1))
+    for gradient in ("exact", "surrogate"):
+        assert_parity(Case(2, 6, 3, M + 37, 16), design, gradient=gradient)
+
+
 @pytest.mark.parametrize("width", [1, 5, 64, 100, M, 3 * M])
 def test_a_model_s_own_window(width: int) -> None:
     assert_parity(Case(1, 2, 1, 200, 8), chip(), sliding_window=width)

@@ -95,6 +95,7 @@ class _Segment(NamedTuple):
     first: int  # token of column 0, a multiple of N
     keys: Tensor  # [G, c, nD]
     values: Tensor
+    factors: Tensor  # [queries, n, 1] row factors, from the base time on
     blocks: list[_Block]
 
 
@@ -221,15 +222,17 @@ def _backward_group(
 def _groups(
     x: Tensor, ku: Tensor, vu: Tensor, out: Tensor
 ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor, Tensor]]:
-    """Pieces of queries [G, g, T, D], keys and values [G, T, D], output, and their key/value heads: one head
-    at a time on a CPU, where it stays in the cache; everything at once on a GPU. Views, so that results can
-    be written in place."""
+    """Pieces of queries [G, g, T, D], keys and values [G, T, D], output, and their key/value heads.
+
+    On a CPU a head for every thread, so that what a thread works on stays in its cache; on a GPU everything
+    at once. The pieces are views: results can be written in place.
+    """
     b, hk = ku.shape[:2]
     g = x.shape[1] // hk
     xs, outs = (t.reshape(b * hk, g, *t.shape[2:]) for t in (x, out))
     ks, vs = (t.reshape(b * hk, *t.shape[2:]) for t in (ku, vu))
     heads = torch.arange(hk, device=x.device).repeat(b)
-    step = 1 if x.device.type == "cpu" else b * hk
+    step = min(b * hk, torch.get_num_threads()) if x.device.type == "cpu" else b * hk
     for s in range(0, b * hk, step):
         e = s + step
         yield xs[s:e], ks[s:e], vs[s:e], outs[s:e], heads[s:e]
@@ -252,7 +255,7 @@ def _segments(
             lo = max(i0 - plan.window + 1, first) // n * n - first
             blocks.append(_Block(i0, i1, lo, -(-i1 // n) * n - first))
         empty = ks.new_empty(0)
-        yield _stacked(plan, slabs, ks, vs, heads, _Segment(s0, first, empty, empty, blocks))
+        yield _stacked(plan, slabs, ks, vs, heads, _Segment(s0, first, empty, empty, empty, blocks))
 
 
 def _stacked(plan: _Plan, slabs: Slabs, ks: Tensor, vs: Tensor, heads: Tensor, segment: _Segment) -> _Segment:
@@ -266,7 +269,9 @@ def _stacked(plan: _Plan, slabs: Slabs, ks: Tensor, vs: Tensor, heads: Tensor, s
         panel = _panel(plan, u, segment.first, columns)
         errors = _column_errors(plan, slabs, array, heads, tokens)
         stacks.append(slabs.key_slabs(panel, tokens - segment.base, errors).flatten(2))
-    return segment._replace(keys=stacks[0], values=stacks[1])
+    rel = torch.arange(segment.blocks[-1].i1 - segment.base, device=ks.device)
+    factors = slabs.row_factors(rel).to(ks.dtype).t().unsqueeze(2).contiguous()
+    return segment._replace(keys=stacks[0], values=stacks[1], factors=factors)
 
 
 def _panel(plan: _Plan, u: Tensor, first: int, columns: int) -> Tensor:
@@ -290,19 +295,16 @@ def _column_errors(plan: _Plan, slabs: Slabs, array: int, heads: Tensor, tokens:
     return CellErrors(*(e[heads[:, None], columns[None, :]] for e in errors))
 
 
-def _row_factors(
-    plan: _Plan, slabs: Slabs, segment: _Segment, block: _Block, scale: float, like: Tensor
-) -> Tensor:
+def _row_factors(segment: _Segment, block: _Block, scale: float) -> Tensor:
     """[R, n, 1] factors of the block's queries, times `scale`."""
-    rel = torch.arange(block.i0 - segment.base, block.i1 - segment.base, device=like.device)
-    return (slabs.row_factors(rel) * scale).to(like.dtype).t()[:, :, None]
+    return segment.factors[block.i0 - segment.base : block.i1 - segment.base] * scale
 
 
 def _stack_queries(
     plan: _Plan, space: _Workspace, slabs: Slabs, segment: _Segment, block: _Block, x: Tensor
 ) -> Tensor:
     """X [G, gR, nD]: the queries times the row factors of every slab, over S_sat."""
-    factors = _row_factors(plan, slabs, segment, block, plan.score_scale, x)
+    factors = _row_factors(segment, block, plan.score_scale)
     stacked = space(
         "queries" if slabs is plan.slabs else "queries of the surrogate",
         *x.shape[:3],
@@ -357,7 +359,7 @@ def _tile_outputs(plan: _Plan, space: _Workspace, segment: _Segment, block: _Blo
     values = segment.values[:, block.lo : block.hi].unflatten(1, (-1, n_tile)).flatten(0, 1)
     charges = space("charges", *pieces.shape[:2], values.shape[2])
     torch.bmm(pieces, values, out=charges)
-    factors = _row_factors(plan, slabs, segment, block, plan.output_scale, a)
+    factors = _row_factors(segment, block, plan.output_scale)
     r = factors.shape[0]
     split = charges.view(pieces.shape[0], -1, r, slabs.count, values.shape[2] // slabs.count)
     o = space("tiles", *split.shape[:3], split.shape[4])
@@ -426,7 +428,7 @@ def _activation_gradient(
     n_tile = plan.design.tile
     pieces = (block.hi - block.lo) // n_tile
     r = block.i1 - block.i0
-    factors = _row_factors(plan, slabs, segment, block, 1.0, do)
+    factors = _row_factors(segment, block, 1.0)
     stacked = do.reshape(*do.shape[:2], -1, r, 1, do.shape[-1]) * factors
     stacked = stacked.reshape(*do.shape[:3], -1)
     if pieces > stacked.shape[1]:
@@ -446,7 +448,7 @@ def _query_gradient(
 ) -> Tensor:
     """dx [G, g, R, D] from dS [G, gR, c]."""
     d_stacked = torch.bmm(ds, segment.keys[:, block.lo : block.hi])
-    factors = _row_factors(plan, slabs, segment, block, plan.score_scale, ds)
+    factors = _row_factors(segment, block, plan.score_scale)
     dx = (d_stacked.view(*shape[:3], slabs.count, shape[3]) * factors).sum(3)
     if slabs.constant:
         dx = dx + ds.sum(-1).view(*shape[:3], 1) * (slabs.constant * plan.score_scale)
