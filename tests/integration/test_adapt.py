@@ -149,6 +149,22 @@ def test_gains_keep_their_sign() -> None:
     assert attached_layers(model)[0].k.gain.item() < 0
 
 
+def test_what_float32_cannot_state_is_named() -> None:
+    """A value head far from zero: its offset cancels thousands of standard deviations."""
+    for dtype, limited in ((torch.float32, True), (torch.float64, False)):
+        model = micro_llama(dtype)
+        projection = model.model.layers[0].self_attn.v_proj
+        projection.bias = torch.nn.Parameter(torch.full((16,), 1000.0, dtype=dtype))
+        attach(model, micro_design(cell="linear"))
+        wide = collect_statistics(model, [tokens()])
+        wide.mean["v"][0], wide.std["v"][0] = 0.451234567, 0.2
+        for method in ("closed-form", "published"):
+            result = adapt(model, [tokens()], wide, method)
+            assert result.converged
+            assert (Place(0, 0, "v") in result.limited) == limited
+            assert ("limited by rounding" in result.summary()) == limited
+
+
 def test_progress_is_reported() -> None:
     model, target = linear_and_target(torch.float32, [tokens()])
     calls: list[tuple[int, int]] = []

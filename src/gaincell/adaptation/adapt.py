@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from gaincell.adaptation.published import iterate
-from gaincell.adaptation.result import AdaptationResult, Place, Residuals
+from gaincell.adaptation.result import AdaptationResult, Place, Residuals, rounding_limits
 from gaincell.adaptation.saturation import SaturationWatch
 from gaincell.adaptation.statistics import (
     Batch,
@@ -97,8 +97,9 @@ def adapt(
             raise InputError(f"unknown method {method!r}; choose closed-form or published")
     residuals = Residuals.between(statistics, target)
     residual, worst = residuals.worst()
+    missed = residuals.beyond(tolerance, rounding_limits(layers, statistics, target))
     return AdaptationResult(
-        converged=residual <= tolerance,
+        converged=not missed,
         method=method,
         tolerance=tolerance,
         residual=residual,
@@ -110,6 +111,7 @@ def adapt(
         tokens=count_tokens(batch),
         skipped=residuals.without_variance(),
         saturated=saturated,
+        limited=tuple(place for place in residuals.beyond(tolerance) if place not in missed),
         history=history,
     )
 

@@ -46,8 +46,11 @@ def map_(
         int, typer.Option("--calibration-tokens", min=2, help="Most tokens the adaptation looks at.")
     ] = 8_192,
     learning_rate: Annotated[
-        float, typer.Option("--learning-rate", help="Peak learning rate, hardware and software alike.")
+        float, typer.Option("--learning-rate", help="Peak, of the linear model's training.")
     ] = 6e-4,
+    fine_tuning_learning_rate: Annotated[
+        float, typer.Option("--fine-tuning-learning-rate", help="Peak, of the fine-tuning.")
+    ] = 2e-4,
     published: Annotated[bool, typer.Option(help="Also run the paper's adaptation, for its curve.")] = True,
     seed: Seed = 0,
     threads: Threads = None,
@@ -88,6 +91,7 @@ def map_(
         evaluation_tokens=evaluation_tokens,
         calibration_tokens=calibration_tokens,
         learning_rate=learning_rate,
+        fine_tuning_learning_rate=fine_tuning_learning_rate,
         published=published,
         impl=impl.value,
         device=device,

@@ -2,7 +2,7 @@
 
     RUN/stages/settings.json         what the run is: it goes on only with the same settings, model and text
     RUN/stages/STAGE.json            the result of a finished stage
-    RUN/stages/STAGE.safetensors     its trained weights, gains and offsets
+    RUN/stages/STAGE.safetensors     its trained weights, gains, offsets; finally the linear model's only
     RUN/stages/STAGE.*.checkpoint    of an unfinished training; removed with its stage
     RUN/log.jsonl                    a line a training step
 
@@ -74,6 +74,12 @@ class RunFolder:
         write_text(self.stages / f"{stage}.json", json.dumps(dict(record)) + "\n")
         for path in self.stages.glob(f"{stage}.*.checkpoint"):
             path.unlink()
+
+    def forget(self, but: str) -> None:
+        """Remove the parameters of all stages but one; a finished run needs no others."""
+        for path in self.stages.glob("*.safetensors"):
+            if path != self.state(but):
+                path.unlink()
 
     def log(self, line: Mapping[str, Any]) -> None:
         """Append a line to the log."""

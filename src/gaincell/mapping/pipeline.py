@@ -30,7 +30,8 @@ def map_model(
 ) -> Json:
     """Map a pretrained model onto gain-cell hardware; returns what RUN/run.json then holds.
 
-    Interrupted at any point, the same call goes on where it stopped, to the same result.
+    Interrupted at any point, the same call goes on where it stopped, to the same result. Of the finished run
+    the parameters of the linear model are kept beside those of the last stage, for `gaincell adapt`.
 
     Args:
         settings: see `MapSettings`.
@@ -43,13 +44,15 @@ def map_model(
     """
     torch.manual_seed(settings.seed)
     job = prepare(settings, out, progress)
+    if (out / results.FILE).exists():
+        return results.read(out)
     stages = STAGES if len(job.training) > job.linear_blocks else STAGES[:5]
     records = {stage.name: run_stage(job, stage) for stage in stages}
     run = assemble(job, stages, records, command)
-    last = stages[-1].name
-    save(job.hardware(job.folder.state(last), linear=False), out)
-    results.write(run, out / results.FILE)
+    save(job.hardware(job.folder.state(stages[-1].name), linear=False), out)
     draw_all(run, out / "figures")
+    results.write(run, out / results.FILE)
+    job.folder.forget(but="linear")
     return run
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from gaincell.design import Design
 from gaincell.errors import InputError
 from gaincell.training.loop import TrainSettings
 
+Phase = Literal["transfer", "end-to-end", "fine-tuning"]
 LARGEST_BATCH = 8
 STEPS = 48
 """Optimiser steps a phase of training has at least, batches permitting."""
@@ -29,10 +30,11 @@ class MapSettings:
     evaluation_tokens, calibration_tokens: the most that are used; the paper calibrates on 16 x 1024.
     linear_share: part of the budget for the linear model, when the model has no linear version shipped with
     it. transfer_share: part of that for attention transfer, the rest is for end-to-end training.
-    learning_rate: peak, of every phase of end-to-end training, hardware and software alike.
-    transfer_learning_rate, transfer_scale_learning_rate: peaks of attention transfer, weights / gains and
-    offsets. published: whether to run the published adaptation beside the closed form, for its curve.
-    impl, gradient: of the arrays, see `gaincell.attach`.
+    learning_rate: peak, of end-to-end training of the linear model (and of the softmax model beside it).
+    fine_tuning_learning_rate: peak, of the fine-tuning of the nonlinear model (and of the softmax model
+    beside it). transfer_learning_rate, transfer_scale_learning_rate: peaks of attention transfer, weights /
+    gains and offsets. published: whether to run the published adaptation beside the closed form, for its
+    curve. impl, gradient: of the arrays, see `gaincell.attach`.
     device: where to compute, as torch names it.
     """
 
@@ -47,6 +49,7 @@ class MapSettings:
     linear_share: float = 0.6
     transfer_share: float = 0.4
     learning_rate: float = 6e-4
+    fine_tuning_learning_rate: float = 2e-4
     transfer_learning_rate: float = 1e-3
     transfer_scale_learning_rate: float = 1e-2
     published: bool = True
@@ -77,6 +80,7 @@ class MapSettings:
             "shares": [self.linear_share, self.transfer_share],
             "learning_rates": [
                 self.learning_rate,
+                self.fine_tuning_learning_rate,
                 self.transfer_learning_rate,
                 self.transfer_scale_learning_rate,
             ],
@@ -85,15 +89,20 @@ class MapSettings:
         }
 
     def training(
-        self, blocks: int, block: int, vocabulary: int, *, transfer: bool = False, bf16: bool = False
+        self, phase: Phase, blocks: int, block: int, vocabulary: int, *, bf16: bool = False
     ) -> TrainSettings:
         """Settings of one phase of training on `blocks` blocks of `block` tokens."""
         batch = max(1, min(LARGEST_BATCH, blocks // STEPS))
         micro = next(m for m in (4, 2, 1) if batch % m == 0 and (m == 1 or m * block * vocabulary <= LOGITS))
         steps = blocks // batch
+        peak = {
+            "transfer": self.transfer_learning_rate,
+            "end-to-end": self.learning_rate,
+            "fine-tuning": self.fine_tuning_learning_rate,
+        }
         return TrainSettings(
-            learning_rate=self.transfer_learning_rate if transfer else self.learning_rate,
-            scale_learning_rate=self.transfer_scale_learning_rate if transfer else None,
+            learning_rate=peak[phase],
+            scale_learning_rate=self.transfer_scale_learning_rate if phase == "transfer" else None,
             warmup_steps=max(1, steps // 16),
             final_fraction=0.02,
             batch=batch,

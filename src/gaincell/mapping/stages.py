@@ -33,6 +33,7 @@ from gaincell.mapping import records
 from gaincell.mapping.initial import initial_scaling
 from gaincell.mapping.job import Job
 from gaincell.mapping.records import Record
+from gaincell.mapping.settings import Phase
 from gaincell.mapping.transfer import AttentionTransfer
 from gaincell.training.loop import Loss, train
 
@@ -93,31 +94,36 @@ def _train_linear_share(
     Returns:
         Tokens the model was trained on, those of a shipped version included.
     """
-    settings, before = job.settings, job.shipped.tokens if job.shipped else 0
+    before = job.shipped.tokens if job.shipped else 0
     blocks = job.training[: job.linear_blocks]
-    first = 0 if job.shipped else round(settings.transfer_share * len(blocks))
+    first = 0 if job.shipped else round(job.settings.transfer_share * len(blocks))
     if first:
         if transfer is not None:
             _only_attention(model)
-        _train(job, model, stage, "1 of 2", blocks[:first], transfer)
+        phase: Phase = "end-to-end" if transfer is None else "transfer"
+        _train(job, model, stage, "1 of 2", phase, blocks[:first], transfer)
         job.refreeze()
     if len(blocks) > first:
-        _train(job, model, stage, "2 of 2" if first else "1 of 1", blocks[first:], None)
+        part = "2 of 2" if first else "1 of 1"
+        _train(job, model, stage, part, "end-to-end", blocks[first:], None)
     return before + len(blocks) * job.block
 
 
 def _train(
-    job: Job, model: PreTrainedModel, stage: str, phase: str, blocks: Tensor, loss_of: Loss | None
+    job: Job,
+    model: PreTrainedModel,
+    stage: str,
+    part: str,
+    phase: Phase,
+    blocks: Tensor,
+    loss_of: Loss | None,
 ) -> None:
-    settings = job.settings.training(
-        len(blocks), job.block, model.config.vocab_size, transfer=loss_of is not None, bf16=fast_bf16(model)
-    )
     train(
         model,
         blocks,
-        settings,
-        progress=job.logged(stage, f"{stage}: train {phase}"),
-        checkpoint=job.folder.checkpoint(stage, phase),
+        job.settings.training(phase, len(blocks), job.block, model.config.vocab_size, bf16=fast_bf16(model)),
+        progress=job.logged(stage, f"{stage}: train {part}"),
+        checkpoint=job.folder.checkpoint(stage, part),
         loss_of=loss_of,
     )
 
@@ -171,7 +177,7 @@ def _fine_tuned(job: Job) -> Record:
 
 def _fine_tune(job: Job, model: PreTrainedModel, stage: str, before: str) -> Record:
     blocks = job.training[job.linear_blocks :]
-    _train(job, model, stage, "1 of 1", blocks, None)
+    _train(job, model, stage, "1 of 1", "fine-tuning", blocks, None)
     return {"training_tokens": _tokens(job, before) + len(blocks) * job.block}
 
 

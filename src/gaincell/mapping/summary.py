@@ -67,7 +67,8 @@ def stage(name: str, title: str, record: Record, software: float | None, continu
 
 def adaptation(result: Record) -> Json:
     """One adaptation, with its history where the method has one."""
-    entry: Json = {key: result[key] for key in ("summary", "converged", "worst", "skipped", "saturated")}
+    words = ("summary", "converged", "worst", "skipped", "saturated", "limited")
+    entry: Json = {key: result[key] for key in words}
     for key, unit in (
         ("residual", "fraction of sigma"),
         ("iterations", "1"),
