@@ -13,7 +13,7 @@ DEV := .venv/.gaincell-dev
 .PHONY: demo test lint bench clean
 
 demo: $(BASE)
-	$(BIN)/gaincell map tiny --out runs/demo
+	$(BIN)/gaincell map tiny --budget 49152 --out runs/demo
 
 test: $(DEV)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)

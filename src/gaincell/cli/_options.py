@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 from enum import StrEnum
 from typing import Annotated, TypeAlias
 
@@ -34,12 +36,25 @@ ImplName: TypeAlias = Annotated[Impl, typer.Option("--impl", help="Implementatio
 Device: TypeAlias = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, ...")]
 
 
+def keep_freed_memory() -> None:
+    """Let the C library keep freed buffers: returned to the system, each costs its page faults again.
+
+    Training on a CPU is about a fifth faster. Does nothing where the library is not glibc.
+    """
+    mmap_threshold, trim_threshold = -3, -1  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD of malloc.h
+    with contextlib.suppress(OSError, AttributeError):
+        library = ctypes.CDLL(None)
+        library.mallopt(mmap_threshold, 2**30)
+        library.mallopt(trim_threshold, 2**31 - 1)
+
+
 def use(threads: int | None, device: str) -> None:
     """Set torch's threads; check that there is such a device. Raises InputError."""
     import torch
 
     from gaincell.errors import InputError
 
+    keep_freed_memory()
     if threads is not None:
         torch.set_num_threads(threads)
     try:
