@@ -11,6 +11,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -41,6 +44,36 @@ def strict_clamp(
     low, high = in_precision(low, x.dtype), in_precision(high, x.dtype)
     clamped = x.detach().clamp(low, high)
     return torch.where((x > low + margin) & (x < high - margin), x, clamped)
+
+
+class _ClampAndQuantise(torch.autograd.Function):
+    """One buffer forward, one mask backward: these run on every query, key and value of a model."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, low: float, high: float, quantise_: Callable[[Tensor], Tensor]
+    ) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.bounds = low, high
+        return quantise_(x.clamp(low, high))
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        (x,) = ctx.saved_tensors
+        low, high = ctx.bounds
+        return grad.to(x.dtype) * ((x > low) & (x < high)), None, None, None
+
+
+def clamp_and_quantise(
+    x: Float[Tensor, "*shape"], low: float, high: float, quantise_: Callable[[Tensor], Tensor]
+) -> Float[Tensor, "*shape"]:
+    """quantise_(min(max(x, low), high)), rounding straight-through; gradient as in `strict_clamp`.
+
+    quantise_: rounds the clamped signal; it may do so in place.
+    """
+    low, high = in_precision(low, x.dtype), in_precision(high, x.dtype)
+    quantised: Tensor = _ClampAndQuantise.apply(x, low, high, quantise_)  # type: ignore[no-untyped-call]
+    return quantised
 
 
 def straight_through(

@@ -16,7 +16,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from gaincell.circuits.converter import at_least_float32, in_precision, straight_through, strict_clamp
+from gaincell.circuits.converter import (
+    at_least_float32,
+    clamp_and_quantise,
+    in_precision,
+    strict_clamp,
+)
 from gaincell.units import Volt
 
 
@@ -28,25 +33,28 @@ def write_dac(
     volts: requested voltages, clamped to [v_min, v_max], gradient strictly inside only.
     levels: number of voltages, None for a DAC without quantisation.
     """
-    u = _about_offset(volts, v_min, v_max, v_offset)
     if levels is None:
-        return u
+        return _about_offset(strict_clamp(volts, v_min, v_max), v_offset)
     step = (v_max - v_min) / (levels - 1)
-    return straight_through((_code(u, levels, v_max - v_min) - (levels - 1) / 2) * step, u)
+
+    def quantise_(clamped: Tensor) -> Tensor:
+        code = _code(_about_offset(clamped, v_offset), levels, v_max - v_min)
+        return code.sub_((levels - 1) / 2).mul_(step)
+
+    return clamp_and_quantise(volts, v_min, v_max, quantise_)
 
 
 def dac_code(
     volts: Float[Tensor, "*shape"], levels: int, v_min: Volt, v_max: Volt, v_offset: Volt
 ) -> Int[Tensor, "*shape"]:
     """The DAC's code, 0 ... levels - 1, of the voltages `volts`."""
-    u = _about_offset(volts.detach(), v_min, v_max, v_offset)
+    u = _about_offset(strict_clamp(volts.detach(), v_min, v_max), v_offset)
     return _code(u, levels, v_max - v_min).to(torch.int64)
 
 
-def _about_offset(volts: Tensor, v_min: Volt, v_max: Volt, v_offset: Volt) -> Tensor:
-    clamped = strict_clamp(volts, v_min, v_max)
-    return at_least_float32(clamped) - in_precision(v_offset, volts.dtype)
+def _about_offset(clamped: Tensor, v_offset: Volt) -> Tensor:
+    return at_least_float32(clamped) - in_precision(v_offset, clamped.dtype)
 
 
 def _code(u: Tensor, levels: int, span: Volt) -> Tensor:
-    return torch.floor(u * ((levels - 1) / span) + levels / 2).clamp(0, levels - 1)
+    return (u * ((levels - 1) / span)).add_(levels / 2).floor_().clamp_(0, levels - 1)

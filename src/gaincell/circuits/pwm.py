@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from gaincell.circuits.converter import at_least_float32, straight_through, strict_clamp
+from gaincell.circuits.converter import at_least_float32, clamp_and_quantise, strict_clamp
 
 
 def query_driver(q: Float[Tensor, "*shape"], levels: int | None) -> Float[Tensor, "*shape"]:
@@ -21,10 +21,9 @@ def query_driver(q: Float[Tensor, "*shape"], levels: int | None) -> Float[Tensor
     q: requested pulse widths; clamped to [0, 1], gradient strictly inside only.
     levels: number of pulse widths, None for a driver without quantisation.
     """
-    width = strict_clamp(at_least_float32(q), 0.0, 1.0)
     if levels is None:
-        return width
-    return straight_through(_code(width, levels) / (levels - 1), width)
+        return strict_clamp(at_least_float32(q), 0.0, 1.0)
+    return clamp_and_quantise(at_least_float32(q), 0.0, 1.0, lambda x: _code(x, levels).div_(levels - 1))
 
 
 def query_code(q: Float[Tensor, "*shape"], levels: int) -> Int[Tensor, "*shape"]:
@@ -33,4 +32,4 @@ def query_code(q: Float[Tensor, "*shape"], levels: int) -> Int[Tensor, "*shape"]
 
 
 def _code(width: Tensor, levels: int) -> Tensor:
-    return torch.floor(width * (levels - 1) + 0.5)
+    return (width * (levels - 1)).add_(0.5).floor_()
