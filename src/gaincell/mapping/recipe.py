@@ -31,6 +31,7 @@ from gaincell.quantity import check_keys
 from gaincell.reports.results import provenance, value
 from gaincell.text import Source, open_text
 from gaincell.training.data import END_OF_TEXT, encode_documents, pack_blocks, train_tokenizer
+from gaincell.training.distillation import Distillation
 from gaincell.training.loop import TrainSettings, train
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class Recipe:
     vocabulary, characters_per_document: of the tokenizer.  model: arguments of LlamaConfig.
     pretrain, convert: training settings.  pretrain_steps, convert_steps: optimiser steps.
     design: of the linear hardware model. Conversion trains everything but the embeddings.
+    distillation: weight w of the continued softmax model's distribution in the linear model's loss; 0: none.
     """
 
     seed: int
@@ -58,6 +60,7 @@ class Recipe:
     convert: TrainSettings
     convert_steps: int
     design: str
+    distillation: float
 
 
 SECTIONS = {
@@ -78,7 +81,7 @@ def load_recipe(path: Path) -> Recipe:
         check_keys(raw["tokenizer"], SECTIONS["tokenizer"], f"{path.name} [tokenizer]")
         pretrain, convert = dict(raw["pretrain"]), dict(raw["convert"])
         pretrain_steps, convert_steps = pretrain.pop("steps"), convert.pop("steps")
-        design = convert.pop("design")
+        design, distillation = convert.pop("design"), convert.pop("distillation")
         for section, values in (("pretrain", pretrain), ("convert", convert)):
             check_keys(values, TRAINING_KEYS, f"{path.name} [{section}]")
         return Recipe(
@@ -92,6 +95,7 @@ def load_recipe(path: Path) -> Recipe:
             convert=TrainSettings(**convert),
             convert_steps=convert_steps,
             design=design,
+            distillation=distillation,
         )
     except KeyError as error:
         raise InputError(f"the recipe {path.name} lacks {error}") from error
@@ -201,13 +205,19 @@ def _convert(recipe: Recipe, kind: str, blocks: Tensor, out: Path, progress: Pro
     if target.exists():
         return
     model = load_model(str(out)).model
+    loss = None
     if kind == "linear":
+        if recipe.distillation:
+            teacher = load_model(str(out)).model
+            read_state(teacher, out / "software-continued.safetensors")
+            loss = Distillation(teacher, recipe.distillation)
         attach(model, load_design(recipe.design).replace(cell="linear"))
         initial_scaling(model, blocks[: recipe.convert.batch, :-1].long())
     freeze_embeddings(model)
     checkpoint = out / f"{kind}.checkpoint"
+    log = out / f"{kind}.jsonl"
     done = train(
-        model, blocks, recipe.convert, progress=progress, checkpoint=checkpoint, log=out / f"{kind}.jsonl"
+        model, blocks, recipe.convert, progress=progress, checkpoint=checkpoint, log=log, loss_of=loss
     )
     metadata = {"tokens": str(done.tokens)}
     if kind == "linear":

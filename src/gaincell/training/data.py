@@ -12,11 +12,10 @@ import torch
 from torch import Tensor
 
 from gaincell.errors import InputError
+from gaincell.text import END_OF_TEXT
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
-
-END_OF_TEXT = "<|endoftext|>"
 
 
 def train_tokenizer(documents: Iterable[str], vocabulary: int) -> Tokenizer:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -23,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gaincell.errors import InputError, RunError
+from gaincell.files import write_atomic
 
 Progress = Callable[[int, int, dict[str, float]], None]
 """Called after every step with (steps done, steps in all, {"loss", "learning_rate", "tokens_per_second"})."""
@@ -237,14 +237,8 @@ def _store(
         tensors["parameter." + name] = parameter.detach()
         for key in ("exp_avg", "exp_avg_sq"):
             tensors[f"{key}.{name}"] = state[key]
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        save_file(tensors, temporary, metadata={"step": str(step), "identity": json.dumps(identity)})
-        os.replace(temporary, path)
-    except OSError as error:
-        raise RunError(f"could not write the checkpoint {path.name}: {error.strerror or error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    metadata = {"step": str(step), "identity": json.dumps(identity)}
+    write_atomic(path, lambda place: save_file(tensors, place, metadata=metadata))
 
 
 def _restore(
