@@ -29,8 +29,8 @@ from gaincell.mapping.job import freeze_embeddings
 from gaincell.progress import Progress, StageProgress, silent_stages
 from gaincell.quantity import check_keys
 from gaincell.reports.results import provenance, value
-from gaincell.text import Source, open_text
-from gaincell.training.data import END_OF_TEXT, encode_documents, pack_blocks, train_tokenizer
+from gaincell.text import END_OF_TEXT, Source, open_text
+from gaincell.training.data import encode_documents, pack_blocks, train_tokenizer
 from gaincell.training.distillation import Distillation
 from gaincell.training.loop import TrainSettings, train
 
