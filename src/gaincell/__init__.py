@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from gaincell.adaptation.adapt import adapt as adapt
     from gaincell.adaptation.result import AdaptationResult as AdaptationResult
     from gaincell.adaptation.statistics import collect_statistics as collect_statistics
+    from gaincell.arrays.head import HeadArray as HeadArray
     from gaincell.config import Design as Design
     from gaincell.config import list_designs as list_designs
     from gaincell.config import load_design as load_design
@@ -27,6 +28,7 @@ _HOME = {
     "AdaptationResult": "gaincell.adaptation.result",
     "Design": "gaincell.config",
     "GaincellError": "gaincell.errors",
+    "HeadArray": "gaincell.arrays.head",
     "adapt": "gaincell.adaptation.adapt",
     "attach": "gaincell.integrations.hf.attach",
     "collect_statistics": "gaincell.adaptation.statistics",

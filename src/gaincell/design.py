@@ -79,7 +79,9 @@ class Design:
     retention_time: Second | None
     """tau: time constant of the decay; None = no decay."""
     layer_latency: Second
-    """Time of one attention step."""
+    """Time of one attention step, as published; `arrays.Schedule` computes it from its phases."""
+    unstated_latency: Second
+    """What the published step takes beyond its stated phases: discharge, write, settling; assumed."""
     layers: int
     """Layers computed one after the other between two tokens."""
     t_pulse_max: Second

@@ -1,0 +1,376 @@
+"""The arrays of one layer's heads, token by token: the golden reference of the parallel computation.
+
+A head is a ring of M columns in M/N sub-tiles; every column is a key column and a value column of D cells.
+One step (spec section 5):
+
+    discharge   the column at the write pointer
+    write       k^ and v^ into it, through the write DACs
+    key read    all columns at once: S_c = sum_d x_d F(u_cd(now))          charge on the key bit lines
+    convert     phi(S_c) where the column is valid                         pulse widths
+    value read  all columns at once: O_td = sum_{c in tile t} phi_c F(u_cd(now))
+    count       sign and counter of every sub-tile, clamp(O / O_sat, -1, 1) to a code
+    add         the sub-tiles of a head, in the adder tree
+    advance     the pointer, modulo M; the clock, by the token period
+
+This file knows columns, voltages and seconds; it does not know which token attends to which. It shares the
+devices and circuits with `ops`, nothing else.
+
+Dimensions: B sequences (B chips alike, mismatch included), H query heads, Hk key/value heads, g = H / Hk, M
+columns, N columns of a sub-tile, t sub-tiles, D rows.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from gaincell.arrays.refresh import Refresh
+from gaincell.circuits import charge_to_pulse, query_driver, read_out, signed_charge_to_pulse, write_dac
+from gaincell.design import Design
+from gaincell.devices.variability import KEY_ARRAY, VALUE_ARRAY, CellErrors, cell_errors
+from gaincell.errors import InputError
+from gaincell.units import Second
+
+
+@dataclass(frozen=True)
+class StepTrace:
+    """Everything that can be observed in one step.
+
+    design: of the head.  time: of the reads, seconds since the head was made.  column: written, per sequence.
+    valid: columns that hold a token.  key, value: stored voltages at the reads, relative to V_offset, volts.
+    query: pulse widths over the longest pulse.  scores: charge of every key column, charge units.
+    pulses: their widths over the longest pulse.  tile_charge: charge of every sub-tile's value bit lines,
+    charge units.  tile_output: digitised, in units of full scale.  output: sum over the sub-tiles.
+    """
+
+    design: Design
+    time: Second
+    column: Int[Tensor, " B"]
+    valid: Bool[Tensor, "B M"]
+    key: Float[Tensor, "B Hk M D"]
+    value: Float[Tensor, "B Hk M D"]
+    query: Float[Tensor, "B H D"]
+    scores: Float[Tensor, "B H M"]
+    pulses: Float[Tensor, "B H M"]
+    tile_charge: Float[Tensor, "B H t D"]
+    tile_output: Float[Tensor, "B H t D"]
+    output: Float[Tensor, "B H D"]
+
+    @property
+    def v_store_key(self) -> Float[Tensor, "B Hk M D"]:
+        """Stored voltages of the keys, V."""
+        return self.key + self.design.v_offset
+
+    @property
+    def v_store_value(self) -> Float[Tensor, "B Hk M D"]:
+        """Stored voltages of the values, V."""
+        return self.value + self.design.v_offset
+
+    @property
+    def query_seconds(self) -> Float[Tensor, "B H D"]:
+        """Durations of the query pulses, s."""
+        return self.query * self.design.t_pulse_max
+
+    @property
+    def scores_coulomb(self) -> Float[Tensor, "B H M"]:
+        """Charge of every key column, C."""
+        return self.scores * self.design.charge_unit
+
+    @property
+    def pulse_seconds(self) -> Float[Tensor, "B H M"]:
+        """Durations of the pulses into the value array, s."""
+        return self.pulses * self.design.t_pulse_max
+
+    @property
+    def tile_codes(self) -> Int[Tensor, "B H t D"]:
+        """Signed counts of the sub-tiles' counters.
+
+        Raises:
+            InputError: the design's readout is "none": there are no codes.
+        """
+        if self.design.readout == "none":
+            raise InputError("the readout of this design is 'none': sub-tiles have no codes")
+        levels = self.design.counter_levels
+        steps = levels - 0.5 if self.design.readout == "published-code" else levels - 1.0
+        return torch.round(self.tile_output * steps).to(torch.int64)
+
+
+@dataclass(frozen=True)
+class HeadState:
+    """What the arrays hold now. Shares memory with the head: copy what is to be kept.
+
+    key, value: voltages when last written, relative to V_offset, volts.  write_time: of every column, s.
+    written_at: number of steps a sequence had made when the column was written.  valid: valid bits.
+    pointer: column that is written next.
+    """
+
+    key: Float[Tensor, "B Hk M D"]
+    value: Float[Tensor, "B Hk M D"]
+    write_time: Float[Tensor, "B M"]
+    written_at: Int[Tensor, "B M"]
+    valid: Bool[Tensor, "B M"]
+    pointer: Int[Tensor, " B"]
+
+
+class HeadArray:
+    """The arrays of the heads of one layer, with state.
+
+    Args:
+        design: the chip; its `token_period` is the time from step to step.
+        head_dim: D.
+        heads: query heads H.  kv_heads: key/value heads Hk; None: as many. One write serves H / Hk reads.
+        batch: sequences B, each in arrays of its own on a chip alike.
+        layer: whose mismatch to draw.
+        sliding_window: the model's own window W: columns written W steps ago or more are gated.
+        refresh: policy, applied after steps and during idle time.
+        write_slot: duration of one column's discharge and write, s; a refresh takes one for every column.
+        dtype: float64 or float32.
+
+    Raises:
+        InputError: sizes or precisions that do not fit.
+
+    Not modelled: see the devices and circuits it is made of; droop within one read; what the layer's other
+    heads do at the same time (all work in parallel).
+    """
+
+    def __init__(
+        self,
+        design: Design,
+        head_dim: int = 64,
+        *,
+        heads: int = 1,
+        kv_heads: int | None = None,
+        batch: int = 1,
+        layer: int = 0,
+        sliding_window: int | None = None,
+        refresh: Refresh | None = None,
+        write_slot: Second = 0.0,
+        dtype: torch.dtype = torch.float64,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        kv_heads = heads if kv_heads is None else kv_heads
+        _check_sizes(head_dim=head_dim, heads=heads, kv_heads=kv_heads, batch=batch)
+        if heads % kv_heads:
+            raise InputError(f"heads = {heads} must be a multiple of kv_heads = {kv_heads}")
+        if sliding_window is not None and sliding_window < 1:
+            raise InputError(f"sliding_window = {sliding_window}; give 1 or more, or None")
+        if dtype not in (torch.float32, torch.float64):
+            raise InputError(f"dtype = {dtype}; give torch.float64 or torch.float32")
+        refresh = refresh or Refresh()
+        if refresh.every_seconds is not None and design.window * write_slot >= refresh.every_seconds:
+            raise InputError(
+                f"a refresh of {design.window} columns, {write_slot} s each, takes longer than its period of "
+                f"{refresh.every_seconds} s; give a longer one"
+            )
+        self.design = design
+        self.head_dim, self.heads, self.kv_heads, self.batch = head_dim, heads, kv_heads, batch
+        self.sliding_window = sliding_window
+        self.refresh_policy = refresh
+        self.write_slot = write_slot
+        self.now: Second = 0.0
+        """Seconds since the head was made."""
+        self.steps = 0
+        self.writes = 0
+        """Columns written so far, refreshes included, per key/value head and sequence."""
+        self.trace: StepTrace | None = None
+        """What happened in the last step."""
+        device = torch.device(device)
+        self._key_errors, self._value_errors = (
+            cell_errors(design, layer, kv_heads, head_dim, array, dtype, device)
+            for array in (KEY_ARRAY, VALUE_ARRAY)
+        )
+        cells, columns = (batch, kv_heads, design.window, head_dim), (batch, design.window)
+        self._key, self._value = (torch.zeros(cells, dtype=dtype, device=device) for _ in range(2))
+        self._key_copy, self._value_copy = self._key.clone(), self._value.clone()
+        self._write_time = torch.zeros(columns, dtype=torch.float64, device=device)
+        self._written_at = torch.zeros(columns, dtype=torch.int64, device=device)
+        self._valid = torch.zeros(columns, dtype=torch.bool, device=device)
+        self._pointer = torch.zeros(batch, dtype=torch.int64, device=device)
+        self._last_refresh = 0.0
+        self._last_refresh_step = 0
+
+    @property
+    def state(self) -> HeadState:
+        """What the arrays hold now."""
+        return HeadState(
+            self._key, self._value, self._write_time, self._written_at, self._valid, self._pointer
+        )
+
+    @torch.no_grad()
+    def step(
+        self, q: Float[Tensor, "B H D"], k: Float[Tensor, "B Hk D"], v: Float[Tensor, "B Hk D"]
+    ) -> Float[Tensor, "B H D"]:
+        """Write one token and attend with its query; `trace` then holds every intermediate.
+
+        Args:
+            q: requested pulse widths, 0 to 1.
+            k, v: requested voltages, volts.
+
+        Returns:
+            The digital sum over the sub-tiles, in units of one sub-tile's full scale.
+
+        Raises:
+            InputError: a wrong shape, or a value that is not a finite number. Nothing is written then.
+        """
+        q, k, v = (self._checked(name, x) for name, x in (("q", q), ("k", k), ("v", v)))
+        d = self.design
+        column = self._pointer.clone()
+        self._discharge(column)
+        self._write(column, self._stored(k), self._stored(v))
+        x = query_driver(q, d.query_levels)
+        key, value = self._leaked(self._key), self._leaked(self._value)
+        scores = self._read_keys(x, key)
+        pulses = self._convert(scores)
+        tile_charge = self._read_values(pulses, value)
+        signed = signed_charge_to_pulse(tile_charge, d.output_saturation, d.output_ceiling)
+        tile_output = read_out(signed, d.readout, d.counter_levels)
+        output = tile_output.sum(2)
+        self.trace = StepTrace(
+            d,
+            self.now,
+            column,
+            self._valid.clone(),
+            key,
+            value,
+            x,
+            scores,
+            pulses,
+            tile_charge,
+            tile_output,
+            output,
+        )
+        self._pointer = (self._pointer + 1) % d.window
+        self.steps += 1
+        self._pass_time(d.token_period)
+        return output
+
+    def idle(self, seconds: Second) -> None:
+        """Let time pass without a step; cells leak, and the refresh policy goes on.
+
+        Raises:
+            InputError: a negative or infinite time.
+        """
+        if not (math.isfinite(seconds) and seconds >= 0):
+            raise InputError(f"the head was told to idle for {seconds} s; give a finite number, 0 or above")
+        self._pass_time(seconds)
+
+    def reset(self) -> None:
+        """Forget all tokens: valid bits cleared, pointer at column 0. The clock and the counts go on."""
+        self._valid.zero_()
+        self._pointer.zero_()
+        self._key.zero_()
+        self._value.zero_()
+
+    def refresh(self) -> None:
+        """Refresh once, now, by the policy's kind.
+
+        Raises:
+            InputError: the policy is "none".
+        """
+        if self.refresh_policy.kind == "none":
+            raise InputError("the head has no refresh policy; make it with refresh=Refresh('copy', ...)")
+        columns = self._valid.sum(1, keepdim=True)
+        order = (self._valid.cumsum(1) - 1).clamp(min=0)
+        if self.refresh_policy.kind == "copy":
+            self._key.copy_(self._key_copy)
+            self._value.copy_(self._value_copy)
+        else:
+            when = order * self.write_slot
+            for store in (self._key, self._value):
+                store.copy_(self._stored(self._leaked(store, when) + self.design.v_offset))
+        self._write_time = torch.where(self._valid, self.now + order * self.write_slot, self._write_time)
+        self.writes += int(columns.max())
+        self.now += int(columns.max()) * self.write_slot
+        self._last_refresh, self._last_refresh_step = self.now, self.steps
+
+    def _pass_time(self, seconds: Second) -> None:
+        policy = self.refresh_policy
+        end = self.now + seconds
+        if policy.every_seconds is not None:
+            while self._last_refresh + policy.every_seconds <= end:
+                self.now = max(self.now, self._last_refresh + policy.every_seconds)
+                before = self.now
+                self.refresh()
+                end += self.now - before
+        self.now = end
+        if policy.every_tokens is not None and self.steps - self._last_refresh_step >= policy.every_tokens:
+            self.refresh()
+
+    def _discharge(self, column: Int[Tensor, " B"]) -> None:
+        rows = torch.arange(self.batch, device=column.device)
+        for store in (self._key, self._value):
+            store[rows, :, column] = 0.0
+
+    def _write(
+        self, column: Int[Tensor, " B"], k: Float[Tensor, "B Hk D"], v: Float[Tensor, "B Hk D"]
+    ) -> None:
+        rows = torch.arange(self.batch, device=column.device)
+        for stores, u in (((self._key, self._key_copy), k), ((self._value, self._value_copy), v)):
+            for store in stores:
+                store[rows, :, column] = u
+        self._write_time[rows, column] = self.now
+        self._written_at[rows, column] = self.steps
+        self._valid[rows, column] = True
+        self.writes += 1
+
+    def _stored(self, volts: Tensor) -> Tensor:
+        """What the write DAC makes of requested voltages, relative to V_offset."""
+        d = self.design
+        return write_dac(volts, d.storage_levels, d.v_min, d.v_max, d.v_offset)
+
+    def _leaked(self, u: Float[Tensor, "B Hk M D"], later: Tensor | None = None) -> Float[Tensor, "B Hk M D"]:
+        """Voltages now, or `later` seconds from now: u exp(-age / tau), age since each column was written."""
+        if self.design.retention_time is None:
+            return u.clone()
+        age = self.now - self._write_time if later is None else self.now + later - self._write_time
+        return u * torch.exp(-age / self.design.retention_time).to(u.dtype)[:, None, :, None]
+
+    def _current(self, u: Float[Tensor, "B Hk M D"], errors: CellErrors | None) -> Float[Tensor, "B Hk M D"]:
+        """Charge of every cell for a full pulse: each cell's own curve."""
+        if errors is None:
+            return self.design.cell.current(u)
+        return errors.gain * self.design.cell.current(u + errors.offset_voltage) + errors.current_offset
+
+    def _read_keys(self, x: Float[Tensor, "B H D"], key: Float[Tensor, "B Hk M D"]) -> Float[Tensor, "B H M"]:
+        current = self._current(key, self._key_errors)  # [B, Hk, M, D]
+        groups = x.view(self.batch, self.kv_heads, -1, self.head_dim)  # [B, Hk, g, D]
+        return (groups @ current.mT).flatten(1, 2)
+
+    def _convert(self, scores: Float[Tensor, "B H M"]) -> Float[Tensor, "B H M"]:
+        d = self.design
+        open_columns = self._valid
+        if self.sliding_window is not None:
+            open_columns = open_columns & (self.steps - self._written_at < self.sliding_window)
+        pulses = charge_to_pulse(scores, d.score_saturation(self.head_dim), d.score_ceiling)
+        return torch.where(open_columns[:, None], pulses, torch.zeros_like(pulses))
+
+    def _read_values(
+        self, pulses: Float[Tensor, "B H M"], value: Float[Tensor, "B Hk M D"]
+    ) -> Float[Tensor, "B H t D"]:
+        tiles, n = self.design.tiles, self.design.tile
+        current = self._current(value, self._value_errors).unflatten(2, (tiles, n))  # [B, Hk, t, N, D]
+        groups = pulses.view(self.batch, self.kv_heads, -1, tiles, n).transpose(2, 3)  # [B, Hk, t, g, N]
+        return (groups @ current).transpose(2, 3).flatten(1, 2)
+
+    def _checked(self, name: str, x: Tensor) -> Tensor:
+        shape = (self.batch, self.heads if name == "q" else self.kv_heads, self.head_dim)
+        if tuple(x.shape) != shape:
+            raise InputError(
+                f"{name} has shape {tuple(x.shape)}; this head takes {shape}: batch, heads, head_dim"
+            )
+        if not x.is_floating_point() or not bool(torch.isfinite(x).all()):
+            raise InputError(
+                f"{name} must hold finite numbers; it has {x.dtype} with NaN, infinity or no fraction"
+            )
+        converted: Tensor = x.detach().to(self._key)
+        return converted
+
+
+def _check_sizes(**sizes: int) -> None:
+    for name, size in sizes.items():
+        if size < 1:
+            raise InputError(f"{name} = {size}; give 1 or more")

@@ -1,0 +1,187 @@
+"""When a step does what: phases, durations, and the circuits that each occupies.
+
+One query of one token goes through these phases (spec section 5):
+
+    key write    discharge and write of the key column, settling          unstated_latency, assumed
+    key read     query pulses into the key array                         T_max
+    value write  discharge and write of the value column                  hidden behind the key read
+    value read   pulses of phi * T_max into the value array               T_max
+    count        output pulses into the counters                         (L - 1) / f_clock
+    add          the adder tree over the sub-tiles                       ceil(log2(M / N)) / f_clock
+
+T_max, the clock and the number of sub-tiles are the design's; the paper states besides only that all of it
+takes 65 ns [M]. What the computed phases leave of those 65 ns is the one assumed number, the design's
+`unstated_latency`; `sensitivity` shows what depends on it.
+
+A circuit does one thing at a time, and a phase waits for what it needs: so the query heads of a group, which
+share arrays that are written once, follow each other as closely as the circuits allow, while a token's
+successor waits for its result. No values flow here.
+
+Not modelled: when within a phase a circuit is busy; moving q, k, v and the result to and from the arrays.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+from gaincell.design import Design
+from gaincell.errors import InputError
+from gaincell.units import Second
+
+Basis = Literal["computed", "assumed"]
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One phase of a query.
+
+    name: as in the head of this file.  duration: s.  basis: whether it is computed from stated numbers.
+    circuits: those it occupies.  after: phases of the same query that must have ended, of the token for those
+    done once.  once: done once per token, not for every query head of a group.
+    """
+
+    name: str
+    duration: Second
+    basis: Basis
+    circuits: tuple[str, ...]
+    after: tuple[str, ...] = ()
+    once: bool = False
+
+
+@dataclass(frozen=True)
+class Event:
+    """A phase at its time.  token, query: whose; query counts the query heads of a group."""
+
+    phase: Phase
+    token: int
+    query: int
+    start: Second
+
+    @property
+    def end(self) -> Second:
+        return self.start + self.phase.duration
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The schedule of the heads of one layer, which all work in parallel.
+
+    design: the chip.  group: query heads per key/value head, which share its arrays.
+    """
+
+    design: Design
+    group: int = 1
+
+    def __post_init__(self) -> None:
+        if self.group < 1:
+            raise InputError(f"group = {self.group} query heads per key/value head; give 1 or more")
+
+    @cached_property
+    def phases(self) -> tuple[Phase, ...]:
+        """The phases of one query in their order."""
+        d = self.design
+        clock = 1 / d.counter_clock
+        count = 0.0 if d.readout == "none" else (d.counter_levels - 1) * clock
+        add = math.ceil(math.log2(d.tiles)) * clock
+        t_max = d.t_pulse_max
+        integrators = ("charge-to-pulse", "signed charge-to-pulse")
+        return (
+            Phase("key write", d.unstated_latency, "assumed", ("write DAC", "key array"), once=True),
+            Phase("value write", t_max, "assumed", ("write DAC", "value array"), ("key write",), once=True),
+            Phase(
+                "key read", t_max, "computed", ("query driver", "key array", integrators[0]), ("key write",)
+            ),
+            Phase(
+                "value read", t_max, "computed", ("value array", *integrators), ("value write", "key read")
+            ),
+            Phase("count", count, "computed", (integrators[1], "counter"), ("value read",)),
+            Phase("add", add, "computed", ("adder tree",), ("count",)),
+        )
+
+    @cached_property
+    def step(self) -> tuple[Event, ...]:
+        """The events of one token, starting at 0."""
+        return self.events(1)
+
+    def events(self, tokens: int, streams: int = 1) -> tuple[Event, ...]:
+        """The events of some tokens.
+
+        Args:
+            tokens: to schedule, 1 or more.
+            streams: independent sequences that take turns on the same arrays, token by token; the tokens of
+                one stream wait for each other.
+        """
+        if tokens < 1 or streams < 1:
+            raise InputError(f"tokens = {tokens}, streams = {streams}; give 1 or more of both")
+        free: dict[str, Second] = {}
+        placed: list[Event] = []
+        done = [0.0] * streams
+        for token in range(tokens):
+            began = done[token % streams]
+            shared: dict[str, Second] = {}
+            for query in range(self.group):
+                ends = dict(shared)
+                for phase in self.phases:
+                    if phase.name in shared:
+                        continue
+                    waits = [ends[name] for name in phase.after] + [free.get(c, 0.0) for c in phase.circuits]
+                    event = Event(phase, token, query, max([began, *waits]))
+                    placed.append(event)
+                    ends[phase.name] = event.end
+                    free |= dict.fromkeys(phase.circuits, event.end)
+                    if phase.once:
+                        shared[phase.name] = event.end
+                done[token % streams] = max(done[token % streams], *ends.values())
+        return tuple(placed)
+
+    @property
+    def latency(self) -> Second:
+        """Duration of one step: from the write to the last sum."""
+        return max(event.end for event in self.step)
+
+    def token_period(self, layers: int, others: Second = 0.0) -> Second:
+        """Time between two tokens of one stream: all layers one after the other.
+
+        others: latency of everything else in a layer (linear layers, norms, moving data), s.
+        """
+        if layers < 1 or not (math.isfinite(others) and others >= 0):
+            raise InputError(f"layers = {layers}, others = {others} s; give 1 or more layers and 0 s or more")
+        return layers * (self.latency + others)
+
+    def utilisation(self) -> dict[str, float]:
+        """Share of a step during which each circuit is busy."""
+        busy: dict[str, Second] = {}
+        for event in self.step:
+            for circuit in event.phase.circuits:
+                busy[circuit] = busy.get(circuit, 0.0) + event.phase.duration
+        return {circuit: time / self.latency for circuit, time in busy.items()}
+
+    def throughput(self, streams: int = 1, tokens: int = 64) -> float:
+        """Tokens per second of one layer when `streams` sequences take turns, over `tokens` of each."""
+        events = self.events(tokens * streams, streams)
+        return tokens * streams / max(event.end for event in events)
+
+    def sensitivity(self, factors: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0, 4.0)) -> list[dict[str, float]]:
+        """What depends on the assumed latency: the same schedule with multiples of it.
+
+        Returns:
+            For every factor: unstated_latency and latency in s, tokens_per_second of one stream and layer,
+            and decay_per_token, the factor exp(-dt / tau) of the design's layers.
+        """
+        rows = []
+        for factor in factors:
+            design = self.design.replace(unstated_latency=factor * self.design.unstated_latency)
+            schedule = Schedule(design, self.group)
+            period = schedule.token_period(design.layers)
+            rows.append(
+                {
+                    "unstated_latency": design.unstated_latency,
+                    "latency": schedule.latency,
+                    "tokens_per_second": 1 / schedule.latency,
+                    "decay_per_token": design.replace(token_period=period).decay_per_token,
+                }
+            )
+        return rows
