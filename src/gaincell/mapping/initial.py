@@ -1,8 +1,12 @@
 """First gains and offsets for a pretrained model, from the statistics of its own activations.
 
-    q: a = 0.25 / std, b = 0.5 (pulse widths)         k, v: a = 0.2 / std, b = V_offset
+    q: a = s_q / std, b = c_q               in pulse widths
+    k: a = s_k / std, b = V_offset + c_k    in volts; v likewise
     output: least squares of the arrays' output O_h to that of softmax attention Y_h, per head,
             a = r std(Y) / std(O), b = mean(Y) - a mean(O), with the correlation r kept at or above 0.1
+
+s and c are a `Candidate`. Of several, every key/value head takes the one with which the output of its group
+of query heads fits best, by the sum of std(Y)^2 (1 - r^2).
 
 All layers are fitted in one forward pass. Each layer passes on the output of softmax attention, so that
 every layer sees what it sees in the pretrained model. Not modelled: the mean of q, k and v, which stays in
@@ -11,10 +15,9 @@ the signal.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
-from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -25,24 +28,67 @@ from gaincell.adaptation.result import Place
 from gaincell.adaptation.statistics import attached, backbone, moments
 from gaincell.integrations.hf.support import attention_modules
 from gaincell.nn.attention import GainCellAttention
-from gaincell.nn.scaler import Scaler
+from gaincell.progress import Progress
+from gaincell.progress import silent as no_progress
 
-QUERY_STD = 0.25
-"""Standard deviation of the scaled queries, in pulse widths of range 0 to 1."""
-QUERY_OFFSET = 0.5
-STORAGE_STD = 0.2
-"""Standard deviation of the scaled keys and values, V."""
+
+class Candidate(NamedTuple):
+    """Standard deviation and centre of the scaled inputs: of q in pulse widths, of k and v in volts, their
+    centres from V_offset.
+    """
+
+    q: tuple[float, float]
+    k: tuple[float, float]
+    v: tuple[float, float]
+
+
+FIRST = Candidate(q=(0.4, 0.15), k=(0.15, -0.05), v=(0.4, 0.0))
+"""What served the embedded model best, by trial (docs/experiments.md).
+
+The centre of the keys matters most: queries are never negative, so keys that lie below V_offset on average
+push the scores below zero, and ReLU leaves the few largest, as softmax does.
+"""
+CANDIDATES = (
+    FIRST,
+    Candidate(q=(0.4, 0.15), k=(0.2, -0.05), v=(0.4, 0.0)),
+    Candidate(q=(0.4, 0.15), k=(0.3, -0.05), v=(0.4, 0.0)),
+    Candidate(q=(0.4, 0.15), k=(0.15, -0.1), v=(0.4, 0.0)),
+    Candidate(q=(0.4, 0.15), k=(0.2, -0.02), v=(0.4, 0.0)),
+    Candidate(q=(0.4, 0.15), k=(0.15, 0.0), v=(0.4, 0.0)),
+    Candidate(q=(0.25, 0.1), k=(0.2, -0.05), v=(0.3, 0.0)),
+    Candidate(q=(0.25, 0.5), k=(0.2, -0.05), v=(0.2, 0.0)),
+    Candidate(q=(0.25, 0.5), k=(0.2, 0.0), v=(0.2, 0.0)),
+)
+"""What is tried where there is no time for trials: models differ in how sharp their heads are."""
 SMALLEST_CORRELATION = 0.1
 
 
+class Fit(NamedTuple):
+    """Least squares of the arrays' output to softmax attention, per head: gain, offset, what is left of the
+    variance, and whether the output had any.
+    """
+
+    gain: Float[Tensor, " H"]
+    offset: Float[Tensor, " H"]
+    residual: Float[Tensor, " H"]
+    usable: Tensor
+
+
 @torch.no_grad()
-def initial_scaling(model: PreTrainedModel, ids: Int[Tensor, "B T"]) -> tuple[Place, ...]:
+def initial_scaling(
+    model: PreTrainedModel,
+    ids: Int[Tensor, "B T"],
+    candidates: Sequence[Candidate] = (FIRST,),
+    progress: Progress = no_progress,
+) -> tuple[Place, ...]:
     """Set gains and offsets of an attached model, whose weights are still those of the softmax model, in
     place.
 
     Args:
         model: attached; not trained on the hardware yet.
         ids: some text without padding.
+        candidates: to choose from; each costs a forward pass of the arrays.
+        progress: called after every layer with (layers done, layers).
 
     Returns:
         The stages whose input has no variance; they stay as they are.
@@ -53,68 +99,83 @@ def initial_scaling(model: PreTrainedModel, ids: Int[Tensor, "B T"]) -> tuple[Pl
     scaling = [getattr(m, "scaling", a.head_dim**-0.5) for m, a in zip(modules, layers, strict=True)]
     with ExitStack() as hooks:
         for n, layer in enumerate(layers):
-            centre = {"q": QUERY_OFFSET, "k": layer.design.v_offset, "v": layer.design.v_offset}
-            for stage, offset in centre.items():
-                std = QUERY_STD if stage == "q" else STORAGE_STD
-                hook = partial(_set_input, n, stage, std, offset, silent)
-                hooks.callback(getattr(layer, stage).register_forward_pre_hook(hook).remove)
-            raw: dict[str, Tensor] = {}
-            hooks.callback(layer.out.register_forward_pre_hook(partial(_keep, raw)).remove)
-            fit = partial(_fit_output, n, scaling[n], raw, silent)
+
+            def fit(
+                attention: GainCellAttention, inputs: tuple[Any, ...], output: Tensor, n: int = n
+            ) -> Tensor:
+                fitted = _fit_layer(n, scaling[n], candidates, silent, attention, inputs, output)
+                progress(n + 1, len(layers), {})
+                return fitted
+
             hooks.callback(layer.register_forward_hook(fit).remove)
         model.eval()
         backbone(model)(input_ids=ids.to(next(model.parameters()).device, torch.long), use_cache=False)
     return tuple(silent)
 
 
-def _set_input(
-    layer: int,
-    stage: str,
-    std: float,
-    offset: float,
-    silent: list[Place],
-    scaler: Scaler,
-    inputs: tuple[Float[Tensor, "B heads T D"], ...],
-) -> None:
-    found = moments(inputs[0], None).std
-    gain = torch.where(found > 0, std / found, scaler.gain.double().cpu())
-    scaler.gain.copy_(gain)
-    scaler.offset.fill_(offset)
-    silent.extend(Place(layer, head, stage) for head in (found == 0).nonzero().flatten().tolist())
-
-
-def _keep(raw: dict[str, Tensor], scaler: Scaler, inputs: tuple[Tensor, ...]) -> None:
-    raw["out"] = inputs[0]
-
-
-def _fit_output(
+def _fit_layer(
     layer: int,
     scaling: float,
-    raw: dict[str, Tensor],
+    candidates: Sequence[Candidate],
     silent: list[Place],
     attention: GainCellAttention,
     inputs: tuple[Any, ...],
     output: Tensor,
 ) -> Float[Tensor, "B H T D"]:
-    """Fit the output stage to softmax attention, and pass the latter on."""
+    """Choose every head's candidate, fit the output stage to softmax attention, and pass the latter on."""
     q, k, v, _, _, window = inputs
     wanted = softmax_attention(q, k, v, scaling, window)
-    got, want = moments(raw["out"], None), moments(wanted, None)
+    spread = {stage: moments(x, None).std for stage, x in (("q", q), ("k", k), ("v", v))}
+    attention.out.gain.fill_(1.0)
+    attention.out.offset.zero_()
+    fits = []
+    for candidate in candidates:
+        choice = [candidate] * attention.kv_heads
+        _set_inputs(attention, spread, choice)
+        fits.append(_least_squares(attention.forward(*inputs), wanted))
+    residual = torch.stack([fit.residual.unflatten(0, (attention.kv_heads, -1)).sum(1) for fit in fits])
+    best = residual.argmin(0)  # [Hk]
+    _set_inputs(attention, spread, [candidates[int(n)] for n in best])
+    heads = torch.arange(attention.heads)
+    chosen = best.repeat_interleave(attention.heads // attention.kv_heads)
+    for stage, values in (("gain", [f.gain for f in fits]), ("offset", [f.offset for f in fits])):
+        getattr(attention.out, stage).copy_(torch.stack(values)[chosen, heads])
+    usable = torch.stack([fit.usable for fit in fits])[chosen, heads]
+    for stage, std in spread.items():
+        silent.extend(Place(layer, head, stage) for head in (std == 0).nonzero().flatten().tolist())
+    silent.extend(Place(layer, head, "out") for head in (~usable).nonzero().flatten().tolist())
+    return wanted.to(output.dtype)
+
+
+def _set_inputs(
+    attention: GainCellAttention, spread: dict[str, Float[Tensor, " heads"]], chosen: Sequence[Candidate]
+) -> None:
+    """Gains and offsets of q, k and v by each key/value head's candidate."""
+    group = attention.heads // attention.kv_heads
+    for stage, found in spread.items():
+        scaler = getattr(attention, stage)
+        wanted = torch.tensor([getattr(candidate, stage) for candidate in chosen], dtype=found.dtype)
+        if stage == "q":
+            wanted = wanted.repeat_interleave(group, 0)
+        std, centre = wanted.T
+        scaler.gain.copy_(torch.where(found > 0, std / found, scaler.gain.double().cpu()))
+        scaler.offset.copy_(centre if stage == "q" else attention.design.v_offset + centre)
+
+
+def _least_squares(raw: Float[Tensor, "B H T D"], wanted: Float[Tensor, "B H T D"]) -> Fit:
+    """See the head of this file; a head whose output has no variance keeps gain 1 and gets the mean."""
+    got, want = moments(raw, None), moments(wanted, None)
     product = torch.stack(
-        [
-            (o.double() * y.double()).mean()
-            for o, y in zip(raw["out"].unbind(1), wanted.unbind(1), strict=True)
-        ]
+        [(o.double() * y.double()).mean() for o, y in zip(raw.unbind(1), wanted.unbind(1), strict=True)]
     )
     usable = got.std > 0
     spread = torch.where(usable, got.std, 1.0)
     correlation = (product.cpu() - got.mean * want.mean) / (spread * want.std.clamp(min=1e-30))
+    correlation = torch.where(usable, correlation, 0.0)
     gain = correlation.clamp(min=SMALLEST_CORRELATION) * want.std / spread
-    gain = torch.where(usable, gain, attention.out.gain.double().cpu())
-    attention.out.gain.copy_(gain)
-    attention.out.offset.copy_(want.mean - gain * got.mean)
-    silent.extend(Place(layer, head, "out") for head in (~usable).nonzero().flatten().tolist())
-    return wanted.to(output.dtype)
+    gain = torch.where(usable, gain, 1.0)
+    residual = want.std**2 * (1.0 - correlation.clamp(min=0.0) ** 2)
+    return Fit(gain, want.mean - gain * got.mean, residual, usable)
 
 
 def softmax_attention(

@@ -31,10 +31,12 @@ class MapSettings:
     linear_share: part of the budget for the linear model, when the model has no linear version shipped with
     it. transfer_share: part of that for attention transfer, the rest is for end-to-end training.
     learning_rate: peak, of end-to-end training of the linear model (and of the softmax model beside it).
-    fine_tuning_learning_rate: peak, of the fine-tuning of the nonlinear model (and of the softmax model
-    beside it). transfer_learning_rate, transfer_scale_learning_rate: peaks of attention transfer, weights /
-    gains and offsets. published: whether to run the published adaptation beside the closed form, for its
-    curve. impl, gradient: of the arrays, see `gaincell.attach`.
+    transfer_learning_rate: peak of attention transfer.
+    scale_learning_rate: peak, of the gains and offsets in both.
+    fine_tuning_learning_rate: peak, of the fine-tuning of the nonlinear model, gains and offsets included
+        (and of the softmax model beside it).
+    published: whether to run the published adaptation beside the closed form, for its curve.
+    impl, gradient: of the arrays, see `gaincell.attach`.
     device: where to compute, as torch names it.
     """
 
@@ -51,7 +53,7 @@ class MapSettings:
     learning_rate: float = 6e-4
     fine_tuning_learning_rate: float = 2e-4
     transfer_learning_rate: float = 1e-3
-    transfer_scale_learning_rate: float = 1e-2
+    scale_learning_rate: float = 1e-2
     published: bool = True
     impl: str = "auto"
     gradient: str = "exact"
@@ -82,7 +84,7 @@ class MapSettings:
                 self.learning_rate,
                 self.fine_tuning_learning_rate,
                 self.transfer_learning_rate,
-                self.transfer_scale_learning_rate,
+                self.scale_learning_rate,
             ],
             "published": self.published,
             "gradient": self.gradient,
@@ -102,7 +104,7 @@ class MapSettings:
         }
         return TrainSettings(
             learning_rate=peak[phase],
-            scale_learning_rate=self.transfer_scale_learning_rate if phase == "transfer" else None,
+            scale_learning_rate=None if phase == "fine-tuning" else self.scale_learning_rate,
             warmup_steps=max(1, steps // 16),
             final_fraction=0.02,
             batch=batch,

@@ -30,11 +30,12 @@ from gaincell.evaluation.perplexity import perplexity
 from gaincell.integrations.hf.attach import attach
 from gaincell.integrations.hf.support import attention_modules
 from gaincell.mapping import records
-from gaincell.mapping.initial import initial_scaling
+from gaincell.mapping.initial import CANDIDATES, initial_scaling
 from gaincell.mapping.job import Job
 from gaincell.mapping.records import Record
 from gaincell.mapping.settings import Phase
 from gaincell.mapping.transfer import AttentionTransfer
+from gaincell.training.distillation import Distillation
 from gaincell.training.loop import Loss, train
 
 CODE_BLOCKS = 4
@@ -69,8 +70,8 @@ def _software_continued(job: Job) -> Record:
 
 
 def _linear(job: Job) -> Record:
-    """From the shipped linear version, or by first gains and offsets and attention transfer; then end to
-    end.
+    """From the shipped linear version, or by first gains and offsets, attention transfer, and distillation
+    from the softmax model.
     """
     if job.shipped is not None:
         model = job.hardware(job.shipped.linear, linear=True)
@@ -79,17 +80,17 @@ def _linear(job: Job) -> Record:
     teacher = copy.deepcopy(software)
     attach(teacher, job.design(linear=True), attention="softmax")
     model = job.hardware(None, linear=True)
-    silent = initial_scaling(model, job.calibration[:INITIAL_BLOCKS])
-    tokens = _train_linear_share(job, model, "linear", AttentionTransfer(teacher))
+    progress = job.progress("linear: first gains and offsets")
+    silent = initial_scaling(model, job.calibration[:INITIAL_BLOCKS], CANDIDATES, progress)
+    tokens = _train_linear_share(job, model, "linear", teacher)
     return {"training_tokens": tokens, "silent": [str(place) for place in silent]}
 
 
-def _train_linear_share(
-    job: Job, model: PreTrainedModel, stage: str, transfer: AttentionTransfer | None
-) -> int:
-    """Train on the linear model's blocks: attention transfer first where it applies, then end to end.
+def _train_linear_share(job: Job, model: PreTrainedModel, stage: str, teacher: PreTrainedModel | None) -> int:
+    """Train on the linear model's blocks, in two phases where there is nothing shipped to begin with.
 
-    The softmax model has no transfer to do and minimises the cross-entropy on those blocks too.
+    With a teacher: attention transfer, then distillation end to end. Without: cross-entropy in both, which is
+    how the softmax model keeps in step.
 
     Returns:
         Tokens the model was trained on, those of a shipped version included.
@@ -98,14 +99,17 @@ def _train_linear_share(
     blocks = job.training[: job.linear_blocks]
     first = 0 if job.shipped else round(job.settings.transfer_share * len(blocks))
     if first:
-        if transfer is not None:
+        phase: Phase = "end-to-end"
+        transfer: Loss | None = None
+        if teacher is not None:
             _only_attention(model)
-        phase: Phase = "end-to-end" if transfer is None else "transfer"
+            phase, transfer = "transfer", AttentionTransfer(teacher)
         _train(job, model, stage, "1 of 2", phase, blocks[:first], transfer)
         job.refreeze()
     if len(blocks) > first:
         part = "2 of 2" if first else "1 of 1"
-        _train(job, model, stage, part, "end-to-end", blocks[first:], None)
+        loss = None if teacher is None else Distillation(teacher, weight=1.0)
+        _train(job, model, stage, part, "end-to-end", blocks[first:], loss)
     return before + len(blocks) * job.block
 
 
