@@ -354,7 +354,8 @@ class HeadArray:
         tiles, n = self.design.tiles, self.design.tile
         current = self._current(value, self._value_errors).unflatten(2, (tiles, n))  # [B, Hk, t, N, D]
         groups = pulses.view(self.batch, self.kv_heads, -1, tiles, n).transpose(2, 3)  # [B, Hk, t, g, N]
-        return (groups @ current).transpose(2, 3).flatten(1, 2)
+        charge: Tensor = groups @ current
+        return charge.transpose(2, 3).flatten(1, 2)
 
     def _checked(self, name: str, x: Tensor) -> Tensor:
         shape = (self.batch, self.heads if name == "q" else self.kv_heads, self.head_dim)
