@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from gaincell.design import Design
 from gaincell.nn.scaler import Scaler
-from gaincell.ops.gain_cell_attention import Gradient, Impl, gain_cell_attention
+from gaincell.ops.gain_cell_attention import Gradient, Impl, attend_to_stored, gain_cell_attention
 
 
 class GainCellAttention(nn.Module):
@@ -66,6 +66,8 @@ class GainCellAttention(nn.Module):
         key_index: Int[Tensor, "B Tk"] | None = None,
         query_index: Int[Tensor, "B Tq"] | None = None,
         sliding_window: int | None = None,
+        *,
+        stored: bool = False,
     ) -> Float[Tensor, "B H Tq D"]:
         """Attend with the model's own q, k, v (after rotary embedding and norms).
 
@@ -76,23 +78,38 @@ class GainCellAttention(nn.Module):
             key_index: number of the real token in each key slot, -1 for padding, which is never written.
             query_index: the same for the queries; by default the last Tq of ``key_index``.
             sliding_window: the model's own window W: columns of age W and more are gated.
+            stored: ``k`` and ``v`` are not projections but voltages that a ring holds already, relative to
+                V_offset (see ``attend_to_stored``).
 
         Returns:
             The scaled output of every head, in the type of the gains.
         """
-        attended = gain_cell_attention(
-            self.q(q),
-            self.k(k),
-            self.v(v),
-            self.design,
-            None,
-            self.impl,
-            key_index=key_index,
-            query_index=query_index,
-            sliding_window=sliding_window,
-            layer=self.layer,
-            gradient=self.gradient,
-        )
+        if stored:
+            attended = attend_to_stored(
+                self.q(q),
+                k,
+                v,
+                self.design,
+                self.impl,
+                key_index=key_index,
+                query_index=query_index,
+                sliding_window=sliding_window,
+                layer=self.layer,
+            )
+        else:
+            attended = gain_cell_attention(
+                self.q(q),
+                self.k(k),
+                self.v(v),
+                self.design,
+                None,
+                self.impl,
+                key_index=key_index,
+                query_index=query_index,
+                sliding_window=sliding_window,
+                layer=self.layer,
+                gradient=self.gradient,
+            )
         scaled: Tensor = self.out(attended)
         return scaled
 

@@ -20,6 +20,8 @@ from gaincell.nn.attention import GainCellAttention
 
 GAIN_CELL = "gaincell"
 SOFTMAX = "gaincell-softmax"
+RING = "gaincell_ring"
+"""Attribute of the key tensor that a ring gives out: the ring."""
 
 _HARMLESS = {
     "cache",
@@ -84,7 +86,8 @@ def gain_cell_forward(
     goes without it.
     """
     cell, index = _check(module, query, key, value, attention_mask, arguments)
-    attended = cell(query, key, value, index.key, index.query, index.window)
+    stored = _from_ring(module, cell, key)
+    attended = cell(query, key, value, index.key, index.query, index.window, stored=stored)
     return attended.to(query.dtype).transpose(1, 2).contiguous(), None
 
 
@@ -100,6 +103,11 @@ def softmax_forward(
 ) -> tuple[Float[Tensor, "B Tq H D"], None]:
     """The model's own softmax attention, from the arguments and checks of ``gain_cell_forward``."""
     cell, index = _check(module, query, key, value, attention_mask, arguments)
+    if _from_ring(module, cell, key):
+        raise ModelError(
+            f"{type(module).__name__}: softmax attention cannot read the voltages of a RingCache; leave the "
+            "cache at its default"
+        )
     age = index.query[:, :, None] - index.key[:, None, :]
     seen = (index.key[:, None, :] != PADDING) & (age >= 0)
     if index.window is not None:
@@ -185,6 +193,20 @@ def _check(
     if cell.layer == 0:
         _check_index(where, key_index)
     return cell, _Index(key_index, query_index, _window(module, arguments))
+
+
+def _from_ring(module: nn.Module, cell: GainCellAttention, key: Tensor) -> bool:
+    """Whether the keys are voltages that this layer's ring holds (``cache.RingLayer`` marks them so)."""
+    ring = getattr(key, RING, None)
+    if ring is None:
+        return False
+    ring.pending = False
+    if ring.attention is not cell:
+        raise ModelError(
+            f"{type(module).__name__} was given the RingCache of another model; "
+            "make one with RingCache(model)"
+        )
+    return True
 
 
 def _check_arguments(module: nn.Module, arguments: dict[str, Any]) -> None:

@@ -1,7 +1,8 @@
 """Attention of all heads of one layer in gain-cell arrays, computed for all tokens at once (spec section 4).
 
-`naive.py` is the definition, literal and slow; `blocked.py` the fast path in plain torch. Both compute the
-arrays between the query drivers and the digital sum; scaling, drivers, write DACs and checks are here, once.
+`naive.py` is the definition, literal and slow; `blocked.py` the fast path in plain torch, `decode.py` that of
+a single query. All compute the arrays between the query drivers and the digital sum; scaling, drivers, write
+DACs and checks are here, once.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ from gaincell.config import Design
 from gaincell.errors import InputError
 from gaincell.ops.gain_cell_attention.naive import gain_cell_core_naive
 
-Impl = Literal["auto", "naive", "blocked"]
+Impl = Literal["auto", "naive", "blocked", "decode"]
 Gradient = Literal["exact", "surrogate"]
-IMPLS = ("auto", "naive", "blocked")
+IMPLS = ("auto", "naive", "blocked", "decode")
 GRADIENTS = ("exact", "surrogate")
 
-__all__ = ["GRADIENTS", "IMPLS", "Gradient", "Impl", "Scaling", "gain_cell_attention"]
+__all__ = ["GRADIENTS", "IMPLS", "Gradient", "Impl", "Scaling", "attend_to_stored", "gain_cell_attention"]
 
 
 class Scaling(NamedTuple):
@@ -63,7 +64,8 @@ def gain_cell_attention(
         k, v: keys and values; H is a multiple of Hk. With `scaling=None` in volts, v_min to v_max.
         design: the chip. Its `token_period` sets the decay from token to token.
         scaling: gains and offsets applied to q, k, v and the output; None for gain 1, offset 0.
-        impl: "naive", "blocked", or "auto", which is "blocked".
+        impl: "naive", "blocked", "decode" (one query, no gradients), or "auto": "decode" where that is the
+            case, else "blocked".
         key_index: index j of the real token in each key slot, consecutive, -1 for padding, which is never
             written. Ages and physical columns count real tokens. None for 0 ... Tk - 1.
         query_index: index i of each query, -1 for padding. None for the last Tq of key_index.
@@ -91,22 +93,70 @@ def gain_cell_attention(
         k = _scaled(k, scaling.k_gain, scaling.k_offset)
         v = _scaled(v, scaling.v_gain, scaling.v_offset)
 
-    x = query_driver(q, design.query_levels)
     ku, vu = (
         write_dac(volts, design.storage_levels, design.v_min, design.v_max, design.v_offset)
         for volts in (k, v)
     )
-    dtype = torch.promote_types(x.dtype, torch.promote_types(ku.dtype, vu.dtype))
-    x, ku, vu = x.to(dtype), ku.to(dtype), vu.to(dtype)
-
-    if impl == "naive":
-        core = gain_cell_core_naive
-    else:
-        from gaincell.ops.gain_cell_attention.blocked import gain_cell_core_blocked as core
-    out = core(x, ku, vu, design, key_index, query_index, sliding_window, layer, gradient)
+    out = _arrays(q, ku, vu, design, impl, key_index, query_index, sliding_window, layer, gradient)
     if scaling is not None:
         out = _scaled(out, scaling.out_gain, scaling.out_offset)
     return out.to(out_dtype)
+
+
+def attend_to_stored(
+    q: Float[Tensor, "B H Tq D"],
+    ku: Float[Tensor, "B Hk Tk D"],
+    vu: Float[Tensor, "B Hk Tk D"],
+    design: Design,
+    impl: Impl = "auto",
+    *,
+    key_index: Int[Tensor, "B Tk"] | None = None,
+    query_index: Int[Tensor, "B Tq"] | None = None,
+    sliding_window: int | None = None,
+    layer: int = 0,
+) -> Float[Tensor, "B H Tq D"]:
+    """`gain_cell_attention` on voltages that are stored already, instead of on keys and values to be written.
+
+    Args:
+        q: requested pulse widths, 0 to 1.
+        ku, vu: stored voltages when written, relative to V_offset, volts; whatever they lost besides the
+            decay from token to token (during idle time, say) is taken off already.
+        The others: as in `gain_cell_attention`.
+    """
+    _check_tensors(q, ku, vu)
+    _check_options(q, ku, impl, "exact", key_index, query_index, sliding_window, layer)
+    out = _arrays(q, ku, vu, design, impl, key_index, query_index, sliding_window, layer, "exact")
+    return out.to(q.dtype)
+
+
+def _arrays(
+    q: Tensor,
+    ku: Tensor,
+    vu: Tensor,
+    design: Design,
+    impl: Impl,
+    key_index: Tensor | None,
+    query_index: Tensor | None,
+    sliding_window: int | None,
+    layer: int,
+    gradient: Gradient,
+) -> Tensor:
+    """From the query drivers to the digital sum, by the implementation asked for."""
+    x = query_driver(q, design.query_levels)
+    dtype = torch.promote_types(x.dtype, torch.promote_types(ku.dtype, vu.dtype))
+    x, ku, vu = x.to(dtype), ku.to(dtype), vu.to(dtype)
+    one_query = x.shape[2] == 1 and not (
+        torch.is_grad_enabled() and (x.requires_grad or ku.requires_grad or vu.requires_grad)
+    )
+    if impl == "decode" and not one_query:
+        raise InputError("impl='decode' takes one query and no gradients; give impl='auto'")
+    if impl == "naive":
+        core = gain_cell_core_naive
+    elif impl == "decode" or (impl == "auto" and one_query):
+        from gaincell.ops.gain_cell_attention.decode import gain_cell_core_decode as core
+    else:
+        from gaincell.ops.gain_cell_attention.blocked import gain_cell_core_blocked as core
+    return core(x, ku, vu, design, key_index, query_index, sliding_window, layer, gradient)
 
 
 def _scaled(x: Tensor, gain: Tensor, offset: Tensor) -> Tensor:

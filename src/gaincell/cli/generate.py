@@ -1,0 +1,187 @@
+"""`gaincell generate`: text from the hardware model, on its ring of columns."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gaincell.cli._json import JsonFile, write_json
+from gaincell.cli._options import MODEL_HELP, Device, Impl, ImplName, Threads, use
+
+if TYPE_CHECKING:
+    from gaincell.integrations.hf.cache import RingCache
+    from gaincell.mapping.ready import Ready
+
+app = typer.Typer()
+
+
+@app.command()
+def generate(
+    model: Annotated[str, typer.Argument(metavar="MODEL|RUN", help=MODEL_HELP + ", or a RUN.")],
+    prompt: Annotated[str, typer.Option("--prompt", metavar="TEXT", help="What the text begins with.")],
+    tokens: Annotated[int, typer.Option("--tokens", min=1, help="Tokens to generate.")] = 256,
+    design: Annotated[
+        str | None,
+        typer.Option("--design", metavar="DESIGN", help="Another chip than the model's own (leroux2025)."),
+    ] = None,
+    temperature: Annotated[
+        float, typer.Option("--temperature", min=0.0, help="Of sampling; 0 = the likeliest token.")
+    ] = 0.8,
+    idle: Annotated[
+        float, typer.Option("--idle", metavar="SECONDS", min=0.0, help="Pause between prompt and text.")
+    ] = 0.0,
+    stop: Annotated[bool, typer.Option(help="Stop at the end-of-text token.")] = False,
+    seed: Annotated[int, typer.Option("--seed", help="Of sampling.")] = 0,
+    threads: Threads = None,
+    impl: ImplName = Impl.auto,
+    device: Device = "cpu",
+    json: JsonFile = None,
+) -> None:
+    """Generate text with the attention in gain-cell arrays, token by token.
+
+    The cache is the hardware's: a ring of columns with one-byte codes and the time of each write, so memory
+    does not grow however long the text. A pause (--idle) lets what is stored leak.
+
+    An embedded model runs as its shipped linear hardware version, a RUN as what it is; any other model gets
+    gains from statistics alone, which is not enough to write sense.
+
+    Example: gaincell generate tiny --prompt "It was a dark night" --tokens 2000
+
+    Example: gaincell generate runs/tiny --prompt "The President" --idle 0.01
+    """
+    use(threads, device)
+    import torch
+
+    from gaincell.cli._progress import progress_bars
+    from gaincell.config import load_design
+    from gaincell.errors import InputError
+    from gaincell.integrations.hf.cache import RingCache
+    from gaincell.mapping.ready import hardware_model
+
+    chip = load_design(design) if design else None
+    with progress_bars() as progress:
+        ready = hardware_model(model, load_design("leroux2025"), chip, impl=impl.value, progress=progress)
+    loaded = ready.loaded
+    loaded.model.to(device)  # type: ignore[arg-type]
+    ids = loaded.tokenizer(prompt, return_tensors="pt", add_special_tokens=False)["input_ids"].to(device)
+    if ids.numel() == 0:
+        raise InputError("the prompt is empty; give --prompt TEXT")
+    check_positions(loaded.model, ids.shape[1] + tokens)
+    cache = RingCache(loaded.model)
+    torch.manual_seed(seed)
+    print(f"[{ready.how}]", file=sys.stderr)
+    started = time.perf_counter()
+    text = _write(ready, cache, ids, prompt, tokens, temperature, idle, stop)
+    seconds = time.perf_counter() - started
+    written = cache.get_seq_length() + 1 - ids.shape[1]
+    design_used = cache.rings[0].attention.design
+    print(
+        f"[{written} tokens, {written / seconds:.1f} a second; ring of {design_used.window} columns, "
+        f"{cache.memory / 2**20:.1f} MiB; {cache.now:.3g} s on the chip]",
+        file=sys.stderr,
+    )
+    write_json(json, _result(ready, cache, text, written, seconds, seed))
+
+
+def check_positions(model: Any, length: int) -> None:
+    """Refuse texts longer than a table of learned positions. Raises InputError."""
+    from torch import nn
+
+    from gaincell.errors import InputError
+
+    for name, module in model.named_modules():
+        learned = name.rpartition(".")[2] in ("wpe", "embed_positions", "position_embeddings")
+        if learned and isinstance(module, nn.Embedding) and length > module.num_embeddings:
+            raise InputError(
+                f"{type(model).__name__} has learned positions for {module.num_embeddings} tokens; prompt "
+                f"and text would have {length}: give fewer --tokens (models with rotary positions have no limit)"
+            )
+
+
+def _write(
+    ready: Ready,
+    cache: RingCache,
+    ids: Any,
+    prompt: str,
+    tokens: int,
+    temperature: float,
+    idle: float,
+    stop: bool,
+) -> str:
+    """The text, written to stdout as it comes."""
+    import torch
+
+    model, tokenizer = ready.loaded.model, ready.loaded.tokenizer
+    shown = prompt
+    sys.stdout.write(prompt)
+    produced: list[int] = []
+    with torch.inference_mode():
+        logits = model(input_ids=ids, **cache.argument, logits_to_keep=1).logits[:, -1]
+        cache.idle(idle)
+        for n in range(tokens):
+            token = _sample(logits, temperature)
+            if stop and int(token) == tokenizer.eos_token_id:
+                break
+            produced.append(int(token))
+            shown += _show(tokenizer, produced)
+            if n + 1 < tokens:
+                logits = model(input_ids=token.view(1, 1), **cache.argument).logits[:, -1]
+    sys.stdout.write("\n")
+    return shown
+
+
+def _sample(logits: Any, temperature: float) -> Any:
+    import torch
+
+    if temperature == 0.0:
+        return logits.argmax(-1)
+    return torch.multinomial(torch.softmax(logits.float() / temperature, -1), 1)[:, 0]
+
+
+def _show(tokenizer: Any, produced: list[int]) -> str:
+    """Write what the last token adds; nothing while it leaves a character unfinished."""
+    recent = produced[-8:]
+    before, now = (
+        tokenizer.decode(part, clean_up_tokenization_spaces=False) for part in (recent[:-1], recent)
+    )
+    if now.endswith("�"):
+        return ""
+    common = before.rstrip("�")
+    new: str = now[len(common) :] if now.startswith(common) else now
+    sys.stdout.write(new)
+    sys.stdout.flush()
+    return new
+
+
+def _result(
+    ready: Ready, cache: RingCache, text: str, written: int, seconds: float, seed: int
+) -> dict[str, Any]:
+    from gaincell.mapping.summary import base_name
+    from gaincell.mapping.summary import design as describe_design
+    from gaincell.reports import results
+
+    design = cache.rings[0].attention.design
+    entry: dict[str, Any] = {
+        "schema": results.SCHEMA,
+        "command": "generate",
+        "model": {"name": base_name(ready.loaded.id), "sha256": ready.loaded.sha256},
+        "gains": ready.how,
+        "design": describe_design(design),
+        "text": text,
+        "tokens": results.value(written, "tokens", "measured"),
+        "tokens_per_second": results.value(written / seconds, "tokens/s", "measured"),
+        "ring_memory": results.value(cache.memory, "bytes", "measured"),
+        "chip_time": results.value(cache.now, "s", "simulated"),
+        "provenance": results.provenance(
+            command=["gaincell", *sys.argv[1:]],
+            seed=seed,
+            protocol="generation on the ring",
+            design_hash=design.hash,
+            inputs={f"model {base_name(ready.loaded.id)}": ready.loaded.sha256},
+        ),
+    }
+    results.check(entry)
+    return entry

@@ -1,0 +1,273 @@
+"""A cache for `generate` that is the hardware's: a ring of columns holding codes, and when they were written.
+
+transformers' own cache keeps the projections k and v of all tokens and grows with them. This one keeps, per
+layer, what the arrays keep: for each of the M columns the write DAC's codes of one token (one byte a cell)
+and the time of the write. Memory does not grow, however long the text.
+
+    cache = RingCache(model)
+    model.generate(**inputs, **cache.argument)
+
+Slot s of a sequence, padding included, goes to column s mod M. (Left padding shifts a row's columns against
+those of its real tokens by the number of its padding tokens; the attention numbers the real ones itself.)
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformers import PreTrainedModel
+from transformers.cache_utils import Cache, CacheLayerMixin
+
+from gaincell.circuits import dac_code, write_dac
+from gaincell.errors import InputError, ModelError
+from gaincell.integrations.hf.attach import attached_layers
+from gaincell.integrations.hf.interface import RING
+from gaincell.nn.attention import GainCellAttention
+from gaincell.units import Second
+
+
+class RingLayer(CacheLayerMixin):
+    """The ring of one layer.
+
+    Args:
+        attention: the layer's gain-cell attention, whose gains, offsets and write DAC make the codes.
+
+    `key_codes`, `value_codes` [B, Hk, M, D]: uint8; the voltages themselves, u = V - V_offset, where the
+    design does not quantise them.  `write_times` [M]: seconds, the token being written at the beginning of
+    its period.
+    """
+
+    is_sliding = False
+    is_compileable = False
+
+    def __init__(self, attention: GainCellAttention) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.attention = attention
+        self.now: Second = 0.0
+        self.seen = 0
+        self.pending = False
+        """Whether what `update` gave out was not seen by the layer's attention yet."""
+        self.key_codes: Tensor | None = None
+        self.value_codes: Tensor | None = None
+        self.write_times = torch.full((attention.design.window,), -math.inf, dtype=torch.float64)
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor | None = None) -> None:
+        """Make the empty ring, for keys of this batch size, type and device."""
+        batch, heads, _, dim = key_states.shape
+        design = self.attention.design
+        kind = torch.uint8 if self._levels else torch.promote_types(key_states.dtype, torch.float32)
+        self.key_codes, self.value_codes = (
+            torch.zeros(batch, heads, design.window, dim, dtype=kind, device=key_states.device)
+            for _ in range(2)
+        )
+        self.dtype, self.device = key_states.dtype, key_states.device
+        self.is_initialized = True
+
+    @property
+    def _levels(self) -> int | None:
+        levels = self.attention.design.storage_levels
+        return levels if levels is not None and levels <= 256 else None
+
+    def update(
+        self,
+        key_states: Float[Tensor, "B Hk T D"],
+        value_states: Float[Tensor, "B Hk T D"],
+        *_: Any,
+        **__: Any,
+    ) -> tuple[Float[Tensor, "B Hk S D"], Float[Tensor, "B Hk S D"]]:
+        """Write the new tokens; the voltages that their queries see, oldest first.
+
+        Those are the M - 1 tokens before and the new ones, less whatever was lost in idle time. The layer's
+        attention recognises them as voltages by a mark on the keys.
+        """
+        if not self.is_initialized:
+            self.lazy_initialization(key_states)
+        assert self.key_codes is not None
+        assert self.value_codes is not None
+        if key_states.shape[0] != self.key_codes.shape[0]:
+            raise InputError(
+                f"the ring holds {self.key_codes.shape[0]} sequences, the input has {key_states.shape[0]}; "
+                "make a new RingCache for another batch"
+            )
+        design, window = self.attention.design, self.attention.design.window
+        new = key_states.shape[2]
+        old = torch.arange(max(0, self.seen - window + 1), self.seen, device=self.device) % window
+        retained = self._retained(old)
+        held = []
+        for codes, scaler, states in (
+            (self.key_codes, self.attention.k, key_states),
+            (self.value_codes, self.attention.v, value_states),
+        ):
+            written = self._written(scaler(states))
+            fresh = self._voltages(written)
+            kept = self._voltages(codes[:, :, old]).to(fresh.dtype) * retained.to(fresh.dtype)
+            held.append(torch.cat([kept, fresh], 2))
+            last = torch.arange(max(self.seen, self.seen + new - window), self.seen + new, device=self.device)
+            codes[:, :, last % window] = written[:, :, -len(last) :]
+        times = self.now + torch.arange(new, dtype=torch.float64) * design.token_period
+        self.write_times[last.cpu() % window] = times[-len(last) :]
+        self.seen += new
+        self.now += new * design.token_period
+        setattr(held[0], RING, self)
+        self.pending = True
+        return held[0], held[1]
+
+    def _written(self, volts: Tensor) -> Tensor:
+        """What is kept of requested voltages: codes, or voltages where there is no quantisation to a byte."""
+        d = self.attention.design
+        if self._levels is None:
+            return write_dac(volts, d.storage_levels, d.v_min, d.v_max, d.v_offset)
+        return dac_code(volts, self._levels, d.v_min, d.v_max, d.v_offset).to(torch.uint8)
+
+    def _voltages(self, written: Tensor) -> Tensor:
+        """u = V - V_offset of codes, the very numbers of `write_dac`."""
+        if self._levels is None:
+            return written
+        d = self.attention.design
+        dtype = torch.promote_types(self.attention.k.gain.dtype, torch.float32)
+        step = (d.v_max - d.v_min) / (self._levels - 1)
+        return written.to(dtype).sub_((self._levels - 1) / 2).mul_(step)
+
+    def _retained(self, columns: Int[Tensor, " old"]) -> Float[Tensor, "old 1"]:
+        """What idle time has left of columns, beside the decay from token to token: exp(-idle / tau)."""
+        design = self.attention.design
+        if design.retention_time is None:
+            return torch.ones(len(columns), 1, dtype=torch.float64, device=self.device)
+        regular = torch.arange(len(columns), 0, -1, dtype=torch.float64) * design.token_period
+        idle = (self.now - self.write_times[columns.cpu()] - regular).clamp(min=0.0)
+        idle = torch.where(idle > 1e-9 * design.token_period, idle, 0.0)  # rounding of sums of periods
+        return torch.exp(-idle / design.retention_time)[:, None].to(self.device)
+
+    def get_seq_length(self, cache_position: Any = None) -> int:
+        """Slots written so far."""
+        return self.seen
+
+    def get_mask_sizes(self, query_length: Any) -> tuple[int, int]:
+        """(slots that the next tokens see, number of the first): transformers 4 gives their positions."""
+        new = query_length if isinstance(query_length, int) else len(query_length)
+        old = min(self.seen, self.attention.design.window - 1)
+        return old + new, self.seen - old
+
+    def get_max_length(self) -> int:
+        """No maximum: the ring goes round."""
+        return -1
+
+    get_max_cache_shape = get_max_length
+
+    def reset(self) -> None:
+        """Forget all tokens; the clock goes on."""
+        self.seen = 0
+        self.write_times.fill_(-math.inf)
+        self.pending = False
+
+    def crop(self, max_length: int) -> None:
+        """Forget the last tokens, to `max_length` of them, or -n: n fewer.
+
+        Raises:
+            InputError: tokens were overwritten that would have to come back.
+        """
+        left = max_length if max_length > 0 else self.seen + max_length
+        if left >= self.seen:
+            return
+        if self.seen > self.attention.design.window or left < 0:
+            raise InputError(
+                f"the ring cannot go back from {self.seen} to {left} tokens: older ones were overwritten; "
+                f"crop while it holds at most {self.attention.design.window}"
+            )
+        self.seen = left
+
+    def reorder_cache(self, beam_idx: Int[Tensor, " B"]) -> None:
+        """Let row n continue what row beam_idx[n] has written (beam search)."""
+        self._rows(lambda codes: codes.index_select(0, beam_idx.to(codes.device)))
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        """Repeat every row."""
+        self._rows(lambda codes: codes.repeat_interleave(repeats, dim=0))
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        """Keep some rows."""
+        self._rows(lambda codes: codes[indices])
+
+    def _rows(self, change: Any) -> None:
+        if self.key_codes is not None and self.value_codes is not None:
+            self.key_codes, self.value_codes = change(self.key_codes), change(self.value_codes)
+
+    def offload(self) -> None:
+        """Refused: a ring is small and stays where it is."""
+        raise InputError("a RingCache is not offloaded; it does not grow")
+
+    prefetch = offload
+
+
+class RingCache(Cache):
+    """The arrays of an attached model as its cache; see the head of this file.
+
+    Args:
+        model: attached. The cache serves this model alone.
+
+    Raises:
+        ModelError: the model is not attached.
+
+    Not modelled: refresh (see `gaincell.HeadArray` for policies); a slow clock of layers within one token.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        attentions = attached_layers(model)
+        if not attentions:
+            raise ModelError(
+                f"{type(model).__name__} is not attached: call gaincell.attach(model, design) first"
+            )
+        forward = inspect.signature(model.forward).parameters
+        self.argument = {"cache" if "cache" in forward else "past_key_values": self}
+        """How the model takes a cache: transformers renamed the argument."""
+        self.rings = [RingLayer(attention) for attention in attentions]
+        super().__init__(layers=list(self.rings))
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *arguments: Any, **keywords: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Write the new tokens of one layer; see `RingLayer.update`.
+
+        Raises:
+            ModelError: the model that uses the cache is not the one it was made for.
+        """
+        if any(ring.pending for ring in self.rings):
+            raise ModelError(
+                "a RingCache was given to a model that does not read voltages; make one with "
+                "RingCache(model) for an attached model"
+            )
+        found: tuple[Tensor, Tensor] = super().update(
+            key_states, value_states, layer_idx, *arguments, **keywords
+        )
+        return found
+
+    @property
+    def now(self) -> Second:
+        """Seconds since the cache was made."""
+        return self.rings[0].now
+
+    def idle(self, seconds: Second) -> None:
+        """Let time pass between two tokens: all that is stored leaks on.
+
+        Raises:
+            InputError: a negative or infinite time.
+        """
+        if not (math.isfinite(seconds) and seconds >= 0):
+            raise InputError(f"the cache was told to idle for {seconds} s; give a finite number, 0 or above")
+        for layer in self.rings:
+            layer.now += seconds
+
+    @property
+    def memory(self) -> int:
+        """Bytes of codes and write times."""
+        return sum(
+            t.numel() * t.element_size()
+            for layer in self.rings
+            for t in (layer.key_codes, layer.value_codes, layer.write_times)
+            if t is not None
+        )

@@ -1,0 +1,69 @@
+"""Gain-cell attention of one new token against the columns that are held: for generation, without gradients.
+
+The equations of `naive.py` for a single query, all sub-tiles in one product: with member_tj = 1 where column
+j lies in sub-tile t,
+
+    O_td = sum_j (member_tj A_j) F(u_jd delta^age_j)
+
+Time and memory are linear in the columns: O(Tk (D + M/N)).
+
+Dimensions: B sequences, Hk key/value heads, g query heads of each, Tk columns, D head dimension, t sub-tiles.
+Not modelled: see the devices and circuits it is made of.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from gaincell.circuits import charge_to_pulse, read_out, signed_charge_to_pulse
+from gaincell.config import Design
+from gaincell.devices.retention import remaining
+from gaincell.devices.variability import KEY_ARRAY, VALUE_ARRAY, cell_errors
+
+
+@torch.no_grad()
+def gain_cell_core_decode(
+    x: Float[Tensor, "B H 1 D"],
+    ku: Float[Tensor, "B Hk Tk D"],
+    vu: Float[Tensor, "B Hk Tk D"],
+    design: Design,
+    key_index: Int[Tensor, "B Tk"] | None = None,
+    query_index: Int[Tensor, "B 1"] | None = None,
+    sliding_window: int | None = None,
+    layer: int = 0,
+    gradient: str = "exact",
+) -> Float[Tensor, "B H 1 D"]:
+    """As `gain_cell_core_naive` for one query; `gradient` changes nothing."""
+    b, h, _, d = x.shape
+    hk, tk = ku.shape[1:3]
+    if key_index is None:
+        key_index = torch.arange(tk, device=x.device).expand(b, tk)
+    if query_index is None:
+        query_index = key_index[:, -1:]
+    window = design.window if sliding_window is None else min(design.window, sliding_window)
+    age = query_index - key_index  # [B, Tk]
+    seen = (age >= 0) & (age < window) & (key_index >= 0) & (query_index >= 0)
+    left = remaining(design.decay_per_token, age.clamp(min=0), x.dtype)
+    column = key_index % design.window
+
+    def current(u: Tensor, array: int) -> Tensor:
+        """Charge of every cell for a full pulse [B, Hk, Tk, D]; 0 where no token is seen."""
+        aged = torch.where(seen[:, None, :, None], u, 0.0) * left[:, None, :, None]
+        errors = cell_errors(design, layer, hk, d, array, x.dtype, x.device)
+        if errors is None:
+            return design.cell.current(aged)
+        gain, offset_voltage, offset = (e[:, column].transpose(0, 1) for e in errors)
+        return gain * design.cell.current(aged + offset_voltage) + offset
+
+    grouped = torch.where((query_index >= 0)[:, :, None, None], x, 0.0).view(b, hk, h // hk, d)
+    scores = grouped @ current(ku, KEY_ARRAY).mT  # [B, Hk, g, Tk]
+    pulses = charge_to_pulse(scores, design.score_saturation(d), design.score_ceiling)
+    pulses = torch.where(seen[:, None, None], pulses, 0.0)
+    tiles = torch.arange(design.tiles, device=x.device)
+    member = ((column // design.tile)[:, None] == tiles[:, None]).to(x.dtype)  # [B, t, Tk]
+    spread = (pulses[:, :, :, None] * member[:, None, None]).flatten(2, 3)  # [B, Hk, g t, Tk]
+    charge = (spread @ current(vu, VALUE_ARRAY)).view(b, h, design.tiles, d)
+    output = signed_charge_to_pulse(charge, design.output_saturation, design.output_ceiling)
+    return read_out(output, design.readout, design.counter_levels).sum(2, keepdim=True)

@@ -1,0 +1,237 @@
+"""Generation on the ring: equal to the full forward pass, to the arrays token by token, and never larger."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+import torch
+from tests.integration.families import FAMILIES
+from tests.micro import micro_llama
+from torch import Tensor, nn
+from transformers import DynamicCache
+
+from gaincell.arrays import HeadArray
+from gaincell.config import Design, load_design
+from gaincell.devices.variability import Mismatch
+from gaincell.errors import InputError, ModelError
+from gaincell.integrations.hf.attach import attach, attached_layers, detach
+from gaincell.integrations.hf.cache import RingCache
+
+MISMATCH = Mismatch(gain_std=0.05, offset_voltage_std=0.01, seed=3)
+
+
+def micro_design(**changes: object) -> Design:
+    """The paper's chip with a ring of 32 columns in tiles of 8."""
+    return load_design("leroux2025").replace(window=32, tile=8, **changes)
+
+
+def hardware(
+    design: Design | None = None, dtype: torch.dtype = torch.float64, **options: object
+) -> nn.Module:
+    """The micro model on a ring of 32 columns, with gains that use the codes."""
+    model = attach(micro_llama(dtype), design or micro_design(token_period=30e-6), **options)
+    for cell in attached_layers(model):
+        with torch.no_grad():
+            cell.q.gain.fill_(0.3)
+            cell.q.offset.fill_(0.2)
+            cell.k.gain.fill_(0.3)
+            cell.v.gain.fill_(0.3)
+    return exact_norms(model)
+
+
+def exact_norms(model: nn.Module) -> nn.Module:
+    """RMS norms in float64: transformers' own go through float32, whose rounding depends on the shape."""
+    for module in model.modules():
+        if type(module).__name__.endswith("RMSNorm"):
+            module.forward = partial(_norm, module)
+    return model
+
+
+def _norm(module: nn.Module, x: Tensor) -> Tensor:
+    return module.weight * x * torch.rsqrt(x.square().mean(-1, keepdim=True) + module.variance_epsilon)
+
+
+def ids(tokens: int, batch: int = 1, seed: int = 0) -> Tensor:
+    return torch.randint(1, 97, (batch, tokens), generator=torch.Generator().manual_seed(seed))
+
+
+@torch.no_grad()
+def decoded(model: nn.Module, tokens: Tensor, pieces: list[int], mask: Tensor | None = None) -> Tensor:
+    """Logits at every position, given to a ring piece by piece."""
+    cache = RingCache(model)
+    logits, at = [], 0
+    for piece in pieces:
+        seen = None if mask is None else mask[:, : at + piece]
+        positions = None if mask is None else (seen.cumsum(1) - 1).clamp(min=0)[:, at : at + piece]
+        logits.append(
+            model(
+                input_ids=tokens[:, at : at + piece],
+                **cache.argument,
+                attention_mask=seen,
+                position_ids=positions,
+            ).logits
+        )
+        at += piece
+    return torch.cat(logits, 1)
+
+
+@pytest.mark.parametrize("pieces", [[1] * 75, [20, *[1] * 55], [45, 1, 1, 28], [75]])
+def test_pieces_on_the_ring_equal_the_full_forward(pieces: list[int]) -> None:
+    model = hardware(micro_design(token_period=30e-6, mismatch=MISMATCH))
+    tokens = ids(75, 2)
+    with torch.no_grad():
+        expected = model(input_ids=tokens, use_cache=False).logits
+    torch.testing.assert_close(decoded(model, tokens, pieces), expected, atol=1e-9, rtol=0)
+
+
+def test_left_padding_on_the_ring() -> None:
+    model = hardware()
+    tokens = ids(60, 2)
+    mask = torch.ones_like(tokens)
+    mask[0, :9] = 0
+    with torch.no_grad():
+        positions = (mask.cumsum(1) - 1).clamp(min=0)
+        expected = model(tokens, attention_mask=mask, position_ids=positions, use_cache=False).logits
+    got = decoded(model, tokens, [20, *[1] * 40], mask)
+    torch.testing.assert_close(got[mask.bool()], expected[mask.bool()], atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_decodes_on_the_ring(family: str) -> None:
+    torch.manual_seed(0)
+    model = exact_norms(attach(FAMILIES[family]().double().eval(), micro_design()))
+    tokens = ids(44)
+    with torch.no_grad():
+        expected = model(input_ids=tokens, use_cache=False).logits
+    torch.testing.assert_close(decoded(model, tokens, [12, *[1] * 32]), expected, atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize("idle", [0.0, 4e-3])
+def test_the_ring_equals_the_arrays_token_by_token(idle: float) -> None:
+    """A layer's attention on the ring gives what HeadArray gives for the same q, k, v; idle after 40."""
+    model = hardware(micro_design(token_period=30e-6, mismatch=MISMATCH))
+    layer = attached_layers(model)[1]
+    head = HeadArray(layer.design, 16, heads=2, kv_heads=1, layer=1)
+    seen: dict[str, Tensor] = {}
+
+    def keep(stage: str) -> Callable[..., None]:
+        return lambda module, inputs, output: seen.update({stage: output, stage + "_in": inputs[0]})
+
+    for stage in ("q", "k", "v", "out"):
+        getattr(layer, stage).register_forward_hook(keep(stage))
+    cache, tokens = RingCache(model), ids(75)
+    for t in range(75):
+        if t == 40:
+            cache.idle(idle)
+            head.idle(idle)
+        with torch.no_grad():
+            model(input_ids=tokens[:, t : t + 1], **cache.argument)
+        expected = head.step(*(seen[stage][:, :, -1] for stage in ("q", "k", "v")))
+        torch.testing.assert_close(seen["out_in"][:, :, 0], expected, atol=1e-12, rtol=0)
+        assert cache.now == pytest.approx(head.now, rel=1e-12)
+
+
+def test_generate_with_sampling_and_beams() -> None:
+    model = hardware()
+    prompt = ids(10, 2)
+    options = {"max_new_tokens": 30, "min_new_tokens": 30, "pad_token_id": 0}
+    greedy = model.generate(prompt, do_sample=False, **options)
+    assert torch.equal(
+        model.generate(prompt, do_sample=False, **RingCache(model).argument, **options), greedy
+    )
+    beams = model.generate(prompt, num_beams=3, **options)
+    ring = model.generate(prompt, num_beams=3, **RingCache(model).argument, **options)
+    assert torch.equal(ring, beams)
+
+
+def test_memory_does_not_grow() -> None:
+    model = hardware(dtype=torch.float32)
+    cache, tokens = RingCache(model), ids(80)
+    sizes = set()
+    for t in range(80):
+        with torch.no_grad():
+            model(input_ids=tokens[:, t : t + 1], **cache.argument)
+        sizes.add(cache.memory)
+    assert sizes == {2 * (2 * 32 * 16 + 32 * 8)}  # layers x (key and value bytes, write times)
+    times = cache.rings[0].write_times
+    period = cache.rings[0].attention.design.token_period
+    assert times.max() == pytest.approx(79 * period)
+    assert times.min() == pytest.approx(48 * period)
+
+
+def test_without_quantisation_of_storage() -> None:
+    model = hardware(micro_design(storage_levels=None, token_period=30e-6))
+    tokens = ids(50)
+    with torch.no_grad():
+        expected = model(input_ids=tokens, use_cache=False).logits
+    torch.testing.assert_close(decoded(model, tokens, [10, *[1] * 40]), expected, atol=1e-9, rtol=0)
+
+
+def test_a_long_pause_leaves_nothing() -> None:
+    """After many time constants only C0 is left: what was before no longer matters."""
+    model = hardware()
+    logits = []
+    for seed in (1, 2):
+        cache = RingCache(model)
+        with torch.no_grad():
+            model(input_ids=ids(20, seed=seed), **cache.argument)
+            cache.idle(1.0)
+            logits.append(model(input_ids=ids(1, seed=9), **cache.argument).logits)
+    torch.testing.assert_close(logits[0], logits[1], atol=1e-9, rtol=0)
+
+
+def test_cropping_works_until_the_ring_has_gone_round() -> None:
+    model = hardware(micro_design(retention_time=None))
+    tokens = ids(64)
+    cache = RingCache(model)
+    with torch.no_grad():
+        model(input_ids=ids(15, seed=5), **cache.argument)
+        model(input_ids=tokens[:, :10], **cache.argument)
+        cache.crop(15)
+        got = model(input_ids=tokens[:, :5], **cache.argument).logits
+        fresh = RingCache(model)
+        model(input_ids=ids(15, seed=5), **fresh.argument)
+        expected = model(input_ids=tokens[:, :5], **fresh.argument).logits
+        torch.testing.assert_close(got, expected, atol=1e-9, rtol=0)
+        model(input_ids=tokens, **cache.argument)
+    with pytest.raises(InputError, match="older ones were overwritten"):
+        cache.crop(50)
+
+
+def test_a_cache_belongs_to_its_model() -> None:
+    model, other = hardware(), hardware()
+    with pytest.raises(ModelError, match="RingCache of another model"), torch.no_grad():
+        other(input_ids=ids(3), **RingCache(model).argument)
+    cache = RingCache(model)
+    detach(model)
+    with pytest.raises(ModelError, match="does not read voltages"), torch.no_grad():
+        model(input_ids=ids(3), **cache.argument)
+    with pytest.raises(ModelError, match="not attached"):
+        RingCache(micro_llama())
+    softmax = attach(micro_llama(), micro_design(), attention="softmax")
+    with pytest.raises(ModelError, match="softmax attention cannot read"), torch.no_grad():
+        softmax(input_ids=ids(3), **RingCache(softmax).argument)
+
+
+def test_other_mistakes_are_named() -> None:
+    model = hardware()
+    cache = RingCache(model)
+    with torch.no_grad():
+        model(input_ids=ids(3), **cache.argument)
+    with pytest.raises(InputError, match="the ring holds 1 sequences, the input has 2"), torch.no_grad():
+        model(input_ids=ids(1, 2), **cache.argument)
+    with pytest.raises(InputError, match="idle for -1 s"):
+        cache.idle(-1)
+
+
+def test_the_default_cache_still_works_on_an_attached_model() -> None:
+    model = hardware()
+    tokens = ids(30)
+    (argument,) = RingCache(model).argument
+    cache = {argument: DynamicCache()}
+    with torch.no_grad():
+        expected = model(input_ids=tokens, use_cache=False).logits
+        got = [model(input_ids=tokens[:, t : t + 1], **cache).logits for t in range(30)]
+    torch.testing.assert_close(torch.cat(got, 1), expected, atol=1e-9, rtol=0)
