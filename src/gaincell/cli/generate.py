@@ -96,8 +96,8 @@ def check_positions(model: Any, length: int) -> None:
         learned = name.rpartition(".")[2] in ("wpe", "embed_positions", "position_embeddings")
         if learned and isinstance(module, nn.Embedding) and length > module.num_embeddings:
             raise InputError(
-                f"{type(model).__name__} has learned positions for {module.num_embeddings} tokens; prompt "
-                f"and text would have {length}: give fewer --tokens (models with rotary positions have no limit)"
+                f"{type(model).__name__} has learned positions for {module.num_embeddings} tokens; "
+                f"prompt and text would have {length}: give fewer --tokens, or a model with rotary positions"
             )
 
 

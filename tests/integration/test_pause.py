@@ -1,0 +1,99 @@
+"""Perplexity after a pause, and the commands that run on the ring."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from tests.micro import micro_design, micro_llama, write_micro
+from typer.testing import CliRunner
+
+from gaincell.cli import app
+from gaincell.errors import InputError
+from gaincell.evaluation.pause import perplexity_after_pause
+from gaincell.evaluation.perplexity import next_token_nll
+from gaincell.integrations.hf.attach import attach
+from gaincell.integrations.hf.checkpoint import save
+from gaincell.mapping.initial import initial_scaling
+
+TOKENS = torch.randint(1, 97, (200,), generator=torch.Generator().manual_seed(4))
+
+
+def hardware() -> torch.nn.Module:
+    model = attach(micro_llama(torch.float64), micro_design())
+    initial_scaling(model, TOKENS[None, :64])
+    return model
+
+
+def test_without_a_pause_it_is_the_second_half_of_every_block() -> None:
+    model = hardware()
+    found = perplexity_after_pause(model, TOKENS, 0.0, 40)
+    ids = TOKENS.view(5, 40)
+    with torch.no_grad():
+        expected = next_token_nll(model(input_ids=ids).logits, ids)[:, 20:].sum()
+    assert found.nll == pytest.approx(float(expected), rel=1e-6)
+    assert (found.tokens, found.blocks) == (5 * 19, 5)
+
+
+def test_after_a_long_pause_the_first_half_does_not_matter() -> None:
+    model = hardware()
+    other = TOKENS.clone().view(5, 40)
+    other[:, :20] = 3
+    forgotten = [perplexity_after_pause(model, text.flatten(), 1.0, 40).nll for text in (TOKENS, other)]
+    assert forgotten[0] == pytest.approx(forgotten[1], rel=1e-9)
+    remembered = [perplexity_after_pause(model, text.flatten(), 0.0, 40).nll for text in (TOKENS, other)]
+    assert abs(remembered[0] - remembered[1]) > 1e-3
+
+
+def test_odd_blocks_and_negative_pauses_are_refused() -> None:
+    with pytest.raises(InputError, match="cannot be halved"):
+        perplexity_after_pause(hardware(), TOKENS, 0.0, 41)
+    with pytest.raises(InputError, match="idle for -1"):
+        perplexity_after_pause(hardware(), TOKENS, -1.0, 40)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """(RUN, text) of the micro model."""
+    folder = tmp_path_factory.mktemp("pause")
+    model, text = write_micro(folder)
+    from gaincell.integrations.hf.models import load_model
+
+    loaded = load_model(model)
+    attach(loaded.model, micro_design())
+    initial_scaling(loaded.model, torch.randint(1, 300, (1, 64)))
+    return save(loaded.model, folder / "run"), text
+
+
+def test_evaluate_at_several_times(run: tuple[Path, Path], tmp_path: Path) -> None:
+    folder, text = run
+    out = tmp_path / "pauses.json"
+    arguments = ["evaluate", str(folder), "--text", str(text), "--protocol", "blocks-64", "--limit", "512"]
+    result = CliRunner().invoke(app, [*arguments, "--at", "0.01", "--at", "0", "--json", str(out)])
+    assert result.exit_code == 0, result.output
+    found = json.loads(out.read_text())
+    assert [row["idle"]["value"] for row in found["pauses"]] == [0.0, 0.01]
+    assert "pause-64" in found["provenance"]["protocol"]
+    silicon = [row["perplexity"]["value"] for row in found["pauses"]]
+    assert silicon[0] != silicon[1]
+
+
+def test_generate_streams_beyond_the_window(run: tuple[Path, Path], tmp_path: Path) -> None:
+    out = tmp_path / "text.json"
+    arguments = ["generate", str(run[0]), "--prompt", "cell holds", "--tokens", "90", "--temperature", "0"]
+    result = CliRunner().invoke(app, [*arguments, "--json", str(out)])
+    assert result.exit_code == 0, result.output
+    found = json.loads(out.read_text())
+    assert found["tokens"]["value"] == 90
+    assert found["text"].startswith("cell holds")
+    assert found["text"] in result.stdout
+    again = CliRunner().invoke(app, [*arguments, "--json", str(out)])
+    assert json.loads(out.read_text())["text"] == found["text"]
+    assert again.exit_code == 0
+
+
+def test_generate_refuses_an_empty_prompt(run: tuple[Path, Path]) -> None:
+    result = CliRunner().invoke(app, ["generate", str(run[0]), "--prompt", ""])
+    assert result.exit_code == 2
