@@ -42,6 +42,7 @@ class StepTrace:
 
     design: of the head.  time: of the reads, seconds since the head was made.  column: written, per sequence.
     valid: columns that hold a token.  key, value: stored voltages at the reads, relative to V_offset, volts.
+    key_current, value_current: charge of every cell for a full pulse, charge units.
     query: pulse widths over the longest pulse.  scores: charge of every key column, charge units.
     pulses: their widths over the longest pulse.  tile_charge: charge of every sub-tile's value bit lines,
     charge units.  tile_output: digitised, in units of full scale.  output: sum over the sub-tiles.
@@ -53,6 +54,8 @@ class StepTrace:
     valid: Bool[Tensor, "B M"]
     key: Float[Tensor, "B Hk M D"]
     value: Float[Tensor, "B Hk M D"]
+    key_current: Float[Tensor, "B Hk M D"]
+    value_current: Float[Tensor, "B Hk M D"]
     query: Float[Tensor, "B H D"]
     scores: Float[Tensor, "B H M"]
     pulses: Float[Tensor, "B H M"]
@@ -176,6 +179,8 @@ class HeadArray:
         self.steps = 0
         self.writes = 0
         """Columns written so far, refreshes included, per key/value head and sequence."""
+        self.refreshes = 0
+        """Refreshes so far."""
         self.trace: StepTrace | None = None
         """What happened in the last step."""
         device = torch.device(device)
@@ -223,25 +228,29 @@ class HeadArray:
         self._write(column, self._stored(k), self._stored(v))
         x = query_driver(q, d.query_levels)
         key, value = self._leaked(self._key), self._leaked(self._value)
-        scores = self._read_keys(x, key)
+        key_current = self._current(key, self._key_errors)
+        value_current = self._current(value, self._value_errors)
+        scores = self._read_keys(x, key_current)
         pulses = self._convert(scores)
-        tile_charge = self._read_values(pulses, value)
+        tile_charge = self._read_values(pulses, value_current)
         signed = signed_charge_to_pulse(tile_charge, d.output_saturation, d.output_ceiling)
         tile_output = read_out(signed, d.readout, d.counter_levels)
         output = tile_output.sum(2)
         self.trace = StepTrace(
-            d,
-            self.now,
-            column,
-            self._valid.clone(),
-            key,
-            value,
-            x,
-            scores,
-            pulses,
-            tile_charge,
-            tile_output,
-            output,
+            design=d,
+            time=self.now,
+            column=column,
+            valid=self._valid.clone(),
+            key=key,
+            value=value,
+            key_current=key_current,
+            value_current=value_current,
+            query=x,
+            scores=scores,
+            pulses=pulses,
+            tile_charge=tile_charge,
+            tile_output=tile_output,
+            output=output,
         )
         self._pointer = (self._pointer + 1) % d.window
         self.steps += 1
@@ -257,6 +266,10 @@ class HeadArray:
         if not (math.isfinite(seconds) and seconds >= 0):
             raise InputError(f"the head was told to idle for {seconds} s; give a finite number, 0 or above")
         self._pass_time(seconds)
+
+    def oldest_age(self, now: Second) -> Second:
+        """Time since the longest unwritten of the columns that hold a token, s; 0 when none does."""
+        return max(0.0, now - float(self._write_time[self._valid].min())) if bool(self._valid.any()) else 0.0
 
     def reset(self) -> None:
         """Forget all tokens: valid bits cleared, pointer at column 0. The clock and the counts go on."""
@@ -285,6 +298,7 @@ class HeadArray:
         self._write_time = torch.where(self._valid, self.now + order * self.write_slot, self._write_time)
         self.writes += int(columns.max())
         self.now += int(columns.max()) * self.write_slot
+        self.refreshes += 1
         self._last_refresh, self._last_refresh_step = self.now, self.steps
 
     def _pass_time(self, seconds: Second) -> None:
@@ -335,10 +349,12 @@ class HeadArray:
             return self.design.cell.current(u)
         return errors.gain * self.design.cell.current(u + errors.offset_voltage) + errors.current_offset
 
-    def _read_keys(self, x: Float[Tensor, "B H D"], key: Float[Tensor, "B Hk M D"]) -> Float[Tensor, "B H M"]:
-        current = self._current(key, self._key_errors)  # [B, Hk, M, D]
+    def _read_keys(
+        self, x: Float[Tensor, "B H D"], current: Float[Tensor, "B Hk M D"]
+    ) -> Float[Tensor, "B H M"]:
         groups = x.view(self.batch, self.kv_heads, -1, self.head_dim)  # [B, Hk, g, D]
-        return (groups @ current.mT).flatten(1, 2)
+        scores: Tensor = groups @ current.mT
+        return scores.flatten(1, 2)
 
     def _convert(self, scores: Float[Tensor, "B H M"]) -> Float[Tensor, "B H M"]:
         d = self.design
@@ -349,12 +365,11 @@ class HeadArray:
         return torch.where(open_columns[:, None], pulses, torch.zeros_like(pulses))
 
     def _read_values(
-        self, pulses: Float[Tensor, "B H M"], value: Float[Tensor, "B Hk M D"]
+        self, pulses: Float[Tensor, "B H M"], current: Float[Tensor, "B Hk M D"]
     ) -> Float[Tensor, "B H t D"]:
         tiles, n = self.design.tiles, self.design.tile
-        current = self._current(value, self._value_errors).unflatten(2, (tiles, n))  # [B, Hk, t, N, D]
         groups = pulses.view(self.batch, self.kv_heads, -1, tiles, n).transpose(2, 3)  # [B, Hk, t, g, N]
-        charge: Tensor = groups @ current
+        charge: Tensor = groups @ current.unflatten(2, (tiles, n))  # [B, Hk, t, g, D]
         return charge.transpose(2, 3).flatten(1, 2)
 
     def _checked(self, name: str, x: Tensor) -> Tensor:

@@ -1,0 +1,123 @@
+"""What an oscilloscope would show of one step: pulses, currents, integrators, counter.
+
+Behavioural, from the trace of a step and its schedule. With I_d = F(u_d) Q / T_max the current of a cell (Q
+the charge unit), a bit line carries and an integrator collects
+
+    i(t) = sum_d I_d [t - t0 < x_d T_max],      q(t) = sum_d I_d min(max(t - t0, 0), x_d T_max)
+
+so that an integrator ends at exactly the charge of the trace. The counter starts half a clock early.
+Not modelled: edges, settling, RC of the lines, the ramp by which a charge becomes a pulse.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from gaincell.arrays.head import StepTrace
+from gaincell.arrays.schedule import Schedule
+from gaincell.errors import InputError
+from gaincell.units import Second
+
+SAMPLES = 651
+
+
+@dataclass(frozen=True)
+class Waveforms:
+    """One query head of one sequence, one sub-tile, one of its key columns and one of its value bit lines.
+
+    time: s, from the beginning of the step.  word_lines: of the key rows, 0 or 1.  key_current: of the key
+    column's bit line, A.  key_charge: on its integrator, C.  pulses: into the sub-tile's value columns, 0
+    or 1.  value_current, value_charge: of the value bit line.  output: its output pulse, 0 or 1.  count: of
+    its counter.  stored_time, stored: voltages of the newest column's cells over one window, s and V.
+    """
+
+    time: Float[Tensor, " n"]
+    word_lines: Float[Tensor, "D n"]
+    key_current: Float[Tensor, " n"]
+    key_charge: Float[Tensor, " n"]
+    pulses: Float[Tensor, "N n"]
+    value_current: Float[Tensor, " n"]
+    value_charge: Float[Tensor, " n"]
+    output: Float[Tensor, " n"]
+    count: Int[Tensor, " n"]
+    stored_time: Float[Tensor, " m"]
+    stored: Float[Tensor, "D m"]
+
+
+def waveforms(
+    trace: StepTrace,
+    *,
+    head: int = 0,
+    column: int | None = None,
+    row: int = 0,
+    schedule: Schedule | None = None,
+) -> Waveforms:
+    """The waveforms of a step.
+
+    Args:
+        trace: of the step.
+        head: query head.  column: key column; None: the one just written. Its sub-tile is shown.
+        row: value bit line, 0 to D - 1.
+        schedule: of the step; None: that of the design.
+
+    Raises:
+        InputError: no such head, column or row, or a column that holds nothing.
+    """
+    design = trace.design
+    column = int(trace.column[0]) if column is None else column
+    heads, dim = trace.query.shape[1:]
+    for name, index, count in (("head", head, heads), ("column", column, design.window), ("row", row, dim)):
+        if not 0 <= index < count:
+            raise InputError(f"there is no {name} {index}; allowed: 0 to {count - 1}")
+    if not bool(trace.valid[0, column]):
+        raise InputError(f"column {column} holds no token yet; choose one that was written")
+    kv_head = head // (heads // trace.key.shape[1])
+    tile = slice(column // design.tile * design.tile, (column // design.tile + 1) * design.tile)
+    at = {event.phase.name: event.start for event in (schedule or Schedule(design)).step}
+    end = (schedule or Schedule(design)).latency
+    time = torch.linspace(0.0, end, SAMPLES, dtype=torch.float64)
+    ampere = design.charge_unit / design.t_pulse_max
+    key_currents = trace.key_current[0, kv_head, column].double() * ampere
+    value_currents = trace.value_current[0, kv_head, tile, row].double() * ampere
+    x, phi = trace.query[0, head].double(), trace.pulses[0, head, tile].double()
+    word_lines, key_charge = _pulses(time, at["key read"], x, key_currents, design.t_pulse_max)
+    pulses, value_charge = _pulses(time, at["value read"], phi, value_currents, design.t_pulse_max)
+    code = int(trace.tile_codes[0, head, column // design.tile, row]) if design.readout != "none" else 0
+    signed = float(trace.tile_charge[0, head, column // design.tile, row]) / design.output_saturation
+    width = min(abs(signed), 1.0) * design.t_pulse_max
+    since = time - at["count"]
+    counted = torch.floor(since * design.counter_clock + 0.5).clamp(min=0, max=abs(code))
+    age = torch.linspace(0.0, design.window * design.token_period, 101, dtype=torch.float64)
+    left = torch.exp(-age / design.retention_time) if design.retention_time else torch.ones_like(age)
+    newest = trace.key[0, kv_head, int(trace.column[0])].double()
+    return Waveforms(
+        time=time,
+        word_lines=word_lines,
+        key_current=(word_lines * key_currents[:, None]).sum(0),
+        key_charge=key_charge,
+        pulses=pulses,
+        value_current=(pulses * value_currents[:, None]).sum(0),
+        value_charge=value_charge,
+        output=((since >= 0) & (since < width)).double(),
+        count=torch.where(since >= 0, counted, 0.0).to(torch.int64) * (1 if code >= 0 else -1),
+        stored_time=age,
+        stored=design.v_offset + newest[:, None] * left,
+    )
+
+
+def _pulses(
+    time: Float[Tensor, " n"],
+    start: Second,
+    widths: Float[Tensor, " lines"],
+    currents: Float[Tensor, " lines"],
+    t_max: Second,
+) -> tuple[Float[Tensor, "lines n"], Float[Tensor, " n"]]:
+    """Pulses of all lines over time, and the charge they have driven."""
+    since = (time - start)[None]
+    on = ((since >= 0) & (since < widths[:, None] * t_max)).double()
+    driven = torch.minimum(since.clamp(min=0.0), widths[:, None] * t_max)
+    return on, (driven * currents[:, None]).sum(0)

@@ -1,0 +1,364 @@
+"""`gaincell simulate`: the arrays at work, token by token, and what an oscilloscope would show."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+
+import typer
+
+from gaincell.cli._json import JsonFile, write_json
+from gaincell.cli._options import DesignName
+
+if TYPE_CHECKING:
+    from gaincell.arrays import HeadArray, Schedule
+    from gaincell.design import Design
+    from gaincell.progress import StageProgress
+
+app = typer.Typer(no_args_is_help=True)
+
+Signals: TypeAlias = Annotated[
+    Path | None,
+    typer.Option("--signals", metavar="FILE", help="Codes of a real layer, from gaincell evaluate --dump."),
+]
+Group: TypeAlias = Annotated[
+    int, typer.Option("--group", min=1, help="Query heads that share the arrays (random signals).")
+]
+HeadDim: TypeAlias = Annotated[int, typer.Option("--head-dim", min=1, help="D (random signals).")]
+Figures: TypeAlias = Annotated[
+    Path, typer.Option("--figures", metavar="DIRECTORY", help="Where the figures are written.")
+]
+Seed: TypeAlias = Annotated[int, typer.Option("--seed", help="Of the random signals.")]
+
+
+@app.command()
+def head(
+    design: DesignName = "leroux2025",
+    tokens: Annotated[int, typer.Option("--tokens", min=1, help="Tokens to step through.")] = 2048,
+    group: Group = 1,
+    head_dim: HeadDim = 64,
+    refresh: Annotated[
+        str, typer.Option("--refresh", metavar="none|copy|reread", help="How columns are made fresh.")
+    ] = "none",
+    refresh_tokens: Annotated[
+        int | None, typer.Option("--refresh-tokens", min=1, help="Refresh after so many tokens.")
+    ] = None,
+    layers: Annotated[int, typer.Option("--layers", min=1, help="Computed between two tokens.")] = 12,
+    other_latency: Annotated[
+        float, typer.Option("--other-latency", min=0.0, metavar="SECONDS", help="Of the rest of a layer.")
+    ] = 0.0,
+    signals: Signals = None,
+    figures: Figures = Path("runs/simulate"),
+    seed: Seed = 0,
+    json: JsonFile = None,
+) -> None:
+    """A head token by token: its schedule, and a trace of many steps.
+
+    Prints the phases of a step (computed or assumed), what depends on the assumed latency, and the head at
+    some of its tokens; draws the timeline and the trace.
+
+    Example: gaincell simulate head --tokens 3000 --design leroux2025-oxide
+
+    Example: gaincell simulate head --group 3 --other-latency 10e-6
+    """
+    from rich.console import Console
+
+    from gaincell.arrays import Refresh, Schedule
+    from gaincell.cli._progress import progress_bars
+    from gaincell.config import load_design
+    from gaincell.reports.hardware import draw_all
+
+    chip = load_design(design)
+    schedule = Schedule(chip, group)
+    period = schedule.token_period(layers, other_latency)
+    chip = chip.replace(token_period=period)
+    schedule = Schedule(chip, group)
+    policy = Refresh(refresh, refresh_tokens)  # type: ignore[arg-type]
+    with progress_bars() as progress:
+        arrays, rows = _trace(chip, tokens, group, head_dim, policy, signals, seed, progress)
+    result = _begin(chip, "simulate head", seed)
+    result |= _schedule_result(schedule, layers, other_latency)
+    result["trace"] = rows
+    result["refreshes"] = _value(arrays.refreshes, "1")
+    result["writes"] = _value(arrays.writes, "columns")
+    result["chip_time"] = _value(arrays.now, "s")
+    console = Console()
+    for table in (_phase_table(result), _sensitivity_table(result), _trace_table(result)):
+        console.print(table)
+    _finish(result, json)
+    for path in draw_all(result, figures):
+        console.print(str(path))
+
+
+@app.command()
+def tile(
+    design: DesignName = "leroux2025",
+    tokens: Annotated[int, typer.Option("--tokens", min=1, help="Tokens before the one shown.")] = 48,
+    head_dim: HeadDim = 64,
+    column: Annotated[
+        int | None, typer.Option("--column", min=0, help="Key column shown; by default that of most charge.")
+    ] = None,
+    row: Annotated[int, typer.Option("--row", min=0, help="Value bit line that is shown.")] = 0,
+    signals: Signals = None,
+    figures: Figures = Path("runs/simulate"),
+    seed: Seed = 0,
+    json: JsonFile = None,
+) -> None:
+    """Waveforms of one token: word lines, stored voltages, bit-line currents, integrators, counter.
+
+    Behavioural, from the same functions as everything else; an integrator ends at exactly the charge that the
+    attention computes with.
+
+    Example: gaincell simulate tile --tokens 60 --row 3
+    """
+    from rich.console import Console
+
+    from gaincell.arrays.waveforms import waveforms
+    from gaincell.cli._progress import progress_bars
+    from gaincell.config import load_design
+    from gaincell.reports.hardware import draw_all
+
+    chip = load_design(design)
+    with progress_bars() as progress:
+        arrays, _ = _trace(chip, tokens, 1, head_dim, None, signals, seed, progress)
+    assert arrays.trace is not None
+    column = int(arrays.trace.pulses[0, 0].argmax()) if column is None else column
+    found = waveforms(arrays.trace, column=column, row=row)
+    units = {"time": "s", "key_current": "A", "key_charge": "C", "value_current": "A", "value_charge": "C"}
+    units |= {"stored_time": "s", "stored": "V"}
+    result = _begin(chip, "simulate tile", seed)
+    result["waveforms"] = {
+        name: _value(tensor.tolist(), units.get(name, "1")) for name, tensor in vars(found).items()
+    }
+    result["waveforms"]["score_saturation"] = _value(
+        chip.score_saturation(arrays.head_dim) * chip.charge_unit, "C"
+    )
+    result["waveforms"]["output_saturation"] = _value(chip.output_saturation * chip.charge_unit, "C")
+    _finish(result, json)
+    console = Console()
+    console.print(
+        f"key column {column}: {float(found.key_charge[-1]) * 1e15:.1f} fC; "
+        f"value bit line {row}: {float(found.value_charge[-1]) * 1e15:.1f} fC, count {int(found.count[-1])}"
+    )
+    for path in draw_all(result, figures):
+        console.print(str(path))
+
+
+def _trace(
+    design: Design,
+    tokens: int,
+    group: int,
+    head_dim: int,
+    policy: Any,
+    file: Path | None,
+    seed: int,
+    progress: StageProgress,
+) -> tuple[HeadArray, dict[str, Any]]:
+    """Step a head through tokens; the head, and what was observed."""
+    import torch
+
+    from gaincell.arrays import HeadArray
+
+    q, k, v = _random(tokens, group, head_dim, seed) if file is None else _dumped(file, design, tokens)
+    arrays = HeadArray(
+        design,
+        q.shape[-1],
+        heads=q.shape[1],
+        kv_heads=k.shape[1],
+        refresh=policy,
+        write_slot=design.unstated_latency,
+        dtype=torch.float32,
+    )
+    shown = progress("step")
+    rows: dict[str, list[float]] = {name: [] for name in TRACE_UNITS}
+    for t in range(q.shape[2]):
+        output = arrays.step(q[:, :, t], k[:, :, t], v[:, :, t])
+        trace = arrays.trace
+        assert trace is not None
+        held = int(trace.valid.sum())
+        oldest = arrays.oldest_age(trace.time)
+        tau = design.retention_time
+        rows["token"].append(t)
+        rows["time"].append(trace.time)
+        rows["columns_held"].append(held)
+        rows["oldest_left"].append(1.0 if tau is None else float(torch.exp(torch.tensor(-oldest / tau))))
+        rows["pulses_above_zero"].append(float((trace.pulses > 0).sum()) / (held * q.shape[1]))
+        rows["pulses_full"].append(float((trace.pulses >= 1).sum()) / (held * q.shape[1]))
+        rows["output_rms"].append(float(output.square().mean().sqrt()))
+        shown(t + 1, q.shape[2], {})
+    return arrays, {name: _value(column, TRACE_UNITS[name]) for name, column in rows.items()}
+
+
+TRACE_UNITS = {
+    "token": "1",
+    "time": "s",
+    "columns_held": "1",
+    "oldest_left": "1",
+    "pulses_above_zero": "1",
+    "pulses_full": "1",
+    "output_rms": "full scales",
+}
+
+
+def _random(tokens: int, group: int, head_dim: int, seed: int) -> tuple[Any, Any, Any]:
+    """Signals whose scores are a little below zero on average, as after a conversion."""
+    import torch
+
+    random = torch.Generator().manual_seed(seed)
+    q = torch.randn(1, group, tokens, head_dim, generator=random) * 0.4 + 0.15
+    k = torch.randn(1, 1, tokens, head_dim, generator=random) * 0.15 + 0.40
+    v = torch.randn(1, 1, tokens, head_dim, generator=random) * 0.3 + 0.45
+    return q, k, v
+
+
+def _dumped(file: Path, design: Design, tokens: int) -> tuple[Any, Any, Any]:
+    """Codes of one layer of a real model, as pulse widths and volts."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    from gaincell.errors import InputError
+
+    try:
+        found = load_file(file)
+        q, k, v = (found[name][:1, :, :tokens].float() for name in ("q_code", "k_code", "v_code"))
+    except (OSError, SafetensorError, KeyError) as error:
+        raise InputError(
+            f"{file.name} is not a file of gaincell evaluate --dump ({type(error).__name__}: {error})"
+        ) from error
+    steps, levels = (design.query_levels or 16) - 1, (design.storage_levels or 16) - 1
+    span = (design.v_max - design.v_min) / levels
+    volts = [design.v_offset + (code - levels / 2) * span for code in (k, v)]
+    return q / steps, volts[0], volts[1]
+
+
+def _value(number: Any, unit: str) -> dict[str, Any]:
+    from gaincell.reports.results import value
+
+    return value(number, unit, "simulated")
+
+
+def _begin(design: Design, command: str, seed: int) -> dict[str, Any]:
+    from gaincell.mapping.summary import design as describe_design
+    from gaincell.reports import results
+
+    return {
+        "schema": results.SCHEMA,
+        "command": command,
+        "design": describe_design(design),
+        "provenance": results.provenance(
+            command=["gaincell", *sys.argv[1:]],
+            seed=seed,
+            protocol="token by token",
+            design_hash=design.hash,
+            inputs={},
+        ),
+    }
+
+
+def _finish(result: dict[str, Any], json: Path | None) -> None:
+    from gaincell.reports import results
+
+    results.check(result)
+    write_json(json, result)
+
+
+def _schedule_result(schedule: Schedule, layers: int, others: float) -> dict[str, Any]:
+    events = schedule.events(2)
+    ends = [max(e.end for e in events if e.token == token) for token in (0, 1)]
+    return {
+        "schedule": {
+            "phases": [
+                {
+                    "name": phase.name,
+                    "duration": _value(phase.duration, "s"),
+                    "basis": phase.basis,
+                    "circuits": list(phase.circuits),
+                }
+                for phase in schedule.phases
+            ],
+            "latency": _value(schedule.latency, "s"),
+            "token_period": _value(schedule.token_period(layers, others), "s"),
+            "utilisation": {name: _value(share, "1") for name, share in schedule.utilisation().items()},
+        },
+        "timeline": {
+            "events": [
+                {
+                    "phase": event.phase.name,
+                    "token": _value(event.token, "1"),
+                    "query": _value(event.query, "1"),
+                    "start": _value(event.start, "s"),
+                    "duration": _value(event.phase.duration, "s"),
+                    "basis": event.phase.basis,
+                    "circuits": list(event.phase.circuits),
+                }
+                for event in events
+            ],
+            "token_ends": _value(ends, "s"),
+        },
+        "sensitivity": [
+            {
+                "unstated_latency": _value(row["unstated_latency"], "s"),
+                "latency": _value(row["latency"], "s"),
+                "tokens_per_second": _value(row["tokens_per_second"], "1/s"),
+                "decay_per_token": _value(row["decay_per_token"], "1"),
+            }
+            for row in schedule.sensitivity()
+        ],
+    }
+
+
+def _phase_table(result: dict[str, Any]) -> Any:
+    from rich.table import Table
+
+    schedule = result["schedule"]
+    latency, period = (schedule[key]["value"] * 1e9 for key in ("latency", "token_period"))
+    table = Table(
+        title="Phases of a step",
+        caption=f"latency {latency:.4g} ns; token period {period:.4g} ns",
+        title_justify="left",
+        caption_justify="left",
+    )
+    for heading in ("phase", "ns", "basis", "circuits"):
+        table.add_column(heading)
+    for phase in schedule["phases"]:
+        duration = f"{phase['duration']['value'] * 1e9:.3g}"
+        table.add_row(phase["name"], duration, phase["basis"], ", ".join(phase["circuits"]))
+    return table
+
+
+def _sensitivity_table(result: dict[str, Any]) -> Any:
+    from rich.table import Table
+
+    table = Table(title="If the assumed latency were another", title_justify="left")
+    for heading in ("assumed, ns", "step, ns", "tokens/s a layer", "lost per token (all layers)"):
+        table.add_column(heading, justify="right")
+    for row in result["sensitivity"]:
+        table.add_row(
+            f"{row['unstated_latency']['value'] * 1e9:.3g}",
+            f"{row['latency']['value'] * 1e9:.4g}",
+            f"{row['tokens_per_second']['value']:.3g}",
+            f"{1 - row['decay_per_token']['value']:.2e}",
+        )
+    return table
+
+
+def _trace_table(result: dict[str, Any]) -> Any:
+    from rich.table import Table
+
+    rows = {name: column["value"] for name, column in result["trace"].items()}
+    table = Table(title="The head at some of its tokens", title_justify="left")
+    for heading in ("token", "time, µs", "columns", "oldest left", "pulses > 0", "full", "output rms"):
+        table.add_column(heading, justify="right")
+    count = len(rows["token"])
+    for n in sorted({min(count - 1, round(count * part / 8)) for part in range(9)}):
+        table.add_row(
+            str(rows["token"][n]),
+            f"{rows['time'][n] * 1e6:.4g}",
+            str(rows["columns_held"][n]),
+            f"{rows['oldest_left'][n]:.3f}",
+            f"{rows['pulses_above_zero'][n]:.1%}",
+            f"{rows['pulses_full'][n]:.1%}",
+            f"{rows['output_rms'][n]:.3f}",
+        )
+    return table

@@ -1,0 +1,153 @@
+"""Figures of the hardware at work, from the JSON of `gaincell simulate` alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from gaincell import files
+from gaincell.reports.figures import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, STYLE
+from gaincell.reports.results import number, numbers
+
+PHASE_COLOURS = {
+    "key write": PURPLE,
+    "value write": SKY,
+    "key read": BLUE,
+    "value read": GREEN,
+    "count": ORANGE,
+    "add": RED,
+}
+Result = Mapping[str, Any]
+
+
+def draw_all(result: Result, folder: Path) -> list[Path]:
+    """Draw every figure the result has data for into `folder`, as PNG files."""
+    written = []
+    for name, draw in FIGURES.items():
+        if name in result:
+            with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
+                written.append(files.write_atomic(folder / f"{name}.png", draw(result).savefig))
+    return written
+
+
+def timeline(result: Result) -> Figure:
+    """Which circuit is busy when, a row each; hatched where a duration is assumed."""
+    events = result["timeline"]["events"]
+    circuits = list(dict.fromkeys(c for event in events for c in event["circuits"]))
+    figure = Figure(figsize=(8.4, 0.9 + 0.36 * len(circuits)))
+    axes = figure.add_subplot()
+    named: set[str] = set()
+    for event in events:
+        start, duration = number(event["start"]) * 1e9, number(event["duration"]) * 1e9
+        name = event["phase"]
+        colour = PHASE_COLOURS[name]
+        for circuit in event["circuits"]:
+            row = circuits.index(circuit)
+            later = number(event["token"]) > 0
+            first = name not in named and not later
+            named.add(name)
+            axes.barh(
+                row,
+                duration,
+                left=start,
+                height=0.7,
+                color=colour,
+                alpha=0.45 if later else 1.0,
+                hatch="///" if event["basis"] == "assumed" else None,
+                edgecolor="white",
+                linewidth=0.8,
+                label=name if first else None,
+            )
+    for end in result["timeline"]["token_ends"]["value"]:
+        axes.axvline(end * 1e9, color=GREY, linewidth=0.8, linestyle="--")
+    axes.set_yticks(range(len(circuits)), circuits)
+    axes.invert_yaxis()
+    axes.grid(visible=False, axis="y")
+    axes.set_xlabel("time, ns (pale: the following tokens; hatched: duration assumed)")
+    figure.legend(loc="outside upper right", ncols=6, fontsize=8)
+    axes.set_title(f"One step: {number(result['schedule']['latency']) * 1e9:.3g} ns")
+    return figure
+
+
+def waveforms(result: Result) -> Figure:
+    """Pulses, currents, integrators and counter of one step."""
+    w = result["waveforms"]
+    t = [second * 1e9 for second in numbers(w["time"])]
+    figure = Figure(figsize=(8.4, 10.5))
+    axes = figure.subplots(7, 1)
+    shared = axes[1:]
+    stored_ms = [second * 1e3 for second in numbers(w["stored_time"])]
+    for cell in w["stored"]["value"][:8]:
+        axes[0].plot(stored_ms, cell, color=BLUE, linewidth=1)
+    axes[0].set_title("Stored voltages of the newest column's first cells over one window")
+    axes[0].set_xlabel("time since the write, ms")
+    axes[0].set_ylabel("V")
+    for n, line in enumerate(w["word_lines"]["value"][:12]):
+        axes[1].fill_between(t, n, [n + 0.8 * on for on in line], step="mid", color=SKY, linewidth=0)
+    axes[1].set_title("Word lines of the first key rows: query pulses")
+    axes[1].set_yticks([])
+    axes[2].plot(t, [a * 1e6 for a in numbers(w["key_current"])], color=BLUE)
+    axes[2].set_title("Current of the key bit line")
+    axes[2].set_ylabel("µA")
+    axes[3].plot(t, [c * 1e15 for c in numbers(w["key_charge"])], color=BLUE)
+    ceiling = number(w["score_saturation"]) * 1e15
+    axes[3].axhline(ceiling, color=GREY, linewidth=0.8, linestyle="--")
+    axes[3].set_title("Its integrator (dashed: full pulse)")
+    axes[3].set_ylabel("fC")
+    for n, line in enumerate(w["pulses"]["value"]):
+        if max(line) > 0:
+            axes[4].fill_between(t, n, [n + 0.9 * on for on in line], step="mid", color=GREEN, linewidth=0)
+    axes[4].set_title("Pulses into the sub-tile's value columns")
+    axes[4].set_ylabel("column")
+    axes[5].plot(t, [c * 1e15 for c in numbers(w["value_charge"])], color=GREEN, label="integrator, fC")
+    axes[5].axhline(0, color=BLACK, linewidth=0.6)
+    for sign in (1, -1):
+        axes[5].axhline(
+            sign * number(w["output_saturation"]) * 1e15, color=GREY, linewidth=0.8, linestyle="--"
+        )
+    axes[5].set_title("Integrator of one value bit line (dashed: full scale)")
+    axes[5].set_ylabel("fC")
+    axes[6].step(t, numbers(w["count"]), color=ORANGE, where="post")
+    count = max(map(abs, numbers(w["count"])))
+    shaded = [count * on for on in numbers(w["output"])]
+    axes[6].fill_between(t, 0, shaded, color=ORANGE, alpha=0.25, linewidth=0)
+    axes[6].set_title("Its output pulse (shaded) and counter")
+    axes[6].set_xlabel("time in the step, ns")
+    for axis in shared:
+        axis.set_xlim(0, t[-1])
+    return figure
+
+
+def trace(result: Result) -> Figure:
+    """A head over many tokens: what it holds and how its circuits are used."""
+    rows = result["trace"]
+    tokens = numbers(rows["token"])
+    figure = Figure(figsize=(8.4, 7.2))
+    axes = figure.subplots(4, 1, sharex=True)
+    axes[0].plot(tokens, numbers(rows["columns_held"]), color=BLUE)
+    axes[0].set_title("Columns that hold a token")
+    axes[1].plot(tokens, numbers(rows["oldest_left"]), color=PURPLE)
+    axes[1].set_ylim(0, 1.05)
+    axes[1].set_title("What is left of the oldest column's voltage")
+    axes[2].plot(
+        tokens, [100 * x for x in numbers(rows["pulses_above_zero"])], color=GREEN, label="above zero"
+    )
+    axes[2].plot(tokens, [100 * x for x in numbers(rows["pulses_full"])], color=RED, label="full")
+    axes[2].legend(loc="upper right")
+    axes[2].set_title("Pulses into the value array, % of the columns held")
+    axes[3].plot(tokens, numbers(rows["output_rms"]), color=ORANGE)
+    axes[3].set_title("Output, root mean square, in full scales of a sub-tile")
+    axes[3].set_xlabel("token")
+    return figure
+
+
+FIGURES: Mapping[str, Callable[[Result], Figure]] = {
+    "timeline": timeline,
+    "waveforms": waveforms,
+    "trace": trace,
+}
+"""Key of the result -> the figure drawn from it."""

@@ -1,0 +1,70 @@
+"""Waveforms end where the trace says; the commands that draw them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from gaincell.arrays import HeadArray
+from gaincell.arrays.waveforms import waveforms
+from gaincell.cli import app
+from gaincell.config import load_design
+from gaincell.errors import InputError
+
+
+def stepped(tokens: int = 20) -> HeadArray:
+    head = HeadArray(load_design("leroux2025").replace(tile=16, window=64), 16, heads=2, kv_heads=1)
+    random = torch.Generator().manual_seed(2)
+    for _ in range(tokens):
+        q = torch.rand(1, 2, 16, generator=random, dtype=torch.float64)
+        k, v = torch.rand(2, 1, 1, 16, generator=random, dtype=torch.float64)
+        head.step(q, k, v)
+    return head
+
+
+@pytest.mark.parametrize("column", [None, 3])
+def test_integrators_end_at_the_charges_of_the_trace(column: int | None) -> None:
+    trace = stepped().trace
+    assert trace is not None
+    found = waveforms(trace, head=1, column=column, row=5)
+    shown = int(trace.column[0]) if column is None else column
+    assert float(found.key_charge[-1]) == pytest.approx(float(trace.scores_coulomb[0, 1, shown]), rel=1e-9)
+    charge = float(trace.tile_charge[0, 1, shown // 16, 5]) * trace.design.charge_unit
+    assert float(found.value_charge[-1]) == pytest.approx(charge, rel=1e-9)
+    assert int(found.count[-1]) == int(trace.tile_codes[0, 1, shown // 16, 5])
+    step = float(found.time[1])
+    integrated = float(found.key_current.sum() * step)
+    assert integrated == pytest.approx(float(found.key_charge[-1]), rel=0.02), (
+        "current integrates to the charge"
+    )
+    assert float(found.word_lines[0].sum() * step) == pytest.approx(
+        float(trace.query_seconds[0, 1, 0]), abs=2 * step
+    )
+
+
+def test_columns_that_hold_nothing_are_refused() -> None:
+    trace = stepped().trace
+    assert trace is not None
+    with pytest.raises(InputError, match="holds no token yet"):
+        waveforms(trace, column=40)
+    with pytest.raises(InputError, match="no row 16"):
+        waveforms(trace, row=16)
+
+
+def test_simulate_draws_and_stores(tmp_path: Path) -> None:
+    figures, out = tmp_path / "figures", tmp_path / "head.json"
+    options = ["--figures", str(figures), "--json", str(out)]
+    result = CliRunner().invoke(app, ["simulate", "head", "--tokens", "70", "--group", "2", *options])
+    assert result.exit_code == 0, result.output
+    found = json.loads(out.read_text())
+    assert found["schedule"]["latency"]["value"] == pytest.approx(95e-9)
+    assert len(found["trace"]["token"]["value"]) == 70
+    result = CliRunner().invoke(app, ["simulate", "tile", "--tokens", "10", *options])
+    assert result.exit_code == 0, result.output
+    assert {path.name for path in figures.iterdir()} == {"timeline.png", "trace.png", "waveforms.png"}
+    result = CliRunner().invoke(app, ["simulate", "tile", "--signals", str(out), *options])
+    assert result.exit_code == 2
