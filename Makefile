@@ -16,7 +16,7 @@ demo: $(BASE)
 	$(BIN)/gaincell map tiny --budget 49152 --out runs/demo
 
 test: $(DEV)
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n auto --dist worksteal $(PYTEST_ARGS)
 
 lint: $(DEV)
 	$(BIN)/ruff check

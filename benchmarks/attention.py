@@ -2,9 +2,8 @@
 attention.
 
 Paired and interleaved in one process, medians, one thread: every round times SDPA and each contender once, so
-    that what the
-machine does meanwhile hits all of them. Extra peak memory is the growth of the resident set during one call
-(Linux).
+that what the machine does meanwhile hits all of them. Extra peak memory is the growth of the resident set
+during one call (Linux).
 
     python benchmarks/attention.py [--rounds 15] [--threads 1] [--out benchmarks/results/attention.json]
 

@@ -36,6 +36,7 @@ class MapSettings:
     fine_tuning_learning_rate: peak, of the fine-tuning of the nonlinear model, gains and offsets included
         (and of the softmax model beside it).
     published: whether to run the published adaptation beside the closed form, for its curve.
+    published_tokens: of the calibration text that it sees; it takes up to 101 forward passes over them.
     impl, gradient: of the arrays, see `gaincell.attach`.
     device: where to compute, as torch names it.
     """
@@ -55,6 +56,7 @@ class MapSettings:
     transfer_learning_rate: float = 1e-3
     scale_learning_rate: float = 1e-2
     published: bool = True
+    published_tokens: int = 2_048
     impl: str = "auto"
     gradient: str = "exact"
     device: str = "cpu"
@@ -86,7 +88,7 @@ class MapSettings:
                 self.transfer_learning_rate,
                 self.scale_learning_rate,
             ],
-            "published": self.published,
+            "published": [self.published, self.published_tokens],
             "gradient": self.gradient,
         }
 

@@ -142,6 +142,8 @@ def _adapted(job: Job) -> Record:
     batches = [job.calibration]
     linear = job.hardware(job.folder.state("linear"), linear=True)
     target = collect_statistics(linear, batches, job.progress("adapted: statistics of the linear model"))
+    curve = [job.calibration[: max(1, job.settings.published_tokens // job.block)]]
+    curve_target = target if len(curve[0]) == len(job.calibration) else collect_statistics(linear, curve)
     some = [job.calibration[:CODE_BLOCKS]]
     codes = {"linear": code_use(linear, some)}
     model = job.hardware(job.folder.state("linear"), linear=False)
@@ -151,11 +153,11 @@ def _adapted(job: Job) -> Record:
     if job.settings.published:
         progress = job.progress("adapted: published iteration")
         results["published"] = records.of_adaptation(
-            adapt(model, batches, target, "published", progress=progress)
+            adapt(model, curve, curve_target, "published", progress=progress)
         )
         model = job.hardware(job.folder.state("linear"), linear=False)
     closed = adapt(model, batches, target, progress=job.progress("adapted: closed form"))
-    reached = perplexity(model, job.calibration.flatten(), job.protocol)
+    reached = perplexity(model, curve[0].flatten(), job.protocol)
     results["closed-form"] = records.of_adaptation(closed) | {"calibration_perplexity": reached.perplexity}
     codes["adapted"] = code_use(model, some)
     return {
