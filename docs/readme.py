@@ -2,8 +2,9 @@
 
     python docs/readme.py
 
-Reads docs/results/NAME.json (the run.json of a mapping) and benchmarks/results/attention.json; rewrites what
-stands in README.md between `<!-- NAME:table -->` and `<!-- end -->`, and draws docs/figures/NAME-*.png.
+Reads docs/results/NAME.json (the run.json of a mapping), docs/results/pauses/CHIP.json (of evaluate --at) and
+benchmarks/results/*.json; rewrites what stands in README.md between `<!-- NAME:table -->` and `<!-- end -->`,
+and draws docs/figures.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gaincell.files import write_text
-from gaincell.reports import figures, results, tables
+import matplotlib
+
+from gaincell.files import write_atomic, write_text
+from gaincell.reports import figures, hardware, results, tables
 
 ROOT = Path(__file__).parents[1]
 
@@ -30,9 +33,18 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             for drawn in figures.draw_all(run, Path(folder)):
                 drawn.rename(ROOT / "docs" / "figures" / f"{path.stem}-{drawn.name}")
+    draw_pauses(ROOT / "docs" / "results" / "pauses", ROOT / "docs" / "figures" / "pauses.png")
     bench = json.loads((ROOT / "benchmarks" / "results" / "attention.json").read_text())
     readme = replaced(readme, "bench", benchmark_table(bench))
     write_text(ROOT / "README.md", readme)
+
+
+def draw_pauses(folder: Path, figure: Path) -> None:
+    """The curves of all results in `folder`, which are of `gaincell evaluate --at`."""
+    found = {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
+    if found:
+        with matplotlib.rc_context(figures.STYLE):
+            write_atomic(figure, hardware.pauses(found).savefig)
 
 
 def replaced(readme: str, name: str, content: str) -> str:

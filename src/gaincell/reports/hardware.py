@@ -145,6 +145,35 @@ def trace(result: Result) -> Figure:
     return figure
 
 
+def pauses(results: Mapping[str, Result]) -> Figure:
+    """Perplexity against idle time, a curve a chip; on the left what is reached without a pause.
+
+    results: results of `gaincell evaluate --at`, by the name of the curve.
+    """
+    figure = Figure(figsize=(7.6, 3.8))
+    axes = figure.add_subplot()
+    times = [number(row["idle"]) for result in results.values() for row in result["pauses"]]
+    first = min(time for time in times if time > 0) / 10
+    for (name, result), colour in zip(results.items(), (BLUE, ORANGE, GREEN, RED), strict=False):
+        rows = result["pauses"]
+        axes.errorbar(
+            [max(number(row["idle"]), first) for row in rows],
+            [number(row["perplexity"]) for row in rows],
+            [number(row["perplexity_error"]) for row in rows],
+            fmt="o-",
+            ms=4,
+            capsize=2,
+            color=colour,
+            label=name,
+        )
+    axes.set_xscale("log")
+    axes.set_xlabel("idle time between the halves of a block, s (leftmost: none)")
+    axes.set_ylabel("perplexity of the second half")
+    axes.set_title("What a pause costs")
+    axes.legend()
+    return figure
+
+
 FIGURES: Mapping[str, Callable[[Result], Figure]] = {
     "timeline": timeline,
     "waveforms": waveforms,
