@@ -50,7 +50,7 @@ def map_(
     ] = 6e-4,
     fine_tuning_learning_rate: Annotated[
         float, typer.Option("--fine-tuning-learning-rate", help="Peak, of the fine-tuning.")
-    ] = 2e-4,
+    ] = 1e-4,
     published: Annotated[bool, typer.Option(help="Also run the paper's adaptation, for its curve.")] = True,
     seed: Seed = 0,
     threads: Threads = None,

@@ -52,7 +52,7 @@ class MapSettings:
     linear_share: float = 0.6
     transfer_share: float = 0.4
     learning_rate: float = 6e-4
-    fine_tuning_learning_rate: float = 2e-4
+    fine_tuning_learning_rate: float = 1e-4
     transfer_learning_rate: float = 1e-3
     scale_learning_rate: float = 1e-2
     published: bool = True

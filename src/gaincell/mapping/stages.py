@@ -10,7 +10,8 @@ first to run.
     fine-tuned                the adapted model, trained further
 
 Every training of the softmax model sees the same blocks in the same order on the same schedule as the
-hardware model it is compared with.
+hardware model it is compared with, and minimises the cross-entropy; the hardware model learns the softmax
+model's distribution instead (distillation).
 """
 
 from __future__ import annotations
@@ -177,13 +178,17 @@ def _software_continued_more(job: Job) -> Record:
 
 
 def _fine_tuned(job: Job) -> Record:
+    """Distillation from the softmax model that was trained on the same tokens."""
+    teacher = copy.deepcopy(job.software(job.folder.state("software-continued-more")))
     model = job.hardware(job.folder.state("adapted"), linear=False)
-    return _fine_tune(job, model, "fine-tuned", "adapted")
+    return _fine_tune(job, model, "fine-tuned", "adapted", Distillation(teacher, weight=1.0))
 
 
-def _fine_tune(job: Job, model: PreTrainedModel, stage: str, before: str) -> Record:
+def _fine_tune(
+    job: Job, model: PreTrainedModel, stage: str, before: str, loss_of: Loss | None = None
+) -> Record:
     blocks = job.training[job.linear_blocks :]
-    _train(job, model, stage, "1 of 1", "fine-tuning", blocks, None)
+    _train(job, model, stage, "1 of 1", "fine-tuning", blocks, loss_of)
     return {"training_tokens": _tokens(job, before) + len(blocks) * job.block}
 
 
