@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,7 @@ def hardware() -> torch.nn.Module:
 
 def test_without_a_pause_it_is_the_second_half_of_every_block() -> None:
     model = hardware()
-    found = perplexity_after_pause(model, TOKENS, 0.0, 40)
+    found = perplexity_after_pause(model, TOKENS, 0.0, 40).found
     ids = TOKENS.view(5, 40)
     with torch.no_grad():
         expected = next_token_nll(model(input_ids=ids).logits, ids)[:, 20:].sum()
@@ -41,9 +42,11 @@ def test_after_a_long_pause_the_first_half_does_not_matter() -> None:
     model = hardware()
     other = TOKENS.clone().view(5, 40)
     other[:, :20] = 3
-    forgotten = [perplexity_after_pause(model, text.flatten(), 1.0, 40).nll for text in (TOKENS, other)]
+    forgotten = [perplexity_after_pause(model, text.flatten(), 1.0, 40).found.nll for text in (TOKENS, other)]
     assert forgotten[0] == pytest.approx(forgotten[1], rel=1e-9)
-    remembered = [perplexity_after_pause(model, text.flatten(), 0.0, 40).nll for text in (TOKENS, other)]
+    remembered = [
+        perplexity_after_pause(model, text.flatten(), 0.0, 40).found.nll for text in (TOKENS, other)
+    ]
     assert abs(remembered[0] - remembered[1]) > 1e-3
 
 
@@ -78,6 +81,43 @@ def test_evaluate_at_several_times(run: tuple[Path, Path], tmp_path: Path) -> No
     assert "pause-64" in found["provenance"]["protocol"]
     silicon = [row["perplexity"]["value"] for row in found["pauses"]]
     assert silicon[0] != silicon[1]
+
+
+def test_evaluate_with_refresh_counts_what_it_costs(run: tuple[Path, Path], tmp_path: Path) -> None:
+    folder, text = run
+    out = tmp_path / "refresh.json"
+    arguments = ["evaluate", str(folder), "--text", str(text), "--protocol", "blocks-64", "--limit", "256"]
+    arguments += ["--other-latency", "1e-3", "--json", str(out)]
+    rows = {}
+    for refresh in ([], ["--refresh", "copy", "--refresh-tokens", "8"]):
+        result = CliRunner().invoke(app, [*arguments, "--at", "0", *refresh])
+        assert result.exit_code == 0, result.output
+        found = json.loads(out.read_text())
+        rows[found["refresh"]["kind"]] = {k: v["value"] for k, v in found["pauses"][0].items()}
+    assert (rows["none"]["refreshes"], rows["none"]["writes"]) == (0, 64)
+    window = micro_design().window
+    assert rows["copy"]["refreshes"] == 8
+    assert rows["copy"]["writes"] == 64 + sum(min(window, 8 * n) for n in range(1, 9))
+    slot = micro_design().unstated_latency
+    assert rows["copy"]["refreshing"] == pytest.approx((rows["copy"]["writes"] - 64) * slot)
+    assert rows["copy"]["chip_time"] == pytest.approx(rows["none"]["chip_time"] + rows["copy"]["refreshing"])
+    assert rows["copy"]["perplexity"] != rows["none"]["perplexity"]
+
+
+def test_evaluate_by_context(run: tuple[Path, Path], tmp_path: Path) -> None:
+    folder, text = run
+    out = tmp_path / "context.json"
+    arguments = ["evaluate", str(folder), "--text", str(text), "--protocol", "blocks-64", "--limit", "512"]
+    result = CliRunner().invoke(app, [*arguments, "--by-context", "--window", "16", "--json", str(out)])
+    assert result.exit_code == 0, result.output
+    found = json.loads(out.read_text())
+    bins = [{k: v["value"] for k, v in part.items()} for part in found["context"]]
+    assert [(b["first"], b["last"]) for b in bins] == [(1, 1), (2, 3), (4, 7), (8, 15), (16, 31), (32, 63)]
+    sizes = [b["last"] - b["first"] + 1 for b in bins]
+    nll = sum(size * math.log(b["perplexity"]) for size, b in zip(sizes, bins, strict=True)) * 8
+    assert nll == pytest.approx(found["nll"]["value"], rel=1e-9)
+    refused = CliRunner().invoke(app, ["evaluate", "tiny", "--window", "64", "--limit", "1024"])
+    assert refused.exit_code == 2
 
 
 def test_generate_streams_beyond_the_window(run: tuple[Path, Path], tmp_path: Path) -> None:

@@ -12,12 +12,12 @@ from tests.micro import micro_llama
 from torch import Tensor, nn
 from transformers import DynamicCache
 
-from gaincell.arrays import HeadArray
+from gaincell.arrays import HeadArray, Refresh
 from gaincell.config import Design, load_design
 from gaincell.devices.variability import Mismatch
 from gaincell.errors import InputError, ModelError
 from gaincell.integrations.hf.attach import attach, attached_layers, detach
-from gaincell.integrations.hf.cache import RingCache
+from gaincell.integrations.hf.cache import RingCache, feed
 
 MISMATCH = Mismatch(gain_std=0.05, offset_voltage_std=0.01, seed=3)
 
@@ -108,12 +108,22 @@ def test_every_family_decodes_on_the_ring(family: str) -> None:
     torch.testing.assert_close(decoded(model, tokens, [12, *[1] * 32]), expected, atol=1e-9, rtol=0)
 
 
-@pytest.mark.parametrize("idle", [0.0, 4e-3])
-def test_the_ring_equals_the_arrays_token_by_token(idle: float) -> None:
-    """A layer's attention on the ring gives what HeadArray gives for the same q, k, v; idle after 40."""
+POLICIES = [
+    Refresh(),
+    Refresh("copy", every_tokens=7),
+    Refresh("reread", every_tokens=7),
+    Refresh("copy", every_seconds=0.41e-3),
+    Refresh("reread", every_seconds=0.41e-3),
+]
+
+
+@pytest.mark.parametrize("refresh", POLICIES, ids=str)
+def test_the_ring_equals_the_arrays_token_by_token(refresh: Refresh) -> None:
+    """A layer's attention on the ring gives what HeadArray gives for the same q, k, v; a pause after 40."""
     model = hardware(micro_design(token_period=30e-6, mismatch=MISMATCH))
     layer = attached_layers(model)[1]
-    head = HeadArray(layer.design, 16, heads=2, kv_heads=1, layer=1)
+    slot = layer.design.unstated_latency
+    head = HeadArray(layer.design, 16, heads=2, kv_heads=1, layer=1, refresh=refresh, write_slot=slot)
     seen: dict[str, Tensor] = {}
 
     def keep(stage: str) -> Callable[..., None]:
@@ -121,16 +131,53 @@ def test_the_ring_equals_the_arrays_token_by_token(idle: float) -> None:
 
     for stage in ("q", "k", "v", "out"):
         getattr(layer, stage).register_forward_hook(keep(stage))
-    cache, tokens = RingCache(model), ids(75)
+    cache, tokens = RingCache(model, refresh), ids(75)
     for t in range(75):
         if t == 40:
-            cache.idle(idle)
-            head.idle(idle)
+            cache.idle(4e-3)
+            head.idle(4e-3)
         with torch.no_grad():
             model(input_ids=tokens[:, t : t + 1], **cache.argument)
         expected = head.step(*(seen[stage][:, :, -1] for stage in ("q", "k", "v")))
         torch.testing.assert_close(seen["out_in"][:, :, 0], expected, atol=1e-12, rtol=0)
         assert cache.now == pytest.approx(head.now, rel=1e-12)
+        assert (cache.writes, cache.clock.refreshes) == (head.writes, head.clock.refreshes)
+
+
+@pytest.mark.parametrize("period", [30e-6, 3e-3])
+@pytest.mark.parametrize("refresh", POLICIES[1:], ids=str)
+def test_pieces_between_refreshes_equal_single_tokens(refresh: Refresh, period: float) -> None:
+    """Also where the ring lives much longer than its cells: voltages last from refresh to refresh."""
+    if refresh.every_seconds:
+        refresh = Refresh(refresh.kind, every_seconds=refresh.every_seconds * period / 30e-6)
+    for cell in ("polynomial", "sigmoid"):
+        model = hardware(micro_design(token_period=period, mismatch=MISMATCH, cell=cell))
+        tokens, pieces, singly = ids(75, 2), RingCache(model, refresh), RingCache(model, refresh)
+        with torch.no_grad():
+            got = feed(model, pieces, tokens)
+            expected = torch.cat([feed(model, singly, tokens[:, t : t + 1]) for t in range(75)], 1)
+        torch.testing.assert_close(got, expected, atol=1e-9, rtol=0)
+        assert pieces.clock.refreshes == singly.clock.refreshes > 4
+
+
+def test_a_copy_refreshed_after_every_token_never_ages() -> None:
+    """Every column is then one period old at most, but for the picoseconds of the refresh."""
+    design = micro_design(token_period=1e-3, unstated_latency=1e-12)
+    model = hardware(design)
+    tokens = ids(60)
+    with torch.no_grad():
+        got = feed(model, RingCache(model, Refresh("copy", every_tokens=1)), tokens)
+    fresh = hardware(design.replace(retention_time=None))
+    with torch.no_grad():
+        expected = fresh(input_ids=tokens, use_cache=False).logits
+    torch.testing.assert_close(got, expected, atol=1e-9, rtol=0)
+
+
+def test_more_tokens_than_until_the_next_refresh_are_refused() -> None:
+    model = hardware()
+    cache = RingCache(model, Refresh("copy", every_tokens=5))
+    with pytest.raises(InputError, match="6 tokens at once, but the chip refreshes after 5"), torch.no_grad():
+        model(input_ids=ids(6), **cache.argument)
 
 
 def test_generate_with_sampling_and_beams() -> None:

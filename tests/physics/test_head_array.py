@@ -117,7 +117,7 @@ numbers = st.lists(st.floats(-0.2, 1.1), min_size=D, max_size=D)
 operations = st.lists(
     st.one_of(
         st.tuples(st.just("step"), numbers, numbers, numbers),
-        st.tuples(st.just("idle"), st.sampled_from([0.0, 1e-6, 0.9e-3, 4e-3])),
+        st.tuples(st.just("idle"), st.sampled_from([0.0, 1e-6, 0.9e-3, 4e-3, 25e-3])),
         st.tuples(st.just("refresh")),
         st.tuples(st.just("reset")),
     ),

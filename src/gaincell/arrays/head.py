@@ -21,13 +21,13 @@ columns, N columns of a sub-tile, t sub-tiles, D rows.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from gaincell.arrays.clock import Clock
 from gaincell.arrays.refresh import Refresh
 from gaincell.circuits import charge_to_pulse, query_driver, read_out, signed_charge_to_pulse, write_dac
 from gaincell.design import Design
@@ -163,24 +163,11 @@ class HeadArray:
             raise InputError(f"sliding_window = {sliding_window}; give 1 or more, or None")
         if dtype not in (torch.float32, torch.float64):
             raise InputError(f"dtype = {dtype}; give torch.float64 or torch.float32")
-        refresh = refresh or Refresh()
-        if refresh.every_seconds is not None and design.window * write_slot >= refresh.every_seconds:
-            raise InputError(
-                f"a refresh of {design.window} columns, {write_slot} s each, takes longer than its period of "
-                f"{refresh.every_seconds} s; give a longer one"
-            )
         self.design = design
         self.head_dim, self.heads, self.kv_heads, self.batch = head_dim, heads, kv_heads, batch
         self.sliding_window = sliding_window
-        self.refresh_policy = refresh
-        self.write_slot = write_slot
-        self.now: Second = 0.0
-        """Seconds since the head was made."""
-        self.steps = 0
-        self.writes = 0
-        """Columns written so far, refreshes included, per key/value head and sequence."""
-        self.refreshes = 0
-        """Refreshes so far."""
+        self.clock = Clock(refresh or Refresh(), design.window, write_slot)
+        """Seconds, steps and refreshes since the head was made."""
         self.trace: StepTrace | None = None
         """What happened in the last step."""
         device = torch.device(device)
@@ -195,8 +182,16 @@ class HeadArray:
         self._written_at = torch.zeros(columns, dtype=torch.int64, device=device)
         self._valid = torch.zeros(columns, dtype=torch.bool, device=device)
         self._pointer = torch.zeros(batch, dtype=torch.int64, device=device)
-        self._last_refresh = 0.0
-        self._last_refresh_step = 0
+
+    @property
+    def now(self) -> Second:
+        """Seconds since the head was made."""
+        return self.clock.now
+
+    @property
+    def writes(self) -> int:
+        """Columns written so far, refreshes included, per key/value head and sequence."""
+        return self.clock.tokens + self.clock.rewrites
 
     @property
     def state(self) -> HeadState:
@@ -253,8 +248,7 @@ class HeadArray:
             output=output,
         )
         self._pointer = (self._pointer + 1) % d.window
-        self.steps += 1
-        self._pass_time(d.token_period)
+        self.clock.step(self, d.token_period)
         return output
 
     def idle(self, seconds: Second) -> None:
@@ -263,9 +257,7 @@ class HeadArray:
         Raises:
             InputError: a negative or infinite time.
         """
-        if not (math.isfinite(seconds) and seconds >= 0):
-            raise InputError(f"the head was told to idle for {seconds} s; give a finite number, 0 or above")
-        self._pass_time(seconds)
+        self.clock.idle(self, seconds)
 
     def oldest_age(self, now: Second) -> Second:
         """Time since the longest unwritten of the columns that hold a token, s; 0 when none does."""
@@ -284,35 +276,32 @@ class HeadArray:
         Raises:
             InputError: the policy is "none".
         """
-        if self.refresh_policy.kind == "none":
+        if self.clock.policy.kind == "none":
             raise InputError("the head has no refresh policy; make it with refresh=Refresh('copy', ...)")
-        columns = self._valid.sum(1, keepdim=True)
-        order = (self._valid.cumsum(1) - 1).clamp(min=0)
-        if self.refresh_policy.kind == "copy":
-            self._key.copy_(self._key_copy)
-            self._value.copy_(self._value_copy)
-        else:
-            when = order * self.write_slot
-            for store in (self._key, self._value):
-                store.copy_(self._stored(self._leaked(store, when) + self.design.v_offset))
-        self._write_time = torch.where(self._valid, self.now + order * self.write_slot, self._write_time)
-        self.writes += int(columns.max())
-        self.now += int(columns.max()) * self.write_slot
-        self.refreshes += 1
-        self._last_refresh, self._last_refresh_step = self.now, self.steps
+        self.clock.refresh(self)
 
-    def _pass_time(self, seconds: Second) -> None:
-        policy = self.refresh_policy
-        end = self.now + seconds
-        if policy.every_seconds is not None:
-            while self._last_refresh + policy.every_seconds <= end:
-                self.now = max(self.now, self._last_refresh + policy.every_seconds)
-                before = self.now
-                self.refresh()
-                end += self.now - before
-        self.now = end
-        if policy.every_tokens is not None and self.steps - self._last_refresh_step >= policy.every_tokens:
-            self.refresh()
+    def rewrite(self) -> tuple[int, bool]:
+        """For the clock: see `Columns`."""
+        order = (self._valid.cumsum(1) - 1).clamp(min=0)
+        when = order.double() * self.clock.write_slot
+        before = (self._key, self._value)
+        if self.clock.policy.kind == "copy":
+            self._key, self._value = self._key_copy.clone(), self._value_copy.clone()
+        else:
+            self._key, self._value = (
+                self._stored(self._leaked(u, when) + self.design.v_offset) for u in before
+            )
+        self._write_time = torch.where(self._valid, self.now + when, self._write_time)
+        held = self._valid[:, None, :, None]
+        changed = any(
+            bool(((new != old) & held).any())
+            for new, old in zip((self._key, self._value), before, strict=True)
+        )
+        return int(self._valid.sum(1).max()), changed
+
+    def postpone(self, seconds: Second) -> None:
+        """For the clock: see `Columns`."""
+        self._write_time = torch.where(self._valid, self._write_time + seconds, self._write_time)
 
     def _discharge(self, column: Int[Tensor, " B"]) -> None:
         rows = torch.arange(self.batch, device=column.device)
@@ -327,9 +316,8 @@ class HeadArray:
             for store in stores:
                 store[rows, :, column] = u
         self._write_time[rows, column] = self.now
-        self._written_at[rows, column] = self.steps
+        self._written_at[rows, column] = self.clock.tokens
         self._valid[rows, column] = True
-        self.writes += 1
 
     def _stored(self, volts: Tensor) -> Tensor:
         """What the write DAC makes of requested voltages, relative to V_offset."""
@@ -360,7 +348,7 @@ class HeadArray:
         d = self.design
         open_columns = self._valid
         if self.sliding_window is not None:
-            open_columns = open_columns & (self.steps - self._written_at < self.sliding_window)
+            open_columns = open_columns & (self.clock.tokens - self._written_at < self.sliding_window)
         pulses = charge_to_pulse(scores, d.score_saturation(self.head_dim), d.score_ceiling)
         return torch.where(open_columns[:, None], pulses, torch.zeros_like(pulses))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 from enum import StrEnum
-from typing import Annotated, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import typer
 
@@ -17,6 +17,14 @@ class Impl(StrEnum):
     naive = "naive"
     blocked = "blocked"
     decode = "decode"
+
+
+class RefreshKind(StrEnum):
+    """How columns are made fresh, see `gaincell.arrays.Refresh`."""
+
+    none = "none"
+    copy = "copy"
+    reread = "reread"
 
 
 MODEL_HELP = (
@@ -35,6 +43,24 @@ Threads: TypeAlias = Annotated[
 ]
 ImplName: TypeAlias = Annotated[Impl, typer.Option("--impl", help="Implementation of the arrays.")]
 Device: TypeAlias = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, ...")]
+RefreshKindName: TypeAlias = Annotated[
+    RefreshKind,
+    typer.Option(
+        "--refresh", help="How columns are made fresh: from a digital copy, or reread and rewritten."
+    ),
+]
+RefreshTokens: TypeAlias = Annotated[
+    int | None, typer.Option("--refresh-tokens", metavar="N", min=1, help="Refresh after so many tokens.")
+]
+RefreshSeconds: TypeAlias = Annotated[
+    float | None, typer.Option("--refresh-seconds", metavar="SECONDS", help="Refresh after so much time.")
+]
+OtherLatency: TypeAlias = Annotated[
+    float | None,
+    typer.Option(
+        "--other-latency", metavar="SECONDS", min=0.0, help="Of the rest of a layer; see the schedule."
+    ),
+]
 
 
 def keep_freed_memory() -> None:
@@ -64,3 +90,31 @@ def use(threads: int | None, device: str) -> None:
         raise InputError(
             f"there is no device {device!r} here; give cpu, or cuda where torch finds a GPU"
         ) from error
+
+
+def change_chip(model: Any, design: str | None, window: int | None, other_latency: float | None) -> None:
+    """Give an attached model another design, ring or token period, each if it is not None.
+
+    Raises:
+        InputError: one is given and the model is not attached.
+    """
+    from gaincell.arrays import Schedule
+    from gaincell.config import load_design
+    from gaincell.errors import InputError
+    from gaincell.integrations.hf.attach import attached_layers, set_design
+
+    if design is None and window is None and other_latency is None:
+        return
+    layers = attached_layers(model)
+    if not layers:
+        raise InputError(
+            "a model in software has no chip: give a RUN with --design, --window or --other-latency"
+        )
+    if design is not None:
+        set_design(model, load_design(design))
+    if window is not None:
+        set_design(model, layers[0].design.replace(window=window))
+    if other_latency is not None:
+        schedule = Schedule(layers[0].design, layers[0].heads // layers[0].kv_heads)
+        period = schedule.token_period(len(layers), other_latency)
+        set_design(model, layers[0].design.replace(token_period=period))

@@ -10,12 +10,26 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gaincell.cli._json import JsonFile, write_json
-from gaincell.cli._options import MODEL_HELP, Device, TextName, Threads, use
+from gaincell.cli._options import (
+    MODEL_HELP,
+    Device,
+    OtherLatency,
+    RefreshKind,
+    RefreshKindName,
+    RefreshSeconds,
+    RefreshTokens,
+    TextName,
+    Threads,
+    change_chip,
+    use,
+)
 
 if TYPE_CHECKING:
+    from gaincell.arrays import Refresh
     from gaincell.evaluation.perplexity import Perplexity
     from gaincell.integrations.hf.sources import LoadedModel
     from gaincell.progress import StageProgress
+    from gaincell.reports import results
 
 app = typer.Typer()
 
@@ -51,6 +65,16 @@ def evaluate(
     design: Annotated[
         str | None, typer.Option("--design", metavar="DESIGN", help="Another chip for a RUN than its own.")
     ] = None,
+    window: Annotated[
+        int | None, typer.Option("--window", metavar="COLUMNS", min=1, help="Another ring than the chip's.")
+    ] = None,
+    context: Annotated[
+        bool, typer.Option("--by-context", help="Perplexity by the number of tokens before, too.")
+    ] = False,
+    other_latency: OtherLatency = None,
+    refresh: RefreshKindName = RefreshKind.none,
+    refresh_tokens: RefreshTokens = None,
+    refresh_seconds: RefreshSeconds = None,
     dump: Annotated[
         Path | None,
         typer.Option("--dump", metavar="FILE", help="Store codes and outputs of a layer as .safetensors."),
@@ -67,7 +91,11 @@ def evaluate(
     token but the first of a block is predicted from those before it in the block.
 
     --at lets the chip of a RUN idle after the first half of every block and predicts the second half
-    (protocol pause-T): what is left of the text before. Several times give a table.
+    (protocol pause-T): what is left of the text before. Several times give a table. --refresh makes the
+    columns fresh from time to time, in the pause too; without --at the pause is 0 s.
+
+    --other-latency is what the rest of a layer takes (linear layers on the same chip, on a GPU, ...): with it
+    the token period comes from the schedule of the arrays, layer by layer.
 
     --dump stores, for the first block, the codes of q, k and v and the output of every head of one layer.
 
@@ -75,98 +103,162 @@ def evaluate(
 
     Example: gaincell evaluate runs/tiny --at 0 --at 1e-3 --at 10e-3 --design leroux2025-oxide
 
+    Example: gaincell evaluate runs/tiny --at 60 --refresh reread --refresh-seconds 0.5e-3
+
+    Example: gaincell evaluate runs/tiny --window 64 --by-context
+
     Example: gaincell evaluate runs/tiny --dump layer3.safetensors --layer 3
     """
     use(threads, device)
     from rich.console import Console
 
+    from gaincell.arrays import Refresh
     from gaincell.cli._progress import progress_bars
-    from gaincell.config import load_design
     from gaincell.evaluation.dump import dump_layer
-    from gaincell.evaluation.perplexity import block_length, cut_blocks, perplexity
-    from gaincell.integrations.hf.attach import set_design
+    from gaincell.evaluation.perplexity import block_length, cut_blocks
     from gaincell.integrations.hf.models import load_model
+    from gaincell.reports import results
     from gaincell.text import open_text, token_stream
 
     if protocol is not None:
         block_length(protocol)
+    policy = Refresh(refresh.value, refresh_tokens, refresh_seconds)
+    times = at or ([0.0] if policy.kind != "none" else [])
     found_text = open_text(text)
     loaded = load_model(model)
     loaded.model.to(device)  # type: ignore[arg-type]
-    if design is not None:
-        set_design(loaded.model, load_design(design))
+    change_chip(loaded.model, design, window, other_latency)
     protocol = protocol or f"blocks-{_block(loaded)}"
     with progress_bars() as progress:
         reading = progress("read and tokenise the text")
         tokens = token_stream(found_text.part(part.value), loaded.tokenizer, limit or None, reading)
-        if at:
-            pauses = _pauses(loaded, tokens, sorted(at), block_length(protocol), progress)
+        if times:
+            tables, entry = _after_pauses(loaded, tokens, times, block_length(protocol), policy, progress)
         else:
-            found = perplexity(
-                loaded.model, tokens, protocol, tokenizer=loaded.tokenizer, progress=progress("evaluate")
-            )
+            tables, entry = _blocks(loaded, tokens, protocol, progress, context=context)
         if dump is not None:
             first = cut_blocks(tokens, block_length(protocol))[:1]
             dump_layer(loaded.model, first, layer, dump, scores=scores)
-    title = f"{model}, text {found_text.name} ({part.value} part)"
-    if at:
-        Console().print(_pause_table(pauses, title))
-        write_json(json, _pause_result(loaded, pauses, tokens, found_text.name))
-        return
-    Console().print(_table(found, title))
-    write_json(json, _result(loaded, found, tokens, found_text.name))
+    entry["text"] = {"name": found_text.name}
+    results.check(entry)
+    tables[0].title, tables[0].title_justify = f"{model}, text {found_text.name} ({part.value} part)", "left"
+    for table in tables:
+        Console().print(table)
+    write_json(json, entry)
 
 
-def _pauses(
-    loaded: LoadedModel, tokens: Any, times: list[float], length: int, progress: StageProgress
-) -> dict[float, Perplexity]:
-    """Perplexity by idle time."""
+def _blocks(
+    loaded: LoadedModel, tokens: Any, protocol: str, progress: StageProgress, *, context: bool
+) -> tuple[list[Any], dict[str, Any]]:
+    """Tables and result of the protocol blocks-T."""
+    from gaincell.evaluation.perplexity import by_context, perplexity
+    from gaincell.reports import results
+
+    found = perplexity(
+        loaded.model, tokens, protocol, tokenizer=loaded.tokenizer, progress=progress("evaluate")
+    )
+    entry = _result(loaded, found, tokens)
+    entry |= _perplexity(found, "simulated" if entry["design"] else "measured")
+    if not context:
+        return [_table(found)], entry
+    entry["context"] = [
+        {
+            "first": results.value(part.first, "tokens", "measured"),
+            "last": results.value(part.last, "tokens", "measured"),
+            "perplexity": results.value(part.perplexity, "1", "simulated"),
+            "perplexity_error": results.value(part.error, "1", "simulated"),
+        }
+        for part in by_context(found)
+    ]
+    return [_table(found), _context_table(entry["context"])], entry
+
+
+def _after_pauses(
+    loaded: LoadedModel,
+    tokens: Any,
+    times: list[float],
+    length: int,
+    refresh: Refresh,
+    progress: StageProgress,
+) -> tuple[list[Any], dict[str, Any]]:
+    """Tables and result of the protocol pause-T."""
     from gaincell.evaluation.pause import perplexity_after_pause
+    from gaincell.reports import results
 
-    return {
-        seconds: perplexity_after_pause(
-            loaded.model, tokens, seconds, length, progress=progress(f"evaluate after {seconds:g} s")
+    found = [
+        perplexity_after_pause(
+            loaded.model,
+            tokens,
+            seconds,
+            length,
+            refresh=refresh,
+            progress=progress(f"evaluate after {seconds:g} s"),
         )
-        for seconds in times
-    }
+        for seconds in sorted(times)
+    ]
+    entry = _result(loaded, found[0].found, tokens)
+    entry["refresh"] = {"kind": refresh.kind}
+    if refresh.every_tokens is not None:
+        entry["refresh"]["every"] = results.value(refresh.every_tokens, "tokens", "simulated")
+    if refresh.every_seconds is not None:
+        entry["refresh"]["every"] = results.value(refresh.every_seconds, "s", "simulated")
+    entry["pauses"] = [
+        {
+            "idle": results.value(pause.seconds, "s", "simulated"),
+            "perplexity": results.value(pause.found.perplexity, "1", "simulated"),
+            "perplexity_error": results.value(pause.found.perplexity_error, "1", "simulated"),
+            "predictions": results.value(pause.found.tokens, "tokens", "measured"),
+            "chip_time": results.value(pause.chip_time, "s", "simulated"),
+            "refreshes": results.value(pause.refreshes, "1", "simulated"),
+            "refreshing": results.value(pause.refreshing, "s", "simulated"),
+            "writes": results.value(pause.writes, "columns", "simulated"),
+        }
+        for pause in found
+    ]
+    return [_pause_table(entry["pauses"], found[0].found.protocol)], entry
 
 
-def _pause_table(pauses: dict[float, Perplexity], title: str) -> Any:
+def _pause_table(rows: list[dict[str, Any]], protocol: str) -> Any:
     from rich.table import Table
 
     from gaincell.reports.tables import readable
 
-    caption = next(iter(pauses.values())).protocol
-    table = Table(title=title, caption=caption, title_justify="left", caption_justify="left")
-    for heading in ("idle, s", "perplexity", "standard error", "predictions"):
+    caption = (
+        f"{protocol}; ± is the standard error; time on the chip, refreshes, the time they take, and columns "
+        "written in every key/value head: of one block"
+    )
+    table = Table(caption=caption, caption_justify="left")
+    headings = ("idle, s", "perplexity", "±", "chip, s", "refreshes", "taking, s", "writes")
+    for heading in headings:
         table.add_column(heading, justify="right")
-    for seconds, found in pauses.items():
-        error = found.perplexity_error
-        cells = (readable(found.perplexity), "–" if error is None else readable(error), f"{found.tokens:,}")
-        table.add_row(f"{seconds:g}", *cells)
+    for row in rows:
+        value = {name: entry["value"] for name, entry in row.items()}
+        error = value["perplexity_error"]
+        table.add_row(
+            f"{value['idle']:g}",
+            readable(value["perplexity"]),
+            "–" if error is None else readable(error),
+            f"{value['chip_time']:.4g}",
+            f"{value['refreshes']:,}",
+            f"{value['refreshing']:.3g}",
+            f"{value['writes']:,}",
+        )
     return table
 
 
-def _pause_result(
-    loaded: LoadedModel, pauses: dict[float, Perplexity], tokens: Any, text: str
-) -> dict[str, Any]:
-    from gaincell.reports import results
+def _context_table(rows: list[dict[str, Any]]) -> Any:
+    from rich.table import Table
 
-    first = next(iter(pauses.values()))
-    entry = _result(loaded, first, tokens, text)
-    for key in ("perplexity", "perplexity_error", "nll", "predictions"):
-        entry.pop(key, None)
-    entry["pauses"] = [
-        {
-            "idle": results.value(seconds, "s", "simulated"),
-            "perplexity": results.value(found.perplexity, "1", "simulated"),
-            "perplexity_error": results.value(found.perplexity_error, "1", "simulated"),
-            "predictions": results.value(found.tokens, "tokens", "measured"),
-        }
-        for seconds, found in pauses.items()
-    ]
-    results.check(entry)
-    return entry
+    from gaincell.reports.tables import readable
+
+    table = Table(caption="by the number of tokens before the predicted one", caption_justify="left")
+    for heading in ("context", "perplexity", "standard error"):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        first, last, value, error = (entry["value"] for entry in row.values())
+        shown = str(first) if first == last else f"{first} to {last}"
+        table.add_row(shown, readable(value), "–" if error is None else readable(error))
+    return table
 
 
 def _block(loaded: LoadedModel) -> int:
@@ -179,12 +271,12 @@ def _block(loaded: LoadedModel) -> int:
     return min(getattr(loaded.model.config, "max_position_embeddings", LONGEST_BLOCK), LONGEST_BLOCK)
 
 
-def _table(found: Perplexity, title: str) -> Any:
+def _table(found: Perplexity) -> Any:
     from rich.table import Table
 
     from gaincell.reports.tables import readable
 
-    table = Table(title=title, caption=found.protocol, title_justify="left", caption_justify="left")
+    table = Table(caption=found.protocol, caption_justify="left")
     for heading in ("perplexity", "standard error", "bits per byte", "predictions"):
         table.add_column(heading, justify="right")
     error, bits = found.perplexity_error, found.bits_per_byte
@@ -197,20 +289,10 @@ def _table(found: Perplexity, title: str) -> Any:
     return table
 
 
-def _result(loaded: LoadedModel, found: Perplexity, tokens: Any, text: str) -> dict[str, Any]:
-    from gaincell.integrations.hf.attach import attached_layers
-    from gaincell.mapping.summary import base_name
-    from gaincell.mapping.summary import design as describe_design
+def _perplexity(found: Perplexity, kind: results.Kind) -> dict[str, Any]:
     from gaincell.reports import results
 
-    layers = attached_layers(loaded.model)
-    kind: results.Kind = "simulated" if layers else "measured"
-    entry: dict[str, Any] = {
-        "schema": results.SCHEMA,
-        "command": "evaluate",
-        "model": {"name": base_name(loaded.id), "sha256": loaded.sha256},
-        "design": describe_design(layers[0].design) if layers else None,
-        "text": {"name": text},
+    entry = {
         "perplexity": results.value(found.perplexity, "1", kind),
         "nll": results.value(found.nll, "nat", kind),
         "predictions": results.value(found.tokens, "tokens", "measured"),
@@ -219,12 +301,30 @@ def _result(loaded: LoadedModel, found: Perplexity, tokens: Any, text: str) -> d
         entry["bits_per_byte"] = results.value(found.bits_per_byte, "bit/byte", kind)
     if found.perplexity_error is not None:
         entry["perplexity_error"] = results.value(found.perplexity_error, "1", kind)
-    entry["provenance"] = results.provenance(
-        command=["gaincell", *sys.argv[1:]],
-        seed=0,
-        protocol=found.protocol,
-        design_hash=layers[0].design.hash if layers else None,
-        inputs={f"model {base_name(loaded.id)}": loaded.sha256, "evaluation text": results.hash_of(tokens)},
-    )
-    results.check(entry)
     return entry
+
+
+def _result(loaded: LoadedModel, found: Perplexity, tokens: Any) -> dict[str, Any]:
+    """What both protocols say: the model, the chip, where it comes from."""
+    from gaincell.integrations.hf.attach import attached_layers
+    from gaincell.mapping.summary import base_name
+    from gaincell.mapping.summary import design as describe_design
+    from gaincell.reports import results
+
+    layers = attached_layers(loaded.model)
+    return {
+        "schema": results.SCHEMA,
+        "command": "evaluate",
+        "model": {"name": base_name(loaded.id), "sha256": loaded.sha256},
+        "design": describe_design(layers[0].design) if layers else None,
+        "provenance": results.provenance(
+            command=["gaincell", *sys.argv[1:]],
+            seed=0,
+            protocol=found.protocol,
+            design_hash=layers[0].design.hash if layers else None,
+            inputs={
+                f"model {base_name(loaded.id)}": loaded.sha256,
+                "evaluation text": results.hash_of(tokens),
+            },
+        ),
+    }

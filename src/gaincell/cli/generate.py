@@ -9,7 +9,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gaincell.cli._json import JsonFile, write_json
-from gaincell.cli._options import MODEL_HELP, Device, Impl, ImplName, Threads, use
+from gaincell.cli._options import (
+    MODEL_HELP,
+    Device,
+    Impl,
+    ImplName,
+    OtherLatency,
+    RefreshKind,
+    RefreshKindName,
+    RefreshSeconds,
+    RefreshTokens,
+    Threads,
+    change_chip,
+    use,
+)
 
 if TYPE_CHECKING:
     from gaincell.integrations.hf.cache import RingCache
@@ -30,6 +43,10 @@ def generate(
     temperature: Annotated[
         float, typer.Option("--temperature", min=0.0, help="Of sampling; 0 = the likeliest token.")
     ] = 0.8,
+    other_latency: OtherLatency = None,
+    refresh: RefreshKindName = RefreshKind.none,
+    refresh_tokens: RefreshTokens = None,
+    refresh_seconds: RefreshSeconds = None,
     idle: Annotated[
         float, typer.Option("--idle", metavar="SECONDS", min=0.0, help="Pause between prompt and text.")
     ] = 0.0,
@@ -43,7 +60,9 @@ def generate(
     """Generate text with the attention in gain-cell arrays, token by token.
 
     The cache is the hardware's: a ring of columns with one-byte codes and the time of each write, so memory
-    does not grow however long the text. A pause (--idle) lets what is stored leak.
+    does not grow however long the text. A pause (--idle) lets what is stored leak; --refresh makes it fresh
+    from time to time. The clock on the chip goes by the token period: the arrays' steps, layer by layer, and
+    what the rest of every layer takes (--other-latency).
 
     An embedded model runs as its shipped linear hardware version, a RUN as what it is; any other model gets
     gains from statistics alone, which is not enough to write sense.
@@ -51,10 +70,14 @@ def generate(
     Example: gaincell generate tiny --prompt "It was a dark night" --tokens 2000
 
     Example: gaincell generate runs/tiny --prompt "The President" --idle 0.01
+
+    Example: gaincell generate runs/tiny --prompt "Rain" --other-latency 50e-6 --refresh copy
+    --refresh-tokens 8
     """
     use(threads, device)
     import torch
 
+    from gaincell.arrays import Refresh
     from gaincell.cli._progress import progress_bars
     from gaincell.config import load_design
     from gaincell.errors import InputError
@@ -62,6 +85,7 @@ def generate(
     from gaincell.mapping.ready import hardware_model
 
     chip = load_design(design) if design else None
+    policy = Refresh(refresh.value, refresh_tokens, refresh_seconds)
     with progress_bars() as progress:
         ready = hardware_model(model, load_design("leroux2025"), chip, impl=impl.value, progress=progress)
     loaded = ready.loaded
@@ -70,7 +94,8 @@ def generate(
     if ids.numel() == 0:
         raise InputError("the prompt is empty; give --prompt TEXT")
     check_positions(loaded.model, ids.shape[1] + tokens)
-    cache = RingCache(loaded.model)
+    change_chip(loaded.model, None, None, other_latency)
+    cache = RingCache(loaded.model, policy)
     torch.manual_seed(seed)
     print(f"[{ready.how}]", file=sys.stderr)
     started = time.perf_counter()
@@ -80,7 +105,7 @@ def generate(
     design_used = cache.rings[0].attention.design
     print(
         f"[{written} tokens, {written / seconds:.1f} a second; ring of {design_used.window} columns, "
-        f"{cache.memory / 2**20:.1f} MiB; {cache.now:.3g} s on the chip]",
+        f"{cache.memory / 2**20:.1f} MiB; {cache.now:.3g} s on the chip, {cache.clock.refreshes} refreshes]",
         file=sys.stderr,
     )
     write_json(json, _result(ready, cache, text, written, seconds, seed))
@@ -114,12 +139,14 @@ def _write(
     """The text, written to stdout as it comes."""
     import torch
 
+    from gaincell.integrations.hf.cache import feed
+
     model, tokenizer = ready.loaded.model, ready.loaded.tokenizer
     shown = prompt
     sys.stdout.write(prompt)
     produced: list[int] = []
     with torch.inference_mode():
-        logits = model(input_ids=ids, **cache.argument, logits_to_keep=1).logits[:, -1]
+        logits = feed(model, cache, ids, last=True)[:, -1]
         cache.idle(idle)
         for n in range(tokens):
             token = _sample(logits, temperature)
@@ -175,6 +202,9 @@ def _result(
         "tokens_per_second": results.value(written / seconds, "tokens/s", "measured"),
         "ring_memory": results.value(cache.memory, "bytes", "measured"),
         "chip_time": results.value(cache.now, "s", "simulated"),
+        "refreshes": results.value(cache.clock.refreshes, "1", "simulated"),
+        "refreshing": results.value(cache.clock.refreshing, "s", "simulated"),
+        "writes": results.value(cache.writes, "columns", "simulated"),
         "provenance": results.provenance(
             command=["gaincell", *sys.argv[1:]],
             seed=seed,

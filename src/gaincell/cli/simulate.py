@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 import typer
 
 from gaincell.cli._json import JsonFile, write_json
-from gaincell.cli._options import DesignName
+from gaincell.cli._options import DesignName, RefreshKind, RefreshKindName, RefreshSeconds, RefreshTokens
 
 if TYPE_CHECKING:
     from gaincell.arrays import HeadArray, Schedule
@@ -38,12 +38,9 @@ def head(
     tokens: Annotated[int, typer.Option("--tokens", min=1, help="Tokens to step through.")] = 2048,
     group: Group = 1,
     head_dim: HeadDim = 64,
-    refresh: Annotated[
-        str, typer.Option("--refresh", metavar="none|copy|reread", help="How columns are made fresh.")
-    ] = "none",
-    refresh_tokens: Annotated[
-        int | None, typer.Option("--refresh-tokens", min=1, help="Refresh after so many tokens.")
-    ] = None,
+    refresh: RefreshKindName = RefreshKind.none,
+    refresh_tokens: RefreshTokens = None,
+    refresh_seconds: RefreshSeconds = None,
     layers: Annotated[int, typer.Option("--layers", min=1, help="Computed between two tokens.")] = 12,
     other_latency: Annotated[
         float, typer.Option("--other-latency", min=0.0, metavar="SECONDS", help="Of the rest of a layer.")
@@ -74,13 +71,13 @@ def head(
     period = schedule.token_period(layers, other_latency)
     chip = chip.replace(token_period=period)
     schedule = Schedule(chip, group)
-    policy = Refresh(refresh, refresh_tokens)  # type: ignore[arg-type]
+    policy = Refresh(refresh.value, refresh_tokens, refresh_seconds)
     with progress_bars() as progress:
         arrays, rows = _trace(chip, tokens, group, head_dim, policy, signals, seed, progress)
     result = _begin(chip, "simulate head", seed)
     result |= _schedule_result(schedule, layers, other_latency)
     result["trace"] = rows
-    result["refreshes"] = _value(arrays.refreshes, "1")
+    result["refreshes"] = _value(arrays.clock.refreshes, "1")
     result["writes"] = _value(arrays.writes, "columns")
     result["chip_time"] = _value(arrays.now, "s")
     console = Console()

@@ -3,23 +3,42 @@
 Protocol `pause-T`: the text is one stream of tokens, cut into blocks of T that do not overlap. The first half
 of a block is written into the ring of columns; the chip idles; then the second half is read on, and every
 token of it but the first is predicted: T/2 - 1 predictions a block. Nothing of a block but its own first half
-and what went before in its second helps a prediction.
+and what went before in its second helps a prediction. A refresh policy works throughout the block.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from gaincell.arrays.refresh import Refresh
 from gaincell.errors import InputError, ModelError
 from gaincell.evaluation.perplexity import Perplexity, cut_blocks, next_token_nll
-from gaincell.integrations.hf.cache import RingCache
+from gaincell.integrations.hf.cache import RingCache, feed
 from gaincell.progress import Progress, silent
 from gaincell.units import Second
+
+
+@dataclass(frozen=True)
+class Pause:
+    """What a pause left, and what the chip did meanwhile.
+
+    found: perplexity of the second halves.  seconds: of the pause.
+    Of one block: chip_time, s, in all; refreshes; refreshing, s, that they took; writes, columns of every
+    key/value head, refreshes included.
+    """
+
+    found: Perplexity
+    seconds: Second
+    chip_time: Second
+    refreshes: int
+    refreshing: Second
+    writes: int
 
 
 @torch.no_grad()
@@ -29,8 +48,9 @@ def perplexity_after_pause(
     seconds: Second,
     length: int = 1024,
     *,
+    refresh: Refresh | None = None,
     progress: Progress = silent,
-) -> Perplexity:
+) -> Pause:
     """Perplexity of an attached model by the protocol `pause-length` with a pause of `seconds`.
 
     Args:
@@ -38,10 +58,11 @@ def perplexity_after_pause(
         tokens: the evaluation text.
         seconds: of idle time, 0 or more; the cells leak with the design's retention time.
         length: T, even, at least 4.
+        refresh: policy; None for none.
         progress: called after every block with (blocks done, blocks).
 
     Raises:
-        InputError: a pause or a length that cannot be; the text is shorter than one block.
+        InputError: a pause, a policy or a length that cannot be; the text is shorter than one block.
         ModelError: the model is not attached, or a log-likelihood is not finite.
     """
     if length < 4 or length % 2:
@@ -51,27 +72,30 @@ def perplexity_after_pause(
     blocks = cut_blocks(tokens, length)
     device = next(model.parameters()).device
     model.eval()
-    sums = torch.zeros(len(blocks), dtype=torch.float64)
+    half = length // 2
+    nll = torch.zeros(len(blocks), half - 1, dtype=torch.float64)
     for n, block in enumerate(blocks):
         ids = block[None].to(device, torch.long)
-        cache = RingCache(model)
-        half = length // 2
-        model.base_model(input_ids=ids[:, :half], **cache.argument)
+        cache = RingCache(model, refresh)
+        feed(model, cache, ids[:, :half], last=True)
         cache.idle(seconds)
-        logits = model(input_ids=ids[:, half:], **cache.argument).logits
-        sums[n] = next_token_nll(logits, ids[:, half:]).sum()
-        if not math.isfinite(float(sums[n])):
+        nll[n] = next_token_nll(feed(model, cache, ids[:, half:]), ids[:, half:])[0]
+        if not bool(torch.isfinite(nll[n]).all()):
             raise ModelError("the model's log-likelihood is not a finite number")
         progress(n + 1, len(blocks), {})
-    predictions = length // 2 - 1
-    return Perplexity(
-        nll=float(sums.sum()),
-        tokens=len(blocks) * predictions,
+    per_block = nll.sum(1)
+    error = float(per_block.std() / (half - 1) / math.sqrt(len(blocks))) if len(blocks) > 1 else None
+    found = Perplexity(
+        nll=float(per_block.sum()),
+        tokens=nll.numel(),
         blocks=len(blocks),
         bytes=None,
-        standard_error=float(sums.std() / predictions / math.sqrt(len(blocks))) if len(blocks) > 1 else None,
+        standard_error=error,
         protocol=(
             f"pause-{length}: {len(blocks)} blocks of {length} tokens, a pause after the first half of each, "
             "every token after the first of the second half predicted"
         ),
+        token_nll=nll,
     )
+    clock = cache.clock
+    return Pause(found, seconds, clock.now, clock.refreshes, clock.refreshing, cache.writes)

@@ -67,7 +67,7 @@ class GainCellAttention(nn.Module):
         query_index: Int[Tensor, "B Tq"] | None = None,
         sliding_window: int | None = None,
         *,
-        stored: bool = False,
+        extra_age: Float[Tensor, " held"] | None = None,
     ) -> Float[Tensor, "B H Tq D"]:
         """Attend with the model's own q, k, v (after rotary embedding and norms).
 
@@ -78,13 +78,13 @@ class GainCellAttention(nn.Module):
             key_index: number of the real token in each key slot, -1 for padding, which is never written.
             query_index: the same for the queries; by default the last Tq of ``key_index``.
             sliding_window: the model's own window W: columns of age W and more are gated.
-            stored: ``k`` and ``v`` are not projections but voltages that a ring holds already, relative to
-                V_offset (see ``attend_to_stored``).
+            extra_age: if given, ``k`` and ``v`` are not projections but voltages that a ring holds already,
+                relative to V_offset, with these ages (see ``attend_to_stored``).
 
         Returns:
             The scaled output of every head, in the type of the gains.
         """
-        if stored:
+        if extra_age is not None:
             attended = attend_to_stored(
                 self.q(q),
                 k,
@@ -95,6 +95,7 @@ class GainCellAttention(nn.Module):
                 query_index=query_index,
                 sliding_window=sliding_window,
                 layer=self.layer,
+                extra_age=extra_age,
             )
         else:
             attended = gain_cell_attention(

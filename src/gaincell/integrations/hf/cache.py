@@ -7,6 +7,9 @@ and the time of the write. Memory does not grow, however long the text.
     cache = RingCache(model)
     model.generate(**inputs, **cache.argument)
 
+With a refresh policy, tokens of one call see no refresh in between: `feed` gives them in pieces that are
+short enough.
+
 Slot s of a sequence, padding included, goes to column s mod M. (Left padding shifts a row's columns against
 those of its real tokens by the number of its padding tokens; the attention numbers the real ones itself.)
 """
@@ -14,7 +17,6 @@ those of its real tokens by the number of its padding tokens; the attention numb
 from __future__ import annotations
 
 import inspect
-import math
 from typing import Any
 
 import torch
@@ -23,11 +25,14 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, CacheLayerMixin
 
+from gaincell.arrays.clock import Clock
+from gaincell.arrays.refresh import Refresh
 from gaincell.circuits import dac_code, write_dac
 from gaincell.errors import InputError, ModelError
 from gaincell.integrations.hf.attach import attached_layers
 from gaincell.integrations.hf.interface import RING
 from gaincell.nn.attention import GainCellAttention
+from gaincell.progress import Progress, silent
 from gaincell.units import Second
 
 
@@ -36,6 +41,7 @@ class RingLayer(CacheLayerMixin):
 
     Args:
         attention: the layer's gain-cell attention, whose gains, offsets and write DAC make the codes.
+        clock: of all layers.
 
     `key_codes`, `value_codes` [B, Hk, M, D]: uint8; the voltages themselves, u = V - V_offset, where the
     design does not quantise them.  `write_times` [M]: seconds, the token being written at the beginning of
@@ -45,16 +51,18 @@ class RingLayer(CacheLayerMixin):
     is_sliding = False
     is_compileable = False
 
-    def __init__(self, attention: GainCellAttention) -> None:
+    def __init__(self, attention: GainCellAttention, clock: Clock) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.attention = attention
-        self.now: Second = 0.0
+        self.clock = clock
         self.seen = 0
         self.pending = False
         """Whether what `update` gave out was not seen by the layer's attention yet."""
         self.key_codes: Tensor | None = None
         self.value_codes: Tensor | None = None
-        self.write_times = torch.full((attention.design.window,), -math.inf, dtype=torch.float64)
+        self.write_times = torch.zeros(attention.design.window, dtype=torch.float64)
+        self.extra_age = torch.zeros(0, dtype=torch.float64)
+        """Of the voltages that `update` gave out: see `attend_to_stored`."""
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor | None = None) -> None:
         """Make the empty ring, for keys of this batch size, type and device."""
@@ -82,8 +90,8 @@ class RingLayer(CacheLayerMixin):
     ) -> tuple[Float[Tensor, "B Hk S D"], Float[Tensor, "B Hk S D"]]:
         """Write the new tokens; the voltages that their queries see, oldest first.
 
-        Those are the M - 1 tokens before and the new ones, less whatever was lost in idle time. The layer's
-        attention recognises them as voltages by a mark on the keys.
+        Those are the M - 1 tokens before and the new ones, as they were written. The layer's attention
+        recognises them as voltages by a mark on the keys, and takes their age from `extra_age`.
         """
         if not self.is_initialized:
             self.lazy_initialization(key_states)
@@ -97,7 +105,7 @@ class RingLayer(CacheLayerMixin):
         design, window = self.attention.design, self.attention.design.window
         new = key_states.shape[2]
         old = torch.arange(max(0, self.seen - window + 1), self.seen, device=self.device) % window
-        retained = self._retained(old)
+        self.extra_age = self._extra_age(old).to(self.device)
         held = []
         for codes, scaler, states in (
             (self.key_codes, self.attention.k, key_states),
@@ -105,14 +113,13 @@ class RingLayer(CacheLayerMixin):
         ):
             written = self._written(scaler(states))
             fresh = self._voltages(written)
-            kept = self._voltages(codes[:, :, old]).to(fresh.dtype) * retained.to(fresh.dtype)
+            kept = self._voltages(codes[:, :, old]).to(fresh.dtype)
             held.append(torch.cat([kept, fresh], 2))
             last = torch.arange(max(self.seen, self.seen + new - window), self.seen + new, device=self.device)
             codes[:, :, last % window] = written[:, :, -len(last) :]
-        times = self.now + torch.arange(new, dtype=torch.float64) * design.token_period
+        times = self.clock.now + torch.arange(new, dtype=torch.float64) * design.token_period
         self.write_times[last.cpu() % window] = times[-len(last) :]
         self.seen += new
-        self.now += new * design.token_period
         setattr(held[0], RING, self)
         self.pending = True
         return held[0], held[1]
@@ -133,15 +140,32 @@ class RingLayer(CacheLayerMixin):
         step = (d.v_max - d.v_min) / (self._levels - 1)
         return written.to(dtype).sub_((self._levels - 1) / 2).mul_(step)
 
-    def _retained(self, columns: Int[Tensor, " old"]) -> Float[Tensor, "old 1"]:
-        """What idle time has left of columns, beside the decay from token to token: exp(-idle / tau)."""
-        design = self.attention.design
-        if design.retention_time is None:
-            return torch.ones(len(columns), 1, dtype=torch.float64, device=self.device)
-        regular = torch.arange(len(columns), 0, -1, dtype=torch.float64) * design.token_period
-        idle = (self.now - self.write_times[columns.cpu()] - regular).clamp(min=0.0)
-        idle = torch.where(idle > 1e-9 * design.token_period, idle, 0.0)  # rounding of sums of periods
-        return torch.exp(-idle / design.retention_time)[:, None].to(self.device)
+    def _extra_age(self, columns: Int[Tensor, " old"]) -> Float[Tensor, " old"]:
+        """By how much the age of columns, oldest first, exceeds the token periods since they were written."""
+        regular = torch.arange(len(columns), 0, -1, dtype=torch.float64) * self.attention.design.token_period
+        return self.clock.now - self.write_times[columns.cpu()] - regular
+
+    def rewrite(self) -> tuple[int, bool]:
+        """For the clock: see `Columns`."""
+        held = torch.arange(min(self.seen, self.attention.design.window))
+        now = self.clock.now + held.double() * self.clock.write_slot
+        tau, changed = self.attention.design.retention_time, False
+        if self.clock.policy.kind == "reread" and tau is not None:
+            left = torch.exp(-(now - self.write_times[held]) / tau)[:, None].to(self.device)
+            for codes in (self.key_codes, self.value_codes):
+                if codes is None:
+                    continue
+                before = codes[:, :, held]
+                u = self._voltages(before)
+                read = self._written(u * left.to(u.dtype) + self.attention.design.v_offset)
+                changed |= bool((read != before).any())
+                codes[:, :, held] = read
+        self.write_times[held] = now
+        return len(held), changed
+
+    def postpone(self, seconds: Second) -> None:
+        """For the clock: see `Columns`."""
+        self.write_times[: min(self.seen, self.attention.design.window)] += seconds
 
     def get_seq_length(self, cache_position: Any = None) -> int:
         """Slots written so far."""
@@ -162,7 +186,6 @@ class RingLayer(CacheLayerMixin):
     def reset(self) -> None:
         """Forget all tokens; the clock goes on."""
         self.seen = 0
-        self.write_times.fill_(-math.inf)
         self.pending = False
 
     def crop(self, max_length: int) -> None:
@@ -209,14 +232,19 @@ class RingCache(Cache):
 
     Args:
         model: attached. The cache serves this model alone.
+        refresh: policy. All arrays of the chip refresh at the same time, each its columns one after the other
+            in a write slot of the design's `unstated_latency`.
+
+    `clock`: time, tokens and refreshes since the cache was made.
 
     Raises:
         ModelError: the model is not attached.
+        InputError: a refresh would take longer than its period.
 
-    Not modelled: refresh (see `gaincell.HeadArray` for policies); a slow clock of layers within one token.
+    Not modelled: the time that passes between the layers of one token.
     """
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    def __init__(self, model: PreTrainedModel, refresh: Refresh | None = None) -> None:
         attentions = attached_layers(model)
         if not attentions:
             raise ModelError(
@@ -225,7 +253,9 @@ class RingCache(Cache):
         forward = inspect.signature(model.forward).parameters
         self.argument = {"cache" if "cache" in forward else "past_key_values": self}
         """How the model takes a cache: transformers renamed the argument."""
-        self.rings = [RingLayer(attention) for attention in attentions]
+        design = attentions[0].design
+        self.clock = Clock(refresh or Refresh(), design.window, design.unstated_latency)
+        self.rings = [RingLayer(attention, self.clock) for attention in attentions]
         super().__init__(layers=list(self.rings))
 
     def update(
@@ -235,32 +265,58 @@ class RingCache(Cache):
 
         Raises:
             ModelError: the model that uses the cache is not the one it was made for.
+            InputError: there are more new tokens than until the next refresh.
         """
         if any(ring.pending for ring in self.rings):
             raise ModelError(
                 "a RingCache was given to a model that does not read voltages; make one with "
                 "RingCache(model) for an attached model"
             )
+        tokens, left = key_states.shape[2], self.tokens_left
+        if left is not None and tokens > left:
+            raise InputError(
+                f"{tokens} tokens at once, but the chip refreshes after {left}; give them in pieces, as "
+                "gaincell.integrations.hf.feed does"
+            )
         found: tuple[Tensor, Tensor] = super().update(
             key_states, value_states, layer_idx, *arguments, **keywords
         )
+        if layer_idx == len(self.rings) - 1:
+            self.clock.step(self, self.rings[0].attention.design.token_period, tokens)
         return found
 
     @property
     def now(self) -> Second:
         """Seconds since the cache was made."""
-        return self.rings[0].now
+        return self.clock.now
+
+    @property
+    def tokens_left(self) -> int | None:
+        """Tokens that can be given until the next refresh; None: any number."""
+        return self.clock.tokens_left(self.rings[0].attention.design.token_period)
+
+    @property
+    def writes(self) -> int:
+        """Columns written so far, refreshes included, of every key/value head and sequence."""
+        return self.clock.tokens + self.clock.rewrites
 
     def idle(self, seconds: Second) -> None:
-        """Let time pass between two tokens: all that is stored leaks on.
+        """Let time pass between two tokens: all that is stored leaks on, and is refreshed.
 
         Raises:
             InputError: a negative or infinite time.
         """
-        if not (math.isfinite(seconds) and seconds >= 0):
-            raise InputError(f"the cache was told to idle for {seconds} s; give a finite number, 0 or above")
-        for layer in self.rings:
-            layer.now += seconds
+        self.clock.idle(self, seconds)
+
+    def rewrite(self) -> tuple[int, bool]:
+        """For the clock: see `Columns`."""
+        found = [ring.rewrite() for ring in self.rings]
+        return found[0][0], any(changed for _, changed in found)
+
+    def postpone(self, seconds: Second) -> None:
+        """For the clock: see `Columns`."""
+        for ring in self.rings:
+            ring.postpone(seconds)
 
     @property
     def memory(self) -> int:
@@ -271,3 +327,29 @@ class RingCache(Cache):
             for t in (layer.key_codes, layer.value_codes, layer.write_times)
             if t is not None
         )
+
+
+def feed(
+    model: PreTrainedModel,
+    cache: RingCache,
+    ids: Int[Tensor, "B T"],
+    *,
+    last: bool = False,
+    progress: Progress = silent,
+) -> Float[Tensor, "B T V"]:
+    """Logits of the next tokens of a cache's sequences, in pieces that end at the chip's refreshes.
+
+    Args:
+        ids: without padding.
+        last: only those of the last token.
+        progress: called after every piece with (tokens done, tokens).
+    """
+    logits: list[Tensor] = []
+    at, total = 0, ids.shape[1]
+    while at < total:
+        piece = ids[:, at : at + (cache.tokens_left or total)]
+        found = model(input_ids=piece, **cache.argument, logits_to_keep=1 if last else 0).logits
+        at += piece.shape[1]
+        logits = [found] if last else [*logits, found]
+        progress(at, total, {})
+    return torch.cat(logits, 1)

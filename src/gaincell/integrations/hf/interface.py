@@ -86,8 +86,9 @@ def gain_cell_forward(
     goes without it.
     """
     cell, index = _check(module, query, key, value, attention_mask, arguments)
-    stored = _from_ring(module, cell, key)
-    attended = cell(query, key, value, index.key, index.query, index.window, stored=stored)
+    ring = _from_ring(module, cell, key)
+    extra_age = None if ring is None else ring.extra_age
+    attended = cell(query, key, value, index.key, index.query, index.window, extra_age=extra_age)
     return attended.to(query.dtype).transpose(1, 2).contiguous(), None
 
 
@@ -103,7 +104,7 @@ def softmax_forward(
 ) -> tuple[Float[Tensor, "B Tq H D"], None]:
     """The model's own softmax attention, from the arguments and checks of ``gain_cell_forward``."""
     cell, index = _check(module, query, key, value, attention_mask, arguments)
-    if _from_ring(module, cell, key):
+    if _from_ring(module, cell, key) is not None:
         raise ModelError(
             f"{type(module).__name__}: softmax attention cannot read the voltages of a RingCache; leave the "
             "cache at its default"
@@ -195,18 +196,18 @@ def _check(
     return cell, _Index(key_index, query_index, _window(module, arguments))
 
 
-def _from_ring(module: nn.Module, cell: GainCellAttention, key: Tensor) -> bool:
-    """Whether the keys are voltages that this layer's ring holds (``cache.RingLayer`` marks them so)."""
+def _from_ring(module: nn.Module, cell: GainCellAttention, key: Tensor) -> Any:
+    """The layer's ``cache.RingLayer`` if the keys are voltages that it holds (it marks them so), or None."""
     ring = getattr(key, RING, None)
     if ring is None:
-        return False
+        return None
     ring.pending = False
     if ring.attention is not cell:
         raise ModelError(
             f"{type(module).__name__} was given the RingCache of another model; "
             "make one with RingCache(model)"
         )
-    return True
+    return ring
 
 
 def _check_arguments(module: nn.Module, arguments: dict[str, Any]) -> None:

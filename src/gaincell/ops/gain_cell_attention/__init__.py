@@ -114,19 +114,42 @@ def attend_to_stored(
     query_index: Int[Tensor, "B Tq"] | None = None,
     sliding_window: int | None = None,
     layer: int = 0,
+    extra_age: Float[Tensor, " held"] | None = None,
 ) -> Float[Tensor, "B H Tq D"]:
     """`gain_cell_attention` on voltages that are stored already, instead of on keys and values to be written.
 
     Args:
         q: requested pulse widths, 0 to 1.
-        ku, vu: stored voltages when written, relative to V_offset, volts; whatever they lost besides the
-            decay from token to token (during idle time, say) is taken off already.
+        ku, vu: stored voltages when written, relative to V_offset, volts.
+        extra_age: of the first slots, which are those written before the first query: by how much their age
+            at the first query exceeds the token periods in between, s; above 0 after idle time, below 0 after
+            a refresh.
         The others: as in `gain_cell_attention`.
     """
     _check_tensors(q, ku, vu)
     _check_options(q, ku, impl, "exact", key_index, query_index, sliding_window, layer)
-    out = _arrays(q, ku, vu, design, impl, key_index, query_index, sliding_window, layer, "exact")
+    b, tq, tk = q.shape[0], q.shape[2], ku.shape[2]
+    if key_index is None:
+        key_index = torch.arange(tk, device=q.device).expand(b, tk)
+    if query_index is None:
+        query_index = key_index[:, tk - tq :]
+    if extra_age is not None:
+        ku, vu = (_leaked(u, extra_age, key_index, query_index, design) for u in (ku, vu))
+    aged = extra_age is not None
+    out = _arrays(q, ku, vu, design, impl, key_index, query_index, sliding_window, layer, "exact", aged)
     return out.to(q.dtype)
+
+
+def _leaked(u: Tensor, extra_age: Tensor, key_index: Tensor, query_index: Tensor, design: Design) -> Tensor:
+    """What is left at the first query of voltages `u`, of which the first ones have an age."""
+    if design.retention_time is None:
+        return u
+    queries = torch.where(query_index >= 0, query_index, torch.iinfo(torch.int64).max)
+    distance = queries.min(1, keepdim=True).values - key_index[:, : len(extra_age)]
+    age = (distance.double() * design.token_period + extra_age).clamp(min=0.0)
+    left = torch.ones(u.shape[0], u.shape[2], dtype=torch.float64, device=u.device)
+    left[:, : len(extra_age)] = torch.exp(-age / design.retention_time)
+    return u * left.to(u.dtype)[:, None, :, None]
 
 
 def _arrays(
@@ -140,6 +163,7 @@ def _arrays(
     sliding_window: int | None,
     layer: int,
     gradient: Gradient,
+    aged: bool = False,
 ) -> Tensor:
     """From the query drivers to the digital sum, by the implementation asked for."""
     x = query_driver(q, design.query_levels)
@@ -156,7 +180,7 @@ def _arrays(
         from gaincell.ops.gain_cell_attention.decode import gain_cell_core_decode as core
     else:
         from gaincell.ops.gain_cell_attention.blocked import gain_cell_core_blocked as core
-    return core(x, ku, vu, design, key_index, query_index, sliding_window, layer, gradient)
+    return core(x, ku, vu, design, key_index, query_index, sliding_window, layer, gradient, aged)
 
 
 def _scaled(x: Tensor, gain: Tensor, offset: Tensor) -> Tensor:

@@ -53,6 +53,7 @@ class _Plan:
     first_query: int
     first_key: int
     window: int  # tokens a query sees: the hardware's window or the model's own, whichever is smaller
+    aged: bool  # earlier tokens than the first query decay from the first query on
     slabs: Slabs
     gradient_slabs: Slabs  # the same object for the exact derivative
     errors: tuple[CellErrors | None, CellErrors | None]  # of the key and the value array, [Hk, M, D]
@@ -109,6 +110,7 @@ def gain_cell_core_blocked(
     sliding_window: int | None = None,
     layer: int = 0,
     gradient: str = "exact",
+    aged: bool = False,
 ) -> Tensor:
     """Digital sum over the sub-tiles, every head (spec.md section 4, equations 7-9 up to the output scaling).
 
@@ -120,6 +122,7 @@ def gain_cell_core_blocked(
         sliding_window: the model's own window W in tokens; columns older than W are gated.
         layer: selects the cells' mismatch.
         gradient: "exact" or "surrogate" (backward of the linear cell; masks of the true forward pass).
+        aged: ku, vu of tokens before the first query are what is left of them at the first query.
 
     Returns:
         [B, H, Tq, D], in units of one sub-tile's full-scale output; zero where query_index is -1.
@@ -139,6 +142,7 @@ def gain_cell_core_blocked(
             first_query=first_query,
             first_key=first_key,
             window=min(design.window, sliding_window or design.window),
+            aged=aged,
             slabs=slabs,
             gradient_slabs=slabs if gradient == "exact" else linear_slabs(design.cell.linear_slope, delta),
             errors=(errors[0], errors[1]),
@@ -268,7 +272,8 @@ def _stacked(plan: _Plan, slabs: Slabs, ks: Tensor, vs: Tensor, heads: Tensor, s
     for array, u in enumerate((ks, vs)):
         panel = _panel(plan, u, segment.first, columns)
         errors = _column_errors(plan, slabs, array, heads, tokens)
-        stacks.append(slabs.key_slabs(panel, tokens - segment.base, errors).flatten(2))
+        written = tokens.clamp(min=plan.first_query) if plan.aged else tokens
+        stacks.append(slabs.key_slabs(panel, written - segment.base, errors).flatten(2))
     rel = torch.arange(segment.blocks[-1].i1 - segment.base, device=ks.device)
     factors = slabs.row_factors(rel).to(ks.dtype).t().unsqueeze(2).contiguous()
     return segment._replace(keys=stacks[0], values=stacks[1], factors=factors)

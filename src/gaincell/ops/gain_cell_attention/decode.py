@@ -34,6 +34,7 @@ def gain_cell_core_decode(
     sliding_window: int | None = None,
     layer: int = 0,
     gradient: str = "exact",
+    aged: bool = False,
 ) -> Float[Tensor, "B H 1 D"]:
     """As `gain_cell_core_naive` for one query; `gradient` changes nothing."""
     b, h, _, d = x.shape
@@ -45,7 +46,7 @@ def gain_cell_core_decode(
     window = design.window if sliding_window is None else min(design.window, sliding_window)
     age = query_index - key_index  # [B, Tk]
     seen = (age >= 0) & (age < window) & (key_index >= 0) & (query_index >= 0)
-    left = remaining(design.decay_per_token, age.clamp(min=0), x.dtype)
+    left = remaining(design.decay_per_token, torch.zeros_like(age) if aged else age.clamp(min=0), x.dtype)
     column = key_index % design.window
 
     def current(u: Tensor, array: int) -> Tensor:

@@ -48,6 +48,7 @@ def gain_cell_core_naive(
     sliding_window: int | None = None,
     layer: int = 0,
     gradient: str = "exact",
+    aged: bool = False,
 ) -> Float[Tensor, "B H Tq D"]:
     """Digital sum over the sub-tiles, in units of one sub-tile's full-scale output.
 
@@ -61,6 +62,8 @@ def gain_cell_core_naive(
         layer: whose mismatch to draw.
         gradient: "exact" (derivative of the cells) or "surrogate" (backward as if every cell were
             linear_slope * x * u * delta^age; the clamps' masks are those of the true forward pass).
+        aged: ku, vu of tokens before the first query are what is left of them at the first query, and decay
+            from there on.
     """
     b, h, tq, d = x.shape
     hk, tk = ku.shape[1:3]
@@ -69,6 +72,10 @@ def gain_cell_core_naive(
     if query_index is None:
         query_index = key_index[:, tk - tq :]
     written = key_index >= 0  # the valid bits
+    decays_from = key_index
+    if aged:
+        queries = torch.where(query_index >= 0, query_index, torch.iinfo(torch.int64).max)
+        decays_from = torch.maximum(key_index, queries.min(1, keepdim=True).values)
     keys = Array(_only(written, ku), _errors_of_tokens(design, layer, ku, key_index, KEY_ARRAY))
     values = Array(_only(written, vu), _errors_of_tokens(design, layer, vu, key_index, VALUE_ARRAY))
     grouped = _only(query_index >= 0, x).reshape(b, hk, h // hk, tq, d)
@@ -87,6 +94,7 @@ def gain_cell_core_naive(
             values,
             design,
             key_index,
+            decays_from,
             index_chunk,
             sliding_window,
             gradient,
@@ -103,6 +111,7 @@ def _some_queries(
     values: Array,
     design: Design,
     key_index: Tensor,
+    decays_from: Tensor,
     query_index: Tensor,
     sliding_window: int | None,
     gradient: str,
@@ -111,7 +120,8 @@ def _some_queries(
     window = design.window if sliding_window is None else min(design.window, sliding_window)
     age = query_index[:, :, None] - key_index[:, None, :]  # [B, Q, Tk]
     visible = (age >= 0) & (age < window) & (key_index >= 0)[:, None, :] & (query_index >= 0)[:, :, None]
-    delta_age = remaining(design.decay_per_token, age.clamp(min=0), x.dtype)  # delta^(i-j)
+    decay = query_index[:, :, None] - decays_from[:, None, :]
+    delta_age = remaining(design.decay_per_token, decay.clamp(min=0), x.dtype)  # delta^(i-j)
     surrogate = gradient == "surrogate"
 
     currents, linear = _currents(keys, delta_age, design)

@@ -1,0 +1,114 @@
+"""Time on the chip: tokens, pauses, and the refreshes that a policy asks for in between."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+from gaincell.arrays.refresh import Refresh
+from gaincell.errors import InputError
+from gaincell.units import Second
+
+
+class Columns(Protocol):
+    """What a clock refreshes."""
+
+    def rewrite(self) -> tuple[int, bool]:
+        """Rewrite, now, the columns that hold a token; how many, and whether any is different from before."""
+        ...
+
+    def postpone(self, seconds: Second) -> None:
+        """Move the write times of those columns: refreshes that change nothing else were left out."""
+        ...
+
+
+@dataclass
+class Clock:
+    """Time since the arrays were made.
+
+    policy: when to refresh.  columns: of the arrays.  write_slot: duration of one column's discharge and
+    write, s.  now: s.  tokens: so far.  refreshes, rewrites, refreshing: their number, the columns that they
+    rewrote, and the time that they took, s.
+
+    Raises:
+        InputError: a refresh would take longer than its period.
+    """
+
+    policy: Refresh
+    columns: int
+    write_slot: Second
+    now: Second = 0.0
+    tokens: int = 0
+    refreshes: int = 0
+    rewrites: int = 0
+    refreshing: Second = 0.0
+    _last: Second = 0.0
+    _last_token: int = 0
+
+    def __post_init__(self) -> None:
+        every = self.policy.every_seconds
+        if every is not None and self.columns * self.write_slot >= every:
+            raise InputError(
+                f"a refresh of {self.columns} columns, {self.write_slot} s each, takes longer than its "
+                f"period of {every} s; give a longer one"
+            )
+
+    def step(self, arrays: Columns, period: Second, tokens: int = 1) -> None:
+        """Tokens were written, a period each. Those of one call see no refresh in between: `tokens_left`."""
+        self.tokens += tokens
+        self._pass(arrays, tokens * period)
+        every = self.policy.every_tokens
+        if every is not None and self.tokens - self._last_token >= every:
+            self.refresh(arrays)
+
+    def idle(self, arrays: Columns, seconds: Second) -> None:
+        """Let time pass between two tokens.
+
+        Raises:
+            InputError: a negative or infinite time.
+        """
+        if not (math.isfinite(seconds) and seconds >= 0):
+            raise InputError(f"told to idle for {seconds} s; give a finite number, 0 or above")
+        self._pass(arrays, seconds)
+
+    def refresh(self, arrays: Columns) -> bool:
+        """Refresh now. Whether anything stored changed."""
+        columns, changed = arrays.rewrite()
+        self._count(1, columns)
+        self.now += columns * self.write_slot
+        self._last, self._last_token = self.now, self.tokens
+        return changed
+
+    def tokens_left(self, period: Second) -> int | None:
+        """Tokens until the next refresh; None for ever."""
+        policy = self.policy
+        if policy.every_tokens is not None:
+            return max(1, policy.every_tokens - (self.tokens - self._last_token))
+        if policy.every_seconds is not None:
+            return max(1, math.ceil((self._last + policy.every_seconds - self.now) / period))
+        return None
+
+    def _pass(self, arrays: Columns, seconds: Second) -> None:
+        end, every = self.now + seconds, self.policy.every_seconds
+        whole = False  # whether a whole period has gone by since the refresh before
+        while every is not None and self._last + every <= end:
+            self.now = max(self.now, self._last + every)
+            before, rewritten = self.now, self.rewrites
+            changed = self.refresh(arrays)
+            duration = self.now - before
+            end += duration
+            if whole and not changed:  # nor will the next ones change anything
+                count = math.floor((end - self._last) / every)
+                self._count(count, self.rewrites - rewritten)
+                arrays.postpone(count * (every + duration))
+                self._last += count * (every + duration)
+                self.now = self._last
+                end += count * duration
+            whole = True
+        self.now = end
+
+    def _count(self, refreshes: int, columns: int) -> None:
+        self.refreshes += refreshes
+        self.rewrites += refreshes * columns
+        self.refreshing += refreshes * columns * self.write_slot
