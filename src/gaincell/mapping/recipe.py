@@ -28,7 +28,7 @@ from gaincell.mapping.initial import initial_scaling
 from gaincell.mapping.job import freeze_embeddings
 from gaincell.progress import Progress, StageProgress, silent_stages
 from gaincell.quantity import check_keys
-from gaincell.reports.results import provenance, value
+from gaincell.reports.results import Kind, provenance, value
 from gaincell.text import END_OF_TEXT, Source, open_text
 from gaincell.training.data import encode_documents, pack_blocks, train_tokenizer
 from gaincell.training.distillation import Distillation
@@ -242,9 +242,10 @@ def _evaluate(recipe: Recipe, tokens: Tensor, out: Path, stages: StageProgress) 
         found = perplexity(
             loaded.model, tokens, protocol, tokenizer=loaded.tokenizer, progress=stages(f"evaluate {kind}")
         )
+        obtained: Kind = "simulated" if kind == "linear" else "measured"
         stored[kind] = {
-            "perplexity": value(found.perplexity, "1", "simulated"),
-            "bits_per_byte": value(found.bits_per_byte, "bit/byte", "simulated"),
+            "perplexity": value(found.perplexity, "1", obtained),
+            "bits_per_byte": value(found.bits_per_byte, "bit/byte", obtained),
             "predictions": found.tokens,
         }
     result = {
