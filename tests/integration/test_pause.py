@@ -13,9 +13,10 @@ from typer.testing import CliRunner
 
 from gaincell.cli import app
 from gaincell.errors import InputError
+from gaincell.evaluation.context import perplexity_by_context
 from gaincell.evaluation.pause import perplexity_after_pause
 from gaincell.evaluation.perplexity import next_token_nll
-from gaincell.integrations.hf.attach import attach
+from gaincell.integrations.hf.attach import attach, attached_layers, set_design
 from gaincell.integrations.hf.checkpoint import save
 from gaincell.mapping.initial import initial_scaling
 
@@ -111,13 +112,24 @@ def test_evaluate_by_context(run: tuple[Path, Path], tmp_path: Path) -> None:
     result = CliRunner().invoke(app, [*arguments, "--by-context", "--window", "16", "--json", str(out)])
     assert result.exit_code == 0, result.output
     found = json.loads(out.read_text())
-    bins = [{k: v["value"] for k, v in part.items()} for part in found["context"]]
-    assert [(b["first"], b["last"]) for b in bins] == [(1, 1), (2, 3), (4, 7), (8, 15), (16, 31), (32, 63)]
-    sizes = [b["last"] - b["first"] + 1 for b in bins]
-    nll = sum(size * math.log(b["perplexity"]) for size, b in zip(sizes, bins, strict=True)) * 8
-    assert nll == pytest.approx(found["nll"]["value"], rel=1e-9)
+    points = [{k: v["value"] for k, v in point.items()} for point in found["context"]]
+    assert [point["context"] for point in points] == [1, 2, 4, 8, 16, 32]
+    assert points[-1]["excess"] == points[-1]["excess_error"] == 0.0
+    nats = [math.log(point["perplexity"]) for point in points]
+    assert [n - nats[-1] for n in nats] == pytest.approx([point["excess"] for point in points], abs=1e-9)
     refused = CliRunner().invoke(app, ["evaluate", "tiny", "--window", "64", "--limit", "1024"])
     assert refused.exit_code == 2
+
+
+def test_context_beyond_the_reach_of_all_layers_changes_nothing() -> None:
+    """Two layers of rings of 16 columns hand on at most 2 x 15 tokens from before the one they read."""
+    model = hardware().double()
+    set_design(model, attached_layers(model)[0].design.replace(window=16))
+    points = perplexity_by_context(model, TOKENS, 100)
+    excess = {point.context: abs(point.excess) for point in points}
+    assert list(excess) == [1, 2, 4, 8, 16, 32, 64, 68]
+    assert excess[16] > 1e-4
+    assert max(excess[32], excess[64]) < 1e-7
 
 
 def test_generate_streams_beyond_the_window(run: tuple[Path, Path], tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ def evaluate(
         int | None, typer.Option("--window", metavar="COLUMNS", min=1, help="Another ring than the chip's.")
     ] = None,
     context: Annotated[
-        bool, typer.Option("--by-context", help="Perplexity by the number of tokens before, too.")
+        bool, typer.Option("--by-context", help="Perplexity against the length of context.")
     ] = False,
     other_latency: OtherLatency = None,
     refresh: RefreshKindName = RefreshKind.none,
@@ -96,6 +96,9 @@ def evaluate(
 
     --other-latency is what the rest of a layer takes (linear layers on the same chip, on a GPU, ...): with it
     the token period comes from the schedule of the arrays, layer by layer.
+
+    --by-context predicts the last tokens of every block from more and more tokens before (protocol
+    context-T): how far back the model uses what it has read, for a ring of --window columns, say.
 
     --dump stores, for the first block, the codes of q, k and v and the output of every head of one layer.
 
@@ -132,45 +135,65 @@ def evaluate(
     with progress_bars() as progress:
         reading = progress("read and tokenise the text")
         tokens = token_stream(found_text.part(part.value), loaded.tokenizer, limit or None, reading)
+        length = block_length(protocol)
         if times:
-            tables, entry = _after_pauses(loaded, tokens, times, block_length(protocol), policy, progress)
+            table, entry = _after_pauses(loaded, tokens, times, length, policy, progress)
+        elif context:
+            table, entry = _by_context(loaded, tokens, length, progress)
         else:
-            tables, entry = _blocks(loaded, tokens, protocol, progress, context=context)
+            table, entry = _blocks(loaded, tokens, protocol, progress)
         if dump is not None:
-            first = cut_blocks(tokens, block_length(protocol))[:1]
+            first = cut_blocks(tokens, length)[:1]
             dump_layer(loaded.model, first, layer, dump, scores=scores)
     entry["text"] = {"name": found_text.name}
     results.check(entry)
-    tables[0].title, tables[0].title_justify = f"{model}, text {found_text.name} ({part.value} part)", "left"
-    for table in tables:
-        Console().print(table)
+    table.title, table.title_justify = f"{model}, text {found_text.name} ({part.value} part)", "left"
+    Console().print(table)
     write_json(json, entry)
 
 
 def _blocks(
-    loaded: LoadedModel, tokens: Any, protocol: str, progress: StageProgress, *, context: bool
-) -> tuple[list[Any], dict[str, Any]]:
-    """Tables and result of the protocol blocks-T."""
-    from gaincell.evaluation.perplexity import by_context, perplexity
+    loaded: LoadedModel, tokens: Any, protocol: str, progress: StageProgress
+) -> tuple[Any, dict[str, Any]]:
+    """Table and result of the protocol blocks-T."""
+    from gaincell.evaluation.perplexity import perplexity
     from gaincell.reports import results
 
     found = perplexity(
         loaded.model, tokens, protocol, tokenizer=loaded.tokenizer, progress=progress("evaluate")
     )
-    entry = _result(loaded, found, tokens)
-    entry |= _perplexity(found, "simulated" if entry["design"] else "measured")
-    if not context:
-        return [_table(found)], entry
+    entry = _result(loaded, found.protocol, tokens)
+    kind: results.Kind = "simulated" if entry["design"] else "measured"
+    entry["perplexity"] = results.value(found.perplexity, "1", kind)
+    entry["nll"] = results.value(found.nll, "nat", kind)
+    entry["predictions"] = results.value(found.tokens, "tokens", "measured")
+    if found.bits_per_byte is not None:
+        entry["bits_per_byte"] = results.value(found.bits_per_byte, "bit/byte", kind)
+    if found.perplexity_error is not None:
+        entry["perplexity_error"] = results.value(found.perplexity_error, "1", kind)
+    return _table(found), entry
+
+
+def _by_context(
+    loaded: LoadedModel, tokens: Any, length: int, progress: StageProgress
+) -> tuple[Any, dict[str, Any]]:
+    """Table and result of the protocol context-T."""
+    from gaincell.evaluation.context import describe_context, perplexity_by_context
+    from gaincell.reports import results
+
+    points = perplexity_by_context(loaded.model, tokens, length, progress=progress("evaluate"))
+    entry = _result(loaded, describe_context(length, len(tokens) // length), tokens)
+    kind: results.Kind = "simulated" if entry["design"] else "measured"
     entry["context"] = [
         {
-            "first": results.value(part.first, "tokens", "measured"),
-            "last": results.value(part.last, "tokens", "measured"),
-            "perplexity": results.value(part.perplexity, "1", "simulated"),
-            "perplexity_error": results.value(part.error, "1", "simulated"),
+            "context": results.value(point.context, "tokens", "measured"),
+            "perplexity": results.value(point.perplexity, "1", kind),
+            "excess": results.value(point.excess, "nat", kind),
+            "excess_error": results.value(point.excess_error, "nat", kind),
         }
-        for part in by_context(found)
+        for point in points
     ]
-    return [_table(found), _context_table(entry["context"])], entry
+    return _context_table(entry["context"], entry["provenance"]["protocol"]), entry
 
 
 def _after_pauses(
@@ -180,8 +203,8 @@ def _after_pauses(
     length: int,
     refresh: Refresh,
     progress: StageProgress,
-) -> tuple[list[Any], dict[str, Any]]:
-    """Tables and result of the protocol pause-T."""
+) -> tuple[Any, dict[str, Any]]:
+    """Table and result of the protocol pause-T."""
     from gaincell.evaluation.pause import perplexity_after_pause
     from gaincell.reports import results
 
@@ -196,7 +219,7 @@ def _after_pauses(
         )
         for seconds in sorted(times)
     ]
-    entry = _result(loaded, found[0].found, tokens)
+    entry = _result(loaded, found[0].found.protocol, tokens)
     entry["refresh"] = {"kind": refresh.kind}
     if refresh.every_tokens is not None:
         entry["refresh"]["every"] = results.value(refresh.every_tokens, "tokens", "simulated")
@@ -215,7 +238,7 @@ def _after_pauses(
         }
         for pause in found
     ]
-    return [_pause_table(entry["pauses"], found[0].found.protocol)], entry
+    return _pause_table(entry["pauses"], found[0].found.protocol), entry
 
 
 def _pause_table(rows: list[dict[str, Any]], protocol: str) -> Any:
@@ -246,18 +269,18 @@ def _pause_table(rows: list[dict[str, Any]], protocol: str) -> Any:
     return table
 
 
-def _context_table(rows: list[dict[str, Any]]) -> Any:
+def _context_table(rows: list[dict[str, Any]], protocol: str) -> Any:
     from rich.table import Table
 
     from gaincell.reports.tables import readable
 
-    table = Table(caption="by the number of tokens before the predicted one", caption_justify="left")
-    for heading in ("context", "perplexity", "standard error"):
+    table = Table(caption=protocol, caption_justify="left")
+    for heading in ("context", "perplexity", "nats above the longest", "±"):
         table.add_column(heading, justify="right")
     for row in rows:
-        first, last, value, error = (entry["value"] for entry in row.values())
-        shown = str(first) if first == last else f"{first} to {last}"
-        table.add_row(shown, readable(value), "–" if error is None else readable(error))
+        context, value, excess, error = (entry["value"] for entry in row.values())
+        shown = "–" if error is None else f"{error:.4f}"
+        table.add_row(f"{context:,}", readable(value), f"{excess:.4f}", shown)
     return table
 
 
@@ -289,23 +312,8 @@ def _table(found: Perplexity) -> Any:
     return table
 
 
-def _perplexity(found: Perplexity, kind: results.Kind) -> dict[str, Any]:
-    from gaincell.reports import results
-
-    entry = {
-        "perplexity": results.value(found.perplexity, "1", kind),
-        "nll": results.value(found.nll, "nat", kind),
-        "predictions": results.value(found.tokens, "tokens", "measured"),
-    }
-    if found.bits_per_byte is not None:
-        entry["bits_per_byte"] = results.value(found.bits_per_byte, "bit/byte", kind)
-    if found.perplexity_error is not None:
-        entry["perplexity_error"] = results.value(found.perplexity_error, "1", kind)
-    return entry
-
-
-def _result(loaded: LoadedModel, found: Perplexity, tokens: Any) -> dict[str, Any]:
-    """What both protocols say: the model, the chip, where it comes from."""
+def _result(loaded: LoadedModel, protocol: str, tokens: Any) -> dict[str, Any]:
+    """What all protocols say: the model, the chip, where it comes from."""
     from gaincell.integrations.hf.attach import attached_layers
     from gaincell.mapping.summary import base_name
     from gaincell.mapping.summary import design as describe_design
@@ -320,7 +328,7 @@ def _result(loaded: LoadedModel, found: Perplexity, tokens: Any) -> dict[str, An
         "provenance": results.provenance(
             command=["gaincell", *sys.argv[1:]],
             seed=0,
-            protocol=found.protocol,
+            protocol=protocol,
             design_hash=layers[0].design.hash if layers else None,
             inputs={
                 f"model {base_name(loaded.id)}": loaded.sha256,

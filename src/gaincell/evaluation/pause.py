@@ -95,7 +95,6 @@ def perplexity_after_pause(
             f"pause-{length}: {len(blocks)} blocks of {length} tokens, a pause after the first half of each, "
             "every token after the first of the second half predicted"
         ),
-        token_nll=nll,
     )
     clock = cache.clock
     return Pause(found, seconds, clock.now, clock.refreshes, clock.refreshing, cache.writes)

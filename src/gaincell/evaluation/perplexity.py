@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -38,7 +38,6 @@ class Perplexity:
     bytes: UTF-8 bytes of the predicted tokens, None without a tokenizer.
     standard_error: of the mean nll a token, over blocks, nats; None for a single block.
     protocol: in words.
-    token_nll: of every prediction, nats: [blocks, predictions of a block].
     """
 
     nll: float
@@ -47,7 +46,6 @@ class Perplexity:
     bytes: int | None
     standard_error: float | None
     protocol: str
-    token_nll: Float[Tensor, "blocks P"] = field(repr=False, compare=False)
 
     @property
     def perplexity(self) -> float:
@@ -63,34 +61,6 @@ class Perplexity:
     def bits_per_byte(self) -> float | None:
         """nll / (ln 2 * bytes)."""
         return self.nll / (math.log(2) * self.bytes) if self.bytes else None
-
-
-@dataclass(frozen=True)
-class ContextBin:
-    """Predictions that had `first` to `last` tokens of context.
-
-    perplexity: of them.  error: its standard error over blocks (first order), None for a single block.
-    """
-
-    first: int
-    last: int
-    perplexity: float
-    error: float | None
-
-
-def by_context(found: Perplexity) -> list[ContextBin]:
-    """Perplexity by the number of tokens before the predicted one: 1, 2-3, 4-7, 8-15, ..."""
-    blocks, predictions = found.token_nll.shape
-    bins = []
-    first = 1
-    while first <= predictions:
-        last = min(2 * first - 1, predictions)
-        means = found.token_nll[:, first - 1 : last].mean(1)
-        value = exp_or_infinity(float(means.mean()))
-        error = value * float(means.std()) / math.sqrt(blocks) if blocks > 1 else None
-        bins.append(ContextBin(first, last, value, error))
-        first = last + 1
-    return bins
 
 
 def exp_or_infinity(x: float) -> float:
@@ -157,15 +127,14 @@ def perplexity(
     for start in range(0, len(blocks), batch):
         ids = blocks[start : start + batch].to(device=device, dtype=torch.long)
         logits = model(input_ids=ids, use_cache=False).logits
-        sums.append(next_token_nll(logits, ids).cpu())
+        sums.append(next_token_nll(logits, ids).sum(1).cpu())
         if not torch.isfinite(sums[-1]).all():
             raise ModelError(
                 "the model's log-likelihood is not a finite number; look for NaN or infinite weights, gains "
                 "and offsets"
             )
         progress(sum(map(len, sums)), len(blocks), {})
-    token_nll = torch.cat(sums)
-    per_block = token_nll.sum(1)
+    per_block = torch.cat(sums)
     n = len(blocks)
     return Perplexity(
         nll=float(per_block.sum()),
@@ -174,7 +143,6 @@ def perplexity(
         bytes=None if tokenizer is None else _bytes(blocks, tokenizer),
         standard_error=float(per_block.std() / (length - 1) / math.sqrt(n)) if n > 1 else None,
         protocol=describe(protocol, n),
-        token_nll=token_nll,
     )
 
 
