@@ -2,21 +2,26 @@
 
     python docs/readme.py
 
-Reads docs/results/NAME.json (the run.json of a mapping), docs/results/pauses/CHIP.json (of evaluate --at) and
-benchmarks/results/*.json; rewrites what stands in README.md between `<!-- NAME:table -->` and `<!-- end -->`,
-and draws docs/figures.
+Reads docs/results/NAME.json (the run.json of a mapping), docs/results/pauses/CHIP.json (of evaluate --at),
+docs/results/context/context.json (of recipes/depth.py), benchmarks/results/*.json; rewrites what stands in
+README.md between `<!-- NAME:table -->` and `<!-- end -->`, and draws docs/figures. The figures of one step are
+simulated on the way.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
+import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import matplotlib
+from matplotlib.figure import Figure
 
 from gaincell.files import write_atomic, write_text
 from gaincell.reports import figures, hardware, results, tables
@@ -33,7 +38,14 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             for drawn in figures.draw_all(run, Path(folder)):
                 drawn.rename(ROOT / "docs" / "figures" / f"{path.stem}-{drawn.name}")
-    draw_pauses(ROOT / "docs" / "results" / "pauses", ROOT / "docs" / "figures" / "pauses.png")
+    found = ROOT / "docs" / "figures"
+    draw_pauses(ROOT / "docs" / "results" / "pauses", found / "pauses.png")
+    draw(
+        hardware.context,
+        json.loads((ROOT / "docs/results/context/context.json").read_text()),
+        found / "context.png",
+    )
+    simulate(found)
     bench = json.loads((ROOT / "benchmarks" / "results" / "attention.json").read_text())
     readme = replaced(readme, "bench", benchmark_table(bench))
     write_text(ROOT / "README.md", readme)
@@ -42,9 +54,24 @@ def main() -> None:
 def draw_pauses(folder: Path, figure: Path) -> None:
     """The curves of all results in `folder`, which are of `gaincell evaluate --at`."""
     found = {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
-    if found:
-        with matplotlib.rc_context(figures.STYLE):
-            write_atomic(figure, hardware.pauses(found).savefig)
+    draw(hardware.pauses, found, figure)
+
+
+def draw(make: Callable[[Any], Figure], result: Any, figure: Path) -> None:
+    """One figure of one result."""
+    with matplotlib.rc_context(figures.STYLE):
+        write_atomic(figure, make(result).savefig)
+
+
+def simulate(folder: Path) -> None:
+    """Timeline and waveforms of one step, by the command that users have."""
+    command = str(Path(sys.executable).with_name("gaincell"))
+    for options in (["head", "--group", "2", "--layers", "6", "--tokens", "64"], ["tile"]):
+        with tempfile.TemporaryDirectory() as out:
+            subprocess.run([command, "simulate", *options, "--figures", out], check=True, capture_output=True)
+            for drawn in Path(out).glob("*.png"):
+                if drawn.stem != "trace":
+                    shutil.copy(drawn, folder / drawn.name)
 
 
 def replaced(readme: str, name: str, content: str) -> str:

@@ -74,11 +74,13 @@ def test_throughput_of_streams_that_take_turns() -> None:
 
 
 def test_sensitivity_to_the_assumed_number() -> None:
-    rows = Schedule(PAPER).sensitivity((0.5, 1.0, 2.0))
-    assert [row["latency"] for row in rows] == pytest.approx([57e-9, 65e-9, 81e-9])
-    assert [row["tokens_per_second"] for row in rows] == pytest.approx([1 / 57e-9, 1 / 65e-9, 1 / 81e-9])
+    rows = Schedule(PAPER).sensitivity(12, 1e-6, (0.5, 1.0, 2.0))
+    latencies = [57e-9, 65e-9, 81e-9]
+    periods = [12 * (latency + 1e-6) for latency in latencies]
+    assert [row["latency"] for row in rows] == pytest.approx(latencies)
+    assert [row["tokens_per_second"] for row in rows] == pytest.approx([1 / period for period in periods])
     assert [row["decay_per_token"] for row in rows] == pytest.approx(
-        [math.exp(-12 * latency / 5e-3) for latency in (57e-9, 65e-9, 81e-9)], rel=1e-12
+        [math.exp(-period / 5e-3) for period in periods], rel=1e-12
     )
 
 

@@ -2,7 +2,7 @@
 
 One query of one token goes through these phases (spec section 5):
 
-    key write    discharge and write of the key column, settling          unstated_latency, assumed
+    key write    discharge and write of the key column, settling         unstated_latency, assumed
     key read     query pulses into the key array                         T_max
     value write  discharge and write of the value column                  hidden behind the key read
     value read   pulses of phi * T_max into the value array               T_max
@@ -12,6 +12,9 @@ One query of one token goes through these phases (spec section 5):
 T_max, the clock and the number of sub-tiles are the design's; the paper states besides only that all of it
 takes 65 ns [M]. What the computed phases leave of those 65 ns is the one assumed number, the design's
 `unstated_latency`; `sensitivity` shows what depends on it.
+
+Conversion takes no time of its own: a charge-to-pulse circuit integrates while the key array is read and
+gives out its pulse while the value array is read; a signed one integrates then, and its pulse is counted.
 
 A circuit does one thing at a time, and a phase waits for what it needs: so the query heads of a group, which
 share arrays that are written once, follow each other as closely as the circuits allow, while a token's
@@ -164,23 +167,32 @@ class Schedule:
         events = self.events(tokens * streams, streams)
         return tokens * streams / max(event.end for event in events)
 
-    def sensitivity(self, factors: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0, 4.0)) -> list[dict[str, float]]:
+    def sensitivity(
+        self,
+        layers: int,
+        others: Second = 0.0,
+        factors: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0, 4.0),
+    ) -> list[dict[str, float]]:
         """What depends on the assumed latency: the same schedule with multiples of it.
 
+        Args:
+            layers, others: as in `token_period`.
+            factors: multiples of the assumed latency.
+
         Returns:
-            For every factor: unstated_latency and latency in s, tokens_per_second of one stream and layer,
-            and decay_per_token, the factor exp(-dt / tau) of the design's layers.
+            For every factor: unstated_latency and latency in s, tokens_per_second of one stream (all layers),
+            and decay_per_token, the factor exp(-dt / tau).
         """
         rows = []
         for factor in factors:
             design = self.design.replace(unstated_latency=factor * self.design.unstated_latency)
             schedule = Schedule(design, self.group)
-            period = schedule.token_period(design.layers)
+            period = schedule.token_period(layers, others)
             rows.append(
                 {
                     "unstated_latency": design.unstated_latency,
                     "latency": schedule.latency,
-                    "tokens_per_second": 1 / schedule.latency,
+                    "tokens_per_second": 1 / period,
                     "decay_per_token": design.replace(token_period=period).decay_per_token,
                 }
             )

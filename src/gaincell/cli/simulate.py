@@ -96,7 +96,9 @@ def tile(
     column: Annotated[
         int | None, typer.Option("--column", min=0, help="Key column shown; by default that of most charge.")
     ] = None,
-    row: Annotated[int, typer.Option("--row", min=0, help="Value bit line that is shown.")] = 0,
+    row: Annotated[
+        int | None, typer.Option("--row", min=0, help="Value bit line; by default that of most charge.")
+    ] = None,
     signals: Signals = None,
     figures: Figures = Path("runs/simulate"),
     seed: Seed = 0,
@@ -121,6 +123,7 @@ def tile(
         arrays, _ = _trace(chip, tokens, 1, head_dim, None, signals, seed, progress)
     assert arrays.trace is not None
     column = int(arrays.trace.pulses[0, 0].argmax()) if column is None else column
+    row = int(arrays.trace.tile_charge[0, 0, column // chip.tile].abs().argmax()) if row is None else row
     found = waveforms(arrays.trace, column=column, row=row)
     units = {"time": "s", "key_current": "A", "key_charge": "C", "value_current": "A", "value_charge": "C"}
     units |= {"stored_time": "s", "stored": "V"}
@@ -300,7 +303,7 @@ def _schedule_result(schedule: Schedule, layers: int, others: float) -> dict[str
                 "tokens_per_second": _value(row["tokens_per_second"], "1/s"),
                 "decay_per_token": _value(row["decay_per_token"], "1"),
             }
-            for row in schedule.sensitivity()
+            for row in schedule.sensitivity(layers, others)
         ],
     }
 
@@ -312,7 +315,8 @@ def _phase_table(result: dict[str, Any]) -> Any:
     latency, period = (schedule[key]["value"] * 1e9 for key in ("latency", "token_period"))
     table = Table(
         title="Phases of a step",
-        caption=f"latency {latency:.4g} ns; token period {period:.4g} ns",
+        caption=f"A step takes {latency:.4g} ns, a token (all layers) {period:.4g} ns. The key write begins "
+        "with the discharge; conversion happens within the reads and the count.",
         title_justify="left",
         caption_justify="left",
     )
@@ -327,8 +331,8 @@ def _phase_table(result: dict[str, Any]) -> Any:
 def _sensitivity_table(result: dict[str, Any]) -> Any:
     from rich.table import Table
 
-    table = Table(title="If the assumed latency were another", title_justify="left")
-    for heading in ("assumed, ns", "step, ns", "tokens/s a layer", "lost per token (all layers)"):
+    table = Table(title="If the assumed latency were another (all layers)", title_justify="left")
+    for heading in ("assumed, ns", "step, ns", "tokens/s", "lost per token"):
         table.add_column(heading, justify="right")
     for row in result["sensitivity"]:
         table.add_row(

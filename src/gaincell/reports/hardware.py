@@ -174,6 +174,40 @@ def pauses(results: Mapping[str, Result]) -> Figure:
     return figure
 
 
+def context(result: Result) -> Figure:
+    """Perplexity against the length of the context, a curve a model; dotted: the most its layers can reach.
+
+    result: of recipes/depth.py.
+    """
+    figure = Figure(figsize=(7.6, 4.2))
+    axes = figure.add_subplot()
+    for curve, colour in zip(result["curves"], (PURPLE, BLUE, GREEN, ORANGE, GREY), strict=False):
+        layers, window = (int(number(curve[key])) for key in ("layers", "window"))
+        points = curve["context"]
+        lengths = [number(point["context"]) for point in points]
+        axes.errorbar(
+            lengths,
+            [number(point["excess"]) for point in points],
+            [number(point["excess_error"]) for point in points],
+            fmt="o-",
+            ms=4,
+            capsize=2,
+            color=colour,
+            label=f"{layers} layer{'s' if layers > 1 else ''}, window {window}: "
+            f"{number(points[-1]['perplexity']):.3g} with all",
+        )
+        reach = layers * (window - 1)
+        if reach < lengths[-1]:
+            axes.axvline(reach, color=colour, linewidth=1, linestyle=":")
+    axes.axhline(0, color=BLACK, linewidth=0.6)
+    axes.set_xscale("log", base=2)
+    axes.set_xlabel("tokens of context")
+    axes.set_ylabel("nats per token above all 992")
+    axes.set_title("How far back a model looks (dotted: layers x (window - 1))")
+    axes.legend(title="perplexity")
+    return figure
+
+
 FIGURES: Mapping[str, Callable[[Result], Figure]] = {
     "timeline": timeline,
     "waveforms": waveforms,
