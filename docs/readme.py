@@ -3,9 +3,9 @@
     python docs/readme.py
 
 Reads docs/results/NAME.json (the run.json of a mapping), docs/results/pauses/CHIP.json (of evaluate --at),
-docs/results/context/context.json (of recipes/depth.py), benchmarks/results/*.json; rewrites what stands in
-README.md between `<!-- NAME:table -->` and `<!-- end -->`, and draws docs/figures. The figures of one step are
-simulated on the way.
+docs/results/context/context.json (of recipes/depth.py) and benchmarks/results/*.json; rewrites what stands
+between `<!-- NAME:table -->` and `<!-- end -->` in README.md, and draws docs/figures. The figures of one step
+are simulated on the way.
 """
 
 from __future__ import annotations
