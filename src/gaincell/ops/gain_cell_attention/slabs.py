@@ -107,7 +107,7 @@ class PolynomialSlabs:
             while reached < p:
                 power = power * w
                 reached += 1
-            _times(power, self._coefficient(p, errors), stack[:, :, n])
+            _times(power, self.cell_coefficient(p, errors), stack[:, :, n])
         return stack
 
     def key_slopes(self, u: Tensor, rel: Tensor, errors: CellErrors | None) -> Tensor:
@@ -120,13 +120,13 @@ class PolynomialSlabs:
                 power = power * w
                 reached += 1
             if p > 0:
-                _times(power, self._coefficient(p, errors) * p, stack[:, :, n])
+                _times(power, self.cell_coefficient(p, errors) * p, stack[:, :, n])
         return stack
 
     def _column_factor(self, rel: Tensor, like: Tensor) -> Tensor:
         return torch.exp(self.alpha * rel.double()).to(like.dtype)[None, :, None]
 
-    def _coefficient(self, m: int, errors: CellErrors | None) -> Tensor | float:
+    def cell_coefficient(self, m: int, errors: CellErrors | None) -> Tensor | float:
         """C_m, or with mismatch gain * sum_p C_p binom(p, m) shift^(p-m) (+ current offset at m = 0)."""
         if errors is None:
             return self.coefficients[m]
@@ -186,6 +186,7 @@ def make_slabs(
     largest_u: float,
     dtype: torch.dtype,
     largest_shift: float | None = None,
+    longest_span: int = LONGEST_SAMPLED_SPAN,
 ) -> Slabs:
     """The separation of `cell` for stored voltages |u| <= `largest_u`.
 
@@ -193,12 +194,13 @@ def make_slabs(
         decay_per_token: delta, the decay factor of one token period.
         dtype: precision that the interpolation of a non-polynomial cell must not spoil.
         largest_shift: largest |offset voltage| among mismatched cells, in volts; None = nominal cells.
+        longest_span: query tokens that one base time of a non-polynomial cell has to serve.
     """
     alpha = _exponent(decay_per_token)
     if cell.coefficients is not None:
         return PolynomialSlabs(tuple(cell.coefficients), alpha, largest_shift is not None)
     tolerance = 1e-14 if dtype == torch.float64 else 2e-8
-    nodes, span = _nodes(cell, alpha, largest_u, largest_shift or 0.0, tolerance)
+    nodes, span = _nodes(cell, alpha, largest_u, largest_shift or 0.0, tolerance, longest_span)
     return SampledSlabs(cell, alpha, nodes, span)
 
 
@@ -237,14 +239,14 @@ def _bounded_span(exponent_per_token: float, longest: int) -> int:
 
 @lru_cache(maxsize=64)
 def _nodes(
-    cell: Cell, alpha: float, largest_u: float, shift: float, tolerance: float
+    cell: Cell, alpha: float, largest_u: float, shift: float, tolerance: float, longest: int
 ) -> tuple[tuple[float, ...], int]:
     """Fewest Chebyshev nodes, on the longest span, whose interpolation error is below `tolerance` of full
     scale.
     """
     if alpha == 0.0:
         return (1.0,), LONGEST_SPAN
-    span = _bounded_span(alpha, LONGEST_SAMPLED_SPAN)
+    span = _bounded_span(alpha, longest)
     full_scale = float(cell.current(torch.tensor(largest_u, dtype=torch.float64)).abs())
     while span > 1:
         low = exp(-alpha * (span - 1))

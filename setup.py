@@ -1,0 +1,44 @@
+"""Builds the compiled attention (src/gaincell/native); everything else is in pyproject.toml.
+
+One source is compiled once for every instruction level. Where there is no compiler the package installs without.
+GAINCELL_SANITIZE=1 builds it with address and undefined-behaviour sanitizers.
+"""
+
+import os
+import platform
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+FOLDER = "src/gaincell/native/"
+X86 = platform.machine().lower() in ("x86_64", "amd64")
+AVX2 = ["-mavx2", "-mfma"]
+AVX512 = [*AVX2, "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512vnni", "-mprefer-vector-width=512"]
+LEVELS = {"portable": [], "avx2": AVX2, "avx512": AVX512} if X86 else {"portable": []}
+SANITIZE = os.environ.get("GAINCELL_SANITIZE") == "1"
+FLAGS = ["-O3", "-std=c++17", "-ffp-contract=off", "-fno-math-errno", "-Wall", "-Wextra"]
+if SANITIZE:
+    FLAGS += ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-g"]
+
+
+class BuildNative(build_ext):
+    """Compiles the kernel for every level, and links all."""
+
+    def build_extension(self, ext: Extension) -> None:
+        units = [("kernel.cpp", [*flags, f"-DGC_LEVEL={level}"]) for level, flags in LEVELS.items()]
+        units.append(("dispatch.cpp", ["-DGC_X86"] if X86 else []))
+        objects = []
+        for number, (source, flags) in enumerate(units):
+            folder = os.path.join(self.build_temp, str(number))
+            objects += self.compiler.compile(
+                [FOLDER + source], output_dir=folder, extra_postargs=[*FLAGS, *flags], depends=ext.depends
+            )
+        target = self.get_ext_fullpath(ext.name)
+        link = ["-pthread", *(["-fsanitize=address,undefined"] if SANITIZE else [])]
+        self.compiler.link_shared_object(objects, target, extra_postargs=link, target_lang="c++")
+
+
+headers = [FOLDER + name for name in ("gaincell_native.h", "shared.h", "vector.h")]
+sources = [FOLDER + name for name in ("kernel.cpp", "dispatch.cpp")]
+extension = Extension("gaincell.native._native", sources, depends=headers, optional=True, language="c++")
+setup(ext_modules=[extension], cmdclass={"build_ext": BuildNative})

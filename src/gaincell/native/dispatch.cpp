@@ -1,0 +1,148 @@
+// Checks, choice of the instruction level, memory and threads.
+#include <atomic>
+#include <cstdlib>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "shared.h"
+
+namespace gc {
+
+namespace portable { extern const Level level; }
+#if defined(GC_X86)
+namespace avx2 { extern const Level level; }
+namespace avx512 { extern const Level level; }
+#endif
+
+namespace {
+
+struct Slot {
+    char *memory = nullptr;
+    int64_t bytes = 0;
+};
+std::vector<Slot> slots;
+std::mutex one_call;  // calls from several threads take turns
+
+void release() {
+    for (Slot &slot : slots) std::free(slot.memory);
+    slots.clear();
+}
+
+int best_level() {
+#if defined(GC_X86)
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+        __builtin_cpu_supports("avx512vnni"))
+        return GC_LEVEL_AVX512;
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return GC_LEVEL_AVX2;
+#endif
+    return GC_LEVEL_PORTABLE;
+}
+
+const Level *find_level(int wanted) {
+    if (wanted < 0 || wanted > best_level()) return nullptr;
+#if defined(GC_X86)
+    if (wanted == GC_LEVEL_AVX512) return &avx512::level;
+    if (wanted == GC_LEVEL_AVX2) return &avx2::level;
+#endif
+    return &portable::level;
+}
+
+bool bad_cells(const gc_cells &c) {
+    if (c.count < 1 || c.count > GC_MAX_SLABS || !c.row_factors) return true;
+    if (c.kind == GC_BY_LEVEL) return !c.table || !c.slopes || c.key_mismatch || c.value_mismatch;
+    if (c.kind != GC_POLYNOMIAL || !c.column_factors) return true;
+    if ((c.key_mismatch == nullptr) != (c.value_mismatch == nullptr)) return true;
+    for (int n = 0; n < c.count; ++n)
+        if (c.orders[n] < 0 || c.orders[n] > 64) return true;
+    return false;
+}
+
+// Whatever would make a kernel read or write outside its arrays.
+bool bad_problem(const gc_problem &p) {
+    const int64_t limit = int64_t(1) << 40;
+    for (int64_t size : {p.batch, p.heads, p.kv_heads, p.queries, p.keys, p.dim, p.window, p.columns, p.tile, p.rows})
+        if (size < 1 || size > limit) return true;
+    if (p.heads % p.kv_heads || p.columns % p.tile || p.rows > 64 || p.queries > p.keys) return true;
+    if (p.dim > 4096 || p.tile > 4096 || p.window > p.columns) return true;
+    if (p.first_key < 0 || p.first_key > limit || p.first_query + p.queries != p.first_key + p.keys) return true;
+    if (p.margin < p.rows + p.tile || p.ages < p.margin + p.window + p.rows + p.tile) return true;
+    if (!p.q || !p.k || !p.v || bad_cells(p.cells) || p.threads < 1 || p.threads > 1024) return true;
+    const bool scaled = p.q_gain != nullptr;
+    for (const float *scale : {p.q_offset, p.k_gain, p.k_offset, p.v_gain, p.v_offset})
+        if ((scale != nullptr) != scaled) return true;
+    if ((p.out_gain == nullptr) != (p.out_offset == nullptr)) return true;
+    if (p.q_levels < 0 || p.q_levels == 1 || p.storage_levels < 0 || p.storage_levels == 1) return true;
+    if (p.integer_factors && (p.q_levels < 2 || p.q_levels > 256 || p.storage_levels < 2 || p.storage_levels > 8 ||
+                              p.integer_third < 1))
+        return true;
+    if (p.cells.kind == GC_BY_LEVEL && (p.storage_levels < 2 || p.storage_levels > GC_TABLE)) return true;
+    return p.readout < GC_READOUT_NONE || p.readout > GC_READOUT_EVEN;
+}
+
+template <class Run>
+int checked(const gc_problem *p, Run run) {
+    if (!p || bad_problem(*p)) return GC_BAD_ARGUMENT;
+    const Level *level = find_level(p->level);
+    if (!level) return GC_NO_SUCH_LEVEL;
+    const std::lock_guard<std::mutex> turn(one_call);
+    if (slots.size() < size_t(p->threads) + 1) slots.resize(size_t(p->threads) + 1);
+    gc_problem problem = *p;
+    if (p->level < GC_LEVEL_AVX512) problem.integer_factors = nullptr;
+    return run(*level, problem);
+}
+
+}  // namespace
+
+char *workspace(int64_t slot, int64_t bytes) {
+    Slot &s = slots[size_t(slot)];
+    if (s.bytes < bytes) {
+        std::free(s.memory);
+        s.memory = static_cast<char *>(std::aligned_alloc(64, size_t((bytes + 63) / 64 * 64)));
+        s.bytes = s.memory ? bytes : 0;
+    }
+    return s.memory;
+}
+
+void parallel(int threads, int64_t items, const std::function<void(int, int64_t)> &work) {
+    std::atomic<int64_t> next{0};
+    auto run = [&](int thread) {
+        for (int64_t item; (item = next.fetch_add(1)) < items;) work(thread, item);
+    };
+    if (threads > items) threads = int(items);
+    std::vector<std::thread> others;
+    for (int t = 1; t < threads; ++t) others.emplace_back(run, t);
+    run(0);
+    for (std::thread &other : others) other.join();
+}
+
+}  // namespace gc
+
+extern "C" {
+
+int gc_forward(const gc_problem *p) {
+    return gc::checked(p, [&](const gc::Level &level, const gc_problem &problem) -> int {
+        return problem.out ? level.forward(problem) : int(GC_BAD_ARGUMENT);
+    });
+}
+
+int gc_backward(const gc_problem *p, const gc_gradient *g) {
+    return gc::checked(p, [&](const gc::Level &level, const gc_problem &problem) -> int {
+        if (!p->open || !g || !g->grad || !g->dq || !g->dk || !g->dv || gc::bad_cells(g->cells)) return GC_BAD_ARGUMENT;
+        if (g->cells.kind == GC_BY_LEVEL && p->cells.kind != GC_BY_LEVEL) return GC_BAD_ARGUMENT;
+        return level.backward(problem, *g);
+    });
+}
+
+int gc_best_level(void) { return gc::best_level(); }
+int64_t gc_sizeof_problem(void) { return int64_t(sizeof(gc_problem)); }
+int64_t gc_sizeof_gradient(void) { return int64_t(sizeof(gc_gradient)); }
+
+void gc_release(void) {
+    const std::lock_guard<std::mutex> turn(gc::one_call);
+    gc::release();
+}
+
+}

@@ -1,0 +1,93 @@
+/* Gain-cell attention on a CPU: the C interface.
+ *
+ * Everything is float32, row-major and contiguous. Dimensions: B sequences, H query heads, Hk key/value heads,
+ * Tq queries, Tk keys, D head dimension, M columns of the ring, N columns of a sub-tile, R queries of a block,
+ * n slabs. A token j lies in column j mod M, in sub-tile (j mod M) / N.
+ *
+ * A cell's charge separates over time about the first query i0 of a block (see slabs.py):
+ *
+ *     F(u_j delta^(i-j)) = constant + sum_n row_n(i - i0) * slab_n(u_j, i0 - j)
+ *
+ * Arrays over the age i0 - j begin at `-margin`: entry a stands for age a - margin.
+ */
+#ifndef GAINCELL_NATIVE_H
+#define GAINCELL_NATIVE_H
+
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum { GC_LEVEL_PORTABLE = 0, GC_LEVEL_AVX2 = 1, GC_LEVEL_AVX512 = 2, GC_LEVELS = 3 };
+enum { GC_MAX_SLABS = 8, GC_TABLE = 16 };
+enum { GC_READOUT_NONE = 0, GC_READOUT_COUNTER = 1, GC_READOUT_FLOOR = 2, GC_READOUT_EVEN = 3 };
+enum { GC_OK = 0, GC_NOT_FINITE = 1, GC_BAD_ARGUMENT = 2, GC_NO_MEMORY = 3, GC_NO_SUCH_LEVEL = 4 };
+enum { GC_POLYNOMIAL = 0, GC_BY_LEVEL = 1 };
+
+/* How cells separate over time. */
+typedef struct {
+    int32_t kind;                        /* GC_POLYNOMIAL: slab_n = C_n (u cf)^p_n; GC_BY_LEVEL: a table */
+    int32_t count;                       /* n */
+    int32_t orders[GC_MAX_SLABS];        /* p_n */
+    float coefficients[GC_MAX_SLABS];    /* C_n */
+    float constant;                      /* C_0 of cells that are all alike */
+    const float *row_factors;            /* [n, R padded to 16] */
+    const float *column_factors;         /* [ages]: delta^age */
+    const float *table;                  /* GC_BY_LEVEL: [ages, n, GC_TABLE] slab of every level */
+    const float *slopes;                 /* likewise d slab / d u */
+    const float *key_mismatch;           /* GC_POLYNOMIAL, may be NULL: C_n of every cell [Hk, M, n, D] */
+    const float *value_mismatch;
+} gc_cells;
+
+typedef struct {
+    int64_t batch, heads, kv_heads, queries, keys, dim;
+    int64_t first_query, first_key;      /* token of the first query and key */
+    int64_t window;                      /* tokens that a query sees: the ring, or less */
+    int64_t columns, tile, rows;         /* M, N, R */
+    int64_t margin, ages;                /* of arrays over the age: see above */
+    const float *q, *k, *v;              /* [B, H, Tq, D], [B, Hk, Tk, D] */
+    const float *q_gain, *q_offset;      /* [H], or all NULL: q in pulse widths, k and v in volts */
+    const float *k_gain, *k_offset, *v_gain, *v_offset; /* [Hk] */
+    int32_t q_levels;                    /* 0: not quantised */
+    int32_t storage_levels;
+    float low, high, middle;             /* write DAC: range and V_offset, V */
+    float to_code, to_volts;             /* codes per volt, volts per code */
+    int32_t readout;
+    int32_t score_ceiling, output_ceiling;
+    float steps;                         /* readout steps at full scale */
+    float score_scale, output_scale;     /* 1 / S_sat, steps / O_sat */
+    float score_margin, output_margin;   /* a clamp passes the gradient further inside than this, relative */
+    gc_cells cells;
+    /* First product in integers, exact, or NULL: charge of Q.X, Q.X^2, Q.(X^3 - top^2 X) / third for every age,
+     * [3, ages], in units of S_sat; X = 2 code - (levels - 1), top = levels - 1. */
+    const float *integer_factors;
+    int32_t integer_third;
+    float *out;                          /* [B, H, Tq, D], in units of full scale */
+    const float *out_gain, *out_offset;  /* [H] or NULL */
+    uint8_t *open;                       /* NULL, or [B, H, Tq, M / N, ceil(D / 8)]: not saturated, a bit each */
+    int32_t threads, level;
+} gc_problem;
+
+typedef struct {
+    const float *grad;                   /* of out before out_gain and out_offset, [B, H, Tq, D] */
+    float *dq, *dk, *dv;                 /* of scaled q, k, v: [B, H, Tq, D], [B, Hk, Tk, D] */
+    gc_cells cells;                      /* that the gradient goes through: the same, or linear ones */
+} gc_gradient;
+
+/* Forward pass: fills out, and open if it is given. */
+int gc_forward(const gc_problem *problem);
+/* Backward pass, with the same problem; reads open, does not read or write out. */
+int gc_backward(const gc_problem *problem, const gc_gradient *gradient);
+/* The best level that this processor has. */
+int gc_best_level(void);
+/* Size of the structures as compiled: a binding that disagrees must not call. */
+int64_t gc_sizeof_problem(void);
+int64_t gc_sizeof_gradient(void);
+/* Free what is kept between calls. */
+void gc_release(void);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,665 @@
+// Forward and backward pass of gain-cell attention, compiled once for every instruction level (GC_LEVEL).
+//
+// A block of R queries visits the pieces of N columns that its window reaches, newest first within a physical
+// sub-tile; pieces of two laps in one sub-tile share their charge. Per block and piece, with columns j of the piece
+// and queries i of the block, everything stays in a core's cache:
+//
+//     S^T[j][i] = sum_n row_n(i) (K_n X^T)[j][i] + C0 sum_d x_id,   A^T = clamp(S^T / S_sat) where j is seen
+//     O[i][d]   = sum_n row_n(i) (A V_n)[i][d] + C0 sum_j A_ij
+//
+// then saturation, readout and the digital sum. At the default levels the first product is done in integers and
+// exact. No sum depends on the number of threads.
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <cstring>
+
+#include "shared.h"
+#include "vector.h"
+
+#if defined(__AVX512VNNI__)
+#define GC_INTEGERS 1
+#endif
+
+namespace gc {
+namespace GC_LEVEL {
+namespace {
+
+constexpr int64_t kRows = 4;                            // rows of the register block
+constexpr int64_t kWide = GC_WIDTH == 16 ? 4 : 2;       // vectors of the register block
+
+// C[m][n] = sum_k a[m * row + k * step] * b[k * ldb + n]; `put(m, n, vector)` receives the sums.
+// rows and columns are multiples of 16.
+template <int64_t W, class Put>
+inline void multiply_panel(int64_t rows, int64_t depth, const float *a, int64_t row, int64_t step, const float *b,
+                           int64_t ldb, int64_t n0, Put put) {
+    for (int64_t m0 = 0; m0 < rows; m0 += kRows) {
+        Vec sum[kRows][W] = {};
+        const float *am = a + m0 * row;
+        for (int64_t k = 0; k < depth; ++k) {
+            Vec bk[W];
+            for (int64_t w = 0; w < W; ++w) bk[w] = load(b + k * ldb + n0 + w * kWidth);
+            for (int64_t m = 0; m < kRows; ++m) {
+                const Vec x = broadcast(am[m * row + k * step]);
+                for (int64_t w = 0; w < W; ++w) sum[m][w] = fma(x, bk[w], sum[m][w]);
+            }
+        }
+        for (int64_t m = 0; m < kRows; ++m)
+            for (int64_t w = 0; w < W; ++w) put(m0 + m, n0 + w * kWidth, sum[m][w]);
+    }
+}
+
+template <class Put>
+inline void multiply(int64_t rows, int64_t columns, int64_t depth, const float *a, int64_t row, int64_t step,
+                     const float *b, int64_t ldb, Put put) {
+    int64_t n0 = 0;
+    for (; n0 + kWide * kWidth <= columns; n0 += kWide * kWidth)
+        multiply_panel<kWide>(rows, depth, a, row, step, b, ldb, n0, put);
+    for (; n0 < columns; n0 += kWidth) multiply_panel<1>(rows, depth, a, row, step, b, ldb, n0, put);
+}
+
+#if defined(GC_INTEGERS)
+// The same for a [rows][4 * quads] signed bytes and b [quads][columns][4] unsigned bytes, exact.
+template <int64_t W, class Put>
+inline void multiply_bytes_panel(int64_t rows, int64_t quads, const int8_t *a, int64_t row, const uint8_t *b,
+                                 int64_t columns, int64_t n0, Put put) {
+    for (int64_t m0 = 0; m0 < rows; m0 += kRows) {
+        __m512i sum[kRows][W];
+        for (int64_t m = 0; m < kRows; ++m)
+            for (int64_t w = 0; w < W; ++w) sum[m][w] = _mm512_setzero_si512();
+        for (int64_t k = 0; k < quads; ++k) {
+            __m512i bk[W];
+            for (int64_t w = 0; w < W; ++w) bk[w] = _mm512_loadu_si512(b + 4 * (k * columns + n0 + w * 16));
+            for (int64_t m = 0; m < kRows; ++m) {
+                int32_t four;
+                std::memcpy(&four, a + (m0 + m) * row + 4 * k, 4);
+                const __m512i x = _mm512_set1_epi32(four);
+                for (int64_t w = 0; w < W; ++w) sum[m][w] = _mm512_dpbusd_epi32(sum[m][w], bk[w], x);
+            }
+        }
+        for (int64_t m = 0; m < kRows; ++m)
+            for (int64_t w = 0; w < W; ++w) put(m0 + m, n0 + w * 16, (Vec)_mm512_cvtepi32_ps(sum[m][w]));
+    }
+}
+
+template <class Put>
+inline void multiply_bytes(int64_t rows, int64_t columns, int64_t quads, const int8_t *a, int64_t row,
+                           const uint8_t *b, Put put) {
+    int64_t n0 = 0;
+    for (; n0 + 64 <= columns; n0 += 64) multiply_bytes_panel<4>(rows, quads, a, row, b, columns, n0, put);
+    for (; n0 < columns; n0 += 16) multiply_bytes_panel<1>(rows, quads, a, row, b, columns, n0, put);
+}
+#endif
+
+// Hands out pieces of one block of memory.
+struct Cutter {
+    char *at;
+    template <class T>
+    T *cut(int64_t count) {
+        T *p = reinterpret_cast<T *>(at);
+        at += (count * int64_t(sizeof(T)) + 63) / 64 * 64;
+        return p;
+    }
+};
+
+// What the write DACs make of keys and values: [B Hk, pieces, N, D], zeros where there is no token.
+struct Stored {
+    float *key, *value;         // u in volts, or the level's number where cells are tabulated
+    int8_t *power[3];           // X, X^2, (X^3 - top^2 X) / third of the keys
+    static int64_t bytes(const gc_problem &p, const Sizes &s) {
+        const int64_t cells = p.batch * p.kv_heads * s.pieces * s.np * s.dp;
+        return cells * (8 + (p.integer_factors ? 3 : 0)) + 5 * 64;
+    }
+    Stored(const gc_problem &p, const Sizes &s, char *memory) {
+        const int64_t cells = p.batch * p.kv_heads * s.pieces * s.np * s.dp;
+        Cutter c{memory};
+        key = c.cut<float>(cells);
+        value = c.cut<float>(cells);
+        for (int8_t *&x : power) x = p.integer_factors ? c.cut<int8_t>(cells) : nullptr;
+    }
+};
+
+struct Dac {
+    const gc_problem &p;
+    // Code and u of one requested voltage; false if it is not a number.
+    bool convert(float x, float gain, float offset, bool scaled, float *code, float *u) const {
+        const float volts = scaled ? x * gain + offset : x;
+        const float clamped = volts < p.low ? p.low : volts > p.high ? p.high : volts;
+        const float about = clamped - p.middle;
+        if (p.storage_levels == 0) {
+            *code = 0.0f;
+            *u = about;
+        } else {
+            const float levels = float(p.storage_levels);
+            float step = about * p.to_code + levels * 0.5f;
+            step = !(step >= 0.0f) ? 0.0f : step > levels - 1.0f ? levels - 1.0f : step;
+            *code = float(int32_t(step));
+            *u = (*code - (levels - 1.0f) * 0.5f) * p.to_volts;
+        }
+        return volts - volts == 0.0f;
+    }
+};
+
+bool write_keys_and_values(const gc_problem &p, const Sizes &s, const Stored &stored, int64_t head) {
+    const int64_t kv = head % p.kv_heads;
+    const Dac dac{p};
+    const bool scaled = p.k_gain != nullptr, by_level = p.cells.kind == GC_BY_LEVEL;
+    bool finite = true;
+    for (int64_t piece = 0; piece < s.pieces; ++piece) {
+        for (int64_t c = 0; c < s.np; ++c) {
+            const int64_t token = (s.first_piece + piece) * s.n + c - p.first_key;
+            const int64_t at = ((head * s.pieces + piece) * s.np + c) * s.dp;
+            const bool there = c < s.n && token >= 0 && token < p.keys;
+            std::memset(stored.key + at, 0, size_t(s.dp) * 4);
+            std::memset(stored.value + at, 0, size_t(s.dp) * 4);
+            if (p.integer_factors)
+                for (int8_t *x : stored.power) std::memset(x + at, 0, size_t(s.dp));
+            if (!there) continue;
+            const float *k = p.k + (head * p.keys + token) * s.d, *v = p.v + (head * p.keys + token) * s.d;
+            const float kg = scaled ? p.k_gain[kv] : 1.0f, ko = scaled ? p.k_offset[kv] : 0.0f;
+            const float vg = scaled ? p.v_gain[kv] : 1.0f, vo = scaled ? p.v_offset[kv] : 0.0f;
+            bool row_finite = true;
+            for (int64_t d = 0; d < s.d; ++d) {
+                float code, u;
+                row_finite &= dac.convert(k[d], kg, ko, scaled, &code, &u);
+                stored.key[at + d] = by_level ? code : u;
+                if (p.integer_factors) {
+                    const int32_t top = p.storage_levels - 1, x = 2 * int32_t(code) - top;
+                    stored.power[0][at + d] = int8_t(x);
+                    stored.power[1][at + d] = int8_t(x * x);
+                    stored.power[2][at + d] = int8_t((x * x * x - top * top * x) / p.integer_third);
+                }
+                row_finite &= dac.convert(v[d], vg, vo, scaled, &code, &u);
+                stored.value[at + d] = by_level ? code : u;
+            }
+            finite &= row_finite;
+        }
+    }
+    return finite;
+}
+
+// A thread's buffers for one block and one piece.
+struct Buffers {
+    Buffers() { std::memset(this, 0, sizeof *this); }
+    float *x, *xt, *x_sum;       // queries [R][D], transposed [D][R], sums over d [R]
+    uint8_t *codes;              // queries' codes [D / 4][R][4]
+    float *a;                    // A^T [N][R]
+    float *slabs, *slopes;       // [n][N][D]
+    float *charge, *sum;         // O and the digital sum [R][D]
+    float *a_sum;                // sum_j A_ij, [R]
+    float *gate, *da;            // of the scores, d A^T, both [N][R]
+    float *dout, *dout_t, *dout_n, *dout_sum;  // gradient of a sub-tile [R][D], [D][R], [n][R][D], [R]
+    float *x_n;                  // row factors times queries [n][R][D]
+    float *dx;                   // [R][D]
+    float *dk, *dv;              // [pieces][N][D]
+    static int64_t bytes(const Sizes &s, int64_t slabs, int64_t gradient_slabs) {
+        const int64_t rd = s.rp * s.dp, nr = s.np * s.rp, nd = s.np * s.dp;
+        const int64_t n = std::max(slabs, gradient_slabs);
+        int64_t floats = 4 * rd + 4 * s.rp + nr + 2 * n * nd;
+        int64_t count = 10;
+        if (gradient_slabs) {
+            floats += 2 * nr + 3 * rd + 2 * n * rd + 2 * s.pieces * nd + s.rp;
+            count += 10;
+        }
+        return floats * 4 + rd + (count + 2) * 64;
+    }
+    Buffers(const Sizes &s, int64_t slab_count, int64_t gradient_slabs, char *memory) : Buffers() {
+        const int64_t rd = s.rp * s.dp, nr = s.np * s.rp, nd = s.np * s.dp;
+        const int64_t n = std::max(slab_count, gradient_slabs);
+        Cutter c{memory};
+        codes = c.cut<uint8_t>(rd);
+        x = c.cut<float>(rd);
+        xt = c.cut<float>(rd);
+        x_sum = c.cut<float>(s.rp);
+        a = c.cut<float>(nr);
+        slabs = c.cut<float>(n * nd);
+        slopes = c.cut<float>(n * nd);
+        charge = c.cut<float>(rd);
+        sum = c.cut<float>(rd);
+        a_sum = c.cut<float>(s.rp);
+        if (!gradient_slabs) return;
+        gate = c.cut<float>(nr);
+        da = c.cut<float>(nr);
+        dout = c.cut<float>(rd);
+        dout_t = c.cut<float>(rd);
+        dout_n = c.cut<float>(n * rd);
+        dout_sum = c.cut<float>(s.rp);
+        x_n = c.cut<float>(n * rd);
+        dx = c.cut<float>(rd);
+        dk = c.cut<float>(s.pieces * nd);
+        dv = c.cut<float>(s.pieces * nd);
+    }
+};
+
+// Queries [i0, i1) of one head.
+struct Block {
+    int64_t bh, head, kv_row, kv;  // row of [B, H], head, row of [B, Hk], key/value head
+    int64_t i0, i1;
+};
+
+Block block_of(const gc_problem &p, const Sizes &s, int64_t bh, int64_t number) {
+    const int64_t head = bh % p.heads, kv = head / s.group;
+    const int64_t i0 = p.first_query + number * s.r;
+    return {bh, head, bh / p.heads * p.kv_heads + kv, kv, i0, std::min(i0 + s.r, s.end)};
+}
+
+// The query drivers: pulse widths of a block, and their codes; false if one is not a number.
+bool drive_queries(const gc_problem &p, const Sizes &s, const Block &b, const Buffers &w) {
+    std::memset(w.x, 0, size_t(s.rp * s.dp) * 4);
+    if (p.integer_factors) std::memset(w.codes, 0, size_t(s.rp * s.dp));
+    const float gain = p.q_gain ? p.q_gain[b.head] : 1.0f, offset = p.q_gain ? p.q_offset[b.head] : 0.0f;
+    const float top = float(p.q_levels - 1);
+    bool finite = true;
+    for (int64_t r = 0; r < b.i1 - b.i0; ++r) {
+        const float *q = p.q + (b.bh * p.queries + b.i0 - p.first_query + r) * s.d;
+        float total = 0.0f;
+        bool row_finite = true;
+        for (int64_t d = 0; d < s.d; ++d) {
+            const float width = p.q_gain ? q[d] * gain + offset : q[d];
+            row_finite &= width - width == 0.0f;
+            float x = !(width >= 0.0f) ? 0.0f : width > 1.0f ? 1.0f : width;
+            if (p.q_levels) {
+                const int32_t code = int32_t(x * top + 0.5f);
+                x = float(code) / top;
+                if (p.integer_factors) w.codes[(d / 4 * s.rp + r) * 4 + d % 4] = uint8_t(code);
+            }
+            w.x[r * s.dp + d] = x;
+            total += x;
+        }
+        w.x_sum[r] = total;
+        finite &= row_finite;
+    }
+    for (int64_t r = b.i1 - b.i0; r < s.rp; ++r) w.x_sum[r] = 0.0f;
+    return finite;
+}
+
+// [rows][columns] -> [columns][rows], both multiples of 16.
+void transpose(const float *from, int64_t rows, int64_t columns, float *to) {
+    for (int64_t m0 = 0; m0 < rows; m0 += 16)
+        for (int64_t n0 = 0; n0 < columns; n0 += 16)
+            for (int64_t n = n0; n < n0 + 16; ++n)
+                for (int64_t m = m0; m < m0 + 16; ++m) to[n * rows + m] = from[m * columns + n];
+}
+
+// Slabs of one piece about the block's first query, and their derivatives if asked for: [n][N][D].
+void make_slabs(const gc_problem &p, const Sizes &s, const gc_cells &cells, const float *mismatch, const float *stored,
+                bool stored_by_level, int64_t first_token, int64_t i0, int64_t kv, float *slabs, float *slopes) {
+    const int64_t size = s.np * s.dp;
+    for (int64_t c = 0; c < s.np; ++c) {
+        const int64_t token = first_token + c, age = i0 - token + p.margin;
+        const float *u = stored + c * s.dp;
+        if (c >= s.n) {
+            for (int64_t n = 0; n < cells.count; ++n) {
+                std::memset(slabs + n * size + c * s.dp, 0, size_t(s.dp) * 4);
+                if (slopes) std::memset(slopes + n * size + c * s.dp, 0, size_t(s.dp) * 4);
+            }
+            continue;
+        }
+        if (cells.kind == GC_BY_LEVEL) {
+            for (int64_t n = 0; n < cells.count; ++n) {
+                const float *table = cells.table + (age * cells.count + n) * GC_TABLE;
+                float *slab = slabs + n * size + c * s.dp;
+                for (int64_t d = 0; d < s.dp; ++d) slab[d] = table[int32_t(u[d])];
+                if (!slopes) continue;
+                table = cells.slopes + (age * cells.count + n) * GC_TABLE;
+                float *slope = slopes + n * size + c * s.dp;
+                for (int64_t d = 0; d < s.dp; ++d) slope[d] = table[int32_t(u[d])];
+            }
+            continue;
+        }
+        const Vec factor = broadcast(cells.column_factors[age]);
+        const Vec middle = broadcast(0.5f * float(p.storage_levels - 1)), volts = broadcast(p.to_volts);
+        const float *own = mismatch ? mismatch + (kv * p.columns + token % p.columns) * cells.count * s.d : nullptr;
+        for (int64_t d = 0; d < s.dp; d += kWidth) {
+            Vec v = load(u + d);
+            if (stored_by_level) v = (v - middle) * volts;  // linear cells behind tabulated ones
+            const Vec x = v * factor;
+            Vec power = broadcast(1.0f), below = broadcast(0.0f);
+            int32_t reached = 0;
+            for (int64_t n = 0; n < cells.count; ++n) {
+                for (; reached < cells.orders[n]; ++reached) {
+                    below = power;
+                    power = power * x;
+                }
+                Vec coefficient = broadcast(cells.coefficients[n]);
+                if (own) {
+                    float part[kWidth] = {};
+                    std::memcpy(part, own + n * s.d + d, size_t(std::max<int64_t>(0, std::min(kWidth, s.d - d))) * 4);
+                    coefficient = load(part);
+                }
+                store(slabs + n * size + c * s.dp + d, coefficient * power);
+                if (slopes)
+                    store(slopes + n * size + c * s.dp + d,
+                          coefficient * below * (factor * broadcast(float(cells.orders[n]))));
+            }
+        }
+    }
+}
+
+// Which queries of a block see token j: rows [first, last) of the block.
+struct Seen {
+    int64_t first, last;
+};
+
+Seen seen_by(const gc_problem &p, const Block &b, int64_t token) {
+    if (token < p.first_key || token >= p.first_key + p.keys) return {0, 0};
+    const int64_t first = std::max(b.i0, token), last = std::min(b.i1, token + p.window);
+    return first < last ? Seen{first - b.i0, last - b.i0} : Seen{0, 0};
+}
+
+// A^T of one piece in w.a, and in w.gate, if `gradient`, 1 where the score passes a gradient.
+void activations(const gc_problem &p, const Sizes &s, const Stored &stored, const Block &b, const Buffers &w,
+                 int64_t piece, bool gradient) {
+    const int64_t at = (b.kv_row * s.pieces + piece) * s.np * s.dp;
+    const int64_t first_token = (s.first_piece + piece) * s.n;
+    const float constant = p.cells.constant * p.score_scale;
+#if defined(GC_INTEGERS)
+    if (p.integer_factors) {
+        const int64_t quads = s.dp / 4;
+        bool begun = false;
+        for (int64_t n = 0; n < 3; ++n) {
+            const float *factors = p.integer_factors + n * p.ages + b.i0 - first_token + p.margin;
+            if (n && p.integer_factors[n * p.ages + p.margin] == 0.0f) continue;  // a cell without this power
+            const int8_t *powers = stored.power[n] + at;
+            if (!begun)
+                multiply_bytes(s.np, s.rp, quads, powers, s.dp, w.codes, [&](int64_t j, int64_t i, Vec sum) {
+                    store(w.a + j * s.rp + i, fma(load(factors + i - j), sum, broadcast(constant) * load(w.x_sum + i)));
+                });
+            else
+                multiply_bytes(s.np, s.rp, quads, powers, s.dp, w.codes, [&](int64_t j, int64_t i, Vec sum) {
+                    float *to = w.a + j * s.rp + i;
+                    store(to, fma(load(factors + i - j), sum, load(to)));
+                });
+            begun = true;
+        }
+    } else
+#endif
+    {
+        make_slabs(p, s, p.cells, p.cells.key_mismatch, stored.key + at, false, first_token, b.i0, b.kv, w.slabs,
+                   nullptr);
+        for (int64_t n = 0; n < p.cells.count; ++n) {
+            const float *factors = p.cells.row_factors + n * s.rp;
+            const Vec scale = broadcast(p.score_scale);
+            multiply(s.np, s.rp, s.dp, w.slabs + n * s.np * s.dp, s.dp, 1, w.xt, s.rp, [&](int64_t j, int64_t i, Vec sum) {
+                float *to = w.a + j * s.rp + i;
+                const Vec before = n ? load(to) : broadcast(constant) * load(w.x_sum + i);
+                store(to, fma(load(factors + i) * scale, sum, before));
+            });
+        }
+    }
+    const float ceiling = p.score_ceiling ? 1.0f : INFINITY;
+    const Vec low = broadcast(p.score_margin), high = broadcast(p.score_ceiling ? 1.0f - p.score_margin : INFINITY);
+    for (int64_t j = 0; j < s.np; ++j) {
+        float *row = w.a + j * s.rp;
+        const Seen seen = j < s.n ? seen_by(p, b, first_token + j) : Seen{0, 0};
+        if (gradient) {
+            float *gate = w.gate + j * s.rp;
+            for (int64_t i = 0; i < s.rp; i += kWidth) {
+                const Vec score = load(row + i);
+                store(gate + i, select((score > low) & (score < high), broadcast(1.0f), broadcast(0.0f)));
+            }
+            for (int64_t i = 0; i < seen.first; ++i) gate[i] = 0.0f;
+            for (int64_t i = seen.last; i < s.rp; ++i) gate[i] = 0.0f;
+        }
+        for (int64_t i = 0; i < s.rp; i += kWidth) store(row + i, clamp(load(row + i), 0.0f, ceiling));
+        for (int64_t i = 0; i < seen.first; ++i) row[i] = 0.0f;
+        for (int64_t i = seen.last; i < s.rp; ++i) row[i] = 0.0f;
+    }
+}
+
+// O of one piece, in readout steps, added to w.charge.
+void add_charge(const gc_problem &p, const Sizes &s, const Stored &stored, const Block &b, const Buffers &w,
+                int64_t piece) {
+    const int64_t at = (b.kv_row * s.pieces + piece) * s.np * s.dp;
+    make_slabs(p, s, p.cells, p.cells.value_mismatch, stored.value + at, false, (s.first_piece + piece) * s.n, b.i0,
+               b.kv, w.slabs, nullptr);
+    for (int64_t n = 0; n < p.cells.count; ++n) {
+        const float *factors = p.cells.row_factors + n * s.rp;
+        multiply(s.rp, s.dp, s.np, w.a, 1, s.rp, w.slabs + n * s.np * s.dp, s.dp, [&](int64_t i, int64_t d, Vec sum) {
+            float *to = w.charge + i * s.dp + d;
+            store(to, fma(broadcast(factors[i] * p.output_scale), sum, load(to)));
+        });
+    }
+    if (p.cells.constant == 0.0f) return;
+    std::memset(w.a_sum, 0, size_t(s.rp) * 4);
+    for (int64_t j = 0; j < s.np; ++j)
+        for (int64_t i = 0; i < s.rp; i += kWidth)
+            store(w.a_sum + i, load(w.a_sum + i) + load(w.a + j * s.rp + i));
+    for (int64_t i = 0; i < s.rp; ++i) {
+        const Vec added = broadcast(w.a_sum[i] * (p.cells.constant * p.output_scale));
+        for (int64_t d = 0; d < s.dp; d += kWidth) store(w.charge + i * s.dp + d, load(w.charge + i * s.dp + d) + added);
+    }
+}
+
+inline Vec truncated(Vec x) { return __builtin_convertvector(__builtin_convertvector(x, IntVec), Vec); }
+
+// Saturate and digitise w.charge, add it to w.sum, and note where it was not saturated.
+void read_out(const gc_problem &p, const Sizes &s, const Block &b, const Buffers &w, int64_t tile) {
+    const float edge = p.output_ceiling ? p.steps * (1.0f - p.output_margin) : INFINITY;
+    for (int64_t i = 0; i < b.i1 - b.i0; ++i) {
+        if (p.open) {
+            uint8_t *open = p.open + ((b.bh * p.queries + b.i0 - p.first_query + i) * s.tiles + tile) * s.open_bytes;
+            for (int64_t byte = 0; byte < s.open_bytes; ++byte) {
+                unsigned bits = 0;
+                for (int64_t bit = 0; bit < 8; ++bit)
+                    bits |= unsigned(std::fabs(w.charge[i * s.dp + 8 * byte + bit]) < edge) << bit;
+                open[byte] = uint8_t(bits);
+            }
+        }
+        for (int64_t d = 0; d < s.dp; d += kWidth) {
+            Vec o = load(w.charge + i * s.dp + d);
+            if (p.output_ceiling) o = clamp(o, -p.steps, p.steps);
+            if (p.readout == GC_READOUT_COUNTER)
+                o = truncated(select(o < broadcast(0.0f), o - 0.5f, o + 0.5f));
+            else if (p.readout == GC_READOUT_FLOOR)
+                o = truncated(o);
+            else if (p.readout == GC_READOUT_EVEN)
+                o = (o + 12582912.0f) - 12582912.0f;
+            store(w.sum + i * s.dp + d, load(w.sum + i * s.dp + d) + o);
+        }
+    }
+}
+
+// Pieces that a block's window reaches, as numbers of stored pieces.
+struct Reach {
+    int64_t first, last;
+};
+
+Reach reach_of(const gc_problem &p, const Sizes &s, const Block &b) {
+    const int64_t oldest = std::max(b.i0 - p.window + 1, p.first_key);
+    return {oldest / s.n - s.first_piece, (b.i1 - 1) / s.n - s.first_piece};
+}
+
+bool forward_block(const gc_problem &p, const Sizes &s, const Stored &stored, const Block &b, const Buffers &w) {
+    const bool finite = drive_queries(p, s, b, w);
+    if (!p.integer_factors) transpose(w.x, s.rp, s.dp, w.xt);
+    std::memset(w.sum, 0, size_t(s.rp * s.dp) * 4);
+    const Reach reach = reach_of(p, s, b);
+    for (int64_t newest = std::max(reach.first, reach.last - s.tiles + 1); newest <= reach.last; ++newest) {
+        std::memset(w.charge, 0, size_t(s.rp * s.dp) * 4);
+        for (int64_t piece = newest; piece >= reach.first; piece -= s.tiles) {
+            activations(p, s, stored, b, w, piece, false);
+            add_charge(p, s, stored, b, w, piece);
+        }
+        read_out(p, s, b, w, (s.first_piece + newest) % s.tiles);
+    }
+    const float unit = 1.0f / p.steps;
+    const float gain = p.out_gain ? p.out_gain[b.head] : 1.0f, offset = p.out_gain ? p.out_offset[b.head] : 0.0f;
+    for (int64_t i = 0; i < b.i1 - b.i0; ++i) {
+        float *out = p.out + (b.bh * p.queries + b.i0 - p.first_query + i) * s.d;
+        for (int64_t d = 0; d < s.d; ++d) {
+            const float total = w.sum[i * s.dp + d] * unit;
+            out[d] = p.out_gain ? total * gain + offset : total;
+        }
+    }
+    return finite;
+}
+
+// Gradient of the sub-tile outputs of one piece, where they were not saturated: w.dout and what is made of it.
+// Whether any is left.
+bool tile_gradient(const gc_problem &p, const gc_gradient &g, const Sizes &s, const Block &b, const Buffers &w,
+                   int64_t tile) {
+    const float scale = p.output_scale / p.steps;
+    std::memset(w.dout, 0, size_t(s.rp * s.dp) * 4);
+    bool any = false;
+    for (int64_t i = 0; i < s.rp; ++i) {
+        float total = 0.0f;
+        if (i < b.i1 - b.i0) {
+            const int64_t row = b.bh * p.queries + b.i0 - p.first_query + i;
+            const uint8_t *open = p.open + (row * s.tiles + tile) * s.open_bytes;
+            const float *grad = g.grad + row * s.d;
+            for (int64_t d = 0; d < s.d; ++d) {
+                const float passed = open[d / 8] >> (d % 8) & 1 ? grad[d] * scale : 0.0f;
+                w.dout[i * s.dp + d] = passed;
+                total += passed;
+                any |= passed != 0.0f;
+            }
+        }
+        w.dout_sum[i] = total;
+    }
+    if (!any) return false;
+    transpose(w.dout, s.rp, s.dp, w.dout_t);
+    for (int64_t n = 0; n < g.cells.count; ++n)
+        for (int64_t i = 0; i < s.rp; ++i) {
+            const Vec factor = broadcast(g.cells.row_factors[n * s.rp + i]);
+            const int64_t row = i * s.dp;
+            for (int64_t d = 0; d < s.dp; d += kWidth)
+                store(w.dout_n + n * s.rp * s.dp + row + d, load(w.dout + row + d) * factor);
+        }
+    return true;
+}
+
+void backward_piece(const gc_problem &p, const gc_gradient &g, const Sizes &s, const Stored &stored, const Block &b,
+                    const Buffers &w, int64_t piece) {
+    if (!tile_gradient(p, g, s, b, w, (s.first_piece + piece) % s.tiles)) return;
+    activations(p, s, stored, b, w, piece, true);
+    const gc_cells &cells = g.cells;
+    const bool by_level = p.cells.kind == GC_BY_LEVEL;
+    const int64_t at = (b.kv_row * s.pieces + piece) * s.np * s.dp, size = s.np * s.dp, rd = s.rp * s.dp;
+    const int64_t first_token = (s.first_piece + piece) * s.n;
+
+    make_slabs(p, s, cells, cells.value_mismatch, stored.value + at, by_level, first_token, b.i0, b.kv, w.slabs,
+               w.slopes);
+    for (int64_t n = 0; n < cells.count; ++n) {  // dA = sum_n (row_n dO) V_n^T
+        const float *factors = cells.row_factors + n * s.rp;
+        multiply(s.np, s.rp, s.dp, w.slabs + n * size, s.dp, 1, w.dout_t, s.rp, [&](int64_t j, int64_t i, Vec sum) {
+            float *to = w.da + j * s.rp + i;
+            const Vec before = n ? load(to) : broadcast(cells.constant) * load(w.dout_sum + i);
+            store(to, fma(load(factors + i), sum, before));
+        });
+    }
+    for (int64_t n = 0; n < cells.count; ++n)  // dV_n = A^T (row_n dO)
+        multiply(s.np, s.dp, s.rp, w.a, s.rp, 1, w.dout_n + n * rd, s.dp, [&](int64_t j, int64_t d, Vec sum) {
+            float *to = w.dv + piece * size + j * s.dp + d;
+            store(to, fma(load(w.slopes + n * size + j * s.dp + d), sum, load(to)));
+        });
+    for (int64_t x = 0; x < s.np * s.rp; x += kWidth) store(w.da + x, load(w.da + x) * load(w.gate + x));
+
+    make_slabs(p, s, cells, cells.key_mismatch, stored.key + at, by_level, first_token, b.i0, b.kv, w.slabs, w.slopes);
+    for (int64_t n = 0; n < cells.count; ++n) {  // dX = sum_n row_n dS K_n
+        const float *factors = cells.row_factors + n * s.rp;
+        multiply(s.rp, s.dp, s.np, w.da, 1, s.rp, w.slabs + n * size, s.dp, [&](int64_t i, int64_t d, Vec sum) {
+            float *to = w.dx + i * s.dp + d;
+            store(to, fma(broadcast(factors[i] * p.score_scale), sum, load(to)));
+        });
+    }
+    for (int64_t n = 0; n < cells.count; ++n)  // dK_n = dS^T (row_n X)
+        multiply(s.np, s.dp, s.rp, w.da, s.rp, 1, w.x_n + n * rd, s.dp, [&](int64_t j, int64_t d, Vec sum) {
+            float *to = w.dk + piece * size + j * s.dp + d;
+            store(to, fma(load(w.slopes + n * size + j * s.dp + d), sum, load(to)));
+        });
+    if (cells.constant == 0.0f) return;
+    for (int64_t i = 0; i < s.rp; ++i) {
+        float total = 0.0f;
+        for (int64_t j = 0; j < s.np; ++j) total += w.da[j * s.rp + i];
+        const Vec added = broadcast(total * (cells.constant * p.score_scale));
+        for (int64_t d = 0; d < s.dp; d += kWidth) store(w.dx + i * s.dp + d, load(w.dx + i * s.dp + d) + added);
+    }
+}
+
+// All that reaches one key/value head of one sequence.
+void backward_head(const gc_problem &p, const gc_gradient &g, const Sizes &s, const Stored &stored, int64_t kv_row,
+                   const Buffers &w) {
+    const int64_t kv = kv_row % p.kv_heads, sequence = kv_row / p.kv_heads;
+    std::memset(w.dk, 0, size_t(s.pieces * s.np * s.dp) * 4);
+    std::memset(w.dv, 0, size_t(s.pieces * s.np * s.dp) * 4);
+    for (int64_t head = kv * s.group; head < (kv + 1) * s.group; ++head) {
+        for (int64_t number = 0; number < s.blocks; ++number) {
+            const Block b = block_of(p, s, sequence * p.heads + head, number);
+            drive_queries(p, s, b, w);
+            if (!p.integer_factors) transpose(w.x, s.rp, s.dp, w.xt);
+            for (int64_t n = 0; n < g.cells.count; ++n)
+                for (int64_t i = 0; i < s.rp; ++i)
+                    for (int64_t d = 0; d < s.dp; d += kWidth)
+                        store(w.x_n + (n * s.rp + i) * s.dp + d,
+                              load(w.x + i * s.dp + d) * broadcast(g.cells.row_factors[n * s.rp + i] * p.score_scale));
+            std::memset(w.dx, 0, size_t(s.rp * s.dp) * 4);
+            const Reach reach = reach_of(p, s, b);
+            for (int64_t piece = reach.first; piece <= reach.last; ++piece)
+                backward_piece(p, g, s, stored, b, w, piece);
+            const float gain = p.q_gain ? p.q_gain[head] : 1.0f, offset = p.q_gain ? p.q_offset[head] : 0.0f;
+            for (int64_t i = 0; i < b.i1 - b.i0; ++i) {
+                const int64_t row = (b.bh * p.queries + b.i0 - p.first_query + i) * s.d;
+                for (int64_t d = 0; d < s.d; ++d) {
+                    const float width = p.q_gain ? p.q[row + d] * gain + offset : p.q[row + d];
+                    g.dq[row + d] = width > 0.0f && width < 1.0f ? w.dx[i * s.dp + d] : 0.0f;
+                }
+            }
+        }
+    }
+    const bool scaled = p.k_gain != nullptr;
+    for (int64_t token = p.first_key; token < p.first_key + p.keys; ++token) {
+        const int64_t row = (kv_row * p.keys + token - p.first_key) * s.d;
+        const int64_t at = ((token / s.n - s.first_piece) * s.np + token % s.n) * s.dp;
+        for (int64_t d = 0; d < s.d; ++d) {
+            const float k = scaled ? p.k[row + d] * p.k_gain[kv] + p.k_offset[kv] : p.k[row + d];
+            const float v = scaled ? p.v[row + d] * p.v_gain[kv] + p.v_offset[kv] : p.v[row + d];
+            g.dk[row + d] = k > p.low && k < p.high ? w.dk[at + d] : 0.0f;
+            g.dv[row + d] = v > p.low && v < p.high ? w.dv[at + d] : 0.0f;
+        }
+    }
+}
+
+int forward(const gc_problem &p) {
+    const Sizes s(p);
+    char *memory = workspace(0, Stored::bytes(p, s));
+    if (!memory) return GC_NO_MEMORY;
+    const Stored stored(p, s, memory);
+    const int64_t bytes = Buffers::bytes(s, p.cells.count, 0);
+    for (int t = 0; t < p.threads; ++t)
+        if (!workspace(1 + t, bytes)) return GC_NO_MEMORY;
+    if (p.open) std::memset(p.open, 0, size_t(p.batch * p.heads * p.queries * s.tiles * s.open_bytes));
+    std::atomic<bool> finite{true};
+    parallel(p.threads, p.batch * p.kv_heads, [&](int, int64_t head) {
+        if (!write_keys_and_values(p, s, stored, head)) finite = false;
+    });
+    parallel(p.threads, p.batch * p.heads * s.blocks, [&](int thread, int64_t item) {
+        const Buffers w(s, p.cells.count, 0, workspace(1 + thread, bytes));
+        if (!forward_block(p, s, stored, block_of(p, s, item / s.blocks, item % s.blocks), w)) finite = false;
+    });
+    return finite ? GC_OK : GC_NOT_FINITE;
+}
+
+int backward(const gc_problem &p, const gc_gradient &g) {
+    const Sizes s(p);
+    char *memory = workspace(0, Stored::bytes(p, s));
+    if (!memory) return GC_NO_MEMORY;
+    const Stored stored(p, s, memory);
+    const int64_t bytes = Buffers::bytes(s, p.cells.count, g.cells.count);
+    for (int t = 0; t < p.threads; ++t)
+        if (!workspace(1 + t, bytes)) return GC_NO_MEMORY;
+    parallel(p.threads, p.batch * p.kv_heads,
+             [&](int, int64_t head) { write_keys_and_values(p, s, stored, head); });
+    parallel(p.threads, p.batch * p.kv_heads, [&](int thread, int64_t head) {
+        backward_head(p, g, s, stored, head, Buffers(s, p.cells.count, g.cells.count, workspace(1 + thread, bytes)));
+    });
+    return GC_OK;
+}
+
+}  // namespace
+
+extern const Level level;
+const Level level = {forward, backward};
+
+}  // namespace GC_LEVEL
+}  // namespace gc
