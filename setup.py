@@ -1,7 +1,7 @@
 """Builds the compiled attention (src/gaincell/native); everything else is in pyproject.toml.
 
-One source is compiled once for every instruction level. Where there is no compiler the package installs without.
-GAINCELL_SANITIZE=1 builds it with address and undefined-behaviour sanitizers.
+One source is compiled once for every instruction level. Where there is no compiler the package installs
+without. GAINCELL_SANITIZE=1 builds it with address and undefined-behaviour sanitizers.
 """
 
 import os
@@ -13,7 +13,15 @@ from setuptools.command.build_ext import build_ext
 FOLDER = "src/gaincell/native/"
 X86 = platform.machine().lower() in ("x86_64", "amd64")
 AVX2 = ["-mavx2", "-mfma"]
-AVX512 = [*AVX2, "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512vnni", "-mprefer-vector-width=512"]
+AVX512 = [
+    *AVX2,
+    "-mavx512f",
+    "-mavx512bw",
+    "-mavx512vl",
+    "-mavx512dq",
+    "-mavx512vnni",
+    "-mprefer-vector-width=512",
+]
 LEVELS = {"portable": [], "avx2": AVX2, "avx512": AVX512} if X86 else {"portable": []}
 SANITIZE = os.environ.get("GAINCELL_SANITIZE") == "1"
 FLAGS = ["-O3", "-std=c++17", "-ffp-contract=off", "-fno-math-errno", "-Wall", "-Wextra"]

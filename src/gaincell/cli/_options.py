@@ -16,6 +16,7 @@ class Impl(StrEnum):
     auto = "auto"
     naive = "naive"
     blocked = "blocked"
+    native = "native"
     decode = "decode"
 
 

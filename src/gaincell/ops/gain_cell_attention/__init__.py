@@ -1,8 +1,7 @@
 """Attention of all heads of one layer in gain-cell arrays, computed for all tokens at once (spec section 4).
 
-`naive.py` is the definition, literal and slow; `blocked.py` the fast path in plain torch, `decode.py` that of
-a single query. All compute the arrays between the query drivers and the digital sum; scaling, drivers, write
-DACs and checks are here, once.
+`naive.py` is the definition, literal and slow; `native.py` the compiled kernel for CPUs, `blocked.py` the
+fast path in plain torch, `decode.py` that of a single query. Scaling, checks and the choice are here.
 """
 
 from __future__ import annotations
@@ -18,9 +17,9 @@ from gaincell.config import Design
 from gaincell.errors import InputError
 from gaincell.ops.gain_cell_attention.naive import gain_cell_core_naive
 
-Impl = Literal["auto", "naive", "blocked", "decode"]
+Impl = Literal["auto", "naive", "blocked", "native", "decode"]
 Gradient = Literal["exact", "surrogate"]
-IMPLS = ("auto", "naive", "blocked", "decode")
+IMPLS = ("auto", "naive", "blocked", "native", "decode")
 GRADIENTS = ("exact", "surrogate")
 
 __all__ = ["GRADIENTS", "IMPLS", "Gradient", "Impl", "Scaling", "attend_to_stored", "gain_cell_attention"]
@@ -64,8 +63,8 @@ def gain_cell_attention(
         k, v: keys and values; H is a multiple of Hk. With `scaling=None` in volts, v_min to v_max.
         design: the chip. Its `token_period` sets the decay from token to token.
         scaling: gains and offsets applied to q, k, v and the output; None for gain 1, offset 0.
-        impl: "naive", "blocked", "decode" (one query, no gradients), or "auto": "decode" where that is the
-            case, else "blocked".
+        impl: "naive", "blocked", "native", "decode" (one query, no gradients), or "auto": "decode" for one
+            query without gradients, "native" for whatever else it serves (see native.py), else "blocked".
         key_index: index j of the real token in each key slot, consecutive, -1 for padding, which is never
             written. Ages and physical columns count real tokens. None for 0 ... Tk - 1.
         query_index: index i of each query, -1 for padding. None for the last Tq of key_index.
@@ -93,11 +92,16 @@ def gain_cell_attention(
         k = _scaled(k, scaling.k_gain, scaling.k_offset)
         v = _scaled(v, scaling.v_gain, scaling.v_offset)
 
-    ku, vu = (
-        write_dac(volts, design.storage_levels, design.v_min, design.v_max, design.v_offset)
-        for volts in (k, v)
-    )
-    out = _arrays(q, ku, vu, design, impl, key_index, query_index, sliding_window, layer, gradient)
+    if impl == "decode" and not _one_query(q, k, v):
+        raise InputError("impl='decode' takes one query and no gradients; give impl='auto'")
+    rest = (key_index, query_index, sliding_window, layer, gradient)
+    out = _natively(q, k, v, design, impl, *rest)
+    if out is None:
+        ku, vu = (
+            write_dac(volts, design.storage_levels, design.v_min, design.v_max, design.v_offset)
+            for volts in (k, v)
+        )
+        out = _arrays(q, ku, vu, design, impl, *rest)
     if scaling is not None:
         out = _scaled(out, scaling.out_gain, scaling.out_offset)
     return out.to(out_dtype)
@@ -133,10 +137,19 @@ def attend_to_stored(
         key_index = torch.arange(tk, device=q.device).expand(b, tk)
     if query_index is None:
         query_index = key_index[:, tk - tq :]
-    if extra_age is not None:
-        ku, vu = (_leaked(u, extra_age, key_index, query_index, design) for u in (ku, vu))
-    aged = extra_age is not None
-    out = _arrays(q, ku, vu, design, impl, key_index, query_index, sliding_window, layer, "exact", aged)
+    if impl == "decode" and not _one_query(q, ku, vu):
+        raise InputError("impl='decode' takes one query and no gradients; give impl='auto'")
+    held = 0 if extra_age is None else len(extra_age)
+    out = None
+    if not held and impl in ("auto", "native"):  # all are fresh: what was written is written again
+        k, v = ku + design.v_offset, vu + design.v_offset
+        out = _natively(q, k, v, design, impl, key_index, query_index, sliding_window, layer, "exact")
+    if out is None:
+        impl = "auto" if impl == "native" else impl
+        if extra_age is not None:
+            ku, vu = (_leaked(u, extra_age, key_index, query_index, design) for u in (ku, vu))
+        aged = extra_age is not None
+        out = _arrays(q, ku, vu, design, impl, key_index, query_index, sliding_window, layer, "exact", aged)
     return out.to(q.dtype)
 
 
@@ -165,22 +178,51 @@ def _arrays(
     gradient: Gradient,
     aged: bool = False,
 ) -> Tensor:
-    """From the query drivers to the digital sum, by the implementation asked for."""
+    """From the query drivers to the digital sum, by an implementation that takes stored voltages."""
     x = query_driver(q, design.query_levels)
     dtype = torch.promote_types(x.dtype, torch.promote_types(ku.dtype, vu.dtype))
     x, ku, vu = x.to(dtype), ku.to(dtype), vu.to(dtype)
-    one_query = x.shape[2] == 1 and not (
-        torch.is_grad_enabled() and (x.requires_grad or ku.requires_grad or vu.requires_grad)
-    )
-    if impl == "decode" and not one_query:
-        raise InputError("impl='decode' takes one query and no gradients; give impl='auto'")
     if impl == "naive":
         core = gain_cell_core_naive
-    elif impl == "decode" or (impl == "auto" and one_query):
+    elif impl == "decode" or (impl == "auto" and _one_query(x, ku, vu)):
         from gaincell.ops.gain_cell_attention.decode import gain_cell_core_decode as core
     else:
         from gaincell.ops.gain_cell_attention.blocked import gain_cell_core_blocked as core
     return core(x, ku, vu, design, key_index, query_index, sliding_window, layer, gradient, aged)
+
+
+def _one_query(*tensors: Tensor) -> bool:
+    """Whether this is one query without gradients."""
+    gradients = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
+    return tensors[0].shape[2] == 1 and not gradients
+
+
+def _natively(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    design: Design,
+    impl: Impl,
+    key_index: Tensor | None,
+    query_index: Tensor | None,
+    sliding_window: int | None,
+    layer: int,
+    gradient: Gradient,
+) -> Tensor | None:
+    """The digital sum by the compiled kernel; None where it does not serve and need not."""
+    if impl != "native" and (impl != "auto" or _one_query(q, k, v)):
+        return None
+    from gaincell.ops.gain_cell_attention.native import gain_cell_native, why_not
+
+    reason = why_not(q, k, design)
+    if reason is None:
+        served = gain_cell_native(q, k, v, design, key_index, query_index, sliding_window, layer, gradient)
+        if served.finite:
+            return served.out
+        reason = "there are values that are not finite"
+    if impl == "native":
+        raise InputError(f"impl='native' does not serve this: {reason}; give impl='auto'")
+    return None
 
 
 def _scaled(x: Tensor, gain: Tensor, offset: Tensor) -> Tensor:

@@ -1,14 +1,15 @@
 """Gain-cell attention on a CPU in compiled code (`gaincell/native`): forward and backward pass.
 
-Agrees with `naive.py` as `blocked.py` does, whose formulation it shares. Clamps, drivers and write DACs are part of
-the kernel: it takes requested pulse widths and volts. The library is built when the package is installed; without
-it (no compiler) everything runs in `blocked.py`.
+Agrees with `naive.py` as `blocked.py` does, whose formulation it shares. Clamps, drivers and write DACs are
+part of the kernel: it takes requested pulse widths and volts. The library is built when the package is
+installed; without it (no compiler) everything runs in `blocked.py`.
 
-Served: float32 on a CPU; every cell, polynomials with mismatch and without quantised storage too. Not served, and
-left to `blocked.py` by `impl="auto"`: other precisions and devices, non-polynomial cells with mismatch or with more
-than 16 or no storage levels, values that are not finite.
+Served: float32 on a CPU; every cell; polynomials with mismatch and without quantised storage too. Not served,
+and left to `blocked.py` by `impl="auto"`: other precisions and devices, non-polynomial cells with mismatch or
+with more than 16 or no storage levels, values that are not finite.
 
-Dimensions: B sequences, H query heads, Hk key/value heads, T tokens, D head dimension, R queries of a block, n slabs.
+Dimensions: B sequences, H query heads, Hk key/value heads, T tokens, D head dimension, R queries of a block,
+n slabs.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from math import exp, gcd
+from math import gcd
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,7 +46,7 @@ OK, NOT_FINITE, BAD_ARGUMENT, NO_MEMORY, NO_SUCH_LEVEL = range(5)
 class _Cells(ctypes.Structure):
     """gc_cells"""
 
-    _fields_ = [  # noqa: RUF012
+    _fields_ = [
         ("kind", ctypes.c_int32),
         ("count", ctypes.c_int32),
         ("orders", ctypes.c_int32 * MOST_SLABS),
@@ -60,14 +61,17 @@ class _Cells(ctypes.Structure):
     ]
 
 
-_SIZES = "batch heads kv_heads queries keys dim first_query first_key window columns tile rows margin ages".split()
-_SCALES = "q_gain q_offset k_gain k_offset v_gain v_offset".split()
+_SIZES = (
+    *("batch", "heads", "kv_heads", "queries", "keys", "dim", "first_query", "first_key"),
+    *("window", "columns", "tile", "rows", "margin", "ages"),
+)
+_SCALES = ("q_gain", "q_offset", "k_gain", "k_offset", "v_gain", "v_offset")
 
 
 class _Problem(ctypes.Structure):
     """gc_problem"""
 
-    _fields_ = [  # noqa: RUF012
+    _fields_ = [
         *((name, ctypes.c_int64) for name in _SIZES),
         *((name, ctypes.c_void_p) for name in ("q", "k", "v", *_SCALES)),
         *((name, ctypes.c_int32) for name in ("q_levels", "storage_levels")),
@@ -86,7 +90,7 @@ class _Problem(ctypes.Structure):
 class _Gradient(ctypes.Structure):
     """gc_gradient"""
 
-    _fields_ = [  # noqa: RUF012
+    _fields_ = [
         *((name, ctypes.c_void_p) for name in ("grad", "dq", "dk", "dv")),
         ("cells", _Cells),
     ]
@@ -106,8 +110,8 @@ def library() -> ctypes.CDLL | None:
         if sizes == (ctypes.sizeof(_Problem), ctypes.sizeof(_Gradient)):
             return loaded
     logging.getLogger("gaincell").warning(
-        "the compiled kernel was not built when gaincell was installed (no C++ compiler?): attention runs in plain "
-        "torch, impl='blocked', several times slower"
+        "the compiled kernel was not built when gaincell was installed (no C++ compiler?): attention runs in "
+        "plain torch, impl='blocked', several times slower"
     )
     return None
 
@@ -376,9 +380,7 @@ def _constants(design: Design, window: int, dim: int, *, surrogate: bool) -> _Co
     steps = {"none": 1.0, "published-code": (2 * design.counter_levels - 1) / 2}.get(
         design.readout, design.counter_levels - 1.0
     )
-    return _Constants(
-        rows, margin, ages, steps, slabs, factors, left.float(), table, slopes, integer, third
-    )
+    return _Constants(rows, margin, ages, steps, slabs, factors, left.float(), table, slopes, integer, third)
 
 
 def _alpha(design: Design) -> float:
@@ -423,7 +425,11 @@ def _cells(constants: _Constants, mismatch: tuple[Tensor, Tensor] | None) -> tup
     polynomial = isinstance(slabs, PolynomialSlabs)
     orders = slabs.orders if isinstance(slabs, PolynomialSlabs) else ()
     coefficients = [slabs.coefficients[p] for p in orders] if isinstance(slabs, PolynomialSlabs) else []
-    kept = [t for t in (constants.row_factors, constants.column_factors, constants.table, constants.slopes) if t is not None]
+    kept = [
+        t
+        for t in (constants.row_factors, constants.column_factors, constants.table, constants.slopes)
+        if t is not None
+    ]
     cells = _Cells(
         kind=0 if polynomial else 1,
         count=slabs.count,
