@@ -1,5 +1,6 @@
 # demo   the main job on the embedded model          test   the test suite, default tier
 # bench  the benchmarks                              lint   style, types, direction of imports
+# sanitize  the tests of the compiled attention, built with address and undefined-behaviour sanitizers
 #
 # Everything is installed into .venv, once: a stamp per set of extras is renewed when pyproject.toml changes.
 # PYTHON chooses the interpreter, 3.11 or newer:  make demo PYTHON=python3.12
@@ -10,7 +11,7 @@ BIN := .venv/bin
 BASE := .venv/.gaincell-base
 DEV := .venv/.gaincell-dev
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench sanitize clean
 
 demo: $(BASE)
 	$(BIN)/gaincell map tiny --budget 49152 --out runs/demo
@@ -29,6 +30,12 @@ bench: $(BASE)
 	set -e; for script in $(filter-out benchmarks/_%,$(wildcard benchmarks/*.py)); do \
 		echo "== $$script"; $(BIN)/python -m benchmarks.$$(basename $$script .py); \
 	done
+
+# torch itself is not instrumented and leaks at exit; python needs the sanitizer's library first
+sanitize: $(DEV)
+	GAINCELL_SANITIZE=1 $(BIN)/python setup.py --quiet build_ext --build-lib build/sanitized --build-temp build/sanitized/objects
+	LD_PRELOAD="$$(c++ -print-file-name=libasan.so) $$(c++ -print-file-name=libstdc++.so)" ASAN_OPTIONS=detect_leaks=0 \
+		GAINCELL_NATIVE=build/sanitized/gaincell/native $(BIN)/python -m pytest -q tests/parity/test_native.py
 
 clean:
 	rm -rf .venv build runs .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -234,7 +234,7 @@ def test_float32_codes() -> None:
     dim=st.integers(1, 9),
     cell=st.sampled_from(CELLS),
     readout=st.sampled_from(READOUTS),
-    period=st.sampled_from([1e-9, 1e-6, 1e-4, 1e-3]),
+    period=st.sampled_from([1e-9, 1e-6, 1e-4, 1e-3, 1.0]),
     seed=st.integers(0, 2**20),
 )
 def test_anything(

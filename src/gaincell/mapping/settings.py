@@ -44,14 +44,14 @@ class MapSettings:
     model: str
     design: Design
     text: str = "sample"
-    budget: int = 262_144
+    budget: int = 65_536
     seed: int = 0
     block: int | None = None
     evaluation_tokens: int = 32_768
     calibration_tokens: int = 8_192
     linear_share: float = 0.6
     transfer_share: float = 0.4
-    learning_rate: float = 6e-4
+    learning_rate: float = 3e-4
     fine_tuning_learning_rate: float = 1e-4
     transfer_learning_rate: float = 1e-3
     scale_learning_rate: float = 1e-2

@@ -68,7 +68,8 @@ bool bad_problem(const gc_problem &p) {
     if (p.heads % p.kv_heads || p.columns % p.tile || p.rows > 64 || p.queries > p.keys) return true;
     if (p.dim > 4096 || p.tile > 4096 || p.window > p.columns) return true;
     if (p.first_key < 0 || p.first_key > limit || p.first_query + p.queries != p.first_key + p.keys) return true;
-    if (p.margin < p.rows + p.tile || p.ages < p.margin + p.window + p.rows + p.tile) return true;
+    const int64_t around = padded(p.rows) + padded(p.tile);  // whole vectors are read
+    if (p.margin < around || p.margin > limit || p.ages < p.margin + p.window + around) return true;
     if (!p.q || !p.k || !p.v || bad_cells(p.cells) || p.threads < 1 || p.threads > 1024) return true;
     const bool scaled = p.q_gain != nullptr;
     for (const float *scale : {p.q_offset, p.k_gain, p.k_offset, p.v_gain, p.v_offset})

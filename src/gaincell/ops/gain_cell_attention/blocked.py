@@ -272,11 +272,19 @@ def _stacked(plan: _Plan, slabs: Slabs, ks: Tensor, vs: Tensor, heads: Tensor, s
     for array, u in enumerate((ks, vs)):
         panel = _panel(plan, u, segment.first, columns)
         errors = _column_errors(plan, slabs, array, heads, tokens)
-        written = tokens.clamp(min=plan.first_query) if plan.aged else tokens
-        stacks.append(slabs.key_slabs(panel, written - segment.base, errors).flatten(2))
+        stacks.append(slabs.key_slabs(panel, _written(plan, segment, tokens), errors).flatten(2))
     rel = torch.arange(segment.blocks[-1].i1 - segment.base, device=ks.device)
     factors = slabs.row_factors(rel).to(ks.dtype).t().unsqueeze(2).contiguous()
     return segment._replace(keys=stacks[0], values=stacks[1], factors=factors)
+
+
+def _written(plan: _Plan, segment: _Segment, tokens: Tensor) -> Tensor:
+    """When `tokens` began to decay, after the segment's base time. Those that its queries never see, at the
+    panel's end, are not let grow without bound.
+    """
+    if plan.aged:
+        tokens = tokens.clamp(min=plan.first_query)
+    return tokens.clamp(max=segment.blocks[-1].i1 - 1) - segment.base
 
 
 def _panel(plan: _Plan, u: Tensor, first: int, columns: int) -> Tensor:
@@ -477,7 +485,7 @@ def _add_key_gradient(
     tokens = torch.arange(segment.first, segment.first + columns, device=u.device)
     panel = _panel(plan, u, segment.first, columns)
     errors = _column_errors(plan, slabs, array, heads, tokens)
-    slopes = slabs.key_slopes(panel, tokens - segment.base, errors)
+    slopes = slabs.key_slopes(panel, _written(plan, segment, tokens), errors)
     gradient = (slopes * d_slabs.view(slopes.shape)).sum(2)
     start = segment.first - plan.first_key
     stop = min(u.shape[1], start + columns)

@@ -98,8 +98,9 @@ class _Gradient(ctypes.Structure):
 
 @lru_cache(maxsize=1)
 def library() -> ctypes.CDLL | None:
-    """The compiled library, None where it was not built."""
-    found = sorted((Path(__file__).parents[2] / "native").glob("_native*"))
+    """The compiled library, None where it was not built. GAINCELL_NATIVE names another folder to find it in."""
+    folder = Path(os.environ.get("GAINCELL_NATIVE") or Path(__file__).parents[2] / "native")
+    found = sorted(folder.glob("_native*"))
     for path in found:
         try:
             loaded = ctypes.CDLL(str(path))
@@ -365,11 +366,11 @@ def _constants(design: Design, window: int, dim: int, *, surrogate: bool) -> _Co
     rows = min(LONGEST_BLOCK, slabs.span)
     if surrogate:
         slabs = linear_slabs(design.cell.linear_slope, design.decay_per_token)
-    margin = rows + design.tile
-    ages = margin + window + rows + design.tile
+    padded = -(-rows // 16) * 16
+    margin = padded + -(-design.tile // 16) * 16
+    ages = 2 * margin + window
     age = torch.arange(ages, dtype=torch.float64) - margin
     age = age.clamp(min=1 - rows)  # tokens beyond the block are never seen: keep them finite
-    padded = -(-rows // 16) * 16
     factors = torch.zeros(slabs.count, padded)
     factors[:, :rows] = slabs.row_factors(torch.arange(rows)).float()
     table = slopes = None

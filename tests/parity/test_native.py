@@ -1,0 +1,274 @@
+"""The parity ladder, rung `ops.naive = ops.native`, at every instruction level that this machine has."""
+
+from __future__ import annotations
+
+import ctypes
+import random
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+from gaincell.config import Design, load_design
+from gaincell.devices.variability import Mismatch
+from gaincell.errors import InputError
+from gaincell.ops.gain_cell_attention import Scaling, gain_cell_attention, native
+
+CELLS = ["linear", "polynomial", "x3", "x5", "sigmoid", "exponential"]
+M = 128
+LENGTHS = [1, 63, 64, 65, 127, 2 * M + 37]
+STEPS = {"counter": 15.0, "counter-floor": 15.0, "published-code": 15.5, "none": 15.0}
+
+pytestmark = pytest.mark.skipif(native.library() is None, reason="the kernel was not built: no C++ compiler")
+
+
+@pytest.fixture(params=native.levels(), autouse=True)
+def level(request: pytest.FixtureRequest) -> Iterator[str]:
+    with native.instructions(request.param):
+        yield request.param
+
+
+def chip(**changes: object) -> Design:
+    """The paper's chip with a small window and a decay strong enough to matter."""
+    base = {"window": M, "tile": 32, "token_period": 20e-6}
+    return load_design("leroux2025").replace(**{**base, **changes})
+
+
+def signals(tokens: int, heads: int, kv_heads: int, dim: int, batch: int = 1, seed: int = 0) -> list[Tensor]:
+    """Random requests at the centres of levels, and beyond both ends of the ranges."""
+    g = torch.Generator().manual_seed(seed)
+    q = torch.randint(-3, 19, (batch, heads, tokens, dim), generator=g).double() / 15
+    volts = torch.randint(-2, 10, (2, batch, kv_heads, tokens, dim), generator=g).double()
+    k, v = 0.45 + (volts - 3.5) * 0.9 / 7
+    return [q, k, v]
+
+
+def results(inputs: list[Tensor], design: Design, impl: str, **options: object) -> list[Tensor]:
+    """Output and gradients of q, k, v."""
+    leaves = [t.clone().requires_grad_() for t in inputs]
+    out = gain_cell_attention(*leaves, design, None, impl, **options)
+    weight = torch.linspace(-1, 1, out.numel(), dtype=out.dtype).view_as(out).cos()
+    return [out.detach(), *torch.autograd.grad((out * weight).sum(), leaves)]
+
+
+def assert_agrees(inputs: list[Tensor], design: Design, **options: object) -> None:
+    """Output as of naive in float64, but for one level near thresholds; gradients as of blocked in float32,
+    whose clamps have the same margin.
+    """
+    single = [t.float() for t in inputs]
+    found = results(single, design, "native", **options)
+    steps = STEPS[design.readout]
+    exact = gain_cell_attention(*inputs, design, None, "naive", **options)
+    apart = (found[0] - exact).abs() * steps
+    if design.readout == "none":
+        assert float(apart.max()) < 2e-4
+    else:
+        assert float((apart > 1e-3).double().mean()) <= max(1e-4, 1 / apart.numel())
+        assert float(apart.max()) < 1.001
+    for name, got, expected in zip(
+        "qkv", found[1:], results(single, design, "blocked", **options)[1:], strict=True
+    ):
+        error = float((got - expected).norm() / expected.norm().clamp(min=1e-9))
+        assert error < 5e-4, f"gradient of {name} differs by {error:.1e}"
+
+
+@pytest.mark.parametrize("gradient", ["exact", "surrogate"])
+@pytest.mark.parametrize("tokens", LENGTHS)
+def test_every_length(tokens: int, gradient: str) -> None:
+    assert_agrees(signals(tokens, 2, 2, 16), chip(), gradient=gradient)
+
+
+@pytest.mark.parametrize("readout", STEPS)
+@pytest.mark.parametrize("cell", CELLS)
+def test_every_cell_and_readout(cell: str, readout: str) -> None:
+    assert_agrees(signals(150, 3, 1, 20, batch=2), chip(cell=cell, readout=readout))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"mismatch": Mismatch(gain_std=0.05, offset_voltage_std=0.02, current_offset_std=0.01, seed=5)},
+        {"mismatch": Mismatch(offset_voltage_std=0.02), "cell": "x3"},
+        {"storage_levels": None},
+        {"query_levels": None},
+        {"storage_levels": 3, "query_levels": 2},
+        {"storage_levels": 16, "cell": "sigmoid"},
+        {"score_ceiling": False, "output_ceiling": False},
+        {"retention_time": None},
+        {"token_period": 1e-3},
+        {"token_period": 1.0},
+        {"tile": 1, "window": 5},
+        {"tile": 24, "window": 48},
+        {"tile": 128},
+    ],
+    ids=str,
+)
+def test_other_chips(changes: dict[str, object]) -> None:
+    assert_agrees(signals(203, 2, 1, 17), chip(**changes))
+
+
+@pytest.mark.parametrize("window", [1, 7, 64, 500])
+def test_a_sliding_window_of_the_model(window: int) -> None:
+    assert_agrees(signals(200, 1, 1, 8), chip(), sliding_window=window)
+
+
+def test_padding_and_a_cache() -> None:
+    q, k, v = signals(90, 2, 1, 16, batch=3)
+    index = torch.arange(90).repeat(3, 1)
+    index[1] = torch.cat([torch.full((20,), -1), torch.arange(70)])
+    index[2, 75:] = -1
+    assert_agrees([q, k, v], chip(), key_index=index)
+    assert_agrees([q[:, :, -30:], k, v], chip(), key_index=index, query_index=index[:, -30:])
+
+
+@pytest.mark.parametrize("window", [64, 1024])
+def test_differences_are_one_level_and_near_a_threshold(window: int) -> None:
+    """The paper's chip, one sub-tile at a time: what naive has between sub-tile and readout is known."""
+    design = load_design("leroux2025").replace(window=window)
+    q, k, v = signals(600, 2, 2, 64, seed=3)
+    exact = gain_cell_attention(q, k, v, design, None, "blocked")
+    found = gain_cell_attention(q.float(), k.float(), v.float(), design, None, "native").double()
+    apart = ((found - exact) * 15).round().abs()
+    steps = (found - exact) * 15
+    assert float((steps - steps.round()).abs().max()) < 1e-4
+    assert float(apart.max()) <= 1
+    assert float((apart > 0).double().mean()) < 1e-4
+    if window == 64:
+        raw = gain_cell_attention(q, k, v, design.replace(readout="none"), None, "blocked")
+        level = 15 * raw.abs() + 0.5
+        assert bool(((level - level.round()).abs() < 2e-4)[apart > 0].all())
+
+
+def test_the_same_bits_whatever_the_threads_and_the_batch() -> None:
+    inputs = [t.float() for t in signals(150, 4, 2, 32, batch=3)]
+    threads = torch.get_num_threads()
+    try:
+        runs = []
+        for count in (1, 2, 5):
+            torch.set_num_threads(count)
+            runs.append(results(inputs, chip(), "native"))
+    finally:
+        torch.set_num_threads(threads)
+    leaves = [t.clone().requires_grad_() for t in inputs]
+    out = gain_cell_attention(*leaves, chip(), None, "native")
+    weight = torch.linspace(-1, 1, out.numel()).view_as(out).cos()
+    rows = []
+    for b in range(3):
+        one = [t[b : b + 1].detach().requires_grad_() for t in leaves]
+        part = gain_cell_attention(*one, chip(), None, "native")
+        rows.append([part.detach(), *torch.autograd.grad((part * weight[b : b + 1]).sum(), one)])
+    runs.append([torch.cat(parts) for parts in zip(*rows, strict=True)])
+    for run in runs[1:]:
+        for got, expected in zip(run, runs[0], strict=True):
+            assert torch.equal(got, expected)
+
+
+def test_scaling_goes_through() -> None:
+    q, k, v = (t.float() for t in signals(70, 4, 2, 16))
+    g = torch.Generator().manual_seed(1)
+    names = dict.fromkeys(("q", "out"), 4) | dict.fromkeys(("k", "v"), 2)
+    scaling = Scaling(
+        **{
+            f"{n}_{part}": torch.rand(size, generator=g) + 0.1
+            for n, size in names.items()
+            for part in ("gain", "offset")
+        }
+    )
+    expected = gain_cell_attention(q, k, v, chip(), scaling, "blocked")
+    assert torch.equal(gain_cell_attention(q, k, v, chip(), scaling, "native"), expected)
+
+
+def test_what_is_not_served_says_why() -> None:
+    q, k, v = (t.float() for t in signals(20, 1, 1, 8))
+    with pytest.raises(InputError, match=r"computes in float32, not torch\.float64"):
+        gain_cell_attention(q.double(), k.double(), v.double(), chip(), None, "native")
+    with pytest.raises(InputError, match="mismatch of cells that are not polynomials"):
+        gain_cell_attention(q, k, v, chip(cell="sigmoid", mismatch=Mismatch(gain_std=0.1)), None, "native")
+    q[0, 0, 3, 2] = torch.nan
+    with pytest.raises(InputError, match="not finite"):
+        gain_cell_attention(q, k, v, chip(), None, "native")
+    assert bool(gain_cell_attention(q, k, v, chip()).isnan().any())  # auto: NaN reaches the output
+    with pytest.raises(InputError, match="not available; choose one of"), native.instructions("avx1024"):
+        pass
+
+
+def test_not_contiguous_and_awkward_shapes() -> None:
+    q, k, v = (t.float() for t in signals(40, 2, 2, 13))
+    expected = gain_cell_attention(q, k, v, chip(), None, "native")
+    turned = [t.transpose(1, 2).contiguous().transpose(1, 2) for t in (q, k, v)]
+    assert torch.equal(gain_cell_attention(*turned, chip(), None, "native"), expected)
+    with pytest.raises(InputError, match="no dimension may be 0"):
+        gain_cell_attention(q[:, :, :0], k[:, :, :0], v[:, :, :0], chip(), None, "native")
+
+
+FUZZED = {
+    "batch": (1, 2),
+    "heads": (1, 2, 3, 4),
+    "kv_heads": (1, 2, 3),
+    "queries": (1, 2, 5, 9),
+    "keys": (1, 3, 9),
+    "dim": (1, 2, 7, 16, 17),
+    "first_query": (0, 1, 4),
+    "first_key": (0, 3),
+    "window": (1, 4, 8, 16),
+    "columns": (4, 8, 16),
+    "tile": (1, 2, 4, 8),
+    "rows": (1, 3, 16, 64),
+    "margin": (0, 72, 80),
+    "ages": (0, 60, 200, 300),
+    "q_levels": (0, 1, 2, 16, 300),
+    "storage_levels": (0, 1, 2, 8, 16, 17),
+    "readout": (0, 1, 2, 3, 4, -1),
+    "integer_third": (0, 1, 24),
+    "threads": (0, 1, 3),
+    "level": (-1, 0, 1, 2, 3),
+}
+NEVER = (-1, 0, -(2**62), 2**62, 2**41)
+
+
+def test_no_arguments_crash_the_library(level: str) -> None:
+    """100 000 calls over all levels, sizes right, wrong or absurd; buffers hold the largest right ones."""
+    found = native.library()
+    assert found is not None
+    dice = random.Random(level)
+    data = torch.randn(2 * 4 * 9 * 17 + 64)
+    outs = [torch.zeros(2 * 4 * 9 * 17 + 64) for _ in range(4)]
+    bits = torch.zeros(2 * 4 * 9 * 16 * 3 + 64, dtype=torch.uint8)
+    factors = torch.rand(8 * 300 * 16)
+    pointers = [None, data.data_ptr()]
+    statuses = {}
+    for call in range(100_000 // len(native.levels())):
+        cells = native._Cells(kind=dice.choice((0, 0, 0, 1, 2)), count=dice.choice((1, 2, 3, 3, 8, 0, 9, -1)))
+        cells.orders[0], cells.orders[1], cells.orders[2] = 1, 2, dice.choice((3, 3, 3, -1, 65))
+        cells.constant = dice.choice((0.0, 0.1))
+        for name in ("row_factors", "column_factors", "table", "slopes"):
+            setattr(cells, name, factors.data_ptr() if dice.random() < 0.97 else None)
+        problem = native._Problem(
+            cells=cells, low=0.0, high=0.9, middle=0.45, to_code=7.8, to_volts=0.13, steps=15.0
+        )
+        for name, values in FUZZED.items():
+            wrong = dice.random() < 0.01
+            setattr(problem, name, dice.choice(NEVER if wrong else values))
+        if dice.random() < 0.8:  # mostly what fits together, so that kernels run
+            problem.queries = min(problem.queries, problem.keys)
+            problem.first_query = problem.first_key + problem.keys - problem.queries
+            problem.margin, problem.ages = 80, 300
+            problem.level, problem.readout = native.LEVELS.index(level), dice.choice((0, 1, 2, 3))
+            problem.window, problem.threads = min(problem.window, problem.columns), 1
+        problem.score_scale = problem.output_scale = 1.0
+        for name in ("q", "k", "v", "q_gain", "q_offset", "k_gain", "k_offset", "v_gain", "v_offset"):
+            given = 0.98 if len(name) == 1 else (0.02 if call % 2 else 0.98)
+            setattr(problem, name, pointers[dice.random() < given])
+        problem.integer_factors = dice.choice((None, factors.data_ptr()))
+        problem.out, problem.open = outs[0].data_ptr(), bits.data_ptr()
+        if dice.random() < 0.5:
+            status = found.gc_forward(ctypes.byref(problem))
+        else:
+            gradient = native._Gradient(data.data_ptr(), *(t.data_ptr() for t in outs[1:]), cells)
+            status = found.gc_backward(ctypes.byref(problem), ctypes.byref(gradient))
+        statuses[status] = statuses.get(status, 0) + 1
+    assert set(statuses) <= {0, 1, 2, 4}
+    assert statuses[0] > 1000, statuses
+    assert statuses[2] > 1000, statuses
+    assert found.gc_forward(None) == 2
