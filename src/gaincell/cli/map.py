@@ -31,7 +31,7 @@ def map_(
     text: TextName = "sample",
     budget: Annotated[
         int, typer.Option("--budget", metavar="TOKENS", min=0, help="Training tokens in all.")
-    ] = 262_144,
+    ] = 65_536,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="RUN", help="Directory of results; by default runs/MODEL.")
     ] = None,
@@ -47,7 +47,7 @@ def map_(
     ] = 8_192,
     learning_rate: Annotated[
         float, typer.Option("--learning-rate", help="Peak, of the linear model's training.")
-    ] = 6e-4,
+    ] = 3e-4,
     fine_tuning_learning_rate: Annotated[
         float, typer.Option("--fine-tuning-learning-rate", help="Peak, of the fine-tuning.")
     ] = 1e-4,
