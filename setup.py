@@ -33,7 +33,11 @@ class BuildNative(build_ext):
     """Compiles the kernel for every level, and links all."""
 
     def build_extension(self, ext: Extension) -> None:
-        units = [("kernel.cpp", [*flags, f"-DGC_LEVEL={level}"]) for level, flags in LEVELS.items()]
+        units = [
+            (source, [*flags, f"-DGC_LEVEL={level}"])
+            for level, flags in LEVELS.items()
+            for source in ("kernel.cpp", "decode.cpp")
+        ]
         units.append(("dispatch.cpp", ["-DGC_X86"] if X86 else []))
         objects = []
         for number, (source, flags) in enumerate(units):
@@ -47,6 +51,6 @@ class BuildNative(build_ext):
 
 
 headers = [FOLDER + name for name in ("gaincell_native.h", "shared.h", "vector.h")]
-sources = [FOLDER + name for name in ("kernel.cpp", "dispatch.cpp")]
+sources = [FOLDER + name for name in ("kernel.cpp", "decode.cpp", "dispatch.cpp")]
 extension = Extension("gaincell.native._native", sources, depends=headers, optional=True, language="c++")
 setup(ext_modules=[extension], cmdclass={"build_ext": BuildNative})

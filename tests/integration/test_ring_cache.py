@@ -18,6 +18,7 @@ from gaincell.devices.variability import Mismatch
 from gaincell.errors import InputError, ModelError
 from gaincell.integrations.hf.attach import attach, attached_layers, detach
 from gaincell.integrations.hf.cache import RingCache, feed
+from gaincell.ops.gain_cell_attention import native
 
 MISMATCH = Mismatch(gain_std=0.05, offset_voltage_std=0.01, seed=3)
 
@@ -158,6 +159,33 @@ def test_pieces_between_refreshes_equal_single_tokens(refresh: Refresh, period: 
             expected = torch.cat([feed(model, singly, tokens[:, t : t + 1]) for t in range(75)], 1)
         torch.testing.assert_close(got, expected, atol=1e-9, rtol=0)
         assert pieces.clock.refreshes == singly.clock.refreshes > 4
+
+
+@pytest.mark.skipif(native.library() is None, reason="the kernel was not built: no C++ compiler")
+@pytest.mark.parametrize("cell", ["polynomial", "sigmoid"])
+def test_the_compiled_step_equals_plain_torch(cell: str) -> None:
+    """In float32, with left padding, a pause and refreshes; the same codes stand in the ring afterwards."""
+    rings, logits = {}, {}
+    tokens, mask = ids(75, 2), torch.ones(2, 75, dtype=torch.int64)
+    mask[0, :9] = 0
+    for impl in ("auto", "blocked"):
+        model = hardware(micro_design(token_period=30e-6, cell=cell), torch.float32, impl=impl)
+        rings[impl] = cache = RingCache(model, Refresh("reread", every_tokens=20))
+        found = []
+        for t in range(75):
+            if t == 40:
+                cache.idle(0.4e-3)
+            with torch.no_grad():
+                positions = (mask[:, : t + 1].sum(1, keepdim=True) - 1).clamp(min=0)
+                inputs = {"attention_mask": mask[:, : t + 1], "position_ids": positions}
+                found.append(model(input_ids=tokens[:, t : t + 1], **inputs, **cache.argument).logits)
+        logits[impl] = torch.cat(found, 1)[mask.bool()]
+    assert rings["auto"].rings[0].codes_are_read
+    assert not rings["blocked"].rings[0].codes_are_read
+    torch.testing.assert_close(logits["auto"], logits["blocked"], atol=1e-4, rtol=0)
+    for compiled, plain in zip(rings["auto"].rings, rings["blocked"].rings, strict=True):
+        assert torch.equal(compiled.key_codes, plain.key_codes)
+        assert torch.equal(compiled.value_codes, plain.value_codes)
 
 
 def test_a_copy_refreshed_after_every_token_never_ages() -> None:

@@ -202,6 +202,56 @@ def test_not_contiguous_and_awkward_shapes() -> None:
         gain_cell_attention(q[:, :, :0], k[:, :, :0], v[:, :, :0], chip(), None, "native")
 
 
+@pytest.mark.parametrize("readout", STEPS)
+@pytest.mark.parametrize("cell", CELLS)
+def test_decoding_from_a_ring_of_codes(cell: str, readout: str) -> None:
+    """Any columns in any order, any ages, some not seen: as naive has it for the voltages that are left."""
+    design = chip(cell=cell, readout=readout, tile=16, window=48)
+    for dim, heads, kv_heads in ((16, 2, 2), (64, 6, 2), (19, 3, 1)):
+        g = torch.Generator().manual_seed(dim)
+        keys, values = torch.randint(0, 8, (2, 2, kv_heads, 48, dim), generator=g, dtype=torch.uint8)
+        q = torch.randint(-3, 19, (2, heads, 1, dim), generator=g).double() / 15
+        positions = torch.arange(29, 29 + 41) % 48
+        left = torch.rand(2, 41, generator=g).double()
+        seen = torch.rand(2, 41, generator=g) < 0.8
+        tile_of = torch.where(seen, positions // 16, -1)
+        slots = native.make_slots(positions, tile_of, left, design)
+        found = native.decode_ring(q.float(), keys, values, slots, design)
+        assert found is not None
+        still = design.replace(retention_time=None)  # the ages are in the voltages
+        expected = torch.stack(
+            [_one_by_one(q[b], keys[b], values[b], left[b], positions, seen[b], still) for b in (0, 1)]
+        )
+        apart = (found - expected).abs() * STEPS[readout]
+        assert float((apart > 1e-3).double().mean()) <= 1 / apart.numel()
+        assert float(apart.max()) < 1.001
+
+
+def _one_by_one(
+    q: Tensor, keys: Tensor, values: Tensor, left: Tensor, positions: Tensor, seen: Tensor, design: Design
+) -> Tensor:
+    """The equations for one query, a sub-tile at a time."""
+    group = q.shape[0] // keys.shape[0]
+    x = (q.clamp(0, 1) * 15 + 0.5).floor() / 15
+    volts = [(codes[:, positions].double() - 3.5) * 0.9 / 7 * left[:, None] for codes in (keys, values)]
+    k, v = (design.cell.current(u).repeat_interleave(group, 0) for u in volts)
+    scores = (k * x).sum(2) / design.score_saturation(q.shape[2])
+    pulses = scores.clamp(0, 1) * seen
+    total = torch.zeros_like(q)
+    for tile in range(design.tiles):
+        charge = ((pulses * (positions // design.tile == tile))[:, :, None] * v).sum(1, keepdim=True)
+        o = (charge / design.output_saturation).clamp(-1, 1)
+        match design.readout:
+            case "counter":
+                o = (o.abs() * 15 + 0.5).floor() / 15 * o.sign()
+            case "counter-floor":
+                o = (o.abs() * 15).floor() / 15 * o.sign()
+            case "published-code":
+                o = (o * 15.5).round() / 15.5
+        total = total + o
+    return total
+
+
 FUZZED = {
     "batch": (1, 2),
     "heads": (1, 2, 3, 4),
@@ -272,3 +322,23 @@ def test_no_arguments_crash_the_library(level: str) -> None:
     assert statuses[0] > 1000, statuses
     assert statuses[2] > 1000, statuses
     assert found.gc_forward(None) == 2
+    steps = {}
+    ring = torch.zeros(2 * 3 * 16 * 17 + 64, dtype=torch.uint8)
+    for _ in range(20_000):
+        step = native._Step(order=3, to_volts=0.1, steps=15.0, score_scale=1.0, output_scale=1.0)
+        sizes = {"batch": (1, 2), "heads": (1, 3, 6), "kv_heads": (1, 3), "dim": (1, 7, 16, 17)}
+        sizes |= {"columns": (8, 16), "tiles": (1, 4, 8), "slots": (1, 5, 8), "q_levels": (0, 1, 2, 16)}
+        sizes |= {"storage_levels": (2, 8, 16, 17), "readout": (0, 1, 2, 3, 4), "threads": (1, 1, 1, 0)}
+        for name, values in sizes.items():
+            setattr(step, name, dice.choice(NEVER if dice.random() < 0.01 else values))
+        step.level = native.LEVELS.index(level)
+        positions = torch.randint(-1 if dice.random() < 0.1 else 0, 8, (8,), dtype=torch.int32)
+        tile_of = torch.randint(-1, dice.choice((1, 1, 4, 9)), (16,), dtype=torch.int32)
+        step.positions, step.tile_of, step.left = positions.data_ptr(), tile_of.data_ptr(), factors.data_ptr()
+        step.q, step.out = data.data_ptr(), outs[0].data_ptr()
+        step.key = step.value = ring.data_ptr() if dice.random() < 0.97 else None
+        status = found.gc_decode(ctypes.byref(step))
+        steps[status] = steps.get(status, 0) + 1
+    assert set(steps) == {0, 2}
+    assert min(steps.values()) > 1000, steps
+    assert found.gc_decode(None) == 2

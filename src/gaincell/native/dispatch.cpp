@@ -83,6 +83,22 @@ bool bad_problem(const gc_problem &p) {
     return p.readout < GC_READOUT_NONE || p.readout > GC_READOUT_EVEN;
 }
 
+bool bad_step(const gc_step &p) {
+    const int64_t limit = int64_t(1) << 31;
+    for (int64_t size : {p.batch, p.heads, p.kv_heads, p.dim, p.columns, p.tiles, p.slots})
+        if (size < 1 || size > limit) return true;
+    if (p.heads % p.kv_heads || p.dim > 4096 || p.tiles > p.columns || p.slots > p.columns) return true;
+    if (!p.q || !p.key || !p.value || !p.positions || !p.tile_of || !p.out) return true;
+    if (!p.table && (!p.left || p.order < 0 || p.order > GC_MAX_SLABS)) return true;
+    if (p.q_levels < 0 || p.q_levels == 1 || p.storage_levels < 2 || p.storage_levels > GC_TABLE) return true;
+    if (p.readout < GC_READOUT_NONE || p.readout > GC_READOUT_EVEN || p.threads < 1 || p.threads > 1024) return true;
+    for (int64_t s = 0; s < p.slots; ++s)
+        if (p.positions[s] < 0 || p.positions[s] >= p.columns) return true;
+    for (int64_t s = 0; s < p.batch * p.slots; ++s)
+        if (p.tile_of[s] < -1 || p.tile_of[s] >= p.tiles) return true;
+    return false;
+}
+
 template <class Run>
 int checked(const gc_problem *p, Run run) {
     if (!p || bad_problem(*p)) return GC_BAD_ARGUMENT;
@@ -137,8 +153,32 @@ int gc_backward(const gc_problem *p, const gc_gradient *g) {
     });
 }
 
+int gc_decode(const gc_step *p) {
+    if (!p || gc::bad_step(*p)) return GC_BAD_ARGUMENT;
+    const gc::Level *level = gc::find_level(p->level);
+    if (!level) return GC_NO_SUCH_LEVEL;
+    const std::lock_guard<std::mutex> turn(gc::one_call);
+    if (gc::slots.size() < size_t(p->threads) + 1) gc::slots.resize(size_t(p->threads) + 1);
+    return level->decode(*p);
+}
+
+int gc_write(const float *volts, int64_t rows, int64_t dim, uint8_t *ring, int64_t columns, int64_t position,
+             int32_t levels, float low, float high, float middle, float to_code) {
+    if (!volts || !ring || rows < 1 || dim < 1 || levels < 2 || levels > 256 || position < 0 || position >= columns)
+        return GC_BAD_ARGUMENT;
+    bool finite = true;
+    for (int64_t row = 0; row < rows; ++row)
+        for (int64_t d = 0; d < dim; ++d) {
+            float code, u;
+            finite &= gc::write_dac(volts[row * dim + d], low, high, middle, levels, to_code, 1.0f, &code, &u);
+            ring[(row * columns + position) * dim + d] = uint8_t(code);
+        }
+    return finite ? GC_OK : GC_NOT_FINITE;
+}
+
 int gc_best_level(void) { return gc::best_level(); }
 int64_t gc_sizeof_problem(void) { return int64_t(sizeof(gc_problem)); }
+int64_t gc_sizeof_step(void) { return int64_t(sizeof(gc_step)); }
 int64_t gc_sizeof_gradient(void) { return int64_t(sizeof(gc_gradient)); }
 
 void gc_release(void) {

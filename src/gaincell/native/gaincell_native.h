@@ -75,6 +75,31 @@ typedef struct {
     gc_cells cells;                      /* that the gradient goes through: the same, or linear ones */
 } gc_gradient;
 
+/* One query of every head against a ring of codes. S slots of the ring are looked at. */
+typedef struct {
+    int64_t batch, heads, kv_heads, dim;
+    int64_t columns, tiles, slots;       /* of the ring [B, Hk, columns, D], sub-tiles, S */
+    const float *q;                      /* [B, H, D], in pulse widths */
+    const uint8_t *key, *value;          /* codes of the ring */
+    const int32_t *positions;            /* [S]: column of the ring that a slot is in */
+    const int32_t *tile_of;              /* [B, S]: sub-tile, -1 where the query does not see the slot */
+    const float *left;                   /* [B, S]: what is left of the voltages, polynomial cells */
+    const float *table;                  /* [B, S, GC_TABLE]: charge of every level now, or NULL: polynomial */
+    int32_t order;                       /* of the polynomial */
+    float coefficients[GC_MAX_SLABS + 1];
+    int32_t q_levels, storage_levels;
+    float to_volts;
+    int32_t readout, score_ceiling, output_ceiling;
+    float steps, score_scale, output_scale;
+    float *out;                          /* [B, H, D], in units of full scale */
+    int32_t threads, level;
+} gc_step;
+
+int gc_decode(const gc_step *step);
+/* The write DACs' codes of requested voltages [rows, D], into column `position` of a ring [rows, columns, D]. */
+int gc_write(const float *volts, int64_t rows, int64_t dim, uint8_t *ring, int64_t columns, int64_t position,
+             int32_t levels, float low, float high, float middle, float to_code);
+
 /* Forward pass: fills out, and open if it is given. */
 int gc_forward(const gc_problem *problem);
 /* Backward pass, with the same problem; reads open, does not read or write out. */
@@ -84,6 +109,7 @@ int gc_best_level(void);
 /* Size of the structures as compiled: a binding that disagrees must not call. */
 int64_t gc_sizeof_problem(void);
 int64_t gc_sizeof_gradient(void);
+int64_t gc_sizeof_step(void);
 /* Free what is kept between calls. */
 void gc_release(void);
 

@@ -23,6 +23,9 @@
 
 namespace gc {
 namespace GC_LEVEL {
+
+int decode(const gc_step &step);  // decode.cpp
+
 namespace {
 
 constexpr int64_t kRows = 4;                            // rows of the register block
@@ -119,30 +122,12 @@ struct Stored {
     }
 };
 
-struct Dac {
-    const gc_problem &p;
-    // Code and u of one requested voltage; false if it is not a number.
-    bool convert(float x, float gain, float offset, bool scaled, float *code, float *u) const {
-        const float volts = scaled ? x * gain + offset : x;
-        const float clamped = volts < p.low ? p.low : volts > p.high ? p.high : volts;
-        const float about = clamped - p.middle;
-        if (p.storage_levels == 0) {
-            *code = 0.0f;
-            *u = about;
-        } else {
-            const float levels = float(p.storage_levels);
-            float step = about * p.to_code + levels * 0.5f;
-            step = !(step >= 0.0f) ? 0.0f : step > levels - 1.0f ? levels - 1.0f : step;
-            *code = float(int32_t(step));
-            *u = (*code - (levels - 1.0f) * 0.5f) * p.to_volts;
-        }
-        return volts - volts == 0.0f;
-    }
-};
-
 bool write_keys_and_values(const gc_problem &p, const Sizes &s, const Stored &stored, int64_t head) {
     const int64_t kv = head % p.kv_heads;
-    const Dac dac{p};
+    const auto convert = [&](float x, float gain, float offset, float *code, float *u) {
+        return write_dac(p.k_gain ? x * gain + offset : x, p.low, p.high, p.middle, p.storage_levels, p.to_code, p.to_volts,
+                         code, u);
+    };
     const bool scaled = p.k_gain != nullptr, by_level = p.cells.kind == GC_BY_LEVEL;
     bool finite = true;
     for (int64_t piece = 0; piece < s.pieces; ++piece) {
@@ -161,7 +146,7 @@ bool write_keys_and_values(const gc_problem &p, const Sizes &s, const Stored &st
             bool row_finite = true;
             for (int64_t d = 0; d < s.d; ++d) {
                 float code, u;
-                row_finite &= dac.convert(k[d], kg, ko, scaled, &code, &u);
+                row_finite &= convert(k[d], kg, ko, &code, &u);
                 stored.key[at + d] = by_level ? code : u;
                 if (p.integer_factors) {
                     const int32_t top = p.storage_levels - 1, x = 2 * int32_t(code) - top;
@@ -169,7 +154,7 @@ bool write_keys_and_values(const gc_problem &p, const Sizes &s, const Stored &st
                     stored.power[1][at + d] = int8_t(x * x);
                     stored.power[2][at + d] = int8_t((x * x * x - top * top * x) / p.integer_third);
                 }
-                row_finite &= dac.convert(v[d], vg, vo, scaled, &code, &u);
+                row_finite &= convert(v[d], vg, vo, &code, &u);
                 stored.value[at + d] = by_level ? code : u;
             }
             finite &= row_finite;
@@ -248,7 +233,6 @@ bool drive_queries(const gc_problem &p, const Sizes &s, const Block &b, const Bu
     std::memset(w.x, 0, size_t(s.rp * s.dp) * 4);
     if (p.integer_factors) std::memset(w.codes, 0, size_t(s.rp * s.dp));
     const float gain = p.q_gain ? p.q_gain[b.head] : 1.0f, offset = p.q_gain ? p.q_offset[b.head] : 0.0f;
-    const float top = float(p.q_levels - 1);
     bool finite = true;
     for (int64_t r = 0; r < b.i1 - b.i0; ++r) {
         const float *q = p.q + (b.bh * p.queries + b.i0 - p.first_query + r) * s.d;
@@ -256,13 +240,10 @@ bool drive_queries(const gc_problem &p, const Sizes &s, const Block &b, const Bu
         bool row_finite = true;
         for (int64_t d = 0; d < s.d; ++d) {
             const float width = p.q_gain ? q[d] * gain + offset : q[d];
-            row_finite &= width - width == 0.0f;
-            float x = !(width >= 0.0f) ? 0.0f : width > 1.0f ? 1.0f : width;
-            if (p.q_levels) {
-                const int32_t code = int32_t(x * top + 0.5f);
-                x = float(code) / top;
-                if (p.integer_factors) w.codes[(d / 4 * s.rp + r) * 4 + d % 4] = uint8_t(code);
-            }
+            int32_t code;
+            float x;
+            row_finite &= drive_query(width, p.q_levels, &code, &x);
+            if (p.integer_factors) w.codes[(d / 4 * s.rp + r) * 4 + d % 4] = uint8_t(code);
             w.x[r * s.dp + d] = x;
             total += x;
         }
@@ -431,8 +412,6 @@ void add_charge(const gc_problem &p, const Sizes &s, const Stored &stored, const
     }
 }
 
-inline Vec truncated(Vec x) { return __builtin_convertvector(__builtin_convertvector(x, IntVec), Vec); }
-
 // Saturate and digitise w.charge, add it to w.sum, and note where it was not saturated.
 void read_out(const gc_problem &p, const Sizes &s, const Block &b, const Buffers &w, int64_t tile) {
     const float edge = p.output_ceiling ? p.steps * (1.0f - p.output_margin) : INFINITY;
@@ -447,14 +426,7 @@ void read_out(const gc_problem &p, const Sizes &s, const Block &b, const Buffers
             }
         }
         for (int64_t d = 0; d < s.dp; d += kWidth) {
-            Vec o = load(w.charge + i * s.dp + d);
-            if (p.output_ceiling) o = clamp(o, -p.steps, p.steps);
-            if (p.readout == GC_READOUT_COUNTER)
-                o = truncated(select(o < broadcast(0.0f), o - 0.5f, o + 0.5f));
-            else if (p.readout == GC_READOUT_FLOOR)
-                o = truncated(o);
-            else if (p.readout == GC_READOUT_EVEN)
-                o = (o + 12582912.0f) - 12582912.0f;
+            const Vec o = digitised(load(w.charge + i * s.dp + d), p.output_ceiling, p.steps, p.readout);
             store(w.sum + i * s.dp + d, load(w.sum + i * s.dp + d) + o);
         }
     }
@@ -658,8 +630,9 @@ int backward(const gc_problem &p, const gc_gradient &g) {
 
 }  // namespace
 
+
 extern const Level level;
-const Level level = {forward, backward};
+const Level level = {forward, backward, decode};
 
 }  // namespace GC_LEVEL
 }  // namespace gc

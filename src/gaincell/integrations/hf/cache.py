@@ -17,6 +17,7 @@ those of its real tokens by the number of its padding tokens; the attention numb
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -32,6 +33,7 @@ from gaincell.errors import InputError, ModelError
 from gaincell.integrations.hf.attach import attached_layers
 from gaincell.integrations.hf.interface import RING
 from gaincell.nn.attention import GainCellAttention
+from gaincell.ops.gain_cell_attention import native
 from gaincell.progress import Progress, silent
 from gaincell.units import Second
 
@@ -42,6 +44,7 @@ class RingLayer(CacheLayerMixin):
     Args:
         attention: the layer's gain-cell attention, whose gains, offsets and write DAC make the codes.
         clock: of all layers.
+        shared: what one layer has worked out in a step, for the others.
 
     `key_codes`, `value_codes` [B, Hk, M, D]: uint8; the voltages themselves, u = V - V_offset, where the
     design does not quantise them.  `write_times` [M]: seconds, the token being written at the beginning of
@@ -51,11 +54,16 @@ class RingLayer(CacheLayerMixin):
     is_sliding = False
     is_compileable = False
 
-    def __init__(self, attention: GainCellAttention, clock: Clock) -> None:
+    def __init__(self, attention: GainCellAttention, clock: Clock, shared: dict[Any, Any]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.attention = attention
         self.clock = clock
+        self.shared = shared
         self.seen = 0
+        self.codes_are_read = False
+        """Whether the layer's attention reads the ring's codes itself (`attend`), one token at a time."""
+        self.read: Callable[[], None] | None = None
+        """Called when `attend` has read them: time may pass, and refreshes may change them."""
         self.pending = False
         """Whether what `update` gave out was not seen by the layer's attention yet."""
         self.key_codes: Tensor | None = None
@@ -91,7 +99,8 @@ class RingLayer(CacheLayerMixin):
         """Write the new tokens; the voltages that their queries see, oldest first.
 
         Those are the M - 1 tokens before and the new ones, as they were written. The layer's attention
-        recognises them as voltages by a mark on the keys, and takes their age from `extra_age`.
+        recognises them as voltages by a mark on the keys, and takes their age from `extra_age`. Where the
+        compiled kernel serves a single token, what is given out has the shape only: see `attend`.
         """
         if not self.is_initialized:
             self.lazy_initialization(key_states)
@@ -104,6 +113,10 @@ class RingLayer(CacheLayerMixin):
             )
         design, window = self.attention.design, self.attention.design.window
         new = key_states.shape[2]
+        self.codes_are_read = self._native_serves(key_states)
+        self.pending = True
+        if self.codes_are_read:
+            return self._write_one(key_states, value_states)
         old = torch.arange(max(0, self.seen - window + 1), self.seen, device=self.device) % window
         self.extra_age = self._extra_age(old).to(self.device)
         held = []
@@ -121,8 +134,75 @@ class RingLayer(CacheLayerMixin):
         self.write_times[last.cpu() % window] = times[-len(last) :]
         self.seen += new
         setattr(held[0], RING, self)
-        self.pending = True
         return held[0], held[1]
+
+    def _native_serves(self, states: Tensor) -> bool:
+        one = states.shape[2] == 1 and self.attention.impl in ("auto", "native", "decode")
+        return (
+            one and self._levels is not None and native.decode_why_not(self.attention.design, states) is None
+        )
+
+    def _write_one(self, key_states: Tensor, value_states: Tensor) -> tuple[Tensor, Tensor]:
+        """Codes of one token; tensors of the shape that transformers expects, without content."""
+        assert self.key_codes is not None
+        assert self.value_codes is not None
+        design = self.attention.design
+        column = self.seen % design.window
+        for codes, scaler, states in (
+            (self.key_codes, self.attention.k, key_states),
+            (self.value_codes, self.attention.v, value_states),
+        ):
+            native.write_ring(scaler(states), codes, column, design)
+        self.write_times[column] = self.clock.now
+        self.seen += 1
+        step = (self.clock.now, self.seen)
+        if self.shared.get("step") != step:
+            self.shared.clear()
+            self.shared["step"] = step
+            columns = torch.arange(max(0, self.seen - design.window), self.seen) % design.window
+            self.shared["columns"] = columns.to(torch.int32)
+            self.shared["extra age"] = (
+                self._extra_age(columns) + design.token_period
+            )  # of the new one, too: 0
+        slots = min(self.seen, design.window)
+        keys, values = (states.expand(-1, -1, slots, -1) for states in (key_states, value_states))
+        setattr(keys, RING, self)
+        return keys, values
+
+    def attend(
+        self,
+        query: Float[Tensor, "B H 1 D"],
+        key_index: Int[Tensor, "B S"],
+        query_index: Int[Tensor, "B 1"],
+        sliding_window: int | None,
+    ) -> Float[Tensor, "B H 1 D"]:
+        """The scaled output of every head for the token that was just written, from the ring's codes."""
+        assert self.key_codes is not None
+        assert self.value_codes is not None
+        attention, design = self.attention, self.attention.design
+        q = attention.q(query)
+        seen = (key_index.data_ptr(), sliding_window)
+        if seen not in self.shared:
+            self.shared[seen] = self._slots(key_index, query_index, sliding_window)
+        out = native.decode_ring(q, self.key_codes, self.value_codes, self.shared[seen], design)
+        if self.read is not None:
+            self.read()
+        if out is None:  # not finite: let it be seen
+            out = torch.full_like(q, torch.nan)
+        scaled: Tensor = attention.out(out)
+        return scaled
+
+    def _slots(self, key_index: Tensor, query_index: Tensor, sliding_window: int | None) -> native.Slots:
+        """What the query of every row sees of the ring."""
+        design = self.attention.design
+        window = design.window if sliding_window is None else min(design.window, sliding_window)
+        distance = query_index - key_index
+        seen = (distance >= 0) & (distance < window) & (key_index >= 0) & (query_index >= 0)
+        tile = torch.where(seen, key_index % design.window // design.tile, -1)
+        age = (distance.double() * design.token_period + self.shared["extra age"]).clamp(min=0.0)
+        tau = design.retention_time
+        left = torch.ones_like(age) if tau is None else torch.exp(-age / tau)
+        return native.make_slots(self.shared["columns"], tile, left, design)
 
     def _written(self, volts: Tensor) -> Tensor:
         """What is kept of requested voltages: codes, or voltages where there is no quantisation to a byte."""
@@ -255,7 +335,9 @@ class RingCache(Cache):
         """How the model takes a cache: transformers renamed the argument."""
         design = attentions[0].design
         self.clock = Clock(refresh or Refresh(), design.window, design.unstated_latency)
-        self.rings = [RingLayer(attention, self.clock) for attention in attentions]
+        shared: dict[Any, Any] = {}
+        self.rings = [RingLayer(attention, self.clock, shared) for attention in attentions]
+        self.rings[-1].read = self._passed
         super().__init__(layers=list(self.rings))
 
     def update(
@@ -281,9 +363,13 @@ class RingCache(Cache):
         found: tuple[Tensor, Tensor] = super().update(
             key_states, value_states, layer_idx, *arguments, **keywords
         )
-        if layer_idx == len(self.rings) - 1:
-            self.clock.step(self, self.rings[0].attention.design.token_period, tokens)
+        if layer_idx == len(self.rings) - 1 and not self.rings[-1].codes_are_read:
+            self._passed(tokens)
         return found
+
+    def _passed(self, tokens: int = 1) -> None:
+        """All layers have what they need of the tokens: time passes."""
+        self.clock.step(self, self.rings[0].attention.design.token_period, tokens)
 
     @property
     def now(self) -> Second:

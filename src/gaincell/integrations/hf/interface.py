@@ -87,8 +87,11 @@ def gain_cell_forward(
     """
     cell, index = _check(module, query, key, value, attention_mask, arguments)
     ring = _from_ring(module, cell, key)
-    extra_age = None if ring is None else ring.extra_age
-    attended = cell(query, key, value, index.key, index.query, index.window, extra_age=extra_age)
+    if ring is not None and ring.codes_are_read:
+        attended = ring.attend(query, index.key, index.query, index.window)
+    else:
+        extra_age = None if ring is None else ring.extra_age
+        attended = cell(query, key, value, index.key, index.query, index.window, extra_age=extra_age)
     return attended.to(query.dtype).transpose(1, 2).contiguous(), None
 
 

@@ -39,6 +39,14 @@ LEVELS = ("portable", "avx2", "avx512")
 """Instruction levels, slowest first."""
 MOST_SLABS, TABLE = 8, 16  # GC_MAX_SLABS, GC_TABLE
 LONGEST_BLOCK = 64  # queries
+WORTH_A_THREAD = (
+    4_000_000  # cells of a decoding step, below which starting threads takes longer than it saves
+)
+WRITE: Any = [
+    *(ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64),
+    *(ctypes.c_int32, ctypes.c_float, ctypes.c_float, ctypes.c_float, ctypes.c_float),
+]
+"""Types of the arguments of gc_write."""
 READOUTS = {"none": 0, "counter": 1, "counter-floor": 2, "published-code": 3}
 OK, NOT_FINITE, BAD_ARGUMENT, NO_MEMORY, NO_SUCH_LEVEL = range(5)
 
@@ -96,9 +104,26 @@ class _Gradient(ctypes.Structure):
     ]
 
 
+class _Step(ctypes.Structure):
+    """gc_step"""
+
+    _fields_ = [
+        *((n, ctypes.c_int64) for n in ("batch", "heads", "kv_heads", "dim", "columns", "tiles", "slots")),
+        *((n, ctypes.c_void_p) for n in ("q", "key", "value", "positions", "tile_of", "left", "table")),
+        ("order", ctypes.c_int32),
+        ("coefficients", ctypes.c_float * (MOST_SLABS + 1)),
+        *((name, ctypes.c_int32) for name in ("q_levels", "storage_levels")),
+        ("to_volts", ctypes.c_float),
+        *((name, ctypes.c_int32) for name in ("readout", "score_ceiling", "output_ceiling")),
+        *((name, ctypes.c_float) for name in ("steps", "score_scale", "output_scale")),
+        ("out", ctypes.c_void_p),
+        *((name, ctypes.c_int32) for name in ("threads", "level")),
+    ]
+
+
 @lru_cache(maxsize=1)
 def library() -> ctypes.CDLL | None:
-    """The compiled library, None where it was not built. GAINCELL_NATIVE names another folder to find it in."""
+    """The compiled library, None where it was not built. GAINCELL_NATIVE names another folder for it."""
     folder = Path(os.environ.get("GAINCELL_NATIVE") or Path(__file__).parents[2] / "native")
     found = sorted(folder.glob("_native*"))
     for path in found:
@@ -106,9 +131,12 @@ def library() -> ctypes.CDLL | None:
             loaded = ctypes.CDLL(str(path))
         except OSError:
             continue
-        loaded.gc_sizeof_problem.restype = loaded.gc_sizeof_gradient.restype = ctypes.c_int64
-        sizes = loaded.gc_sizeof_problem(), loaded.gc_sizeof_gradient()
-        if sizes == (ctypes.sizeof(_Problem), ctypes.sizeof(_Gradient)):
+        structures = {"problem": _Problem, "gradient": _Gradient, "step": _Step}
+        sizes = [getattr(loaded, f"gc_sizeof_{name}") for name in structures]
+        for size in sizes:
+            size.restype = ctypes.c_int64
+        loaded.gc_write.argtypes = WRITE
+        if [size() for size in sizes] == [ctypes.sizeof(structure) for structure in structures.values()]:
             return loaded
     logging.getLogger("gaincell").warning(
         "the compiled kernel was not built when gaincell was installed (no C++ compiler?): attention runs in "
@@ -462,3 +490,116 @@ def _mismatch(design: Design, layer: int, kv_heads: int, dim: int) -> tuple[Tens
         shape = (kv_heads, design.window, dim)
         arrays.append(torch.stack([torch.as_tensor(part).expand(shape) for part in parts], 2).contiguous())
     return arrays[0], arrays[1]
+
+
+def decode_why_not(design: Design, like: Tensor) -> str | None:
+    """Why one query against a ring of codes is not served, in words; None if it is."""
+    if design.mismatch.present:
+        return "cells differ from each other"
+    if design.storage_levels is None or design.storage_levels > TABLE:
+        return f"a ring of codes has at most {TABLE} storage levels"
+    if like.requires_grad and torch.is_grad_enabled():
+        return "it has no gradients"
+    return why_not(like, like, design)
+
+
+class Slots(NamedTuple):
+    """What the query of every sequence sees of a ring, oldest first."""
+
+    positions: Tensor
+    """[S] int32: column of the ring."""
+    tile_of: Tensor
+    """[B, S] int32: sub-tile, -1 where the slot is not seen."""
+    left: Tensor
+    """[B, S] float32: what is left of the voltages."""
+    table: Tensor | None
+    """[B, S, 16] charge of every level now, of cells that are not polynomials."""
+
+
+def make_slots(positions: Tensor, tile_of: Tensor, left: Tensor, design: Design) -> Slots:
+    """From columns [S], sub-tiles [B, S] and what is left of the voltages [B, S]."""
+    table = None
+    left = left.float().contiguous()
+    if design.cell.coefficients is None:
+        levels = design.storage_levels
+        assert levels is not None
+        u = (torch.arange(levels) - (levels - 1) / 2) * ((design.v_max - design.v_min) / (levels - 1))
+        table = torch.zeros(*left.shape, TABLE)
+        table[..., :levels] = design.cell.current(left[..., None] * u)
+    return Slots(positions.to(torch.int32), tile_of.to(torch.int32).contiguous(), left, table)
+
+
+def write_ring(volts: Tensor, ring: Tensor, position: int, design: Design) -> None:
+    """Codes of requested voltages [B, Hk, 1, D] into one column of a ring [B, Hk, M, D], uint8."""
+    found = library()
+    assert found is not None
+    volts = volts.contiguous()
+    levels = design.storage_levels or 0
+    found.gc_write(
+        volts.data_ptr(),
+        ring.shape[0] * ring.shape[1],
+        ring.shape[3],
+        ring.data_ptr(),
+        ring.shape[2],
+        position,
+        levels,
+        in_precision(design.v_min, torch.float32),
+        in_precision(design.v_max, torch.float32),
+        in_precision(design.v_offset, torch.float32),
+        (levels - 1) / (design.v_max - design.v_min),
+    )
+
+
+def decode_ring(q: Tensor, keys: Tensor, values: Tensor, slots: Slots, design: Design) -> Tensor | None:
+    """The digital sum for one query of every head against a ring of codes.
+
+    Args:
+        q: [B, H, 1, D] requested pulse widths.
+        keys, values: [B, Hk, M, D] codes, uint8.
+        slots: what is looked at.
+
+    Returns:
+        [B, H, 1, D]; None where q is not finite.
+    """
+    q = q.contiguous()
+    out = torch.empty_like(q)
+    dim, coefficients = q.shape[3], design.cell.coefficients or (0.0,)
+    steps = _steps(design)
+    work = keys.shape[0] * keys.shape[1] * len(slots.positions) * dim
+    step = _Step(
+        batch=q.shape[0],
+        heads=q.shape[1],
+        kv_heads=keys.shape[1],
+        dim=dim,
+        columns=keys.shape[2],
+        tiles=design.tiles,
+        slots=len(slots.positions),
+        q=q.data_ptr(),
+        key=keys.data_ptr(),
+        value=values.data_ptr(),
+        positions=slots.positions.data_ptr(),
+        tile_of=slots.tile_of.data_ptr(),
+        left=slots.left.data_ptr(),
+        table=None if slots.table is None else slots.table.data_ptr(),
+        order=len(coefficients) - 1,
+        coefficients=(ctypes.c_float * (MOST_SLABS + 1))(*coefficients),
+        q_levels=design.query_levels or 0,
+        storage_levels=design.storage_levels or 0,
+        to_volts=(design.v_max - design.v_min) / ((design.storage_levels or 2) - 1),
+        readout=READOUTS[design.readout],
+        score_ceiling=design.score_ceiling,
+        output_ceiling=design.output_ceiling,
+        steps=steps,
+        score_scale=1 / design.score_saturation(dim),
+        output_scale=steps / design.output_saturation,
+        out=out.data_ptr(),
+        threads=torch.get_num_threads() if work > WORTH_A_THREAD else 1,
+        level=_index(level_in_use()),
+    )
+    return out if _call("gc_decode", step) == OK else None
+
+
+def _steps(design: Design) -> float:
+    """Readout steps between zero and full scale."""
+    counts = {"none": 1.0, "published-code": (2 * design.counter_levels - 1) / 2}
+    return counts.get(design.readout, design.counter_levels - 1.0)
