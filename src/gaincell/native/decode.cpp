@@ -18,24 +18,31 @@ namespace {
 
 // Charge of every level in every slot, [B, S, 16].
 void fill_tables(const gc_step &p, float *tables) {
-    const float middle = 0.5f * float(p.storage_levels - 1);
+    float levels[GC_TABLE];
+    for (int level = 0; level < GC_TABLE; ++level)
+        levels[level] = (float(level) - 0.5f * float(p.storage_levels - 1)) * p.to_volts;
     for (int64_t s = 0; s < p.batch * p.slots; ++s)
-        for (int64_t level = 0; level < GC_TABLE; ++level) {
-            const float u = (float(level) - middle) * p.to_volts * p.left[s];
-            float sum = p.coefficients[p.order];
-            for (int64_t n = p.order - 1; n >= 0; --n) sum = sum * u + p.coefficients[n];
-            tables[s * GC_TABLE + level] = sum;
+        for (int64_t level = 0; level < GC_TABLE; level += kWidth) {
+            const Vec u = load(levels + level) * p.left[s];
+            Vec sum = broadcast(p.coefficients[p.order]);
+            for (int64_t n = p.order - 1; n >= 0; --n) sum = fma(sum, u, broadcast(p.coefficients[n]));
+            store(tables + s * GC_TABLE + level, sum);
         }
 }
 
 struct Row {
     const gc_step &p;
-    const float *tables;
-    int64_t d, dp, group;
-    float *x, *charge;  // [g, D], [g, tiles, D]
+    const float *tables;  // of the sequence, [S, 16]
+    const int32_t *tile_of;
+    const uint8_t *keys, *values;  // of the head, [columns, D]
+    int64_t d, dp;
+    float *x;          // [D]
+    float *pulses;     // [S + 3]
+    int32_t *working;  // [S]: slots whose pulse is not zero
+    float *charge;     // [tiles, D]
 };
 
-// F of one column's cells, in registers of at most kWidth cells; the last ones may lie beyond D.
+// F of cells d ... of one column; the last ones may lie beyond D.
 inline Vec current(const Row &r, const float *table, const uint8_t *codes, int64_t d) {
     if (d + kWidth <= r.d) return look_up(table, codes + d);
     uint8_t rest[kWidth] = {};
@@ -43,56 +50,88 @@ inline Vec current(const Row &r, const float *table, const uint8_t *codes, int64
     return look_up(table, rest);
 }
 
-bool decode_head(const Row &r, int64_t batch, int64_t kv) {
-    const gc_step &p = r.p;
-    const uint8_t *keys = p.key + (batch * p.kv_heads + kv) * p.columns * r.d;
-    const uint8_t *values = p.value + (batch * p.kv_heads + kv) * p.columns * r.d;
-    const int32_t *tile_of = p.tile_of + batch * p.slots;
-    bool finite = true;
-    std::memset(r.x, 0, size_t(r.group * r.dp) * 4);
-    for (int64_t g = 0; g < r.group; ++g)
-        for (int64_t d = 0; d < r.d; ++d) {
-            int32_t code;
-            const float width = p.q[(batch * p.heads + kv * r.group + g) * r.d + d];
-            finite &= drive_query(width, p.q_levels, &code, r.x + g * r.dp + d);
-        }
-    std::memset(r.charge, 0, size_t(r.group * p.tiles * r.dp) * 4);
-    for (int64_t s = 0; s < p.slots; ++s) {
-        if (tile_of[s] < 0) continue;
-        const float *table = r.tables + (batch * p.slots + s) * GC_TABLE;
-        const uint8_t *key = keys + p.positions[s] * r.d, *value = values + p.positions[s] * r.d;
-        bool any = false;
-        float pulse[64];
-        for (int64_t g0 = 0; g0 < r.group; g0 += 64) {
-            const int64_t g1 = std::min<int64_t>(r.group, g0 + 64);
-            for (int64_t g = g0; g < g1; ++g) {
-                Vec sum = {};
-                for (int64_t d = 0; d < r.dp; d += kWidth) sum = fma(load(r.x + g * r.dp + d), current(r, table, key, d), sum);
-                const float score = total(sum) * p.score_scale;
-                pulse[g - g0] = !(score > 0.0f) ? 0.0f : p.score_ceiling && score > 1.0f ? 1.0f : score;
-                any |= pulse[g - g0] > 0.0f;
-            }
-            if (!any) continue;
-            for (int64_t d = 0; d < r.dp; d += kWidth) {
-                const Vec charge = current(r, table, value, d);
-                for (int64_t g = g0; g < g1; ++g) {
-                    float *to = r.charge + (g * p.tiles + tile_of[s]) * r.dp + d;
-                    store(to, fma(broadcast(pulse[g - g0]), charge, load(to)));
-                }
-            }
-        }
+// W: vectors of a row, where D is a multiple of their width, so that they stay in registers; 0: any D.
+template <int64_t W>
+inline Vec score(const Row &r, int64_t s) {
+    const float *table = r.tables + s * GC_TABLE;
+    Vec sum = {};
+    if (W) {
+        const uint8_t *codes = r.keys + r.p.positions[s] * (W * kWidth);
+        for (int64_t w = 0; w < W; ++w)
+            sum = fma(load(r.x + w * kWidth), look_up(table, codes + w * kWidth), sum);
+    } else {
+        const uint8_t *codes = r.keys + r.p.positions[s] * r.d;
+        for (int64_t d = 0; d < r.dp; d += kWidth) sum = fma(load(r.x + d), current(r, table, codes, d), sum);
     }
-    const float unit = 1.0f / p.steps;
-    for (int64_t g = 0; g < r.group; ++g) {
-        float *out = p.out + (batch * p.heads + kv * r.group + g) * r.d;
-        for (int64_t d = 0; d < r.dp; d += kWidth) {
-            Vec sum = {};
-            for (int64_t t = 0; t < p.tiles; ++t)
-                sum = sum + digitised(load(r.charge + (g * p.tiles + t) * r.dp + d) * p.output_scale,
-                                      p.output_ceiling != 0, p.steps, p.readout);
-            sum = sum * unit;
-            for (int64_t n = 0; n < kWidth && d + n < r.d; ++n) out[d + n] = sum[n];
+    return sum;
+}
+
+// Pulses of all slots, and the list of those that are not zero.
+template <int64_t W>
+int64_t read_keys(const Row &r) {
+    const gc_step &p = r.p;
+    int64_t s = 0;
+    for (; s + 4 <= p.slots; s += 4)
+        sum_four(score<W>(r, s), score<W>(r, s + 1), score<W>(r, s + 2), score<W>(r, s + 3), r.pulses + s);
+    for (; s < p.slots; ++s) sum_four(score<W>(r, s), Vec{}, Vec{}, Vec{}, r.pulses + s);
+    int64_t count = 0;
+    for (s = 0; s < p.slots; ++s) {
+        const float phi = r.pulses[s] * p.score_scale;
+        r.pulses[s] = p.score_ceiling && phi > 1.0f ? 1.0f : phi;
+        r.working[count] = int32_t(s);
+        count += (phi > 0.0f) & (r.tile_of[s] >= 0);
+    }
+    return count;
+}
+
+// Charge of every sub-tile; slots of one sub-tile mostly follow each other, and stay in registers meanwhile.
+template <int64_t W, bool Whole>
+void read_values(const Row &r, int64_t count, int64_t d0) {
+    for (int64_t n = 0; n < count;) {
+        const int32_t tile = r.tile_of[r.working[n]];
+        float *to = r.charge + tile * r.dp + d0;
+        Vec sum[W];
+        for (int64_t w = 0; w < W; ++w) sum[w] = load(to + w * kWidth);
+        for (; n < count && r.tile_of[r.working[n]] == tile; ++n) {
+            const int64_t s = r.working[n];
+            const Vec pulse = broadcast(r.pulses[s]);
+            const uint8_t *codes = r.values + r.p.positions[s] * r.d;
+            const float *table = r.tables + s * GC_TABLE;
+            for (int64_t w = 0; w < W; ++w) {
+                const int64_t d = d0 + w * kWidth;
+                sum[w] = fma(pulse, Whole ? look_up(table, codes + d) : current(r, table, codes, d), sum[w]);
+            }
         }
+        for (int64_t w = 0; w < W; ++w) store(to + w * kWidth, sum[w]);
+    }
+}
+
+// One query head: driver, key read, value read, readout, digital sum.
+bool decode_head(const Row &r, const float *q, float *out) {
+    const gc_step &p = r.p;
+    bool finite = true;
+    std::memset(r.x, 0, size_t(r.dp) * 4);
+    for (int64_t d = 0; d < r.d; ++d) {
+        int32_t code;
+        finite &= drive_query(q[d], p.q_levels, &code, r.x + d);
+    }
+    const int64_t vectors = r.d % kWidth ? 0 : r.d / kWidth;
+    const int64_t count = vectors == 4    ? read_keys<4>(r)
+                          : vectors == 8  ? read_keys<8>(r)
+                          : vectors == 16 ? read_keys<16>(r)
+                                          : read_keys<0>(r);
+    std::memset(r.charge, 0, size_t(p.tiles * r.dp) * 4);
+    constexpr int64_t wide = 4;
+    int64_t d0 = 0;
+    for (; d0 + wide * kWidth <= r.d; d0 += wide * kWidth) read_values<wide, true>(r, count, d0);
+    for (; d0 < r.dp; d0 += kWidth) read_values<1, false>(r, count, d0);
+    const float unit = 1.0f / p.steps;
+    for (int64_t d = 0; d < r.dp; d += kWidth) {
+        Vec sum = {};
+        for (int64_t t = 0; t < p.tiles; ++t)
+            sum = sum + digitised(load(r.charge + t * r.dp + d) * p.output_scale, p.output_ceiling != 0, p.steps, p.readout);
+        sum = sum * unit;
+        for (int64_t n = 0; n < kWidth && d + n < r.d; ++n) out[d + n] = sum[n];
     }
     return finite;
 }
@@ -100,21 +139,24 @@ bool decode_head(const Row &r, int64_t batch, int64_t kv) {
 }  // namespace
 
 int decode(const gc_step &p) {
-    const int64_t dp = padded(p.dim), group = p.heads / p.kv_heads;
-    const int64_t floats = group * dp + group * p.tiles * dp;
+    const int64_t dp = padded(p.dim), group = p.heads / p.kv_heads, slots = padded(p.slots + 3);
+    const int64_t bytes = (dp + 2 * slots + p.tiles * dp) * 4;
     float *tables = reinterpret_cast<float *>(workspace(0, p.batch * p.slots * GC_TABLE * 4));
     if (!tables) return GC_NO_MEMORY;
     for (int t = 0; t < p.threads; ++t)
-        if (!workspace(1 + t, floats * 4)) return GC_NO_MEMORY;
+        if (!workspace(1 + t, bytes)) return GC_NO_MEMORY;
     if (p.table)
         std::memcpy(tables, p.table, size_t(p.batch * p.slots * GC_TABLE) * 4);
     else
         fill_tables(p, tables);
     std::atomic<bool> finite{true};
-    parallel(p.threads, p.batch * p.kv_heads, [&](int thread, int64_t item) {
-        float *own = reinterpret_cast<float *>(workspace(1 + thread, floats * 4));
-        const Row row{p, tables, p.dim, dp, group, own, own + group * dp};
-        if (!decode_head(row, item / p.kv_heads, item % p.kv_heads)) finite = false;
+    parallel(p.threads, p.batch * p.heads, [&](int thread, int64_t item) {
+        const int64_t batch = item / p.heads, kv = item % p.heads / group;
+        const int64_t ring = (batch * p.kv_heads + kv) * p.columns * p.dim;
+        float *own = reinterpret_cast<float *>(workspace(1 + thread, bytes));
+        const Row row{p, tables + batch * p.slots * GC_TABLE, p.tile_of + batch * p.slots, p.key + ring, p.value + ring,
+                      p.dim, dp, own, own + dp, reinterpret_cast<int32_t *>(own + dp + slots), own + dp + 2 * slots};
+        if (!decode_head(row, p.q + item * p.dim, p.out + item * p.dim)) finite = false;
     });
     return finite ? GC_OK : GC_NOT_FINITE;
 }

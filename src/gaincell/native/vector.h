@@ -80,13 +80,26 @@ static inline Vec look_up(const float *table, const uint8_t *codes) {
 #endif
 }
 
-static inline float total(Vec x) {
+// The four sums over the elements of a, b, c and d.
+static inline void sum_four(Vec a, Vec b, Vec c, Vec d, float *sums) {
 #if defined(__AVX512F__)
-    return _mm512_reduce_add_ps((__m512)x);
+    const __m512 ab = _mm512_add_ps(_mm512_unpacklo_ps((__m512)a, (__m512)b), _mm512_unpackhi_ps((__m512)a, (__m512)b));
+    const __m512 cd = _mm512_add_ps(_mm512_unpacklo_ps((__m512)c, (__m512)d), _mm512_unpackhi_ps((__m512)c, (__m512)d));
+    const __m512d p = _mm512_castps_pd(ab), q = _mm512_castps_pd(cd);
+    const __m512 lanes = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(p, q)), _mm512_castpd_ps(_mm512_unpackhi_pd(p, q)));
+    const __m256 half = _mm256_add_ps(_mm512_castps512_ps256(lanes), _mm512_extractf32x8_ps(lanes, 1));
+    _mm_storeu_ps(sums, _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1)));
+#elif defined(__AVX2__)
+    const __m256 lanes = _mm256_hadd_ps(_mm256_hadd_ps((__m256)a, (__m256)b), _mm256_hadd_ps((__m256)c, (__m256)d));
+    _mm_storeu_ps(sums, _mm_add_ps(_mm256_castps256_ps128(lanes), _mm256_extractf128_ps(lanes, 1)));
 #else
-    float sum = 0.0f;
-    for (int n = 0; n < kWidth; ++n) sum += x[n];
-    return sum;
+    for (int n = 0; n < 4; ++n) sums[n] = 0.0f;
+    for (int64_t n = 0; n < kWidth; ++n) {
+        sums[0] += a[n];
+        sums[1] += b[n];
+        sums[2] += c[n];
+        sums[3] += d[n];
+    }
 #endif
 }
 
