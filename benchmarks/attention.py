@@ -1,110 +1,172 @@
-"""Forward and forward + backward time of the blocked attention against torch's float32 causal softmax
-attention.
+"""Time and memory of gain-cell attention against torch's softmax attention on a CPU.
 
-Paired and interleaved in one process, medians, one thread: every round times SDPA and each contender once, so
-that what the machine does meanwhile hits all of them. Extra peak memory is the growth of the resident set
-during one call (Linux).
+    python -m benchmarks.attention [--rounds 9] [--quick] [--out benchmarks/results/attention.json]
 
-    python benchmarks/attention.py [--rounds 15] [--threads 1] [--out benchmarks/results/attention.json]
-
-B = 1, H = 12, D = 64, window 1024, the decay of twelve layers: the paper's GPT-2. SDPA computes full causal
-attention.
+B = 1, H = 12, D = 64, window 1024, the decay of twelve layers: the paper's GPT-2. Reference: torch's float32
+causal scaled_dot_product_attention over all tokens. Every round of a table times every contender once, in one
+process, so that what the machine does meanwhile hits all of them; medians of the rounds after one that warms
+up. Extra memory is the growth of the peak resident set during the first call of a fresh process (Linux).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
+import os
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
+from benchmarks.published_eager import published_eager
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from gaincell.config import load_design
+from gaincell.devices.variability import Mismatch
 from gaincell.files import write_text
-from gaincell.ops.gain_cell_attention import gain_cell_attention
+from gaincell.ops.gain_cell_attention import gain_cell_attention, native
 from gaincell.reports.results import provenance
 
+Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
+SOFTMAX = "softmax, float32"
 PROTOCOL = "paired and interleaved in one process, medians, after one warming round"
-LIMITS = {("cubic", 1024): 4.5, ("cubic", 4096): 3.0}  # forward, times SDPA
-MEMORY_LIMIT_MIB = 32.0  # extra peak memory at T = 1024
+FORWARD, BOTH, DECODE = "forward", "forward and backward", "decode"
+MEMORY_T = (1024, 4096, 16384)
+LIMITS = {  # times SDPA, one thread
+    (FORWARD, "blocked", 1024): 4.5,
+    (FORWARD, "blocked", 4096): 3.0,
+    (FORWARD, "native portable", 1024): 12.0,
+    (FORWARD, "native avx2", 1024): 4.0,
+    (FORWARD, "native avx512", 1024): 2.0,
+    (FORWARD, "native avx512", 4096): 1.3,
+    (BOTH, "native avx512", 1024): 1.9,
+    (DECODE, "ring of codes", 1024): 0.55,
+}
+MEMORY_LIMITS_MIB = {("native", 1024): 16.0, ("blocked", 1024): 32.0}
 
 
-def inputs(tokens: int, gradients: bool) -> tuple[Tensor, Tensor, Tensor]:
+def inputs(tokens: int, gradients: bool) -> list[Tensor]:
     """Queries in pulse widths, keys and values in volts."""
     generator = torch.Generator().manual_seed(0)
     q = torch.rand(1, 12, tokens, 64, generator=generator)
     k, v = (0.9 * torch.rand(1, 12, tokens, 64, generator=generator) for _ in range(2))
-    return tuple(t.requires_grad_(gradients) for t in (q, k, v))  # type: ignore[return-value]
+    return [t.requires_grad_(gradients) for t in (q, k, v)]
 
 
-def contenders() -> dict[str, Callable[..., Tensor]]:
+def at_level(level: str, **options: Any) -> Attention:
+    """The compiled kernel at one instruction level."""
+    design = load_design("leroux2025").replace(**options.pop("chip", {}))
+
+    def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        with native.instructions(level):
+            return gain_cell_attention(q, k, v, design, None, "native", **options)
+
+    return attention
+
+
+def plain(impl: str, **options: Any) -> Attention:
+    """An implementation by its name."""
+    design = load_design("leroux2025").replace(**options.pop("chip", {}))
+    return lambda q, k, v: gain_cell_attention(q, k, v, design, None, impl, **options)  # type: ignore[arg-type]
+
+
+def softmax(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """The reference."""
+    return scaled_dot_product_attention(q, k, v, is_causal=True)
+
+
+def softmax_bf16(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """The reference in bfloat16, conversion included."""
+    return softmax(*(t.bfloat16() for t in (q, k, v))).float()
+
+
+def contenders(tokens: int, part: str) -> dict[str, Attention]:
     """Name -> attention of (q, k, v)."""
-    design = load_design("leroux2025")
-    cells = {
-        "cubic": "polynomial",
-        "linear": "linear",
-        "x3": "x3",
-        "sigmoid": "sigmoid",
-        "exponential": "exponential",
-    }
-    designs = {name: design.replace(cell=cell) for name, cell in cells.items()}
-    return {
-        "sdpa": lambda q, k, v: scaled_dot_product_attention(q, k, v, is_causal=True),
-        **{
-            n: lambda q, k, v, d=d: gain_cell_attention(q, k, v, d, impl="blocked")
-            for n, d in designs.items()
-        },
-        "cubic, linear surrogate": lambda q, k, v: gain_cell_attention(
-            q, k, v, designs["cubic"], impl="blocked", gradient="surrogate"
-        ),
-    }
+    design, levels = load_design("leroux2025"), native.levels()
+    found: dict[str, Attention] = {SOFTMAX: softmax, "softmax, bfloat16": softmax_bf16}
+    if tokens <= 1024:
+        found["published eager"] = lambda q, k, v: published_eager(q, k, v, design)
+    if tokens == 256 and part == FORWARD:
+        found["naive"] = plain("naive")
+    found["blocked"] = plain("blocked")
+    shown = levels if tokens <= 4096 else levels[-1:]
+    found |= {f"native {level}": at_level(level) for level in shown}
+    if levels and tokens <= 4096:
+        best = levels[-1]
+        for cell in ("linear", "x3", "sigmoid"):
+            found[f"native {best}, {cell}"] = at_level(best, chip={"cell": cell})
+        found[f"native {best}, mismatch"] = at_level(best, chip={"mismatch": Mismatch(gain_std=0.05)})
+        if part == BOTH:
+            found[f"native {best}, linear surrogate"] = at_level(best, gradient="surrogate")
+    return found
 
 
-def timed(call: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
-
-
-def compare(tokens: int, rounds: int, backward: bool) -> dict[str, dict[str, float]]:
-    """Median seconds and ratio to SDPA of every contender."""
-    qkv = inputs(tokens, backward)
-    some = {n: f for n, f in contenders().items() if backward or n != "cubic, linear surrogate"}
-
-    def run(attention: Callable[..., Tensor]) -> None:
-        if backward:
-            attention(*qkv).sum().backward()
-        else:
-            with torch.no_grad():
-                attention(*qkv)
-
-    times: dict[str, list[float]] = {name: [] for name in some}
+def compare(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, dict[str, float]]:
+    """Median seconds of every call, and the median of its ratios to the first one's."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
     for n in range(rounds + 1):
-        for name, attention in some.items():
-            seconds = timed(lambda a=attention: run(a))
-            if n:  # the first round warms up
-                times[name].append(seconds)
-    median = {name: statistics.median(values) for name, values in times.items()}
-    ratio = {
-        name: statistics.median(t / s for t, s in zip(values, times["sdpa"], strict=True))
+        for name, call in calls.items():
+            start = time.perf_counter()
+            call()
+            if n:
+                times[name].append(time.perf_counter() - start)
+    first = next(iter(times.values()))
+    return {
+        name: {
+            "seconds": statistics.median(values),
+            "times_sdpa": statistics.median(t / s for t, s in zip(values, first, strict=True)),
+        }
         for name, values in times.items()
     }
-    return {name: {"seconds": median[name], "times_sdpa": ratio[name]} for name in some}
 
 
-def extra_memory(attention: Callable[..., Tensor], tokens: int) -> float | None:
-    """MiB by which the resident set peaks above its size before one call, output included; None where
-    unknown.
-    """
+def attention_table(tokens: int, part: str, rounds: int) -> dict[str, dict[str, float]]:
+    """One table: forward, or forward and backward."""
+    qkv = inputs(tokens, part == BOTH)
+    grad = torch.ones_like(qkv[0])
+
+    def call(attention: Attention) -> Callable[[], object]:
+        if part == BOTH:
+            return lambda: torch.autograd.grad(attention(*qkv), qkv, grad)
+        return torch.no_grad()(lambda: attention(*qkv))
+
+    return compare({name: call(a) for name, a in contenders(tokens, part).items()}, rounds)
+
+
+def decode_table(tokens: int, rounds: int) -> dict[str, dict[str, float]]:
+    """One query of every head against so many tokens: a float32 cache, a ring of codes, plain torch."""
+    design = load_design("leroux2025")
+    generator = torch.Generator().manual_seed(0)
+    q = torch.rand(1, 12, 1, 64, generator=generator)
+    k, v = (torch.rand(1, 12, tokens, 64, generator=generator) * 0.9 for _ in range(2))
+    keys, values = torch.randint(0, 8, (2, 1, 12, tokens, 64), generator=generator, dtype=torch.uint8)
+    age = torch.arange(tokens, 0, -1).double() * design.token_period
+    columns = torch.arange(tokens)
+    calls: dict[str, Callable[[], object]] = {SOFTMAX: lambda: scaled_dot_product_attention(q, k, v)}
+    if native.levels():
+
+        def ring() -> object:
+            left = torch.exp(-age / 5e-3)[None]
+            slots = native.make_slots(columns, (columns // 64)[None], left, design)
+            return native.decode_ring(q, keys, values, slots, design)
+
+        calls["ring of codes"] = ring
+    calls["plain torch"] = torch.no_grad()(lambda: gain_cell_attention(q, k, v, design, None, "decode"))
+    return compare(calls, rounds)
+
+
+def extra_memory(name: str, tokens: int) -> float | None:
+    """MiB by which the resident set peaks above its size before the first call; None where unknown."""
+    attention = {"softmax": softmax, "blocked": plain("blocked"), "native": plain("native")}[name]
     qkv = inputs(tokens, False)
     with torch.no_grad():
-        attention(*(t[:, :, :64] for t in qkv))  # code and small caches
+        attention(*(t[:, :, :64].contiguous() for t in qkv))  # code and small caches
         try:
             Path("/proc/self/clear_refs").write_text("5")  # resets the peak
             before = _status("VmRSS")
@@ -119,46 +181,84 @@ def _status(key: str) -> float:
     return float(next(line for line in lines if line.startswith(key)).split()[1])
 
 
+def memory_table() -> dict[str, dict[str, float | None]]:
+    """Extra memory of every name and length, each in a process of its own; the output takes T * 3 KiB."""
+    found: dict[str, dict[str, float | None]] = {}
+    for name in ("softmax", "blocked", *(["native"] if native.levels() else [])):
+        found[name] = {}
+        for tokens in MEMORY_T:
+            command = [sys.executable, "-m", "benchmarks.attention", "--memory", name, str(tokens)]
+            printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+            found[name][str(tokens)] = json.loads(printed.splitlines()[-1])
+    return found
+
+
+def exponent(results: dict[str, Any], name: str) -> float:
+    """Of T in the time of the forward pass, from 4096 to 16384 tokens."""
+    seconds = [results[f"{FORWARD}, T = {tokens}, 1 thread"][name]["seconds"] for tokens in (4096, 16384)]
+    return math.log(seconds[1] / seconds[0]) / math.log(4)
+
+
+def show(label: str, table: dict[str, dict[str, float]]) -> None:
+    """Print a table."""
+    print(label)
+    for name, row in table.items():
+        print(f"  {name:34s} {1e3 * row['seconds']:9.3f} ms  {row['times_sdpa']:6.2f} x SDPA", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--quick", action="store_true", help="T = 256 only, no memory")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/attention.json"))
+    parser.add_argument("--memory", nargs=2, metavar=("NAME", "T"), help=argparse.SUPPRESS)
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    # these two only: later ones would reuse memory that the process holds by then, and seem to need none
-    memory = {name: extra_memory(contenders()[name], 1024) for name in ("sdpa", "cubic")}
-    results: dict[str, object] = {"extra_memory_MiB_T1024": memory}
-    for backward in (False, True):
-        for tokens in (256, 1024, 4096):
-            if backward and tokens == 4096:
-                continue
-            label = "forward+backward" if backward else "forward"
-            rounds = max(3, options.rounds // 3) if tokens == 4096 or backward else options.rounds
-            table = compare(tokens, rounds, backward)
-            results[f"{label} T={tokens}"] = table
-            print(f"{label}, T = {tokens}, {options.threads} thread(s)")
-            for name, row in table.items():
-                print(f"  {name:26s} {1e3 * row['seconds']:9.2f} ms  {row['times_sdpa']:6.2f} x SDPA")
-    for name, mib in memory.items():
-        print(f"extra peak memory, T = 1024: {name:26s} " + ("unknown" if mib is None else f"{mib:.1f} MiB"))
+    torch.set_num_threads(1)
+    if options.memory:
+        print(json.dumps(extra_memory(options.memory[0], int(options.memory[1]))))
+        return
+    results: dict[str, Any] = {}
+
+    def table(label: str, make: Callable[[], dict[str, dict[str, float]]]) -> None:
+        results[label] = make()
+        show(label, results[label])
+
+    rounds = options.rounds
+    lengths = [(256, rounds), (1024, rounds), (4096, max(3, rounds // 3)), (16384, 1)]
+    for threads in (1, 2) if (os.cpu_count() or 1) > 1 and not options.quick else (1,):
+        torch.set_num_threads(threads)
+        unit = f"{threads} thread{'s' if threads > 1 else ''}"
+        for tokens, some in lengths[: 1 if options.quick else 4 if threads == 1 else 2]:
+            label = f"T = {tokens}, {unit}"
+            table(f"{FORWARD}, {label}", lambda t=tokens, n=some: attention_table(t, FORWARD, n))
+            if tokens <= 1024:
+                fewer = max(3, rounds // 2)
+                table(f"{BOTH}, {label}", lambda t=tokens, n=fewer: attention_table(t, BOTH, n))
+    torch.set_num_threads(1)
+    table(f"{DECODE}, T = 1024, 1 thread", lambda: decode_table(1024, 20 * rounds))
+    report: dict[str, Any] = {"kind": "measured", "results": results}
     verdict = {}
-    for (name, tokens), limit in LIMITS.items():
-        ratio = results[f"forward T={tokens}"][name]["times_sdpa"]  # type: ignore[index]
-        verdict[f"{name} forward T={tokens} <= {limit} x SDPA"] = bool(ratio <= limit)
-    if memory["cubic"] is not None:
-        verdict[f"cubic extra memory T=1024 <= {MEMORY_LIMIT_MIB} MiB"] = bool(
-            memory["cubic"] <= MEMORY_LIMIT_MIB
-        )
+    for (part, name, tokens), limit in LIMITS.items():
+        found = results.get(f"{part}, T = {tokens}, 1 thread", {}).get(name)
+        if found is not None:
+            verdict[f"{part}, T = {tokens}: {name} <= {limit} x SDPA"] = bool(found["times_sdpa"] <= limit)
+    if not options.quick:
+        report["extra_memory_MiB"] = memory_table()
+        report["exponent_in_T"] = {
+            name: exponent(results, name) for name in results[f"{FORWARD}, T = 16384, 1 thread"]
+        }
+        print(json.dumps({key: report[key] for key in ("extra_memory_MiB", "exponent_in_T")}, indent=1))
+        for (name, tokens), limit in MEMORY_LIMITS_MIB.items():
+            used = report["extra_memory_MiB"].get(name, {}).get(str(tokens))
+            if used is not None:
+                verdict[f"extra memory, T = {tokens}: {name} <= {limit} MiB"] = bool(used <= limit)
     for what, met in verdict.items():
         print(("met   " if met else "MISSED"), what)
-    report = {
-        "kind": "measured",
-        "results": results,
+    report |= {
         "limits": verdict,
-        "threads": options.threads,
+        "instructions": list(native.levels()),
         "provenance": provenance(command=sys.argv, seed=0, protocol=PROTOCOL),
     }
     write_text(options.out, json.dumps(report, indent=1) + "\n")

@@ -48,6 +48,9 @@ def main() -> None:
     simulate(found)
     bench = json.loads((ROOT / "benchmarks" / "results" / "attention.json").read_text())
     readme = replaced(readme, "bench", benchmark_table(bench))
+    draw(hardware.speed, bench, found / "speed.png")
+    models = json.loads((ROOT / "benchmarks" / "results" / "models.json").read_text())
+    readme = replaced(readme, "models", models_table(models))
     write_text(ROOT / "README.md", readme)
 
 
@@ -81,20 +84,45 @@ def replaced(readme: str, name: str, content: str) -> str:
 
 
 def benchmark_table(bench: Mapping[str, Any]) -> str:
-    """Time of every contender as a multiple of SDPA's in the same run."""
-    tables = {part: rows for part, rows in bench["results"].items() if " T=" in part}
-    names = dict.fromkeys(name for rows in tables.values() for name in rows if name != "sdpa")
+    """Time of every contender as a multiple of SDPA's in the same run, one thread."""
+    tables = {
+        part.removesuffix(", 1 thread"): rows
+        for part, rows in bench["results"].items()
+        if part.endswith(", 1 thread")
+    }
+    names = dict.fromkeys(name for rows in tables.values() for name in rows if name != "softmax, float32")
     lines = [["× torch's float32 softmax attention", *tables], ["---", *["---:"] * len(tables)]]
     for name in names:
         cells = (rows.get(name) for rows in tables.values())
         lines.append([name, *(f"{cell['times_sdpa']:.2f}" if cell else "–" for cell in cells)])
-    memory = bench["results"]["extra_memory_MiB_T1024"]["cubic"]
-    measured = "" if memory is None else f" Extra peak memory, cubic cell, T = 1024: {memory:.0f} MiB."
+    memory = "; ".join(
+        f"{name} " + ", ".join("–" if mib is None else f"{mib:.0f}" for mib in row.values())
+        for name, row in bench["extra_memory_MiB"].items()
+    )
+    lengths = ", ".join(next(iter(bench["extra_memory_MiB"].values())))
+    exponents = ", ".join(f"{name} {value:.2f}" for name, value in bench["exponent_in_T"].items())
     cpu = bench["provenance"]["hardware"]["cpu"]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + (
-        f"\n\nMeasured, {bench['threads']} thread, {cpu}: B = 1, H = 12, D = 64, "
-        f"window 1024; paired and interleaved in one process, medians.{measured}\n"
+        f"\n\nMeasured, 1 thread, {cpu}: B = 1, H = 12, D = 64, window 1024; the cubic cell unless another is "
+        "named; paired and interleaved in one process, medians. Extra peak memory at T = "
+        f"{lengths}, MiB, output included: {memory}. Exponent of T in the time from 4096 to 16384 tokens: "
+        f"{exponents}.\n"
     )
+
+
+def models_table(bench: Mapping[str, Any]) -> str:
+    """Tokens per second of whole models."""
+    lines = [
+        "| model | work | hardware, tokens/s | softmax, tokens/s | time × softmax |",
+        "|---|---|---:|---:|---:|",
+    ]
+    for name, work in bench["models"].items():
+        for what, row in work.items():
+            rates = row["tokens_per_second"]
+            lines.append(
+                f"| {name} | {what} | {rates['hardware']:,.0f} | {rates['softmax']:,.0f} | {row['times_softmax']:.2f} |"
+            )
+    return "\n".join(lines) + f"\n\nMeasured, {bench['threads']} thread; {bench['provenance']['protocol']}.\n"
 
 
 if __name__ == "__main__":

