@@ -103,7 +103,7 @@ def benchmark_table(bench: Mapping[str, Any]) -> str:
     exponents = ", ".join(f"{name} {value:.2f}" for name, value in bench["exponent_in_T"].items())
     cpu = bench["provenance"]["hardware"]["cpu"]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + (
-        f"\n\nMeasured, 1 thread, {cpu}: B = 1, H = 12, D = 64, window 1024; the cubic cell unless another is "
+        f"\n\nMeasured, 1 thread, {cpu}: B = 1, H = 12, D = 64, window 1024; cubic cell unless another is "
         "named; paired and interleaved in one process, medians. Extra peak memory at T = "
         f"{lengths}, MiB, output included: {memory}. Exponent of T in the time from 4096 to 16384 tokens: "
         f"{exponents}.\n"
@@ -118,10 +118,8 @@ def models_table(bench: Mapping[str, Any]) -> str:
     ]
     for name, work in bench["models"].items():
         for what, row in work.items():
-            rates = row["tokens_per_second"]
-            lines.append(
-                f"| {name} | {what} | {rates['hardware']:,.0f} | {rates['softmax']:,.0f} | {row['times_softmax']:.2f} |"
-            )
+            rates = " | ".join(f"{row['tokens_per_second'][kind]:,.0f}" for kind in ("hardware", "softmax"))
+            lines.append(f"| {name} | {what} | {rates} | {row['times_softmax']:.2f} |")
     return "\n".join(lines) + f"\n\nMeasured, {bench['threads']} thread; {bench['provenance']['protocol']}.\n"
 
 

@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ def at_least_float32(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
+@lru_cache(maxsize=256)
 def in_precision(value: float, dtype: torch.dtype) -> float:
     """The number that `dtype` stores for `value`; 0.45 is 0.44921875 in bfloat16."""
     return float(torch.tensor(value, dtype=dtype))
