@@ -109,11 +109,13 @@ void read_values(const Row &r, int64_t count, int64_t d0) {
 // One query head: driver, key read, value read, readout, digital sum.
 bool decode_head(const Row &r, const float *q, float *out) {
     const gc_step &p = r.p;
-    bool finite = true;
-    std::memset(r.x, 0, size_t(r.dp) * 4);
-    for (int64_t d = 0; d < r.d; ++d) {
-        int32_t code;
-        finite &= drive_query(q[d], p.q_levels, &code, r.x + d);
+    Vec check = {};
+    for (int64_t d = 0; d < r.dp; d += kWidth) {
+        Vec code, x;
+        const Vec width = load_some(q + d, r.d - d, 0.0f);
+        check = check + (width - width);  // 0, or not a number
+        drive(width, p.q_levels, &code, &x);
+        store(r.x + d, x);
     }
     const int64_t vectors = r.d % kWidth ? 0 : r.d / kWidth;
     const int64_t count = vectors == 4    ? read_keys<4>(r)
@@ -133,7 +135,7 @@ bool decode_head(const Row &r, const float *q, float *out) {
         sum = sum * unit;
         for (int64_t n = 0; n < kWidth && d + n < r.d; ++n) out[d + n] = sum[n];
     }
-    return finite;
+    return finite(check);
 }
 
 }  // namespace
@@ -149,16 +151,33 @@ int decode(const gc_step &p) {
         std::memcpy(tables, p.table, size_t(p.batch * p.slots * GC_TABLE) * 4);
     else
         fill_tables(p, tables);
-    std::atomic<bool> finite{true};
+    std::atomic<bool> all_finite{true};
     parallel(p.threads, p.batch * p.heads, [&](int thread, int64_t item) {
         const int64_t batch = item / p.heads, kv = item % p.heads / group;
         const int64_t ring = (batch * p.kv_heads + kv) * p.columns * p.dim;
         float *own = reinterpret_cast<float *>(workspace(1 + thread, bytes));
         const Row row{p, tables + batch * p.slots * GC_TABLE, p.tile_of + batch * p.slots, p.key + ring, p.value + ring,
                       p.dim, dp, own, own + dp, reinterpret_cast<int32_t *>(own + dp + slots), own + dp + 2 * slots};
-        if (!decode_head(row, p.q + item * p.dim, p.out + item * p.dim)) finite = false;
+        if (!decode_head(row, p.q + item * p.dim, p.out + item * p.dim)) all_finite = false;
     });
-    return finite ? GC_OK : GC_NOT_FINITE;
+    return all_finite ? GC_OK : GC_NOT_FINITE;
+}
+
+int write(const float *volts, int64_t rows, int64_t dim, uint8_t *ring, int64_t columns, int64_t position, int32_t levels,
+          float low, float high, float middle, float to_code) {
+    const Dac dac{low, high, middle, levels, to_code, 1.0f};
+    Vec check = {};
+    for (int64_t row = 0; row < rows; ++row) {
+        uint8_t *codes = ring + (row * columns + position) * dim;
+        for (int64_t d = 0; d < dim; d += kWidth) {
+            Vec code, u;
+            const Vec requested = load_some(volts + row * dim + d, dim - d, 0.0f);
+            check = check + (requested - requested);  // 0, or not a number
+            dac.convert(requested, &code, &u);
+            for (int64_t n = 0; n < std::min(kWidth, dim - d); ++n) codes[d + n] = uint8_t(int32_t(code[n]));
+        }
+    }
+    return finite(check) ? GC_OK : GC_NOT_FINITE;
 }
 
 }  // namespace GC_LEVEL

@@ -166,14 +166,8 @@ int gc_write(const float *volts, int64_t rows, int64_t dim, uint8_t *ring, int64
              int32_t levels, float low, float high, float middle, float to_code) {
     if (!volts || !ring || rows < 1 || dim < 1 || levels < 2 || levels > 256 || position < 0 || position >= columns)
         return GC_BAD_ARGUMENT;
-    bool finite = true;
-    for (int64_t row = 0; row < rows; ++row)
-        for (int64_t d = 0; d < dim; ++d) {
-            float code, u;
-            finite &= gc::write_dac(volts[row * dim + d], low, high, middle, levels, to_code, 1.0f, &code, &u);
-            ring[(row * columns + position) * dim + d] = uint8_t(code);
-        }
-    return finite ? GC_OK : GC_NOT_FINITE;
+    static const gc::Level *const level = gc::find_level(gc::best_level());
+    return level->write(volts, rows, dim, ring, columns, position, levels, low, high, middle, to_code);
 }
 
 int gc_best_level(void) { return gc::best_level(); }

@@ -25,6 +25,8 @@ namespace gc {
 namespace GC_LEVEL {
 
 int decode(const gc_step &step);  // decode.cpp
+int write(const float *volts, int64_t rows, int64_t dim, uint8_t *ring, int64_t columns, int64_t position, int32_t levels,
+          float low, float high, float middle, float to_code);
 
 namespace {
 
@@ -122,45 +124,58 @@ struct Stored {
     }
 };
 
+struct Row {
+    const float *volts;
+    float gain, offset;
+    bool scaled;
+    Vec at(int64_t d, int64_t dim, float fill) const {
+        const Vec x = load_some(volts + d, dim - d, fill);
+        return scaled ? x * gain + offset : x;
+    }
+};
+
 bool write_keys_and_values(const gc_problem &p, const Sizes &s, const Stored &stored, int64_t head) {
-    const int64_t kv = head % p.kv_heads;
-    const auto convert = [&](float x, float gain, float offset, float *code, float *u) {
-        return write_dac(p.k_gain ? x * gain + offset : x, p.low, p.high, p.middle, p.storage_levels, p.to_code, p.to_volts,
-                         code, u);
-    };
+    const int64_t kv = head % p.kv_heads, cells = s.np * s.dp;
+    const Dac dac{p.low, p.high, p.middle, p.storage_levels, p.to_code, p.to_volts};
     const bool scaled = p.k_gain != nullptr, by_level = p.cells.kind == GC_BY_LEVEL;
-    bool finite = true;
+    int8_t powers[3][8] = {};
+    for (int code = 0; p.integer_factors && code < p.storage_levels; ++code) {
+        const int top = p.storage_levels - 1, x = 2 * code - top;
+        powers[0][code] = int8_t(x);
+        powers[1][code] = int8_t(x * x);
+        powers[2][code] = int8_t((x * x * x - top * top * x) / p.integer_third);
+    }
+    bool all_finite = true;
     for (int64_t piece = 0; piece < s.pieces; ++piece) {
-        for (int64_t c = 0; c < s.np; ++c) {
+        const int64_t start = (head * s.pieces + piece) * cells;
+        std::memset(stored.key + start, 0, size_t(cells) * 4);
+        std::memset(stored.value + start, 0, size_t(cells) * 4);
+        if (p.integer_factors)
+            for (int8_t *x : stored.power) std::memset(x + start, 0, size_t(cells));
+        for (int64_t c = 0; c < s.n; ++c) {
             const int64_t token = (s.first_piece + piece) * s.n + c - p.first_key;
-            const int64_t at = ((head * s.pieces + piece) * s.np + c) * s.dp;
-            const bool there = c < s.n && token >= 0 && token < p.keys;
-            std::memset(stored.key + at, 0, size_t(s.dp) * 4);
-            std::memset(stored.value + at, 0, size_t(s.dp) * 4);
-            if (p.integer_factors)
-                for (int8_t *x : stored.power) std::memset(x + at, 0, size_t(s.dp));
-            if (!there) continue;
-            const float *k = p.k + (head * p.keys + token) * s.d, *v = p.v + (head * p.keys + token) * s.d;
-            const float kg = scaled ? p.k_gain[kv] : 1.0f, ko = scaled ? p.k_offset[kv] : 0.0f;
-            const float vg = scaled ? p.v_gain[kv] : 1.0f, vo = scaled ? p.v_offset[kv] : 0.0f;
-            bool row_finite = true;
-            for (int64_t d = 0; d < s.d; ++d) {
-                float code, u;
-                row_finite &= convert(k[d], kg, ko, &code, &u);
-                stored.key[at + d] = by_level ? code : u;
-                if (p.integer_factors) {
-                    const int32_t top = p.storage_levels - 1, x = 2 * int32_t(code) - top;
-                    stored.power[0][at + d] = int8_t(x);
-                    stored.power[1][at + d] = int8_t(x * x);
-                    stored.power[2][at + d] = int8_t((x * x * x - top * top * x) / p.integer_third);
-                }
-                row_finite &= convert(v[d], vg, vo, &code, &u);
-                stored.value[at + d] = by_level ? code : u;
+            if (token < 0 || token >= p.keys) continue;
+            const int64_t at = start + c * s.dp, row = (head * p.keys + token) * s.d;
+            const Row k{p.k + row, scaled ? p.k_gain[kv] : 1.0f, scaled ? p.k_offset[kv] : 0.0f, scaled};
+            const Row v{p.v + row, scaled ? p.v_gain[kv] : 1.0f, scaled ? p.v_offset[kv] : 0.0f, scaled};
+            Vec sum = {};
+            for (int64_t d = 0; d < s.d; d += kWidth) {
+                Vec code, u;
+                const Vec key = k.at(d, s.d, 0.0f), value = v.at(d, s.d, 0.0f);
+                sum = sum + (key - key) + (value - value);  // 0, or not a number
+                dac.convert(key, &code, &u);
+                store(stored.key + at + d, by_level ? code : u);
+                if (p.integer_factors)
+                    for (int64_t n = 0; n < std::min(kWidth, s.d - d); ++n)
+                        for (int64_t power = 0; power < 3; ++power)
+                            stored.power[power][at + d + n] = powers[power][int32_t(code[n]) & 7];
+                dac.convert(value, &code, &u);
+                store(stored.value + at + d, by_level ? code : u);
             }
-            finite &= row_finite;
+            all_finite &= finite(sum);
         }
     }
-    return finite;
+    return all_finite;
 }
 
 // A thread's buffers for one block and one piece.
@@ -232,26 +247,30 @@ Block block_of(const gc_problem &p, const Sizes &s, int64_t bh, int64_t number) 
 bool drive_queries(const gc_problem &p, const Sizes &s, const Block &b, const Buffers &w) {
     std::memset(w.x, 0, size_t(s.rp * s.dp) * 4);
     if (p.integer_factors) std::memset(w.codes, 0, size_t(s.rp * s.dp));
-    const float gain = p.q_gain ? p.q_gain[b.head] : 1.0f, offset = p.q_gain ? p.q_offset[b.head] : 0.0f;
-    bool finite = true;
+    const bool scaled = p.q_gain != nullptr;
+    const float gain = scaled ? p.q_gain[b.head] : 1.0f, offset = scaled ? p.q_offset[b.head] : 0.0f;
+    bool all_finite = true;
     for (int64_t r = 0; r < b.i1 - b.i0; ++r) {
-        const float *q = p.q + (b.bh * p.queries + b.i0 - p.first_query + r) * s.d;
+        const Row q{p.q + (b.bh * p.queries + b.i0 - p.first_query + r) * s.d, gain, offset, scaled};
+        Vec check = {};
         float total = 0.0f;
-        bool row_finite = true;
-        for (int64_t d = 0; d < s.d; ++d) {
-            const float width = p.q_gain ? q[d] * gain + offset : q[d];
-            int32_t code;
-            float x;
-            row_finite &= drive_query(width, p.q_levels, &code, &x);
-            if (p.integer_factors) w.codes[(d / 4 * s.rp + r) * 4 + d % 4] = uint8_t(code);
-            w.x[r * s.dp + d] = x;
-            total += x;
+        for (int64_t d = 0; d < s.d; d += kWidth) {
+            Vec code, x;
+            const Vec width = q.at(d, s.d, 0.0f);
+            check = check + (width - width);  // 0, or not a number
+            drive(width, p.q_levels, &code, &x);
+            const int64_t count = std::min(kWidth, s.d - d);
+            for (int64_t n = 0; n < count; ++n) total += x[n];
+            std::memcpy(w.x + r * s.dp + d, &x, size_t(count) * 4);
+            if (p.integer_factors)
+                for (int64_t n = 0; n < count; ++n)
+                    w.codes[((d + n) / 4 * s.rp + r) * 4 + (d + n) % 4] = uint8_t(int32_t(code[n]));
         }
         w.x_sum[r] = total;
-        finite &= row_finite;
+        all_finite &= finite(check);
     }
     for (int64_t r = b.i1 - b.i0; r < s.rp; ++r) w.x_sum[r] = 0.0f;
-    return finite;
+    return all_finite;
 }
 
 // [rows][columns] -> [columns][rows], both multiples of 16.
@@ -443,7 +462,7 @@ Reach reach_of(const gc_problem &p, const Sizes &s, const Block &b) {
 }
 
 bool forward_block(const gc_problem &p, const Sizes &s, const Stored &stored, const Block &b, const Buffers &w) {
-    const bool finite = drive_queries(p, s, b, w);
+    const bool all_finite = drive_queries(p, s, b, w);
     if (!p.integer_factors) transpose(w.x, s.rp, s.dp, w.xt);
     std::memset(w.sum, 0, size_t(s.rp * s.dp) * 4);
     const Reach reach = reach_of(p, s, b);
@@ -464,7 +483,7 @@ bool forward_block(const gc_problem &p, const Sizes &s, const Stored &stored, co
             out[d] = p.out_gain ? total * gain + offset : total;
         }
     }
-    return finite;
+    return all_finite;
 }
 
 // Gradient of the sub-tile outputs of one piece, where they were not saturated: w.dout and what is made of it.
@@ -601,15 +620,15 @@ int forward(const gc_problem &p) {
     for (int t = 0; t < p.threads; ++t)
         if (!workspace(1 + t, bytes)) return GC_NO_MEMORY;
     if (p.open) std::memset(p.open, 0, size_t(p.batch * p.heads * p.queries * s.tiles * s.open_bytes));
-    std::atomic<bool> finite{true};
+    std::atomic<bool> all_finite{true};
     parallel(p.threads, p.batch * p.kv_heads, [&](int, int64_t head) {
-        if (!write_keys_and_values(p, s, stored, head)) finite = false;
+        if (!write_keys_and_values(p, s, stored, head)) all_finite = false;
     });
     parallel(p.threads, p.batch * p.heads * s.blocks, [&](int thread, int64_t item) {
         const Buffers w(s, p.cells.count, 0, workspace(1 + thread, bytes));
-        if (!forward_block(p, s, stored, block_of(p, s, item / s.blocks, item % s.blocks), w)) finite = false;
+        if (!forward_block(p, s, stored, block_of(p, s, item / s.blocks, item % s.blocks), w)) all_finite = false;
     });
-    return finite ? GC_OK : GC_NOT_FINITE;
+    return all_finite ? GC_OK : GC_NOT_FINITE;
 }
 
 int backward(const gc_problem &p, const gc_gradient &g) {
@@ -632,7 +651,7 @@ int backward(const gc_problem &p, const gc_gradient &g) {
 
 
 extern const Level level;
-const Level level = {forward, backward, decode};
+const Level level = {forward, backward, decode, write};
 
 }  // namespace GC_LEVEL
 }  // namespace gc

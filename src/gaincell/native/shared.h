@@ -37,36 +37,7 @@ struct Level {
     int (*forward)(const gc_problem &);
     int (*backward)(const gc_problem &, const gc_gradient &);
     int (*decode)(const gc_step &);
+    int (*write)(const float *, int64_t, int64_t, uint8_t *, int64_t, int64_t, int32_t, float, float, float, float);
 };
-
-// The write DAC, the same everywhere: code and u = V - V_offset of one requested voltage (levels = 0: no code).
-// False if it is not a number.
-static inline bool write_dac(float volts, float low, float high, float middle, int32_t levels, float to_code,
-                             float to_volts, float *code, float *u) {
-    const float clamped = volts < low ? low : volts > high ? high : volts;
-    const float about = clamped - middle;
-    *code = 0.0f;
-    *u = about;
-    if (levels) {
-        const float top = float(levels - 1);
-        float step = about * to_code + float(levels) * 0.5f;
-        step = !(step >= 0.0f) ? 0.0f : step > top ? top : step;
-        *code = float(int32_t(step));
-        *u = (*code - top * 0.5f) * to_volts;
-    }
-    return volts - volts == 0.0f;
-}
-
-// The query driver: code of one requested pulse width (levels = 0: none), and the width.
-static inline bool drive_query(float width, int32_t levels, int32_t *code, float *x) {
-    *x = !(width >= 0.0f) ? 0.0f : width > 1.0f ? 1.0f : width;
-    *code = 0;
-    if (levels) {
-        const float top = float(levels - 1);
-        *code = int32_t(*x * top + 0.5f);
-        *x = float(*code) / top;
-    }
-    return width - width == 0.0f;
-}
 
 }  // namespace gc

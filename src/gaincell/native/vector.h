@@ -52,6 +52,55 @@ static inline Vec clamp(Vec x, float low, float high) {
 
 static inline Vec truncated(Vec x) { return __builtin_convertvector(__builtin_convertvector(x, IntVec), Vec); }
 
+// Whether all elements are finite numbers.
+static inline bool finite(Vec x) {
+    const IntVec good = (x - x) == broadcast(0.0f);
+    bool all = true;
+    for (int64_t n = 0; n < kWidth; ++n) all &= good[n] != 0;
+    return all;
+}
+
+// n <= kWidth floats, the rest `fill`.
+static inline Vec load_some(const float *p, int64_t n, float fill) {
+    if (n >= kWidth) return load(p);
+    float part[kWidth];
+    for (int64_t k = 0; k < kWidth; ++k) part[k] = k < n ? p[k] : fill;
+    return load(part);
+}
+
+// max(low, min(high, x)) with low for what is not a number.
+static inline Vec bounded(Vec x, Vec low, Vec high) {
+    x = select(x >= low, x, low);
+    return select(x > high, high, x);
+}
+
+// The write DAC: codes and u = V - V_offset of requested voltages; levels = 0: no codes, u not quantised.
+struct Dac {
+    float low, high, middle;
+    int32_t levels;
+    float to_code, to_volts;
+    void convert(Vec volts, Vec *code, Vec *u) const {
+        const Vec about = bounded(volts, broadcast(low), broadcast(high)) - middle;
+        *code = broadcast(0.0f);
+        *u = about;
+        if (!levels) return;
+        const float top = float(levels - 1);
+        const Vec step = about * to_code + float(levels) * 0.5f;
+        *code = truncated(bounded(step, broadcast(0.0f), broadcast(top)));
+        *u = (*code - top * 0.5f) * to_volts;
+    }
+};
+
+// The query driver: codes and pulse widths of requested widths; levels = 0: no codes.
+static inline void drive(Vec width, int32_t levels, Vec *code, Vec *x) {
+    *x = bounded(width, broadcast(0.0f), broadcast(1.0f));
+    *code = broadcast(0.0f);
+    if (!levels) return;
+    const float top = float(levels - 1);
+    *code = truncated(*x * top + 0.5f);
+    *x = *code / top;
+}
+
 // A sub-tile's charge in readout steps: saturated, and as the counter gives it.
 static inline Vec digitised(Vec o, bool ceiling, float steps, int readout) {
     if (ceiling) o = clamp(o, -steps, steps);
