@@ -94,6 +94,33 @@ def gain_cell_attention(
 
     if impl == "decode" and not _one_query(q, k, v):
         raise InputError("impl='decode' takes one query and no gradients; give impl='auto'")
+    if torch.compiler.is_compiling():
+        from gaincell.ops.gain_cell_attention import compiled
+
+        number = compiled.number_of(design)
+        out: Tensor = compiled.attention(
+            q, k, v, key_index, query_index, number, impl, sliding_window, layer, gradient
+        )
+    else:
+        out = attention_core(q, k, v, design, impl, key_index, query_index, sliding_window, layer, gradient)
+    if scaling is not None:
+        out = _scaled(out, scaling.out_gain, scaling.out_offset)
+    return out.to(out_dtype)
+
+
+def attention_core(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    design: Design,
+    impl: Impl,
+    key_index: Tensor | None,
+    query_index: Tensor | None,
+    sliding_window: int | None,
+    layer: int,
+    gradient: Gradient,
+) -> Tensor:
+    """`gain_cell_attention` without checks and scaling: from requested pulse widths and volts to the sum."""
     rest = (key_index, query_index, sliding_window, layer, gradient)
     out = _natively(q, k, v, design, impl, *rest)
     if out is None:
@@ -102,9 +129,7 @@ def gain_cell_attention(
             for volts in (k, v)
         )
         out = _arrays(q, ku, vu, design, impl, *rest)
-    if scaling is not None:
-        out = _scaled(out, scaling.out_gain, scaling.out_offset)
-    return out.to(out_dtype)
+    return out
 
 
 def attend_to_stored(

@@ -1,0 +1,106 @@
+"""`gain_cell_attention` under torch.compile: one opaque operator, so that a model's graph stays whole.
+
+The operator runs whatever implementation is asked for, eagerly. Its backward pass computes the forward pass
+once more, as checkpointing does; outside torch.compile it is not used.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gaincell.config import Design
+
+_DESIGNS: list[Design] = []
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def number_of(design: Design) -> int:
+    """A number for `design`, as operators take no objects."""
+    if design not in _DESIGNS:
+        _DESIGNS.append(design)
+    return _DESIGNS.index(design)
+
+
+def _eager(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    key_index: Tensor | None,
+    query_index: Tensor | None,
+    design: int,
+    impl: str,
+    sliding_window: int | None,
+    layer: int,
+    gradient: str,
+) -> Tensor:
+    from gaincell.ops.gain_cell_attention import attention_core
+
+    rest: Any = (impl, key_index, query_index, sliding_window, layer, gradient)
+    return attention_core(q, k, v, _DESIGNS[design], *rest)
+
+
+@torch.library.custom_op("gaincell::attention", mutates_args=())
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    key_index: Tensor | None,
+    query_index: Tensor | None,
+    design: int,
+    impl: str,
+    sliding_window: int | None,
+    layer: int,
+    gradient: str,
+) -> Tensor:
+    """The digital sum for requested pulse widths and volts; see `gain_cell_attention`."""
+    out = _eager(q, k, v, key_index, query_index, design, impl, sliding_window, layer, gradient)
+    return out.contiguous()
+
+
+@attention.register_fake
+def _(q: Tensor, k: Tensor, *_: Any) -> Tensor:
+    dtype = torch.promote_types(torch.promote_types(q.dtype, k.dtype), torch.float32)
+    return q.new_empty(q.shape, dtype=dtype)
+
+
+@torch.library.custom_op("gaincell::attention_backward", mutates_args=())
+def attention_backward(
+    grad: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    key_index: Tensor | None,
+    query_index: Tensor | None,
+    design: int,
+    impl: str,
+    sliding_window: int | None,
+    layer: int,
+    gradient: str,
+) -> list[Tensor]:
+    """Gradients of q, k and v."""
+    leaves = [t.detach().requires_grad_() for t in (q, k, v)]
+    with torch.enable_grad():
+        rest = (design, impl, sliding_window, layer, gradient)
+        out = _eager(leaves[0], leaves[1], leaves[2], key_index, query_index, *rest)
+    return [g.contiguous() for g in torch.autograd.grad(out, leaves, grad)]
+
+
+@attention_backward.register_fake
+def _(grad: Tensor, q: Tensor, k: Tensor, v: Tensor, *_: Any) -> list[Tensor]:
+    return [t.new_empty(t.shape) for t in (q, k, v)]
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs[:5])
+    ctx.rest = inputs[5:]
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    found = attention_backward(grad, *ctx.saved_tensors, *ctx.rest)
+    return (*found, *(None,) * 7)
+
+
+attention.register_autograd(_backward, setup_context=_keep)
