@@ -6,6 +6,7 @@ once more, as checkpointing does; outside torch.compile it is not used.
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -81,11 +82,16 @@ def attention_backward(
     gradient: str,
 ) -> list[Tensor]:
     """Gradients of q, k and v."""
-    leaves = [t.detach().requires_grad_() for t in (q, k, v)]
-    with torch.enable_grad():
+
+    def run() -> list[Tensor]:
+        leaves = [t.detach().requires_grad_() for t in (q, k, v)]
         rest = (design, impl, sliding_window, layer, gradient)
         out = _eager(leaves[0], leaves[1], leaves[2], key_index, query_index, *rest)
-    return [g.contiguous() for g in torch.autograd.grad(out, leaves, grad)]
+        return [g.contiguous() for g in torch.autograd.grad(out, leaves, grad)]
+
+    # an operator runs below autograd in its own thread; a thread of its own has an autograd of its own
+    with ThreadPoolExecutor(1) as another:
+        return another.submit(run).result()
 
 
 @attention_backward.register_fake
