@@ -8,8 +8,8 @@ version is cut to its first L layers, given a ring of M columns, and trained bri
 on blocks of 1024 tokens, many times M; then the same tokens of validation text are predicted from more and
 more tokens before them. One more model keeps all layers and a ring of 1024 columns, trained alike.
 
-RUN/context.json holds the curves (docs/results/context.json, drawn by docs/readme.py). The same command goes
-on after an interruption.
+RUN/context.json holds the curves (docs/results/context/context.json, drawn by docs/readme.py). The same
+command goes on after an interruption.
 """
 
 from __future__ import annotations

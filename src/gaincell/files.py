@@ -36,6 +36,7 @@ def write_atomic(path: str | os.PathLike[str], writer: Callable[[Path], object])
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         writer(temporary)
+        _allow(temporary)
         _flush(temporary)
         os.replace(temporary, path)
         _flush(path.parent)
@@ -75,6 +76,13 @@ def _reason(error: BaseException, directory: Path) -> str | None:
         if by_text or (directory.is_dir() and shutil.disk_usage(directory).free < _NEARLY_NOTHING):
             return _FULL_TEXT
     return None
+
+
+def _allow(path: Path) -> None:
+    """The permissions that any new file gets; some writers make theirs private."""
+    mask = os.umask(0)
+    os.umask(mask)
+    path.chmod(0o666 & ~mask)
 
 
 def _flush(path: Path) -> None:

@@ -179,7 +179,7 @@ def test_a_bad_query_is_refused_and_nothing_is_written(q: torch.Tensor, message:
 def test_what_cannot_be_is_refused() -> None:
     with pytest.raises(InputError, match=r"idle for -1.0 s"):
         HeadArray(chip(), D).idle(-1.0)
-    with pytest.raises(InputError, match="needs a period"):
+    with pytest.raises(InputError, match="needs one period"):
         Refresh("copy")
     with pytest.raises(InputError, match="choose one of none, copy, reread"):
         Refresh("often", every_tokens=1)  # type: ignore[arg-type]

@@ -48,6 +48,8 @@ class Clock:
 
     def __post_init__(self) -> None:
         every = self.policy.every_seconds
+        if not (math.isfinite(self.write_slot) and self.write_slot >= 0):
+            raise InputError(f"write_slot = {self.write_slot} s; give a finite number, 0 or above")
         if every is not None and self.columns * self.write_slot >= every:
             raise InputError(
                 f"a refresh of {self.columns} columns, {self.write_slot} s each, takes longer than its "

@@ -48,9 +48,14 @@ class Refresh:
                 raise InputError("refresh 'none' takes no period; choose copy or reread")
             return
         if len(periods) != 1:
-            raise InputError(f"refresh {self.kind!r} needs a period: give every_tokens or every_seconds")
-        if self.every_tokens is not None and self.every_tokens < 1:
-            raise InputError(f"every_tokens is {self.every_tokens}; give 1 or more")
+            raise InputError(
+                f"refresh {self.kind!r} needs one period: give every_tokens or every_seconds "
+                "(--refresh-tokens or --refresh-seconds), not both"
+            )
+        if self.every_tokens is not None and (
+            not isinstance(self.every_tokens, int) or self.every_tokens < 1
+        ):
+            raise InputError(f"every_tokens is {self.every_tokens}; give a whole number, 1 or more")
         if self.every_seconds is not None and not (
             math.isfinite(self.every_seconds) and self.every_seconds > 0
         ):

@@ -17,6 +17,7 @@ class Impl(StrEnum):
     naive = "naive"
     blocked = "blocked"
     native = "native"
+    triton = "triton"
     decode = "decode"
 
 
@@ -38,7 +39,10 @@ DesignName: TypeAlias = Annotated[
     typer.Option("--design", metavar="DESIGN", help="Shipped chip (gaincell design list) or a .toml file."),
 ]
 TextName: TypeAlias = Annotated[str, typer.Option("--text", metavar="TEXT", help=TEXT_HELP)]
-Seed: TypeAlias = Annotated[int, typer.Option("--seed", help="Of the order of the text.")]
+LARGEST_SEED = 2**32 - 1
+Seed: TypeAlias = Annotated[
+    int, typer.Option("--seed", min=0, max=LARGEST_SEED, help="Of the order of the text.")
+]
 Threads: TypeAlias = Annotated[
     int | None, typer.Option("--threads", min=1, help="Threads of torch; by default all cores.")
 ]
@@ -119,3 +123,11 @@ def change_chip(model: Any, design: str | None, window: int | None, other_latenc
         schedule = Schedule(layers[0].design, layers[0].heads // layers[0].kv_heads)
         period = schedule.token_period(len(layers), other_latency)
         set_design(model, layers[0].design.replace(token_period=period))
+
+
+def set_impl(model: Any, impl: str) -> None:
+    """Choose the implementation of all arrays of a model; in software there are none."""
+    from gaincell.integrations.hf.attach import attached_layers
+
+    for layer in attached_layers(model):
+        layer.impl = impl  # type: ignore[assignment]

@@ -13,6 +13,8 @@ from gaincell.cli._json import JsonFile, write_json
 from gaincell.cli._options import (
     MODEL_HELP,
     Device,
+    Impl,
+    ImplName,
     OtherLatency,
     RefreshKind,
     RefreshKindName,
@@ -21,6 +23,7 @@ from gaincell.cli._options import (
     TextName,
     Threads,
     change_chip,
+    set_impl,
     use,
 )
 
@@ -79,9 +82,12 @@ def evaluate(
         Path | None,
         typer.Option("--dump", metavar="FILE", help="Store codes and outputs of a layer as .safetensors."),
     ] = None,
-    layer: Annotated[int, typer.Option("--layer", min=0, help="The layer to dump.")] = 0,
+    layer: Annotated[
+        int | None, typer.Option("--layer", min=0, help="The layer to dump; by default the first.")
+    ] = None,
     scores: Annotated[bool, typer.Option("--scores", help="Dump the scores S_ij as well.")] = False,
     threads: Threads = None,
+    impl: ImplName = Impl.auto,
     device: Device = "cpu",
     json: JsonFile = None,
 ) -> None:
@@ -117,8 +123,10 @@ def evaluate(
 
     from gaincell.arrays import Refresh
     from gaincell.cli._progress import progress_bars
+    from gaincell.errors import InputError
     from gaincell.evaluation.dump import dump_layer
     from gaincell.evaluation.perplexity import block_length, cut_blocks
+    from gaincell.integrations.hf.attach import attached_layers
     from gaincell.integrations.hf.models import load_model
     from gaincell.reports import results
     from gaincell.text import open_text, token_stream
@@ -126,12 +134,19 @@ def evaluate(
     if protocol is not None:
         block_length(protocol)
     policy = Refresh(refresh.value, refresh_tokens, refresh_seconds)
+    if context and (at or policy.kind != "none"):
+        raise InputError("--by-context knows no pauses and no refresh; leave out --at and --refresh")
+    if dump is None and (layer is not None or scores):
+        raise InputError("--layer and --scores belong to --dump FILE")
     times = at or ([0.0] if policy.kind != "none" else [])
     found_text = open_text(text)
     loaded = load_model(model)
     loaded.model.to(device)  # type: ignore[arg-type]
-    change_chip(loaded.model, design, window, other_latency)
     protocol = protocol or f"blocks-{_block(loaded)}"
+    change_chip(loaded.model, design, window, other_latency)
+    set_impl(loaded.model, impl.value)
+    if times and not attached_layers(loaded.model):
+        raise InputError(f"{model} is in software and has no chip that could idle; give a RUN")
     with progress_bars() as progress:
         reading = progress("read and tokenise the text")
         tokens = token_stream(found_text.part(part.value), loaded.tokenizer, limit or None, reading)
@@ -144,7 +159,7 @@ def evaluate(
             table, entry = _blocks(loaded, tokens, protocol, progress)
         if dump is not None:
             first = cut_blocks(tokens, length)[:1]
-            dump_layer(loaded.model, first, layer, dump, scores=scores)
+            dump_layer(loaded.model, first, layer or 0, dump, scores=scores)
     entry["text"] = {"name": found_text.name}
     results.check(entry)
     table.title, table.title_justify = f"{model}, text {found_text.name} ({part.value} part)", "left"

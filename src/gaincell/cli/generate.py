@@ -10,6 +10,7 @@ import typer
 
 from gaincell.cli._json import JsonFile, write_json
 from gaincell.cli._options import (
+    LARGEST_SEED,
     MODEL_HELP,
     Device,
     Impl,
@@ -38,7 +39,7 @@ def generate(
     tokens: Annotated[int, typer.Option("--tokens", min=1, help="Tokens to generate.")] = 256,
     design: Annotated[
         str | None,
-        typer.Option("--design", metavar="DESIGN", help="Another chip than the model's own (leroux2025)."),
+        typer.Option("--design", metavar="DESIGN", help="Another chip than the model's own, with its cell."),
     ] = None,
     temperature: Annotated[
         float, typer.Option("--temperature", min=0.0, help="Of sampling; 0 = the likeliest token.")
@@ -51,7 +52,7 @@ def generate(
         float, typer.Option("--idle", metavar="SECONDS", min=0.0, help="Pause between prompt and text.")
     ] = 0.0,
     stop: Annotated[bool, typer.Option(help="Stop at the end-of-text token.")] = False,
-    seed: Annotated[int, typer.Option("--seed", help="Of sampling.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, max=LARGEST_SEED, help="Of sampling.")] = 0,
     threads: Threads = None,
     impl: ImplName = Impl.auto,
     device: Device = "cpu",
@@ -61,8 +62,8 @@ def generate(
 
     The cache is the hardware's: a ring of columns with one-byte codes and the time of each write, so memory
     does not grow however long the text. A pause (--idle) lets what is stored leak; --refresh makes it fresh
-    from time to time. The clock on the chip goes by the token period: the arrays' steps, layer by layer, and
-    what the rest of every layer takes (--other-latency).
+    from time to time. The clock on the chip goes by the token period: the published 65 ns a layer, or, with
+    --other-latency, the schedule of the arrays (gaincell simulate head) and what the rest of a layer takes.
 
     An embedded model runs as its shipped linear hardware version, a RUN as what it is; any other model gets
     gains from statistics alone, which is not enough to write sense.

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeAlias
 
 import typer
 
 from gaincell.cli._json import JsonFile, write_json
-from gaincell.cli._options import DesignName, RefreshKind, RefreshKindName, RefreshSeconds, RefreshTokens
+from gaincell.cli._options import LARGEST_SEED, RefreshKind, RefreshKindName, RefreshSeconds, RefreshTokens
 
 if TYPE_CHECKING:
     from gaincell.arrays import HeadArray, Schedule
     from gaincell.design import Design
     from gaincell.progress import StageProgress
 
-app = typer.Typer(no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True, help="The arrays at work: schedule, trace and waveforms.")
 
+DEFAULT_CHIP, DEFAULT_LAYERS = "leroux2025", 12
+ChipName: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--design", metavar="DESIGN", help="A chip; by default that of the signals, or leroux2025."),
+]
 Signals: TypeAlias = Annotated[
     Path | None,
     typer.Option("--signals", metavar="FILE", help="Codes of a real layer, from gaincell evaluate --dump."),
@@ -29,19 +34,23 @@ HeadDim: TypeAlias = Annotated[int, typer.Option("--head-dim", min=1, help="D (r
 Figures: TypeAlias = Annotated[
     Path, typer.Option("--figures", metavar="DIRECTORY", help="Where the figures are written.")
 ]
-Seed: TypeAlias = Annotated[int, typer.Option("--seed", help="Of the random signals.")]
+Seed: TypeAlias = Annotated[
+    int, typer.Option("--seed", min=0, max=LARGEST_SEED, help="Of the random signals.")
+]
 
 
 @app.command()
 def head(
-    design: DesignName = "leroux2025",
+    design: ChipName = None,
     tokens: Annotated[int, typer.Option("--tokens", min=1, help="Tokens to step through.")] = 2048,
     group: Group = 1,
     head_dim: HeadDim = 64,
     refresh: RefreshKindName = RefreshKind.none,
     refresh_tokens: RefreshTokens = None,
     refresh_seconds: RefreshSeconds = None,
-    layers: Annotated[int, typer.Option("--layers", min=1, help="Computed between two tokens.")] = 12,
+    layers: Annotated[
+        int | None, typer.Option("--layers", min=1, help="Computed between two tokens; by default 12.")
+    ] = None,
     other_latency: Annotated[
         float, typer.Option("--other-latency", min=0.0, metavar="SECONDS", help="Of the rest of a layer.")
     ] = 0.0,
@@ -63,17 +72,18 @@ def head(
 
     from gaincell.arrays import Refresh, Schedule
     from gaincell.cli._progress import progress_bars
-    from gaincell.config import load_design
     from gaincell.reports.hardware import draw_all
 
-    chip = load_design(design)
+    source = _signals(signals, design, tokens, group, head_dim, seed)
+    chip, layers = source.chip, layers or source.layers
+    group = source.q.shape[1] // source.k.shape[1]
     schedule = Schedule(chip, group)
     period = schedule.token_period(layers, other_latency)
     chip = chip.replace(token_period=period)
     schedule = Schedule(chip, group)
     policy = Refresh(refresh.value, refresh_tokens, refresh_seconds)
     with progress_bars() as progress:
-        arrays, rows = _trace(chip, tokens, group, head_dim, policy, signals, seed, progress)
+        arrays, rows = _trace(chip, source, policy, progress)
     result = _begin(chip, "simulate head", seed)
     result |= _schedule_result(schedule, layers, other_latency)
     result["trace"] = rows
@@ -90,7 +100,7 @@ def head(
 
 @app.command()
 def tile(
-    design: DesignName = "leroux2025",
+    design: ChipName = None,
     tokens: Annotated[int, typer.Option("--tokens", min=1, help="Tokens before the one shown.")] = 48,
     head_dim: HeadDim = 64,
     column: Annotated[
@@ -115,13 +125,16 @@ def tile(
 
     from gaincell.arrays.waveforms import waveforms
     from gaincell.cli._progress import progress_bars
-    from gaincell.config import load_design
+    from gaincell.errors import InputError
     from gaincell.reports.hardware import draw_all
 
-    chip = load_design(design)
+    source = _signals(signals, design, tokens, 1, head_dim, seed)
+    chip = source.chip
     with progress_bars() as progress:
-        arrays, _ = _trace(chip, tokens, 1, head_dim, None, signals, seed, progress)
+        arrays, _ = _trace(chip, source, None, progress)
     assert arrays.trace is not None
+    if column is not None and column >= chip.window:
+        raise InputError(f"there is no column {column}; allowed: 0 to {chip.window - 1}")
     column = int(arrays.trace.pulses[0, 0].argmax()) if column is None else column
     row = int(arrays.trace.tile_charge[0, 0, column // chip.tile].abs().argmax()) if row is None else row
     found = waveforms(arrays.trace, column=column, row=row)
@@ -145,22 +158,38 @@ def tile(
         console.print(str(path))
 
 
+class _Source(NamedTuple):
+    """Signals, and the chip and layers that go with them."""
+
+    chip: Design
+    layers: int
+    q: Any
+    k: Any
+    v: Any
+
+
+def _signals(
+    file: Path | None, design: str | None, tokens: int, group: int, head_dim: int, seed: int
+) -> _Source:
+    """Of a file of gaincell evaluate --dump, with its chip unless another is named; or random ones."""
+    from gaincell.config import load_design
+
+    if file is None:
+        chip = load_design(design or DEFAULT_CHIP)
+        return _Source(chip, DEFAULT_LAYERS, *_random(tokens, group, head_dim, seed))
+    own, layers, signals = _dumped(file, tokens)
+    return _Source(load_design(design) if design else own, layers, *signals)
+
+
 def _trace(
-    design: Design,
-    tokens: int,
-    group: int,
-    head_dim: int,
-    policy: Any,
-    file: Path | None,
-    seed: int,
-    progress: StageProgress,
+    design: Design, source: _Source, policy: Any, progress: StageProgress
 ) -> tuple[HeadArray, dict[str, Any]]:
     """Step a head through tokens; the head, and what was observed."""
     import torch
 
     from gaincell.arrays import HeadArray
 
-    q, k, v = _random(tokens, group, head_dim, seed) if file is None else _dumped(file, design, tokens)
+    q, k, v = source.q, source.k, source.v
     arrays = HeadArray(
         design,
         q.shape[-1],
@@ -212,24 +241,31 @@ def _random(tokens: int, group: int, head_dim: int, seed: int) -> tuple[Any, Any
     return q, k, v
 
 
-def _dumped(file: Path, design: Design, tokens: int) -> tuple[Any, Any, Any]:
-    """Codes of one layer of a real model, as pulse widths and volts."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+def _dumped(file: Path, tokens: int) -> tuple[Design, int, list[Any]]:
+    """Design, layers, and codes of one layer of a real model, as pulse widths and volts."""
+    import json as json_text
+    import tempfile
 
-    from gaincell.errors import InputError
+    from safetensors import SafetensorError, safe_open
+
+    from gaincell.config import load_design
+    from gaincell.errors import DesignError, InputError
 
     try:
-        found = load_file(file)
-        q, k, v = (found[name][:1, :, :tokens].float() for name in ("q_code", "k_code", "v_code"))
-    except (OSError, SafetensorError, KeyError) as error:
+        with safe_open(file, framework="pt") as found, tempfile.TemporaryDirectory() as folder:
+            metadata = found.metadata()
+            codes = [found.get_tensor(f"{name}_code")[:1, :, :tokens].float() for name in "qkv"]
+            own = Path(folder) / "design.toml"
+            own.write_text(metadata["design"])
+            design, layers = load_design(own), int(json_text.loads(metadata["layers"]))
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, DesignError) as error:
         raise InputError(
             f"{file.name} is not a file of gaincell evaluate --dump ({type(error).__name__}: {error})"
         ) from error
     steps, levels = (design.query_levels or 16) - 1, (design.storage_levels or 16) - 1
     span = (design.v_max - design.v_min) / levels
-    volts = [design.v_offset + (code - levels / 2) * span for code in (k, v)]
-    return q / steps, volts[0], volts[1]
+    volts = [design.v_offset + (code - levels / 2) * span for code in codes[1:]]
+    return design, layers, [codes[0] / steps, *volts]
 
 
 def _value(number: Any, unit: str) -> dict[str, Any]:

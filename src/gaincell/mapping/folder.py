@@ -12,6 +12,7 @@ there.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -85,6 +86,19 @@ class RunFolder:
         """Append a line to the log."""
         with (self.path / "log.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(dict(line)) + "\n")
+
+    def rewind_log(self, stage: str, part: str, step: int) -> None:
+        """Take back what was logged of a training from `step` on: it goes on from an earlier checkpoint."""
+        path = self.path / "log.jsonl"
+        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+        kept = []
+        for line in lines:
+            with contextlib.suppress(json.JSONDecodeError):  # the last one of a killed process
+                known = json.loads(line)
+                if (known.get("stage"), known.get("part")) != (stage, part) or known["step"] < step:
+                    kept.append(line)
+        if kept != lines:
+            write_text(path, "".join(kept))
 
 
 def trained_parameters(model: nn.Module) -> dict[str, Tensor]:

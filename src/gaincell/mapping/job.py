@@ -114,12 +114,17 @@ class Job:
             progress=self.progress(f"{what}: evaluate"),
         )
 
-    def logged(self, stage: str, step: str) -> Progress:
-        """The progress of a training, which also writes the log."""
-        shown = self.progress(step)
+    def logged(self, stage: str, part: str) -> Progress:
+        """The progress of a training ("1 of 2", say), which also writes the log."""
+        shown = self.progress(f"{stage}: train {part}")
+        begun = False
 
         def progress(done: int, total: int, numbers: dict[str, float]) -> None:
-            self.folder.log({"stage": stage, "step": done, "steps": total, **numbers})
+            nonlocal begun
+            if not begun:
+                self.folder.rewind_log(stage, part, done)
+                begun = True
+            self.folder.log({"stage": stage, "part": part, "step": done, "steps": total, **numbers})
             shown(done, total, numbers)
 
         return progress

@@ -56,7 +56,10 @@ def hardware_model(
     attach(loaded.model, chip, impl=impl)  # type: ignore[arg-type]
     if shipped is not None:
         read_state(loaded.model, shipped.linear)
-        return Ready(loaded, "the shipped linear hardware version")
+        how = "the shipped linear hardware version"
+        if chip.cell.name != "linear":
+            how += f", its cells exchanged for {chip.cell.name} ones without adaptation"
+        return Ready(loaded, how)
     ids = token_stream(open_text("sample").training, loaded.tokenizer, CALIBRATION_TOKENS).long()[None]
     context = getattr(loaded.model.config, "max_position_embeddings", None) or CALIBRATION_TOKENS
     initial_scaling(loaded.model, ids[:, :context], CANDIDATES, progress("first gains and offsets"))

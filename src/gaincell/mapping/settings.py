@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,6 +16,9 @@ STEPS = 48
 """Optimiser steps a phase of training has at least, batches permitting."""
 LOGITS = 2**24
 """Logits of one micro-batch (sequences x tokens x vocabulary) at most, one sequence excepted."""
+
+
+RATES = ("learning_rate", "fine_tuning_learning_rate", "transfer_learning_rate", "scale_learning_rate")
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,12 @@ class MapSettings:
                 f"blocks of {self.block} tokens do not fit the design's window; "
                 f"give 2 to {self.design.window}"
             )
+        for name in RATES:
+            rate = getattr(self, name)
+            if not (math.isfinite(rate) and rate > 0):
+                raise InputError(f"{name.replace('_', ' ')} = {rate}; give a finite number above 0")
+        if self.seed < 0:
+            raise InputError(f"seed = {self.seed}; give 0 or more")
         if not (0 < self.linear_share < 1 and 0 <= self.transfer_share < 1):
             raise InputError("linear_share must lie between 0 and 1, transfer_share from 0 to below 1")
 

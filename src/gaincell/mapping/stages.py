@@ -127,7 +127,7 @@ def _train(
         model,
         blocks,
         job.settings.training(phase, len(blocks), job.block, model.config.vocab_size, bf16=fast_bf16(model)),
-        progress=job.logged(stage, f"{stage}: train {part}"),
+        progress=job.logged(stage, part),
         checkpoint=job.folder.checkpoint(stage, part),
         loss_of=loss_of,
     )

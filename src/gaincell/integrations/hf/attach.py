@@ -53,7 +53,7 @@ def attach(
     Args:
         model: a decoder of transformers with plain causal self-attention.
         design: the chip.
-        impl: implementation of the arrays: "auto", "naive" or "blocked".
+        impl: implementation of the arrays: "auto", "native", "blocked", "triton" or "naive".
         gradient: derivative of the cells in the backward pass: "exact" or "surrogate".
         attention: "gain-cell", or "softmax": the model's own attention computed through the same masks,
             checks and functions, to compare with.

@@ -112,6 +112,11 @@ class RingLayer(CacheLayerMixin):
                 "make a new RingCache for another batch"
             )
         design, window = self.attention.design, self.attention.design.window
+        if len(self.write_times) != window:
+            raise InputError(
+                f"the ring was made for {len(self.write_times)} columns, the model's design now has "
+                f"{window}; make a new RingCache after set_design"
+            )
         new = key_states.shape[2]
         self.codes_are_read = self._native_serves(key_states)
         self.pending = True

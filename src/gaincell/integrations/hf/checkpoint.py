@@ -158,6 +158,9 @@ def describe(run: str | os.PathLike[str]) -> Hardware:
             f"{path} has format {metadata.get('format')!r}, this version of gaincell reads {_FORMAT!r}; save "
             "the model again"
         )
+    missing = [key for key in ("base", "base_sha256", "design_hash") if key not in metadata]
+    if missing:
+        raise RunError(f"{path} does not say its {missing[0]}: it is damaged; save the model again")
     return Hardware(metadata["base"], metadata["base_sha256"], metadata["design_hash"])
 
 
@@ -195,6 +198,8 @@ def _changed(weights: dict[str, nn.Parameter], base: dict[str, nn.Parameter]) ->
 
 
 def _saved_design(directory: Path, hardware: Hardware) -> Design:
+    if not (directory / DESIGN).is_file():
+        raise RunError(f"{directory} lacks {DESIGN}, the design its model was saved with; restore it")
     try:
         design = load_design(directory / DESIGN)
     except GaincellError as error:
@@ -202,7 +207,7 @@ def _saved_design(directory: Path, hardware: Hardware) -> Design:
     if design.hash != hardware.design_hash:
         raise RunError(
             f"{directory / DESIGN} is not the design the model was saved with (hash {design.hash}, saved "
-            f"with {hardware.design_hash}); restore it, or name the design to use (design=)"
+            f"with {hardware.design_hash}); restore it"
         )
     return design
 

@@ -1,12 +1,13 @@
 """Attention of all heads of one layer in gain-cell arrays, computed for all tokens at once (spec section 4).
 
-`naive.py` is the definition, literal and slow; `native.py` the compiled kernel for CPUs, `blocked.py` the
-fast path in plain torch, `decode.py` that of a single query. Scaling, checks and the choice are here.
+`naive.py` is the definition, literal and slow; `native.py` the compiled kernel for CPUs, `triton.py` that for
+GPUs, `blocked.py` the fast path in plain torch, `decode.py` that of a single query. Scaling, checks and the
+choice are here.
 """
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -17,9 +18,9 @@ from gaincell.config import Design
 from gaincell.errors import InputError
 from gaincell.ops.gain_cell_attention.naive import gain_cell_core_naive
 
-Impl = Literal["auto", "naive", "blocked", "native", "decode"]
+Impl = Literal["auto", "naive", "blocked", "native", "triton", "decode"]
 Gradient = Literal["exact", "surrogate"]
-IMPLS = ("auto", "naive", "blocked", "native", "decode")
+IMPLS = ("auto", "naive", "blocked", "native", "triton", "decode")
 GRADIENTS = ("exact", "surrogate")
 
 __all__ = ["GRADIENTS", "IMPLS", "Gradient", "Impl", "Scaling", "attend_to_stored", "gain_cell_attention"]
@@ -63,8 +64,8 @@ def gain_cell_attention(
         k, v: keys and values; H is a multiple of Hk. With `scaling=None` in volts, v_min to v_max.
         design: the chip. Its `token_period` sets the decay from token to token.
         scaling: gains and offsets applied to q, k, v and the output; None for gain 1, offset 0.
-        impl: "naive", "blocked", "native", "decode" (one query, no gradients), or "auto": "decode" for one
-            query without gradients, "native" for whatever else it serves (see native.py), else "blocked".
+        impl: "naive", "blocked", "native", "triton", "decode" (one query, no gradients), or "auto": "decode"
+            for one query without gradients, "native" for what else it serves (see native.py), else "blocked".
         key_index: index j of the real token in each key slot, consecutive, -1 for padding, which is never
             written. Ages and physical columns count real tokens. None for 0 ... Tk - 1.
         query_index: index i of each query, -1 for padding. None for the last Tq of key_index.
@@ -235,6 +236,8 @@ def _natively(
     gradient: Gradient,
 ) -> Tensor | None:
     """The digital sum by the compiled kernel; None where it does not serve and need not."""
+    if impl == "triton":
+        return _on_a_gpu(q, k, v, design, key_index, query_index, sliding_window, layer, gradient)
     if impl != "native" and (impl != "auto" or _one_query(q, k, v)):
         return None
     from gaincell.ops.gain_cell_attention.native import gain_cell_native, why_not
@@ -248,6 +251,18 @@ def _natively(
     if impl == "native":
         raise InputError(f"impl='native' does not serve this: {reason}; give impl='auto'")
     return None
+
+
+def _on_a_gpu(q: Tensor, k: Tensor, v: Tensor, design: Design, *rest: Any) -> Tensor:
+    """The digital sum by the Triton kernels."""
+    try:
+        from gaincell.ops.gain_cell_attention import triton
+    except ImportError as error:
+        raise InputError("impl='triton' needs triton: pip install 'gaincell[gpu]'") from error
+    reason = triton.why_not(q, design)
+    if reason is not None:
+        raise InputError(f"impl='triton' does not serve this: {reason}; give impl='auto'")
+    return triton.gain_cell_triton(q, k, v, design, *rest)
 
 
 def _scaled(x: Tensor, gain: Tensor, offset: Tensor) -> Tensor:

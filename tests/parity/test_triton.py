@@ -1,0 +1,122 @@
+"""The parity ladder, rung `ops.blocked = ops.triton`: on a GPU if there is one, else in the interpreter."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # read when triton is imported
+pytest.importorskip("triton")
+
+import gaincell
+from gaincell.config import Design, load_design
+from gaincell.devices.variability import Mismatch
+from gaincell.errors import InputError
+from gaincell.ops.gain_cell_attention import gain_cell_attention
+
+# triton reads the source of its kernels: keep the run-time type checks of the test suite out of them
+_name = "gaincell.ops.gain_cell_attention.triton_kernels"
+_path = Path(gaincell.__file__).parent / "ops" / "gain_cell_attention" / "triton_kernels.py"
+_spec = importlib.util.spec_from_file_location(_name, _path)
+sys.modules[_name] = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(sys.modules[_name])
+
+from gaincell.ops.gain_cell_attention.triton import gain_cell_triton  # noqa: E402
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+M = 64
+READOUTS = {"counter": 15.0, "counter-floor": 15.0, "published-code": 15.5, "none": 15.0}
+
+
+def chip(**changes: object) -> Design:
+    base = {"window": M, "tile": 16, "token_period": 20e-6}
+    return load_design("leroux2025").replace(**{**base, **changes})
+
+
+def signals(tokens: int, heads: int, kv_heads: int, dim: int, batch: int = 1) -> list[Tensor]:
+    """Random requests at the centres of levels, and beyond both ends of the ranges."""
+    g = torch.Generator().manual_seed(tokens)
+    q = torch.randint(-3, 19, (batch, heads, tokens, dim), generator=g).float() / 15
+    volts = torch.randint(-2, 10, (2, batch, kv_heads, tokens, dim), generator=g).float()
+    k, v = 0.45 + (volts - 3.5) * 0.9 / 7
+    return [t.to(DEVICE) for t in (q, k, v)]
+
+
+def assert_agrees(inputs: list[Tensor], design: Design, half: bool, **options: object) -> None:
+    runs = []
+    for compute in (
+        lambda *x: gain_cell_triton(*x, design, half=half, **options),
+        lambda *x: gain_cell_attention(*x, design, None, "blocked", **options),
+    ):
+        leaves = [t.clone().requires_grad_() for t in inputs]
+        out = compute(*leaves)
+        weight = torch.linspace(-1, 1, out.numel(), device=out.device).view_as(out).cos()
+        runs.append([out.detach(), *torch.autograd.grad((out * weight).sum(), leaves)])
+    (found, *gradients), (expected, *expected_gradients) = runs
+    apart = (found - expected).abs() * READOUTS[design.readout]
+    limit = 2e-4 if design.readout == "none" else 1e-3
+    assert float((apart > limit).double().mean()) <= max(1e-4, 1 / apart.numel())
+    assert float(apart.max()) < 1.001
+    for name, got, wanted in zip("qkv", gradients, expected_gradients, strict=True):
+        error = float((got - wanted).norm() / wanted.norm().clamp(min=1e-9))
+        assert error < 5e-4, f"gradient of {name} differs by {error:.1e}"
+
+
+@pytest.mark.parametrize("half", [False, True], ids=["float32", "float16"])
+@pytest.mark.parametrize("gradient", ["exact", "surrogate"])
+@pytest.mark.parametrize("tokens", [1, 63, 65, 2 * M + 37])
+def test_every_length(tokens: int, gradient: str, half: bool) -> None:
+    assert_agrees(signals(tokens, 1, 1, 16), chip(), half, gradient=gradient)
+
+
+@pytest.mark.parametrize("readout", READOUTS)
+@pytest.mark.parametrize("cell", ["linear", "polynomial", "x3"])
+def test_every_cell_and_readout(cell: str, readout: str) -> None:
+    assert_agrees(signals(90, 2, 1, 32), chip(cell=cell, readout=readout), True)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"score_ceiling": False, "output_ceiling": False},
+        {"retention_time": None},
+        {"token_period": 5e-3},
+        {"tile": 64},
+        {"storage_levels": 3, "query_levels": 2},
+    ],
+    ids=str,
+)
+def test_other_chips(changes: dict[str, object]) -> None:
+    assert_agrees(signals(100, 1, 1, 16), chip(**changes), True)
+
+
+def test_groups_padding_and_a_window_of_the_model() -> None:
+    q, k, v = signals(70, 4, 2, 16, batch=2)
+    index = torch.arange(70, device=DEVICE).repeat(2, 1)
+    index[1] = torch.cat([torch.full((9,), -1), torch.arange(61)])
+    assert_agrees([q, k, v], chip(), True, key_index=index, sliding_window=20)
+    rest = {"key_index": index, "query_index": index[:, -30:]}
+    assert_agrees([q[:, :, -30:], k, v], chip(), False, **rest)
+
+
+def test_what_is_not_served_says_why() -> None:
+    q, k, v = signals(20, 1, 1, 16)
+    assert torch.equal(
+        gain_cell_attention(q, k, v, chip(), None, "triton"), gain_cell_triton(q, k, v, chip())
+    )
+    for design, message in (
+        (chip(cell="sigmoid"), "polynomial cells up to order 3"),
+        (chip(mismatch=Mismatch(gain_std=0.1)), "mismatch"),
+        (chip(storage_levels=None), "at most 8 storage levels"),
+    ):
+        with pytest.raises(InputError, match=message):
+            gain_cell_attention(q, k, v, design, None, "triton")
+    with pytest.raises(InputError, match="powers of two"):
+        gain_cell_attention(q[..., :12], k[..., :12], v[..., :12], chip(), None, "triton")
