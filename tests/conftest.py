@@ -18,6 +18,8 @@ install_import_hook(
 )
 
 torch.set_num_threads(1)
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # read when triton is imported, by whomever
 
 # The same examples in every run, and no failure because the machine is busy.
 settings.register_profile("gaincell", derandomize=True, deadline=None)
