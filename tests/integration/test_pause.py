@@ -149,3 +149,43 @@ def test_generate_streams_beyond_the_window(run: tuple[Path, Path], tmp_path: Pa
 def test_generate_refuses_an_empty_prompt(run: tuple[Path, Path]) -> None:
     result = CliRunner().invoke(app, ["generate", str(run[0]), "--prompt", ""])
     assert result.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--by-context", "--at", "1"], "--by-context knows no pauses"),
+        (["--scores"], "belong to --dump"),
+        (["--refresh", "copy"], "needs one period"),
+        (["--at", "0", "--refresh", "copy", "--refresh-tokens", "4", "--refresh-seconds", "1"], "not both"),
+        (["--at", "-1"], "told to idle for -1"),
+    ],
+)
+def test_options_that_do_not_go_together(run: tuple[Path, Path], options: list[str], message: str) -> None:
+    folder, text = run
+    arguments = ["evaluate", str(folder), "--text", str(text), "--protocol", "blocks-64", "--limit", "128"]
+    result = CliRunner().invoke(app, [*arguments, *options])
+    assert result.exit_code == 2
+    assert message in result.output
+
+
+def test_a_model_in_software_cannot_idle(tmp_path: Path) -> None:
+    model, text = write_micro(tmp_path)
+    arguments = ["evaluate", str(model), "--text", str(text), "--protocol", "blocks-64", "--limit", "128"]
+    result = CliRunner().invoke(app, [*arguments, "--at", "1"])
+    assert result.exit_code == 2
+    assert "has no chip that could idle" in result.output
+
+
+def test_a_dump_brings_its_chip_to_the_simulation(run: tuple[Path, Path], tmp_path: Path) -> None:
+    folder, text = run
+    dump, out = tmp_path / "layer.safetensors", tmp_path / "head.json"
+    arguments = ["evaluate", str(folder), "--text", str(text), "--protocol", "blocks-64", "--limit", "128"]
+    assert CliRunner().invoke(app, [*arguments, "--dump", str(dump)]).exit_code == 0
+    simulate = ["simulate", "head", "--signals", str(dump), "--json", str(out), "--figures", str(tmp_path)]
+    result = CliRunner().invoke(app, simulate)
+    assert result.exit_code == 0, result.output
+    found = json.loads(out.read_text())
+    assert max(found["trace"]["columns_held"]["value"]) == micro_design().window
+    latency, period = (found["schedule"][key]["value"] for key in ("latency", "token_period"))
+    assert period == pytest.approx(2 * latency)  # the micro model has two layers

@@ -16,7 +16,7 @@ from gaincell.arrays import HeadArray, Refresh
 from gaincell.config import Design, load_design
 from gaincell.devices.variability import Mismatch
 from gaincell.errors import InputError, ModelError
-from gaincell.integrations.hf.attach import attach, attached_layers, detach
+from gaincell.integrations.hf.attach import attach, attached_layers, detach, set_design
 from gaincell.integrations.hf.cache import RingCache, feed
 from gaincell.ops.gain_cell_attention import native
 
@@ -299,6 +299,16 @@ def test_other_mistakes_are_named() -> None:
         model(input_ids=ids(1, 2), **cache.argument)
     with pytest.raises(InputError, match="idle for -1 s"):
         cache.idle(-1)
+
+
+def test_another_ring_needs_another_cache() -> None:
+    model = hardware()
+    cache = RingCache(model)
+    with torch.no_grad():
+        model(input_ids=ids(3), **cache.argument)
+    set_design(model, attached_layers(model)[0].design.replace(window=64))
+    with pytest.raises(InputError, match="make a new RingCache after set_design"), torch.no_grad():
+        model(input_ids=ids(1), **cache.argument)
 
 
 def test_the_default_cache_still_works_on_an_attached_model() -> None:

@@ -84,8 +84,12 @@ def perplexities(run: Run) -> Figure:
 
 
 def _perplexity_axis(axes: Axes, values: list[float]) -> None:
-    """Logarithmic, from below the best; with readable ticks."""
+    """From 0 where all are of one order; else logarithmic, from below the best, with readable ticks."""
     low, high = min(values), max(values)
+    if high < 4 * low:
+        axes.set_xlim(0, high * 1.25)
+        axes.set_xlabel("perplexity (lower is better)")
+        return
     axes.set_xscale("log")
     axes.set_xlim(low / 1.6, high * (high / low) ** 0.12 * 1.5)
     axes.set_xlabel("perplexity (lower is better; logarithmic axis)")
@@ -104,17 +108,17 @@ def adaptation(run: Run) -> Figure:
     history = run["adaptation"]["published"]["history"]
     closed = run["adaptation"].get("closed-form", {})
     iterations = numbers(history["iteration"])
+    published = "published iteration"
+    if "tokens" in run["adaptation"]["published"]:
+        published += f", {number(run['adaptation']['published']['tokens']):,.0f} tokens"
     figure = Figure(figsize=(8.4, 3.4))
     left, right = figure.subplots(1, 2)
-    left.plot(
-        iterations, numbers(history["perplexity"]), "o-", color=BLUE, ms=3.5, label="published iteration"
-    )
+    left.plot(iterations, numbers(history["perplexity"]), "o-", color=BLUE, ms=3.5, label=published)
     if "calibration_perplexity" in closed:
         level = number(closed["calibration_perplexity"])
         passes = number(closed["forward_passes"])
-        left.axhline(
-            level, color=RED, ls="--", label=f"closed form ({passes:.3g} forward passes): {readable(level)}"
-        )
+        label = f"closed form, {number(closed['tokens']):,.0f} tokens, {passes:.3g} passes: {readable(level)}"
+        left.axhline(level, color=RED, ls="--", label=label)
     left.set_ylabel("perplexity of the calibration text")
     left.set_title("Perplexity")
     residuals = [max(r, FLOOR) for r in numbers(history["residual"])]
@@ -129,6 +133,7 @@ def adaptation(run: Run) -> Figure:
     right.set_yscale("log")
     for axes in (left, right):
         axes.set_xlabel("iteration")
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.legend()
     return figure
 

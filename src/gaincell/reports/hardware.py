@@ -204,7 +204,8 @@ def context(result: Result) -> Figure:
     axes.set_xlabel("tokens of context")
     axes.set_ylabel("nats per token above all 992")
     axes.set_title("How far back a model looks (dotted: layers x (window - 1))")
-    axes.legend(title="perplexity")
+    legend = axes.legend(title="perplexity", frameon=True)
+    legend.set_zorder(10)
     return figure
 
 
