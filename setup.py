@@ -1,6 +1,6 @@
 """Builds the compiled attention (src/gaincell/native); everything else is in pyproject.toml.
 
-One source is compiled once for every instruction level. Where there is no compiler the package installs
+The kernels are compiled once for every instruction level. Where there is no compiler the package installs
 without. GAINCELL_SANITIZE=1 builds it with address and undefined-behaviour sanitizers.
 """
 
@@ -11,6 +11,7 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 FOLDER = "src/gaincell/native/"
+COMPILED_PER_LEVEL = ("forward.cpp", "backward.cpp", "decode.cpp", "level.cpp")
 X86 = platform.machine().lower() in ("x86_64", "amd64")
 AVX2 = ["-mavx2", "-mfma"]
 AVX512 = [
@@ -36,7 +37,7 @@ class BuildNative(build_ext):
         units = [
             (source, [*flags, f"-DGC_LEVEL={level}"])
             for level, flags in LEVELS.items()
-            for source in ("kernel.cpp", "decode.cpp")
+            for source in COMPILED_PER_LEVEL
         ]
         units.append(("dispatch.cpp", ["-DGC_X86"] if X86 else []))
         objects = []
@@ -50,7 +51,7 @@ class BuildNative(build_ext):
         self.compiler.link_shared_object(objects, target, extra_postargs=link, target_lang="c++")
 
 
-headers = [FOLDER + name for name in ("gaincell_native.h", "shared.h", "vector.h")]
-sources = [FOLDER + name for name in ("kernel.cpp", "decode.cpp", "dispatch.cpp")]
+headers = [FOLDER + name for name in ("gaincell_native.h", "shared.h", "vector.h", "products.h", "block.h")]
+sources = [FOLDER + name for name in (*COMPILED_PER_LEVEL, "dispatch.cpp")]
 extension = Extension("gaincell.native._native", sources, depends=headers, optional=True, language="c++")
 setup(ext_modules=[extension], cmdclass={"build_ext": BuildNative})

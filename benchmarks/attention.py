@@ -30,7 +30,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from gaincell.config import load_design
 from gaincell.devices.variability import Mismatch
 from gaincell.files import write_text
-from gaincell.ops.gain_cell_attention import gain_cell_attention, native
+from gaincell.ops.gain_cell_attention import gain_cell_attention, native_decode, native_library
 from gaincell.reports.results import provenance
 
 Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -64,7 +64,7 @@ def at_level(level: str, **options: Any) -> Attention:
     design = load_design("leroux2025").replace(**options.pop("chip", {}))
 
     def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        with native.instructions(level):
+        with native_library.instructions(level):
             return gain_cell_attention(q, k, v, design, None, "native", **options)
 
     return attention
@@ -88,7 +88,7 @@ def softmax_bf16(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 def contenders(tokens: int, part: str) -> dict[str, Attention]:
     """Name -> attention of (q, k, v)."""
-    design, levels = load_design("leroux2025"), native.levels()
+    design, levels = load_design("leroux2025"), native_library.levels()
     found: dict[str, Attention] = {SOFTMAX: softmax, "softmax, bfloat16": softmax_bf16}
     if tokens <= 1024:
         found["published eager"] = lambda q, k, v: published_eager(q, k, v, design)
@@ -153,10 +153,10 @@ def decode_table(tokens: int, rounds: int) -> dict[str, dict[str, float]]:
     age = torch.arange(tokens, 0, -1).double() * design.token_period
     columns = torch.arange(tokens)
     calls: dict[str, Callable[[], object]] = {SOFTMAX: lambda: scaled_dot_product_attention(q, k, v)}
-    if native.levels():
+    if native_library.levels():
         left = torch.exp(-age / 5e-3)[None]
-        slots = native.make_slots(columns, (columns // 64)[None], left, design)
-        calls["ring of codes"] = lambda: native.decode_ring(q, keys, values, slots, design)
+        slots = native_decode.make_slots(columns, (columns // 64)[None], left, design)
+        calls["ring of codes"] = lambda: native_decode.decode_ring(q, keys, values, slots, design)
     found = compare(calls, rounds)
     plainly = torch.no_grad()(lambda: gain_cell_attention(q, k, v, design, None, "decode"))
     beside = compare({SOFTMAX: calls[SOFTMAX], "plain torch": plainly}, max(3, rounds // 5))
@@ -186,7 +186,7 @@ def _status(key: str) -> float:
 def memory_table() -> dict[str, dict[str, float | None]]:
     """Extra memory of every name and length, each in a process of its own; the output takes T * 3 KiB."""
     found: dict[str, dict[str, float | None]] = {}
-    for name in ("softmax", "blocked", *(["native"] if native.levels() else [])):
+    for name in ("softmax", "blocked", *(["native"] if native_library.levels() else [])):
         found[name] = {}
         for tokens in MEMORY_T:
             command = [sys.executable, "-m", "benchmarks.attention", "--memory", name, str(tokens)]
@@ -260,7 +260,7 @@ def main() -> None:
         print(("met   " if met else "MISSED"), what)
     report |= {
         "limits": verdict,
-        "instructions": list(native.levels()),
+        "instructions": list(native_library.levels()),
         "provenance": provenance(command=sys.argv, seed=0, protocol=PROTOCOL),
     }
     write_text(options.out, json.dumps(report, indent=1) + "\n")

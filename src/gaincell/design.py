@@ -127,6 +127,12 @@ class Design:
         """Sub-tiles of a head."""
         return self.window // self.tile
 
+    @property
+    def readout_steps(self) -> float:
+        """Readout steps from zero to full scale: 15 of a 16-level counter, 31/2 in the published code."""
+        counts = {"none": 1.0, "published-code": (2 * self.counter_levels - 1) / 2}
+        return counts.get(self.readout, self.counter_levels - 1.0)
+
     def replace(self, **changes: Any) -> Design:
         """A copy with some fields changed, checked like a file.
 

@@ -18,7 +18,7 @@ from gaincell.devices.variability import Mismatch
 from gaincell.errors import InputError, ModelError
 from gaincell.integrations.hf.attach import attach, attached_layers, detach, set_design
 from gaincell.integrations.hf.cache import RingCache, feed
-from gaincell.ops.gain_cell_attention import native
+from gaincell.ops.gain_cell_attention.native_library import compiled_library
 
 MISMATCH = Mismatch(gain_std=0.05, offset_voltage_std=0.01, seed=3)
 
@@ -161,7 +161,7 @@ def test_pieces_between_refreshes_equal_single_tokens(refresh: Refresh, period: 
         assert pieces.clock.refreshes == singly.clock.refreshes > 4
 
 
-@pytest.mark.skipif(native.library() is None, reason="the kernel was not built: no C++ compiler")
+@pytest.mark.skipif(compiled_library() is None, reason="the kernel was not built: no C++ compiler")
 @pytest.mark.parametrize("cell", ["polynomial", "sigmoid"])
 def test_the_compiled_step_equals_plain_torch(cell: str) -> None:
     """In float32, with left padding, a pause and refreshes; the same codes stand in the ring afterwards."""

@@ -13,19 +13,20 @@ from torch import Tensor
 from gaincell.config import Design, load_design
 from gaincell.devices.variability import Mismatch
 from gaincell.errors import InputError
-from gaincell.ops.gain_cell_attention import Scaling, gain_cell_attention, native
+from gaincell.ops.gain_cell_attention import Scaling, gain_cell_attention, native_decode, native_library
 
 CELLS = ["linear", "polynomial", "x3", "x5", "sigmoid", "exponential"]
 M = 128
 LENGTHS = [1, 63, 64, 65, 127, 2 * M + 37]
 STEPS = {"counter": 15.0, "counter-floor": 15.0, "published-code": 15.5, "none": 15.0}
 
-pytestmark = pytest.mark.skipif(native.library() is None, reason="the kernel was not built: no C++ compiler")
+BUILT = native_library.compiled_library() is not None
+pytestmark = pytest.mark.skipif(not BUILT, reason="the kernel was not built: no C++ compiler")
 
 
-@pytest.fixture(params=native.levels(), autouse=True)
+@pytest.fixture(params=native_library.levels(), autouse=True)
 def level(request: pytest.FixtureRequest) -> Iterator[str]:
-    with native.instructions(request.param):
+    with native_library.instructions(request.param):
         yield request.param
 
 
@@ -189,7 +190,10 @@ def test_what_is_not_served_says_why() -> None:
     with pytest.raises(InputError, match="not finite"):
         gain_cell_attention(q, k, v, chip(), None, "native")
     assert bool(gain_cell_attention(q, k, v, chip()).isnan().any())  # auto: NaN reaches the output
-    with pytest.raises(InputError, match="not available; choose one of"), native.instructions("avx1024"):
+    with (
+        pytest.raises(InputError, match="not available; choose one of"),
+        native_library.instructions("avx1024"),
+    ):
         pass
 
 
@@ -215,8 +219,8 @@ def test_decoding_from_a_ring_of_codes(cell: str, readout: str) -> None:
         left = torch.rand(2, 41, generator=g).double()
         seen = torch.rand(2, 41, generator=g) < 0.8
         tile_of = torch.where(seen, positions // 16, -1)
-        slots = native.make_slots(positions, tile_of, left, design)
-        found = native.decode_ring(q.float(), keys, values, slots, design)
+        slots = native_decode.make_slots(positions, tile_of, left, design)
+        found = native_decode.decode_ring(q.float(), keys, values, slots, design)
         assert found is not None
         still = design.replace(retention_time=None)  # the ages are in the voltages
         expected = torch.stack(
@@ -279,7 +283,7 @@ NEVER = (-1, 0, -(2**62), 2**62, 2**41)
 
 def test_no_arguments_crash_the_library(level: str) -> None:
     """100 000 calls over all levels, sizes right, wrong or absurd; buffers hold the largest right ones."""
-    found = native.library()
+    found = native_library.compiled_library()
     assert found is not None
     dice = random.Random(level)
     data = torch.randn(2 * 4 * 9 * 17 + 64)
@@ -288,13 +292,15 @@ def test_no_arguments_crash_the_library(level: str) -> None:
     factors = torch.rand(8 * 300 * 16)
     pointers = [None, data.data_ptr()]
     statuses = {}
-    for call in range(100_000 // len(native.levels())):
-        cells = native._Cells(kind=dice.choice((0, 0, 0, 1, 2)), count=dice.choice((1, 2, 3, 3, 8, 0, 9, -1)))
+    for call in range(100_000 // len(native_library.levels())):
+        cells = native_library.Cells(
+            kind=dice.choice((0, 0, 0, 1, 2)), count=dice.choice((1, 2, 3, 3, 8, 0, 9, -1))
+        )
         cells.orders[0], cells.orders[1], cells.orders[2] = 1, 2, dice.choice((3, 3, 3, -1, 65))
         cells.constant = dice.choice((0.0, 0.1))
         for name in ("row_factors", "column_factors", "table", "slopes"):
             setattr(cells, name, factors.data_ptr() if dice.random() < 0.97 else None)
-        problem = native._Problem(
+        problem = native_library.Problem(
             cells=cells, low=0.0, high=0.9, middle=0.45, to_code=7.8, to_volts=0.13, steps=15.0
         )
         for name, values in FUZZED.items():
@@ -304,7 +310,7 @@ def test_no_arguments_crash_the_library(level: str) -> None:
             problem.queries = min(problem.queries, problem.keys)
             problem.first_query = problem.first_key + problem.keys - problem.queries
             problem.margin, problem.ages = 80, 300
-            problem.level, problem.readout = native.LEVELS.index(level), dice.choice((0, 1, 2, 3))
+            problem.level, problem.readout = native_library.LEVELS.index(level), dice.choice((0, 1, 2, 3))
             problem.window, problem.threads = min(problem.window, problem.columns), 1
         problem.score_scale = problem.output_scale = 1.0
         for name in ("q", "k", "v", "q_gain", "q_offset", "k_gain", "k_offset", "v_gain", "v_offset"):
@@ -315,7 +321,7 @@ def test_no_arguments_crash_the_library(level: str) -> None:
         if dice.random() < 0.5:
             status = found.gc_forward(ctypes.byref(problem))
         else:
-            gradient = native._Gradient(data.data_ptr(), *(t.data_ptr() for t in outs[1:]), cells)
+            gradient = native_library.Gradient(data.data_ptr(), *(t.data_ptr() for t in outs[1:]), cells)
             status = found.gc_backward(ctypes.byref(problem), ctypes.byref(gradient))
         statuses[status] = statuses.get(status, 0) + 1
     assert set(statuses) <= {0, 1, 2, 4}
@@ -325,13 +331,13 @@ def test_no_arguments_crash_the_library(level: str) -> None:
     steps = {}
     ring = torch.zeros(2 * 3 * 16 * 17 + 64, dtype=torch.uint8)
     for _ in range(20_000):
-        step = native._Step(order=3, to_volts=0.1, steps=15.0, score_scale=1.0, output_scale=1.0)
+        step = native_library.Step(order=3, to_volts=0.1, steps=15.0, score_scale=1.0, output_scale=1.0)
         sizes = {"batch": (1, 2), "heads": (1, 3, 6), "kv_heads": (1, 3), "dim": (1, 7, 16, 17)}
         sizes |= {"columns": (8, 16), "tiles": (1, 4, 8), "slots": (1, 5, 8), "q_levels": (0, 1, 2, 16)}
         sizes |= {"storage_levels": (2, 8, 16, 17), "readout": (0, 1, 2, 3, 4), "threads": (1, 1, 1, 0)}
         for name, values in sizes.items():
             setattr(step, name, dice.choice(NEVER if dice.random() < 0.01 else values))
-        step.level = native.LEVELS.index(level)
+        step.level = native_library.LEVELS.index(level)
         positions = torch.randint(-1 if dice.random() < 0.1 else 0, 8, (8,), dtype=torch.int32)
         tile_of = torch.randint(-1, dice.choice((1, 1, 4, 9)), (16,), dtype=torch.int32)
         step.positions, step.tile_of, step.left = positions.data_ptr(), tile_of.data_ptr(), factors.data_ptr()

@@ -32,7 +32,7 @@ char *workspace(int64_t slot, int64_t bytes);
 // work(thread, item) for every item, on so many threads; items are handed out in order.
 void parallel(int threads, int64_t items, const std::function<void(int, int64_t)> &work);
 
-// One level's entry points, see kernel.cpp and decode.cpp.
+// One level's entry points, see level.cpp.
 struct Level {
     int (*forward)(const gc_problem &);
     int (*backward)(const gc_problem &, const gc_gradient &);

@@ -33,7 +33,8 @@ from gaincell.errors import InputError, ModelError
 from gaincell.integrations.hf.attach import attached_layers
 from gaincell.integrations.hf.interface import RING
 from gaincell.nn.attention import GainCellAttention
-from gaincell.ops.gain_cell_attention import native
+from gaincell.ops.gain_cell_attention import native_decode
+from gaincell.ops.gain_cell_attention.native_decode import Slots
 from gaincell.progress import Progress, silent
 from gaincell.units import Second
 
@@ -143,9 +144,8 @@ class RingLayer(CacheLayerMixin):
 
     def _native_serves(self, states: Tensor) -> bool:
         one = states.shape[2] == 1 and self.attention.impl in ("auto", "native", "decode")
-        return (
-            one and self._levels is not None and native.decode_why_not(self.attention.design, states) is None
-        )
+        codes = one and self._levels is not None
+        return codes and native_decode.why_not(states, self.attention.design) is None
 
     def _write_one(self, key_states: Tensor, value_states: Tensor) -> tuple[Tensor, Tensor]:
         """Codes of one token; tensors of the shape that transformers expects, without content."""
@@ -157,7 +157,7 @@ class RingLayer(CacheLayerMixin):
             (self.key_codes, self.attention.k, key_states),
             (self.value_codes, self.attention.v, value_states),
         ):
-            native.write_ring(scaler(states), codes, column, design)
+            native_decode.write_ring(scaler(states), codes, column, design)
         self.write_times[column] = self.clock.now
         self.seen += 1
         step = (self.clock.now, self.seen)
@@ -189,7 +189,7 @@ class RingLayer(CacheLayerMixin):
         seen = (key_index.data_ptr(), sliding_window)
         if seen not in self.shared:
             self.shared[seen] = self._slots(key_index, query_index, sliding_window)
-        out = native.decode_ring(q, self.key_codes, self.value_codes, self.shared[seen], design)
+        out = native_decode.decode_ring(q, self.key_codes, self.value_codes, self.shared[seen], design)
         if self.read is not None:
             self.read()
         if out is None:  # not finite: let it be seen
@@ -197,7 +197,7 @@ class RingLayer(CacheLayerMixin):
         scaled: Tensor = attention.out(out)
         return scaled
 
-    def _slots(self, key_index: Tensor, query_index: Tensor, sliding_window: int | None) -> native.Slots:
+    def _slots(self, key_index: Tensor, query_index: Tensor, sliding_window: int | None) -> Slots:
         """What the query of every row sees of the ring."""
         design = self.attention.design
         window = design.window if sliding_window is None else min(design.window, sliding_window)
@@ -207,7 +207,7 @@ class RingLayer(CacheLayerMixin):
         age = (distance.double() * design.token_period + self.shared["extra age"]).clamp(min=0.0)
         tau = design.retention_time
         left = torch.ones_like(age) if tau is None else torch.exp(-age / tau)
-        return native.make_slots(self.shared["columns"], tile, left, design)
+        return native_decode.make_slots(self.shared["columns"], tile, left, design)
 
     def _written(self, volts: Tensor) -> Tensor:
         """What is kept of requested voltages: codes, or voltages where there is no quantisation to a byte."""
@@ -363,7 +363,7 @@ class RingCache(Cache):
         if left is not None and tokens > left:
             raise InputError(
                 f"{tokens} tokens at once, but the chip refreshes after {left}; give them in pieces, as "
-                "gaincell.integrations.hf.feed does"
+                "gaincell.integrations.hf.cache.feed does"
             )
         found: tuple[Tensor, Tensor] = super().update(
             key_states, value_states, layer_idx, *arguments, **keywords

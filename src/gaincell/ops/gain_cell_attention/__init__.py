@@ -154,6 +154,8 @@ def attend_to_stored(
         extra_age: of the first slots, which are those written before the first query: by how much their age
             at the first query exceeds the token periods in between, s; above 0 after idle time, below 0 after
             a refresh.
+        impl: as in `gain_cell_attention`, but plain torch in place of "native" where slots were written
+            before, and always in place of "triton".
         The others: as in `gain_cell_attention`.
     """
     _check_tensors(q, ku, vu)
@@ -223,28 +225,17 @@ def _one_query(*tensors: Tensor) -> bool:
     return tensors[0].shape[2] == 1 and not gradients
 
 
-def _natively(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    design: Design,
-    impl: Impl,
-    key_index: Tensor | None,
-    query_index: Tensor | None,
-    sliding_window: int | None,
-    layer: int,
-    gradient: Gradient,
-) -> Tensor | None:
-    """The digital sum by the compiled kernel; None where it does not serve and need not."""
+def _natively(q: Tensor, k: Tensor, v: Tensor, design: Design, impl: Impl, *rest: Any) -> Tensor | None:
+    """The digital sum by a compiled kernel; None where it does not serve and need not."""
     if impl == "triton":
-        return _on_a_gpu(q, k, v, design, key_index, query_index, sliding_window, layer, gradient)
+        return _on_a_gpu(q, k, v, design, *rest)
     if impl != "native" and (impl != "auto" or _one_query(q, k, v)):
         return None
     from gaincell.ops.gain_cell_attention.native import gain_cell_native, why_not
 
     reason = why_not(q, k, design)
     if reason is None:
-        served = gain_cell_native(q, k, v, design, key_index, query_index, sliding_window, layer, gradient)
+        served = gain_cell_native(q, k, v, design, *rest)
         if served.finite:
             return served.out
         reason = "there are values that are not finite"

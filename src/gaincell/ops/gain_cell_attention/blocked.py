@@ -134,7 +134,7 @@ def gain_cell_core_blocked(
     shifts = [float(e.offset_voltage.abs().max()) for e in errors if e is not None]
     delta = design.decay_per_token
     slabs = make_slabs(design.cell, delta, reach, x.dtype, max(shifts) if shifts else None)
-    steps = _readout_steps(design)
+    steps = design.readout_steps
 
     def run(x: Tensor, ku: Tensor, vu: Tensor, first_query: int, first_key: int) -> Tensor:
         plan = _Plan(
@@ -396,18 +396,6 @@ def _merge_laps(o: Tensor, tiles: int) -> Tensor:
     for b in range(tiles, pieces, tiles):
         merged[:, : min(tiles, pieces - b)] += o[:, b : b + tiles]
     return merged
-
-
-def _readout_steps(design: Design) -> float:
-    """Readout steps between zero and full scale: 15 for a 16-level counter, 31/2 in the published code, 1
-    without.
-    """
-    return {
-        "counter": design.counter_levels - 1.0,
-        "counter-floor": design.counter_levels - 1.0,
-        "published-code": (2 * design.counter_levels - 1) / 2,
-        "none": 1.0,
-    }[design.readout]
 
 
 def _read_out(plan: _Plan, o: Tensor) -> Tensor:

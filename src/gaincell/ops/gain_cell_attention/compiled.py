@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch import library as operators
 
 from gaincell.config import Design
 
@@ -43,7 +44,7 @@ def _eager(
     return attention_core(q, k, v, _DESIGNS[design], *rest)
 
 
-@torch.library.custom_op("gaincell::attention", mutates_args=())
+@operators.custom_op("gaincell::attention", mutates_args=())
 def attention(
     q: Tensor,
     k: Tensor,
@@ -67,7 +68,7 @@ def _(q: Tensor, k: Tensor, *_: Any) -> Tensor:
     return q.new_empty(q.shape, dtype=dtype)
 
 
-@torch.library.custom_op("gaincell::attention_backward", mutates_args=())
+@operators.custom_op("gaincell::attention_backward", mutates_args=())
 def attention_backward(
     grad: Tensor,
     q: Tensor,

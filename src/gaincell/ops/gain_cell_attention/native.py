@@ -15,14 +15,9 @@ n slabs.
 from __future__ import annotations
 
 import ctypes
-import logging
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from math import gcd
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -31,165 +26,28 @@ from torch import Tensor
 from gaincell.circuits.converter import in_precision, sum_rounding
 from gaincell.config import Design
 from gaincell.devices.variability import KEY_ARRAY, VALUE_ARRAY, cell_errors
-from gaincell.errors import InputError
+from gaincell.ops.gain_cell_attention.native_library import (
+    MOST_SLABS,
+    OK,
+    READOUTS,
+    TABLE,
+    Cells,
+    Gradient,
+    Problem,
+    compiled_library,
+    invoke,
+    level_in_use,
+    level_number,
+)
 from gaincell.ops.gain_cell_attention.ragged import over_real_tokens
 from gaincell.ops.gain_cell_attention.slabs import PolynomialSlabs, Slabs, linear_slabs, make_slabs
 
-LEVELS = ("portable", "avx2", "avx512")
-"""Instruction levels, slowest first."""
-MOST_SLABS, TABLE = 8, 16  # GC_MAX_SLABS, GC_TABLE
 LONGEST_BLOCK = 64  # queries
-WORTH_A_THREAD = (
-    4_000_000  # cells of a decoding step, below which starting threads takes longer than it saves
-)
-WRITE: Any = [
-    *(ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64),
-    *(ctypes.c_int32, ctypes.c_float, ctypes.c_float, ctypes.c_float, ctypes.c_float),
-]
-"""Types of the arguments of gc_write."""
-READOUTS = {"none": 0, "counter": 1, "counter-floor": 2, "published-code": 3}
-OK, NOT_FINITE, BAD_ARGUMENT, NO_MEMORY, NO_SUCH_LEVEL = range(5)
-
-
-class _Cells(ctypes.Structure):
-    """gc_cells"""
-
-    _fields_ = [
-        ("kind", ctypes.c_int32),
-        ("count", ctypes.c_int32),
-        ("orders", ctypes.c_int32 * MOST_SLABS),
-        ("coefficients", ctypes.c_float * MOST_SLABS),
-        ("constant", ctypes.c_float),
-        ("row_factors", ctypes.c_void_p),
-        ("column_factors", ctypes.c_void_p),
-        ("table", ctypes.c_void_p),
-        ("slopes", ctypes.c_void_p),
-        ("key_mismatch", ctypes.c_void_p),
-        ("value_mismatch", ctypes.c_void_p),
-    ]
-
-
-_SIZES = (
-    *("batch", "heads", "kv_heads", "queries", "keys", "dim", "first_query", "first_key"),
-    *("window", "columns", "tile", "rows", "margin", "ages"),
-)
-_SCALES = ("q_gain", "q_offset", "k_gain", "k_offset", "v_gain", "v_offset")
-
-
-class _Problem(ctypes.Structure):
-    """gc_problem"""
-
-    _fields_ = [
-        *((name, ctypes.c_int64) for name in _SIZES),
-        *((name, ctypes.c_void_p) for name in ("q", "k", "v", *_SCALES)),
-        *((name, ctypes.c_int32) for name in ("q_levels", "storage_levels")),
-        *((name, ctypes.c_float) for name in ("low", "high", "middle", "to_code", "to_volts")),
-        *((name, ctypes.c_int32) for name in ("readout", "score_ceiling", "output_ceiling")),
-        *((name, ctypes.c_float) for name in ("steps", "score_scale", "output_scale")),
-        *((name, ctypes.c_float) for name in ("score_margin", "output_margin")),
-        ("cells", _Cells),
-        ("integer_factors", ctypes.c_void_p),
-        ("integer_third", ctypes.c_int32),
-        *((name, ctypes.c_void_p) for name in ("out", "out_gain", "out_offset", "open")),
-        *((name, ctypes.c_int32) for name in ("threads", "level")),
-    ]
-
-
-class _Gradient(ctypes.Structure):
-    """gc_gradient"""
-
-    _fields_ = [
-        *((name, ctypes.c_void_p) for name in ("grad", "dq", "dk", "dv")),
-        ("cells", _Cells),
-    ]
-
-
-class _Step(ctypes.Structure):
-    """gc_step"""
-
-    _fields_ = [
-        *((n, ctypes.c_int64) for n in ("batch", "heads", "kv_heads", "dim", "columns", "tiles", "slots")),
-        *((n, ctypes.c_void_p) for n in ("q", "key", "value", "positions", "tile_of", "left", "table")),
-        ("order", ctypes.c_int32),
-        ("coefficients", ctypes.c_float * (MOST_SLABS + 1)),
-        *((name, ctypes.c_int32) for name in ("q_levels", "storage_levels")),
-        ("to_volts", ctypes.c_float),
-        *((name, ctypes.c_int32) for name in ("readout", "score_ceiling", "output_ceiling")),
-        *((name, ctypes.c_float) for name in ("steps", "score_scale", "output_scale")),
-        ("out", ctypes.c_void_p),
-        *((name, ctypes.c_int32) for name in ("threads", "level")),
-    ]
-
-
-@lru_cache(maxsize=1)
-def library() -> ctypes.CDLL | None:
-    """The compiled library, None where it was not built. GAINCELL_NATIVE names another folder for it."""
-    folder = Path(os.environ.get("GAINCELL_NATIVE") or Path(__file__).parents[2] / "native")
-    found = sorted(folder.glob("_native*"))
-    for path in found:
-        try:
-            loaded = ctypes.CDLL(str(path))
-        except OSError:
-            continue
-        structures = {"problem": _Problem, "gradient": _Gradient, "step": _Step}
-        sizes = [getattr(loaded, f"gc_sizeof_{name}") for name in structures]
-        for size in sizes:
-            size.restype = ctypes.c_int64
-        loaded.gc_write.argtypes = WRITE
-        if [size() for size in sizes] == [ctypes.sizeof(structure) for structure in structures.values()]:
-            return loaded
-    logging.getLogger("gaincell").warning(
-        "the compiled kernel was not built when gaincell was installed (no C++ compiler?): attention runs in "
-        "plain torch, impl='blocked', several times slower"
-    )
-    return None
-
-
-_forced: list[str] = []
-
-
-@contextmanager
-def instructions(level: str) -> Iterator[None]:
-    """Within the context, use the instructions of one level only; also GAINCELL_INSTRUCTIONS=level.
-
-    Raises:
-        InputError: an unknown level, or one that this processor or build does not have.
-    """
-    _index(level)
-    _forced.append(level)
-    try:
-        yield
-    finally:
-        _forced.pop()
-
-
-def levels() -> tuple[str, ...]:
-    """Levels that can be used here, slowest first; empty without the library."""
-    found = library()
-    return () if found is None else LEVELS[: found.gc_best_level() + 1]
-
-
-def level_in_use() -> str:
-    """The level that the next call uses. Raises InputError where there is none."""
-    if _forced:
-        return _forced[-1]
-    named = os.environ.get("GAINCELL_INSTRUCTIONS")
-    if named:
-        return LEVELS[_index(named)]
-    if not levels():
-        raise InputError("the compiled kernel is not there; install gaincell where there is a C++ compiler")
-    return levels()[-1]
-
-
-def _index(level: str) -> int:
-    if level not in levels():
-        raise InputError(f"instruction level {level!r} is not available; choose one of {', '.join(levels())}")
-    return LEVELS.index(level)
 
 
 def why_not(q: Tensor, k: Tensor, design: Design) -> str | None:
     """Why a call is not served, in words; None if it is."""
-    if library() is None:
+    if compiled_library() is None:
         return "the compiled kernel was not built when gaincell was installed"
     if q.device.type != "cpu":
         return f"it runs on a CPU, not on {q.device}"
@@ -270,7 +128,7 @@ class _NativeCore(torch.autograd.Function):
             open_ = torch.empty(*q.shape[:3], tiles, -(-dim // 8), dtype=torch.uint8)
         problem, kept = _problem(call, q, k, v, open_)
         problem.out = out.data_ptr()
-        call.finite = _call("gc_forward", problem) == OK
+        call.finite = invoke("gc_forward", problem) == OK
         del kept
         if open_ is not None:
             ctx.save_for_backward(q, k, v, open_)
@@ -289,20 +147,9 @@ class _NativeCore(torch.autograd.Function):
             through, linear = _cells(_constants(call.design, _window(call), q.shape[3], surrogate=True), None)
             kept += linear
         pointers = (t.data_ptr() for t in (grad, dq, dk, dv))
-        _call("gc_backward", problem, _Gradient(*pointers, through))
+        invoke("gc_backward", problem, Gradient(*pointers, through))
         del kept
         return dq, dk, dv, None
-
-
-def _call(name: str, *arguments: ctypes.Structure) -> int:
-    found = library()
-    assert found is not None
-    status = int(getattr(found, name)(*(ctypes.byref(argument) for argument in arguments)))
-    if status == NO_MEMORY:
-        raise MemoryError("there is not enough memory for the workspace of the compiled attention")
-    if status in (BAD_ARGUMENT, NO_SUCH_LEVEL):
-        raise InputError(f"the compiled attention refused its arguments (status {status})")
-    return status
 
 
 def _window(call: _Call) -> int:
@@ -311,7 +158,7 @@ def _window(call: _Call) -> int:
 
 def _problem(
     call: _Call, q: Tensor, k: Tensor, v: Tensor, open_: Tensor | None
-) -> tuple[_Problem, list[Tensor]]:
+) -> tuple[Problem, list[Tensor]]:
     """The C structure, and the tensors that it points to."""
     d = call.design
     dim = q.shape[3]
@@ -320,7 +167,7 @@ def _problem(
     span = d.v_max - d.v_min
     margin = sum_rounding(torch.float32)
     integer = constants.integer_factors
-    problem = _Problem(
+    problem = Problem(
         batch=q.shape[0],
         heads=q.shape[1],
         kv_heads=k.shape[1],
@@ -358,7 +205,7 @@ def _problem(
         integer_third=constants.integer_third,
         open=None if open_ is None else open_.data_ptr(),
         threads=torch.get_num_threads(),
-        level=_index(call.level),
+        level=level_number(call.level),
     )
     return problem, kept
 
@@ -449,7 +296,7 @@ def _integers(design: Design, slabs: Slabs, left: Tensor, dim: int) -> tuple[Ten
     return (factors * unit).float().contiguous(), third
 
 
-def _cells(constants: _Constants, mismatch: tuple[Tensor, Tensor] | None) -> tuple[_Cells, list[Tensor]]:
+def _cells(constants: _Constants, mismatch: tuple[Tensor, Tensor] | None) -> tuple[Cells, list[Tensor]]:
     slabs = constants.slabs
     polynomial = isinstance(slabs, PolynomialSlabs)
     orders = slabs.orders if isinstance(slabs, PolynomialSlabs) else ()
@@ -459,7 +306,7 @@ def _cells(constants: _Constants, mismatch: tuple[Tensor, Tensor] | None) -> tup
         for t in (constants.row_factors, constants.column_factors, constants.table, constants.slopes)
         if t is not None
     ]
-    cells = _Cells(
+    cells = Cells(
         kind=0 if polynomial else 1,
         count=slabs.count,
         orders=(ctypes.c_int32 * MOST_SLABS)(*orders),
@@ -490,116 +337,3 @@ def _mismatch(design: Design, layer: int, kv_heads: int, dim: int) -> tuple[Tens
         shape = (kv_heads, design.window, dim)
         arrays.append(torch.stack([torch.as_tensor(part).expand(shape) for part in parts], 2).contiguous())
     return arrays[0], arrays[1]
-
-
-def decode_why_not(design: Design, like: Tensor) -> str | None:
-    """Why one query against a ring of codes is not served, in words; None if it is."""
-    if design.mismatch.present:
-        return "cells differ from each other"
-    if design.storage_levels is None or design.storage_levels > TABLE:
-        return f"a ring of codes has at most {TABLE} storage levels"
-    if like.requires_grad and torch.is_grad_enabled():
-        return "it has no gradients"
-    return why_not(like, like, design)
-
-
-class Slots(NamedTuple):
-    """What the query of every sequence sees of a ring, oldest first."""
-
-    positions: Tensor
-    """[S] int32: column of the ring."""
-    tile_of: Tensor
-    """[B, S] int32: sub-tile, -1 where the slot is not seen."""
-    left: Tensor
-    """[B, S] float32: what is left of the voltages."""
-    table: Tensor | None
-    """[B, S, 16] charge of every level now, of cells that are not polynomials."""
-
-
-def make_slots(positions: Tensor, tile_of: Tensor, left: Tensor, design: Design) -> Slots:
-    """From columns [S], sub-tiles [B, S] and what is left of the voltages [B, S]."""
-    table = None
-    left = left.float().contiguous()
-    if design.cell.coefficients is None:
-        levels = design.storage_levels
-        assert levels is not None
-        u = (torch.arange(levels) - (levels - 1) / 2) * ((design.v_max - design.v_min) / (levels - 1))
-        table = torch.zeros(*left.shape, TABLE)
-        table[..., :levels] = design.cell.current(left[..., None] * u)
-    return Slots(positions.to(torch.int32), tile_of.to(torch.int32).contiguous(), left, table)
-
-
-def write_ring(volts: Tensor, ring: Tensor, position: int, design: Design) -> None:
-    """Codes of requested voltages [B, Hk, 1, D] into one column of a ring [B, Hk, M, D], uint8."""
-    found = library()
-    assert found is not None
-    volts = volts.contiguous()
-    levels = design.storage_levels or 0
-    found.gc_write(
-        volts.data_ptr(),
-        ring.shape[0] * ring.shape[1],
-        ring.shape[3],
-        ring.data_ptr(),
-        ring.shape[2],
-        position,
-        levels,
-        in_precision(design.v_min, torch.float32),
-        in_precision(design.v_max, torch.float32),
-        in_precision(design.v_offset, torch.float32),
-        (levels - 1) / (design.v_max - design.v_min),
-    )
-
-
-def decode_ring(q: Tensor, keys: Tensor, values: Tensor, slots: Slots, design: Design) -> Tensor | None:
-    """The digital sum for one query of every head against a ring of codes.
-
-    Args:
-        q: [B, H, 1, D] requested pulse widths.
-        keys, values: [B, Hk, M, D] codes, uint8.
-        slots: what is looked at.
-
-    Returns:
-        [B, H, 1, D]; None where q is not finite.
-    """
-    q = q.contiguous()
-    out = torch.empty_like(q)
-    dim, coefficients = q.shape[3], design.cell.coefficients or (0.0,)
-    steps = _steps(design)
-    work = keys.shape[0] * keys.shape[1] * len(slots.positions) * dim
-    step = _Step(
-        batch=q.shape[0],
-        heads=q.shape[1],
-        kv_heads=keys.shape[1],
-        dim=dim,
-        columns=keys.shape[2],
-        tiles=design.tiles,
-        slots=len(slots.positions),
-        q=q.data_ptr(),
-        key=keys.data_ptr(),
-        value=values.data_ptr(),
-        positions=slots.positions.data_ptr(),
-        tile_of=slots.tile_of.data_ptr(),
-        left=slots.left.data_ptr(),
-        table=None if slots.table is None else slots.table.data_ptr(),
-        order=len(coefficients) - 1,
-        coefficients=(ctypes.c_float * (MOST_SLABS + 1))(*coefficients),
-        q_levels=design.query_levels or 0,
-        storage_levels=design.storage_levels or 0,
-        to_volts=(design.v_max - design.v_min) / ((design.storage_levels or 2) - 1),
-        readout=READOUTS[design.readout],
-        score_ceiling=design.score_ceiling,
-        output_ceiling=design.output_ceiling,
-        steps=steps,
-        score_scale=1 / design.score_saturation(dim),
-        output_scale=steps / design.output_saturation,
-        out=out.data_ptr(),
-        threads=torch.get_num_threads() if work > WORTH_A_THREAD else 1,
-        level=_index(level_in_use()),
-    )
-    return out if _call("gc_decode", step) == OK else None
-
-
-def _steps(design: Design) -> float:
-    """Readout steps between zero and full scale."""
-    counts = {"none": 1.0, "published-code": (2 * design.counter_levels - 1) / 2}
-    return counts.get(design.readout, design.counter_levels - 1.0)

@@ -32,10 +32,10 @@ from gaincell.circuits import dac_code, query_code
 from gaincell.circuits.converter import in_precision, sum_rounding
 from gaincell.config import Design
 from gaincell.ops.gain_cell_attention import triton_kernels as kernels
+from gaincell.ops.gain_cell_attention.native_library import READOUTS
 from gaincell.ops.gain_cell_attention.ragged import over_real_tokens
 
 ROWS = 64
-READOUTS = {"none": 0, "counter": 1, "counter-floor": 2, "published-code": 3}
 
 
 def why_not(q: Tensor, design: Design) -> str | None:
@@ -107,7 +107,7 @@ class _TritonCore(torch.autograd.Function):
         keep = any(ctx.needs_input_grad)
         open_shape = (*q.shape[:3], d.tiles, q.shape[3]) if keep else (1,)
         open_ = torch.zeros(open_shape, dtype=torch.int8, device=q.device)
-        steps = _steps(d)
+        steps = d.readout_steps
         s, o = _constants(d, q.shape[3])
         edge = steps * (1 - sum_rounding(torch.float32)) if d.output_ceiling else float("inf")
         grid = (triton.cdiv(q.shape[2], ROWS), q.shape[0] * q.shape[1])
@@ -188,11 +188,6 @@ def _half_step(d: Design) -> float:
     return (d.v_max - d.v_min) / ((d.storage_levels or 2) - 1) / 2
 
 
-def _steps(d: Design) -> float:
-    counts = {"none": 1.0, "published-code": (2 * d.counter_levels - 1) / 2}
-    return counts.get(d.readout, d.counter_levels - 1.0)
-
-
 def _alpha(d: Design) -> float:
     return 0.0 if d.retention_time is None else d.token_period / d.retention_time
 
@@ -202,5 +197,5 @@ def _constants(d: Design, dim: int) -> tuple[list[float], list[float]]:
     h = _half_step(d)
     c = (*(d.cell.coefficients or ()), 0.0, 0.0, 0.0)[:4]
     score = 1 / ((d.query_levels or 2) - 1) / d.score_saturation(dim)
-    output = _steps(d) / d.output_saturation
+    output = d.readout_steps / d.output_saturation
     return [p * h**n * score for n, p in enumerate(c)], [p * h**n * output for n, p in enumerate(c)]

@@ -1,0 +1,157 @@
+// Backward pass of gain-cell attention, compiled once for every instruction level (GC_LEVEL): with dO the gradient
+// of a sub-tile's charge where it was not saturated, and dS that of the scores strictly inside their clamp,
+//
+//     dA = sum_n (row_n dO) V_n^T,   dX = sum_n row_n dS K_n,   dV_n = A^T (row_n dO),   dK_n = dS^T (row_n X)
+//
+// and the slabs' own derivatives turn dK_n, dV_n into gradients of the stored voltages.
+#include "block.h"
+
+namespace gc {
+namespace GC_LEVEL {
+namespace {
+
+// Gradient of the sub-tile outputs of one piece, where they were not saturated: w.dout and what is made of it.
+// Whether any is left.
+bool tile_gradient(const gc_problem &p, const gc_gradient &g, const Sizes &s, const Block &b, const Buffers &w,
+                   int64_t tile) {
+    const float scale = p.output_scale / p.steps;
+    std::memset(w.dout, 0, size_t(s.rp * s.dp) * 4);
+    bool any = false;
+    for (int64_t i = 0; i < s.rp; ++i) {
+        float total = 0.0f;
+        if (i < b.i1 - b.i0) {
+            const int64_t row = b.bh * p.queries + b.i0 - p.first_query + i;
+            const uint8_t *open = p.open + (row * s.tiles + tile) * s.open_bytes;
+            const float *grad = g.grad + row * s.d;
+            for (int64_t d = 0; d < s.d; ++d) {
+                const float passed = open[d / 8] >> (d % 8) & 1 ? grad[d] * scale : 0.0f;
+                w.dout[i * s.dp + d] = passed;
+                total += passed;
+                any |= passed != 0.0f;
+            }
+        }
+        w.dout_sum[i] = total;
+    }
+    if (!any) return false;
+    transpose(w.dout, s.rp, s.dp, w.dout_t);
+    for (int64_t n = 0; n < g.cells.count; ++n)
+        for (int64_t i = 0; i < s.rp; ++i) {
+            const Vec factor = broadcast(g.cells.row_factors[n * s.rp + i]);
+            const int64_t row = i * s.dp;
+            for (int64_t d = 0; d < s.dp; d += kWidth)
+                store(w.dout_n + n * s.rp * s.dp + row + d, load(w.dout + row + d) * factor);
+        }
+    return true;
+}
+
+void backward_piece(const gc_problem &p, const gc_gradient &g, const Sizes &s, const Stored &stored, const Block &b,
+                    const Buffers &w, int64_t piece) {
+    if (!tile_gradient(p, g, s, b, w, (s.first_piece + piece) % s.tiles)) return;
+    activations(p, s, stored, b, w, piece, true);
+    const gc_cells &cells = g.cells;
+    const bool by_level = p.cells.kind == GC_BY_LEVEL;
+    const int64_t at = (b.kv_row * s.pieces + piece) * s.np * s.dp, size = s.np * s.dp, rd = s.rp * s.dp;
+    const int64_t first_token = (s.first_piece + piece) * s.n;
+
+    make_slabs(p, s, cells, cells.value_mismatch, stored.value + at, by_level, first_token, b.i0, b.kv, w.slabs,
+               w.slopes);
+    for (int64_t n = 0; n < cells.count; ++n) {  // dA = sum_n (row_n dO) V_n^T
+        const float *factors = cells.row_factors + n * s.rp;
+        multiply(s.np, s.rp, s.dp, w.slabs + n * size, s.dp, 1, w.dout_t, s.rp, [&](int64_t j, int64_t i, Vec sum) {
+            float *to = w.da + j * s.rp + i;
+            const Vec before = n ? load(to) : broadcast(cells.constant) * load(w.dout_sum + i);
+            store(to, fma(load(factors + i), sum, before));
+        });
+    }
+    for (int64_t n = 0; n < cells.count; ++n)  // dV_n = A^T (row_n dO)
+        multiply(s.np, s.dp, s.rp, w.a, s.rp, 1, w.dout_n + n * rd, s.dp, [&](int64_t j, int64_t d, Vec sum) {
+            float *to = w.dv + piece * size + j * s.dp + d;
+            store(to, fma(load(w.slopes + n * size + j * s.dp + d), sum, load(to)));
+        });
+    for (int64_t x = 0; x < s.np * s.rp; x += kWidth) store(w.da + x, load(w.da + x) * load(w.gate + x));
+
+    make_slabs(p, s, cells, cells.key_mismatch, stored.key + at, by_level, first_token, b.i0, b.kv, w.slabs, w.slopes);
+    for (int64_t n = 0; n < cells.count; ++n) {  // dX = sum_n row_n dS K_n
+        const float *factors = cells.row_factors + n * s.rp;
+        multiply(s.rp, s.dp, s.np, w.da, 1, s.rp, w.slabs + n * size, s.dp, [&](int64_t i, int64_t d, Vec sum) {
+            float *to = w.dx + i * s.dp + d;
+            store(to, fma(broadcast(factors[i] * p.score_scale), sum, load(to)));
+        });
+    }
+    for (int64_t n = 0; n < cells.count; ++n)  // dK_n = dS^T (row_n X)
+        multiply(s.np, s.dp, s.rp, w.da, s.rp, 1, w.x_n + n * rd, s.dp, [&](int64_t j, int64_t d, Vec sum) {
+            float *to = w.dk + piece * size + j * s.dp + d;
+            store(to, fma(load(w.slopes + n * size + j * s.dp + d), sum, load(to)));
+        });
+    if (cells.constant == 0.0f) return;
+    for (int64_t i = 0; i < s.rp; ++i) {
+        float total = 0.0f;
+        for (int64_t j = 0; j < s.np; ++j) total += w.da[j * s.rp + i];
+        const Vec added = broadcast(total * (cells.constant * p.score_scale));
+        for (int64_t d = 0; d < s.dp; d += kWidth) store(w.dx + i * s.dp + d, load(w.dx + i * s.dp + d) + added);
+    }
+}
+
+// All that reaches one key/value head of one sequence.
+void backward_head(const gc_problem &p, const gc_gradient &g, const Sizes &s, const Stored &stored, int64_t kv_row,
+                   const Buffers &w) {
+    const int64_t kv = kv_row % p.kv_heads, sequence = kv_row / p.kv_heads;
+    std::memset(w.dk, 0, size_t(s.pieces * s.np * s.dp) * 4);
+    std::memset(w.dv, 0, size_t(s.pieces * s.np * s.dp) * 4);
+    for (int64_t head = kv * s.group; head < (kv + 1) * s.group; ++head) {
+        for (int64_t number = 0; number < s.blocks; ++number) {
+            const Block b = block_of(p, s, sequence * p.heads + head, number);
+            drive_queries(p, s, b, w);
+            if (!p.integer_factors) transpose(w.x, s.rp, s.dp, w.xt);
+            for (int64_t n = 0; n < g.cells.count; ++n)
+                for (int64_t i = 0; i < s.rp; ++i)
+                    for (int64_t d = 0; d < s.dp; d += kWidth)
+                        store(w.x_n + (n * s.rp + i) * s.dp + d,
+                              load(w.x + i * s.dp + d) * broadcast(g.cells.row_factors[n * s.rp + i] * p.score_scale));
+            std::memset(w.dx, 0, size_t(s.rp * s.dp) * 4);
+            const Reach reach = reach_of(p, s, b);
+            for (int64_t piece = reach.first; piece <= reach.last; ++piece)
+                backward_piece(p, g, s, stored, b, w, piece);
+            const float gain = p.q_gain ? p.q_gain[head] : 1.0f, offset = p.q_gain ? p.q_offset[head] : 0.0f;
+            for (int64_t i = 0; i < b.i1 - b.i0; ++i) {
+                const int64_t row = (b.bh * p.queries + b.i0 - p.first_query + i) * s.d;
+                for (int64_t d = 0; d < s.d; ++d) {
+                    const float width = p.q_gain ? p.q[row + d] * gain + offset : p.q[row + d];
+                    g.dq[row + d] = width > 0.0f && width < 1.0f ? w.dx[i * s.dp + d] : 0.0f;
+                }
+            }
+        }
+    }
+    const bool scaled = p.k_gain != nullptr;
+    for (int64_t token = p.first_key; token < p.first_key + p.keys; ++token) {
+        const int64_t row = (kv_row * p.keys + token - p.first_key) * s.d;
+        const int64_t at = ((token / s.n - s.first_piece) * s.np + token % s.n) * s.dp;
+        for (int64_t d = 0; d < s.d; ++d) {
+            const float k = scaled ? p.k[row + d] * p.k_gain[kv] + p.k_offset[kv] : p.k[row + d];
+            const float v = scaled ? p.v[row + d] * p.v_gain[kv] + p.v_offset[kv] : p.v[row + d];
+            g.dk[row + d] = k > p.low && k < p.high ? w.dk[at + d] : 0.0f;
+            g.dv[row + d] = v > p.low && v < p.high ? w.dv[at + d] : 0.0f;
+        }
+    }
+}
+
+}  // namespace
+
+int backward(const gc_problem &p, const gc_gradient &g) {
+    const Sizes s(p);
+    char *memory = workspace(0, Stored::bytes(p, s));
+    if (!memory) return GC_NO_MEMORY;
+    const Stored stored(p, s, memory);
+    const int64_t bytes = Buffers::bytes(s, p.cells.count, g.cells.count);
+    for (int t = 0; t < p.threads; ++t)
+        if (!workspace(1 + t, bytes)) return GC_NO_MEMORY;
+    parallel(p.threads, p.batch * p.kv_heads,
+             [&](int, int64_t head) { write_keys_and_values(p, s, stored, head); });
+    parallel(p.threads, p.batch * p.kv_heads, [&](int thread, int64_t head) {
+        backward_head(p, g, s, stored, head, Buffers(s, p.cells.count, g.cells.count, workspace(1 + thread, bytes)));
+    });
+    return GC_OK;
+}
+
+}  // namespace GC_LEVEL
+}  // namespace gc

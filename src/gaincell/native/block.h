@@ -1,0 +1,342 @@
+// What both passes do with a block of queries and a piece of columns: see forward.cpp for the formulation.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "products.h"
+#include "shared.h"
+
+namespace gc {
+namespace GC_LEVEL {
+namespace {
+
+// Hands out pieces of one block of memory.
+struct Cutter {
+    char *at;
+    template <class T>
+    T *cut(int64_t count) {
+        T *p = reinterpret_cast<T *>(at);
+        at += (count * int64_t(sizeof(T)) + 63) / 64 * 64;
+        return p;
+    }
+};
+
+// What the write DACs make of keys and values: [B Hk, pieces, N, D], zeros where there is no token.
+struct Stored {
+    float *key, *value;         // u in volts, or the level's number where cells are tabulated
+    int8_t *power[3];           // X, X^2, (X^3 - top^2 X) / third of the keys
+    static int64_t bytes(const gc_problem &p, const Sizes &s) {
+        const int64_t cells = p.batch * p.kv_heads * s.pieces * s.np * s.dp;
+        return cells * (8 + (p.integer_factors ? 3 : 0)) + 5 * 64;
+    }
+    Stored(const gc_problem &p, const Sizes &s, char *memory) {
+        const int64_t cells = p.batch * p.kv_heads * s.pieces * s.np * s.dp;
+        Cutter c{memory};
+        key = c.cut<float>(cells);
+        value = c.cut<float>(cells);
+        for (int8_t *&x : power) x = p.integer_factors ? c.cut<int8_t>(cells) : nullptr;
+    }
+};
+
+struct Row {
+    const float *volts;
+    float gain, offset;
+    bool scaled;
+    Vec at(int64_t d, int64_t dim, float fill) const {
+        const Vec x = load_some(volts + d, dim - d, fill);
+        return scaled ? x * gain + offset : x;
+    }
+};
+
+inline bool write_keys_and_values(const gc_problem &p, const Sizes &s, const Stored &stored, int64_t head) {
+    const int64_t kv = head % p.kv_heads, cells = s.np * s.dp;
+    const Dac dac{p.low, p.high, p.middle, p.storage_levels, p.to_code, p.to_volts};
+    const bool scaled = p.k_gain != nullptr, by_level = p.cells.kind == GC_BY_LEVEL;
+    int8_t powers[3][8] = {};
+    for (int code = 0; p.integer_factors && code < p.storage_levels; ++code) {
+        const int top = p.storage_levels - 1, x = 2 * code - top;
+        powers[0][code] = int8_t(x);
+        powers[1][code] = int8_t(x * x);
+        powers[2][code] = int8_t((x * x * x - top * top * x) / p.integer_third);
+    }
+    bool all_finite = true;
+    for (int64_t piece = 0; piece < s.pieces; ++piece) {
+        const int64_t start = (head * s.pieces + piece) * cells;
+        std::memset(stored.key + start, 0, size_t(cells) * 4);
+        std::memset(stored.value + start, 0, size_t(cells) * 4);
+        if (p.integer_factors)
+            for (int8_t *x : stored.power) std::memset(x + start, 0, size_t(cells));
+        for (int64_t c = 0; c < s.n; ++c) {
+            const int64_t token = (s.first_piece + piece) * s.n + c - p.first_key;
+            if (token < 0 || token >= p.keys) continue;
+            const int64_t at = start + c * s.dp, row = (head * p.keys + token) * s.d;
+            const Row k{p.k + row, scaled ? p.k_gain[kv] : 1.0f, scaled ? p.k_offset[kv] : 0.0f, scaled};
+            const Row v{p.v + row, scaled ? p.v_gain[kv] : 1.0f, scaled ? p.v_offset[kv] : 0.0f, scaled};
+            Vec sum = {};
+            for (int64_t d = 0; d < s.d; d += kWidth) {
+                Vec code, u;
+                const Vec key = k.at(d, s.d, 0.0f), value = v.at(d, s.d, 0.0f);
+                sum = sum + (key - key) + (value - value);  // 0, or not a number
+                dac.convert(key, &code, &u);
+                store(stored.key + at + d, by_level ? code : u);
+                if (p.integer_factors)
+                    for (int64_t n = 0; n < std::min(kWidth, s.d - d); ++n)
+                        for (int64_t power = 0; power < 3; ++power)
+                            stored.power[power][at + d + n] = powers[power][int32_t(code[n]) & 7];
+                dac.convert(value, &code, &u);
+                store(stored.value + at + d, by_level ? code : u);
+            }
+            all_finite &= finite(sum);
+        }
+    }
+    return all_finite;
+}
+
+// A thread's buffers for one block and one piece.
+struct Buffers {
+    Buffers() { std::memset(this, 0, sizeof *this); }
+    float *x, *xt, *x_sum;       // queries [R][D], transposed [D][R], sums over d [R]
+    uint8_t *codes;              // queries' codes [D / 4][R][4]
+    float *a;                    // A^T [N][R]
+    float *slabs, *slopes;       // [n][N][D]
+    float *charge, *sum;         // O and the digital sum [R][D]
+    float *a_sum;                // sum_j A_ij, [R]
+    float *gate, *da;            // of the scores, d A^T, both [N][R]
+    float *dout, *dout_t, *dout_n, *dout_sum;  // gradient of a sub-tile [R][D], [D][R], [n][R][D], [R]
+    float *x_n;                  // row factors times queries [n][R][D]
+    float *dx;                   // [R][D]
+    float *dk, *dv;              // [pieces][N][D]
+    static int64_t bytes(const Sizes &s, int64_t slabs, int64_t gradient_slabs) {
+        const int64_t rd = s.rp * s.dp, nr = s.np * s.rp, nd = s.np * s.dp;
+        const int64_t n = std::max(slabs, gradient_slabs);
+        int64_t floats = 4 * rd + 4 * s.rp + nr + 2 * n * nd;
+        int64_t count = 10;
+        if (gradient_slabs) {
+            floats += 2 * nr + 3 * rd + 2 * n * rd + 2 * s.pieces * nd + s.rp;
+            count += 10;
+        }
+        return floats * 4 + rd + (count + 2) * 64;
+    }
+    Buffers(const Sizes &s, int64_t slab_count, int64_t gradient_slabs, char *memory) : Buffers() {
+        const int64_t rd = s.rp * s.dp, nr = s.np * s.rp, nd = s.np * s.dp;
+        const int64_t n = std::max(slab_count, gradient_slabs);
+        Cutter c{memory};
+        codes = c.cut<uint8_t>(rd);
+        x = c.cut<float>(rd);
+        xt = c.cut<float>(rd);
+        x_sum = c.cut<float>(s.rp);
+        a = c.cut<float>(nr);
+        slabs = c.cut<float>(n * nd);
+        slopes = c.cut<float>(n * nd);
+        charge = c.cut<float>(rd);
+        sum = c.cut<float>(rd);
+        a_sum = c.cut<float>(s.rp);
+        if (!gradient_slabs) return;
+        gate = c.cut<float>(nr);
+        da = c.cut<float>(nr);
+        dout = c.cut<float>(rd);
+        dout_t = c.cut<float>(rd);
+        dout_n = c.cut<float>(n * rd);
+        dout_sum = c.cut<float>(s.rp);
+        x_n = c.cut<float>(n * rd);
+        dx = c.cut<float>(rd);
+        dk = c.cut<float>(s.pieces * nd);
+        dv = c.cut<float>(s.pieces * nd);
+    }
+};
+
+// Queries [i0, i1) of one head.
+struct Block {
+    int64_t bh, head, kv_row, kv;  // row of [B, H], head, row of [B, Hk], key/value head
+    int64_t i0, i1;
+};
+
+inline Block block_of(const gc_problem &p, const Sizes &s, int64_t bh, int64_t number) {
+    const int64_t head = bh % p.heads, kv = head / s.group;
+    const int64_t i0 = p.first_query + number * s.r;
+    return {bh, head, bh / p.heads * p.kv_heads + kv, kv, i0, std::min(i0 + s.r, s.end)};
+}
+
+// The query drivers: pulse widths of a block, and their codes; false if one is not a number.
+inline bool drive_queries(const gc_problem &p, const Sizes &s, const Block &b, const Buffers &w) {
+    std::memset(w.x, 0, size_t(s.rp * s.dp) * 4);
+    if (p.integer_factors) std::memset(w.codes, 0, size_t(s.rp * s.dp));
+    const bool scaled = p.q_gain != nullptr;
+    const float gain = scaled ? p.q_gain[b.head] : 1.0f, offset = scaled ? p.q_offset[b.head] : 0.0f;
+    bool all_finite = true;
+    for (int64_t r = 0; r < b.i1 - b.i0; ++r) {
+        const Row q{p.q + (b.bh * p.queries + b.i0 - p.first_query + r) * s.d, gain, offset, scaled};
+        Vec check = {};
+        float total = 0.0f;
+        for (int64_t d = 0; d < s.d; d += kWidth) {
+            Vec code, x;
+            const Vec width = q.at(d, s.d, 0.0f);
+            check = check + (width - width);  // 0, or not a number
+            drive(width, p.q_levels, &code, &x);
+            const int64_t count = std::min(kWidth, s.d - d);
+            float widths[kWidth];
+            store(widths, x);
+            for (int64_t n = 0; n < count; ++n) {
+                w.x[r * s.dp + d + n] = widths[n];
+                total += widths[n];
+            }
+            if (p.integer_factors)
+                for (int64_t n = 0; n < count; ++n)
+                    w.codes[((d + n) / 4 * s.rp + r) * 4 + (d + n) % 4] = uint8_t(int32_t(code[n]));
+        }
+        w.x_sum[r] = total;
+        all_finite &= finite(check);
+    }
+    for (int64_t r = b.i1 - b.i0; r < s.rp; ++r) w.x_sum[r] = 0.0f;
+    return all_finite;
+}
+
+// [rows][columns] -> [columns][rows], both multiples of 16.
+inline void transpose(const float *from, int64_t rows, int64_t columns, float *to) {
+    for (int64_t m0 = 0; m0 < rows; m0 += 16)
+        for (int64_t n0 = 0; n0 < columns; n0 += 16)
+            for (int64_t n = n0; n < n0 + 16; ++n)
+                for (int64_t m = m0; m < m0 + 16; ++m) to[n * rows + m] = from[m * columns + n];
+}
+
+// Slabs of one piece about the block's first query, and their derivatives if asked for: [n][N][D].
+inline void make_slabs(const gc_problem &p, const Sizes &s, const gc_cells &cells, const float *mismatch, const float *stored,
+                bool stored_by_level, int64_t first_token, int64_t i0, int64_t kv, float *slabs, float *slopes) {
+    const int64_t size = s.np * s.dp;
+    for (int64_t c = 0; c < s.np; ++c) {
+        const int64_t token = first_token + c, age = i0 - token + p.margin;
+        const float *u = stored + c * s.dp;
+        if (c >= s.n) {
+            for (int64_t n = 0; n < cells.count; ++n) {
+                std::memset(slabs + n * size + c * s.dp, 0, size_t(s.dp) * 4);
+                if (slopes) std::memset(slopes + n * size + c * s.dp, 0, size_t(s.dp) * 4);
+            }
+            continue;
+        }
+        if (cells.kind == GC_BY_LEVEL) {
+            for (int64_t n = 0; n < cells.count; ++n) {
+                const float *table = cells.table + (age * cells.count + n) * GC_TABLE;
+                float *slab = slabs + n * size + c * s.dp;
+                for (int64_t d = 0; d < s.dp; ++d) slab[d] = table[int32_t(u[d])];
+                if (!slopes) continue;
+                table = cells.slopes + (age * cells.count + n) * GC_TABLE;
+                float *slope = slopes + n * size + c * s.dp;
+                for (int64_t d = 0; d < s.dp; ++d) slope[d] = table[int32_t(u[d])];
+            }
+            continue;
+        }
+        const Vec factor = broadcast(cells.column_factors[age]);
+        const Vec middle = broadcast(0.5f * float(p.storage_levels - 1)), volts = broadcast(p.to_volts);
+        const float *own = mismatch ? mismatch + (kv * p.columns + token % p.columns) * cells.count * s.d : nullptr;
+        for (int64_t d = 0; d < s.dp; d += kWidth) {
+            Vec v = load(u + d);
+            if (stored_by_level) v = (v - middle) * volts;  // linear cells behind tabulated ones
+            const Vec x = v * factor;
+            Vec power = broadcast(1.0f), below = broadcast(0.0f);
+            int32_t reached = 0;
+            for (int64_t n = 0; n < cells.count; ++n) {
+                for (; reached < cells.orders[n]; ++reached) {
+                    below = power;
+                    power = power * x;
+                }
+                Vec coefficient = broadcast(cells.coefficients[n]);
+                if (own) {
+                    float part[kWidth] = {};
+                    std::memcpy(part, own + n * s.d + d, size_t(std::max<int64_t>(0, std::min(kWidth, s.d - d))) * 4);
+                    coefficient = load(part);
+                }
+                store(slabs + n * size + c * s.dp + d, coefficient * power);
+                if (slopes)
+                    store(slopes + n * size + c * s.dp + d,
+                          coefficient * below * (factor * broadcast(float(cells.orders[n]))));
+            }
+        }
+    }
+}
+
+// Which queries of a block see token j: rows [first, last) of the block.
+struct Seen {
+    int64_t first, last;
+};
+
+inline Seen seen_by(const gc_problem &p, const Block &b, int64_t token) {
+    if (token < p.first_key || token >= p.first_key + p.keys) return {0, 0};
+    const int64_t first = std::max(b.i0, token), last = std::min(b.i1, token + p.window);
+    return first < last ? Seen{first - b.i0, last - b.i0} : Seen{0, 0};
+}
+
+// A^T of one piece in w.a, and in w.gate, if `gradient`, 1 where the score passes a gradient.
+inline void activations(const gc_problem &p, const Sizes &s, const Stored &stored, const Block &b, const Buffers &w,
+                 int64_t piece, bool gradient) {
+    const int64_t at = (b.kv_row * s.pieces + piece) * s.np * s.dp;
+    const int64_t first_token = (s.first_piece + piece) * s.n;
+    const float constant = p.cells.constant * p.score_scale;
+#if defined(GC_INTEGERS)
+    if (p.integer_factors) {
+        const int64_t quads = s.dp / 4;
+        bool begun = false;
+        for (int64_t n = 0; n < 3; ++n) {
+            const float *factors = p.integer_factors + n * p.ages + b.i0 - first_token + p.margin;
+            if (n && p.integer_factors[n * p.ages + p.margin] == 0.0f) continue;  // a cell without this power
+            const int8_t *powers = stored.power[n] + at;
+            if (!begun)
+                multiply_bytes(s.np, s.rp, quads, powers, s.dp, w.codes, [&](int64_t j, int64_t i, Vec sum) {
+                    store(w.a + j * s.rp + i, fma(load(factors + i - j), sum, broadcast(constant) * load(w.x_sum + i)));
+                });
+            else
+                multiply_bytes(s.np, s.rp, quads, powers, s.dp, w.codes, [&](int64_t j, int64_t i, Vec sum) {
+                    float *to = w.a + j * s.rp + i;
+                    store(to, fma(load(factors + i - j), sum, load(to)));
+                });
+            begun = true;
+        }
+    } else
+#endif
+    {
+        make_slabs(p, s, p.cells, p.cells.key_mismatch, stored.key + at, false, first_token, b.i0, b.kv, w.slabs,
+                   nullptr);
+        for (int64_t n = 0; n < p.cells.count; ++n) {
+            const float *factors = p.cells.row_factors + n * s.rp;
+            const Vec scale = broadcast(p.score_scale);
+            multiply(s.np, s.rp, s.dp, w.slabs + n * s.np * s.dp, s.dp, 1, w.xt, s.rp, [&](int64_t j, int64_t i, Vec sum) {
+                float *to = w.a + j * s.rp + i;
+                const Vec before = n ? load(to) : broadcast(constant) * load(w.x_sum + i);
+                store(to, fma(load(factors + i) * scale, sum, before));
+            });
+        }
+    }
+    const float ceiling = p.score_ceiling ? 1.0f : INFINITY;
+    const Vec low = broadcast(p.score_margin), high = broadcast(p.score_ceiling ? 1.0f - p.score_margin : INFINITY);
+    for (int64_t j = 0; j < s.np; ++j) {
+        float *row = w.a + j * s.rp;
+        const Seen seen = j < s.n ? seen_by(p, b, first_token + j) : Seen{0, 0};
+        if (gradient) {
+            float *gate = w.gate + j * s.rp;
+            for (int64_t i = 0; i < s.rp; i += kWidth) {
+                const Vec score = load(row + i);
+                store(gate + i, select((score > low) & (score < high), broadcast(1.0f), broadcast(0.0f)));
+            }
+            for (int64_t i = 0; i < seen.first; ++i) gate[i] = 0.0f;
+            for (int64_t i = seen.last; i < s.rp; ++i) gate[i] = 0.0f;
+        }
+        for (int64_t i = 0; i < s.rp; i += kWidth) store(row + i, clamp(load(row + i), 0.0f, ceiling));
+        for (int64_t i = 0; i < seen.first; ++i) row[i] = 0.0f;
+        for (int64_t i = seen.last; i < s.rp; ++i) row[i] = 0.0f;
+    }
+}
+
+// Pieces that a block's window reaches, as numbers of stored pieces.
+struct Reach {
+    int64_t first, last;
+};
+
+inline Reach reach_of(const gc_problem &p, const Sizes &s, const Block &b) {
+    const int64_t oldest = std::max(b.i0 - p.window + 1, p.first_key);
+    return {oldest / s.n - s.first_piece, (b.i1 - 1) / s.n - s.first_piece};
+}
+
+}  // namespace
+}  // namespace GC_LEVEL
+}  // namespace gc

@@ -1,0 +1,142 @@
+"""One query of every head against a ring of one-byte codes, and writing into it, in compiled code.
+
+The equations of `decode.py` on codes: the charge of a cell depends on its level and its column's age alone,
+so a table of at most 16 numbers a column replaces voltages. Cells that differ from each other are not served.
+
+Dimensions: B sequences, H query heads, Hk key/value heads, M columns of the ring, S slots that are looked at,
+D head dimension.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from gaincell.circuits.converter import in_precision
+from gaincell.config import Design
+from gaincell.ops.gain_cell_attention import native
+from gaincell.ops.gain_cell_attention.native_library import (
+    MOST_SLABS,
+    OK,
+    READOUTS,
+    TABLE,
+    Step,
+    compiled_library,
+    invoke,
+    level_in_use,
+    level_number,
+)
+
+WORTH_A_THREAD = (
+    4_000_000  # cells of a decoding step, below which starting threads takes longer than it saves
+)
+
+
+def why_not(like: Tensor, design: Design) -> str | None:
+    """Why one query against a ring of codes is not served, in words; None if it is."""
+    if design.mismatch.present:
+        return "cells differ from each other"
+    if design.storage_levels is None or design.storage_levels > TABLE:
+        return f"a ring of codes has at most {TABLE} storage levels"
+    if like.requires_grad and torch.is_grad_enabled():
+        return "it has no gradients"
+    return native.why_not(like, like, design)
+
+
+class Slots(NamedTuple):
+    """What the query of every sequence sees of a ring, oldest first."""
+
+    positions: Tensor
+    """[S] int32: column of the ring."""
+    tile_of: Tensor
+    """[B, S] int32: sub-tile, -1 where the slot is not seen."""
+    left: Tensor
+    """[B, S] float32: what is left of the voltages."""
+    table: Tensor | None
+    """[B, S, 16] charge of every level now, of cells that are not polynomials."""
+
+
+def make_slots(positions: Tensor, tile_of: Tensor, left: Tensor, design: Design) -> Slots:
+    """From columns [S], sub-tiles [B, S] and what is left of the voltages [B, S]."""
+    table = None
+    left = left.float().contiguous()
+    if design.cell.coefficients is None:
+        levels = design.storage_levels
+        assert levels is not None
+        u = (torch.arange(levels) - (levels - 1) / 2) * ((design.v_max - design.v_min) / (levels - 1))
+        table = torch.zeros(*left.shape, TABLE)
+        table[..., :levels] = design.cell.current(left[..., None] * u)
+    return Slots(positions.to(torch.int32), tile_of.to(torch.int32).contiguous(), left, table)
+
+
+def write_ring(volts: Tensor, ring: Tensor, position: int, design: Design) -> None:
+    """Codes of requested voltages [B, Hk, 1, D] into one column of a ring [B, Hk, M, D], uint8."""
+    found = compiled_library()
+    assert found is not None
+    volts = volts.contiguous()
+    levels = design.storage_levels or 0
+    found.gc_write(
+        volts.data_ptr(),
+        ring.shape[0] * ring.shape[1],
+        ring.shape[3],
+        ring.data_ptr(),
+        ring.shape[2],
+        position,
+        levels,
+        in_precision(design.v_min, torch.float32),
+        in_precision(design.v_max, torch.float32),
+        in_precision(design.v_offset, torch.float32),
+        (levels - 1) / (design.v_max - design.v_min),
+    )
+
+
+def decode_ring(q: Tensor, keys: Tensor, values: Tensor, slots: Slots, design: Design) -> Tensor | None:
+    """The digital sum for one query of every head against a ring of codes.
+
+    Args:
+        q: [B, H, 1, D] requested pulse widths.
+        keys, values: [B, Hk, M, D] codes, uint8.
+        slots: what is looked at.
+
+    Returns:
+        [B, H, 1, D]; None where q is not finite.
+    """
+    q = q.contiguous()
+    out = torch.empty_like(q)
+    dim, coefficients = q.shape[3], design.cell.coefficients or (0.0,)
+    steps = design.readout_steps
+    work = keys.shape[0] * keys.shape[1] * len(slots.positions) * dim
+    step = Step(
+        batch=q.shape[0],
+        heads=q.shape[1],
+        kv_heads=keys.shape[1],
+        dim=dim,
+        columns=keys.shape[2],
+        tiles=design.tiles,
+        slots=len(slots.positions),
+        q=q.data_ptr(),
+        key=keys.data_ptr(),
+        value=values.data_ptr(),
+        positions=slots.positions.data_ptr(),
+        tile_of=slots.tile_of.data_ptr(),
+        left=slots.left.data_ptr(),
+        table=None if slots.table is None else slots.table.data_ptr(),
+        order=len(coefficients) - 1,
+        coefficients=(ctypes.c_float * (MOST_SLABS + 1))(*coefficients),
+        q_levels=design.query_levels or 0,
+        storage_levels=design.storage_levels or 0,
+        to_volts=(design.v_max - design.v_min) / ((design.storage_levels or 2) - 1),
+        readout=READOUTS[design.readout],
+        score_ceiling=design.score_ceiling,
+        output_ceiling=design.output_ceiling,
+        steps=steps,
+        score_scale=1 / design.score_saturation(dim),
+        output_scale=steps / design.output_saturation,
+        out=out.data_ptr(),
+        threads=torch.get_num_threads() if work > WORTH_A_THREAD else 1,
+        level=level_number(level_in_use()),
+    )
+    return out if invoke("gc_decode", step) == OK else None

@@ -1,0 +1,178 @@
+"""The compiled library (`gaincell/native`) as Python sees it: its structures, where it is, its levels.
+
+Built when the package is installed; without it (no compiler) attention runs in `blocked.py`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from gaincell.errors import InputError
+
+LEVELS = ("portable", "avx2", "avx512")
+"""Instruction levels, slowest first."""
+MOST_SLABS, TABLE = 8, 16  # GC_MAX_SLABS, GC_TABLE
+WORTH_A_THREAD = (
+    4_000_000  # cells of a decoding step, below which starting threads takes longer than it saves
+)
+WRITE: Any = [
+    *(ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64),
+    *(ctypes.c_int32, ctypes.c_float, ctypes.c_float, ctypes.c_float, ctypes.c_float),
+]
+"""Types of the arguments of gc_write."""
+READOUTS = {"none": 0, "counter": 1, "counter-floor": 2, "published-code": 3}
+OK, NOT_FINITE, BAD_ARGUMENT, NO_MEMORY, NO_SUCH_LEVEL = range(5)
+
+
+class Cells(ctypes.Structure):
+    """gc_cells"""
+
+    _fields_ = [
+        ("kind", ctypes.c_int32),
+        ("count", ctypes.c_int32),
+        ("orders", ctypes.c_int32 * MOST_SLABS),
+        ("coefficients", ctypes.c_float * MOST_SLABS),
+        ("constant", ctypes.c_float),
+        ("row_factors", ctypes.c_void_p),
+        ("column_factors", ctypes.c_void_p),
+        ("table", ctypes.c_void_p),
+        ("slopes", ctypes.c_void_p),
+        ("key_mismatch", ctypes.c_void_p),
+        ("value_mismatch", ctypes.c_void_p),
+    ]
+
+
+_SIZES = (
+    *("batch", "heads", "kv_heads", "queries", "keys", "dim", "first_query", "first_key"),
+    *("window", "columns", "tile", "rows", "margin", "ages"),
+)
+_SCALES = ("q_gain", "q_offset", "k_gain", "k_offset", "v_gain", "v_offset")
+
+
+class Problem(ctypes.Structure):
+    """gc_problem"""
+
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in _SIZES),
+        *((name, ctypes.c_void_p) for name in ("q", "k", "v", *_SCALES)),
+        *((name, ctypes.c_int32) for name in ("q_levels", "storage_levels")),
+        *((name, ctypes.c_float) for name in ("low", "high", "middle", "to_code", "to_volts")),
+        *((name, ctypes.c_int32) for name in ("readout", "score_ceiling", "output_ceiling")),
+        *((name, ctypes.c_float) for name in ("steps", "score_scale", "output_scale")),
+        *((name, ctypes.c_float) for name in ("score_margin", "output_margin")),
+        ("cells", Cells),
+        ("integer_factors", ctypes.c_void_p),
+        ("integer_third", ctypes.c_int32),
+        *((name, ctypes.c_void_p) for name in ("out", "out_gain", "out_offset", "open")),
+        *((name, ctypes.c_int32) for name in ("threads", "level")),
+    ]
+
+
+class Gradient(ctypes.Structure):
+    """gc_gradient"""
+
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in ("grad", "dq", "dk", "dv")),
+        ("cells", Cells),
+    ]
+
+
+class Step(ctypes.Structure):
+    """gc_step"""
+
+    _fields_ = [
+        *((n, ctypes.c_int64) for n in ("batch", "heads", "kv_heads", "dim", "columns", "tiles", "slots")),
+        *((n, ctypes.c_void_p) for n in ("q", "key", "value", "positions", "tile_of", "left", "table")),
+        ("order", ctypes.c_int32),
+        ("coefficients", ctypes.c_float * (MOST_SLABS + 1)),
+        *((name, ctypes.c_int32) for name in ("q_levels", "storage_levels")),
+        ("to_volts", ctypes.c_float),
+        *((name, ctypes.c_int32) for name in ("readout", "score_ceiling", "output_ceiling")),
+        *((name, ctypes.c_float) for name in ("steps", "score_scale", "output_scale")),
+        ("out", ctypes.c_void_p),
+        *((name, ctypes.c_int32) for name in ("threads", "level")),
+    ]
+
+
+@lru_cache(maxsize=1)
+def compiled_library() -> ctypes.CDLL | None:
+    """The compiled library, None where it was not built. GAINCELL_NATIVE names another folder for it."""
+    folder = Path(os.environ.get("GAINCELL_NATIVE") or Path(__file__).parents[2] / "native")
+    found = sorted(folder.glob("_native*"))
+    for path in found:
+        try:
+            loaded = ctypes.CDLL(str(path))
+        except OSError:
+            continue
+        structures = {"problem": Problem, "gradient": Gradient, "step": Step}
+        sizes = [getattr(loaded, f"gc_sizeof_{name}") for name in structures]
+        for size in sizes:
+            size.restype = ctypes.c_int64
+        loaded.gc_write.argtypes = WRITE
+        if [size() for size in sizes] == [ctypes.sizeof(structure) for structure in structures.values()]:
+            return loaded
+    logging.getLogger("gaincell").warning(
+        "the compiled kernel was not built when gaincell was installed (no C++ compiler?): attention runs in "
+        "plain torch, impl='blocked', several times slower"
+    )
+    return None
+
+
+_forced: list[str] = []
+
+
+@contextmanager
+def instructions(level: str) -> Iterator[None]:
+    """Within the context, use the instructions of one level only; also GAINCELL_INSTRUCTIONS=level.
+
+    Raises:
+        InputError: an unknown level, or one that this processor or build does not have.
+    """
+    level_number(level)
+    _forced.append(level)
+    try:
+        yield
+    finally:
+        _forced.pop()
+
+
+def levels() -> tuple[str, ...]:
+    """Levels that can be used here, slowest first; empty without the library."""
+    found = compiled_library()
+    return () if found is None else LEVELS[: found.gc_best_level() + 1]
+
+
+def level_in_use() -> str:
+    """The level that the next call uses. Raises InputError where there is none."""
+    if _forced:
+        return _forced[-1]
+    named = os.environ.get("GAINCELL_INSTRUCTIONS")
+    if named:
+        return LEVELS[level_number(named)]
+    if not levels():
+        raise InputError("the compiled kernel is not there; install gaincell where there is a C++ compiler")
+    return levels()[-1]
+
+
+def level_number(level: str) -> int:
+    if level not in levels():
+        raise InputError(f"instruction level {level!r} is not available; choose one of {', '.join(levels())}")
+    return LEVELS.index(level)
+
+
+def invoke(name: str, *arguments: ctypes.Structure) -> int:
+    found = compiled_library()
+    assert found is not None
+    status = int(getattr(found, name)(*(ctypes.byref(argument) for argument in arguments)))
+    if status == NO_MEMORY:
+        raise MemoryError("there is not enough memory for the workspace of the compiled attention")
+    if status in (BAD_ARGUMENT, NO_SUCH_LEVEL):
+        raise InputError(f"the compiled attention refused its arguments (status {status})")
+    return status
