@@ -212,8 +212,7 @@ def test_gains_and_offsets_are_parameters_of_every_layer(family: str, design: De
         initial = [
             (s.gain.unique().item(), s.offset.unique().item()) for s in (cell.q, cell.k, cell.v, cell.out)
         ]
-        volts = torch.tensor(0.45).item()
-        assert initial == [(1, 0), (1, volts), (1, volts), (1, 0)]
+        assert initial == [(1, 0), (1, 0.45), (1, 0.45), (1, 0)]
         assert cell.design.token_period == 2 * design.layer_latency
 
 
@@ -308,10 +307,10 @@ def test_dropout_of_attention_weights_is_left_out(design: Design) -> None:
     assert torch.equal(logits(model.train(), ids), logits(model.eval(), ids))
 
 
-def test_a_bfloat16_model_keeps_gains_in_float32(design: Design) -> None:
+def test_a_bfloat16_model_keeps_its_gains(design: Design) -> None:
     model, ids = build("llama").bfloat16(), tokens(1, 20)
     attach_scaled(model, design)
-    assert attached_layers(model)[0].k.offset.dtype == torch.float32
+    assert attached_layers(model)[0].k.offset.dtype == torch.float64
     assert logits(model, ids).dtype == torch.bfloat16
     with pytest.raises(ModelError, match="too coarse for the write DAC"):
         logits(model.bfloat16(), ids)

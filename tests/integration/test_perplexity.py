@@ -90,7 +90,7 @@ def test_dump_of_a_layer(tmp_path: Path) -> None:
     assert stored["k_code"].shape == stored["v_code"].shape == (2, 1, 64, 16)
     assert torch.equal(stored["q_code"].long(), query_code(kept["q"], 16))
     assert torch.equal(stored["tokens"].long(), ids)
-    gain, offset = (p.detach()[:, None, None] for p in (layer.out.gain, layer.out.offset))
+    gain, offset = (p.detach().float()[:, None, None] for p in (layer.out.gain, layer.out.offset))
     torch.testing.assert_close(stored["scaled"], stored["output"] * gain + offset)
     x, u = stored["q_code"].double() / 15, (stored["k_code"].double() - 3.5) * 0.9 / 7
     i, j = 40, 33

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from gaincell.adaptation.published import iterate
-from gaincell.adaptation.result import AdaptationResult, Place, Residuals, rounding_limits
+from gaincell.adaptation.result import AdaptationResult, Place, Residuals
 from gaincell.adaptation.saturation import SaturationWatch
 from gaincell.adaptation.statistics import (
     Batch,
@@ -97,9 +97,8 @@ def adapt(
             raise InputError(f"unknown method {method!r}; choose closed-form or published")
     residuals = Residuals.between(statistics, target)
     residual, worst = residuals.worst()
-    missed = residuals.beyond(tolerance, rounding_limits(layers, statistics, target))
     return AdaptationResult(
-        converged=not missed,
+        converged=residual <= tolerance,
         method=method,
         tolerance=tolerance,
         residual=residual,
@@ -111,7 +110,6 @@ def adapt(
         tokens=count_tokens(batch),
         skipped=residuals.without_variance(),
         saturated=saturated,
-        limited=tuple(place for place in residuals.beyond(tolerance) if place not in missed),
         history=history,
     )
 
@@ -143,11 +141,7 @@ def _set_scaler(
     scaler: Scaler,
     inputs: tuple[Float[Tensor, "B heads T D"], ...],
 ) -> None:
-    """Give one stage the mean and standard deviation of the target: equation (4) at the head of this file.
-
-    The offset is computed for the gain as its type rounds it, so that the mean is as exact as the type
-    allows.
-    """
+    """Give one stage the mean and standard deviation of the target: equation (4) at the head of this file."""
     found = moments(inputs[0], real)
     if not torch.isfinite(found.squares).all():
         raise ModelError("the model's activations are not finite; look for NaN or infinite weights")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from gaincell.adaptation.result import Place, Residuals, rounding_limits
+from gaincell.adaptation.result import Place, Residuals
 from gaincell.adaptation.saturation import SaturationWatch
 from gaincell.adaptation.statistics import (
     Batch,
@@ -61,12 +61,11 @@ def iterate(
         record = {"residual": residuals.worst()[0], "perplexity": exp_or_infinity(nll)}
         history.append({"iteration": float(iteration), **record})
         progress(iteration, max_iterations, record)
-        limits = rounding_limits(layers, statistics, target)
-        if not residuals.beyond(tolerance, limits) or iteration == max_iterations:
+        if record["residual"] <= tolerance or iteration == max_iterations:
             break
         factor = damping(iteration)
         for stage, n, scaler in scalers(layers):
-            moving = residuals.outside(stage, tolerance, limits)[n]
+            moving = residuals.of(stage)[n] > tolerance
             ratio = torch.where(moving, target.std[stage][n] / statistics.std[stage][n], 1.0)
             shift = torch.where(moving, target.mean[stage][n] - statistics.mean[stage][n], 0.0)
             gains[stage, n] *= 1 + factor * (ratio - 1)

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from gaincell.adaptation.statistics import STAGES, Statistics, scalers
-
-if TYPE_CHECKING:
-    from gaincell.nn.attention import GainCellAttention
+from gaincell.adaptation.statistics import STAGES, Statistics
 
 
 class Place(NamedTuple):
@@ -63,25 +60,6 @@ class Residuals:
                 found = (float(value[layer, head]), Place(layer, head, stage))
         return found
 
-    def beyond(self, tolerance: float, limits: dict[str, Tensor] | None = None) -> tuple[Place, ...]:
-        """The stages further off than the tolerance, and than the `limits` of their type where these are
-        given.
-        """
-        return tuple(
-            Place(layer, head, stage)
-            for stage in STAGES
-            for layer, head in self.outside(stage, tolerance, limits).nonzero().tolist()
-        )
-
-    def outside(
-        self, stage: str, tolerance: float, limits: dict[str, Tensor] | None = None
-    ) -> Bool[Tensor, "L heads"]:
-        """Which heads of a stage are; see `beyond`."""
-        allowed = torch.full_like(self.mean[stage], tolerance)
-        if limits is not None:
-            allowed = torch.maximum(allowed, limits[stage])
-        return (self.std[stage] > tolerance) | (self.mean[stage] > allowed)
-
     def without_variance(self) -> tuple[Place, ...]:
         """The stages left out."""
         return tuple(
@@ -91,30 +69,11 @@ class Residuals:
         )
 
 
-def rounding_limits(
-    layers: list[GainCellAttention], measured: Statistics, target: Statistics
-) -> dict[str, Float[Tensor, "L heads"]]:
-    """How exact a stage's mean can be, as a residual, when its gain and offset are numbers of their type.
-
-        eps / 2 * (|a m| + |b| + |mu_N|) / sigma_L,     m: mean of the stage's input, a m = mu_N - b
-
-    It matters where an almost constant input is magnified: a m and b are then large and cancel. In float32
-    the limit is above 1e-6 when they exceed sigma by a factor of about 10; in float64 never in practice.
-    """
-    limits: dict[str, list[Tensor]] = {stage: [] for stage in STAGES}
-    for stage, layer, scaler in scalers(layers):
-        mean, offset = measured.mean[stage][layer], scaler.offset.detach().double().cpu()
-        size = (mean - offset).abs() + offset.abs() + mean.abs()
-        sigma = torch.where(target.std[stage][layer] > 0, target.std[stage][layer], 1.0)
-        limits[stage].append(torch.finfo(scaler.offset.dtype).eps / 2 * size / sigma)
-    return {stage: torch.stack(rows) for stage, rows in limits.items()}
-
-
 @dataclass(frozen=True)
 class AdaptationResult:
     """The outcome of `adapt`.
 
-    converged: every stage with variance is within the tolerance, or as near as its type allows.
+    converged: every stage with variance is within the tolerance.
     method: "closed-form" or "published".
     tolerance: largest residual allowed.
     residual: the largest residual of the adapted model.
@@ -127,8 +86,6 @@ class AdaptationResult:
     tokens: calibration tokens.
     skipped: stages of zero variance, in the model or in the target; their gains and offsets are unchanged.
     saturated: stages all of whose values lie at or beyond the limits of the circuit behind them.
-    limited: stages beyond the tolerance, but as near as the type of gains and offsets allows: float32 cannot
-        state their mean any better (see `rounding_limits`).
     history: of the published method, one entry an iteration: iteration, residual, perplexity of the
     calibration text.
     """
@@ -145,7 +102,6 @@ class AdaptationResult:
     tokens: int
     skipped: tuple[Place, ...]
     saturated: tuple[Place, ...]
-    limited: tuple[Place, ...] = ()
     history: tuple[dict[str, float], ...] = ()
 
     def summary(self) -> str:
@@ -160,7 +116,6 @@ class AdaptationResult:
         for name, places in (
             ("without variance", self.skipped),
             ("fully saturated", self.saturated),
-            ("limited by rounding", self.limited),
         ):
             if places:
                 more = f" and {len(places) - 3} more" if len(places) > 3 else ""

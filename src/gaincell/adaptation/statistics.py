@@ -1,8 +1,11 @@
 """Mean and standard deviation of every scaling stage, per layer and head.
 
-A stage is q, k, v or out of one head of one layer; what is measured is the output of its `Scaler`, before
-the clamp of the circuit behind it, over batch, tokens and D (spec section 6). Padding is left out. Sums are
-kept in float64.
+A stage is q, k, v or out of one head of one layer; what is measured is the output y = a x + b of its
+`Scaler`, before the clamp of the circuit behind it, over batch, tokens and D (spec section 6). Padding is
+left out. The digital scaling is exact, and so are its statistics: those of x are summed in float64, and with
+a and b in float64 too, mean(y) = a mean(x) + b and std(y) = |a| std(x). (The float32 values of y that a model
+computes with are rounded to 6e-8 of y. Where y hardly moves, in a head that is almost silent, that rounding
+alone can shift their mean by more than 1e-6 standard deviations.)
 """
 
 from __future__ import annotations
@@ -72,6 +75,12 @@ class Moments(NamedTuple):
             self.squares + other.squares + shift**2 * (self.values * other.values / values),
         )
 
+    def scaled(self, gain: Float[Tensor, " heads"], offset: Float[Tensor, " heads"]) -> Moments:
+        """The moments of ``gain * x + offset``."""
+        gain, offset = gain.detach().double().cpu(), offset.detach().double().cpu()
+        spread = torch.where(self.std == 0, 0.0, self.squares)
+        return Moments(self.values, gain * self.mean + offset, gain**2 * spread)
+
     @property
     def std(self) -> Float[Tensor, " heads"]:
         """Standard deviation [heads]; exactly 0 for a constant."""
@@ -119,7 +128,7 @@ def collect_statistics(
 
 
 class Collector:
-    """Gathers the moments of all stages over any number of forward passes."""
+    """Gathers the moments of what enters all stages, over any number of forward passes."""
 
     def __init__(self, layers: list[GainCellAttention]) -> None:
         self._layers = layers
@@ -130,13 +139,13 @@ class Collector:
         """Within the context every forward pass of the model is measured; `real` marks its real tokens."""
         with ExitStack() as hooks:
             for stage, layer, scaler in scalers(self._layers):
-                hook = scaler.register_forward_hook(self._hook((stage, layer), real))
+                hook = scaler.register_forward_pre_hook(self._hook((stage, layer), real))
                 hooks.callback(hook.remove)
             yield
 
-    def _hook(self, key: tuple[str, int], real: Tensor | None) -> Callable[[nn.Module, Any, Tensor], None]:
-        def observe(module: nn.Module, inputs: Any, output: Tensor) -> None:
-            new = moments(output, real)
+    def _hook(self, key: tuple[str, int], real: Tensor | None) -> Callable[[nn.Module, Any], None]:
+        def observe(scaler: nn.Module, inputs: Any) -> None:
+            new = moments(inputs[0], real)
             self._moments[key] = self._moments[key].merged(new) if key in self._moments else new
 
         return observe
@@ -146,7 +155,10 @@ class Collector:
         mean: dict[str, Tensor] = {}
         std: dict[str, Tensor] = {}
         for stage in STAGES:
-            found = [self._moments[stage, layer] for layer in range(len(self._layers))]
+            found = []
+            for layer, attention in enumerate(self._layers):
+                scaler: Scaler = getattr(attention, stage)
+                found.append(self._moments[stage, layer].scaled(scaler.gain, scaler.offset))
             mean[stage] = torch.stack([m.mean for m in found])
             std[stage] = torch.stack([m.std for m in found])
             for layer, m in enumerate(found):

@@ -39,7 +39,6 @@ def of_adaptation(result: AdaptationResult) -> Record:
         "worst": str(result.worst),
         "skipped": [str(place) for place in result.skipped],
         "saturated": [str(place) for place in result.saturated],
-        "limited": [str(place) for place in result.limited],
         "history": list(result.history),
     }
 

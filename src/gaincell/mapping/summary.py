@@ -67,7 +67,7 @@ def stage(name: str, title: str, record: Record, software: float | None, continu
 
 def adaptation(result: Record) -> Json:
     """One adaptation, with its history where the method has one."""
-    words = ("summary", "converged", "worst", "skipped", "saturated", "limited")
+    words = ("summary", "converged", "worst", "skipped", "saturated")
     entry: Json = {key: result[key] for key in words}
     for key, unit in (
         ("residual", "fraction of sigma"),

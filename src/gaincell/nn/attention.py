@@ -42,7 +42,7 @@ class GainCellAttention(nn.Module):
         layer: int = 0,
         impl: Impl = "auto",
         gradient: Gradient = "exact",
-        dtype: torch.dtype = torch.float32,
+        dtype: torch.dtype = torch.float64,
         device: torch.device | str | None = None,
     ) -> None:
         super().__init__()
@@ -82,7 +82,7 @@ class GainCellAttention(nn.Module):
                 relative to V_offset, with these ages (see ``attend_to_stored``).
 
         Returns:
-            The scaled output of every head, in the type of the gains.
+            The scaled output of every head, in the type of ``q``, or in float32 where that is narrower.
         """
         if extra_age is not None:
             attended = attend_to_stored(

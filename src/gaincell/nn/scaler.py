@@ -16,7 +16,8 @@ class Scaler(nn.Module):
         heads: number of heads.
         gain: initial gain of every head (dimensionless, or per volt where x is a voltage).
         offset: initial offset, in the unit of the output: pulse widths for q, volts for k and v.
-        dtype: of the parameters, float32 or wider: a gain moves in steps far below what bfloat16 resolves.
+        dtype: of the parameters. In float64 the statistics of a stage are stated as exactly as the
+            adaptation needs them, whatever type the model computes in.
         device: where the parameters live.
 
     Not modelled: errors of the digital scaling itself, which is exact.
@@ -28,7 +29,7 @@ class Scaler(nn.Module):
         gain: float = 1.0,
         offset: float = 0.0,
         *,
-        dtype: torch.dtype = torch.float32,
+        dtype: torch.dtype = torch.float64,
         device: torch.device | str | None = None,
     ) -> None:
         super().__init__()
@@ -36,8 +37,10 @@ class Scaler(nn.Module):
         self.offset = nn.Parameter(torch.full((heads,), offset, dtype=dtype, device=device))
 
     def forward(self, x: Float[Tensor, "B H T D"]) -> Float[Tensor, "B H T D"]:
-        """Scale each head of ``x`` [B, heads, T, D]; a narrower ``x`` is computed in the parameters' type."""
-        return torch.addcmul(self.offset[:, None, None], self.gain[:, None, None], x)
+        """Scale each head of ``x`` [B, heads, T, D], in its type or in float32 where that is narrower."""
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        gain, offset = self.gain.to(dtype), self.offset.to(dtype)
+        return torch.addcmul(offset[:, None, None], gain[:, None, None], x)
 
     def extra_repr(self) -> str:
         """What ``print(module)`` shows in the brackets."""

@@ -86,7 +86,7 @@ def attach(
             layer=_layer_index(module),
             impl=impl,
             gradient=gradient,
-            dtype=torch.promote_types(weight.dtype, torch.float32),
+            dtype=torch.float32 if weight.device.type == "mps" else torch.float64,
             device=weight.device,
         )
         module.gain_cell.train(module.training)

@@ -221,7 +221,7 @@ class RingLayer(CacheLayerMixin):
         if self._levels is None:
             return written
         d = self.attention.design
-        dtype = torch.promote_types(self.attention.k.gain.dtype, torch.float32)
+        dtype = torch.promote_types(self.dtype, torch.float32)
         step = (d.v_max - d.v_min) / (self._levels - 1)
         return written.to(dtype).sub_((self._levels - 1) / 2).mul_(step)
 

@@ -104,7 +104,7 @@ def load(
         run: a RUN directory.
         base: where the base model is now, if not where it was.
         design: another design than the one saved (another chip, another cell).
-        dtype: of the model's weights; gains and offsets are float32 or wider.
+        dtype: of the model's weights; gains and offsets are float64.
         impl: see ``attach``.
         gradient: see ``attach``.
 

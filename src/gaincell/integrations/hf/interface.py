@@ -236,7 +236,7 @@ def _check_shapes(where: str, cell: GainCellAttention, query: Tensor, key: Tenso
     if cell.q.gain.dtype.itemsize < torch.float32.itemsize:
         raise ModelError(
             f"{where}: gains and offsets were cast to {cell.q.gain.dtype}, too coarse for the write DAC; "
-            "convert the model first, then attach (they then stay in float32)"
+            "convert the model first, then attach (they then stay in float64)"
         )
 
 
