@@ -156,7 +156,8 @@ def decode_table(tokens: int, rounds: int) -> dict[str, dict[str, float]]:
     if native_library.levels():
         left = torch.exp(-age / 5e-3)[None]
         slots = native_decode.make_slots(columns, (columns // 64)[None], left, design)
-        calls["ring of codes"] = lambda: native_decode.decode_ring(q, keys, values, slots, design)
+        decode = native_decode.RingDecoder(design, q.shape[-1])
+        calls["ring of codes"] = lambda: decode(q, keys, values, slots)
     found = compare(calls, rounds)
     plainly = torch.no_grad()(lambda: gain_cell_attention(q, k, v, design, None, "decode"))
     beside = compare({SOFTMAX: calls[SOFTMAX], "plain torch": plainly}, max(3, rounds // 5))

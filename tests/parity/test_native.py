@@ -211,7 +211,7 @@ def test_not_contiguous_and_awkward_shapes() -> None:
 def test_decoding_from_a_ring_of_codes(cell: str, readout: str) -> None:
     """Any columns in any order, any ages, some not seen: as naive has it for the voltages that are left."""
     design = chip(cell=cell, readout=readout, tile=16, window=48)
-    for dim, heads, kv_heads in ((16, 2, 2), (64, 6, 2), (19, 3, 1)):
+    for dim, heads, kv_heads in ((16, 2, 2), (64, 6, 2), (128, 2, 1), (19, 3, 1)):
         g = torch.Generator().manual_seed(dim)
         keys, values = torch.randint(0, 8, (2, 2, kv_heads, 48, dim), generator=g, dtype=torch.uint8)
         q = torch.randint(-3, 19, (2, heads, 1, dim), generator=g).double() / 15
@@ -220,7 +220,7 @@ def test_decoding_from_a_ring_of_codes(cell: str, readout: str) -> None:
         seen = torch.rand(2, 41, generator=g) < 0.8
         tile_of = torch.where(seen, positions // 16, -1)
         slots = native_decode.make_slots(positions, tile_of, left, design)
-        found = native_decode.decode_ring(q.float(), keys, values, slots, design)
+        found = native_decode.RingDecoder(design, q.shape[-1])(q.float(), keys, values, slots)
         assert found is not None
         still = design.replace(retention_time=None)  # the ages are in the voltages
         expected = torch.stack(

@@ -4,11 +4,17 @@
 //     O_td = sum_{s in tile t} A_s F_s(code_sd),
 //
 // F_s: the charge of every level at the slot's age, a table of at most 16 numbers that all cells of a column share.
-// The codes are all that is read of the ring, one byte a cell.
+// The codes are all that is read of the ring, one byte a cell. Where cells are cubic and powers of the codes fit a byte,
+// S_s is summed in integers, exact: with X = 2 code - top, u = X h (h: half a step at the slot's age), and c_n the cell,
+//
+//     sum_d x_d F(code_d) = (c_0 sum Q + (c_1 h + c_3 h^3 top^2) Q.X + c_2 h^2 Q.X^2 + c_3 h^3 third Q.U) / (levels of q),
+//     U = (X^3 - top^2 X) / third.
 #include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <numeric>
 
+#include "products.h"
 #include "shared.h"
 #include "vector.h"
 
@@ -30,15 +36,60 @@ void fill_tables(const gc_step &p, float *tables) {
         }
 }
 
+// The key read in integers: see the head of this file.
+struct Integers {
+    bool possible = false;
+    int8_t planes[3][16] = {};  // X, X^2 and U of every level
+    int32_t third = 0;
+
+    explicit Integers(const gc_step &p) {
+        const int32_t levels = p.storage_levels, top = levels - 1;
+        if (p.table || p.order > 3 || p.q_levels < 2 || p.q_levels > 256 || levels < 2) return;
+        if (p.dim != 64 && p.dim != 128) return;
+        for (int32_t n = 0; n < levels; ++n) {
+            const int32_t x = 2 * n - top;
+            third = std::gcd(third, x * x * x - top * top * x);
+        }
+        third = std::max(third, 1);
+        possible = true;
+        for (int32_t n = 0; n < levels; ++n) {
+            const int32_t x = 2 * n - top, values[3] = {x, x * x, (x * x * x - top * top * x) / third};
+            for (int plane = 0; plane < 3; ++plane) {
+                possible &= values[plane] <= 127 && values[plane] >= -127;
+                planes[plane][n] = int8_t(values[plane]);
+            }
+        }
+#if !defined(GC_INTEGERS)
+        possible = false;
+#endif
+    }
+
+    // Factors of Q.X, Q.X^2 and Q.U in every slot, [B, S, 4], in units of S_sat.
+    void fill(const gc_step &p, float *factors) const {
+        float c[4] = {};
+        for (int32_t n = 0; n <= p.order; ++n) c[n] = p.coefficients[n] * p.score_scale / float(p.q_levels - 1);
+        const float top = float(p.storage_levels - 1);
+        for (int64_t s = 0; s < p.batch * p.slots; ++s) {
+            const float h = 0.5f * p.to_volts * p.left[s], h3 = h * h * h;
+            factors[4 * s] = c[1] * h + c[3] * h3 * top * top;
+            factors[4 * s + 1] = c[2] * h * h;
+            factors[4 * s + 2] = c[3] * h3 * float(third);
+        }
+    }
+};
+
 struct Row {
     const gc_step &p;
+    const Integers &integers;
+    const float *factors;  // of the sequence, [S, 4], where integers are possible
     const float *tables;  // of the sequence, [S, 16]
     const int32_t *tile_of;
     const uint8_t *keys, *values;  // of the head, [columns, D]
     int64_t d, dp;
     float *x;          // [D]
-    float *pulses;     // [S + 3]
-    int32_t *working;  // [S]: slots whose pulse is not zero
+    uint8_t *q;        // [D]: codes of x
+    float *pulses;     // [S], and room for a vector more
+    int32_t *working;  // likewise: slots whose pulse is not zero
     float *charge;     // [tiles, D]
 };
 
@@ -66,22 +117,71 @@ inline Vec score(const Row &r, int64_t s) {
     return sum;
 }
 
-// Pulses of all slots, and the list of those that are not zero.
-template <int64_t W>
-int64_t read_keys(const Row &r) {
-    const gc_step &p = r.p;
-    int64_t s = 0;
-    for (; s + 4 <= p.slots; s += 4)
-        sum_four(score<W>(r, s), score<W>(r, s + 1), score<W>(r, s + 2), score<W>(r, s + 3), r.pulses + s);
-    for (; s < p.slots; ++s) sum_four(score<W>(r, s), Vec{}, Vec{}, Vec{}, r.pulses + s);
+#if defined(GC_INTEGERS)
+// C: runs of 64 codes of a row.
+template <int64_t C>
+struct IntegerScore {
+    const Row &r;
+    __m512i planes[3], q[C];
+    explicit IntegerScore(const Row &row) : r(row) {
+        for (int n = 0; n < 3; ++n)
+            planes[n] = _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i *>(r.integers.planes[n])));
+        for (int64_t c = 0; c < C; ++c) q[c] = _mm512_loadu_si512(r.q + 64 * c);
+    }
+    Vec operator()(int64_t s) const {
+        const uint8_t *codes = r.keys + r.p.positions[s] * (64 * C);
+        const float *factors = r.factors + 4 * s;
+        __m512i sum[3] = {_mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512()};
+        for (int64_t c = 0; c < C; ++c) {
+            const __m512i code = _mm512_loadu_si512(codes + 64 * c);
+            for (int n = 0; n < 3; ++n) sum[n] = _mm512_dpbusd_epi32(sum[n], q[c], _mm512_shuffle_epi8(planes[n], code));
+        }
+        Vec total = (Vec)_mm512_cvtepi32_ps(sum[0]) * factors[0];
+        total = fma((Vec)_mm512_cvtepi32_ps(sum[1]), broadcast(factors[1]), total);
+        return fma((Vec)_mm512_cvtepi32_ps(sum[2]), broadcast(factors[2]), total);
+    }
+};
+#endif
+
+// Pulses of all slots, score * scale + offset before the ceiling; the list of those that are not zero, and its length.
+template <class Score>
+inline int64_t read_keys(const Row &r, const Score &score, float scale, float offset) {
+    const int64_t slots = r.p.slots;
     int64_t count = 0;
-    for (s = 0; s < p.slots; ++s) {
-        const float phi = r.pulses[s] * p.score_scale;
-        r.pulses[s] = p.score_ceiling && phi > 1.0f ? 1.0f : phi;
-        r.working[count] = int32_t(s);
-        count += (phi > 0.0f) & (r.tile_of[s] >= 0);
+    for (int64_t s0 = 0; s0 < slots; s0 += kWidth) {
+        const bool whole = s0 + kWidth <= slots;
+        Vec sums[kWidth];
+#pragma GCC unroll 4
+        for (int64_t n = 0; n < kWidth; ++n) sums[n] = whole || s0 + n < slots ? score(s0 + n) : Vec{};
+        Vec phi = fma(sum_each(sums), broadcast(scale), broadcast(offset));
+        if (r.p.score_ceiling) phi = select(phi > broadcast(1.0f), broadcast(1.0f), phi);
+        store(r.pulses + s0, phi);
+        IntVec tile;
+        if (whole)
+            std::memcpy(&tile, r.tile_of + s0, sizeof tile);
+        else
+            for (int64_t n = 0; n < kWidth; ++n) tile[n] = s0 + n < slots ? r.tile_of[s0 + n] : -1;
+        count += list(int32_t(s0), (phi > broadcast(0.0f)) & (tile >= IntVec{}), r.working + count);
     }
     return count;
+}
+
+int64_t read_keys(const Row &r) {
+    const gc_step &p = r.p;
+#if defined(GC_INTEGERS)
+    if (r.integers.possible) {
+        int32_t sum = 0;
+        for (int64_t d = 0; d < r.d; ++d) sum += r.q[d];
+        const float offset = float(sum) * (p.coefficients[0] * p.score_scale / float(p.q_levels - 1));
+        return r.d == 64 ? read_keys(r, IntegerScore<1>(r), 1.0f, offset) : read_keys(r, IntegerScore<2>(r), 1.0f, offset);
+    }
+#endif
+    switch (r.d % kWidth ? 0 : r.d / kWidth) {
+        case 4: return read_keys(r, [&](int64_t s) { return score<4>(r, s); }, p.score_scale, 0.0f);
+        case 8: return read_keys(r, [&](int64_t s) { return score<8>(r, s); }, p.score_scale, 0.0f);
+        case 16: return read_keys(r, [&](int64_t s) { return score<16>(r, s); }, p.score_scale, 0.0f);
+        default: return read_keys(r, [&](int64_t s) { return score<0>(r, s); }, p.score_scale, 0.0f);
+    }
 }
 
 // Charge of every sub-tile; slots of one sub-tile mostly follow each other, and stay in registers meanwhile.
@@ -116,12 +216,9 @@ bool decode_head(const Row &r, const float *q, float *out) {
         check = check + (width - width);  // 0, or not a number
         drive(width, p.q_levels, &code, &x);
         store(r.x + d, x);
+        for (int64_t n = 0; n < kWidth; ++n) r.q[d + n] = uint8_t(int32_t(code[n]));
     }
-    const int64_t vectors = r.d % kWidth ? 0 : r.d / kWidth;
-    const int64_t count = vectors == 4    ? read_keys<4>(r)
-                          : vectors == 8  ? read_keys<8>(r)
-                          : vectors == 16 ? read_keys<16>(r)
-                                          : read_keys<0>(r);
+    const int64_t count = read_keys(r);
     std::memset(r.charge, 0, size_t(p.tiles * r.dp) * 4);
     constexpr int64_t wide = 4;
     int64_t d0 = 0;
@@ -141,10 +238,13 @@ bool decode_head(const Row &r, const float *q, float *out) {
 }  // namespace
 
 int decode(const gc_step &p) {
-    const int64_t dp = padded(p.dim), group = p.heads / p.kv_heads, slots = padded(p.slots + 3);
-    const int64_t bytes = (dp + 2 * slots + p.tiles * dp) * 4;
-    float *tables = reinterpret_cast<float *>(workspace(0, p.batch * p.slots * GC_TABLE * 4));
+    const int64_t dp = padded(p.dim), group = p.heads / p.kv_heads, slots = padded(p.slots) + kWidth;
+    const int64_t bytes = (2 * dp + 2 * slots + p.tiles * dp) * 4;
+    float *tables = reinterpret_cast<float *>(workspace(0, p.batch * p.slots * (GC_TABLE + 4) * 4));
     if (!tables) return GC_NO_MEMORY;
+    float *factors = tables + p.batch * p.slots * GC_TABLE;
+    const Integers integers(p);
+    if (integers.possible) integers.fill(p, factors);
     for (int t = 0; t < p.threads; ++t)
         if (!workspace(1 + t, bytes)) return GC_NO_MEMORY;
     if (p.table)
@@ -156,8 +256,10 @@ int decode(const gc_step &p) {
         const int64_t batch = item / p.heads, kv = item % p.heads / group;
         const int64_t ring = (batch * p.kv_heads + kv) * p.columns * p.dim;
         float *own = reinterpret_cast<float *>(workspace(1 + thread, bytes));
-        const Row row{p, tables + batch * p.slots * GC_TABLE, p.tile_of + batch * p.slots, p.key + ring, p.value + ring,
-                      p.dim, dp, own, own + dp, reinterpret_cast<int32_t *>(own + dp + slots), own + dp + 2 * slots};
+        const Row row{p, integers, factors + batch * p.slots * 4, tables + batch * p.slots * GC_TABLE,
+                      p.tile_of + batch * p.slots, p.key + ring, p.value + ring, p.dim, dp,
+                      own, reinterpret_cast<uint8_t *>(own + dp), own + 2 * dp,
+                      reinterpret_cast<int32_t *>(own + 2 * dp + slots), own + 2 * dp + 2 * slots};
         if (!decode_head(row, p.q + item * p.dim, p.out + item * p.dim)) all_finite = false;
     });
     return all_finite ? GC_OK : GC_NOT_FINITE;

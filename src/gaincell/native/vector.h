@@ -129,26 +129,50 @@ static inline Vec look_up(const float *table, const uint8_t *codes) {
 #endif
 }
 
-// The four sums over the elements of a, b, c and d.
-static inline void sum_four(Vec a, Vec b, Vec c, Vec d, float *sums) {
+// The sums over the elements of each of kWidth vectors.
+static inline Vec sum_each(const Vec *v) {
 #if defined(__AVX512F__)
-    const __m512 ab = _mm512_add_ps(_mm512_unpacklo_ps((__m512)a, (__m512)b), _mm512_unpackhi_ps((__m512)a, (__m512)b));
-    const __m512 cd = _mm512_add_ps(_mm512_unpacklo_ps((__m512)c, (__m512)d), _mm512_unpackhi_ps((__m512)c, (__m512)d));
-    const __m512d p = _mm512_castps_pd(ab), q = _mm512_castps_pd(cd);
-    const __m512 lanes = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(p, q)), _mm512_castpd_ps(_mm512_unpackhi_pd(p, q)));
-    const __m256 half = _mm256_add_ps(_mm512_castps512_ps256(lanes), _mm512_extractf32x8_ps(lanes, 1));
-    _mm_storeu_ps(sums, _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1)));
-#elif defined(__AVX2__)
-    const __m256 lanes = _mm256_hadd_ps(_mm256_hadd_ps((__m256)a, (__m256)b), _mm256_hadd_ps((__m256)c, (__m256)d));
-    _mm_storeu_ps(sums, _mm_add_ps(_mm256_castps256_ps128(lanes), _mm256_extractf128_ps(lanes, 1)));
-#else
-    for (int n = 0; n < 4; ++n) sums[n] = 0.0f;
-    for (int64_t n = 0; n < kWidth; ++n) {
-        sums[0] += a[n];
-        sums[1] += b[n];
-        sums[2] += c[n];
-        sums[3] += d[n];
+    __m512 lanes[4];  // of four vectors each: four partial sums in every lane of 128 bits
+    for (int n = 0; n < 4; ++n, v += 4) {
+        const __m512 ab = _mm512_add_ps(_mm512_unpacklo_ps((__m512)v[0], (__m512)v[1]), _mm512_unpackhi_ps((__m512)v[0], (__m512)v[1]));
+        const __m512 cd = _mm512_add_ps(_mm512_unpacklo_ps((__m512)v[2], (__m512)v[3]), _mm512_unpackhi_ps((__m512)v[2], (__m512)v[3]));
+        const __m512d p = _mm512_castps_pd(ab), q = _mm512_castps_pd(cd);
+        lanes[n] = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(p, q)), _mm512_castpd_ps(_mm512_unpackhi_pd(p, q)));
     }
+    const auto halves = [](__m512 a, __m512 b) {
+        return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
+    };
+    return (Vec)halves(halves(lanes[0], lanes[1]), halves(lanes[2], lanes[3]));
+#elif defined(__AVX2__)
+    const auto four = [](const Vec *w) {
+        return _mm256_hadd_ps(_mm256_hadd_ps((__m256)w[0], (__m256)w[1]), _mm256_hadd_ps((__m256)w[2], (__m256)w[3]));
+    };
+    const __m256 a = four(v), b = four(v + 4);
+    return (Vec)_mm256_add_ps(_mm256_permute2f128_ps(a, b, 0x20), _mm256_permute2f128_ps(a, b, 0x31));
+#else
+    Vec sums;
+    for (int64_t m = 0; m < kWidth; ++m) {
+        sums[m] = 0.0f;
+        for (int64_t n = 0; n < kWidth; ++n) sums[m] += v[m][n];
+    }
+    return sums;
+#endif
+}
+
+// Append first + n to a list for every n where the mask is set; room for a whole vector. How many were appended.
+static inline int64_t list(int32_t first, IntVec mask, int32_t *to) {
+#if defined(__AVX512F__)
+    const __m512i numbers = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    const __mmask16 set = _mm512_movepi32_mask((__m512i)mask);
+    _mm512_storeu_si512(to, _mm512_maskz_compress_epi32(set, _mm512_add_epi32(numbers, _mm512_set1_epi32(first))));
+    return __builtin_popcount(set);
+#else
+    int64_t count = 0;
+    for (int64_t n = 0; n < kWidth; ++n) {
+        to[count] = first + int32_t(n);
+        count += mask[n] != 0;
+    }
+    return count;
 #endif
 }
 

@@ -34,7 +34,7 @@ from gaincell.integrations.hf.attach import attached_layers
 from gaincell.integrations.hf.interface import RING
 from gaincell.nn.attention import GainCellAttention
 from gaincell.ops.gain_cell_attention import native_decode
-from gaincell.ops.gain_cell_attention.native_decode import Slots
+from gaincell.ops.gain_cell_attention.native_decode import RingDecoder, Slots
 from gaincell.progress import Progress, silent
 from gaincell.units import Second
 
@@ -82,6 +82,7 @@ class RingLayer(CacheLayerMixin):
             torch.zeros(batch, heads, design.window, dim, dtype=kind, device=key_states.device)
             for _ in range(2)
         )
+        self._decode = RingDecoder(design, dim)
         self.dtype, self.device = key_states.dtype, key_states.device
         self.is_initialized = True
 
@@ -184,12 +185,12 @@ class RingLayer(CacheLayerMixin):
         """The scaled output of every head for the token that was just written, from the ring's codes."""
         assert self.key_codes is not None
         assert self.value_codes is not None
-        attention, design = self.attention, self.attention.design
+        attention = self.attention
         q = attention.q(query)
         seen = (key_index.data_ptr(), sliding_window)
         if seen not in self.shared:
             self.shared[seen] = self._slots(key_index, query_index, sliding_window)
-        out = native_decode.decode_ring(q, self.key_codes, self.value_codes, self.shared[seen], design)
+        out = self._decode(q, self.key_codes, self.value_codes, self.shared[seen])
         if self.read is not None:
             self.read()
         if out is None:  # not finite: let it be seen

@@ -93,50 +93,61 @@ def write_ring(volts: Tensor, ring: Tensor, position: int, design: Design) -> No
     )
 
 
-def decode_ring(q: Tensor, keys: Tensor, values: Tensor, slots: Slots, design: Design) -> Tensor | None:
-    """The digital sum for one query of every head against a ring of codes.
+class RingDecoder:
+    """Reads rings of one design; what does not change from token to token is filled in once.
 
     Args:
-        q: [B, H, 1, D] requested pulse widths.
-        keys, values: [B, Hk, M, D] codes, uint8.
-        slots: what is looked at.
-
-    Returns:
-        [B, H, 1, D]; None where q is not finite.
+        design: the chip.
+        dim: head dimension D.
     """
-    q = q.contiguous()
-    out = torch.empty_like(q)
-    dim, coefficients = q.shape[3], design.cell.coefficients or (0.0,)
-    steps = design.readout_steps
-    work = keys.shape[0] * keys.shape[1] * len(slots.positions) * dim
-    step = Step(
-        batch=q.shape[0],
-        heads=q.shape[1],
-        kv_heads=keys.shape[1],
-        dim=dim,
-        columns=keys.shape[2],
-        tiles=design.tiles,
-        slots=len(slots.positions),
-        q=q.data_ptr(),
-        key=keys.data_ptr(),
-        value=values.data_ptr(),
-        positions=slots.positions.data_ptr(),
-        tile_of=slots.tile_of.data_ptr(),
-        left=slots.left.data_ptr(),
-        table=None if slots.table is None else slots.table.data_ptr(),
-        order=len(coefficients) - 1,
-        coefficients=(ctypes.c_float * (MOST_SLABS + 1))(*coefficients),
-        q_levels=design.query_levels or 0,
-        storage_levels=design.storage_levels or 0,
-        to_volts=(design.v_max - design.v_min) / ((design.storage_levels or 2) - 1),
-        readout=READOUTS[design.readout],
-        score_ceiling=design.score_ceiling,
-        output_ceiling=design.output_ceiling,
-        steps=steps,
-        score_scale=1 / design.score_saturation(dim),
-        output_scale=steps / design.output_saturation,
-        out=out.data_ptr(),
-        threads=torch.get_num_threads() if work > WORTH_A_THREAD else 1,
-        level=level_number(level_in_use()),
-    )
-    return out if invoke("gc_decode", step) == OK else None
+
+    def __init__(self, design: Design, dim: int) -> None:
+        self._made_of = design, dim
+        coefficients = design.cell.coefficients or (0.0,)
+        steps = design.readout_steps
+        self._step = Step(
+            dim=dim,
+            tiles=design.tiles,
+            order=len(coefficients) - 1,
+            coefficients=(ctypes.c_float * (MOST_SLABS + 1))(*coefficients),
+            q_levels=design.query_levels or 0,
+            storage_levels=design.storage_levels or 0,
+            to_volts=(design.v_max - design.v_min) / ((design.storage_levels or 2) - 1),
+            readout=READOUTS[design.readout],
+            score_ceiling=design.score_ceiling,
+            output_ceiling=design.output_ceiling,
+            steps=steps,
+            score_scale=1 / design.score_saturation(dim),
+            output_scale=steps / design.output_saturation,
+        )
+
+    def __reduce__(self) -> tuple[type[RingDecoder], tuple[Design, int]]:
+        """Copies are made anew: a structure of pointers cannot be copied."""
+        return RingDecoder, self._made_of
+
+    def __call__(self, q: Tensor, keys: Tensor, values: Tensor, slots: Slots) -> Tensor | None:
+        """The digital sum for one query of every head against a ring of codes.
+
+        Args:
+            q: [B, H, 1, D] requested pulse widths.
+            keys, values: [B, Hk, M, D] codes, uint8.
+            slots: what is looked at.
+
+        Returns:
+            [B, H, 1, D]; None where q is not finite.
+        """
+        q = q.contiguous()
+        out = torch.empty_like(q)
+        step = self._step
+        step.batch, step.heads = q.shape[:2]
+        step.kv_heads, step.columns = keys.shape[1:3]
+        step.slots = len(slots.positions)
+        step.q, step.out = q.data_ptr(), out.data_ptr()
+        step.key, step.value = keys.data_ptr(), values.data_ptr()
+        step.positions, step.tile_of = slots.positions.data_ptr(), slots.tile_of.data_ptr()
+        step.left = slots.left.data_ptr()
+        step.table = None if slots.table is None else slots.table.data_ptr()
+        cells = step.batch * step.kv_heads * step.slots * step.dim
+        step.threads = torch.get_num_threads() if cells > WORTH_A_THREAD else 1
+        step.level = level_number(level_in_use())
+        return out if invoke("gc_decode", step) == OK else None

@@ -19,9 +19,6 @@ from gaincell.errors import InputError
 LEVELS = ("portable", "avx2", "avx512")
 """Instruction levels, slowest first."""
 MOST_SLABS, TABLE = 8, 16  # GC_MAX_SLABS, GC_TABLE
-WORTH_A_THREAD = (
-    4_000_000  # cells of a decoding step, below which starting threads takes longer than it saves
-)
 WRITE: Any = [
     *(ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64),
     *(ctypes.c_int32, ctypes.c_float, ctypes.c_float, ctypes.c_float, ctypes.c_float),
@@ -143,6 +140,7 @@ def instructions(level: str) -> Iterator[None]:
         _forced.pop()
 
 
+@lru_cache(maxsize=1)
 def levels() -> tuple[str, ...]:
     """Levels that can be used here, slowest first; empty without the library."""
     found = compiled_library()
