@@ -1,6 +1,7 @@
 # demo   the main job on the embedded model          test   the test suite, default tier
 # bench  the benchmarks                              lint   style, types, direction of imports
-# sanitize  the tests of the compiled attention, built with address and undefined-behaviour sanitizers
+# sanitize  the tests of the compiled attention, built with address and undefined-behaviour sanitizers, and with
+#           emulated tiles (AMX)
 #
 # Everything is installed into .venv, once: a stamp per set of extras is renewed when pyproject.toml changes.
 # PYTHON chooses the interpreter, 3.11 or newer:  make demo PYTHON=python3.12
@@ -33,7 +34,7 @@ bench: $(BASE)
 
 # torch itself is not instrumented and leaks at exit; python needs the sanitizer's library first
 sanitize: $(DEV)
-	GAINCELL_SANITIZE=1 $(BIN)/python setup.py --quiet build_ext --build-lib build/sanitized --build-temp build/sanitized/objects
+	GAINCELL_SANITIZE=1 GAINCELL_EMULATE_AMX=1 $(BIN)/python setup.py --quiet build_ext --build-lib build/sanitized --build-temp build/sanitized/objects
 	LD_PRELOAD="$$(c++ -print-file-name=libasan.so) $$(c++ -print-file-name=libstdc++.so)" ASAN_OPTIONS=detect_leaks=0 \
 		GAINCELL_NATIVE=build/sanitized/gaincell/native $(BIN)/python -m pytest -q tests/parity/test_native.py
 

@@ -1,14 +1,17 @@
 """Builds the compiled attention (src/gaincell/native); everything else is in pyproject.toml.
 
 The kernels are compiled once for every instruction level. Where there is no compiler the package installs
-without. GAINCELL_SANITIZE=1 builds it with address and undefined-behaviour sanitizers.
+without. GAINCELL_SANITIZE=1 builds it with address and undefined-behaviour sanitizers, GAINCELL_EMULATE_AMX=1 with
+the level amx computed in plain code, for tests on a processor that has no tiles.
 """
 
 import os
 import platform
+import tempfile
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.errors import CompileError
 
 FOLDER = "src/gaincell/native/"
 COMPILED_PER_LEVEL = ("forward.cpp", "backward.cpp", "decode.cpp", "level.cpp")
@@ -23,7 +26,9 @@ AVX512 = [
     "-mavx512vnni",
     "-mprefer-vector-width=512",
 ]
+AMX = [*AVX512, "-mamx-tile", "-mamx-int8"]
 LEVELS = {"portable": [], "avx2": AVX2, "avx512": AVX512} if X86 else {"portable": []}
+EMULATE_AMX = os.environ.get("GAINCELL_EMULATE_AMX") == "1"
 SANITIZE = os.environ.get("GAINCELL_SANITIZE") == "1"
 FLAGS = ["-O3", "-std=c++17", "-ffp-contract=off", "-fno-math-errno", "-Wall", "-Wextra"]
 if SANITIZE:
@@ -34,12 +39,19 @@ class BuildNative(build_ext):
     """Compiles the kernel for every level, and links all."""
 
     def build_extension(self, ext: Extension) -> None:
+        levels, common = dict(LEVELS), ["-DGC_X86"] if X86 else []
+        if X86 and EMULATE_AMX:
+            levels["amx"] = [*AVX512, "-DGC_EMULATED_TILES"]
+            common += ["-DGC_AMX", "-DGC_EMULATED_TILES"]
+        elif X86 and platform.system() == "Linux" and self.understands(AMX):
+            levels["amx"] = AMX
+            common += ["-DGC_AMX"]
         units = [
             (source, [*flags, f"-DGC_LEVEL={level}"])
-            for level, flags in LEVELS.items()
+            for level, flags in levels.items()
             for source in COMPILED_PER_LEVEL
         ]
-        units.append(("dispatch.cpp", ["-DGC_X86"] if X86 else []))
+        units.append(("dispatch.cpp", common))
         objects = []
         for number, (source, flags) in enumerate(units):
             folder = os.path.join(self.build_temp, str(number))
@@ -50,8 +62,20 @@ class BuildNative(build_ext):
         link = ["-pthread", *(["-fsanitize=address,undefined"] if SANITIZE else [])]
         self.compiler.link_shared_object(objects, target, extra_postargs=link, target_lang="c++")
 
+    def understands(self, flags: list[str]) -> bool:
+        """Whether the compiler has these options."""
+        with tempfile.TemporaryDirectory() as folder:
+            source = os.path.join(folder, "probe.cpp")
+            with open(source, "w") as file:
+                file.write("#include <immintrin.h>\nvoid probe() { _tile_dpbsud(0, 1, 2); }\n")
+            try:
+                self.compiler.compile([source], output_dir=folder, extra_postargs=flags)
+            except CompileError:
+                return False
+        return True
 
-headers = [FOLDER + name for name in ("gaincell_native.h", "shared.h", "vector.h", "products.h", "block.h")]
+
+headers = [FOLDER + name for name in ("gaincell_native.h", "shared.h", "vector.h", "tiles.h", "products.h", "block.h")]
 sources = [FOLDER + name for name in (*COMPILED_PER_LEVEL, "dispatch.cpp")]
 extension = Extension("gaincell.native._native", sources, depends=headers, optional=True, language="c++")
 setup(ext_modules=[extension], cmdclass={"build_ext": BuildNative})

@@ -292,7 +292,8 @@ def test_no_arguments_crash_the_library(level: str) -> None:
     factors = torch.rand(8 * 300 * 16)
     pointers = [None, data.data_ptr()]
     statuses = {}
-    for call in range(100_000 // len(native_library.levels())):
+    calls = 100_000 // len(native_library.levels())
+    for call in range(calls):
         cells = native_library.Cells(
             kind=dice.choice((0, 0, 0, 1, 2)), count=dice.choice((1, 2, 3, 3, 8, 0, 9, -1))
         )
@@ -325,14 +326,13 @@ def test_no_arguments_crash_the_library(level: str) -> None:
             status = found.gc_backward(ctypes.byref(problem), ctypes.byref(gradient))
         statuses[status] = statuses.get(status, 0) + 1
     assert set(statuses) <= {0, 1, 2, 4}
-    assert statuses[0] > 1000, statuses
-    assert statuses[2] > 1000, statuses
+    assert min(statuses[0], statuses[2]) > 0.03 * calls, statuses
     assert found.gc_forward(None) == 2
     steps = {}
-    ring = torch.zeros(2 * 3 * 16 * 17 + 64, dtype=torch.uint8)
+    ring = torch.zeros(2 * 3 * 16 * 64 + 64, dtype=torch.uint8)
     for _ in range(20_000):
         step = native_library.Step(order=3, to_volts=0.1, steps=15.0, score_scale=1.0, output_scale=1.0)
-        sizes = {"batch": (1, 2), "heads": (1, 3, 6), "kv_heads": (1, 3), "dim": (1, 7, 16, 17)}
+        sizes = {"batch": (1, 2), "heads": (1, 3, 6), "kv_heads": (1, 3), "dim": (1, 7, 16, 17, 64)}
         sizes |= {"columns": (8, 16), "tiles": (1, 4, 8), "slots": (1, 5, 8), "q_levels": (0, 1, 2, 16)}
         sizes |= {"storage_levels": (2, 8, 16, 17), "readout": (0, 1, 2, 3, 4), "threads": (1, 1, 1, 0)}
         for name, values in sizes.items():

@@ -139,16 +139,20 @@ void backward_head(const gc_problem &p, const gc_gradient &g, const Sizes &s, co
 
 int backward(const gc_problem &p, const gc_gradient &g) {
     const Sizes s(p);
-    char *memory = workspace(0, Stored::bytes(p, s));
+    char *memory = workspace(0, Stored::bytes(p, s, true));
     if (!memory) return GC_NO_MEMORY;
-    const Stored stored(p, s, memory);
-    const int64_t bytes = Buffers::bytes(s, p.cells.count, g.cells.count);
+    const Stored stored(p, s, true, memory);
+    const int64_t bytes = Buffers::bytes(s, p.cells.count, g.cells.count, false);
     for (int t = 0; t < p.threads; ++t)
         if (!workspace(1 + t, bytes)) return GC_NO_MEMORY;
     parallel(p.threads, p.batch * p.kv_heads,
              [&](int, int64_t head) { write_keys_and_values(p, s, stored, head); });
     parallel(p.threads, p.batch * p.kv_heads, [&](int thread, int64_t head) {
-        backward_head(p, g, s, stored, head, Buffers(s, p.cells.count, g.cells.count, workspace(1 + thread, bytes)));
+#if defined(GC_TILES)
+        const TilesInUse tiles;
+#endif
+        const Buffers w(s, p.cells.count, g.cells.count, false, workspace(1 + thread, bytes));
+        backward_head(p, g, s, stored, head, w);
     });
     return GC_OK;
 }

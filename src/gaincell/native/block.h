@@ -7,6 +7,7 @@
 
 #include "products.h"
 #include "shared.h"
+#include "tiles.h"
 
 namespace gc {
 namespace GC_LEVEL {
@@ -23,20 +24,46 @@ struct Cutter {
     }
 };
 
+// Whether the forward pass does both products in tiles: pulses that have a largest value, of cells summed in integers.
+inline bool in_tiles(const gc_problem &p) {
+#if defined(GC_TILES)
+    return p.integer_factors && p.score_ceiling;
+#else
+    (void)p;
+    return false;
+#endif
+}
+
 // What the write DACs make of keys and values: [B Hk, pieces, N, D], zeros where there is no token.
 struct Stored {
-    float *key, *value;         // u in volts, or the level's number where cells are tabulated
+    float *key, *value;         // u in volts, or the level's number where cells are tabulated; where they are needed
     int8_t *power[3];           // X, X^2, (X^3 - top^2 X) / third of the keys
-    static int64_t bytes(const gc_problem &p, const Sizes &s) {
-        const int64_t cells = p.batch * p.kv_heads * s.pieces * s.np * s.dp;
-        return cells * (8 + (p.integer_factors ? 3 : 0)) + 5 * 64;
+    int8_t *plane[3];           // the same of the values, for products in tiles: [B Hk, pieces, D, N padded to 64]
+    float *age_factors;         // and the factors of a plane at every age [3][ages], in `unit`s, 24 bits
+    float unit = 1.0f;          // readout steps
+    static int64_t bytes(const gc_problem &p, const Sizes &s, bool gradient) {
+        const int64_t columns = p.batch * p.kv_heads * s.pieces, cells = columns * s.np * s.dp;
+        const int64_t floats = (gradient || !p.integer_factors) + (gradient || !in_tiles(p));
+        const int64_t planes = in_tiles(p) && !gradient ? 3 * columns * s.dp * padded(s.np, 64) : 0;
+        return cells * (4 * floats + (p.integer_factors ? 3 : 0)) + planes + 12 * p.ages + 9 * 64;
     }
-    Stored(const gc_problem &p, const Sizes &s, char *memory) {
-        const int64_t cells = p.batch * p.kv_heads * s.pieces * s.np * s.dp;
+    Stored(const gc_problem &p, const Sizes &s, bool gradient, char *memory) {
+        const int64_t columns = p.batch * p.kv_heads * s.pieces, cells = columns * s.np * s.dp;
         Cutter c{memory};
-        key = c.cut<float>(cells);
-        value = c.cut<float>(cells);
+        key = gradient || !p.integer_factors ? c.cut<float>(cells) : nullptr;
+        value = gradient || !in_tiles(p) ? c.cut<float>(cells) : nullptr;
+        for (int8_t *&x : plane) x = in_tiles(p) && !gradient ? c.cut<int8_t>(columns * s.dp * padded(s.np, 64)) : nullptr;
         for (int8_t *&x : power) x = p.integer_factors ? c.cut<int8_t>(cells) : nullptr;
+        age_factors = c.cut<float>(3 * p.ages);  // behind `power`, of which tiles read up to 64 bytes too many
+        if (!plane[0]) return;
+        // integer_factors are of codes of q and in units of S_sat; here pulses are at most 1
+        const float scale = float(p.q_levels - 1) / p.score_scale * p.output_scale;
+        float largest = 0.0f;
+        for (int64_t n = 0; n < 3; ++n)
+            for (int64_t age = p.margin; age < p.ages; ++age)
+                largest = std::max(largest, std::fabs(p.integer_factors[n * p.ages + age] * scale));
+        if (largest > 0.0f) unit = largest / 8388000.0f;  // rounding must not reach 2^23
+        for (int64_t n = 0; n < 3 * p.ages; ++n) age_factors[n] = p.integer_factors[n] * scale / unit;
     }
 };
 
@@ -54,6 +81,7 @@ inline bool write_keys_and_values(const gc_problem &p, const Sizes &s, const Sto
     const int64_t kv = head % p.kv_heads, cells = s.np * s.dp;
     const Dac dac{p.low, p.high, p.middle, p.storage_levels, p.to_code, p.to_volts};
     const bool scaled = p.k_gain != nullptr, by_level = p.cells.kind == GC_BY_LEVEL;
+    const int64_t along = padded(s.np, 64);
     int8_t powers[3][8] = {};
     for (int code = 0; p.integer_factors && code < p.storage_levels; ++code) {
         const int top = p.storage_levels - 1, x = 2 * code - top;
@@ -64,10 +92,13 @@ inline bool write_keys_and_values(const gc_problem &p, const Sizes &s, const Sto
     bool all_finite = true;
     for (int64_t piece = 0; piece < s.pieces; ++piece) {
         const int64_t start = (head * s.pieces + piece) * cells;
-        std::memset(stored.key + start, 0, size_t(cells) * 4);
-        std::memset(stored.value + start, 0, size_t(cells) * 4);
-        if (p.integer_factors)
-            for (int8_t *x : stored.power) std::memset(x + start, 0, size_t(cells));
+        const int64_t plane = (head * s.pieces + piece) * s.dp * along;
+        if (stored.key) std::memset(stored.key + start, 0, size_t(cells) * 4);
+        if (stored.value) std::memset(stored.value + start, 0, size_t(cells) * 4);
+        for (int n = 0; n < 3; ++n) {
+            if (p.integer_factors) std::memset(stored.power[n] + start, 0, size_t(cells));
+            if (stored.plane[n]) std::memset(stored.plane[n] + plane, 0, size_t(s.dp * along));
+        }
         for (int64_t c = 0; c < s.n; ++c) {
             const int64_t token = (s.first_piece + piece) * s.n + c - p.first_key;
             if (token < 0 || token >= p.keys) continue;
@@ -80,13 +111,17 @@ inline bool write_keys_and_values(const gc_problem &p, const Sizes &s, const Sto
                 const Vec key = k.at(d, s.d, 0.0f), value = v.at(d, s.d, 0.0f);
                 sum = sum + (key - key) + (value - value);  // 0, or not a number
                 dac.convert(key, &code, &u);
-                store(stored.key + at + d, by_level ? code : u);
+                if (stored.key) store(stored.key + at + d, by_level ? code : u);
                 if (p.integer_factors)
                     for (int64_t n = 0; n < std::min(kWidth, s.d - d); ++n)
                         for (int64_t power = 0; power < 3; ++power)
                             stored.power[power][at + d + n] = powers[power][int32_t(code[n]) & 7];
                 dac.convert(value, &code, &u);
-                store(stored.value + at + d, by_level ? code : u);
+                if (stored.value) store(stored.value + at + d, by_level ? code : u);
+                if (stored.plane[0])
+                    for (int64_t n = 0; n < std::min(kWidth, s.d - d); ++n)
+                        for (int64_t power = 0; power < 3; ++power)
+                            stored.plane[power][plane + (d + n) * along + c] = powers[power][int32_t(code[n]) & 7];
             }
             all_finite &= finite(sum);
         }
@@ -98,32 +133,35 @@ inline bool write_keys_and_values(const gc_problem &p, const Sizes &s, const Sto
 struct Buffers {
     Buffers() { std::memset(this, 0, sizeof *this); }
     float *x, *xt, *x_sum;       // queries [R][D], transposed [D][R], sums over d [R]
-    uint8_t *codes;              // queries' codes [D / 4][R][4]
+    uint8_t *codes;              // queries' codes [D / 4][R][4], zeros up to a multiple of 64 in D
+    uint8_t *wide;               // A^T times the factors of a plane in 24 bits, high, middle and low bytes:
+                                 // [planes][3][N / 4][R][4], zeros up to a multiple of 64 in N
     float *a;                    // A^T [N][R]
     float *slabs, *slopes;       // [n][N][D]
-    float *charge, *sum;         // O and the digital sum [R][D]
-    float *a_sum;                // sum_j A_ij, [R]
+    float *charge, *sum;         // O^T and the digital sum [D][R]
     float *gate, *da;            // of the scores, d A^T, both [N][R]
     float *dout, *dout_t, *dout_n, *dout_sum;  // gradient of a sub-tile [R][D], [D][R], [n][R][D], [R]
     float *x_n;                  // row factors times queries [n][R][D]
     float *dx;                   // [R][D]
     float *dk, *dv;              // [pieces][N][D]
-    static int64_t bytes(const Sizes &s, int64_t slabs, int64_t gradient_slabs) {
+    static int64_t bytes(const Sizes &s, int64_t slabs, int64_t gradient_slabs, bool tiles) {
         const int64_t rd = s.rp * s.dp, nr = s.np * s.rp, nd = s.np * s.dp;
         const int64_t n = std::max(slabs, gradient_slabs);
-        int64_t floats = 4 * rd + 4 * s.rp + nr + 2 * n * nd;
+        int64_t floats = 4 * rd + s.rp + nr + 2 * n * nd;
         int64_t count = 10;
         if (gradient_slabs) {
             floats += 2 * nr + 3 * rd + 2 * n * rd + 2 * s.pieces * nd + s.rp;
             count += 10;
         }
-        return floats * 4 + rd + (count + 2) * 64;
+        const int64_t bytes = s.rp * padded(s.dp, 64) + (tiles ? 9 * s.rp * padded(s.np, 64) : 0);
+        return floats * 4 + bytes + (count + 3) * 64;
     }
-    Buffers(const Sizes &s, int64_t slab_count, int64_t gradient_slabs, char *memory) : Buffers() {
+    Buffers(const Sizes &s, int64_t slab_count, int64_t gradient_slabs, bool tiles, char *memory) : Buffers() {
         const int64_t rd = s.rp * s.dp, nr = s.np * s.rp, nd = s.np * s.dp;
         const int64_t n = std::max(slab_count, gradient_slabs);
         Cutter c{memory};
-        codes = c.cut<uint8_t>(rd);
+        codes = c.cut<uint8_t>(s.rp * padded(s.dp, 64));
+        if (tiles) wide = c.cut<uint8_t>(9 * s.rp * padded(s.np, 64));
         x = c.cut<float>(rd);
         xt = c.cut<float>(rd);
         x_sum = c.cut<float>(s.rp);
@@ -132,7 +170,6 @@ struct Buffers {
         slopes = c.cut<float>(n * nd);
         charge = c.cut<float>(rd);
         sum = c.cut<float>(rd);
-        a_sum = c.cut<float>(s.rp);
         if (!gradient_slabs) return;
         gate = c.cut<float>(nr);
         da = c.cut<float>(nr);
@@ -162,7 +199,7 @@ inline Block block_of(const gc_problem &p, const Sizes &s, int64_t bh, int64_t n
 // The query drivers: pulse widths of a block, and their codes; false if one is not a number.
 inline bool drive_queries(const gc_problem &p, const Sizes &s, const Block &b, const Buffers &w) {
     std::memset(w.x, 0, size_t(s.rp * s.dp) * 4);
-    if (p.integer_factors) std::memset(w.codes, 0, size_t(s.rp * s.dp));
+    if (p.integer_factors) std::memset(w.codes, 0, size_t(s.rp * padded(s.dp, 64)));
     const bool scaled = p.q_gain != nullptr;
     const float gain = scaled ? p.q_gain[b.head] : 1.0f, offset = scaled ? p.q_offset[b.head] : 0.0f;
     bool all_finite = true;

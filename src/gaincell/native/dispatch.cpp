@@ -5,6 +5,12 @@
 #include <thread>
 #include <vector>
 
+#if defined(GC_AMX) && !defined(GC_EMULATED_TILES)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 #include "shared.h"
 
 namespace gc {
@@ -13,6 +19,9 @@ namespace portable { extern const Level level; }
 #if defined(GC_X86)
 namespace avx2 { extern const Level level; }
 namespace avx512 { extern const Level level; }
+#if defined(GC_AMX)
+namespace amx { extern const Level level; }
+#endif
 #endif
 
 namespace {
@@ -29,13 +38,34 @@ void release() {
     slots.clear();
 }
 
+#if defined(GC_AMX)
+// Whether the processor has tiles of bytes, and the system lets this process use them.
+bool tiles_allowed() {
+#if defined(GC_EMULATED_TILES)
+    return true;
+#else
+    unsigned a = 0, b = 0, c = 0, d = 0;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
+    const unsigned needed = 1u << 24 | 1u << 25;  // AMX-TILE, AMX-INT8
+    if ((d & needed) != needed) return false;
+    constexpr long request = 0x1023, tile_data = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+    return syscall(SYS_arch_prctl, request, tile_data) == 0;
+#endif
+}
+#endif
+
 int best_level() {
 #if defined(GC_X86)
     __builtin_cpu_init();
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-        __builtin_cpu_supports("avx512vnni"))
+        __builtin_cpu_supports("avx512vnni")) {
+#if defined(GC_AMX)
+        static const bool tiles = tiles_allowed();
+        if (tiles) return GC_LEVEL_AMX;
+#endif
         return GC_LEVEL_AVX512;
+    }
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return GC_LEVEL_AVX2;
 #endif
     return GC_LEVEL_PORTABLE;
@@ -44,6 +74,9 @@ int best_level() {
 const Level *find_level(int wanted) {
     if (wanted < 0 || wanted > best_level()) return nullptr;
 #if defined(GC_X86)
+#if defined(GC_AMX)
+    if (wanted == GC_LEVEL_AMX) return &amx::level;
+#endif
     if (wanted == GC_LEVEL_AVX512) return &avx512::level;
     if (wanted == GC_LEVEL_AVX2) return &avx2::level;
 #endif

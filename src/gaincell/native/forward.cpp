@@ -5,7 +5,7 @@
 // and queries i of the block, everything stays in a core's cache:
 //
 //     S^T[j][i] = sum_n row_n(i) (K_n X^T)[j][i] + C0 sum_d x_id,   A^T = clamp(S^T / S_sat) where j is seen
-//     O[i][d]   = sum_n row_n(i) (A V_n)[i][d] + C0 sum_j A_ij
+//     O^T[d][i] = sum_n row_n(i) (V_n^T A^T)[d][i] + C0 sum_j A_ij
 //
 // then saturation, readout and the digital sum. At the default levels the first product is done in integers and
 // exact. No sum depends on the number of threads.
@@ -17,46 +17,82 @@ namespace gc {
 namespace GC_LEVEL {
 namespace {
 
-// O of one piece, in readout steps, added to w.charge.
+// What C0 adds to w.charge.
+void add_constant(const gc_problem &p, const Sizes &s, const Buffers &w) {
+    if (p.cells.constant == 0.0f) return;
+    const Vec constant = broadcast(p.cells.constant * p.output_scale);
+    for (int64_t i = 0; i < s.rp; i += kWidth) {
+        Vec sum = {};
+        for (int64_t j = 0; j < s.np; ++j) sum = sum + load(w.a + j * s.rp + i);
+        for (int64_t d = 0; d < s.dp; ++d) store(w.charge + d * s.rp + i, fma(sum, constant, load(w.charge + d * s.rp + i)));
+    }
+}
+
+// O^T of one piece, in readout steps, added to w.charge.
 void add_charge(const gc_problem &p, const Sizes &s, const Stored &stored, const Block &b, const Buffers &w,
                 int64_t piece) {
     const int64_t at = (b.kv_row * s.pieces + piece) * s.np * s.dp;
     make_slabs(p, s, p.cells, p.cells.value_mismatch, stored.value + at, false, (s.first_piece + piece) * s.n, b.i0,
                b.kv, w.slabs, nullptr);
+    const Vec scale = broadcast(p.output_scale);
     for (int64_t n = 0; n < p.cells.count; ++n) {
         const float *factors = p.cells.row_factors + n * s.rp;
-        multiply(s.rp, s.dp, s.np, w.a, 1, s.rp, w.slabs + n * s.np * s.dp, s.dp, [&](int64_t i, int64_t d, Vec sum) {
-            float *to = w.charge + i * s.dp + d;
-            store(to, fma(broadcast(factors[i] * p.output_scale), sum, load(to)));
+        multiply(s.dp, s.rp, s.np, w.slabs + n * s.np * s.dp, 1, s.dp, w.a, s.rp, [&](int64_t d, int64_t i, Vec sum) {
+            float *to = w.charge + d * s.rp + i;
+            store(to, fma(load(factors + i) * scale, sum, load(to)));
         });
     }
-    if (p.cells.constant == 0.0f) return;
-    std::memset(w.a_sum, 0, size_t(s.rp) * 4);
-    for (int64_t j = 0; j < s.np; ++j)
-        for (int64_t i = 0; i < s.rp; i += kWidth)
-            store(w.a_sum + i, load(w.a_sum + i) + load(w.a + j * s.rp + i));
-    for (int64_t i = 0; i < s.rp; ++i) {
-        const Vec added = broadcast(w.a_sum[i] * (p.cells.constant * p.output_scale));
-        for (int64_t d = 0; d < s.dp; d += kWidth) store(w.charge + i * s.dp + d, load(w.charge + i * s.dp + d) + added);
-    }
+    add_constant(p, s, w);
 }
+
+#if defined(GC_TILES)
+// The same in integers: with the planes P_n (X, X^2 and U) of the values' codes and f_n, the charge of a plane at an age,
+// O^T[d][i] = sum_n (P_n^T (f_n A^T))[d][i], where f_n A^T is rounded to 24 bits, as float32 would.
+void add_charge_in_tiles(const gc_problem &p, const Sizes &s, const Stored &stored, const Block &b, const Buffers &w,
+                         int64_t piece) {
+    const int64_t along = padded(s.np, 64), part = along * s.rp;
+    const int64_t at = (b.kv_row * s.pieces + piece) * s.dp * along, first_token = (s.first_piece + piece) * s.n;
+    Term terms[3];
+    int64_t count = 0;
+    for (int64_t n = 0; n < 3; ++n) {
+        if (n && p.integer_factors[n * p.ages + p.margin] == 0.0f) continue;  // a cell without this power
+        const float *factors = stored.age_factors + n * p.ages + b.i0 - first_token + p.margin;
+        uint8_t *high = w.wide + 3 * n * part, *middle = high + part, *low = middle + part;
+        for (int64_t j = 0; j < along; j += 4)
+            for (int64_t i = 0; i < s.rp; i += kWidth) {
+                Vec rows[4] = {};
+                for (int64_t k = 0; k < 4 && j + k < s.np; ++k)
+                    rows[k] = load(w.a + (j + k) * s.rp + i) * load(factors + i - j - k);
+                const int64_t to = j * s.rp + 4 * i;
+                split(rows, high + to, middle + to, low + to);
+            }
+        terms[count++] = {stored.plane[n] + at, high, middle, low};
+    }
+    multiply_wide_tiles(s.dp, s.rp, along / 64, terms, count, along, [&](int64_t d, int64_t i, Vec sum) {
+        float *to = w.charge + d * s.rp + i;
+        store(to, fma(sum, broadcast(stored.unit), load(to)));
+    });
+    add_constant(p, s, w);
+}
+#endif
 
 // Saturate and digitise w.charge, add it to w.sum, and note where it was not saturated.
 void read_out(const gc_problem &p, const Sizes &s, const Block &b, const Buffers &w, int64_t tile) {
-    const float edge = p.output_ceiling ? p.steps * (1.0f - p.output_margin) : INFINITY;
-    for (int64_t i = 0; i < b.i1 - b.i0; ++i) {
-        if (p.open) {
-            uint8_t *open = p.open + ((b.bh * p.queries + b.i0 - p.first_query + i) * s.tiles + tile) * s.open_bytes;
-            for (int64_t byte = 0; byte < s.open_bytes; ++byte) {
-                unsigned bits = 0;
-                for (int64_t bit = 0; bit < 8; ++bit)
-                    bits |= unsigned(std::fabs(w.charge[i * s.dp + 8 * byte + bit]) < edge) << bit;
-                open[byte] = uint8_t(bits);
+    const Vec edge = broadcast(p.output_ceiling ? p.steps * (1.0f - p.output_margin) : INFINITY);
+    for (int64_t i0 = 0; i0 < s.rp; i0 += kWidth) {
+        const int64_t rows = std::min(kWidth, b.i1 - b.i0 - i0);
+        const int64_t row = ((b.bh * p.queries + b.i0 - p.first_query + i0) * s.tiles + tile) * s.open_bytes;
+        for (int64_t byte = 0; p.open && byte < s.open_bytes; ++byte) {
+            IntVec bits = {};
+            for (int64_t bit = 0; bit < 8; ++bit) {
+                const Vec o = load(w.charge + (8 * byte + bit) * s.rp + i0);
+                bits |= ((o < edge) & (o > -edge)) & (int32_t(1) << bit);
             }
+            for (int64_t i = 0; i < rows; ++i) p.open[row + i * s.tiles * s.open_bytes + byte] = uint8_t(bits[i]);
         }
-        for (int64_t d = 0; d < s.dp; d += kWidth) {
-            const Vec o = digitised(load(w.charge + i * s.dp + d), p.output_ceiling, p.steps, p.readout);
-            store(w.sum + i * s.dp + d, load(w.sum + i * s.dp + d) + o);
+        for (int64_t d = 0; d < s.dp; ++d) {
+            float *sum = w.sum + d * s.rp + i0;
+            store(sum, load(sum) + digitised(load(w.charge + d * s.rp + i0), p.output_ceiling, p.steps, p.readout));
         }
     }
 }
@@ -70,6 +106,12 @@ bool forward_block(const gc_problem &p, const Sizes &s, const Stored &stored, co
         std::memset(w.charge, 0, size_t(s.rp * s.dp) * 4);
         for (int64_t piece = newest; piece >= reach.first; piece -= s.tiles) {
             activations(p, s, stored, b, w, piece, false);
+#if defined(GC_TILES)
+            if (in_tiles(p)) {
+                add_charge_in_tiles(p, s, stored, b, w, piece);
+                continue;
+            }
+#endif
             add_charge(p, s, stored, b, w, piece);
         }
         read_out(p, s, b, w, (s.first_piece + newest) % s.tiles);
@@ -79,7 +121,7 @@ bool forward_block(const gc_problem &p, const Sizes &s, const Stored &stored, co
     for (int64_t i = 0; i < b.i1 - b.i0; ++i) {
         float *out = p.out + (b.bh * p.queries + b.i0 - p.first_query + i) * s.d;
         for (int64_t d = 0; d < s.d; ++d) {
-            const float total = w.sum[i * s.dp + d] * unit;
+            const float total = w.sum[d * s.rp + i] * unit;
             out[d] = p.out_gain ? total * gain + offset : total;
         }
     }
@@ -90,10 +132,10 @@ bool forward_block(const gc_problem &p, const Sizes &s, const Stored &stored, co
 
 int forward(const gc_problem &p) {
     const Sizes s(p);
-    char *memory = workspace(0, Stored::bytes(p, s));
+    char *memory = workspace(0, Stored::bytes(p, s, false));
     if (!memory) return GC_NO_MEMORY;
-    const Stored stored(p, s, memory);
-    const int64_t bytes = Buffers::bytes(s, p.cells.count, 0);
+    const Stored stored(p, s, false, memory);
+    const int64_t bytes = Buffers::bytes(s, p.cells.count, 0, in_tiles(p));
     for (int t = 0; t < p.threads; ++t)
         if (!workspace(1 + t, bytes)) return GC_NO_MEMORY;
     if (p.open) std::memset(p.open, 0, size_t(p.batch * p.heads * p.queries * s.tiles * s.open_bytes));
@@ -102,7 +144,10 @@ int forward(const gc_problem &p) {
         if (!write_keys_and_values(p, s, stored, head)) all_finite = false;
     });
     parallel(p.threads, p.batch * p.heads * s.blocks, [&](int thread, int64_t item) {
-        const Buffers w(s, p.cells.count, 0, workspace(1 + thread, bytes));
+        const Buffers w(s, p.cells.count, 0, in_tiles(p), workspace(1 + thread, bytes));
+#if defined(GC_TILES)
+        const TilesInUse tiles;
+#endif
         if (!forward_block(p, s, stored, block_of(p, s, item / s.blocks, item % s.blocks), w)) all_finite = false;
     });
     return all_finite ? GC_OK : GC_NOT_FINITE;

@@ -1,6 +1,7 @@
 // Matrix products in a core's registers, with whatever is done to their results as they leave them.
 #pragma once
 
+#include "tiles.h"
 #include "vector.h"
 
 #if defined(__AVX512VNNI__)
@@ -71,6 +72,9 @@ inline void multiply_bytes_panel(int64_t rows, int64_t quads, const int8_t *a, i
 template <class Put>
 inline void multiply_bytes(int64_t rows, int64_t columns, int64_t quads, const int8_t *a, int64_t row,
                            const uint8_t *b, Put put) {
+#if defined(GC_TILES)
+    return multiply_tiles(rows, columns, (quads + 15) / 16, a, row, b, put);
+#endif
     int64_t n0 = 0;
     for (; n0 + 64 <= columns; n0 += 64) multiply_bytes_panel<4>(rows, quads, a, row, b, columns, n0, put);
     for (; n0 < columns; n0 += 16) multiply_bytes_panel<1>(rows, quads, a, row, b, columns, n0, put);

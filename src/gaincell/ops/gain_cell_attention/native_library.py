@@ -16,7 +16,7 @@ from typing import Any
 
 from gaincell.errors import InputError
 
-LEVELS = ("portable", "avx2", "avx512")
+LEVELS = ("portable", "avx2", "avx512", "amx")
 """Instruction levels, slowest first."""
 MOST_SLABS, TABLE = 8, 16  # GC_MAX_SLABS, GC_TABLE
 WRITE: Any = [
