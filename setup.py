@@ -1,8 +1,8 @@
 """Builds the compiled attention (src/gaincell/native); everything else is in pyproject.toml.
 
 The kernels are compiled once for every instruction level. Where there is no compiler the package installs
-without. GAINCELL_SANITIZE=1 builds it with address and undefined-behaviour sanitizers, GAINCELL_EMULATE_AMX=1 with
-the level amx computed in plain code, for tests on a processor that has no tiles.
+without. GAINCELL_SANITIZE=1 builds it with address and undefined-behaviour sanitizers, GAINCELL_EMULATE_AMX=1
+with the level amx computed in plain code, for tests on a processor that has no tiles.
 """
 
 import os
@@ -75,7 +75,10 @@ class BuildNative(build_ext):
         return True
 
 
-headers = [FOLDER + name for name in ("gaincell_native.h", "shared.h", "vector.h", "tiles.h", "products.h", "block.h")]
+headers = [
+    FOLDER + name
+    for name in ("gaincell_native.h", "shared.h", "vector.h", "tiles.h", "products.h", "block.h")
+]
 sources = [FOLDER + name for name in (*COMPILED_PER_LEVEL, "dispatch.cpp")]
 extension = Extension("gaincell.native._native", sources, depends=headers, optional=True, language="c++")
 setup(ext_modules=[extension], cmdclass={"build_ext": BuildNative})

@@ -238,6 +238,35 @@ inline void transpose(const float *from, int64_t rows, int64_t columns, float *t
                 for (int64_t m = m0; m < m0 + 16; ++m) to[n * rows + m] = from[m * columns + n];
 }
 
+// F and dF/dv of a curve at v; beyond its ends, as at them.
+inline void evaluate(const gc_cells &cells, Vec v, Vec *value, Vec *slope) {
+    const Vec last = broadcast(float(cells.pieces - 1));
+    const Vec at = bounded((v - cells.curve_low) * cells.pieces_per_volt, broadcast(0.0f), last + 1.0f);
+    const Vec piece = bounded(truncated(at), broadcast(0.0f), last), t = at - piece;
+    const IntVec index = __builtin_convertvector(piece, IntVec) * 4;
+    const Vec c1 = gather(cells.curve + 1, index), c2 = gather(cells.curve + 2, index), c3 = gather(cells.curve + 3, index);
+    *value = fma(fma(fma(c3, t, c2), t, c1), t, gather(cells.curve, index));
+    *slope = fma(fma(c3 * 3.0f, t, c2 * 2.0f), t, c1) * cells.pieces_per_volt;
+}
+
+// Slabs of cells of any curve in one column: see make_slabs.
+inline void curve_slabs(const gc_cells &cells, const float *errors, const float *u, int64_t age, const Sizes &s, float *slabs,
+                        float *slopes) {
+    for (int64_t d = 0; d < s.dp; d += kWidth) {
+        const Vec stored = load(u + d), one = broadcast(1.0f);
+        const Vec gain = errors ? load_some(errors + d, s.d - d, 1.0f) : one;
+        const Vec shift = errors ? load_some(errors + s.d + d, s.d - d, 0.0f) : Vec{};
+        const Vec offset = errors ? load_some(errors + 2 * s.d + d, s.d - d, 0.0f) : Vec{};
+        for (int64_t n = 0; n < cells.count; ++n) {
+            const Vec factor = broadcast(cells.column_factors[age * cells.count + n]);
+            Vec value, slope;
+            evaluate(cells, fma(stored, factor, shift), &value, &slope);
+            store(slabs + n * s.np * s.dp + d, fma(value, gain, offset));
+            if (slopes) store(slopes + n * s.np * s.dp + d, slope * (factor * gain));
+        }
+    }
+}
+
 // Slabs of one piece about the block's first query, and their derivatives if asked for: [n][N][D].
 inline void make_slabs(const gc_problem &p, const Sizes &s, const gc_cells &cells, const float *mismatch, const float *stored,
                 bool stored_by_level, int64_t first_token, int64_t i0, int64_t kv, float *slabs, float *slopes) {
@@ -262,6 +291,11 @@ inline void make_slabs(const gc_problem &p, const Sizes &s, const gc_cells &cell
                 float *slope = slopes + n * size + c * s.dp;
                 for (int64_t d = 0; d < s.dp; ++d) slope[d] = table[int32_t(u[d])];
             }
+            continue;
+        }
+        if (cells.kind == GC_CURVE) {
+            const float *own = mismatch ? mismatch + (kv * p.columns + token % p.columns) * 3 * s.d : nullptr;
+            curve_slabs(cells, own, u, age, s, slabs + c * s.dp, slopes ? slopes + c * s.dp : nullptr);
             continue;
         }
         const Vec factor = broadcast(cells.column_factors[age]);

@@ -86,8 +86,9 @@ const Level *find_level(int wanted) {
 bool bad_cells(const gc_cells &c) {
     if (c.count < 1 || c.count > GC_MAX_SLABS || !c.row_factors) return true;
     if (c.kind == GC_BY_LEVEL) return !c.table || !c.slopes || c.key_mismatch || c.value_mismatch;
-    if (c.kind != GC_POLYNOMIAL || !c.column_factors) return true;
-    if ((c.key_mismatch == nullptr) != (c.value_mismatch == nullptr)) return true;
+    if (!c.column_factors || (c.key_mismatch == nullptr) != (c.value_mismatch == nullptr)) return true;
+    if (c.kind == GC_CURVE) return !c.curve || c.pieces < 1 || c.pieces > (1 << 20);
+    if (c.kind != GC_POLYNOMIAL) return true;
     for (int n = 0; n < c.count; ++n)
         if (c.orders[n] < 0 || c.orders[n] > 64) return true;
     return false;
@@ -181,7 +182,7 @@ int gc_forward(const gc_problem *p) {
 int gc_backward(const gc_problem *p, const gc_gradient *g) {
     return gc::checked(p, [&](const gc::Level &level, const gc_problem &problem) -> int {
         if (!p->open || !g || !g->grad || !g->dq || !g->dk || !g->dv || gc::bad_cells(g->cells)) return GC_BAD_ARGUMENT;
-        if (g->cells.kind == GC_BY_LEVEL && p->cells.kind != GC_BY_LEVEL) return GC_BAD_ARGUMENT;
+        if (g->cells.kind != GC_POLYNOMIAL && p->cells.kind != g->cells.kind) return GC_BAD_ARGUMENT;
         return level.backward(problem, *g);
     });
 }

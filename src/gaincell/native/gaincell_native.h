@@ -23,20 +23,26 @@ enum { GC_LEVEL_PORTABLE = 0, GC_LEVEL_AVX2 = 1, GC_LEVEL_AVX512 = 2, GC_LEVEL_A
 enum { GC_MAX_SLABS = 8, GC_TABLE = 16 };
 enum { GC_READOUT_NONE = 0, GC_READOUT_COUNTER = 1, GC_READOUT_FLOOR = 2, GC_READOUT_EVEN = 3 };
 enum { GC_OK = 0, GC_NOT_FINITE = 1, GC_BAD_ARGUMENT = 2, GC_NO_MEMORY = 3, GC_NO_SUCH_LEVEL = 4 };
-enum { GC_POLYNOMIAL = 0, GC_BY_LEVEL = 1 };
+enum { GC_POLYNOMIAL = 0, GC_BY_LEVEL = 1, GC_CURVE = 2 };
 
 /* How cells separate over time. */
 typedef struct {
-    int32_t kind;                        /* GC_POLYNOMIAL: slab_n = C_n (u cf)^p_n; GC_BY_LEVEL: a table */
+    /* GC_POLYNOMIAL: slab_n = C_n (u cf)^p_n; GC_BY_LEVEL: a table; GC_CURVE: slab_n = F(u cf_n), pieces of cubics */
+    int32_t kind;
     int32_t count;                       /* n */
     int32_t orders[GC_MAX_SLABS];        /* p_n */
     float coefficients[GC_MAX_SLABS];    /* C_n */
     float constant;                      /* C_0 of cells that are all alike */
     const float *row_factors;            /* [n, R padded to 16] */
-    const float *column_factors;         /* [ages]: delta^age */
+    const float *column_factors;         /* [ages]: delta^age; GC_CURVE: [ages, n] */
     const float *table;                  /* GC_BY_LEVEL: [ages, n, GC_TABLE] slab of every level */
     const float *slopes;                 /* likewise d slab / d u */
-    const float *key_mismatch;           /* GC_POLYNOMIAL, may be NULL: C_n of every cell [Hk, M, n, D] */
+    const float *curve;                  /* GC_CURVE: [pieces, 4], coefficients of 1, t, t^2, t^3 with t in [0, 1] */
+    int32_t pieces;
+    float curve_low, pieces_per_volt;    /* where the first piece begins, and how many there are per volt */
+    /* Of every cell, or NULL. GC_POLYNOMIAL: C_n [Hk, M, n, D]; GC_CURVE: gain, shift in volts, and current offset of
+     * gain F(u cf_n + shift) + offset [Hk, M, 3, D]. */
+    const float *key_mismatch;
     const float *value_mismatch;
 } gc_cells;
 

@@ -129,6 +129,19 @@ static inline Vec look_up(const float *table, const uint8_t *codes) {
 #endif
 }
 
+// base[index].
+static inline Vec gather(const float *base, IntVec index) {
+#if defined(__AVX512F__)
+    return (Vec)_mm512_i32gather_ps((__m512i)index, base, 4);
+#elif defined(__AVX2__)
+    return (Vec)_mm256_i32gather_ps(base, (__m256i)index, 4);
+#else
+    Vec found;
+    for (int64_t n = 0; n < kWidth; ++n) found[n] = base[index[n]];
+    return found;
+#endif
+}
+
 // The sums over the elements of each of kWidth vectors.
 static inline Vec sum_each(const Vec *v) {
 #if defined(__AVX512F__)

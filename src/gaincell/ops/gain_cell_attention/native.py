@@ -15,9 +15,10 @@ n slabs.
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from math import gcd
+from math import exp, gcd
 from typing import Any, NamedTuple
 
 import torch
@@ -26,9 +27,13 @@ from torch import Tensor
 from gaincell.circuits.converter import in_precision, sum_rounding
 from gaincell.config import Design
 from gaincell.devices.variability import KEY_ARRAY, VALUE_ARRAY, cell_errors
+from gaincell.ops.gain_cell_attention.curves import Curve, piecewise
 from gaincell.ops.gain_cell_attention.native_library import (
+    BY_LEVEL,
+    CURVE,
     MOST_SLABS,
     OK,
+    POLYNOMIAL,
     READOUTS,
     TABLE,
     Cells,
@@ -40,9 +45,18 @@ from gaincell.ops.gain_cell_attention.native_library import (
     level_number,
 )
 from gaincell.ops.gain_cell_attention.ragged import over_real_tokens
-from gaincell.ops.gain_cell_attention.slabs import PolynomialSlabs, Slabs, linear_slabs, make_slabs
+from gaincell.ops.gain_cell_attention.slabs import (
+    LARGEST_EXPONENT,
+    PolynomialSlabs,
+    SampledSlabs,
+    Slabs,
+    linear_slabs,
+    make_slabs,
+)
 
 LONGEST_BLOCK = 64  # queries
+LARGEST_NORMAL = 7.0
+"""More standard deviations than the generator of mismatch can draw, from 32 bits."""
 
 
 def why_not(q: Tensor, k: Tensor, design: Design) -> str | None:
@@ -55,10 +69,8 @@ def why_not(q: Tensor, k: Tensor, design: Design) -> str | None:
         return f"it computes in float32, not {q.dtype}"
     if design.cell.coefficients is not None:
         return None if len(_slabs(design).orders) <= MOST_SLABS else "the cell has too many orders"  # type: ignore[attr-defined]
-    if design.mismatch.present:
-        return "mismatch of cells that are not polynomials is computed by 'blocked'"
-    if design.storage_levels is None or design.storage_levels > TABLE:
-        return f"cells that are not polynomials need at most {TABLE} storage levels"
+    if not _by_level(design) and _curve(design) is None:
+        return "the cell's curve is not smooth enough for pieces of cubics"
     if design.query_levels is not None and design.query_levels > 2**15:
         return "there are too many query levels"
     return None
@@ -144,7 +156,9 @@ class _NativeCore(torch.autograd.Function):
         problem, kept = _problem(call, q, k, v, open_)
         through = problem.cells
         if call.gradient == "surrogate":
-            through, linear = _cells(_constants(call.design, _window(call), q.shape[3], surrogate=True), None)
+            through, linear = _cells(
+                _constants(call.design, _window(call), q.shape[3], surrogate=True), None, None
+            )
             kept += linear
         pointers = (t.data_ptr() for t in (grad, dq, dk, dv))
         invoke("gc_backward", problem, Gradient(*pointers, through))
@@ -163,7 +177,8 @@ def _problem(
     d = call.design
     dim = q.shape[3]
     constants = _constants(d, _window(call), dim, surrogate=False)
-    cells, kept = _cells(constants, _mismatch(d, call.layer, k.shape[1], dim))
+    curve = None if d.cell.coefficients is not None or _by_level(d) else _curve(d)
+    cells, kept = _cells(constants, curve, _mismatch(d, call.layer, k.shape[1], dim))
     span = d.v_max - d.v_min
     margin = sum_rounding(torch.float32)
     integer = constants.integer_factors
@@ -219,7 +234,7 @@ class _Constants(NamedTuple):
     steps: float
     slabs: Slabs
     row_factors: Tensor  # [n, R padded]
-    column_factors: Tensor  # [ages]
+    column_factors: Tensor  # [ages], or [ages, n] for a curve
     table: Tensor | None  # [ages, n, 16]
     slopes: Tensor | None
     integer_factors: Tensor | None  # [3, ages]
@@ -229,10 +244,29 @@ class _Constants(NamedTuple):
 @lru_cache(maxsize=256)
 def _slabs(design: Design) -> Slabs:
     reach = max(design.v_max - design.v_offset, design.v_offset - design.v_min)
-    shift = 0.0 if design.mismatch.present else None
+    shift = _largest_shift(design) if design.mismatch.present else None
     return make_slabs(
         design.cell, design.decay_per_token, reach, torch.float32, shift, longest_span=LONGEST_BLOCK
     )
+
+
+def _largest_shift(design: Design) -> float:
+    return LARGEST_NORMAL * design.mismatch.offset_voltage_std
+
+
+def _by_level(design: Design) -> bool:
+    """Whether a cell that is no polynomial is tabulated for every storage level."""
+    levels = design.storage_levels
+    return levels is not None and levels <= TABLE and not design.mismatch.present
+
+
+@lru_cache(maxsize=64)
+def _curve(design: Design) -> Curve | None:
+    """Of a cell that is no polynomial, over all voltages that a block's base time sees."""
+    slabs = _slabs(design)
+    reach = max(design.v_max - design.v_offset, design.v_offset - design.v_min)
+    widest = reach * exp(min(slabs.alpha * (slabs.span - 1), LARGEST_EXPONENT)) + _largest_shift(design)  # type: ignore[attr-defined]
+    return piecewise(design.cell, -widest, widest)
 
 
 @lru_cache(maxsize=64)
@@ -250,13 +284,19 @@ def _constants(design: Design, window: int, dim: int, *, surrogate: bool) -> _Co
     factors[:, :rows] = slabs.row_factors(torch.arange(rows)).float()
     table = slopes = None
     left = torch.exp(-_alpha(design) * age)
-    if not isinstance(slabs, PolynomialSlabs):
-        table, slopes = _tables(design, slabs, age)
+    columns = left
+    if isinstance(slabs, SampledSlabs):
+        if _by_level(design):
+            table, slopes = _tables(design, slabs, age)
+        else:
+            columns = left[:, None] * torch.tensor(slabs.nodes, dtype=torch.float64)
     integer, third = (None, 1) if surrogate else _integers(design, slabs, left, dim)
     steps = {"none": 1.0, "published-code": (2 * design.counter_levels - 1) / 2}.get(
         design.readout, design.counter_levels - 1.0
     )
-    return _Constants(rows, margin, ages, steps, slabs, factors, left.float(), table, slopes, integer, third)
+    return _Constants(
+        rows, margin, ages, steps, slabs, factors, columns.float().contiguous(), table, slopes, integer, third
+    )
 
 
 def _alpha(design: Design) -> float:
@@ -296,9 +336,10 @@ def _integers(design: Design, slabs: Slabs, left: Tensor, dim: int) -> tuple[Ten
     return (factors * unit).float().contiguous(), third
 
 
-def _cells(constants: _Constants, mismatch: tuple[Tensor, Tensor] | None) -> tuple[Cells, list[Tensor]]:
+def _cells(
+    constants: _Constants, curve: Curve | None, mismatch: tuple[Tensor, Tensor] | None
+) -> tuple[Cells, list[Tensor]]:
     slabs = constants.slabs
-    polynomial = isinstance(slabs, PolynomialSlabs)
     orders = slabs.orders if isinstance(slabs, PolynomialSlabs) else ()
     coefficients = [slabs.coefficients[p] for p in orders] if isinstance(slabs, PolynomialSlabs) else []
     kept = [
@@ -307,7 +348,7 @@ def _cells(constants: _Constants, mismatch: tuple[Tensor, Tensor] | None) -> tup
         if t is not None
     ]
     cells = Cells(
-        kind=0 if polynomial else 1,
+        kind=POLYNOMIAL if isinstance(slabs, PolynomialSlabs) else BY_LEVEL if curve is None else CURVE,
         count=slabs.count,
         orders=(ctypes.c_int32 * MOST_SLABS)(*orders),
         coefficients=(ctypes.c_float * MOST_SLABS)(*coefficients),
@@ -317,6 +358,10 @@ def _cells(constants: _Constants, mismatch: tuple[Tensor, Tensor] | None) -> tup
         table=None if constants.table is None else constants.table.data_ptr(),
         slopes=None if constants.slopes is None else constants.slopes.data_ptr(),
     )
+    if curve is not None:
+        cells.curve, cells.pieces = curve.pieces.data_ptr(), len(curve.pieces)
+        cells.curve_low, cells.pieces_per_volt = curve.low, curve.per_volt
+        kept.append(curve.pieces)
     if mismatch is not None:
         cells.key_mismatch, cells.value_mismatch = (t.data_ptr() for t in mismatch)
         kept += mismatch
@@ -325,15 +370,17 @@ def _cells(constants: _Constants, mismatch: tuple[Tensor, Tensor] | None) -> tup
 
 @lru_cache(maxsize=128)
 def _mismatch(design: Design, layer: int, kv_heads: int, dim: int) -> tuple[Tensor, Tensor] | None:
-    """Coefficients of every cell of the key and the value array, [Hk, M, n, D]."""
+    """Of every cell of the key and the value array: coefficients [Hk, M, n, D], or errors [Hk, M, 3, D]."""
     if not design.mismatch.present:
         return None
     slabs = _slabs(design)
-    assert isinstance(slabs, PolynomialSlabs)
     arrays = []
     for array in (KEY_ARRAY, VALUE_ARRAY):
         errors = cell_errors(design, layer, kv_heads, dim, array, torch.float32, torch.device("cpu"))
-        parts = [slabs.cell_coefficient(p, errors) for p in slabs.orders]
+        assert errors is not None
+        parts: Sequence[Tensor | float] = errors
+        if isinstance(slabs, PolynomialSlabs):
+            parts = [slabs.cell_coefficient(p, errors) for p in slabs.orders]
         shape = (kv_heads, design.window, dim)
         arrays.append(torch.stack([torch.as_tensor(part).expand(shape) for part in parts], 2).contiguous())
     return arrays[0], arrays[1]

@@ -25,6 +25,7 @@ WRITE: Any = [
 ]
 """Types of the arguments of gc_write."""
 READOUTS = {"none": 0, "counter": 1, "counter-floor": 2, "published-code": 3}
+POLYNOMIAL, BY_LEVEL, CURVE = range(3)  # kinds of cells
 OK, NOT_FINITE, BAD_ARGUMENT, NO_MEMORY, NO_SUCH_LEVEL = range(5)
 
 
@@ -41,6 +42,10 @@ class Cells(ctypes.Structure):
         ("column_factors", ctypes.c_void_p),
         ("table", ctypes.c_void_p),
         ("slopes", ctypes.c_void_p),
+        ("curve", ctypes.c_void_p),
+        ("pieces", ctypes.c_int32),
+        ("curve_low", ctypes.c_float),
+        ("pieces_per_volt", ctypes.c_float),
         ("key_mismatch", ctypes.c_void_p),
         ("value_mismatch", ctypes.c_void_p),
     ]
