@@ -46,6 +46,9 @@ LIMITS = {  # times SDPA, one thread
     (FORWARD, "native avx512", 1024): 2.0,
     (FORWARD, "native avx512", 4096): 1.3,
     (BOTH, "native avx512", 1024): 1.9,
+    (FORWARD, "native amx", 1024): 0.6,
+    (FORWARD, "native amx", 4096): 0.4,
+    (BOTH, "native amx", 1024): 1.2,
     (DECODE, "ring of codes", 1024): 0.55,
 }
 MEMORY_LIMITS_MIB = {("native", 1024): 16.0, ("blocked", 1024): 32.0}
