@@ -28,7 +28,7 @@ CHANGES = {
     },
     "own cell": {"cell": PolynomialCell((0.1, 12.0, 0.0, 40.0), 20.0)},
     "own sigmoid": {"cell": SigmoidCell(steepness=8.0, span=18.0, half_span=0.45, linear_slope=19.0)},
-    **{kind: {"cell": kind} for kind in CELL_KINDS},
+    **{kind: {"cell": kind} for kind in CELL_KINDS if kind != "tabulated"},
 }
 
 
@@ -197,7 +197,7 @@ WRONG_FILES = {
     "bare number": (IDEAL + "tile = 64", 'tile = 64 is a bare value; write { value = ..., unit = "1"'),
     "wrong type": (IDEAL + NUMBER.replace("64", '"64"'), "tile = '64' has the wrong type"),
     "no source": (IDEAL + NUMBER.replace('source = "M", ', ""), "tile lacks 'source'"),
-    "unknown source": (IDEAL + NUMBER.replace('"M"', '"Q"'), "unknown source 'Q'; allowed: M, R, S, D or U"),
+    "unknown source": (IDEAL + NUMBER.replace('"M"', '"Q"'), "unknown source 'Q'; allowed: M, R, S, D, U"),
     "other unit": (IDEAL + NUMBER.replace('"1"', '"mm"'), "unit 'mm' is not accepted; allowed: '1'"),
     "unknown entry": (IDEAL + NUMBER.replace("unit", "units"), "unknown key 'units' (did you mean 'unit'?)"),
     "odd range": (IDEAL + NUMBER.replace("[1, 4096]", "3"), "range = 3 is not acceptable"),

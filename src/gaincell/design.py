@@ -213,6 +213,8 @@ CELL_NUMBERS: Mapping[str, NumberKind] = {
     "half_span": NumberKind("V"),
     "sigmoid_steepness": NumberKind("1/V"),
     "exponential_rate": NumberKind("1/V"),
+    "volts": NumberKind("V", many=True),
+    "currents": NumberKind("charge units", many=True),
 }
 """Numbers of the table [cell]; devices.cell.named_cell says which kind needs which. None is required here."""
 

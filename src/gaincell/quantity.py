@@ -23,6 +23,7 @@ SOURCES = {
     "S": "second-hand summary of the full text",
     "D": "derived here",
     "U": "chosen by the user",
+    "F": "fitted to measurements",
 }
 
 Value: TypeAlias = int | float | tuple[float, ...] | None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tests.cells import TABLE
 from torch import Tensor
 
 from gaincell.arrays import HeadArray
@@ -11,7 +12,7 @@ from gaincell.config import Design, load_design
 from gaincell.devices.variability import Mismatch
 from gaincell.ops.gain_cell_attention import gain_cell_attention
 
-CELLS = ("linear", "polynomial", "x3", "x5", "sigmoid", "exponential")
+CELLS = ("linear", "polynomial", "x3", "x5", "sigmoid", "exponential", TABLE)
 MISMATCH = Mismatch(gain_std=0.05, offset_voltage_std=0.02, current_offset_std=0.03, seed=7, chip=3)
 NEAR = 1e-9
 

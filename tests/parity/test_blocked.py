@@ -10,13 +10,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.cells import TABLE
 from torch import Tensor
 
 from gaincell.config import Design, load_design
 from gaincell.devices.variability import Mismatch
 from gaincell.ops.gain_cell_attention import Scaling, blocked, gain_cell_attention, slabs
 
-CELLS = ["linear", "polynomial", "x3", "x5", "sigmoid", "exponential"]
+CELLS = ["linear", "polynomial", "x3", "x5", "sigmoid", "exponential", TABLE]
 READOUTS = ["counter", "counter-floor", "published-code", "none"]
 M = 128
 LENGTHS = [1, 63, 64, 65, 127, 2 * M + 37]

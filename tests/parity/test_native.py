@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from tests.cells import TABLE
 from torch import Tensor
 
 from gaincell.config import Design, load_design
@@ -15,7 +16,7 @@ from gaincell.devices.variability import Mismatch
 from gaincell.errors import InputError
 from gaincell.ops.gain_cell_attention import Scaling, gain_cell_attention, native_decode, native_library
 
-CELLS = ["linear", "polynomial", "x3", "x5", "sigmoid", "exponential"]
+CELLS = ["linear", "polynomial", "x3", "x5", "sigmoid", "exponential", TABLE]
 M = 128
 LENGTHS = [1, 63, 64, 65, 127, 2 * M + 37]
 STEPS = {"counter": 15.0, "counter-floor": 15.0, "published-code": 15.5, "none": 15.0}

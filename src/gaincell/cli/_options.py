@@ -38,6 +38,15 @@ DesignName: TypeAlias = Annotated[
     str,
     typer.Option("--design", metavar="DESIGN", help="Shipped chip (gaincell design list) or a .toml file."),
 ]
+CellName: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--cell",
+        metavar="CELL",
+        help="polynomial, x3, x5, sigmoid, exponential or linear, a DEVICE.toml, or a measured CURVE.csv; "
+        "by default the chip's own.",
+    ),
+]
 TextName: TypeAlias = Annotated[str, typer.Option("--text", metavar="TEXT", help=TEXT_HELP)]
 LARGEST_SEED = 2**32 - 1
 Seed: TypeAlias = Annotated[
@@ -97,26 +106,31 @@ def use(threads: int | None, device: str) -> None:
         ) from error
 
 
-def change_chip(model: Any, design: str | None, window: int | None, other_latency: float | None) -> None:
-    """Give an attached model another design, ring or token period, each if it is not None.
+def change_chip(
+    model: Any, design: str | None, cell: str | None, window: int | None, other_latency: float | None
+) -> None:
+    """Give an attached model another design, cell, ring or token period, each if it is not None.
 
     Raises:
         InputError: one is given and the model is not attached.
     """
     from gaincell.arrays import Schedule
     from gaincell.config import load_design
+    from gaincell.device import with_cell
     from gaincell.errors import InputError
     from gaincell.integrations.hf.attach import attached_layers, set_design
 
-    if design is None and window is None and other_latency is None:
+    if design is None and cell is None and window is None and other_latency is None:
         return
     layers = attached_layers(model)
     if not layers:
         raise InputError(
-            "a model in software has no chip: give a RUN with --design, --window or --other-latency"
+            "a model in software has no chip: give a RUN with --design, --cell, --window or --other-latency"
         )
     if design is not None:
         set_design(model, load_design(design))
+    if cell is not None:
+        set_design(model, with_cell(layers[0].design, cell))
     if window is not None:
         set_design(model, layers[0].design.replace(window=window))
     if other_latency is not None:

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from gaincell.cli._json import JsonFile, write_json
-from gaincell.cli._options import Device, Impl, ImplName, TextName, Threads, use
+from gaincell.cli._options import CellName, Device, Impl, ImplName, TextName, Threads, use
 
 app = typer.Typer()
 
@@ -30,12 +30,7 @@ def adapt(
             metavar="RUN|MODEL", help="A RUN of gaincell map, or a model with a linear version: tiny."
         ),
     ],
-    cell: Annotated[
-        str | None,
-        typer.Option(
-            "--cell", help="polynomial, x3, x5, sigmoid, exponential or linear; by default the chip's own."
-        ),
-    ] = None,
+    cell: CellName = None,
     method: Annotated[
         Method, typer.Option("--method", help="Exact in two forward passes, or the paper's iteration.")
     ] = Method.closed_form,
@@ -64,6 +59,8 @@ def adapt(
     linear cell. Exit code 1 if a stage stays further away than a millionth of its standard deviation.
 
     Example: gaincell adapt tiny --cell x3
+
+    Example: gaincell adapt tiny --cell device.toml
 
     Example: gaincell adapt runs/tiny --cell sigmoid --method published --out runs/tiny-sigmoid
     """

@@ -12,6 +12,7 @@ import typer
 from gaincell.cli._json import JsonFile, write_json
 from gaincell.cli._options import (
     MODEL_HELP,
+    CellName,
     Device,
     Impl,
     ImplName,
@@ -68,6 +69,7 @@ def evaluate(
     design: Annotated[
         str | None, typer.Option("--design", metavar="DESIGN", help="Another chip for a RUN than its own.")
     ] = None,
+    cell: CellName = None,
     window: Annotated[
         int | None, typer.Option("--window", metavar="COLUMNS", min=1, help="Another ring than the chip's.")
     ] = None,
@@ -143,7 +145,7 @@ def evaluate(
     loaded = load_model(model)
     loaded.model.to(device)  # type: ignore[arg-type]
     protocol = protocol or f"blocks-{_block(loaded)}"
-    change_chip(loaded.model, design, window, other_latency)
+    change_chip(loaded.model, design, cell, window, other_latency)
     set_impl(loaded.model, impl.value)
     if times and not attached_layers(loaded.model):
         raise InputError(f"{model} is in software and has no chip that could idle; give a RUN")

@@ -12,6 +12,7 @@ from gaincell.cli._json import JsonFile, write_json
 from gaincell.cli._options import (
     LARGEST_SEED,
     MODEL_HELP,
+    CellName,
     Device,
     Impl,
     ImplName,
@@ -41,6 +42,7 @@ def generate(
         str | None,
         typer.Option("--design", metavar="DESIGN", help="Another chip than the model's own, with its cell."),
     ] = None,
+    cell: CellName = None,
     temperature: Annotated[
         float, typer.Option("--temperature", min=0.0, help="Of sampling; 0 = the likeliest token.")
     ] = 0.8,
@@ -95,7 +97,7 @@ def generate(
     if ids.numel() == 0:
         raise InputError("the prompt is empty; give --prompt TEXT")
     check_positions(loaded.model, ids.shape[1] + tokens)
-    change_chip(loaded.model, None, None, other_latency)
+    change_chip(loaded.model, None, cell, None, other_latency)
     cache = RingCache(loaded.model, policy)
     torch.manual_seed(seed)
     print(f"[{ready.how}]", file=sys.stderr)

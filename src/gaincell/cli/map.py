@@ -11,6 +11,7 @@ import typer
 from gaincell.cli._json import JsonFile, write_json
 from gaincell.cli._options import (
     MODEL_HELP,
+    CellName,
     DesignName,
     Device,
     Impl,
@@ -28,6 +29,7 @@ app = typer.Typer()
 def map_(
     model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP + ".")],
     design: DesignName = "leroux2025",
+    cell: CellName = None,
     text: TextName = "sample",
     budget: Annotated[
         int, typer.Option("--budget", metavar="TOKENS", min=0, help="Training tokens in all.")
@@ -77,13 +79,15 @@ def map_(
 
     from gaincell.cli._progress import progress_bars
     from gaincell.config import load_design
+    from gaincell.device import with_cell
     from gaincell.mapping.pipeline import map_model
     from gaincell.mapping.settings import MapSettings
     from gaincell.reports.tables import adaptation_lines, perplexity_table
 
+    chip = load_design(design)
     settings = MapSettings(
         model=model,
-        design=load_design(design),
+        design=chip if cell is None else with_cell(chip, cell),
         text=text,
         budget=budget,
         seed=seed,

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeAlias
 import typer
 
 from gaincell.cli._json import JsonFile, write_json
-from gaincell.cli._options import LARGEST_SEED, RefreshKind, RefreshKindName, RefreshSeconds, RefreshTokens
+from gaincell.cli._options import (
+    LARGEST_SEED,
+    CellName,
+    RefreshKind,
+    RefreshKindName,
+    RefreshSeconds,
+    RefreshTokens,
+)
 
 if TYPE_CHECKING:
     from gaincell.arrays import HeadArray, Schedule
@@ -42,6 +49,7 @@ Seed: TypeAlias = Annotated[
 @app.command()
 def head(
     design: ChipName = None,
+    cell: CellName = None,
     tokens: Annotated[int, typer.Option("--tokens", min=1, help="Tokens to step through.")] = 2048,
     group: Group = 1,
     head_dim: HeadDim = 64,
@@ -74,7 +82,7 @@ def head(
     from gaincell.cli._progress import progress_bars
     from gaincell.reports.hardware import draw_all
 
-    source = _signals(signals, design, tokens, group, head_dim, seed)
+    source = _signals(signals, design, cell, tokens, group, head_dim, seed)
     chip, layers = source.chip, layers or source.layers
     group = source.q.shape[1] // source.k.shape[1]
     schedule = Schedule(chip, group)
@@ -101,6 +109,7 @@ def head(
 @app.command()
 def tile(
     design: ChipName = None,
+    cell: CellName = None,
     tokens: Annotated[int, typer.Option("--tokens", min=1, help="Tokens before the one shown.")] = 48,
     head_dim: HeadDim = 64,
     column: Annotated[
@@ -128,7 +137,7 @@ def tile(
     from gaincell.errors import InputError
     from gaincell.reports.hardware import draw_all
 
-    source = _signals(signals, design, tokens, 1, head_dim, seed)
+    source = _signals(signals, design, cell, tokens, 1, head_dim, seed)
     chip = source.chip
     with progress_bars() as progress:
         arrays, _ = _trace(chip, source, None, progress)
@@ -169,16 +178,19 @@ class _Source(NamedTuple):
 
 
 def _signals(
-    file: Path | None, design: str | None, tokens: int, group: int, head_dim: int, seed: int
+    file: Path | None, design: str | None, cell: str | None, tokens: int, group: int, head_dim: int, seed: int
 ) -> _Source:
     """Of a file of gaincell evaluate --dump, with its chip unless another is named; or random ones."""
     from gaincell.config import load_design
+    from gaincell.device import with_cell
 
     if file is None:
         chip = load_design(design or DEFAULT_CHIP)
+        chip = chip if cell is None else with_cell(chip, cell)
         return _Source(chip, DEFAULT_LAYERS, *_random(tokens, group, head_dim, seed))
     own, layers, signals = _dumped(file, tokens)
-    return _Source(load_design(design) if design else own, layers, *signals)
+    chip = load_design(design) if design else own
+    return _Source(chip if cell is None else with_cell(chip, cell), layers, *signals)
 
 
 def _trace(

@@ -23,6 +23,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gaincell.devices.tabulated import TabulatedCell
 from gaincell.errors import DesignError
 
 
@@ -322,6 +323,10 @@ def _sigmoid(n: Mapping[str, Any]) -> Cell:
     return SigmoidCell(n["sigmoid_steepness"], n["span"], n["half_span"], n["linear_slope"])
 
 
+def _tabulated(n: Mapping[str, Any]) -> Cell:
+    return TabulatedCell(tuple(n["volts"]), tuple(n["currents"]), n["linear_slope"])
+
+
 def _exponential(n: Mapping[str, Any]) -> Cell:
     return ExponentialCell(n["exponential_rate"], n["span"], n["half_span"], n["linear_slope"])
 
@@ -333,6 +338,7 @@ CELL_KINDS: Mapping[str, Callable[[Mapping[str, Any]], Cell]] = {
     "x5": _fifth_power,
     "sigmoid": _sigmoid,
     "exponential": _exponential,
+    "tabulated": _tabulated,
 }
 
 
@@ -345,8 +351,9 @@ def named_cell(kind: str, numbers: Mapping[str, Any]) -> Cell:
         x3, x5        linear_slope, span, half_span
         sigmoid       linear_slope, span, half_span, sigmoid_steepness
         exponential   linear_slope, span, half_span, exponential_rate
+        tabulated     linear_slope, volts, currents
     Units: linear_slope in charge units per volt, span in charge units, half_span and v_in in volts,
-    sigmoid_steepness and exponential_rate in 1/volt.
+    sigmoid_steepness and exponential_rate in 1/volt, volts relative to V_offset, currents in charge units.
 
     Raises DesignError for an unknown kind or a missing number.
     """

@@ -11,6 +11,7 @@ from typing import cast
 from gaincell.adaptation import adapt, collect_statistics
 from gaincell.adaptation.adapt import Method
 from gaincell.design import Design
+from gaincell.device import with_cell
 from gaincell.errors import ModelError
 from gaincell.evaluation.codes import code_use
 from gaincell.evaluation.perplexity import cut_blocks, perplexity
@@ -35,7 +36,7 @@ class AdaptSettings:
     model: a RUN (of `gaincell map`: its linear model is adapted; else the model saved in it), or a model
         with a linear version shipped.
     design: the chip; None: that of the RUN, or leroux2025.
-    cell: the cell to adapt to; None: the chip's own.
+    cell: the cell to adapt to, as `with_cell` takes it; None: the chip's own.
     method: "closed-form" or "published".
     """
 
@@ -67,7 +68,7 @@ def adapt_model(
     loaded, source, start = _load(settings, default_design)
     loaded.model.to(settings.device)  # type: ignore[arg-type]
     chip = settings.design or start
-    target_design = chip.replace(cell=settings.cell) if settings.cell else chip
+    target_design = with_cell(chip, settings.cell) if settings.cell else chip
     block = default_block(target_design, loaded.model)
     text = open_text(settings.text)
     reading = progress("read and tokenise the text")

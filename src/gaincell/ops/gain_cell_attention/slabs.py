@@ -22,6 +22,7 @@ Mismatch (spec.md section 2) gives every cell its own coefficients; a polynomial
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from math import comb, exp, inf, log
@@ -38,6 +39,8 @@ LARGEST_EXPONENT = 30.0  # exp(30) times a full-scale current is far inside floa
 LONGEST_SPAN = 2048  # tokens served from one base time: bounds memory
 LONGEST_SAMPLED_SPAN = 256
 MOST_NODES = 8
+SLOPE_FACTOR = 1e3
+"""By how much more the slope of a cell may be off than its current: gradients are needed to fewer digits."""
 FASTEST_DECAY = 1e-300  # delta below this is 0 to any precision
 
 
@@ -253,18 +256,36 @@ def _nodes(
         s = torch.linspace(low, 1.0, 65, dtype=torch.float64)
         # stored voltages seen at the base time, those written later than it included
         w = torch.linspace(-largest_u / low, largest_u / low, 129, dtype=torch.float64)
+        # where a table's pieces meet its curve is hardest to interpolate: in the middle of the range
+        knots = torch.tensor(getattr(cell, "volts", ()), dtype=torch.float64)
+        w = torch.cat((w, knots * (2 / (1 + low))))
         shifts = (0.0,) if shift == 0.0 else (-shift, 0.0, shift)
+        steepest = float(cell.slope(w).abs().nan_to_num(nan=inf, posinf=inf).max())
         for count in range(2, MOST_NODES + 1):
             x = np.cos((2 * np.arange(count) + 1) * np.pi / (2 * count))
             nodes = tuple(float(v) for v in (1.0 + low) / 2 + (1.0 - low) / 2 * x)
             basis = lagrange_basis(nodes, s)
             error = 0.0
             for du in shifts:
-                at_nodes = cell.current(w[:, None] * torch.tensor(nodes, dtype=torch.float64) + du)
-                exact = cell.current(w[:, None] * s[None, :] + du)
-                difference = (at_nodes @ basis - exact).abs().nan_to_num(nan=inf)
-                error = max(error, float(difference.max()))
-            if error <= tolerance * full_scale:
+                error = max(error, _error(lambda u, _: cell.current(u), w, nodes, s, basis, du) / full_scale)
+                slope = _error(lambda u, r: cell.slope(u) * r, w, nodes, s, basis, du)
+                error = max(error, slope / steepest / SLOPE_FACTOR)
+            if error <= tolerance:
                 return nodes, span
         span //= 2
     return (1.0,), 1
+
+
+def _error(
+    f: Callable[[Tensor, Tensor], Tensor],
+    w: Tensor,
+    nodes: tuple[float, ...],
+    s: Tensor,
+    basis: Tensor,
+    shift: float,
+) -> float:
+    """Largest error of interpolating f(w s + shift, s) in s."""
+    at = torch.tensor(nodes, dtype=torch.float64)[None, :]
+    exact = f(w[:, None] * s[None, :] + shift, s[None, :])
+    found = f(w[:, None] * at + shift, at) @ basis
+    return float((found - exact).abs().nan_to_num(nan=inf).max())

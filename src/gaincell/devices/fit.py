@@ -1,0 +1,325 @@
+"""A cell's curve, and how cells differ, from measured currents.
+
+Every cell i with voltages u and charges y gives coefficients c_i by least squares; over n cells
+
+    C = mean of c_i,        standard error = std of c_i / sqrt(n)   (one cell: that of its least squares)
+    cov(C) = cov of c_i - mean covariance of the least squares      (what cells differ by, without the noise)
+
+and the three errors of the basic mismatch model (variability.py) from what is left of every cell,
+
+    F_i(u) - F(u) = e_gain F(u) + e_voltage F'(u) + e_current       by least squares over the measured u,
+
+their variances likewise without that of the estimate. Noise comes from repeated reads where there are any,
+and else is what the polynomial leaves over.
+
+Units: voltages relative to V_offset, V; charges of a full pulse, charge units.
+Not modelled: errors of the voltages, drift during the measurement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy import stats
+from scipy.optimize import isotonic_regression
+
+from gaincell.devices.cell import Cell, PolynomialCell
+from gaincell.devices.measurement import Numbers, Table
+from gaincell.devices.tabulated import FEWEST_POINTS, TabulatedCell
+from gaincell.errors import InputError
+
+CONFIDENCE = 0.95
+MOST_ORDER = 9
+WORST_CONDITION = 1e8
+GRID = 401
+COVERAGE = 0.02
+"""By how much of the storage range the measured voltages may fall short of its ends."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How volts and amperes of a file become those of a chip.
+
+    v_min, v_max: storage range, V.  v_offset: voltage of zero signal, V.
+    charge_per_ampere: charge units of a full pulse of one ampere, t_pulse_max / charge_unit.
+    """
+
+    v_min: float
+    v_max: float
+    v_offset: float
+    charge_per_ampere: float
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """Storage range relative to V_offset, V."""
+        return self.v_min - self.v_offset, self.v_max - self.v_offset
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with half the width of its confidence interval; None where it is not known."""
+
+    value: float
+    half_width: float | None
+
+
+@dataclass(frozen=True)
+class CurveFit:
+    """What currents say about cells.
+
+    cell: the nominal one.  coefficients: of a polynomial, C_p in charge units / V^p.
+    covariance: of the coefficients across cells [p, p].
+    offset_voltage: where the current is zero, relative to V_offset, V; None: nowhere in the range.
+    full_scale: F at v_max, charge units.
+    gain_std, offset_voltage_std, current_offset_std: of the basic mismatch model; None with one cell.
+    explained: share of the cells' variance that these three describe.
+    noise_std: of one read, as a fraction of full_scale.  noise_of: "repeated reads" or "residuals".
+    r_squared, rms: of all points against each cell's own curve; rms in charge units.
+    cells, points: how many.
+    u, nominal, curves: for figures: grid of voltages [GRID], nominal curve, curves of the cells [cells,
+    GRID].
+    """
+
+    cell: Cell
+    coefficients: tuple[Estimate, ...]
+    covariance: tuple[tuple[float, ...], ...]
+    offset_voltage: float | None
+    full_scale: float
+    gain_std: Estimate | None
+    offset_voltage_std: Estimate | None
+    current_offset_std: Estimate | None
+    explained: float | None
+    noise_std: float
+    noise_of: str
+    r_squared: float
+    rms: float
+    cells: int
+    points: int
+    u: Numbers
+    nominal: Numbers
+    curves: Numbers
+    measured: tuple[Numbers, Numbers]
+    """Voltages and charges of the first cell, for figures."""
+
+
+def fit_curve(table: Table, scale: Scale, kind: str = "polynomial", order: int = 3) -> CurveFit:
+    """Fit the cells of a measured curve.
+
+    Args:
+        table: of `read_curve`.
+        scale: of the chip that shall use the cell.
+        kind: "polynomial", or "tabulated": mean current at every voltage, made monotone.
+        order: highest power of the polynomial.
+
+    Raises:
+        InputError: too few points, a range that is not covered, a rank-deficient or a falling curve, currents
+            far from those the chip is made for; with the reason and what to do.
+    """
+    if kind not in ("polynomial", "tabulated"):
+        raise InputError(f"kind {kind!r}; choose polynomial or tabulated")
+    if not 1 <= order <= MOST_ORDER:
+        raise InputError(f"order {order}; choose 1 to {MOST_ORDER}")
+    where = str(table.path)
+    cells = [
+        (number, rows["voltage"] - scale.v_offset, rows["current"] * scale.charge_per_ampere)
+        for number, rows in table.cells()
+    ]
+    _check_coverage(np.concatenate([u for _, u, _ in cells]), scale, where)
+    needed = order + 2 if kind == "polynomial" else FEWEST_POINTS
+    for number, u, _ in cells:
+        if len(np.unique(u)) < needed:
+            raise InputError(
+                f"{where}: cell {number} has {len(np.unique(u))} voltages; {needed} or more are needed for "
+                + (f"a polynomial of order {order}: lower --order" if kind == "polynomial" else "a table")
+            )
+    own = np.array([_least_squares(u, y, order, f"{where}: cell {n}")[0] for n, u, y in cells])
+    spread = [_least_squares(u, y, order, where)[1] for _, u, y in cells]
+    mean = own.mean(0)
+    half = _half_widths(own, spread, [len(u) for _, u, _ in cells])
+    low, high = scale.ends
+    grid = np.linspace(low, high, GRID)
+    slope = _best_slope(grid, _value(mean, grid))
+    if slope <= 0:
+        raise InputError(
+            f"{where}: the current falls with the voltage; if the sign is a convention, negate the currents"
+        )
+    if kind == "polynomial":
+        _check_rising(mean, grid, scale, f"{where}: the polynomial of order {order}")
+        cell: Cell = PolynomialCell(tuple(mean), slope)
+    else:
+        cell = _table_cell(cells, slope, where)
+    mismatch = _mismatch(cell, cells) if len(cells) > 1 else None
+    residuals = np.concatenate([y - _value(c, u) for c, (_, u, y) in zip(own, cells, strict=True)])
+    all_y = np.concatenate([y for _, _, y in cells])
+    full_scale = float(_current(cell, np.array([high]))[0])
+    noise = _noise_of_reads(table, scale)
+    left = len(residuals) - own.size
+    noise_std = float(np.sqrt((residuals**2).sum() / max(1, left))) if noise is None else noise
+    nominal = _current(cell, grid)
+    rms = float(np.sqrt((residuals**2).mean()))
+    gain, shift, offset, explained = mismatch or (None, None, None, None)
+    return CurveFit(
+        cell=cell,
+        coefficients=tuple(Estimate(float(c), float(h)) for c, h in zip(mean, half, strict=True)),
+        covariance=_between(own, spread),
+        offset_voltage=_zero(grid, nominal),
+        full_scale=full_scale,
+        gain_std=gain,
+        offset_voltage_std=shift,
+        current_offset_std=None
+        if offset is None
+        else Estimate(offset.value / full_scale, (offset.half_width or 0.0) / full_scale),
+        explained=explained,
+        noise_std=noise_std / abs(full_scale),
+        noise_of="residuals" if noise is None else "repeated reads",
+        r_squared=1.0 - float((residuals**2).sum() / ((all_y - all_y.mean()) ** 2).sum()),
+        rms=rms,
+        cells=len(cells),
+        points=len(table),
+        u=grid,
+        nominal=nominal,
+        curves=np.array([_value(c, grid) for c in own]),
+        measured=cells[0][1:],
+    )
+
+
+def _check_coverage(u: Numbers, scale: Scale, where: str) -> None:
+    low, high = scale.ends
+    margin = COVERAGE * (high - low)
+    if u.min() > low + margin or u.max() < high - margin:
+        raise InputError(
+            f"{where}: voltages go from {u.min() + scale.v_offset:.4g} to {u.max() + scale.v_offset:.4g} V, "
+            f"the chip stores {scale.v_min:g} to {scale.v_max:g} V; measure that range, or give a design "
+            "with another"
+        )
+
+
+def _least_squares(u: Numbers, y: Numbers, order: int, where: str) -> tuple[Numbers, Numbers]:
+    """Coefficients [order + 1] and their covariance. Raises InputError where the points do not fix them."""
+    size = float(np.abs(u).max()) or 1.0
+    powers = np.vander(u / size, order + 1, increasing=True)
+    if np.linalg.matrix_rank(powers) <= order or np.linalg.cond(powers) > WORST_CONDITION:
+        raise InputError(
+            f"{where}: the voltages do not fix a polynomial of order {order} (rank-deficient); lower "
+            "--order, or measure at more, and more widely spread, voltages"
+        )
+    units = size ** np.arange(order + 1)
+    c, *_ = np.linalg.lstsq(powers, y, rcond=None)
+    variance = float(((y - powers @ c) ** 2).sum() / max(1, len(u) - order - 1))
+    covariance = variance * np.linalg.inv(powers.T @ powers)
+    return c / units, covariance / np.outer(units, units)
+
+
+def _half_widths(own: Numbers, spread: Sequence[Numbers], points: Sequence[int]) -> Numbers:
+    """Of the confidence intervals of the mean coefficients."""
+    n, count = own.shape
+    if n == 1:
+        t = stats.t.ppf(0.5 + CONFIDENCE / 2, max(1, points[0] - count))
+        return np.asarray(t * np.sqrt(np.diag(spread[0])))
+    return np.asarray(stats.t.ppf(0.5 + CONFIDENCE / 2, n - 1) * own.std(0, ddof=1) / np.sqrt(n))
+
+
+def _between(own: Numbers, spread: Sequence[Numbers]) -> tuple[tuple[float, ...], ...]:
+    """Covariance of the coefficients across cells: no negative variances."""
+    if len(own) < 2:
+        return ()
+    values, vectors = np.linalg.eigh(np.cov(own.T) - np.mean(spread, 0))
+    covariance = (vectors * values.clip(min=0.0)) @ vectors.T
+    return tuple(tuple(float(x) for x in row) for row in covariance)
+
+
+def _mismatch(
+    cell: Cell, cells: Sequence[tuple[int, Numbers, Numbers]]
+) -> tuple[Estimate, Estimate, Estimate, float]:
+    """Standard deviations of gain, offset voltage (V) and offset current (charge units), and what share of
+    the cells' variance they describe.
+
+    Where the slope of the cell hardly changes, a shift of the voltage cannot be told from a current: all of
+    it then counts as voltage.
+    """
+    errors, variances, before, after = [], [], 0.0, 0.0
+    for _, u, y in cells:
+        f, slope = _current(cell, u), _slope(cell, u)
+        basis = np.stack([f, slope, np.ones_like(u)], 1)
+        told_apart = np.linalg.cond(basis / np.linalg.norm(basis, axis=0)) < 1e3
+        used = basis if told_apart else basis[:, :2]
+        e, *_ = np.linalg.lstsq(used, y - f, rcond=None)
+        rest = y - f - used @ e
+        variance = float((rest**2).sum() / max(1, len(u) - used.shape[1])) * np.diag(
+            np.linalg.inv(used.T @ used)
+        )
+        errors.append(np.pad(e, (0, 3 - len(e))))
+        variances.append(np.pad(variance, (0, 3 - len(e))))
+        before, after = before + float(((y - f) ** 2).sum()), after + float((rest**2).sum())
+    n = len(errors)
+    total = np.var(errors, axis=0, ddof=1)
+    found = np.sqrt((total - np.mean(variances, 0)).clip(min=0.0))
+    quantile = stats.norm.ppf(0.5 + CONFIDENCE / 2)
+    # the spread of a variance over n Gaussian cells is sqrt(2 / (n - 1)) of it
+    with np.errstate(divide="ignore", invalid="ignore"):
+        half = np.where(found > 0, quantile * total / np.sqrt(2 * (n - 1)) / found, 0.0)
+    estimates = [Estimate(float(s), float(h)) for s, h in zip(found, half, strict=True)]
+    return estimates[0], estimates[1], estimates[2], 1.0 - after / before if before else 1.0
+
+
+def _noise_of_reads(table: Table, scale: Scale) -> float | None:
+    """Standard deviation of repeated reads of one cell at one voltage, charge units; None without any."""
+    keys = np.rec.fromarrays([table.cell, table.columns["voltage"]])
+    _, group, count = np.unique(keys, return_inverse=True, return_counts=True)
+    repeats = int((count - 1).sum())
+    if repeats < 2:
+        return None
+    y = table.columns["current"] * scale.charge_per_ampere
+    means = np.bincount(group.ravel(), y) / count
+    return float(np.sqrt(((y - means[group.ravel()]) ** 2).sum() / repeats))
+
+
+def _table_cell(cells: Sequence[tuple[int, Numbers, Numbers]], slope: float, where: str) -> TabulatedCell:
+    """Mean current at every voltage that is measured, as close as a rising curve can be."""
+    u, y = (np.concatenate([cell[n] for cell in cells]) for n in (1, 2))
+    volts, group, count = np.unique(u, return_inverse=True, return_counts=True)
+    means = np.bincount(group.ravel(), y) / count
+    rising = isotonic_regression(means, weights=count.astype(float)).x
+    changed = float(np.abs(rising - means).max() / np.ptp(means))
+    if changed > 0.1:
+        raise InputError(
+            f"{where}: the currents do not rise with the voltage: making them costs {100 * changed:.0f} % "
+            "of their range; measure again, or leave out the cells that do not work"
+        )
+    return TabulatedCell(tuple(volts), tuple(rising), slope)
+
+
+def _check_rising(c: Numbers, grid: Numbers, scale: Scale, what: str) -> None:
+    """Raise InputError where a polynomial falls inside the storage range."""
+    slopes = np.polynomial.polynomial.polyval(grid, np.polynomial.polynomial.polyder(c))
+    falling = grid[slopes < 0] + scale.v_offset
+    if len(falling):
+        raise InputError(
+            f"{what} falls between {falling.min():.3g} and {falling.max():.3g} V, a cell that is read out "
+            "by its current must rise: choose another --order, or --kind tabulated"
+        )
+
+
+def _best_slope(u: Numbers, y: Numbers) -> float:
+    """Of the straight line nearest to a curve."""
+    return float(((u - u.mean()) * (y - y.mean())).sum() / ((u - u.mean()) ** 2).sum())
+
+
+def _zero(u: Numbers, y: Numbers) -> float | None:
+    """Where a rising curve crosses zero."""
+    return float(np.interp(0.0, y, u)) if y[0] < 0 < y[-1] else None
+
+
+def _value(c: Numbers, u: Numbers) -> Numbers:
+    return np.asarray(np.polynomial.polynomial.polyval(u, c), dtype=np.float64)
+
+
+def _current(cell: Cell, u: Numbers) -> Numbers:
+    return np.asarray(cell.current(torch.from_numpy(u)).numpy())
+
+
+def _slope(cell: Cell, u: Numbers) -> Numbers:
+    return np.asarray(cell.slope(torch.from_numpy(u)).numpy())

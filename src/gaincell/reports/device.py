@@ -1,0 +1,122 @@
+"""What a fit to measured cells found, as data for a file, and as a figure drawn from that data alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+from gaincell import files
+from gaincell.reports.figures import BLACK, BLUE, GREY, RED, STYLE
+from gaincell.reports.results import SCHEMA, Json, numbers, provenance, value
+
+SHOWN_CELLS = 100
+
+
+def describe(
+    name: str, fitted: Any, held: Any, command: Sequence[str], design_hash: str, origin: Mapping[str, Any]
+) -> Json:
+    """The result file of a fit.
+
+    Args:
+        name: of the device.
+        fitted: `gaincell.devices.fit.CurveFit`.
+        held: `gaincell.devices.decay.DecayFit`, or None.
+        command: the command line.
+        design_hash: of the chip it was fitted for.
+        origin: files and their hashes.
+    """
+    fit: dict[str, Json] = {}
+
+    def put(key: str, number: Any, unit: str) -> None:
+        estimate = number if hasattr(number, "half_width") else None
+        if number is None:
+            return
+        fit[key] = value(number if estimate is None else estimate.value, unit, "measured")
+        if estimate is not None and estimate.half_width is not None:
+            fit[key]["half_width"] = estimate.half_width
+
+    put("cells", fitted.cells, "1")
+    put("points", fitted.points, "1")
+    if fitted.cell.coefficients is not None:
+        for power, estimate in enumerate(fitted.coefficients):
+            unit = "charge units" + ("" if power == 0 else "/V" if power == 1 else f"/V^{power}")
+            put(f"C{power}", estimate, unit)
+    put("full scale", fitted.full_scale, "charge units")
+    put("zero current at", fitted.offset_voltage, "V from V_offset")
+    put("mismatch: gain", fitted.gain_std, "1")
+    put("mismatch: offset voltage", fitted.offset_voltage_std, "V")
+    put("mismatch: offset current", fitted.current_offset_std, "of full scale")
+    put("variance that mismatch explains", fitted.explained, "1")
+    put(f"noise of a read, from {fitted.noise_of}", fitted.noise_std, "of full scale")
+    put("R squared", fitted.r_squared, "1")
+    put("rms of all points", fitted.rms, "charge units")
+    if held is not None:
+        put("retention: law", held.law, "word")
+        put("retention: tau", held.tau, "s")
+        put("retention: beta", held.beta, "1")
+        put("retention: slow tau", held.tau_slow, "s")
+        put("retention: share of the fast one", held.share, "1")
+        put("retention: target", held.target, "V")
+        put("retention: spread of ln tau", held.tau_spread, "1")
+        put("retention: time to 1/e", held.time_to_1_over_e, "s")
+        put("retention: rms", held.rms, "V")
+    cells = f"{fitted.cells} measured cell{'s' * (fitted.cells > 1)}"
+    return {
+        "schema": SCHEMA,
+        "command": "device fit",
+        "device": name,
+        "title": f"{name}: {fitted.cell.name} fitted to {cells}",
+        "fit": fit,
+        "curves": {
+            "u": value(fitted.u.tolist(), "V", "measured"),
+            "nominal": value(fitted.nominal.tolist(), "charge units", "measured"),
+            "measured_u": value(fitted.measured[0].tolist(), "V", "measured"),
+            "measured": value(fitted.measured[1].tolist(), "charge units", "measured"),
+            "cells": value(np.round(fitted.curves[:SHOWN_CELLS], 6).tolist(), "charge units", "measured"),
+        },
+        "provenance": provenance(
+            command=command,
+            seed=0,
+            protocol="least squares per cell, mean over cells",
+            design_hash=design_hash,
+            inputs={
+                str(origin[key]): str(origin[f"{key}_sha256"]) for key in ("curve", "decay") if key in origin
+            },
+        ),
+    }
+
+
+def draw(result: Json, path: Path) -> Path:
+    """The cells' curves and what each of them differs from the nominal one by."""
+    u, nominal = (np.array(numbers(result["curves"][key])) for key in ("u", "nominal"))
+    cells = np.array(result["curves"]["cells"]["value"])
+    with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
+        figure = Figure(figsize=(8.4, 3.4))
+        left, right = figure.subplots(1, 2)
+        left.plot(u, cells.T, color=GREY, lw=0.5, alpha=0.5)
+        left.plot(u, nominal, color=BLUE, lw=2, label="nominal")
+        left.axhline(0, color=BLACK, lw=0.6)
+        left.set_ylabel("charge of a full pulse (charge units)")
+        left.set_title(result["device"])
+        if len(cells) == 1:
+            points, charges = (np.array(numbers(result["curves"][key])) for key in ("measured_u", "measured"))
+            left.plot(points, charges, ".", color=RED, ms=4, label="measured")
+            right.plot(points, charges - np.interp(points, u, nominal), ".", color=RED, ms=4)
+            right.axhline(0, color=BLACK, lw=0.6)
+        else:
+            right.plot(u, (cells - nominal).T, color=GREY, lw=0.5, alpha=0.5)
+            spread = cells.std(0, ddof=1)
+            right.plot(u, spread, color=RED, label="± standard deviation over cells")
+            right.plot(u, -spread, color=RED)
+            right.legend()
+        right.set_ylabel("difference from nominal (charge units)")
+        right.set_title(f"{len(cells)} cells" if len(cells) > 1 else "What the fit leaves over")
+        left.legend()
+        for axes in (left, right):
+            axes.set_xlabel("stored voltage relative to V_offset (V)")
+        return files.write_atomic(path, figure.savefig)

@@ -1,0 +1,246 @@
+"""Measured cells: reading, fitting, the device file, and what a design makes of it."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from gaincell.cli import main
+from gaincell.config import load_design
+from gaincell.design import Design
+from gaincell.device import fit_device, load_device, with_cell
+from gaincell.devices.decay import fit_decay
+from gaincell.devices.measurement import read_curve, read_decay
+from gaincell.devices.tabulated import TabulatedCell
+from gaincell.errors import DesignError, GaincellError, InputError
+
+TRUE = (0.52, 13.6, -2.6, 46.0)
+MICROAMPERE = 1.0
+"""A charge unit of leroux2025 is one microampere for a full pulse."""
+
+
+def charge(u: np.ndarray) -> np.ndarray:
+    return np.polynomial.polynomial.polyval(u, TRUE)
+
+
+def cells(
+    path: Path,
+    count: int = 40,
+    seed: int = 0,
+    gain: float = 0.05,
+    shift: float = 0.01,
+    current: float = 0.02,
+    noise: float = 0.01,
+    reads: int = 2,
+) -> Path:
+    """A file of synthetic cells with known errors and noise."""
+    g = np.random.default_rng(seed)
+    u, full = np.linspace(-0.45, 0.45, 19), float(charge(np.array(0.45)))
+    lines = ["# synthetic", "cell, read, voltage [mV], current [nA]"]
+    for cell in range(count):
+        e = g.normal(size=3)
+        y = (1 + gain * e[0]) * charge(u + shift * e[1]) + current * full * e[2]
+        for read in range(reads):
+            for a, b in zip(u, y + noise * full * g.normal(size=19), strict=True):
+                lines.append(f"{cell}, {read}, {1e3 * (a + 0.45):.6g}, {1e3 * MICROAMPERE * b:.8g}")
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+@pytest.fixture(scope="module")
+def design() -> Design:
+    return load_design("leroux2025")
+
+
+def test_known_cells_are_recovered_within_their_confidence_intervals(design: Design, tmp_path: Path) -> None:
+    """95 % intervals of seven numbers over twelve chips: of 84, all but a few contain the truth."""
+    missed = 0
+    for seed in range(12):
+        _, fit, _ = fit_device(cells(tmp_path / "curve.csv", seed=seed), design)
+        pairs = list(zip(fit.coefficients, TRUE, strict=True))
+        pairs += [(fit.gain_std, 0.05), (fit.offset_voltage_std, 0.01), (fit.current_offset_std, 0.02)]
+        for estimate, truth in pairs:
+            assert estimate is not None
+            assert estimate.half_width is not None
+            missed += abs(estimate.value - truth) > estimate.half_width
+        assert fit.noise_of == "repeated reads"
+        assert fit.noise_std == pytest.approx(0.01, rel=0.15)
+    assert missed <= 12  # 84 intervals, 4 expected; more than 12 with probability below 1e-3
+    assert fit.r_squared > 0.999
+    assert fit.explained is not None
+    assert fit.explained > 0.8
+    covariance = np.array(fit.covariance)
+    assert np.linalg.eigvalsh(covariance).min() >= -1e-9
+    assert covariance[1, 1] == pytest.approx((0.05 * 13.6) ** 2 + (0.01 * 2 * 2.6) ** 2, rel=0.5)
+
+
+def test_a_perfect_cell_is_recovered_exactly(design: Design, tmp_path: Path) -> None:
+    path = cells(tmp_path / "one.csv", count=1, gain=0, shift=0, current=0, noise=0, reads=1)
+    device, fit, _ = fit_device(path, design)
+    assert device.cell.coefficients == pytest.approx(TRUE, rel=1e-6)
+    assert fit.gain_std is None
+    assert fit.offset_voltage == pytest.approx(-0.0379, abs=1e-3)
+    higher, _, _ = fit_device(path, design, order=5)
+    assert higher.cell.coefficients == pytest.approx((*TRUE, 0, 0), abs=1e-4)
+
+
+def test_the_device_file_reads_back_and_enters_a_design(design: Design, tmp_path: Path) -> None:
+    device, _, _ = fit_device(cells(tmp_path / "curve.csv"), design)
+    path = device.save(tmp_path / "device.toml")
+    assert load_device(path) == device
+    chip = with_cell(design, str(path))
+    assert chip == with_cell(design, str(tmp_path / "curve.csv"))
+    assert chip.cell == device.cell
+    assert chip.mismatch.gain_std == device.number("mismatch.gain_std")
+    assert chip.provenance["cell.coefficients"].source == "F"
+    chip.save(tmp_path / "chip.toml")
+    assert load_design(tmp_path / "chip.toml") == chip
+    assert with_cell(design, "x3") == design.replace(cell="x3")
+    with pytest.raises(DesignError, match="fit it again"):
+        with_cell(design.replace(v_max=0.8), device)
+
+
+def test_a_table_follows_the_points_and_rises(design: Design, tmp_path: Path) -> None:
+    device, _, _ = fit_device(cells(tmp_path / "curve.csv"), design, kind="tabulated")
+    cell = device.cell
+    assert isinstance(cell, TabulatedCell)
+    points = torch.tensor(cell.volts, dtype=torch.float64)
+    torch.testing.assert_close(cell.current(points), torch.tensor(cell.currents, dtype=torch.float64))
+    u = torch.linspace(-0.6, 0.6, 997, dtype=torch.float64, requires_grad=True)
+    f = cell.current(u)
+    assert bool((f.diff() >= 0).all())
+    (slope,) = torch.autograd.grad(f.sum(), u)
+    torch.testing.assert_close(cell.slope(u.detach()), slope, rtol=1e-9, atol=1e-9)
+    assert load_device(device.save(tmp_path / "table.toml")) == device
+    chip = with_cell(design, device)
+    chip.save(tmp_path / "chip.toml")
+    assert load_design(tmp_path / "chip.toml") == chip
+
+
+def decays(path: Path, law: str, seed: int = 0, cells: int = 12) -> Path:
+    g = np.random.default_rng(seed)
+    t = np.geomspace(0.02, 100, 60)
+    lines = ["time [ms], voltage [V], cell"]
+    for cell in range(cells):
+        tau = 5 * np.exp(0.1 * g.normal())
+        left = {
+            "exponential": np.exp(-t / tau),
+            "stretched": np.exp(-((t / tau) ** 0.6)),
+            "two-times": 0.7 * np.exp(-t / tau) + 0.3 * np.exp(-t / (20 * tau)),
+        }[law]
+        noise = 5e-4 * g.normal(size=len(t))
+        lines += [f"{a:.6g},{b:.6g},{cell}" for a, b in zip(t, 0.3 + 0.6 * left + noise, strict=True)]
+    path.write_text("\n".join(lines))
+    return path
+
+
+@pytest.mark.parametrize("law", ["exponential", "stretched", "two-times"])
+def test_the_law_of_a_decay_is_found(law: str, tmp_path: Path) -> None:
+    fit = fit_decay(read_decay(decays(tmp_path / "decay.csv", law)))
+    assert fit.law == law
+    assert fit.tau == pytest.approx(5e-3, rel=0.1)
+    assert fit.tau_spread == pytest.approx(0.1, rel=0.6)
+    assert fit.target == pytest.approx(0.3, abs=0.02)
+    if law == "stretched":
+        assert fit.beta == pytest.approx(0.6, abs=0.02)
+    if law == "two-times":
+        assert fit.tau_slow == pytest.approx(0.1, rel=0.15)
+        assert fit.share == pytest.approx(0.7, abs=0.03)
+        assert 5e-3 < fit.time_to_1_over_e < 0.1
+
+
+def test_currents_far_from_those_of_the_chip_are_noticed_and_can_be_rescaled(
+    design: Design, tmp_path: Path
+) -> None:
+    path = cells(tmp_path / "curve.csv", count=3)
+    path.write_text(path.read_text().replace("[nA]", "[pA]"))
+    with pytest.raises(InputError, match="check the unit of the current, or give --rescale"):
+        fit_device(path, design)
+    device, _, _ = fit_device(path, design, rescale=True)
+    assert device.cell.linear_slope == pytest.approx(design.cell.linear_slope)
+    chip = with_cell(design, device)
+    assert chip.charge_unit == pytest.approx(design.charge_unit * 1e-3, rel=0.1)
+
+
+BAD = {
+    "voltage [V], current [uA]\n": "a line that names the columns and lines of numbers",
+    "v [V], current [uA]\n0,1\n": "no column 'voltage'",
+    "voltage, current [uA]\n0,1\n": "has no unit",
+    "voltage [V], current [kA]\n0,1\n": "unit 'kA'",
+    "voltage [V], current [uA]\n0,nan\n0.1,x\n0.2\n": "line 2: current is 'nan'; line 3: current is",
+    "current [A], voltage [V]\n0,-9e-6\n0.45,1e-7\n0.9,9e-6\n": "columns look swapped",
+    "voltage [V], current [mA]\n0,-9\n0.45,0\n0.9,9\n": "more than one cell can have; is the unit right",
+    "voltage [uV], current [uA]\n0,-9\n": "unit 'uV'",
+    "voltage [V], current [uA]\n0,-9\n0,-8\n0.9,9\n": "2 times; number repeated reads",
+    "voltage [V], current [uA]\n0,-9\n0.5,0\n0.9,9\n": "has 3 voltages; 5 or more",
+    "voltage [V], current [uA]\n0,1\n0.2,1\n0.5,1\n0.9,1\n": "a curve must rise",
+    "voltage [V], current [uA]\n0,9\n.2,5\n.4,1\n.6,-1\n.8,-5\n.9,-9\n": "falls with the voltage",
+    "voltage [V], current [uA]\n0,-9\n.2,-5\n.4,-1\n.5,1\n.6,3\n": "measure that range",
+    "voltage [V], current [uA]\n0,-9\n.2,9\n.4,-9\n.5,0\n.6,9\n.7,-3\n.9,9\n": "falls between",
+    "cell, voltage [V], current [uA]\n1.5,0,-9\n2,0.9,9\n": "give whole numbers",
+    "voltage [V], voltage [V], current [uA]\n0,0,-9\n": "twice",
+}
+
+
+@pytest.mark.parametrize("text", BAD)
+def test_what_cannot_be_used_is_refused_with_a_reason(text: str, design: Design, tmp_path: Path) -> None:
+    path = tmp_path / "bad.csv"
+    path.write_text(text)
+    with pytest.raises(GaincellError) as error:
+        fit_device(path, design)
+    assert BAD[text] in str(error.value)
+
+
+def test_other_files_are_refused(design: Design, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such file"):
+        read_curve(tmp_path / "none.csv")
+    large = tmp_path / "large.csv"
+    with large.open("wb") as file:
+        file.truncate(2**30)  # sparse
+    with pytest.raises(InputError, match="1024 MiB; give at most 64 MiB"):
+        read_curve(large)
+    (tmp_path / "picture.csv").write_bytes(b"\xff\xd8\xff\x00")
+    with pytest.raises(InputError, match="not a text file"):
+        read_curve(tmp_path / "picture.csv")
+    with pytest.raises(DesignError, match="no cell 'x4'"):
+        with_cell(design, "x4")
+    with pytest.raises(DesignError, match="no such device file"):
+        with_cell(design, str(tmp_path / "none.toml"))
+    design.save(tmp_path / "chip.toml")
+    with pytest.raises(DesignError, match="a design belongs to --design"):
+        with_cell(design, str(tmp_path / "chip.toml"))
+    device = fit_device(cells(tmp_path / "curve.csv", count=2), design)[0].save(tmp_path / "device.toml")
+    device.write_text(device.read_text().replace("gain_std", "gain_sdt"))
+    with pytest.raises(DesignError, match=r"unknown key 'gain_sdt' \(did you mean 'gain_std'"):
+        load_device(device)
+    (tmp_path / "decay.csv").write_text("time [s], voltage [V]\n0,1\n1,0.5\n2,0.2\n")
+    with pytest.raises(InputError, match="no law fits"):
+        fit_device(tmp_path / "curve.csv", design, decay=tmp_path / "decay.csv")
+
+
+def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    curve, decay = cells(tmp_path / "curve.csv", count=5), decays(tmp_path / "decay.csv", "stretched")
+    out = tmp_path / "device.toml"
+    for arguments in (
+        [
+            "device",
+            "fit",
+            str(curve),
+            "--decay",
+            str(decay),
+            "--out",
+            str(out),
+            "--json",
+            str(tmp_path / "f.json"),
+        ],
+        ["device", "show", str(out)],
+    ):
+        with pytest.raises(SystemExit) as end:
+            main(arguments)
+        assert end.value.code == 0
+    printed = capsys.readouterr().out
+    assert "stretched" in printed
+    assert "mismatch: gain" in printed
+    assert out.with_suffix(".png").stat().st_size > 10_000
+    assert load_device(out).law == "stretched"
