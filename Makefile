@@ -35,6 +35,7 @@ bench: $(BASE)
 # torch itself is not instrumented and leaks at exit; python needs the sanitizer's library first
 sanitize: $(DEV)
 	GAINCELL_SANITIZE=1 GAINCELL_EMULATE_AMX=1 $(BIN)/python setup.py --quiet build_ext --build-lib build/sanitized --build-temp build/sanitized/objects
+	test -n "$$(find build/sanitized/gaincell/native -name '_native*')"
 	LD_PRELOAD="$$(c++ -print-file-name=libasan.so) $$(c++ -print-file-name=libstdc++.so)" ASAN_OPTIONS=detect_leaks=0 \
 		GAINCELL_NATIVE=build/sanitized/gaincell/native $(BIN)/python -m pytest -q tests/parity/test_native.py
 

@@ -12,6 +12,7 @@ from tests.cells import TABLE
 from torch import Tensor
 
 from gaincell.config import Design, load_design
+from gaincell.devices.cell import PolynomialCell
 from gaincell.devices.variability import Mismatch
 from gaincell.errors import InputError
 from gaincell.ops.gain_cell_attention import Scaling, gain_cell_attention, native_decode, native_library
@@ -200,6 +201,53 @@ def test_what_is_not_served_says_why() -> None:
         native_library.instructions("avx1024"),
     ):
         pass
+
+
+def test_inputs_of_different_precision_are_computed_in_the_widest() -> None:
+    q, k, v = (t.float() for t in signals(70, 2, 1, 16))
+    for other in (torch.float16, torch.bfloat16, torch.float64):
+        for change in range(3):
+            mixed = [t.to(other) if n == change else t for n, t in enumerate((q, k, v))]
+            common = torch.promote_types(other, torch.float32)
+            expected = gain_cell_attention(*(t.to(common) for t in mixed), chip(), None, "blocked")
+            apart = gain_cell_attention(*mixed, chip()) != expected.to(mixed[0].dtype)
+            assert int(apart.sum()) <= 1
+            with pytest.raises(InputError, match=f"computes in float32, not torch.{str(other)[6:]}"):
+                gain_cell_attention(*mixed, chip(), None, "native")
+
+
+def test_auto_leaves_to_blocked_what_is_not_served() -> None:
+    q, k, v = (t.float() for t in signals(20, 2, 1, 16))
+    index = {"key_index": torch.arange(20)[None], "query_index": torch.arange(5, 15)[None]}
+    early = gain_cell_attention(q[:, :, 5:15], k, v, chip(), **index)
+    expected = gain_cell_attention(q[:, :, 5:15], k, v, chip(), None, "naive", **index)
+    torch.testing.assert_close(early, expected, rtol=0, atol=1e-5)
+    with pytest.raises(InputError, match="queries must be those of the last"):
+        gain_cell_attention(q[:, :, 5:15], k, v, chip(), None, "native", **index)
+    with pytest.raises(InputError, match="every query's own key must be among the keys"):
+        missing = index | {"query_index": torch.arange(50, 60)[None]}
+        gain_cell_attention(q[:, :, 5:15], k, v, chip(), **missing)
+    many = chip(cell=PolynomialCell((0.1, 12.0, *(0.1,) * 9), 19.0))
+    apart = gain_cell_attention(q, k, v, many) - gain_cell_attention(q, k, v, many, None, "naive")
+    assert float(apart.abs().max()) < 1e-5
+
+
+def test_views_second_derivatives_and_sparse_tensors(level: str) -> None:
+    q, k, v = (t.float() for t in signals(40, 2, 2, 16))
+    expected = gain_cell_attention(q, k, v, chip(), None, "native")
+    negated = torch._neg_view(-v)
+    assert negated.is_neg()
+    assert torch.equal(gain_cell_attention(q, k, negated, chip(), None, "native"), expected)
+    named = gain_cell_attention(q, k, v, chip(), None, f"native-{level}")  # type: ignore[arg-type]
+    assert torch.equal(named, expected)
+    w = v.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(
+        gain_cell_attention(q, k, w, chip(), None, "native").square().sum(), w, create_graph=True
+    )
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
+    with pytest.raises(InputError, match="give a dense tensor"):
+        gain_cell_attention(q, k, v.to_sparse(), chip())
 
 
 def test_not_contiguous_and_awkward_shapes() -> None:

@@ -17,6 +17,10 @@ class Impl(StrEnum):
     naive = "naive"
     blocked = "blocked"
     native = "native"
+    native_portable = "native-portable"
+    native_avx2 = "native-avx2"
+    native_avx512 = "native-avx512"
+    native_amx = "native-amx"
     triton = "triton"
     decode = "decode"
 

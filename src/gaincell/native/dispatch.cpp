@@ -1,6 +1,8 @@
 // Checks, choice of the instruction level, memory and threads.
 #include <atomic>
 #include <cstdlib>
+#include <exception>
+#include <initializer_list>
 #include <mutex>
 #include <thread>
 #include <vector>
@@ -94,6 +96,14 @@ bool bad_cells(const gc_cells &c) {
     return false;
 }
 
+// Whether a product of sizes is more than any memory holds.
+bool too_many(std::initializer_list<int64_t> sizes) {
+    int64_t product = 1;
+    for (int64_t size : sizes)
+        if (__builtin_mul_overflow(product, size, &product) || product > int64_t(1) << 44) return true;
+    return false;
+}
+
 // Whatever would make a kernel read or write outside its arrays.
 bool bad_problem(const gc_problem &p) {
     const int64_t limit = int64_t(1) << 40;
@@ -102,6 +112,9 @@ bool bad_problem(const gc_problem &p) {
     if (p.heads % p.kv_heads || p.columns % p.tile || p.rows > 64 || p.queries > p.keys) return true;
     if (p.dim > 4096 || p.tile > 4096 || p.window > p.columns) return true;
     if (p.first_key < 0 || p.first_key > limit || p.first_query + p.queries != p.first_key + p.keys) return true;
+    if (too_many({p.batch, p.heads, p.queries, p.dim + 16}) || too_many({p.batch, p.kv_heads, p.keys + p.tile, p.dim + 16}) ||
+        too_many({p.batch, p.heads, p.queries, p.columns / p.tile, p.dim / 8 + 1}))
+        return true;
     const int64_t around = padded(p.rows) + padded(p.tile);  // whole vectors are read
     if (p.margin < around || p.margin > limit || p.ages < p.margin + p.window + around) return true;
     if (!p.q || !p.k || !p.v || bad_cells(p.cells) || p.threads < 1 || p.threads > 1024) return true;
@@ -122,6 +135,7 @@ bool bad_step(const gc_step &p) {
     for (int64_t size : {p.batch, p.heads, p.kv_heads, p.dim, p.columns, p.tiles, p.slots})
         if (size < 1 || size > limit) return true;
     if (p.heads % p.kv_heads || p.dim > 4096 || p.tiles > p.columns || p.slots > p.columns) return true;
+    if (too_many({p.batch, p.kv_heads, p.columns, p.dim}) || too_many({p.batch, p.heads, p.dim})) return true;
     if (!p.q || !p.key || !p.value || !p.positions || !p.tile_of || !p.out) return true;
     if (!p.table && (!p.left || p.order < 0 || p.order > GC_MAX_SLABS)) return true;
     if (p.q_levels < 0 || p.q_levels == 1 || p.storage_levels < 2 || p.storage_levels > GC_TABLE) return true;
@@ -133,16 +147,26 @@ bool bad_step(const gc_step &p) {
     return false;
 }
 
+// One call at a time; nothing is thrown through the C interface.
+template <class Run>
+int alone(int threads, Run run) {
+    try {
+        const std::lock_guard<std::mutex> turn(one_call);
+        if (slots.size() < size_t(threads) + 1) slots.resize(size_t(threads) + 1);
+        return run();
+    } catch (const std::exception &) {
+        return GC_NO_MEMORY;
+    }
+}
+
 template <class Run>
 int checked(const gc_problem *p, Run run) {
     if (!p || bad_problem(*p)) return GC_BAD_ARGUMENT;
     const Level *level = find_level(p->level);
     if (!level) return GC_NO_SUCH_LEVEL;
-    const std::lock_guard<std::mutex> turn(one_call);
-    if (slots.size() < size_t(p->threads) + 1) slots.resize(size_t(p->threads) + 1);
     gc_problem problem = *p;
     if (p->level < GC_LEVEL_AVX512) problem.integer_factors = nullptr;
-    return run(*level, problem);
+    return alone(p->threads, [&] { return run(*level, problem); });
 }
 
 }  // namespace
@@ -164,7 +188,10 @@ void parallel(int threads, int64_t items, const std::function<void(int, int64_t)
     };
     if (threads > items) threads = int(items);
     std::vector<std::thread> others;
-    for (int t = 1; t < threads; ++t) others.emplace_back(run, t);
+    try {
+        for (int t = 1; t < threads; ++t) others.emplace_back(run, t);
+    } catch (const std::exception &) {  // no more threads to be had: those there are do the work
+    }
     run(0);
     for (std::thread &other : others) other.join();
 }
@@ -191,9 +218,7 @@ int gc_decode(const gc_step *p) {
     if (!p || gc::bad_step(*p)) return GC_BAD_ARGUMENT;
     const gc::Level *level = gc::find_level(p->level);
     if (!level) return GC_NO_SUCH_LEVEL;
-    const std::lock_guard<std::mutex> turn(gc::one_call);
-    if (gc::slots.size() < size_t(p->threads) + 1) gc::slots.resize(size_t(p->threads) + 1);
-    return level->decode(*p);
+    return gc::alone(p->threads, [&] { return level->decode(*p); });
 }
 
 int gc_write(const float *volts, int64_t rows, int64_t dim, uint8_t *ring, int64_t columns, int64_t position,

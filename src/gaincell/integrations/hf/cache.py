@@ -65,6 +65,9 @@ class RingLayer(CacheLayerMixin):
         """Whether the layer's attention reads the ring's codes itself (`attend`), one token at a time."""
         self.read: Callable[[], None] | None = None
         """Called when `attend` has read them: time may pass, and refreshes may change them."""
+        self.poisoned = False
+        """Whether a value that was not finite was to be written: every output is then not a number."""
+        self._decode: RingDecoder | None = None
         self.pending = False
         """Whether what `update` gave out was not seen by the layer's attention yet."""
         self.key_codes: Tensor | None = None
@@ -82,7 +85,6 @@ class RingLayer(CacheLayerMixin):
             torch.zeros(batch, heads, design.window, dim, dtype=kind, device=key_states.device)
             for _ in range(2)
         )
-        self._decode = RingDecoder(design, dim)
         self.dtype, self.device = key_states.dtype, key_states.device
         self.is_initialized = True
 
@@ -131,7 +133,9 @@ class RingLayer(CacheLayerMixin):
             (self.key_codes, self.attention.k, key_states),
             (self.value_codes, self.attention.v, value_states),
         ):
-            written = self._written(scaler(states))
+            volts = scaler(states)
+            self.poisoned |= not bool(torch.isfinite(volts).all())
+            written = self._written(volts)
             fresh = self._voltages(written)
             kept = self._voltages(codes[:, :, old]).to(fresh.dtype)
             held.append(torch.cat([kept, fresh], 2))
@@ -140,13 +144,19 @@ class RingLayer(CacheLayerMixin):
         times = self.clock.now + torch.arange(new, dtype=torch.float64) * design.token_period
         self.write_times[last.cpu() % window] = times[-len(last) :]
         self.seen += new
+        if self.poisoned:
+            held[0].fill_(torch.nan)
         setattr(held[0], RING, self)
         return held[0], held[1]
 
     def _native_serves(self, states: Tensor) -> bool:
-        one = states.shape[2] == 1 and self.attention.impl in ("auto", "native", "decode")
-        codes = one and self._levels is not None
-        return codes and native_decode.why_not(states, self.attention.design) is None
+        impl = self.attention.impl
+        one = states.shape[2] == 1 and (impl in ("auto", "decode") or impl.startswith("native"))
+        if not one or self._levels is None or (states.requires_grad and torch.is_grad_enabled()):
+            return False
+        dtype = torch.promote_types(states.dtype, torch.float32)  # of what the scaling stage gives
+        like = states.new_empty((1, 1, 1, states.shape[3]), dtype=dtype)
+        return native_decode.why_not(like, self.attention.design) is None
 
     def _write_one(self, key_states: Tensor, value_states: Tensor) -> tuple[Tensor, Tensor]:
         """Codes of one token; tensors of the shape that transformers expects, without content."""
@@ -158,7 +168,7 @@ class RingLayer(CacheLayerMixin):
             (self.key_codes, self.attention.k, key_states),
             (self.value_codes, self.attention.v, value_states),
         ):
-            native_decode.write_ring(scaler(states), codes, column, design)
+            self.poisoned |= not native_decode.write_ring(scaler(states), codes, column, design)
         self.write_times[column] = self.clock.now
         self.seen += 1
         step = (self.clock.now, self.seen)
@@ -190,10 +200,13 @@ class RingLayer(CacheLayerMixin):
         seen = (key_index.data_ptr(), sliding_window)
         if seen not in self.shared:
             self.shared[seen] = self._slots(key_index, query_index, sliding_window)
+        if self._decode is None:
+            level = attention.impl.removeprefix("native-") if attention.impl.startswith("native-") else None
+            self._decode = RingDecoder(attention.design, q.shape[3], level)
         out = self._decode(q, self.key_codes, self.value_codes, self.shared[seen])
         if self.read is not None:
             self.read()
-        if out is None:  # not finite: let it be seen
+        if out is None or self.poisoned:  # not finite: let it be seen
             out = torch.full_like(q, torch.nan)
         scaled: Tensor = attention.out(out)
         return scaled

@@ -7,7 +7,7 @@ choice are here.
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from jaxtyping import Float, Int
@@ -18,9 +18,20 @@ from gaincell.config import Design
 from gaincell.errors import InputError
 from gaincell.ops.gain_cell_attention.naive import gain_cell_core_naive
 
-Impl = Literal["auto", "naive", "blocked", "native", "triton", "decode"]
+Impl = Literal[
+    "auto",
+    "naive",
+    "blocked",
+    "native",
+    "native-portable",
+    "native-avx2",
+    "native-avx512",
+    "native-amx",
+    "triton",
+    "decode",
+]
 Gradient = Literal["exact", "surrogate"]
-IMPLS = ("auto", "naive", "blocked", "native", "triton", "decode")
+IMPLS = get_args(Impl)
 GRADIENTS = ("exact", "surrogate")
 
 __all__ = ["GRADIENTS", "IMPLS", "Gradient", "Impl", "Scaling", "attend_to_stored", "gain_cell_attention"]
@@ -169,11 +180,13 @@ def attend_to_stored(
         raise InputError("impl='decode' takes one query and no gradients; give impl='auto'")
     held = 0 if extra_age is None else len(extra_age)
     out = None
-    if not held and impl in ("auto", "native"):  # all are fresh: what was written is written again
+    if not held and (
+        impl == "auto" or impl.startswith("native")
+    ):  # all are fresh: what was written is written again
         k, v = ku + design.v_offset, vu + design.v_offset
         out = _natively(q, k, v, design, impl, key_index, query_index, sliding_window, layer, "exact")
     if out is None:
-        impl = "auto" if impl == "native" else impl
+        impl = "auto" if impl.startswith("native") else impl
         if extra_age is not None:
             ku, vu = (_leaked(u, extra_age, key_index, query_index, design) for u in (ku, vu))
         aged = extra_age is not None
@@ -229,13 +242,23 @@ def _natively(q: Tensor, k: Tensor, v: Tensor, design: Design, impl: Impl, *rest
     """The digital sum by a compiled kernel; None where it does not serve and need not."""
     if impl == "triton":
         return _on_a_gpu(q, k, v, design, *rest)
+    if impl.startswith("native-"):
+        from gaincell.ops.gain_cell_attention.native_library import instructions
+
+        with instructions(impl.removeprefix("native-")):
+            return _natively(q, k, v, design, "native", *rest)
     if impl != "native" and (impl != "auto" or _one_query(q, k, v)):
         return None
     from gaincell.ops.gain_cell_attention.native import gain_cell_native, why_not
 
-    reason = why_not(q, k, design)
+    reason = why_not(q, k, v, design)
     if reason is None:
-        served = gain_cell_native(q, k, v, design, *rest)
+        try:
+            served = gain_cell_native(q, k, v, design, *rest)
+        except InputError:
+            if impl == "native":
+                raise
+            return None
         if served.finite:
             return served.out
         reason = "there are values that are not finite"
@@ -279,6 +302,8 @@ def _check_tensors(q: Tensor, k: Tensor, v: Tensor) -> None:
             f"{shapes}: there are more queries than keys; every query's own key must be among the keys"
         )
     for name, x in (("q", q), ("k", k), ("v", v)):
+        if x.layout != torch.strided:
+            raise InputError(f"{name} is {x.layout}; give a dense tensor")
         if not x.is_floating_point():
             raise InputError(f"{name} is {x.dtype}; give float32, float64, bfloat16 or float16")
     if not q.device == k.device == v.device:

@@ -4,9 +4,9 @@ Agrees with `naive.py` as `blocked.py` does, whose formulation it shares. Clamps
 part of the kernel: it takes requested pulse widths and volts. The library is built when the package is
 installed; without it (no compiler) everything runs in `blocked.py`.
 
-Served: float32 on a CPU; every cell; polynomials with mismatch and without quantised storage too. Not served,
-and left to `blocked.py` by `impl="auto"`: other precisions and devices, non-polynomial cells with mismatch or
-with more than 16 or no storage levels, values that are not finite.
+Served: float32 on a CPU; every cell, with mismatch and without quantised storage too. Not served, and left
+to `blocked.py` by `impl="auto"`: other precisions and devices, polynomials of more than 8 orders, queries
+that are not those of the last tokens, values that are not finite.
 
 Dimensions: B sequences, H query heads, Hk key/value heads, T tokens, D head dimension, R queries of a block,
 n slabs.
@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from gaincell.circuits.converter import in_precision, sum_rounding
 from gaincell.config import Design
@@ -32,6 +33,7 @@ from gaincell.ops.gain_cell_attention.native_library import (
     BY_LEVEL,
     CURVE,
     MOST_SLABS,
+    MOST_THREADS,
     OK,
     POLYNOMIAL,
     READOUTS,
@@ -55,20 +57,26 @@ from gaincell.ops.gain_cell_attention.slabs import (
 )
 
 LONGEST_BLOCK = 64  # queries
+LARGEST_SIDE, LARGEST_ORDER = 4096, 64  # as dispatch.cpp has them
 LARGEST_NORMAL = 7.0
 """More standard deviations than the generator of mismatch can draw, from 32 bits."""
 
 
-def why_not(q: Tensor, k: Tensor, design: Design) -> str | None:
+def why_not(q: Tensor, k: Tensor, v: Tensor, design: Design) -> str | None:
     """Why a call is not served, in words; None if it is."""
     if compiled_library() is None:
         return "the compiled kernel was not built when gaincell was installed"
     if q.device.type != "cpu":
         return f"it runs on a CPU, not on {q.device}"
-    if not q.dtype == k.dtype == torch.float32:
-        return f"it computes in float32, not {q.dtype}"
+    for x in (q, k, v):
+        if x.dtype != torch.float32:
+            return f"it computes in float32, not {x.dtype}"
+    if max(q.shape[3], design.tile) > LARGEST_SIDE:
+        return f"head dimension and sub-tile are at most {LARGEST_SIDE}"
     if design.cell.coefficients is not None:
-        return None if len(_slabs(design).orders) <= MOST_SLABS else "the cell has too many orders"  # type: ignore[attr-defined]
+        orders = _slabs(design).orders  # type: ignore[attr-defined]
+        fits = len(orders) <= MOST_SLABS and max(orders, default=0) <= LARGEST_ORDER
+        return None if fits else "the cell's polynomial has too many orders"
     if not _by_level(design) and _curve(design) is None:
         return "the cell's curve is not smooth enough for pieces of cubics"
     if design.query_levels is not None and design.query_levels > 2**15:
@@ -132,7 +140,7 @@ class _NativeCore(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, call: _Call) -> Tensor:
-        q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
+        q, k, v = (t.resolve_neg().contiguous() for t in (q, k, v))
         out = torch.empty_like(q)
         open_ = None
         if any(ctx.needs_input_grad):
@@ -148,10 +156,11 @@ class _NativeCore(torch.autograd.Function):
         return out
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         q, k, v, open_ = ctx.saved_tensors
         call = ctx.call
-        grad = grad.contiguous()
+        grad = grad.resolve_neg().contiguous()
         dq, dk, dv = (torch.empty_like(t) for t in (q, k, v))
         problem, kept = _problem(call, q, k, v, open_)
         through = problem.cells
@@ -219,7 +228,7 @@ def _problem(
         integer_factors=None if integer is None else integer.data_ptr(),
         integer_third=constants.integer_third,
         open=None if open_ is None else open_.data_ptr(),
-        threads=torch.get_num_threads(),
+        threads=min(torch.get_num_threads(), MOST_THREADS),
         level=level_number(call.level),
     )
     return problem, kept
@@ -265,7 +274,8 @@ def _curve(design: Design) -> Curve | None:
     """Of a cell that is no polynomial, over all voltages that a block's base time sees."""
     slabs = _slabs(design)
     reach = max(design.v_max - design.v_offset, design.v_offset - design.v_min)
-    widest = reach * exp(min(slabs.alpha * (slabs.span - 1), LARGEST_EXPONENT)) + _largest_shift(design)  # type: ignore[attr-defined]
+    growth = exp(min(_alpha(design) * (slabs.span - 1), LARGEST_EXPONENT))
+    widest = reach * growth + _largest_shift(design)
     return piecewise(design.cell, -widest, widest)
 
 

@@ -17,9 +17,12 @@ from torch import Tensor
 
 from gaincell.circuits.converter import in_precision
 from gaincell.config import Design
+from gaincell.errors import InputError
 from gaincell.ops.gain_cell_attention import native
 from gaincell.ops.gain_cell_attention.native_library import (
     MOST_SLABS,
+    MOST_THREADS,
+    NOT_FINITE,
     OK,
     READOUTS,
     TABLE,
@@ -43,7 +46,7 @@ def why_not(like: Tensor, design: Design) -> str | None:
         return f"a ring of codes has at most {TABLE} storage levels"
     if like.requires_grad and torch.is_grad_enabled():
         return "it has no gradients"
-    return native.why_not(like, like, design)
+    return native.why_not(like, like, like, design)
 
 
 class Slots(NamedTuple):
@@ -72,13 +75,16 @@ def make_slots(positions: Tensor, tile_of: Tensor, left: Tensor, design: Design)
     return Slots(positions.to(torch.int32), tile_of.to(torch.int32).contiguous(), left, table)
 
 
-def write_ring(volts: Tensor, ring: Tensor, position: int, design: Design) -> None:
-    """Codes of requested voltages [B, Hk, 1, D] into one column of a ring [B, Hk, M, D], uint8."""
+def write_ring(volts: Tensor, ring: Tensor, position: int, design: Design) -> bool:
+    """Codes of requested voltages [B, Hk, 1, D] into one column of a ring [B, Hk, M, D], uint8.
+
+    False if a voltage is not finite: there is no code for that.
+    """
     found = compiled_library()
     assert found is not None
-    volts = volts.contiguous()
+    volts = volts.resolve_neg().contiguous()
     levels = design.storage_levels or 0
-    found.gc_write(
+    status = found.gc_write(
         volts.data_ptr(),
         ring.shape[0] * ring.shape[1],
         ring.shape[3],
@@ -91,6 +97,9 @@ def write_ring(volts: Tensor, ring: Tensor, position: int, design: Design) -> No
         in_precision(design.v_offset, torch.float32),
         (levels - 1) / (design.v_max - design.v_min),
     )
+    if status not in (OK, NOT_FINITE):
+        raise InputError(f"the compiled attention refused to write (status {status})")
+    return bool(status == OK)
 
 
 class RingDecoder:
@@ -99,10 +108,12 @@ class RingDecoder:
     Args:
         design: the chip.
         dim: head dimension D.
+        level: instruction level; None: the best, or the one forced.
     """
 
-    def __init__(self, design: Design, dim: int) -> None:
-        self._made_of = design, dim
+    def __init__(self, design: Design, dim: int, level: str | None = None) -> None:
+        self._made_of = design, dim, level
+        self._level = level
         coefficients = design.cell.coefficients or (0.0,)
         steps = design.readout_steps
         self._step = Step(
@@ -121,7 +132,7 @@ class RingDecoder:
             output_scale=steps / design.output_saturation,
         )
 
-    def __reduce__(self) -> tuple[type[RingDecoder], tuple[Design, int]]:
+    def __reduce__(self) -> tuple[type[RingDecoder], tuple[Design, int, str | None]]:
         """Copies are made anew: a structure of pointers cannot be copied."""
         return RingDecoder, self._made_of
 
@@ -136,7 +147,7 @@ class RingDecoder:
         Returns:
             [B, H, 1, D]; None where q is not finite.
         """
-        q = q.contiguous()
+        q = q.resolve_neg().contiguous()
         out = torch.empty_like(q)
         step = self._step
         step.batch, step.heads = q.shape[:2]
@@ -148,6 +159,6 @@ class RingDecoder:
         step.left = slots.left.data_ptr()
         step.table = None if slots.table is None else slots.table.data_ptr()
         cells = step.batch * step.kv_heads * step.slots * step.dim
-        step.threads = torch.get_num_threads() if cells > WORTH_A_THREAD else 1
-        step.level = level_number(level_in_use())
+        step.threads = min(torch.get_num_threads(), MOST_THREADS) if cells > WORTH_A_THREAD else 1
+        step.level = level_number(self._level or level_in_use())
         return out if invoke("gc_decode", step) == OK else None

@@ -10,6 +10,7 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from gaincell.errors import InputError
 LEVELS = ("portable", "avx2", "avx512", "amx")
 """Instruction levels, slowest first."""
 MOST_SLABS, TABLE = 8, 16  # GC_MAX_SLABS, GC_TABLE
+MOST_THREADS = 1024
 WRITE: Any = [
     *(ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64),
     *(ctypes.c_int32, ctypes.c_float, ctypes.c_float, ctypes.c_float, ctypes.c_float),
@@ -127,7 +129,7 @@ def compiled_library() -> ctypes.CDLL | None:
     return None
 
 
-_forced: list[str] = []
+_forced: ContextVar[str | None] = ContextVar("instructions", default=None)
 
 
 @contextmanager
@@ -138,11 +140,11 @@ def instructions(level: str) -> Iterator[None]:
         InputError: an unknown level, or one that this processor or build does not have.
     """
     level_number(level)
-    _forced.append(level)
+    before = _forced.set(level)
     try:
         yield
     finally:
-        _forced.pop()
+        _forced.reset(before)
 
 
 @lru_cache(maxsize=1)
@@ -154,8 +156,9 @@ def levels() -> tuple[str, ...]:
 
 def level_in_use() -> str:
     """The level that the next call uses. Raises InputError where there is none."""
-    if _forced:
-        return _forced[-1]
+    forced = _forced.get()
+    if forced is not None:
+        return forced
     named = os.environ.get("GAINCELL_INSTRUCTIONS")
     if named:
         return LEVELS[level_number(named)]
@@ -177,5 +180,8 @@ def invoke(name: str, *arguments: ctypes.Structure) -> int:
     if status == NO_MEMORY:
         raise MemoryError("there is not enough memory for the workspace of the compiled attention")
     if status in (BAD_ARGUMENT, NO_SUCH_LEVEL):
-        raise InputError(f"the compiled attention refused its arguments (status {status})")
+        raise InputError(
+            f"the compiled attention refused its arguments (status {status}): queries must be those of the "
+            "last tokens among the keys; give impl='auto'"
+        )
     return status

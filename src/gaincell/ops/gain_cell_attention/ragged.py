@@ -32,7 +32,7 @@ def over_real_tokens(
             -1 = padding.
 
     Raises:
-        InputError: the indices of a row are not consecutive.
+        InputError: the indices of a row are not consecutive, or the key of a query is missing.
     """
     groups: dict[tuple[int, int], list[int]] = {}
     lengths: list[tuple[int, int]] = []
@@ -40,6 +40,12 @@ def over_real_tokens(
         first_key, n_keys = _consecutive("key_index", b, keys)
         first_query, n_queries = _consecutive("query_index", b, queries)
         lengths.append((n_queries, n_keys))
+        if n_queries and not first_key <= first_query <= first_query + n_queries <= first_key + n_keys:
+            raise InputError(
+                f"row {b}: the keys are of the tokens {first_key} to {first_key + n_keys - 1}, the queries "
+                f"of {first_query} to {first_query + n_queries - 1}; every query's own key must be among "
+                "the keys"
+            )
         if n_queries:
             groups.setdefault((first_query, first_key), []).append(b)
     if len(groups) == 1 and lengths == [(x.shape[2], ku.shape[2])] * len(lengths):

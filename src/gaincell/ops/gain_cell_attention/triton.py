@@ -22,11 +22,13 @@ Not modelled: see the devices and circuits it is made of.
 
 from __future__ import annotations
 
+import os
 from typing import Any, NamedTuple
 
 import torch
 import triton
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from gaincell.circuits import dac_code, query_code
 from gaincell.circuits.converter import in_precision, sum_rounding
@@ -41,6 +43,8 @@ ROWS = 64
 def why_not(q: Tensor, design: Design) -> str | None:
     """Why a call is not served, in words; None if it is."""
     dim, c = q.shape[3], design.cell.coefficients
+    if q.device.type == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
+        return "it runs on a GPU, or on a CPU in Triton's interpreter (TRITON_INTERPRET=1)"
     if q.dtype == torch.float64:
         return "it computes in float32"
     if c is None or len(c) > 4:
@@ -116,12 +120,15 @@ class _TritonCore(torch.autograd.Function):
             steps, edge, d.score_ceiling, d.output_ceiling, READOUTS[d.readout],
             R=ROWS, N=d.tile, D=q.shape[3], HALF=call.half, KEEP=keep,
         )  # fmt: skip
+        for x in (q, k, v):  # codes have no number for what is none; a tensor, so that nobody waits for it
+            out.masked_fill_(x.isnan().any(), torch.nan)
         if keep:
             ctx.save_for_backward(q, k, v, open_)
             ctx.call = call
         return out
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         q, k, v, open_ = ctx.saved_tensors
         call: _Call = ctx.call
