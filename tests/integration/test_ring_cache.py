@@ -14,6 +14,7 @@ from transformers import DynamicCache
 
 from gaincell.arrays import HeadArray, Refresh
 from gaincell.config import Design, load_design
+from gaincell.devices.cell import PolynomialCell
 from gaincell.devices.variability import Mismatch
 from gaincell.errors import InputError, ModelError
 from gaincell.integrations.hf.attach import attach, attached_layers, detach, set_design
@@ -186,6 +187,34 @@ def test_the_compiled_step_equals_plain_torch(cell: str) -> None:
     for compiled, plain in zip(rings["auto"].rings, rings["blocked"].rings, strict=True):
         assert torch.equal(compiled.key_codes, plain.key_codes)
         assert torch.equal(compiled.value_codes, plain.value_codes)
+
+
+@pytest.mark.skipif(compiled_library() is None, reason="the kernel was not built: no C++ compiler")
+def test_a_model_in_half_precision_decodes_compiled_and_one_of_many_powers_plainly() -> None:
+    many = PolynomialCell((0.1, 12.0, *(0.1,) * 9), 19.0)
+    for dtype, cell in ((torch.bfloat16, "polynomial"), (torch.float32, many)):
+        model = hardware(micro_design(cell=cell), dtype)
+        cache = RingCache(model)
+        for t in range(40):
+            with torch.no_grad():
+                logits = model(input_ids=ids(1, seed=t), **cache.argument).logits
+            assert torch.isfinite(logits).all()
+        assert all(ring.codes_are_read == (dtype == torch.bfloat16) for ring in cache.rings)
+
+
+@pytest.mark.parametrize("impl", ["auto", "blocked"])
+def test_what_is_not_finite_is_seen_as_long_as_the_ring_lives(impl: str) -> None:
+    """Codes have no number for it: every later output is NaN, also when its column was overwritten."""
+    model = hardware(dtype=torch.float32, impl=impl)
+    cache = RingCache(model)
+    embed = model.get_input_embeddings()
+    for t in range(40):
+        with torch.no_grad():
+            x = embed(ids(1, seed=t))
+            if t == 3:
+                x = x * torch.nan
+            logits = model(inputs_embeds=x, **cache.argument).logits
+        assert bool(torch.isfinite(logits).all()) == (t < 3)
 
 
 def test_a_copy_refreshed_after_every_token_never_ages() -> None:

@@ -224,8 +224,8 @@ def test_auto_leaves_to_blocked_what_is_not_served() -> None:
     torch.testing.assert_close(early, expected, rtol=0, atol=1e-5)
     with pytest.raises(InputError, match="queries must be those of the last"):
         gain_cell_attention(q[:, :, 5:15], k, v, chip(), None, "native", **index)
+    missing = index | {"query_index": torch.arange(50, 60)[None]}
     with pytest.raises(InputError, match="every query's own key must be among the keys"):
-        missing = index | {"query_index": torch.arange(50, 60)[None]}
         gain_cell_attention(q[:, :, 5:15], k, v, chip(), **missing)
     many = chip(cell=PolynomialCell((0.1, 12.0, *(0.1,) * 9), 19.0))
     apart = gain_cell_attention(q, k, v, many) - gain_cell_attention(q, k, v, many, None, "naive")

@@ -103,6 +103,12 @@ def test_groups_padding_and_a_window_of_the_model() -> None:
     assert_agrees([q[:, :, -30:], k, v], chip(), False, **rest)
 
 
+def test_what_is_no_number_is_seen() -> None:
+    q, k, v = signals(20, 1, 1, 16)
+    v[0, 0, 7, 3] = torch.nan
+    assert gain_cell_attention(q, k, v, chip(), None, "triton").isnan().all()
+
+
 def test_what_is_not_served_says_why() -> None:
     q, k, v = signals(20, 1, 1, 16)
     assert torch.equal(
@@ -115,5 +121,10 @@ def test_what_is_not_served_says_why() -> None:
     ):
         with pytest.raises(InputError, match=message):
             gain_cell_attention(q, k, v, design, None, "triton")
+    if DEVICE == "cpu":
+        with pytest.MonkeyPatch.context() as patch:
+            patch.delenv("TRITON_INTERPRET")
+            with pytest.raises(InputError, match="runs on a GPU, or on a CPU in Triton's interpreter"):
+                gain_cell_attention(q, k, v, chip(), None, "triton")
     with pytest.raises(InputError, match="powers of two"):
         gain_cell_attention(q[..., :12], k[..., :12], v[..., :12], chip(), None, "triton")

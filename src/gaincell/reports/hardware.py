@@ -233,7 +233,9 @@ def speed(result: Result) -> Figure:
     times.set_ylabel("ms")
     times.set_title("Time, one thread")
     times.legend(fontsize=8)
-    for (name, row), colour in zip(result["extra_memory_MiB"].items(), (BLACK, PURPLE, BLUE), strict=False):
+    for (name, row), colour in zip(
+        result["extra_memory_MiB"]["forward"].items(), (BLACK, PURPLE, BLUE), strict=False
+    ):
         points = [(int(tokens), mib) for tokens, mib in row.items() if mib is not None]
         if points:
             memory.plot(*zip(*points, strict=True), "o-", ms=4, color=colour, label=name)
