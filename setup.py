@@ -77,7 +77,7 @@ class BuildNative(build_ext):
 
 headers = [
     FOLDER + name
-    for name in ("gaincell_native.h", "shared.h", "vector.h", "tiles.h", "products.h", "block.h")
+    for name in ("gaincell_native.h", "shared.h", "vector.h", "tiles.h", "products.h", "random.h", "block.h")
 ]
 sources = [FOLDER + name for name in (*COMPILED_PER_LEVEL, "dispatch.cpp")]
 extension = Extension("gaincell.native._native", sources, depends=headers, optional=True, language="c++")

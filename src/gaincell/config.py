@@ -15,8 +15,16 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from gaincell.design import CELL_NUMBERS, MISMATCH_NUMBERS, NUMBERS, WORDS, Design, cell_of
-from gaincell.devices.variability import Mismatch
+from gaincell.design import (
+    CELL_NUMBERS,
+    NUMBERS,
+    ROOM_TEMPERATURE,
+    TABLE_NUMBERS,
+    TABLES,
+    WORDS,
+    Design,
+    cell_of,
+)
 from gaincell.errors import DesignError
 from gaincell.quantity import Quantity, check_keys, did_you_mean, one_of, parse_quantity
 
@@ -39,8 +47,8 @@ def load_design(source: str | os.PathLike[str] | Design) -> Design:
     if isinstance(source, Design):
         return source
     path = _locate(source)
-    entries = _read(path, ())
-    required = [*WORDS, *NUMBERS, "cell.kind", *(f"mismatch.{key}" for key in MISMATCH_NUMBERS)]
+    entries = {"temperature": ROOM_TEMPERATURE} | _read(path, ())
+    required = [*WORDS, *NUMBERS, "cell.kind"]
     missing = [key for key in required if key not in entries and key != "token_period"]
     if missing:
         raise DesignError(f"{path}: key {missing[0]!r} is missing; state it, or extend a design that does")
@@ -48,12 +56,15 @@ def load_design(source: str | os.PathLike[str] | Design) -> Design:
     numbers: dict[str, Any] = {key: quantity.value for key, quantity in quantities.items()}
     values = {word: entries[word] for word in WORDS} | {key: numbers.get(key) for key in NUMBERS}
     explicit_token_period = values.pop("token_period")
-    mismatch = {key: numbers[f"mismatch.{key}"] for key in MISMATCH_NUMBERS}
+    stated = {
+        table: {key: numbers[f"{table}.{key}"] for key in kinds if f"{table}.{key}" in numbers}
+        for table, kinds in TABLE_NUMBERS.items()
+    }
     try:
         return Design(
             **values,
             cell=cell_of(entries["cell.kind"], quantities),
-            mismatch=Mismatch(**mismatch),
+            **{table: kind(**stated[table]) for table, kind in TABLES.items()},
             explicit_token_period=explicit_token_period,
             provenance=quantities,
         )
@@ -82,7 +93,7 @@ def _read(path: Path, children: tuple[Path, ...]) -> dict[str, Any]:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise DesignError(f"{path}: cannot be read as TOML: {error}") from None
-    check_keys(raw, ("extends", *WORDS, *NUMBERS, "cell", "mismatch"), str(path))
+    check_keys(raw, ("extends", *WORDS, *NUMBERS, "cell", *TABLES), str(path))
     parent = raw.pop("extends", None)
     if not isinstance(parent, (str, type(None))):
         raise DesignError(
@@ -110,7 +121,7 @@ def _locate_parent(parent: str, child: Path) -> Path:
 
 
 def _read_table(table: str, raw: Any, where: str) -> dict[str, Any]:
-    kinds = CELL_NUMBERS if table == "cell" else MISMATCH_NUMBERS
+    kinds = CELL_NUMBERS if table == "cell" else TABLE_NUMBERS[table]
     words = ("kind",) if table == "cell" else ()
     if not isinstance(raw, dict):
         raise DesignError(

@@ -16,10 +16,15 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
+from gaincell.circuits.converter_errors import Converters
+from gaincell.circuits.noise import Noise
 from gaincell.circuits.signed_charge_to_pulse import READOUTS
-from gaincell.devices import retention
 from gaincell.devices.cell import CELL_KINDS, Cell, named_cell
-from gaincell.devices.variability import Mismatch
+from gaincell.devices.leakage import Leakage, at_temperature
+from gaincell.devices.random import LARGEST_NORMAL
+from gaincell.devices.variability import Mismatch, cells_differ
+from gaincell.devices.wires import Wires
+from gaincell.devices.writing import Writing, write_std
 from gaincell.errors import DesignError
 from gaincell.files import write_text
 from gaincell.quantity import (
@@ -30,7 +35,7 @@ from gaincell.quantity import (
     one_of,
     toml_value,
 )
-from gaincell.units import ChargeUnit, Coulomb, Hertz, Second, Volt
+from gaincell.units import ChargeUnit, Coulomb, Hertz, Kelvin, Second, Volt
 
 FILE_KEYS = {"explicit_token_period": "token_period"}
 """Fields whose key in files and in `replace` is another."""
@@ -90,8 +95,20 @@ class Design:
     """Clock of the output counter."""
     charge_unit: Coulomb
     """Charge of one charge unit."""
+    temperature: Kelvin
+    """Of the chip."""
     mismatch: Mismatch
-    """Spread of the individual cells."""
+    """Spread of the individual cells, and the chip's number."""
+    leakage: Leakage
+    """How stored voltages decay, besides retention_time."""
+    writing: Writing
+    """Errors of writes."""
+    wires: Wires
+    """Voltage drop along the bit lines."""
+    converters: Converters
+    """Static errors of drivers and converters."""
+    noise: Noise
+    """Noise of reads."""
     explicit_token_period: Second | None
     """The token period when it is stated; `token_period` in files and in `replace`."""
     provenance: Mapping[str, Quantity] = field(compare=False, repr=False)
@@ -109,9 +126,57 @@ class Design:
         return self.layers * self.layer_latency
 
     @property
+    def tau(self) -> Second | None:
+        """Retention time at the chip's temperature; None = no decay."""
+        return at_temperature(self.retention_time, self.leakage, self.temperature)
+
+    @property
     def decay_per_token(self) -> float:
-        """delta = exp(-dt / tau), 1 without decay."""
-        return retention.decay_per_token(self.token_period, self.retention_time)
+        """delta = exp(-dt / tau), 1 without decay; read disturb not included."""
+        return math.exp(-self.leak_per_token)
+
+    @property
+    def leak_per_token(self) -> float:
+        """dt / tau, 0 without decay."""
+        return 0.0 if self.tau is None else self.token_period / self.tau
+
+    @property
+    def disturb_per_read(self) -> float:
+        """-ln(1 - r): what one read adds to the exponent of the decay."""
+        return -math.log1p(-self.leakage.read_disturb)
+
+    @property
+    def decay_target(self) -> Volt:
+        """u_inf: where the store decays to, relative to v_offset."""
+        voltage = self.leakage.decay_voltage
+        return 0.0 if voltage is None else voltage - self.v_offset
+
+    @property
+    def cells_differ(self) -> bool:
+        """Whether cells have errors of their own."""
+        return cells_differ(self)
+
+    @property
+    def largest_voltage(self) -> Volt:
+        """Largest |u| that a write can leave."""
+        w = self.writing
+        reach = max(self.v_max - self.v_offset, self.v_offset - self.v_min)
+        reach = (
+            reach * (1 + abs(w.injection_gain)) + abs(w.injection_voltage) + LARGEST_NORMAL * write_std(self)
+        )
+        return reach / (1 - w.discharge_residual)
+
+    @property
+    def plain_reads(self) -> bool:
+        """Whether reads are free of noise and errors, and all cells decay alike towards v_offset."""
+        kept = self.leakage.spread == 0 and self.leakage.read_disturb == 0 and self.decay_target == 0
+        return kept and not self.noise.present and not self.converters.present
+
+    @property
+    def front_differs(self) -> bool:
+        """Whether what drivers and writes give to the arrays is not what the converters were asked for."""
+        drivers = self.converters.drivers_present or self.noise.pulse_jitter > 0
+        return drivers or self.writing.present or self.decay_target != 0
 
     def score_saturation(self, head_dim: int) -> ChargeUnit:
         """S_sat of a head with head_dim rows, charge units."""
@@ -148,8 +213,8 @@ class Design:
         for key, value in changes.items():
             if key == "cell":
                 changes[key] = _set_cell(value, provenance, where)
-            elif key == "mismatch":
-                _set_mismatch(value, provenance, where)
+            elif key in TABLES:
+                _set_table(key, value, provenance, where)
             elif key in NUMBERS:
                 changes[key] = _set_number(key, value, NUMBERS[key], provenance, where)
         renamed = {keys[key]: value for key, value in changes.items()}
@@ -161,7 +226,13 @@ class Design:
         content: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self) if f.compare}
         del content["name"], content["description"]
         content["cell"] = {"kind": self.cell.name, **self.cell.numbers}
-        content["mismatch"] = dataclasses.asdict(self.mismatch)
+        for table in TABLES:
+            stated = _changed(getattr(self, table))
+            content[table] = {"seed": 0, "chip": 0, **BASIC, **stated} if table == "mismatch" else stated
+            if not content[table]:
+                del content[table]  # so that a hash outlives the invention of a table
+        if self.temperature == ROOM_TEMPERATURE.value:
+            del content["temperature"]
         canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
@@ -178,13 +249,15 @@ class Design:
         lines: dict[str, list[str]] = {
             "": [],
             "cell": [f"kind = {toml_value(self.cell.name)}"],
-            "mismatch": [],
+            **{table: [] for table in TABLES},
         }
         lines[""] = [f"{word} = {toml_value(getattr(self, word))}" for word in WORDS]
         for key, quantity in self.provenance.items():
             table, _, entry = key.rpartition(".")
             lines[table].append(f"{entry} = {quantity.to_toml()}")
-        tables = [[f"[{table}]", *entries] if table else entries for table, entries in lines.items()]
+        tables = [
+            [f"[{table}]", *entries] if table else entries for table, entries in lines.items() if entries
+        ]
         return "\n\n".join("\n".join(table) for table in tables) + "\n"
 
     def save(self, path: str | os.PathLike[str]) -> Path:
@@ -226,6 +299,8 @@ def _number_kinds(owner: type) -> dict[str, NumberKind]:
         optional = type(None) in get_args(hint)
         core = get_args(hint)[0] if optional else hint
         base, unit = (core.__origin__, core.__metadata__[0]) if hasattr(core, "__metadata__") else (core, "1")
+        if base == tuple[float, ...]:
+            kinds[name] = NumberKind(unit, many=True)
         if base in (int, float):
             kinds[name] = NumberKind(unit, whole=base is int, optional=optional)
     return kinds
@@ -236,8 +311,26 @@ NUMBERS: Mapping[str, NumberKind] = {
 }
 """Numbers at the top of a file."""
 
-MISMATCH_NUMBERS: Mapping[str, NumberKind] = _number_kinds(Mismatch)
-"""Numbers of the table [mismatch]."""
+TABLES: Mapping[str, type] = {
+    "mismatch": Mismatch,
+    "leakage": Leakage,
+    "writing": Writing,
+    "wires": Wires,
+    "converters": Converters,
+    "noise": Noise,
+}
+"""What a chip's parts do beyond the nominal chip: tables of a file, fields of a Design. Not stated: off."""
+
+TABLE_NUMBERS: Mapping[str, Mapping[str, NumberKind]] = {
+    table: _number_kinds(kind) for table, kind in TABLES.items()
+}
+"""Numbers of each of TABLES."""
+
+BASIC = {"gain_std": 0.0, "offset_voltage_std": 0.0, "current_offset_std": 0.0}
+"""The basic mismatch model: numbers of a fitted device, and always part of a hash."""
+
+ROOM_TEMPERATURE = Quantity(300.0, "K", "D", (1.0, 1000.0), "assumed where a file does not state it")
+"""The temperature of a chip whose file states none."""
 
 
 def cell_of(kind: Any, quantities: Mapping[str, Quantity]) -> Cell:
@@ -275,12 +368,21 @@ def _is_cell_of(cell: Cell, provenance: Mapping[str, Quantity]) -> bool:
         return False
 
 
-def _set_mismatch(mismatch: Mismatch, provenance: dict[str, Quantity], where: str) -> None:
-    """Enter the numbers of a mismatch into the provenance."""
-    if not isinstance(mismatch, Mismatch):
-        raise DesignError(f"{where}: mismatch = {mismatch!r} has the wrong type; allowed: a Mismatch")
-    for key, kind in MISMATCH_NUMBERS.items():
-        _set_number(f"mismatch.{key}", getattr(mismatch, key), kind, provenance, where)
+def _changed(table: Any) -> dict[str, Any]:
+    """Numbers of one of TABLES that are not what they are when they are not stated."""
+    return {f.name: getattr(table, f.name) for f in fields(table) if getattr(table, f.name) != f.default}
+
+
+def _set_table(name: str, table: Any, provenance: dict[str, Quantity], where: str) -> None:
+    """Enter the numbers of one of TABLES into the provenance."""
+    if not isinstance(table, TABLES[name]):
+        raise DesignError(
+            f"{where}: {name} = {table!r} has the wrong type; allowed: a {TABLES[name].__name__}"
+        )
+    changed = _changed(table)
+    for key, kind in TABLE_NUMBERS[name].items():
+        if key in changed or f"{name}.{key}" in provenance:
+            _set_number(f"{name}.{key}", getattr(table, key), kind, provenance, where)
 
 
 def _set_number(key: str, value: Any, kind: NumberKind, provenance: dict[str, Quantity], where: str) -> Any:

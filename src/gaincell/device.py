@@ -295,8 +295,9 @@ def with_cell(design: Design, source: str | os.PathLike[str] | Device) -> Design
     Args:
         design: the chip.
         source: kind of cell ("x3"; its numbers are the design's), DEVICE.toml, a measured CURVE.csv (fitted
-            with the defaults of `fit_device`), or a Device. A device also brings its retention time and
-            mismatch, where they were measured; seed and chip stay those of the design.
+            with the defaults of `fit_device`), or a Device. A device also brings its retention, mismatch and
+            read noise, where they were measured; seed and chip stay those of the design. Of a polynomial
+            cell the mismatch is the covariance of its coefficients, of a table the basic model.
 
     Raises:
         DesignError, InputError: there is no such cell, or the device was fitted for another chip.
@@ -318,10 +319,20 @@ def with_cell(design: Design, source: str | os.PathLike[str] | Device) -> Design
     changes: dict[str, Any] = {"cell": source.cell, "charge_unit": source.number("scale.charge_unit")}
     if (tau := source.number("retention.retention_time")) is not None:
         changes["retention_time"] = tau
-    stds = {key: source.number(f"mismatch.{key}") for key in MISMATCH_NUMBERS}
-    if any(value is not None for value in stds.values()):
-        known = {key: value or 0.0 for key, value in stds.items()}
+    known: dict[str, Any] = {}
+    covariance = source.covariance.get("coefficients")
+    if covariance and source.cell.name == "polynomial":
+        known["coefficient_covariance"] = tuple(entry for row in covariance for entry in row)
+    else:
+        stds = {key: source.number(f"mismatch.{key}") for key in MISMATCH_NUMBERS}
+        known = {key: value for key, value in stds.items() if value is not None}
+    if known:
         changes["mismatch"] = Mismatch(**known, seed=design.mismatch.seed, chip=design.mismatch.chip)
+    target, spread = source.number("retention.target_voltage"), source.number("retention.spread")
+    if target is not None or spread is not None:
+        changes["leakage"] = dataclasses.replace(design.leakage, decay_voltage=target, spread=spread or 0.0)
+    if (read_std := source.number("noise.read_std")) is not None:
+        changes["noise"] = dataclasses.replace(design.noise, cell_std=read_std)
     if source.law not in (None, "exponential"):
         logging.getLogger("gaincell").warning(
             "device %r decays by the law %r; its chip decays exponentially with tau = %.4g s",

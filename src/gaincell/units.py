@@ -14,6 +14,9 @@ Coulomb: TypeAlias = Annotated[float, "C"]
 Ampere: TypeAlias = Annotated[float, "A"]
 Joule: TypeAlias = Annotated[float, "J"]
 Watt: TypeAlias = Annotated[float, "W"]
+Kelvin: TypeAlias = Annotated[float, "K"]
+Farad: TypeAlias = Annotated[float, "F"]
+ElectronVolt: TypeAlias = Annotated[float, "eV"]
 
 ChargeUnit: TypeAlias = Annotated[float, "charge units"]
 """Charge of a cell in multiples of the design's ``charge_unit``."""

@@ -8,15 +8,8 @@ from hypothesis import strategies as st
 
 from gaincell.config import load_design
 from gaincell.design import Design
-from gaincell.devices.variability import (
-    KEY_ARRAY,
-    VALUE_ARRAY,
-    CellErrors,
-    Mismatch,
-    cell_errors,
-    normal,
-    philox4x32,
-)
+from gaincell.devices.random import KEY_ARRAY, VALUE_ARRAY, normal, philox4x32
+from gaincell.devices.variability import CellErrors, Mismatch, cell_errors
 from gaincell.errors import DesignError
 
 CPU = torch.device("cpu")

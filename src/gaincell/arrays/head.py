@@ -30,8 +30,12 @@ from torch import Tensor
 from gaincell.arrays.clock import Clock
 from gaincell.arrays.refresh import Refresh
 from gaincell.circuits import charge_to_pulse, query_driver, read_out, signed_charge_to_pulse, write_dac
+from gaincell.circuits.converter_errors import Line, converted, converter_errors, driven
+from gaincell.circuits.noise import Draws, jitter, output_noise, score_noise
 from gaincell.design import Design
-from gaincell.devices.variability import KEY_ARRAY, VALUE_ARRAY, CellErrors, cell_errors
+from gaincell.devices.random import Effect
+from gaincell.devices.variability import KEY_ARRAY, VALUE_ARRAY, CellErrors, cell_errors, current_of
+from gaincell.devices.writing import write_errors
 from gaincell.errors import InputError
 from gaincell.units import Second
 
@@ -171,6 +175,8 @@ class HeadArray:
         self.trace: StepTrace | None = None
         """What happened in the last step."""
         device = torch.device(device)
+        self.layer = layer
+        self._lines = converter_errors(design, layer, kv_heads, head_dim, dtype, device)
         self._key_errors, self._value_errors = (
             cell_errors(design, layer, kv_heads, head_dim, array, dtype, device)
             for array in (KEY_ARRAY, VALUE_ARRAY)
@@ -180,6 +186,7 @@ class HeadArray:
         self._key_copy, self._value_copy = self._key.clone(), self._value.clone()
         self._write_time = torch.zeros(columns, dtype=torch.float64, device=device)
         self._written_at = torch.zeros(columns, dtype=torch.int64, device=device)
+        self._read_since = torch.zeros(columns, dtype=torch.int64, device=device)
         self._valid = torch.zeros(columns, dtype=torch.bool, device=device)
         self._pointer = torch.zeros(batch, dtype=torch.int64, device=device)
 
@@ -221,13 +228,13 @@ class HeadArray:
         column = self._pointer.clone()
         self._discharge(column)
         self._write(column, self._stored(k), self._stored(v))
-        x = query_driver(q, d.query_levels)
-        key, value = self._leaked(self._key), self._leaked(self._value)
-        key_current = self._current(key, self._key_errors)
-        value_current = self._current(value, self._value_errors)
-        scores = self._read_keys(x, key_current)
+        x = self._drive(q)
+        key, value = self._leaked(self._key, self._key_errors), self._leaked(self._value, self._value_errors)
+        key_current = current_of(d.cell, key, self._key_errors)
+        value_current = current_of(d.cell, value, self._value_errors)
+        scores = self._disturbed_scores(self._read_keys(x, key_current), x)
         pulses = self._convert(scores)
-        tile_charge = self._read_values(pulses, value_current)
+        tile_charge = self._disturbed_charge(self._read_values(pulses, value_current), pulses)
         signed = signed_charge_to_pulse(tile_charge, d.output_saturation, d.output_ceiling)
         tile_output = read_out(signed, d.readout, d.counter_levels)
         output = tile_output.sum(2)
@@ -285,13 +292,21 @@ class HeadArray:
         order = (self._valid.cumsum(1) - 1).clamp(min=0)
         when = order.double() * self.clock.write_slot
         before = (self._key, self._value)
-        if self.clock.policy.kind == "copy":
-            self._key, self._value = self._key_copy.clone(), self._value_copy.clone()
-        else:
-            self._key, self._value = (
-                self._stored(self._leaked(u, when) + self.design.v_offset) for u in before
+        requested: tuple[Tensor, ...] = (self._key_copy.clone(), self._value_copy.clone())
+        if self.clock.policy.kind == "reread":
+            errors = (self._key_errors, self._value_errors)
+            requested = tuple(
+                self._stored(self._leaked(u, e, when) + self.design.v_offset)
+                for u, e in zip(before, errors, strict=True)
             )
+        token = torch.full_like(self._written_at, self.clock.tokens)
+        column = torch.arange(self.design.window, device=token.device).expand_as(token)
+        self._key, self._value = (
+            write_errors(u, self.design, self.layer, array, token, column)
+            for array, u in enumerate(requested)
+        )
         self._write_time = torch.where(self._valid, self.now + when, self._write_time)
+        self._read_since = torch.where(self._valid, token, self._read_since)
         held = self._valid[:, None, :, None]
         changed = any(
             bool(((new != old) & held).any())
@@ -305,16 +320,28 @@ class HeadArray:
 
     def _discharge(self, column: Int[Tensor, " B"]) -> None:
         rows = torch.arange(self.batch, device=column.device)
-        for store in (self._key, self._value):
-            store[rows, :, column] = 0.0
+        for store, errors in ((self._key, self._key_errors), (self._value, self._value_errors)):
+            left: Tensor | float = 0.0
+            if self.design.writing.discharge_residual > 0:
+                held = self._valid[rows, column][:, None, None]
+                left = (
+                    held
+                    * self._leaked(store, errors)[rows, :, column]
+                    * self.design.writing.discharge_residual
+                )
+            store[rows, :, column] = left
 
     def _write(
         self, column: Int[Tensor, " B"], k: Float[Tensor, "B Hk D"], v: Float[Tensor, "B Hk D"]
     ) -> None:
         rows = torch.arange(self.batch, device=column.device)
-        for stores, u in (((self._key, self._key_copy), k), ((self._value, self._value_copy), v)):
-            for store in stores:
-                store[rows, :, column] = u
+        token = torch.full_like(column, self.clock.tokens)[:, None]
+        stores = ((self._key, self._key_copy, k), (self._value, self._value_copy, v))
+        for array, (store, copy, u) in enumerate(stores):
+            copy[rows, :, column] = u
+            written = write_errors(u[:, :, None], self.design, self.layer, array, token, column[:, None])
+            store[rows, :, column] += written[:, :, 0]
+        self._read_since[rows, column] = self.clock.tokens
         self._write_time[rows, column] = self.now
         self._written_at[rows, column] = self.clock.tokens
         self._valid[rows, column] = True
@@ -324,18 +351,66 @@ class HeadArray:
         d = self.design
         return write_dac(volts, d.storage_levels, d.v_min, d.v_max, d.v_offset)
 
-    def _leaked(self, u: Float[Tensor, "B Hk M D"], later: Tensor | None = None) -> Float[Tensor, "B Hk M D"]:
-        """Voltages now, or `later` seconds from now: u exp(-age / tau), age since each column was written."""
-        if self.design.retention_time is None:
-            return u.clone()
-        age = self.now - self._write_time if later is None else self.now + later - self._write_time
-        return u * torch.exp(-age / self.design.retention_time).to(u.dtype)[:, None, :, None]
+    def _leaked(
+        self, u: Float[Tensor, "B Hk M D"], errors: CellErrors | None, later: Tensor | None = None
+    ) -> Float[Tensor, "B Hk M D"]:
+        """Voltages now, or `later` seconds from now: see devices.leakage."""
+        d = self.design
+        reads = (self.clock.tokens - self._read_since).double() * (self.heads // self.kv_heads)
+        exponent = (reads * d.disturb_per_read)[:, None, :, None]
+        if d.tau is not None:
+            age = self.now - self._write_time if later is None else self.now + later - self._write_time
+            leaked = (age / d.tau)[:, None, :, None]
+            spread = None if errors is None else errors.leakage
+            exponent = exponent + (leaked if spread is None else leaked * spread)
+        return d.decay_target + (u - d.decay_target) * torch.exp(-exponent).to(u.dtype)
 
-    def _current(self, u: Float[Tensor, "B Hk M D"], errors: CellErrors | None) -> Float[Tensor, "B Hk M D"]:
-        """Charge of every cell for a full pulse: each cell's own curve."""
-        if errors is None:
-            return self.design.cell.current(u)
-        return errors.gain * self.design.cell.current(u + errors.offset_voltage) + errors.current_offset
+    def _drive(self, q: Float[Tensor, "B H D"]) -> Float[Tensor, "B H D"]:
+        """Pulse widths that the query drivers make of requested ones."""
+        x = query_driver(q, self.design.query_levels)
+        line = self._lines.driver
+        if line is not None:
+            x = driven(x, Line(*(e.repeat_interleave(self.heads // self.kv_heads, 0) for e in line)))
+        row = torch.arange(self.head_dim, device=x.device)
+        return jitter(self.design, x, Effect.QUERY_JITTER, self._draws(column=0, row=row))
+
+    def _draws(self, **index: Tensor | int) -> Draws:
+        """Random numbers of this step's operations, [B, H, ...]."""
+        some = next(e for e in index.values() if isinstance(e, Tensor))
+        head = torch.arange(self.heads, device=some.device).view(-1, *[1] * (1 if some.dim() < 2 else 2))
+        return Draws(self.design, self.layer, self._key.dtype, head=head, step=self.clock.tokens, **index)
+
+    def _disturbed_scores(
+        self, scores: Float[Tensor, "B H M"], x: Float[Tensor, "B H D"]
+    ) -> Float[Tensor, "B H M"]:
+        """Scores as the converters of the columns see them, with noise."""
+        d, saturation = self.design, self.design.score_saturation(self.head_dim)
+        if (line := self._lines.score) is not None:
+            line = Line(*(e.repeat_interleave(self.heads // self.kv_heads, 0) for e in line))
+            scores = converted(scores, line, saturation)
+        draws = self._draws(column=torch.arange(d.window, device=scores.device), row=0)
+        return score_noise(d, scores, saturation, x.square().sum(-1, keepdim=True), draws)
+
+    def _disturbed_charge(
+        self, charge: Float[Tensor, "B H t D"], pulses: Float[Tensor, "B H M"]
+    ) -> Float[Tensor, "B H t D"]:
+        """The same of the sub-tiles' charges; those of which no column is open are not read."""
+        d = self.design
+        if (line := self._lines.output) is not None:
+            line = Line(*(e.repeat_interleave(self.heads // self.kv_heads, 0) for e in line))
+            charge = converted(charge, line, d.output_saturation)
+        tile = torch.arange(d.tiles, device=charge.device)[:, None]
+        draws = self._draws(column=tile, row=torch.arange(self.head_dim, device=charge.device))
+        squares = pulses.unflatten(2, (d.tiles, d.tile)).square().sum(-1)[..., None]
+        charge = output_noise(d, charge, d.output_saturation, squares, draws)
+        read = self._open_columns().unflatten(1, (d.tiles, d.tile)).any(-1)
+        return torch.where(read[:, None, :, None], charge, 0.0)
+
+    def _open_columns(self) -> Bool[Tensor, "B M"]:
+        """Columns that take part in a step."""
+        if self.sliding_window is None:
+            return self._valid
+        return self._valid & (self.clock.tokens - self._written_at < self.sliding_window)
 
     def _read_keys(
         self, x: Float[Tensor, "B H D"], current: Float[Tensor, "B Hk M D"]
@@ -346,11 +421,10 @@ class HeadArray:
 
     def _convert(self, scores: Float[Tensor, "B H M"]) -> Float[Tensor, "B H M"]:
         d = self.design
-        open_columns = self._valid
-        if self.sliding_window is not None:
-            open_columns = open_columns & (self.clock.tokens - self._written_at < self.sliding_window)
         pulses = charge_to_pulse(scores, d.score_saturation(self.head_dim), d.score_ceiling)
-        return torch.where(open_columns[:, None], pulses, torch.zeros_like(pulses))
+        draws = self._draws(column=torch.arange(d.window, device=scores.device), row=0)
+        pulses = jitter(d, pulses, Effect.PULSE_JITTER, draws)
+        return torch.where(self._open_columns()[:, None], pulses, torch.zeros_like(pulses))
 
     def _read_values(
         self, pulses: Float[Tensor, "B H M"], current: Float[Tensor, "B Hk M D"]

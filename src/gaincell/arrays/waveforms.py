@@ -92,7 +92,7 @@ def waveforms(
     since = time - at["count"]
     counted = torch.floor(since * design.counter_clock + 0.5).clamp(min=0, max=abs(code))
     age = torch.linspace(0.0, design.window * design.token_period, 101, dtype=torch.float64)
-    left = torch.exp(-age / design.retention_time) if design.retention_time else torch.ones_like(age)
+    left = torch.exp(-age / design.tau) if design.tau else torch.ones_like(age)
     newest = trace.key[0, kv_head, int(trace.column[0])].double()
     return Waveforms(
         time=time,

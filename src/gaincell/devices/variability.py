@@ -1,61 +1,65 @@
 """How the cells of one chip differ from each other: a keyed random field over the physical cells.
 
-Every physical cell has its own curve (the paper's Fig. 1e). Basic model, all errors Gaussian and constant in
-time, for the cell in column j mod M and row d of a key or value array:
+Every physical cell has its own curve (the paper's Fig. 1e). For the cell in column j mod M and row d of a key
+or value array, with the voltage u that is left in it (see leakage.py),
 
-    F_cell(u) = (1 + e_gain) * F(u * delta^age + e_voltage) + e_current
+    F_cell(u) = w * { (1 + e_gain) * [F(u + e_voltage) + sum_p e_p (u + e_voltage)^p] + e_current }
 
-The decay acts on the stored voltage, before the cell's own threshold shift. Mismatch belongs to the cell: it
-stays when the token in the column changes, and all query heads of a group and all sequences of a batch see
-the same cells.
+    e_gain, e_voltage, e_current   Gaussian: the basic model of spec section 2 (Pelgrom et al., IEEE J.
+                                   Solid-State Circuits 24, 1433 (1989))
+    e_p                            Gaussian with a covariance over p: what a fit to measured cells finds
+    w                              what the drop along the bit line leaves (see wires.py)
 
-Random numbers come from Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC
-2011), a pure function from a counter and a key to 128 bits. Nothing is drawn "in order", so every
-implementation, on any device, draws the same number for the same cell:
+A stuck cell stays at the lowest or the highest voltage whatever is written, F_cell = w F(u_stuck), and a dead
+one carries no current. A part of the variance of e_gain, e_voltage and e_current can be smooth over the
+array:
 
-    counter = (column, row | effect << 16 | array << 24, step, layer << 16 | head),   key = (seed, chip)
+    e = std * (sqrt(1 - s) z + sqrt(s) y),    cov(y, y') = exp(-distance^2 / (2 length^2))
 
-Dimensions: Hk key/value heads, M columns, D rows.
-Not modelled: spatial correlation and gradients over the die, non-Gaussian tails, spread of capacitance or of
-retention time, noise that changes from read to read (`step` is reserved for it).
+with the distance between cells in cells, columns of the ring lying side by side (Xiong, Zolotov, He, IEEE
+Trans. CAD 26, 619 (2007)); y is white noise filtered with a Gaussian of standard deviation length / sqrt(2).
+
+Mismatch belongs to the cell: it stays when the token in the column changes, and all query heads of a group
+and all sequences of a batch see the same cells.
+
+Dimensions: Hk key/value heads, M columns, D rows, p orders of a polynomial.
+Not modelled: gradients over the die, non-Gaussian tails of the current, spread of capacitance.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Annotated, NamedTuple, Protocol, runtime_checkable
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from gaincell.devices.cell import Cell
+from gaincell.devices.leakage import Leakage
+from gaincell.devices.random import KEY_ARRAY, VALUE_ARRAY, Effect, normal, uniform
+from gaincell.devices.wires import Wires, weights
 from gaincell.errors import DesignError
 from gaincell.units import Volt
 
-UInt32s = npt.NDArray[np.uint32]
-
-KEY_ARRAY, VALUE_ARRAY = 0, 1
-GAIN, OFFSET_VOLTAGE, CURRENT_OFFSET = 0, 1, 2
-
-# Philox4x32 (Salmon et al., table 2): two multipliers, two Weyl increments (golden ratio, sqrt(3) - 1)
-_MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
-_WEYL = (0x9E3779B9, 0xBB67AE85)
-_ROUNDS = 10
+__all__ = ["KEY_ARRAY", "VALUE_ARRAY", "CellErrors", "Mismatch", "cell_errors", "current_of", "slope_of"]
 
 
 @dataclass(frozen=True)
 class Mismatch:
     """Standard deviations of the cells' errors, and which chip they are drawn for.
 
-    gain_std: relative error of the current, as a fraction (0.05 = 5 %).
-    offset_voltage_std: shift of u, volts.
-    current_offset_std: added current, as a fraction of full scale F(v_max - v_offset).
-    seed, chip: 32-bit key of the generator; chips of one seed are independent.
+    gain_std: relative error of the current, as a fraction (0.05 = 5 %). offset_voltage_std: shift of u,
+    volts. current_offset_std: added current, as a fraction of full scale F(v_max - v_offset). seed, chip:
+    32-bit key of the generator; chips of one seed are independent. smooth_share: s, share of the variance of
+    these three that is smooth over the array. correlation_length: of the smooth part, in cells.
+    coefficient_covariance: of the coefficients (C_0, ..., C_p) over the cells, row after row, charge units^2
+    per
+        volt^(p + q); empty: none. Use it instead of the three above, not on top of them.
+    stuck_low, stuck_high, dead: shares of cells stuck at v_min, stuck at v_max, without current.
     """
 
     gain_std: float = 0.0
@@ -63,106 +67,132 @@ class Mismatch:
     current_offset_std: float = 0.0
     seed: int = 0
     chip: int = 0
+    smooth_share: float = 0.0
+    correlation_length: float = 0.0
+    coefficient_covariance: Annotated[tuple[float, ...], "charge units^2/V^(p+q)"] = ()
+    stuck_low: float = 0.0
+    stuck_high: float = 0.0
+    dead: float = 0.0
 
     def __post_init__(self) -> None:
-        for key in ("gain_std", "offset_voltage_std", "current_offset_std"):
+        for key in ("gain_std", "offset_voltage_std", "current_offset_std", "correlation_length"):
             value = getattr(self, key)
             if not (math.isfinite(value) and value >= 0):
                 raise DesignError(f"mismatch: {key} = {value!r} must be a finite number, 0 or above")
+        for key in ("smooth_share", "stuck_low", "stuck_high", "dead"):
+            if not 0 <= getattr(self, key) <= 1:
+                raise DesignError(
+                    f"mismatch: {key} = {getattr(self, key)!r} is out of range; allowed: 0 to 1"
+                )
+        if self.stuck_low + self.stuck_high + self.dead > 1:
+            raise DesignError("mismatch: stuck_low + stuck_high + dead is more than all cells")
+        if (self.smooth_share > 0) != (self.correlation_length > 0):
+            raise DesignError("mismatch: state both smooth_share and correlation_length above 0, or neither")
+        if self.correlation_length > 1000:
+            raise DesignError(
+                f"mismatch: correlation_length = {self.correlation_length!r}; at most 1000 cells"
+            )
         for key in ("seed", "chip"):
             value = getattr(self, key)
             if not 0 <= value < 2**32:
                 raise DesignError(f"mismatch: {key} = {value!r} must be an integer in 0 ... 2^32 - 1")
+        object.__setattr__(self, "coefficient_covariance", tuple(map(float, self.coefficient_covariance)))
+        if self.coefficient_covariance:
+            _lower_root(self.coefficient_covariance)
 
     @property
     def present(self) -> bool:
-        return self.gain_std > 0 or self.offset_voltage_std > 0 or self.current_offset_std > 0
+        stds = (self.gain_std, self.offset_voltage_std, self.current_offset_std)
+        return any(std > 0 for std in (*stds, self.stuck_low, self.stuck_high, self.dead)) or any(
+            self.coefficient_covariance
+        )
 
 
 class CellErrors(NamedTuple):
     """Errors of the cells of one array of one layer. Shared between calls: do not change them in place."""
 
     gain: Float[Tensor, "Hk M D"]
-    """1 + e_gain, dimensionless."""
+    """w (1 + e_gain), dimensionless; 0 of a cell that is stuck."""
     offset_voltage: Float[Tensor, "Hk M D"]
     """e_voltage, volts."""
     current_offset: Float[Tensor, "Hk M D"]
-    """e_current, charge units."""
+    """w e_current, charge units; w F(u_stuck) of a cell that is stuck."""
+    deviations: Float[Tensor, "p Hk M D"] | None = None
+    """e_p, charge units per volt^p; None: none."""
+    leakage: Float[Tensor, "Hk M D"] | None = None
+    """tau / tau_cell; None: 1."""
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> CellErrors:
+        """With `change` applied to every field, and to every p of the deviations."""
+        many = self.deviations
+        return CellErrors(
+            change(self.gain),
+            change(self.offset_voltage),
+            change(self.current_offset),
+            None if many is None else torch.stack([change(e) for e in many]),
+            None if self.leakage is None else change(self.leakage),
+        )
+
+
+def current_of(cell: Cell, u: Tensor, errors: CellErrors | None) -> Tensor:
+    """F_cell(u), charge units for a full pulse; `errors` broadcast to u."""
+    if errors is None:
+        return cell.current(u)
+    v = u + errors.offset_voltage
+    current = cell.current(v)
+    if errors.deviations is not None:
+        current = current + _horner(errors.deviations, v)
+    return errors.gain * current + errors.current_offset
+
+
+def slope_of(cell: Cell, u: Tensor, errors: CellErrors | None) -> Tensor:
+    """d F_cell / d u, charge units per volt."""
+    if errors is None:
+        return cell.slope(u)
+    v = u + errors.offset_voltage
+    slope = cell.slope(v)
+    if errors.deviations is not None:
+        orders = torch.arange(1, len(errors.deviations), dtype=u.dtype, device=u.device)
+        slope = slope + _horner(
+            errors.deviations[1:] * orders.view(-1, *[1] * (errors.deviations.dim() - 1)), v
+        )
+    return errors.gain * slope
+
+
+def _horner(coefficients: Tensor, v: Tensor) -> Tensor:
+    total = torch.zeros_like(v)
+    for c in reversed(coefficients.unbind()):
+        total = total * v + c
+    return total
 
 
 @runtime_checkable
 class ChipDesign(Protocol):
-    """The part of a design that mismatch depends on."""
+    """The part of a design that the cells' errors depend on."""
 
     @property
     def cell(self) -> Cell: ...
     @property
     def mismatch(self) -> Mismatch: ...
     @property
+    def wires(self) -> Wires: ...
+    @property
+    def leakage(self) -> Leakage: ...
+    @property
     def window(self) -> int: ...
+    @property
+    def tile(self) -> int: ...
+    @property
+    def v_min(self) -> Volt: ...
     @property
     def v_max(self) -> Volt: ...
     @property
     def v_offset(self) -> Volt: ...
 
 
-def philox4x32(counter: tuple[Any, Any, Any, Any], key: tuple[Any, Any]) -> tuple[UInt32s, ...]:
-    """Philox4x32-10: four counter words and two key words (32 bit, broadcast) to four random words."""
-    c0, c1, c2, c3, k0, k1 = (np.asarray(word).astype(np.uint64) for word in (*counter, *key))
-    multiplier0, multiplier1 = (np.uint64(m) for m in _MULTIPLIERS)
-    weyl0, weyl1 = (np.uint64(w) for w in _WEYL)
-    half, low_word = np.uint64(32), np.uint64(0xFFFFFFFF)
-    for _ in range(_ROUNDS):
-        product0, product1 = c0 * multiplier0, c2 * multiplier1  # 32 x 32 bits: no overflow
-        c0, c1, c2, c3 = (
-            (product1 >> half) ^ c1 ^ k0,
-            product1 & low_word,
-            (product0 >> half) ^ c3 ^ k1,
-            product0 & low_word,
-        )
-        k0, k1 = (k0 + weyl0) & low_word, (k1 + weyl1) & low_word
-    return tuple(np.asarray(word, dtype=np.uint32) for word in (c0, c1, c2, c3))
-
-
-def normal(
-    *,
-    seed: int,
-    chip: int,
-    layer: int,
-    head: Any,
-    array: int,
-    column: Any,
-    row: Any,
-    effect: int,
-    step: Any = 0,
-) -> npt.NDArray[np.float64]:
-    """Standard normal numbers, one per physical cell; arrays `head`, `column`, `row`, `step` broadcast.
-
-    Box-Muller on the first two words w0, w1 of the cell's Philox block, in float64:
-        z = sqrt(-2 ln((w0 + 1/2) / 2^32)) * cos(2 pi (w1 + 1/2) / 2^32)
-
-    Raises DesignError if an index does not fit its field: array, effect < 2^8; row, head, layer < 2^16;
-    column, step < 2^32.
-    """
-    fields = {"layer": (layer, 16), "head": (head, 16), "array": (array, 8), "column": (column, 32)}
-    fields |= {"row": (row, 16), "effect": (effect, 8), "step": (step, 32)}
-    words = {name: _field(name, value, bits) for name, (value, bits) in fields.items()}
-    counter = (
-        words["column"],
-        words["row"] | words["effect"] << np.uint64(16) | words["array"] << np.uint64(24),
-        words["step"],
-        words["layer"] << np.uint64(16) | words["head"],
-    )
-    w0, w1, _, _ = philox4x32(counter, (seed, chip))
-    radius = np.sqrt(-2.0 * np.log((w0 + 0.5) / 2.0**32))
-    return np.asarray(radius * np.cos(2.0 * np.pi * (w1 + 0.5) / 2.0**32), dtype=np.float64)
-
-
-def _field(name: str, value: Any, bits: int) -> npt.NDArray[np.uint64]:
-    values = np.asarray(value)
-    if values.size and (values.min() < 0 or values.max() >= 2**bits):
-        raise DesignError(f"mismatch: {name} must be in 0 ... 2^{bits} - 1, got up to {values.max()}")
-    return values.astype(np.uint64)
+def cells_differ(design: ChipDesign) -> bool:
+    """Whether there are errors of cells to draw."""
+    return design.mismatch.present or design.leakage.spread > 0 or design.wires != Wires()
 
 
 def cell_errors(
@@ -178,47 +208,127 @@ def cell_errors(
 
     heads: number of key/value heads Hk.  head_dim: D.  Drawn in float64 on the CPU, then rounded to `dtype`.
     """
-    if not design.mismatch.present:
+    if not cells_differ(design):
         return None
-    full_scale = float(design.cell.current(torch.tensor(design.v_max - design.v_offset, dtype=torch.float64)))
-    return _cell_errors(
-        design.mismatch, full_scale, layer, heads, design.window, head_dim, array, dtype, torch.device(device)
+    full, low, high = (
+        float(design.cell.current(torch.tensor(v - design.v_offset, dtype=torch.float64)))
+        for v in (design.v_max, design.v_min, design.v_max)
     )
+    drop = design.wires.key_drop if array == KEY_ARRAY else design.wires.value_drop
+    shape = (heads, design.window, head_dim)
+    return _cell_errors(
+        design.mismatch, design.leakage.spread, drop, (full, low, high), layer, shape, design.tile, array,
+        dtype, torch.device(device),
+    )  # fmt: skip
 
 
 @lru_cache(maxsize=128)
 def _cell_errors(
     mismatch: Mismatch,
-    full_scale: float,
+    spread: float,
+    drop: float,
+    currents: tuple[float, float, float],
     layer: int,
-    heads: int,
-    window: int,
-    head_dim: int,
+    shape: tuple[int, int, int],
+    tile: int,
     array: int,
     dtype: torch.dtype,
     device: torch.device,
 ) -> CellErrors:
-    shape = (heads, window, head_dim)
-    head, column, row = np.ogrid[:heads, :window, :head_dim]
+    full_scale, low, high = currents
+    key = {"seed": mismatch.seed, "chip": mismatch.chip, "layer": layer, "array": array}
+    key |= dict(zip(("head", "column", "row"), _indices(*shape), strict=True))  # type: ignore[arg-type]
 
-    def field(effect: int, std: float, mean: float = 0.0) -> Tensor:
+    def field(effect: Effect, std: float) -> Tensor:
         if std == 0.0:
-            return torch.full((1, 1, 1), mean, dtype=dtype, device=device).expand(shape)
-        z = normal(
-            seed=mismatch.seed,
-            chip=mismatch.chip,
-            layer=layer,
-            head=head,
-            array=array,
-            column=column,
-            row=row,
-            effect=effect,
-        )
-        return torch.from_numpy(mean + std * z).to(device=device, dtype=dtype)
+            return torch.zeros((1, 1, 1), dtype=torch.float64)
+        z = normal(effect=effect, **key)
+        if mismatch.smooth_share > 0:
+            y = _smooth(mismatch, layer, array, Effect.CORRELATED + effect, shape)
+            z = math.sqrt(1 - mismatch.smooth_share) * z + math.sqrt(mismatch.smooth_share) * y
+        return std * z
 
+    weight = _weights(drop, array, shape, tile)
+    gain = (1 + field(Effect.GAIN, mismatch.gain_std)) * weight
+    shift = field(Effect.OFFSET_VOLTAGE, mismatch.offset_voltage_std)
+    offset = field(Effect.CURRENT_OFFSET, mismatch.current_offset_std * full_scale) * weight
+    stuck = (mismatch.stuck_low, mismatch.stuck_high, mismatch.dead)
+    if any(stuck):
+        chance, edge = uniform(effect=Effect.STUCK, **key), 0.0
+        for share, current in zip(stuck, (low, high, 0.0), strict=True):
+            hit = (chance >= edge) & (chance < edge + share)
+            gain, offset = torch.where(hit, 0.0, gain), torch.where(hit, current * weight, offset)
+            edge += share
+    deviations = leakage = None
+    if any(mismatch.coefficient_covariance):
+        root = _lower_root(mismatch.coefficient_covariance)
+        z = torch.stack([normal(effect=Effect.COEFFICIENT + p, **key) for p in range(len(root))])
+        deviations = torch.tensordot(torch.tensor(root, dtype=torch.float64), z, 1)
+        deviations = deviations.to(device=device, dtype=dtype)
+    if spread > 0:
+        leakage = torch.exp(-spread * normal(effect=Effect.LEAKAGE, **key)).to(device=device, dtype=dtype)
     with torch.inference_mode(False):  # a cached inference tensor could never be used in training again
-        return CellErrors(
-            gain=field(GAIN, mismatch.gain_std, mean=1.0),
-            offset_voltage=field(OFFSET_VOLTAGE, mismatch.offset_voltage_std),
-            current_offset=field(CURRENT_OFFSET, mismatch.current_offset_std * full_scale),
+        parts = (t.to(device=device, dtype=dtype).expand(shape).clone() for t in (gain, shift, offset))
+        return CellErrors(*parts, *(t if t is None else t.clone() for t in (deviations, leakage)))
+
+
+def _indices(heads: int, columns: int, rows: int) -> tuple[Tensor, Tensor, Tensor]:
+    return (
+        torch.arange(heads)[:, None, None],
+        torch.arange(columns)[None, :, None],
+        torch.arange(rows)[None, None, :],
+    )
+
+
+def _weights(drop: float, array: int, shape: tuple[int, int, int], tile: int) -> Tensor:
+    """w [1, M or 1, D or 1]: along the rows of the key array, or the columns of a sub-tile of the values."""
+    _, columns, rows = shape
+    along = weights(drop, tile)
+    if array == KEY_ARRAY:
+        return along[torch.arange(rows) % tile][None, None, :]
+    return along[torch.arange(columns) % tile][None, :, None]
+
+
+def _smooth(mismatch: Mismatch, layer: int, array: int, effect: int, shape: tuple[int, int, int]) -> Tensor:
+    """y [Hk, M, D]: white noise on a larger grid, filtered with a Gaussian in both directions."""
+    std = mismatch.correlation_length / math.sqrt(2)
+    around = math.ceil(4 * std)
+    heads, columns, rows = shape
+    head, column, row = _indices(heads, columns + 2 * around, rows + 2 * around)
+    y = normal(
+        seed=mismatch.seed, chip=mismatch.chip, layer=layer, head=head, array=array, column=column, row=row,
+        effect=effect,
+    )  # fmt: skip
+    at = torch.arange(-around, around + 1, dtype=torch.float64)
+    kernel = torch.exp(-at.square() / (2 * std**2))
+    kernel /= kernel.square().sum().sqrt()  # variance 1
+    y = torch.nn.functional.conv2d(y[:, None], kernel[None, None, :, None])
+    return torch.nn.functional.conv2d(y, kernel[None, None, None, :])[:, 0]
+
+
+def _lower_root(covariance: tuple[float, ...]) -> tuple[tuple[float, ...], ...]:
+    """L, lower triangular, with L L^T the covariance, which may be singular.
+
+    Raises DesignError for what is no covariance matrix.
+    """
+    n = math.isqrt(len(covariance))
+    if n * n != len(covariance) or not all(math.isfinite(c) for c in covariance):
+        raise DesignError(
+            f"mismatch: coefficient_covariance has {len(covariance)} entries; "
+            "allowed: (p + 1)^2 finite numbers, row after row"
         )
+    a = [list(covariance[n * i : n * i + n]) for i in range(n)]
+    scale = [math.sqrt(max(a[i][i], 0.0)) for i in range(n)]
+    root = [[0.0] * n for _ in range(n)]
+    for j in range(n):
+        left = a[j][j] - sum(root[j][k] ** 2 for k in range(j))
+        if left < -1e-6 * scale[j] ** 2 or a[j][j] < 0:
+            raise DesignError("mismatch: coefficient_covariance is no covariance matrix (negative variance)")
+        root[j][j] = math.sqrt(left) if left > 1e-9 * scale[j] ** 2 else 0.0
+        for i in range(j + 1, n):
+            if abs(a[i][j] - a[j][i]) > 1e-6 * scale[i] * scale[j]:
+                raise DesignError("mismatch: coefficient_covariance is not symmetric")
+            if root[j][j] > 0:
+                rest = a[i][j] - sum(root[i][k] * root[j][k] for k in range(j))
+                root[i][j] = rest / root[j][j]
+    return tuple(tuple(row) for row in root)

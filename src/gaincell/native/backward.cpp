@@ -23,8 +23,10 @@ bool tile_gradient(const gc_problem &p, const gc_gradient &g, const Sizes &s, co
             const int64_t row = b.bh * p.queries + b.i0 - p.first_query + i;
             const uint8_t *open = p.open + (row * s.tiles + tile) * s.open_bytes;
             const float *grad = g.grad + row * s.d;
+            const float *gain = p.errors.present && p.errors.output_gain ? p.errors.output_gain + (b.kv * s.tiles + tile) * s.d
+                                                                         : nullptr;
             for (int64_t d = 0; d < s.d; ++d) {
-                const float passed = open[d / 8] >> (d % 8) & 1 ? grad[d] * scale : 0.0f;
+                const float passed = open[d / 8] >> (d % 8) & 1 ? grad[d] * (gain ? scale * gain[d] : scale) : 0.0f;
                 w.dout[i * s.dp + d] = passed;
                 total += passed;
                 any |= passed != 0.0f;
@@ -117,7 +119,8 @@ void backward_head(const gc_problem &p, const gc_gradient &g, const Sizes &s, co
                 const int64_t row = (b.bh * p.queries + b.i0 - p.first_query + i) * s.d;
                 for (int64_t d = 0; d < s.d; ++d) {
                     const float width = p.q_gain ? p.q[row + d] * gain + offset : p.q[row + d];
-                    g.dq[row + d] = width > 0.0f && width < 1.0f ? w.dx[i * s.dp + d] : 0.0f;
+                    const bool open = p.q_levels == GC_AS_GIVEN || (width > 0.0f && width < 1.0f);
+                    g.dq[row + d] = open ? w.dx[i * s.dp + d] : 0.0f;
                 }
             }
         }

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "products.h"
+#include "random.h"
 #include "shared.h"
 #include "tiles.h"
 
@@ -27,7 +28,7 @@ struct Cutter {
 // Whether the forward pass does both products in tiles: pulses that have a largest value, of cells summed in integers.
 inline bool in_tiles(const gc_problem &p) {
 #if defined(GC_TILES)
-    return p.integer_factors && p.score_ceiling;
+    return p.integer_factors && p.score_ceiling && !(p.errors.present && p.errors.jitter_std > 0.0f);
 #else
     (void)p;
     return false;
@@ -133,6 +134,7 @@ inline bool write_keys_and_values(const gc_problem &p, const Sizes &s, const Sto
 struct Buffers {
     Buffers() { std::memset(this, 0, sizeof *this); }
     float *x, *xt, *x_sum;       // queries [R][D], transposed [D][R], sums over d [R]
+    float *x_squares, *a_squares, *read;  // sums of squares of x and of the pulses of a sub-tile; 1 where it is read [R]
     uint8_t *codes;              // queries' codes [D / 4][R][4], zeros up to a multiple of 64 in D
     uint8_t *wide;               // A^T times the factors of a plane in 24 bits, high, middle and low bytes:
                                  // [planes][3][N / 4][R][4], zeros up to a multiple of 64 in N
@@ -147,8 +149,8 @@ struct Buffers {
     static int64_t bytes(const Sizes &s, int64_t slabs, int64_t gradient_slabs, bool tiles) {
         const int64_t rd = s.rp * s.dp, nr = s.np * s.rp, nd = s.np * s.dp;
         const int64_t n = std::max(slabs, gradient_slabs);
-        int64_t floats = 4 * rd + s.rp + nr + 2 * n * nd;
-        int64_t count = 10;
+        int64_t floats = 4 * rd + 4 * s.rp + nr + 2 * n * nd;
+        int64_t count = 13;
         if (gradient_slabs) {
             floats += 2 * nr + 3 * rd + 2 * n * rd + 2 * s.pieces * nd + s.rp;
             count += 10;
@@ -165,6 +167,9 @@ struct Buffers {
         x = c.cut<float>(rd);
         xt = c.cut<float>(rd);
         x_sum = c.cut<float>(s.rp);
+        x_squares = c.cut<float>(s.rp);
+        a_squares = c.cut<float>(s.rp);
+        read = c.cut<float>(s.rp);
         a = c.cut<float>(nr);
         slabs = c.cut<float>(n * nd);
         slopes = c.cut<float>(n * nd);
@@ -206,7 +211,7 @@ inline bool drive_queries(const gc_problem &p, const Sizes &s, const Block &b, c
     for (int64_t r = 0; r < b.i1 - b.i0; ++r) {
         const Row q{p.q + (b.bh * p.queries + b.i0 - p.first_query + r) * s.d, gain, offset, scaled};
         Vec check = {};
-        float total = 0.0f;
+        float total = 0.0f, squares = 0.0f;
         for (int64_t d = 0; d < s.d; d += kWidth) {
             Vec code, x;
             const Vec width = q.at(d, s.d, 0.0f);
@@ -218,15 +223,17 @@ inline bool drive_queries(const gc_problem &p, const Sizes &s, const Block &b, c
             for (int64_t n = 0; n < count; ++n) {
                 w.x[r * s.dp + d + n] = widths[n];
                 total += widths[n];
+                squares += widths[n] * widths[n];
             }
             if (p.integer_factors)
                 for (int64_t n = 0; n < count; ++n)
                     w.codes[((d + n) / 4 * s.rp + r) * 4 + (d + n) % 4] = uint8_t(int32_t(code[n]));
         }
         w.x_sum[r] = total;
+        w.x_squares[r] = squares;
         all_finite &= finite(check);
     }
-    for (int64_t r = b.i1 - b.i0; r < s.rp; ++r) w.x_sum[r] = 0.0f;
+    for (int64_t r = b.i1 - b.i0; r < s.rp; ++r) w.x_sum[r] = w.x_squares[r] = 0.0f;
     return all_finite;
 }
 
@@ -267,6 +274,31 @@ inline void curve_slabs(const gc_cells &cells, const float *errors, const float 
     }
 }
 
+// Slabs in one column of cells that leak at rates of their own.
+inline void timed_slabs(const gc_cells &cells, const float *own, const float *u, int64_t age, const Sizes &s, float *slabs,
+                        float *slopes) {
+    for (int64_t d = 0; d < s.dp; d += kWidth) {
+        const Vec stored = load(u + d), rate = load_some(own + d, s.d - d, 0.0f);
+        const auto part = [&](int64_t n) { return load_some(own + n * s.d + d, s.d - d, 0.0f); };
+        for (int64_t n = 0; n < cells.count; ++n) {
+            const Vec left = exponential(rate * -cells.column_factors[age * cells.count + n]), v = stored * left;
+            Vec value = {}, slope = {};
+            if (cells.kind == GC_TIMED) {
+                for (int64_t power = cells.powers; power >= 1; --power) {  // Horner's rule, C_p is part 1 + p
+                    slope = fma(slope, v, value);
+                    value = fma(value, v, part(power));
+                }
+            } else {
+                evaluate(cells, v + part(2), &value, &slope);
+                value = fma(value, part(1), part(3));
+                slope = slope * part(1);
+            }
+            store(slabs + n * s.np * s.dp + d, value);
+            if (slopes) store(slopes + n * s.np * s.dp + d, slope * left);
+        }
+    }
+}
+
 // Slabs of one piece about the block's first query, and their derivatives if asked for: [n][N][D].
 inline void make_slabs(const gc_problem &p, const Sizes &s, const gc_cells &cells, const float *mismatch, const float *stored,
                 bool stored_by_level, int64_t first_token, int64_t i0, int64_t kv, float *slabs, float *slopes) {
@@ -291,6 +323,12 @@ inline void make_slabs(const gc_problem &p, const Sizes &s, const gc_cells &cell
                 float *slope = slopes + n * size + c * s.dp;
                 for (int64_t d = 0; d < s.dp; ++d) slope[d] = table[int32_t(u[d])];
             }
+            continue;
+        }
+        if (cells.kind == GC_TIMED || cells.kind == GC_TIMED_CURVE) {
+            const int64_t parts = 1 + (cells.kind == GC_TIMED ? cells.powers : 3);
+            const float *own = mismatch + (kv * p.columns + token % p.columns) * parts * s.d;
+            timed_slabs(cells, own, u, age, s, slabs + c * s.dp, slopes ? slopes + c * s.dp : nullptr);
             continue;
         }
         if (cells.kind == GC_CURVE) {
@@ -338,6 +376,11 @@ inline Seen seen_by(const gc_problem &p, const Block &b, int64_t token) {
     return first < last ? Seen{first - b.i0, last - b.i0} : Seen{0, 0};
 }
 
+// Standard deviation of a sum: of the conversion, and of the cells that take part.
+inline Vec noise_std(float std, float of_cell, Vec squares) {
+    return square_root(fma(squares, broadcast(of_cell * of_cell), broadcast(std * std)));
+}
+
 // A^T of one piece in w.a, and in w.gate, if `gradient`, 1 where the score passes a gradient.
 inline void activations(const gc_problem &p, const Sizes &s, const Stored &stored, const Block &b, const Buffers &w,
                  int64_t piece, bool gradient) {
@@ -378,16 +421,32 @@ inline void activations(const gc_problem &p, const Sizes &s, const Stored &store
             });
         }
     }
+    const gc_errors &e = p.errors;
+    const bool disturbed = e.present && (e.score_gain || e.score_std > 0.0f || e.score_of_cell > 0.0f);
+    const Draw read{e.seed, e.chip, e.layer, uint32_t(b.head), 0, GC_READ};
+    const Draw jitter{e.seed, e.chip, e.layer, uint32_t(b.head), 1, GC_PULSE_JITTER};
     const float ceiling = p.score_ceiling ? 1.0f : INFINITY;
     const Vec low = broadcast(p.score_margin), high = broadcast(p.score_ceiling ? 1.0f - p.score_margin : INFINITY);
     for (int64_t j = 0; j < s.np; ++j) {
         float *row = w.a + j * s.rp;
         const Seen seen = j < s.n ? seen_by(p, b, first_token + j) : Seen{0, 0};
+        const int64_t column = (first_token + j) % p.columns;
+        const float gain = disturbed && e.score_gain && j < s.n ? e.score_gain[b.kv * p.columns + column] : 1.0f;
+        if (disturbed && seen.first < seen.last) {
+            const Vec offset = broadcast(e.score_gain ? e.score_offset[b.kv * p.columns + column] : 0.0f);
+            for (int64_t i = seen.first / kWidth * kWidth; i < seen.last; i += kWidth) {
+                Vec score = e.score_gain ? fma(load(row + i), broadcast(gain), offset) : load(row + i);
+                if (e.score_std > 0.0f || e.score_of_cell > 0.0f)
+                    score = fma(noise_std(e.score_std, e.score_of_cell, load(w.x_squares + i)),
+                                read.normals(uint32_t(column), 0, uint32_t(b.i0 + i)), score);
+                store(row + i, score);
+            }
+        }
         if (gradient) {
             float *gate = w.gate + j * s.rp;
             for (int64_t i = 0; i < s.rp; i += kWidth) {
                 const Vec score = load(row + i);
-                store(gate + i, select((score > low) & (score < high), broadcast(1.0f), broadcast(0.0f)));
+                store(gate + i, select((score > low) & (score < high), broadcast(gain), broadcast(0.0f)));
             }
             for (int64_t i = 0; i < seen.first; ++i) gate[i] = 0.0f;
             for (int64_t i = seen.last; i < s.rp; ++i) gate[i] = 0.0f;
@@ -395,6 +454,12 @@ inline void activations(const gc_problem &p, const Sizes &s, const Stored &store
         for (int64_t i = 0; i < s.rp; i += kWidth) store(row + i, clamp(load(row + i), 0.0f, ceiling));
         for (int64_t i = 0; i < seen.first; ++i) row[i] = 0.0f;
         for (int64_t i = seen.last; i < s.rp; ++i) row[i] = 0.0f;
+        if (!e.present || e.jitter_std <= 0.0f) continue;
+        for (int64_t i = seen.first / kWidth * kWidth; i < seen.last; i += kWidth) {
+            const Vec a = load(row + i), zero = {};
+            const Vec off = fma(broadcast(e.jitter_std), jitter.normals(uint32_t(column), 0, uint32_t(b.i0 + i)), a);
+            store(row + i, select((a > zero) & (off > zero), off, zero));
+        }
     }
 }
 

@@ -89,7 +89,10 @@ bool bad_cells(const gc_cells &c) {
     if (c.count < 1 || c.count > GC_MAX_SLABS || !c.row_factors) return true;
     if (c.kind == GC_BY_LEVEL) return !c.table || !c.slopes || c.key_mismatch || c.value_mismatch;
     if (!c.column_factors || (c.key_mismatch == nullptr) != (c.value_mismatch == nullptr)) return true;
-    if (c.kind == GC_CURVE) return !c.curve || c.pieces < 1 || c.pieces > (1 << 20);
+    const bool no_curve = !c.curve || c.pieces < 1 || c.pieces > (1 << 20);
+    if (c.kind == GC_CURVE) return no_curve;
+    if (c.kind == GC_TIMED) return !c.key_mismatch || c.powers < 1 || c.powers > 65;
+    if (c.kind == GC_TIMED_CURVE) return !c.key_mismatch || no_curve;
     if (c.kind != GC_POLYNOMIAL) return true;
     for (int n = 0; n < c.count; ++n)
         if (c.orders[n] < 0 || c.orders[n] > 64) return true;
@@ -122,7 +125,10 @@ bool bad_problem(const gc_problem &p) {
     for (const float *scale : {p.q_offset, p.k_gain, p.k_offset, p.v_gain, p.v_offset})
         if ((scale != nullptr) != scaled) return true;
     if ((p.out_gain == nullptr) != (p.out_offset == nullptr)) return true;
-    if (p.q_levels < 0 || p.q_levels == 1 || p.storage_levels < 0 || p.storage_levels == 1) return true;
+    if (p.q_levels < GC_AS_GIVEN || p.q_levels == 1 || p.storage_levels < 0 || p.storage_levels == 1) return true;
+    const gc_errors &e = p.errors;
+    if ((e.score_gain == nullptr) != (e.score_offset == nullptr)) return true;
+    if ((e.output_gain == nullptr) != (e.output_offset == nullptr)) return true;
     if (p.integer_factors && (p.q_levels < 2 || p.q_levels > 256 || p.storage_levels < 2 || p.storage_levels > 8 ||
                               p.integer_third < 1))
         return true;

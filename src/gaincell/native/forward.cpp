@@ -76,6 +76,37 @@ void add_charge_in_tiles(const gc_problem &p, const Sizes &s, const Stored &stor
 }
 #endif
 
+// What is to be known of a piece's pulses before its sub-tile is read: see disturb_charge.
+void note_pulses(const gc_problem &p, const Sizes &s, const Block &b, const Buffers &w, int64_t piece) {
+    const int64_t begin = std::max((s.first_piece + piece) * s.n, p.first_key);
+    const int64_t end = std::min((s.first_piece + piece + 1) * s.n, p.first_key + p.keys);
+    for (int64_t i = std::max(b.i0, begin); i < std::min(b.i1, end - 1 + p.window); ++i) w.read[i - b.i0] = 1.0f;
+    if (p.errors.output_of_cell <= 0.0f) return;
+    for (int64_t i = 0; i < s.rp; i += kWidth) {
+        Vec squares = load(w.a_squares + i);
+        for (int64_t j = 0; j < s.np; ++j) squares = fma(load(w.a + j * s.rp + i), load(w.a + j * s.rp + i), squares);
+        store(w.a_squares + i, squares);
+    }
+}
+
+// Errors and noise of the converters of one sub-tile; none of it where no token is seen, which is not read.
+void disturb_charge(const gc_problem &p, const Sizes &s, const Block &b, const Buffers &w, int64_t tile) {
+    const gc_errors &e = p.errors;
+    const Draw draw{e.seed, e.chip, e.layer, uint32_t(b.head), 1, GC_READ};
+    for (int64_t d = 0; d < s.d; ++d) {
+        const int64_t at = (b.kv * s.tiles + tile) * s.d + d;
+        for (int64_t i = 0; i < b.i1 - b.i0; i += kWidth) {
+            float *charge = w.charge + d * s.rp + i;
+            Vec o = load(charge);
+            if (e.output_gain) o = fma(o, broadcast(e.output_gain[at]), broadcast(e.output_offset[at]));
+            if (e.output_std > 0.0f || e.output_of_cell > 0.0f)
+                o = fma(noise_std(e.output_std, e.output_of_cell, load(w.a_squares + i)),
+                        draw.normals(uint32_t(tile), uint32_t(d), uint32_t(b.i0 + i)), o);
+            store(charge, o * load(w.read + i));
+        }
+    }
+}
+
 // Saturate and digitise w.charge, add it to w.sum, and note where it was not saturated.
 void read_out(const gc_problem &p, const Sizes &s, const Block &b, const Buffers &w, int64_t tile) {
     const Vec edge = broadcast(p.output_ceiling ? p.steps * (1.0f - p.output_margin) : INFINITY);
@@ -104,8 +135,11 @@ bool forward_block(const gc_problem &p, const Sizes &s, const Stored &stored, co
     const Reach reach = reach_of(p, s, b);
     for (int64_t newest = std::max(reach.first, reach.last - s.tiles + 1); newest <= reach.last; ++newest) {
         std::memset(w.charge, 0, size_t(s.rp * s.dp) * 4);
+        std::memset(w.read, 0, size_t(s.rp) * 4);
+        std::memset(w.a_squares, 0, size_t(s.rp) * 4);
         for (int64_t piece = newest; piece >= reach.first; piece -= s.tiles) {
             activations(p, s, stored, b, w, piece, false);
+            if (p.errors.present) note_pulses(p, s, b, w, piece);
 #if defined(GC_TILES)
             if (in_tiles(p)) {
                 add_charge_in_tiles(p, s, stored, b, w, piece);
@@ -114,7 +148,9 @@ bool forward_block(const gc_problem &p, const Sizes &s, const Stored &stored, co
 #endif
             add_charge(p, s, stored, b, w, piece);
         }
-        read_out(p, s, b, w, (s.first_piece + newest) % s.tiles);
+        const int64_t tile = (s.first_piece + newest) % s.tiles;
+        if (p.errors.present) disturb_charge(p, s, b, w, tile);
+        read_out(p, s, b, w, tile);
     }
     const float unit = 1.0f / p.steps;
     const float gain = p.out_gain ? p.out_gain[b.head] : 1.0f, offset = p.out_gain ? p.out_offset[b.head] : 0.0f;

@@ -23,28 +23,44 @@ enum { GC_LEVEL_PORTABLE = 0, GC_LEVEL_AVX2 = 1, GC_LEVEL_AVX512 = 2, GC_LEVEL_A
 enum { GC_MAX_SLABS = 8, GC_TABLE = 16 };
 enum { GC_READOUT_NONE = 0, GC_READOUT_COUNTER = 1, GC_READOUT_FLOOR = 2, GC_READOUT_EVEN = 3 };
 enum { GC_OK = 0, GC_NOT_FINITE = 1, GC_BAD_ARGUMENT = 2, GC_NO_MEMORY = 3, GC_NO_SUCH_LEVEL = 4 };
-enum { GC_POLYNOMIAL = 0, GC_BY_LEVEL = 1, GC_CURVE = 2 };
+enum { GC_POLYNOMIAL = 0, GC_BY_LEVEL = 1, GC_CURVE = 2, GC_TIMED = 3, GC_TIMED_CURVE = 4 };
+enum { GC_AS_GIVEN = -1 }; /* q_levels: pulse widths are taken as they are, neither clamped nor quantised */
 
 /* How cells separate over time. */
 typedef struct {
-    /* GC_POLYNOMIAL: slab_n = C_n (u cf)^p_n; GC_BY_LEVEL: a table; GC_CURVE: slab_n = F(u cf_n), pieces of cubics */
+    /* GC_POLYNOMIAL: slab_n = C_n (u cf)^p_n; GC_BY_LEVEL: a table; GC_CURVE: slab_n = F(u cf_n), pieces of cubics.
+     * With cells that leak at rates of their own, slab_n = F(u exp(-rate cf_n)): GC_TIMED, a polynomial of each cell;
+     * GC_TIMED_CURVE, pieces of cubics. */
     int32_t kind;
     int32_t count;                       /* n */
     int32_t orders[GC_MAX_SLABS];        /* p_n */
     float coefficients[GC_MAX_SLABS];    /* C_n */
     float constant;                      /* C_0 of cells that are all alike */
     const float *row_factors;            /* [n, R padded to 16] */
-    const float *column_factors;         /* [ages]: delta^age; GC_CURVE: [ages, n] */
+    const float *column_factors;         /* [ages]: delta^age; GC_CURVE: [ages, n]; timed: [ages, n], tokens */
     const float *table;                  /* GC_BY_LEVEL: [ages, n, GC_TABLE] slab of every level */
     const float *slopes;                 /* likewise d slab / d u */
     const float *curve;                  /* GC_CURVE: [pieces, 4], coefficients of 1, t, t^2, t^3 with t in [0, 1] */
     int32_t pieces;
     float curve_low, pieces_per_volt;    /* where the first piece begins, and how many there are per volt */
     /* Of every cell, or NULL. GC_POLYNOMIAL: C_n [Hk, M, n, D]; GC_CURVE: gain, shift in volts, and current offset of
-     * gain F(u cf_n + shift) + offset [Hk, M, 3, D]. */
+     * gain F(u cf_n + shift) + offset [Hk, M, 3, D]. Timed, never NULL: the rate before these; GC_TIMED: C_0 ... of
+     * `powers` coefficients. */
     const float *key_mismatch;
     const float *value_mismatch;
+    int32_t powers;
 } gc_cells;
+
+/* Errors of converters and noise of reads: scores in units of S_sat, outputs in readout steps. */
+typedef struct {
+    const float *score_gain, *score_offset;   /* [Hk, M], or NULL */
+    const float *output_gain, *output_offset; /* [Hk, M / N, D], or NULL */
+    float score_std, output_std;              /* of a conversion */
+    float score_of_cell, output_of_cell;      /* of one cell: times the root of the sum of squared pulse widths */
+    float jitter_std;                         /* of a pulse width */
+    uint32_t seed, chip, layer;               /* of the random numbers: see devices/random.py */
+    int32_t present;                          /* 0: nothing of this */
+} gc_errors;
 
 typedef struct {
     int64_t batch, heads, kv_heads, queries, keys, dim;
@@ -55,7 +71,7 @@ typedef struct {
     const float *q, *k, *v;              /* [B, H, Tq, D], [B, Hk, Tk, D] */
     const float *q_gain, *q_offset;      /* [H], or all NULL: q in pulse widths, k and v in volts */
     const float *k_gain, *k_offset, *v_gain, *v_offset; /* [Hk] */
-    int32_t q_levels;                    /* 0: not quantised */
+    int32_t q_levels;                    /* 0: not quantised; GC_AS_GIVEN */
     int32_t storage_levels;
     float low, high, middle;             /* write DAC: range and V_offset, V */
     float to_code, to_volts;             /* codes per volt, volts per code */
@@ -65,6 +81,7 @@ typedef struct {
     float score_scale, output_scale;     /* 1 / S_sat, steps / O_sat */
     float score_margin, output_margin;   /* a clamp passes the gradient further inside than this, relative */
     gc_cells cells;
+    gc_errors errors;
     /* First product in integers, exact, or NULL: charge of Q.X, Q.X^2, Q.(X^3 - top^2 X) / third for every age,
      * [3, ages], in units of S_sat; X = 2 code - (levels - 1), top = levels - 1. */
     const float *integer_factors;

@@ -50,6 +50,17 @@ static inline Vec clamp(Vec x, float low, float high) {
     return select(x > h, h, x);
 }
 
+static inline Vec square_root(Vec x) {
+#if defined(__AVX512F__)
+    return (Vec)_mm512_sqrt_ps((__m512)x);
+#elif defined(__AVX2__)
+    return (Vec)_mm256_sqrt_ps((__m256)x);
+#else
+    for (int64_t n = 0; n < kWidth; ++n) x[n] = __builtin_sqrtf(x[n]);
+    return x;
+#endif
+}
+
 static inline Vec truncated(Vec x) { return __builtin_convertvector(__builtin_convertvector(x, IntVec), Vec); }
 
 // Whether all elements are finite numbers.
@@ -93,9 +104,9 @@ struct Dac {
 
 // The query driver: codes and pulse widths of requested widths; levels = 0: no codes.
 static inline void drive(Vec width, int32_t levels, Vec *code, Vec *x) {
-    *x = bounded(width, broadcast(0.0f), broadcast(1.0f));
+    *x = levels < 0 ? width : bounded(width, broadcast(0.0f), broadcast(1.0f));
     *code = broadcast(0.0f);
-    if (!levels) return;
+    if (levels <= 0) return;
     const float top = float(levels - 1);
     *code = truncated(*x * top + 0.5f);
     *x = *code / top;

@@ -16,6 +16,7 @@ from torch import Tensor
 from gaincell.circuits import query_driver, write_dac
 from gaincell.config import Design
 from gaincell.errors import InputError
+from gaincell.ops.gain_cell_attention.front import left_after, pulses, written
 from gaincell.ops.gain_cell_attention.naive import gain_cell_core_naive
 
 Impl = Literal[
@@ -134,14 +135,19 @@ def attention_core(
 ) -> Tensor:
     """`gain_cell_attention` without checks and scaling: from requested pulse widths and volts to the sum."""
     rest = (key_index, query_index, sliding_window, layer, gradient)
-    out = _natively(q, k, v, design, impl, *rest)
-    if out is None:
-        ku, vu = (
-            write_dac(volts, design.storage_levels, design.v_min, design.v_max, design.v_offset)
-            for volts in (k, v)
-        )
-        out = _arrays(q, ku, vu, design, impl, *rest)
-    return out
+    if not design.front_differs:
+        out = _natively(q, k, v, design, impl, *rest)
+        if out is not None:
+            return out
+    ku, vu = (
+        write_dac(volts, design.storage_levels, design.v_min, design.v_max, design.v_offset)
+        for volts in (k, v)
+    )
+    if design.writing.present:
+        index = _token_indices(k) if key_index is None else key_index
+        reads = q.shape[1] // k.shape[1]
+        ku, vu = (written(u, design, layer, array, reads, index) for array, u in enumerate((ku, vu)))
+    return _arrays(q, ku, vu, design, impl, *rest)
 
 
 def attend_to_stored(
@@ -179,31 +185,43 @@ def attend_to_stored(
     if impl == "decode" and not _one_query(q, ku, vu):
         raise InputError("impl='decode' takes one query and no gradients; give impl='auto'")
     held = 0 if extra_age is None else len(extra_age)
-    out = None
-    if not held and (
-        impl == "auto" or impl.startswith("native")
-    ):  # all are fresh: what was written is written again
+    rest: tuple[Tensor, Tensor, int | None, int, Gradient]
+    rest = (key_index, query_index, sliding_window, layer, "exact")
+    fresh = not held and not design.front_differs
+    if fresh and (impl == "auto" or impl.startswith("native")):  # what was written is written again
         k, v = ku + design.v_offset, vu + design.v_offset
-        out = _natively(q, k, v, design, impl, key_index, query_index, sliding_window, layer, "exact")
-    if out is None:
+        out = _natively(q, k, v, design, impl, *rest)
+        if out is not None:
+            return out.to(q.dtype)
+    if held:
+        assert extra_age is not None
         impl = "auto" if impl.startswith("native") else impl
-        if extra_age is not None:
-            ku, vu = (_leaked(u, extra_age, key_index, query_index, design) for u in (ku, vu))
-        aged = extra_age is not None
-        out = _arrays(q, ku, vu, design, impl, key_index, query_index, sliding_window, layer, "exact", aged)
-    return out.to(q.dtype)
+        reads = q.shape[1] // ku.shape[1]
+        ku, vu = (
+            _leaked(u, extra_age, key_index, query_index, design, layer, array, reads)
+            for array, u in enumerate((ku, vu))
+        )
+    return _arrays(q, ku, vu, design, impl, *rest, bool(held)).to(q.dtype)
 
 
-def _leaked(u: Tensor, extra_age: Tensor, key_index: Tensor, query_index: Tensor, design: Design) -> Tensor:
+def _leaked(
+    u: Tensor,
+    extra_age: Tensor,
+    key_index: Tensor,
+    query_index: Tensor,
+    design: Design,
+    layer: int,
+    array: int,
+    reads: int,
+) -> Tensor:
     """What is left at the first query of voltages `u`, of which the first ones have an age."""
-    if design.retention_time is None:
-        return u
+    held = len(extra_age)
     queries = torch.where(query_index >= 0, query_index, torch.iinfo(torch.int64).max)
-    distance = queries.min(1, keepdim=True).values - key_index[:, : len(extra_age)]
-    age = (distance.double() * design.token_period + extra_age).clamp(min=0.0)
-    left = torch.ones(u.shape[0], u.shape[2], dtype=torch.float64, device=u.device)
-    left[:, : len(extra_age)] = torch.exp(-age / design.retention_time)
-    return u * left.to(u.dtype)[:, None, :, None]
+    distance = (queries.min(1, keepdim=True).values - key_index[:, :held]).double()
+    column = key_index[:, :held] % design.window
+    old, target = u[:, :, :held], design.decay_target
+    left = left_after(design, layer, array, reads, old, column, distance, extra_age)
+    return torch.cat([target + (old - target) * left, u[:, :, held:]], 2)
 
 
 def _arrays(
@@ -223,13 +241,26 @@ def _arrays(
     x = query_driver(q, design.query_levels)
     dtype = torch.promote_types(x.dtype, torch.promote_types(ku.dtype, vu.dtype))
     x, ku, vu = x.to(dtype), ku.to(dtype), vu.to(dtype)
+    if design.front_differs:
+        keys = _token_indices(ku) if key_index is None else key_index
+        index = keys[:, ku.shape[2] - x.shape[2] :] if query_index is None else query_index
+        x = pulses(x, design, layer, ku.shape[1], index)
+        if not aged:
+            out = _natively(x, ku, vu, design, impl, key_index, query_index, sliding_window, layer, gradient)
+            if out is not None:
+                return out
     if impl == "naive":
         core = gain_cell_core_naive
-    elif impl == "decode" or (impl == "auto" and _one_query(x, ku, vu)):
+    elif impl in ("auto", "decode") and _one_query(x, ku, vu) and design.plain_reads:
         from gaincell.ops.gain_cell_attention.decode import gain_cell_core_decode as core
     else:
         from gaincell.ops.gain_cell_attention.blocked import gain_cell_core_blocked as core
     return core(x, ku, vu, design, key_index, query_index, sliding_window, layer, gradient, aged)
+
+
+def _token_indices(k: Tensor) -> Tensor:
+    """Of keys without padding, [B, Tk]."""
+    return torch.arange(k.shape[2], device=k.device).expand(k.shape[0], -1)
 
 
 def _one_query(*tensors: Tensor) -> bool:

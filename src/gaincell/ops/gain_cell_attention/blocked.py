@@ -36,9 +36,16 @@ from torch import Tensor
 
 from gaincell.circuits.converter import sum_rounding
 from gaincell.config import Design
-from gaincell.devices.variability import CellErrors, cell_errors
+from gaincell.devices.variability import CellErrors
+from gaincell.ops.gain_cell_attention.disturbed import Disturbance
 from gaincell.ops.gain_cell_attention.ragged import over_real_tokens
-from gaincell.ops.gain_cell_attention.slabs import Slabs, linear_slabs, make_slabs
+from gaincell.ops.gain_cell_attention.slabs import (
+    Slabs,
+    errors_about_target,
+    fastest_leak,
+    linear_slabs,
+    slabs_of,
+)
 
 ROWS = (
     128  # query rows of a block, over the g heads of a group: score panel and stacks stay in a core's cache
@@ -60,6 +67,7 @@ class _Plan:
     score_scale: float  # 1 / S_sat
     output_scale: float  # readout steps per charge unit
     steps: float  # readout steps at full scale
+    disturbance: Disturbance | None  # of scores, pulses and outputs
 
 
 class _Workspace:
@@ -127,14 +135,18 @@ def gain_cell_core_blocked(
     Returns:
         [B, H, Tq, D], in units of one sub-tile's full-scale output; zero where query_index is -1.
     """
-    reach = max(design.v_max - design.v_offset, design.v_offset - design.v_min)
+    kv_heads, reads = ku.shape[1], x.shape[1] // ku.shape[1]
     errors = tuple(
-        cell_errors(design, layer, ku.shape[1], ku.shape[3], array, x.dtype, x.device) for array in (0, 1)
+        errors_about_target(design, layer, kv_heads, ku.shape[3], array, x.dtype, x.device)
+        for array in (0, 1)
     )
-    shifts = [float(e.offset_voltage.abs().max()) for e in errors if e is not None]
-    delta = design.decay_per_token
-    slabs = make_slabs(design.cell, delta, reach, x.dtype, max(shifts) if shifts else None)
+    slabs = slabs_of(design, reads, x.dtype, fastest_leak(*errors))
     steps = design.readout_steps
+    disturbance = None
+    if design.noise.present or design.converters.present:
+        disturbance = Disturbance(design, layer, kv_heads, reads, x)
+    if design.decay_target:
+        ku, vu = ku - design.decay_target, vu - design.decay_target
 
     def run(x: Tensor, ku: Tensor, vu: Tensor, first_query: int, first_key: int) -> Tensor:
         plan = _Plan(
@@ -144,11 +156,12 @@ def gain_cell_core_blocked(
             window=min(design.window, sliding_window or design.window),
             aged=aged,
             slabs=slabs,
-            gradient_slabs=slabs if gradient == "exact" else linear_slabs(design.cell.linear_slope, delta),
+            gradient_slabs=slabs if gradient == "exact" else linear_slabs(design, reads),
             errors=(errors[0], errors[1]),
             score_scale=1.0 / design.score_saturation(x.shape[-1]),
             output_scale=steps / design.output_saturation,
             steps=steps,
+            disturbance=disturbance,
         )
         return _GainCellCore.apply(x, ku, vu, plan)  # type: ignore[no-any-return,no-untyped-call]
 
@@ -172,8 +185,8 @@ class _GainCellCore(torch.autograd.Function):
             for segment in _segments(plan, plan.slabs, ks, vs, heads, xs.shape[1], xs.shape[2]):
                 for block in segment.blocks:
                     rows = slice(block.i0 - plan.first_query, block.i1 - plan.first_query)
-                    a, _ = _activations(plan, space, segment, block, xs[:, :, rows])
-                    o = _tile_outputs(plan, space, segment, block, a)
+                    _, a, _ = _activations(plan, space, segment, block, xs[:, :, rows], heads)
+                    o = _tile_outputs(plan, space, segment, block, a, heads)
                     outs[:, :, rows] = _read_out(plan, o).view(*outs.shape[:2], -1, outs.shape[3])
         return out
 
@@ -205,16 +218,20 @@ def _backward_group(
         for block in segment.blocks:
             rows = slice(block.i0 - plan.first_query, block.i1 - plan.first_query)
             x = xs[:, :, rows]
-            a, stacked_x = _activations(plan, space, segment, block, x)
-            do = _tile_gradient(plan, _tile_outputs(plan, space, segment, block, a), gs[:, :, rows])
+            passed, a, stacked_x = _activations(plan, space, segment, block, x, heads)
+            o = _tile_outputs(plan, space, segment, block, a, heads)
+            do = _tile_gradient(plan, o, gs[:, :, rows], segment, block, heads)
             if not exact:
                 stacked_x = _stack_queries(plan, space, slabs, other, block, x)
             da, stacked_do = _activation_gradient(plan, slabs, other, block, do)
             margin = sum_rounding(a.dtype)
-            ds = da.mul_(a > margin)
+            ds = da.mul_(passed > margin)
             if plan.design.score_ceiling:
-                ds.mul_(a < 1.0 - margin)
+                ds.mul_(passed < 1.0 - margin)
             columns = slice(block.lo, block.hi)
+            if plan.disturbance is not None and plan.disturbance.score is not None:
+                tokens = _tokens(segment, block, ds.device)
+                ds.mul_(plan.disturbance.score.gain[heads[:, None], tokens % plan.design.window][:, None])
             dk[:, columns].baddbmm_(ds.transpose(1, 2), stacked_x)
             pieces = a.view(a.shape[0], a.shape[1], stacked_do.shape[1], -1).permute(0, 2, 3, 1)
             dv[:, columns] += torch.matmul(pieces, stacked_do).flatten(1, 2)
@@ -305,7 +322,7 @@ def _column_errors(plan: _Plan, slabs: Slabs, array: int, heads: Tensor, tokens:
     if errors is None or slabs is not plan.slabs:
         return None
     columns = tokens % plan.design.window
-    return CellErrors(*(e[heads[:, None], columns[None, :]] for e in errors))
+    return errors.each(lambda e: e[heads[:, None], columns[None, :]])
 
 
 def _row_factors(segment: _Segment, block: _Block, scale: float) -> Tensor:
@@ -328,10 +345,17 @@ def _stack_queries(
     return stacked.view(x.shape[0], -1, slabs.count * x.shape[3])
 
 
+def _tokens(segment: _Segment, block: _Block, device: torch.device) -> Tensor:
+    """Tokens of the panel's columns."""
+    return torch.arange(segment.first + block.lo, segment.first + block.hi, device=device)
+
+
 def _activations(
-    plan: _Plan, space: _Workspace, segment: _Segment, block: _Block, x: Tensor
-) -> tuple[Tensor, Tensor]:
-    """A = phi(S) [G, gR, c] (equations 5, 7-9), zero outside causal window and written columns; and X."""
+    plan: _Plan, space: _Workspace, segment: _Segment, block: _Block, x: Tensor, heads: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """phi(S) [G, gR, c] (equations 5, 7-9), zero outside causal window and written columns; the pulses A that
+    come of it; and X.
+    """
     stacked = _stack_queries(plan, space, plan.slabs, segment, block, x)
     keys = segment.keys[:, block.lo : block.hi].transpose(1, 2)
     a = space("activations", *stacked.shape[:2], keys.shape[2])
@@ -340,12 +364,16 @@ def _activations(
         torch.baddbmm(constant, stacked, keys, out=a)
     else:
         torch.bmm(stacked, keys, out=a)
+    if plan.disturbance is not None:
+        tokens, queries = _tokens(segment, block, a.device), torch.arange(block.i0, block.i1, device=a.device)
+        plan.disturbance.scores(a, x, heads, queries, tokens)
     if plan.design.score_ceiling:
         a.clamp_(0.0, 1.0)
     else:
         a.clamp_(min=0.0)
     _mask_edges(plan, segment, block, a)
-    return a, stacked
+    pulses = a if plan.disturbance is None else plan.disturbance.pulses(a, heads, queries, tokens)
+    return a, pulses, stacked
 
 
 def _mask_edges(plan: _Plan, segment: _Segment, block: _Block, a: Tensor) -> None:
@@ -365,7 +393,9 @@ def _mask_edges(plan: _Plan, segment: _Segment, block: _Block, a: Tensor) -> Non
         a[..., a.shape[-1] - hidden_new :].mul_(rows >= columns)
 
 
-def _tile_outputs(plan: _Plan, space: _Workspace, segment: _Segment, block: _Block, a: Tensor) -> Tensor:
+def _tile_outputs(
+    plan: _Plan, space: _Workspace, segment: _Segment, block: _Block, a: Tensor, heads: Tensor
+) -> Tensor:
     """O of every physical sub-tile before saturation, in readout steps: [G, tiles, gR, D]."""
     n_tile, slabs, groups = plan.design.tile, plan.slabs, a.shape[0]
     pieces = a.view(groups, a.shape[1], -1, n_tile).transpose(1, 2).flatten(0, 1)  # [G nb, gR, N]
@@ -382,7 +412,31 @@ def _tile_outputs(plan: _Plan, space: _Workspace, segment: _Segment, block: _Blo
     o = o.flatten(1, 2)
     if slabs.constant:
         o.add_(pieces.sum(-1, keepdim=True), alpha=slabs.constant * plan.output_scale)
-    return _merge_laps(o.unflatten(0, (groups, -1)), plan.design.tiles)
+    o = _merge_laps(o.unflatten(0, (groups, -1)), plan.design.tiles)
+    if plan.disturbance is not None:
+        squares = pieces.square().sum(-1, keepdim=True).unflatten(0, (groups, -1))
+        squares = _merge_laps(squares, plan.design.tiles)
+        queries = torch.arange(block.i0, block.i1, device=a.device)
+        plan.disturbance.outputs(o, squares, heads, queries, _tiles(plan, segment, block, o))
+        o.view(*o.shape[:2], -1, r, o.shape[3]).mul_(_read(plan, segment, block, o)[:, None, :, None])
+    return o
+
+
+def _tiles(plan: _Plan, segment: _Segment, block: _Block, o: Tensor) -> Tensor:
+    """Physical sub-tiles of outputs [G, s, gR, D]."""
+    first = (segment.first + block.lo) // plan.design.tile
+    return (first + torch.arange(o.shape[1], device=o.device)) % plan.design.tiles
+
+
+def _read(plan: _Plan, segment: _Segment, block: _Block, o: Tensor) -> Tensor:
+    """[s, R]: whether the query sees a token of the sub-tile; else it is not read."""
+    n = plan.design.tile
+    first = (segment.first + block.lo) // n
+    i = torch.arange(block.i0, block.i1, device=o.device)
+    oldest, newest = (i - plan.window + 1).clamp(min=plan.first_key) // n - first, i // n - first
+    piece = torch.arange((block.hi - block.lo) // n, device=o.device)[:, None]
+    seen = ((piece >= oldest) & (piece <= newest)).to(o.dtype)[None]
+    return _merge_laps(seen[..., None], plan.design.tiles)[0, ..., 0] > 0
 
 
 def _merge_laps(o: Tensor, tiles: int) -> Tensor:
@@ -412,11 +466,16 @@ def _read_out(plan: _Plan, o: Tensor) -> Tensor:
     return o.sum(1).mul_(1.0 / plan.steps)
 
 
-def _tile_gradient(plan: _Plan, o: Tensor, grad: Tensor) -> Tensor:
+def _tile_gradient(
+    plan: _Plan, o: Tensor, grad: Tensor, segment: _Segment, block: _Block, heads: Tensor
+) -> Tensor:
     """Gradient of the tile outputs in charge units, [G, tiles, gR, D]: passed strictly inside the ceiling
     only.
     """
     grad = grad.reshape(grad.shape[0], 1, -1, grad.shape[-1]) * (plan.output_scale / plan.steps)
+    if plan.disturbance is not None and plan.disturbance.output is not None:
+        tiles = _tiles(plan, segment, block, o)
+        grad = grad * plan.disturbance.output.gain[heads[:, None], tiles][:, :, None]
     if plan.design.output_ceiling:
         return grad * (o.abs() < plan.steps * (1.0 - sum_rounding(o.dtype)))
     return grad.expand_as(o)

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from gaincell.circuits import charge_to_pulse, read_out, signed_charge_to_pulse
 from gaincell.config import Design
-from gaincell.devices.retention import remaining
-from gaincell.devices.variability import KEY_ARRAY, VALUE_ARRAY, cell_errors
+from gaincell.devices.leakage import remaining
+from gaincell.devices.variability import KEY_ARRAY, VALUE_ARRAY, cell_errors, current_of
 
 
 @torch.no_grad()
@@ -53,10 +53,9 @@ def gain_cell_core_decode(
         """Charge of every cell for a full pulse [B, Hk, Tk, D]; 0 where no token is seen."""
         aged = torch.where(seen[:, None, :, None], u, 0.0) * left[:, None, :, None]
         errors = cell_errors(design, layer, hk, d, array, x.dtype, x.device)
-        if errors is None:
-            return design.cell.current(aged)
-        gain, offset_voltage, offset = (e[:, column].transpose(0, 1) for e in errors)
-        return gain * design.cell.current(aged + offset_voltage) + offset
+        if errors is not None:
+            errors = errors.each(lambda e: e[:, column].transpose(0, 1))
+        return current_of(design.cell, aged, errors)
 
     grouped = torch.where((query_index >= 0)[:, :, None, None], x, 0.0).view(b, hk, h // hk, d)
     scores = grouped @ current(ku, KEY_ARRAY).mT  # [B, Hk, g, Tk]

@@ -7,6 +7,10 @@ One head, from driver outputs x and stored voltages u (spec section 4):
     O_t,id  = sum_{j in tile t} f(A_ij, u_jd delta^(i-j)),   tile t = { j : (j mod M) div N = t }
     sum_id  = sum_t Qout(clamp(O_t,id / O_sat, -1, 1))
 
+What a real chip adds, where a design says so: every cell has a curve and a leakage of its own
+(variability.py, leakage.py), S and O are disturbed before they are converted (converter_errors.py, noise.py),
+and so are the pulses A. What drivers and writes do to x and u was done before.
+
 Time is O(T^2 D); memory is bounded by doing a few queries at a time.
 
 Dimensions: B sequences, Hk key/value heads, g = H / Hk query heads per key/value head, Tq queries, Tk keys,
@@ -16,6 +20,7 @@ Not modelled: see the devices and circuits it is made of.
 
 from __future__ import annotations
 
+from math import exp
 from typing import NamedTuple
 
 import torch
@@ -24,9 +29,12 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from gaincell.circuits import charge_to_pulse, read_out, signed_charge_to_pulse, straight_through
+from gaincell.circuits.converter_errors import Line, converted, converter_errors
+from gaincell.circuits.noise import Draws, jitter, output_noise, score_noise
 from gaincell.config import Design
-from gaincell.devices.retention import remaining
-from gaincell.devices.variability import KEY_ARRAY, VALUE_ARRAY, CellErrors, cell_errors
+from gaincell.devices.leakage import remaining
+from gaincell.devices.random import Effect
+from gaincell.devices.variability import KEY_ARRAY, VALUE_ARRAY, CellErrors, cell_errors, current_of
 
 CELLS_AT_ONCE = 2**22  # cells (B Hk Q Tk D) of one chunk; bounds memory only
 
@@ -35,7 +43,9 @@ class Array(NamedTuple):
     """What one array (keys or values) holds."""
 
     u: Tensor  # [B, Hk, Tk, D] stored voltage when written, relative to V_offset
-    errors: CellErrors | None  # of the physical cell that holds each token: [B, Hk, Tk, D]
+    errors: CellErrors | None  # of the physical cell that holds each token: [B, Hk, 1, Tk, D]
+    leak_per_token: float  # exponent of the decay of a nominal cell
+    disturb_per_token: float  # and what reads add to it
 
 
 def gain_cell_core_naive(
@@ -73,11 +83,13 @@ def gain_cell_core_naive(
         query_index = key_index[:, tk - tq :]
     written = key_index >= 0  # the valid bits
     decays_from = key_index
+    reads = h // hk
     if aged:
         queries = torch.where(query_index >= 0, query_index, torch.iinfo(torch.int64).max)
         decays_from = torch.maximum(key_index, queries.min(1, keepdim=True).values)
-    keys = Array(_only(written, ku), _errors_of_tokens(design, layer, ku, key_index, KEY_ARRAY))
-    values = Array(_only(written, vu), _errors_of_tokens(design, layer, vu, key_index, VALUE_ARRAY))
+    keys = _array(design, layer, _only(written, ku), key_index, KEY_ARRAY, reads)
+    values = _array(design, layer, _only(written, vu), key_index, VALUE_ARRAY, reads)
+    lines = converter_errors(design, layer, hk, d, x.dtype, x.device)
     grouped = _only(query_index >= 0, x).reshape(b, hk, h // hk, tq, d)
 
     queries_at_once = max(1, CELLS_AT_ONCE // max(1, b * hk * tk * d))
@@ -97,7 +109,10 @@ def gain_cell_core_naive(
             decays_from,
             index_chunk,
             sliding_window,
+            layer,
             gradient,
+            lines.score,
+            lines.output,
             use_reentrant=False,
             preserve_rng_state=False,
         )
@@ -114,58 +129,83 @@ def _some_queries(
     decays_from: Tensor,
     query_index: Tensor,
     sliding_window: int | None,
+    layer: int,
     gradient: str,
+    score_line: Line | None,
+    output_line: Line | None,
 ) -> Tensor:
     """The equations, for queries x [B, Hk, g, Q, D]; returns [B, Hk, g, Q, D]."""
     window = design.window if sliding_window is None else min(design.window, sliding_window)
     age = query_index[:, :, None] - key_index[:, None, :]  # [B, Q, Tk]
     visible = (age >= 0) & (age < window) & (key_index >= 0)[:, None, :] & (query_index >= 0)[:, :, None]
-    decay = query_index[:, :, None] - decays_from[:, None, :]
-    delta_age = remaining(design.decay_per_token, decay.clamp(min=0), x.dtype)  # delta^(i-j)
+    decay = (query_index[:, :, None] - decays_from[:, None, :]).clamp(min=0)
     surrogate = gradient == "surrogate"
+    column = key_index % design.window
+    hk, g = x.shape[1:3]
+    head = torch.arange(hk * g, device=x.device).view(hk, g, 1, 1)
+    step = query_index.clamp(min=0)[:, None, None, :, None]
 
-    currents, linear = _currents(keys, delta_age, design)
+    currents, linear = _currents(keys, decay, design)
     scores = torch.einsum("bkgid,bkijd->bkgij", x, currents)  # S_ij                                (7)-(9)
     if surrogate:
         scores = straight_through(scores, torch.einsum("bkgid,bkijd->bkgij", x, linear))
-    pulses = charge_to_pulse(scores, design.score_saturation(x.shape[-1]), design.score_ceiling)  # phi  (5)
+    saturation = design.score_saturation(x.shape[-1])
+    if score_line is not None:
+        of_column = Line(*(e[:, column].transpose(0, 1)[:, :, None, None] for e in score_line))
+        scores = converted(scores, of_column, saturation)
+    noise = Draws(design, layer, x.dtype, head=head, step=step, column=column[:, None, None, None], row=0)
+    scores = score_noise(design, scores, saturation, x.square().sum(-1, keepdim=True), noise)
+    pulses = charge_to_pulse(scores, saturation, design.score_ceiling)  # phi                            (5)
+    pulses = jitter(design, pulses, Effect.PULSE_JITTER, noise)
     pulses = torch.where(visible[:, None, None], pulses, torch.zeros_like(pulses))  # A_ij
 
-    currents, linear = _currents(values, delta_age, design)
-    tile_of_token = (key_index % design.window) // design.tile  # t = (j mod M) div N
+    currents, linear = _currents(values, decay, design)
+    tile_of_token = column // design.tile  # t = (j mod M) div N
+    row = torch.arange(x.shape[-1], device=x.device)
     total = torch.zeros_like(x)
     for t in range(design.tiles):
         in_tile = tile_of_token == t
-        if not bool(in_tile.any()):
-            continue  # an empty sub-tile reads out 0
+        read = (visible & in_tile[:, None, :]).any(-1)  # a sub-tile of which nothing is visible is not read
+        if not bool(read.any()):
+            continue
         pulses_t = _only(in_tile, pulses, dim=4)
         charge = torch.einsum("bkgij,bkijd->bkgid", pulses_t, currents)  # O_t,id
         if surrogate:
             charge = straight_through(charge, torch.einsum("bkgij,bkijd->bkgid", pulses_t, linear))
+        if output_line is not None:
+            charge = converted(
+                charge, Line(*(e[:, None, None, t] for e in output_line)), design.output_saturation
+            )
+        noise = Draws(design, layer, x.dtype, head=head, step=step, column=t, row=row)
+        squares = pulses_t.square().sum(-1, keepdim=True)
+        charge = output_noise(design, charge, design.output_saturation, squares, noise)
+        charge = _only(read, charge, dim=3)
         output = signed_charge_to_pulse(charge, design.output_saturation, design.output_ceiling)
         total = total + read_out(output, design.readout, design.counter_levels)  # Qout, then the sum
     return total
 
 
-def _currents(array: Array, delta_age: Tensor, design: Design) -> tuple[Tensor, Tensor]:
-    """F(u_jd delta^(i-j)) with the cells' errors, and the linear surrogate's: [B, Hk, Q, Tk, D]."""
-    u = array.u[:, :, None] * delta_age[:, None, :, :, None]
-    linear = design.cell.linear_slope * u
-    if array.errors is None:
-        return design.cell.current(u), linear
-    gain, offset_voltage, current_offset = (e[:, :, None] for e in array.errors)
-    return gain * design.cell.current(u + offset_voltage) + current_offset, linear
+def _currents(array: Array, age: Tensor, design: Design) -> tuple[Tensor, Tensor]:
+    """F_cell of what is left after `age` [B, Q, Tk] tokens, and the linear surrogate's: [B, Hk, Q, Tk, D]."""
+    age = age[:, None, :, :, None]
+    target = design.decay_target
+    nominal = remaining(exp(-array.leak_per_token - array.disturb_per_token), age, array.u.dtype)
+    left = nominal
+    if array.errors is not None and array.errors.leakage is not None:
+        rate = array.leak_per_token * array.errors.leakage.double() + array.disturb_per_token
+        left = torch.exp(-rate * age).to(array.u.dtype)
+    away = array.u[:, :, None] - target
+    linear = design.cell.linear_slope * (target + away * nominal)
+    return current_of(design.cell, target + away * left, array.errors), linear
 
 
-def _errors_of_tokens(
-    design: Design, layer: int, u: Tensor, key_index: Tensor, array: int
-) -> CellErrors | None:
-    """Errors of the cells that hold the tokens: physical column j mod M of the key/value head."""
+def _array(design: Design, layer: int, u: Tensor, key_index: Tensor, array: int, reads: int) -> Array:
+    """Voltages and errors of the cells that hold the tokens: physical column j mod M of the head."""
     errors = cell_errors(design, layer, u.shape[1], u.shape[-1], array, u.dtype, u.device)
-    if errors is None:
-        return None
-    column = key_index % design.window  # [B, Tk]; padding points anywhere, it is never read
-    return CellErrors(*(e[:, column].transpose(0, 1) for e in errors))
+    if errors is not None:
+        column = key_index % design.window  # [B, Tk]; padding points anywhere, it is never read
+        errors = errors.each(lambda e: e[:, column].transpose(0, 1)[:, :, None])
+    return Array(u, errors, design.leak_per_token, reads * design.disturb_per_read)
 
 
 def _only(keep: Tensor, values: Tensor, dim: int = 2) -> Tensor:

@@ -18,7 +18,7 @@ import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from math import exp, gcd
+from math import exp, gcd, inf, isqrt
 from typing import Any, NamedTuple
 
 import torch
@@ -26,10 +26,15 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from gaincell.circuits.converter import in_precision, sum_rounding
+from gaincell.circuits.converter_errors import converter_errors
+from gaincell.circuits.noise import Noise, cell_read_std, converter_std
 from gaincell.config import Design
-from gaincell.devices.variability import KEY_ARRAY, VALUE_ARRAY, cell_errors
+from gaincell.devices.cell import Cell
+from gaincell.devices.random import KEY_ARRAY, LARGEST_NORMAL, VALUE_ARRAY
+from gaincell.devices.variability import cell_errors
 from gaincell.ops.gain_cell_attention.curves import Curve, piecewise
 from gaincell.ops.gain_cell_attention.native_library import (
+    AS_GIVEN,
     BY_LEVEL,
     CURVE,
     MOST_SLABS,
@@ -38,7 +43,10 @@ from gaincell.ops.gain_cell_attention.native_library import (
     POLYNOMIAL,
     READOUTS,
     TABLE,
+    TIMED,
+    TIMED_CURVE,
     Cells,
+    Errors,
     Gradient,
     Problem,
     compiled_library,
@@ -52,14 +60,15 @@ from gaincell.ops.gain_cell_attention.slabs import (
     PolynomialSlabs,
     SampledSlabs,
     Slabs,
+    TimedSlabs,
+    errors_about_target,
+    fastest_leak,
     linear_slabs,
-    make_slabs,
+    slabs_of,
 )
 
 LONGEST_BLOCK = 64  # queries
 LARGEST_SIDE, LARGEST_ORDER = 4096, 64  # as dispatch.cpp has them
-LARGEST_NORMAL = 7.0
-"""More standard deviations than the generator of mismatch can draw, from 32 bits."""
 
 
 def why_not(q: Tensor, k: Tensor, v: Tensor, design: Design) -> str | None:
@@ -74,10 +83,12 @@ def why_not(q: Tensor, k: Tensor, v: Tensor, design: Design) -> str | None:
     if max(q.shape[3], design.tile) > LARGEST_SIDE:
         return f"head dimension and sub-tile are at most {LARGEST_SIDE}"
     if design.cell.coefficients is not None:
-        orders = _slabs(design).orders  # type: ignore[attr-defined]
+        orders = _orders(design)
         fits = len(orders) <= MOST_SLABS and max(orders, default=0) <= LARGEST_ORDER
         return None if fits else "the cell's polynomial has too many orders"
-    if not _by_level(design) and _curve(design) is None:
+    if any(design.mismatch.coefficient_covariance):
+        return "the coefficients of cells differ whose curve is no polynomial"
+    if not _by_level(design) and _curve(quiet(design), q.shape[1] // k.shape[1], 0.0) is None:
         return "the cell's curve is not smooth enough for pieces of cubics"
     if design.query_levels is not None and design.query_levels > 2**15:
         return "there are too many query levels"
@@ -133,6 +144,10 @@ class _Call:
     gradient: str
     level: str
     finite: bool = True
+    reads: int = 1
+    """Of one column, per token."""
+    fastest: float = 0.0
+    """See slabs.fastest_leak."""
 
 
 class _NativeCore(torch.autograd.Function):
@@ -141,6 +156,8 @@ class _NativeCore(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, call: _Call) -> Tensor:
         q, k, v = (t.resolve_neg().contiguous() for t in (q, k, v))
+        call.reads = q.shape[1] // k.shape[1]
+        call.fastest = _fastest(quiet(call.design), call.layer, k.shape[1], q.shape[3])
         out = torch.empty_like(q)
         open_ = None
         if any(ctx.needs_input_grad):
@@ -165,9 +182,7 @@ class _NativeCore(torch.autograd.Function):
         problem, kept = _problem(call, q, k, v, open_)
         through = problem.cells
         if call.gradient == "surrogate":
-            through, linear = _cells(
-                _constants(call.design, _window(call), q.shape[3], surrogate=True), None, None
-            )
+            through, linear = _cells(_constants(call, q.shape[3], surrogate=True), None, None)
             kept += linear
         pointers = (t.data_ptr() for t in (grad, dq, dk, dv))
         invoke("gc_backward", problem, Gradient(*pointers, through))
@@ -183,11 +198,17 @@ def _problem(
     call: _Call, q: Tensor, k: Tensor, v: Tensor, open_: Tensor | None
 ) -> tuple[Problem, list[Tensor]]:
     """The C structure, and the tensors that it points to."""
-    d = call.design
+    d = quiet(call.design)
+    raw = d.front_differs
     dim = q.shape[3]
-    constants = _constants(d, _window(call), dim, surrogate=False)
-    curve = None if d.cell.coefficients is not None or _by_level(d) else _curve(d)
-    cells, kept = _cells(constants, curve, _mismatch(d, call.layer, k.shape[1], dim))
+    constants = _constants(call, dim, surrogate=False)
+    curve = None
+    if d.cell.coefficients is None and not _by_level(d):
+        curve = _curve(d, call.reads, call.fastest)
+    mismatch = _mismatch(d, call.layer, k.shape[1], dim, call.reads, call.fastest)
+    cells, kept = _cells(constants, curve, mismatch)
+    errors, more = _errors(call.design, call.layer, k.shape[1], dim)
+    kept += more
     span = d.v_max - d.v_min
     margin = sum_rounding(torch.float32)
     integer = constants.integer_factors
@@ -209,11 +230,11 @@ def _problem(
         q=q.data_ptr(),
         k=k.data_ptr(),
         v=v.data_ptr(),
-        q_levels=d.query_levels or 0,
-        storage_levels=d.storage_levels or 0,
-        low=in_precision(d.v_min, torch.float32),
-        high=in_precision(d.v_max, torch.float32),
-        middle=in_precision(d.v_offset, torch.float32),
+        q_levels=AS_GIVEN if raw else d.query_levels or 0,
+        storage_levels=0 if raw else d.storage_levels or 0,
+        low=-inf if raw else in_precision(d.v_min, torch.float32),
+        high=inf if raw else in_precision(d.v_max, torch.float32),
+        middle=d.decay_target if raw else in_precision(d.v_offset, torch.float32),
         to_code=((d.storage_levels or 1) - 1) / span,
         to_volts=span / ((d.storage_levels or 2) - 1),
         readout=READOUTS[d.readout],
@@ -225,6 +246,7 @@ def _problem(
         score_margin=margin,
         output_margin=margin,
         cells=cells,
+        errors=errors,
         integer_factors=None if integer is None else integer.data_ptr(),
         integer_third=constants.integer_third,
         open=None if open_ is None else open_.data_ptr(),
@@ -251,40 +273,71 @@ class _Constants(NamedTuple):
 
 
 @lru_cache(maxsize=256)
-def _slabs(design: Design) -> Slabs:
-    reach = max(design.v_max - design.v_offset, design.v_offset - design.v_min)
-    shift = _largest_shift(design) if design.mismatch.present else None
-    return make_slabs(
-        design.cell, design.decay_per_token, reach, torch.float32, shift, longest_span=LONGEST_BLOCK
-    )
+def quiet(design: Design) -> Design:
+    """The chip without noise of reads: what tables are made for."""
+    rest = Noise(pulse_jitter=design.noise.pulse_jitter)
+    return design.replace(noise=rest) if design.noise != rest else design
+
+
+def _slabs(design: Design, reads: int, fastest: float) -> Slabs:
+    return slabs_of(design, reads, torch.float32, fastest, LONGEST_BLOCK)
+
+
+def _orders(design: Design) -> tuple[int, ...]:
+    """Of a polynomial cell."""
+    if design.leakage.spread > 0:
+        return tuple(
+            range(
+                max(len(design.cell.coefficients or ()), isqrt(len(design.mismatch.coefficient_covariance)))
+            )
+        )
+    return _slabs(quiet(design), 1, 0.0).orders  # type: ignore[attr-defined, no-any-return]
 
 
 def _largest_shift(design: Design) -> float:
-    return LARGEST_NORMAL * design.mismatch.offset_voltage_std
+    return LARGEST_NORMAL * design.mismatch.offset_voltage_std + abs(design.decay_target)
 
 
 def _by_level(design: Design) -> bool:
     """Whether a cell that is no polynomial is tabulated for every storage level."""
     levels = design.storage_levels
-    return levels is not None and levels <= TABLE and not design.mismatch.present
+    return levels is not None and levels <= TABLE and not design.cells_differ and not design.front_differs
 
 
 @lru_cache(maxsize=64)
-def _curve(design: Design) -> Curve | None:
+def _curve(design: Design, reads: int, fastest: float) -> Curve | None:
     """Of a cell that is no polynomial, over all voltages that a block's base time sees."""
-    slabs = _slabs(design)
-    reach = max(design.v_max - design.v_offset, design.v_offset - design.v_min)
-    growth = exp(min(_alpha(design) * (slabs.span - 1), LARGEST_EXPONENT))
+    slabs = _slabs(design, reads, fastest)
+    reach = design.largest_voltage + abs(design.decay_target)
+    alpha = design.leak_per_token * max(1.0, fastest) + reads * design.disturb_per_read
+    growth = exp(min(alpha * (slabs.span - 1), LARGEST_EXPONENT))
     widest = reach * growth + _largest_shift(design)
-    return piecewise(design.cell, -widest, widest)
+    cell: Cell = slabs.cell  # type: ignore[attr-defined]
+    return piecewise(cell, -widest, widest)
 
 
 @lru_cache(maxsize=64)
-def _constants(design: Design, window: int, dim: int, *, surrogate: bool) -> _Constants:
-    slabs = _slabs(design)
+def _fastest(design: Design, layer: int, kv_heads: int, dim: int) -> float:
+    if design.leakage.spread == 0:
+        return 0.0
+    device = torch.device("cpu")
+    return fastest_leak(
+        *(cell_errors(design, layer, kv_heads, dim, a, torch.float32, device) for a in (0, 1))
+    )
+
+
+def _constants(call: _Call, dim: int, *, surrogate: bool) -> _Constants:
+    return _constants_of(quiet(call.design), _window(call), dim, call.reads, call.fastest, surrogate)
+
+
+@lru_cache(maxsize=64)
+def _constants_of(
+    design: Design, window: int, dim: int, reads: int, fastest: float, surrogate: bool
+) -> _Constants:
+    slabs = _slabs(design, reads, fastest)
     rows = min(LONGEST_BLOCK, slabs.span)
     if surrogate:
-        slabs = linear_slabs(design.cell.linear_slope, design.decay_per_token)
+        slabs = linear_slabs(design, reads)
     padded = -(-rows // 16) * 16
     margin = padded + -(-design.tile // 16) * 16
     ages = 2 * margin + window
@@ -293,8 +346,10 @@ def _constants(design: Design, window: int, dim: int, *, surrogate: bool) -> _Co
     factors = torch.zeros(slabs.count, padded)
     factors[:, :rows] = slabs.row_factors(torch.arange(rows)).float()
     table = slopes = None
-    left = torch.exp(-_alpha(design) * age)
+    left = torch.exp(-slabs.alpha * age)  # type: ignore[attr-defined]
     columns = left
+    if isinstance(slabs, TimedSlabs):
+        columns = age[:, None] + torch.tensor(slabs.nodes, dtype=torch.float64)
     if isinstance(slabs, SampledSlabs):
         if _by_level(design):
             table, slopes = _tables(design, slabs, age)
@@ -307,10 +362,6 @@ def _constants(design: Design, window: int, dim: int, *, surrogate: bool) -> _Co
     return _Constants(
         rows, margin, ages, steps, slabs, factors, columns.float().contiguous(), table, slopes, integer, third
     )
-
-
-def _alpha(design: Design) -> float:
-    return float(_slabs(design).alpha)  # type: ignore[attr-defined]
 
 
 def _tables(design: Design, slabs: Slabs, age: Tensor) -> tuple[Tensor, Tensor]:
@@ -333,6 +384,8 @@ def _integers(design: Design, slabs: Slabs, left: Tensor, dim: int) -> tuple[Ten
     levels, q_levels = design.storage_levels, design.query_levels
     if not isinstance(slabs, PolynomialSlabs) or slabs.mismatch or levels is None or q_levels is None:
         return None, 1
+    if design.front_differs:
+        return None, 1
     if levels > 8 or q_levels > 256 or max(slabs.orders, default=0) > 3:
         return None, 1
     top = levels - 1
@@ -350,6 +403,8 @@ def _cells(
     constants: _Constants, curve: Curve | None, mismatch: tuple[Tensor, Tensor] | None
 ) -> tuple[Cells, list[Tensor]]:
     slabs = constants.slabs
+    kinds = {PolynomialSlabs: POLYNOMIAL, SampledSlabs: BY_LEVEL if curve is None else CURVE}
+    kinds[TimedSlabs] = TIMED if curve is None else TIMED_CURVE
     orders = slabs.orders if isinstance(slabs, PolynomialSlabs) else ()
     coefficients = [slabs.coefficients[p] for p in orders] if isinstance(slabs, PolynomialSlabs) else []
     kept = [
@@ -358,7 +413,7 @@ def _cells(
         if t is not None
     ]
     cells = Cells(
-        kind=POLYNOMIAL if isinstance(slabs, PolynomialSlabs) else BY_LEVEL if curve is None else CURVE,
+        kind=kinds[type(slabs)],
         count=slabs.count,
         orders=(ctypes.c_int32 * MOST_SLABS)(*orders),
         coefficients=(ctypes.c_float * MOST_SLABS)(*coefficients),
@@ -373,24 +428,62 @@ def _cells(
         cells.curve_low, cells.pieces_per_volt = curve.low, curve.per_volt
         kept.append(curve.pieces)
     if mismatch is not None:
+        cells.powers = mismatch[0].shape[2] - 1
         cells.key_mismatch, cells.value_mismatch = (t.data_ptr() for t in mismatch)
         kept += mismatch
     return cells, kept
 
 
 @lru_cache(maxsize=128)
-def _mismatch(design: Design, layer: int, kv_heads: int, dim: int) -> tuple[Tensor, Tensor] | None:
-    """Of every cell of the key and the value array: coefficients [Hk, M, n, D], or errors [Hk, M, 3, D]."""
-    if not design.mismatch.present:
+def _mismatch(
+    design: Design, layer: int, kv_heads: int, dim: int, reads: int, fastest: float
+) -> tuple[Tensor, Tensor] | None:
+    """Of every cell of the key and the value array, what the kind of cells takes: see the C header."""
+    if not design.cells_differ:
         return None
-    slabs = _slabs(design)
+    slabs, device = _slabs(design, reads, fastest), torch.device("cpu")
     arrays = []
     for array in (KEY_ARRAY, VALUE_ARRAY):
-        errors = cell_errors(design, layer, kv_heads, dim, array, torch.float32, torch.device("cpu"))
+        errors = errors_about_target(design, layer, kv_heads, dim, array, torch.float32, device)
         assert errors is not None
-        parts: Sequence[Tensor | float] = errors
-        if isinstance(slabs, PolynomialSlabs):
-            parts = [slabs.cell_coefficient(p, errors) for p in slabs.orders]
+        parts: Sequence[Tensor | float] = errors[:3]
+        timed = isinstance(slabs, TimedSlabs)
+        if design.cell.coefficients is not None:
+            polynomial = slabs
+            if timed:
+                c = design.cell.coefficients
+                polynomial = PolynomialSlabs(c + (0.0,) * (len(_orders(design)) - len(c)), 0.0, True)
+            assert isinstance(polynomial, PolynomialSlabs)
+            parts = [polynomial.cell_coefficient(p, errors) for p in polynomial.orders]
+        if isinstance(slabs, TimedSlabs):
+            assert errors.leakage is not None
+            parts = [slabs.leak * errors.leakage + slabs.disturb, *parts]
         shape = (kv_heads, design.window, dim)
         arrays.append(torch.stack([torch.as_tensor(part).expand(shape) for part in parts], 2).contiguous())
     return arrays[0], arrays[1]
+
+
+def _errors(design: Design, layer: int, kv_heads: int, dim: int) -> tuple[Errors, list[Tensor]]:
+    """Errors of the converters and noise, in the units of the kernel."""
+    noise, steps = design.noise, design.readout_steps
+    lines = converter_errors(design, layer, kv_heads, dim, torch.float32, torch.device("cpu"))
+    score_saturation, output_saturation = design.score_saturation(dim), design.output_saturation
+    cell = cell_read_std(design)
+    errors = Errors(
+        score_of_cell=cell / score_saturation,
+        output_of_cell=cell * steps / output_saturation,
+        score_std=converter_std(design, noise.score_std, score_saturation) / score_saturation,
+        output_std=converter_std(design, noise.output_std, output_saturation) * steps / output_saturation,
+        jitter_std=noise.pulse_jitter / design.t_pulse_max,
+        seed=noise.seed,
+        chip=design.mismatch.chip,
+        layer=layer,
+        present=noise.present or design.converters.present,
+    )
+    kept: list[Tensor] = []
+    if lines.score is not None and lines.output is not None:
+        kept = [*lines.score, lines.output.gain, lines.output.offset * steps]
+        errors.score_gain, errors.score_offset, errors.output_gain, errors.output_offset = (
+            t.contiguous().data_ptr() for t in kept
+        )
+    return errors, kept

@@ -27,7 +27,8 @@ WRITE: Any = [
 ]
 """Types of the arguments of gc_write."""
 READOUTS = {"none": 0, "counter": 1, "counter-floor": 2, "published-code": 3}
-POLYNOMIAL, BY_LEVEL, CURVE = range(3)  # kinds of cells
+POLYNOMIAL, BY_LEVEL, CURVE, TIMED, TIMED_CURVE = range(5)  # kinds of cells
+AS_GIVEN = -1  # GC_AS_GIVEN
 OK, NOT_FINITE, BAD_ARGUMENT, NO_MEMORY, NO_SUCH_LEVEL = range(5)
 
 
@@ -50,6 +51,19 @@ class Cells(ctypes.Structure):
         ("pieces_per_volt", ctypes.c_float),
         ("key_mismatch", ctypes.c_void_p),
         ("value_mismatch", ctypes.c_void_p),
+        ("powers", ctypes.c_int32),
+    ]
+
+
+class Errors(ctypes.Structure):
+    """gc_errors"""
+
+    _fields_ = [
+        *((n, ctypes.c_void_p) for n in ("score_gain", "score_offset", "output_gain", "output_offset")),
+        *((n, ctypes.c_float) for n in ("score_std", "output_std", "score_of_cell", "output_of_cell")),
+        ("jitter_std", ctypes.c_float),
+        *((n, ctypes.c_uint32) for n in ("seed", "chip", "layer")),
+        ("present", ctypes.c_int32),
     ]
 
 
@@ -72,6 +86,7 @@ class Problem(ctypes.Structure):
         *((name, ctypes.c_float) for name in ("steps", "score_scale", "output_scale")),
         *((name, ctypes.c_float) for name in ("score_margin", "output_margin")),
         ("cells", Cells),
+        ("errors", Errors),
         ("integer_factors", ctypes.c_void_p),
         ("integer_third", ctypes.c_int32),
         *((name, ctypes.c_void_p) for name in ("out", "out_gain", "out_offset", "open")),

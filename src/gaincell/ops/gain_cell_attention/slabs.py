@@ -18,22 +18,30 @@ so a product over a whole block is one matrix product with inner dimension n * D
   node and is exact for every curve. Unlike slabs per stored level this also serves unquantised storage.
 
 Mismatch (spec.md section 2) gives every cell its own coefficients; a polynomial then has an order-0 slab too.
+
+Where cells leak at rates of their own, no factor is common to them: F_cell(u_j exp(-k_cell (i-j))) is
+interpolated in the time i - b itself, over a span that is short for the fastest cell of the layer.
+
+A store that decays towards u_inf instead of 0 holds v = u - u_inf, of which the cell makes F(v + u_inf):
+voltages here are relative to u_inf.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from math import comb, exp, inf, log
-from typing import Protocol, runtime_checkable
+from math import ceil, comb, exp, inf, isqrt, log, log2
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from gaincell.devices.cell import Cell
-from gaincell.devices.variability import CellErrors
+from gaincell.config import Design
+from gaincell.devices.cell import Cell, PolynomialCell
+from gaincell.devices.random import LARGEST_NORMAL
+from gaincell.devices.variability import CellErrors, cell_errors, current_of, slope_of
 
 LARGEST_EXPONENT = 30.0  # exp(30) times a full-scale current is far inside float32; bounds p * alpha * span
 LONGEST_SPAN = 2048  # tokens served from one base time: bounds memory
@@ -134,8 +142,12 @@ class PolynomialSlabs:
         if errors is None:
             return self.coefficients[m]
         total = torch.zeros_like(errors.offset_voltage)
-        for p in range(len(self.coefficients) - 1, m - 1, -1):
-            total = total * errors.offset_voltage + self.coefficients[p] * comb(p, m)
+        own = errors.deviations
+        for p in range(max(len(self.coefficients), 0 if own is None else len(own)) - 1, m - 1, -1):
+            coefficient: Tensor | float = self.coefficients[p] if p < len(self.coefficients) else 0.0
+            if own is not None and p < len(own):
+                coefficient = own[p] + coefficient
+            total = total * errors.offset_voltage + coefficient * comb(p, m)
         total = total * errors.gain
         return total + errors.current_offset if m == 0 else total
 
@@ -162,25 +174,158 @@ class SampledSlabs:
     def key_slabs(self, u: Tensor, rel: Tensor, errors: CellErrors | None) -> Tensor:
         stack = u.new_empty(*u.shape[:2], self.count, u.shape[2])
         for n, factor in enumerate(self._factors(rel, u)):
-            if errors is None:
-                stack[:, :, n] = self.cell.current(u * factor)
-            else:
-                current = self.cell.current(u * factor + errors.offset_voltage)
-                stack[:, :, n] = current * errors.gain + errors.current_offset
+            stack[:, :, n] = current_of(self.cell, u * factor, errors)
         return stack
 
     def key_slopes(self, u: Tensor, rel: Tensor, errors: CellErrors | None) -> Tensor:
         stack = u.new_empty(*u.shape[:2], self.count, u.shape[2])
         for n, factor in enumerate(self._factors(rel, u)):
-            if errors is None:
-                stack[:, :, n] = self.cell.slope(u * factor) * factor
-            else:
-                stack[:, :, n] = self.cell.slope(u * factor + errors.offset_voltage) * factor * errors.gain
+            stack[:, :, n] = slope_of(self.cell, u * factor, errors) * factor
         return stack
 
     def _factors(self, rel: Tensor, like: Tensor) -> list[Tensor]:
         columns = torch.exp(self.alpha * rel.double())
         return [(columns * s).to(like.dtype)[None, :, None] for s in self.nodes]
+
+
+@dataclass(frozen=True)
+class TimedSlabs:
+    """Separation of cells that leak at rates of their own, by interpolation over the time that one base time
+    serves.
+
+    leak, disturb: exponents of the decay per token: of a nominal cell, and of the reads.
+    """
+
+    cell: Cell
+    leak: float
+    disturb: float
+    nodes: tuple[float, ...]
+    span: int
+    constant: float = 0.0
+
+    @property
+    def alpha(self) -> float:
+        """Exponent of a nominal cell."""
+        return self.leak + self.disturb
+
+    @property
+    def count(self) -> int:
+        return len(self.nodes)
+
+    def row_factors(self, rel: Tensor) -> Tensor:
+        return lagrange_basis(self.nodes, rel.double())
+
+    def key_slabs(self, u: Tensor, rel: Tensor, errors: CellErrors | None) -> Tensor:
+        stack = u.new_empty(*u.shape[:2], self.count, u.shape[2])
+        for n, left in enumerate(self._left(rel, errors)):
+            stack[:, :, n] = current_of(self.cell, u * left, errors)
+        return stack
+
+    def key_slopes(self, u: Tensor, rel: Tensor, errors: CellErrors | None) -> Tensor:
+        stack = u.new_empty(*u.shape[:2], self.count, u.shape[2])
+        for n, left in enumerate(self._left(rel, errors)):
+            stack[:, :, n] = slope_of(self.cell, u * left, errors) * left
+        return stack
+
+    def _left(self, rel: Tensor, errors: CellErrors | None) -> list[Tensor]:
+        assert errors is not None
+        assert errors.leakage is not None
+        rate = self.leak * errors.leakage + self.disturb
+        age = rel.to(rate.dtype)[None, :, None]
+        return [torch.exp(rate * (age - node)) for node in self.nodes]
+
+
+@dataclass(frozen=True)
+class ShiftedCell:
+    """F(v + shift): a curve about the voltage that the store decays to."""
+
+    cell: Cell
+    shift: float
+    coefficients: None = None
+
+    @property
+    def name(self) -> str:
+        return f"{self.cell.name} about {self.shift} V"
+
+    @property
+    def linear_slope(self) -> float:
+        return self.cell.linear_slope
+
+    @property
+    def numbers(self) -> dict[str, Any]:
+        return {**self.cell.numbers, "shift": self.shift}
+
+    @property
+    def volts(self) -> tuple[float, ...]:
+        return tuple(v - self.shift for v in getattr(self.cell, "volts", ()))
+
+    def current(self, v: Tensor) -> Tensor:
+        return self.cell.current(v + self.shift)
+
+    def slope(self, v: Tensor) -> Tensor:
+        return self.cell.slope(v + self.shift)
+
+
+def errors_about_target(
+    design: Design,
+    layer: int,
+    heads: int,
+    head_dim: int,
+    array: int,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> CellErrors | None:
+    """`cell_errors` of cells whose voltages are relative to u_inf."""
+    errors = cell_errors(design, layer, heads, head_dim, array, dtype, device)
+    if errors is None or design.decay_target == 0:
+        return errors
+    return errors._replace(offset_voltage=errors.offset_voltage + design.decay_target)
+
+
+def fastest_leak(*errors: CellErrors | None) -> float:
+    """A power of two that no cell's rate exceeds, in multiples of the nominal one; 0 where all leak alike."""
+    largest = max(
+        (float(e.leakage.max()) for e in errors if e is not None and e.leakage is not None), default=0.0
+    )
+    return 2.0 ** ceil(log2(largest)) if largest > 0 else 0.0
+
+
+@lru_cache(maxsize=256)
+def slabs_of(
+    design: Design,
+    reads: int,
+    dtype: torch.dtype,
+    fastest: float = 0.0,
+    longest_span: int = LONGEST_SAMPLED_SPAN,
+) -> Slabs:
+    """The separation of the cells of a chip.
+
+    Args:
+        reads: of one column, per token.
+        dtype: precision that an interpolation must not spoil.
+        fastest: see `fastest_leak`.
+        longest_span: query tokens that one base time of a non-polynomial cell has to serve.
+    """
+    target, reach = design.decay_target, design.largest_voltage
+    shift = None
+    if design.cells_differ:
+        shift = LARGEST_NORMAL * design.mismatch.offset_voltage_std + abs(target)
+    cell: Cell = design.cell
+    if target:
+        reach += abs(target)
+        cell = design.cell if design.cells_differ else _shifted(design.cell, target)
+    disturb = reads * design.disturb_per_read
+    tolerance = 1e-14 if dtype == torch.float64 else 2e-8
+    if fastest > 0:
+        rates = (design.leak_per_token * fastest + disturb, disturb)
+        nodes, span = _timed_nodes(cell, rates, reach, shift or 0.0, tolerance, longest_span)
+        return TimedSlabs(cell, design.leak_per_token, disturb, nodes, span)
+    found = make_slabs(cell, exp(-design.leak_per_token - disturb), reach, dtype, shift, longest_span)
+    own_orders = isqrt(len(design.mismatch.coefficient_covariance))
+    if isinstance(found, PolynomialSlabs) and own_orders > len(found.coefficients):
+        padding = (0.0,) * (own_orders - len(found.coefficients))
+        found = replace(found, coefficients=found.coefficients + padding)
+    return found
 
 
 def make_slabs(
@@ -207,9 +352,21 @@ def make_slabs(
     return SampledSlabs(cell, alpha, nodes, span)
 
 
-def linear_slabs(slope: float, decay_per_token: float) -> Slabs:
-    """The linear surrogate used in the backward pass: F(u) = slope * u, decaying at order 1."""
-    return PolynomialSlabs((0.0, slope), _exponent(decay_per_token))
+def linear_slabs(design: Design, reads: int) -> Slabs:
+    """The linear surrogate of the backward pass: F(u) = slope * u of nominal cells, decaying at order 1."""
+    slope = design.cell.linear_slope
+    alpha = _exponent(exp(-design.leak_per_token - reads * design.disturb_per_read))
+    return PolynomialSlabs((slope * design.decay_target, slope), alpha)
+
+
+def _shifted(cell: Cell, shift: float) -> Cell:
+    """F(v + shift) as a polynomial in v, where it is one."""
+    c = cell.coefficients
+    if c is None:
+        return ShiftedCell(cell, shift)
+    orders = range(len(c))
+    moved = (sum(c[p] * comb(p, m) * shift ** (p - m) for p in orders if p >= m) for m in orders)
+    return PolynomialCell(tuple(moved), cell.linear_slope)
 
 
 def _exponent(decay_per_token: float) -> float:
@@ -274,6 +431,42 @@ def _nodes(
                 return nodes, span
         span //= 2
     return (1.0,), 1
+
+
+@lru_cache(maxsize=64)
+def _timed_nodes(
+    cell: Cell,
+    rates: tuple[float, float],
+    largest_u: float,
+    shift: float,
+    tolerance: float,
+    longest: int,
+) -> tuple[tuple[float, ...], int]:
+    """The same in time, for cells of any rate up to the first of `rates` and down to the second."""
+    span = _bounded_span(rates[0], longest)
+    top = torch.tensor(largest_u, dtype=torch.float64)
+    full_scale, steepest = float(cell.current(top).abs()), float(cell.slope(top).abs())
+    while span > 1:
+        r = torch.linspace(0, span - 1, 33, dtype=torch.float64)
+        for count in range(2, MOST_NODES + 1):
+            x = np.cos((2 * np.arange(count) + 1) * np.pi / (2 * count))
+            nodes = tuple(float(v) for v in (span - 1) / 2 * (1 + x))
+            basis = lagrange_basis(nodes, r)
+            error = 0.0
+            for rate in np.linspace(rates[1], rates[0], 5):
+                s, at = torch.exp(-rate * r), torch.exp(-rate * torch.tensor(nodes, dtype=torch.float64))
+                widest = largest_u * exp(rate * (span - 1))
+                w = torch.linspace(-widest, widest, 33, dtype=torch.float64)[:, None]
+                for du in (0.0,) if shift == 0.0 else (-shift, 0.0, shift):
+                    missed = cell.current(w * at + du) @ basis - cell.current(w * s + du)
+                    error = max(error, float(missed.abs().nan_to_num(nan=inf).max()) / full_scale)
+                    missed = (cell.slope(w * at + du) * at) @ basis - cell.slope(w * s + du) * s
+                    missed = missed.abs().nan_to_num(nan=inf)
+                    error = max(error, float(missed.max()) / steepest / SLOPE_FACTOR)
+            if error <= tolerance:
+                return nodes, span
+        span //= 2
+    return (0.0,), 1
 
 
 def _error(

@@ -196,7 +196,7 @@ def _half_step(d: Design) -> float:
 
 
 def _alpha(d: Design) -> float:
-    return 0.0 if d.retention_time is None else d.token_period / d.retention_time
+    return d.leak_per_token
 
 
 def _constants(d: Design, dim: int) -> tuple[list[float], list[float]]:

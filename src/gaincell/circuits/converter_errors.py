@@ -1,0 +1,194 @@
+"""Static errors of the converters: each physical driver, integrator and comparator has its own.
+
+    query driver of row d      x -> (1 + g_d) x + o_d where there is a pulse
+    score of column c          S -> (1 + g_c) S + o_c S_sat
+    output d of sub-tile t     O -> (1 + g_td) O + o_td O_sat
+
+The gain error is that of the ramp (or of the integrator's capacitor), the offset that of the comparator. Each
+is Gaussian: a part common to a sub-tile and a part of every column or output. With calibration, every
+converter is measured once and trimmed in steps:
+
+    e -> e - step * floor(e / step + 1/2)
+
+so that at most half a step is left. All query heads of a group use the same converters. Source: static errors
+of an integrating converter and foreground calibration by trimming, as in any textbook on data converters
+(Maloberti, "Data Converters", Springer 2007); independent Gaussians are assumed. Not modelled: drift after
+calibration, nonlinearity of the ramp, noise of the calibration.
+
+Dimensions: Hk key/value heads, M columns, t sub-tiles, D rows and outputs.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+from functools import lru_cache
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gaincell.devices.random import KEY_ARRAY, VALUE_ARRAY, Effect, normal
+from gaincell.devices.variability import Mismatch
+from gaincell.errors import DesignError
+
+
+@dataclass(frozen=True)
+class Converters:
+    """Standard deviations of the converters' errors; none by default. Fractions of full scale.
+
+    driver_gain_std, driver_offset_std: of the query drivers; offset as a fraction of the longest pulse.
+    ramp_gain_std, ramp_gain_tile_std: of a column or output, and common to a sub-tile.
+    comparator_offset_std, comparator_offset_tile_std: likewise.
+    calibration_step: trimming step of gains and offsets; 0: not calibrated.
+    """
+
+    driver_gain_std: float = 0.0
+    driver_offset_std: float = 0.0
+    ramp_gain_std: float = 0.0
+    ramp_gain_tile_std: float = 0.0
+    comparator_offset_std: float = 0.0
+    comparator_offset_tile_std: float = 0.0
+    calibration_step: float = 0.0
+
+    def __post_init__(self) -> None:
+        for key in (f.name for f in fields(self)):
+            value = getattr(self, key)
+            if not (math.isfinite(value) and value >= 0):
+                raise DesignError(f"converters: {key} = {value!r} must be a finite number, 0 or above")
+
+    @property
+    def drivers_present(self) -> bool:
+        return self.driver_gain_std > 0 or self.driver_offset_std > 0
+
+    @property
+    def present(self) -> bool:
+        """Whether anything but the drivers is off."""
+        stds = (self.ramp_gain_std, self.ramp_gain_tile_std)
+        return any((*stds, self.comparator_offset_std, self.comparator_offset_tile_std))
+
+
+class Line(NamedTuple):
+    """Errors of a row of converters: signal -> gain * signal + offset, in units of full scale."""
+
+    gain: Tensor
+    offset: Tensor
+
+
+class ConverterErrors(NamedTuple):
+    """Of one layer. Shared between calls: do not change them in place."""
+
+    driver: Line | None
+    """[Hk, D]; None: perfect."""
+    score: Line | None
+    """[Hk, M]"""
+    output: Line | None
+    """[Hk, t, D]"""
+
+
+@runtime_checkable
+class ConvertingChip(Protocol):
+    """The part of a design that the converters' errors depend on."""
+
+    @property
+    def converters(self) -> Converters: ...
+    @property
+    def mismatch(self) -> Mismatch: ...
+    @property
+    def window(self) -> int: ...
+    @property
+    def tile(self) -> int: ...
+
+
+def converter_errors(
+    design: ConvertingChip, layer: int, heads: int, head_dim: int, dtype: torch.dtype, device: torch.device
+) -> ConverterErrors:
+    """Errors of all converters of a layer with so many key/value heads."""
+    return _converter_errors(
+        design.converters, design.mismatch.seed, design.mismatch.chip, layer, heads, design.window,
+        design.tile, head_dim, dtype, torch.device(device),
+    )  # fmt: skip
+
+
+@lru_cache(maxsize=128)
+def _converter_errors(
+    c: Converters,
+    seed: int,
+    chip: int,
+    layer: int,
+    heads: int,
+    window: int,
+    tile: int,
+    dim: int,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> ConverterErrors:
+    def line(gain: Tensor, offset: Tensor) -> Line:
+        if c.calibration_step > 0:
+            gain, offset = (
+                e - c.calibration_step * torch.floor(e / c.calibration_step + 0.5) for e in (gain, offset)
+            )
+        with torch.inference_mode(False):
+            return Line(*(e.to(device=device, dtype=dtype).clone() for e in (1 + gain, offset)))
+
+    head, column, row = torch.arange(heads)[:, None], torch.arange(window), torch.arange(dim)
+    tiles = torch.arange(window // tile)
+
+    def field(
+        effect: Effect, std: float, array: int, shape: tuple[int, ...], at: Tensor, row: Tensor | int
+    ) -> Tensor:
+        if std == 0:
+            return torch.zeros(shape, dtype=torch.float64)
+        lead = head.view(-1, *[1] * (len(shape) - 1))
+        z = normal(
+            seed=seed, chip=chip, layer=layer, head=lead, array=array, column=at, row=row, effect=effect
+        )
+        return (std * z).expand(shape)
+
+    driver = score = output = None
+    if c.drivers_present:
+        shape = (heads, dim)
+        driver = line(
+            field(Effect.DRIVER_GAIN, c.driver_gain_std, KEY_ARRAY, shape, torch.zeros(1), row),
+            field(Effect.DRIVER_OFFSET, c.driver_offset_std, KEY_ARRAY, shape, torch.zeros(1), row),
+        )
+    if c.present:
+        kinds = (
+            (Effect.RAMP_GAIN, c.ramp_gain_std, Effect.RAMP_GAIN_OF_TILE, c.ramp_gain_tile_std),
+            (
+                *(Effect.COMPARATOR_OFFSET, c.comparator_offset_std),
+                *(Effect.COMPARATOR_OFFSET_OF_TILE, c.comparator_offset_tile_std),
+            ),
+        )
+        one, shared_by = (heads, window), (heads, len(tiles))
+        score = line(
+            *(
+                field(own, std, KEY_ARRAY, one, column, 0)
+                + field(shared, tile_std, KEY_ARRAY, shared_by, tiles, 0)[:, column // tile]
+                for own, std, shared, tile_std in kinds
+            )
+        )
+        each, common = (heads, len(tiles), dim), (heads, len(tiles), 1)
+        output = line(
+            *(
+                field(own, std, VALUE_ARRAY, each, tiles[:, None], row)
+                + field(
+                    shared, tile_std, VALUE_ARRAY, common, tiles[:, None], torch.zeros(1, dtype=torch.int64)
+                )
+                for own, std, shared, tile_std in kinds
+            )
+        )
+    return ConverterErrors(driver, score, output)
+
+
+def driven(x: Float[Tensor, "*shape"], line: Line | None) -> Float[Tensor, "*shape"]:
+    """Pulses of drivers with errors; no pulse stays none. `line` broadcast to x."""
+    if line is None:
+        return x
+    return torch.where(x > 0, (x * line.gain + line.offset).clamp(min=0), x)
+
+
+def converted(charge: Tensor, line: Line | None, saturation: float) -> Tensor:
+    """Charge as a converter with errors sees it. `line` broadcast to the charge."""
+    return charge if line is None else charge * line.gain + line.offset * saturation

@@ -1,0 +1,158 @@
+"""Noise of the reads: drawn anew for every operation, from a generator keyed by the operation.
+
+    S -> S + sigma_S z,    sigma_S^2 = (score_std S_sat)^2   + k T C / q^2 + sigma_cell^2 sum_d x_d^2
+    O -> O + sigma_O z,    sigma_O^2 = (output_std O_sat)^2  + k T C / q^2 + sigma_cell^2 sum_j A_j^2
+    x -> x + jitter z / T_max where there is a pulse, of queries and of scores
+
+    sigma_cell = cell_std F(v_max - v_offset)    of one cell's current in one read, independent from cell to
+                                                 cell: their sum is Gaussian with this very variance
+    k T C / q^2                                  thermal charge noise of the integrator's capacitor C, in
+                                                 charge units of q coulomb
+    jitter                                       of a pulse's duration, s
+
+Sources: k T C noise: Nyquist; addition of independent fluctuations [D]. Gradients are straight-through: noise
+is a constant to them. `step` of the generator is the index of the query's token, `head` the query head,
+`column` the key column or the sub-tile, `row` the output. A pulse never becomes shorter than nothing. Not
+modelled: 1/f correlation from one read to the next, dependence of a cell's noise on its current.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from gaincell.circuits.converter import straight_through
+from gaincell.devices.cell import Cell
+from gaincell.devices.leakage import BOLTZMANN
+from gaincell.devices.random import KEY_ARRAY, VALUE_ARRAY, Effect, normal
+from gaincell.devices.variability import Mismatch
+from gaincell.errors import DesignError
+from gaincell.units import ChargeUnit, Coulomb, Farad, Kelvin, Second, Volt
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Noise of reads; none by default.
+
+    cell_std: of one cell's current in one read, fraction of the full-scale current F(v_max - v_offset).
+    score_std, output_std: of the two conversions, fraction of S_sat and O_sat.
+    integrator_capacitance: C, F; None: no thermal noise.  pulse_jitter: s.  seed: of all of these.
+    """
+
+    cell_std: float = 0.0
+    score_std: float = 0.0
+    output_std: float = 0.0
+    integrator_capacitance: Farad | None = None
+    pulse_jitter: Second = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for key in ("cell_std", "score_std", "output_std", "pulse_jitter"):
+            value = getattr(self, key)
+            if not (math.isfinite(value) and value >= 0):
+                raise DesignError(f"noise: {key} = {value!r} must be a finite number, 0 or above")
+        if self.integrator_capacitance is not None and not self.integrator_capacitance > 0:
+            raise DesignError(
+                f"noise: integrator_capacitance = {self.integrator_capacitance!r} must be above 0 F, or none"
+            )
+        if not 0 <= self.seed < 2**32:
+            raise DesignError(f"noise: seed = {self.seed!r} must be an integer in 0 ... 2^32 - 1")
+
+    @property
+    def present(self) -> bool:
+        return self != Noise(seed=self.seed)
+
+
+@runtime_checkable
+class NoisyChip(Protocol):
+    """The part of a design that noise depends on."""
+
+    @property
+    def noise(self) -> Noise: ...
+    @property
+    def mismatch(self) -> Mismatch: ...
+    @property
+    def cell(self) -> Cell: ...
+    @property
+    def temperature(self) -> Kelvin: ...
+    @property
+    def charge_unit(self) -> Coulomb: ...
+    @property
+    def t_pulse_max(self) -> Second: ...
+    @property
+    def v_max(self) -> Volt: ...
+    @property
+    def v_offset(self) -> Volt: ...
+
+
+def cell_read_std(design: NoisyChip) -> ChargeUnit:
+    """sigma_cell."""
+    if design.noise.cell_std == 0:
+        return 0.0
+    top = torch.tensor(design.v_max - design.v_offset, dtype=torch.float64)
+    return design.noise.cell_std * abs(float(design.cell.current(top)))
+
+
+def converter_std(design: NoisyChip, fraction: float, saturation: ChargeUnit) -> ChargeUnit:
+    """What sigma_S and sigma_O have besides the cells' part: `fraction` of the saturation, and k T C."""
+    thermal = 0.0
+    if design.noise.integrator_capacitance is not None:
+        thermal = BOLTZMANN * design.temperature * design.noise.integrator_capacitance / design.charge_unit**2
+    return math.sqrt((fraction * saturation) ** 2 + thermal)
+
+
+def score_noise(
+    design: NoisyChip, scores: Tensor, saturation: ChargeUnit, squares: Tensor, draw: Callable[..., Tensor]
+) -> Tensor:
+    """Scores with noise.  squares: sum_d x_d^2, broadcast to the scores.  draw: see `Draws`."""
+    std = _std(design, design.noise.score_std, saturation, squares)
+    return scores if std is None else scores + std * draw(Effect.READ, KEY_ARRAY)
+
+
+def output_noise(
+    design: NoisyChip, charge: Tensor, saturation: ChargeUnit, squares: Tensor, draw: Callable[..., Tensor]
+) -> Tensor:
+    """Charges of the sub-tiles with noise.  squares: sum_j A_j^2 of each."""
+    std = _std(design, design.noise.output_std, saturation, squares)
+    return charge if std is None else charge + std * draw(Effect.READ, VALUE_ARRAY)
+
+
+def _std(
+    design: NoisyChip, fraction: float, saturation: ChargeUnit, squares: Tensor
+) -> Tensor | float | None:
+    cell, rest = cell_read_std(design), converter_std(design, fraction, saturation)
+    if cell == 0:
+        return rest or None
+    return (rest**2 + cell**2 * squares.detach()).sqrt()
+
+
+def jitter(design: NoisyChip, width: Tensor, effect: Effect, draw: Callable[..., Tensor]) -> Tensor:
+    """Pulses whose duration is off, of QUERY_JITTER or PULSE_JITTER; no pulse stays none."""
+    std = design.noise.pulse_jitter / design.t_pulse_max
+    if std == 0:
+        return width
+    array = KEY_ARRAY if effect == Effect.QUERY_JITTER else VALUE_ARRAY
+    noisy = (width.detach() + std * draw(effect, array)).clamp(min=0)
+    return straight_through(torch.where(width > 0, noisy, width.detach()), width)
+
+
+class Draws:
+    """Standard normal numbers of one layer's operations.
+
+        draw = Draws(design, layer, dtype, head=..., step=..., column=..., row=...)
+        z = draw(Effect.READ, KEY_ARRAY)
+
+    head, step, column, row: integer tensors that broadcast to the shape of what is disturbed.
+    """
+
+    def __init__(self, design: NoisyChip, layer: int, dtype: torch.dtype, **index: Any) -> None:
+        self._key = {"seed": design.noise.seed, "chip": design.mismatch.chip, "layer": layer, **index}
+        self._dtype = dtype
+
+    def __call__(self, effect: Effect, array: int) -> Tensor:
+        return normal(effect=effect, array=array, **self._key).to(self._dtype)

@@ -1,0 +1,80 @@
+"""How a gain cell forgets: the stored voltage decays towards a voltage of its own.
+
+    u(t) = u_inf + (u_0 - u_inf) * exp(-t / tau_cell) * (1 - r)^reads,       u = V - V_offset
+    tau(T) = tau * exp(E_a / k (1 / T - 1 / T_ref)),     tau_cell = tau(T) * exp(spread * z)
+
+t seconds since the write, z standard normal, one for every cell. Between two tokens passes the token period
+dt; every query head of a group reads a column once a token, so that g heads a token take g reads. A token is
+read first at age 0, undecayed and undisturbed.
+
+Sources: single-exponential leakage towards V_offset [R], tau of the silicon CMOS cell [M]. Thermally
+activated leakage: Arrhenius' law, as for subthreshold and junction leakage of DRAM cells; a lognormal spread
+of retention times: Hamamoto et al., IEEE Trans. Electron Devices 45, 1300 (1998). A read that takes the same
+fraction every time is the simplest model of read disturb; assumed. Not modelled: leakage that depends on the
+stored level, droop within one read.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from gaincell.errors import DesignError
+from gaincell.units import ElectronVolt, Kelvin, Second, Volt
+
+BOLTZMANN = 1.380649e-23
+"""J/K, exact in the SI."""
+ELEMENTARY_CHARGE = 1.602176634e-19
+"""C, exact in the SI."""
+
+
+@dataclass(frozen=True)
+class Leakage:
+    """What the retention of a chip depends on; all of it off by default.
+
+    decay_voltage: voltage that stored voltages decay towards, V; None: v_offset.
+    spread: standard deviation of ln tau over the cells.
+    activation_energy: E_a of the leakage, eV; 0: tau does not depend on temperature.
+    reference_temperature: at which the retention time holds, K.
+    read_disturb: r, fraction of u - u_inf that one read takes.
+    """
+
+    decay_voltage: Volt | None = None
+    spread: float = 0.0
+    activation_energy: ElectronVolt = 0.0
+    reference_temperature: Kelvin = 300.0
+    read_disturb: float = 0.0
+
+    def __post_init__(self) -> None:
+        for key in ("spread", "activation_energy", "read_disturb"):
+            value = getattr(self, key)
+            if not (math.isfinite(value) and value >= 0):
+                raise DesignError(f"leakage: {key} = {value!r} must be a finite number, 0 or above")
+        if self.spread > 3:
+            raise DesignError(f"leakage: spread = {self.spread!r} is out of range; allowed: 0 to 3")
+        if self.read_disturb >= 1:
+            raise DesignError(f"leakage: read_disturb = {self.read_disturb!r} must be below 1")
+        if not (math.isfinite(self.reference_temperature) and self.reference_temperature > 0):
+            raise DesignError(
+                f"leakage: reference_temperature = {self.reference_temperature!r} must be above 0 K"
+            )
+        if self.decay_voltage is not None and not math.isfinite(self.decay_voltage):
+            raise DesignError(f"leakage: decay_voltage = {self.decay_voltage!r} must be a finite number")
+
+
+def at_temperature(tau: Second | None, leakage: Leakage, temperature: Kelvin) -> Second | None:
+    """tau(T), seconds."""
+    if tau is None or leakage.activation_energy == 0:
+        return tau
+    energy = leakage.activation_energy * ELEMENTARY_CHARGE / BOLTZMANN  # kelvin
+    exponent = energy * (1 / temperature - 1 / leakage.reference_temperature)
+    return tau * math.exp(max(-700.0, min(700.0, exponent)))
+
+
+def remaining(delta: float, age: Int[Tensor, "*shape"], dtype: torch.dtype) -> Float[Tensor, "*shape"]:
+    """delta^age for ages in tokens (>= 0), computed in float64 and rounded once to `dtype`."""
+    return torch.pow(torch.tensor(delta, dtype=torch.float64, device=age.device), age).to(dtype)

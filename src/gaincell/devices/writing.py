@@ -1,0 +1,126 @@
+"""What a write leaves in a cell besides the DAC's voltage.
+
+    u = (1 + g) u^ + V_inj + sigma z + r u_old,        sigma^2 = error_std^2 + k T / C
+
+    u^     the DAC's voltage, relative to V_offset
+    V_inj  charge injection and clock feed-through of the write switch: a constant, and a part g linear
+           in the voltage (Sheu and Hu, IEEE J. Solid-State Circuits 19, 519 (1984))
+    sigma  random error of the write; the thermal noise of the storage capacitor C is part of it
+    r      what an incomplete discharge leaves of the voltage u_old that is in the column when it is
+           overwritten, a lap of the ring later; assumed proportional
+
+z is drawn anew for every write: step is the index of the token.
+Not modelled: that V_inj and g differ from cell to cell (see mismatch), settling that depends on the level.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from gaincell.devices.leakage import BOLTZMANN
+from gaincell.devices.random import Effect, normal
+from gaincell.devices.variability import Mismatch
+from gaincell.errors import DesignError
+from gaincell.units import Farad, Kelvin, Volt
+
+
+@dataclass(frozen=True)
+class Writing:
+    """Errors of writes; none by default.
+
+    error_std: random error, V.  injection_voltage: V_inj, V.  injection_gain: g.
+    discharge_residual: r.  storage_capacitance: C, F; None: no thermal noise.  seed: of the writes' errors.
+    """
+
+    error_std: Volt = 0.0
+    injection_voltage: Volt = 0.0
+    injection_gain: float = 0.0
+    discharge_residual: float = 0.0
+    storage_capacitance: Farad | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for key in ("injection_voltage", "injection_gain"):
+            if not math.isfinite(getattr(self, key)):
+                raise DesignError(f"writing: {key} = {getattr(self, key)!r} must be a finite number")
+        if not (math.isfinite(self.error_std) and self.error_std >= 0):
+            raise DesignError(f"writing: error_std = {self.error_std!r} must be a finite number, 0 or above")
+        if not 0 <= self.discharge_residual < 1:
+            raise DesignError(
+                f"writing: discharge_residual = {self.discharge_residual!r} is out of range; "
+                "allowed: 0 to below 1"
+            )
+        if self.storage_capacitance is not None and not self.storage_capacitance > 0:
+            raise DesignError(
+                f"writing: storage_capacitance = {self.storage_capacitance!r} must be above 0 F, or none"
+            )
+        if not 0 <= self.seed < 2**32:
+            raise DesignError(f"writing: seed = {self.seed!r} must be an integer in 0 ... 2^32 - 1")
+
+    @property
+    def present(self) -> bool:
+        return self != Writing(seed=self.seed)
+
+
+@runtime_checkable
+class WrittenChip(Protocol):
+    """The part of a design that writes depend on."""
+
+    @property
+    def writing(self) -> Writing: ...
+    @property
+    def mismatch(self) -> Mismatch: ...
+    @property
+    def temperature(self) -> Kelvin: ...
+    @property
+    def window(self) -> int: ...
+
+
+def write_errors(
+    u: Float[Tensor, "B Hk T D"],
+    design: WrittenChip,
+    layer: int,
+    array: int,
+    token: Int[Tensor, "B T"],
+    column: Int[Tensor, "B T"] | None = None,
+) -> Float[Tensor, "B Hk T D"]:
+    """(1 + g) u^ + V_inj + sigma z: what writes that begin from a discharged column leave.
+
+    token: index of every token, below 0 for padding.  column: that it is written into; None: token mod M.
+    """
+    w = design.writing
+    out = u * (1 + w.injection_gain) + w.injection_voltage if w.injection_gain or w.injection_voltage else u
+    std = write_std(design)
+    if std == 0:
+        return out
+    column = token % design.window if column is None else column
+    if bool((token == token[:1]).all()) and bool((column == column[:1]).all()):
+        token, column = token[:1], column[:1]
+    token = token.clamp(min=0)
+    z = normal(
+        seed=w.seed,
+        chip=design.mismatch.chip,
+        layer=layer,
+        head=torch.arange(u.shape[1], device=u.device)[:, None, None],
+        array=array,
+        column=column[:, None, :, None],
+        row=torch.arange(u.shape[3], device=u.device),
+        effect=Effect.WRITE,
+        step=token[:, None, :, None],
+    )
+    return out + (std * z).to(u.dtype)
+
+
+def write_std(design: WrittenChip) -> Volt:
+    """sigma, V."""
+    w = design.writing
+    thermal = 0.0
+    if w.storage_capacitance is not None:
+        thermal = BOLTZMANN * design.temperature / w.storage_capacitance
+    return math.sqrt(w.error_std**2 + thermal)

@@ -1,0 +1,194 @@
+"""Every non-ideality of a chip, in every implementation: naive = blocked = native = token-serial."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from tests.cells import TABLE
+from torch import Tensor
+
+from gaincell.arrays import HeadArray
+from gaincell.circuits.converter_errors import Converters
+from gaincell.circuits.noise import Noise
+from gaincell.config import Design, load_design
+from gaincell.devices.leakage import Leakage
+from gaincell.devices.variability import Mismatch
+from gaincell.devices.wires import Wires
+from gaincell.devices.writing import Writing
+from gaincell.ops.gain_cell_attention import gain_cell_attention, native_library
+
+M, N = 32, 8
+COVARIANCE = (0.04, 0.01, 0.0, 0.0, 0.01, 0.3, 0.0, 0.5, 0.0, 0.0, 0.2, 0.0, 0.0, 0.5, 0.0, 4.0)
+
+EFFECTS: dict[str, dict[str, object]] = {
+    "mismatch": {"mismatch": Mismatch(0.05, 0.01, 0.02, seed=1)},
+    "smooth mismatch": {
+        "mismatch": Mismatch(0.05, 0.01, 0.02, seed=1, smooth_share=0.7, correlation_length=5.0)
+    },
+    "coefficient covariance": {"mismatch": Mismatch(seed=1, coefficient_covariance=COVARIANCE)},
+    "stuck cells": {"mismatch": Mismatch(seed=1, stuck_low=0.03, stuck_high=0.04, dead=0.05)},
+    "cell read noise": {"noise": Noise(cell_std=0.05, seed=2)},
+    "conversion noise": {"noise": Noise(score_std=0.03, output_std=0.04, seed=2)},
+    "thermal noise": {"noise": Noise(integrator_capacitance=1e-6, seed=2), "temperature": 350.0},
+    "pulse jitter": {"noise": Noise(pulse_jitter=0.4e-9, seed=2)},
+    "driver errors": {"converters": Converters(driver_gain_std=0.05, driver_offset_std=0.02)},
+    "ramp errors": {"converters": Converters(ramp_gain_std=0.05, ramp_gain_tile_std=0.05)},
+    "comparator offsets": {
+        "converters": Converters(comparator_offset_std=0.05, comparator_offset_tile_std=0.03)
+    },
+    "calibrated converters": {
+        "converters": Converters(0.05, 0.02, 0.05, 0.05, 0.05, 0.03, calibration_step=0.01)
+    },
+    "write error": {"writing": Writing(error_std=0.01, seed=3)},
+    "write noise kT/C": {"writing": Writing(storage_capacitance=1e-17, seed=3)},
+    "charge injection": {"writing": Writing(injection_voltage=0.01, injection_gain=-0.05)},
+    "incomplete discharge": {"writing": Writing(discharge_residual=0.2)},
+    "read disturb": {"leakage": Leakage(read_disturb=0.003)},
+    "spread of retention": {"leakage": Leakage(spread=0.3)},
+    "decay to another voltage": {"leakage": Leakage(decay_voltage=0.3)},
+    "temperature": {"leakage": Leakage(activation_energy=0.6), "temperature": 340.0},
+    "IR drop": {"wires": Wires(0.1, 0.05)},
+    "everything": {
+        "mismatch": Mismatch(0.02, 0.005, 0.01, 1, 2, 0.5, 4.0, COVARIANCE, 0.01, 0.01, 0.01),
+        "noise": Noise(0.02, 0.01, 0.01, 1e-8, 0.1e-9, 5),
+        "converters": Converters(0.02, 0.01, 0.02, 0.01, 0.02, 0.01, 0.005),
+        "writing": Writing(0.005, 0.005, -0.02, 0.1, 1e-15, 6),
+        "leakage": Leakage(0.4, 0.2, 0.5, 300.0, 0.001),
+        "wires": Wires(0.05, 0.05),
+        "temperature": 310.0,
+    },
+}
+SEEDED = ("noise", "writing", "mismatch")
+LEVELS = [f"native-{level}" for level in native_library.levels()]
+
+
+def chip(effect: str | None = None, **changes: object) -> Design:
+    base = load_design("leroux2025").replace(window=M, tile=N, token_period=20e-6)
+    return base.replace(**{**(EFFECTS[effect] if effect else {}), **changes})
+
+
+def signals(
+    tokens: int = 2 * M + 13, heads: int = 4, kv_heads: int = 2, dim: int = 12, batch: int = 1
+) -> list[Tensor]:
+    g = torch.Generator().manual_seed(tokens)
+    q = torch.rand(batch, heads, tokens, dim, generator=g, dtype=torch.float64) * 1.3 - 0.15
+    k, v = torch.rand(2, batch, kv_heads, tokens, dim, generator=g, dtype=torch.float64) * 1.1 - 0.1
+    return [q, k, v]
+
+
+def both(inputs: list[Tensor], design: Design, impl: str, **options: object) -> list[Tensor]:
+    """Output, and gradients of q, k, v."""
+    leaves = [t.clone().requires_grad_() for t in inputs]
+    out = gain_cell_attention(*leaves, design, None, impl, layer=3, **options)  # type: ignore[arg-type]
+    weight = torch.linspace(-1, 1, out.numel(), dtype=out.dtype).view_as(out).cos()
+    return [out.detach(), *torch.autograd.grad((out * weight).sum(), leaves)]
+
+
+@pytest.mark.parametrize("gradient", ["exact", "surrogate"])
+@pytest.mark.parametrize("effect", EFFECTS)
+def test_blocked_equals_naive(effect: str, gradient: str) -> None:
+    for readout in ("none", "counter"):
+        design = chip(effect, readout=readout)
+        found = both(signals(), design, "blocked", gradient=gradient)
+        expected = both(signals(), design, "naive", gradient=gradient)
+        torch.testing.assert_close(found[0], expected[0], rtol=0, atol=1e-10)
+        for a, b in zip(found[1:], expected[1:], strict=True):
+            torch.testing.assert_close(a, b, rtol=0, atol=1e-9 * float(b.abs().max()))
+
+
+@pytest.mark.parametrize("cell", ["linear", "x5", "sigmoid", "exponential", TABLE])
+@pytest.mark.parametrize("effect", ["everything", "decay to another voltage", "spread of retention"])
+def test_every_cell(cell: str, effect: str) -> None:
+    design = chip(effect, readout="none", cell=cell)
+    found, expected = (both(signals(40), design, impl) for impl in ("blocked", "naive"))
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-9 * float(b.abs().max()))
+
+
+@pytest.mark.parametrize("effect", EFFECTS)
+def test_padding_windows_and_a_batch(effect: str) -> None:
+    design = chip(effect, readout="none")
+    index = torch.stack([torch.arange(77), torch.cat([torch.full((9,), -1), torch.arange(68)])])
+    options = {"key_index": index, "sliding_window": 20}
+    found, expected = (both(signals(77, batch=2), design, impl, **options) for impl in ("blocked", "naive"))
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-9 * float(b.abs().max()))
+
+
+@pytest.mark.parametrize("effect", EFFECTS)
+def test_token_by_token_equals_naive(effect: str) -> None:
+    design = chip(effect)
+    q, k, v = signals(batch=2)
+    arrays = HeadArray(design, 12, heads=4, kv_heads=2, batch=2, layer=3)
+    serial = torch.stack([arrays.step(q[:, :, t], k[:, :, t], v[:, :, t]) for t in range(q.shape[2])], 2)
+    expected = gain_cell_attention(q, k, v, design, None, "naive", layer=3)
+    torch.testing.assert_close(serial, expected, rtol=0, atol=1e-10)
+
+
+@pytest.mark.skipif(not LEVELS, reason="the kernel was not built: no C++ compiler")
+@pytest.mark.parametrize("impl", LEVELS)
+@pytest.mark.parametrize("cell", ["polynomial", "sigmoid"])
+@pytest.mark.parametrize("effect", EFFECTS)
+def test_native_equals_naive(effect: str, cell: str, impl: str) -> None:
+    if cell == "sigmoid" and effect in ("coefficient covariance", "everything"):
+        changes: dict[str, object] = {"mismatch": Mismatch(0.03, 0.01, 0.01, 1, stuck_low=0.02)}
+    else:
+        changes = {}
+    inputs = [t.float() for t in signals(dim=16)]
+    for gradient in ("exact", "surrogate"):
+        design = chip(effect, cell=cell, readout="none", **changes)
+        found = both(inputs, design, impl, gradient=gradient)
+        expected = both(inputs, design, "naive", gradient=gradient)
+        for a, b in zip(found, expected, strict=True):
+            torch.testing.assert_close(a, b, rtol=0, atol=2e-5 * float(b.abs().max()))
+    design = chip(effect, cell=cell, **changes)
+    a, b = (gain_cell_attention(*x, design, None, i, layer=3) for x, i in ((inputs, impl), (inputs, "naive")))  # type: ignore[arg-type]
+    assert float(((a - b).abs() > 0.5 / design.readout_steps).double().mean()) <= 1e-3
+
+
+@pytest.mark.parametrize("effect", EFFECTS)
+def test_threads_and_batch_change_no_draw(effect: str) -> None:
+    design = chip(effect)
+    q, k, v = (t.float() for t in signals(50, batch=3))
+    whole = gain_cell_attention(q, k, v, design, layer=1)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1 if threads > 1 else 2)
+        parts = [
+            gain_cell_attention(q[b : b + 1], k[b : b + 1], v[b : b + 1], design, layer=1) for b in range(3)
+        ]
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(whole, torch.cat(parts))
+
+
+@pytest.mark.parametrize("impl", ["naive", "blocked", *LEVELS])
+def test_zero_strength_is_the_nominal_chip_bit_for_bit(impl: str) -> None:
+    inputs = [t.float() for t in signals()]
+    zero = chip(
+        mismatch=Mismatch(seed=9, chip=4),
+        noise=Noise(seed=9),
+        writing=Writing(seed=9),
+        converters=Converters(calibration_step=0.01),
+        leakage=Leakage(decay_voltage=0.45, reference_temperature=310.0),
+        wires=Wires(),
+    )
+    for a, b in zip(both(inputs, zero, impl), both(inputs, chip(), impl), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize(
+    "effect", [e for e in EFFECTS if e not in ("temperature", "IR drop", "read disturb")]
+)
+def test_another_seed_is_another_draw(effect: str) -> None:
+    design = chip(effect)
+    other = {table: replace(getattr(design, table), seed=getattr(design, table).seed + 1) for table in SEEDED}
+    random = effect not in ("charge injection", "incomplete discharge", "decay to another voltage")
+    a, b = (gain_cell_attention(*signals(40), d, None, "blocked") for d in (design, design.replace(**other)))
+    assert torch.equal(a, b) != random
+    assert (
+        not torch.equal(a, gain_cell_attention(*signals(40), chip(), None, "blocked"))
+        or effect == "incomplete discharge"
+    )
