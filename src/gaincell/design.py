@@ -173,6 +173,11 @@ class Design:
         return kept and not self.noise.present and not self.converters.present
 
     @property
+    def nominal(self) -> bool:
+        """Whether the chip has no errors and no noise."""
+        return self.plain_reads and not self.cells_differ and not self.front_differs
+
+    @property
     def front_differs(self) -> bool:
         """Whether what drivers and writes give to the arrays is not what the converters were asked for."""
         drivers = self.converters.drivers_present or self.noise.pulse_jitter > 0

@@ -9,13 +9,16 @@ import pytest
 import torch
 from tests.integration.families import FAMILIES
 from tests.micro import micro_llama
+from tests.parity.test_nonideal import EFFECTS
 from torch import Tensor, nn
 from transformers import DynamicCache
 
 from gaincell.arrays import HeadArray, Refresh
 from gaincell.config import Design, load_design
 from gaincell.devices.cell import PolynomialCell
+from gaincell.devices.leakage import Leakage
 from gaincell.devices.variability import Mismatch
+from gaincell.devices.writing import Writing
 from gaincell.errors import InputError, ModelError
 from gaincell.integrations.hf.attach import attach, attached_layers, detach, set_design
 from gaincell.integrations.hf.cache import RingCache, feed
@@ -86,6 +89,30 @@ def test_pieces_on_the_ring_equal_the_full_forward(pieces: list[int]) -> None:
     with torch.no_grad():
         expected = model(input_ids=tokens, use_cache=False).logits
     torch.testing.assert_close(decoded(model, tokens, pieces), expected, atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize("effect", [effect for effect in EFFECTS if effect != "incomplete discharge"])
+def test_every_effect_of_a_chip_on_the_ring(effect: str) -> None:
+    changes = dict(EFFECTS[effect])
+    if effect == "everything":
+        changes["writing"] = Writing(0.005, 0.005, -0.02, 0.0, 1e-15, 6)
+    model = hardware(micro_design(token_period=30e-6, **changes))
+    tokens = ids(70)
+    with torch.no_grad():
+        expected = model(input_ids=tokens, use_cache=False).logits
+    found = decoded(model, tokens, [40, *[1] * 30])
+    torch.testing.assert_close(found, expected, atol=1e-9, rtol=0)
+
+
+def test_effects_that_a_ring_does_not_model() -> None:
+    residual = hardware(micro_design(writing=Writing(discharge_residual=0.1)))
+    with pytest.raises(ModelError, match="does not model incomplete discharge"):
+        RingCache(residual)
+    noisy = hardware(micro_design(leakage=Leakage(spread=0.2)))
+    with pytest.raises(ModelError, match="refreshes perfect writes"):
+        RingCache(noisy, Refresh("copy", every_tokens=10))
+    codes = noisy.generate(ids(5), max_new_tokens=4, min_new_tokens=4, do_sample=False)
+    assert codes.shape == (1, 9)
 
 
 def test_left_padding_on_the_ring() -> None:

@@ -219,7 +219,7 @@ def _trace(
         assert trace is not None
         held = int(trace.valid.sum())
         oldest = arrays.oldest_age(trace.time)
-        tau = design.retention_time
+        tau = design.tau
         rows["token"].append(t)
         rows["time"].append(trace.time)
         rows["columns_held"].append(held)

@@ -29,6 +29,7 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 from gaincell.arrays.clock import Clock
 from gaincell.arrays.refresh import Refresh
 from gaincell.circuits import dac_code, write_dac
+from gaincell.config import Design
 from gaincell.errors import InputError, ModelError
 from gaincell.integrations.hf.attach import attached_layers
 from gaincell.integrations.hf.interface import RING
@@ -219,7 +220,7 @@ class RingLayer(CacheLayerMixin):
         seen = (distance >= 0) & (distance < window) & (key_index >= 0) & (query_index >= 0)
         tile = torch.where(seen, key_index % design.window // design.tile, -1)
         age = (distance.double() * design.token_period + self.shared["extra age"]).clamp(min=0.0)
-        tau = design.retention_time
+        tau = design.tau
         left = torch.ones_like(age) if tau is None else torch.exp(-age / tau)
         return native_decode.make_slots(self.shared["columns"], tile, left, design)
 
@@ -248,7 +249,7 @@ class RingLayer(CacheLayerMixin):
         """For the clock: see `Columns`."""
         held = torch.arange(min(self.seen, self.attention.design.window))
         now = self.clock.now + held.double() * self.clock.write_slot
-        tau, changed = self.attention.design.retention_time, False
+        tau, changed = self.attention.design.tau, False
         if self.clock.policy.kind == "reread" and tau is not None:
             left = torch.exp(-(now - self.write_times[held]) / tau)[:, None].to(self.device)
             for codes in (self.key_codes, self.value_codes):
@@ -326,6 +327,25 @@ class RingLayer(CacheLayerMixin):
     prefetch = offload
 
 
+def _check_chip(design: Design, refresh: Refresh) -> None:
+    """Raise ModelError for what a ring of codes does not know of a chip."""
+    alternative = (
+        "let the model use its own cache (use_cache=True), or simulate with gaincell.arrays.HeadArray"
+    )
+    if design.writing.discharge_residual > 0:
+        raise ModelError(
+            f"RingCache does not model incomplete discharge: what a column held is overwritten; {alternative}"
+        )
+    if refresh.kind == "none":
+        return
+    leakage = design.leakage
+    if design.writing.present or leakage.spread or leakage.read_disturb or design.decay_target:
+        raise ModelError(
+            "RingCache refreshes perfect writes of cells that decay alike towards v_offset; with tables "
+            f"[writing] or [leakage] give no refresh policy, or {alternative}"
+        )
+
+
 class RingCache(Cache):
     """The arrays of an attached model as its cache; see the head of this file.
 
@@ -337,10 +357,11 @@ class RingCache(Cache):
     `clock`: time, tokens and refreshes since the cache was made.
 
     Raises:
-        ModelError: the model is not attached.
+        ModelError: the model is not attached, or its chip has effects that a ring does not model.
         InputError: a refresh would take longer than its period.
 
-    Not modelled: the time that passes between the layers of one token.
+    Not modelled: the time that passes between the layers of one token; incomplete discharge; errors of writes
+    and leakage of their own kind together with a refresh.
     """
 
     def __init__(self, model: PreTrainedModel, refresh: Refresh | None = None) -> None:
@@ -353,6 +374,7 @@ class RingCache(Cache):
         self.argument = {"cache" if "cache" in forward else "past_key_values": self}
         """How the model takes a cache: transformers renamed the argument."""
         design = attentions[0].design
+        _check_chip(design, refresh or Refresh())
         self.clock = Clock(refresh or Refresh(), design.window, design.unstated_latency)
         shared: dict[Any, Any] = {}
         self.rings = [RingLayer(attention, self.clock, shared) for attention in attentions]

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from gaincell.circuits import query_driver, write_dac
 from gaincell.config import Design
+from gaincell.devices.writing import write_errors
 from gaincell.errors import InputError
 from gaincell.ops.gain_cell_attention.front import left_after, pulses, written
 from gaincell.ops.gain_cell_attention.naive import gain_cell_core_naive
@@ -167,7 +168,8 @@ def attend_to_stored(
 
     Args:
         q: requested pulse widths, 0 to 1.
-        ku, vu: stored voltages when written, relative to V_offset, volts.
+        ku, vu: the write DACs' voltages, relative to V_offset, volts; errors of writes are added here, those
+            of an incomplete discharge excepted.
         extra_age: of the first slots, which are those written before the first query: by how much their age
             at the first query exceeds the token periods in between, s; above 0 after idle time, below 0 after
             a refresh.
@@ -184,6 +186,8 @@ def attend_to_stored(
         query_index = key_index[:, tk - tq :]
     if impl == "decode" and not _one_query(q, ku, vu):
         raise InputError("impl='decode' takes one query and no gradients; give impl='auto'")
+    if design.writing.present:
+        ku, vu = (write_errors(u, design, layer, array, key_index) for array, u in enumerate((ku, vu)))
     held = 0 if extra_age is None else len(extra_age)
     rest: tuple[Tensor, Tensor, int | None, int, Gradient]
     rest = (key_index, query_index, sliding_window, layer, "exact")

@@ -40,8 +40,8 @@ WORTH_A_THREAD = (
 
 def why_not(like: Tensor, design: Design) -> str | None:
     """Why one query against a ring of codes is not served, in words; None if it is."""
-    if design.mismatch.present:
-        return "cells differ from each other"
+    if not design.nominal:
+        return "cells or converters have errors or noise"
     if design.storage_levels is None or design.storage_levels > TABLE:
         return f"a ring of codes has at most {TABLE} storage levels"
     if like.requires_grad and torch.is_grad_enabled():
