@@ -225,6 +225,20 @@ class Design:
         renamed = {keys[key]: value for key, value in changes.items()}
         return dataclasses.replace(self, **renamed, provenance=provenance)
 
+    def redrawn(self, draw: int, *, chip: bool = False) -> Design:
+        """The same chip with other noise, or another chip of its kind, too; itself where that is the same.
+
+        draw: 0 for the noise and chip of the design; distinct numbers below 2^32 give independent draws.
+        """
+        changes: dict[str, Any] = {
+            table: dataclasses.replace(part, seed=(part.seed + draw) % 2**32)
+            for table, part in (("noise", self.noise), ("writing", self.writing))
+            if part.present
+        }
+        if chip and (self.cells_differ or self.converters != Converters()):
+            changes["mismatch"] = dataclasses.replace(self.mismatch, chip=(self.mismatch.chip + draw) % 2**32)
+        return self.replace(**changes) if draw and changes else self
+
     @property
     def hash(self) -> str:
         """12 hexadecimal digits over everything that changes a result (not name, description, provenance)."""

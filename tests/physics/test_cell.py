@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from gaincell.config import load_design
 from gaincell.devices.cell import CELL_KINDS, Cell, PolynomialCell, named_cell
-from gaincell.devices.retention import decay_per_token, remaining
+from gaincell.devices.leakage import remaining
 from gaincell.errors import DesignError
 
 KINDS = tuple(CELL_KINDS)
@@ -112,5 +112,6 @@ def test_age_0_means_no_decay(delta: float) -> None:
 
 
 def test_decay_of_the_published_chip() -> None:
-    assert decay_per_token(12 * 65e-9, 5e-3) == pytest.approx(math.exp(-1.56e-4), rel=1e-12)
-    assert decay_per_token(12 * 65e-9, None) == 1.0
+    design = load_design("leroux2025")
+    assert design.decay_per_token == pytest.approx(math.exp(-1.56e-4), rel=1e-12)
+    assert design.replace(retention_time=None).decay_per_token == 1.0

@@ -2,7 +2,8 @@
 
 It trains whatever parameters of the model require a gradient. Quantisation-aware training needs nothing
 special here: the attached hardware attention rounds in its forward pass and passes the gradient straight
-through.
+through. Noise-aware training needs a design with noise (its tables [noise] and [writing]), of which every
+forward pass sees another draw, or a design with mismatch, of which it can see another chip.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from gaincell.config import Design
 from gaincell.errors import InputError, RunError
 from gaincell.files import write_atomic
+from gaincell.nn.attention import GainCellAttention
 
 Progress = Callable[[int, int, dict[str, float]], None]
 """Called after every step with (steps done, steps in all, {"loss", "learning_rate", "tokens_per_second"})."""
@@ -30,6 +33,11 @@ Progress = Callable[[int, int, dict[str, float]], None]
 Loss = Callable[[nn.Module, Tensor], Tensor]
 """Loss of some sequences: called with the model and token ids [sequences, T + 1]; a scalar, the mean over
 targets.
+"""
+
+REDRAWS = ("nothing", "noise", "chip")
+""""noise": noise of reads and writes, where the design has any; "chip": these and the chip itself, so that
+what is learnt leans on no single chip.
 """
 
 SMALLEST_GAIN = 1e-20  # spec.md section 6 [R]: gains are kept at or above this value
@@ -60,12 +68,16 @@ class TrainSettings:
     """Largest global gradient norm."""
     bf16: bool = True
     """bf16 autocast of the linear layers; the hardware attention always computes in float32."""
+    redraw: str = "noise"
+    """What every forward pass draws anew: one of REDRAWS."""
     checkpoint_every: int = 100
     """Steps between checkpoints."""
 
     def __post_init__(self) -> None:
         if self.batch % self.micro_batch:
             raise InputError(f"batch = {self.batch} is not a multiple of micro_batch = {self.micro_batch}")
+        if self.redraw not in REDRAWS:
+            raise InputError(f"redraw = {self.redraw!r} is unknown; allowed: {', '.join(REDRAWS)}")
         if self.learning_rate <= 0 or self.clip <= 0:
             raise InputError("learning_rate and clip must be positive")
 
@@ -130,6 +142,7 @@ def train(
     identity = {"settings": asdict(settings), "blocks": list(blocks.shape), "first": blocks[0, :8].tolist()}
     first = _restore(checkpoint, parameters, optimizer, identity) if checkpoint is not None else 0
     losses: list[float] = []
+    arrays = {m: m.design for m in model.modules() if isinstance(m, GainCellAttention)}
     start = time.perf_counter()
     model.train()
     try:
@@ -138,7 +151,7 @@ def train(
             for group in optimizer.param_groups:
                 group["lr"] = group["peak"] * factor
             batch = blocks[step * settings.batch : (step + 1) * settings.batch]
-            loss = _accumulate(model, batch, settings, loss_of or next_token_loss)
+            loss = _accumulate(model, batch, settings, loss_of or next_token_loss, step, arrays)
             if not math.isfinite(loss):
                 raise RunError(
                     f"the loss became {loss} at step {step}; lower the learning rate"
@@ -165,6 +178,8 @@ def train(
                 progress(step + 1, total, record)
     finally:
         model.eval()
+        for attention, design in arrays.items():
+            attention.design = design
     if checkpoint is not None:
         _store(checkpoint, parameters, optimizer, identity, total)
     tail = losses[-max(1, len(losses) // 10) :]
@@ -182,18 +197,35 @@ def next_token_loss(model: nn.Module, tokens: Tensor) -> Tensor:
     return functional.cross_entropy(logits.flatten(0, 1).float(), tokens[:, 1:].flatten())
 
 
-def _accumulate(model: nn.Module, batch: Tensor, settings: TrainSettings, loss_of: Loss) -> float:
+def _accumulate(
+    model: nn.Module,
+    batch: Tensor,
+    settings: TrainSettings,
+    loss_of: Loss,
+    step: int,
+    arrays: Mapping[GainCellAttention, Design],
+) -> float:
     """Forward and backward over the micro-batches of one step; their mean loss."""
     device = next(model.parameters()).device
     pieces = batch.split(settings.micro_batch)
     loss_sum = 0.0
-    for piece in pieces:
+    for number, piece in enumerate(pieces):
+        redraw(arrays, settings.redraw, step * len(pieces) + number + 1)
         tokens = piece.to(device=device, dtype=torch.long)
         with torch.autocast(device.type, torch.bfloat16, enabled=settings.bf16):
             loss = loss_of(model, tokens)
         (loss / len(pieces)).backward()
         loss_sum += loss.item()
     return loss_sum / len(pieces)
+
+
+def redraw(arrays: Mapping[GainCellAttention, Design], what: str, draw: int) -> None:
+    """Let attentions compute with draw number `draw` of what REDRAWS says of their designs."""
+    redrawn: dict[Design, Design] = {}
+    for attention, design in arrays.items():
+        if design not in redrawn:
+            redrawn[design] = design.redrawn(draw, chip=what == "chip") if what != "nothing" else design
+        attention.design = redrawn[design]
 
 
 def _is_scale(name: str) -> bool:
