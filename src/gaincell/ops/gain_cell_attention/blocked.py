@@ -39,13 +39,13 @@ from gaincell.config import Design
 from gaincell.devices.variability import CellErrors
 from gaincell.ops.gain_cell_attention.disturbed import Disturbance
 from gaincell.ops.gain_cell_attention.ragged import over_real_tokens
-from gaincell.ops.gain_cell_attention.slabs import (
-    Slabs,
+from gaincell.ops.gain_cell_attention.separation import (
     errors_about_target,
     fastest_leak,
     linear_slabs,
     slabs_of,
 )
+from gaincell.ops.gain_cell_attention.slabs import Slabs
 
 ROWS = (
     128  # query rows of a block, over the g heads of a group: score panel and stacks stay in a core's cache

@@ -21,27 +21,22 @@ Mismatch (spec.md section 2) gives every cell its own coefficients; a polynomial
 
 Where cells leak at rates of their own, no factor is common to them: F_cell(u_j exp(-k_cell (i-j))) is
 interpolated in the time i - b itself, over a span that is short for the fastest cell of the layer.
-
-A store that decays towards u_inf instead of 0 holds v = u - u_inf, of which the cell makes F(v + u_inf):
-voltages here are relative to u_inf.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
-from math import ceil, comb, exp, inf, isqrt, log, log2
-from typing import Any, Protocol, runtime_checkable
+from math import comb, exp, inf, log
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from gaincell.config import Design
-from gaincell.devices.cell import Cell, PolynomialCell
-from gaincell.devices.random import LARGEST_NORMAL
-from gaincell.devices.variability import CellErrors, cell_errors, current_of, slope_of
+from gaincell.devices.cell import Cell
+from gaincell.devices.variability import CellErrors, current_of, slope_of
 
 LARGEST_EXPONENT = 30.0  # exp(30) times a full-scale current is far inside float32; bounds p * alpha * span
 LONGEST_SPAN = 2048  # tokens served from one base time: bounds memory
@@ -235,99 +230,6 @@ class TimedSlabs:
         return [torch.exp(rate * (age - node)) for node in self.nodes]
 
 
-@dataclass(frozen=True)
-class ShiftedCell:
-    """F(v + shift): a curve about the voltage that the store decays to."""
-
-    cell: Cell
-    shift: float
-    coefficients: None = None
-
-    @property
-    def name(self) -> str:
-        return f"{self.cell.name} about {self.shift} V"
-
-    @property
-    def linear_slope(self) -> float:
-        return self.cell.linear_slope
-
-    @property
-    def numbers(self) -> dict[str, Any]:
-        return {**self.cell.numbers, "shift": self.shift}
-
-    @property
-    def volts(self) -> tuple[float, ...]:
-        return tuple(v - self.shift for v in getattr(self.cell, "volts", ()))
-
-    def current(self, v: Tensor) -> Tensor:
-        return self.cell.current(v + self.shift)
-
-    def slope(self, v: Tensor) -> Tensor:
-        return self.cell.slope(v + self.shift)
-
-
-def errors_about_target(
-    design: Design,
-    layer: int,
-    heads: int,
-    head_dim: int,
-    array: int,
-    dtype: torch.dtype,
-    device: torch.device,
-) -> CellErrors | None:
-    """`cell_errors` of cells whose voltages are relative to u_inf."""
-    errors = cell_errors(design, layer, heads, head_dim, array, dtype, device)
-    if errors is None or design.decay_target == 0:
-        return errors
-    return errors._replace(offset_voltage=errors.offset_voltage + design.decay_target)
-
-
-def fastest_leak(*errors: CellErrors | None) -> float:
-    """A power of two that no cell's rate exceeds, in multiples of the nominal one; 0 where all leak alike."""
-    largest = max(
-        (float(e.leakage.max()) for e in errors if e is not None and e.leakage is not None), default=0.0
-    )
-    return 2.0 ** ceil(log2(largest)) if largest > 0 else 0.0
-
-
-@lru_cache(maxsize=256)
-def slabs_of(
-    design: Design,
-    reads: int,
-    dtype: torch.dtype,
-    fastest: float = 0.0,
-    longest_span: int = LONGEST_SAMPLED_SPAN,
-) -> Slabs:
-    """The separation of the cells of a chip.
-
-    Args:
-        reads: of one column, per token.
-        dtype: precision that an interpolation must not spoil.
-        fastest: see `fastest_leak`.
-        longest_span: query tokens that one base time of a non-polynomial cell has to serve.
-    """
-    target, reach = design.decay_target, design.largest_voltage
-    shift = None
-    if design.cells_differ:
-        shift = LARGEST_NORMAL * design.mismatch.offset_voltage_std + abs(target)
-    cell: Cell = design.cell
-    if target:
-        reach += abs(target)
-        cell = design.cell if design.cells_differ else _shifted(design.cell, target)
-    disturb = reads * design.disturb_per_read
-    tolerance = 1e-14 if dtype == torch.float64 else 2e-8
-    if fastest > 0:
-        rates = (design.leak_per_token * fastest + disturb, disturb)
-        nodes, span = _timed_nodes(cell, rates, reach, shift or 0.0, tolerance, longest_span)
-        return TimedSlabs(cell, design.leak_per_token, disturb, nodes, span)
-    found = make_slabs(cell, exp(-design.leak_per_token - disturb), reach, dtype, shift, longest_span)
-    own_orders = isqrt(len(design.mismatch.coefficient_covariance))
-    if isinstance(found, PolynomialSlabs) and own_orders > len(found.coefficients):
-        padding = (0.0,) * (own_orders - len(found.coefficients))
-        found = replace(found, coefficients=found.coefficients + padding)
-    return found
-
-
 def make_slabs(
     cell: Cell,
     decay_per_token: float,
@@ -344,7 +246,7 @@ def make_slabs(
         largest_shift: largest |offset voltage| among mismatched cells, in volts; None = nominal cells.
         longest_span: query tokens that one base time of a non-polynomial cell has to serve.
     """
-    alpha = _exponent(decay_per_token)
+    alpha = exponent(decay_per_token)
     if cell.coefficients is not None:
         return PolynomialSlabs(tuple(cell.coefficients), alpha, largest_shift is not None)
     tolerance = 1e-14 if dtype == torch.float64 else 2e-8
@@ -352,24 +254,7 @@ def make_slabs(
     return SampledSlabs(cell, alpha, nodes, span)
 
 
-def linear_slabs(design: Design, reads: int) -> Slabs:
-    """The linear surrogate of the backward pass: F(u) = slope * u of nominal cells, decaying at order 1."""
-    slope = design.cell.linear_slope
-    alpha = _exponent(exp(-design.leak_per_token - reads * design.disturb_per_read))
-    return PolynomialSlabs((slope * design.decay_target, slope), alpha)
-
-
-def _shifted(cell: Cell, shift: float) -> Cell:
-    """F(v + shift) as a polynomial in v, where it is one."""
-    c = cell.coefficients
-    if c is None:
-        return ShiftedCell(cell, shift)
-    orders = range(len(c))
-    moved = (sum(c[p] * comb(p, m) * shift ** (p - m) for p in orders if p >= m) for m in orders)
-    return PolynomialCell(tuple(moved), cell.linear_slope)
-
-
-def _exponent(decay_per_token: float) -> float:
+def exponent(decay_per_token: float) -> float:
     """-ln(delta); finite also for a cell that forgets everything within one token (delta = 0)."""
     return -log(max(decay_per_token, FASTEST_DECAY))
 
@@ -434,7 +319,7 @@ def _nodes(
 
 
 @lru_cache(maxsize=64)
-def _timed_nodes(
+def timed_nodes(
     cell: Cell,
     rates: tuple[float, float],
     largest_u: float,
