@@ -68,6 +68,12 @@ TABLES: Mapping[str, Mapping[str, NumberKind]] = {
     "scale": SCALE_NUMBERS,
 }
 WORDS: Mapping[str, tuple[str, ...]] = {"cell": ("kind",), "retention": ("law",)}
+ELSEWHERE = {
+    "retention.target_voltage": "leakage.decay_voltage",
+    "retention.spread": "leakage.spread",
+    "noise.read_std": "noise.cell_std",
+}
+"""Where a number of a device stands in a design, unless its name says so."""
 PLAIN = ("origin", "quality", "covariance")
 """Tables of plain values, for people and programs; nothing is computed from them."""
 
@@ -343,10 +349,13 @@ def with_cell(design: Design, source: str | os.PathLike[str] | Device) -> Design
     changed = design.replace(**changes)
     provenance = dict(changed.provenance)
     for key, quantity in source.numbers.items():
-        key = key.removeprefix("retention.").removeprefix("scale.")
+        key = ELSEWHERE.get(key, key.removeprefix("retention.").removeprefix("scale."))
         if key in provenance and provenance[key].value == quantity.value and quantity.source == "F":
             note = f"device {source.name}" + (f"; {quantity.note}" if quantity.note else "")
             provenance[key] = dataclasses.replace(provenance[key], source="F", note=note)
+    if "coefficient_covariance" in known:
+        key = "mismatch.coefficient_covariance"
+        provenance[key] = dataclasses.replace(provenance[key], source="F", note=f"device {source.name}")
     return dataclasses.replace(changed, provenance=provenance)
 
 

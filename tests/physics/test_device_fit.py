@@ -13,6 +13,7 @@ from gaincell.device import fit_device, load_device, with_cell
 from gaincell.devices.decay import fit_decay
 from gaincell.devices.measurement import read_curve, read_decay
 from gaincell.devices.tabulated import TabulatedCell
+from gaincell.devices.variability import Mismatch
 from gaincell.errors import DesignError, GaincellError, InputError
 
 TRUE = (0.52, 13.6, -2.6, 46.0)
@@ -92,8 +93,10 @@ def test_the_device_file_reads_back_and_enters_a_design(design: Design, tmp_path
     chip = with_cell(design, str(path))
     assert chip == with_cell(design, str(tmp_path / "curve.csv"))
     assert chip.cell == device.cell
-    assert chip.mismatch.gain_std == device.number("mismatch.gain_std")
-    assert chip.provenance["cell.coefficients"].source == "F"
+    rows = device.covariance["coefficients"]
+    assert chip.mismatch == Mismatch(coefficient_covariance=tuple(entry for row in rows for entry in row))
+    for key in ("cell.coefficients", "mismatch.coefficient_covariance"):
+        assert chip.provenance[key].source == "F"
     chip.save(tmp_path / "chip.toml")
     assert load_design(tmp_path / "chip.toml") == chip
     assert with_cell(design, "x3") == design.replace(cell="x3")
@@ -114,6 +117,7 @@ def test_a_table_follows_the_points_and_rises(design: Design, tmp_path: Path) ->
     torch.testing.assert_close(cell.slope(u.detach()), slope, rtol=1e-9, atol=1e-9)
     assert load_device(device.save(tmp_path / "table.toml")) == device
     chip = with_cell(design, device)
+    assert chip.mismatch.gain_std == device.number("mismatch.gain_std")
     chip.save(tmp_path / "chip.toml")
     assert load_design(tmp_path / "chip.toml") == chip
 
@@ -148,6 +152,18 @@ def test_the_law_of_a_decay_is_found(law: str, tmp_path: Path) -> None:
         assert fit.tau_slow == pytest.approx(0.1, rel=0.15)
         assert fit.share == pytest.approx(0.7, abs=0.03)
         assert 5e-3 < fit.time_to_1_over_e < 0.1
+
+
+def test_decay_and_read_noise_enter_a_design(design: Design, tmp_path: Path) -> None:
+    curve = cells(tmp_path / "curve.csv", count=8)
+    device, _, _ = fit_device(curve, design, decay=decays(tmp_path / "decay.csv", "exponential"))
+    chip = with_cell(design, device)
+    assert chip.retention_time == device.number("retention.retention_time")
+    assert chip.leakage.decay_voltage == pytest.approx(0.3, abs=0.02)
+    assert chip.leakage.spread == device.number("retention.spread") > 0
+    assert chip.noise.cell_std == device.number("noise.read_std")
+    assert chip.provenance["leakage.spread"].source == "F"
+    assert load_design(chip.save(tmp_path / "chip.toml")) == chip
 
 
 def test_currents_far_from_those_of_the_chip_are_noticed_and_can_be_rescaled(

@@ -80,7 +80,7 @@ def test_a_field_that_does_not_fit_is_refused() -> None:
 
 def test_numbers_are_normal() -> None:
     head, column, row = np.ogrid[:4, :512, :64]
-    z = normal(seed=7, chip=3, layer=2, head=head, array=1, column=column, row=row, effect=1).ravel()
+    z = normal(seed=7, chip=3, layer=2, head=head, array=1, column=column, row=row, effect=1).numpy().ravel()
     bound = 5 / np.sqrt(z.size)
     assert abs(z.mean()) < bound
     assert abs(z.std() - 1) < bound

@@ -363,7 +363,8 @@ class HeadArray:
             leaked = (age / d.tau)[:, None, :, None]
             spread = None if errors is None else errors.leakage
             exponent = exponent + (leaked if spread is None else leaked * spread)
-        return d.decay_target + (u - d.decay_target) * torch.exp(-exponent).to(u.dtype)
+        left = torch.exp(-exponent).to(u.dtype)
+        return u * left if d.decay_target == 0 else d.decay_target + (u - d.decay_target) * left
 
     def _drive(self, q: Float[Tensor, "B H D"]) -> Float[Tensor, "B H D"]:
         """Pulse widths that the query drivers make of requested ones."""
@@ -388,6 +389,8 @@ class HeadArray:
         if (line := self._lines.score) is not None:
             line = Line(*(e.repeat_interleave(self.heads // self.kv_heads, 0) for e in line))
             scores = converted(scores, line, saturation)
+        if not d.noise.present:
+            return scores
         draws = self._draws(column=torch.arange(d.window, device=scores.device), row=0)
         return score_noise(d, scores, saturation, x.square().sum(-1, keepdim=True), draws)
 
@@ -399,11 +402,13 @@ class HeadArray:
         if (line := self._lines.output) is not None:
             line = Line(*(e.repeat_interleave(self.heads // self.kv_heads, 0) for e in line))
             charge = converted(charge, line, d.output_saturation)
+        read = self._open_columns().unflatten(1, (d.tiles, d.tile)).any(-1)
+        if not d.noise.present:
+            return torch.where(read[:, None, :, None], charge, 0.0)
         tile = torch.arange(d.tiles, device=charge.device)[:, None]
         draws = self._draws(column=tile, row=torch.arange(self.head_dim, device=charge.device))
         squares = pulses.unflatten(2, (d.tiles, d.tile)).square().sum(-1)[..., None]
         charge = output_noise(d, charge, d.output_saturation, squares, draws)
-        read = self._open_columns().unflatten(1, (d.tiles, d.tile)).any(-1)
         return torch.where(read[:, None, :, None], charge, 0.0)
 
     def _open_columns(self) -> Bool[Tensor, "B M"]:

@@ -145,10 +145,11 @@ def _some_queries(
     head = torch.arange(hk * g, device=x.device).view(hk, g, 1, 1)
     step = query_index.clamp(min=0)[:, None, None, :, None]
 
-    currents, linear = _currents(keys, decay, design)
+    currents = _currents(keys, decay, design)
     scores = torch.einsum("bkgid,bkijd->bkgij", x, currents)  # S_ij                                (7)-(9)
     if surrogate:
-        scores = straight_through(scores, torch.einsum("bkgid,bkijd->bkgij", x, linear))
+        path = torch.einsum("bkgid,bkijd->bkgij", x, _linear_currents(keys, decay, design))
+        scores = straight_through(scores, path)
     saturation = design.score_saturation(x.shape[-1])
     if score_line is not None:
         of_column = Line(*(e[:, column].transpose(0, 1)[:, :, None, None] for e in score_line))
@@ -159,7 +160,8 @@ def _some_queries(
     pulses = jitter(design, pulses, Effect.PULSE_JITTER, noise)
     pulses = torch.where(visible[:, None, None], pulses, torch.zeros_like(pulses))  # A_ij
 
-    currents, linear = _currents(values, decay, design)
+    currents = _currents(values, decay, design)
+    linear = _linear_currents(values, decay, design) if surrogate else None
     tile_of_token = column // design.tile  # t = (j mod M) div N
     row = torch.arange(x.shape[-1], device=x.device)
     total = torch.zeros_like(x)
@@ -170,7 +172,7 @@ def _some_queries(
             continue
         pulses_t = _only(in_tile, pulses, dim=4)
         charge = torch.einsum("bkgij,bkijd->bkgid", pulses_t, currents)  # O_t,id
-        if surrogate:
+        if linear is not None:
             charge = straight_through(charge, torch.einsum("bkgij,bkijd->bkgid", pulses_t, linear))
         if output_line is not None:
             charge = converted(
@@ -185,18 +187,31 @@ def _some_queries(
     return total
 
 
-def _currents(array: Array, age: Tensor, design: Design) -> tuple[Tensor, Tensor]:
-    """F_cell of what is left after `age` [B, Q, Tk] tokens, and the linear surrogate's: [B, Hk, Q, Tk, D]."""
+def _currents(array: Array, age: Tensor, design: Design) -> Tensor:
+    """F_cell of what is left after `age` [B, Q, Tk] tokens: [B, Hk, Q, Tk, D]."""
     age = age[:, None, :, :, None]
-    target = design.decay_target
-    nominal = remaining(exp(-array.leak_per_token - array.disturb_per_token), age, array.u.dtype)
-    left = nominal
-    if array.errors is not None and array.errors.leakage is not None:
+    if array.errors is None or array.errors.leakage is None:
+        left = _nominally_left(array, age)
+    else:
         rate = array.leak_per_token * array.errors.leakage.double() + array.disturb_per_token
         left = torch.exp(-rate * age).to(array.u.dtype)
-    away = array.u[:, :, None] - target
-    linear = design.cell.linear_slope * (target + away * nominal)
-    return current_of(design.cell, target + away * left, array.errors), linear
+    return current_of(design.cell, _decayed(array, left, design), array.errors)
+
+
+def _linear_currents(array: Array, age: Tensor, design: Design) -> Tensor:
+    """The linear surrogate's, of nominal cells."""
+    left = _nominally_left(array, age[:, None, :, :, None])
+    return design.cell.linear_slope * _decayed(array, left, design)
+
+
+def _nominally_left(array: Array, age: Tensor) -> Tensor:
+    return remaining(exp(-array.leak_per_token - array.disturb_per_token), age, array.u.dtype)
+
+
+def _decayed(array: Array, left: Tensor, design: Design) -> Tensor:
+    """u_inf + (u - u_inf) left."""
+    u, target = array.u[:, :, None], design.decay_target
+    return u * left if target == 0 else target + (u - target) * left
 
 
 def _array(design: Design, layer: int, u: Tensor, key_index: Tensor, array: int, reads: int) -> Array:
