@@ -37,7 +37,8 @@ sanitize: $(DEV)
 	GAINCELL_SANITIZE=1 GAINCELL_EMULATE_AMX=1 $(BIN)/python setup.py --quiet build_ext --build-lib build/sanitized --build-temp build/sanitized/objects
 	test -n "$$(find build/sanitized/gaincell/native -name '_native*')"
 	LD_PRELOAD="$$(c++ -print-file-name=libasan.so) $$(c++ -print-file-name=libstdc++.so)" ASAN_OPTIONS=detect_leaks=0 \
-		GAINCELL_NATIVE=build/sanitized/gaincell/native $(BIN)/python -m pytest -q tests/parity/test_native.py
+		GAINCELL_NATIVE=build/sanitized/gaincell/native $(BIN)/python -m pytest -q tests/parity/test_native.py tests/parity/test_draws.py \
+		tests/parity/test_nonideal.py -k "test_native.py or native_equals or draws_of_the_compiled or threads_and_batch"
 
 clean:
 	rm -rf .venv build runs .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import random
 from collections.abc import Iterator
 
@@ -324,7 +325,7 @@ FUZZED = {
     "rows": (1, 3, 16, 64),
     "margin": (0, 72, 80),
     "ages": (0, 60, 200, 300),
-    "q_levels": (0, 1, 2, 16, 300),
+    "q_levels": (0, 1, 2, 16, 300, -1),
     "storage_levels": (0, 1, 2, 8, 16, 17),
     "readout": (0, 1, 2, 3, 4, -1),
     "integer_third": (0, 1, 24),
@@ -343,13 +344,18 @@ def test_no_arguments_crash_the_library(level: str) -> None:
     outs = [torch.zeros(2 * 4 * 9 * 17 + 64) for _ in range(4)]
     bits = torch.zeros(2 * 4 * 9 * 16 * 3 + 64, dtype=torch.uint8)
     factors = torch.rand(8 * 300 * 16)
+    own = torch.rand(4 * 16 * 8 * 17)  # of every cell, column, output
     pointers = [None, data.data_ptr()]
     statuses = {}
     calls = 100_000 // len(native_library.levels())
     for call in range(calls):
         cells = native_library.Cells(
-            kind=dice.choice((0, 0, 0, 1, 2, 3)), count=dice.choice((1, 2, 3, 3, 8, 0, 9, -1))
+            kind=dice.choice((0, 0, 0, 1, 2, 3, 4, 5)), count=dice.choice((1, 2, 3, 3, 8, 0, 9, -1))
         )
+        cells.powers = dice.choice((1, 3, 4, 4, 0, -1, 66))
+        if dice.random() < (0.9 if cells.kind in (3, 4) else 0.3):
+            cells.key_mismatch = own.data_ptr()
+            cells.value_mismatch = own.data_ptr() if dice.random() < 0.97 else None
         cells.orders[0], cells.orders[1], cells.orders[2] = 1, 2, dice.choice((3, 3, 3, -1, 65))
         cells.constant = dice.choice((0.0, 0.1))
         cells.pieces, cells.pieces_per_volt = dice.choice((1, 100, 100, 0, -5, 1 << 30)), 50.0
@@ -368,6 +374,17 @@ def test_no_arguments_crash_the_library(level: str) -> None:
             problem.level, problem.readout = native_library.LEVELS.index(level), dice.choice((0, 1, 2, 3))
             problem.window, problem.threads = min(problem.window, problem.columns), 1
         problem.score_scale = problem.output_scale = 1.0
+        errors = problem.errors
+        errors.present, errors.seed, errors.chip = (
+            dice.random() < 0.5,
+            dice.getrandbits(32),
+            dice.getrandbits(32),
+        )
+        for name in ("score_std", "output_std", "score_of_cell", "output_of_cell", "jitter_std"):
+            setattr(errors, name, dice.choice((0.0, 0.1, 0.1, math.nan, -1.0)))
+        for name in ("score_gain", "score_offset", "output_gain", "output_offset"):
+            if dice.random() < (0.98 if call % 3 else 0.02):
+                setattr(errors, name, own.data_ptr())
         for name in ("q", "k", "v", "q_gain", "q_offset", "k_gain", "k_offset", "v_gain", "v_offset"):
             given = 0.98 if len(name) == 1 else (0.02 if call % 2 else 0.98)
             setattr(problem, name, pointers[dice.random() < given])
