@@ -128,12 +128,9 @@ def test_the_page_shows_what_results_and_literature_hold(recipe: ModuleType) -> 
     assert "| x³ | 100.00 ± 2.50 | 101.00 ± 2.50 | 102.00 ± 2.50 | 2, not converged | 1.0e-03 |" in page
     assert page == cells.page(literature, designs, {"a chip": [one]})
     figure = cells.adaptation({"a chip": [one], "another": [one, {**one, "cell": {"title": "linear"}}]})
-    assert [len(axes.lines) for axes in figure.axes] == [
-        5,
-        0,
-        0,
-        0,
-    ]  # both methods twice, the linear level once
+    drawn = [len(axes.lines) for axes in figure.axes]
+    assert drawn[0] == 5  # both methods on two chips, the linear level on one
+    assert set(drawn[1:]) == {0}
 
 
 def test_a_result_is_made_once(recipe: ModuleType, tmp_path: Path) -> None:
