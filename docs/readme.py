@@ -3,9 +3,9 @@
     python docs/readme.py
 
 Reads docs/results/NAME.json (the run.json of a mapping), docs/results/pauses/CHIP.json (of evaluate --at),
-docs/results/context/context.json (of recipes/depth.py) and benchmarks/results/*.json; rewrites what stands
-between `<!-- NAME:table -->` and `<!-- end -->` in README.md, and docs/benchmarks.md; draws docs/figures. The
-figures of one step are simulated on the way.
+docs/results/context/context.json (of recipes/depth.py), docs/results/cells (of recipes/cells.py) and
+benchmarks/results/*.json; rewrites what stands between `<!-- NAME:table -->` and `<!-- end -->` in README.md,
+docs/benchmarks.md and docs/cells.md; draws docs/figures. The figures of one step are simulated on the way.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from gaincell.files import write_atomic, write_text
-from gaincell.reports import figures, hardware, results, tables
+from gaincell.reports import cells, figures, hardware, results, tables
 
 ROOT = Path(__file__).parents[1]
 
@@ -45,6 +45,7 @@ def main() -> None:
         json.loads((ROOT / "docs/results/context/context.json").read_text()),
         found / "context.png",
     )
+    write_cells(ROOT / "docs")
     simulate(found)
     bench = json.loads((ROOT / "benchmarks" / "results" / "attention.json").read_text())
     readme = replaced(readme, "bench", benchmark_table(bench))
@@ -59,6 +60,20 @@ def draw_pauses(folder: Path, figure: Path) -> None:
     """The curves of all results in `folder`, which are of `gaincell evaluate --at`."""
     found = {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
     draw(hardware.pauses, found, figure)
+
+
+def write_cells(docs: Path) -> None:
+    """docs/cells.md and its figure, from the results of recipes/cells.py and docs/data/cells.toml."""
+    literature = cells.read_literature(docs / "data" / "cells.toml")
+    folder = docs / "results" / "cells"
+    designs = {path.stem: results.read(path) for path in folder.glob("designs/*.json")}
+    adapted: dict[str, list[Any]] = {}
+    for path in sorted(folder.glob("adaptation/*/*.json"), key=cells.order):
+        found = results.read(path)
+        adapted.setdefault(found["chip"]["name"], []).append(found)
+    write_text(docs / "cells.md", cells.page(literature, designs, adapted))
+    if adapted:
+        draw(cells.adaptation, adapted, docs / "figures" / "adaptation-cells.png")
 
 
 def draw(make: Callable[[Any], Figure], result: Any, figure: Path) -> None:

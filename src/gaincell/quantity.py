@@ -24,6 +24,7 @@ SOURCES = {
     "D": "derived here",
     "U": "chosen by the user",
     "F": "fitted to measurements",
+    "L": "other published literature, cited in the note",
 }
 
 Value: TypeAlias = int | float | tuple[float, ...] | None

@@ -1,0 +1,264 @@
+"""Cells compared: the designs of the literature, and the adaptation to every cell.
+
+    python recipes/cells.py [--out docs/results/cells]
+
+1. Every design of docs/data/cells.toml: linearity of its curve, how long it holds, how often it would have to
+   be refreshed, and the perplexity of `tiny` on it: linear, unadapted, adapted in closed form.
+   OUT/designs/NAME.json.
+2. The published iteration, perplexity at every iteration, and the closed form on the same text, for every
+   cell of CELLS on two chips: leroux2025, and that of the released study of the four cells of the paper's
+   supplement, which had no decay and quantised neither queries nor outputs. OUT/adaptation/CHIP/CELL.json.
+
+Results that exist with the same settings are kept, so the same command goes on after an interruption.
+`python docs/readme.py` writes docs/cells.md and its figure from them. About 25 minutes on one core.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+
+from gaincell.adaptation import AdaptationResult, adapt, collect_statistics
+from gaincell.adaptation.adapt import Method
+from gaincell.cli._progress import progress_bars
+from gaincell.config import load_design
+from gaincell.design import Design
+from gaincell.device import with_cell
+from gaincell.errors import RunError
+from gaincell.evaluation.perplexity import cut_blocks, describe, perplexity
+from gaincell.integrations.hf.attach import attached_layers, set_design
+from gaincell.mapping import records, summary
+from gaincell.mapping.ready import Ready, hardware_model
+from gaincell.progress import Progress, StageProgress, silent
+from gaincell.reports import results
+from gaincell.reports.cells import read_literature
+from gaincell.reports.results import Json, value
+from gaincell.text import open_text, token_stream
+
+ROOT = Path(__file__).parents[1]
+LITERATURE = ROOT / "docs" / "data" / "cells.toml"
+MODEL, TEXT, BLOCK = "tiny", "sample", 1024
+EVALUATED, CALIBRATION, FIXED_BATCH = 32, 8, 4  # blocks: evaluation, calibration of 1, fixed batch of 2
+CURVE_POINTS = 1001
+
+CELLS: Mapping[str, tuple[str, Callable[[Design], Design]]] = {
+    "linear": ("linear", lambda chip: chip.replace(cell="linear")),
+    "polynomial": ("cubic", lambda chip: chip.replace(cell="polynomial")),
+    "x3": ("x³", lambda chip: chip.replace(cell="x3")),
+    "x5": ("x⁵", lambda chip: chip.replace(cell="x5")),
+    "sigmoid": ("sigmoid", lambda chip: chip.replace(cell="sigmoid")),
+    "exponential": ("exponential", lambda chip: chip.replace(cell="exponential")),
+    "compressive": ("table, compressive", lambda chip: with_cell(chip, ROOT / "docs/data/compressive.toml")),
+    "oxide-2t": ("all oxide, 2T", lambda chip: chip.replace(cell=load_design("oxide-2t").cell)),
+    "oxide-2t-saturated": (
+        "all oxide, 2T, saturated",
+        lambda chip: chip.replace(cell=load_design("oxide-2t-saturated").cell),
+    ),
+}
+"""File name -> title and the chip with that cell."""
+
+
+def chips() -> dict[str, tuple[str, str, Design]]:
+    """The chips of part 2: folder -> title, what it is, the design."""
+    paper = load_design("leroux2025")
+    released = paper.replace(retention_time=None, query_levels=None, readout="none")
+    return {
+        "leroux2025": (
+            "chip of the paper",
+            "`leroux2025`: decay, 4-bit queries, 3-bit storage, 5-bit readout.",
+            paper,
+        ),
+        "released-study": (
+            "no decay, q and output not quantised",
+            "As in the authors' released study of the supplement's four cells; the rest as `leroux2025`.",
+            released,
+        ),
+    }
+
+
+def main(
+    out: Annotated[Path, typer.Option(metavar="DIRECTORY", help="Where results are kept.")] = ROOT
+    / "docs/results/cells",
+) -> None:
+    """Compare the cells of the literature, and adapt `tiny` to every kind of cell."""
+    with progress_bars() as progress:
+        job = Job(progress)
+        for cell in read_literature(LITERATURE)["cells"]:
+            design = load_design(cell["design"])
+            job.keep(out / "designs" / f"{design.name}.json", design, job.design_result, design)
+        for folder, (name, about, chip) in chips().items():
+            for cell, (title, place) in CELLS.items():
+                path = out / "adaptation" / folder / f"{cell}.json"
+                words = {"title": title, "chip": name, "about": about}
+                job.keep(path, place(chip), job.adaptation_result, chip, words)
+
+
+class Job:
+    """What all parts share: texts, and how results are made and kept."""
+
+    def __init__(self, progress: StageProgress) -> None:
+        self.progress = progress
+        tokenizer = hardware_model(MODEL, load_design("leroux2025")).loaded.tokenizer
+        text = open_text(TEXT)
+        reading = progress("read and tokenise the text")
+        self.evaluation = token_stream(text.evaluation, tokenizer, EVALUATED * BLOCK, reading)
+        training = token_stream(text.training, tokenizer, max(CALIBRATION, FIXED_BATCH) * BLOCK, reading)
+        self.calibration = cut_blocks(training, BLOCK).long()
+
+    def keep(
+        self, path: Path, chip: Design, make: Callable[..., Json], start: Design, about: Any = None
+    ) -> None:
+        """Make a result and write it, unless there is one of the same chip, model, texts and settings.
+
+        chip: with the cell in question.  start: the chip whose linear cell the model comes from.
+        """
+        blocks = CALIBRATION if about is None else FIXED_BATCH
+        ready = hardware_model(MODEL, start.replace(cell="linear"))
+        provenance = results.provenance(
+            command=["python", *sys.argv],
+            seed=0,
+            protocol=describe(f"blocks-{BLOCK}", len(self.evaluation) // BLOCK),
+            design_hash=chip.hash,
+            inputs={
+                f"model {MODEL}": ready.loaded.sha256,
+                "calibration text": results.hash_of(self.calibration[:blocks]),
+                "evaluation text": results.hash_of(self.evaluation),
+            },
+        )
+        if not _is_same(path, provenance):
+            results.write({**make(ready, chip, path.stem, about), "provenance": provenance}, path)
+
+    def design_result(self, ready: Ready, chip: Design, name: str, about: None) -> Json:
+        """Part 1 of one design."""
+        stages = {"linear": self.evaluate(ready, f"{name}: linear")}
+        target = collect_statistics(ready.loaded.model, [self.calibration])
+        set_design(ready.loaded.model, chip)
+        stages["unadapted"] = self.evaluate(ready, f"{name}: unadapted")
+        found = adapt(
+            ready.loaded.model, [self.calibration], target, progress=self.progress(f"{name}: adapt")
+        )
+        stages["adapted"] = self.evaluate(ready, f"{name}: adapted")
+        return self.common(ready, chip, self.calibration) | {
+            "command": "cells design",
+            **cell_numbers(chip),
+            "stages": stages,
+            "adaptation": {"closed-form": summary.adaptation(records.of_adaptation(found))},
+        }
+
+    def adaptation_result(self, ready: Ready, chip: Design, name: str, about: Mapping[str, str]) -> Json:
+        """Part 2 of one cell: both methods from the same start, on the same text."""
+        batch = self.calibration[:FIXED_BATCH]
+        model = ready.loaded.model
+        stages = {"linear": self.evaluate(ready, f"{name}: linear")}
+        target = collect_statistics(model, [batch])
+        start = {key: tensor.clone() for key, tensor in model.state_dict().items() if ".gain_cell." in key}
+        set_design(model, chip)
+        stages["unadapted"] = self.evaluate(ready, f"{name}: unadapted")
+        adapted: Json = {}
+        methods: tuple[Method, ...] = ("published", "closed-form")
+        for method in methods:
+            model.load_state_dict(start, strict=False)
+            found = adapt(model, [batch], target, method, progress=self.progress(f"{name}: {method}"))
+            adapted[method] = summary.adaptation(self.record(found, model, batch))
+            stages[method] = self.evaluate(ready, f"{name}: {method}, evaluate")
+        curve = summary.cell(chip)
+        return self.common(ready, chip, batch) | {
+            "command": "cells adaptation",
+            "chip": {"name": about["chip"], "description": about["about"]},
+            "cell": {
+                "title": about["title"],
+                "name": curve["name"],
+                "u": curve["u"],
+                "F": curve["nonlinear"],
+            },
+            "stages": stages,
+            "adaptation": adapted,
+        }
+
+    def record(self, found: AdaptationResult, model: Any, batch: torch.Tensor) -> records.Record:
+        """An adaptation with the perplexity of its own text."""
+        reached = perplexity(model, batch.flatten(), f"blocks-{BLOCK}")
+        return records.of_adaptation(found) | {"calibration_perplexity": reached.perplexity}
+
+    def common(self, ready: Ready, chip: Design, calibration: torch.Tensor) -> Json:
+        """What every result says."""
+        on_chip = attached_layers(ready.loaded.model)[0].design
+        return {
+            "schema": results.SCHEMA,
+            "model": summary.model(ready.loaded)
+            | {"token_period": value(on_chip.token_period, "s", "simulated")},
+            "design": summary.design(chip),
+            "text": {
+                "name": TEXT,
+                "evaluation_tokens": value(len(self.evaluation), "tokens", "measured"),
+                "calibration_tokens": value(calibration.numel(), "tokens", "measured"),
+            },
+        }
+
+    def evaluate(self, ready: Ready, step: str) -> Json:
+        """Perplexity of the evaluation text."""
+        shown: Progress = self.progress(step) if step else silent
+        found = perplexity(ready.loaded.model, self.evaluation, f"blocks-{BLOCK}", progress=shown)
+        return {
+            "perplexity": value(found.perplexity, "1", "simulated"),
+            "perplexity_error": value(found.perplexity_error, "1", "simulated"),
+        }
+
+
+def cell_numbers(chip: Design) -> Json:
+    """What follows from the design alone.
+
+    deviation: largest distance of F(u) from its least-squares straight line over the storage range, as a
+        fraction of the span F(v_max) - F(v_min).  current_at_offset: F(0), same fraction.
+    tokens_to_1_e: tau / token period.
+    refresh_interval: t with u_max (1 - exp(-t / tau)) = half a storage level, u_max the largest |u|.
+
+    Not modelled: noise and offset of the circuit that reads a voltage back, spread of tau.
+    """
+    u = torch.linspace(
+        chip.v_min - chip.v_offset, chip.v_max - chip.v_offset, CURVE_POINTS, dtype=torch.float64
+    )
+    current = chip.cell.current(u)
+    span = current[-1] - current[0]
+    line = torch.stack([torch.ones_like(u), u], dim=1)
+    best = line @ torch.linalg.lstsq(line, current[:, None]).solution
+    deviation = (current - best[:, 0]).abs().max() / span
+    at_offset = chip.cell.current(torch.zeros(1, dtype=torch.float64))[0] / span
+    tau, levels = chip.retention_time, chip.storage_levels
+    assert tau is not None
+    assert levels is not None
+    half_level = (chip.v_max - chip.v_min) / (levels - 1) / 2
+    largest = float(u.abs().max())
+    interval = -tau * math.log1p(-half_level / largest)
+    retention = chip.provenance["retention_time"]
+    return {
+        "retention_time": value(tau, "s", "cited", f"[{retention.source}] {retention.note}"),
+        "layers": value(chip.layers, "1", "cited", "design"),
+        "token_period": value(chip.token_period, "s", "simulated"),
+        "window": value(chip.window, "tokens", "cited", "design"),
+        "tokens_to_1_e": value(tau / chip.token_period, "tokens", "simulated"),
+        "deviation": value(float(deviation), "1", "simulated"),
+        "current_at_offset": value(float(at_offset), "1", "simulated"),
+        "half_level": value(half_level, "V", "simulated"),
+        "refresh_interval": value(interval, "s", "simulated"),
+        "refresh_tokens": value(interval / chip.token_period, "tokens", "simulated"),
+    }
+
+
+def _is_same(path: Path, provenance: Json) -> bool:
+    """Whether there is a result of the same design, inputs and protocol."""
+    try:
+        found = results.read(path)["provenance"]
+    except RunError:
+        return False
+    return all(found[key] == provenance[key] for key in ("design_hash", "inputs", "protocol"))
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,317 @@
+"""Cells compared: docs/cells.md and its figure, from the results of recipes/cells.py and docs/data/cells.toml
+alone. Nothing here holds a number of its own.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import textwrap
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from gaincell.errors import InputError
+from gaincell.reports.figures import BLUE, GREEN, ORANGE, RED
+from gaincell.reports.results import number, numbers
+from gaincell.reports.tables import readable
+
+COLOURS = (BLUE, ORANGE, GREEN, RED)
+"""Of the chips in the figure."""
+COLUMNS, LEGEND_WIDTH = 3, 30
+"""Panels beside each other; characters of a line of the legend."""
+DECADES = 10.0
+"""Ratio of the largest to the smallest perplexity from which on an axis is logarithmic."""
+LINEAR = "linear"
+"""Title of the cell that is the level to reach, not a curve."""
+UNITS = {"um^2": " µm²", "x 6T SRAM": " × 6T SRAM", "s": " s"}
+"""Unit in docs/data/cells.toml -> as printed."""
+ORDER = ("linear", "polynomial", "x3", "x5", "sigmoid", "exponential", "compressive", "oxide-2t")
+"""Cells as the figure and the table show them, by the name of their file; others follow."""
+
+HEAD = """
+# Cells of the literature
+
+Written by `docs/readme.py` from `docs/results/cells/` (`python recipes/cells.py`) and `docs/data/cells.toml`.
+Retention and density are **cited**; deviation, tokens and refresh are computed from the designs; perplexities
+are **simulated**. `gaincell design show NAME` shows a design with every source.
+"""
+EXPLANATION = """
+* Tokens until 1/e: at the token period of {layers:.0f} layers, {period:.0f} ns. A window has {window:,.0f}
+  tokens.
+* Deviation from a line: the largest distance of the current F(u) from its best straight line (least squares
+  over the storage range), in % of the span of F. F(0): the current of a cell that stores V_offset, in % of
+  the same span; a linear cell has 0 in both columns.
+* Perplexity of `{model}` on the evaluation part of {text}, {protocol}; ± is the standard error over blocks.
+  *Linear*: the shipped linear hardware version on this chip with the ideal cell; *unadapted*: only the cell
+  exchanged; *adapted*: gains and offsets in closed form, on {calibration:,.0f} tokens of training text. The
+  {model_layers:.0f} layers of the model set its token period, {model_period:.0f} ns. Nothing is refreshed.
+* Refresh every: within this time the voltages that drift most, the highest and the lowest level, drift by
+  half a storage level ({half_level:.0f} mV), t = -τ ln(1 - half level / largest |u|): a refresh that reads
+  the level back can still tell it. Energy is not considered.
+"""
+REPORTED = """
+## What is reported
+
+Retention is what the papers call so, the time for which a stored level could still be read; the designs take
+it for the time constant τ of an exponential decay, which understates that. Bold: what a design takes.
+"""
+PATHS = "What writes, what reads, and where the current comes from:"
+REFERENCES = (
+    "References, and whether the numbers come from the article's text, its abstract or a report about it:"
+)
+ADAPTATION = """
+## Adaptation to every cell
+
+The published iteration and the closed form on the same fixed batch, {calibration:,.0f} tokens of training
+text, for the cells of the paper and of its supplement, one known by a table only, and the all-oxide cells;
+`{model}`, simulated. The figure shows the perplexity of that batch at every iteration, the tables that of the
+evaluation part of {text}, {protocol}. Residual: the largest of all stages, in standard deviations of the
+target.
+
+![Perplexity at every iteration of the published adaptation, all cells](figures/adaptation-cells.png)
+"""
+
+Result = Mapping[str, Any]
+Literature = Mapping[str, Any]
+
+
+def read_literature(path: Path) -> Literature:
+    """Read docs/data/cells.toml.
+
+    Raises:
+        InputError: a number lacks its unit or reference, or a reference is not in the list or has no year.
+    """
+    found = tomllib.loads(path.read_text(encoding="utf-8"))
+    for cell in found["cells"]:
+        for entry in (*cell["retention"], *cell["density"]):
+            where = f"{path.name}: {cell['design']}: {entry}"
+            if entry.get("unit") not in UNITS:
+                raise InputError(f"{where}: unit must be one of {', '.join(UNITS)}")
+            if entry.get("reference") not in found["references"]:
+                raise InputError(f"{where}: its reference is not in [references]")
+    for key, reference in found["references"].items():
+        if not re.search(r"\b20\d\d\b", reference["text"]) and reference["seen"] != "report":
+            raise InputError(f"{path.name}: reference {key} states no year")
+    return found
+
+
+def order(path: Path) -> tuple[str, int, str]:
+    """Key to sort the results of the adaptation by: chip, then cell."""
+    place = ORDER.index(path.stem) if path.stem in ORDER else len(ORDER)
+    return path.parent.name, place, path.stem
+
+
+def page(
+    literature: Literature, designs: Mapping[str, Result], adapted: Mapping[str, Sequence[Result]]
+) -> str:
+    """docs/cells.md.
+
+    Args:
+        literature: of `read_literature`; its cells are the lines, in this order.
+        designs: results of recipes/cells.py for the designs, by name; cells without one are left out.
+        adapted: its results of the adaptation, by chip: one a cell.
+    """
+    cells = [cell for cell in literature["cells"] if cell["design"] in designs]
+    used = _references(literature, cells)
+    listed = literature["references"]
+    parts = [
+        HEAD,
+        _table(_comparison(cells, designs)),
+        _explanation(designs[cells[0]["design"]]),
+        REPORTED,
+        _table(_reported(cells, designs, used)),
+        PATHS,
+        _table(_paths(cells)),
+        REFERENCES,
+        "\n".join(f"{n}. {listed[key]['text']} ({listed[key]['seen']})" for key, n in used.items()),
+        *(_adaptation(adapted) if adapted else ()),
+    ]
+    return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
+def _comparison(cells: Sequence[Literature], designs: Mapping[str, Result]) -> list[list[str]]:
+    heads = ["cell", "design", "retention (reported range), cited", "tokens until 1/e", "density, cited"]
+    heads += ["deviation from a line", "F(0)", "linear", "unadapted", "adapted", "refresh every"]
+    lines = [heads, ["---", "---", *["---:"] * (len(heads) - 2)]]
+    for cell in cells:
+        found = designs[cell["design"]]
+        reported = [float(entry["value"]) for entry in cell["retention"]]
+        spread = f" ({_seconds(min(reported))} to {_seconds(max(reported))})" if len(reported) > 1 else ""
+        refresh = _seconds(number(found["refresh_interval"]))
+        lines.append(
+            [
+                cell["title"],
+                f"`{cell['design']}`",
+                _seconds(number(found["retention_time"])) + spread,
+                _count(number(found["tokens_to_1_e"])),
+                "; ".join(_entry(e) for e in cell["density"] if not e.get("other")) or "not stated",
+                f"{100 * number(found['deviation']):.1f} %",
+                f"{100 * number(found['current_at_offset']):.1f} %",
+                *(_perplexity(found, stage) for stage in ("linear", "unadapted", "adapted")),
+                f"{refresh}, {_count(number(found['refresh_tokens']))} tokens",
+            ]
+        )
+    return lines
+
+
+def _explanation(found: Result) -> str:
+    model, text = found["model"], found["text"]
+    return EXPLANATION.format(
+        layers=number(found["layers"]),
+        period=number(found["token_period"]) * 1e9,
+        window=number(found["window"]),
+        model=model["name"],
+        model_layers=number(model["layers"]),
+        model_period=number(model["token_period"]) * 1e9,
+        text=text["name"],
+        calibration=number(text["calibration_tokens"]),
+        protocol=found["provenance"]["protocol"],
+        half_level=number(found["half_level"]) * 1e3,
+    )
+
+
+def _reported(
+    cells: Sequence[Literature], designs: Mapping[str, Result], used: Mapping[str, int]
+) -> list[list[str]]:
+    lines = [["cell", "what", "value", "how, there", "condition", "reference"], ["---"] * 6]
+    listed: list[Literature] = []
+    for cell in cells:
+        tau = number(designs[cell["design"]]["retention_time"])
+        for what in ("retention", "density"):
+            new = [entry for entry in cell[what] if entry not in listed]
+            listed += new
+            for entry in new:
+                taken = what == "retention" and math.isclose(entry["value"], tau)
+                shown = f"**{_entry(entry)}**" if taken else _entry(entry)
+                about = [entry["how"], entry["condition"], f"[{used[entry['reference']]}]"]
+                lines.append([cell["title"], what, shown, *about])
+    return lines
+
+
+def _paths(cells: Sequence[Literature]) -> list[list[str]]:
+    lines = [["design", "write", "read", "current"], ["---"] * 4]
+    return lines + [
+        [f"`{cell['design']}`", *(cell[key] for key in lines[0][1:3]), cell["curve"]] for cell in cells
+    ]
+
+
+def _references(literature: Literature, cells: Sequence[Literature]) -> dict[str, int]:
+    """Keys of the references in the order of their first use, numbered from 1; those of no number last."""
+    keys = [entry["reference"] for cell in cells for entry in (*cell["retention"], *cell["density"])]
+    unused = [key for key, reference in literature["references"].items() if reference.get("general")]
+    return {key: n for n, key in enumerate(dict.fromkeys([*keys, *unused]), 1)}
+
+
+def _adaptation(adapted: Mapping[str, Sequence[Result]]) -> list[str]:
+    some = next(iter(adapted.values()))[0]
+    parts = [
+        ADAPTATION.format(
+            calibration=number(some["text"]["calibration_tokens"]),
+            model=some["model"]["name"],
+            text=some["text"]["name"],
+            protocol=some["provenance"]["protocol"],
+        )
+    ]
+    for chip, results in adapted.items():
+        parts.append(f"{chip[0].upper()}{chip[1:]}. {results[0]['chip']['description']}")
+        lines = [["cell", "linear", "unadapted", "published", "iterations", "residual"]]
+        lines[0] += ["closed form", "residual"]
+        lines.append(["---", *["---:"] * (len(lines[0]) - 1)])
+        for result in results:
+            published, closed = (result["adaptation"][method] for method in ("published", "closed-form"))
+            reached = "" if published["converged"] else ", not converged"
+            lines.append(
+                [
+                    result["cell"]["title"],
+                    *(_perplexity(result, stage) for stage in ("linear", "unadapted", "published")),
+                    f"{number(published['iterations']):.0f}{reached}",
+                    f"{number(published['residual']):.1e}",
+                    _perplexity(result, "closed-form"),
+                    f"{number(closed['residual']):.1e}",
+                ]
+            )
+        parts.append(_table(lines))
+    return parts
+
+
+def adaptation(adapted: Mapping[str, Sequence[Result]]) -> Figure:
+    """Perplexity of the adaptation's own text at every iteration of the published method, a panel a cell and
+    a colour a chip; dashed what the closed form reaches, dotted the linear cell.
+    """
+    titles = list(dict.fromkeys(r["cell"]["title"] for results in adapted.values() for r in results))
+    titles = [title for title in titles if title != LINEAR]
+    rows = math.ceil((len(titles) + 1) / COLUMNS)
+    figure = Figure(figsize=(9.6, 2.6 * rows))
+    panels = list(figure.subplots(rows, COLUMNS, squeeze=False).flat)
+    for axes, title in zip(panels, titles, strict=False):
+        for (chip, results), colour in zip(adapted.items(), COLOURS, strict=False):
+            found = {result["cell"]["title"]: result for result in results}
+            if title in found:
+                _panel(axes, found[title], found.get(LINEAR), chip, colour)
+        axes.set_title(title)
+        axes.set_xlabel("iteration")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
+    for axes in panels[::COLUMNS]:
+        axes.set_ylabel("perplexity, calibration text")
+    for axes in panels[len(titles) :]:
+        axes.set_axis_off()
+    handles, labels = panels[0].get_legend_handles_labels()
+    wrapped = [textwrap.fill(label, LEGEND_WIDTH) for label in labels]
+    panels[len(titles)].legend(handles, wrapped, loc="center", fontsize=9).set_in_layout(False)
+    return figure
+
+
+def _panel(axes: Axes, result: Result, linear: Result | None, chip: str, colour: str) -> None:
+    """One cell on one chip."""
+    adapted = result["adaptation"]
+    history = adapted["published"]["history"]
+    perplexities = numbers(history["perplexity"])
+    closed = number(adapted["closed-form"]["calibration_perplexity"])
+    steps = numbers(history["iteration"])
+    axes.plot(steps, perplexities, "o-", ms=3, lw=1.2, color=colour, label=f"published, {chip}")
+    axes.axhline(closed, color=colour, ls="--", lw=1.2, label=f"closed form, {chip}")
+    if linear is not None:
+        level = number(linear["adaptation"]["closed-form"]["calibration_perplexity"])
+        axes.axhline(level, color=colour, ls=":", lw=1.2, label=f"linear cell, {chip}")
+    if max(perplexities) > DECADES * min(perplexities):
+        axes.set_yscale("log")
+
+
+def _perplexity(found: Result, stage: str) -> str:
+    entry = found["stages"][stage]
+    return f"{readable(number(entry['perplexity']))} ± {readable(number(entry['perplexity_error']))}"
+
+
+def _entry(entry: Literature) -> str:
+    if entry["unit"] == "s":
+        return f"{entry['relation']} {_seconds(entry['value'])}".strip()
+    return f"{entry['value']:g}{UNITS[entry['unit']]} {entry['relation']}".strip()
+
+
+def _seconds(seconds: float) -> str:
+    """With the prefix that suits it."""
+    if seconds >= 1e3:
+        return f"{seconds:,.0f} s"
+    factor, unit = next(
+        (f, u) for f, u in ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")) if seconds >= f or u == "µs"
+    )
+    return f"{seconds / factor:.3g} {unit}"
+
+
+def _count(tokens: float) -> str:
+    """Whole tokens; powers of ten beyond a million."""
+    if tokens < 1e6:
+        return f"{tokens:,.0f}"
+    exponent = math.floor(math.log10(tokens))
+    raised = str(exponent).translate(str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return f"{tokens / 10**exponent:.1f}·10{raised}"
+
+
+def _table(lines: Sequence[Sequence[str]]) -> str:
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

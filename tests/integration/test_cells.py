@@ -1,0 +1,172 @@
+"""recipes/cells.py: what follows from a design alone, and the page written from results alone."""
+
+import importlib.util
+import json
+import math
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+from gaincell.config import load_design
+from gaincell.reports import cells, results
+from gaincell.reports.results import number, value
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def recipe() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("cells_recipe", ROOT / "recipes" / "cells.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_refresh_keeps_every_level_within_half_a_step(recipe: ModuleType) -> None:
+    design = load_design("leroux2025")
+    found = recipe.cell_numbers(design)
+    step = 0.9 / 7
+    left = math.exp(-number(found["refresh_interval"]) / design.retention_time)
+    assert 0.45 * (1 - left) == pytest.approx(step / 2)
+    assert number(found["refresh_tokens"]) == pytest.approx(988, abs=1)  # just under a window of 1024
+    assert number(found["tokens_to_1_e"]) == pytest.approx(5e-3 / 780e-9)
+
+
+def test_deviation_and_current_at_the_offset(recipe: ModuleType) -> None:
+    line = recipe.cell_numbers(load_design("leroux2025").replace(cell="linear"))
+    assert number(line["deviation"]) == pytest.approx(0, abs=1e-12)
+    assert number(line["current_at_offset"]) == 0
+    square = recipe.cell_numbers(load_design("oxide-2t-saturated"))
+    # K u^2 against its mean K 0.45^2 / 3: at the ends 2/3 of it, the span being 4 K 0.45^2
+    assert number(square["deviation"]) == pytest.approx(1 / 6, rel=1e-2)
+    assert number(square["current_at_offset"]) == 0
+    assert number(recipe.cell_numbers(load_design("oxide-2t-unipolar"))["current_at_offset"]) > 0.3
+
+
+@pytest.mark.parametrize("name", ["linear", "polynomial", "x3", "x5", "sigmoid", "exponential"])
+def test_every_cell_of_the_paper_and_its_supplement_is_in(recipe: ModuleType, name: str) -> None:
+    title, place = recipe.CELLS[name]
+    assert title
+    assert place(load_design("leroux2025")).cell.name == name
+
+
+def test_the_chips_say_what_the_released_study_left_out(recipe: ModuleType) -> None:
+    _, _, released = recipe.chips()["released-study"]
+    assert (released.retention_time, released.query_levels, released.readout) == (None, None, "none")
+    assert released.storage_levels == 8
+    assert recipe.chips()["leroux2025"][2] == load_design("leroux2025")
+
+
+def stages(*names: str) -> dict[str, Any]:
+    return {
+        name: {
+            "perplexity": value(100.0 + n, "1", "simulated"),
+            "perplexity_error": value(2.5, "1", "simulated"),
+        }
+        for n, name in enumerate(names)
+    }
+
+
+def common() -> dict[str, Any]:
+    return {
+        "schema": results.SCHEMA,
+        "model": {
+            "name": "micro",
+            "layers": value(2, "1", "measured"),
+            "token_period": value(130e-9, "s", "simulated"),
+        },
+        "text": {"name": "sample", "calibration_tokens": value(64, "tokens", "measured")},
+        "provenance": {"protocol": "blocks-8: 1 non-overlapping block"},
+    }
+
+
+def adaptation(residual: float) -> dict[str, Any]:
+    history = {
+        "iteration": value([0, 1, 2], "1", "simulated"),
+        "perplexity": value([400.0, 150.0, 101.0], "1", "simulated"),
+    }
+    return {
+        "converged": residual < 1e-6,
+        "residual": value(residual, "fraction of sigma", "simulated"),
+        "iterations": value(2, "1", "simulated"),
+        "calibration_perplexity": value(101.0, "1", "simulated"),
+        "history": history,
+    }
+
+
+def test_the_page_shows_what_results_and_literature_hold(recipe: ModuleType) -> None:
+    literature = cells.read_literature(ROOT / "docs/data/cells.toml")
+    designs = {}
+    for name in ("leroux2025", "igzo"):
+        found = {
+            **common(),
+            **recipe.cell_numbers(load_design(name)),
+            "stages": stages("linear", "unadapted", "adapted"),
+        }
+        results.check(found)
+        designs[name] = json.loads(json.dumps(found))
+    one = {
+        **common(),
+        "chip": {"name": "a chip", "description": "Made up."},
+        "cell": {"title": "x³"},
+        "stages": stages("linear", "unadapted", "published", "closed-form"),
+        "adaptation": {"published": adaptation(1e-3), "closed-form": adaptation(1e-16)},
+    }
+    results.check(one)
+    page = cells.page(literature, designs, {"a chip": [one]})
+    (row,) = (line for line in page.splitlines() if "`igzo`" in line and "100.00 ± 2.50" in line)
+    for shown in ("4,800 s (100 s to 10,000 s)", "6.2·10⁹", "1 µm²", "101.00 ± 2.50", "102.00 ± 2.50"):
+        assert shown in row
+    assert "oxide-2t`" not in page.split("References")[0]  # no result, no line
+    assert "**over 4,800 s**" in page
+    assert "Y. Lee" in page
+    assert "| x³ | 100.00 ± 2.50 | 101.00 ± 2.50 | 102.00 ± 2.50 | 2, not converged | 1.0e-03 |" in page
+    assert page == cells.page(literature, designs, {"a chip": [one]})
+    figure = cells.adaptation({"a chip": [one], "another": [one, {**one, "cell": {"title": "linear"}}]})
+    drawn = [len(axes.lines) for axes in figure.axes]
+    assert drawn[0] == 5  # both methods on two chips, the linear level on one
+    assert set(drawn[1:]) == {0}
+
+
+def test_a_result_is_made_once(recipe: ModuleType, tmp_path: Path) -> None:
+    job = object.__new__(recipe.Job)
+    job.calibration = torch.zeros(8, 4, dtype=torch.long)
+    job.evaluation = torch.zeros(recipe.BLOCK, dtype=torch.long)
+    made: list[str] = []
+
+    def make(ready: Any, chip: Any, name: str, about: Any) -> dict[str, Any]:
+        made.append(name)
+        return {"schema": results.SCHEMA, "command": "test"}
+
+    design = load_design("igzo")
+    for chip in (design, design, design.replace(layers=3)):
+        job.keep(tmp_path / "igzo.json", chip, make, design)
+    assert made == ["igzo", "igzo"]
+    assert results.read(tmp_path / "igzo.json")["provenance"]["design_hash"] == design.replace(layers=3).hash
+
+
+def test_the_recipe_asks_for_every_design_and_every_cell_on_both_chips(
+    recipe: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def keep(job: Any, path: Path, chip: Any, make: Any, start: Any, about: Any = None) -> None:
+        asked.append(str(path.relative_to(tmp_path).with_suffix("")))
+        assert chip.name == start.name
+        assert chip.replace(cell="linear").cell.linear_slope > 0
+
+    monkeypatch.setattr(recipe.Job, "__init__", lambda job, progress: None)
+    monkeypatch.setattr(recipe.Job, "keep", keep)
+    recipe.main(tmp_path)
+    listed = {cell["design"] for cell in cells.read_literature(recipe.LITERATURE)["cells"]}
+    assert {name.split("/")[1] for name in asked if name.startswith("designs/")} == listed
+    for chip in recipe.chips():
+        assert [f"adaptation/{chip}/{cell}" for cell in recipe.CELLS] == [
+            name for name in asked if name.startswith(f"adaptation/{chip}/")
+        ]
+    assert {f"adaptation/leroux2025/{Path(stem).stem}" for stem in cells.ORDER} <= set(asked)
