@@ -50,6 +50,16 @@ def write_atomic(path: str | os.PathLike[str], writer: Callable[[Path], object])
     return path
 
 
+def remove_leftovers(path: str | os.PathLike[str]) -> None:
+    """Remove temporary files of ``path`` that writers left which were killed (kill -9, loss of power).
+
+    Only for a place that no other process is writing to.
+    """
+    path = Path(path)
+    for leftover in path.parent.glob(f".{path.stem}-{'[0-9a-f]' * 8}{path.suffix}"):
+        leftover.unlink(missing_ok=True)
+
+
 def write_text(path: str | os.PathLike[str], text: str) -> Path:
     """Write ``text`` as UTF-8, completely or not at all; see ``write_atomic``."""
     return write_atomic(path, lambda temporary: temporary.write_bytes(text.encode()))

@@ -24,7 +24,7 @@ from torch.nn import functional
 
 from gaincell.config import Design
 from gaincell.errors import InputError, RunError
-from gaincell.files import write_atomic
+from gaincell.files import remove_leftovers, write_atomic
 from gaincell.nn.attention import GainCellAttention
 
 Progress = Callable[[int, int, dict[str, float]], None]
@@ -277,6 +277,7 @@ def _restore(
     path: Path, parameters: dict[str, nn.Parameter], optimizer: torch.optim.AdamW, identity: dict[str, Any]
 ) -> int:
     """Load the checkpoint if there is one; the number of steps already done."""
+    remove_leftovers(path)
     if not path.exists():
         return 0
     try:
