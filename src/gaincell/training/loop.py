@@ -2,8 +2,10 @@
 
 It trains whatever parameters of the model require a gradient. Quantisation-aware training needs nothing
 special here: the attached hardware attention rounds in its forward pass and passes the gradient straight
-through. Noise-aware training needs a design with noise (its tables [noise] and [writing]), of which every
-forward pass sees another draw, or a design with mismatch, of which it can see another chip.
+through. One process, or several that `torchrun` or `accelerate launch` started: each takes its share of the
+micro-batches of a step, gradients are added over all of them, and every process holds the same model.
+Noise-aware training needs a design with noise (its tables [noise] and [writing]), of which every forward pass
+sees another draw, or a design with mismatch, of which it can see another chip.
 """
 
 from __future__ import annotations
@@ -17,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
+from accelerate.utils import reduce
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -140,7 +144,17 @@ def train(
     parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
     optimizer = _optimizer(parameters, settings)
     identity = {"settings": asdict(settings), "blocks": list(blocks.shape), "first": blocks[0, :8].tolist()}
+    processes = PartialState()
+    main = processes.is_main_process
+    if settings.batch // settings.micro_batch % processes.num_processes:
+        raise InputError(
+            f"{processes.num_processes} processes cannot share a step of {settings.batch} sequences in "
+            f"micro-batches of {settings.micro_batch}; give a multiple of {processes.num_processes} of them"
+        )
+    if checkpoint is not None and main:
+        remove_leftovers(checkpoint)
     first = _restore(checkpoint, parameters, optimizer, identity) if checkpoint is not None else 0
+    processes.wait_for_everyone()  # nobody writes while others read
     losses: list[float] = []
     arrays = {m: m.design for m in model.modules() if isinstance(m, GainCellAttention)}
     start = time.perf_counter()
@@ -151,7 +165,7 @@ def train(
             for group in optimizer.param_groups:
                 group["lr"] = group["peak"] * factor
             batch = blocks[step * settings.batch : (step + 1) * settings.batch]
-            loss = _accumulate(model, batch, settings, loss_of or next_token_loss, step, arrays)
+            loss = _accumulate(model, batch, settings, loss_of or next_token_loss, step, arrays, parameters)
             if not math.isfinite(loss):
                 raise RunError(
                     f"the loss became {loss} at step {step}; lower the learning rate"
@@ -169,19 +183,20 @@ def train(
                 "learning_rate": settings.learning_rate * factor,
                 "tokens_per_second": rate,
             }
-            if log is not None:
+            if log is not None and main:
                 with log.open("a") as file:
                     file.write(json.dumps({"step": step, "gradient_norm": norm, **record}) + "\n")
-            if checkpoint is not None and (step + 1) % settings.checkpoint_every == 0:
+            if checkpoint is not None and main and (step + 1) % settings.checkpoint_every == 0:
                 _store(checkpoint, parameters, optimizer, identity, step + 1)
-            if progress is not None:
+            if progress is not None and main:
                 progress(step + 1, total, record)
     finally:
         model.eval()
         for attention, design in arrays.items():
             attention.design = design
-    if checkpoint is not None:
+    if checkpoint is not None and main:
         _store(checkpoint, parameters, optimizer, identity, total)
+    processes.wait_for_everyone()
     tail = losses[-max(1, len(losses) // 10) :]
     return TrainResult(
         steps=total,
@@ -204,19 +219,38 @@ def _accumulate(
     loss_of: Loss,
     step: int,
     arrays: Mapping[GainCellAttention, Design],
+    parameters: Mapping[str, nn.Parameter],
 ) -> float:
-    """Forward and backward over the micro-batches of one step; their mean loss."""
+    """Forward and backward over the micro-batches of one step, of all processes; their mean loss."""
+    processes = PartialState()
     device = next(model.parameters()).device
     pieces = batch.split(settings.micro_batch)
     loss_sum = 0.0
     for number, piece in enumerate(pieces):
+        if number % processes.num_processes != processes.process_index:
+            continue
         redraw(arrays, settings.redraw, step * len(pieces) + number + 1)
         tokens = piece.to(device=device, dtype=torch.long)
         with torch.autocast(device.type, torch.bfloat16, enabled=settings.bf16):
             loss = loss_of(model, tokens)
         (loss / len(pieces)).backward()
         loss_sum += loss.item()
+    if processes.num_processes > 1:
+        _add_over_processes(parameters)
+        loss_sum = float(reduce(torch.tensor(loss_sum, dtype=torch.float64, device=device), "sum"))
     return loss_sum / len(pieces)
+
+
+def _add_over_processes(parameters: Mapping[str, nn.Parameter]) -> None:
+    """Replace every gradient by its sum over the processes, a few large messages for all of them."""
+    groups: dict[torch.dtype, list[nn.Parameter]] = {}
+    for parameter in parameters.values():
+        groups.setdefault(parameter.dtype, []).append(parameter)
+    for members in groups.values():
+        own = (torch.zeros_like(p) if p.grad is None else p.grad for p in members)
+        total = reduce(torch.cat([gradient.flatten() for gradient in own]), "sum")
+        for parameter, gradient in zip(members, total.split([p.numel() for p in members]), strict=True):
+            parameter.grad = gradient.view_as(parameter)
 
 
 def redraw(arrays: Mapping[GainCellAttention, Design], what: str, draw: int) -> None:
@@ -277,7 +311,6 @@ def _restore(
     path: Path, parameters: dict[str, nn.Parameter], optimizer: torch.optim.AdamW, identity: dict[str, Any]
 ) -> int:
     """Load the checkpoint if there is one; the number of steps already done."""
-    remove_leftovers(path)
     if not path.exists():
         return 0
     try:

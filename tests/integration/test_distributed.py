@@ -1,0 +1,68 @@
+"""Two processes train as one does with the same global batch."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+ROOT = Path(__file__).parents[2]
+JOB = """
+import sys
+import torch
+from pathlib import Path
+from accelerate import PartialState
+PartialState(cpu=True)
+from tests.micro import micro_design, micro_llama
+from gaincell.circuits.noise import Noise
+from gaincell.errors import InputError
+from gaincell.integrations.hf.attach import attach
+from gaincell.training.loop import TrainSettings, train
+
+torch.set_num_threads(1)
+for dtype in (torch.float64, torch.float32):
+    model = attach(micro_llama(dtype), micro_design(noise=Noise(score_std=0.01)))
+    blocks = torch.randint(1, 97, (32, 33), generator=torch.Generator().manual_seed(0))
+    settings = TrainSettings(batch=4, micro_batch=1, bf16=False, learning_rate=1e-3, checkpoint_every=3)
+    folder = Path(sys.argv[1])
+    name = str(dtype).removeprefix("torch.")
+    train(model, blocks, settings, checkpoint=folder / name, log=folder / f"{name}.jsonl")
+if PartialState().num_processes == 2:
+    try:
+        train(model, blocks, TrainSettings(batch=3, micro_batch=1))
+    except InputError as error:
+        assert "2 processes cannot share a step of 3 sequences" in str(error)
+    else:
+        raise AssertionError("three pieces were shared by two")
+"""
+
+
+def run(folder: Path, processes: int) -> None:
+    folder.mkdir()
+    job = folder / "job.py"
+    job.write_text(JOB)
+    several = ["-m", "torch.distributed.run", f"--nproc_per_node={processes}", "--master_port=29517"]
+    command = [sys.executable, *(several if processes > 1 else []), str(job), str(folder)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="torch was built without distribution")
+def test_two_processes_equal_one(tmp_path: Path) -> None:
+    run(tmp_path / "one", 1)
+    run(tmp_path / "two", 2)
+    for name, tolerance in (("float64", 1e-9), ("float32", 1e-3)):
+        one, two = (load_file(tmp_path / folder / name) for folder in ("one", "two"))
+        assert one.keys() == two.keys()
+        for key in one:
+            if key.startswith("parameter."):
+                scale = float(one[key].abs().max())
+                torch.testing.assert_close(two[key], one[key], rtol=0, atol=tolerance * max(scale, 1.0))
+        logs = [(tmp_path / folder / f"{name}.jsonl").read_text().splitlines() for folder in ("one", "two")]
+        assert len(logs[0]) == len(logs[1]) == 8
