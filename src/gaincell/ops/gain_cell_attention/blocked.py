@@ -26,18 +26,28 @@ the same products with the slabs of a linear cell, and the masks of the true for
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from math import prod
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from gaincell.circuits.converter import sum_rounding
 from gaincell.config import Design
-from gaincell.devices.variability import CellErrors
 from gaincell.ops.gain_cell_attention.disturbed import Disturbance
+from gaincell.ops.gain_cell_attention.panels import (
+    Block,
+    Plan,
+    Segment,
+    Workspace,
+    column_errors,
+    groups_of,
+    panel_of,
+    row_factors_of,
+    segments_of,
+    separated,
+    tokens_of,
+    written_since,
+)
 from gaincell.ops.gain_cell_attention.ragged import over_real_tokens
 from gaincell.ops.gain_cell_attention.separation import (
     errors_about_target,
@@ -46,66 +56,6 @@ from gaincell.ops.gain_cell_attention.separation import (
     slabs_of,
 )
 from gaincell.ops.gain_cell_attention.slabs import Slabs
-
-ROWS = (
-    128  # query rows of a block, over the g heads of a group: score panel and stacks stay in a core's cache
-)
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """What the block loops need to know; indices and sizes in tokens."""
-
-    design: Design
-    first_query: int
-    first_key: int
-    window: int  # tokens a query sees: the hardware's window or the model's own, whichever is smaller
-    aged: bool  # earlier tokens than the first query decay from the first query on
-    slabs: Slabs
-    gradient_slabs: Slabs  # the same object for the exact derivative
-    errors: tuple[CellErrors | None, CellErrors | None]  # of the key and the value array, [Hk, M, D]
-    score_scale: float  # 1 / S_sat
-    output_scale: float  # readout steps per charge unit
-    steps: float  # readout steps at full scale
-    disturbance: Disturbance | None  # of scores, pulses and outputs
-
-
-class _Workspace:
-    """Buffers that every block of a call reuses: fresh memory would cost a page fault per 4 kB and block."""
-
-    def __init__(self, like: Tensor) -> None:
-        self._like = like
-        self._buffers: dict[str, Tensor] = {}
-
-    def __call__(self, name: str, *shape: int) -> Tensor:
-        """An uninitialised contiguous tensor, valid until the same name is asked for again."""
-        size = prod(shape)
-        buffer = self._buffers.get(name)
-        if buffer is None or buffer.numel() < size:
-            buffer = self._buffers[name] = self._like.new_empty(size)
-        return buffer[:size].view(shape)
-
-
-class _Block(NamedTuple):
-    """Queries [i0, i1) and the columns [lo, hi) of their segment that the window can reach; lo, hi
-    multiples of N.
-    """
-
-    i0: int
-    i1: int
-    lo: int
-    hi: int
-
-
-class _Segment(NamedTuple):
-    """Keys and values separated about one base time, for the blocks of queries that it serves."""
-
-    base: int
-    first: int  # token of column 0, a multiple of N
-    keys: Tensor  # [G, c, nD]
-    values: Tensor
-    factors: Tensor  # [queries, n, 1] row factors, from the base time on
-    blocks: list[_Block]
 
 
 def gain_cell_core_blocked(
@@ -149,7 +99,7 @@ def gain_cell_core_blocked(
         ku, vu = ku - design.decay_target, vu - design.decay_target
 
     def run(x: Tensor, ku: Tensor, vu: Tensor, first_query: int, first_key: int) -> Tensor:
-        plan = _Plan(
+        plan = Plan(
             design=design,
             first_query=first_query,
             first_key=first_key,
@@ -176,13 +126,13 @@ class _GainCellCore(torch.autograd.Function):
     """x, ku, vu of consecutive tokens -> digital sum; see the head of this file."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, ku: Tensor, vu: Tensor, plan: _Plan) -> Tensor:
+    def forward(ctx: Any, x: Tensor, ku: Tensor, vu: Tensor, plan: Plan) -> Tensor:
         ctx.save_for_backward(x, ku, vu)
         ctx.plan = plan
         out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
-        space = _Workspace(x)
-        for xs, ks, vs, outs, heads in _groups(x, ku, vu, out):
-            for segment in _segments(plan, plan.slabs, ks, vs, heads, xs.shape[1], xs.shape[2]):
+        space = Workspace(x)
+        for xs, ks, vs, outs, heads in groups_of(x, ku, vu, out):
+            for segment in segments_of(plan, plan.slabs, ks, vs, heads, xs.shape[1], xs.shape[2]):
                 for block in segment.blocks:
                     rows = slice(block.i0 - plan.first_query, block.i1 - plan.first_query)
                     _, a, _ = _activations(plan, space, segment, block, xs[:, :, rows], heads)
@@ -194,14 +144,14 @@ class _GainCellCore(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         x, ku, vu = ctx.saved_tensors
         dx, dku, dvu = (torch.zeros(t.shape, dtype=t.dtype, device=t.device) for t in (x, ku, vu))
-        groups = zip(_groups(x, ku, vu, grad), _groups(dx, dku, dvu, dx), strict=True)
+        groups = zip(groups_of(x, ku, vu, grad), groups_of(dx, dku, dvu, dx), strict=True)
         for (xs, ks, vs, gs, heads), (dxs, dks, dvs, _, _) in groups:
             _backward_group(ctx.plan, heads, (xs, ks, vs, gs), (dxs, dks, dvs))
         return dx, dku, dvu, None
 
 
 def _backward_group(
-    plan: _Plan,
+    plan: Plan,
     heads: Tensor,
     saved: tuple[Tensor, Tensor, Tensor, Tensor],
     gradients: tuple[Tensor, Tensor, Tensor],
@@ -210,10 +160,10 @@ def _backward_group(
     xs, ks, vs, gs = saved
     dxs, dks, dvs = gradients
     slabs, exact = plan.gradient_slabs, plan.gradient_slabs is plan.slabs
-    space = _Workspace(xs)
-    for segment in _segments(plan, plan.slabs, ks, vs, heads, xs.shape[1], xs.shape[2]):
+    space = Workspace(xs)
+    for segment in segments_of(plan, plan.slabs, ks, vs, heads, xs.shape[1], xs.shape[2]):
         # the surrogate's own stacks, about the same base time and over the same columns
-        other = segment if exact else _stacked(plan, slabs, ks, vs, heads, segment)
+        other = segment if exact else separated(plan, slabs, ks, vs, heads, segment)
         dk, dv = torch.zeros_like(other.keys), torch.zeros_like(other.values)
         for block in segment.blocks:
             rows = slice(block.i0 - plan.first_query, block.i1 - plan.first_query)
@@ -230,7 +180,7 @@ def _backward_group(
                 ds.mul_(passed < 1.0 - margin)
             columns = slice(block.lo, block.hi)
             if plan.disturbance is not None and plan.disturbance.score is not None:
-                tokens = _tokens(segment, block, ds.device)
+                tokens = tokens_of(segment, block, ds.device)
                 ds.mul_(plan.disturbance.score.gain[heads[:, None], tokens % plan.design.window][:, None])
             dk[:, columns].baddbmm_(ds.transpose(1, 2), stacked_x)
             pieces = a.view(a.shape[0], a.shape[1], stacked_do.shape[1], -1).permute(0, 2, 3, 1)
@@ -240,101 +190,11 @@ def _backward_group(
         _add_key_gradient(plan, slabs, segment, dv, heads, 1, vs, dvs)
 
 
-def _groups(
-    x: Tensor, ku: Tensor, vu: Tensor, out: Tensor
-) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor, Tensor]]:
-    """Pieces of queries [G, g, T, D], keys and values [G, T, D], output, and their key/value heads.
-
-    On a CPU a head for every thread, so that what a thread works on stays in its cache; on a GPU everything
-    at once. The pieces are views: results can be written in place.
-    """
-    b, hk = ku.shape[:2]
-    g = x.shape[1] // hk
-    xs, outs = (t.reshape(b * hk, g, *t.shape[2:]) for t in (x, out))
-    ks, vs = (t.reshape(b * hk, *t.shape[2:]) for t in (ku, vu))
-    heads = torch.arange(hk, device=x.device).repeat(b)
-    step = min(b * hk, torch.get_num_threads()) if x.device.type == "cpu" else b * hk
-    for s in range(0, b * hk, step):
-        e = s + step
-        yield xs[s:e], ks[s:e], vs[s:e], outs[s:e], heads[s:e]
-
-
-def _segments(
-    plan: _Plan, slabs: Slabs, ks: Tensor, vs: Tensor, heads: Tensor, g: int, tq: int
-) -> Iterator[_Segment]:
-    """Cut the queries into segments that one base time may serve, and those into blocks."""
-    n = plan.design.tile
-    end = plan.first_query + tq
-    rows = max(1, min(slabs.span, max(ROWS // 2, ROWS // g)))
-    length = slabs.span // rows * rows
-    for s0 in range(plan.first_query, end, length):
-        s1 = min(s0 + length, end)
-        first = max(s0 - plan.window + 1, plan.first_key) // n * n
-        blocks = []
-        for i0 in range(s0, s1, rows):
-            i1 = min(i0 + rows, s1)
-            lo = max(i0 - plan.window + 1, first) // n * n - first
-            blocks.append(_Block(i0, i1, lo, -(-i1 // n) * n - first))
-        empty = ks.new_empty(0)
-        yield _stacked(plan, slabs, ks, vs, heads, _Segment(s0, first, empty, empty, empty, blocks))
-
-
-def _stacked(plan: _Plan, slabs: Slabs, ks: Tensor, vs: Tensor, heads: Tensor, segment: _Segment) -> _Segment:
-    """`segment` with its keys and values separated by `slabs`; missing tokens are zeros and masked by the
-    caller.
-    """
-    columns = segment.blocks[-1].hi
-    tokens = torch.arange(segment.first, segment.first + columns, device=ks.device)
-    stacks = []
-    for array, u in enumerate((ks, vs)):
-        panel = _panel(plan, u, segment.first, columns)
-        errors = _column_errors(plan, slabs, array, heads, tokens)
-        stacks.append(slabs.key_slabs(panel, _written(plan, segment, tokens), errors).flatten(2))
-    rel = torch.arange(segment.blocks[-1].i1 - segment.base, device=ks.device)
-    factors = slabs.row_factors(rel).to(ks.dtype).t().unsqueeze(2).contiguous()
-    return segment._replace(keys=stacks[0], values=stacks[1], factors=factors)
-
-
-def _written(plan: _Plan, segment: _Segment, tokens: Tensor) -> Tensor:
-    """When `tokens` began to decay, after the segment's base time. Those that its queries never see, at the
-    panel's end, are not let grow without bound.
-    """
-    if plan.aged:
-        tokens = tokens.clamp(min=plan.first_query)
-    return tokens.clamp(max=segment.blocks[-1].i1 - 1) - segment.base
-
-
-def _panel(plan: _Plan, u: Tensor, first: int, columns: int) -> Tensor:
-    """Tokens first..first+columns-1 of `u` [G, T, D], whose own first token is `plan.first_key`; zeros
-    where there are none.
-    """
-    start, stop = first - plan.first_key, first - plan.first_key + columns
-    inside = u[:, max(0, start) : min(u.shape[1], stop)]
-    before, after = max(0, -start), max(0, stop - u.shape[1])
-    if before == after == 0:
-        return inside
-    return torch.nn.functional.pad(inside, (0, 0, before, after))
-
-
-def _column_errors(plan: _Plan, slabs: Slabs, array: int, heads: Tensor, tokens: Tensor) -> CellErrors | None:
-    """Errors of the physical columns that hold `tokens`, [G, c, D]; the surrogate's cells are nominal."""
-    errors = plan.errors[array]
-    if errors is None or slabs is not plan.slabs:
-        return None
-    columns = tokens % plan.design.window
-    return errors.each(lambda e: e[heads[:, None], columns[None, :]])
-
-
-def _row_factors(segment: _Segment, block: _Block, scale: float) -> Tensor:
-    """[R, n, 1] factors of the block's queries, times `scale`."""
-    return segment.factors[block.i0 - segment.base : block.i1 - segment.base] * scale
-
-
 def _stack_queries(
-    plan: _Plan, space: _Workspace, slabs: Slabs, segment: _Segment, block: _Block, x: Tensor
+    plan: Plan, space: Workspace, slabs: Slabs, segment: Segment, block: Block, x: Tensor
 ) -> Tensor:
     """X [G, gR, nD]: the queries times the row factors of every slab, over S_sat."""
-    factors = _row_factors(segment, block, plan.score_scale)
+    factors = row_factors_of(segment, block, plan.score_scale)
     stacked = space(
         "queries" if slabs is plan.slabs else "queries of the surrogate",
         *x.shape[:3],
@@ -345,13 +205,8 @@ def _stack_queries(
     return stacked.view(x.shape[0], -1, slabs.count * x.shape[3])
 
 
-def _tokens(segment: _Segment, block: _Block, device: torch.device) -> Tensor:
-    """Tokens of the panel's columns."""
-    return torch.arange(segment.first + block.lo, segment.first + block.hi, device=device)
-
-
 def _activations(
-    plan: _Plan, space: _Workspace, segment: _Segment, block: _Block, x: Tensor, heads: Tensor
+    plan: Plan, space: Workspace, segment: Segment, block: Block, x: Tensor, heads: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """phi(S) [G, gR, c] (equations 5, 7-9), zero outside causal window and written columns; the pulses A that
     come of it; and X.
@@ -365,7 +220,10 @@ def _activations(
     else:
         torch.bmm(stacked, keys, out=a)
     if plan.disturbance is not None:
-        tokens, queries = _tokens(segment, block, a.device), torch.arange(block.i0, block.i1, device=a.device)
+        tokens, queries = (
+            tokens_of(segment, block, a.device),
+            torch.arange(block.i0, block.i1, device=a.device),
+        )
         plan.disturbance.scores(a, x, heads, queries, tokens)
     if plan.design.score_ceiling:
         a.clamp_(0.0, 1.0)
@@ -376,7 +234,7 @@ def _activations(
     return a, pulses, stacked
 
 
-def _mask_edges(plan: _Plan, segment: _Segment, block: _Block, a: Tensor) -> None:
+def _mask_edges(plan: Plan, segment: Segment, block: Block, a: Tensor) -> None:
     """Zero, in place, what the block's queries do not see; only columns at the panel's two ends can be
     hidden.
     """
@@ -394,7 +252,7 @@ def _mask_edges(plan: _Plan, segment: _Segment, block: _Block, a: Tensor) -> Non
 
 
 def _tile_outputs(
-    plan: _Plan, space: _Workspace, segment: _Segment, block: _Block, a: Tensor, heads: Tensor
+    plan: Plan, space: Workspace, segment: Segment, block: Block, a: Tensor, heads: Tensor
 ) -> Tensor:
     """O of every physical sub-tile before saturation, in readout steps: [G, tiles, gR, D]."""
     n_tile, slabs, groups = plan.design.tile, plan.slabs, a.shape[0]
@@ -402,7 +260,7 @@ def _tile_outputs(
     values = segment.values[:, block.lo : block.hi].unflatten(1, (-1, n_tile)).flatten(0, 1)
     charges = space("charges", *pieces.shape[:2], values.shape[2])
     torch.bmm(pieces, values, out=charges)
-    factors = _row_factors(segment, block, plan.output_scale)
+    factors = row_factors_of(segment, block, plan.output_scale)
     r = factors.shape[0]
     split = charges.view(pieces.shape[0], -1, r, slabs.count, values.shape[2] // slabs.count)
     o = space("tiles", *split.shape[:3], split.shape[4])
@@ -422,13 +280,13 @@ def _tile_outputs(
     return o
 
 
-def _tiles(plan: _Plan, segment: _Segment, block: _Block, o: Tensor) -> Tensor:
+def _tiles(plan: Plan, segment: Segment, block: Block, o: Tensor) -> Tensor:
     """Physical sub-tiles of outputs [G, s, gR, D]."""
     first = (segment.first + block.lo) // plan.design.tile
     return (first + torch.arange(o.shape[1], device=o.device)) % plan.design.tiles
 
 
-def _read(plan: _Plan, segment: _Segment, block: _Block, o: Tensor) -> Tensor:
+def _read(plan: Plan, segment: Segment, block: Block, o: Tensor) -> Tensor:
     """[s, R]: whether the query sees a token of the sub-tile; else it is not read."""
     n = plan.design.tile
     first = (segment.first + block.lo) // n
@@ -452,7 +310,7 @@ def _merge_laps(o: Tensor, tiles: int) -> Tensor:
     return merged
 
 
-def _read_out(plan: _Plan, o: Tensor) -> Tensor:
+def _read_out(plan: Plan, o: Tensor) -> Tensor:
     """Saturate and digitise every sub-tile, and add the codes: [G, gR, D] in units of full scale."""
     if plan.design.output_ceiling:
         o.clamp_(-plan.steps, plan.steps)
@@ -467,7 +325,7 @@ def _read_out(plan: _Plan, o: Tensor) -> Tensor:
 
 
 def _tile_gradient(
-    plan: _Plan, o: Tensor, grad: Tensor, segment: _Segment, block: _Block, heads: Tensor
+    plan: Plan, o: Tensor, grad: Tensor, segment: Segment, block: Block, heads: Tensor
 ) -> Tensor:
     """Gradient of the tile outputs in charge units, [G, tiles, gR, D]: passed strictly inside the ceiling
     only.
@@ -482,13 +340,13 @@ def _tile_gradient(
 
 
 def _activation_gradient(
-    plan: _Plan, slabs: Slabs, segment: _Segment, block: _Block, do: Tensor
+    plan: Plan, slabs: Slabs, segment: Segment, block: Block, do: Tensor
 ) -> tuple[Tensor, Tensor]:
     """dA [G, gR, c] and the stacked dO [G, nb, gR, nD] of every piece of the panel."""
     n_tile = plan.design.tile
     pieces = (block.hi - block.lo) // n_tile
     r = block.i1 - block.i0
-    factors = _row_factors(segment, block, 1.0)
+    factors = row_factors_of(segment, block, 1.0)
     stacked = do.reshape(*do.shape[:2], -1, r, 1, do.shape[-1]) * factors
     stacked = stacked.reshape(*do.shape[:3], -1)
     if pieces > stacked.shape[1]:
@@ -504,11 +362,11 @@ def _activation_gradient(
 
 
 def _query_gradient(
-    plan: _Plan, slabs: Slabs, segment: _Segment, block: _Block, ds: Tensor, shape: torch.Size
+    plan: Plan, slabs: Slabs, segment: Segment, block: Block, ds: Tensor, shape: torch.Size
 ) -> Tensor:
     """dx [G, g, R, D] from dS [G, gR, c]."""
     d_stacked = torch.bmm(ds, segment.keys[:, block.lo : block.hi])
-    factors = _row_factors(segment, block, plan.score_scale)
+    factors = row_factors_of(segment, block, plan.score_scale)
     dx = (d_stacked.view(*shape[:3], slabs.count, shape[3]) * factors).sum(3)
     if slabs.constant:
         dx = dx + ds.sum(-1).view(*shape[:3], 1) * (slabs.constant * plan.score_scale)
@@ -516,9 +374,9 @@ def _query_gradient(
 
 
 def _add_key_gradient(
-    plan: _Plan,
+    plan: Plan,
     slabs: Slabs,
-    segment: _Segment,
+    segment: Segment,
     d_slabs: Tensor,
     heads: Tensor,
     array: int,
@@ -530,9 +388,9 @@ def _add_key_gradient(
     """
     columns = d_slabs.shape[1]
     tokens = torch.arange(segment.first, segment.first + columns, device=u.device)
-    panel = _panel(plan, u, segment.first, columns)
-    errors = _column_errors(plan, slabs, array, heads, tokens)
-    slopes = slabs.key_slopes(panel, _written(plan, segment, tokens), errors)
+    panel = panel_of(plan, u, segment.first, columns)
+    errors = column_errors(plan, slabs, array, heads, tokens)
+    slopes = slabs.key_slopes(panel, written_since(plan, segment, tokens), errors)
     gradient = (slopes * d_slabs.view(slopes.shape)).sum(2)
     start = segment.first - plan.first_key
     stop = min(u.shape[1], start + columns)
