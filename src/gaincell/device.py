@@ -11,12 +11,16 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import torch
+from scipy import stats
 
 from gaincell.design import CELL_NUMBERS, Design, cell_of
 from gaincell.devices.cell import CELL_KINDS, Cell
@@ -47,11 +51,15 @@ RETENTION_NUMBERS: Mapping[str, NumberKind] = {
     "share": NumberKind("1"),
     "target_voltage": NumberKind("V"),
     "spread": NumberKind("1"),
+    "time_to_1_over_e": NumberKind("s"),
 }
 MISMATCH_NUMBERS: Mapping[str, NumberKind] = {
     "gain_std": NumberKind("1"),
     "offset_voltage_std": NumberKind("V"),
     "current_offset_std": NumberKind("1"),
+    "stuck_low": NumberKind("1"),
+    "stuck_high": NumberKind("1"),
+    "dead": NumberKind("1"),
 }
 SCALE_NUMBERS: Mapping[str, NumberKind] = {
     "v_min": NumberKind("V"),
@@ -75,7 +83,7 @@ ELSEWHERE = {
 }
 """Where a number of a device stands in a design, unless its name says so."""
 PLAIN = ("origin", "quality", "covariance")
-"""Tables of plain values, for people and programs; nothing is computed from them."""
+"""Tables of plain values, for people and programs; only the covariance is used."""
 
 
 @dataclass(frozen=True)
@@ -158,8 +166,11 @@ def load_device(path: str | os.PathLike[str]) -> Device:
         for key, value in entries.items():
             if key in kinds:
                 numbers[f"{table}.{key}"] = parse_quantity(value, kinds[key], f"{where}.{key}")
+    for table in PLAIN:
+        if not isinstance(raw.get(table, {}), dict):
+            raise DesignError(f"{path}: {table} = {raw[table]!r} is not a table")
     law = raw.get("retention", {}).get("law")
-    if law is not None and law not in LAWS:
+    if law is not None and (not isinstance(law, str) or law not in LAWS):
         raise DesignError(f"{path}: retention.law = {law!r}; allowed: {one_of(LAWS)}")
     missing = [f"scale.{key}" for key in SCALE_NUMBERS if f"scale.{key}" not in numbers]
     if missing or "kind" not in raw.get("cell", {}):
@@ -168,8 +179,34 @@ def load_device(path: str | os.PathLike[str]) -> Device:
         cell = cell_of(raw["cell"]["kind"], numbers)
     except DesignError as error:
         raise DesignError(f"{path}: {error}") from None
+    ends = torch.tensor([numbers[f"scale.{key}"].value for key in ("v_min", "v_max")], dtype=torch.float64)
+    low, high = cell.current(ends - float(numbers["scale.v_offset"].value)).tolist()  # type: ignore[arg-type]
+    if not low < high:
+        raise DesignError(
+            f"{path}: the current falls from {low:.4g} to {high:.4g} charge units; it must rise"
+        )
     plain = {table: raw.get(table, {}) for table in PLAIN}
+    check_keys(plain["covariance"], ("coefficients",), f"{path}: covariance")
+    _check_covariance(plain["covariance"].get("coefficients"), cell, path)
     return Device(words["name"], words["description"], cell, law, numbers, **plain)
+
+
+def _check_covariance(rows: Any, cell: Cell, path: Path) -> None:
+    """Raise DesignError for what is no covariance of the cell's coefficients."""
+    if rows is None:
+        return
+    size = len(cell.coefficients or ()) or None
+    square = isinstance(rows, list) and all(isinstance(row, list) and len(row) == len(rows) for row in rows)
+    if not square or not all(type(c) in (int, float) for row in rows for c in row):
+        raise DesignError(f"{path}: covariance.coefficients = {rows!r}; allowed: n rows of n numbers")
+    if cell.name == "polynomial" and len(rows) != size:
+        raise DesignError(
+            f"{path}: covariance.coefficients has {len(rows)} rows for {size} coefficients of the cell"
+        )
+    try:
+        Mismatch(coefficient_covariance=tuple(float(c) for row in rows for c in row))
+    except DesignError as error:
+        raise DesignError(f"{path}: covariance: {error}") from None
 
 
 def fit_device(
@@ -227,13 +264,13 @@ def fit_device(
     if decayed is not None:
         origin |= {"decay": decayed.path.name, "decay_sha256": decayed.sha256}
     quality: dict[str, Any] = {"r_squared": fitted.r_squared, "rms_charge_units": fitted.rms}
-    quality |= {"read_noise_from": fitted.noise_of, "full_scale_charge_units": fitted.full_scale}
+    quality |= {"residual_of_full_scale": fitted.residual_std, "full_scale_charge_units": fitted.full_scale}
     if fitted.offset_voltage is not None:
         quality["zero_current_at_volts"] = fitted.offset_voltage + design.v_offset
     if fitted.explained is not None:
         quality["variance_explained_by_mismatch"] = fitted.explained
     if held is not None:
-        quality["decay_rms_volts"] = held.rms
+        quality |= {"decay_rms_volts": held.rms, "decays_left_out": held.left_out}
     covariance = {"coefficients": [list(row) for row in fitted.covariance]} if fitted.covariance else {}
     title = f"{fitted.cell.name} cell fitted to {fitted.cells} measured cell{'s' * (fitted.cells > 1)}"
     device = Device(
@@ -270,12 +307,18 @@ def _cell_numbers(fitted: CurveFit) -> dict[str, Quantity]:
 def _spread_numbers(fitted: CurveFit) -> dict[str, Quantity]:
     numbers: dict[str, Quantity] = {}
     for key, kind in MISMATCH_NUMBERS.items():
-        estimate: Estimate | None = getattr(fitted, key)
+        estimate: Estimate | None = getattr(fitted, key, None)
         if estimate is not None:
             numbers[f"mismatch.{key}"] = _fitted(estimate.value, kind.unit, estimate)
-    numbers["noise.read_std"] = _fitted(
-        fitted.noise_std, "1", note=f"fraction of full scale, from {fitted.noise_of}"
-    )
+    everything = fitted.cells + sum(fitted.broken.values())
+    for key, count in fitted.broken.items():
+        ends = stats.binomtest(count, everything).proportion_ci(0.95)
+        note = f"{count} of {everything} cells; range: 95 % confidence"
+        numbers[f"mismatch.{key}"] = Quantity(count / everything, "1", "F", (ends.low, ends.high), note)
+    if fitted.noise_std is not None:
+        numbers["noise.read_std"] = _fitted(
+            fitted.noise_std, "1", note="fraction of full scale, from repeated reads"
+        )
     return numbers
 
 
@@ -287,9 +330,16 @@ def _decay_numbers(held: DecayFit) -> dict[str, Quantity]:
         "share": held.share,
         "target_voltage": held.target,
         "spread": held.tau_spread,
+        "time_to_1_over_e": held.time_to_1_over_e,
     }
     return {
-        f"retention.{key}": _fitted(value, RETENTION_NUMBERS[key].unit)
+        f"retention.{key}": Quantity(
+            value,
+            RETENTION_NUMBERS[key].unit,
+            "F",
+            held.intervals.get(key, (-math.inf, math.inf)),
+            "range: 95 % confidence" if key in held.intervals else "",
+        )
         for key, value in found.items()
         if value is not None
     }
@@ -324,14 +374,16 @@ def with_cell(design: Design, source: str | os.PathLike[str] | Device) -> Design
             )
     changes: dict[str, Any] = {"cell": source.cell, "charge_unit": source.number("scale.charge_unit")}
     if (tau := source.number("retention.retention_time")) is not None:
+        if source.law != "exponential":
+            tau = source.number("retention.time_to_1_over_e") or tau
         changes["retention_time"] = tau
     known: dict[str, Any] = {}
     covariance = source.covariance.get("coefficients")
+    stated = {key: source.number(f"mismatch.{key}") for key in MISMATCH_NUMBERS}
+    known = {key: value for key, value in stated.items() if value is not None}
     if covariance and source.cell.name == "polynomial":
+        known = {key: value for key, value in known.items() if not key.endswith("_std")}
         known["coefficient_covariance"] = tuple(entry for row in covariance for entry in row)
-    else:
-        stds = {key: source.number(f"mismatch.{key}") for key in MISMATCH_NUMBERS}
-        known = {key: value for key, value in stds.items() if value is not None}
     if known:
         changes["mismatch"] = Mismatch(**known, seed=design.mismatch.seed, chip=design.mismatch.chip)
     target, spread = source.number("retention.target_voltage"), source.number("retention.spread")

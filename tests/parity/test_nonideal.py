@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from tests.cells import TABLE
 from torch import Tensor
 
-from gaincell.arrays import HeadArray
+from gaincell.arrays import HeadArray, Refresh
 from gaincell.circuits.converter_errors import Converters
 from gaincell.circuits.noise import Noise
 from gaincell.config import Design, load_design
@@ -17,6 +18,7 @@ from gaincell.devices.leakage import Leakage
 from gaincell.devices.variability import Mismatch
 from gaincell.devices.wires import Wires
 from gaincell.devices.writing import Writing
+from gaincell.errors import DesignError
 from gaincell.ops.gain_cell_attention import gain_cell_attention, native_library
 
 M, N = 32, 8
@@ -163,6 +165,50 @@ def test_threads_and_batch_change_no_draw(effect: str) -> None:
     finally:
         torch.set_num_threads(threads)
     assert torch.equal(whole, torch.cat(parts))
+
+
+def test_a_curve_that_saturates_at_the_largest_voltage() -> None:
+    """What is left by many writes is far beyond the range, where a sigmoid is flat."""
+    design = chip(
+        cell="sigmoid",
+        readout="none",
+        writing=Writing(discharge_residual=0.9),
+        leakage=Leakage(spread=1.0),
+        mismatch=Mismatch(coefficient_covariance=COVARIANCE),
+    )
+    a, b = (gain_cell_attention(*signals(), design, None, impl) for impl in ("blocked", "naive"))
+    torch.testing.assert_close(a, b, rtol=0, atol=1e-9)
+
+
+def test_every_refresh_writes_with_errors_of_its_own() -> None:
+    design = chip(writing=Writing(error_std=0.01, discharge_residual=0.1))
+    arrays = HeadArray(design, 12, refresh=Refresh("copy", every_tokens=1000))
+    q, k, v = (t[:, :1, 0] for t in signals())
+    arrays.step(q, k, v)
+    held = []
+    for _ in range(3):
+        arrays.refresh()
+        held.append(arrays.state.key[0, 0, 0].clone())
+    assert not torch.equal(held[0], held[1])
+    assert not torch.equal(held[1], held[2])
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda: Noise(cell_std=1e200),
+        lambda: Noise(integrator_capacitance=float("inf")),
+        lambda: Mismatch(gain_std=1e308),
+        lambda: Mismatch(coefficient_covariance=(0.0, 1.0, 1.0, 0.0)),
+        lambda: Writing(injection_gain=float("nan")),
+        lambda: Converters(ramp_gain_std=-0.1),
+        lambda: Wires(key_drop=1.0),
+        lambda: Leakage(read_disturb=1.0),
+    ],
+)
+def test_absurd_strengths_are_refused(wrong: Callable[[], object]) -> None:
+    with pytest.raises(DesignError, match=r"allowed|indefinite|must be"):
+        wrong()
 
 
 @pytest.mark.parametrize("impl", ["naive", "blocked", *LEVELS])

@@ -1,5 +1,7 @@
 """Measured cells: reading, fitting, the device file, and what a design makes of it."""
 
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -65,7 +67,6 @@ def test_known_cells_are_recovered_within_their_confidence_intervals(design: Des
             assert estimate is not None
             assert estimate.half_width is not None
             missed += abs(estimate.value - truth) > estimate.half_width
-        assert fit.noise_of == "repeated reads"
         assert fit.noise_std == pytest.approx(0.01, rel=0.15)
     assert missed <= 12  # 84 intervals, 4 expected; more than 12 with probability below 1e-3
     assert fit.r_squared > 0.999
@@ -164,6 +165,135 @@ def test_decay_and_read_noise_enter_a_design(design: Design, tmp_path: Path) -> 
     assert chip.noise.cell_std == device.number("noise.read_std")
     assert chip.provenance["leakage.spread"].source == "F"
     assert load_design(chip.save(tmp_path / "chip.toml")) == chip
+
+
+def test_intervals_of_a_decay_hold_the_truth(tmp_path: Path) -> None:
+    missed = 0
+    for seed in range(12):
+        fit = fit_decay(read_decay(decays(tmp_path / "decay.csv", "exponential", seed)))
+        truth = {"retention_time": 5e-3, "target_voltage": 0.3, "spread": 0.1}
+        missed += sum(not low <= truth[key] <= high for key, (low, high) in fit.intervals.items())
+    assert missed <= 7  # 36 intervals, 1.8 expected; more than 7 with probability below 1e-3
+
+
+@pytest.mark.parametrize(
+    ("voltage", "last", "message"),
+    [
+        (lambda t, g: np.full_like(t, 0.8), 20.0, "hardly change beyond their noise"),
+        (lambda t, g: 0.5 + 1e-3 * g.normal(size=len(t)), 20.0, "hardly change beyond their noise"),
+        (lambda t, g: 0.8 * np.exp(-t / 5) + 1e-4 * g.normal(size=len(t)), 0.05, "measure for longer"),
+        (lambda t, g: 0.2 + 0.3 * np.exp(t / 10), 20.0, "measure for longer"),
+        (lambda t, g: 0.8 - 0.02 * t, 20.0, "measure for longer"),
+    ],
+)
+def test_decays_that_say_nothing_are_refused(
+    voltage: Callable[..., np.ndarray], last: float, message: str, tmp_path: Path
+) -> None:
+    g = np.random.default_rng(0)
+    t = np.linspace(last / 60, last, 60)
+    path = tmp_path / "decay.csv"
+    rows = "\n".join(f"{a:.6g},{b:.8g}" for a, b in zip(t, voltage(t, g), strict=True))
+    path.write_text(f"time [ms], voltage [V]\n{rows}\n")
+    with pytest.raises(InputError, match=message):
+        fit_decay(read_decay(path))
+
+
+def test_a_leak_and_cells_that_do_not_work_are_left_out_and_counted(design: Design, tmp_path: Path) -> None:
+    path = cells(tmp_path / "curve.csv", count=60)
+    lines = path.read_text().splitlines()
+    for n, line in enumerate(lines[2:], 2):
+        cell, read, volts, _ = (part.strip() for part in line.split(","))
+        if int(cell) in (3, 7):
+            lines[n] = f"{cell}, {read}, {volts}, 0.01"
+        if int(cell) == 11:
+            lines[n] = f"{cell}, {read}, {volts}, {1e3 * MICROAMPERE * float(charge(np.array(0.45))):.6g}"
+    path.write_text("\n".join(lines) + "\n")
+    slow = decays(tmp_path / "decay.csv", "exponential", seed=1, cells=20)
+    text = slow.read_text().rstrip() + "\n"
+    t = np.geomspace(0.02, 100, 60)
+    text += "\n".join(f"{a:.6g},{0.3 + 0.6 * np.exp(-a / 500):.6g},20" for a in t) + "\n"
+    slow.write_text(text)
+    device, fit, held = fit_device(path, design, decay=slow)
+    assert fit.broken == {"dead": 2, "stuck_high": 1}
+    assert fit.cells == 57
+    assert fit.gain_std is not None
+    assert fit.gain_std.value == pytest.approx(0.05, rel=0.3)
+    assert held is not None
+    assert (held.cells, held.left_out) == (20, 1)
+    assert held.tau_spread == pytest.approx(0.1, rel=0.4)
+    chip = with_cell(design, device)
+    assert chip.mismatch.dead == pytest.approx(2 / 60)
+    assert chip.mismatch.stuck_high == pytest.approx(1 / 60)
+    assert load_device(device.save(tmp_path / "device.toml")) == device
+
+
+def test_a_table_is_judged_by_the_table(design: Design, tmp_path: Path) -> None:
+    """Noise and residuals are those about the table, also with voltages that differ a little every time."""
+    g = np.random.default_rng(0)
+    path = tmp_path / "tanh.csv"
+    lines = ["cell, read, voltage [V], current [uA]"]
+    for cell in range(8):
+        for read in range(2):
+            for u in np.linspace(-0.45, 0.45, 31):
+                seen = u + 1e-4 * g.normal()
+                lines.append(
+                    f"{cell},{read},{seen + 0.45:.7f},{8 * np.tanh(6 * u) + 0.5 + 0.08 * g.normal():.6f}"
+                )
+    path.write_text("\n".join(lines) + "\n")
+    device, fit, _ = fit_device(path, design, kind="tabulated")
+    assert isinstance(device.cell, TabulatedCell)
+    assert len(device.cell.volts) == 31
+    assert fit.noise_std == pytest.approx(0.08 / 8.5, rel=0.15)
+    assert fit.residual_std == pytest.approx(0.08 / 8.5, rel=0.15)
+    assert fit.r_squared > 0.999
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s.replace("coefficients = [[", 'coefficients = "abc" # [['), "n rows of n numbers"),
+        (lambda s: s.replace("[covariance]\ncoefficients", "[covariance]\ncoeficients"), "did you mean"),
+        (lambda s: s.split("[covariance]")[0] + "[covariance]\ncoefficients = [[1.0]]\n", "1 rows for 4"),
+        (lambda s: "covariance = 3\n" + s.split("[covariance]")[0], "is not a table"),
+    ],
+)
+def test_device_files_with_mistakes(
+    change: Callable[[str], str], message: str, design: Design, tmp_path: Path
+) -> None:
+    device, _, _ = fit_device(cells(tmp_path / "curve.csv", count=8), design)
+    path = tmp_path / "device.toml"
+    path.write_text(change(device.to_toml()))
+    with pytest.raises(DesignError, match=message):
+        load_device(path)
+
+
+def test_swapped_columns_and_overwriting(design: Design, tmp_path: Path) -> None:
+    path = cells(tmp_path / "curve.csv", count=3)
+    before = path.read_text()
+    with pytest.raises(SystemExit) as stop:
+        main(["device", "fit", str(path), "--out", str(path)])
+    assert stop.value.code == 2
+    assert path.read_text() == before
+    rows = [line.split(",") for line in before.splitlines()[2:]]
+    swapped = [f"{c},{r},{float(i) / 1e3:.6g},{float(v) / 1e3:.6g}" for c, r, v, i in rows]
+    path.write_text("\n".join(["cell,read,voltage [V],current [uA]", *swapped]) + "\n")
+    with pytest.raises(InputError, match="look swapped"):
+        fit_device(path, design, rescale=True)
+
+
+@pytest.mark.slow
+def test_two_hundred_cells_to_an_adapted_model_in_two_commands(tmp_path: Path) -> None:
+    curve = cells(tmp_path / "curve.csv", count=200, reads=3)
+    start = time.monotonic()
+    device, run = str(tmp_path / "cell.toml"), str(tmp_path / "run")
+    for command in (
+        ["device", "fit", str(curve), "--out", device],
+        ["adapt", "tiny", "--cell", device, "--out", run],
+    ):
+        with pytest.raises(SystemExit) as stop:
+            main(command)
+        assert stop.value.code == 0
+    assert time.monotonic() - start < 180
 
 
 def test_currents_far_from_those_of_the_chip_are_noticed_and_can_be_rescaled(

@@ -39,6 +39,9 @@ from gaincell.devices.writing import write_errors
 from gaincell.errors import InputError
 from gaincell.units import Second
 
+REFRESHES = 2**31
+"""Step of the random numbers of the first refresh; each has errors of writes of its own."""
+
 
 @dataclass(frozen=True)
 class StepTrace:
@@ -294,19 +297,24 @@ class HeadArray:
         before = (self._key, self._value)
         requested: tuple[Tensor, ...] = (self._key_copy.clone(), self._value_copy.clone())
         if self.clock.policy.kind == "reread":
-            errors = (self._key_errors, self._value_errors)
             requested = tuple(
-                self._stored(self._leaked(u, e, when) + self.design.v_offset)
-                for u, e in zip(before, errors, strict=True)
+                self._stored(self._leaked(u, errors, when) + self.design.v_offset)
+                for u, errors in zip(before, (self._key_errors, self._value_errors), strict=True)
             )
-        token = torch.full_like(self._written_at, self.clock.tokens)
-        column = torch.arange(self.design.window, device=token.device).expand_as(token)
-        self._key, self._value = (
-            write_errors(u, self.design, self.layer, array, token, column)
-            for array, u in enumerate(requested)
-        )
+        draw = torch.full_like(self._written_at, REFRESHES + self.clock.refreshes)
+        column = torch.arange(self.design.window, device=draw.device).expand_as(draw)
+        rest = self.design.writing.discharge_residual
+        rewritten = []
+        for array, (u, old, errors) in enumerate(
+            zip(requested, before, (self._key_errors, self._value_errors), strict=True)
+        ):
+            written = write_errors(u, self.design, self.layer, array, draw, column)
+            rewritten.append(written + rest * self._leaked(old, errors, when) if rest else written)
+        self._key, self._value = rewritten
         self._write_time = torch.where(self._valid, self.now + when, self._write_time)
-        self._read_since = torch.where(self._valid, token, self._read_since)
+        self._read_since = torch.where(
+            self._valid, torch.full_like(self._read_since, self.clock.tokens), self._read_since
+        )
         held = self._valid[:, None, :, None]
         changed = any(
             bool(((new != old) & held).any())

@@ -20,7 +20,6 @@ Dimensions: Hk key/value heads, M columns, t sub-tiles, D rows and outputs.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -55,8 +54,8 @@ class Converters:
     def __post_init__(self) -> None:
         for key in (f.name for f in fields(self)):
             value = getattr(self, key)
-            if not (math.isfinite(value) and value >= 0):
-                raise DesignError(f"converters: {key} = {value!r} must be a finite number, 0 or above")
+            if not 0 <= value <= 10:
+                raise DesignError(f"converters: {key} = {value!r} is out of range; allowed: 0 to 10")
 
     @property
     def drivers_present(self) -> bool:

@@ -54,11 +54,12 @@ class Noise:
     def __post_init__(self) -> None:
         for key in ("cell_std", "score_std", "output_std", "pulse_jitter"):
             value = getattr(self, key)
-            if not (math.isfinite(value) and value >= 0):
-                raise DesignError(f"noise: {key} = {value!r} must be a finite number, 0 or above")
-        if self.integrator_capacitance is not None and not self.integrator_capacitance > 0:
+            if not 0 <= value <= 10:
+                raise DesignError(f"noise: {key} = {value!r} is out of range; allowed: 0 to 10")
+        if self.integrator_capacitance is not None and not 0 < self.integrator_capacitance <= 1:
             raise DesignError(
-                f"noise: integrator_capacitance = {self.integrator_capacitance!r} must be above 0 F, or none"
+                f"noise: integrator_capacitance = {self.integrator_capacitance!r} is out of range; allowed: "
+                "above 0 to 1 F, or none"
             )
         if not 0 <= self.seed < 2**32:
             raise DesignError(f"noise: seed = {self.seed!r} must be an integer in 0 ... 2^32 - 1")

@@ -67,9 +67,10 @@ def fit(
 ) -> None:
     """Fit a cell to measured currents and decays, and write it as DEVICE.toml with a figure beside it.
 
-    CURVE.csv names its columns with their units in the first line: voltage [V], current [uA], and if there
-    are several cells or reads also cell, read. DECAY.csv: time [ms], voltage [V], cell. Lines after # are
-    comments. Every command takes the result by --cell DEVICE.toml, or the curve itself by --cell CURVE.csv.
+    CURVE.csv names its columns in the first line, each with its unit in square brackets: voltage (V, mV) and
+    current (A, mA, uA, nA, pA), and if there are several cells or reads also cell, read. DECAY.csv: time (s,
+    ms, us, ns), voltage, cell. Lines after # are comments. Every command takes the result by --cell
+    DEVICE.toml, or the curve itself by --cell CURVE.csv.
 
     Example: gaincell device fit curve.csv --decay decay.csv --out igzo.toml
 
@@ -79,9 +80,13 @@ def fit(
 
     from gaincell.config import load_design
     from gaincell.device import fit_device
+    from gaincell.errors import InputError
     from gaincell.reports.device import describe, draw
 
     chip = load_design(design)
+    path = out or curve.with_suffix(".toml")
+    if path.suffix != ".toml" or path.resolve() in (curve.resolve(), decay and decay.resolve()):
+        raise InputError(f"--out {path}: give another file than the measurements, with the ending .toml")
     found, fitted, held = fit_device(
         curve,
         chip,
@@ -92,7 +97,7 @@ def fit(
         rescale=rescale,
         name=name,
     )
-    path = found.save(out or curve.with_suffix(".toml"))
+    found.save(path)
     result = describe(found.name, fitted, held, ["gaincell", *sys.argv[1:]], chip.hash, dict(found.origin))
     figure = draw(result, path.with_suffix(".png"))
     console = Console()
@@ -131,7 +136,7 @@ def show(
         unit = "" if quantity.unit == "1" else f" {quantity.unit}"
         low, high = quantity.range
         table.add_row(key, text + unit, quantity.source, f"{low:.6g} to {high:.6g}", quantity.note)
-    for section in ("origin", "quality"):
+    for section in ("origin", "quality", "covariance"):
         for key, value in getattr(found, section).items():
             table.add_row(f"{section}.{key}", f"{value:.6g}" if isinstance(value, float) else str(value))
     Console().print(table)
@@ -160,6 +165,8 @@ def _fit_table(result: dict[str, Any]) -> Any:
     for key, entry in result["fit"].items():
         half = entry.get("half_width")
         shown = f"{entry['value']:.5g}" if isinstance(entry["value"], float) else str(entry["value"])
+        if isinstance(entry["value"], list):
+            shown = "\n".join(" ".join(f"{c:.3g}" for c in row) for row in entry["value"])
         unit = "" if entry["unit"] == "1" else entry["unit"]
         table.add_row(key, shown, "" if half is None else f"{half:.2g}", unit)
     return table

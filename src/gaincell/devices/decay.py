@@ -7,7 +7,13 @@ cell to cell.
     V(t) = V_inf + (V_0 - V_inf) g(t)
 
 Every cell is fitted on its own, with V_0 and V_inf of its own; tau is the geometric mean over the cells. The
-law is the one of smallest AICc over all cells, if none is asked for.
+law is the one of smallest AICc over all cells, if none is asked for. Cells whose ln tau is far from that of
+the others (6 robust standard deviations, and half) are left out and counted. What the record does not
+determine is refused: voltages that hardly change, a record that ends before half of the signal is gone, a
+target outside of what was measured.
+
+Intervals hold 95 %: over cells by Student's t (the spread: chi square), of a single cell from the covariance
+of the least squares.
 """
 
 from __future__ import annotations
@@ -17,6 +23,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import stats
 from scipy.optimize import curve_fit
 
 from gaincell.devices.measurement import Numbers, Table
@@ -24,8 +31,18 @@ from gaincell.errors import InputError
 from gaincell.quantity import one_of
 
 Law = Callable[..., Numbers]
+Interval = tuple[float, float]
 CLEARLY_BETTER = 6.0
 """By how much the AICc of a law with more parameters must be lower."""
+CONFIDENCE = 0.95
+LEAST_EXPLAINED = 0.8
+"""Share of the variance over time that a law must explain."""
+MOST_LEFT = 0.5
+"""Share of the signal that may be left when a record ends."""
+FAR_OFF = 6.0
+"""Robust standard deviations of ln tau, from which on a cell is left out."""
+FEWEST_CELLS = 5
+"""Below which nothing is left out."""
 
 
 def _exponential(t: Numbers, tau: float) -> Numbers:
@@ -53,8 +70,10 @@ class DecayFit:
     """What decays say about cells.
 
     law: of LAWS.  tau: s.  beta: of "stretched".  tau_slow, share: of "two-times": the slower time, s, and w.
-    target: V_inf, V.  tau_spread: standard deviation of ln tau across cells; None with one cell.
-    rms: of all points, V.  cells, points: how many.
+    target: V_inf, V.  tau_spread: standard deviation of ln tau across cells, without the noise of the fits;
+    None with one cell.  intervals: of these, by name; 95 %.
+    rms: of all points, V.  cells, points: how many were used.  left_out: cells far from the others.
+    curves: for figures, of some cells: times, voltages, and the law's.
     """
 
     law: str
@@ -64,9 +83,12 @@ class DecayFit:
     share: float | None
     target: float
     tau_spread: float | None
+    intervals: Mapping[str, Interval]
     rms: float
     cells: int
     points: int
+    left_out: int
+    curves: tuple[tuple[Numbers, Numbers, Numbers], ...]
 
     @property
     def time_to_1_over_e(self) -> float:
@@ -80,6 +102,17 @@ class DecayFit:
         return float(np.interp(-1 / math.e, -left, t))
 
 
+@dataclass(frozen=True)
+class _Cell:
+    """The fit of one cell: V_0, V_inf, ln tau, what the law has besides; their covariance."""
+
+    p: Numbers
+    covariance: Numbers
+    t: Numbers
+    v: Numbers
+    fitted: Numbers
+
+
 def fit_decay(table: Table, law: str | None = None) -> DecayFit:
     """Fit the cells of measured decays.
 
@@ -88,40 +121,40 @@ def fit_decay(table: Table, law: str | None = None) -> DecayFit:
         law: one of LAWS; None: the one that describes them best.
 
     Raises:
-        InputError: too few points, or decays that no law describes.
+        InputError: too few points, decays that no law describes, or that do not determine its parameters.
     """
     if law is not None and law not in LAWS:
         raise InputError(f"law {law!r}; choose {one_of(LAWS)}")
-    names = list(LAWS) if law is None else [law]
-    best: tuple[float, DecayFit] | None = None
-    for name in names:
-        found = _fit_law(table, name)
-        if found is None:
+    best: tuple[float, str, list[_Cell]] | None = None
+    for name in list(LAWS) if law is None else [law]:
+        cells = _fit_law(table, name)
+        if cells is None:
             continue
-        if best is None or found[0] < best[0] - CLEARLY_BETTER:
-            best = found
+        aicc = _aicc(cells)
+        if best is None or aicc < best[0] - CLEARLY_BETTER:
+            best = (aicc, name, cells)
     if best is None:
         raise InputError(
             f"{table.path}: no law fits; give 6 or more times a cell, from well below to well beyond the "
             "time in which a third of the signal is left"
         )
-    return best[1]
+    _, name, cells = best
+    _check_determined(table, name, cells)
+    return _summary(name, *_without_outliers(cells))
 
 
-def _fit_law(table: Table, name: str) -> tuple[float, DecayFit] | None:
-    """(AICc, fit) of one law; None where it cannot be fitted."""
+def _fit_law(table: Table, name: str) -> list[_Cell] | None:
+    """One law, cell by cell; None where it cannot be fitted."""
     law, start, lowest, highest = LAWS[name]
-    rows, squares, points, parameters = [], 0.0, 0, 0
 
     def model(t: Numbers, first: float, last: float, log_tau: float, *rest: float) -> Numbers:
         return last + (first - last) * law(t, math.exp(log_tau), *rest)
 
+    found = []
     for _, cell in table.cells():
-        t, v = cell["time"], cell["voltage"]
-        order = np.argsort(t)
-        t, v = t[order], v[order]
-        count = 3 + len(start)
-        if len(np.unique(t)) < count + 2:
+        order = np.argsort(cell["time"])
+        t, v = cell["time"][order], cell["voltage"][order]
+        if len(np.unique(t)) < 3 + len(start) + 2:
             return None
         third = v[-1] + (v[0] - v[-1]) / math.e
         crossing = t[np.argmin(np.abs(v - third))]
@@ -132,26 +165,108 @@ def _fit_law(table: Table, name: str) -> tuple[float, DecayFit] | None:
             [float(v.max()) + reach, float(v.max()) + reach, guess + 12, *highest],
         )
         try:
-            p, _ = curve_fit(model, t, v, [v[0], v[-1], guess, *start], bounds=bounds, max_nfev=20_000)
+            p, covariance = curve_fit(
+                model, t, v, [v[0], v[-1], guess, *start], bounds=bounds, max_nfev=20_000
+            )
         except (RuntimeError, ValueError):
             return None
-        rows.append(p)
-        squares += float(((v - model(t, *p)) ** 2).sum())
-        points, parameters = points + len(t), parameters + count
-    found = np.array(rows)
-    tau = np.exp(found[:, 2])
-    ratio = found[:, 3] if name == "two-times" else None
-    variance = max(squares / points, 1e-24)
-    aicc = points * math.log(variance) + 2 * parameters * points / max(1, points - parameters - 1)
-    return aicc, DecayFit(
+        found.append(_Cell(p, covariance, t, v, model(t, *p)))
+    return found
+
+
+def _aicc(cells: list[_Cell]) -> float:
+    points, parameters = sum(len(c.t) for c in cells), sum(len(c.p) for c in cells)
+    variance = max(sum(float(((c.v - c.fitted) ** 2).sum()) for c in cells) / points, 1e-24)
+    return points * math.log(variance) + 2 * parameters * points / max(1, points - parameters - 1)
+
+
+def _check_determined(table: Table, name: str, cells: list[_Cell]) -> None:
+    """Raise InputError where the record says nothing about the parameters."""
+    longest = max(float(c.t[-1]) for c in cells)
+    total = sum(float(((c.v - c.v.mean()) ** 2).sum()) for c in cells)
+    rest = sum(float(((c.v - c.fitted) ** 2).sum()) for c in cells)
+    rounding = 1e-12 * sum(float((c.v**2).sum()) for c in cells)
+    if total <= rounding or 1 - rest / total < LEAST_EXPLAINED:
+        raise InputError(
+            f"{table.path}: within {longest:.3g} s the voltages hardly change beyond their noise; measure "
+            "for longer (a cell that holds has no retention time to fit), or are the columns swapped?"
+        )
+    law = LAWS[name][0]
+    left = [float(law(c.t[-1:], math.exp(c.p[2]), *c.p[3:])[0]) for c in cells]
+    if np.median(left) > MOST_LEFT:
+        raise InputError(
+            f"{table.path}: after {longest:.3g} s {100 * float(np.median(left)):.0f} % of the signal is "
+            "left, too much to say how fast and towards which voltage it decays; measure for longer"
+        )
+    widest = max((c.v for c in cells), key=lambda v: float(np.ptp(v)))
+    lowest, highest = float(widest.min()), float(widest.max())
+    around = 0.25 * (highest - lowest)
+    target = float(np.median([c.p[1] for c in cells]))
+    if not lowest - around <= target <= highest + around:
+        raise InputError(
+            f"{table.path}: the fit decays to {target:.3g} V, outside of what was measured, {lowest:.3g} to "
+            f"{highest:.3g} V: measure for longer, or are the columns swapped?"
+        )
+
+
+def _without_outliers(cells: list[_Cell]) -> tuple[list[_Cell], int]:
+    """Cells whose tau is like the others', and how many are not."""
+    log_tau = np.array([c.p[2] for c in cells])
+    away = np.abs(log_tau - np.median(log_tau))
+    limit = max(0.5, FAR_OFF * 1.4826 * float(np.median(away)))
+    kept = [c for c, distance in zip(cells, away, strict=True) if distance <= limit]
+    if len(cells) < FEWEST_CELLS:
+        return cells, 0
+    return kept, len(cells) - len(kept)
+
+
+def _summary(name: str, cells: list[_Cell], left_out: int) -> DecayFit:
+    p = np.array([c.p for c in cells])
+    intervals: dict[str, Interval] = {}
+
+    def mean(key: str, column: Numbers, index: int, log: bool = False) -> float:
+        value = float(column.mean())
+        if len(cells) > 1:
+            half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, len(cells) - 1) * column.std(ddof=1))
+            half /= math.sqrt(len(cells))
+        else:
+            free = max(1, len(cells[0].t) - p.shape[1])
+            half = float(
+                stats.t.ppf(0.5 + CONFIDENCE / 2, free) * math.sqrt(cells[0].covariance[index, index])
+            )
+        ends = (value - half, value + half)
+        intervals[key] = (math.exp(ends[0]), math.exp(ends[1])) if log else ends
+        return math.exp(value) if log else value
+
+    tau = mean("retention_time", p[:, 2], 2, log=True)
+    target = mean("target_voltage", p[:, 1], 1)
+    beta = mean("beta", p[:, 3], 3) if name == "stretched" else None
+    two = name == "two-times"
+    tau_slow = mean("tau_slow", p[:, 2] + np.log(p[:, 3]), 2, log=True) if two else None
+    share = mean("share", p[:, 4], 4) if two else None
+    spread = None
+    if len(cells) > 1:
+        total = float(p[:, 2].var(ddof=1))
+        own = float(np.mean([c.covariance[2, 2] for c in cells]))
+        spread = math.sqrt(max(0.0, total - own))
+        free = len(cells) - 1
+        chi = (float(stats.chi2.ppf(0.5 + s * CONFIDENCE / 2, free)) for s in (1, -1))
+        low, high = (math.sqrt(max(0.0, total * free / c - own)) for c in chi)
+        intervals["spread"] = (low, high)
+    points = sum(len(c.t) for c in cells)
+    squares = sum(float(((c.v - c.fitted) ** 2).sum()) for c in cells)
+    return DecayFit(
         law=name,
-        tau=float(np.exp(found[:, 2].mean())),
-        beta=float(found[:, 3].mean()) if name == "stretched" else None,
-        tau_slow=None if ratio is None else float(np.exp(np.log(tau * ratio).mean())),
-        share=float(found[:, 4].mean()) if name == "two-times" else None,
-        target=float(found[:, 1].mean()),
-        tau_spread=float(found[:, 2].std(ddof=1)) if len(found) > 1 else None,
+        tau=tau,
+        beta=beta,
+        tau_slow=tau_slow,
+        share=share,
+        target=target,
+        tau_spread=spread,
+        intervals=intervals,
         rms=math.sqrt(squares / points),
-        cells=len(found),
+        cells=len(cells),
         points=points,
+        left_out=left_out,
+        curves=tuple((c.t, c.v, c.fitted) for c in cells[:50]),
     )

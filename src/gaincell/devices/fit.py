@@ -18,10 +18,11 @@ Not modelled: errors of the voltages, drift during the measurement.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from scipy import stats
 from scipy.optimize import isotonic_regression
@@ -58,6 +59,12 @@ class Scale:
         return self.v_min - self.v_offset, self.v_max - self.v_offset
 
 
+_Points = tuple[int, Numbers, Numbers]  # number of a cell, its voltages relative to V_offset, its charges
+FLAT, FEWEST_CELLS = 0.2, 5
+LARGEST_GAP = 0.3
+"""Of the storage range, between neighbouring voltages."""
+
+
 @dataclass(frozen=True)
 class Estimate:
     """A number with half the width of its confidence interval; None where it is not known."""
@@ -76,7 +83,8 @@ class CurveFit:
     full_scale: F at v_max, charge units.
     gain_std, offset_voltage_std, current_offset_std: of the basic mismatch model; None with one cell.
     explained: share of the cells' variance that these three describe.
-    noise_std: of one read, as a fraction of full_scale.  noise_of: "repeated reads" or "residuals".
+    noise_std: of one read, from repeated reads, as a fraction of full_scale; None without repeated reads.
+    residual_std: of the points about each cell's own curve, likewise: noise and what the curve cannot follow.
     r_squared, rms: of all points against each cell's own curve; rms in charge units.
     cells, points: how many.
     u, nominal, curves: for figures: grid of voltages [GRID], nominal curve, curves of the cells [cells,
@@ -92,8 +100,8 @@ class CurveFit:
     offset_voltage_std: Estimate | None
     current_offset_std: Estimate | None
     explained: float | None
-    noise_std: float
-    noise_of: str
+    noise_std: float | None
+    residual_std: float
     r_squared: float
     rms: float
     cells: int
@@ -102,7 +110,10 @@ class CurveFit:
     nominal: Numbers
     curves: Numbers
     measured: tuple[Numbers, Numbers]
-    """Voltages and charges of the first cell, for figures."""
+    """Voltages and charges of some cells, for figures."""
+    broken: Mapping[str, int]
+    """Cells whose current hardly follows the voltage, left out of everything else: by the name that Mismatch
+    has for them, stuck_low, stuck_high, dead."""
 
 
 def fit_curve(table: Table, scale: Scale, kind: str = "polynomial", order: int = 3) -> CurveFit:
@@ -127,7 +138,10 @@ def fit_curve(table: Table, scale: Scale, kind: str = "polynomial", order: int =
         (number, rows["voltage"] - scale.v_offset, rows["current"] * scale.charge_per_ampere)
         for number, rows in table.cells()
     ]
-    _check_coverage(np.concatenate([u for _, u, _ in cells]), scale, where)
+    working, broken = _without_broken(cells, scale)
+    cells = working
+    for number, u, _ in cells:
+        _check_coverage(u, scale, f"{where}: cell {number}" if len(cells) > 1 else where)
     needed = order + 2 if kind == "polynomial" else FEWEST_POINTS
     for number, u, _ in cells:
         if len(np.unique(u)) < needed:
@@ -135,6 +149,7 @@ def fit_curve(table: Table, scale: Scale, kind: str = "polynomial", order: int =
                 f"{where}: cell {number} has {len(np.unique(u))} voltages; {needed} or more are needed for "
                 + (f"a polynomial of order {order}: lower --order" if kind == "polynomial" else "a table")
             )
+        _check_gaps(u, scale, f"{where}: cell {number}" if len(cells) > 1 else where)
     own = np.array([_least_squares(u, y, order, f"{where}: cell {n}")[0] for n, u, y in cells])
     spread = [_least_squares(u, y, order, where)[1] for _, u, y in cells]
     mean = own.mean(0)
@@ -151,13 +166,19 @@ def fit_curve(table: Table, scale: Scale, kind: str = "polynomial", order: int =
         cell: Cell = PolynomialCell(tuple(mean), slope)
     else:
         cell = _table_cell(cells, slope, where)
-    mismatch = _mismatch(cell, cells) if len(cells) > 1 else None
-    residuals = np.concatenate([y - _value(c, u) for c, (_, u, y) in zip(own, cells, strict=True)])
+    mismatch, tables = _mismatch(cell, cells) if len(cells) > 1 else (None, [])
+    if kind == "polynomial":
+        own_curves = [_value(c, u) for c, (_, u, _) in zip(own, cells, strict=True)]
+        curves, parameters = np.array([_value(c, grid) for c in own]), own.size
+    else:  # the table, with a gain, a shift and an offset of each cell
+        errors = tables or [np.zeros(3)]
+        own_curves = [_moved(cell, e, u) for e, (_, u, _) in zip(errors, cells, strict=True)]
+        curves, parameters = np.array([_moved(cell, e, grid) for e in errors]), 3 * len(tables)
     all_y = np.concatenate([y for _, _, y in cells])
+    residuals = all_y - np.concatenate(own_curves)
     full_scale = float(_current(cell, np.array([high]))[0])
-    noise = _noise_of_reads(table, scale)
-    left = len(residuals) - own.size
-    noise_std = float(np.sqrt((residuals**2).sum() / max(1, left))) if noise is None else noise
+    noise = _noise_of_reads(table, scale, {number for number, _, _ in cells})
+    residual_std = float(np.sqrt((residuals**2).sum() / max(1, len(residuals) - parameters)))
     nominal = _current(cell, grid)
     rms = float(np.sqrt((residuals**2).mean()))
     gain, shift, offset, explained = mismatch or (None, None, None, None)
@@ -173,17 +194,42 @@ def fit_curve(table: Table, scale: Scale, kind: str = "polynomial", order: int =
         if offset is None
         else Estimate(offset.value / full_scale, (offset.half_width or 0.0) / full_scale),
         explained=explained,
-        noise_std=noise_std / abs(full_scale),
-        noise_of="residuals" if noise is None else "repeated reads",
+        noise_std=None if noise is None else noise / abs(full_scale),
+        residual_std=residual_std / abs(full_scale),
         r_squared=1.0 - float((residuals**2).sum() / ((all_y - all_y.mean()) ** 2).sum()),
         rms=rms,
         cells=len(cells),
-        points=len(table),
+        points=len(all_y),
         u=grid,
         nominal=nominal,
-        curves=np.array([_value(c, grid) for c in own]),
-        measured=cells[0][1:],
+        curves=curves,
+        measured=(
+            np.concatenate([u for _, u, _ in cells[:50]]),
+            np.concatenate([y for _, _, y in cells[:50]]),
+        ),
+        broken=broken,
     )
+
+
+def _without_broken(cells: list[_Points], scale: Scale) -> tuple[list[_Points], dict[str, int]]:
+    """Cells whose current follows the voltage, and how many do not: of five cells or more, those whose
+    current spans less than a fifth of what it spans in the cell in the middle.
+    """
+    spans = np.array([np.ptp(y) for _, _, y in cells])
+    typical = float(np.median(spans))
+    if len(cells) < FEWEST_CELLS or typical == 0:
+        return cells, {}
+    working = [cell for cell, span in zip(cells, spans, strict=True) if span >= FLAT * typical]
+    low, high = (
+        float(np.median([y[np.argmin(np.abs(u - end))] for _, u, y in working])) for end in scale.ends
+    )
+    broken: dict[str, int] = {}
+    for (_, _, y), span in zip(cells, spans, strict=True):
+        if span < FLAT * typical:
+            states = {"stuck_low": low, "stuck_high": high, "dead": 0.0}
+            state = min(states, key=lambda name: abs(states[name] - float(np.median(y))))
+            broken[state] = broken.get(state, 0) + 1
+    return working, broken
 
 
 def _check_coverage(u: Numbers, scale: Scale, where: str) -> None:
@@ -193,7 +239,19 @@ def _check_coverage(u: Numbers, scale: Scale, where: str) -> None:
         raise InputError(
             f"{where}: voltages go from {u.min() + scale.v_offset:.4g} to {u.max() + scale.v_offset:.4g} V, "
             f"the chip stores {scale.v_min:g} to {scale.v_max:g} V; measure that range, or give a design "
-            "with another"
+            "with another (is the unit right, or are the columns swapped?)"
+        )
+
+
+def _check_gaps(u: Numbers, scale: Scale, where: str) -> None:
+    low, high = scale.ends
+    margin = COVERAGE * (high - low)
+    inside = np.unique(u[(u >= low - margin) & (u <= high + margin)])
+    gap = int(np.argmax(np.diff(inside))) if len(inside) > 1 else 0
+    if len(inside) > 1 and inside[gap + 1] - inside[gap] > LARGEST_GAP * (high - low):
+        raise InputError(
+            f"{where}: nothing was measured between {inside[gap] + scale.v_offset:.4g} and "
+            f"{inside[gap + 1] + scale.v_offset:.4g} V; measure there, too"
         )
 
 
@@ -231,11 +289,17 @@ def _between(own: Numbers, spread: Sequence[Numbers]) -> tuple[tuple[float, ...]
     return tuple(tuple(float(x) for x in row) for row in covariance)
 
 
+def _moved(cell: Cell, errors: Numbers, u: Numbers) -> Numbers:
+    """The curve with a relative error of the gain, a shift of the voltage and an added current."""
+    f = _current(cell, u)
+    return np.asarray(f * (1 + errors[0]) + _slope(cell, u) * errors[1] + errors[2])
+
+
 def _mismatch(
-    cell: Cell, cells: Sequence[tuple[int, Numbers, Numbers]]
-) -> tuple[Estimate, Estimate, Estimate, float]:
+    cell: Cell, cells: Sequence[_Points]
+) -> tuple[tuple[Estimate, Estimate, Estimate, float], list[Numbers]]:
     """Standard deviations of gain, offset voltage (V) and offset current (charge units), and what share of
-    the cells' variance they describe.
+    the cells' variance they describe; and these errors of every cell.
 
     Where the slope of the cell hardly changes, a shift of the voltage cannot be told from a current: all of
     it then counts as voltage.
@@ -244,44 +308,74 @@ def _mismatch(
     for _, u, y in cells:
         f, slope = _current(cell, u), _slope(cell, u)
         basis = np.stack([f, slope, np.ones_like(u)], 1)
-        told_apart = np.linalg.cond(basis / np.linalg.norm(basis, axis=0)) < 1e3
+        norms = np.linalg.norm(basis, axis=0)
+        told_apart = bool((norms > 0).all()) and np.linalg.cond(basis / norms) < 1e3
         used = basis if told_apart else basis[:, :2]
         e, *_ = np.linalg.lstsq(used, y - f, rcond=None)
         rest = y - f - used @ e
         variance = float((rest**2).sum() / max(1, len(u) - used.shape[1])) * np.diag(
-            np.linalg.inv(used.T @ used)
+            np.linalg.pinv(used.T @ used)
         )
         errors.append(np.pad(e, (0, 3 - len(e))))
         variances.append(np.pad(variance, (0, 3 - len(e))))
         before, after = before + float(((y - f) ** 2).sum()), after + float((rest**2).sum())
     n = len(errors)
     total = np.var(errors, axis=0, ddof=1)
-    found = np.sqrt((total - np.mean(variances, 0)).clip(min=0.0))
-    quantile = stats.norm.ppf(0.5 + CONFIDENCE / 2)
-    # the spread of a variance over n Gaussian cells is sqrt(2 / (n - 1)) of it
-    with np.errstate(divide="ignore", invalid="ignore"):
-        half = np.where(found > 0, quantile * total / np.sqrt(2 * (n - 1)) / found, 0.0)
+    noise = np.mean(variances, 0)
+    found = np.sqrt((total - noise).clip(min=0.0))
+    # the variance over n Gaussian cells has the distribution of chi square; where it is not above the noise,
+    # the interval begins at 0
+    ends = [
+        np.sqrt((total * (n - 1) / stats.chi2.ppf(0.5 + s * CONFIDENCE / 2, n - 1) - noise).clip(min=0.0))
+        for s in (1, -1)
+    ]
+    half = np.maximum(ends[1] - found, found - ends[0])
     estimates = [Estimate(float(s), float(h)) for s, h in zip(found, half, strict=True)]
-    return estimates[0], estimates[1], estimates[2], 1.0 - after / before if before else 1.0
+    explained = 1.0 - after / before if before else 1.0
+    return (estimates[0], estimates[1], estimates[2], explained), errors
 
 
-def _noise_of_reads(table: Table, scale: Scale) -> float | None:
+def _same_voltage(volts: Numbers, step: float) -> npt.NDArray[np.int64]:
+    """Number of the voltage that each was meant to be: read back, one voltage differs a little from time to
+    time. `step`: between two that were meant to be different.
+    """
+    order = np.argsort(volts)
+    apart = np.concatenate([[0.0], np.diff(volts[order])]) > min(1e-3, 0.2 * step)
+    label = np.empty(len(volts), dtype=np.int64)
+    label[order] = np.cumsum(apart)
+    return label
+
+
+def _typical_step(cells: Sequence[tuple[object, Numbers]]) -> float:
+    """Median over the cells of the step of their voltages."""
+    steps = []
+    for _, u in cells:
+        d = np.diff(np.unique(u))
+        steps.append(float(np.median(d[d > 0.1 * d.max()])) if len(d) else 0.0)
+    return float(np.median(steps))
+
+
+def _noise_of_reads(table: Table, scale: Scale, used: set[int]) -> float | None:
     """Standard deviation of repeated reads of one cell at one voltage, charge units; None without any."""
-    keys = np.rec.fromarrays([table.cell, table.columns["voltage"]])
+    here = np.isin(table.cell, list(used))
+    cell, volts = table.cell[here], table.columns["voltage"][here]
+    step = _typical_step([(n, volts[cell == n]) for n in np.unique(cell)])
+    keys = np.rec.fromarrays([cell, _same_voltage(volts, step)])
     _, group, count = np.unique(keys, return_inverse=True, return_counts=True)
     repeats = int((count - 1).sum())
     if repeats < 2:
         return None
-    y = table.columns["current"] * scale.charge_per_ampere
+    y = table.columns["current"][here] * scale.charge_per_ampere
     means = np.bincount(group.ravel(), y) / count
     return float(np.sqrt(((y - means[group.ravel()]) ** 2).sum() / repeats))
 
 
-def _table_cell(cells: Sequence[tuple[int, Numbers, Numbers]], slope: float, where: str) -> TabulatedCell:
+def _table_cell(cells: Sequence[_Points], slope: float, where: str) -> TabulatedCell:
     """Mean current at every voltage that is measured, as close as a rising curve can be."""
     u, y = (np.concatenate([cell[n] for cell in cells]) for n in (1, 2))
-    volts, group, count = np.unique(u, return_inverse=True, return_counts=True)
-    means = np.bincount(group.ravel(), y) / count
+    label = _same_voltage(u, _typical_step([(n, v) for n, v, _ in cells]))
+    _, group, count = np.unique(label, return_inverse=True, return_counts=True)
+    volts, means = (np.bincount(group.ravel(), values) / count for values in (u, y))
     rising = isotonic_regression(means, weights=count.astype(float)).x
     changed = float(np.abs(rising - means).max() / np.ptp(means))
     if changed > 0.1:

@@ -111,8 +111,17 @@ def read_decay(path: str | os.PathLike[str]) -> Table:
 
 
 def _swapped(voltage: Numbers, current: Numbers) -> bool:
-    """Whether 'voltage' is as small as currents are, and 'current' as large as voltages."""
-    return float(np.abs(voltage).max()) < 5e-3 and float(np.abs(current).max()) > 2e-2
+    """Whether 'voltage' is as small as currents are, and 'current' as large as voltages; or whether 'current'
+    goes in equal steps, as voltages do that are set, and 'voltage' does not.
+    """
+    if float(np.abs(voltage).max()) < 5e-3 and float(np.abs(current).max()) > 2e-2:
+        return True
+    return _in_equal_steps(current) and not _in_equal_steps(voltage)
+
+
+def _in_equal_steps(values: Numbers) -> bool:
+    steps = np.diff(np.unique(values))
+    return len(steps) > 3 and float(np.ptp(steps)) < 1e-3 * float(steps.max())
 
 
 def _span(values: Numbers) -> str:
@@ -121,6 +130,8 @@ def _span(values: Numbers) -> str:
 
 def _read(path: str | os.PathLike[str], needed: Sequence[str]) -> Table:
     path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{path}: this is a directory; give a file")
     if not path.is_file():
         raise InputError(f"{path}: there is no such file")
     size = path.stat().st_size

@@ -48,6 +48,10 @@ from gaincell.units import Volt
 __all__ = ["KEY_ARRAY", "VALUE_ARRAY", "CellErrors", "Mismatch", "cell_errors", "current_of", "slope_of"]
 
 
+LARGEST = {"correlation_length": 1000.0}
+"""Largest numbers that are accepted, where it is not 10."""
+
+
 @dataclass(frozen=True)
 class Mismatch:
     """Standard deviations of the cells' errors, and which chip they are drawn for.
@@ -77,8 +81,9 @@ class Mismatch:
     def __post_init__(self) -> None:
         for key in ("gain_std", "offset_voltage_std", "current_offset_std", "correlation_length"):
             value = getattr(self, key)
-            if not (math.isfinite(value) and value >= 0):
-                raise DesignError(f"mismatch: {key} = {value!r} must be a finite number, 0 or above")
+            if not 0 <= value <= LARGEST.get(key, 10.0):
+                allowed = f"0 to {LARGEST.get(key, 10.0):g}"
+                raise DesignError(f"mismatch: {key} = {value!r} is out of range; allowed: {allowed}")
         for key in ("smooth_share", "stuck_low", "stuck_high", "dead"):
             if not 0 <= getattr(self, key) <= 1:
                 raise DesignError(
@@ -88,10 +93,6 @@ class Mismatch:
             raise DesignError("mismatch: stuck_low + stuck_high + dead is more than all cells")
         if (self.smooth_share > 0) != (self.correlation_length > 0):
             raise DesignError("mismatch: state both smooth_share and correlation_length above 0, or neither")
-        if self.correlation_length > 1000:
-            raise DesignError(
-                f"mismatch: correlation_length = {self.correlation_length!r}; at most 1000 cells"
-            )
         for key in ("seed", "chip"):
             value = getattr(self, key)
             if not 0 <= value < 2**32:
@@ -328,7 +329,9 @@ def _lower_root(covariance: tuple[float, ...]) -> tuple[tuple[float, ...], ...]:
         for i in range(j + 1, n):
             if abs(a[i][j] - a[j][i]) > 1e-6 * scale[i] * scale[j]:
                 raise DesignError("mismatch: coefficient_covariance is not symmetric")
+            rest = a[i][j] - sum(root[i][k] * root[j][k] for k in range(j))
             if root[j][j] > 0:
-                rest = a[i][j] - sum(root[i][k] * root[j][k] for k in range(j))
                 root[i][j] = rest / root[j][j]
+            elif abs(rest) > 1e-4 * scale[i] * scale[j] or (scale[j] == 0 and rest != 0):
+                raise DesignError("mismatch: coefficient_covariance is no covariance matrix (indefinite)")
     return tuple(tuple(row) for row in root)

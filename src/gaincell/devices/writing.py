@@ -47,10 +47,11 @@ class Writing:
 
     def __post_init__(self) -> None:
         for key in ("injection_voltage", "injection_gain"):
-            if not math.isfinite(getattr(self, key)):
-                raise DesignError(f"writing: {key} = {getattr(self, key)!r} must be a finite number")
-        if not (math.isfinite(self.error_std) and self.error_std >= 0):
-            raise DesignError(f"writing: error_std = {self.error_std!r} must be a finite number, 0 or above")
+            value = getattr(self, key)
+            if not -10 <= value <= 10:
+                raise DesignError(f"writing: {key} = {value!r} is out of range; allowed: -10 to 10")
+        if not 0 <= self.error_std <= 10:
+            raise DesignError(f"writing: error_std = {self.error_std!r} is out of range; allowed: 0 to 10")
         if not 0 <= self.discharge_residual < 1:
             raise DesignError(
                 f"writing: discharge_residual = {self.discharge_residual!r} is out of range; "

@@ -52,17 +52,30 @@ def describe(
     put("mismatch: offset voltage", fitted.offset_voltage_std, "V")
     put("mismatch: offset current", fitted.current_offset_std, "of full scale")
     put("variance that mismatch explains", fitted.explained, "1")
-    put(f"noise of a read, from {fitted.noise_of}", fitted.noise_std, "of full scale")
+    if fitted.covariance:
+        rows = [list(row) for row in fitted.covariance]
+        fit["covariance of the coefficients"] = value(rows, "charge units^2/V^(p+q)", "measured")
+    for state, count in fitted.broken.items():
+        put(f"cells left out: {state.replace('_', ' ')}", count, "1")
+    put("noise of a read, from repeated reads", fitted.noise_std, "of full scale")
+    put("points about each cell's own curve", fitted.residual_std, "of full scale")
     put("R squared", fitted.r_squared, "1")
     put("rms of all points", fitted.rms, "charge units")
     if held is not None:
         put("retention: law", held.law, "word")
-        put("retention: tau", held.tau, "s")
-        put("retention: beta", held.beta, "1")
-        put("retention: slow tau", held.tau_slow, "s")
-        put("retention: share of the fast one", held.share, "1")
-        put("retention: target", held.target, "V")
-        put("retention: spread of ln tau", held.tau_spread, "1")
+        for label, key, found, unit in (
+            ("tau", "retention_time", held.tau, "s"),
+            ("beta", "beta", held.beta, "1"),
+            ("slow tau", "tau_slow", held.tau_slow, "s"),
+            ("share of the fast one", "share", held.share, "1"),
+            ("target", "target_voltage", held.target, "V"),
+            ("spread of ln tau", "spread", held.tau_spread, "1"),
+        ):
+            put(f"retention: {label}", found, unit)
+            if found is not None:
+                low, high = held.intervals[key]
+                fit[f"retention: {label}"]["half_width"] = max(high - found, found - low)
+        put("retention: cells left out", held.left_out, "1")
         put("retention: time to 1/e", held.time_to_1_over_e, "s")
         put("retention: rms", held.rms, "V")
     cells = f"{fitted.cells} measured cell{'s' * (fitted.cells > 1)}"
@@ -79,6 +92,16 @@ def describe(
             "measured": value(fitted.measured[1].tolist(), "charge units", "measured"),
             "cells": value(np.round(fitted.curves[:SHOWN_CELLS], 6).tolist(), "charge units", "measured"),
         },
+        "decays": []
+        if held is None
+        else [
+            {
+                "time": value(t.tolist(), "s", "measured"),
+                "measured": value(v.tolist(), "V", "measured"),
+                "fitted": value(law.tolist(), "V", "measured"),
+            }
+            for t, v, law in held.curves
+        ],
         "provenance": provenance(
             command=command,
             seed=0,
@@ -92,20 +115,30 @@ def describe(
 
 
 def draw(result: Json, path: Path) -> Path:
-    """The cells' curves and what each of them differs from the nominal one by."""
+    """The cells' curves with measured points, what each differs from the nominal one by, and the decays."""
     u, nominal = (np.array(numbers(result["curves"][key])) for key in ("u", "nominal"))
     cells = np.array(result["curves"]["cells"]["value"])
     with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
-        figure = Figure(figsize=(8.4, 3.4))
-        left, right = figure.subplots(1, 2)
+        decays = result["decays"]
+        figure = Figure(figsize=(12.6 if decays else 8.4, 3.4))
+        left, right, *rest = figure.subplots(1, 3 if decays else 2)
+        for axes in rest:
+            for n, decay in enumerate(decays):
+                t, v, law = (np.array(numbers(decay[key])) for key in ("time", "measured", "fitted"))
+                axes.plot(1e3 * t, v, ".", color=RED, ms=2, label="" if n else "measured")
+                axes.plot(1e3 * t, law, color=GREY, lw=0.8, label="" if n else "fitted")
+            axes.set_xlabel("time since the write (ms)")
+            axes.set_ylabel("stored voltage (V)")
+            axes.set_title("Retention")
+            axes.legend()
         left.plot(u, cells.T, color=GREY, lw=0.5, alpha=0.5)
         left.plot(u, nominal, color=BLUE, lw=2, label="nominal")
         left.axhline(0, color=BLACK, lw=0.6)
         left.set_ylabel("charge of a full pulse (charge units)")
         left.set_title(result["device"])
+        points, charges = (np.array(numbers(result["curves"][key])) for key in ("measured_u", "measured"))
+        left.plot(points, charges, ".", color=RED, ms=4 if len(cells) == 1 else 1, label="measured")
         if len(cells) == 1:
-            points, charges = (np.array(numbers(result["curves"][key])) for key in ("measured_u", "measured"))
-            left.plot(points, charges, ".", color=RED, ms=4, label="measured")
             right.plot(points, charges - np.interp(points, u, nominal), ".", color=RED, ms=4)
             right.axhline(0, color=BLACK, lw=0.6)
         else:

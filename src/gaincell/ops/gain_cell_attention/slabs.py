@@ -330,7 +330,8 @@ def timed_nodes(
     """The same in time, for cells of any rate up to the first of `rates` and down to the second."""
     span = _bounded_span(rates[0], longest)
     top = torch.tensor(largest_u, dtype=torch.float64)
-    full_scale, steepest = float(cell.current(top).abs()), float(cell.slope(top).abs())
+    full_scale = float(cell.current(top).abs())
+    steepest = float(cell.slope(torch.linspace(-largest_u, largest_u, 129, dtype=torch.float64)).abs().max())
     while span > 1:
         r = torch.linspace(0, span - 1, 33, dtype=torch.float64)
         for count in range(2, MOST_NODES + 1):
