@@ -10,10 +10,10 @@ converter is measured once and trimmed in steps:
 
     e -> e - step * floor(e / step + 1/2)
 
-so that at most half a step is left. All query heads of a group use the same converters. Source: static errors
-of an integrating converter and foreground calibration by trimming, as in any textbook on data converters
-(Maloberti, "Data Converters", Springer 2007); independent Gaussians are assumed. Not modelled: drift after
-calibration, nonlinearity of the ramp, noise of the calibration.
+so that at most half a step is left. All query heads of a group use the same converters.
+Source: static errors of an integrating converter and foreground calibration by trimming, as in any textbook
+on data converters (Maloberti, "Data Converters", Springer 2007); independent Gaussians are assumed.
+Not modelled: drift after calibration, nonlinearity of the ramp, noise of the calibration.
 
 Dimensions: Hk key/value heads, M columns, t sub-tiles, D rows and outputs.
 """

@@ -10,8 +10,8 @@ read first at age 0, undecayed and undisturbed.
 Sources: single-exponential leakage towards V_offset [R], tau of the silicon CMOS cell [M]. Thermally
 activated leakage: Arrhenius' law, as for subthreshold and junction leakage of DRAM cells; a lognormal spread
 of retention times: Hamamoto et al., IEEE Trans. Electron Devices 45, 1300 (1998). A read that takes the same
-fraction every time is the simplest model of read disturb; assumed. Not modelled: leakage that depends on the
-stored level, droop within one read.
+fraction every time is the simplest model of read disturb; assumed.
+Not modelled: leakage that depends on the stored level, droop within one read.
 """
 
 from __future__ import annotations

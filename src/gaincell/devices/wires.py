@@ -12,8 +12,8 @@ of an array (k = d + 1 of a block of N rows), value bit lines along the columns 
 the tile + 1).
 
 Source: first-order perturbation of the resistance ladder [D]; `drop` is a parameter, to be calibrated against
-a circuit simulation. Not modelled: that only cells with a pulse conduct, drop along the word lines, anything
-of second order.
+a circuit simulation.
+Not modelled: that only cells with a pulse conduct, drop along the word lines, anything of second order.
 """
 
 from __future__ import annotations
