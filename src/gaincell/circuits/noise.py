@@ -13,9 +13,9 @@
 Sources: k T C noise: Nyquist; addition of independent fluctuations [D]. Gradients are straight-through: noise
 is a constant to them. `step` of the generator is the index of the query's token, `head` the query head,
 `column` the key column or the sub-tile, `row` the output. A pulse never becomes shorter than nothing. A
-cell's fluctuation is taken as constant during a pulse, so that its charge goes with the width. Not modelled:
-white noise within a pulse (variance proportional to the width), 1/f correlation from one read to the next,
-dependence of a cell's noise on its current.
+cell's fluctuation is taken as constant during a pulse, so that its charge goes with the pulse's width.
+Not modelled: white noise within a pulse (variance proportional to the width), 1/f correlation from one read
+to the next, dependence of a cell's noise on its current.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from gaincell.cli._json import JsonFile, write_json
+from gaincell.cli._options import CellName
 from gaincell.errors import DesignError
 
 if TYPE_CHECKING:
@@ -58,15 +59,20 @@ def list_(json: JsonFile = None) -> None:
 
 
 @app.command()
-def show(design: DesignName, json: JsonFile = None) -> None:
+def show(design: DesignName, cell: CellName = None, json: JsonFile = None) -> None:
     """Show every number of a design with unit, source and range, and what follows from them.
 
     Example: gaincell design show leroux2025
+
+    Example: gaincell design show leroux2025 --cell igzo.toml
     """
     from gaincell.config import load_design
+    from gaincell.device import with_cell
     from gaincell.quantity import SOURCES
 
     chip = load_design(design)
+    if cell is not None:
+        chip = with_cell(chip, cell)
     content = describe(chip)
     table = Table("key", "value", "source", "range", "note", box=box.SIMPLE, title=chip.description)
     table.columns[0].no_wrap = True

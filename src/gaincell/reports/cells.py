@@ -44,6 +44,8 @@ are **simulated**. `gaincell design show NAME` shows a design with every source.
 EXPLANATION = """
 * Tokens until 1/e: at the token period of {layers:.0f} layers, {period:.0f} ns. A window has {window:,.0f}
   tokens.
+* Density: area of a cell, or how many cells take the area of one six-transistor SRAM cell of the same process
+  (×: the more the denser).
 * Deviation from a line: the largest distance of the current F(u) from its best straight line (least squares
   over the storage range), in % of the span of F. F(0): the current of a cell that stores V_offset, in % of
   the same span; a linear cell has 0 in both columns.
