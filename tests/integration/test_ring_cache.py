@@ -91,7 +91,13 @@ def test_pieces_on_the_ring_equal_the_full_forward(pieces: list[int]) -> None:
     torch.testing.assert_close(decoded(model, tokens, pieces), expected, atol=1e-9, rtol=0)
 
 
-@pytest.mark.parametrize("effect", [effect for effect in EFFECTS if effect != "incomplete discharge"])
+@pytest.mark.parametrize(
+    "effect",
+    [
+        *("everything", "stuck cells", "cell read noise", "pulse jitter", "ramp errors", "write error"),
+        *("charge injection", "read disturb", "spread of retention", "decay to another voltage"),
+    ],
+)
 def test_every_effect_of_a_chip_on_the_ring(effect: str) -> None:
     changes = dict(EFFECTS[effect])
     if effect == "everything":
@@ -181,12 +187,12 @@ def test_pieces_between_refreshes_equal_single_tokens(refresh: Refresh, period: 
         refresh = Refresh(refresh.kind, every_seconds=refresh.every_seconds * period / 30e-6)
     for cell in ("polynomial", "sigmoid"):
         model = hardware(micro_design(token_period=period, mismatch=MISMATCH, cell=cell))
-        tokens, pieces, singly = ids(75, 2), RingCache(model, refresh), RingCache(model, refresh)
+        tokens, pieces, singly = ids(52, 2), RingCache(model, refresh), RingCache(model, refresh)
         with torch.no_grad():
             got = feed(model, pieces, tokens)
-            expected = torch.cat([feed(model, singly, tokens[:, t : t + 1]) for t in range(75)], 1)
+            expected = torch.cat([feed(model, singly, tokens[:, t : t + 1]) for t in range(52)], 1)
         torch.testing.assert_close(got, expected, atol=1e-9, rtol=0)
-        assert pieces.clock.refreshes == singly.clock.refreshes > 4
+        assert pieces.clock.refreshes == singly.clock.refreshes > 2
 
 
 @pytest.mark.skipif(compiled_library() is None, reason="the kernel was not built: no C++ compiler")

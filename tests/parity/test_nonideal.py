@@ -104,7 +104,7 @@ def test_blocked_equals_naive(effect: str, gradient: str) -> None:
 @pytest.mark.parametrize("effect", ["everything", "decay to another voltage", "spread of retention"])
 def test_every_cell(cell: str, effect: str) -> None:
     design = chip(effect, readout="none", cell=cell)
-    found, expected = (both(signals(40), design, impl) for impl in ("blocked", "naive"))
+    found, expected = (both(signals(20), design, impl) for impl in ("blocked", "naive"))
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-9 * float(b.abs().max()))
 
