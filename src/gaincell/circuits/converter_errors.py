@@ -63,7 +63,7 @@ class Converters:
 
     @property
     def present(self) -> bool:
-        """Whether anything but the drivers is off."""
+        """Whether the conversions of scores and outputs have errors."""
         stds = (self.ramp_gain_std, self.ramp_gain_tile_std)
         return any((*stds, self.comparator_offset_std, self.comparator_offset_tile_std))
 

@@ -22,13 +22,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from scipy import stats
 from scipy.optimize import isotonic_regression
 
 from gaincell.devices.cell import Cell, PolynomialCell
 from gaincell.devices.measurement import Numbers, Table
+from gaincell.devices.screening import (
+    Points,
+    Scale,
+    check_coverage,
+    check_gaps,
+    same_voltage,
+    typical_step,
+    without_broken,
+)
 from gaincell.devices.tabulated import FEWEST_POINTS, TabulatedCell
 from gaincell.errors import InputError
 
@@ -36,33 +44,6 @@ CONFIDENCE = 0.95
 MOST_ORDER = 9
 WORST_CONDITION = 1e8
 GRID = 401
-COVERAGE = 0.02
-"""By how much of the storage range the measured voltages may fall short of its ends."""
-
-
-@dataclass(frozen=True)
-class Scale:
-    """How volts and amperes of a file become those of a chip.
-
-    v_min, v_max: storage range, V.  v_offset: voltage of zero signal, V.
-    charge_per_ampere: charge units of a full pulse of one ampere, t_pulse_max / charge_unit.
-    """
-
-    v_min: float
-    v_max: float
-    v_offset: float
-    charge_per_ampere: float
-
-    @property
-    def ends(self) -> tuple[float, float]:
-        """Storage range relative to V_offset, V."""
-        return self.v_min - self.v_offset, self.v_max - self.v_offset
-
-
-_Points = tuple[int, Numbers, Numbers]  # number of a cell, its voltages relative to V_offset, its charges
-FLAT, FEWEST_CELLS = 0.2, 5
-LARGEST_GAP = 0.3
-"""Of the storage range, between neighbouring voltages."""
 
 
 @dataclass(frozen=True)
@@ -138,10 +119,10 @@ def fit_curve(table: Table, scale: Scale, kind: str = "polynomial", order: int =
         (number, rows["voltage"] - scale.v_offset, rows["current"] * scale.charge_per_ampere)
         for number, rows in table.cells()
     ]
-    working, broken = _without_broken(cells, scale)
+    working, broken = without_broken(cells, scale)
     cells = working
     for number, u, _ in cells:
-        _check_coverage(u, scale, f"{where}: cell {number}" if len(cells) > 1 else where)
+        check_coverage(u, scale, f"{where}: cell {number}" if len(cells) > 1 else where)
     needed = order + 2 if kind == "polynomial" else FEWEST_POINTS
     for number, u, _ in cells:
         if len(np.unique(u)) < needed:
@@ -149,7 +130,7 @@ def fit_curve(table: Table, scale: Scale, kind: str = "polynomial", order: int =
                 f"{where}: cell {number} has {len(np.unique(u))} voltages; {needed} or more are needed for "
                 + (f"a polynomial of order {order}: lower --order" if kind == "polynomial" else "a table")
             )
-        _check_gaps(u, scale, f"{where}: cell {number}" if len(cells) > 1 else where)
+        check_gaps(u, scale, f"{where}: cell {number}" if len(cells) > 1 else where)
     own = np.array([_least_squares(u, y, order, f"{where}: cell {n}")[0] for n, u, y in cells])
     spread = [_least_squares(u, y, order, where)[1] for _, u, y in cells]
     mean = own.mean(0)
@@ -211,50 +192,6 @@ def fit_curve(table: Table, scale: Scale, kind: str = "polynomial", order: int =
     )
 
 
-def _without_broken(cells: list[_Points], scale: Scale) -> tuple[list[_Points], dict[str, int]]:
-    """Cells whose current follows the voltage, and how many do not: of five cells or more, those whose
-    current spans less than a fifth of what it spans in the cell in the middle.
-    """
-    spans = np.array([np.ptp(y) for _, _, y in cells])
-    typical = float(np.median(spans))
-    if len(cells) < FEWEST_CELLS or typical == 0:
-        return cells, {}
-    working = [cell for cell, span in zip(cells, spans, strict=True) if span >= FLAT * typical]
-    low, high = (
-        float(np.median([y[np.argmin(np.abs(u - end))] for _, u, y in working])) for end in scale.ends
-    )
-    broken: dict[str, int] = {}
-    for (_, _, y), span in zip(cells, spans, strict=True):
-        if span < FLAT * typical:
-            states = {"stuck_low": low, "stuck_high": high, "dead": 0.0}
-            state = min(states, key=lambda name: abs(states[name] - float(np.median(y))))
-            broken[state] = broken.get(state, 0) + 1
-    return working, broken
-
-
-def _check_coverage(u: Numbers, scale: Scale, where: str) -> None:
-    low, high = scale.ends
-    margin = COVERAGE * (high - low)
-    if u.min() > low + margin or u.max() < high - margin:
-        raise InputError(
-            f"{where}: voltages go from {u.min() + scale.v_offset:.4g} to {u.max() + scale.v_offset:.4g} V, "
-            f"the chip stores {scale.v_min:g} to {scale.v_max:g} V; measure that range, or give a design "
-            "with another (is the unit right, or are the columns swapped?)"
-        )
-
-
-def _check_gaps(u: Numbers, scale: Scale, where: str) -> None:
-    low, high = scale.ends
-    margin = COVERAGE * (high - low)
-    inside = np.unique(u[(u >= low - margin) & (u <= high + margin)])
-    gap = int(np.argmax(np.diff(inside))) if len(inside) > 1 else 0
-    if len(inside) > 1 and inside[gap + 1] - inside[gap] > LARGEST_GAP * (high - low):
-        raise InputError(
-            f"{where}: nothing was measured between {inside[gap] + scale.v_offset:.4g} and "
-            f"{inside[gap + 1] + scale.v_offset:.4g} V; measure there, too"
-        )
-
-
 def _least_squares(u: Numbers, y: Numbers, order: int, where: str) -> tuple[Numbers, Numbers]:
     """Coefficients [order + 1] and their covariance. Raises InputError where the points do not fix them."""
     size = float(np.abs(u).max()) or 1.0
@@ -296,7 +233,7 @@ def _moved(cell: Cell, errors: Numbers, u: Numbers) -> Numbers:
 
 
 def _mismatch(
-    cell: Cell, cells: Sequence[_Points]
+    cell: Cell, cells: Sequence[Points]
 ) -> tuple[tuple[Estimate, Estimate, Estimate, float], list[Numbers]]:
     """Standard deviations of gain, offset voltage (V) and offset current (charge units), and what share of
     the cells' variance they describe; and these errors of every cell.
@@ -335,32 +272,12 @@ def _mismatch(
     return (estimates[0], estimates[1], estimates[2], explained), errors
 
 
-def _same_voltage(volts: Numbers, step: float) -> npt.NDArray[np.int64]:
-    """Number of the voltage that each was meant to be: read back, one voltage differs a little from time to
-    time. `step`: between two that were meant to be different.
-    """
-    order = np.argsort(volts)
-    apart = np.concatenate([[0.0], np.diff(volts[order])]) > min(1e-3, 0.2 * step)
-    label = np.empty(len(volts), dtype=np.int64)
-    label[order] = np.cumsum(apart)
-    return label
-
-
-def _typical_step(cells: Sequence[tuple[object, Numbers]]) -> float:
-    """Median over the cells of the step of their voltages."""
-    steps = []
-    for _, u in cells:
-        d = np.diff(np.unique(u))
-        steps.append(float(np.median(d[d > 0.1 * d.max()])) if len(d) else 0.0)
-    return float(np.median(steps))
-
-
 def _noise_of_reads(table: Table, scale: Scale, used: set[int]) -> float | None:
     """Standard deviation of repeated reads of one cell at one voltage, charge units; None without any."""
     here = np.isin(table.cell, list(used))
     cell, volts = table.cell[here], table.columns["voltage"][here]
-    step = _typical_step([(n, volts[cell == n]) for n in np.unique(cell)])
-    keys = np.rec.fromarrays([cell, _same_voltage(volts, step)])
+    step = typical_step([(n, volts[cell == n]) for n in np.unique(cell)])
+    keys = np.rec.fromarrays([cell, same_voltage(volts, step)])
     _, group, count = np.unique(keys, return_inverse=True, return_counts=True)
     repeats = int((count - 1).sum())
     if repeats < 2:
@@ -370,10 +287,10 @@ def _noise_of_reads(table: Table, scale: Scale, used: set[int]) -> float | None:
     return float(np.sqrt(((y - means[group.ravel()]) ** 2).sum() / repeats))
 
 
-def _table_cell(cells: Sequence[_Points], slope: float, where: str) -> TabulatedCell:
+def _table_cell(cells: Sequence[Points], slope: float, where: str) -> TabulatedCell:
     """Mean current at every voltage that is measured, as close as a rising curve can be."""
     u, y = (np.concatenate([cell[n] for cell in cells]) for n in (1, 2))
-    label = _same_voltage(u, _typical_step([(n, v) for n, v, _ in cells]))
+    label = same_voltage(u, typical_step([(n, v) for n, v, _ in cells]))
     _, group, count = np.unique(label, return_inverse=True, return_counts=True)
     volts, means = (np.bincount(group.ravel(), values) / count for values in (u, y))
     rising = isotonic_regression(means, weights=count.astype(float)).x

@@ -87,6 +87,6 @@ struct Draw {
     }
 };
 
-enum { GC_QUERY_JITTER = 12, GC_PULSE_JITTER = 13, GC_READ = 14 };  // Effect of devices/random.py
+enum { GC_PULSE_JITTER = 13, GC_READ = 14 };  // Effect of devices/random.py
 
 }  // namespace gc

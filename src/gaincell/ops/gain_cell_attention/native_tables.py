@@ -271,8 +271,9 @@ def errors_of(design: Design, layer: int, kv_heads: int, dim: int) -> tuple[Erro
     )
     kept: list[Tensor] = []
     if lines.score is not None and lines.output is not None:
-        kept = [*lines.score, lines.output.gain, lines.output.offset * steps]
+        parts = (*lines.score, lines.output.gain, lines.output.offset * steps)
+        kept = [part.contiguous() for part in parts]  # their memory must outlive the call
         errors.score_gain, errors.score_offset, errors.output_gain, errors.output_offset = (
-            t.contiguous().data_ptr() for t in kept
+            t.data_ptr() for t in kept
         )
     return errors, kept

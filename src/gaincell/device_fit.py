@@ -1,0 +1,161 @@
+"""From measured files to a device: the fits of `devices`, with their intervals and where they come from."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+from scipy import stats
+
+from gaincell.design import CELL_NUMBERS, Design
+from gaincell.device_file import MISMATCH_NUMBERS, RETENTION_NUMBERS, SCALE_NUMBERS, Device
+from gaincell.devices.decay import DecayFit, fit_decay
+from gaincell.devices.fit import CurveFit, Estimate, fit_curve
+from gaincell.devices.measurement import read_curve, read_decay
+from gaincell.devices.screening import Scale
+from gaincell.errors import InputError
+from gaincell.quantity import (
+    Quantity,
+)
+
+FARTHEST = 30.0
+"""Largest ratio of a cell's slope to that the chip's converters are made for."""
+
+
+def fit_device(
+    curve: str | os.PathLike[str],
+    design: Design,
+    *,
+    decay: str | os.PathLike[str] | None = None,
+    kind: str = "polynomial",
+    order: int = 3,
+    law: str | None = None,
+    rescale: bool = False,
+    name: str | None = None,
+) -> tuple[Device, CurveFit, DecayFit | None]:
+    """A device from measured files.
+
+    Args:
+        curve: current against stored voltage, see devices/measurement.py.
+        design: the chip it is meant for: storage range, pulse, charge unit.
+        decay: stored voltage against time.
+        kind, order: of the curve, see `fit_curve`.  law: of the decay, see `fit_decay`.
+        rescale: take for charge unit what gives the cell the slope of the design's linear cell: converters
+            dimensioned for this cell.
+        name: of the device; by default that of the file.
+
+    Raises:
+        InputError: the files cannot be used or fitted; with the reason and what to do.
+    """
+    table = read_curve(curve)
+    per_ampere = design.t_pulse_max / design.charge_unit
+    charge_unit = design.charge_unit
+    scale = Scale(design.v_min, design.v_max, design.v_offset, per_ampere)
+    fitted = fit_curve(table, scale, kind, order)
+    wanted = design.cell.linear_slope
+    ratio = fitted.cell.linear_slope / wanted
+    if rescale:
+        charge_unit *= ratio
+        scale = dataclasses.replace(scale, charge_per_ampere=per_ampere / ratio)
+        fitted = fit_curve(table, scale, kind, order)
+    elif not 1 / FARTHEST <= ratio <= FARTHEST:
+        raise InputError(
+            f"{curve}: the cell gives {fitted.cell.linear_slope / per_ampere:.3g} A/V, {ratio:.3g} times "
+            f"what the converters of {design.name} are made for ({wanted / per_ampere:.3g} A/V): check the "
+            "unit of the current, or give --rescale, which dimensions the converters for this cell"
+        )
+    decayed = None if decay is None else read_decay(decay)
+    held = None if decayed is None else fit_decay(decayed, law)
+    numbers = _cell_numbers(fitted) | _spread_numbers(fitted) | ({} if held is None else _decay_numbers(held))
+    for key in SCALE_NUMBERS:
+        value = charge_unit if key == "charge_unit" else getattr(design, key)
+        numbers[f"scale.{key}"] = Quantity(
+            value, SCALE_NUMBERS[key].unit, "U", (value, value), f"of {design.name}"
+        )
+    origin: dict[str, Any] = {"curve": table.path.name, "curve_sha256": table.sha256, "cells": fitted.cells}
+    origin["points"] = fitted.points
+    if decayed is not None:
+        origin |= {"decay": decayed.path.name, "decay_sha256": decayed.sha256}
+    quality: dict[str, Any] = {"r_squared": fitted.r_squared, "rms_charge_units": fitted.rms}
+    quality |= {"residual_of_full_scale": fitted.residual_std, "full_scale_charge_units": fitted.full_scale}
+    if fitted.offset_voltage is not None:
+        quality["zero_current_at_volts"] = fitted.offset_voltage + design.v_offset
+    if fitted.explained is not None:
+        quality["variance_explained_by_mismatch"] = fitted.explained
+    if held is not None:
+        quality |= {"decay_rms_volts": held.rms, "decays_left_out": held.left_out}
+    covariance = {"coefficients": [list(row) for row in fitted.covariance]} if fitted.covariance else {}
+    title = f"{fitted.cell.name} cell fitted to {fitted.cells} measured cell{'s' * (fitted.cells > 1)}"
+    device = Device(
+        name or Path(curve).stem,
+        title,
+        fitted.cell,
+        None if held is None else held.law,
+        numbers,
+        origin,
+        quality,
+        covariance,
+    )
+    return device, fitted, held
+
+
+def _fitted(value: Any, unit: str, estimate: Estimate | None = None, note: str = "") -> Quantity:
+    low, high = (min(value), max(value)) if isinstance(value, tuple) else (value, value)
+    if estimate is not None and estimate.half_width is not None:
+        low, high = value - estimate.half_width, value + estimate.half_width
+        note = note or "range: 95 % confidence"
+    return Quantity(value, unit, "F", (low, high), note)
+
+
+def _cell_numbers(fitted: CurveFit) -> dict[str, Quantity]:
+    numbers: dict[str, Quantity] = {}
+    for key, value in fitted.cell.numbers.items():
+        note = ""
+        if key == "coefficients":
+            note = "95 % confidence: " + ", ".join(f"+-{e.half_width:.3g}" for e in fitted.coefficients)
+        numbers[f"cell.{key}"] = _fitted(value, CELL_NUMBERS[key].unit, note=note)
+    return numbers
+
+
+def _spread_numbers(fitted: CurveFit) -> dict[str, Quantity]:
+    numbers: dict[str, Quantity] = {}
+    for key, kind in MISMATCH_NUMBERS.items():
+        estimate: Estimate | None = getattr(fitted, key, None)
+        if estimate is not None:
+            numbers[f"mismatch.{key}"] = _fitted(estimate.value, kind.unit, estimate)
+    everything = fitted.cells + sum(fitted.broken.values())
+    for key, count in fitted.broken.items():
+        ends = stats.binomtest(count, everything).proportion_ci(0.95)
+        note = f"{count} of {everything} cells; range: 95 % confidence"
+        numbers[f"mismatch.{key}"] = Quantity(count / everything, "1", "F", (ends.low, ends.high), note)
+    if fitted.noise_std is not None:
+        numbers["noise.read_std"] = _fitted(
+            fitted.noise_std, "1", note="fraction of full scale, from repeated reads"
+        )
+    return numbers
+
+
+def _decay_numbers(held: DecayFit) -> dict[str, Quantity]:
+    found = {
+        "retention_time": held.tau,
+        "beta": held.beta,
+        "tau_slow": held.tau_slow,
+        "share": held.share,
+        "target_voltage": held.target,
+        "spread": held.tau_spread,
+        "time_to_1_over_e": held.time_to_1_over_e,
+    }
+    return {
+        f"retention.{key}": Quantity(
+            value,
+            RETENTION_NUMBERS[key].unit,
+            "F",
+            held.intervals.get(key, (-math.inf, math.inf)),
+            "range: 95 % confidence" if key in held.intervals else "",
+        )
+        for key, value in found.items()
+        if value is not None
+    }

@@ -1,0 +1,106 @@
+"""Which measured points can be used: cells that work, a range that is covered, voltages that were meant to be
+the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from gaincell.devices.measurement import Numbers
+from gaincell.errors import InputError
+
+COVERAGE = 0.02
+"""By how much of the storage range the measured voltages may fall short of its ends."""
+FLAT, FEWEST_CELLS = 0.2, 5
+LARGEST_GAP = 0.3
+"""Of the storage range, between neighbouring voltages."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How volts and amperes of a file become those of a chip.
+
+    v_min, v_max: storage range, V.  v_offset: voltage of zero signal, V.
+    charge_per_ampere: charge units of a full pulse of one ampere, t_pulse_max / charge_unit.
+    """
+
+    v_min: float
+    v_max: float
+    v_offset: float
+    charge_per_ampere: float
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """Storage range relative to V_offset, V."""
+        return self.v_min - self.v_offset, self.v_max - self.v_offset
+
+
+Points = tuple[int, Numbers, Numbers]  # number of a cell, its voltages relative to V_offset, its charges
+
+
+def without_broken(cells: list[Points], scale: Scale) -> tuple[list[Points], dict[str, int]]:
+    """Cells whose current follows the voltage, and how many do not: of five cells or more, those whose
+    current spans less than a fifth of what it spans in the cell in the middle.
+    """
+    spans = np.array([np.ptp(y) for _, _, y in cells])
+    typical = float(np.median(spans))
+    if len(cells) < FEWEST_CELLS or typical == 0:
+        return cells, {}
+    working = [cell for cell, span in zip(cells, spans, strict=True) if span >= FLAT * typical]
+    low, high = (
+        float(np.median([y[np.argmin(np.abs(u - end))] for _, u, y in working])) for end in scale.ends
+    )
+    broken: dict[str, int] = {}
+    for (_, _, y), span in zip(cells, spans, strict=True):
+        if span < FLAT * typical:
+            states = {"stuck_low": low, "stuck_high": high, "dead": 0.0}
+            state = min(states, key=lambda name: abs(states[name] - float(np.median(y))))
+            broken[state] = broken.get(state, 0) + 1
+    return working, broken
+
+
+def check_coverage(u: Numbers, scale: Scale, where: str) -> None:
+    low, high = scale.ends
+    margin = COVERAGE * (high - low)
+    if u.min() > low + margin or u.max() < high - margin:
+        raise InputError(
+            f"{where}: voltages go from {u.min() + scale.v_offset:.4g} to {u.max() + scale.v_offset:.4g} V, "
+            f"the chip stores {scale.v_min:g} to {scale.v_max:g} V; measure that range, or give a design "
+            "with another (is the unit right, or are the columns swapped?)"
+        )
+
+
+def check_gaps(u: Numbers, scale: Scale, where: str) -> None:
+    low, high = scale.ends
+    margin = COVERAGE * (high - low)
+    inside = np.unique(u[(u >= low - margin) & (u <= high + margin)])
+    gap = int(np.argmax(np.diff(inside))) if len(inside) > 1 else 0
+    if len(inside) > 1 and inside[gap + 1] - inside[gap] > LARGEST_GAP * (high - low):
+        raise InputError(
+            f"{where}: nothing was measured between {inside[gap] + scale.v_offset:.4g} and "
+            f"{inside[gap + 1] + scale.v_offset:.4g} V; measure there, too"
+        )
+
+
+def same_voltage(volts: Numbers, step: float) -> npt.NDArray[np.int64]:
+    """Number of the voltage that each was meant to be: read back, one voltage differs a little from time to
+    time. `step`: between two that were meant to be different.
+    """
+    order = np.argsort(volts)
+    apart = np.concatenate([[0.0], np.diff(volts[order])]) > min(1e-3, 0.2 * step)
+    label = np.empty(len(volts), dtype=np.int64)
+    label[order] = np.cumsum(apart)
+    return label
+
+
+def typical_step(cells: Sequence[tuple[object, Numbers]]) -> float:
+    """Median over the cells of the step of their voltages."""
+    steps = []
+    for _, u in cells:
+        d = np.diff(np.unique(u))
+        steps.append(float(np.median(d[d > 0.1 * d.max()])) if len(d) else 0.0)
+    return float(np.median(steps))
