@@ -1,4 +1,4 @@
-"""Two processes train as one does with the same global batch."""
+"""Two processes train as one does with the same global batch, with whole and with sharded weights."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[2]
 JOB = """
 import sys
 import torch
+import torch.distributed.tensor
 from pathlib import Path
 from accelerate import PartialState
 PartialState(cpu=True)
@@ -32,7 +33,12 @@ for dtype in (torch.float64, torch.float32):
     folder = Path(sys.argv[1])
     name = str(dtype).removeprefix("torch.")
     train(model, blocks, settings, checkpoint=folder / name, log=folder / f"{name}.jsonl")
+sharded = attach(micro_llama(), micro_design())
+settings = TrainSettings(batch=4, micro_batch=1, bf16=False, sharded=True)
+train(sharded, blocks[:8], settings, checkpoint=folder / "sharded")
 if PartialState().num_processes == 2:
+    shares = [p for p in sharded.parameters() if isinstance(p, torch.distributed.tensor.DTensor)]
+    assert len(shares) == sum(".gain_cell." not in n for n, _ in sharded.named_parameters()) > 0
     try:
         train(model, blocks, TrainSettings(batch=3, micro_batch=1))
     except InputError as error:
@@ -64,5 +70,9 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
             if key.startswith("parameter."):
                 scale = float(one[key].abs().max())
                 torch.testing.assert_close(two[key], one[key], rtol=0, atol=tolerance * max(scale, 1.0))
+    one, two = (load_file(tmp_path / folder / "sharded") for folder in ("one", "two"))
+    for key in one:
+        torch.testing.assert_close(two[key], one[key], rtol=1e-3, atol=1e-5)
+    for name in ("float64", "float32"):
         logs = [(tmp_path / folder / f"{name}.jsonl").read_text().splitlines() for folder in ("one", "two")]
         assert len(logs[0]) == len(logs[1]) == 8

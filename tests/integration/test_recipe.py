@@ -1,28 +1,37 @@
-"""The recipe of the embedded model: the shipped file is acceptable, and a miniature runs, resumes and
-repeats.
-"""
+"""Recipes: the shipped files are acceptable and run in miniature, resume and repeat; bad ones say why."""
 
 from __future__ import annotations
 
 import gzip
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
+from tests.micro import micro_design, write_micro
 
-from gaincell.errors import GaincellError
-from gaincell.mapping.recipe import load_recipe, run_recipe
+from gaincell.errors import GaincellError, InputError, RunError
+from gaincell.integrations.hf.models import load_model
+from gaincell.mapping.recipe import ModelRecipe, Recipe, load_recipe
+from gaincell.mapping.run_recipe import run_recipe
+from gaincell.text import open_text
 
-SHIPPED = Path(__file__).parents[2] / "recipes" / "tiny.toml"
+SHIPPED = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))
 
-MINIATURE = """
+MADE = """
 seed = 0
 files = ["words"]
-[tokenizer]
+design = "DESIGN"
+block = 32
+stored = "bfloat16"
+[model]
 vocabulary = 300
 characters_per_document = 1000
-[model]
+steps = 3
+batch = 2
+micro_batch = 1
+[model.config]
 hidden_size = 32
 intermediate_size = 48
 num_hidden_layers = 2
@@ -31,18 +40,38 @@ num_key_value_heads = 2
 head_dim = 8
 max_position_embeddings = 32
 tie_word_embeddings = true
-[pretrain]
-steps = 3
-learning_rate = 1e-3
-batch = 2
-micro_batch = 1
-[convert]
-design = "leroux2025"
-steps = 2
-distillation = 0.5
-learning_rate = 1e-3
+[training]
 batch = 2
 micro_batch = 2
+learning_rate = 1e-3
+[[stage]]
+name = "software-continued"
+start = "software"
+attention = "softmax"
+steps = 2
+[[stage]]
+name = "linear"
+start = "software"
+cell = "linear"
+loss = "distillation"
+teacher = "software-continued"
+weight = 0.5
+steps = 2
+compare = "software-continued"
+[[stage]]
+name = "other-linear"
+start = "software"
+cell = "linear"
+steps = 2
+[[stage]]
+name = "adapted"
+start = "linear"
+task = "adapt"
+[[stage]]
+name = "fine-tuned"
+start = "adapted"
+gradient = "surrogate"
+steps = 1
 """
 
 
@@ -57,49 +86,141 @@ def texts(tmp_path: Path) -> Path:
     return folder
 
 
-def test_the_shipped_recipe_is_acceptable() -> None:
-    recipe = load_recipe(SHIPPED)
-    assert recipe.model["head_dim"] == 64
-    assert recipe.model["num_attention_heads"] == 2 * recipe.model["num_key_value_heads"]
+def write(tmp_path: Path, text: str = MADE) -> Path:
+    micro_design().save(tmp_path / "chip.toml")
+    path = tmp_path / "mini.toml"
+    path.write_text(text.replace("DESIGN", str(tmp_path / "chip.toml")))
+    return path
 
 
-def test_a_miniature_runs_and_repeats(texts: Path, tmp_path: Path) -> None:
-    (tmp_path / "mini.toml").write_text(MINIATURE)
-    recipe = load_recipe(tmp_path / "mini.toml")
+def on_micro(recipe: Recipe, folder: Path, *, random: bool = False) -> tuple[Recipe, Path]:
+    """A shipped recipe in miniature: on the micro model, a small chip and a small text."""
+    model, text = write_micro(folder)
+    small = recipe.miniature()
+    design = recipe.design.replace(window=64, tile=16)
+    if isinstance(small.model, ModelRecipe):
+        config = {**small.model.config, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
+        training = small.stages[0].training
+        made = replace(small.model, config=config, vocabulary=300, steps=2, training=training)
+        return replace(small, model=made, design=design, files=()), text
+    return replace(small, model=str(model), design=design, files=()), text
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_shipped_recipes_run_in_miniature(path: Path, tmp_path: Path) -> None:
+    recipe, text = on_micro(load_recipe(path), tmp_path)
+    run = run_recipe(recipe, open_text(text), tmp_path / "out")
+    assert [stage["name"] for stage in run["stages"]] == [stage.name for stage in recipe.stages]
+    assert all(stage["perplexity"]["value"] < 3000 for stage in run["stages"])
+    assert not list((tmp_path / "out").rglob("*.checkpoint*"))
+
+
+def test_a_recipe_repeats_and_goes_on(texts: Path, tmp_path: Path) -> None:
+    recipe = load_recipe(write(tmp_path))
     outs = [tmp_path / "one", tmp_path / "two"]
-    results = [run_recipe(recipe, texts, out) for out in outs]
-    assert results[0]["models"] == results[1]["models"]
-    assert set(results[0]["models"]) == {"software", "software-continued", "linear"}
-    for name in ("model", "software-continued", "linear"):
+    results = [run_recipe(recipe, open_text(texts), out) for out in outs]
+    for first, second in zip(*(result["stages"] for result in results), strict=True):
+        assert first["perplexity"] == second["perplexity"]
+    names = [f"stages/{stage.name}" for stage in recipe.stages] + ["model/model", "hardware"]
+    for name in names:
         first, second = (load_file(out / f"{name}.safetensors") for out in outs)
         assert first.keys() == second.keys()
         assert all(first[key].equal(second[key]) for key in first)
-    assert not list(outs[0].glob("*.checkpoint"))
-    assert json.loads((outs[0] / "result.json").read_text())["models"] == results[0]["models"]
     # a stage whose result is missing is made again from what is there, and nothing else is
-    before = (outs[0] / "software-continued.safetensors").stat().st_mtime_ns
-    (outs[0] / "linear.safetensors").unlink()
-    assert run_recipe(recipe, texts, outs[0])["models"] == results[1]["models"]
-    assert (outs[0] / "software-continued.safetensors").stat().st_mtime_ns == before
+    kept = (outs[0] / "stages" / "software-continued.safetensors").stat().st_mtime_ns
+    (outs[0] / "stages" / "linear.json").unlink()
+    again = run_recipe(recipe, open_text(texts), outs[0])
+    assert again["stages"][1]["perplexity"] == results[0]["stages"][1]["perplexity"]
+    assert (outs[0] / "stages" / "software-continued.safetensors").stat().st_mtime_ns == kept
+    with pytest.raises(RunError, match="other settings"):
+        run_recipe(replace(recipe, seed=1), open_text(texts), outs[0])
+
+
+def test_one_stage_with_what_it_needs(texts: Path, tmp_path: Path) -> None:
+    recipe = load_recipe(write(tmp_path))
+    run = run_recipe(recipe, open_text(texts), tmp_path / "out", only="linear")
+    assert [stage["name"] for stage in run["stages"]] == ["software-continued", "linear"]
+    with pytest.raises(InputError, match=r"no stage 'linaer'.*software-continued"):
+        recipe.needed_by("linaer")
+
+
+def test_stages_see_the_text_where_their_start_ended(tmp_path: Path) -> None:
+    recipe = load_recipe(write(tmp_path))
+    first = {stage.name: recipe.first_block(stage) for stage in recipe.stages}
+    assert first == {"software-continued": 6, "linear": 6, "other-linear": 6, "adapted": 10, "fine-tuned": 10}
+    assert recipe.blocks == 12
+    assert recipe.tokens_of(recipe.stage("fine-tuned")) == 6 * 32
+
+
+def test_an_adapter_is_saved_small_and_comes_back_merged(tmp_path: Path) -> None:
+    model, text = write_micro(tmp_path)
+    path = write(tmp_path, ADAPTER.replace("MODEL", str(model)))
+    out = tmp_path / "out"
+    run = run_recipe(load_recipe(path), open_text(text), out)
+    saved = load_file(out / "hardware.safetensors")
+    assert not [name for name in saved if ".gain_cell." not in name and ".lora_" not in name]
+    loaded = load_model(out)
+    assert not [name for name, _ in loaded.model.named_parameters() if "lora" in name or "base_layer" in name]
+    base = load_model(str(model)).model.get_submodule("model.layers.0.mlp.up_proj").weight
+    merged = loaded.model.get_submodule("model.layers.0.mlp.up_proj").weight
+    key = "model.layers.0.mlp.up_proj.weight"
+    product = saved[f"{key}.lora_B"].float() @ saved[f"{key}.lora_A"].float()
+    assert float(product.abs().max()) > 0
+    assert merged.equal(base + product)
+    assert run["stages"][-1]["training_tokens"]["value"] == 4 * 32 * 2
+
+
+ADAPTER = """
+model = "MODEL"
+design = "DESIGN"
+block = 32
+evaluation_tokens = 128
+calibration_tokens = 128
+[lora]
+rank = 2
+[training]
+batch = 2
+micro_batch = 1
+bf16 = false
+learning_rate = 1e-2
+[[stage]]
+name = "transfer"
+start = "software"
+loss = "transfer"
+steps = 2
+[[stage]]
+name = "fine-tuned"
+start = "transfer"
+loss = "distillation"
+steps = 2
+"""
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "message"),
+    ("change", "to", "message"),
     [
-        ("seed = 0", "sed = 0", "did you mean 'seed'"),
-        (
-            "learning_rate = 1e-3\nbatch = 2\nmicro_batch = 1",
-            "learning_rat = 1e-3",
-            "did you mean 'learning_rate'",
-        ),
-        ("steps = 3\n", "", "lacks 'steps'"),
-        ("steps = 3\n", "steps = 3000\n", "the text has"),
-        ('files = ["words"]', 'files = ["birds"]', "lacks birds.train.txt.gz"),
-        ("seed = 0", "seed =", "cannot be read"),
+        ("steps = 2\ncompare", "stps = 2\ncompare", "unknown key 'stps' .did you mean 'steps'"),
+        ('start = "adapted"', 'start = "adaptd"', "allowed: software, random"),
+        ('task = "adapt"', 'task = "adopt"', "task = 'adopt'"),
+        ('gradient = "surrogate"', 'attention = "softmax"', "start it from software, random or a stage"),
+        ("weight = 0.5", 'loss_weight = "x"', "unknown key"),
+        ("block = 32", "block = 32000", "design's window"),
+        ("vocabulary = 300\n", "", "lacks 'vocabulary'"),
+        ('teacher = "software-continued"', 'teacher = "adapted"', "teacher = 'adapted'; allowed"),
+        ("steps = 1\n", "steps = 0\n", "only training has steps"),
+        ("learning_rate = 1e-3", "learning_rate = -1.0", "learning_rate = -1.0"),
+        ("[training]", "[training", "cannot be read"),
+        ("steps = 1\n", "steps = 4000\n", "give more text, or fewer steps"),
+        ('files = ["words"]', 'files = ["word"]', "lacks word"),
     ],
-)
-def test_bad_recipes(old: str, new: str, message: str, texts: Path, tmp_path: Path) -> None:
-    assert old in MINIATURE
-    (tmp_path / "bad.toml").write_text(MINIATURE.replace(old, new, 1))
+)  # fmt: skip
+def test_bad_recipes_say_why(texts: Path, tmp_path: Path, change: str, to: str, message: str) -> None:
+    assert MADE.count(change) >= 1
+    path = write(tmp_path, MADE.replace(change, to, 1))
     with pytest.raises(GaincellError, match=message):
-        run_recipe(load_recipe(tmp_path / "bad.toml"), texts, tmp_path / "out")
+        run_recipe(load_recipe(path), open_text(texts), tmp_path / "out")
+
+
+def test_result_names_no_place(texts: Path, tmp_path: Path) -> None:
+    run_recipe(load_recipe(write(tmp_path)), open_text(texts), tmp_path / "out", only="software-continued")
+    assert str(tmp_path) not in json.dumps(json.loads((tmp_path / "out" / "run.json").read_text())["stages"])

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import random
 import time
+from contextlib import suppress
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from tests.micro import micro_design, micro_llama
 
 from gaincell.circuits.noise import Noise
 from gaincell.integrations.hf.attach import attach
+from gaincell.training import checkpoint as disk
 from gaincell.training.loop import TrainSettings, train
 
 KILLS = 10
@@ -38,10 +41,10 @@ def started(folder: Path) -> BaseProcess:
 
 def steps_done(folder: Path) -> int:
     """Of the checkpoint on disk, which is whole at any moment."""
-    if not (folder / "checkpoint").exists():
-        return 0
-    with safe_open(folder / "checkpoint", framework="pt") as file:
-        return int(file.metadata()["step"])
+    for place in disk.checkpoints(folder / "checkpoint"):
+        with suppress(Exception), safe_open(place, framework="pt") as file:  # it may be renamed just now
+            return int(json.loads(file.metadata()["progress"])["step"])
+    return 0
 
 
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="processes cannot fork")
@@ -68,4 +71,9 @@ def test_ten_kills_change_no_bit(tmp_path: Path) -> None:
     expected, found = (load_file(folder / "checkpoint") for folder in (straight, killed))
     assert expected.keys() == found.keys()
     assert all(torch.equal(expected[name], found[name]) for name in expected)
-    assert [path.name for path in killed.iterdir() if "log" not in path.name] == ["checkpoint"]
+    names = sorted(path.name for path in killed.iterdir() if "log" not in path.name)
+    assert names == ["checkpoint", "checkpoint.1"]
+    logs = [(folder / "log.jsonl").read_text().splitlines() for folder in (straight, killed)]
+    losses = [[(json.loads(line)["step"], json.loads(line)["loss"]) for line in log] for log in logs]
+    assert losses[0] == losses[1]  # the very curve, every step once
+    assert len(losses[0]) == 120

@@ -1,24 +1,35 @@
-"""The log of a mapping after an interruption."""
+"""The log of a training after an interruption."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
-from gaincell.mapping.folder import RunFolder
+from gaincell.training.log import TrainingLog, read_log
 
 
 def test_steps_that_are_done_again_replace_the_old_ones(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path / "run", {"seed": 0})
+    path = tmp_path / "log.jsonl"
     for stage, part, steps in (("linear", "1 of 2", 3), ("linear", "2 of 2", 5)):
-        for step in range(1, steps + 1):
-            folder.log({"stage": stage, "part": part, "step": step, "loss": 1.0})
-    log = tmp_path / "run" / "log.jsonl"
-    with log.open("a") as file:
+        log = TrainingLog(path, {"stage": stage, "part": part})
+        for step in range(steps):
+            log.line(step, {"loss": 1.0})
+    with path.open("a") as file:
         file.write('{"stage": "linear", "pa')  # killed while writing
-    folder.rewind_log("linear", "2 of 2", 4)
-    kept = [json.loads(line) for line in log.read_text().splitlines()]
+    assert len(read_log(path)) == 8
+    TrainingLog(path, {"stage": "linear", "part": "2 of 2"}).rewind(3)
+    kept = [json.loads(line) for line in path.read_text().splitlines()]
     assert [(line["part"], line["step"]) for line in kept] == [
-        *(("1 of 2", step) for step in (1, 2, 3)),
-        *(("2 of 2", step) for step in (1, 2, 3)),
+        *(("1 of 2", step) for step in (0, 1, 2)),
+        *(("2 of 2", step) for step in (0, 1, 2)),
     ]
+
+
+def test_the_figure_shows_every_training(tmp_path: Path) -> None:
+    for stage in ("linear", "fine-tuned"):
+        log = TrainingLog(tmp_path / "log.jsonl", {"stage": stage}, tmp_path / "loss.png")
+        for step in range(20):
+            log.line(step, {"loss": 2.0 / (step + 1), "tokens": step * 64, "evaluation": 3.0})
+        log.draw()
+    assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
+    assert {line["stage"] for line in read_log(tmp_path / "log.jsonl")} == {"linear", "fine-tuned"}

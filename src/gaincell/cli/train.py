@@ -1,13 +1,15 @@
-"""`gaincell train`: carry out the recipe of a model that is shipped with the package."""
+"""`gaincell train`: carry out a recipe."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from gaincell.cli._json import JsonFile, write_json
+from gaincell.cli._options import Device, TextName, Threads, use
 
 app = typer.Typer(add_completion=False)
 
@@ -15,30 +17,56 @@ app = typer.Typer(add_completion=False)
 @app.command()
 def train(
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE.toml", help="Such as recipes/tiny.toml.")],
-    text: Annotated[Path, typer.Option(help="Directory with the texts that the recipe names.")],
-    out: Annotated[Path, typer.Option(help="Directory of the results; the same one resumes.")],
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all cores by default.")] = None,
+    text: TextName = "sample",
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Directory of the results; by default runs/RECIPE.")
+    ] = None,
+    only: Annotated[
+        str | None, typer.Option(metavar="STAGE", help="Run this stage and what it needs, nothing else.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check the recipe and show what it would do.")
+    ] = False,
+    threads: Threads = None,
+    device: Device = "cpu",
     json: JsonFile = None,
 ) -> None:
-    """Train a small model, continue it in software, and turn it into its linear hardware model.
+    """Carry out a recipe: software, linear and nonlinear hardware models, one trained from the other.
 
-    Every stage is kept in --out and every training writes checkpoints: the same command resumes.
+    A recipe names a model, a chip and stages; recipes/ has the paper's, one for few tokens, and those of the
+    embedded model. Every stage is kept in --out and every training writes checkpoints: the same command goes
+    on where it was interrupted. Several processes: torchrun --nproc_per_node 8 -m gaincell train ...
 
-    Example: gaincell train recipes/tiny.toml --text texts --out runs/tiny-recipe
+    Example: gaincell train recipes/low-tokens.toml --text corpus/ --out runs/smollm2
+
+    Example: gaincell train recipes/gpt2.toml --text Skylion007/openwebtext --only linear --device cuda
     """
-    import torch
     from rich.console import Console
-    from rich.table import Table
 
     from gaincell.cli._progress import progress_bars
-    from gaincell.mapping.recipe import load_recipe, run_recipe
+    from gaincell.mapping.recipe import load_recipe
+    from gaincell.mapping.run_recipe import run_recipe
+    from gaincell.reports.tables import plan_table, stages_table
+    from gaincell.text import open_text
 
-    if threads is not None:
-        torch.set_num_threads(threads)
-    with progress_bars() as stages:
-        result = run_recipe(load_recipe(recipe), text, out, stages)
-    table = Table("model", "perplexity", "bits per byte", caption=result["protocol"])
-    for name, found in result["models"].items():
-        table.add_row(name, *(f"{found[key]['value']:.4g}" for key in ("perplexity", "bits_per_byte")))
-    Console().print(table)
+    use(threads, device)
+    plan = load_recipe(recipe)
+    console = Console()
+    if dry_run:
+        chosen = plan.stages if only is None else plan.needed_by(only)
+        console.print(plan_table(plan, chosen))
+        return
+    folder = out or Path("runs") / recipe.stem
+    command = ["gaincell", *sys.argv[1:]]
+    try:
+        with progress_bars() as stages:
+            result = run_recipe(
+                plan, open_text(text), folder, stages, only=only, device=device, command=command
+            )
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"what is done is kept in {folder}; the same command goes on from there"
+        ) from None
+    console.print(stages_table(result))
+    console.print(f"Results, figures and the model are in {folder}.")
     write_json(json, result)

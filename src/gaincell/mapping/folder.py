@@ -12,7 +12,6 @@ there.
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -73,7 +72,7 @@ class RunFolder:
         if model is not None:
             write_state(trained_parameters(model), self.state(stage))
         write_text(self.stages / f"{stage}.json", json.dumps(dict(record)) + "\n")
-        for path in self.stages.glob(f"{stage}.*.checkpoint"):
+        for path in self.stages.glob(f"{stage}.*.checkpoint*"):
             path.unlink()
 
     def forget(self, but: str) -> None:
@@ -81,24 +80,6 @@ class RunFolder:
         for path in self.stages.glob("*.safetensors"):
             if path != self.state(but):
                 path.unlink()
-
-    def log(self, line: Mapping[str, Any]) -> None:
-        """Append a line to the log."""
-        with (self.path / "log.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(dict(line)) + "\n")
-
-    def rewind_log(self, stage: str, part: str, step: int) -> None:
-        """Take back what was logged of a training from `step` on: it goes on from an earlier checkpoint."""
-        path = self.path / "log.jsonl"
-        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-        kept = []
-        for line in lines:
-            with contextlib.suppress(json.JSONDecodeError):  # the last one of a killed process
-                known = json.loads(line)
-                if (known.get("stage"), known.get("part")) != (stage, part) or known["step"] < step:
-                    kept.append(line)
-        if kept != lines:
-            write_text(path, "".join(kept))
 
 
 def trained_parameters(model: nn.Module) -> dict[str, Tensor]:

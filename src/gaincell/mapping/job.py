@@ -23,10 +23,11 @@ from gaincell.integrations.hf.sources import LoadedModel
 from gaincell.integrations.hf.support import attention_modules
 from gaincell.mapping.folder import RunFolder, read_state, trained_parameters
 from gaincell.mapping.settings import MapSettings
-from gaincell.progress import Progress, StageProgress
+from gaincell.progress import StageProgress
 from gaincell.reports.results import hash_of
 from gaincell.text import open_text, token_stream
 from gaincell.training.data import pack_blocks
+from gaincell.training.log import TrainingLog
 
 ASSETS = Path(__file__).parents[1] / "assets"
 LONGEST_BLOCK = 1024
@@ -114,20 +115,10 @@ class Job:
             progress=self.progress(f"{what}: evaluate"),
         )
 
-    def logged(self, stage: str, part: str) -> Progress:
-        """The progress of a training ("1 of 2", say), which also writes the log."""
-        shown = self.progress(f"{stage}: train {part}")
-        begun = False
-
-        def progress(done: int, total: int, numbers: dict[str, float]) -> None:
-            nonlocal begun
-            if not begun:
-                self.folder.rewind_log(stage, part, done)
-                begun = True
-            self.folder.log({"stage": stage, "part": part, "step": done, "steps": total, **numbers})
-            shown(done, total, numbers)
-
-        return progress
+    def log(self, stage: str, part: str) -> TrainingLog:
+        """The log of a training ("1 of 2", say)."""
+        path = self.folder.path
+        return TrainingLog(path / "log.jsonl", {"stage": stage, "part": part}, path / "figures" / "loss.png")
 
 
 def prepare(settings: MapSettings, out: Path, progress: StageProgress) -> Job:

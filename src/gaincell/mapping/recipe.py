@@ -1,267 +1,325 @@
-"""The recipe of the embedded model: tokenizer, pretraining, software continued, linear hardware model,
-evaluation.
+"""Recipes: whole trainings as data, one TOML file each, checked before any work.
 
-Every stage leaves its result in the output directory and is skipped when that exists; a stage that was
-interrupted goes on from its last checkpoint. Running the same command again therefore resumes.
+    design = "leroux2025"                     # or [design] name = ..., and fields to change
+    block = 1024                              # tokens of a block
+    [[stage]]
+    name = "linear"
+    start = "software"                        # what it starts from: "software", "random" or an earlier stage
+    cell = "linear"                           # without a cell: the design's own
+    loss = "distillation"                     # cross-entropy | distillation | transfer
+    steps = 3000                              # and any field of TrainSettings
+    [[stage]]
+    name = "adapted"
+    start = "linear"
+    task = "adapt"
+
+Every stage takes the text where the one it starts from ended, so that stages that start from the same one see
+the same tokens in the same order.
 """
 
 from __future__ import annotations
 
-import json
 import tomllib
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
-import torch
-from torch import Tensor
+from typing import Any
 
 from gaincell.config import load_design
-from gaincell.errors import InputError
-from gaincell.evaluation.perplexity import describe, perplexity
-from gaincell.files import write_atomic, write_text
-from gaincell.integrations.hf.attach import attach, attached_layers
-from gaincell.integrations.hf.models import load_model
-from gaincell.mapping.folder import read_state, trained_parameters, write_state
-from gaincell.mapping.initial import initial_scaling
-from gaincell.mapping.job import freeze_embeddings
-from gaincell.progress import Progress, StageProgress, silent_stages
-from gaincell.quantity import check_keys
-from gaincell.reports.results import Kind, provenance, value
-from gaincell.text import END_OF_TEXT, Source, open_text
-from gaincell.training.data import encode_documents, pack_blocks, train_tokenizer
-from gaincell.training.distillation import Distillation
-from gaincell.training.loop import TrainSettings, train
+from gaincell.design import Design
+from gaincell.errors import GaincellError, InputError
+from gaincell.integrations.hf.lora import WHERE
+from gaincell.quantity import check_keys, one_of
+from gaincell.training.settings import TrainSettings
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
+TASKS = ("train", "adapt", "nothing")
+LOSSES = ("cross-entropy", "distillation", "transfer")
+ATTENTIONS = ("arrays", "softmax")
+STARTS = ("statistics", "first", "released")
+ORDERS = ("shuffled", "random")
+TYPES = ("float32", "bfloat16")
+FROM_NOTHING = ("software", "random")
+
+TRAINING = tuple(f.name for f in fields(TrainSettings))
+
+
+@dataclass(frozen=True)
+class StageRecipe:
+    """One stage.
+
+    name: in files and tables.  title: in tables.
+    start: "software" (the pretrained model), "random" (its shape with random weights) or an earlier stage.
+    task: "train"; "adapt" (gains and offsets, in closed form, to the statistics the start has with the linear
+        cell); or "nothing" (only the attention or the cell changes).
+    attention: "arrays" or "softmax".  cell: of the arrays; None = the design's.
+    gradient: of the cells in training, "exact" or "surrogate".
+    initial: first gains and offsets, where the start has none: from "statistics" of the text, every head
+        choosing among several; from statistics with the "first" of these; or those "released" by the authors.
+    loss: what is minimised.  teacher: whose distribution or attention is learnt, "software" or a stage.
+    weight: of the distillation; the rest is cross-entropy.
+    steps: optimiser steps.  training: how.
+    compare: the stage to whose perplexity this one's is compared.
+    """
+
+    name: str
+    title: str
+    start: str
+    task: str = "train"
+    attention: str = "arrays"
+    cell: str | None = None
+    gradient: str = "exact"
+    initial: str = "statistics"
+    loss: str = "cross-entropy"
+    teacher: str = "software"
+    weight: float = 1.0
+    steps: int = 0
+    training: TrainSettings = field(default_factory=TrainSettings)
+    compare: str | None = None
+
+    @property
+    def blocks(self) -> int:
+        """Blocks of text it trains on."""
+        return self.steps * self.training.batch if self.task == "train" else 0
+
+
+@dataclass(frozen=True)
+class LoraRecipe:
+    """Low-rank adapters instead of full fine-tuning: see `gaincell.integrations.hf.lora`."""
+
+    rank: int
+    where: str = "all"
+    scale: float = 1.0
+
+
+@dataclass(frozen=True)
+class ModelRecipe:
+    """A model that is made first.
+
+    config: arguments of LlamaConfig.  vocabulary, characters_per_document: of its tokenizer, trained on the
+    beginnings of all documents.  steps, training: of its pretraining with softmax attention.
+    """
+
+    config: Mapping[str, Any]
+    vocabulary: int
+    characters_per_document: int
+    steps: int
+    training: TrainSettings
 
 
 @dataclass(frozen=True)
 class Recipe:
     """A recipe file, checked.
 
-    seed: of initialisation and of the order of the blocks.  files: names NAME of NAME.train / NAME.valid
-        texts.
-    vocabulary, characters_per_document: of the tokenizer.  model: arguments of LlamaConfig.
-    pretrain, convert: training settings.  pretrain_steps, convert_steps: optimiser steps.
-    design: of the linear hardware model. Conversion trains everything but the embeddings.
-    distillation: weight w of the continued softmax model's distribution in the linear model's loss; 0: none.
+    name: of the file.  seed: of random weights, adapters and the order of the text.
+    model: as `gaincell` commands take it, or one to be made.
+    design: the chip.
+    files: names NAME of NAME.train and NAME.valid texts, where not all of a directory are wanted.
+    block: tokens of a block.
+    order: "shuffled", every block of the packed text once, or "random", blocks from anywhere in it, with
+        repetition (the paper's protocol).
+    weights: type of weights that are not trained.  stored: type of the results' weights.
+    embeddings: whether those of the pretrained model are trained.
+    evaluation_tokens, calibration_tokens: the most that are used.
+    stages: in the order in which they run.
     """
 
+    name: str
     seed: int
+    model: str | ModelRecipe
+    design: Design
     files: tuple[str, ...]
-    vocabulary: int
-    characters_per_document: int
-    model: dict[str, Any]
-    pretrain: TrainSettings
-    pretrain_steps: int
-    convert: TrainSettings
-    convert_steps: int
-    design: str
-    distillation: float
+    block: int
+    order: str
+    weights: str
+    stored: str
+    embeddings: bool
+    evaluation_tokens: int
+    calibration_tokens: int
+    lora: LoraRecipe | None
+    stages: tuple[StageRecipe, ...]
+
+    def stage(self, name: str) -> StageRecipe:
+        """A stage by name."""
+        found = next((stage for stage in self.stages if stage.name == name), None)
+        if found is None:
+            names = one_of([stage.name for stage in self.stages])
+            raise InputError(f"{self.name} has no stage {name!r}; it has {names}")
+        return found
+
+    def first_block(self, stage: StageRecipe) -> int:
+        """Where in the text a stage begins."""
+        if stage.start in FROM_NOTHING:
+            return self.model.steps * self.model.training.batch if isinstance(self.model, ModelRecipe) else 0
+        before = self.stage(stage.start)
+        return self.first_block(before) + before.blocks
+
+    def tokens_of(self, stage: StageRecipe) -> int:
+        """Tokens that a stage and those it starts from are trained on, without the pretraining."""
+        before = 0 if stage.start in FROM_NOTHING else self.tokens_of(self.stage(stage.start))
+        return before + stage.blocks * self.block
+
+    @property
+    def blocks(self) -> int:
+        """Blocks of text that the recipe needs."""
+        ends = [self.first_block(stage) + stage.blocks for stage in self.stages]
+        made = self.model.steps * self.model.training.batch if isinstance(self.model, ModelRecipe) else 0
+        return max([made, *ends])
+
+    def needed_by(self, name: str) -> list[StageRecipe]:
+        """A stage and all stages it needs, in order."""
+        wanted = {name}
+        for stage in reversed(self.stages):
+            if stage.name in wanted:
+                wanted |= {stage.start, stage.teacher if stage.loss != "cross-entropy" else stage.start}
+        self.stage(name)
+        return [stage for stage in self.stages if stage.name in wanted]
+
+    def miniature(self, steps: int = 2, block: int = 32) -> Recipe:
+        """The same stages in a few steps of a few short sequences, to try that all of them run."""
+
+        def small(training: TrainSettings) -> TrainSettings:
+            return replace(training, batch=2, micro_batch=1, warmup_steps=1, decay_steps=None, bf16=False)
+
+        stages = tuple(
+            replace(stage, steps=min(stage.steps, steps), training=small(stage.training))
+            for stage in self.stages
+        )
+        return replace(
+            self,
+            block=block,
+            stages=stages,
+            weights="float32",
+            evaluation_tokens=4 * block,
+            calibration_tokens=4 * block,
+            lora=None if self.lora is None else replace(self.lora, rank=2),
+        )
 
 
-SECTIONS = {
-    "": ("seed", "files", "tokenizer", "model", "pretrain", "convert"),
-    "tokenizer": ("vocabulary", "characters_per_document"),
-}
-TRAINING_KEYS = tuple(f.name for f in fields(TrainSettings))
+HEAD = (
+    "seed", "model", "design", "files", "block", "order", "weights", "stored", "embeddings",
+    "evaluation_tokens", "calibration_tokens", "lora", "training", "stage",
+)  # fmt: skip
+MODEL = ("config", "vocabulary", "characters_per_document", "steps")
+STAGE = tuple(f.name for f in fields(StageRecipe) if f.name != "training")
 
 
 def load_recipe(path: Path) -> Recipe:
-    """Read a recipe. Raises InputError for a missing file, bad TOML, and unknown or missing keys."""
+    """Read a recipe.
+
+    Raises:
+        InputError: the file is missing or no TOML, a key is unknown, missing or of a wrong type, a value is
+            not allowed, or a stage names one that does not come before it.
+    """
     try:
-        raw = tomllib.loads(path.read_text())
-    except (OSError, tomllib.TOMLDecodeError) as error:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise InputError(f"the recipe {path.name} cannot be read: {error}") from error
     try:
-        check_keys(raw, SECTIONS[""], path.name)
-        check_keys(raw["tokenizer"], SECTIONS["tokenizer"], f"{path.name} [tokenizer]")
-        pretrain, convert = dict(raw["pretrain"]), dict(raw["convert"])
-        pretrain_steps, convert_steps = pretrain.pop("steps"), convert.pop("steps")
-        design, distillation = convert.pop("design"), convert.pop("distillation")
-        for section, values in (("pretrain", pretrain), ("convert", convert)):
-            check_keys(values, TRAINING_KEYS, f"{path.name} [{section}]")
-        return Recipe(
-            seed=raw["seed"],
-            files=tuple(raw["files"]),
-            vocabulary=raw["tokenizer"]["vocabulary"],
-            characters_per_document=raw["tokenizer"]["characters_per_document"],
-            model=raw["model"],
-            pretrain=TrainSettings(**pretrain),
-            pretrain_steps=pretrain_steps,
-            convert=TrainSettings(**convert),
-            convert_steps=convert_steps,
-            design=design,
-            distillation=distillation,
-        )
+        return _recipe(raw, path.name)
+    except GaincellError as error:
+        raise InputError(str(error) if path.name in str(error) else f"{path.name}: {error}") from error
     except KeyError as error:
         raise InputError(f"the recipe {path.name} lacks {error}") from error
+    except TypeError as error:
+        raise InputError(f"the recipe {path.name}: {error}") from error
 
 
-def run_recipe(
-    recipe: Recipe, text: Path, out: Path, stages: StageProgress = silent_stages
-) -> dict[str, Any]:
-    """Carry out a recipe (see the head of this file) and return what `out/result.json` then holds.
-
-    Files in `out`: tokenizer.json, config.json, model.safetensors (bf16), software-continued.safetensors and
-    linear.safetensors (weights that differ from the base, gains and offsets), result.json (bits per byte and
-    perplexity).
-    """
-    out.mkdir(parents=True, exist_ok=True)
-    sources = _sources(recipe, text)
-    tokenizer = _tokenizer(recipe, sources["train"], out)
-    blocks = pack_blocks(
-        _tokens(tokenizer, sources["train"], out / "train.npy"), _context(recipe), recipe.seed
+def _recipe(raw: Mapping[str, Any], name: str) -> Recipe:
+    check_keys(raw, HEAD, name)
+    common = dict(raw.get("training", {}))
+    check_keys(common, TRAINING, f"{name} [training]")
+    stages: list[StageRecipe] = []
+    for number, entry in enumerate(raw.get("stage", ())):
+        where = f"{name}, stage {number + 1}"
+        stages.append(_stage(entry, common, [s.name for s in stages], where))
+        _check_start(stages[-1], stages[:-1], where)
+    recipe = Recipe(
+        name=name,
+        seed=raw.get("seed", 0),
+        model=_model(raw["model"], common, name),
+        design=_design(raw["design"]),
+        files=tuple(raw.get("files", ())),
+        block=raw["block"],
+        order=_one(raw.get("order", "shuffled"), ORDERS, "order"),
+        weights=_one(raw.get("weights", "float32"), TYPES, "weights"),
+        stored=_one(raw.get("stored", "float32"), TYPES, "stored"),
+        embeddings=raw.get("embeddings", False),
+        evaluation_tokens=raw.get("evaluation_tokens", 65_536),
+        calibration_tokens=raw.get("calibration_tokens", 16_384),
+        lora=_lora(raw.get("lora"), name),
+        stages=tuple(stages),
     )
-    first = recipe.pretrain_steps * recipe.pretrain.batch
-    last = first + recipe.convert_steps * recipe.convert.batch
-    if last > len(blocks):
+    if recipe.block < 2 or recipe.block > recipe.design.window:
+        raise InputError(f"block = {recipe.block}; give 2 to {recipe.design.window}, the design's window")
+    if not stages and not isinstance(recipe.model, ModelRecipe):
+        raise InputError("the recipe has no stage")
+    if recipe.weights == "bfloat16" and recipe.lora is None:
+        raise InputError('weights = "bfloat16" is for weights that are not trained: it needs [lora]')
+    return recipe
+
+
+def _stage(entry: Mapping[str, Any], common: Mapping[str, Any], before: list[str], where: str) -> StageRecipe:
+    check_keys(entry, (*STAGE, *TRAINING), where)
+    own = {key: value for key, value in entry.items() if key in STAGE}
+    training = {**common, **{key: value for key, value in entry.items() if key in TRAINING}}
+    if "betas" in training:
+        training["betas"] = tuple(training["betas"])
+    stage = StageRecipe(**{"title": own["name"], **own}, training=TrainSettings(**training))
+    for key, allowed in (
+        ("task", TASKS), ("attention", ATTENTIONS), ("loss", LOSSES), ("initial", STARTS),
+        ("gradient", ("exact", "surrogate")), ("start", (*FROM_NOTHING, *before)),
+        ("teacher", ("software", *before)),
+    ):  # fmt: skip
+        _one(getattr(stage, key), allowed, f"{where}: {key}")
+    if stage.name in (*before, *FROM_NOTHING) or not stage.name.replace("-", "").isalnum():
+        raise InputError(f"{where}: the name {stage.name!r} is taken or not of letters, digits and -")
+    if stage.compare is not None and stage.compare != "software":
+        _one(stage.compare, before, f"{where}: compare")
+    if (stage.task == "train") != (stage.steps > 0):
+        raise InputError(f"{where}: steps = {stage.steps} with task {stage.task!r}; only training has steps")
+    if stage.attention == "softmax" and (stage.loss == "transfer" or stage.task == "adapt" or stage.cell):
+        raise InputError(f"{where}: softmax attention has no cell, no adaptation and no attention transfer")
+    if stage.task == "adapt" and stage.start in FROM_NOTHING:
+        raise InputError(f"{where}: adapt needs a stage in arrays to start from")
+    return stage
+
+
+def _check_start(stage: StageRecipe, before: list[StageRecipe], where: str) -> None:
+    start = next((other for other in before if other.name == stage.start), None)
+    if start is not None and start.attention != stage.attention:
         raise InputError(
-            f"the recipe needs {last} blocks of {_context(recipe)} tokens, the text has {len(blocks)}"
+            f"{where}: {stage.name} computes with {stage.attention}, {start.name} with {start.attention}; "
+            "start it from software, random or a stage with the same attention"
         )
-    _pretrain(recipe, blocks[:first], out, stages("pretrain"))
-    for kind in ("software-continued", "linear"):
-        _convert(recipe, kind, blocks[first:last], out, stages(kind))
-    return _evaluate(recipe, _tokens(tokenizer, sources["valid"], out / "valid.npy"), out, stages)
 
 
-def _context(recipe: Recipe) -> int:
-    return int(recipe.model["max_position_embeddings"])
+def _model(raw: Any, common: Mapping[str, Any], name: str) -> str | ModelRecipe:
+    if isinstance(raw, str):
+        return raw
+    check_keys(raw, (*MODEL, *TRAINING), f"{name} [model]")
+    training = {**common, **{key: value for key, value in raw.items() if key in TRAINING}}
+    return ModelRecipe(**{key: raw[key] for key in MODEL}, training=TrainSettings(**training))
 
 
-def _sources(recipe: Recipe, text: Path) -> dict[str, list[Source]]:
-    found = open_text(text)
-    parts: dict[str, list[Source]] = {}
-    for part, sources in (("train", found.training), ("valid", found.evaluation)):
-        by_name = {source.name.split(".")[0]: source for source in sources}
-        missing = [name for name in recipe.files if name not in by_name]
-        if missing:
-            raise InputError(f"{found.name} lacks {missing[0]}.{part}.txt.gz, which the recipe names")
-        parts[part] = [by_name[name] for name in recipe.files]
-    return parts
+def _design(raw: Any) -> Design:
+    if isinstance(raw, str):
+        return load_design(raw)
+    changes = dict(raw)
+    return load_design(changes.pop("name")).replace(**changes)
 
 
-def _tokenizer(recipe: Recipe, sources: list[Source], out: Path) -> PreTrainedTokenizerFast:
-    from transformers import PreTrainedTokenizerFast
-
-    if not (out / "tokenizer.json").exists():
-        beginnings = (d[: recipe.characters_per_document] for s in sources for d in s.documents())
-        trained = train_tokenizer(beginnings, recipe.vocabulary)
-        write_text(out / "tokenizer.json", trained.to_str())
-        # written by hand: save_pretrained of transformers 5 names a class that version 4 does not know
-        config = {
-            "tokenizer_class": "PreTrainedTokenizerFast",
-            "bos_token": END_OF_TEXT,
-            "eos_token": END_OF_TEXT,
-            "model_max_length": _context(recipe),
-        }
-        write_text(out / "tokenizer_config.json", json.dumps(config, indent=1) + "\n")
-    return PreTrainedTokenizerFast.from_pretrained(out)  # type: ignore[no-any-return]
+def _lora(raw: Mapping[str, Any] | None, name: str) -> LoraRecipe | None:
+    if raw is None:
+        return None
+    check_keys(raw, ("rank", "where", "scale"), f"{name} [lora]")
+    lora = LoraRecipe(**raw)
+    if lora.rank < 1:
+        raise InputError(f"{name} [lora]: rank = {lora.rank}; give 1 or more")
+    _one(lora.where, WHERE, f"{name} [lora]: where")
+    return lora
 
 
-def _tokens(tokenizer: PreTrainedTokenizerFast, sources: list[Source], path: Path) -> Tensor:
-    """All documents of `sources` as one stream of ids, kept in `path` for the next time."""
-    if not path.exists():
-        documents = [document for source in sources for document in source.documents()]
-        ids = encode_documents(tokenizer.backend_tokenizer, documents, int(tokenizer.eos_token_id))
-
-        def write(temporary: Path) -> None:
-            with temporary.open("wb") as file:
-                np.save(file, ids.numpy())
-
-        write_atomic(path, write)
-    return torch.from_numpy(np.load(path))
-
-
-def _pretrain(recipe: Recipe, blocks: Tensor, out: Path, progress: Progress) -> None:
-    """Train the softmax model from nothing; its weights are kept in bf16, and all later stages start from
-    those.
-    """
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    if (out / "model.safetensors").exists():
-        return
-    torch.manual_seed(recipe.seed)
-    config = LlamaConfig(
-        **recipe.model, vocab_size=recipe.vocabulary, bos_token_id=0, eos_token_id=0, pad_token_id=None
-    )
-    model: Any = LlamaForCausalLM(config)  # transformers' types lose `to`
-    checkpoint = out / "pretrain.checkpoint"
-    train(
-        model, blocks, recipe.pretrain, progress=progress, checkpoint=checkpoint, log=out / "pretrain.jsonl"
-    )
-    model.to(torch.bfloat16).save_pretrained(out)
-    checkpoint.unlink()
-
-
-def _convert(recipe: Recipe, kind: str, blocks: Tensor, out: Path, progress: Progress) -> None:
-    """Continue the base model on `blocks`, in software or as linear hardware model; keep what was trained,
-    in bf16.
-    """
-    target = out / f"{kind}.safetensors"
-    if target.exists():
-        return
-    model = load_model(str(out)).model
-    loss = None
-    if kind == "linear":
-        if recipe.distillation:
-            teacher = load_model(str(out)).model
-            read_state(teacher, out / "software-continued.safetensors")
-            loss = Distillation(teacher, recipe.distillation)
-        attach(model, load_design(recipe.design).replace(cell="linear"))
-        initial_scaling(model, blocks[: recipe.convert.batch, :-1].long())
-    freeze_embeddings(model)
-    checkpoint = out / f"{kind}.checkpoint"
-    log = out / f"{kind}.jsonl"
-    done = train(
-        model, blocks, recipe.convert, progress=progress, checkpoint=checkpoint, log=log, loss_of=loss
-    )
-    metadata = {"tokens": str(done.tokens)}
-    if kind == "linear":
-        metadata["design_hash"] = attached_layers(model)[0].design.hash
-    tensors = {
-        n: t if ".gain_cell." in n else t.to(torch.bfloat16) for n, t in trained_parameters(model).items()
-    }
-    write_state(tensors, target, metadata)
-    checkpoint.unlink()
-
-
-def _evaluate(recipe: Recipe, tokens: Tensor, out: Path, stages: StageProgress) -> dict[str, Any]:
-    """Perplexity and bits per byte of the three models on all validation text."""
-    loaded = load_model(str(out))
-    protocol = f"blocks-{_context(recipe)}"
-    stored: dict[str, Any] = {}
-    for kind in ("software", "software-continued", "linear"):
-        if kind == "linear":
-            attach(loaded.model, load_design(recipe.design).replace(cell="linear"))
-        if kind != "software":
-            read_state(loaded.model, out / f"{kind}.safetensors")
-        found = perplexity(
-            loaded.model, tokens, protocol, tokenizer=loaded.tokenizer, progress=stages(f"evaluate {kind}")
-        )
-        obtained: Kind = "simulated" if kind == "linear" else "measured"
-        stored[kind] = {
-            "perplexity": value(found.perplexity, "1", obtained),
-            "bits_per_byte": value(found.bits_per_byte, "bit/byte", obtained),
-            "predictions": found.tokens,
-        }
-    result = {
-        "protocol": describe(protocol, len(tokens) // _context(recipe)),
-        "models": stored,
-        "training_tokens": {
-            "pretrain": recipe.pretrain_steps * recipe.pretrain.batch * _context(recipe),
-            "convert": recipe.convert_steps * recipe.convert.batch * _context(recipe),
-        },
-        "provenance": provenance(
-            command=["gaincell", "train", "tiny.toml"],
-            seed=recipe.seed,
-            protocol=protocol,
-            design_hash=attached_layers(loaded.model)[0].design.hash,
-            inputs={"base model": loaded.sha256},
-        ),
-    }
-    write_text(out / "result.json", json.dumps(result, indent=1) + "\n")
-    return result
+def _one(value: Any, allowed: Any, where: str) -> Any:
+    if value not in allowed:
+        raise InputError(f"{where} = {value!r}; allowed: {one_of(allowed)}")
+    return value

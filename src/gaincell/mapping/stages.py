@@ -127,7 +127,8 @@ def _train(
         model,
         blocks,
         job.settings.training(phase, len(blocks), job.block, model.config.vocab_size, bf16=fast_bf16(model)),
-        progress=job.logged(stage, part),
+        progress=job.progress(f"{stage}: train {part}"),
+        log=job.log(stage, part),
         checkpoint=job.folder.checkpoint(stage, part),
         loss_of=loss_of,
     )

@@ -25,6 +25,8 @@ BLACK, ORANGE, SKY, GREEN, BLUE, RED, PURPLE, GREY = (
     "#CC79A7",
     "#8A8A8A",
 )
+PALETTE = (BLUE, RED, GREEN, ORANGE, PURPLE, SKY, BLACK)
+"""For lines that have no meaning of their own."""
 STYLE = {
     "font.size": 10,
     "axes.spines.top": False,

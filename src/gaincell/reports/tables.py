@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -30,17 +30,7 @@ def perplexity_rows(run: Mapping[str, Any]) -> list[tuple[str, ...]]:
 
 def perplexity_table(run: Mapping[str, Any]) -> Table:
     """For a terminal."""
-    table = Table(
-        title=_title(run),
-        caption=_caption(run),
-        title_justify="left",
-        caption_justify="left",
-        box=SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-    )
-    table.add_column(HEADINGS[0])
-    for heading in HEADINGS[1:]:
-        table.add_column(heading, justify="right", no_wrap=True)
+    table = _table(_title(run), _caption(run), HEADINGS)
     for row in perplexity_rows(run):
         table.add_row(*row)
     return table
@@ -51,6 +41,49 @@ def perplexity_markdown(run: Mapping[str, Any]) -> str:
     rows = [HEADINGS, ("---", *["---:"] * (len(HEADINGS) - 1)), *perplexity_rows(run)]
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     return "\n".join([*lines, "", _title(run) + ". " + _caption(run)]) + "\n"
+
+
+def stages_table(run: Mapping[str, Any]) -> Table:
+    """The stages of a recipe, for a terminal."""
+    headings = ("stage", "tokens", "perplexity", "bits/byte", "× software", "× compared")
+    title = f"{run['model']['name']} on {run['design']['name']}, recipe {run['recipe']}"
+    table = _table(
+        title, f"{run['provenance']['protocol']}; software {readable(number(run['software']))}", headings
+    )
+    for row in perplexity_rows(run):
+        table.add_row(*row)
+    return table
+
+
+def plan_table(recipe: Any, stages: Sequence[Any]) -> Table:
+    """What a recipe will do, for a terminal; takes a `mapping.recipe.Recipe`."""
+    headings = ("stage", "from", "task", "loss", "steps", "tokens a step", "tokens in all", "learning rate")
+    caption = f"{recipe.blocks:,} blocks of {recipe.block} tokens in all, order: {recipe.order}"
+    table = _table(f"{recipe.name} on {recipe.design.name}", caption, headings)
+    for stage in stages:
+        trained = stage.task == "train"
+        table.add_row(
+            stage.name,
+            stage.start,
+            stage.task,
+            stage.loss if trained else "–",
+            str(stage.steps) if trained else "–",
+            f"{stage.training.batch * recipe.block:,}" if trained else "–",
+            f"{recipe.tokens_of(stage):,}",
+            f"{stage.training.learning_rate:g}" if trained else "–",
+        )
+    return table
+
+
+def _table(title: str, caption: str, headings: Sequence[str]) -> Table:
+    table = Table(
+        title=title, caption=caption, title_justify="left", caption_justify="left", box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )  # fmt: skip
+    table.add_column(headings[0])
+    for heading in headings[1:]:
+        table.add_column(heading, justify="right", no_wrap=True)
+    return table
 
 
 def adaptation_lines(run: Mapping[str, Any]) -> list[str]:

@@ -1,21 +1,31 @@
-"""Documents to training blocks: a byte-level BPE tokenizer, and packing into shuffled blocks of T + 1
-tokens.
+"""Documents to training blocks: a byte-level BPE tokenizer, tokens in a file, and blocks of T + 1 tokens.
+
+A text is one stream of tokens; every document is followed by the end-of-text token, which is the boundary
+that a model sees. Blocks cut it without regard to documents, as the paper does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from gaincell.errors import InputError
-from gaincell.text import END_OF_TEXT
+from gaincell.files import write_text
+from gaincell.progress import Progress, silent
+from gaincell.text import END_OF_TEXT, Source
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
+
+NOTED_EVERY = 256
+"""Documents after which it is noted how far the tokens in a file reach."""
 
 
 def train_tokenizer(documents: Iterable[str], vocabulary: int) -> Tokenizer:
@@ -42,15 +52,78 @@ def train_tokenizer(documents: Iterable[str], vocabulary: int) -> Tokenizer:
     return tokenizer
 
 
-def encode_documents(
-    tokenizer: Tokenizer, documents: Sequence[str], end_of_text: int, group: int = 64
+def keep_tokens(
+    sources: Sequence[Source],
+    tokenizer: Any,
+    path: Path,
+    tokens: int | None = None,
+    progress: Progress = silent,
 ) -> Tensor:
-    """All documents as one stream of ids, each followed by `end_of_text`; int32 [tokens]."""
-    pieces: list[np.ndarray] = []
-    for start in range(0, len(documents), group):
-        for encoding in tokenizer.encode_batch(documents[start : start + group], add_special_tokens=False):
-            pieces.append(np.asarray([*encoding.ids, end_of_text], dtype=np.int32))
-    return torch.from_numpy(np.concatenate(pieces))
+    """The documents of `sources` as one stream of ids, in a file from which they are read as they are needed.
+
+    Interrupted, the same call goes on at the document where it stopped.
+
+    Args:
+        sources: a part of a text. Each gives its share of `tokens` in proportion to its size, from its
+            beginning; what one lacks the next ones give.
+        tokenizer: a tokenizer of transformers.
+        path: of the file; `path`.json beside it notes how far it reaches.
+        tokens: how many; None = all.
+        progress: called after every document with (tokens so far, tokens wanted or 0).
+
+    Returns:
+        int32 [tokens or fewer], mapped into memory.
+
+    Raises:
+        InputError: there is no text at all, or the file holds other tokens.
+    """
+    noted = path.with_name(path.name + ".json")
+    wanted = {"sources": [s.name for s in sources], "tokens": tokens, "vocabulary": len(tokenizer)}
+    state = {"done": False, "source": 0, "documents": 0, "length": 0, "begun_at": 0}
+    if noted.exists() and path.exists():
+        known = json.loads(noted.read_text())
+        if {key: known.get(key) for key in wanted} != wanted:
+            raise InputError(f"{path.name} holds tokens of another text; remove it or choose another --out")
+        state = {key: known[key] for key in state}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not state["done"]:
+        with path.open("r+b" if path.exists() and state["length"] else "wb") as file:
+            file.truncate(4 * state["length"])
+            file.seek(4 * state["length"])
+            for ids in _rest(sources, tokenizer, tokens, state):
+                file.write(np.asarray(ids, dtype=np.int32).tobytes())
+                progress(state["length"], tokens or 0, {})
+                if state["documents"] % NOTED_EVERY == 0:
+                    file.flush()
+                    write_text(noted, json.dumps({**wanted, **state}))
+        state["done"] = True
+        write_text(noted, json.dumps({**wanted, **state}))
+    if not state["length"]:
+        raise InputError(
+            f"the text {', '.join(s.name for s in sources)} is empty; give a text with documents"
+        )
+    return torch.from_numpy(np.memmap(path, dtype=np.int32, mode="c"))
+
+
+def _rest(
+    sources: Sequence[Source], tokenizer: Any, tokens: int | None, state: dict[str, Any]
+) -> Iterator[list[int]]:
+    """Token ids, document by document, from where `state` says on; `state` is kept up to date."""
+    end = getattr(tokenizer, "eos_token_id", None)
+    for number in range(state["source"], len(sources)):
+        if number != state["source"]:
+            state |= {"source": number, "documents": 0, "begun_at": state["length"]}
+        weight = sources[number].size / max(1, sum(source.size for source in sources[number:]))
+        share = None if tokens is None else round((tokens - state["begun_at"]) * weight)
+        for document in islice(sources[number].documents(), state["documents"], None):
+            left = None if share is None else state["begun_at"] + share - state["length"]
+            if left == 0:
+                break
+            ids = tokenizer(document, add_special_tokens=False, verbose=False)["input_ids"]
+            ids = [*ids, *([] if end is None else [end])][:left]
+            state["length"] += len(ids)
+            state["documents"] += 1
+            yield ids
 
 
 def pack_blocks(tokens: Tensor, length: int, seed: int | None) -> Tensor:
@@ -67,7 +140,47 @@ def pack_blocks(tokens: Tensor, length: int, seed: int | None) -> Tensor:
         raise InputError(
             f"the text has {len(tokens)} tokens, fewer than one block of {length + 1}; give more text"
         )
-    blocks = tokens[: n * length + 1].unfold(0, length + 1, length).contiguous()
+    blocks = tokens[: n * length + 1].unfold(0, length + 1, length)
     if seed is None:
-        return blocks
+        return blocks.contiguous()
     return blocks[torch.from_numpy(np.random.default_rng(seed).permutation(n))].contiguous()
+
+
+class RandomBlocks:
+    """Blocks of `length` + 1 tokens from anywhere in a stream, with repetition: the paper's protocol.
+
+    Block i is a function of (seed, i) alone, so that any position can be resumed exactly.
+
+    Args:
+        tokens: the stream.  length: T.  seed: which blocks.  count: how many there are.
+        first: number of the first one.
+    """
+
+    def __init__(self, tokens: Tensor, length: int, seed: int, count: int, first: int = 0) -> None:
+        if len(tokens) < length + 1:
+            raise InputError(
+                f"the text has {len(tokens)} tokens, fewer than one block of {length + 1}; give more text"
+            )
+        self._tokens, self._length, self._seed = tokens, length, seed
+        self._count, self._first = count, first
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, which: slice, /) -> Tensor:
+        begin, end, step = which.indices(self._count)
+        if step != 1:
+            raise IndexError("blocks are taken in their order")
+        starts = [
+            int(
+                np.random.default_rng((self._seed, self._first + n)).integers(
+                    len(self._tokens) - self._length
+                )
+            )
+            for n in range(begin, end)
+        ]
+        return torch.stack([self._tokens[s : s + self._length + 1] for s in starts])
+
+    def after(self, blocks: int, count: int) -> RandomBlocks:
+        """`count` blocks of the same sequence, beginning `blocks` further."""
+        return RandomBlocks(self._tokens, self._length, self._seed, count, self._first + blocks)

@@ -8,30 +8,141 @@ tokens possible.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
+from gaincell.errors import InputError
+
+ROWS_AT_ONCE = 256
+"""Tokens whose distributions exist at the same time where the output layer is a plain matrix."""
+
 
 class Distillation:
     """A loss for `gaincell.training.loop.train`.
 
+    Where the output layer of both models is a plain matrix that is not trained, the distributions of a few
+    tokens are made at a time and nothing of the size [tokens, vocabulary] is kept for the backward pass.
+
     teacher: a causal language model with the student's vocabulary; it is not trained.  weight: w in [0, 1].
+
+    Raises:
+        InputError: the weight lies outside [0, 1]; called: the vocabularies differ.
     """
 
     def __init__(self, teacher: nn.Module, weight: float) -> None:
+        if not 0.0 <= weight <= 1.0:
+            raise InputError(
+                f"the weight of a distillation is {weight}; give 0 (text only) to 1 (teacher only)"
+            )
         self._teacher = teacher.eval().requires_grad_(False)
         self._weight = weight
+        self._plain: dict[int, bool] = {}
 
     def __call__(self, model: nn.Module, tokens: Int[Tensor, "B T_plus_1"]) -> Float[Tensor, ""]:
+        ids, targets = tokens[:, :-1], tokens[:, 1:].flatten()
+        if self._has_plain_head(model, ids) and self._has_plain_head(self._teacher, ids):
+            with torch.no_grad():
+                expected = _hidden(self._teacher, ids)
+            own, other = _head(model), _head(self._teacher)
+            loss: Tensor = _HeadLoss.apply(  # type: ignore[no-untyped-call]
+                _hidden(model, ids), own.weight, expected, other.weight, targets, self._weight
+            )
+            return loss
         with torch.no_grad():
-            expected = self._teacher(input_ids=tokens[:, :-1], use_cache=False).logits.float()
-            expected = functional.log_softmax(expected.flatten(0, 1), dim=-1)
-        logits = model(input_ids=tokens[:, :-1], use_cache=False).logits.float().flatten(0, 1)
-        found = functional.log_softmax(logits, dim=-1)
+            expected = self._teacher(input_ids=ids, use_cache=False).logits.float().flatten(0, 1)
+        found = model(input_ids=ids, use_cache=False).logits.float().flatten(0, 1)
+        _same_vocabulary(found.shape[-1], expected.shape[-1])
+        found, expected = functional.log_softmax(found, dim=-1), functional.log_softmax(expected, dim=-1)
         divergence = functional.kl_div(found, expected, log_target=True, reduction="batchmean")
         if self._weight == 1.0:
             return divergence
-        entropy = functional.nll_loss(found, tokens[:, 1:].flatten())
+        entropy = functional.nll_loss(found, targets)
         return (1.0 - self._weight) * entropy + self._weight * divergence
+
+    def _has_plain_head(self, model: nn.Module, ids: Tensor) -> bool:
+        """Whether the logits are hidden states times a fixed matrix, as tried once on a few tokens."""
+        if id(model) not in self._plain:
+            self._plain[id(model)] = _is_plain(model, ids[:1, :4])
+        return self._plain[id(model)]
+
+
+@torch.no_grad()
+def _is_plain(model: nn.Module, ids: Tensor) -> bool:
+    head = _head(model)
+    if not isinstance(head, nn.Linear) or head.bias is not None or head.weight.requires_grad:
+        return False
+    was_training = model.training
+    model.eval()
+    logits = model(input_ids=ids, use_cache=False).logits.float()
+    again = functional.linear(_hidden(model, ids), head.weight).float()
+    model.train(was_training)
+    return bool(logits.shape == again.shape and torch.allclose(logits, again, rtol=0.02, atol=0.05))
+
+
+def _head(model: nn.Module) -> Any:
+    return getattr(model, "get_output_embeddings", lambda: None)()
+
+
+def _hidden(model: nn.Module, ids: Tensor) -> Float[Tensor, "B T width"]:
+    hidden: Tensor = model.base_model(input_ids=ids, use_cache=False).last_hidden_state  # type: ignore[operator]
+    return hidden
+
+
+def _same_vocabulary(own: int, teacher: int) -> None:
+    if own != teacher:
+        raise InputError(
+            f"the teacher knows {teacher} tokens, the model {own}: a teacher must have the model's tokenizer"
+        )
+
+
+class _HeadLoss(torch.autograd.Function):
+    """The loss of the head of this file, from the hidden states of both models.
+
+    With p and P the distributions of student and teacher and y the token that came, the gradient of the loss
+    with respect to the student's logits is p - w P - (1 - w) [y], divided by the number of tokens.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Float[Tensor, "B T width"],
+        matrix: Float[Tensor, "V width"],
+        teacher_hidden: Float[Tensor, "B T teacher_width"],
+        teacher_matrix: Float[Tensor, "V teacher_width"],
+        targets: Int[Tensor, " tokens"],
+        weight: float,
+    ) -> Float[Tensor, ""]:
+        _same_vocabulary(len(matrix), len(teacher_matrix))
+        rows, expected = hidden.flatten(0, 1), teacher_hidden.flatten(0, 1)
+        gradient = torch.empty_like(rows)
+        total = torch.zeros((), dtype=torch.float64, device=rows.device)
+        for start in range(0, len(rows), ROWS_AT_ONCE):
+            some = slice(start, start + ROWS_AT_ONCE)
+            own = functional.log_softmax((rows[some].to(matrix.dtype) @ matrix.T).float(), dim=-1)
+            if weight:
+                teacher = functional.log_softmax(
+                    (expected[some].to(teacher_matrix.dtype) @ teacher_matrix.T).float(), dim=-1
+                )
+                share = teacher.exp()
+                total += weight * torch.sum(share * teacher.sub_(own), dtype=torch.float64)
+            else:
+                share = torch.zeros_like(own)
+            place = targets[some, None]
+            total -= (1.0 - weight) * own.gather(1, place).sum(dtype=torch.float64)
+            difference = own.exp_().sub_(share, alpha=weight)
+            difference.scatter_add_(1, place, difference.new_full(place.shape, weight - 1.0))
+            gradient[some] = difference.to(matrix.dtype) @ matrix
+        ctx.save_for_backward(gradient)
+        ctx.rows = len(rows)
+        ctx.shape = hidden.shape
+        return (total / len(rows)).float()
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> Any:
+        (gradient,) = ctx.saved_tensors
+        scaled = gradient * (upstream[0] / ctx.rows).to(gradient.dtype)
+        return scaled.view(ctx.shape), None, None, None, None, None

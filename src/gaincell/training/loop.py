@@ -1,28 +1,25 @@
-"""One training loop: AdamW, warm-up and cosine, clipping, accumulation, bf16 autocast, resume.
+"""One training loop: AdamW, warm-up and cosine, clipping, accumulation, bf16 autocast, evaluation, resume.
 
 It trains whatever parameters of the model require a gradient. Quantisation-aware training needs nothing
 special here: the attached hardware attention rounds in its forward pass and passes the gradient straight
-through. One process, or several that `torchrun` or `accelerate launch` started: each takes its share of the
-micro-batches of a step, gradients are added over all of them, and every process holds the same model.
-Noise-aware training needs a design with noise (its tables [noise] and [writing]), of which every forward pass
-sees another draw, or a design with mismatch, of which it can see another chip.
+through. One process, or several (see `parallel.py`): each takes its share of the micro-batches of a step, and
+all make the same step. Noise-aware training needs a design with noise (its tables [noise] and [writing]), of
+which every forward pass sees another draw, or a design with mismatch, of which it can see another chip.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
-from accelerate import PartialState
-from accelerate.utils import reduce
-from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -30,60 +27,27 @@ from gaincell.config import Design
 from gaincell.errors import InputError, RunError
 from gaincell.files import remove_leftovers, write_atomic
 from gaincell.nn.attention import GainCellAttention
+from gaincell.progress import Progress, silent
+from gaincell.training import checkpoint as disk
+from gaincell.training.log import TrainingLog
+from gaincell.training.parallel import Loss, Parallel, clip_gradients
+from gaincell.training.settings import TrainSettings, learning_rate_at
 
-Progress = Callable[[int, int, dict[str, float]], None]
-"""Called after every step with (steps done, steps in all, {"loss", "learning_rate", "tokens_per_second"})."""
-
-Loss = Callable[[nn.Module, Tensor], Tensor]
-"""Loss of some sequences: called with the model and token ids [sequences, T + 1]; a scalar, the mean over
-targets.
-"""
-
-REDRAWS = ("nothing", "noise", "chip")
-""""noise": noise of reads and writes, where the design has any; "chip": these and the chip itself, so that
-what is learnt leans on no single chip.
-"""
+__all__ = ["Blocks", "Loss", "TrainResult", "TrainSettings", "next_token_loss", "redraw", "train"]
 
 SMALLEST_GAIN = 1e-20  # spec.md section 6 [R]: gains are kept at or above this value
+AVERAGED = 10
+"""Steps whose mean loss tells whether a run diverges."""
+
+Evaluation = Callable[[nn.Module], float]
+"""A number that is better when it is lower; called with the model in evaluation mode."""
 
 
-@dataclass(frozen=True)
-class TrainSettings:
-    """Settings of one training run. Defaults for betas, decay and clip are the paper's (spec.md section 6
-    [R]).
-    """
+class Blocks(Protocol):
+    """Blocks of T + 1 token ids in a fixed order, such as a tensor [n, T + 1]."""
 
-    learning_rate: float = 6e-4
-    """Peak learning rate."""
-    scale_learning_rate: float | None = None
-    """Peak learning rate of gains and offsets; None = the same."""
-    warmup_steps: int = 10
-    """Steps of linear warm-up from zero."""
-    final_fraction: float = 0.05
-    """The cosine ends at this fraction of the peak."""
-    batch: int = 8
-    """Sequences a step."""
-    micro_batch: int = 2
-    """Sequences a forward pass; `batch` is a multiple of it."""
-    betas: tuple[float, float] = (0.9, 0.95)
-    weight_decay: float = 0.1
-    """Applied to every trained tensor, gains and offsets included, as in the paper [R]."""
-    clip: float = 1.0
-    """Largest global gradient norm."""
-    bf16: bool = True
-    """bf16 autocast of the linear layers; the hardware attention always computes in float32."""
-    redraw: str = "noise"
-    """What every forward pass draws anew: one of REDRAWS."""
-    checkpoint_every: int = 100
-    """Steps between checkpoints."""
-
-    def __post_init__(self) -> None:
-        if self.batch % self.micro_batch:
-            raise InputError(f"batch = {self.batch} is not a multiple of micro_batch = {self.micro_batch}")
-        if self.redraw not in REDRAWS:
-            raise InputError(f"redraw = {self.redraw!r} is unknown; allowed: {', '.join(REDRAWS)}")
-        if self.learning_rate <= 0 or self.clip <= 0:
-            raise InputError("learning_rate and clip must be positive")
+    def __len__(self) -> int: ...
+    def __getitem__(self, which: slice, /) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -91,32 +55,25 @@ class TrainResult:
     """What a run did."""
 
     steps: int
+    """Fewer than there are blocks for where it stopped early."""
     tokens: int
     final_loss: float
     """Mean loss (nats per token) over the last tenth of the steps of this process."""
     seconds: float
-
-
-def learning_rate_at(step: int, total: int, settings: TrainSettings) -> float:
-    """Fraction of the peak learning rate at a step: linear warm-up, then a cosine down to
-    `final_fraction`.
-    """
-    if step < settings.warmup_steps:
-        return (step + 1) / settings.warmup_steps
-    done = (step - settings.warmup_steps) / max(1, total - settings.warmup_steps)
-    cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
-    return settings.final_fraction + (1 - settings.final_fraction) * cosine
+    best: float | None = None
+    """The best evaluation, if there was any."""
 
 
 def train(
     model: nn.Module,
-    blocks: Tensor,
+    blocks: Blocks,
     settings: TrainSettings,
     *,
-    progress: Progress | None = None,
+    progress: Progress = silent,
     checkpoint: Path | None = None,
-    log: Path | None = None,
+    log: TrainingLog | Path | None = None,
     loss_of: Loss | None = None,
+    evaluate: Evaluation | None = None,
 ) -> TrainResult:
     """Train the parameters that require a gradient on `blocks`, once, in the order given.
 
@@ -125,84 +82,104 @@ def train(
         blocks: [n, T + 1] token ids; inputs are columns 0..T-1, targets columns 1..T. Incomplete last batches
             are dropped.
         settings: see `TrainSettings`.
-        progress: called after every step.
+        progress: called after every step with (steps done, steps in all, {"loss", "learning_rate",
+            "tokens_per_second"}).
         checkpoint: file written every `checkpoint_every` steps and resumed from when it exists; removed by
-            the caller.
-        log: a `.jsonl` file that receives a line a step.
+            the caller (`checkpoint.remove`).
+        log: receives a line a step.
         loss_of: what is minimised; by default the cross-entropy of the next token.
+        evaluate: called every `evaluate_every` steps and at the end.
 
     Raises:
-        InputError: too few blocks for one step.
-        RunError: the loss is not finite (parameters of the last checkpoint are on disk), or the checkpoint
-            belongs to another run.
+        InputError: too few blocks for one step, or more processes than a step has micro-batches.
+        RunError: the loss is not finite or diverges (good parameters are on disk), or the checkpoint is torn
+            or belongs to another run.
     """
     total = len(blocks) // settings.batch
     if total == 0:
         raise InputError(
             f"{len(blocks)} blocks of text are fewer than one batch of {settings.batch}; give more text"
         )
+    if settings.sharded and settings.evaluate_every:
+        raise InputError("a sharded model is not evaluated while it is trained; set evaluate_every = 0")
+    run = Parallel(model, loss_of or next_token_loss, sharded=settings.sharded)
+    _check_share(run, settings)
+    _set_checkpointing(model, settings, "enable", {"use_reentrant": False})
     parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
     optimizer = _optimizer(parameters, settings)
-    identity = {"settings": asdict(settings), "blocks": list(blocks.shape), "first": blocks[0, :8].tolist()}
-    processes = PartialState()
-    main = processes.is_main_process
-    if settings.batch // settings.micro_batch % processes.num_processes:
-        raise InputError(
-            f"{processes.num_processes} processes cannot share a step of {settings.batch} sequences in "
-            f"micro-batches of {settings.micro_batch}; give a multiple of {processes.num_processes} of them"
-        )
+    first_block = blocks[0:1]
+    identity = {
+        "settings": asdict(settings),
+        "blocks": [len(blocks), first_block.shape[1]],
+        "first": first_block[0, :8].tolist(),
+    }
+    main = run.processes.is_main_process
     if checkpoint is not None and main:
         remove_leftovers(checkpoint)
-    first = _restore(checkpoint, parameters, optimizer, identity) if checkpoint is not None else 0
-    processes.wait_for_everyone()  # nobody writes while others read
+    state = disk.restore(checkpoint, parameters, optimizer, identity) if checkpoint is not None else {}
+    run.processes.wait_for_everyone()  # nobody writes while others read
+    writer = TrainingLog(log) if isinstance(log, Path) else log
+    best = checkpoint.with_name(checkpoint.name + ".best") if checkpoint is not None else None
+    first, watch = int(state.get("step", 0)), _Watch(settings, state.get("watch"), best if main else None)
+    if writer is not None and main:
+        writer.rewind(first)
+
+    def keep(step: int) -> None:
+        if checkpoint is not None:
+            place = {"step": step, "watch": watch.state()}
+            kept = settings.keep_checkpoints
+            disk.store(checkpoint, parameters, optimizer, identity, place, keep=kept, write=main)
+
     losses: list[float] = []
     arrays = {m: m.design for m in model.modules() if isinstance(m, GainCellAttention)}
-    start = time.perf_counter()
+    tokens_a_step = settings.batch * (first_block.shape[1] - 1)
+    start, step = time.perf_counter(), first
     model.train()
     try:
-        for step in range(first, total):
+        while step < total and not watch.finished:
             factor = learning_rate_at(step, total, settings)
             for group in optimizer.param_groups:
                 group["lr"] = group["peak"] * factor
             batch = blocks[step * settings.batch : (step + 1) * settings.batch]
-            loss = _accumulate(model, batch, settings, loss_of or next_token_loss, step, arrays, parameters)
-            if not math.isfinite(loss):
-                raise RunError(
-                    f"the loss became {loss} at step {step}; lower the learning rate"
-                    + (f" (the last good state is in {checkpoint.name})" if checkpoint is not None else "")
-                )
-            norm = float(nn.utils.clip_grad_norm_(parameters.values(), settings.clip))
+            loss = _accumulate(run, batch, settings, step, arrays)
+            watch.see(loss, step, checkpoint)
+            norm = clip_gradients(parameters.values(), settings.clip)
             optimizer.step()
             optimizer.zero_grad()
             _keep_gains_positive(parameters)
+            step += 1
             losses.append(loss)
-            elapsed = time.perf_counter() - start
-            rate = (step + 1 - first) * settings.batch * (blocks.shape[1] - 1) / elapsed
             record = {
                 "loss": loss,
                 "learning_rate": settings.learning_rate * factor,
-                "tokens_per_second": rate,
+                "tokens_per_second": (step - first) * tokens_a_step / (time.perf_counter() - start),
             }
-            if log is not None and main:
-                with log.open("a") as file:
-                    file.write(json.dumps({"step": step, "gradient_norm": norm, **record}) + "\n")
-            if checkpoint is not None and main and (step + 1) % settings.checkpoint_every == 0:
-                _store(checkpoint, parameters, optimizer, identity, step + 1)
-            if progress is not None and main:
-                progress(step + 1, total, record)
+            details = {**record, "gradient_norm": norm, "tokens": step * tokens_a_step}
+            if evaluate is not None and _due(step, total, settings.evaluate_every):
+                with _at_rest(model, arrays):
+                    details["evaluation"] = run.mean(evaluate(model))
+                watch.judge(details["evaluation"], parameters)
+            if writer is not None and main:
+                writer.line(step - 1, details)
+            if step % settings.checkpoint_every == 0:
+                keep(step)
+            if main:
+                progress(step, total, record)
+        watch.return_to_best(parameters)
     finally:
-        model.eval()
-        for attention, design in arrays.items():
-            attention.design = design
-    if checkpoint is not None and main:
-        _store(checkpoint, parameters, optimizer, identity, total)
-    processes.wait_for_everyone()
+        _leave(model, arrays)
+        _set_checkpointing(model, settings, "disable")
+    keep(step)
+    if writer is not None and main:
+        writer.draw()
+    run.processes.wait_for_everyone()
     tail = losses[-max(1, len(losses) // 10) :]
     return TrainResult(
-        steps=total,
-        tokens=total * settings.batch * (blocks.shape[1] - 1),
+        steps=step,
+        tokens=step * tokens_a_step,
         final_loss=sum(tail) / len(tail) if tail else math.nan,
         seconds=time.perf_counter() - start,
+        best=watch.best,
     )
 
 
@@ -212,45 +189,101 @@ def next_token_loss(model: nn.Module, tokens: Tensor) -> Tensor:
     return functional.cross_entropy(logits.flatten(0, 1).float(), tokens[:, 1:].flatten())
 
 
+class _Watch:
+    """Stops a run that diverges, and one that no longer gets better.
+
+    With patience the best parameters are kept: in memory, on the CPU, and in the file `best`.
+    """
+
+    def __init__(self, settings: TrainSettings, before: Mapping[str, Any] | None, best: Path | None) -> None:
+        self._settings = settings
+        self._file = best
+        known = before or {}
+        self._recent: deque[float] = deque(known.get("recent", ()), maxlen=AVERAGED)
+        self._lowest: float = known.get("lowest", math.inf)
+        self.best: float | None = known.get("best")
+        self._worse: int = known.get("worse", 0)
+        self._kept: dict[str, Tensor] = {}
+        if self.best is not None and settings.patience and best is not None and best.exists():
+            self._kept = load_file(best)
+
+    def state(self) -> dict[str, Any]:
+        """Plain data to go on from."""
+        lowest = self._lowest if math.isfinite(self._lowest) else None
+        known: dict[str, Any] = {"recent": list(self._recent), "best": self.best, "worse": self._worse}
+        return known | ({} if lowest is None else {"lowest": lowest})
+
+    def see(self, loss: float, step: int, checkpoint: Path | None) -> None:
+        """Raise RunError where the loss is not a number, or has risen far above what it was."""
+        self._recent.append(loss)
+        mean = sum(self._recent) / len(self._recent)
+        kept = f"; the last good state is in {checkpoint.name}" if checkpoint is not None else ""
+        hint = f"lower the learning rate, or warm up for longer{kept}"
+        if not math.isfinite(loss):
+            raise RunError(f"the loss became {loss} at step {step}; {hint}")
+        if len(self._recent) < AVERAGED or step < self._settings.warmup_steps:
+            return
+        self._lowest = min(self._lowest, mean)
+        if mean > self._settings.divergence * self._lowest > 0:
+            raise RunError(
+                f"the loss diverges: {mean:.4g} over the last {AVERAGED} steps at step {step}, "
+                f"{self._lowest:.4g} at its lowest; {hint}"
+            )
+
+    def judge(self, evaluation: float, parameters: Mapping[str, nn.Parameter]) -> None:
+        """Compare an evaluation with the best."""
+        if self.best is None or evaluation < self.best:
+            self.best, self._worse = evaluation, 0
+            if self._settings.patience:
+                self._kept = {n: p.detach().to("cpu", copy=True) for n, p in parameters.items()}
+                if self._file is not None:
+                    write_atomic(self._file, partial(save_file, self._kept))
+        else:
+            self._worse += 1
+
+    @property
+    def finished(self) -> bool:
+        """Whether enough evaluations in a row were no better."""
+        return 0 < self._settings.patience <= self._worse
+
+    @torch.no_grad()
+    def return_to_best(self, parameters: Mapping[str, nn.Parameter]) -> None:
+        """Put the parameters of the best evaluation back, where there is one with patience."""
+        for name, value in self._kept.items():
+            parameters[name].copy_(value)
+
+
 def _accumulate(
-    model: nn.Module,
+    run: Parallel,
     batch: Tensor,
     settings: TrainSettings,
-    loss_of: Loss,
     step: int,
     arrays: Mapping[GainCellAttention, Design],
-    parameters: Mapping[str, nn.Parameter],
 ) -> float:
     """Forward and backward over the micro-batches of one step, of all processes; their mean loss."""
-    processes = PartialState()
-    device = next(model.parameters()).device
     pieces = batch.split(settings.micro_batch)
-    loss_sum = 0.0
-    for number, piece in enumerate(pieces):
-        if number % processes.num_processes != processes.process_index:
-            continue
+    device = next(run.module.parameters()).device
+    own = run.share_of(pieces)
+    total = 0.0
+    for count, (number, piece) in enumerate(own, start=1):
         redraw(arrays, settings.redraw, step * len(pieces) + number + 1)
         tokens = piece.to(device=device, dtype=torch.long)
-        with torch.autocast(device.type, torch.bfloat16, enabled=settings.bf16):
-            loss = loss_of(model, tokens)
-        (loss / len(pieces)).backward()
-        loss_sum += loss.item()
-    if processes.num_processes > 1:
-        _add_over_processes(parameters)
-        loss_sum = float(reduce(torch.tensor(loss_sum, dtype=torch.float64, device=device), "sum"))
-    return loss_sum / len(pieces)
+        with run.accumulating(last=count == len(own)):
+            with torch.autocast(device.type, torch.bfloat16, enabled=settings.bf16):
+                loss = run.module(tokens)
+            (loss / len(own)).backward()
+        total += loss.item()
+    run.finish_gradients()
+    return run.mean(total / len(own))
 
 
-def _add_over_processes(parameters: Mapping[str, nn.Parameter]) -> None:
-    """Replace every gradient by its sum over the processes, a few large messages for all of them."""
-    groups: dict[torch.dtype, list[nn.Parameter]] = {}
-    for parameter in parameters.values():
-        groups.setdefault(parameter.dtype, []).append(parameter)
-    for members in groups.values():
-        own = (torch.zeros_like(p) if p.grad is None else p.grad for p in members)
-        total = reduce(torch.cat([gradient.flatten() for gradient in own]), "sum")
-        for parameter, gradient in zip(members, total.split([p.numel() for p in members]), strict=True):
-            parameter.grad = gradient.view_as(parameter)
+def _check_share(run: Parallel, settings: TrainSettings) -> None:
+    processes = run.processes.num_processes
+    if settings.batch // settings.micro_batch % processes:
+        raise InputError(
+            f"{processes} processes cannot share a step of {settings.batch} sequences in micro-batches of "
+            f"{settings.micro_batch}; give a multiple of {processes} of them"
+        )
 
 
 def redraw(arrays: Mapping[GainCellAttention, Design], what: str, draw: int) -> None:
@@ -260,6 +293,39 @@ def redraw(arrays: Mapping[GainCellAttention, Design], what: str, draw: int) -> 
         if design not in redrawn:
             redrawn[design] = design.redrawn(draw, chip=what == "chip") if what != "nothing" else design
         attention.design = redrawn[design]
+
+
+class _at_rest:
+    """Within the context the model evaluates, on the chip it has outside training."""
+
+    def __init__(self, model: nn.Module, arrays: Mapping[GainCellAttention, Design]) -> None:
+        self._model, self._arrays = model, arrays
+
+    def __enter__(self) -> None:
+        _leave(self._model, self._arrays)
+
+    def __exit__(self, *_: object) -> None:
+        self._model.train()
+
+
+def _leave(model: nn.Module, arrays: Mapping[GainCellAttention, Design]) -> None:
+    model.eval()
+    for attention, design in arrays.items():
+        attention.design = design
+
+
+def _due(step: int, total: int, every: int) -> bool:
+    return every > 0 and (step % every == 0 or step == total)
+
+
+def _set_checkpointing(model: nn.Module, settings: TrainSettings, what: str, *arguments: Any) -> None:
+    """Switch gradient checkpointing on or off; transformers 5 calls it activation checkpointing."""
+    if settings.gradient_checkpointing:
+        names = (f"{kind}_checkpointing_{what}" for kind in ("activation", "gradient"))
+        switch: Any = next((getattr(model, name) for name in names if hasattr(model, name)), None)
+        if switch is None:
+            raise InputError(f"{type(model).__name__} has no gradient checkpointing; leave it out")
+        switch(*arguments)
 
 
 def _is_scale(name: str) -> bool:
@@ -281,55 +347,3 @@ def _keep_gains_positive(parameters: dict[str, nn.Parameter]) -> None:
         for name, parameter in parameters.items():
             if _is_scale(name) and name.endswith(".gain"):
                 parameter.clamp_(min=SMALLEST_GAIN)
-
-
-def _states(
-    parameters: dict[str, nn.Parameter], optimizer: torch.optim.AdamW
-) -> Iterator[tuple[str, nn.Parameter, dict[str, Tensor]]]:
-    for name, parameter in parameters.items():
-        yield name, parameter, optimizer.state[parameter]
-
-
-def _store(
-    path: Path,
-    parameters: dict[str, nn.Parameter],
-    optimizer: torch.optim.AdamW,
-    identity: dict[str, Any],
-    step: int,
-) -> None:
-    """One file, written beside and renamed: parameters, both moments, the step and what the run is."""
-    tensors: dict[str, Tensor] = {}
-    for name, parameter, state in _states(parameters, optimizer):
-        tensors["parameter." + name] = parameter.detach()
-        for key in ("exp_avg", "exp_avg_sq"):
-            tensors[f"{key}.{name}"] = state[key]
-    metadata = {"step": str(step), "identity": json.dumps(identity)}
-    write_atomic(path, lambda place: save_file(tensors, place, metadata=metadata))
-
-
-def _restore(
-    path: Path, parameters: dict[str, nn.Parameter], optimizer: torch.optim.AdamW, identity: dict[str, Any]
-) -> int:
-    """Load the checkpoint if there is one; the number of steps already done."""
-    if not path.exists():
-        return 0
-    try:
-        file: Any = safe_open(path, framework="pt")
-    except Exception as error:  # safetensors raises its own type for a torn file
-        raise RunError(
-            f"the checkpoint {path.name} cannot be read ({error}); remove it to start again"
-        ) from error
-    with file:
-        metadata = file.metadata() or {}
-        if json.loads(metadata.get("identity", "null")) != json.loads(json.dumps(identity)):
-            raise RunError(
-                f"the checkpoint {path.name} belongs to another run; remove it or choose another directory"
-            )
-        step = int(metadata["step"])
-        with torch.no_grad():
-            for name, parameter, state in _states(parameters, optimizer):
-                parameter.copy_(file.get_tensor("parameter." + name))
-                state["exp_avg"] = file.get_tensor("exp_avg." + name).to(parameter.device)
-                state["exp_avg_sq"] = file.get_tensor("exp_avg_sq." + name).to(parameter.device)
-                state["step"] = torch.tensor(float(step))
-    return step

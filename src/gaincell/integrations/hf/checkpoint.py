@@ -2,7 +2,8 @@
 
 A RUN directory holds ``design.toml`` (the chip) and ``hardware.safetensors``: gains and offsets of every
 layer and each weight that differs from the base model, with the base model's name and fingerprint. Reading
-it back loads the base model anew, makes sure that it is still the same, and puts the changes on top.
+it back loads the base model anew, makes sure that it is still the same, and puts the changes on top. Of
+low-rank adapters the two factors are kept, in 16 bits; what is read back has them in its weights.
 """
 
 import os
@@ -20,6 +21,7 @@ from gaincell.design import Design
 from gaincell.errors import GaincellError, ModelError, RunError
 from gaincell.files import write_atomic
 from gaincell.integrations.hf.attach import attach, attached_layers
+from gaincell.integrations.hf.lora import add_product, factors, without_adapters
 from gaincell.integrations.hf.sources import (
     BaseModel,
     base_weights,
@@ -30,6 +32,8 @@ from gaincell.ops.gain_cell_attention import Gradient, Impl
 
 HARDWARE = "hardware.safetensors"
 DESIGN = "design.toml"
+ADAPTER_DTYPE = torch.float16
+"""Of the factors of adapters: their values lie far inside its range."""
 _FORMAT = "gaincell-hardware-1"
 
 
@@ -53,7 +57,8 @@ def save(model: PreTrainedModel, run: str | os.PathLike[str], *, base: BaseModel
     """Write the attached ``model`` into the directory ``run``; see ``load``.
 
     Args:
-        model: an attached model that was loaded from somewhere (``model.name_or_path``).
+        model: an attached model that was loaded from somewhere (``model.name_or_path``), with or without the
+            adapters of ``lora.add_lora``.
         run: the directory, made if it is missing; each file in it is replaced as a whole.
         base: the model's pretrained original; None: load it again from ``model.name_or_path``.
 
@@ -64,7 +69,7 @@ def save(model: PreTrainedModel, run: str | os.PathLike[str], *, base: BaseModel
         ModelError: the model is not attached, or has weights that are NaN or infinite.
         RunError: the base model cannot be found again or does not fit, or the disk is full.
 
-    Not modelled: adapters that are still separate modules (peft); merge them first.
+    Not modelled: adapters of other kinds; merge them first.
     """
     cells = attached_layers(model)
     if not cells:
@@ -74,7 +79,8 @@ def save(model: PreTrainedModel, run: str | os.PathLike[str], *, base: BaseModel
         raise ModelError("the layers have different designs; use set_design(model, design) before saving")
     check_finite(model, where="cannot save")
     base = base if base is not None else _find_base(model.name_or_path)
-    tensors = _changed(base_weights(model), base_weights(base.model))
+    tensors = _changed(without_adapters(base_weights(model)), base_weights(base.model))
+    tensors |= {name: factor.to(ADAPTER_DTYPE) for name, factor in factors(model).items()}
     tensors |= {name: value for name, value in model.named_parameters() if ".gain_cell." in name}
     metadata = {
         "format": _FORMAT,
@@ -219,6 +225,7 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 def _put(model: PreTrainedModel, tensors: dict[str, Tensor], where: str) -> None:
     """Put saved gains, offsets and weights into an attached model."""
+    tensors = _take_adapters(model, tensors, where)
     parameters = dict(model.named_parameters())
     expected = {name for name in parameters if ".gain_cell." in name}
     unfit = sorted((expected - tensors.keys()) | (tensors.keys() - parameters.keys()))
@@ -231,3 +238,14 @@ def _put(model: PreTrainedModel, tensors: dict[str, Tensor], where: str) -> None
         for name, tensor in tensors.items():
             parameters[name].copy_(tensor)
     check_finite(model, where=where)
+
+
+def _take_adapters(model: PreTrainedModel, tensors: dict[str, Tensor], where: str) -> dict[str, Tensor]:
+    """Add the products of adapters' factors to their weights; returns the other tensors."""
+    ends = (".weight.lora_A", ".weight.lora_B")
+    for name in (n.removesuffix(ends[0]) for n in tensors if n.endswith(ends[0])):
+        try:
+            add_product(model.get_submodule(name), tensors[name + ends[0]], tensors[name + ends[1]])
+        except (AttributeError, KeyError, RunError) as error:
+            raise RunError(f"{where} does not fit the base model: {name} ({error}); save it again") from error
+    return {name: tensor for name, tensor in tensors.items() if not name.endswith(ends)}

@@ -1,0 +1,144 @@
+"""Low-rank adapters (LoRA, through peft) of an attached model: put in, trained, merged into the weights.
+
+A linear layer y = W x becomes y = (W + (s / r) B A) x with B A of rank r; W stays as it is. `merge_lora` adds
+the product to W and takes the adapters out again, so that a converted model holds no training scaffolding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from gaincell.errors import InputError, ModelError, RunError
+from gaincell.integrations.hf.support import attention_modules
+
+WHERE = ("attention", "all")
+"""Which linear layers can have adapters: those of the attention modules, or all but the output layer."""
+NAME = "default"
+"""Peft's name of an adapter that has no other."""
+
+
+def add_lora(model: PreTrainedModel, rank: int, where: str = "all", scale: float = 1.0, seed: int = 0) -> int:
+    """Freeze the weights of a model and give its linear layers adapters, in place; gains and offsets stay as
+    they are.
+
+    Args:
+        model: a causal language model of transformers, attached or not.
+        rank: r.
+        where: one of WHERE.
+        scale: s / r, what the product B A is multiplied by.
+        seed: of A; B begins at zero, so that the model computes what it did.
+
+    Returns:
+        Numbers in the adapters.
+
+    Raises:
+        InputError: peft is missing, or an option is not allowed.
+        ModelError: the model has adapters already, or no linear layer to give one to.
+    """
+    try:
+        from peft import LoraConfig, inject_adapter_in_model
+    except ImportError as error:
+        raise InputError("adapters need the extra: pip install 'gaincell[train]'") from error
+    if rank < 1 or where not in WHERE:
+        raise InputError(
+            f"rank = {rank}, where = {where!r}; give a rank of 1 or more, and {' or '.join(WHERE)}"
+        )
+    if lora_parameters(model):
+        raise ModelError("the model has low-rank adapters already; merge them first")
+    targets = linear_layers(model, where)
+    if not targets:
+        raise ModelError(f"{type(model).__name__} has no linear layer in its {where} modules")
+    scales = {n: p for n, p in model.named_parameters() if ".gain_cell." in n}
+    trained = {name: parameter.requires_grad for name, parameter in scales.items()}
+    config = LoraConfig(r=rank, lora_alpha=scale * rank, target_modules=targets, lora_dropout=0.0)  # type: ignore[arg-type]
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        inject_adapter_in_model(config, model)
+    model.requires_grad_(False)
+    for name, parameter in scales.items():
+        parameter.requires_grad_(trained[name])
+    found = lora_parameters(model)
+    for parameter in found.values():
+        parameter.data = parameter.data.to(torch.promote_types(parameter.dtype, torch.float32))
+        parameter.requires_grad_(True)
+    return sum(parameter.numel() for parameter in found.values())
+
+
+def linear_layers(model: PreTrainedModel, where: str) -> list[str]:
+    """Names of the layers that `add_lora` gives adapters: nn.Linear, and GPT-2's Conv1D."""
+    from transformers.pytorch_utils import Conv1D
+
+    inside: Sequence[str] = tuple(attention_modules(model))
+    head = getattr(model, "get_output_embeddings", lambda: None)()
+    return [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear | Conv1D)
+        and module is not head
+        and (where == "all" or any(name.startswith(prefix + ".") for prefix in inside))
+    ]
+
+
+def lora_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The matrices A and B of all adapters, by name."""
+    return {n: p for n, p in model.named_parameters() if ".lora_A." in n or ".lora_B." in n}
+
+
+def merge_lora(model: PreTrainedModel) -> None:
+    """Add every adapter to its layer's weight and take it out, in place; without adapters nothing happens."""
+    for name, module in list(model.named_modules()):
+        if not hasattr(module, "lora_A"):
+            continue
+        layer: Any = module
+        layer.merge(safe_merge=True)
+        parent, _, own = name.rpartition(".")
+        setattr(model.get_submodule(parent), own, layer.get_base_layer())
+    for attribute in ("peft_config", "_hf_peft_config_loaded"):
+        model.__dict__.pop(attribute, None)
+
+
+def factors(model: nn.Module) -> dict[str, Tensor]:
+    """A, and B times s / r, of every adapter, under the name of its layer's weight and ".lora_A", ".lora_B";
+    what `add_product` adds to a weight.
+    """
+    found = {}
+    for name, module in model.named_modules():
+        if hasattr(module, "lora_A"):
+            layer: Any = module
+            found[f"{name}.weight.lora_A"] = layer.lora_A[NAME].weight.detach()
+            found[f"{name}.weight.lora_B"] = layer.lora_B[NAME].weight.detach() * layer.scaling[NAME]
+    return found
+
+
+def without_adapters(weights: dict[str, nn.Parameter]) -> dict[str, nn.Parameter]:
+    """Parameters by the names that they have in the model without adapters, those of adapters left out."""
+    return {
+        name.replace(".base_layer.", "."): weight
+        for name, weight in weights.items()
+        if ".lora_A." not in name and ".lora_B." not in name
+    }
+
+
+@torch.no_grad()
+def add_product(layer: nn.Module, a: Float[Tensor, "r inputs"], b: Float[Tensor, "outputs r"]) -> None:
+    """Add B A to a layer's weight, in place. (GPT-2's Conv1D holds its weight transposed.)
+
+    Raises:
+        RunError: the factors do not fit the weight.
+    """
+    from transformers.pytorch_utils import Conv1D
+
+    weight: nn.Parameter = layer.weight  # type: ignore[assignment]
+    product = b.float() @ a.float()
+    product = product.T if isinstance(layer, Conv1D) else product
+    if product.shape != weight.shape:
+        raise RunError(
+            f"an adapter of shape {tuple(product.shape)} does not fit a weight {tuple(weight.shape)}"
+        )
+    weight.add_(product.to(weight.device, weight.dtype))

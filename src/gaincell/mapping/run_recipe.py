@@ -1,0 +1,410 @@
+"""Carrying out a recipe, stage by stage.
+
+    OUT/model/                   a model that the recipe makes first
+    OUT/tokens/                  the tokens of the text
+    OUT/stages/NAME.json         the result of a finished stage; NAME.safetensors its weights, gains, offsets
+    OUT/stages/NAME.checkpoint   of an unfinished training
+    OUT/log.jsonl, figures/      every step, and the loss as a figure
+    OUT/run.json, design.toml, hardware.safetensors   the last stage in arrays, for `gaincell evaluate OUT`
+
+Every file is written completely or not at all: the same command goes on wherever it was interrupted. Several
+processes, as `torchrun` or `accelerate launch` start them, work on one directory that all of them see.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from accelerate import PartialState
+from torch import Tensor
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+
+from gaincell.adaptation import adapt, collect_statistics
+from gaincell.errors import InputError, ModelError
+from gaincell.evaluation.perplexity import describe, perplexity
+from gaincell.integrations.hf.attach import attach, attached_layers
+from gaincell.integrations.hf.checkpoint import save
+from gaincell.integrations.hf.lora import add_lora, lora_parameters
+from gaincell.integrations.hf.models import load_model
+from gaincell.integrations.hf.support import attention_modules
+from gaincell.mapping import records, summary
+from gaincell.mapping.folder import RunFolder, read_state, write_state
+from gaincell.mapping.initial import CANDIDATES, FIRST, initial_scaling
+from gaincell.mapping.pretrain import make_tokenizer, pretrain
+from gaincell.mapping.recipe import FROM_NOTHING, ModelRecipe, Recipe, StageRecipe
+from gaincell.mapping.records import Record
+from gaincell.mapping.transfer import AttentionTransfer
+from gaincell.progress import StageProgress, silent_stages
+from gaincell.reports import results
+from gaincell.reports.results import Json, value
+from gaincell.text import Source, Text
+from gaincell.training import checkpoint as disk
+from gaincell.training.data import RandomBlocks, keep_tokens, pack_blocks
+from gaincell.training.distillation import Distillation
+from gaincell.training.log import TrainingLog
+from gaincell.training.loop import Blocks, Loss, train
+
+INITIAL_TOKENS = 4096
+"""Tokens that first gains and offsets are taken from."""
+
+
+class Base(NamedTuple):
+    """The pretrained model, as it was loaded."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    id: str
+    sha256: str
+
+
+class RecipeRun:
+    """A recipe being carried out in a directory.
+
+    Args:
+        recipe: what to do.
+        text: what to train and evaluate on.
+        out: the directory OUT.
+        progress: opens the progress of every step.
+        device: where to compute.
+
+    Raises:
+        GaincellError: model, text or directory are not acceptable.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        text: Text,
+        out: Path,
+        progress: StageProgress = silent_stages,
+        device: str = "cpu",
+    ) -> None:
+        self.recipe, self.out, self.progress, self.device = recipe, out, progress, device
+        self.processes = PartialState()
+        self.main = self.processes.is_main_process
+        self.training, self.evaluation = (
+            _named(part, recipe.files) for part in (text.training, text.evaluation)
+        )
+        with self.processes.main_process_first():
+            self._open()
+
+    def _open(self) -> None:
+        recipe = self.recipe
+        made = isinstance(recipe.model, ModelRecipe)
+        place = self.out / "model"
+        if isinstance(recipe.model, ModelRecipe):
+            self.tokenizer: PreTrainedTokenizerBase = make_tokenizer(
+                recipe.model, recipe.block, self.training, place
+            )
+        else:
+            loaded = load_model(recipe.model)
+            if attached_layers(loaded.model):
+                raise ModelError(f"{recipe.model} is a RUN; a recipe starts from the model it was made from")
+            self.tokenizer = loaded.tokenizer
+        self.blocks = self._blocks()
+        if isinstance(recipe.model, ModelRecipe):
+            steps = recipe.model.steps * recipe.model.training.batch
+            log = self._log("pretrain")
+            pretrain(recipe.model, self.blocks[:steps], recipe.seed, place, log, self.progress("pretrain"))
+            loaded = load_model(str(place))
+        self.base = Base(loaded.model.to(self.device), self.tokenizer, loaded.id, loaded.sha256)  # type: ignore[arg-type]
+        attention_modules(self.base.model)  # refuses what cannot be mapped, before any work
+        identity = _identity(recipe) | {"base_sha256": "made here" if made else loaded.sha256}
+        self.folder = RunFolder(self.out, identity)
+
+    # -- text ------------------------------------------------------------------------------------------------
+
+    def _blocks(self) -> Blocks:
+        """All blocks that the recipe needs."""
+        recipe = self.recipe
+        wanted = max(recipe.blocks, 1) * recipe.block + 1
+        reading = self.progress("read and tokenise the text")
+        path = self.out / "tokens" / "training"
+        if recipe.order == "random":
+            tokens = keep_tokens(self.training, self.tokenizer, path, None, reading)
+            return RandomBlocks(tokens, recipe.block, recipe.seed, recipe.blocks)
+        everything = isinstance(recipe.model, ModelRecipe)  # as its tokenizer does
+        tokens = keep_tokens(self.training, self.tokenizer, path, None if everything else wanted, reading)
+        blocks = pack_blocks(tokens, recipe.block, recipe.seed)
+        if len(blocks) < recipe.blocks:
+            raise InputError(
+                f"the recipe trains on {recipe.blocks} blocks of {recipe.block} tokens, the text has "
+                f"{len(blocks)}; give more text, or fewer steps"
+            )
+        return blocks
+
+    def _share(self, stage: StageRecipe) -> Blocks:
+        first = self.recipe.first_block(stage)
+        if isinstance(self.blocks, RandomBlocks):
+            return self.blocks.after(first, stage.blocks)
+        return self.blocks[first : first + stage.blocks]
+
+    def _some(self, first: int, count: int) -> Tensor:
+        """Token ids of a few blocks, without the last one's target."""
+        first = max(0, min(first, len(self.blocks) - count))
+        return self.blocks[first : first + count][:, :-1].long()
+
+    def _evaluation_tokens(self) -> Tensor:
+        wanted = self.recipe.evaluation_tokens
+        return keep_tokens(self.evaluation, self.tokenizer, self.out / "tokens" / "evaluation", wanted)
+
+    # -- models ----------------------------------------------------------------------------------------------
+
+    def model(self, stage: StageRecipe, state: Path | None, *, cell: str | None = None) -> PreTrainedModel:
+        """The model of a stage: with the weights of `state`, or as it starts."""
+        recipe = self.recipe
+        if self._root(stage) == "random":
+            torch.manual_seed(recipe.seed)
+            model: PreTrainedModel = (
+                AutoModelForCausalLM.from_config(self.base.model.config).to(self.device).eval()
+            )
+        else:
+            model = copy.deepcopy(self.base.model)
+        if stage.attention == "arrays":
+            design = recipe.design
+            if (kind := cell or stage.cell) is not None:
+                design = design.replace(cell=kind)
+            attach(model, design, gradient=stage.gradient)  # type: ignore[arg-type]
+            if state is None and stage.initial != "released":
+                first = recipe.first_block(stage)
+                ids = self._some(first, max(1, INITIAL_TOKENS // recipe.block))
+                fitting = self.progress(f"{stage.name}: first gains and offsets")
+                candidates = CANDIDATES if stage.initial == "statistics" else (FIRST,)
+                initial_scaling(model, ids, candidates, fitting)
+        lora = recipe.lora
+        if lora is not None and self._root(stage) != "random":
+            add_lora(model, lora.rank, lora.where, lora.scale, seed=recipe.seed)
+            if recipe.weights == "bfloat16":
+                _in_bfloat16(model)
+        self._choose_trained(model, stage)
+        if state is not None:
+            read_state(model, state)
+        return model
+
+    def _root(self, stage: StageRecipe) -> str:
+        return stage.start if stage.start in FROM_NOTHING else self._root(self.recipe.stage(stage.start))
+
+    def _choose_trained(self, model: PreTrainedModel, stage: StageRecipe) -> None:
+        """Parameters that change in this stage or have changed before it require a gradient."""
+        if lora_parameters(model):
+            return
+        model.requires_grad_(True)
+        if not self.recipe.embeddings and self._root(stage) != "random":
+            for embedding in (model.get_input_embeddings(), model.get_output_embeddings()):
+                if embedding is not None:
+                    embedding.requires_grad_(False)
+
+    def _loss(self, stage: StageRecipe) -> Loss | None:
+        if stage.loss == "cross-entropy":
+            return None
+        if stage.teacher == "software":
+            teacher = copy.deepcopy(self.base.model)
+        else:
+            other = self.recipe.stage(stage.teacher)
+            teacher = self.model(other, self.folder.state(other.name))
+        if self.recipe.weights == "bfloat16":
+            teacher = _in_bfloat16(teacher)
+        if stage.loss == "distillation":
+            return Distillation(teacher, stage.weight)
+        if attached_layers(teacher):
+            raise InputError(f"stage {stage.name}: attention transfer needs a teacher with softmax attention")
+        attach(teacher, self.recipe.design, attention="softmax")
+        return AttentionTransfer(teacher)
+
+    # -- stages ----------------------------------------------------------------------------------------------
+
+    def run(self, stage: StageRecipe) -> Record:
+        """The record of a stage: read when it is finished, else made and stored."""
+        record = self.folder.record(stage.name)
+        if record is not None:
+            return record
+        begun = time.perf_counter()
+        start = None if stage.start in FROM_NOTHING else self.recipe.stage(stage.start)
+        state = None if start is None else self.folder.state(start.name)
+        model = self.model(stage, state)
+        record = {"training_tokens": self.recipe.tokens_of(stage)}
+        kept = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+        if stage.task == "train":
+            record |= self._train(stage, model)
+        elif stage.task == "adapt":
+            record |= self._adapt(stage, model)
+        parameters = dict(model.named_parameters())
+        tensors = {name: disk.whole(parameters[name].detach()) for name in kept}
+        if self.main:
+            stored = getattr(torch, self.recipe.stored)
+            tensors = {n: t if ".gain_cell." in n else t.to(stored) for n, t in tensors.items()}
+            write_state(tensors, self.folder.state(stage.name), {"tokens": str(record["training_tokens"])})
+            model = self.model(stage, self.folder.state(stage.name))
+            record |= self._evaluate(stage, model, begun)
+            self.folder.finish(stage.name, record, None)
+        self.processes.wait_for_everyone()
+        if not self.main:
+            record = self.folder.record(stage.name) or {}
+        return record
+
+    def _train(self, stage: StageRecipe, model: PreTrainedModel) -> Record:
+        if stage.loss == "transfer":
+            inside = {id(p) for module in attention_modules(model).values() for p in module.parameters()}
+            for parameter in model.parameters():
+                parameter.requires_grad_(parameter.requires_grad and id(parameter) in inside)
+        checkpoint = self.folder.checkpoint(stage.name, "training")
+        tokens = self._evaluation_tokens() if stage.training.evaluate_every else None
+        done = train(
+            model,
+            self._share(stage),
+            stage.training,
+            progress=self.progress(f"{stage.name}: train"),
+            checkpoint=checkpoint,
+            log=self._log(stage.name),
+            loss_of=self._loss(stage),
+            evaluate=None if tokens is None else lambda m: perplexity(m, tokens, self.protocol).perplexity,
+        )
+        return {"steps": done.steps, "final_loss": done.final_loss, "training_seconds": done.seconds}
+
+    def _adapt(self, stage: StageRecipe, model: PreTrainedModel) -> Record:
+        start = self.recipe.stage(stage.start)
+        blocks = max(1, self.recipe.calibration_tokens // self.recipe.block)
+        batches = [self._some(0, blocks).to(self.device)]
+        linear = self.model(start, self.folder.state(start.name), cell="linear")
+        target = collect_statistics(linear, batches, self.progress(f"{stage.name}: statistics"))
+        found = adapt(model, batches, target, progress=self.progress(f"{stage.name}: adapt"))
+        return {"adaptation": records.of_adaptation(found)}
+
+    def _evaluate(self, stage: StageRecipe, model: PreTrainedModel, begun: float) -> Record:
+        evaluating = self.progress(f"{stage.name}: evaluate")
+        found = perplexity(
+            model, self._evaluation_tokens(), self.protocol, tokenizer=self.tokenizer, progress=evaluating
+        )
+        return records.of_perplexity(found, time.perf_counter() - begun)
+
+    @property
+    def protocol(self) -> str:
+        """Of all evaluations."""
+        return f"blocks-{self.recipe.block}"
+
+    def _log(self, stage: str) -> TrainingLog:
+        return TrainingLog(self.out / "log.jsonl", {"stage": stage}, self.out / "figures" / "loss.png")
+
+    # -- the result ------------------------------------------------------------------------------------------
+
+    def finish(self, stages: Sequence[StageRecipe], command: Sequence[str]) -> Json:
+        """Write run.json and the last stage in arrays; returns what run.json then holds."""
+        found = {stage.name: self.folder.record(stage.name) or {} for stage in stages}
+        software = self._software()
+        in_arrays = [stage for stage in stages if stage.attention == "arrays"]
+        model = self.base.model
+        if in_arrays:
+            last = in_arrays[-1]
+            model = self.model(last, self.folder.state(last.name))
+            if self._root(last) != "random":
+                save(model, self.out)
+        run = {
+            "schema": results.SCHEMA,
+            "command": "train",
+            "recipe": self.recipe.name,
+            "model": {"name": summary.base_name(self.base.id), "sha256": self.base.sha256},
+            "design": summary.design(attached_layers(model)[0].design if in_arrays else self.recipe.design),
+            "software": value(software["perplexity"], "1", "measured"),
+            "stages": [self._summary(stage, found, software["perplexity"]) for stage in stages],
+            "provenance": results.provenance(
+                command=command,
+                seed=self.recipe.seed,
+                protocol=describe(self.protocol, software["blocks"]),
+                design_hash=self.recipe.design.hash,
+                inputs={f"model {summary.base_name(self.base.id)}": self.base.sha256},
+            ),
+        }
+        results.write(run, self.out / results.FILE)
+        return run
+
+    def _summary(self, stage: StageRecipe, found: dict[str, Record], software: float) -> Json:
+        compared = found.get(stage.compare or "", {}).get("perplexity")
+        entry = summary.stage(stage.name, stage.title, found[stage.name], software, compared)
+        if "adaptation" in found[stage.name]:
+            entry["adaptation"] = summary.adaptation(found[stage.name]["adaptation"])
+        return entry
+
+    def _software(self) -> Record:
+        record = self.folder.record("software")
+        if record is None:
+            evaluating = self.progress("software: evaluate")
+            tokens = self._evaluation_tokens()
+            begun = time.perf_counter()
+            found = perplexity(
+                self.base.model, tokens, self.protocol, tokenizer=self.tokenizer, progress=evaluating
+            )
+            record = records.of_perplexity(found, time.perf_counter() - begun)
+            self.folder.finish("software", record, None)
+        return record
+
+
+def run_recipe(
+    recipe: Recipe,
+    text: Text,
+    out: Path,
+    progress: StageProgress = silent_stages,
+    *,
+    only: str | None = None,
+    device: str = "cpu",
+    command: Sequence[str] = ("gaincell", "train"),
+) -> Json:
+    """Carry out a recipe; returns what OUT/run.json then holds.
+
+    Args:
+        recipe, text, out, progress, device: see `RecipeRun`.
+        only: a stage: it and what it needs are run, nothing else.
+        command: the command line, for the record.
+
+    Raises:
+        GaincellError: something given is not acceptable, or a training diverges.
+    """
+    run = RecipeRun(recipe, text, out, progress, device)
+    stages = list(recipe.stages) if only is None else recipe.needed_by(only)
+    for stage in stages:
+        run.run(stage)
+    result: Json = {}
+    if run.main:
+        result = run.finish(stages, command)
+    run.processes.wait_for_everyone()
+    return result or results.read(out)
+
+
+def _named(sources: Sequence[Source], names: Sequence[str]) -> tuple[Source, ...]:
+    """The sources of these names, in this order; all of them without names."""
+    by_name = {source.name.split(".")[0]: source for source in sources}
+    missing = [name for name in names if name not in by_name]
+    if missing:
+        raise InputError(f"the text lacks {missing[0]}, which the recipe names; it has {', '.join(by_name)}")
+    return tuple(by_name[name] for name in names) or tuple(sources)
+
+
+def _in_bfloat16(model: PreTrainedModel) -> PreTrainedModel:
+    """Hold weights that are not trained in bfloat16, in place; gains and offsets stay as they are."""
+    for name, parameter in model.named_parameters():
+        if ".lora_" not in name and ".gain_cell." not in name:
+            parameter.data = parameter.data.bfloat16()
+    return model
+
+
+def _identity(recipe: Recipe) -> dict[str, Any]:
+    """What must be the same for a run to go on."""
+    plain = {
+        key: entry
+        for key, entry in asdict(recipe).items()
+        if key not in ("design", "name", "stages", "model")
+    }
+    if isinstance(recipe.model, ModelRecipe):
+        plain["model"] = asdict(recipe.model)
+    else:
+        plain["model"] = recipe.model.rstrip("/").split("/")[-1]
+    plain["design"] = recipe.design.hash
+    plain["stages"] = {stage.name: asdict(stage) for stage in recipe.stages}
+    identity: dict[str, Any] = json.loads(json.dumps(plain))
+    return identity

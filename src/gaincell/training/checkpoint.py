@@ -1,0 +1,165 @@
+"""A training run on disk: parameters, optimiser states, the step, and what run it is.
+
+The newest checkpoint has the name it was given, older ones have .1, .2 ... behind it. Each is written beside
+its place and renamed, so that at every moment a complete one is there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from gaincell.errors import RunError
+from gaincell.files import remove_leftovers, write_atomic
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
+
+Identity = Mapping[str, Any]
+Parameters = Mapping[str, nn.Parameter]
+
+
+def store(
+    path: Path,
+    parameters: Parameters,
+    optimizer: torch.optim.Optimizer,
+    identity: Identity,
+    progress: Mapping[str, Any],
+    *,
+    keep: int = 1,
+    write: bool = True,
+) -> None:
+    """Write a checkpoint and remove the oldest beyond `keep`.
+
+    Args:
+        path: of the newest checkpoint.
+        parameters, optimizer: what is trained. Sharded ones are put together, in which all processes take
+            part.
+        identity: plain data that says what the run is.
+        progress: plain data that says where it stands.
+        keep: checkpoints on disk at the most.
+        write: whether this process writes.
+    """
+    tensors: dict[str, Tensor] = {}
+    for name, parameter in parameters.items():
+        tensors["parameter." + name] = whole(parameter.detach())
+        for key in MOMENTS:
+            if key in (state := optimizer.state[parameter]):
+                tensors[f"{key}.{name}"] = whole(state[key])
+    if not write:
+        return
+    metadata = {"progress": json.dumps(dict(progress)), "identity": json.dumps(dict(identity))}
+    contents = {name: tensor.to("cpu").contiguous() for name, tensor in tensors.items()}
+    fresh = path.with_name(path.name + ".new")
+    write_atomic(fresh, lambda place: save_file(contents, place, metadata=metadata))
+    for age in range(keep - 1, 0, -1):
+        younger = older(path, age - 1)
+        if younger.exists():
+            os.replace(younger, older(path, age))
+    os.replace(fresh, path)
+
+
+def older(path: Path, age: int) -> Path:
+    """Name of the checkpoint before `age` others."""
+    return path.with_name(f"{path.name}.{age}") if age else path
+
+
+def checkpoints(path: Path) -> list[Path]:
+    """The checkpoints there are, newest first."""
+    numbered = [p for p in path.parent.glob(f"{path.name}.*") if p.suffix[1:].isdigit()]
+    found = [path.with_name(path.name + ".new"), path, *sorted(numbered, key=lambda p: int(p.suffix[1:]))]
+    return [place for place in found if place.exists()]
+
+
+def remove(path: Path) -> None:
+    """Remove all checkpoints of a run, and what killed writers left."""
+    best = path.with_name(path.name + ".best")
+    for place in (path, path.with_name(path.name + ".new"), best):
+        remove_leftovers(place)
+    for place in [best, *checkpoints(path)]:
+        place.unlink(missing_ok=True)
+
+
+def restore(
+    path: Path, parameters: Parameters, optimizer: torch.optim.Optimizer, identity: Identity
+) -> dict[str, Any]:
+    """Load the newest checkpoint if there is one.
+
+    Returns:
+        Its progress; nothing without a checkpoint.
+
+    Raises:
+        RunError: it cannot be read, or is of another run.
+    """
+    places = checkpoints(path)
+    if not places:
+        return {}
+    name = places[0].name
+    try:
+        file: Any = safe_open(places[0], framework="pt")
+    except Exception as error:  # safetensors raises its own type for a torn file
+        others = f", or only it: {places[1].name} is the one before" if len(places) > 1 else ""
+        raise RunError(
+            f"the checkpoint {name} cannot be read ({error}); remove it to start again{others}"
+        ) from error
+    with file:
+        metadata = file.metadata() or {}
+        known = json.loads(metadata.get("identity", "null"))
+        wanted = json.loads(json.dumps(dict(identity)))
+        if known != wanted:
+            raise RunError(
+                f"the checkpoint {name} belongs to another run{_difference(known, wanted)}; remove it or "
+                "choose another directory"
+            )
+        progress: dict[str, Any] = json.loads(metadata["progress"])
+        held = set(file.keys())
+        missing = [n for n in parameters if f"parameter.{n}" not in held]
+        if missing:
+            raise RunError(f"the checkpoint {name} lacks {missing[0]}; remove it to start again")
+        _load(partial(_get, file, held), parameters, optimizer, float(progress["step"]))
+    return progress
+
+
+def _get(file: Any, held: set[str], name: str) -> Tensor | None:
+    return file.get_tensor(name) if name in held else None
+
+
+@torch.no_grad()
+def _load(get: Any, parameters: Parameters, optimizer: torch.optim.Optimizer, step: float) -> None:
+    for name, parameter in parameters.items():
+        parameter.copy_(like(get("parameter." + name), parameter))
+        moments = {key: get(f"{key}.{name}") for key in MOMENTS}
+        if all(moment is not None for moment in moments.values()):
+            state = optimizer.state[parameter]
+            state |= {key: like(moment, parameter) for key, moment in moments.items()}
+            state["step"] = torch.tensor(step)
+
+
+def _difference(known: Any, wanted: Any, where: str = "") -> str:
+    """The first entry in which two identities differ, in words."""
+    if isinstance(known, dict) and isinstance(wanted, dict):
+        key = next(k for k in [*wanted, *known] if known.get(k) != wanted.get(k))
+        return _difference(known.get(key), wanted.get(key), f"{where}.{key}".lstrip("."))
+    return f" ({where} = {known!r} there, {wanted!r} here)" if where else ""
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """A tensor, put together where processes hold shares of it (all of them take part)."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def like(value: Tensor, other: Tensor) -> Tensor:
+    """A whole tensor on the device of `other`, or this process's share where `other` is shared out."""
+    moved = value.to(other.device)
+    if isinstance(other, DTensor):
+        return distribute_tensor(moved, other.device_mesh, other.placements)
+    return moved

@@ -1,0 +1,135 @@
+"""One process or many: how a model and its loss are shared out.
+
+`torchrun` or `accelerate launch` starts the processes. Every one of them takes its share of the
+micro-batches of a step.
+
+    replicated (DDP)   every process holds the model; gradients are averaged while they are computed
+    sharded (FSDP)     every process holds a share of each layer's weights, gradients and optimiser states,
+                       and puts a layer together while it needs it. Gains and offsets are few, and in
+                       float64: they stay whole everywhere
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import reduce
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+from gaincell.errors import ModelError
+
+Loss = Callable[[nn.Module, Tensor], Tensor]
+"""Loss of some sequences: called with the model and token ids [sequences, T + 1]; a scalar, the mean over
+targets.
+"""
+
+
+class LossModule(nn.Module):
+    """A model together with what is minimised: its forward pass gives the loss, however the loss uses the
+    model. So whatever wraps a forward pass wraps all of it.
+    """
+
+    def __init__(self, model: nn.Module, loss_of: Loss) -> None:
+        super().__init__()
+        self.model = model
+        self.loss_of = loss_of
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """The loss of token ids [sequences, T + 1]."""
+        return self.loss_of(self.model, tokens)
+
+
+class Parallel:
+    """A model and its loss, shared out among the processes there are.
+
+    Args:
+        model: in place; sharding replaces its parameters.
+        loss_of: what is minimised.
+        sharded: FSDP instead of DDP. With one process neither does anything.
+
+    Raises:
+        ModelError: the model does not say which of its modules are layers, as sharding needs.
+    """
+
+    def __init__(self, model: nn.Module, loss_of: Loss, *, sharded: bool = False) -> None:
+        self.processes = PartialState()
+        self.module: nn.Module = LossModule(model, loss_of)
+        self._whole: list[nn.Parameter] = []
+        if self.processes.num_processes == 1:
+            return
+        if sharded:
+            self._whole = [p for n, p in model.named_parameters() if ".gain_cell." in n]
+            _shard(self.module, model, set(self._whole))
+        else:
+            on_gpu = next(model.parameters()).device.type == "cuda"
+            devices = [self.processes.local_process_index] if on_gpu else None
+            self.module = nn.parallel.DistributedDataParallel(self.module, device_ids=devices)
+
+    def share_of(self, pieces: Iterable[Tensor]) -> list[tuple[int, Tensor]]:
+        """The micro-batches of this process, with their numbers."""
+        own, several = self.processes.process_index, self.processes.num_processes
+        return [(n, piece) for n, piece in enumerate(pieces) if n % several == own]
+
+    def accumulating(self, last: bool) -> AbstractContextManager[Any]:
+        """Within the context gradients stay here, except those of the last micro-batch, which brings all."""
+        if last or self.processes.num_processes == 1:
+            return nullcontext()
+        if isinstance(self.module, nn.parallel.DistributedDataParallel):
+            return self.module.no_sync()
+        return nullcontext()
+
+    def finish_gradients(self) -> None:
+        """Average what no wrapper averages: gradients of parameters that stay whole beside sharded ones."""
+        with_gradient = [p for p in self._whole if p.requires_grad]
+        if not with_gradient:
+            return
+        own = [torch.zeros_like(p) if p.grad is None else p.grad for p in with_gradient]
+        mean = reduce(torch.cat([gradient.flatten() for gradient in own]), "mean")
+        for parameter, part in zip(
+            with_gradient, mean.split([p.numel() for p in with_gradient]), strict=True
+        ):
+            parameter.grad = part.view_as(parameter)
+
+    def mean(self, value: float) -> float:
+        """The mean of a number over all processes."""
+        if self.processes.num_processes == 1:
+            return value
+        device = self.processes.device
+        return float(reduce(torch.tensor(value, dtype=torch.float64, device=device), "mean"))
+
+
+def clip_gradients(parameters: Iterable[nn.Parameter], largest: float) -> float:
+    """Scale all gradients so that their norm is at most `largest`; returns the norm before. (Those of sharded
+    and of whole parameters count together, which torch's own function does not allow.)
+    """
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    squares = torch.zeros((), dtype=torch.float64)
+    for sharded in (False, True):
+        some = [g for g in gradients if isinstance(g, DTensor) == sharded]
+        for dtype in {g.dtype for g in some}:
+            norm = nn.utils.get_total_norm([g for g in some if g.dtype == dtype])
+            full = norm.full_tensor() if isinstance(norm, DTensor) else norm
+            squares += full.double().cpu() ** 2
+    total = float(squares.sqrt())
+    factor = min(1.0, largest / (total + 1e-6))
+    if factor < 1.0:
+        for gradient in gradients:
+            gradient.mul_(factor)
+    return total
+
+
+def _shard(module: nn.Module, model: nn.Module, whole: set[nn.Parameter]) -> None:
+    from torch.distributed.fsdp import fully_shard
+
+    names = set(getattr(model, "_no_split_modules", None) or ())
+    layers = [m for m in model.modules() if type(m).__name__ in names]
+    if not layers:
+        raise ModelError(f"{type(model).__name__} does not name its layers; train it without sharded")
+    for layer in [*layers, module]:
+        inside = {p for p in layer.parameters() if p in whole}
+        fully_shard(layer, ignored_params=inside)

@@ -1,0 +1,240 @@
+"""The training loop: what it minimises, stops for, evaluates and keeps."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from tests.micro import micro_design, micro_llama, micro_text
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import PreTrainedTokenizerFast
+
+from gaincell.errors import InputError, ModelError, RunError
+from gaincell.integrations.hf.attach import attach
+from gaincell.integrations.hf.lora import add_lora, lora_parameters, merge_lora
+from gaincell.text import Source
+from gaincell.training import checkpoint as disk
+from gaincell.training.data import RandomBlocks, keep_tokens, train_tokenizer
+from gaincell.training.distillation import Distillation
+from gaincell.training.loop import TrainSettings, next_token_loss, train
+from gaincell.training.settings import learning_rate_at
+
+
+def blocks(count: int = 16, length: int = 33) -> Tensor:
+    return torch.randint(1, 97, (count, length), generator=torch.Generator().manual_seed(0))
+
+
+def settings(**changes: object) -> TrainSettings:
+    return TrainSettings(**{"batch": 2, "micro_batch": 1, "bf16": False, "learning_rate": 1e-3, **changes})  # type: ignore[arg-type]
+
+
+def plain_distillation(student: nn.Module, teacher: nn.Module, tokens: Tensor, weight: float) -> Tensor:
+    """The formula, on whole logits."""
+    found = student(input_ids=tokens[:, :-1]).logits.flatten(0, 1).log_softmax(-1)
+    expected = teacher(input_ids=tokens[:, :-1]).logits.flatten(0, 1).log_softmax(-1).detach()
+    divergence = (expected.exp() * (expected - found)).sum(-1).mean()
+    return weight * divergence + (1 - weight) * functional.nll_loss(found, tokens[:, 1:].flatten())
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("frozen", [True, False], ids=["frozen-head", "trained-head"])
+def test_distillation_is_its_formula(weight: float, frozen: bool) -> None:
+    teacher = micro_llama(torch.float64)
+    student = micro_llama(torch.float64)
+    with torch.no_grad():
+        for parameter in student.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    if frozen:
+        student.get_output_embeddings().requires_grad_(False)
+    tokens = blocks(3)
+    losses, gradients = [], []
+    for loss in (Distillation(teacher, weight)(student, tokens), None):
+        value = loss if loss is not None else plain_distillation(student, teacher, tokens, weight)
+        student.zero_grad()
+        value.backward()
+        losses.append(value.detach().double())
+        gradients.append({n: p.grad.clone() for n, p in student.named_parameters() if p.grad is not None})
+    torch.testing.assert_close(*losses, rtol=1e-6, atol=1e-7)
+    assert gradients[0].keys() == gradients[1].keys()
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradient, gradients[1][name], rtol=1e-4, atol=1e-6)
+
+
+def test_a_teacher_with_another_vocabulary_is_refused() -> None:
+    student = micro_llama()
+    student.requires_grad_(False)
+    for frozen in (True, False):
+        student.get_output_embeddings().requires_grad_(not frozen)
+        with pytest.raises(InputError, match="knows 101 tokens, the model 97"):
+            Distillation(micro_llama(vocabulary=101), 1.0)(student, blocks(2))
+
+
+@pytest.mark.parametrize("where", ["attention", "all"])
+def test_adapters_begin_at_nothing_and_merge_to_what_they_did(where: str) -> None:
+    model = attach(micro_llama(torch.float64), micro_design())
+    ids = blocks(2)[:, :-1]
+    before = model(input_ids=ids).logits
+    add_lora(model, 2, where, scale=2.0)
+    assert torch.equal(model(input_ids=ids).logits, before)
+    inside = [name for name in lora_parameters(model) if ".mlp." in name]
+    assert bool(inside) == (where == "all")
+    train(model, blocks(4), settings(learning_rate=1e-2))
+    trained = model(input_ids=ids).logits
+    assert not torch.equal(trained, before)
+    merge_lora(model)
+    assert not lora_parameters(model)
+    torch.testing.assert_close(model(input_ids=ids).logits, trained, rtol=1e-9, atol=1e-9)
+    assert {n for n, _ in model.named_parameters()} == {
+        n for n, _ in attach(micro_llama(torch.float64), micro_design()).named_parameters()
+    }
+
+
+def test_adapters_are_put_in_once() -> None:
+    model = micro_llama()
+    add_lora(model, 2)
+    with pytest.raises(ModelError, match="adapters already"):
+        add_lora(model, 2)
+    with pytest.raises(InputError, match="rank = 0"):
+        add_lora(micro_llama(), 0)
+
+
+def test_gradient_checkpointing_changes_nothing() -> None:
+    results = []
+    for checkpointing in (False, True):
+        model = attach(micro_llama(), micro_design())
+        train(model, blocks(8), settings(gradient_checkpointing=checkpointing))
+        assert not any(getattr(m, "gradient_checkpointing", False) for m in model.modules())
+        results.append(dict(model.named_parameters()))
+    for name, parameter in results[0].items():
+        torch.testing.assert_close(results[1][name], parameter, rtol=1e-5, atol=1e-6)
+
+
+def test_training_stops_early_and_returns_to_the_best(tmp_path: Path) -> None:
+    model = micro_llama()
+    seen: list[dict[str, Tensor]] = []
+    scores = iter([5.0, 3.0, 4.0, 4.0, 1.0])
+
+    def evaluate(tested: nn.Module) -> float:
+        assert not tested.training
+        seen.append({n: p.detach().clone() for n, p in tested.named_parameters()})
+        return next(scores)
+
+    wanted = settings(evaluate_every=1, patience=2)
+    log = tmp_path / "log.jsonl"
+    done = train(model, blocks(16), wanted, evaluate=evaluate, log=log, checkpoint=tmp_path / "c")
+    assert (done.steps, done.best) == (4, 3.0)
+    assert all(torch.equal(p, seen[1][n]) for n, p in model.named_parameters())
+    assert [json.loads(line)["evaluation"] for line in log.read_text().splitlines()] == [5.0, 3.0, 4.0, 4.0]
+    again = micro_llama()  # a finished run is finished, also after an interruption
+    assert train(again, blocks(16), wanted, evaluate=evaluate, checkpoint=tmp_path / "c").steps == 4
+    assert all(torch.equal(p, seen[1][n]) for n, p in again.named_parameters())
+
+
+def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_state(tmp_path: Path) -> None:
+    model = micro_llama()
+    path = tmp_path / "checkpoint"
+    count = iter(range(100))
+
+    def loss(tested: nn.Module, tokens: Tensor) -> Tensor:
+        return next_token_loss(tested, tokens) * (float("nan") if next(count) == 11 else 1.0)
+
+    with pytest.raises(RunError, match=r"became nan at step 5; lower the learning rate.*in checkpoint"):
+        train(model, blocks(16), settings(checkpoint_every=2), loss_of=loss, checkpoint=path)
+    assert path.exists()
+    assert not model.training
+    finite = train(micro_llama(), blocks(16), settings(checkpoint_every=2), checkpoint=path)
+    assert finite.steps == 8
+
+
+def test_a_diverging_loss_stops() -> None:
+    rising = iter(range(1000))
+
+    def loss(tested: nn.Module, tokens: Tensor) -> Tensor:
+        return 0 * next_token_loss(tested, tokens) + max(1.0, next(rising) - 15.0)
+
+    with pytest.raises(RunError, match=r"the loss diverges: .* 1 at its lowest"):
+        train(micro_llama(), blocks(40), settings(batch=1, warmup_steps=1), loss_of=loss)
+
+
+def test_checkpoints_rotate_and_bad_ones_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint"
+    train(micro_llama(), blocks(16), settings(checkpoint_every=1, keep_checkpoints=3), checkpoint=path)
+    assert [p.name for p in disk.checkpoints(path)] == ["checkpoint", "checkpoint.1", "checkpoint.2"]
+    other = settings(checkpoint_every=1, keep_checkpoints=3, clip=2.0)
+    with pytest.raises(RunError, match=r"another run \(settings.clip = 1.0 there, 2.0 here\)"):
+        train(micro_llama(), blocks(16), other, checkpoint=path)
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(RunError, match=r"cannot be read.*checkpoint\.1 is the one before"):
+        train(micro_llama(), blocks(16), settings(checkpoint_every=1, keep_checkpoints=3), checkpoint=path)
+    path.unlink()
+    wanted = settings(checkpoint_every=1, keep_checkpoints=3)
+    assert train(micro_llama(), blocks(16), wanted, checkpoint=path).steps == 8
+    disk.remove(path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_papers_learning_rate_is_constant_after_its_warm_up() -> None:
+    paper = settings(warmup_steps=2000, decay_steps=600_000, final_fraction=0.1)
+    assert learning_rate_at(999, 13_000, paper) == 0.5
+    assert learning_rate_at(12_999, 13_000, paper) > 0.998
+
+
+def tokenizer() -> PreTrainedTokenizerFast:
+    return PreTrainedTokenizerFast(
+        tokenizer_object=train_tokenizer(micro_text().split("\n<|endoftext|>\n"), 300),
+        eos_token="<|endoftext|>",
+    )
+
+
+def sources(stop_after: int | None = None) -> list[Source]:
+    documents = micro_text().split("\n<|endoftext|>\n")
+
+    def read() -> object:
+        for number, document in enumerate(documents):
+            if number == stop_after:
+                raise KeyboardInterrupt
+            yield document
+
+    return [Source("one", 3, read), Source("two", 1, lambda: iter(documents))]  # type: ignore[arg-type]
+
+
+def test_tokens_in_a_file_go_on_where_they_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gaincell.training.data.NOTED_EVERY", 4)
+    words = tokenizer()
+    whole = keep_tokens(sources(), words, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        keep_tokens(sources(stop_after=10), words, tmp_path / "broken")
+    noted = json.loads((tmp_path / "broken.json").read_text())
+    assert noted["documents"] == 8
+    assert torch.equal(keep_tokens(sources(), words, tmp_path / "broken"), whole)
+    assert int((whole == words.eos_token_id).sum()) == 80  # every document of both sources ends
+    some = keep_tokens(sources(), words, tmp_path / "some", 1000)
+    assert len(some) == 1000
+    assert torch.equal(some[:750], whole[:750])
+    with pytest.raises(InputError, match="tokens of another text"):
+        keep_tokens(sources(), words, tmp_path / "some", 999)
+    with pytest.raises(InputError, match="is empty"):
+        keep_tokens([Source("none", 1, lambda: iter(()))], words, tmp_path / "none")
+
+
+def test_random_blocks_are_a_function_of_their_number() -> None:
+    tokens = torch.arange(1000)
+    some = RandomBlocks(tokens, 10, seed=3, count=50)
+    assert len(some) == 50
+    assert torch.equal(some[7:9], torch.stack([some[7:8][0], some[8:9][0]]))
+    assert torch.equal(some.after(20, 5)[0:5], some[20:25])
+    assert all(torch.equal(block, torch.arange(int(block[0]), int(block[0]) + 11)) for block in some[0:50])
+    assert len({int(block[0]) for block in some[0:50]}) > 40
+    with pytest.raises(InputError, match="fewer than one block"):
+        RandomBlocks(tokens[:10], 10, 0, 1)
+
+
+def test_a_copy_is_trained_not_the_teacher() -> None:
+    teacher = micro_llama()
+    before = copy.deepcopy(dict(teacher.named_parameters()))
+    train(micro_llama(), blocks(4), settings(), loss_of=Distillation(teacher, 1.0))
+    assert all(torch.equal(p, before[n]) for n, p in teacher.named_parameters())
