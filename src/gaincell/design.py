@@ -18,6 +18,7 @@ from typing import Any, get_args, get_type_hints
 
 from gaincell.circuits.converter_errors import Converters
 from gaincell.circuits.noise import Noise
+from gaincell.circuits.normaliser import Normaliser
 from gaincell.circuits.signed_charge_to_pulse import READOUTS
 from gaincell.devices.cell import CELL_KINDS, Cell, named_cell
 from gaincell.devices.leakage import Leakage, at_temperature
@@ -109,6 +110,8 @@ class Design:
     """Static errors of drivers and converters."""
     noise: Noise
     """Noise of reads."""
+    normaliser: Normaliser
+    """A column that sums the pulses, to divide by."""
     explicit_token_period: Second | None
     """The token period when it is stated; `token_period` in files and in `replace`."""
     provenance: Mapping[str, Quantity] = field(compare=False, repr=False)
@@ -337,6 +340,7 @@ TABLES: Mapping[str, type] = {
     "wires": Wires,
     "converters": Converters,
     "noise": Noise,
+    "normaliser": Normaliser,
 }
 """What a chip's parts do beyond the nominal chip: tables of a file, fields of a Design. Not stated: off."""
 

@@ -9,11 +9,13 @@ One step (spec section 5):
     convert     phi(S_c) where the column is valid                         pulse widths
     value read  all columns at once: O_td = sum_{c in tile t} phi_c F(u_cd(now))
     count       sign and counter of every sub-tile, clamp(O / O_sat, -1, 1) to a code
-    add         the sub-tiles of a head, in the adder tree
+    add         the sub-tiles of a head, in the adder tree; divide by a normalising column, where there is one
     advance     the pointer, modulo M; the clock, by the token period
 
 This file knows columns, voltages and seconds; it does not know which token attends to which. It shares the
 devices and circuits with `ops`, nothing else.
+
+With a normalising column (circuits/normaliser.py) all arrays have one row or column more, D + 1.
 
 Dimensions: B sequences (B chips alike, mismatch included), H query heads, Hk key/value heads, g = H / Hk, M
 columns, N columns of a sub-tile, t sub-tiles, D rows.
@@ -26,12 +28,14 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn.functional import pad
 
 from gaincell.arrays.clock import Clock
 from gaincell.arrays.refresh import Refresh
 from gaincell.circuits import charge_to_pulse, query_driver, read_out, signed_charge_to_pulse, write_dac
 from gaincell.circuits.converter_errors import Line, converted, converter_errors, driven
 from gaincell.circuits.noise import Draws, jitter, output_noise, score_noise
+from gaincell.circuits.normaliser import normalised
 from gaincell.design import Design
 from gaincell.devices.random import Effect
 from gaincell.devices.variability import KEY_ARRAY, VALUE_ARRAY, CellErrors, cell_errors, current_of
@@ -179,12 +183,13 @@ class HeadArray:
         """What happened in the last step."""
         device = torch.device(device)
         self.layer = layer
-        self._lines = converter_errors(design, layer, kv_heads, head_dim, dtype, device)
+        self._rows = head_dim + design.normaliser.present
+        self._lines = converter_errors(design, layer, kv_heads, self._rows, dtype, device)
         self._key_errors, self._value_errors = (
-            cell_errors(design, layer, kv_heads, head_dim, array, dtype, device)
+            cell_errors(design, layer, kv_heads, self._rows, array, dtype, device)
             for array in (KEY_ARRAY, VALUE_ARRAY)
         )
-        cells, columns = (batch, kv_heads, design.window, head_dim), (batch, design.window)
+        cells, columns = (batch, kv_heads, design.window, self._rows), (batch, design.window)
         self._key, self._value = (torch.zeros(cells, dtype=dtype, device=device) for _ in range(2))
         self._key_copy, self._value_copy = self._key.clone(), self._value.clone()
         self._write_time = torch.zeros(columns, dtype=torch.float64, device=device)
@@ -221,13 +226,16 @@ class HeadArray:
             k, v: requested voltages, volts.
 
         Returns:
-            The digital sum over the sub-tiles, in units of one sub-tile's full scale.
+            The digital sum over the sub-tiles, in units of one sub-tile's full scale; divided, where there is
+            a normalising column.
 
         Raises:
             InputError: a wrong shape, or a value that is not a finite number. Nothing is written then.
         """
         q, k, v = (self._checked(name, x) for name, x in (("q", q), ("k", k), ("v", v)))
         d = self.design
+        if d.normaliser.present:
+            q, k, v = pad(q, (0, 1)), pad(k, (0, 1), value=d.v_offset), pad(v, (0, 1), value=d.v_max)
         column = self._pointer.clone()
         self._discharge(column)
         self._write(column, self._stored(k), self._stored(v))
@@ -241,6 +249,8 @@ class HeadArray:
         signed = signed_charge_to_pulse(tile_charge, d.output_saturation, d.output_ceiling)
         tile_output = read_out(signed, d.readout, d.counter_levels)
         output = tile_output.sum(2)
+        if d.normaliser.present:
+            output = normalised(output, d.normaliser)
         self.trace = StepTrace(
             design=d,
             time=self.now,
@@ -380,7 +390,7 @@ class HeadArray:
         line = self._lines.driver
         if line is not None:
             x = driven(x, Line(*(e.repeat_interleave(self.heads // self.kv_heads, 0) for e in line)))
-        row = torch.arange(self.head_dim, device=x.device)
+        row = torch.arange(self._rows, device=x.device)
         return jitter(self.design, x, Effect.QUERY_JITTER, self._draws(column=0, row=row))
 
     def _draws(self, **index: Tensor | int) -> Draws:
@@ -414,7 +424,7 @@ class HeadArray:
         if not d.noise.present:
             return torch.where(read[:, None, :, None], charge, 0.0)
         tile = torch.arange(d.tiles, device=charge.device)[:, None]
-        draws = self._draws(column=tile, row=torch.arange(self.head_dim, device=charge.device))
+        draws = self._draws(column=tile, row=torch.arange(self._rows, device=charge.device))
         squares = pulses.unflatten(2, (d.tiles, d.tile)).square().sum(-1)[..., None]
         charge = output_noise(d, charge, d.output_saturation, squares, draws)
         return torch.where(read[:, None, :, None], charge, 0.0)
@@ -428,7 +438,7 @@ class HeadArray:
     def _read_keys(
         self, x: Float[Tensor, "B H D"], current: Float[Tensor, "B Hk M D"]
     ) -> Float[Tensor, "B H M"]:
-        groups = x.view(self.batch, self.kv_heads, -1, self.head_dim)  # [B, Hk, g, D]
+        groups = x.view(self.batch, self.kv_heads, -1, self._rows)  # [B, Hk, g, D]
         scores: Tensor = groups @ current.mT
         return scores.flatten(1, 2)
 

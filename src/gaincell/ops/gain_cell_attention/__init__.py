@@ -14,11 +14,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from gaincell.circuits import query_driver, write_dac
+from gaincell.circuits.normaliser import normalised
 from gaincell.config import Design
 from gaincell.devices.writing import write_errors
 from gaincell.errors import InputError
 from gaincell.ops.gain_cell_attention.front import left_after, pulses, written
 from gaincell.ops.gain_cell_attention.naive import gain_cell_core_naive
+from gaincell.ops.gain_cell_attention.widened import widened, widened_design
 
 Impl = Literal[
     "auto",
@@ -89,7 +91,8 @@ def gain_cell_attention(
 
     Returns:
         Output of every head, in the precision of q, in units of a sub-tile's full-scale output times
-        out_gain; out_offset where query_index is -1. Nothing is computed below float32.
+        out_gain (with a normalising column divided by its sum: circuits/normaliser.py); out_offset where
+        query_index is -1. Nothing is computed below float32.
 
     Raises:
         InputError: shapes, precisions, devices or options that do not fit.
@@ -135,7 +138,11 @@ def attention_core(
     gradient: Gradient,
 ) -> Tensor:
     """`gain_cell_attention` without checks and scaling: from requested pulse widths and volts to the sum."""
-    rest = (key_index, query_index, sliding_window, layer, gradient)
+    rest: Any = (key_index, query_index, sliding_window, layer, gradient)
+    if design.normaliser.present:
+        wide = widened(q, k, v, middle=design.v_offset, top=design.v_max)
+        chip = widened_design(design, q.shape[3])
+        return normalised(attention_core(*wide, chip, impl, *rest), design.normaliser)
     if not design.front_differs:
         out = _natively(q, k, v, design, impl, *rest)
         if out is not None:
@@ -186,6 +193,18 @@ def attend_to_stored(
         query_index = key_index[:, tk - tq :]
     if impl == "decode" and not _one_query(q, ku, vu):
         raise InputError("impl='decode' takes one query and no gradients; give impl='auto'")
+    if design.normaliser.present:
+        total = attend_to_stored(
+            *widened(q, ku, vu, middle=0.0, top=design.v_max - design.v_offset),
+            widened_design(design, q.shape[3]),
+            impl,
+            key_index=key_index,
+            query_index=query_index,
+            sliding_window=sliding_window,
+            layer=layer,
+            extra_age=extra_age,
+        )
+        return normalised(total, design.normaliser)
     if design.writing.present:
         ku, vu = (write_errors(u, design, layer, array, key_index) for array, u in enumerate((ku, vu)))
     held = 0 if extra_age is None else len(extra_age)
