@@ -102,8 +102,8 @@ def on_micro(recipe: Recipe, folder: Path, *, random: bool = False) -> tuple[Rec
         config = {**small.model.config, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
         training = small.stages[0].training
         made = replace(small.model, config=config, vocabulary=300, steps=2, training=training)
-        return replace(small, model=made, design=design, files=()), text
-    return replace(small, model=str(model), design=design, files=()), text
+        return replace(small, model=made, design=design, files={}), text
+    return replace(small, model=str(model), design=design, files={}), text
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
@@ -212,6 +212,7 @@ steps = 2
         ("[training]", "[training", "cannot be read"),
         ("steps = 1\n", "steps = 4000\n", "give more text, or fewer steps"),
         ('files = ["words"]', 'files = ["word"]', "lacks word"),
+        ('files = ["words"]', "files = { words = 0 }", "share of words is 0"),
     ],
 )  # fmt: skip
 def test_bad_recipes_say_why(texts: Path, tmp_path: Path, change: str, to: str, message: str) -> None:

@@ -113,7 +113,8 @@ class Recipe:
     name: of the file.  seed: of random weights, adapters and the order of the text.
     model: as `gaincell` commands take it, or one to be made.
     design: the chip.
-    files: names NAME of NAME.train and NAME.valid texts, where not all of a directory are wanted.
+    files: names NAME of NAME.train and NAME.valid texts, where not all of a directory are wanted, and the
+        share of the tokens that each gives; None: all by their sizes.
     block: tokens of a block.
     order: "shuffled", every block of the packed text once, or "random", blocks from anywhere in it, with
         repetition (the paper's protocol).
@@ -127,7 +128,7 @@ class Recipe:
     seed: int
     model: str | ModelRecipe
     design: Design
-    files: tuple[str, ...]
+    files: Mapping[str, float | None]
     block: int
     order: str
     weights: str
@@ -238,7 +239,7 @@ def _recipe(raw: Mapping[str, Any], name: str) -> Recipe:
         seed=raw.get("seed", 0),
         model=_model(raw["model"], common, name),
         design=_design(raw["design"]),
-        files=tuple(raw.get("files", ())),
+        files=_files(raw.get("files", {})),
         block=raw["block"],
         order=_one(raw.get("order", "shuffled"), ORDERS, "order"),
         weights=_one(raw.get("weights", "float32"), TYPES, "weights"),
@@ -306,6 +307,15 @@ def _design(raw: Any) -> Design:
         return load_design(raw)
     changes = dict(raw)
     return load_design(changes.pop("name")).replace(**changes)
+
+
+def _files(raw: Any) -> dict[str, float | None]:
+    if isinstance(raw, list):
+        return dict.fromkeys(raw)
+    wrong = next((name for name, share in raw.items() if not share > 0), None)
+    if wrong is not None:
+        raise InputError(f"files: the share of {wrong} is {raw[wrong]}; give a number above 0")
+    return dict(raw)
 
 
 def _lora(raw: Mapping[str, Any] | None, name: str) -> LoraRecipe | None:

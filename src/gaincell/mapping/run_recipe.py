@@ -16,8 +16,8 @@ from __future__ import annotations
 import copy
 import json
 import time
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -163,7 +163,7 @@ class RecipeRun:
         if self._root(stage) == "random":
             torch.manual_seed(recipe.seed)
             model: PreTrainedModel = (
-                AutoModelForCausalLM.from_config(self.base.model.config).to(self.device).eval()
+                AutoModelForCausalLM.from_config(copy.deepcopy(self.base.model.config)).to(self.device).eval()
             )
         else:
             model = copy.deepcopy(self.base.model)
@@ -376,13 +376,18 @@ def run_recipe(
     return result or results.read(out)
 
 
-def _named(sources: Sequence[Source], names: Sequence[str]) -> tuple[Source, ...]:
-    """The sources of these names, in this order; all of them without names."""
+def _named(sources: Sequence[Source], shares: Mapping[str, float | None]) -> tuple[Source, ...]:
+    """The sources of these names, in this order and with these weights; all of them as they are without."""
     by_name = {source.name.split(".")[0]: source for source in sources}
-    missing = [name for name in names if name not in by_name]
+    missing = [name for name in shares if name not in by_name]
     if missing:
         raise InputError(f"the text lacks {missing[0]}, which the recipe names; it has {', '.join(by_name)}")
-    return tuple(by_name[name] for name in names) or tuple(sources)
+    if not shares:
+        return tuple(sources)
+    return tuple(
+        replace(by_name[name], size=by_name[name].size if share is None else round(1e6 * share))
+        for name, share in shares.items()
+    )
 
 
 def _in_bfloat16(model: PreTrainedModel) -> PreTrainedModel:

@@ -10,6 +10,8 @@ from rich.table import Table
 
 from gaincell.reports.results import number
 
+SHORT = {"cross-entropy": "CE", "distillation": "KL"}
+"""Losses, as short as a terminal needs."""
 HEADINGS = ("model", "tokens", "perplexity", "bits/byte", "× software", "× continued")
 
 
@@ -57,8 +59,11 @@ def stages_table(run: Mapping[str, Any]) -> Table:
 
 def plan_table(recipe: Any, stages: Sequence[Any]) -> Table:
     """What a recipe will do, for a terminal; takes a `mapping.recipe.Recipe`."""
-    headings = ("stage", "from", "task", "loss", "steps", "tokens a step", "tokens in all", "learning rate")
-    caption = f"{recipe.blocks:,} blocks of {recipe.block} tokens in all, order: {recipe.order}"
+    headings = ("stage", "from", "task", "loss", "steps", "a step", "in all", "rate")
+    caption = (
+        f"{recipe.blocks:,} blocks of {recipe.block} tokens, order: {recipe.order}. A step, in all: tokens of "
+        "a step, and those of the stage and all it starts from. Rate: peak learning rate."
+    )
     table = _table(f"{recipe.name} on {recipe.design.name}", caption, headings)
     for stage in stages:
         trained = stage.task == "train"
@@ -66,10 +71,10 @@ def plan_table(recipe: Any, stages: Sequence[Any]) -> Table:
             stage.name,
             stage.start,
             stage.task,
-            stage.loss if trained else "–",
+            SHORT.get(stage.loss, stage.loss) if trained else "–",
             str(stage.steps) if trained else "–",
-            f"{stage.training.batch * recipe.block:,}" if trained else "–",
-            f"{recipe.tokens_of(stage):,}",
+            _amount(stage.training.batch * recipe.block) if trained else "–",
+            _amount(recipe.tokens_of(stage)),
             f"{stage.training.learning_rate:g}" if trained else "–",
         )
     return table
@@ -80,7 +85,7 @@ def _table(title: str, caption: str, headings: Sequence[str]) -> Table:
         title=title, caption=caption, title_justify="left", caption_justify="left", box=SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
     )  # fmt: skip
-    table.add_column(headings[0])
+    table.add_column(headings[0], no_wrap=True)
     for heading in headings[1:]:
         table.add_column(heading, justify="right", no_wrap=True)
     return table
@@ -96,6 +101,14 @@ def readable(perplexity: float) -> str:
     if perplexity < 1e4:
         return f"{perplexity:.2f}" if perplexity < 1e3 else f"{perplexity:.0f}"
     return f"{perplexity:.2e}"
+
+
+def _amount(tokens: int) -> str:
+    """A number of tokens with three digits."""
+    for unit, name in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if tokens >= unit:
+            return f"{tokens / unit:.3g}{name}"
+    return str(tokens)
 
 
 def _with_error(stage: Mapping[str, Any]) -> str:
