@@ -53,10 +53,10 @@ def _beginning(document: str, length: int) -> str:
 def _unused(recipe_file: Path, run: Path) -> list[str]:
     """Excerpts from the blocks after those that the recipe trains on; a block may hold several documents."""
     recipe = load_recipe(recipe_file)
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(run)
-    tokens = torch.from_numpy(np.load(run / "train.npy"))
-    blocks = pack_blocks(tokens, recipe.model["max_position_embeddings"], recipe.seed)
-    used = recipe.pretrain_steps * recipe.pretrain.batch + recipe.convert_steps * recipe.convert.batch
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(run / "model")
+    tokens = torch.from_numpy(np.memmap(run / "tokens" / "training", dtype=np.int32, mode="c"))
+    blocks = pack_blocks(tokens, recipe.block, recipe.seed)
+    used = recipe.blocks
     excerpts: list[str] = []
     for block in blocks[used : used + TRAINING_BLOCKS].tolist():
         text = tokenizer.decode(block, clean_up_tokenization_spaces=False)

@@ -121,6 +121,7 @@ class Recipe:
     weights: type of weights that are not trained.  stored: type of the results' weights.
     embeddings: whether those of the pretrained model are trained.
     evaluation_tokens, calibration_tokens: the most that are used.
+    watched_tokens: of the evaluation text, the most that are used while a stage trains (evaluate_every).
     stages: in the order in which they run.
     """
 
@@ -136,6 +137,7 @@ class Recipe:
     embeddings: bool
     evaluation_tokens: int
     calibration_tokens: int
+    watched_tokens: int
     lora: LoraRecipe | None
     stages: tuple[StageRecipe, ...]
 
@@ -192,13 +194,14 @@ class Recipe:
             weights="float32",
             evaluation_tokens=4 * block,
             calibration_tokens=4 * block,
+            watched_tokens=2 * block,
             lora=None if self.lora is None else replace(self.lora, rank=2),
         )
 
 
 HEAD = (
     "seed", "model", "design", "files", "block", "order", "weights", "stored", "embeddings",
-    "evaluation_tokens", "calibration_tokens", "lora", "training", "stage",
+    "evaluation_tokens", "calibration_tokens", "watched_tokens", "lora", "training", "stage",
 )  # fmt: skip
 MODEL = ("config", "vocabulary", "characters_per_document", "steps")
 STAGE = tuple(f.name for f in fields(StageRecipe) if f.name != "training")
@@ -247,6 +250,7 @@ def _recipe(raw: Mapping[str, Any], name: str) -> Recipe:
         embeddings=raw.get("embeddings", False),
         evaluation_tokens=raw.get("evaluation_tokens", 65_536),
         calibration_tokens=raw.get("calibration_tokens", 16_384),
+        watched_tokens=raw.get("watched_tokens", 16_384),
         lora=_lora(raw.get("lora"), name),
         stages=tuple(stages),
     )

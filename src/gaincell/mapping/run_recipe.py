@@ -44,11 +44,12 @@ from gaincell.mapping.transfer import AttentionTransfer
 from gaincell.progress import StageProgress, silent_stages
 from gaincell.reports import results
 from gaincell.reports.results import Json, value
+from gaincell.reports.training import draw_stages
 from gaincell.text import Source, Text
 from gaincell.training import checkpoint as disk
 from gaincell.training.data import RandomBlocks, keep_tokens, pack_blocks
 from gaincell.training.distillation import Distillation
-from gaincell.training.log import TrainingLog
+from gaincell.training.log import TrainingLog, read_log
 from gaincell.training.loop import Blocks, Loss, train
 
 INITIAL_TOKENS = 4096
@@ -255,7 +256,8 @@ class RecipeRun:
             for parameter in model.parameters():
                 parameter.requires_grad_(parameter.requires_grad and id(parameter) in inside)
         checkpoint = self.folder.checkpoint(stage.name, "training")
-        tokens = self._evaluation_tokens() if stage.training.evaluate_every else None
+        every = stage.training.evaluate_every
+        tokens = self._evaluation_tokens()[: self.recipe.watched_tokens] if every else None
         done = train(
             model,
             self._share(stage),
@@ -266,7 +268,21 @@ class RecipeRun:
             loss_of=self._loss(stage),
             evaluate=None if tokens is None else lambda m: perplexity(m, tokens, self.protocol).perplexity,
         )
-        return {"steps": done.steps, "final_loss": done.final_loss, "training_seconds": done.seconds}
+        return {
+            "steps": done.steps,
+            "final_loss": done.final_loss,
+            "training_seconds": done.seconds,
+            "curve": self._curve(stage),
+        }
+
+    def _curve(self, stage: StageRecipe) -> Json:
+        """The evaluations of a training."""
+        lines = [line for line in read_log(self.out / "log.jsonl") if line.get("stage") == stage.name]
+        tested = [line for line in lines if "evaluation" in line]
+        return {
+            "step": [line["step"] + 1 for line in tested],
+            "perplexity": [line["evaluation"] for line in tested],
+        }
 
     def _adapt(self, stage: StageRecipe, model: PreTrainedModel) -> Record:
         start = self.recipe.stage(stage.start)
@@ -322,11 +338,21 @@ class RecipeRun:
             ),
         }
         results.write(run, self.out / results.FILE)
+        draw_stages(run, self.out / "figures")
         return run
 
     def _summary(self, stage: StageRecipe, found: dict[str, Record], software: float) -> Json:
         compared = found.get(stage.compare or "", {}).get("perplexity")
         entry = summary.stage(stage.name, stage.title, found[stage.name], software, compared)
+        if found[stage.name].get("curve", {}).get("step"):
+            curve, kind = (
+                found[stage.name]["curve"],
+                "measured" if stage.attention == "softmax" else "simulated",
+            )
+            entry["curve"] = {
+                "step": value(curve["step"], "steps", "measured"),
+                "perplexity": value(curve["perplexity"], "1", kind),  # type: ignore[arg-type]
+            }
         if "adaptation" in found[stage.name]:
             entry["adaptation"] = summary.adaptation(found[stage.name]["adaptation"])
         return entry

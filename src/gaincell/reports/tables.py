@@ -59,10 +59,10 @@ def stages_table(run: Mapping[str, Any]) -> Table:
 
 def plan_table(recipe: Any, stages: Sequence[Any]) -> Table:
     """What a recipe will do, for a terminal; takes a `mapping.recipe.Recipe`."""
-    headings = ("stage", "from", "task", "loss", "steps", "a step", "in all", "rate")
+    headings = ("stage", "from", "loss", "steps", "a step", "in all", "rate")
     caption = (
-        f"{recipe.blocks:,} blocks of {recipe.block} tokens, order: {recipe.order}. A step, in all: tokens of "
-        "a step, and those of the stage and all it starts from. Rate: peak learning rate."
+        f"{recipe.blocks:,} blocks of {recipe.block} tokens, order: {recipe.order}. A step, in all: tokens, "
+        "those of all it starts from included. Rate: peak learning rate. CE: cross-entropy, KL: distillation."
     )
     table = _table(f"{recipe.name} on {recipe.design.name}", caption, headings)
     for stage in stages:
@@ -70,12 +70,11 @@ def plan_table(recipe: Any, stages: Sequence[Any]) -> Table:
         table.add_row(
             stage.name,
             stage.start,
-            stage.task,
-            SHORT.get(stage.loss, stage.loss) if trained else "–",
+            SHORT.get(stage.loss, stage.loss) if trained else stage.task,
             str(stage.steps) if trained else "–",
             _amount(stage.training.batch * recipe.block) if trained else "–",
             _amount(recipe.tokens_of(stage)),
-            f"{stage.training.learning_rate:g}" if trained else "–",
+            f"{stage.training.learning_rate:.1e}".replace("e-0", "e-") if trained else "–",
         )
     return table
 

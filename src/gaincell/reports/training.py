@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,8 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from gaincell import files
-from gaincell.reports.figures import BLACK, PALETTE, STYLE
+from gaincell.reports.figures import BLACK, PALETTE, STYLE, perplexities
+from gaincell.reports.results import number, numbers
 
 SMOOTH = 0.02
 """Share of a run that the bold line averages over."""
@@ -44,6 +45,31 @@ def draw_loss(lines: Sequence[dict[str, Any]], path: Path) -> None:
         axes.legend(fontsize=8)
         axes.set_title("Loss (thin: every step; dots: evaluation)")
         files.write_atomic(path, figure.savefig)
+
+
+def draw_stages(run: Mapping[str, Any], folder: Path) -> None:
+    """Of a finished recipe: the perplexity of every stage and, where stages were evaluated in training,
+    how it fell with their steps (the manner of the paper's Fig. 4d).
+    """
+    trained = [stage for stage in run["stages"] if "curve" in stage]
+    with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
+        files.write_atomic(folder / "perplexity.png", perplexities(run).savefig)
+        if not trained:
+            return
+        figure = Figure(figsize=(7.6, 4.6))
+        axes = figure.add_subplot()
+        for number_of, stage in enumerate(trained):
+            steps, values = numbers(stage["curve"]["step"]), numbers(stage["curve"]["perplexity"])
+            style = "--" if stage["perplexity"]["kind"] == "measured" else "-"
+            colour = PALETTE[number_of % len(PALETTE)]
+            axes.plot(steps, values, style, color=colour, marker="o", markersize=3, label=stage["title"])
+        axes.axhline(number(run["software"]), color=BLACK, linewidth=0.8, linestyle=":", label="software")
+        axes.set_yscale("log")
+        axes.set_xlabel("steps of the stage")
+        axes.set_ylabel("perplexity of evaluation text")
+        axes.legend(fontsize=8)
+        axes.set_title("Training (dashed: softmax attention)")
+        files.write_atomic(folder / "training.png", figure.savefig)
 
 
 def _smoothed(values: Sequence[float]) -> list[float]:
