@@ -53,6 +53,10 @@ def map_(
     fine_tuning_learning_rate: Annotated[
         float, typer.Option("--fine-tuning-learning-rate", help="Peak, of the fine-tuning.")
     ] = 1e-4,
+    lora: Annotated[
+        int,
+        typer.Option("--lora", metavar="RANK", min=0, help="Train adapters of this rank, not weights."),
+    ] = 0,
     published: Annotated[bool, typer.Option(help="Also run the paper's adaptation, for its curve.")] = True,
     seed: Seed = 0,
     threads: Threads = None,
@@ -96,6 +100,7 @@ def map_(
         calibration_tokens=calibration_tokens,
         learning_rate=learning_rate,
         fine_tuning_learning_rate=fine_tuning_learning_rate,
+        lora=lora,
         published=published,
         impl=impl.value,
         device=device,

@@ -18,6 +18,7 @@ from gaincell.design import Design
 from gaincell.errors import InputError, ModelError
 from gaincell.evaluation.perplexity import Perplexity, cut_blocks, perplexity
 from gaincell.integrations.hf.attach import attach, attached_layers, detach, set_design
+from gaincell.integrations.hf.lora import add_lora, lora_parameters
 from gaincell.integrations.hf.models import load_model
 from gaincell.integrations.hf.sources import LoadedModel
 from gaincell.integrations.hf.support import attention_modules
@@ -133,7 +134,7 @@ def prepare(settings: MapSettings, out: Path, progress: StageProgress) -> Job:
         raise ModelError(f"{settings.model} is a RUN already; give the pretrained model it was made from")
     attention_modules(loaded.model)  # refuses what cannot be mapped, before any work
     block = settings.block or default_block(settings.design, loaded.model)
-    shipped = find_shipped(settings.model)
+    shipped = None if settings.lora else find_shipped(settings.model)
     text = open_text(settings.text)
     wanted = max(settings.budget, settings.calibration_tokens) + block
     reading = progress("read and tokenise the text")
@@ -157,6 +158,8 @@ def prepare(settings: MapSettings, out: Path, progress: StageProgress) -> Job:
         "training_text": hash_of(training),
         "evaluation_text": hash_of(evaluation),
     }
+    if settings.lora:
+        add_lora(loaded.model, settings.lora, seed=settings.seed)
     freeze_embeddings(loaded.model)
     return Job(
         settings=settings,
@@ -185,7 +188,13 @@ def find_shipped(model: str) -> Shipped | None:
 
 
 def freeze_embeddings(model: PreTrainedModel) -> None:
-    """Every parameter is trained but those of the input and output embeddings."""
+    """Every parameter is trained but those of the input and output embeddings; with adapters these, and gains
+    and offsets.
+    """
+    if adapters := lora_parameters(model):
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(name in adapters or ".gain_cell." in name)
+        return
     model.requires_grad_(True)
     for embedding in (model.get_input_embeddings(), model.get_output_embeddings()):
         if embedding is not None:

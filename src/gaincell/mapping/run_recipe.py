@@ -40,7 +40,7 @@ from gaincell.mapping.initial import CANDIDATES, FIRST, initial_scaling
 from gaincell.mapping.pretrain import make_tokenizer, pretrain
 from gaincell.mapping.recipe import FROM_NOTHING, ModelRecipe, Recipe, StageRecipe
 from gaincell.mapping.records import Record
-from gaincell.mapping.transfer import AttentionTransfer
+from gaincell.mapping.transfer import AttentionTransfer, only_attention
 from gaincell.progress import StageProgress, silent_stages
 from gaincell.reports import results
 from gaincell.reports.results import Json, value
@@ -252,9 +252,7 @@ class RecipeRun:
 
     def _train(self, stage: StageRecipe, model: PreTrainedModel) -> Record:
         if stage.loss == "transfer":
-            inside = {id(p) for module in attention_modules(model).values() for p in module.parameters()}
-            for parameter in model.parameters():
-                parameter.requires_grad_(parameter.requires_grad and id(parameter) in inside)
+            only_attention(model)
         checkpoint = self.folder.checkpoint(stage.name, "training")
         every = stage.training.evaluate_every
         tokens = self._evaluation_tokens()[: self.recipe.watched_tokens] if every else None

@@ -39,6 +39,8 @@ class MapSettings:
     scale_learning_rate: peak, of the gains and offsets in both.
     fine_tuning_learning_rate: peak, of the fine-tuning of the nonlinear model, gains and offsets included
         (and of the softmax model beside it).
+    lora: rank of low-rank adapters, which are trained instead of the weights; 0: all weights are. (A linear
+        version that is shipped with a model has weights of its own, and is not used with adapters.)
     published: whether to run the published adaptation beside the closed form, for its curve.
     published_tokens: of the calibration text that it sees; it takes up to 101 forward passes over them.
     impl, gradient: of the arrays, see `gaincell.attach`.
@@ -59,6 +61,7 @@ class MapSettings:
     fine_tuning_learning_rate: float = 1e-4
     transfer_learning_rate: float = 1e-3
     scale_learning_rate: float = 1e-2
+    lora: int = 0
     published: bool = True
     published_tokens: int = 2_048
     impl: str = "auto"
@@ -77,6 +80,8 @@ class MapSettings:
             rate = getattr(self, name)
             if not (math.isfinite(rate) and rate > 0):
                 raise InputError(f"{name.replace('_', ' ')} = {rate}; give a finite number above 0")
+        if self.lora < 0:
+            raise InputError(f"lora = {self.lora}; give a rank of 1 or more, or 0 for none")
         if self.seed < 0:
             raise InputError(f"seed = {self.seed}; give 0 or more")
         if not (0 < self.linear_share < 1 and 0 <= self.transfer_share < 1):
@@ -98,6 +103,7 @@ class MapSettings:
                 self.transfer_learning_rate,
                 self.scale_learning_rate,
             ],
+            "lora": self.lora,
             "published": [self.published, self.published_tokens],
             "gradient": self.gradient,
         }

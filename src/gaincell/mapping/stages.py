@@ -29,13 +29,12 @@ from gaincell.adaptation import adapt, collect_statistics
 from gaincell.evaluation.codes import code_use
 from gaincell.evaluation.perplexity import perplexity
 from gaincell.integrations.hf.attach import attach
-from gaincell.integrations.hf.support import attention_modules
 from gaincell.mapping import records
 from gaincell.mapping.initial import CANDIDATES, initial_scaling
 from gaincell.mapping.job import Job
 from gaincell.mapping.records import Record
 from gaincell.mapping.settings import Phase
-from gaincell.mapping.transfer import AttentionTransfer
+from gaincell.mapping.transfer import AttentionTransfer, only_attention
 from gaincell.training.distillation import Distillation
 from gaincell.training.loop import Loss, train
 
@@ -103,7 +102,7 @@ def _train_linear_share(job: Job, model: PreTrainedModel, stage: str, teacher: P
         phase: Phase = "end-to-end"
         transfer: Loss | None = None
         if teacher is not None:
-            _only_attention(model)
+            only_attention(model)
             phase, transfer = "transfer", AttentionTransfer(teacher)
         _train(job, model, stage, "1 of 2", phase, blocks[:first], transfer)
         job.refreeze()
@@ -222,13 +221,6 @@ def fast_bf16(model: PreTrainedModel) -> bool:
     if next(model.parameters()).device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported())
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-
-
-def _only_attention(model: PreTrainedModel) -> None:
-    """Train what stands in the attention modules, gains and offsets included."""
-    model.requires_grad_(False)
-    for module in attention_modules(model).values():
-        module.requires_grad_(True)
 
 
 def _tokens(job: Job, stage: str) -> int:

@@ -66,6 +66,13 @@ class AttentionTransfer:
         return calls
 
 
+def only_attention(model: PreTrainedModel) -> None:
+    """Of what is trained, train only what stands in the attention modules, gains and offsets included."""
+    inside = {id(p) for module in attention_modules(model).values() for p in module.parameters()}
+    for parameter in model.parameters():
+        parameter.requires_grad_(parameter.requires_grad and id(parameter) in inside)
+
+
 def _first(output: Any) -> Tensor:
     """The hidden states among what an attention module returns."""
     first: Tensor = output[0] if isinstance(output, tuple) else output

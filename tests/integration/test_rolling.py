@@ -1,0 +1,84 @@
+"""Word perplexity: windows, text and sums as the evaluation harness has them."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from tests.micro import micro_llama, write_micro
+
+from gaincell.errors import InputError
+from gaincell.evaluation.rolling import articles, detokenised, windows, word_perplexity
+from gaincell.integrations.hf.models import load_model
+
+WIKITEXT = """
+ = One article = 
+
+ It has a section , and 1 @,@ 000 words ; " quoted " ones ( in brackets ) too . 
+
+ = = Section = = 
+
+ The well @-@ known end 's here . 
+
+ = Another = 
+
+ With a lake 's 3 @.@ 5 m . 
+"""  # noqa: W291
+
+
+def test_articles_and_their_text() -> None:
+    found = list(articles(WIKITEXT.split("\n")))
+    assert [article.split("\n")[0] for article in found] == ["", " = Another = "]
+    assert sum(len(article.split()) for article in found) == len(WIKITEXT.split())
+    text = detokenised(found[0])
+    assert '1,000 words; "quoted" ones (in brackets) too.' in text
+    assert "well-known end's here." in text
+    assert "== Section ==" in text
+
+
+@pytest.mark.parametrize(("count", "length"), [(1, 4), (4, 4), (5, 4), (11, 4), (12, 4)])
+def test_windows_predict_every_token_once(count: int, length: int) -> None:
+    tokens = list(range(1, count + 1))
+    predicted: list[int] = []
+    for piece, counted in windows(tokens, 0, length):
+        assert len(piece) == min(count, length) + 1
+        predicted += piece[-counted:]
+    assert predicted == tokens
+
+
+def test_windows_are_the_harness_own() -> None:
+    utils = pytest.importorskip("lm_eval.utils")
+    for count in (1, 4, 5, 11, 12):
+        tokens = list(range(1, count + 1))
+        rolling = utils.get_rolling_token_windows(tokens, 0, 4, 1)
+        for (inputs, targets), (piece, counted) in zip(rolling, windows(tokens, 0, 4), strict=True):
+            assert (inputs, targets) == (piece[:-1], piece[-counted:])
+
+
+def test_the_text_is_the_harness_own() -> None:
+    task = pytest.importorskip("lm_eval.tasks.wikitext.preprocess_wikitext")
+    for article in articles(WIKITEXT.split("\n")):
+        assert detokenised(article) == task.wikitext_detokenizer({"page": article, "paragraph": article})
+
+
+def test_word_perplexity_is_its_formula(tmp_path: Path) -> None:
+    loaded = load_model(str(write_micro(tmp_path)[0]))
+    documents = ["cell holds charge leaks slowly while query pulses read", "current lines " * 30]
+    found = word_perplexity(loaded.model, loaded.tokenizer, documents, window=16)
+    total = 0.0
+    for document in documents:
+        ids = loaded.tokenizer(document, add_special_tokens=False)["input_ids"]
+        for piece, counted in windows(ids, loaded.tokenizer.eos_token_id, 16):
+            logits = loaded.model(input_ids=torch.tensor([piece[:-1]])).logits[0].double()
+            losses = torch.nn.functional.cross_entropy(logits, torch.tensor(piece[1:]), reduction="none")
+            total += float(losses[-counted:].detach().sum())
+    assert found.nll == pytest.approx(total, rel=1e-5)
+    assert found.words == 9 + 61  # the white space at an end counts as the harness counts it
+    assert found.word_perplexity == pytest.approx(math.exp(total / 70), rel=1e-4)
+
+
+def test_nothing_to_evaluate_is_refused() -> None:
+    with pytest.raises(InputError, match="documents"):
+        word_perplexity(micro_llama(), object(), [], 16)
