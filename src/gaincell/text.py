@@ -160,7 +160,7 @@ def _directory(folder: Path, name: str) -> Text:
 
 
 def _whole(path: Path) -> Source:
-    return Source(path.name, path.stat().st_size, lambda: _documents(_lines(path)))
+    return Source(path.name, path.stat().st_size, lambda: _documents(read_lines(path)))
 
 
 def _one_file(path: Path) -> Text:
@@ -178,7 +178,7 @@ def _split(path: Path) -> tuple[list[str], list[str]]:
     lines: list[str] = []
     ends: list[int] = []  # characters up to and including each line
     length = 0
-    for line in _lines(path):
+    for line in read_lines(path):
         length += len(line) + 1
         lines.append(line)
         ends.append(length)
@@ -192,8 +192,8 @@ def _split(path: Path) -> tuple[list[str], list[str]]:
     return lines[: cut + 1], lines[cut + 1 :]
 
 
-def _lines(path: Path) -> Iterator[str]:
-    """The lines of a text file, without their ends."""
+def read_lines(path: Path) -> Iterator[str]:
+    """The lines of a text file (.gz too), without their ends. Raises InputError."""
     opener = gzip.open if path.name.endswith(".gz") else open
     try:
         with opener(path, "rt", encoding="utf-8") as file:

@@ -27,6 +27,7 @@ from gaincell.cli._options import (
     set_impl,
     use,
 )
+from gaincell.cli._words import by_words, describe, window_of
 
 if TYPE_CHECKING:
     from gaincell.arrays import Refresh
@@ -56,11 +57,14 @@ def evaluate(
     protocol: Annotated[
         str | None,
         typer.Option(
-            "--protocol", metavar="blocks-T", help="By default T is window or context, at most 1024."
+            "--protocol",
+            metavar="blocks-T|words-T",
+            help="By default blocks-T; T is window or context, at most 1024.",
         ),
     ] = None,
     limit: Annotated[
-        int, typer.Option("--limit", metavar="TOKENS", min=0, help="Most tokens used; 0 = all.")
+        int,
+        typer.Option("--limit", metavar="TOKENS", min=0, help="Most tokens (words-T: articles), 0 = all."),
     ] = 65_536,
     at: Annotated[
         list[float] | None,
@@ -98,6 +102,9 @@ def evaluate(
     Protocol blocks-T: the text as one stream of tokens, cut into blocks of T that do not overlap; every
     token but the first of a block is predicted from those before it in the block.
 
+    Protocol words-T: word perplexity of a WikiText file, article by article in windows of T tokens, as the
+    evaluation harness does (--text wikitext2.txt.gz --protocol words-1024 --limit 0).
+
     --at lets the chip of a RUN idle after the first half of every block and predicts the second half
     (protocol pause-T): what is left of the text before. Several times give a table. --refresh makes the
     columns fresh from time to time, in the pause too; without --at the pause is 0 s.
@@ -121,8 +128,6 @@ def evaluate(
     Example: gaincell evaluate runs/tiny --dump layer3.safetensors --layer 3
     """
     use(threads, device)
-    from rich.console import Console
-
     from gaincell.arrays import Refresh
     from gaincell.cli._progress import progress_bars
     from gaincell.errors import InputError
@@ -130,18 +135,20 @@ def evaluate(
     from gaincell.evaluation.perplexity import block_length, cut_blocks
     from gaincell.integrations.hf.attach import attached_layers
     from gaincell.integrations.hf.models import load_model
-    from gaincell.reports import results
     from gaincell.text import open_text, token_stream
 
-    if protocol is not None:
+    words = window_of(protocol)
+    if protocol is not None and words is None:
         block_length(protocol)
+    if words is not None and (context or at or dump or refresh is not RefreshKind.none):
+        raise InputError("--protocol words-T goes without --by-context, --at, --refresh and --dump")
     policy = Refresh(refresh.value, refresh_tokens, refresh_seconds)
     if context and (at or policy.kind != "none"):
         raise InputError("--by-context knows no pauses and no refresh; leave out --at and --refresh")
     if dump is None and (layer is not None or scores):
         raise InputError("--layer and --scores belong to --dump FILE")
     times = at or ([0.0] if policy.kind != "none" else [])
-    found_text = open_text(text)
+    found_text = open_text(text) if words is None else None
     loaded = load_model(model)
     loaded.model.to(device)  # type: ignore[arg-type]
     protocol = protocol or f"blocks-{_block(loaded)}"
@@ -149,6 +156,13 @@ def evaluate(
     set_impl(loaded.model, impl.value)
     if times and not attached_layers(loaded.model):
         raise InputError(f"{model} is in software and has no chip that could idle; give a RUN")
+    if words is not None or found_text is None:
+        with progress_bars() as progress:
+            table, found, chosen = by_words(loaded, text, words or 2, limit, progress)
+        entry = _result(loaded, describe(words or 2, len(chosen)), chosen) | found
+        entry["text"] = {"name": Path(text).name}
+        _show(table, f"{model}, text {Path(text).name}", entry, json)
+        return
     with progress_bars() as progress:
         reading = progress("read and tokenise the text")
         tokens = token_stream(found_text.part(part.value), loaded.tokenizer, limit or None, reading)
@@ -163,8 +177,16 @@ def evaluate(
             first = cut_blocks(tokens, length)[:1]
             dump_layer(loaded.model, first, layer or 0, dump, scores=scores)
     entry["text"] = {"name": found_text.name}
+    _show(table, f"{model}, text {found_text.name} ({part.value} part)", entry, json)
+
+
+def _show(table: Any, title: str, entry: dict[str, Any], json: Path | None) -> None:
+    from rich.console import Console
+
+    from gaincell.reports import results
+
     results.check(entry)
-    table.title, table.title_justify = f"{model}, text {found_text.name} ({part.value} part)", "left"
+    table.title, table.title_justify = title, "left"
     Console().print(table)
     write_json(json, entry)
 

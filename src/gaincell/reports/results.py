@@ -164,7 +164,9 @@ def _without_path(argument: str, is_path: bool) -> str:
 
 
 def hash_of(ids: Any) -> str:
-    """12 hexadecimal digits of the SHA-256 of some token ids (a tensor), as int32."""
+    """12 hexadecimal digits of the SHA-256 of some token ids (a tensor), as int32, or of texts."""
+    if isinstance(ids, list):
+        return hashlib.sha256("\0".join(ids).encode()).hexdigest()[:12]
     return hashlib.sha256(ids.cpu().int().numpy().tobytes()).hexdigest()[:12]
 
 
