@@ -19,6 +19,7 @@ from typing import Any, get_args, get_type_hints
 from gaincell.circuits.converter_errors import Converters
 from gaincell.circuits.noise import Noise
 from gaincell.circuits.normaliser import Normaliser
+from gaincell.circuits.pwm import Drivers
 from gaincell.circuits.signed_charge_to_pulse import READOUTS
 from gaincell.devices.cell import CELL_KINDS, Cell, named_cell
 from gaincell.devices.leakage import Leakage, at_temperature
@@ -110,6 +111,8 @@ class Design:
     """Static errors of drivers and converters."""
     noise: Noise
     """Noise of reads."""
+    drivers: Drivers
+    """How queries are driven."""
     normaliser: Normaliser
     """A column that sums the pulses, to divide by."""
     explicit_token_period: Second | None
@@ -183,7 +186,7 @@ class Design:
     @property
     def front_differs(self) -> bool:
         """Whether what drivers and writes give to the arrays is not what the converters were asked for."""
-        drivers = self.converters.drivers_present or self.noise.pulse_jitter > 0
+        drivers = self.drivers.signed or self.converters.drivers_present or self.noise.pulse_jitter > 0
         return drivers or self.writing.present or self.decay_target != 0
 
     def score_saturation(self, head_dim: int) -> ChargeUnit:
@@ -340,6 +343,7 @@ TABLES: Mapping[str, type] = {
     "wires": Wires,
     "converters": Converters,
     "noise": Noise,
+    "drivers": Drivers,
     "normaliser": Normaliser,
 }
 """What a chip's parts do beyond the nominal chip: tables of a file, fields of a Design. Not stated: off."""

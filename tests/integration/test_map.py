@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file
 from tests.micro import micro_design, micro_settings, write_micro
 
 from gaincell.adaptation.statistics import attached
@@ -158,3 +159,22 @@ def test_a_run_can_be_adapted_to_another_cell(mapped: Mapped, tmp_path: Path) ->
     assert run["adaptation"]["closed-form"]["converged"]
     results.check(run)
     assert attached(load_model(tmp_path / "x3").model)[0].design.cell.name == "x3"
+
+
+def test_a_map_with_adapters(tmp_path: Path) -> None:
+    model, text = write_micro(tmp_path)
+    out = tmp_path / "run"
+    run = map_model(micro_settings(model, text, lora=2, published=False), out)
+    assert run["adaptation"]["closed-form"]["converged"]
+    saved = load_file(out / "hardware.safetensors")
+    assert any(name.endswith(".weight.lora_A") for name in saved)
+    assert all(".lora_" in name or ".gain_cell." in name for name in saved)
+    base, adapted = load_model(model).model, load_model(out).model
+    assert {n for n, _ in adapted.named_parameters() if ".gain_cell." not in n} == {
+        n for n, _ in base.named_parameters()
+    }
+    other = AdaptSettings(str(out), None, "x3", text=str(text), evaluation_tokens=256, calibration_tokens=256)
+    again = adapt_model(other, micro_design(), tmp_path / "x3")
+    linear = next(stage for stage in run["stages"] if stage["name"] == "linear")
+    assert number(again["stages"][0]["perplexity"]) == pytest.approx(number(linear["perplexity"]), rel=1e-4)
+    assert load_model(tmp_path / "x3").model is not None

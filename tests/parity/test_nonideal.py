@@ -14,6 +14,7 @@ from gaincell.arrays import HeadArray, Refresh
 from gaincell.circuits.converter_errors import Converters
 from gaincell.circuits.noise import Noise
 from gaincell.circuits.normaliser import Normaliser
+from gaincell.circuits.pwm import Drivers
 from gaincell.config import Design, load_design
 from gaincell.devices.leakage import Leakage
 from gaincell.devices.variability import Mismatch
@@ -64,7 +65,10 @@ EFFECTS: dict[str, dict[str, object]] = {
     },
     "normalising column": {"normaliser": Normaliser(0.1)},
 }
-EFFECTS["everything, normalised"] = EFFECTS["everything"] | EFFECTS["normalising column"]
+EFFECTS["signed queries"] = {"drivers": Drivers(phases=2)}
+EFFECTS["everything, with extensions"] = (
+    EFFECTS["everything"] | EFFECTS["normalising column"] | EFFECTS["signed queries"]
+)
 SEEDED = ("noise", "writing", "mismatch")
 LEVELS = [f"native-{level}" for level in native_library.levels()]
 
@@ -235,8 +239,8 @@ def test_zero_strength_is_the_nominal_chip_bit_for_bit(impl: str) -> None:
 def test_another_seed_is_another_draw(effect: str) -> None:
     design = chip(effect)
     other = {table: replace(getattr(design, table), seed=getattr(design, table).seed + 1) for table in SEEDED}
-    certain = ("charge injection", "incomplete discharge", "decay to another voltage", "normalising column")
-    random = effect not in certain
+    certain = ("charge injection", "incomplete discharge", "decay to another voltage")
+    random = effect not in (*certain, "normalising column", "signed queries")
     a, b = (gain_cell_attention(*signals(40), d, None, "blocked") for d in (design, design.replace(**other)))
     assert torch.equal(a, b) != random
     assert (

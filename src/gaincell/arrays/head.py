@@ -386,7 +386,7 @@ class HeadArray:
 
     def _drive(self, q: Float[Tensor, "B H D"]) -> Float[Tensor, "B H D"]:
         """Pulse widths that the query drivers make of requested ones."""
-        x = query_driver(q, self.design.query_levels)
+        x = query_driver(q, self.design.query_levels, signed=self.design.drivers.signed)
         line = self._lines.driver
         if line is not None:
             x = driven(x, Line(*(e.repeat_interleave(self.heads // self.kv_heads, 0) for e in line)))

@@ -185,7 +185,8 @@ def driven(x: Float[Tensor, "*shape"], line: Line | None) -> Float[Tensor, "*sha
     """Pulses of drivers with errors; no pulse stays none. `line` broadcast to x."""
     if line is None:
         return x
-    return torch.where(x > 0, (x * line.gain + line.offset).clamp(min=0), x)
+    width = (x.abs() * line.gain + line.offset).clamp(min=0)
+    return torch.where(x == 0, x, torch.where(x > 0, width, -width))
 
 
 def converted(charge: Tensor, line: Line | None, saturation: float) -> Tensor:

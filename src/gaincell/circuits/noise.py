@@ -140,8 +140,9 @@ def jitter(design: NoisyChip, width: Tensor, effect: Effect, draw: Callable[...,
     if std == 0:
         return width
     array = KEY_ARRAY if effect == Effect.QUERY_JITTER else VALUE_ARRAY
-    noisy = (width.detach() + std * draw(effect, array)).clamp(min=0)
-    return straight_through(torch.where(width > 0, noisy, width.detach()), width)
+    exact = width.detach()
+    noisy = (exact.abs() + std * draw(effect, array)).clamp(min=0)
+    return straight_through(torch.where(exact == 0, exact, torch.where(exact > 0, noisy, -noisy)), width)
 
 
 class Draws:

@@ -2,28 +2,66 @@
 
     code = floor((L - 1) * clamp(q, 0, 1) + 1/2),    x = code / (L - 1),    L = 16 levels, 4 bit [M]
 
+A pulse has no sign. An extension, not in the paper, reads the key array in two phases: positive components
+first, then the others, with the integrators' sense inverted; the driver has a sign bit, and
+
+    x = sign(q) code(|q|) / (L - 1),    -1 <= x <= 1
+
+Cost: a second key read, T_max more a step, and a switch at every integrator.
+
 Not modelled: jitter of the pulse edges, rise and fall times (a pulse of width x is taken to deliver x times
 the charge of the longest one).
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from gaincell.circuits.converter import at_least_float32, clamp_and_quantise, strict_clamp
+from gaincell.errors import DesignError
 
 
-def query_driver(q: Float[Tensor, "*shape"], levels: int | None) -> Float[Tensor, "*shape"]:
-    """Pulse widths x in [0, 1] over the longest pulse, in float32 or wider.
+@dataclass(frozen=True)
+class Drivers:
+    """How queries are driven.
 
-    q: requested pulse widths; clamped to [0, 1], gradient strictly inside only.
-    levels: number of pulse widths, None for a driver without quantisation.
+    phases: 1: pulses for components above 0, as in the paper; 2: signed, in two phases.
     """
+
+    phases: int = 1
+
+    def __post_init__(self) -> None:
+        if self.phases not in (1, 2):
+            raise DesignError(f"drivers: phases = {self.phases!r} is out of range; allowed: 1 or 2")
+
+    @property
+    def signed(self) -> bool:
+        """Whether negative components are driven."""
+        return self.phases == 2
+
+
+def query_driver(
+    q: Float[Tensor, "*shape"], levels: int | None, *, signed: bool = False
+) -> Float[Tensor, "*shape"]:
+    """Pulse widths x over the longest pulse, in [0, 1] or [-1, 1], in float32 or wider.
+
+    q: requested pulse widths; clamped to the range, gradient strictly inside only.
+    levels: number of pulse widths, None for a driver without quantisation.
+    signed: whether there is a second phase for negative components.
+    """
+    low = -1.0 if signed else 0.0
     if levels is None:
-        return strict_clamp(at_least_float32(q), 0.0, 1.0)
-    return clamp_and_quantise(at_least_float32(q), 0.0, 1.0, lambda x: _code(x, levels).div_(levels - 1))
+        return strict_clamp(at_least_float32(q), low, 1.0)
+    return clamp_and_quantise(at_least_float32(q), low, 1.0, lambda x: _width(x, levels, signed))
+
+
+def _width(x: Tensor, levels: int, signed: bool) -> Tensor:
+    width = _code(x.abs() if signed else x, levels).div_(levels - 1)
+    return width.copysign_(x) if signed else width
 
 
 def query_code(q: Float[Tensor, "*shape"], levels: int) -> Int[Tensor, "*shape"]:

@@ -24,6 +24,10 @@ from torch import Tensor, nn
 
 from gaincell.errors import RunError
 from gaincell.files import write_atomic, write_text
+from gaincell.integrations.hf.lora import NAME, add_product
+
+A_OF_LAYER, B_OF_LAYER = (f".lora_{factor}.{NAME}.weight" for factor in "AB")
+"""Ends of the names of an adapter's matrices, behind that of its layer."""
 
 
 class RunFolder:
@@ -95,7 +99,8 @@ def write_state(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, s
 
 @torch.no_grad()
 def read_state(model: nn.Module, path: Path) -> dict[str, str]:
-    """Put stored tensors into the parameters of the same names.
+    """Put stored tensors into the parameters of the same names. Adapters, where the model has none, are
+    added to its weights.
 
     Returns:
         The file's metadata.
@@ -106,14 +111,25 @@ def read_state(model: nn.Module, path: Path) -> dict[str, str]:
     parameters = dict(model.named_parameters())
     try:
         with safe_open(path, framework="pt") as file:
+            metadata = dict(file.metadata() or {})
             for name in file.keys():  # noqa: SIM118 (not a mapping)
                 tensor = file.get_tensor(name)
+                layer, is_a, _ = name.partition(A_OF_LAYER)
+                if name not in parameters and (is_a or B_OF_LAYER in name):
+                    if is_a:
+                        b = file.get_tensor(layer + B_OF_LAYER) * float(metadata.get("lora_scale", 1.0))
+                        add_product(model.get_submodule(layer), tensor, b)
+                    continue
                 if name not in parameters or parameters[name].shape != tensor.shape:
                     raise RunError(
                         f"{path.name} does not fit the model: {name}; start again with another --out"
                     )
                 parameters[name].copy_(tensor)
-            return dict(file.metadata() or {})
+            return metadata
+    except AttributeError as error:
+        raise RunError(
+            f"{path.name} does not fit the model: {error}; start again with another --out"
+        ) from error
     except (SafetensorError, OSError) as error:
         raise RunError(f"{path.name} cannot be read ({error}); start again with another --out") from error
 

@@ -241,7 +241,9 @@ class RecipeRun:
         if self.main:
             stored = getattr(torch, self.recipe.stored)
             tensors = {n: t if ".gain_cell." in n else t.to(stored) for n, t in tensors.items()}
-            write_state(tensors, self.folder.state(stage.name), {"tokens": str(record["training_tokens"])})
+            scale = self.recipe.lora.scale if self.recipe.lora is not None else 1.0
+            metadata = {"tokens": str(record["training_tokens"]), "lora_scale": str(scale)}
+            write_state(tensors, self.folder.state(stage.name), metadata)
             model = self.model(stage, self.folder.state(stage.name))
             record |= self._evaluate(stage, model, begun)
             self.folder.finish(stage.name, record, None)

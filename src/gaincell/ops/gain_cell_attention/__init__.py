@@ -261,7 +261,7 @@ def _arrays(
     aged: bool = False,
 ) -> Tensor:
     """From the query drivers to the digital sum, by an implementation that takes stored voltages."""
-    x = query_driver(q, design.query_levels)
+    x = query_driver(q, design.query_levels, signed=design.drivers.signed)
     dtype = torch.promote_types(x.dtype, torch.promote_types(ku.dtype, vu.dtype))
     x, ku, vu = x.to(dtype), ku.to(dtype), vu.to(dtype)
     if design.front_differs:
