@@ -26,6 +26,7 @@ from transformers import PreTrainedModel
 
 from gaincell.adaptation.result import Place
 from gaincell.adaptation.statistics import attached, backbone, moments
+from gaincell.design import Design
 from gaincell.integrations.hf.support import attention_modules
 from gaincell.nn.attention import GainCellAttention
 from gaincell.progress import Progress
@@ -60,7 +61,19 @@ CANDIDATES = (
     Candidate(q=(0.25, 0.5), k=(0.2, 0.0), v=(0.2, 0.0)),
 )
 """What is tried where there is no time for trials: models differ in how sharp their heads are."""
+SIGNED = tuple(
+    Candidate(q=(0.4, q), k=(std, k), v=(0.4, 0.0))
+    for q in (0.05, 0.1)
+    for std in (0.2, 0.3)
+    for k in (-0.05, -0.1)
+)
+"""The same for queries with a sign. The product of both centres is the threshold that scores have to pass."""
 SMALLEST_CORRELATION = 0.1
+
+
+def candidates_for(design: Design) -> tuple[Candidate, ...]:
+    """What to choose from on a chip."""
+    return SIGNED if design.drivers.signed else CANDIDATES
 
 
 class Fit(NamedTuple):

@@ -9,7 +9,7 @@ from gaincell.integrations.hf.attach import attach, attached_layers, set_design
 from gaincell.integrations.hf.models import load_model
 from gaincell.integrations.hf.sources import LoadedModel
 from gaincell.mapping.folder import read_state
-from gaincell.mapping.initial import CANDIDATES, initial_scaling
+from gaincell.mapping.initial import candidates_for, initial_scaling
 from gaincell.mapping.job import find_shipped
 from gaincell.progress import StageProgress, silent_stages
 from gaincell.text import open_text, token_stream
@@ -62,7 +62,8 @@ def hardware_model(
         return Ready(loaded, how)
     ids = token_stream(open_text("sample").training, loaded.tokenizer, CALIBRATION_TOKENS).long()[None]
     context = getattr(loaded.model.config, "max_position_embeddings", None) or CALIBRATION_TOKENS
-    initial_scaling(loaded.model, ids[:, :context], CANDIDATES, progress("first gains and offsets"))
+    fitting = progress("first gains and offsets")
+    initial_scaling(loaded.model, ids[:, :context], candidates_for(chip), fitting)
     return Ready(
         loaded, "first gains and offsets from statistics, untrained: expect noise (see gaincell map)"
     )

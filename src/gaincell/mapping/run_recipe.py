@@ -36,7 +36,7 @@ from gaincell.integrations.hf.models import load_model
 from gaincell.integrations.hf.support import attention_modules
 from gaincell.mapping import records, summary
 from gaincell.mapping.folder import RunFolder, read_state, write_state
-from gaincell.mapping.initial import CANDIDATES, FIRST, initial_scaling
+from gaincell.mapping.initial import FIRST, candidates_for, initial_scaling
 from gaincell.mapping.pretrain import make_tokenizer, pretrain
 from gaincell.mapping.recipe import FROM_NOTHING, ModelRecipe, Recipe, StageRecipe
 from gaincell.mapping.records import Record
@@ -177,7 +177,7 @@ class RecipeRun:
                 first = recipe.first_block(stage)
                 ids = self._some(first, max(1, INITIAL_TOKENS // recipe.block))
                 fitting = self.progress(f"{stage.name}: first gains and offsets")
-                candidates = CANDIDATES if stage.initial == "statistics" else (FIRST,)
+                candidates = candidates_for(design) if stage.initial == "statistics" else (FIRST,)
                 initial_scaling(model, ids, candidates, fitting)
         lora = recipe.lora
         if lora is not None and self._root(stage) != "random":
