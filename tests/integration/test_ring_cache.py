@@ -96,6 +96,7 @@ def test_pieces_on_the_ring_equal_the_full_forward(pieces: list[int]) -> None:
     [
         *("everything", "stuck cells", "cell read noise", "pulse jitter", "ramp errors", "write error"),
         *("charge injection", "read disturb", "spread of retention", "decay to another voltage"),
+        *("normalising column", "signed queries"),
     ],
 )
 def test_every_effect_of_a_chip_on_the_ring(effect: str) -> None:

@@ -16,6 +16,8 @@ from gaincell.circuits import (
     strict_clamp,
     write_dac,
 )
+from gaincell.circuits.normaliser import Normaliser, normalised
+from gaincell.circuits.pwm import Drivers
 from gaincell.errors import DesignError
 
 RAILS = {"v_min": 0.0, "v_max": 0.9, "v_offset": 0.45}
@@ -111,6 +113,27 @@ def test_query_driver_is_idempotent(dtype: torch.dtype, q: list[float]) -> None:
 
 def test_query_driver_passes_the_gradient_strictly_inside() -> None:
     assert gradient(lambda q: query_driver(q, 16), [-0.1, 0.0, 1e-9, 0.5, 1.0, 1.1]) == [0, 0, 1, 1, 0, 0]
+
+
+def test_signed_queries_mirror_the_others() -> None:
+    q = torch.linspace(-1.2, 1.2, 2401, dtype=torch.float64)
+    x = query_driver(q, 16, signed=True)
+    torch.testing.assert_close(x, query_driver(q, 16) - query_driver(-q, 16), rtol=0, atol=0)
+    assert len(x.unique()) == 31
+    assert torch.equal(query_code(q, 16, signed=True), torch.round(15 * x).long())
+    passed = gradient(lambda q: query_driver(q, 16, signed=True), [-1.0, -0.5, 0.0, 0.5, 1.0])
+    assert passed == [0, 1, 1, 1, 0]
+    with pytest.raises(DesignError, match="phases = 3 is out of range; allowed: 1 or 2"):
+        Drivers(3)
+
+
+def test_the_normalising_column_divides() -> None:
+    total = torch.tensor([[1.0, -2.0, 3.9], [1.0, 2.0, -0.5]], dtype=torch.float64)
+    expected = [[0.25, -0.5], [10.0, 20.0]]  # a sum below 0, as errors may give, counts as 0
+    torch.testing.assert_close(normalised(total, Normaliser(0.1)), torch.tensor(expected, dtype=torch.float64))
+    with pytest.raises(DesignError, match="floor = 0 is out of range"):
+        Normaliser(0)
+    assert not Normaliser().present
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -33,6 +33,12 @@ def test_the_timeline_moves_as_arithmetic_says() -> None:
     assert Schedule(PAPER.replace(readout="none")).latency - latency == pytest.approx(-15e-9)
 
 
+def test_signed_queries_take_a_second_key_read() -> None:
+    signed = Schedule(load_design("leroux2025-signed"))
+    assert signed.latency == pytest.approx(80e-9)
+    assert signed.latency == pytest.approx(signed.design.layer_latency)
+
+
 def test_order_within_a_step() -> None:
     at = {event.phase.name: event for event in Schedule(PAPER).step}
     assert at["key write"].start == 0

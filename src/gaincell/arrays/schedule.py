@@ -3,7 +3,7 @@
 One query of one token goes through these phases (spec section 5):
 
     key write    discharge and write of the key column, settling         unstated_latency, assumed
-    key read     query pulses into the key array                         T_max
+    key read     query pulses into the key array                         T_max, twice for signed queries
     value write  discharge and write of the value column                  hidden behind the key read
     value read   pulses of phi * T_max into the value array               T_max
     count        output pulses into the counters                         (L - 1) / f_clock
@@ -95,7 +95,11 @@ class Schedule:
             Phase("key write", d.unstated_latency, "assumed", ("write DAC", "key array"), once=True),
             Phase("value write", t_max, "assumed", ("write DAC", "value array"), ("key write",), once=True),
             Phase(
-                "key read", t_max, "computed", ("query driver", "key array", integrators[0]), ("key write",)
+                "key read",
+                d.drivers.phases * t_max,
+                "computed",
+                ("query driver", "key array", integrators[0]),
+                ("key write",),
             ),
             Phase(
                 "value read", t_max, "computed", ("value array", *integrators), ("value write", "key read")

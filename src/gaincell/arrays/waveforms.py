@@ -65,9 +65,13 @@ def waveforms(
         schedule: of the step; None: that of the design.
 
     Raises:
-        InputError: no such head, column or row, or a column that holds nothing.
+        InputError: no such head, column or row, a column that holds nothing, or queries with a sign.
+
+    Not modelled: the two phases of queries with a sign.
     """
     design = trace.design
+    if design.drivers.signed:
+        raise InputError("waveforms show pulses above 0 only; give a design whose drivers have one phase")
     column = int(trace.column[0]) if column is None else column
     heads, dim = trace.query.shape[1:]
     for name, index, count in (("head", head, heads), ("column", column, design.window), ("row", row, dim)):

@@ -64,9 +64,9 @@ def _width(x: Tensor, levels: int, signed: bool) -> Tensor:
     return width.copysign_(x) if signed else width
 
 
-def query_code(q: Float[Tensor, "*shape"], levels: int) -> Int[Tensor, "*shape"]:
-    """The driver's code, 0 ... levels - 1."""
-    return _code(strict_clamp(at_least_float32(q.detach()), 0.0, 1.0), levels).to(torch.int64)
+def query_code(q: Float[Tensor, "*shape"], levels: int, *, signed: bool = False) -> Int[Tensor, "*shape"]:
+    """The driver's code, 0 ... levels - 1, or with a sign."""
+    return torch.round(query_driver(q.detach(), levels, signed=signed) * (levels - 1)).to(torch.int64)
 
 
 def _code(width: Tensor, levels: int) -> Tensor:

@@ -41,13 +41,15 @@ def stage_codes(
         attention: the layer.
         stage: "q", "k", "v" or "out".
         scaled: output of the stage's scaler.
-        raw: its input; for "out" the sum of the sub-tile outputs, in units of their full scale.
+        raw: its input; for "out" the sum of the sub-tile outputs, in units of their full scale. Behind a
+            normalising column it is a quotient, which is counted in the same steps.
     """
     design = attention.design
     if stage == "q":
-        return query_code(scaled, design.query_levels or BINS)
+        return query_code(scaled, design.query_levels or BINS, signed=design.drivers.signed)
     if stage == "out":
-        return torch.round(raw.detach() * output_steps(design)).to(torch.int64)
+        codes = torch.round(raw.detach() * output_steps(design)).to(torch.int64)
+        return codes.clamp(-_reach(design), _reach(design))
     levels = design.storage_levels or BINS
     return dac_code(scaled, levels, design.v_min, design.v_max, design.v_offset)
 
@@ -69,9 +71,11 @@ def code_use(model: nn.Module, batches: Iterable[Int[Tensor, "B T"]]) -> dict[st
         attention: GainCellAttention, stage: str, module: nn.Module, inputs: Any, output: Tensor
     ) -> None:
         codes = stage_codes(attention, stage, output, inputs[0]).flatten()
-        reach = round(output_steps(attention.design)) * attention.design.tiles
-        lowest[stage] = -reach if stage == "out" else 0
+        reach = _reach(attention.design)
         length = 2 * reach + 1 if stage == "out" else _levels(attention.design, stage)
+        lowest[stage] = -reach if stage == "out" else 0
+        if stage == "q" and attention.design.drivers.signed:
+            lowest[stage], length = 1 - length, 2 * length - 1
         new = torch.bincount(codes - lowest[stage], minlength=length).double().cpu()
         counts[stage] = counts[stage] + new if stage in counts else new
 
@@ -85,6 +89,11 @@ def code_use(model: nn.Module, batches: Iterable[Int[Tensor, "B T"]]) -> dict[st
         for batch in batches:
             getattr(model, "base_model", model)(input_ids=batch.to(device, torch.long), use_cache=False)
     return {stage: _used(counts[stage], lowest[stage], stage == "out") for stage in counts}
+
+
+def _reach(design: Design) -> int:
+    """Largest code of an output that is counted."""
+    return round(output_steps(design)) * design.tiles
 
 
 def _levels(design: Design, stage: str) -> int:
