@@ -130,7 +130,9 @@ def test_signed_queries_mirror_the_others() -> None:
 def test_the_normalising_column_divides() -> None:
     total = torch.tensor([[1.0, -2.0, 3.9], [1.0, 2.0, -0.5]], dtype=torch.float64)
     expected = [[0.25, -0.5], [10.0, 20.0]]  # a sum below 0, as errors may give, counts as 0
-    torch.testing.assert_close(normalised(total, Normaliser(0.1)), torch.tensor(expected, dtype=torch.float64))
+    torch.testing.assert_close(
+        normalised(total, Normaliser(0.1)), torch.tensor(expected, dtype=torch.float64)
+    )
     with pytest.raises(DesignError, match="floor = 0 is out of range"):
         Normaliser(0)
     assert not Normaliser().present

@@ -33,6 +33,21 @@ class RefreshKind(StrEnum):
     reread = "reread"
 
 
+class GradientName(StrEnum):
+    """Derivatives of the cells in a backward pass."""
+
+    exact = "exact"
+    surrogate = "surrogate"
+
+
+class Redraw(StrEnum):
+    """What every step of a training draws anew, see `gaincell.training.settings.REDRAWS`."""
+
+    nothing = "nothing"
+    noise = "noise"
+    chip = "chip"
+
+
 MODEL_HELP = (
     "tiny (embedded), smollm2-135m, a hub id such as openai-community/gpt2, a model directory, a .gguf file"
 )

@@ -14,8 +14,10 @@ from gaincell.cli._options import (
     CellName,
     DesignName,
     Device,
+    GradientName,
     Impl,
     ImplName,
+    Redraw,
     Seed,
     TextName,
     Threads,
@@ -57,6 +59,16 @@ def map_(
         int,
         typer.Option("--lora", metavar="RANK", min=0, help="Train adapters of this rank, not weights."),
     ] = 0,
+    gradient: Annotated[
+        GradientName,
+        typer.Option("--gradient", help="Of the cells in training: exact, or as if they were linear."),
+    ] = GradientName.exact,
+    redraw: Annotated[
+        Redraw,
+        typer.Option(
+            "--redraw", help="What each step of training draws anew on a chip with noise or spread."
+        ),
+    ] = Redraw.noise,
     published: Annotated[bool, typer.Option(help="Also run the paper's adaptation, for its curve.")] = True,
     seed: Seed = 0,
     threads: Threads = None,
@@ -101,6 +113,8 @@ def map_(
         learning_rate=learning_rate,
         fine_tuning_learning_rate=fine_tuning_learning_rate,
         lora=lora,
+        gradient=gradient.value,
+        redraw=redraw.value,
         published=published,
         impl=impl.value,
         device=device,

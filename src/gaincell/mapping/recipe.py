@@ -55,7 +55,8 @@ class StageRecipe:
     gradient: of the cells in training, "exact" or "surrogate".
     initial: first gains and offsets, where the start has none: from "statistics" of the text, every head
         choosing among several; from statistics with the "first" of these; or those "released" by the authors.
-    loss: what is minimised.  teacher: whose distribution or attention is learnt, "software" or a stage.
+    loss: what is minimised.  teacher: whose distribution or attention is learnt: "software", a stage before,
+        or another model with the same tokenizer, named as `gaincell` commands take it (distillation only).
     weight: of the distillation; the rest is cross-entropy.
     steps: optimiser steps.  training: how.
     compare: the stage to whose perplexity this one's is compared.
@@ -237,6 +238,9 @@ def _recipe(raw: Mapping[str, Any], name: str) -> Recipe:
         where = f"{name}, stage {number + 1}"
         stages.append(_stage(entry, common, [s.name for s in stages], where))
         _check_start(stages[-1], stages[:-1], where)
+    for number, stage in enumerate(stages):
+        if stage.teacher in [later.name for later in stages[number:]]:
+            raise InputError(f"{name}: the teacher of {stage.name}, {stage.teacher}, does not come before it")
     recipe = Recipe(
         name=name,
         seed=raw.get("seed", 0),
@@ -273,7 +277,6 @@ def _stage(entry: Mapping[str, Any], common: Mapping[str, Any], before: list[str
     for key, allowed in (
         ("task", TASKS), ("attention", ATTENTIONS), ("loss", LOSSES), ("initial", STARTS),
         ("gradient", ("exact", "surrogate")), ("start", (*FROM_NOTHING, *before)),
-        ("teacher", ("software", *before)),
     ):  # fmt: skip
         _one(getattr(stage, key), allowed, f"{where}: {key}")
     if stage.name in (*before, *FROM_NOTHING) or not stage.name.replace("-", "").isalnum():

@@ -205,11 +205,13 @@ class RecipeRun:
     def _loss(self, stage: StageRecipe) -> Loss | None:
         if stage.loss == "cross-entropy":
             return None
+        stages = {other.name: other for other in self.recipe.stages}
         if stage.teacher == "software":
             teacher = copy.deepcopy(self.base.model)
+        elif stage.teacher in stages:
+            teacher = self.model(stages[stage.teacher], self.folder.state(stage.teacher))
         else:
-            other = self.recipe.stage(stage.teacher)
-            teacher = self.model(other, self.folder.state(other.name))
+            teacher = self._other_model(stage)
         if self.recipe.weights == "bfloat16":
             teacher = _in_bfloat16(teacher)
         if stage.loss == "distillation":
@@ -218,6 +220,20 @@ class RecipeRun:
             raise InputError(f"stage {stage.name}: attention transfer needs a teacher with softmax attention")
         attach(teacher, self.recipe.design, attention="softmax")
         return AttentionTransfer(teacher)
+
+    def _other_model(self, stage: StageRecipe) -> PreTrainedModel:
+        """A teacher that is no stage; raises InputError where its tokens are not the model's."""
+        if stage.loss == "transfer":
+            raise InputError(f"stage {stage.name}: attention is transferred from software or a stage")
+        loaded = load_model(stage.teacher)
+        own, other = self.tokenizer.get_vocab(), loaded.tokenizer.get_vocab()
+        if own != other:
+            raise InputError(
+                f"stage {stage.name}: the teacher {stage.teacher} has another tokenizer than the model "
+                f"({len(other)} and {len(own)} tokens, {len(own.items() & other.items())} in common)"
+            )
+        loaded.model.to(self.device)  # type: ignore[arg-type]
+        return loaded.model
 
     # -- stages ----------------------------------------------------------------------------------------------
 

@@ -43,7 +43,7 @@ class MapSettings:
         version that is shipped with a model has weights of its own, and is not used with adapters.)
     published: whether to run the published adaptation beside the closed form, for its curve.
     published_tokens: of the calibration text that it sees; it takes up to 101 forward passes over them.
-    impl, gradient: of the arrays, see `gaincell.attach`.
+    impl, gradient: of the arrays, see `gaincell.attach`.  redraw: see `TrainSettings`.
     device: where to compute, as torch names it.
     """
 
@@ -66,6 +66,7 @@ class MapSettings:
     published_tokens: int = 2_048
     impl: str = "auto"
     gradient: str = "exact"
+    redraw: str = "noise"
     device: str = "cpu"
 
     def __post_init__(self) -> None:
@@ -105,7 +106,7 @@ class MapSettings:
             ],
             "lora": self.lora,
             "published": [self.published, self.published_tokens],
-            "gradient": self.gradient,
+            "gradient": [self.gradient, self.redraw],
         }
 
     def training(
@@ -128,5 +129,6 @@ class MapSettings:
             batch=batch,
             micro_batch=micro,
             bf16=bf16,
+            redraw=self.redraw,
             checkpoint_every=max(10, steps // 8),
         )
