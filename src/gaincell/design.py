@@ -21,6 +21,7 @@ from gaincell.circuits.noise import Noise
 from gaincell.circuits.normaliser import Normaliser
 from gaincell.circuits.pwm import Drivers
 from gaincell.circuits.signed_charge_to_pulse import READOUTS
+from gaincell.circuits.sinks import Sinks
 from gaincell.devices.cell import CELL_KINDS, Cell, named_cell
 from gaincell.devices.leakage import Leakage, at_temperature
 from gaincell.devices.random import LARGEST_NORMAL
@@ -113,6 +114,8 @@ class Design:
     """Noise of reads."""
     drivers: Drivers
     """How queries are driven."""
+    sinks: Sinks
+    """Columns of the first tokens."""
     normaliser: Normaliser
     """A column that sums the pulses, to divide by."""
     explicit_token_period: Second | None
@@ -344,6 +347,7 @@ TABLES: Mapping[str, type] = {
     "converters": Converters,
     "noise": Noise,
     "drivers": Drivers,
+    "sinks": Sinks,
     "normaliser": Normaliser,
 }
 """What a chip's parts do beyond the nominal chip: tables of a file, fields of a Design. Not stated: off."""
@@ -448,6 +452,15 @@ def _check(design: Design) -> None:
             f"{where}: tile = {design.tile} does not divide window = {design.window}; "
             f"allowed: a window that is a multiple of the tile, {near} or {near + design.tile} for instance"
         )
+    if design.sinks.tokens:
+        plain = not (design.cells_differ or design.writing.present or design.converters.drivers_present)
+        if not (plain and design.plain_reads and design.noise.pulse_jitter == 0):
+            raise DesignError(f"{where}: columns of first tokens are modelled without errors and noise only")
+        if design.sinks.tokens > design.tile:
+            raise DesignError(
+                f"{where}: sinks.tokens = {design.sinks.tokens} is out of range; allowed: 0 to "
+                f"{design.tile}, the columns of a sub-tile"
+            )
     if not design.v_min < design.v_offset < design.v_max:
         raise DesignError(
             f"{where}: v_min = {design.v_min}, v_offset = {design.v_offset}, v_max = {design.v_max} V "

@@ -204,6 +204,7 @@ steps = 2
         ('task = "adapt"', 'task = "adopt"', "task = 'adopt'"),
         ('gradient = "surrogate"', 'attention = "softmax"', "start it from software, random or a stage"),
         ("weight = 0.5", 'loss_weight = "x"', "unknown key"),
+        ('loss = "distillation"', 'loss = "transfer"\nsharded = true', "needs whole layers"),
         ("block = 32", "block = 32000", "design's window"),
         ("vocabulary = 300\n", "", "lacks 'vocabulary'"),
         ('teacher = "software-continued"', 'teacher = "adapted"', "adapted, does not come before it"),

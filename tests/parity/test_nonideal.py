@@ -15,6 +15,7 @@ from gaincell.circuits.converter_errors import Converters
 from gaincell.circuits.noise import Noise
 from gaincell.circuits.normaliser import Normaliser
 from gaincell.circuits.pwm import Drivers
+from gaincell.circuits.sinks import Sinks
 from gaincell.config import Design, load_design
 from gaincell.devices.leakage import Leakage
 from gaincell.devices.variability import Mismatch
@@ -66,6 +67,10 @@ EFFECTS: dict[str, dict[str, object]] = {
     "normalising column": {"normaliser": Normaliser(0.1)},
 }
 EFFECTS["signed queries"] = {"drivers": Drivers(phases=2)}
+EFFECTS["first tokens kept"] = {"sinks": Sinks(tokens=3, rewrite_tokens=10)}
+EFFECTS["all extensions"] = (
+    EFFECTS["first tokens kept"] | EFFECTS["normalising column"] | EFFECTS["signed queries"]
+)
 EFFECTS["everything, with extensions"] = (
     EFFECTS["everything"] | EFFECTS["normalising column"] | EFFECTS["signed queries"]
 )
@@ -240,7 +245,8 @@ def test_another_seed_is_another_draw(effect: str) -> None:
     design = chip(effect)
     other = {table: replace(getattr(design, table), seed=getattr(design, table).seed + 1) for table in SEEDED}
     certain = ("charge injection", "incomplete discharge", "decay to another voltage")
-    random = effect not in (*certain, "normalising column", "signed queries")
+    extensions = ("normalising column", "signed queries", "first tokens kept", "all extensions")
+    random = effect not in (*certain, *extensions)
     a, b = (gain_cell_attention(*signals(40), d, None, "blocked") for d in (design, design.replace(**other)))
     assert torch.equal(a, b) != random
     assert (

@@ -31,6 +31,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from gaincell.arrays.clock import Clock
+from gaincell.arrays.first_tokens import FirstTokens
 from gaincell.arrays.refresh import Refresh
 from gaincell.circuits import charge_to_pulse, query_driver, read_out, signed_charge_to_pulse, write_dac
 from gaincell.circuits.converter_errors import Line, converted, converter_errors, driven
@@ -51,12 +52,14 @@ REFRESHES = 2**31
 class StepTrace:
     """Everything that can be observed in one step.
 
-    design: of the head.  time: of the reads, seconds since the head was made.  column: written, per sequence.
+    design: of the head.  time: of the reads, seconds since the head was made.  column: written, per sequence;
+        empty where the token was one of the first, which have columns of their own (circuits/sinks.py).
     valid: columns that hold a token.  key, value: stored voltages at the reads, relative to V_offset, volts.
     key_current, value_current: charge of every cell for a full pulse, charge units.
     query: pulse widths over the longest pulse.  scores: charge of every key column, charge units.
     pulses: their widths over the longest pulse.  tile_charge: charge of every sub-tile's value bit lines,
-    charge units.  tile_output: digitised, in units of full scale.  output: sum over the sub-tiles.
+    charge units.  tile_output: digitised, in units of full scale; that of the first tokens' sub-tile comes
+    last.  output: sum over the sub-tiles.
     """
 
     design: Design
@@ -197,6 +200,7 @@ class HeadArray:
         self._read_since = torch.zeros(columns, dtype=torch.int64, device=device)
         self._valid = torch.zeros(columns, dtype=torch.bool, device=device)
         self._pointer = torch.zeros(batch, dtype=torch.int64, device=device)
+        self._first_tokens = FirstTokens(design, self._key[:, :, : design.sinks.tokens], heads, head_dim)
 
     @property
     def now(self) -> Second:
@@ -237,8 +241,11 @@ class HeadArray:
         if d.normaliser.present:
             q, k, v = pad(q, (0, 1)), pad(k, (0, 1), value=d.v_offset), pad(v, (0, 1), value=d.v_max)
         column = self._pointer.clone()
-        self._discharge(column)
-        self._write(column, self._stored(k), self._stored(v))
+        if self._first_tokens.take(self._stored(k), self._stored(v), self.now):
+            column = column[:0]
+        else:
+            self._discharge(column)
+            self._write(column, self._stored(k), self._stored(v))
         x = self._drive(q)
         key, value = self._leaked(self._key, self._key_errors), self._leaked(self._value, self._value_errors)
         key_current = current_of(d.cell, key, self._key_errors)
@@ -248,6 +255,7 @@ class HeadArray:
         tile_charge = self._disturbed_charge(self._read_values(pulses, value_current), pulses)
         signed = signed_charge_to_pulse(tile_charge, d.output_saturation, d.output_ceiling)
         tile_output = read_out(signed, d.readout, d.counter_levels)
+        tile_output = torch.cat([tile_output, *self._first_tokens.read(x, self.now)], 2)
         output = tile_output.sum(2)
         if d.normaliser.present:
             output = normalised(output, d.normaliser)
@@ -267,7 +275,8 @@ class HeadArray:
             tile_output=tile_output,
             output=output,
         )
-        self._pointer = (self._pointer + 1) % d.window
+        if len(column):
+            self._pointer = (self._pointer + 1) % d.window
         self.clock.step(self, d.token_period)
         return output
 
@@ -287,6 +296,7 @@ class HeadArray:
         """Forget all tokens: valid bits cleared, pointer at column 0. The clock and the counts go on."""
         self._valid.zero_()
         self._pointer.zero_()
+        self._first_tokens.reset()
         self._key.zero_()
         self._value.zero_()
 

@@ -287,6 +287,8 @@ def _stage(entry: Mapping[str, Any], common: Mapping[str, Any], before: list[str
         raise InputError(f"{where}: steps = {stage.steps} with task {stage.task!r}; only training has steps")
     if stage.attention == "softmax" and (stage.loss == "transfer" or stage.task == "adapt" or stage.cell):
         raise InputError(f"{where}: softmax attention has no cell, no adaptation and no attention transfer")
+    if stage.loss == "transfer" and stage.training.sharded:
+        raise InputError(f"{where}: attention transfer needs whole layers; leave out sharded")
     if stage.task == "adapt" and stage.start in FROM_NOTHING:
         raise InputError(f"{where}: adapt needs a stage in arrays to start from")
     return stage

@@ -336,6 +336,8 @@ def _check_chip(design: Design, refresh: Refresh) -> None:
         raise ModelError(
             f"RingCache does not model incomplete discharge: what a column held is overwritten; {alternative}"
         )
+    if design.sinks.tokens:
+        raise ModelError(f"RingCache has no columns of first tokens; {alternative}")
     if refresh.kind == "none":
         return
     leakage = design.leakage

@@ -20,6 +20,7 @@ from gaincell.devices.writing import write_errors
 from gaincell.errors import InputError
 from gaincell.ops.gain_cell_attention.front import left_after, pulses, written
 from gaincell.ops.gain_cell_attention.naive import gain_cell_core_naive
+from gaincell.ops.gain_cell_attention.sinks import ring_index, sink_tile, without_sinks
 from gaincell.ops.gain_cell_attention.widened import widened, widened_design
 
 Impl = Literal[
@@ -143,6 +144,17 @@ def attention_core(
         wide = widened(q, k, v, middle=design.v_offset, top=design.v_max)
         chip = widened_design(design, q.shape[3])
         return normalised(attention_core(*wide, chip, impl, *rest), design.normaliser)
+    if design.sinks.tokens:
+        keys = _token_indices(k) if key_index is None else key_index
+        queries = keys[:, k.shape[2] - q.shape[2] :] if query_index is None else query_index
+        rest = (
+            *(ring_index(i, design.sinks.tokens) for i in (keys, queries)),
+            sliding_window,
+            layer,
+            gradient,
+        )
+        total = attention_core(q, k, v, without_sinks(design), impl, *rest)
+        return total + sink_tile(q, k, v, design, keys, queries, gradient)
     if not design.front_differs:
         out = _natively(q, k, v, design, impl, *rest)
         if out is not None:
@@ -193,6 +205,8 @@ def attend_to_stored(
         query_index = key_index[:, tk - tq :]
     if impl == "decode" and not _one_query(q, ku, vu):
         raise InputError("impl='decode' takes one query and no gradients; give impl='auto'")
+    if design.sinks.tokens:
+        raise InputError("columns of first tokens are not part of a ring; let the model use its own cache")
     if design.normaliser.present:
         total = attend_to_stored(
             *widened(q, ku, vu, middle=0.0, top=design.v_max - design.v_offset),

@@ -1,0 +1,107 @@
+"""Attention to the first tokens of a sequence in columns of their own (circuits/sinks.py), beside the ring's.
+
+Dimensions: B sequences, Hk key/value heads, g = H / Hk, Tq queries, Tk keys, D head dimension, n sinks, Q
+queries done at a time.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from gaincell.circuits import (
+    charge_to_pulse,
+    query_driver,
+    read_out,
+    signed_charge_to_pulse,
+    straight_through,
+    write_dac,
+)
+from gaincell.circuits.sinks import Sinks
+from gaincell.config import Design
+from gaincell.devices.leakage import remaining
+
+CELLS_AT_ONCE = 2**22
+"""Cells (B Hk Q n D) of one piece; bounds memory only."""
+
+
+@lru_cache(maxsize=64)
+def without_sinks(design: Design) -> Design:
+    """The ring's part of a chip."""
+    return design.replace(sinks=Sinks())
+
+
+def ring_index(index: Int[Tensor, "B T"], sinks: int) -> Int[Tensor, "B T"]:
+    """Index of a token in the ring, -1 for those that are not in it."""
+    return torch.where(index >= sinks, index - sinks, -1)
+
+
+def sink_tile(
+    q: Float[Tensor, "B H Tq D"],
+    k: Float[Tensor, "B Hk Tk D"],
+    v: Float[Tensor, "B Hk Tk D"],
+    design: Design,
+    key_index: Int[Tensor, "B Tk"],
+    query_index: Int[Tensor, "B Tq"],
+    gradient: str,
+) -> Float[Tensor, "B H Tq D"]:
+    """What the sub-tile of the first tokens adds to the digital sum.
+
+    Args:
+        q: requested pulse widths.  k, v: requested volts.
+        key_index, query_index: index of the real token, -1 for padding.
+        gradient: "exact" or "surrogate".
+    """
+    n = design.sinks.tokens
+    wanted = torch.arange(n, device=q.device)
+    match = key_index[:, None, :] == wanted[:, None]  # [B, n, Tk]
+    held, slot = match.any(2), match.to(torch.uint8).argmax(2)
+    where = slot[:, None, :, None].expand(-1, k.shape[1], -1, k.shape[3])
+    ku, vu = (
+        write_dac(volts.gather(2, where), design.storage_levels, design.v_min, design.v_max, design.v_offset)
+        for volts in (k, v)
+    )
+    x = query_driver(q, design.query_levels, signed=design.drivers.signed)
+    dtype = torch.promote_types(x.dtype, torch.promote_types(ku.dtype, vu.dtype))
+    x = x.to(dtype).unflatten(1, (ku.shape[1], -1))  # [B, Hk, g, Tq, D]
+    at_once = max(1, CELLS_AT_ONCE // (ku[:, :, :, :1].numel() * k.shape[3]))
+    pieces = [
+        _some_queries(part, ku.to(dtype), vu.to(dtype), design, index, held, gradient)
+        for part, index in zip(x.split(at_once, 3), query_index.split(at_once, 1), strict=True)
+    ]
+    return torch.cat(pieces, 3).flatten(1, 2)
+
+
+def _some_queries(
+    x: Float[Tensor, "B Hk g Q D"],
+    ku: Float[Tensor, "B Hk n D"],
+    vu: Float[Tensor, "B Hk n D"],
+    design: Design,
+    query_index: Int[Tensor, "B Q"],
+    held: Tensor,
+    gradient: str,
+) -> Float[Tensor, "B Hk g Q D"]:
+    period = design.sinks.rewrite_tokens
+    token = torch.arange(ku.shape[2], device=x.device)
+    query = query_index[:, :, None]
+    age = (query - torch.maximum(token, query // period * period)).clamp(min=0)  # [B, Q, n]
+    seen = held[:, None, :] & (query >= token)
+    left = remaining(design.decay_per_token, age, x.dtype)[:, None, :, :, None]
+
+    def product(kind: str, a: Tensor, u: Tensor) -> Tensor:
+        decayed = u[:, :, None] * left  # [B, Hk, Q, n, D]
+        charge = torch.einsum(kind, a, design.cell.current(decayed))
+        if gradient != "surrogate":
+            return charge
+        return straight_through(charge, torch.einsum(kind, a, design.cell.linear_slope * decayed))
+
+    scores = product("bkgid,bkijd->bkgij", x, ku)
+    # S_sat is a number per row of the array; a normalising column adds a row that is never driven
+    pulses = charge_to_pulse(scores, design.score_saturation(x.shape[-1]), design.score_ceiling)
+    pulses = torch.where(seen[:, None, None], pulses, 0.0)
+    charge = product("bkgij,bkijd->bkgid", pulses, vu)
+    output = signed_charge_to_pulse(charge, design.output_saturation, design.output_ceiling)
+    return read_out(output, design.readout, design.counter_levels)
