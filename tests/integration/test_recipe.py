@@ -8,10 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 from tests.micro import micro_design, write_micro
 
 from gaincell.errors import GaincellError, InputError, RunError
+from gaincell.evaluation.perplexity import perplexity
 from gaincell.integrations.hf.models import load_model
 from gaincell.mapping.recipe import ModelRecipe, Recipe, load_recipe
 from gaincell.mapping.run_recipe import run_recipe
@@ -161,6 +163,10 @@ def test_an_adapter_is_saved_small_and_comes_back_merged(tmp_path: Path) -> None
     assert not [name for name in saved if ".gain_cell." not in name and ".lora_" not in name]
     loaded = load_model(out)
     assert not [name for name, _ in loaded.model.named_parameters() if "lora" in name or "base_layer" in name]
+    assert sum(name.endswith(".gain_cell.angle") for name in saved) == 2
+    tokens = torch.from_file(str(out / "tokens" / "evaluation"), size=128, dtype=torch.int32)
+    found = perplexity(loaded.model, tokens, "blocks-32")
+    assert found.perplexity == pytest.approx(run["stages"][-1]["perplexity"]["value"], rel=1e-2)
     base = load_model(str(model)).model.get_submodule("model.layers.0.mlp.up_proj").weight
     merged = loaded.model.get_submodule("model.layers.0.mlp.up_proj").weight
     key = "model.layers.0.mlp.up_proj.weight"
@@ -173,6 +179,7 @@ def test_an_adapter_is_saved_small_and_comes_back_merged(tmp_path: Path) -> None
 ADAPTER = """
 model = "MODEL"
 design = "DESIGN"
+rotations = true
 block = 32
 evaluation_tokens = 128
 calibration_tokens = 128

@@ -11,11 +11,12 @@ import torch
 from tests.micro import micro_design, micro_llama, micro_text
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import PreTrainedTokenizerFast
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from gaincell.errors import InputError, ModelError, RunError
-from gaincell.integrations.hf.attach import attach
+from gaincell.integrations.hf.attach import attach, set_attention
 from gaincell.integrations.hf.lora import add_lora, lora_parameters, merge_lora
+from gaincell.integrations.hf.rotation import ANGLE, add_rotations, fold
 from gaincell.text import Source
 from gaincell.training import checkpoint as disk
 from gaincell.training.data import RandomBlocks, keep_tokens, train_tokenizer
@@ -238,3 +239,34 @@ def test_a_copy_is_trained_not_the_teacher() -> None:
     before = copy.deepcopy(dict(teacher.named_parameters()))
     train(micro_llama(), blocks(4), settings(), loss_of=Distillation(teacher, 1.0))
     assert all(torch.equal(p, before[n]) for n, p in teacher.named_parameters())
+
+
+def test_rotations_change_nothing_in_software_and_fold_into_weights(tmp_path: Path) -> None:
+    ids = blocks(2)[:, :-1]
+    model = attach(micro_llama(torch.float64), micro_design(), attention="softmax")
+    software = model(input_ids=ids).logits
+    set_attention(model, "gain-cell")
+    add_rotations(model, ids)
+    angles = {name: p.detach().clone() for name, p in model.named_parameters() if name.endswith(ANGLE)}
+    assert len(angles) == 2
+    assert all(angle.shape == (1, 8) and float(angle.abs().max()) > 0 for angle in angles.values())
+    turned = model(input_ids=ids).logits
+    other = attach(micro_llama(torch.float64), micro_design())
+    assert not torch.equal(other(input_ids=ids).logits, turned)
+    assert fold(other, angles) == {}
+    torch.testing.assert_close(other(input_ids=ids).logits, turned, rtol=1e-9, atol=1e-9)
+    set_attention(other, "softmax")
+    torch.testing.assert_close(other(input_ids=ids).logits, software, rtol=1e-9, atol=1e-9)
+    with torch.no_grad():  # the mean query points between both axes
+        for layer in other.model.layers:
+            watched: list[Tensor] = []
+            layer.self_attn.q_proj.register_forward_hook(lambda *call, seen=watched: seen.append(call[2]))
+            other(input_ids=ids)
+            mean = watched[0].unflatten(-1, (2, 2, 8)).mean((0, 1, 2))  # both query heads of the group
+            torch.testing.assert_close(mean[0], mean[1], rtol=1e-6, atol=1e-9)
+
+
+def test_rotations_need_rotary_pairs() -> None:
+    model = attach(GPT2LMHeadModel(GPT2Config(n_layer=1, n_embd=32, n_head=2, vocab_size=97)), micro_design())
+    with pytest.raises(ModelError, match="families llama, mistral, qwen2, not for 'gpt2'"):
+        add_rotations(model)

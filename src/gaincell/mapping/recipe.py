@@ -121,6 +121,7 @@ class Recipe:
         repetition (the paper's protocol).
     weights: type of weights that are not trained.  stored: type of the results' weights.
     embeddings: whether those of the pretrained model are trained.
+    rotations: whether pairs of queries and keys get trainable angles (integrations/hf/rotation.py).
     evaluation_tokens, calibration_tokens: the most that are used.
     watched_tokens: of the evaluation text, the most that are used while a stage trains (evaluate_every).
     stages: in the order in which they run.
@@ -136,6 +137,7 @@ class Recipe:
     weights: str
     stored: str
     embeddings: bool
+    rotations: bool
     evaluation_tokens: int
     calibration_tokens: int
     watched_tokens: int
@@ -201,7 +203,7 @@ class Recipe:
 
 
 HEAD = (
-    "seed", "model", "design", "files", "block", "order", "weights", "stored", "embeddings",
+    "seed", "model", "design", "files", "block", "order", "weights", "stored", "embeddings", "rotations",
     "evaluation_tokens", "calibration_tokens", "watched_tokens", "lora", "training", "stage",
 )  # fmt: skip
 MODEL = ("config", "vocabulary", "characters_per_document", "steps")
@@ -252,6 +254,7 @@ def _recipe(raw: Mapping[str, Any], name: str) -> Recipe:
         weights=_one(raw.get("weights", "float32"), TYPES, "weights"),
         stored=_one(raw.get("stored", "float32"), TYPES, "stored"),
         embeddings=raw.get("embeddings", False),
+        rotations=raw.get("rotations", False),
         evaluation_tokens=raw.get("evaluation_tokens", 65_536),
         calibration_tokens=raw.get("calibration_tokens", 16_384),
         watched_tokens=raw.get("watched_tokens", 16_384),

@@ -33,6 +33,7 @@ from gaincell.integrations.hf.attach import attach, attached_layers
 from gaincell.integrations.hf.checkpoint import save
 from gaincell.integrations.hf.lora import add_lora, lora_parameters
 from gaincell.integrations.hf.models import load_model
+from gaincell.integrations.hf.rotation import add_rotations
 from gaincell.integrations.hf.support import attention_modules
 from gaincell.mapping import records, summary
 from gaincell.mapping.folder import RunFolder, read_state, write_state
@@ -173,9 +174,11 @@ class RecipeRun:
             if (kind := cell or stage.cell) is not None:
                 design = design.replace(cell=kind)
             attach(model, design, gradient=stage.gradient)  # type: ignore[arg-type]
+            first = recipe.first_block(stage)
+            ids = self._some(first, max(1, INITIAL_TOKENS // recipe.block))
+            if recipe.rotations:
+                add_rotations(model, ids[:1] if state is None else None)
             if state is None and stage.initial != "released":
-                first = recipe.first_block(stage)
-                ids = self._some(first, max(1, INITIAL_TOKENS // recipe.block))
                 fitting = self.progress(f"{stage.name}: first gains and offsets")
                 candidates = candidates_for(design) if stage.initial == "statistics" else (FIRST,)
                 initial_scaling(model, ids, candidates, fitting)

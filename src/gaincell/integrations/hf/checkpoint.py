@@ -22,6 +22,7 @@ from gaincell.errors import GaincellError, ModelError, RunError
 from gaincell.files import write_atomic
 from gaincell.integrations.hf.attach import attach, attached_layers
 from gaincell.integrations.hf.lora import add_product, factors, without_adapters
+from gaincell.integrations.hf.rotation import fold
 from gaincell.integrations.hf.sources import (
     BaseModel,
     base_weights,
@@ -225,7 +226,10 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 def _put(model: PreTrainedModel, tensors: dict[str, Tensor], where: str) -> None:
     """Put saved gains, offsets and weights into an attached model."""
-    tensors = _take_adapters(model, tensors, where)
+    try:
+        tensors = fold(model, _take_adapters(model, tensors, where))
+    except (AttributeError, RuntimeError) as error:
+        raise RunError(f"{where} does not fit the base model: {error}; save it again") from error
     parameters = dict(model.named_parameters())
     expected = {name for name in parameters if ".gain_cell." in name}
     unfit = sorted((expected - tensors.keys()) | (tensors.keys() - parameters.keys()))
