@@ -3,9 +3,10 @@
     python docs/readme.py
 
 Reads docs/results/NAME.json (the run.json of a mapping), docs/results/pauses/CHIP.json (of evaluate --at),
-docs/results/context/context.json (of recipes/depth.py), docs/results/cells (of recipes/cells.py) and
-benchmarks/results/*.json; rewrites what stands between `<!-- NAME:table -->` and `<!-- end -->` in README.md,
-docs/benchmarks.md and docs/cells.md; draws docs/figures. The figures of one step are simulated on the way.
+docs/results/adapters (of evaluate --protocol words-1024), docs/results/context/context.json (of
+recipes/depth.py), docs/results/cells (of recipes/cells.py) and benchmarks/results/*.json; rewrites what
+stands between `<!-- NAME:table -->` and `<!-- end -->` in README.md, docs/benchmarks.md and docs/cells.md;
+draws docs/figures. The figures of one step are simulated on the way.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ def main() -> None:
         json.loads((ROOT / "docs/results/context/context.json").read_text()),
         found / "context.png",
     )
+    readme = replaced(readme, "adapters", adapters_table(ROOT / "docs" / "results" / "adapters"))
     write_cells(ROOT / "docs")
     simulate(found)
     bench = json.loads((ROOT / "benchmarks" / "results" / "attention.json").read_text())
@@ -60,6 +62,30 @@ def draw_pauses(folder: Path, figure: Path) -> None:
     """The curves of all results in `folder`, which are of `gaincell evaluate --at`."""
     found = {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
     draw(hardware.pauses, found, figure)
+
+
+def adapters_table(folder: Path) -> str:
+    """The shipped adapters on WikiText-2, from `gaincell evaluate ADAPTER --protocol words-1024 --json`."""
+    software = json.loads((folder / "software.json").read_text())
+    base = results.number(software["word_perplexity"])
+    rows = [
+        "| model | tokens | word perplexity | × software | megabytes |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    rows.append(f"| software | – | {base:.2f} | 1.00 | – |")
+    for place in sorted((ROOT / "adapters").iterdir()):
+        found = json.loads((folder / f"{place.name}.json").read_text())
+        run = results.read(place)
+        tokens = results.number(run["stages"][-1]["training_tokens"])
+        size = sum(file.stat().st_size for file in place.iterdir()) / 1e6
+        value = results.number(found["word_perplexity"])
+        rows.append(
+            f"| `adapters/{place.name}` | {tokens:,.0f} | {value:.2f} | {value / base:.2f} | {size:.1f} |"
+        )
+    protocol = software["provenance"]["protocol"].split(";")[0]
+    return (
+        "\n".join([*rows, "", f"WikiText-2, validation split. {protocol[0].upper()}{protocol[1:]}."]) + "\n"
+    )
 
 
 def write_cells(docs: Path) -> None:

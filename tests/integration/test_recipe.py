@@ -174,6 +174,15 @@ def test_an_adapter_is_saved_small_and_comes_back_merged(tmp_path: Path) -> None
     assert float(product.abs().max()) > 0
     assert merged.equal(base + product)
     assert run["stages"][-1]["training_tokens"]["value"] == 4 * 32 * 2
+    more = GO_ON.replace("MODEL", str(model)).replace("ADAPTER", str(out))
+    again = run_recipe(load_recipe(write(tmp_path, more)), open_text(text), tmp_path / "more")
+    assert again["stages"][0]["training_tokens"]["value"] == 4 * 32 * 2
+    assert again["stages"][1]["training_tokens"]["value"] == 6 * 32 * 2
+    before = run["stages"][-1]["perplexity"]["value"]
+    assert again["stages"][0]["perplexity"]["value"] == pytest.approx(before, rel=1e-2)
+    other = load_recipe(write(tmp_path, more.replace("rank = 2", "rank = 3")))
+    with pytest.raises(RunError, match="is in one only or has another shape"):
+        run_recipe(other, open_text(text), tmp_path / "other")
 
 
 ADAPTER = """
@@ -199,6 +208,31 @@ steps = 2
 name = "fine-tuned"
 start = "transfer"
 loss = "distillation"
+steps = 2
+"""
+
+
+GO_ON = """
+model = "MODEL"
+adapter = "ADAPTER"
+design = "DESIGN"
+rotations = true
+block = 32
+seed = 1
+evaluation_tokens = 128
+[lora]
+rank = 2
+[[stage]]
+name = "before"
+start = "adapter"
+task = "nothing"
+[[stage]]
+name = "more"
+start = "before"
+loss = "distillation"
+batch = 2
+micro_batch = 1
+bf16 = false
 steps = 2
 """
 

@@ -38,7 +38,7 @@ ATTENTIONS = ("arrays", "softmax")
 STARTS = ("statistics", "first", "released")
 ORDERS = ("shuffled", "random")
 TYPES = ("float32", "bfloat16")
-FROM_NOTHING = ("software", "random")
+FROM_NOTHING = ("software", "random", "adapter")
 
 TRAINING = tuple(f.name for f in fields(TrainSettings))
 
@@ -48,7 +48,8 @@ class StageRecipe:
     """One stage.
 
     name: in files and tables.  title: in tables.
-    start: "software" (the pretrained model), "random" (its shape with random weights) or an earlier stage.
+    start: "software" (the pretrained model), "random" (its shape with random weights), "adapter" (the
+        recipe's) or an earlier stage.
     task: "train"; "adapt" (gains and offsets, in closed form, to the statistics the start has with the linear
         cell); or "nothing" (only the attention or the cell changes).
     attention: "arrays" or "softmax".  cell: of the arrays; None = the design's.
@@ -113,6 +114,7 @@ class Recipe:
 
     name: of the file.  seed: of random weights, adapters and the order of the text.
     model: as `gaincell` commands take it, or one to be made.
+    adapter: a RUN with adapters, to go on from.
     design: the chip.
     files: names NAME of NAME.train and NAME.valid texts, where not all of a directory are wanted, and the
         share of the tokens that each gives; None: all by their sizes.
@@ -130,6 +132,7 @@ class Recipe:
     name: str
     seed: int
     model: str | ModelRecipe
+    adapter: str | None
     design: Design
     files: Mapping[str, float | None]
     block: int
@@ -203,8 +206,8 @@ class Recipe:
 
 
 HEAD = (
-    "seed", "model", "design", "files", "block", "order", "weights", "stored", "embeddings", "rotations",
-    "evaluation_tokens", "calibration_tokens", "watched_tokens", "lora", "training", "stage",
+    "seed", "model", "adapter", "design", "files", "block", "order", "weights", "stored", "embeddings",
+    "rotations", "evaluation_tokens", "calibration_tokens", "watched_tokens", "lora", "training", "stage",
 )  # fmt: skip
 MODEL = ("config", "vocabulary", "characters_per_document", "steps")
 STAGE = tuple(f.name for f in fields(StageRecipe) if f.name != "training")
@@ -247,6 +250,7 @@ def _recipe(raw: Mapping[str, Any], name: str) -> Recipe:
         name=name,
         seed=raw.get("seed", 0),
         model=_model(raw["model"], common, name),
+        adapter=raw.get("adapter"),
         design=_design(raw["design"]),
         files=_files(raw.get("files", {})),
         block=raw["block"],
@@ -265,6 +269,13 @@ def _recipe(raw: Mapping[str, Any], name: str) -> Recipe:
         raise InputError(f"block = {recipe.block}; give 2 to {recipe.design.window}, the design's window")
     if not stages and not isinstance(recipe.model, ModelRecipe):
         raise InputError("the recipe has no stage")
+    from_adapter = [stage for stage in stages if stage.start == "adapter"]
+    if from_adapter and (recipe.adapter is None or recipe.lora is None):
+        raise InputError(f"{from_adapter[0].name} starts from an adapter: it needs adapter = RUN, and [lora]")
+    if from_adapter and recipe.lora is not None and recipe.lora.scale != 1.0:
+        raise InputError(f"[lora] scale = {recipe.lora.scale}; a saved adapter has scale 1")
+    if any(stage.attention == "softmax" for stage in from_adapter):
+        raise InputError("a stage with softmax attention does not start from an adapter of arrays")
     if recipe.weights == "bfloat16" and recipe.lora is None:
         raise InputError('weights = "bfloat16" is for weights that are not trained: it needs [lora]')
     return recipe

@@ -30,7 +30,8 @@ from gaincell.adaptation import adapt, collect_statistics
 from gaincell.errors import InputError, ModelError
 from gaincell.evaluation.perplexity import describe, perplexity
 from gaincell.integrations.hf.attach import attach, attached_layers
-from gaincell.integrations.hf.checkpoint import save
+from gaincell.integrations.hf.checkpoint import describe as describe_run
+from gaincell.integrations.hf.checkpoint import go_on, save
 from gaincell.integrations.hf.lora import add_lora, lora_parameters
 from gaincell.integrations.hf.models import load_model
 from gaincell.integrations.hf.rotation import add_rotations
@@ -116,6 +117,12 @@ class RecipeRun:
             log = self._log("pretrain")
             pretrain(recipe.model, self.blocks[:steps], recipe.seed, place, log, self.progress("pretrain"))
             loaded = load_model(str(place))
+        self.tokens_before = 0
+        if recipe.adapter is not None:
+            if describe_run(recipe.adapter).base_sha256 != loaded.sha256:
+                raise InputError(f"the adapter {recipe.adapter} was made from another model than {loaded.id}")
+            last = results.read(recipe.adapter)["stages"][-1]
+            self.tokens_before = round(results.number(last["training_tokens"]))
         self.base = Base(loaded.model.to(self.device), self.tokenizer, loaded.id, loaded.sha256)  # type: ignore[arg-type]
         attention_modules(self.base.model)  # refuses what cannot be mapped, before any work
         identity = _identity(recipe) | {"base_sha256": "made here" if made else loaded.sha256}
@@ -176,9 +183,10 @@ class RecipeRun:
             attach(model, design, gradient=stage.gradient)  # type: ignore[arg-type]
             first = recipe.first_block(stage)
             ids = self._some(first, max(1, INITIAL_TOKENS // recipe.block))
+            fresh = state is None and stage.start != "adapter"
             if recipe.rotations:
-                add_rotations(model, ids[:1] if state is None else None)
-            if state is None and stage.initial != "released":
+                add_rotations(model, ids[:1] if fresh else None)
+            if fresh and stage.initial != "released":
                 fitting = self.progress(f"{stage.name}: first gains and offsets")
                 candidates = candidates_for(design) if stage.initial == "statistics" else (FIRST,)
                 initial_scaling(model, ids, candidates, fitting)
@@ -190,6 +198,8 @@ class RecipeRun:
         self._choose_trained(model, stage)
         if state is not None:
             read_state(model, state)
+        elif self._root(stage) == "adapter":
+            go_on(model, str(recipe.adapter))
         return model
 
     def _root(self, stage: StageRecipe) -> str:
@@ -249,7 +259,8 @@ class RecipeRun:
         start = None if stage.start in FROM_NOTHING else self.recipe.stage(stage.start)
         state = None if start is None else self.folder.state(start.name)
         model = self.model(stage, state)
-        record = {"training_tokens": self.recipe.tokens_of(stage)}
+        before = self.tokens_before if self._root(stage) == "adapter" else 0
+        record = {"training_tokens": before + self.recipe.tokens_of(stage)}
         kept = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
         if stage.task == "train":
             record |= self._train(stage, model)

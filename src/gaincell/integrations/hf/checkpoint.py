@@ -21,7 +21,7 @@ from gaincell.design import Design
 from gaincell.errors import GaincellError, ModelError, RunError
 from gaincell.files import write_atomic
 from gaincell.integrations.hf.attach import attach, attached_layers
-from gaincell.integrations.hf.lora import add_product, factors, without_adapters
+from gaincell.integrations.hf.lora import add_product, factors, lora_name, without_adapters
 from gaincell.integrations.hf.rotation import fold
 from gaincell.integrations.hf.sources import (
     BaseModel,
@@ -144,6 +144,29 @@ def load_run(
     attach(found.model, design or _saved_design(directory, hardware), impl=impl, gradient=gradient)
     _put(found.model, _read(directory / HARDWARE), str(directory / HARDWARE))
     return found
+
+
+@torch.no_grad()
+def go_on(model: PreTrainedModel, run: str | os.PathLike[str]) -> None:
+    """Put the adapters, gains, offsets and angles of a RUN into an attached model that has adapters of the
+    same rank, in place, to train them further.
+
+    Raises:
+        RunError: the RUN was made from another base model, or has other adapters.
+    """
+    path = Path(run) / HARDWARE
+    describe(run)
+    parameters = dict(model.named_parameters())
+    wanted = {name for name in parameters if ".gain_cell." in name or ".lora_" in name}
+    found = {lora_name(name): tensor for name, tensor in _read(path).items()}
+    unfit = wanted ^ found.keys() or {n for n in wanted if parameters[n].shape != found[n].shape}
+    if unfit:
+        raise RunError(
+            f"{path} does not go on in this model: {min(unfit)} ({len(unfit)} tensors) is in one only or has "
+            "another shape; give the rank, the layers and the rotations that it was made with"
+        )
+    for name in wanted:
+        parameters[name].copy_(found[name])
 
 
 def describe(run: str | os.PathLike[str]) -> Hardware:

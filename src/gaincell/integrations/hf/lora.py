@@ -116,6 +116,14 @@ def factors(model: nn.Module) -> dict[str, Tensor]:
     return found
 
 
+def lora_name(name: str) -> str:
+    """The parameter of a model with adapters (of scale 1) that a factor in a file is."""
+    for factor in ("lora_A", "lora_B"):
+        if name.endswith(f".weight.{factor}"):
+            return name.replace(f".weight.{factor}", f".{factor}.{NAME}.weight")
+    return name
+
+
 def without_adapters(weights: dict[str, nn.Parameter]) -> dict[str, nn.Parameter]:
     """Parameters by the names that they have in the model without adapters, those of adapters left out."""
     return {
