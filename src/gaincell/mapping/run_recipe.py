@@ -16,18 +16,17 @@ from __future__ import annotations
 import copy
 import json
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from accelerate import PartialState
-from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from gaincell.adaptation import adapt, collect_statistics
-from gaincell.errors import InputError, ModelError
+from gaincell.errors import InputError
 from gaincell.evaluation.perplexity import describe, perplexity
 from gaincell.integrations.hf.attach import attach, attached_layers
 from gaincell.integrations.hf.checkpoint import describe as describe_run
@@ -35,24 +34,25 @@ from gaincell.integrations.hf.checkpoint import go_on, save
 from gaincell.integrations.hf.lora import add_lora, lora_parameters
 from gaincell.integrations.hf.models import load_model
 from gaincell.integrations.hf.rotation import add_rotations
+from gaincell.integrations.hf.sources import LoadedModel
 from gaincell.integrations.hf.support import attention_modules
 from gaincell.mapping import records, summary
 from gaincell.mapping.folder import RunFolder, read_state, write_state
 from gaincell.mapping.initial import FIRST, candidates_for, initial_scaling
-from gaincell.mapping.pretrain import make_tokenizer, pretrain
+from gaincell.mapping.pretrain import pretrain
 from gaincell.mapping.recipe import FROM_NOTHING, ModelRecipe, Recipe, StageRecipe
+from gaincell.mapping.recipe_text import RecipeText
 from gaincell.mapping.records import Record
 from gaincell.mapping.transfer import AttentionTransfer, only_attention
 from gaincell.progress import StageProgress, silent_stages
 from gaincell.reports import results
 from gaincell.reports.results import Json, value
 from gaincell.reports.training import draw_stages
-from gaincell.text import Source, Text
+from gaincell.text import Text
 from gaincell.training import checkpoint as disk
-from gaincell.training.data import RandomBlocks, keep_tokens, pack_blocks
 from gaincell.training.distillation import Distillation
 from gaincell.training.log import TrainingLog, read_log
-from gaincell.training.loop import Blocks, Loss, train
+from gaincell.training.loop import Loss, train
 
 INITIAL_TOKENS = 4096
 """Tokens that first gains and offsets are taken from."""
@@ -92,77 +92,37 @@ class RecipeRun:
         self.recipe, self.out, self.progress, self.device = recipe, out, progress, device
         self.processes = PartialState()
         self.main = self.processes.is_main_process
-        self.training, self.evaluation = (
-            _named(part, recipe.files) for part in (text.training, text.evaluation)
-        )
-        with self.processes.main_process_first():
-            self._open()
-
-    def _open(self) -> None:
-        recipe = self.recipe
-        made = isinstance(recipe.model, ModelRecipe)
-        place = self.out / "model"
-        if isinstance(recipe.model, ModelRecipe):
-            self.tokenizer: PreTrainedTokenizerBase = make_tokenizer(
-                recipe.model, recipe.block, self.training, place
-            )
-        else:
-            loaded = load_model(recipe.model)
-            if attached_layers(loaded.model):
-                raise ModelError(f"{recipe.model} is a RUN; a recipe starts from the model it was made from")
-            self.tokenizer = loaded.tokenizer
-        self.blocks = self._blocks()
-        if isinstance(recipe.model, ModelRecipe):
-            steps = recipe.model.steps * recipe.model.training.batch
-            log = self._log("pretrain")
-            pretrain(recipe.model, self.blocks[:steps], recipe.seed, place, log, self.progress("pretrain"))
-            loaded = load_model(str(place))
-        self.tokens_before = 0
-        if recipe.adapter is not None:
-            if describe_run(recipe.adapter).base_sha256 != loaded.sha256:
-                raise InputError(f"the adapter {recipe.adapter} was made from another model than {loaded.id}")
-            last = results.read(recipe.adapter)["stages"][-1]
-            self.tokens_before = round(results.number(last["training_tokens"]))
-        self.base = Base(loaded.model.to(self.device), self.tokenizer, loaded.id, loaded.sha256)  # type: ignore[arg-type]
+        with self.processes.main_process_first():  # it makes what the others then read
+            self.text = RecipeText(recipe, text, out, progress)
+        model = self._pretrained()
+        self.base = Base(model.model.to(device), self.text.tokenizer, model.id, model.sha256)  # type: ignore[arg-type]
         attention_modules(self.base.model)  # refuses what cannot be mapped, before any work
-        identity = _identity(recipe) | {"base_sha256": "made here" if made else loaded.sha256}
-        self.folder = RunFolder(self.out, identity)
+        self.tokens_before = self._tokens_of_adapter()
+        made = isinstance(recipe.model, ModelRecipe)
+        identity = _identity(recipe) | {"base_sha256": "made here" if made else model.sha256}
+        with self.processes.main_process_first():
+            self.folder = RunFolder(out, identity)
 
-    # -- text ------------------------------------------------------------------------------------------------
-
-    def _blocks(self) -> Blocks:
-        """All blocks that the recipe needs."""
+    def _pretrained(self) -> LoadedModel:
+        """The model that the recipe starts from, made first if need be."""
         recipe = self.recipe
-        wanted = max(recipe.blocks, 1) * recipe.block + 1
-        reading = self.progress("read and tokenise the text")
-        path = self.out / "tokens" / "training"
-        if recipe.order == "random":
-            tokens = keep_tokens(self.training, self.tokenizer, path, None, reading)
-            return RandomBlocks(tokens, recipe.block, recipe.seed, recipe.blocks)
-        everything = isinstance(recipe.model, ModelRecipe)  # as its tokenizer does
-        tokens = keep_tokens(self.training, self.tokenizer, path, None if everything else wanted, reading)
-        blocks = pack_blocks(tokens, recipe.block, recipe.seed)
-        if len(blocks) < recipe.blocks:
-            raise InputError(
-                f"the recipe trains on {recipe.blocks} blocks of {recipe.block} tokens, the text has "
-                f"{len(blocks)}; give more text, or fewer steps"
-            )
-        return blocks
+        if isinstance(recipe.model, str):
+            assert self.text.loaded is not None
+            return self.text.loaded
+        steps = recipe.model.steps * recipe.model.training.batch
+        place = self.out / "model"
+        shown = self.progress("pretrain")
+        pretrain(recipe.model, self.text.blocks[:steps], recipe.seed, place, self._log("pretrain"), shown)
+        return load_model(str(place))
 
-    def _share(self, stage: StageRecipe) -> Blocks:
-        first = self.recipe.first_block(stage)
-        if isinstance(self.blocks, RandomBlocks):
-            return self.blocks.after(first, stage.blocks)
-        return self.blocks[first : first + stage.blocks]
-
-    def _some(self, first: int, count: int) -> Tensor:
-        """Token ids of a few blocks, without the last one's target."""
-        first = max(0, min(first, len(self.blocks) - count))
-        return self.blocks[first : first + count][:, :-1].long()
-
-    def _evaluation_tokens(self) -> Tensor:
-        wanted = self.recipe.evaluation_tokens
-        return keep_tokens(self.evaluation, self.tokenizer, self.out / "tokens" / "evaluation", wanted)
+    def _tokens_of_adapter(self) -> int:
+        """Tokens that the recipe's adapter was trained on; raises InputError if it is of another model."""
+        adapter = self.recipe.adapter
+        if adapter is None:
+            return 0
+        if describe_run(adapter).base_sha256 != self.base.sha256:
+            raise InputError(f"the adapter {adapter} was made from another model than {self.base.id}")
+        return round(results.number(results.read(adapter)["stages"][-1]["training_tokens"]))
 
     # -- models ----------------------------------------------------------------------------------------------
 
@@ -182,7 +142,7 @@ class RecipeRun:
                 design = design.replace(cell=kind)
             attach(model, design, gradient=stage.gradient)  # type: ignore[arg-type]
             first = recipe.first_block(stage)
-            ids = self._some(first, max(1, INITIAL_TOKENS // recipe.block))
+            ids = self.text.some(first, max(1, INITIAL_TOKENS // recipe.block))
             fresh = state is None and stage.start != "adapter"
             if recipe.rotations:
                 add_rotations(model, ids[:1] if fresh else None)
@@ -239,7 +199,7 @@ class RecipeRun:
         if stage.loss == "transfer":
             raise InputError(f"stage {stage.name}: attention is transferred from software or a stage")
         loaded = load_model(stage.teacher)
-        own, other = self.tokenizer.get_vocab(), loaded.tokenizer.get_vocab()
+        own, other = self.text.tokenizer.get_vocab(), loaded.tokenizer.get_vocab()
         if own != other:
             raise InputError(
                 f"stage {stage.name}: the teacher {stage.teacher} has another tokenizer than the model "
@@ -275,7 +235,7 @@ class RecipeRun:
             metadata = {"tokens": str(record["training_tokens"]), "lora_scale": str(scale)}
             write_state(tensors, self.folder.state(stage.name), metadata)
             model = self.model(stage, self.folder.state(stage.name))
-            record |= self._evaluate(stage, model, begun)
+            record |= self._evaluate(stage.name, model, begun)
             self.folder.finish(stage.name, record, None)
         self.processes.wait_for_everyone()
         if not self.main:
@@ -287,10 +247,10 @@ class RecipeRun:
             only_attention(model)
         checkpoint = self.folder.checkpoint(stage.name, "training")
         every = stage.training.evaluate_every
-        tokens = self._evaluation_tokens()[: self.recipe.watched_tokens] if every else None
+        tokens = self.text.evaluation_tokens()[: self.recipe.watched_tokens] if every else None
         done = train(
             model,
-            self._share(stage),
+            self.text.share(stage),
             stage.training,
             progress=self.progress(f"{stage.name}: train"),
             checkpoint=checkpoint,
@@ -317,16 +277,19 @@ class RecipeRun:
     def _adapt(self, stage: StageRecipe, model: PreTrainedModel) -> Record:
         start = self.recipe.stage(stage.start)
         blocks = max(1, self.recipe.calibration_tokens // self.recipe.block)
-        batches = [self._some(0, blocks).to(self.device)]
+        batches = [self.text.some(0, blocks).to(self.device)]
         linear = self.model(start, self.folder.state(start.name), cell="linear")
         target = collect_statistics(linear, batches, self.progress(f"{stage.name}: statistics"))
         found = adapt(model, batches, target, progress=self.progress(f"{stage.name}: adapt"))
         return {"adaptation": records.of_adaptation(found)}
 
-    def _evaluate(self, stage: StageRecipe, model: PreTrainedModel, begun: float) -> Record:
-        evaluating = self.progress(f"{stage.name}: evaluate")
+    def _evaluate(self, what: str, model: PreTrainedModel, begun: float) -> Record:
         found = perplexity(
-            model, self._evaluation_tokens(), self.protocol, tokenizer=self.tokenizer, progress=evaluating
+            model,
+            self.text.evaluation_tokens(),
+            self.protocol,
+            tokenizer=self.text.tokenizer,
+            progress=self.progress(f"{what}: evaluate"),
         )
         return records.of_perplexity(found, time.perf_counter() - begun)
 
@@ -390,13 +353,7 @@ class RecipeRun:
     def _software(self) -> Record:
         record = self.folder.record("software")
         if record is None:
-            evaluating = self.progress("software: evaluate")
-            tokens = self._evaluation_tokens()
-            begun = time.perf_counter()
-            found = perplexity(
-                self.base.model, tokens, self.protocol, tokenizer=self.tokenizer, progress=evaluating
-            )
-            record = records.of_perplexity(found, time.perf_counter() - begun)
+            record = self._evaluate("software", self.base.model, time.perf_counter())
             self.folder.finish("software", record, None)
         return record
 
@@ -430,20 +387,6 @@ def run_recipe(
         result = run.finish(stages, command)
     run.processes.wait_for_everyone()
     return result or results.read(out)
-
-
-def _named(sources: Sequence[Source], shares: Mapping[str, float | None]) -> tuple[Source, ...]:
-    """The sources of these names, in this order and with these weights; all of them as they are without."""
-    by_name = {source.name.split(".")[0]: source for source in sources}
-    missing = [name for name in shares if name not in by_name]
-    if missing:
-        raise InputError(f"the text lacks {missing[0]}, which the recipe names; it has {', '.join(by_name)}")
-    if not shares:
-        return tuple(sources)
-    return tuple(
-        replace(by_name[name], size=by_name[name].size if share is None else round(1e6 * share))
-        for name, share in shares.items()
-    )
 
 
 def _in_bfloat16(model: PreTrainedModel) -> PreTrainedModel:

@@ -1,0 +1,105 @@
+"""The text of a recipe: which files, their tokens, and which blocks a stage sees."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from jaxtyping import Int
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from gaincell.errors import InputError, ModelError
+from gaincell.integrations.hf.attach import attached_layers
+from gaincell.integrations.hf.models import load_model
+from gaincell.integrations.hf.sources import LoadedModel
+from gaincell.mapping.pretrain import make_tokenizer
+from gaincell.mapping.recipe import ModelRecipe, Recipe, StageRecipe
+from gaincell.progress import StageProgress
+from gaincell.text import Source, Text
+from gaincell.training.data import RandomBlocks, keep_tokens, pack_blocks
+from gaincell.training.loop import Blocks
+
+
+class RecipeText:
+    """The blocks that a recipe trains on, and what it evaluates on.
+
+    Args:
+        recipe: the recipe.
+        text: the text as the user names it.
+        out: the recipe's directory; tokens are kept there.
+        progress: opens the progress of reading.
+
+    `loaded`: the recipe's model, None where it is made first.  `tokenizer`: its tokenizer.
+    `blocks`: all blocks that the recipe needs.
+
+    Raises:
+        GaincellError: the model cannot be loaded, the text lacks what the recipe names, or is too short.
+    """
+
+    def __init__(self, recipe: Recipe, text: Text, out: Path, progress: StageProgress) -> None:
+        self._recipe, self._out = recipe, out
+        training = _named(text.training, recipe.files)
+        self._evaluation = _named(text.evaluation, recipe.files)
+        self.loaded: LoadedModel | None = None
+        if isinstance(recipe.model, ModelRecipe):
+            made: PreTrainedTokenizerBase = make_tokenizer(
+                recipe.model, recipe.block, training, out / "model"
+            )
+            self.tokenizer = made
+        else:
+            self.loaded = load_model(recipe.model)
+            if attached_layers(self.loaded.model):
+                raise ModelError(f"{recipe.model} is a RUN; a recipe starts from the model it was made from")
+            self.tokenizer = self.loaded.tokenizer
+        self.blocks = self._all_blocks(training, progress)
+
+    def _all_blocks(self, training: Sequence[Source], progress: StageProgress) -> Blocks:
+        recipe = self._recipe
+        wanted = max(recipe.blocks, 1) * recipe.block + 1
+        reading = progress("read and tokenise the text")
+        path = self._out / "tokens" / "training"
+        if recipe.order == "random":
+            tokens = keep_tokens(training, self.tokenizer, path, None, reading)
+            return RandomBlocks(tokens, recipe.block, recipe.seed, recipe.blocks)
+        everything = isinstance(recipe.model, ModelRecipe)  # as its tokenizer does
+        tokens = keep_tokens(training, self.tokenizer, path, None if everything else wanted, reading)
+        blocks = pack_blocks(tokens, recipe.block, recipe.seed)
+        if len(blocks) < recipe.blocks:
+            raise InputError(
+                f"the recipe trains on {recipe.blocks} blocks of {recipe.block} tokens, the text has "
+                f"{len(blocks)}; give more text, or fewer steps"
+            )
+        return blocks
+
+    def share(self, stage: StageRecipe) -> Blocks:
+        """The blocks of a stage."""
+        first = self._recipe.first_block(stage)
+        if isinstance(self.blocks, RandomBlocks):
+            return self.blocks.after(first, stage.blocks)
+        return self.blocks[first : first + stage.blocks]
+
+    def some(self, first: int, count: int) -> Int[Tensor, "count T"]:
+        """Token ids of a few blocks, without the last one's target."""
+        first = max(0, min(first, len(self.blocks) - count))
+        return self.blocks[first : first + count][:, :-1].long()
+
+    def evaluation_tokens(self) -> Int[Tensor, " n"]:
+        """The stream that every stage is evaluated on."""
+        path = self._out / "tokens" / "evaluation"
+        return keep_tokens(self._evaluation, self.tokenizer, path, self._recipe.evaluation_tokens)
+
+
+def _named(sources: Sequence[Source], shares: Mapping[str, float | None]) -> tuple[Source, ...]:
+    """The sources of these names, in this order and with these weights; all of them as they are without."""
+    by_name = {source.name.split(".")[0]: source for source in sources}
+    missing = [name for name in shares if name not in by_name]
+    if missing:
+        raise InputError(f"the text lacks {missing[0]}, which the recipe names; it has {', '.join(by_name)}")
+    if not shares:
+        return tuple(sources)
+    return tuple(
+        replace(by_name[name], size=by_name[name].size if share is None else round(1e6 * share))
+        for name, share in shares.items()
+    )
