@@ -83,9 +83,7 @@ def adapters_table(folder: Path) -> str:
             f"| `adapters/{place.name}` | {tokens:,.0f} | {value:.2f} | {value / base:.2f} | {size:.1f} |"
         )
     protocol = software["provenance"]["protocol"].split(";")[0]
-    return (
-        "\n".join([*rows, "", f"WikiText-2, validation split. {protocol[0].upper()}{protocol[1:]}."]) + "\n"
-    )
+    return "\n".join([*rows, "", f"WikiText-2, validation split. Protocol {protocol}."]) + "\n"
 
 
 def write_cells(docs: Path) -> None:
