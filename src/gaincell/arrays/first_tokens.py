@@ -17,12 +17,11 @@ class FirstTokens:
     Args:
         design: the chip.
         like: [B, Hk, n, rows], for shape, precision and device.
-        heads: query heads.
         head_dim: D, for S_sat.
     """
 
-    def __init__(self, design: Design, like: Float[Tensor, "B Hk n rows"], heads: int, head_dim: int) -> None:
-        self._design, self._heads, self._head_dim = design, heads, head_dim
+    def __init__(self, design: Design, like: Float[Tensor, "B Hk n rows"], head_dim: int) -> None:
+        self._design, self._head_dim = design, head_dim
         self._key, self._value = torch.zeros_like(like), torch.zeros_like(like)
         self._written: list[Second] = []
         """When each column was last written."""

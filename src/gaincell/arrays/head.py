@@ -200,7 +200,7 @@ class HeadArray:
         self._read_since = torch.zeros(columns, dtype=torch.int64, device=device)
         self._valid = torch.zeros(columns, dtype=torch.bool, device=device)
         self._pointer = torch.zeros(batch, dtype=torch.int64, device=device)
-        self._first_tokens = FirstTokens(design, self._key[:, :, : design.sinks.tokens], heads, head_dim)
+        self._first_tokens = FirstTokens(design, self._key[:, :, : design.sinks.tokens], head_dim)
 
     @property
     def now(self) -> Second:

@@ -38,7 +38,7 @@ ATTENTIONS = ("arrays", "softmax")
 STARTS = ("statistics", "first", "released")
 ORDERS = ("shuffled", "random")
 TYPES = ("float32", "bfloat16")
-FROM_NOTHING = ("software", "random", "adapter")
+ROOTS = ("software", "random", "adapter")
 
 TRAINING = tuple(f.name for f in fields(TrainSettings))
 
@@ -157,14 +157,14 @@ class Recipe:
 
     def first_block(self, stage: StageRecipe) -> int:
         """Where in the text a stage begins."""
-        if stage.start in FROM_NOTHING:
+        if stage.start in ROOTS:
             return self.model.steps * self.model.training.batch if isinstance(self.model, ModelRecipe) else 0
         before = self.stage(stage.start)
         return self.first_block(before) + before.blocks
 
     def tokens_of(self, stage: StageRecipe) -> int:
         """Tokens that a stage and those it starts from are trained on, without the pretraining."""
-        before = 0 if stage.start in FROM_NOTHING else self.tokens_of(self.stage(stage.start))
+        before = 0 if stage.start in ROOTS else self.tokens_of(self.stage(stage.start))
         return before + stage.blocks * self.block
 
     @property
@@ -290,10 +290,10 @@ def _stage(entry: Mapping[str, Any], common: Mapping[str, Any], before: list[str
     stage = StageRecipe(**{"title": own["name"], **own}, training=TrainSettings(**training))
     for key, allowed in (
         ("task", TASKS), ("attention", ATTENTIONS), ("loss", LOSSES), ("initial", STARTS),
-        ("gradient", ("exact", "surrogate")), ("start", (*FROM_NOTHING, *before)),
+        ("gradient", ("exact", "surrogate")), ("start", (*ROOTS, *before)),
     ):  # fmt: skip
         _one(getattr(stage, key), allowed, f"{where}: {key}")
-    if stage.name in (*before, *FROM_NOTHING) or not stage.name.replace("-", "").isalnum():
+    if stage.name in (*before, *ROOTS) or not stage.name.replace("-", "").isalnum():
         raise InputError(f"{where}: the name {stage.name!r} is taken or not of letters, digits and -")
     if stage.compare is not None and stage.compare != "software":
         _one(stage.compare, before, f"{where}: compare")
@@ -303,7 +303,7 @@ def _stage(entry: Mapping[str, Any], common: Mapping[str, Any], before: list[str
         raise InputError(f"{where}: softmax attention has no cell, no adaptation and no attention transfer")
     if stage.loss == "transfer" and stage.training.sharded:
         raise InputError(f"{where}: attention transfer needs whole layers; leave out sharded")
-    if stage.task == "adapt" and stage.start in FROM_NOTHING:
+    if stage.task == "adapt" and stage.start in ROOTS:
         raise InputError(f"{where}: adapt needs a stage in arrays to start from")
     return stage
 

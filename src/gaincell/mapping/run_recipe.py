@@ -13,58 +13,42 @@ processes, as `torchrun` or `accelerate launch` start them, work on one director
 
 from __future__ import annotations
 
-import copy
 import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from accelerate import PartialState
-from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from gaincell.adaptation import adapt, collect_statistics
 from gaincell.errors import InputError
 from gaincell.evaluation.perplexity import describe, perplexity
-from gaincell.integrations.hf.attach import attach, attached_layers
+from gaincell.integrations.hf.attach import attached_layers
 from gaincell.integrations.hf.checkpoint import describe as describe_run
-from gaincell.integrations.hf.checkpoint import go_on, save
-from gaincell.integrations.hf.lora import add_lora, lora_parameters
+from gaincell.integrations.hf.checkpoint import save
 from gaincell.integrations.hf.models import load_model
-from gaincell.integrations.hf.rotation import add_rotations
 from gaincell.integrations.hf.sources import LoadedModel
 from gaincell.integrations.hf.support import attention_modules
 from gaincell.mapping import records, summary
-from gaincell.mapping.folder import RunFolder, read_state, write_state
-from gaincell.mapping.initial import FIRST, candidates_for, initial_scaling
+from gaincell.mapping.folder import RunFolder, write_state
 from gaincell.mapping.pretrain import pretrain
-from gaincell.mapping.recipe import FROM_NOTHING, ModelRecipe, Recipe, StageRecipe
+from gaincell.mapping.recipe import ROOTS, ModelRecipe, Recipe, StageRecipe
+from gaincell.mapping.recipe_models import Base, RecipeModels
 from gaincell.mapping.recipe_text import RecipeText
 from gaincell.mapping.records import Record
-from gaincell.mapping.transfer import AttentionTransfer, only_attention
+from gaincell.mapping.transfer import only_attention
 from gaincell.progress import StageProgress, silent_stages
 from gaincell.reports import results
 from gaincell.reports.results import Json, value
 from gaincell.reports.training import draw_stages
 from gaincell.text import Text
 from gaincell.training import checkpoint as disk
-from gaincell.training.distillation import Distillation
 from gaincell.training.log import TrainingLog, read_log
-from gaincell.training.loop import Loss, train
-
-INITIAL_TOKENS = 4096
-"""Tokens that first gains and offsets are taken from."""
-
-
-class Base(NamedTuple):
-    """The pretrained model, as it was loaded."""
-
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
-    id: str
-    sha256: str
+from gaincell.training.loop import train
 
 
 class RecipeRun:
@@ -102,6 +86,7 @@ class RecipeRun:
         identity = _identity(recipe) | {"base_sha256": "made here" if made else model.sha256}
         with self.processes.main_process_first():
             self.folder = RunFolder(out, identity)
+        self.models = RecipeModels(recipe, self.base, self.text, self.folder, progress, device)
 
     def _pretrained(self) -> LoadedModel:
         """The model that the recipe starts from, made first if need be."""
@@ -124,90 +109,6 @@ class RecipeRun:
             raise InputError(f"the adapter {adapter} was made from another model than {self.base.id}")
         return round(results.number(results.read(adapter)["stages"][-1]["training_tokens"]))
 
-    # -- models ----------------------------------------------------------------------------------------------
-
-    def model(self, stage: StageRecipe, state: Path | None, *, cell: str | None = None) -> PreTrainedModel:
-        """The model of a stage: with the weights of `state`, or as it starts."""
-        recipe = self.recipe
-        if self._root(stage) == "random":
-            torch.manual_seed(recipe.seed)
-            model: PreTrainedModel = (
-                AutoModelForCausalLM.from_config(copy.deepcopy(self.base.model.config)).to(self.device).eval()
-            )
-        else:
-            model = copy.deepcopy(self.base.model)
-        if stage.attention == "arrays":
-            design = recipe.design
-            if (kind := cell or stage.cell) is not None:
-                design = design.replace(cell=kind)
-            attach(model, design, gradient=stage.gradient)  # type: ignore[arg-type]
-            first = recipe.first_block(stage)
-            ids = self.text.some(first, max(1, INITIAL_TOKENS // recipe.block))
-            fresh = state is None and stage.start != "adapter"
-            if recipe.rotations:
-                add_rotations(model, ids[:1] if fresh else None)
-            if fresh and stage.initial != "released":
-                fitting = self.progress(f"{stage.name}: first gains and offsets")
-                candidates = candidates_for(design) if stage.initial == "statistics" else (FIRST,)
-                initial_scaling(model, ids, candidates, fitting)
-        lora = recipe.lora
-        if lora is not None and self._root(stage) != "random":
-            add_lora(model, lora.rank, lora.where, lora.scale, seed=recipe.seed)
-            if recipe.weights == "bfloat16":
-                _in_bfloat16(model)
-        self._choose_trained(model, stage)
-        if state is not None:
-            read_state(model, state)
-        elif self._root(stage) == "adapter":
-            go_on(model, str(recipe.adapter))
-        return model
-
-    def _root(self, stage: StageRecipe) -> str:
-        return stage.start if stage.start in FROM_NOTHING else self._root(self.recipe.stage(stage.start))
-
-    def _choose_trained(self, model: PreTrainedModel, stage: StageRecipe) -> None:
-        """Parameters that change in this stage or have changed before it require a gradient."""
-        if lora_parameters(model):
-            return
-        model.requires_grad_(True)
-        if not self.recipe.embeddings and self._root(stage) != "random":
-            for embedding in (model.get_input_embeddings(), model.get_output_embeddings()):
-                if embedding is not None:
-                    embedding.requires_grad_(False)
-
-    def _loss(self, stage: StageRecipe) -> Loss | None:
-        if stage.loss == "cross-entropy":
-            return None
-        stages = {other.name: other for other in self.recipe.stages}
-        if stage.teacher == "software":
-            teacher = copy.deepcopy(self.base.model)
-        elif stage.teacher in stages:
-            teacher = self.model(stages[stage.teacher], self.folder.state(stage.teacher))
-        else:
-            teacher = self._other_model(stage)
-        if self.recipe.weights == "bfloat16":
-            teacher = _in_bfloat16(teacher)
-        if stage.loss == "distillation":
-            return Distillation(teacher, stage.weight)
-        if attached_layers(teacher):
-            raise InputError(f"stage {stage.name}: attention transfer needs a teacher with softmax attention")
-        attach(teacher, self.recipe.design, attention="softmax")
-        return AttentionTransfer(teacher)
-
-    def _other_model(self, stage: StageRecipe) -> PreTrainedModel:
-        """A teacher that is no stage; raises InputError where its tokens are not the model's."""
-        if stage.loss == "transfer":
-            raise InputError(f"stage {stage.name}: attention is transferred from software or a stage")
-        loaded = load_model(stage.teacher)
-        own, other = self.text.tokenizer.get_vocab(), loaded.tokenizer.get_vocab()
-        if own != other:
-            raise InputError(
-                f"stage {stage.name}: the teacher {stage.teacher} has another tokenizer than the model "
-                f"({len(other)} and {len(own)} tokens, {len(own.items() & other.items())} in common)"
-            )
-        loaded.model.to(self.device)  # type: ignore[arg-type]
-        return loaded.model
-
     # -- stages ----------------------------------------------------------------------------------------------
 
     def run(self, stage: StageRecipe) -> Record:
@@ -216,10 +117,10 @@ class RecipeRun:
         if record is not None:
             return record
         begun = time.perf_counter()
-        start = None if stage.start in FROM_NOTHING else self.recipe.stage(stage.start)
+        start = None if stage.start in ROOTS else self.recipe.stage(stage.start)
         state = None if start is None else self.folder.state(start.name)
-        model = self.model(stage, state)
-        before = self.tokens_before if self._root(stage) == "adapter" else 0
+        model = self.models.model(stage, state)
+        before = self.tokens_before if self.models.root(stage) == "adapter" else 0
         record = {"training_tokens": before + self.recipe.tokens_of(stage)}
         kept = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
         if stage.task == "train":
@@ -234,7 +135,7 @@ class RecipeRun:
             scale = self.recipe.lora.scale if self.recipe.lora is not None else 1.0
             metadata = {"tokens": str(record["training_tokens"]), "lora_scale": str(scale)}
             write_state(tensors, self.folder.state(stage.name), metadata)
-            model = self.model(stage, self.folder.state(stage.name))
+            model = self.models.model(stage, self.folder.state(stage.name))
             record |= self._evaluate(stage.name, model, begun)
             self.folder.finish(stage.name, record, None)
         self.processes.wait_for_everyone()
@@ -255,7 +156,7 @@ class RecipeRun:
             progress=self.progress(f"{stage.name}: train"),
             checkpoint=checkpoint,
             log=self._log(stage.name),
-            loss_of=self._loss(stage),
+            loss_of=self.models.loss(stage),
             evaluate=None if tokens is None else lambda m: perplexity(m, tokens, self.protocol).perplexity,
         )
         return {
@@ -278,7 +179,7 @@ class RecipeRun:
         start = self.recipe.stage(stage.start)
         blocks = max(1, self.recipe.calibration_tokens // self.recipe.block)
         batches = [self.text.some(0, blocks).to(self.device)]
-        linear = self.model(start, self.folder.state(start.name), cell="linear")
+        linear = self.models.model(start, self.folder.state(start.name), cell="linear")
         target = collect_statistics(linear, batches, self.progress(f"{stage.name}: statistics"))
         found = adapt(model, batches, target, progress=self.progress(f"{stage.name}: adapt"))
         return {"adaptation": records.of_adaptation(found)}
@@ -311,8 +212,8 @@ class RecipeRun:
         model = self.base.model
         if in_arrays:
             last = in_arrays[-1]
-            model = self.model(last, self.folder.state(last.name))
-            if self._root(last) != "random":
+            model = self.models.model(last, self.folder.state(last.name))
+            if self.models.root(last) != "random":
                 save(model, self.out)
         run = {
             "schema": results.SCHEMA,
@@ -387,14 +288,6 @@ def run_recipe(
         result = run.finish(stages, command)
     run.processes.wait_for_everyone()
     return result or results.read(out)
-
-
-def _in_bfloat16(model: PreTrainedModel) -> PreTrainedModel:
-    """Hold weights that are not trained in bfloat16, in place; gains and offsets stay as they are."""
-    for name, parameter in model.named_parameters():
-        if ".lora_" not in name and ".gain_cell." not in name:
-            parameter.data = parameter.data.bfloat16()
-    return model
 
 
 def _identity(recipe: Recipe) -> dict[str, Any]:
