@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
+from gaincell.circuits.charge_to_pulse import ChargeToPulse
 from gaincell.circuits.converter_errors import Converters
 from gaincell.circuits.noise import Noise
 from gaincell.circuits.normaliser import Normaliser
@@ -118,6 +119,8 @@ class Design:
     """Columns of the first tokens."""
     normaliser: Normaliser
     """A column that sums the pulses, to divide by."""
+    charge_to_pulse: ChargeToPulse
+    """The law of the converter between the arrays."""
     explicit_token_period: Second | None
     """The token period when it is stated; `token_period` in files and in `replace`."""
     provenance: Mapping[str, Quantity] = field(compare=False, repr=False)
@@ -349,6 +352,7 @@ TABLES: Mapping[str, type] = {
     "drivers": Drivers,
     "sinks": Sinks,
     "normaliser": Normaliser,
+    "charge_to_pulse": ChargeToPulse,
 }
 """What a chip's parts do beyond the nominal chip: tables of a file, fields of a Design. Not stated: off."""
 

@@ -11,6 +11,7 @@ from tests.cells import TABLE
 from torch import Tensor
 
 from gaincell.arrays import HeadArray, Refresh
+from gaincell.circuits.charge_to_pulse import ChargeToPulse
 from gaincell.circuits.converter_errors import Converters
 from gaincell.circuits.noise import Noise
 from gaincell.circuits.normaliser import Normaliser
@@ -68,11 +69,18 @@ EFFECTS: dict[str, dict[str, object]] = {
 }
 EFFECTS["signed queries"] = {"drivers": Drivers(phases=2)}
 EFFECTS["first tokens kept"] = {"sinks": Sinks(tokens=3, rewrite_tokens=10)}
+EFFECTS["square charge-to-pulse"] = {"charge_to_pulse": ChargeToPulse(exponent=2)}
 EFFECTS["all extensions"] = (
-    EFFECTS["first tokens kept"] | EFFECTS["normalising column"] | EFFECTS["signed queries"]
+    EFFECTS["first tokens kept"]
+    | EFFECTS["normalising column"]
+    | EFFECTS["signed queries"]
+    | EFFECTS["square charge-to-pulse"]
 )
 EFFECTS["everything, with extensions"] = (
-    EFFECTS["everything"] | EFFECTS["normalising column"] | EFFECTS["signed queries"]
+    EFFECTS["everything"]
+    | EFFECTS["normalising column"]
+    | EFFECTS["signed queries"]
+    | {"charge_to_pulse": ChargeToPulse(exponent=3)}
 )
 SEEDED = ("noise", "writing", "mismatch")
 LEVELS = [f"native-{level}" for level in native_library.levels()]
@@ -245,7 +253,13 @@ def test_another_seed_is_another_draw(effect: str) -> None:
     design = chip(effect)
     other = {table: replace(getattr(design, table), seed=getattr(design, table).seed + 1) for table in SEEDED}
     certain = ("charge injection", "incomplete discharge", "decay to another voltage")
-    extensions = ("normalising column", "signed queries", "first tokens kept", "all extensions")
+    extensions = (
+        "normalising column",
+        "signed queries",
+        "first tokens kept",
+        "square charge-to-pulse",
+        "all extensions",
+    )
     random = effect not in (*certain, *extensions)
     a, b = (gain_cell_attention(*signals(40), d, None, "blocked") for d in (design, design.replace(**other)))
     assert torch.equal(a, b) != random

@@ -54,7 +54,8 @@ class FirstTokens:
             d.cell.current(u[:, :, :held] * left.to(u.dtype)[:, None]) for u in (self._key, self._value)
         )
         grouped = x.unflatten(1, (key.shape[1], -1))  # [B, Hk, g, rows]
-        pulses = charge_to_pulse(grouped @ key.mT, d.score_saturation(self._head_dim), d.score_ceiling)
+        saturation, exponent = d.score_saturation(self._head_dim), d.charge_to_pulse.exponent
+        pulses = charge_to_pulse(grouped @ key.mT, saturation, d.score_ceiling, exponent)
         charge = (pulses @ value).flatten(1, 2)[:, :, None]
         signed = signed_charge_to_pulse(charge, d.output_saturation, d.output_ceiling)
         return [read_out(signed, d.readout, d.counter_levels)]

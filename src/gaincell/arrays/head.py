@@ -454,7 +454,8 @@ class HeadArray:
 
     def _convert(self, scores: Float[Tensor, "B H M"]) -> Float[Tensor, "B H M"]:
         d = self.design
-        pulses = charge_to_pulse(scores, d.score_saturation(self.head_dim), d.score_ceiling)
+        saturation, exponent = d.score_saturation(self.head_dim), d.charge_to_pulse.exponent
+        pulses = charge_to_pulse(scores, saturation, d.score_ceiling, exponent)
         draws = self._draws(column=torch.arange(d.window, device=scores.device), row=0)
         pulses = jitter(d, pulses, Effect.PULSE_JITTER, draws)
         return torch.where(self._open_columns()[:, None], pulses, torch.zeros_like(pulses))

@@ -1,28 +1,56 @@
 """Charge-to-pulse circuit between the arrays: a rectifier with saturation, analog (spec section 3).
 
-    phi(S) = clamp(S / S_sat, 0, 1),       without a ceiling max(S, 0) / S_sat              (5)
+    phi(S) = clamp(S / S_sat, 0, 1)^p,       without a ceiling (max(S, 0) / S_sat)^p              (5)
 
-S_sat is 80 charge units at 64 rows [R]. The pulse lasts phi * T_max and is not quantised.
-Not modelled: comparator offset and noise, finite charging time of the integrator.
+S_sat is 80 charge units at 64 rows [R]. The pulse lasts phi * T_max and is not quantised. p is 1 in the
+paper: the integrator is discharged by a constant current, and the pulse lasts until it is empty. p > 1 is an
+extension: the integrator's voltage is compared with a ramp that all columns share and that rises as
+(t / T_max)^(1/p), so that large charges give disproportionately long pulses: a step from ReLU towards
+softmax. Its cost: one generator of such a ramp per array in place of a constant current per column.
+
+Not modelled: comparator offset and noise, finite charging time of the integrator; that the steep beginning of
+such a ramp makes short pulses less precise.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 from jaxtyping import Float
 from torch import Tensor
 
 from gaincell.circuits.converter import strict_clamp, sum_rounding
+from gaincell.errors import DesignError
 from gaincell.units import ChargeUnit
+
+LARGEST_EXPONENT = 4
+
+
+@dataclass(frozen=True)
+class ChargeToPulse:
+    """The law of the converter between the arrays.
+
+    exponent: p; 1 as published.
+    """
+
+    exponent: int = 1
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.exponent <= LARGEST_EXPONENT:
+            raise DesignError(
+                f"charge_to_pulse: exponent = {self.exponent!r} is out of range; allowed: 1 to "
+                f"{LARGEST_EXPONENT}"
+            )
 
 
 def charge_to_pulse(
-    scores: Float[Tensor, "*shape"], saturation: ChargeUnit, ceiling: bool = True
+    scores: Float[Tensor, "*shape"], saturation: ChargeUnit, ceiling: bool = True, exponent: int = 1
 ) -> Float[Tensor, "*shape"]:
-    """Pulse widths phi(S) over the longest pulse; gradient 1 / S_sat strictly inside 0 < S < S_sat only.
+    """Pulse widths phi(S) over the longest pulse; a gradient strictly inside 0 < S < S_sat only.
 
-    scores: charge S of a key column, charge units.  ceiling: whether phi stops at 1.
+    scores: charge S of a key column, charge units.  ceiling: whether phi stops at 1.  exponent: p.
     """
     margin = sum_rounding(scores.dtype) * saturation
-    return strict_clamp(scores, 0.0, saturation if ceiling else math.inf, margin) / saturation
+    linear = strict_clamp(scores, 0.0, saturation if ceiling else math.inf, margin) / saturation
+    return linear if exponent == 1 else linear**exponent

@@ -96,6 +96,21 @@ OtherLatency: TypeAlias = Annotated[
 ]
 
 
+def fraction(text: str, option: str) -> float:
+    """A share as a user writes it: 5%, 5 % or 0.05. Raises InputError."""
+    from gaincell.errors import InputError
+
+    number = text.strip()
+    scale = 0.01 if number.endswith("%") else 1.0
+    try:
+        found = float(number.removesuffix("%")) * scale
+    except ValueError:
+        found = -1.0
+    if not 0 <= found < 100:
+        raise InputError(f"{option} {text!r}: give a share such as 5% or 0.05")
+    return found
+
+
 def keep_freed_memory() -> None:
     """Let the C library keep freed buffers: returned to the system, each costs its page faults again.
 

@@ -1,8 +1,7 @@
-"""`gaincell evaluate`: perplexity by a named protocol, and what one layer computes."""
+"""`gaincell evaluate`: perplexity by a named protocol, tasks of the evaluation harness, many chips."""
 
 from __future__ import annotations
 
-import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -24,17 +23,13 @@ from gaincell.cli._options import (
     TextName,
     Threads,
     change_chip,
+    fraction,
     set_impl,
     use,
 )
-from gaincell.cli._words import by_words, describe, window_of
 
 if TYPE_CHECKING:
-    from gaincell.arrays import Refresh
-    from gaincell.evaluation.perplexity import Perplexity
     from gaincell.integrations.hf.sources import LoadedModel
-    from gaincell.progress import StageProgress
-    from gaincell.reports import results
 
 app = typer.Typer()
 
@@ -58,14 +53,52 @@ def evaluate(
         str | None,
         typer.Option(
             "--protocol",
-            metavar="blocks-T|words-T",
-            help="By default blocks-T; T is window or context, at most 1024.",
+            metavar="PROTOCOL",
+            help="blocks-T (the default; T is window or context, at most 1024), strided-T-S or rolling-T.",
         ),
     ] = None,
     limit: Annotated[
-        int,
-        typer.Option("--limit", metavar="TOKENS", min=0, help="Most tokens (words-T: articles), 0 = all."),
-    ] = 65_536,
+        int | None,
+        typer.Option(
+            "--limit",
+            metavar="N",
+            min=0,
+            help="Most tokens (rolling-T: documents; tasks: items of each), 0 = all.",
+        ),
+    ] = None,
+    tasks: Annotated[
+        str | None,
+        typer.Option("--tasks", metavar="NAME,...|paper", help="Tasks of lm-evaluation-harness instead."),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option("--data", metavar="DIR", help="Folder with the tasks' files; else they are downloaded."),
+    ] = None,
+    max_length: Annotated[
+        int | None,
+        typer.Option(
+            "--max-length", metavar="TOKENS", min=2, help="Longest context of a task; by default 1024."
+        ),
+    ] = None,
+    batch: Annotated[int, typer.Option("--batch", min=1, help="Requests of a task in one forward pass.")] = 8,
+    cache: Annotated[
+        bool, typer.Option("--cache/--no-cache", help="Keep every answer, so that a broken run goes on.")
+    ] = True,
+    chips: Annotated[
+        int | None,
+        typer.Option("--chips", metavar="N", help="Perplexity of N virtual chips, with its spread."),
+    ] = None,
+    mismatch: Annotated[
+        str | None,
+        typer.Option(
+            "--mismatch", metavar="P%", help="Spread of the cells' currents, of full scale, for --chips."
+        ),
+    ] = None,
+    within: Annotated[
+        str,
+        typer.Option("--yield-within", metavar="X%", help="A chip is good up to X % above the nominal one."),
+    ] = "5%",
+    chip_seed: Annotated[int, typer.Option("--chip-seed", min=0, max=2**32 - 1, help="Of the chips.")] = 0,
     at: Annotated[
         list[float] | None,
         typer.Option("--at", metavar="SECONDS", help="Idle time in the middle of a block; repeatable."),
@@ -97,13 +130,20 @@ def evaluate(
     device: Device = "cpu",
     json: JsonFile = None,
 ) -> None:
-    """Perplexity of a model in software, or of a RUN on its hardware.
+    """Perplexity or task scores of a model in software, or of a RUN on its hardware.
 
     Protocol blocks-T: the text as one stream of tokens, cut into blocks of T that do not overlap; every
-    token but the first of a block is predicted from those before it in the block.
+    token but the first of a block is predicted from those before it in the block. Protocol strided-T-S:
+    windows of T that move on by S, every token predicted once. Protocol rolling-T: document by document in
+    windows of T as the evaluation harness does, by words, bytes and tokens (WikiText: --limit 0 --text
+    wikitext2.txt.gz).
 
-    Protocol words-T: word perplexity of a WikiText file, article by article in windows of T tokens, as the
-    evaluation harness does (--text wikitext2.txt.gz --protocol words-1024 --limit 0).
+    --tasks runs lm-evaluation-harness itself on the model: its prompts, its scores. `paper` stands for the
+    tasks of the paper's table; `gaincell table` puts results side by side. With --data the rows come from
+    local files, otherwise the harness downloads them.
+
+    --chips draws N chips whose cells differ (by --mismatch, or as the RUN's design says) and gives mean,
+    spread, worst chip and yield on the same text.
 
     --at lets the chip of a RUN idle after the first half of every block and predicts the second half
     (protocol pause-T): what is left of the text before. Several times give a table. --refresh makes the
@@ -119,6 +159,10 @@ def evaluate(
 
     Example: gaincell evaluate runs/tiny --text corpus/ --protocol blocks-1024
 
+    Example: gaincell evaluate runs/tiny --tasks arc_easy,piqa --data eval/ --limit 500 --json chip.json
+
+    Example: gaincell evaluate runs/tiny --chips 20 --mismatch 5% --json chips.json
+
     Example: gaincell evaluate runs/tiny --at 0 --at 1e-3 --at 10e-3 --design leroux2025-oxide
 
     Example: gaincell evaluate runs/tiny --at 60 --refresh reread --refresh-seconds 0.5e-3
@@ -129,55 +173,102 @@ def evaluate(
     """
     use(threads, device)
     from gaincell.arrays import Refresh
+    from gaincell.cli import _perplexity as protocols
     from gaincell.cli._progress import progress_bars
     from gaincell.errors import InputError
     from gaincell.evaluation.dump import dump_layer
-    from gaincell.evaluation.perplexity import block_length, cut_blocks
-    from gaincell.integrations.hf.attach import attached_layers
+    from gaincell.evaluation.perplexity import cut_blocks, window_and_stride
     from gaincell.integrations.hf.models import load_model
     from gaincell.text import open_text, token_stream
 
-    words = window_of(protocol)
-    if protocol is not None and words is None:
-        block_length(protocol)
-    if words is not None and (context or at or dump or refresh is not RefreshKind.none):
-        raise InputError("--protocol words-T goes without --by-context, --at, --refresh and --dump")
     policy = Refresh(refresh.value, refresh_tokens, refresh_seconds)
-    if context and (at or policy.kind != "none"):
-        raise InputError("--by-context knows no pauses and no refresh; leave out --at and --refresh")
-    if dump is None and (layer is not None or scores):
-        raise InputError("--layer and --scores belong to --dump FILE")
-    times = at or ([0.0] if policy.kind != "none" else [])
-    found_text = open_text(text) if words is None else None
+    pauses = bool(at) or policy.kind != "none"
+    window_of_documents = protocols.window_of_rolling(protocol)
+    if protocol is not None and window_of_documents is None:
+        window_and_stride(protocol)
+    _check_together(
+        {
+            "--tasks": tasks is not None,
+            "--chips": chips is not None,
+            "--by-context": context,
+            "--at or --refresh": pauses,
+            "--protocol rolling-T": window_of_documents is not None,
+            "--dump": dump is not None,
+        }
+    )
+    for given, needs, option in (
+        (data is not None or max_length is not None, tasks, "--data and --max-length belong to --tasks"),
+        (mismatch is not None, chips, "--mismatch belongs to --chips"),
+        (layer is not None or scores, dump, "--layer and --scores belong to --dump FILE"),
+    ):
+        if given and needs is None:
+            raise InputError(option)
+    found_text = None if tasks or window_of_documents else open_text(text)
     loaded = load_model(model)
     loaded.model.to(device)  # type: ignore[arg-type]
-    protocol = protocol or f"blocks-{_block(loaded)}"
     change_chip(loaded.model, design, cell, window, other_latency)
     set_impl(loaded.model, impl.value)
-    if times and not attached_layers(loaded.model):
+    if pauses and not _in_arrays(loaded):
         raise InputError(f"{model} is in software and has no chip that could idle; give a RUN")
-    if words is not None or found_text is None:
-        with progress_bars() as progress:
-            table, found, chosen = by_words(loaded, text, words or 2, limit, progress)
-        entry = _result(loaded, describe(words or 2, len(chosen)), chosen) | found
-        entry["text"] = {"name": Path(text).name}
-        _show(table, f"{model}, text {Path(text).name}", entry, json)
-        return
     with progress_bars() as progress:
-        reading = progress("read and tokenise the text")
-        tokens = token_stream(found_text.part(part.value), loaded.tokenizer, limit or None, reading)
-        length = block_length(protocol)
-        if times:
-            table, entry = _after_pauses(loaded, tokens, times, length, policy, progress)
-        elif context:
-            table, entry = _by_context(loaded, tokens, length, progress)
+        if tasks is not None:
+            from gaincell.cli._tasks import by_tasks
+
+            table, found, words = by_tasks(
+                loaded, tasks, data, limit or 0, max_length, batch, cache, progress
+            )
+            entry = protocols.result(loaded, words, [t["fingerprint"] for t in found["tasks"]]) | found
+            title = model
+        elif window_of_documents is not None:
+            table, entry = protocols.rolling(loaded, text, window_of_documents, limit or 0, progress)
+            title = f"{model}, text {Path(text).name}"
         else:
-            table, entry = _blocks(loaded, tokens, protocol, progress)
-        if dump is not None:
-            first = cut_blocks(tokens, length)[:1]
-            dump_layer(loaded.model, first, layer or 0, dump, scores=scores)
-    entry["text"] = {"name": found_text.name}
-    _show(table, f"{model}, text {found_text.name} ({part.value} part)", entry, json)
+            assert found_text is not None
+            reading = progress("read and tokenise the text")
+            budget = DEFAULT_LIMIT if limit is None else limit or None
+            tokens = token_stream(found_text.part(part.value), loaded.tokenizer, budget, reading)
+            title = f"{model}, text {found_text.name} ({part.value} part)"
+            protocol = protocol or f"blocks-{_block(loaded)}"
+            length, stride = window_and_stride(protocol)
+            if stride < length and (pauses or context or dump):
+                raise InputError(f"{protocol} goes without --at, --refresh, --by-context and --dump")
+            if chips is not None:
+                from gaincell.cli._chips import by_chips
+
+                spread = None if mismatch is None else fraction(mismatch, "--mismatch")
+                limits = (chips, spread, fraction(within, "--yield-within"), chip_seed)
+                table, entry = by_chips(loaded, tokens, protocol, at, limits, progress)
+            elif pauses:
+                table, entry = protocols.after_pauses(loaded, tokens, at or [0.0], length, policy, progress)
+            elif context:
+                table, entry = protocols.by_context(loaded, tokens, length, progress)
+            else:
+                table, entry = protocols.blocks(loaded, tokens, protocol, progress)
+            if dump is not None:
+                first = cut_blocks(tokens, length)[:1]
+                dump_layer(loaded.model, first, layer or 0, dump, scores=scores)
+            entry["text"] = {"name": found_text.name}
+    _show(table, title, entry, json)
+
+
+DEFAULT_LIMIT = 65_536
+"""Tokens of a text."""
+
+
+def _check_together(given: dict[str, bool]) -> None:
+    """One way to evaluate at a time; chips may idle."""
+    from gaincell.errors import InputError
+
+    chosen = [name for name, there in given.items() if there]
+    allowed = ({"--chips", "--at or --refresh"}, {"--at or --refresh", "--dump"}, {"--by-context", "--dump"})
+    if len(chosen) > 1 and not any(set(chosen) <= pair for pair in allowed):
+        raise InputError(f"{' and '.join(chosen)} do not go together; give one of them")
+
+
+def _in_arrays(loaded: LoadedModel) -> bool:
+    from gaincell.integrations.hf.attach import attached_layers
+
+    return bool(attached_layers(loaded.model))
 
 
 def _show(table: Any, title: str, entry: dict[str, Any], json: Path | None) -> None:
@@ -191,138 +282,6 @@ def _show(table: Any, title: str, entry: dict[str, Any], json: Path | None) -> N
     write_json(json, entry)
 
 
-def _blocks(
-    loaded: LoadedModel, tokens: Any, protocol: str, progress: StageProgress
-) -> tuple[Any, dict[str, Any]]:
-    """Table and result of the protocol blocks-T."""
-    from gaincell.evaluation.perplexity import perplexity
-    from gaincell.reports import results
-
-    found = perplexity(
-        loaded.model, tokens, protocol, tokenizer=loaded.tokenizer, progress=progress("evaluate")
-    )
-    entry = _result(loaded, found.protocol, tokens)
-    kind: results.Kind = "simulated" if entry["design"] else "measured"
-    entry["perplexity"] = results.value(found.perplexity, "1", kind)
-    entry["nll"] = results.value(found.nll, "nat", kind)
-    entry["predictions"] = results.value(found.tokens, "tokens", "measured")
-    if found.bits_per_byte is not None:
-        entry["bits_per_byte"] = results.value(found.bits_per_byte, "bit/byte", kind)
-    if found.perplexity_error is not None:
-        entry["perplexity_error"] = results.value(found.perplexity_error, "1", kind)
-    return _table(found), entry
-
-
-def _by_context(
-    loaded: LoadedModel, tokens: Any, length: int, progress: StageProgress
-) -> tuple[Any, dict[str, Any]]:
-    """Table and result of the protocol context-T."""
-    from gaincell.evaluation.context import describe_context, perplexity_by_context
-    from gaincell.reports import results
-
-    points = perplexity_by_context(loaded.model, tokens, length, progress=progress("evaluate"))
-    entry = _result(loaded, describe_context(length, len(tokens) // length), tokens)
-    kind: results.Kind = "simulated" if entry["design"] else "measured"
-    entry["context"] = [
-        {
-            "context": results.value(point.context, "tokens", "measured"),
-            "perplexity": results.value(point.perplexity, "1", kind),
-            "excess": results.value(point.excess, "nat", kind),
-            "excess_error": results.value(point.excess_error, "nat", kind),
-        }
-        for point in points
-    ]
-    return _context_table(entry["context"], entry["provenance"]["protocol"]), entry
-
-
-def _after_pauses(
-    loaded: LoadedModel,
-    tokens: Any,
-    times: list[float],
-    length: int,
-    refresh: Refresh,
-    progress: StageProgress,
-) -> tuple[Any, dict[str, Any]]:
-    """Table and result of the protocol pause-T."""
-    from gaincell.evaluation.pause import perplexity_after_pause
-    from gaincell.reports import results
-
-    found = [
-        perplexity_after_pause(
-            loaded.model,
-            tokens,
-            seconds,
-            length,
-            refresh=refresh,
-            progress=progress(f"evaluate after {seconds:g} s"),
-        )
-        for seconds in sorted(times)
-    ]
-    entry = _result(loaded, found[0].found.protocol, tokens)
-    entry["refresh"] = {"kind": refresh.kind}
-    if refresh.every_tokens is not None:
-        entry["refresh"]["every"] = results.value(refresh.every_tokens, "tokens", "simulated")
-    if refresh.every_seconds is not None:
-        entry["refresh"]["every"] = results.value(refresh.every_seconds, "s", "simulated")
-    entry["pauses"] = [
-        {
-            "idle": results.value(pause.seconds, "s", "simulated"),
-            "perplexity": results.value(pause.found.perplexity, "1", "simulated"),
-            "perplexity_error": results.value(pause.found.perplexity_error, "1", "simulated"),
-            "predictions": results.value(pause.found.tokens, "tokens", "measured"),
-            "chip_time": results.value(pause.chip_time, "s", "simulated"),
-            "refreshes": results.value(pause.refreshes, "1", "simulated"),
-            "refreshing": results.value(pause.refreshing, "s", "simulated"),
-            "writes": results.value(pause.writes, "columns", "simulated"),
-        }
-        for pause in found
-    ]
-    return _pause_table(entry["pauses"], found[0].found.protocol), entry
-
-
-def _pause_table(rows: list[dict[str, Any]], protocol: str) -> Any:
-    from rich.table import Table
-
-    from gaincell.reports.tables import readable
-
-    caption = (
-        f"{protocol}; ± is the standard error; time on the chip, refreshes, the time they take, and columns "
-        "written in every key/value head: of one block"
-    )
-    table = Table(caption=caption, caption_justify="left")
-    headings = ("idle, s", "perplexity", "±", "chip, s", "refreshes", "taking, s", "writes")
-    for heading in headings:
-        table.add_column(heading, justify="right")
-    for row in rows:
-        value = {name: entry["value"] for name, entry in row.items()}
-        error = value["perplexity_error"]
-        table.add_row(
-            f"{value['idle']:g}",
-            readable(value["perplexity"]),
-            "–" if error is None else readable(error),
-            f"{value['chip_time']:.4g}",
-            f"{value['refreshes']:,}",
-            f"{value['refreshing']:.3g}",
-            f"{value['writes']:,}",
-        )
-    return table
-
-
-def _context_table(rows: list[dict[str, Any]], protocol: str) -> Any:
-    from rich.table import Table
-
-    from gaincell.reports.tables import readable
-
-    table = Table(caption=protocol, caption_justify="left")
-    for heading in ("context", "perplexity", "nats above the longest", "±"):
-        table.add_column(heading, justify="right")
-    for row in rows:
-        context, value, excess, error = (entry["value"] for entry in row.values())
-        shown = "–" if error is None else f"{error:.4f}"
-        table.add_row(f"{context:,}", readable(value), f"{excess:.4f}", shown)
-    return table
-
-
 def _block(loaded: LoadedModel) -> int:
     from gaincell.integrations.hf.attach import attached_layers
     from gaincell.mapping.job import LONGEST_BLOCK, default_block
@@ -331,47 +290,3 @@ def _block(loaded: LoadedModel) -> int:
     if layers:
         return default_block(layers[0].design, loaded.model)
     return min(getattr(loaded.model.config, "max_position_embeddings", LONGEST_BLOCK), LONGEST_BLOCK)
-
-
-def _table(found: Perplexity) -> Any:
-    from rich.table import Table
-
-    from gaincell.reports.tables import readable
-
-    table = Table(caption=found.protocol, caption_justify="left")
-    for heading in ("perplexity", "standard error", "bits per byte", "predictions"):
-        table.add_column(heading, justify="right")
-    error, bits = found.perplexity_error, found.bits_per_byte
-    table.add_row(
-        readable(found.perplexity),
-        "–" if error is None else readable(error),
-        "–" if bits is None else f"{bits:.4f}",
-        f"{found.tokens:,}",
-    )
-    return table
-
-
-def _result(loaded: LoadedModel, protocol: str, tokens: Any) -> dict[str, Any]:
-    """What all protocols say: the model, the chip, where it comes from."""
-    from gaincell.integrations.hf.attach import attached_layers
-    from gaincell.mapping.summary import base_name
-    from gaincell.mapping.summary import design as describe_design
-    from gaincell.reports import results
-
-    layers = attached_layers(loaded.model)
-    return {
-        "schema": results.SCHEMA,
-        "command": "evaluate",
-        "model": {"name": base_name(loaded.id), "sha256": loaded.sha256},
-        "design": describe_design(layers[0].design) if layers else None,
-        "provenance": results.provenance(
-            command=["gaincell", *sys.argv[1:]],
-            seed=0,
-            protocol=protocol,
-            design_hash=layers[0].design.hash if layers else None,
-            inputs={
-                f"model {base_name(loaded.id)}": loaded.sha256,
-                "evaluation text": results.hash_of(tokens),
-            },
-        ),
-    }

@@ -1,11 +1,19 @@
-"""Perplexity by a named protocol.
+"""Perplexity of a stream of tokens by a named protocol.
 
-Protocol `blocks-T`: the text is one stream of tokens, cut into blocks of T tokens that do not overlap (a rest
-shorter than T is dropped). Every token but the first of a block is predicted from those before it in its
-block: T - 1 predictions a block. With the natural logarithm,
+Protocol `blocks-T`: the stream is cut into blocks of T tokens that do not overlap (a rest shorter than T is
+dropped). Every token but the first of a block is predicted from those before it in its block: T - 1
+predictions a block.
+
+Protocol `strided-T-S`: windows of T tokens, each S tokens (fewer than T) further on. Every token is predicted
+once: in the first window all but the first, in every other the last S, which have T - S tokens or more before
+them. It costs T / S times as much and gives lower numbers; S = T / 2 is usual.
+
+With the natural logarithm,
 
     nll = - sum log p(token | block so far),    perplexity = exp(nll / predictions),
     bits per byte = nll / (ln 2 * bytes of the predicted tokens).
+
+Of whole documents, by words: rolling.py.
 """
 
 from __future__ import annotations
@@ -21,6 +29,7 @@ from torch import Tensor, nn
 
 from gaincell.errors import InputError, ModelError
 from gaincell.progress import Progress, silent
+from gaincell.spread import ratio_error
 
 LOGIT_BYTES = 256 * 2**20
 """Largest size of the logits of one forward pass; it sets the number of blocks a pass."""
@@ -80,9 +89,30 @@ def block_length(protocol: str) -> int:
     return int(match[1])
 
 
+def window_and_stride(protocol: str) -> tuple[int, int]:
+    """T and S of `strided-T-S`; T and T of `blocks-T`.
+
+    Raises:
+        InputError: another protocol, T < 2, or S not from 1 to T - 1.
+    """
+    match = re.fullmatch(r"strided-(\d+)-(\d+)", protocol)
+    if match is None:
+        length = block_length(protocol)
+        return length, length
+    length, stride = int(match[1]), int(match[2])
+    if not 1 <= stride < length:
+        raise InputError(f"protocol {protocol!r}: give strided-T-S with S from 1 to T - 1")
+    return length, stride
+
+
 def describe(protocol: str, blocks: int) -> str:
     """The protocol in words, for tables and reports."""
-    length = block_length(protocol)
+    length, stride = window_and_stride(protocol)
+    if stride < length:
+        return (
+            f"{protocol}: {blocks} windows of {length} tokens, each {stride} further on, "
+            f"every token predicted once"
+        )
     return (
         f"{protocol}: {blocks} non-overlapping blocks of {length} tokens, "
         f"every token after the first of a block predicted"
@@ -106,7 +136,7 @@ def perplexity(
     Args:
         model: any causal language model of transformers, attached or not.
         tokens: the evaluation text.
-        protocol: `blocks-T`.
+        protocol: `blocks-T` or `strided-T-S`.
         tokenizer: counts the bytes of the predicted tokens by decoding them (exact but for characters that a
             block's edge cuts); without it bits per byte are not given.
         progress: called after every forward pass with (blocks done, blocks).
@@ -115,8 +145,10 @@ def perplexity(
         InputError: the text is shorter than one block, or a token id lies outside the model's vocabulary.
         ModelError: a log-likelihood is not finite.
     """
-    length = block_length(protocol)
-    blocks = cut_blocks(tokens, length)
+    length, stride = window_and_stride(protocol)
+    blocks = cut_blocks(tokens, length) if stride == length else cut_windows(tokens, length, stride)
+    counted = torch.full((len(blocks),), min(stride, length - 1))
+    counted[0] = length - 1
     vocabulary = model.get_input_embeddings().num_embeddings  # type: ignore[operator]
     if int(blocks.max()) >= vocabulary:
         raise InputError(f"token id {int(blocks.max())} lies outside the model's vocabulary of {vocabulary}")
@@ -127,7 +159,9 @@ def perplexity(
     for start in range(0, len(blocks), batch):
         ids = blocks[start : start + batch].to(device=device, dtype=torch.long)
         logits = model(input_ids=ids, use_cache=False).logits
-        sums.append(next_token_nll(logits, ids).sum(1).cpu())
+        nll = next_token_nll(logits, ids).cpu()
+        asked = torch.arange(length - 1) >= length - 1 - counted[start : start + batch, None]
+        sums.append((nll * asked).sum(1))
         if not torch.isfinite(sums[-1]).all():
             raise ModelError(
                 "the model's log-likelihood is not a finite number; look for NaN or infinite weights, gains "
@@ -138,10 +172,10 @@ def perplexity(
     n = len(blocks)
     return Perplexity(
         nll=float(per_block.sum()),
-        tokens=n * (length - 1),
+        tokens=int(counted.sum()),
         blocks=n,
-        bytes=None if tokenizer is None else _bytes(blocks, tokenizer),
-        standard_error=float(per_block.std() / (length - 1) / math.sqrt(n)) if n > 1 else None,
+        bytes=None if tokenizer is None else _bytes(blocks, counted, tokenizer),
+        standard_error=ratio_error(per_block.tolist(), counted.tolist()),
         protocol=describe(protocol, n),
     )
 
@@ -161,6 +195,16 @@ def cut_blocks(tokens: Int[Tensor, " n"], length: int) -> Int[Tensor, "blocks T"
     return tokens[: n * length].view(n, length)
 
 
+def cut_windows(tokens: Int[Tensor, " n"], length: int, stride: int) -> Int[Tensor, "windows T"]:
+    """Windows that overlap; a rest shorter than the stride is dropped.
+
+    Raises:
+        InputError: the text is shorter than one window.
+    """
+    cut_blocks(tokens, length)
+    return tokens.unfold(0, length, stride)
+
+
 def next_token_nll(logits: Float[Tensor, "B T V"], ids: Int[Tensor, "B T"]) -> Float[Tensor, "B T_minus_1"]:
     """-log p of every token after the first of each row, float64 nats; a few rows of logits at a time."""
     rows = logits.flatten(0, 1)
@@ -174,8 +218,7 @@ def next_token_nll(logits: Float[Tensor, "B T V"], ids: Int[Tensor, "B T"]) -> F
     return nll.view(ids.shape)[:, :-1]
 
 
-def _bytes(blocks: Tensor, tokenizer: Any) -> int:
-    texts = tokenizer.batch_decode(
-        blocks[:, 1:].tolist(), skip_special_tokens=True, clean_up_tokenization_spaces=False
-    )
+def _bytes(blocks: Tensor, counted: Tensor, tokenizer: Any) -> int:
+    predicted = [block[-int(n) :].tolist() for block, n in zip(blocks, counted, strict=True)]
+    texts = tokenizer.batch_decode(predicted, skip_special_tokens=True, clean_up_tokenization_spaces=False)
     return sum(len(text.encode()) for text in texts)

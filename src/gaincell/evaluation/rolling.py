@@ -1,10 +1,11 @@
-"""Word perplexity of whole documents, in the way of the field's evaluation harness.
+"""Perplexity of whole documents by words, bytes and tokens, in the way of the field's evaluation harness.
 
-Every document is one sequence of tokens t_1 ... t_n after an end-of-text token. All n are predicted, in
-windows of T tokens that do not overlap; the last is filled up with tokens before it, which are context only.
+Protocol `rolling-T`: every document is one sequence of tokens t_1 ... t_n after an end-of-text token. All n
+are predicted, in windows of T tokens that do not overlap; the last is filled up with tokens before it, which
+are context only.
 With the natural logarithm, over all documents,
 
-    word perplexity = exp(- sum log p(t_i | window so far) / words),     byte perplexity likewise,
+    word perplexity = exp(- sum log p(t_i | window so far) / words),     by bytes and tokens likewise,
 
 where words are separated by white space in the text as it is published. WikiText is published with its tokens
 set apart (" , ", " @-@ "); what a model reads is the text put back together (`detokenised`).
@@ -18,6 +19,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,14 +29,16 @@ from torch import Tensor, nn
 from gaincell.errors import InputError, ModelError
 from gaincell.evaluation.perplexity import LARGEST_BATCH, LOGIT_BYTES, exp_or_infinity, next_token_nll
 from gaincell.progress import Progress, silent
+from gaincell.spread import ratio_error
+from gaincell.text import END_OF_TEXT, read_lines
 
 TITLE = re.compile(r"^ = [^=].* = $")
 
 
 @dataclass(frozen=True)
-class WordPerplexity:
+class RollingPerplexity:
     """nll: of all documents, nats.  tokens: predicted.  words, bytes: of the published text.
-    documents: how many.  window: T.  per_document: nll and words of each.
+    documents: how many.  window: T.  per_document: nll, tokens, words and bytes of each.
     """
 
     nll: float
@@ -43,7 +47,7 @@ class WordPerplexity:
     bytes: int
     documents: int
     window: int
-    per_document: tuple[tuple[float, int], ...]
+    per_document: tuple[tuple[float, int, int, int], ...]
 
     @property
     def word_perplexity(self) -> float:
@@ -51,14 +55,52 @@ class WordPerplexity:
         return exp_or_infinity(self.nll / self.words)
 
     @property
+    def word_perplexity_error(self) -> float | None:
+        """Its standard error over documents (first order)."""
+        error = ratio_error([nll for nll, *_ in self.per_document], [d[2] for d in self.per_document])
+        return None if error is None else self.word_perplexity * error
+
+    @property
     def token_perplexity(self) -> float:
         """exp(nll / tokens)."""
         return exp_or_infinity(self.nll / self.tokens)
 
     @property
+    def byte_perplexity(self) -> float:
+        """exp(nll / bytes)."""
+        return exp_or_infinity(self.nll / self.bytes)
+
+    @property
     def bits_per_byte(self) -> float:
         """nll / (ln 2 bytes)."""
         return self.nll / (math.log(2) * self.bytes)
+
+
+def describe_rolling(window: int, documents: int) -> str:
+    """The protocol in words."""
+    return (
+        f"rolling-{window}: {documents} documents, all tokens predicted in windows of {window}, as "
+        "lm-evaluation-harness does; ± is the standard error over documents"
+    )
+
+
+def documents_of(path: Path) -> list[str]:
+    """Documents of a text file: articles of one in WikiText's layout, else what lies between `<|endoftext|>`
+    lines.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    lines = list(read_lines(path))
+    if any(TITLE.match(line) for line in lines):
+        return list(articles(lines))
+    found: list[list[str]] = [[]]
+    for line in lines:
+        if line.strip() == END_OF_TEXT:
+            found.append([])
+        else:
+            found[-1].append(line)
+    return [text for text in ("\n".join(document).strip("\n") for document in found) if text.strip()]
 
 
 def articles(lines: Iterable[str]) -> Iterator[str]:
@@ -99,14 +141,14 @@ def windows(tokens: Sequence[int], prefix: int, length: int) -> Iterator[tuple[l
 
 
 @torch.no_grad()
-def word_perplexity(
+def rolling_perplexity(
     model: nn.Module,
     tokenizer: Any,
     documents: Sequence[str],
     window: int = 1024,
     progress: Progress = silent,
-) -> WordPerplexity:
-    """Word perplexity of a causal language model (see the head of this file).
+) -> RollingPerplexity:
+    """Rolling perplexity of a causal language model (see the head of this file).
 
     Args:
         model: of transformers, attached or not.
@@ -121,13 +163,15 @@ def word_perplexity(
     """
     prefix = getattr(tokenizer, "eos_token_id", None)
     if prefix is None or window < 2 or not documents:
-        raise InputError("word perplexity needs documents, an end-of-text token and a window of 2 or more")
+        raise InputError("rolling perplexity needs documents, an end-of-text token and a window of 2 or more")
     pieces: list[tuple[int, list[int], int]] = []
     for number, document in enumerate(documents):
         ids = tokenizer(detokenised(document), add_special_tokens=False, verbose=False)["input_ids"]
         pieces += [(number, piece, counted) for piece, counted in windows(ids, prefix, window)]
     pieces.sort(key=lambda piece: len(piece[1]))  # so that those of one length can share a forward pass
-    nll = [0.0] * len(documents)
+    nll, predicted = [0.0] * len(documents), [0] * len(documents)
+    for number, _, counted in pieces:
+        predicted[number] += counted
     total, done, start = sum(counted for *_, counted in pieces), 0, 0
     device = next(model.parameters()).device
     model.eval()
@@ -149,14 +193,15 @@ def word_perplexity(
             "the model's log-likelihood is not a finite number; look for NaN or infinite weights"
         )
     words = [len(re.split(r"\s+", document)) for document in documents]
-    return WordPerplexity(
+    sizes = [len(document.encode()) for document in documents]
+    return RollingPerplexity(
         nll=sum(nll),
         tokens=total,
         words=sum(words),
-        bytes=sum(len(document.encode()) for document in documents),
+        bytes=sum(sizes),
         documents=len(documents),
         window=window,
-        per_document=tuple(zip(nll, words, strict=True)),
+        per_document=tuple(zip(nll, predicted, words, sizes, strict=True)),
     )
 
 

@@ -68,12 +68,21 @@ SIGNED = tuple(
     for k in (-0.05, -0.1)
 )
 """The same for queries with a sign. The product of both centres is the threshold that scores have to pass."""
+SHARP = tuple(
+    Candidate(q=(0.4, q), k=(std, k), v=(0.4, 0.0))
+    for q in (0.0, 0.05, 0.1)
+    for std in (0.2, 0.3)
+    for k in (0.0, -0.05)
+)
+"""The same where the converter between the arrays has an exponent, which does much of what a threshold does."""
 SMALLEST_CORRELATION = 0.1
 
 
 def candidates_for(design: Design) -> tuple[Candidate, ...]:
     """What to choose from on a chip."""
-    return SIGNED if design.drivers.signed else CANDIDATES
+    if not design.drivers.signed:
+        return CANDIDATES
+    return SHARP if design.charge_to_pulse.exponent > 1 else SIGNED
 
 
 class Fit(NamedTuple):

@@ -426,6 +426,7 @@ inline void activations(const gc_problem &p, const Sizes &s, const Stored &store
     const Draw read{e.seed, e.chip, e.layer, uint32_t(b.head), 0, GC_READ};
     const Draw jitter{e.seed, e.chip, e.layer, uint32_t(b.head), 1, GC_PULSE_JITTER};
     const float ceiling = p.score_ceiling ? 1.0f : INFINITY;
+    const int32_t exponent = p.score_exponent;
     const Vec low = broadcast(p.score_margin), high = broadcast(p.score_ceiling ? 1.0f - p.score_margin : INFINITY);
     for (int64_t j = 0; j < s.np; ++j) {
         float *row = w.a + j * s.rp;
@@ -446,12 +447,17 @@ inline void activations(const gc_problem &p, const Sizes &s, const Stored &store
             float *gate = w.gate + j * s.rp;
             for (int64_t i = 0; i < s.rp; i += kWidth) {
                 const Vec score = load(row + i);
-                store(gate + i, select((score > low) & (score < high), broadcast(gain), broadcast(0.0f)));
+                Vec slope = broadcast(gain);
+                if (exponent > 1) slope = slope * power(score, exponent - 1) * broadcast(float(exponent));
+                store(gate + i, select((score > low) & (score < high), slope, broadcast(0.0f)));
             }
             for (int64_t i = 0; i < seen.first; ++i) gate[i] = 0.0f;
             for (int64_t i = seen.last; i < s.rp; ++i) gate[i] = 0.0f;
         }
-        for (int64_t i = 0; i < s.rp; i += kWidth) store(row + i, clamp(load(row + i), 0.0f, ceiling));
+        for (int64_t i = 0; i < s.rp; i += kWidth) {
+            const Vec phi = clamp(load(row + i), 0.0f, ceiling);
+            store(row + i, exponent == 1 ? phi : power(phi, exponent));
+        }
         for (int64_t i = 0; i < seen.first; ++i) row[i] = 0.0f;
         for (int64_t i = seen.last; i < s.rp; ++i) row[i] = 0.0f;
         if (!e.present || e.jitter_std <= 0.0f) continue;

@@ -155,6 +155,7 @@ inline int64_t read_keys(const Row &r, const Score &score, float scale, float of
         for (int64_t n = 0; n < kWidth; ++n) sums[n] = whole || s0 + n < slots ? score(s0 + n) : Vec{};
         Vec phi = fma(sum_each(sums), broadcast(scale), broadcast(offset));
         if (r.p.score_ceiling) phi = select(phi > broadcast(1.0f), broadcast(1.0f), phi);
+        if (r.p.score_exponent > 1) phi = power(select(phi > broadcast(0.0f), phi, broadcast(0.0f)), r.p.score_exponent);
         store(r.pulses + s0, phi);
         IntVec tile;
         if (whole)

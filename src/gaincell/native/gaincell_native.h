@@ -76,7 +76,7 @@ typedef struct {
     float low, high, middle;             /* write DAC: range and V_offset, V */
     float to_code, to_volts;             /* codes per volt, volts per code */
     int32_t readout;
-    int32_t score_ceiling, output_ceiling;
+    int32_t score_ceiling, score_exponent, output_ceiling;
     float steps;                         /* readout steps at full scale */
     float score_scale, output_scale;     /* 1 / S_sat, steps / O_sat */
     float score_margin, output_margin;   /* a clamp passes the gradient further inside than this, relative */
@@ -112,7 +112,7 @@ typedef struct {
     float coefficients[GC_MAX_SLABS + 1];
     int32_t q_levels, storage_levels;
     float to_volts;
-    int32_t readout, score_ceiling, output_ceiling;
+    int32_t readout, score_ceiling, score_exponent, output_ceiling;
     float steps, score_scale, output_scale;
     float *out;                          /* [B, H, D], in units of full scale */
     int32_t threads, level;

@@ -112,6 +112,13 @@ static inline void drive(Vec width, int32_t levels, Vec *code, Vec *x) {
     *x = *code / top;
 }
 
+// x^n, n >= 0.
+static inline Vec power(Vec x, int32_t n) {
+    Vec product = broadcast(1.0f);
+    for (int32_t k = 0; k < n; ++k) product = product * x;
+    return product;
+}
+
 // A sub-tile's charge in readout steps: saturated, and as the counter gives it.
 static inline Vec digitised(Vec o, bool ceiling, float steps, int readout) {
     if (ceiling) o = clamp(o, -steps, steps);

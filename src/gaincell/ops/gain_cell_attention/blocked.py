@@ -178,6 +178,9 @@ def _backward_group(
             ds = da.mul_(passed > margin)
             if plan.design.score_ceiling:
                 ds.mul_(passed < 1.0 - margin)
+            exponent = plan.design.charge_to_pulse.exponent
+            if exponent > 1:
+                ds.mul_(passed.pow_(exponent - 1)).mul_(exponent)
             columns = slice(block.lo, block.hi)
             if plan.disturbance is not None and plan.disturbance.score is not None:
                 tokens = tokens_of(segment, block, ds.device)
@@ -208,8 +211,8 @@ def _stack_queries(
 def _activations(
     plan: Plan, space: Workspace, segment: Segment, block: Block, x: Tensor, heads: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """phi(S) [G, gR, c] (equations 5, 7-9), zero outside causal window and written columns; the pulses A that
-    come of it; and X.
+    """S / S_sat between its limits [G, gR, c] (equations 5, 7-9), zero outside causal window and written
+    columns; the pulses A that come of it; and X.
     """
     stacked = _stack_queries(plan, space, plan.slabs, segment, block, x)
     keys = segment.keys[:, block.lo : block.hi].transpose(1, 2)
@@ -230,7 +233,9 @@ def _activations(
     else:
         a.clamp_(min=0.0)
     _mask_edges(plan, segment, block, a)
-    pulses = a if plan.disturbance is None else plan.disturbance.pulses(a, heads, queries, tokens)
+    exponent = plan.design.charge_to_pulse.exponent
+    phi = a if exponent == 1 else torch.pow(a, exponent, out=space("powers", *a.shape))
+    pulses = phi if plan.disturbance is None else plan.disturbance.pulses(phi, heads, queries, tokens)
     return a, pulses, stacked
 
 

@@ -59,7 +59,8 @@ def gain_cell_core_decode(
 
     grouped = torch.where((query_index >= 0)[:, :, None, None], x, 0.0).view(b, hk, h // hk, d)
     scores = grouped @ current(ku, KEY_ARRAY).mT  # [B, Hk, g, Tk]
-    pulses = charge_to_pulse(scores, design.score_saturation(d), design.score_ceiling)
+    exponent = design.charge_to_pulse.exponent
+    pulses = charge_to_pulse(scores, design.score_saturation(d), design.score_ceiling, exponent)
     pulses = torch.where(seen[:, None, None], pulses, 0.0)
     tiles = torch.arange(design.tiles, device=x.device)
     member = ((column // design.tile)[:, None] == tiles[:, None]).to(x.dtype)  # [B, t, Tk]

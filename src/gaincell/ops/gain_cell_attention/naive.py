@@ -156,7 +156,8 @@ def _some_queries(
         scores = converted(scores, of_column, saturation)
     noise = Draws(design, layer, x.dtype, head=head, step=step, column=column[:, None, None, None], row=0)
     scores = score_noise(design, scores, saturation, x.square().sum(-1, keepdim=True), noise)
-    pulses = charge_to_pulse(scores, saturation, design.score_ceiling)  # phi                            (5)
+    exponent = design.charge_to_pulse.exponent
+    pulses = charge_to_pulse(scores, saturation, design.score_ceiling, exponent)  # phi                  (5)
     pulses = jitter(design, pulses, Effect.PULSE_JITTER, noise)
     pulses = torch.where(visible[:, None, None], pulses, torch.zeros_like(pulses))  # A_ij
 

@@ -222,6 +222,7 @@ def _problem(
         to_volts=span / ((d.storage_levels or 2) - 1),
         readout=READOUTS[d.readout],
         score_ceiling=d.score_ceiling,
+        score_exponent=d.charge_to_pulse.exponent,
         output_ceiling=d.output_ceiling,
         steps=constants.steps,
         score_scale=1 / d.score_saturation(dim),

@@ -128,6 +128,7 @@ class RingDecoder:
             to_volts=(design.v_max - design.v_min) / ((design.storage_levels or 2) - 1),
             readout=READOUTS[design.readout],
             score_ceiling=design.score_ceiling,
+            score_exponent=design.charge_to_pulse.exponent,
             output_ceiling=design.output_ceiling,
             steps=steps,
             score_scale=1 / design.score_saturation(dim),

@@ -74,6 +74,9 @@ _SIZES = (
 _SCALES = ("q_gain", "q_offset", "k_gain", "k_offset", "v_gain", "v_offset")
 
 
+_CONVERTERS = ("readout", "score_ceiling", "score_exponent", "output_ceiling")
+
+
 class Problem(ctypes.Structure):
     """gc_problem"""
 
@@ -82,7 +85,7 @@ class Problem(ctypes.Structure):
         *((name, ctypes.c_void_p) for name in ("q", "k", "v", *_SCALES)),
         *((name, ctypes.c_int32) for name in ("q_levels", "storage_levels")),
         *((name, ctypes.c_float) for name in ("low", "high", "middle", "to_code", "to_volts")),
-        *((name, ctypes.c_int32) for name in ("readout", "score_ceiling", "output_ceiling")),
+        *((name, ctypes.c_int32) for name in _CONVERTERS),
         *((name, ctypes.c_float) for name in ("steps", "score_scale", "output_scale")),
         *((name, ctypes.c_float) for name in ("score_margin", "output_margin")),
         ("cells", Cells),
@@ -113,7 +116,7 @@ class Step(ctypes.Structure):
         ("coefficients", ctypes.c_float * (MOST_SLABS + 1)),
         *((name, ctypes.c_int32) for name in ("q_levels", "storage_levels")),
         ("to_volts", ctypes.c_float),
-        *((name, ctypes.c_int32) for name in ("readout", "score_ceiling", "output_ceiling")),
+        *((name, ctypes.c_int32) for name in _CONVERTERS),
         *((name, ctypes.c_float) for name in ("steps", "score_scale", "output_scale")),
         ("out", ctypes.c_void_p),
         *((name, ctypes.c_int32) for name in ("threads", "level")),

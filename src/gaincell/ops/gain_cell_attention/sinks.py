@@ -100,7 +100,8 @@ def _some_queries(
 
     scores = product("bkgid,bkijd->bkgij", x, ku)
     # S_sat is a number per row of the array; a normalising column adds a row that is never driven
-    pulses = charge_to_pulse(scores, design.score_saturation(x.shape[-1]), design.score_ceiling)
+    saturation, exponent = design.score_saturation(x.shape[-1]), design.charge_to_pulse.exponent
+    pulses = charge_to_pulse(scores, saturation, design.score_ceiling, exponent)
     pulses = torch.where(seen[:, None, None], pulses, 0.0)
     charge = product("bkgij,bkijd->bkgid", pulses, vu)
     output = signed_charge_to_pulse(charge, design.output_saturation, design.output_ceiling)

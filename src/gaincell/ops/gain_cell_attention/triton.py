@@ -49,6 +49,8 @@ def why_not(q: Tensor, design: Design) -> str | None:
         return "it computes in float32"
     if c is None or len(c) > 4:
         return "it serves polynomial cells up to order 3"
+    if design.charge_to_pulse.exponent != 1:
+        return "charge-to-pulse has an exponent of its own"
     if not design.nominal:
         return "mismatch, noise and other errors of a chip are computed by 'blocked'"
     if design.storage_levels is None or design.storage_levels > 8:

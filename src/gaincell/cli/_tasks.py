@@ -1,0 +1,153 @@
+"""Tasks of the evaluation harness, for `gaincell evaluate --tasks`."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gaincell.evaluation.harness import TaskResult, TasksResult
+    from gaincell.integrations.hf.sources import LoadedModel
+    from gaincell.progress import StageProgress
+
+PAPER = "paper"
+"""In place of names: the tasks of the paper's table."""
+
+
+def by_tasks(
+    loaded: LoadedModel,
+    tasks: str,
+    data: str | None,
+    limit: int,
+    max_length: int | None,
+    batch: int,
+    cache: bool,
+    progress: StageProgress,
+) -> tuple[Any, dict[str, Any], str]:
+    """Table, result, and the protocol in words."""
+    from gaincell.evaluation.harness import PAPER_TASKS, evaluate_tasks
+    from gaincell.integrations.hf.attach import attached_layers
+
+    names = PAPER_TASKS if tasks == PAPER else tuple(t.strip() for t in tasks.split(",") if t.strip())
+    layers = attached_layers(loaded.model)
+    window = layers[0].design.window if layers else None
+    found = evaluate_tasks(
+        loaded.model,
+        loaded.tokenizer,
+        names,
+        data=data,
+        limit=limit or None,
+        batch=batch,
+        max_length=max_length,
+        window=window,
+        cache=cache_file(loaded, max_length) if cache else None,
+        progress=progress,
+    )
+    return _table(found), entry_of(found, bool(layers)), describe(found)
+
+
+def entry_of(found: TasksResult, in_arrays: bool) -> dict[str, Any]:
+    """The result as part of run.json."""
+    from gaincell.reports.results import Kind, value
+
+    kind: Kind = "simulated" if in_arrays else "measured"
+    return {
+        "harness": {"name": "lm-evaluation-harness", "version": found.harness},
+        "longest_context": value(found.max_length, "tokens", "measured"),
+        "requests": value(found.requests, "1", "measured"),
+        "requests_truncated": value(found.truncated, "1", "measured"),
+        "requests_beyond_window": value(found.beyond_window, "1", "measured"),
+        "model_seconds": value(found.seconds, "s", "measured"),
+        "tasks": [_task_entry(task, kind) for task in found.tasks],
+    }
+
+
+def _task_entry(task: TaskResult, kind: Any) -> dict[str, Any]:
+    from gaincell.reports.results import value
+
+    metrics = {}
+    for metric, (score, error) in task.metrics.items():
+        unit = "bit/byte" if metric == "bits_per_byte" else "1"
+        metrics[metric] = {"score": value(score, unit, kind)}
+        if error is not None:
+            metrics[metric]["error"] = value(error, unit, kind)
+    return {
+        "task": task.task,
+        "version": task.version,
+        "split": task.split,
+        "items": value(task.n, "items", "measured"),
+        "of": value(task.of, "items", "measured"),
+        "fingerprint": task.fingerprint,
+        "metrics": metrics,
+        "per_item": {name: value(_short(items), "1", kind) for name, items in task.items.items()},
+    }
+
+
+def _short(items: list[Any]) -> list[Any]:
+    """Log-likelihoods with the digits that a float32 sum has."""
+    return [[round(x, 4) for x in i] if isinstance(i, list) else round(i, 5) for i in items]
+
+
+def describe(found: TasksResult) -> str:
+    """The protocol in words."""
+    first = ", ".join(f"{t.task} {t.n} of {t.of}" for t in found.tasks)
+    return (
+        f"lm-evaluation-harness {found.harness}, 0-shot, contexts up to {found.max_length} tokens; "
+        f"items: {first}"
+    )
+
+
+def cache_file(loaded: LoadedModel, max_length: int | None) -> Path:
+    """Where results of this very model, chip and implementation are kept."""
+    from importlib import metadata
+
+    import torch
+
+    from gaincell.integrations.hf.attach import attached_layers
+    from gaincell.integrations.hf.sources import fingerprint
+
+    layers = attached_layers(loaded.model)
+    dtype = next(loaded.model.parameters()).dtype
+    scaling = [p.tolist() for layer in layers for p in layer.parameters()]
+    parts = [
+        fingerprint(loaded.model),
+        str(scaling),
+        *sorted({f"{layer.design.hash} {layer.design.mismatch} {layer.impl}" for layer in layers}),
+        str(dtype),
+        str(max_length),
+        metadata.version("lm_eval"),
+        metadata.version("transformers"),
+        torch.__version__,
+    ]
+    key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return home / "gaincell" / "evaluations" / key
+
+
+def _table(found: TasksResult) -> Any:
+    from rich.table import Table
+
+    from gaincell.reports.tables import readable
+
+    notes = [describe(found)]
+    if found.truncated:
+        notes.append(f"{found.truncated} requests were longer and lost tokens on the left")
+    if found.beyond_window:
+        notes.append(
+            f"{found.beyond_window} requests were longer than the ring, which then forgot their beginning"
+        )
+    table = Table(caption="; ".join(notes), caption_justify="left")
+    for name in ("task", "metric"):
+        table.add_column(name)
+    for name in ("value", "±", "items"):
+        table.add_column(name, justify="right")
+    for task in found.tasks:
+        for metric, (score, error) in task.metrics.items():
+            percent = metric.startswith("acc")
+            shown = [
+                f"{100 * x:.2f} %" if percent else readable(x) for x in (score, *([error] if error else []))
+            ]
+            table.add_row(task.task, metric, *shown, *([] if error else ["–"]), f"{task.n:,} of {task.of:,}")
+    return table

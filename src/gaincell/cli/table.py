@@ -1,0 +1,74 @@
+"""`gaincell table`: the paper's table for any set of results, side by side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gaincell.cli._json import JsonFile, write_json
+
+app = typer.Typer()
+
+
+@app.command()
+def table(
+    results: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RESULT...", help="Files of `gaincell evaluate --tasks --json`, or NAME=FILE."
+        ),
+    ],
+    reference: Annotated[
+        str | None,
+        typer.Option(
+            "--reference", metavar="NAME", help="What others are compared to; by default the first."
+        ),
+    ] = None,
+    paper: Annotated[bool, typer.Option("--paper", help="Also show the paper's table (cited).")] = False,
+    csv: Annotated[Path | None, typer.Option("--csv", metavar="FILE", dir_okay=False)] = None,
+    latex: Annotated[
+        Path | None, typer.Option("--latex", metavar="FILE", dir_okay=False, help="For the package booktabs.")
+    ] = None,
+    markdown: Annotated[Path | None, typer.Option("--markdown", metavar="FILE", dir_okay=False)] = None,
+    figure: Annotated[
+        Path | None,
+        typer.Option("--figure", metavar="FILE", dir_okay=False, help="Of the differences: .png, .svg."),
+    ] = None,
+    json: JsonFile = None,
+) -> None:
+    """The table of the paper for any set of models, with standard errors and paired differences.
+
+    Every RESULT comes from `gaincell evaluate MODEL|RUN --tasks paper --json RESULT`. The second line of an
+    entry is the difference (perplexities: the ratio) to the reference on the same items.
+
+    Example: gaincell table software=software.json linear=linear.json chip=chip.json --paper
+
+    Example: gaincell table *.json --reference software --latex table.tex --figure table.png
+    """
+    from rich.console import Console
+
+    from gaincell.errors import InputError
+    from gaincell.files import write_text
+    from gaincell.reports.comparison import as_csv, as_json, as_latex, as_markdown, compare, terminal_table
+    from gaincell.reports.results import read
+
+    runs = {}
+    for result in results:
+        name, equals, path = result.partition("=")
+        name, path = (name, path) if equals else (Path(result).stem, result)
+        if name in runs:
+            raise InputError(f"two results are called {name!r}; give NAME=FILE")
+        runs[name] = read(path)
+    found = compare(runs, reference, paper)
+    console = Console()
+    console.print(terminal_table(found))
+    for file, text in ((csv, as_csv), (latex, as_latex), (markdown, as_markdown)):
+        if file is not None:
+            write_text(file, text(found))
+    if figure is not None:
+        from gaincell.reports.comparison_figure import draw_comparison
+
+        draw_comparison(found, figure)
+    write_json(json, as_json(found))

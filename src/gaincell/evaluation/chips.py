@@ -1,0 +1,150 @@
+"""Many virtual chips of one design: the same model and items, other cells.
+
+A chip is a number: every error of a cell or converter is drawn from (seed, chip, layer, head, array, column,
+row), so chips of one seed are independent and each can be drawn again. All chips and the nominal one (no
+spread of cells) see the same items, so that their ratios
+
+    r_c = perplexity of chip c / nominal perplexity
+
+hold nothing of the items' difficulty. Of N chips: mean and standard deviation of the perplexity, the mean
+ratio with its confidence interval (Student, of log r over the chips), the worst chip, and the yield, that is
+the share of chips with r_c <= 1 + x, with its interval (Wilson).
+
+Not modelled: spread between wafers and lots; chips with defects that a test would have sorted out.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+from transformers import PreTrainedModel
+
+from gaincell.circuits.converter_errors import Converters
+from gaincell.design import Design
+from gaincell.devices.variability import Mismatch
+from gaincell.errors import InputError
+from gaincell.integrations.hf.attach import attached_layers, set_design
+from gaincell.progress import Progress, silent
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Chips:
+    """nominal: perplexity without spread.  chips: their numbers.  perplexities: of each.
+    within: x of the yield.
+    """
+
+    nominal: float
+    chips: tuple[int, ...]
+    perplexities: tuple[float, ...]
+    within: float
+
+    @property
+    def mean(self) -> float:
+        """Of the perplexities."""
+        return float(np.mean(self.perplexities))
+
+    @property
+    def std(self) -> float | None:
+        """Of the perplexities over chips; None for one chip."""
+        return float(np.std(self.perplexities, ddof=1)) if len(self.chips) > 1 else None
+
+    @property
+    def ratio(self) -> float:
+        """Geometric mean of r."""
+        return float(math.exp(np.mean(self._log_ratios)))
+
+    @property
+    def ratio_interval(self) -> tuple[float, float] | None:
+        """95 % confidence interval of `ratio`; None for one chip."""
+        logs = self._log_ratios
+        if len(logs) < 2:
+            return None
+        half = stats.t.ppf(0.5 + CONFIDENCE / 2, len(logs) - 1) * np.std(logs, ddof=1) / math.sqrt(len(logs))
+        middle = float(np.mean(logs))
+        return math.exp(middle - half), math.exp(middle + half)
+
+    @property
+    def worst(self) -> int:
+        """Number of the chip with the highest perplexity."""
+        return self.chips[int(np.argmax(self.perplexities))]
+
+    @property
+    def passing(self) -> int:
+        """Chips within 1 + x of the nominal perplexity."""
+        return sum(p <= self.nominal * (1 + self.within) for p in self.perplexities)
+
+    @property
+    def yield_share(self) -> float:
+        """Share of them."""
+        return self.passing / len(self.chips)
+
+    @property
+    def yield_interval(self) -> tuple[float, float]:
+        """95 % confidence interval of the yield (Wilson)."""
+        found = stats.binomtest(self.passing, len(self.chips)).proportion_ci(CONFIDENCE, method="wilson")
+        return float(found.low), float(found.high)
+
+    @property
+    def _log_ratios(self) -> list[float]:
+        return [math.log(p / self.nominal) for p in self.perplexities]
+
+
+def evaluate_chips(
+    model: PreTrainedModel,
+    measure: Callable[[], float],
+    chips: int,
+    mismatch: Mismatch | None = None,
+    within: float = 0.05,
+    progress: Progress = silent,
+) -> Chips:
+    """Perplexity of the nominal chip and of `chips` chips; the model ends on the design it came with.
+
+    Args:
+        model: attached.
+        measure: gives the model's perplexity as it stands.
+        chips: N, at least 1; their numbers are those after the mismatch's own.
+        mismatch: the spread; None for the design's own.
+        within: x of the yield, a fraction.
+        progress: called after every chip with (chips done, chips).
+
+    Raises:
+        InputError: a model in software, no chips, or a design whose chips are all alike.
+    """
+    layers = attached_layers(model)
+    if not layers:
+        raise InputError("a model in software has no chips: give a RUN")
+    if chips < 1:
+        raise InputError(f"{chips} chips: give 1 or more")
+    if not 0 < within < math.inf:
+        raise InputError(f"yield within {within!r} of the nominal perplexity: give a fraction above 0")
+    own = layers[0].design
+    spread = own.mismatch if mismatch is None else mismatch
+    varied = own.replace(mismatch=spread)
+    if not varied.cells_differ and own.converters == Converters():
+        raise InputError("all chips of this design are alike: give --mismatch, or a design with a [mismatch]")
+    numbers = tuple((spread.chip + n) % 2**32 for n in range(chips))
+    found = []
+    try:
+        set_design(model, nominal(own))
+        reference = measure()
+        progress(0, chips, {})
+        for done, chip in enumerate(numbers, 1):
+            set_design(model, own.replace(mismatch=dataclasses.replace(spread, chip=chip)))
+            found.append(measure())
+            progress(done, chips, {})
+    finally:
+        set_design(model, own)
+    return Chips(reference, numbers, tuple(found), within)
+
+
+def nominal(design: Design) -> Design:
+    """The design with all cells and converters alike; noise stays, if it has any."""
+    kept = Mismatch(seed=design.mismatch.seed, chip=design.mismatch.chip)
+    return design.replace(mismatch=kept, converters=Converters())

@@ -1,0 +1,351 @@
+"""The field's evaluation harness on a live model: its tasks, its prompts, its scoring.
+
+`evaluate_tasks` wraps a model object of transformers, attached to arrays or not, in the harness's own HFLM
+and hands it to the harness's own `simple_evaluate`; nothing of the scoring is ours. Ours are: local files in
+place of downloads (tasks/), progress, the count of contexts that are too long, a cache that a broken run goes
+on from, and the score of every single item, so that two models can be compared item by item.
+
+Source: lm-evaluation-harness (L. Gao et al., Zenodo 10.5281/zenodo.10256836), a dependency.
+Not modelled: few-shot prompts, chat templates and generation tasks; the harness's own command has them.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import io
+import logging
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from gaincell.errors import InputError, ModelError
+from gaincell.progress import StageProgress, silent_stages
+from gaincell.spread import ratio_error
+
+try:
+    from lm_eval import simple_evaluate
+    from lm_eval.api.registry import register_model
+    from lm_eval.models.huggingface import HFLM
+    from lm_eval.tasks import TaskManager
+except ImportError as error:
+    raise InputError("the tasks need lm-evaluation-harness: pip install 'gaincell[eval]'") from error
+
+PAPER_TASKS = (
+    "arc_easy", "arc_challenge", "winogrande", "hellaswag", "lambada_openai", "piqa", "wikitext2",
+)  # fmt: skip
+"""Those of the paper's table, under the names of the local files."""
+LOCAL = Path(__file__).parent / "tasks"
+CANONICAL = {"wikitext2": "wikitext"}
+"""What the harness calls a task that we call otherwise."""
+LONGEST = 1024
+"""Longest context by default, tokens: the columns of the paper's chip."""
+BATCH = 8
+
+Items = dict[str, list[Any]]
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """One task.
+
+    metrics: name -> (value, standard error or None), as the harness gives them; where it gives none for a
+        perplexity of documents, the standard error is ours (first order, over documents).
+    items: name -> what every item contributes, in order: 0 or 1, a log-likelihood, or a log-likelihood and
+        how much it is divided by (words, bytes).
+    version, split: of the task.  n, of: items evaluated, and items there are.
+    fingerprint: of the items' texts and order; only tasks with the same one can be compared item by item.
+    """
+
+    task: str
+    metrics: dict[str, tuple[float, float | None]]
+    items: Items
+    version: str
+    split: str
+    n: int
+    of: int
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class TasksResult:
+    """Several tasks.
+
+    harness: its version.  max_length: longest context, tokens.
+    truncated: requests that were longer and lost tokens on the left (over requests).
+    beyond_window: requests whose first tokens had left the ring when the last was predicted.
+    seconds: of the model's forward passes, without those found in the cache.
+    """
+
+    tasks: tuple[TaskResult, ...]
+    harness: str
+    max_length: int
+    truncated: int
+    beyond_window: int
+    requests: int
+    cached: int
+    seconds: float
+
+
+@register_model("gaincell")
+class GainCellLM(HFLM):  # type: ignore[misc]
+    """The harness's HFLM, of a model that is in memory or that `gaincell` can load.
+
+    For the harness's own command (`gaincell lm-eval run --model gaincell --model_args run=DIRECTORY`); the
+    arguments are `run` (a MODEL or RUN of `gaincell evaluate`), `design`, `cell`, `impl` and those of HFLM.
+    """
+
+    def __init__(
+        self,
+        run: str | None = None,
+        *,
+        pretrained: Any = None,
+        design: str | None = None,
+        cell: str | None = None,
+        impl: str = "auto",
+        tokenizer: Any = None,
+        max_length: int | None = None,
+        window: int | None = None,
+        progress: StageProgress = silent_stages,
+        **kwargs: Any,
+    ) -> None:
+        if run is not None:
+            pretrained, tokenizer = _load(run, design, cell, impl)
+        if pretrained is None:
+            raise InputError("model gaincell needs run=MODEL or RUN, such as run=adapters/smollm2-135m")
+        device = kwargs.pop("device", None)
+        if device is not None:
+            pretrained.to(device)
+        length = max_length or longest_context(pretrained)
+        with _quiet():
+            super().__init__(pretrained=pretrained, tokenizer=tokenizer, max_length=length, **kwargs)
+        self._open, self._window = progress, window
+        self.truncated = self.beyond_window = self.requests = 0
+        self.seconds = 0.0
+
+    def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = False) -> list[float]:
+        """The harness's, one document after the other, so that each is in the cache when it is done."""
+        show = self._open("documents")
+        found: list[float] = []
+        for request in requests:
+            found += super().loglikelihood_rolling([request], disable_tqdm=True)
+            show(len(found), len(requests), {})
+        return found
+
+    def _loglikelihood_tokens(
+        self, requests: list[Any], disable_tqdm: bool = False, override_bs: int | None = None
+    ) -> list[tuple[float, bool]]:
+        """The harness's, with its contexts counted."""
+        for _, context, wanted in requests:
+            length = len(context) + len(wanted)
+            self.requests += 1
+            self.truncated += length > self.max_length + 1
+            self.beyond_window += min(length - 1, self.max_length) > (self._window or math.inf)
+        self._left = 0 if override_bs else len(requests)
+        self._shown = None if override_bs else (self._open("continuations"), len(requests))
+        return super()._loglikelihood_tokens(requests, disable_tqdm=True, override_bs=override_bs)  # type: ignore[no-any-return]
+
+    def _model_call(self, inps: Any, *args: Any, **kwargs: Any) -> Any:
+        start = time.perf_counter()
+        logits = super()._model_call(inps, *args, **kwargs)
+        self.seconds += time.perf_counter() - start
+        if not bool(torch.isfinite(logits).all()):
+            raise ModelError("the model's logits are not finite; look for NaN or infinite weights")
+        if self._shown is not None:
+            show, total = self._shown
+            self._left = max(0, self._left - len(inps))
+            show(total - self._left, total, {})
+        return logits
+
+
+def longest_context(model: Any) -> int:
+    """By default: 1024 tokens, or the model's own maximum where that is less."""
+    return min(LONGEST, getattr(model.config, "max_position_embeddings", LONGEST) or LONGEST)
+
+
+def evaluate_tasks(
+    model: nn.Module,
+    tokenizer: Any,
+    tasks: Sequence[str],
+    *,
+    data: str | None = None,
+    limit: int | None = None,
+    batch: int = BATCH,
+    max_length: int | None = None,
+    window: int | None = None,
+    cache: Path | None = None,
+    progress: StageProgress = silent_stages,
+) -> TasksResult:
+    """Run tasks of the harness.
+
+    Args:
+        model: a causal language model of transformers, attached or not.
+        tokenizer: its tokenizer.
+        tasks: names of the harness, or of `PAPER_TASKS`; one that names several (a group) gives several.
+        data: folder of local files (see tasks/local.py); None: the harness downloads its own.
+        limit: first so many items of every task; None for all.
+        batch: requests of one forward pass.
+        max_length: longest context in tokens; longer ones lose tokens on the left, and are counted.
+        window: columns of the chip, to count contexts that are longer.
+        cache: file (without ending) in which every request's result is kept; it must belong to this model
+            and chip alone.
+        progress: opens a bar for the requests of a kind.
+
+    Raises:
+        InputError: an unknown task, no local file for one, a row that does not fit, a limit below 1.
+        ModelError: a logit is not finite.
+    """
+    if limit is not None and limit < 1:
+        raise InputError(f"limit = {limit}: give a number of items of 1 or more, or none for all")
+    manager = _manager(data)
+    names = _known(tasks, manager, data)
+    lm = GainCellLM(
+        pretrained=model,
+        tokenizer=tokenizer,
+        batch_size=batch,
+        max_length=max_length,
+        window=window,
+        progress=progress,
+    )
+    with _quiet():
+        found: Any = simple_evaluate(
+            model=lm,
+            tasks=list(names),
+            task_manager=manager,
+            limit=limit,
+            use_cache=None if cache is None else str(cache),
+            log_samples=True,
+        )
+    results = tuple(_task_result(name, found) for name in found["samples"])
+    requests = sum(len(sample["arguments"]) for task in found["samples"].values() for sample in task)
+    rolling = any(_is_rolling(found, name) for name in found["samples"])
+    return TasksResult(
+        tasks=results,
+        harness=metadata.version("lm_eval"),
+        max_length=lm.max_length,
+        truncated=lm.truncated,
+        beyond_window=lm.beyond_window,
+        requests=requests,
+        cached=0 if rolling or cache is None else max(0, requests - lm.requests),
+        seconds=lm.seconds,
+    )
+
+
+def _is_rolling(found: Mapping[str, Any], task: str) -> bool:
+    return str(found["configs"][task]["output_type"]) == "loglikelihood_rolling"
+
+
+def _manager(data: str | None) -> Any:
+    with _quiet():
+        if data is None:
+            return TaskManager()
+        return TaskManager(include_path=str(LOCAL), include_defaults=False, metadata={"data": data})
+
+
+def _known(tasks: Sequence[str], manager: Any, data: str | None) -> list[str]:
+    """Names that the harness knows, in the order given."""
+    if not tasks:
+        raise InputError("no task was given; give names with commas between them, such as arc_easy,piqa")
+    known = set(manager.all_tasks)
+    names = []
+    for task in tasks:
+        name = task if data is not None else CANONICAL.get(task, task)
+        if name not in known:
+            close = difflib.get_close_matches(task, [*known, *PAPER_TASKS], n=3, cutoff=0.5)
+            hint = f"; did you mean {' or '.join(close)}?" if close else ""
+            there = f"; with --data there are {', '.join(sorted(known))}" if data is not None else ""
+            raise InputError(f"unknown task {task!r}{hint}{there}")
+        if name not in names:
+            names.append(name)
+    return names
+
+
+def _task_result(task: str, found: Mapping[str, Any]) -> TaskResult:
+    samples = sorted(found["samples"][task], key=lambda sample: sample["doc_id"])
+    config = found["configs"][task]
+    metrics: dict[str, tuple[float, float | None]] = {}
+    items: Items = {}
+    for key, score in found["results"][task].items():
+        metric, _, _ = key.partition(",")
+        if not isinstance(score, (int, float)) or isinstance(score, bool) or metric.endswith("_stderr"):
+            continue
+        if not all(metric in sample for sample in samples):
+            continue
+        items[metric] = [_plain(sample[metric]) for sample in samples]
+        given = found["results"][task].get(key.replace(metric, f"{metric}_stderr", 1))
+        error = given if isinstance(given, float) else _error(items[metric], metric, score)
+        metrics[metric] = (float(score), error)
+    counts = found["n-samples"][task]
+    texts = "\0".join(str(sample["doc_hash"]) for sample in samples)
+    return TaskResult(
+        task=task,
+        metrics=metrics,
+        items=items,
+        version=str(found["versions"].get(task, "")),
+        split=str(config.get("test_split") or config.get("validation_split")),
+        n=int(counts["effective"]),
+        of=int(counts["original"]),
+        fingerprint=hashlib.sha256(texts.encode()).hexdigest()[:12],
+    )
+
+
+def _plain(item: Any) -> Any:
+    return [float(part) for part in item] if isinstance(item, (tuple, list)) else float(item)
+
+
+def _error(items: list[Any], metric: str, score: float) -> float | None:
+    """Standard error of a perplexity of documents, or of bits per byte: first order, of a ratio of sums."""
+    if not isinstance(items[0], list):
+        return None
+    spread = ratio_error([nll for nll, _ in items], [weight for _, weight in items])
+    if spread is None:
+        return None
+    return spread / math.log(2) if metric == "bits_per_byte" else score * spread
+
+
+def _load(run: str, design: str | None, cell: str | None, impl: str) -> tuple[Any, Any]:
+    """Model and tokenizer of a MODEL or RUN, on another chip if one is given."""
+    from gaincell.config import load_design
+    from gaincell.device import with_cell
+    from gaincell.integrations.hf.attach import attached_layers, set_design
+    from gaincell.integrations.hf.models import load_model
+
+    loaded = load_model(run)
+    layers = attached_layers(loaded.model)
+    if (design or cell) and not layers:
+        raise InputError("a model in software has no chip; give a RUN with design= or cell=")
+    if design:
+        set_design(loaded.model, load_design(design))
+    if cell:
+        set_design(loaded.model, with_cell(layers[0].design, cell))
+    for layer in layers:
+        layer.impl = impl  # type: ignore[assignment]
+    return loaded.model, loaded.tokenizer
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the harness's notes on how it was called, and without its bars: ours are shown instead."""
+    logger = logging.getLogger("lm_eval")
+    level, begin = logger.level, tqdm.__init__
+
+    def begin_hidden(self: Any, *args: Any, **kwargs: Any) -> None:
+        begin(self, *args, **kwargs | {"disable": True})
+
+    logger.setLevel(logging.ERROR)
+    tqdm.__init__ = begin_hidden
+    try:
+        with redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        tqdm.__init__ = begin
+        logger.setLevel(level)

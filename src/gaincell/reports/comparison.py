@@ -1,0 +1,310 @@
+"""Several evaluations side by side: the table of the paper, with standard errors and paired differences.
+
+Of every model and metric: the value and its standard error, and its difference to a reference model on the
+same items, with a standard error of its own, which is far below that of either value because both models meet
+the same difficult items:
+
+    accuracies      d = mean of (a_i - r_i) over items i,           error: std / sqrt(n)
+    LAMBADA         ratio = exp(mean of (log r_i - log a_i)),       error: ratio * std / sqrt(n)
+    per word, byte  ratio = exp(sum of (log r_i - log a_i) / sum of words), over documents i; error: first
+                    order, of a ratio of sums
+
+where log is a log-likelihood. Items are the same if their texts are (fingerprint); otherwise there is no
+difference.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+import numpy as np
+
+from gaincell.errors import RunError
+from gaincell.reports.results import Json, number, value
+from gaincell.spread import ratio_error
+
+PERPLEXITIES = ("perplexity", "word_perplexity", "byte_perplexity")
+NAMES = {"wikitext2": "wikitext"}
+"""One task under two names."""
+HEADINGS = {
+    ("arc_easy", "acc"): "ARC-E",
+    ("arc_challenge", "acc_norm"): "ARC-C",
+    ("winogrande", "acc"): "WinoGrande",
+    ("hellaswag", "acc_norm"): "HellaSwag",
+    ("lambada_openai", "perplexity"): "LAMBADA ppl",
+    ("lambada_openai", "acc"): "LAMBADA acc",
+    ("piqa", "acc"): "PIQA",
+    ("wikitext", "word_perplexity"): "WikiText-2 ppl",
+}
+"""The paper's columns: task and metric. Of other tasks all metrics are shown."""
+PAPER = "leroux2025-table1"
+
+Column = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """To the reference: points of an accuracy, or the ratio of perplexities; with its standard error."""
+
+    amount: float
+    error: float | None
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One number of the table; accuracies in %."""
+
+    number: float
+    error: float | None = None
+    difference: Difference | None = None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """rows: name -> column -> entry.  reference: its name.  cited: names of rows from the literature.
+    notes: what a reader has to know.
+    """
+
+    columns: tuple[Column, ...]
+    rows: Mapping[str, Mapping[Column, Entry]]
+    reference: str
+    cited: frozenset[str]
+    notes: tuple[str, ...]
+
+
+def compare(runs: Mapping[str, Json], reference: str | None = None, paper: bool = False) -> Comparison:
+    """Put results of `gaincell evaluate --tasks` beside one another.
+
+    Args:
+        runs: name -> result.
+        reference: name of the one that the others are compared to; by default the first.
+        paper: also show the paper's own table, cited.
+
+    Raises:
+        RunError: no results, one without tasks, or no such reference.
+    """
+    if not runs:
+        raise RunError("no results were given; give files of `gaincell evaluate ... --tasks ... --json FILE`")
+    tasks = {name: _tasks(name, run) for name, run in runs.items()}
+    reference = next(iter(runs)) if reference is None else reference
+    if reference not in runs:
+        raise RunError(f"there is no result {reference!r}; there are {', '.join(runs)}")
+    found: list[Column] = [
+        (task, metric)
+        for each in tasks.values()
+        for task, entry in each.items()
+        for metric in entry["metrics"]
+    ]
+    known = [column for column in HEADINGS if column in found]
+    paper_tasks = {task for task, _ in HEADINGS}
+    columns = (*known, *dict.fromkeys(c for c in found if c[0] not in paper_tasks))
+    rows = {
+        name: {
+            column: _entry(
+                each[column[0]], column[1], None if name == reference else tasks[reference].get(column[0])
+            )
+            for column in columns
+            if column[0] in each and column[1] in each[column[0]]["metrics"]
+        }
+        for name, each in tasks.items()
+    }
+    cited = cited_rows(columns) if paper else {}
+    return Comparison(
+        columns=columns,
+        rows={**rows, **cited},
+        reference=reference,
+        cited=frozenset(cited),
+        notes=_notes(runs, tasks, reference, bool(cited)),
+    )
+
+
+def cited_rows(columns: Sequence[Column]) -> dict[str, dict[Column, Entry]]:
+    """The paper's table, for some columns."""
+    text = (resources.files("gaincell") / "reports" / "cited" / f"{PAPER}.toml").read_text(encoding="utf-8")
+    table = tomllib.loads(text)
+    order = [(task, metric) for task, metric in table["columns"]]
+    return {
+        name: {column: Entry(x) for column, x in zip(order, numbers, strict=True) if column in columns}
+        for name, numbers in table["rows"].items()
+    }
+
+
+def as_json(comparison: Comparison) -> Json:
+    """For a file: every number with its unit and kind."""
+    source = "Leroux et al. 2025, Table 1"
+    rows = []
+    for name, entries in comparison.rows.items():
+        cited = name in comparison.cited
+        cells = {}
+        for (task, metric), entry in entries.items():
+            unit = "1" if metric in PERPLEXITIES or metric == "bits_per_byte" else "%"
+            kind: Any = "cited" if cited else "simulated"
+            cell = {"score": value(entry.number, unit, kind, source if cited else None)}
+            if entry.error is not None:
+                cell["error"] = value(entry.error, unit, kind)
+            if entry.difference is not None:
+                cell["difference"] = value(entry.difference.amount, unit, kind)
+                if entry.difference.error is not None:
+                    cell["difference_error"] = value(entry.difference.error, unit, kind)
+            cells[f"{task}/{metric}"] = cell
+        rows.append({"name": name, "entries": cells})
+    return {"reference": comparison.reference, "rows": rows, "notes": list(comparison.notes)}
+
+
+def as_csv(comparison: Comparison) -> str:
+    """One line a model, task and metric."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(("model", "task", "metric", "value", "error", "difference", "difference_error", "source"))
+    for name, entries in comparison.rows.items():
+        for (task, metric), entry in entries.items():
+            d = entry.difference
+            numbers = (entry.number, entry.error, d.amount if d else None, d.error if d else None)
+            written = ("" if x is None else f"{x:.6g}" for x in numbers)
+            writer.writerow((name, task, metric, *written, "cited" if name in comparison.cited else "ours"))
+    return file.getvalue()
+
+
+def as_latex(comparison: Comparison) -> str:
+    """A table for a paper (package booktabs)."""
+    lines = [
+        "\\begin{tabular}{l" + "r" * len(comparison.columns) + "}",
+        "\\toprule",
+        " & ".join(["", *(_escaped(heading(column)) for column in comparison.columns)]) + " \\\\",
+        "\\midrule",
+    ]
+    for name, entries in comparison.rows.items():
+        cells = []
+        for column in comparison.columns:
+            entry = entries.get(column)
+            error = "" if entry is None or entry.error is None else f" \\pm {short(entry.error)}"
+            cells.append("--" if entry is None else f"${short(entry.number)}{error}$")
+        lines.append(" & ".join([_escaped(name), *cells]) + " \\\\")
+    lines += ["\\bottomrule", "\\end{tabular}", *(f"% {note}" for note in comparison.notes)]
+    return "\n".join(lines) + "\n"
+
+
+def as_markdown(comparison: Comparison) -> str:
+    """For documents; differences in a second line of every row but the reference's."""
+    rows = [["model", *(heading(column) for column in comparison.columns)]]
+    rows.append(["---", *(["---:"] * len(comparison.columns))])
+    rows += [
+        [name, *("–" if c not in entries else cell(entries[c], c, "<br>") for c in comparison.columns)]
+        for name, entries in comparison.rows.items()
+    ]
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join([*lines, "", " ".join(comparison.notes)]) + "\n"
+
+
+def terminal_table(comparison: Comparison) -> Any:
+    """For a terminal."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    caption = "\n".join(comparison.notes)
+    table = Table(box=SIMPLE_HEAD, caption=caption, caption_justify="left")
+    table.add_column("model")
+    for column in comparison.columns:
+        table.add_column(heading(column), justify="right")
+    for name, entries in comparison.rows.items():
+        cells = ["–" if c not in entries else cell(entries[c], c, "\n") for c in comparison.columns]
+        table.add_row(name, *cells, style="dim" if name in comparison.cited else None)
+    return table
+
+
+def heading(column: Column) -> str:
+    """Of a column."""
+    task, metric = column
+    return HEADINGS.get(column, f"{task} {metric}")
+
+
+def cell(entry: Entry, column: Column, line: str) -> str:
+    """A number with its error, and the difference in a line of its own."""
+    error = "" if entry.error is None else f" ± {short(entry.error)}"
+    shown = f"{short(entry.number)}{error}"
+    if entry.difference is None:
+        return shown
+    d = entry.difference
+    spread = "" if d.error is None else f" ± {d.error:.2g}" if d.error < 1 else f" ± {d.error:.1f}"
+    amount = f"×{d.amount:.3f}" if column[1] in PERPLEXITIES else f"{d.amount:+.1f}"
+    return f"{shown}{line}{amount}{spread}"
+
+
+def short(x: float) -> str:
+    """Digits that a table has room for."""
+    return f"{x:.2f}" if abs(x) < 1000 else f"{x:.4g}"
+
+
+def _tasks(name: str, run: Json) -> dict[str, Json]:
+    if not run.get("tasks"):
+        raise RunError(f"{name} holds no tasks; make it with `gaincell evaluate ... --tasks ... --json FILE`")
+    return {NAMES.get(entry["task"], entry["task"]): entry for entry in run["tasks"]}
+
+
+def _entry(task: Json, metric: str, reference: Json | None) -> Entry:
+    ratio = metric in PERPLEXITIES or metric == "bits_per_byte"
+    scale = 1.0 if ratio else 100.0
+    found = task["metrics"][metric]
+    error = number(found["error"]) * scale if "error" in found else None
+    difference = None
+    if reference is not None and reference["fingerprint"] == task["fingerprint"]:
+        difference = _difference(task, reference, metric)
+    return Entry(number(found["score"]) * scale, error, difference)
+
+
+def _difference(task: Json, reference: Json, metric: str) -> Difference | None:
+    ours, theirs = (np.asarray(t["per_item"][metric]["value"], dtype=float) for t in (task, reference))
+    if ours.shape != theirs.shape:
+        return None
+    weight = np.ones(len(ours))
+    if ours.ndim == 2:
+        change, weight = theirs[:, 0] - ours[:, 0], ours[:, 1]
+    else:
+        change = theirs - ours if metric in PERPLEXITIES else 100.0 * (ours - theirs)
+    mean, error = float(change.sum() / weight.sum()), ratio_error(change.tolist(), weight.tolist())
+    if metric in PERPLEXITIES:
+        ratio = math.exp(min(mean, 700.0))
+        return Difference(ratio, None if error is None else ratio * error)
+    if metric == "bits_per_byte":
+        return Difference(mean / math.log(2), None if error is None else error / math.log(2))
+    return Difference(mean, error)
+
+
+def _notes(
+    runs: Mapping[str, Json], tasks: Mapping[str, Mapping[str, Json]], reference: str, cited: bool
+) -> tuple[str, ...]:
+    versions = sorted({f"{run['harness']['name']} {run['harness']['version']}" for run in runs.values()})
+    counts = dict.fromkeys(
+        f"{task} {number(entry['items']):,.0f} of {number(entry['of']):,.0f}"
+        for each in tasks.values()
+        for task, entry in each.items()
+    )
+    notes = [
+        f"Scored by {', '.join(versions)}. Items: {', '.join(counts)}.",
+        f"± is the standard error; differences and ratios are to {reference} on the same items, with their "
+        "own.",
+    ]
+    unlike = [
+        f"{task} of {name}"
+        for name, each in tasks.items()
+        for task, entry in each.items()
+        if task in tasks[reference] and entry["fingerprint"] != tasks[reference][task]["fingerprint"]
+    ]
+    if unlike:
+        notes.append(f"No difference where the items are others than the reference's: {', '.join(unlike)}.")
+    if cited:
+        notes.append("Rows of GPT-2 are cited from the paper: full sets, WikiText-2 test split.")
+    return tuple(notes)
+
+
+def _escaped(text: str) -> str:
+    for character in "&%_#":
+        text = text.replace(character, f"\\{character}")
+    return text
