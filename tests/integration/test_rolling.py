@@ -10,7 +10,13 @@ import torch
 from tests.micro import micro_llama, write_micro
 
 from gaincell.errors import InputError
-from gaincell.evaluation.rolling import articles, detokenised, windows, word_perplexity
+from gaincell.evaluation.rolling import (
+    articles,
+    detokenised,
+    documents_of,
+    rolling_perplexity,
+    windows,
+)
 from gaincell.integrations.hf.models import load_model
 
 WIKITEXT = """
@@ -66,7 +72,7 @@ def test_the_text_is_the_harness_own() -> None:
 def test_word_perplexity_is_its_formula(tmp_path: Path) -> None:
     loaded = load_model(str(write_micro(tmp_path)[0]))
     documents = ["cell holds charge leaks slowly while query pulses read", "current lines " * 30]
-    found = word_perplexity(loaded.model, loaded.tokenizer, documents, window=16)
+    found = rolling_perplexity(loaded.model, loaded.tokenizer, documents, window=16)
     total = 0.0
     for document in documents:
         ids = loaded.tokenizer(document, add_special_tokens=False)["input_ids"]
@@ -81,4 +87,13 @@ def test_word_perplexity_is_its_formula(tmp_path: Path) -> None:
 
 def test_nothing_to_evaluate_is_refused() -> None:
     with pytest.raises(InputError, match="documents"):
-        word_perplexity(micro_llama(), object(), [], 16)
+        rolling_perplexity(micro_llama(), object(), [], 16)
+
+
+def test_documents_of_a_file(tmp_path: Path) -> None:
+    plain = tmp_path / "plain.txt"
+    plain.write_text("one\ntwo\n<|endoftext|>\n\n<|endoftext|>\nthree\n", encoding="utf-8")
+    assert documents_of(plain) == ["one\ntwo", "three"]
+    wiki = tmp_path / "wiki.txt"
+    wiki.write_text(WIKITEXT, encoding="utf-8")
+    assert documents_of(wiki) == list(articles(WIKITEXT.removesuffix("\n").split("\n")))

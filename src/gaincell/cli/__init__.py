@@ -39,12 +39,12 @@ class CommandFolder(TyperGroup):
 
     def list_commands(self, ctx: Any) -> list[str]:
         names = (module.name for module in pkgutil.iter_modules(__path__))
-        return sorted(name for name in names if not name.startswith("_"))
+        return sorted(name.replace("_", "-") for name in names if not name.startswith("_"))
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if cmd_name not in self.list_commands(ctx):
             return None
-        command = typer.main.get_command(import_module(f"gaincell.cli.{cmd_name}").app)
+        command = typer.main.get_command(import_module(f"gaincell.cli.{cmd_name.replace('-', '_')}").app)
         command.name = cmd_name
         command.params = [parameter for parameter in command.params if parameter.name not in COMPLETION]
         return command

@@ -81,8 +81,9 @@ class TasksResult:
     """Several tasks.
 
     harness: its version.  max_length: longest context, tokens.
-    truncated: requests that were longer and lost tokens on the left (over requests).
+    truncated: requests that were longer and lost tokens on the left.
     beyond_window: requests whose first tokens had left the ring when the last was predicted.
+    requests, cached: in all (a document is one), and those answered from the cache.
     seconds: of the model's forward passes, without those found in the cache.
     """
 
@@ -123,17 +124,23 @@ class GainCellLM(HFLM):  # type: ignore[misc]
         if pretrained is None:
             raise InputError("model gaincell needs run=MODEL or RUN, such as run=adapters/smollm2-135m")
         device = kwargs.pop("device", None)
-        if device is not None:
-            pretrained.to(device)
+        if device is not None and (torch.cuda.is_available() or not str(device).startswith("cuda")):
+            pretrained.to(device)  # the harness's command asks for cuda where there is none, too
         length = max_length or longest_context(pretrained)
         with _quiet():
             super().__init__(pretrained=pretrained, tokenizer=tokenizer, max_length=length, **kwargs)
         self._open, self._window = progress, window
-        self.truncated = self.beyond_window = self.requests = 0
+        self.asked = self.truncated = self.beyond_window = 0
         self.seconds = 0.0
+
+    def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+        """The harness's."""
+        self.asked += len(requests)
+        return super().loglikelihood(requests, disable_tqdm=disable_tqdm)  # type: ignore[no-any-return]
 
     def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = False) -> list[float]:
         """The harness's, one document after the other, so that each is in the cache when it is done."""
+        self.asked += len(requests)
         show = self._open("documents")
         found: list[float] = []
         for request in requests:
@@ -147,7 +154,11 @@ class GainCellLM(HFLM):  # type: ignore[misc]
         """The harness's, with its contexts counted."""
         for _, context, wanted in requests:
             length = len(context) + len(wanted)
-            self.requests += 1
+            if len(wanted) > self.max_length:
+                raise InputError(
+                    f"a continuation has {len(wanted)} tokens, more than the longest context of "
+                    f"{self.max_length}; allow longer ones (--max-length)"
+                )
             self.truncated += length > self.max_length + 1
             self.beyond_window += min(length - 1, self.max_length) > (self._window or math.inf)
         self._left = 0 if override_bs else len(requests)
@@ -227,7 +238,6 @@ def evaluate_tasks(
         )
     results = tuple(_task_result(name, found) for name in found["samples"])
     requests = sum(len(sample["arguments"]) for task in found["samples"].values() for sample in task)
-    rolling = any(_is_rolling(found, name) for name in found["samples"])
     return TasksResult(
         tasks=results,
         harness=metadata.version("lm_eval"),
@@ -235,13 +245,9 @@ def evaluate_tasks(
         truncated=lm.truncated,
         beyond_window=lm.beyond_window,
         requests=requests,
-        cached=0 if rolling or cache is None else max(0, requests - lm.requests),
+        cached=requests - lm.asked,
         seconds=lm.seconds,
     )
-
-
-def _is_rolling(found: Mapping[str, Any], task: str) -> bool:
-    return str(found["configs"][task]["output_type"]) == "loglikelihood_rolling"
 
 
 def _manager(data: str | None) -> Any:
@@ -260,7 +266,9 @@ def _known(tasks: Sequence[str], manager: Any, data: str | None) -> list[str]:
     for task in tasks:
         name = task if data is not None else CANONICAL.get(task, task)
         if name not in known:
-            close = difflib.get_close_matches(task, [*known, *PAPER_TASKS], n=3, cutoff=0.5)
+            close = difflib.get_close_matches(
+                task, known.union(PAPER_TASKS if data is None else ()), n=3, cutoff=0.5
+            )
             hint = f"; did you mean {' or '.join(close)}?" if close else ""
             there = f"; with --data there are {', '.join(sorted(known))}" if data is not None else ""
             raise InputError(f"unknown task {task!r}{hint}{there}")

@@ -47,6 +47,7 @@ class Perplexity:
     bytes: UTF-8 bytes of the predicted tokens, None without a tokenizer.
     standard_error: of the mean nll a token, over blocks, nats; None for a single block.
     protocol: in words.
+    per_block: nll and predictions of every block.
     """
 
     nll: float
@@ -55,6 +56,7 @@ class Perplexity:
     bytes: int | None
     standard_error: float | None
     protocol: str
+    per_block: tuple[tuple[float, int], ...] = ()
 
     @property
     def perplexity(self) -> float:
@@ -177,6 +179,7 @@ def perplexity(
         bytes=None if tokenizer is None else _bytes(blocks, counted, tokenizer),
         standard_error=ratio_error(per_block.tolist(), counted.tolist()),
         protocol=describe(protocol, n),
+        per_block=tuple(zip(per_block.tolist(), counted.tolist(), strict=True)),
     )
 
 

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from gaincell.adaptation.result import Place
@@ -29,6 +29,7 @@ from gaincell.adaptation.statistics import attached, backbone, moments
 from gaincell.design import Design
 from gaincell.integrations.hf.support import attention_modules
 from gaincell.nn.attention import GainCellAttention
+from gaincell.nn.softmax import softmax_attention
 from gaincell.progress import Progress
 from gaincell.progress import silent as no_progress
 
@@ -74,7 +75,7 @@ SHARP = tuple(
     for std in (0.2, 0.3)
     for k in (0.0, -0.05)
 )
-"""The same where the converter between the arrays has an exponent, which does much of what a threshold does."""
+"""The same where the converter between the arrays has an exponent, which does what a threshold does."""
 SMALLEST_CORRELATION = 0.1
 
 
@@ -199,20 +200,3 @@ def _least_squares(raw: Float[Tensor, "B H T D"], wanted: Float[Tensor, "B H T D
     gain = torch.where(usable, gain, 1.0)
     residual = want.std**2 * (1.0 - correlation.clamp(min=0.0) ** 2)
     return Fit(gain, want.mean - gain * got.mean, residual, usable)
-
-
-def softmax_attention(
-    q: Float[Tensor, "B H T D"],
-    k: Float[Tensor, "B Hk T D"],
-    v: Float[Tensor, "B Hk T D"],
-    scaling: float,
-    window: int | None,
-) -> Float[Tensor, "B H T D"]:
-    """Causal softmax attention without padding; `window` is the model's own sliding window."""
-    group = q.shape[1] // k.shape[1]
-    age = torch.arange(q.shape[2], device=q.device)
-    age = age[:, None] - age[None, :]
-    seen = (age >= 0) & (age < (window or q.shape[2]))
-    return nn.functional.scaled_dot_product_attention(
-        q, k.repeat_interleave(group, 1), v.repeat_interleave(group, 1), attn_mask=seen, scale=scaling
-    )

@@ -1,0 +1,86 @@
+"""`gaincell ablate`: which constraint of the hardware costs how much."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gaincell.cli._json import JsonFile
+from gaincell.cli._options import Device, Impl, ImplName, TextName, Threads, change_chip, set_impl, use
+
+app = typer.Typer()
+
+
+@app.command()
+def ablate(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A RUN directory, such as runs/tiny.")],
+    text: TextName = "sample",
+    protocol: Annotated[
+        str, typer.Option("--protocol", metavar="PROTOCOL", help="blocks-T or strided-T-S.")
+    ] = "blocks-1024",
+    limit: Annotated[
+        int, typer.Option("--limit", metavar="TOKENS", min=0, help="Most tokens, 0 = all.")
+    ] = 32_768,
+    design: Annotated[
+        str | None, typer.Option("--design", metavar="DESIGN", help="Another chip than the RUN's own.")
+    ] = None,
+    figure: Annotated[
+        Path | None, typer.Option("--figure", metavar="FILE", dir_okay=False, help="Draw it: .png or .svg.")
+    ] = None,
+    threads: Threads = None,
+    impl: ImplName = Impl.auto,
+    device: Device = "cpu",
+    json: JsonFile = None,
+) -> None:
+    """Perplexity with one constraint of the chip after the other switched off, and switched on alone.
+
+    Constraints: levels of queries, storage and readout; ceilings of scores and outputs; decay; the cell's
+    nonlinearity; sub-tiles; the ring; mismatch, noise, writes and leakage where the chip has them. Nothing is
+    trained: what a model loses to each, as it is.
+
+    Example: gaincell ablate runs/tiny --text corpus/ --figure ablation.png
+    """
+    use(threads, device)
+    from rich.console import Console
+
+    from gaincell.cli._json import write_json
+    from gaincell.cli._perplexity import result
+    from gaincell.cli._progress import progress_bars
+    from gaincell.evaluation.ablation import ablate as run_ablation
+    from gaincell.evaluation.perplexity import window_and_stride
+    from gaincell.integrations.hf.models import load_model
+    from gaincell.reports.ablation import ablation_table, draw_ablation
+    from gaincell.reports.results import check, value
+    from gaincell.text import open_text, token_stream
+
+    window_and_stride(protocol)
+    found_text = open_text(text)
+    loaded = load_model(run)
+    loaded.model.to(device)  # type: ignore[arg-type]
+    change_chip(loaded.model, design, None, None, None)
+    set_impl(loaded.model, impl.value)
+    with progress_bars() as progress:
+        reading = progress("read and tokenise the text")
+        tokens = token_stream(found_text.part("evaluation"), loaded.tokenizer, limit or None, reading)
+        found = run_ablation(loaded.model, tokens, protocol, progress("evaluate"))
+    entry = result(loaded, found.protocol, tokens)
+    entry["text"] = {"name": found_text.name}
+    entry["ablation"] = []
+    for row in found.rows:
+        line = {
+            "kind": row.kind,
+            "name": row.name,
+            "meaning": row.meaning,
+            "perplexity": value(row.perplexity, "1", "simulated"),
+            "ratio": value(row.ratio, "1", "simulated"),
+        }
+        if row.error is not None:
+            line["ratio_error"] = value(row.error, "1", "simulated")
+        entry["ablation"].append(line)
+    check(entry)
+    Console().print(ablation_table(entry, run))
+    if figure is not None:
+        draw_ablation(entry, figure)
+    write_json(json, entry)

@@ -1,0 +1,86 @@
+"""`gaincell fidelity`: how close every head comes to softmax attention, and what its circuits do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gaincell.cli._json import JsonFile
+from gaincell.cli._options import Device, Impl, ImplName, TextName, Threads, change_chip, set_impl, use
+
+app = typer.Typer()
+
+
+@app.command()
+def fidelity(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A RUN directory, such as runs/tiny.")],
+    text: TextName = "sample",
+    tokens: Annotated[
+        int, typer.Option("--tokens", min=2, help="Of one sequence, at most the ring's columns.")
+    ] = 512,
+    sequences: Annotated[int, typer.Option("--sequences", min=1, help="How many.")] = 1,
+    design: Annotated[
+        str | None, typer.Option("--design", metavar="DESIGN", help="Another chip than the RUN's own.")
+    ] = None,
+    linear: Annotated[
+        str | None, typer.Option("--linear", metavar="RUN", help="The linear hardware model, if it is a RUN.")
+    ] = None,
+    figure: Annotated[
+        Path | None, typer.Option("--figure", metavar="FILE", dir_okay=False, help="Heat maps: .png or .svg.")
+    ] = None,
+    threads: Threads = None,
+    impl: ImplName = Impl.auto,
+    device: Device = "cpu",
+    json: JsonFile = None,
+) -> None:
+    """Every head's output in arrays beside the pretrained model's softmax attention, on its hidden states.
+
+    error: squared, relative to the softmax output; linear error: to the output of --linear, or of the same
+    arrays with linear cells. pulses: share of columns that give one; ceilings: share of pulses and sub-tile
+    outputs that are cut; tile zero: that count as nothing; codes: share of the codes that are put to use (exp
+    of their entropy). All of them per layer and head in --json and --figure.
+
+    Example: gaincell fidelity runs/tiny --figure fidelity.png --json fidelity.json
+    """
+    use(threads, device)
+    from rich.console import Console
+
+    from gaincell.cli._json import write_json
+    from gaincell.cli._perplexity import result
+    from gaincell.cli._progress import progress_bars
+    from gaincell.errors import InputError
+    from gaincell.evaluation.fidelity import fidelity as compare_heads
+    from gaincell.evaluation.perplexity import cut_blocks
+    from gaincell.integrations.hf.attach import attached_layers
+    from gaincell.integrations.hf.models import load_model
+    from gaincell.integrations.hf.sources import load_base
+    from gaincell.reports.fidelity import draw_fidelity, fidelity_table
+    from gaincell.reports.results import check, value
+    from gaincell.text import open_text, token_stream
+
+    found_text = open_text(text)
+    loaded = load_model(run)
+    if not attached_layers(loaded.model):
+        raise InputError(f"{run} is in software and has no heads in arrays; give a RUN")
+    change_chip(loaded.model, design, None, None, None)
+    set_impl(loaded.model, impl.value)
+    base = load_base(loaded.id).model
+    of_linear = None if linear is None else load_model(linear).model
+    for model in (loaded.model, base, *([] if of_linear is None else [of_linear])):
+        model.to(device)  # type: ignore[arg-type]
+    with progress_bars() as progress:
+        reading = progress("read and tokenise the text")
+        stream = token_stream(found_text.part("evaluation"), loaded.tokenizer, tokens * sequences, reading)
+        ids = cut_blocks(stream, tokens)[:sequences]
+        found = compare_heads(loaded.model, base, ids, linear=of_linear, progress=progress("compare heads"))
+    protocol = f"{len(ids)} x {tokens} tokens, hidden states of the pretrained model, {found.queries} queries"
+    entry = result(loaded, protocol, ids.flatten())
+    entry["text"] = {"name": found_text.name}
+    entry["fidelity"] = {name: value(table, "1", "simulated") for name, table in found.tables.items()}
+    check(entry)
+    Console().print(fidelity_table(entry, run))
+    if figure is not None:
+        draw_fidelity(entry, figure)
+    write_json(json, entry)

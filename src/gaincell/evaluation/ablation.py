@@ -1,0 +1,155 @@
+"""Which constraint of a chip costs how much: one at a time switched off, and one at a time switched on.
+
+    off   the chip of a RUN, with one constraint loosened: what it costs beside all the others
+    on    a chip without constraints, with one of them: what it costs alone
+
+Weights, gains and offsets stay as they are, so this says what a trained model loses to each constraint, not
+what training without it would win. All rows see the same blocks; errors of the ratios are paired:
+
+    ratio = exp(sum (nll_row - nll_chip) / predictions), its error to first order over blocks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from jaxtyping import Int
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from gaincell.circuits.converter_errors import Converters
+from gaincell.circuits.noise import Noise
+from gaincell.design import Design
+from gaincell.devices.leakage import Leakage
+from gaincell.devices.variability import Mismatch
+from gaincell.devices.writing import Writing
+from gaincell.errors import InputError
+from gaincell.evaluation.perplexity import Perplexity, exp_or_infinity, perplexity, window_and_stride
+from gaincell.integrations.hf.attach import attached_layers, set_design
+from gaincell.progress import Progress, silent
+from gaincell.spread import ratio_error
+
+Changes = Mapping[str, Any]
+CONSTRAINTS: Mapping[str, tuple[str, Changes]] = {
+    "query levels": ("pulse widths of queries not quantised", {"query_levels": None}),
+    "storage levels": ("stored voltages not quantised", {"storage_levels": None}),
+    "readout": ("outputs of sub-tiles not quantised", {"readout": "none"}),
+    "score ceiling": ("pulses between the arrays as long as they need", {"score_ceiling": False}),
+    "output ceiling": ("outputs of sub-tiles not limited", {"output_ceiling": False}),
+    "decay": ("voltages hold", {"retention_time": None}),
+    "nonlinearity": ("linear cells", {"cell": "linear"}),
+    "mismatch": ("all cells and converters alike", {"mismatch": Mismatch(), "converters": Converters()}),
+    "noise": ("no noise of reads", {"noise": Noise()}),
+    "writes and leakage": ("exact writes, equal leakage", {"writing": Writing(), "leakage": Leakage()}),
+}
+"""Name -> what a chip without it does, and the changes of a design that take it away."""
+QUANTISATION = ("query levels", "storage levels", "readout")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line: constraint, meaning, perplexity, and ratio to the chip ("off") or to the chip without
+    constraints ("on"), with its standard error.
+    """
+
+    kind: str
+    name: str
+    meaning: str
+    perplexity: float
+    ratio: float
+    error: float | None
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """protocol: in words.  rows: the first of each kind is what the others are compared to."""
+
+    protocol: str
+    rows: tuple[Row, ...]
+
+
+def ablate(
+    model: PreTrainedModel,
+    tokens: Int[Tensor, " n"],
+    protocol: str = "blocks-1024",
+    progress: Progress = silent,
+) -> Ablation:
+    """Perplexity of an attached model with one constraint after the other off and on.
+
+    The model ends on the design it came with. Besides `CONSTRAINTS`: sub-tiles as long as the ring, and a
+    ring of half the columns.
+
+    Raises:
+        InputError: a model in software.
+    """
+    layers = attached_layers(model)
+    if not layers:
+        raise InputError("a model in software has no constraints to switch off: give a RUN")
+    window_and_stride(protocol)
+    chip = layers[0].design
+    free = freed(chip)
+    plan = [("off", "chip", "as it is", chip)]
+    plan += [("off", name, meaning, design) for name, meaning, design in _loosened(chip)]
+    plan += [("on", "free", "none of these constraints", free)]
+    plan += [("on", name, "", design) for name, _, design in _bound(chip, free)]
+    rows: list[Row] = []
+    reference: Perplexity | None = None
+    try:
+        for done, (kind, name, meaning, design) in enumerate(plan, 1):
+            set_design(model, design)
+            found = perplexity(model, tokens, protocol)
+            if reference is None or (kind, name) == ("on", "free"):
+                reference = found
+            rows.append(Row(kind, name, meaning, found.perplexity, *_ratio(found, reference)))
+            progress(done, len(plan), {})
+    finally:
+        set_design(model, chip)
+    return Ablation(found.protocol, tuple(rows))
+
+
+def freed(chip: Design) -> Design:
+    """The chip without any of the constraints."""
+    for _, changes in CONSTRAINTS.values():
+        chip = chip.replace(**changes)
+    return chip
+
+
+def _loosened(chip: Design) -> list[tuple[str, str, Design]]:
+    """Every constraint that the chip has, taken away; and what changes the ring."""
+    found = [
+        (name, meaning, chip.replace(**changes))
+        for name, (meaning, changes) in CONSTRAINTS.items()
+        if chip.replace(**changes).hash != chip.hash
+    ]
+    unquantised = chip
+    for name in QUANTISATION:
+        unquantised = unquantised.replace(**CONSTRAINTS[name][1])
+    found.append(("all quantisation", "queries, storage, outputs", unquantised))
+    if chip.tile < chip.window:
+        found.append(("tiling", "one sub-tile as long as the ring", chip.replace(tile=chip.window)))
+    if chip.tiles % 2 == 0:
+        found.append(("half the ring", "only half the columns", chip.replace(window=chip.window // 2)))
+    return found
+
+
+def _bound(chip: Design, free: Design) -> list[tuple[str, str, Design]]:
+    """The free chip with one constraint of `chip`."""
+    found = []
+    for name, (meaning, changes) in CONSTRAINTS.items():
+        own = {key: getattr(chip, key) for key in changes}
+        design = free.replace(**own)
+        if design.hash != free.hash:
+            found.append((name, meaning, design))
+    return found
+
+
+def _ratio(found: Perplexity, reference: Perplexity) -> tuple[float, float | None]:
+    pairs = list(zip(found.per_block, reference.per_block, strict=True))
+    change = [ours - theirs for (ours, _), (theirs, _) in pairs]
+    weights = [float(count) for (_, count), _ in pairs]
+    ratio = exp_or_infinity(math.fsum(change) / math.fsum(weights))
+    error = ratio_error(change, weights)
+    return ratio, None if error is None else ratio * error

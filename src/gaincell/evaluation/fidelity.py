@@ -1,0 +1,264 @@
+"""Where the loss comes from: every head's output in arrays beside softmax attention, and its circuits.
+
+The pretrained model reads some text with its own softmax attention. Every layer of the hardware model is then
+given that model's own hidden states, so that no layer sees the errors of those before it, and the output of
+every head, before the output projection, is compared:
+
+    error          sum (O - Y)^2 / sum Y^2       to the output Y of the pretrained model's softmax attention
+    cosine         mean over tokens of O.Y / (|O| |Y|)
+    linear error   the same error to the output of the linear hardware model, or, where that is not given, of
+                   linear cells with the same weights, gains and offsets
+    silent         1 for a head whose output never changes
+
+and of the circuits, from every `stride`-th query:
+
+    score ceiling  share of the pulses between the arrays, of those that are not zero, that are as long as
+                   they can be;  pulses: share of seen columns that give a pulse
+    tile ceiling   share of a head's sub-tile outputs at full scale;  tile zero: that count as 0
+    ... codes      exp(entropy of the codes used) / codes there are, of q, k, v and the sub-tile outputs
+    ... clipped    share of q, k, v beyond their range
+
+Where training changed v or the output projection, a head's output may have turned in its own space: its error
+is then an upper bound. The circuits' numbers are of nominal cells.
+
+Not modelled in the circuits' numbers: errors and noise of a real chip; columns of first tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from gaincell.circuits import charge_to_pulse, query_driver, write_dac
+from gaincell.design import Design
+from gaincell.errors import InputError
+from gaincell.evaluation.codes import output_steps, stage_codes
+from gaincell.integrations.hf.attach import attach, attached_layers
+from gaincell.integrations.hf.support import attention_modules
+from gaincell.nn.attention import GainCellAttention
+from gaincell.nn.softmax import softmax_attention
+from gaincell.progress import Progress, silent
+
+Table = list[list[float]]
+PER_HEAD = (
+    "error", "cosine", "linear error", "silent", "score ceiling", "pulses", "tile ceiling", "tile zero",
+    "q codes", "output codes", "q clipped",
+)  # fmt: skip
+PER_KEY_HEAD = ("k codes", "v codes", "k clipped", "v clipped")
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """tables: name -> [layers][heads], or [layers][key/value heads] for those of k and v.
+    tokens: of the text.  queries: looked at for the circuits.
+    """
+
+    tables: Mapping[str, Table]
+    tokens: int
+    queries: int
+
+
+@torch.no_grad()
+def fidelity(
+    model: PreTrainedModel,
+    base: PreTrainedModel,
+    ids: Int[Tensor, "B T"],
+    stride: int = 4,
+    linear: PreTrainedModel | None = None,
+    progress: Progress = silent,
+) -> Fidelity:
+    """Compare every head (see the head of this file).
+
+    Args:
+        model: attached; its weights may have been trained.
+        base: the pretrained model it came from, not attached; it is attached here and not restored.
+        ids: text without padding, T at most the ring's columns.
+        stride: of the queries whose circuits are looked at.
+        linear: the linear hardware model, attached.
+        progress: called after every layer with (layers done, layers).
+
+    Raises:
+        InputError: a model in software, or a text longer than the ring.
+    """
+    layers = attached_layers(model)
+    if not layers or (linear is not None and not attached_layers(linear)):
+        raise InputError("a model in software has no heads in arrays: give a RUN")
+    design = layers[0].design
+    if ids.shape[1] > design.window:
+        raise InputError(f"{ids.shape[1]} tokens do not fit into a ring of {design.window} columns")
+    model.eval()
+    calls, wanted = _software(base, design, ids)
+    rows: dict[str, Table] = {name: [] for name in (*PER_HEAD, *PER_KEY_HEAD)}
+    for n, attention in enumerate(layers):
+        inputs, output = _heads_of(model, n, calls[n])
+        if linear is not None:
+            _, of_linear = _heads_of(linear, n, calls[n])
+        else:
+            of_linear = _with_linear_cells(attention, inputs)
+        for name, heads in _of_layer(attention, inputs, (output, wanted[n], of_linear), stride).items():
+            rows[name].append([float(x) for x in heads])
+        progress(n + 1, len(layers), {})
+    queries = len(range(ids.shape[1] - 1, -1, -stride)) * ids.shape[0]
+    return Fidelity(rows, ids.numel(), queries)
+
+
+def _software(
+    base: PreTrainedModel, design: Design, ids: Tensor
+) -> tuple[list[tuple[Any, Any]], list[Tensor]]:
+    """Arguments of every attention module of the softmax model, and the output of its heads."""
+    attach(base.eval(), design)
+    calls: list[tuple[Any, Any]] = []
+    outputs: list[Tensor] = []
+
+    def keep(module: Any, arguments: Any, keywords: Any) -> None:
+        calls.append((arguments, keywords))
+
+    def softmax_of(scaling: float) -> Callable[..., Tensor]:
+        def replace(module: Any, inputs: Any, output: Tensor) -> Tensor:
+            q, k, v, _, _, window = inputs
+            outputs.append(softmax_attention(q, k, v, scaling, window).to(output.dtype))
+            return outputs[-1]
+
+        return replace
+
+    with ExitStack() as hooks:
+        modules: list[Any] = list(attention_modules(base).values())
+        for module, attention in zip(modules, attached_layers(base), strict=True):
+            scaling = getattr(module, "scaling", attention.head_dim**-0.5)
+            hooks.callback(module.register_forward_pre_hook(keep, with_kwargs=True).remove)
+            hooks.callback(attention.register_forward_hook(softmax_of(scaling)).remove)
+        device = next(base.parameters()).device
+        getattr(base, "base_model", base)(input_ids=ids.to(device, torch.long), use_cache=False)
+    return calls, outputs
+
+
+def _heads_of(model: PreTrainedModel, layer: int, call: tuple[Any, Any]) -> tuple[tuple[Any, ...], Tensor]:
+    """Inputs and output of one layer's arrays when its attention module is called so."""
+    seen: list[tuple[tuple[Any, ...], Tensor]] = []
+    hook = attached_layers(model)[layer].register_forward_hook(lambda _, i, o: seen.append((i, o)))
+    try:
+        arguments, keywords = call
+        list(attention_modules(model).values())[layer](*arguments, **keywords)
+    finally:
+        hook.remove()
+    return seen[0]
+
+
+def _with_linear_cells(attention: GainCellAttention, inputs: tuple[Any, ...]) -> Tensor:
+    design = attention.design
+    attention.design = design.replace(cell="linear")
+    try:
+        return attention.forward(*inputs)
+    finally:
+        attention.design = design
+
+
+def _of_layer(
+    attention: GainCellAttention, inputs: tuple[Any, ...], outputs: tuple[Tensor, ...], stride: int
+) -> dict[str, Tensor]:
+    """outputs: of the arrays, of softmax attention, of the linear model."""
+    design = attention.design
+    got, wanted, linear = (output.double() for output in outputs)
+    q, k, v = (t.double() for t in inputs[:3])
+    q, k = attention.turned(q, k)
+    scaled = {"q": attention.q(q), "k": attention.k(k), "v": attention.v(v)}
+    x = query_driver(scaled["q"], design.query_levels, signed=design.drivers.signed)
+    ku, vu = (
+        write_dac(scaled[s], design.storage_levels, design.v_min, design.v_max, design.v_offset)
+        for s in ("k", "v")
+    )
+    found = {
+        "error": _error(got, wanted),
+        "cosine": torch.nn.functional.cosine_similarity(got, wanted, dim=-1).mean((0, 2)),
+        "linear error": _error(got, linear),
+        "silent": (got.std((0, 2), unbiased=False).amax(-1) == 0).double(),
+        **_circuits(x, ku, vu, design, stride),
+    }
+    for stage, raw in (("q", q), ("k", k), ("v", v)):
+        low, high = (design.v_min, design.v_max) if stage != "q" else (-float(design.drivers.signed), 1.0)
+        beyond = (scaled[stage] < low) | (scaled[stage] > high)
+        found[f"{stage} clipped"] = beyond.double().mean((0, 2, 3))
+        codes = stage_codes(attention, stage, scaled[stage], raw)
+        found[f"{stage} codes"] = _utilisation(codes, _levels(design, stage))
+    return found
+
+
+def _circuits(
+    x: Float[Tensor, "B H T D"],
+    ku: Float[Tensor, "B Hk T D"],
+    vu: Float[Tensor, "B Hk T D"],
+    design: Design,
+    stride: int,
+) -> dict[str, Float[Tensor, " H"]]:
+    """Pulses and sub-tile outputs of some queries, from equations (5) to (9) with nominal cells."""
+    b, h, t, d = x.shape
+    grouped = x.view(b, ku.shape[1], -1, t, d)
+    counts = x.new_zeros(6, h)  # pulses: seen, not zero, at the ceiling; sub-tile outputs: read, at it, zero
+    codes: list[Tensor] = []
+    steps = output_steps(design)
+    for i in range(t - 1, -1, -stride):
+        age = torch.arange(i, -1, -1, dtype=x.dtype, device=x.device)
+        left = (design.decay_per_token**age)[:, None]
+        scores = torch.einsum(
+            "bkgd,bkjd->bkgj", grouped[:, :, :, i], design.cell.current(ku[:, :, : i + 1] * left)
+        )
+        exponent = design.charge_to_pulse.exponent
+        a = charge_to_pulse(scores, design.score_saturation(d), design.score_ceiling, exponent)
+        charges = (
+            torch.stack(
+                [
+                    torch.einsum("bkgj,bkjd->bkgd", a_t, design.cell.current(u_t * l_t))
+                    for a_t, u_t, l_t in zip(
+                        a.split(design.tile, -1),
+                        vu[:, :, : i + 1].split(design.tile, 2),
+                        left.split(design.tile, 0),
+                        strict=True,
+                    )
+                ],
+                -1,
+            )
+            / design.output_saturation
+        )  # [B, Hk, g, D, tiles]
+        a, charges = a.reshape(b, h, -1), charges.reshape(b, h, -1)
+        code = torch.round(charges.clamp(-1.0, 1.0) * steps)
+        full = charges.abs() >= 1.0 if design.output_ceiling else torch.zeros_like(charges, dtype=torch.bool)
+        top = a >= 1.0 if design.score_ceiling else torch.zeros_like(a, dtype=torch.bool)
+        for n, what in enumerate((torch.ones_like(a), a > 0, top, torch.ones_like(full), full, code == 0)):
+            counts[n] += what.double().sum((0, 2))
+        codes.append(code.long())
+    seen, open_, ceiling, read, full_scale, zero = counts
+    return {
+        "pulses": open_ / seen,
+        "score ceiling": ceiling / open_.clamp(min=1.0),
+        "tile ceiling": full_scale / read,
+        "tile zero": zero / read,
+        "output codes": _utilisation(torch.cat(codes, -1)[:, :, None], 2 * round(steps) + 1),
+    }
+
+
+def _error(got: Tensor, wanted: Tensor) -> Float[Tensor, " H"]:
+    return (got - wanted).square().sum((0, 2, 3)) / wanted.square().sum((0, 2, 3)).clamp(min=1e-30)
+
+
+def _utilisation(codes: Int[Tensor, "B H T n"], levels: int) -> Float[Tensor, " H"]:
+    """exp(entropy) over the number of codes, per head."""
+    found = []
+    for head in codes.transpose(0, 1).flatten(1):
+        share = torch.unique(head, return_counts=True)[1].double()
+        share = share / share.sum()
+        found.append(torch.exp(-(share * share.log()).sum()) / levels)
+    return torch.stack(found)
+
+
+def _levels(design: Design, stage: str) -> int:
+    if stage != "q":
+        return design.storage_levels or 16
+    levels = design.query_levels or 16
+    return 2 * levels - 1 if design.drivers.signed else levels

@@ -1,0 +1,77 @@
+"""The ablation as a table and a figure, from the JSON of `gaincell ablate` alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from gaincell import files
+from gaincell.reports.figures import BLACK, BLUE, ORANGE, STYLE
+from gaincell.reports.results import number
+from gaincell.reports.tables import readable
+
+TITLES = {"off": "switched off, the others on", "on": "on alone"}
+
+
+def ablation_table(result: Mapping[str, Any], name: str) -> Any:
+    """For a terminal."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    caption = f"{result['provenance']['protocol']}; nothing trained; ± standard error of the paired ratio"
+    table = Table(title=name, title_justify="left", box=SIMPLE_HEAD, caption=caption, caption_justify="left")
+    for heading in ("", "constraint", ""):
+        table.add_column(heading)
+    for heading in ("perplexity", "ratio", "±"):
+        table.add_column(heading, justify="right")
+    before = ""
+    for row in result["ablation"]:
+        table.add_row(
+            row["kind"] if row["kind"] != before else "", row["name"], row["meaning"], *_numbers(row)
+        )
+        before = row["kind"]
+    return table
+
+
+def ablation_markdown(result: Mapping[str, Any]) -> str:
+    """For a document."""
+    lines = ["| | constraint | | perplexity | ratio | ± |", "|---|---|---|---:|---:|---:|"]
+    before = ""
+    for row in result["ablation"]:
+        kind = row["kind"] if row["kind"] != before else ""
+        lines.append("| " + " | ".join((kind, row["name"], row["meaning"], *_numbers(row))) + " |")
+        before = row["kind"]
+    return "\n".join([*lines, "", f"{result['provenance']['protocol']}; {result['text']['name']}."]) + "\n"
+
+
+def draw_ablation(result: Mapping[str, Any], path: str | Path) -> Path:
+    """Ratios of perplexities, a panel for constraints off and one for constraints on."""
+    kinds = {kind: [r for r in result["ablation"] if r["kind"] == kind] for kind in ("off", "on")}
+    tallest = max(len(rows) for rows in kinds.values())
+    with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
+        figure = Figure(figsize=(10.5, 1.4 + 0.34 * tallest))
+        for axes, (kind, rows) in zip(figure.subplots(1, 2), kinds.items(), strict=True):
+            rest = rows[1:]
+            ratios = [number(row["ratio"]) for row in rest]
+            errors = [number(row["ratio_error"]) if "ratio_error" in row else 0.0 for row in rest]
+            axes.axvline(1.0, color=BLACK, linewidth=1)
+            axes.errorbar(ratios, range(len(rest)), xerr=errors, fmt="o", capsize=3,
+                          color=BLUE if kind == "off" else ORANGE)  # fmt: skip
+            axes.set_yticks(range(len(rest)), [row["name"] for row in rest])
+            axes.invert_yaxis()
+            axes.set_xscale("log")
+            axes.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
+            axes.xaxis.set_minor_formatter(lambda x, _: f"{x:g}")
+            axes.tick_params(axis="x", which="both", labelrotation=45)
+            axes.set_title(TITLES[kind])
+            axes.set_xlabel(f"perplexity / {readable(number(rows[0]['perplexity']))} ({rows[0]['name']})")
+        return files.write_atomic(Path(path), figure.savefig)
+
+
+def _numbers(row: Mapping[str, Any]) -> tuple[str, str, str]:
+    error = f"{number(row['ratio_error']):.4f}" if "ratio_error" in row else "–"
+    return readable(number(row["perplexity"])), f"{number(row['ratio']):.4f}", error

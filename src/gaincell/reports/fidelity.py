@@ -1,0 +1,81 @@
+"""Fidelity of every head as heat maps and a table, from the JSON of `gaincell fidelity` alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from gaincell import files
+from gaincell.reports.figures import STYLE
+
+MAPS = ("error", "cosine", "linear error", "pulses", "score ceiling", "tile ceiling", "tile zero", "q codes",
+        "output codes", "k codes", "v codes", "q clipped", "k clipped", "v clipped", "silent")  # fmt: skip
+SHOWN = (
+    "error",
+    "cosine",
+    "linear error",
+    "pulses",
+    "score ceiling",
+    "tile ceiling",
+    "tile zero",
+    "output codes",
+)
+"""Columns of the table: more do not fit a terminal."""
+
+
+def fidelity_table(result: Mapping[str, Any], name: str) -> Any:
+    """Means over the heads of every layer."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    tables = {key: entry["value"] for key, entry in result["fidelity"].items()}
+    worst = max(
+        (error, layer, head) for layer, row in enumerate(tables["error"]) for head, error in enumerate(row)
+    )
+    silent = sum(map(sum, tables["silent"]))
+    heads = sum(map(len, tables["silent"]))
+    caption = (
+        f"{result['provenance']['protocol']}; means over the heads of a layer; worst head: layer {worst[1]}, "
+        f"head {worst[2]}, error {worst[0]:.3f}; silent heads: {silent:.0f} of {heads}"
+    )
+    table = Table(title=name, title_justify="left", box=SIMPLE_HEAD, caption=caption, caption_justify="left")
+    table.add_column("layer", justify="right")
+    for key in SHOWN:
+        table.add_column(key, justify="right")
+    for layer in range(len(tables["error"])):
+        table.add_row(str(layer), *(f"{_mean(tables[key][layer]):.3f}" for key in SHOWN))
+    return table
+
+
+def draw_fidelity(result: Mapping[str, Any], path: str | Path) -> Path:
+    """A heat map for every number: layers downwards, heads to the right."""
+    tables = {key: result["fidelity"][key]["value"] for key in MAPS}
+    layers = len(tables["error"])
+    with matplotlib.rc_context(STYLE | {"axes.grid": False}):  # type: ignore[arg-type]
+        columns = 5
+        rows = math.ceil(len(tables) / columns)
+        figure = Figure(figsize=(2.6 * columns, rows * (1.3 + 0.085 * max(layers, 8))))
+        for axes, (key, table) in zip(figure.subplots(rows, columns).flat, tables.items(), strict=True):
+            least, most = min(map(min, table)), max(map(max, table))
+            low, high = (
+                (min(0.0, least), max(1.0, most)) if key in ("cosine", "silent") else (0.0, most or 1.0)
+            )
+            image = axes.imshow(
+                table, aspect="auto", cmap="viridis", vmin=low, vmax=high, interpolation="nearest"
+            )
+            axes.set_title(key)
+            axes.set_xlabel("head" if key[0] not in "kv" else "key/value head")
+            axes.set_ylabel("layer")
+            axes.xaxis.get_major_locator().set_params(integer=True)
+            axes.yaxis.get_major_locator().set_params(integer=True)
+            figure.colorbar(image, ax=axes)
+        return files.write_atomic(Path(path), figure.savefig)
+
+
+def _mean(numbers: list[float]) -> float:
+    return sum(numbers) / len(numbers)

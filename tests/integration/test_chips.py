@@ -1,0 +1,205 @@
+"""Many chips, ablation and fidelity: what they compute, and on which chip the model ends."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from scipy import stats
+from tests.micro import micro_design, micro_llama
+
+from gaincell.circuits.charge_to_pulse import ChargeToPulse
+from gaincell.circuits.normaliser import Normaliser
+from gaincell.circuits.pwm import Drivers
+from gaincell.devices.variability import Mismatch
+from gaincell.errors import InputError
+from gaincell.evaluation.ablation import ablate, freed
+from gaincell.evaluation.chips import Chips, evaluate_chips
+from gaincell.evaluation.fidelity import PER_HEAD, PER_KEY_HEAD, fidelity
+from gaincell.evaluation.perplexity import cut_windows, perplexity
+from gaincell.integrations.hf.attach import attach, attached_layers, set_design
+from gaincell.nn.softmax import softmax_attention
+
+
+@pytest.fixture
+def tokens() -> torch.Tensor:
+    return torch.randint(97, (260,), generator=torch.Generator().manual_seed(2))
+
+
+def test_statistics_of_chips() -> None:
+    chips = Chips(10.0, (3, 4, 5, 6), (10.1, 10.4, 12.0, 9.9), 0.05)
+    logs = [math.log(p / 10.0) for p in chips.perplexities]
+    assert chips.mean == pytest.approx(10.6)
+    assert chips.std == pytest.approx(torch.tensor(chips.perplexities, dtype=torch.float64).std().item())
+    assert chips.worst == 5
+    assert (chips.passing, chips.yield_share) == (3, 0.75)
+    found = stats.ttest_1samp(logs, 0.0).confidence_interval(0.95)
+    assert chips.ratio_interval == pytest.approx((math.exp(found.low), math.exp(found.high)))
+    assert chips.yield_interval == pytest.approx((0.3006, 0.9544), abs=1e-4)  # Wilson's, 3 of 4
+
+
+def test_chips_differ_and_repeat(tokens: torch.Tensor) -> None:
+    model = attach(micro_llama(), micro_design())
+    own = attached_layers(model)[0].design
+
+    def measure() -> float:
+        return perplexity(model, tokens, "blocks-64").perplexity
+
+    nominal = measure()
+    spread = Mismatch(current_offset_std=0.1, seed=3)
+    found = evaluate_chips(model, measure, 3, spread)
+    assert found.nominal == nominal
+    assert len({*found.perplexities, nominal}) == 4
+    assert evaluate_chips(model, measure, 3, spread).perplexities == found.perplexities
+    assert attached_layers(model)[0].design.hash == own.hash
+    set_design(model, own.replace(mismatch=Mismatch(current_offset_std=0.1, seed=3, chip=1)))
+    assert measure() == found.perplexities[1]
+    assert evaluate_chips(model, measure, 2).perplexities == found.perplexities[1:]
+
+
+def test_chips_that_cannot_be(tokens: torch.Tensor) -> None:
+    model = micro_llama()
+    with pytest.raises(InputError, match="a model in software has no chips"):
+        evaluate_chips(model, lambda: 1.0, 2)
+    attach(model, micro_design())
+    with pytest.raises(InputError, match="0 chips: give 1 or more"):
+        evaluate_chips(model, lambda: 1.0, 0, Mismatch(gain_std=0.1))
+    with pytest.raises(InputError, match="alike: give --mismatch"):
+        evaluate_chips(model, lambda: 1.0, 2)
+    with pytest.raises(InputError, match="yield within 0"):
+        evaluate_chips(model, lambda: 1.0, 2, Mismatch(gain_std=0.1), within=0)
+
+
+def test_ablation_is_a_change_of_the_design(tokens: torch.Tensor) -> None:
+    model = attach(micro_llama(), micro_design(mismatch=Mismatch(gain_std=0.05)))
+    chip = attached_layers(model)[0].design
+    found = {(row.kind, row.name): row for row in ablate(model, tokens, "blocks-64").rows}
+    assert attached_layers(model)[0].design.hash == chip.hash
+    names = {name for kind, name in found if kind == "off"}
+    assert names >= {
+        "query levels",
+        "readout",
+        "decay",
+        "nonlinearity",
+        "mismatch",
+        "tiling",
+        "half the ring",
+    }
+    assert "noise" not in names
+    set_design(model, chip.replace(cell="linear"))
+    linear = perplexity(model, tokens, "blocks-64")
+    row, base = found["off", "nonlinearity"], found["off", "chip"]
+    assert row.perplexity == linear.perplexity
+    assert row.ratio == pytest.approx(row.perplexity / base.perplexity)
+    set_design(model, freed(chip).replace(query_levels=16))
+    assert found["on", "query levels"].perplexity == perplexity(model, tokens, "blocks-64").perplexity
+    with pytest.raises(InputError, match="in software"):
+        ablate(micro_llama(), tokens)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"drivers": Drivers(2), "normaliser": Normaliser(0.1), "charge_to_pulse": ChargeToPulse(2)}],
+)
+def test_fidelity_compares_the_same_hidden_states(tokens: torch.Tensor, changes: dict[str, Any]) -> None:
+    model = attach(micro_llama(), micro_design(**changes))
+    found = fidelity(model, micro_llama(), tokens[:96].view(2, 48), stride=5)
+    assert found.tables.keys() == {*PER_HEAD, *PER_KEY_HEAD}
+    for name, table in found.tables.items():
+        assert [len(row) for row in table] == ([2, 2] if name in PER_HEAD else [1, 1])
+        assert all(math.isfinite(x) and x >= -1 for row in table for x in row)
+        if name not in ("error", "cosine", "linear error"):
+            assert all(0 <= x <= 1 for row in table for x in row)
+    # the first layer sees the same hidden states in any case: compare it directly
+    seen: list[Any] = []
+    attention = attached_layers(model)[0]
+    hook = attention.register_forward_hook(lambda _, i, o: seen.append((i, o)))
+    with torch.no_grad():
+        model(input_ids=tokens[:96].view(2, 48))
+    hook.remove()
+    (q, k, v, *_), out = seen[0]
+    wanted = softmax_attention(q, k, v, 16**-0.5, None)
+    error = (out - wanted).square().sum((0, 2, 3)) / wanted.square().sum((0, 2, 3))
+    assert found.tables["error"][0] == pytest.approx(error.tolist(), rel=1e-4)
+
+
+def test_an_ideal_chip_has_no_linear_error(tokens: torch.Tensor) -> None:
+    model = attach(micro_llama(), micro_design().replace(cell="linear"))
+    found = fidelity(model, micro_llama(), tokens[:64][None], linear=model)
+    assert max(map(max, found.tables["linear error"])) == 0.0
+    with pytest.raises(InputError, match="65 tokens do not fit into a ring of 64"):
+        fidelity(model, micro_llama(), tokens[:65][None])
+    with pytest.raises(InputError, match="in software"):
+        fidelity(micro_llama(), micro_llama(), tokens[:64][None])
+
+
+def test_strided_windows_predict_every_token_once(tokens: torch.Tensor) -> None:
+    model = micro_llama()
+    found = perplexity(model, tokens, "strided-64-16")
+    windows = cut_windows(tokens, 64, 16)
+    assert len(windows) == found.blocks == (260 - 64) // 16 + 1
+    assert found.tokens == 63 + 16 * (found.blocks - 1)
+    logits = model(input_ids=windows).logits.double()
+    losses = torch.nn.functional.cross_entropy(logits[:, :-1].mT, windows[:, 1:], reduction="none")
+    expected = losses[0].sum() + losses[1:, -16:].sum()
+    assert found.nll == pytest.approx(expected.item(), rel=1e-5)
+    for wrong in ("strided-64-64", "strided-64-0", "strided-64", "strides-64-3"):
+        with pytest.raises(InputError, match="protocol"):
+            perplexity(model, tokens, wrong)
+
+
+def test_figures_and_tables_come_from_the_result_alone(tmp_path: Path) -> None:
+    from gaincell.reports.comparison import as_csv, as_json, as_latex, as_markdown, compare, terminal_table
+    from gaincell.reports.comparison_figure import draw_comparison
+    from gaincell.reports.results import check, value
+
+    def run(acc: list[float], logs: list[float], pages: list[list[float]], mark: str = "x") -> dict[str, Any]:
+        def task(name: str, metric: str, items: Any, score: float, unlike: str = "") -> dict[str, Any]:
+            return {
+                "task": name,
+                "items": value(len(items), "items", "measured"),
+                "of": value(9, "items", "measured"),
+                "fingerprint": mark + unlike,
+                "metrics": {metric: {"score": value(score, "1", "simulated")}},
+                "per_item": {metric: value(items, "1", "simulated")},
+            }
+
+        mean = sum(logs) / len(logs)
+        words = math.exp(-sum(p[0] for p in pages) / sum(p[1] for p in pages))
+        return {
+            "harness": {"name": "harness", "version": "1"},
+            "tasks": [
+                task("piqa", "acc", acc, sum(acc) / len(acc)),
+                task("lambada_openai", "perplexity", logs, math.exp(-mean)),
+                task("wikitext2", "word_perplexity", pages, words),
+            ],
+        }
+
+    a = run([1.0, 0.0, 1.0, 1.0], [-1.0, -2.0, -3.0], [[-100.0, 40.0], [-50.0, 30.0]])
+    b = run([1.0, 0.0, 0.0, 1.0], [-1.5, -2.0, -4.0], [[-120.0, 40.0], [-58.0, 30.0]])
+    found = compare({"software": a, "chip": b}, paper=True)
+    assert [c[0] for c in found.columns] == ["lambada_openai", "piqa", "wikitext"]
+    acc = found.rows["chip"]["piqa", "acc"].difference
+    lambada = found.rows["chip"]["lambada_openai", "perplexity"]
+    wiki = found.rows["chip"]["wikitext", "word_perplexity"]
+    assert acc is not None
+    assert lambada.difference is not None
+    assert wiki.difference is not None
+    assert (acc.amount, acc.error) == pytest.approx((-25.0, 25.0))
+    base = found.rows["software"]["lambada_openai", "perplexity"].number
+    assert lambada.difference.amount == pytest.approx(lambada.number / base) == pytest.approx(math.exp(0.5))
+    spread = torch.tensor([0.5, 0.0, 1.0]).std().item() / math.sqrt(3)
+    assert lambada.difference.error == pytest.approx(spread * math.exp(0.5))
+    assert wiki.difference.amount == pytest.approx(math.exp(28 / 70))
+    assert found.rows["GPT-2, public software"]["piqa", "acc"].number == 62.89
+    check({"table": as_json(found)})
+    for text in (as_csv(found), as_latex(found), as_markdown(found)):
+        assert "62.89" in text
+    assert terminal_table(found).row_count == 7
+    assert draw_comparison(found, tmp_path / "table.png").stat().st_size > 5000
+    unlike = compare({"software": a, "other": run([1.0], [-1.0], [[-1.0, 2.0]], "y")})
+    assert unlike.rows["other"]["piqa", "acc"].difference is None
+    assert "No difference where the items are others" in " ".join(unlike.notes)

@@ -1,0 +1,255 @@
+"""The evaluation harness on live models: its own numbers, known answers, refusals, going on."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.micro import micro_design, write_micro
+from transformers import LlamaForCausalLM
+
+from gaincell.errors import InputError, ModelError
+from gaincell.integrations.hf.attach import attach
+from gaincell.integrations.hf.models import load_model
+
+pytest.importorskip("lm_eval")
+pytestmark = pytest.mark.filterwarnings("ignore")  # of the harness and what it imports
+
+WORDS = ("cell", "holds", "charge", "leaks", "slowly", "while", "query", "pulses")
+
+
+def write(folder: Path, task: str, rows: list[dict[str, Any]]) -> Path:
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{task}.jsonl.gz"
+    with gzip.open(path, "wt", encoding="utf-8") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+    return path
+
+
+def choices_rows(n: int = 8) -> list[dict[str, Any]]:
+    """Four choices of one word each, the right one in turn."""
+    return [
+        {
+            "context": f"Question: {WORDS[i % 8]} {WORDS[(i + 3) % 8]}\nAnswer:",
+            "choices": [f" {WORDS[(i + k) % 8]}" for k in range(4)],
+            "gold": i % 4,
+            "id": str(i),
+        }
+        for i in range(n)
+    ]
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    folder = tmp_path / "data"
+    for task in ("arc_easy", "arc_challenge", "hellaswag", "piqa"):
+        write(folder, task, choices_rows())
+    write(
+        folder,
+        "winogrande",
+        [
+            {"contexts": [f"the {a}", f"the {b}"], "continuation": " leaks slowly", "gold": n % 2}
+            for n, (a, b) in enumerate(zip(WORDS[:4], WORDS[4:], strict=True))
+        ],
+    )
+    write(folder, "lambada_openai", [{"text": f"cell holds {word} while {word}"} for word in WORDS])
+    article = " = {} = \n\n " + " ".join(WORDS * 12) + " , @-@ end . \n"
+    (folder / "wikitext2.txt").write_text("".join(article.format(w) for w in WORDS[:3]), encoding="utf-8")
+    return folder
+
+
+def scores(model: Any, tokenizer: Any, tasks: list[str], data: Path, **options: Any) -> Any:
+    from gaincell.evaluation.harness import evaluate_tasks
+
+    return evaluate_tasks(model, tokenizer, tasks, data=str(data), **options)
+
+
+def test_log_likelihoods_are_those_of_the_harness_on_the_plain_model(tmp_path: Path, data: Path) -> None:
+    from lm_eval import simple_evaluate
+    from lm_eval.models.huggingface import HFLM
+    from lm_eval.tasks import TaskManager
+
+    from gaincell.evaluation.harness import LOCAL, PAPER_TASKS
+
+    loaded = load_model(str(write_micro(tmp_path)[0]))
+    ours = scores(loaded.model, loaded.tokenizer, list(PAPER_TASKS), data, batch=4)
+    plain = LlamaForCausalLM.from_pretrained(tmp_path / "micro").eval()
+    manager = TaskManager(include_path=str(LOCAL), include_defaults=False, metadata={"data": str(data)})
+    lm = HFLM(pretrained=plain, tokenizer=loaded.tokenizer, batch_size=4, max_length=64)
+    theirs = simple_evaluate(model=lm, tasks=list(PAPER_TASKS), task_manager=manager)
+    assert [task.task for task in ours.tasks] == list(PAPER_TASKS)
+    for task in ours.tasks:
+        samples = theirs["samples"][task.task]
+        for metric, items in task.items.items():
+            given = [list(s[metric]) if isinstance(s[metric], tuple) else float(s[metric]) for s in samples]
+            assert items == given, (task.task, metric)
+            assert task.metrics[metric][0] == theirs["results"][task.task][f"{metric},none"]
+            stated = theirs["results"][task.task][f"{metric}_stderr,none"]
+            if not isinstance(stated, str) and task.task != "lambada_openai":
+                assert task.metrics[metric][1] == pytest.approx(stated)
+
+
+def test_arrays_are_scored(tmp_path: Path, data: Path) -> None:
+    loaded = load_model(str(write_micro(tmp_path)[0]))
+    software = scores(loaded.model, loaded.tokenizer, ["lambada_openai", "wikitext2"], data)
+    attach(loaded.model, micro_design())
+    chip = scores(loaded.model, loaded.tokenizer, ["lambada_openai", "wikitext2"], data, window=64)
+    assert chip.tasks[0].fingerprint == software.tasks[0].fingerprint
+    assert chip.tasks[0].items != software.tasks[0].items
+    assert chip.tasks[1].metrics["word_perplexity"][1] is not None
+    assert chip.beyond_window == 0
+
+
+class Uniform(LlamaForCausalLM):
+    """Every token is as likely as any other."""
+
+    def forward(self, input_ids: Any = None, **_: Any) -> Any:
+        from transformers.modeling_outputs import CausalLMOutputWithPast
+
+        return CausalLMOutputWithPast(logits=torch.zeros(*input_ids.shape, self.config.vocab_size))
+
+
+class Oracle(LlamaForCausalLM):
+    """Knows how some token sequences go on."""
+
+    def forward(self, input_ids: Any = None, **_: Any) -> Any:
+        from transformers.modeling_outputs import CausalLMOutputWithPast
+
+        logits = torch.zeros(*input_ids.shape, self.config.vocab_size)
+        for row, ids in enumerate(input_ids.tolist()):
+            for end in range(len(ids)):
+                follows = self.known.get(tuple(ids[: end + 1]))  # type: ignore[union-attr]
+                if follows is not None:
+                    logits[row, end, follows] = 50.0
+        return CausalLMOutputWithPast(logits=logits)
+
+
+def test_uniform_logits_give_chance_and_the_vocabulary(tmp_path: Path, data: Path) -> None:
+    loaded = load_model(str(write_micro(tmp_path)[0]))
+    model = Uniform(loaded.model.config).eval()
+    write(data, "arc_easy", [row | {"gold": gold} for row in choices_rows() for gold in range(4)])
+    names = ["arc_easy", "lambada_openai", "wikitext2"]
+    found = {t.task: t for t in scores(model, loaded.tokenizer, names, data).tasks}
+    lengths = [len(loaded.tokenizer(f" {word}", add_special_tokens=False)["input_ids"]) for word in WORDS]
+    assert found["arc_easy"].metrics["acc"][0] == 0.25
+    expected = math.exp(sum(lengths) / len(lengths) * math.log(300))
+    assert found["lambada_openai"].metrics["perplexity"][0] == pytest.approx(expected, rel=1e-5)
+    assert found["lambada_openai"].metrics["acc"][0] == 0.0
+    from lm_eval.tasks.wikitext.preprocess_wikitext import wikitext_detokenizer
+
+    from gaincell.evaluation.rolling import documents_of
+
+    pages = documents_of(data / "wikitext2.txt")
+    tokens = sum(len(loaded.tokenizer(wikitext_detokenizer({"page": p}))["input_ids"]) for p in pages)
+    words = sum(weight for _, weight in found["wikitext2"].items["word_perplexity"])
+    assert found["wikitext2"].metrics["word_perplexity"][0] == pytest.approx(
+        300 ** (tokens / words), rel=1e-4
+    )
+
+
+def test_a_model_that_knows_the_answers_scores_everything(tmp_path: Path, data: Path) -> None:
+    loaded = load_model(str(write_micro(tmp_path)[0]))
+    model = Oracle(loaded.model.config).eval()
+    right = [row["context"] + row["choices"][row["gold"]] for row in choices_rows()]
+    right += [f"cell holds {word} while {word}" for word in WORDS]
+    right += [
+        f"the {(a, b)[n % 2]} leaks slowly" for n, (a, b) in enumerate(zip(WORDS[:4], WORDS[4:], strict=True))
+    ]
+    known: dict[tuple[int, ...], int] = {}
+    for text in right:
+        ids = loaded.tokenizer(text, add_special_tokens=False)["input_ids"]
+        known |= {tuple(ids[:n]): ids[n] for n in range(1, len(ids))}
+    model.known = known
+    names = ["arc_easy", "piqa", "winogrande", "lambada_openai"]
+    for task in scores(model, loaded.tokenizer, names, data).tasks:
+        assert task.metrics["acc"][0] == 1.0, task.task
+    assert task.metrics["perplexity"][0] == pytest.approx(1.0)
+
+
+def test_longer_contexts_are_counted(tmp_path: Path, data: Path) -> None:
+    loaded = load_model(str(write_micro(tmp_path)[0]))
+    found = scores(loaded.model, loaded.tokenizer, ["arc_easy"], data, max_length=8, window=2)
+    assert found.requests == found.truncated == found.beyond_window == 32
+    assert found.cached == 0
+    assert scores(loaded.model, loaded.tokenizer, ["arc_easy"], data, max_length=60).truncated == 0
+    with pytest.raises(InputError, match="more than the longest context of 2"):
+        scores(loaded.model, loaded.tokenizer, ["arc_easy"], data, max_length=2)
+
+
+def test_a_broken_run_goes_on(tmp_path: Path, data: Path) -> None:
+    loaded = load_model(str(write_micro(tmp_path)[0]))
+    cache = tmp_path / "cache" / "key"
+    names = ["arc_easy", "wikitext2"]
+    whole = scores(loaded.model, loaded.tokenizer, names, data, batch=1)
+    calls = 0
+
+    def interrupt(module: Any, inputs: Any, output: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 20:
+            raise KeyboardInterrupt
+
+    hook = loaded.model.register_forward_hook(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        scores(loaded.model, loaded.tokenizer, names, data, batch=1, cache=cache)
+    hook.remove()
+    rest = scores(loaded.model, loaded.tokenizer, names, data, batch=1, cache=cache)
+    assert 19 <= rest.cached < rest.requests == 35  # what share a context is answered together
+    assert [task.items for task in rest.tasks] == [task.items for task in whole.tasks]
+    again = scores(loaded.model, loaded.tokenizer, names, data, batch=1, cache=cache)
+    assert again.seconds == 0.0
+    assert [task.metrics.keys() for task in again.tasks] == [task.metrics.keys() for task in whole.tasks]
+
+
+def test_a_model_type_of_the_harness(tmp_path: Path, data: Path) -> None:
+    from lm_eval import simple_evaluate
+    from lm_eval.tasks import TaskManager
+
+    from gaincell.evaluation.harness import LOCAL
+
+    model = str(write_micro(tmp_path)[0])
+    manager = TaskManager(include_path=str(LOCAL), include_defaults=False, metadata={"data": str(data)})
+    found = simple_evaluate(model="gaincell", model_args=f"run={model}", tasks=["piqa"], task_manager=manager)
+    loaded = load_model(model)
+    ours = scores(loaded.model, loaded.tokenizer, ["piqa"], data, batch=1)
+    assert found["results"]["piqa"]["acc,none"] == ours.tasks[0].metrics["acc"][0]
+
+
+def test_what_does_not_fit_is_refused(tmp_path: Path, data: Path) -> None:
+    loaded = load_model(str(write_micro(tmp_path)[0]))
+
+    def run(tasks: list[str], folder: Path = data, **options: Any) -> Any:
+        return scores(loaded.model, loaded.tokenizer, tasks, folder, **options)
+
+    with pytest.raises(InputError, match="unknown task 'arc_eazy'; did you mean arc_easy"):
+        run(["arc_eazy"])
+    with pytest.raises(InputError, match="no task was given"):
+        run([])
+    with pytest.raises(InputError, match="there is no folder"):
+        run(["piqa"], tmp_path / "nowhere")
+    with pytest.raises(InputError, match=r"holds no piqa.jsonl or piqa.jsonl.gz"):
+        run(["piqa"], tmp_path)
+    with pytest.raises(InputError, match="limit = 0"):
+        run(["piqa"], limit=0)
+    bad = tmp_path / "bad"
+    for row, reason in (
+        ({"context": "a b", "choices": [" c"], "gold": 0}, "'choices' must be a list of two texts or more"),
+        ({"context": "a b", "choices": [" c", "d"], "gold": 0}, "must begin with a space"),
+        ({"context": "a b", "choices": [" c", " d"], "gold": 2}, "'gold' must be one of 0 to 1, and is 2"),
+        ({"context": 3, "choices": [" c", " d"], "gold": 0}, "'context' must be a text"),
+    ):
+        write(bad, "piqa", [*choices_rows(2), row])
+        with pytest.raises(InputError, match=rf"piqa.jsonl.gz, line 3: .*{reason}"):
+            run(["piqa"], bad)
+    (bad / "arc_easy.jsonl").write_text('{"context": \n', encoding="utf-8")
+    with pytest.raises(InputError, match="arc_easy.jsonl, line 1: not JSON"):
+        run(["arc_easy"], bad)
+    with torch.no_grad():
+        next(loaded.model.parameters()).fill_(math.nan)
+    with pytest.raises(ModelError, match="not finite"):
+        run(["piqa"])
