@@ -226,7 +226,7 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, data: Path) -> None:
     def run(tasks: list[str], folder: Path = data, **options: Any) -> Any:
         return scores(loaded.model, loaded.tokenizer, tasks, folder, **options)
 
-    with pytest.raises(InputError, match="unknown task 'arc_eazy'; did you mean arc_easy"):
+    with pytest.raises(InputError, match=r"unknown task 'arc_eazy'; did you mean arc_easy"):
         run(["arc_eazy"])
     with pytest.raises(InputError, match="no task was given"):
         run([])
@@ -247,7 +247,7 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, data: Path) -> None:
         with pytest.raises(InputError, match=rf"piqa.jsonl.gz, line 3: .*{reason}"):
             run(["piqa"], bad)
     (bad / "arc_easy.jsonl").write_text('{"context": \n', encoding="utf-8")
-    with pytest.raises(InputError, match="arc_easy.jsonl, line 1: not JSON"):
+    with pytest.raises(InputError, match=r"arc_easy.jsonl, line 1: not JSON"):
         run(["arc_easy"], bad)
     with torch.no_grad():
         next(loaded.model.parameters()).fill_(math.nan)

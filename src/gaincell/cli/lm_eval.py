@@ -13,11 +13,11 @@ app = typer.Typer()
     add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True}
 )
 def lm_eval(context: typer.Context) -> None:
-    """The command of lm-evaluation-harness as it is, with the model type `gaincell`; all options are its own.
+    """The command of lm-evaluation-harness as it is, with the model type `gaincell`; the options are its own.
 
-    The harness has no plug-ins, so its own `lm-eval` cannot find a model type of another package: this command
-    makes it known and hands everything on. --model_args takes run=MODEL|RUN, and optionally design=, cell=,
-    impl=, max_length=.
+    The harness has no plug-ins, so its own `lm-eval` cannot find a model type of another package: this
+    command makes it known and hands everything on. --model_args takes run=MODEL|RUN, and optionally design=,
+    cell=, impl=, max_length=.
 
     Example: gaincell lm-eval run --model gaincell --model_args run=adapters/smollm2-135m --tasks piqa
 
@@ -25,9 +25,8 @@ def lm_eval(context: typer.Context) -> None:
     """
     from lm_eval.__main__ import cli_evaluate
 
-    from gaincell.evaluation import harness  # registers the model type
+    import gaincell.evaluation.harness  # noqa: F401  registers the model type
 
-    assert harness.GainCellLM
     before = sys.argv
     sys.argv = ["lm-eval", *context.args]
     try:
