@@ -4,8 +4,9 @@
 
 Reads docs/results/NAME.json (the run.json of a mapping), docs/results/pauses/CHIP.json (of evaluate --at),
 docs/results/adapters (of evaluate --protocol words-1024), docs/results/context/context.json (of
-recipes/depth.py), docs/results/cells (of recipes/cells.py) and benchmarks/results/*.json; rewrites what
-stands between `<!-- NAME:table -->` and `<!-- end -->` in README.md, docs/benchmarks.md and docs/cells.md;
+recipes/depth.py), docs/results/cells (of recipes/cells.py), docs/results/evaluation (of evaluate --tasks and
+--chips, ablate, fidelity) and benchmarks/results/*.json; rewrites what stands between `<!-- NAME:table -->`
+and `<!-- end -->` in README.md, docs/benchmarks.md, docs/cells.md and docs/evaluation.md;
 draws docs/figures. The figures of one step are simulated on the way.
 """
 
@@ -25,7 +26,18 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from gaincell.files import write_atomic, write_text
-from gaincell.reports import cells, figures, hardware, results, tables
+from gaincell.reports import (
+    ablation,
+    cells,
+    chips,
+    comparison,
+    comparison_figure,
+    fidelity,
+    figures,
+    hardware,
+    results,
+    tables,
+)
 
 ROOT = Path(__file__).parents[1]
 
@@ -48,6 +60,7 @@ def main() -> None:
     )
     readme = replaced(readme, "adapters", adapters_table(ROOT / "docs" / "results" / "adapters"))
     write_cells(ROOT / "docs")
+    write_evaluation(ROOT / "docs")
     simulate(found)
     bench = json.loads((ROOT / "benchmarks" / "results" / "attention.json").read_text())
     readme = replaced(readme, "bench", benchmark_table(bench))
@@ -98,6 +111,32 @@ def write_cells(docs: Path) -> None:
     write_text(docs / "cells.md", cells.page(literature, designs, adapted))
     if adapted:
         draw(cells.adaptation, adapted, docs / "figures" / "adaptation-cells.png")
+
+
+def write_evaluation(docs: Path) -> None:
+    """docs/evaluation.md: tasks, fidelity, ablation and chips, from docs/results/evaluation."""
+    folder, page = docs / "results" / "evaluation", docs / "evaluation.md"
+    text = page.read_text()
+    for model in ("smollm2", "tiny"):
+        paths = folder.glob(f"tasks/{model}-*.json")
+        runs = {path.stem.partition("-")[2]: results.read(path) for path in paths}
+        if runs:
+            order = sorted(runs, key=lambda name: (name != "software", name))
+            found = comparison.compare({name: runs[name] for name in order}, "software")
+            text = replaced(text, f"tasks-{model}", comparison.as_markdown(found))
+            comparison_figure.draw_comparison(found, docs / "figures" / f"tasks-{model}.png")
+    ablated, heads = (json.loads((folder / f"{name}.json").read_text()) for name in ("ablation", "fidelity"))
+    text = replaced(text, "ablation", ablation.ablation_markdown(ablated))
+    ablation.draw_ablation(ablated, docs / "figures" / "ablation.png")
+    fidelity.draw_fidelity(heads, docs / "figures" / "fidelity.png")
+    spread = {
+        f"{100 * results.number(found['chips']['current_offset_std']):g} %": found
+        for found in (json.loads(path.read_text()) for path in sorted(folder.glob("chips-*.json")))
+    }
+    spread = dict(sorted(spread.items(), key=lambda entry: float(entry[0].split()[0])))
+    text = replaced(text, "chips", chips.chips_markdown(spread))
+    draw(chips.draw_chips, spread, docs / "figures" / "chips.png")
+    write_text(page, text)
 
 
 def draw(make: Callable[[Any], Figure], result: Any, figure: Path) -> None:

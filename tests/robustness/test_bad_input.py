@@ -254,3 +254,44 @@ def test_a_full_device_is_a_full_disk(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="disk is full"):
         files.write_atomic(tmp_path / "x.json", writer)
     assert not list(tmp_path.iterdir())
+
+
+def test_evaluations_that_cannot_be(capsys: pytest.CaptureFixture[str], tmp_path: Path, micro: Micro) -> None:
+    model, text = micro
+    for arguments, expected in (
+        (("--chips", 2, "--mismatch", "5%"), "a model in software has no chips"),
+        (("--chips", 2, "--mismatch", "lots"), "give a share such as 5% or 0.05"),
+        (("--chips", 2, "--by-context"), "do not go together"),
+        (("--mismatch", "5%"), "--mismatch belongs to --chips"),
+        (("--data", tmp_path), "--data and --max-length belong to --tasks"),
+        (("--protocol", "strided-64-64"), "give strided-T-S with S from 1 to T - 1"),
+        (("--protocol", "rolling-1"), "give rolling-T with T >= 2"),
+        (("--protocol", "words-64"), "unknown protocol 'words-64'"),
+    ):
+        assert expected in refused(capsys, "evaluate", model, "--text", text, *arguments)
+    assert "in software" in refused(capsys, "fidelity", model, "--text", text)
+    assert "in software" in refused(capsys, "ablate", model, "--text", text, "--protocol", "blocks-64")
+    assert "cannot be read" in refused(capsys, "table", tmp_path / "nothing.json")
+
+
+def test_evaluations_of_a_run(capsys: pytest.CaptureFixture[str], tmp_path: Path, micro: Micro) -> None:
+    model, text = micro
+    run = tmp_path / "run"
+    map_model(micro_settings(model, text), out=run)
+    there = ("--text", text, "--protocol", "blocks-64", "--limit", 256)
+    for command, *arguments in (
+        ("evaluate", *there, "--chips", 2, "--mismatch", "5%", "--json", tmp_path / "chips.json"),
+        ("evaluate", *there, "--chips", 2, "--mismatch", "5%", "--at", 1e-3),
+        ("evaluate", "--text", text, "--protocol", "rolling-64", "--limit", 2, "--json", tmp_path / "r.json"),
+        ("ablate", *there, "--figure", tmp_path / "a.png", "--json", tmp_path / "a.json"),
+        ("fidelity", "--text", text, "--tokens", 48, "--figure", tmp_path / "f.png", "--linear", run),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            main([command, str(run), *map(str, arguments)])
+        assert ended.value.code == 0, capsys.readouterr().err
+    chips = json.loads((tmp_path / "chips.json").read_text())
+    assert len(chips["chips"]["perplexity"]["value"]) == 2
+    assert chips["text"]["name"] == text.name
+    assert json.loads((tmp_path / "r.json").read_text())["documents"]["value"] == 2
+    assert json.loads((tmp_path / "a.json").read_text())["ablation"][0]["name"] == "chip"
+    assert (tmp_path / "f.png").stat().st_size > 10_000

@@ -1,0 +1,61 @@
+"""Perplexity over virtual chips as a figure and a table, from JSON of `gaincell evaluate --chips` alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from gaincell.reports.figures import BLACK, PALETTE
+from gaincell.reports.results import number, numbers
+from gaincell.reports.tables import readable
+
+Results = Mapping[str, Mapping[str, Any]]
+
+
+def draw_chips(results: Results) -> Figure:
+    """Every chip a point, a row a result; a line for the nominal chip, a bar for mean and deviation."""
+    figure = Figure(figsize=(7.6, 1.5 + 0.7 * len(results)))
+    axes = figure.add_subplot()
+    for row, (name, result) in enumerate(results.items()):
+        chips = result["chips"]
+        found = numbers(chips["perplexity"])
+        colour = PALETTE[row % len(PALETTE)]
+        spread = [row + 0.22 * (n / max(1, len(found) - 1) - 0.5) for n in range(len(found))]
+        axes.plot(
+            found, spread, "o", color=colour, markersize=4, alpha=0.7, label=f"{name}: {len(found)} chips"
+        )
+        axes.errorbar([number(chips["mean"])], [row + 0.28], xerr=[number(chips["std"])], fmt="s", capsize=3,
+                      color=colour)  # fmt: skip
+        nominal = number(chips["nominal"])
+        axes.plot([nominal, nominal], [row - 0.35, row + 0.35], color=BLACK, linewidth=1.2)
+    axes.set_yticks(range(len(results)), list(results))
+    axes.set_ylim(-0.6, len(results) - 0.3)
+    axes.set_xlabel("perplexity (line: nominal chip; square: mean and standard deviation of the chips)")
+    return figure
+
+
+def chips_markdown(results: Results) -> str:
+    """One line a result."""
+    lines = [
+        "| mismatch | chips | nominal | mean | std | × nominal (95 %) | worst | yield (95 %) |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for name, result in results.items():
+        c = result["chips"]
+        found = numbers(c["perplexity"])
+        low, high = numbers(c["ratio_interval"])
+        least, most = numbers(c["yield_interval"])
+        within = 100 * number(c["yield_within"])
+        row = (
+            name,
+            str(len(found)),
+            *(readable(number(c[key])) for key in ("nominal", "mean", "std")),
+            f"{number(c['ratio']):.4f} ({low:.4f} to {high:.4f})",
+            readable(max(found)),
+            f"{100 * number(c['yield']):.0f} % within +{within:g} % ({100 * least:.0f} to {100 * most:.0f})",
+        )
+        lines.append("| " + " | ".join(row) + " |")
+    protocol = next(iter(results.values()))["provenance"]["protocol"]
+    return "\n".join([*lines, "", f"{protocol}; every chip on the same text."]) + "\n"

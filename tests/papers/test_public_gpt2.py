@@ -1,0 +1,27 @@
+"""The paper's first row: public GPT-2 in software, scored by our path with the harness's own data."""
+
+from __future__ import annotations
+
+import pytest
+
+from gaincell.integrations.hf.models import load_model
+from gaincell.reports.comparison import HEADINGS, NAMES, cited_rows
+
+pytestmark = [pytest.mark.network, pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+
+
+def test_the_row_of_public_gpt2() -> None:
+    from gaincell.evaluation.harness import PAPER_TASKS, evaluate_tasks
+
+    loaded = load_model("openai-community/gpt2")
+    found = {
+        NAMES.get(task.task, task.task): task
+        for task in evaluate_tasks(loaded.model, loaded.tokenizer, PAPER_TASKS).tasks
+    }
+    cited = cited_rows(tuple(HEADINGS))["GPT-2, public software"]
+    for (task, metric), entry in cited.items():
+        score, _ = found[task].metrics[metric]
+        if metric == "acc" or metric == "acc_norm":
+            assert 100 * score == pytest.approx(entry.number, abs=0.3), task
+        else:
+            assert score == pytest.approx(entry.number, rel=0.01), task
