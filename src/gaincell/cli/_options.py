@@ -76,6 +76,18 @@ Threads: TypeAlias = Annotated[
 ]
 ImplName: TypeAlias = Annotated[Impl, typer.Option("--impl", help="Implementation of the arrays.")]
 Device: TypeAlias = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, ...")]
+
+
+class Dtype(StrEnum):
+    """Types of a model's weights; gains, offsets and the arrays have at least float32."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+
+
+DtypeName: TypeAlias = Annotated[
+    Dtype, typer.Option("--dtype", help="Of the weights; bfloat16 is faster and rounds log-likelihoods.")
+]
 RefreshKindName: TypeAlias = Annotated[
     RefreshKind,
     typer.Option(

@@ -33,6 +33,7 @@ def by_tasks(
     names = PAPER_TASKS if tasks == PAPER else tuple(t.strip() for t in tasks.split(",") if t.strip())
     layers = attached_layers(loaded.model)
     window = layers[0].design.window if layers else None
+    dtype = str(next(loaded.model.parameters()).dtype).removeprefix("torch.")
     found = evaluate_tasks(
         loaded.model,
         loaded.tokenizer,
@@ -45,16 +46,17 @@ def by_tasks(
         cache=cache_file(loaded, max_length) if cache else None,
         progress=progress,
     )
-    return _table(found), entry_of(found, bool(layers)), describe(found)
+    return _table(found), entry_of(found, bool(layers), dtype), describe(found)
 
 
-def entry_of(found: TasksResult, in_arrays: bool) -> dict[str, Any]:
+def entry_of(found: TasksResult, in_arrays: bool, dtype: str) -> dict[str, Any]:
     """The result as part of run.json."""
     from gaincell.reports.results import Kind, value
 
     kind: Kind = "simulated" if in_arrays else "measured"
     return {
         "harness": {"name": "lm-evaluation-harness", "version": found.harness},
+        "dtype": dtype,
         "longest_context": value(found.max_length, "tokens", "measured"),
         "requests": value(found.requests, "1", "measured"),
         "requests_truncated": value(found.truncated, "1", "measured"),

@@ -13,6 +13,8 @@ from gaincell.cli._options import (
     MODEL_HELP,
     CellName,
     Device,
+    Dtype,
+    DtypeName,
     Impl,
     ImplName,
     OtherLatency,
@@ -128,6 +130,7 @@ def evaluate(
     threads: Threads = None,
     impl: ImplName = Impl.auto,
     device: Device = "cpu",
+    dtype: DtypeName = Dtype.float32,
     json: JsonFile = None,
 ) -> None:
     """Perplexity or task scores of a model in software, or of a RUN on its hardware.
@@ -172,6 +175,8 @@ def evaluate(
     Example: gaincell evaluate runs/tiny --dump layer3.safetensors --layer 3
     """
     use(threads, device)
+    import torch
+
     from gaincell.arrays import Refresh
     from gaincell.cli import _perplexity as protocols
     from gaincell.cli._progress import progress_bars
@@ -204,7 +209,7 @@ def evaluate(
         if given and needs is None:
             raise InputError(option)
     found_text = None if tasks or window_of_documents else open_text(text)
-    loaded = load_model(model)
+    loaded = load_model(model, getattr(torch, dtype.value))
     loaded.model.to(device)  # type: ignore[arg-type]
     change_chip(loaded.model, design, cell, window, other_latency)
     set_impl(loaded.model, impl.value)

@@ -127,6 +127,8 @@ class GainCellLM(HFLM):  # type: ignore[misc]
         if device is not None and (torch.cuda.is_available() or not str(device).startswith("cuda")):
             pretrained.to(device)  # the harness's command asks for cuda where there is none, too
         length = max_length or longest_context(pretrained)
+        if next(pretrained.parameters()).dtype != torch.float32:
+            kwargs.setdefault("softmax_dtype", torch.float32)
         with _quiet():
             super().__init__(pretrained=pretrained, tokenizer=tokenizer, max_length=length, **kwargs)
         self._open, self._window = progress, window

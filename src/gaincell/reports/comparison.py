@@ -281,13 +281,14 @@ def _notes(
     runs: Mapping[str, Json], tasks: Mapping[str, Mapping[str, Json]], reference: str, cited: bool
 ) -> tuple[str, ...]:
     versions = sorted({f"{run['harness']['name']} {run['harness']['version']}" for run in runs.values()})
+    types = sorted({run.get("dtype", "float32") for run in runs.values()})
     counts = dict.fromkeys(
         f"{task} {number(entry['items']):,.0f} of {number(entry['of']):,.0f}"
         for each in tasks.values()
         for task, entry in each.items()
     )
     notes = [
-        f"Scored by {', '.join(versions)}. Items: {', '.join(counts)}.",
+        f"Scored by {', '.join(versions)}, weights in {', '.join(types)}. Items: {', '.join(counts)}.",
         f"± is the standard error; differences and ratios are to {reference} on the same items, with their "
         "own.",
     ]
