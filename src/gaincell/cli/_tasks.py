@@ -149,7 +149,10 @@ def _table(found: TasksResult) -> Any:
         for metric, (score, error) in task.metrics.items():
             percent = metric.startswith("acc")
             shown = [
-                f"{100 * x:.2f} %" if percent else readable(x) for x in (score, *([error] if error else []))
+                f"{100 * x:.2f} %" if percent else readable(x)
+                for x in (score, *([] if error is None else [error]))
             ]
-            table.add_row(task.task, metric, *shown, *([] if error else ["–"]), f"{task.n:,} of {task.of:,}")
+            table.add_row(
+                task.task, metric, *shown, *(["–"] if error is None else []), f"{task.n:,} of {task.of:,}"
+            )
     return table
