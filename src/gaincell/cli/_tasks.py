@@ -131,8 +131,6 @@ def cache_file(loaded: LoadedModel, max_length: int | None) -> Path:
 def _table(found: TasksResult) -> Any:
     from rich.table import Table
 
-    from gaincell.reports.tables import readable
-
     notes = [describe(found)]
     if found.truncated:
         notes.append(f"{found.truncated} requests were longer and lost tokens on the left")
@@ -147,12 +145,14 @@ def _table(found: TasksResult) -> Any:
         table.add_column(name, justify="right")
     for task in found.tasks:
         for metric, (score, error) in task.metrics.items():
-            percent = metric.startswith("acc")
-            shown = [
-                f"{100 * x:.2f} %" if percent else readable(x)
-                for x in (score, *([] if error is None else [error]))
-            ]
-            table.add_row(
-                task.task, metric, *shown, *(["–"] if error is None else []), f"{task.n:,} of {task.of:,}"
-            )
+            value, spread = (_shown(metric, x) for x in (score, error))
+            table.add_row(task.task, metric, value, spread, f"{task.n:,} of {task.of:,}")
     return table
+
+
+def _shown(metric: str, score: float | None) -> str:
+    from gaincell.reports.tables import readable
+
+    if score is None:
+        return "–"
+    return f"{100 * score:.2f} %" if metric.startswith("acc") else readable(score)
