@@ -3,11 +3,10 @@
     python docs/readme.py
 
 Reads docs/results/NAME.json (the run.json of a mapping), docs/results/pauses/CHIP.json (of evaluate --at),
-docs/results/adapters (of evaluate --protocol words-1024), docs/results/context/context.json (of
-recipes/depth.py), docs/results/cells (of recipes/cells.py), docs/results/evaluation (of evaluate --tasks and
---chips, ablate, fidelity) and benchmarks/results/*.json; rewrites what stands between `<!-- NAME:table -->`
-and `<!-- end -->` in README.md, docs/benchmarks.md, docs/cells.md and docs/evaluation.md;
-draws docs/figures. The figures of one step are simulated on the way.
+docs/results/context/context.json (of recipes/depth.py), docs/results/cells (of recipes/cells.py),
+docs/results/evaluation (of evaluate --tasks and --chips, ablate, fidelity) and benchmarks/results/*.json;
+rewrites what stands between `<!-- NAME:table -->` and `<!-- end -->` in README.md and in pages of docs; draws
+docs/figures. The figures of one step are simulated on the way.
 """
 
 from __future__ import annotations
@@ -58,7 +57,7 @@ def main() -> None:
         json.loads((ROOT / "docs/results/context/context.json").read_text()),
         found / "context.png",
     )
-    readme = replaced(readme, "adapters", adapters_table(ROOT / "docs" / "results" / "adapters"))
+    readme = replaced(readme, "adapters", adapters_table(ROOT / "docs" / "results" / "evaluation" / "tasks"))
     write_cells(ROOT / "docs")
     write_evaluation(ROOT / "docs")
     simulate(found)
@@ -78,25 +77,32 @@ def draw_pauses(folder: Path, figure: Path) -> None:
 
 
 def adapters_table(folder: Path) -> str:
-    """The shipped adapters on WikiText-2, from `gaincell evaluate ADAPTER --protocol words-1024 --json`."""
-    software = json.loads((folder / "software.json").read_text())
-    base = results.number(software["word_perplexity"])
+    """The shipped adapters on WikiText-2, from `gaincell evaluate ADAPTER --tasks ... --json`."""
+    entries = {path.stem.partition("-")[2]: results.read(path) for path in folder.glob("smollm2-*.json")}
+    wiki = {
+        name: next(task for task in run["tasks"] if task["task"].startswith("wikitext"))
+        for name, run in entries.items()
+    }
+    score = {name: results.number(task["metrics"]["word_perplexity"]["score"]) for name, task in wiki.items()}
     rows = [
-        "| model | tokens | word perplexity | × software | megabytes |",
-        "| --- | ---: | ---: | ---: | ---: |",
+        "| model | chip | tokens | word perplexity | × software | megabytes |",
+        "| --- | --- | ---: | ---: | ---: | ---: |",
+        f"| software | – | – | {score['software']:.2f} | 1.00 | – |",
     ]
-    rows.append(f"| software | – | {base:.2f} | 1.00 | – |")
     for place in sorted((ROOT / "adapters").iterdir()):
-        found = json.loads((folder / f"{place.name}.json").read_text())
         run = results.read(place)
+        chip = run["design"]["name"]
         tokens = results.number(run["stages"][-1]["training_tokens"])
         size = sum(file.stat().st_size for file in place.iterdir()) / 1e6
-        value = results.number(found["word_perplexity"])
-        rows.append(
-            f"| `adapters/{place.name}` | {tokens:,.0f} | {value:.2f} | {value / base:.2f} | {size:.1f} |"
-        )
-    protocol = software["provenance"]["protocol"].split(";")[0]
-    return "\n".join([*rows, "", f"WikiText-2, validation split. Protocol {protocol}."]) + "\n"
+        numbers = f"{tokens:,.0f} | {score[chip]:.2f} | {score[chip] / score['software']:.2f} | {size:.1f}"
+        rows.append(f"| `adapters/{place.name}` | `{chip}` | {numbers} |")
+    n, of = (results.number(wiki["software"][key]) for key in ("items", "of"))
+    harness, dtype = entries["software"]["harness"], entries["software"]["dtype"]
+    caption = (
+        f"WikiText-2, validation split, {n:.0f} of {of:.0f} articles, {harness['name']} {harness['version']}, "
+        f"weights in {dtype}."
+    )
+    return "\n".join([*rows, "", caption]) + "\n"
 
 
 def write_cells(docs: Path) -> None:
