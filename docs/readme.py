@@ -98,10 +98,8 @@ def adapters_table(folder: Path) -> str:
         rows.append(f"| `adapters/{place.name}` | `{chip}` | {numbers} |")
     n, of = (results.number(wiki["software"][key]) for key in ("items", "of"))
     harness, dtype = entries["software"]["harness"], entries["software"]["dtype"]
-    caption = (
-        f"WikiText-2, validation split, {n:.0f} of {of:.0f} articles, {harness['name']} {harness['version']}, "
-        f"weights in {dtype}."
-    )
+    scored = f"{harness['name']} {harness['version']}, weights in {dtype}"
+    caption = f"WikiText-2, validation split, {n:.0f} of {of:.0f} articles, {scored}."
     return "\n".join([*rows, "", caption]) + "\n"
 
 
