@@ -15,8 +15,8 @@ from gaincell.circuits.charge_to_pulse import ChargeToPulse
 from gaincell.circuits.normaliser import Normaliser
 from gaincell.circuits.pwm import Drivers
 from gaincell.devices.variability import Mismatch
-from gaincell.errors import InputError
-from gaincell.evaluation.ablation import ablate, freed
+from gaincell.errors import InputError, RunError
+from gaincell.evaluation.ablation import ablate, freed, one_tile
 from gaincell.evaluation.chips import Chips, evaluate_chips
 from gaincell.evaluation.fidelity import PER_HEAD, PER_KEY_HEAD, fidelity
 from gaincell.evaluation.perplexity import cut_windows, perplexity
@@ -79,15 +79,8 @@ def test_ablation_is_a_change_of_the_design(tokens: torch.Tensor) -> None:
     found = {(row.kind, row.name): row for row in ablate(model, tokens, "blocks-64").rows}
     assert attached_layers(model)[0].design.hash == chip.hash
     names = {name for kind, name in found if kind == "off"}
-    assert names >= {
-        "query levels",
-        "readout",
-        "decay",
-        "nonlinearity",
-        "mismatch",
-        "tiling",
-        "half the ring",
-    }
+    assert names >= {"query levels", "readout", "decay", "nonlinearity", "mismatch", "tiling"}
+    assert ("ring", "half the ring") in found
     assert "noise" not in names
     set_design(model, chip.replace(cell="linear"))
     linear = perplexity(model, tokens, "blocks-64")
@@ -96,6 +89,9 @@ def test_ablation_is_a_change_of_the_design(tokens: torch.Tensor) -> None:
     assert row.ratio == pytest.approx(row.perplexity / base.perplexity)
     set_design(model, freed(chip).replace(query_levels=16))
     assert found["on", "query levels"].perplexity == perplexity(model, tokens, "blocks-64").perplexity
+    set_design(model, one_tile(freed(chip)))  # without limits and quantisation sub-tiles add up
+    free = found["on", "free"].perplexity
+    assert perplexity(model, tokens, "blocks-64").perplexity == pytest.approx(free, rel=1e-5)
     with pytest.raises(InputError, match="in software"):
         ablate(micro_llama(), tokens)
 
@@ -111,7 +107,7 @@ def test_fidelity_compares_the_same_hidden_states(tokens: torch.Tensor, changes:
     for name, table in found.tables.items():
         assert [len(row) for row in table] == ([2, 2] if name in PER_HEAD else [1, 1])
         assert all(math.isfinite(x) and x >= -1 for row in table for x in row)
-        if name not in ("error", "cosine", "linear error"):
+        if not name.endswith(("error", "cosine")):
             assert all(0 <= x <= 1 for row in table for x in row)
     # the first layer sees the same hidden states in any case: compare it directly
     seen: list[Any] = []
@@ -198,7 +194,14 @@ def test_figures_and_tables_come_from_the_result_alone(tmp_path: Path) -> None:
     check({"table": as_json(found)})
     for text in (as_csv(found), as_latex(found), as_markdown(found)):
         assert "62.89" in text
-    assert terminal_table(found).row_count == 7
+    assert terminal_table(found).row_count == 3 * 7
+    latex = as_latex(found)
+    assert "$-25.0 \\pm 25$" in latex
+    assert "$\\times 1.649" in latex
+    csv = as_csv(found).splitlines()
+    assert csv[0].split(",")[5:9] == ["unit", "difference", "difference_error", "kind"]
+    with pytest.raises(RunError, match="chip is not a whole result"):
+        compare({"software": a, "chip": {"tasks": [{"task": "piqa"}], "harness": a["harness"]}})
     assert draw_comparison(found, tmp_path / "table.png").stat().st_size > 5000
     unlike = compare({"software": a, "other": run([1.0], [-1.0], [[-1.0, 2.0]], "y")})
     assert unlike.rows["other"]["piqa", "acc"].difference is None

@@ -203,6 +203,14 @@ def test_a_broken_run_goes_on(tmp_path: Path, data: Path) -> None:
     assert [task.items for task in rest.tasks] == [task.items for task in whole.tasks]
     again = scores(loaded.model, loaded.tokenizer, names, data, batch=1, cache=cache)
     assert again.seconds == 0.0
+    assert again.cached == again.requests
+    short = {"batch": 1, "max_length": 8, "window": 4, "cache": tmp_path / "cache" / "other"}
+    for _ in range(2):  # counted from the cache as well
+        counted = scores(loaded.model, loaded.tokenizer, ["arc_easy"], data, **short)
+        assert counted.truncated == counted.beyond_window == 32
+    (tmp_path / "cache" / "key_rank0.db").write_text("no database at all, but a text " * 50)
+    with pytest.raises(InputError, match=r"key_rank0.db .*remove that file, or give --no-cache"):
+        scores(loaded.model, loaded.tokenizer, names, data, batch=1, cache=cache)
     assert [task.metrics.keys() for task in again.tasks] == [task.metrics.keys() for task in whole.tasks]
 
 
@@ -217,6 +225,8 @@ def test_a_model_type_of_the_harness(tmp_path: Path, data: Path) -> None:
     found = simple_evaluate(model="gaincell", model_args=f"run={model}", tasks=["piqa"], task_manager=manager)
     loaded = load_model(model)
     ours = scores(loaded.model, loaded.tokenizer, ["piqa"], data, batch=1)
+    assert ours.tasks[0].split.startswith("piqa.jsonl.gz, sha256 ")
+    assert [t.task for t in scores(loaded.model, loaded.tokenizer, ["wikitext"], data).tasks] == ["wikitext2"]
     assert found["results"]["piqa"]["acc,none"] == ours.tasks[0].metrics["acc"][0]
 
 
@@ -234,6 +244,8 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, data: Path) -> None:
         run(["piqa"], tmp_path / "nowhere")
     with pytest.raises(InputError, match=r"holds no piqa.jsonl or piqa.jsonl.gz"):
         run(["piqa"], tmp_path)
+    with pytest.raises(InputError, match="the model knows 64 positions at most"):
+        run(["piqa"], max_length=65)
     with pytest.raises(InputError, match="limit = 0"):
         run(["piqa"], limit=0)
     bad = tmp_path / "bad"
@@ -246,6 +258,9 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, data: Path) -> None:
         write(bad, "piqa", [*choices_rows(2), row])
         with pytest.raises(InputError, match=rf"piqa.jsonl.gz, line 3: .*{reason}"):
             run(["piqa"], bad)
+    write(bad, "lambada_openai", [{"text": "cell holds "}])
+    with pytest.raises(InputError, match="must end with a word, not with a space"):
+        run(["lambada_openai"], bad)
     (bad / "arc_easy.jsonl").write_text('{"context": \n', encoding="utf-8")
     with pytest.raises(InputError, match=r"arc_easy.jsonl, line 1: not JSON"):
         run(["arc_easy"], bad)

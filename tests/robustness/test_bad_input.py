@@ -262,8 +262,11 @@ def test_evaluations_that_cannot_be(capsys: pytest.CaptureFixture[str], tmp_path
         (("--chips", 2, "--mismatch", "5%"), "a model in software has no chips"),
         (("--chips", 2, "--mismatch", "lots"), "give a share such as 5% or 0.05"),
         (("--chips", 2, "--by-context"), "do not go together"),
-        (("--mismatch", "5%"), "--mismatch belongs to --chips"),
-        (("--data", tmp_path), "--data and --max-length belong to --tasks"),
+        (("--mismatch", "5%"), "--mismatch, --yield-within and --chip-seed belong to --chips"),
+        (("--chip-seed", 1), "belong to --chips"),
+        (("--chips", 0, "--mismatch", "5%"), "0 chips: give 1 or more"),
+        (("--data", tmp_path), "--data, --max-length and --batch belong to --tasks"),
+        (("--json", "/proc/none/x.json"), "nothing can be written in /proc"),
         (("--protocol", "strided-64-64"), "give strided-T-S with S from 1 to T - 1"),
         (("--protocol", "rolling-1"), "give rolling-T with T >= 2"),
         (("--protocol", "words-64"), "unknown protocol 'words-64'"),
@@ -272,6 +275,7 @@ def test_evaluations_that_cannot_be(capsys: pytest.CaptureFixture[str], tmp_path
     assert "in software" in refused(capsys, "fidelity", model, "--text", text)
     assert "in software" in refused(capsys, "ablate", model, "--text", text, "--protocol", "blocks-64")
     assert "cannot be read" in refused(capsys, "table", tmp_path / "nothing.json")
+    assert "ends with .png, .svg, .pdf" in refused(capsys, "ablate", model, "--figure", "a.foo")
 
 
 def test_evaluations_of_a_run(capsys: pytest.CaptureFixture[str], tmp_path: Path, micro: Micro) -> None:
@@ -282,6 +286,7 @@ def test_evaluations_of_a_run(capsys: pytest.CaptureFixture[str], tmp_path: Path
     for command, *arguments in (
         ("evaluate", *there, "--chips", 2, "--mismatch", "5%", "--json", tmp_path / "chips.json"),
         ("evaluate", *there, "--chips", 2, "--mismatch", "5%", "--at", 1e-3),
+        ("evaluate", *there, "--chips", 1, "--mismatch", "5%", "--refresh", "copy", "--refresh-tokens", 8),
         ("evaluate", "--text", text, "--protocol", "rolling-64", "--limit", 2, "--json", tmp_path / "r.json"),
         ("ablate", *there, "--figure", tmp_path / "a.png", "--json", tmp_path / "a.json"),
         ("fidelity", "--text", text, "--tokens", 48, "--figure", tmp_path / "f.png", "--linear", run),

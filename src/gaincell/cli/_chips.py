@@ -2,52 +2,76 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import dataclasses
+import statistics
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
+    from gaincell.arrays import Refresh
+    from gaincell.devices.variability import Mismatch
     from gaincell.evaluation.chips import Chips
     from gaincell.integrations.hf.sources import LoadedModel
     from gaincell.progress import StageProgress
+
+
+class ChipOptions(NamedTuple):
+    """What the command line says about chips.
+
+    chips: how many.  spread: of their cells, a fraction of full scale; None for the design's.  within: x of
+    the yield.  seed: of the chips; None for the design's.
+    """
+
+    chips: int
+    spread: float | None
+    within: float
+    seed: int | None
+
+    def mismatch(self, loaded: LoadedModel) -> Mismatch:
+        """The spread of the cells of a model's chips."""
+        from gaincell.devices.variability import Mismatch
+        from gaincell.integrations.hf.attach import attached_layers
+
+        layers = attached_layers(loaded.model)
+        own = layers[0].design.mismatch if layers else Mismatch()
+        if self.spread is not None:
+            own = Mismatch(current_offset_std=self.spread, seed=own.seed)
+        return own if self.seed is None else dataclasses.replace(own, seed=self.seed)
 
 
 def by_chips(
     loaded: LoadedModel,
     tokens: Any,
     protocol: str,
-    at: list[float] | None,
-    limits: tuple[int, float | None, float, int],
+    pause: tuple[list[float], Refresh] | None,
+    options: ChipOptions,
     progress: StageProgress,
 ) -> tuple[Any, dict[str, Any]]:
-    """Table and result.
-
-    limits: how many chips; spread of their cells as a fraction of full scale, None for the design's; x of the
-        yield; seed of the chips.
-    """
+    """Table and result of a perplexity; pause: idle times (one) and refresh policy."""
     from gaincell.cli._perplexity import result
-    from gaincell.devices.variability import Mismatch
     from gaincell.errors import InputError
     from gaincell.evaluation.chips import evaluate_chips
     from gaincell.evaluation.pause import perplexity_after_pause
     from gaincell.evaluation.perplexity import describe, perplexity, window_and_stride
     from gaincell.reports.results import value
 
-    number, spread, within, seed = limits
     length, _ = window_and_stride(protocol)
     words: list[str] = []
-    if at is not None and len(at) > 1:
+    if pause is not None and len(pause[0]) > 1:
         raise InputError("--chips takes one --at")
 
     def measure() -> float:
-        if at:
-            paused = perplexity_after_pause(loaded.model, tokens, at[0], length)
-            words.append(paused.found.protocol)
+        if pause is not None:
+            paused = perplexity_after_pause(loaded.model, tokens, pause[0][0], length, refresh=pause[1])
+            words.append(f"{paused.found.protocol}, {pause[0][0]:g} s, refresh {pause[1].kind}")
             return paused.found.perplexity
         found = perplexity(loaded.model, tokens, protocol)
         words.append(describe(protocol, found.blocks))
         return found.perplexity
 
-    mismatch = None if spread is None else Mismatch(current_offset_std=spread, seed=seed)
-    found = evaluate_chips(loaded.model, measure, number, mismatch, within, progress("chips"))
+    mismatch = options.mismatch(loaded)
+    bar = progress("chips")
+    found = evaluate_chips(loaded.model, measure, options.chips, mismatch, options.within, bar)
     entry = result(loaded, words[0], tokens)
     entry["chips"] = {
         "perplexity": value(list(found.perplexities), "1", "simulated"),
@@ -60,12 +84,56 @@ def by_chips(
         "yield": value(found.yield_share, "1", "simulated"),
         "yield_interval": value(list(found.yield_interval), "1", "simulated"),
     }
-    if spread is not None:
-        entry["chips"]["current_offset_std"] = value(spread, "of full scale", "simulated")
+    entry["chips"] |= spread_entry(mismatch)
+    entry["provenance"]["seed"] = mismatch.seed
     if found.std is not None and found.ratio_interval is not None:
         entry["chips"]["std"] = value(found.std, "1", "simulated")
         entry["chips"]["ratio_interval"] = value(list(found.ratio_interval), "1", "simulated")
     return _table(found, words[0]), entry
+
+
+def spread_entry(mismatch: Mismatch) -> dict[str, Any]:
+    """Which chips they are."""
+    from gaincell.reports.results import value
+
+    return {
+        "seed": value(mismatch.seed, "1", "simulated"),
+        "gain_std": value(mismatch.gain_std, "of the current", "simulated"),
+        "offset_voltage_std": value(mismatch.offset_voltage_std, "V", "simulated"),
+        "current_offset_std": value(mismatch.current_offset_std, "of full scale", "simulated"),
+    }
+
+
+def tasks_by_chips(
+    measure: Callable[[], dict[str, float]],
+    loaded: LoadedModel,
+    options: ChipOptions,
+    progress: StageProgress,
+) -> tuple[Any, dict[str, Any]]:
+    """Table and result of the scores that `measure` gives, task/metric by task/metric."""
+    from rich.table import Table
+
+    from gaincell.evaluation.chips import over_chips
+    from gaincell.reports.results import value
+    from gaincell.reports.tables import readable
+
+    mismatch = options.mismatch(loaded)
+    nominal, numbers, found = over_chips(loaded.model, measure, options.chips, mismatch, progress("chips"))
+    entry: dict[str, Any] = {"number": value(list(numbers), "1", "simulated"), "scores": {}}
+    caption = f"{len(numbers)} chips and the nominal one on the same items"
+    table = Table(caption=caption, caption_justify="left")
+    for name in ("score", "nominal", "mean", "std", "lowest", "highest"):
+        table.add_column(name, justify="left" if name == "score" else "right")
+    for name, reference in nominal.items():
+        scores = [each[name] for each in found]
+        std = statistics.stdev(scores) if len(scores) > 1 else None
+        entry["scores"][name] = {
+            "nominal": value(reference, "1", "simulated"),
+            "chips": value(scores, "1", "simulated"),
+        }
+        shown = [reference, statistics.fmean(scores), std, min(scores), max(scores)]
+        table.add_row(name, *("–" if x is None else f"{x:.4f}" if x < 10 else readable(x) for x in shown))
+    return table, entry | spread_entry(mismatch)
 
 
 def _table(found: Chips, protocol: str) -> Any:

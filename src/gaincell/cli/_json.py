@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
@@ -13,6 +14,29 @@ from gaincell.files import write_text
 JsonFile: TypeAlias = Annotated[
     Path | None, typer.Option("--json", metavar="FILE", help="Also write the result as JSON.", dir_okay=False)
 ]
+
+
+FIGURES = (".png", ".svg", ".pdf")
+FigureFile: TypeAlias = Annotated[
+    Path | None,
+    typer.Option("--figure", metavar="FILE", dir_okay=False, help="Also draw it: .png, .svg or .pdf."),
+]
+
+
+def check_outputs(*files: Path | None, figure: Path | None = None) -> None:
+    """Raise InputError, before any work, for files that could not be written after it."""
+    from gaincell.errors import InputError
+
+    if figure is not None and figure.suffix.lower() not in FIGURES:
+        raise InputError(f"--figure {figure.name}: give a name that ends with {', '.join(FIGURES)}")
+    for file in (*files, figure):
+        if file is None:
+            continue
+        place = file.resolve().parent
+        while not place.exists():
+            place = place.parent
+        if not place.is_dir() or not os.access(place, os.W_OK):
+            raise InputError(f"{file}: nothing can be written in {place}; give another place")
 
 
 def write_json(path: Path | None, content: Any) -> None:

@@ -8,12 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gaincell.cli._chips import ChipOptions
     from gaincell.evaluation.harness import TaskResult, TasksResult
     from gaincell.integrations.hf.sources import LoadedModel
     from gaincell.progress import StageProgress
-
-PAPER = "paper"
-"""In place of names: the tasks of the paper's table."""
 
 
 def by_tasks(
@@ -24,29 +22,42 @@ def by_tasks(
     max_length: int | None,
     batch: int,
     cache: bool,
+    chips: ChipOptions | None,
     progress: StageProgress,
 ) -> tuple[Any, dict[str, Any], str]:
-    """Table, result, and the protocol in words."""
-    from gaincell.evaluation.harness import PAPER_TASKS, evaluate_tasks
+    """Table, result, and the protocol in words; of many chips the result holds that of the nominal one."""
+    from gaincell.cli._chips import tasks_by_chips
+    from gaincell.evaluation.harness import evaluate_tasks
     from gaincell.integrations.hf.attach import attached_layers
 
-    names = PAPER_TASKS if tasks == PAPER else tuple(t.strip() for t in tasks.split(",") if t.strip())
+    names = [task.strip() for task in tasks.split(",") if task.strip()]
     layers = attached_layers(loaded.model)
-    window = layers[0].design.window if layers else None
     dtype = str(next(loaded.model.parameters()).dtype).removeprefix("torch.")
-    found = evaluate_tasks(
-        loaded.model,
-        loaded.tokenizer,
-        names,
-        data=data,
-        limit=limit or None,
-        batch=batch,
-        max_length=max_length,
-        window=window,
-        cache=cache_file(loaded, max_length) if cache else None,
-        progress=progress,
-    )
-    return _table(found), entry_of(found, bool(layers), dtype), describe(found)
+    runs: list[TasksResult] = []
+
+    def run() -> dict[str, float]:
+        runs.append(
+            evaluate_tasks(
+                loaded.model,
+                loaded.tokenizer,
+                names,
+                data=data,
+                limit=limit or None,
+                batch=batch,
+                max_length=max_length,
+                window=layers[0].design.window if layers else None,
+                cache=cache_file(loaded, max_length) if cache else None,
+                progress=progress,
+            )
+        )
+        tasks = runs[-1].tasks
+        return {f"{t.task}/{name}": score for t in tasks for name, (score, _) in t.metrics.items()}
+
+    if chips is not None:
+        table, spread = tasks_by_chips(run, loaded, chips, progress)
+        return table, entry_of(runs[0], True, dtype) | {"chips": spread}, describe(runs[0])
+    run()
+    return _table(runs[0]), entry_of(runs[0], bool(layers), dtype), describe(runs[0])
 
 
 def entry_of(found: TasksResult, in_arrays: bool, dtype: str) -> dict[str, Any]:
@@ -59,6 +70,7 @@ def entry_of(found: TasksResult, in_arrays: bool, dtype: str) -> dict[str, Any]:
         "dtype": dtype,
         "longest_context": value(found.max_length, "tokens", "measured"),
         "requests": value(found.requests, "1", "measured"),
+        "requests_cached": value(found.cached, "1", "measured"),
         "requests_truncated": value(found.truncated, "1", "measured"),
         "requests_beyond_window": value(found.beyond_window, "1", "measured"),
         "model_seconds": value(found.seconds, "s", "measured"),
@@ -132,6 +144,8 @@ def _table(found: TasksResult) -> Any:
     from rich.table import Table
 
     notes = [describe(found)]
+    if found.cached:
+        notes.append(f"{found.cached} of {found.requests} answers were kept from an earlier run")
     if found.truncated:
         notes.append(f"{found.truncated} requests were longer and lost tokens on the left")
     if found.beyond_window:

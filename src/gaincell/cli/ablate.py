@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from gaincell.cli._json import JsonFile
-from gaincell.cli._options import Device, Impl, ImplName, TextName, Threads, change_chip, set_impl, use
+from gaincell.cli._json import FigureFile, JsonFile, check_outputs, write_json
+from gaincell.cli._options import (
+    Device,
+    Impl,
+    ImplName,
+    TextName,
+    Threads,
+    change_chip,
+    fraction,
+    set_impl,
+    use,
+)
 
 app = typer.Typer()
 
@@ -26,9 +35,11 @@ def ablate(
     design: Annotated[
         str | None, typer.Option("--design", metavar="DESIGN", help="Another chip than the RUN's own.")
     ] = None,
-    figure: Annotated[
-        Path | None, typer.Option("--figure", metavar="FILE", dir_okay=False, help="Draw it: .png or .svg.")
+    mismatch: Annotated[
+        str | None,
+        typer.Option("--mismatch", metavar="P%", help="First give its cells a spread."),
     ] = None,
+    figure: FigureFile = None,
     threads: Threads = None,
     impl: ImplName = Impl.auto,
     device: Device = "cpu",
@@ -37,19 +48,22 @@ def ablate(
     """Perplexity with one constraint of the chip after the other switched off, and switched on alone.
 
     Constraints: levels of queries, storage and readout; ceilings of scores and outputs; decay; the cell's
-    nonlinearity; sub-tiles; the ring; mismatch, noise, writes and leakage where the chip has them. Nothing is
-    trained: what a model loses to each, as it is.
+    nonlinearity; sub-tiles; mismatch (--mismatch), noise, writes and leakage where the chip has them.
+    Besides: half the ring. Nothing is trained: what a model loses to each, as it is.
 
     Example: gaincell ablate runs/tiny --text corpus/ --figure ablation.png
     """
+    check_outputs(json, figure=figure)
     use(threads, device)
     from rich.console import Console
 
-    from gaincell.cli._json import write_json
     from gaincell.cli._perplexity import result
     from gaincell.cli._progress import progress_bars
+    from gaincell.devices.variability import Mismatch
+    from gaincell.errors import InputError
     from gaincell.evaluation.ablation import ablate as run_ablation
     from gaincell.evaluation.perplexity import window_and_stride
+    from gaincell.integrations.hf.attach import attached_layers, set_design
     from gaincell.integrations.hf.models import load_model
     from gaincell.reports.ablation import ablation_table, draw_ablation
     from gaincell.reports.results import check, value
@@ -61,6 +75,12 @@ def ablate(
     loaded.model.to(device)  # type: ignore[arg-type]
     change_chip(loaded.model, design, None, None, None)
     set_impl(loaded.model, impl.value)
+    if mismatch is not None:
+        chip = attached_layers(loaded.model)[0].design if attached_layers(loaded.model) else None
+        if chip is None:
+            raise InputError(f"{run} is in software and has no cells; give a RUN")
+        spread = Mismatch(current_offset_std=fraction(mismatch, "--mismatch"))
+        set_design(loaded.model, chip.replace(mismatch=spread))
     with progress_bars() as progress:
         reading = progress("read and tokenise the text")
         tokens = token_stream(found_text.part("evaluation"), loaded.tokenizer, limit or None, reading)
@@ -81,6 +101,6 @@ def ablate(
         entry["ablation"].append(line)
     check(entry)
     Console().print(ablation_table(entry, run))
+    write_json(json, entry)
     if figure is not None:
         draw_ablation(entry, figure)
-    write_json(json, entry)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gaincell.cli._json import JsonFile, write_json
+from gaincell.cli._json import JsonFile, check_outputs, write_json
 from gaincell.cli._options import (
     MODEL_HELP,
     CellName,
@@ -82,7 +82,9 @@ def evaluate(
             "--max-length", metavar="TOKENS", min=2, help="Longest context of a task; by default 1024."
         ),
     ] = None,
-    batch: Annotated[int, typer.Option("--batch", min=1, help="Requests of a task in one forward pass.")] = 8,
+    batch: Annotated[
+        int | None, typer.Option("--batch", min=1, help="Requests of a task in one forward pass; 8.")
+    ] = None,
     cache: Annotated[
         bool, typer.Option("--cache/--no-cache", help="Keep every answer, so that a broken run goes on.")
     ] = True,
@@ -97,10 +99,12 @@ def evaluate(
         ),
     ] = None,
     within: Annotated[
-        str,
-        typer.Option("--yield-within", metavar="X%", help="A chip is good up to X % above the nominal one."),
-    ] = "5%",
-    chip_seed: Annotated[int, typer.Option("--chip-seed", min=0, max=2**32 - 1, help="Of the chips.")] = 0,
+        str | None,
+        typer.Option("--yield-within", metavar="X%", help="Good: up to X % above nominal; by default 5 %."),
+    ] = None,
+    chip_seed: Annotated[
+        int | None, typer.Option("--chip-seed", min=0, max=2**32 - 1, help="Of the chips.")
+    ] = None,
     at: Annotated[
         list[float] | None,
         typer.Option("--at", metavar="SECONDS", help="Idle time in the middle of a block; repeatable."),
@@ -146,7 +150,7 @@ def evaluate(
     local files, otherwise the harness downloads them.
 
     --chips draws N chips whose cells differ (by --mismatch, or as the RUN's design says) and gives mean,
-    spread, worst chip and yield on the same text.
+    spread, worst chip and yield on the same text, after --at SECONDS if given; or their scores with --tasks.
 
     --at lets the chip of a RUN idle after the first half of every block and predicts the second half
     (protocol pause-T): what is left of the text before. Several times give a table. --refresh makes the
@@ -179,6 +183,7 @@ def evaluate(
 
     from gaincell.arrays import Refresh
     from gaincell.cli import _perplexity as protocols
+    from gaincell.cli._chips import ChipOptions, by_chips
     from gaincell.cli._progress import progress_bars
     from gaincell.errors import InputError
     from gaincell.evaluation.dump import dump_layer
@@ -201,13 +206,22 @@ def evaluate(
             "--dump": dump is not None,
         }
     )
+    for_tasks = (data, max_length, batch) != (None, None, None)
+    for_chips = (mismatch, within, chip_seed) != (None, None, None)
     for given, needs, option in (
-        (data is not None or max_length is not None, tasks, "--data and --max-length belong to --tasks"),
-        (mismatch is not None, chips, "--mismatch belongs to --chips"),
+        (for_tasks, tasks, "--data, --max-length and --batch belong to --tasks"),
+        (for_chips, chips, "--mismatch, --yield-within and --chip-seed belong to --chips"),
         (layer is not None or scores, dump, "--layer and --scores belong to --dump FILE"),
+        (protocol is not None and tasks is not None, None, "--tasks go without --protocol"),
+        (chips is not None and chips < 1, None, f"{chips} chips: give 1 or more"),
     ):
         if given and needs is None:
             raise InputError(option)
+    check_outputs(json, dump)
+    options = None
+    if chips is not None:
+        spread = None if mismatch is None else fraction(mismatch, "--mismatch")
+        options = ChipOptions(chips, spread, fraction(within or "5%", "--yield-within"), chip_seed)
     found_text = None if tasks or window_of_documents else open_text(text)
     loaded = load_model(model, getattr(torch, dtype.value))
     loaded.model.to(device)  # type: ignore[arg-type]
@@ -220,7 +234,7 @@ def evaluate(
             from gaincell.cli._tasks import by_tasks
 
             table, found, words = by_tasks(
-                loaded, tasks, data, limit or 0, max_length, batch, cache, progress
+                loaded, tasks, data, limit or 0, max_length, batch or 8, cache, options, progress
             )
             entry = protocols.result(loaded, words, [t["fingerprint"] for t in found["tasks"]]) | found
             title = model
@@ -237,12 +251,9 @@ def evaluate(
             length, stride = window_and_stride(protocol)
             if stride < length and (pauses or context or dump):
                 raise InputError(f"{protocol} goes without --at, --refresh, --by-context and --dump")
-            if chips is not None:
-                from gaincell.cli._chips import by_chips
-
-                spread = None if mismatch is None else fraction(mismatch, "--mismatch")
-                limits = (chips, spread, fraction(within, "--yield-within"), chip_seed)
-                table, entry = by_chips(loaded, tokens, protocol, at, limits, progress)
+            if options is not None:
+                pause = (at or [0.0], policy) if pauses else None
+                table, entry = by_chips(loaded, tokens, protocol, pause, options, progress)
             elif pauses:
                 table, entry = protocols.after_pauses(loaded, tokens, at or [0.0], length, policy, progress)
             elif context:
@@ -265,7 +276,12 @@ def _check_together(given: dict[str, bool]) -> None:
     from gaincell.errors import InputError
 
     chosen = [name for name, there in given.items() if there]
-    allowed = ({"--chips", "--at or --refresh"}, {"--at or --refresh", "--dump"}, {"--by-context", "--dump"})
+    allowed = (
+        {"--chips", "--tasks"},
+        {"--chips", "--at or --refresh"},
+        {"--at or --refresh", "--dump"},
+        {"--by-context", "--dump"},
+    )
     if len(chosen) > 1 and not any(set(chosen) <= pair for pair in allowed):
         raise InputError(f"{' and '.join(chosen)} do not go together; give one of them")
 

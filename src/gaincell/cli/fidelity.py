@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from gaincell.cli._json import JsonFile
+from gaincell.cli._json import FigureFile, JsonFile, check_outputs, write_json
 from gaincell.cli._options import Device, Impl, ImplName, TextName, Threads, change_chip, set_impl, use
 
 app = typer.Typer()
@@ -27,9 +26,7 @@ def fidelity(
     linear: Annotated[
         str | None, typer.Option("--linear", metavar="RUN", help="The linear hardware model, if it is a RUN.")
     ] = None,
-    figure: Annotated[
-        Path | None, typer.Option("--figure", metavar="FILE", dir_okay=False, help="Heat maps: .png or .svg.")
-    ] = None,
+    figure: FigureFile = None,
     threads: Threads = None,
     impl: ImplName = Impl.auto,
     device: Device = "cpu",
@@ -44,10 +41,10 @@ def fidelity(
 
     Example: gaincell fidelity runs/tiny --figure fidelity.png --json fidelity.json
     """
+    check_outputs(json, figure=figure)
     use(threads, device)
     from rich.console import Console
 
-    from gaincell.cli._json import write_json
     from gaincell.cli._perplexity import result
     from gaincell.cli._progress import progress_bars
     from gaincell.errors import InputError
@@ -81,6 +78,6 @@ def fidelity(
     entry["fidelity"] = {name: value(table, "1", "simulated") for name, table in found.tables.items()}
     check(entry)
     Console().print(fidelity_table(entry, run))
+    write_json(json, entry)
     if figure is not None:
         draw_fidelity(entry, figure)
-    write_json(json, entry)

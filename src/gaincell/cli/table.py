@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from gaincell.cli._json import JsonFile, write_json
+from gaincell.cli._json import FigureFile, JsonFile, check_outputs, write_json
 
 app = typer.Typer()
 
@@ -32,16 +32,13 @@ def table(
         Path | None, typer.Option("--latex", metavar="FILE", dir_okay=False, help="For the package booktabs.")
     ] = None,
     markdown: Annotated[Path | None, typer.Option("--markdown", metavar="FILE", dir_okay=False)] = None,
-    figure: Annotated[
-        Path | None,
-        typer.Option("--figure", metavar="FILE", dir_okay=False, help="Of the differences: .png, .svg."),
-    ] = None,
+    figure: FigureFile = None,
     json: JsonFile = None,
 ) -> None:
     """The table of the paper for any set of models, with standard errors and paired differences.
 
-    Every RESULT comes from `gaincell evaluate MODEL|RUN --tasks paper --json RESULT`. The second line of an
-    entry is the difference (perplexities: the ratio) to the reference on the same items.
+    Every RESULT comes from `gaincell evaluate MODEL|RUN --tasks paper --json RESULT`. Differences
+    (perplexities: ratios) are to the reference, on the same items.
 
     Example: gaincell table software=software.json linear=linear.json chip=chip.json --paper
 
@@ -54,10 +51,11 @@ def table(
     from gaincell.reports.comparison import as_csv, as_json, as_latex, as_markdown, compare, terminal_table
     from gaincell.reports.results import read
 
+    check_outputs(csv, latex, markdown, json, figure=figure)
     runs = {}
     for result in results:
         name, equals, path = result.partition("=")
-        name, path = (name, path) if equals else (Path(result).stem, result)
+        name, path = (name, path) if equals and name else (Path(result).stem, result)
         if name in runs:
             raise InputError(f"two results are called {name!r}; give NAME=FILE")
         runs[name] = read(path)
@@ -67,8 +65,8 @@ def table(
     for file, text in ((csv, as_csv), (latex, as_latex), (markdown, as_markdown)):
         if file is not None:
             write_text(file, text(found))
+    write_json(json, as_json(found))
     if figure is not None:
         from gaincell.reports.comparison_figure import draw_comparison
 
         draw_comparison(found, figure)
-    write_json(json, as_json(found))

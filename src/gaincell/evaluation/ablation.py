@@ -2,11 +2,14 @@
 
     off   the chip of a RUN, with one constraint loosened: what it costs beside all the others
     on    a chip without constraints, with one of them: what it costs alone
+    ring  the chip with half the columns: what a shorter memory would cost
 
 Weights, gains and offsets stay as they are, so this says what a trained model loses to each constraint, not
 what training without it would win. All rows see the same blocks; errors of the ratios are paired:
 
     ratio = exp(sum (nll_row - nll_chip) / predictions), its error to first order over blocks.
+
+Tiling has no row "on": sub-tiles without limits and quantisation add up to the same sums.
 """
 
 from __future__ import annotations
@@ -51,7 +54,7 @@ QUANTISATION = ("query levels", "storage levels", "readout")
 
 @dataclass(frozen=True)
 class Row:
-    """One line: constraint, meaning, perplexity, and ratio to the chip ("off") or to the chip without
+    """One line: constraint, meaning, perplexity, and ratio to the chip ("off", "ring") or to the chip without
     constraints ("on"), with its standard error.
     """
 
@@ -79,8 +82,8 @@ def ablate(
 ) -> Ablation:
     """Perplexity of an attached model with one constraint after the other off and on.
 
-    The model ends on the design it came with. Besides `CONSTRAINTS`: sub-tiles as long as the ring, and a
-    ring of half the columns.
+    The model ends on the design it came with. Besides `CONSTRAINTS`: all quantisation at once, and one
+    sub-tile as long as the ring with the O_sat of a short one.
 
     Raises:
         InputError: a model in software.
@@ -93,6 +96,8 @@ def ablate(
     free = freed(chip)
     plan = [("off", "chip", "as it is", chip)]
     plan += [("off", name, meaning, design) for name, meaning, design in _loosened(chip)]
+    if chip.tiles % 2 == 0:
+        plan.append(("ring", "half the ring", "half the columns", chip.replace(window=chip.window // 2)))
     plan += [("on", "free", "none of these constraints", free)]
     plan += [("on", name, "", design) for name, _, design in _bound(chip, free)]
     rows: list[Row] = []
@@ -129,10 +134,14 @@ def _loosened(chip: Design) -> list[tuple[str, str, Design]]:
         unquantised = unquantised.replace(**CONSTRAINTS[name][1])
     found.append(("all quantisation", "queries, storage, outputs", unquantised))
     if chip.tile < chip.window:
-        found.append(("tiling", "one sub-tile as long as the ring", chip.replace(tile=chip.window)))
-    if chip.tiles % 2 == 0:
-        found.append(("half the ring", "only half the columns", chip.replace(window=chip.window // 2)))
+        found.append(("tiling", "one sub-tile as long as the ring", one_tile(chip)))
     return found
+
+
+def one_tile(chip: Design) -> Design:
+    """The chip with a single sub-tile, whose converters keep their full scale."""
+    per_column = chip.output_saturation_per_column * chip.tile / chip.window
+    return chip.replace(tile=chip.window, output_saturation_per_column=per_column)
 
 
 def _bound(chip: Design, free: Design) -> list[tuple[str, str, Design]]:
@@ -143,6 +152,8 @@ def _bound(chip: Design, free: Design) -> list[tuple[str, str, Design]]:
         design = free.replace(**own)
         if design.hash != free.hash:
             found.append((name, meaning, design))
+    levels = {key: getattr(chip, key) for name in QUANTISATION for key in CONSTRAINTS[name][1]}
+    found.append(("all quantisation", "", free.replace(**levels)))
     return found
 
 

@@ -19,6 +19,7 @@ import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from scipy import stats
@@ -32,6 +33,7 @@ from gaincell.integrations.hf.attach import attached_layers, set_design
 from gaincell.progress import Progress, silent
 
 CONFIDENCE = 0.95
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -104,14 +106,32 @@ def evaluate_chips(
     within: float = 0.05,
     progress: Progress = silent,
 ) -> Chips:
-    """Perplexity of the nominal chip and of `chips` chips; the model ends on the design it came with.
+    """Perplexity of the nominal chip and of `chips` chips: see `over_chips`.
+
+    measure: gives the model's perplexity as it stands.  within: x of the yield, a fraction.
+    """
+    if not 0 < within < math.inf:
+        raise InputError(f"yield within {within!r} of the nominal perplexity: give a fraction above 0")
+    reference, numbers, found = over_chips(model, measure, chips, mismatch, progress)
+    return Chips(reference, numbers, tuple(found), within)
+
+
+def over_chips(
+    model: PreTrainedModel,
+    measure: Callable[[], Found],
+    chips: int,
+    mismatch: Mismatch | None = None,
+    progress: Progress = silent,
+) -> tuple[Found, tuple[int, ...], list[Found]]:
+    """What `measure` gives on the nominal chip, numbers of chips, and what it gives on each.
+
+    The model ends on the design it came with.
 
     Args:
         model: attached.
-        measure: gives the model's perplexity as it stands.
-        chips: N, at least 1; their numbers are those after the mismatch's own.
+        measure: of the model as it stands.
+        chips: N, at least 1; their numbers are those from the mismatch's own on.
         mismatch: the spread; None for the design's own.
-        within: x of the yield, a fraction.
         progress: called after every chip with (chips done, chips).
 
     Raises:
@@ -122,8 +142,6 @@ def evaluate_chips(
         raise InputError("a model in software has no chips: give a RUN")
     if chips < 1:
         raise InputError(f"{chips} chips: give 1 or more")
-    if not 0 < within < math.inf:
-        raise InputError(f"yield within {within!r} of the nominal perplexity: give a fraction above 0")
     own = layers[0].design
     spread = own.mismatch if mismatch is None else mismatch
     varied = own.replace(mismatch=spread)
@@ -141,7 +159,7 @@ def evaluate_chips(
             progress(done, chips, {})
     finally:
         set_design(model, own)
-    return Chips(reference, numbers, tuple(found), within)
+    return reference, numbers, found
 
 
 def nominal(design: Design) -> Design:

@@ -1,13 +1,13 @@
 """Where the loss comes from: every head's output in arrays beside softmax attention, and its circuits.
 
-The pretrained model reads some text with its own softmax attention. Every layer of the hardware model is then
-given that model's own hidden states, so that no layer sees the errors of those before it, and the output of
-every head, before the output projection, is compared:
+The pretrained model reads some text with its own softmax attention. Every attention module of the hardware
+model is then given what that model's own gets (its hidden states behind its norm), so that no layer sees the
+errors of those before it, and the output of every head, before the output projection, is compared:
 
     error          sum (O - Y)^2 / sum Y^2       to the output Y of the pretrained model's softmax attention
     cosine         mean over tokens of O.Y / (|O| |Y|)
-    linear error   the same error to the output of the linear hardware model, or, where that is not given, of
-                   linear cells with the same weights, gains and offsets
+    linear error   the same error, and linear cosine the same cosine, to the output of the linear hardware
+                   model, or, where it is not given, of linear cells with the same weights, gains, offsets
     silent         1 for a head whose output never changes
 
 and of the circuits, from every `stride`-th query:
@@ -16,7 +16,7 @@ and of the circuits, from every `stride`-th query:
                    they can be;  pulses: share of seen columns that give a pulse
     tile ceiling   share of a head's sub-tile outputs at full scale;  tile zero: that count as 0
     ... codes      exp(entropy of the codes used) / codes there are, of q, k, v and the sub-tile outputs
-    ... clipped    share of q, k, v beyond their range
+    ... clipped    share of q, k, v beyond their range; of unsigned queries the negative ones are
 
 Where training changed v or the output projection, a head's output may have turned in its own space: its error
 is then an upper bound. The circuits' numbers are of nominal cells.
@@ -48,8 +48,8 @@ from gaincell.progress import Progress, silent
 
 Table = list[list[float]]
 PER_HEAD = (
-    "error", "cosine", "linear error", "silent", "score ceiling", "pulses", "tile ceiling", "tile zero",
-    "q codes", "output codes", "q clipped",
+    "error", "cosine", "linear error", "linear cosine", "silent", "score ceiling", "pulses", "tile ceiling",
+    "tile zero", "q codes", "output codes", "q clipped",
 )  # fmt: skip
 PER_KEY_HEAD = ("k codes", "v codes", "k clipped", "v clipped")
 
@@ -178,6 +178,7 @@ def _of_layer(
         "error": _error(got, wanted),
         "cosine": torch.nn.functional.cosine_similarity(got, wanted, dim=-1).mean((0, 2)),
         "linear error": _error(got, linear),
+        "linear cosine": torch.nn.functional.cosine_similarity(got, linear, dim=-1).mean((0, 2)),
         "silent": (got.std((0, 2), unbiased=False).amax(-1) == 0).double(),
         **_circuits(x, ku, vu, design, stride),
     }

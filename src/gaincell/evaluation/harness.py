@@ -16,9 +16,10 @@ import hashlib
 import io
 import logging
 import math
+import sqlite3
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import closing, contextmanager, redirect_stdout
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -47,6 +48,9 @@ PAPER_TASKS = (
 LOCAL = Path(__file__).parent / "tasks"
 CANONICAL = {"wikitext2": "wikitext"}
 """What the harness calls a task that we call otherwise."""
+LOCAL_NAMES = {name: ours for ours, name in CANONICAL.items()}
+PAPER = "paper"
+"""In place of names: the tasks of the paper's table."""
 LONGEST = 1024
 """Longest context by default, tokens: the columns of the paper's chip."""
 BATCH = 8
@@ -115,7 +119,6 @@ class GainCellLM(HFLM):  # type: ignore[misc]
         impl: str = "auto",
         tokenizer: Any = None,
         max_length: int | None = None,
-        window: int | None = None,
         progress: StageProgress = silent_stages,
         **kwargs: Any,
     ) -> None:
@@ -127,12 +130,15 @@ class GainCellLM(HFLM):  # type: ignore[misc]
         if device is not None and (torch.cuda.is_available() or not str(device).startswith("cuda")):
             pretrained.to(device)  # the harness's command asks for cuda where there is none, too
         length = max_length or longest_context(pretrained)
+        most = getattr(pretrained.config, "max_position_embeddings", None) or math.inf
+        if length > most:
+            raise InputError(f"contexts of {length} tokens: the model knows {most} positions at most")
         if next(pretrained.parameters()).dtype != torch.float32:
             kwargs.setdefault("softmax_dtype", torch.float32)
         with _quiet():
             super().__init__(pretrained=pretrained, tokenizer=tokenizer, max_length=length, **kwargs)
-        self._open, self._window = progress, window
-        self.asked = self.truncated = self.beyond_window = 0
+        self._open = progress
+        self.asked = 0
         self.seconds = 0.0
 
     def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
@@ -153,16 +159,13 @@ class GainCellLM(HFLM):  # type: ignore[misc]
     def _loglikelihood_tokens(
         self, requests: list[Any], disable_tqdm: bool = False, override_bs: int | None = None
     ) -> list[tuple[float, bool]]:
-        """The harness's, with its contexts counted."""
-        for _, context, wanted in requests:
-            length = len(context) + len(wanted)
+        """The harness's, with a refusal in place of its assertion."""
+        for _, _, wanted in requests:
             if len(wanted) > self.max_length:
                 raise InputError(
                     f"a continuation has {len(wanted)} tokens, more than the longest context of "
                     f"{self.max_length}; allow longer ones (--max-length)"
                 )
-            self.truncated += length > self.max_length + 1
-            self.beyond_window += min(length - 1, self.max_length) > (self._window or math.inf)
         self._left = 0 if override_bs else len(requests)
         self._shown = None if override_bs else (self._open("continuations"), len(requests))
         return super()._loglikelihood_tokens(requests, disable_tqdm=True, override_bs=override_bs)  # type: ignore[no-any-return]
@@ -226,9 +229,10 @@ def evaluate_tasks(
         tokenizer=tokenizer,
         batch_size=batch,
         max_length=max_length,
-        window=window,
         progress=progress,
     )
+    if cache is not None:
+        check_cache(cache)
     with _quiet():
         found: Any = simple_evaluate(
             model=lm,
@@ -240,16 +244,47 @@ def evaluate_tasks(
         )
     results = tuple(_task_result(name, found) for name in found["samples"])
     requests = sum(len(sample["arguments"]) for task in found["samples"].values() for sample in task)
+    lengths = [n for task in found["samples"].values() for sample in task for n in _lengths(lm, sample)]
+    read = [min(n - 1, lm.max_length) for n in lengths]
     return TasksResult(
         tasks=results,
         harness=metadata.version("lm_eval"),
         max_length=lm.max_length,
-        truncated=lm.truncated,
-        beyond_window=lm.beyond_window,
+        truncated=sum(n > lm.max_length + 1 for n in lengths),
+        beyond_window=0 if window is None else sum(n > window for n in read),
         requests=requests,
         cached=requests - lm.asked,
         seconds=lm.seconds,
     )
+
+
+def _lengths(lm: GainCellLM, sample: Mapping[str, Any]) -> list[int]:
+    """Tokens of every request of an item; documents are cut into windows that fit."""
+    found = []
+    for arguments in sample["arguments"]:
+        if len(arguments) == 2:
+            context, wanted = (
+                lm._encode_pair(*arguments) if arguments[0] else ([0], lm.tok_encode(arguments[1]))
+            )
+            found.append(len(context) + len(wanted))
+        else:
+            tokens = len(lm.tok_encode(arguments[0])) + 1
+            found += [min(tokens, lm.max_length + 1)] * max(1, -(-(tokens - 1) // lm.max_length))
+    return found
+
+
+def check_cache(cache: Path) -> None:
+    """Raise InputError where answers cannot be kept, or what was kept cannot be read."""
+    file = cache.with_name(f"{cache.name}_rank0.db")
+    try:
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        with closing(sqlite3.connect(file)) as database:
+            database.execute("pragma user_version = 0")
+            database.execute("select count(*) from sqlite_master")
+    except (OSError, sqlite3.Error) as error:
+        raise InputError(
+            f"answers cannot be kept in {file} ({error}): remove that file, or give --no-cache"
+        ) from error
 
 
 def _manager(data: str | None) -> Any:
@@ -264,9 +299,10 @@ def _known(tasks: Sequence[str], manager: Any, data: str | None) -> list[str]:
     if not tasks:
         raise InputError("no task was given; give names with commas between them, such as arc_easy,piqa")
     known = set(manager.all_tasks)
-    names = []
-    for task in tasks:
-        name = task if data is not None else CANONICAL.get(task, task)
+    names: list[str] = []
+    wanted = [t for task in tasks for t in (PAPER_TASKS if task == PAPER else (task,))]
+    for task in wanted:
+        name = LOCAL_NAMES.get(task, task) if data is not None else CANONICAL.get(task, task)
         if name not in known:
             close = difflib.get_close_matches(
                 task, known.union(PAPER_TASKS if data is None else ()), n=3, cutoff=0.5
@@ -301,11 +337,22 @@ def _task_result(task: str, found: Mapping[str, Any]) -> TaskResult:
         metrics=metrics,
         items=items,
         version=str(found["versions"].get(task, "")),
-        split=str(config.get("test_split") or config.get("validation_split")),
+        split=_split(config),
         n=int(counts["effective"]),
         of=int(counts["original"]),
         fingerprint=hashlib.sha256(texts.encode()).hexdigest()[:12],
     )
+
+
+def _split(config: Mapping[str, Any]) -> str:
+    """Of the harness's data set; of local rows the file and what is in it."""
+    split = str(config.get("test_split") or config.get("validation_split"))
+    data = (config.get("metadata") or {}).get("data")
+    if split != "local" or not data:
+        return split
+    stem = (config.get("dataset_kwargs") or {})["task"]
+    file = next(path for path in sorted(Path(data).expanduser().iterdir()) if path.name.split(".")[0] == stem)
+    return f"{file.name}, sha256 {hashlib.sha256(file.read_bytes()).hexdigest()[:12]}"
 
 
 def _plain(item: Any) -> Any:

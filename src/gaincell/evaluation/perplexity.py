@@ -87,7 +87,10 @@ def block_length(protocol: str) -> int:
     """
     match = re.fullmatch(r"blocks-(\d+)", protocol)
     if match is None or int(match[1]) < 2:
-        raise InputError(f"unknown protocol {protocol!r}; give blocks-T with T >= 2, such as blocks-1024")
+        raise InputError(
+            f"unknown protocol {protocol!r}; give blocks-T, strided-T-S or rolling-T with T >= 2, "
+            "such as blocks-1024"
+        )
     return int(match[1])
 
 

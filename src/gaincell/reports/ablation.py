@@ -15,6 +15,7 @@ from gaincell.reports.results import number
 from gaincell.reports.tables import readable
 
 TITLES = {"off": "switched off, the others on", "on": "on alone"}
+"""Panels of the figure; the ring stands in the table only."""
 
 
 def ablation_table(result: Mapping[str, Any], name: str) -> Any:

@@ -26,7 +26,8 @@ def draw_chips(results: Results) -> Figure:
         axes.plot(
             found, spread, "o", color=colour, markersize=4, alpha=0.7, label=f"{name}: {len(found)} chips"
         )
-        axes.errorbar([number(chips["mean"])], [row + 0.28], xerr=[number(chips["std"])], fmt="s", capsize=3,
+        spread_of = [number(chips["std"])] if "std" in chips else None
+        axes.errorbar([number(chips["mean"])], [row + 0.28], xerr=spread_of, fmt="s", capsize=3,
                       color=colour)  # fmt: skip
         nominal = number(chips["nominal"])
         axes.plot([nominal, nominal], [row - 0.35, row + 0.35], color=BLACK, linewidth=1.2)
@@ -45,14 +46,14 @@ def chips_markdown(results: Results) -> str:
     for name, result in results.items():
         c = result["chips"]
         found = numbers(c["perplexity"])
-        low, high = numbers(c["ratio_interval"])
+        interval = numbers(c["ratio_interval"]) if "ratio_interval" in c else None
         least, most = numbers(c["yield_interval"])
         within = 100 * number(c["yield_within"])
         row = (
             name,
             str(len(found)),
-            *(readable(number(c[key])) for key in ("nominal", "mean", "std")),
-            f"{number(c['ratio']):.4f} ({low:.4f} to {high:.4f})",
+            *(readable(number(c[key])) if key in c else "–" for key in ("nominal", "mean", "std")),
+            f"{number(c['ratio']):.4f}" + (f" ({interval[0]:.4f} to {interval[1]:.4f})" if interval else ""),
             readable(max(found)),
             f"{100 * number(c['yield']):.0f} % within +{within:g} % ({100 * least:.0f} to {100 * most:.0f})",
         )

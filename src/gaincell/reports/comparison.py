@@ -162,13 +162,17 @@ def as_csv(comparison: Comparison) -> str:
     """One line a model, task and metric."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(("model", "task", "metric", "value", "error", "difference", "difference_error", "source"))
+    names = ("model", "task", "metric", "value", "error", "unit", "difference", "difference_error", "kind")
+    writer.writerow((*names, "source"))
     for name, entries in comparison.rows.items():
         for (task, metric), entry in entries.items():
             d = entry.difference
             numbers = (entry.number, entry.error, d.amount if d else None, d.error if d else None)
-            written = ("" if x is None else f"{x:.6g}" for x in numbers)
-            writer.writerow((name, task, metric, *written, "cited" if name in comparison.cited else "ours"))
+            written = ["" if x is None else f"{x:.6g}" for x in numbers]
+            accuracy = metric.startswith("acc")
+            units = ("%" if accuracy else "1", *written[2:], "points" if accuracy else "ratio")
+            source = "cited" if name in comparison.cited else "ours"
+            writer.writerow((name, task, metric, *written[:2], *units, source))
     return file.getvalue()
 
 
@@ -181,12 +185,16 @@ def as_latex(comparison: Comparison) -> str:
         "\\midrule",
     ]
     for name, entries in comparison.rows.items():
-        cells = []
+        cells: list[str] = []
+        changes = []
         for column in comparison.columns:
             entry = entries.get(column)
-            error = "" if entry is None or entry.error is None else f" \\pm {short(entry.error)}"
-            cells.append("--" if entry is None else f"${short(entry.number)}{error}$")
+            error = "" if entry is None or entry.error is None else f" \\pm {_latex(entry.error)}"
+            cells.append("--" if entry is None else f"${_latex(entry.number)}{error}$")
+            changes.append("" if entry is None else _latex_difference(entry.difference, column))
         lines.append(" & ".join([_escaped(name), *cells]) + " \\\\")
+        if any(changes):
+            lines.append(" & ".join(["", *changes]) + " \\\\")
     lines += ["\\bottomrule", "\\end{tabular}", *(f"% {note}" for note in comparison.notes)]
     return "\n".join(lines) + "\n"
 
@@ -204,18 +212,24 @@ def as_markdown(comparison: Comparison) -> str:
 
 
 def terminal_table(comparison: Comparison) -> Any:
-    """For a terminal."""
+    """For a terminal: a line for every score and model."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
     caption = "\n".join(comparison.notes)
     table = Table(box=SIMPLE_HEAD, caption=caption, caption_justify="left")
-    table.add_column("model")
+    for name in ("score", "model"):
+        table.add_column(name)
+    for name in ("value", "difference"):
+        table.add_column(name, justify="right")
     for column in comparison.columns:
-        table.add_column(heading(column), justify="right")
-    for name, entries in comparison.rows.items():
-        cells = ["–" if c not in entries else cell(entries[c], c, "\n") for c in comparison.columns]
-        table.add_row(name, *cells, style="dim" if name in comparison.cited else None)
+        first = heading(column)
+        for name, entries in comparison.rows.items():
+            if column in entries:
+                value, _, change = cell(entries[column], column, "\n").partition("\n")
+                table.add_row(first, name, value, change, style="dim" if name in comparison.cited else None)
+                first = ""
+        table.add_section()
     return table
 
 
@@ -245,7 +259,13 @@ def short(x: float) -> str:
 def _tasks(name: str, run: Json) -> dict[str, Json]:
     if not run.get("tasks"):
         raise RunError(f"{name} holds no tasks; make it with `gaincell evaluate ... --tasks ... --json FILE`")
-    return {NAMES.get(entry["task"], entry["task"]): entry for entry in run["tasks"]}
+    try:
+        for entry in run["tasks"]:
+            keys = [entry[key] for key in ("task", "items", "of", "fingerprint")]
+            keys += [entry["metrics"][metric]["score"]["value"] for metric in entry["per_item"]]
+        return {NAMES.get(entry["task"], entry["task"]): entry for entry in run["tasks"]}
+    except (KeyError, TypeError) as error:
+        raise RunError(f"{name} is not a whole result of `gaincell evaluate --tasks` ({error!r})") from error
 
 
 def _entry(task: Json, metric: str, reference: Json | None) -> Entry:
@@ -303,6 +323,24 @@ def _notes(
     if cited:
         notes.append("Rows of GPT-2 are cited from the paper: full sets, WikiText-2 test split.")
     return tuple(notes)
+
+
+def _latex(x: float) -> str:
+    shown = short(x)
+    mantissa, e, exponent = shown.partition("e")
+    return f"{mantissa} \\times 10^{{{int(exponent)}}}" if e else shown
+
+
+def _latex_difference(difference: Difference | None, column: Column) -> str:
+    if difference is None:
+        return ""
+    sign = f"\\times {difference.amount:.3f}" if _is_ratio(column) else f"{difference.amount:+.1f}"
+    spread = "" if difference.error is None else f" \\pm {difference.error:.2g}"
+    return f"${sign}{spread}$"
+
+
+def _is_ratio(column: Column) -> bool:
+    return column[1] in PERPLEXITIES
 
 
 def _escaped(text: str) -> str:

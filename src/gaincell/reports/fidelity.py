@@ -13,8 +13,9 @@ from matplotlib.figure import Figure
 from gaincell import files
 from gaincell.reports.figures import STYLE
 
-MAPS = ("error", "cosine", "linear error", "pulses", "score ceiling", "tile ceiling", "tile zero", "q codes",
-        "output codes", "k codes", "v codes", "q clipped", "k clipped", "v clipped", "silent")  # fmt: skip
+MAPS = ("error", "cosine", "linear error", "linear cosine", "pulses", "score ceiling", "tile ceiling",
+        "tile zero", "q codes", "output codes", "k codes", "v codes", "q clipped", "k clipped", "v clipped",
+        "silent")  # fmt: skip
 SHOWN = (
     "error",
     "cosine",
@@ -60,10 +61,15 @@ def draw_fidelity(result: Mapping[str, Any], path: str | Path) -> Path:
         columns = 5
         rows = math.ceil(len(tables) / columns)
         figure = Figure(figsize=(2.6 * columns, rows * (1.3 + 0.085 * max(layers, 8))))
-        for axes, (key, table) in zip(figure.subplots(rows, columns).flat, tables.items(), strict=True):
+        places = list(figure.subplots(rows, columns).flat)
+        for empty in places[len(tables) :]:
+            empty.remove()
+        for axes, (key, table) in zip(places, tables.items(), strict=False):
             least, most = min(map(min, table)), max(map(max, table))
             low, high = (
-                (min(0.0, least), max(1.0, most)) if key in ("cosine", "silent") else (0.0, most or 1.0)
+                (min(0.0, least), max(1.0, most))
+                if key in ("cosine", "linear cosine", "silent")
+                else (0.0, most or 1.0)
             )
             image = axes.imshow(
                 table, aspect="auto", cmap="viridis", vmin=low, vmax=high, interpolation="nearest"

@@ -107,6 +107,8 @@ def _contexts_row(row: Row) -> str | None:
 
 def _text_row(row: Row) -> str | None:
     reason = _text(row, "text")
+    if reason is None and not row["text"].split(" ")[-1]:
+        reason = "the text must end with a word, not with a space"
     return reason or (None if " " in row["text"].strip(" ") else "the text has no word before the last one")
 
 
