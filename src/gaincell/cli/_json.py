@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+import tempfile
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
@@ -35,8 +35,13 @@ def check_outputs(*files: Path | None, figure: Path | None = None) -> None:
         place = file.resolve().parent
         while not place.exists():
             place = place.parent
-        if not place.is_dir() or not os.access(place, os.W_OK):
-            raise InputError(f"{file}: nothing can be written in {place}; give another place")
+        try:
+            with tempfile.TemporaryFile(dir=place):
+                pass
+        except OSError as error:
+            raise InputError(
+                f"{file}: nothing can be written in {place} ({error}); give another place"
+            ) from None
 
 
 def write_json(path: Path | None, content: Any) -> None:
