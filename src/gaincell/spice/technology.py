@@ -84,7 +84,7 @@ class Technology:
     read_n: Size = Size(90e-9, 300e-9)
     read_p: Size = Size(180e-9, 300e-9)
     switch_n: Size = Size(90e-9, 50e-9)
-    switch_p: Size = Size(180e-9, 50e-9)
+    switch_p: Size = Size(90e-9, 50e-9)
     write_n: Size = Size(90e-9, 50e-9)
     write_p: Size = Size(180e-9, 50e-9)
     storage: Farad = 10e-15
@@ -155,7 +155,7 @@ _KNOWN: Mapping[str, Technology] = {
         read_n=Size(90e-9, 300e-9),
         read_p=Size(200e-9, 300e-9),
         switch_n=Size(90e-9, 35e-9),
-        switch_p=Size(180e-9, 35e-9),
+        switch_p=Size(90e-9, 35e-9),
         write_n=Size(90e-9, 35e-9),
         write_p=Size(180e-9, 35e-9),
     ),

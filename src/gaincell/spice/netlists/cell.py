@@ -36,11 +36,16 @@ HOLD_OPTIONS = "reltol=1e-4 abstol=1e-18 chgtol=1e-20 vntol=1e-6 gmin={gmin} met
 
 
 def cell_subcircuit(
-    technology: Technology, name: str = "gaincell", shifts: Sequence[Volt] | None = None
+    technology: Technology,
+    name: str = "gaincell",
+    shifts: Sequence[Volt] | None = None,
+    *,
+    write_gate: bool = True,
 ) -> list[str]:
     """`.subckt gaincell bl wl wlb wbl wwl wwlb store vdd`.
 
     shifts: threshold shifts of read N, read P, switch N, switch P, V; None: nominal.
+    write_gate: False leaves the (idle) write transistors out.
     """
     t = technology
     rn, rp, sn, sp = shifts if shifts is not None else (0.0,) * 4
@@ -51,7 +56,9 @@ def cell_subcircuit(
         t.transistor("rp", "xp", "store", "vdd", "vdd", "p", t.read_p, rp),
         t.transistor("sp", "bl", "wlb", "xp", "vdd", "p", t.switch_p, sp),
     ]
-    if t.oxide_write:
+    if not write_gate:
+        pass
+    elif t.oxide_write:
         lines.append(f"Xwn wbl wwl store oxide_fet w={t.write_n.w:.6g} l={t.write_n.l:.6g}")
     else:
         lines.append(t.transistor("wn", "wbl", "wwl", "store", "0", "n", t.write_n))
