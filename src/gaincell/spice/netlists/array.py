@@ -157,40 +157,47 @@ def charge_bench(
     stored: Sequence[Volt],
     width: Second,
     *,
+    shifts: Sequence[Sequence[Volt]] = ((0.0,) * 4,),
     phases: Phases | None = None,
     word_wire: WireElement | None = None,
-    columns: int = 1,
+    columns: int = 64,
 ) -> Netlist:
-    """One read of separate cells, each on a bit line held at VDD/2: i(vb<n>) is what each takes from it.
+    """One read of separate cells, each on a bit line held at VDD/2: i(vb<k>_<n>) is what each takes from it.
 
     The charge of a pulse, its edges, the kick on the store and the switches' charges included, is the
-    integral of this current.  columns: length of the word line, of which the cells are the first.
+    integral of this current.
+
+    stored: voltages of the copies of every cell [levels].  shifts: of every cell k, see cell_subcircuit
+    [cells, 4]; each has a word line of its own.  columns: length of the word lines.
     """
     phases, word = phases or Phases(), word_wire or WireElement()
     vdd = technology.vdd * corner.supply
     off, _, off_b = write_levels(technology, vdd)
     m = len(stored)
     body = [
-        *cell_subcircuit(technology),
         *driver_subcircuit(technology),
         f"Vcell vdd 0 {number(vdd)}",
         f"Vdrive vdrive 0 {number(vdd)}",
         f"Vwl off 0 {number(off)}",
         f"Vwlb offb 0 {number(off_b)}",
         f"Vwbl wbl 0 {number(vdd / 2)}",
-        *word_line(0, width, phases.start, vdd, m, word, 0, max(columns - m, 0)),
     ]
-    for n, volts in enumerate(stored):
-        body.append(f"Vb{n} b{n} 0 {number(vdd / 2)}")
-        body.append(f"Xc{n} b{n} w0_{n} x0_{n} wbl off offb st{n} vdd gaincell")
-        body.append(f".ic v(st{n})={number(volts)}")
-    end = phases.start + width + 3e-9
+    for k, shift in enumerate(shifts):
+        body += cell_subcircuit(technology, f"cell{k}", shift, write_gate=False)
+        body += word_line(k, width, phases.start, vdd, m, word, 0, max(columns - m, 0))
+        for n, volts in enumerate(stored):
+            body.append(f"Vb{k}_{n} b{k}_{n} 0 {number(vdd / 2)}")
+            body.append(f"Xc{k}_{n} b{k}_{n} w{k}_{n} x{k}_{n} wbl off offb st{k}_{n} vdd cell{k}")
+            body.append(f".ic v(st{k}_{n})={number(volts)}")
+    end = phases.start + width + 2e-9
+    many = [(k, n) for k in range(len(shifts)) for n in range(m)]
     return netlist(
-        f"{technology.name}: charge of {m} cells for a pulse of {width * 1e9:.4g} ns",
+        f"{technology.name}: charge of {len(many)} cells for a pulse of {width * 1e9:.4g} ns",
         body,
-        f".tran 50p {number(end)} 0 50p",
-        [*(f"i(vb{n})" for n in range(m)), *(f"v(st{n})" for n in range(m)), "i(vcell)", "i(vdrive)"],
+        f".tran 1n {number(end)} 0 500p",
+        [*(f"i(vb{k}_{n})" for k, n in many), "i(vcell)", "i(vdrive)"],
         files=technology.files(corner),
         temperature=corner.temperature,
+        options=ARRAY_OPTIONS,
         stop_time=end,
     )
