@@ -38,8 +38,8 @@ from gaincell.spice.runner import run, run_many
 from gaincell.spice.technology import PROCESSES, SUPPLIES, TEMPERATURES, Corner, Technology
 from gaincell.units import Second, Volt
 
-LEVELS = 13
-"""Stored voltages of a charge curve."""
+LEVELS = 15
+"""Stored voltages of a charge curve; the eight of the write DAC are among them."""
 HELD = (0.0, 0.15, 0.3, 0.6, 0.75, 0.9)
 """Voltages whose retention is simulated, V at nominal supply."""
 HOLD: Second = 10e-3

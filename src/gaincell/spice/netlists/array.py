@@ -132,7 +132,10 @@ def word_line(
     row: int, width: Second, start: Second, vdd: Volt, m: int, wire: WireElement, before: int, after: int
 ) -> list[str]:
     """Driver and wires of one row, with the lumped rest of its array."""
-    if width > 0:
+    if 0 < width < EDGE:  # too short to reach the rail
+        peak = vdd * width / EDGE
+        source = steps([(0, 0), (start, 0), (start + width, peak), (start + 2 * width, 0)])
+    elif width > 0:
         source = steps([(0, 0), (start, 0), (start + EDGE, vdd), (start + width, vdd), (start + width + EDGE, 0)])
     else:
         source = "0"
