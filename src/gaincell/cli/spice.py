@@ -207,6 +207,59 @@ def wires(
     write_json(json, result)
 
 
+@app.command()
+def energy(
+    files: Annotated[
+        list[Path] | None, typer.Option("--inputs", metavar="FILE", help="Of gaincell evaluate ... --dump; may be repeated.")
+    ] = None,
+    head: Annotated[int, typer.Option("--head", min=0, help="Of FILE.")] = 0,
+    token: Annotated[int | None, typer.Option("--token", min=0, help="Query of FILE; by default the last.")] = None,
+    transistors: Annotated[bool, typer.Option("--transistors", help="With readouts of transistors.")] = False,
+    columns: Annotated[int, typer.Option("--columns", min=1, help="Lines of each array that are simulated.")] = 8,
+    technology: TechnologyName = "freepdk45",
+    design: DesignName = "leroux2025",
+    seed: Seed = 0,
+    jobs: Jobs = None,
+    json: JsonFile = None,
+) -> None:
+    """Integrate the supplies: energy of both dot products per cell, column, array and head.
+
+    Always with random inputs (centred, and covering the converters' range), which the energy depends on, and
+    with those of every FILE.
+
+    Example: gaincell spice energy --inputs layer0.safetensors --json energy.json
+    """
+    from rich.console import Console
+
+    from gaincell.config import load_design
+    from gaincell.reports import spice as report
+    from gaincell.spice.energy import of_verification
+    from gaincell.spice.inputs import random_inputs, real_inputs
+    from gaincell.spice.runner import version
+    from gaincell.spice.technology import technology as named
+    from gaincell.spice.verify import verify as simulate
+
+    chip, models = load_design(design), named(technology)
+    inputs = [random_inputs(chip, seed, centred=True), random_inputs(chip, seed)]
+    inputs += [real_inputs(file, chip, head=head, token=token) for file in files or ()]
+    runs = []
+    with progress_bars() as stages:
+        for chosen in inputs:
+            found = simulate(
+                models,
+                chip,
+                chosen,
+                columns=columns,
+                transistor_readout=transistors,
+                jobs=jobs,
+                stages=lambda title, name=chosen.name: stages(f"{name}, {title}"),  # type: ignore[misc]
+            )
+            runs.append((found, of_verification(found, chip)))
+    result = report.describe_energy(runs, version(), ["gaincell", *sys.argv[1:]], chip.hash, seed)
+    Console().print(_energy_table(result))
+    write_json(json, result)
+
+
 def _technology(
     name: str, lib: Path | None, section: str | None, nmos: str, pmos: str, subcircuits: bool, nodes: str
 ) -> Any:
@@ -302,3 +355,20 @@ def _wire_tables(result: dict[str, Any]) -> list[Any]:
         shown = limit["value"]
         limits.add_row(name, f"{shown:.3g}" if isinstance(shown, float) else "above the range")
     return [bit, word, limits]
+
+
+def _energy_table(result: dict[str, Any]) -> Any:
+    title = f"{result['technology']}, {result['readout']} readout, energy of a read"
+    table = _plain_table(title, "inputs, dot product", "activity", "cell (fJ)", "drivers (pJ)", "array (pJ)", "head (pJ)")
+    for run in result["runs"]:
+        for name in ("first", "second"):
+            part = run[name]
+            table.add_row(
+                f"{run['inputs']}, {name}",
+                f"{part['activity']['value']:.2f}",
+                f"{part['cell_read']['value'] * 1e15:.2f}",
+                f"{part['blocks']['drivers']['value'] * 1e12:.2f}",
+                f"{part['array']['value'] * 1e12:.2f}",
+                f"{part['head']['value'] * 1e12:.0f}",
+            )
+    return table

@@ -258,3 +258,40 @@ def draw_wires(result: Json, path: Path) -> Path:
             axes.set_title(title)
             _label(axes, "cells on the line", "error (%)")
         return files.write_atomic(path, figure.savefig)
+
+
+def describe_energy(
+    runs: Sequence[tuple[Any, tuple[Any, Any]]], ngspice: str, command: Sequence[str], design_hash: str, seed: int
+) -> Json:
+    """The result file of `gaincell spice energy`; runs: (spice.verify.Verification, its spice.energy.ArrayEnergy)."""
+
+    def v(entry: Any, unit: str) -> Json:
+        return value(np.asarray(entry).tolist(), unit, "simulated")
+
+    entries = []
+    for found, arrays in runs:
+        entry: Json = {
+            "inputs": found.inputs.name,
+            "input_statistics": {name: v(x, "1") for name, x in found.inputs.statistics.items()},
+            "simulated_lines": v(found.columns, "1"),
+        }
+        for name, part in zip(("first", "second"), arrays, strict=True):
+            entry[name] = {
+                "cell_read": v(part.cell_read, "J"),
+                "blocks": {block: v(x, "J") for block, x in part.blocks.items()},
+                "column": v(part.column, "J"),
+                "array": v(part.array, "J"),
+                "head": v(part.head, "J"),
+                "activity": v(part.activity, "1"),
+            }
+        entries.append(entry)
+    return {
+        "schema": SCHEMA,
+        "command": "spice energy",
+        "technology": runs[0][0].technology.title,
+        "ngspice": ngspice,
+        "readout": runs[0][0].readout,
+        "runs": entries,
+        "not_included": "writes, DACs, counters, adders, control; supply of a behavioural readout",
+        "provenance": provenance(command=command, seed=seed, protocol=PROTOCOL, design_hash=design_hash),
+    }

@@ -51,8 +51,10 @@ class Stage:
 
     spice: signed pulse widths, s [columns].  model: of every curve of CURVES, s [columns].
     same_pulses: of the own curve, from the pulses that the simulation had, s [columns].
-    clipped: columns whose integrator touched a rail.  energy: of "cells" and "drivers" (and "readout"), J,
-    for the simulated lines, by phase: (read, conversion).
+    clipped: columns whose integrator touched a rail.
+    energy: by block and phase (read, conversion), J: "cells" of the simulated lines; "drivers" of all word lines
+    of the array, once; "readout" of transistors, or "integrators, at least": what ideal amplifiers source.
+    lines: how many were simulated.
     """
 
     spice: Wave
@@ -253,21 +255,28 @@ def _stage(
     lines: int,
 ) -> Stage:
     energy: dict[str, tuple[float, float]] = {}
-    clipped = 0
-    for plot in plots:
-        for name, source in (("cells", "i(vcell)"), ("drivers", "i(vdrive)"), ("readout", "i(vread)")):
-            if source in plot.waves:
-                read, convert = _supplied(plot, source, phases, vdd)
-                before = energy.get(name, (0.0, 0.0))
-                energy[name] = (before[0] + read, before[1] + convert)
-        clipped += sum(
-            touched_rail(plot, int(key[3:-1]), readout, vdd) for key in plot.waves if key.startswith("v(bl")
-            for key in [key.replace("v(bl", "v(o")]
-        )
+    sources = {"cells": "i(vcell)", "drivers": "i(vdrive)", "readout": "i(vread)"}
+    for name, source in sources.items():
+        if source in plots[0].waves:
+            parts = [supplied(plot, source, phases, vdd) for plot in plots]
+            # every slice drives whole word lines, so drivers count once
+            share = 1 / len(plots) if name == "drivers" else 1.0
+            energy[name] = (share * sum(p[0] for p in parts), share * sum(p[1] for p in parts))
+    places = [(plot, int(key[4:-1])) for plot in plots for key in plot.waves if key.startswith("v(bl")]
+    if "readout" not in energy:
+        drawn = [_integrator_charge(plot, c, readout) * vdd for plot, c in places]
+        energy["integrators, at least"] = (float(np.sum(drawn)), 0.0)
+    clipped = sum(touched_rail(plot, c, readout, vdd) for plot, c in places)
     return Stage(widths, model, same, clipped, energy, lines)
 
 
-def _supplied(plot: Plot, source: str, phases: Phases, vdd: float) -> tuple[float, float]:
+def _integrator_charge(plot: Plot, column: int, readout: Readout) -> float:
+    """Charge that the amplifier of a behavioural integrator must take from the supply, C: that it sources."""
+    rises = np.diff(plot[f"v(o{column})"] - plot[f"v(bl{column})"])
+    return float(rises[rises > 0].sum()) * readout.capacitance
+
+
+def supplied(plot: Plot, source: str, phases: Phases, vdd: float) -> tuple[float, float]:
     """Energy that a supply of vdd gives before and after the conversion begins, J."""
     t, power = plot["time"], -plot[source] * vdd
     total = np.concatenate(([0.0], np.cumsum(np.diff(t) * (power[1:] + power[:-1]) / 2)))
