@@ -78,7 +78,7 @@ def describe_cell(found: Any, ngspice: str, command: Sequence[str], design_hash:
 
 
 def draw_cell(result: Json, path: Path) -> Path:
-    """Current with mismatch, corners, write settling and retention (the paper's Fig. 1e and 1f, and in form 1g, 1h)."""
+    """Current with mismatch, corners, write settling and retention (after the paper's Fig. 1e to 1h)."""
     with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
         figure = Figure(figsize=(9.6, 6.8))
         (cells, corners), (write, hold) = figure.subplots(2, 2)
@@ -107,7 +107,10 @@ def draw_cell(result: Json, path: Path) -> Path:
         _label(write, "time (ns)", "stored voltage (V)", legend=False)
         time = np.array(numbers(result["retention"]["time"])) * 1e3
         how = "leak set" if result["retention"]["set_by_a_leak"] else "models' own leakage"
-        for key, colour, label in (("held", BLUE, how), ("with_default_gmin", ORANGE, "artefact: default gmin")):
+        for key, colour, label in (
+            ("held", BLUE, how),
+            ("with_default_gmin", ORANGE, "artefact: default gmin"),
+        ):
             for n, wave in enumerate(result["retention"][key]["value"]):
                 hold.plot(time, wave, color=colour, lw=1.4, label="" if n else label)
         hold.set_title("Retention, no gate tunnelling")
@@ -122,7 +125,9 @@ def _label(axes: Axes, x: str, y: str, *, legend: bool = True) -> None:
         axes.legend()
 
 
-def describe_verification(found: Any, ngspice: str, command: Sequence[str], design_hash: str, seed: int) -> Json:
+def describe_verification(
+    found: Any, ngspice: str, command: Sequence[str], design_hash: str, seed: int
+) -> Json:
     """The result file of `gaincell spice verify`; found: spice.verify.Verification."""
 
     def v(entry: Any, unit: str) -> Json:
@@ -136,14 +141,20 @@ def describe_verification(found: Any, ngspice: str, command: Sequence[str], desi
             "model_from_simulated_pulses": v(part.same_pulses, "s"),
             "rms": {name: v(part.rms(name), "s") for name in part.model},
             "rms_of_full_scale": {name: v(part.rms(name) / found.longest, "1") for name in part.model},
-            "affine_calibration": {"gain": v(gain, "1"), "offset": v(offset, "s"), "rms_in_range": v(left, "s")},
+            "affine_calibration": {
+                "gain": v(gain, "1"),
+                "offset": v(offset, "s"),
+                "rms_in_range": v(left, "s"),
+            },
             "integrators_at_a_rail": v(part.clipped, "1"),
             "energy": {
                 name: {"read": v(read, "J"), "conversion": v(convert, "J"), "lines": v(part.lines, "1")}
                 for name, (read, convert) in part.energy.items()
             },
         }
-        entry["affine_calibration"] = {k: e for k, e in entry["affine_calibration"].items() if e["value"] == e["value"]}
+        entry["affine_calibration"] = {
+            k: e for k, e in entry["affine_calibration"].items() if e["value"] == e["value"]
+        }
         return entry
 
     own = np.abs(found.codes - found.model_codes["own"])
@@ -180,7 +191,11 @@ def draw_verification(result: Json, path: Path) -> Path:
         figure = Figure(figsize=(9.0, 4.2))
         longest = number(result["full_scale"]) * NANO
         for axes, key, title, low in zip(
-            figure.subplots(1, 2), ("first", "second"), ("First dot product", "Second dot product"), (0.0, -longest), strict=True
+            figure.subplots(1, 2),
+            ("first", "second"),
+            ("First dot product", "Second dot product"),
+            (0.0, -longest),
+            strict=True,
         ):
             spice = np.array(numbers(result[key]["spice"])) * NANO
             for name, colour, marker in (("linear", GREY, "^"), ("cubic", RED, "s"), ("own", BLUE, "o")):
@@ -232,7 +247,9 @@ def describe_wires(found: Any, ngspice: str, command: Sequence[str], design_hash
         "conductance": v(found.conductance, "S"),
         "tolerance": v(found.tolerance, "1"),
         "limits": {
-            name: v(limit, "Ohm per cell") if np.isfinite(limit) else value("infinity", "Ohm per cell", "simulated")
+            name: v(limit, "Ohm per cell")
+            if np.isfinite(limit)
+            else value("infinity", "Ohm per cell", "simulated")
             for name, limit in found.limits.items()
         },
         "provenance": provenance(command=command, seed=0, protocol=PROTOCOL, design_hash=design_hash),
@@ -244,13 +261,18 @@ def draw_wires(result: Json, path: Path) -> Path:
     with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
         figure = Figure(figsize=(9.0, 3.8))
         for axes, key, title in zip(
-            figure.subplots(1, 2), ("bit_line", "word_line"), ("Bit line: lost current", "Word line: farthest cell"), strict=True
+            figure.subplots(1, 2),
+            ("bit_line", "word_line"),
+            ("Bit line: lost current", "Word line: farthest cell"),
+            strict=True,
         ):
             for n, r in enumerate(sorted({number(p["resistance"]) for p in result[key]})):
                 points = [p for p in result[key] if number(p["resistance"]) == r]
                 cells = [number(p["cells"]) for p in points]
                 error = [100 * max(abs(number(p["error"])), 1e-6) for p in points]
-                axes.plot(cells, error, "o-", color=PALETTE[n % len(PALETTE)], ms=3.5, label=f"{r:g} Ω per cell")
+                axes.plot(
+                    cells, error, "o-", color=PALETTE[n % len(PALETTE)], ms=3.5, label=f"{r:g} Ω per cell"
+                )
             axes.axhline(100 * number(result["tolerance"]), color=GREEN, lw=0.8, ls="--")
             axes.axvline(64, color=GREY, lw=0.8, ls=":")
             axes.set_xscale("log", base=2)
@@ -261,9 +283,13 @@ def draw_wires(result: Json, path: Path) -> Path:
 
 
 def describe_energy(
-    runs: Sequence[tuple[Any, tuple[Any, Any]]], ngspice: str, command: Sequence[str], design_hash: str, seed: int
+    runs: Sequence[tuple[Any, tuple[Any, Any]]],
+    ngspice: str,
+    command: Sequence[str],
+    design_hash: str,
+    seed: int,
 ) -> Json:
-    """The result file of `gaincell spice energy`; runs: (spice.verify.Verification, its spice.energy.ArrayEnergy)."""
+    """The result file of `gaincell spice energy`; runs: (Verification, its two ArrayEnergy)."""
 
     def v(entry: Any, unit: str) -> Json:
         return value(np.asarray(entry).tolist(), unit, "simulated")

@@ -1,10 +1,10 @@
-"""What one cell of a technology does, simulated: current, charge of a read, write, retention, disturb, mismatch.
+"""What one cell of a technology does, simulated: current, charge, write, retention, disturb, mismatch.
 
     current     I(V) at a bit line held at VDD/2, DC
-    charge      F(u) = Q / charge unit of a full pulse: with its edges, the kick on the store and the switches'
-                own charges. This is what the rest of the software means by a cell's curve
-    mismatch    Q of cells whose transistors' thresholds are drawn, sigma = A_VT / sqrt(w l) (Pelgrom, Duinmaijer
-                and Welbers, IEEE J. Solid-State Circuits 24, 1433 (1989)); A_VT is assumed
+    charge      F(u) = Q / charge unit of a full pulse: with its edges, the kick on the store and the
+                switches' own charges. This is what the rest of the software means by a cell's curve
+    mismatch    Q of cells whose transistors' thresholds are drawn, sigma = A_VT / sqrt(w l) (Pelgrom,
+                Duinmaijer and Welbers, IEEE J. Solid-State Circuits 24, 1433 (1989)); A_VT is assumed
 
 Retention is what the cards give with gate tunnelling off, or, with `tau`, set by a leak to V_offset:
 
@@ -33,7 +33,7 @@ from gaincell.spice.netlists.cell import (
     hold_bench,
     write_bench,
 )
-from gaincell.spice.rawfile import Wave
+from gaincell.spice.rawfile import Plot, Wave
 from gaincell.spice.runner import run, run_many
 from gaincell.spice.technology import PROCESSES, SUPPLIES, TEMPERATURES, Corner, Technology
 from gaincell.units import Second, Volt
@@ -53,14 +53,14 @@ DEFAULT_GMIN = 1e-12
 class Characterisation:
     """Simulated facts about one cell; SI units.
 
-    volts, current: DC curve [points].  levels, charge: charge of a full pulse over stored voltage [levels], C.
+    volts, current: DC curve [points].  levels, charge: of a full pulse over stored voltage [levels], C.
     cells_charge: of cells with mismatch [cells, levels], C.
     corners: (process, temperature, supply) -> current over `corner_volts` scaled with the supply [points].
     write_times: until within SETTLED of every DAC level, s; inf: not within the write.
     written: voltage after the write gate closed, minus the level, V.
     writes: time, and voltage of every level [levels, time].
     hold_times, held: stored voltage over time [cells, time].  held_by_default_gmin: what the simulator's
-    default of gmin = 1e-12 S alone would do to the same cells; held_with_tunnelling: with the card's tunnelling.
+    default of gmin = 1e-12 S alone would do to the same cells; held_with_tunnelling: with the card's.
     read_disturb, half_select: change of the stored voltage after READS reads, V, over `disturbed`.
     tau_set: retention that was set by a leak, s; None: native.
     """
@@ -169,18 +169,27 @@ def threshold_shifts(technology: Technology, cells: int, seed: int) -> Wave:
     """Of read N, read P, switch N, switch P of every cell, V [cells, 4]."""
     sizes = (technology.read_n, technology.read_p, technology.switch_n, technology.switch_p)
     sigma = np.array([technology.sigma_vt(size) for size in sizes])
-    return np.random.default_rng(seed).standard_normal((cells, 4)) * sigma
+    shifts: Wave = np.random.default_rng(seed).standard_normal((cells, 4)) * sigma
+    return shifts
 
 
 def _cells_with_mismatch(
-    technology: Technology, levels: Wave, width: Second, cells: int, seed: int, jobs: int | None, stages: StageProgress
+    technology: Technology,
+    levels: Wave,
+    width: Second,
+    cells: int,
+    seed: int,
+    jobs: int | None,
+    stages: StageProgress,
 ) -> Wave:
     """Charges of cells whose thresholds are drawn, C [cells, levels]; ten cells a netlist."""
     shifts = threshold_shifts(technology, cells, seed)
     groups = [shifts[n : n + 10].tolist() for n in range(0, cells, 10)]
     benches = [charge_bench(technology, Corner(), levels.tolist(), width, shifts=group) for group in groups]
     rows = []
-    for group, simulation in zip(groups, run_many(benches, jobs=jobs, progress=stages("mismatch")), strict=True):
+    for group, simulation in zip(
+        groups, run_many(benches, jobs=jobs, progress=stages("mismatch")), strict=True
+    ):
         plot = simulation.plot
         for k in range(len(group)):
             rows.append([-np.trapezoid(plot[f"i(vb{k}_{n})"], plot["time"]) for n in range(len(levels))])
@@ -200,7 +209,7 @@ def _retention(
         # the store is more than C_s: found from a decay through a known resistance
         probe = run(hold_bench(technology, corner, stored, tau, leak=tau / technology.storage)).plot
         t, v = probe["time"], probe[f"v(st{len(stored) - 1})"]
-        signal = (v[-1] - 0.45) / (v[0] - 0.45)
+        signal = (v[-1] - technology.vdd / 2) / (v[0] - technology.vdd / 2)
         if not 0 < signal < 1:
             raise InputError(f"tau = {tau:g} s cannot be set: the cell itself changes faster; omit --tau")
         leak = tau / technology.storage * tau / (-t[-1] / np.log(signal))
@@ -214,8 +223,9 @@ def _retention(
     progress(4, 4, {})
     times = np.linspace(0, duration, 61)
 
-    def at(plot: object, when: Wave) -> Wave:
-        return np.array([np.interp(when, plot["time"], plot[f"v(st{n})"]) for n in range(len(stored))])  # type: ignore[index]
+    def at(plot: Plot, when: Wave) -> Wave:
+        rows = [np.interp(when, plot["time"], plot[f"v(st{n})"]) for n in range(len(stored))]
+        return np.array(rows, dtype=np.float64)
 
     short = np.linspace(0, 1e-5, 61)
     return times, at(native, times), at(default, times), (short, at(tunnel, short))
@@ -235,21 +245,22 @@ def _settling(waves: Mapping[str, Wave], targets: Wave) -> tuple[Wave, Wave, tup
     return np.array(times), stored[:, -1] - targets, (t, stored)
 
 
-def write_measurements(found: Characterisation, folder: Path, t_pulse_max: Second) -> tuple[Path, Path]:
-    """CURVE.csv and DECAY.csv as `gaincell device fit` reads them; the current is charge over pulse length."""
-    note = f"# simulated: {found.technology.title}; ngspice; charge of a pulse of {t_pulse_max * 1e9:g} ns / its length\n"
+def write_measurements(found: Characterisation, stem: Path, t_pulse_max: Second) -> tuple[Path, Path]:
+    """STEM-curve.csv and STEM-decay.csv as `gaincell device fit` reads them; current: charge / pulse length."""
+    origin = f"# simulated: {found.technology.title}; ngspice\n"
     lines = [
         f"{k},{volts:.6g},{charge / t_pulse_max:.8g}"
         for k, row in enumerate(found.cells_charge)
         for volts, charge in zip(found.levels, row, strict=True)
     ]
-    curve = write_text(folder / "curve.csv", note + "cell,voltage [V],current [A]\n" + "\n".join(lines) + "\n")
+    head = f"{origin}# charge of a pulse of {t_pulse_max * 1e9:g} ns over its length\ncell,voltage [V],current [A]\n"
+    curve = write_text(stem.with_name(f"{stem.name}-curve.csv"), head + "\n".join(lines) + "\n")
     how = f"set by a leak, tau {found.tau_set:g} s" if found.tau_set else "by the models' own leakage"
-    note = f"# simulated: {found.technology.title}; ngspice; retention {how}; one cell for every written voltage\n"
     lines = [
         f"{k},{time:.6g},{volts:.8g}"
         for k, row in enumerate(found.held)
         for time, volts in zip(found.hold_times, row, strict=True)
     ]
-    decay = write_text(folder / "decay.csv", note + "cell,time [s],voltage [V]\n" + "\n".join(lines) + "\n")
+    head = f"{origin}# retention {how}; one cell for every written voltage\ncell,time [s],voltage [V]\n"
+    decay = write_text(stem.with_name(f"{stem.name}-decay.csv"), head + "\n".join(lines) + "\n")
     return curve, decay

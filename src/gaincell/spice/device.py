@@ -28,9 +28,12 @@ def device_of(
     except InputError as error:
         device, _, _ = fit_device(curve, design, name=name)
         without = str(error).removeprefix(f"{decay}: ")
-    retention = f"retention set to {found.tau_set:g} s by a leak" if found.tau_set else "retention as simulated"
+    retention = (
+        f"retention set to {found.tau_set:g} s by a leak" if found.tau_set else "retention as simulated"
+    )
     if without:
         retention = "no retention stated"
     origin = {**device.origin, "simulator": ngspice, "models": found.technology.title, "retention": retention}
-    title = f"{device.cell.name} cell fitted to {len(found.cells_charge)} simulated cells, {found.technology.title}"
+    title = f"{device.cell.name} cell fitted to {len(found.cells_charge)} simulated cells"
+    title += f", {found.technology.title}"
     return dataclasses.replace(device, description=title, origin=origin), without

@@ -2,10 +2,10 @@
 
     E = VDD * integral of i_VDD dt,  by block (cells, word-line drivers, readout) and phase (read, conversion)
 
-The energy of an array depends on its inputs: their statistics belong to every number. A head is `tiles` key and
-value sub-tiles; all of them are taken to be as active as the simulated one.
-Not modelled: writes and DACs, counters, adders and control, leakage between reads. A behavioural readout draws
-no supply; only the least that its integrators must source is counted.
+The energy of an array depends on its inputs: their statistics belong to every number. A head is `tiles` key
+and value sub-tiles; all of them are taken to be as active as the simulated one.
+Not modelled: writes and DACs, counters, adders and control, leakage between reads. A behavioural readout
+draws no supply; only the least that its integrators must source is counted.
 """
 
 from __future__ import annotations
@@ -54,5 +54,3 @@ def _array(stage: Stage, rows: int, lines: int, design: Design, activity: float)
     return ArrayEnergy(
         blocks["cells"] / (rows * lines), blocks, array / lines, array, array * design.tiles, activity
     )
-
-

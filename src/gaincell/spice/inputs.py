@@ -61,7 +61,9 @@ def random_inputs(design: Design, seed: int, head_dim: int = 64, *, centred: boo
     return Inputs("centred" if centred else "random", x, codes[0].T.copy(), codes[1])
 
 
-def real_inputs(path: str | os.PathLike[str], design: Design, *, head: int = 0, token: int | None = None) -> Inputs:
+def real_inputs(
+    path: str | os.PathLike[str], design: Design, *, head: int = 0, token: int | None = None
+) -> Inputs:
     """One query of a dumped layer, text 0.
 
     token: index of the query; None: the last.  Raises InputError for a file, head or token that is not there.

@@ -42,7 +42,11 @@ def pulse_width(t: Wave, pulse: Wave, vdd: Volt) -> Second:
     a, b, dt = high[:-1], high[1:], np.diff(t)
     with np.errstate(divide="ignore", invalid="ignore"):
         share = np.where(a == b, 0.0, a / (a - b))
-    part = np.where((a > 0) & (b > 0), 1.0, np.where((a > 0) & (b <= 0), share, np.where((a <= 0) & (b > 0), 1 - share, 0)))
+    part = np.where(
+        (a > 0) & (b > 0),
+        1.0,
+        np.where((a > 0) & (b <= 0), share, np.where((a <= 0) & (b > 0), 1 - share, 0)),
+    )
     return float((part * dt).sum())
 
 

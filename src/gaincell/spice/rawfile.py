@@ -1,7 +1,7 @@
 """ngspice's binary raw file.
 
 A text head (Title, Plotname, Flags, "No. Variables", "No. Points", Variables) ends with "Binary:"; then come
-points * variables numbers, float64 little endian, complex ones as pairs. Several plots may follow one another.
+points * variables numbers, float64 little endian, complex ones as pairs. Several plots may follow.
 Source: ngspice manual 44, chapter "Raw file format".
 Not modelled: files in ASCII, of single precision, or with more than one dimension.
 """
@@ -52,7 +52,9 @@ def read_raw(raw: bytes, where: str = "raw file") -> list[Plot]:
     while at < len(raw):
         end = raw.find(HEAD_END, at)
         if end < 0:
-            raise SimulationError(f"{where}: no binary data follows byte {at}: not a binary raw file, or cut short")
+            raise SimulationError(
+                f"{where}: no binary data follows byte {at}: not a binary raw file, or cut short"
+            )
         plot, at = _plot(raw, at, end, where)
         plots.append(plot)
     if not plots:
@@ -62,7 +64,9 @@ def read_raw(raw: bytes, where: str = "raw file") -> list[Plot]:
 
 def _plot(raw: bytes, start: int, end: int, where: str) -> tuple[Plot, int]:
     lines = raw[start:end].decode("latin-1").splitlines()
-    head = {key.strip(): rest.strip() for key, colon, rest in (line.partition(":") for line in lines) if colon}
+    head = {
+        key.strip(): rest.strip() for key, colon, rest in (line.partition(":") for line in lines) if colon
+    }
     try:
         variables, points = int(head["No. Variables"]), int(head["No. Points"])
         first = next(n for n, line in enumerate(lines) if line.startswith("Variables:")) + 1

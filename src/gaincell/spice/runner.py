@@ -7,6 +7,7 @@ failures. Nothing is left behind.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import re
@@ -62,10 +63,12 @@ def available() -> bool:
 
 @functools.lru_cache(maxsize=1)
 def version() -> str:
-    """"ngspice-44.2" for instance. Raises SimulationError without ngspice."""
+    """ "ngspice-44.2" for instance. Raises SimulationError without ngspice."""
     if not available():
         raise SimulationError(MISSING)
-    out = subprocess.run([PROGRAM, "--version"], capture_output=True, text=True, timeout=60, check=False).stdout
+    out = subprocess.run(
+        [PROGRAM, "--version"], capture_output=True, text=True, timeout=60, check=False
+    ).stdout
     found = re.search(r"ngspice-[\w.]+", out)
     return found[0] if found else "ngspice of unknown version"
 
@@ -75,8 +78,8 @@ def run(netlist: Netlist, *, timeout: Second = 600.0) -> Simulation:
 
     timeout: seconds of wall clock after which ngspice is stopped.
 
-    Raises SimulationError: no ngspice, a model card it cannot read, no convergence, a killed or stopped run, a
-    result cut short; with what ngspice said.
+    Raises SimulationError: no ngspice, a model card it cannot read, no convergence, a killed or stopped
+    run, a result cut short; with what ngspice said.
     """
     if not available():
         raise SimulationError(MISSING)
@@ -112,10 +115,8 @@ def run(netlist: Netlist, *, timeout: Second = 600.0) -> Simulation:
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     process.wait()
 
 
@@ -131,7 +132,7 @@ def _result(netlist: Netlist, code: int, said: str, raw: Path) -> Simulation:
         reached = float(plots[-1]["time"][-1])
         if reached < netlist.stop_time * (1 - 1e-6):
             raise SimulationError(
-                f"{netlist.title}: the transient ended at {reached:.4g} s instead of {netlist.stop_time:.4g} s: "
+                f"{netlist.title}: the transient ended at {reached:.4g} s, not {netlist.stop_time:.4g} s: "
                 f"no convergence; {reason}"
             )
     warnings = tuple(line.strip() for line in said.splitlines() if line.lstrip().startswith("Warning"))

@@ -59,7 +59,7 @@ class Size:
     """A transistor's width and length, m."""
 
     w: Metre
-    l: Metre
+    l: Metre  # noqa: E741, as in every netlist
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,9 @@ _KNOWN: Mapping[str, Technology] = {
 def technology(name: str) -> Technology:
     """A technology by name. Raises InputError for an unknown one."""
     if name not in _KNOWN:
-        raise InputError(f"technology {name!r} is unknown; allowed: {one_of(NAMES)}, or --lib FILE with your own")
+        raise InputError(
+            f"technology {name!r} is unknown; allowed: {one_of(NAMES)}, or --lib FILE with your own"
+        )
     return _KNOWN[name]
 
 
@@ -194,7 +196,9 @@ def user_technology(
         raise InputError(f"nodes = {nodes!r}; allowed: an order of the letters d, g, s, b, for instance dgsb")
     if section is None:
         for name in (nmos, pmos):
-            if not re.search(rf"^\s*\.(model|subckt)\s+{re.escape(name)}\b", text, re.IGNORECASE | re.MULTILINE):
+            if not re.search(
+                rf"^\s*\.(model|subckt)\s+{re.escape(name)}\b", text, re.IGNORECASE | re.MULTILINE
+            ):
                 raise InputError(f"{path.name} defines no model or subcircuit {name!r}; or give --section")
     return dataclasses.replace(
         technology(like),

@@ -52,8 +52,9 @@ class Stage:
     spice: signed pulse widths, s [columns].  model: of every curve of CURVES, s [columns].
     same_pulses: of the own curve, from the pulses that the simulation had, s [columns].
     clipped: columns whose integrator touched a rail.
-    energy: by block and phase (read, conversion), J: "cells" of the simulated lines; "drivers" of all word lines
-    of the array, once; "readout" of transistors, or "integrators, at least": what ideal amplifiers source.
+    energy: by block and phase (read, conversion), J: "cells" of the simulated lines; "drivers" of all word
+    lines of the array, once; "readout" of transistors, or "integrators, at least": what ideal
+    amplifiers source.
     lines: how many were simulated.
     """
 
@@ -151,7 +152,9 @@ def verify(
     vdd = technology.vdd * corner.supply
     top = (design.storage_levels or 8) - 1
 
-    def simulate(codes: Wave, pulses: Wave, kind: str, all_lines: int, title: str) -> tuple[Wave, list[Plot], tuple[str, ...]]:
+    def simulate(
+        codes: Wave, pulses: Wave, kind: str, all_lines: int, title: str
+    ) -> tuple[Wave, list[Plot], tuple[str, ...]]:
         slices: list[Netlist] = []
         spans = [(a, min(a + group, columns)) for a in range(0, columns, group)]
         for a, b in spans:
@@ -184,20 +187,44 @@ def verify(
     keys, values = inputs.keys, inputs.values
     pulses = inputs.x * phases.longest
     model1 = {
-        name: _to_pulse(pulses @ curve(keys / top * vdd) / phases.longest, kinds[RELU], design, phases.longest)
+        name: _to_pulse(
+            pulses @ curve(keys / top * vdd) / phases.longest, kinds[RELU], design, phases.longest
+        )
         for name, curve in curves.items()
     }
     width1, plots1, warned1 = simulate(keys, pulses, RELU, tokens, "first dot product")
-    first = _stage(width1, {k: v[:columns] for k, v in model1.items()}, model1["own"][:columns], plots1, kinds[RELU], phases, vdd, columns)
+    first = _stage(
+        width1,
+        {k: v[:columns] for k, v in model1.items()},
+        model1["own"][:columns],
+        plots1,
+        kinds[RELU],
+        phases,
+        vdd,
+        columns,
+    )
     driven = model1["own"].copy()
     driven[:columns] = width1
     model2 = {
-        name: _to_pulse(model1[name] @ curve(values / top * vdd) / phases.longest, kinds[SIGNED], design, phases.longest)
+        name: _to_pulse(
+            model1[name] @ curve(values / top * vdd) / phases.longest, kinds[SIGNED], design, phases.longest
+        )
         for name, curve in curves.items()
     }
-    same = _to_pulse(driven @ curves["own"](values / top * vdd) / phases.longest, kinds[SIGNED], design, phases.longest)
+    same = _to_pulse(
+        driven @ curves["own"](values / top * vdd) / phases.longest, kinds[SIGNED], design, phases.longest
+    )
     width2, plots2, warned2 = simulate(values, np.clip(driven, 0, None), SIGNED, dims, "second dot product")
-    second = _stage(width2, {k: v[:columns] for k, v in model2.items()}, same[:columns], plots2, kinds[SIGNED], phases, vdd, columns)
+    second = _stage(
+        width2,
+        {k: v[:columns] for k, v in model2.items()},
+        same[:columns],
+        plots2,
+        kinds[SIGNED],
+        phases,
+        vdd,
+        columns,
+    )
     codes = count(width2, design)
     model_codes = {name: count(model2[name][:columns], design) for name in curves}
     off = np.abs(codes - model_codes["own"])

@@ -23,7 +23,7 @@ import numpy as np
 from gaincell.design import Design
 from gaincell.devices.wires import weights
 from gaincell.progress import StageProgress, silent_stages
-from gaincell.spice.netlists.array import GATE_LOAD, driver_subcircuit, word_line, WireElement
+from gaincell.spice.netlists.array import GATE_LOAD, WireElement, driver_subcircuit, word_line
 from gaincell.spice.netlists.cell import cell_subcircuit, write_levels
 from gaincell.spice.netlists.netlist import ARRAY_OPTIONS, Netlist, netlist, number
 from gaincell.spice.runner import run_many
@@ -62,7 +62,7 @@ class WordLine:
 
 @dataclass(frozen=True)
 class WireStudy:
-    """conductance: output conductance of a conducting cell at V_max, S.  tolerance: half a step of the counter.
+    """conductance: output conductance of a conducting cell at V_max, S.  tolerance: half a counter step.
     limits: name -> resistance at which 64 cells reach the tolerance, Ohm per cell; inf: above the range."""
 
     technology: Technology
@@ -118,11 +118,14 @@ def word_line_bench(
     for line in ("w", "x"):
         body += [f"Cg{line}{n} {line}0_{n} 0 {number(GATE_LOAD)}" for n in range(1, cells - 1)]
     for k, n in enumerate((0, cells - 1)):
-        body += [f"Vb{k} b{k} 0 {number(vdd / 2)}", f"Xc{k} b{k} w0_{n} x0_{n} off off offb st{k} vdd gaincell"]
+        body += [
+            f"Vb{k} b{k} 0 {number(vdd / 2)}",
+            f"Xc{k} b{k} w0_{n} x0_{n} off off offb st{k} vdd gaincell",
+        ]
         body.append(f".ic v(st{k})={number(vdd)}")
     end = 1e-9 + width + 3e-9 + 2 * cells**2 * wire.resistance * (wire.capacitance + GATE_LOAD)
     return netlist(
-        f"{technology.name}: word line of {cells} cells, {wire.resistance:g} Ohm per cell, {width * 1e9:g} ns",
+        f"{technology.name}: word line of {cells} cells, {wire.resistance:g} Ohm, {width * 1e9:g} ns",
         body,
         f".tran 20p {number(end)} 0 50p",
         ["i(vb0)", "i(vb1)"],
@@ -141,7 +144,7 @@ def study(
     jobs: int | None = None,
     stages: StageProgress = silent_stages,
 ) -> WireStudy:
-    """Both lines over sizes up to `most` and resistances. Raises SimulationError for what ngspice cannot do."""
+    """Both lines over sizes up to `most` and resistances. Raises SimulationError."""
     corner = Corner()
     sizes = [n for n in SIZES if n <= most]
     bits = [(n, r) for r in BIT_RESISTANCES for n in sizes]
@@ -173,7 +176,9 @@ def study(
     tolerance = 0.5 / (design.counter_levels - 1)
     limits = {
         "bit line": _limit([(p.resistance, p.error) for p in bit_line if p.cells == 64], tolerance),
-        "word line, 1 ns pulse": _limit([(p.resistance, p.error) for p in word_lines if p.cells == 64], tolerance),
+        "word line, 1 ns pulse": _limit(
+            [(p.resistance, p.error) for p in word_lines if p.cells == 64], tolerance
+        ),
         "word line, longest pulse": _limit(
             [(p.resistance, p.long_error) for p in word_lines if p.cells == 64], tolerance
         ),
@@ -182,7 +187,9 @@ def study(
 
 
 def _limit(points: Sequence[tuple[float, float]], tolerance: float) -> float:
-    """Resistance at which |error| reaches the tolerance, by interpolation of logarithms; inf: beyond the last."""
+    """Resistance at which |error| reaches the tolerance, by interpolation; inf: beyond the last, or none."""
+    if not points:
+        return float("inf")
     r, e = np.array(points).T
     e = np.maximum(np.abs(e), 1e-12)
     beyond = np.nonzero(e >= tolerance)[0]

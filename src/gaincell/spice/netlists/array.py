@@ -20,6 +20,7 @@ from gaincell.errors import InputError
 from gaincell.spice.netlists.cell import EDGE, cell_subcircuit, write_levels
 from gaincell.spice.netlists.netlist import ARRAY_OPTIONS, Netlist, netlist, number, steps
 from gaincell.spice.netlists.readout import Phases, Readout, column_lines, shared_lines
+from gaincell.spice.netlists.transistor_readout import column_of_transistors, shared_of_transistors
 from gaincell.spice.technology import Corner, Size, Technology
 from gaincell.units import Farad, Ohm, Second, Volt
 
@@ -67,7 +68,9 @@ def array_slice(
     n, m = len(stored), len(stored[0])
     columns = m + before if columns is None else columns
     if len(pulses) != n or any(len(row) != m for row in stored) or columns < m + before:
-        raise InputError(f"{len(pulses)} pulses and {columns} columns for stored voltages of {n} x {m}; they must fit")
+        raise InputError(
+            f"{len(pulses)} pulses and {columns} columns for stored voltages of {n} x {m}; they must fit"
+        )
     if max(pulses) > phases.longest * 1.1:
         raise InputError(f"a pulse of {max(pulses):.4g} s is longer than the longest, {phases.longest:.4g} s")
     vdd = technology.vdd * corner.supply
@@ -87,8 +90,6 @@ def array_slice(
     for r, width in enumerate(pulses):
         body += word_line(r, width, phases.start, vdd, m, word, before, columns - m - before)
     if transistor_readout:
-        from gaincell.spice.netlists.transistor_readout import column_of_transistors, shared_of_transistors
-
         body += shared_of_transistors(technology, readout, phases, vdd)
         saved.append("i(vread)")
     for c in range(m):
@@ -97,9 +98,11 @@ def array_slice(
             body.append(f"Rb{c}_{r} {near} b{c}_{r} {number(max(bit.resistance, 1e-3))}")
             body.append(f"Cb{c}_{r} b{c}_{r} 0 {number(bit.capacitance)}")
             body.append(f"Xc{r}_{c} b{c}_{r} w{r}_{c} x{r}_{c} wbl off offb st{r}_{c} vdd gaincell")
-            body.append(f".ic v(st{r}_{c})={number(stored[r][c])} v(b{c}_{r})={number(ref)}")
+            body.append(f".ic v(st{r}_{c})={number(stored[r][c])}")
+            if not transistor_readout:
+                body.append(f".ic v(b{c}_{r})={number(ref)}")
         if transistor_readout:
-            body += column_of_transistors(technology, readout, c, f"bl{c}", ref)
+            body += column_of_transistors(technology, readout, c, f"bl{c}")
         else:
             body += column_lines(readout, c, f"bl{c}", ref, vdd)
         saved += [f"v(o{c})", f"v(p{c})", f"v(bl{c})"] + ([f"v(s{c})"] if readout.kind == "signed" else [])
@@ -136,7 +139,9 @@ def word_line(
         peak = vdd * width / EDGE
         source = steps([(0, 0), (start, 0), (start + width, peak), (start + 2 * width, 0)])
     elif width > 0:
-        source = steps([(0, 0), (start, 0), (start + EDGE, vdd), (start + width, vdd), (start + width + EDGE, 0)])
+        source = steps(
+            [(0, 0), (start, 0), (start + EDGE, vdd), (start + width, vdd), (start + width + EDGE, 0)]
+        )
     else:
         source = "0"
     lines = [f"Vi{row} in{row} 0 {source}", f"Xd{row} in{row} wd{row} xd{row} vdrive driver"]

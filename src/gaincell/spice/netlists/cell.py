@@ -14,14 +14,13 @@
                   |
                  gnd
 
-Source: the circuit of the paper's Fig. 1 in words (spec section 2); sizes are ours. With an oxide-semiconductor
-write transistor the transmission gate is one transistor.
+Source: the circuit of the paper's Fig. 1 in words (spec section 2); sizes are ours. With an oxide-
+semiconductor write transistor the transmission gate is one transistor.
 Not modelled: layout parasitics inside the cell.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from gaincell.spice.netlists.netlist import Netlist, netlist, number, steps
@@ -86,7 +85,7 @@ def curve_bench(
     points: int = 46,
     bit_line: Volt | None = None,
 ) -> Netlist:
-    """DC current of one or many cells over the stored voltage 0 ... VDD, i(vb<n>) into the cell from its bit line.
+    """DC current of one or many cells over the stored voltage 0 ... VDD; i(vb<n>): out of each.
 
     shifts: four threshold shifts of every cell, V [cells, 4].
     bit_line: V; None: v_offset scaled with the supply.
@@ -106,7 +105,7 @@ def curve_bench(
         body += cell_subcircuit(technology, f"cell{n}", shift)
         body += [f"Vb{n} b{n} 0 {number(held)}", f"Xc{n} b{n} wl wlb st wwl wwlb st vdd cell{n}"]
     return netlist(
-        f"{technology.name}: current of {len(shifts)} gain cell{'s' * (len(shifts) > 1)} over the stored voltage",
+        f"{technology.name}: current over the stored voltage, {len(shifts)} cell(s)",
         body,
         f".dc Vst 0 {number(vdd)} {number(vdd / (points - 1))}",
         ["v(st)", *(f"i(vb{n})" for n in range(len(shifts)))],
@@ -127,9 +126,10 @@ def write_bench(
         f"Vdd vdd 0 {number(vdd)}",
         "Vwl wl 0 0",
         f"Vwlb wlb 0 {number(vdd)}",
-        "Vb bl 0 0.45",
+        f"Vb bl 0 {number(vdd / 2)}",
         "Vwwl wwl 0 " + steps([(0, off), (start, off), (start + EDGE, on), (stop, on), (stop + EDGE, off)]),
-        "Vwwlb wwlb 0 " + steps([(0, off_b), (start, off_b), (start + EDGE, 0), (stop, 0), (stop + EDGE, off_b)]),
+        "Vwwlb wwlb 0 "
+        + steps([(0, off_b), (start, off_b), (start + EDGE, 0), (stop, 0), (stop + EDGE, off_b)]),
     ]
     for n, target in enumerate(targets):
         body += [f"Vw{n} w{n} 0 {number(target)}", f"Xc{n} bl wl wlb w{n} wwl wwlb st{n} vdd gaincell"]
@@ -155,11 +155,11 @@ def hold_bench(
     leak: float | None = None,
     gmin: float = 1e-20,
     tunnelling: bool = False,
-    write_line: Volt = 0.45,
+    write_line: Volt | None = None,
 ) -> Netlist:
     """Cells that hold: every line at rest, v(st<n>) over time.
 
-    leak: resistance from the store to 0.45 V, Ohm: set, not predicted by the models.  write_line: V.
+    leak: resistance from the store to VDD/2, Ohm: set, not predicted by the models.  write_line: V, VDD/2 if None.
     """
     vdd = technology.vdd * corner.supply
     off, _, off_b = write_levels(technology, vdd)
@@ -168,9 +168,9 @@ def hold_bench(
         f"Vdd vdd 0 {number(vdd)}",
         "Vwl wl 0 0",
         f"Vwlb wlb 0 {number(vdd)}",
-        "Vb bl 0 0.45",
-        "Vmid mid 0 0.45",
-        f"Vw wbl 0 {number(write_line)}",
+        f"Vb bl 0 {number(vdd / 2)}",
+        f"Vmid mid 0 {number(vdd / 2)}",
+        f"Vw wbl 0 {number(vdd / 2 if write_line is None else write_line)}",
         f"Vwwl wwl 0 {number(off)}",
         f"Vwwlb wwlb 0 {number(off_b)}",
     ]
@@ -195,13 +195,13 @@ def disturb_bench(
 ) -> Netlist:
     """Read disturb, v(st<n>), and half-select disturb, v(hs<n>).
 
-    Every stored cell is read `reads` times. Its half-selected twin shares the write bit line with columns being
-    written: the line goes rail to rail as often, its own write gate stays off.
+    Every stored cell is read `reads` times. Its half-selected twin shares the write bit line with columns
+    being written: the line goes rail to rail as often, its own write gate stays off.
     """
     vdd = technology.vdd * corner.supply
     off, _, off_b = write_levels(technology, vdd)
     period = t_pulse + 5e-9
-    wl, wlb, line = [(0.0, 0.0)], [(0.0, vdd)], [(0.0, 0.45)]
+    wl, wlb, line = [(0.0, 0.0)], [(0.0, vdd)], [(0.0, vdd / 2)]
     for k in range(reads):
         on, end = 1e-9 + k * period, 1e-9 + k * period + t_pulse
         wl += [(on, 0.0), (on + EDGE, vdd), (end, vdd), (end + EDGE, 0.0)]
@@ -209,7 +209,7 @@ def disturb_bench(
         low, high = (0.0, vdd) if k % 2 else (vdd, 0.0)
         line += [(on, line[-1][1]), (on + EDGE, low), (end, low), (end + EDGE, high)]
     stop = 1e-9 + reads * period
-    line += [(stop - 1e-9, line[-1][1]), (stop - 1e-9 + EDGE, 0.45)]
+    line += [(stop - 1e-9, line[-1][1]), (stop - 1e-9 + EDGE, vdd / 2)]
     body = [
         *cell_subcircuit(technology),
         f"Vdd vdd 0 {number(vdd)}",
@@ -218,8 +218,8 @@ def disturb_bench(
         "Vline line 0 " + steps(line),
         "Voff offn 0 0",
         f"Vrest offp 0 {number(vdd)}",
-        "Vmid mid 0 0.45",
-        "Vb bl 0 0.45",
+        f"Vmid mid 0 {number(vdd / 2)}",
+        f"Vb bl 0 {number(vdd / 2)}",
         f"Vwwl wwl 0 {number(off)}",
         f"Vwwlb wwlb 0 {number(off_b)}",
     ]
@@ -236,8 +236,3 @@ def disturb_bench(
         temperature=corner.temperature,
         stop_time=stop,
     )
-
-
-def half_select_time(reads: int, t_pulse: Second = 15e-9) -> Second:
-    """How long a half-selected cell is disturbed in `disturb_bench`, s."""
-    return math.fsum([t_pulse] * reads)

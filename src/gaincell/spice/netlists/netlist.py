@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from gaincell.units import Second
 
 OPTIONS = "reltol=1e-3 abstol=1e-12 chgtol=1e-16 vntol=1e-5 gmin=1e-16 method=trap klu bypass=1"
-"""Accurate to a fraction of a millivolt in an array. gmin: the default of 1e-12 S would discharge a 10 fF store
-within milliseconds, an artefact that looks like retention."""
+"""Accurate to a fraction of a millivolt in an array. gmin: the default of 1e-12 S would discharge a 10 fF
+store within milliseconds, an artefact that looks like retention."""
 
 ARRAY_OPTIONS = OPTIONS.replace("chgtol=1e-16", "chgtol=1e-15 trtol=20")
 """For arrays: half the time steps, for a difference below 0.02 ns of 15 in a pulse width (measured)."""

@@ -6,7 +6,7 @@ Integration from t0 to tc: an amplifier holds the bit line at V_ref while the ce
 
 limited to the rails less `headroom`. Conversion from tc to tc + T_max against a ramp that rises by V_fs,
 
-    charge-to-pulse with ReLU     pulse while V_o - V_ref > ramp           (saturates at T_max, negative: none)
+    charge-to-pulse with ReLU     pulse while V_o - V_ref > ramp        (saturates at T_max, negative: none)
     signed charge-to-pulse        pulse while |V_o - V_ref| > ramp, sign of V_o - V_ref held from tc on
 
 Source: spec section 3. Numbers below are assumed: the paper gives no circuit values.
@@ -66,7 +66,7 @@ class Phases:
 
 
 def shared_lines(readout: Readout, phases: Phases, ref: Volt) -> list[str]:
-    """What all columns share: reference, ramp (relative to V_ref), window of conversion, sampling of the sign."""
+    """What all columns share: reference, ramp (relative to V_ref), conversion window, sign sampling."""
     tc, stop = phases.convert, phases.convert + phases.longest
     return [
         f"Vref ref 0 {number(ref)}",
@@ -93,9 +93,10 @@ def column_lines(readout: Readout, n: int, bit_line: str, ref: Volt, vdd: Volt) 
     lines.append(
         f"Bp{n} p{n} 0 V={number(vdd / 2)}*(1+tanh(({magnitude}-v(ramp))/{number(SOFTNESS)}))*v(win)"
     )
+    decided = f"tanh((v(o{n})-v(ref))/{number(SOFTNESS)})"
     if readout.kind == SIGNED:  # a sampled latch: follows the comparator until tc, then holds
         lines += [
-            f"Bs{n} 0 s{n} I=1m*v(samp)*({number(vdd / 2)}*(1+tanh((v(o{n})-v(ref))/{number(SOFTNESS)}))-v(s{n}))",
+            f"Bs{n} 0 s{n} I=1m*v(samp)*({number(vdd / 2)}*(1+{decided})-v(s{n}))",
             f"Cf{n} s{n} 0 10e-15",
             f"Rf{n} s{n} 0 1e12",
         ]
