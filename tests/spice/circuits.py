@@ -2,6 +2,7 @@
 
 from gaincell.spice.netlists.array import WireElement, array_slice, charge_bench
 from gaincell.spice.netlists.cell import curve_bench, disturb_bench, hold_bench, write_bench
+from gaincell.spice.netlists.counter import counter_bench
 from gaincell.spice.netlists.netlist import Netlist
 from gaincell.spice.netlists.readout import RELU, SIGNED, Readout
 from gaincell.spice.technology import Corner, technology
@@ -22,8 +23,18 @@ def circuits() -> dict[str, Netlist]:
         "hold": hold_bench(free, Corner(), [0.0, 0.9], 1e-2, leak=5e11),
         "disturb": disturb_bench(free, Corner(), [0.45], reads=2),
         "charge": charge_bench(free, Corner(), [0.0, 0.9], 15e-9, columns=4),
+        "counter": counter_bench(free, Corner(), [0.0, 7.2e-9], 1e9, 15e-9),
+        "slice-transistors": array_slice(
+            free, Corner(), STORED, PULSES, Readout(SIGNED, 1e-13), transistor_readout=True
+        ),
         "slice-relu": array_slice(free, Corner(), STORED, PULSES, Readout(RELU, 1e-13), before=1, columns=4),
         "slice-signed": array_slice(
-            free, Corner(), STORED, PULSES, Readout(SIGNED, 1e-13), bit_wire=WireElement(10.0), write_gates=True
+            free,
+            Corner(),
+            STORED,
+            PULSES,
+            Readout(SIGNED, 1e-13),
+            bit_wire=WireElement(10.0),
+            write_gates=True,
         ),
     }

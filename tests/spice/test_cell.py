@@ -1,4 +1,4 @@
-"""One simulated cell: its curve, writes, retention without artefacts, mismatch; the device that comes of it."""
+"""One simulated cell: curve, writes, retention without artefacts, mismatch; the device that comes of it."""
 
 from pathlib import Path
 
@@ -52,9 +52,8 @@ def test_the_device_is_what_was_simulated(found: Characterisation, tmp_path: Pat
 
 def test_default_gmin_is_not_taken_for_retention() -> None:
     """The simulator's 1e-12 S discharges the store within milliseconds; ours must not."""
-    bench = dict(stored=[0.75], duration=1e-2)
     held = [
-        float(run(hold_bench(technology("freepdk45"), Corner(), **bench, gmin=gmin)).plot["v(st0)"][-1])  # type: ignore[arg-type]
+        float(run(hold_bench(technology("freepdk45"), Corner(), [0.75], 1e-2, gmin=gmin)).plot["v(st0)"][-1])
         for gmin in (1e-20, 1e-18, 1e-12)
     ]
     assert held[0] == pytest.approx(held[1], abs=2e-4)

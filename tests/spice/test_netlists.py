@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tests.spice.circuits import circuits
 
 from gaincell.errors import InputError
-from gaincell.spice.netlists.array import array_slice, word_line, WireElement
+from gaincell.spice.netlists.array import WireElement, array_slice, word_line
 from gaincell.spice.netlists.readout import RELU, Readout
 from gaincell.spice.technology import Corner, technology, user_technology
 
@@ -46,7 +46,7 @@ def test_shapes_that_do_not_fit_are_refused() -> None:
 def test_corners_and_technologies_out_of_range_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="allowed: nominal, fast"):
         Corner("typical")
-    with pytest.raises(InputError, match="0.5 to 1.5"):
+    with pytest.raises(InputError, match=r"0\.5 to 1\.5"):
         Corner(supply=3.0)
     with pytest.raises(InputError, match="--lib FILE"):
         technology("sky130")

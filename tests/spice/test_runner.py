@@ -13,7 +13,9 @@ from gaincell.spice.runner import available, run, run_many, version
 needs_ngspice = [pytest.mark.spice, pytest.mark.skipif(not available(), reason="ngspice is not installed")]
 
 
-def circuit(*body: str, analysis: str = ".tran 1n 1u", saved: str = "v(a)", stop: float | None = None) -> Netlist:
+def circuit(
+    *body: str, analysis: str = ".tran 1n 1u", saved: str = "v(a)", stop: float | None = None
+) -> Netlist:
     return netlist("test", body, analysis, [saved], files={}, stop_time=stop)
 
 
@@ -44,7 +46,11 @@ class TestNgspice:
         with pytest.raises(SimulationError, match="failed"):
             run(circuit("M1 a a 0 0 nothing w=1u l=1u", "V1 a 0 1", analysis=".op"))
         broken = netlist(
-            "test", ["M1 a a 0 0 n w=1u l=1u", "V1 a 0 1"], ".op", ["v(a)"], files={"card.spi": ".model n nmos level=(\n"}
+            "test",
+            ["M1 a a 0 0 n w=1u l=1u", "V1 a 0 1"],
+            ".op",
+            ["v(a)"],
+            files={"card.spi": ".model n nmos level=(\n"},
         )
         with pytest.raises(SimulationError):
             run(broken)

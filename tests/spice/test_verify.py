@@ -11,11 +11,12 @@ from gaincell.reports.results import check
 from gaincell.reports.spice import describe_energy, describe_verification, describe_wires
 from gaincell.spice.energy import of_verification
 from gaincell.spice.inputs import random_inputs, real_inputs
+from gaincell.spice.netlists.counter import counter_bench
 from gaincell.spice.netlists.readout import RELU, Phases, Readout
 from gaincell.spice.pulses import decided_width, pulse_width
 from gaincell.spice.rawfile import Plot
-from gaincell.spice.runner import available
-from gaincell.spice.technology import technology
+from gaincell.spice.runner import available, run
+from gaincell.spice.technology import Corner, technology
 from gaincell.spice.verify import Verification, count, verify
 from gaincell.spice.wires import study
 
@@ -65,11 +66,22 @@ def found() -> Verification:
 class TestSimulated:
     pytestmark = needs_ngspice
 
+    def test_the_counter_counts_to_the_nearest_period(self) -> None:
+        widths = [0.0, 0.7e-9, 7.8e-9, 14.2e-9]
+        bench = counter_bench(
+            technology("freepdk45"), Corner(), widths, DESIGN.counter_clock, DESIGN.t_pulse_max
+        )
+        plot = run(bench).plot
+        bits = [[plot[f"v(b{n}_{bit})"][-1] > 0.45 for bit in range(4)] for n in range(len(widths))]
+        counts = [sum(int(b) << k for k, b in enumerate(word)) for word in bits]
+        assert counts == count(np.array(widths), DESIGN).astype(int).tolist()
+
     def test_circuit_and_model_agree(self, found: Verification) -> None:
         assert found.passed, found.checks
         assert found.first.rms("own") < 0.06e-9
         assert found.second.rms("own") < 0.06e-9
         assert found.warnings == ()
+        assert found.first.clipped == 0
 
     def test_energy_is_of_the_order_of_the_paper(self, found: Verification) -> None:
         first, second = of_verification(found, DESIGN)

@@ -113,9 +113,10 @@ def verify(
     token: Annotated[
         int | None, typer.Option("--token", min=0, help="Query of FILE; by default the last.")
     ] = None,
-    full: Annotated[
-        bool, typer.Option("--full", help="All columns (minutes) instead of 8 (seconds).")
-    ] = False,
+    full: Annotated[bool, typer.Option("--full", help="All columns: minutes instead of seconds.")] = False,
+    some: Annotated[
+        int, typer.Option("--columns", min=1, help="Without --full: lines of each array that are simulated.")
+    ] = 8,
     transistors: Annotated[
         bool, typer.Option("--transistors", help="Readouts of transistors, with their own error.")
     ] = False,
@@ -155,14 +156,14 @@ def verify(
         chosen = random_inputs(chip, seed, centred=inputs == "centred")
     else:
         chosen = real_inputs(inputs, chip, head=head, token=token)
-    columns = min(chosen.values.shape) if full else 8
+    columns = min(chosen.values.shape) if full else some
     with progress_bars() as stages:
         found = compare(
             models,
             chip,
             chosen,
             columns=columns,
-            group=8 if full else 4,
+            group=8 if columns > 8 else 4,
             transistor_readout=transistors,
             jobs=jobs,
             stages=stages,

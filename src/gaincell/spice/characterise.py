@@ -246,14 +246,15 @@ def _settling(waves: Mapping[str, Wave], targets: Wave) -> tuple[Wave, Wave, tup
 
 
 def write_measurements(found: Characterisation, stem: Path, t_pulse_max: Second) -> tuple[Path, Path]:
-    """STEM-curve.csv and STEM-decay.csv as `gaincell device fit` reads them; current: charge / pulse length."""
+    """STEM-curve.csv and STEM-decay.csv as `gaincell device fit` reads them; current: charge / length."""
     origin = f"# simulated: {found.technology.title}; ngspice\n"
     lines = [
         f"{k},{volts:.6g},{charge / t_pulse_max:.8g}"
         for k, row in enumerate(found.cells_charge)
         for volts, charge in zip(found.levels, row, strict=True)
     ]
-    head = f"{origin}# charge of a pulse of {t_pulse_max * 1e9:g} ns over its length\ncell,voltage [V],current [A]\n"
+    head = f"{origin}# charge of a pulse of {t_pulse_max * 1e9:g} ns over its length\n"
+    head += "cell,voltage [V],current [A]\n"
     curve = write_text(stem.with_name(f"{stem.name}-curve.csv"), head + "\n".join(lines) + "\n")
     how = f"set by a leak, tau {found.tau_set:g} s" if found.tau_set else "by the models' own leakage"
     lines = [

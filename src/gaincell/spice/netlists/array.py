@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from gaincell.errors import InputError
 from gaincell.spice.netlists.cell import EDGE, cell_subcircuit, write_levels
-from gaincell.spice.netlists.netlist import ARRAY_OPTIONS, Netlist, netlist, number, steps
+from gaincell.spice.netlists.netlist import ARRAY_OPTIONS, OPTIONS, Netlist, netlist, number, steps
 from gaincell.spice.netlists.readout import Phases, Readout, column_lines, shared_lines
 from gaincell.spice.netlists.transistor_readout import column_of_transistors, shared_of_transistors
 from gaincell.spice.technology import Corner, Size, Technology
@@ -52,18 +52,20 @@ def array_slice(
     columns: int | None = None,
     transistor_readout: bool = False,
     write_gates: bool = False,
-    step: Second = 1e-9,
+    step: Second | None = None,
 ) -> Netlist:
     """Read a slice and convert its charges.
 
     stored: voltages [n rows, m columns].  pulses: width of every row's pulse, s [n]; 0: none.
     before, columns: columns between drivers and slice, columns of the whole array (default: the slice).
+    step: longest time step; None: 1 ns, for transistor readouts with their fast edges 50 ps.
     write_gates: with the idle write transistors of every cell: a third more time, for a difference of
         0.003 ns of 15 (measured).
     Saved: o<c> integrator, p<c> pulse, s<c> sign; i(vcell), i(vdrive), i(vread).
 
     Raises InputError for shapes that do not fit and pulses longer than the longest.
     """
+    step = step or (5e-11 if transistor_readout else 1e-9)
     phases, bit, word = phases or Phases(), bit_wire or WireElement(), word_wire or WireElement()
     n, m = len(stored), len(stored[0])
     columns = m + before if columns is None else columns
@@ -113,7 +115,7 @@ def array_slice(
         saved,
         files=technology.files(corner),
         temperature=corner.temperature,
-        options=ARRAY_OPTIONS,
+        options=OPTIONS if transistor_readout else ARRAY_OPTIONS,
         stop_time=phases.end,
     )
 

@@ -159,7 +159,7 @@ def hold_bench(
 ) -> Netlist:
     """Cells that hold: every line at rest, v(st<n>) over time.
 
-    leak: resistance from the store to VDD/2, Ohm: set, not predicted by the models.  write_line: V, VDD/2 if None.
+    leak: resistance from the store to VDD/2, Ohm: set, not predicted.  write_line: V, VDD/2 if None.
     """
     vdd = technology.vdd * corner.supply
     off, _, off_b = write_levels(technology, vdd)

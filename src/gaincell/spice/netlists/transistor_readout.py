@@ -1,12 +1,12 @@
 """Readouts of transistors: what such a circuit itself adds, before and after calibration.
 
-An inverter is the amplifier of the integrator. It is reset with input and output connected, which puts the bit
-line and its output at its trip point V_m; an inverter of the same ratio of widths is the comparator, so that
-its threshold is V_m as well. In the conversion a constant current takes the charge off again, and the pulse
-lasts until the output is back at V_m:
+An inverter is the amplifier of the integrator. It is reset with input and output connected, which puts the
+bit line and its output at its trip point V_m; an inverter of the same ratio of widths is the comparator, so
+that its threshold is V_m as well. In the conversion a constant current takes the charge off again, and the
+pulse lasts until the output is back at V_m:
 
-    charge-to-pulse with ReLU     I_d = Q_sat / T_max into the bit line; pulse = output above V_m
-    signed charge-to-pulse        a latch holds the sign; I_d into or out of the bit line; pulse = sign unchanged
+    charge-to-pulse with ReLU   I_d = Q_sat / T_max into the bit line; pulse = output above V_m
+    signed charge-to-pulse      a latch holds the sign; I_d into or out of the line; pulse = sign unchanged
 
 Source: the principle is that of the paper (spec section 3: discharge by a constant current); the circuit and
 its sizes are ours. The reference currents and the control signals are ideal.
@@ -57,11 +57,12 @@ def shared_of_transistors(technology: Technology, readout: Readout, phases: Phas
         technology.transistor("refp", "biasp", "biasp", "vread", "vread", "p", wp),
         f"Irefn vread biasn {number(current)}",
         technology.transistor("refn", "biasn", "biasn", "0", "0", "n", wn),
-        *_gates(technology),
+        *gates(technology),
     ]
 
 
-def _gates(t: Technology) -> list[str]:
+def gates(t: Technology) -> list[str]:
+    """Subcircuits amplifier, first, inv (in out vread), pass (a b on onb vread), nand (a b out vread)."""
     length = t.switch_n.l
     n, p = Size(LOGIC_N, length), Size(LOGIC_P, length)
     n2 = Size(2 * LOGIC_N, length)
