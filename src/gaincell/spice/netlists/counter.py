@@ -2,8 +2,8 @@
 
     clock AND pulse -> four master-slave flip-flops of transmission gates, each dividing by two
 
-The clock starts half a period before the conversion, so that its rising edges come at (n - 1/2) periods and the
-count is floor(w / T + 1/2).
+The clock starts half a period before the conversion, so that its rising edges come at (n - 1/2) periods and
+the count is floor(w / T + 1/2).
 Source: spec section 3; the circuit is a textbook ripple counter of ours.
 Not modelled: metastability at an edge of the pulse, time to ripple at the end.
 """
@@ -24,8 +24,8 @@ EDGE = 3e-11
 def flip_flop_lines() -> list[str]:
     """`.subckt toggle ck ckb reset q qb vread`: q changes at every rising edge of ck; 0 after reset.
 
-    Master open while ck is low; feedback of the latches by transmission gates; reset clears both through NANDs
-    (reset is active low).
+    Master open while ck is low; feedback of the latches by transmission gates; reset, active low, clears
+    both through NANDs.
     """
     return [
         ".subckt toggle ck ckb reset q qb vread",
