@@ -66,6 +66,7 @@ def verify_table(result: dict[str, Any]) -> Any:
     for key, word, factor, unit in (
         ("gain", "gain", 1.0, ""),
         ("offset", "offset", 1e9, "ns"),
+        ("offset_of_negative", "offset of negative pulses", 1e9, "ns"),
         ("rms_in_range", "rms in range after affine calibration", 1e9, "ns"),
     ):
         table.add_row(word, *(f"{f[key]['value'] * factor:.4f}" if key in f else "-" for f in fits), unit)
@@ -121,7 +122,15 @@ def wire_tables(result: dict[str, Any]) -> list[Any]:
     for name, limit in result["limits"].items():
         shown = limit["value"]
         limits.add_row(name, f"{shown:.3g}" if isinstance(shown, float) else "above the range")
-    return [bit, word, limits]
+    use = _plain_table("In operation, random inputs", "Ω per cell", "change (ns)", "drop", "left (ns)")
+    for p in result["in_operation"]:
+        use.add_row(
+            f"{p['resistance']['value']:g}",
+            f"{p['rms']['value'] * 1e9:.4f}",
+            f"{p['drop']['value']:.4g}",
+            f"{p['rms_after_first_order_model']['value'] * 1e9:.4f}",
+        )
+    return [bit, word, limits, use]
 
 
 def energy_table(result: dict[str, Any]) -> Any:

@@ -134,7 +134,7 @@ def describe_verification(
         return value(np.asarray(entry).tolist(), unit, "simulated")
 
     def stage(part: Any) -> Json:
-        gain, offset, left = part.calibrated("own", found.longest)
+        fit = part.calibration(found.longest)
         entry: Json = {
             "spice": v(part.spice, "s"),
             "model": {name: v(wave, "s") for name, wave in part.model.items()},
@@ -142,9 +142,10 @@ def describe_verification(
             "rms": {name: v(part.rms(name), "s") for name in part.model},
             "rms_of_full_scale": {name: v(part.rms(name) / found.longest, "1") for name in part.model},
             "affine_calibration": {
-                "gain": v(gain, "1"),
-                "offset": v(offset, "s"),
-                "rms_in_range": v(left, "s"),
+                "gain": v(fit.gain, "1"),
+                "offset": v(fit.offset, "s"),
+                "offset_of_negative": v(fit.negative_offset, "s"),
+                "rms_in_range": v(fit.rms, "s"),
             },
             "integrators_at_a_rail": v(part.clipped, "1"),
             "energy": {
@@ -243,6 +244,15 @@ def describe_wires(found: Any, ngspice: str, command: Sequence[str], design_hash
                 "long_error": v(p.long_error, "of the longest pulse's charge"),
             }
             for p in found.word_line
+        ],
+        "in_operation": [
+            {
+                "resistance": v(p.resistance, "Ohm per cell"),
+                "rms": v(p.rms, "s"),
+                "drop": v(p.drop, "of the farthest cell's current"),
+                "rms_after_first_order_model": v(p.left, "s"),
+            }
+            for p in found.in_operation
         ],
         "conductance": v(found.conductance, "S"),
         "tolerance": v(found.tolerance, "1"),

@@ -71,25 +71,48 @@ class Stage:
         """Of the difference to one curve's model, s."""
         return float(np.sqrt(((self.spice - self.model[curve]) ** 2).mean()))
 
-    def calibrated(self, curve: str, longest: Second) -> tuple[float, Second, Second]:
-        """Gain, offset and rms left after the best affine map of the model, of the columns in range.
+    def calibration(self, longest: Second) -> Calibration:
+        """The best affine map from the own curve's model to the simulation, of the columns in range.
 
         In range: neither the model nor the simulation at 0 or at the longest pulse. NaN with fewer than 4.
         """
-        x, y = self.model[curve], self.spice
+        x, y = self.model["own"], self.spice
         inside = (np.minimum(abs(x), abs(y)) > 0.01 * longest) & (np.maximum(abs(x), abs(y)) < 0.99 * longest)
-        if inside.sum() < 4:
-            return float("nan"), float("nan"), float("nan")
-        gain, offset = np.polyfit(x[inside], y[inside], 1)
-        left = y[inside] - gain * x[inside] - offset
-        return float(gain), float(offset), float(np.sqrt((left**2).mean()))
+        x, y = x[inside], y[inside]
+        if len(x) < 4:
+            return Calibration(*[float("nan")] * 4)
+        signed = bool((x < 0).any() and (x > 0).any())
+        terms = np.stack([x, np.sign(x), np.ones_like(x)] if signed else [x, np.ones_like(x)], 1)
+        found = np.linalg.lstsq(terms, y, rcond=None)[0]
+        left = float(np.sqrt(((y - terms @ found) ** 2).mean()))
+        up, down = (found[2] + found[1], found[2] - found[1]) if signed else (found[1], found[1])
+        return Calibration(float(found[0]), float(up), float(down), left)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """w = gain * model + offset.  offset: s, of positive pulses; negative_offset: of negative ones,
+    whose comparator switches the other way.  rms: what is left, s."""
+
+    gain: float
+    offset: Second
+    negative_offset: Second
+    rms: Second
+
+    def corrected(self, width: Wave, longest: Second) -> Wave:
+        """Widths with the calibration applied, within the longest pulse."""
+        offset = np.where(width >= 0, self.offset, self.negative_offset)
+        right = np.where(width == 0, 0.0, (width - offset) / self.gain)
+        right = np.where(width >= 0, np.maximum(right, 0), np.minimum(right, 0))
+        return np.clip(np.where(np.abs(width) >= 0.999 * longest, width, right), -longest, longest)
 
 
 @dataclass(frozen=True)
 class Verification:
     """Both arrays, the codes they end in, and what was allowed.
 
-    codes: of the simulation [D of array 2], of every curve's model.
+    codes: of the simulation [D of array 2], of every curve's model; a readout of transistors is calibrated, in
+    both arrays, by the affine map found in the same run.
     checks: name -> (found, allowed, unit).
     """
 
@@ -206,7 +229,9 @@ def verify(
         columns,
     )
     driven = model1["own"].copy()
-    driven[:columns] = width1
+    fit1 = first.calibration(phases.longest)
+    correct = transistor_readout and fit1.gain > 0
+    driven[:columns] = fit1.corrected(width1, phases.longest) if correct else width1
     model2 = {
         name: _to_pulse(
             model1[name] @ curve(values / top * vdd) / phases.longest, kinds[SIGNED], design, phases.longest
@@ -227,7 +252,9 @@ def verify(
         vdd,
         columns,
     )
-    codes = count(width2, design)
+    fit2 = second.calibration(phases.longest)
+    correct = transistor_readout and fit2.gain > 0
+    codes = count(fit2.corrected(width2, phases.longest) if correct else width2, design)
     model_codes = {name: count(model2[name][:columns], design) for name in curves}
     off = np.abs(codes - model_codes["own"])
     measured = {
@@ -235,7 +262,7 @@ def verify(
         CUBIC: first.rms("cubic"),
         "codes that differ": float((off > 0).mean()),
         "largest difference of a code": float(off.max()),
-        "first: rms after affine calibration": first.calibrated("own", phases.longest)[2],
+        "first: rms after affine calibration": fit1.rms,
     }
     allowed = dict(TRANSISTOR_TOLERANCES if transistor_readout else TOLERANCES)
     if columns < dims:

@@ -7,6 +7,9 @@ Bit line, DC: all n cells conduct as they do at the highest stored voltage, the 
 Word line, transient: the cell at the far end of n cells answers a pulse; its charge is compared with that of
 the nearest cell. A delay of both edges alike costs no charge; what is lost is the rounding of short pulses.
 
+In operation (random inputs, a few columns of 64 cells) currents of both signs cancel along the line; the
+change of the pulses against wires without resistance is far smaller; `drop` is fitted to it by least squares.
+
 From the bit line the first-order model of devices/wires.py is calibrated: the `drop` for which its weights
 lose what the circuit loses, sum_m (1 - w_m) / n = -error.
 
@@ -23,16 +26,20 @@ import numpy as np
 from gaincell.design import Design
 from gaincell.devices.wires import weights
 from gaincell.progress import StageProgress, silent_stages
-from gaincell.spice.netlists.array import GATE_LOAD, WireElement, driver_subcircuit, word_line
+from gaincell.spice.inputs import random_inputs
+from gaincell.spice.netlists.array import GATE_LOAD, WireElement, array_slice, driver_subcircuit, word_line
 from gaincell.spice.netlists.cell import cell_subcircuit, write_levels
 from gaincell.spice.netlists.netlist import ARRAY_OPTIONS, Netlist, netlist, number
+from gaincell.spice.netlists.readout import RELU, Phases, Readout
 from gaincell.spice.runner import run_many
 from gaincell.spice.technology import Corner, Technology
+from gaincell.spice.verify import own_curve
 
 SIZES = (16, 32, 64, 128, 256, 512)
 BIT_RESISTANCES = (1.0, 3.0, 10.0, 30.0, 100.0)
 WORD_RESISTANCES = (1.0, 10.0, 100.0)
 WORD_CAPACITANCE = 0.2e-15
+OPERATING_RESISTANCES = (2.0, 10.0, 30.0)
 SHORT = 1e-9
 
 
@@ -61,6 +68,17 @@ class WordLine:
 
 
 @dataclass(frozen=True)
+class InOperation:
+    """resistance: Ohm per cell of bit and word lines.  rms: change of the pulses, s.  drop: fitted.  left:
+    rms that the first-order model leaves, s."""
+
+    resistance: float
+    rms: float
+    drop: float
+    left: float
+
+
+@dataclass(frozen=True)
 class WireStudy:
     """conductance: output conductance of a conducting cell at V_max, S.  tolerance: half a counter step.
     limits: name -> resistance at which 64 cells reach the tolerance, Ohm per cell; inf: above the range."""
@@ -68,6 +86,7 @@ class WireStudy:
     technology: Technology
     bit_line: Sequence[BitLine]
     word_line: Sequence[WordLine]
+    in_operation: Sequence[InOperation]
     conductance: float
     tolerance: float
     limits: Mapping[str, float]
@@ -183,7 +202,46 @@ def study(
             [(p.resistance, p.long_error) for p in word_lines if p.cells == 64], tolerance
         ),
     }
-    return WireStudy(technology, bit_line, word_lines, conductance, tolerance, limits)
+    operating = in_operation(technology, design, jobs, stages)
+    return WireStudy(technology, bit_line, word_lines, operating, conductance, tolerance, limits)
+
+
+def in_operation(
+    technology: Technology, design: Design, jobs: int | None, stages: StageProgress, columns: int = 4
+) -> list[InOperation]:
+    """Columns of the first dot product with random inputs, over the resistance of their wires."""
+    inputs, phases = random_inputs(design, 0), Phases(design.t_pulse_max)
+    readout = Readout(RELU, design.score_saturation(len(inputs.x)) * design.charge_unit)
+    volts = inputs.keys[:, :columns] / ((design.storage_levels or 8) - 1) * technology.vdd
+    benches = [
+        array_slice(
+            technology,
+            Corner(),
+            volts.tolist(),
+            (inputs.x * phases.longest).tolist(),
+            readout,
+            bit_wire=WireElement(r, WORD_CAPACITANCE),
+            word_wire=WireElement(r, WORD_CAPACITANCE),
+        )
+        for r in (0.0, *OPERATING_RESISTANCES)
+    ]
+    plots = [s.plot for s in run_many(benches, jobs=jobs, progress=stages("arrays in operation"))]
+    charges = [
+        np.array([np.interp(phases.convert, p["time"], p[f"v(o{c})"] - p["v(ref)"]) for c in range(columns)])
+        * (phases.longest / readout.full_swing)
+        for p in plots
+    ]
+    curve = own_curve(technology, Corner(), design)["own"]
+    farther = 1 - weights(1e-3, len(inputs.x)).numpy()
+    per_drop = -(inputs.x * farther / 1e-3) @ curve(volts)
+    per_drop = per_drop * design.charge_unit / readout.full_charge * phases.longest
+    found = []
+    for r, charge in zip(OPERATING_RESISTANCES, charges[1:], strict=True):
+        change = charge - charges[0]
+        drop = float(change @ per_drop / (per_drop @ per_drop))
+        rms, left = (float(np.sqrt((e**2).mean())) for e in (change, change - drop * per_drop))
+        found.append(InOperation(r, rms, drop, left))
+    return found
 
 
 def _limit(points: Sequence[tuple[float, float]], tolerance: float) -> float:

@@ -9,7 +9,8 @@ pulse lasts until the output is back at V_m:
     signed charge-to-pulse      a latch holds the sign; I_d into or out of the line; pulse = sign unchanged
 
 Source: the principle is that of the paper (spec section 3: discharge by a constant current); the circuit and
-its sizes are ours. The reference currents and the control signals are ideal.
+its sizes are ours. The reference currents, the buffers of their bias lines (without which columns that
+switch disturb one another) and the control signals are ideal.
 Not modelled: mismatch of the readouts, noise.
 """
 
@@ -53,10 +54,12 @@ def shared_of_transistors(technology: Technology, readout: Readout, phases: Phas
         *signal("rst", False, reset),
         *signal("conv", True, tc, stop),
         *signal("take", False, tc - 5e-11),
-        f"Irefp biasp 0 {number(current)}",
-        technology.transistor("refp", "biasp", "biasp", "vread", "vread", "p", wp),
-        f"Irefn vread biasn {number(current)}",
-        technology.transistor("refn", "biasn", "biasn", "0", "0", "n", wn),
+        "Ebp biasp 0 refp 0 1",
+        "Ebn biasn 0 refn 0 1",
+        f"Irefp refp 0 {number(current)}",
+        technology.transistor("refp", "refp", "refp", "vread", "vread", "p", wp),
+        f"Irefn vread refn {number(current)}",
+        technology.transistor("refn", "refn", "refn", "0", "0", "n", wn),
         *gates(technology),
     ]
 
