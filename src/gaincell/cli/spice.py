@@ -33,6 +33,9 @@ Subcircuits: TypeAlias = Annotated[
 ]
 Nodes: TypeAlias = Annotated[str, typer.Option("--nodes", help="Order of their nodes, letters d g s b.")]
 DesignName: TypeAlias = Annotated[str, typer.Option("--design", metavar="DESIGN", help="Chip it is for.")]
+Process: TypeAlias = Annotated[str, typer.Option("--process", help="Corner: nominal, fast or slow.")]
+Temperature: TypeAlias = Annotated[float, typer.Option("--temperature", help="Degrees Celsius.")]
+Supply: TypeAlias = Annotated[float, typer.Option("--supply", help="Factor on VDD, for instance 0.9.")]
 Jobs: TypeAlias = Annotated[
     int | None, typer.Option("--jobs", min=1, help="Simulations at a time; by default one a core.")
 ]
@@ -74,6 +77,7 @@ def characterise(
 
     Example: gaincell adapt tiny --cell freepdk45.toml
     """
+    import torch
     from rich.console import Console
 
     from gaincell.config import load_design
@@ -92,7 +96,9 @@ def characterise(
     curve, decay = write_measurements(found, out.with_suffix(""), chip.t_pulse_max)
     device, without = device_of(found, curve, decay, chip, out.stem, version())
     device.save(out)
-    result = report.describe_cell(found, version(), ["gaincell", *sys.argv[1:]], chip.hash, seed)
+    u = torch.tensor(found.levels, dtype=torch.float64) - chip.v_offset
+    expected = chip.cell.current(u).numpy() * chip.charge_unit
+    result = report.describe_cell(found, chip, expected, version(), ["gaincell", *sys.argv[1:]], seed)
     figure = report.draw_cell(result, out.with_suffix(".png"))
     console = Console()
     console.print(cell_table(result, device))
@@ -127,6 +133,9 @@ def verify(
     pmos: Pmos = "pmos",
     subcircuits: Subcircuits = False,
     nodes: Nodes = "dgsb",
+    process: Process = "nominal",
+    temperature: Temperature = 27.0,
+    supply: Supply = 1.0,
     figure: Annotated[
         Path | None, typer.Option("--figure", metavar="FILE.png", help="Draw the comparison.")
     ] = None,
@@ -149,6 +158,7 @@ def verify(
     from gaincell.reports import spice as report
     from gaincell.spice.inputs import random_inputs, real_inputs
     from gaincell.spice.runner import version
+    from gaincell.spice.technology import Corner
     from gaincell.spice.verify import verify as compare
 
     chip, models = load_design(design), _technology(technology, lib, section, nmos, pmos, subcircuits, nodes)
@@ -162,6 +172,7 @@ def verify(
             models,
             chip,
             chosen,
+            corner=Corner(process, temperature, supply),
             columns=columns,
             group=8 if columns > 8 else 4,
             transistor_readout=transistors,

@@ -19,11 +19,17 @@ PROTOCOL = "transistor-level simulation with open models; see docs/spice.md"
 MICRO, NANO, FEMTO, PICO = 1e6, 1e9, 1e15, 1e12
 
 
-def describe_cell(found: Any, ngspice: str, command: Sequence[str], design_hash: str, seed: int) -> Json:
-    """The result file of `gaincell spice characterise`; found: spice.characterise.Characterisation."""
+def describe_cell(
+    found: Any, design: Any, expected: Any, ngspice: str, command: Sequence[str], seed: int
+) -> Json:
+    """The result file of `gaincell spice characterise`.
+
+    found: spice.characterise.Characterisation.  design: the chip.  expected: what the design's own cell gives at
+    found.levels, C.
+    """
 
     def v(entry: Any, unit: str) -> Json:
-        return value(np.asarray(entry).tolist(), unit, "simulated")
+        return value(_rounded(entry), unit, "simulated")
 
     spread = found.cells_charge.std(0, ddof=1) / float(np.abs(found.charge).max())
     corners = [
@@ -45,6 +51,10 @@ def describe_cell(found: Any, ngspice: str, command: Sequence[str], design_hash:
             "current": v(found.current, "A"),
             "levels": v(found.levels, "V"),
             "charge": v(found.charge, "C"),
+            "of_the_design": value(
+                np.asarray(expected).tolist(), "C", "cited", f"cell of the design {design.name}"
+            ),
+            "r_squared_against_it": v(_r_squared(found.charge, expected), "1"),
         },
         "mismatch": {
             "cells": v(len(found.cells_charge), "1"),
@@ -73,8 +83,20 @@ def describe_cell(found: Any, ngspice: str, command: Sequence[str], design_hash:
             "after_8_reads": v(found.read_disturb, "V"),
             "half_selected": v(found.half_select, "V"),
         },
-        "provenance": provenance(command=command, seed=seed, protocol=PROTOCOL, design_hash=design_hash),
+        "provenance": provenance(command=command, seed=seed, protocol=PROTOCOL, design_hash=design.hash),
     }
+
+
+def _rounded(entry: Any) -> Any:
+    """Nested lists of numbers with 6 digits: simulations are not good for more."""
+    if isinstance(entry, (list, tuple, np.ndarray)):
+        return [_rounded(item) for item in entry]
+    return float(f"{entry:.6g}")
+
+
+def _r_squared(found: Any, expected: Any) -> float:
+    """Share of the variance of `found` that `expected` explains, unfitted."""
+    return float(1 - ((found - expected) ** 2).sum() / ((found - found.mean()) ** 2).sum())
 
 
 def draw_cell(result: Json, path: Path) -> Path:
@@ -87,6 +109,8 @@ def draw_cell(result: Json, path: Path) -> Path:
         drawn = np.array(result["mismatch"]["charge"]["value"]) * FEMTO
         cells.plot(levels, drawn.T, color=GREY, lw=0.5, alpha=0.6)
         cells.plot(levels, np.array(numbers(curve["charge"])) * FEMTO, color=BLUE, lw=2, label="nominal")
+        cited = np.array(numbers(curve["of_the_design"])) * FEMTO
+        cells.plot(levels, cited, color=RED, ls="--", label="the design's cell, cited")
         cells.set_title(f"{result['technology']}: {len(drawn)} cells")
         _label(cells, "stored voltage (V)", "charge of a full pulse (fC)")
         volts = np.array(numbers(result["corners"]["volts"]))

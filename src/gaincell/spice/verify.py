@@ -111,8 +111,8 @@ class Calibration:
 class Verification:
     """Both arrays, the codes they end in, and what was allowed.
 
-    codes: of the simulation [D of array 2], of every curve's model; a readout of transistors is calibrated, in
-    both arrays, by the affine map found in the same run.
+    codes: of the simulation [D of array 2], of every curve's model; a readout of transistors is calibrated,
+    in both arrays, by the affine map found in the same run.
     checks: name -> (found, allowed, unit).
     """
 
