@@ -24,8 +24,8 @@ def describe_cell(
 ) -> Json:
     """The result file of `gaincell spice characterise`.
 
-    found: spice.characterise.Characterisation.  design: the chip.  expected: what the design's own cell gives at
-    found.levels, C.
+    found: spice.characterise.Characterisation.  design: the chip.  expected: charge of the design's own
+    cell at found.levels, C.
     """
 
     def v(entry: Any, unit: str) -> Json:

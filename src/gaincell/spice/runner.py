@@ -36,6 +36,10 @@ ERRORS = re.compile(
     r"|can't find|incomplete or empty netlist|unable to find definition|no such file).*$",
     re.IGNORECASE | re.MULTILINE,
 )
+DETAILS = re.compile(
+    r"^.*(undefined|expression err|cannot|unknown|illegal|unrecognized).*$", re.IGNORECASE | re.MULTILINE
+)
+"""Lines that explain a failure, and are none by themselves."""
 HARMLESS = re.compile(r"reference value|^\s*(Note|Warning)\b", re.IGNORECASE)
 SHOWN = 3
 
@@ -122,7 +126,8 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 def _result(netlist: Netlist, code: int, said: str, raw: Path) -> Simulation:
     errors = [m.group(0).strip() for m in ERRORS.finditer(said) if not HARMLESS.search(m.group(0))]
-    reason = "; ".join(dict.fromkeys(errors[:SHOWN])) or "ngspice said nothing about why"
+    details = [m.group(0).strip() for m in DETAILS.finditer(said)]
+    reason = "; ".join(list(dict.fromkeys(errors + details))[:SHOWN]) or "ngspice said nothing about why"
     if code < 0:
         raise SimulationError(f"{netlist.title}: ngspice was killed (signal {-code}); is there memory left?")
     if code != 0 or not raw.exists() or errors:
