@@ -1,5 +1,7 @@
 """ngspice as a program: missing, failing, killed, too slow; circuits whose answer is known."""
 
+import time
+
 import numpy as np
 import pytest
 from typer.testing import CliRunner
@@ -63,6 +65,14 @@ class TestNgspice:
         slow = circuit("V1 a 0 sin(0 1 1g)", analysis=".tran 1p 100u 0 1p", stop=1e-4)
         with pytest.raises(SimulationError, match=r"stopped after 0\.3 s"):
             run(slow, timeout=0.3)
+
+    def test_the_first_failure_stops_the_others(self) -> None:
+        slow = circuit("V1 a 0 sin(0 1 1g)", analysis=".tran 1p 100u 0 1p", stop=1e-4)
+        bad = circuit("M1 a a 0 0 nothing w=1u l=1u", "V1 a 0 1", analysis=".op")
+        began = time.monotonic()
+        with pytest.raises(SimulationError):
+            run_many([slow, bad], jobs=2)
+        assert time.monotonic() - began < 20
 
     def test_a_killed_simulation_is_an_error(self, monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:  # type: ignore[no-untyped-def]
         program = tmp_path / "ngspice"

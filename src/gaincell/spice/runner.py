@@ -85,6 +85,11 @@ def run(netlist: Netlist, *, timeout: Second = 600.0) -> Simulation:
     Raises SimulationError: no ngspice, a model card it cannot read, no convergence, a killed or stopped
     run, a result cut short; with what ngspice said.
     """
+    return _run(netlist, timeout, [])
+
+
+def _run(netlist: Netlist, timeout: Second, started: list[subprocess.Popen[bytes]]) -> Simulation:
+    """As `run`; the process is appended to `started`, so that another thread can stop it."""
     if not available():
         raise SimulationError(MISSING)
     with tempfile.TemporaryDirectory(prefix="gaincell-spice-") as name:
@@ -103,6 +108,7 @@ def run(netlist: Netlist, *, timeout: Second = 600.0) -> Simulation:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+        started.append(process)
         try:
             printed = process.communicate(timeout=timeout)[0].decode("utf-8", "replace")
         except subprocess.TimeoutExpired:
@@ -159,12 +165,16 @@ def run_many(
     found: dict[int, Simulation] = {}
     progress(0, len(netlists), {})
     with ThreadPoolExecutor(max_workers=jobs) as pool:
-        futures = {pool.submit(run, netlist, timeout=timeout): n for n, netlist in enumerate(netlists)}
+        started: list[subprocess.Popen[bytes]] = []
+        futures = {pool.submit(_run, netlist, timeout, started): n for n, netlist in enumerate(netlists)}
         try:
             for future in as_completed(futures):
                 found[futures[future]] = future.result()
                 progress(len(found), len(netlists), {})
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
+            for process in started:
+                if process.poll() is None:
+                    _stop(process)
             raise
     return [found[n] for n in range(len(netlists))]

@@ -102,8 +102,8 @@ class Technology:
         tunnelling: leave gate tunnelling as the card has it.
         """
         if self.library is not None:
-            text = f'.lib "{self.library}" {self.section}\n' if self.section else _read(self.library)
-            return {CARD: text}
+            word = f'.lib "{self.library}" {self.section}' if self.section else f'.include "{self.library}"'
+            return {CARD: word + "\n"}
         if self.name == "generic28":
             shift, factor = _GENERIC[corner.process]
             text = _vendored("generic28.spi").replace(
