@@ -57,6 +57,7 @@ def verify_table(result: dict[str, Any]) -> Any:
         ("own", "the cell's own curve"),
         ("cubic", "its cubic"),
         ("linear", "the linear cell"),
+        ("static", "the static current"),
     ):
         found = [result[s]["rms"][name]["value"] * 1e9 for s in ("first", "second")]
         share = [100 * result[s]["rms_of_full_scale"][name]["value"] for s in ("first", "second")]

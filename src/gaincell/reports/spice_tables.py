@@ -89,7 +89,10 @@ def verification(found: Mapping[str, Json]) -> str:
             rows.append(
                 [
                     f"{name}, {key}",
-                    *(f"{number(part['rms'][curve]) * NANO:.3f}" for curve in ("own", "cubic", "linear")),
+                    *(
+                        f"{number(part['rms'][curve]) * NANO:.3f}"
+                        for curve in ("own", "cubic", "linear", "static")
+                    ),
                     f"{100 * number(part['rms_of_full_scale']['own']):.2f}",
                     offsets,
                     f"{number(fit['rms_in_range']) * NANO:.4f}" if fit["offset"]["value"] != "nan" else "–",
@@ -102,10 +105,15 @@ def verification(found: Mapping[str, Json]) -> str:
         "rms: own curve (ns)",
         "its cubic",
         "linear",
+        "static current",
         "own (% of 15 ns)",
         "offset (ns)",
     ]
     return table([*head, "rms left (ns)", "at a rail", "codes that differ"], rows)
+
+
+def _rms(part: Json, curve: str) -> str:
+    return f"{number(part['rms'][curve]) * NANO:.3f}" if curve in part["rms"] else "–"
 
 
 def wires(result: Json) -> str:

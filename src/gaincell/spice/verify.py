@@ -4,8 +4,9 @@
     array 2    O_d = sum_j w_j F(v_jd)    -> signed charge-to-pulse, counted to a code
 
 The pulses that the simulated first array gives drive the simulated second one. The model (spec sections 3, 4)
-gets the same codes and one of three curves F: the cell's own, charge of a full pulse simulated on a single
-cell and interpolated; its least-squares cubic; the best straight line.
+gets the same codes and one of four curves F: the cell's own, charge of a full pulse simulated on a single
+cell and interpolated; its least-squares cubic; the best straight line; the
+static current times the pulse, which knows neither the kick of a read on the store nor switches' charges.
 With fewer than all columns the other pulses of array 2 come from the model, and so do not add to its error.
 
 Tolerances are stated before and not adapted; see TOLERANCES. That against the cubic
@@ -26,15 +27,16 @@ from gaincell.progress import StageProgress, silent_stages
 from gaincell.spice.characterise import LEVELS, read_charge
 from gaincell.spice.inputs import Inputs
 from gaincell.spice.netlists.array import WireElement, array_slice
+from gaincell.spice.netlists.cell import curve_bench
 from gaincell.spice.netlists.netlist import Netlist
 from gaincell.spice.netlists.readout import RELU, SIGNED, Phases, Readout
 from gaincell.spice.pulses import decided_width, pulse_width, touched_rail
 from gaincell.spice.rawfile import Plot, Wave
-from gaincell.spice.runner import run_many
+from gaincell.spice.runner import run, run_many
 from gaincell.spice.technology import Corner, Technology
 from gaincell.units import Second
 
-CURVES = ("own", "cubic", "linear")
+CURVES = ("own", "cubic", "linear", "static")
 CUBIC = "first: rms against its cubic"
 TOLERANCES: Mapping[str, tuple[float, str]] = {
     "first: rms against the cell's own curve": (0.06e-9, "s"),
@@ -141,7 +143,9 @@ def own_curve(technology: Technology, corner: Corner, design: Design) -> dict[st
     charge = read_charge(technology, corner, levels, design.t_pulse_max)[0] / design.charge_unit
     own = PchipInterpolator(levels, charge)
     cubic, line = (np.polynomial.Polynomial.fit(levels, charge, order) for order in (3, 1))
-    return {"own": own, "cubic": cubic, "linear": line}
+    dc = run(curve_bench(technology, corner)).plot
+    static = PchipInterpolator(dc["v(st)"], -dc["i(vb0)"] * design.t_pulse_max / design.charge_unit)
+    return {"own": own, "cubic": cubic, "linear": line, "static": static}
 
 
 def verify(
