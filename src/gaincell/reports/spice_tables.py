@@ -89,10 +89,7 @@ def verification(found: Mapping[str, Json]) -> str:
             rows.append(
                 [
                     f"{name}, {key}",
-                    *(
-                        f"{number(part['rms'][curve]) * NANO:.3f}"
-                        for curve in ("own", "cubic", "linear", "static")
-                    ),
+                    *(_rms(part, curve) for curve in ("own", "cubic", "linear", "static")),
                     f"{100 * number(part['rms_of_full_scale']['own']):.2f}",
                     offsets,
                     f"{number(fit['rms_in_range']) * NANO:.4f}" if fit["offset"]["value"] != "nan" else "–",

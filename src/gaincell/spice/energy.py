@@ -38,10 +38,9 @@ class ArrayEnergy:
 def of_verification(found: Verification, design: Design) -> tuple[ArrayEnergy, ArrayEnergy]:
     """Both dot products; the simulated lines stand for all."""
     tokens, dims = found.inputs.values.shape
-    model = found.first.model["own"] / found.longest
     return (
         _array(found.first, dims, tokens, design, float(found.inputs.x.mean())),
-        _array(found.second, tokens, dims, design, float(model.mean())),
+        _array(found.second, tokens, dims, design, float(found.driven.mean()) / found.longest),
     )
 
 

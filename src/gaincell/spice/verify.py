@@ -113,6 +113,7 @@ class Calibration:
 class Verification:
     """Both arrays, the codes they end in, and what was allowed.
 
+    driven: pulses that array 2 got, s [tokens].
     codes: of the simulation [D of array 2], of every curve's model; a readout of transistors is calibrated,
     in both arrays, by the affine map found in the same run.
     checks: name -> (found, allowed, unit).
@@ -123,6 +124,7 @@ class Verification:
     readout: str
     first: Stage
     second: Stage
+    driven: Wave
     codes: Wave
     model_codes: Mapping[str, Wave]
     columns: int
@@ -278,6 +280,7 @@ def verify(
         "transistor" if transistor_readout else "behavioural",
         first,
         second,
+        driven,
         codes,
         model_codes,
         columns,
