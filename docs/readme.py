@@ -4,7 +4,8 @@
 
 Reads docs/results/NAME.json (the run.json of a mapping), docs/results/pauses/CHIP.json (of evaluate --at),
 docs/results/context/context.json (of recipes/depth.py), docs/results/cells (of recipes/cells.py),
-docs/results/evaluation (of evaluate --tasks and --chips, ablate, fidelity) and benchmarks/results/*.json;
+docs/results/evaluation (of evaluate --tasks and --chips, ablate, fidelity), docs/results/spice and
+benchmarks/results/*.json;
 rewrites what stands between `<!-- NAME:table -->` and `<!-- end -->` in README.md and in pages of docs; draws
 docs/figures. The figures of one step are simulated on the way.
 """
@@ -35,6 +36,8 @@ from gaincell.reports import (
     figures,
     hardware,
     results,
+    spice,
+    spice_tables,
     tables,
 )
 
@@ -60,6 +63,7 @@ def main() -> None:
     readme = replaced(readme, "adapters", adapters_table(ROOT / "docs" / "results" / "evaluation" / "tasks"))
     write_cells(ROOT / "docs")
     write_evaluation(ROOT / "docs")
+    write_spice(ROOT / "docs")
     simulate(found)
     bench = json.loads((ROOT / "benchmarks" / "results" / "attention.json").read_text())
     readme = replaced(readme, "bench", benchmark_table(bench))
@@ -115,6 +119,28 @@ def write_cells(docs: Path) -> None:
     write_text(docs / "cells.md", cells.page(literature, designs, adapted))
     if adapted:
         draw(cells.adaptation, adapted, docs / "figures" / "adaptation-cells.png")
+
+
+def write_spice(docs: Path) -> None:
+    """docs/spice.md and its figures, from docs/results/spice."""
+    folder, page = docs / "results" / "spice", docs / "spice.md"
+
+    def read(pattern: str) -> dict[str, Any]:
+        return {p.stem.partition("-")[2]: results.read(p) for p in sorted(folder.glob(pattern))}
+
+    text = page.read_text()
+    found, verified = read("cell-*.json"), read("verify-*.json")
+    text = replaced(text, "cells", spice_tables.cells(found, read("adapt-*.json")))
+    text = replaced(text, "verify", spice_tables.verification(verified))
+    text = replaced(text, "energy", spice_tables.energy(list(read("energy-*.json").values())))
+    for result in read("wires-*.json").values():
+        text = replaced(text, "wires", spice_tables.wires(result))
+        spice.draw_wires(result, docs / "figures" / "spice-wires.png")
+    for name, result in found.items():
+        spice.draw_cell(result, docs / "figures" / f"spice-cell-{name}.png")
+    for name, result in verified.items():
+        spice.draw_verification(result, docs / "figures" / f"spice-verify-{name}.png")
+    write_text(page, text)
 
 
 def write_evaluation(docs: Path) -> None:

@@ -24,3 +24,7 @@ class ModelError(GaincellError):
 
 class RunError(GaincellError):
     """A RUN directory cannot be written, read, or does not fit the model it was made from."""
+
+
+class SimulationError(GaincellError):
+    """A circuit simulation cannot be started, was stopped, or gave no usable result."""

@@ -1,0 +1,294 @@
+"""`gaincell spice characterise|verify|wires|energy`: circuits in ngspice, with open transistor models."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any, TypeAlias
+
+import typer
+
+from gaincell.cli._json import JsonFile, write_json
+from gaincell.cli._progress import progress_bars
+from gaincell.cli._spice_tables import cell_table, energy_table, verify_table, wire_tables
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    help="Simulate cell and circuits in ngspice with open transistor models (docs/spice.md).",
+)
+
+TechnologyName: TypeAlias = Annotated[
+    str, typer.Option("--technology", metavar="NAME", help="freepdk45, generic28 or oxide.")
+]
+Library: TypeAlias = Annotated[
+    Path | None,
+    typer.Option("--lib", metavar="FILE", help="Your own models instead; with --nmos and --pmos."),
+]
+Section: TypeAlias = Annotated[str | None, typer.Option("--section", help="Of --lib, where it has sections.")]
+Nmos: TypeAlias = Annotated[str, typer.Option("--nmos", help="Name of the n transistor in --lib.")]
+Pmos: TypeAlias = Annotated[str, typer.Option("--pmos", help="Name of the p transistor in --lib.")]
+Subcircuits: TypeAlias = Annotated[
+    bool, typer.Option("--subcircuits", help="Transistors of --lib are subcircuits with w and l.")
+]
+Nodes: TypeAlias = Annotated[str, typer.Option("--nodes", help="Order of their nodes, letters d g s b.")]
+DesignName: TypeAlias = Annotated[str, typer.Option("--design", metavar="DESIGN", help="Chip it is for.")]
+Process: TypeAlias = Annotated[str, typer.Option("--process", help="Corner: nominal, fast or slow.")]
+Temperature: TypeAlias = Annotated[float, typer.Option("--temperature", help="Degrees Celsius.")]
+Supply: TypeAlias = Annotated[float, typer.Option("--supply", help="Factor on VDD, for instance 0.9.")]
+Jobs: TypeAlias = Annotated[
+    int | None, typer.Option("--jobs", min=1, help="Simulations at a time; by default one a core.")
+]
+Seed: TypeAlias = Annotated[int, typer.Option("--seed", min=0, help="Of every random choice.")]
+
+
+@app.command()
+def characterise(
+    out: Annotated[
+        Path,
+        typer.Option("--out", metavar="DEVICE.toml", help="Where to; measurements and figure beside it."),
+    ] = Path("cell.toml"),
+    technology: TechnologyName = "freepdk45",
+    lib: Library = None,
+    section: Section = None,
+    nmos: Nmos = "nmos",
+    pmos: Pmos = "pmos",
+    subcircuits: Subcircuits = False,
+    nodes: Nodes = "dgsb",
+    cells: Annotated[int, typer.Option("--cells", min=2, max=1000, help="Of the Monte Carlo.")] = 50,
+    tau: Annotated[
+        float | None,
+        typer.Option(
+            "--tau", metavar="SECONDS", help="Set retention by a leak; by default as the models leak."
+        ),
+    ] = None,
+    design: DesignName = "leroux2025",
+    seed: Seed = 0,
+    jobs: Jobs = None,
+    json: JsonFile = None,
+) -> None:
+    """Simulate one cell and write it as DEVICE.toml: current, charge, write, retention, disturb, mismatch.
+
+    The curve of the device is the charge of a full pulse, of many cells with mismatch. Retention comes from
+    the models' own leakage without gate tunnelling, or is set by --tau; where the simulated cell holds too
+    long to be fitted the device states none, and a chip keeps its design's.
+
+    Example: gaincell spice characterise --out freepdk45.toml
+
+    Example: gaincell adapt tiny --cell freepdk45.toml
+    """
+    import torch
+    from rich.console import Console
+
+    from gaincell.config import load_design
+    from gaincell.errors import InputError
+    from gaincell.reports import spice as report
+    from gaincell.spice.characterise import characterise as simulate
+    from gaincell.spice.characterise import write_measurements
+    from gaincell.spice.device import device_of
+    from gaincell.spice.runner import version
+
+    if out.suffix != ".toml":
+        raise InputError(f"--out {out}: give a file with the ending .toml")
+    chip, models = load_design(design), _technology(technology, lib, section, nmos, pmos, subcircuits, nodes)
+    with progress_bars() as stages:
+        found = simulate(models, chip, cells=cells, seed=seed, tau=tau, jobs=jobs, stages=stages)
+    curve, decay = write_measurements(found, out.with_suffix(""), chip.t_pulse_max)
+    device, without = device_of(found, curve, decay, chip, out.stem, version())
+    device.save(out)
+    u = torch.tensor(found.levels, dtype=torch.float64) - chip.v_offset
+    expected = chip.cell.current(u).numpy() * chip.charge_unit
+    result = report.describe_cell(found, chip, expected, version(), ["gaincell", *sys.argv[1:]], seed)
+    figure = report.draw_cell(result, out.with_suffix(".png"))
+    console = Console()
+    console.print(cell_table(result, device))
+    if without:
+        console.print(f"No retention in the device: {without}", soft_wrap=True)
+    console.print(
+        f"Device and figure: {out}, {figure}. Use it: gaincell adapt tiny --cell {out}", soft_wrap=True
+    )
+    write_json(json, result)
+
+
+@app.command()
+def verify(
+    inputs: Annotated[
+        str, typer.Option("--inputs", help="random, centred, or a FILE of gaincell evaluate ... --dump.")
+    ] = "random",
+    head: Annotated[int, typer.Option("--head", min=0, help="Of FILE.")] = 0,
+    token: Annotated[
+        int | None, typer.Option("--token", min=0, help="Query of FILE; by default the last.")
+    ] = None,
+    full: Annotated[bool, typer.Option("--full", help="All columns: minutes instead of seconds.")] = False,
+    some: Annotated[
+        int, typer.Option("--columns", min=1, help="Without --full: lines of each array that are simulated.")
+    ] = 8,
+    transistors: Annotated[
+        bool, typer.Option("--transistors", help="Readouts of transistors, with their own error.")
+    ] = False,
+    technology: TechnologyName = "freepdk45",
+    lib: Library = None,
+    section: Section = None,
+    nmos: Nmos = "nmos",
+    pmos: Pmos = "pmos",
+    subcircuits: Subcircuits = False,
+    nodes: Nodes = "dgsb",
+    process: Process = "nominal",
+    temperature: Temperature = 27.0,
+    supply: Supply = 1.0,
+    figure: Annotated[
+        Path | None, typer.Option("--figure", metavar="FILE.png", help="Draw the comparison.")
+    ] = None,
+    design: DesignName = "leroux2025",
+    seed: Seed = 0,
+    jobs: Jobs = None,
+    json: JsonFile = None,
+) -> None:
+    """Simulate the two chained dot products of a 64 x 64 array and compare them with the behavioural model.
+
+    Leaves with exit code 1 if a stated tolerance is not met.
+
+    Example: gaincell spice verify
+
+    Example: gaincell spice verify --full --inputs layer0.safetensors --figure verify.png
+    """
+    from rich.console import Console
+
+    from gaincell.config import load_design
+    from gaincell.reports import spice as report
+    from gaincell.spice.inputs import random_inputs, real_inputs
+    from gaincell.spice.runner import version
+    from gaincell.spice.technology import Corner
+    from gaincell.spice.verify import verify as compare
+
+    chip, models = load_design(design), _technology(technology, lib, section, nmos, pmos, subcircuits, nodes)
+    if inputs in ("random", "centred"):
+        chosen = random_inputs(chip, seed, centred=inputs == "centred")
+    else:
+        chosen = real_inputs(inputs, chip, head=head, token=token)
+    columns = min(chosen.values.shape) if full else some
+    with progress_bars() as stages:
+        found = compare(
+            models,
+            chip,
+            chosen,
+            corner=Corner(process, temperature, supply),
+            columns=columns,
+            group=8 if columns > 8 else 4,
+            transistor_readout=transistors,
+            jobs=jobs,
+            stages=stages,
+        )
+    result = report.describe_verification(found, version(), ["gaincell", *sys.argv[1:]], chip.hash, seed)
+    Console().print(verify_table(result))
+    if figure is not None:
+        report.draw_verification(result, figure)
+    write_json(json, result)
+    if not found.passed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def wires(
+    technology: TechnologyName = "freepdk45",
+    most: Annotated[int, typer.Option("--most", min=16, max=1024, help="Cells on the longest line.")] = 512,
+    figure: Annotated[
+        Path | None, typer.Option("--figure", metavar="FILE.png", help="Draw error over size.")
+    ] = None,
+    design: DesignName = "leroux2025",
+    jobs: Jobs = None,
+    json: JsonFile = None,
+) -> None:
+    """Error against array size and wire resistance, bit line and word line separately.
+
+    Prints key_drop and value_drop for the table [wires] of a design, and at which resistance 64 cells reach
+    one half step of the output counter.
+
+    Example: gaincell spice wires --figure wires.png
+    """
+    from rich.console import Console
+
+    from gaincell.config import load_design
+    from gaincell.reports import spice as report
+    from gaincell.spice.runner import version
+    from gaincell.spice.technology import technology as named
+    from gaincell.spice.wires import study
+
+    chip = load_design(design)
+    with progress_bars() as stages:
+        found = study(named(technology), chip, most=most, jobs=jobs, stages=stages)
+    result = report.describe_wires(found, version(), ["gaincell", *sys.argv[1:]], chip.hash)
+    console = Console()
+    for table in wire_tables(result):
+        console.print(table)
+    if figure is not None:
+        report.draw_wires(result, figure)
+    write_json(json, result)
+
+
+@app.command()
+def energy(
+    files: Annotated[
+        list[Path] | None,
+        typer.Option("--inputs", metavar="FILE", help="Of gaincell evaluate ... --dump; may be repeated."),
+    ] = None,
+    head: Annotated[int, typer.Option("--head", min=0, help="Of FILE.")] = 0,
+    token: Annotated[
+        int | None, typer.Option("--token", min=0, help="Query of FILE; by default the last.")
+    ] = None,
+    transistors: Annotated[bool, typer.Option("--transistors", help="With readouts of transistors.")] = False,
+    columns: Annotated[
+        int, typer.Option("--columns", min=1, help="Lines of each array that are simulated.")
+    ] = 8,
+    technology: TechnologyName = "freepdk45",
+    design: DesignName = "leroux2025",
+    seed: Seed = 0,
+    jobs: Jobs = None,
+    json: JsonFile = None,
+) -> None:
+    """Integrate the supplies: energy of both dot products per cell, column, array and head.
+
+    Always with random inputs (centred, and covering the converters' range), which the energy depends on, and
+    with those of every FILE.
+
+    Example: gaincell spice energy --inputs layer0.safetensors --json energy.json
+    """
+    from rich.console import Console
+
+    from gaincell.config import load_design
+    from gaincell.reports import spice as report
+    from gaincell.spice.energy import of_verification
+    from gaincell.spice.inputs import random_inputs, real_inputs
+    from gaincell.spice.runner import version
+    from gaincell.spice.technology import technology as named
+    from gaincell.spice.verify import verify as simulate
+
+    chip, models = load_design(design), named(technology)
+    inputs = [random_inputs(chip, seed, centred=True), random_inputs(chip, seed)]
+    inputs += [real_inputs(file, chip, head=head, token=token) for file in files or ()]
+    runs = []
+    with progress_bars() as stages:
+        for chosen in inputs:
+            found = simulate(
+                models,
+                chip,
+                chosen,
+                columns=columns,
+                transistor_readout=transistors,
+                jobs=jobs,
+                stages=lambda title, name=chosen.name: stages(f"{name}, {title}"),  # type: ignore[misc]
+            )
+            runs.append((found, of_verification(found, chip)))
+    result = report.describe_energy(runs, version(), ["gaincell", *sys.argv[1:]], chip.hash, seed)
+    Console().print(energy_table(result))
+    write_json(json, result)
+
+
+def _technology(
+    name: str, lib: Path | None, section: str | None, nmos: str, pmos: str, subcircuits: bool, nodes: str
+) -> Any:
+    from gaincell.spice.technology import technology, user_technology
+
+    if lib is None:
+        return technology(name)
+    return user_technology(lib, nmos, pmos, section=section, subcircuits=subcircuits, nodes=nodes, like=name)

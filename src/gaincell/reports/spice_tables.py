@@ -1,0 +1,182 @@
+"""Tables of docs/spice.md, from the result files of `gaincell spice` and `gaincell adapt` alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from gaincell.reports.results import Json, number
+
+NANO, PICO, FEMTO = 1e9, 1e12, 1e15
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown; all columns but the first flush right."""
+    lines = ["| " + " | ".join(head) + " |", "| --- |" + " ---: |" * (len(head) - 1)]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)]) + "\n"
+
+
+def cells(found: Mapping[str, Json], adapted: Mapping[str, Json]) -> str:
+    """One column per technology: what `characterise` found, and the perplexity of `tiny` on that cell."""
+    rows: list[list[str]] = []
+
+    def row(name: str, entry: Any) -> None:
+        rows.append([name, *(entry(result) for result in found.values())])
+
+    def ends(values: Sequence[float], factor: float, digits: int) -> str:
+        return f"{values[0] * factor:.{digits}f} to {values[-1] * factor:.{digits}f}"
+
+    def span(values: Sequence[float], factor: float, digits: int) -> str:
+        return f"{min(values) * factor:.{digits}f} to {max(values) * factor:.{digits}f}"
+
+    def spread(result: Json) -> str:
+        s = result["mismatch"]["std_of_full_scale"]["value"]
+        return " / ".join(f"{100 * s[n]:.1f}" for n in (0, len(s) // 2, -1))
+
+    row("current at 0 and 0.9 V, DC (µA)", lambda r: ends(r["curve"]["current"]["value"], 1e6, 2))
+    row("charge of a full pulse (fC)", lambda r: ends(r["curve"]["charge"]["value"], FEMTO, 1))
+    row(
+        "R² against the published cubic, not fitted",
+        lambda r: f"{number(r['curve']['r_squared_against_it']):.3f}",
+    )
+    row("mismatch at 0 / 0.45 / 0.9 V (% of full scale)", spread)
+    row(
+        "slowest write to 9 mV (ns)",
+        lambda r: f"{max(r['write']['settled_within_9_mV']['value']) * NANO:.2f}",
+    )
+    row(
+        "error as the write gate closes (mV)",
+        lambda r: span(r["write"]["error_after_switching_off"]["value"], 1e3, 1),
+    )
+    row("change by 8 reads (mV)", lambda r: span(r["disturb"]["after_8_reads"]["value"], 1e3, 2))
+    row("change of a half-selected cell (mV)", lambda r: span(r["disturb"]["half_selected"]["value"], 1e3, 2))
+    for key, words in (("held", "own leakage"), ("with_default_gmin", "default gmin, an artefact")):
+        row(
+            f"0.9 V after 10 ms: {words} (V)",
+            lambda r, key=key: f"{r['retention'][key]['value'][-1][-1]:.3f}",
+        )
+    row(
+        "0.9 V after 10 µs with gate tunnelling (V)",
+        lambda r: f"{r['retention']['with_tunnelling']['value'][-1][-1]:.3f}",
+    )
+    text = table(["", *(r["technology"] for r in found.values())], rows)
+    return text + "\n" + _perplexities(adapted)
+
+
+def _perplexities(adapted: Mapping[str, Json]) -> str:
+    rows = []
+    for name, result in adapted.items():
+        stages = {
+            s["name"]: f"{number(s['perplexity']):.2f} ± {number(s['perplexity_error']):.2f}"
+            for s in result["stages"]
+        }
+        rows.append([name, *(stages.get(s, "–") for s in ("linear", "unadapted", "adapted"))])
+    return table(["perplexity of `tiny` on", "linear cell", "unadapted", "adapted"], rows)
+
+
+def verification(found: Mapping[str, Json]) -> str:
+    """One row a run and array."""
+    rows = []
+    for name, result in found.items():
+        for key in ("first", "second"):
+            part = result[key]
+            fit = part["affine_calibration"]
+            offsets = f"{number(fit['offset']) * NANO:.3f}" if fit["offset"]["value"] != "nan" else "–"
+            if key == "second" and fit["offset"]["value"] != "nan":
+                offsets += f", {number(fit['offset_of_negative']) * NANO:.3f}"
+            codes = result["codes"]
+            differ = "" if key == "first" else f"{codes['differ']['value']} of {result['columns']['value']}"
+            rows.append(
+                [
+                    f"{name}, {key}",
+                    *(_rms(part, curve) for curve in ("own", "cubic", "linear", "static")),
+                    f"{100 * number(part['rms_of_full_scale']['own']):.2f}",
+                    offsets,
+                    f"{number(fit['rms_in_range']) * NANO:.4f}" if fit["offset"]["value"] != "nan" else "–",
+                    str(part["integrators_at_a_rail"]["value"]),
+                    differ,
+                ]
+            )
+    head = [
+        "run, dot product",
+        "rms: own curve (ns)",
+        "its cubic",
+        "linear",
+        "static current",
+        "own (% of 15 ns)",
+        "offset (ns)",
+    ]
+    return table([*head, "rms left (ns)", "at a rail", "codes that differ"], rows)
+
+
+def _rms(part: Json, curve: str) -> str:
+    return f"{number(part['rms'][curve]) * NANO:.3f}" if curve in part["rms"] else "–"
+
+
+def wires(result: Json) -> str:
+    """Bit line, all cells conducting, and arrays in operation."""
+    sizes = sorted({number(p["cells"]) for p in result["bit_line"]})
+    resistances = sorted({number(p["resistance"]) for p in result["bit_line"]})
+
+    def at(key: str, r: float, n: float, what: str) -> str:
+        point = next(p for p in result[key] if number(p["resistance"]) == r and number(p["cells"]) == n)
+        return f"{100 * number(point[what]):.2f}"
+
+    head = ["Ω per cell", *(f"{n:.0f} cells" for n in sizes)]
+    text = "Current lost on a bit line whose cells all conduct (%):\n\n"
+    text += table(head, [[f"{r:g}", *(at("bit_line", r, n, "error") for n in sizes)] for r in resistances])
+    text += "\nCharge lost by the farthest cell of a word line, pulse of 1 ns (%):\n\n"
+    resistances = sorted({number(p["resistance"]) for p in result["word_line"]})
+    text += table(head, [[f"{r:g}", *(at("word_line", r, n, "error") for n in sizes)] for r in resistances])
+    text += "\n64 cells with random inputs, wires of both directions:\n\n"
+    rows = [
+        [
+            f"{number(p['resistance']):g}",
+            f"{number(p['rms']) * NANO:.4f}",
+            f"{number(p['drop']):.4f}",
+            f"{number(p['rms_after_first_order_model']) * NANO:.4f}",
+        ]
+        for p in result["in_operation"]
+    ]
+    text += table(
+        ["Ω per cell", "change (ns rms)", "`key_drop`", "left by the first-order model (ns rms)"], rows
+    )
+    limits = {name: limit["value"] for name, limit in result["limits"].items()}
+    shown = [f"{k}: " + (f"{x:.3g} Ω" if isinstance(x, float) else "beyond 100 Ω") for k, x in limits.items()]
+    return (
+        text
+        + f"\n64 cells reach half a step of the counter ({100 * number(result['tolerance']):.1f} %) at "
+        + ("; ".join(shown) + " per cell.\n")
+    )
+
+
+def energy(found: Sequence[Json]) -> str:
+    """One row a run and array."""
+    rows = []
+    for result in found:
+        for run in result["runs"]:
+            for key in ("first", "second"):
+                part = run[key]
+                blocks = {name: number(x) for name, x in part["blocks"].items()}
+                readout = blocks.get("readout", blocks.get("integrators, at least", 0.0))
+                rows.append(
+                    [
+                        f"{run['inputs']}, {key}, {result['readout']}",
+                        f"{number(part['activity']):.3f}",
+                        f"{number(part['cell_read']) * FEMTO:.2f}",
+                        f"{blocks['cells'] * PICO:.1f}",
+                        f"{blocks['drivers'] * PICO:.2f}",
+                        f"{readout * PICO:.1f}",
+                        f"{16 * blocks['cells'] * PICO:.0f}",
+                        f"{number(part['head']) * PICO:.0f}",
+                    ]
+                )
+    head = [
+        "inputs, dot product, readout",
+        "mean pulse",
+        "cell (fJ)",
+        "cells (pJ)",
+        "drivers (pJ)",
+        "readout (pJ)",
+    ]
+    return table([*head, "cells of a head (pJ)", "head (pJ)"], rows)

@@ -1,0 +1,18 @@
+"""Circuits in ngspice: the bottom rung of the ladder, with open transistor models only.
+
+    technology.py   transistor cards, corners, a user's own kit
+    netlists/       circuits as deterministic text: cell, array slice, readouts, counter
+    runner.py       ngspice as a program: temporary directory, timeout, warnings told from failures
+    rawfile.py      what it wrote
+    characterise.py a cell's current, write, retention, disturb, mismatch -> a device file
+    verify.py       two chained dot products against the behavioural model
+    wires.py        error against the size of an array
+    energy.py       supplies integrated per block
+
+ngspice is called as a program and not linked.
+"""
+
+from gaincell.spice.runner import available, run, run_many, version
+from gaincell.spice.technology import Corner, Technology, technology, user_technology
+
+__all__ = ["Corner", "Technology", "available", "run", "run_many", "technology", "user_technology", "version"]

@@ -1,0 +1,55 @@
+"""Energy of a read, from the supplies' currents in the circuits of verify.py.
+
+    E = VDD * integral of i_VDD dt,  by block (cells, word-line drivers, readout) and phase (read, conversion)
+
+The energy of an array depends on its inputs: their statistics belong to every number. A head is `tiles` key
+and value sub-tiles; all of them are taken to be as active as the simulated one.
+Not modelled: writes and DACs, counters, adders and control, leakage between reads. A behavioural readout
+draws no supply; only the least that its integrators must source is counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from gaincell.design import Design
+from gaincell.spice.verify import Stage, Verification
+from gaincell.units import Joule
+
+
+@dataclass(frozen=True)
+class ArrayEnergy:
+    """One dot product on one tile.
+
+    cell_read: of the cells over all cells, whether driven or not.  blocks: of the whole array, by block.
+    column: of one line with its share of the drivers.  array: all blocks.  head: `tiles` arrays.
+    activity: mean pulse over the longest, of the array's word lines.
+    """
+
+    cell_read: Joule
+    blocks: Mapping[str, Joule]
+    column: Joule
+    array: Joule
+    head: Joule
+    activity: float
+
+
+def of_verification(found: Verification, design: Design) -> tuple[ArrayEnergy, ArrayEnergy]:
+    """Both dot products; the simulated lines stand for all."""
+    tokens, dims = found.inputs.values.shape
+    return (
+        _array(found.first, dims, tokens, design, float(found.inputs.x.mean())),
+        _array(found.second, tokens, dims, design, float(found.driven.mean()) / found.longest),
+    )
+
+
+def _array(stage: Stage, rows: int, lines: int, design: Design, activity: float) -> ArrayEnergy:
+    blocks = {
+        name: sum(phases) * (1.0 if name == "drivers" else lines / stage.lines)
+        for name, phases in stage.energy.items()
+    }
+    array = sum(blocks.values())
+    return ArrayEnergy(
+        blocks["cells"] / (rows * lines), blocks, array / lines, array, array * design.tiles, activity
+    )

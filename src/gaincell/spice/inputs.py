@@ -1,0 +1,94 @@
+"""Inputs of the two dot products: random, or what a model computed on text.
+
+    centred   q uniform over the driver's codes, k and v normal about V_offset with a standard deviation of a
+              sixth of the storage range, then quantised
+    random    the same, with every key token shifted by -0.3 to 1.3 codes and every value dimension by -0.8 to
+              0.8, so that the charges cover the range of the converters
+    real      q_code, k_code and v_code of a file of `gaincell evaluate ... --dump`: one query and its tile of
+              tokens, the query's own token the last
+
+Not modelled: the age of the tokens; every store is fresh.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gaincell.design import Design
+from gaincell.errors import InputError
+from gaincell.spice.rawfile import Wave
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """One query on one tile.
+
+    name: "random", "centred" or "real".  x: pulse widths of the query over the longest [D].
+    keys, values: DAC codes [D, tokens], [tokens, D].
+    """
+
+    name: str
+    x: Wave
+    keys: Any
+    values: Any
+
+    @property
+    def statistics(self) -> dict[str, float]:
+        """Mean pulse, share of rows that are driven, and standard deviations of the codes."""
+        return {
+            "mean_query_pulse": float(self.x.mean()),
+            "driven_rows": float((self.x > 0).mean()),
+            "key_code_std": float(np.std(self.keys)),
+            "value_code_std": float(np.std(self.values)),
+        }
+
+
+def random_inputs(design: Design, seed: int, head_dim: int = 64, *, centred: bool = False) -> Inputs:
+    """Random inputs, the same for the same seed; see the head of this file."""
+    rng = np.random.default_rng(seed)
+    levels, steps = design.storage_levels or 8, (design.query_levels or 16) - 1
+    x = rng.integers(0, steps + 1, head_dim) / steps
+    keys, values = rng.normal(levels / 2, levels / 6, (2, design.tile, head_dim))
+    if not centred:
+        keys = keys + rng.uniform(-0.3, 1.3, (design.tile, 1)) * levels / 8
+        values = values + rng.uniform(-0.8, 0.8, (1, head_dim)) * levels / 8
+    codes = [np.clip(np.floor(draw), 0, levels - 1).astype(np.int64) for draw in (keys, values)]
+    return Inputs("centred" if centred else "random", x, codes[0].T.copy(), codes[1])
+
+
+def real_inputs(
+    path: str | os.PathLike[str], design: Design, *, head: int = 0, token: int | None = None
+) -> Inputs:
+    """One query of a dumped layer, text 0.
+
+    token: index of the query; None: the last.  Raises InputError for a file, head or token that is not there.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such file; write one with: gaincell evaluate RUN --dump FILE")
+    try:
+        with safe_open(path, "np") as file:
+            q, k, v = (file.get_tensor(f"{name}_code") for name in "qkv")
+    except SafetensorError as error:
+        raise InputError(f"{path}: is no dump of gaincell evaluate: {error}") from None
+    heads, tokens = q.shape[1], q.shape[2]
+    token = tokens - 1 if token is None else token
+    if not 0 <= head < heads or not design.tile - 1 <= token < tokens:
+        raise InputError(
+            f"{path}: head {head}, token {token} are not there; allowed: heads 0 to {heads - 1}, tokens "
+            f"{design.tile - 1} to {tokens - 1}"
+        )
+    group = heads // k.shape[1]
+    chosen = slice(token - design.tile + 1, token + 1)
+    x = q[0, head, token].astype(np.float64) / ((design.query_levels or 16) - 1)
+    if x.min() < 0:
+        raise InputError(f"{path}: queries have signs; circuits for signed queries are not simulated")
+    keys, values = k[0, head // group, chosen], v[0, head // group, chosen]
+    return Inputs("real", x, keys.T.astype(np.int64), values.astype(np.int64))

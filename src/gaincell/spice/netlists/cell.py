@@ -1,0 +1,238 @@
+"""The six-transistor gain cell, and the benches it is characterised on.
+
+                 vdd
+                  |
+      store --o| read P          store: written through a transmission gate (write N, write P) from wbl
+                  |
+         wlb --o| switch P
+                  |
+    bl -----------+              I(bl -> cell) > 0 where the store is high: the cell sinks current
+                  |
+          wl ---| switch N
+                  |
+      store ---| read N
+                  |
+                 gnd
+
+Source: the circuit of the paper's Fig. 1 in words (spec section 2); sizes are ours. With an oxide-
+semiconductor write transistor the transmission gate is one transistor.
+Not modelled: layout parasitics inside the cell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gaincell.spice.netlists.netlist import Netlist, netlist, number, steps
+from gaincell.spice.technology import Corner, Technology
+from gaincell.units import Second, Volt
+
+EDGE = 50e-12
+"""Rise and fall of every driven edge, s."""
+OXIDE_HIGH, OXIDE_LOW = 2.0, -1.0
+"""Gate of an oxide write transistor, V: on and off."""
+HOLD_OPTIONS = "reltol=1e-4 abstol=1e-18 chgtol=1e-20 vntol=1e-6 gmin={gmin} method=gear"
+
+
+def cell_subcircuit(
+    technology: Technology,
+    name: str = "gaincell",
+    shifts: Sequence[Volt] | None = None,
+    *,
+    write_gate: bool = True,
+) -> list[str]:
+    """`.subckt gaincell bl wl wlb wbl wwl wwlb store vdd`.
+
+    shifts: threshold shifts of read N, read P, switch N, switch P, V; None: nominal.
+    write_gate: False leaves the (idle) write transistors out.
+    """
+    t = technology
+    rn, rp, sn, sp = shifts if shifts is not None else (0.0,) * 4
+    lines = [
+        f".subckt {name} bl wl wlb wbl wwl wwlb store vdd",
+        t.transistor("rn", "xn", "store", "0", "0", "n", t.read_n, rn),
+        t.transistor("sn", "bl", "wl", "xn", "0", "n", t.switch_n, sn),
+        t.transistor("rp", "xp", "store", "vdd", "vdd", "p", t.read_p, rp),
+        t.transistor("sp", "bl", "wlb", "xp", "vdd", "p", t.switch_p, sp),
+    ]
+    if not write_gate:
+        pass
+    elif t.oxide_write:
+        lines.append(f"Xwn wbl wwl store oxide_fet w={t.write_n.w:.6g} l={t.write_n.l:.6g}")
+    else:
+        lines.append(t.transistor("wn", "wbl", "wwl", "store", "0", "n", t.write_n))
+        lines.append(t.transistor("wp", "wbl", "wwlb", "store", "vdd", "p", t.write_p))
+    return [*lines, f"Cs store 0 {number(t.storage)}", ".ends"]
+
+
+def write_levels(technology: Technology, vdd: Volt) -> tuple[Volt, Volt, Volt]:
+    """Gates of the write path: wwl off, wwl on, wwlb off (wwlb is at 0 V when on).
+
+    Off is beyond the rails by the technology's underdrive: at the rails the subthreshold current of a
+    short transistor moves a 10 fF store by 0.2 V within microseconds.
+    """
+    if technology.oxide_write:
+        return OXIDE_LOW, OXIDE_HIGH, vdd
+    return -technology.underdrive, vdd, vdd + technology.underdrive
+
+
+def curve_bench(
+    technology: Technology,
+    corner: Corner,
+    *,
+    v_offset: Volt = 0.45,
+    shifts: Sequence[Sequence[Volt]] = ((0.0,) * 4,),
+    points: int = 46,
+    bit_line: Volt | None = None,
+) -> Netlist:
+    """DC current of one or many cells over the stored voltage 0 ... VDD; i(vb<n>): out of each.
+
+    shifts: four threshold shifts of every cell, V [cells, 4].
+    bit_line: V; None: v_offset scaled with the supply.
+    """
+    vdd = technology.vdd * corner.supply
+    held = v_offset * corner.supply if bit_line is None else bit_line
+    off, _, off_b = write_levels(technology, vdd)
+    body = [
+        f"Vdd vdd 0 {number(vdd)}",
+        f"Vwl wl 0 {number(vdd)}",
+        "Vwlb wlb 0 0",
+        f"Vwwl wwl 0 {number(off)}",
+        f"Vwwlb wwlb 0 {number(off_b)}",
+        "Vst st 0 0",
+    ]
+    for n, shift in enumerate(shifts):
+        body += cell_subcircuit(technology, f"cell{n}", shift)
+        body += [f"Vb{n} b{n} 0 {number(held)}", f"Xc{n} b{n} wl wlb st wwl wwlb st vdd cell{n}"]
+    return netlist(
+        f"{technology.name}: current over the stored voltage, {len(shifts)} cell(s)",
+        body,
+        f".dc Vst 0 {number(vdd)} {number(vdd / (points - 1))}",
+        ["v(st)", *(f"i(vb{n})" for n in range(len(shifts)))],
+        files=technology.files(corner),
+        temperature=corner.temperature,
+    )
+
+
+def write_bench(
+    technology: Technology, corner: Corner, targets: Sequence[Volt], *, t_write: Second = 5e-9
+) -> Netlist:
+    """One cell for every target: discharged to 0 V, written for t_write from 1 ns on, then held; v(st<n>)."""
+    vdd = technology.vdd * corner.supply
+    off, on, off_b = write_levels(technology, vdd)
+    start, stop = 1e-9, 1e-9 + t_write
+    body = [
+        *cell_subcircuit(technology),
+        f"Vdd vdd 0 {number(vdd)}",
+        "Vwl wl 0 0",
+        f"Vwlb wlb 0 {number(vdd)}",
+        f"Vb bl 0 {number(vdd / 2)}",
+        "Vwwl wwl 0 " + steps([(0, off), (start, off), (start + EDGE, on), (stop, on), (stop + EDGE, off)]),
+        "Vwwlb wwlb 0 "
+        + steps([(0, off_b), (start, off_b), (start + EDGE, 0), (stop, 0), (stop + EDGE, off_b)]),
+    ]
+    for n, target in enumerate(targets):
+        body += [f"Vw{n} w{n} 0 {number(target)}", f"Xc{n} bl wl wlb w{n} wwl wwlb st{n} vdd gaincell"]
+        body.append(f".ic v(st{n})=0")
+    end = stop + 1e-9
+    return netlist(
+        f"{technology.name}: writing {len(targets)} levels",
+        body,
+        f".tran 20p {number(end)} 0 20p",
+        [f"v(st{n})" for n in range(len(targets))],
+        files=technology.files(corner),
+        temperature=corner.temperature,
+        stop_time=end,
+    )
+
+
+def hold_bench(
+    technology: Technology,
+    corner: Corner,
+    stored: Sequence[Volt],
+    duration: Second,
+    *,
+    leak: float | None = None,
+    gmin: float = 1e-20,
+    tunnelling: bool = False,
+    write_line: Volt | None = None,
+) -> Netlist:
+    """Cells that hold: every line at rest, v(st<n>) over time.
+
+    leak: resistance from the store to VDD/2, Ohm: set, not predicted.  write_line: V, VDD/2 if None.
+    """
+    vdd = technology.vdd * corner.supply
+    off, _, off_b = write_levels(technology, vdd)
+    body = [
+        *cell_subcircuit(technology),
+        f"Vdd vdd 0 {number(vdd)}",
+        "Vwl wl 0 0",
+        f"Vwlb wlb 0 {number(vdd)}",
+        f"Vb bl 0 {number(vdd / 2)}",
+        f"Vmid mid 0 {number(vdd / 2)}",
+        f"Vw wbl 0 {number(vdd / 2 if write_line is None else write_line)}",
+        f"Vwwl wwl 0 {number(off)}",
+        f"Vwwlb wwlb 0 {number(off_b)}",
+    ]
+    for n, volts in enumerate(stored):
+        body += [f"Xc{n} bl wl wlb wbl wwl wwlb st{n} vdd gaincell", f".ic v(st{n})={number(volts)}"]
+        if leak is not None:
+            body.append(f"Rl{n} st{n} mid {number(leak)}")
+    return netlist(
+        f"{technology.name}: {len(stored)} cells held for {duration:g} s",
+        body,
+        f".tran {number(duration / 200)} {number(duration)} 0 {number(duration / 100)}",
+        [f"v(st{n})" for n in range(len(stored))],
+        files=technology.files(corner, tunnelling=tunnelling),
+        temperature=corner.temperature,
+        options=HOLD_OPTIONS.format(gmin=number(gmin)),
+        stop_time=duration,
+    )
+
+
+def disturb_bench(
+    technology: Technology, corner: Corner, stored: Sequence[Volt], *, reads: int = 8, t_pulse: Second = 15e-9
+) -> Netlist:
+    """Read disturb, v(st<n>), and half-select disturb, v(hs<n>).
+
+    Every stored cell is read `reads` times. Its half-selected twin shares the write bit line with columns
+    being written: the line goes rail to rail as often, its own write gate stays off.
+    """
+    vdd = technology.vdd * corner.supply
+    off, _, off_b = write_levels(technology, vdd)
+    period = t_pulse + 5e-9
+    wl, wlb, line = [(0.0, 0.0)], [(0.0, vdd)], [(0.0, vdd / 2)]
+    for k in range(reads):
+        on, end = 1e-9 + k * period, 1e-9 + k * period + t_pulse
+        wl += [(on, 0.0), (on + EDGE, vdd), (end, vdd), (end + EDGE, 0.0)]
+        wlb += [(on, vdd), (on + EDGE, 0.0), (end, 0.0), (end + EDGE, vdd)]
+        low, high = (0.0, vdd) if k % 2 else (vdd, 0.0)
+        line += [(on, line[-1][1]), (on + EDGE, low), (end, low), (end + EDGE, high)]
+    stop = 1e-9 + reads * period
+    line += [(stop - 1e-9, line[-1][1]), (stop - 1e-9 + EDGE, vdd / 2)]
+    body = [
+        *cell_subcircuit(technology),
+        f"Vdd vdd 0 {number(vdd)}",
+        "Vwl wl 0 " + steps(wl),
+        "Vwlb wlb 0 " + steps(wlb),
+        "Vline line 0 " + steps(line),
+        "Voff offn 0 0",
+        f"Vrest offp 0 {number(vdd)}",
+        f"Vmid mid 0 {number(vdd / 2)}",
+        f"Vb bl 0 {number(vdd / 2)}",
+        f"Vwwl wwl 0 {number(off)}",
+        f"Vwwlb wwlb 0 {number(off_b)}",
+    ]
+    for n, volts in enumerate(stored):
+        body.append(f"Xr{n} bl wl wlb mid wwl wwlb st{n} vdd gaincell")
+        body.append(f"Xh{n} bl offn offp line wwl wwlb hs{n} vdd gaincell")
+        body.append(f".ic v(st{n})={number(volts)} v(hs{n})={number(volts)}")
+    return netlist(
+        f"{technology.name}: read and half-select disturb",
+        body,
+        f".tran 100p {number(stop)} 0 100p",
+        [f"v({kind}{n})" for kind in ("st", "hs") for n in range(len(stored))],
+        files=technology.files(corner),
+        temperature=corner.temperature,
+        stop_time=stop,
+    )

@@ -1,0 +1,62 @@
+"""A netlist as data: text that is the same for the same circuit, to the byte, and the files it includes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from gaincell.units import Second
+
+OPTIONS = "reltol=1e-3 abstol=1e-12 chgtol=1e-16 vntol=1e-5 gmin=1e-16 method=trap klu bypass=1"
+"""Accurate to a fraction of a millivolt in an array. gmin: the default of 1e-12 S would discharge a 10 fF
+store within milliseconds, an artefact that looks like retention."""
+
+ARRAY_OPTIONS = OPTIONS.replace("chgtol=1e-16", "chgtol=1e-15 trtol=20")
+"""For arrays: half the time steps, for a difference below 0.02 ns of 15 in a pulse width (measured)."""
+
+
+@dataclass(frozen=True)
+class Netlist:
+    """One circuit with one analysis.
+
+    title: first line, shown in complaints.  text: the whole netlist.
+    files: name -> text of what it includes.  stop_time: of a transient, s; a shorter result is a failure.
+    """
+
+    title: str
+    text: str
+    files: Mapping[str, str] = field(default_factory=dict)
+    stop_time: Second | None = None
+
+
+def netlist(
+    title: str,
+    body: Iterable[str],
+    analysis: str,
+    saved: Sequence[str],
+    *,
+    files: Mapping[str, str],
+    temperature: float = 27.0,
+    options: str = OPTIONS,
+    stop_time: Second | None = None,
+) -> Netlist:
+    """Put a netlist together: title, includes, circuit, what is saved, analysis.
+
+    temperature: degrees Celsius.  saved: "v(out)", "i(vdd)", ...
+    """
+    lines = [f"* {title}", f".options {options}", f".temp {temperature:g}"]
+    lines += [f".include {file}" for file in files]
+    lines += body
+    lines += [f".save {' '.join(saved[n : n + 8])}" for n in range(0, len(saved), 8)]
+    lines += [analysis, ".end"]
+    return Netlist(title, "\n".join(lines) + "\n", dict(files), stop_time)
+
+
+def number(value: float) -> str:
+    """A number for a netlist: 9 digits, no suffix letters to be confused by."""
+    return f"{value:.9g}"
+
+
+def steps(points: Iterable[tuple[float, float]]) -> str:
+    """The arguments of PWL from (time in s, volts)."""
+    return "PWL(" + " ".join(f"{number(t)} {number(v)}" for t, v in points) + ")"

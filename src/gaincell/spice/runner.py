@@ -1,0 +1,180 @@
+"""ngspice as a program.
+
+Every netlist is run in a temporary directory of its own, in batch mode, with its files beside it. What it
+prints is told apart: lines that begin with "Warning" or "Note" are kept, errors and a missing result are
+failures. Nothing is left behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+from gaincell.errors import SimulationError
+from gaincell.progress import Progress, silent
+from gaincell.spice.netlists.netlist import Netlist
+from gaincell.spice.rawfile import Plot, read_raw
+from gaincell.units import Second
+
+PROGRAM = "ngspice"
+MISSING = (
+    "ngspice is not installed (there is no program 'ngspice' on the PATH); install it: package 'ngspice' of "
+    "Debian, Ubuntu and Fedora, formula 'ngspice' of Homebrew. Everything else of gaincell works without it"
+)
+ERRORS = re.compile(
+    r"^.*(error|fatal|singular matrix|timestep too small|no convergence|aborted|unknown model|could not find"
+    r"|can't find|incomplete or empty netlist|unable to find definition|no such file).*$",
+    re.IGNORECASE | re.MULTILINE,
+)
+DETAILS = re.compile(
+    r"^.*(undefined|expression err|cannot|unknown|illegal|unrecognized).*$", re.IGNORECASE | re.MULTILINE
+)
+"""Lines that explain a failure, and are none by themselves."""
+HARMLESS = re.compile(r"reference value|^\s*(Note|Warning)\b", re.IGNORECASE)
+SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """What one netlist gave.
+
+    plots: its analyses in order.  warnings: lines that ngspice warned with.
+    """
+
+    plots: tuple[Plot, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def plot(self) -> Plot:
+        """The last analysis, usually the only one."""
+        return self.plots[-1]
+
+
+def available() -> bool:
+    """Whether there is an ngspice."""
+    return shutil.which(PROGRAM) is not None
+
+
+@functools.lru_cache(maxsize=1)
+def version() -> str:
+    """ "ngspice-44.2" for instance. Raises SimulationError without ngspice."""
+    if not available():
+        raise SimulationError(MISSING)
+    out = subprocess.run(
+        [PROGRAM, "--version"], capture_output=True, text=True, timeout=60, check=False
+    ).stdout
+    found = re.search(r"ngspice-[\w.]+", out)
+    return found[0] if found else "ngspice of unknown version"
+
+
+def run(netlist: Netlist, *, timeout: Second = 600.0) -> Simulation:
+    """Simulate one netlist.
+
+    timeout: seconds of wall clock after which ngspice is stopped.
+
+    Raises SimulationError: no ngspice, a model card it cannot read, no convergence, a killed or stopped
+    run, a result cut short; with what ngspice said.
+    """
+    return _run(netlist, timeout, [])
+
+
+def _run(netlist: Netlist, timeout: Second, started: list[subprocess.Popen[bytes]]) -> Simulation:
+    """As `run`; the process is appended to `started`, so that another thread can stop it."""
+    if not available():
+        raise SimulationError(MISSING)
+    with tempfile.TemporaryDirectory(prefix="gaincell-spice-") as name:
+        folder = Path(name)
+        for file, text in netlist.files.items():
+            (folder / file).write_text(text, encoding="utf-8")
+        (folder / "circuit.cir").write_text(netlist.text, encoding="utf-8")
+        command = [PROGRAM, "-b", "-r", "out.raw", "-o", "log.txt", "circuit.cir"]
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "SPICE_ASCIIRAWFILE": "0"}
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        started.append(process)
+        try:
+            printed = process.communicate(timeout=timeout)[0].decode("utf-8", "replace")
+        except subprocess.TimeoutExpired:
+            _stop(process)
+            raise SimulationError(
+                f"{netlist.title}: stopped after {timeout:g} s; give it more time (timeout), or fewer columns"
+            ) from None
+        except BaseException:
+            _stop(process)
+            raise
+        log = folder / "log.txt"
+        said = printed + (log.read_text(encoding="utf-8", errors="replace") if log.exists() else "")
+        return _result(netlist, process.returncode, said, folder / "out.raw")
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _result(netlist: Netlist, code: int, said: str, raw: Path) -> Simulation:
+    errors = [m.group(0).strip() for m in ERRORS.finditer(said) if not HARMLESS.search(m.group(0))]
+    details = [m.group(0).strip() for m in DETAILS.finditer(said)]
+    reason = "; ".join(list(dict.fromkeys(errors + details))[:SHOWN]) or "ngspice said nothing about why"
+    if code < 0:
+        raise SimulationError(f"{netlist.title}: ngspice was killed (signal {-code}); is there memory left?")
+    if code != 0 or not raw.exists() or errors:
+        raise SimulationError(f"{netlist.title}: the simulation failed: {reason}")
+    plots = tuple(read_raw(raw.read_bytes(), netlist.title))
+    if netlist.stop_time is not None:
+        reached = float(plots[-1]["time"][-1])
+        if reached < netlist.stop_time * (1 - 1e-6):
+            raise SimulationError(
+                f"{netlist.title}: the transient ended at {reached:.4g} s, not {netlist.stop_time:.4g} s: "
+                f"no convergence; {reason}"
+            )
+    warnings = tuple(line.strip() for line in said.splitlines() if line.lstrip().startswith("Warning"))
+    return Simulation(plots, warnings)
+
+
+def run_many(
+    netlists: Sequence[Netlist],
+    *,
+    jobs: int | None = None,
+    timeout: Second = 600.0,
+    progress: Progress = silent,
+) -> list[Simulation]:
+    """Simulate several netlists at once; results in their order. The first failure stops the rest.
+
+    jobs: how many at a time; None: as many as this process may use cores.
+    """
+    jobs = jobs or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    found: dict[int, Simulation] = {}
+    progress(0, len(netlists), {})
+    with ThreadPoolExecutor(max_workers=jobs) as pool:
+        started: list[subprocess.Popen[bytes]] = []
+        futures = {pool.submit(_run, netlist, timeout, started): n for n, netlist in enumerate(netlists)}
+        try:
+            for future in as_completed(futures):
+                found[futures[future]] = future.result()
+                progress(len(found), len(netlists), {})
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in started:
+                if process.poll() is None:
+                    _stop(process)
+            raise
+    return [found[n] for n in range(len(netlists))]

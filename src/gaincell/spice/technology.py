@@ -1,0 +1,227 @@
+"""Transistors of one technology: cards, sizes of the cell, corners; a user's own kit.
+
+    freepdk45       FreePDK45 (Apache-2.0, see models/NOTICE), flavour VTG
+    generic28       a generic 28 nm-class card of our own, no foundry's process
+    oxide           freepdk45 with an oxide-semiconductor write transistor (behavioural)
+
+Sizes are ours: the paper states none. The cards keep their gate tunnelling; netlists get copies without it
+unless they ask, since a 1.1 nm oxide discharges a store of 10 fF in microseconds, and a gain cell
+would use a thicker one for its write path.
+Not modelled: layout (wells, proximity, stress), correlated mismatch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+from gaincell.errors import InputError, SimulationError
+from gaincell.quantity import one_of
+from gaincell.units import Farad, Metre, Volt
+
+NAMES = ("freepdk45", "generic28", "oxide")
+PROCESSES = ("nominal", "fast", "slow")
+TEMPERATURES = (-40.0, 27.0, 85.0)
+SUPPLIES = (0.9, 1.0, 1.1)
+CARD = "card.spi"
+_FREEPDK = {"nominal": "freepdk45_nom.spi", "fast": "freepdk45_ff.spi", "slow": "freepdk45_ss.spi"}
+_GENERIC = {"nominal": (0.0, 1.0), "fast": (-0.03, 1.08), "slow": (0.03, 0.92)}
+"""Corners of the generic card: threshold shift in V and factor on mobility, assumed."""
+
+
+@dataclass(frozen=True)
+class Corner:
+    """Where the circuit operates.
+
+    process: one of PROCESSES.  temperature: degrees Celsius.  supply: factor on VDD.
+    """
+
+    process: str = "nominal"
+    temperature: float = 27.0
+    supply: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.process not in PROCESSES:
+            raise InputError(f"corner {self.process!r} is unknown; allowed: {one_of(PROCESSES)}")
+        if not -60 <= self.temperature <= 150:
+            raise InputError(f"temperature = {self.temperature!r} C is out of range; allowed: -60 to 150")
+        if not 0.5 <= self.supply <= 1.5:
+            raise InputError(f"supply = {self.supply!r} is out of range; allowed: 0.5 to 1.5 times VDD")
+
+
+@dataclass(frozen=True)
+class Size:
+    """A transistor's width and length, m."""
+
+    w: Metre
+    l: Metre  # noqa: E741, as in every netlist
+
+
+@dataclass(frozen=True)
+class Technology:
+    """What netlists need of a technology.
+
+    name: as on the command line.  vdd: nominal supply, V.
+    nmos, pmos: names of the models or subcircuits.
+    read_n, read_p: of the read path; switch_n, switch_p: switches behind them; write_n, write_p: write gate.
+    storage: of the cell beside the gates, F.
+    underdrive: how far beyond the rails the write gates are held off, V.
+    a_vt: Pelgrom coefficient of the threshold, V m; assumed.
+    oxide_write: whether an oxide-semiconductor transistor writes.
+    subcircuits: whether transistors are subcircuits (X) with the nodes in `nodes`, instead of primitives (M).
+    library, section: of a user's kit.
+    """
+
+    name: str
+    vdd: Volt
+    nmos: str
+    pmos: str
+    read_n: Size = Size(90e-9, 300e-9)
+    read_p: Size = Size(180e-9, 300e-9)
+    switch_n: Size = Size(90e-9, 50e-9)
+    switch_p: Size = Size(90e-9, 50e-9)
+    write_n: Size = Size(90e-9, 50e-9)
+    write_p: Size = Size(180e-9, 50e-9)
+    storage: Farad = 10e-15
+    underdrive: Volt = 0.2
+    a_vt: float = 2e-9
+    oxide_write: bool = False
+    subcircuits: bool = False
+    nodes: str = "dgsb"
+    library: str | None = None
+    section: str | None = None
+
+    def files(self, corner: Corner, *, tunnelling: bool = False) -> dict[str, str]:
+        """Name -> text of what a netlist has to include.
+
+        tunnelling: leave gate tunnelling as the card has it.
+        """
+        if self.library is not None:
+            word = f'.lib "{self.library}" {self.section}' if self.section else f'.include "{self.library}"'
+            return {CARD: word + "\n"}
+        if self.name == "generic28":
+            shift, factor = _GENERIC[corner.process]
+            text = _vendored("generic28.spi").replace(
+                ".param g28_dvt=0 g28_dmu=1", f".param g28_dvt={shift:g} g28_dmu={factor:g}"
+            )
+        else:
+            text = _vendored(_FREEPDK[corner.process])
+        if not tunnelling:
+            text = re.sub(r"(ig[cb]mod\s*=\s*)1", r"\g<1>0", text)
+        found = {CARD: text}
+        if self.oxide_write:
+            found["oxide.spi"] = _vendored("oxide.spi")
+        return found
+
+    def transistor(
+        self, name: str, d: str, g: str, s: str, b: str, kind: str, size: Size, delvto: Volt = 0.0
+    ) -> str:
+        """One line of a netlist. kind: "n" or "p".  delvto: threshold shift of this one, V."""
+        model = self.nmos if kind == "n" else self.pmos
+        named = {"d": d, "g": g, "s": s, "b": b}
+        nodes = " ".join(named[n] for n in self.nodes)
+        shift = f" delvto={delvto:.6g}" if delvto else ""
+        letter = "X" if self.subcircuits else "M"
+        return f"{letter}{name} {nodes} {model} w={size.w:.6g} l={size.l:.6g}{shift}"
+
+    def sigma_vt(self, size: Size) -> Volt:
+        """Standard deviation of one transistor's threshold, a_vt / sqrt(w l) (Pelgrom et al. 1989)."""
+        return self.a_vt / math.sqrt(size.w * size.l)
+
+    @property
+    def title(self) -> str:
+        """Words for tables and figures."""
+        words = {
+            "freepdk45": "FreePDK45 VTG",
+            "generic28": "generic 28 nm-class",
+            "oxide": "FreePDK45 with oxide write transistor",
+        }
+        return words.get(self.name, f"{self.name} (a user's own models)")
+
+
+_FREE = Technology("freepdk45", 0.9, "NMOS_VTG", "PMOS_VTG")
+_KNOWN: Mapping[str, Technology] = {
+    "freepdk45": _FREE,
+    "generic28": Technology(
+        "generic28",
+        0.9,
+        "nmos_g28",
+        "pmos_g28",
+        read_n=Size(90e-9, 300e-9),
+        read_p=Size(200e-9, 300e-9),
+        switch_n=Size(90e-9, 35e-9),
+        switch_p=Size(90e-9, 35e-9),
+        write_n=Size(90e-9, 35e-9),
+        write_p=Size(180e-9, 35e-9),
+    ),
+    "oxide": dataclasses.replace(_FREE, name="oxide", oxide_write=True),
+}
+
+
+def technology(name: str) -> Technology:
+    """A technology by name. Raises InputError for an unknown one."""
+    if name not in _KNOWN:
+        raise InputError(
+            f"technology {name!r} is unknown; allowed: {one_of(NAMES)}, or --lib FILE with your own"
+        )
+    return _KNOWN[name]
+
+
+def user_technology(
+    library: str | Path,
+    nmos: str,
+    pmos: str,
+    *,
+    section: str | None = None,
+    subcircuits: bool = False,
+    nodes: str = "dgsb",
+    vdd: Volt = 0.9,
+    like: str = "freepdk45",
+) -> Technology:
+    """A user's own models; sizes of the cell are those of `like`.
+
+    library: file with the models.  section: of a .lib file.  nmos, pmos: names in it.
+    subcircuits: transistors are subcircuits with w and l.  nodes: their order, letters d g s b.
+
+    Raises InputError: there is no such file, it does not define the names, nodes are no order of dgsb.
+    """
+    path = Path(library)
+    text = _read(path)
+    if sorted(nodes) != sorted("dgsb"):
+        raise InputError(f"nodes = {nodes!r}; allowed: an order of the letters d, g, s, b, for instance dgsb")
+    if section is None:
+        for name in (nmos, pmos):
+            if not re.search(
+                rf"^\s*\.(model|subckt)\s+{re.escape(name)}\b", text, re.IGNORECASE | re.MULTILINE
+            ):
+                raise InputError(f"{path.name} defines no model or subcircuit {name!r}; or give --section")
+    return dataclasses.replace(
+        technology(like),
+        name=path.stem,
+        vdd=vdd,
+        nmos=nmos,
+        pmos=pmos,
+        subcircuits=subcircuits,
+        nodes=nodes,
+        library=str(path.resolve()),
+        section=section,
+    )
+
+
+def _read(path: str | Path) -> str:
+    try:
+        return Path(path).read_text(encoding="latin-1")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read as a model library: {error.strerror}") from None
+
+
+def _vendored(name: str) -> str:
+    try:
+        return (files("gaincell.spice") / "models" / name).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise SimulationError(f"the model card {name} is missing from this installation") from None

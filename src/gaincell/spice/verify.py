@@ -1,0 +1,349 @@
+"""SPICE against the behavioural model: the two dot products of one query on one tile.
+
+    array 1    S_j = sum_d x_d F(k_jd)    -> charge-to-pulse with ReLU, width w_j
+    array 2    O_d = sum_j w_j F(v_jd)    -> signed charge-to-pulse, counted to a code
+
+The pulses that the simulated first array gives drive the simulated second one. The model (spec sections 3, 4)
+gets the same codes and one of four curves F: the cell's own, charge of a full pulse simulated on a single
+cell and interpolated; its least-squares cubic; the best straight line; the
+static current times the pulse, which knows neither the kick of a read on the store nor switches' charges.
+With fewer than all columns the other pulses of array 2 come from the model, and so do not add to its error.
+
+Tolerances are stated before and not adapted; see TOLERANCES. That against the cubic
+says how far the curve is from a cubic, over many inputs, and is checked with all columns only.
+Not modelled: age, mismatch (all cells nominal), noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from gaincell.design import Design
+from gaincell.errors import InputError
+from gaincell.progress import StageProgress, silent_stages
+from gaincell.spice.characterise import LEVELS, read_charge
+from gaincell.spice.inputs import Inputs
+from gaincell.spice.netlists.array import WireElement, array_slice
+from gaincell.spice.netlists.cell import curve_bench
+from gaincell.spice.netlists.netlist import Netlist
+from gaincell.spice.netlists.readout import RELU, SIGNED, Phases, Readout
+from gaincell.spice.pulses import decided_width, pulse_width, touched_rail
+from gaincell.spice.rawfile import Plot, Wave
+from gaincell.spice.runner import run, run_many
+from gaincell.spice.technology import Corner, Technology
+from gaincell.units import Second
+
+CURVES = ("own", "cubic", "linear", "static")
+CUBIC = "first: rms against its cubic"
+TOLERANCES: Mapping[str, tuple[float, str]] = {
+    "first: rms against the cell's own curve": (0.06e-9, "s"),
+    CUBIC: (0.25e-9, "s"),
+    "codes that differ": (0.10, "1"),
+    "largest difference of a code": (1.0, "codes"),
+}
+TRANSISTOR_TOLERANCES: Mapping[str, tuple[float, str]] = {
+    "first: rms after affine calibration": (0.2e-9, "s"),
+}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One array.
+
+    spice: signed pulse widths, s [columns].  model: of every curve of CURVES, s [columns].
+    same_pulses: of the own curve, from the pulses that the simulation had, s [columns].
+    clipped: columns whose integrator touched a rail.
+    energy: by block and phase (read, conversion), J: "cells" of the simulated lines; "drivers" of all word
+    lines of the array, once; "readout" of transistors, or "integrators, at least": what ideal
+    amplifiers source.
+    lines: how many were simulated.
+    """
+
+    spice: Wave
+    model: Mapping[str, Wave]
+    same_pulses: Wave
+    clipped: int
+    energy: Mapping[str, tuple[float, float]]
+    lines: int
+
+    def rms(self, curve: str) -> Second:
+        """Of the difference to one curve's model, s."""
+        return float(np.sqrt(((self.spice - self.model[curve]) ** 2).mean()))
+
+    def calibration(self, longest: Second) -> Calibration:
+        """The best affine map from the own curve's model to the simulation, of the columns in range.
+
+        In range: neither the model nor the simulation at 0 or at the longest pulse. NaN with fewer than 4.
+        """
+        x, y = self.model["own"], self.spice
+        inside = (np.minimum(abs(x), abs(y)) > 0.01 * longest) & (np.maximum(abs(x), abs(y)) < 0.99 * longest)
+        x, y = x[inside], y[inside]
+        if len(x) < 4:
+            return Calibration(*[float("nan")] * 4)
+        signed = bool((x < 0).any() and (x > 0).any())
+        terms = np.stack([x, np.sign(x), np.ones_like(x)] if signed else [x, np.ones_like(x)], 1)
+        found = np.linalg.lstsq(terms, y, rcond=None)[0]
+        left = float(np.sqrt(((y - terms @ found) ** 2).mean()))
+        up, down = (found[2] + found[1], found[2] - found[1]) if signed else (found[1], found[1])
+        return Calibration(float(found[0]), float(up), float(down), left)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """w = gain * model + offset.  offset: s, of positive pulses; negative_offset: of negative ones,
+    whose comparator switches the other way.  rms: what is left, s."""
+
+    gain: float
+    offset: Second
+    negative_offset: Second
+    rms: Second
+
+    def corrected(self, width: Wave, longest: Second) -> Wave:
+        """Widths with the calibration applied, within the longest pulse."""
+        offset = np.where(width >= 0, self.offset, self.negative_offset)
+        right = np.where(width == 0, 0.0, (width - offset) / self.gain)
+        right = np.where(width >= 0, np.maximum(right, 0), np.minimum(right, 0))
+        return np.clip(np.where(np.abs(width) >= 0.999 * longest, width, right), -longest, longest)
+
+
+@dataclass(frozen=True)
+class Verification:
+    """Both arrays, the codes they end in, and what was allowed.
+
+    driven: pulses that array 2 got, s [tokens].
+    codes: of the simulation [D of array 2], of every curve's model; a readout of transistors is calibrated,
+    in both arrays, by the affine map found in the same run.
+    checks: name -> (found, allowed, unit).
+    """
+
+    inputs: Inputs
+    technology: Technology
+    readout: str
+    first: Stage
+    second: Stage
+    driven: Wave
+    codes: Wave
+    model_codes: Mapping[str, Wave]
+    columns: int
+    longest: Second
+    warnings: tuple[str, ...] = ()
+    checks: Mapping[str, tuple[float, float, str]] = field(default_factory=dict)
+
+    @property
+    def passed(self) -> bool:
+        return all(found <= allowed for found, allowed, _ in self.checks.values())
+
+
+def own_curve(technology: Technology, corner: Corner, design: Design) -> dict[str, Callable[[Wave], Wave]]:
+    """F in charge units over stored voltage in V, for every one of CURVES."""
+    from scipy.interpolate import PchipInterpolator
+
+    levels = np.linspace(0, technology.vdd * corner.supply, LEVELS)
+    charge = read_charge(technology, corner, levels, design.t_pulse_max)[0] / design.charge_unit
+    own = PchipInterpolator(levels, charge)
+    cubic, line = (np.polynomial.Polynomial.fit(levels, charge, order) for order in (3, 1))
+    dc = run(curve_bench(technology, corner)).plot
+    static = PchipInterpolator(dc["v(st)"], -dc["i(vb0)"] * design.t_pulse_max / design.charge_unit)
+    return {"own": own, "cubic": cubic, "linear": line, "static": static}
+
+
+def verify(
+    technology: Technology,
+    design: Design,
+    inputs: Inputs,
+    *,
+    corner: Corner | None = None,
+    columns: int = 8,
+    group: int = 4,
+    transistor_readout: bool = False,
+    wire: WireElement | None = None,
+    jobs: int | None = None,
+    timeout: Second = 900.0,
+    stages: StageProgress = silent_stages,
+) -> Verification:
+    """Simulate both arrays and compare.
+
+    columns: lines of each array that are simulated.  group: lines in one netlist.
+
+    Raises InputError for columns out of range, SimulationError for what ngspice cannot do.
+    """
+    corner = corner or Corner()
+    tokens, dims = inputs.values.shape
+    if not 1 <= columns <= min(tokens, dims):
+        raise InputError(f"columns = {columns!r} is out of range; allowed: 1 to {min(tokens, dims)}")
+    phases = Phases(design.t_pulse_max)
+    curves = own_curve(technology, corner, design)
+    kinds = {
+        RELU: Readout(RELU, design.score_saturation(dims) * design.charge_unit),
+        SIGNED: Readout(SIGNED, design.output_saturation * design.charge_unit),
+    }
+    vdd = technology.vdd * corner.supply
+    top = (design.storage_levels or 8) - 1
+
+    def simulate(
+        codes: Wave, pulses: Wave, kind: str, all_lines: int, title: str
+    ) -> tuple[Wave, list[Plot], tuple[str, ...]]:
+        slices: list[Netlist] = []
+        spans = [(a, min(a + group, columns)) for a in range(0, columns, group)]
+        for a, b in spans:
+            slices.append(
+                array_slice(
+                    technology,
+                    corner,
+                    (codes[:, a:b] / top * vdd).tolist(),
+                    pulses.tolist(),
+                    kinds[kind],
+                    phases=phases,
+                    word_wire=wire,
+                    bit_wire=wire,
+                    before=a,
+                    columns=all_lines,
+                    transistor_readout=transistor_readout,
+                )
+            )
+        done = run_many(slices, jobs=jobs, timeout=timeout, progress=stages(title))
+        widths: list[float] = []
+        for (a, b), simulation in zip(spans, done, strict=True):
+            for c in range(b - a):
+                if transistor_readout:
+                    widths.append(_transistor_width(simulation.plot, c, kind, phases, vdd))
+                else:
+                    widths.append(decided_width(simulation.plot, c, kinds[kind], phases))
+        warnings = tuple(dict.fromkeys(w for s in done for w in s.warnings))
+        return np.array(widths), [s.plot for s in done], warnings
+
+    keys, values = inputs.keys, inputs.values
+    pulses = inputs.x * phases.longest
+    model1 = {
+        name: _to_pulse(
+            pulses @ curve(keys / top * vdd) / phases.longest, kinds[RELU], design, phases.longest
+        )
+        for name, curve in curves.items()
+    }
+    width1, plots1, warned1 = simulate(keys, pulses, RELU, tokens, "first dot product")
+    first = _stage(
+        width1,
+        {k: v[:columns] for k, v in model1.items()},
+        model1["own"][:columns],
+        plots1,
+        kinds[RELU],
+        phases,
+        vdd,
+        columns,
+    )
+    driven = model1["own"].copy()
+    fit1 = first.calibration(phases.longest)
+    correct = transistor_readout and fit1.gain > 0
+    driven[:columns] = fit1.corrected(width1, phases.longest) if correct else width1
+    model2 = {
+        name: _to_pulse(
+            model1[name] @ curve(values / top * vdd) / phases.longest, kinds[SIGNED], design, phases.longest
+        )
+        for name, curve in curves.items()
+    }
+    same = _to_pulse(
+        driven @ curves["own"](values / top * vdd) / phases.longest, kinds[SIGNED], design, phases.longest
+    )
+    width2, plots2, warned2 = simulate(values, np.clip(driven, 0, None), SIGNED, dims, "second dot product")
+    second = _stage(
+        width2,
+        {k: v[:columns] for k, v in model2.items()},
+        same[:columns],
+        plots2,
+        kinds[SIGNED],
+        phases,
+        vdd,
+        columns,
+    )
+    fit2 = second.calibration(phases.longest)
+    correct = transistor_readout and fit2.gain > 0
+    codes = count(fit2.corrected(width2, phases.longest) if correct else width2, design)
+    model_codes = {name: count(model2[name][:columns], design) for name in curves}
+    off = np.abs(codes - model_codes["own"])
+    measured = {
+        "first: rms against the cell's own curve": first.rms("own"),
+        CUBIC: first.rms("cubic"),
+        "codes that differ": float((off > 0).mean()),
+        "largest difference of a code": float(off.max()),
+        "first: rms after affine calibration": fit1.rms,
+    }
+    allowed = dict(TRANSISTOR_TOLERANCES if transistor_readout else TOLERANCES)
+    if columns < dims:
+        allowed.pop(CUBIC, None)
+    checks = {name: (measured[name], limit, unit) for name, (limit, unit) in allowed.items()}
+    return Verification(
+        inputs,
+        technology,
+        "transistor" if transistor_readout else "behavioural",
+        first,
+        second,
+        driven,
+        codes,
+        model_codes,
+        columns,
+        phases.longest,
+        tuple(dict.fromkeys(warned1 + warned2)),
+        checks,
+    )
+
+
+def count(width: Wave, design: Design) -> Wave:
+    """Codes of a counter that starts half a clock early: sign * floor(|w| / T_max * (L - 1) + 1/2)."""
+    steps = design.counter_levels - 1
+    return np.sign(width) * np.floor(np.abs(width) / design.t_pulse_max * steps + 0.5)
+
+
+def _to_pulse(charge: Wave, readout: Readout, design: Design, longest: Second) -> Wave:
+    """Pulse widths, s, of charges in charge units."""
+    share = charge * design.charge_unit / readout.full_charge
+    return np.clip(share, 0.0 if readout.kind == RELU else -1.0, 1.0) * longest
+
+
+def _transistor_width(plot: Plot, column: int, kind: str, phases: Phases, vdd: float) -> Second:
+    width = pulse_width(plot["time"], plot[f"v(p{column})"], vdd)
+    if kind == SIGNED and float(np.interp(phases.convert, plot["time"], plot[f"v(s{column})"])) < vdd / 2:
+        width = -width
+    return width
+
+
+def _stage(
+    widths: Wave,
+    model: Mapping[str, Wave],
+    same: Wave,
+    plots: list[Plot],
+    readout: Readout,
+    phases: Phases,
+    vdd: float,
+    lines: int,
+) -> Stage:
+    energy: dict[str, tuple[float, float]] = {}
+    sources = {"cells": "i(vcell)", "drivers": "i(vdrive)", "readout": "i(vread)"}
+    for name, source in sources.items():
+        if source in plots[0].waves:
+            parts = [supplied(plot, source, phases, vdd) for plot in plots]
+            # every slice drives whole word lines, so drivers count once
+            share = 1 / len(plots) if name == "drivers" else 1.0
+            energy[name] = (share * sum(p[0] for p in parts), share * sum(p[1] for p in parts))
+    places = [(plot, int(key[4:-1])) for plot in plots for key in plot.waves if key.startswith("v(bl")]
+    if "readout" not in energy:
+        drawn = [_integrator_charge(plot, c, readout) * vdd for plot, c in places]
+        energy["integrators, at least"] = (float(np.sum(drawn)), 0.0)
+    clipped = sum(touched_rail(plot, c, readout, vdd) for plot, c in places)
+    return Stage(widths, model, same, clipped, energy, lines)
+
+
+def _integrator_charge(plot: Plot, column: int, readout: Readout) -> float:
+    """Charge that the amplifier of a behavioural integrator must take from the supply, C: that it sources."""
+    rises = np.diff(plot[f"v(o{column})"] - plot[f"v(bl{column})"])
+    return float(rises[rises > 0].sum()) * readout.capacitance
+
+
+def supplied(plot: Plot, source: str, phases: Phases, vdd: float) -> tuple[float, float]:
+    """Energy that a supply of vdd gives before and after the conversion begins, J."""
+    t, power = plot["time"], -plot[source] * vdd
+    total = np.concatenate(([0.0], np.cumsum(np.diff(t) * (power[1:] + power[:-1]) / 2)))
+    middle = float(np.interp(phases.convert, t, total))
+    return middle, float(total[-1]) - middle

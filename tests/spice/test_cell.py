@@ -1,0 +1,89 @@
+"""One simulated cell: curve, writes, retention without artefacts, mismatch; the device that comes of it."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gaincell.config import load_design
+from gaincell.device_file import load_device
+from gaincell.spice.characterise import Characterisation, characterise, threshold_shifts, write_measurements
+from gaincell.spice.device import device_of
+from gaincell.spice.netlists.cell import hold_bench
+from gaincell.spice.runner import available, run
+from gaincell.spice.technology import Corner, technology, user_technology
+
+pytestmark = [pytest.mark.spice, pytest.mark.skipif(not available(), reason="ngspice is not installed")]
+
+
+@pytest.fixture(scope="module", params=["freepdk45", "generic28"])
+def found(request: pytest.FixtureRequest) -> Characterisation:
+    return characterise(technology(request.param), load_design("leroux2025"), cells=10, tau=5e-3)
+
+
+def test_the_curve_rises_and_is_nearly_odd(found: Characterisation) -> None:
+    assert (np.diff(found.current) > 0).all()
+    assert (np.diff(found.charge) > 0).all()
+    assert abs(found.current[0] / found.current[-1] + 1) < 0.15
+    assert 8e-6 < found.current[-1] < 11e-6
+
+
+def test_every_level_is_written_within_a_nanosecond(found: Characterisation) -> None:
+    assert found.write_times.max() < 1e-9
+    assert np.abs(found.written).max() < 9e-3
+
+
+def test_disturb_stays_below_a_tenth_of_a_level(found: Characterisation) -> None:
+    assert np.abs(found.read_disturb).max() < 12e-3
+    assert np.abs(found.half_select).max() < 12e-3
+
+
+def test_the_device_is_what_was_simulated(found: Characterisation, tmp_path: Path) -> None:
+    design = load_design("leroux2025")
+    files = write_measurements(found, tmp_path / "cell", design.t_pulse_max)
+    device, without = device_of(found, *files, design, "cell", "ngspice")
+    assert without == ""
+    device.save(tmp_path / "cell.toml")
+    again = load_device(tmp_path / "cell.toml")
+    assert again.cell == device.cell
+    assert again.number("retention.retention_time") == pytest.approx(5e-3, rel=0.15)
+    assert device.quality["r_squared"] > 0.99
+
+
+def test_default_gmin_is_not_taken_for_retention() -> None:
+    """The simulator's 1e-12 S discharges the store within milliseconds; ours must not."""
+    held = [
+        float(run(hold_bench(technology("freepdk45"), Corner(), [0.75], 1e-2, gmin=gmin)).plot["v(st0)"][-1])
+        for gmin in (1e-20, 1e-18, 1e-12)
+    ]
+    assert held[0] == pytest.approx(held[1], abs=2e-4)
+    assert held[0] > 0.74
+    assert held[2] < 0.55
+
+
+def test_an_oxide_write_transistor_holds() -> None:
+    plot = run(hold_bench(technology("oxide"), Corner(), [0.0, 0.9], 1.0, gmin=1e-24)).plot
+    assert abs(plot["v(st1)"][-1] - 0.9) < 1e-3
+
+
+def test_threshold_shifts_follow_pelgrom_and_repeat() -> None:
+    free = technology("freepdk45")
+    shifts = threshold_shifts(free, 4000, 3)
+    np.testing.assert_array_equal(shifts, threshold_shifts(free, 4000, 3))
+    assert shifts[:, 0].std() == pytest.approx(2e-9 / np.sqrt(90e-9 * 300e-9), rel=0.05)
+
+
+def test_own_models_give_the_same_curve_as_the_vendored_ones(tmp_path: Path) -> None:
+    from gaincell.spice.netlists.cell import curve_bench
+
+    free = technology("freepdk45")
+    kit = tmp_path / "kit.lib"
+    text = free.files(Corner())["card.spi"]
+    subcircuits = "".join(
+        f".subckt {name} b d g s w=1u l=1u\nM1 d g s b {model} w={{w}} l={{l}}\n.ends\n"
+        for name, model in (("nch", "NMOS_VTG"), ("pch", "PMOS_VTG"))
+    )
+    kit.write_text(text + subcircuits)
+    own = user_technology(kit, "nch", "pch", subcircuits=True, nodes="bdgs")
+    curves = [run(curve_bench(t, Corner(), points=5)).plot["i(vb0)"] for t in (free, own)]
+    np.testing.assert_allclose(curves[1], curves[0], rtol=1e-4, atol=1e-10)

@@ -1,0 +1,83 @@
+"""ngspice as a program: missing, failing, killed, too slow; circuits whose answer is known."""
+
+import time
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from gaincell.cli import app
+from gaincell.errors import SimulationError
+from gaincell.spice import runner
+from gaincell.spice.netlists.netlist import Netlist, netlist
+from gaincell.spice.runner import available, run, run_many, version
+
+needs_ngspice = [pytest.mark.spice, pytest.mark.skipif(not available(), reason="ngspice is not installed")]
+
+
+def circuit(
+    *body: str, analysis: str = ".tran 1n 1u", saved: str = "v(a)", stop: float | None = None
+) -> Netlist:
+    return netlist("test", body, analysis, [saved], files={}, stop_time=stop)
+
+
+def test_without_ngspice_the_package_to_install_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(SimulationError, match="package 'ngspice' of"):
+        run(circuit("R1 a 0 1"))
+    result = CliRunner().invoke(app, ["spice", "verify"])
+    assert result.exit_code == 2
+
+
+class TestNgspice:
+    pytestmark = needs_ngspice
+
+    def test_an_rc_discharges_exponentially(self) -> None:
+        plot = run(circuit("R1 a 0 1k", "C1 a 0 100p", ".ic v(a)=1", stop=1e-6)).plot
+        np.testing.assert_allclose(plot["v(a)"], np.exp(-plot["time"] / 1e-7), atol=2e-3)
+
+    def test_results_come_in_the_order_of_the_netlists(self) -> None:
+        circuits = [circuit(f"V1 a 0 {n}", analysis=".op") for n in range(4)]
+        seen: list[int] = []
+        done = run_many(circuits, jobs=2, progress=lambda n, total, numbers: seen.append(n))
+        assert [float(s.plot["v(a)"][0]) for s in done] == [0, 1, 2, 3]
+        assert seen[-1] == 4
+        assert version().startswith("ngspice-")
+
+    def test_a_malformed_card_is_an_error(self) -> None:
+        with pytest.raises(SimulationError, match="failed"):
+            run(circuit("M1 a a 0 0 nothing w=1u l=1u", "V1 a 0 1", analysis=".op"))
+        broken = netlist(
+            "test",
+            ["M1 a a 0 0 n w=1u l=1u", "V1 a 0 1"],
+            ".op",
+            ["v(a)"],
+            files={"card.spi": ".model n nmos level=(\n"},
+        )
+        with pytest.raises(SimulationError):
+            run(broken)
+
+    def test_no_convergence_is_an_error(self) -> None:
+        with pytest.raises(SimulationError):
+            run(circuit("B1 0 a I=exp(200*v(a))", "C1 a 0 1p", ".ic v(a)=0.1", stop=1e-6))
+
+    def test_a_slow_simulation_is_stopped(self) -> None:
+        slow = circuit("V1 a 0 sin(0 1 1g)", analysis=".tran 1p 100u 0 1p", stop=1e-4)
+        with pytest.raises(SimulationError, match=r"stopped after 0\.3 s"):
+            run(slow, timeout=0.3)
+
+    def test_the_first_failure_stops_the_others(self) -> None:
+        slow = circuit("V1 a 0 sin(0 1 1g)", analysis=".tran 1p 100u 0 1p", stop=1e-4)
+        bad = circuit("M1 a a 0 0 nothing w=1u l=1u", "V1 a 0 1", analysis=".op")
+        began = time.monotonic()
+        with pytest.raises(SimulationError):
+            run_many([slow, bad], jobs=2)
+        assert time.monotonic() - began < 20
+
+    def test_a_killed_simulation_is_an_error(self, monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:  # type: ignore[no-untyped-def]
+        program = tmp_path / "ngspice"
+        program.write_text("#!/bin/sh\nkill -9 $$\n")
+        program.chmod(0o755)
+        monkeypatch.setattr(runner, "PROGRAM", str(program))
+        with pytest.raises(SimulationError, match="was killed"):
+            run(circuit("R1 a 0 1"))

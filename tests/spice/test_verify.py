@@ -1,0 +1,110 @@
+"""SPICE against the behavioural model, quickly: 4 columns of 64 cells."""
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from gaincell.cli import app
+from gaincell.config import load_design
+from gaincell.errors import InputError
+from gaincell.reports.results import check
+from gaincell.reports.spice import describe_energy, describe_verification, describe_wires
+from gaincell.spice.energy import of_verification
+from gaincell.spice.inputs import random_inputs, real_inputs
+from gaincell.spice.netlists.counter import counter_bench
+from gaincell.spice.netlists.readout import RELU, Phases, Readout
+from gaincell.spice.pulses import decided_width, pulse_width
+from gaincell.spice.rawfile import Plot
+from gaincell.spice.runner import available, run
+from gaincell.spice.technology import Corner, technology
+from gaincell.spice.verify import Verification, count, verify
+from gaincell.spice.wires import study
+
+needs_ngspice = [pytest.mark.spice, pytest.mark.skipif(not available(), reason="ngspice is not installed")]
+DESIGN = load_design("leroux2025")
+
+
+def test_a_crossing_is_found_exactly() -> None:
+    phases, readout = Phases(), Readout(RELU, 1.2e-12)
+    t = np.array([0.0, phases.convert, phases.convert + 10e-9, phases.end])
+    ramp = np.interp(t, [phases.convert, phases.convert + 15e-9], [0.0, readout.full_swing])
+    for share in (-0.5, 0.0, 0.25, 1.4):
+        out = np.full(4, 0.45 + share * readout.full_swing)
+        plot = Plot("", {"time": t, "v(o0)": out, "v(ref)": np.full(4, 0.45), "v(ramp)": ramp})
+        expected = min(max(share, 0), 1) * 15e-9
+        assert decided_width(plot, 0, readout, phases) == pytest.approx(expected, abs=1e-15)
+
+
+def test_width_of_a_pulse_is_taken_at_half_height() -> None:
+    t = np.array([0.0, 1.0, 2.0, 5.0, 6.0])
+    assert pulse_width(t, np.array([0, 0, 1, 1, 0.0]), 1.0) == pytest.approx(4.0)
+
+
+def test_codes_are_those_of_the_readout() -> None:
+    import torch
+
+    from gaincell.circuits import read_out
+
+    widths = np.linspace(-15e-9, 15e-9, 101)
+    theirs = read_out(torch.tensor(widths / 15e-9), "counter", 16).numpy() * 15
+    np.testing.assert_allclose(count(widths, DESIGN), theirs, atol=1e-9)
+
+
+def test_inputs_repeat_and_missing_dumps_are_refused() -> None:
+    first, second = random_inputs(DESIGN, 3), random_inputs(DESIGN, 3)
+    np.testing.assert_array_equal(first.keys, second.keys)
+    assert first.keys.shape == (64, 64)
+    with pytest.raises(InputError, match="--dump FILE"):
+        real_inputs("nothing.safetensors", DESIGN)
+
+
+@pytest.fixture(scope="module")
+def found() -> Verification:
+    return verify(technology("freepdk45"), DESIGN, random_inputs(DESIGN, 0), columns=4, group=2)
+
+
+class TestSimulated:
+    pytestmark = needs_ngspice
+
+    def test_the_counter_counts_to_the_nearest_period(self) -> None:
+        widths = [0.0, 0.7e-9, 7.8e-9, 14.2e-9]
+        bench = counter_bench(
+            technology("freepdk45"), Corner(), widths, DESIGN.counter_clock, DESIGN.t_pulse_max
+        )
+        plot = run(bench).plot
+        bits = [[plot[f"v(b{n}_{bit})"][-1] > 0.45 for bit in range(4)] for n in range(len(widths))]
+        counts = [sum(int(b) << k for k, b in enumerate(word)) for word in bits]
+        assert counts == count(np.array(widths), DESIGN).astype(int).tolist()
+
+    def test_circuit_and_model_agree(self, found: Verification) -> None:
+        assert found.passed, found.checks
+        assert found.first.rms("own") < 0.06e-9
+        assert found.second.rms("own") < 0.06e-9
+        assert found.warnings == ()
+        assert found.first.clipped == 0
+
+    def test_energy_is_of_the_order_of_the_paper(self, found: Verification) -> None:
+        first, second = of_verification(found, DESIGN)
+        assert 3e-15 < first.cell_read < 40e-15
+        assert 100e-12 < first.head < 3000e-12
+        assert second.array > 0
+
+    def test_results_carry_unit_and_kind(self, found: Verification) -> None:
+        check(describe_verification(found, "ngspice", [], DESIGN.hash, 0))
+        check(describe_energy([(found, of_verification(found, DESIGN))], "ngspice", [], DESIGN.hash, 0))
+
+    def test_the_first_order_model_holds_for_small_drops(self) -> None:
+        small = study(technology("freepdk45"), DESIGN, most=32)
+        for point in small.bit_line:
+            if abs(point.error) < 2e-3:
+                assert point.error == pytest.approx(point.first_order, rel=0.15)
+        assert small.conductance > 0
+        check(describe_wires(small, "ngspice", [], DESIGN.hash))
+
+    def test_columns_out_of_range_are_refused(self) -> None:
+        with pytest.raises(InputError, match="allowed: 1 to 64"):
+            verify(technology("freepdk45"), DESIGN, random_inputs(DESIGN, 0), columns=65)
+
+    def test_the_command_refuses_an_unknown_technology(self) -> None:
+        result = CliRunner().invoke(app, ["spice", "verify", "--technology", "sky130"])
+        assert result.exit_code == 2
