@@ -154,7 +154,7 @@ def test_generate_refuses_an_empty_prompt(run: tuple[Path, Path]) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--by-context", "--at", "1"], "--by-context knows no pauses"),
+        (["--by-context", "--at", "1"], "--by-context and --at or --refresh do not go together"),
         (["--scores"], "belong to --dump"),
         (["--refresh", "copy"], "needs one period"),
         (["--at", "0", "--refresh", "copy", "--refresh-tokens", "4", "--refresh-seconds", "1"], "not both"),
