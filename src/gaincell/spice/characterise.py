@@ -133,7 +133,7 @@ def characterise(
     disturb = run(disturb_bench(technology, corner, disturbed.tolist(), reads=READS)).plot
     step(3, 5, {})
     places = [(p, t, s) for p in PROCESSES for t in TEMPERATURES for s in SUPPLIES]
-    if technology.library is not None:
+    if technology.kit is not None:
         places = [place for place in places if place[0] == "nominal"]
     found = run_many([curve_bench(technology, Corner(*place), points=19) for place in places], jobs=jobs)
     step(4, 5, {})

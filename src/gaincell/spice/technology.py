@@ -74,7 +74,7 @@ class Technology:
     a_vt: Pelgrom coefficient of the threshold, V m; assumed.
     oxide_write: whether an oxide-semiconductor transistor writes.
     subcircuits: whether transistors are subcircuits (X) with the nodes in `nodes`, instead of primitives (M).
-    library, section: of a user's kit.
+    kit, section: file of a user's own models.
     """
 
     name: str
@@ -93,7 +93,7 @@ class Technology:
     oxide_write: bool = False
     subcircuits: bool = False
     nodes: str = "dgsb"
-    library: str | None = None
+    kit: str | None = None
     section: str | None = None
 
     def files(self, corner: Corner, *, tunnelling: bool = False) -> dict[str, str]:
@@ -101,8 +101,8 @@ class Technology:
 
         tunnelling: leave gate tunnelling as the card has it.
         """
-        if self.library is not None:
-            word = f'.lib "{self.library}" {self.section}' if self.section else f'.include "{self.library}"'
+        if self.kit is not None:
+            word = f'.lib "{self.kit}" {self.section}' if self.section else f'.include "{self.kit}"'
             return {CARD: word + "\n"}
         if self.name == "generic28":
             shift, factor = _GENERIC[corner.process]
@@ -173,7 +173,7 @@ def technology(name: str) -> Technology:
 
 
 def user_technology(
-    library: str | Path,
+    kit: str | Path,
     nmos: str,
     pmos: str,
     *,
@@ -185,12 +185,12 @@ def user_technology(
 ) -> Technology:
     """A user's own models; sizes of the cell are those of `like`.
 
-    library: file with the models.  section: of a .lib file.  nmos, pmos: names in it.
+    kit: file with the models.  section: of a .lib file.  nmos, pmos: names in it.
     subcircuits: transistors are subcircuits with w and l.  nodes: their order, letters d g s b.
 
     Raises InputError: there is no such file, it does not define the names, nodes are no order of dgsb.
     """
-    path = Path(library)
+    path = Path(kit)
     text = _read(path)
     if sorted(nodes) != sorted("dgsb"):
         raise InputError(f"nodes = {nodes!r}; allowed: an order of the letters d, g, s, b, for instance dgsb")
@@ -208,7 +208,7 @@ def user_technology(
         pmos=pmos,
         subcircuits=subcircuits,
         nodes=nodes,
-        library=str(path.resolve()),
+        kit=str(path.resolve()),
         section=section,
     )
 
@@ -217,7 +217,7 @@ def _read(path: str | Path) -> str:
     try:
         return Path(path).read_text(encoding="latin-1")
     except OSError as error:
-        raise InputError(f"{path}: cannot be read as a model library: {error.strerror}") from None
+        raise InputError(f"{path}: cannot be read as transistor models: {error.strerror}") from None
 
 
 def _vendored(name: str) -> str:
