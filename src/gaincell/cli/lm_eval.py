@@ -25,7 +25,7 @@ def lm_eval(context: typer.Context) -> None:
     """
     from lm_eval.__main__ import cli_evaluate
 
-    import gaincell.evaluation.harness  # noqa: F401  registers the model type
+    import gaincell.evaluation.harness_model  # noqa: F401  registers the model type
 
     before = sys.argv
     sys.argv = ["lm-eval", *context.args]

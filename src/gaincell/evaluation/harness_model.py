@@ -1,0 +1,159 @@
+"""The harness's own model class around a model of ours, in memory or loaded, and registered with the harness.
+
+Its scoring is the harness's. Added are progress, refusals that say what to do, the time of the forward
+passes, and documents one by one, so that each is in the harness's cache when it is done.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from gaincell.errors import InputError, ModelError
+from gaincell.progress import StageProgress, silent_stages
+
+try:
+    from lm_eval.api.registry import register_model
+    from lm_eval.models.huggingface import HFLM
+except ImportError as error:
+    raise InputError("the tasks need lm-evaluation-harness: pip install 'gaincell[eval]'") from error
+
+LONGEST = 1024
+"""Longest context by default, tokens: the columns of the paper's chip."""
+
+
+@register_model("gaincell")
+class GainCellLM(HFLM):  # type: ignore[misc]
+    """The harness's HFLM, of a model that is in memory or that `gaincell` can load.
+
+    For the harness's own command (`gaincell lm-eval run --model gaincell --model_args run=DIRECTORY`); the
+    arguments are `run` (a MODEL or RUN of `gaincell evaluate`), `design`, `cell`, `impl` and those of HFLM.
+    """
+
+    def __init__(
+        self,
+        run: str | None = None,
+        *,
+        pretrained: Any = None,
+        design: str | None = None,
+        cell: str | None = None,
+        impl: str = "auto",
+        tokenizer: Any = None,
+        max_length: int | None = None,
+        progress: StageProgress = silent_stages,
+        **kwargs: Any,
+    ) -> None:
+        if run is not None:
+            pretrained, tokenizer = _load(run, design, cell, impl)
+        if pretrained is None:
+            raise InputError("model gaincell needs run=MODEL or RUN, such as run=adapters/smollm2-135m")
+        device = kwargs.pop("device", None)
+        if device is not None and (torch.cuda.is_available() or not str(device).startswith("cuda")):
+            pretrained.to(device)  # the harness's command asks for cuda where there is none, too
+        length = max_length or longest_context(pretrained)
+        most = getattr(pretrained.config, "max_position_embeddings", None) or math.inf
+        if length > most:
+            raise InputError(f"contexts of {length} tokens: the model knows {most} positions at most")
+        if next(pretrained.parameters()).dtype != torch.float32:
+            kwargs.setdefault("softmax_dtype", torch.float32)
+        with quiet():
+            super().__init__(pretrained=pretrained, tokenizer=tokenizer, max_length=length, **kwargs)
+        self._open = progress
+        said = getattr(self.tokenizer, "deprecation_warnings", None)
+        if isinstance(said, dict):  # whole documents are cut into windows: their length is no mistake
+            said["sequence-length-is-longer-than-the-specified-maximum"] = True
+        self.asked = 0
+        self.seconds = 0.0
+
+    def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+        """The harness's."""
+        self.asked += len(requests)
+        return super().loglikelihood(requests, disable_tqdm=disable_tqdm)  # type: ignore[no-any-return]
+
+    def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = False) -> list[float]:
+        """The harness's, one document after the other, so that each is in the cache when it is done."""
+        self.asked += len(requests)
+        show = self._open("documents")
+        found: list[float] = []
+        for request in requests:
+            found += super().loglikelihood_rolling([request], disable_tqdm=True)
+            show(len(found), len(requests), {})
+        return found
+
+    def _loglikelihood_tokens(
+        self, requests: list[Any], disable_tqdm: bool = False, override_bs: int | None = None
+    ) -> list[tuple[float, bool]]:
+        """The harness's, with a refusal in place of its assertion."""
+        for _, _, wanted in requests:
+            if len(wanted) > self.max_length:
+                raise InputError(
+                    f"a continuation has {len(wanted)} tokens, more than the longest context of "
+                    f"{self.max_length}; allow longer ones (--max-length)"
+                )
+        self._left = 0 if override_bs else len(requests)
+        self._shown = None if override_bs else (self._open("continuations"), len(requests))
+        return super()._loglikelihood_tokens(requests, disable_tqdm=True, override_bs=override_bs)  # type: ignore[no-any-return]
+
+    def _model_call(self, inps: Any, *args: Any, **kwargs: Any) -> Any:
+        start = time.perf_counter()
+        logits = super()._model_call(inps, *args, **kwargs)
+        self.seconds += time.perf_counter() - start
+        if not bool(torch.isfinite(logits).all()):
+            raise ModelError("the model's logits are not finite; look for NaN or infinite weights")
+        if self._shown is not None:
+            show, total = self._shown
+            self._left = max(0, self._left - len(inps))
+            show(total - self._left, total, {})
+        return logits
+
+
+def longest_context(model: Any) -> int:
+    """By default: 1024 tokens, or the model's own maximum where that is less."""
+    return min(LONGEST, getattr(model.config, "max_position_embeddings", LONGEST) or LONGEST)
+
+
+def _load(run: str, design: str | None, cell: str | None, impl: str) -> tuple[Any, Any]:
+    """Model and tokenizer of a MODEL or RUN, on another chip if one is given."""
+    from gaincell.config import load_design
+    from gaincell.device import with_cell
+    from gaincell.integrations.hf.attach import attached_layers, set_design
+    from gaincell.integrations.hf.models import load_model
+
+    loaded = load_model(run)
+    layers = attached_layers(loaded.model)
+    if (design or cell) and not layers:
+        raise InputError("a model in software has no chip; give a RUN with design= or cell=")
+    if design:
+        set_design(loaded.model, load_design(design))
+    if cell:
+        set_design(loaded.model, with_cell(layers[0].design, cell))
+    for layer in layers:
+        layer.impl = impl  # type: ignore[assignment]
+    return loaded.model, loaded.tokenizer
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the harness's notes on how it was called, and without its bars: ours are shown instead."""
+    logger = logging.getLogger("lm_eval")
+    level, begin = logger.level, tqdm.__init__
+
+    def begin_hidden(self: Any, *args: Any, **kwargs: Any) -> None:
+        begin(self, *args, **kwargs | {"disable": True})
+
+    logger.setLevel(logging.ERROR)
+    tqdm.__init__ = begin_hidden
+    try:
+        with redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        tqdm.__init__ = begin
+        logger.setLevel(level)
