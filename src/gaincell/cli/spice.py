@@ -8,7 +8,7 @@ from typing import Annotated, Any, TypeAlias
 
 import typer
 
-from gaincell.cli._json import JsonFile, write_json
+from gaincell.cli._json import FigureFile, JsonFile, check_outputs, write_json
 from gaincell.cli._progress import progress_bars
 from gaincell.cli._spice_tables import cell_table, energy_table, verify_table, wire_tables
 
@@ -136,9 +136,7 @@ def verify(
     process: Process = "nominal",
     temperature: Temperature = 27.0,
     supply: Supply = 1.0,
-    figure: Annotated[
-        Path | None, typer.Option("--figure", metavar="FILE.png", help="Draw the comparison.")
-    ] = None,
+    figure: FigureFile = None,
     design: DesignName = "leroux2025",
     seed: Seed = 0,
     jobs: Jobs = None,
@@ -152,6 +150,7 @@ def verify(
 
     Example: gaincell spice verify --full --inputs layer0.safetensors --figure verify.png
     """
+    check_outputs(json, figure=figure)
     from rich.console import Console
 
     from gaincell.config import load_design
@@ -181,9 +180,9 @@ def verify(
         )
     result = report.describe_verification(found, version(), ["gaincell", *sys.argv[1:]], chip.hash, seed)
     Console().print(verify_table(result))
+    write_json(json, result)
     if figure is not None:
         report.draw_verification(result, figure)
-    write_json(json, result)
     if not found.passed:
         raise typer.Exit(1)
 
@@ -192,9 +191,7 @@ def verify(
 def wires(
     technology: TechnologyName = "freepdk45",
     most: Annotated[int, typer.Option("--most", min=16, max=1024, help="Cells on the longest line.")] = 512,
-    figure: Annotated[
-        Path | None, typer.Option("--figure", metavar="FILE.png", help="Draw error over size.")
-    ] = None,
+    figure: FigureFile = None,
     design: DesignName = "leroux2025",
     jobs: Jobs = None,
     json: JsonFile = None,
@@ -206,6 +203,7 @@ def wires(
 
     Example: gaincell spice wires --figure wires.png
     """
+    check_outputs(json, figure=figure)
     from rich.console import Console
 
     from gaincell.config import load_design
@@ -221,9 +219,9 @@ def wires(
     console = Console()
     for table in wire_tables(result):
         console.print(table)
+    write_json(json, result)
     if figure is not None:
         report.draw_wires(result, figure)
-    write_json(json, result)
 
 
 @app.command()
