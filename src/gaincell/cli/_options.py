@@ -57,6 +57,10 @@ DesignName: TypeAlias = Annotated[
     str,
     typer.Option("--design", metavar="DESIGN", help="Shipped chip (gaincell design list) or a .toml file."),
 ]
+RunName: TypeAlias = Annotated[str, typer.Argument(metavar="RUN", help="A RUN directory, such as runs/tiny.")]
+OtherDesign: TypeAlias = Annotated[
+    str | None, typer.Option("--design", metavar="DESIGN", help="Another chip than the RUN's own.")
+]
 CellName: TypeAlias = Annotated[
     str | None,
     typer.Option(

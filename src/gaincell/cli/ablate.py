@@ -11,6 +11,8 @@ from gaincell.cli._options import (
     Device,
     Impl,
     ImplName,
+    OtherDesign,
+    RunName,
     TextName,
     Threads,
     change_chip,
@@ -24,7 +26,7 @@ app = typer.Typer()
 
 @app.command()
 def ablate(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="A RUN directory, such as runs/tiny.")],
+    run: RunName,
     text: TextName = "sample",
     protocol: Annotated[
         str, typer.Option("--protocol", metavar="PROTOCOL", help="blocks-T or strided-T-S.")
@@ -32,9 +34,7 @@ def ablate(
     limit: Annotated[
         int, typer.Option("--limit", metavar="TOKENS", min=0, help="Most tokens, 0 = all.")
     ] = 32_768,
-    design: Annotated[
-        str | None, typer.Option("--design", metavar="DESIGN", help="Another chip than the RUN's own.")
-    ] = None,
+    design: OtherDesign = None,
     mismatch: Annotated[
         str | None,
         typer.Option("--mismatch", metavar="P%", help="First give its cells a spread."),

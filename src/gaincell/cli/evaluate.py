@@ -17,6 +17,7 @@ from gaincell.cli._options import (
     DtypeName,
     Impl,
     ImplName,
+    OtherDesign,
     OtherLatency,
     RefreshKind,
     RefreshKindName,
@@ -109,9 +110,7 @@ def evaluate(
         list[float] | None,
         typer.Option("--at", metavar="SECONDS", help="Idle time in the middle of a block; repeatable."),
     ] = None,
-    design: Annotated[
-        str | None, typer.Option("--design", metavar="DESIGN", help="Another chip for a RUN than its own.")
-    ] = None,
+    design: OtherDesign = None,
     cell: CellName = None,
     window: Annotated[
         int | None, typer.Option("--window", metavar="COLUMNS", min=1, help="Another ring than the chip's.")

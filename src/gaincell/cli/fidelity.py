@@ -7,22 +7,31 @@ from typing import Annotated
 import typer
 
 from gaincell.cli._json import FigureFile, JsonFile, check_outputs, write_json
-from gaincell.cli._options import Device, Impl, ImplName, TextName, Threads, change_chip, set_impl, use
+from gaincell.cli._options import (
+    Device,
+    Impl,
+    ImplName,
+    OtherDesign,
+    RunName,
+    TextName,
+    Threads,
+    change_chip,
+    set_impl,
+    use,
+)
 
 app = typer.Typer()
 
 
 @app.command()
 def fidelity(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="A RUN directory, such as runs/tiny.")],
+    run: RunName,
     text: TextName = "sample",
     tokens: Annotated[
         int, typer.Option("--tokens", min=2, help="Of one sequence, at most the ring's columns.")
     ] = 512,
     sequences: Annotated[int, typer.Option("--sequences", min=1, help="How many.")] = 1,
-    design: Annotated[
-        str | None, typer.Option("--design", metavar="DESIGN", help="Another chip than the RUN's own.")
-    ] = None,
+    design: OtherDesign = None,
     linear: Annotated[
         str | None, typer.Option("--linear", metavar="RUN", help="The linear hardware model, if it is a RUN.")
     ] = None,
