@@ -138,6 +138,15 @@ def test_a_recipe_repeats_and_goes_on(texts: Path, tmp_path: Path) -> None:
         run_recipe(replace(recipe, seed=1), open_text(texts), outs[0])
 
 
+def test_a_recipe_for_another_chip(tmp_path: Path) -> None:
+    path = SHIPPED[[shipped.stem for shipped in SHIPPED].index("tiny-table")]
+    own, other = load_recipe(path), load_recipe(path, "leroux2025-extended")
+    assert (own.design.name, other.design.name) == ("leroux2025", "leroux2025-extended")
+    assert own == replace(other, design=own.design)
+    with pytest.raises(InputError, match=r"leroux2025-extnded.*leroux2025-extended"):
+        load_recipe(path, "leroux2025-extnded")
+
+
 def test_one_stage_with_what_it_needs(texts: Path, tmp_path: Path) -> None:
     recipe = load_recipe(write(tmp_path))
     run = run_recipe(recipe, open_text(texts), tmp_path / "out", only="linear")

@@ -21,6 +21,9 @@ def train(
     out: Annotated[
         Path | None, typer.Option("--out", help="Directory of the results; by default runs/RECIPE.")
     ] = None,
+    design: Annotated[
+        str | None, typer.Option("--design", metavar="DESIGN", help="Another chip than the recipe's own.")
+    ] = None,
     only: Annotated[
         str | None, typer.Option(metavar="STAGE", help="Run this stage and what it needs, nothing else.")
     ] = None,
@@ -39,6 +42,8 @@ def train(
 
     Example: gaincell train recipes/low-tokens.toml --text corpus/ --out runs/smollm2
 
+    Example: gaincell train recipes/tiny-table.toml --text corpus/ --design leroux2025-extended --out runs/x
+
     Example: gaincell train recipes/gpt2.toml --text Skylion007/openwebtext --only linear --device cuda
     """
     from rich.console import Console
@@ -50,7 +55,7 @@ def train(
     from gaincell.text import open_text
 
     use(threads, device)
-    plan = load_recipe(recipe)
+    plan = load_recipe(recipe, design)
     console = Console()
     if dry_run:
         chosen = plan.stages if only is None else plan.needed_by(only)

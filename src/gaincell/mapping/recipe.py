@@ -213,8 +213,8 @@ MODEL = ("config", "vocabulary", "characters_per_document", "steps")
 STAGE = tuple(f.name for f in fields(StageRecipe) if f.name != "training")
 
 
-def load_recipe(path: Path) -> Recipe:
-    """Read a recipe.
+def load_recipe(path: Path, design: str | None = None) -> Recipe:
+    """Read a recipe, for another chip than its own if `design` names one.
 
     Raises:
         InputError: the file is missing or no TOML, a key is unknown, missing or of a wrong type, a value is
@@ -225,7 +225,7 @@ def load_recipe(path: Path) -> Recipe:
     except (OSError, ValueError) as error:
         raise InputError(f"the recipe {path.name} cannot be read: {error}") from error
     try:
-        return _recipe(raw, path.name)
+        return _recipe(raw if design is None else {**raw, "design": design}, path.name)
     except GaincellError as error:
         raise InputError(str(error) if path.name in str(error) else f"{path.name}: {error}") from error
     except KeyError as error:
