@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 from enum import StrEnum
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, TypeAlias
 
 import typer
 
@@ -154,44 +154,3 @@ def use(threads: int | None, device: str) -> None:
         raise InputError(
             f"there is no device {device!r} here; give cpu, or cuda where torch finds a GPU"
         ) from error
-
-
-def change_chip(
-    model: Any, design: str | None, cell: str | None, window: int | None, other_latency: float | None
-) -> None:
-    """Give an attached model another design, cell, ring or token period, each if it is not None.
-
-    Raises:
-        InputError: one is given and the model is not attached.
-    """
-    from gaincell.arrays import Schedule
-    from gaincell.config import load_design
-    from gaincell.device import with_cell
-    from gaincell.errors import InputError
-    from gaincell.integrations.hf.attach import attached_layers, set_design
-
-    if design is None and cell is None and window is None and other_latency is None:
-        return
-    layers = attached_layers(model)
-    if not layers:
-        raise InputError(
-            "a model in software has no chip: give a RUN with --design, --cell, --window or --other-latency"
-        )
-    if design is not None:
-        set_design(model, load_design(design))
-    if cell is not None:
-        set_design(model, with_cell(layers[0].design, cell))
-    if window is not None:
-        set_design(model, layers[0].design.replace(window=window))
-    if other_latency is not None:
-        schedule = Schedule(layers[0].design, layers[0].heads // layers[0].kv_heads)
-        period = schedule.token_period(len(layers), other_latency)
-        set_design(model, layers[0].design.replace(token_period=period))
-
-
-def set_impl(model: Any, impl: str) -> None:
-    """Choose the implementation of all arrays of a model; in software there are none."""
-    from gaincell.integrations.hf.attach import attached_layers
-
-    for layer in attached_layers(model):
-        layer.impl = impl  # type: ignore[assignment]

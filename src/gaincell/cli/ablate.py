@@ -15,9 +15,7 @@ from gaincell.cli._options import (
     RunName,
     TextName,
     Threads,
-    change_chip,
     fraction,
-    set_impl,
     use,
 )
 
@@ -64,6 +62,7 @@ def ablate(
     from gaincell.evaluation.ablation import ablate as run_ablation
     from gaincell.evaluation.perplexity import window_and_stride
     from gaincell.integrations.hf.attach import attached_layers, set_design
+    from gaincell.integrations.hf.chip import change_chip, set_impl
     from gaincell.integrations.hf.models import load_model
     from gaincell.reports.ablation import ablation_table, draw_ablation
     from gaincell.reports.results import check, value
@@ -73,7 +72,7 @@ def ablate(
     found_text = open_text(text)
     loaded = load_model(run)
     loaded.model.to(device)  # type: ignore[arg-type]
-    change_chip(loaded.model, design, None, None, None)
+    change_chip(loaded.model, design)
     set_impl(loaded.model, impl.value)
     if mismatch is not None:
         chip = attached_layers(loaded.model)[0].design if attached_layers(loaded.model) else None

@@ -25,9 +25,7 @@ from gaincell.cli._options import (
     RefreshTokens,
     TextName,
     Threads,
-    change_chip,
     fraction,
-    set_impl,
     use,
 )
 
@@ -187,6 +185,7 @@ def evaluate(
     from gaincell.errors import InputError
     from gaincell.evaluation.dump import dump_layer
     from gaincell.evaluation.perplexity import cut_blocks, window_and_stride
+    from gaincell.integrations.hf.chip import change_chip, set_impl
     from gaincell.integrations.hf.models import load_model
     from gaincell.text import open_text, token_stream
 

@@ -15,8 +15,6 @@ from gaincell.cli._options import (
     RunName,
     TextName,
     Threads,
-    change_chip,
-    set_impl,
     use,
 )
 
@@ -60,6 +58,7 @@ def fidelity(
     from gaincell.evaluation.fidelity import fidelity as compare_heads
     from gaincell.evaluation.perplexity import cut_blocks
     from gaincell.integrations.hf.attach import attached_layers
+    from gaincell.integrations.hf.chip import change_chip, set_impl
     from gaincell.integrations.hf.models import load_model
     from gaincell.integrations.hf.sources import load_base
     from gaincell.reports.fidelity import draw_fidelity, fidelity_table
@@ -70,7 +69,7 @@ def fidelity(
     loaded = load_model(run)
     if not attached_layers(loaded.model):
         raise InputError(f"{run} is in software and has no heads in arrays; give a RUN")
-    change_chip(loaded.model, design, None, None, None)
+    change_chip(loaded.model, design)
     set_impl(loaded.model, impl.value)
     base = load_base(loaded.id).model
     of_linear = None if linear is None else load_model(linear).model

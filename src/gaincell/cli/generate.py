@@ -22,7 +22,6 @@ from gaincell.cli._options import (
     RefreshSeconds,
     RefreshTokens,
     Threads,
-    change_chip,
     use,
 )
 
@@ -85,6 +84,7 @@ def generate(
     from gaincell.config import load_design
     from gaincell.errors import InputError
     from gaincell.integrations.hf.cache import RingCache
+    from gaincell.integrations.hf.chip import change_chip
     from gaincell.mapping.ready import hardware_model
 
     chip = load_design(design) if design else None
@@ -97,7 +97,7 @@ def generate(
     if ids.numel() == 0:
         raise InputError("the prompt is empty; give --prompt TEXT")
     check_positions(loaded.model, ids.shape[1] + tokens)
-    change_chip(loaded.model, None, cell, None, other_latency)
+    change_chip(loaded.model, cell=cell, other_latency=other_latency)
     cache = RingCache(loaded.model, policy)
     torch.manual_seed(seed)
     print(f"[{ready.how}]", file=sys.stderr)

@@ -122,21 +122,12 @@ def longest_context(model: Any) -> int:
 
 def _load(run: str, design: str | None, cell: str | None, impl: str) -> tuple[Any, Any]:
     """Model and tokenizer of a MODEL or RUN, on another chip if one is given."""
-    from gaincell.config import load_design
-    from gaincell.device import with_cell
-    from gaincell.integrations.hf.attach import attached_layers, set_design
+    from gaincell.integrations.hf.chip import change_chip, set_impl
     from gaincell.integrations.hf.models import load_model
 
     loaded = load_model(run)
-    layers = attached_layers(loaded.model)
-    if (design or cell) and not layers:
-        raise InputError("a model in software has no chip; give a RUN with design= or cell=")
-    if design:
-        set_design(loaded.model, load_design(design))
-    if cell:
-        set_design(loaded.model, with_cell(layers[0].design, cell))
-    for layer in layers:
-        layer.impl = impl  # type: ignore[assignment]
+    change_chip(loaded.model, design, cell)
+    set_impl(loaded.model, impl)
     return loaded.model, loaded.tokenizer
 
 

@@ -1,0 +1,55 @@
+"""Another chip, or another implementation, for a model that is attached: named as commands take them."""
+
+from __future__ import annotations
+
+from transformers import PreTrainedModel
+
+from gaincell.arrays import Schedule
+from gaincell.config import load_design
+from gaincell.device import with_cell
+from gaincell.errors import InputError
+from gaincell.integrations.hf.attach import attached_layers, set_design
+from gaincell.units import Second
+
+
+def change_chip(
+    model: PreTrainedModel,
+    design: str | None = None,
+    cell: str | None = None,
+    window: int | None = None,
+    other_latency: Second | None = None,
+) -> None:
+    """Give an attached model another design, cell, ring or token period, each if it is not None.
+
+    Args:
+        design: a shipped chip or a .toml file.
+        cell: a kind of cell, a DEVICE.toml or a curve (`gaincell.device.with_cell`).
+        window: token columns of a head.
+        other_latency: time of a token outside the arrays, for the token period.
+
+    Raises:
+        InputError: one is given and the model is not attached.
+    """
+    if design is None and cell is None and window is None and other_latency is None:
+        return
+    layers = attached_layers(model)
+    if not layers:
+        raise InputError(
+            "a model in software has no chip: give a RUN with another design, cell, window or other latency"
+        )
+    if design is not None:
+        set_design(model, load_design(design))
+    if cell is not None:
+        set_design(model, with_cell(layers[0].design, cell))
+    if window is not None:
+        set_design(model, layers[0].design.replace(window=window))
+    if other_latency is not None:
+        schedule = Schedule(layers[0].design, layers[0].heads // layers[0].kv_heads)
+        period = schedule.token_period(len(layers), other_latency)
+        set_design(model, layers[0].design.replace(token_period=period))
+
+
+def set_impl(model: PreTrainedModel, impl: str) -> None:
+    """Choose the implementation of all arrays of a model; in software there are none."""
+    for layer in attached_layers(model):
+        layer.impl = impl  # type: ignore[assignment]
