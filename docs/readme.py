@@ -4,8 +4,7 @@
 
 Reads docs/results/NAME.json (the run.json of a mapping), docs/results/pauses/CHIP.json (of evaluate --at),
 docs/results/context/context.json (of recipes/depth.py), docs/results/cells (of recipes/cells.py),
-docs/results/evaluation (of evaluate --tasks and --chips, ablate, fidelity), docs/results/spice and
-benchmarks/results/*.json;
+docs/results/evaluation (of evaluate --tasks and --chips, ablate, fidelity), docs/results/spice and benchmarks/results/*.json;
 rewrites what stands between `<!-- NAME:table -->` and `<!-- end -->` in README.md and in pages of docs; draws
 docs/figures. The figures of one step are simulated on the way.
 """
@@ -39,6 +38,7 @@ from gaincell.reports import (
     spice,
     spice_tables,
     tables,
+    training,
 )
 
 ROOT = Path(__file__).parents[1]
@@ -62,6 +62,7 @@ def main() -> None:
     )
     readme = replaced(readme, "adapters", adapters_table(ROOT / "docs" / "results" / "evaluation" / "tasks"))
     write_cells(ROOT / "docs")
+    write_training(ROOT / "docs")
     write_evaluation(ROOT / "docs")
     write_spice(ROOT / "docs")
     simulate(found)
@@ -142,6 +143,19 @@ def write_spice(docs: Path) -> None:
         spice.draw_cell(result, docs / "figures" / f"spice-cell-{name}.png")
     for name, result in verified.items():
         spice.draw_verification(result, docs / "figures" / f"spice-verify-{name}.png")
+    write_text(page, text)
+
+
+def write_training(docs: Path) -> None:
+    """The tables and curves of docs/training.md, from docs/results/training, the run.json of recipes."""
+    page = docs / "training.md"
+    text = page.read_text()
+    for path in sorted((docs / "results" / "training").glob("*.json")):
+        run = results.read(path)
+        text = replaced(text, path.stem, tables.perplexity_markdown(run))
+        with tempfile.TemporaryDirectory() as folder:
+            training.draw_stages(run, Path(folder))
+            (Path(folder) / "training.png").rename(docs / "figures" / f"training-{path.stem}.png")
     write_text(page, text)
 
 

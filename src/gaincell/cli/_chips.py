@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import statistics
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -115,25 +114,64 @@ def tasks_by_chips(
 
     from gaincell.evaluation.chips import over_chips
     from gaincell.reports.results import value
-    from gaincell.reports.tables import readable
 
     mismatch = options.mismatch(loaded)
     nominal, numbers, found = over_chips(loaded.model, measure, options.chips, mismatch, progress("chips"))
-    entry: dict[str, Any] = {"number": value(list(numbers), "1", "simulated"), "scores": {}}
-    caption = f"{len(numbers)} chips and the nominal one on the same items"
+    caption = (
+        f"{len(numbers)} chips and the nominal one on the same items; change: ratio of perplexities, "
+        "difference of other scores, with its interval of 95 % over chips (Student)"
+    )
     table = Table(caption=caption, caption_justify="left")
-    for name in ("score", "nominal", "mean", "std", "lowest", "highest"):
+    within = f"yield (≤ +{100 * options.within:g} %)"
+    for name in ("score", "nominal", "mean", "std", "change", "95 %", "worst chip", within):
         table.add_column(name, justify="left" if name == "score" else "right")
+    entries = {}
     for name, reference in nominal.items():
-        scores = [each[name] for each in found]
-        std = statistics.stdev(scores) if len(scores) > 1 else None
-        entry["scores"][name] = {
-            "nominal": value(reference, "1", "simulated"),
-            "chips": value(scores, "1", "simulated"),
-        }
-        shown = [reference, statistics.fmean(scores), std, min(scores), max(scores)]
-        table.add_row(name, *("–" if x is None else f"{x:.4f}" if x < 10 else readable(x) for x in shown))
+        scores = tuple(each[name] for each in found)
+        entries[name], row = _spread_of(name, reference, numbers, scores, options.within)
+        table.add_row(name, *row)
+    entry: dict[str, Any] = {"number": value(list(numbers), "1", "simulated"), "scores": entries}
+    entry["yield_within"] = value(options.within, "1", "simulated")
     return table, entry | spread_entry(mismatch)
+
+
+def _spread_of(
+    name: str, nominal: float, numbers: tuple[int, ...], scores: tuple[float, ...], within: float
+) -> tuple[dict[str, Any], list[str]]:
+    """Entry and row of one score."""
+    from gaincell.evaluation.chips import Chips, ChipScores
+    from gaincell.reports.results import value
+
+    found: dict[str, Any] = {"nominal": nominal, "chips": list(scores)}
+    good = "–"
+    if "perplexity" in name:
+        chips = Chips(nominal, numbers, scores, within)
+        mean, std, worst, change = chips.mean, chips.std, chips.worst, f"× {chips.ratio:.4f}"
+        interval = chips.ratio_interval
+        found |= {"ratio": chips.ratio, "ratio_interval": interval, "yield": chips.yield_share,
+                  "yield_interval": chips.yield_interval}  # fmt: skip
+        good = f"{100 * chips.yield_share:.0f} %"
+    else:
+        others = ChipScores(nominal, numbers, scores, lower_is_better=name.endswith("bits_per_byte"))
+        mean, std, worst, change = others.mean, others.std, others.worst, f"{others.difference:+.4f}"
+        interval = others.difference_interval
+        found |= {"difference": others.difference, "difference_interval": interval}
+    found |= {"mean": mean, "std": std, "worst": worst}
+    limits = "–" if interval is None else f"{interval[0]:.4f} to {interval[1]:.4f}"
+    bad = f"{_score(scores[numbers.index(worst)])} (no. {worst})"
+    row = [_score(nominal), _score(mean), "–" if std is None else _score(std), change, limits, bad, good]
+    entry = {
+        key: value(list(x) if isinstance(x, tuple) else x, "1", "simulated")
+        for key, x in found.items()
+        if x is not None
+    }
+    return entry, row
+
+
+def _score(number: float) -> str:
+    from gaincell.reports.tables import readable
+
+    return f"{number:.4f}" if number < 10 else readable(number)
 
 
 def _table(found: Chips, protocol: str) -> Any:

@@ -29,6 +29,7 @@ def by_tasks(
     from gaincell.cli._chips import tasks_by_chips
     from gaincell.evaluation.harness import evaluate_tasks
     from gaincell.integrations.hf.attach import attached_layers
+    from gaincell.reports.results import value
 
     names = [task.strip() for task in tasks.split(",") if task.strip()]
     layers = attached_layers(loaded.model)
@@ -55,6 +56,10 @@ def by_tasks(
 
     if chips is not None:
         table, spread = tasks_by_chips(run, loaded, chips, progress)
+        for n, task in enumerate(runs[0].tasks):
+            for metric in task.items:
+                kept = [_short(chip.tasks[n].items[metric]) for chip in runs[1:]]
+                spread["scores"][f"{task.task}/{metric}"]["per_item"] = value(kept, "1", "simulated")
         return table, entry_of(runs[0], True, dtype) | {"chips": spread}, describe(runs[0])
     run()
     return _table(runs[0]), entry_of(runs[0], bool(layers), dtype), describe(runs[0])
@@ -68,6 +73,7 @@ def entry_of(found: TasksResult, in_arrays: bool, dtype: str) -> dict[str, Any]:
     return {
         "harness": {"name": "lm-evaluation-harness", "version": found.harness},
         "dtype": dtype,
+        "softmax": found.softmax,
         "longest_context": value(found.max_length, "tokens", "measured"),
         "requests": value(found.requests, "1", "measured"),
         "requests_cached": value(found.cached, "1", "measured"),
@@ -114,7 +120,7 @@ def describe(found: TasksResult) -> str:
 
 
 def cache_file(loaded: LoadedModel, max_length: int | None) -> Path:
-    """Where results of this very model, chip and implementation are kept."""
+    """Where results of this very model, chip, implementation and code are kept."""
     from importlib import metadata
 
     import torch
@@ -130,7 +136,10 @@ def cache_file(loaded: LoadedModel, max_length: int | None) -> Path:
         str(scaling),
         *sorted({f"{layer.design.hash} {layer.design.mismatch} {layer.impl}" for layer in layers}),
         str(dtype),
+        loaded.model.device.type,
         str(max_length),
+        str(sorted(loaded.tokenizer.get_vocab().items())),
+        _code(),
         metadata.version("lm_eval"),
         metadata.version("transformers"),
         torch.__version__,
@@ -138,6 +147,22 @@ def cache_file(loaded: LoadedModel, max_length: int | None) -> Path:
     key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return home / "gaincell" / "evaluations" / key
+
+
+COMPUTING = ("arrays", "circuits", "devices", "evaluation", "integrations", "native", "nn", "ops", ".")
+"""Folders of the package whose code an answer depends on."""
+
+
+def _code() -> str:
+    """Hash of that code, compiled or not: another version, or a changed checkout, answers anew."""
+    import gaincell
+
+    found = hashlib.sha256()
+    for folder in COMPUTING:
+        paths = (Path(gaincell.__file__).parent / folder).glob("*" if folder == "." else "**/*")
+        for path in sorted(p for p in paths if p.suffix in (".py", ".so", ".pyd")):
+            found.update(path.name.encode() + path.read_bytes())
+    return found.hexdigest()
 
 
 def _table(found: TasksResult) -> Any:

@@ -23,7 +23,7 @@ from gaincell.cli._options import (
     RefreshKindName,
     RefreshSeconds,
     RefreshTokens,
-    TextName,
+    TEXT_HELP,
     Threads,
     fraction,
     use,
@@ -46,10 +46,13 @@ class Part(StrEnum):
 @app.command()
 def evaluate(
     model: Annotated[str, typer.Argument(metavar="MODEL|RUN", help=MODEL_HELP + ", or a RUN.")],
-    text: TextName = "sample",
+    text: Annotated[
+        str | None, typer.Option("--text", metavar="TEXT", help=TEXT_HELP + " By default sample.")
+    ] = None,
     part: Annotated[
-        Part, typer.Option("--part", help="Of a text; its evaluation part was never trained on.")
-    ] = Part.evaluation,
+        Part | None,
+        typer.Option("--part", help="Of a text; by default evaluation, which was never trained on."),
+    ] = None,
     protocol: Annotated[
         str | None,
         typer.Option(
@@ -211,6 +214,8 @@ def evaluate(
         (for_chips, chips, "--mismatch, --yield-within and --chip-seed belong to --chips"),
         (layer is not None or scores, dump, "--layer and --scores belong to --dump FILE"),
         (protocol is not None and tasks is not None, None, "--tasks go without --protocol"),
+        ((text, part) != (None, None) and tasks is not None, None, "--tasks go without --text and --part"),
+        (part is not None and window_of_documents, None, "rolling-T takes a text whole, without --part"),
         (chips is not None and chips < 1, None, f"{chips} chips: give 1 or more"),
     ):
         if given and needs is None:
@@ -220,6 +225,7 @@ def evaluate(
     if chips is not None:
         spread = None if mismatch is None else fraction(mismatch, "--mismatch")
         options = ChipOptions(chips, spread, fraction(within or "5%", "--yield-within"), chip_seed)
+    text, part = text or "sample", part or Part.evaluation
     found_text = None if tasks or window_of_documents else open_text(text)
     loaded = load_model(model, getattr(torch, dtype.value))
     loaded.model.to(device)  # type: ignore[arg-type]

@@ -83,7 +83,7 @@ def ablate(
     """Perplexity of an attached model with one constraint after the other off and on.
 
     The model ends on the design it came with. Besides `CONSTRAINTS`: all quantisation at once, and one
-    sub-tile as long as the ring with the O_sat of a short one.
+    sub-tile as long as the ring with the O_sat of a short one, and half the ring where blocks are longer.
 
     Raises:
         InputError: a model in software.
@@ -91,12 +91,12 @@ def ablate(
     layers = attached_layers(model)
     if not layers:
         raise InputError("a model in software has no constraints to switch off: give a RUN")
-    window_and_stride(protocol)
+    length, _ = window_and_stride(protocol)
     chip = layers[0].design
     free = freed(chip)
     plan = [("off", "chip", "as it is", chip)]
     plan += [("off", name, meaning, design) for name, meaning, design in _loosened(chip)]
-    if chip.tiles % 2 == 0:
+    if chip.tiles % 2 == 0 and length > chip.window // 2:  # shorter blocks fill no more
         plan.append(("ring", "half the ring", "half the columns", chip.replace(window=chip.window // 2)))
     plan += [("on", "free", "none of these constraints", free)]
     plan += [("on", name, "", design) for name, _, design in _bound(chip, free)]

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -65,12 +65,8 @@ class Chips:
     @property
     def ratio_interval(self) -> tuple[float, float] | None:
         """95 % confidence interval of `ratio`; None for one chip."""
-        logs = self._log_ratios
-        if len(logs) < 2:
-            return None
-        half = stats.t.ppf(0.5 + CONFIDENCE / 2, len(logs) - 1) * np.std(logs, ddof=1) / math.sqrt(len(logs))
-        middle = float(np.mean(logs))
-        return math.exp(middle - half), math.exp(middle + half)
+        interval = _student(self._log_ratios)
+        return None if interval is None else (math.exp(interval[0]), math.exp(interval[1]))
 
     @property
     def worst(self) -> int:
@@ -96,6 +92,55 @@ class Chips:
     @property
     def _log_ratios(self) -> list[float]:
         return [math.log(p / self.nominal) for p in self.perplexities]
+
+
+@dataclass(frozen=True)
+class ChipScores:
+    """A score that is no perplexity: an accuracy, or bits per byte.
+
+    nominal: without spread.  chips: their numbers.  scores: of each.  lower_is_better: of the score.
+    """
+
+    nominal: float
+    chips: tuple[int, ...]
+    scores: tuple[float, ...]
+    lower_is_better: bool = False
+
+    @property
+    def mean(self) -> float:
+        """Of the scores."""
+        return float(np.mean(self.scores))
+
+    @property
+    def std(self) -> float | None:
+        """Of the scores over chips; None for one chip."""
+        return float(np.std(self.scores, ddof=1)) if len(self.chips) > 1 else None
+
+    @property
+    def difference(self) -> float:
+        """Mean difference to the nominal chip, on the same items."""
+        return self.mean - self.nominal
+
+    @property
+    def difference_interval(self) -> tuple[float, float] | None:
+        """95 % confidence interval of `difference` (Student, over chips); None for one chip."""
+        return _student([score - self.nominal for score in self.scores])
+
+    @property
+    def worst(self) -> int:
+        """Number of the chip with the worst score."""
+        worst = np.argmax(self.scores) if self.lower_is_better else np.argmin(self.scores)
+        return self.chips[int(worst)]
+
+
+def _student(values: Sequence[float]) -> tuple[float, float] | None:
+    """95 % confidence interval of their mean; None for a single one."""
+    n = len(values)
+    if n < 2:
+        return None
+    half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, n - 1) * np.std(values, ddof=1) / math.sqrt(n))
+    middle = float(np.mean(values))
+    return middle - half, middle + half
 
 
 def evaluate_chips(

@@ -78,6 +78,7 @@ class TasksResult:
     """Several tasks.
 
     harness: its version.  max_length: longest context, tokens.
+    softmax: type in which the harness takes the logarithm of the softmax of the logits.
     truncated: requests that were longer and lost tokens on the left.
     beyond_window: requests whose first tokens had left the ring when the last was predicted.
     requests, cached: in all (a document is one), and those answered from the cache.
@@ -86,6 +87,7 @@ class TasksResult:
 
     tasks: tuple[TaskResult, ...]
     harness: str
+    softmax: str
     max_length: int
     truncated: int
     beyond_window: int
@@ -155,6 +157,7 @@ def evaluate_tasks(
     return TasksResult(
         tasks=results,
         harness=metadata.version("lm_eval"),
+        softmax=lm.softmax_name,
         max_length=lm.max_length,
         truncated=sum(n > lm.max_length + 1 for n in lengths),
         beyond_window=0 if window is None else sum(n > window for n in read),

@@ -36,6 +36,8 @@ class GainCellLM(HFLM):  # type: ignore[misc]
 
     For the harness's own command (`gaincell lm-eval run --model gaincell --model_args run=DIRECTORY`); the
     arguments are `run` (a MODEL or RUN of `gaincell evaluate`), `design`, `cell`, `impl` and those of HFLM.
+    The softmax of 16-bit logits is taken in float32 unless `softmax_dtype` says otherwise; HFLM's own default
+    takes it in 16 bits, of which a log-likelihood keeps two digits.
     """
 
     def __init__(
@@ -62,10 +64,12 @@ class GainCellLM(HFLM):  # type: ignore[misc]
         most = getattr(pretrained.config, "max_position_embeddings", None) or math.inf
         if length > most:
             raise InputError(f"contexts of {length} tokens: the model knows {most} positions at most")
-        if next(pretrained.parameters()).dtype != torch.float32:
+        dtype = next(pretrained.parameters()).dtype
+        if dtype in (torch.bfloat16, torch.float16):
             kwargs.setdefault("softmax_dtype", torch.float32)
         with quiet():
             super().__init__(pretrained=pretrained, tokenizer=tokenizer, max_length=length, **kwargs)
+        self.softmax_name = str(self.softmax_dtype or dtype).removeprefix("torch.")
         self._open = progress
         said = getattr(self.tokenizer, "deprecation_warnings", None)
         if isinstance(said, dict):  # whole documents are cut into windows: their length is no mistake
