@@ -124,6 +124,22 @@ def write_cells(docs: Path) -> None:
         draw(cells.adaptation, adapted, docs / "figures" / "adaptation-cells.png")
 
 
+def evaluation_speed(bench: Mapping[str, Any]) -> str:
+    """What evaluating on hardware costs, from benchmarks/evaluation.py."""
+    lines = [
+        ["model", "task", "items", "time × software", "lowest and highest"],
+        ["---", "---", "---:", "---:", "---:"],
+    ]
+    for name, tasks in bench["models"].items():
+        for task, row in tasks.items():
+            low, high = row["range"]
+            ratio = f"{row['times_software']:.2f}"
+            lines.append([name, task, str(row["items"]), ratio, f"{low:.2f} to {high:.2f}"])
+    threads = bench["provenance"]["hardware"]["threads"]
+    unit = f"{threads} thread{'s' if threads != 1 else ''}"
+    return markdown(lines) + f"\n\nMeasured, {unit}; {bench['provenance']['protocol']}.\n"
+
+
 def write_spice(docs: Path) -> None:
     """docs/spice.md and its figures, from docs/results/spice."""
     folder, page = docs / "results" / "spice", docs / "spice.md"
@@ -171,6 +187,8 @@ def write_evaluation(docs: Path) -> None:
             found = comparison.compare({name: runs[name] for name in order}, "software")
             text = replaced(text, f"tasks-{model}", comparison.as_markdown(found))
             comparison_figure.draw_comparison(found, docs / "figures" / f"tasks-{model}.png")
+    bench = json.loads((ROOT / "benchmarks" / "results" / "evaluation.json").read_text())
+    text = replaced(text, "evaluation-speed", evaluation_speed(bench))
     ablated, heads = (json.loads((folder / f"{name}.json").read_text()) for name in ("ablation", "fidelity"))
     text = replaced(text, "ablation", ablation.ablation_markdown(ablated))
     ablation.draw_ablation(ablated, docs / "figures" / "ablation.png")

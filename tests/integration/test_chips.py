@@ -17,7 +17,7 @@ from gaincell.circuits.pwm import Drivers
 from gaincell.devices.variability import Mismatch
 from gaincell.errors import InputError, RunError
 from gaincell.evaluation.ablation import ablate, freed, one_tile
-from gaincell.evaluation.chips import Chips, evaluate_chips
+from gaincell.evaluation.chips import Chips, ChipScores, evaluate_chips
 from gaincell.evaluation.fidelity import PER_HEAD, PER_KEY_HEAD, fidelity
 from gaincell.evaluation.perplexity import cut_windows, perplexity
 from gaincell.integrations.hf.attach import attach, attached_layers, set_design
@@ -39,6 +39,16 @@ def test_statistics_of_chips() -> None:
     found = stats.ttest_1samp(logs, 0.0).confidence_interval(0.95)
     assert chips.ratio_interval == pytest.approx((math.exp(found.low), math.exp(found.high)))
     assert chips.yield_interval == pytest.approx((0.3006, 0.9544), abs=1e-4)  # Wilson's, 3 of 4
+
+
+def test_statistics_of_scores_that_are_no_perplexities() -> None:
+    accuracies = (0.5, 0.4, 0.45)
+    found = ChipScores(0.5, (7, 8, 9), accuracies)
+    assert found.difference == pytest.approx(-0.05)
+    expected = stats.ttest_1samp([a - 0.5 for a in accuracies], 0.0).confidence_interval(0.95)
+    assert found.difference_interval == pytest.approx((expected.low, expected.high))
+    assert (found.worst, ChipScores(0.5, (7, 8, 9), accuracies, lower_is_better=True).worst) == (8, 7)
+    assert ChipScores(0.5, (7,), (0.4,)).difference_interval is None
 
 
 def test_chips_differ_and_repeat(tokens: torch.Tensor) -> None:

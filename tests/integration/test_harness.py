@@ -258,6 +258,28 @@ def test_a_broken_run_goes_on(tmp_path: Path, data: Path) -> None:
     assert [task.metrics.keys() for task in again.tasks] == [task.metrics.keys() for task in whole.tasks]
 
 
+def test_scores_of_many_chips(tmp_path: Path, data: Path) -> None:
+    from gaincell.cli._chips import ChipOptions
+    from gaincell.cli._tasks import by_tasks
+    from gaincell.progress import silent_stages
+
+    loaded = load_model(str(write_micro(tmp_path)[0]))
+    attach(loaded.model, micro_design())
+    options = ChipOptions(3, 0.1, 0.01, None)
+    given = (loaded, "piqa,wikitext2", str(data), 0, None, 4, False, options, silent_stages)
+    table, entry, _ = by_tasks(*given)
+    chips = entry["chips"]["scores"]
+    assert table.row_count == len(chips) == 5
+    words = chips["wikitext2/word_perplexity"]
+    assert len(set(words["chips"]["value"])) == 3
+    assert words["ratio_interval"]["value"][0] < words["ratio"]["value"] < words["ratio_interval"]["value"][1]
+    good = [p <= 1.01 * words["nominal"]["value"] for p in words["chips"]["value"]]
+    assert words["yield"]["value"] == sum(good) / 3
+    piqa = chips["piqa/acc"]
+    assert piqa["chips"]["value"] == [sum(items) / 8 for items in piqa["per_item"]["value"]]
+    assert piqa["difference"]["value"] == pytest.approx(piqa["mean"]["value"] - piqa["nominal"]["value"])
+
+
 def test_a_model_type_of_the_harness(tmp_path: Path, data: Path) -> None:
     from lm_eval import simple_evaluate
     from lm_eval.tasks import TaskManager

@@ -11,6 +11,7 @@ import typer
 from gaincell.cli._json import JsonFile, check_outputs, write_json
 from gaincell.cli._options import (
     MODEL_HELP,
+    TEXT_HELP,
     CellName,
     Device,
     Dtype,
@@ -23,7 +24,6 @@ from gaincell.cli._options import (
     RefreshKindName,
     RefreshSeconds,
     RefreshTokens,
-    TEXT_HELP,
     Threads,
     fraction,
     use,

@@ -246,9 +246,16 @@ def cell(entry: Entry, column: Column, line: str) -> str:
     if entry.difference is None:
         return shown
     d = entry.difference
-    spread = "" if d.error is None else f" ± {d.error:.2g}" if d.error < 1 else f" ± {d.error:.1f}"
     amount = f"×{d.amount:.3f}" if column[1] in PERPLEXITIES else f"{d.amount:+.1f}"
-    return f"{shown}{line}{amount}{spread}"
+    return f"{shown}{line}{amount}{_spread(d.error)}"
+
+
+def _spread(error: float | None) -> str:
+    if error is None:
+        return ""
+    if error == 0:
+        return " (no item differs)"
+    return f" ± {error:.2g}" if error < 1 else f" ± {error:.1f}"
 
 
 def short(x: float) -> str:
@@ -301,7 +308,7 @@ def _notes(
     runs: Mapping[str, Json], tasks: Mapping[str, Mapping[str, Json]], reference: str, cited: bool
 ) -> tuple[str, ...]:
     versions = sorted({f"{run['harness']['name']} {run['harness']['version']}" for run in runs.values()})
-    types = sorted({run.get("dtype", "float32") for run in runs.values()})
+    types = sorted({run.get("dtype", "a type not recorded") for run in runs.values()})
     counts = dict.fromkeys(
         f"{task} {number(entry['items']):,.0f} of {number(entry['of']):,.0f}"
         for each in tasks.values()
