@@ -4,7 +4,8 @@
 
 Reads docs/results/NAME.json (the run.json of a mapping), docs/results/pauses/CHIP.json (of evaluate --at),
 docs/results/context/context.json (of recipes/depth.py), docs/results/cells (of recipes/cells.py),
-docs/results/evaluation (of evaluate --tasks and --chips, ablate, fidelity), docs/results/spice and benchmarks/results/*.json;
+docs/results/evaluation (of evaluate --tasks and --chips, ablate, fidelity), docs/results/spice and
+benchmarks/results/*.json;
 rewrites what stands between `<!-- NAME:table -->` and `<!-- end -->` in README.md and in pages of docs; draws
 docs/figures. The figures of one step are simulated on the way.
 """
