@@ -198,7 +198,8 @@ def read_lines(path: Path) -> Iterator[str]:
     number = 0
     try:
         with opener(path, "rb") as file:
-            for number, line in enumerate(file, 1):
+            for line in file:
+                number += 1
                 yield line.decode("utf-8").removesuffix("\n").removesuffix("\r")
     except UnicodeDecodeError as error:
         raise InputError(f"the text {path.name}, line {number}, is not UTF-8; convert it first") from error
