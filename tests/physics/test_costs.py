@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from gaincell.arrays.refresh import Refresh
 from gaincell.config import load_design
-from gaincell.costs import arrays, describe, digital, motivation, retention, sweep, whole_model, writing
+from gaincell.costs import arrays, describe, digital, gpus, motivation, retention, sweep, whole_model, writing
 from gaincell.costs.activity import Activity, HeadActivity
 from gaincell.costs.area import head_area
 from gaincell.costs.cited import WRITE
@@ -197,6 +197,14 @@ def test_amdahl() -> None:
     assert beside.linear == gpu.linear
     assert analog.total.energy < beside.total.energy / 100
     assert beside.transfers.energy > 0 == gpu.transfers.energy
+
+
+def test_no_measured_gpu_beats_the_floor_of_its_bandwidth() -> None:
+    """12 heads, D = 64, 1024 tokens in bfloat16: 3 MiB, 3.1 us at 1 TB/s; the published 22 us are slower."""
+    found = gpus.floor(stated()["rtx-4090"], 12, 64, 1024)
+    assert found.latency == pytest.approx(3 * 2**20 / 1.008e12)
+    assert found.energy == pytest.approx(found.latency * 450)
+    assert found.latency < published()["rtx-4090"].latency
 
 
 def test_a_batch_shares_the_weights_but_not_the_cache() -> None:

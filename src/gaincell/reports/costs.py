@@ -17,6 +17,8 @@ SCALES = {
     "W": ((1.0, "W"), (1e-3, "mW"), (1e-6, "µW"), (1e-9, "nW")),
 }
 """Unit -> factors and how they are printed, from large to small."""
+KINDS = {"cited": "cited", "measured": "measured", "simulated": "floor"}
+"""How the kinds of measurements are called."""
 MOST = 18
 """Rows of the sensitivity that a terminal shows."""
 
@@ -166,7 +168,7 @@ def machines(result: Result) -> Rows:
                 "energy_over_bottom_up",
             )
         ]
-        title = f"{row['title']} ({row['latency']['kind']})"
+        title = f"{row['title']} ({KINDS[row['latency']['kind']]})"
         rows.append([title, readable(row["latency"]), readable(row.get("energy")), *over])
     headings = (
         "attention of one layer, per token",
@@ -328,4 +330,41 @@ def _percent(entry: Mapping[str, Any]) -> str:
 
 
 def _retention(row: Mapping[str, Any]) -> str:
-    return "no decay" if "retention" not in row else readable(row["retention"])
+    return "as long as powered" if "retention" not in row else readable(row["retention"])
+
+
+def outside(result: Result) -> str:
+    """What has to be said about the numbers of a head, as a list."""
+    return "\n".join(f"* {note[0].upper()}{note[1:]}." for note in result["notes"]) + "\n"
+
+
+def technology(result: Result) -> Rows:
+    """Every number of the process and where it comes from."""
+    rows = [
+        [
+            key,
+            f"{number(entry):.6g} {entry['unit']}" if entry["unit"] != "1" else f"{number(entry):.6g}",
+            entry["source"],
+        ]
+        for key, entry in result["technology"]["numbers"].items()
+    ]
+    return Rows(f"Technology {result['technology']['name']}", ("number", "value", "source"), rows)
+
+
+def models(results: Mapping[str, Result]) -> Rows:
+    """All attention of several models, per token."""
+    rows = []
+    for name, result in results.items():
+        found, head = result["model_cost"], result["head"]
+        cells = [readable(found[column]["energy"]) for column in ("cited", "bottom_up")]
+        cells += [readable(found[column]["latency"]) for column in ("cited", "bottom_up")]
+        cells += [readable(found[column]["area"]) for column in ("cited", "bottom_up")]
+        sizes = result["model"]
+        shape = (
+            f"{number(sizes['layers']):.0f} × {number(sizes['heads']):.0f}, {number(sizes['head_dim']):.0f}"
+        )
+        rows.append(
+            [f"{name} ({result['activity']['source']})", shape, f"{number(head['window']):,.0f}", *cells]
+        )
+    headings = ("model (activity)", "layers × heads, D", "window", "energy, cited", "bottom-up")
+    return Rows("Models", (*headings, "latency, cited", "bottom-up", "area, cited", "bottom-up"), rows)
