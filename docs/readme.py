@@ -165,6 +165,7 @@ def write_costs(docs: Path) -> None:
         "energy-smollm2": costs.energy(found["smollm2-135m"]),
         "models": costs.models(found),
         "area": costs.area(paper),
+        "variants": costs.variants(paper),
         "machines": costs.machines(paper),
         "whole-gpt2": costs.whole_model(paper),
         "whole-mistral": costs.whole_model(large),

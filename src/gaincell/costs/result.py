@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -84,6 +85,7 @@ def answer(asked: Question, command: Sequence[str]) -> results.Json:
             seed=0,
             protocol=f"cited and bottom-up costs of one token; activity: {used.source}",
             design_hash=chip.hash,
+            inputs={} if used.is_assumed else {"activity": results.hash_of([json.dumps(used.to_json())])},
         ),
     }
     results.check(result)

@@ -118,27 +118,24 @@ def summary(result: Result) -> Rows:
         one, whole = head[column], model[column]
         layer_energy, layer_area = number(whole["energy"]) / layers, number(whole["area"]) / layers
         rows += [
-            [f"a head, {title}", readable(one["energy"]), readable(one["latency"]), readable(one["area"])],
+            [f"a head, {title}", *_three(one), _power(one)],
             [
                 f"a layer of {heads:.0f} heads, {title}",
                 with_scale(layer_energy, "J"),
                 readable(one["latency"]),
                 with_scale(layer_area, "m^2"),
+                with_scale(layer_energy / number(one["latency"]), "W"),
             ],
-            [
-                f"all {layers:.0f} layers, {title}",
-                readable(whole["energy"]),
-                readable(whole["latency"]),
-                readable(whole["area"]),
-            ],
+            [f"all {layers:.0f} layers, {title}", *_three(whole), _power(whole)],
         ]
     group = number(head["group"])
     shared = f", shared by {group:.0f} query heads" if group > 1 else ""
     caption = (
         f"{sizes['name']} on {result['design']['name']}, batch {number(model['batch']):.0f}. Area of a head: "
-        f"of its key/value head{shared}. Attention alone: {number(model['throughput']):,.0f} tokens/s."
+        f"of its key/value head{shared}. Attention alone: {number(model['throughput']):,.0f} tokens/s. "
+        "Power: while one token follows the other; of the whole model one layer works at a time."
     )
-    return Rows("Attention, per token", ("", "energy", "latency", "area"), rows, caption)
+    return Rows("Attention, per token", ("", "energy", "latency", "area", "power"), rows, caption)
 
 
 def area(result: Result) -> Rows:
@@ -153,6 +150,23 @@ def area(result: Result) -> Rows:
         f"{number(areas['layers']):.0f} layer(s): {readable(areas['stack_cited'])}."
     )
     return Rows("Area of a key/value head", ("", "cited", "bottom-up", "factor"), [*rows, total], caption)
+
+
+def variants(result: Result) -> Rows:
+    """Other cells, and stacks."""
+    rows = [
+        [
+            row["title"],
+            f"{number(row['cell']) * 1e12:.3g} µm²",
+            readable(row.get("cited")),
+            readable(row["cells"]),
+            readable(row["head"]),
+        ]
+        for row in result["areas"]["variants"]
+    ]
+    caption = "Layers of a stack share the periphery, so that it soon is all that counts."
+    headings = ("cells", "one cell", "cells of a head, cited", "bottom-up", "head, bottom-up")
+    return Rows("Other cells and 3D stacking", headings, rows, caption)
 
 
 def machines(result: Result) -> Rows:
@@ -319,6 +333,15 @@ def _compared(line: Mapping[str, Any]) -> list[str]:
     factor, band = number(line["factor"]), number(line["band"])
     inside = "yes" if line["inside"] else "NO"
     return [readable(line["cited"]), readable(line["bottom_up"]), f"{factor:.3g}", f"{band:g}×", inside]
+
+
+def _three(entry: Mapping[str, Any]) -> tuple[str, str, str]:
+    return readable(entry["energy"]), readable(entry["latency"]), readable(entry["area"])
+
+
+def _power(entry: Mapping[str, Any]) -> str:
+    """While it computes one token after the other."""
+    return with_scale(number(entry["energy"]) / number(entry["latency"]), "W")
 
 
 def _ratio(entry: Mapping[str, Any], other: Mapping[str, Any]) -> str:
