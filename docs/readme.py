@@ -161,14 +161,15 @@ def write_costs(docs: Path) -> None:
     paper, large = found["gpt2"], found["mistral-7b"]
     parts = {
         "energy": costs.energy(paper),
-        "sparsity": costs.sparsity(found),
+        "sparsity": costs.sparsity({name: one for name, one in found.items() if "mistral" not in name}),
         "energy-smollm2": costs.energy(found["smollm2-135m"]),
-        "models": costs.models(found),
+        "models": costs.models({name: one for name, one in found.items() if "batch" not in name}),
         "area": costs.area(paper),
         "variants": costs.variants(paper),
         "machines": costs.machines(paper),
         "whole-gpt2": costs.whole_model(paper),
         "whole-mistral": costs.whole_model(large),
+        "whole-batch": costs.whole_model(found["mistral-7b-batch-64"]),
         "cache": costs.cache(large),
         "stated": costs.stated_cache(large),
         "memories": costs.memories(large),

@@ -208,7 +208,10 @@ def whole_model(result: Result) -> Rows:
             share = f"{100 * number(row[f'attention_share_of_{key}']):.2g} %"
             rows.append([f"{row['title']}, {key}", *parts, share, f"{number(row[f'{key}_gain']):.3g}"])
     headings = ("per token", "attention", "linear", "transfers", "total", "attention's share", "gain")
+    model = result["model_cost"]
+    batch, arrays = number(model["batch"]), readable(model["bottom_up"]["area"])
     caption = (
+        f"Batch {batch:.0f}; arrays of all its sequences, bottom-up: {arrays}. "
         "GPU: stated bandwidth and board power, an upper bound; analog linear layers: stated operations per "
         "joule and an assumed time of a product. Nothing overlaps. Gain: of the whole, over the first row."
     )
