@@ -208,6 +208,14 @@ def test_amdahl() -> None:
     assert beside.transfers.energy > 0 == gpu.transfers.energy
 
 
+def test_a_batch_goes_through_analog_layers_one_after_the_other() -> None:
+    size = shipped_sizes()["gpt2"]
+    one, many = whole_model.analog_linear(size, 1), whole_model.analog_linear(size, 64)
+    assert one.latency == pytest.approx((4 * 12 + 1) * 1e-6)
+    assert many.latency - one.latency == pytest.approx(63e-6)
+    assert many.energy == one.energy
+
+
 def test_no_measured_gpu_beats_the_floor_of_its_bandwidth() -> None:
     """12 heads, D = 64, 1024 tokens in bfloat16: 3 MiB, 3.1 us at 1 TB/s; the published 22 us are slower."""
     found = gpus.floor(stated()["rtx-4090"], 12, 64, 1024)
