@@ -1,4 +1,4 @@
-"""The activity of a model's circuits: against the arrays token by token, and against the equations literally."""
+"""The activity of a model's circuits: against the arrays token by token, and the equations literally."""
 
 from __future__ import annotations
 

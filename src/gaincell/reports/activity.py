@@ -44,9 +44,9 @@ def activity_table(result: Mapping[str, Any], name: str) -> Any:
     from rich.table import Table
 
     caption = (
-        f"{result['provenance']['protocol']}; {result['gains']}; means over the heads of a layer. x, φ, output: "
-        "pulses of queries, between the arrays, and of the sub-tiles, over the longest one (> 0: share that is); |u|: "
-        "stored, V; valid: columns that a query saw."
+        f"{result['provenance']['protocol']}; {result['gains']}; means over the heads of a layer. "
+        "x, φ, output: pulses of queries, between the arrays, and of the sub-tiles, over the longest one "
+        "(> 0: share that is); |u|: stored, V; valid: columns that a query saw."
     )
     table = Table(title=name, title_justify="left", box=SIMPLE_HEAD, caption=caption, caption_justify="left")
     table.add_column("layer", justify="right")
@@ -69,9 +69,10 @@ def sparsity_line(result: Mapping[str, Any]) -> str:
     mean = {key: sum(numbers(heads[key])) / len(numbers(heads[key])) for key in COLUMNS.values()}
     ratio = mean["query_pulse"] / mean["score_pulse"] if mean["score_pulse"] else float("inf")
     return (
-        f"{mean['score_active']:.1%} of the valid columns give a pulse φ(S), its mean is {mean['score_pulse']:.2%} of the "
-        f"longest one; {mean['query_active']:.1%} of the query rows give one, with a mean of {mean['query_pulse']:.1%}: "
-        f"word lines of the value array are on for {ratio:.0f} times less than those of the key array"
+        f"{mean['score_active']:.1%} of the valid columns give a pulse φ(S), its mean over all of them is "
+        f"{mean['score_pulse']:.2%} of the longest one; {mean['query_active']:.1%} of the query rows give one, "
+        f"with a mean of {mean['query_pulse']:.1%}: word lines of the value array are on for {ratio:.0f} times "
+        "less than those of the key array"
     )
 
 
@@ -103,11 +104,5 @@ def draw_activity(result: Mapping[str, Any], path: str | Path) -> Path:
 
 
 def _shown(name: str, values: list[float]) -> str:
-    mean = sum(values) / len(values)
-    return (
-        f"{mean:.1f}"
-        if name == "valid_columns"
-        else f"{mean:.4f}"
-        if name == "score_pulse"
-        else f"{mean:.3f}"
-    )
+    digits = {"valid_columns": 1, "score_pulse": 4}.get(name, 3)
+    return f"{sum(values) / len(values):.{digits}f}"
