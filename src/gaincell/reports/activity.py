@@ -70,9 +70,9 @@ def sparsity_line(result: Mapping[str, Any]) -> str:
     ratio = mean["query_pulse"] / mean["score_pulse"] if mean["score_pulse"] else float("inf")
     return (
         f"{mean['score_active']:.1%} of the valid columns give a pulse φ(S), its mean over all of them is "
-        f"{mean['score_pulse']:.2%} of the longest one; {mean['query_active']:.1%} of the query rows give one, "
-        f"with a mean of {mean['query_pulse']:.1%}: word lines of the value array are on for {ratio:.0f} times "
-        "less than those of the key array"
+        f"{mean['score_pulse']:.2%} of the longest one; {mean['query_active']:.1%} of the query rows give "
+        f"one, with a mean of {mean['query_pulse']:.1%}: word lines of the value array are on for "
+        f"{ratio:.0f} times less than those of the key array"
     )
 
 
