@@ -3,8 +3,8 @@
     fair        The cache goes round over several copies, together larger than the processor's own caches,
                 as the layers of a model do. Warm-up, then `runs` runs of many steps; the GPU is waited for
                 before the clock is read. Latency is the median run over its steps; of a token: over the batch
-                as well, since the sequences of a batch come out together. Energy is that of all runs, from the
-                energy counter if there is one, else from the power sampled meanwhile, less the idle power.
+                as well, since a batch comes out together. Energy is that of all runs, from the energy counter
+                if there is one, else from the power sampled meanwhile, less the idle power before.
     published   As the authors of the paper did [R]: mask of a causal square (see attention.py), float32, one
                 copy of the cache, the clock read without waiting for the GPU, the power once after each run.
                 Faulty.
