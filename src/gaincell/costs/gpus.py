@@ -29,19 +29,26 @@ CITED = "Leroux et al. 2025, released measurements [R]"
 class Measured:
     """Attention of one layer, one token, on a machine.
 
-    title: of the machine.  heads: that it computed.  latency: s.  energy: J; None where it was not measured.
+    title: of the machine.  heads, head_dim, context: what it computed.
+    latency: s.  energy: J; None where it was not measured.
     kind: "cited", or "measured" on this machine.  source: where it comes from.
     """
 
     title: str
     heads: int
+    head_dim: int
+    context: int
     latency: Second
     energy: Joule | None
     kind: str
     source: str
 
     def __post_init__(self) -> None:
-        if self.heads < 1 or not self.latency > 0 or (self.energy is not None and not self.energy > 0):
+        if (
+            min(self.heads, self.head_dim, self.context) < 1
+            or not self.latency > 0
+            or (self.energy is not None and not self.energy > 0)
+        ):
             raise InputError(f"{self.title}: a measurement has 1 or more heads, and time and energy above 0")
 
 
@@ -70,6 +77,7 @@ class _Run(Sourced):
     batch: int
     tokens: int
     heads: int
+    head_dim: int
     latency_per_token: Second
     power_per_token: Watt
 
@@ -94,7 +102,16 @@ def published() -> Mapping[str, Measured]:
         run = build(_Run, raw, ("title",), f"{FILE}: {name}")
         n = run.batch * run.tokens
         power, duration = run.power_per_token * n, run.latency_per_token * n
-        found[name] = Measured(run.title, run.heads, duration / n, power * duration / n, "cited", CITED)
+        found[name] = Measured(
+            title=run.title,
+            heads=run.heads,
+            head_dim=run.head_dim,
+            context=run.tokens,
+            latency=duration / n,
+            energy=power * duration / n,
+            kind="cited",
+            source=CITED,
+        )
     return found
 
 

@@ -68,3 +68,31 @@ def refresh(head: Head, interval: Second) -> Cost:
     share = head.columns * head.design.token_period / interval
     slot = head.technology.discharge_time + head.technology.write_time
     return Cost(energy=share * write(head).energy / head.group, latency=share * slot)
+
+
+def note(head: Head) -> str | None:
+    """What to say where tokens are held longer than the chip keeps them; None where nothing is to be said.
+
+    Not said where columns are refreshed often enough.
+    """
+    tau, interval = head.design.tau, refresh_interval(head)
+    if tau is None or interval is None or not needs_refresh(head):
+        return None
+    if head.refresh_every is not None and head.refresh_every <= interval * (1 + 1e-9):
+        return None
+    slot = head.technology.discharge_time + head.technology.write_time
+    if head.columns * slot >= interval:
+        remedy = "a refresh would take longer than that; choose a smaller window or a cell that holds longer"
+    else:
+        cost = refresh(head, interval)
+        remedy = (
+            f"refreshing in time costs {cost.energy * 1e12:.3g} pJ and {cost.latency * 1e9:.3g} ns a token "
+            "(--refresh copy --refresh-seconds)"
+        )
+    head_line = (
+        f"WARNING: a token is held for {held(head) * 1e3:.3g} ms, longer than the retention time of "
+        f"{tau * 1e3:.3g} ms; "
+        if held(head) > tau
+        else f"a token is held for {held(head) * 1e3:.3g} ms; "
+    )
+    return f"{head_line}after {interval * 1e3:.3g} ms it may have drifted by half a storage level; {remedy}"

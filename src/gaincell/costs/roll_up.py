@@ -77,7 +77,8 @@ class HeadCost:
             return ""
         if line.name == WRITE:
             lines = 2 * self.head.head_dim / self.head.group
-            each, always = (line.cited or 0.0) / lines, writing.always_on(self.head)
+            each = (line.cited or 0.0) / lines
+            always = writing.always_on(self.head) / self.head.group
             found = line.bottom_up.energy / lines
             return (
                 f"cited: {each * 1e12:.3g} pJ a conversion; charging and settling a write line takes "
