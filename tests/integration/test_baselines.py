@@ -20,6 +20,7 @@ from gaincell.costs.baselines.attention import Cache, implementation, quantised,
 from gaincell.costs.baselines.grid import LARGEST_CACHE
 from gaincell.costs.baselines.measurement import Measurement
 from gaincell.costs.baselines.meters import Nvml, PowerSampler, Rapl, meter_for
+from gaincell.costs.measured_file import read_measured
 from gaincell.errors import InputError
 from gaincell.reports.baseline import baseline_tables, draw_baseline, per_token, was_shared
 from gaincell.reports.results import check
@@ -251,9 +252,12 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert str(tmp_path) not in file.read_text()
     assert len(result["measurements"]) == 6
     assert all(m["latency"]["kind"] == "measured" for m in result["measurements"])
-    cited = {entry["title"]: entry for entry in result["cited"]}
-    assert cited["RTX 4090"]["latency_per_token"]["value"] == pytest.approx(22.37e-6, rel=1e-3)
+    cited = {entry["title"]: entry for entry in result["machines"] if entry["latency"]["kind"] == "cited"}
+    assert cited["RTX 4090"]["latency"]["value"] == pytest.approx(22.37e-6, rel=1e-3)
     assert cited["Jetson Nano"]["energy"]["value"] == pytest.approx(3.246e-3, rel=1e-3)
+    measured = read_measured(file)
+    assert {(m.heads, m.head_dim, m.context) for m in measured} == {(2, 64, 32), (2, 64, 1024)}
+    assert all("matmul bfloat16" in m.title for m in measured)
     assert figure.read_bytes().startswith(b"\x89PNG")
     for arguments, message in (
         (["--batch", "1,x"], "give whole numbers above 0"),

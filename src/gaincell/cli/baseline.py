@@ -12,6 +12,8 @@ from gaincell.cli._options import LARGEST_SEED, Device, Threads, use
 
 if TYPE_CHECKING:
     from gaincell.costs.baselines import Measurement, Sweep
+    from gaincell.costs.gpus import Measured
+    from gaincell.reports.results import Kind
 
 app = typer.Typer()
 
@@ -123,7 +125,7 @@ def _result(found: Sweep, heads: int, kv_heads: int, head_dim: int, device: str,
             }
             for s in found.skipped
         ],
-        "cited": _cited(),
+        "machines": _machines(found),
     }
     results.check(result)
     return result
@@ -167,24 +169,35 @@ def _entry(m: Measurement) -> dict[str, Any]:
     return entry | found
 
 
-def _cited() -> list[dict[str, Any]]:
-    """The published GPUs, per token of a batch."""
+def _machines(found: Sweep) -> list[dict[str, Any]]:
+    """What `gaincell cost --baseline` compares with: the published GPUs, the fastest fair measurements."""
+    from gaincell.costs.baselines.grid import fastest
     from gaincell.costs.data import FOLDER, read_toml
     from gaincell.costs.gpus import FILE, published
-    from gaincell.reports.results import value
 
     raw = read_toml(FOLDER / FILE)["measured"]
-    return [
-        {
-            "title": machine.title,
-            "heads": value(machine.heads, "1", "cited", machine.source),
-            "context": value(raw[name]["tokens"]["value"], "tokens", "cited", machine.source),
-            "batch": value(raw[name]["batch"]["value"], "1", "cited", machine.source),
-            "latency_per_token": value(machine.latency, "s", "cited", machine.source),
-            "energy": value(machine.energy, "J", "cited", machine.source),
-        }
-        for name, machine in published().items()
-    ]
+    batches = {name: int(entry["batch"]["value"]) for name, entry in raw.items()}
+    cited = [_machine(machine, batches[name]) for name, machine in published().items()]
+    return cited + [_machine(m.as_measured(), m.batch) for m in fastest(found.measured)]
+
+
+def _machine(machine: Measured, batch: int) -> dict[str, Any]:
+    from gaincell.reports.results import value
+
+    numbers: dict[str, tuple[float, str]] = {
+        "heads": (machine.heads, "1"),
+        "head_dim": (machine.head_dim, "1"),
+        "context": (machine.context, "tokens"),
+        "batch": (batch, "1"),
+        "latency": (machine.latency, "s"),
+    }
+    if machine.energy is not None:
+        numbers["energy"] = (machine.energy, "J")
+    kind: Kind = "cited" if machine.kind == "cited" else "measured"
+    source = machine.source if kind == "cited" else None
+    return {"title": machine.title, "source": machine.source} | {
+        key: value(number, unit, kind, source) for key, (number, unit) in numbers.items()
+    }
 
 
 def _gpu(device: str) -> str | None:

@@ -46,7 +46,7 @@ def baseline_tables(result: Entry) -> list[Any]:
     for context in contexts:
         lines = {key[:2]: found for key, found in _lines(result).items() if key[2] == context}
         batches = sorted({int(number(m["batch"])) for found in lines.values() for m in found})
-        cited = [c for c in result["cited"] if number(c["context"]) == context]
+        cited = [c for c in _cited(result) if number(c["context"]) == context]
         batches = sorted({*batches, *(int(number(c["batch"])) for c in cited)})
         table = Table(
             title=f"{context:,} keys: µs per token, by batch",
@@ -67,11 +67,16 @@ def baseline_tables(result: Entry) -> list[Any]:
             table.add_row(f"{name} {dtype}", *_cells(batches, by_batch),
                           *((energy,) if energies or cited else ()), error)  # fmt: skip
         for gpu in cited:
-            times = {int(number(gpu["batch"])): number(gpu["latency_per_token"])}
+            times = {int(number(gpu["batch"])): number(gpu["latency"])}
             energy = f"{number(gpu['energy']) * 1e6:.4g}"
             table.add_row(f"{gpu['title']} (cited)", *_cells(batches, times), energy, "faulty")
         tables.append(table)
     return tables
+
+
+def _cited(result: Entry) -> list[Entry]:
+    """The published GPUs."""
+    return [machine for machine in result["machines"] if machine["latency"]["kind"] == "cited"]
 
 
 def _cells(batches: list[int], seconds: Mapping[int, float]) -> list[str]:
@@ -108,9 +113,9 @@ def draw_baseline(result: Entry, path: str | Path) -> Path:
                 if of_context == context:
                     label = f"{name}, {dtype}" + (" (faulty)" if name == "published" else "")
                     labels.setdefault(label, _line(axes, name, dtype, found))
-            for cited, marker in zip(result["cited"], ("*", "P", "X"), strict=False):
+            for cited, marker in zip(_cited(result), ("*", "P", "X"), strict=False):
                 if number(cited["context"]) == context:
-                    at = (number(cited["batch"]), number(cited["latency_per_token"]) * 1e6)
+                    at = (number(cited["batch"]), number(cited["latency"]) * 1e6)
                     point = axes.plot(*at, marker, color=RED, ms=9, ls="none")[0]
                     labels.setdefault(f"{cited['title']} (cited, faulty)", point)
             axes.set_xscale("log", base=2)
@@ -161,7 +166,7 @@ def title(result: Entry) -> str:
 
 def _published_note(result: Entry) -> str:
     names = {m["implementation"] for m in result["measurements"]}
-    if "published" not in names and not result["cited"]:
+    if "published" not in names and not _cited(result):
         return ""
     return (
         " Faulty: is_causal=True masks all but the first key, the GPU is not waited for, power is read once "

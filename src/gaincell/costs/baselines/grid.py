@@ -48,6 +48,23 @@ class Sweep:
     skipped: tuple[Skipped, ...]
 
 
+def fastest(measured: Iterable[Measurement]) -> list[Measurement]:
+    """Of the fair ones the fastest per token, for every context: of batch 1, and of any batch."""
+    found: dict[tuple[int, bool], Measurement] = {}
+    for m in measured:
+        for single in (True, False):
+            if m.protocol != "fair" or (single and m.batch != 1):
+                continue
+            best = found.get((m.context, single))
+            if best is None or m.undisturbed_per_token < best.undisturbed_per_token:
+                found[m.context, single] = m
+    unique: list[Measurement] = []
+    for m in found.values():
+        if m not in unique:
+            unique.append(m)
+    return unique
+
+
 def default_set(device: str) -> tuple[tuple[str, str], ...]:
     """(implementation, dtype) of the fair set and the published one, for a kind of device."""
     return GPU_SET if torch.device(device).type == "cuda" else CPU_SET

@@ -34,6 +34,7 @@ from gaincell.costs.baselines.attention import (
 )
 from gaincell.costs.baselines.meters import Meter, meter_for
 from gaincell.costs.baselines.timing import time_steps
+from gaincell.costs.gpus import Measured
 from gaincell.errors import InputError
 from gaincell.units import Joule, Second, Watt
 
@@ -111,6 +112,19 @@ class Measurement:
     def undisturbed_per_token(self) -> Second:
         """Of a token with the processor to itself, as nearly as is known."""
         return min(self.latency, self.processor_latency or self.latency) / self.batch
+
+    def as_measured(self) -> Measured:
+        """The measurement as the comparisons of gaincell.costs take it: undisturbed, energy of all heads."""
+        return Measured(
+            title=f"this {self.device}, {self.implementation} {self.dtype}, batch {self.batch}",
+            heads=self.heads,
+            head_dim=self.head_dim,
+            context=self.context,
+            latency=self.undisturbed_per_token,
+            energy=self.energy,
+            kind="measured",
+            source=f"measured here, {self.protocol} protocol, {len(self.runs)} runs",
+        )
 
     @property
     def bandwidth(self) -> float:
