@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +17,7 @@ from gaincell.circuits.converter import sum_rounding
 from gaincell.circuits.normaliser import Normaliser
 from gaincell.circuits.pwm import Drivers
 from gaincell.circuits.sinks import Sinks
+from gaincell.cli import main
 from gaincell.costs.activity import Activity
 from gaincell.design import Design
 from gaincell.devices.variability import Mismatch
@@ -22,6 +25,7 @@ from gaincell.errors import InputError
 from gaincell.evaluation.activity import measure_activity
 from gaincell.integrations.hf.attach import attach, attached_layers
 from gaincell.nn.attention import GainCellAttention
+from gaincell.reports.results import check
 
 TOKENS = 70
 EXTENDED = {
@@ -187,6 +191,43 @@ def test_batches_add_up_and_json_returns(ids: torch.Tensor) -> None:
     for one, other in zip(whole.heads, parts.heads, strict=True):
         assert asdict(one) == pytest.approx(asdict(other), rel=1e-5)
     assert Activity.from_json(whole.to_json()) == whole
+
+
+def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The embedded model on the embedded text: its second array is driven far less than the first."""
+    file, figure = tmp_path / "a.json", tmp_path / "a.png"
+    with pytest.raises(SystemExit) as left:
+        main(["activity", "tiny", "--tokens", "96", "--sequences", "2", "--threads", "1", "--json", str(file),
+              "--figure", str(figure)])  # fmt: skip
+    assert left.value.code == 0
+    assert "of the valid columns give a pulse" in " ".join(capsys.readouterr().out.split())
+    result = json.loads(file.read_text())
+    check(result)
+    assert str(tmp_path) not in file.read_text()
+    assert result["gains"] == "the shipped linear hardware version"
+    assert result["activity"]["tokens"]["value"] == 192
+    mean = Activity.read(file).mean()
+    assert mean.valid_columns == pytest.approx(97 / 2)
+    assert mean.score_pulse < mean.query_pulse / 2
+    assert figure.read_bytes().startswith(b"\x89PNG")
+    for arguments, message in (
+        (["tiny", "--text", str(tmp_path / "none.txt")], "none.txt"),
+        (["tiny", "--figure", str(tmp_path / "a.gif")], "ends with .png, .svg, .pdf"),
+        (["tiny", "--tokens", "999999999"], "fewer than one block"),
+    ):
+        with pytest.raises(SystemExit) as refused:
+            main(["activity", *arguments])
+        assert refused.value.code == 2
+        assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["tiny", "tiny-linear", "smollm2-135m", "smollm2-135m-extended"])
+def test_committed_results_show_that_the_pulses_between_the_arrays_are_sparse(name: str) -> None:
+    """Fewer columns than rows give a pulse, and the pulses are shorter, on average by ten times and more."""
+    folder = Path(__file__).parents[2] / "docs" / "results" / "costs"
+    mean = Activity.read(folder / f"activity-{name}.json").mean()
+    assert mean.score_active < 0.5 * mean.query_active
+    assert mean.score_pulse < 0.1 * mean.query_pulse
 
 
 def test_what_has_no_activity(ids: torch.Tensor) -> None:
