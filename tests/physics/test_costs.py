@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from gaincell.arrays.refresh import Refresh
 from gaincell.config import load_design
-from gaincell.costs import arrays, describe, digital, motivation, retention, sweep, whole_model, writing
+from gaincell.costs import arrays, describe, digital, gpus, motivation, retention, sweep, whole_model, writing
 from gaincell.costs.activity import Activity, HeadActivity
-from gaincell.costs.area import head_area
+from gaincell.costs.area import head_area, variants
 from gaincell.costs.cited import WRITE
 from gaincell.costs.cost import Cost, total
 from gaincell.costs.gpus import published, stated
@@ -169,6 +169,15 @@ def test_stacking_saves_the_area_of_cells_only() -> None:
         head_area(HEAD, 0)
 
 
+def test_other_cells_have_the_stated_areas() -> None:
+    found = {variant.title: variant for variant in variants(HEAD)}
+    for variant in found.values():
+        assert variant.cited is None or variant.cells == pytest.approx(variant.cited, rel=0.002)
+        assert variant.head > variant.cells
+    assert found["3D, 8 layers"].cells == pytest.approx(36.7e-9 / 8)
+    assert found["all silicon (bottom-up)"].cells > found["oxide write transistors, worst case"].cells
+
+
 def test_signed_queries_take_a_second_phase() -> None:
     signed = replace(HEAD, design=load_design("leroux2025-signed"))
     assert signed.latency == pytest.approx(HEAD.latency + 15e-9)
@@ -197,6 +206,22 @@ def test_amdahl() -> None:
     assert beside.linear == gpu.linear
     assert analog.total.energy < beside.total.energy / 100
     assert beside.transfers.energy > 0 == gpu.transfers.energy
+
+
+def test_a_batch_goes_through_analog_layers_one_after_the_other() -> None:
+    size = shipped_sizes()["gpt2"]
+    one, many = whole_model.analog_linear(size, 1), whole_model.analog_linear(size, 64)
+    assert one.latency == pytest.approx((4 * 12 + 1) * 1e-6)
+    assert many.latency - one.latency == pytest.approx(63e-6)
+    assert many.energy == one.energy
+
+
+def test_no_measured_gpu_beats_the_floor_of_its_bandwidth() -> None:
+    """12 heads, D = 64, 1024 tokens in bfloat16: 3 MiB, 3.1 us at 1 TB/s; the published 22 us are slower."""
+    found = gpus.floor(stated()["rtx-4090"], 12, 64, 1024)
+    assert found.latency == pytest.approx(3 * 2**20 / 1.008e12)
+    assert found.energy == pytest.approx(found.latency * 450)
+    assert found.latency < published()["rtx-4090"].latency
 
 
 def test_a_batch_shares_the_weights_but_not_the_cache() -> None:
@@ -243,6 +268,30 @@ def test_spice_energies_are_counted_a_sub_tile() -> None:
         found.of_head(replace(HEAD, head_dim=128))
     with pytest.raises(InputError, match="no run with inputs 'reel'"):
         read_spice(SPICE, "reel")
+
+
+@pytest.mark.parametrize("inputs", ["centred", "random"])
+@pytest.mark.parametrize("key", ["first", "second"])
+def test_cells_draw_what_spice_says_they_do(inputs: str, key: str) -> None:
+    """With the statistics of a simulation (codes about the offset, nearly Gaussian) and the linear cell, to
+    which the simulated cells are close: cells within 20 %, word lines of longer pulses within 1.5 times.
+    """
+    run = next(run for run in json.loads(SPICE.read_text())["runs"] if run["inputs"] == inputs)
+    found = {name: entry["value"] for name, entry in run["input_statistics"].items()}
+    spread = found["key_code_std" if key == "first" else "value_code_std"] * 0.9 / 7
+    level, pulse = spread * (2 / torch.pi) ** 0.5, run[key]["activity"]["value"]
+    activity = replace(
+        HEAD.activity, query_pulse=pulse, score_pulse=pulse, query_active=found["driven_rows"],
+        score_active=min(1.0, 2 * pulse), key_level=level, value_level=level, key_square=spread**2,
+        value_square=spread**2, valid_columns=64.0,
+    )  # fmt: skip
+    design = DESIGN.replace(cell="linear", retention_time=None, window=64)
+    head = replace(HEAD, design=design, activity=activity)
+    cost = (arrays.first_product if key == "first" else arrays.second_product)(head)
+    blocks = {name: entry["value"] for name, entry in run[key]["blocks"].items()}
+    assert 1 / 1.2 < cost.parts["cells"].energy / blocks["cells"] < 1.2
+    if pulse > 0.4:
+        assert 1 / 1.5 < cost.parts["word lines"].energy / blocks["drivers"] < 1.5
 
 
 # Files, units and refusals.

@@ -130,6 +130,7 @@ def cost(
     shown = [tables.summary(result), tables.energy(result), tables.area(result), tables.machines(result)]
     shown += [tables.whole_model(result)] if whole_model else []
     shown += [tables.cache(result), tables.memories(result)] if why else []
+    shown += [tables.variants(result)] if stack > 1 else []
     shown += [tables.sensitivity(result, tables.MOST)] if sensitivity else []
     for table in shown:
         console.print(tables.for_terminal(table))

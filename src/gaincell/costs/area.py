@@ -15,14 +15,58 @@ Not modelled: power rails, pads, spacing between blocks, the wire taps between t
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 from gaincell.costs.arrays import integrator_capacitance
+from gaincell.costs.cited import paper
 from gaincell.costs.cost import Cost, total
 from gaincell.costs.digital import adder_bits
 from gaincell.costs.head import Head
 from gaincell.errors import InputError
+from gaincell.units import SquareMetre
 
+STACKS = (1, 2, 4, 8)
+"""Layers of cells in the comparison of areas."""
 GATES_PER_ADDER_BIT = 5
 """Two-input gates of a full adder: two XOR, two AND, one OR."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Another cell, or cells stacked in 3D.
+
+    title: in words.  cell: area of a cell, m^2.  layers: stacked.  cells, head: areas of a key/value head.
+    cited: of its cells, as the paper states it; None where it does not.
+    """
+
+    title: str
+    cell: SquareMetre
+    layers: int
+    cells: SquareMetre
+    head: SquareMetre
+    cited: SquareMetre | None
+
+
+def variants(head: Head) -> list[Variant]:
+    """Cells of the paper, one all of silicon, and stacks."""
+    t, p = head.technology, paper()
+    scale = head.cells / (2 * p.window * p.head_dim)
+    crossbar, stacked = (
+        p.crossbar_area / (2 * p.window * p.head_dim),
+        p.stack_area / (2 * p.window * p.head_dim),
+    )
+    kinds = [
+        ("oxide write transistors, worst case", p.cell_area, 1, head.cells * p.cell_area),
+        ("all silicon (bottom-up)", t.silicon_cell_area, 1, None),
+        ("dense oxide crossbar", crossbar, 1, p.crossbar_area * scale),
+        *((f"3D, {n} layer{'s' if n > 1 else ''}", stacked, n, p.stack_area * scale / n) for n in STACKS),
+    ]
+    found = []
+    for title, cell, layers, cited in kinds:
+        moved = replace(head, technology=replace(t, cell_area=cell))
+        area = head_area(moved, layers)
+        found.append(Variant(title, cell, layers, area.parts["cells"].area, area.area, cited))
+    return found
 
 
 def head_area(head: Head, layers: int = 1) -> Cost:

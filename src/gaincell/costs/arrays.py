@@ -20,7 +20,8 @@ net charge that cells sink is delivered by the output stage, and taken back by a
 Below the ceiling Q is phi S_sat, or |output| O_sat, of both signs alike. A comparator, C VDD/2 per half
 clock period, runs for T_max and, at the output, while pulses are counted.
 
-Not modelled: current of the negative scores beyond what cells of the other sign deliver, rows that are not
+Not modelled: laws of the converter other than the linear one, normalising and first-token columns; current of
+the negative scores beyond what cells of the other sign deliver, rows that are not
 driven, short circuits in drivers, references and their distribution, offset calibration.
 """
 

@@ -83,11 +83,6 @@ def cited_latency(head: Head) -> Second:
     return head.design.layer_latency + more
 
 
-def cited_cell_area(head: Head) -> SquareMetre:
-    """Of the cells of a key/value head in the paper's worst case."""
-    return head.cells * paper().cell_area
-
-
 def _cells(head: Head) -> float:
     """Cells of a key/value head over those of the paper's."""
     p = paper()

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gaincell.costs import motivation, phases, retention, sweep
+from gaincell.costs.area import Variant, variants
 from gaincell.costs.cited import paper
 from gaincell.costs.cost import Cost
 from gaincell.costs.gpus import CITED, Measured, printed, ratio
@@ -93,6 +94,7 @@ def areas(found: HeadCost, layers: int) -> Json:
         "head_cited": value(found.cited.area, "m^2", "cited", source),
         "head": value(found.area.area, "m^2", "simulated"),
         "head_factor": value(found.area.area / found.cited.area, "1", "simulated"),
+        "variants": [_variant(one, source) for one in variants(found.head)],
     }
 
 
@@ -251,6 +253,19 @@ def _line(found: HeadCost, line: Line) -> Json:
         entry["band"] = value(line.band, "1", "simulated")
         entry["inside"] = bool(line.inside)
         entry["explanation"] = found.explain(line)
+    return entry
+
+
+def _variant(one: Variant, source: str) -> Json:
+    entry: Json = {
+        "title": one.title,
+        "cell": value(one.cell, "m^2", "simulated"),
+        "layers": value(one.layers, "1", "simulated"),
+        "cells": value(one.cells, "m^2", "simulated"),
+        "head": value(one.head, "m^2", "simulated"),
+    }
+    if one.cited is not None:
+        entry["cited"] = value(one.cited, "m^2", "cited", source)
     return entry
 
 

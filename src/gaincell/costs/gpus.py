@@ -31,7 +31,8 @@ class Measured:
 
     title: of the machine.  heads, head_dim, context: what it computed.
     latency: s.  energy: J; None where it was not measured.
-    kind: "cited", or "measured" on this machine.  source: where it comes from.
+    kind: "cited", "measured" on this machine, or "simulated": a floor that was computed.
+    source: where it comes from.
     """
 
     title: str
@@ -137,6 +138,28 @@ def ratio(measured: Measured, latency: Second, head_energy: Joule) -> Ratio:
     return Ratio(measured, measured.latency / latency, energy)
 
 
-def paper_heads() -> int:
-    """Heads that the comparison of the paper is about."""
-    return paper().heads
+def floor(gpu: Stated, heads: int, head_dim: int, context: int, bytes_per_number: float = 2.0) -> Measured:
+    """What no GPU of this bandwidth can beat: reading keys and values once, at its stated power.
+
+    heads: key/value heads, as many as query heads.  context: tokens in the cache of one sequence.
+    """
+    time = 2 * heads * head_dim * context * bytes_per_number / gpu.bandwidth
+    return Measured(
+        title=f"{gpu.title}, reading its cache once",
+        heads=heads,
+        head_dim=head_dim,
+        context=context,
+        latency=time,
+        energy=time * gpu.power,
+        kind="simulated",
+        source=gpu.provenance["bandwidth"].note,
+    )
+
+
+def compared() -> list[Measured]:
+    """The authors' measurements, and the floor of every stated GPU for the same heads and context."""
+    p = paper()
+    return [
+        *published().values(),
+        *(floor(gpu, p.heads, p.head_dim, p.window) for gpu in stated().values()),
+    ]

@@ -35,6 +35,8 @@ PAPERS_CACHE = 8.0 * 2**30
 """The "8 Gb" that the paper states for the cache of Mistral 7B: read as bits, and as bytes."""
 UNLIMITED = 1e15
 """Writes from which on endurance is no limit."""
+FOR_EVER = 1e9
+"""Retention, s, from which on it is none."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +154,8 @@ def in_memory(memory: Memory, head: Head) -> MemoryCost:
     held = d.window * d.token_period
     refresh = d.window * write / memory.retention if memory.retention < held else 0.0
     area = cells * memory.cell * t.node**2
-    return MemoryCost(memory.title, area, write, lasting, memory.retention, refresh)
+    keeps = memory.retention if memory.retention < FOR_EVER else None
+    return MemoryCost(memory.title, area, write, lasting, keeps, refresh)
 
 
 def in_gain_cells(head: Head) -> MemoryCost:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gaincell.arrays.refresh import Refresh
 from gaincell.costs import describe, motivation, roll_up, whole_model
 from gaincell.costs.activity import Activity
-from gaincell.costs.gpus import Measured, published, stated
+from gaincell.costs.gpus import Measured, compared, stated
 from gaincell.costs.sensitivity import sensitivity
 from gaincell.costs.size import ModelSize, shipped_size
 from gaincell.costs.spice_file import SpiceEnergy
@@ -72,7 +73,7 @@ def answer(asked: Question, command: Sequence[str]) -> results.Json:
         "head": describe.head(head, asked.spice),
         "areas": describe.areas(head, asked.layers),
         "model_cost": describe.model(found),
-        "machines": describe.comparison(head, [*published().values(), *asked.measured]),
+        "machines": describe.comparison(head, [*compared(), *asked.measured]),
         "printed": describe.printed_ratios(),
         "whole_model": describe.whole_model(together),
         "why": describe.why(head, cache, motivation.stated_cache(shipped_size("mistral-7b"))),
@@ -84,6 +85,7 @@ def answer(asked: Question, command: Sequence[str]) -> results.Json:
             seed=0,
             protocol=f"cited and bottom-up costs of one token; activity: {used.source}",
             design_hash=chip.hash,
+            inputs={} if used.is_assumed else {"activity": results.hash_of([json.dumps(used.to_json())])},
         ),
     }
     results.check(result)

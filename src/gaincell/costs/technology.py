@@ -28,6 +28,7 @@ from gaincell.units import (
 
 SHIPPED = FOLDER / "technologies"
 WORDS = ("name", "description")
+CELL_TRANSISTORS = 6
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class Technology(Sourced):
     cell_area: SquareMetre
     cell_switches: Metre
     cell_write: Metre
+    transistor_area: SquareMetre
     storage: Farad
     write_time: Second
     discharge_time: Second
@@ -73,6 +75,11 @@ class Technology(Sourced):
     def pitch(self) -> Metre:
         """Edge of a cell, taken to be square."""
         return math.sqrt(self.cell_area)
+
+    @property
+    def silicon_cell_area(self) -> SquareMetre:
+        """Of a cell all of silicon: six transistors, and a storage capacitor of the stated density."""
+        return CELL_TRANSISTORS * self.transistor_area + self.storage / self.capacitor_density
 
     @property
     def adder_bit(self) -> Joule:

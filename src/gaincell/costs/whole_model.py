@@ -5,11 +5,12 @@ Per token of one sequence, at batch B (all sequences take a step together):
     GPU, linear layers      time = max(bytes of weights / bandwidth, 2 W B / arithmetic),  W weights
     GPU, attention          time = B x bytes of the cache of the window / bandwidth
                             energy = board power x time / B: an upper bound, stated power and not measured
-    analog, linear layers   energy = 2 W / (operations per joule); time = products x time of one
+    analog, linear layers   energy = 2 W / (operations per joule); time = (products + B - 1) x time of one:
+                            the sequences follow each other from layer to layer
     inputs and outputs      bits of q, k, v and the result of every layer over a link, energy per bit; a
                             transfer to the arrays and one back for every layer, latency and bandwidth
 
-Everything follows everything else: nothing overlaps. Weights are held once, arrays for every sequence.
+Besides, everything follows everything else. Weights are held once, arrays for every sequence.
 Not modelled: norms, activations, embedding, sampling; kernel launches and host; batching beyond a step.
 """
 
@@ -64,7 +65,7 @@ def arrangements(model: ModelCost, gpu: Stated, context: int) -> list[Arrangemen
     return [
         Arrangement(f"all on {gpu.title}", gpu_attention(size, gpu, context, batch), dense, Cost()),
         Arrangement(f"gain cells, linear layers on {gpu.title}", cells, dense, moved),
-        Arrangement("gain cells, analog linear layers", cells, analog_linear(size), moved),
+        Arrangement("gain cells, analog linear layers", cells, analog_linear(size, batch), moved),
     ]
 
 
@@ -82,10 +83,10 @@ def gpu_attention(size: ModelSize, gpu: Stated, context: int, batch: int) -> Cos
     return Cost(energy=gpu.power * time / batch, latency=time)
 
 
-def analog_linear(size: ModelSize) -> Cost:
+def analog_linear(size: ModelSize, batch: int) -> Cost:
     """Linear layers and output head in analog in-memory computing."""
     analog = surroundings().analog
-    products = PRODUCTS * size.layers + 1
+    products = PRODUCTS * size.layers + batch
     return Cost(energy=2 * size.weights / analog.efficiency, latency=products * analog.product)
 
 
@@ -96,5 +97,5 @@ def transfers(model: ModelCost) -> Cost:
     queries = size.heads * size.head_dim * head.query_bits
     stored = 2 * size.kv_heads * size.head_dim * head.storage_bits
     bits = size.layers * (queries + stored + size.heads * size.head_dim * result)
-    time = 2 * size.layers * moved.link_latency + bits / 8 / moved.link_bandwidth
+    time = 2 * size.layers * moved.link_latency + model.batch * bits / 8 / moved.link_bandwidth
     return Cost(energy=bits * moved.link, latency=time)

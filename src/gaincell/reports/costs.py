@@ -17,6 +17,8 @@ SCALES = {
     "W": ((1.0, "W"), (1e-3, "mW"), (1e-6, "µW"), (1e-9, "nW")),
 }
 """Unit -> factors and how they are printed, from large to small."""
+KINDS = {"cited": "cited", "measured": "measured", "simulated": "floor"}
+"""How the kinds of measurements are called."""
 MOST = 18
 """Rows of the sensitivity that a terminal shows."""
 
@@ -116,27 +118,24 @@ def summary(result: Result) -> Rows:
         one, whole = head[column], model[column]
         layer_energy, layer_area = number(whole["energy"]) / layers, number(whole["area"]) / layers
         rows += [
-            [f"a head, {title}", readable(one["energy"]), readable(one["latency"]), readable(one["area"])],
+            [f"a head, {title}", *_three(one), _power(one)],
             [
                 f"a layer of {heads:.0f} heads, {title}",
                 with_scale(layer_energy, "J"),
                 readable(one["latency"]),
                 with_scale(layer_area, "m^2"),
+                with_scale(layer_energy / number(one["latency"]), "W"),
             ],
-            [
-                f"all {layers:.0f} layers, {title}",
-                readable(whole["energy"]),
-                readable(whole["latency"]),
-                readable(whole["area"]),
-            ],
+            [f"all {layers:.0f} layers, {title}", *_three(whole), _power(whole)],
         ]
     group = number(head["group"])
     shared = f", shared by {group:.0f} query heads" if group > 1 else ""
     caption = (
         f"{sizes['name']} on {result['design']['name']}, batch {number(model['batch']):.0f}. Area of a head: "
-        f"of its key/value head{shared}. Attention alone: {number(model['throughput']):,.0f} tokens/s."
+        f"of its key/value head{shared}. Attention alone: {number(model['throughput']):,.0f} tokens/s. "
+        "Power: while one token follows the other; of the whole model one layer works at a time."
     )
-    return Rows("Attention, per token", ("", "energy", "latency", "area"), rows, caption)
+    return Rows("Attention, per token", ("", "energy", "latency", "area", "power"), rows, caption)
 
 
 def area(result: Result) -> Rows:
@@ -153,6 +152,23 @@ def area(result: Result) -> Rows:
     return Rows("Area of a key/value head", ("", "cited", "bottom-up", "factor"), [*rows, total], caption)
 
 
+def variants(result: Result) -> Rows:
+    """Other cells, and stacks."""
+    rows = [
+        [
+            row["title"],
+            f"{number(row['cell']) * 1e12:.3g} µm²",
+            readable(row.get("cited")),
+            readable(row["cells"]),
+            readable(row["head"]),
+        ]
+        for row in result["areas"]["variants"]
+    ]
+    caption = "Layers of a stack share the periphery, so that it soon is all that counts."
+    headings = ("cells", "one cell", "cells of a head, cited", "bottom-up", "head, bottom-up")
+    return Rows("Other cells and 3D stacking", headings, rows, caption)
+
+
 def machines(result: Result) -> Rows:
     """GPUs and this machine against as many heads in gain cells."""
     rows = []
@@ -166,7 +182,7 @@ def machines(result: Result) -> Rows:
                 "energy_over_bottom_up",
             )
         ]
-        title = f"{row['title']} ({row['latency']['kind']})"
+        title = f"{row['title']} ({KINDS[row['latency']['kind']]})"
         rows.append([title, readable(row["latency"]), readable(row.get("energy")), *over])
     headings = (
         "attention of one layer, per token",
@@ -192,7 +208,10 @@ def whole_model(result: Result) -> Rows:
             share = f"{100 * number(row[f'attention_share_of_{key}']):.2g} %"
             rows.append([f"{row['title']}, {key}", *parts, share, f"{number(row[f'{key}_gain']):.3g}"])
     headings = ("per token", "attention", "linear", "transfers", "total", "attention's share", "gain")
+    model = result["model_cost"]
+    batch, arrays = number(model["batch"]), readable(model["bottom_up"]["area"])
     caption = (
+        f"Batch {batch:.0f}; arrays of all its sequences, bottom-up: {arrays}. "
         "GPU: stated bandwidth and board power, an upper bound; analog linear layers: stated operations per "
         "joule and an assumed time of a product. Nothing overlaps. Gain: of the whole, over the first row."
     )
@@ -319,6 +338,15 @@ def _compared(line: Mapping[str, Any]) -> list[str]:
     return [readable(line["cited"]), readable(line["bottom_up"]), f"{factor:.3g}", f"{band:g}×", inside]
 
 
+def _three(entry: Mapping[str, Any]) -> tuple[str, str, str]:
+    return readable(entry["energy"]), readable(entry["latency"]), readable(entry["area"])
+
+
+def _power(entry: Mapping[str, Any]) -> str:
+    """While it computes one token after the other."""
+    return with_scale(number(entry["energy"]) / number(entry["latency"]), "W")
+
+
 def _ratio(entry: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     return f"{number(entry) / number(other):.3g}"
 
@@ -328,4 +356,41 @@ def _percent(entry: Mapping[str, Any]) -> str:
 
 
 def _retention(row: Mapping[str, Any]) -> str:
-    return "no decay" if "retention" not in row else readable(row["retention"])
+    return "as long as powered" if "retention" not in row else readable(row["retention"])
+
+
+def outside(result: Result) -> str:
+    """What has to be said about the numbers of a head, as a list."""
+    return "\n".join(f"* {note[0].upper()}{note[1:]}." for note in result["notes"]) + "\n"
+
+
+def technology(result: Result) -> Rows:
+    """Every number of the process and where it comes from."""
+    rows = [
+        [
+            key,
+            f"{number(entry):.6g} {entry['unit']}" if entry["unit"] != "1" else f"{number(entry):.6g}",
+            entry["source"],
+        ]
+        for key, entry in result["technology"]["numbers"].items()
+    ]
+    return Rows(f"Technology {result['technology']['name']}", ("number", "value", "source"), rows)
+
+
+def models(results: Mapping[str, Result]) -> Rows:
+    """All attention of several models, per token."""
+    rows = []
+    for name, result in results.items():
+        found, head = result["model_cost"], result["head"]
+        cells = [readable(found[column]["energy"]) for column in ("cited", "bottom_up")]
+        cells += [readable(found[column]["latency"]) for column in ("cited", "bottom_up")]
+        cells += [readable(found[column]["area"]) for column in ("cited", "bottom_up")]
+        sizes = result["model"]
+        shape = (
+            f"{number(sizes['layers']):.0f} × {number(sizes['heads']):.0f}, {number(sizes['head_dim']):.0f}"
+        )
+        rows.append(
+            [f"{name} ({result['activity']['source']})", shape, f"{number(head['window']):,.0f}", *cells]
+        )
+    headings = ("model (activity)", "layers × heads, D", "window", "energy, cited", "bottom-up")
+    return Rows("Models", (*headings, "latency, cited", "bottom-up", "area, cited", "bottom-up"), rows)

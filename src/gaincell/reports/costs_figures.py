@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gaincell import files
-from gaincell.reports.costs import basis, with_scale
+from gaincell.reports.costs import KINDS, basis, with_scale
 from gaincell.reports.figures import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, STYLE
 from gaincell.reports.hardware import PHASE_COLOURS
 from gaincell.reports.results import number, numbers
@@ -87,7 +87,7 @@ def machines(result: Result) -> Figure:
         for row in compared:
             there = number(row[key]) if key in row else None
             colour = GREY if row["latency"]["kind"] == "cited" else RED
-            bars.append((f"{row['title']} ({row['latency']['kind']})", there, colour))
+            bars.append((f"{row['title']} ({KINDS[row['latency']['kind']]})", there, colour))
         for n, (_, length, colour) in enumerate(bars):
             if length is not None:
                 axes.barh(n, length, color=colour, height=0.66)
