@@ -5,7 +5,7 @@
 Reads docs/results/NAME.json (the run.json of a mapping), docs/results/pauses/CHIP.json (of evaluate --at),
 docs/results/context/context.json (of recipes/depth.py), docs/results/cells (of recipes/cells.py),
 docs/results/evaluation (of evaluate --tasks and --chips, ablate, fidelity), docs/results/spice,
-docs/results/costs (of cost) and benchmarks/results/*.json;
+docs/results/costs (of cost, activity, baseline, floorplan) and benchmarks/results/*.json;
 rewrites what stands between `<!-- NAME:table -->` and `<!-- end -->` in README.md and in pages of docs; draws
 docs/figures. The figures of one step are simulated on the way.
 """
@@ -28,6 +28,8 @@ from matplotlib.figure import Figure
 from gaincell.files import write_atomic, write_text
 from gaincell.reports import (
     ablation,
+    activity,
+    baseline,
     cells,
     chips,
     comparison,
@@ -36,6 +38,7 @@ from gaincell.reports import (
     costs_figures,
     fidelity,
     figures,
+    floorplan,
     hardware,
     results,
     spice,
@@ -75,6 +78,7 @@ def main() -> None:
     write_evaluation(ROOT / "docs")
     write_spice(ROOT / "docs")
     write_costs(ROOT / "docs")
+    write_baselines(ROOT / "docs")
     simulate(found)
     bench = json.loads((ROOT / "benchmarks" / "results" / "attention.json").read_text())
     readme = replaced(readme, "bench", benchmark_table(bench))
@@ -217,6 +221,21 @@ def write_costs(docs: Path) -> None:
             for drawn in costs_figures.draw_all(found[name], Path(out), f"{name}-"):
                 if drawn.stem in COST_FIGURES:
                     shutil.copy(drawn, docs / "figures" / drawn.name)
+
+
+def write_baselines(docs: Path) -> None:
+    """docs/baselines.md and its figures: softmax attention measured, the floorplan, activity."""
+    folder, page, drawn = docs / "results" / "costs", docs / "baselines.md", docs / "figures"
+    measured, plan = (results.read(folder / f"{name}.json") for name in ("baseline-cpu", "floorplan"))
+    text = replaced(page.read_text(), "baseline", baseline.baseline_markdown(measured))
+    headings, *rows = floorplan.area_rows(plan)
+    table = markdown([headings, ["---", *["---:"] * (len(headings) - 1)], *rows])
+    text = replaced(text, "floorplan", f"{table}\n\n{floorplan.area_caption(plan)}\n")
+    write_text(page, text)
+    baseline.draw_baseline(measured, drawn / "baseline-cpu.png")
+    floorplan.draw_floorplan(plan, drawn / "floorplan.png")
+    for path in sorted(folder.glob("activity-smollm2-*.json")):
+        activity.draw_activity(results.read(path), drawn / f"{path.stem}.png")
 
 
 def write_evaluation(docs: Path) -> None:

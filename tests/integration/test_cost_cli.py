@@ -20,7 +20,7 @@ SPICE = ROOT / "docs" / "results" / "spice" / "energy-freepdk45.json"
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
     """Exit code, stdout and stderr of a command."""
     with pytest.raises(SystemExit) as end:
-        main(("cost", *arguments))
+        main(("cost", *arguments, *(() if "--measure" in arguments else ("--no-measure",))))
     captured = capsys.readouterr()
     return int(end.value.code or 0), captured.out, captured.err
 
