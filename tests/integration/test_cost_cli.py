@@ -131,6 +131,13 @@ def test_a_window_longer_than_the_retention_time_warns(capsys: pytest.CaptureFix
     assert "refresh" in out
 
 
+def test_circuits_that_are_not_counted_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "tiny", "--design", "leroux2025-extended")
+    assert code == 0
+    assert "not counted, though this chip has them: the normalising column" in " ".join(out.split())
+    assert "not counted" not in run(capsys, "tiny")[1]
+
+
 def test_sizes_of_models() -> None:
     tiny = model_size("tiny")
     assert (tiny.layers, tiny.heads, tiny.kv_heads, tiny.head_dim, tiny.group) == (6, 4, 2, 64, 2)
