@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
+
+from gaincell.reports.results import number
 
 
 def _plain_table(title: str, *columns: str) -> Any:
@@ -88,12 +91,9 @@ def verify_table(result: dict[str, Any]) -> Any:
         factor = 1e9 if check["found"]["unit"] == "s" else 1.0
         words = "pass" if check["passed"] else "FAIL"
         unit = "ns" if factor > 1 else check["found"]["unit"].replace("1", "of all")
-        table.add_row(
-            check["name"],
-            f"{check['found']['value'] * factor:.4g} ≤ {check['allowed']['value'] * factor:.4g}",
-            words,
-            unit,
-        )
+        at = number(check["found"])
+        shown = "too few columns in range" if math.isnan(at) else f"{at * factor:.4g}"
+        table.add_row(check["name"], f"{shown} ≤ {number(check['allowed']) * factor:.4g}", words, unit)
     return table
 
 

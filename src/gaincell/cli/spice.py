@@ -88,6 +88,7 @@ def characterise(
     from gaincell.spice.device import device_of
     from gaincell.spice.runner import version
 
+    check_outputs(json, out)
     if out.suffix != ".toml":
         raise InputError(f"--out {out}: give a file with the ending .toml")
     chip, models = load_design(design), _technology(technology, lib, section, nmos, pmos, subcircuits, nodes)
@@ -100,6 +101,7 @@ def characterise(
     expected = chip.cell.current(u).numpy() * chip.charge_unit
     result = report.describe_cell(found, chip, expected, version(), ["gaincell", *sys.argv[1:]], seed)
     figure = report.draw_cell(result, out.with_suffix(".png"))
+    write_json(json, result)
     console = Console()
     console.print(cell_table(result, device))
     if without:
@@ -107,7 +109,6 @@ def characterise(
     console.print(
         f"Device and figure: {out}, {figure}. Use it: gaincell adapt tiny --cell {out}", soft_wrap=True
     )
-    write_json(json, result)
 
 
 @app.command()
@@ -148,7 +149,7 @@ def verify(
 
     Example: gaincell spice verify
 
-    Example: gaincell spice verify --full --inputs layer0.safetensors --figure verify.png
+    Example: gaincell spice verify --full --inputs layer2.safetensors --figure verify.png
     """
     check_outputs(json, figure=figure)
     from rich.console import Console
@@ -179,8 +180,8 @@ def verify(
             stages=stages,
         )
     result = report.describe_verification(found, version(), ["gaincell", *sys.argv[1:]], chip.hash, seed)
-    Console().print(verify_table(result))
     write_json(json, result)
+    Console().print(verify_table(result))
     if figure is not None:
         report.draw_verification(result, figure)
     if not found.passed:
@@ -216,10 +217,10 @@ def wires(
     with progress_bars() as stages:
         found = study(named(technology), chip, most=most, jobs=jobs, stages=stages)
     result = report.describe_wires(found, version(), ["gaincell", *sys.argv[1:]], chip.hash)
+    write_json(json, result)
     console = Console()
     for table in wire_tables(result):
         console.print(table)
-    write_json(json, result)
     if figure is not None:
         report.draw_wires(result, figure)
 
@@ -249,8 +250,9 @@ def energy(
     Always with random inputs (centred, and covering the converters' range), which the energy depends on, and
     with those of every FILE.
 
-    Example: gaincell spice energy --inputs layer0.safetensors --json energy.json
+    Example: gaincell spice energy --inputs layer2.safetensors --json energy.json
     """
+    check_outputs(json)
     from rich.console import Console
 
     from gaincell.config import load_design
@@ -278,8 +280,8 @@ def energy(
             )
             runs.append((found, of_verification(found, chip)))
     result = report.describe_energy(runs, version(), ["gaincell", *sys.argv[1:]], chip.hash, seed)
-    Console().print(energy_table(result))
     write_json(json, result)
+    Console().print(energy_table(result))
 
 
 def _technology(

@@ -178,7 +178,7 @@ def describe_verification(
             },
         }
         entry["affine_calibration"] = {
-            k: e for k, e in entry["affine_calibration"].items() if e["value"] == e["value"]
+            k: e for k, e in entry["affine_calibration"].items() if e["value"] != "nan"
         }
         return entry
 

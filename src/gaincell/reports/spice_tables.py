@@ -81,8 +81,8 @@ def verification(found: Mapping[str, Json]) -> str:
         for key in ("first", "second"):
             part = result[key]
             fit = part["affine_calibration"]
-            offsets = f"{number(fit['offset']) * NANO:.3f}" if fit["offset"]["value"] != "nan" else "–"
-            if key == "second" and fit["offset"]["value"] != "nan":
+            offsets = f"{number(fit['offset']) * NANO:.3f}" if "offset" in fit else "–"
+            if key == "second" and "offset" in fit:
                 offsets += f", {number(fit['offset_of_negative']) * NANO:.3f}"
             codes = result["codes"]
             differ = "" if key == "first" else f"{codes['differ']['value']} of {result['columns']['value']}"
@@ -92,7 +92,7 @@ def verification(found: Mapping[str, Json]) -> str:
                     *(_rms(part, curve) for curve in ("own", "cubic", "linear", "static")),
                     f"{100 * number(part['rms_of_full_scale']['own']):.2f}",
                     offsets,
-                    f"{number(fit['rms_in_range']) * NANO:.4f}" if fit["offset"]["value"] != "nan" else "–",
+                    f"{number(fit['rms_in_range']) * NANO:.4f}" if "rms_in_range" in fit else "–",
                     str(part["integrators_at_a_rail"]["value"]),
                     differ,
                 ]
