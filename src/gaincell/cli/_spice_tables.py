@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from gaincell.reports.results import number
+from gaincell.reports.spice_tables import corner_words
 
 
 def _plain_table(title: str, *columns: str) -> Any:
@@ -54,7 +55,7 @@ def cell_table(result: dict[str, Any], device: Any) -> Any:
 
 def verify_table(result: dict[str, Any]) -> Any:
     title = f"{result['technology']}, {result['readout']} readout, {result['inputs']} inputs"
-    title += f", {result['columns']['value']} columns"
+    title += f", {result['columns']['value']} columns; {corner_words(result)}"
     table = _plain_table(title, "", "first", "second", "unit")
     for name, word in (
         ("own", "the cell's own curve"),
@@ -135,7 +136,7 @@ def wire_tables(result: dict[str, Any]) -> list[Any]:
 
 
 def energy_table(result: dict[str, Any]) -> Any:
-    title = f"{result['technology']}, {result['readout']} readout, energy of a read"
+    title = f"{result['technology']}, {result['readout']} readout, energy of a read; {corner_words(result)}"
     table = _plain_table(
         title, "inputs, dot product", "activity", "cell (fJ)", "drivers (pJ)", "array (pJ)", "head (pJ)"
     )
@@ -146,7 +147,7 @@ def energy_table(result: dict[str, Any]) -> Any:
                 f"{run['inputs']}, {name}",
                 f"{part['activity']['value']:.2f}",
                 f"{part['cell_read']['value'] * 1e15:.2f}",
-                f"{part['blocks']['drivers']['value'] * 1e12:.2f}",
+                f"{sum(map(number, part['blocks']['drivers'].values())) * 1e12:.2f}",
                 f"{part['array']['value'] * 1e12:.2f}",
                 f"{part['head']['value'] * 1e12:.0f}",
             )

@@ -4,12 +4,29 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated
 
 import typer
 
 from gaincell.cli._json import FigureFile, JsonFile, check_outputs, write_json
-from gaincell.cli._progress import progress_bars
+from gaincell.cli._spice_options import (
+    DesignName,
+    Jobs,
+    Library,
+    Nmos,
+    Nodes,
+    Pmos,
+    Process,
+    Section,
+    Seed,
+    Subcircuits,
+    Supply,
+    TechnologyName,
+    Temperature,
+    Vdd,
+    models,
+    simulating,
+)
 from gaincell.cli._spice_tables import cell_table, energy_table, verify_table, wire_tables
 
 app = typer.Typer(
@@ -17,29 +34,6 @@ app = typer.Typer(
     no_args_is_help=True,
     help="Simulate cell and circuits in ngspice with open transistor models (docs/spice.md).",
 )
-
-TechnologyName: TypeAlias = Annotated[
-    str, typer.Option("--technology", metavar="NAME", help="freepdk45, generic28 or oxide.")
-]
-Library: TypeAlias = Annotated[
-    Path | None,
-    typer.Option("--lib", metavar="FILE", help="Your own models instead; with --nmos and --pmos."),
-]
-Section: TypeAlias = Annotated[str | None, typer.Option("--section", help="Of --lib, where it has sections.")]
-Nmos: TypeAlias = Annotated[str, typer.Option("--nmos", help="Name of the n transistor in --lib.")]
-Pmos: TypeAlias = Annotated[str, typer.Option("--pmos", help="Name of the p transistor in --lib.")]
-Subcircuits: TypeAlias = Annotated[
-    bool, typer.Option("--subcircuits", help="Transistors of --lib are subcircuits with w and l.")
-]
-Nodes: TypeAlias = Annotated[str, typer.Option("--nodes", help="Order of their nodes, letters d g s b.")]
-DesignName: TypeAlias = Annotated[str, typer.Option("--design", metavar="DESIGN", help="Chip it is for.")]
-Process: TypeAlias = Annotated[str, typer.Option("--process", help="Corner: nominal, fast or slow.")]
-Temperature: TypeAlias = Annotated[float, typer.Option("--temperature", help="Degrees Celsius.")]
-Supply: TypeAlias = Annotated[float, typer.Option("--supply", help="Factor on VDD, for instance 0.9.")]
-Jobs: TypeAlias = Annotated[
-    int | None, typer.Option("--jobs", min=1, help="Simulations at a time; by default one a core.")
-]
-Seed: TypeAlias = Annotated[int, typer.Option("--seed", min=0, help="Of every random choice.")]
 
 
 @app.command()
@@ -55,6 +49,7 @@ def characterise(
     pmos: Pmos = "pmos",
     subcircuits: Subcircuits = False,
     nodes: Nodes = "dgsb",
+    vdd: Vdd = None,
     cells: Annotated[int, typer.Option("--cells", min=2, max=1000, help="Of the Monte Carlo.")] = 50,
     tau: Annotated[
         float | None,
@@ -91,9 +86,10 @@ def characterise(
     check_outputs(json, out)
     if out.suffix != ".toml":
         raise InputError(f"--out {out}: give a file with the ending .toml")
-    chip, models = load_design(design), _technology(technology, lib, section, nmos, pmos, subcircuits, nodes)
-    with progress_bars() as stages:
-        found = simulate(models, chip, cells=cells, seed=seed, tau=tau, jobs=jobs, stages=stages)
+    chip = load_design(design)
+    found_models = models(technology, lib, section, nmos, pmos, subcircuits, nodes, vdd)
+    with simulating() as stages:
+        found = simulate(found_models, chip, cells=cells, seed=seed, tau=tau, jobs=jobs, stages=stages)
     curve, decay = write_measurements(found, out.with_suffix(""), chip.t_pulse_max)
     device, without = device_of(found, curve, decay, chip, out.stem, version())
     device.save(out)
@@ -134,6 +130,7 @@ def verify(
     pmos: Pmos = "pmos",
     subcircuits: Subcircuits = False,
     nodes: Nodes = "dgsb",
+    vdd: Vdd = None,
     process: Process = "nominal",
     temperature: Temperature = 27.0,
     supply: Supply = 1.0,
@@ -161,15 +158,16 @@ def verify(
     from gaincell.spice.technology import Corner
     from gaincell.spice.verify import verify as compare
 
-    chip, models = load_design(design), _technology(technology, lib, section, nmos, pmos, subcircuits, nodes)
+    chip = load_design(design)
+    found_models = models(technology, lib, section, nmos, pmos, subcircuits, nodes, vdd)
     if inputs in ("random", "centred"):
         chosen = random_inputs(chip, seed, centred=inputs == "centred")
     else:
         chosen = real_inputs(inputs, chip, head=head, token=token)
     columns = min(chosen.values.shape) if full else some
-    with progress_bars() as stages:
+    with simulating() as stages:
         found = compare(
-            models,
+            found_models,
             chip,
             chosen,
             corner=Corner(process, temperature, supply),
@@ -191,6 +189,16 @@ def verify(
 @app.command()
 def wires(
     technology: TechnologyName = "freepdk45",
+    lib: Library = None,
+    section: Section = None,
+    nmos: Nmos = "nmos",
+    pmos: Pmos = "pmos",
+    subcircuits: Subcircuits = False,
+    nodes: Nodes = "dgsb",
+    vdd: Vdd = None,
+    process: Process = "nominal",
+    temperature: Temperature = 27.0,
+    supply: Supply = 1.0,
     most: Annotated[int, typer.Option("--most", min=16, max=1024, help="Cells on the longest line.")] = 512,
     figure: FigureFile = None,
     design: DesignName = "leroux2025",
@@ -210,12 +218,13 @@ def wires(
     from gaincell.config import load_design
     from gaincell.reports import spice as report
     from gaincell.spice.runner import version
-    from gaincell.spice.technology import technology as named
+    from gaincell.spice.technology import Corner
     from gaincell.spice.wires import study
 
-    chip = load_design(design)
-    with progress_bars() as stages:
-        found = study(named(technology), chip, most=most, jobs=jobs, stages=stages)
+    chip, corner = load_design(design), Corner(process, temperature, supply)
+    found_models = models(technology, lib, section, nmos, pmos, subcircuits, nodes, vdd)
+    with simulating() as stages:
+        found = study(found_models, chip, corner=corner, most=most, jobs=jobs, stages=stages)
     result = report.describe_wires(found, version(), ["gaincell", *sys.argv[1:]], chip.hash)
     write_json(json, result)
     console = Console()
@@ -240,6 +249,16 @@ def energy(
         int, typer.Option("--columns", min=1, help="Lines of each array that are simulated.")
     ] = 8,
     technology: TechnologyName = "freepdk45",
+    lib: Library = None,
+    section: Section = None,
+    nmos: Nmos = "nmos",
+    pmos: Pmos = "pmos",
+    subcircuits: Subcircuits = False,
+    nodes: Nodes = "dgsb",
+    vdd: Vdd = None,
+    process: Process = "nominal",
+    temperature: Temperature = 27.0,
+    supply: Supply = 1.0,
     design: DesignName = "leroux2025",
     seed: Seed = 0,
     jobs: Jobs = None,
@@ -260,19 +279,21 @@ def energy(
     from gaincell.spice.energy import of_verification
     from gaincell.spice.inputs import random_inputs, real_inputs
     from gaincell.spice.runner import version
-    from gaincell.spice.technology import technology as named
+    from gaincell.spice.technology import Corner
     from gaincell.spice.verify import verify as simulate
 
-    chip, models = load_design(design), named(technology)
+    chip, corner = load_design(design), Corner(process, temperature, supply)
+    found_models = models(technology, lib, section, nmos, pmos, subcircuits, nodes, vdd)
     inputs = [random_inputs(chip, seed, centred=True), random_inputs(chip, seed)]
     inputs += [real_inputs(file, chip, head=head, token=token) for file in files or ()]
     runs = []
-    with progress_bars() as stages:
+    with simulating() as stages:
         for chosen in inputs:
             found = simulate(
-                models,
+                found_models,
                 chip,
                 chosen,
+                corner=corner,
                 columns=columns,
                 transistor_readout=transistors,
                 jobs=jobs,
@@ -282,13 +303,3 @@ def energy(
     result = report.describe_energy(runs, version(), ["gaincell", *sys.argv[1:]], chip.hash, seed)
     write_json(json, result)
     Console().print(energy_table(result))
-
-
-def _technology(
-    name: str, lib: Path | None, section: str | None, nmos: str, pmos: str, subcircuits: bool, nodes: str
-) -> Any:
-    from gaincell.spice.technology import technology, user_technology
-
-    if lib is None:
-        return technology(name)
-    return user_technology(lib, nmos, pmos, section=section, subcircuits=subcircuits, nodes=nodes, like=name)

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from gaincell import files
 from gaincell.reports.figures import BLACK, BLUE, GREEN, GREY, ORANGE, PALETTE, RED, STYLE
 from gaincell.reports.results import SCHEMA, Json, number, numbers, provenance, value
+from gaincell.reports.spice_tables import corner_words
 
 PROTOCOL = "transistor-level simulation with open models; see docs/spice.md"
 MICRO, NANO, FEMTO, PICO = 1e6, 1e9, 1e15, 1e12
@@ -142,6 +143,15 @@ def draw_cell(result: Json, path: Path) -> Path:
         return files.write_atomic(path, figure.savefig)
 
 
+def _corner(corner: Any, technology: Any) -> Json:
+    """Where circuits operated; corner, technology: of spice.technology."""
+    return {
+        "process": corner.process if technology.kit is None else technology.section or "as the models are",
+        "temperature": value(corner.temperature, "C", "simulated"),
+        "supply": value(technology.vdd * corner.supply, "V", "simulated"),
+    }
+
+
 def _label(axes: Axes, x: str, y: str, *, legend: bool = True) -> None:
     axes.set_xlabel(x)
     axes.set_ylabel(y)
@@ -187,6 +197,7 @@ def describe_verification(
         "schema": SCHEMA,
         "command": "spice verify",
         "technology": found.technology.title,
+        "corner": _corner(found.corner, found.technology),
         "ngspice": ngspice,
         "readout": found.readout,
         "inputs": found.inputs.name,
@@ -206,7 +217,9 @@ def describe_verification(
             for name, (x, limit, unit) in found.checks.items()
         ],
         "warnings": list(found.warnings),
-        "provenance": provenance(command=command, seed=seed, protocol=PROTOCOL, design_hash=design_hash),
+        "provenance": provenance(
+            command=command, seed=seed, protocol=PROTOCOL, design_hash=design_hash, inputs=found.inputs.origin
+        ),
     }
 
 
@@ -232,9 +245,10 @@ def draw_verification(result: Json, path: Path) -> Path:
             axes.set_title(title)
             _label(axes, "behavioural model: pulse width (ns)", "SPICE: pulse width (ns)")
         figure.suptitle(
-            f"{result['technology']}, {result['readout']} readout, {result['inputs']} inputs, "
-            f"{number(result['columns']):.0f} columns", fontsize=9
-        )  # fmt: skip
+            f"{result['technology']}, {corner_words(result)}, {result['readout']} readout, "
+            f"{result['inputs']} inputs, {number(result['columns']):.0f} columns",
+            fontsize=9,
+        )
         return files.write_atomic(path, figure.savefig)
 
 
@@ -248,6 +262,7 @@ def describe_wires(found: Any, ngspice: str, command: Sequence[str], design_hash
         "schema": SCHEMA,
         "command": "spice wires",
         "technology": found.technology.title,
+        "corner": _corner(found.corner, found.technology),
         "ngspice": ngspice,
         "bit_line": [
             {
@@ -329,7 +344,9 @@ def describe_energy(
         return value(np.asarray(entry).tolist(), unit, "simulated")
 
     entries = []
+    origin: dict[str, str] = {}
     for found, arrays in runs:
+        origin |= found.inputs.origin
         entry: Json = {
             "inputs": found.inputs.name,
             "input_statistics": {name: v(x, "1") for name, x in found.inputs.statistics.items()},
@@ -338,7 +355,10 @@ def describe_energy(
         for name, part in zip(("first", "second"), arrays, strict=True):
             entry[name] = {
                 "cell_read": v(part.cell_read, "J"),
-                "blocks": {block: v(x, "J") for block, x in part.blocks.items()},
+                "blocks": {
+                    block: {"read": v(read, "J"), "conversion": v(convert, "J")}
+                    for block, (read, convert) in part.blocks.items()
+                },
                 "column": v(part.column, "J"),
                 "array": v(part.array, "J"),
                 "head": v(part.head, "J"),
@@ -349,9 +369,12 @@ def describe_energy(
         "schema": SCHEMA,
         "command": "spice energy",
         "technology": runs[0][0].technology.title,
+        "corner": _corner(runs[0][0].corner, runs[0][0].technology),
         "ngspice": ngspice,
         "readout": runs[0][0].readout,
         "runs": entries,
         "not_included": "writes, DACs, counters, adders, control; supply of a behavioural readout",
-        "provenance": provenance(command=command, seed=seed, protocol=PROTOCOL, design_hash=design_hash),
+        "provenance": provenance(
+            command=command, seed=seed, protocol=PROTOCOL, design_hash=design_hash, inputs=origin
+        ),
     }

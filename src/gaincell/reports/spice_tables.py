@@ -16,6 +16,13 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)]) + "\n"
 
 
+def corner_words(result: Json) -> str:
+    """ "nominal, 27 °C, 0.9 V": the corner of a result."""
+    corner = result["corner"]
+    temperature, supply = number(corner["temperature"]), number(corner["supply"])
+    return f"{corner['process']}, {temperature:g} °C, {supply:g} V"
+
+
 def cells(found: Mapping[str, Json], adapted: Mapping[str, Json]) -> str:
     """One column per technology: what `characterise` found, and the perplexity of `tiny` on that cell."""
     rows: list[list[str]] = []
@@ -157,7 +164,7 @@ def energy(found: Sequence[Json]) -> str:
         for run in result["runs"]:
             for key in ("first", "second"):
                 part = run[key]
-                blocks = {name: number(x) for name, x in part["blocks"].items()}
+                blocks = {name: sum(map(number, x.values())) for name, x in part["blocks"].items()}
                 readout = blocks.get("readout", blocks.get("integrators, at least", 0.0))
                 rows.append(
                     [

@@ -122,6 +122,7 @@ class Verification:
 
     inputs: Inputs
     technology: Technology
+    corner: Corner
     readout: str
     first: Stage
     second: Stage
@@ -280,6 +281,7 @@ def verify(
     return Verification(
         inputs,
         technology,
+        corner,
         "transistor" if transistor_readout else "behavioural",
         first,
         second,

@@ -84,6 +84,7 @@ class WireStudy:
     limits: name -> resistance at which 64 cells reach the tolerance, Ohm per cell; inf: above the range."""
 
     technology: Technology
+    corner: Corner
     bit_line: Sequence[BitLine]
     word_line: Sequence[WordLine]
     in_operation: Sequence[InOperation]
@@ -159,12 +160,13 @@ def study(
     technology: Technology,
     design: Design,
     *,
+    corner: Corner | None = None,
     most: int = 512,
     jobs: int | None = None,
     stages: StageProgress = silent_stages,
 ) -> WireStudy:
     """Both lines over sizes up to `most` and resistances. Raises SimulationError."""
-    corner = Corner()
+    corner = corner or Corner()
     sizes = [n for n in SIZES if n <= most]
     bits = [(n, r) for r in BIT_RESISTANCES for n in sizes]
     benches = [bit_line_bench(technology, corner, 1, 1e-6)]
@@ -202,21 +204,26 @@ def study(
             [(p.resistance, p.long_error) for p in word_lines if p.cells == 64], tolerance
         ),
     }
-    operating = in_operation(technology, design, jobs, stages)
-    return WireStudy(technology, bit_line, word_lines, operating, conductance, tolerance, limits)
+    operating = in_operation(technology, design, corner, jobs, stages)
+    return WireStudy(technology, corner, bit_line, word_lines, operating, conductance, tolerance, limits)
 
 
 def in_operation(
-    technology: Technology, design: Design, jobs: int | None, stages: StageProgress, columns: int = 4
+    technology: Technology,
+    design: Design,
+    corner: Corner,
+    jobs: int | None,
+    stages: StageProgress,
+    columns: int = 4,
 ) -> list[InOperation]:
     """Columns of the first dot product with random inputs, over the resistance of their wires."""
     inputs, phases = random_inputs(design, 0), Phases(design.t_pulse_max)
     readout = Readout(RELU, design.score_saturation(len(inputs.x)) * design.charge_unit)
-    volts = inputs.keys[:, :columns] / ((design.storage_levels or 8) - 1) * technology.vdd
+    volts = inputs.keys[:, :columns] / ((design.storage_levels or 8) - 1) * technology.vdd * corner.supply
     benches = [
         array_slice(
             technology,
-            Corner(),
+            corner,
             volts.tolist(),
             (inputs.x * phases.longest).tolist(),
             readout,
@@ -231,7 +238,7 @@ def in_operation(
         * (phases.longest / readout.full_swing)
         for p in plots
     ]
-    curve = own_curve(technology, Corner(), design)["own"]
+    curve = own_curve(technology, corner, design)["own"]
     farther = 1 - weights(1e-3, len(inputs.x)).numpy()
     per_drop = -(inputs.x * farther / 1e-3) @ curve(volts)
     per_drop = per_drop * design.charge_unit / readout.full_charge * phases.longest
