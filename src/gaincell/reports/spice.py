@@ -286,15 +286,21 @@ def describe_wires(found: Any, ngspice: str, command: Sequence[str], design_hash
         ],
         "in_operation": [
             {
+                "array": p.array,
                 "resistance": v(p.resistance, "Ohm per cell"),
+                "capacitance": v(p.capacitance, "F per cell"),
                 "rms": v(p.rms, "s"),
+                "largest": v(p.largest, "s"),
                 "drop": v(p.drop, "of the farthest cell's current"),
                 "rms_after_first_order_model": v(p.left, "s"),
+                "noise": v(p.noise, "s"),
+                "columns": v(p.columns, "1"),
             }
             for p in found.in_operation
         ],
         "conductance": v(found.conductance, "S"),
         "tolerance": v(found.tolerance, "1"),
+        "overload": v(found.overload, "of the converter's saturation"),
         "limits": {
             name: v(limit, "Ohm per cell")
             if np.isfinite(limit)
