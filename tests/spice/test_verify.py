@@ -8,7 +8,8 @@ from gaincell.cli import app
 from gaincell.config import load_design
 from gaincell.errors import InputError
 from gaincell.reports.results import check
-from gaincell.reports.spice import describe_energy, describe_verification, describe_wires
+from gaincell.reports.spice import describe_energy, describe_verification
+from gaincell.reports.spice_wires import describe_wires
 from gaincell.spice.energy import of_verification
 from gaincell.spice.inputs import random_inputs, real_inputs
 from gaincell.spice.netlists.counter import counter_bench

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from gaincell.reports.results import number
-from gaincell.reports.spice_tables import corner_words
+from gaincell.reports.spice_tables import corner_words, digits
 
 
 def _plain_table(title: str, *columns: str) -> Any:
@@ -108,14 +108,15 @@ def wire_tables(result: dict[str, Any]) -> list[Any]:
             str(p["cells"]["value"]),
             f"{100 * p['error']['value']:.3f}",
             f"{100 * p['first_order_error']['value']:.3f}",
-            f"{p['drop']['value']:.4g}",
+            digits(p["drop"], 1.0, 4),
         )
     word = _plain_table(
-        "Word line: farthest cell", "Ω per cell", "cells", "1 ns pulse (%)", "15 ns pulse (%)"
+        "Word line: farthest cell", "Ω per cell", "fF per cell", "cells", "1 ns pulse (%)", "15 ns pulse (%)"
     )
     for p in result["word_line"]:
         word.add_row(
             f"{p['resistance']['value']:g}",
+            f"{p['capacitance']['value'] * 1e15:g}",
             str(p["cells"]["value"]),
             f"{100 * p['error']['value']:.3f}",
             f"{100 * p['long_error']['value']:.3f}",
@@ -124,13 +125,16 @@ def wire_tables(result: dict[str, Any]) -> list[Any]:
     for name, limit in result["limits"].items():
         shown = limit["value"]
         limits.add_row(name, f"{shown:.3g}" if isinstance(shown, float) else "above the range")
-    use = _plain_table("In operation, random inputs", "Ω per cell", "change (ns)", "drop", "left (ns)")
+    head = ("dot product", "Ω", "fF per cell", "rms (ns)", "largest (ns)", "drop", "left (ns)")
+    use = _plain_table("In operation, random inputs: change of the charges", *head)
     for p in result["in_operation"]:
         use.add_row(
+            p["array"],
             f"{p['resistance']['value']:g}",
-            f"{p['rms']['value'] * 1e9:.4f}",
-            f"{p['drop']['value']:.4g}",
-            f"{p['rms_after_first_order_model']['value'] * 1e9:.4f}",
+            f"{p['capacitance']['value'] * 1e15:g}",
+            *(digits(p[key], 1e9, 4) for key in ("rms", "largest")),
+            digits(p["drop"], 1.0, 4),
+            digits(p["rms_after_first_order_model"], 1e9, 4),
         )
     return [bit, word, limits, use]
 

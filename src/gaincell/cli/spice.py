@@ -216,7 +216,7 @@ def wires(
     from rich.console import Console
 
     from gaincell.config import load_design
-    from gaincell.reports import spice as report
+    from gaincell.reports import spice_wires as report
     from gaincell.spice.runner import version
     from gaincell.spice.technology import Corner
     from gaincell.spice.wires import study

@@ -68,6 +68,7 @@ class WordLine:
 @dataclass(frozen=True)
 class WireStudy:
     """conductance: output conductance of a conducting cell at V_max, S.  tolerance: half a counter step.
+    longest: pulse, s.
     overload: charge of 64 cells at V_max for a full pulse, over the saturation of the first converter.
     limits: name -> resistance at which 64 cells reach the tolerance, Ohm per cell; inf: above the range."""
 
@@ -78,6 +79,7 @@ class WireStudy:
     in_operation: Sequence[InOperation]
     conductance: float
     tolerance: float
+    longest: Second
     overload: float
     limits: Mapping[str, float]
 
@@ -176,7 +178,18 @@ def study(
             pairs = list(zip((p.resistance for p in points), share, strict=True))
             limits[f"in operation, {array} dot product, {words}"] = _limit(pairs, tolerance)
     full = 64 * current * design.t_pulse_max / (design.score_saturation(64) * design.charge_unit)
-    return WireStudy(technology, corner, bit_line, word_line, operating, conductance, tolerance, full, limits)
+    return WireStudy(
+        technology,
+        corner,
+        bit_line,
+        word_line,
+        operating,
+        conductance,
+        tolerance,
+        design.t_pulse_max,
+        full,
+        limits,
+    )
 
 
 def bit_lines(
