@@ -26,6 +26,7 @@ class TestSimulated:
         assert result.exit_code == 0, result.output
         found = json.loads(out.read_text())
         assert found["columns"]["value"] == 8
+        assert found["corner"]["process"] == "nominal"
         assert all(check["passed"] for check in found["checks"])
         assert "FAIL" not in result.output
 
@@ -48,6 +49,12 @@ def test_outputs_that_cannot_be_written_are_refused_first(command: list[str], tm
     (tmp_path / "file").touch()
     result = CliRunner().invoke(app, ["spice", *command, str(tmp_path / "file" / "result.json")])
     assert result.exit_code == 2
+
+
+def test_a_supply_voltage_is_of_own_models_only() -> None:
+    result = CliRunner().invoke(app, ["spice", "wires", "--vdd", "1.0"])
+    assert result.exit_code == 2
+    assert "use --supply" in result.output
 
 
 @pytest.mark.parametrize(

@@ -178,8 +178,8 @@ def _in_operation(result: Json) -> str:
             [[name, f"{x:.3g}" if math.isfinite(x) else "beyond 100"] for name, x in limits.items()],
         )
         + (
-            f"\nThe bit line whose cells all conduct carries {number(result['overload']):.1f} times the charge "
-            "at which the converter of the first dot product saturates.\n"
+            f"\nThe bit line whose cells all conduct carries {number(result['overload']):.1f} times the "
+            "charge at which the converter of the first dot product saturates.\n"
         )
     )
 
