@@ -1,16 +1,18 @@
 """The commands as a user gives them: quick mode, few columns, what is refused before any simulation."""
 
 import json
+import warnings
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from gaincell.cli import app
+from gaincell.cli._spice_options import simulating
 from gaincell.config import load_design
 from gaincell.errors import InputError
 from gaincell.spice.inputs import random_inputs
-from gaincell.spice.runner import available
+from gaincell.spice.runner import SimulationWarning, available
 from gaincell.spice.technology import technology
 from gaincell.spice.verify import verify
 
@@ -32,7 +34,7 @@ class TestSimulated:
 
     def test_too_few_columns_for_a_calibration_are_shown_without_one(self, tmp_path: Path) -> None:
         out = tmp_path / "verify.json"
-        options = ["--inputs", "centred", "--columns", "2", "--json", str(out)]
+        options = ["--inputs", "centred", "--columns", "1", "--json", str(out)]
         result = CliRunner().invoke(
             app, ["spice", "verify", *options, "--figure", str(tmp_path / "verify.png")]
         )
@@ -49,6 +51,15 @@ def test_outputs_that_cannot_be_written_are_refused_first(command: list[str], tm
     (tmp_path / "file").touch()
     result = CliRunner().invoke(app, ["spice", *command, str(tmp_path / "file" / "result.json")])
     assert result.exit_code == 2
+
+
+def test_a_command_shows_every_warning_once(capsys: pytest.CaptureFixture[str]) -> None:
+    with simulating():
+        for text in ("Warning: one", "Warning: one", "Warning: two"):
+            warnings.warn(text, SimulationWarning, stacklevel=1)
+    said = capsys.readouterr().err
+    assert said.count("ngspice warned: Warning: one") == 1
+    assert said.count("ngspice warned") == 2
 
 
 def test_a_supply_voltage_is_of_own_models_only() -> None:

@@ -100,9 +100,9 @@ class TestSimulated:
 
     def test_the_first_order_model_holds_for_small_drops(self, monkeypatch: pytest.MonkeyPatch) -> None:
         free, wire = technology("freepdk45"), (30.0, 0.2e-15)
-        operating = in_operation(free, DESIGN, Corner(), first=[wire], second=[], columns=4)
+        operating = in_operation(free, DESIGN, Corner(), first=[wire], second=[], columns=2)
         (point,) = operating
-        assert point.columns == 4
+        assert point.columns == 2
         assert 0.15e-9 < point.rms < 0.6e-9
         assert point.rms < point.largest < 1e-9
         assert point.noise < 0.1 * point.rms

@@ -130,9 +130,9 @@ class Technology:
     ) -> str:
         """Lines of a netlist. kind: "n" or "p".  delvto: threshold shift of this one, V.
 
-        A subcircuit hides the parameter, so its shift is a source in series with the gate: V_gs - delvto. This
-        leaves the mobility alone: in FreePDK45 the current changes by 10 (in the middle) to 40 % (at the ends)
-        less than by delvto.
+        A subcircuit hides the parameter, so its shift is a source in series with the gate: V_gs - delvto.
+        This leaves the mobility alone: in FreePDK45 the current changes by 10 (in the middle) to 40 % (at the
+        ends) less than by delvto.
         """
         model = self.nmos if kind == "n" else self.pmos
         series = ""
