@@ -92,6 +92,7 @@ def draw_wires(result: Json, path: Path) -> Path:
             axes.axvline(64, color=GREY, lw=0.8, ls=":")
             axes.set_title(title)
             label_axes(axes, "cells on the line", "error (%)")
+        word.set_ylim(bottom=1e-5)  # room for the legend
         _draw_operation(use, result)
         figure.suptitle(f"{result['technology']}, {corner_words(result)}", fontsize=9)
         return files.write_atomic(path, figure.savefig)
@@ -121,15 +122,21 @@ def _draw_operation(axes: Axes, result: Json) -> None:
     for n, (array, c) in enumerate(kinds):
         line = [p for p in result["in_operation"] if (p["array"], number(p["capacitance"])) == (array, c)]
         ohms, colour = [number(p["resistance"]) for p in line], PALETTE[n % len(PALETTE)]
-        label = f"{array}, {c * FEMTO:g} fF: "
+        label = f"{array} dot product, {c * FEMTO:g} fF per cell"
         for key, style in (("rms", "o-"), ("largest", "^:")):
             axes.plot(
-                ohms, [number(p[key]) * NANO for p in line], style, color=colour, ms=3.5, label=label + key
+                ohms,
+                [number(p[key]) * NANO for p in line],
+                style,
+                color=colour,
+                ms=3.5,
+                label=label if key == "rms" else "",
             )
     axes.axhline(
         number(result["tolerance"]) * number(result["full_scale"]) * NANO, color=GREEN, lw=0.8, ls="--"
     )
     axes.set_xscale("log")
     axes.set_yscale("log")
-    axes.set_title("64 cells in operation, random inputs")
+    axes.set_ylim(top=100)
+    axes.set_title("64 cells in operation: rms (dotted: largest)")
     label_axes(axes, "resistance per cell (Ω)", "change of the charges (ns)")
