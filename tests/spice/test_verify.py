@@ -62,7 +62,7 @@ def test_inputs_repeat_and_missing_dumps_are_refused() -> None:
 
 @pytest.fixture(scope="module")
 def found() -> Verification:
-    return verify(technology("freepdk45"), DESIGN, random_inputs(DESIGN, 0), columns=4, group=2)
+    return verify(technology("freepdk45"), DESIGN, random_inputs(DESIGN, 0), columns=4)
 
 
 class TestSimulated:

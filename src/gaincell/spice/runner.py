@@ -15,6 +15,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import threading
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -93,7 +94,7 @@ def run(netlist: Netlist, *, timeout: Second = 600.0) -> Simulation:
     Raises SimulationError: no ngspice, a model card it cannot read, no convergence, a killed or stopped
     run, a result cut short; with what ngspice said.
     """
-    found = _run(netlist, timeout, [])
+    found = _run(netlist, timeout, [], threading.Event())
     _warn([found])
     return found
 
@@ -104,8 +105,12 @@ def _warn(found: Sequence[Simulation]) -> None:
         warnings.warn(text, SimulationWarning, stacklevel=3)
 
 
-def _run(netlist: Netlist, timeout: Second, started: list[subprocess.Popen[bytes]]) -> Simulation:
-    """As `run`; the process is appended to `started`, so that another thread can stop it."""
+def _run(
+    netlist: Netlist, timeout: Second, started: list[subprocess.Popen[bytes]], ended: threading.Event
+) -> Simulation:
+    """As `run`; the process is appended to `started`, so that another thread can stop it, having set `ended`
+    before: a process that starts after that stops itself.
+    """
     if not available():
         raise SimulationError(MISSING)
     with tempfile.TemporaryDirectory(prefix="gaincell-spice-") as name:
@@ -125,6 +130,8 @@ def _run(netlist: Netlist, timeout: Second, started: list[subprocess.Popen[bytes
             start_new_session=True,
         )
         started.append(process)
+        if ended.is_set():
+            _stop(process)
         try:
             printed = process.communicate(timeout=timeout)[0].decode("utf-8", "replace")
         except subprocess.TimeoutExpired:
@@ -202,12 +209,16 @@ def run_many(
     progress(0, len(netlists), {})
     with ThreadPoolExecutor(max_workers=jobs) as pool:
         started: list[subprocess.Popen[bytes]] = []
-        futures = {pool.submit(_run, netlist, timeout, started): n for n, netlist in enumerate(netlists)}
+        ended = threading.Event()
+        futures = {
+            pool.submit(_run, netlist, timeout, started, ended): n for n, netlist in enumerate(netlists)
+        }
         try:
             for future in as_completed(futures):
                 found[futures[future]] = future.result()
                 progress(len(found), len(netlists), {})
         except BaseException:
+            ended.set()
             pool.shutdown(wait=False, cancel_futures=True)
             for process in started:
                 if process.poll() is None:
