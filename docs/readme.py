@@ -43,6 +43,7 @@ from gaincell.reports import (
     results,
     spice,
     spice_tables,
+    spice_wires,
     tables,
     training,
 )
@@ -168,7 +169,7 @@ def write_spice(docs: Path) -> None:
     text = replaced(text, "energy", spice_tables.energy(list(read("energy-*.json").values())))
     for result in read("wires-*.json").values():
         text = replaced(text, "wires", spice_tables.wires(result))
-        spice.draw_wires(result, docs / "figures" / "spice-wires.png")
+        spice_wires.draw_wires(result, docs / "figures" / "spice-wires.png")
     for name, result in found.items():
         spice.draw_cell(result, docs / "figures" / f"spice-cell-{name}.png")
     for name, result in verified.items():
