@@ -4,8 +4,8 @@
 
 Reads docs/results/NAME.json (the run.json of a mapping), docs/results/pauses/CHIP.json (of evaluate --at),
 docs/results/context/context.json (of recipes/depth.py), docs/results/cells (of recipes/cells.py),
-docs/results/evaluation (of evaluate --tasks and --chips, ablate, fidelity), docs/results/spice and
-benchmarks/results/*.json;
+docs/results/evaluation (of evaluate --tasks and --chips, ablate, fidelity), docs/results/spice,
+docs/results/costs (of cost) and benchmarks/results/*.json;
 rewrites what stands between `<!-- NAME:table -->` and `<!-- end -->` in README.md and in pages of docs; draws
 docs/figures. The figures of one step are simulated on the way.
 """
@@ -32,6 +32,8 @@ from gaincell.reports import (
     chips,
     comparison,
     comparison_figure,
+    costs,
+    costs_figures,
     fidelity,
     figures,
     hardware,
@@ -43,6 +45,12 @@ from gaincell.reports import (
 )
 
 ROOT = Path(__file__).parents[1]
+COST_FIGURES = {
+    *(f"gpt2-costs-{name}" for name in ("energy", "phases", "sweeps", "machines")),
+    "smollm2-135m-costs-heads",
+    "mistral-7b-costs-why",
+}
+"""Those that docs/costs.md shows."""
 
 
 def main() -> None:
@@ -66,6 +74,7 @@ def main() -> None:
     write_training(ROOT / "docs")
     write_evaluation(ROOT / "docs")
     write_spice(ROOT / "docs")
+    write_costs(ROOT / "docs")
     simulate(found)
     bench = json.loads((ROOT / "benchmarks" / "results" / "attention.json").read_text())
     readme = replaced(readme, "bench", benchmark_table(bench))
@@ -174,6 +183,40 @@ def write_training(docs: Path) -> None:
             training.draw_stages(run, Path(folder))
             (Path(folder) / "training.png").rename(docs / "figures" / f"training-{path.stem}.png")
     write_text(page, text)
+
+
+def write_costs(docs: Path) -> None:
+    """docs/costs.md and its figures, from docs/results/costs/cost-*.json."""
+    folder, page = docs / "results" / "costs", docs / "costs.md"
+    found = {p.stem.partition("-")[2]: results.read(p) for p in sorted(folder.glob("cost-*.json"))}
+    paper, large = found["gpt2"], found["mistral-7b"]
+    parts = {
+        "energy": costs.energy(paper),
+        "sparsity": costs.sparsity({name: one for name, one in found.items() if "mistral" not in name}),
+        "energy-smollm2": costs.energy(found["smollm2-135m"]),
+        "models": costs.models({name: one for name, one in found.items() if "batch" not in name}),
+        "area": costs.area(paper),
+        "variants": costs.variants(paper),
+        "machines": costs.machines(paper),
+        "whole-gpt2": costs.whole_model(paper),
+        "whole-mistral": costs.whole_model(large),
+        "whole-batch": costs.whole_model(found["mistral-7b-batch-64"]),
+        "cache": costs.cache(large),
+        "stated": costs.stated_cache(large),
+        "memories": costs.memories(large),
+        "sensitivity": costs.sensitivity(paper, costs.MOST),
+        "technology": costs.technology(paper),
+    }
+    text = page.read_text()
+    for name, rows in parts.items():
+        text = replaced(text, name, costs.as_markdown(rows))
+    text = replaced(text, "outside", costs.outside(paper))
+    write_text(page, text)
+    for name in ("gpt2", "smollm2-135m", "mistral-7b"):
+        with tempfile.TemporaryDirectory() as out:
+            for drawn in costs_figures.draw_all(found[name], Path(out), f"{name}-"):
+                if drawn.stem in COST_FIGURES:
+                    shutil.copy(drawn, docs / "figures" / drawn.name)
 
 
 def write_evaluation(docs: Path) -> None:

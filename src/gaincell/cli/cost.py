@@ -1,0 +1,168 @@
+"""`gaincell cost`: energy, latency and area of a token, cited and bottom-up."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gaincell.cli._json import JsonFile, check_outputs, write_json
+from gaincell.cli._options import (
+    MODEL_HELP,
+    CellName,
+    RefreshKind,
+    RefreshKindName,
+    RefreshSeconds,
+    RefreshTokens,
+)
+
+if TYPE_CHECKING:
+    from gaincell.costs.activity import Activity
+    from gaincell.costs.gpus import Measured
+    from gaincell.design import Design
+
+app = typer.Typer()
+
+DEFAULT_CHIP = "leroux2025"
+
+
+class Gpu(StrEnum):
+    """Of the whole-model view, see costs/gpus.toml."""
+
+    h100 = "h100"
+    rtx_4090 = "rtx-4090"
+
+
+@app.command()
+def cost(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL|RUN",
+            help=f"{MODEL_HELP}, a RUN, or sizes alone: gpt2, gpt2-xl, llama-2-7b, mistral-7b, llama-3-8b.",
+        ),
+    ],
+    design: Annotated[
+        str | None,
+        typer.Option("--design", metavar="DESIGN", help="A chip; by default that of the RUN, or leroux2025."),
+    ] = None,
+    cell: CellName = None,
+    window: Annotated[int | None, typer.Option("--window", min=1, help="Columns of a head.")] = None,
+    context: Annotated[
+        int | None, typer.Option("--context", min=1, help="Tokens so far; by default a full ring.")
+    ] = None,
+    batch: Annotated[int, typer.Option("--batch", min=1, help="Sequences, each with arrays of its own.")] = 1,
+    stack: Annotated[int, typer.Option("--stack", min=1, help="Layers of cells in 3D.")] = 1,
+    technology: Annotated[
+        str, typer.Option("--technology", metavar="NAME", help="28nm, 14nm (a projection) or a .toml file.")
+    ] = "28nm",
+    activity: Annotated[
+        Path | None,
+        typer.Option("--activity", metavar="FILE", help="Measured activity, JSON; by default it is assumed."),
+    ] = None,
+    spice: Annotated[
+        Path | None, typer.Option("--spice", metavar="FILE", help="Of gaincell spice energy --json.")
+    ] = None,
+    baseline: Annotated[
+        Path | None,
+        typer.Option("--baseline", metavar="FILE", help="Softmax attention as measured on this machine."),
+    ] = None,
+    gpu: Annotated[Gpu, typer.Option("--gpu", help="Of --whole-model and --why.")] = Gpu.h100,
+    whole_model: Annotated[
+        bool, typer.Option("--whole-model", help="With linear layers on a GPU, or analog: Amdahl's law.")
+    ] = False,
+    why: Annotated[bool, typer.Option("--why", help="The cache on a GPU, and other memories.")] = False,
+    sensitivity: Annotated[
+        bool, typer.Option("--sensitivity", help="Every parameter up and down by 20 %.")
+    ] = False,
+    refresh: RefreshKindName = RefreshKind.none,
+    refresh_tokens: RefreshTokens = None,
+    refresh_seconds: RefreshSeconds = None,
+    figures: Annotated[
+        Path | None, typer.Option("--figures", metavar="DIRECTORY", help="Also draw it, sweeps included.")
+    ] = None,
+    json: JsonFile = None,
+) -> None:
+    """What a token costs in gain cells: energy, latency and area, by block.
+
+    Two columns: what the paper states (cited), and what follows from activity, capacitances, clock, gate and
+    cell counts (bottom-up), with the factor between them and the band in which it was expected.
+
+    Example: gaincell cost smollm2-135m
+
+    Example: gaincell cost mistral-7b --window 4096 --whole-model --why
+
+    Example: gaincell cost RUN --activity activity.json --sensitivity --figures figures/
+    """
+    check_outputs(json, figure=None)
+    from rich.console import Console
+
+    from gaincell.arrays.refresh import Refresh
+    from gaincell.costs.result import Question, answer
+    from gaincell.costs.spice_file import read_spice
+    from gaincell.costs.technology import load_technology
+    from gaincell.integrations.hf.size import model_size
+    from gaincell.reports import costs as tables
+
+    process, policy = load_technology(technology), Refresh(refresh.value, refresh_tokens, refresh_seconds)
+    simulated = None if spice is None else read_spice(spice)
+    measured = [] if baseline is None else _measured_here(baseline)
+    found_activity = None if activity is None else _activity(activity)
+    size = model_size(model)
+    asked = Question(
+        size,
+        _chip(model, design, cell, window),
+        process,
+        found_activity,
+        context=context,
+        batch=batch,
+        refresh=policy,
+        layers=stack,
+        spice=simulated,
+        measured=measured,
+        gpu=gpu.value,
+    )
+    result = answer(asked, ["gaincell", *sys.argv[1:]])
+    console = Console()
+    shown = [tables.summary(result), tables.energy(result), tables.area(result), tables.machines(result)]
+    shown += [tables.whole_model(result)] if whole_model else []
+    shown += [tables.cache(result), tables.memories(result)] if why else []
+    shown += [tables.variants(result)] if stack > 1 else []
+    shown += [tables.sensitivity(result, tables.MOST)] if sensitivity else []
+    for table in shown:
+        console.print(tables.for_terminal(table))
+    for note in result["notes"]:
+        console.print(f"* {note}", markup=False)
+    write_json(json, result)
+    if figures is not None:
+        from gaincell.reports.costs_figures import draw_all
+
+        for path in draw_all(result, figures):
+            console.print(str(path))
+
+
+def _chip(model: str, design: str | None, cell: str | None, window: int | None) -> Design:
+    from gaincell.config import load_design
+    from gaincell.device import with_cell
+    from gaincell.integrations.hf.size import run_design
+
+    chip = load_design(design or run_design(model) or DEFAULT_CHIP)
+    chip = chip if cell is None else with_cell(chip, cell)
+    return chip if window is None else chip.replace(window=window)
+
+
+def _activity(file: Path) -> Activity:
+    """A measured activity from a file."""
+    from gaincell.costs.activity import Activity
+
+    return Activity.read(file)
+
+
+def _measured_here(file: Path) -> list[Measured]:
+    """This machine's softmax attention, from a result with the entry "machines"."""
+    from gaincell.costs.measured_file import read_measured
+
+    return read_measured(file)

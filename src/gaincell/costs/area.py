@@ -1,0 +1,96 @@
+"""Area of a head: cells, converters, drivers, digital part; and stacked in 3D.
+
+    cells               2 M rows x area of a cell
+    charge-to-pulse     per column: amplifier, comparator, and a capacitor that holds S_sat within VDD/2
+    signed readout      per value bit line: the same for O_sat, and a second comparator for the other sign
+    write DACs          N a sub-tile, shared by its two arrays
+    drivers             word lines of both arrays (pulses in), write lines of the columns
+    counters            flip-flops of every output line;  adder tree: five gates a bit
+    digital control     gates of the sequencers, decoders (a gate a column), valid bits, code registers
+
+Gates and flip-flops fill a share (utilisation) of the digital area. Layers of a 3D stack share everything
+but the cells, so that the cells of a head take 1/n of their area.
+Not modelled: power rails, pads, spacing between blocks, the wire taps between the arrays (see floorplan.py).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from gaincell.costs.arrays import integrator_capacitance
+from gaincell.costs.cited import paper
+from gaincell.costs.cost import Cost, total
+from gaincell.costs.digital import adder_bits
+from gaincell.costs.head import Head
+from gaincell.errors import InputError
+from gaincell.units import SquareMetre
+
+STACKS = (1, 2, 4, 8)
+"""Layers of cells in the comparison of areas."""
+GATES_PER_ADDER_BIT = 5
+"""Two-input gates of a full adder: two XOR, two AND, one OR."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Another cell, or cells stacked in 3D.
+
+    title: in words.  cell: area of a cell, m^2.  layers: stacked.  cells, head: areas of a key/value head.
+    cited: of its cells, as the paper states it; None where it does not.
+    """
+
+    title: str
+    cell: SquareMetre
+    layers: int
+    cells: SquareMetre
+    head: SquareMetre
+    cited: SquareMetre | None
+
+
+def variants(head: Head) -> list[Variant]:
+    """Cells of the paper, one all of silicon, and stacks."""
+    t, p = head.technology, paper()
+    scale = head.cells / (2 * p.window * p.head_dim)
+    crossbar, stacked = (
+        p.crossbar_area / (2 * p.window * p.head_dim),
+        p.stack_area / (2 * p.window * p.head_dim),
+    )
+    kinds = [
+        ("oxide write transistors, worst case", p.cell_area, 1, head.cells * p.cell_area),
+        ("all silicon (bottom-up)", t.silicon_cell_area, 1, None),
+        ("dense oxide crossbar", crossbar, 1, p.crossbar_area * scale),
+        *((f"3D, {n} layer{'s' if n > 1 else ''}", stacked, n, p.stack_area * scale / n) for n in STACKS),
+    ]
+    found = []
+    for title, cell, layers, cited in kinds:
+        moved = replace(head, technology=replace(t, cell_area=cell))
+        area = head_area(moved, layers)
+        found.append(Variant(title, cell, layers, area.parts["cells"].area, area.area, cited))
+    return found
+
+
+def head_area(head: Head, layers: int = 1) -> Cost:
+    """Of the arrays of one key/value head with its periphery, whether or not all of it is in use.
+
+    layers: of cells, stacked.
+    """
+    if layers < 1:
+        raise InputError(f"layers = {layers!r} is out of range; allowed: 1 or more")
+    t, d = head.technology, head.design
+    lines = d.tiles * head.rows
+    score = integrator_capacitance(head, d.score_saturation(head.head_dim)) / t.capacitor_density
+    output = integrator_capacitance(head, d.output_saturation) / t.capacitor_density
+    flip_flops = lines * head.output_bits
+    registers = head.rows * (head.query_bits + 2 * head.storage_bits) + d.window
+    gates = d.tiles * t.control_gates + 2 * d.window
+    areas = {
+        "cells": head.cells * t.cell_area / layers,
+        "charge-to-pulse": d.window * (t.amplifier_area + t.comparator_area + score),
+        "signed readout": lines * (t.amplifier_area + 2 * t.comparator_area + output),
+        "write DACs": lines * t.dac_area,
+        "drivers": (lines + 3 * d.window) * t.driver_area,
+        "counters": flip_flops * t.flip_flop_area / t.utilisation,
+        "adder tree": adder_bits(head, d.tiles) * GATES_PER_ADDER_BIT * t.gate_area / t.utilisation,
+        "digital control": (gates * t.gate_area + registers * t.flip_flop_area) / t.utilisation,
+    }
+    return total({name: Cost(area=area) for name, area in areas.items()})

@@ -1,0 +1,76 @@
+"""What a block costs, and how costs add up.
+
+Cost(energy=1e-9) + Cost(energy=2e-9, area=1e-12)      # one after the other: energies, times, areas add
+total({"cells": ..., "readout": ...})                  # the same, keeping the parts by name
+cost.copies(16)                                        # 16 side by side: the time stays
+cost.times(3)                                          # used three times: the area stays
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from gaincell.errors import InputError
+from gaincell.units import Joule, Second, SquareMetre, Watt
+
+NUMBERS = ("energy", "latency", "area", "power")
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one use of a block.
+
+    energy: drawn from the supplies, J.  latency: s.  area: m^2.
+    power: drawn all the time, whether the block is used or not (leakage), W; not contained in energy.
+    parts: what it is made of, by name; they add up to it, except that copies work at the same time.
+
+    Raises InputError for a negative or infinite number.
+    """
+
+    energy: Joule = 0.0
+    latency: Second = 0.0
+    area: SquareMetre = 0.0
+    power: Watt = 0.0
+    parts: Mapping[str, Cost] = field(default_factory=lambda: MappingProxyType({}))
+
+    def __post_init__(self) -> None:
+        for name in NUMBERS:
+            number = getattr(self, name)
+            if not (math.isfinite(number) and number >= 0):
+                raise InputError(
+                    f"cost: {name} = {number!r} is out of range; allowed: a finite number, 0 or above"
+                )
+
+    def __add__(self, other: Cost) -> Cost:
+        """Both, one after the other, in different circuits; the parts are not kept."""
+        return Cost(*(getattr(self, name) + getattr(other, name) for name in NUMBERS))
+
+    def copies(self, count: float) -> Cost:
+        """So many of them side by side, at the same time."""
+        parts = {name: part.copies(count) for name, part in self.parts.items()}
+        return Cost(self.energy * count, self.latency, self.area * count, self.power * count, parts)
+
+    def times(self, count: float) -> Cost:
+        """The same circuits used so many times, one use after the other."""
+        parts = {name: part.times(count) for name, part in self.parts.items()}
+        return Cost(self.energy * count, self.latency * count, self.area, self.power, parts)
+
+    def walk(self, prefix: str = "") -> Iterator[tuple[str, Cost]]:
+        """Every part of every part, depth first, with its path "a / b"."""
+        for name, part in self.parts.items():
+            path = f"{prefix} / {name}" if prefix else name
+            yield path, part
+            yield from part.walk(path)
+
+
+def total(parts: Mapping[str, Cost], latency: Second | None = None) -> Cost:
+    """What the parts cost together.
+
+    parts: by name.  latency: of the whole, s, where a schedule says how they overlap; by default their sum.
+    """
+    whole = sum(parts.values(), Cost())
+    time = whole.latency if latency is None else latency
+    return Cost(whole.energy, time, whole.area, whole.power, dict(parts))

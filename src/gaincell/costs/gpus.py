@@ -1,0 +1,165 @@
+"""GPUs: what the authors of the paper measured on them, and what their makers state.
+
+The released files hold, of a run of `batch` sequences of `tokens` tokens, time and power divided by batch x
+tokens. The run is put together again, and divided as an energy:
+
+    E per token = (p n) (t n) / n,    n = batch x tokens
+
+Their program asks for a causal mask, which in PyTorch masks all but the first key for a single query, does
+not wait for the GPU before it reads the clock, and reads the power once after each run; the latency of a
+token is that of a batch divided by the batch. See docs/costs.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+from gaincell.costs.cited import paper
+from gaincell.costs.data import FOLDER, Sourced, build, read_toml
+from gaincell.errors import InputError
+from gaincell.units import BytePerSecond, Joule, PerSecond, Second, Watt
+
+FILE = "gpus.toml"
+CITED = "Leroux et al. 2025, released measurements [R]"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Attention of one layer, one token, on a machine.
+
+    title: of the machine.  heads, head_dim, context: what it computed.
+    latency: s.  energy: J; None where it was not measured.
+    kind: "cited", "measured" on this machine, or "simulated": a floor that was computed.
+    source: where it comes from.
+    """
+
+    title: str
+    heads: int
+    head_dim: int
+    context: int
+    latency: Second
+    energy: Joule | None
+    kind: str
+    source: str
+
+    def __post_init__(self) -> None:
+        if (
+            min(self.heads, self.head_dim, self.context) < 1
+            or not self.latency > 0
+            or (self.energy is not None and not self.energy > 0)
+        ):
+            raise InputError(f"{self.title}: a measurement has 1 or more heads, and time and energy above 0")
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """Machine over gain cells: latency, and energy of as many heads."""
+
+    measured: Measured
+    latency: float
+    energy: float | None
+
+
+@dataclass(frozen=True)
+class Stated(Sourced):
+    """What a maker states. arithmetic: operations per second.  power: the most that the board draws."""
+
+    title: str
+    bandwidth: BytePerSecond
+    arithmetic: PerSecond
+    power: Watt
+
+
+@dataclass(frozen=True)
+class _Run(Sourced):
+    title: str
+    batch: int
+    tokens: int
+    heads: int
+    head_dim: int
+    latency_per_token: Second
+    power_per_token: Watt
+
+
+@dataclass(frozen=True)
+class Printed(Sourced):
+    """Ratios as the paper prints them."""
+
+    latency_rtx_4090: float
+    latency_jetson_nano: float
+    latency_h100: float
+    energy_rtx_4090: float
+    energy_jetson_nano: float
+    energy_h100: float
+
+
+@lru_cache(maxsize=1)
+def published() -> Mapping[str, Measured]:
+    """The authors' measurements, by name."""
+    found = {}
+    for name, raw in read_toml(FOLDER / FILE)["measured"].items():
+        run = build(_Run, raw, ("title",), f"{FILE}: {name}")
+        n = run.batch * run.tokens
+        power, duration = run.power_per_token * n, run.latency_per_token * n
+        found[name] = Measured(
+            title=run.title,
+            heads=run.heads,
+            head_dim=run.head_dim,
+            context=run.tokens,
+            latency=duration / n,
+            energy=power * duration / n,
+            kind="cited",
+            source=CITED,
+        )
+    return found
+
+
+@lru_cache(maxsize=1)
+def printed() -> Printed:
+    """The paper's rounded ratios."""
+    return build(Printed, read_toml(FOLDER / FILE)["printed"], (), f"{FILE}: printed")
+
+
+@lru_cache(maxsize=1)
+def stated() -> Mapping[str, Stated]:
+    """Makers' figures, by name."""
+    raw = read_toml(FOLDER / FILE)["stated"]
+    return {name: build(Stated, entry, ("title",), f"{FILE}: {name}") for name, entry in raw.items()}
+
+
+def ratio(measured: Measured, latency: Second, head_energy: Joule) -> Ratio:
+    """Of a machine that computed some heads against as many in gain cells, which work side by side.
+
+    latency: of a step, s.  head_energy: of one head, J.
+    """
+    energy = None if measured.energy is None else measured.energy / (measured.heads * head_energy)
+    return Ratio(measured, measured.latency / latency, energy)
+
+
+def floor(gpu: Stated, heads: int, head_dim: int, context: int, bytes_per_number: float = 2.0) -> Measured:
+    """What no GPU of this bandwidth can beat: reading keys and values once, at its stated power.
+
+    heads: key/value heads, as many as query heads.  context: tokens in the cache of one sequence.
+    """
+    time = 2 * heads * head_dim * context * bytes_per_number / gpu.bandwidth
+    return Measured(
+        title=f"{gpu.title}, reading its cache once",
+        heads=heads,
+        head_dim=head_dim,
+        context=context,
+        latency=time,
+        energy=time * gpu.power,
+        kind="simulated",
+        source=gpu.provenance["bandwidth"].note,
+    )
+
+
+def compared() -> list[Measured]:
+    """The authors' measurements, and the floor of every stated GPU for the same heads and context."""
+    p = paper()
+    return [
+        *published().values(),
+        *(floor(gpu, p.heads, p.head_dim, p.window) for gpu in stated().values()),
+    ]

@@ -1,0 +1,128 @@
+"""What every estimate of a head starts from: chip, process, activity, sizes, and the counts that follow."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from gaincell.arrays.schedule import Schedule
+from gaincell.costs.activity import Activity, HeadActivity
+from gaincell.costs.technology import Technology
+from gaincell.design import Design
+from gaincell.errors import InputError
+from gaincell.units import Second
+
+
+@dataclass(frozen=True)
+class Head:
+    """One query head with its share of the key/value arrays.
+
+    design, technology: the chip.  activity: of this head, or the mean.
+    head_dim: D.  group: g query heads share the arrays, which are written once for them.
+    context: tokens before and including the query; None: what the activity was measured with.
+    refresh_every: time after which columns are rewritten, s; None: never.
+
+    Raises InputError for sizes below 1.
+    """
+
+    design: Design
+    technology: Technology
+    activity: HeadActivity
+    head_dim: int = 64
+    group: int = 1
+    context: int | None = None
+    refresh_every: Second | None = None
+    schedule: Schedule = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        for name in ("head_dim", "group", "context"):
+            number = getattr(self, name)
+            if number is not None and number < 1:
+                raise InputError(f"{name} = {number!r} is out of range; allowed: 1 or more")
+        object.__setattr__(self, "schedule", Schedule(self.design, self.group))
+
+    @property
+    def tile(self) -> int:
+        """N: edge of a sub-tile."""
+        return self.design.tile
+
+    @property
+    def blocks(self) -> int:
+        """Row blocks of N rows that D needs; the rows beyond D idle."""
+        return math.ceil(self.head_dim / self.tile)
+
+    @property
+    def rows(self) -> int:
+        """Rows of cells of a column, idle ones included."""
+        return self.blocks * self.tile
+
+    @cached_property
+    def columns(self) -> float:
+        """Valid columns that a query reads, on average."""
+        seen = self.activity.valid_columns if self.context is None else float(self.context)
+        return min(seen, float(self.design.window))
+
+    @property
+    def active_tiles(self) -> int:
+        """Sub-tiles with a valid column; the others are not driven."""
+        return math.ceil(self.columns / self.tile)
+
+    @property
+    def cells(self) -> int:
+        """Of both arrays: 2 M rows."""
+        return 2 * self.design.window * self.rows
+
+    @property
+    def output_lines(self) -> int:
+        """Value bit lines that are read, each with a signed converter and a counter: D a sub-tile."""
+        return self.active_tiles * self.head_dim
+
+    @property
+    def query_bits(self) -> int:
+        """Of a query code."""
+        return _bits(self.design.query_levels or 2**8) + (1 if self.design.drivers.signed else 0)
+
+    @property
+    def storage_bits(self) -> int:
+        """Of a key or value code."""
+        return _bits(self.design.storage_levels or 2**8)
+
+    @property
+    def output_bits(self) -> int:
+        """Of a sub-tile's code, sign included."""
+        return _bits(self.design.counter_levels) + 1
+
+    @property
+    def cycles(self) -> float:
+        """Clock periods of a step."""
+        return self.latency * self.design.counter_clock / self.group
+
+    @cached_property
+    def latency(self) -> Second:
+        """Of the step of a group: the schedule, with the write that the process needs in place of the
+        design's assumed latency, which was chosen to complete the published 65 ns.
+        """
+        write = self.technology.discharge_time + self.technology.write_time
+        return Schedule(self.design.replace(unstated_latency=write), self.group).latency
+
+    @cached_property
+    def remaining(self) -> float:
+        """Mean of exp(-age / tau) over the valid columns: what is left of the stored voltages.
+
+        (1 - delta^n) / (n (1 - delta)) for n columns of ages 0 ... n - 1; refreshed ones are never older than
+        the refresh's interval.
+        """
+        delta, n = self.design.decay_per_token, self.columns
+        if self.refresh_every is not None:
+            n = min(n, max(self.refresh_every / self.design.token_period, 1.0))
+        return 1.0 if delta == 1 or n <= 1 else (1 - delta**n) / (n * (1 - delta))
+
+
+def assumed_head(design: Design, technology: Technology, head_dim: int = 64, group: int = 1) -> Head:
+    """A head of which no activity was measured."""
+    return Head(design, technology, Activity.assumed(design).mean(), head_dim, group)
+
+
+def _bits(levels: int) -> int:
+    return math.ceil(math.log2(levels))

@@ -1,0 +1,185 @@
+"""Why at all: what the key/value cache costs a GPU, and what other memories would make of it.
+
+    cache       2 L Hk D bytes a number, a token
+    floor       a token of a sequence reads its whole cache: bytes / bandwidth, whatever the arithmetic
+    movement    bits x energy per bit from HBM, against two multiply-accumulates a number and query head
+
+Memories: the cache of one head at the width of the chip's levels (a gain cell holds all bits of a level).
+Every column is written once in M tokens, so a memory of `endurance` writes lasts endurance x M x dt.
+Densities are of cells, in squares of the feature size of the technology; write energies are of cells.
+
+Converters: the charge-to-pulse circuit and the counter of an output line against one conversion of an ADC.
+Not modelled: periphery of the other memories, sharing an ADC between lines (which costs time instead).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+from gaincell.costs import retention, writing
+from gaincell.costs.area import head_area
+from gaincell.costs.cited import SECOND
+from gaincell.costs.cost import Cost
+from gaincell.costs.data import Sourced, build_all
+from gaincell.costs.gpus import Stated
+from gaincell.costs.head import Head
+from gaincell.costs.roll_up import HeadCost
+from gaincell.costs.size import ModelSize
+from gaincell.costs.surroundings import surroundings
+from gaincell.errors import InputError
+from gaincell.units import Joule, JoulePerBit, Second, SquareMetre
+
+PAPERS_CACHE = 8.0 * 2**30
+"""The "8 Gb" that the paper states for the cache of Mistral 7B: read as bits, and as bytes."""
+UNLIMITED = 1e15
+"""Writes from which on endurance is no limit."""
+FOR_EVER = 1e9
+"""Retention, s, from which on it is none."""
+
+
+@dataclass(frozen=True)
+class CacheCost:
+    """The key/value cache of a model on a GPU, one sequence.
+
+    per_token: bytes of a token.  cache: bytes of the context.  floor: time to read it, s.
+    movement, arithmetic: energy of reading it from HBM, and of the two dot products, J.
+    """
+
+    size: ModelSize
+    context: int
+    per_token: float
+    cache: float
+    floor: Second
+    movement: Joule
+    arithmetic: Joule
+
+
+@dataclass(frozen=True)
+class StatedCache:
+    """A stated cache: at which lengths a model's has that size.
+
+    read_as: unit.  bytes_per_number, grouped: of the cache.  tokens: for which it is that large.
+    """
+
+    read_as: str
+    bytes_per_number: float
+    grouped: bool
+    tokens: float
+
+
+@dataclass(frozen=True)
+class Memory(Sourced):
+    """A memory technology; cell: in squares of the feature size.  bits: a cell.  write: energy of a bit."""
+
+    title: str
+    cell: float
+    bits: float
+    write: JoulePerBit
+    retention: Second
+    endurance: float
+
+
+@dataclass(frozen=True)
+class MemoryCost:
+    """Keys and values of one head in a memory.
+
+    area: of the cells, m^2.  write: of one token, J.  lifetime: until cells are worn out, s; None: no limit.
+    retention: s; None: longer than anything here.  refresh: power of rewriting it within the retention, W.
+    """
+
+    title: str
+    area: SquareMetre
+    write: Joule
+    lifetime: Second | None
+    retention: Second | None
+    refresh: float
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """Reading out one line."""
+
+    title: str
+    energy: Joule
+    area: SquareMetre
+
+
+@lru_cache(maxsize=1)
+def memories() -> Mapping[str, Memory]:
+    """Memories of memories.toml. Raises DesignError: the file is wrong."""
+    return build_all(Memory, "memories.toml", ("title",))
+
+
+def cache_cost(size: ModelSize, gpu: Stated, context: int, bytes_per_number: float = 2.0) -> CacheCost:
+    """Of a model at a context of so many tokens. Raises InputError."""
+    if context < 1 or bytes_per_number <= 0:
+        raise InputError(
+            f"context = {context!r}, {bytes_per_number!r} bytes; give 1 token or more, above 0 bytes"
+        )
+    seen = min(context, size.sliding_window) if size.sliding_window else context
+    per_token = size.cache_bytes(bytes_per_number)
+    cache, moved = per_token * seen, surroundings().movement
+    products = 2 * size.layers * size.heads * size.head_dim * seen
+    return CacheCost(
+        size,
+        context,
+        per_token,
+        cache,
+        cache / gpu.bandwidth,
+        8 * cache * moved.hbm,
+        products * (moved.multiply + moved.add),
+    )
+
+
+def stated_cache(size: ModelSize, stated: float = PAPERS_CACHE) -> list[StatedCache]:
+    """How many tokens make the stated number, read as bits and as bytes, with and without grouped queries."""
+    found = []
+    for unit, divisor in (("bits", 8), ("bytes", 1)):
+        for width, grouped in ((2.0, True), (4.0, True), (2.0, False), (4.0, False)):
+            per_token = size.cache_bytes(width) * (1 if grouped else size.group)
+            found.append(StatedCache(unit, width, grouped, stated / divisor / per_token))
+    return found
+
+
+def in_memory(memory: Memory, head: Head) -> MemoryCost:
+    """Keys and values of a head of the chip's window in another memory."""
+    d, t = head.design, head.technology
+    numbers = 2 * head.head_dim
+    bits = numbers * head.storage_bits
+    cells = -(-head.storage_bits // memory.bits) * numbers * d.window
+    write = bits * memory.write
+    lasting = memory.endurance * d.window * d.token_period if memory.endurance < UNLIMITED else None
+    held = d.window * d.token_period
+    refresh = d.window * write / memory.retention if memory.retention < held else 0.0
+    area = cells * memory.cell * t.node**2
+    keeps = memory.retention if memory.retention < FOR_EVER else None
+    return MemoryCost(memory.title, area, write, lasting, keeps, refresh)
+
+
+def in_gain_cells(head: Head) -> MemoryCost:
+    """The same in the chip's own cells; their endurance is not limited by the write."""
+    interval, write = retention.refresh_interval(head), writing.write(head).energy
+    needed = interval is not None and retention.needs_refresh(head)
+    power = head.design.window * write / interval if needed and interval is not None else 0.0
+    area = head.design.window * 2 * head.head_dim * head.technology.cell_area
+    return MemoryCost("gain cells (this chip)", area, write, None, head.design.tau, power)
+
+
+def conversions(cost: HeadCost) -> list[Conversion]:
+    """An output line by charge-to-pulse and counter, and by an ADC."""
+    head, adc = cost.head, surroundings().adc
+    blocks = {line.name: line.bottom_up for line in cost.lines}
+    lines = head.output_lines
+    readout = blocks[SECOND].parts["signed readout"].energy + _counters(blocks).energy
+    area = head_area(head)
+    each = (area.parts["signed readout"].area + area.parts["counters"].area) / (head.design.tiles * head.rows)
+    return [
+        Conversion("charge-to-pulse and counter (bottom-up)", readout / lines, each),
+        Conversion("ADC, 7 bits (cited)", adc.power / adc.rate, adc.area),
+    ]
+
+
+def _counters(blocks: Mapping[str, Cost]) -> Cost:
+    return blocks["digital"].parts["counters"]

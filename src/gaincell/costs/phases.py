@@ -1,0 +1,47 @@
+"""Energy of a step by phase of its schedule: what is drawn when.
+
+Energy of control, clock, routing and leakage belongs to no phase; it is spread over the step as "throughout".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gaincell.arrays.schedule import Schedule
+from gaincell.costs.cited import DIGITAL, FIRST, SECOND, WRITE
+from gaincell.costs.roll_up import HeadCost
+from gaincell.units import Joule, Second
+
+THROUGHOUT = "throughout"
+DIGITAL_PHASES = {"query pulses": "key read", "counters": "count", "adder tree": "add"}
+"""Digital parts that belong to a phase."""
+
+
+@dataclass(frozen=True)
+class PhaseCost:
+    """One phase of one query.
+
+    name: of the schedule, or THROUGHOUT.  start, duration: s, in the bottom-up schedule.  energy: J.
+    """
+
+    name: str
+    start: Second
+    duration: Second
+    energy: Joule
+
+
+def phases(cost: HeadCost) -> list[PhaseCost]:
+    """The phases of a step with one query head, bottom-up; their energies add up to that of the head."""
+    head, blocks = cost.head, {line.name: line.bottom_up for line in cost.lines}
+    write = head.technology.discharge_time + head.technology.write_time
+    step = Schedule(head.design.replace(unstated_latency=write)).step
+    energies = {event.phase.name: 0.0 for event in step}
+    energies["key write"] = energies["value write"] = blocks[WRITE].energy / 2
+    energies["key read"] += blocks[FIRST].energy
+    energies["value read"] += blocks[SECOND].energy
+    for part, phase in DIGITAL_PHASES.items():
+        energies[phase] += blocks[DIGITAL].parts[part].energy
+    end = max(event.end for event in step)
+    found = [PhaseCost(e.phase.name, e.start, e.phase.duration, energies[e.phase.name]) for e in step]
+    left = cost.bottom_up.energy - sum(energies.values())
+    return [*found, PhaseCost(THROUGHOUT, 0.0, end, left)]

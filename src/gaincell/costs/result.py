@@ -1,0 +1,92 @@
+"""Everything about the costs of a model as one result file: what `gaincell cost --json` writes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gaincell.arrays.refresh import Refresh
+from gaincell.costs import describe, motivation, roll_up, whole_model
+from gaincell.costs.activity import Activity
+from gaincell.costs.gpus import Measured, compared, stated
+from gaincell.costs.sensitivity import sensitivity
+from gaincell.costs.size import ModelSize, shipped_size
+from gaincell.costs.spice_file import SpiceEnergy
+from gaincell.costs.technology import Technology
+from gaincell.design import Design
+from gaincell.reports import results
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked.
+
+    size, design, technology: model and chip.  activity: None: assumed.  context: tokens so far; None: a full
+    ring, or what was measured.  batch: sequences.  refresh: policy.  layers: of cells, stacked in 3D.
+    spice: another source for the arrays.  measured: machines to compare with, besides the published ones.
+    gpu: of gpus.toml, for the whole model and the cache.
+    """
+
+    size: ModelSize
+    design: Design
+    technology: Technology
+    activity: Activity | None = None
+    context: int | None = None
+    batch: int = 1
+    refresh: Refresh | None = None
+    layers: int = 1
+    spice: SpiceEnergy | None = None
+    measured: Sequence[Measured] = ()
+    gpu: str = "h100"
+
+
+def answer(asked: Question, command: Sequence[str]) -> results.Json:
+    """The result file, checked.
+
+    command: the command line, for the provenance.
+    """
+    size, chip = asked.size, asked.design.replace(layers=asked.size.layers)
+    used = asked.activity or Activity.assumed(chip)
+    found = roll_up.of_model(
+        size,
+        chip,
+        asked.technology,
+        used,
+        context=asked.context,
+        batch=asked.batch,
+        refresh=asked.refresh,
+        layers=asked.layers,
+    )
+    head = roll_up.mean_head(size, chip, asked.technology, used, asked.context, asked.refresh, asked.layers)
+    gpu = stated()[asked.gpu]
+    cache = motivation.cache_cost(size, gpu, asked.context or size.tokens)
+    together = whole_model.arrangements(found, gpu, asked.context or min(size.tokens, chip.window))
+    result: results.Json = {
+        "schema": results.SCHEMA,
+        "command": "cost",
+        "model": describe.size(size),
+        "design": {"name": chip.name, "hash": chip.hash, "cell": chip.cell.name},
+        "technology": describe.technology(asked.technology),
+        "gpu": gpu.title,
+        "activity": used.to_json(),
+        "head": describe.head(head, asked.spice),
+        "areas": describe.areas(head, asked.layers),
+        "model_cost": describe.model(found),
+        "machines": describe.comparison(head, [*compared(), *asked.measured]),
+        "printed": describe.printed_ratios(),
+        "whole_model": describe.whole_model(together),
+        "why": describe.why(head, cache, motivation.stated_cache(shipped_size("mistral-7b"))),
+        "sensitivity": describe.sensitivity(sensitivity(head.head)),
+        "sweeps": describe.sweeps(head.head),
+        "notes": describe.notes(head),
+        "provenance": results.provenance(
+            command=command,
+            seed=0,
+            protocol=f"cited and bottom-up costs of one token; activity: {used.source}",
+            design_hash=chip.hash,
+            inputs={} if used.is_assumed else {"activity": results.hash_of([json.dumps(used.to_json())])},
+        ),
+    }
+    results.check(result)
+    return result

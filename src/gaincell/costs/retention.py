@@ -1,0 +1,98 @@
+"""Leakage and refresh: what holding the tokens costs, per token.
+
+Leakage flows between reads too: over a token period, dt = layers x step. Per cell the off-current of its
+switches and write gate, per gate a stated power:
+
+    P = cells VDD I_off (W_switches + W_write) + gates P_gate
+
+A refresh rewrites every valid column; the voltages that drift most drift by half a storage level within
+
+    t = -tau ln(1 - half level / largest |u|)
+
+A column is overwritten after M tokens anyway, so that a chip whose window passes within t needs no refresh.
+Not modelled: reading the columns back (see gaincell.arrays.refresh), power gating.
+"""
+
+from __future__ import annotations
+
+import math
+
+from gaincell.costs.cost import Cost
+from gaincell.costs.head import Head
+from gaincell.costs.writing import write
+from gaincell.units import Second, Watt
+
+
+def leakage_power(head: Head) -> Watt:
+    """Of the arrays and the digital part of a key/value head."""
+    t, d = head.technology, head.design
+    cells = head.cells * t.supply * t.off_current * (t.cell_switches + t.cell_write)
+    flip_flops = d.tiles * head.rows * head.output_bits + d.window
+    return cells + (d.tiles * t.control_gates + 5 * flip_flops) * t.gate_leakage
+
+
+def leakage(head: Head) -> Cost:
+    """During a token period, of one query head: its share of the arrays of the group."""
+    power = leakage_power(head) / head.group
+    return Cost(energy=power * head.design.token_period, power=power)
+
+
+def held(head: Head) -> Second:
+    """How long a token is needed: until its column is overwritten."""
+    return head.design.window * head.design.token_period
+
+
+def refresh_interval(head: Head) -> Second | None:
+    """After what time a stored voltage may have drifted by half a level; None: never, or levels are not
+    quantised.
+    """
+    d = head.design
+    if d.tau is None or d.storage_levels is None:
+        return None
+    half = (d.v_max - d.v_min) / (d.storage_levels - 1) / 2
+    return -d.tau * math.log1p(-half / max(d.v_max - d.v_offset, d.v_offset - d.v_min))
+
+
+def needs_refresh(head: Head) -> bool:
+    """Whether tokens drift by more than half a level before they are overwritten."""
+    interval = refresh_interval(head)
+    return interval is not None and held(head) > interval
+
+
+def refresh(head: Head, interval: Second) -> Cost:
+    """Rewriting the valid columns every `interval`, per token and query head.
+
+    Energy: columns x a write x dt / interval. Latency: the columns' share of dt, during which nothing else
+    happens.
+    """
+    share = head.columns * head.design.token_period / interval
+    slot = head.technology.discharge_time + head.technology.write_time
+    return Cost(energy=share * write(head).energy / head.group, latency=share * slot)
+
+
+def note(head: Head) -> str | None:
+    """What to say where tokens are held longer than the chip keeps them; None where nothing is to be said.
+
+    Not said where columns are refreshed often enough.
+    """
+    tau, interval = head.design.tau, refresh_interval(head)
+    if tau is None or interval is None or not needs_refresh(head):
+        return None
+    if head.refresh_every is not None and head.refresh_every <= interval * (1 + 1e-9):
+        return None
+    slot = head.technology.discharge_time + head.technology.write_time
+    if head.columns * slot >= interval:
+        remedy = "a refresh would take longer than that; choose a smaller window or a cell that holds longer"
+    else:
+        cost = refresh(head, interval)
+        remedy = (
+            f"refreshing in time costs {cost.energy * 1e12:.3g} pJ and {cost.latency * 1e9:.3g} ns a token "
+            "(--refresh copy --refresh-seconds)"
+        )
+    head_line = (
+        f"WARNING: a token is held for {held(head) * 1e3:.3g} ms, longer than the retention time of "
+        f"{tau * 1e3:.3g} ms; "
+        if held(head) > tau
+        else f"a token is held for {held(head) * 1e3:.3g} ms; "
+    )
+    return f"{head_line}after {interval * 1e3:.3g} ms it may have drifted by half a storage level; {remedy}"

@@ -1,0 +1,229 @@
+"""From blocks to heads, layers and models: energy, latency, area and power of one token.
+
+Two columns everywhere. *Cited*: what the paper states (cited.py). *Bottom-up*: from activity, capacitances,
+clock, gate and cell counts (arrays.py, writing.py, digital.py, area.py, retention.py), fitted to nothing of
+the paper. The factor between them has a stated band; a block outside it is reported as such, with what could
+explain it, and never adjusted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from gaincell.arrays.refresh import Refresh
+from gaincell.arrays.schedule import Schedule
+from gaincell.costs import arrays, digital, retention, writing
+from gaincell.costs.activity import Activity
+from gaincell.costs.area import head_area
+from gaincell.costs.cited import DIGITAL, FIRST, SECOND, WRITE, cited, paper
+from gaincell.costs.cost import Cost, total
+from gaincell.costs.head import Head
+from gaincell.costs.size import ModelSize
+from gaincell.costs.technology import Technology
+from gaincell.design import Design
+from gaincell.units import Joule, PerSecond, Second, SquareMetre
+
+REFRESH, LEAKAGE = "refresh", "leakage"
+
+
+@dataclass(frozen=True)
+class Line:
+    """One block of the comparison.
+
+    name: of cited.GROUPS, refresh or leakage.  cited: None where the paper states nothing.
+    bottom_up: energy by part.  band: factor that is expected, None where nothing is cited.
+    """
+
+    name: str
+    cited: Joule | None
+    bottom_up: Cost
+    band: float | None
+
+    @property
+    def factor(self) -> float | None:
+        """Bottom-up over cited."""
+        return None if not self.cited else self.bottom_up.energy / self.cited
+
+    @property
+    def inside(self) -> bool | None:
+        """Whether the factor lies in its band; None where nothing is cited."""
+        if self.factor is None or self.band is None:
+            return None
+        return 1 / self.band <= self.factor <= self.band
+
+
+@dataclass(frozen=True)
+class HeadCost:
+    """One query head, one token. The area is that of its key/value head.
+
+    lines: the energy by block.  cited: of the paper.  bottom_up: parts by block.  area: parts by block.
+    """
+
+    head: Head
+    lines: tuple[Line, ...]
+    cited: Cost
+    bottom_up: Cost
+    area: Cost
+
+    @property
+    def outside(self) -> tuple[Line, ...]:
+        """Blocks outside their band."""
+        return tuple(line for line in self.lines if line.inside is False)
+
+    def explain(self, line: Line) -> str:
+        """What could be behind a block that is outside its band, in words."""
+        if line.inside is not False:
+            return ""
+        if line.name == WRITE:
+            lines = 2 * self.head.head_dim / self.head.group
+            each = (line.cited or 0.0) / lines
+            always = writing.always_on(self.head) / self.head.group
+            found = line.bottom_up.energy / lines
+            return (
+                f"cited: {each * 1e12:.3g} pJ a conversion; charging and settling a write line takes "
+                f"{found * 1e15:.3g} fJ. If the DACs of all sub-tiles, one a row, stay biased through the "
+                f"step, they draw {always * 1e12:.3g} pJ"
+            )
+        if line.name == DIGITAL:
+            p = paper()
+            return (
+                f"cited: {p.digital_power * 1e3:.4g} mW for {p.digital_active * 1e9:.3g} ns; counted here "
+                "are gated clocks and the least logic, without margins or the buffers of a clock tree"
+            )
+        return "the activity differs from that of the paper, which states none"
+
+
+def of_head(head: Head, refresh: Refresh | None = None, layers: int = 1) -> HeadCost:
+    """All of one query head.
+
+    refresh: policy; by default none.  layers: of cells, stacked in 3D.
+    """
+    interval = refresh_seconds(head, refresh)
+    head = replace(head, refresh_every=interval)
+    stated, area = cited(head), head_area(head, layers)
+    blocks = {
+        FIRST: arrays.first_product(head),
+        SECOND: arrays.second_product(head),
+        WRITE: _shared(writing.write(head), head.group),
+        DIGITAL: digital.digital(head, area.area),
+        LEAKAGE: retention.leakage(head),
+    }
+    if interval is not None:
+        blocks[REFRESH] = retention.refresh(head, interval)
+    lines = tuple(
+        Line(name, stated.parts[name].energy, block, paper().band(name))
+        if name in stated.parts
+        else Line(name, None, block, None)
+        for name, block in blocks.items()
+    )
+    latency = head.latency + (blocks[REFRESH].latency if REFRESH in blocks else 0.0)
+    whole = replace(total(blocks, latency), area=area.area)
+    return HeadCost(head, lines, stated, whole, area)
+
+
+def refresh_seconds(head: Head, policy: Refresh | None) -> Second | None:
+    """Time between two refreshes of a policy; None: there are none."""
+    if policy is None or policy.kind == "none":
+        return None
+    if policy.every_tokens is not None:
+        return policy.every_tokens * head.design.token_period
+    return policy.every_seconds
+
+
+@dataclass(frozen=True)
+class ModelCost:
+    """All attention of a model, one token.
+
+    heads: its query heads, or one that stands for all.  size: of the model.  batch: sequences at a time.
+    """
+
+    size: ModelSize
+    heads: tuple[HeadCost, ...]
+    batch: int = 1
+
+    @property
+    def head(self) -> HeadCost:
+        """The first head: what does not depend on activity is the same for all."""
+        return self.heads[0]
+
+    @property
+    def energy_bottom_up(self) -> Joule:
+        """Of all heads."""
+        return self._all([head.bottom_up.energy for head in self.heads])
+
+    @property
+    def energy_cited(self) -> Joule:
+        """Of all heads."""
+        return self._all([head.cited.energy for head in self.heads])
+
+    @property
+    def latency(self) -> tuple[Second, Second]:
+        """Of all layers, one after the other: cited, bottom-up."""
+        layers = self.size.layers
+        return layers * self.head.cited.latency, layers * self.head.bottom_up.latency
+
+    @property
+    def area(self) -> tuple[SquareMetre, SquareMetre]:
+        """Of the arrays of all key/value heads, for every sequence of the batch: cited, bottom-up."""
+        count = self.size.layers * self.size.kv_heads * self.batch
+        return count * self.head.cited.area, count * self.head.area.area
+
+    @property
+    def throughput(self) -> PerSecond:
+        """Tokens per second of all sequences together: each has arrays of its own."""
+        return self.batch / self.latency[1]
+
+    def _all(self, energies: Sequence[Joule]) -> Joule:
+        return sum(energies) / len(energies) * self.size.layers * self.size.heads
+
+
+def of_model(
+    size: ModelSize,
+    design: Design,
+    technology: Technology,
+    activity: Activity,
+    *,
+    context: int | None = None,
+    batch: int = 1,
+    refresh: Refresh | None = None,
+    layers: int = 1,
+) -> ModelCost:
+    """All attention of a model.
+
+    design: its `layers` become those of the model, as in `attach`.  activity: measured or assumed.
+    context: tokens before and including the query; by default the whole window, or what was measured.
+    batch: sequences at a time.  refresh: policy.  layers: of cells, stacked in 3D.
+    """
+    chip = design.replace(layers=size.layers)
+    heads = tuple(
+        of_head(Head(chip, technology, one, size.head_dim, size.group, context), refresh, layers)
+        for one in activity.heads
+    )
+    return ModelCost(size, heads, batch)
+
+
+def mean_head(
+    size: ModelSize,
+    design: Design,
+    technology: Technology,
+    activity: Activity,
+    context: int | None = None,
+    refresh: Refresh | None = None,
+    layers: int = 1,
+) -> HeadCost:
+    """The head with the mean activity of a model."""
+    chip = design.replace(layers=size.layers)
+    head = Head(chip, technology, activity.mean(), size.head_dim, size.group, context)
+    return of_head(head, refresh, layers)
+
+
+def tokens_per_second(head: Head, streams: int) -> PerSecond:
+    """Of one layer whose arrays `streams` sequences share by turns, from the schedule of the design."""
+    return Schedule(head.design, head.group).throughput(streams)
+
+
+def _shared(cost: Cost, group: int) -> Cost:
+    """A cost that the query heads of a group share."""
+    parts = {name: _shared(part, group) for name, part in cost.parts.items()}
+    return replace(cost, energy=cost.energy / group, parts=parts)

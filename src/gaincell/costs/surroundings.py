@@ -1,0 +1,67 @@
+"""Numbers of surroundings.toml: movement, arithmetic, converters, analog linear layers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from gaincell.costs.data import FOLDER, Sourced, build, read_toml
+from gaincell.units import (
+    BytePerSecond,
+    Joule,
+    JoulePerBit,
+    PerJoule,
+    PerSecond,
+    Second,
+    SquareMetre,
+    Watt,
+)
+
+
+@dataclass(frozen=True)
+class Movement(Sourced):
+    """hbm, link: energy of a bit.  multiply, add: of 16-bit floats."""
+
+    hbm: JoulePerBit
+    link: JoulePerBit
+    link_bandwidth: BytePerSecond
+    link_latency: Second
+    multiply: Joule
+    add: Joule
+
+
+@dataclass(frozen=True)
+class Adc(Sourced):
+    """A converter: power at a rate of conversions, area."""
+
+    power: Watt
+    rate: PerSecond
+    area: SquareMetre
+
+
+@dataclass(frozen=True)
+class Analog(Sourced):
+    """Linear layers in memory: operations per joule, time of a product."""
+
+    efficiency: PerJoule
+    product: Second
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """All of them."""
+
+    movement: Movement
+    adc: Adc
+    analog: Analog
+
+
+@lru_cache(maxsize=1)
+def surroundings() -> Surroundings:
+    """The numbers of the file. Raises DesignError: it is wrong."""
+    raw = read_toml(FOLDER / "surroundings.toml")
+    return Surroundings(
+        build(Movement, raw["movement"], (), "surroundings.toml: movement"),
+        build(Adc, raw["adc"], (), "surroundings.toml: adc"),
+        build(Analog, raw["analog"], (), "surroundings.toml: analog"),
+    )

@@ -1,0 +1,156 @@
+"""The process of a bottom-up estimate: technologies/*.toml, or a file of one's own that extends one."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gaincell.costs.data import FOLDER, Sourced, build, number_kinds, read_toml
+from gaincell.errors import DesignError
+from gaincell.quantity import did_you_mean, one_of
+from gaincell.units import (
+    AmperePerMetre,
+    Farad,
+    FaradPerMetre,
+    FaradPerSquareMetre,
+    Joule,
+    Metre,
+    PerVolt,
+    Second,
+    SquareMetre,
+    Volt,
+    Watt,
+)
+
+SHIPPED = FOLDER / "technologies"
+WORDS = ("name", "description")
+CELL_TRANSISTORS = 6
+
+
+@dataclass(frozen=True)
+class Technology(Sourced):
+    """Numbers of a process; each is explained in technologies/28nm.toml."""
+
+    name: str
+    description: str
+    node: Metre
+    supply: Volt
+    wire_capacitance: FaradPerMetre
+    gate_capacitance: FaradPerMetre
+    diffusion_capacitance: FaradPerMetre
+    off_current: AmperePerMetre
+    gate_leakage: Watt
+    capacitor_density: FaradPerSquareMetre
+    cell_area: SquareMetre
+    cell_switches: Metre
+    cell_write: Metre
+    transistor_area: SquareMetre
+    storage: Farad
+    write_time: Second
+    discharge_time: Second
+    transconductance_efficiency: PerVolt
+    comparator_capacitance: Farad
+    driver_overhead: float
+    amplifier_area: SquareMetre
+    comparator_area: SquareMetre
+    dac_area: SquareMetre
+    driver_area: SquareMetre
+    adder_energy: Joule
+    adder_node: Metre
+    adder_supply: Volt
+    flip_flop_clock: Farad
+    flip_flop_data: Farad
+    gate_switching: Farad
+    control_gates: int
+    control_activity: float
+    gate_area: SquareMetre
+    flip_flop_area: SquareMetre
+    utilisation: float
+
+    @property
+    def pitch(self) -> Metre:
+        """Edge of a cell, taken to be square."""
+        return math.sqrt(self.cell_area)
+
+    @property
+    def silicon_cell_area(self) -> SquareMetre:
+        """Of a cell all of silicon: six transistors, and a storage capacitor of the stated density."""
+        return CELL_TRANSISTORS * self.transistor_area + self.storage / self.capacitor_density
+
+    @property
+    def adder_bit(self) -> Joule:
+        """A bit of an adder: adder_energy scaled as C V^2, capacitance in proportion to the node."""
+        return self.adder_energy * (self.node / self.adder_node) * (self.supply / self.adder_supply) ** 2
+
+    def switched(self, capacitance: Farad) -> Joule:
+        """C VDD^2: drawn from the supply each time a capacitance is charged (half of it heats the charging
+        transistor, the rest the one that discharges).
+        """
+        return capacitance * self.supply**2
+
+    def data(self, capacitance: Farad) -> Joule:
+        """C VDD^2 / 4: of one bit of random data, which rises every fourth time on average."""
+        return self.switched(capacitance) / 4
+
+    def replace(self, **changes: Any) -> Technology:
+        """A copy with some numbers changed, checked against their ranges. Raises DesignError."""
+        kinds = number_kinds(Technology)
+        provenance, where = dict(self.provenance), f"technology {self.name!r}"
+        for key, value in changes.items():
+            if key not in kinds:
+                hint = did_you_mean(key, kinds)
+                raise DesignError(
+                    f"technology {self.name!r}: unknown key {key!r}{hint}; allowed: {one_of(kinds)}"
+                )
+            where = f"technology {self.name!r}: {key}"
+            changes[key] = kinds[key].convert(value, f"{where}: {key}")
+            provenance[key] = provenance[key].set_to(changes[key], f"{where}: {key}")
+        return dataclasses.replace(self, **changes, provenance=provenance)
+
+
+def list_technologies() -> list[str]:
+    """Names of the shipped technologies."""
+    return sorted(path.stem for path in SHIPPED.glob("*.toml"))
+
+
+def load_technology(source: str | os.PathLike[str] | Technology) -> Technology:
+    """A technology by its shipped name, from a .toml file, or as it is.
+
+    Raises DesignError if there is none, or the file is not acceptable, naming file, key, what was given and
+    what is allowed.
+    """
+    if isinstance(source, Technology):
+        return source
+    path = _locate(os.fspath(source))
+    return build(Technology, _read(path, ()), WORDS, str(path))
+
+
+def _locate(name: str) -> Path:
+    path = Path(name) if name.endswith(".toml") else SHIPPED / f"{name}.toml"
+    if path.is_file():
+        return path
+    shipped = list_technologies()
+    raise DesignError(
+        f"no technology {name!r}{did_you_mean(name, shipped)}; allowed: {one_of(shipped)}, or the path of a "
+        ".toml file"
+    )
+
+
+def _read(path: Path, children: tuple[Path, ...]) -> dict[str, Any]:
+    """The entries of a file and of what it extends."""
+    if path in children:
+        raise DesignError(f"{path}: technologies extend each other in a circle; remove one 'extends'")
+    raw = read_toml(path)
+    parent = raw.pop("extends", None)
+    if parent is None:
+        return raw
+    if not isinstance(parent, str):
+        raise DesignError(
+            f"{path}: extends = {parent!r} is not acceptable; allowed: the name or path of a file"
+        )
+    beside = str(path.parent / parent) if parent.endswith(".toml") else parent
+    return _read(_locate(beside), (*children, path)) | raw

@@ -1,0 +1,101 @@
+"""A whole model: attention in gain cells, linear layers elsewhere; and everything on a GPU.
+
+Per token of one sequence, at batch B (all sequences take a step together):
+
+    GPU, linear layers      time = max(bytes of weights / bandwidth, 2 W B / arithmetic),  W weights
+    GPU, attention          time = B x bytes of the cache of the window / bandwidth
+                            energy = board power x time / B: an upper bound, stated power and not measured
+    analog, linear layers   energy = 2 W / (operations per joule); time = (products + B - 1) x time of one:
+                            the sequences follow each other from layer to layer
+    inputs and outputs      bits of q, k, v and the result of every layer over a link, energy per bit; a
+                            transfer to the arrays and one back for every layer, latency and bandwidth
+
+Besides, everything follows everything else: nothing overlaps. Weights are held once, arrays for every sequence.
+Not modelled: norms, activations, embedding, sampling; kernel launches and host; batching beyond a step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gaincell.costs.cost import Cost
+from gaincell.costs.gpus import Stated
+from gaincell.costs.roll_up import ModelCost
+from gaincell.costs.size import PRODUCTS, ModelSize
+from gaincell.costs.surroundings import surroundings
+from gaincell.errors import InputError
+
+ATTENTION, LINEAR, TRANSFERS = "attention", "linear layers", "inputs and outputs"
+BYTES_PER_WEIGHT = 2.0
+"""bfloat16."""
+
+
+@dataclass(frozen=True)
+class Arrangement:
+    """Who computes what; costs per token of one sequence.
+
+    title: in words.  attention, linear, transfers: energy and latency of each.
+    """
+
+    title: str
+    attention: Cost
+    linear: Cost
+    transfers: Cost
+
+    @property
+    def total(self) -> Cost:
+        return self.attention + self.linear + self.transfers
+
+    def share(self, number: str) -> float:
+        """Of attention in the whole, of "energy" or "latency"."""
+        return float(getattr(self.attention, number) / getattr(self.total, number))
+
+
+def arrangements(model: ModelCost, gpu: Stated, context: int) -> list[Arrangement]:
+    """The GPU alone; gain cells beside it; gain cells beside analog linear layers.
+
+    context: tokens in the GPU's cache; the gain cells hold those of their window.
+    """
+    size, batch = model.size, model.batch
+    if context < 1:
+        raise InputError(f"context = {context!r} is out of range; allowed: 1 or more tokens")
+    dense = gpu_linear(size, gpu, batch)
+    cells = Cost(energy=model.energy_bottom_up, latency=model.latency[1])
+    moved = transfers(model)
+    return [
+        Arrangement(f"all on {gpu.title}", gpu_attention(size, gpu, context, batch), dense, Cost()),
+        Arrangement(f"gain cells, linear layers on {gpu.title}", cells, dense, moved),
+        Arrangement("gain cells, analog linear layers", cells, analog_linear(size, batch), moved),
+    ]
+
+
+def gpu_linear(size: ModelSize, gpu: Stated, batch: int) -> Cost:
+    """Linear layers and output head on a GPU."""
+    read = size.weights * BYTES_PER_WEIGHT / gpu.bandwidth
+    time = max(read, 2 * size.weights * batch / gpu.arithmetic)
+    return Cost(energy=gpu.power * time / batch, latency=time)
+
+
+def gpu_attention(size: ModelSize, gpu: Stated, context: int, batch: int) -> Cost:
+    """The floor of attention on a GPU: its cache passes once."""
+    seen = min(context, size.sliding_window) if size.sliding_window else context
+    time = batch * seen * size.cache_bytes() / gpu.bandwidth
+    return Cost(energy=gpu.power * time / batch, latency=time)
+
+
+def analog_linear(size: ModelSize, batch: int) -> Cost:
+    """Linear layers and output head in analog in-memory computing."""
+    analog = surroundings().analog
+    products = PRODUCTS * size.layers + batch
+    return Cost(energy=2 * size.weights / analog.efficiency, latency=products * analog.product)
+
+
+def transfers(model: ModelCost) -> Cost:
+    """q, k, v to the arrays and the results back, all layers."""
+    size, head, moved = model.size, model.head.head, surroundings().movement
+    result = head.output_bits + (max(head.active_tiles, 1) - 1).bit_length()
+    queries = size.heads * size.head_dim * head.query_bits
+    stored = 2 * size.kv_heads * size.head_dim * head.storage_bits
+    bits = size.layers * (queries + stored + size.heads * size.head_dim * result)
+    time = 2 * size.layers * moved.link_latency + model.batch * bits / 8 / moved.link_bandwidth
+    return Cost(energy=bits * moved.link, latency=time)

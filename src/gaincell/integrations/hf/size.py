@@ -1,0 +1,79 @@
+"""Sizes of a model for cost estimates, without reading its weights."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from gaincell.costs.size import ModelSize, shipped_sizes
+from gaincell.errors import ModelError
+from gaincell.integrations.hf.checkpoint import DESIGN, describe, is_run
+from gaincell.integrations.hf.sources import FORMS, Source, find_source
+from gaincell.integrations.hf.support import attention_modules, geometry, own_window
+
+
+def model_size(model: str | os.PathLike[str]) -> ModelSize:
+    """Sizes of a model, a RUN, or one of costs/models.toml by its name there.
+
+    Raises:
+        ModelError: it cannot be found, is not supported, or its layers differ in size.
+        RunError: the RUN is damaged.
+    """
+    name = os.fspath(model)
+    shipped = shipped_sizes()
+    if name in shipped:
+        return shipped[name]
+    base = describe(name).base if is_run(name) else name
+    source = find_source(base)
+    return _measured(_without_weights(source), Path(source.id).name)
+
+
+def run_design(model: str | os.PathLike[str]) -> Path | None:
+    """The design of a RUN; None for a model that has none."""
+    return Path(model) / DESIGN if is_run(model) else None
+
+
+def _without_weights(source: Source) -> Any:
+    try:
+        config: Any = AutoConfig.from_pretrained(**source.arguments)
+        if hasattr(config, "quantization_config"):
+            del config.quantization_config
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(config)
+    except Exception as error:
+        raise ModelError(f"cannot read the sizes of {source.id!r}: {error}. {FORMS}") from error
+
+
+def _measured(model: Any, title: str) -> ModelSize:
+    modules = list(attention_modules(model).values())
+    sizes = {geometry(module) for module in modules}
+    if len(sizes) > 1:
+        raise ModelError(f"{title}: its layers have heads of different sizes; costs are of equal layers only")
+    heads, kv_heads, head_dim = sizes.pop()
+    config, output = model.config.get_text_config(), model.get_output_embeddings()
+    weights = sum(
+        module.weight.numel()
+        for module in model.modules()
+        if isinstance(getattr(module, "weight", None), torch.Tensor)
+        and module.weight.dim() == 2
+        and not isinstance(module, nn.Embedding)
+        and module is not output
+    )
+    return ModelSize(
+        title=title,
+        source="its configuration",
+        layers=len(modules),
+        heads=heads,
+        kv_heads=kv_heads,
+        head_dim=head_dim,
+        hidden=config.hidden_size,
+        linear_weights=weights,
+        vocabulary=config.vocab_size,
+        tokens=getattr(config, "max_position_embeddings", None) or 1024,
+        sliding_window=own_window(modules[0]) or 0,
+    )

@@ -1,0 +1,396 @@
+"""Costs as tables, for a terminal and for docs/costs.md, from the JSON of `gaincell cost` alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from gaincell.reports.results import number, numbers
+
+Result = Mapping[str, Any]
+SCALES = {
+    "J": ((1.0, "J"), (1e-3, "mJ"), (1e-6, "µJ"), (1e-9, "nJ"), (1e-12, "pJ"), (1e-15, "fJ")),
+    "s": ((3.156e7, "years"), (86400.0, "days"), (1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns")),
+    "m^2": ((1e-6, "mm²"),),
+    "B": ((2.0**30, "GiB"), (2.0**20, "MiB"), (2.0**10, "KiB"), (1.0, "B")),
+    "W": ((1.0, "W"), (1e-3, "mW"), (1e-6, "µW"), (1e-9, "nW")),
+}
+"""Unit -> factors and how they are printed, from large to small."""
+KINDS = {"cited": "cited", "measured": "measured", "simulated": "floor"}
+"""How the kinds of measurements are called."""
+MOST = 18
+"""Rows of the sensitivity that a terminal shows."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A table. The first column is text, the others are aligned right."""
+
+    title: str
+    headings: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    caption: str = ""
+
+
+def for_terminal(table: Rows) -> Any:
+    """A table of rich."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    made = Table(
+        title=table.title,
+        caption=table.caption or None,
+        title_justify="left",
+        caption_justify="left",
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    made.add_column(table.headings[0])
+    for heading in table.headings[1:]:
+        made.add_column(heading, justify="right")
+    for row in table.rows:
+        made.add_row(*row)
+    return made
+
+
+def as_markdown(table: Rows) -> str:
+    """For a document; indentation of parts is kept."""
+    rule = ["---", *["---:"] * (len(table.headings) - 1)]
+    rows = [[row[0].replace("  ", "&emsp;"), *row[1:]] for row in table.rows]
+    lines = ["| " + " | ".join(row) + " |" for row in (table.headings, rule, *rows)]
+    return "\n".join([*lines, *(("", table.caption) if table.caption else ())]) + "\n"
+
+
+def readable(entry: Mapping[str, Any] | None) -> str:
+    """A value with three digits and a prefix; a dash for none."""
+    if entry is None:
+        return "–"
+    return with_scale(number(entry), str(entry["unit"]))
+
+
+def with_scale(found: float, unit: str) -> str:
+    """A number with three digits and the largest prefix that leaves it at 1 or above."""
+    scales = SCALES.get(unit)
+    if scales is None or found == 0:
+        return f"{found:.3g}" if unit == "1" else f"{found:.3g} {unit}"
+    factor, shown = next((s for s in scales if found >= s[0]), scales[-1])
+    scaled = found / factor
+    if scaled >= 999.5:
+        return f"{scaled:,.0f} {shown}"
+    return f"{scaled:.3g} {shown}" if scaled >= 1e-4 else f"{scaled:.2e} {shown}"
+
+
+def basis(result: Result) -> str:
+    """What the activity is, in words."""
+    found = result["activity"]
+    if found["source"] == "assumed":
+        return "activity assumed (every code equally likely), not measured"
+    return f"activity measured on {found['source']}, {number(found['tokens']):,.0f} tokens"
+
+
+def energy(result: Result) -> Rows:
+    """One head and token: every block and its parts."""
+    found, rows = result["head"], []
+    for line in found["lines"]:
+        rows.append([line["name"], *_compared(line)])
+        rows += [[f"  {name}", "", readable(part), "", "", ""] for name, part in line["parts"].items()]
+    total = [found[column]["energy"] for column in ("cited", "bottom_up")]
+    rows.append(["all", *(readable(x) for x in total), _ratio(total[1], total[0]), "", ""])
+    if "spice" in found:
+        spice = found["spice"]
+        for key, title in (("first", "first dot product"), ("second", "second dot product")):
+            cited = next(line["cited"] for line in found["lines"] if line["name"] == title)
+            title += f", SPICE ({spice['inputs']} inputs, mean pulse {number(spice[f'{key}_pulse']):.3f})"
+            rows.append([title, readable(cited), readable(spice[key]), _ratio(spice[key], cited), "", ""])
+    caption = f"One query head, one token; {basis(result)}. Technology {result['technology']['name']}."
+    headings = ("energy", "cited", "bottom-up", "factor", "band", "inside")
+    return Rows("Energy of a head", headings, rows, caption)
+
+
+def summary(result: Result) -> Rows:
+    """A token: of a head, of a layer, of the model."""
+    head, model = result["head"], result["model_cost"]
+    sizes = result["model"]
+    layers, heads = number(sizes["layers"]), number(sizes["heads"])
+    rows = []
+    for column, title in (("cited", "cited"), ("bottom_up", "bottom-up")):
+        one, whole = head[column], model[column]
+        layer_energy, layer_area = number(whole["energy"]) / layers, number(whole["area"]) / layers
+        rows += [
+            [f"a head, {title}", *_three(one), _power(one)],
+            [
+                f"a layer of {heads:.0f} heads, {title}",
+                with_scale(layer_energy, "J"),
+                readable(one["latency"]),
+                with_scale(layer_area, "m^2"),
+                with_scale(layer_energy / number(one["latency"]), "W"),
+            ],
+            [f"all {layers:.0f} layers, {title}", *_three(whole), _power(whole)],
+        ]
+    group = number(head["group"])
+    shared = f", shared by {group:.0f} query heads" if group > 1 else ""
+    caption = (
+        f"{sizes['name']} on {result['design']['name']}, batch {number(model['batch']):.0f}. Area of a head: "
+        f"of its key/value head{shared}. Attention alone: {number(model['throughput']):,.0f} tokens/s. "
+        "Power: while one token follows the other; of the whole model one layer works at a time."
+    )
+    return Rows("Attention, per token", ("", "energy", "latency", "area", "power"), rows, caption)
+
+
+def area(result: Result) -> Rows:
+    """The area of a key/value head."""
+    found, areas = result["head"], result["areas"]
+    rows = [[name, "", readable(part), ""] for name, part in found["area"].items()]
+    rows[0][1] = readable(areas["cells_cited"])
+    total = ["all", readable(areas["head_cited"]), readable(areas["head"]), readable(areas["head_factor"])]
+    caption = (
+        f"{number(found['cells']):,.0f} cells. The cell's area is the paper's own, so it is no independent "
+        f"number. The paper's head in a crossbar: {readable(areas['crossbar_cited'])} of cells; stacked in "
+        f"{number(areas['layers']):.0f} layer(s): {readable(areas['stack_cited'])}."
+    )
+    return Rows("Area of a key/value head", ("", "cited", "bottom-up", "factor"), [*rows, total], caption)
+
+
+def variants(result: Result) -> Rows:
+    """Other cells, and stacks."""
+    rows = [
+        [
+            row["title"],
+            f"{number(row['cell']) * 1e12:.3g} µm²",
+            readable(row.get("cited")),
+            readable(row["cells"]),
+            readable(row["head"]),
+        ]
+        for row in result["areas"]["variants"]
+    ]
+    caption = "Layers of a stack share the periphery, so that it soon is all that counts."
+    headings = ("cells", "one cell", "cells of a head, cited", "bottom-up", "head, bottom-up")
+    return Rows("Other cells and 3D stacking", headings, rows, caption)
+
+
+def machines(result: Result) -> Rows:
+    """GPUs and this machine against as many heads in gain cells."""
+    rows = []
+    for row in result["machines"]:
+        over = [
+            f"{number(row[key]):,.0f}" if key in row else "–"
+            for key in (
+                "latency_over_cited",
+                "energy_over_cited",
+                "latency_over_bottom_up",
+                "energy_over_bottom_up",
+            )
+        ]
+        title = f"{row['title']} ({KINDS[row['latency']['kind']]})"
+        rows.append([title, readable(row["latency"]), readable(row.get("energy")), *over])
+    headings = (
+        "attention of one layer, per token",
+        "latency",
+        "energy",
+        "× latency, cited",
+        "× energy, cited",
+    )
+    headings_found = ("× latency, bottom-up", "× energy, bottom-up")
+    caption = (
+        "×: over as many heads in gain cells, where sizes are the same. Cited: twelve heads, D = 64, 1024 "
+        "tokens, batch 64, time of a batch divided by the batch (docs/costs.md says what is wrong with it)."
+    )
+    return Rows("Against other machines", (*headings, *headings_found), rows, caption)
+
+
+def whole_model(result: Result) -> Rows:
+    """Who computes what, per token."""
+    rows = []
+    for row in result["whole_model"]:
+        for key in ("energy", "latency"):
+            parts = [readable(row[name][key]) for name in ("attention", "linear", "transfers", "total")]
+            share = f"{100 * number(row[f'attention_share_of_{key}']):.2g} %"
+            rows.append([f"{row['title']}, {key}", *parts, share, f"{number(row[f'{key}_gain']):.3g}"])
+    headings = ("per token", "attention", "linear", "transfers", "total", "attention's share", "gain")
+    model = result["model_cost"]
+    batch, arrays = number(model["batch"]), readable(model["bottom_up"]["area"])
+    caption = (
+        f"Batch {batch:.0f}; arrays of all its sequences, bottom-up: {arrays}. "
+        "GPU: stated bandwidth and board power, an upper bound; analog linear layers: stated operations per "
+        "joule and an assumed time of a product. Nothing overlaps. Gain: of the whole, over the first row."
+    )
+    return Rows("A whole model", headings, rows, caption)
+
+
+def cache(result: Result) -> Rows:
+    """The cache on a GPU, and the paper's example."""
+    found = result["why"]["cache"]
+    moved, computed = found["movement"], found["arithmetic"]
+    rows = [
+        ["cache of one token", readable(found["bytes_per_token"])],
+        [f"cache of {number(found['context']):,.0f} tokens of one sequence", readable(found["bytes"])],
+        [f"time to read it once on {result['gpu']}", readable(found["floor"])],
+        ["energy to read it once from HBM", readable(moved)],
+        ["energy of the arithmetic on it", readable(computed)],
+        ["movement over arithmetic", _ratio(moved, computed)],
+    ]
+    return Rows(f"Why: the cache of {found['model']} on a GPU", ("", ""), rows)
+
+
+def stated_cache(result: Result) -> Rows:
+    """At which length the cache of a model has the stated size."""
+    rows = [
+        [
+            f"{'8 Gibit' if row['read_as'] == 'bits' else '8 GiB'}, {number(row['bytes_per_number']):.0f} "
+            f"bytes a number, {'grouped' if row['grouped'] else 'a key/value head for every query head'}",
+            f"{number(row['tokens']):,.0f}",
+        ]
+        for row in result["why"]["stated_cache"]
+    ]
+    return Rows("The stated 8 Gb for Mistral 7B", ("read as", "tokens, batch 1"), rows)
+
+
+def memories(result: Result) -> Rows:
+    """Keys and values of one head in other memories."""
+    rows = [
+        [
+            row["title"],
+            readable(row["area"]),
+            readable(row["write"]),
+            readable(row.get("lifetime")) if "lifetime" in row else "no limit",
+            _retention(row),
+            readable(row["refresh"]) if number(row["refresh"]) else "–",
+        ]
+        for row in result["why"]["memories"]
+    ]
+    rows += [
+        [f"readout: {row['title']}", readable(row["area"]), readable(row["energy"]), "", "", ""]
+        for row in result["why"]["conversions"]
+    ]
+    headings = (
+        "keys and values of a head",
+        "area of cells",
+        "energy of a token",
+        "worn out after",
+        "retention",
+    )
+    caption = (
+        "Write energies and densities are of cells alone, orders of magnitude (see memories.toml); "
+        "gain cells with their write lines and DACs. Readout: of one line, area and energy of one conversion."
+    )
+    return Rows("Why: other memories", (*headings, "refresh"), rows, caption)
+
+
+def sensitivity(result: Result, most: int | None = None) -> Rows:
+    """A row a parameter: up and down."""
+    changes: dict[tuple[str, str], dict[bool, Any]] = {}
+    for row in result["sensitivity"]:
+        changes.setdefault((row["where"], row["parameter"]), {})[number(row["factor"]) > 1] = row
+    rows = []
+    for (where, parameter), both in list(changes.items())[:most]:
+        cells = [
+            "  ".join(_percent(both[up][key]) if up in both else "–" for up in (True, False))
+            for key in ("energy", "latency", "area")
+        ]
+        rows.append([f"{where}: {parameter}", *cells])
+    left = len(changes) - len(rows)
+    caption = "Up  down by 20 % (sizes to the nearest that exists), one at a time; bottom-up, one head."
+    caption += f" {left} more change less; --json has them." if left else ""
+    return Rows("Sensitivity", ("parameter", "energy", "latency", "area"), rows, caption)
+
+
+def sparsity(results: Mapping[str, Result]) -> Rows:
+    """What each dot product's word lines are driven with, and what its cells draw, by result."""
+    rows = []
+    for name, result in results.items():
+        heads = result["activity"]["heads"]
+        mean = {key: sum(numbers(heads[key])) / len(numbers(heads[key])) for key in heads}
+        cells = {
+            line["name"]: line["parts"]["cells"]
+            for line in result["head"]["lines"]
+            if "cells" in line["parts"]
+        }
+        first, second = (cells[f"{which} dot product"] for which in ("first", "second"))
+        rows.append(
+            [
+                f"{name} ({result['activity']['source']})",
+                f"{mean['query_pulse']:.3f}",
+                f"{mean['score_pulse']:.4f}",
+                f"{100 * (1 - mean['score_active']):.1f} %",
+                readable(first),
+                readable(second),
+                _ratio(second, first),
+            ]
+        )
+    headings = (
+        "activity",
+        "mean query pulse",
+        "mean φ(S)",
+        "φ(S) = 0",
+        "cells, first",
+        "cells, second",
+        "ratio",
+    )
+    return Rows("Sparsity", headings, rows)
+
+
+def _compared(line: Mapping[str, Any]) -> list[str]:
+    if "cited" not in line:
+        return ["–", readable(line["bottom_up"]), "", "", ""]
+    factor, band = number(line["factor"]), number(line["band"])
+    inside = "yes" if line["inside"] else "NO"
+    return [readable(line["cited"]), readable(line["bottom_up"]), f"{factor:.3g}", f"{band:g}×", inside]
+
+
+def _three(entry: Mapping[str, Any]) -> tuple[str, str, str]:
+    return readable(entry["energy"]), readable(entry["latency"]), readable(entry["area"])
+
+
+def _power(entry: Mapping[str, Any]) -> str:
+    """While it computes one token after the other."""
+    return with_scale(number(entry["energy"]) / number(entry["latency"]), "W")
+
+
+def _ratio(entry: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+    return f"{number(entry) / number(other):.3g}"
+
+
+def _percent(entry: Mapping[str, Any]) -> str:
+    return f"{100 * number(entry):+.1f} %"
+
+
+def _retention(row: Mapping[str, Any]) -> str:
+    return "as long as powered" if "retention" not in row else readable(row["retention"])
+
+
+def outside(result: Result) -> str:
+    """What has to be said about the numbers of a head, as a list."""
+    return "\n".join(f"* {note[0].upper()}{note[1:]}." for note in result["notes"]) + "\n"
+
+
+def technology(result: Result) -> Rows:
+    """Every number of the process and where it comes from."""
+    rows = [
+        [
+            key,
+            f"{number(entry):.6g} {entry['unit']}" if entry["unit"] != "1" else f"{number(entry):.6g}",
+            entry["source"],
+        ]
+        for key, entry in result["technology"]["numbers"].items()
+    ]
+    return Rows(f"Technology {result['technology']['name']}", ("number", "value", "source"), rows)
+
+
+def models(results: Mapping[str, Result]) -> Rows:
+    """All attention of several models, per token."""
+    rows = []
+    for name, result in results.items():
+        found, head = result["model_cost"], result["head"]
+        cells = [readable(found[column]["energy"]) for column in ("cited", "bottom_up")]
+        cells += [readable(found[column]["latency"]) for column in ("cited", "bottom_up")]
+        cells += [readable(found[column]["area"]) for column in ("cited", "bottom_up")]
+        sizes = result["model"]
+        shape = (
+            f"{number(sizes['layers']):.0f} × {number(sizes['heads']):.0f}, {number(sizes['head_dim']):.0f}"
+        )
+        rows.append(
+            [f"{name} ({result['activity']['source']})", shape, f"{number(head['window']):,.0f}", *cells]
+        )
+    headings = ("model (activity)", "layers × heads, D", "window", "energy, cited", "bottom-up")
+    return Rows("Models", (*headings, "latency, cited", "bottom-up", "area, cited", "bottom-up"), rows)

@@ -1,0 +1,237 @@
+"""Figures of costs, from the JSON of `gaincell cost` alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from gaincell import files
+from gaincell.reports.costs import KINDS, basis, with_scale
+from gaincell.reports.figures import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, STYLE
+from gaincell.reports.hardware import PHASE_COLOURS
+from gaincell.reports.results import number, numbers
+
+Result = Mapping[str, Any]
+BLOCK_COLOURS = {
+    "first dot product": BLUE,
+    "second dot product": GREEN,
+    "write": PURPLE,
+    "digital": ORANGE,
+    "leakage": GREY,
+    "refresh": RED,
+}
+
+
+def draw_all(result: Result, folder: Path, prefix: str = "") -> list[Path]:
+    """Draw every figure the result has data for into `folder`, as PNG files named costs-..."""
+    written = []
+    for name, (has_data, draw) in FIGURES.items():
+        if has_data(result):
+            with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
+                path = folder / f"{prefix}costs-{name}.png"
+                written.append(files.write_atomic(path, draw(result).savefig))
+    return written
+
+
+def energy(result: Result) -> Figure:
+    """Pies of both columns, and the factor of every block with its band."""
+    found = result["head"]
+    figure = Figure(figsize=(11.5, 3.9))
+    axes = figure.subplots(1, 3, width_ratios=(1, 1, 1.1))
+    for column, where, title in ((0, "cited", "cited"), (1, "bottom_up", "bottom-up")):
+        lines = [line for line in found["lines"] if where in line and number(line[where]) > 0]
+        energies = [number(line[where]) for line in lines]
+        axes[column].pie(
+            energies,
+            colors=[BLOCK_COLOURS[line["name"]] for line in lines],
+            startangle=90,
+            counterclock=False,
+            wedgeprops={"edgecolor": "white", "linewidth": 1},
+        )
+        axes[column].set_title(f"{title}: {with_scale(number(found[where]['energy']), 'J')}")
+        named = [f"{line['name']}, {with_scale(e, 'J')}" for line, e in zip(lines, energies, strict=True)]
+        axes[column].legend(named, loc="upper center", bbox_to_anchor=(0.5, 0.02), fontsize=8)
+    compared = [line for line in found["lines"] if "factor" in line]
+    for n, line in enumerate(compared):
+        band, factor = number(line["band"]), number(line["factor"])
+        axes[2].barh(n, band - 1 / band, left=1 / band, height=0.6, color="#E4E4E4", linewidth=0)
+        axes[2].plot(factor, n, "o", ms=7, color=BLUE if line["inside"] else RED)
+        axes[2].annotate(f"{factor:.2g}", (factor, n), xytext=(0, 8), textcoords="offset points", ha="center")
+    axes[2].axvline(1, color=BLACK, linewidth=0.8)
+    axes[2].set_xscale("log")
+    axes[2].set_yticks(range(len(compared)), [line["name"] for line in compared])
+    axes[2].invert_yaxis()
+    axes[2].grid(visible=False, axis="y")
+    axes[2].set_xlabel("bottom-up over cited (grey: band)")
+    axes[2].margins(x=0.12)
+    figure.suptitle(f"A head and token; {basis(result)}", fontsize=9)
+    return figure
+
+
+def machines(result: Result) -> Figure:
+    """Latency and energy on a logarithmic axis: other machines, and gain cells twice."""
+    figure = Figure(figsize=(9.0, 0.8 + 0.5 * (len(result["machines"]) + 2)))
+    panels = figure.subplots(1, 2, sharey=True)
+    compared = [row for row in result["machines"] if "latency_over_cited" in row]
+    heads = number(compared[0]["heads"])
+    for axes, key, unit, count in ((panels[0], "latency", "s", 1.0), (panels[1], "energy", "J", heads)):
+        bars: list[tuple[str, float | None, str]] = [
+            (f"gain cells, {title}", count * number(result["head"][column][key]), colour)
+            for column, title, colour in (("cited", "cited", SKY), ("bottom_up", "bottom-up", BLUE))
+        ]
+        for row in compared:
+            there = number(row[key]) if key in row else None
+            colour = GREY if row["latency"]["kind"] == "cited" else RED
+            bars.append((f"{row['title']} ({KINDS[row['latency']['kind']]})", there, colour))
+        for n, (_, length, colour) in enumerate(bars):
+            if length is not None:
+                axes.barh(n, length, color=colour, height=0.66)
+                _label(axes, with_scale(length, unit), (length, n))
+        axes.set_xscale("log")
+        axes.margins(x=0.25)
+        axes.set_yticks(range(len(bars)), [name for name, _, _ in bars])
+        axes.grid(visible=False, axis="y")
+        axes.set_title(f"{key} of {heads:.0f} heads, one token")
+        axes.set_xlabel("s" if unit == "s" else "J")
+    panels[0].invert_yaxis()
+    return figure
+
+
+def sweeps(result: Result) -> Figure:
+    """Energy above, latency (batch: throughput) below, a column for what changes."""
+    found = result["sweeps"]
+    figure = Figure(figsize=(3.1 * len(found), 5.4))
+    grid = figure.subplots(2, len(found), squeeze=False)
+    for column, (name, sweep) in enumerate(found.items()):
+        at = numbers(sweep["at"])
+        top, bottom = grid[0][column], grid[1][column]
+        top.plot(at, [e * 1e9 for e in numbers(sweep["energy"])], "o-", ms=4, color=BLUE, label="bottom-up")
+        top.plot(
+            at, [e * 1e9 for e in numbers(sweep["energy_cited"])], "--", color=GREY, label="cited, scaled"
+        )
+        top.set_title(sweep["title"], fontsize=9)
+        if name == "batch":
+            bottom.plot(at, [x / 1e6 for x in numbers(sweep["throughput"])], "o-", ms=4, color=ORANGE)
+            bottom.set_ylabel("million tokens/s of a layer")
+        else:
+            bottom.plot(at, [s * 1e9 for s in numbers(sweep["latency"])], "o-", ms=4, color=ORANGE)
+            bottom.set_ylabel("latency of a step, ns")
+        if name == "retention_time":
+            bottom.set_title("with refresh where needed", fontsize=9)
+        for axes in (top, bottom):
+            axes.set_xscale("log", base=10 if name == "retention_time" else 2)
+            axes.set_xlabel(sweep["at"]["unit"] if sweep["at"]["unit"] != "1" else "")
+            axes.set_ylim(0, 1.12 * axes.get_ylim()[1])
+        top.set_ylabel("energy of a head, nJ")
+    grid[0][0].legend(fontsize=8)
+    return figure
+
+
+def phases(result: Result) -> Figure:
+    """Power over the time of a step, by phase: the area of a bar is its energy."""
+    figure = Figure(figsize=(8.4, 3.2))
+    axes = figure.add_subplot()
+    for phase in result["head"]["phases"]:
+        start, duration, drawn = (number(phase[key]) for key in ("start", "duration", "energy"))
+        if duration == 0:
+            continue
+        power = drawn / duration * 1e3
+        axes.bar(
+            start * 1e9,
+            power,
+            width=duration * 1e9,
+            align="edge",
+            color=PHASE_COLOURS.get(phase["name"], "#D8D8D8"),
+            edgecolor="white",
+            zorder=1 if phase["name"] == "throughout" else 2,
+            label=f"{phase['name']}: {with_scale(drawn, 'J')}",
+        )
+    axes.set_xlabel("time in the step, ns")
+    axes.set_ylabel("mW")
+    axes.set_title("Power of a head over a step, bottom-up")
+    figure.legend(loc="outside right upper", fontsize=8)
+    return figure
+
+
+def heads(result: Result) -> Figure:
+    """Energy of every head of every layer."""
+    found = result["model_cost"]["heads"]
+    layers, numbers_of = numbers(found["layer"]), numbers(found["head"])
+    energies = [e * 1e9 for e in numbers(found["energy"])]
+    rows, columns = int(max(layers)) + 1, int(max(numbers_of)) + 1
+    grid = [[float("nan")] * columns for _ in range(rows)]
+    for layer, head, drawn in zip(layers, numbers_of, energies, strict=True):
+        grid[int(layer)][int(head)] = drawn
+    figure = Figure(figsize=(1.8 + 0.42 * columns, 1.4 + 0.24 * rows))
+    axes = figure.add_subplot()
+    image = axes.imshow(grid, aspect="auto", cmap="viridis", interpolation="nearest")
+    axes.grid(visible=False)
+    axes.set_xlabel("query head")
+    axes.set_ylabel("layer")
+    axes.set_title(result["model"]["name"])
+    figure.colorbar(image, label="energy of a head, nJ per token")
+    return figure
+
+
+def why(result: Result) -> Figure:
+    """Memories for the keys and values of a head; what moving the cache costs against computing with it."""
+    figure = Figure(figsize=(9.6, 3.8))
+    left, right = figure.subplots(1, 2, width_ratios=(1.7, 1))
+    for row in result["why"]["memories"]:
+        ours = row["title"].startswith("gain cells")
+        colour = BLUE if ours else RED if "lifetime" in row else GREY
+        x, y = number(row["area"]) * 1e6, number(row["write"]) * 1e12
+        left.plot(x, y, "o", ms=8, color=colour)
+        below = row["title"] == "STT-MRAM" or ours
+        at = (-30, -14) if below else (7, 4)
+        left.annotate(row["title"], (x, y), xytext=at, textcoords="offset points", fontsize=8)
+    left.set_xscale("log")
+    left.set_yscale("log")
+    left.margins(x=0.3, y=0.2)
+    left.set_xlabel("area of the cells of a head, mm²")
+    left.set_ylabel("energy of writing a token, pJ")
+    left.set_title("Keys and values of a head (red: wears out)")
+    _movement(right, result["why"]["cache"])
+    return figure
+
+
+def _movement(axes: Axes, cache: Mapping[str, Any]) -> None:
+    pairs = [("moving", number(cache["movement"])), ("computing", number(cache["arithmetic"]))]
+    for n, (_, drawn) in enumerate(pairs):
+        axes.bar(n, drawn * 1e3, color=(RED, GREEN)[n], width=0.6)
+        axes.annotate(
+            with_scale(drawn, "J"), (n, drawn * 1e3), xytext=(0, 3), textcoords="offset points", ha="center"
+        )
+    axes.set_xticks(range(2), [name for name, _ in pairs])
+    axes.grid(visible=False, axis="x")
+    axes.margins(y=0.15)
+    axes.set_ylabel("mJ a token")
+    axes.set_title(f"Cache of {cache['model']},\n{number(cache['context']):,.0f} tokens, on a GPU")
+
+
+def _label(axes: Axes, text: str, at: tuple[float, float]) -> None:
+    axes.annotate(text, at, xytext=(4, 0), textcoords="offset points", va="center")
+
+
+def _same_sizes(result: Result) -> bool:
+    return any("latency_over_cited" in row for row in result.get("machines", ()))
+
+
+def _many(result: Result) -> bool:
+    return len(result["model_cost"]["heads"]["energy"]["value"]) > 1
+
+
+FIGURES: Mapping[str, tuple[Callable[[Result], bool], Callable[[Result], Figure]]] = {
+    "energy": (lambda result: "head" in result, energy),
+    "machines": (lambda result: _same_sizes(result), machines),
+    "sweeps": (lambda result: "sweeps" in result, sweeps),
+    "phases": (lambda result: "head" in result, phases),
+    "heads": (_many, heads),
+    "why": (lambda result: "why" in result, why),
+}
+"""Name -> (whether the result has what it needs, how it is drawn)."""

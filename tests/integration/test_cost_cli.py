@@ -1,0 +1,155 @@
+"""`gaincell cost ...` as a user types it."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from gaincell.cli import main
+from gaincell.config import load_design
+from gaincell.costs.activity import Activity
+from gaincell.costs.size import shipped_sizes
+from gaincell.integrations.hf.size import model_size, run_design
+from gaincell.reports import costs, results
+from gaincell.reports.costs_figures import FIGURES, draw_all
+
+ROOT = Path(__file__).parents[2]
+SPICE = ROOT / "docs" / "results" / "spice" / "energy-freepdk45.json"
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of a command."""
+    with pytest.raises(SystemExit) as end:
+        main(("cost", *arguments))
+    captured = capsys.readouterr()
+    return int(end.value.code or 0), captured.out, captured.err
+
+
+def test_it_prints_every_column_and_says_what_is_assumed(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "cost.json"
+    code, out, _ = run(capsys, "tiny", "--json", str(file), "--spice", str(SPICE), "--whole-model", "--why",
+                       "--sensitivity")  # fmt: skip
+    assert code == 0
+    for word in (
+        "cited",
+        "bottom-up",
+        "factor",
+        "band",
+        "assumed",
+        "outside its band",
+        "SPICE",
+        "Sensitivity",
+    ):
+        assert word in out
+    result = results.read(file)
+    results.check(result)
+    assert result["command"] == "cost"
+    assert result["model"]["name"] == "tiny"
+    assert results.number(result["head"]["group"]) == 2
+    titles = [row["title"] for row in result["machines"]]
+    assert titles[:2] == ["RTX 4090", "Jetson Nano"]
+    assert all(title.endswith("reading its cache once") for title in titles[2:])
+    assert str(tmp_path) not in file.read_text()
+
+
+def test_a_measured_activity_and_a_measured_baseline(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    design = load_design("leroux2025")
+    head = Activity.assumed(design).mean()
+    heads = tuple(type(head)(**(vars(head) | {"layer": n, "head": h})) for n in range(6) for h in range(4))
+    activity = tmp_path / "activity.json"
+    activity.write_text(json.dumps({"activity": Activity("a text", 1000, heads).to_json()}))
+    machine = {
+        "title": "this machine",
+        "source": "test",
+        "heads": results.value(12, "1", "measured"),
+        "head_dim": results.value(64, "1", "measured"),
+        "context": results.value(1024, "tokens", "measured"),
+        "latency": results.value(1e-4, "s", "measured"),
+        "energy": results.value(1e-2, "J", "measured"),
+    }
+    baseline = tmp_path / "baseline.json"
+    baseline.write_text(json.dumps({"machines": [machine]}))
+    file = tmp_path / "cost.json"
+    code, out, _ = run(capsys, "tiny", "--activity", str(activity), "--baseline", str(baseline),
+                       "--figures", str(tmp_path / "figures"), "--json", str(file))  # fmt: skip
+    assert code == 0
+    assert "measured on a text" in " ".join(out.split())
+    assert "assumed" not in out.replace("assumed time of a product", "")
+    result = results.read(file)
+    mine = next(row for row in result["machines"] if row["title"] == "this machine")
+    assert results.number(mine["latency_over_cited"]) == pytest.approx(1e-4 / 95e-9)
+    assert {path.name for path in (tmp_path / "figures").iterdir()} == {f"costs-{n}.png" for n in FIGURES}
+
+
+def test_sizes_alone_suffice_and_other_head_dimensions_are_not_compared(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "cost.json"
+    code, _, _ = run(capsys, "mistral-7b", "--window", "4096", "--why", "--json", str(file))
+    assert code == 0
+    result = results.read(file)
+    assert results.number(result["why"]["cache"]["bytes_per_token"]) == 131_072
+    assert all("latency_over_cited" not in row for row in result["machines"])
+    assert not [path for path in draw_all(result, tmp_path) if "machines" in path.name]
+    assert "65,536" in costs.as_markdown(costs.stated_cache(result))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("tiny", "--window", "1000"), "tile = 64 does not divide window = 1000"),
+        (("tiny", "--technology", "28mn"), "did you mean '28nm'"),
+        (("tiny", "--activity", "missing.json"), "missing.json holds no activity"),
+        (("tiny", "--spice", str(ROOT / "docs" / "results" / "tiny.json")), "give one of"),
+        (("tiny", "--baseline", str(SPICE)), "holds no measurements"),
+        (("llama-3-8b", "--spice", str(SPICE)), "leave --spice out"),
+        (("no-such-model/at all",), "no-such-model"),
+        (("tiny", "--refresh", "copy"), "needs one period"),
+        (("tiny", "--refresh", "copy", "--refresh-seconds", "-1"), "finite number above 0"),
+        (("tiny", "--json", "/proc/nowhere/cost.json"), "nothing can be written"),
+    ],
+)
+def test_wrong_input_ends_with_one_line(
+    capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], message: str
+) -> None:
+    code, _, err = run(capsys, *arguments)
+    assert code == 2
+    assert message in err
+    assert len(err.splitlines()) == 1
+
+
+def test_a_window_longer_than_the_retention_time_warns(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "gpt2", "--window", "8192")
+    assert code == 0
+    assert "WARNING: a token is held for" in out
+    code, out, _ = run(capsys, "gpt2", "--window", "8192", "--refresh", "copy", "--refresh-seconds", "5e-4")
+    assert "WARNING" not in out
+    assert "refresh" in out
+
+
+def test_sizes_of_models() -> None:
+    tiny = model_size("tiny")
+    assert (tiny.layers, tiny.heads, tiny.kv_heads, tiny.head_dim, tiny.group) == (6, 4, 2, 64, 2)
+    assert tiny.weights < 6_524_160 + tiny.hidden * tiny.vocabulary
+    assert model_size("gpt2") == shipped_sizes()["gpt2"]
+    assert run_design("tiny") is None
+    run_folder = ROOT / "adapters" / "smollm2-135m"
+    assert load_design(run_design(run_folder) or "").name == "leroux2025"
+
+
+def test_tables_for_documents(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file = tmp_path / "cost.json"
+    assert run(capsys, "gpt2", "--json", str(file))[0] == 0
+    result = results.read(file)
+    text = costs.as_markdown(costs.energy(result))
+    assert "| all | 6.15 nJ |" in text
+    assert "344 | 97,266" in costs.as_markdown(costs.machines(result))
+    assert "7,521 | 43,981" in costs.as_markdown(costs.machines(result))
+    assert "| gpt2 (assumed) | 0.500 | 0.2500 |" in costs.as_markdown(costs.sparsity({"gpt2": result}))
+    assert costs.with_scale(0.0, "J") == "0 J"
+    assert costs.with_scale(2e6, "J") == "2,000,000 J"
+    assert costs.with_scale(3.0, "columns") == "3 columns"

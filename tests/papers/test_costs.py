@@ -1,0 +1,137 @@
+"""The cost figures of the paper: what it states, through counts and conversions, and how far a bottom-up
+estimate is from each of its blocks.
+"""
+
+import math
+
+import pytest
+
+from gaincell.arrays.schedule import Schedule
+from gaincell.config import load_design
+from gaincell.costs.activity import Activity
+from gaincell.costs.cited import DIGITAL, FIRST, SECOND, WRITE, paper
+from gaincell.costs.gpus import printed, published, ratio
+from gaincell.costs.head import Head
+from gaincell.costs.motivation import stated_cache
+from gaincell.costs.roll_up import HeadCost, of_head, of_model
+from gaincell.costs.size import shipped_size
+from gaincell.costs.technology import load_technology
+
+OUTSIDE = {WRITE, DIGITAL}
+"""Blocks whose bottom-up estimate lies outside its band, both below it: docs/costs.md says why."""
+
+
+@pytest.fixture(scope="module")
+def cost() -> HeadCost:
+    """A head of the paper: D = 64, 1024 columns, all of them valid, one query head a key/value head."""
+    design = load_design("leroux2025")
+    activity = Activity.assumed(design).mean()
+    return of_head(Head(design, load_technology("28nm"), activity, head_dim=64, group=1))
+
+
+def test_energy_of_a_token_and_head(cost: HeadCost) -> None:
+    """1120 pJ + 700 pJ + 4 nJ + 330 pJ = 6.15 nJ."""
+    assert cost.cited.energy == pytest.approx(6.15e-9, rel=1e-9)
+    assert {name: part.energy for name, part in cost.cited.parts.items()} == pytest.approx(
+        {FIRST: 1120e-12, SECOND: 700e-12, WRITE: 330e-12, DIGITAL: 4e-9}
+    )
+
+
+def test_energy_of_all_heads_of_a_layer() -> None:
+    """GPT-2 has 12 heads a layer and 12 layers; every head of it costs what one does."""
+    design = load_design("leroux2025")
+    model = of_model(shipped_size("gpt2"), design, load_technology("28nm"), Activity.assumed(design))
+    assert model.energy_cited == pytest.approx(12 * 12 * 6.15e-9, rel=1e-9)
+    assert model.latency[0] == pytest.approx(12 * 65e-9, rel=1e-9)
+    assert model.area[0] == pytest.approx(12 * 12 * 0.5e-6, rel=1e-9)
+
+
+def test_digital_energy_is_its_power_for_35_ns() -> None:
+    p = paper()
+    assert p.digital_power * p.digital_active == pytest.approx(p.digital, rel=0.01)
+    assert p.digital_active < load_design("leroux2025").layer_latency
+
+
+def test_latency(cost: HeadCost) -> None:
+    """65 ns stated; the schedule's phases with the assumed write give the same, without it 49 ns."""
+    assert cost.cited.latency == pytest.approx(65e-9, rel=1e-9)
+    design = cost.head.design
+    phases = {phase.name: phase.duration for phase in Schedule(design).phases}
+    computed = phases["key read"] + phases["value read"] + phases["count"] + phases["add"]
+    assert computed == pytest.approx(15e-9 + 15e-9 + 15 / 1e9 + math.log2(16) / 1e9)
+    assert cost.head.schedule.latency == pytest.approx(cost.cited.latency)
+    technology = cost.head.technology
+    assert cost.bottom_up.latency == pytest.approx(
+        computed + technology.discharge_time + technology.write_time
+    )
+
+
+def test_cells_and_their_areas(cost: HeadCost) -> None:
+    p = paper()
+    assert cost.head.cells == 131_072 == 2 * 16 * 64 * 64
+    assert cost.head.cells * p.cell_area == pytest.approx(0.131e-6, rel=0.001)
+    assert p.crossbar_area / cost.head.cells == pytest.approx(0.12e-12, rel=0.005)
+    assert p.stack_area / cost.head.cells == pytest.approx(0.28e-12, rel=0.005)
+    assert cost.cited.area == p.head_area == 0.5e-6
+
+
+def test_ratios_against_the_released_measurements(cost: HeadCost) -> None:
+    """344x and 97 266x (RTX 4090), 7521x and 43 981x (Jetson Nano), against twelve heads."""
+    found = {
+        name: ratio(machine, cost.cited.latency, cost.cited.energy) for name, machine in published().items()
+    }
+    rounded = {name: (round(r.latency), round(r.energy or 0)) for name, r in found.items()}
+    assert rounded == {"rtx-4090": (344, 97_266), "jetson-nano": (7521, 43_981)}
+
+
+def test_released_measurements_are_of_a_token() -> None:
+    """22.37 us and 7.178 mJ; 488.9 us and 3.246 mJ."""
+    four, jetson = published()["rtx-4090"], published()["jetson-nano"]
+    assert (four.latency, four.energy) == pytest.approx((22.37e-6, 7.178e-3), rel=1e-3)
+    assert (jetson.latency, jetson.energy) == pytest.approx((488.9e-6, 3.246e-3), rel=1e-3)
+
+
+def test_printed_ratios_are_rounded_down(cost: HeadCost) -> None:
+    """The paper prints less than its measurements give, at most a seventh less."""
+    p = printed()
+    pairs = {
+        "rtx-4090": (p.latency_rtx_4090, p.energy_rtx_4090),
+        "jetson-nano": (p.latency_jetson_nano, p.energy_jetson_nano),
+    }
+    for name, (latency, energy) in pairs.items():
+        found = ratio(published()[name], cost.cited.latency, cost.cited.energy)
+        assert found.energy is not None
+        assert 0.85 <= latency / found.latency <= 1
+        assert 0.85 <= energy / found.energy <= 1
+
+
+def test_every_block_is_in_its_band_or_listed_as_outside(cost: HeadCost) -> None:
+    bands = {FIRST: 3.0, SECOND: 3.0, WRITE: 5.0, DIGITAL: 10.0}
+    compared = {line.name: line for line in cost.lines if line.cited is not None}
+    assert {name: line.band for name, line in compared.items()} == bands
+    assert {line.name for line in cost.outside} == OUTSIDE
+    for name, line in compared.items():
+        assert line.factor is not None
+        assert (1 / bands[name] <= line.factor <= bands[name]) == (name not in OUTSIDE)
+        assert bool(cost.explain(line)) == (name in OUTSIDE)
+
+
+def test_second_dot_product_is_cheaper_because_it_is_sparser(cost: HeadCost) -> None:
+    """The cells' energies are as their mean pulses: the same cells with the same stored voltages."""
+    parts = {line.name: line.bottom_up.parts for line in cost.lines}
+    activity = cost.head.activity
+    found = parts[SECOND]["cells"].energy / parts[FIRST]["cells"].energy
+    assert found == pytest.approx(activity.score_pulse / activity.query_pulse)
+    assert found < 1
+
+
+def test_8_gb_for_mistral_7b() -> None:
+    """Right in bits: 8 Gibit are 8192 tokens, the model's context, in 16 bits with grouped queries. In bytes
+    it takes 65 536 tokens, or 8192 in float32 without grouped queries.
+    """
+    size = shipped_size("mistral-7b")
+    assert size.cache_bytes(2.0) == 131_072
+    tokens = {(c.read_as, c.bytes_per_number, c.grouped): c.tokens for c in stated_cache(size)}
+    assert tokens["bits", 2.0, True] == 8192 == size.tokens
+    assert tokens["bytes", 2.0, True] == 65_536
+    assert tokens["bytes", 4.0, False] == 8192

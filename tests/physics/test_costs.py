@@ -1,0 +1,423 @@
+"""Costs as physics: what adds up, what grows with what, what the units are, and what is refused."""
+
+import json
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gaincell.arrays.refresh import Refresh
+from gaincell.config import load_design
+from gaincell.costs import arrays, describe, digital, gpus, motivation, retention, sweep, whole_model, writing
+from gaincell.costs.activity import Activity, HeadActivity
+from gaincell.costs.area import head_area, variants
+from gaincell.costs.cited import WRITE
+from gaincell.costs.cost import Cost, total
+from gaincell.costs.gpus import published, stated
+from gaincell.costs.head import assumed_head
+from gaincell.costs.measured_file import read_measured
+from gaincell.costs.phases import phases
+from gaincell.costs.roll_up import of_head, of_model
+from gaincell.costs.sensitivity import sensitivity
+from gaincell.costs.size import ModelSize, shipped_sizes
+from gaincell.costs.spice_file import read_spice
+from gaincell.costs.technology import Technology, list_technologies, load_technology
+from gaincell.errors import DesignError, InputError
+from gaincell.reports import results
+
+DESIGN, TECHNOLOGY = load_design("leroux2025"), load_technology("28nm")
+HEAD = assumed_head(DESIGN, TECHNOLOGY)
+SPICE = Path(__file__).parents[2] / "docs" / "results" / "spice" / "energy-freepdk45.json"
+numbers = st.floats(0, 1e6, allow_subnormal=False)
+
+
+# What adds up.
+
+
+@given(numbers, numbers, numbers, st.integers(1, 100))
+def test_costs_add_up(energy: float, latency: float, area: float, count: int) -> None:
+    one = Cost(energy=energy, latency=latency, area=area)
+    assert one + Cost() == one
+    whole = total({str(n): one for n in range(count)})
+    assert whole.energy == pytest.approx(count * energy) == pytest.approx(one.times(count).energy)
+    assert one.copies(count).latency == latency
+    assert one.times(count).area == area
+    assert one.copies(count).area == pytest.approx(count * area)
+
+
+def test_parts_add_up_at_every_level() -> None:
+    cost = of_head(HEAD, Refresh("copy", every_seconds=1e-3))
+    assert cost.bottom_up.energy == pytest.approx(sum(line.bottom_up.energy for line in cost.lines))
+    for line in cost.lines:
+        if line.bottom_up.parts:
+            parts = sum(part.energy for part in line.bottom_up.parts.values())
+            assert parts == pytest.approx(line.bottom_up.energy)
+    assert sum(part.area for part in cost.area.parts.values()) == pytest.approx(cost.area.area)
+    assert sum(phase.energy for phase in phases(cost)) == pytest.approx(cost.bottom_up.energy)
+    assert dict(cost.bottom_up.walk())["digital / counters"].energy > 0
+
+
+def test_a_model_is_the_sum_of_its_heads() -> None:
+    one = Activity.assumed(DESIGN).mean()
+    idle = replace(one, head=1, score_pulse=0.0, score_active=0.0, output_pulse=0.0)
+    size = ModelSize("two", "made up", 1, 2, 2, 64, 128, 1000, 100, 1024)
+    model = of_model(size, DESIGN, TECHNOLOGY, Activity("test", 10, (one, idle)))
+    assert model.energy_bottom_up == pytest.approx(sum(head.bottom_up.energy for head in model.heads))
+    assert model.heads[1].bottom_up.energy < model.heads[0].bottom_up.energy
+
+
+# What grows with what.
+
+
+@pytest.mark.parametrize("name", ["window", "head_dim"])
+def test_energy_and_area_grow_with_sizes(name: str) -> None:
+    points = sweep.SWEEPS[name][2](HEAD)
+    for smaller, larger in pairwise(points):
+        assert larger.cost.bottom_up.energy > smaller.cost.bottom_up.energy
+        assert larger.cost.area.area > smaller.cost.area.area
+        assert larger.cost.bottom_up.latency >= smaller.cost.bottom_up.latency
+
+
+def test_a_short_context_is_cheaper_and_a_long_one_costs_the_window() -> None:
+    energies = [of_head(replace(HEAD, context=n)).bottom_up.energy for n in (1, 64, 65, 512, 1024, 10**6)]
+    assert energies == sorted(energies)
+    assert energies[-1] == energies[-2]
+
+
+@pytest.mark.parametrize("group", [1, 2, 3, 8])
+def test_a_group_writes_once(group: int) -> None:
+    """Each query head pays 1/g of a write; reads cost the same; the step takes longer, less than g times."""
+    one, many = of_head(HEAD), of_head(replace(HEAD, group=group))
+    energy = {name: {line.name: line for line in cost.lines} for name, cost in (("1", one), ("g", many))}
+    assert energy["g"][WRITE].bottom_up.energy == pytest.approx(energy["1"][WRITE].bottom_up.energy / group)
+    assert energy["g"][WRITE].cited == pytest.approx((energy["1"][WRITE].cited or 0) / group)
+    first = "first dot product"
+    assert energy["g"][first].bottom_up.energy == energy["1"][first].bottom_up.energy
+    assert one.bottom_up.latency <= many.bottom_up.latency <= group * one.bottom_up.latency
+    assert many.area.area == one.area.area
+
+
+def test_energy_of_cells_is_charge_times_supply() -> None:
+    """All cells at one voltage and full pulses: cells x F(u) x charge unit x VDD, of those that source."""
+    u = 0.45
+    activity = replace(HEAD.activity, query_pulse=1.0, key_level=u, key_square=u * u)
+    ideal = DESIGN.replace(cell="linear", retention_time=None)
+    found = arrays.first_product(replace(HEAD, design=ideal, activity=activity)).parts["cells"].energy
+    sourcing = 64 * 1024 / 2
+    assert found == pytest.approx(sourcing * 19.3 * u * 15e-15 * 0.9)
+
+
+def test_positive_current_matches_the_levels_of_the_dac() -> None:
+    """Two points stand for the eight levels: within 3 % of the mean over them."""
+    u = torch.tensor([(code - 3.5) * 0.9 / 7 for code in range(8)], dtype=torch.float64)
+    exact = float(DESIGN.cell.current(u).clamp(min=0).mean())
+    a = HEAD.activity
+    assert arrays.positive_current(DESIGN.cell, a.key_level, a.key_square) == pytest.approx(exact, rel=0.03)
+    assert arrays.positive_current(DESIGN.cell, 0.0, 0.0) == pytest.approx(0.5213636, rel=1e-5)
+    assert arrays.positive_current(DESIGN.cell, 0.1, 0.09) > 0
+
+
+def test_no_pulse_draws_nothing_from_the_cells() -> None:
+    silent = replace(HEAD.activity, query_pulse=0.0, query_active=0.0, score_pulse=0.0, score_active=0.0)
+    head = replace(HEAD, activity=silent)
+    for product in (arrays.first_product(head), arrays.second_product(head)):
+        assert product.parts["cells"].energy == product.parts["word lines"].energy == 0
+
+
+def test_decay_saves_current_and_refresh_brings_it_back() -> None:
+    short = replace(HEAD, design=DESIGN.replace(retention_time=1e-3))
+    assert 0 < short.remaining < HEAD.remaining < 1
+    assert replace(HEAD, design=DESIGN.replace(retention_time=None)).remaining == 1
+    assert replace(short, refresh_every=1e-5).remaining > 0.99
+    ages = torch.arange(1024, dtype=torch.float64)
+    assert HEAD.remaining == pytest.approx(float((DESIGN.decay_per_token**ages).mean()))
+
+
+def test_energy_scales_with_the_square_of_the_supply_where_capacitances_do() -> None:
+    higher = replace(HEAD, technology=TECHNOLOGY.replace(supply=1.8))
+    area = head_area(HEAD).area
+    assert digital.digital(higher, area).energy == pytest.approx(4 * digital.digital(HEAD, area).energy)
+    lines = [arrays.first_product(head).parts["word lines"].energy for head in (HEAD, higher)]
+    assert lines[1] == pytest.approx(4 * lines[0])
+
+
+def test_adder_tree_of_the_paper() -> None:
+    """16 inputs of 5 bits: 8 adders of 5 bits, 4 of 6, 2 of 7, 1 of 8; 64 of them."""
+    assert digital.adder_bits(HEAD, 16) == 64 * (8 * 5 + 4 * 6 + 2 * 7 + 8)
+    assert digital.adder_bits(HEAD, 1) == 0
+
+
+def test_refresh_costs_columns_times_writes() -> None:
+    interval, dt = 1e-3, DESIGN.token_period
+    found = retention.refresh(HEAD, interval)
+    assert found.energy == pytest.approx(1024 * writing.write(HEAD).energy * dt / interval)
+    assert found.latency == pytest.approx(1024 * 2e-9 * dt / interval)
+    assert retention.refresh_interval(HEAD) == pytest.approx(-5e-3 * torch.log(torch.tensor(6 / 7)).item())
+    assert retention.refresh_interval(replace(HEAD, design=DESIGN.replace(retention_time=None))) is None
+
+
+def test_stacking_saves_the_area_of_cells_only() -> None:
+    flat, stacked = head_area(HEAD), head_area(HEAD, 4)
+    saved = flat.area - stacked.area
+    assert saved == pytest.approx(0.75 * HEAD.cells * TECHNOLOGY.cell_area)
+    with pytest.raises(InputError, match="layers = 0"):
+        head_area(HEAD, 0)
+
+
+def test_other_cells_have_the_stated_areas() -> None:
+    found = {variant.title: variant for variant in variants(HEAD)}
+    for variant in found.values():
+        assert variant.cited is None or variant.cells == pytest.approx(variant.cited, rel=0.002)
+        assert variant.head > variant.cells
+    assert found["3D, 8 layers"].cells == pytest.approx(36.7e-9 / 8)
+    assert found["all silicon (bottom-up)"].cells > found["oxide write transistors, worst case"].cells
+
+
+def test_signed_queries_take_a_second_phase() -> None:
+    signed = replace(HEAD, design=load_design("leroux2025-signed"))
+    assert signed.latency == pytest.approx(HEAD.latency + 15e-9)
+    assert digital.digital(signed, 1e-6).parts["query pulses"].energy > (
+        2 * digital.digital(HEAD, 1e-6).parts["query pulses"].energy
+    )
+
+
+def test_sequences_that_share_circuits_raise_the_throughput() -> None:
+    points = sweep.batches(HEAD)
+    assert points[1].throughput > 1.5 * points[0].throughput
+    assert points[-1].cost.bottom_up.energy == points[0].cost.bottom_up.energy
+
+
+# The surroundings.
+
+
+def test_amdahl() -> None:
+    """Without attention the whole can gain no more than its share; analog linear layers lift that."""
+    size = shipped_sizes()["gpt2"]
+    model = of_model(size, DESIGN, TECHNOLOGY, Activity.assumed(DESIGN))
+    gpu, beside, analog = whole_model.arrangements(model, stated()["h100"], 1024)
+    for number in ("energy", "latency"):
+        limit = 1 / (1 - gpu.share(number))
+        assert getattr(gpu.total, number) / getattr(beside.total, number) < limit
+    assert beside.linear == gpu.linear
+    assert analog.total.energy < beside.total.energy / 100
+    assert beside.transfers.energy > 0 == gpu.transfers.energy
+
+
+def test_a_batch_goes_through_analog_layers_one_after_the_other() -> None:
+    size = shipped_sizes()["gpt2"]
+    one, many = whole_model.analog_linear(size, 1), whole_model.analog_linear(size, 64)
+    assert one.latency == pytest.approx((4 * 12 + 1) * 1e-6)
+    assert many.latency - one.latency == pytest.approx(63e-6)
+    assert many.energy == one.energy
+
+
+def test_no_measured_gpu_beats_the_floor_of_its_bandwidth() -> None:
+    """12 heads, D = 64, 1024 tokens in bfloat16: 3 MiB, 3.1 us at 1 TB/s; the published 22 us are slower."""
+    found = gpus.floor(stated()["rtx-4090"], 12, 64, 1024)
+    assert found.latency == pytest.approx(3 * 2**20 / 1.008e12)
+    assert found.energy == pytest.approx(found.latency * 450)
+    assert found.latency < published()["rtx-4090"].latency
+
+
+def test_a_batch_shares_the_weights_but_not_the_cache() -> None:
+    size, gpu = shipped_sizes()["llama-3-8b"], stated()["h100"]
+    one, many = (whole_model.gpu_linear(size, gpu, batch) for batch in (1, 64))
+    assert many.latency == one.latency
+    assert many.energy == pytest.approx(one.energy / 64)
+    assert whole_model.gpu_attention(size, gpu, 8192, 64).energy == pytest.approx(
+        whole_model.gpu_attention(size, gpu, 8192, 1).energy
+    )
+
+
+def test_memories_wear_out_or_do_not() -> None:
+    found = {name: motivation.in_memory(memory, HEAD) for name, memory in motivation.memories().items()}
+    assert found["pcm"].lifetime == pytest.approx(1e9 * 1024 * DESIGN.token_period)
+    assert found["sram"].lifetime is None
+    assert found["pcm"].write > 100 * motivation.in_gain_cells(HEAD).write
+    assert found["sram"].area == pytest.approx(2 * 64 * 1024 * 3 * 140 * 28e-9**2)
+
+
+def test_an_adc_takes_more_energy_and_area() -> None:
+    pulse, adc = motivation.conversions(of_head(HEAD))
+    assert adc.energy == pytest.approx(3.56e-3 / 1.25e9)
+    assert pulse.energy < adc.energy
+    assert pulse.area < adc.area
+
+
+def test_sensitivity_names_what_matters_and_its_direction() -> None:
+    found = {(c.parameter, c.factor > 1): c for c in sensitivity(HEAD)}
+    assert found["supply", True].energy > 0 > found["supply", False].energy
+    assert found["cell_area", True].area > 0
+    assert found["t_pulse_max", True].latency > 0
+    assert ("cell_write", True) in found
+    with pytest.raises(InputError, match="share = 2"):
+        sensitivity(HEAD, 2)
+
+
+def test_spice_energies_are_counted_a_sub_tile() -> None:
+    found = read_spice(SPICE, "real")
+    raw = json.loads(SPICE.read_text())
+    run = next(run for run in raw["runs"] if run["inputs"] == "real")
+    assert found.of_head(HEAD)[0] == pytest.approx(16 * run["first"]["array"]["value"])
+    with pytest.raises(InputError, match="64 rows, the heads have 128"):
+        found.of_head(replace(HEAD, head_dim=128))
+    with pytest.raises(InputError, match="no run with inputs 'reel'"):
+        read_spice(SPICE, "reel")
+
+
+@pytest.mark.parametrize("inputs", ["centred", "random"])
+@pytest.mark.parametrize("key", ["first", "second"])
+def test_cells_draw_what_spice_says_they_do(inputs: str, key: str) -> None:
+    """With the statistics of a simulation (codes about the offset, nearly Gaussian) and the linear cell, to
+    which the simulated cells are close: cells within 20 %, word lines of longer pulses within 1.5 times.
+    """
+    run = next(run for run in json.loads(SPICE.read_text())["runs"] if run["inputs"] == inputs)
+    found = {name: entry["value"] for name, entry in run["input_statistics"].items()}
+    spread = found["key_code_std" if key == "first" else "value_code_std"] * 0.9 / 7
+    level, pulse = spread * (2 / torch.pi) ** 0.5, run[key]["activity"]["value"]
+    activity = replace(
+        HEAD.activity, query_pulse=pulse, score_pulse=pulse, query_active=found["driven_rows"],
+        score_active=min(1.0, 2 * pulse), key_level=level, value_level=level, key_square=spread**2,
+        value_square=spread**2, valid_columns=64.0,
+    )  # fmt: skip
+    design = DESIGN.replace(cell="linear", retention_time=None, window=64)
+    head = replace(HEAD, design=design, activity=activity)
+    cost = (arrays.first_product if key == "first" else arrays.second_product)(head)
+    blocks = {name: entry["value"] for name, entry in run[key]["blocks"].items()}
+    assert 1 / 1.2 < cost.parts["cells"].energy / blocks["cells"] < 1.2
+    if pulse > 0.4:
+        assert 1 / 1.5 < cost.parts["word lines"].energy / blocks["drivers"] < 1.5
+
+
+# Files, units and refusals.
+
+
+def test_shipped_technologies_load_and_state_what_is_assumed() -> None:
+    assert list_technologies() == ["14nm", "28nm"]
+    projected = load_technology("14nm")
+    assert projected.adder_bit < TECHNOLOGY.adder_bit
+    assert TECHNOLOGY.is_assumed("capacitor_density")
+    assert not TECHNOLOGY.is_assumed("supply")
+    assert of_head(assumed_head(DESIGN, projected)).bottom_up.energy < of_head(HEAD).bottom_up.energy
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('supply = { value = 0.9, unit = "mV", source = "U", range = [0, 1] }', "unit 'mV' is not accepted"),
+        ("supply = 0.9", "is a bare value"),
+        ('supply = { value = -1.0, unit = "V", source = "U", range = [0.1, 1] }', "out of range"),
+        ('suply = { value = 0.9, unit = "V", source = "U", range = [0, 1] }', "did you mean 'supply'"),
+        ('supply = { value = 0.9, unit = "V", source = "L", range = [0, 1] }', "no reference in its note"),
+    ],
+)
+def test_a_wrong_technology_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text(f'extends = "28nm"\n{text}\n')
+    with pytest.raises(DesignError, match=message):
+        load_technology(str(file))
+
+
+def test_technologies_are_found_by_name_and_may_be_changed() -> None:
+    with pytest.raises(DesignError, match="did you mean '28nm'"):
+        load_technology("28nn")
+    with pytest.raises(DesignError, match="did you mean 'supply'"):
+        TECHNOLOGY.replace(suply=1.0)
+    with pytest.raises(DesignError, match="out of range"):
+        TECHNOLOGY.replace(supply=-1.0)
+    changed: Technology = TECHNOLOGY.replace(supply=0.8)
+    assert changed.provenance["supply"].source == "U"
+
+
+@pytest.mark.parametrize("number", [-1.0, float("nan"), float("inf")])
+def test_a_negative_or_infinite_cost_is_refused(number: float) -> None:
+    with pytest.raises(InputError, match="energy = "):
+        Cost(energy=number)
+
+
+def test_sizes_that_do_not_exist_are_refused() -> None:
+    with pytest.raises(InputError, match="head_dim = 0"):
+        replace(HEAD, head_dim=0)
+    with pytest.raises(InputError, match="no multiple of kv_heads"):
+        ModelSize("odd", "made up", 1, 3, 2, 64, 128, 1000, 100, 1024)
+    with pytest.raises(DesignError, match="window"):
+        replace(HEAD, design=DESIGN.replace(window=1000))
+
+
+def test_a_schedule_longer_than_the_retention_time_is_said_with_the_cost_of_refresh() -> None:
+    assert "WARNING" not in (retention.note(HEAD) or "")
+    long = replace(HEAD, design=DESIGN.replace(window=8192))
+    note = retention.note(long) or ""
+    assert note.startswith("WARNING: a token is held for 6.39 ms, longer than the retention time of 5 ms")
+    assert "pJ" in note
+    assert retention.note(replace(long, refresh_every=1e-4)) is None
+    hopeless = replace(HEAD, design=DESIGN.replace(retention_time=1e-6))
+    assert "would take longer" in (retention.note(hopeless) or "")
+
+
+def activity_json() -> dict[str, Any]:
+    entry = Activity("a text", 7, (replace(HEAD.activity, layer=1, head=2),)).to_json()
+    results.check({"activity": entry})
+    return entry
+
+
+def test_an_activity_is_read_back_as_it_was_written(tmp_path: Path) -> None:
+    file = tmp_path / "activity.json"
+    file.write_text(json.dumps({"activity": activity_json()}))
+    found = Activity.read(file)
+    assert (found.source, found.tokens, found.is_assumed) == ("a text", 7, False)
+    assert found.heads[0] == replace(HEAD.activity, layer=1, head=2)
+    assert found.mean() == replace(HEAD.activity, layer=0, head=0)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda e: e["heads"]["key_level"].update(unit="mV"), "unit 'mV' is not accepted"),
+        (lambda e: e["heads"].update(key_level=[0.1]), "unit None is not accepted"),
+        (lambda e: e["heads"]["query_pulse"].update(value=[-0.5]), "query_pulse = -0.5 is out of range"),
+        (lambda e: e["heads"]["score_active"].update(value=[1.5]), "score_active = 1.5 is out of range"),
+        (lambda e: e["heads"].pop("score_pulse"), "score_pulse"),
+        (lambda e: e["heads"].update(query_puls=e["heads"]["query_pulse"]), "did you mean 'query_pulse'"),
+        (lambda e: e.pop("tokens"), "not a measured activity"),
+    ],
+)
+def test_a_wrong_activity_is_refused(change: Any, message: str) -> None:
+    entry = activity_json()
+    change(entry)
+    with pytest.raises(InputError, match=message):
+        Activity.from_json(entry)
+
+
+def test_other_designs_have_an_assumed_activity_too() -> None:
+    continuous = DESIGN.replace(storage_levels=None, query_levels=None)
+    head: HeadActivity = Activity.assumed(continuous).mean()
+    assert head.key_level == pytest.approx(0.225)
+    assert head.key_square == pytest.approx(0.9**2 / 12)
+    assert of_head(assumed_head(continuous, TECHNOLOGY)).bottom_up.energy > 0
+    with pytest.raises(InputError, match="at least one head"):
+        Activity("nothing", 0, ())
+
+
+def test_measurements_are_read_from_a_result(tmp_path: Path) -> None:
+    rows = describe.comparison(of_head(HEAD), list(published().values()))
+    mine = json.loads(json.dumps(rows[0]))
+    mine["title"] = "here"
+    mine["latency"] = results.value(1e-5, "s", "measured")
+    del mine["energy"]
+    file = tmp_path / "baseline.json"
+    file.write_text(json.dumps({"machines": [*rows, mine]}))
+    (found,) = read_measured(file)
+    assert (found.title, found.latency, found.energy, found.heads) == ("here", 1e-5, None, 12)
+    mine["latency"]["unit"] = "us"
+    file.write_text(json.dumps({"machines": [mine]}))
+    with pytest.raises(InputError, match="unit 'us' is not accepted"):
+        read_measured(file)
+    file.write_text("{}")
+    with pytest.raises(InputError, match="holds no measurements"):
+        read_measured(file)
