@@ -10,7 +10,7 @@ Per token of one sequence, at batch B (all sequences take a step together):
     inputs and outputs      bits of q, k, v and the result of every layer over a link, energy per bit; a
                             transfer to the arrays and one back for every layer, latency and bandwidth
 
-Besides, everything follows everything else: nothing overlaps. Weights are held once, arrays for every sequence.
+Besides, everything follows everything else. Weights are held once, arrays for every sequence.
 Not modelled: norms, activations, embedding, sampling; kernel launches and host; batching beyond a step.
 """
 
