@@ -26,6 +26,7 @@ the same products with the slabs of a linear cell, and the masks of the true for
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -85,34 +86,12 @@ def gain_cell_core_blocked(
     Returns:
         [B, H, Tq, D], in units of one sub-tile's full-scale output; zero where query_index is -1.
     """
-    kv_heads, reads = ku.shape[1], x.shape[1] // ku.shape[1]
-    errors = tuple(
-        errors_about_target(design, layer, kv_heads, ku.shape[3], array, x.dtype, x.device)
-        for array in (0, 1)
-    )
-    slabs = slabs_of(design, reads, x.dtype, fastest_leak(*errors))
-    steps = design.readout_steps
-    disturbance = None
-    if design.noise.present or design.converters.present:
-        disturbance = Disturbance(design, layer, kv_heads, reads, x)
+    nominal = plan_of(x, ku, design, sliding_window, layer, gradient, aged)
     if design.decay_target:
         ku, vu = ku - design.decay_target, vu - design.decay_target
 
     def run(x: Tensor, ku: Tensor, vu: Tensor, first_query: int, first_key: int) -> Tensor:
-        plan = Plan(
-            design=design,
-            first_query=first_query,
-            first_key=first_key,
-            window=min(design.window, sliding_window or design.window),
-            aged=aged,
-            slabs=slabs,
-            gradient_slabs=slabs if gradient == "exact" else linear_slabs(design, reads),
-            errors=(errors[0], errors[1]),
-            score_scale=1.0 / design.score_saturation(x.shape[-1]),
-            output_scale=steps / design.output_saturation,
-            steps=steps,
-            disturbance=disturbance,
-        )
+        plan = replace(nominal, first_query=first_query, first_key=first_key)
         return _GainCellCore.apply(x, ku, vu, plan)  # type: ignore[no-any-return,no-untyped-call]
 
     if key_index is None:
@@ -120,6 +99,41 @@ def gain_cell_core_blocked(
     if query_index is None:
         query_index = key_index[:, ku.shape[2] - x.shape[2] :]
     return over_real_tokens(run, x, ku, vu, key_index, query_index)
+
+
+def plan_of(
+    x: Tensor,
+    ku: Tensor,
+    design: Design,
+    sliding_window: int | None = None,
+    layer: int = 0,
+    gradient: str = "exact",
+    aged: bool = False,
+) -> Plan:
+    """The plan of `gain_cell_core_blocked` for x [B, H, Tq, D], ku [B, Hk, Tk, D]; first query and key 0."""
+    kv_heads, reads = ku.shape[1], x.shape[1] // ku.shape[1]
+    errors = tuple(
+        errors_about_target(design, layer, kv_heads, ku.shape[3], array, x.dtype, x.device)
+        for array in (0, 1)
+    )
+    slabs = slabs_of(design, reads, x.dtype, fastest_leak(*errors))
+    disturbance = None
+    if design.noise.present or design.converters.present:
+        disturbance = Disturbance(design, layer, kv_heads, reads, x)
+    return Plan(
+        design=design,
+        first_query=0,
+        first_key=0,
+        window=min(design.window, sliding_window or design.window),
+        aged=aged,
+        slabs=slabs,
+        gradient_slabs=slabs if gradient == "exact" else linear_slabs(design, reads),
+        errors=(errors[0], errors[1]),
+        score_scale=1.0 / design.score_saturation(x.shape[-1]),
+        output_scale=design.readout_steps / design.output_saturation,
+        steps=design.readout_steps,
+        disturbance=disturbance,
+    )
 
 
 class _GainCellCore(torch.autograd.Function):
@@ -135,8 +149,8 @@ class _GainCellCore(torch.autograd.Function):
             for segment in segments_of(plan, plan.slabs, ks, vs, heads, xs.shape[1], xs.shape[2]):
                 for block in segment.blocks:
                     rows = slice(block.i0 - plan.first_query, block.i1 - plan.first_query)
-                    _, a, _ = _activations(plan, space, segment, block, xs[:, :, rows], heads)
-                    o = _tile_outputs(plan, space, segment, block, a, heads)
+                    _, a, _ = activations(plan, space, segment, block, xs[:, :, rows], heads)
+                    o = tile_outputs(plan, space, segment, block, a, heads)
                     outs[:, :, rows] = _read_out(plan, o).view(*outs.shape[:2], -1, outs.shape[3])
         return out
 
@@ -168,8 +182,8 @@ def _backward_group(
         for block in segment.blocks:
             rows = slice(block.i0 - plan.first_query, block.i1 - plan.first_query)
             x = xs[:, :, rows]
-            passed, a, stacked_x = _activations(plan, space, segment, block, x, heads)
-            o = _tile_outputs(plan, space, segment, block, a, heads)
+            passed, a, stacked_x = activations(plan, space, segment, block, x, heads)
+            o = tile_outputs(plan, space, segment, block, a, heads)
             do = _tile_gradient(plan, o, gs[:, :, rows], segment, block, heads)
             if not exact:
                 stacked_x = _stack_queries(plan, space, slabs, other, block, x)
@@ -208,7 +222,7 @@ def _stack_queries(
     return stacked.view(x.shape[0], -1, slabs.count * x.shape[3])
 
 
-def _activations(
+def activations(
     plan: Plan, space: Workspace, segment: Segment, block: Block, x: Tensor, heads: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """S / S_sat between its limits [G, gR, c] (equations 5, 7-9), zero outside causal window and written
@@ -256,7 +270,7 @@ def _mask_edges(plan: Plan, segment: Segment, block: Block, a: Tensor) -> None:
         a[..., a.shape[-1] - hidden_new :].mul_(rows >= columns)
 
 
-def _tile_outputs(
+def tile_outputs(
     plan: Plan, space: Workspace, segment: Segment, block: Block, a: Tensor, heads: Tensor
 ) -> Tensor:
     """O of every physical sub-tile before saturation, in readout steps: [G, tiles, gR, D]."""
@@ -281,7 +295,7 @@ def _tile_outputs(
         squares = _merge_laps(squares, plan.design.tiles)
         queries = torch.arange(block.i0, block.i1, device=a.device)
         plan.disturbance.outputs(o, squares, heads, queries, _tiles(plan, segment, block, o))
-        o.view(*o.shape[:2], -1, r, o.shape[3]).mul_(_read(plan, segment, block, o)[:, None, :, None])
+        o.view(*o.shape[:2], -1, r, o.shape[3]).mul_(tiles_read(plan, segment, block, o)[:, None, :, None])
     return o
 
 
@@ -291,7 +305,7 @@ def _tiles(plan: Plan, segment: Segment, block: Block, o: Tensor) -> Tensor:
     return (first + torch.arange(o.shape[1], device=o.device)) % plan.design.tiles
 
 
-def _read(plan: Plan, segment: Segment, block: Block, o: Tensor) -> Tensor:
+def tiles_read(plan: Plan, segment: Segment, block: Block, o: Tensor) -> Tensor:
     """[s, R]: whether the query sees a token of the sub-tile; else it is not read."""
     n = plan.design.tile
     first = (segment.first + block.lo) // n

@@ -1,0 +1,130 @@
+"""Many configurations of the baseline, one after the other, and what was left out and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import torch
+
+from gaincell.costs.baselines.attention import GPU_ONLY, PUBLISHED
+from gaincell.costs.baselines.measurement import DTYPES, Measurement, measure
+from gaincell.errors import InputError
+from gaincell.progress import Progress, silent
+
+BATCHES = (1, 4, 16, 64, 256)
+CONTEXTS = (1024, 8192)
+"""The window of the paper's chip, and a full context."""
+CPU_SET = (
+    (PUBLISHED, "float32"), ("matmul", "float32"), ("flash", "float32"), ("matmul", "bfloat16"),
+    ("flash", "bfloat16"), ("int8", "float32"),
+)  # fmt: skip
+GPU_SET = (
+    (PUBLISHED, "float32"), ("sdpa", "float32"), ("matmul", "bfloat16"), ("flash", "bfloat16"),
+    ("efficient", "bfloat16"), ("cudnn", "bfloat16"), ("flex", "bfloat16"), ("int8", "bfloat16"),
+)  # fmt: skip
+LARGEST_CACHE = {"cpu": 2**31, "cuda": 2**34}
+"""Bytes of one cache in the arithmetic's type; larger ones are left out."""
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A configuration that was not measured, and why."""
+
+    implementation: str
+    dtype: str
+    context: int
+    batch: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """measured, skipped: in the order they were tried."""
+
+    measured: tuple[Measurement, ...]
+    skipped: tuple[Skipped, ...]
+
+
+def fastest(measured: Iterable[Measurement]) -> list[Measurement]:
+    """Of the fair ones the fastest per token, for every context: of batch 1, and of any batch."""
+    found: dict[tuple[int, bool], Measurement] = {}
+    for m in measured:
+        for single in (True, False):
+            if m.protocol != "fair" or (single and m.batch != 1):
+                continue
+            best = found.get((m.context, single))
+            if best is None or m.undisturbed_per_token < best.undisturbed_per_token:
+                found[m.context, single] = m
+    unique: list[Measurement] = []
+    for m in found.values():
+        if m not in unique:
+            unique.append(m)
+    return unique
+
+
+def default_set(device: str) -> tuple[tuple[str, str], ...]:
+    """(implementation, dtype) of the fair set and the published one, for a kind of device."""
+    return GPU_SET if torch.device(device).type == "cuda" else CPU_SET
+
+
+def sweep(
+    chosen: Iterable[tuple[str, str]] | None = None,
+    batches: Iterable[int] = BATCHES,
+    contexts: Iterable[int] = CONTEXTS,
+    heads: int = 12,
+    kv_heads: int | None = None,
+    head_dim: int = 64,
+    device: str = "cpu",
+    progress: Progress = silent,
+    **options: Any,
+) -> Sweep:
+    """Measure every configuration; one that the machine refuses is skipped with its reason.
+
+    Args:
+        chosen: pairs (implementation, dtype); None: those of `default_set`.
+        batches, contexts: all of them with all of those. The published protocol is of the first context only.
+        heads, kv_heads, head_dim, device, options: of `measure`.
+        progress: called after every configuration.
+
+    Raises:
+        InputError: an implementation or dtype that does not exist, an empty choice, sizes below 1.
+    """
+    chosen, batches, contexts = list(chosen or default_set(device)), list(batches), list(contexts)
+    if not batches or not contexts:
+        raise InputError("nothing to measure: give at least one batch and one context")
+    for name, dtype in chosen:
+        if dtype not in DTYPES:
+            raise InputError(f"dtype {dtype!r}: choose one of {', '.join(DTYPES)}")
+        if name in GPU_ONLY and torch.device(device).type != "cuda":
+            raise InputError(f"implementation {name!r} needs a GPU; leave it out on {device}")
+    cells = list(_cells(chosen, contexts, batches))
+    measured: list[Measurement] = []
+    skipped: list[Skipped] = []
+    limit = LARGEST_CACHE.get(torch.device(device).type, 2**31)
+    for n, (name, dtype, context, batch) in enumerate(cells):
+        size = 2 * batch * (kv_heads or heads) * context * head_dim * DTYPES[dtype].itemsize
+        if size > limit:
+            reason = f"its cache of {size / 2**30:.3g} GiB exceeds {limit / 2**30:.3g} GiB"
+            skipped.append(Skipped(name, dtype, context, batch, reason))
+        else:
+            try:
+                measured.append(
+                    measure(heads, kv_heads, head_dim, context, batch, dtype, device, name=name, **options)
+                )
+            except InputError as error:
+                if not isinstance(error.__cause__, (RuntimeError, AssertionError)):
+                    raise
+                skipped.append(Skipped(name, dtype, context, batch, str(error)))
+        progress(n + 1, len(cells), {})
+    return Sweep(tuple(measured), tuple(skipped))
+
+
+def _cells(
+    chosen: list[tuple[str, str]], contexts: list[int], batches: list[int]
+) -> Iterator[tuple[str, str, int, int]]:
+    for (name, dtype), context, batch in product(chosen, contexts, batches):
+        if name != PUBLISHED or context == contexts[0]:
+            yield name, dtype, context, batch

@@ -1,0 +1,274 @@
+"""Time and energy of one configuration of single-query attention, with a stated protocol.
+
+    fair        The cache goes round over several copies, together larger than the processor's own caches,
+                as the layers of a model do. Warm-up, then `runs` runs of many steps; the GPU is waited for
+                before the clock is read. Latency is the median run over its steps; of a token: over the batch
+                as well, since a batch comes out together. Energy is that of all runs, from the energy counter
+                if there is one, else from the power sampled meanwhile, less the idle power before.
+    published   As the authors of the paper did [R]: mask of a causal square (see attention.py), float32, one
+                copy of the cache, the clock read without waiting for the GPU, the power once after each run.
+                Faulty.
+
+Every measurement carries the largest error of its output against the equation in float64.
+Not modelled: that other programs share the machine (`busy` says how much of its processor it got).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import cycle
+from statistics import median
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from gaincell.costs.baselines.attention import (
+    PUBLISHED,
+    Cache,
+    Step,
+    implementation,
+    quantised,
+    reference,
+)
+from gaincell.costs.baselines.meters import Meter, meter_for
+from gaincell.costs.baselines.timing import time_steps
+from gaincell.costs.gpus import Measured
+from gaincell.errors import InputError
+from gaincell.units import Joule, Second, Watt
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+COLD_BYTES = {"cpu": 2**27, "cuda": 2**28}
+"""Caches together are at least so large: more than the last-level cache of common processors."""
+MOST_CACHES = 256
+PATTERN = 2**20
+"""Random numbers drawn; larger caches repeat them, which no kernel notices."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One configuration on one machine.
+
+    implementation: of attention.IMPLEMENTATIONS.  dtype: of queries and arithmetic.  device: cpu, cuda, ...
+    context: keys T.  runs: time of one step of the whole batch, in every run, s.  steps: of a run.
+    caches: copies that the steps went round.  cache_bytes: read by a step.
+    error: largest difference to the exact output over the largest output.
+    processor: time of a step, in every run, for which each thread ran, s; below `runs` where other programs
+        share the processor. Empty on a GPU.
+    energy: of one token (a step over the batch), idle power subtracted, J; None: `no_energy` says why.
+    power, idle_power: means while it ran and before, W.  samples: of the power.  meter: RAPL, NVML.
+    state: clocks and limits of a GPU at the end, Hz and W.
+    """
+
+    implementation: str
+    dtype: str
+    device: str
+    heads: int
+    kv_heads: int
+    head_dim: int
+    context: int
+    batch: int
+    runs: tuple[Second, ...]
+    steps: int
+    caches: int
+    cache_bytes: int
+    error: float
+    processor: tuple[Second, ...] = ()
+    energy: Joule | None = None
+    power: Watt | None = None
+    idle_power: Watt | None = None
+    samples: int = 0
+    meter: str = ""
+    no_energy: str = ""
+    state: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def protocol(self) -> str:
+        """fair or published."""
+        return PUBLISHED if self.implementation == PUBLISHED else "fair"
+
+    @property
+    def latency(self) -> Second:
+        """Of a step of the whole batch: the median run."""
+        return median(self.runs)
+
+    @property
+    def latency_per_token(self) -> Second:
+        """Batch latency over batch: the inverse throughput, not what one sequence waits."""
+        return self.latency / self.batch
+
+    @property
+    def processor_latency(self) -> Second | None:
+        """What `latency` would about be with the processor to itself: the median; None on a GPU."""
+        return median(self.processor) if self.processor else None
+
+    @property
+    def busy(self) -> float | None:
+        """Share of the time that its threads ran; well below 1: the machine was shared."""
+        return sum(self.processor) / sum(self.runs) if self.processor else None
+
+    @property
+    def undisturbed_per_token(self) -> Second:
+        """Of a token with the processor to itself, as nearly as is known."""
+        return min(self.latency, self.processor_latency or self.latency) / self.batch
+
+    def as_measured(self) -> Measured:
+        """The measurement as the comparisons of gaincell.costs take it: undisturbed, energy of all heads."""
+        return Measured(
+            title=f"this {self.device}, {self.implementation} {self.dtype}, batch {self.batch}",
+            heads=self.heads,
+            head_dim=self.head_dim,
+            context=self.context,
+            latency=self.undisturbed_per_token,
+            energy=self.energy,
+            kind="measured",
+            source=f"measured here, {self.protocol} protocol, {len(self.runs)} runs",
+        )
+
+    @property
+    def bandwidth(self) -> float:
+        """Bytes of the cache read per second."""
+        return self.cache_bytes / self.latency
+
+
+def measure(
+    heads: int = 12,
+    kv_heads: int | None = None,
+    head_dim: int = 64,
+    context: int = 1024,
+    batch: int = 1,
+    dtype: str = "float32",
+    device: str = "cpu",
+    *,
+    name: str = "sdpa",
+    runs: int = 5,
+    seconds: Second = 1.0,
+    idle_seconds: Second = 0.5,
+    seed: int = 0,
+    meter: tuple[Meter | None, str] | None = None,
+) -> Measurement:
+    """Time one configuration; takes about `seconds`, and `idle_seconds` where power can be read.
+
+    Args:
+        heads, kv_heads, head_dim: H, Hk (None: H), D.
+        context: keys and values of every sequence.
+        batch: sequences decoded together.
+        dtype: float32, bfloat16 or float16; of an int8 cache that of the arithmetic.
+        device: cpu, cuda, cuda:1, ...
+        name: of the implementation, see attention.py. "published" pins float32 and its own protocol.
+        runs: of which the median is taken.  seconds: of all runs together, about; a run is one step at least.
+        seed: of the random queries, keys and values.
+        meter: instead of the device's own (RAPL, NVML): a meter, or None and a reason.
+
+    Raises:
+        InputError: sizes below 1, heads that are no multiple of kv_heads, an unknown dtype or implementation,
+            a device that is not there or has too little memory, a kernel that refuses the configuration.
+    """
+    kv_heads = heads if kv_heads is None else kv_heads
+    _check(heads=heads, kv_heads=kv_heads, head_dim=head_dim, context=context, batch=batch, runs=runs)
+    if heads % kv_heads:
+        raise InputError(f"heads = {heads} must be a multiple of kv_heads = {kv_heads}")
+    if dtype not in DTYPES or (name == PUBLISHED and dtype != "float32"):
+        allowed = "float32" if name == PUBLISHED else ", ".join(DTYPES)
+        raise InputError(f"dtype {dtype!r} of {name!r}: allowed: {allowed}")
+    place = torch.device(device)
+    step = implementation(name, place)
+    try:
+        with torch.no_grad():
+            made = _make(heads, kv_heads, head_dim, context, batch, DTYPES[dtype], place, name, seed)
+            error = _error(step, made)
+            found, why = meter_for(place) if meter is None else meter
+            caches = cycle(made.caches)
+
+            def some(count: int) -> None:
+                for _ in range(count):
+                    step(made.q, next(caches))
+
+            timed = time_steps(some, place, found, name == PUBLISHED, runs, seconds, idle_seconds)
+    except (RuntimeError, AssertionError) as failure:  # torch: no such device, kernel, or memory
+        reason = str(failure).strip().splitlines()[0]
+        raise InputError(
+            f"{name} in {dtype}, batch {batch}, context {context} on {device}: {reason}"
+        ) from failure
+    energy = timed.joules
+    if energy is not None:
+        energy = energy / (len(timed.runs) * timed.steps * batch) if energy > 0 else None
+        why = why if energy is not None else "the power did not rise above the idle power"
+    elif found is not None:
+        why = f"{found.name} gives neither an energy counter nor the power"
+    return Measurement(
+        implementation=name,
+        dtype=dtype,
+        device=place.type,
+        heads=heads,
+        kv_heads=kv_heads,
+        head_dim=head_dim,
+        context=context,
+        batch=batch,
+        runs=tuple(timed.runs),
+        steps=timed.steps,
+        caches=len(made.caches),
+        cache_bytes=made.caches[0].bytes,
+        error=error,
+        processor=tuple(timed.processor) if place.type == "cpu" else (),
+        energy=energy,
+        power=timed.power,
+        idle_power=timed.idle,
+        samples=timed.samples,
+        meter="" if found is None else found.name,
+        no_energy="" if energy is not None else why,
+        state={} if found is None else dict(found.state()),
+    )
+
+
+class _Made(NamedTuple):
+    """Queries [B, H, 1, D], the caches, and what the first sequence of the first cache holds exactly."""
+
+    q: Tensor
+    caches: list[Cache]
+    k: Tensor
+    v: Tensor
+
+
+def _make(
+    heads: int,
+    kv_heads: int,
+    head_dim: int,
+    context: int,
+    batch: int,
+    dtype: torch.dtype,
+    device: torch.device,
+    name: str,
+    seed: int,
+) -> _Made:
+    random = torch.Generator().manual_seed(seed)
+    shape = (batch, kv_heads, context, head_dim)
+    size = batch * kv_heads * context * head_dim
+    pattern = torch.randn(min(size, PATTERN), generator=random).to(device)
+    repeats = -(-2 * size // len(pattern))
+    both = pattern.repeat(repeats)[: 2 * size].to(dtype)
+    k, v = both[:size].view(shape), both[size:].flip(0).view(shape)
+    q = torch.randn((batch, heads, 1, head_dim), generator=random).to(device, dtype)
+    first = Cache(k, v)
+    if name == "int8":
+        (k8, k_scale), (v8, v_scale) = quantised(k, dtype), quantised(v, dtype)
+        first = Cache(k8, v8, k_scale, v_scale)
+    count = 1
+    if name != PUBLISHED:
+        count = min(MOST_CACHES, max(1, -(-COLD_BYTES.get(device.type, 2**28) // first.bytes)))
+    copies = [first.each(Tensor.clone) for _ in range(count - 1)]
+    return _Made(q, [first, *copies], k[:1].clone(), v[:1].clone())
+
+
+def _error(step: Step, made: _Made) -> float:
+    """Of the first sequence."""
+    exact = reference(made.q[:1], made.k, made.v)
+    out = step(made.q, made.caches[0])[:1].double().cpu()
+    return float((out - exact).abs().max() / exact.abs().max())
+
+
+def _check(**sizes: int) -> None:
+    for name, size in sizes.items():
+        if size < 1:
+            raise InputError(f"{name} = {size}: give 1 or more")

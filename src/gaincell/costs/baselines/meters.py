@@ -1,0 +1,199 @@
+"""Energy and power of the machine: RAPL counters of the CPU, NVML of an NVIDIA GPU.
+
+A meter gives joules since some past moment, watts now, or None for what the machine does not say.
+
+    RAPL    /sys/class/powercap/intel-rapl:N/energy_uj, added over packages. The counter wraps at
+            max_energy_range_uj. Linux lets only root read it unless told otherwise.
+    NVML    nvmlDeviceGetTotalEnergyConsumption (mJ since the driver was loaded; Volta and later), else power
+            sampled in a thread and integrated; through the package nvidia-ml-py
+
+Not modelled: memory outside the RAPL domain of the package, power supply, fans, the host of a GPU.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol
+
+import torch
+
+from gaincell.units import Joule, Second, Watt
+
+POWERCAP = Path("/sys/class/powercap")
+SAMPLING: Second = 0.02
+"""From sample to sample of the power: about as often as NVML renews it."""
+
+
+class Meter(Protocol):
+    """What can be read of a machine."""
+
+    name: str
+
+    def energy(self) -> Joule | None:
+        """Counter, J; only differences mean something."""
+        ...
+
+    def power(self) -> Watt | None:
+        """Now, W."""
+        ...
+
+    def state(self) -> Mapping[str, float]:
+        """Clocks and limits now, Hz and W."""
+        ...
+
+
+class Rapl:
+    """Counters of all CPU packages."""
+
+    name = "RAPL"
+
+    def __init__(self, domains: list[Path]) -> None:
+        self._domains = domains
+        self._ranges = [_microjoules(domain / "max_energy_range_uj") for domain in domains]
+        self._last = [_microjoules(domain / "energy_uj") for domain in domains]
+        self._total = 0
+
+    def energy(self) -> Joule | None:
+        """Since the meter was made; must be read at least once a wrap (minutes)."""
+        now = [_microjoules(domain / "energy_uj") for domain in self._domains]
+        for before, after, reach in zip(self._last, now, self._ranges, strict=True):
+            self._total += after - before + (reach if after < before else 0)
+        self._last = now
+        return self._total * 1e-6
+
+    def power(self) -> Watt | None:
+        """RAPL counts energy only."""
+        return None
+
+    def state(self) -> Mapping[str, float]:
+        """Nothing that holds for a whole package."""
+        return {}
+
+
+class Nvml:
+    """One GPU. `nvml` is the module pynvml, or a stand-in for it."""
+
+    name = "NVML"
+
+    def __init__(self, nvml: Any, handle: Any) -> None:
+        self._nvml, self._handle = nvml, handle
+
+    def energy(self) -> Joule | None:
+        """Total of the driver, J; None where the GPU has no counter."""
+        millijoules = self._ask("nvmlDeviceGetTotalEnergyConsumption")
+        return None if millijoules is None else millijoules * 1e-3
+
+    def power(self) -> Watt | None:
+        """Board power, averaged by the driver over up to a second."""
+        milliwatts = self._ask("nvmlDeviceGetPowerUsage")
+        return None if milliwatts is None else milliwatts * 1e-3
+
+    def state(self) -> Mapping[str, float]:
+        """Clocks of the processors and of the memory, and the power limit."""
+        found = {
+            "sm_clock": _scaled(self._ask("nvmlDeviceGetClockInfo", self._nvml.NVML_CLOCK_SM), 1e6),
+            "memory_clock": _scaled(self._ask("nvmlDeviceGetClockInfo", self._nvml.NVML_CLOCK_MEM), 1e6),
+            "power_limit": _scaled(self._ask("nvmlDeviceGetEnforcedPowerLimit"), 1e-3),
+        }
+        return {name: number for name, number in found.items() if number is not None}
+
+    def _ask(self, function: str, *arguments: Any) -> float | None:
+        try:
+            return float(getattr(self._nvml, function)(self._handle, *arguments))
+        except (AttributeError, self._nvml.NVMLError):
+            return None
+
+
+def meter_for(
+    device: torch.device, *, nvml: Any = None, powercap: Path = POWERCAP
+) -> tuple[Meter | None, str]:
+    """A meter of the device and "", or None and the reason, in words.
+
+    nvml: a stand-in for the module pynvml.  powercap: where the kernel keeps its RAPL counters.
+    """
+    return _nvml(device, nvml) if device.type == "cuda" or nvml is not None else _rapl(powercap)
+
+
+def _rapl(folder: Path) -> tuple[Meter | None, str]:
+    domains = sorted(d for d in folder.glob("intel-rapl:*") if d.name.count(":") == 1)
+    if not domains:
+        return None, "the machine shows no RAPL counters (virtual machines hide them)"
+    try:
+        return Rapl(domains), ""
+    except PermissionError:
+        return None, "RAPL counters are readable by root only: sudo chmod a+r .../intel-rapl:*/energy_uj"
+    except (OSError, ValueError) as error:
+        return None, f"RAPL counters cannot be read ({type(error).__name__})"
+
+
+def _nvml(device: torch.device, nvml: Any) -> tuple[Meter | None, str]:
+    if nvml is None:
+        try:
+            nvml = import_module("pynvml")
+        except ImportError:
+            return None, "the package nvidia-ml-py is missing: pip install 'gaincell[gpu]'"
+    try:
+        nvml.nvmlInit()
+        return Nvml(nvml, _handle(nvml, device)), ""
+    except nvml.NVMLError as error:
+        return None, f"NVML does not answer ({error})"
+
+
+def _handle(nvml: Any, device: torch.device) -> Any:
+    """The GPU that torch means: by its UUID, since CUDA_VISIBLE_DEVICES renumbers for torch only."""
+    index = device.index or 0
+    if device.type == "cuda":
+        uuid = getattr(torch.cuda.get_device_properties(index), "uuid", None)
+        if uuid is not None:
+            return nvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")
+    return nvml.nvmlDeviceGetHandleByIndex(index)
+
+
+class PowerSampler:
+    """Samples a meter's power in a thread while the context lasts."""
+
+    def __init__(self, meter: Meter, interval: Second = SAMPLING) -> None:
+        self.samples: list[tuple[Second, Watt]] = []
+        self._meter, self._interval, self._done = meter, interval, threading.Event()
+        self._thread = threading.Thread(target=self._sample, daemon=True)
+
+    def __enter__(self) -> PowerSampler:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._done.set()
+        self._thread.join()
+
+    @property
+    def mean(self) -> Watt | None:
+        """Over time; None without a sample."""
+        if len(self.samples) < 2:
+            return self.samples[0][1] if self.samples else None
+        pairs = list(zip(self.samples, self.samples[1:], strict=False))
+        joules = sum((t1 - t0) * (p0 + p1) / 2 for (t0, p0), (t1, p1) in pairs)
+        return joules / (self.samples[-1][0] - self.samples[0][0])
+
+    def _sample(self) -> None:
+        while True:
+            watts = self._meter.power()
+            if watts is None:
+                return
+            self.samples.append((time.perf_counter(), watts))
+            if self._done.wait(self._interval):
+                return
+
+
+def _microjoules(path: Path) -> int:
+    return int(path.read_text(encoding="ascii"))
+
+
+def _scaled(number: float | None, factor: float) -> float | None:
+    return None if number is None else number * factor

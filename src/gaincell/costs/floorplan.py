@@ -1,0 +1,260 @@
+"""Where the circuits of a head lie: rectangles, from the areas of area.py.
+
+A sub-tile, x to the right, y upwards; N columns of tokens, R rows (D, in blocks of N):
+
+    +-------+----------------+-----------------------------------------+
+    |       | column decoder | write DACs, shared by both arrays       |
+    +-------+----------------+-----------------+-------+-------+-------+
+    | query | key array      | charge-to-pulse | word  | value | row   |
+    | driv- | N x R cells,   | N circuits      | line  | array | deco- |
+    | ers   | taps over it   |                 | driv. | R x N | der   |
+    +-------+----------------+-----------------+-------+-------+-------+
+    | signed readout, and below it the counters, of R value bit lines  |
+    +------------------------------------------------------------------+
+
+Query pulses run horizontally over the key array. Its bit lines are vertical, one a token; the word lines of
+the value array are horizontal, one a token. Each bit line is tapped on the diagonal of the key array by a
+horizontal wire in a higher metal layer, which leads to the charge-to-pulse circuit of that token in its row
+of the value array; so the arrays stand side by side and the taps take no area. The paper names the taps and
+the blocks [M], not their places: the arrangement is derived here [D]. Where D > N, the taps lie in the
+lowest block of rows, and the value arrays of the D outputs stand side by side. Charge-to-pulse circuits
+that would be too long are folded: their block then is higher than the arrays.
+
+A head: its sub-tiles in a grid as nearly square as may be, the block that gives them their inputs below,
+and the adders above, as in the paper's floorplan [M].
+
+All lengths in metres. Blocks are rectangles of the area they need, without spacing: their sum is that of
+`area.head_area`, the rest of the outline is unused. Not modelled: power rails, routing channels, design
+rules, the least height of a circuit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from gaincell.costs.area import head_area
+from gaincell.costs.head import Head
+from gaincell.errors import InputError
+from gaincell.units import Metre, SquareMetre
+
+CELLS, ANALOG, DRIVE, WRITE, DIGITAL, TAP = "cells", "analog", "drivers", "write", "digital", "tap"
+"""Kinds of rectangles; taps lie over cells."""
+LONGEST = 5.0
+"""Width of the charge-to-pulse block over its height, at most [assumed]."""
+
+
+@dataclass(frozen=True)
+class Rectangle:
+    """name, kind: what it is.  x, y: lower left corner, m.  w, h: m."""
+
+    name: str
+    kind: str
+    x: Metre
+    y: Metre
+    w: Metre
+    h: Metre
+
+    @property
+    def area(self) -> SquareMetre:
+        """m^2"""
+        return self.w * self.h
+
+    def moved(self, x: Metre, y: Metre, name: str | None = None) -> Rectangle:
+        """The same elsewhere."""
+        return replace(self, x=self.x + x, y=self.y + y, name=name or self.name)
+
+    def overlaps(self, other: Rectangle) -> bool:
+        """Whether both share an area, beyond rounding."""
+        slack = 1e-9 * max(self.w, self.h, other.w, other.h)
+        apart = (
+            self.x + self.w <= other.x + slack
+            or other.x + other.w <= self.x + slack
+            or self.y + self.h <= other.y + slack
+            or other.y + other.h <= self.y + slack
+        )
+        return not apart
+
+
+@dataclass(frozen=True)
+class Wire:
+    """One tapped bit line: from (x, y), on the diagonal, horizontally to `to`; a token.  All in m."""
+
+    token: int
+    x: Metre
+    y: Metre
+    to: Metre
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Rectangles that do not overlap, inside an outline from (0, 0) to (w, h), and the wires over them."""
+
+    name: str
+    rectangles: tuple[Rectangle, ...]
+    wires: tuple[Wire, ...]
+    w: Metre
+    h: Metre
+
+    @property
+    def area(self) -> SquareMetre:
+        """Of the outline."""
+        return self.w * self.h
+
+    @property
+    def used(self) -> SquareMetre:
+        """Of the rectangles."""
+        return sum(r.area for r in self.rectangles)
+
+    def areas(self) -> Mapping[str, SquareMetre]:
+        """By name; rectangles of one name are added."""
+        found: dict[str, SquareMetre] = {}
+        for r in self.rectangles:
+            found[r.name] = found.get(r.name, 0.0) + r.area
+        return found
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Areas of what a floorplan is made of, m^2.
+
+    Of one sub-tile: cell (one), query_drivers (all rows), word_drivers (all value word lines), decoder
+    (select lines of one array; there are two), dacs, charge_to_pulse (all columns), readout and counters
+    (all value bit lines).
+    Of a head: adders, control.
+    tile, rows, tiles: N, R, sub-tiles.
+
+    Raises InputError for an area that is not above 0, or a size below 1.
+    """
+
+    cell: SquareMetre
+    query_drivers: SquareMetre
+    word_drivers: SquareMetre
+    decoder: SquareMetre
+    dacs: SquareMetre
+    charge_to_pulse: SquareMetre
+    readout: SquareMetre
+    counters: SquareMetre
+    adders: SquareMetre
+    control: SquareMetre
+    tile: int
+    rows: int
+    tiles: int
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            whole = name in ("tile", "rows", "tiles")
+            if not (math.isfinite(value) and value > 0 and (not whole or value >= 1)):
+                allowed = "1 or more" if whole else "a finite area above 0, m^2"
+                raise InputError(f"floorplan: {name} = {value!r} is out of range; allowed: {allowed}")
+
+    @property
+    def pitch(self) -> Metre:
+        """Edge of a cell, taken to be square."""
+        return math.sqrt(self.cell)
+
+
+def blocks_of(head: Head, stack: int = 1) -> Blocks:
+    """The areas of `area.head_area`, split into what lies in one place.
+
+    stack: layers of cells in 3D: the footprint of a cell is its area over this number.
+    """
+    t, d, n = head.technology, head.design, head.design.tile
+    parts = {name: part.area for name, part in head_area(head, stack).parts.items()}
+    per_tile = {name: area / d.tiles for name, area in parts.items()}
+    gates = n * t.gate_area / t.utilisation
+    return Blocks(
+        cell=t.cell_area / stack,
+        query_drivers=head.rows * t.driver_area,
+        word_drivers=n * t.driver_area,
+        decoder=n * t.driver_area + gates,
+        dacs=per_tile["write DACs"],
+        charge_to_pulse=per_tile["charge-to-pulse"],
+        readout=per_tile["signed readout"],
+        counters=per_tile["counters"],
+        adders=parts["adder tree"],
+        control=parts["digital control"] - 2 * d.tiles * gates,
+        tile=n,
+        rows=head.rows,
+        tiles=tiles_of(d.window, n),
+    )
+
+
+def tiles_of(window: int, tile: int) -> int:
+    """Sub-tiles of a window.
+
+    Raises InputError for a window that sub-tiles of this size cannot fill.
+    """
+    if tile < 1 or window < 1 or window % tile:
+        near = max(window // max(tile, 1), 1) * max(tile, 1)
+        raise InputError(
+            f"floorplan: sub-tiles of {tile} columns cannot fill a window of {window}; allowed: a multiple "
+            f"of {tile}, {near} or {near + tile} for instance"
+        )
+    return window // tile
+
+
+def tile_plan(blocks: Blocks) -> Plan:
+    """The floorplan of one sub-tile (see the head of this file)."""
+    p, n, r = blocks.pitch, blocks.tile, blocks.rows
+    key_w, key_h, value_w, value_h = n * p, r * p, r * p, n * p
+    drivers = blocks.query_drivers / key_h
+    middle = max(key_h, value_h, math.sqrt(blocks.charge_to_pulse / LONGEST))
+    pulses = blocks.charge_to_pulse / middle
+    words, rows = (area / value_h for area in (blocks.word_drivers, blocks.decoder))
+    w = drivers + key_w + pulses + words + value_w + rows
+    counters, readout = blocks.counters / w, blocks.readout / w
+    y = counters + readout
+    columns = blocks.decoder / key_w
+    right = drivers + key_w
+    dacs = blocks.dacs / (w - right)
+    x_value = right + pulses + words
+    made = (
+        Rectangle("counters", DIGITAL, 0.0, 0.0, w, counters),
+        Rectangle("signed readout", ANALOG, 0.0, counters, w, readout),
+        Rectangle("query drivers", DRIVE, 0.0, y, drivers, key_h),
+        Rectangle("key array", CELLS, drivers, y, key_w, key_h),
+        Rectangle("charge-to-pulse", ANALOG, right, y, pulses, middle),
+        Rectangle("word-line drivers", DRIVE, right + pulses, y, words, value_h),
+        Rectangle("value array", CELLS, x_value, y, value_w, value_h),
+        Rectangle("row decoder", WRITE, x_value + value_w, y, rows, value_h),
+        Rectangle("column decoder", WRITE, drivers, y + middle, key_w, columns),
+        Rectangle("write DACs", WRITE, right, y + middle, w - right, dacs),
+    )
+    wires = tuple(Wire(j, drivers + (j + 0.5) * p, y + (j + 0.5) * p, right) for j in range(n))
+    return Plan("sub-tile", made, wires, w, y + middle + max(columns, dacs))
+
+
+def head_plan(blocks: Blocks) -> Plan:
+    """The floorplan of a head: sub-tiles as whole rectangles named after their numbers, adders, control."""
+    tile = tile_plan(blocks)
+    columns = best_columns(blocks.tiles, tile.w, tile.h)
+    lines = math.ceil(blocks.tiles / columns)
+    w = columns * tile.w
+    control, adders = blocks.control / w, blocks.adders / w
+    made = [Rectangle("digital control", DIGITAL, 0.0, 0.0, w, control)]
+    for t in range(blocks.tiles):
+        line, column = divmod(t, columns)
+        x, y = column * tile.w, control + (lines - 1 - line) * tile.h
+        made.append(Rectangle(f"sub-tile {t}", CELLS, x, y, tile.w, tile.h))
+    top = control + lines * tile.h
+    made.append(Rectangle("adder tree", DIGITAL, 0.0, top, w, adders))
+    return Plan("head", tuple(made), (), w, top + adders)
+
+
+def flat_head(blocks: Blocks) -> Iterator[Rectangle]:
+    """All rectangles of a head, those inside its sub-tiles included, with names "sub-tile 3 / key array"."""
+    inside = tile_plan(blocks).rectangles
+    for r in head_plan(blocks).rectangles:
+        if r.kind != CELLS:
+            yield r
+            continue
+        for part in inside:
+            yield part.moved(r.x, r.y, f"{r.name} / {part.name}")
+
+
+def best_columns(tiles: int, w: Metre, h: Metre) -> int:
+    """Columns of a grid of tiles without gaps whose outline is most nearly square."""
+    divisors = [c for c in range(1, tiles + 1) if tiles % c == 0]
+    return min(divisors, key=lambda c: abs(math.log(c * w / (tiles // c * h))))

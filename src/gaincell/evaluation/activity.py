@@ -1,0 +1,193 @@
+"""How busy the circuits of an attached model are on some text, per layer and query head.
+
+Energies of the arrays follow from it (gaincell.costs). Everything is what the attention itself computes, with
+the codes of the drivers and the write DACs, the scores of decayed cells and the same phi:
+
+    query pulse    mean |x| over tokens and rows;      query active   share of x != 0
+    score pulse    mean phi(S) over queries and the columns each of them sees (the valid ones);
+    score active   share of phi(S) > 0 of the same, by more than the sum S may be rounded
+    key, value     mean |u| and u^2 as written, u = V - V_offset, of the head's key/value head
+    output pulse   mean |clamp(O_t / O_sat, -1, 1)| over queries, outputs, and sub-tiles with a valid column
+    valid columns  mean over queries
+
+A sequence begins with empty arrays, so short texts see few valid columns. Padding is not counted; the model's
+own sliding window hides columns as it does in the attention.
+
+Not modelled: columns of first tokens (refused); the normalising column, whose voltage is always the highest
+and whose output is left out of the means. Refreshes and idle time, which a text alone does not have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from gaincell.costs.activity import Activity, HeadActivity
+from gaincell.errors import InputError
+from gaincell.integrations.hf.attach import attached_layers
+from gaincell.nn.attention import GainCellAttention
+from gaincell.ops.gain_cell_attention.observed import Seen, array_inputs, observe
+from gaincell.progress import Progress, silent
+
+PADDING = -1
+"""The token index of a slot that holds no real token."""
+
+
+@dataclass
+class _Sums:
+    """Sums over everything one layer has seen so far, by query head [H] or key/value head [Hk]."""
+
+    attention: GainCellAttention
+    total: dict[str, Tensor] = field(default_factory=dict)
+
+    def add(self, name: str, sums: Tensor) -> None:
+        sums = sums.double().cpu()
+        self.total[name] = self.total[name] + sums if name in self.total else sums
+
+    def heads(self) -> list[HeadActivity]:
+        found, layer = self.total, self.attention
+        group = layer.heads // layer.kv_heads
+        mean = {
+            "query_pulse": found["query"] / found["queries"],
+            "query_active": found["query active"] / found["queries"],
+            "score_pulse": found["pulse"] / found["valid"],
+            "score_active": found["pulse active"] / found["valid"],
+            "output_pulse": found["output"] / found["outputs"],
+            "valid_columns": found["valid"] / found["tokens"],
+        }
+        for name in ("key_level", "value_level", "key_square", "value_square"):
+            mean[name] = (found[name] / found["cells"]).repeat_interleave(group)
+        columns = {name: tensor.expand(layer.heads).tolist() for name, tensor in mean.items()}
+        return [
+            HeadActivity(layer=layer.layer, head=h, **{name: column[h] for name, column in columns.items()})
+            for h in range(layer.heads)
+        ]
+
+
+@torch.no_grad()
+def measure_activity(
+    model: PreTrainedModel,
+    batches: Iterable[Int[Tensor, "B T"]],
+    source: str,
+    attention_mask: Int[Tensor, "B T"] | None = None,
+    progress: Progress = silent,
+) -> Activity:
+    """The activity of every query head while an attached model reads some text.
+
+    Args:
+        model: attached; any design but one with columns of first tokens.
+        batches: token ids, every row a sequence that begins with empty arrays.
+        source: name of the text, for the result.
+        attention_mask: 1 for real tokens, 0 for padding; of every batch. Positions count real tokens.
+        progress: called after every layer with (layers done, layers of all batches).
+
+    Returns:
+        An Activity, its heads ordered by layer and head; `tokens` are real ones.
+
+    Raises:
+        InputError: a model in software, no text, or a design that is not observed.
+        ModelError: a mask that attached models refuse.
+    """
+    layers = attached_layers(model)
+    if not layers:
+        raise InputError("a model in software has no pulses: give a RUN, or attach the model")
+    batches = list(batches)
+    if not batches or not all(ids.numel() for ids in batches):
+        raise InputError("there is no text to measure an activity on: give at least one token")
+    sums = [_Sums(attention) for attention in layers]
+    done, tokens = 0, 0
+    model.eval()
+    with ExitStack() as hooks:
+
+        def watch(one: _Sums) -> Any:
+            def hook(module: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+                nonlocal done
+                _of_layer(one, *arguments, **keywords)
+                done += 1
+                progress(done, len(layers) * len(batches), {})
+
+            return hook
+
+        for one in sums:
+            handle = one.attention.register_forward_pre_hook(watch(one), with_kwargs=True)
+            hooks.callback(handle.remove)
+        device = next(model.parameters()).device
+        for ids in batches:
+            padding: dict[str, Tensor] = {}
+            if attention_mask is not None:
+                mask = attention_mask.to(device)
+                padding = {"attention_mask": mask, "position_ids": (mask.cumsum(1) - 1).clamp(min=0)}
+            tokens += ids.numel() if attention_mask is None else int(attention_mask.sum())
+            getattr(model, "base_model", model)(
+                input_ids=ids.to(device, torch.long), use_cache=False, **padding
+            )
+    return Activity(source, tokens, tuple(head for one in sums for head in one.heads()))
+
+
+def _of_layer(
+    sums: _Sums,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    key_index: Tensor | None = None,
+    query_index: Tensor | None = None,
+    sliding_window: int | None = None,
+    extra_age: Tensor | None = None,
+) -> None:
+    """Add what one call of a layer's arrays does; the arguments of `GainCellAttention.forward`."""
+    if extra_age is not None or q.shape[2] != k.shape[2]:
+        raise InputError("an activity is measured on whole sequences: call the model with use_cache=False")
+    attention = sums.attention
+    q, k = attention.turned(q, k)
+    scaled = attention.q(q), attention.k(k), attention.v(v)
+    if key_index is None or not bool((key_index == PADDING).any()):
+        first = 0 if key_index is None else int(key_index[0, 0])
+        _of_sequences(sums, scaled, first, sliding_window)
+        return
+    for row, index in enumerate(key_index):
+        real = index != PADDING
+        if bool(real.any()):
+            alone = tuple(t[row : row + 1, :, real] for t in scaled)
+            _of_sequences(sums, alone, int(index[real][0]), sliding_window)
+
+
+def _of_sequences(sums: _Sums, scaled: tuple[Tensor, ...], first: int, window: int | None) -> None:
+    """Sequences of real tokens only, all of one length."""
+    attention = sums.attention
+    q, k, v = scaled
+    design, layer, dim = attention.design, attention.layer, attention.head_dim
+    found = array_inputs(q, k, v, design, first, layer)
+    sums.add("query", found.x.abs().sum((0, 2, 3), dtype=torch.float64))
+    sums.add("query active", (found.x != 0).sum((0, 2, 3)))
+    sums.add("queries", torch.tensor(float(q.shape[0] * q.shape[2] * dim)))
+    sums.add("tokens", torch.tensor(float(q.shape[0] * q.shape[2])))
+    for name, u in (("key", found.ku), ("value", found.vu)):
+        sums.add(f"{name}_level", u.abs().sum((0, 2, 3), dtype=torch.float64))
+        sums.add(f"{name}_square", u.square().sum((0, 2, 3), dtype=torch.float64))
+    sums.add("cells", torch.tensor(float(k.shape[0] * k.shape[2] * dim)))
+    for seen in observe(q, k, v, design, first=first, sliding_window=window, layer=layer):
+        _of_block(sums, seen, dim)
+
+
+def _of_block(sums: _Sums, seen: Seen, dim: int) -> None:
+    """Pulses and outputs of one block of queries."""
+    kv_heads, group = sums.attention.kv_heads, seen.pulses.shape[1]
+
+    def by_head(of_block: Tensor) -> Tensor:
+        """[G, g] to [H]: several sequences may be in one block."""
+        table = torch.zeros(kv_heads, group, dtype=torch.float64, device=of_block.device)
+        return table.index_add_(0, seen.heads, of_block.double()).flatten()
+
+    outputs = seen.outputs[..., :dim].abs() * seen.read[None, None, :, :, None]
+    sums.add("pulse", by_head(seen.pulses.sum(-1).sum(-1, dtype=torch.float64)))
+    sums.add("pulse active", by_head(seen.active.sum((-1, -2))))
+    sums.add("valid", by_head(seen.valid.sum().expand(len(seen.heads), group)))
+    sums.add("output", by_head(outputs.sum(-1).sum((2, 3), dtype=torch.float64)))
+    sums.add("outputs", by_head((seen.read.sum() * dim).expand(len(seen.heads), group)))

@@ -1,0 +1,142 @@
+"""What the arrays of one layer do on their way to the output: pulses, stored voltages, sub-tile outputs.
+
+The blocks of `blocked.py`, seen from inside: the same driver and DAC codes, the same scores, pulses and
+charges as the attention computes, a block of queries at a time, so that memory is linear in the tokens.
+
+Dimensions: B sequences, H query heads, Hk key/value heads, g = H / Hk, G key/value heads processed together,
+R query tokens of a block, c key tokens of its panel, s sub-tiles, D head dimension.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from gaincell.circuits import query_driver, write_dac
+from gaincell.circuits.converter import sum_rounding
+from gaincell.config import Design
+from gaincell.errors import InputError
+from gaincell.ops.gain_cell_attention.blocked import activations, plan_of, tile_outputs, tiles_read
+from gaincell.ops.gain_cell_attention.front import pulses, written
+from gaincell.ops.gain_cell_attention.panels import Workspace, groups_of, segments_of
+from gaincell.ops.gain_cell_attention.widened import widened, widened_design
+
+
+class Inputs(NamedTuple):
+    """What reaches the arrays: pulse widths x of the drivers, voltages about V_offset as written."""
+
+    x: Float[Tensor, "B H Tq D"]
+    ku: Float[Tensor, "B Hk Tk D"]
+    vu: Float[Tensor, "B Hk Tk D"]
+
+
+class Seen(NamedTuple):
+    """One block of queries.
+
+    heads: its key/value heads.  pulses: phi(S) over T_max, 0 where a column is not valid.  active: whether
+    there is one, S being above 0 by more than its sum may be rounded.  valid: number of columns each query
+    sees.  outputs: O / O_sat of every sub-tile after the clamp, before the readout.
+    read: whether a sub-tile holds a column that the query sees; the others are not read.
+    """
+
+    heads: Int[Tensor, " G"]
+    pulses: Float[Tensor, "G g R c"]
+    active: Bool[Tensor, "G g R c"]
+    valid: Int[Tensor, " R"]
+    outputs: Float[Tensor, "G g s R D"]
+    read: Bool[Tensor, "s R"]
+
+
+def array_inputs(
+    q: Float[Tensor, "B H Tq D"],
+    k: Float[Tensor, "B Hk Tk D"],
+    v: Float[Tensor, "B Hk Tk D"],
+    design: Design,
+    first: int = 0,
+    layer: int = 0,
+) -> Inputs:
+    """Driver pulses and written voltages of scaled q (pulse widths), k and v (volts), of consecutive tokens.
+
+    first: index of the first key; the queries are those of the last keys.
+    """
+    x = query_driver(q, design.query_levels, signed=design.drivers.signed)
+    ku, vu = (
+        write_dac(volts, design.storage_levels, design.v_min, design.v_max, design.v_offset)
+        for volts in (k, v)
+    )
+    dtype = torch.promote_types(x.dtype, torch.promote_types(ku.dtype, vu.dtype))
+    x, ku, vu = x.to(dtype), ku.to(dtype), vu.to(dtype)
+    index = torch.arange(first, first + k.shape[2], device=k.device).expand(k.shape[0], -1)
+    if design.writing.present:
+        reads = q.shape[1] // k.shape[1]
+        ku, vu = (written(u, design, layer, array, reads, index) for array, u in enumerate((ku, vu)))
+    if design.front_differs:
+        x = pulses(x, design, layer, k.shape[1], index[:, k.shape[2] - q.shape[2] :])
+    return Inputs(x, ku, vu)
+
+
+@torch.no_grad()
+def observe(
+    q: Float[Tensor, "B H Tq D"],
+    k: Float[Tensor, "B Hk Tk D"],
+    v: Float[Tensor, "B Hk Tk D"],
+    design: Design,
+    *,
+    first: int = 0,
+    sliding_window: int | None = None,
+    layer: int = 0,
+) -> Iterator[Seen]:
+    """Block after block of the queries, per key/value head and sequence (spec section 4, (5) to (9)).
+
+    A normalising column takes part in `outputs` as the last one, D + 1.
+
+    Args:
+        q: scaled queries of the last Tq tokens, in pulse widths.
+        k, v: scaled keys and values, in volts.
+        design: the chip, with its errors and noise.
+        first: index of the first key; tokens are consecutive, so there is no padding.
+        sliding_window: the model's own window.
+        layer: whose mismatch to draw.
+
+    Raises:
+        InputError: columns of first tokens, whose sub-tile is not part of the ring.
+    """
+    if design.sinks.tokens:
+        raise InputError(
+            f"design {design.name!r} has columns of first tokens, whose pulses are not observed; "
+            "give a design with sinks.tokens = 0"
+        )
+    if design.normaliser.present:
+        q, k, v = widened(q, k, v, middle=design.v_offset, top=design.v_max)
+        design = widened_design(design, q.shape[3] - 1)
+    x, ku, vu = array_inputs(q, k, v, design, first, layer)
+    if design.decay_target:
+        ku, vu = ku - design.decay_target, vu - design.decay_target
+    plan = plan_of(x, ku, design, sliding_window, layer)
+    plan = replace(plan, first_query=first + ku.shape[2] - x.shape[2], first_key=first)
+    space, margin = Workspace(x), sum_rounding(x.dtype)
+    for xs, ks, vs, _, heads in groups_of(x, ku, vu, x):
+        for segment in segments_of(plan, plan.slabs, ks, vs, heads, xs.shape[1], xs.shape[2]):
+            for block in segment.blocks:
+                rows = slice(block.i0 - plan.first_query, block.i1 - plan.first_query)
+                passed, a, _ = activations(plan, space, segment, block, xs[:, :, rows], heads)
+                o = tile_outputs(plan, space, segment, block, a, heads)
+                read = tiles_read(plan, segment, block, o)
+                if design.output_ceiling:
+                    o = o.clamp(-plan.steps, plan.steps)
+                r = block.i1 - block.i0
+                i = torch.arange(block.i0, block.i1, device=x.device)
+                oldest = (i - plan.window + 1).clamp(min=plan.first_key)
+                yield Seen(
+                    heads,
+                    a.unflatten(1, (-1, r)),
+                    (passed > margin).unflatten(1, (-1, r)),
+                    i - oldest + 1,
+                    (o / plan.steps).unflatten(2, (-1, r)).transpose(1, 2),
+                    read,
+                )

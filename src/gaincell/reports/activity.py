@@ -1,0 +1,108 @@
+"""Pulses and voltages of every head as heat maps and a table, from the JSON of `gaincell activity` alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from gaincell import files
+from gaincell.reports.figures import STYLE
+from gaincell.reports.results import numbers
+
+COLUMNS = {
+    "x": "query_pulse",
+    "x > 0": "query_active",
+    "φ": "score_pulse",
+    "φ > 0": "score_active",
+    "|u| key": "key_level",
+    "|u| value": "value_level",
+    "output": "output_pulse",
+    "valid": "valid_columns",
+}
+MAPS = {
+    "score_pulse": "Mean pulse φ(S), in longest pulses",
+    "score_active": "Share of columns that give one",
+}
+
+
+def by_layer(result: Mapping[str, Any], name: str) -> list[list[float]]:
+    """One number of the heads as [layers][heads]."""
+    heads = result["activity"]["heads"]
+    table: dict[int, list[float]] = {}
+    for layer, found in zip(numbers(heads["layer"]), numbers(heads[name]), strict=True):
+        table.setdefault(int(layer), []).append(found)
+    return [table[layer] for layer in sorted(table)]
+
+
+def activity_table(result: Mapping[str, Any], name: str) -> Any:
+    """Means over the heads of every layer, and over all."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    caption = (
+        f"{result['provenance']['protocol']}; {result['gains']}; means over the heads of a layer. "
+        "x, φ, output: pulses of queries, between the arrays, and of the sub-tiles, over the longest one "
+        "(> 0: share that is); |u|: stored, V; valid: columns that a query saw."
+    )
+    table = Table(title=name, title_justify="left", box=SIMPLE_HEAD, caption=caption, caption_justify="left")
+    table.add_column("layer", justify="right")
+    for heading in COLUMNS:
+        table.add_column(heading, justify="right")
+    tables = {key: by_layer(result, key) for key in COLUMNS.values()}
+    layers = len(tables["query_pulse"])
+    for layer in range(layers):
+        means = {key: rows[layer] for key, rows in tables.items()}
+        table.add_row(str(layer), *(_shown(key, means[key]) for key in COLUMNS.values()))
+    table.add_section()
+    everything = {key: [x for row in rows for x in row] for key, rows in tables.items()}
+    table.add_row("all", *(_shown(key, everything[key]) for key in COLUMNS.values()))
+    return table
+
+
+def sparsity_line(result: Mapping[str, Any]) -> str:
+    """How much less the second array is driven than the first, in words."""
+    heads = result["activity"]["heads"]
+    mean = {key: sum(numbers(heads[key])) / len(numbers(heads[key])) for key in COLUMNS.values()}
+    ratio = mean["query_pulse"] / mean["score_pulse"] if mean["score_pulse"] else float("inf")
+    return (
+        f"{mean['score_active']:.1%} of the valid columns give a pulse φ(S), its mean over all of them is "
+        f"{mean['score_pulse']:.2%} of the longest one; {mean['query_active']:.1%} of the query rows give "
+        f"one, with a mean of {mean['query_pulse']:.1%}: word lines of the value array are on for "
+        f"{ratio:.0f} times less than those of the key array"
+    )
+
+
+def draw_activity(result: Mapping[str, Any], path: str | Path) -> Path:
+    """Heat maps of the pulses between the arrays: layers downwards, heads to the right."""
+    tables = {key: by_layer(result, key) for key in MAPS}
+    layers = len(tables["score_pulse"])
+    with matplotlib.rc_context(STYLE | {"axes.grid": False}):  # type: ignore[arg-type]
+        figure = Figure(figsize=(8.4, 1.6 + 0.11 * max(layers, 14)))
+        for axes, (key, table) in zip(figure.subplots(1, 2), tables.items(), strict=True):
+            top = 1.0 if key == "score_active" else max(map(max, table)) or 1.0
+            image = axes.imshow(
+                table, aspect="auto", cmap="viridis", vmin=0.0, vmax=top, interpolation="nearest"
+            )
+            axes.set_title(MAPS[key])
+            axes.set_xlabel("query head")
+            axes.set_ylabel("layer")
+            axes.xaxis.get_major_locator().set_params(integer=True)
+            axes.yaxis.get_major_locator().set_params(integer=True)
+            figure.colorbar(image, ax=axes)
+        figure.suptitle(
+            f"{result['model']['name']} on {result['design']['name']} ({result['design']['cell']} cell), "
+            f"{result['activity']['source']}, {result['activity']['tokens']['value']:,} tokens",
+            x=0.02,
+            ha="left",
+            fontsize=10,
+        )
+        return files.write_atomic(Path(path), figure.savefig)
+
+
+def _shown(name: str, values: list[float]) -> str:
+    digits = {"valid_columns": 1, "score_pulse": 4}.get(name, 3)
+    return f"{sum(values) / len(values):.{digits}f}"

@@ -1,0 +1,174 @@
+"""Softmax attention timed on a machine: table and figure, from the JSON of `gaincell baseline` alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from gaincell import files
+from gaincell.reports.figures import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, STYLE
+from gaincell.reports.results import number, numbers
+
+SHARED = 0.9
+"""Share of its processor below which a process shared it with others."""
+COLOURS = {
+    "published": GREY, "matmul": BLUE, "sdpa": SKY, "flash": GREEN, "efficient": PURPLE, "cudnn": BLACK,
+    "flex": RED, "int8": ORANGE,
+}  # fmt: skip
+DASHES = {"float32": "-", "bfloat16": "--", "float16": ":"}
+Entry = Mapping[str, Any]
+
+
+def was_shared(result: Entry) -> bool:
+    """Whether other programs took a part of the processor from any of the measurements."""
+    return any("busy" in m and number(m["busy"]) < SHARED for m in result["measurements"])
+
+
+def per_token(entry: Entry) -> float:
+    """Seconds of a token: those its threads ran for, where the machine was shared."""
+    shared = "busy" in entry and number(entry["busy"]) < SHARED
+    key = "processor_per_token" if shared else "latency_per_token"
+    return number(entry[key])
+
+
+def baseline_tables(result: Entry) -> list[Any]:
+    """A table a context: a row a configuration, a column a batch, and the published GPUs below."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    energies = any("energy" in entry for entry in result["measurements"])
+    tables = []
+    contexts = sorted({int(number(m["context"])) for m in result["measurements"]})
+    for context in contexts:
+        lines = {key[:2]: found for key, found in _lines(result).items() if key[2] == context}
+        batches = sorted({int(number(m["batch"])) for found in lines.values() for m in found})
+        cited = [c for c in _cited(result) if number(c["context"]) == context]
+        batches = sorted({*batches, *(int(number(c["batch"])) for c in cited)})
+        table = Table(
+            title=f"{context:,} keys: µs per token, by batch",
+            title_justify="left",
+            box=SIMPLE_HEAD,
+            padding=(0, 1, 0, 0),
+            caption=_caption(result) if context == contexts[-1] else None,
+            caption_justify="left",
+        )
+        table.add_column("implementation", no_wrap=True)
+        for heading in (*map(str, batches), *(("µJ/token",) if energies or cited else ()), "error"):
+            table.add_column(heading, justify="right", no_wrap=True)
+        for (name, dtype), found in lines.items():
+            by_batch = {int(number(m["batch"])): per_token(m) for m in found}
+            best = min(found, key=per_token)
+            energy = f"{number(best['energy']) * 1e6:.4g}" if "energy" in best else "–"
+            error = "faulty" if name == "published" else f"{max(number(m['error']) for m in found):.0e}"
+            table.add_row(f"{name} {dtype}", *_cells(batches, by_batch),
+                          *((energy,) if energies or cited else ()), error)  # fmt: skip
+        for gpu in cited:
+            times = {int(number(gpu["batch"])): number(gpu["latency"])}
+            energy = f"{number(gpu['energy']) * 1e6:.4g}"
+            table.add_row(f"{gpu['title']} (cited)", *_cells(batches, times), energy, "faulty")
+        tables.append(table)
+    return tables
+
+
+def _cited(result: Entry) -> list[Entry]:
+    """The published GPUs."""
+    return [machine for machine in result["machines"] if machine["latency"]["kind"] == "cited"]
+
+
+def _cells(batches: list[int], seconds: Mapping[int, float]) -> list[str]:
+    return [f"{seconds[batch] * 1e6:.4g}" if batch in seconds else "–" for batch in batches]
+
+
+def _caption(result: Entry) -> str:
+    caption = f"{result['provenance']['protocol']} A step over its batch, median of the runs"
+    if was_shared(result):
+        caption += "; other programs shared the processor: the time that it worked on this one"
+    missing = sorted({m["no_energy"] for m in result["measurements"] if m["no_energy"]})
+    caption += f". No energy: {'; '.join(missing)}." if missing else ". Energy: of the fastest batch."
+    return caption + _published_note(result)
+
+
+def skipped_lines(result: Entry) -> list[str]:
+    """What was not measured, a line a reason."""
+    reasons: dict[str, list[str]] = {}
+    for entry in result["skipped"]:
+        what = f"{entry['implementation']} {entry['dtype']}, context {number(entry['context']):.0f}"
+        reasons.setdefault(entry["reason"], []).append(f"{what}, batch {number(entry['batch']):.0f}")
+    return [f"not measured: {'; '.join(what)}: {reason}" for reason, what in reasons.items()]
+
+
+def draw_baseline(result: Entry, path: str | Path) -> Path:
+    """Time per token against batch, a panel a context; the published GPUs as points."""
+    contexts = sorted({int(number(m["context"])) for m in result["measurements"]})
+    with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
+        figure = Figure(figsize=(4.6 * len(contexts) + 2.0, 4.2))
+        panels = figure.subplots(1, len(contexts), sharey=True, squeeze=False)[0]
+        labels: dict[str, Any] = {}
+        for axes, context in zip(panels, contexts, strict=True):
+            for (name, dtype, of_context), found in _lines(result).items():
+                if of_context == context:
+                    label = f"{name}, {dtype}" + (" (faulty)" if name == "published" else "")
+                    labels.setdefault(label, _line(axes, name, dtype, found))
+            for cited, marker in zip(_cited(result), ("*", "P", "X"), strict=False):
+                if number(cited["context"]) == context:
+                    at = (number(cited["batch"]), number(cited["latency"]) * 1e6)
+                    point = axes.plot(*at, marker, color=RED, ms=9, ls="none")[0]
+                    labels.setdefault(f"{cited['title']} (cited, faulty)", point)
+            axes.set_xscale("log", base=2)
+            axes.set_yscale("log")
+            axes.xaxis.set_major_formatter("{x:.0f}")
+            axes.set_xlabel("batch")
+            axes.set_title(f"{context:,} keys")
+        whose = "processor time" if was_shared(result) else "time"
+        panels[0].set_ylabel(f"{whose} per token and layer, µs")
+        figure.legend(labels.values(), labels.keys(), loc="outside right upper", fontsize=8)
+        figure.suptitle(title(result), x=0.02, ha="left", fontsize=10)
+        return files.write_atomic(Path(path), figure.savefig)
+
+
+def _line(axes: Any, name: str, dtype: str, found: list[Entry]) -> Any:
+    """Medians, and a bar from the fastest to the slowest run."""
+    x = [number(m["batch"]) for m in found]
+    y = [per_token(m) * 1e6 for m in found]
+    lows, highs = [], []
+    for m, middle in zip(found, y, strict=True):
+        shared = "busy" in m and number(m["busy"]) < SHARED
+        runs = [r / number(m["batch"]) * 1e6 for r in numbers(m["processor" if shared else "runs"])]
+        lows.append(max(0.0, middle - min(runs)))
+        highs.append(max(0.0, max(runs) - middle))
+    colour = COLOURS.get(name, BLACK)
+    return axes.errorbar(x, y, yerr=(lows, highs), marker="o", ms=4, lw=1.4, capsize=2, color=colour,
+                         ls=DASHES[dtype])  # fmt: skip
+
+
+def _lines(result: Entry) -> dict[tuple[str, str, int], list[Entry]]:
+    """Measurements that differ in batch only."""
+    found: dict[tuple[str, str, int], list[Entry]] = {}
+    for m in result["measurements"]:
+        found.setdefault((m["implementation"], m["dtype"], int(number(m["context"]))), []).append(m)
+    return found
+
+
+def title(result: Entry) -> str:
+    sizes = {key: int(number(entry)) for key, entry in result["sizes"].items()}
+    heads = f"{sizes['heads']} heads"
+    if sizes["kv_heads"] != sizes["heads"]:
+        heads += f" on {sizes['kv_heads']} key/value heads"
+    hardware = result["provenance"]["hardware"]
+    threads = f"{hardware['threads']} thread{'s' if hardware['threads'] > 1 else ''}"
+    machine = result["machine"] or f"{hardware['cpu']}, {threads}"
+    return f"Softmax attention of one query, {heads}, D = {sizes['head_dim']}: {machine}"
+
+
+def _published_note(result: Entry) -> str:
+    names = {m["implementation"] for m in result["measurements"]}
+    if "published" not in names and not _cited(result):
+        return ""
+    return (
+        " Faulty: is_causal=True masks all but the first key, the GPU is not waited for, power is read once "
+        "after each run."
+    )

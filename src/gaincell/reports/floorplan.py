@@ -1,0 +1,235 @@
+"""Floorplans of a sub-tile and a head: drawing and table, from the JSON of `gaincell floorplan` alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.patches import Rectangle as Drawn
+
+from gaincell import files
+from gaincell.reports.figures import BLACK, STYLE
+from gaincell.reports.results import number, numbers
+
+COLOURS = {
+    "cells": "#9CC9E8",
+    "analog": "#F2C879",
+    "drivers": "#A9D6B8",
+    "write": "#D9B5CF",
+    "digital": "#C9C9C9",
+}
+KINDS = {
+    "cells": "gain cells",
+    "analog": "charge-to-pulse, readout",
+    "drivers": "pulse drivers",
+    "write": "writing",
+    "digital": "digital",
+}
+TAP, WIRE = "#B03A2E", "#7B241C"
+SHOWN_WIRES = 8
+FONT = 7.5
+CHARACTER, LINE = 0.6, 1.3
+"""Width of a character and height of a line, in font sizes."""
+MICRO = 1e6
+Entry = Mapping[str, Any]
+
+
+class Box(NamedTuple):
+    """A rectangle in micrometres."""
+
+    name: str
+    kind: str
+    x: float
+    y: float
+    w: float
+    h: float
+
+
+def boxes(plan: Entry) -> list[Box]:
+    """Rectangles of a plan."""
+    return [
+        Box(r["name"], r["kind"], *(number(r[side]) * MICRO for side in ("x", "y", "w", "h")))
+        for r in plan["rectangles"]
+    ]
+
+
+def draw_floorplan(result: Entry, path: str | Path) -> Path:
+    """A sub-tile with its wire taps above, a head of sub-tiles below, each to its own scale."""
+    tile, head = result["floorplan"]["tile"], result["floorplan"]["head"]
+    with matplotlib.rc_context(STYLE | {"axes.grid": False, "svg.hashsalt": "gaincell"}):  # type: ignore[arg-type]
+        width = 9.6
+        tile_scale, head_scale = (width * 0.82 / (number(plan["w"]) * MICRO) for plan in (tile, head))
+        head_scale = min(head_scale, 6.0 / (number(head["h"]) * MICRO))
+        heights = [number(tile["h"]) * MICRO * tile_scale + 1.5, number(head["h"]) * MICRO * head_scale + 0.9]
+        figure = Figure(figsize=(width, sum(heights) + 0.5))
+        above, below = figure.subplots(2, 1, height_ratios=heights)
+        _draw_tile(above, tile, tile_scale)
+        _draw_head(below, head, tile, head_scale)
+        handles: list[Any] = [
+            Patch(facecolor=COLOURS[kind], edgecolor=BLACK, lw=0.5, label=KINDS[kind]) for kind in KINDS
+        ]
+        label = f"key bit lines tapped to value word lines ({SHOWN_WIRES} of {_tokens(tile)})"
+        handles.append(Line2D([], [], color=TAP, marker="o", ms=3, label=label))
+        figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=8)
+        return files.write_atomic(Path(path), figure.savefig)
+
+
+def area_table(result: Entry) -> Any:
+    """What takes how much of a head, and what the paper states."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    areas = {name: number(entry) for name, entry in result["areas"].items()}
+    total = sum(areas.values())
+    outline = number(result["floorplan"]["head"]["w"]) * number(result["floorplan"]["head"]["h"])
+    cited = "; ".join(f"{name} {number(entry) * 1e6:.3g} mm²" for name, entry in result["cited"].items())
+    table = Table(
+        title=f"Area of a head of {result['design']['name']}, {result['technology']}",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        caption=f"Outline {outline * 1e6:.3f} mm², of which {1 - total / outline:.1%} are unused. "
+        f"The paper: {cited}.",
+        caption_justify="left",
+    )
+    for heading in ("block", "sub-tile, µm²", "head, mm²", "share"):
+        table.add_column(heading, justify="left" if heading == "block" else "right")
+    tiles = number(result["sizes"]["tiles"])
+    for name, area in sorted(areas.items(), key=lambda item: -item[1]):
+        shared = name in result["shared"]
+        per_tile = "–" if shared else f"{area / tiles * 1e12:,.0f}"
+        table.add_row(name, per_tile, f"{area * 1e6:.4f}", f"{area / total:.1%}")
+    table.add_section()
+    table.add_row("all", "", f"{total * 1e6:.4f}", "100.0%")
+    return table
+
+
+def stack_table(result: Entry) -> Any:
+    """A head with its cells stacked in 3D."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(title="Cells stacked in 3D over one periphery", title_justify="left", box=SIMPLE_HEAD)
+    for heading in ("layers", "cells, mm²", "head, mm²", "paper's cells, mm²"):
+        table.add_column(heading, justify="right")
+    for row in result["stack"]:
+        cells, head, paper = (number(row[key]) * 1e6 for key in ("cells", "head", "cited_cells"))
+        table.add_row(f"{number(row['layers']):.0f}", f"{cells:.4f}", f"{head:.4f}", f"{paper:.4f}")
+    return table
+
+
+def _draw_tile(axes: Axes, plan: Entry, scale: float) -> None:
+    outer: list[Box] = []
+    found = boxes(plan)
+    for box in found:
+        _fill(axes, box)
+        text = _fitting(box, scale)
+        if text is None:
+            outer.append(box)
+    _draw_wires(axes, plan, {box.name: box for box in found})
+    for box in found:
+        if box not in outer:
+            _label(axes, box, scale)
+    w, h = number(plan["w"]) * MICRO, number(plan["h"]) * MICRO
+    _leaders(axes, [box for box in outer if box.y + box.h / 2 > h / 3], h, 1, scale, w)
+    _leaders(axes, [box for box in outer if box.y + box.h / 2 <= h / 3], 0.0, -1, scale, w)
+    axes.set_title(f"Sub-tile, {w:.0f} × {h:.0f} µm")
+    room = 0.62 / scale
+    _frame(axes, w, h, room)
+
+
+def _draw_wires(axes: Axes, plan: Entry, named: Mapping[str, Box]) -> None:
+    """Key bit lines upright, a tap on the diagonal, and on to the word lines of the value array."""
+    wires = {key: numbers(entry) for key, entry in plan["wires"].items()}
+    key, value = named["key array"], named["value array"]
+    count = len(wires["x"])
+    for n in range(SHOWN_WIRES):
+        j = round((n + 0.5) * count / SHOWN_WIRES - 0.5)
+        x, y, to = (wires[side][j] * MICRO for side in ("x", "y", "to"))
+        axes.plot([x, x], [key.y, key.y + key.h], color=WIRE, lw=0.5, alpha=0.55)
+        axes.plot([x, to], [y, y], color=TAP, lw=0.9)
+        axes.plot([value.x, value.x + value.w], [y, y], color=TAP, lw=0.9)
+        axes.plot([x], [y], "o", color=TAP, ms=2.6)
+
+
+def _draw_head(axes: Axes, plan: Entry, tile: Entry, scale: float) -> None:
+    inside = boxes(tile)
+    outer: list[Box] = []
+    w, h = number(plan["w"]) * MICRO, number(plan["h"]) * MICRO
+    for box in boxes(plan):
+        if box.kind != "cells":
+            _fill(axes, box)
+            text = _fitting(box, scale)
+            if text is None:
+                outer.append(box)
+            else:
+                _label(axes, box, scale)
+            continue
+        for part in inside:
+            _fill(axes, part._replace(x=part.x + box.x, y=part.y + box.y), 0.25)
+        axes.add_patch(Drawn((box.x, box.y), box.w, box.h, facecolor="none", edgecolor=BLACK, lw=1.0))
+        if _fitting(box, scale) is not None:
+            _label(axes, box, scale)
+    _leaders(axes, [box for box in outer if box.y > h / 2], h, 1, scale, w)
+    _leaders(axes, [box for box in outer if box.y <= h / 2], 0.0, -1, scale, w)
+    axes.set_title(f"Head, {w:.0f} × {h:.0f} µm")
+    _frame(axes, w, h, 0.35 / scale)
+
+
+def _fill(axes: Axes, box: Box, line: float = 0.6) -> None:
+    axes.add_patch(Drawn((box.x, box.y), box.w, box.h, facecolor=COLOURS[box.kind], edgecolor=BLACK, lw=line))
+
+
+def _label(axes: Axes, box: Box, scale: float) -> None:
+    """The name in the middle; over lines and inner blocks on a pale ground, beside the diagonal of taps."""
+    right, up = (0.3, 0.84) if box.name == "key array" else (0.5, 0.5)
+    x, y, text = box.x + right * box.w, box.y + up * box.h, _fitting(box, scale) or box.name
+    label = axes.text(x, y, text, ha="center", va="center", fontsize=FONT)
+    if box.kind == "cells":
+        label.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 1.0, "alpha": 0.75})
+
+
+def _tokens(tile: Entry) -> int:
+    return len(numbers(tile["wires"]["x"]))
+
+
+def _fitting(box: Box, scale: float) -> str | None:
+    """The name in one line or in two, where it fits; scale: inches of a micrometre."""
+    w, h = box.w * scale * 72, box.h * scale * 72
+    for text in (box.name, box.name.replace(" ", "\n", 1)):
+        lines = text.split("\n")
+        if max(map(len, lines)) * CHARACTER * FONT <= w and len(lines) * LINE * FONT <= h:
+            return text
+    return None
+
+
+def _leaders(axes: Axes, found: list[Box], edge: float, side: int, scale: float, w: float) -> None:
+    """Names of small boxes in a row outside the outline, from left to right, with lines to their boxes."""
+    level = edge + side * 0.22 / scale
+    found = sorted(found, key=lambda b: b.x + b.w / 2)
+    halves = [len(box.name) * CHARACTER * FONT / 72 / scale / 2 for box in found]
+    gap = 0.1 / scale
+    places: list[float] = []
+    for box, half in zip(found, halves, strict=True):
+        free = places[-1] + halves[len(places) - 1] + gap if places else 0.0
+        places.append(max(box.x + box.w / 2, free + half))
+    limit = w
+    for n in reversed(range(len(places))):
+        places[n] = min(places[n], limit - halves[n])
+        limit = places[n] - halves[n] - gap
+    for box, at in zip(found, places, strict=True):
+        axes.plot([box.x + box.w / 2, at], [box.y + box.h / 2, level], color=BLACK, lw=0.5)
+        axes.plot([box.x + box.w / 2], [box.y + box.h / 2], ".", color=BLACK, ms=2)
+        axes.text(at, level, box.name, ha="center", va="bottom" if side > 0 else "top", fontsize=FONT)
+
+
+def _frame(axes: Axes, w: float, h: float, room: float) -> None:
+    axes.set_aspect("equal", anchor="W")
+    axes.set_xlim(-0.02 * w, 1.02 * w)
+    axes.set_ylim(-room, h + room)
+    axes.set_axis_off()

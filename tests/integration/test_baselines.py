@@ -1,0 +1,297 @@
+"""The measured baseline: what is computed, how time and energy are taken, and what is refused.
+
+There is no GPU here: NVML is a double of the module pynvml, torch's device is the CPU.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from gaincell.cli import main
+from gaincell.costs.baselines import PUBLISHED, measure, sweep
+from gaincell.costs.baselines.attention import Cache, implementation, quantised, reference
+from gaincell.costs.baselines.grid import LARGEST_CACHE
+from gaincell.costs.baselines.measurement import Measurement
+from gaincell.costs.baselines.meters import Nvml, PowerSampler, Rapl, meter_for
+from gaincell.costs.measured_file import read_measured
+from gaincell.errors import InputError
+from gaincell.reports.baseline import baseline_tables, draw_baseline, per_token, was_shared
+from gaincell.reports.results import check
+
+CPU = torch.device("cpu")
+SMALL = {"heads": 4, "kv_heads": 2, "head_dim": 16, "context": 48, "batch": 3, "seconds": 0.02, "runs": 3}
+
+
+def signals(dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    q = torch.randn(3, 4, 1, 16)
+    k, v = torch.randn(2, 3, 2, 48, 16).unbind(0)
+    return q.to(dtype), k.to(dtype), v.to(dtype)
+
+
+class FakeNvml:
+    """A GPU that draws `idle` watts, and `load` more while work is going on; its counter is exact."""
+
+    NVML_CLOCK_SM, NVML_CLOCK_MEM = 1, 2
+
+    class NVMLError(Exception):
+        pass
+
+    def __init__(self, idle: float = 50.0, load: float = 200.0, counter: bool = True) -> None:
+        self.idle, self.load, self.counter = idle, load, counter
+        self.made, self.calls, self.threads = time.perf_counter(), 0, set[int]()
+        self.busy_since: float | None = None
+        self.worked = 0.0
+
+    def nvmlInit(self) -> None:
+        self.calls += 1
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> str:
+        return f"gpu {index}"
+
+    def nvmlDeviceGetTotalEnergyConsumption(self, handle: str) -> int:
+        if not self.counter:
+            raise self.NVMLError("Not Supported")
+        now = time.perf_counter()
+        work = self.worked + (0.0 if self.busy_since is None else now - self.busy_since)
+        return round(1e3 * (self.idle * (now - self.made) + self.load * work))
+
+    def nvmlDeviceGetPowerUsage(self, handle: str) -> int:
+        self.threads.add(threading.get_ident())
+        return round(1e3 * (self.idle + (0.0 if self.busy_since is None else self.load)))
+
+    def nvmlDeviceGetClockInfo(self, handle: str, kind: int) -> int:
+        return {1: 1980, 2: 2619}[kind]
+
+    def nvmlDeviceGetEnforcedPowerLimit(self, handle: str) -> int:
+        raise self.NVMLError("Not Supported")
+
+
+def with_load(monkeypatch: pytest.MonkeyPatch, nvml: FakeNvml) -> None:
+    """Let the fake GPU be at work while attention is computed, at 100 steps a second."""
+
+    def slow(name: str, device: torch.device) -> Any:
+        step = implementation(name, device)
+
+        def work(q: torch.Tensor, cache: Cache) -> torch.Tensor:
+            nvml.busy_since = time.perf_counter()
+            time.sleep(0.01)
+            out = step(q, cache)
+            nvml.worked += time.perf_counter() - nvml.busy_since
+            nvml.busy_since = None
+            return out
+
+        return work
+
+    monkeypatch.setattr("gaincell.costs.baselines.measurement.implementation", slow)
+
+
+@pytest.mark.parametrize("name", ["matmul", "sdpa", "flash", "int8"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_implementations_compute_attention(name: str, dtype: torch.dtype) -> None:
+    """Against the equation in a loop over heads; grouped heads share their keys."""
+    q, k, v = signals(dtype)
+    wanted = torch.zeros(q.shape, dtype=torch.float64)
+    for b in range(3):
+        for h in range(4):
+            weights = torch.softmax(k[b, h // 2].double() @ q[b, h, 0].double() / 4, 0)
+            wanted[b, h, 0] = weights @ v[b, h // 2].double()
+    assert torch.allclose(reference(q, k, v), wanted, atol=1e-12)
+    cache = Cache(k, v)
+    if name == "int8":
+        (k8, k_scale), (v8, v_scale) = quantised(k, dtype), quantised(v, dtype)
+        assert k8.dtype == torch.int8
+        cache = Cache(k8, v8, k_scale, v_scale)
+    out = implementation(name, CPU)(q, cache).double()
+    tolerance = 1e-5 + 0.03 * (dtype == torch.bfloat16) + 0.03 * (name == "int8")
+    assert float((out - wanted).abs().max()) < tolerance
+
+
+def test_the_published_mask_leaves_the_first_key() -> None:
+    q, k, v = signals()
+    out = implementation(PUBLISHED, CPU)(q, Cache(k, v))
+    assert torch.allclose(out, v[:, :, :1].repeat_interleave(2, 1))
+
+
+def test_a_measurement_on_the_cpu() -> None:
+    found = measure(**SMALL, name="flash", meter=(None, "no meter in a test"))
+    assert (found.protocol, found.device, len(found.runs), found.steps >= 1) == ("fair", "cpu", 3, True)
+    assert min(found.runs) <= found.latency <= max(found.runs)
+    assert found.latency_per_token == pytest.approx(found.latency / 3)
+    assert found.cache_bytes == 2 * 3 * 2 * 48 * 16 * 4
+    assert found.caches == 256
+    assert found.bandwidth == pytest.approx(found.cache_bytes / found.latency)
+    assert found.error < 1e-5
+    assert found.busy > 0
+    assert found.undisturbed_per_token <= found.latency_per_token
+    assert (found.energy, found.no_energy) == (None, "no meter in a test")
+
+
+def test_the_published_protocol_is_wrong_and_says_so() -> None:
+    found = measure(**SMALL, name=PUBLISHED, meter=(None, "none"))
+    assert (found.protocol, found.caches, found.dtype) == ("published", 1, "float32")
+    assert found.error > 0.5
+
+
+@pytest.mark.parametrize("counter", [True, False], ids=["energy counter", "sampled power"])
+def test_energy_above_idle_by_nvml(counter: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    nvml = FakeNvml(counter=counter)
+    with_load(monkeypatch, nvml)
+    meter = meter_for(CPU, nvml=nvml)
+    sizes = SMALL | {"seconds": 0.3}
+    found = measure(**sizes, name="sdpa", meter=meter, idle_seconds=0.1)
+    assert found.meter == "NVML"
+    assert found.state == {"sm_clock": 1980e6, "memory_clock": 2619e6}
+    assert found.idle_power == pytest.approx(50, rel=0.05)
+    assert found.energy is not None
+    assert found.samples > 3
+    share = found.energy / (200.0 * found.latency_per_token)  # 200 W while it works, nearly all the time
+    assert 0.7 < share < 1.05 if counter else 0.5 < share < 1.1
+    assert threading.get_ident() not in nvml.threads
+
+
+def test_the_published_protocol_reads_power_once_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the run, when the GPU is idle again: nothing is left above the idle power."""
+    nvml = FakeNvml()
+    with_load(monkeypatch, nvml)
+    found = measure(**SMALL, name=PUBLISHED, meter=meter_for(CPU, nvml=nvml), idle_seconds=0.05)
+    assert (found.samples, found.power) == (3, 50.0)
+    assert found.energy is None or found.energy < 1e-3 * 200.0 * found.latency_per_token
+    if found.energy is None:
+        assert found.no_energy == "the power did not rise above the idle power"
+
+
+def test_power_is_integrated_over_uneven_samples() -> None:
+    sampler = PowerSampler(Nvml(FakeNvml(), "gpu"))
+    sampler.samples = [(0.0, 10.0), (1.0, 10.0), (4.0, 40.0)]
+    assert sampler.mean == pytest.approx((10 + 3 * 25) / 4)
+
+
+def test_meters_that_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found, why = meter_for(CPU, powercap=tmp_path)
+    assert found is None
+    assert "no RAPL counters" in why
+    monkeypatch.setitem(__import__("sys").modules, "pynvml", None)
+    found, why = meter_for(torch.device("cuda"))
+    assert found is None
+    assert "nvidia-ml-py" in why
+    broken = FakeNvml()
+
+    def fail() -> None:
+        raise broken.NVMLError("Driver Not Loaded")
+
+    monkeypatch.setattr(broken, "nvmlInit", fail)
+    assert meter_for(CPU, nvml=broken) == (None, "NVML does not answer (Driver Not Loaded)")
+
+
+def test_rapl_adds_packages_and_wraps(tmp_path: Path) -> None:
+    for name, energy in (("intel-rapl:0", 900), ("intel-rapl:1", 100), ("intel-rapl:0:0", 5)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "max_energy_range_uj").write_text("1000\n")
+        (tmp_path / name / "energy_uj").write_text(f"{energy}\n")
+    meter, why = meter_for(CPU, powercap=tmp_path)
+    assert isinstance(meter, Rapl)
+    assert (why, meter.energy(), meter.power()) == ("", 0.0, None)
+    (tmp_path / "intel-rapl:0" / "energy_uj").write_text("50\n")
+    (tmp_path / "intel-rapl:1" / "energy_uj").write_text("130\n")
+    assert meter.energy() == pytest.approx(180e-6)
+
+
+def test_sweep_skips_with_reasons(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = {"heads": 2, "head_dim": 16, "seconds": 0.01, "runs": 1}
+    monkeypatch.setitem(LARGEST_CACHE, "cpu", 2**20)
+    steps: list[int] = []
+    found = sweep([("published", "float32"), ("matmul", "float32")], (1, 300), (32, 64),
+                  progress=lambda done, total, _: steps.append(total), **sizes)  # fmt: skip
+    assert [(m.implementation, m.context, m.batch) for m in found.measured] == [
+        ("published", 32, 1),
+        ("matmul", 32, 1),
+        ("matmul", 64, 1),
+    ]
+    assert {s.batch for s in found.skipped} == {300}
+    assert all("exceeds" in s.reason for s in found.skipped)
+    assert steps == [6] * 6
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"heads": 0}, "heads = 0: give 1 or more"),
+        ({"kv_heads": 3}, "must be a multiple of kv_heads = 3"),
+        ({"name": "best"}, "choose one of published, matmul"),
+        ({"name": "flex"}, "needs a GPU"),
+        ({"dtype": "int4"}, "allowed: float32, bfloat16, float16"),
+        ({"name": "published", "dtype": "bfloat16"}, "allowed: float32"),
+        ({"device": "cuda"}, "on cuda: "),
+    ],
+)
+def test_what_cannot_be_measured(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        measure(**(SMALL | changes))
+
+
+def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Table, JSON with unit and kind of every number, figure; the published GPUs are cited beside."""
+    file, figure = tmp_path / "b.json", tmp_path / "b.png"
+    with pytest.raises(SystemExit) as left:
+        main(["baseline", "--batch", "1,2", "--context", "32,1024", "--heads", "2", "--seconds", "0.01",
+              "--runs", "2", "--implementations", "published,matmul:bfloat16", "--threads", "1",
+              "--json", str(file), "--figure", str(figure)])  # fmt: skip
+    assert left.value.code == 0
+    shown = capsys.readouterr().out
+    assert "RTX 4090 (cited)" in shown
+    assert "faulty" in shown
+    result = json.loads(file.read_text())
+    check(result)
+    assert str(tmp_path) not in file.read_text()
+    assert len(result["measurements"]) == 6
+    assert all(m["latency"]["kind"] == "measured" for m in result["measurements"])
+    cited = {entry["title"]: entry for entry in result["machines"] if entry["latency"]["kind"] == "cited"}
+    assert cited["RTX 4090"]["latency"]["value"] == pytest.approx(22.37e-6, rel=1e-3)
+    assert cited["Jetson Nano"]["energy"]["value"] == pytest.approx(3.246e-3, rel=1e-3)
+    measured = read_measured(file)
+    assert {(m.heads, m.head_dim, m.context) for m in measured} == {(2, 64, 32), (2, 64, 1024)}
+    assert all("matmul bfloat16" in m.title for m in measured)
+    assert figure.read_bytes().startswith(b"\x89PNG")
+    for arguments, message in (
+        (["--batch", "1,x"], "give whole numbers above 0"),
+        (["--implementations", "fast"], "NAME one of published"),
+        (["--implementations", "flash:int4"], "choose one of float32"),
+        (["--figure", str(tmp_path / "b.gif")], "ends with .png, .svg, .pdf"),
+    ):
+        with pytest.raises(SystemExit) as refused:
+            main(["baseline", *arguments])
+        assert refused.value.code == 2
+        assert message in capsys.readouterr().err
+
+
+def test_a_shared_processor_shows_its_own_time(tmp_path: Path) -> None:
+    committed = Path(__file__).parents[2] / "docs" / "results" / "costs" / "baseline-cpu.json"
+    result = json.loads(committed.read_text())
+    check(result)
+    for entry in result["measurements"]:
+        shared = entry["busy"]["value"] < 0.9
+        key = "processor_per_token" if shared else "latency_per_token"
+        assert per_token(entry) == entry[key]["value"]
+    assert was_shared(result) == any(m["busy"]["value"] < 0.9 for m in result["measurements"])
+    assert len(baseline_tables(result)) == 2
+    assert draw_baseline(result, tmp_path / "b.svg").is_file()
+
+
+def test_measurement_is_what_the_costs_compare_with() -> None:
+    """Of processor and wall time the smaller, for a token of the batch."""
+    common: dict[str, Any] = {
+        "implementation": "sdpa", "dtype": "float32", "device": "cpu", "heads": 12, "kv_heads": 12,
+        "head_dim": 64, "context": 8, "batch": 4, "steps": 1, "caches": 1, "cache_bytes": 8, "error": 0.0,
+    }  # fmt: skip
+    shared = Measurement(**common, runs=(4.0, 8.0, 6.0), processor=(1.0, 1.5, 2.0))
+    assert (shared.latency, shared.undisturbed_per_token) == (6.0, 1.5 / 4)
+    assert shared.busy == pytest.approx(4.5 / 18)
+    gpu = Measurement(**common, runs=(4.0,))
+    assert (gpu.busy, gpu.processor_latency, gpu.undisturbed_per_token) == (None, None, 1.0)

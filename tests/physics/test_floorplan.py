@@ -1,0 +1,203 @@
+"""Floorplans: nothing overlaps, nothing is lost, taps reach their rows; drawing, GDSII, what is refused."""
+
+from __future__ import annotations
+
+import json
+import sys
+from itertools import combinations
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gaincell.cli import main
+from gaincell.config import load_design
+from gaincell.costs.activity import Activity
+from gaincell.costs.area import head_area
+from gaincell.costs.floorplan import (
+    CELLS,
+    LONGEST,
+    Blocks,
+    best_columns,
+    blocks_of,
+    flat_head,
+    head_plan,
+    tile_plan,
+    tiles_of,
+)
+from gaincell.costs.gds import write_gds
+from gaincell.costs.head import Head
+from gaincell.costs.technology import load_technology
+from gaincell.errors import InputError
+from gaincell.reports.results import check
+
+
+def head(head_dim: int = 64, **changes: object) -> Head:
+    design = load_design("leroux2025").replace(**changes)
+    return Head(design, load_technology("28nm"), Activity.assumed(design).mean(), head_dim=head_dim)
+
+
+def areas() -> st.SearchStrategy[float]:
+    return st.floats(1e-13, 1e-7)
+
+
+@given(
+    st.builds(
+        Blocks,
+        cell=st.floats(1e-14, 1e-11),
+        query_drivers=areas(),
+        word_drivers=areas(),
+        decoder=areas(),
+        dacs=areas(),
+        charge_to_pulse=areas(),
+        readout=areas(),
+        counters=areas(),
+        adders=areas(),
+        control=areas(),
+        tile=st.integers(1, 32),
+        rows=st.integers(1, 96),
+        tiles=st.integers(1, 24),
+    )
+)
+def test_blocks_keep_their_areas_and_do_not_overlap(blocks: Blocks) -> None:
+    for plan in (tile_plan(blocks), head_plan(blocks)):
+        for one, other in combinations(plan.rectangles, 2):
+            assert not one.overlaps(other), (one, other)
+        for r in plan.rectangles:
+            assert min(r.x, r.y) >= 0
+            assert r.x + r.w <= plan.w * (1 + 1e-9)
+            assert r.y + r.h <= plan.h * (1 + 1e-9)
+    tile = tile_plan(blocks).areas()
+    assert tile["key array"] == pytest.approx(blocks.tile * blocks.rows * blocks.cell)
+    assert tile["value array"] == pytest.approx(tile["key array"])
+    for name, area in (("charge-to-pulse", blocks.charge_to_pulse), ("write DACs", blocks.dacs),
+                       ("signed readout", blocks.readout), ("counters", blocks.counters),
+                       ("row decoder", blocks.decoder), ("column decoder", blocks.decoder)):  # fmt: skip
+        assert tile[name] == pytest.approx(area)
+    whole = head_plan(blocks)
+    assert sum(r.kind == CELLS for r in whole.rectangles) == blocks.tiles
+    assert whole.area == pytest.approx(whole.used)
+    assert len({(r.w, r.h) for r in whole.rectangles if r.kind == CELLS}) == 1
+
+
+@pytest.mark.parametrize(("head_dim", "changes"), [(64, {}), (80, {"window": 320}), (16, {"tile": 32})])
+def test_as_much_area_as_the_costs_say(head_dim: int, changes: dict[str, object]) -> None:
+    """Through another split: the rectangles of all sub-tiles add up to the area of the cost model."""
+    made = head(head_dim, **changes)
+    found = list(flat_head(blocks_of(made)))
+    assert sum(r.area for r in found) == pytest.approx(head_area(made).area)
+    cells = sum(r.area for r in found if r.kind == CELLS)
+    assert cells == pytest.approx(head_area(made).parts["cells"].area)
+    assert len(found) == 10 * made.design.tiles + 2
+
+
+def test_the_papers_head() -> None:
+    """131 072 cells of 1 um^2; 64 x 64 of them an array; 16 sub-tiles. The paper states 0.5 mm^2 a head."""
+    blocks = blocks_of(head())
+    assert (blocks.tile, blocks.rows, blocks.tiles) == (64, 64, 16)
+    tile = {r.name: r for r in tile_plan(blocks).rectangles}
+    assert tile["key array"].w == pytest.approx(64e-6)
+    assert tile["value array"].h == pytest.approx(64e-6)
+    assert sum(r.area for r in flat_head(blocks) if r.kind == CELLS) == pytest.approx(131_072e-12)
+    plan = head_plan(blocks)
+    assert 0.5e-6 / 3 < plan.area < 0.5e-6 * 3
+    assert 0.5 < plan.w / plan.h < 2
+
+
+def test_taps_lie_on_the_diagonal_and_lead_to_their_rows() -> None:
+    """Token j: its key bit line is column j, its word line is row j of the value array."""
+    blocks = blocks_of(head(head_dim=128))
+    plan = tile_plan(blocks)
+    r = {r.name: r for r in plan.rectangles}
+    assert len(plan.wires) == 64
+    for wire in plan.wires:
+        column = (wire.x - r["key array"].x) / blocks.pitch
+        row = (wire.y - r["value array"].y) / blocks.pitch
+        assert column == pytest.approx(wire.token + 0.5)
+        assert row == pytest.approx(wire.token + 0.5)
+        assert wire.to == pytest.approx(r["charge-to-pulse"].x)
+    assert r["charge-to-pulse"].x < r["value array"].x
+
+
+def test_long_converters_are_folded() -> None:
+    dense = blocks_of(head(), stack=8)
+    pulses = next(r for r in tile_plan(dense).rectangles if r.name == "charge-to-pulse")
+    assert pulses.w <= LONGEST * pulses.h * (1 + 1e-9)
+    assert dense.cell == pytest.approx(1e-12 / 8)
+
+
+def test_grid() -> None:
+    assert best_columns(16, 1.0, 1.0) == 4
+    assert best_columns(16, 4.0, 1.0) == 2
+    assert best_columns(7, 1.0, 1.0) in (1, 7)
+
+
+@pytest.mark.parametrize(("window", "tile"), [(1000, 64), (63, 64), (64, 0)])
+def test_windows_that_cannot_be_tiled(window: int, tile: int) -> None:
+    with pytest.raises(InputError, match=f"cannot fill a window of {window}; allowed: a multiple of {tile}"):
+        tiles_of(window, tile)
+    assert tiles_of(1024, 64) == 16
+
+
+def test_areas_that_cannot_be() -> None:
+    good = vars(blocks_of(head()))
+    for name, value in (("cell", 0.0), ("adders", -1e-9), ("readout", float("inf")), ("tiles", 0)):
+        with pytest.raises(InputError, match=f"{name} = "):
+            Blocks(**(good | {name: value}))
+
+
+def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out, file = tmp_path / "plan.svg", tmp_path / "plan.json"
+    with pytest.raises(SystemExit) as left:
+        main(["floorplan", "--out", str(out), "--json", str(file)])
+    assert left.value.code == 0
+    shown = capsys.readouterr().out
+    assert "charge-to-pulse" in shown
+    assert "0.5 mm²" in shown
+    result = json.loads(file.read_text())
+    check(result)
+    assert str(tmp_path) not in file.read_text()
+    drawn = out.read_text()
+    assert drawn.count("<!-- sub-tile") == 16
+    for name in (
+        "key array",
+        "value array",
+        "charge-to-pulse",
+        "row decoder",
+        "adder tree",
+        "digital control",
+    ):
+        assert f"<!-- {name} -->" in drawn
+    for arguments, message in (
+        (["--window", "1000"], "cannot fill a window of 1000"),
+        (["--out", str(tmp_path / "plan.gif")], "ends with .svg, .png, .pdf"),
+        (["--gds", str(tmp_path / "plan.txt")], "ends with .gds"),
+        (["--cell-area", "-1"], "cell_area = -1.0 m^2 is out of range"),
+    ):
+        with pytest.raises(SystemExit) as refused:
+            main(["floorplan", *arguments])
+        assert refused.value.code == 2
+        assert message in capsys.readouterr().err
+
+
+def test_without_gdstk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "gdstk", None)
+    with pytest.raises(InputError, match=r"pip install 'gaincell\[layout\]'"):
+        write_gds(blocks_of(head()), tmp_path / "plan.gds")
+    assert not list(tmp_path.iterdir())
+
+
+def test_gds_holds_the_rectangles(tmp_path: Path) -> None:
+    gdstk = pytest.importorskip("gdstk")
+    blocks = blocks_of(head())
+    library = gdstk.read_gds(str(write_gds(blocks, tmp_path / "plan.gds")))
+    tile, whole = (next(c for c in library.cells if c.name == name) for name in ("SUBTILE", "HEAD"))
+    assert len(whole.references) == 16
+    low, high = whole.bounding_box()
+    plan = head_plan(blocks)
+    assert (high[0] - low[0], high[1] - low[1]) == pytest.approx((plan.w * 1e6, plan.h * 1e6), abs=0.01)
+    arrays = [polygon for polygon in tile.polygons if polygon.layer == 1]
+    assert [polygon.area() for polygon in arrays] == pytest.approx([4096, 4096], rel=1e-3)
+    assert sum(polygon.layer == 10 for polygon in tile.polygons) == 64
+    assert {label.text for label in tile.labels} >= {"key array", "value array", "charge-to-pulse"}
