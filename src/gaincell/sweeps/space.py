@@ -176,7 +176,8 @@ def _parameter(
     if isinstance(entry, list):
         if not entry:
             raise InputError(f"{where} = [] is an empty range; give at least one value")
-        values = tuple(None if value == "none" else value for value in entry)
+        off = isinstance(kind, NumberKind)  # of a number "none" switches it off; else it is a word
+        values = tuple(None if off and value == "none" else value for value in entry)
         for value in values:
             check_value(name, value, design, where)
         if isinstance(kind, NumberKind) and not whole:
