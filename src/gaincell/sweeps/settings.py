@@ -236,6 +236,11 @@ def _sweep(raw: Mapping[str, Any], path: Path) -> Sweep:
         if number is not None and (type(number) is not int or number < least):
             raise InputError(f"{name}: {key} = {number!r}; allowed: a whole number, {least} or more")
     model = _text(raw["model"], "model", name)
+    if not is_run(model) and find_shipped(model) is None:
+        raise InputError(
+            f"{name}: {model} is neither a RUN nor a model with a linear version shipped (tiny); make a RUN: "
+            f"gaincell map {model}"
+        )
     design = _design(raw.get("design"), model, name)
     objectives = _objectives(raw["objectives"], name)
     sampler = _text(settings["sampler"], "sampler", name)
@@ -275,11 +280,6 @@ def _check(sweep: Sweep, name: str) -> None:
     per_chip = any(p.name == "adapt" and "chip" in p.values for p in sweep.parameters)
     if (sweep.adapt == "chip" or per_chip) and not sweep.chips:
         raise InputError(f'{name}: adapt = "chip" adapts every chip; give chips = 4, for instance')
-    if not is_run(sweep.model) and find_shipped(sweep.model) is None:
-        raise InputError(
-            f"{name}: {sweep.model} is neither a RUN nor a model with a linear version shipped (tiny); "
-            f"make a RUN: gaincell map {sweep.model}"
-        )
     open_text(sweep.text)
     if sweep.sampler not in LEARNING:
         reasons = sweep.possible()

@@ -100,12 +100,12 @@ def open_study(sweep: Sweep, storage: Any, sampler: Any = None) -> Any:
     return study
 
 
-def sampler_of(sweep: Sweep, trials: int, worker: int) -> Any:
-    """Optuna's sampler, with a seed that no other worker has, and no earlier one of this study."""
+def sampler_of(sweep: Sweep, taken: int, worker: int) -> Any:
+    """Optuna's sampler, with a seed that no other worker has, and none had when fewer trials were taken."""
     import numpy as np
 
     optuna = import_optuna()
-    seed = int(np.random.SeedSequence([sweep.seed, trials, worker]).generate_state(1)[0])
+    seed = int(np.random.SeedSequence([sweep.seed, taken, worker]).generate_state(1)[0])
     if sweep.sampler == "nsga2":
         return optuna.samplers.NSGAIISampler(population_size=sweep.population, seed=seed)
     if sweep.sampler == "tpe":

@@ -9,14 +9,14 @@ machines, take from the same queue.
 from __future__ import annotations
 
 import os
-import subprocess
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from gaincell.errors import RunError
 from gaincell.progress import Progress, silent
+from gaincell.reports.results import value
 from gaincell.sweeps.optional import import_optuna
 from gaincell.sweeps.point import Measure
 from gaincell.sweeps.settings import Sweep
@@ -42,6 +42,16 @@ FRUITLESS = 3
 """Deaths of workers in a row, without a point taken between them, after which there is something wrong."""
 
 
+class Worker(Protocol):
+    """A process that works: subprocess.Popen, for instance."""
+
+    @property
+    def returncode(self) -> int | Any: ...
+    def poll(self) -> int | None: ...
+    def terminate(self) -> None: ...
+    def wait(self) -> int: ...
+
+
 class _Surplus(Exception):
     """A trial that nobody needs."""
 
@@ -65,7 +75,7 @@ def work(sweep: Sweep, storage: Any, measure: Measure, worker: int = 0, parent: 
         trial.set_user_attr(PROCESS, this_process())
         try:
             values = {parameter.name: parameter.suggest(trial) for parameter in parameters}
-            found, entry = measure(trial.user_attrs[POINT], values)
+            found, entry = _known(study, trial) or measure(trial.user_attrs[POINT], values)
         except Exception as error:
             trial.set_user_attr(REASON, f"{type(error).__name__}: {' '.join(str(error).split())}")
             raise
@@ -74,15 +84,27 @@ def work(sweep: Sweep, storage: Any, measure: Measure, worker: int = 0, parent: 
         return found
 
     while parent in (0, os.getppid()) and study.get_trials(deepcopy=False, states=waiting):
-        study.sampler = sampler_of(sweep, len(study.get_trials(deepcopy=False)), worker)
+        taken = sum(trial.state.name != "WAITING" for trial in study.get_trials(deepcopy=False))
+        study.sampler = sampler_of(sweep, taken, worker)
         study.optimize(objective, n_trials=1, catch=(Exception,))
     return done
+
+
+def _known(study: Any, trial: Any) -> tuple[tuple[float, ...], dict[str, Any]] | None:
+    """Objectives and entry of an earlier point with the same values, which samplers may choose again."""
+    optuna = import_optuna()
+    for other in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,)):
+        if other.params == trial.params and ENTRY in other.user_attrs:
+            same = {"point": value(trial.user_attrs[POINT], "1", "simulated")}
+            first = {"same_as": value(other.user_attrs[POINT], "1", "simulated")}
+            return tuple(other.values), first | other.user_attrs[ENTRY] | same
+    return None
 
 
 def oversee(
     sweep: Sweep,
     storage: Any,
-    launch: Callable[[int], subprocess.Popen[bytes]],
+    launch: Callable[[int], Worker],
     workers: int,
     log_of: Callable[[int], Path],
     *,
@@ -110,7 +132,7 @@ def oversee(
     before = len(found.complete)
     lost_before = dict(found.lost)
     progress(0, len(plan) - before, {})
-    living: list[tuple[int, subprocess.Popen[bytes]]] = []
+    living: list[tuple[int, Worker]] = []
     started, fruitless, seen = 0, 0, _taken(found)
     try:
         while True:
