@@ -27,6 +27,7 @@ from gaincell.integrations.hf.models import load_model
 from gaincell.integrations.hf.sources import load_base
 from gaincell.reports import results
 from gaincell.reports import sweep as reports
+from gaincell.reports.sweep_figures import draw_all
 from gaincell.sweeps.point import Bench, measure_into
 from gaincell.sweeps.result import assemble
 from gaincell.sweeps.settings import Sweep, load_sweep
@@ -36,6 +37,7 @@ from gaincell.sweeps.work import oversee, work
 
 pytest.importorskip("optuna")
 FORK = multiprocessing.get_context("fork") if "fork" in multiprocessing.get_all_start_methods() else None
+ROOT = Path(__file__).parents[2]
 needs_fork = pytest.mark.skipif(FORK is None, reason="processes cannot fork")
 HEAD = """objectives = ["perplexity"]
 limit = 128
@@ -258,8 +260,10 @@ def test_each_parameter_alone_and_its_figures(write: Callable[..., Path], tmp_pa
         assert results.number(point["ratio"]) == pytest.approx(ratio, rel=1e-5)
         low, high = results.numbers(point["ratio_interval"])
         assert low < ratio < high
-    drawn = reports.draw_all(json.loads(json.dumps(result)), tmp_path / "figures")
-    assert {path.stem for path in drawn} == {"curves", "pareto", "parallel"}
+    drawn = draw_all(json.loads(json.dumps(result)), tmp_path / "figures")
+    assert {path.stem for path in drawn} == {"curves", "tornado", "pareto"}
+    assert "perplexity" in reports.answers(result)[0]
+    assert reports.changes_markdown(result).count("retention_time") == 2
     text = reports.sweep_markdown(result)
     assert "| none |" in text
     assert len([line for line in text.splitlines() if line.startswith("|")]) == 7
@@ -292,6 +296,7 @@ def test_chips_yield_and_an_adaptation_of_every_chip(write: Callable[..., Path],
     }
     assert all(len(set(chips)) == 2 for chips in spread.values())
     assert spread["true"] != spread["chip"]
+    assert {path.stem for path in draw_all(result, tmp_path / "f")} == {"curves", "pareto", "parallel"}
     equal = results.numbers(found["true", 0.0]["chips"]["perplexity"])
     assert equal == [results.number(found["true", 0.0]["chips"]["nominal"])] * 2
 
@@ -401,6 +406,12 @@ def test_bad_settings(head: str, write: Callable[..., Path]) -> None:
     with pytest.raises(InputError) as caught:
         load_sweep(write("tile = [8, 16]", head))
     assert BAD_HEADS[head] in str(caught.value)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "recipes" / "sweeps").glob("*.toml")), ids=lambda p: p.stem)
+def test_shipped_sweeps_are_acceptable(path: Path) -> None:
+    sweep = load_sweep(path)
+    assert sweep.sampler in ("nsga2",) or not any(sweep.possible())
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:

@@ -186,7 +186,8 @@ def _report(asked: Sweep, found: Any, place: Path, json: Path | None, *, figures
 
     from gaincell.errors import RunError
     from gaincell.reports import results
-    from gaincell.reports.sweep import draw_all, failures, sweep_table
+    from gaincell.reports.sweep import failures, sweep_table
+    from gaincell.reports.sweep_figures import draw_all
     from gaincell.sweeps.result import assemble
 
     result = assemble(asked, found, ["gaincell", *sys.argv[1:]])
