@@ -439,6 +439,37 @@ def test_storages_folders_and_models_that_are_not_there(
     assert "neither a RUN nor a model" in refused(capsys, file)
 
 
+def test_the_command(write: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = write("tile = [8, 16, 24]\nstorage_levels = [4, 8]",
+                 HEAD.replace('"perplexity"', '"area", "latency"'))  # fmt: skip
+    with pytest.raises(SystemExit) as ended:
+        main(["sweep", str(file), "--dry-run"])
+    assert ended.value.code == 0
+    printed = capsys.readouterr().out
+    assert "6 points" in printed
+    assert "2 points will fail" in printed
+    out, json_file = tmp_path / "out", tmp_path / "r.json"
+    with pytest.raises(SystemExit) as ended:
+        main(["sweep", str(file), "--out", str(out), "--json", str(json_file), "--figures"])
+    assert ended.value.code == 0
+    printed = capsys.readouterr().out
+    assert "4 of 6 points" in printed
+    assert "failed: tile = 24" in printed
+    result = results.read(json_file)
+    assert result == results.read(out / "result.json")
+    assert [p["state"] for p in result["points"]] == ["complete"] * 4 + ["failed"] * 2
+    assert len(list(out.glob("points/*/run.json"))) == 4
+    assert {path.stem for path in out.glob("figures/*.png")} == {"curves", "pareto", "parallel"}
+    assert str(tmp_path) not in json_file.read_text()
+
+
+def test_without_optuna_the_extra_is_named(
+    write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    assert "pip install 'gaincell[sweep]'" in refused(capsys, write("tile = [8, 16]"))
+
+
 def test_half_a_line_of_a_journal_is_cut_off(tmp_path: Path) -> None:
     journal = tmp_path / "j"
     open_storage(str(journal))

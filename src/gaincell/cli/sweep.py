@@ -176,8 +176,10 @@ def _dry_run(asked: Sweep, shared: str | None) -> None:
         if reasons:
             console.print(f"{len(reasons)} points will fail, such as: {reasons[0]}", markup=False)
     if shared is not None:
-        found = survey(open_study(asked, open_storage(shared)), asked.points)
-        console.print(f"already complete: {len(found.complete)}, failed: {len(found.failed)}")
+        storage = open_storage(shared)
+        if asked.study in (known.study_name for known in storage.get_all_studies()):
+            found = survey(open_study(asked, storage), asked.points)
+            console.print(f"already complete: {len(found.complete)}, failed: {len(found.failed)}")
 
 
 def _report(asked: Sweep, found: Any, place: Path, json: Path | None, *, figures: bool) -> None:

@@ -143,15 +143,15 @@ def _factor(x: float) -> str:
     return f"{x:.4f}" if x < 10 else readable(x)
 
 
-def caption(result: Result) -> str:
-    """What the numbers are."""
+def caption(result: Result, *, marked: bool = True) -> str:
+    """What the numbers are.  marked: whether points of the front are."""
     counts = {name: number(count) for name, count in result["counts"].items()}
     text = f"{result['model']['name']} on {result['design']['name']}, text {result['text']['name']}; "
     text += f"{result['provenance']['protocol']}. ±: 95 %"
     text += ", over blocks and chips" if number(result["chips"]) else ", over blocks"
     if any("ratio" in point for point in complete(result)):
         text += "; ratio: to the unchanged design, on the same blocks, with its own interval"
-    if "front" in rows(result, [])[0]:
+    if marked and "front" in rows(result, [])[0]:
         text += "; •: on the Pareto front"
     text += f". {counts['complete']:.0f} of {counts['planned']:.0f} points measured"
     return text + (f", {counts['failed']:.0f} failed." if counts["failed"] else ".")
@@ -206,7 +206,7 @@ def changes_markdown(result: Result) -> str:
         ratios = [f"{_cost_ratio(point, own, name):.3g}" for name in costs]
         lines.append([changed(result, point), _ratio(point), *ratios, verdict(point)])
     table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-    return f"{table}\n\n{caption(result)}\n"
+    return f"{table}\n\n{caption(result, marked=False)}\n"
 
 
 def verdict(point: Point) -> str:
@@ -232,7 +232,7 @@ def answers(result: Result) -> list[str]:
     lines = []
     if better:
         gains = [f"{changed(result, p)} (× {_ratio(p)})" for p in better]
-        lines.append("Costs most: what lowers the perplexity when it is changed: " + "; ".join(gains) + ".")
+        lines.append("Costs most, lowering the perplexity when it is changed: " + "; ".join(gains) + ".")
     else:
         lines.append("No single change lowers the perplexity beyond its interval.")
     free = []

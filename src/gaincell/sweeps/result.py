@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,7 @@ def assemble(sweep: Sweep, found: Survey, command: Sequence[str]) -> Json:
         "schema": results.SCHEMA,
         "command": "sweep",
         "sweep": sweep.name,
-        "model": {"name": sweep.identity["model"]},
+        "model": {"name": Path(sweep.model).name, "identity": sweep.identity["model"]},
         "design": {"name": sweep.design.name, "hash": sweep.design.hash, "cell": sweep.design.cell.name},
         "text": {"name": sweep.identity["text"], "limit": value(sweep.limit, "tokens", "simulated")},
         "sampler": sweep.sampler,

@@ -24,6 +24,7 @@ import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -157,7 +158,7 @@ class Sweep:
                 found.append(str(error))
         return found
 
-    @property
+    @cached_property
     def identity(self) -> dict[str, Any]:
         """Plain data that says which points these are: another file with the same may go on with them."""
         own = {
@@ -193,11 +194,12 @@ def _fingerprint(model: str) -> str:
     """A name that is the same on every machine; of a RUN with its content."""
     if not is_run(model):
         return model
-    return f"RUN {hashlib.sha256((Path(model) / HARDWARE).read_bytes()).hexdigest()[:12]}"
+    with (Path(model) / HARDWARE).open("rb") as file:
+        return f"RUN {hashlib.file_digest(file, 'sha256').hexdigest()[:12]}"
 
 
 DEFAULTS: Mapping[str, Any] = {
-    "sampler": "grid", "seed": 0, "points": None, "population": None, "text": "sample", "limit": 16_384,
+    "sampler": "grid", "seed": 0, "points": None, "population": 20, "text": "sample", "limit": 16_384,
     "protocol": "blocks-1024", "adapt": True, "calibration": 4096, "fine_tune": 0, "learning_rate": 1e-4,
     "chips": 0, "within": 0.05, "context": None, "technology": "28nm",
 }  # fmt: skip
@@ -254,7 +256,6 @@ def _sweep(raw: Mapping[str, Any], path: Path) -> Sweep:
         if type(number) not in (int, float) or not 0 < number < math.inf:
             raise InputError(f"{name}: {key} = {number!r}; allowed: a number above 0")
     settings["points"] = _points(settings["points"], sampler, parameters, name)
-    settings["population"] = settings["population"] or min(50, max(4, settings["points"] // 5))
     found = Sweep(
         name=path.stem, model=model, design=design, objectives=objectives, parameters=parameters, **settings
     )
