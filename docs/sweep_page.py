@@ -46,8 +46,8 @@ SECTIONS = {
     "retention": Section("Retention", "The time constant tau of the decay.", ("curves",)),
     "mismatch": Section(
         "Mismatch",
-        "Current offsets of single cells, a fraction of full scale; adapted once for all chips (true) or every "
-        "chip by itself (chip).",
+        "Current offsets of single cells, a fraction of full scale; adapted once for all chips (true) or "
+        "every chip by itself (chip).",
         ("curves",),
     ),
     "noise": Section(

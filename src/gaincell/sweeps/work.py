@@ -39,7 +39,9 @@ from gaincell.sweeps.study import (
 
 POLL_SECONDS = 0.3
 FRUITLESS = 3
-"""Deaths of workers in a row, without a point taken between them, after which there is something wrong."""
+"""Ends of workers in a row, without a point taken between them though some wait, that are at least needed to
+say that something is wrong.
+"""
 
 
 class Worker(Protocol):
@@ -148,8 +150,8 @@ def oversee(
                 seen, fruitless = _taken(found), 0
             dead = [(n, p) for n, p in living if p.poll() is not None]
             living = [(n, p) for n, p in living if p.poll() is None]
-            fruitless += sum(p.returncode != 0 for _, p in dead)
-            if fruitless >= FRUITLESS:
+            fruitless += len(dead) if found.waiting else 0
+            if fruitless >= max(FRUITLESS, workers + 1):
                 raise RunError(f"workers end without taking a point: {_last_line(log_of(dead[-1][0]))}")
             if not found.waiting and not found.here and not living:
                 return found
