@@ -77,10 +77,6 @@ class Forked:
         self.process = FORK.Process(target=job)
         self.process.start()
 
-    @property
-    def returncode(self) -> int | None:
-        return self.process.exitcode
-
     def poll(self) -> int | None:
         return self.process.exitcode
 
