@@ -60,15 +60,22 @@ def curves(result: Result) -> Figure:
     pairs = [(objective, name) for objective in objectives for name in names]
     columns = len(names) if len(objectives) > 1 else min(4, len(names))
     rows = math.ceil(len(pairs) / columns)
-    figure = Figure(figsize=(0.8 + 3.1 * columns, 0.5 + 2.6 * rows))
+    figure = Figure(figsize=(0.8 + max(5.0, 3.1 * columns), 0.5 + 2.6 * rows))
     grid = figure.subplots(rows, columns, squeeze=False).flatten()
     for n, (axes, (objective, name)) in enumerate(zip(grid, pairs, strict=False)):
         _curve(axes, result, name, objective)
         if n % columns == 0:
             axes.set_ylabel(_axis_title(result, objective))
+        if objective["unit"] != "1":
+            axes.yaxis.set_major_formatter(_ticks(objective["unit"]))
     for axes in grid[len(pairs) :]:
         axes.set_visible(False)
     return figure
+
+
+def _ticks(unit: str) -> Callable[[float, object], str]:
+    """Labels with their unit."""
+    return lambda x, _: quantity(x, unit)
 
 
 def _has_numbers(result: Result, name: str) -> bool:
@@ -97,9 +104,7 @@ def tornado(result: Result) -> Figure:
 
 def _axis_title(result: Result, objective: Mapping[str, str]) -> str:
     title = TITLES[objective["name"]]
-    if _as_ratio(result, objective["name"]):
-        return f"{title} / unchanged"
-    return title if objective["unit"] == "1" else f"{title} ({objective['unit']})"
+    return f"{title} / unchanged" if _as_ratio(result, objective["name"]) else title
 
 
 def _as_ratio(result: Result, objective: str) -> bool:
@@ -208,7 +213,7 @@ def _scale(axes: Axes, points: Sequence[Point], objective: Mapping[str, str]) ->
     if min(found) > 0 and max(found) > 8 * min(found):
         axes.set_xscale("log")
     if objective["unit"] != "1":
-        axes.xaxis.set_major_formatter(lambda x, _: quantity(x, objective["unit"]))
+        axes.xaxis.set_major_formatter(_ticks(objective["unit"]))
         axes.xaxis.set_minor_formatter(lambda x, _: "")
         axes.tick_params(axis="x", labelrotation=30)
 
