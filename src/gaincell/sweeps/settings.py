@@ -163,9 +163,10 @@ class Sweep:
         """Plain data that says which points these are: another file with the same may go on with them."""
         own = {
             key: getattr(self, key)
-            for key in ("sampler", "seed", "population", "text", "limit", "protocol", "adapt", "calibration",
+            for key in ("sampler", "seed", "text", "limit", "protocol", "adapt", "calibration",
                         "fine_tune", "learning_rate", "chips", "within", "context", "technology")
         }  # fmt: skip
+        own["population"] = self.population if self.sampler == "nsga2" else None
         own["text"] = Path(self.text).name
         own["model"] = _fingerprint(self.model)
         own["design"] = self.design.hash
