@@ -1,6 +1,6 @@
 # demo   the main job on the embedded model          test   the test suite, default tier
 # bench  the benchmarks                              lint   style, types, direction of imports
-# answers  the sweeps of recipes/sweeps (about ten minutes each on one core) and docs/sweeps.md with their results
+# answers  the sweeps of recipes/sweeps (minutes each on one core) and docs/sweeps.md with their results
 # sanitize  the tests of the compiled attention, built with address and undefined-behaviour sanitizers, and with
 #           emulated tiles (AMX)
 #
