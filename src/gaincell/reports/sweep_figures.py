@@ -232,7 +232,7 @@ def parallel(result: Result) -> Figure:
     shade = scaled[len(names)]
     figure = Figure(figsize=(1.4 + 1.35 * len(titles), 3.9))
     axes = figure.add_subplot()
-    colours, norm = colormaps["viridis_r"], Normalize(0, 1)
+    colours, norm = colormaps["viridis"], Normalize(0, 1)
     for n, point in enumerate(points):
         bold = number(point["point"]) in best
         axes.plot(range(len(titles)), [column[n] for column in scaled], color=colours(norm(shade[n])),
