@@ -5,7 +5,8 @@
 Reads docs/results/NAME.json (the run.json of a mapping), docs/results/pauses/CHIP.json (of evaluate --at),
 docs/results/context/context.json (of recipes/depth.py), docs/results/cells (of recipes/cells.py),
 docs/results/evaluation (of evaluate --tasks and --chips, ablate, fidelity), docs/results/spice,
-docs/results/costs (of cost), docs/results/sweeps (of recipes/sweeps) and benchmarks/results/*.json;
+docs/results/costs (of cost, activity, baseline, floorplan), docs/results/sweeps (of recipes/sweeps) and
+benchmarks/results/*.json;
 rewrites what stands between `<!-- NAME:table -->` and `<!-- end -->` in README.md and in pages of docs; draws
 docs/figures. The figures of one step are simulated on the way.
 """
@@ -29,6 +30,8 @@ from matplotlib.figure import Figure
 from gaincell.files import write_atomic, write_text
 from gaincell.reports import (
     ablation,
+    activity,
+    baseline,
     cells,
     chips,
     comparison,
@@ -37,10 +40,12 @@ from gaincell.reports import (
     costs_figures,
     fidelity,
     figures,
+    floorplan,
     hardware,
     results,
     spice,
     spice_tables,
+    spice_wires,
     tables,
     training,
 )
@@ -76,6 +81,7 @@ def main() -> None:
     write_evaluation(ROOT / "docs")
     write_spice(ROOT / "docs")
     write_costs(ROOT / "docs")
+    write_baselines(ROOT / "docs")
     sweep_page.write_sweeps(ROOT / "docs", replaced)
     simulate(found)
     bench = json.loads((ROOT / "benchmarks" / "results" / "attention.json").read_text())
@@ -166,7 +172,7 @@ def write_spice(docs: Path) -> None:
     text = replaced(text, "energy", spice_tables.energy(list(read("energy-*.json").values())))
     for result in read("wires-*.json").values():
         text = replaced(text, "wires", spice_tables.wires(result))
-        spice.draw_wires(result, docs / "figures" / "spice-wires.png")
+        spice_wires.draw_wires(result, docs / "figures" / "spice-wires.png")
     for name, result in found.items():
         spice.draw_cell(result, docs / "figures" / f"spice-cell-{name}.png")
     for name, result in verified.items():
@@ -219,6 +225,21 @@ def write_costs(docs: Path) -> None:
             for drawn in costs_figures.draw_all(found[name], Path(out), f"{name}-"):
                 if drawn.stem in COST_FIGURES:
                     shutil.copy(drawn, docs / "figures" / drawn.name)
+
+
+def write_baselines(docs: Path) -> None:
+    """docs/baselines.md and its figures: softmax attention measured, the floorplan, activity."""
+    folder, page, drawn = docs / "results" / "costs", docs / "baselines.md", docs / "figures"
+    measured, plan = (results.read(folder / f"{name}.json") for name in ("baseline-cpu", "floorplan"))
+    text = replaced(page.read_text(), "baseline", baseline.baseline_markdown(measured))
+    headings, *rows = floorplan.area_rows(plan)
+    table = markdown([headings, ["---", *["---:"] * (len(headings) - 1)], *rows])
+    text = replaced(text, "floorplan", f"{table}\n\n{floorplan.area_caption(plan)}\n")
+    write_text(page, text)
+    baseline.draw_baseline(measured, drawn / "baseline-cpu.png")
+    floorplan.draw_floorplan(plan, drawn / "floorplan.png")
+    for path in sorted(folder.glob("activity-smollm2-*.json")):
+        activity.draw_activity(results.read(path), drawn / f"{path.stem}.png")
 
 
 def write_evaluation(docs: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from gaincell.cli import main
-from gaincell.costs.baselines import PUBLISHED, measure, sweep
+from gaincell.costs.baselines import PUBLISHED, measure, measure_here, sweep
 from gaincell.costs.baselines.attention import Cache, implementation, quantised, reference
 from gaincell.costs.baselines.grid import LARGEST_CACHE
 from gaincell.costs.baselines.measurement import Measurement
@@ -217,6 +217,13 @@ def test_sweep_skips_with_reasons(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {s.batch for s in found.skipped} == {300}
     assert all("exceeds" in s.reason for s in found.skipped)
     assert steps == [6] * 6
+
+
+def test_what_gaincell_cost_measures() -> None:
+    found = measure_here(2, 1, 16, 32, seconds=0.01)
+    assert [(m.heads, m.head_dim, m.context, m.kind) for m in found] == [(2, 16, 32, "measured")]
+    assert "batch 1" in found[0].title
+    assert measure_here(64, 64, 128, 2**20) == []
 
 
 @pytest.mark.parametrize(

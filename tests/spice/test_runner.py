@@ -1,6 +1,11 @@
 """ngspice as a program: missing, failing, killed, too slow; circuits whose answer is known."""
 
+import os
+import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +15,7 @@ from gaincell.cli import app
 from gaincell.errors import SimulationError
 from gaincell.spice import runner
 from gaincell.spice.netlists.netlist import Netlist, netlist
-from gaincell.spice.runner import available, run, run_many, version
+from gaincell.spice.runner import SimulationWarning, available, run, run_many, version
 
 needs_ngspice = [pytest.mark.spice, pytest.mark.skipif(not available(), reason="ngspice is not installed")]
 
@@ -27,6 +32,15 @@ def test_without_ngspice_the_package_to_install_is_named(monkeypatch: pytest.Mon
         run(circuit("R1 a 0 1"))
     result = CliRunner().invoke(app, ["spice", "verify"])
     assert result.exit_code == 2
+
+
+def test_a_warning_is_kept_with_what_explains_it() -> None:
+    said = "Note: x\n\nWarning: Model issue on line 7 :\n  .model n nmos ...\n why\n\nDoing analysis\n"
+    said += "Warning: singular\nnext\n"
+    assert runner._warnings(said) == (
+        "Warning: Model issue on line 7 : .model n nmos ... why",
+        "Warning: singular",
+    )
 
 
 class TestNgspice:
@@ -56,6 +70,48 @@ class TestNgspice:
         )
         with pytest.raises(SimulationError):
             run(broken)
+
+    def test_a_parameter_that_would_be_ignored_is_an_error(self) -> None:
+        typo = netlist(
+            "test",
+            ["M1 a a 0 0 n w=1u l=1u", "V1 a 0 1"],
+            ".op",
+            ["v(a)"],
+            files={"card.spi": ".model n nmos level=54 tox_e=1.1n\n"},
+        )
+        with pytest.raises(SimulationError, match="would ignore: tox_e"):
+            run(typo)
+
+    def test_warnings_are_given_once_and_kept(self) -> None:
+        quiet = circuit("V1 a 0 1", ".ic v(nowhere)=1", analysis=".op")
+        with pytest.warns(SimulationWarning, match="non-existent node") as given:
+            found = run_many([quiet, quiet])
+        assert len(given) == 1
+        assert "nowhere" in found[0].warnings[0]
+
+    def test_a_terminated_command_leaves_nothing_behind(self, tmp_path: Path) -> None:
+        script = (
+            "from gaincell.cli._spice_options import terminable\n"
+            "from gaincell.spice.netlists.netlist import netlist\n"
+            "from gaincell.spice.runner import run_many\n"
+            "body = ['V1 a 0 sin(0 1 1g)']\n"
+            "slow = netlist('t', body, '.tran 1p 100u 0 1p', ['v(a)'], files={})\n"
+            "with terminable(): run_many([slow, slow], jobs=1)\n"
+        )
+        environment = os.environ | {"TMPDIR": str(tmp_path)}
+        process = subprocess.Popen([sys.executable, "-c", script], env=environment)
+        try:
+            until = time.monotonic() + 60
+            while not list(tmp_path.glob("*/log.txt")):
+                assert time.monotonic() < until
+                assert process.poll() is None
+                time.sleep(0.05)
+            process.terminate()
+            assert process.wait(timeout=60) == 128 + signal.SIGTERM
+        finally:
+            process.kill()
+            process.wait()
+        assert list(tmp_path.iterdir()) == []
 
     def test_no_convergence_is_an_error(self) -> None:
         with pytest.raises(SimulationError):

@@ -8,17 +8,19 @@ from gaincell.cli import app
 from gaincell.config import load_design
 from gaincell.errors import InputError
 from gaincell.reports.results import check
-from gaincell.reports.spice import describe_energy, describe_verification, describe_wires
+from gaincell.reports.spice import describe_energy, describe_verification
+from gaincell.reports.spice_wires import describe_wires
+from gaincell.spice import wires
 from gaincell.spice.energy import of_verification
 from gaincell.spice.inputs import random_inputs, real_inputs
 from gaincell.spice.netlists.counter import counter_bench
 from gaincell.spice.netlists.readout import RELU, Phases, Readout
+from gaincell.spice.operation import in_operation
 from gaincell.spice.pulses import decided_width, pulse_width
 from gaincell.spice.rawfile import Plot
 from gaincell.spice.runner import available, run
 from gaincell.spice.technology import Corner, technology
 from gaincell.spice.verify import Verification, count, verify
-from gaincell.spice.wires import study
 
 needs_ngspice = [pytest.mark.spice, pytest.mark.skipif(not available(), reason="ngspice is not installed")]
 DESIGN = load_design("leroux2025")
@@ -60,7 +62,7 @@ def test_inputs_repeat_and_missing_dumps_are_refused() -> None:
 
 @pytest.fixture(scope="module")
 def found() -> Verification:
-    return verify(technology("freepdk45"), DESIGN, random_inputs(DESIGN, 0), columns=4, group=2)
+    return verify(technology("freepdk45"), DESIGN, random_inputs(DESIGN, 0), columns=4)
 
 
 class TestSimulated:
@@ -88,13 +90,28 @@ class TestSimulated:
         assert 3e-15 < first.cell_read < 40e-15
         assert 100e-12 < first.head < 3000e-12
         assert second.array > 0
+        assert sum(map(sum, first.blocks.values())) == pytest.approx(first.array)
+        read, conversion = first.blocks["cells"]
+        assert read > 10 * conversion > 0
 
     def test_results_carry_unit_and_kind(self, found: Verification) -> None:
         check(describe_verification(found, "ngspice", [], DESIGN.hash, 0))
         check(describe_energy([(found, of_verification(found, DESIGN))], "ngspice", [], DESIGN.hash, 0))
 
-    def test_the_first_order_model_holds_for_small_drops(self) -> None:
-        small = study(technology("freepdk45"), DESIGN, most=32)
+    def test_the_first_order_model_holds_for_small_drops(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        free, wire = technology("freepdk45"), (30.0, 0.2e-15)
+        operating = in_operation(free, DESIGN, Corner(), first=[wire], second=[], columns=2)
+        (point,) = operating
+        assert point.columns == 2
+        assert 0.15e-9 < point.rms < 0.6e-9
+        assert point.rms < point.largest < 1e-9
+        assert point.noise < 0.1 * point.rms
+        assert 0.02 < point.drop < 0.06
+        assert point.left < 0.5 * point.rms
+        monkeypatch.setattr(wires, "in_operation", lambda *given, **options: operating)
+        small = wires.study(free, DESIGN, most=32)
+        assert all(np.isnan(p.drop) or 0 <= p.drop < 1 for p in small.bit_line)
+        assert small.overload == pytest.approx(7.7, abs=0.1)
         for point in small.bit_line:
             if abs(point.error) < 2e-3:
                 assert point.error == pytest.approx(point.first_order, rel=0.15)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
+
+from gaincell.reports.results import number
+from gaincell.reports.spice_tables import corner_words, digits
 
 
 def _plain_table(title: str, *columns: str) -> Any:
@@ -51,7 +55,7 @@ def cell_table(result: dict[str, Any], device: Any) -> Any:
 
 def verify_table(result: dict[str, Any]) -> Any:
     title = f"{result['technology']}, {result['readout']} readout, {result['inputs']} inputs"
-    title += f", {result['columns']['value']} columns"
+    title += f", {result['columns']['value']} columns; {corner_words(result)}"
     table = _plain_table(title, "", "first", "second", "unit")
     for name, word in (
         ("own", "the cell's own curve"),
@@ -88,12 +92,9 @@ def verify_table(result: dict[str, Any]) -> Any:
         factor = 1e9 if check["found"]["unit"] == "s" else 1.0
         words = "pass" if check["passed"] else "FAIL"
         unit = "ns" if factor > 1 else check["found"]["unit"].replace("1", "of all")
-        table.add_row(
-            check["name"],
-            f"{check['found']['value'] * factor:.4g} ≤ {check['allowed']['value'] * factor:.4g}",
-            words,
-            unit,
-        )
+        at = number(check["found"])
+        shown = "too few columns in range" if math.isnan(at) else f"{at * factor:.4g}"
+        table.add_row(check["name"], f"{shown} ≤ {number(check['allowed']) * factor:.4g}", words, unit)
     return table
 
 
@@ -107,14 +108,15 @@ def wire_tables(result: dict[str, Any]) -> list[Any]:
             str(p["cells"]["value"]),
             f"{100 * p['error']['value']:.3f}",
             f"{100 * p['first_order_error']['value']:.3f}",
-            f"{p['drop']['value']:.4g}",
+            digits(p["drop"], 1.0, 4),
         )
     word = _plain_table(
-        "Word line: farthest cell", "Ω per cell", "cells", "1 ns pulse (%)", "15 ns pulse (%)"
+        "Word line: farthest cell", "Ω per cell", "fF per cell", "cells", "1 ns pulse (%)", "15 ns pulse (%)"
     )
     for p in result["word_line"]:
         word.add_row(
             f"{p['resistance']['value']:g}",
+            f"{p['capacitance']['value'] * 1e15:g}",
             str(p["cells"]["value"]),
             f"{100 * p['error']['value']:.3f}",
             f"{100 * p['long_error']['value']:.3f}",
@@ -123,19 +125,22 @@ def wire_tables(result: dict[str, Any]) -> list[Any]:
     for name, limit in result["limits"].items():
         shown = limit["value"]
         limits.add_row(name, f"{shown:.3g}" if isinstance(shown, float) else "above the range")
-    use = _plain_table("In operation, random inputs", "Ω per cell", "change (ns)", "drop", "left (ns)")
+    head = ("dot product", "Ω", "fF per cell", "rms (ns)", "largest (ns)", "drop", "left (ns)")
+    use = _plain_table("In operation, random inputs: change of the charges", *head)
     for p in result["in_operation"]:
         use.add_row(
+            p["array"],
             f"{p['resistance']['value']:g}",
-            f"{p['rms']['value'] * 1e9:.4f}",
-            f"{p['drop']['value']:.4g}",
-            f"{p['rms_after_first_order_model']['value'] * 1e9:.4f}",
+            f"{p['capacitance']['value'] * 1e15:g}",
+            *(digits(p[key], 1e9, 4) for key in ("rms", "largest")),
+            digits(p["drop"], 1.0, 4),
+            digits(p["rms_after_first_order_model"], 1e9, 4),
         )
     return [bit, word, limits, use]
 
 
 def energy_table(result: dict[str, Any]) -> Any:
-    title = f"{result['technology']}, {result['readout']} readout, energy of a read"
+    title = f"{result['technology']}, {result['readout']} readout, energy of a read; {corner_words(result)}"
     table = _plain_table(
         title, "inputs, dot product", "activity", "cell (fJ)", "drivers (pJ)", "array (pJ)", "head (pJ)"
     )
@@ -146,7 +151,7 @@ def energy_table(result: dict[str, Any]) -> Any:
                 f"{run['inputs']}, {name}",
                 f"{part['activity']['value']:.2f}",
                 f"{part['cell_read']['value'] * 1e15:.2f}",
-                f"{part['blocks']['drivers']['value'] * 1e12:.2f}",
+                f"{sum(map(number, part['blocks']['drivers'].values())) * 1e12:.2f}",
                 f"{part['array']['value'] * 1e12:.2f}",
                 f"{part['head']['value'] * 1e12:.0f}",
             )

@@ -68,8 +68,17 @@ def cost(
     ] = None,
     baseline: Annotated[
         Path | None,
-        typer.Option("--baseline", metavar="FILE", help="Softmax attention as measured on this machine."),
+        typer.Option(
+            "--baseline", metavar="FILE", help="Softmax attention as gaincell baseline measured it."
+        ),
     ] = None,
+    measure: Annotated[
+        bool,
+        typer.Option(
+            "--measure/--no-measure",
+            help="Time softmax attention of these sizes here, for two seconds.",
+        ),
+    ] = True,
     gpu: Annotated[Gpu, typer.Option("--gpu", help="Of --whole-model and --why.")] = Gpu.h100,
     whole_model: Annotated[
         bool, typer.Option("--whole-model", help="With linear layers on a GPU, or analog: Amdahl's law.")
@@ -109,12 +118,19 @@ def cost(
 
     process, policy = load_technology(technology), Refresh(refresh.value, refresh_tokens, refresh_seconds)
     simulated = None if spice is None else read_spice(spice)
-    measured = [] if baseline is None else _measured_here(baseline)
+    measured = [] if baseline is None else _measured(baseline)
     found_activity = None if activity is None else _activity(activity)
-    size = model_size(model)
+    size, chip = model_size(model), _chip(model, design, cell, window)
+    if measure:
+        from gaincell.costs.activity import Activity
+        from gaincell.costs.baselines import measure_here
+
+        used = found_activity or Activity.assumed(chip)
+        seen = min(context or round(used.mean().valid_columns), chip.window)
+        measured += measure_here(size.heads, size.kv_heads, size.head_dim, seen)
     asked = Question(
         size,
-        _chip(model, design, cell, window),
+        chip,
         process,
         found_activity,
         context=context,
@@ -161,8 +177,8 @@ def _activity(file: Path) -> Activity:
     return Activity.read(file)
 
 
-def _measured_here(file: Path) -> list[Measured]:
-    """This machine's softmax attention, from a result with the entry "machines"."""
+def _measured(file: Path) -> list[Measured]:
+    """Softmax attention from a result with the entry "machines"."""
     from gaincell.costs.measured_file import read_measured
 
     return read_measured(file)

@@ -4,12 +4,29 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated
 
 import typer
 
 from gaincell.cli._json import FigureFile, JsonFile, check_outputs, write_json
-from gaincell.cli._progress import progress_bars
+from gaincell.cli._spice_options import (
+    DesignName,
+    Jobs,
+    Library,
+    Nmos,
+    Nodes,
+    Pmos,
+    Process,
+    Section,
+    Seed,
+    Subcircuits,
+    Supply,
+    TechnologyName,
+    Temperature,
+    Vdd,
+    models,
+    simulating,
+)
 from gaincell.cli._spice_tables import cell_table, energy_table, verify_table, wire_tables
 
 app = typer.Typer(
@@ -17,29 +34,6 @@ app = typer.Typer(
     no_args_is_help=True,
     help="Simulate cell and circuits in ngspice with open transistor models (docs/spice.md).",
 )
-
-TechnologyName: TypeAlias = Annotated[
-    str, typer.Option("--technology", metavar="NAME", help="freepdk45, generic28 or oxide.")
-]
-Library: TypeAlias = Annotated[
-    Path | None,
-    typer.Option("--lib", metavar="FILE", help="Your own models instead; with --nmos and --pmos."),
-]
-Section: TypeAlias = Annotated[str | None, typer.Option("--section", help="Of --lib, where it has sections.")]
-Nmos: TypeAlias = Annotated[str, typer.Option("--nmos", help="Name of the n transistor in --lib.")]
-Pmos: TypeAlias = Annotated[str, typer.Option("--pmos", help="Name of the p transistor in --lib.")]
-Subcircuits: TypeAlias = Annotated[
-    bool, typer.Option("--subcircuits", help="Transistors of --lib are subcircuits with w and l.")
-]
-Nodes: TypeAlias = Annotated[str, typer.Option("--nodes", help="Order of their nodes, letters d g s b.")]
-DesignName: TypeAlias = Annotated[str, typer.Option("--design", metavar="DESIGN", help="Chip it is for.")]
-Process: TypeAlias = Annotated[str, typer.Option("--process", help="Corner: nominal, fast or slow.")]
-Temperature: TypeAlias = Annotated[float, typer.Option("--temperature", help="Degrees Celsius.")]
-Supply: TypeAlias = Annotated[float, typer.Option("--supply", help="Factor on VDD, for instance 0.9.")]
-Jobs: TypeAlias = Annotated[
-    int | None, typer.Option("--jobs", min=1, help="Simulations at a time; by default one a core.")
-]
-Seed: TypeAlias = Annotated[int, typer.Option("--seed", min=0, help="Of every random choice.")]
 
 
 @app.command()
@@ -55,6 +49,7 @@ def characterise(
     pmos: Pmos = "pmos",
     subcircuits: Subcircuits = False,
     nodes: Nodes = "dgsb",
+    vdd: Vdd = None,
     cells: Annotated[int, typer.Option("--cells", min=2, max=1000, help="Of the Monte Carlo.")] = 50,
     tau: Annotated[
         float | None,
@@ -88,11 +83,13 @@ def characterise(
     from gaincell.spice.device import device_of
     from gaincell.spice.runner import version
 
+    check_outputs(json, out)
     if out.suffix != ".toml":
         raise InputError(f"--out {out}: give a file with the ending .toml")
-    chip, models = load_design(design), _technology(technology, lib, section, nmos, pmos, subcircuits, nodes)
-    with progress_bars() as stages:
-        found = simulate(models, chip, cells=cells, seed=seed, tau=tau, jobs=jobs, stages=stages)
+    chip = load_design(design)
+    found_models = models(technology, lib, section, nmos, pmos, subcircuits, nodes, vdd)
+    with simulating() as stages:
+        found = simulate(found_models, chip, cells=cells, seed=seed, tau=tau, jobs=jobs, stages=stages)
     curve, decay = write_measurements(found, out.with_suffix(""), chip.t_pulse_max)
     device, without = device_of(found, curve, decay, chip, out.stem, version())
     device.save(out)
@@ -100,6 +97,7 @@ def characterise(
     expected = chip.cell.current(u).numpy() * chip.charge_unit
     result = report.describe_cell(found, chip, expected, version(), ["gaincell", *sys.argv[1:]], seed)
     figure = report.draw_cell(result, out.with_suffix(".png"))
+    write_json(json, result)
     console = Console()
     console.print(cell_table(result, device))
     if without:
@@ -107,7 +105,6 @@ def characterise(
     console.print(
         f"Device and figure: {out}, {figure}. Use it: gaincell adapt tiny --cell {out}", soft_wrap=True
     )
-    write_json(json, result)
 
 
 @app.command()
@@ -133,6 +130,7 @@ def verify(
     pmos: Pmos = "pmos",
     subcircuits: Subcircuits = False,
     nodes: Nodes = "dgsb",
+    vdd: Vdd = None,
     process: Process = "nominal",
     temperature: Temperature = 27.0,
     supply: Supply = 1.0,
@@ -148,7 +146,7 @@ def verify(
 
     Example: gaincell spice verify
 
-    Example: gaincell spice verify --full --inputs layer0.safetensors --figure verify.png
+    Example: gaincell spice verify --full --inputs layer2.safetensors --figure verify.png
     """
     check_outputs(json, figure=figure)
     from rich.console import Console
@@ -160,15 +158,16 @@ def verify(
     from gaincell.spice.technology import Corner
     from gaincell.spice.verify import verify as compare
 
-    chip, models = load_design(design), _technology(technology, lib, section, nmos, pmos, subcircuits, nodes)
+    chip = load_design(design)
+    found_models = models(technology, lib, section, nmos, pmos, subcircuits, nodes, vdd)
     if inputs in ("random", "centred"):
         chosen = random_inputs(chip, seed, centred=inputs == "centred")
     else:
         chosen = real_inputs(inputs, chip, head=head, token=token)
     columns = min(chosen.values.shape) if full else some
-    with progress_bars() as stages:
+    with simulating() as stages:
         found = compare(
-            models,
+            found_models,
             chip,
             chosen,
             corner=Corner(process, temperature, supply),
@@ -179,8 +178,8 @@ def verify(
             stages=stages,
         )
     result = report.describe_verification(found, version(), ["gaincell", *sys.argv[1:]], chip.hash, seed)
-    Console().print(verify_table(result))
     write_json(json, result)
+    Console().print(verify_table(result))
     if figure is not None:
         report.draw_verification(result, figure)
     if not found.passed:
@@ -190,6 +189,16 @@ def verify(
 @app.command()
 def wires(
     technology: TechnologyName = "freepdk45",
+    lib: Library = None,
+    section: Section = None,
+    nmos: Nmos = "nmos",
+    pmos: Pmos = "pmos",
+    subcircuits: Subcircuits = False,
+    nodes: Nodes = "dgsb",
+    vdd: Vdd = None,
+    process: Process = "nominal",
+    temperature: Temperature = 27.0,
+    supply: Supply = 1.0,
     most: Annotated[int, typer.Option("--most", min=16, max=1024, help="Cells on the longest line.")] = 512,
     figure: FigureFile = None,
     design: DesignName = "leroux2025",
@@ -207,19 +216,20 @@ def wires(
     from rich.console import Console
 
     from gaincell.config import load_design
-    from gaincell.reports import spice as report
+    from gaincell.reports import spice_wires as report
     from gaincell.spice.runner import version
-    from gaincell.spice.technology import technology as named
+    from gaincell.spice.technology import Corner
     from gaincell.spice.wires import study
 
-    chip = load_design(design)
-    with progress_bars() as stages:
-        found = study(named(technology), chip, most=most, jobs=jobs, stages=stages)
+    chip, corner = load_design(design), Corner(process, temperature, supply)
+    found_models = models(technology, lib, section, nmos, pmos, subcircuits, nodes, vdd)
+    with simulating() as stages:
+        found = study(found_models, chip, corner=corner, most=most, jobs=jobs, stages=stages)
     result = report.describe_wires(found, version(), ["gaincell", *sys.argv[1:]], chip.hash)
+    write_json(json, result)
     console = Console()
     for table in wire_tables(result):
         console.print(table)
-    write_json(json, result)
     if figure is not None:
         report.draw_wires(result, figure)
 
@@ -239,6 +249,16 @@ def energy(
         int, typer.Option("--columns", min=1, help="Lines of each array that are simulated.")
     ] = 8,
     technology: TechnologyName = "freepdk45",
+    lib: Library = None,
+    section: Section = None,
+    nmos: Nmos = "nmos",
+    pmos: Pmos = "pmos",
+    subcircuits: Subcircuits = False,
+    nodes: Nodes = "dgsb",
+    vdd: Vdd = None,
+    process: Process = "nominal",
+    temperature: Temperature = 27.0,
+    supply: Supply = 1.0,
     design: DesignName = "leroux2025",
     seed: Seed = 0,
     jobs: Jobs = None,
@@ -249,8 +269,9 @@ def energy(
     Always with random inputs (centred, and covering the converters' range), which the energy depends on, and
     with those of every FILE.
 
-    Example: gaincell spice energy --inputs layer0.safetensors --json energy.json
+    Example: gaincell spice energy --inputs layer2.safetensors --json energy.json
     """
+    check_outputs(json)
     from rich.console import Console
 
     from gaincell.config import load_design
@@ -258,19 +279,21 @@ def energy(
     from gaincell.spice.energy import of_verification
     from gaincell.spice.inputs import random_inputs, real_inputs
     from gaincell.spice.runner import version
-    from gaincell.spice.technology import technology as named
+    from gaincell.spice.technology import Corner
     from gaincell.spice.verify import verify as simulate
 
-    chip, models = load_design(design), named(technology)
+    chip, corner = load_design(design), Corner(process, temperature, supply)
+    found_models = models(technology, lib, section, nmos, pmos, subcircuits, nodes, vdd)
     inputs = [random_inputs(chip, seed, centred=True), random_inputs(chip, seed)]
     inputs += [real_inputs(file, chip, head=head, token=token) for file in files or ()]
     runs = []
-    with progress_bars() as stages:
+    with simulating() as stages:
         for chosen in inputs:
             found = simulate(
-                models,
+                found_models,
                 chip,
                 chosen,
+                corner=corner,
                 columns=columns,
                 transistor_readout=transistors,
                 jobs=jobs,
@@ -278,15 +301,5 @@ def energy(
             )
             runs.append((found, of_verification(found, chip)))
     result = report.describe_energy(runs, version(), ["gaincell", *sys.argv[1:]], chip.hash, seed)
-    Console().print(energy_table(result))
     write_json(json, result)
-
-
-def _technology(
-    name: str, lib: Path | None, section: str | None, nmos: str, pmos: str, subcircuits: bool, nodes: str
-) -> Any:
-    from gaincell.spice.technology import technology, user_technology
-
-    if lib is None:
-        return technology(name)
-    return user_technology(lib, nmos, pmos, section=section, subcircuits=subcircuits, nodes=nodes, like=name)
+    Console().print(energy_table(result))

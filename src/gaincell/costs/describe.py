@@ -21,6 +21,7 @@ from gaincell.costs.size import ModelSize
 from gaincell.costs.spice_file import SpiceEnergy
 from gaincell.costs.technology import Technology
 from gaincell.costs.whole_model import Arrangement
+from gaincell.design import Design
 from gaincell.reports.results import Json, value
 
 UNITS = {"energy": "J", "latency": "s", "area": "m^2", "power": "W"}
@@ -238,7 +239,20 @@ def notes(found: HeadCost) -> list[str]:
     """What a user has to know about these numbers, in words."""
     said = retention.note(found.head)
     lines = [f"{line.name} is outside its band: {found.explain(line)}" for line in found.outside]
+    missing = _uncounted(found.head.design)
+    if missing:
+        lines.append(f"not counted, though this chip has them: {', '.join(missing)}")
     return ([said] if said else []) + lines
+
+
+def _uncounted(design: Design) -> list[str]:
+    """Circuits of a chip that the costs leave out (docs/extensions.md says what they are)."""
+    there = {
+        "the normalising column, its readout and the divider": design.normaliser.present,
+        "the ramp of the charge-to-pulse exponent": design.charge_to_pulse.exponent != 1,
+        "the columns of first tokens": design.sinks.tokens > 0,
+    }
+    return [name for name, present in there.items() if present]
 
 
 def _line(found: HeadCost, line: Line) -> Json:

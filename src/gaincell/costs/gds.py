@@ -1,9 +1,9 @@
 """A floorplan as GDSII rectangles, for a layout viewer. Needs gdstk, the extra `layout`.
 
 A cell SUBTILE with its blocks and the tap wires, and a cell HEAD that places it as often as there are
-sub-tiles. Layers: 1 cells, 2 analog, 3 drivers, 4 writing, 5 digital, 10 tap wires; names as texts on layer 20.
-Coordinates in micrometres with a grid of 1 nm. Not modelled: transistors, wires other than the taps, design
-rules.
+sub-tiles. Layers: 1 cells, 2 analog, 3 drivers, 4 writing, 5 digital, 10 tap wires; names as texts on layer
+20. Coordinates in micrometres with a grid of 1 nm.
+Not modelled: transistors, wires other than the taps, design rules.
 """
 
 from __future__ import annotations

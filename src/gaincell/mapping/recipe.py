@@ -175,11 +175,12 @@ class Recipe:
         return max([made, *ends])
 
     def needed_by(self, name: str) -> list[StageRecipe]:
-        """A stage and all stages it needs, in order."""
-        wanted = {name}
+        """A stage and all stages it needs, or is compared to, in order."""
+        wanted: set[str | None] = {name}
         for stage in reversed(self.stages):
             if stage.name in wanted:
-                wanted |= {stage.start, stage.teacher if stage.loss != "cross-entropy" else stage.start}
+                wanted |= {stage.start, stage.compare}
+                wanted |= {stage.teacher} if stage.loss != "cross-entropy" else set()
         self.stage(name)
         return [stage for stage in self.stages if stage.name in wanted]
 

@@ -35,43 +35,65 @@ def per_token(entry: Entry) -> float:
     return number(entry[key])
 
 
+def baseline_rows(result: Entry) -> dict[int, list[list[str]]]:
+    """By context, headings first: a row a configuration, a column a batch, and the published GPUs below."""
+    tables = {}
+    energies = any("energy" in entry for entry in result["measurements"])
+    for context in sorted({int(number(m["context"])) for m in result["measurements"]}):
+        lines = {key[:2]: found for key, found in _lines(result).items() if key[2] == context}
+        cited = [c for c in _cited(result) if number(c["context"]) == context]
+        of_all = [m for found in lines.values() for m in found] + cited
+        batches = sorted({int(number(m["batch"])) for m in of_all})
+        with_energy = energies or bool(cited)
+        rows = [["implementation", *map(str, batches), *(["µJ/token"] if with_energy else []), "error"]]
+        for (name, dtype), found in lines.items():
+            best = min(found, key=per_token)
+            energy = f"{number(best['energy']) * 1e6:.4g}" if "energy" in best else "–"
+            error = "faulty" if name == "published" else f"{max(number(m['error']) for m in found):.0e}"
+            times = {int(number(m["batch"])): per_token(m) for m in found}
+            cells = _cells(batches, times)
+            rows.append([f"{name} {dtype}", *cells, *([energy] if with_energy else []), error])
+        for gpu in cited:
+            times = {int(number(gpu["batch"])): number(gpu["latency"])}
+            energy = f"{number(gpu['energy']) * 1e6:.4g}"
+            rows.append([f"{gpu['title']} (cited)", *_cells(batches, times), energy, "faulty"])
+        tables[context] = rows
+    return tables
+
+
 def baseline_tables(result: Entry) -> list[Any]:
-    """A table a context: a row a configuration, a column a batch, and the published GPUs below."""
+    """For a terminal, a table a context."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    energies = any("energy" in entry for entry in result["measurements"])
     tables = []
-    contexts = sorted({int(number(m["context"])) for m in result["measurements"]})
-    for context in contexts:
-        lines = {key[:2]: found for key, found in _lines(result).items() if key[2] == context}
-        batches = sorted({int(number(m["batch"])) for found in lines.values() for m in found})
-        cited = [c for c in _cited(result) if number(c["context"]) == context]
-        batches = sorted({*batches, *(int(number(c["batch"])) for c in cited)})
+    found = baseline_rows(result)
+    for context, rows in found.items():
         table = Table(
             title=f"{context:,} keys: µs per token, by batch",
             title_justify="left",
             box=SIMPLE_HEAD,
             padding=(0, 1, 0, 0),
-            caption=_caption(result) if context == contexts[-1] else None,
+            caption=_caption(result) if context == max(found) else None,
             caption_justify="left",
         )
-        table.add_column("implementation", no_wrap=True)
-        for heading in (*map(str, batches), *(("µJ/token",) if energies or cited else ()), "error"):
+        table.add_column(rows[0][0], no_wrap=True)
+        for heading in rows[0][1:]:
             table.add_column(heading, justify="right", no_wrap=True)
-        for (name, dtype), found in lines.items():
-            by_batch = {int(number(m["batch"])): per_token(m) for m in found}
-            best = min(found, key=per_token)
-            energy = f"{number(best['energy']) * 1e6:.4g}" if "energy" in best else "–"
-            error = "faulty" if name == "published" else f"{max(number(m['error']) for m in found):.0e}"
-            table.add_row(f"{name} {dtype}", *_cells(batches, by_batch),
-                          *((energy,) if energies or cited else ()), error)  # fmt: skip
-        for gpu in cited:
-            times = {int(number(gpu["batch"])): number(gpu["latency"])}
-            energy = f"{number(gpu['energy']) * 1e6:.4g}"
-            table.add_row(f"{gpu['title']} (cited)", *_cells(batches, times), energy, "faulty")
+        for row in rows[1:]:
+            table.add_row(*row)
         tables.append(table)
     return tables
+
+
+def baseline_markdown(result: Entry) -> str:
+    """For a page of the documents."""
+    parts = [title(result) + "."]
+    for context, rows in baseline_rows(result).items():
+        rule = ["---", *["---:"] * (len(rows[0]) - 1)]
+        lines = ["| " + " | ".join(row) + " |" for row in (rows[0], rule, *rows[1:])]
+        parts.append("\n".join([f"{context:,} keys, µs per token by batch:", "", *lines]))
+    return "\n\n".join([*parts, _caption(result)]) + "\n"
 
 
 def _cited(result: Entry) -> list[Entry]:

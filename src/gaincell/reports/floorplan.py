@@ -80,32 +80,45 @@ def draw_floorplan(result: Entry, path: str | Path) -> Path:
         return files.write_atomic(Path(path), figure.savefig)
 
 
+def area_rows(result: Entry) -> list[list[str]]:
+    """Headings, and a row a block of the head, the largest first."""
+    areas = {name: number(entry) for name, entry in result["areas"].items()}
+    total, tiles = sum(areas.values()), number(result["sizes"]["tiles"])
+    rows = [["block", "sub-tile, µm²", "head, mm²", "share"]]
+    for name, area in sorted(areas.items(), key=lambda item: -item[1]):
+        per_tile = "–" if name in result["shared"] else f"{area / tiles * 1e12:,.0f}"
+        rows.append([name, per_tile, f"{area * 1e6:.4f}", f"{area / total:.1%}"])
+    return [*rows, ["all", "", f"{total * 1e6:.4f}", "100.0%"]]
+
+
+def area_caption(result: Entry) -> str:
+    """Outline of the head, and what the paper states."""
+    total = sum(number(entry) for entry in result["areas"].values())
+    outline = number(result["floorplan"]["head"]["w"]) * number(result["floorplan"]["head"]["h"])
+    cited = "; ".join(f"{name} {number(entry) * 1e6:.3g} mm²" for name, entry in result["cited"].items())
+    unused = 1 - total / outline
+    return f"Outline {outline * 1e6:.3f} mm², of which {unused:.1%} are unused. The paper: {cited}."
+
+
 def area_table(result: Entry) -> Any:
-    """What takes how much of a head, and what the paper states."""
+    """What takes how much of a head, for a terminal."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    areas = {name: number(entry) for name, entry in result["areas"].items()}
-    total = sum(areas.values())
-    outline = number(result["floorplan"]["head"]["w"]) * number(result["floorplan"]["head"]["h"])
-    cited = "; ".join(f"{name} {number(entry) * 1e6:.3g} mm²" for name, entry in result["cited"].items())
     table = Table(
         title=f"Area of a head of {result['design']['name']}, {result['technology']}",
         title_justify="left",
         box=SIMPLE_HEAD,
-        caption=f"Outline {outline * 1e6:.3f} mm², of which {1 - total / outline:.1%} are unused. "
-        f"The paper: {cited}.",
+        caption=area_caption(result),
         caption_justify="left",
     )
-    for heading in ("block", "sub-tile, µm²", "head, mm²", "share"):
+    headings, *rows = area_rows(result)
+    for heading in headings:
         table.add_column(heading, justify="left" if heading == "block" else "right")
-    tiles = number(result["sizes"]["tiles"])
-    for name, area in sorted(areas.items(), key=lambda item: -item[1]):
-        shared = name in result["shared"]
-        per_tile = "–" if shared else f"{area / tiles * 1e12:,.0f}"
-        table.add_row(name, per_tile, f"{area * 1e6:.4f}", f"{area / total:.1%}")
+    for row in rows[:-1]:
+        table.add_row(*row)
     table.add_section()
-    table.add_row("all", "", f"{total * 1e6:.4f}", "100.0%")
+    table.add_row(*rows[-1])
     return table
 
 

@@ -12,8 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gaincell import files
-from gaincell.reports.figures import BLACK, BLUE, GREEN, GREY, ORANGE, PALETTE, RED, STYLE
+from gaincell.reports.figures import BLACK, BLUE, GREY, ORANGE, PALETTE, RED, STYLE
 from gaincell.reports.results import SCHEMA, Json, number, numbers, provenance, value
+from gaincell.reports.spice_tables import corner_words
 
 PROTOCOL = "transistor-level simulation with open models; see docs/spice.md"
 MICRO, NANO, FEMTO, PICO = 1e6, 1e9, 1e15, 1e12
@@ -72,6 +73,7 @@ def describe_cell(
         },
         "retention": {
             "set_by_a_leak": found.tau_set is not None,
+            "gate_tunnelling": "no gate tunnelling" if found.technology.kit is None else "models as they are",
             "time": v(found.hold_times, "s"),
             "held": v(found.held, "V"),
             "with_default_gmin": v(found.held_by_default_gmin, "V"),
@@ -112,7 +114,7 @@ def draw_cell(result: Json, path: Path) -> Path:
         cited = np.array(numbers(curve["of_the_design"])) * FEMTO
         cells.plot(levels, cited, color=RED, ls="--", label="the design's cell, cited")
         cells.set_title(f"{result['technology']}: {len(drawn)} cells")
-        _label(cells, "stored voltage (V)", "charge of a full pulse (fC)")
+        label_axes(cells, "stored voltage (V)", "charge of a full pulse (fC)")
         volts = np.array(numbers(result["corners"]["volts"]))
         for n, process in enumerate(dict.fromkeys(c["process"] for c in result["corners"]["curves"])):
             for k, entry in enumerate(c for c in result["corners"]["curves"] if c["process"] == process):
@@ -121,28 +123,37 @@ def draw_cell(result: Json, path: Path) -> Path:
                 label = f"{process}, -40 to 85 C, VDD ±10 %" if k == 0 else ""
                 corners.plot(scaled, current, color=PALETTE[n], lw=0.7, label=label)
         corners.set_title("Corners")
-        _label(corners, "stored voltage (V)", "current (µA)")
+        label_axes(corners, "stored voltage (V)", "current (µA)")
         time = np.array(numbers(result["write"]["time"])) * NANO
         for wave in result["write"]["stored"]["value"]:
             write.plot(time, wave, color=BLUE, lw=1)
         for level in numbers(result["write"]["levels"]):
             write.axhline(level, color=GREY, lw=0.5, ls=":")
         write.set_title("Writing the levels of the DAC")
-        _label(write, "time (ns)", "stored voltage (V)", legend=False)
+        label_axes(write, "time (ns)", "stored voltage (V)", legend=False)
         time = np.array(numbers(result["retention"]["time"])) * 1e3
         how = "leak set" if result["retention"]["set_by_a_leak"] else "models' own leakage"
-        for key, colour, label in (
-            ("held", BLUE, how),
-            ("with_default_gmin", ORANGE, "artefact: default gmin"),
+        for key, colour, style, label in (
+            ("held", BLUE, "-", how),
+            ("with_default_gmin", ORANGE, "--", "artefact: default gmin"),
         ):
             for n, wave in enumerate(result["retention"][key]["value"]):
-                hold.plot(time, wave, color=colour, lw=1.4, label="" if n else label)
-        hold.set_title("Retention, no gate tunnelling")
-        _label(hold, "time (ms)", "stored voltage (V)")
+                hold.plot(time, wave, style, color=colour, lw=1.4, label="" if n else label)
+        hold.set_title(f"Retention, {result['retention']['gate_tunnelling']}")
+        label_axes(hold, "time (ms)", "stored voltage (V)")
         return files.write_atomic(path, figure.savefig)
 
 
-def _label(axes: Axes, x: str, y: str, *, legend: bool = True) -> None:
+def describe_corner(corner: Any, technology: Any) -> Json:
+    """Where circuits operated; corner, technology: of spice.technology."""
+    return {
+        "process": corner.process if technology.kit is None else technology.section or "as the models are",
+        "temperature": value(corner.temperature, "C", "simulated"),
+        "supply": value(technology.vdd * corner.supply, "V", "simulated"),
+    }
+
+
+def label_axes(axes: Axes, x: str, y: str, *, legend: bool = True) -> None:
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     if legend:
@@ -178,7 +189,7 @@ def describe_verification(
             },
         }
         entry["affine_calibration"] = {
-            k: e for k, e in entry["affine_calibration"].items() if e["value"] == e["value"]
+            k: e for k, e in entry["affine_calibration"].items() if e["value"] != "nan"
         }
         return entry
 
@@ -187,6 +198,7 @@ def describe_verification(
         "schema": SCHEMA,
         "command": "spice verify",
         "technology": found.technology.title,
+        "corner": describe_corner(found.corner, found.technology),
         "ngspice": ngspice,
         "readout": found.readout,
         "inputs": found.inputs.name,
@@ -206,7 +218,9 @@ def describe_verification(
             for name, (x, limit, unit) in found.checks.items()
         ],
         "warnings": list(found.warnings),
-        "provenance": provenance(command=command, seed=seed, protocol=PROTOCOL, design_hash=design_hash),
+        "provenance": provenance(
+            command=command, seed=seed, protocol=PROTOCOL, design_hash=design_hash, inputs=found.inputs.origin
+        ),
     }
 
 
@@ -230,89 +244,12 @@ def draw_verification(result: Json, path: Path) -> Path:
                 axes.plot(model, spice, marker, color=colour, ms=3.5, label=f"{word}: rms {rms:.3f} ns")
             axes.plot([low, longest], [low, longest], color=BLACK, lw=0.7)
             axes.set_title(title)
-            _label(axes, "behavioural model: pulse width (ns)", "SPICE: pulse width (ns)")
+            label_axes(axes, "behavioural model: pulse width (ns)", "SPICE: pulse width (ns)")
         figure.suptitle(
-            f"{result['technology']}, {result['readout']} readout, {result['inputs']} inputs, "
-            f"{number(result['columns']):.0f} columns", fontsize=9
-        )  # fmt: skip
-        return files.write_atomic(path, figure.savefig)
-
-
-def describe_wires(found: Any, ngspice: str, command: Sequence[str], design_hash: str) -> Json:
-    """The result file of `gaincell spice wires`; found: spice.wires.WireStudy."""
-
-    def v(entry: Any, unit: str) -> Json:
-        return value(np.asarray(entry).tolist(), unit, "simulated")
-
-    return {
-        "schema": SCHEMA,
-        "command": "spice wires",
-        "technology": found.technology.title,
-        "ngspice": ngspice,
-        "bit_line": [
-            {
-                "cells": v(p.cells, "1"),
-                "resistance": v(p.resistance, "Ohm per cell"),
-                "error": v(p.error, "of the line's current"),
-                "drop": v(p.drop, "of the farthest cell's current"),
-                "first_order_error": v(p.first_order, "of the line's current"),
-            }
-            for p in found.bit_line
-        ],
-        "word_line": [
-            {
-                "cells": v(p.cells, "1"),
-                "resistance": v(p.resistance, "Ohm per cell"),
-                "capacitance": v(p.capacitance, "F per cell"),
-                "error": v(p.error, "of the shortest pulse's charge"),
-                "long_error": v(p.long_error, "of the longest pulse's charge"),
-            }
-            for p in found.word_line
-        ],
-        "in_operation": [
-            {
-                "resistance": v(p.resistance, "Ohm per cell"),
-                "rms": v(p.rms, "s"),
-                "drop": v(p.drop, "of the farthest cell's current"),
-                "rms_after_first_order_model": v(p.left, "s"),
-            }
-            for p in found.in_operation
-        ],
-        "conductance": v(found.conductance, "S"),
-        "tolerance": v(found.tolerance, "1"),
-        "limits": {
-            name: v(limit, "Ohm per cell")
-            if np.isfinite(limit)
-            else value("infinity", "Ohm per cell", "simulated")
-            for name, limit in found.limits.items()
-        },
-        "provenance": provenance(command=command, seed=0, protocol=PROTOCOL, design_hash=design_hash),
-    }
-
-
-def draw_wires(result: Json, path: Path) -> Path:
-    """Error against the cells on a line, bit line and word line separately."""
-    with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
-        figure = Figure(figsize=(9.0, 3.8))
-        for axes, key, title in zip(
-            figure.subplots(1, 2),
-            ("bit_line", "word_line"),
-            ("Bit line: lost current", "Word line: farthest cell"),
-            strict=True,
-        ):
-            for n, r in enumerate(sorted({number(p["resistance"]) for p in result[key]})):
-                points = [p for p in result[key] if number(p["resistance"]) == r]
-                cells = [number(p["cells"]) for p in points]
-                error = [100 * max(abs(number(p["error"])), 1e-6) for p in points]
-                axes.plot(
-                    cells, error, "o-", color=PALETTE[n % len(PALETTE)], ms=3.5, label=f"{r:g} Ω per cell"
-                )
-            axes.axhline(100 * number(result["tolerance"]), color=GREEN, lw=0.8, ls="--")
-            axes.axvline(64, color=GREY, lw=0.8, ls=":")
-            axes.set_xscale("log", base=2)
-            axes.set_yscale("log")
-            axes.set_title(title)
-            _label(axes, "cells on the line", "error (%)")
+            f"{result['technology']}, {corner_words(result)}, {result['readout']} readout, "
+            f"{result['inputs']} inputs, {number(result['columns']):.0f} columns",
+            fontsize=9,
+        )
         return files.write_atomic(path, figure.savefig)
 
 
@@ -329,7 +266,9 @@ def describe_energy(
         return value(np.asarray(entry).tolist(), unit, "simulated")
 
     entries = []
+    origin: dict[str, str] = {}
     for found, arrays in runs:
+        origin |= found.inputs.origin
         entry: Json = {
             "inputs": found.inputs.name,
             "input_statistics": {name: v(x, "1") for name, x in found.inputs.statistics.items()},
@@ -338,7 +277,10 @@ def describe_energy(
         for name, part in zip(("first", "second"), arrays, strict=True):
             entry[name] = {
                 "cell_read": v(part.cell_read, "J"),
-                "blocks": {block: v(x, "J") for block, x in part.blocks.items()},
+                "blocks": {
+                    block: {"read": v(read, "J"), "conversion": v(convert, "J")}
+                    for block, (read, convert) in part.blocks.items()
+                },
                 "column": v(part.column, "J"),
                 "array": v(part.array, "J"),
                 "head": v(part.head, "J"),
@@ -349,9 +291,12 @@ def describe_energy(
         "schema": SCHEMA,
         "command": "spice energy",
         "technology": runs[0][0].technology.title,
+        "corner": describe_corner(runs[0][0].corner, runs[0][0].technology),
         "ngspice": ngspice,
         "readout": runs[0][0].readout,
         "runs": entries,
         "not_included": "writes, DACs, counters, adders, control; supply of a behavioural readout",
-        "provenance": provenance(command=command, seed=seed, protocol=PROTOCOL, design_hash=design_hash),
+        "provenance": provenance(
+            command=command, seed=seed, protocol=PROTOCOL, design_hash=design_hash, inputs=origin
+        ),
     }

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from gaincell.reports.results import Json, number
 
 NANO, PICO, FEMTO = 1e9, 1e12, 1e15
+FEMTO_FARAD = 1e-15
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table in Markdown; all columns but the first flush right."""
     lines = ["| " + " | ".join(head) + " |", "| --- |" + " ---: |" * (len(head) - 1)]
     return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)]) + "\n"
+
+
+def corner_words(result: Json) -> str:
+    """ "nominal, 27 °C, 0.9 V": the corner of a result."""
+    corner = result["corner"]
+    temperature, supply = number(corner["temperature"]), number(corner["supply"])
+    return f"{corner['process']}, {temperature:g} °C, {supply:g} V"
 
 
 def cells(found: Mapping[str, Json], adapted: Mapping[str, Json]) -> str:
@@ -81,8 +90,8 @@ def verification(found: Mapping[str, Json]) -> str:
         for key in ("first", "second"):
             part = result[key]
             fit = part["affine_calibration"]
-            offsets = f"{number(fit['offset']) * NANO:.3f}" if fit["offset"]["value"] != "nan" else "–"
-            if key == "second" and fit["offset"]["value"] != "nan":
+            offsets = f"{number(fit['offset']) * NANO:.3f}" if "offset" in fit else "–"
+            if key == "second" and "offset" in fit:
                 offsets += f", {number(fit['offset_of_negative']) * NANO:.3f}"
             codes = result["codes"]
             differ = "" if key == "first" else f"{codes['differ']['value']} of {result['columns']['value']}"
@@ -92,7 +101,7 @@ def verification(found: Mapping[str, Json]) -> str:
                     *(_rms(part, curve) for curve in ("own", "cubic", "linear", "static")),
                     f"{100 * number(part['rms_of_full_scale']['own']):.2f}",
                     offsets,
-                    f"{number(fit['rms_in_range']) * NANO:.4f}" if fit["offset"]["value"] != "nan" else "–",
+                    f"{number(fit['rms_in_range']) * NANO:.4f}" if "rms_in_range" in fit else "–",
                     str(part["integrators_at_a_rail"]["value"]),
                     differ,
                 ]
@@ -113,40 +122,65 @@ def _rms(part: Json, curve: str) -> str:
     return f"{number(part['rms'][curve]) * NANO:.3f}" if curve in part["rms"] else "–"
 
 
+def digits(entry: Json, factor: float, places: int) -> str:
+    """A value of a result with so many decimals; "–" where there is none."""
+    at = number(entry)
+    return "–" if math.isnan(at) else f"{at * factor:.{places}f}"
+
+
 def wires(result: Json) -> str:
-    """Bit line, all cells conducting, and arrays in operation."""
+    """Bit line, all cells conducting; word line; arrays in operation."""
     sizes = sorted({number(p["cells"]) for p in result["bit_line"]})
-    resistances = sorted({number(p["resistance"]) for p in result["bit_line"]})
+    cells_head = [f"{n:.0f} cells" for n in sizes]
 
-    def at(key: str, r: float, n: float, what: str) -> str:
-        point = next(p for p in result[key] if number(p["resistance"]) == r and number(p["cells"]) == n)
-        return f"{100 * number(point[what]):.2f}"
+    def errors(key: str, chosen: Callable[[Json], Any]) -> dict[Any, list[str]]:
+        rows: dict[Any, list[str]] = {}
+        for p in sorted(result[key], key=lambda p: (chosen(p), number(p["cells"]))):
+            rows.setdefault(chosen(p), []).append(f"{100 * number(p['error']):.2f}")
+        return rows
 
-    head = ["Ω per cell", *(f"{n:.0f} cells" for n in sizes)]
     text = "Current lost on a bit line whose cells all conduct (%):\n\n"
-    text += table(head, [[f"{r:g}", *(at("bit_line", r, n, "error") for n in sizes)] for r in resistances])
+    found = errors("bit_line", lambda p: number(p["resistance"]))
+    text += table(["Ω per cell", *cells_head], [[f"{r:g}", *row] for r, row in found.items()])
     text += "\nCharge lost by the farthest cell of a word line, pulse of 1 ns (%):\n\n"
-    resistances = sorted({number(p["resistance"]) for p in result["word_line"]})
-    text += table(head, [[f"{r:g}", *(at("word_line", r, n, "error") for n in sizes)] for r in resistances])
-    text += "\n64 cells with random inputs, wires of both directions:\n\n"
+    found = errors("word_line", lambda p: (number(p["capacitance"]), number(p["resistance"])))
+    rows = [[f"{r:g} Ω, {c / FEMTO_FARAD:g} fF", *row] for (c, r), row in found.items()]
+    return text + table(["per cell", *cells_head], rows) + "\n" + _in_operation(result)
+
+
+def _in_operation(result: Json) -> str:
+    operating = result["in_operation"]
     rows = [
         [
-            f"{number(p['resistance']):g}",
-            f"{number(p['rms']) * NANO:.4f}",
-            f"{number(p['drop']):.4f}",
-            f"{number(p['rms_after_first_order_model']) * NANO:.4f}",
+            f"{p['array']}, {number(p['resistance']):g} Ω, {number(p['capacitance']) / FEMTO_FARAD:g} fF",
+            digits(p["rms"], NANO, 3),
+            digits(p["largest"], NANO, 3),
+            digits(p["drop"], 1.0, 4),
+            digits(p["rms_after_first_order_model"], NANO, 3),
         ]
-        for p in result["in_operation"]
+        for p in operating
     ]
-    text += table(
-        ["Ω per cell", "change (ns rms)", "`key_drop`", "left by the first-order model (ns rms)"], rows
+    columns = {p["array"]: f"{number(p['columns']):.0f}" for p in operating}
+    noise = {p["array"]: digits(p["noise"], NANO, 4) for p in operating}
+    text = (
+        "64 cells on every line, random inputs, wires of both directions: change of the charges as pulse "
+        f"widths; {columns['first']} and {columns['second']} columns, noise of the integration "
+        f"{noise['first']} and {noise['second']} ns rms:\n\n"
     )
-    limits = {name: limit["value"] for name, limit in result["limits"].items()}
-    shown = [f"{k}: " + (f"{x:.3g} Ω" if isinstance(x, float) else "beyond 100 Ω") for k, x in limits.items()]
+    head = ["dot product, per cell", "rms (ns)", "largest (ns)", "`key_drop`, `value_drop`"]
+    text += table([*head, "left by the first-order model (ns rms)"], rows)
+    text += f"\n64 cells reach half a step of the counter ({100 * number(result['tolerance']):.1f} %) at:\n\n"
+    limits = {name: number(limit) for name, limit in result["limits"].items()}
     return (
         text
-        + f"\n64 cells reach half a step of the counter ({100 * number(result['tolerance']):.1f} %) at "
-        + ("; ".join(shown) + " per cell.\n")
+        + table(
+            ["", "Ω per cell"],
+            [[name, f"{x:.3g}" if math.isfinite(x) else "beyond 100"] for name, x in limits.items()],
+        )
+        + (
+            f"\nThe bit line whose cells all conduct carries {number(result['overload']):.1f} times the "
+            "charge at which the converter of the first dot product saturates.\n"
+        )
     )
 
 
@@ -157,7 +191,7 @@ def energy(found: Sequence[Json]) -> str:
         for run in result["runs"]:
             for key in ("first", "second"):
                 part = run[key]
-                blocks = {name: number(x) for name, x in part["blocks"].items()}
+                blocks = {name: sum(map(number, x.values())) for name, x in part["blocks"].items()}
                 readout = blocks.get("readout", blocks.get("integrators, at least", 0.0))
                 rows.append(
                     [

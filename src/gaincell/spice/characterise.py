@@ -122,6 +122,11 @@ def characterise(
     if tau is not None and not 1e-6 <= tau <= 1:
         raise InputError(f"tau = {tau!r} s is out of range; allowed: 1e-6 to 1")
     corner, vdd = Corner(), technology.vdd
+    if not (np.isclose(vdd, design.v_max) and design.v_min == 0):
+        raise InputError(
+            f"{technology.name} has VDD = {vdd:g} V, and the design {design.name} stores {design.v_min:g} to "
+            f"{design.v_max:g} V; give --vdd {design.v_max:g}, or a --design that stores 0 to {vdd:g} V"
+        )
     step = stages("current, write, disturb")
     step(0, 5, {})
     dc = run(curve_bench(technology, corner)).plot

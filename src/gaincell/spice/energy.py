@@ -22,13 +22,14 @@ from gaincell.units import Joule
 class ArrayEnergy:
     """One dot product on one tile.
 
-    cell_read: of the cells over all cells, whether driven or not.  blocks: of the whole array, by block.
+    cell_read: of the cells over all cells, whether driven or not.  blocks: of the whole array, by block, in
+    the phases read and conversion.
     column: of one line with its share of the drivers.  array: all blocks.  head: `tiles` arrays.
     activity: mean pulse over the longest, of the array's word lines.
     """
 
     cell_read: Joule
-    blocks: Mapping[str, Joule]
+    blocks: Mapping[str, tuple[Joule, Joule]]
     column: Joule
     array: Joule
     head: Joule
@@ -45,11 +46,10 @@ def of_verification(found: Verification, design: Design) -> tuple[ArrayEnergy, A
 
 
 def _array(stage: Stage, rows: int, lines: int, design: Design, activity: float) -> ArrayEnergy:
+    share = {name: 1.0 if name == "drivers" else lines / stage.lines for name in stage.energy}
     blocks = {
-        name: sum(phases) * (1.0 if name == "drivers" else lines / stage.lines)
-        for name, phases in stage.energy.items()
+        name: (read * share[name], convert * share[name]) for name, (read, convert) in stage.energy.items()
     }
-    array = sum(blocks.values())
-    return ArrayEnergy(
-        blocks["cells"] / (rows * lines), blocks, array / lines, array, array * design.tiles, activity
-    )
+    array = sum(map(sum, blocks.values()))
+    cell = sum(blocks["cells"]) / (rows * lines)
+    return ArrayEnergy(cell, blocks, array / lines, array, array * design.tiles, activity)

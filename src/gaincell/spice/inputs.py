@@ -12,8 +12,10 @@ Not modelled: the age of the tokens; every store is fresh.
 
 from __future__ import annotations
 
+import hashlib
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +32,14 @@ class Inputs:
 
     name: "random", "centred" or "real".  x: pulse widths of the query over the longest [D].
     keys, values: DAC codes [D, tokens], [tokens, D].
+    origin: name of the file they are from -> its SHA-256.
     """
 
     name: str
     x: Wave
     keys: Any
     values: Any
+    origin: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def statistics(self) -> dict[str, float]:
@@ -91,4 +95,5 @@ def real_inputs(
     if x.min() < 0:
         raise InputError(f"{path}: queries have signs; circuits for signed queries are not simulated")
     keys, values = k[0, head // group, chosen], v[0, head // group, chosen]
-    return Inputs("real", x, keys.T.astype(np.int64), values.astype(np.int64))
+    origin = {path.name: hashlib.sha256(path.read_bytes()).hexdigest()}
+    return Inputs("real", x, keys.T.astype(np.int64), values.astype(np.int64), origin)

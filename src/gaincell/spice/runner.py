@@ -1,8 +1,8 @@
 """ngspice as a program.
 
 Every netlist is run in a temporary directory of its own, in batch mode, with its files beside it. What it
-prints is told apart: lines that begin with "Warning" or "Note" are kept, errors and a missing result are
-failures. Nothing is left behind.
+prints is told apart: warnings are kept, and given as Python's own (SimulationWarning); errors, a missing
+result and parameters of a model that ngspice would ignore are failures. Nothing is left behind.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import threading
+import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -40,15 +42,22 @@ DETAILS = re.compile(
     r"^.*(undefined|expression err|cannot|unknown|illegal|unrecognized).*$", re.IGNORECASE | re.MULTILINE
 )
 """Lines that explain a failure, and are none by themselves."""
+IGNORED = re.compile(r"unrecognized parameter \(([^)]*)\)", re.IGNORECASE)
+ROUNDING = "toxe != toxp + dtox"
+"""A warning about 1.17e-9 and 1e-9 + 0.17e-9: BSIM4 compares the sum to the last bit. It changes nothing."""
 HARMLESS = re.compile(r"reference value|^\s*(Note|Warning)\b", re.IGNORECASE)
 SHOWN = 3
+
+
+class SimulationWarning(UserWarning):
+    """What ngspice warned of."""
 
 
 @dataclass(frozen=True)
 class Simulation:
     """What one netlist gave.
 
-    plots: its analyses in order.  warnings: lines that ngspice warned with.
+    plots: its analyses in order.  warnings: what ngspice warned of, one line each.
     """
 
     plots: tuple[Plot, ...]
@@ -85,11 +94,23 @@ def run(netlist: Netlist, *, timeout: Second = 600.0) -> Simulation:
     Raises SimulationError: no ngspice, a model card it cannot read, no convergence, a killed or stopped
     run, a result cut short; with what ngspice said.
     """
-    return _run(netlist, timeout, [])
+    found = _run(netlist, timeout, [], threading.Event())
+    _warn([found])
+    return found
 
 
-def _run(netlist: Netlist, timeout: Second, started: list[subprocess.Popen[bytes]]) -> Simulation:
-    """As `run`; the process is appended to `started`, so that another thread can stop it."""
+def _warn(found: Sequence[Simulation]) -> None:
+    """Every warning once, from the thread that asked."""
+    for text in dict.fromkeys(text for simulation in found for text in simulation.warnings):
+        warnings.warn(text, SimulationWarning, stacklevel=3)
+
+
+def _run(
+    netlist: Netlist, timeout: Second, started: list[subprocess.Popen[bytes]], ended: threading.Event
+) -> Simulation:
+    """As `run`; the process is appended to `started`, so that another thread can stop it, having set `ended`
+    before: a process that starts after that stops itself.
+    """
     if not available():
         raise SimulationError(MISSING)
     with tempfile.TemporaryDirectory(prefix="gaincell-spice-") as name:
@@ -109,12 +130,15 @@ def _run(netlist: Netlist, timeout: Second, started: list[subprocess.Popen[bytes
             start_new_session=True,
         )
         started.append(process)
+        if ended.is_set():
+            _stop(process)
         try:
             printed = process.communicate(timeout=timeout)[0].decode("utf-8", "replace")
         except subprocess.TimeoutExpired:
             _stop(process)
             raise SimulationError(
-                f"{netlist.title}: stopped after {timeout:g} s; give it more time (timeout), or fewer columns"
+                f"{netlist.title}: stopped after {timeout:g} s; give it more time (timeout) or fewer "
+                "columns; with models of your own, see whether --nodes is the order of their nodes"
             ) from None
         except BaseException:
             _stop(process)
@@ -138,6 +162,11 @@ def _result(netlist: Netlist, code: int, said: str, raw: Path) -> Simulation:
         raise SimulationError(f"{netlist.title}: ngspice was killed (signal {-code}); is there memory left?")
     if code != 0 or not raw.exists() or errors:
         raise SimulationError(f"{netlist.title}: the simulation failed: {reason}")
+    if ignored := list(dict.fromkeys(IGNORED.findall(said))):
+        raise SimulationError(
+            f"{netlist.title}: the models have parameters that ngspice does not know and would ignore: "
+            f"{', '.join(ignored[: 2 * SHOWN])}; correct their names, or remove them from the models"
+        )
     plots = tuple(read_raw(raw.read_bytes(), netlist.title))
     if netlist.stop_time is not None:
         reached = float(plots[-1]["time"][-1])
@@ -146,8 +175,22 @@ def _result(netlist: Netlist, code: int, said: str, raw: Path) -> Simulation:
                 f"{netlist.title}: the transient ended at {reached:.4g} s, not {netlist.stop_time:.4g} s: "
                 f"no convergence; {reason}"
             )
-    warnings = tuple(line.strip() for line in said.splitlines() if line.lstrip().startswith("Warning"))
-    return Simulation(plots, warnings)
+    return Simulation(plots, _warnings(said))
+
+
+def _warnings(said: str) -> tuple[str, ...]:
+    """Lines that begin with "Warning", each with the lines that explain it: to the next empty one."""
+    found: list[str] = []
+    explains = False
+    for line in (line.strip() for line in said.splitlines()):
+        if line.startswith("Warning"):
+            found.append(line)
+            explains = line.endswith(":")
+        elif explains and line:
+            found[-1] += f" {line}"
+        else:
+            explains = False
+    return tuple(dict.fromkeys(text for text in found if ROUNDING not in text))
 
 
 def run_many(
@@ -166,15 +209,21 @@ def run_many(
     progress(0, len(netlists), {})
     with ThreadPoolExecutor(max_workers=jobs) as pool:
         started: list[subprocess.Popen[bytes]] = []
-        futures = {pool.submit(_run, netlist, timeout, started): n for n, netlist in enumerate(netlists)}
+        ended = threading.Event()
+        futures = {
+            pool.submit(_run, netlist, timeout, started, ended): n for n, netlist in enumerate(netlists)
+        }
         try:
             for future in as_completed(futures):
                 found[futures[future]] = future.result()
                 progress(len(found), len(netlists), {})
         except BaseException:
+            ended.set()
             pool.shutdown(wait=False, cancel_futures=True)
             for process in started:
                 if process.poll() is None:
                     _stop(process)
             raise
-    return [found[n] for n in range(len(netlists))]
+    done = [found[n] for n in range(len(netlists))]
+    _warn(done)
+    return done

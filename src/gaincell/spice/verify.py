@@ -86,7 +86,8 @@ class Stage:
         signed = bool((x < 0).any() and (x > 0).any())
         terms = np.stack([x, np.sign(x), np.ones_like(x)] if signed else [x, np.ones_like(x)], 1)
         found = np.linalg.lstsq(terms, y, rcond=None)[0]
-        left = float(np.sqrt(((y - terms @ found) ** 2).mean()))
+        free = max(len(y) - terms.shape[1], 1)
+        left = float(np.sqrt(((y - terms @ found) ** 2).sum() / free))
         up, down = (found[2] + found[1], found[2] - found[1]) if signed else (found[1], found[1])
         return Calibration(float(found[0]), float(up), float(down), left)
 
@@ -94,7 +95,7 @@ class Stage:
 @dataclass(frozen=True)
 class Calibration:
     """w = gain * model + offset.  offset: s, of positive pulses; negative_offset: of negative ones,
-    whose comparator switches the other way.  rms: what is left, s."""
+    whose comparator switches the other way.  rms: what is left, by the degrees of freedom left, s."""
 
     gain: float
     offset: Second
@@ -121,6 +122,7 @@ class Verification:
 
     inputs: Inputs
     technology: Technology
+    corner: Corner
     readout: str
     first: Stage
     second: Stage
@@ -168,8 +170,10 @@ def verify(
 
     columns: lines of each array that are simulated.  group: lines in one netlist.
 
-    Raises InputError for columns out of range, SimulationError for what ngspice cannot do.
+    Raises InputError for columns out of range and designs without circuits, SimulationError for what
+    ngspice cannot do.
     """
+    check_design(design)
     corner = corner or Corner()
     tokens, dims = inputs.values.shape
     if not 1 <= columns <= min(tokens, dims):
@@ -277,6 +281,7 @@ def verify(
     return Verification(
         inputs,
         technology,
+        corner,
         "transistor" if transistor_readout else "behavioural",
         first,
         second,
@@ -288,6 +293,24 @@ def verify(
         tuple(dict.fromkeys(warned1 + warned2)),
         checks,
     )
+
+
+def check_design(design: Design) -> None:
+    """Raise InputError for a design whose read is not that of the circuits."""
+    said = {
+        "queries with signs ([drivers] phases = 2)": design.drivers.signed,
+        "a normalising column ([normaliser])": design.normaliser.present,
+        f"a converter law with exponent {design.charge_to_pulse.exponent:g}": design.charge_to_pulse.exponent
+        != 1,
+        f"readout = {design.readout!r}": design.readout != "counter",
+    }
+    found = [words for words, present in said.items() if present]
+    if found:
+        raise InputError(
+            f"design {design.name}: it has {', '.join(found)}; circuits are simulated for unsigned queries, "
+            "no normalising column, exponent 1 and readout = 'counter'; give a design with these, leroux2025 "
+            "for instance"
+        )
 
 
 def count(width: Wave, design: Design) -> Wave:

@@ -7,11 +7,11 @@ Bit line, DC: all n cells conduct as they do at the highest stored voltage, the 
 Word line, transient: the cell at the far end of n cells answers a pulse; its charge is compared with that of
 the nearest cell. A delay of both edges alike costs no charge; what is lost is the rounding of short pulses.
 
-In operation (random inputs, a few columns of 64 cells) currents of both signs cancel along the line; the
-change of the pulses against wires without resistance is far smaller; `drop` is fitted to it by least squares.
+In operation currents of both signs cancel along the line; see operation.py. The worst case is far outside of
+the converter's range, and so a bound: `overload` says how far.
 
 From the bit line the first-order model of devices/wires.py is calibrated: the `drop` for which its weights
-lose what the circuit loses, sum_m (1 - w_m) / n = -error.
+lose what the circuit loses, sum_m (1 - w_m) / n = -error; nan: no drop below 1 does.
 
 Not modelled: rows and columns disturbing one another, resistance of the supplies.
 """
@@ -26,28 +26,26 @@ import numpy as np
 from gaincell.design import Design
 from gaincell.devices.wires import weights
 from gaincell.progress import StageProgress, silent_stages
-from gaincell.spice.inputs import random_inputs
-from gaincell.spice.netlists.array import GATE_LOAD, WireElement, array_slice, driver_subcircuit, word_line
+from gaincell.spice.netlists.array import GATE_LOAD, WireElement, driver_subcircuit, word_line
 from gaincell.spice.netlists.cell import cell_subcircuit, write_levels
 from gaincell.spice.netlists.netlist import ARRAY_OPTIONS, Netlist, netlist, number
-from gaincell.spice.netlists.readout import RELU, Phases, Readout
+from gaincell.spice.operation import POINTS, InOperation, in_operation
 from gaincell.spice.runner import run_many
 from gaincell.spice.technology import Corner, Technology
-from gaincell.spice.verify import own_curve
+from gaincell.units import Second
 
 SIZES = (16, 32, 64, 128, 256, 512)
 BIT_RESISTANCES = (1.0, 3.0, 10.0, 30.0, 100.0)
 WORD_RESISTANCES = (1.0, 10.0, 100.0)
-WORD_CAPACITANCE = 0.2e-15
-OPERATING_RESISTANCES = (2.0, 10.0, 30.0)
+WORD_CAPACITANCES = (0.2e-15, 1e-15)
 SHORT = 1e-9
 
 
 @dataclass(frozen=True)
 class BitLine:
     """cells: n.  resistance: Ohm per cell.  error: share of the current, below 0 where it is lost.
-    drop: calibrated parameter of devices.wires.  first_order: error that G R s_n / ... predicts with the
-    conductance of one cell."""
+    drop: calibrated parameter of devices.wires; nan: none that a design takes.  first_order: error that
+    G R s_n / ... predicts with the conductance of one cell."""
 
     cells: int
     resistance: float
@@ -68,27 +66,21 @@ class WordLine:
 
 
 @dataclass(frozen=True)
-class InOperation:
-    """resistance: Ohm per cell of bit and word lines.  rms: change of the pulses, s.  drop: fitted.  left:
-    rms that the first-order model leaves, s."""
-
-    resistance: float
-    rms: float
-    drop: float
-    left: float
-
-
-@dataclass(frozen=True)
 class WireStudy:
     """conductance: output conductance of a conducting cell at V_max, S.  tolerance: half a counter step.
+    longest: pulse, s.
+    overload: charge of 64 cells at V_max for a full pulse, over the saturation of the first converter.
     limits: name -> resistance at which 64 cells reach the tolerance, Ohm per cell; inf: above the range."""
 
     technology: Technology
+    corner: Corner
     bit_line: Sequence[BitLine]
     word_line: Sequence[WordLine]
     in_operation: Sequence[InOperation]
     conductance: float
     tolerance: float
+    longest: Second
+    overload: float
     limits: Mapping[str, float]
 
 
@@ -159,89 +151,85 @@ def study(
     technology: Technology,
     design: Design,
     *,
+    corner: Corner | None = None,
     most: int = 512,
     jobs: int | None = None,
     stages: StageProgress = silent_stages,
 ) -> WireStudy:
-    """Both lines over sizes up to `most` and resistances. Raises SimulationError."""
-    corner = Corner()
+    """Both lines over sizes up to `most`, resistance and capacitance. Raises SimulationError."""
+    corner = corner or Corner()
     sizes = [n for n in SIZES if n <= most]
-    bits = [(n, r) for r in BIT_RESISTANCES for n in sizes]
+    bit_line, current, conductance = bit_lines(technology, corner, sizes, jobs, stages)
+    word_line = word_lines(technology, corner, sizes, design.t_pulse_max, jobs, stages)
+    operating = in_operation(technology, design, corner, jobs=jobs, stages=stages)
+    tolerance = 0.5 / (design.counter_levels - 1)
+    limits = {"bit line": _limit([(p.resistance, p.error) for p in bit_line if p.cells == 64], tolerance)}
+    for c in WORD_CAPACITANCES:
+        line = [p for p in word_line if p.cells == 64 and p.capacitance == c]
+        for words, errors in (
+            ("1 ns pulse", [(p.resistance, p.error) for p in line]),
+            ("longest pulse", [(p.resistance, p.long_error) for p in line]),
+        ):
+            limits[f"word line, {c * 1e15:g} fF, {words}"] = _limit(errors, tolerance)
+    for array in ("first", "second"):
+        points = [p for p in operating if p.array == array and p.capacitance == POINTS[0][1]]
+        for words, changes in (("rms", [p.rms for p in points]), ("largest", [p.largest for p in points])):
+            share = [change / design.t_pulse_max for change in changes]
+            pairs = list(zip((p.resistance for p in points), share, strict=True))
+            limits[f"in operation, {array} dot product, {words}"] = _limit(pairs, tolerance)
+    full = 64 * current * design.t_pulse_max / (design.score_saturation(64) * design.charge_unit)
+    return WireStudy(
+        technology,
+        corner,
+        bit_line,
+        word_line,
+        operating,
+        conductance,
+        tolerance,
+        design.t_pulse_max,
+        full,
+        limits,
+    )
+
+
+def bit_lines(
+    technology: Technology, corner: Corner, sizes: Sequence[int], jobs: int | None, stages: StageProgress
+) -> tuple[list[BitLine], float, float]:
+    """Lines of `sizes` cells; current, A, and output conductance, S, of one cell at V_max."""
+    points = [(n, r) for r in BIT_RESISTANCES for n in sizes]
     benches = [bit_line_bench(technology, corner, 1, 1e-6)]
-    benches += [bit_line_bench(technology, corner, n, r) for n, r in bits]
-    done = run_many(benches, jobs=jobs, progress=stages("bit lines"))
-    currents = [-s.plot["i(vsense)"] for s in done]
+    benches += [bit_line_bench(technology, corner, n, r) for n, r in points]
+    currents = [-s.plot["i(vsense)"] for s in run_many(benches, jobs=jobs, progress=stages("bit lines"))]
     single, conductance = float(currents[0][0]), float((currents[0][2] - currents[0][0]) / 2e-3)
-    bit_line = []
-    for (n, r), current in zip(bits, currents[1:], strict=True):
+    found = []
+    for (n, r), current in zip(points, currents[1:], strict=True):
         error = float(current[0]) / (n * single) - 1
         lost = float((1 - weights(1e-3, n)).mean()) / 1e-3
-        s_n = n * (n + 1) / 2
-        bit_line.append(BitLine(n, r, error, -error / lost, -conductance * r * s_n * lost))
-    words = [(n, r) for r in WORD_RESISTANCES for n in sizes]
-    widths = (SHORT, design.t_pulse_max)
+        drop = -error / lost if 0 <= -error / lost < 1 else float("nan")
+        found.append(BitLine(n, r, error, drop, -conductance * r * n * (n + 1) / 2 * lost))
+    return found, single, conductance
+
+
+def word_lines(
+    technology: Technology,
+    corner: Corner,
+    sizes: Sequence[int],
+    longest: Second,
+    jobs: int | None,
+    stages: StageProgress,
+) -> list[WordLine]:
+    """Lines of `sizes` cells over resistance and capacitance."""
+    points = [(n, r, c) for c in WORD_CAPACITANCES for r in WORD_RESISTANCES for n in sizes]
     benches = [
-        word_line_bench(technology, corner, n, WireElement(r, WORD_CAPACITANCE), width)
-        for n, r in words
-        for width in widths
+        word_line_bench(technology, corner, n, WireElement(r, c), width)
+        for n, r, c in points
+        for width in (SHORT, longest)
     ]
     plots = [s.plot for s in run_many(benches, jobs=jobs, progress=stages("word lines"))]
     ratios = [
         float(np.trapezoid(p["i(vb1)"], p["time"]) / np.trapezoid(p["i(vb0)"], p["time"])) - 1 for p in plots
     ]
-    word_lines = [
-        WordLine(n, r, WORD_CAPACITANCE, ratios[2 * k], ratios[2 * k + 1]) for k, (n, r) in enumerate(words)
-    ]
-    tolerance = 0.5 / (design.counter_levels - 1)
-    limits = {
-        "bit line": _limit([(p.resistance, p.error) for p in bit_line if p.cells == 64], tolerance),
-        "word line, 1 ns pulse": _limit(
-            [(p.resistance, p.error) for p in word_lines if p.cells == 64], tolerance
-        ),
-        "word line, longest pulse": _limit(
-            [(p.resistance, p.long_error) for p in word_lines if p.cells == 64], tolerance
-        ),
-    }
-    operating = in_operation(technology, design, jobs, stages)
-    return WireStudy(technology, bit_line, word_lines, operating, conductance, tolerance, limits)
-
-
-def in_operation(
-    technology: Technology, design: Design, jobs: int | None, stages: StageProgress, columns: int = 4
-) -> list[InOperation]:
-    """Columns of the first dot product with random inputs, over the resistance of their wires."""
-    inputs, phases = random_inputs(design, 0), Phases(design.t_pulse_max)
-    readout = Readout(RELU, design.score_saturation(len(inputs.x)) * design.charge_unit)
-    volts = inputs.keys[:, :columns] / ((design.storage_levels or 8) - 1) * technology.vdd
-    benches = [
-        array_slice(
-            technology,
-            Corner(),
-            volts.tolist(),
-            (inputs.x * phases.longest).tolist(),
-            readout,
-            bit_wire=WireElement(r, WORD_CAPACITANCE),
-            word_wire=WireElement(r, WORD_CAPACITANCE),
-        )
-        for r in (0.0, *OPERATING_RESISTANCES)
-    ]
-    plots = [s.plot for s in run_many(benches, jobs=jobs, progress=stages("arrays in operation"))]
-    charges = [
-        np.array([np.interp(phases.convert, p["time"], p[f"v(o{c})"] - p["v(ref)"]) for c in range(columns)])
-        * (phases.longest / readout.full_swing)
-        for p in plots
-    ]
-    curve = own_curve(technology, Corner(), design)["own"]
-    farther = 1 - weights(1e-3, len(inputs.x)).numpy()
-    per_drop = -(inputs.x * farther / 1e-3) @ curve(volts)
-    per_drop = per_drop * design.charge_unit / readout.full_charge * phases.longest
-    found = []
-    for r, charge in zip(OPERATING_RESISTANCES, charges[1:], strict=True):
-        change = charge - charges[0]
-        drop = float(change @ per_drop / (per_drop @ per_drop))
-        rms, left = (float(np.sqrt((e**2).mean())) for e in (change, change - drop * per_drop))
-        found.append(InOperation(r, rms, drop, left))
-    return found
+    return [WordLine(*point, ratios[2 * k], ratios[2 * k + 1]) for k, point in enumerate(points)]
 
 
 def _limit(points: Sequence[tuple[float, float]], tolerance: float) -> float:

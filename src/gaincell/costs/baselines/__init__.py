@@ -4,7 +4,7 @@
 """
 
 from gaincell.costs.baselines.attention import IMPLEMENTATIONS, PUBLISHED
-from gaincell.costs.baselines.grid import Sweep, sweep
+from gaincell.costs.baselines.grid import Sweep, measure_here, sweep
 from gaincell.costs.baselines.measurement import Measurement, measure
 
-__all__ = ["IMPLEMENTATIONS", "PUBLISHED", "Measurement", "Sweep", "measure", "sweep"]
+__all__ = ["IMPLEMENTATIONS", "PUBLISHED", "Measurement", "Sweep", "measure", "measure_here", "sweep"]

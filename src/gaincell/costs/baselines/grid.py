@@ -11,8 +11,10 @@ import torch
 
 from gaincell.costs.baselines.attention import GPU_ONLY, PUBLISHED
 from gaincell.costs.baselines.measurement import DTYPES, Measurement, measure
+from gaincell.costs.gpus import Measured
 from gaincell.errors import InputError
 from gaincell.progress import Progress, silent
+from gaincell.units import Second
 
 BATCHES = (1, 4, 16, 64, 256)
 CONTEXTS = (1024, 8192)
@@ -25,6 +27,8 @@ GPU_SET = (
     (PUBLISHED, "float32"), ("sdpa", "float32"), ("matmul", "bfloat16"), ("flash", "bfloat16"),
     ("efficient", "bfloat16"), ("cudnn", "bfloat16"), ("flex", "bfloat16"), ("int8", "bfloat16"),
 )  # fmt: skip
+HERE = (("matmul", "float32"), ("matmul", "bfloat16"), ("flash", "float32"))
+"""What `measure_here` tries."""
 LARGEST_CACHE = {"cpu": 2**31, "cuda": 2**34}
 """Bytes of one cache in the arithmetic's type; larger ones are left out."""
 
@@ -63,6 +67,23 @@ def fastest(measured: Iterable[Measurement]) -> list[Measurement]:
         if m not in unique:
             unique.append(m)
     return unique
+
+
+def measure_here(
+    heads: int, kv_heads: int, head_dim: int, context: int, seconds: Second = 0.5
+) -> list[Measured]:
+    """The fastest fair softmax attention of this CPU for one sequence, within a few seconds; see `measure`.
+
+    Nothing where its cache would exceed LARGEST_CACHE.
+    """
+    bytes_of_cache = 2 * kv_heads * context * head_dim * 4
+    if bytes_of_cache > LARGEST_CACHE["cpu"]:
+        return []
+    found = [
+        measure(heads, kv_heads, head_dim, context, 1, dtype, "cpu", name=name, runs=3, seconds=seconds)
+        for name, dtype in HERE
+    ]
+    return [m.as_measured() for m in fastest(found)]
 
 
 def default_set(device: str) -> tuple[tuple[str, str], ...]:

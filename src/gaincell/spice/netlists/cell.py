@@ -80,7 +80,6 @@ def curve_bench(
     technology: Technology,
     corner: Corner,
     *,
-    v_offset: Volt = 0.45,
     shifts: Sequence[Sequence[Volt]] = ((0.0,) * 4,),
     points: int = 46,
     bit_line: Volt | None = None,
@@ -88,10 +87,10 @@ def curve_bench(
     """DC current of one or many cells over the stored voltage 0 ... VDD; i(vb<n>): out of each.
 
     shifts: four threshold shifts of every cell, V [cells, 4].
-    bit_line: V; None: v_offset scaled with the supply.
+    bit_line: V; None: VDD/2.
     """
     vdd = technology.vdd * corner.supply
-    held = v_offset * corner.supply if bit_line is None else bit_line
+    held = vdd / 2 if bit_line is None else bit_line
     off, _, off_b = write_levels(technology, vdd)
     body = [
         f"Vdd vdd 0 {number(vdd)}",

@@ -1,0 +1,78 @@
+"""The commands as a user gives them: quick mode, few columns, what is refused before any simulation."""
+
+import json
+import warnings
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from gaincell.cli import app
+from gaincell.cli._spice_options import simulating
+from gaincell.config import load_design
+from gaincell.errors import InputError
+from gaincell.spice.inputs import random_inputs
+from gaincell.spice.runner import SimulationWarning, available
+from gaincell.spice.technology import technology
+from gaincell.spice.verify import verify
+
+needs_ngspice = [pytest.mark.spice, pytest.mark.skipif(not available(), reason="ngspice is not installed")]
+
+
+class TestSimulated:
+    pytestmark = needs_ngspice
+
+    def test_the_quick_mode_passes(self, tmp_path: Path) -> None:
+        out = tmp_path / "verify.json"
+        result = CliRunner().invoke(app, ["spice", "verify", "--json", str(out)])
+        assert result.exit_code == 0, result.output
+        found = json.loads(out.read_text())
+        assert found["columns"]["value"] == 8
+        assert found["corner"]["process"] == "nominal"
+        assert all(check["passed"] for check in found["checks"])
+        assert "FAIL" not in result.output
+
+    def test_too_few_columns_for_a_calibration_are_shown_without_one(self, tmp_path: Path) -> None:
+        out = tmp_path / "verify.json"
+        options = ["--inputs", "centred", "--columns", "1", "--json", str(out)]
+        result = CliRunner().invoke(
+            app, ["spice", "verify", *options, "--figure", str(tmp_path / "verify.png")]
+        )
+        assert result.exit_code == 0, result.output
+        assert json.loads(out.read_text())["first"]["affine_calibration"] == {}
+        assert (tmp_path / "verify.png").exists()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["verify", "--json"], ["wires", "--json"], ["energy", "--json"], ["characterise", "--json"]],
+)
+def test_outputs_that_cannot_be_written_are_refused_first(command: list[str], tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    result = CliRunner().invoke(app, ["spice", *command, str(tmp_path / "file" / "result.json")])
+    assert result.exit_code == 2
+
+
+def test_a_command_shows_every_warning_once(capsys: pytest.CaptureFixture[str]) -> None:
+    with simulating():
+        for text in ("Warning: one", "Warning: one", "Warning: two"):
+            warnings.warn(text, SimulationWarning, stacklevel=1)
+    said = capsys.readouterr().err
+    assert said.count("ngspice warned: Warning: one") == 1
+    assert said.count("ngspice warned") == 2
+
+
+def test_a_supply_voltage_is_of_own_models_only() -> None:
+    result = CliRunner().invoke(app, ["spice", "wires", "--vdd", "1.0"])
+    assert result.exit_code == 2
+    assert "use --supply" in result.output
+
+
+@pytest.mark.parametrize(
+    ("design", "words"),
+    [("leroux2025-signed", "queries with signs"), ("leroux2025-extended", "exponent 3"), ("ideal", "'none'")],
+)
+def test_designs_without_circuits_are_refused(design: str, words: str) -> None:
+    chip = load_design(design)
+    with pytest.raises(InputError, match=words):
+        verify(technology("freepdk45"), chip, random_inputs(chip, 0))
