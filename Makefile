@@ -1,5 +1,6 @@
 # demo   the main job on the embedded model          test   the test suite, default tier
 # bench  the benchmarks                              lint   style, types, direction of imports
+# answers  the sweeps of recipes/sweeps (minutes each on one core) and docs/sweeps.md with their results
 # sanitize  the tests of the compiled attention, built with address and undefined-behaviour sanitizers, and with
 #           emulated tiles (AMX)
 #
@@ -8,11 +9,12 @@
 
 PYTHON ?= python3
 PYTEST_ARGS ?=
+WORKERS ?= 1
 BIN := .venv/bin
 BASE := .venv/.gaincell-base
 DEV := .venv/.gaincell-dev
 
-.PHONY: demo test lint bench sanitize clean
+.PHONY: demo test lint bench answers sanitize clean
 
 demo: $(BASE)
 	$(BIN)/gaincell map tiny --budget 49152 --out runs/demo
@@ -31,6 +33,13 @@ bench: $(BASE)
 	set -e; for script in $(filter-out benchmarks/published_eager.py benchmarks/evaluation.py,$(wildcard benchmarks/*.py)); do \
 		echo "== $$script"; $(BIN)/python -m benchmarks.$$(basename $$script .py); \
 	done
+
+answers: $(DEV)
+	set -e; for file in recipes/sweeps/*.toml; do \
+		name=$$(basename $$file .toml); echo "== $$name"; \
+		$(BIN)/gaincell sweep $$file --workers $(WORKERS) --json docs/results/sweeps/$$name.json; \
+	done
+	$(BIN)/python docs/readme.py
 
 # torch itself is not instrumented and leaks at exit; python needs the sanitizer's library first
 sanitize: $(DEV)
@@ -55,5 +64,5 @@ $(BASE): pyproject.toml | $(BIN)/python
 
 $(DEV): pyproject.toml | $(BIN)/python
 	@echo "installing into .venv, with the tools for tests (a few minutes the first time)"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev,train,eval]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev,train,eval,sweep]"
 	touch $@

@@ -5,7 +5,8 @@
 Reads docs/results/NAME.json (the run.json of a mapping), docs/results/pauses/CHIP.json (of evaluate --at),
 docs/results/context/context.json (of recipes/depth.py), docs/results/cells (of recipes/cells.py),
 docs/results/evaluation (of evaluate --tasks and --chips, ablate, fidelity), docs/results/spice,
-docs/results/costs (of cost, activity, baseline, floorplan) and benchmarks/results/*.json;
+docs/results/costs (of cost, activity, baseline, floorplan), docs/results/sweeps (of recipes/sweeps) and
+benchmarks/results/*.json;
 rewrites what stands between `<!-- NAME:table -->` and `<!-- end -->` in README.md and in pages of docs; draws
 docs/figures. The figures of one step are simulated on the way.
 """
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import sweep_page
 from matplotlib.figure import Figure
 
 from gaincell.files import write_atomic, write_text
@@ -80,6 +82,7 @@ def main() -> None:
     write_spice(ROOT / "docs")
     write_costs(ROOT / "docs")
     write_baselines(ROOT / "docs")
+    sweep_page.write_sweeps(ROOT / "docs", replaced)
     simulate(found)
     bench = json.loads((ROOT / "benchmarks" / "results" / "attention.json").read_text())
     readme = replaced(readme, "bench", benchmark_table(bench))

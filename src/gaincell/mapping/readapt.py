@@ -65,7 +65,7 @@ def adapt_model(
     Raises:
         GaincellError: model, text or design are not acceptable.
     """
-    loaded, source, start = _load(settings, default_design)
+    loaded, source, start = load_start(settings, default_design)
     loaded.model.to(settings.device)  # type: ignore[arg-type]
     chip = settings.design or start
     target_design = with_cell(chip, settings.cell) if settings.cell else chip
@@ -142,8 +142,11 @@ def adapt_model(
     return run
 
 
-def _load(settings: AdaptSettings, default_design: Design) -> tuple[LoadedModel, Design, Design]:
-    """The model to adapt, attached; the design it was made for; and the chip whose cell it shall get."""
+def load_start(settings: AdaptSettings, default_design: Design) -> tuple[LoadedModel, Design, Design]:
+    """The model to adapt, attached; the design it was made for; and the chip whose cell it shall get.
+
+    Raises ModelError: there is no hardware version to start from.
+    """
     folder = Path(settings.model)
     linear = folder / "stages" / "linear.safetensors"
     if is_run(folder) and not linear.is_file():

@@ -1,0 +1,107 @@
+"""The answers of docs/sweeps.md: tables and figures from docs/results/sweeps (of recipes/sweeps)."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from gaincell.files import write_text
+from gaincell.reports import results, sweep, sweep_figures
+
+
+@dataclass(frozen=True)
+class Section:
+    """Of one sweep: its title, words before and after its numbers, and the figures it shows.
+
+    answers: whether it says what costs most and what is free.
+    """
+
+    title: str
+    before: str
+    figures: tuple[str, ...]
+    after: str = ""
+    answers: bool = False
+
+
+SECTIONS = {
+    "constraints": Section(
+        "What the constraints of the paper's chip cost",
+        "One thing changed at a time, looser or tighter, each adapted anew. Perplexities are ratios to the "
+        "unchanged chip with intervals of 95 %; one in twenty of them misses by chance.",
+        ("tornado",),
+        "Read with care: `tiny` is small and forgiving, its text is short, and nothing is trained for the "
+        "changed chip. A shorter ring costs little here because `tiny` hardly uses what lies further back.",
+        answers=True,
+    ),
+    "levels": Section("Levels", "Of queries, storage, and the counter of the outputs.", ("curves",)),
+    "arrays": Section(
+        "Sub-tiles and ring",
+        "O_sat grows with the columns of a sub-tile (O_sat / N is fixed), so that larger ones have coarser "
+        "output codes.",
+        ("curves",),
+    ),
+    "retention": Section("Retention", "The time constant tau of the decay.", ("curves",)),
+    "mismatch": Section(
+        "Mismatch",
+        "Current offsets of single cells, a fraction of full scale; adapted once for all chips (true) or "
+        "every chip by itself (chip).",
+        ("curves",),
+    ),
+    "noise": Section(
+        "Noise of reads",
+        "Of single cells, and of the two conversions; fractions of full scale, drawn anew at every read.",
+        ("curves",),
+    ),
+    "front": Section(
+        "Perplexity against energy",
+        "Levels, sub-tiles, ring and saturations together, by NSGA-II: the points of the front, and the "
+        "unchanged chip.",
+        ("pareto", "parallel"),
+    ),
+}
+"""By the name of a file of recipes/sweeps, in the order of the page."""
+
+
+def write_sweeps(docs: Path, replaced: Callable[[str, str, str], str]) -> None:
+    """docs/sweeps.md and its figures; replaced: puts content between the marks of a name."""
+    page, parts = docs / "sweeps.md", []
+    for name, section in SECTIONS.items():
+        path = docs / "results" / "sweeps" / f"{name}.json"
+        if path.is_file():
+            found = results.read(path)
+            parts.append(part(name, section, found))
+            draw(name, section, found, docs / "figures")
+    write_text(page, replaced(page.read_text(), "answers", "\n\n".join(parts) + "\n"))
+
+
+def part(name: str, section: Section, found: results.Json) -> str:
+    """A section of the page."""
+    lines = [f"## {section.title}", f"{section.before} (`recipes/sweeps/{name}.toml`)"]
+    if section.answers:
+        lines.append("\n".join(f"* {line}" for line in sweep.answers(found)))
+    lines.append((sweep.changes_markdown(found) if section.answers else table(found)).rstrip())
+    for figure in section.figures:
+        lines.append(f"![{section.title}: {figure}](figures/sweep-{name}-{figure}.png)")
+    return "\n\n".join([*lines, *([section.after] if section.after else [])])
+
+
+def draw(name: str, section: Section, found: results.Json, folder: Path) -> None:
+    """The figures of a section."""
+    with tempfile.TemporaryDirectory() as place:
+        for drawn in sweep_figures.draw_all(found, Path(place), f"sweep-{name}-"):
+            if drawn.stem.rpartition("-")[2] in section.figures:
+                shutil.copy(drawn, folder / drawn.name)
+
+
+def table(found: results.Json) -> str:
+    """All points, or of a sampler that learns the front and the unchanged design."""
+    if found["sampler"] in ("grid", "each"):
+        return sweep.sweep_markdown(found)
+    shown = sorted(sweep.front(found), key=lambda p: results.number(p["values"]["energy"]))
+    if "reference" in found:
+        own = results.number(found["reference"])
+        shown += [p for p in sweep.complete(found) if results.number(p["point"]) == own and p not in shown]
+    return sweep.sweep_markdown(found, shown)

@@ -1,0 +1,212 @@
+"""`gaincell sweep`: points of a design space, measured by processes and machines that share a storage."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gaincell.cli._json import JsonFile, check_outputs, write_json
+from gaincell.cli._options import Device, Impl, ImplName, Threads, use
+
+if TYPE_CHECKING:
+    from gaincell.sweeps.settings import Sweep
+
+app = typer.Typer()
+
+RESUME = "points in progress are lost, finished ones are not; the same command goes on"
+JOURNAL, POINTS, SWEEP, RESULT = "points.journal", "points", "sweep.json", "result.json"
+
+
+@app.command()
+def sweep(
+    file: Annotated[Path, typer.Argument(metavar="SWEEP.toml", help="See docs/sweeps.md.")],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="A RUN a point; by default runs/sweeps/NAME."),
+    ] = None,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Processes on this machine.")] = 1,
+    storage: Annotated[
+        str | None,
+        typer.Option(
+            "--storage", metavar="URL|FILE", help="Shared: a database, or a journal; by default one in DIR."
+        ),
+    ] = None,
+    weights: Annotated[bool, typer.Option("--weights", help="Keep the model of every point.")] = False,
+    figures: Annotated[bool, typer.Option("--figures", help="Also draw DIR/figures.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything and say what is planned.")
+    ] = False,
+    retry_elsewhere: Annotated[
+        bool,
+        typer.Option("--retry-elsewhere", help="Take points that other machines were at for lost."),
+    ] = False,
+    threads: Threads = None,
+    impl: ImplName = Impl.auto,
+    device: Device = "cpu",
+    json: JsonFile = None,
+    worker: Annotated[int | None, typer.Option("--worker", hidden=True)] = None,
+    parent: Annotated[int, typer.Option("--parent", hidden=True)] = 0,
+) -> None:
+    """Measure a model over designs and adaptations: perplexity, energy, latency, area, yield.
+
+    Interrupted or killed, the same command goes on and repeats no finished point. Several commands, on any
+    number of machines, share the work when they name the same --storage.
+
+    Example: gaincell sweep recipes/sweeps/levels.toml --workers 2 --figures
+
+    Example: gaincell sweep front.toml --storage /shared/front.journal --out here/
+    """
+    check_outputs(json)
+    use(threads or max(1, _cores() // workers), device)
+    from gaincell.sweeps.settings import load_sweep
+    from gaincell.sweeps.study import open_storage
+
+    asked = load_sweep(file)
+    place = out or Path("runs") / "sweeps" / asked.name
+    shared = storage or str(place / JOURNAL)
+    if worker is not None:
+        _work(asked, place, shared, worker, parent, weights=weights, impl=impl.value, device=device)
+        return
+    if dry_run:
+        _dry_run(asked, shared if storage or Path(shared).is_file() else None)
+        return
+    if storage is not None:
+        open_storage(storage)
+    _claim(place, asked)
+    opened = open_storage(shared)
+    options = ["--weights"] if weights else []
+    options += ["--impl", impl.value, "--device", device]
+    options += ["--threads", str(threads or max(1, _cores() // workers))]
+    found = _oversee(asked, file, place, shared, opened, workers, options, retry_elsewhere)
+    _report(asked, found, place, json, figures=figures)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _claim(place: Path, asked: Sweep) -> None:
+    """Make DIR that of the sweep. Raises RunError: it is another's."""
+    import json as text
+
+    from gaincell.errors import RunError
+    from gaincell.files import write_text
+
+    known = place / SWEEP
+    if known.is_file() and text.loads(known.read_text(encoding="utf-8"))["study"] != asked.study:
+        raise RunError(
+            f"{place} holds another sweep, or this one before its file, model or design was changed; choose "
+            "another --out, or remove it"
+        )
+    content = {"study": asked.study, "identity": asked.identity}
+    write_text(known, text.dumps(content, indent=1) + "\n")
+
+
+def _work(
+    asked: Sweep, place: Path, shared: str, worker: int, parent: int, *, weights: bool, impl: str, device: str
+) -> None:
+    """What a worker does."""
+    from gaincell.sweeps.point import Bench, measure_into
+    from gaincell.sweeps.study import open_storage
+    from gaincell.sweeps.work import work
+
+    storage = open_storage(shared)
+    bench = Bench(asked, impl, device)
+    command = ["gaincell", *sys.argv[1:]]
+    work(asked, storage, measure_into(bench, place / POINTS, command, weights=weights), worker, parent)
+
+
+def _oversee(
+    asked: Sweep,
+    file: Path,
+    place: Path,
+    shared: str,
+    opened: Any,
+    workers: int,
+    options: list[str],
+    retry_elsewhere: bool,
+) -> Any:
+    from gaincell.cli._progress import progress_bars
+    from gaincell.sweeps.work import oversee
+
+    def log_of(number: int) -> Path:
+        return place / "logs" / f"worker-{number}.log"
+
+    def launch(number: int) -> subprocess.Popen[bytes]:
+        log_of(number).parent.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, "-m", "gaincell", "sweep", str(file), "--out", str(place)]
+        command += ["--storage", shared, "--worker", str(number), "--parent", str(os.getpid()), *options]
+        with log_of(number).open("wb") as log:
+            return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+
+    try:
+        with progress_bars() as progress:
+            return oversee(
+                asked, opened, launch, workers, log_of, retry_elsewhere=retry_elsewhere,
+                progress=progress(f"{asked.points} points of {asked.name}"),
+            )  # fmt: skip
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(RESUME) from None
+
+
+def _dry_run(asked: Sweep, shared: str | None) -> None:
+    """What a sweep would do."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from gaincell.sweeps.settings import LEARNING, OBJECTIVES
+    from gaincell.sweeps.study import open_storage, open_study, survey
+
+    console = Console()
+    table = Table(
+        "parameter", "unit", "values", title=f"{asked.name}: {asked.points} points, {asked.sampler}"
+    )
+    for parameter in asked.parameters:
+        table.add_row(parameter.name, parameter.unit, parameter.describe())
+    console.print(table)
+    directions = ", ".join(f"{OBJECTIVES[name][0]} {name}" for name in asked.objectives)
+    console.print(f"objectives: {directions}")
+    if asked.sampler not in LEARNING:
+        reasons = [reason for reason in asked.possible() if reason]
+        if reasons:
+            console.print(f"{len(reasons)} points will fail, such as: {reasons[0]}", markup=False)
+    if shared is not None:
+        storage = open_storage(shared)
+        if asked.study in (known.study_name for known in storage.get_all_studies()):
+            found = survey(open_study(asked, storage), asked.points)
+            console.print(f"already complete: {len(found.complete)}, failed: {len(found.failed)}")
+
+
+def _report(asked: Sweep, found: Any, place: Path, json: Path | None, *, figures: bool) -> None:
+    """Result files, figures, table."""
+    from rich.console import Console
+
+    from gaincell.errors import RunError
+    from gaincell.reports import results
+    from gaincell.reports.sweep import failures, sweep_table
+    from gaincell.reports.sweep_figures import draw_all
+    from gaincell.sweeps.result import assemble
+
+    result = assemble(asked, found, ["gaincell", *sys.argv[1:]])
+    results.write(result, place / RESULT)
+    write_json(json, result)
+    console = Console()
+    console.print(sweep_table(result))
+    for line in failures(result):
+        console.print(line, markup=False)
+    if found.elsewhere:
+        console.print(
+            f"{len(found.elsewhere)} points are in progress on other machines; give the command again when "
+            "they are done, with --retry-elsewhere if those machines are gone"
+        )
+    if figures:
+        for drawn in draw_all(result, place / "figures"):
+            console.print(str(drawn))
+    if not found.complete:
+        reason = next((p["reason"] for p in result["points"] if "reason" in p), "none was finished")
+        raise RunError(f"all points failed: {reason}")

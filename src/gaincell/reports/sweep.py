@@ -1,0 +1,252 @@
+"""Sweeps as tables and answers, from the JSON of `gaincell sweep` alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from gaincell.reports.results import number, numbers
+from gaincell.reports.tables import readable
+
+Result = Mapping[str, Any]
+Point = Mapping[str, Any]
+PREFIXES = ((1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"), (1e-12, "p"), (1e-15, "f"))
+FREE = 0.01
+"""Share of the perplexity that a change may cost and still be called free."""
+
+
+def complete(result: Result) -> list[Point]:
+    """The points that were measured; one that a sampler chose again counts once."""
+    points: list[Point] = result["points"]
+    return [point for point in points if point["state"] == "complete" and "same_as" not in point]
+
+
+def varied(result: Result) -> list[str]:
+    """Parameters that differ between points."""
+    names = [parameter["name"] for parameter in result["parameters"]]
+    points = complete(result)
+    return [n for n in names if len({repr(setting(p, n)) for p in points}) > 1] or names
+
+
+def setting(point: Point, name: str) -> Any:
+    """A parameter of a point: a number or a word."""
+    entry = point["parameters"].get(name)
+    return entry["value"] if isinstance(entry, Mapping) else entry
+
+
+def is_number(value: Any) -> bool:
+    """Whether a setting is a number, not a word."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def changes(result: Result, point: Point) -> list[str]:
+    """Parameters in which a point differs from the unchanged design."""
+    own = {p["name"]: p["own"] for p in result["parameters"]}
+    values = {name: v["value"] if isinstance(v, Mapping) else v for name, v in own.items()}
+    return [name for name, v in values.items() if setting(point, name) != v]
+
+
+def changed(result: Result, point: Point) -> str:
+    """What tells a point from the unchanged design, in words."""
+    units = {parameter["name"]: parameter["unit"] for parameter in result["parameters"]}
+    found = [f"{name} = {word(setting(point, name), units[name])}" for name in changes(result, point)]
+    return ", ".join(found) or "nothing"
+
+
+def front(result: Result) -> list[Point]:
+    """Points that no other is better than in one objective and as good in all others."""
+    signs = [1.0 if o["direction"] == "minimise" else -1.0 for o in result["objectives"]]
+    names = [o["name"] for o in result["objectives"]]
+    points = complete(result)
+    scores = [[s * number(p["values"][n]) for s, n in zip(signs, names, strict=True)] for p in points]
+
+    def dominated(ours: list[float]) -> bool:
+        return any(
+            theirs != ours and all(a <= b for a, b in zip(theirs, ours, strict=True)) for theirs in scores
+        )
+
+    return [point for point, score in zip(points, scores, strict=True) if not dominated(score)]
+
+
+def quantity(x: float, unit: str, digits: int = 3) -> str:
+    """A number with its unit, in thousands of it."""
+    if unit == "1":
+        return f"{x:.{digits + 1}g}"
+    if unit == "m^2":
+        return f"{x * 1e6:.{digits}g} mm²"
+    if not math.isfinite(x) or x == 0:
+        return f"{x:g} {unit}"
+    scale, prefix = next(((s, p) for s, p in PREFIXES if abs(x) >= 0.9995 * s), PREFIXES[-1])
+    return f"{x / scale:.{digits}g} {prefix}{unit}"
+
+
+def word(value: Any, unit: str = "1") -> str:
+    """A parameter's value."""
+    if is_number(value):
+        return f"{value:.4g}" if unit == "1" or unit == "charge units" else quantity(value, unit)
+    return str(value)
+
+
+def rows(result: Result, shown: Sequence[Point] | None = None) -> list[list[str]]:
+    """Headings and a row a point: what varies, objectives with intervals, ratio, whether on the front."""
+    each = result["sampler"] == "each"
+    names = [] if each else varied(result)
+    units = {parameter["name"]: parameter["unit"] for parameter in result["parameters"]}
+    several = len(result["objectives"]) > 1
+    has_ratio = any("ratio" in point for point in complete(result))
+    head = [*(["change"] if each else names), *(objective["name"] for objective in result["objectives"])]
+    lines = [head + (["ratio"] if has_ratio else []) + (["front"] if several else [])]
+    best = {number(point["point"]) for point in front(result)} if several else set()
+    reference = number(result["reference"]) if "reference" in result else None
+    for point in result["points"] if shown is None else shown:
+        line = [changed(result, point)] if each else [word(setting(point, n), units[n]) for n in names]
+        if point["state"] != "complete":
+            lines.append(line + ["–"] * (len(lines[0]) - len(line)))
+            continue
+        line += [_objective(point, o["name"], o["unit"]) for o in result["objectives"]]
+        if has_ratio:
+            line.append("1" if number(point["point"]) == reference else _ratio(point))
+        if several:
+            line.append("•" if number(point["point"]) in best else "")
+        lines.append(line)
+    return lines
+
+
+def _objective(point: Point, name: str, unit: str) -> str:
+    x = number(point["values"][name])
+    if name == "perplexity":
+        shown = readable(x)
+    elif name == "yield":
+        shown = f"{100 * x:.0f} %"
+    else:
+        shown = quantity(x, unit)
+    if name not in point["intervals"]:
+        return shown
+    low, high = numbers(point["intervals"][name])
+    if name == "yield":
+        return f"{shown} ({100 * low:.0f} to {100 * high:.0f})"
+    return f"{shown} ± {max(x - low, high - x):.2g}"
+
+
+def _ratio(point: Point) -> str:
+    if "ratio" not in point:
+        return "–"
+    ratio = number(point["ratio"])
+    if "ratio_interval" not in point:
+        return _factor(ratio)
+    low, high = numbers(point["ratio_interval"])
+    return f"{_factor(ratio)} ± {max(ratio - low, high - ratio):.2g}"
+
+
+def _factor(x: float) -> str:
+    return f"{x:.4f}" if x < 10 else readable(x)
+
+
+def caption(result: Result, *, marked: bool = True) -> str:
+    """What the numbers are.  marked: whether points of the front are."""
+    counts = {name: number(count) for name, count in result["counts"].items()}
+    text = f"{result['model']['name']} on {result['design']['name']}, text {result['text']['name']}; "
+    text += f"{result['provenance']['protocol']}. ±: 95 %"
+    text += ", over blocks and chips" if number(result["chips"]) else ", over blocks"
+    if any("ratio" in point for point in complete(result)):
+        text += "; ratio: to the unchanged design, on the same blocks, with its own interval"
+    if marked and "front" in rows(result, [])[0]:
+        text += "; •: on the Pareto front"
+    text += f". {counts['complete']:.0f} of {counts['planned']:.0f} points measured"
+    return text + (f", {counts['failed']:.0f} failed." if counts["failed"] else ".")
+
+
+def sweep_table(result: Result) -> Any:
+    """For a terminal."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    head, *body = rows(result)
+    table = Table(
+        title=result["sweep"], title_justify="left", box=SIMPLE_HEAD, caption=caption(result),
+        caption_justify="left",
+    )  # fmt: skip
+    for heading in head:
+        table.add_column(heading, justify="right", overflow="fold")
+    for line in body:
+        table.add_row(*line)
+    return table
+
+
+def failures(result: Result) -> list[str]:
+    """A line for every failed point: its values and the reason."""
+    failed = [point for point in result["points"] if point["state"] == "failed"]
+    return [f"failed: {_settings(point)}: {point['reason']}" for point in failed]
+
+
+def sweep_markdown(result: Result, shown: Sequence[Point] | None = None) -> str:
+    """For a document; of the points `shown`, by default all."""
+    head, *body = rows(result, shown)
+    lines = [head, ["---:"] * len(head), *body]
+    if result["sampler"] == "each":
+        lines[1][0] = "---"
+    table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    reasons = "".join(f"\n* {line}" for line in (failures(result) if shown is None else ()))
+    return f"{table}\n\n{caption(result)}\n{reasons}".rstrip() + "\n"
+
+
+def _settings(point: Point) -> str:
+    return ", ".join(f"{name} = {word(setting(point, name))}" for name in point["parameters"])
+
+
+def changes_markdown(result: Result) -> str:
+    """Changes of one thing at a time, the best first: ratios of every objective to the unchanged design."""
+    points = complete(result)
+    own = next(point for point in points if number(point["point"]) == number(result["reference"]))
+    costs = [o["name"] for o in result["objectives"] if o["name"] != "perplexity"]
+    lines = [["change", "perplexity ×", *(f"{name} ×" for name in costs), "perplexity is"]]
+    lines.append(["---", "---:", *["---:"] * len(costs), "---"])
+    for point in sorted((p for p in points if "ratio" in p), key=lambda p: number(p["ratio"])):
+        ratios = [f"{_cost_ratio(point, own, name):.3g}" for name in costs]
+        lines.append([changed(result, point), _ratio(point), *ratios, verdict(point)])
+    table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return f"{table}\n\n{caption(result, marked=False)}\n"
+
+
+def verdict(point: Point) -> str:
+    """A ratio with its interval in a word."""
+    low, high = numbers(point["ratio_interval"]) if "ratio_interval" in point else (0.0, math.inf)
+    if high < 1:
+        return "better"
+    if low > 1:
+        return "worse" if low > 1 + FREE else f"worse, by {100 * (number(point['ratio']) - 1):.1f} %"
+    return "the same" if high <= 1 + FREE else "not told apart"
+
+
+def _cost_ratio(point: Point, own: Point, name: str) -> float:
+    return number(point["values"][name]) / number(own["values"][name])
+
+
+def answers(result: Result) -> list[str]:
+    """Of changes of one thing at a time: what costs most, and what could be relaxed for free."""
+    points = [point for point in complete(result) if "ratio_interval" in point]
+    own = next(point for point in complete(result) if number(point["point"]) == number(result["reference"]))
+    costs = [o["name"] for o in result["objectives"] if o["name"] != "perplexity"]
+    better = sorted((p for p in points if verdict(p) == "better"), key=lambda p: number(p["ratio"]))
+    lines = []
+    if better:
+        gains = [f"{changed(result, p)} (× {_ratio(p)})" for p in better]
+        lines.append("Costs most, lowering the perplexity when it is changed: " + "; ".join(gains) + ".")
+    else:
+        lines.append("No single change lowers the perplexity beyond its interval.")
+    free = []
+    for point in points:
+        ratios = {name: _cost_ratio(point, own, name) for name in costs}
+        saved = {name: r for name, r in ratios.items() if r < 1 - FREE}
+        numeric = all(is_number(setting(point, name)) for name in changes(result, point))
+        cheap = saved and max(ratios.values()) <= 1 + FREE
+        if numeric and cheap and numbers(point["ratio_interval"])[1] <= 1 + FREE:
+            saving = ", ".join(f"{name} × {r:.3g}" for name, r in saved.items())
+            text = f"{changed(result, point)} ({saving}; perplexity × {_ratio(point)})"
+            free.append((min(saved.values()), text))
+    found = "; ".join(text for _, text in sorted(free)) or "nothing"
+    lines.append(f"Free, for surely less than {100 * FREE:g} % of perplexity and saving something: {found}.")
+    worst = max(points, key=lambda p: number(p["ratio"]))
+    lines.append(f"Hurts most: {changed(result, worst)} (× {_ratio(worst)}).")
+    return lines

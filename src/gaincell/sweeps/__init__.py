@@ -1,0 +1,1 @@
+"""Sweeps over designs, devices and adaptation: a file of parameters, Optuna's studies, one RUN a point."""

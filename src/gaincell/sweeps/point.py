@@ -1,0 +1,352 @@
+"""One point of a sweep: a design (and how it is adapted) measured by the objectives.
+
+    gains and offsets as made -> the point's chip without spread -> adapted (-> fine-tuned)
+        -> perplexity of the nominal chip, of chips, or of the design as it is; activity -> energy
+
+Perplexity: of the design as it is (chip `mismatch.chip` of it) without chips; with N chips exp of their mean
+negative log-likelihood, all on the same text. Its interval of 95 % (Student, of the logarithm) takes blocks
+and chips as independent: variance of the mean over blocks + variance of the mean over chips. Yield: share of
+chips within 1 + x of the nominal one; interval of Wilson. Energy, latency, area: bottom-up, of all attention
+of the model and one token; the energy with the activity measured on the evaluated text's first blocks.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from scipy import stats
+from torch import Tensor
+
+from gaincell.adaptation import Statistics, adapt, collect_statistics
+from gaincell.circuits.converter_errors import Converters
+from gaincell.costs import roll_up
+from gaincell.costs.activity import Activity
+from gaincell.costs.technology import load_technology
+from gaincell.design import Design
+from gaincell.errors import ModelError
+from gaincell.evaluation.activity import measure_activity
+from gaincell.evaluation.chips import CONFIDENCE, Chips, nominal
+from gaincell.evaluation.perplexity import (
+    Perplexity,
+    cut_blocks,
+    exp_or_infinity,
+    perplexity,
+    window_and_stride,
+)
+from gaincell.integrations.hf.attach import attached_layers, set_design
+from gaincell.integrations.hf.checkpoint import is_run, save
+from gaincell.integrations.hf.models import load_model
+from gaincell.integrations.hf.size import model_size
+from gaincell.mapping import summary
+from gaincell.mapping.job import freeze_embeddings
+from gaincell.mapping.readapt import AdaptSettings, load_start
+from gaincell.reports import results
+from gaincell.reports.results import Json, value
+from gaincell.spread import ratio_error
+from gaincell.sweeps.settings import OBJECTIVES, Sweep
+from gaincell.sweeps.space import Values, shown
+from gaincell.text import open_text, token_stream
+from gaincell.training.loop import train
+from gaincell.training.settings import TrainSettings
+
+ACTIVITY_BLOCKS = 2
+"""Blocks of the evaluated text on which the activity is measured."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a point gave.
+
+    values: of the objectives, by name.  intervals: of 95 %, of those that have one.
+    blocks: nll (mean over chips) and predictions of every block.  chips: None without them.
+    """
+
+    design: Design
+    values: dict[str, float]
+    intervals: dict[str, tuple[float, float]]
+    blocks: tuple[tuple[float, int], ...]
+    chips: Chips | None
+    activity: Activity | None
+    seconds: float
+
+
+class Bench:
+    """A model, a text and all else that points share.
+
+    Raises:
+        GaincellError: model, text or design cannot be used.
+    """
+
+    def __init__(self, sweep: Sweep, impl: str = "auto", device: str = "cpu") -> None:
+        self.sweep = sweep
+        self.size = model_size(sweep.model)
+        self.technology = load_technology(sweep.technology)
+        self._target: dict[int, Statistics] = {}
+        if not sweep.measures:
+            return
+        settings = AdaptSettings(model=sweep.model, design=sweep.design, cell=None, impl=impl)
+        if is_run(sweep.model) and not self._adapts:
+            self.loaded = load_model(sweep.model)
+            self._made_for = attached_layers(self.loaded.model)[0].design
+        else:
+            self.loaded, self._made_for, _ = load_start(settings, sweep.design)
+        self.model = self.loaded.model.to(device)  # type: ignore[arg-type]
+        for layer in attached_layers(self.model):
+            layer.impl = impl  # type: ignore[assignment]
+        text = open_text(sweep.text)
+        self.evaluation = token_stream(text.evaluation, self.loaded.tokenizer, sweep.limit)
+        self.length, _ = window_and_stride(sweep.protocol)
+        cut_blocks(self.evaluation, self.length)
+        self._training = text.training
+        self._calibration: dict[int, Tensor] = {}
+        trained = sweep.fine_tune or any(p.name == "fine_tune" for p in sweep.parameters)
+        kept = self.model.named_parameters()
+        self._kept = {n: p.detach().clone() for n, p in kept if trained or ".gain_cell." in n}
+
+    @property
+    def _adapts(self) -> bool:
+        """Whether any point is adapted."""
+        varied = [p.values for p in self.sweep.parameters if p.name == "adapt"]
+        return any(value is not False for value in (varied[0] if varied else (self.sweep.adapt,)))
+
+    def measure(self, values: Values) -> Found:
+        """One point.
+
+        Raises:
+            GaincellError: its values do not fit together, or the model gives no finite number.
+        """
+        begun = time.perf_counter()
+        sweep, design = self.sweep, self.sweep.chip(values).replace(layers=self.size.layers)
+        found: dict[str, float] = {}
+        intervals: dict[str, tuple[float, float]] = {}
+        blocks: tuple[tuple[float, int], ...] = ()
+        chips, activity = None, None
+        if sweep.measures:
+            self._prepare(design, values)
+            if {"perplexity", "yield"} & set(sweep.objectives):
+                ppl, chips, blocks = self._perplexity(design, values)
+                found["perplexity"] = ppl
+                if (around := interval(blocks, chips)) is not None:
+                    intervals["perplexity"] = around
+            if "energy" in sweep.objectives:
+                set_design(self.model, nominal(design))
+                some = cut_blocks(self.evaluation, self.length)[:ACTIVITY_BLOCKS]
+                activity = measure_activity(self.model, [some], sweep.text)
+            set_design(self.model, design)
+        if chips is not None:
+            found["yield"], intervals["yield"] = chips.yield_share, chips.yield_interval
+        found |= self._costs(design, activity)
+        wanted = {name: found[name] for name in sweep.objectives}
+        for name, number in wanted.items():
+            if math.isnan(number):
+                raise ModelError(f"{name} is not a number")
+        return Found(design, wanted, {n: i for n, i in intervals.items() if n in wanted}, blocks, chips,
+                     activity, time.perf_counter() - begun)  # fmt: skip
+
+    def _costs(self, design: Design, activity: Activity | None) -> dict[str, float]:
+        if not {"energy", "latency", "area"} & set(self.sweep.objectives):
+            return {}
+        used, context = activity or Activity.assumed(design), self.sweep.context
+        cost = roll_up.of_model(self.size, design, self.technology, used, context=context)
+        return {"energy": cost.energy_bottom_up, "latency": cost.latency[1], "area": cost.area[1]}
+
+    @torch.no_grad()
+    def _restore(self) -> None:
+        """Gains and offsets (and weights) as the model was made."""
+        for name, parameter in self.model.named_parameters():
+            if name in self._kept:
+                parameter.copy_(self._kept[name])
+
+    def _prepare(self, design: Design, values: Values) -> None:
+        """Adapt and fine-tune the model for a point, on its nominal chip."""
+        sweep = self.sweep
+        how = values.get("adapt", sweep.adapt)
+        self._restore()
+        set_design(self.model, nominal(design))
+        if how is not False:
+            self._adapt(values)
+        steps = values.get("fine_tune", sweep.fine_tune)
+        if steps:
+            self._fine_tune(design, steps, values)
+
+    def _adapt(self, values: Values) -> None:
+        """Gains and offsets for the chip the model is on, to the statistics it has as it was made."""
+        calibration = self._blocks(values)
+        here = attached_layers(self.model)[0].design
+        if len(calibration) not in self._target:
+            state = {n: p.detach().clone() for n, p in self.model.named_parameters() if n in self._kept}
+            self._restore()
+            set_design(self.model, nominal(self._made_for))
+            self._target[len(calibration)] = collect_statistics(self.model, [calibration])
+            with torch.no_grad():
+                for name, parameter in self.model.named_parameters():
+                    if name in state:
+                        parameter.copy_(state[name])
+            set_design(self.model, here)
+        adapt(self.model, [calibration], self._target[len(calibration)])
+
+    def _blocks(self, values: Values) -> Tensor:
+        """The text of the adaptation."""
+        count = max(1, values.get("calibration", self.sweep.calibration) // self.length)
+        if count not in self._calibration:
+            stream = token_stream(self._training, self.loaded.tokenizer, count * self.length)
+            self._calibration[count] = cut_blocks(stream, self.length).long()
+        return self._calibration[count]
+
+    def _more_blocks(self, values: Values, more: int) -> Tensor:
+        """The text behind that of the adaptation, for training: blocks of one token more."""
+        before = self._blocks(values).numel()
+        wanted = before + more * (self.length + 1)
+        return cut_blocks(
+            token_stream(self._training, self.loaded.tokenizer, wanted)[before:], self.length + 1
+        )
+
+    def _fine_tune(self, design: Design, steps: int, values: Values) -> None:
+        """Training with cross-entropy; where cells differ, every step on another chip."""
+        spread = design.cells_differ
+        rate = values.get("learning_rate", self.sweep.learning_rate)
+        settings = TrainSettings(
+            learning_rate=rate, batch=4, micro_batch=2, bf16=False, redraw="chip" if spread else "noise"
+        )
+        blocks = self._more_blocks(values, steps * settings.batch)
+        set_design(self.model, design)
+        torch.manual_seed(self.sweep.seed)
+        freeze_embeddings(self.model)
+        train(self.model, blocks, settings)
+        self.model.eval()
+        set_design(self.model, nominal(design))
+
+    def _perplexity(
+        self, design: Design, values: Values
+    ) -> tuple[float, Chips | None, tuple[tuple[float, int], ...]]:
+        """Perplexity, chips, and blocks, of the prepared model."""
+        if not self.sweep.chips:
+            found = self._of(design)
+            return found.perplexity, None, found.per_block
+        alike = self._of(nominal(design))
+        first = design.mismatch.chip
+        numbers = tuple((first + n) % 2**32 for n in range(self.sweep.chips))
+        each: list[Perplexity] = []
+        for number in numbers:
+            chip = design.replace(mismatch=dataclasses.replace(design.mismatch, chip=number))
+            if not chip.cells_differ and chip.converters == Converters():
+                each.append(alike)
+                continue
+            set_design(self.model, chip)
+            if values.get("adapt", self.sweep.adapt) == "chip":
+                self._adapt(values)
+            each.append(self._of(chip))
+        chips = Chips(alike.perplexity, numbers, tuple(p.perplexity for p in each), self.sweep.within)
+        blocks = tuple(
+            (math.fsum(p.per_block[b][0] for p in each) / len(each), predictions)
+            for b, (_, predictions) in enumerate(alike.per_block)
+        )
+        return _mean(blocks), chips, blocks
+
+    def _of(self, design: Design) -> Perplexity:
+        set_design(self.model, design)
+        return perplexity(self.model, self.evaluation, self.sweep.protocol)
+
+    def save(self, folder: Path) -> None:
+        """The model of the last point, as a RUN that `gaincell` commands take."""
+        save(self.model, folder)
+
+
+def _mean(blocks: tuple[tuple[float, int], ...]) -> float:
+    return exp_or_infinity(math.fsum(nll for nll, _ in blocks) / sum(n for _, n in blocks))
+
+
+def interval(blocks: tuple[tuple[float, int], ...], chips: Chips | None) -> tuple[float, float] | None:
+    """95 % of the perplexity, over blocks and chips; None where there is one of each, or it is infinite."""
+    middle = math.log(_mean(blocks)) if _mean(blocks) < math.inf else math.inf
+    over_blocks = ratio_error([nll for nll, _ in blocks], [float(n) for _, n in blocks])
+    variances = [] if over_blocks is None else [(over_blocks**2, len(blocks) - 1)]
+    if chips is not None and len(chips.chips) > 1:
+        logs = torch.tensor([math.log(p) for p in chips.perplexities], dtype=torch.float64)
+        variances.append((float(logs.var()) / len(logs), len(logs) - 1))
+    if not variances or middle == math.inf:
+        return None
+    half = math.sqrt(math.fsum(v * float(stats.t.ppf(0.5 + CONFIDENCE / 2, n)) ** 2 for v, n in variances))
+    return math.exp(middle - half), exp_or_infinity(middle + half)
+
+
+def entry_of(sweep: Sweep, number: int, values: Values, found: Found) -> Json:
+    """A point as a part of a result."""
+    units = {parameter.name: parameter.unit for parameter in sweep.parameters}
+    entry: Json = {
+        "point": value(number, "1", "simulated"),
+        "state": "complete",
+        "design": summary.design(found.design),
+        "parameters": {name: parameter_entry(v, units[name]) for name, v in values.items()},
+        "values": {n: value(v, OBJECTIVES[n][1], "simulated") for n, v in found.values.items()},
+        "intervals": {n: value(list(i), OBJECTIVES[n][1], "simulated") for n, i in found.intervals.items()},
+        "seconds": value(found.seconds, "s", "measured"),
+    }
+    if found.blocks:
+        nll, predictions = zip(*found.blocks, strict=True)
+        entry["blocks"] = {
+            "nll": value([round(x, 6) for x in nll], "nat", "simulated"),
+            "predictions": value(list(predictions), "tokens", "simulated"),
+        }
+    if found.chips is not None:
+        entry["chips"] = {
+            "nominal": value(found.chips.nominal, "1", "simulated"),
+            "perplexity": value(list(found.chips.perplexities), "1", "simulated"),
+        }
+    return entry
+
+
+def parameter_entry(value_: Any, unit: str) -> Any:
+    """A value of a parameter in a result: numbers with unit, words as they are."""
+    if isinstance(value_, (int, float)) and not isinstance(value_, bool):
+        return value(value_, unit, "simulated")
+    return shown(value_)
+
+
+def write_run(folder: Path, bench: Bench, entry: Json, found: Found, command: list[str]) -> None:
+    """The RUN of a point, run.json last: run.json, design.toml, and the activity where it was measured."""
+    sweep = bench.sweep
+    inputs = {}
+    if sweep.measures:
+        inputs = {
+            f"model {summary.base_name(bench.loaded.id)}": bench.loaded.sha256,
+            "evaluation text": results.hash_of(bench.evaluation),
+        }
+    run: Json = {"schema": results.SCHEMA, "command": "sweep", "sweep": sweep.name, **entry}
+    if found.activity is not None:
+        run["activity"] = found.activity.to_json()
+    run["provenance"] = results.provenance(
+        command=command,
+        seed=sweep.seed,
+        protocol=sweep.protocol,
+        design_hash=found.design.hash,
+        inputs=inputs,
+    )
+    found.design.save(folder / "design.toml")
+    results.write(run, folder / results.FILE)
+
+
+Measure = Callable[[int, Values], tuple[tuple[float, ...], Json]]
+"""Number and values of a point -> its objectives in order, and its entry; the RUN is written."""
+
+
+def measure_into(bench: Bench, folder: Path, command: list[str], *, weights: bool = False) -> Measure:
+    """What a worker does with a point: measure it and write its RUN into `folder`."""
+
+    def measure(number: int, values: Values) -> tuple[tuple[float, ...], Json]:
+        found = bench.measure(values)
+        entry = entry_of(bench.sweep, number, values, found)
+        place = folder / f"{number:04d}"
+        if weights and bench.sweep.measures:
+            bench.save(place)
+        write_run(place, bench, entry, found, command)
+        return tuple(found.values[name] for name in bench.sweep.objectives), entry
+
+    return measure

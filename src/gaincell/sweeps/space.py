@@ -1,0 +1,293 @@
+"""What a sweep changes: numbers and words of a design by their names there, and of the adaptation.
+
+    [parameters]
+    tile = [32, 64, 128]                                            # choices
+    retention_time = { low = 1e-4, high = 1e-1, log = true }        # a range
+    storage_levels = [4, 8, 16, "none"]
+    mismatch.current_offset_std = { low = 0.0, high = 0.1, step = 0.02 }
+    cell.kind = ["linear", "polynomial", "x3"]                      # or a DEVICE.toml, a CURVE.csv
+    adapt = [true, false, "chip"]
+
+Every value is checked against the type and the range that the design gives it, before any work. What fits
+alone may not fit together (a tile that does not divide the window): such a point fails, and says why.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from gaincell.circuits.signed_charge_to_pulse import READOUTS
+from gaincell.design import CELL_NUMBERS, NUMBERS, TABLE_NUMBERS, TABLES, Design, cell_of
+from gaincell.device import with_cell
+from gaincell.errors import GaincellError, InputError
+from gaincell.quantity import NumberKind, did_you_mean, one_of
+
+Values: TypeAlias = Mapping[str, Any]
+"""Name of a parameter -> int, float, bool, text or None (the "none" of a file)."""
+
+ADAPTATION: Mapping[str, NumberKind | tuple[Any, ...]] = {
+    "adapt": (True, False, "chip"),
+    "calibration": NumberKind("tokens", whole=True),
+    "fine_tune": NumberKind("steps", whole=True),
+    "learning_rate": NumberKind("1"),
+}
+"""Parameters that are not of the design: what each accepts."""
+CHOICES: Mapping[str, tuple[Any, ...]] = {
+    "readout": tuple(READOUTS),
+    "score_ceiling": (True, False),
+    "output_ceiling": (True, False),
+}
+"""Fields of a design that are no numbers: what each accepts."""
+LEAST = {"fine_tune": -1, "calibration": 1}
+"""What numbers of the adaptation lie above, if not above 0."""
+RANGE = ("low", "high", "step", "log")
+KIND = "cell.kind"
+LARGEST_GRID = 100_000
+
+
+def known() -> dict[str, NumberKind | tuple[Any, ...] | None]:
+    """Every parameter by name, with what it accepts; None: what `with_cell` takes."""
+    found: dict[str, NumberKind | tuple[Any, ...] | None] = {
+        name: kind for name, kind in NUMBERS.items() if not kind.many and name != "layers"
+    }
+    found.update(CHOICES)
+    found[KIND] = None
+    found |= {f"cell.{name}": kind for name, kind in CELL_NUMBERS.items() if not kind.many}
+    for table, kinds in TABLE_NUMBERS.items():
+        found |= {f"{table}.{name}": kind for name, kind in kinds.items() if not kind.many}
+    found.update(ADAPTATION)
+    return found
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One thing that changes.
+
+    name: as in a design.  unit: of its numbers.  whole: whether they are integers.
+    values: choices, in order; empty for a range.
+    low, high, step, log: of a range, ends included; step None: continuous (of whole numbers, 1).
+    """
+
+    name: str
+    unit: str
+    whole: bool = False
+    values: tuple[Any, ...] = ()
+    low: float = 0.0
+    high: float = 0.0
+    step: float | None = None
+    log: bool = False
+
+    def grid(self) -> tuple[Any, ...]:
+        """Its values in order. Raises InputError: a range without steps."""
+        if self.values:
+            return self.values
+        if self.step is None or self.log:
+            raise InputError(
+                f"{self.name} is a range, which a grid cannot have; give a list, or a step without log"
+            )
+        count = math.floor((self.high - self.low) / self.step + 1e-9) + 1
+        numbers = [self.low + n * self.step for n in range(count)]
+        return tuple(round(x) if self.whole else float(f"{x:.12g}") for x in numbers)
+
+    def holds(self, value: Any) -> bool:
+        """Whether a value is one of its own."""
+        if self.values:
+            return any(same(value, own) for own in self.values)
+        if not isinstance(value, (int, float)) or not self.low <= value <= self.high:
+            return False
+        return self.step is None or abs((value - self.low) / self.step % 1 - 0.5) > 0.5 - 1e-9
+
+    def suggest(self, trial: Any) -> Any:
+        """Its value in one of Optuna's trials."""
+        if self.values:
+            return trial.suggest_categorical(self.name, self.values)
+        if self.whole:
+            step = 1 if self.step is None else int(self.step)
+            return trial.suggest_int(self.name, int(self.low), int(self.high), step=step, log=self.log)
+        return trial.suggest_float(self.name, self.low, self.high, step=self.step, log=self.log)
+
+    def describe(self) -> str:
+        """In words, for a table."""
+        if self.values:
+            return ", ".join(shown(value) for value in self.values)
+        scale = ", logarithmic" if self.log else ""
+        step = f" in steps of {self.step:g}" if self.step is not None else ""
+        return f"{self.low:g} to {self.high:g}{step}{scale}"
+
+
+def same(a: Any, b: Any) -> bool:
+    """Equal and of one type: True is not 1."""
+    return type(a) is type(b) and bool(a == b)
+
+
+def shown(value: Any) -> str:
+    """A value as files have it, numbers with six digits."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def parse_parameters(raw: Any, design: Design, where: str) -> tuple[Parameter, ...]:
+    """The table [parameters], checked against a design.
+
+    Raises:
+        InputError: no parameter, an unknown one, or an empty range.
+        DesignError: a value that the design does not allow.
+    """
+    if not isinstance(raw, dict):
+        raise InputError(f"{where} = {raw!r} is not a table; allowed: [parameters] with one line a parameter")
+    allowed = known()
+    found: list[Parameter] = []
+    for name, entry in _flat(raw):
+        if name not in allowed:
+            raise InputError(
+                f"{where}: unknown parameter {name!r}{did_you_mean(name, allowed)}; allowed: a number or "
+                f"choice of a design ({one_of(['tile', 'mismatch.current_offset_std', '...'])}) or "
+                f"{one_of(ADAPTATION)}"
+            )
+        found.append(_parameter(name, entry, allowed[name], design, f"{where}: {name}"))
+    if not found:
+        raise InputError(f"{where}: no parameter; give at least one, such as tile = [32, 64]")
+    return tuple(found)
+
+
+def _flat(raw: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Names with their entries; those of tables ("mismatch") with a dot."""
+    found: list[tuple[str, Any]] = []
+    for key, entry in raw.items():
+        if isinstance(entry, dict) and (key in TABLES or key == "cell"):
+            found += [(f"{key}.{name}", inner) for name, inner in entry.items()]
+        else:
+            found.append((key, entry))
+    return found
+
+
+def _parameter(
+    name: str, entry: Any, kind: NumberKind | tuple[Any, ...] | None, design: Design, where: str
+) -> Parameter:
+    unit = kind.unit if isinstance(kind, NumberKind) else "1"
+    whole = isinstance(kind, NumberKind) and kind.whole
+    if isinstance(entry, list):
+        if not entry:
+            raise InputError(f"{where} = [] is an empty range; give at least one value")
+        off = isinstance(kind, NumberKind)  # of a number "none" switches it off; else it is a word
+        values = tuple(None if off and value == "none" else value for value in entry)
+        for value in values:
+            check_value(name, value, design, where)
+        if isinstance(kind, NumberKind) and not whole:
+            values = tuple(None if value is None else float(value) for value in values)
+        if len({(type(v), v) for v in values}) < len(values):
+            raise InputError(f"{where} = {entry!r} holds a value twice")
+        return Parameter(name, unit, whole, values)
+    if not isinstance(entry, dict):
+        raise InputError(f"{where} = {entry!r}; allowed: a list of values or {{ low = ..., high = ... }}")
+    if not isinstance(kind, NumberKind):
+        raise InputError(f"{where} is a choice, not a number; give a list of values")
+    return _range(name, entry, kind, design, where)
+
+
+def _range(name: str, entry: Mapping[str, Any], kind: NumberKind, design: Design, where: str) -> Parameter:
+    """{ low, high, step, log }"""
+    for key in entry:
+        if key not in RANGE:
+            raise InputError(
+                f"{where}: unknown key {key!r}{did_you_mean(key, RANGE)}; allowed: {one_of(RANGE)}"
+            )
+    if "low" not in entry or "high" not in entry:
+        raise InputError(f"{where} lacks {'low' if 'low' not in entry else 'high'!r}")
+    low, high, step, log = entry["low"], entry["high"], entry.get("step"), entry.get("log", False)
+    for value in (low, high):
+        check_value(name, value, design, where)
+    if not low < high:
+        raise InputError(f"{where}: {low!r} to {high!r} is an empty range; give low < high, or a list")
+    if type(log) is not bool:
+        raise InputError(f"{where}: log = {log!r}; allowed: true or false")
+    if step is not None:
+        NumberKind(kind.unit, whole=kind.whole).convert(step, f"{where}: step")
+        if not 0 < step <= high - low:
+            raise InputError(f"{where}: step = {step!r}; allowed: above 0 to {high - low:g}, high - low")
+        if log:
+            raise InputError(f"{where}: step and log exclude each other; leave one out")
+        high = low + math.floor((high - low) / step + 1e-9) * step
+    if log and not low > 0:
+        raise InputError(f"{where}: low = {low!r} with log; give low above 0")
+    if kind.whole:
+        return Parameter(name, kind.unit, True, (), low, high, None if log else step or 1, log)
+    return Parameter(name, kind.unit, False, (), float(low), float(high), step and float(step), log)
+
+
+def check_value(name: str, value: Any, design: Design, where: str) -> None:
+    """Raise InputError or DesignError for a value that the parameter cannot have, whatever the others are."""
+    kind = known()[name]
+    if isinstance(kind, tuple):
+        if not any(type(value) is type(choice) and value == choice for choice in kind):
+            hint = (
+                did_you_mean(value, [c for c in kind if isinstance(c, str)]) if isinstance(value, str) else ""
+            )
+            raise InputError(f"{where} = {value!r} is not allowed{hint}; allowed: {one_of(map(shown, kind))}")
+        return
+    if kind is None:
+        _try(lambda: with_cell(design, value) if isinstance(value, str) else cell_of(value, {}), where)
+        return
+    number = kind.convert(value, where)
+    table, _, key = name.rpartition(".")
+    if table in TABLES:
+        _try(lambda: dataclasses.replace(getattr(design, table), **{key: number}), where)
+    if name in design.provenance:
+        design.provenance[name].set_to(number, where)
+    elif name in ADAPTATION and not (isinstance(number, (int, float)) and number > LEAST.get(name, 0)):
+        raise InputError(f"{where} = {value!r} is out of range; allowed: above {LEAST.get(name, 0)}")
+
+
+def _try(make: Callable[[], object], where: str) -> None:
+    try:
+        make()
+    except GaincellError as error:
+        raise InputError(f"{where}: {error}") from error
+
+
+def applied(design: Design, values: Values) -> Design:
+    """The design with the values of one point; those of the adaptation are left to whom they concern.
+
+    Raises:
+        DesignError: the values do not fit together.
+    """
+    changes: dict[str, Any] = {}
+    tables: dict[str, dict[str, Any]] = {}
+    for name, value in values.items():
+        table, _, key = name.rpartition(".")
+        if table:
+            tables.setdefault(table, {})[key] = value
+        elif name not in ADAPTATION:
+            changes[name] = value
+    cell = tables.pop("cell", {})
+    for table, numbers in tables.items():
+        changes[table] = dataclasses.replace(getattr(design, table), **numbers)
+    chip = design.replace(**changes) if changes else design
+    if "kind" in cell:
+        chip = with_cell(chip, cell.pop("kind"))
+    if cell:
+        quantities = dict(chip.provenance)
+        for key, value in cell.items():
+            name = f"cell.{key}"
+            if name not in quantities:
+                raise InputError(f"{name}: design {chip.name!r} states no such number to change")
+            quantities[name] = quantities[name].set_to(value, name)
+        chip = chip.replace(cell=cell_of(chip.cell.name, quantities))
+    return chip
+
+
+def value_in(design: Design, name: str) -> Any:
+    """What a design has for a parameter of a design."""
+    table, _, key = name.rpartition(".")
+    if name == KIND:
+        return design.cell.name
+    if table == "cell":
+        return design.provenance[name].value if name in design.provenance else None
+    return getattr(getattr(design, table), key) if table else getattr(design, key)

@@ -1,0 +1,253 @@
+"""The study of a sweep: points as Optuna's trials in a storage that processes and machines share.
+
+Every point of a sweep is a number, 0 and up. What is known beforehand of it (all values, or nothing where a
+sampler learns) is enqueued as a waiting trial; workers take waiting trials, of any point. Of a point there
+can be several trials, since what was lost or failed is enqueued anew:
+
+    complete   measured; never measured again
+    running    in progress in a process that lives, here or elsewhere
+    waiting    enqueued
+    failed     with its reason; tried again when the command is given again
+    lost       its process died; enqueued again, at most `LIVES` times under one command
+
+A process that takes a trial leaves host, pid and start time in the trial; a trial of this host whose process
+is no more is lost. Of other hosts Optuna's heartbeat tells, where the storage has it (databases).
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gaincell.errors import InputError
+from gaincell.sweeps.optional import import_optuna
+from gaincell.sweeps.settings import OBJECTIVES, Sweep
+
+POINT, PROCESS, REASON, ENTRY, SURPLUS = "point", "process", "reason", "entry", "surplus"
+"""Attributes of a trial."""
+OPTUNAS = {"minimise": "minimize", "maximise": "maximize"}
+"""Its names of directions."""
+LIVES = 3
+CLAIM_SECONDS = 60.0
+"""A running trial that no process has claimed after so long is lost."""
+HEARTBEAT = 30
+"""Seconds between two heartbeats in a database; after four without one a trial is lost."""
+
+
+def open_storage(place: str) -> Any:
+    """Optuna's storage: a database by its URL, or a journal by the path of its file.
+
+    Raises:
+        InputError: it cannot be reached.
+    """
+    optuna = import_optuna()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that heartbeats are experimental
+            if "://" in place:
+                return optuna.storages.RDBStorage(
+                    place, heartbeat_interval=HEARTBEAT, grace_period=4 * HEARTBEAT
+                )
+            path = Path(place).expanduser().resolve()
+            if not path.parent.is_dir():
+                raise InputError(f"the folder of {path.name} is missing")
+            backend = optuna.storages.journal.JournalFileBackend(str(path))
+            _mend(path, optuna)
+            return optuna.storages.JournalStorage(backend)
+    except Exception as error:  # of databases, drivers and files
+        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise InputError(
+            f"the storage {_without_password(place)} cannot be reached: {reason}; give a journal file in a "
+            "folder that exists, or the URL of a database such as sqlite:///sweep.db"
+        ) from error
+
+
+def _without_password(place: str) -> str:
+    scheme, mark, rest = place.partition("://")
+    return f"{scheme}://...@{rest.rpartition('@')[2]}" if mark and "@" in rest else place
+
+
+def _mend(path: Path, optuna: Any) -> None:
+    """Cut off half a line that a writer left that was killed: Optuna would stumble over it."""
+    lock = optuna.storages.journal.JournalFileSymlinkLock(str(path))
+    lock.acquire()
+    try:
+        with path.open("rb+") as file:
+            content = file.read()
+            whole = content.rfind(b"\n") + 1
+            if whole < len(content):
+                file.truncate(whole)
+    finally:
+        lock.release()
+
+
+def open_study(sweep: Sweep, storage: Any, sampler: Any = None) -> Any:
+    """The study of a sweep in a storage, made if it is not there."""
+    optuna = import_optuna()
+    study = optuna.create_study(
+        storage=storage,
+        study_name=sweep.study,
+        directions=[OPTUNAS[OBJECTIVES[name][0]] for name in sweep.objectives],
+        sampler=sampler,
+        load_if_exists=True,
+    )
+    return study
+
+
+def sampler_of(sweep: Sweep, taken: int, worker: int) -> Any:
+    """Optuna's sampler, with a seed that no other worker has, and none had when fewer trials were taken."""
+    import numpy as np
+
+    optuna = import_optuna()
+    seed = int(np.random.SeedSequence([sweep.seed, taken, worker]).generate_state(1)[0])
+    if sweep.sampler == "nsga2":
+        return optuna.samplers.NSGAIISampler(population_size=sweep.population, seed=seed)
+    if sweep.sampler == "tpe":
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that these are experimental
+            return optuna.samplers.TPESampler(
+                seed=seed, n_startup_trials=max(4, sweep.points // 4), multivariate=True, constant_liar=True
+            )
+    return optuna.samplers.RandomSampler(seed=seed)
+
+
+def this_process() -> dict[str, Any]:
+    """What tells a process from all others."""
+    return {"host": platform.node(), "pid": os.getpid(), "started": started(os.getpid())}
+
+
+def started(pid: int) -> str | None:
+    """When a process of this host began, in ticks since the host did; None: there is none."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return None if fields[0] in "ZX" else fields[19]
+    except OSError:
+        if Path("/proc/self/stat").exists():
+            return None
+    try:
+        os.kill(pid, 0)  # no /proc here
+    except ProcessLookupError:
+        return None
+    except PermissionError:
+        pass
+    return "unknown"
+
+
+@dataclass
+class Survey:
+    """Where every point stands, by number; of complete and failed ones the trial.
+
+    lost: how often, of points that are neither complete nor under way.
+    """
+
+    complete: dict[int, Any] = field(default_factory=dict)
+    failed: dict[int, Any] = field(default_factory=dict)
+    waiting: set[int] = field(default_factory=set)
+    here: dict[int, Any] = field(default_factory=dict)
+    elsewhere: dict[int, Any] = field(default_factory=dict)
+    lost: dict[int, int] = field(default_factory=dict)
+
+    @property
+    def finished(self) -> int:
+        return len(self.complete) + len(self.failed)
+
+
+def survey(study: Any, points: int, *, elsewhere_lives: bool = True) -> Survey:
+    """Where every point of a study stands.
+
+    elsewhere_lives: whether trials that run on other hosts are in progress.
+    """
+    by_point: dict[int, list[Any]] = {number: [] for number in range(points)}
+    for trial in study.get_trials(deepcopy=False):
+        number = trial.user_attrs.get(POINT)
+        if number in by_point and SURPLUS not in trial.user_attrs:
+            by_point[number].append(trial)
+    found = Survey()
+    for number, trials in by_point.items():
+        _place(found, number, trials, elsewhere_lives)
+    return found
+
+
+def _place(found: Survey, number: int, trials: list[Any], elsewhere_lives: bool) -> None:
+    by_state: dict[str, list[Any]] = {}
+    for trial in trials:
+        by_state.setdefault(trial.state.name, []).append(trial)
+    if done := by_state.get("COMPLETE"):
+        found.complete[number] = done[0]
+        return
+    running = by_state.get("RUNNING", [])
+    for trial in running:
+        where = whereabouts(trial)
+        if where == "here":
+            found.here[number] = trial
+            return
+        if where == "elsewhere" and elsewhere_lives:
+            found.elsewhere[number] = trial
+            return
+    if "WAITING" in by_state:
+        found.waiting.add(number)
+        return
+    failures = [trial for trial in by_state.get("FAIL", []) if REASON in trial.user_attrs]
+    last = max((*failures, *by_state.get("FAIL", []), *running), key=lambda trial: trial.number, default=None)
+    if failures and failures[-1] is last:
+        found.failed[number] = last
+    else:
+        found.lost[number] = len(running) + len(by_state.get("FAIL", [])) - len(failures)
+
+
+def whereabouts(trial: Any) -> str:
+    """Where a running trial is in progress: "here", "elsewhere" or "nowhere"."""
+    process = trial.user_attrs.get(PROCESS)
+    if process is None:
+        begun = trial.datetime_start
+        young = begun is not None and (datetime.datetime.now() - begun).total_seconds() < CLAIM_SECONDS
+        return "here" if young else "nowhere"  # between taking it and saying so
+    if process["host"] != platform.node():
+        return "elsewhere"
+    return "here" if started(process["pid"]) == process["started"] else "nowhere"
+
+
+def give_up_lost(study: Any, *, elsewhere_lives: bool = True) -> None:
+    """Close the trials whose processes are no more."""
+    optuna = import_optuna()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that it is experimental
+        optuna.storages.fail_stale_trials(study)  # of databases: by their heartbeat
+    states = (optuna.trial.TrialState.RUNNING,)
+    for trial in study.get_trials(deepcopy=False, states=states):
+        where = whereabouts(trial)
+        if where == "nowhere" or (where == "elsewhere" and not elsewhere_lives):
+            study.tell(trial.number, state=optuna.trial.TrialState.FAIL, skip_if_finished=True)
+
+
+def enqueue(study: Any, plan: list[dict[str, Any]], numbers: Iterable[int]) -> None:
+    """Have workers measure these points."""
+    for number in sorted(numbers):
+        study.enqueue_trial(plan[number], user_attrs={POINT: number})
+
+
+def is_taken(study: Any, trial: Any) -> bool:
+    """Whether another trial of the same point is complete or under way: two commands may enqueue a point at
+    the same time. Of two that look at each other at once the earlier one goes on.
+    """
+    number = trial.user_attrs[POINT]
+    for other in study.get_trials(deepcopy=False):
+        if (
+            other.number == trial.number
+            or other.user_attrs.get(POINT) != number
+            or SURPLUS in other.user_attrs
+        ):
+            continue
+        if other.state.name == "COMPLETE":
+            return True
+        if other.state.name != "RUNNING" or whereabouts(other) == "nowhere":
+            continue
+        if PROCESS in other.user_attrs or other.number < trial.number:
+            return True
+    return False

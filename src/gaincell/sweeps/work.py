@@ -1,0 +1,193 @@
+"""Workers and the process that starts them.
+
+A worker takes one waiting trial after the other until there is none, or its parent is gone. The parent
+enqueues what is to be measured, starts workers, replaces those that die and enqueues again what they were at.
+Neither knows the other by more than the storage: workers of any number of commands, on any number of
+machines, take from the same queue.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from gaincell.errors import RunError
+from gaincell.progress import Progress, silent
+from gaincell.reports.results import value
+from gaincell.sweeps.optional import import_optuna
+from gaincell.sweeps.point import Measure
+from gaincell.sweeps.settings import Sweep
+from gaincell.sweeps.study import (
+    ENTRY,
+    LIVES,
+    POINT,
+    PROCESS,
+    REASON,
+    SURPLUS,
+    Survey,
+    enqueue,
+    give_up_lost,
+    is_taken,
+    open_study,
+    sampler_of,
+    survey,
+    this_process,
+)
+
+POLL_SECONDS = 0.3
+FRUITLESS = 3
+"""Ends of workers in a row, without a point taken between them though some wait, that are at least needed to
+say that something is wrong.
+"""
+
+
+class Worker(Protocol):
+    """A process that works: subprocess.Popen, for instance."""
+
+    def poll(self) -> int | None: ...
+    def terminate(self) -> None: ...
+    def wait(self) -> int: ...
+
+
+class _Surplus(Exception):
+    """A trial that nobody needs."""
+
+
+def work(sweep: Sweep, storage: Any, measure: Measure, worker: int = 0, parent: int = 0) -> int:
+    """Measure waiting points until there is none; returns how many were measured.
+
+    parent: the process whose end is the worker's; 0: none.
+    Every exception of a point is recorded as the reason of its failure, and the next point is taken.
+    """
+    optuna = import_optuna()
+    study = open_study(sweep, storage)
+    parameters, done = sweep.with_own(), 0
+    waiting = (optuna.trial.TrialState.WAITING,)
+
+    def objective(trial: Any) -> tuple[float, ...]:
+        nonlocal done
+        if POINT not in trial.user_attrs or is_taken(study, trial):
+            trial.set_user_attr(SURPLUS, True)
+            raise _Surplus
+        trial.set_user_attr(PROCESS, this_process())
+        try:
+            values = {parameter.name: parameter.suggest(trial) for parameter in parameters}
+            found, entry = _known(study, trial) or measure(trial.user_attrs[POINT], values)
+        except Exception as error:
+            trial.set_user_attr(REASON, f"{type(error).__name__}: {' '.join(str(error).split())}")
+            raise
+        trial.set_user_attr(ENTRY, entry)
+        done += 1
+        return found
+
+    while parent in (0, os.getppid()) and study.get_trials(deepcopy=False, states=waiting):
+        taken = sum(trial.state.name != "WAITING" for trial in study.get_trials(deepcopy=False))
+        study.sampler = sampler_of(sweep, taken, worker)
+        study.optimize(objective, n_trials=1, catch=(Exception,))
+    return done
+
+
+def _known(study: Any, trial: Any) -> tuple[tuple[float, ...], dict[str, Any]] | None:
+    """Objectives and entry of an earlier point with the same values, which samplers may choose again."""
+    optuna = import_optuna()
+    for other in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,)):
+        if other.params == trial.params and ENTRY in other.user_attrs:
+            same = {"point": value(trial.user_attrs[POINT], "1", "simulated")}
+            first = {"same_as": value(other.user_attrs[POINT], "1", "simulated")}
+            return tuple(other.values), first | other.user_attrs[ENTRY] | same
+    return None
+
+
+def oversee(
+    sweep: Sweep,
+    storage: Any,
+    launch: Callable[[int], Worker],
+    workers: int,
+    log_of: Callable[[int], Path],
+    *,
+    retry_elsewhere: bool = False,
+    progress: Progress = silent,
+) -> Survey:
+    """Have all points measured that are not complete; returns where they stand then.
+
+    Args:
+        sweep: what is measured.
+        storage: of its study.
+        launch: starts a worker by its number.
+        workers: how many at a time.
+        log_of: where a worker's messages are.
+        retry_elsewhere: whether points that other machines were at are taken for lost.
+        progress: called with points finished since the call, and those that were not before it.
+
+    Raises:
+        RunError: workers die without taking a point.
+    """
+    study, plan = open_study(sweep, storage), sweep.plan()
+    give_up_lost(study, elsewhere_lives=not retry_elsewhere)
+    found = survey(study, len(plan))
+    enqueue(study, plan, {*found.failed, *found.lost})
+    before = len(found.complete)
+    lost_before = dict(found.lost)
+    progress(0, len(plan) - before, {})
+    living: list[tuple[int, Worker]] = []
+    started, fruitless, seen = 0, 0, _taken(found)
+    try:
+        while True:
+            found = survey(study, len(plan))
+            if found.lost:
+                give_up_lost(study)
+                again = {n for n, times in found.lost.items() if times - lost_before.get(n, 0) < LIVES}
+                _record_deaths(study, found, found.lost.keys() - again)
+                enqueue(study, plan, again)
+                continue
+            progress(found.finished - before, len(plan) - before, {})
+            if _taken(found) != seen:
+                seen, fruitless = _taken(found), 0
+            dead = [(n, p) for n, p in living if p.poll() is not None]
+            living = [(n, p) for n, p in living if p.poll() is None]
+            fruitless += len(dead) if found.waiting else 0
+            if fruitless >= max(FRUITLESS, workers + 1):
+                raise RunError(f"workers end without taking a point: {_last_line(log_of(dead[-1][0]))}")
+            if not found.waiting and not found.here and not living:
+                return found
+            while len(living) < min(workers, len(found.waiting)):
+                living.append((started, launch(started)))
+                started += 1
+            time.sleep(POLL_SECONDS)
+    finally:
+        for _, process in living:
+            process.terminate()
+        for _, process in living:
+            process.wait()
+
+
+def _taken(found: Survey) -> tuple[int, int, frozenset[int]]:
+    """What changes whenever a worker does something."""
+    return len(found.complete), len(found.failed), frozenset(found.here)
+
+
+def _record_deaths(study: Any, found: Survey, numbers: Sequence[int] | set[int]) -> None:
+    """Points that took every process with them fail, with that as their reason."""
+    optuna = import_optuna()
+    for number in numbers:
+        trial = optuna.trial.create_trial(
+            state=optuna.trial.TrialState.FAIL,
+            user_attrs={
+                POINT: number,
+                REASON: f"its process died {found.lost[number]} times; look for too little memory",
+            },
+        )
+        study.add_trial(trial)
+
+
+def _last_line(log: Path) -> str:
+    try:
+        lines = [
+            line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()
+        ]
+    except OSError:
+        lines = []
+    return lines[-1] if lines else "they left no message"
