@@ -1,0 +1,77 @@
+"""A result on its way into the page, and what every section does with several of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import Markup
+
+from gaincell.errors import RunError
+from gaincell.reports.html.markup import element, join
+from gaincell.reports.html.tables import badges
+from gaincell.reports.results import Json
+
+Entry = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Result:
+    """name: as the page calls it.  run: what its file holds.  log: lines of its log.jsonl, if it has one."""
+
+    name: str
+    run: Json
+    log: Sequence[Json] = ()
+
+
+def each(results: Sequence[Result], part: str, content: Callable[[Result], object]) -> Markup:
+    """One result after the other, each under its name, with the kinds of the numbers in that part of it."""
+    pieces: list[object] = []
+    for result in results:
+        with whole(result, part):
+            shown = content(result)
+            heading = element(
+                "h3",
+                element("span", result.name),
+                element("span", subject(result.run), class_="of"),
+                badges(result.run.get(part, result.log)),
+            )
+            pieces += [heading, shown]
+    return join(pieces)
+
+
+@contextmanager
+def whole(result: Result, part: str) -> Iterator[None]:
+    """Inside, a part that lacks something is an error of the file it came from."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, ZeroDivisionError) as error:
+        made = result.run.get("command", "?")
+        raise RunError(
+            f"{result.name}: {part!r} of this result of `gaincell {made}` is not whole ({error!r}); "
+            "make it again with this version of gaincell"
+        ) from error
+
+
+def subject(run: Entry) -> str:
+    """What a result is about: model, chip and cell, technology."""
+    model, design = run.get("model") or {}, run.get("design") or {}
+    parts = [str(model["name"])] if "name" in model else []
+    if "name" in design:
+        cell = f" ({design['cell']} cell)" if "cell" in design else ""
+        parts.append(f"{'on ' if parts else ''}{design['name']}{cell}")
+    elif parts:
+        parts.append("in software")
+    technology = run.get("technology")
+    if isinstance(technology, str):
+        inputs = f", {run['inputs']} inputs" if isinstance(run.get("inputs"), str) else ""
+        readout = f", {run['readout']} readout" if isinstance(run.get("readout"), str) else ""
+        parts.append(f"{technology}{readout}{inputs}")
+    return " ".join(parts)
+
+
+def protocol(run: Entry) -> str:
+    """How its numbers were obtained."""
+    return str(run["provenance"]["protocol"])
