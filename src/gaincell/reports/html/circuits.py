@@ -297,4 +297,6 @@ def _device(run: Entry) -> Markup:
             kinds.append(entry["kind"])
     headings = ("parameter", "value", "± (95 %)", "unit")
     chart = line_chart(run["title"], series, "u, V", "current, charge units")
-    return grid(chart) + table(Rows(run["title"], headings, rows), lambda r, _: kinds[r], text=(3,))
+    return grid(chart) + table(
+        Rows(run["title"], headings, rows), lambda r, c: kinds[r] if c < 3 else None, text=(3,)
+    )

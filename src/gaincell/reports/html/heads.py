@@ -12,7 +12,7 @@ from gaincell.reports.fidelity import MAPS, SHOWN, fidelity_caption, fidelity_ro
 from gaincell.reports.html.heat import heat_map
 from gaincell.reports.html.markup import element, grid
 from gaincell.reports.html.result import Result, each
-from gaincell.reports.html.tables import only_kind, table
+from gaincell.reports.html.tables import folded, only_kind, table
 
 SIGNED = ("cosine", "linear cosine")
 NAMES = {
@@ -52,7 +52,7 @@ def _fidelity(result: Result) -> Markup:
         fidelity_rows(result.run),
         fidelity_caption(result.run),
     )
-    return grid(*maps, small=True) + table(rows, only_kind(found))
+    return grid(*maps, small=True) + folded(rows.title, table(rows, only_kind(found)))
 
 
 def activity(results: Sequence[Result]) -> Markup:
@@ -82,4 +82,4 @@ def _activity(result: Result) -> Markup:
         activity_rows(result.run),
         activity_caption(result.run),
     )
-    return words + grid(*maps, small=True) + table(rows, kind)
+    return words + grid(*maps, small=True) + folded(rows.title, table(rows, kind))

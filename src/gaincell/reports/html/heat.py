@@ -63,7 +63,8 @@ def heat_map(
     ends = (element("span", short(least)), element("i", class_="ramp"), element("span", short(most)))
     scale = element("div", *ends, element("span", unit, class_="quiet"), class_="scale", aria_hidden="true")
     shown = drawing(WIDTH, bottom + BOTTOM, label, *parts, hints=True)
-    return figure(title, shown, scale, _numbers(title, table, rows, columns, unit, kind), note=note)
+    numbers = _numbers(title, table, rows, columns, unit, kind)
+    return figure(title, shown, scale, numbers, note=note, class_="heat")
 
 
 def _numbers(title: str, table: Table, rows: str, columns: str, unit: str, kind: str) -> Markup:

@@ -83,6 +83,11 @@ def grid(*children: object, small: bool = False) -> Markup:
     return element("div", *children, class_="grid small" if small else "grid")
 
 
+def pair(*children: object) -> Markup:
+    """A table and a figure, beside one another where both have room."""
+    return element("div", *children, class_="pair")
+
+
 def axes(x: Scale, y: Scale, x_label: str, y_label: str) -> Markup:
     """Grid lines, ticks and labels; the label of y stands above it, lying."""
     left, right, top, bottom = x.start, x.end, y.end, y.start

@@ -16,7 +16,7 @@ from markupsafe import Markup
 from gaincell import __version__
 from gaincell.errors import RunError
 from gaincell.reports.html import theme
-from gaincell.reports.html.result import Result, subject
+from gaincell.reports.html.result import Result, subject, whole
 from gaincell.reports.html.sections import SECTIONS
 from gaincell.reports.html.summary import provenance, summary
 from gaincell.reports.results import Json, check, read
@@ -79,7 +79,8 @@ def page(results: Sequence[Result], title: str | None = None) -> str:
     for section in SECTIONS:
         wanted = [result for result in results if section.wanted(result)]
         if wanted:
-            shown.append(Shown(section.id, section.title, section.lead, section.build(wanted)))
+            with whole(wanted, section.title):
+                shown.append(Shown(section.id, section.title, section.lead, section.build(wanted)))
     lead = "Design, versions, commit, seed, hardware and protocol of every result."
     shown.append(Shown("provenance", "Provenance", lead, provenance(results)))
     folder = resources.files("gaincell") / "reports" / "html" / "templates"
@@ -90,7 +91,7 @@ def page(results: Sequence[Result], title: str | None = None) -> str:
     )
     return environment.get_template("page.html").render(
         title=title or _title(results),
-        lead=f"{len(results)} result{'s' if len(results) > 1 else ''}: {_listed(results)}.",
+        lead=f"Shown: {_listed(results)}.",
         sections=shown,
         style=Markup(style),
         script=Markup(script),

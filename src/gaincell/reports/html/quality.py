@@ -13,17 +13,18 @@ from gaincell.reports.chips import chips_rows
 from gaincell.reports.comparison import cell, compare, heading
 from gaincell.reports.costs import Rows
 from gaincell.reports.html.lines import Level, Series, line_chart
-from gaincell.reports.html.markup import EMPTY, grid
+from gaincell.reports.html.markup import EMPTY, grid, pair
 from gaincell.reports.html.result import Entry, Result, each, protocol, whole
 from gaincell.reports.html.rows import Row, row_chart
 from gaincell.reports.html.scales import wide
-from gaincell.reports.html.tables import only_kind, table
+from gaincell.reports.html.tables import folded, only_kind, table
 from gaincell.reports.results import number, numbers
 from gaincell.reports.tables import HEADINGS, perplexity_rows, readable
 from gaincell.reports.training import smoothed
 
 LOWER = "perplexity, lower is better"
 STAGE_COLOURS = {"linear": 6, "unadapted": 2, "adapted": 4, "fine-tuned": 3}
+PAUSE = ("perplexity", "perplexity_error", "chip_time", "refreshes", "writes")
 COMPARED = ("perplexity", "× software")
 """Columns of the perplexities of several results side by side."""
 
@@ -56,28 +57,23 @@ def _stages(result: Result) -> Markup:
         if math.isfinite(number(stage["perplexity"]))
     ]
     chart = row_chart("Perplexity", drawn, LOWER, log=wide(found), note="Lines: standard error over blocks.")
-    return table(rows, kind) + grid(chart)
+    return pair(table(rows, kind), chart)
 
 
 def _side_by_side(results: Sequence[Result]) -> Markup:
-    cells: dict[str, dict[int, tuple[str, str, str]]] = {}
-    at, over = HEADINGS.index(COMPARED[0]), HEADINGS.index(COMPARED[1])
+    cells: dict[str, dict[int, tuple[str, str]]] = {}
+    at, over = (HEADINGS.index(name) for name in COMPARED)
     for n, result in enumerate(results):
         with whole(result, "stages"):
             for stage, row in zip(result.run["stages"], perplexity_rows(result.run), strict=True):
-                kind = str(stage["perplexity"]["kind"])
-                cells.setdefault(stage["title"], {})[n] = (row[at], row[over], kind)
-    headings = ["stage", *(f"{r.name}: {what}" for r in results for what in COMPARED)]
-    blank = ("–", "–", "")
-    rows = [
-        [title, *(x for n in range(len(results)) for x in found.get(n, blank)[:2])]
-        for title, found in cells.items()
-    ]
+                ratio = "" if row[over] == "–" else f" (× {row[over]})"
+                cells.setdefault(stage["title"], {})[n] = (row[at] + ratio, str(stage["perplexity"]["kind"]))
     every = list(cells.values())
-    found = Rows(
-        "Perplexity side by side", headings, rows, "Protocols and texts stand with each result below."
-    )
-    return table(found, lambda r, c: every[r].get((c - 1) // 2, blank)[2] or None)
+    columns = range(len(results))
+    rows = [[title, *(found.get(n, ("–", ""))[0] for n in columns)] for title, found in cells.items()]
+    caption = "In brackets: over the software model. Protocols and texts stand with each result below."
+    shown = Rows("Perplexity side by side", ["stage", *(result.name for result in results)], rows, caption)
+    return table(shown, lambda r, c: every[r].get(c - 1, ("", ""))[1] or None)
 
 
 def has_training(result: Result) -> bool:
@@ -191,7 +187,7 @@ def chips(results: Sequence[Result]) -> Markup:
     caption = f"{protocol(results[0].run)}; every chip on the same text."
     note = "Pale dots: a chip each; full dot and line: mean and standard deviation of the chips."
     chart = row_chart("Perplexity of every chip", drawn, LOWER, dots=True, note=note)
-    return table(Rows("Virtual chips", headings, rows, caption), kind) + grid(chart)
+    return pair(table(Rows("Virtual chips", headings, rows, caption), kind), chart)
 
 
 def ablation(results: Sequence[Result]) -> Markup:
@@ -227,51 +223,40 @@ def _ablation(result: Result) -> Markup:
 
 def pauses(results: Sequence[Result]) -> Markup:
     """Perplexity against idle time."""
-    series, rows = [], []
+    series, rows, kinds = [], [], []
     for n, result in enumerate(results):
         with whole(result, "pauses"):
             found = result.run["pauses"]
-            idle = [number(row["idle"]) for row in found]
-            first = min(x for x in idle if x > 0) / 10
-            series.append(
-                Series(
-                    result.name,
-                    [max(x, first) for x in idle],
-                    [number(row["perplexity"]) for row in found],
-                    n % 6 + 1,
-                    only_kind(found[0]["perplexity"]),
-                    [number(row["perplexity_error"]) for row in found],
-                    hints=[
-                        f"idle {x:g} s: perplexity {number(row['perplexity']):.2f}"
-                        for x, row in zip(idle, found, strict=True)
-                    ],
-                )
-            )
-            rows += [
-                [
-                    f"{result.name}, {number(row['idle']):g} s",
-                    readable(number(row["perplexity"])),
-                    readable(number(row["perplexity_error"])),
-                    f"{number(row['chip_time']):.4g}",
-                    f"{number(row['refreshes']):,.0f}",
-                    f"{number(row['writes']):,.0f}",
-                ]
-                for row in found
-            ]
-    caption = (
-        f"{protocol(results[0].run)}; ± standard error; time, refreshes and columns written: of one block."
-    )
+            series.append(_pause(result.name, found, n % 6 + 1))
+            for row in found:
+                first, error, time, *counts = (row[key] for key in PAUSE)
+                shown = [readable(number(first)), readable(number(error)), f"{number(time):.4g}"]
+                name = f"{result.name}, {number(row['idle']):g} s"
+                rows.append([name, *shown, *(f"{number(entry):,.0f}" for entry in counts)])
+                kinds.append([None, *(row[key]["kind"] for key in PAUSE)])
+    caption = f"{protocol(results[0].run)}; ± standard error; time, refreshes and columns: of one block."
     headings = ("idle time", "perplexity", "±", "time on the chip, s", "refreshes", "columns written")
-    chart = line_chart(
-        "What a pause costs",
-        series,
-        "idle time, s (leftmost: none)",
-        "perplexity",
-        log_x=True,
-        log_y=wide([y for s in series for y in s.y]),
-    )
-    return grid(chart) + table(
-        Rows("Pauses", headings, rows, caption), only_kind([r.run["pauses"] for r in results])
+    log = wide([y for s in series for y in s.y])
+    label = "idle time, s (leftmost: none)"
+    chart = line_chart("What a pause costs", series, label, "perplexity", log_x=True, log_y=log)
+    numbers_of = Rows("Pauses", headings, rows, caption)
+    return grid(chart) + folded(numbers_of.title, table(numbers_of, lambda r, c: kinds[r][c]))
+
+
+def _pause(name: str, found: Sequence[Entry], colour: int) -> Series:
+    """No pause has no place on a logarithmic axis: it stands left of the shortest."""
+    idle = [number(row["idle"]) for row in found]
+    first = min(x for x in idle if x > 0) / 10
+    perplexities = [number(row["perplexity"]) for row in found]
+    hints = [f"idle {x:g} s: perplexity {readable(y)}" for x, y in zip(idle, perplexities, strict=True)]
+    return Series(
+        name,
+        [max(x, first) for x in idle],
+        perplexities,
+        colour,
+        found[0]["perplexity"]["kind"],
+        [number(row["perplexity_error"]) for row in found],
+        hints=hints,
     )
 
 

@@ -31,11 +31,11 @@ def each(results: Sequence[Result], part: str, content: Callable[[Result], objec
     pieces: list[object] = []
     for result in results:
         with whole(result, part):
-            shown = content(result)
+            shown, about = content(result), subject(result.run)
             heading = element(
                 "h3",
                 element("span", result.name),
-                element("span", subject(result.run), class_="of"),
+                element("span", about, class_="of") if about else "",
                 badges(result.run.get(part, result.log)),
             )
             pieces += [heading, shown]
@@ -43,15 +43,16 @@ def each(results: Sequence[Result], part: str, content: Callable[[Result], objec
 
 
 @contextmanager
-def whole(result: Result, part: str) -> Iterator[None]:
-    """Inside, a part that lacks something is an error of the file it came from."""
+def whole(results: Result | Sequence[Result], part: str) -> Iterator[None]:
+    """Inside, a part that lacks something is an error of the file, or files, it came from."""
     try:
         yield
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, ZeroDivisionError) as error:
-        made = result.run.get("command", "?")
+        named = [results] if isinstance(results, Result) else results
+        made = ", ".join(dict.fromkeys(f"`gaincell {result.run.get('command', '?')}`" for result in named))
         raise RunError(
-            f"{result.name}: {part!r} of this result of `gaincell {made}` is not whole ({error!r}); "
-            "make it again with this version of gaincell"
+            f"{', '.join(result.name for result in named)}: {part!r} of this result of {made} is not whole "
+            f"({error!r}); make it again with this version of gaincell"
         ) from error
 
 
@@ -65,7 +66,7 @@ def subject(run: Entry) -> str:
     elif parts:
         parts.append("in software")
     technology = run.get("technology")
-    if isinstance(technology, str):
+    if isinstance(technology, str) and not design:
         inputs = f", {run['inputs']} inputs" if isinstance(run.get("inputs"), str) else ""
         readout = f", {run['readout']} readout" if isinstance(run.get("readout"), str) else ""
         parts.append(f"{technology}{readout}{inputs}")

@@ -12,6 +12,7 @@ from gaincell.reports.html.scales import Scale, linear, logarithmic, short
 
 WIDTH, PITCH, FOOT = 440.0, 36.0, 42.0
 SIDE = 10.0
+"""Room for dots at the ends; bars begin at the very left."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def row_chart(
     if log:
         scale = logarithmic([x for x in found if x > 0], SIDE, WIDTH - SIDE)
     else:
-        scale = linear(found, SIDE, WIDTH - SIDE, zero=not dots)
+        scale = linear(found, SIDE if dots else 1.0, WIDTH - SIDE, zero=not dots)
     bottom = PITCH * len(rows) + 6
     parts: list[Markup] = []
     for tick in scale.ticks():

@@ -15,7 +15,7 @@ DECADES = 8.0
 class Scale:
     """From [low, high] onto [start, end], linear or logarithmic.
 
-    at: ticks given by hand; else they are found.
+    at: its ticks, if they are known.
     """
 
     low: float
@@ -34,7 +34,7 @@ class Scale:
             share = (x - self.low) / (self.high - self.low)
         return self.start + share * (self.end - self.start)
 
-    def ticks(self, most: int = 6) -> list[float]:
+    def ticks(self, most: int = 8) -> list[float]:
         """At most about so many round numbers inside."""
         if self.at:
             return _thinned([x for x in self.at if self.low <= x <= self.high], most)
@@ -65,7 +65,8 @@ def linear(
         low, high = low - (abs(low) / 2 or 0.5), high + (abs(high) / 2 or 0.5)
     step = _step(low, high, 6)
     low, high = math.floor(low / step + 1e-9) * step, math.ceil(high / step - 1e-9) * step
-    return Scale(low, high, start, end, False, tuple(at))
+    ticks = tuple(at) or tuple(low + n * step for n in range(round((high - low) / step) + 1))
+    return Scale(low, high, start, end, False, ticks)
 
 
 def logarithmic(numbers: Iterable[float], start: float, end: float, *, at: Sequence[float] = ()) -> Scale:

@@ -29,17 +29,17 @@ def summary(results: Sequence[Result]) -> Markup:
             rows.append(
                 [
                     result.name,
-                    f"gaincell {run.get('command', '?')}",
-                    subject(run) or "–",
                     found,
+                    subject(run) or "–",
+                    str(run.get("command", "–")),
                     made["date"][:10],
                     str(made["design_hash"] or "–"),
                 ]
             )
             kinds.append(kind)
-    headings = ("result", "of", "about", "found", "date", "design")
+    headings = ("result", "found", "about", "command", "date", "design")
     shown = Rows("Results", headings, rows)
-    return table(shown, lambda r, c: kinds[r] if c == 3 else None, text=(1, 2, 4, 5))
+    return table(shown, lambda r, c: kinds[r] if c == 1 else None, text=(1, 2, 3, 4, 5))
 
 
 def headline(run: Entry) -> tuple[str, str]:
@@ -136,6 +136,19 @@ def _energy(run: Entry) -> tuple[str, str]:
     return f"{parts} a head, {run['runs'][-1]['inputs']} inputs", only_kind(run["runs"][-1]["first"])
 
 
+def _wires(run: Entry) -> tuple[str, str]:
+    entry = run["limits"]["bit line"]
+    return f"{number(entry):.3g} Ω per cell of a bit line are half a step of the counter", entry["kind"]
+
+
+def _context(run: Entry) -> tuple[str, str]:
+    return f"{len(run['curves'])} models over the length of context", only_kind(run["curves"][0]["window"])
+
+
+def _device(run: Entry) -> tuple[str, str]:
+    return str(run["title"]), only_kind(run["fit"])
+
+
 HEADLINES: Mapping[str, Callable[[Entry], tuple[str, str]]] = {
     "stages": _stages,
     "chips": _chips,
@@ -150,6 +163,9 @@ HEADLINES: Mapping[str, Callable[[Entry], tuple[str, str]]] = {
     "runs": _energy,
     "curve": _spice_cell,
     "schedule": _step,
+    "limits": _wires,
+    "fit": _device,
+    "curves": _context,
     "checks": _verification,
 }
 """Part of a result -> what is said of it; the first that a result has."""

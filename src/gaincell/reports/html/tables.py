@@ -15,8 +15,8 @@ from gaincell.reports.results import KINDS
 Kinds = Callable[[int, int], str | None] | str | None
 """Kind of the number at a row and a column; one for all; or none where a table holds no results."""
 HIDDEN = "hidden"
-WHAT = "what"
-"""Heading, for screen readers, of a column that has none in print."""
+WHAT, SHORT = "what", 14
+"""Heading, for screen readers, of a column that has none in print; characters of one that is not broken."""
 
 
 def table(rows: Rows, kinds: Kinds = None, *, text: Sequence[int] = ()) -> Markup:
@@ -24,7 +24,7 @@ def table(rows: Rows, kinds: Kinds = None, *, text: Sequence[int] = ()) -> Marku
 
     Args:
         rows: title, headings, rows, caption. The first column is a heading of its row.
-        kinds: of its numbers.
+        kinds: of its numbers; one for all is not that of numbers in words.
         text: columns after the first that hold words.
     """
     heads = [_head(name, n, text) for n, name in enumerate(rows.headings)]
@@ -65,6 +65,11 @@ def _padded(head: list[str], count: int) -> list[str]:
     return [""] * (count - len(head)) + head
 
 
+def folded(title: str, *content: object) -> Markup:
+    """What only some readers want, below its title."""
+    return element("details", element("summary", title), *content, class_="more")
+
+
 def badges(*entries: Any) -> Markup:
     """The kinds of the numbers in some results."""
     found = kinds_in(list(entries))
@@ -91,19 +96,19 @@ def only_kind(entry: Any) -> str:
 
 def _head(name: str, n: int, text: Sequence[int]) -> Markup:
     shown: object = name if name.strip() else element("span", WHAT if n == 0 else "note", class_=HIDDEN)
-    return element("th", shown, scope="col", class_="words" if n == 0 or n in text else None)
+    classes = ["words"] * (n == 0 or n in text) + ["short"] * (len(name) <= SHORT)
+    return element("th", shown, scope="col", class_=" ".join(classes) or None)
 
 
 def _cell(cell: str, r: int, c: int, kinds: Kinds, text: Sequence[int]) -> Markup:
     if c == 0:
         return element("th", cell.strip(), scope="row", class_="part" if cell.startswith("  ") else None)
-    if c in text:
-        return element("td", cell, class_="words")
-    kind = kinds(r, c) if callable(kinds) else kinds
-    marked = kind is not None and re.search(r"\d", cell)
-    return element(
-        "td", cell, element("abbr", kind[0], title=kind, class_=kind) if marked and kind else EMPTY
-    )
+    kind = kinds(r, c) if callable(kinds) else None if c in text else kinds
+    if kind and kind not in KINDS:
+        raise ValueError(f"a number in a table has one kind, not {kind!r}")
+    marked = kind and re.search(r"\d", cell)
+    shown = element("abbr", kind[0], title=kind, class_=kind) if marked and kind else EMPTY
+    return element("td", cell, shown, class_="words" if c in text else None)
 
 
 def _class(row: Sequence[str]) -> str | None:
