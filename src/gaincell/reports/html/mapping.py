@@ -127,11 +127,15 @@ def _codes(run: Entry) -> list[Markup]:
 
 
 def cell(results: Sequence[Result]) -> Markup:
-    """Currents of the cells."""
-    return each(results, "cell", lambda result: grid(_cell(result.run["cell"])))
+    """Currents of the cells beside one another."""
+    charts = []
+    for result in results:
+        with whole(result, "cell"):
+            charts.append(_cell(f"{result.name}: current of one gain cell", result.run["cell"]))
+    return grid(*charts)
 
 
-def _cell(found: Entry) -> Markup:
+def _cell(title: str, found: Entry) -> Markup:
     u = numbers(found["u"])
     kind, unit = only_kind(found), found["u"]["unit"]
     names = {
@@ -146,7 +150,7 @@ def _cell(found: Entry) -> Markup:
     ]
     label = next(found[key]["unit"] for key in names if key in found)
     return line_chart(
-        "Current of one gain cell",
+        title,
         series,
         f"stored voltage from its offset, {unit}",
         f"F(u) at full pulse, {label}",
