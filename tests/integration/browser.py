@@ -14,12 +14,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-CHROMIUM = next((found for name in ("chromium", "google-chrome", "chrome") if (found := shutil.which(name))), None)
+CHROMIUM = next(
+    (found for name in ("chromium", "google-chrome", "chrome") if (found := shutil.which(name))), None
+)
 DRIVER = shutil.which("chromedriver")
 MISSING = "needs chromium and chromedriver"
 FLAGS = (
     "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
-    "--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage", "--hide-scrollbars",
+    "--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage",
+    "--hide-scrollbars",
 )  # fmt: skip
 
 
@@ -29,7 +32,10 @@ class Browser:
     def __init__(self, port: int, folder: Path) -> None:
         self.base = f"http://127.0.0.1:{port}"
         options = {"args": [*FLAGS, f"--user-data-dir={folder}", "about:blank"], "binary": CHROMIUM}
-        wanted = {"goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL", "performance": "ALL"}}
+        wanted = {
+            "goog:chromeOptions": options,
+            "goog:loggingPrefs": {"browser": "ALL", "performance": "ALL"},
+        }
         self.session = self.ask("POST", "/session", {"capabilities": {"alwaysMatch": wanted}})["sessionId"]
 
     def ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
@@ -47,7 +53,13 @@ class Browser:
 
     def open(self, page: Path, width: int, height: int = 900, scheme: str = "light") -> None:
         """Load a page at a width in CSS pixels."""
-        self.cdp("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600)
+        self.cdp(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=width < 600,
+        )
         self.cdp("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
         self.ask("POST", f"/session/{self.session}/url", {"url": page.as_uri()})
 
@@ -67,7 +79,9 @@ class Browser:
 
     def screenshot(self, path: Path, whole: bool = True) -> None:
         """As PNG, the whole page or what is in view."""
-        shot = self.cdp("Page.captureScreenshot", captureBeyondViewport=whole, **({"clip": self._all()} if whole else {}))
+        shot = self.cdp(
+            "Page.captureScreenshot", captureBeyondViewport=whole, **({"clip": self._all()} if whole else {})
+        )
         path.write_bytes(base64.b64decode(shot["data"]))
 
     def _all(self) -> dict[str, float]:
@@ -86,7 +100,9 @@ def browser(folder: Path) -> Iterator[Browser]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     assert DRIVER is not None
-    driver = subprocess.Popen([DRIVER, f"--port={port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    driver = subprocess.Popen(
+        [DRIVER, f"--port={port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     try:
         for _ in range(100):
             with socket.socket() as there:

@@ -60,9 +60,11 @@ def fidelity_caption(result: Mapping[str, Any]) -> str:
     """The protocol, the worst head, and how many are silent."""
     tables = {key: entry["value"] for key, entry in result["fidelity"].items()}
     worst = max(
-        (error, layer, head) for layer, row in enumerate(tables["error"]) for head, error in enumerate(row)
+        (float(error), layer, head)
+        for layer, row in enumerate(tables["error"])
+        for head, error in enumerate(row)
     )
-    silent = sum(map(sum, tables["silent"]))
+    silent = sum(float(x) for row in tables["silent"] for x in row)
     heads = sum(map(len, tables["silent"]))
     return (
         f"{result['provenance']['protocol']}; means over the heads of a layer; worst head: layer {worst[1]}, "
@@ -101,4 +103,4 @@ def draw_fidelity(result: Mapping[str, Any], path: str | Path) -> Path:
 
 
 def _mean(numbers: list[float]) -> float:
-    return sum(numbers) / len(numbers)
+    return sum(map(float, numbers)) / len(numbers)

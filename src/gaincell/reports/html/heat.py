@@ -31,6 +31,7 @@ def heat_map(
     note: str = "",
 ) -> Markup:
     """A figure. low, high: ends of the ramp, by default those of the numbers."""
+    table = [[float(x) for x in row] for row in table]  # numbers that JSON does not know are words
     found = [x for row in table for x in row if math.isfinite(x)] or [0.0]
     least, most = min(found) if low is None else low, max(found) if high is None else high
     width = (WIDTH - LEFT - 4) / max(map(len, table))
@@ -76,7 +77,7 @@ def _numbers(title: str, table: Table, rows: str, columns: str, unit: str, kind:
     ]
     caption = element("caption", f"{title}{f', {unit}' if unit else ''} ({kind})")
     shown = element("table", caption, element("thead", first), element("tbody", *body))
-    box = element("div", shown, class_="scroll", role="region", tabindex="0", aria_label=f"{title}: numbers")
+    box = element("div", shown, class_="scroll", role="group", tabindex="0", aria_label=f"{title}: numbers")
     return element("details", element("summary", "Numbers"), box)
 
 

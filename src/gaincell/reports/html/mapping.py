@@ -84,7 +84,7 @@ def _mismatch(run: Entry) -> list[Markup]:
         for spread, title in SPREADS.items():
             for when in ("before", "after"):
                 entry = run.get("mismatch", {}).get(when, {}).get(stage, {}).get(spread)
-                if entry is None or max(map(max, entry["value"])) <= FLOOR:
+                if entry is None or all(float(x) <= FLOOR for row in entry["value"] for x in row):
                     continue
                 heads = "key/value head" if stage in ("k", "v") else "head"
                 maps.append(

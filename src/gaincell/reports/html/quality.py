@@ -246,7 +246,7 @@ def pauses(results: Sequence[Result]) -> Markup:
 def _pause(name: str, found: Sequence[Entry], colour: int) -> Series:
     """No pause has no place on a logarithmic axis: it stands left of the shortest."""
     idle = [number(row["idle"]) for row in found]
-    first = min(x for x in idle if x > 0) / 10
+    first = min((x for x in idle if x > 0), default=1.0) / 10
     perplexities = [number(row["perplexity"]) for row in found]
     hints = [f"idle {x:g} s: perplexity {readable(y)}" for x, y in zip(idle, perplexities, strict=True)]
     return Series(

@@ -47,7 +47,7 @@ def whole(results: Result | Sequence[Result], part: str) -> Iterator[None]:
     """Inside, a part that lacks something is an error of the file, or files, it came from."""
     try:
         yield
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError, ZeroDivisionError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, StopIteration) as error:
         named = [results] if isinstance(results, Result) else results
         made = ", ".join(dict.fromkeys(f"`gaincell {result.run.get('command', '?')}`" for result in named))
         raise RunError(

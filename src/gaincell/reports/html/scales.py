@@ -26,7 +26,9 @@ class Scale:
     at: tuple[float, ...] = ()
 
     def __call__(self, x: float) -> float:
-        """The place of x; what lies outside is put on the edge."""
+        """The place of x; what lies outside is put on the edge, what is no number at the start."""
+        if math.isnan(x):
+            return self.start
         x = min(max(x, self.low), self.high)
         if self.log:
             share = math.log(x / self.low) / math.log(self.high / self.low)

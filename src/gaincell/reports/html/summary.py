@@ -81,7 +81,7 @@ def _ablation(run: Entry) -> tuple[str, str]:
 
 
 def _fidelity(run: Entry) -> tuple[str, str]:
-    errors = [x for row in run["fidelity"]["error"]["value"] for x in row]
+    errors = [float(x) for row in run["fidelity"]["error"]["value"] for x in row]
     return f"mean error of a head {sum(errors) / len(errors):.3f}", run["fidelity"]["error"]["kind"]
 
 

@@ -38,7 +38,7 @@ def table(rows: Rows, kinds: Kinds = None, *, text: Sequence[int] = ()) -> Marku
         element("thead", element("tr", *heads)),
         element("tbody", *body),
     )
-    box = element("div", shown, class_="scroll", role="region", tabindex="0", aria_label=rows.title)
+    box = element("div", shown, class_="scroll", role="group", tabindex="0", aria_label=rows.title)
     return element(
         "div", box, element("p", rows.caption, class_="note") if rows.caption else EMPTY, class_="table"
     )

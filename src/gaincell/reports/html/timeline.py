@@ -66,7 +66,7 @@ def circuits(
     phases = list(dict.fromkeys(busy.phase for busy in found))
     label = f"{title}, {kind}: {len(rows)} circuits in the phases {', '.join(phases)}"
     shown = drawing(WIDTH, bottom + 40, label, *parts, hints=True)
-    box = element("div", shown, class_="scroll", role="region", tabindex="0", aria_label=title)
+    box = element("div", shown, class_="scroll", role="group", tabindex="0", aria_label=title)
     named = [(phase, f"bar s{colours.get(phase, 7)}") for phase in phases]
     return figure(title, box, legend(named), note=note, class_="full")
 
