@@ -268,7 +268,10 @@ def _wires(run: Entry) -> Markup:
                     SIMULATED,
                 )
             )
-        charts.append(line_chart(title, series, "resistance, Ω per cell", label, log_x=True, log_y=True))
+        note = f"No point where there is a gain instead of a loss ({SIMULATED})."
+        charts.append(
+            line_chart(title, series, "resistance, Ω per cell", label, log_x=True, log_y=True, note=note)
+        )
     shown = [table(rows, SIMULATED) for rows in markdown_rows("Wires", spice_tables.wires(dict(run)))]
     return grid(*charts) + EMPTY.join(shown)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from markupsafe import Markup
 
@@ -18,7 +18,7 @@ from gaincell.reports.html.markup import EMPTY, element, grid
 from gaincell.reports.html.pie import pie
 from gaincell.reports.html.result import Entry, Result, each, protocol
 from gaincell.reports.html.rows import Row, row_chart
-from gaincell.reports.html.tables import Kinds, only_kind, table
+from gaincell.reports.html.tables import only_kind, table
 from gaincell.reports.html.timeline import power
 from gaincell.reports.results import number, numbers
 
@@ -38,7 +38,9 @@ SIMULATED, CITED = "simulated", "cited"
 def costs(results: Sequence[Result]) -> Markup:
     """A token in gain cells: side by side where there are several, then each."""
     many = {result.name: result.run for result in results}
-    together = table(tables.models(many), _by_heading(tables.models(many))) if len(results) > 1 else EMPTY
+    models = tables.models(many)
+    kind = _by_heading(models)
+    together = table(models, lambda r, c: kind(r, c) if c > 2 else None) if len(results) > 1 else EMPTY
     return together + each(results, "head", lambda result: _cost(result.run))
 
 
@@ -81,7 +83,7 @@ def _more(run: Entry) -> Markup:
     return element("details", element("summary", words), *parts, class_="more")
 
 
-def _by_heading(rows: Rows) -> Kinds:
+def _by_heading(rows: Rows) -> Callable[[int, int], str]:
     """Columns that are called cited hold cited numbers; the others follow from a model."""
     return lambda r, c: CITED if "cited" in rows.headings[c] and "×" not in rows.headings[c] else SIMULATED
 

@@ -72,7 +72,7 @@ def plan(
     named += [("bit lines of keys tapped to word lines of values", "wire")] if wires else []
     spoken = ", ".join(dict.fromkeys(box.name for box in boxes))
     label = f"{title}, {short(w)} by {short(h)} µm, {kind}: {spoken}"
-    shown = drawing(w * scale + 2, h * scale + 2, label, *parts, hints=True)
+    shown = drawing(WIDTH, h * scale + 2, label, *parts, hints=True)
     return figure(
         f"{title}, {short(round(w))} × {short(round(h))} µm",
         shown,

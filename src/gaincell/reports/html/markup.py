@@ -110,7 +110,7 @@ def axes(x: Scale, y: Scale, x_label: str, y_label: str) -> Markup:
     parts += [
         element("line", x1=left, x2=right, y1=bottom, y2=bottom, class_="axis"),
         text(right, bottom + 34, x_label, "end", "label"),
-        text(0, top - 10, y_label, "start", "label"),
+        text(0, top - 14, y_label, "start", "label"),
     ]
     return join(parts)
 

@@ -162,6 +162,7 @@ HEADLINES: Mapping[str, Callable[[Entry], tuple[str, str]]] = {
     "runs": _energy,
     "curve": _spice_cell,
     "schedule": _step,
+    "waveforms": lambda run: ("waveforms of a step", only_kind(run["waveforms"]["key_charge"])),
     "limits": _wires,
     "fit": _device,
     "curves": _context,

@@ -51,18 +51,15 @@ def markdown_rows(title: str, markdown: str, caption: str = "") -> list[Rows]:
     block: list[list[str]] = []
     for line in [*markdown.splitlines(), ""]:
         if line.startswith("|"):
-            block.append([cell.strip().replace("`", "") for cell in line.strip("| ").split(" | ")])
+            cells = line.removeprefix("|").removesuffix("|").split("|")
+            block.append([cell.strip().replace("`", "") for cell in cells])
         elif block:
             name = " ".join(before).strip().rstrip(":") or title
-            found.append(Rows(name, _padded(block[0], len(block[-1])), block[2:], caption))
+            found.append(Rows(name, block[0], block[2:], caption))
             block, before = [], [line] if line else []
         elif line:
             before.append(line)
     return found
-
-
-def _padded(head: list[str], count: int) -> list[str]:
-    return [""] * (count - len(head)) + head
 
 
 def folded(title: str, *content: object) -> Markup:
