@@ -38,6 +38,8 @@ class Browser:
         }
         self.session = self.ask("POST", "/session", {"capabilities": {"alwaysMatch": wanted}})["sessionId"]
 
+        self.cdp("Performance.enable", timeDomain="threadTicks")
+
     def ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         """One request of the WebDriver protocol."""
         data = None if body is None else json.dumps(body).encode()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -225,6 +226,28 @@ def test_a_run_with_a_log_shows_its_training(tmp_path: Path) -> None:
     assert "Perplexity of evaluation text" in found.text
 
 
+def test_what_commands_make_has_its_sections(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of results that are not among those in docs/results."""
+    monkeypatch.chdir(tmp_path)
+    lines = [f"{n},{v / 10},{(18 * (v / 10 - 0.45) + n / 50) * 1e-6}" for n in range(3) for v in range(10)]
+    (tmp_path / "curve.csv").write_text("\n".join(["cell,voltage [V],current [A]", *lines]))
+    held = [f"{t / 1e3},{0.9 * math.exp(-t / 5)}" for t in range(12)]
+    (tmp_path / "decay.csv").write_text("\n".join(["time [s],voltage [V]", *held]))
+    commands = {
+        "head": "simulate head --tokens 6",
+        "tile": "simulate tile --tokens 2",
+        "device": "device fit curve.csv --decay decay.csv --out d.toml",
+    }
+    for name, command in commands.items():
+        run = CliRunner().invoke(app, [*command.split(), "--json", f"{name}.json"])
+        assert run.exit_code == 0, run.output
+    html = made(*(tmp_path / f"{name}.json" for name in commands))
+    found = check(html)
+    shown = set(re.findall(r'<section id="([a-z-]+)"', html))
+    assert {"timeline", "waveforms", "trace", "device"} <= shown
+    assert "Decay of stored voltages" in found.text
+
+
 def test_names_of_results(tmp_path: Path) -> None:
     assert list(names(["a/run.json", "b/run.json", "c.json", "d=e.json"])) == ["a", "b", "c", "d"]
     assert list(names(["x/a/chips.json", "x/b/chips.json"])) == ["a/chips", "b/chips"]
@@ -312,6 +335,8 @@ def test_in_a_browser(tab: Browser, shown: Path, tmp_path: Path, width: int, sch
     assert tab.run("return document.documentElement.scrollWidth <= innerWidth")
     colour = theme.channels((theme.DARK if scheme == "dark" else theme.LIGHT)["paper"])
     assert tab.run("return getComputedStyle(document.body).backgroundColor") == f"rgb{colour}"
+    work = {each["name"]: each["value"] for each in tab.cdp("Performance.getMetrics")["metrics"]}
+    assert work["TaskDuration"] < 1  # seconds of the browser's own work, whatever else the machine does
     tab.screenshot(tmp_path / f"report-{width}-{scheme}.png")
     assert (tmp_path / f"report-{width}-{scheme}.png").stat().st_size > 20_000
 

@@ -283,23 +283,32 @@ def devices(results: Sequence[Result]) -> Markup:
 
 def _device(run: Entry) -> Markup:
     curves = run["curves"]
-    u = numbers(curves["u"])
+    u, kind = numbers(curves["u"]), curves["nominal"]["kind"]
     series = [
         Series("a cell each" if n == 0 else "", u, cell, 7, faint=True, marks=False)
         for n, cell in enumerate(curves["cells"]["value"])
     ]
-    series.append(Series("fit", u, numbers(curves["nominal"]), 1, "measured", marks=False))
+    series.append(Series("fit", u, numbers(curves["nominal"]), 1, kind, marks=False))
+    charts = [line_chart(run["title"], series, "u, V", "current, charge units", note=f"({kind})")]
+    decays = []
+    for n, held in enumerate(run["decays"]):
+        time, colour, first = numbers(held["time"]), n % 6 + 1, n == 0
+        found = Series("measured" if first else "", time, numbers(held["measured"]), colour, kind, line=False)
+        fitted = Series("fit" if first else "", time, numbers(held["fitted"]), colour, marks=False)
+        decays += [found, fitted]
+    if decays:
+        charts.append(line_chart("Decay of stored voltages", decays, "time, s", "stored voltage, V"))
+    return grid(*charts) + _fit(run)
+
+
+def _fit(run: Entry) -> Markup:
     rows, kinds = [], []
     for name, entry in run["fit"].items():
-        if not isinstance(entry["value"], list):
-            shown = (
-                f"{entry['value']:.6g}" if isinstance(entry["value"], (int, float)) else str(entry["value"])
-            )
+        found = entry["value"]
+        if not isinstance(found, list):
+            shown = f"{found:.6g}" if isinstance(found, (int, float)) else str(found)
             half = f"{entry['half_width']:.2g}" if "half_width" in entry else "–"
             rows.append([name, shown, half, entry["unit"]])
             kinds.append(entry["kind"])
-    headings = ("parameter", "value", "± (95 %)", "unit")
-    chart = line_chart(run["title"], series, "u, V", "current, charge units")
-    return grid(chart) + table(
-        Rows(run["title"], headings, rows), lambda r, c: kinds[r] if c < 3 else None, text=(3,)
-    )
+    parameters = Rows("Parameters", ("parameter", "value", "± (95 %)", "unit"), rows)
+    return table(parameters, lambda r, c: kinds[r] if c < 3 else None, text=(3,))

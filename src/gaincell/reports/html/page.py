@@ -134,6 +134,8 @@ def _name(path: Path, others: Sequence[Path]) -> str:
 
 def _title(results: Sequence[Result]) -> str:
     about = list(dict.fromkeys(found for result in results if (found := subject(result.run))))
+    if len(results) == 1 and not about:
+        return results[0].name
     return "; ".join(about) if 0 < len(about) <= 2 else f"{len(results)} results of gaincell"
 
 

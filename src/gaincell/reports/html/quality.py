@@ -134,7 +134,7 @@ def _curves(run: Entry) -> Markup:
     ]
     levels = [Level("software", number(run["software"]))] if "software" in run else []
     found = [y for s in series for y in s.y] + [level.y for level in levels]
-    note = "Dashed: softmax attention."
+    note = "Dashed, with dots: softmax attention." if any(s.dashed for s in series) else ""
     return line_chart(
         "Perplexity of evaluation text",
         series,

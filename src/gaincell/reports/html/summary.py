@@ -189,11 +189,15 @@ def provenance(results: Sequence[Result]) -> Markup:
     return join(pieces)
 
 
+def _count(number_of: int, what: str) -> str:
+    return f"{number_of} {what}{'s' if number_of != 1 else ''}"
+
+
 def _provenance(run: Entry) -> Markup:
     made = run["provenance"]
     hardware = made["hardware"]
     memory = hardware.get("memory_bytes")
-    machine = [str(hardware["cpu"]), f"{hardware['cores']} cores, {hardware['threads']} threads"]
+    machine = [str(hardware["cpu"]), _count(hardware["cores"], "core"), _count(hardware["threads"], "thread")]
     machine += [f"{memory / 2**30:.1f} GiB"] if memory else []
     machine += [str(hardware["accelerator"])] if hardware.get("accelerator") else ["no accelerator"]
     rows: list[tuple[str, Any]] = [
