@@ -226,6 +226,7 @@ def test_a_run_with_a_log_shows_its_training(tmp_path: Path) -> None:
     assert "Perplexity of evaluation text" in found.text
 
 
+@pytest.mark.slow
 def test_what_commands_make_has_its_sections(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of results that are not among those in docs/results."""
     monkeypatch.chdir(tmp_path)
