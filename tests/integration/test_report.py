@@ -155,7 +155,13 @@ def hostile(entry: Any, key: str = "") -> Any:
 
 @pytest.mark.parametrize(
     "file",
-    ["tiny", "evaluation/ablation", "evaluation/fidelity", "costs/baseline-cpu", "spice/wires-freepdk45"],
+    [
+        "tiny",
+        "evaluation/ablation",
+        "evaluation/fidelity",
+        "costs/baseline-cpu",
+        "spice/verify-freepdk45-random",
+    ],
 )
 def test_what_a_result_says_is_escaped(file: str, tmp_path: Path) -> None:
     run = hostile(read(ROOT / "docs" / "results" / f"{file}.json"))
