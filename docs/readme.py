@@ -49,6 +49,7 @@ from gaincell.reports import (
     tables,
     training,
 )
+from gaincell.reports.html import page as report
 
 ROOT = Path(__file__).parents[1]
 COST_FIGURES = {
@@ -83,6 +84,7 @@ def main() -> None:
     write_costs(ROOT / "docs")
     write_baselines(ROOT / "docs")
     sweep_page.write_sweeps(ROOT / "docs", replaced)
+    write_report(ROOT / "docs")
     simulate(found)
     bench = json.loads((ROOT / "benchmarks" / "results" / "attention.json").read_text())
     readme = replaced(readme, "bench", benchmark_table(bench))
@@ -240,6 +242,15 @@ def write_baselines(docs: Path) -> None:
     floorplan.draw_floorplan(plan, drawn / "floorplan.png")
     for path in sorted(folder.glob("activity-smollm2-*.json")):
         activity.draw_activity(results.read(path), drawn / f"{path.stem}.png")
+
+
+def write_report(docs: Path) -> None:
+    """docs/report.html: the page of `gaincell report` of some results of the embedded model."""
+    folder = docs / "results"
+    shown = ["tiny", *(f"evaluation/{name}" for name in ("chips-5", "chips-10", "ablation", "fidelity"))]
+    shown += ["costs/cost-tiny", "costs/activity-tiny", "costs/floorplan", "spice/verify-freepdk45-random"]
+    found = [report.load(folder / f"{name}.json", name.rpartition("/")[2]) for name in shown]
+    write_text(docs / "report.html", report.page(found, "tiny on the chip of the paper"))
 
 
 def write_evaluation(docs: Path) -> None:

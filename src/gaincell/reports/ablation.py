@@ -29,23 +29,26 @@ def ablation_table(result: Mapping[str, Any], name: str) -> Any:
         table.add_column(heading)
     for heading in ("perplexity", "ratio", "±"):
         table.add_column(heading, justify="right")
+    for row in ablation_rows(result):
+        table.add_row(*row)
+    return table
+
+
+def ablation_rows(result: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Kind where it changes, constraint, meaning, perplexity, ratio and its error; a row a constraint."""
+    rows: list[tuple[str, ...]] = []
     before = ""
     for row in result["ablation"]:
-        table.add_row(
-            row["kind"] if row["kind"] != before else "", row["name"], row["meaning"], *_numbers(row)
-        )
+        kind = row["kind"] if row["kind"] != before else ""
+        rows.append((kind, row["name"], row["meaning"], *_numbers(row)))
         before = row["kind"]
-    return table
+    return rows
 
 
 def ablation_markdown(result: Mapping[str, Any]) -> str:
     """For a document."""
     lines = ["| | constraint | | perplexity | ratio | ± |", "|---|---|---|---:|---:|---:|"]
-    before = ""
-    for row in result["ablation"]:
-        kind = row["kind"] if row["kind"] != before else ""
-        lines.append("| " + " | ".join((kind, row["name"], row["meaning"], *_numbers(row))) + " |")
-        before = row["kind"]
+    lines += ["| " + " | ".join(row) + " |" for row in ablation_rows(result)]
     return "\n".join([*lines, "", f"{result['provenance']['protocol']}; {result['text']['name']}."]) + "\n"
 
 

@@ -43,24 +43,37 @@ def activity_table(result: Mapping[str, Any], name: str) -> Any:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    caption = (
-        f"{result['provenance']['protocol']}; {result['gains']}; means over the heads of a layer. "
-        "x, φ, output: pulses of queries, between the arrays, and of the sub-tiles, over the longest one "
-        "(> 0: share that is); |u|: stored, V; valid: columns that a query saw."
-    )
+    caption = activity_caption(result)
     table = Table(title=name, title_justify="left", box=SIMPLE_HEAD, caption=caption, caption_justify="left")
     table.add_column("layer", justify="right")
     for heading in COLUMNS:
         table.add_column(heading, justify="right")
-    tables = {key: by_layer(result, key) for key in COLUMNS.values()}
-    layers = len(tables["query_pulse"])
-    for layer in range(layers):
-        means = {key: rows[layer] for key, rows in tables.items()}
-        table.add_row(str(layer), *(_shown(key, means[key]) for key in COLUMNS.values()))
+    *layers, everything = activity_rows(result)
+    for row in layers:
+        table.add_row(*row)
     table.add_section()
-    everything = {key: [x for row in rows for x in row] for key, rows in tables.items()}
-    table.add_row("all", *(_shown(key, everything[key]) for key in COLUMNS.values()))
+    table.add_row(*everything)
     return table
+
+
+def activity_rows(result: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Layer, and the mean over its heads of every number in `COLUMNS`; last a row of all heads."""
+    tables = {key: by_layer(result, key) for key in COLUMNS.values()}
+    rows = [
+        (str(layer), *(_shown(key, table[layer]) for key, table in tables.items()))
+        for layer in range(len(tables["query_pulse"]))
+    ]
+    everything = {key: [x for row in table for x in row] for key, table in tables.items()}
+    return [*rows, ("all", *(_shown(key, found) for key, found in everything.items()))]
+
+
+def activity_caption(result: Mapping[str, Any]) -> str:
+    """What the columns are, and how they were found."""
+    return (
+        f"{result['provenance']['protocol']}; {result['gains']}; means over the heads of a layer. "
+        "x, φ, output: pulses of queries, between the arrays, and of the sub-tiles, over the longest one "
+        "(> 0: share that is); |u|: stored, V; valid: columns that a query saw."
+    )
 
 
 def sparsity_line(result: Mapping[str, Any]) -> str:

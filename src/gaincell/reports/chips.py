@@ -37,12 +37,12 @@ def draw_chips(results: Results) -> Figure:
     return figure
 
 
-def chips_markdown(results: Results) -> str:
-    """One line a result."""
-    lines = [
-        "| mismatch | chips | nominal | mean | std | × nominal (95 %) | worst | yield (95 %) |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|",
-    ]
+HEADINGS = ("mismatch", "chips", "nominal", "mean", "std", "× nominal (95 %)", "worst", "yield (95 %)")
+
+
+def chips_rows(results: Results) -> list[tuple[str, ...]]:
+    """One row a result, under `HEADINGS`."""
+    rows = []
     for name, result in results.items():
         c = result["chips"]
         found = numbers(c["perplexity"])
@@ -57,6 +57,13 @@ def chips_markdown(results: Results) -> str:
             readable(max(found)),
             f"{100 * number(c['yield']):.0f} % within +{within:g} % ({100 * least:.0f} to {100 * most:.0f})",
         )
-        lines.append("| " + " | ".join(row) + " |")
+        rows.append(row)
+    return rows
+
+
+def chips_markdown(results: Results) -> str:
+    """One line a result."""
+    rows = [HEADINGS, ("---", *["---:"] * (len(HEADINGS) - 1)), *chips_rows(results)]
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
     protocol = next(iter(results.values()))["provenance"]["protocol"]
     return "\n".join([*lines, "", f"{protocol}; every chip on the same text."]) + "\n"

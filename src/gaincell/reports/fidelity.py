@@ -34,23 +34,42 @@ def fidelity_table(result: Mapping[str, Any], name: str) -> Any:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    tables = {key: entry["value"] for key, entry in result["fidelity"].items()}
-    worst = max(
-        (error, layer, head) for layer, row in enumerate(tables["error"]) for head, error in enumerate(row)
-    )
-    silent = sum(map(sum, tables["silent"]))
-    heads = sum(map(len, tables["silent"]))
-    caption = (
-        f"{result['provenance']['protocol']}; means over the heads of a layer; worst head: layer {worst[1]}, "
-        f"head {worst[2]}, error {worst[0]:.3f}; silent heads: {silent:.0f} of {heads}"
-    )
-    table = Table(title=name, title_justify="left", box=SIMPLE_HEAD, caption=caption, caption_justify="left")
+    rows = fidelity_rows(result)
+    table = Table(
+        title=name, title_justify="left", box=SIMPLE_HEAD, caption=fidelity_caption(result),
+        caption_justify="left",
+    )  # fmt: skip
     table.add_column("layer", justify="right")
     for key in SHOWN:
         table.add_column(key, justify="right")
-    for layer in range(len(tables["error"])):
-        table.add_row(str(layer), *(f"{_mean(tables[key][layer]):.3f}" for key in SHOWN))
+    for row in rows:
+        table.add_row(*row)
     return table
+
+
+def fidelity_rows(result: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Layer, and the mean over its heads of every number in `SHOWN`."""
+    tables = {key: entry["value"] for key, entry in result["fidelity"].items()}
+    return [
+        (str(layer), *(f"{_mean(tables[key][layer]):.3f}" for key in SHOWN))
+        for layer in range(len(tables["error"]))
+    ]
+
+
+def fidelity_caption(result: Mapping[str, Any]) -> str:
+    """The protocol, the worst head, and how many are silent."""
+    tables = {key: entry["value"] for key, entry in result["fidelity"].items()}
+    worst = max(
+        (float(error), layer, head)
+        for layer, row in enumerate(tables["error"])
+        for head, error in enumerate(row)
+    )
+    silent = sum(float(x) for row in tables["silent"] for x in row)
+    heads = sum(map(len, tables["silent"]))
+    return (
+        f"{result['provenance']['protocol']}; means over the heads of a layer; worst head: layer {worst[1]}, "
+        f"head {worst[2]}, error {worst[0]:.3f}; silent heads: {silent:.0f} of {heads}"
+    )
 
 
 def draw_fidelity(result: Mapping[str, Any], path: str | Path) -> Path:
@@ -84,4 +103,4 @@ def draw_fidelity(result: Mapping[str, Any], path: str | Path) -> Path:
 
 
 def _mean(numbers: list[float]) -> float:
-    return sum(numbers) / len(numbers)
+    return sum(map(float, numbers)) / len(numbers)

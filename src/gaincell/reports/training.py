@@ -34,7 +34,7 @@ def draw_loss(lines: Sequence[dict[str, Any]], path: Path) -> None:
             tokens = [point.get("tokens", point["step"] + 1) for point in points]
             losses = [point["loss"] for point in points]
             axes.plot(tokens, losses, color=colour, linewidth=0.5, alpha=0.35)
-            axes.plot(tokens, _smoothed(losses), color=colour, linewidth=1.6, label=name or "loss")
+            axes.plot(tokens, smoothed(losses), color=colour, linewidth=1.6, label=name or "loss")
             tested = [(t, point["evaluation"]) for t, point in zip(tokens, points, strict=True)
                       if "evaluation" in point]  # fmt: skip
             if tested:
@@ -72,7 +72,7 @@ def draw_stages(run: Mapping[str, Any], folder: Path) -> None:
         files.write_atomic(folder / "training.png", figure.savefig)
 
 
-def _smoothed(values: Sequence[float]) -> list[float]:
+def smoothed(values: Sequence[float]) -> list[float]:
     """Mean over the last SMOOTH of the run at every point."""
     width = max(1, round(SMOOTH * len(values)))
     sums = [0.0]

@@ -1,0 +1,43 @@
+"""`gaincell report`: one self-contained page from results."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gaincell.cli._json import check_outputs
+
+app = typer.Typer()
+
+
+@app.command()
+def report(
+    results: Annotated[
+        list[str],
+        typer.Argument(metavar="RUN|FILE...", help="RUN directories, files of --json, or NAME=FILE."),
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", metavar="FILE", dir_okay=False, help="The page, HTML.")
+    ] = Path("report.html"),
+    title: Annotated[
+        str | None, typer.Option("--title", metavar="TEXT", help="By default what the results are about.")
+    ] = None,
+) -> None:
+    """One HTML page from results, with tables, charts, heat maps of the heads, and provenance.
+
+    The page is one file and loads nothing from the network. Several results stand side by side. It is made
+    from the results alone: nothing is computed anew.
+
+    Example: gaincell report RUN
+
+    Example: gaincell report RUN chips=chips.json cost.json fidelity.json --out report.html
+    """
+    check_outputs(out)
+    from gaincell.files import write_text
+    from gaincell.reports.html.page import load, names, page
+
+    found = [load(path, name) for name, path in names(results).items()]
+    write_text(out, page(found, title))
+    typer.echo(f"{out}: {out.stat().st_size / 1e3:,.0f} kB")

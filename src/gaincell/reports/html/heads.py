@@ -1,0 +1,85 @@
+"""Sections with a map of every head: fidelity and activity."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from markupsafe import Markup
+
+from gaincell.reports.activity import COLUMNS, activity_caption, activity_rows, by_layer, sparsity_line
+from gaincell.reports.costs import Rows
+from gaincell.reports.fidelity import MAPS, SHOWN, fidelity_caption, fidelity_rows
+from gaincell.reports.html.heat import heat_map
+from gaincell.reports.html.markup import element, grid
+from gaincell.reports.html.result import Result, each
+from gaincell.reports.html.tables import folded, only_kind, table
+
+SIGNED = ("cosine", "linear cosine")
+NAMES = {
+    "query_pulse": "mean query pulse, in longest ones",
+    "query_active": "share of query rows with a pulse",
+    "score_pulse": "mean pulse φ(S), in longest ones",
+    "score_active": "share of columns with a pulse φ(S)",
+    "key_level": "key voltage |u|",
+    "value_level": "value voltage |u|",
+    "output_pulse": "mean output pulse, in longest ones",
+    "valid_columns": "columns that a query saw",
+}
+
+
+def fidelity(results: Sequence[Result]) -> Markup:
+    """How close every head is to the pretrained one."""
+    return each(results, "fidelity", _fidelity)
+
+
+def _fidelity(result: Result) -> Markup:
+    found = result.run["fidelity"]
+    maps = [
+        heat_map(
+            key.capitalize(),
+            found[key]["value"],
+            kind=found[key]["kind"],
+            columns="key/value head" if key[0] in "kv" else "head",
+            low=None if key in SIGNED else 0.0,
+            high=1.0 if key in SIGNED else None,
+        )
+        for key in MAPS
+        if key in found
+    ]
+    rows = Rows(
+        "Means over the heads of a layer",
+        ("layer", *SHOWN),
+        fidelity_rows(result.run),
+        fidelity_caption(result.run),
+    )
+    return grid(*maps, small=True) + folded(rows.title, table(rows, only_kind(found)))
+
+
+def activity(results: Sequence[Result]) -> Markup:
+    """Pulses and voltages of every head."""
+    return each(results, "activity", _activity)
+
+
+def _activity(result: Result) -> Markup:
+    heads = result.run["activity"]["heads"]
+    kind = only_kind(heads)
+    maps = [
+        heat_map(
+            NAMES[key][0].upper() + NAMES[key][1:],
+            by_layer(result.run, key),
+            kind=kind,
+            unit="" if heads[key]["unit"] == "1" else heads[key]["unit"],
+            columns="query head",
+            low=0.0,
+        )
+        for key in NAMES
+        if key in heads
+    ]
+    words = element("p", f"{sparsity_line(result.run)} ({kind}).", class_="lead")
+    rows = Rows(
+        "Means over the heads of a layer",
+        ("layer", *COLUMNS),
+        activity_rows(result.run),
+        activity_caption(result.run),
+    )
+    return words + grid(*maps, small=True) + folded(rows.title, table(rows, kind))

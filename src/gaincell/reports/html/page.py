@@ -1,0 +1,164 @@
+"""The page of `gaincell report`: results are read and checked, sections put together, the template filled."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from gaincell import __version__
+from gaincell.errors import RunError
+from gaincell.reports.html import theme
+from gaincell.reports.html.result import Result, subject, whole
+from gaincell.reports.html.sections import SECTIONS
+from gaincell.reports.html.summary import provenance, summary
+from gaincell.reports.results import Json, check, read
+
+LOG = "log.jsonl"
+KNOWN = (
+    "map, adapt, train, evaluate, ablate, fidelity, activity, cost, baseline, floorplan, simulate, "
+    "spice characterise|verify|energy|wires, device fit"
+)
+"""Commands whose results have a section."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A section as the template fills it in."""
+
+    id: str
+    title: str
+    lead: str
+    body: Markup
+
+
+def load(path: str | Path, name: str) -> Result:
+    """Read a result, or that of a RUN directory with its log of the training.
+
+    Raises:
+        RunError: it cannot be read, lacks units or kinds, or is of a kind that has no section.
+    """
+    path = Path(path)
+    run = read(path)
+    try:
+        check(run)
+    except ValueError as error:
+        raise RunError(f"{path.name} is a broken result: {error}; make it again") from error
+    if not isinstance(run.get("provenance"), dict):
+        raise RunError(f"{path.name} is a broken result: it has no provenance; make it again")
+    result = Result(name, run, _log(path / LOG) if path.is_dir() else ())
+    if not any(section.wanted(result) for section in SECTIONS):
+        made = str(run.get("command", "an unknown command"))
+        raise RunError(
+            f"{path.name} is a result of {made!r} and holds nothing that the report shows; give results of "
+            f"{KNOWN}"
+        )
+    return result
+
+
+def page(results: Sequence[Result], title: str | None = None) -> str:
+    """The whole page, with style and script inside.
+
+    Args:
+        results: at least one, of different names.
+        title: by default what the results are about.
+
+    Raises:
+        RunError: a part of a result is not whole.
+    """
+    if not results:
+        raise RunError("no results were given; give RUN directories or files of --json")
+    shown = [Shown("summary", "Summary", "", summary(results))]
+    for section in SECTIONS:
+        wanted = [result for result in results if section.wanted(result)]
+        if wanted:
+            with whole(wanted, section.title):
+                shown.append(Shown(section.id, section.title, section.lead, section.build(wanted)))
+    lead = "Design, versions, commit, seed, hardware and protocol of every result."
+    shown.append(Shown("provenance", "Provenance", lead, provenance(results)))
+    folder = resources.files("gaincell") / "reports" / "html" / "templates"
+    style = theme.tokens() + (folder / "style.css").read_text(encoding="utf-8")
+    script = (folder / "script.js").read_text(encoding="utf-8")
+    environment = Environment(
+        loader=PackageLoader("gaincell.reports.html"), autoescape=True, undefined=StrictUndefined
+    )
+    return environment.get_template("page.html").render(
+        title=title or _title(results),
+        lead=f"Shown: {_listed(results)}.",
+        sections=shown,
+        style=Markup(style),
+        script=Markup(script),
+        style_hash=_hash(style),
+        script_hash=_hash(script),
+        version=__version__,
+    )
+
+
+def names(given: Sequence[str]) -> Mapping[str, str]:
+    """Name -> path of arguments NAME=PATH or PATH; of a path as much of its end as tells it from the others.
+
+    Raises:
+        RunError: two are called the same.
+    """
+    found: dict[str, str] = {}
+    paths = [Path(argument.partition("=")[2] or argument) for argument in given]
+    for argument, path in zip(given, paths, strict=True):
+        name, equals, _ = argument.partition("=")
+        if not (equals and name):
+            name = _name(path, [other for other in paths if other is not path])
+        if name in found:
+            raise RunError(f"two results are called {name!r}; give NAME={path.name}")
+        found[name] = str(path)
+    return found
+
+
+def _name(path: Path, others: Sequence[Path]) -> str:
+    def end(of: Path, count: int) -> str:
+        parts = list(of.absolute().parts)
+        if parts[-1] == "run.json" and len(parts) > 1:
+            parts.pop()
+        return "/".join([*parts[-count:-1], Path(parts[-1]).stem if of.suffix == ".json" else parts[-1]])
+
+    count = 1
+    while count < len(path.absolute().parts) and end(path, count) in [end(other, count) for other in others]:
+        count += 1
+    return end(path, count)
+
+
+def _title(results: Sequence[Result]) -> str:
+    about = list(dict.fromkeys(found for result in results if (found := subject(result.run))))
+    if len(results) == 1 and not about:
+        return results[0].name
+    return "; ".join(about) if 0 < len(about) <= 2 else f"{len(results)} results of gaincell"
+
+
+def _listed(results: Sequence[Result]) -> str:
+    shown = [result.name for result in results[:8]]
+    more = f" and {len(results) - len(shown)} more" if len(results) > len(shown) else ""
+    return ", ".join(shown) + more
+
+
+def _log(path: Path) -> list[Json]:
+    """Lines of a training log that are whole; the last of an interrupted run may not be."""
+    if not path.exists():
+        return []
+    lines = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            found = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(found, dict):
+            lines.append(found)
+    return lines
+
+
+def _hash(text: str) -> str:
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

@@ -1,0 +1,291 @@
+"""Sections on how well the model does: perplexity, training, tasks, chips, ablation, pauses, context."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from markupsafe import Markup
+
+from gaincell.reports.ablation import TITLES, ablation_rows
+from gaincell.reports.chips import HEADINGS as CHIPS
+from gaincell.reports.chips import chips_rows
+from gaincell.reports.comparison import cell, compare, heading
+from gaincell.reports.costs import Rows
+from gaincell.reports.html.lines import Level, Series, line_chart
+from gaincell.reports.html.markup import EMPTY, grid, pair
+from gaincell.reports.html.result import Entry, Result, each, protocol, whole
+from gaincell.reports.html.rows import Row, row_chart
+from gaincell.reports.html.scales import wide
+from gaincell.reports.html.tables import folded, only_kind, table
+from gaincell.reports.results import number, numbers
+from gaincell.reports.tables import HEADINGS, perplexity_rows, readable
+from gaincell.reports.training import smoothed
+
+LOWER = "perplexity, lower is better"
+STAGE_COLOURS = {"linear": 6, "unadapted": 2, "adapted": 4, "fine-tuned": 3}
+PAUSE = ("perplexity", "perplexity_error", "chip_time", "refreshes", "writes")
+COMPARED = ("perplexity", "× software")
+"""Columns of the perplexities of several results side by side."""
+
+
+def perplexity(results: Sequence[Result]) -> Markup:
+    """Stages of a run: side by side where there are several, then each."""
+    together = _side_by_side(results) if len(results) > 1 else EMPTY
+    return together + each(results, "stages", _stages)
+
+
+def _stages(result: Result) -> Markup:
+    stages = result.run["stages"]
+
+    def kind(row: int, column: int) -> str | None:
+        return str(stages[row]["training_tokens" if column == 1 else "perplexity"]["kind"])
+
+    caption = f"{protocol(result.run)}; ± is the standard error over blocks."
+    rows = Rows("Perplexity of every stage", HEADINGS, perplexity_rows(result.run), caption)
+    found = [number(stage["perplexity"]) for stage in stages]
+    drawn = [
+        Row(
+            stage["title"],
+            number(stage["perplexity"]),
+            readable(number(stage["perplexity"])),
+            7 if stage["name"].startswith("software") else STAGE_COLOURS.get(stage["name"], 1),
+            stage["perplexity"]["kind"],
+            number(stage["perplexity_error"]) if "perplexity_error" in stage else None,
+        )
+        for stage in stages
+        if math.isfinite(number(stage["perplexity"]))
+    ]
+    chart = row_chart("Perplexity", drawn, LOWER, log=wide(found), note="Lines: standard error over blocks.")
+    return pair(table(rows, kind), chart)
+
+
+def _side_by_side(results: Sequence[Result]) -> Markup:
+    cells: dict[str, dict[int, tuple[str, str]]] = {}
+    at, over = (HEADINGS.index(name) for name in COMPARED)
+    for n, result in enumerate(results):
+        with whole(result, "stages"):
+            for stage, row in zip(result.run["stages"], perplexity_rows(result.run), strict=True):
+                ratio = "" if row[over] == "–" else f" (× {row[over]})"
+                cells.setdefault(stage["title"], {})[n] = (row[at] + ratio, str(stage["perplexity"]["kind"]))
+    every = list(cells.values())
+    columns = range(len(results))
+    rows = [[title, *(found.get(n, ("–", ""))[0] for n in columns)] for title, found in cells.items()]
+    caption = "In brackets: over the software model. Protocols and texts stand with each result below."
+    shown = Rows("Perplexity side by side", ["stage", *(result.name for result in results)], rows, caption)
+    return table(shown, lambda r, c: every[r].get(c - 1, ("", ""))[1] or None)
+
+
+def has_training(result: Result) -> bool:
+    """Whether there is a curve to draw."""
+    stages = result.run.get("stages")
+    curves = isinstance(stages, list) and any(isinstance(s, dict) and "curve" in s for s in stages)
+    return curves or any("loss" in line for line in result.log)
+
+
+def training(results: Sequence[Result]) -> Markup:
+    """Loss of every step, and perplexity as it was trained."""
+    return each(results, "stages", lambda result: grid(_losses(result), _curves(result.run)))
+
+
+def _losses(result: Result) -> Markup:
+    runs: dict[str, list[Entry]] = {}
+    for line in result.log:
+        if "loss" in line:
+            runs.setdefault(" ".join(str(line[key]) for key in ("stage", "part") if key in line), []).append(
+                line
+            )
+    if not runs:
+        return EMPTY
+    series = []
+    for n, (name, lines) in enumerate(runs.items()):
+        x = [float(line.get("tokens", line["step"] + 1)) for line in lines]
+        losses = [float(line["loss"]) for line in lines]
+        colour = n % 6 + 1
+        series.append(Series("", x, losses, colour, faint=True, marks=False))
+        series.append(Series(name or "loss", x, smoothed(losses), colour, marks=False))
+        tested = [
+            (a, float(line["evaluation"])) for a, line in zip(x, lines, strict=True) if "evaluation" in line
+        ]
+        if tested:
+            a, b = zip(*tested, strict=True)
+            series.append(Series(f"{name} evaluation".strip(), a, b, colour, line=False))
+    log = wide([y for s in series for y in s.y])
+    note = "Thin: every step; bold: mean over the last steps; dots: evaluation."
+    return line_chart("Training loss", series, "tokens of this training", "loss", log_y=log, note=note)
+
+
+def _curves(run: Entry) -> Markup:
+    trained = (
+        [s for s in run.get("stages", ()) if "curve" in s] if isinstance(run.get("stages"), list) else []
+    )
+    if not trained:
+        return EMPTY
+    series = [
+        Series(
+            stage["title"],
+            numbers(stage["curve"]["step"]),
+            numbers(stage["curve"]["perplexity"]),
+            n % 6 + 1,
+            stage["curve"]["perplexity"]["kind"],
+            dashed=stage["perplexity"]["kind"] == "measured",
+        )
+        for n, stage in enumerate(trained)
+    ]
+    levels = [Level("software", number(run["software"]))] if "software" in run else []
+    found = [y for s in series for y in s.y] + [level.y for level in levels]
+    note = "Dashed, with dots: softmax attention." if any(s.dashed for s in series) else ""
+    return line_chart(
+        "Perplexity of evaluation text",
+        series,
+        "steps of the stage",
+        "perplexity",
+        log_y=wide(found),
+        levels=levels,
+        note=note,
+    )
+
+
+def tasks(results: Sequence[Result]) -> Markup:
+    """The table of several evaluations, compared with the first of them on the same items."""
+    for result in results:
+        with whole(result, "tasks"):
+            compare({result.name: result.run})
+    found = compare({result.name: result.run for result in results})
+    headings = ["", *(heading(column) for column in found.columns)]
+    rows, kinds = [], []
+    for result in results:
+        entries = found.rows[result.name]
+        shown = [
+            cell(entries[c], c, "\n").partition("\n") if c in entries else ("–", "", "")
+            for c in found.columns
+        ]
+        kind = only_kind([entry["metrics"] for entry in result.run["tasks"]])
+        rows.append([result.name, *(value for value, _, _ in shown)])
+        kinds.append(kind)
+        if any(change for _, _, change in shown):
+            rows.append([f"  to {found.reference}, paired", *(change or "–" for _, _, change in shown)])
+            kinds.append(kind)
+    title = "Tasks, accuracies in %"
+    return table(Rows(title, headings, rows, " ".join(found.notes)), lambda r, _: kinds[r])
+
+
+def chips(results: Sequence[Result]) -> Markup:
+    """The spread over virtual chips."""
+    rows, drawn = [], []
+    for n, result in enumerate(results):
+        with whole(result, "chips"):
+            found = result.run["chips"]
+            rows += chips_rows({result.name: result.run})
+            mean, std = number(found["mean"]), number(found["std"]) if "std" in found else None
+            spread = "" if std is None else f" ± {std:.2g}"
+            shown = f"{readable(mean)}{spread}, nominal {readable(number(found['nominal']))}"
+            also = numbers(found["perplexity"])
+            drawn.append(Row(result.name, mean, shown, n % 6 + 1, only_kind(found), std, None, also))
+    kind = only_kind([result.run["chips"] for result in results])
+    headings = ("result", *CHIPS[1:])
+    caption = f"{protocol(results[0].run)}; every chip on the same text."
+    note = "Pale dots: a chip each; full dot and line: mean and standard deviation of the chips."
+    chart = row_chart("Perplexity of every chip", drawn, LOWER, dots=True, note=note)
+    return pair(table(Rows("Virtual chips", headings, rows, caption), kind), chart)
+
+
+def ablation(results: Sequence[Result]) -> Markup:
+    """What every constraint costs."""
+    return each(results, "ablation", _ablation)
+
+
+def _ablation(result: Result) -> Markup:
+    found = result.run["ablation"]
+    rows = [(name, kind, meaning, *rest) for kind, name, meaning, *rest in ablation_rows(result.run)]
+    caption = f"{protocol(result.run)}; nothing trained; ± standard error of the paired ratio."
+    headings = ("constraint", "switched", "meaning", "perplexity", "ratio", "±")
+    charts = []
+    for colour, (kind, title) in enumerate(TITLES.items(), start=1):
+        base, *rest = [row for row in found if row["kind"] == kind]
+        drawn = [
+            Row(
+                row["name"],
+                number(row["ratio"]),
+                f"{number(row['ratio']):.4f}",
+                colour,
+                row["ratio"]["kind"],
+                number(row["ratio_error"]) if "ratio_error" in row else None,
+            )
+            for row in rest
+        ]
+        label = f"perplexity / {readable(number(base['perplexity']))} ({base['name']})"
+        log = wide([row.number for row in drawn])
+        charts.append(row_chart(title.capitalize(), drawn, label, log=log, dots=True, reference=1.0))
+    shown = table(Rows("Constraints of the hardware", headings, rows, caption), only_kind(found), text=(1, 2))
+    return grid(*charts) + shown
+
+
+def pauses(results: Sequence[Result]) -> Markup:
+    """Perplexity against idle time."""
+    series, rows, kinds = [], [], []
+    for n, result in enumerate(results):
+        with whole(result, "pauses"):
+            found = result.run["pauses"]
+            series.append(_pause(result.name, found, n % 6 + 1))
+            for row in found:
+                first, error, time, *counts = (row[key] for key in PAUSE)
+                shown = [readable(number(first)), readable(number(error)), f"{number(time):.4g}"]
+                name = f"{result.name}, {number(row['idle']):g} s"
+                rows.append([name, *shown, *(f"{number(entry):,.0f}" for entry in counts)])
+                kinds.append([None, *(row[key]["kind"] for key in PAUSE)])
+    caption = f"{protocol(results[0].run)}; ± standard error; time, refreshes and columns: of one block."
+    headings = ("idle time", "perplexity", "±", "time on the chip, s", "refreshes", "columns written")
+    log = wide([y for s in series for y in s.y])
+    label = "idle time, s (leftmost: none)"
+    chart = line_chart("What a pause costs", series, label, "perplexity", log_x=True, log_y=log)
+    numbers_of = Rows("Pauses", headings, rows, caption)
+    return grid(chart) + folded(numbers_of.title, table(numbers_of, lambda r, c: kinds[r][c]))
+
+
+def _pause(name: str, found: Sequence[Entry], colour: int) -> Series:
+    """No pause has no place on a logarithmic axis: it stands left of the shortest."""
+    idle = [number(row["idle"]) for row in found]
+    first = min((x for x in idle if x > 0), default=1.0) / 10
+    perplexities = [number(row["perplexity"]) for row in found]
+    hints = [f"idle {x:g} s: perplexity {readable(y)}" for x, y in zip(idle, perplexities, strict=True)]
+    return Series(
+        name,
+        [max(x, first) for x in idle],
+        perplexities,
+        colour,
+        found[0]["perplexity"]["kind"],
+        [number(row["perplexity_error"]) for row in found],
+        hints=hints,
+    )
+
+
+def context(results: Sequence[Result]) -> Markup:
+    """Perplexity against the length of the context."""
+    return each(results, "curves", lambda result: grid(_context(result.run)))
+
+
+def _context(run: Entry) -> Markup:
+    series = []
+    for n, curve in enumerate(run["curves"]):
+        layers, window = (int(number(curve[key])) for key in ("layers", "window"))
+        points = curve["context"]
+        series.append(
+            Series(
+                f"{layers} layer{'s' if layers > 1 else ''}, window {window}",
+                [number(point["context"]) for point in points],
+                [number(point["excess"]) for point in points],
+                n % 7 + 1,
+                only_kind(points[0]["excess"]),
+                [number(point["excess_error"]) for point in points],
+            )
+        )
+    return line_chart(
+        "How far back a model looks",
+        series,
+        "tokens of context",
+        "nats per token above all of it",
+        log_x=True,
+        ticks=series[0].x,
+        note=protocol(run),
+    )

@@ -1,0 +1,135 @@
+"""Which sections a page can have, what of a result each needs, and what it says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from gaincell.reports.html import circuits, costs, heads, mapping, quality
+from gaincell.reports.html.result import Result
+
+
+@dataclass(frozen=True)
+class Section:
+    """id: its anchor.  wanted: whether it shows something of a result.  build: its content."""
+
+    id: str
+    title: str
+    lead: str
+    wanted: Callable[[Result], bool]
+    build: Callable[[Sequence[Result]], Markup]
+
+
+def _has(*parts: str) -> Callable[[Result], bool]:
+    return lambda result: all(part in result.run for part in parts)
+
+
+def _listed(result: Result) -> bool:
+    return isinstance(result.run.get("stages"), list)
+
+
+def _named(result: Result) -> bool:
+    return isinstance(result.run.get("stages"), dict)
+
+
+def _coded(result: Result) -> bool:
+    codes = result.run.get("codes")
+    return isinstance(codes, dict) and all(isinstance(of, dict) and "out" in of for of in codes.values())
+
+
+def _of_spice(command: str) -> Callable[[Result], bool]:
+    return lambda result: result.run.get("command") == f"spice {command}"
+
+
+SECTIONS = (
+    Section(
+        "perplexity",
+        "Perplexity",
+        "How well the model predicts text, stage by stage.",
+        _listed,
+        quality.perplexity,
+    ),
+    Section("training", "Training", "How loss and perplexity fell.", quality.has_training, quality.training),
+    Section("tasks", "Tasks", "Differences are paired: on the same items.", _has("tasks"), quality.tasks),
+    Section("chips", "Chips", "The same network on chips whose cells differ.", _has("chips"), quality.chips),
+    Section(
+        "ablation",
+        "Ablation",
+        "Which constraint of the hardware costs how much.",
+        _has("ablation"),
+        quality.ablation,
+    ),
+    Section(
+        "pauses", "Pauses", "What a pause in the middle of a text costs.", _has("pauses"), quality.pauses
+    ),
+    Section(
+        "context",
+        "Context",
+        "How far back stacked layers look.",
+        lambda result: isinstance(result.run.get("curves"), list),
+        quality.context,
+    ),
+    Section("cells", "Cells", "Cells and chips compared with the same model.", _named, mapping.cells),
+    Section(
+        "adaptation",
+        "Adaptation",
+        "Gains and offsets that bring the statistics back.",
+        _has("adaptation"),
+        mapping.adaptation,
+    ),
+    Section(
+        "fidelity",
+        "Fidelity",
+        "Every head against that of the pretrained model.",
+        _has("fidelity"),
+        heads.fidelity,
+    ),
+    Section("codes", "Codes", "How often every code of the converters is used.", _coded, mapping.codes),
+    Section("cell", "Cell", "Current of a cell over its stored voltage.", _has("cell"), mapping.cell),
+    Section(
+        "activity",
+        "Activity",
+        "What drives the word lines of every head on real text.",
+        lambda result: "activity" in result.run and "gains" in result.run,
+        heads.activity,
+    ),
+    Section(
+        "costs", "Costs", "Energy, latency and area of a token.", _has("head", "model_cost"), costs.costs
+    ),
+    Section("floorplan", "Floorplan", "Where the area goes, to scale.", _has("floorplan"), costs.floorplans),
+    Section(
+        "baseline",
+        "Baseline",
+        "Softmax attention on a machine of today.",
+        _has("measurements"),
+        costs.baselines,
+    ),
+    Section("timeline", "Timeline", "Which circuit is busy when.", _has("timeline"), circuits.steps),
+    Section(
+        "waveforms", "Waveforms", "Charges and counts in one step.", _has("waveforms"), circuits.waveforms
+    ),
+    Section("trace", "Trace", "A head over many tokens.", _has("trace"), circuits.traces),
+    Section(
+        "spice-cell",
+        "Cells in SPICE",
+        "From transistor models.",
+        _of_spice("characterise"),
+        circuits.spice_cells,
+    ),
+    Section(
+        "spice-verify",
+        "SPICE and model",
+        "Pulses of both dot products: circuit against model.",
+        _of_spice("verify"),
+        circuits.verifications,
+    ),
+    Section(
+        "spice-energy", "Energy in SPICE", "Energies of the arrays.", _of_spice("energy"), circuits.energies
+    ),
+    Section(
+        "spice-wires", "Wires", "What the resistance of wires costs.", _of_spice("wires"), circuits.wires
+    ),
+    Section("device", "Device", "A fit to measured cells.", _has("fit"), circuits.devices),
+)

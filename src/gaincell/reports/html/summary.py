@@ -1,0 +1,216 @@
+"""The first and the last section: what every result is, and how it came about."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from markupsafe import Markup
+
+from gaincell.reports.costs import Rows, readable
+from gaincell.reports.html.markup import element, join
+from gaincell.reports.html.result import Entry, Result, subject, whole
+from gaincell.reports.html.tables import badges, only_kind, table
+from gaincell.reports.results import number, numbers
+from gaincell.reports.tables import readable as short
+
+HASH = 12
+"""Digits of hashes and commits shown."""
+
+
+def summary(results: Sequence[Result]) -> Markup:
+    """A row a result: what it is about, and the number one looks for first."""
+    rows, kinds = [], []
+    for result in results:
+        run = result.run
+        with whole(result, "what it is about"):
+            found, kind = headline(run)
+            made = run["provenance"]
+            rows.append(
+                [
+                    result.name,
+                    found,
+                    subject(run) or "–",
+                    str(run.get("command", "–")),
+                    made["date"][:10],
+                    str(made["design_hash"] or "–"),
+                ]
+            )
+            kinds.append(kind)
+    headings = ("result", "found", "about", "command", "date", "design")
+    shown = Rows("Results", headings, rows)
+    return table(shown, lambda r, c: kinds[r] if c == 1 else None, text=(1, 2, 3, 4, 5))
+
+
+def headline(run: Entry) -> tuple[str, str]:
+    """The number one looks for first, and its kind."""
+    for part, say in HEADLINES.items():
+        if part in run:
+            return say(run)
+    return "–", ""
+
+
+def _stages(run: Entry) -> tuple[str, str]:
+    stages = run["stages"]
+    if isinstance(stages, Mapping):
+        name, stage = list(stages.items())[-1]
+        return f"perplexity {short(number(stage['perplexity']))} ({name})", stage["perplexity"]["kind"]
+    stage = stages[-1]
+    over = f", × {number(stage['ratio_to_software']):.3g} software" if "ratio_to_software" in stage else ""
+    return f"perplexity {short(number(stage['perplexity']))}{over} ({stage['title']})", stage["perplexity"][
+        "kind"
+    ]
+
+
+def _chips(run: Entry) -> tuple[str, str]:
+    found = run["chips"]
+    count = len(numbers(found["perplexity"]))
+    return f"× {number(found['ratio']):.4f} the nominal perplexity, mean of {count} chips", only_kind(found)
+
+
+def _tasks(run: Entry) -> tuple[str, str]:
+    return f"scores of {len(run['tasks'])} tasks", only_kind(run["tasks"][0]["metrics"])
+
+
+def _ablation(run: Entry) -> tuple[str, str]:
+    rows = [row for row in run["ablation"] if row["kind"] == "off"]
+    best = min(rows, key=lambda row: number(row["ratio"]))
+    return f"× {number(best['ratio']):.4f} without {best['name']}, the most of {len(rows) - 1}", only_kind(
+        best
+    )
+
+
+def _fidelity(run: Entry) -> tuple[str, str]:
+    errors = [float(x) for row in run["fidelity"]["error"]["value"] for x in row]
+    return f"mean error of a head {sum(errors) / len(errors):.3f}", run["fidelity"]["error"]["kind"]
+
+
+def _cost(run: Entry) -> tuple[str, str]:
+    found = run["model_cost"]["bottom_up"]
+    parts = ", ".join(readable(found[key]) for key in ("energy", "latency", "area"))
+    return f"{parts} for all attention of a token, bottom-up", found["energy"]["kind"]
+
+
+def _activity(run: Entry) -> tuple[str, str]:
+    active = numbers(run["activity"]["heads"]["score_active"])
+    share = 100 * sum(active) / len(active)
+    return f"{share:.1f} % of the columns give a pulse", run["activity"]["heads"]["score_active"]["kind"]
+
+
+def _floorplan(run: Entry) -> tuple[str, str]:
+    total = sum(number(entry) for entry in run["areas"].values())
+    return f"{total * 1e6:.3f} mm² a head", only_kind(run["areas"])
+
+
+def _baseline(run: Entry) -> tuple[str, str]:
+    return f"{len(run['measurements'])} timings of softmax attention", "measured"
+
+
+def _verification(run: Entry) -> tuple[str, str]:
+    shares = [100 * number(run[part]["rms_of_full_scale"]["own"]) for part in ("first", "second")]
+    return f"{shares[0]:.2g} % and {shares[1]:.2g} % of full scale, rms from the model", only_kind(
+        run["first"]
+    )
+
+
+def _spice_cell(run: Entry) -> tuple[str, str]:
+    entry = run["curve"]["r_squared_against_it"]
+    return f"R² {number(entry):.3f} against the published cubic", entry["kind"]
+
+
+def _pauses(run: Entry) -> tuple[str, str]:
+    last = run["pauses"][-1]
+    return f"perplexity {short(number(last['perplexity']))} after {number(last['idle']):g} s", last[
+        "perplexity"
+    ]["kind"]
+
+
+def _step(run: Entry) -> tuple[str, str]:
+    latency = run["schedule"]["latency"]
+    return f"a step takes {readable(latency)}", latency["kind"]
+
+
+def _energy(run: Entry) -> tuple[str, str]:
+    parts = " and ".join(readable(run["runs"][-1][part]["head"]) for part in ("first", "second"))
+    return f"{parts} a head, {run['runs'][-1]['inputs']} inputs", only_kind(run["runs"][-1]["first"])
+
+
+def _wires(run: Entry) -> tuple[str, str]:
+    entry = run["limits"]["bit line"]
+    return f"{number(entry):.3g} Ω per cell of a bit line are half a step of the counter", entry["kind"]
+
+
+def _context(run: Entry) -> tuple[str, str]:
+    return f"{len(run['curves'])} models over the length of context", only_kind(run["curves"][0]["window"])
+
+
+def _device(run: Entry) -> tuple[str, str]:
+    return str(run["title"]), only_kind(run["fit"])
+
+
+HEADLINES: Mapping[str, Callable[[Entry], tuple[str, str]]] = {
+    "stages": _stages,
+    "chips": _chips,
+    "tasks": _tasks,
+    "ablation": _ablation,
+    "fidelity": _fidelity,
+    "pauses": _pauses,
+    "model_cost": _cost,
+    "activity": _activity,
+    "floorplan": _floorplan,
+    "measurements": _baseline,
+    "runs": _energy,
+    "curve": _spice_cell,
+    "schedule": _step,
+    "waveforms": lambda run: ("waveforms of a step", only_kind(run["waveforms"]["key_charge"])),
+    "limits": _wires,
+    "fit": _device,
+    "curves": _context,
+    "checks": _verification,
+}
+"""Part of a result -> what is said of it; the first that a result has."""
+
+
+def provenance(results: Sequence[Result]) -> Markup:
+    """Design, versions, commit, seed, hardware and protocol of every result, folded where there are many."""
+    pieces = []
+    for result in results:
+        with whole(result, "provenance"):
+            words = element("span", result.name), " ", badges(result.run)
+            pieces.append(
+                element(
+                    "details",
+                    element("summary", *words),
+                    _provenance(result.run),
+                    class_="more",
+                    open=len(results) <= 2,
+                )
+            )
+    return join(pieces)
+
+
+def _count(number_of: int, what: str) -> str:
+    return f"{number_of} {what}{'s' if number_of != 1 else ''}"
+
+
+def _provenance(run: Entry) -> Markup:
+    made = run["provenance"]
+    hardware = made["hardware"]
+    memory = hardware.get("memory_bytes")
+    machine = [str(hardware["cpu"]), _count(hardware["cores"], "core"), _count(hardware["threads"], "thread")]
+    machine += [f"{memory / 2**30:.1f} GiB"] if memory else []
+    machine += [str(hardware["accelerator"])] if hardware.get("accelerator") else ["no accelerator"]
+    rows: list[tuple[str, Any]] = [
+        ("command", element("code", made["command"])),
+        ("date", made["date"]),
+        ("protocol", made["protocol"]),
+        ("design", f"{made['design_hash'] or '–'} (hash)"),
+        ("seed", made["seed"]),
+        ("commit", made["commit"] or "– (an installed package)"),
+        ("versions", ", ".join(f"{name} {version}" for name, version in made["versions"].items())),
+        ("hardware", ", ".join(machine)),
+    ]
+    rows += [(name, element("code", str(content)[:HASH])) for name, content in made["inputs"].items()]
+    if "ngspice" in run:
+        rows.append(("simulator", run["ngspice"]))
+    return element("dl", *(element(tag, x) for row in rows for tag, x in zip(("dt", "dd"), row, strict=True)))

@@ -1,0 +1,121 @@
+"""Chromium without a window, driven through chromedriver by its HTTP interface: no package is needed."""
+
+from __future__ import annotations
+
+import base64
+import json
+import shutil
+import socket
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+CHROMIUM = next(
+    (found for name in ("chromium", "google-chrome", "chrome") if (found := shutil.which(name))), None
+)
+DRIVER = shutil.which("chromedriver")
+MISSING = "needs chromium and chromedriver"
+FLAGS = (
+    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+    "--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage",
+    "--hide-scrollbars",
+)  # fmt: skip
+
+
+class Browser:
+    """One tab."""
+
+    def __init__(self, port: int, folder: Path) -> None:
+        self.base = f"http://127.0.0.1:{port}"
+        options = {"args": [*FLAGS, f"--user-data-dir={folder}", "about:blank"], "binary": CHROMIUM}
+        wanted = {
+            "goog:chromeOptions": options,
+            "goog:loggingPrefs": {"browser": "ALL", "performance": "ALL"},
+        }
+        self.session = self.ask("POST", "/session", {"capabilities": {"alwaysMatch": wanted}})["sessionId"]
+
+        self.cdp("Performance.enable", timeDomain="threadTicks")
+
+    def ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+        """One request of the WebDriver protocol."""
+        data = None if body is None else json.dumps(body).encode()
+        headers = {"Content-Type": "application/json"}
+        request = urllib.request.Request(self.base + path, data, headers, method=method)
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=60) as answer:
+            return json.load(answer)["value"]
+
+    def cdp(self, command: str, **parameters: Any) -> Any:
+        """A command of the DevTools protocol."""
+        path = f"/session/{self.session}/goog/cdp/execute"
+        return self.ask("POST", path, {"cmd": command, "params": parameters})
+
+    def open(self, page: Path, width: int, height: int = 900, scheme: str = "light") -> None:
+        """Load a page at a width in CSS pixels."""
+        self.cdp(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=width < 600,
+        )
+        self.cdp("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+        self.ask("POST", f"/session/{self.session}/url", {"url": page.as_uri()})
+
+    def run(self, script: str) -> Any:
+        """What a script returns."""
+        path = f"/session/{self.session}/execute/sync"
+        return self.ask("POST", path, {"script": script, "args": []})
+
+    def log(self, kind: str) -> list[Any]:
+        """Lines since the last call; kind: browser (the console) or performance (the network)."""
+        return list(self.ask("POST", f"/session/{self.session}/se/log", {"type": kind}))
+
+    def key(self, name: str, code: str) -> None:
+        """Press a key."""
+        for kind in ("rawKeyDown", "keyUp"):
+            self.cdp("Input.dispatchKeyEvent", type=kind, key=name, code=code)
+
+    def screenshot(self, path: Path, whole: bool = True) -> None:
+        """As PNG, the whole page or what is in view."""
+        shot = self.cdp(
+            "Page.captureScreenshot", captureBeyondViewport=whole, **({"clip": self._all()} if whole else {})
+        )
+        path.write_bytes(base64.b64decode(shot["data"]))
+
+    def _all(self) -> dict[str, float]:
+        size = self.cdp("Page.getLayoutMetrics")["cssContentSize"]
+        return {"x": 0, "y": 0, "width": size["width"], "height": min(size["height"], 16000), "scale": 1}
+
+    def close(self) -> None:
+        """End the browser."""
+        self.ask("DELETE", f"/session/{self.session}")
+
+
+@contextmanager
+def browser(folder: Path) -> Iterator[Browser]:
+    """A browser with an empty profile in a folder."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    assert DRIVER is not None
+    driver = subprocess.Popen(
+        [DRIVER, f"--port={port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        for _ in range(100):
+            with socket.socket() as there:
+                if there.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.1)
+        tab = Browser(port, folder)
+        try:
+            yield tab
+        finally:
+            tab.close()
+    finally:
+        driver.terminate()
+        driver.wait(timeout=20)

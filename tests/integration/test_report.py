@@ -1,0 +1,385 @@
+"""`gaincell report`: what the page holds, that it is valid, safe, readable, and opened by a browser."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from gaincell.cli import app
+from gaincell.errors import RunError
+from gaincell.reports.html import scales, theme
+from gaincell.reports.html.page import load, names, page
+from gaincell.reports.html.sections import SECTIONS
+from gaincell.reports.results import read
+
+from .browser import CHROMIUM, DRIVER, MISSING, Browser, browser
+
+ROOT = Path(__file__).parents[2]
+RESULTS = sorted([*(ROOT / "docs" / "results").rglob("*.json"), *(ROOT / "adapters").glob("*/run.json")])
+LARGEST = 5_000_000
+HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>&amp;"
+NAMED = ("th", "summary", "h2", "h3", "figcaption", "caption")
+VOID = {"meta", "link", "input", "br"}
+TAGS_THAT_LOAD = {"img", "iframe", "object", "embed", "video", "audio", "base", "form"}
+
+
+class Checked(HTMLParser):
+    """Reads a page and complains of what is not valid or not accessible."""
+
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self.open: list[str] = []
+        self.ids: list[str] = []
+        self.headings: list[int] = []
+        self.problems: list[str] = []
+        self.attributes: list[tuple[str, dict[str, str | None]]] = []
+        self.empty: list[int] = []
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = dict(attrs)
+        self.attributes.append((tag, found))
+        if found.get("id"):
+            self.ids.append(str(found["id"]))
+        if tag in ("h1", "h2", "h3", "h4"):
+            self.headings.append(int(tag[1]))
+        if tag == "svg" and not found.get("aria-label"):
+            self.problems.append("an image without a name")
+        if tag == "th" and found.get("scope") not in ("col", "row"):
+            self.problems.append("a heading of a table without scope")
+        if tag in NAMED:
+            self.empty.append(len(self.text))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if not self.open or self.open.pop() != tag:
+            self.problems.append(f"</{tag}> closes nothing")
+        if tag in NAMED and not self.text[self.empty.pop() :].strip():
+            self.problems.append(f"an empty {tag}")
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def check(html: str) -> Checked:
+    """Raise where the page is not as it has to be."""
+    found = Checked()
+    found.feed(html)
+    found.close()
+    assert not found.problems
+    assert not found.open
+    assert len(found.ids) == len(set(found.ids))
+    assert found.headings[0] == 1
+    assert found.headings.count(1) == 1
+    assert all(b <= a + 1 for a, b in zip(found.headings, found.headings[1:], strict=False))
+    tables = html.split("<table")[1:]
+    assert all("<caption>" in one and "<th" in one for one in tables)
+    ids = set(found.ids)
+    for tag, attributes in found.attributes:
+        target = attributes.get("href") or ""
+        if tag == "a" and target.startswith("#"):
+            assert target[1:] in ids
+        assert tag not in TAGS_THAT_LOAD
+        assert "src" not in attributes
+        assert not target or target.startswith(("#", "data:,"))
+        assert not any(name.startswith("on") for name in attributes)
+        assert "style" not in attributes
+    return found
+
+
+def made(*files: Path, **changes: Any) -> str:
+    return page([load(path, name) for name, path in names([str(file) for file in files]).items()], **changes)
+
+
+@pytest.fixture(scope="module")
+def whole() -> str:
+    """A page of every result that there is."""
+    return made(*RESULTS)
+
+
+@pytest.mark.parametrize("file", RESULTS, ids=lambda file: "/".join(file.parts[-3:]))
+def test_every_kind_of_result_has_a_page(file: Path) -> None:
+    html = made(file)
+    found = check(html)
+    run = read(file)
+    assert str(run["provenance"]["protocol"]) in found.text
+    assert str(run["provenance"]["commit"] or "installed package") in found.text
+
+
+def test_all_results_on_one_page(whole: str) -> None:
+    check(whole)
+    assert len(whole.encode()) < LARGEST
+    style = whole.partition("<style>")[2].partition("</style>")[0]
+    script = whole.partition("<script>")[2].partition("</script>")[0]
+    assert "url(" not in style
+    assert "@import" not in style
+    for word in ("fetch(", "XMLHttpRequest", "WebSocket", "import(", "innerHTML", "eval("):
+        assert word not in script
+    assert "default-src 'none'" in whole
+
+
+def test_sections_appear_only_where_a_result_holds_them(whole: str) -> None:
+    shown = set(re.findall(r'<section id="([a-z-]+)"', whole))
+    without = {"training", "timeline", "waveforms", "trace", "device"}
+    assert shown == {section.id for section in SECTIONS} - without | {"summary", "provenance"}
+    chips = made(ROOT / "docs" / "results" / "evaluation" / "chips-5.json")
+    assert set(re.findall(r'<section id="([a-z-]+)"', chips)) == {"summary", "chips", "provenance"}
+
+
+def test_numbers_are_those_of_the_result_with_their_kind() -> None:
+    html = made(ROOT / "docs" / "results" / "tiny.json")
+    stage = read(ROOT / "docs" / "results" / "tiny.json")["stages"][0]
+    shown = f"{stage['perplexity']['value']:.2f} ± {stage['perplexity_error']['value']:.2f}"
+    assert f'{shown}<abbr title="measured" class="measured">m</abbr>' in html
+
+
+def hostile(entry: Any, key: str = "") -> Any:
+    """Every word of a result made hostile, but those a result is recognised by."""
+    fixed = ("kind", "command", "unit", "phase", "basis")
+    if isinstance(entry, dict):
+        keep = "value" in entry and "unit" in entry
+        return {k: x if keep and k != "source" else hostile(x, k) for k, x in entry.items()}
+    if isinstance(entry, list):
+        return [hostile(x, key) for x in entry]
+    return HOSTILE if isinstance(entry, str) and key not in fixed else entry
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "tiny",
+        "evaluation/ablation",
+        "evaluation/fidelity",
+        "costs/baseline-cpu",
+        "spice/verify-freepdk45-random",
+    ],
+)
+def test_what_a_result_says_is_escaped(file: str, tmp_path: Path) -> None:
+    run = hostile(read(ROOT / "docs" / "results" / f"{file}.json"))
+    path = tmp_path / "hostile.json"
+    path.write_text(json.dumps(run), encoding="utf-8")
+    html = page([load(path, HOSTILE)], title=HOSTILE)
+    found = check(html)
+    assert HOSTILE in found.text
+    assert "<script>alert" not in html
+    assert "<img" not in html
+    assert html.count("<script>") == 1
+
+
+def test_broken_results_are_refused(tmp_path: Path) -> None:
+    def refused(run: Any, words: str) -> None:
+        path = tmp_path / "broken.json"
+        path.write_text(run if isinstance(run, str) else json.dumps(run), encoding="utf-8")
+        with pytest.raises(RunError, match=words):
+            page([load(path, "broken")])
+
+    good = read(ROOT / "docs" / "results" / "evaluation" / "chips-5.json")
+    refused("{", r"broken\.json cannot be read")
+    refused({"schema": 99}, r"broken\.json is not a result")
+    refused(
+        {"schema": 1, "command": "generate", "provenance": {}}, "'generate' and holds nothing.*give results"
+    )
+    refused({key: part for key, part in good.items() if key != "provenance"}, "no provenance")
+    less = copy.deepcopy(good)
+    del less["chips"]["nominal"]
+    refused(less, "'chips' of this result of `gaincell evaluate` is not whole.*nominal")
+    bare = copy.deepcopy(good)
+    bare["chips"]["mean"] = 3.0
+    refused(bare, "broken result: chips.mean = 3.0 stands without unit and kind")
+    refused(good | {"provenance": {"date": "x"}}, "not whole")
+    with pytest.raises(RunError, match="no results"):
+        page([])
+
+
+def test_numbers_that_json_does_not_know(tmp_path: Path) -> None:
+    fidelity = read(ROOT / "docs" / "results" / "evaluation" / "fidelity.json")
+    fidelity["fidelity"]["error"]["value"][0][1] = "nan"
+    fidelity["fidelity"]["cosine"]["value"][0][1] = "infinity"
+    run = read(ROOT / "docs" / "results" / "tiny.json")
+    run["stages"][2]["perplexity"]["value"] = "infinity"
+    run["stages"][3]["perplexity_error"]["value"] = "nan"
+    for name, found in (("fidelity", fidelity), ("tiny", run)):
+        path = tmp_path / f"{name}.json"
+        path.write_text(json.dumps(found), encoding="utf-8")
+        html = made(path)
+        check(html)
+        assert not re.search(r'="-?(nan|inf)', html)
+
+
+def test_a_run_with_a_log_shows_its_training(tmp_path: Path) -> None:
+    run = read(ROOT / "adapters" / "smollm2-135m" / "run.json")
+    curve = {"step": [1, 2, 3], "perplexity": [90.0, 60.0, 50.0]}
+    run["stages"][-1]["curve"] = {
+        key: {"value": found, "unit": "1", "kind": "simulated"} for key, found in curve.items()
+    }
+    (tmp_path / "run.json").write_text(json.dumps(run), encoding="utf-8")
+    lines = [
+        {"stage": "fine-tuned", "step": n, "tokens": 10 * n + 10, "loss": 5.0 - n / 10} for n in range(9)
+    ]
+    log = "\n".join([*map(json.dumps, lines), '{"stage": "fine-tu'])
+    (tmp_path / "log.jsonl").write_text(log, encoding="utf-8")
+    found = check(made(tmp_path))
+    assert "Training loss" in found.text
+    assert "Perplexity of evaluation text" in found.text
+
+
+@pytest.mark.slow
+def test_what_commands_make_has_its_sections(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of results that are not among those in docs/results."""
+    monkeypatch.chdir(tmp_path)
+    lines = [f"{n},{v / 10},{(18 * (v / 10 - 0.45) + n / 50) * 1e-6}" for n in range(3) for v in range(10)]
+    (tmp_path / "curve.csv").write_text("\n".join(["cell,voltage [V],current [A]", *lines]))
+    held = [f"{t / 1e3},{0.9 * math.exp(-t / 5)}" for t in range(12)]
+    (tmp_path / "decay.csv").write_text("\n".join(["time [s],voltage [V]", *held]))
+    commands = {
+        "head": "simulate head --tokens 6",
+        "tile": "simulate tile --tokens 2",
+        "device": "device fit curve.csv --decay decay.csv --out d.toml",
+    }
+    for name, command in commands.items():
+        run = CliRunner().invoke(app, [*command.split(), "--json", f"{name}.json"])
+        assert run.exit_code == 0, run.output
+    html = made(*(tmp_path / f"{name}.json" for name in commands))
+    found = check(html)
+    shown = set(re.findall(r'<section id="([a-z-]+)"', html))
+    assert {"timeline", "waveforms", "trace", "device"} <= shown
+    assert "Decay of stored voltages" in found.text
+
+
+def test_names_of_results(tmp_path: Path) -> None:
+    assert list(names(["a/run.json", "b/run.json", "c.json", "d=e.json"])) == ["a", "b", "c", "d"]
+    assert list(names(["x/a/chips.json", "x/b/chips.json"])) == ["a/chips", "b/chips"]
+    with pytest.raises(RunError, match="two results are called 'a'"):
+        names(["a=b.json", "a=c.json"])
+
+
+def test_command(tmp_path: Path) -> None:
+    out = tmp_path / "page.html"
+    file = str(ROOT / "docs" / "results" / "evaluation" / "chips-5.json")
+    found = CliRunner().invoke(app, ["report", f"five={file}", file, "--out", str(out), "--title", "Two"])
+    assert found.exit_code == 0
+    html = out.read_text(encoding="utf-8")
+    assert "<h1>Two</h1>" in html
+    assert "five" in html
+    assert CliRunner().invoke(app, ["report", str(tmp_path / "none.json")]).exit_code == 2
+
+
+@pytest.mark.parametrize("colours", [theme.LIGHT, theme.DARK], ids=["light", "dark"])
+def test_contrast(colours: dict[str, str]) -> None:
+    for name in theme.TEXT:
+        assert theme.contrast(colours[name], colours["paper"]) >= 4.5
+    assert theme.contrast(colours["ink"], colours["rule"]) >= 4.5  # the chosen theme
+    for n in range(1, theme.SERIES + 1):
+        assert theme.contrast(colours[f"s{n}"], colours["paper"]) >= 3  # marks of a drawing
+    for kind in ("cells", "analog", "drivers", "write", "digital"):
+        assert theme.contrast(colours["ink"], colours[f"plan-{kind}"]) >= 4.5
+    assert set(theme.LIGHT) == set(theme.DARK)
+
+
+def test_ticks_and_numbers() -> None:
+    assert scales.short(0.0) == "0"
+    assert scales.short(-12.5) == "−12.5"
+    assert scales.short(1234.0) == "1,234"
+    assert scales.short(1e-9) == "10⁻⁹"
+    assert scales.short(2.5e-7) == "2.5×10⁻⁷"
+    assert scales.short(float("inf")) == "∞"
+    assert scales.short(float("nan")) == "not a number"
+    scale = scales.linear([3.0, 97.0], 0.0, 100.0)
+    assert (scale.low, scale.high) == (0.0, 100.0)
+    assert scale(50.0) == 50.0
+    assert scales.linear([5.0, 5.0], 0, 1).low < 5 < scales.linear([5.0, 5.0], 0, 1).high
+    assert scales.logarithmic([1.0, 1000.0], 0, 1).ticks() == pytest.approx([1, 10, 100, 1000])
+    assert scales.logarithmic([0.0, -1.0], 0, 1).log
+
+
+@pytest.fixture(scope="module")
+def tab(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    if CHROMIUM is None or DRIVER is None:
+        pytest.skip(MISSING)
+    with browser(tmp_path_factory.mktemp("profile")) as found:
+        yield found
+
+
+EVALUATION = ("fidelity", "chips-5", "ablation")
+SHOWN = [
+    ROOT / "docs" / "results" / "tiny.json",
+    *(ROOT / "docs" / "results" / "evaluation" / f"{name}.json" for name in EVALUATION),
+    *(
+        ROOT / "docs" / "results" / "costs" / f"{name}.json"
+        for name in ("cost-tiny", "floorplan", "activity-tiny")
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("page") / "report.html"
+    path.write_text(made(*SHOWN), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_in_a_browser(tab: Browser, shown: Path, tmp_path: Path, width: int, scheme: str) -> None:
+    tab.log("performance"), tab.log("browser")
+    tab.open(shown, width, scheme=scheme)
+    assert tab.log("browser") == []
+    urls = [
+        message["params"]["request"]["url"]
+        for line in tab.log("performance")
+        if (message := json.loads(line["message"])["message"])["method"] == "Network.requestWillBeSent"
+    ]
+    assert [url for url in urls if not url.startswith(("chrome", "data:"))] == [shown.as_uri()]
+    assert tab.run("return document.documentElement.scrollWidth <= innerWidth")
+    colour = theme.channels((theme.DARK if scheme == "dark" else theme.LIGHT)["paper"])
+    assert tab.run("return getComputedStyle(document.body).backgroundColor") == f"rgb{colour}"
+    work = {each["name"]: each["value"] for each in tab.cdp("Performance.getMetrics")["metrics"]}
+    assert work["TaskDuration"] < 1  # seconds of the browser's own work, whatever else the machine does
+    tab.screenshot(tmp_path / f"report-{width}-{scheme}.png")
+    assert (tmp_path / f"report-{width}-{scheme}.png").stat().st_size > 20_000
+
+
+def test_hints_keyboard_and_theme(tab: Browser, shown: Path) -> None:
+    tab.open(shown, 1280)
+    tab.run("document.querySelector('#fidelity svg').focus()")
+    tab.key("ArrowRight", "ArrowRight")
+    tab.key("ArrowDown", "ArrowDown")
+    error = read(ROOT / "docs" / "results" / "evaluation" / "fidelity.json")["fidelity"]["error"]["value"]
+    said = f"layer 1, head 0: {scales.short(error[1][0])} · Error (simulated)"
+    assert tab.run("return document.getElementById('tip').textContent") == said
+    tab.key("Escape", "Escape")
+    assert tab.run("return document.getElementById('tip').hidden")
+    tab.run("document.querySelector('.theme input[value=dark]').click()")
+    dark = f"rgb{theme.channels(theme.DARK['paper'])}"
+    assert tab.run("return getComputedStyle(document.body).backgroundColor") == dark
+    tab.run("document.querySelector('.theme input[value=auto]').click()")
+    assert (
+        tab.run("document.querySelector('.skip').focus(); return document.activeElement.className") == "skip"
+    )
+
+
+def test_accessibility_by_axe(tab: Browser, shown: Path) -> None:
+    """With axe-core (`npm install axe-core` in the repository, or anywhere above it)."""
+    found = [folder / "node_modules" / "axe-core" / "axe.min.js" for folder in (ROOT, *ROOT.parents)]
+    axe = next((path for path in found if path.exists()), None)
+    if axe is None:
+        pytest.skip("needs axe-core: npm install axe-core")
+    for scheme in ("light", "dark"):
+        tab.open(shown, 1280, scheme=scheme)
+        tab.run("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
+        tab.cdp("Runtime.evaluate", expression=axe.read_text(encoding="utf-8"))
+        wanted = (
+            "axe.run().then((r) => JSON.stringify(r.violations.map((v) => "
+            "[v.id, v.help, v.nodes.length, v.nodes.slice(0, 4).map((n) => n.html.slice(0, 160))])))"
+        )
+        answer = tab.cdp("Runtime.evaluate", expression=wanted, awaitPromise=True, returnByValue=True)
+        assert json.loads(answer["result"]["value"]) == []
