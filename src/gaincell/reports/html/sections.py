@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from gaincell.reports.html import circuits, costs, heads, mapping, quality
+from gaincell.reports.html import circuits, costs, heads, mapping, quality, sweeps
 from gaincell.reports.html.result import Result
 
 
@@ -24,6 +24,11 @@ class Section:
 
 def _has(*parts: str) -> Callable[[Result], bool]:
     return lambda result: all(part in result.run for part in parts)
+
+
+def _spread(result: Result) -> bool:
+    chips = result.run.get("chips")
+    return isinstance(chips, dict) and "perplexity" in chips
 
 
 def _listed(result: Result) -> bool:
@@ -53,13 +58,16 @@ SECTIONS = (
     ),
     Section("training", "Training", "How loss and perplexity fell.", quality.has_training, quality.training),
     Section("tasks", "Tasks", "Differences are paired: on the same items.", _has("tasks"), quality.tasks),
-    Section("chips", "Chips", "The same network on chips whose cells differ.", _has("chips"), quality.chips),
+    Section("chips", "Chips", "The same network on chips whose cells differ.", _spread, quality.chips),
     Section(
         "ablation",
         "Ablation",
         "Which constraint of the hardware costs how much.",
         _has("ablation"),
         quality.ablation,
+    ),
+    Section(
+        "sweep", "Sweep", "One model on many designs.", _has("sweep", "points", "objectives"), sweeps.sweeps
     ),
     Section(
         "pauses", "Pauses", "What a pause in the middle of a text costs.", _has("pauses"), quality.pauses

@@ -68,6 +68,11 @@ def _chips(run: Entry) -> tuple[str, str]:
     return f"× {number(found['ratio']):.4f} the nominal perplexity, mean of {count} chips", only_kind(found)
 
 
+def _sweep(run: Entry) -> tuple[str, str]:
+    aims = " and ".join(one["name"] for one in run["objectives"])
+    return f"{aims} of {number(run['counts']['complete']):.0f} points", run["counts"]["complete"]["kind"]
+
+
 def _tasks(run: Entry) -> tuple[str, str]:
     return f"scores of {len(run['tasks'])} tasks", only_kind(run["tasks"][0]["metrics"])
 
@@ -149,6 +154,7 @@ def _device(run: Entry) -> tuple[str, str]:
 
 
 HEADLINES: Mapping[str, Callable[[Entry], tuple[str, str]]] = {
+    "objectives": _sweep,
     "stages": _stages,
     "chips": _chips,
     "tasks": _tasks,
