@@ -188,7 +188,7 @@ def write_training(docs: Path) -> None:
     text = page.read_text()
     for path in sorted((docs / "results" / "training").glob("*.json")):
         run = results.read(path)
-        text = replaced(text, path.stem, tables.perplexity_markdown(run))
+        text = replaced(text, path.stem, tables.stages_markdown(run))
         with tempfile.TemporaryDirectory() as folder:
             training.draw_stages(run, Path(folder))
             (Path(folder) / "training.png").rename(docs / "figures" / f"training-{path.stem}.png")

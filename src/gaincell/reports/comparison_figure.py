@@ -7,12 +7,15 @@ from pathlib import Path
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from gaincell import files
 from gaincell.reports.comparison import PERPLEXITIES, Column, Comparison, heading
 from gaincell.reports.figures import BLACK, PALETTE, STYLE
 
 MARKERS = "osD^vPX"
+WIDE = 10.0
+"""Range of ratios beyond which only powers of ten are labelled."""
 
 
 def draw_comparison(comparison: Comparison, path: str | Path) -> Path:
@@ -52,6 +55,10 @@ def _panel(panel: Axes, comparison: Comparison, columns: list[Column]) -> None:
     if ratio:
         panel.set_yscale("log")
         panel.yaxis.set_major_formatter(lambda y, _: f"{y:g}")
-        panel.yaxis.set_minor_formatter(lambda y, _: f"{y:g}")
+        low, high = panel.get_ylim()
+        if high > WIDE * low:
+            panel.yaxis.set_minor_formatter(NullFormatter())
+        else:
+            panel.yaxis.set_minor_formatter(lambda y, _: f"{y:g}")
     panel.set_xticks(range(len(columns)), [heading(c).replace(" ", "\n") for c in columns])
     panel.set_xlim(-0.6, len(columns) - 0.4)

@@ -45,16 +45,27 @@ def perplexity_markdown(run: Mapping[str, Any]) -> str:
     return "\n".join([*lines, "", _title(run) + ". " + _caption(run)]) + "\n"
 
 
+STAGE_HEADINGS = ("stage", "tokens", "perplexity", "bits/byte", "× software", "× compared")
+
+
 def stages_table(run: Mapping[str, Any]) -> Table:
     """The stages of a recipe, for a terminal."""
-    headings = ("stage", "tokens", "perplexity", "bits/byte", "× software", "× compared")
     title = f"{run['model']['name']} on {run['design']['name']}, recipe {run['recipe']}"
-    table = _table(
-        title, f"{run['provenance']['protocol']}; software {readable(number(run['software']))}", headings
-    )
+    table = _table(title, _of_stages(run), STAGE_HEADINGS)
     for row in perplexity_rows(run):
         table.add_row(*row)
     return table
+
+
+def stages_markdown(run: Mapping[str, Any]) -> str:
+    """The same for a page."""
+    rows = [STAGE_HEADINGS, ("---", *["---:"] * (len(STAGE_HEADINGS) - 1)), *perplexity_rows(run)]
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join([*lines, "", f"{run['design']['name']}; {_of_stages(run)}."]) + "\n"
+
+
+def _of_stages(run: Mapping[str, Any]) -> str:
+    return f"{run['provenance']['protocol']}; software {readable(number(run['software']))}"
 
 
 def plan_table(recipe: Any, stages: Sequence[Any]) -> Table:
