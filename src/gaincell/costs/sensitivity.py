@@ -26,7 +26,7 @@ DESIGN = (
     "charge_unit",
     "score_saturation_per_row",
     "output_saturation_per_column",
-    "layer_latency",
+    "token_period",
 )
 """Numbers of a design that costs depend on, as keys of `Design.replace`."""
 

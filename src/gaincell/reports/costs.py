@@ -102,7 +102,9 @@ def energy(result: Result) -> Rows:
         for key, title in (("first", "first dot product"), ("second", "second dot product")):
             cited = next(line["cited"] for line in found["lines"] if line["name"] == title)
             title += f", SPICE ({spice['inputs']} inputs, mean pulse {number(spice[f'{key}_pulse']):.3f})"
-            rows.append([title, readable(cited), readable(spice[key]), _ratio(spice[key], cited), "", ""])
+            factor, band = number(spice[f"{key}_factor"]), number(spice[f"{key}_band"])
+            inside = "yes" if spice[f"{key}_inside"] else "NO"
+            rows.append([title, readable(cited), readable(spice[key]), f"{factor:.3g}", f"{band:g}×", inside])
     caption = f"One query head, one token; {basis(result)}. Technology {result['technology']['name']}."
     headings = ("energy", "cited", "bottom-up", "factor", "band", "inside")
     return Rows("Energy of a head", headings, rows, caption)
@@ -204,18 +206,52 @@ def whole_model(result: Result) -> Rows:
     rows = []
     for row in result["whole_model"]:
         for key in ("energy", "latency"):
-            parts = [readable(row[name][key]) for name in ("attention", "linear", "transfers", "total")]
+            cited = row.get("attention_cited", {}).get(key)
+            parts = [readable(row[name][key]) for name in ("attention", "linear", "transfers")]
             share = f"{100 * number(row[f'attention_share_of_{key}']):.2g} %"
-            rows.append([f"{row['title']}, {key}", *parts, share, f"{number(row[f'{key}_gain']):.3g}"])
-    headings = ("per token", "attention", "linear", "transfers", "total", "attention's share", "gain")
+            gains = [f"{number(row[f'{key}_gain{column}']):.3g}" for column in ("_cited", "")]
+            totals = [readable(row[f"total{column}"][key]) for column in ("_cited", "")]
+            rows.append([f"{row['title']}, {key}", readable(cited), *parts, *totals, share, *gains])
+    headings = (
+        "per token",
+        "attention, cited",
+        "bottom-up",
+        "linear",
+        "transfers",
+        "total, cited",
+        "bottom-up",
+        "attention's share",
+        "gain, cited",
+        "bottom-up",
+    )
+    return Rows("A whole model", headings, rows, _whole_caption(result))
+
+
+def _whole_caption(result: Result) -> str:
     model = result["model_cost"]
     batch, arrays = number(model["batch"]), readable(model["bottom_up"]["area"])
-    caption = (
+    gpu, window = number(result["gpu_context"]), number(result["head"]["window"])
+    lines = [
         f"Batch {batch:.0f}; arrays of all its sequences, bottom-up: {arrays}. "
         "GPU: stated bandwidth and board power, an upper bound; analog linear layers: stated operations per "
         "joule and an assumed time of a product. Nothing overlaps. Gain: of the whole, over the first row."
-    )
-    return Rows("A whole model", headings, rows, caption)
+    ]
+    if gpu > window:
+        lines.append(
+            f"The GPU attends to {gpu:,.0f} tokens, the gain cells to the last {window:,.0f}: not the same."
+        )
+    lines += [
+        f"{row['title'][0].upper()}{row['title'][1:]}: {row['note']}."
+        for row in result["whole_model"]
+        if row["note"]
+    ]
+    if any(row["note"] for row in result["whole_model"]):
+        lines.append(
+            "Leakage and decay are those of that time. Cells of silicon do not hold a token that long; those "
+            "with oxide write transistors do (5 s cited for leroux2025-oxide, 1,500 s and more for igzo, ito "
+            "and oxide-2t: docs/cells.md)."
+        )
+    return " ".join(lines)
 
 
 def cache(result: Result) -> Rows:
@@ -224,13 +260,21 @@ def cache(result: Result) -> Rows:
     moved, computed = found["movement"], found["arithmetic"]
     rows = [
         ["cache of one token", readable(found["bytes_per_token"])],
-        [f"cache of {number(found['context']):,.0f} tokens of one sequence", readable(found["bytes"])],
+        [f"cache of {kept(found)} of one sequence", readable(found["bytes"])],
         [f"time to read it once on {result['gpu']}", readable(found["floor"])],
         ["energy to read it once from HBM", readable(moved)],
         ["energy of the arithmetic on it", readable(computed)],
         ["movement over arithmetic", _ratio(moved, computed)],
     ]
     return Rows(f"Why: the cache of {found['model']} on a GPU", ("", ""), rows)
+
+
+def kept(cache: Mapping[str, Any]) -> str:
+    """How many tokens a cache holds, in words."""
+    context, seen = number(cache["context"]), number(cache["seen"])
+    if seen < context:
+        return f"{seen:,.0f} of {context:,.0f} tokens (sliding window)"
+    return f"{context:,.0f} tokens"
 
 
 def stated_cache(result: Result) -> Rows:
@@ -272,7 +316,8 @@ def memories(result: Result) -> Rows:
     )
     caption = (
         "Write energies and densities are of cells alone, orders of magnitude (see memories.toml); "
-        "gain cells with their write lines and DACs. Readout: of one line, area and energy of one conversion."
+        "gain cells with their write lines and DACs, which the others leave out. Readout: of one line, "
+        "area and energy of one conversion."
     )
     return Rows("Why: other memories", (*headings, "refresh"), rows, caption)
 
@@ -292,7 +337,57 @@ def sensitivity(result: Result, most: int | None = None) -> Rows:
     left = len(changes) - len(rows)
     caption = "Up  down by 20 % (sizes to the nearest that exists), one at a time; bottom-up, one head."
     caption += f" {left} more change less; --json has them." if left else ""
+    top, supply = number(result["design"]["v_max"]), number(result["technology"]["numbers"]["supply"])
+    lower = min(
+        (number(row["factor"]) for row in result["sensitivity"] if row["parameter"] == "supply"), default=1.0
+    )
+    if top > lower * supply:
+        caption += (
+            f" Supply: at {lower * supply:.3g} V the chip could not store its {top:g} V; the row says what "
+            "depends on it, not that the chip would work."
+        )
     return Rows("Sensitivity", ("parameter", "energy", "latency", "area"), rows, caption)
+
+
+def bands(results: Mapping[str, Result]) -> Rows:
+    """The factor of every block of several results, and which lie outside their bands."""
+    rows, found = [], []
+    for name, result in results.items():
+        found = [line for line in result["head"]["lines"] if "factor" in line]
+        factors = {line["name"]: (number(line["factor"]), line["inside"]) for line in found}
+        rows.append([f"{name} ({result['activity']['source']})", *_factors(factors, found)])
+        spice = result["head"].get("spice")
+        if spice is not None:
+            simulated = {
+                title: (number(spice[f"{key}_factor"]), spice[f"{key}_inside"])
+                for key, title in (("first", "first dot product"), ("second", "second dot product"))
+            }
+            rows.append([f"{name}, arrays by SPICE ({spice['inputs']} inputs)", *_factors(simulated, found)])
+    names = {line["name"]: number(line["band"]) for line in found}
+    headings = ("bottom-up over cited", *(f"{name}, {band:g}×" for name, band in names.items()))
+    return Rows("Bands", headings, rows, "NO: outside the band that stands in the heading.")
+
+
+def _factors(factors: Mapping[str, tuple[float, bool]], lines: Sequence[Mapping[str, Any]]) -> list[str]:
+    shown = []
+    for line in lines:
+        factor, inside = factors.get(line["name"], (None, True))
+        shown.append("–" if factor is None else f"{factor:.3g}{'' if inside else ' NO'}")
+    return shown
+
+
+def layers(result: Result) -> Rows:
+    """Energy of the heads of every layer: mean, lowest, highest."""
+    found = result["model_cost"]["heads"]
+    table: dict[int, list[float]] = {}
+    for layer, energy in zip(numbers(found["layer"]), numbers(found["energy"]), strict=True):
+        table.setdefault(int(layer), []).append(energy)
+    rows = [
+        [str(layer), *(with_scale(x, "J") for x in (sum(of) / len(of), min(of), max(of)))]
+        for layer, of in sorted(table.items())
+    ]
+    caption = f"One token, bottom-up; {basis(result)}. Every head: --json, --figures."
+    return Rows("Energy of a head by layer", ("layer", "mean", "lowest", "highest"), rows, caption)
 
 
 def sparsity(results: Mapping[str, Result]) -> Rows:
