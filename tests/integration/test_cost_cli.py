@@ -10,7 +10,7 @@ from gaincell.config import load_design
 from gaincell.costs.activity import Activity, packaged
 from gaincell.costs.size import shipped_sizes
 from gaincell.integrations.hf.size import model_size, run_design
-from gaincell.reports import costs, results
+from gaincell.reports import costs, costs_around, results
 from gaincell.reports.costs_figures import FIGURES, draw_all
 
 ROOT = Path(__file__).parents[2]
@@ -140,7 +140,9 @@ def test_what_holds_longer_or_higher_than_the_chip_can_is_said(
     assert "the chip stores up to 0.9 V, above the supply of 0.8 V of technology 14nm" in out
     file = tmp_path / "cost.json"
     assert run(capsys, "mistral-7b", "--window", "4096", "--why", "--json", str(file))[0] == 0
-    assert "4,096 of 8,192 tokens (sliding window)" in costs.as_markdown(costs.cache(results.read(file)))
+    assert "4,096 of 8,192 tokens (sliding window)" in costs.as_markdown(
+        costs_around.cache(results.read(file))
+    )
 
 
 def test_sizes_alone_suffice_and_other_head_dimensions_are_not_compared(
@@ -153,7 +155,7 @@ def test_sizes_alone_suffice_and_other_head_dimensions_are_not_compared(
     assert results.number(result["why"]["cache"]["bytes_per_token"]) == 131_072
     assert all("latency_over_cited" not in row for row in result["machines"])
     assert not [path for path in draw_all(result, tmp_path) if "machines" in path.name]
-    assert "65,536" in costs.as_markdown(costs.stated_cache(result))
+    assert "65,536" in costs.as_markdown(costs_around.stated_cache(result))
 
 
 @pytest.mark.parametrize(
@@ -221,8 +223,8 @@ def test_tables_for_documents(capsys: pytest.CaptureFixture[str], tmp_path: Path
     result = results.read(file)
     text = costs.as_markdown(costs.energy(result))
     assert "| all | 6.15 nJ |" in text
-    assert "344 | 97,266" in costs.as_markdown(costs.machines(result))
-    assert "7,521 | 43,981" in costs.as_markdown(costs.machines(result))
+    assert "344 | 97,266" in costs.as_markdown(costs_around.machines(result))
+    assert "7,521 | 43,981" in costs.as_markdown(costs_around.machines(result))
     assert "| gpt2 (assumed) | 0.500 | 0.2500 |" in costs.as_markdown(costs.sparsity({"gpt2": result}))
     assert costs.with_scale(0.0, "J") == "0 J"
     assert costs.with_scale(2e6, "J") == "2,000,000 J"

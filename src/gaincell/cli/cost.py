@@ -133,6 +133,7 @@ def cost(
     from gaincell.costs.technology import load_technology
     from gaincell.integrations.hf.size import model_size
     from gaincell.reports import costs as tables
+    from gaincell.reports import costs_around as around
 
     process, policy = load_technology(technology), Refresh(refresh.value, refresh_tokens, refresh_seconds)
     simulated = None if spice is None else read_spice(spice)
@@ -162,9 +163,9 @@ def cost(
     )
     result = answer(asked, ["gaincell", *sys.argv[1:]])
     console = Console()
-    shown = [tables.summary(result), tables.energy(result), tables.area(result), tables.machines(result)]
-    shown += [tables.whole_model(result)] if whole_model else []
-    shown += [tables.cache(result), tables.memories(result)] if why else []
+    shown = [tables.summary(result), tables.energy(result), tables.area(result), around.machines(result)]
+    shown += [around.whole_model(result)] if whole_model else []
+    shown += [around.cache(result), around.memories(result)] if why else []
     shown += [tables.variants(result)] if stack > 1 else []
     shown += [tables.sensitivity(result, tables.MOST)] if sensitivity else []
     shown += [tables.layers(result)] if len(result["model_cost"]["heads"]["layer"]["value"]) > 1 else []

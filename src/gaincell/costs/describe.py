@@ -274,6 +274,10 @@ def notes(found: HeadCost, spice: SpiceEnergy | None = None, tokens: int = 0) ->
             f"the activity was measured with {measured:.0f} valid columns on average; it is taken to hold "
             f"for {found.head.columns:.0f}"
         )
+    if found.refresh is not None and found.refresh.kind == "reread":
+        said.append(
+            "refresh reread is charged as copy, a lower bound: reading the columns back is not modelled"
+        )
     said += [f"{line.name} is outside its band: {found.explain(line)}" for line in found.outside]
     said += [
         f"{line.name}, SPICE, is outside its band: simulated with inputs of its own, mean pulse {pulse:.3f}"

@@ -11,7 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gaincell import files
-from gaincell.reports.costs import KINDS, basis, kept, with_scale
+from gaincell.reports.costs import KINDS, basis, with_scale
+from gaincell.reports.costs_around import kept
 from gaincell.reports.figures import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, STYLE
 from gaincell.reports.hardware import PHASE_COLOURS
 from gaincell.reports.results import number, numbers
