@@ -342,6 +342,14 @@ def test_sensitivity_names_what_matters_and_its_direction() -> None:
         sensitivity(HEAD, 2)
 
 
+def test_a_full_ring_stays_full_when_the_window_moves() -> None:
+    """Whether its columns come from the activity or are given: a sixth more of them costs as much more."""
+    for head in (HEAD, replace(HEAD, context=1024)):
+        found = {c.factor > 1: c for c in sensitivity(head) if c.parameter == "window"}
+        assert found[True].energy == pytest.approx(0.179, abs=0.001)
+        assert found[False].energy == pytest.approx(-0.180, abs=0.001)
+
+
 def test_spice_energies_are_counted_a_sub_tile() -> None:
     found = read_spice(SPICE, "real")
     raw = json.loads(SPICE.read_text())

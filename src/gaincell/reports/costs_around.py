@@ -88,8 +88,8 @@ def _whole_caption(result: Result) -> str:
     if any(row["note"] for row in result["whole_model"]):
         lines.append(
             "Leakage and decay are those of that time. Cells of silicon do not hold a token that long; those "
-            "with oxide write transistors do (5 s cited for leroux2025-oxide, 1,500 s and more for igzo, ito "
-            "and oxide-2t: docs/cells.md)."
+            "with oxide write transistors do, for seconds (leroux2025-oxide) or longer (igzo, ito, oxide-2t: "
+            "docs/cells.md)."
         )
     return " ".join(lines)
 
