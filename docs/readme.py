@@ -212,6 +212,7 @@ def write_costs(docs: Path) -> None:
         "area": costs.area(paper),
         "variants": costs.variants(paper),
         "machines": costs_around.machines(paper),
+        "machines-smollm2": costs_around.machines(found["smollm2-135m"]),
         "whole-gpt2": costs_around.whole_model(paper),
         "whole-mistral": costs_around.whole_model(large),
         "whole-batch": costs_around.whole_model(found["mistral-7b-batch-64"]),

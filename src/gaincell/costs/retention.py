@@ -25,6 +25,7 @@ from gaincell.costs.cost import Cost
 from gaincell.costs.head import Head
 from gaincell.costs.writing import write
 from gaincell.errors import InputError
+from gaincell.reports.costs import with_scale
 from gaincell.units import Second, Watt
 
 
@@ -98,17 +99,10 @@ def note(head: Head) -> str | None:
         remedy = "a refresh would take longer than that; choose a smaller window or a cell that holds longer"
     else:
         cost = refresh(head, interval)
-        remedy = (
-            f"refreshing in time costs {cost.energy * 1e12:.3g} pJ and {cost.latency * 1e9:.3g} ns a token "
-            "(--refresh copy --refresh-seconds)"
-        )
-    head_line = (
-        f"WARNING: a token is held for {_time(held(head))}, longer than the retention time of {_time(tau)}; "
-        if held(head) > tau
-        else f"a token is held for {_time(held(head))}; "
-    )
-    return f"{head_line}after {_time(interval)} it may have drifted by half a storage level; {remedy}"
-
-
-def _time(found: Second) -> str:
-    return f"{found:.3g} s" if found >= 1 else f"{found * 1e3:.3g} ms"
+        energy, time = with_scale(cost.energy, "J"), with_scale(cost.latency, "s")
+        remedy = f"refreshing in time costs {energy} and {time} a token (--refresh copy --refresh-seconds)"
+    longer = held(head) > tau
+    kept = f"a token is held for {with_scale(held(head), 's')}"
+    kept += f", longer than the retention time of {with_scale(tau, 's')}" if longer else ""
+    drifted = f"after {with_scale(interval, 's')} it may have drifted by half a storage level"
+    return f"{'WARNING: ' if longer else ''}{kept}; {drifted}; {remedy}"

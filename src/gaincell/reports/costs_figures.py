@@ -245,7 +245,7 @@ def _movement(axes: Axes, cache: Mapping[str, Any]) -> None:
     axes.grid(visible=False, axis="x")
     axes.margins(y=0.15)
     axes.set_ylabel("mJ a token")
-    axes.set_title(f"Cache of {cache['model']} on a GPU,\n{kept(cache)}", fontsize=9)
+    axes.set_title(f"Cache of {cache['model']} on a GPU,\n{kept(cache)}", fontsize=8)
 
 
 def _label(axes: Axes, text: str, at: tuple[float, float]) -> None:
