@@ -197,6 +197,9 @@ def test_a_window_longer_than_the_retention_time_warns(capsys: pytest.CaptureFix
     assert "WARNING: a token is held for" in out
     code, out, _ = run(capsys, "gpt2", "--window", "8192", "--refresh", "copy", "--refresh-seconds", "5e-4")
     assert "WARNING: a token" not in out
+    assert "lower bound" not in out
+    code, out, _ = run(capsys, "gpt2", "--refresh", "reread", "--refresh-seconds", "5e-4")
+    assert "refresh reread is charged as copy, a lower bound" in " ".join(out.split())
     assert "refresh" in out
 
 

@@ -147,6 +147,11 @@ class Activity:
             if unknown:
                 hint = did_you_mean(unknown[0], names)
                 raise InputError(f"{where}: unknown number {unknown[0]!r}{hint}")
+            missing = [name for name in names if name not in found]
+            if missing:
+                raise InputError(
+                    f"{where}: {missing[0]!r} is missing; measure it again with gaincell activity --json"
+                )
             columns = {name: _column(found[name], UNITS.get(name, "1"), f"{where}: {name}") for name in names}
             rows = zip(*columns.values(), strict=True)
             heads = (dict(zip(columns, row, strict=True)) for row in rows)
