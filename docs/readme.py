@@ -37,6 +37,7 @@ from gaincell.reports import (
     comparison,
     comparison_figure,
     costs,
+    costs_around,
     costs_figures,
     fidelity,
     figures,
@@ -58,6 +59,8 @@ COST_FIGURES = {
     "mistral-7b-costs-why",
 }
 """Those that docs/costs.md shows."""
+PACKAGED = ("smollm2-135m",)
+"""Models whose measured activity comes with the package."""
 
 
 def main() -> None:
@@ -196,24 +199,31 @@ def write_training(docs: Path) -> None:
 
 
 def write_costs(docs: Path) -> None:
-    """docs/costs.md and its figures, from docs/results/costs/cost-*.json."""
+    """docs/costs.md and its figures, from docs/results/costs/cost-*.json; the activity that is packaged."""
+    for name in PACKAGED:
+        content = json.loads((docs / "results" / "costs" / f"activity-{name}.json").read_text())
+        entry = content["activity"] | {"source": f"{content['activity']['source']}, adapters/{name}"}
+        kept = {"provenance": content["provenance"], "activity": entry}
+        write_text(ROOT / "src/gaincell/costs/activities" / f"{name}.json", json.dumps(kept) + "\n")
     folder, page = docs / "results" / "costs", docs / "costs.md"
     found = {p.stem.partition("-")[2]: results.read(p) for p in sorted(folder.glob("cost-*.json"))}
     paper, large = found["gpt2"], found["mistral-7b"]
     parts = {
         "energy": costs.energy(paper),
         "sparsity": costs.sparsity({name: one for name, one in found.items() if "mistral" not in name}),
+        "bands": costs.bands({name: one for name, one in found.items() if "mistral" not in name}),
         "energy-smollm2": costs.energy(found["smollm2-135m"]),
         "models": costs.models({name: one for name, one in found.items() if "batch" not in name}),
         "area": costs.area(paper),
         "variants": costs.variants(paper),
-        "machines": costs.machines(paper),
-        "whole-gpt2": costs.whole_model(paper),
-        "whole-mistral": costs.whole_model(large),
-        "whole-batch": costs.whole_model(found["mistral-7b-batch-64"]),
-        "cache": costs.cache(large),
-        "stated": costs.stated_cache(large),
-        "memories": costs.memories(large),
+        "machines": costs_around.machines(paper),
+        "machines-smollm2": costs_around.machines(found["smollm2-135m"]),
+        "whole-gpt2": costs_around.whole_model(paper),
+        "whole-mistral": costs_around.whole_model(large),
+        "whole-batch": costs_around.whole_model(found["mistral-7b-batch-64"]),
+        "cache": costs_around.cache(large),
+        "stated": costs_around.stated_cache(large),
+        "memories": costs_around.memories(large),
         "sensitivity": costs.sensitivity(paper, costs.MOST),
         "technology": costs.technology(paper),
     }

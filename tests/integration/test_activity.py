@@ -73,7 +73,9 @@ def by_steps(layer: GainCellAttention, q: torch.Tensor, k: torch.Tensor, v: torc
     array = HeadArray(design, layer.head_dim, heads=layer.heads, kv_heads=layer.kv_heads, layer=layer.layer,
                       batch=q.shape[0], dtype=q.dtype)  # fmt: skip
     d, margin = layer.head_dim, sum_rounding(q.dtype) * design.score_saturation(layer.head_dim)
-    sums = {name: torch.zeros(layer.heads) for name in ("q", "q>0", "phi", "phi>0", "seen", "o", "o seen")}
+    sums = {
+        name: torch.zeros(layer.heads) for name in ("q", "q>0", "phi", "phi>0", "S<0", "seen", "o", "o seen")
+    }
     for t in range(q.shape[2]):
         array.step(q[:, :, t], k[:, :, t], v[:, :, t])
         trace = array.trace
@@ -81,11 +83,13 @@ def by_steps(layer: GainCellAttention, q: torch.Tensor, k: torch.Tensor, v: torc
         tiles = trace.valid.unflatten(1, (-1, design.tile)).any(-1)
         query, charge = trace.query[..., :d], trace.tile_charge[..., :d]
         o = (charge / design.output_saturation).clamp(-1, 1).abs() * tiles[:, None, :, None]
+        sunk = (trace.scores / design.score_saturation(d)).clamp(max=0).abs()
         for name, of_step in (
             ("q", query.abs().sum((0, 2))),
             ("q>0", (query != 0).sum((0, 2))),
             ("phi", trace.pulses.sum((0, 2))),
             ("phi>0", ((trace.scores > margin) & trace.valid[:, None]).sum((0, 2))),
+            ("S<0", (sunk * trace.valid[:, None]).sum((0, 2))),
             ("seen", trace.valid.sum()),
             ("o", o.sum((0, 2, 3))),
             ("o seen", tiles.sum() * d),
@@ -97,6 +101,7 @@ def by_steps(layer: GainCellAttention, q: torch.Tensor, k: torch.Tensor, v: torc
         "query_active": (sums["q>0"] / (queries * d)).tolist(),
         "score_pulse": (sums["phi"] / sums["seen"]).tolist(),
         "score_active": (sums["phi>0"] / sums["seen"]).tolist(),
+        "score_negative": (sums["S<0"] / sums["seen"]).tolist(),
         "output_pulse": (sums["o"] / sums["o seen"]).tolist(),
         "valid_columns": (sums["seen"] / queries).tolist(),
     }
@@ -148,13 +153,16 @@ def test_the_models_own_window_literally(ids: torch.Tensor) -> None:
     q, k, _ = calls_of(model, ids[:1, :40])[0]
     x = query_driver(q[0, 0].double(), design.query_levels)
     u = write_dac(k[0, 0].double(), design.storage_levels, design.v_min, design.v_max, design.v_offset)
-    pulses = []
+    pulses, sunk = [], []
     for i in range(40):
         for j in range(max(0, i - window + 1), i + 1):
             score = (x[i] * design.cell.current(u[j] * design.decay_per_token ** (i - j))).sum()
             pulses.append(float(charge_to_pulse(score, design.score_saturation(16))))
+            sunk.append(max(-float(score) / design.score_saturation(16), 0.0))
     assert found.valid_columns == pytest.approx(len(pulses) / 40)
     assert found.score_pulse == pytest.approx(sum(pulses) / len(pulses), rel=1e-5)
+    assert found.score_negative == pytest.approx(sum(sunk) / len(sunk), rel=1e-5)
+    assert found.score_negative > 0
     assert found.score_active == pytest.approx(sum(p > 0 for p in pulses) / len(pulses), rel=1e-9)
 
 

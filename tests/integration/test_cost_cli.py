@@ -7,10 +7,10 @@ import pytest
 
 from gaincell.cli import main
 from gaincell.config import load_design
-from gaincell.costs.activity import Activity
+from gaincell.costs.activity import Activity, packaged
 from gaincell.costs.size import shipped_sizes
 from gaincell.integrations.hf.size import model_size, run_design
-from gaincell.reports import costs, results
+from gaincell.reports import costs, costs_around, results
 from gaincell.reports.costs_figures import FIGURES, draw_all
 
 ROOT = Path(__file__).parents[2]
@@ -18,9 +18,12 @@ SPICE = ROOT / "docs" / "results" / "spice" / "energy-freepdk45.json"
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    """Exit code, stdout and stderr of a command."""
+    """Exit code, stdout and stderr of a command; nothing is measured that is not asked for."""
+    quick = [] if "--measure" in arguments else ["--no-measure"]
+    if not {"--activity", "--text", "--tokens"} & set(arguments):
+        quick.append("--assumed")
     with pytest.raises(SystemExit) as end:
-        main(("cost", *arguments, *(() if "--measure" in arguments else ("--no-measure",))))
+        main(("cost", *arguments, *quick))
     captured = capsys.readouterr()
     return int(end.value.code or 0), captured.out, captured.err
 
@@ -82,7 +85,64 @@ def test_a_measured_activity_and_a_measured_baseline(
     result = results.read(file)
     mine = next(row for row in result["machines"] if row["title"] == "this machine")
     assert results.number(mine["latency_over_cited"]) == pytest.approx(1e-4 / 95e-9)
+    assert run(capsys, "gpt2", "--baseline", str(file))[0] == 0
     assert {path.name for path in (tmp_path / "figures").iterdir()} == {f"costs-{n}.png" for n in FIGURES}
+
+
+@pytest.mark.parametrize("model", ["tiny", "smollm2-135m"])
+def test_the_activity_of_a_model_is_measured(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, model: str
+) -> None:
+    """Layer by layer and head by head: of tiny here and now, of SmolLM2 before."""
+    file, figures = tmp_path / "cost.json", tmp_path / "figures"
+    code, out, _ = run(capsys, model, "--tokens", "96", "--json", str(file), "--figures", str(figures))
+    assert code == 0
+    result, size = results.read(file), model_size(model)
+    assert "activity measured on" in " ".join(out.split())
+    assert "Energy of a head by layer" in out
+    assert "assumed, every code" not in " ".join(out.split())
+    assert "it is taken to hold for 1024" in " ".join(out.split())
+    tokens = 96 if model == "tiny" else 2048
+    assert results.number(result["activity"]["tokens"]) == tokens
+    assert len(results.numbers(result["model_cost"]["heads"]["energy"])) == size.layers * size.heads
+    assert results.number(result["head"]["context"]) == 1024
+    assert (figures / "costs-heads.png").is_file()
+
+
+def test_the_packaged_activity_is_the_committed_one() -> None:
+    found = packaged("smollm2-135m")
+    assert found is not None
+    committed = Activity.read(ROOT / "docs" / "results" / "costs" / "activity-smollm2-135m.json")
+    assert (found.heads, found.tokens) == (committed.heads, committed.tokens)
+    assert found.source.startswith(committed.source)
+    assert packaged("gpt2") is None
+
+
+def test_spice_energies_have_their_bands(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file = tmp_path / "cost.json"
+    code, out, _ = run(capsys, "gpt2", "--spice", str(SPICE), "--json", str(file))
+    assert code == 0
+    spice = results.read(file)["head"]["spice"]
+    assert spice["first_inside"] == (1 / 3 <= results.number(spice["first_factor"]) <= 3)
+    assert not spice["second_inside"]
+    assert results.number(spice["second_band"]) == 3
+    assert "second dot product, SPICE, is outside its band" in " ".join(out.split())
+
+
+def test_what_holds_longer_or_higher_than_the_chip_can_is_said(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    out = " ".join(run(capsys, "gpt2", "--whole-model", "--context", "5000")[1].split())
+    assert "The GPU attends to 5,000 tokens, the gain cells to the last 1,024" in out
+    assert "oxide write transistors do" in out
+    assert "stores up to 0.9 V" not in out
+    out = " ".join(run(capsys, "gpt2", "--technology", "14nm")[1].split())
+    assert "the chip stores up to 0.9 V, above the supply of 0.8 V of technology 14nm" in out
+    file = tmp_path / "cost.json"
+    assert run(capsys, "mistral-7b", "--window", "4096", "--why", "--json", str(file))[0] == 0
+    assert "4,096 of 8,192 tokens (sliding window)" in costs.as_markdown(
+        costs_around.cache(results.read(file))
+    )
 
 
 def test_sizes_alone_suffice_and_other_head_dimensions_are_not_compared(
@@ -95,7 +155,7 @@ def test_sizes_alone_suffice_and_other_head_dimensions_are_not_compared(
     assert results.number(result["why"]["cache"]["bytes_per_token"]) == 131_072
     assert all("latency_over_cited" not in row for row in result["machines"])
     assert not [path for path in draw_all(result, tmp_path) if "machines" in path.name]
-    assert "65,536" in costs.as_markdown(costs.stated_cache(result))
+    assert "65,536" in costs.as_markdown(costs_around.stated_cache(result))
 
 
 @pytest.mark.parametrize(
@@ -110,6 +170,15 @@ def test_sizes_alone_suffice_and_other_head_dimensions_are_not_compared(
         (("no-such-model/at all",), "no-such-model"),
         (("tiny", "--refresh", "copy"), "needs one period"),
         (("tiny", "--refresh", "copy", "--refresh-seconds", "-1"), "finite number above 0"),
+        (
+            ("tiny", "--refresh", "copy", "--refresh-seconds", "1e-9"),
+            "rewriting 1024 columns takes 2.05e-06 s",
+        ),
+        (("tiny", "--activity", "a.json", "--assumed"), "exclude each other"),
+        (
+            ("tiny", "--baseline", str(ROOT / "docs" / "results" / "costs" / "cost-gpt2.json")),
+            "holds no machine that was measured",
+        ),
         (("tiny", "--json", "/proc/nowhere/cost.json"), "nothing can be written"),
     ],
 )
@@ -127,7 +196,10 @@ def test_a_window_longer_than_the_retention_time_warns(capsys: pytest.CaptureFix
     assert code == 0
     assert "WARNING: a token is held for" in out
     code, out, _ = run(capsys, "gpt2", "--window", "8192", "--refresh", "copy", "--refresh-seconds", "5e-4")
-    assert "WARNING" not in out
+    assert "WARNING: a token" not in out
+    assert "lower bound" not in out
+    code, out, _ = run(capsys, "gpt2", "--refresh", "reread", "--refresh-seconds", "5e-4")
+    assert "refresh reread is charged as copy, a lower bound" in " ".join(out.split())
     assert "refresh" in out
 
 
@@ -154,8 +226,8 @@ def test_tables_for_documents(capsys: pytest.CaptureFixture[str], tmp_path: Path
     result = results.read(file)
     text = costs.as_markdown(costs.energy(result))
     assert "| all | 6.15 nJ |" in text
-    assert "344 | 97,266" in costs.as_markdown(costs.machines(result))
-    assert "7,521 | 43,981" in costs.as_markdown(costs.machines(result))
+    assert "344 | 97,266" in costs.as_markdown(costs_around.machines(result))
+    assert "7,521 | 43,981" in costs.as_markdown(costs_around.machines(result))
     assert "| gpt2 (assumed) | 0.500 | 0.2500 |" in costs.as_markdown(costs.sparsity({"gpt2": result}))
     assert costs.with_scale(0.0, "J") == "0 J"
     assert costs.with_scale(2e6, "J") == "2,000,000 J"

@@ -40,33 +40,20 @@ def activity(
     use(threads, device)
     from rich.console import Console
 
+    from gaincell.cli._activity import observe_model
     from gaincell.cli._perplexity import result
-    from gaincell.cli._progress import progress_bars
     from gaincell.config import load_design
-    from gaincell.evaluation.activity import measure_activity
-    from gaincell.evaluation.perplexity import cut_blocks
-    from gaincell.mapping.ready import hardware_model
     from gaincell.reports.activity import activity_table, draw_activity, sparsity_line
     from gaincell.reports.results import check
-    from gaincell.text import open_text, token_stream
 
-    found_text = open_text(text)
     chip = None if design is None else load_design(design)
-    with progress_bars() as progress:
-        ready = hardware_model(model, load_design("leroux2025"), chip, progress=progress)
-        loaded = ready.loaded
-        loaded.model.to(device)  # type: ignore[arg-type]
-        reading = progress("read and tokenise the text")
-        stream = token_stream(found_text.part("evaluation"), loaded.tokenizer, tokens * sequences, reading)
-        ids = cut_blocks(stream, tokens)[:sequences]
-        found = measure_activity(
-            loaded.model, list(ids.split(batch)), found_text.name, progress=progress("observe the arrays")
-        )
-    entry = result(loaded, f"{len(ids)} x {tokens} tokens, each sequence from empty arrays", ids.flatten())
+    seen = observe_model(model, chip, text, tokens, sequences, batch=batch, device=device)
+    protocol = f"{len(seen.ids)} x {tokens} tokens, each sequence from empty arrays"
+    entry = result(seen.ready.loaded, protocol, seen.ids.flatten())
     entry["command"] = "activity"
-    entry["gains"] = ready.how
-    entry["text"] = {"name": found_text.name}
-    entry["activity"] = found.to_json()
+    entry["gains"] = seen.ready.how
+    entry["text"] = {"name": seen.text}
+    entry["activity"] = seen.found.to_json()
     check(entry)
     console = Console()
     console.print(activity_table(entry, model))

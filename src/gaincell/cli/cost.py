@@ -17,6 +17,7 @@ from gaincell.cli._options import (
     RefreshKindName,
     RefreshSeconds,
     RefreshTokens,
+    TextName,
 )
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 DEFAULT_CHIP = "leroux2025"
+TOKENS = 512
+"""Of the text that an activity is measured on: seconds for SmolLM2-135M."""
 
 
 class Gpu(StrEnum):
@@ -61,8 +64,15 @@ def cost(
     ] = "28nm",
     activity: Annotated[
         Path | None,
-        typer.Option("--activity", metavar="FILE", help="Measured activity, JSON; by default it is assumed."),
+        typer.Option("--activity", metavar="FILE", help="Of gaincell activity --json, instead of measuring."),
     ] = None,
+    assumed: Annotated[
+        bool, typer.Option("--assumed", help="Measure no activity: every code is taken to be equally likely.")
+    ] = False,
+    text: TextName = "sample",
+    tokens: Annotated[
+        int, typer.Option("--tokens", min=1, help="Of the text that the activity of a RUN is measured on.")
+    ] = TOKENS,
     spice: Annotated[
         Path | None, typer.Option("--spice", metavar="FILE", help="Of gaincell spice energy --json.")
     ] = None,
@@ -98,35 +108,45 @@ def cost(
     """What a token costs in gain cells: energy, latency and area, by block.
 
     Two columns: what the paper states (cited), and what follows from activity, capacitances, clock, gate and
-    cell counts (bottom-up), with the factor between them and the band in which it was expected.
+    cell counts (bottom-up), with the factor between them and the band in which it was expected. The activity
+    of a RUN, and of tiny in its shipped linear version, is measured on --text first, layer by layer and head
+    by head; that of smollm2-135m was measured with its shipped RUN; of other models it is assumed.
+
+    Example: gaincell cost adapters/smollm2-135m
 
     Example: gaincell cost smollm2-135m
 
     Example: gaincell cost mistral-7b --window 4096 --whole-model --why
 
-    Example: gaincell cost RUN --activity activity.json --sensitivity --figures figures/
+    Example: gaincell cost RUN --text wikitext2.txt.gz --tokens 2048 --sensitivity --figures figures/
     """
     check_outputs(json, figure=None)
     from rich.console import Console
 
+    from gaincell.errors import InputError
+
+    if assumed and activity is not None:
+        raise InputError("--assumed and --activity exclude each other: give one of them")
     from gaincell.arrays.refresh import Refresh
     from gaincell.costs.result import Question, answer
     from gaincell.costs.spice_file import read_spice
     from gaincell.costs.technology import load_technology
     from gaincell.integrations.hf.size import model_size
     from gaincell.reports import costs as tables
+    from gaincell.reports import costs_around as around
 
     process, policy = load_technology(technology), Refresh(refresh.value, refresh_tokens, refresh_seconds)
     simulated = None if spice is None else read_spice(spice)
     measured = [] if baseline is None else _measured(baseline)
     found_activity = None if activity is None else _activity(activity)
     size, chip = model_size(model), _chip(model, design, cell, window)
+    if found_activity is None and not assumed:
+        other = chip if design or cell or window else None
+        found_activity = _measured_activity(model, other, text, tokens)
     if measure:
-        from gaincell.costs.activity import Activity
         from gaincell.costs.baselines import measure_here
 
-        used = found_activity or Activity.assumed(chip)
-        seen = min(context or round(used.mean().valid_columns), chip.window)
+        seen = min(context or chip.window, chip.window)
         measured += measure_here(size.heads, size.kv_heads, size.head_dim, seen)
     asked = Question(
         size,
@@ -143,11 +163,12 @@ def cost(
     )
     result = answer(asked, ["gaincell", *sys.argv[1:]])
     console = Console()
-    shown = [tables.summary(result), tables.energy(result), tables.area(result), tables.machines(result)]
-    shown += [tables.whole_model(result)] if whole_model else []
-    shown += [tables.cache(result), tables.memories(result)] if why else []
+    shown = [tables.summary(result), tables.energy(result), tables.area(result), around.machines(result)]
+    shown += [around.whole_model(result)] if whole_model else []
+    shown += [around.cache(result), around.memories(result)] if why else []
     shown += [tables.variants(result)] if stack > 1 else []
     shown += [tables.sensitivity(result, tables.MOST)] if sensitivity else []
+    shown += [tables.layers(result)] if len(result["model_cost"]["heads"]["layer"]["value"]) > 1 else []
     for table in shown:
         console.print(tables.for_terminal(table))
     for note in result["notes"]:
@@ -168,6 +189,26 @@ def _chip(model: str, design: str | None, cell: str | None, window: int | None) 
     chip = load_design(design or run_design(model) or DEFAULT_CHIP)
     chip = chip if cell is None else with_cell(chip, cell)
     return chip if window is None else chip.replace(window=window)
+
+
+def _measured_activity(model: str, chip: Design | None, text: str, tokens: int) -> Activity | None:
+    """Of a RUN, or of an embedded model in its shipped linear version, on one sequence of a text; of a model
+    whose RUN was measured before, that; else None.
+    """
+    from dataclasses import replace
+
+    from gaincell.cli._activity import observe_model
+    from gaincell.costs.activity import packaged
+    from gaincell.integrations.hf.size import run_design
+    from gaincell.mapping.job import find_shipped
+
+    if run_design(model) is not None:
+        return observe_model(model, chip, text, tokens).found
+    if find_shipped(model) is None:
+        return packaged(model)
+    linear = None if chip is None else chip.replace(cell="linear")
+    seen = observe_model(model, linear, text, tokens)
+    return replace(seen.found, source=f"{seen.text}, linear cells")
 
 
 def _activity(file: Path) -> Activity:

@@ -19,6 +19,8 @@ from gaincell.errors import InputError
 from gaincell.quantity import did_you_mean
 from gaincell.reports.results import Kind, value
 
+PACKAGED = Path(__file__).parent / "activities"
+"""Of models whose RUN is shipped; docs/readme.py writes them from docs/results/costs."""
 ASSUMED = "assumed"
 """Source of an activity that nobody measured."""
 UNITS = {"key_level": "V", "value_level": "V", "key_square": "V^2", "value_square": "V^2"}
@@ -34,6 +36,8 @@ class HeadActivity:
     query_active: share of query pulses above 0.
     score_pulse: mean phi(S) over T_max, over the valid columns.
     score_active: share of phi(S) above 0, of the valid columns.
+    score_negative: mean max(-S, 0) over S_sat, over the valid columns: net charge that the cells sink; the
+    converter has no lower limit, so that it may exceed 1.
     key_level, value_level: mean |u| of stored keys and values as written, V.
     key_square, value_square: mean u^2 of the same, V^2.
     output_pulse: mean |output| over T_max of the sub-tiles.
@@ -48,6 +52,7 @@ class HeadActivity:
     query_active: float
     score_pulse: float
     score_active: float
+    score_negative: float
     key_level: float
     value_level: float
     key_square: float
@@ -92,8 +97,9 @@ class Activity:
         """What is assumed where nothing was measured: every code of every converter is equally likely.
 
         Queries: mean pulse 1/2 and 1 - 1/L active. Keys and values: uniform over the write DAC's levels.
-        Scores: half below zero, the other half uniform up to the ceiling, so phi has mean 1/4. Outputs: |O|
-        uniform. All columns valid. A trained model is sparser: measure it.
+        Scores: half below zero, the other half uniform up to the ceiling, so phi has mean 1/4; the
+        lower half as far below zero. Outputs: |O| uniform. All columns valid. A trained model is sparser:
+        measure it.
         """
         levels, span = design.storage_levels, design.v_max - design.v_min
         if levels is None:
@@ -110,6 +116,7 @@ class Activity:
             query_active=1 - idle,
             score_pulse=0.25,
             score_active=0.5,
+            score_negative=0.25,
             key_level=level,
             value_level=level,
             key_square=square,
@@ -140,6 +147,11 @@ class Activity:
             if unknown:
                 hint = did_you_mean(unknown[0], names)
                 raise InputError(f"{where}: unknown number {unknown[0]!r}{hint}")
+            missing = [name for name in names if name not in found]
+            if missing:
+                raise InputError(
+                    f"{where}: {missing[0]!r} is missing; measure it again with gaincell activity --json"
+                )
             columns = {name: _column(found[name], UNITS.get(name, "1"), f"{where}: {name}") for name in names}
             rows = zip(*columns.values(), strict=True)
             heads = (dict(zip(columns, row, strict=True)) for row in rows)
@@ -166,6 +178,12 @@ class Activity:
                 'entry "activity"'
             ) from error
         return cls.from_json(entry, path.name)
+
+
+def packaged(name: str) -> Activity | None:
+    """What was measured of a model in its shipped RUN, and comes with the package; None for other models."""
+    path = PACKAGED / f"{name}.json"
+    return Activity.read(path) if "/" not in name and path.is_file() else None
 
 
 HEAD_NUMBERS = tuple(f.name for f in fields(HeadActivity) if f.name not in ("layer", "head"))

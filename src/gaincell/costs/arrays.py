@@ -16,13 +16,20 @@ Converters. Over every line that is read, an amplifier holds the bit line: its t
 line's capacitance to half a level within half a clock period, gm = C ln(2 L) 2 f, and I = gm / (gm/I) flows
 while the array is read. A net charge that cells source ends on the integrator without more from the supply,
 and its output stage delivers it once, VDD Q, when the reference current that sets the pulse takes it back. A
-net charge that cells sink is delivered by the output stage, and taken back by a reference from VDD: 2 VDD Q.
-Below the ceiling Q is phi S_sat, or |output| O_sat, of both signs alike. A comparator, C VDD/2 per half
-clock period, runs for T_max and, at the output, while pulses are counted.
+net charge that cells sink is delivered by the output stage, once, VDD Q; where a pulse of the other sign
+follows (value arrays), a reference from VDD takes it back: 2 VDD Q. So
 
-Not modelled: laws of the converter other than the linear one, normalising and first-token columns; current of
-the negative scores beyond what cells of the other sign deliver, rows that are not
-driven, short circuits in drivers, references and their distribution, offset calibration.
+    key arrays      VDD Q,      Q = (phi + negative) S_sat    negative: mean max(-S, 0) / S_sat, without pulse
+    value arrays    3/2 VDD Q,  Q = |output| O_sat            both signs alike
+
+The sum over cells counts what sources. Where more sinks than sources, as for most scores of converted models,
+the difference comes from the converter that holds the line. It is held whatever flows: an integrator that
+saturates at negative scores would deliver less, and let the line fall. A comparator, C VDD/2 per half clock
+period, runs for T_max and, at the output, while pulses are counted.
+
+Not modelled: laws of the converter other than the linear one, normalising and first-token columns; outputs
+beyond their ceiling; rows that are not driven, short circuits in drivers, references and their distribution,
+offset calibration.
 """
 
 from __future__ import annotations
@@ -37,8 +44,8 @@ from gaincell.costs.head import Head
 from gaincell.devices.cell import Cell
 from gaincell.units import Ampere, ChargeUnit, Farad, Joule, Second, Volt
 
-POSITIVE, SIGNED = 1.0, (1.0 + 2.0) / 2
-"""How often VDD delivers the net charge of a line: cells source it, or they source and sink it alike."""
+SIGNED = (1.0 + 2.0) / 2
+"""How often VDD delivers the net charge of a value line, which cells source and sink alike."""
 
 
 def first_product(head: Head) -> Cost:
@@ -46,10 +53,8 @@ def first_product(head: Head) -> Cost:
     a, d = head.activity, head.design
     sourced = positive_current(d.cell, a.key_level * head.remaining, a.key_square * head.remaining**2)
     time = d.drivers.phases * d.t_pulse_max
-    charge = a.score_pulse * d.score_saturation(head.head_dim) * d.charge_unit
-    converter = (
-        _amplifier(head, time) + POSITIVE * charge * head.technology.supply + _comparator(head, d.t_pulse_max)
-    )
+    charge = (a.score_pulse + a.score_negative) * d.score_saturation(head.head_dim) * d.charge_unit
+    converter = _amplifier(head, time) + charge * head.technology.supply + _comparator(head, d.t_pulse_max)
     return total(
         {
             "cells": Cost(energy=_cells(head, a.query_pulse, sourced)),

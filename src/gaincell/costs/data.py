@@ -2,8 +2,8 @@
 
 A file is read into a frozen dataclass whose annotations say the units, as in designs. Unknown keys, bare
 numbers, other units and values outside their range are errors. Sources are those of gaincell.quantity: "L"
-is other literature, cited in the note; "D" is derived or assumed here, and a note that begins with "assumed"
-says that nobody published it.
+is other literature, cited in the note ("as commonly quoted" where the original was not at hand); "D" is
+derived or assumed here, and a note that begins with "assumed" says that nobody published it.
 """
 
 from __future__ import annotations

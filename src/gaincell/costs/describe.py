@@ -7,11 +7,12 @@ the hardware. What was assumed is said in words beside it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from gaincell.costs import motivation, phases, retention, sweep
 from gaincell.costs.area import Variant, variants
-from gaincell.costs.cited import paper
+from gaincell.costs.cited import FIRST, SECOND, paper
 from gaincell.costs.cost import Cost
 from gaincell.costs.gpus import CITED, Measured, printed, ratio
 from gaincell.costs.head import Head
@@ -24,6 +25,8 @@ from gaincell.costs.whole_model import Arrangement
 from gaincell.design import Design
 from gaincell.reports.results import Json, value
 
+SPICE_KEYS = {FIRST: "first", SECOND: "second"}
+"""Blocks of which SPICE energies exist, and their keys."""
 UNITS = {"energy": "J", "latency": "s", "area": "m^2", "power": "W"}
 
 
@@ -70,17 +73,32 @@ def head(found: HeadCost, spice: SpiceEnergy | None = None) -> Json:
         ],
     }
     if spice is not None:
-        first, second = spice.of_head(found.head)
-        entry["spice"] = {
-            "inputs": spice.inputs,
-            "readout": spice.readout,
-            "technology": spice.technology,
-            "first": value(first, "J", "simulated"),
-            "second": value(second, "J", "simulated"),
-            "first_pulse": value(spice.first_pulse, "1", "simulated"),
-            "second_pulse": value(spice.second_pulse, "1", "simulated"),
-        }
+        entry["spice"] = _spice(found, spice)
     return entry
+
+
+def _spice(found: HeadCost, spice: SpiceEnergy) -> Json:
+    """Simulated energies of both dot products beside the cited ones."""
+    entry: Json = {"inputs": spice.inputs, "readout": spice.readout, "technology": spice.technology}
+    for line, pulse in zip(spice_lines(found, spice), (spice.first_pulse, spice.second_pulse), strict=True):
+        key = SPICE_KEYS[line.name]
+        entry[key] = value(line.bottom_up.energy, "J", "simulated")
+        entry[f"{key}_pulse"] = value(pulse, "1", "simulated")
+        if line.factor is not None and line.band is not None:
+            entry[f"{key}_factor"] = value(line.factor, "1", "simulated")
+            entry[f"{key}_band"] = value(line.band, "1", "simulated")
+            entry[f"{key}_inside"] = bool(line.inside)
+    return entry
+
+
+def spice_lines(found: HeadCost, spice: SpiceEnergy) -> tuple[Line, Line]:
+    """Both dot products with simulated energies, against the same cited ones and bands."""
+    lines = {line.name: line for line in found.lines}
+    first, second = (
+        replace(lines[name], bottom_up=Cost(energy=energy))
+        for name, energy in zip(SPICE_KEYS, spice.of_head(found.head), strict=True)
+    )
+    return first, second
 
 
 def areas(found: HeadCost, layers: int) -> Json:
@@ -151,17 +169,25 @@ def printed_ratios() -> Json:
 
 
 def whole_model(found: Sequence[Arrangement]) -> list[Json]:
-    """Attention, linear layers, transfers; speed against the first."""
+    """Attention (cited and bottom-up), linear layers, transfers; gain over the first."""
     first = found[0].total
     rows = []
     for one in found:
         parts = {"attention": one.attention, "linear": one.linear, "transfers": one.transfers}
         row: Json = {"title": one.title, "total": _simulated(one.total, ("energy", "latency"))}
         row |= {name: _simulated(cost, ("energy", "latency")) for name, cost in parts.items()}
+        row["total_cited"] = _simulated(one.total_cited, ("energy", "latency"))
+        if one.cited is not None:
+            row["attention_cited"] = {key: entry for key, entry in _cited(one.cited).items() if key != "area"}
+        if one.held is not None:
+            row["held"] = value(one.held, "s", "simulated")
+        row["note"] = one.note
         for number, unit in (("energy", "1"), ("latency", "1")):
             row[f"attention_share_of_{number}"] = value(one.share(number), unit, "simulated")
             gain = getattr(first, number) / getattr(one.total, number)
             row[f"{number}_gain"] = value(gain, unit, "simulated")
+            gain = getattr(first, number) / getattr(one.total_cited, number)
+            row[f"{number}_gain_cited"] = value(gain, unit, "simulated")
         rows.append(row)
     return rows
 
@@ -174,6 +200,7 @@ def why(found: HeadCost, cache: motivation.CacheCost, stated: Sequence[motivatio
         "cache": {
             "model": cache.size.title,
             "context": value(cache.context, "tokens", "simulated"),
+            "seen": value(cache.seen, "tokens", "simulated"),
             "bytes_per_token": value(cache.per_token, "B", "simulated"),
             "bytes": value(cache.cache, "B", "simulated"),
             "floor": value(cache.floor, "s", "simulated"),
@@ -235,14 +262,58 @@ def sweeps(chip: Head) -> Json:
     return found
 
 
-def notes(found: HeadCost) -> list[str]:
-    """What a user has to know about these numbers, in words."""
-    said = retention.note(found.head)
-    lines = [f"{line.name} is outside its band: {found.explain(line)}" for line in found.outside]
-    missing = _uncounted(found.head.design)
+def notes(found: HeadCost, spice: SpiceEnergy | None = None, tokens: int = 0) -> list[str]:
+    """What a user has to know about these numbers, in words.
+
+    spice: another source for the arrays.  tokens: that the activity was measured on; 0: it is assumed.
+    """
+    design, measured = found.head.design, found.head.activity.valid_columns
+    said = [_assumed(tokens), retention.note(found.head), _above_supply(found.head)]
+    if tokens and found.head.columns > 1.01 * measured:
+        said.append(
+            f"the activity was measured with {measured:.0f} valid columns on average; it is taken to hold "
+            f"for {found.head.columns:.0f}"
+        )
+    if found.refresh is not None and found.refresh.kind == "reread":
+        said.append(
+            "refresh reread is charged as copy, a lower bound: reading the columns back is not modelled"
+        )
+    said += [f"{line.name} is outside its band: {found.explain(line)}" for line in found.outside]
+    said += [
+        f"{line.name}, SPICE, is outside its band: simulated with inputs of its own, mean pulse {pulse:.3f}"
+        for line, pulse in (
+            zip(spice_lines(found, spice), (spice.first_pulse, spice.second_pulse), strict=True)
+            if spice is not None
+            else ()
+        )
+        if line.inside is False
+    ]
+    missing = _uncounted(design)
     if missing:
-        lines.append(f"not counted, though this chip has them: {', '.join(missing)}")
-    return ([said] if said else []) + lines
+        said.append(f"not counted, though this chip has them: {', '.join(missing)}")
+    return [note for note in said if note]
+
+
+def _assumed(tokens: int) -> str:
+    """That nobody measured the activity."""
+    if tokens:
+        return ""
+    return (
+        "WARNING: the activity is assumed, every code equally likely; real text gives shorter and fewer "
+        "pulses: give a RUN, or --activity with the file of gaincell activity --json"
+    )
+
+
+def _above_supply(head: Head) -> str:
+    """That the cells hold more than the process supplies."""
+    top, supply = head.design.v_max, head.technology.supply
+    if top <= supply * (1 + 1e-9):
+        return ""
+    return (
+        f"WARNING: the chip stores up to {top:g} V, above the supply of {supply:g} V of technology "
+        f"{head.technology.name}: no write reaches it; choose a design with a narrower storage range, or a "
+        "technology with a higher supply"
+    )
 
 
 def _uncounted(design: Design) -> list[str]:

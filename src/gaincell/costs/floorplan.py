@@ -18,7 +18,9 @@ horizontal wire in a higher metal layer, which leads to the charge-to-pulse circ
 of the value array; so the arrays stand side by side and the taps take no area. The paper names the taps and
 the blocks [M], not their places: the arrangement is derived here [D]. Where D > N, the taps lie in the
 lowest block of rows, and the value arrays of the D outputs stand side by side. Charge-to-pulse circuits
-that would be too long are folded: their block then is higher than the arrays.
+that would be too long are folded: their block then is higher than the arrays. The circuits of the signed
+readout are much wider than the value bit lines that they read: they fill a strip below the whole sub-tile,
+over which the bit lines fan out in a higher metal layer.
 
 A head: its sub-tiles in a grid as nearly square as may be, the block that gives them their inputs below,
 and the adders above, as in the paper's floorplan [M].

@@ -1,4 +1,5 @@
-"""A floorplan as GDSII rectangles, for a layout viewer. Needs gdstk, the extra `layout`.
+"""A floorplan as GDSII rectangles, for a layout viewer. Needs gdstk, the extra `layout`: rectangles, labels
+and references are all it takes, and gdsfactory would draw in klayout, whose licence is the GPL.
 
 A cell SUBTILE with its blocks and the tap wires, and a cell HEAD that places it as often as there are
 sub-tiles. Layers: 1 cells, 2 analog, 3 drivers, 4 writing, 5 digital, 10 tap wires; names as texts on layer

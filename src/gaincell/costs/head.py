@@ -22,6 +22,7 @@ class Head:
     head_dim: D.  group: g query heads share the arrays, which are written once for them.
     context: tokens before and including the query; None: what the activity was measured with.
     refresh_every: time after which columns are rewritten, s; None: never.
+    streams: sequences that take turns on the periphery, each with cells of its own.
 
     Raises InputError for sizes below 1.
     """
@@ -33,10 +34,11 @@ class Head:
     group: int = 1
     context: int | None = None
     refresh_every: Second | None = None
+    streams: int = 1
     schedule: Schedule = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        for name in ("head_dim", "group", "context"):
+        for name in ("head_dim", "group", "context", "streams"):
             number = getattr(self, name)
             if number is not None and number < 1:
                 raise InputError(f"{name} = {number!r} is out of range; allowed: 1 or more")
@@ -103,8 +105,17 @@ class Head:
         """Of the step of a group: the schedule, with the write that the process needs in place of the
         design's assumed latency, which was chosen to complete the published 65 ns.
         """
-        write = self.technology.discharge_time + self.technology.write_time
-        return Schedule(self.design.replace(unstated_latency=write), self.group).latency
+        return self.found_schedule.latency
+
+    @cached_property
+    def found_schedule(self) -> Schedule:
+        """The schedule with the write that the process needs."""
+        return Schedule(self.design.replace(unstated_latency=self.slot), self.group)
+
+    @property
+    def slot(self) -> Second:
+        """Of a discharge and a write."""
+        return self.technology.discharge_time + self.technology.write_time
 
     @cached_property
     def remaining(self) -> float:

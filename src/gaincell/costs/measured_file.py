@@ -18,7 +18,9 @@ from gaincell.errors import InputError
 
 
 def read_measured(path: str | os.PathLike[str]) -> list[Measured]:
-    """All machines of a file that were measured, not cited. Raises InputError."""
+    """All machines of a file that were measured, not cited. Raises InputError: it is no such file, or none
+    was measured.
+    """
     path = Path(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -28,7 +30,13 @@ def read_measured(path: str | os.PathLike[str]) -> list[Measured]:
             f"{path.name} holds no measurements ({type(error).__name__}: {error}); give a JSON file with the "
             'entry "machines"'
         ) from error
-    return [machine for machine in found if machine.kind == "measured"]
+    measured = [machine for machine in found if machine.kind == "measured"]
+    if not measured:
+        raise InputError(
+            f"{path.name} holds no machine that was measured, only cited or computed ones; give the result "
+            "of gaincell baseline --json"
+        )
+    return measured
 
 
 def _machine(row: dict[str, Any], where: str) -> Measured:

@@ -43,12 +43,14 @@ FOR_EVER = 1e9
 class CacheCost:
     """The key/value cache of a model on a GPU, one sequence.
 
-    per_token: bytes of a token.  cache: bytes of the context.  floor: time to read it, s.
+    seen: tokens that are kept, at most those of the model's own sliding window.
+    per_token: bytes of a token.  cache: bytes of those that are kept.  floor: time to read it, s.
     movement, arithmetic: energy of reading it from HBM, and of the two dot products, J.
     """
 
     size: ModelSize
     context: int
+    seen: int
     per_token: float
     cache: float
     floor: Second
@@ -125,6 +127,7 @@ def cache_cost(size: ModelSize, gpu: Stated, context: int, bytes_per_number: flo
     return CacheCost(
         size,
         context,
+        seen,
         per_token,
         cache,
         cache / gpu.bandwidth,

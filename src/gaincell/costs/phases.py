@@ -33,8 +33,7 @@ class PhaseCost:
 def phases(cost: HeadCost) -> list[PhaseCost]:
     """The phases of a step with one query head, bottom-up; their energies add up to that of the head."""
     head, blocks = cost.head, {line.name: line.bottom_up for line in cost.lines}
-    write = head.technology.discharge_time + head.technology.write_time
-    step = Schedule(head.design.replace(unstated_latency=write)).step
+    step = Schedule(head.design.replace(unstated_latency=head.slot)).step
     energies = {event.phase.name: 0.0 for event in step}
     energies["key write"] = energies["value write"] = blocks[WRITE].energy / 2
     energies["key read"] += blocks[FIRST].energy

@@ -23,7 +23,7 @@ class Question:
     """What is asked.
 
     size, design, technology: model and chip.  activity: None: assumed.  context: tokens so far; None: a full
-    ring, or what was measured.  batch: sequences.  refresh: policy.  layers: of cells, stacked in 3D.
+    ring.  batch: sequences.  refresh: policy.  layers: of cells, stacked in 3D.
     spice: another source for the arrays.  measured: machines to compare with, besides the published ones.
     gpu: of gpus.toml, for the whole model and the cache.
     """
@@ -47,28 +47,31 @@ def answer(asked: Question, command: Sequence[str]) -> results.Json:
     command: the command line, for the provenance.
     """
     size, chip = asked.size, asked.design.replace(layers=asked.size.layers)
-    used = asked.activity or Activity.assumed(chip)
+    used, context = asked.activity or Activity.assumed(chip), asked.context or chip.window
     found = roll_up.of_model(
         size,
         chip,
         asked.technology,
         used,
-        context=asked.context,
+        context=context,
         batch=asked.batch,
         refresh=asked.refresh,
         layers=asked.layers,
     )
-    head = roll_up.mean_head(size, chip, asked.technology, used, asked.context, asked.refresh, asked.layers)
+    head = roll_up.mean_head(size, chip, asked.technology, used, context, asked.refresh, asked.layers)
     gpu = stated()[asked.gpu]
     cache = motivation.cache_cost(size, gpu, asked.context or size.tokens)
-    together = whole_model.arrangements(found, gpu, asked.context or min(size.tokens, chip.window))
+    beside = asked.context or min(size.tokens, chip.window)
+    together = whole_model.arrangements(found, gpu, beside)
     result: results.Json = {
         "schema": results.SCHEMA,
         "command": "cost",
         "model": describe.size(size),
-        "design": {"name": chip.name, "hash": chip.hash, "cell": chip.cell.name},
+        "design": {"name": chip.name, "hash": chip.hash, "cell": chip.cell.name}
+        | {"v_max": results.value(chip.v_max, "V", "simulated")},
         "technology": describe.technology(asked.technology),
         "gpu": gpu.title,
+        "gpu_context": results.value(beside, "tokens", "simulated"),
         "activity": used.to_json(),
         "head": describe.head(head, asked.spice),
         "areas": describe.areas(head, asked.layers),
@@ -79,7 +82,7 @@ def answer(asked: Question, command: Sequence[str]) -> results.Json:
         "why": describe.why(head, cache, motivation.stated_cache(shipped_size("mistral-7b"))),
         "sensitivity": describe.sensitivity(sensitivity(head.head)),
         "sweeps": describe.sweeps(head.head),
-        "notes": describe.notes(head),
+        "notes": describe.notes(head, asked.spice, used.tokens),
         "provenance": results.provenance(
             command=command,
             seed=0,

@@ -1,7 +1,8 @@
 """Leakage and refresh: what holding the tokens costs, per token.
 
-Leakage flows between reads too: over a token period, dt = layers x step. Per cell the off-current of its
-switches and write gate, per gate a stated power:
+Leakage flows between reads too: over a token period dt, which is layers x the step of a group where attention
+is all there is, and as long as everything else makes it in a whole model (whole_model.py). Per cell the
+off-current of its switches and write gate, per gate a stated power:
 
     P = cells VDD I_off (W_switches + W_write) + gates P_gate
 
@@ -10,7 +11,10 @@ A refresh rewrites every valid column; the voltages that drift most drift by hal
     t = -tau ln(1 - half level / largest |u|)
 
 A column is overwritten after M tokens anyway, so that a chip whose window passes within t needs no refresh.
-Not modelled: reading the columns back (see gaincell.arrays.refresh), power gating.
+Sequences that take turns have cells of their own, so that cells leak for all of them while one digital part
+leaks for all; their tokens share the time.
+Not modelled: reading the columns back, so that a refresh of kind reread costs more than the lower bound given
+here, which is that of kind copy (see gaincell.arrays.refresh); the digital copy's own energy; power gating.
 """
 
 from __future__ import annotations
@@ -20,13 +24,15 @@ import math
 from gaincell.costs.cost import Cost
 from gaincell.costs.head import Head
 from gaincell.costs.writing import write
+from gaincell.errors import InputError
+from gaincell.reports.costs import with_scale
 from gaincell.units import Second, Watt
 
 
 def leakage_power(head: Head) -> Watt:
     """Of the arrays and the digital part of a key/value head."""
     t, d = head.technology, head.design
-    cells = head.cells * t.supply * t.off_current * (t.cell_switches + t.cell_write)
+    cells = head.streams * head.cells * t.supply * t.off_current * (t.cell_switches + t.cell_write)
     flip_flops = d.tiles * head.rows * head.output_bits + d.window
     return cells + (d.tiles * t.control_gates + 5 * flip_flops) * t.gate_leakage
 
@@ -34,7 +40,7 @@ def leakage_power(head: Head) -> Watt:
 def leakage(head: Head) -> Cost:
     """During a token period, of one query head: its share of the arrays of the group."""
     power = leakage_power(head) / head.group
-    return Cost(energy=power * head.design.token_period, power=power)
+    return Cost(energy=power * head.design.token_period / head.streams, power=power)
 
 
 def held(head: Head) -> Second:
@@ -63,11 +69,20 @@ def refresh(head: Head, interval: Second) -> Cost:
     """Rewriting the valid columns every `interval`, per token and query head.
 
     Energy: columns x a write x dt / interval. Latency: the columns' share of dt, during which nothing else
-    happens.
+    happens; the layers are refreshed at the same time.
     """
     share = head.columns * head.design.token_period / interval
-    slot = head.technology.discharge_time + head.technology.write_time
-    return Cost(energy=share * write(head).energy / head.group, latency=share * slot)
+    return Cost(energy=share * write(head).energy / head.group, latency=share * head.slot)
+
+
+def check_interval(head: Head, interval: Second) -> None:
+    """Raise InputError for a refresh that takes longer than the time between two."""
+    needed = head.columns * head.slot
+    if needed >= interval:
+        raise InputError(
+            f"a refresh every {interval:.3g} s is out of range: rewriting {head.columns:.0f} columns takes "
+            f"{needed:.3g} s; allowed: more than that (--refresh-seconds, --refresh-tokens), or fewer columns"
+        )
 
 
 def note(head: Head) -> str | None:
@@ -80,19 +95,14 @@ def note(head: Head) -> str | None:
         return None
     if head.refresh_every is not None and head.refresh_every <= interval * (1 + 1e-9):
         return None
-    slot = head.technology.discharge_time + head.technology.write_time
-    if head.columns * slot >= interval:
+    if head.columns * head.slot >= interval:
         remedy = "a refresh would take longer than that; choose a smaller window or a cell that holds longer"
     else:
         cost = refresh(head, interval)
-        remedy = (
-            f"refreshing in time costs {cost.energy * 1e12:.3g} pJ and {cost.latency * 1e9:.3g} ns a token "
-            "(--refresh copy --refresh-seconds)"
-        )
-    head_line = (
-        f"WARNING: a token is held for {held(head) * 1e3:.3g} ms, longer than the retention time of "
-        f"{tau * 1e3:.3g} ms; "
-        if held(head) > tau
-        else f"a token is held for {held(head) * 1e3:.3g} ms; "
-    )
-    return f"{head_line}after {interval * 1e3:.3g} ms it may have drifted by half a storage level; {remedy}"
+        energy, time = with_scale(cost.energy, "J"), with_scale(cost.latency, "s")
+        remedy = f"refreshing in time costs {energy} and {time} a token (--refresh copy --refresh-seconds)"
+    longer = held(head) > tau
+    kept = f"a token is held for {with_scale(held(head), 's')}"
+    kept += f", longer than the retention time of {with_scale(tau, 's')}" if longer else ""
+    drifted = f"after {with_scale(interval, 's')} it may have drifted by half a storage level"
+    return f"{'WARNING: ' if longer else ''}{kept}; {drifted}; {remedy}"

@@ -58,6 +58,7 @@ class HeadCost:
     """One query head, one token. The area is that of its key/value head.
 
     lines: the energy by block.  cited: of the paper.  bottom_up: parts by block.  area: parts by block.
+    refresh: policy.  layers: of cells, stacked in 3D.
     """
 
     head: Head
@@ -65,6 +66,8 @@ class HeadCost:
     cited: Cost
     bottom_up: Cost
     area: Cost
+    refresh: Refresh | None = None
+    layers: int = 1
 
     @property
     def outside(self) -> tuple[Line, ...]:
@@ -98,8 +101,12 @@ def of_head(head: Head, refresh: Refresh | None = None, layers: int = 1) -> Head
     """All of one query head.
 
     refresh: policy; by default none.  layers: of cells, stacked in 3D.
+
+    Raises InputError: a refresh takes longer than the time between two.
     """
     interval = refresh_seconds(head, refresh)
+    if interval is not None:
+        retention.check_interval(head, interval)
     head = replace(head, refresh_every=interval)
     stated, area = cited(head), head_area(head, layers)
     blocks = {
@@ -117,9 +124,9 @@ def of_head(head: Head, refresh: Refresh | None = None, layers: int = 1) -> Head
         else Line(name, None, block, None)
         for name, block in blocks.items()
     )
-    latency = head.latency + (blocks[REFRESH].latency if REFRESH in blocks else 0.0)
-    whole = replace(total(blocks, latency), area=area.area)
-    return HeadCost(head, lines, stated, whole, area)
+    stalled = blocks[REFRESH].latency / head.design.layers if REFRESH in blocks else 0.0
+    whole = replace(total(blocks, head.latency + stalled), area=area.area)
+    return HeadCost(head, lines, stated, whole, area, refresh, layers)
 
 
 def refresh_seconds(head: Head, policy: Refresh | None) -> Second | None:
@@ -191,16 +198,48 @@ def of_model(
 ) -> ModelCost:
     """All attention of a model.
 
-    design: its `layers` become those of the model, as in `attach`.  activity: measured or assumed.
+    design: its `layers` become those of the model, as in `attach`; see `chip_of`.
+    activity: measured or assumed.
     context: tokens before and including the query; by default the whole window, or what was measured.
     batch: sequences at a time.  refresh: policy.  layers: of cells, stacked in 3D.
     """
-    chip = design.replace(layers=size.layers)
+    chip = chip_of(size, design)
     heads = tuple(
         of_head(Head(chip, technology, one, size.head_dim, size.group, context), refresh, layers)
         for one in activity.heads
     )
     return ModelCost(size, heads, batch)
+
+
+def chip_of(size: ModelSize, design: Design) -> Design:
+    """A chip in a model: its layers, and the time between two tokens: layers x the step of a group, unless
+    the design states one.
+    """
+    chip = design.replace(layers=size.layers)
+    if chip.explicit_token_period is not None:
+        return chip
+    return chip.replace(token_period=Schedule(chip, size.group).token_period(size.layers))
+
+
+def paced(model: ModelCost, others: Second) -> ModelCost:
+    """The same attention where everything else takes time besides, so that tokens are held for longer.
+
+    others: of a token, s. With it dt = others + layers x step + refreshes, which take a share r of dt
+    (rewriting the columns over the time between two refreshes): dt = (others + layers x step) / (1 - r).
+    """
+    head = model.head.head
+    base = others + model.size.layers * head.latency
+    policy = model.head.refresh
+    if policy is not None and policy.every_seconds is not None:
+        base /= 1 - head.columns * head.slot / policy.every_seconds
+    elif policy is not None and policy.every_tokens is not None:
+        base += head.columns * head.slot / policy.every_tokens
+    chip = head.design.replace(token_period=base)
+    heads = tuple(
+        of_head(replace(one.head, design=chip, refresh_every=None), one.refresh, one.layers)
+        for one in model.heads
+    )
+    return replace(model, heads=heads)
 
 
 def mean_head(
@@ -213,14 +252,14 @@ def mean_head(
     layers: int = 1,
 ) -> HeadCost:
     """The head with the mean activity of a model."""
-    chip = design.replace(layers=size.layers)
+    chip = chip_of(size, design)
     head = Head(chip, technology, activity.mean(), size.head_dim, size.group, context)
     return of_head(head, refresh, layers)
 
 
 def tokens_per_second(head: Head, streams: int) -> PerSecond:
-    """Of one layer whose arrays `streams` sequences share by turns, from the schedule of the design."""
-    return Schedule(head.design, head.group).throughput(streams)
+    """Of one layer whose circuits `streams` sequences share by turns, from the bottom-up schedule."""
+    return head.found_schedule.throughput(streams)
 
 
 def _shared(cost: Cost, group: int) -> Cost:

@@ -26,7 +26,7 @@ DESIGN = (
     "charge_unit",
     "score_saturation_per_row",
     "output_saturation_per_column",
-    "layer_latency",
+    "token_period",
 )
 """Numbers of a design that costs depend on, as keys of `Design.replace`."""
 
@@ -103,7 +103,8 @@ def _moved_design(head: Head, key: str, factor: float) -> tuple[Head, float]:
     new = max(1, round(old * factor / d.tile)) * d.tile if key == "window" else old * factor
     columns = head.columns * new / old if key == "window" else head.columns
     activity = replace(head.activity, valid_columns=min(columns, float(new if key == "window" else d.window)))
-    return replace(head, design=d.replace(**{key: new}), activity=activity), new / old
+    moved = replace(head, design=d.replace(**{key: new}), activity=activity, context=None)
+    return moved, new / old
 
 
 def _change(name: str, where: str, factor: float, start: HeadCost, moved: HeadCost) -> Change:

@@ -50,8 +50,7 @@ def retentions(head: Head, times: Sequence[float] = RETENTIONS) -> list[Point]:
     for time in times:
         moved = replace(head, design=head.design.replace(retention_time=time))
         every = retention.refresh_interval(moved)
-        slot = moved.technology.discharge_time + moved.technology.write_time
-        if every is not None and moved.columns * slot >= every:
+        if every is not None and moved.columns * moved.slot >= every:
             continue
         policy = Refresh("copy", every_seconds=every) if retention.needs_refresh(moved) else None
         points.append(_point(time, moved, policy))
@@ -61,18 +60,22 @@ def retentions(head: Head, times: Sequence[float] = RETENTIONS) -> list[Point]:
 def batches(head: Head, sizes: Sequence[int] = BATCHES) -> list[Point]:
     """Sequences that take turns on the same circuits, each with cells of its own.
 
-    Energy per token stays; the cells multiply, the periphery does not; the throughput grows until the busiest
-    circuit is never idle.
+    The cells multiply, the periphery does not; the throughput grows until the busiest circuit is never idle,
+    from then on a sequence waits: latency = sequences / throughput. The time between two tokens of a sequence
+    grows as much, and with it decay and, shared by the tokens of all, leakage.
     """
     points = []
     for size in sizes:
         if size < 1:
             raise InputError(f"batch = {size!r} is out of range; allowed: 1 or more")
-        cost = of_head(head)
+        throughput = tokens_per_second(head, size)
+        latency = size / throughput
+        period = head.design.token_period * latency / head.latency
+        cost = of_head(replace(head, design=head.design.replace(token_period=period), streams=size))
         cells = cost.area.parts["cells"].area
-        whole = replace(cost.bottom_up, area=cost.area.area + (size - 1) * cells)
-        at = replace(cost, bottom_up=whole)
-        points.append(Point(float(size), at, 0.0, tokens_per_second(head, size)))
+        area = cost.area.area + (size - 1) * cells
+        at = replace(cost, bottom_up=replace(cost.bottom_up, area=area, latency=latency))
+        points.append(Point(float(size), at, 0.0, throughput))
     return points
 
 

@@ -6,12 +6,13 @@ import dataclasses
 import math
 import os
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from gaincell.costs.data import FOLDER, Sourced, build, number_kinds, read_toml
+from gaincell.costs.data import FOLDER, Sourced, build, number_kinds, parse, read_toml
 from gaincell.errors import DesignError
-from gaincell.quantity import did_you_mean, one_of
+from gaincell.quantity import Quantity, did_you_mean, one_of
 from gaincell.units import (
     AmperePerMetre,
     Farad,
@@ -27,6 +28,8 @@ from gaincell.units import (
 )
 
 SHIPPED = FOLDER / "technologies"
+REFERENCE = "28nm"
+"""Its ranges hold for every file."""
 WORDS = ("name", "description")
 CELL_TRANSISTORS = 6
 
@@ -126,7 +129,27 @@ def load_technology(source: str | os.PathLike[str] | Technology) -> Technology:
     if isinstance(source, Technology):
         return source
     path = _locate(os.fspath(source))
-    return build(Technology, _read(path, ()), WORDS, str(path))
+    found = build(Technology, _read(path, ()), WORDS, str(path))
+    limited = {key: _limited(key, quantity, path) for key, quantity in found.provenance.items()}
+    return dataclasses.replace(found, provenance=limited)
+
+
+def _limited(key: str, quantity: Quantity, path: Path) -> Quantity:
+    """A number that also lies where the shipped process allows it: a file's own range may be narrower, not
+    wider, so that nothing becomes negative and no divisor 0. Raises DesignError.
+    """
+    low, high = _limits()[key]
+    limited = dataclasses.replace(quantity, range=(max(low, quantity.range[0]), min(high, quantity.range[1])))
+    limited.check_range(f"{path}: {key}")
+    return limited
+
+
+@lru_cache(maxsize=1)
+def _limits() -> dict[str, tuple[float, float]]:
+    """Ranges of technologies/28nm.toml, by key."""
+    kinds = number_kinds(Technology)
+    _, found = parse(_read(SHIPPED / f"{REFERENCE}.toml", ()), kinds, WORDS, REFERENCE)
+    return {key: quantity.range for key, quantity in found.items()}
 
 
 def _locate(name: str) -> Path:

@@ -10,7 +10,9 @@ Per token of one sequence, at batch B (all sequences take a step together):
     inputs and outputs      bits of q, k, v and the result of every layer over a link, energy per bit; a
                             transfer to the arrays and one back for every layer, latency and bandwidth
 
-Besides, everything follows everything else. Weights are held once, arrays for every sequence.
+Besides, everything follows everything else. A token is held for window x the latency of this whole row, much
+longer than where attention is alone: leakage, decay and refreshes are those of that time. Weights are held
+once, arrays for every sequence.
 Not modelled: norms, activations, embedding, sampling; kernel launches and host; batching beyond a step.
 """
 
@@ -18,12 +20,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from gaincell.costs import retention
 from gaincell.costs.cost import Cost
 from gaincell.costs.gpus import Stated
-from gaincell.costs.roll_up import ModelCost
+from gaincell.costs.roll_up import ModelCost, paced
 from gaincell.costs.size import PRODUCTS, ModelSize
 from gaincell.costs.surroundings import surroundings
 from gaincell.errors import InputError
+from gaincell.units import Second
 
 ATTENTION, LINEAR, TRANSFERS = "attention", "linear layers", "inputs and outputs"
 BYTES_PER_WEIGHT = 2.0
@@ -34,17 +38,27 @@ BYTES_PER_WEIGHT = 2.0
 class Arrangement:
     """Who computes what; costs per token of one sequence.
 
-    title: in words.  attention, linear, transfers: energy and latency of each.
+    title: in words.  attention, linear, transfers: energy and latency of each, bottom-up.
+    cited: attention as the paper states it; None where no gain cells compute it.
+    held: how long a token is needed, s.  note: what that means for its cells, in words; both None without.
     """
 
     title: str
     attention: Cost
     linear: Cost
     transfers: Cost
+    cited: Cost | None = None
+    held: Second | None = None
+    note: str | None = None
 
     @property
     def total(self) -> Cost:
         return self.attention + self.linear + self.transfers
+
+    @property
+    def total_cited(self) -> Cost:
+        """With the cited attention, where there is one."""
+        return (self.cited or self.attention) + self.linear + self.transfers
 
     def share(self, number: str) -> float:
         """Of attention in the whole, of "energy" or "latency"."""
@@ -60,13 +74,21 @@ def arrangements(model: ModelCost, gpu: Stated, context: int) -> list[Arrangemen
     if context < 1:
         raise InputError(f"context = {context!r} is out of range; allowed: 1 or more tokens")
     dense = gpu_linear(size, gpu, batch)
-    cells = Cost(energy=model.energy_bottom_up, latency=model.latency[1])
-    moved = transfers(model)
     return [
         Arrangement(f"all on {gpu.title}", gpu_attention(size, gpu, context, batch), dense, Cost()),
-        Arrangement(f"gain cells, linear layers on {gpu.title}", cells, dense, moved),
-        Arrangement("gain cells, analog linear layers", cells, analog_linear(size, batch), moved),
+        _with_cells(f"gain cells, linear layers on {gpu.title}", model, dense),
+        _with_cells("gain cells, analog linear layers", model, analog_linear(size, batch)),
     ]
+
+
+def _with_cells(title: str, model: ModelCost, linear: Cost) -> Arrangement:
+    """Attention in gain cells whose tokens follow each other at the pace of the whole."""
+    moved = transfers(model)
+    slow = paced(model, linear.latency + moved.latency)
+    head = slow.head.head
+    attention = Cost(energy=slow.energy_bottom_up, latency=slow.latency[1])
+    stated = Cost(energy=model.energy_cited, latency=model.latency[0])
+    return Arrangement(title, attention, linear, moved, stated, retention.held(head), retention.note(head))
 
 
 def gpu_linear(size: ModelSize, gpu: Stated, batch: int) -> Cost:

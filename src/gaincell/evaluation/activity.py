@@ -6,6 +6,7 @@ the codes of the drivers and the write DACs, the scores of decayed cells and the
     query pulse    mean |x| over tokens and rows;      query active   share of x != 0
     score pulse    mean phi(S) over queries and the columns each of them sees (the valid ones);
     score active   share of phi(S) > 0 of the same, by more than the sum S may be rounded
+    score negative mean max(-S, 0) / S_sat of the same: net charge that cells sink, without a limit
     key, value     mean |u| and u^2 as written, u = V - V_offset, of the head's key/value head
     output pulse   mean |clamp(O_t / O_sat, -1, 1)| over queries, outputs, and sub-tiles with a valid column
     valid columns  mean over queries
@@ -59,6 +60,7 @@ class _Sums:
             "query_active": found["query active"] / found["queries"],
             "score_pulse": found["pulse"] / found["valid"],
             "score_active": found["pulse active"] / found["valid"],
+            "score_negative": found["negative"] / found["valid"],
             "output_pulse": found["output"] / found["outputs"],
             "valid_columns": found["valid"] / found["tokens"],
         }
@@ -188,6 +190,7 @@ def _of_block(sums: _Sums, seen: Seen, dim: int) -> None:
     outputs = seen.outputs[..., :dim].abs() * seen.read[None, None, :, :, None]
     sums.add("pulse", by_head(seen.pulses.sum(-1).sum(-1, dtype=torch.float64)))
     sums.add("pulse active", by_head(seen.active.sum((-1, -2))))
+    sums.add("negative", by_head(seen.negative.sum(-1, dtype=torch.float64)))
     sums.add("valid", by_head(seen.valid.sum().expand(len(seen.heads), group)))
     sums.add("output", by_head(outputs.sum(-1).sum((2, 3), dtype=torch.float64)))
     sums.add("outputs", by_head((seen.read.sum() * dim).expand(len(seen.heads), group)))

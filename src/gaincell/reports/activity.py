@@ -18,6 +18,7 @@ COLUMNS = {
     "x > 0": "query_active",
     "φ": "score_pulse",
     "φ > 0": "score_active",
+    "-S": "score_negative",
     "|u| key": "key_level",
     "|u| value": "value_level",
     "output": "output_pulse",
@@ -72,7 +73,8 @@ def activity_caption(result: Mapping[str, Any]) -> str:
     return (
         f"{result['provenance']['protocol']}; {result['gains']}; means over the heads of a layer. "
         "x, φ, output: pulses of queries, between the arrays, and of the sub-tiles, over the longest one "
-        "(> 0: share that is); |u|: stored, V; valid: columns that a query saw."
+        "(> 0: share that is); -S: net charge of negative scores, over S_sat; |u|: stored, V; valid: columns "
+        "that a query saw."
     )
 
 

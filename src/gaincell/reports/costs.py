@@ -96,13 +96,15 @@ def energy(result: Result) -> Rows:
         rows.append([line["name"], *_compared(line)])
         rows += [[f"  {name}", "", readable(part), "", "", ""] for name, part in line["parts"].items()]
     total = [found[column]["energy"] for column in ("cited", "bottom_up")]
-    rows.append(["all", *(readable(x) for x in total), _ratio(total[1], total[0]), "", ""])
+    rows.append(["all", *(readable(x) for x in total), ratio(total[1], total[0]), "", ""])
     if "spice" in found:
         spice = found["spice"]
         for key, title in (("first", "first dot product"), ("second", "second dot product")):
             cited = next(line["cited"] for line in found["lines"] if line["name"] == title)
             title += f", SPICE ({spice['inputs']} inputs, mean pulse {number(spice[f'{key}_pulse']):.3f})"
-            rows.append([title, readable(cited), readable(spice[key]), _ratio(spice[key], cited), "", ""])
+            factor, band = number(spice[f"{key}_factor"]), number(spice[f"{key}_band"])
+            inside = "yes" if spice[f"{key}_inside"] else "NO"
+            rows.append([title, readable(cited), readable(spice[key]), f"{factor:.3g}", f"{band:g}×", inside])
     caption = f"One query head, one token; {basis(result)}. Technology {result['technology']['name']}."
     headings = ("energy", "cited", "bottom-up", "factor", "band", "inside")
     return Rows("Energy of a head", headings, rows, caption)
@@ -169,114 +171,6 @@ def variants(result: Result) -> Rows:
     return Rows("Other cells and 3D stacking", headings, rows, caption)
 
 
-def machines(result: Result) -> Rows:
-    """GPUs and this machine against as many heads in gain cells."""
-    rows = []
-    for row in result["machines"]:
-        over = [
-            f"{number(row[key]):,.0f}" if key in row else "–"
-            for key in (
-                "latency_over_cited",
-                "energy_over_cited",
-                "latency_over_bottom_up",
-                "energy_over_bottom_up",
-            )
-        ]
-        title = f"{row['title']} ({KINDS[row['latency']['kind']]})"
-        rows.append([title, readable(row["latency"]), readable(row.get("energy")), *over])
-    headings = (
-        "attention of one layer, per token",
-        "latency",
-        "energy",
-        "× latency, cited",
-        "× energy, cited",
-    )
-    headings_found = ("× latency, bottom-up", "× energy, bottom-up")
-    caption = (
-        "×: over as many heads in gain cells, where sizes are the same. Cited: twelve heads, D = 64, 1024 "
-        "tokens, batch 64, time of a batch divided by the batch (docs/costs.md says what is wrong with it)."
-    )
-    return Rows("Against other machines", (*headings, *headings_found), rows, caption)
-
-
-def whole_model(result: Result) -> Rows:
-    """Who computes what, per token."""
-    rows = []
-    for row in result["whole_model"]:
-        for key in ("energy", "latency"):
-            parts = [readable(row[name][key]) for name in ("attention", "linear", "transfers", "total")]
-            share = f"{100 * number(row[f'attention_share_of_{key}']):.2g} %"
-            rows.append([f"{row['title']}, {key}", *parts, share, f"{number(row[f'{key}_gain']):.3g}"])
-    headings = ("per token", "attention", "linear", "transfers", "total", "attention's share", "gain")
-    model = result["model_cost"]
-    batch, arrays = number(model["batch"]), readable(model["bottom_up"]["area"])
-    caption = (
-        f"Batch {batch:.0f}; arrays of all its sequences, bottom-up: {arrays}. "
-        "GPU: stated bandwidth and board power, an upper bound; analog linear layers: stated operations per "
-        "joule and an assumed time of a product. Nothing overlaps. Gain: of the whole, over the first row."
-    )
-    return Rows("A whole model", headings, rows, caption)
-
-
-def cache(result: Result) -> Rows:
-    """The cache on a GPU, and the paper's example."""
-    found = result["why"]["cache"]
-    moved, computed = found["movement"], found["arithmetic"]
-    rows = [
-        ["cache of one token", readable(found["bytes_per_token"])],
-        [f"cache of {number(found['context']):,.0f} tokens of one sequence", readable(found["bytes"])],
-        [f"time to read it once on {result['gpu']}", readable(found["floor"])],
-        ["energy to read it once from HBM", readable(moved)],
-        ["energy of the arithmetic on it", readable(computed)],
-        ["movement over arithmetic", _ratio(moved, computed)],
-    ]
-    return Rows(f"Why: the cache of {found['model']} on a GPU", ("", ""), rows)
-
-
-def stated_cache(result: Result) -> Rows:
-    """At which length the cache of a model has the stated size."""
-    rows = [
-        [
-            f"{'8 Gibit' if row['read_as'] == 'bits' else '8 GiB'}, {number(row['bytes_per_number']):.0f} "
-            f"bytes a number, {'grouped' if row['grouped'] else 'a key/value head for every query head'}",
-            f"{number(row['tokens']):,.0f}",
-        ]
-        for row in result["why"]["stated_cache"]
-    ]
-    return Rows("The stated 8 Gb for Mistral 7B", ("read as", "tokens, batch 1"), rows)
-
-
-def memories(result: Result) -> Rows:
-    """Keys and values of one head in other memories."""
-    rows = [
-        [
-            row["title"],
-            readable(row["area"]),
-            readable(row["write"]),
-            readable(row.get("lifetime")) if "lifetime" in row else "no limit",
-            _retention(row),
-            readable(row["refresh"]) if number(row["refresh"]) else "–",
-        ]
-        for row in result["why"]["memories"]
-    ]
-    rows += [
-        [f"readout: {row['title']}", readable(row["area"]), readable(row["energy"]), "", "", ""]
-        for row in result["why"]["conversions"]
-    ]
-    headings = (
-        "keys and values of a head",
-        "area of cells",
-        "energy of a token",
-        "worn out after",
-        "retention",
-    )
-    caption = (
-        "Write energies and densities are of cells alone, orders of magnitude (see memories.toml); "
-        "gain cells with their write lines and DACs. Readout: of one line, area and energy of one conversion."
-    )
-    return Rows("Why: other memories", (*headings, "refresh"), rows, caption)
-
-
 def sensitivity(result: Result, most: int | None = None) -> Rows:
     """A row a parameter: up and down."""
     changes: dict[tuple[str, str], dict[bool, Any]] = {}
@@ -292,7 +186,57 @@ def sensitivity(result: Result, most: int | None = None) -> Rows:
     left = len(changes) - len(rows)
     caption = "Up  down by 20 % (sizes to the nearest that exists), one at a time; bottom-up, one head."
     caption += f" {left} more change less; --json has them." if left else ""
+    top, supply = number(result["design"]["v_max"]), number(result["technology"]["numbers"]["supply"])
+    lower = min(
+        (number(row["factor"]) for row in result["sensitivity"] if row["parameter"] == "supply"), default=1.0
+    )
+    if top > lower * supply:
+        caption += (
+            f" Supply: at {lower * supply:.3g} V the chip could not store its {top:g} V; the row says what "
+            "depends on it, not that the chip would work."
+        )
     return Rows("Sensitivity", ("parameter", "energy", "latency", "area"), rows, caption)
+
+
+def bands(results: Mapping[str, Result]) -> Rows:
+    """The factor of every block of several results, and which lie outside their bands."""
+    rows, found = [], []
+    for name, result in results.items():
+        found = [line for line in result["head"]["lines"] if "factor" in line]
+        factors = {line["name"]: (number(line["factor"]), line["inside"]) for line in found}
+        rows.append([f"{name} ({result['activity']['source']})", *_factors(factors, found)])
+        spice = result["head"].get("spice")
+        if spice is not None:
+            simulated = {
+                title: (number(spice[f"{key}_factor"]), spice[f"{key}_inside"])
+                for key, title in (("first", "first dot product"), ("second", "second dot product"))
+            }
+            rows.append([f"{name}, arrays by SPICE ({spice['inputs']} inputs)", *_factors(simulated, found)])
+    names = {line["name"]: number(line["band"]) for line in found}
+    headings = ("bottom-up over cited", *(f"{name}, {band:g}×" for name, band in names.items()))
+    return Rows("Bands", headings, rows, "NO: outside the band that stands in the heading.")
+
+
+def _factors(factors: Mapping[str, tuple[float, bool]], lines: Sequence[Mapping[str, Any]]) -> list[str]:
+    shown = []
+    for line in lines:
+        factor, inside = factors.get(line["name"], (None, True))
+        shown.append("–" if factor is None else f"{factor:.3g}{'' if inside else ' NO'}")
+    return shown
+
+
+def layers(result: Result) -> Rows:
+    """Energy of the heads of every layer: mean, lowest, highest."""
+    found = result["model_cost"]["heads"]
+    table: dict[int, list[float]] = {}
+    for layer, energy in zip(numbers(found["layer"]), numbers(found["energy"]), strict=True):
+        table.setdefault(int(layer), []).append(energy)
+    rows = [
+        [str(layer), *(with_scale(x, "J") for x in (sum(of) / len(of), min(of), max(of)))]
+        for layer, of in sorted(table.items())
+    ]
+    caption = f"One token, bottom-up; {basis(result)}. Every head: --json, --figures."
+    return Rows("Energy of a head by layer", ("layer", "mean", "lowest", "highest"), rows, caption)
 
 
 def sparsity(results: Mapping[str, Result]) -> Rows:
@@ -315,7 +259,7 @@ def sparsity(results: Mapping[str, Result]) -> Rows:
                 f"{100 * (1 - mean['score_active']):.1f} %",
                 readable(first),
                 readable(second),
-                _ratio(second, first),
+                ratio(second, first),
             ]
         )
     headings = (
@@ -347,16 +291,12 @@ def _power(entry: Mapping[str, Any]) -> str:
     return with_scale(number(entry["energy"]) / number(entry["latency"]), "W")
 
 
-def _ratio(entry: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+def ratio(entry: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     return f"{number(entry) / number(other):.3g}"
 
 
 def _percent(entry: Mapping[str, Any]) -> str:
     return f"{100 * number(entry):+.1f} %"
-
-
-def _retention(row: Mapping[str, Any]) -> str:
-    return "as long as powered" if "retention" not in row else readable(row["retention"])
 
 
 def outside(result: Result) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from gaincell import files
 from gaincell.reports.costs import KINDS, basis, with_scale
+from gaincell.reports.costs_around import kept
 from gaincell.reports.figures import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, STYLE
 from gaincell.reports.hardware import PHASE_COLOURS
 from gaincell.reports.results import number, numbers
@@ -103,7 +104,7 @@ def machines(result: Result) -> Figure:
 
 
 def sweeps(result: Result) -> Figure:
-    """Energy above, latency (batch: throughput) below, a column for what changes."""
+    """Energy above, latency below (batch: throughput too), a column for what changes."""
     found = result["sweeps"]
     figure = Figure(figsize=(3.1 * len(found), 5.4))
     grid = figure.subplots(2, len(found), squeeze=False)
@@ -115,12 +116,10 @@ def sweeps(result: Result) -> Figure:
             at, [e * 1e9 for e in numbers(sweep["energy_cited"])], "--", color=GREY, label="cited, scaled"
         )
         top.set_title(sweep["title"], fontsize=9)
+        bottom.plot(at, [s * 1e9 for s in numbers(sweep["latency"])], "o-", ms=4, color=ORANGE)
+        bottom.set_ylabel("latency of a step, ns")
         if name == "batch":
-            bottom.plot(at, [x / 1e6 for x in numbers(sweep["throughput"])], "o-", ms=4, color=ORANGE)
-            bottom.set_ylabel("million tokens/s of a layer")
-        else:
-            bottom.plot(at, [s * 1e9 for s in numbers(sweep["latency"])], "o-", ms=4, color=ORANGE)
-            bottom.set_ylabel("latency of a step, ns")
+            _throughput(bottom, at, numbers(sweep["throughput"]))
         if name == "retention_time":
             bottom.set_title("with refresh where needed", fontsize=9)
         for axes in (top, bottom):
@@ -132,25 +131,42 @@ def sweeps(result: Result) -> Figure:
     return figure
 
 
+def _throughput(axes: Axes, at: list[float], found: list[float]) -> None:
+    """On an axis of its own at the right."""
+    right = axes.twinx()
+    right.plot(at, [x / 1e6 for x in found], "s--", ms=4, color=PURPLE)
+    right.set_ylim(0, 1.12 * right.get_ylim()[1])
+    right.set_ylabel("million tokens/s of a layer", color=PURPLE)
+    right.grid(visible=False)
+
+
 def phases(result: Result) -> Figure:
-    """Power over the time of a step, by phase: the area of a bar is its energy."""
+    """Power over the time of a step, by phase, one on the other: the area of a colour is its energy."""
     figure = Figure(figsize=(8.4, 3.2))
     axes = figure.add_subplot()
-    for phase in result["head"]["phases"]:
-        start, duration, drawn = (number(phase[key]) for key in ("start", "duration", "energy"))
-        if duration == 0:
-            continue
+    found = [
+        (phase["name"], *(number(phase[key]) for key in ("start", "duration", "energy")))
+        for phase in result["head"]["phases"]
+        if number(phase["duration"]) > 0
+    ]
+    found.sort(key=lambda phase: phase[0] != "throughout")
+    times = sorted({time for _, start, duration, _ in found for time in (start, start + duration)})
+    bases = [0.0] * (len(times) - 1)
+    for name, start, duration, drawn in found:
         power = drawn / duration * 1e3
+        over = [n for n, time in enumerate(times[:-1]) if start <= time < start + duration - 1e-15]
         axes.bar(
-            start * 1e9,
-            power,
-            width=duration * 1e9,
+            [times[n] * 1e9 for n in over],
+            [power] * len(over),
+            width=[(times[n + 1] - times[n]) * 1e9 for n in over],
+            bottom=[bases[n] for n in over],
             align="edge",
-            color=PHASE_COLOURS.get(phase["name"], "#D8D8D8"),
-            edgecolor="white",
-            zorder=1 if phase["name"] == "throughout" else 2,
-            label=f"{phase['name']}: {with_scale(drawn, 'J')}",
+            color=PHASE_COLOURS.get(name, "#D8D8D8"),
+            linewidth=0,
+            label=f"{name}: {with_scale(drawn, 'J')}",
         )
+        for n in over:
+            bases[n] += power
     axes.set_xlabel("time in the step, ns")
     axes.set_ylabel("mW")
     axes.set_title("Power of a head over a step, bottom-up")
@@ -179,9 +195,11 @@ def heads(result: Result) -> Figure:
 
 
 def why(result: Result) -> Figure:
-    """Memories for the keys and values of a head; what moving the cache costs against computing with it."""
-    figure = Figure(figsize=(9.6, 3.8))
-    left, right = figure.subplots(1, 2, width_ratios=(1.7, 1))
+    """Memories for the keys and values of a head; reading out a line by pulses and by an ADC; what moving the
+    cache costs against computing with it.
+    """
+    figure = Figure(figsize=(12.4, 3.9))
+    left, middle, right = figure.subplots(1, 3, width_ratios=(1.7, 0.9, 0.9))
     for row in result["why"]["memories"]:
         ours = row["title"].startswith("gain cells")
         colour = BLUE if ours else RED if "lifetime" in row else GREY
@@ -195,9 +213,25 @@ def why(result: Result) -> Figure:
     left.margins(x=0.3, y=0.2)
     left.set_xlabel("area of the cells of a head, mm²")
     left.set_ylabel("energy of writing a token, pJ")
-    left.set_title("Keys and values of a head (red: wears out)")
+    left.set_title(
+        "Keys and values of a head (red: wears out)\nblue: with write lines and DACs; others: cells alone"
+    )
+    _readouts(middle, result["why"]["conversions"])
     _movement(right, result["why"]["cache"])
     return figure
+
+
+def _readouts(axes: Axes, conversions: Sequence[Mapping[str, Any]]) -> None:
+    for n, (row, colour) in enumerate(zip(conversions, (BLUE, GREY), strict=True)):
+        drawn = number(row["energy"]) * 1e12
+        axes.bar(n, drawn, color=colour, width=0.6)
+        text = f"{with_scale(drawn * 1e-12, 'J')}\n{number(row['area']) * 1e12:,.0f} µm²"
+        axes.annotate(text, (n, drawn), xytext=(0, 3), textcoords="offset points", ha="center", fontsize=8)
+    axes.set_xticks(range(2), ["pulse and\ncounter", "ADC, 7 bits\n(cited)"])
+    axes.grid(visible=False, axis="x")
+    axes.margins(y=0.25)
+    axes.set_ylabel("pJ a conversion")
+    axes.set_title("Reading out a line")
 
 
 def _movement(axes: Axes, cache: Mapping[str, Any]) -> None:
@@ -211,7 +245,7 @@ def _movement(axes: Axes, cache: Mapping[str, Any]) -> None:
     axes.grid(visible=False, axis="x")
     axes.margins(y=0.15)
     axes.set_ylabel("mJ a token")
-    axes.set_title(f"Cache of {cache['model']},\n{number(cache['context']):,.0f} tokens, on a GPU")
+    axes.set_title(f"Cache of {cache['model']} on a GPU,\n{kept(cache)}", fontsize=8)
 
 
 def _label(axes: Axes, text: str, at: tuple[float, float]) -> None:

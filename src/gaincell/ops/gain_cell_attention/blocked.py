@@ -228,6 +228,15 @@ def activations(
     """S / S_sat between its limits [G, gR, c] (equations 5, 7-9), zero outside causal window and written
     columns; the pulses A that come of it; and X.
     """
+    a, stacked = scores(plan, space, segment, block, x, heads)
+    a, pulses = converted(plan, space, segment, block, a, heads)
+    return a, pulses, stacked
+
+
+def scores(
+    plan: Plan, space: Workspace, segment: Segment, block: Block, x: Tensor, heads: Tensor
+) -> tuple[Tensor, Tensor]:
+    """S / S_sat [G, gR, c] as the cells give it (equations 5, 7), of every column of the panel; and X."""
     stacked = _stack_queries(plan, space, plan.slabs, segment, block, x)
     keys = segment.keys[:, block.lo : block.hi].transpose(1, 2)
     a = space("activations", *stacked.shape[:2], keys.shape[2])
@@ -237,23 +246,32 @@ def activations(
     else:
         torch.bmm(stacked, keys, out=a)
     if plan.disturbance is not None:
-        tokens, queries = (
-            tokens_of(segment, block, a.device),
-            torch.arange(block.i0, block.i1, device=a.device),
-        )
-        plan.disturbance.scores(a, x, heads, queries, tokens)
+        plan.disturbance.scores(a, x, heads, *_whose(segment, block, a))
+    return a, stacked
+
+
+def converted(
+    plan: Plan, space: Workspace, segment: Segment, block: Block, a: Tensor, heads: Tensor
+) -> tuple[Tensor, Tensor]:
+    """S / S_sat of `scores` between its limits, in place, and the pulses (equations 8, 9)."""
     if plan.design.score_ceiling:
         a.clamp_(0.0, 1.0)
     else:
         a.clamp_(min=0.0)
-    _mask_edges(plan, segment, block, a)
+    mask_edges(plan, segment, block, a)
     exponent = plan.design.charge_to_pulse.exponent
     phi = a if exponent == 1 else torch.pow(a, exponent, out=space("powers", *a.shape))
-    pulses = phi if plan.disturbance is None else plan.disturbance.pulses(phi, heads, queries, tokens)
-    return a, pulses, stacked
+    if plan.disturbance is None:
+        return a, phi
+    return a, plan.disturbance.pulses(phi, heads, *_whose(segment, block, a))
 
 
-def _mask_edges(plan: Plan, segment: Segment, block: Block, a: Tensor) -> None:
+def _whose(segment: Segment, block: Block, a: Tensor) -> tuple[Tensor, Tensor]:
+    """Token indices of a block's queries and of its columns."""
+    return torch.arange(block.i0, block.i1, device=a.device), tokens_of(segment, block, a.device)
+
+
+def mask_edges(plan: Plan, segment: Segment, block: Block, a: Tensor) -> None:
     """Zero, in place, what the block's queries do not see; only columns at the panel's two ends can be
     hidden.
     """

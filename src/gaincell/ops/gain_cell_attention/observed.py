@@ -21,7 +21,14 @@ from gaincell.circuits import query_driver, write_dac
 from gaincell.circuits.converter import sum_rounding
 from gaincell.config import Design
 from gaincell.errors import InputError
-from gaincell.ops.gain_cell_attention.blocked import activations, plan_of, tile_outputs, tiles_read
+from gaincell.ops.gain_cell_attention.blocked import (
+    converted,
+    mask_edges,
+    plan_of,
+    scores,
+    tile_outputs,
+    tiles_read,
+)
 from gaincell.ops.gain_cell_attention.front import pulses, written
 from gaincell.ops.gain_cell_attention.panels import Workspace, groups_of, segments_of
 from gaincell.ops.gain_cell_attention.widened import widened, widened_design
@@ -39,7 +46,8 @@ class Seen(NamedTuple):
     """One block of queries.
 
     heads: its key/value heads.  pulses: phi(S) over T_max, 0 where a column is not valid.  active: whether
-    there is one, S being above 0 by more than its sum may be rounded.  valid: number of columns each query
+    there is one, S being above 0 by more than its sum may be rounded.  negative: sum over the columns that a
+    query sees of max(-S, 0) / S_sat: net charge that the cells sink.  valid: number of columns each query
     sees.  outputs: O / O_sat of every sub-tile after the clamp, before the readout.
     read: whether a sub-tile holds a column that the query sees; the others are not read.
     """
@@ -47,6 +55,7 @@ class Seen(NamedTuple):
     heads: Int[Tensor, " G"]
     pulses: Float[Tensor, "G g R c"]
     active: Bool[Tensor, "G g R c"]
+    negative: Float[Tensor, "G g R"]
     valid: Int[Tensor, " R"]
     outputs: Float[Tensor, "G g s R D"]
     read: Bool[Tensor, "s R"]
@@ -124,7 +133,10 @@ def observe(
         for segment in segments_of(plan, plan.slabs, ks, vs, heads, xs.shape[1], xs.shape[2]):
             for block in segment.blocks:
                 rows = slice(block.i0 - plan.first_query, block.i1 - plan.first_query)
-                passed, a, _ = activations(plan, space, segment, block, xs[:, :, rows], heads)
+                s, _ = scores(plan, space, segment, block, xs[:, :, rows], heads)
+                sunk = s.clamp(max=0).neg_()
+                mask_edges(plan, segment, block, sunk)
+                passed, a = converted(plan, space, segment, block, s, heads)
                 o = tile_outputs(plan, space, segment, block, a, heads)
                 read = tiles_read(plan, segment, block, o)
                 if design.output_ceiling:
@@ -136,6 +148,7 @@ def observe(
                     heads,
                     a.unflatten(1, (-1, r)),
                     (passed > margin).unflatten(1, (-1, r)),
+                    sunk.sum(-1).unflatten(1, (-1, r)),
                     i - oldest + 1,
                     (o / plan.steps).unflatten(2, (-1, r)).transpose(1, 2),
                     read,

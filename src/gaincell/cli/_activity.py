@@ -1,0 +1,59 @@
+"""A model's activity on a text, for the commands that measure it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from gaincell.costs.activity import Activity
+    from gaincell.design import Design
+    from gaincell.mapping.ready import Ready
+
+
+class Observed(NamedTuple):
+    """found: the activity.  ready: the model in its arrays.  ids: what it read, a row a sequence.
+
+    text: its name.
+    """
+
+    found: Activity
+    ready: Ready
+    ids: Any
+    text: str
+
+
+def observe_model(
+    model: str,
+    chip: Design | None,
+    text: str,
+    tokens: int,
+    sequences: int = 1,
+    *,
+    batch: int = 1,
+    device: str = "cpu",
+) -> Observed:
+    """Load a model in arrays and measure its activity, with progress bars.
+
+    chip: another one than the RUN's own.  tokens: of a sequence, which begins with empty arrays.
+
+    Raises GaincellError: there is no such model, RUN or text, or the text is too short.
+    """
+    from gaincell.cli._progress import progress_bars
+    from gaincell.config import load_design
+    from gaincell.evaluation.activity import measure_activity
+    from gaincell.evaluation.perplexity import cut_blocks
+    from gaincell.mapping.ready import hardware_model
+    from gaincell.text import open_text, token_stream
+
+    found_text = open_text(text)
+    with progress_bars() as progress:
+        ready = hardware_model(model, load_design("leroux2025"), chip, progress=progress)
+        loaded = ready.loaded
+        loaded.model.to(device)  # type: ignore[arg-type]
+        reading = progress("read and tokenise the text")
+        stream = token_stream(found_text.part("evaluation"), loaded.tokenizer, tokens * sequences, reading)
+        ids = cut_blocks(stream, tokens)[:sequences]
+        found = measure_activity(
+            loaded.model, list(ids.split(batch)), found_text.name, progress=progress("observe the arrays")
+        )
+    return Observed(found, ready, ids, found_text.name)

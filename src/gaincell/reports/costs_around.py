@@ -1,0 +1,166 @@
+"""What surrounds the arrays as tables, from the JSON of `gaincell cost` alone: other machines, the whole
+model, the cache on a GPU, other memories.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from gaincell.reports.costs import KINDS, Result, Rows, ratio, readable
+from gaincell.reports.results import number
+
+
+def machines(result: Result) -> Rows:
+    """GPUs and this machine against as many heads in gain cells."""
+    rows = []
+    for row in result["machines"]:
+        over = [
+            f"{number(row[key]):,.0f}" if key in row else "–"
+            for key in (
+                "latency_over_cited",
+                "energy_over_cited",
+                "latency_over_bottom_up",
+                "energy_over_bottom_up",
+            )
+        ]
+        title = f"{row['title']} ({KINDS[row['latency']['kind']]})"
+        rows.append([title, readable(row["latency"]), readable(row.get("energy")), *over])
+    headings = (
+        "attention of one layer, per token",
+        "latency",
+        "energy",
+        "× latency, cited",
+        "× energy, cited",
+    )
+    headings_found = ("× latency, bottom-up", "× energy, bottom-up")
+    caption = (
+        "×: over as many heads in gain cells, where sizes are the same. Cited: twelve heads, D = 64, 1024 "
+        "tokens, batch 64, time of a batch divided by the batch (docs/costs.md says what is wrong with it)."
+    )
+    return Rows("Against other machines", (*headings, *headings_found), rows, caption)
+
+
+def whole_model(result: Result) -> Rows:
+    """Who computes what, per token."""
+    rows = []
+    for row in result["whole_model"]:
+        for key in ("energy", "latency"):
+            cited = row.get("attention_cited", {}).get(key)
+            parts = [readable(row[name][key]) for name in ("attention", "linear", "transfers")]
+            share = f"{100 * number(row[f'attention_share_of_{key}']):.2g} %"
+            gains = [f"{number(row[f'{key}_gain{column}']):.3g}" for column in ("_cited", "")]
+            totals = [readable(row[f"total{column}"][key]) for column in ("_cited", "")]
+            rows.append([f"{row['title']}, {key}", readable(cited), *parts, *totals, share, *gains])
+    headings = (
+        "per token",
+        "attention, cited",
+        "bottom-up",
+        "linear",
+        "transfers",
+        "total, cited",
+        "bottom-up",
+        "attention's share",
+        "gain, cited",
+        "bottom-up",
+    )
+    return Rows("A whole model", headings, rows, _whole_caption(result))
+
+
+def _whole_caption(result: Result) -> str:
+    model = result["model_cost"]
+    batch, arrays = number(model["batch"]), readable(model["bottom_up"]["area"])
+    gpu, window = number(result["gpu_context"]), number(result["head"]["window"])
+    lines = [
+        f"Batch {batch:.0f}; arrays of all its sequences, bottom-up: {arrays}. "
+        "GPU: stated bandwidth and board power, an upper bound; analog linear layers: stated operations per "
+        "joule and an assumed time of a product. Nothing overlaps. Gain: of the whole, over the first row."
+    ]
+    if gpu > window:
+        lines.append(
+            f"The GPU attends to {gpu:,.0f} tokens, the gain cells to the last {window:,.0f}: not the same."
+        )
+    lines += [
+        f"{row['title'][0].upper()}{row['title'][1:]}: {row['note']}."
+        for row in result["whole_model"]
+        if row["note"]
+    ]
+    if any(row["note"] for row in result["whole_model"]):
+        lines.append(
+            "Leakage and decay are those of that time. Cells of silicon do not hold a token that long; those "
+            "with oxide write transistors do, for seconds (leroux2025-oxide) or longer (igzo, ito, oxide-2t: "
+            "docs/cells.md)."
+        )
+    return " ".join(lines)
+
+
+def cache(result: Result) -> Rows:
+    """The cache on a GPU, and the paper's example."""
+    found = result["why"]["cache"]
+    moved, computed = found["movement"], found["arithmetic"]
+    rows = [
+        ["cache of one token", readable(found["bytes_per_token"])],
+        [f"cache of {kept(found)} of one sequence", readable(found["bytes"])],
+        [f"time to read it once on {result['gpu']}", readable(found["floor"])],
+        ["energy to read it once from HBM", readable(moved)],
+        ["energy of the arithmetic on it", readable(computed)],
+        ["movement over arithmetic", ratio(moved, computed)],
+    ]
+    return Rows(f"Why: the cache of {found['model']} on a GPU", ("", ""), rows)
+
+
+def kept(cache: Mapping[str, Any]) -> str:
+    """How many tokens a cache holds, in words."""
+    context, seen = number(cache["context"]), number(cache["seen"])
+    if seen < context:
+        return f"{seen:,.0f} of {context:,.0f} tokens (sliding window)"
+    return f"{context:,.0f} tokens"
+
+
+def stated_cache(result: Result) -> Rows:
+    """At which length the cache of a model has the stated size."""
+    rows = [
+        [
+            f"{'8 Gibit' if row['read_as'] == 'bits' else '8 GiB'}, {number(row['bytes_per_number']):.0f} "
+            f"bytes a number, {'grouped' if row['grouped'] else 'a key/value head for every query head'}",
+            f"{number(row['tokens']):,.0f}",
+        ]
+        for row in result["why"]["stated_cache"]
+    ]
+    return Rows("The stated 8 Gb for Mistral 7B", ("read as", "tokens, batch 1"), rows)
+
+
+def memories(result: Result) -> Rows:
+    """Keys and values of one head in other memories."""
+    rows = [
+        [
+            row["title"],
+            readable(row["area"]),
+            readable(row["write"]),
+            readable(row.get("lifetime")) if "lifetime" in row else "no limit",
+            _retention(row),
+            readable(row["refresh"]) if number(row["refresh"]) else "–",
+        ]
+        for row in result["why"]["memories"]
+    ]
+    rows += [
+        [f"readout: {row['title']}", readable(row["area"]), readable(row["energy"]), "", "", ""]
+        for row in result["why"]["conversions"]
+    ]
+    headings = (
+        "keys and values of a head",
+        "area of cells",
+        "energy of a token",
+        "worn out after",
+        "retention",
+    )
+    caption = (
+        "Write energies and densities are of cells alone, orders of magnitude (see memories.toml); "
+        "gain cells with their write lines and DACs, which the others leave out. Readout: of one line, "
+        "area and energy of one conversion."
+    )
+    return Rows("Why: other memories", (*headings, "refresh"), rows, caption)
+
+
+def _retention(row: Mapping[str, Any]) -> str:
+    return "as long as powered" if "retention" not in row else readable(row["retention"])
