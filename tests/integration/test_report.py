@@ -129,7 +129,7 @@ def test_all_results_on_one_page(whole: str) -> None:
 
 def test_sections_appear_only_where_a_result_holds_them(whole: str) -> None:
     shown = set(re.findall(r'<section id="([a-z-]+)"', whole))
-    without = {"training", "timeline", "waveforms", "trace", "device"}
+    without = {"timeline", "waveforms", "trace", "device"}
     assert shown == {section.id for section in SECTIONS} - without | {"summary", "provenance"}
     chips = made(ROOT / "docs" / "results" / "evaluation" / "chips-5.json")
     assert set(re.findall(r'<section id="([a-z-]+)"', chips)) == {"summary", "chips", "provenance"}

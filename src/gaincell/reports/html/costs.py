@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from markupsafe import Markup
 
 from gaincell.reports import costs as tables
+from gaincell.reports import costs_around as around
 from gaincell.reports.baseline import baseline_rows, per_token, skipped_lines
 from gaincell.reports.baseline import title as baseline_title
 from gaincell.reports.costs import Rows
@@ -60,7 +61,7 @@ def _cost(run: Entry) -> Markup:
     machines = run.get("machines", [])
     if machines:
         first.append(
-            table(tables.machines(run), lambda r, c: machines[r]["latency"]["kind"] if c < 3 else SIMULATED)
+            table(around.machines(run), lambda r, c: machines[r]["latency"]["kind"] if c < 3 else SIMULATED)
         )
     return EMPTY.join(first) + _more(run)
 
@@ -71,9 +72,9 @@ def _more(run: Entry) -> Markup:
     if "areas" in run:
         parts.append(table(tables.variants(run), _by_heading(tables.variants(run))))
     if "whole_model" in run:
-        parts.append(table(tables.whole_model(run), SIMULATED))
+        parts.append(table(around.whole_model(run), SIMULATED))
     if "why" in run:
-        parts += [table(tables.cache(run), SIMULATED), table(tables.memories(run), SIMULATED)]
+        parts += [table(around.cache(run), SIMULATED), table(around.memories(run), SIMULATED)]
     if "sensitivity" in run:
         parts.append(table(tables.sensitivity(run, tables.MOST), SIMULATED))
     process = tables.technology(run)
