@@ -25,7 +25,7 @@ def train(
         str | None, typer.Option("--design", metavar="DESIGN", help="Another chip than the recipe's own.")
     ] = None,
     only: Annotated[
-        str | None, typer.Option(metavar="STAGE", help="Run this stage and what it needs, nothing else.")
+        str | None, typer.Option(metavar="STAGE", help="Run this stage, what it needs and is compared to.")
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check the recipe and show what it would do.")

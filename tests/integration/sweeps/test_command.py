@@ -1,0 +1,134 @@
+"""`gaincell sweep` as a user types it: what it prints, and bad input refused before any work."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tests.sweeps import HEAD
+
+from gaincell.cli import main
+from gaincell.errors import DesignError, GaincellError, InputError
+from gaincell.reports import results
+from gaincell.sweeps.settings import load_sweep
+
+pytest.importorskip("optuna")
+ROOT = Path(__file__).parents[3]
+
+BAD = {
+    "tiel = [8]": "unknown parameter 'tiel' (did you mean 'tile'?)",
+    "mismatch.gain = [0.1]": "unknown parameter 'mismatch.gain' (did you mean 'mismatch.gain_std'?)",
+    "tile = []": "empty range",
+    "tile = { low = 32, high = 8 }": "32 to 8 is an empty range",
+    "retention_time = { low = 1e-3, hihg = 1.0 }": "unknown key 'hihg' (did you mean 'high'?)",
+    "retention_time = { low = 1e-3 }": "lacks 'high'",
+    "retention_time = { low = 1e-3, high = 1e-1 }": "a grid cannot have",
+    "tile = [8.5]": "a whole number",
+    "tile = [0]": "out of range",
+    "tile = [8, 8]": "holds a value twice",
+    "tile = 8": "a list of values",
+    'cell.kind = ["cubic"]': "no cell 'cubic'",
+    "mismatch.current_offset_std = [2.0]": "out of range",
+    'readout = ["countre"]': "did you mean 'counter'",
+    "adapt = [1]": "not allowed",
+    'adapt = ["chip"]': "give chips",
+    "tile = [24]": "no point is possible",
+    "": "no parameter",
+    "noise.pulse_jitter = { low = 0.0, high = 1e-9, log = true }": "give low above 0",
+    "tile = { low = 8, high = 32, step = 8, log = true }": "exclude each other",
+}
+BAD_HEADS = {
+    'objectives = ["perplexty"]': "unknown objective 'perplexty' (did you mean 'perplexity'?)",
+    'objectives = ["energy", "energy"]': "conflicting objectives: energy stands there twice",
+    'objectives = ["maximise perplexity"]': "'maximise perplexity': perplexity is minimised",
+    'objectives = ["yield"]': "yield needs chips",
+    'objectives = ["perplexity"]\nchips = 4': "all chips of 'leroux2025' are alike",
+    'objectives = ["perplexity"]\nsampler = "tpee"': "did you mean 'tpe'",
+    'objectives = ["perplexity"]\nsampler = "tpe"': "needs points",
+    'objectives = ["perplexity"]\npoints = 7': "the grid has 2",
+    'objectives = ["perplexity"]\nprotocol = "block-64"': "unknown protocol",
+    'objectives = ["perplexity"]\ntechnology = "29nm"': "28nm",
+    'objectives = ["perplexity"]\nlimit = -3': "limit = -3",
+    'objective = ["perplexity"]': "did you mean 'objectives'",
+    'objectives = ["perplexity"]\ndesign = "leroux"': "no design 'leroux'",
+    'objectives = ["perplexity"]\ndesign = { name = "leroux2025", tiel = 8 }': "did you mean 'tile'",
+}
+
+
+@pytest.mark.parametrize("parameters", BAD)
+def test_bad_parameters(parameters: str, write: Callable[..., Path]) -> None:
+    with pytest.raises(GaincellError) as caught:
+        load_sweep(write(parameters))
+    assert BAD[parameters] in str(caught.value)
+    assert isinstance(caught.value, (InputError, DesignError))
+
+
+@pytest.mark.parametrize("head", BAD_HEADS)
+def test_bad_settings(head: str, write: Callable[..., Path]) -> None:
+    with pytest.raises(InputError) as caught:
+        load_sweep(write("tile = [8, 16]", head))
+    assert BAD_HEADS[head] in str(caught.value)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "recipes" / "sweeps").glob("*.toml")), ids=lambda p: p.stem)
+def test_shipped_sweeps_are_acceptable(path: Path) -> None:
+    sweep = load_sweep(path)
+    assert sweep.sampler in ("nsga2",) or not any(sweep.possible())
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    with pytest.raises(SystemExit) as ended:
+        main(["sweep", *map(str, arguments)])
+    assert ended.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_storages_folders_and_models_that_are_not_there(
+    write: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, out = write("tile = [8, 16]"), tmp_path / "out"
+    for storage in (tmp_path / "nowhere" / "j", "sqlite:////nowhere/s.db", "nodb://user:secret@host/db"):
+        line = refused(capsys, file, "--out", out, "--storage", storage)
+        assert "cannot be reached" in line
+        assert "secret" not in line
+    assert not out.exists()  # before any work
+    assert "cannot be read" in refused(capsys, tmp_path / "none.toml")
+    out.mkdir()
+    (out / "sweep.json").write_text('{"study": "other-0"}')
+    assert "holds another sweep" in refused(capsys, file, "--out", out)
+    text = file.read_text()
+    file.write_text(text.replace('model = "', 'model = "/no'))
+    assert "neither a RUN nor a model" in refused(capsys, file)
+
+
+def test_the_command(write: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = write("tile = [8, 16, 24]\nstorage_levels = [4, 8]",
+                 HEAD.replace('"perplexity"', '"area", "latency"'))  # fmt: skip
+    with pytest.raises(SystemExit) as ended:
+        main(["sweep", str(file), "--dry-run"])
+    assert ended.value.code == 0
+    printed = capsys.readouterr().out
+    assert "6 points" in printed
+    assert "2 points will fail" in printed
+    out, json_file = tmp_path / "out", tmp_path / "r.json"
+    with pytest.raises(SystemExit) as ended:
+        main(["sweep", str(file), "--out", str(out), "--json", str(json_file), "--figures"])
+    assert ended.value.code == 0
+    printed = capsys.readouterr().out
+    assert "4 of 6 points" in printed
+    assert "failed: tile = 24" in printed
+    result = results.read(json_file)
+    assert result == results.read(out / "result.json")
+    assert [p["state"] for p in result["points"]] == ["complete"] * 4 + ["failed"] * 2
+    assert len(list(out.glob("points/*/run.json"))) == 4
+    assert {path.stem for path in out.glob("figures/*.png")} == {"curves", "pareto", "parallel"}
+    assert str(tmp_path) not in json_file.read_text()
+
+
+def test_without_optuna_the_extra_is_named(
+    write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    assert "pip install 'gaincell[sweep]'" in refused(capsys, write("tile = [8, 16]"))
