@@ -13,12 +13,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from gaincell.circuits import query_driver, write_dac
+from gaincell.circuits import query_driver
 from gaincell.circuits.normaliser import normalised
 from gaincell.config import Design
 from gaincell.devices.writing import write_errors
 from gaincell.errors import InputError
-from gaincell.ops.gain_cell_attention.front import left_after, pulses, written
+from gaincell.ops.gain_cell_attention.front import left_after, pulses, stored
 from gaincell.ops.gain_cell_attention.naive import gain_cell_core_naive
 from gaincell.ops.gain_cell_attention.sinks import ring_index, sink_tile, without_sinks
 from gaincell.ops.gain_cell_attention.widened import widened, widened_design
@@ -159,14 +159,10 @@ def attention_core(
         out = _natively(q, k, v, design, impl, *rest)
         if out is not None:
             return out
-    ku, vu = (
-        write_dac(volts, design.storage_levels, design.v_min, design.v_max, design.v_offset)
-        for volts in (k, v)
-    )
-    if design.writing.present:
-        index = _token_indices(k) if key_index is None else key_index
-        reads = q.shape[1] // k.shape[1]
-        ku, vu = (written(u, design, layer, array, reads, index) for array, u in enumerate((ku, vu)))
+    index = key_index
+    if design.writing.present and index is None:
+        index = _token_indices(k)
+    ku, vu = stored(k, v, design, layer, q.shape[1] // k.shape[1], index)
     return _arrays(q, ku, vu, design, impl, *rest)
 
 

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from gaincell.circuits import write_dac
 from gaincell.circuits.converter_errors import Line, converter_errors, driven
 from gaincell.circuits.noise import Draws, jitter
 from gaincell.config import Design
@@ -34,6 +35,28 @@ def pulses(
     head = torch.arange(heads, device=x.device)[:, None, None]
     draws = Draws(design, layer, x.dtype, head=head, step=step[:, None, :, None], column=0, row=row)
     return jitter(design, x, Effect.QUERY_JITTER, draws)
+
+
+def stored(
+    k: Float[Tensor, "B Hk Tk D"],
+    v: Float[Tensor, "B Hk Tk D"],
+    design: Design,
+    layer: int,
+    reads: int,
+    key_index: Int[Tensor, "B Tk"] | None,
+) -> tuple[Float[Tensor, "B Hk Tk D"], Float[Tensor, "B Hk Tk D"]]:
+    """What is in the cells of both arrays, about V_offset, once keys and values (volts) are written.
+
+    key_index: as in `written`; not needed where writes have no errors.
+    """
+    ku, vu = (
+        write_dac(volts, design.storage_levels, design.v_min, design.v_max, design.v_offset)
+        for volts in (k, v)
+    )
+    if design.writing.present:
+        assert key_index is not None
+        ku, vu = (written(u, design, layer, array, reads, key_index) for array, u in enumerate((ku, vu)))
+    return ku, vu
 
 
 def written(

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from gaincell.circuits import query_driver, write_dac
+from gaincell.circuits import query_driver
 from gaincell.circuits.converter import sum_rounding
 from gaincell.config import Design
 from gaincell.errors import InputError
@@ -29,7 +29,7 @@ from gaincell.ops.gain_cell_attention.blocked import (
     tile_outputs,
     tiles_read,
 )
-from gaincell.ops.gain_cell_attention.front import pulses, written
+from gaincell.ops.gain_cell_attention.front import pulses, stored
 from gaincell.ops.gain_cell_attention.panels import Workspace, groups_of, segments_of
 from gaincell.ops.gain_cell_attention.widened import widened, widened_design
 
@@ -74,16 +74,10 @@ def array_inputs(
     first: index of the first key; the queries are those of the last keys.
     """
     x = query_driver(q, design.query_levels, signed=design.drivers.signed)
-    ku, vu = (
-        write_dac(volts, design.storage_levels, design.v_min, design.v_max, design.v_offset)
-        for volts in (k, v)
-    )
+    index = torch.arange(first, first + k.shape[2], device=k.device).expand(k.shape[0], -1)
+    ku, vu = stored(k, v, design, layer, q.shape[1] // k.shape[1], index)
     dtype = torch.promote_types(x.dtype, torch.promote_types(ku.dtype, vu.dtype))
     x, ku, vu = x.to(dtype), ku.to(dtype), vu.to(dtype)
-    index = torch.arange(first, first + k.shape[2], device=k.device).expand(k.shape[0], -1)
-    if design.writing.present:
-        reads = q.shape[1] // k.shape[1]
-        ku, vu = (written(u, design, layer, array, reads, index) for array, u in enumerate((ku, vu)))
     if design.front_differs:
         x = pulses(x, design, layer, k.shape[1], index[:, k.shape[2] - q.shape[2] :])
     return Inputs(x, ku, vu)
