@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gaincell.files import write_text
-from gaincell.reports import results, sweep, sweep_figures
+from gaincell.reports import results, sweep, sweep_aware, sweep_figures
 
 
 @dataclass(frozen=True)
@@ -17,6 +17,7 @@ class Section:
     """Of one sweep: its title, words before and after its numbers, and the figures it shows.
 
     answers: whether it says what costs most and what is free.
+    aware: whether it says what noise-aware training buys back.
     """
 
     title: str
@@ -24,6 +25,7 @@ class Section:
     figures: tuple[str, ...]
     after: str = ""
     answers: bool = False
+    aware: bool = False
 
 
 SECTIONS = {
@@ -55,6 +57,20 @@ SECTIONS = {
         "Of single cells, and of the two conversions; fractions of full scale, drawn anew at every read.",
         ("curves",),
     ),
+    "aware-mismatch": Section(
+        "What noise-aware fine-tuning buys back: mismatch",
+        "Every point is fine-tuned for as long on the same text, on other chips at every pass or on the "
+        "nominal chip, and measured on eight chips that no training met. Perplexities are over that of the "
+        "model fine-tuned and measured on the nominal chip, with intervals of 95 % over blocks and chips.",
+        ("curves",),
+        aware=True,
+    ),
+    "aware-noise": Section(
+        "What noise-aware fine-tuning buys back: noise of reads",
+        "The same for noise of the conversion of outputs, which is where it costs most.",
+        ("curves",),
+        aware=True,
+    ),
     "front": Section(
         "Perplexity against energy",
         "Levels, sub-tiles, ring and saturations together, by NSGA-II: the points of the front, and the "
@@ -82,6 +98,8 @@ def part(name: str, section: Section, found: results.Json) -> str:
     lines = [f"## {section.title}", f"{section.before} (`recipes/sweeps/{name}.toml`)"]
     if section.answers:
         lines.append("\n".join(f"* {line}" for line in sweep.answers(found)))
+    if section.aware:
+        lines.append(sweep_aware.aware_markdown(found))
     lines.append((sweep.changes_markdown(found) if section.answers else table(found)).rstrip())
     for figure in section.figures:
         lines.append(f"![{section.title}: {figure}](figures/sweep-{name}-{figure}.png)")

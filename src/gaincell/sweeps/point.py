@@ -22,9 +22,7 @@ from typing import Any
 
 import torch
 from scipy import stats
-from torch import Tensor
 
-from gaincell.adaptation import Statistics, adapt, collect_statistics
 from gaincell.circuits.converter_errors import Converters
 from gaincell.costs import roll_up
 from gaincell.costs.activity import Activity
@@ -38,23 +36,18 @@ from gaincell.evaluation.perplexity import (
     cut_blocks,
     exp_or_infinity,
     perplexity,
-    window_and_stride,
 )
-from gaincell.integrations.hf.attach import attached_layers, set_design
-from gaincell.integrations.hf.checkpoint import is_run, save
-from gaincell.integrations.hf.models import load_model
+from gaincell.integrations.hf.attach import set_design
+from gaincell.integrations.hf.checkpoint import save
 from gaincell.integrations.hf.size import model_size
 from gaincell.mapping import summary
-from gaincell.mapping.job import freeze_embeddings
-from gaincell.mapping.readapt import AdaptSettings, load_start
 from gaincell.reports import results
 from gaincell.reports.results import Json, value
 from gaincell.spread import ratio_error
+from gaincell.sweeps.prepare import Preparation
 from gaincell.sweeps.settings import OBJECTIVES, Sweep
 from gaincell.sweeps.space import Values, shown
 from gaincell.text import open_text, token_stream
-from gaincell.training.loop import train
-from gaincell.training.settings import TrainSettings
 
 ACTIVITY_BLOCKS = 2
 """Blocks of the evaluated text on which the activity is measured."""
@@ -88,33 +81,13 @@ class Bench:
         self.sweep = sweep
         self.size = model_size(sweep.model)
         self.technology = load_technology(sweep.technology)
-        self._target: dict[int, Statistics] = {}
         if not sweep.measures:
             return
-        settings = AdaptSettings(model=sweep.model, design=sweep.design, cell=None, impl=impl)
-        if is_run(sweep.model) and not self._adapts:
-            self.loaded = load_model(sweep.model)
-            self._made_for = attached_layers(self.loaded.model)[0].design
-        else:
-            self.loaded, self._made_for, _ = load_start(settings, sweep.design)
-        self.model = self.loaded.model.to(device)  # type: ignore[arg-type]
-        for layer in attached_layers(self.model):
-            layer.impl = impl  # type: ignore[assignment]
         text = open_text(sweep.text)
+        self._ready = Preparation(sweep, text, impl, device)
+        self.loaded, self.model, self.length = self._ready.loaded, self._ready.model, self._ready.length
         self.evaluation = token_stream(text.evaluation, self.loaded.tokenizer, sweep.limit)
-        self.length, _ = window_and_stride(sweep.protocol)
         cut_blocks(self.evaluation, self.length)
-        self._training = text.training
-        self._calibration: dict[int, Tensor] = {}
-        trained = sweep.fine_tune or any(p.name == "fine_tune" for p in sweep.parameters)
-        kept = self.model.named_parameters()
-        self._kept = {n: p.detach().clone() for n, p in kept if trained or ".gain_cell." in n}
-
-    @property
-    def _adapts(self) -> bool:
-        """Whether any point is adapted."""
-        varied = [p.values for p in self.sweep.parameters if p.name == "adapt"]
-        return any(value is not False for value in (varied[0] if varied else (self.sweep.adapt,)))
 
     def measure(self, values: Values) -> Found:
         """One point.
@@ -129,7 +102,7 @@ class Bench:
         blocks: tuple[tuple[float, int], ...] = ()
         chips, activity = None, None
         if sweep.measures:
-            self._prepare(design, values)
+            self._ready.prepare(design, values)
             if {"perplexity", "yield"} & set(sweep.objectives):
                 ppl, chips, blocks = self._perplexity(design, values)
                 found["perplexity"] = ppl
@@ -157,72 +130,6 @@ class Bench:
         cost = roll_up.of_model(self.size, design, self.technology, used, context=context)
         return {"energy": cost.energy_bottom_up, "latency": cost.latency[1], "area": cost.area[1]}
 
-    @torch.no_grad()
-    def _restore(self) -> None:
-        """Gains and offsets (and weights) as the model was made."""
-        for name, parameter in self.model.named_parameters():
-            if name in self._kept:
-                parameter.copy_(self._kept[name])
-
-    def _prepare(self, design: Design, values: Values) -> None:
-        """Adapt and fine-tune the model for a point, on its nominal chip."""
-        sweep = self.sweep
-        how = values.get("adapt", sweep.adapt)
-        self._restore()
-        set_design(self.model, nominal(design))
-        if how is not False:
-            self._adapt(values)
-        steps = values.get("fine_tune", sweep.fine_tune)
-        if steps:
-            self._fine_tune(design, steps, values)
-
-    def _adapt(self, values: Values) -> None:
-        """Gains and offsets for the chip the model is on, to the statistics it has as it was made."""
-        calibration = self._blocks(values)
-        here = attached_layers(self.model)[0].design
-        if len(calibration) not in self._target:
-            state = {n: p.detach().clone() for n, p in self.model.named_parameters() if n in self._kept}
-            self._restore()
-            set_design(self.model, nominal(self._made_for))
-            self._target[len(calibration)] = collect_statistics(self.model, [calibration])
-            with torch.no_grad():
-                for name, parameter in self.model.named_parameters():
-                    if name in state:
-                        parameter.copy_(state[name])
-            set_design(self.model, here)
-        adapt(self.model, [calibration], self._target[len(calibration)])
-
-    def _blocks(self, values: Values) -> Tensor:
-        """The text of the adaptation."""
-        count = max(1, values.get("calibration", self.sweep.calibration) // self.length)
-        if count not in self._calibration:
-            stream = token_stream(self._training, self.loaded.tokenizer, count * self.length)
-            self._calibration[count] = cut_blocks(stream, self.length).long()
-        return self._calibration[count]
-
-    def _more_blocks(self, values: Values, more: int) -> Tensor:
-        """The text behind that of the adaptation, for training: blocks of one token more."""
-        before = self._blocks(values).numel()
-        wanted = before + more * (self.length + 1)
-        return cut_blocks(
-            token_stream(self._training, self.loaded.tokenizer, wanted)[before:], self.length + 1
-        )
-
-    def _fine_tune(self, design: Design, steps: int, values: Values) -> None:
-        """Training with cross-entropy; where cells differ, every step on another chip."""
-        spread = design.cells_differ
-        rate = values.get("learning_rate", self.sweep.learning_rate)
-        settings = TrainSettings(
-            learning_rate=rate, batch=4, micro_batch=2, bf16=False, redraw="chip" if spread else "noise"
-        )
-        blocks = self._more_blocks(values, steps * settings.batch)
-        set_design(self.model, design)
-        torch.manual_seed(self.sweep.seed)
-        freeze_embeddings(self.model)
-        train(self.model, blocks, settings)
-        self.model.eval()
-        set_design(self.model, nominal(design))
-
     def _perplexity(
         self, design: Design, values: Values
     ) -> tuple[float, Chips | None, tuple[tuple[float, int], ...]]:
@@ -241,7 +148,7 @@ class Bench:
                 continue
             set_design(self.model, chip)
             if values.get("adapt", self.sweep.adapt) == "chip":
-                self._adapt(values)
+                self._ready.adapt(values)
             each.append(self._of(chip))
         chips = Chips(alike.perplexity, numbers, tuple(p.perplexity for p in each), self.sweep.within)
         blocks = tuple(

@@ -76,6 +76,7 @@ class Sweep:
     adapt: gains and offsets of every point, in closed form, to the statistics that the model has as it was
         made; True: on its nominal chip; "chip": on every single chip.
     fine_tune: steps of training after it, at `learning_rate`.
+    noise_aware: whether it meets drawn chips and noise, not the nominal chip without noise.
     chips: of which the perplexity is averaged; 0: the design as it is.  within: of the yield.
     context: tokens so far, of the costs; None: as measured.  technology: of the costs.
     """
@@ -95,6 +96,7 @@ class Sweep:
     calibration: int
     fine_tune: int
     learning_rate: float
+    noise_aware: bool
     chips: int
     within: float
     context: int | None
@@ -163,8 +165,8 @@ class Sweep:
         """Plain data that says which points these are: another file with the same may go on with them."""
         own = {
             key: getattr(self, key)
-            for key in ("sampler", "seed", "text", "limit", "protocol", "adapt", "calibration",
-                        "fine_tune", "learning_rate", "chips", "within", "context", "technology")
+            for key in ("sampler", "seed", "text", "limit", "protocol", "adapt", "calibration", "fine_tune",
+                        "learning_rate", "noise_aware", "chips", "within", "context", "technology")
         }  # fmt: skip
         own["population"] = self.population if self.sampler == "nsga2" else None
         own["text"] = Path(self.text).name
@@ -202,7 +204,7 @@ def _fingerprint(model: str) -> str:
 DEFAULTS: Mapping[str, Any] = {
     "sampler": "grid", "seed": 0, "points": None, "population": 20, "text": "sample", "limit": 16_384,
     "protocol": "blocks-1024", "adapt": True, "calibration": 4096, "fine_tune": 0, "learning_rate": 1e-4,
-    "chips": 0, "within": 0.05, "context": None, "technology": "28nm",
+    "noise_aware": True, "chips": 0, "within": 0.05, "context": None, "technology": "28nm",
 }  # fmt: skip
 HEAD = ("model", "design", "objectives", *DEFAULTS, "parameters")
 WHOLE = {"seed": 0, "points": 1, "population": 2, "limit": 2, "calibration": 2, "fine_tune": 0, "chips": 0,
@@ -251,7 +253,8 @@ def _sweep(raw: Mapping[str, Any], path: Path) -> Sweep:
         hint = did_you_mean(sampler, SAMPLERS)
         raise InputError(f"{name}: unknown sampler {sampler!r}{hint}; allowed: {one_of(SAMPLERS)}")
     parameters = parse_parameters(raw["parameters"], design, f"{name} [parameters]")
-    check_value("adapt", settings["adapt"], design, f"{name}: adapt")
+    for key in ("adapt", "noise_aware"):
+        check_value(key, settings[key], design, f"{name}: {key}")
     for key in ("learning_rate", "within"):
         number = settings[key]
         if type(number) not in (int, float) or not 0 < number < math.inf:

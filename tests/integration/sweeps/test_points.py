@@ -7,10 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from tests.micro import micro_design
 from tests.sweeps import HEAD, measured
+from torch import Tensor
 
 from gaincell.adaptation import adapt, collect_statistics
+from gaincell.design import Design
 from gaincell.evaluation.perplexity import perplexity
 from gaincell.integrations.hf.attach import attached_layers, set_design
 from gaincell.integrations.hf.checkpoint import is_run
@@ -39,7 +42,7 @@ def test_points_are_what_the_parts_give(
     model = load_model(micro[0]).model
     tokens = Bench(sweep).evaluation
     bench = Bench(sweep)
-    calibration = bench._blocks({})
+    calibration = bench._ready.blocks({})
     target = collect_statistics(model, [calibration])
     set_design(model, attached_layers(model)[0].design.replace(storage_levels=4, cell="linear"))
     adapt(model, [calibration], target)
@@ -116,6 +119,40 @@ def test_fine_tuning_starts_anew_at_every_point(write: Callable[..., Path]) -> N
     tuned = bench.measure({"fine_tune": 1, "learning_rate": 1e-3}).values["perplexity"]
     assert tuned != plain
     assert bench.measure({"fine_tune": 0, "learning_rate": 1e-3}).values["perplexity"] == plain
+
+
+def test_noise_aware_training_meets_other_chips_than_those_evaluated(
+    write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without it, what is learnt does not depend on spread and noise at all."""
+    head = HEAD + "fine_tune = 1\nlearning_rate = 1e-3\nchips = 2\n"
+    sweep = load_sweep(write("noise_aware = [true, false]\nmismatch.gain_std = [0.0, 0.3]", head))
+    bench = Bench(sweep)
+    met: list[Design] = []
+    redrawn = Design.redrawn
+
+    def drawn(design: Design, draw: int, *, chip: bool = False) -> Design:
+        met.append(redrawn(design, draw, chip=chip))
+        return met[-1]
+
+    monkeypatch.setattr(Design, "redrawn", drawn)
+
+    def trained(aware: bool, spread: float) -> tuple[Tensor, list[float]]:
+        met.clear()
+        found = bench.measure({"noise_aware": aware, "mismatch.gain_std": spread})
+        assert found.chips is not None
+        weight = next(p for n, p in bench.model.named_parameters() if n.endswith("q_proj.weight"))
+        return weight.detach().clone(), [float(p) for p in found.chips.perplexities]
+
+    nominal, _ = trained(False, 0.0)
+    unaware, chips = trained(False, 0.3)
+    assert torch.equal(nominal, unaware)
+    assert not met
+    aware, others = trained(True, 0.3)
+    assert not torch.equal(nominal, aware)
+    assert {design.mismatch.chip for design in met}.isdisjoint(range(2))
+    assert len({design.mismatch.chip for design in met}) == 2  # one a micro-batch
+    assert len(set(chips)) == len(set(others)) == 2
 
 
 @pytest.mark.parametrize("sampler", ["random", "tpe", "nsga2"])

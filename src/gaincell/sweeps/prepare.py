@@ -1,0 +1,152 @@
+"""The model of a sweep, made ready for one point after the other.
+
+    gains, offsets and weights as made -> the point's chip without spread -> adapted -> fine-tuned
+
+Fine-tuning is noise-aware or not. Noise-aware: every forward pass meets other noise of reads and writes and,
+where cells differ, another chip, none of which is evaluated later. Not: it meets the nominal chip without
+noise, for the same steps on the same text.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from torch import Tensor
+
+from gaincell.adaptation import Statistics, adapt, collect_statistics
+from gaincell.circuits.noise import Noise
+from gaincell.design import Design
+from gaincell.evaluation.chips import nominal
+from gaincell.evaluation.perplexity import cut_blocks, window_and_stride
+from gaincell.integrations.hf.attach import attached_layers, set_design
+from gaincell.integrations.hf.checkpoint import is_run
+from gaincell.integrations.hf.models import load_model
+from gaincell.mapping.job import freeze_embeddings
+from gaincell.mapping.readapt import AdaptSettings, load_start
+from gaincell.sweeps.settings import Sweep
+from gaincell.sweeps.space import Values
+from gaincell.text import Text, token_stream
+from gaincell.training.loop import train
+from gaincell.training.settings import TrainSettings
+
+TRAINED_ON = 2**31
+"""How far the chips that training meets lie from those that are evaluated."""
+
+
+class Preparation:
+    """The model, and what its points start from.
+
+    Args:
+        sweep: the file.  text: its training part is that of adaptation and training.
+        impl, device: of the attention.
+
+    Raises:
+        GaincellError: model or design cannot be used.
+    """
+
+    def __init__(self, sweep: Sweep, text: Text, impl: str = "auto", device: str = "cpu") -> None:
+        self.sweep = sweep
+        if is_run(sweep.model) and not self._adapts:
+            self.loaded = load_model(sweep.model)
+            self._made_for = attached_layers(self.loaded.model)[0].design
+        else:
+            settings = AdaptSettings(model=sweep.model, design=sweep.design, cell=None, impl=impl)
+            self.loaded, self._made_for, _ = load_start(settings, sweep.design)
+        self.model = self.loaded.model.to(device)  # type: ignore[arg-type]
+        for layer in attached_layers(self.model):
+            layer.impl = impl  # type: ignore[assignment]
+        self.length, _ = window_and_stride(sweep.protocol)
+        self._text = text.training
+        self._target: dict[int, Statistics] = {}
+        self._calibration: dict[int, Tensor] = {}
+        trained = sweep.fine_tune or any(p.name == "fine_tune" for p in sweep.parameters)
+        kept = self.model.named_parameters()
+        self._kept = {n: p.detach().clone() for n, p in kept if trained or ".gain_cell." in n}
+
+    @property
+    def _adapts(self) -> bool:
+        """Whether any point is adapted."""
+        varied = [p.values for p in self.sweep.parameters if p.name == "adapt"]
+        return any(value is not False for value in (varied[0] if varied else (self.sweep.adapt,)))
+
+    def prepare(self, design: Design, values: Values) -> None:
+        """Adapt and fine-tune the model for a point; it ends on the point's nominal chip."""
+        sweep = self.sweep
+        self._restore()
+        set_design(self.model, nominal(design))
+        if values.get("adapt", sweep.adapt) is not False:
+            self.adapt(values)
+        steps = values.get("fine_tune", sweep.fine_tune)
+        if steps:
+            self._fine_tune(design, steps, values)
+
+    def adapt(self, values: Values) -> None:
+        """Gains and offsets for the chip the model is on, to the statistics it has as it was made."""
+        calibration = self.blocks(values)
+        here = attached_layers(self.model)[0].design
+        if len(calibration) not in self._target:
+            state = {n: p.detach().clone() for n, p in self.model.named_parameters() if n in self._kept}
+            self._restore()
+            set_design(self.model, nominal(self._made_for))
+            self._target[len(calibration)] = collect_statistics(self.model, [calibration])
+            with torch.no_grad():
+                for name, parameter in self.model.named_parameters():
+                    if name in state:
+                        parameter.copy_(state[name])
+            set_design(self.model, here)
+        adapt(self.model, [calibration], self._target[len(calibration)])
+
+    def blocks(self, values: Values) -> Tensor:
+        """The text of the adaptation."""
+        count = max(1, values.get("calibration", self.sweep.calibration) // self.length)
+        if count not in self._calibration:
+            stream = token_stream(self._text, self.loaded.tokenizer, count * self.length)
+            self._calibration[count] = cut_blocks(stream, self.length).long()
+        return self._calibration[count]
+
+    @torch.no_grad()
+    def _restore(self) -> None:
+        """Gains and offsets (and weights) as the model was made."""
+        for name, parameter in self.model.named_parameters():
+            if name in self._kept:
+                parameter.copy_(self._kept[name])
+
+    def _more_blocks(self, values: Values, more: int) -> Tensor:
+        """The text behind that of the adaptation, for training: blocks of one token more."""
+        before = self.blocks(values).numel()
+        wanted = before + more * (self.length + 1)
+        stream = token_stream(self._text, self.loaded.tokenizer, wanted)
+        return cut_blocks(stream[before:], self.length + 1)
+
+    def _fine_tune(self, design: Design, steps: int, values: Values) -> None:
+        """Training with cross-entropy, of all weights but the embeddings, gains and offsets."""
+        aware = values.get("noise_aware", self.sweep.noise_aware)
+        met = _for_training(design) if aware else _quiet(design)
+        settings = TrainSettings(
+            learning_rate=values.get("learning_rate", self.sweep.learning_rate),
+            batch=4,
+            micro_batch=2,
+            bf16=False,
+            redraw="chip" if aware else "nothing",
+        )
+        blocks = self._more_blocks(values, steps * settings.batch)
+        set_design(self.model, met)
+        torch.manual_seed(self.sweep.seed)
+        freeze_embeddings(self.model)
+        train(self.model, blocks, settings)
+        self.model.eval()
+        set_design(self.model, nominal(design))
+
+
+def _for_training(design: Design) -> Design:
+    """The design with chips that nothing evaluates."""
+    mismatch = design.mismatch
+    chip = (mismatch.chip + TRAINED_ON) % 2**32
+    return design.replace(mismatch=dataclasses.replace(mismatch, chip=chip))
+
+
+def _quiet(design: Design) -> Design:
+    """The nominal chip without noise of reads and writes."""
+    writing = dataclasses.replace(design.writing, error_std=0.0, storage_capacitance=None)
+    return nominal(design).replace(noise=Noise(), writing=writing)
