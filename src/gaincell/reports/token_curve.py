@@ -1,0 +1,142 @@
+"""How the perplexity of a converted model falls with the tokens it was trained on.
+
+Of every training: the tokens N, and the ratio r of its word perplexity on WikiText-2 to that of the software
+model on the same articles. Fitted is
+
+    ln r = A N^(-b)
+
+by least squares of ln r, weighted with its standard errors over articles; the band of 95 % follows from the
+covariance of A and b to first order. The trainings end their schedules at different lengths and are one run
+each: scatter from seed to seed is not in the band, and the articles are the same for all points.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from scipy import optimize, stats
+
+from gaincell.reports.comparison import compare
+from gaincell.reports.figures import BLACK, BLUE, ORANGE
+from gaincell.reports.results import Json, number
+
+COLUMN = ("wikitext", "word_perplexity")
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class TokenPoint:
+    """One training.  tokens: N.  perplexity: per word.  ratio: r.  error: standard error of r."""
+
+    tokens: float
+    perplexity: float
+    ratio: float
+    error: float
+
+
+@dataclass(frozen=True)
+class Fit:
+    """ln r = A N^-b.  logs: ln A and b.  covariance: of both."""
+
+    logs: tuple[float, float]
+    covariance: Array
+
+    def __call__(self, tokens: Array) -> tuple[Array, Array, Array]:
+        """r, and its lower and upper limits of 95 %, for numbers of tokens."""
+        excess = _law(np.log(tokens), *self.logs)
+        slopes = np.stack([np.ones_like(tokens), -np.log(tokens)])  # of ln ln r by ln A and b
+        std = np.sqrt(np.einsum("in,ij,jn->n", slopes, self.covariance, slopes))
+        half = float(stats.norm.ppf(0.975)) * std
+        low, high = excess * np.exp(-half), excess * np.exp(half)
+        return np.exp(excess), np.exp(low), np.exp(high)
+
+
+def points(software: Json, trainings: Sequence[tuple[Json, Json]]) -> list[TokenPoint]:
+    """From the result of the software model, and of every training its run.json and its result (both results
+    of `gaincell evaluate --tasks`).
+    """
+    found = []
+    for run, result in trainings:
+        entry = compare({"software": software, "trained": result}, "software").rows["trained"][COLUMN]
+        assert entry.difference is not None
+        assert entry.difference.error is not None
+        tokens = number(run["stages"][-1]["training_tokens"])
+        found.append(TokenPoint(tokens, entry.number, entry.difference.amount, entry.difference.error))
+    return sorted(found, key=lambda point: point.tokens)
+
+
+def fit(found: Sequence[TokenPoint]) -> Fit:
+    """Of at least two points whose ratios are above 1. Raises ValueError: there are fewer."""
+    if len(found) < 2 or any(point.ratio <= 1 for point in found):
+        raise ValueError("a fit needs two points with ratios above 1")
+    tokens = np.array([point.tokens for point in found])
+    logs = np.log([point.ratio for point in found])
+    errors = np.array([point.error / point.ratio for point in found])
+    exponent = math.log(logs[0] / logs[-1]) / math.log(tokens[-1] / tokens[0])
+    start = (math.log(logs[0]) + exponent * math.log(tokens[0]), exponent)
+    best, covariance = optimize.curve_fit(
+        _law, np.log(tokens), logs, p0=start, sigma=errors, absolute_sigma=True
+    )
+    return Fit((float(best[0]), float(best[1])), covariance)
+
+
+def _law(log_tokens: Array, log_a: float, b: float) -> Array:
+    excess: Array = np.exp(log_a - b * log_tokens)
+    return excess
+
+
+def token_markdown(found: Sequence[TokenPoint]) -> str:
+    """A table, and the law where there is one."""
+    lines = ["| tokens | word perplexity | × software |", "| ---: | ---: | ---: |"]
+    for p in found:
+        lines.append(f"| {p.tokens:,.0f} | {p.perplexity:.2f} | {p.ratio:.3f} ± {p.error:.3f} |")
+    if len(found) > 1:
+        law = fit(found)
+        half = 1.96 * math.sqrt(law.covariance[1, 1])
+        far = [_at(law, million) for million in (10, 50)]
+        lines.append(
+            "\n±: standard error over articles. Fitted: ln r ∝ N^(−b), "
+            f"b = {law.logs[1]:.2f} ± {half:.2f} (95 %); it "
+            f"would reach {far[0]} at 10 M and {far[1]} at 50 M tokens, if it holds that far."
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _at(law: Fit, million: float) -> str:
+    ratio, low, high = (float(x[0]) for x in law(np.array([million * 1e6])))
+    return f"{ratio:.2f} ({low:.2f} to {high:.2f})"
+
+
+def draw_tokens(found: Sequence[TokenPoint]) -> Figure:
+    """Ratio against tokens, with the fitted law and its band."""
+    figure = Figure(figsize=(6.4, 4.2))
+    axes = figure.add_subplot()
+    half = [float(stats.norm.ppf(0.975)) * p.error for p in found]
+    axes.errorbar(
+        [p.tokens for p in found], [p.ratio for p in found], half, fmt="o", color=BLACK, capsize=3,
+        label="simulated, 95 % over articles",
+    )  # fmt: skip
+    if len(found) > 1:
+        tokens = np.geomspace(found[0].tokens / 1.5, max(found[-1].tokens * 4, 1e7), 200)
+        ratio, low, high = fit(found)(tokens)
+        axes.plot(tokens, ratio, color=BLUE, label="ln r = A N$^{-b}$")
+        axes.fill_between(tokens, low, high, color=BLUE, alpha=0.18, linewidth=0, label="its 95 %")
+    style: dict[str, Any] = {"color": ORANGE, "linewidth": 0.9, "linestyle": "--"}
+    axes.axhline(1.0, label="software", **style)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(_millions())
+    axes.set_xlabel("tokens of training")
+    axes.set_ylabel("word perplexity, × software")
+    axes.set_title("WikiText-2 after conversion")
+    axes.legend(fontsize=8)
+    return figure
+
+
+def _millions() -> Callable[[float, object], str]:
+    return lambda x, _: f"{x / 1e6:g} M"

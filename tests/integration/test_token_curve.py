@@ -1,0 +1,49 @@
+"""The law of conversion against tokens: recovered from points that follow it."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from gaincell.reports.token_curve import TokenPoint, draw_tokens, fit, token_markdown
+
+
+def _points(errors: float, noise: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0)) -> list[TokenPoint]:
+    found = []
+    for tokens, off in zip((3e5, 9e5, 2e6, 3e6), noise, strict=True):
+        ratio = math.exp(0.3 * (tokens / 9e5) ** -0.25 + off)
+        found.append(TokenPoint(tokens, 38.8 * ratio, ratio, errors * ratio))
+    return found
+
+
+def test_the_law_is_recovered() -> None:
+    law = fit(_points(0.01))
+    assert law.logs[1] == pytest.approx(0.25, rel=1e-6)
+    ratio, low, high = law(np.array([9e5, 5e7]))
+    assert ratio == pytest.approx(np.exp(0.3 * np.array([1, (5e7 / 9e5) ** -0.25])), rel=1e-6)
+    assert (low < ratio).all()
+    assert (ratio < high).all()
+    assert math.log(high[1] / low[1]) / math.log(ratio[1]) > math.log(high[0] / low[0]) / math.log(ratio[0])
+
+
+def test_the_band_holds_the_truth_as_often_as_it_says() -> None:
+    generator = np.random.default_rng(0)
+    held = 0
+    for _ in range(400):
+        law = fit(_points(0.01, tuple(generator.normal(0, 0.01, 4))))
+        _, low, high = law(np.array([1e7]))
+        held += bool(low[0] <= math.exp(0.3 * (1e7 / 9e5) ** -0.25) <= high[0])
+    assert held / 400 == pytest.approx(0.95, abs=0.03)
+
+
+def test_table_and_figure() -> None:
+    found = _points(0.01)
+    table = token_markdown(found)
+    assert "| 900,000 |" in table
+    assert "b = 0.25 ±" in table
+    assert len(draw_tokens(found).axes[0].lines) > 2
+    with pytest.raises(ValueError, match="two points"):
+        fit(found[:1])
+    assert "Fitted" not in token_markdown(found[:1])
