@@ -25,6 +25,7 @@ from typing import Any
 
 import matplotlib
 import sweep_page
+import training_page
 from matplotlib.figure import Figure
 
 from gaincell.files import write_atomic, write_text
@@ -48,7 +49,6 @@ from gaincell.reports import (
     spice_tables,
     spice_wires,
     tables,
-    training,
 )
 from gaincell.reports.html import page as report
 
@@ -81,7 +81,7 @@ def main() -> None:
     )
     readme = replaced(readme, "adapters", adapters_table(ROOT / "docs" / "results" / "evaluation" / "tasks"))
     write_cells(ROOT / "docs")
-    write_training(ROOT / "docs")
+    training_page.write_training(ROOT / "docs", replaced)
     write_evaluation(ROOT / "docs")
     write_spice(ROOT / "docs")
     write_costs(ROOT / "docs")
@@ -182,19 +182,6 @@ def write_spice(docs: Path) -> None:
         spice.draw_cell(result, docs / "figures" / f"spice-cell-{name}.png")
     for name, result in verified.items():
         spice.draw_verification(result, docs / "figures" / f"spice-verify-{name}.png")
-    write_text(page, text)
-
-
-def write_training(docs: Path) -> None:
-    """The tables and curves of docs/training.md, from docs/results/training, the run.json of recipes."""
-    page = docs / "training.md"
-    text = page.read_text()
-    for path in sorted((docs / "results" / "training").glob("*.json")):
-        run = results.read(path)
-        text = replaced(text, path.stem, tables.stages_markdown(run))
-        with tempfile.TemporaryDirectory() as folder:
-            training.draw_stages(run, Path(folder))
-            (Path(folder) / "training.png").rename(docs / "figures" / f"training-{path.stem}.png")
     write_text(page, text)
 
 

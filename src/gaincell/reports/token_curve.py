@@ -96,15 +96,16 @@ def token_markdown(found: Sequence[TokenPoint]) -> str:
     lines = ["| tokens | word perplexity | × software |", "| ---: | ---: | ---: |"]
     for p in found:
         lines.append(f"| {p.tokens:,.0f} | {p.perplexity:.2f} | {p.ratio:.3f} ± {p.error:.3f} |")
+    caption = "\n±: standard error over articles."
     if len(found) > 1:
         law = fit(found)
-        half = 1.96 * math.sqrt(law.covariance[1, 1])
+        half = float(stats.norm.ppf(0.975)) * math.sqrt(law.covariance[1, 1])
         far = [_at(law, million) for million in (10, 50)]
-        lines.append(
-            "\n±: standard error over articles. Fitted: ln r ∝ N^(−b), "
-            f"b = {law.logs[1]:.2f} ± {half:.2f} (95 %); it "
-            f"would reach {far[0]} at 10 M and {far[1]} at 50 M tokens, if it holds that far."
+        caption += (
+            f" Fitted: ln r ∝ N^(−b), b = {law.logs[1]:.2f} ± {half:.2f} (95 %); it would reach {far[0]} at 10 M "
+            f"and {far[1]} at 50 M tokens, if it holds that far."
         )
+    lines.append(caption)
     return "\n".join(lines) + "\n"
 
 

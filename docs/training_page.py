@@ -1,0 +1,35 @@
+"""The tables and figures of docs/training.md, from docs/results/training."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import matplotlib
+
+from gaincell.files import write_atomic, write_text
+from gaincell.reports import figures, results, tables, token_curve, training
+
+
+def write_training(docs: Path, replaced: Callable[[str, str, str], str]) -> None:
+    """NAME.json: the run.json of a recipe, its table and its curve.  tokens/N: of an adapter after N tokens,
+    its run.json and its tasks.json (of evaluate --tasks).  replaced: puts content between the marks of a name.
+    """
+    page, folder = docs / "training.md", docs / "results" / "training"
+    text = page.read_text()
+    for path in sorted(folder.glob("*.json")):
+        run = results.read(path)
+        text = replaced(text, path.stem, tables.stages_markdown(run))
+        with tempfile.TemporaryDirectory() as drawn:
+            training.draw_stages(run, Path(drawn))
+            (Path(drawn) / "training.png").rename(docs / "figures" / f"training-{path.stem}.png")
+    software = results.read(docs / "results" / "evaluation" / "tasks" / "smollm2-software.json")
+    trainings = [
+        (results.read(place), results.read(place / "tasks.json")) for place in folder.glob("tokens/*/")
+    ]
+    found = token_curve.points(software, trainings)
+    text = replaced(text, "tokens", token_curve.token_markdown(found))
+    with matplotlib.rc_context(figures.STYLE):
+        write_atomic(docs / "figures" / "training-tokens.png", token_curve.draw_tokens(found).savefig)
+    write_text(page, text)
