@@ -14,7 +14,7 @@ from gaincell.reports import figures, results, tables, token_curve, training
 
 def write_training(docs: Path, replaced: Callable[[str, str, str], str]) -> None:
     """NAME.json: the run.json of a recipe, its table and its curve.  tokens/N: of an adapter after N tokens,
-    its run.json and its tasks.json (of evaluate --tasks).  replaced: puts content between the marks of a name.
+    its run.json and its tasks.json (of evaluate --tasks).  replaced: puts content between a name's marks.
     """
     page, folder = docs / "training.md", docs / "results" / "training"
     text = page.read_text()

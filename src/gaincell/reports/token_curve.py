@@ -102,8 +102,8 @@ def token_markdown(found: Sequence[TokenPoint]) -> str:
         half = float(stats.norm.ppf(0.975)) * math.sqrt(law.covariance[1, 1])
         far = [_at(law, million) for million in (10, 50)]
         caption += (
-            f" Fitted: ln r ∝ N^(−b), b = {law.logs[1]:.2f} ± {half:.2f} (95 %); it would reach {far[0]} at 10 M "
-            f"and {far[1]} at 50 M tokens, if it holds that far."
+            f" Fitted: ln r ∝ N^(−b), b = {law.logs[1]:.2f} ± {half:.2f} (95 %); it would reach {far[0]} at "
+            f"10 M and {far[1]} at 50 M tokens, if it holds that far."
         )
     lines.append(caption)
     return "\n".join(lines) + "\n"
