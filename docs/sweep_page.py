@@ -59,15 +59,16 @@ SECTIONS = {
     ),
     "aware-mismatch": Section(
         "What noise-aware fine-tuning buys back: mismatch",
-        "Every point is fine-tuned for as long on the same text, on other chips at every pass or on the "
-        "nominal chip, and measured on eight chips that no training met. Perplexities are over that of the "
-        "model fine-tuned and measured on the nominal chip, with intervals of 95 % over blocks and chips.",
+        "Other chips at every pass of a short training, taught by the model itself on the nominal chip; "
+        "measured on eight chips that no training met. Perplexities are over that of the nominal chip, with "
+        "intervals of 95 % over blocks and chips.",
         ("curves",),
         aware=True,
     ),
     "aware-noise": Section(
         "What noise-aware fine-tuning buys back: noise of reads",
-        "The same for noise of the conversion of outputs, which is where it costs most.",
+        "The same for noise of the conversion of outputs, which is where it costs most. Gains and offsets "
+        "are adapted with the noise before the training, which by itself buys much back.",
         ("curves",),
         aware=True,
     ),

@@ -1,7 +1,7 @@
-"""What noise-aware fine-tuning buys back, from the JSON of a sweep over `noise_aware` and one strength.
+"""What noise-aware fine-tuning buys back, from the JSON of a sweep over `fine_tune` and one strength.
 
-Of a strength, with three models fine-tuned alike on the same text and measured on the same blocks and chips:
-A on the unchanged design, B with the strength but trained without it, C trained with it,
+Of a strength, with three models measured on the same blocks and chips: A without the strength, B with it,
+C with it and fine-tuned,
 
     share = (NLL_B - NLL_C) / (NLL_B - NLL_A)
 
@@ -24,55 +24,51 @@ from gaincell.spread import ratio_error
 
 Result = Mapping[str, Any]
 Point = Mapping[str, Any]
-AWARE = "noise_aware"
+TRAINED = "fine_tune"
 
 
 @dataclass(frozen=True)
 class BoughtBack:
     """Of one strength.
 
-    unaware, aware: perplexity over that of the unchanged design, with half-widths of 95 %.
+    before, after: perplexity over that without the strength and without training, with half-widths of 95 %.
     share: of the loss, with its half-width; None: there is no sure loss.
     """
 
     strength: float
-    unaware: tuple[float, float]
-    aware: tuple[float, float]
+    before: tuple[float, float]
+    after: tuple[float, float]
     share: tuple[float, float] | None
 
 
 def strength_of(result: Result) -> str:
-    """The parameter besides `noise_aware`. Raises ValueError: none or several."""
-    names = [p["name"] for p in result["parameters"] if p["name"] != AWARE]
+    """The parameter besides `fine_tune`. Raises ValueError: none or several."""
+    names = [p["name"] for p in result["parameters"] if p["name"] != TRAINED]
     if len(names) != 1 or len(result["parameters"]) != 2:
-        raise ValueError(f"a sweep over {AWARE} and one strength is wanted, not over {names}")
+        raise ValueError(f"a sweep over {TRAINED} and one strength is wanted, not over {names}")
     return str(names[0])
 
 
 def bought_back(result: Result) -> list[BoughtBack]:
-    """Every strength above zero that was measured with and without."""
+    """Every strength above zero that was measured before and after training."""
     name = strength_of(result)
-    found = {(setting(p, name), setting(p, AWARE)): p for p in complete(result)}
-    reference = found[0.0, "false"]
-    strengths = sorted({s for s, _ in found if is_number(s) and s > 0})
+    found = {(setting(p, name), setting(p, TRAINED)): p for p in complete(result)}
+    steps = max(steps for _, steps in found)
     return [
-        _compare(s, reference, found[s, "false"], found[s, "true"])
-        for s in strengths
-        if (s, "false") in found and (s, "true") in found
+        _compare(s, found[0.0, 0], found[s, 0], found[s, steps])
+        for s in sorted({s for s, _ in found if is_number(s) and s > 0})
+        if (s, 0) in found and (s, steps) in found
     ]
 
 
-def _compare(strength: float, reference: Point, unaware: Point, aware: Point) -> BoughtBack:
-    loss, gain = _differences(unaware, reference), _differences(unaware, aware)
-    left = _differences(aware, reference)
+def _compare(strength: float, reference: Point, before: Point, after: Point) -> BoughtBack:
+    loss, gain = _differences(before, reference), _differences(before, after)
+    left = _differences(after, reference)
     weights = [numbers(reference["blocks"]["predictions"]), [1.0] * len(loss[1])]
     lost = _mean(loss, weights)
     sure = lost[0] - lost[1] > 0
     return BoughtBack(
-        strength,
-        _factor(lost),
-        _factor(_mean(left, weights)),
-        _mean(gain, loss) if sure else None,
+        strength, _factor(lost), _factor(_mean(left, weights)), _mean(gain, loss) if sure else None
     )
 
 
@@ -106,10 +102,10 @@ def aware_markdown(result: Result) -> str:
     """A table, a row a strength."""
     name = strength_of(result)
     unit = next(p["unit"] for p in result["parameters"] if p["name"] == name)
-    lines = [[name, "trained without it", "noise-aware", "of the loss bought back"], ["---:"] * 4]
+    lines = [[name, "before training", "after", "of the loss bought back"], ["---:"] * 4]
     for row in bought_back(result):
         share = "–" if row.share is None else f"{100 * row.share[0]:.0f} ± {100 * row.share[1]:.0f} %"
-        lines.append([word(row.strength, unit), _pair(row.unaware), _pair(row.aware), share])
+        lines.append([word(row.strength, unit), _pair(row.before), _pair(row.after), share])
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 

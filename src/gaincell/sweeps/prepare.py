@@ -2,17 +2,19 @@
 
     gains, offsets and weights as made -> the point's chip without spread -> adapted -> fine-tuned
 
-Fine-tuning is noise-aware or not. Noise-aware: every forward pass meets other noise of reads and writes and,
-where cells differ, another chip, none of which is evaluated later. Not: it meets the nominal chip without
-noise, for the same steps on the same text.
+Fine-tuning is noise-aware: every forward pass meets other noise of reads and writes and, where cells differ,
+another chip, none of which is evaluated later. With distillation the model's teacher is itself, adapted to
+the nominal chip without noise.
 """
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from gaincell.adaptation import Statistics, adapt, collect_statistics
 from gaincell.circuits.noise import Noise
@@ -27,6 +29,7 @@ from gaincell.mapping.readapt import AdaptSettings, load_start
 from gaincell.sweeps.settings import Sweep
 from gaincell.sweeps.space import Values
 from gaincell.text import Text, token_stream
+from gaincell.training.distillation import Distillation
 from gaincell.training.loop import train
 from gaincell.training.settings import TrainSettings
 
@@ -120,23 +123,38 @@ class Preparation:
         return cut_blocks(stream[before:], self.length + 1)
 
     def _fine_tune(self, design: Design, steps: int, values: Values) -> None:
-        """Training with cross-entropy, of all weights but the embeddings, gains and offsets."""
-        aware = values.get("noise_aware", self.sweep.noise_aware)
-        met = _for_training(design) if aware else _quiet(design)
+        """Training of all weights but the embeddings, gains and offsets."""
+        sweep = self.sweep
         settings = TrainSettings(
-            learning_rate=values.get("learning_rate", self.sweep.learning_rate),
+            learning_rate=values.get("learning_rate", sweep.learning_rate),
+            scale_learning_rate=values.get("scale_learning_rate", sweep.scale_learning_rate),
             batch=4,
             micro_batch=2,
             bf16=False,
-            redraw="chip" if aware else "nothing",
+            redraw="chip",
         )
         blocks = self._more_blocks(values, steps * settings.batch)
-        set_design(self.model, met)
-        torch.manual_seed(self.sweep.seed)
+        loss = Distillation(self._teacher(design, values), 1.0) if sweep.loss == "distillation" else None
+        set_design(self.model, _for_training(design))
+        torch.manual_seed(sweep.seed)
         freeze_embeddings(self.model)
-        train(self.model, blocks, settings)
+        train(self.model, blocks, settings, loss_of=loss)
         self.model.eval()
         set_design(self.model, nominal(design))
+
+    @torch.no_grad()
+    def _teacher(self, design: Design, values: Values) -> PreTrainedModel:
+        """A copy, adapted to the nominal chip without noise; the model stays as it is."""
+        state = {n: p.detach().clone() for n, p in self.model.named_parameters() if n in self._kept}
+        self._restore()
+        set_design(self.model, _quiet(design))
+        if values.get("adapt", self.sweep.adapt) is not False:
+            self.adapt(values)
+        teacher: PreTrainedModel = copy.deepcopy(self.model)
+        for name, parameter in self.model.named_parameters():
+            if name in state:
+                parameter.copy_(state[name])
+        return teacher
 
 
 def _for_training(design: Design) -> Design:

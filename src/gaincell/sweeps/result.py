@@ -118,8 +118,10 @@ def _protocol(sweep: Sweep) -> str:
     }[sweep.adapt]
     if any(parameter.name == "adapt" for parameter in sweep.parameters):
         adapted = "adapted or not, as a parameter"
-    how = {True: "noise-aware fine-tuning", False: "fine-tuning on the nominal chip without noise"}
-    if any(parameter.name == "noise_aware" for parameter in sweep.parameters):
-        how[sweep.noise_aware] = "fine-tuning, noise-aware or not as a parameter"
-    trained = f", {sweep.fine_tune} steps of {how[sweep.noise_aware]}" if sweep.fine_tune else ""
+    steps = ""
+    if any(parameter.name == "fine_tune" for parameter in sweep.parameters):
+        steps = "steps, as a parameter, of"
+    elif sweep.fine_tune:
+        steps = f"{sweep.fine_tune} steps of"
+    trained = f", {steps} noise-aware fine-tuning ({sweep.loss})" if steps else ""
     return f"{sweep.protocol} of at most {sweep.limit} tokens{chips}; {adapted}{trained}"

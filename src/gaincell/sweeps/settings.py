@@ -61,6 +61,8 @@ OBJECTIVES: Mapping[str, tuple[str, str]] = {
 """Name -> direction and unit. Energy and latency are of one token, all attention of the model."""
 DIRECTIONS = {"minimise": "minimise", "minimize": "minimise", "maximise": "maximise", "maximize": "maximise"}
 SAMPLERS = ("grid", "each", "random", "tpe", "nsga2")
+LOSSES = ("cross-entropy", "distillation")
+"""Of the fine-tuning; distillation: from the model itself on the nominal chip without noise."""
 LEARNING = ("tpe", "nsga2")
 """Samplers that learn from finished points."""
 
@@ -75,8 +77,8 @@ class Sweep:
     text, limit, protocol: what is evaluated, and how.  calibration: tokens of the adaptation.
     adapt: gains and offsets of every point, in closed form, to the statistics that the model has as it was
         made; True: on its nominal chip; "chip": on every single chip.
-    fine_tune: steps of training after it, at `learning_rate`.
-    noise_aware: whether it meets drawn chips and noise, not the nominal chip without noise.
+    fine_tune: steps of training after it, on other chips and noise at every pass, at `learning_rate`.
+    scale_learning_rate: of gains and offsets; None: the same.  loss: one of LOSSES.
     chips: of which the perplexity is averaged; 0: the design as it is.  within: of the yield.
     context: tokens so far, of the costs; None: as measured.  technology: of the costs.
     """
@@ -96,7 +98,8 @@ class Sweep:
     calibration: int
     fine_tune: int
     learning_rate: float
-    noise_aware: bool
+    scale_learning_rate: float | None
+    loss: str
     chips: int
     within: float
     context: int | None
@@ -166,7 +169,8 @@ class Sweep:
         own = {
             key: getattr(self, key)
             for key in ("sampler", "seed", "text", "limit", "protocol", "adapt", "calibration", "fine_tune",
-                        "learning_rate", "noise_aware", "chips", "within", "context", "technology")
+                        "learning_rate", "scale_learning_rate", "loss", "chips", "within", "context",
+                        "technology")
         }  # fmt: skip
         own["population"] = self.population if self.sampler == "nsga2" else None
         own["text"] = Path(self.text).name
@@ -204,7 +208,8 @@ def _fingerprint(model: str) -> str:
 DEFAULTS: Mapping[str, Any] = {
     "sampler": "grid", "seed": 0, "points": None, "population": 20, "text": "sample", "limit": 16_384,
     "protocol": "blocks-1024", "adapt": True, "calibration": 4096, "fine_tune": 0, "learning_rate": 1e-4,
-    "noise_aware": True, "chips": 0, "within": 0.05, "context": None, "technology": "28nm",
+    "scale_learning_rate": None, "loss": "cross-entropy", "chips": 0, "within": 0.05, "context": None,
+    "technology": "28nm",
 }  # fmt: skip
 HEAD = ("model", "design", "objectives", *DEFAULTS, "parameters")
 WHOLE = {"seed": 0, "points": 1, "population": 2, "limit": 2, "calibration": 2, "fine_tune": 0, "chips": 0,
@@ -253,10 +258,15 @@ def _sweep(raw: Mapping[str, Any], path: Path) -> Sweep:
         hint = did_you_mean(sampler, SAMPLERS)
         raise InputError(f"{name}: unknown sampler {sampler!r}{hint}; allowed: {one_of(SAMPLERS)}")
     parameters = parse_parameters(raw["parameters"], design, f"{name} [parameters]")
-    for key in ("adapt", "noise_aware"):
-        check_value(key, settings[key], design, f"{name}: {key}")
-    for key in ("learning_rate", "within"):
+    check_value("adapt", settings["adapt"], design, f"{name}: adapt")
+    loss = _text(settings["loss"], "loss", name)
+    if loss not in LOSSES:
+        hint = did_you_mean(loss, LOSSES)
+        raise InputError(f"{name}: unknown loss {loss!r}{hint}; allowed: {one_of(LOSSES)}")
+    for key in ("learning_rate", "scale_learning_rate", "within"):
         number = settings[key]
+        if number is None and key == "scale_learning_rate":
+            continue
         if type(number) not in (int, float) or not 0 < number < math.inf:
             raise InputError(f"{name}: {key} = {number!r}; allowed: a number above 0")
     settings["points"] = _points(settings["points"], sampler, parameters, name)

@@ -34,7 +34,7 @@ ADAPTATION: Mapping[str, NumberKind | tuple[Any, ...]] = {
     "calibration": NumberKind("tokens", whole=True),
     "fine_tune": NumberKind("steps", whole=True),
     "learning_rate": NumberKind("1"),
-    "noise_aware": (True, False),
+    "scale_learning_rate": NumberKind("1"),
 }
 """Parameters that are not of the design: what each accepts."""
 CHOICES: Mapping[str, tuple[Any, ...]] = {

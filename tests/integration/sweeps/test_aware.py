@@ -10,10 +10,10 @@ import pytest
 from gaincell.reports.sweep_aware import aware_markdown, bought_back, strength_of
 
 
-def _point(strength: float, aware: bool, nll: list[float], chips: list[float] | None = None) -> Any:
+def _point(strength: float, steps: int, nll: list[float], chips: list[float] | None = None) -> Any:
     point: dict[str, Any] = {
         "state": "complete",
-        "parameters": {"noise.cell_std": {"value": strength}, "noise_aware": "true" if aware else "false"},
+        "parameters": {"noise.cell_std": {"value": strength}, "fine_tune": {"value": steps}},
         "blocks": {"nll": {"value": nll}, "predictions": {"value": [100] * len(nll)}},
     }
     if chips is not None:
@@ -21,7 +21,7 @@ def _point(strength: float, aware: bool, nll: list[float], chips: list[float] | 
     return point
 
 
-def _result(points: list[Any], names: tuple[str, ...] = ("noise.cell_std", "noise_aware")) -> Any:
+def _result(points: list[Any], names: tuple[str, ...] = ("noise.cell_std", "fine_tune")) -> Any:
     return {"parameters": [{"name": n, "unit": "1"} for n in names], "points": points}
 
 
@@ -31,10 +31,10 @@ def test_share_of_the_loss() -> None:
     loss = [10.0, 20.0, 15.0]
     unaware = [a + b for a, b in zip(start, loss, strict=True)]
     aware = [a + 0.4 * b for a, b in zip(start, loss, strict=True)]
-    points = [_point(0.0, False, start), _point(0.1, False, unaware), _point(0.1, True, aware)]
+    points = [_point(0.0, 0, start), _point(0.1, 0, unaware), _point(0.1, 8, aware)]
     (found,) = bought_back(_result(points))
-    assert found.unaware[0] == pytest.approx(math.exp(45 / 300))
-    assert found.aware[0] == pytest.approx(math.exp(18 / 300))
+    assert found.before[0] == pytest.approx(math.exp(45 / 300))
+    assert found.after[0] == pytest.approx(math.exp(18 / 300))
     assert found.share is not None
     assert found.share[0] == pytest.approx(0.6)
     assert found.share[1] == pytest.approx(0.0, abs=1e-9)
@@ -43,24 +43,22 @@ def test_share_of_the_loss() -> None:
 
 def test_chips_widen_the_interval() -> None:
     start, unaware, aware = [400.0, 450.0], [410.0, 461.0], [404.0, 455.0]
-    alone = [_point(0.0, False, start), _point(0.1, False, unaware), _point(0.1, True, aware)]
+    alone = [_point(0.0, 0, start), _point(0.1, 0, unaware), _point(0.1, 8, aware)]
     chips = [[50.0, 50.0, 50.0], [55.0, 56.0, 54.0], [52.0, 52.5, 52.0]]
     with_chips = [
         _point(s, a, n, c)
-        for (s, a, n), c in zip(
-            ((0.0, False, start), (0.1, False, unaware), (0.1, True, aware)), chips, strict=True
-        )
+        for (s, a, n), c in zip(((0.0, 0, start), (0.1, 0, unaware), (0.1, 8, aware)), chips, strict=True)
     ]
     (narrow,), (wide,) = bought_back(_result(alone)), bought_back(_result(with_chips))
-    assert narrow.unaware[0] == pytest.approx(wide.unaware[0])
-    assert narrow.unaware[1] < wide.unaware[1]
+    assert narrow.before[0] == pytest.approx(wide.before[0])
+    assert narrow.before[1] < wide.before[1]
 
 
 def test_no_share_of_a_loss_that_is_none() -> None:
     points = [
-        _point(0.0, False, [400.0, 450.0, 420.0]),
-        _point(0.1, False, [401.0, 449.0, 420.5]),
-        _point(0.1, True, [400.0, 449.0, 420.0]),
+        _point(0.0, 0, [400.0, 450.0, 420.0]),
+        _point(0.1, 0, [401.0, 449.0, 420.5]),
+        _point(0.1, 8, [400.0, 449.0, 420.0]),
     ]
     assert bought_back(_result(points))[0].share is None
     assert aware_markdown(_result(points)).endswith("| – |")
@@ -68,4 +66,4 @@ def test_no_share_of_a_loss_that_is_none() -> None:
 
 def test_other_sweeps_are_told_apart() -> None:
     with pytest.raises(ValueError, match="one strength"):
-        strength_of(_result([], ("tile", "window", "noise_aware")))
+        strength_of(_result([], ("tile", "window", "fine_tune")))

@@ -7,10 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 from tests.micro import micro_design
 from tests.sweeps import HEAD, measured
-from torch import Tensor
 
 from gaincell.adaptation import adapt, collect_statistics
 from gaincell.design import Design
@@ -121,12 +119,11 @@ def test_fine_tuning_starts_anew_at_every_point(write: Callable[..., Path]) -> N
     assert bench.measure({"fine_tune": 0, "learning_rate": 1e-3}).values["perplexity"] == plain
 
 
-def test_noise_aware_training_meets_other_chips_than_those_evaluated(
+def test_training_meets_other_chips_than_those_evaluated(
     write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without it, what is learnt does not depend on spread and noise at all."""
-    head = HEAD + "fine_tune = 1\nlearning_rate = 1e-3\nchips = 2\n"
-    sweep = load_sweep(write("noise_aware = [true, false]\nmismatch.gain_std = [0.0, 0.3]", head))
+    head = HEAD + 'fine_tune = 1\nlearning_rate = 1e-3\nchips = 2\nloss = "distillation"\n'
+    sweep = load_sweep(write("mismatch.gain_std = [0.0, 0.3]", head))
     bench = Bench(sweep)
     met: list[Design] = []
     redrawn = Design.redrawn
@@ -137,22 +134,11 @@ def test_noise_aware_training_meets_other_chips_than_those_evaluated(
 
     monkeypatch.setattr(Design, "redrawn", drawn)
 
-    def trained(aware: bool, spread: float) -> tuple[Tensor, list[float]]:
-        met.clear()
-        found = bench.measure({"noise_aware": aware, "mismatch.gain_std": spread})
-        assert found.chips is not None
-        weight = next(p for n, p in bench.model.named_parameters() if n.endswith("q_proj.weight"))
-        return weight.detach().clone(), [float(p) for p in found.chips.perplexities]
-
-    nominal, _ = trained(False, 0.0)
-    unaware, chips = trained(False, 0.3)
-    assert torch.equal(nominal, unaware)
-    assert not met
-    aware, others = trained(True, 0.3)
-    assert not torch.equal(nominal, aware)
+    before = bench.measure({"mismatch.gain_std": 0.3, "fine_tune": 0}).values["perplexity"]
+    met.clear()
+    assert bench.measure({"mismatch.gain_std": 0.3}).values["perplexity"] != before
     assert {design.mismatch.chip for design in met}.isdisjoint(range(2))
     assert len({design.mismatch.chip for design in met}) == 2  # one a micro-batch
-    assert len(set(chips)) == len(set(others)) == 2
 
 
 @pytest.mark.parametrize("sampler", ["random", "tpe", "nsga2"])
