@@ -1,9 +1,10 @@
-"""Builds the compiled attention (src/gaincell/native) and puts adapters and recipes into wheels; everything else is
-in pyproject.toml.
+"""Builds the compiled attention (src/gaincell/native) and puts adapters and recipes into wheels; everything
+else is in pyproject.toml.
 
 The kernels are compiled once for every instruction level. Where there is no compiler the package installs
-without. GAINCELL_PURE=1 leaves the kernel out, for a wheel that serves everywhere. GAINCELL_SANITIZE=1 builds it with address and undefined-behaviour sanitizers, GAINCELL_EMULATE_AMX=1
-with the level amx computed in plain code, for tests on a processor that has no tiles.
+without. GAINCELL_PURE=1 leaves the kernel out, for a wheel that serves everywhere. GAINCELL_SANITIZE=1 builds
+it with address and undefined-behaviour sanitizers, GAINCELL_EMULATE_AMX=1 with the level amx computed in plain
+code, for tests on a processor that has no tiles.
 """
 
 import os
@@ -81,7 +82,7 @@ class BuildNative(build_ext):
 
 
 class BuildPackage(build_py):
-    """Copies adapters/ and recipes/ into gaincell/shipped, where gaincell.shipped finds them without a checkout."""
+    """Copies adapters/ and recipes/ into gaincell/shipped, where they are found without a checkout."""
 
     def run(self) -> None:
         super().run()
@@ -108,7 +109,7 @@ class BuildPackage(build_py):
 
 
 class BuildWheel(bdist_wheel):
-    """The kernel is loaded by ctypes and is no module of Python: its wheel serves every Python of the platform."""
+    """The kernel is loaded by ctypes and is no module of Python: one wheel serves every Python."""
 
     def get_tag(self) -> tuple[str, str, str]:
         return "py3", "none", super().get_tag()[2]

@@ -1,13 +1,13 @@
-"""Build the source distribution and both wheels, check what is in them, install and try each as a new user would.
+"""Build the source distribution and both wheels, check what is in them, install and try each as a new user.
 
     python .ci/wheels.py [--out DIRECTORY] [--python VERSION ...] [--build-only]        (make wheels)
 
-1. The tracked files are copied aside; from the copy the sdist is built, and from the unpacked sdist the wheels: a pure one
-   (py3-none-any, without the compiled kernel) and one of this platform with it.
+1. The tracked files are copied aside; from the copy the sdist is built, and from the unpacked sdist the
+   wheels: a pure one (py3-none-any, without the compiled kernel) and one of this platform with it.
 2. Their contents are compared with the tracked files: nothing missing, nothing else; licences inside.
-3. For every supported Python on this machine a fresh environment: the pure wheel with all that it depends on, then the
-   platform wheel, and for the first of them the sdist with CC and CXX pointing nowhere. After each the commands run
-   in an empty folder, and the time to the first result is printed.
+3. For every supported Python on this machine a fresh environment: the pure wheel with all that it depends
+   on, then the platform wheel, and for the first of them the sdist with CC and CXX pointing nowhere. After
+   each the commands run in an empty folder, and the time to the first result is printed.
 
 Needs git, a C++ compiler, the network for pip. Pythons that are not here are named and skipped.
 """
@@ -36,7 +36,7 @@ LARGEST_MB = 100
 """What a package index takes without asking."""
 SLOWEST = 180
 """Seconds to the first result."""
-FIRST = ("map", "tiny", "--budget", "4096", "--limit", "4096", "--out", "run")
+FIRST = ("map", "tiny", "--budget", "4096", "--out", "run")
 """The first result: software, linear, adapted and fine-tuned model in one table."""
 COMMANDS = (
     ("--version",),
@@ -120,7 +120,11 @@ def check(sdist: Path, pure: Path, native: Path) -> None:
         held = {member.name.partition("/")[2] for member in archive.getmembers() if member.isfile()}
     expected = names - NOT_IN_SDIST
     wrong = differences(sdist.name, expected, {name for name in held if not OF_SDIST.fullmatch(name)})
-    package = {name.removeprefix("src/") for name in names if name.startswith("src/") and not SOURCE_ONLY.fullmatch(name)}
+    package = {
+        name.removeprefix("src/")
+        for name in names
+        if name.startswith("src/") and not SOURCE_ONLY.fullmatch(name)
+    }
     package |= {f"gaincell/shipped/{name}" for name in names if name.startswith(("adapters/", "recipes/"))}
     for wheel in (pure, native):
         with zipfile.ZipFile(wheel) as archive:
@@ -225,7 +229,9 @@ def environment(place: Path, python: str) -> Path:
 
 def tracked() -> list[str]:
     """Files of the repository."""
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
+    listed = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True
+    )
     return [name for name in listed.stdout.split("\0") if name and (ROOT / name).is_file()]
 
 
@@ -235,7 +241,9 @@ def clean(more: Mapping[str, str]) -> dict[str, str]:
     return {name: text for name, text in os.environ.items() if name not in hidden} | dict(more)
 
 
-def run(command: Iterable[object], more: Mapping[str, str] | None = None, folder: Path = ROOT, quiet: bool = False) -> None:
+def run(
+    command: Iterable[object], more: Mapping[str, str] | None = None, folder: Path = ROOT, quiet: bool = False
+) -> None:
     """Run a command; where it fails, show what it printed and leave."""
     words = [str(word) for word in command]
     done = subprocess.run(

@@ -1,9 +1,10 @@
 """Write the model cards of the shipped weights from result files alone: `python docs/cards.py`.
 
-Cards are the README.md of src/gaincell/assets/tiny and of every folder in adapters/, in the layout of the Hugging Face
-hub: a head in YAML, then Markdown. Numbers come from the run.json or result.json beside the weights, docs/results/tiny.json
-and docs/results/evaluation/tasks; a file that is missing leaves its section out.
+Cards are the README.md of src/gaincell/assets/tiny and of every folder in adapters/, in the layout of the
+Hugging Face hub: a head in YAML, then Markdown. Numbers come from the run.json or result.json beside the
+weights, docs/results/tiny.json and docs/results/evaluation/tasks; a missing file leaves its section out.
 """
+# ruff: noqa: E501 (Markdown)
 
 from __future__ import annotations
 
@@ -164,7 +165,9 @@ def texts(recipe: str) -> str:
     lines = ["| text | share of the tokens | licence |", "| --- | ---: | --- |"]
     for name, share in shares.items():
         held, licence = TEXTS[name]
-        lines.append(f"| {held} | {'by its length' if share is None else f'{100 * share:.0f} %'} | {licence} |")
+        lines.append(
+            f"| {held} | {'by its length' if share is None else f'{100 * share:.0f} %'} | {licence} |"
+        )
     return "\n".join(lines)
 
 
@@ -189,9 +192,13 @@ def task_section(scored: Json | None) -> str:
     lines = ["| task | metric | score | items |", "| --- | --- | ---: | ---: |"]
     for name, metric, task, entry in metrics(scored):
         of = f"{results.number(task['items']):,.0f} of {results.number(task['of']):,.0f}"
-        lines.append(f"| {name} | {metric} | {results.number(entry['score']):.3g} ± {results.number(entry['error']):.2g} | {of} |")
+        lines.append(
+            f"| {name} | {metric} | {results.number(entry['score']):.3g} ± {results.number(entry['error']):.2g} | {of} |"
+        )
     harness = scored["harness"]
-    note = f"{harness['name']} {harness['version']}, 0-shot, weights in {scored['dtype']}, simulated hardware; "
+    note = (
+        f"{harness['name']} {harness['version']}, 0-shot, weights in {scored['dtype']}, simulated hardware; "
+    )
     note += "of every task but WikiText-2 (validation split) a random half was at hand, of which so many items were scored."
     return "\n\n" + "\n".join(lines) + "\n\n" + note
 
@@ -203,7 +210,13 @@ def kind_of(run: Json) -> str:
 
 def front_matter(name: str, base: str | None, tags: list[str], scored: Json | None) -> str:
     """The head of a card, in YAML."""
-    lines = ["---", "license: apache-2.0", "language: en", "library_name: gaincell", "pipeline_tag: text-generation"]
+    lines = [
+        "---",
+        "license: apache-2.0",
+        "language: en",
+        "library_name: gaincell",
+        "pipeline_tag: text-generation",
+    ]
     lines += [] if base is None else [f"base_model: {base}", "base_model_relation: adapter"]
     lines += ["tags:", *(f"- {tag}" for tag in tags)]
     if scored is not None:

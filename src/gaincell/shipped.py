@@ -1,7 +1,7 @@
-"""What the repository keeps beside the package and a wheel brings inside: adapters and recipes, by the same name.
+"""What the repository keeps beside the package and a wheel brings inside: adapters and recipes.
 
-`adapters/smollm2-135m` and `recipes/tiny.toml` mean the file or folder of that name in the working directory if
-there is one, else the one that was installed with gaincell.
+`adapters/smollm2-135m` and `recipes/tiny.toml` mean the file or folder of that name in the working directory
+if there is one, else the one that was installed with gaincell.
 """
 
 import os
@@ -9,12 +9,14 @@ from pathlib import Path
 
 FOLDERS = ("adapters", "recipes")
 _PACKAGE = Path(__file__).parent
-_PLACES = (_PACKAGE / "shipped", _PACKAGE.parents[1]) if _PACKAGE.parent.name == "src" else (_PACKAGE / "shipped",)
+_PLACES = (
+    (_PACKAGE / "shipped", _PACKAGE.parents[1]) if _PACKAGE.parent.name == "src" else (_PACKAGE / "shipped",)
+)
 """Of a wheel; of a checkout, where the package lies in src."""
 
 
 def located(path: str | os.PathLike[str]) -> Path:
-    """Where to read `path`: itself if it exists or is none of `FOLDERS`, else what is shipped under that name.
+    """Where to read `path`: itself if it exists or is in none of `FOLDERS`, else what is shipped as that.
 
     Returns `path` where nothing is shipped under it, so that errors name what was given.
     """
