@@ -3,8 +3,8 @@ else is in pyproject.toml.
 
 The kernels are compiled once for every instruction level. Where there is no compiler the package installs
 without. GAINCELL_PURE=1 leaves the kernel out, for a wheel that serves everywhere. GAINCELL_SANITIZE=1 builds
-it with address and undefined-behaviour sanitizers, GAINCELL_EMULATE_AMX=1 with the level amx computed in plain
-code, for tests on a processor that has no tiles.
+it with address and undefined-behaviour sanitizers, GAINCELL_EMULATE_AMX=1 with the level amx computed in
+plain code, for tests on a processor that has no tiles.
 """
 
 import os
