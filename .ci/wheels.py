@@ -24,6 +24,7 @@ import tarfile
 import time
 import zipfile
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -227,6 +228,7 @@ def environment(place: Path, python: str) -> Path:
     return place / "bin" / "python"
 
 
+@lru_cache
 def tracked() -> list[str]:
     """Files of the repository."""
     listed = subprocess.run(
