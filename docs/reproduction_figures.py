@@ -54,10 +54,18 @@ def draw_cell(chip: Design, cell: Mapping[str, Any]) -> Figure:
         left.plot(volts_of_cells, curve, color=GREY, linewidth=0.5, alpha=0.6, label=label)
     u = volts - chip.v_offset
     linear = chip.replace(cell="linear").cell
-    left.plot(volts, linear.current(u) * ampere * 1e6, color=BLACK, linestyle=":", label="ideal, linear (cited)")
-    left.plot(volts, chip.cell.current(u) * ampere * 1e6, color=BLUE, linewidth=2, label="published cubic (cited)")
+    left.plot(
+        volts, linear.current(u) * ampere * 1e6, color=BLACK, linestyle=":", label="ideal, linear (cited)"
+    )
+    left.plot(
+        volts, chip.cell.current(u) * ampere * 1e6, color=BLUE, linewidth=2, label="published cubic (cited)"
+    )
     left.axhline(0, color=BLACK, linewidth=0.6)
-    left.set(title="Current of one cell (Fig. 1e)", xlabel="stored voltage (V)", ylabel="current during a pulse (µA)")
+    left.set(
+        title="Current of one cell (Fig. 1e)",
+        xlabel="stored voltage (V)",
+        ylabel="current during a pulse (µA)",
+    )
     left.legend()
     time = np.linspace(0.0, 10e-3, 200)
     for level in (chip.v_max, chip.v_min):
@@ -73,7 +81,11 @@ def draw_cell(chip: Design, cell: Mapping[str, Any]) -> Figure:
         held = np.array(retention[key]["value"])
         for number, curve in enumerate((held[0], held[-1])):
             right.plot(at, curve, style, color=colour, label=what if number == 0 else None)
-    right.set(title="Decay of both extremes (Fig. 1f)", xlabel="time since the write (ms)", ylabel="stored voltage (V)")
+    right.set(
+        title="Decay of both extremes (Fig. 1f)",
+        xlabel="time since the write (ms)",
+        ylabel="stored voltage (V)",
+    )
     right.set_ylim(-0.05, 1.35)
     right.legend(loc="upper right")
     return figure
@@ -89,11 +101,13 @@ def draw_converters(chip: Design) -> Figure:
     pair = torch.softmax(torch.stack([row, torch.zeros_like(row)]), 0)[0]
     left.plot(row, pair, color=GREY, linestyle="--", label="softmax, beside one score of 0")
     left.plot(row, torch.relu(row / 6), color=BLUE, linewidth=2, label="ReLU, up to the ceiling")
-    left.set(title="Activation (Fig. 1b)", xlabel="score", ylabel="weight of a token")
+    left.set(title="Activation (Fig. 1b)", xlabel="score", ylabel="weight of a token", ylim=(-0.05, 1.3))
     left.legend(loc="upper left", fontsize=8)
     pulse = charge_to_pulse(scores, limit, chip.score_ceiling) * chip.t_pulse_max
     middle.plot(scores * chip.charge_unit * 1e12, pulse * 1e9, color=BLUE, linewidth=2)
-    middle.set(title="Charge to pulse (Fig. 1g)", xlabel="charge of a key column (pC)", ylabel="pulse width (ns)")
+    middle.set(
+        title="Charge to pulse (Fig. 1g)", xlabel="charge of a key column (pC)", ylabel="pulse width (ns)"
+    )
     ceiling = chip.output_saturation
     charge = torch.linspace(-1.5 * ceiling, 1.5 * ceiling, 1201, dtype=torch.float64)
     signed = signed_charge_to_pulse(charge, ceiling, chip.output_ceiling)
@@ -101,7 +115,9 @@ def draw_converters(chip: Design) -> Figure:
     at = charge * chip.charge_unit * 1e12
     right.plot(at, signed * chip.t_pulse_max * 1e9, color=GREY, linestyle="--", label="signed pulse")
     right.plot(at, counted * chip.t_pulse_max * 1e9, color=BLUE, label="as counted")
-    right.set(title="Signed charge to pulse (Fig. 1h)", xlabel="charge of an output line (pC)", ylabel="width × sign (ns)")
+    right.set(
+        title="With a sign (Fig. 1h)", xlabel="charge of an output line (pC)", ylabel="width × sign (ns)"
+    )
     right.legend(loc="upper left", fontsize=8)
     return figure
 
@@ -118,7 +134,7 @@ def draw_ring(chip: Design) -> Figure:
     left.imshow(seen, cmap=ListedColormap(["white", BLUE]), aspect="equal")
     left.set(title="Tokens in the window (Fig. 2a)", xlabel="key and value of token", ylabel="query of token")
     shown = np.ma.masked_less(held.T, 0)
-    right.imshow(shown, cmap="viridis", aspect="auto", alpha=0.75)
+    right.imshow(shown, cmap="viridis", aspect="auto", alpha=0.5)
     for step, row in enumerate(held):
         for column, token in enumerate(row):
             if token >= 0:
@@ -130,14 +146,15 @@ def draw_ring(chip: Design) -> Figure:
         xlabel="step (bold: written in it)",
         ylabel="physical column (red: next sub-tile)",
     )
-    for axes, ticks in ((left, range(0, STEPS, 4)), (right, range(0, STEPS, 4))):
-        axes.set_xticks(list(ticks))
+    left.set_yticks(range(0, STEPS, 4))
+    for axes in (left, right):
+        axes.set_xticks(range(0, STEPS, 4))
         axes.grid(False)
     return figure
 
 
 def contents(chip: Design) -> np.ndarray:
-    """Token held by every column after every step, -1 for none, read from the token-serial hardware itself."""
+    """Token held by every column after every step, -1 for none, read from the token-serial hardware."""
     head = HeadArray(chip, HEAD_DIM)
     volts = torch.full((1, 1, HEAD_DIM), chip.v_offset, dtype=torch.float64)
     rows = []
