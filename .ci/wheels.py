@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -36,7 +37,7 @@ LICENCES = {"LICENSE", "THIRD_PARTY.md", "src/gaincell/spice/models/NOTICE"}
 LARGEST_MB = 100
 """What a package index takes without asking."""
 SLOWEST = 180
-"""Seconds to the first result."""
+"""Seconds to the first result, of the clock or of the processor where other programs share it."""
 FIRST = ("map", "tiny", "--budget", "4096", "--out", "run")
 """The first result: software, linear, adapted and fine-tuned model in one table."""
 COMMANDS = (
@@ -156,16 +157,16 @@ def try_out(version: str, python: str, pure: Path, native: Path, sdist: Path | N
     """Install into one fresh environment, one archive after the other, and run the commands after each."""
     print(f"== Python {version}", flush=True)
     place = environment(WORK / "environments" / version, python)
-    seconds = timed([place, "-m", "pip", "install", "--quiet", str(pure)])
+    seconds, _ = timed([place, "-m", "pip", "install", "--quiet", str(pure)])
     print(f"installed {pure.name} and what it depends on: {seconds:.0f} s", flush=True)
     first = smoke(place, WORK / "tries" / version / "pure")
-    print(f"first result after {first:.0f} s, without the kernel", flush=True)
+    print(f"{first}, without the kernel", flush=True)
     again = [place, "-m", "pip", "install", "--quiet", "--force-reinstall", "--no-deps"]
     run([*again, str(native)])
     if not probe(place):
         sys.exit(f"{native.name} is installed, but its kernel cannot be loaded")
     faster = smoke(place, WORK / "tries" / version / "native")
-    print(f"first result after {faster:.0f} s, kernel: {', '.join(probe(place))}", flush=True)
+    print(f"{faster}, kernel: {', '.join(probe(place))}", flush=True)
     if sdist is not None:
         nowhere = {"CC": "/nowhere/cc", "CXX": "/nowhere/c++"}
         run([*again, str(sdist)], nowhere)
@@ -175,17 +176,18 @@ def try_out(version: str, python: str, pure: Path, native: Path, sdist: Path | N
         print("installed from the sdist without a compiler", flush=True)
 
 
-def smoke(python: Path, folder: Path) -> float:
-    """Run the commands in an empty folder; returns the seconds to the first result."""
+def smoke(python: Path, folder: Path) -> str:
+    """Run the commands in an empty folder; returns the seconds to the first result, in words."""
     folder.mkdir(parents=True)
     gaincell = str(python.with_name("gaincell"))
     probe(python)
-    seconds = timed([gaincell, *FIRST], folder)
-    if seconds > SLOWEST:
-        sys.exit(f"the first result took {seconds:.0f} s, over {SLOWEST}")
+    seconds, worked = timed([gaincell, *FIRST], folder)
+    told = f"first result after {seconds:.0f} s ({worked:.0f} s of the processor)"
+    if min(seconds, worked) > SLOWEST:
+        sys.exit(f"{told}, over {SLOWEST}")
     for command in COMMANDS:
         run([gaincell, *command], folder=folder, quiet=True)
-    return seconds
+    return told
 
 
 def probe(python: Path) -> list[str]:
@@ -260,10 +262,13 @@ def run(
         sys.exit(f"{done.stdout or ''}\n{' '.join(words)} ended with {done.returncode}")
 
 
-def timed(command: Iterable[object], folder: Path = ROOT) -> float:
-    start = time.monotonic()
+def timed(command: Iterable[object], folder: Path = ROOT) -> tuple[float, float]:
+    """Run a command; seconds of the clock, and of the processor in it and what it started."""
+    start, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
     run(command, folder=folder)
-    return time.monotonic() - start
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    worked = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return time.monotonic() - start, worked
 
 
 if __name__ == "__main__":
