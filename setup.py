@@ -82,7 +82,7 @@ class BuildNative(build_ext):
 
 
 class BuildPackage(build_py):
-    """Copies adapters/ and recipes/ into gaincell/shipped, where they are found without a checkout."""
+    """Copies adapters/ and recipes/ into gaincell/assets, where they are found without a checkout."""
 
     def run(self) -> None:
         super().run()
@@ -100,7 +100,7 @@ class BuildPackage(build_py):
             for name in sorted(names)
             if name.endswith((".json", ".md", ".py", ".safetensors", ".toml"))
         ]
-        place = os.path.join(self.build_lib, "gaincell", "shipped")
+        place = os.path.join(self.build_lib, "gaincell", "assets")
         return [(source, os.path.join(place, source)) for source in found]
 
     def get_outputs(self, include_bytecode: bool = True) -> list[str]:

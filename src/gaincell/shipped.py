@@ -10,7 +10,7 @@ from pathlib import Path
 FOLDERS = ("adapters", "recipes")
 _PACKAGE = Path(__file__).parent
 _PLACES = (
-    (_PACKAGE / "shipped", _PACKAGE.parents[1]) if _PACKAGE.parent.name == "src" else (_PACKAGE / "shipped",)
+    (_PACKAGE / "assets", _PACKAGE.parents[1]) if _PACKAGE.parent.name == "src" else (_PACKAGE / "assets",)
 )
 """Of a wheel; of a checkout, where the package lies in src."""
 
