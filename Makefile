@@ -1,6 +1,8 @@
 # demo   the main job on the embedded model          test   the test suite, default tier
 # bench  the benchmarks                              lint   style, types, direction of imports
 # answers  the sweeps of recipes/sweeps (minutes each on one core) and docs/sweeps.md with their results
+# reproduction  docs/reproduction.md: every figure and table of the paper beside ours, from docs/results
+# wheels  sdist and wheels in dist/, their contents checked, installed and tried in fresh environments (docs/releasing.md)
 # sanitize  the tests of the compiled attention, built with address and undefined-behaviour sanitizers, and with
 #           emulated tiles (AMX)
 #
@@ -14,7 +16,7 @@ BIN := .venv/bin
 BASE := .venv/.gaincell-base
 DEV := .venv/.gaincell-dev
 
-.PHONY: demo test lint bench answers sanitize clean
+.PHONY: demo test lint bench answers reproduction wheels sanitize clean
 
 demo: $(BASE)
 	$(BIN)/gaincell map tiny --budget 49152 --out runs/demo
@@ -40,6 +42,12 @@ answers: $(DEV)
 		$(BIN)/gaincell sweep $$file --workers $(WORKERS) --json docs/results/sweeps/$$name.json; \
 	done
 	$(BIN)/python docs/readme.py
+
+reproduction: $(BASE)
+	$(BIN)/python docs/reproduction.py
+
+wheels:
+	$(PYTHON) .ci/wheels.py
 
 # torch itself is not instrumented and leaks at exit; python needs the sanitizer's library first
 sanitize: $(DEV)

@@ -1,16 +1,21 @@
-"""Builds the compiled attention (src/gaincell/native); everything else is in pyproject.toml.
+"""Builds the compiled attention (src/gaincell/native) and puts adapters and recipes into wheels; everything
+else is in pyproject.toml.
 
 The kernels are compiled once for every instruction level. Where there is no compiler the package installs
-without. GAINCELL_SANITIZE=1 builds it with address and undefined-behaviour sanitizers, GAINCELL_EMULATE_AMX=1
-with the level amx computed in plain code, for tests on a processor that has no tiles.
+without. GAINCELL_PURE=1 leaves the kernel out, for a wheel that serves everywhere. GAINCELL_SANITIZE=1 builds
+it with address and undefined-behaviour sanitizers, GAINCELL_EMULATE_AMX=1 with the level amx computed in
+plain code, for tests on a processor that has no tiles.
 """
 
 import os
 import platform
+import shutil
 import tempfile
 
 from setuptools import Extension, setup
+from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
 from setuptools.errors import CompileError
 
 FOLDER = "src/gaincell/native/"
@@ -29,6 +34,7 @@ AVX512 = [
 AMX = [*AVX512, "-mamx-tile", "-mamx-int8"]
 LEVELS = {"portable": [], "avx2": AVX2, "avx512": AVX512} if X86 else {"portable": []}
 EMULATE_AMX = os.environ.get("GAINCELL_EMULATE_AMX") == "1"
+PURE = os.environ.get("GAINCELL_PURE") == "1"
 SANITIZE = os.environ.get("GAINCELL_SANITIZE") == "1"
 FLAGS = ["-O3", "-std=c++17", "-ffp-contract=off", "-fno-math-errno", "-Wall", "-Wextra"]
 if SANITIZE:
@@ -75,10 +81,47 @@ class BuildNative(build_ext):
         return True
 
 
+class BuildPackage(build_py):
+    """Copies adapters/ and recipes/ into gaincell/assets, where they are found without a checkout."""
+
+    def run(self) -> None:
+        super().run()
+        if not self.editable_mode:
+            for source, target in self.shipped():
+                self.mkpath(os.path.dirname(target))
+                shutil.copyfile(source, target)
+
+    def shipped(self) -> list[tuple[str, str]]:
+        """Files of the repository, and where they go."""
+        found = [
+            os.path.join(folder, name)
+            for root in ("adapters", "recipes")
+            for folder, _, names in sorted(os.walk(root))
+            for name in sorted(names)
+            if name.endswith((".json", ".md", ".py", ".safetensors", ".toml"))
+        ]
+        place = os.path.join(self.build_lib, "gaincell", "assets")
+        return [(source, os.path.join(place, source)) for source in found]
+
+    def get_outputs(self, include_bytecode: bool = True) -> list[str]:
+        shipped = [] if self.editable_mode else [target for _, target in self.shipped()]
+        return [*super().get_outputs(include_bytecode), *shipped]
+
+
+class BuildWheel(bdist_wheel):
+    """The kernel is loaded by ctypes and is no module of Python: one wheel serves every Python."""
+
+    def get_tag(self) -> tuple[str, str, str]:
+        return "py3", "none", super().get_tag()[2]
+
+
 headers = [
     FOLDER + name
     for name in ("gaincell_native.h", "shared.h", "vector.h", "tiles.h", "products.h", "random.h", "block.h")
 ]
 sources = [FOLDER + name for name in (*COMPILED_PER_LEVEL, "dispatch.cpp")]
-extension = Extension("gaincell.native._native", sources, depends=headers, optional=True, language="c++")
-setup(ext_modules=[extension], cmdclass={"build_ext": BuildNative})
+extension = Extension(
+    "gaincell.native._native", sources, depends=headers, optional=True, language="c++", py_limited_api=True
+)
+commands = {"build_ext": BuildNative, "build_py": BuildPackage, "bdist_wheel": BuildWheel}
+setup(ext_modules=[] if PURE else [extension], cmdclass=commands)

@@ -8,7 +8,8 @@ docs/results/evaluation (of evaluate --tasks and --chips, ablate, fidelity), doc
 docs/results/costs (of cost, activity, baseline, floorplan), docs/results/sweeps (of recipes/sweeps) and
 benchmarks/results/*.json;
 rewrites what stands between `<!-- NAME:table -->` and `<!-- end -->` in README.md and in pages of docs; draws
-docs/figures. The figures of one step are simulated on the way.
+docs/figures. The figures of one step are simulated on the way. Model cards (cards.py) and
+docs/reproduction.md (reproduction.py) follow.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import cards
 import matplotlib
+import reproduction
 import sweep_page
 import training_page
 from matplotlib.figure import Figure
@@ -96,6 +99,8 @@ def main() -> None:
     readme = replaced(readme, "models", models_table(models))
     write_text(ROOT / "docs" / "benchmarks.md", benchmark_page(bench, models))
     write_text(ROOT / "README.md", readme)
+    cards.main()
+    reproduction.main()
 
 
 def draw_pauses(folder: Path, figure: Path) -> None:

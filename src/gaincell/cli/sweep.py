@@ -59,7 +59,7 @@ def sweep(
 
     Example: gaincell sweep recipes/sweeps/levels.toml --workers 2 --figures
 
-    Example: gaincell sweep front.toml --storage /shared/front.journal --out here/
+    Example: gaincell sweep front.toml --storage shared/front.journal --out here/
     """
     check_outputs(json)
     use(threads or max(1, _cores() // workers), device)

@@ -26,6 +26,7 @@ from gaincell.progress import StageProgress, silent_stages
 from gaincell.reports import results
 from gaincell.reports.figures import draw_all
 from gaincell.reports.results import Json, value
+from gaincell.shipped import located
 from gaincell.text import open_text, token_stream
 
 
@@ -147,7 +148,7 @@ def load_start(settings: AdaptSettings, default_design: Design) -> tuple[LoadedM
 
     Raises ModelError: there is no hardware version to start from.
     """
-    folder = Path(settings.model)
+    folder = located(settings.model)
     linear = folder / "stages" / "linear.safetensors"
     if is_run(folder) and not linear.is_file():
         loaded = load_model(settings.model)

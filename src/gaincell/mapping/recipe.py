@@ -30,6 +30,7 @@ from gaincell.design import Design
 from gaincell.errors import GaincellError, InputError
 from gaincell.integrations.hf.lora import WHERE
 from gaincell.quantity import check_keys, one_of
+from gaincell.shipped import located
 from gaincell.training.settings import TrainSettings
 
 TASKS = ("train", "adapt", "nothing")
@@ -222,7 +223,7 @@ def load_recipe(path: Path, design: str | None = None) -> Recipe:
             not allowed, or a stage names one that does not come before it.
     """
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        raw = tomllib.loads(located(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"the recipe {path.name} cannot be read: {error}") from error
     try:

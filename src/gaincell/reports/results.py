@@ -23,6 +23,7 @@ from typing import Any, Literal
 
 from gaincell import __version__, files
 from gaincell.errors import RunError
+from gaincell.shipped import located
 
 SCHEMA = 1
 FILE = "run.json"
@@ -101,7 +102,7 @@ def read(path: str | os.PathLike[str]) -> Json:
     Raises:
         RunError: there is none, or it is not one of this version.
     """
-    path = Path(path)
+    path = located(path)
     path = path / FILE if path.is_dir() else path
     try:
         run = json.loads(path.read_text(encoding="utf-8"))

@@ -37,6 +37,7 @@ from gaincell.evaluation.perplexity import window_and_stride
 from gaincell.integrations.hf.checkpoint import DESIGN, HARDWARE, is_run
 from gaincell.mapping.job import find_shipped
 from gaincell.quantity import check_keys, did_you_mean, one_of
+from gaincell.shipped import located
 from gaincell.sweeps.optional import import_optuna
 from gaincell.sweeps.space import (
     ADAPTATION,
@@ -201,7 +202,7 @@ def _fingerprint(model: str) -> str:
     """A name that is the same on every machine; of a RUN with its content."""
     if not is_run(model):
         return model
-    with (Path(model) / HARDWARE).open("rb") as file:
+    with (located(model) / HARDWARE).open("rb") as file:
         return f"RUN {hashlib.file_digest(file, 'sha256').hexdigest()[:12]}"
 
 
@@ -225,7 +226,7 @@ def load_sweep(path: Path) -> Sweep:
             type; a range is empty; objectives or settings exclude each other; model or text are not there.
     """
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        raw = tomllib.loads(located(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"the sweep {path.name} cannot be read: {error}") from error
     try:
@@ -312,7 +313,7 @@ def _design(raw: Any, model: str, name: str) -> Design:
     if raw is None:
         if not is_run(model):
             raise InputError(f"{name} lacks 'design'; only a RUN brings its own")
-        return load_design(Path(model) / DESIGN)
+        return load_design(located(model) / DESIGN)
     if isinstance(raw, str):
         return load_design(raw)
     if not isinstance(raw, dict) or not isinstance(raw.get("name"), str):

@@ -30,6 +30,7 @@ from gaincell.integrations.hf.sources import (
     load_base,
 )
 from gaincell.ops.gain_cell_attention import Gradient, Impl
+from gaincell.shipped import located
 
 HARDWARE = "hardware.safetensors"
 DESIGN = "design.toml"
@@ -50,8 +51,8 @@ class Hardware(NamedTuple):
 
 
 def is_run(path: str | os.PathLike[str]) -> bool:
-    """Whether ``path`` is a RUN directory with a saved model."""
-    return (Path(path) / HARDWARE).is_file()
+    """Whether ``path`` is a RUN directory with a saved model, or the name of a shipped one."""
+    return (located(path) / HARDWARE).is_file()
 
 
 def save(model: PreTrainedModel, run: str | os.PathLike[str], *, base: BaseModel | None = None) -> Path:
@@ -132,7 +133,7 @@ def load_run(
     gradient: Gradient = "exact",
 ) -> BaseModel:
     """Like ``load``; returns the adapted model together with the source of its base model."""
-    directory = Path(run)
+    directory = located(run)
     hardware = describe(directory)
     found = _find_base(base or hardware.base, dtype, where=f"{directory}: ")
     if found.sha256 != hardware.base_sha256:
@@ -154,7 +155,7 @@ def go_on(model: PreTrainedModel, run: str | os.PathLike[str]) -> None:
     Raises:
         RunError: the RUN was made from another base model, or has other adapters.
     """
-    path = Path(run) / HARDWARE
+    path = located(run) / HARDWARE
     describe(run)
     parameters = dict(model.named_parameters())
     wanted = {name for name in parameters if ".gain_cell." in name or ".lora_" in name}
@@ -175,7 +176,7 @@ def describe(run: str | os.PathLike[str]) -> Hardware:
     Raises:
         RunError: it is not a RUN directory, or its file is damaged or of another version.
     """
-    path = Path(run) / HARDWARE
+    path = located(run) / HARDWARE
     if not path.is_file():
         raise RunError(f"{run} is not a RUN directory with a saved model: {HARDWARE} is missing")
     try:

@@ -15,6 +15,7 @@ from gaincell.errors import ModelError
 from gaincell.integrations.hf.checkpoint import DESIGN, describe, is_run
 from gaincell.integrations.hf.sources import FORMS, Source, find_source
 from gaincell.integrations.hf.support import attention_modules, geometry, own_window
+from gaincell.shipped import located
 
 
 def model_size(model: str | os.PathLike[str]) -> ModelSize:
@@ -35,7 +36,7 @@ def model_size(model: str | os.PathLike[str]) -> ModelSize:
 
 def run_design(model: str | os.PathLike[str]) -> Path | None:
     """The design of a RUN; None for a model that has none."""
-    return Path(model) / DESIGN if is_run(model) else None
+    return located(model) / DESIGN if is_run(model) else None
 
 
 def _without_weights(source: Source) -> Any:

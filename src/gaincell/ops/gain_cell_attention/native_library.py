@@ -141,8 +141,8 @@ def compiled_library() -> ctypes.CDLL | None:
         if [size() for size in sizes] == [ctypes.sizeof(structure) for structure in structures.values()]:
             return loaded
     logging.getLogger("gaincell").warning(
-        "the compiled kernel was not built when gaincell was installed (no C++ compiler?): attention runs in "
-        "plain torch, impl='blocked', several times slower"
+        "the compiled kernel is not there (a pure wheel, or no C++ compiler at installation): attention runs "
+        "in plain torch, impl='blocked', several times slower"
     )
     return None
 

