@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import socket
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from gaincell.cli._options import MODEL_HELP, CellName, Impl, ImplName, Threads, use
+
+if TYPE_CHECKING:
+    from gaincell.demonstrator.pair import Pair
 
 app = typer.Typer()
 
@@ -53,13 +57,25 @@ def serve(
             f"the page needs Starlette and uvicorn ({error}): pip install 'gaincell[serve]', from a clone "
             "pip install -e '.[serve]'"
         ) from error
-    from gaincell.demonstrator.server import is_loopback, listen, run, url_of
+    from gaincell.demonstrator.server import is_loopback, listen
 
-    listening = listen(host, port)  # before the models are loaded: a port in use is known at once
-    use(threads, "cpu")
+    with listen(host, port) as listening:  # before the models are loaded: a port in use is known at once
+        use(threads, "cpu")
+        pair = _pair(model, design, cell, impl)
+        if not is_loopback(host):
+            print(
+                f"gaincell: warning: everyone who can reach {host} can use this server: it knows no passwords "
+                "and no encryption; leave --host out to serve this machine alone",
+                file=sys.stderr,
+            )
+        _run(pair, listening, host, pages, browser)
+    print("ended", file=sys.stderr)
+
+
+def _pair(model: str, design: str | None, cell: str | None, impl: Impl) -> Pair:
+    """The model in its arrays and in software."""
     from gaincell.cli._progress import progress_bars
     from gaincell.config import load_design
-    from gaincell.demonstrator.application import application
     from gaincell.demonstrator.pair import Pair
     from gaincell.integrations.hf.chip import change_chip
     from gaincell.mapping.ready import hardware_model
@@ -68,21 +84,21 @@ def serve(
     with progress_bars() as progress:
         ready = hardware_model(model, load_design("leroux2025"), chip, impl=impl.value, progress=progress)
         change_chip(ready.loaded.model, cell=cell)
-        pair = Pair(model, ready, progress("observe the arrays"))
-    if not is_loopback(host):
-        print(
-            f"gaincell: warning: everyone who can reach {host} can use this server: it knows no passwords "
-            "and no encryption; leave --host out to serve this machine alone",
-            file=sys.stderr,
-        )
+        return Pair(model, ready, progress("observe the arrays"))
+
+
+def _run(pair: Pair, listening: socket.socket, host: str, pages: int, browser: bool) -> None:
+    """Serve until Ctrl-C."""
+    from gaincell.demonstrator.application import application
+    from gaincell.demonstrator.server import Server, run, url_of
+
     url = url_of(listening)
 
     def started() -> None:
-        print(f"{model} at {url}   Ctrl-C ends", file=sys.stderr)
+        print(f"{pair.name} at {url}   Ctrl-C ends", file=sys.stderr)
         if browser:
             import webbrowser
 
             webbrowser.open(url)
 
-    run(application(pair, pages=pages, names=[host]), listening, started)
-    print("ended", file=sys.stderr)
+    run(Server(application(pair, pages=pages, names=[host]), started), listening)

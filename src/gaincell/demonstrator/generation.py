@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import deque
 from typing import Any, NamedTuple
 
 import torch
@@ -35,6 +36,8 @@ from gaincell.units import Second
 
 PIECE = 128
 """Tokens of the prompt that are read in one turn."""
+RECENT = 16
+"""Tokens that the rates are of."""
 ENERGY_STEP = 16
 """Columns by which the energy of a token is found anew."""
 
@@ -80,7 +83,7 @@ class Generation:
         self.snapshot: Snapshot | None = None
         self.read = 0
         self.written = 0
-        self._seconds = [0.0, 0.0]
+        self._seconds: deque[tuple[float, float]] = deque(maxlen=RECENT)
         self._bits = 0.0
         self._random = torch.Generator().manual_seed(request.seed)
         self._chip = chip
@@ -123,8 +126,7 @@ class Generation:
         hardware = self.pair.hardware(input_ids=torch.tensor([[last[0]]]), **self.ring.argument).logits[0, -1]
         between = time.perf_counter()
         software = self.software.write(own=last[1], reading=last[0])
-        self._seconds[0] += between - started
-        self._seconds[1] += time.perf_counter() - between
+        self._seconds.append((between - started, time.perf_counter() - between))
         layers = [dict(one) for one in self.pair.observed]
         self.snapshot = Snapshot(layers, self.design, seen, now)
         if not bool(torch.isfinite(hardware).all()):
@@ -147,7 +149,7 @@ class Generation:
             "p_hardware": float(ours[new[0]].exp()),
             "p_software": float(theirs[new[0]].exp()),
             "likeliest": new_text(self.pair.tokenizer, [*self.texts[0][:-1], int(theirs.argmax())]),
-            "rates": [self.written / max(spent, 1e-9) for spent in self._seconds],
+            "rates": [len(spent) / sum(spent) for spent in zip(*self._seconds, strict=True)],
             "chip_time": self.ring.now,
             "energy": self.pair.energy(-(-columns // ENERGY_STEP) * ENERGY_STEP),
             "columns": columns,

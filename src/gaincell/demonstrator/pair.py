@@ -10,14 +10,14 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from gaincell.costs import roll_up
-from gaincell.costs.activity import Activity
+from gaincell.costs.activity import Activity, packaged
 from gaincell.costs.size import ModelSize
 from gaincell.costs.technology import load_technology
 from gaincell.design import Design
 from gaincell.errors import GaincellError
 from gaincell.evaluation.activity import measure_activity
 from gaincell.integrations.hf.attach import attached_layers
-from gaincell.integrations.hf.size import model_size
+from gaincell.integrations.hf.size import size_of
 from gaincell.integrations.hf.sources import load_base
 from gaincell.integrations.hf.streaming import learned_positions
 from gaincell.integrations.hf.support import attention_modules, own_window
@@ -43,7 +43,7 @@ class Pair:
     Args:
         name: as the user gave it.
         ready: the model in its arrays.
-        progress: of the measurement of the arrays' activity on the sample text.
+        progress: of the measurement of the arrays' activity on the sample text, where none is packaged.
 
     Not safe to use from several threads at a time: designs are exchanged and layers observed in place.
 
@@ -60,8 +60,8 @@ class Pair:
         self.software: PreTrainedModel = load_base(ready.loaded.id).model
         self.own_windows = [own_window(module) for module in attention_modules(self.software).values()]
         self.positions = learned_positions(self.hardware)
-        self.size: ModelSize = model_size(ready.loaded.id)
-        self.activity = self._activity(progress)
+        self.size: ModelSize = size_of(self.software, ready.loaded.id)
+        self.activity = packaged(ready.loaded.id) or self._activity(progress)
         self.energy = lru_cache(maxsize=None)(self._energy)
         self.observed: list[Observed] = [{} for _ in self.layers]
         """Of the last forward pass of a single token."""

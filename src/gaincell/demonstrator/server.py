@@ -60,28 +60,35 @@ def url_of(listening: socket.socket) -> str:
     return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
 
 
-def run(app: Starlette, listening: socket.socket, started: Callable[[], None] = lambda: None) -> None:
-    """Serve until Ctrl-C.
+class Server(uvicorn.Server):
+    """Serves an application on sockets that listen already; `should_exit = True` ends it.
 
-    started: called once requests are answered.
+    Args:
+        app: what is served.
+        started: called once requests are answered.
     """
-    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
-    config = uvicorn.Config(
-        app, log_config=None, access_log=False, lifespan="on", ws="none", timeout_graceful_shutdown=1,
-        server_header=False,
-    )  # fmt: skip
-    server = _Server(config, started)
-    with suppress(KeyboardInterrupt):  # uvicorn raises it again when it has shut down
-        server.run(sockets=[listening])
 
-
-class _Server(uvicorn.Server):
-    """Tells when it has started."""
-
-    def __init__(self, config: uvicorn.Config, started: Callable[[], None]) -> None:
+    def __init__(self, app: Starlette, started: Callable[[], None] = lambda: None) -> None:
+        logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+        config = uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            lifespan="on",
+            ws="none",
+            timeout_graceful_shutdown=1,
+            server_header=False,
+        )
         super().__init__(config)
-        self._tell = started
+        self._started = started
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn's."""
         await super().startup(sockets=sockets)
-        self._tell()
+        self._started()
+
+
+def run(server: Server, listening: socket.socket) -> None:
+    """Serve until Ctrl-C."""
+    with suppress(KeyboardInterrupt):  # uvicorn raises it again when it has shut down
+        server.run(sockets=[listening])

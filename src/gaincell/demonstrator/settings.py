@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -124,8 +123,8 @@ class Request:
 
 def _number(given: Any, name: str, low: float, high: float, where: str, whole: bool = False) -> float:
     found: Any = given.get(name) if isinstance(given, Mapping) else None
-    number = isinstance(found, (int, float)) and not isinstance(found, bool) and math.isfinite(found)
-    if not number or not low <= found <= high or (whole and found != int(found)):
+    number = isinstance(found, (int, float)) and not isinstance(found, bool) and low <= found <= high
+    if not number or (whole and found != int(found)):
         kind = "a whole number" if whole else "a number"
         raise InputError(
             f"{where}: {name.replace('_', ' ')} = {found!r}; allowed: {kind} from {low:g} to {high:g}"

@@ -31,7 +31,8 @@ export class Arrays {
       ["ring", "tile", "column-readout", "follow"].map(byId);
     this.ring.addEventListener("click", (event) => this.#choose(this.#columnAt(event.offsetX)));
     this.ring.addEventListener("pointermove", (event) => this.#tell(this.#columnAt(event.offsetX)));
-    this.ring.addEventListener("pointerleave", () => this.#tell(this.column));
+    for (const canvas of [this.ring, this.tile]) canvas.addEventListener("pointerleave", () => { this.pointed = null; this.#tell(this.column); });
+    this.tile.addEventListener("pointermove", (event) => this.#tell(...this.#cellAt(event.offsetX, event.offsetY)));
     this.ring.addEventListener("keydown", (event) => this.#step(event));
     this.follow.addEventListener("change", () => {
       this.chosen = this.follow.checked ? null : this.column;
@@ -42,6 +43,10 @@ export class Arrays {
 
   get column() {
     return this.chosen ?? this.picture?.column ?? 0;
+  }
+
+  pointing() {
+    return this.ring.matches(":hover") || this.tile.matches(":hover");
   }
 
   clear() {
@@ -79,6 +84,13 @@ export class Arrays {
     return Math.floor(((x - this.place.left) / this.place.width) * this.picture.columns);
   }
 
+  #cellAt(x, y) {
+    const at = this.squares?.find((one) => x >= one.left && x < one.left + one.width && y >= one.top && y < one.top + one.width);
+    if (!at) return [-1];
+    const [column, row] = [(x - at.left) / at.width, (y - at.top) / at.width];
+    return [at.first + Math.floor(column * this.about.tile), Math.floor(row * this.picture.rows)];
+  }
+
   #held(column) {
     return column < this.picture.held;
   }
@@ -90,9 +102,11 @@ export class Arrays {
     return last - ((((last - column) % columns) + columns) % columns);
   }
 
-  #tell(column) {
+  /** Say what a column, and a row of it, holds and does; remembered while the pointer stays. */
+  #tell(column, row = null) {
     const p = this.picture;
-    if (!p || column < 0 || column >= p.columns) return;
+    if (!p || !(column >= 0 && column < p.columns)) return;
+    this.pointed = [column, row];
     if (!this.#held(column)) {
       this.readout.textContent = `Column ${column}: never written; its valid bit keeps it out.`;
       return;
@@ -101,10 +115,12 @@ export class Arrays {
     const text = this.token(number);
     const age = p.ages[column];
     const left = p.retention_time === null ? 1 : Math.exp(-age / p.retention_time);
+    const volts = (name) => si((p[name][column * p.rows + row] / 127) * p.reach, "V");
+    const cell = row === null ? "" : ` Row ${row}: key ${volts("keys")}, value ${volts("values")} about V_offset, query pulse ${si(p.query[row] * this.about.t_pulse_max, "s")}.`;
     const role = column === p.column ? " (just written)" : "";
     this.readout.textContent = `Column ${column}${role}: token ${number + 1}${text ? ` “${text.replaceAll("\n", "⏎")}”` : ""}, ` +
       `${age ? `written ${si(age, "s")} before, ${percent(left)} of its voltages left` : "age 0"}. ` +
-      `Score ${short(p.scores[column])} charge units, pulse ${si(p.pulses[column] * this.about.t_pulse_max, "s")}.`;
+      `Score ${short(p.scores[column])} charge units, pulse ${si(p.pulses[column] * this.about.t_pulse_max, "s")}.${cell}`;
   }
 
   draw() {
@@ -119,7 +135,7 @@ export class Arrays {
     this.#drawRing();
     this.#drawTile();
     if (!p) return;
-    this.#tell(this.column);
+    this.#tell(...(this.pointed && this.pointing() ? this.pointed : [this.column]));
     const positive = p.pulses.reduce((a, b) => a + (b > 0), 0);
     byId("ring-of").textContent = `${p.held.toLocaleString("en")} of ${p.columns.toLocaleString("en")} columns hold a token` +
       (p.tokens > p.columns ? `; ${(p.tokens - p.columns).toLocaleString("en")} tokens were overwritten` : "") + `; ${positive.toLocaleString("en")} give a pulse`;
@@ -141,10 +157,10 @@ export class Arrays {
     const side = width < 600 ? 44 : 76;
     const place = { left: side, width: width - 2 * side };
     this.place = place;
-    const arrayHeight = (height - 168) / 2;
+    const arrayHeight = (height - 190) / 2;
     const y = { keys: 32, scores: 32 + arrayHeight + 20, pulses: 0, values: 0 };
     y.pulses = y.scores + 56 + 18;
-    y.values = y.pulses + 28 + 8;
+    y.values = y.pulses + 28 + 14;
     const scale = place.width / p.columns;
     const held = (column) => this.#held(column);
     context.imageSmoothingEnabled = scale < 1;
@@ -158,22 +174,22 @@ export class Arrays {
     this.#bars(context, p.output, 0, place.left + place.width + 5, y.values, side - 12, arrayHeight, most, c.s1, false);
     this.#columns(context, p.scores, 0, p.columns, place, y.scores, 56, this.reach.scores, true);
     this.#columns(context, p.pulses, 0, p.columns, place, y.pulses, 28, this.reach.pulses, false);
-    for (const [name, text] of [["keys", "keys"], ["scores", "scores, charge"], ["pulses", "pulses"]]) {
-      words(context, text, place.left, y[name] - 5, c.quiet);
+    for (const name of ["keys", "scores", "pulses", "values"]) {
+      words(context, name, place.left, y[name] - (name === "values" ? 3 : 5), c.quiet);
     }
-    words(context, "values", place.left, y.values + arrayHeight + 14, c.quiet);
-    words(context, side > 50 ? "query pulses" : "query", place.left - 5, y.keys - 5, c.quiet, "right");
+    words(context, "query", place.left - 5, y.keys - 5, c.quiet, "right");
     words(context, "output", place.left + place.width + 5, y.values - 5, c.quiet);
+    this.#saturation(context, place, y.scores, 56);
     words(context, short(this.reach.scores, 2), place.left - 5, y.scores + 8, c.quiet, "right");
     words(context, si(this.reach.pulses * this.about.t_pulse_max, "s").replace(/(\.\d)\d* /, "$1 "), place.left - 5, y.pulses + 9, c.quiet, "right");
     // sub-tiles, the enlarged one, and the write pointer
     const bottom = y.values + arrayHeight;
     const tile = Math.floor(this.column / this.about.tile);
-    context.strokeStyle = c.ink;
+    context.strokeStyle = c.quiet;
     context.lineWidth = 1;
     context.strokeRect(place.left + tile * this.about.tile * scale, y.keys - 0.5, this.about.tile * scale, bottom - y.keys + 1);
     const x = place.left + (p.column + 0.5) * scale;
-    context.fillStyle = c.wire;
+    context.fillStyle = c.s5;
     context.fillRect(x - 0.75, y.keys - 3, 1.5, bottom - y.keys + 3);
     context.beginPath();
     context.moveTo(x, y.keys - 1);
@@ -181,7 +197,7 @@ export class Arrays {
     context.lineTo(x + 5, y.keys - 9);
     context.fill();
     const align = x < place.left + 60 ? "left" : x > place.left + place.width - 60 ? "right" : "center";
-    words(context, `write pointer: column ${p.column}`, x, y.keys - 18, c.wire, align);
+    words(context, `write pointer: column ${p.column}`, x, y.keys - 18, c.s5, align);
     if (this.chosen !== null) {
       context.strokeStyle = c.link;
       context.setLineDash([4, 3]);
@@ -211,6 +227,16 @@ export class Arrays {
       const x = place.left + column * scale;
       context.fillRect(x, number > 0 ? zero - tall : zero, Math.max(scale - (scale > 3 ? 1 : 0), 0.8), Math.max(tall, 0.5));
     }
+  }
+
+  /** A line at the score from which pulses are full, where it is in sight. */
+  #saturation(context, place, top, height) {
+    const share = this.picture.score_saturation / this.reach.scores;
+    if (share > 1) return;
+    context.fillStyle = this.colours.quiet;
+    const at = Math.round(top + (height / 2) * (1 - share));
+    for (let x = place.left; x < place.left + place.width; x += 8) context.fillRect(x, at, 4, 1);
+    words(context, "full", place.left + place.width + 5, at + 4, this.colours.quiet);
   }
 
   /** Numbers of rows as bars beside an array, growing away from it; negative ones in the other colour. */
@@ -243,7 +269,7 @@ export class Arrays {
     const values = stacked ? { left: side, top: 22 + size + 58 + gap + 44, width: size } : { left: side + size + gap, top: 22 + 44, width: size };
     const first = number * tile;
     const held = (column) => this.#held(column);
-    context.imageSmoothingEnabled = false;
+    context.imageSmoothingEnabled = p.rows > size;
     for (const [name, at] of [["keys", keys], ["values", values]]) {
       context.drawImage(voltages(p[name], p.rows, first, tile, held, c), at.left, at.top, size, size);
       context.strokeStyle = c.rule;
@@ -252,8 +278,9 @@ export class Arrays {
     this.#bars(context, p.query, 0, keys.left - 5, keys.top, side - 10, size, 1, c.s3, true);
     this.#columns(context, p.scores, first, tile, keys, keys.top + size + 20, 36, this.reach.scores, true);
     this.#columns(context, p.pulses, first, tile, values, values.top - 44, 36, this.reach.pulses, false);
-    const full = 1; // of one sub-tile's counter
+    const full = p.tiles.reduce((a, b) => Math.max(a, Math.abs(b)), 1e-6); // of all sub-tiles
     this.#bars(context, p.tiles, number * p.rows, values.left + size + 5, values.top, side - 10, size, full, c.s1, false);
+    this.squares = [{ ...keys, first }, { ...values, first }];
     words(context, "keys", keys.left, keys.top - 6, c.quiet);
     words(context, "query", keys.left - 5, keys.top - 6, c.quiet, "right");
     words(context, "scores", keys.left, keys.top + size + 15, c.quiet);
@@ -262,7 +289,7 @@ export class Arrays {
     words(context, "counts", values.left + size + 5, values.top - 6, c.quiet);
     if (Math.floor(p.column / tile) === number) {
       const cell = size / tile;
-      context.strokeStyle = c.wire;
+      context.strokeStyle = c.s5;
       context.lineWidth = 1.5;
       for (const at of [keys, values]) context.strokeRect(at.left + (p.column - first) * cell - 0.5, at.top - 1, cell + 1, size + 2);
     }

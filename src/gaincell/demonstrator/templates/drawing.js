@@ -3,7 +3,7 @@
 const PREFIXES = [[1e9, "G"], [1e6, "M"], [1e3, "k"], [1, ""], [1e-3, "m"], [1e-6, "µ"], [1e-9, "n"], [1e-12, "p"], [1e-15, "f"]];
 
 export const short = (number, digits = 3) =>
-  Number(number.toPrecision(digits)).toLocaleString("en", { maximumSignificantDigits: digits });
+  Number(number.toPrecision(digits)).toLocaleString("en", { maximumSignificantDigits: digits }).replace("-", "−");
 
 export const si = (number, unit) => {
   if (number === 0) return `0 ${unit}`;
@@ -21,7 +21,7 @@ const channels = (name) => {
 
 /** Colours of the present theme: by name, and of stored voltages from -127 to 127 (place 0 is -127). */
 export const palette = () => {
-  const names = ["paper", "panel", "ink", "quiet", "rule", "grid", "s1", "s2", "s3", "wire", "link"];
+  const names = ["paper", "panel", "ink", "quiet", "rule", "grid", "s1", "s2", "s3", "s5", "link"];
   const named = Object.fromEntries(names.map((name) => [name, channels(`--${name}`)]));
   const css = Object.fromEntries(names.map((name) => [name, `rgb(${named[name].join(" ")})`]));
   const volts = new Uint8ClampedArray(255 * 3);

@@ -181,7 +181,7 @@ class Page {
   }
 
   async write() {
-    const number = (id) => (byId(id).value.trim() === "" ? NaN : Number(byId(id).value));
+    const number = (id) => Number(byId(id).value);
     const wanted = {
       prompt: byId("prompt").value,
       tokens: number("tokens"),
@@ -191,6 +191,17 @@ class Page {
     if (!wanted.prompt.trim()) {
       tell("The prompt is empty: type what the text shall begin with.", true);
       byId("prompt").focus();
+      return;
+    }
+    const wrong = ["tokens", "temperature", "seed"].map(byId).find((field) => field.value === "" || !field.validity.valid);
+    if (wrong) {
+      tell(`${wrong.labels[0].textContent.trim()}: a${wrong.id === "temperature" ? "" : " whole"} number from ${wrong.min} to ${wrong.max}.`, true);
+      wrong.focus();
+      return;
+    }
+    const most = this.about.limits.characters;
+    if (wanted.prompt.length > most) {
+      tell(`The prompt has ${wanted.prompt.length.toLocaleString("en")} characters; up to ${most.toLocaleString("en")} are read. Shorten it.`, true);
       return;
     }
     byId("write").disabled = true;

@@ -32,7 +32,7 @@ export class Texts {
     this.now = -1;
     this.apart = false;
     for (const panel of Object.values(this.sides)) panel.replaceChildren();
-    this.readout.textContent = "";
+    this.readout.textContent = "Point at a token, or step through a text with the arrow keys.";
     this.#numbers();
     this.draw();
   }
