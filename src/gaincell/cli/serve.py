@@ -64,7 +64,7 @@ def serve(
         pair = _pair(model, design, cell, impl)
         if not is_loopback(host):
             print(
-                f"gaincell: warning: everyone who can reach {host} can use this server: it knows no passwords "
+                f"gaincell: warning: everyone who can reach {host} can use this server: no passwords "
                 "and no encryption; leave --host out to serve this machine alone",
                 file=sys.stderr,
             )

@@ -64,7 +64,7 @@ class Server(uvicorn.Server):
     """Serves an application on sockets that listen already; `should_exit = True` ends it.
 
     Args:
-        app: what is served.
+        app: of `application`.
         started: called once requests are answered.
     """
 
@@ -81,11 +81,17 @@ class Server(uvicorn.Server):
         )
         super().__init__(config)
         self._started = started
+        self._hang_up: Callable[[], None] = app.state.sessions.hang_up
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """As uvicorn's."""
         await super().startup(sockets=sockets)
         self._started()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn's, but nobody is kept waiting for news."""
+        self._hang_up()
+        await super().shutdown(sockets=sockets)
 
 
 def run(server: Server, listening: socket.socket) -> None:

@@ -64,7 +64,7 @@ class Session:
         self.last_seen = time.monotonic()
         self._pair, self._worker = pair, worker
         self._rests = 0
-        self._halted = False
+        self._halted = self._ending = False
         self._task: asyncio.Task[None] | None = None
         self._news = asyncio.Event()
 
@@ -122,6 +122,11 @@ class Session:
             return None
         return await self._worker.do(partial(picture, generation, layer, head))
 
+    def hang_up(self) -> None:
+        """Write no more after the present turn, and let nobody wait: the server ends."""
+        self._halted = self._ending = True
+        self._tell()
+
     async def _write(self, generation: Generation) -> None:
         try:
             while not generation.done and not self._halted:
@@ -148,7 +153,7 @@ class Session:
 
     async def _wait(self, until: Callable[[], bool]) -> None:
         end = time.monotonic() + PATIENCE
-        while not until() and (left := end - time.monotonic()) > 0:
+        while not until() and not self._ending and (left := end - time.monotonic()) > 0:
             news = self._news
             try:
                 await asyncio.wait_for(news.wait(), left)
@@ -227,6 +232,11 @@ class Sessions:
             for id, session in list(self._open.items()):
                 if now - session.last_seen > GRACE:
                     await self.close(id)
+
+    def hang_up(self) -> None:
+        """Answer everyone who waits, at once: the server ends."""
+        for session in self._open.values():
+            session.hang_up()
 
     async def close_all(self) -> None:
         """Stop all texts, and the thread."""
