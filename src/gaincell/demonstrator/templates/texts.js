@@ -72,16 +72,16 @@ export class Texts {
     const last = this.events.at(-1);
     const measured = ["m", "measured"];
     const simulated = ["s", "simulated"];
-    const same = this.events.filter((event) => event.same).length;
+    const apart = this.events.findIndex((event) => !event.same);
     this.#list("hardware-numbers", [
       ["tokens a second", last && short(last.rates[0]), measured],
       ["chip time", last && si(last.chip_time, "s"), simulated],
-      ["attention, a token", last && (last.energy === null ? "not modelled" : si(last.energy, "J")), simulated],
-      ["mean distance", last && `${short(last.mean_bits)} bits`, simulated],
+      ["attention energy", last && (last.energy === null ? "not modelled" : si(last.energy, "J")), simulated],
+      ["mean distance", last && `${short(last.mean_bits, 2)} bits`, simulated],
     ]);
     this.#list("software-numbers", [
       ["tokens a second", last && short(last.rates[1]), measured],
-      ["same token", last && `${same} of ${this.events.length}`, simulated],
+      ["same text for", last && `${apart < 0 ? this.events.length : apart} tokens`, simulated],
     ]);
   }
 
