@@ -17,6 +17,7 @@ from gaincell.design import Design
 from gaincell.errors import GaincellError
 from gaincell.evaluation.activity import measure_activity
 from gaincell.integrations.hf.attach import attached_layers
+from gaincell.integrations.hf.cache import RingCache
 from gaincell.integrations.hf.size import size_of
 from gaincell.integrations.hf.sources import load_base
 from gaincell.integrations.hf.streaming import learned_positions
@@ -48,7 +49,7 @@ class Pair:
     Not safe to use from several threads at a time: designs are exchanged and layers observed in place.
 
     Raises:
-        GaincellError: the base model cannot be read.
+        GaincellError: the base model cannot be read, or the chip has effects that a ring does not model.
     """
 
     def __init__(self, name: str, ready: Ready, progress: Progress = silent) -> None:
@@ -57,6 +58,7 @@ class Pair:
         self.tokenizer: PreTrainedTokenizerBase = ready.loaded.tokenizer
         self.layers: list[GainCellAttention] = attached_layers(self.hardware)
         self.design: Design = self.layers[0].design
+        RingCache(self.hardware)  # refuses chips that it does not know, before anyone waits for a text
         self.software: PreTrainedModel = load_base(ready.loaded.id).model
         self.own_windows = [own_window(module) for module in attention_modules(self.software).values()]
         self.positions = learned_positions(self.hardware)
