@@ -72,5 +72,5 @@ $(BASE): pyproject.toml | $(BIN)/python
 
 $(DEV): pyproject.toml | $(BIN)/python
 	@echo "installing into .venv, with the tools for tests (a few minutes the first time)"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev,train,eval,sweep]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev,train,eval,sweep,serve]"
 	touch $@

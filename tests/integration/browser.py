@@ -53,8 +53,8 @@ class Browser:
         path = f"/session/{self.session}/goog/cdp/execute"
         return self.ask("POST", path, {"cmd": command, "params": parameters})
 
-    def open(self, page: Path, width: int, height: int = 900, scheme: str = "light") -> None:
-        """Load a page at a width in CSS pixels."""
+    def open(self, page: Path | str, width: int, height: int = 900, scheme: str = "light") -> None:
+        """Load a page, a file or an address, at a width in CSS pixels."""
         self.cdp(
             "Emulation.setDeviceMetricsOverride",
             width=width,
@@ -63,7 +63,8 @@ class Browser:
             mobile=width < 600,
         )
         self.cdp("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
-        self.ask("POST", f"/session/{self.session}/url", {"url": page.as_uri()})
+        url = page if isinstance(page, str) else page.as_uri()
+        self.ask("POST", f"/session/{self.session}/url", {"url": url})
 
     def run(self, script: str) -> Any:
         """What a script returns."""
@@ -89,6 +90,28 @@ class Browser:
     def _all(self) -> dict[str, float]:
         size = self.cdp("Page.getLayoutMetrics")["cssContentSize"]
         return {"x": 0, "y": 0, "width": size["width"], "height": min(size["height"], 16000), "scale": 1}
+
+    def reload(self) -> None:
+        """Load the page again."""
+        self.ask("POST", f"/session/{self.session}/refresh", {})
+
+    def windows(self) -> list[str]:
+        """Names of all tabs."""
+        return list(self.ask("GET", f"/session/{self.session}/window/handles"))
+
+    def new_window(self) -> str:
+        """Another tab, which is then the one that is driven; its name."""
+        name = self.ask("POST", f"/session/{self.session}/window/new", {"type": "tab"})["handle"]
+        self.switch(name)
+        return str(name)
+
+    def switch(self, name: str) -> None:
+        """Drive the tab of this name."""
+        self.ask("POST", f"/session/{self.session}/window", {"handle": name})
+
+    def close_window(self) -> None:
+        """Close the tab that is driven."""
+        self.ask("DELETE", f"/session/{self.session}/window")
 
     def close(self) -> None:
         """End the browser."""

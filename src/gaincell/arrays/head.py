@@ -121,14 +121,15 @@ class HeadState:
     """What the arrays hold now. Shares memory with the head: copy what is to be kept.
 
     key, value: voltages when last written, relative to V_offset, volts.  write_time: of every column, s.
-    written_at: number of steps a sequence had made when the column was written.  valid: valid bits.
-    pointer: column that is written next.
+    written_at: number of steps a sequence had made when the column was written.  read_since: when it was
+    written or refreshed last.  valid: valid bits.  pointer: column that is written next.
     """
 
     key: Float[Tensor, "B Hk M D"]
     value: Float[Tensor, "B Hk M D"]
     write_time: Float[Tensor, "B M"]
     written_at: Int[Tensor, "B M"]
+    read_since: Int[Tensor, "B M"]
     valid: Bool[Tensor, "B M"]
     pointer: Int[Tensor, " B"]
 
@@ -216,7 +217,13 @@ class HeadArray:
     def state(self) -> HeadState:
         """What the arrays hold now."""
         return HeadState(
-            self._key, self._value, self._write_time, self._written_at, self._valid, self._pointer
+            self._key,
+            self._value,
+            self._write_time,
+            self._written_at,
+            self._read_since,
+            self._valid,
+            self._pointer,
         )
 
     @torch.no_grad()

@@ -116,17 +116,15 @@ def generate(
 
 def check_positions(model: Any, length: int) -> None:
     """Refuse texts longer than a table of learned positions. Raises InputError."""
-    from torch import nn
-
     from gaincell.errors import InputError
+    from gaincell.integrations.hf.streaming import learned_positions
 
-    for name, module in model.named_modules():
-        learned = name.rpartition(".")[2] in ("wpe", "embed_positions", "position_embeddings")
-        if learned and isinstance(module, nn.Embedding) and length > module.num_embeddings:
-            raise InputError(
-                f"{type(model).__name__} has learned positions for {module.num_embeddings} tokens; "
-                f"prompt and text would have {length}: give fewer --tokens, or a model with rotary positions"
-            )
+    positions = learned_positions(model)
+    if positions is not None and length > positions:
+        raise InputError(
+            f"{type(model).__name__} has learned positions for {positions} tokens; "
+            f"prompt and text would have {length}: give fewer --tokens, or a model with rotary positions"
+        )
 
 
 def _write(
@@ -172,15 +170,10 @@ def _sample(logits: Any, temperature: float) -> Any:
 
 
 def _show(tokenizer: Any, produced: list[int]) -> str:
-    """Write what the last token adds; nothing while it leaves a character unfinished."""
-    recent = produced[-8:]
-    before, now = (
-        tokenizer.decode(part, clean_up_tokenization_spaces=False) for part in (recent[:-1], recent)
-    )
-    if now.endswith("�"):
-        return ""
-    common = before.rstrip("�")
-    new: str = now[len(common) :] if now.startswith(common) else now
+    """Write what the last token adds."""
+    from gaincell.integrations.hf.streaming import new_text
+
+    new = new_text(tokenizer, produced)
     sys.stdout.write(new)
     sys.stdout.flush()
     return new

@@ -240,6 +240,12 @@ class RingLayer(CacheLayerMixin):
         step = (d.v_max - d.v_min) / (self._levels - 1)
         return written.to(dtype).sub_((self._levels - 1) / 2).mul_(step)
 
+    def held(self) -> tuple[Float[Tensor, "B Hk M D"], Float[Tensor, "B Hk M D"]]:
+        """Voltages of keys and values as they were written, relative to V_offset, by column."""
+        assert self.key_codes is not None
+        assert self.value_codes is not None
+        return self._voltages(self.key_codes), self._voltages(self.value_codes)
+
     def _extra_age(self, columns: Int[Tensor, " old"]) -> Float[Tensor, " old"]:
         """By how much the age of columns, oldest first, exceeds the token periods since they were written."""
         regular = torch.arange(len(columns), 0, -1, dtype=torch.float64) * self.attention.design.token_period

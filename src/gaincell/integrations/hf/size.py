@@ -31,7 +31,7 @@ def model_size(model: str | os.PathLike[str]) -> ModelSize:
         return shipped[name]
     base = describe(name).base if is_run(name) else name
     source = find_source(base)
-    return _measured(_without_weights(source), Path(source.id).name)
+    return size_of(_without_weights(source), Path(source.id).name)
 
 
 def run_design(model: str | os.PathLike[str]) -> Path | None:
@@ -50,7 +50,12 @@ def _without_weights(source: Source) -> Any:
         raise ModelError(f"cannot read the sizes of {source.id!r}: {error}. {FORMS}") from error
 
 
-def _measured(model: Any, title: str) -> ModelSize:
+def size_of(model: Any, title: str) -> ModelSize:
+    """Sizes of a model of transformers that is not attached.
+
+    Raises:
+        ModelError: it is not supported, or its layers differ in size.
+    """
     modules = list(attention_modules(model).values())
     sizes = {geometry(module) for module in modules}
     if len(sizes) > 1:

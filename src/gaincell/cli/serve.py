@@ -1,0 +1,104 @@
+"""`gaincell serve`: a page on this machine where a prompt goes through hardware and software side by side."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gaincell.cli._options import MODEL_HELP, CellName, Impl, ImplName, Threads, use
+
+if TYPE_CHECKING:
+    from gaincell.demonstrator.pair import Pair
+
+app = typer.Typer()
+
+PORT = 8765
+
+
+@app.command()
+def serve(
+    model: Annotated[str, typer.Argument(metavar="MODEL|RUN", help=MODEL_HELP + ", or a RUN.")] = "tiny",
+    design: Annotated[
+        str | None,
+        typer.Option("--design", metavar="DESIGN", help="Another chip than the model's own, with its cell."),
+    ] = None,
+    cell: CellName = None,
+    host: Annotated[
+        str, typer.Option("--host", metavar="ADDRESS", help="Listen there; by default this machine alone.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0: any free one.")] = PORT,
+    browser: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
+    pages: Annotated[int, typer.Option("--pages", min=1, max=100, help="That may be open at a time.")] = 8,
+    threads: Threads = None,
+    impl: ImplName = Impl.auto,
+) -> None:
+    """Show a model writing on its hardware and in software, live, on a local page.
+
+    Type a prompt and watch both texts come, token by token, with sliders for retention time, mismatch, idle
+    time and read noise, and the arrays of one head: stored keys and values, pulses, scores, outputs. The page
+    is served to this machine alone and loads nothing from the network. See docs/serve.md.
+
+    Example: gaincell serve
+
+    Example: gaincell serve adapters/smollm2-135m-extended --open
+
+    Example: gaincell serve tiny --cell polynomial --port 9000
+    """
+    from gaincell.errors import InputError
+
+    try:
+        import starlette  # noqa: F401
+        import uvicorn  # noqa: F401
+    except ImportError as error:
+        raise InputError(
+            f"the page needs Starlette and uvicorn ({error}): pip install 'gaincell[serve]', from a clone "
+            "pip install -e '.[serve]'"
+        ) from error
+    from gaincell.demonstrator.server import is_loopback, listen
+
+    with listen(host, port) as listening:  # before the models are loaded: a port in use is known at once
+        use(threads, "cpu")
+        pair = _pair(model, design, cell, impl)
+        if not is_loopback(host):
+            print(
+                f"gaincell: warning: everyone who can reach {host} can use this server: no passwords "
+                "and no encryption; leave --host out to serve this machine alone",
+                file=sys.stderr,
+            )
+        _run(pair, listening, host, pages, browser)
+    print("ended", file=sys.stderr)
+
+
+def _pair(model: str, design: str | None, cell: str | None, impl: Impl) -> Pair:
+    """The model in its arrays and in software."""
+    from gaincell.cli._progress import progress_bars
+    from gaincell.config import load_design
+    from gaincell.demonstrator.pair import Pair
+    from gaincell.integrations.hf.chip import change_chip
+    from gaincell.mapping.ready import hardware_model
+
+    chip = load_design(design) if design else None
+    with progress_bars() as progress:
+        ready = hardware_model(model, load_design("leroux2025"), chip, impl=impl.value, progress=progress)
+        change_chip(ready.loaded.model, cell=cell)
+        return Pair(model, ready, progress("observe the arrays"))
+
+
+def _run(pair: Pair, listening: socket.socket, host: str, pages: int, browser: bool) -> None:
+    """Serve until Ctrl-C."""
+    from gaincell.demonstrator.application import application
+    from gaincell.demonstrator.server import Server, run, url_of
+
+    url = url_of(listening)
+
+    def started() -> None:
+        print(f"{pair.name} at {url}   Ctrl-C ends", file=sys.stderr)
+        if browser:
+            import webbrowser
+
+            webbrowser.open(url)
+
+    run(Server(application(pair, pages=pages, names=[host]), started), listening)

@@ -1,0 +1,114 @@
+"""The two models of a page: one in its arrays, one in software. Loaded once, shared by all pages."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from gaincell.costs import roll_up
+from gaincell.costs.activity import Activity, packaged
+from gaincell.costs.size import ModelSize
+from gaincell.costs.technology import load_technology
+from gaincell.design import Design
+from gaincell.errors import GaincellError
+from gaincell.evaluation.activity import measure_activity
+from gaincell.integrations.hf.attach import attached_layers
+from gaincell.integrations.hf.cache import RingCache
+from gaincell.integrations.hf.size import size_of
+from gaincell.integrations.hf.sources import load_base
+from gaincell.integrations.hf.streaming import learned_positions
+from gaincell.integrations.hf.support import attention_modules, own_window
+from gaincell.mapping.ready import Ready
+from gaincell.nn.attention import GainCellAttention
+from gaincell.progress import Progress, silent
+from gaincell.text import open_text, token_stream
+from gaincell.units import Joule
+
+TECHNOLOGY = "28nm"
+ACTIVITY_TOKENS = 256
+"""Of the sample text that the activity behind the energies is measured on."""
+STAGES = ("q", "k", "v", "out")
+
+Observed = dict[str, Tensor]
+"""Of one layer, for one token: q [H, D] requested pulse widths, k and v [Hk, D] requested volts, out [H, D]
+the digital sum before gain and offset."""
+
+
+class Pair:
+    """A model in its arrays, the same model in software, and what their pages need to know.
+
+    Args:
+        name: as the user gave it.
+        ready: the model in its arrays.
+        progress: of the measurement of the arrays' activity on the sample text, where none is packaged.
+
+    Not safe to use from several threads at a time: designs are exchanged and layers observed in place.
+
+    Raises:
+        GaincellError: the base model cannot be read, or the chip has effects that a ring does not model.
+    """
+
+    def __init__(self, name: str, ready: Ready, progress: Progress = silent) -> None:
+        self.name, self.how = name, ready.how
+        self.hardware: PreTrainedModel = ready.loaded.model
+        self.tokenizer: PreTrainedTokenizerBase = ready.loaded.tokenizer
+        self.layers: list[GainCellAttention] = attached_layers(self.hardware)
+        self.design: Design = self.layers[0].design
+        RingCache(self.hardware)  # refuses chips that it does not know, before anyone waits for a text
+        self.software: PreTrainedModel = load_base(ready.loaded.id).model
+        self.own_windows = [own_window(module) for module in attention_modules(self.software).values()]
+        self.positions = learned_positions(self.hardware)
+        self.size: ModelSize = size_of(self.software, ready.loaded.id)
+        self.activity = packaged(ready.loaded.id) or self._activity(progress)
+        self.energy = lru_cache(maxsize=None)(self._energy)
+        self.observed: list[Observed] = [{} for _ in self.layers]
+        """Of the last forward pass of a single token."""
+        for layer, attention in enumerate(self.layers):
+            for stage in STAGES:
+                getattr(attention, stage).register_forward_hook(self._observer(layer, stage))
+
+    def use(self, design: Design) -> None:
+        """Exchange the chip of the hardware model."""
+        for attention in self.layers:
+            attention.design = design
+
+    def tokens_of(self, text: str) -> list[int]:
+        """Token ids, without special ones."""
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def _observer(self, layer: int, stage: str) -> Any:
+        """A hook that keeps what a scaling stage gives, or, of the output, what it is given."""
+
+        def keep(module: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            seen = inputs[0] if stage == "out" else output
+            if seen.shape[2] == 1:
+                self.observed[layer][stage] = seen[0, :, 0]
+
+        return keep
+
+    def _activity(self, progress: Progress) -> Activity | None:
+        """Measured on the sample text; None for a chip whose pulses are not observed."""
+        context = min(ACTIVITY_TOKENS, self.positions or ACTIVITY_TOKENS)
+        stream = token_stream(open_text("sample").part("evaluation"), self.tokenizer, context)
+        try:
+            return measure_activity(self.hardware, [stream.long()[None]], "sample", progress=progress)
+        except GaincellError:
+            return None
+
+    def _energy(self, columns: int) -> Joule | None:
+        """Of one token in all heads, bottom-up, with so many columns held: see `gaincell cost`."""
+        if self.activity is None or columns < 1:
+            return None
+        process = load_technology(TECHNOLOGY)
+        head = roll_up.mean_head(self.size, self.design, process, self.activity, columns)
+        return head.bottom_up.energy * self.size.layers * self.size.heads
+
+
+@torch.inference_mode()
+def log_probabilities(logits: Tensor) -> Tensor:
+    """Of every token of the vocabulary, natural logarithms."""
+    return torch.log_softmax(logits.double(), -1)

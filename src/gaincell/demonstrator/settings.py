@@ -1,0 +1,138 @@
+"""What a page may ask for: the chip's sliders, and a text. Everything is checked here."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from gaincell.design import Design
+from gaincell.errors import InputError
+from gaincell.units import Second
+
+MOST_CHARACTERS = 50_000
+"""Of a prompt."""
+MOST_TOKENS = 4000
+"""Of a text, without its prompt."""
+HIGHEST_TEMPERATURE = 2.0
+LARGEST_SEED = 2**32 - 1
+LARGEST_SHARE = {"mismatch": 0.3, "noise": 0.1}
+"""Of full scale."""
+LONGEST_IDLE: Second = 10.0
+NO_DECAY: Second = 1e6
+"""Retention time that stands for a chip without decay: a text takes milliseconds of it."""
+
+
+@dataclass(frozen=True)
+class Chip:
+    """What the sliders set.
+
+    retention_time: tau, s.  mismatch: standard deviation of every cell's current offset, fraction of full
+    scale (as in `gaincell evaluate --mismatch`).  noise: of one cell's current in one read, fraction of full
+    scale (`Noise.cell_std`).  idle: pause after every token, s.
+    """
+
+    retention_time: Second
+    mismatch: float
+    noise: float
+    idle: Second
+
+    @classmethod
+    def of(cls, design: Design) -> Chip:
+        """As a design has it."""
+        tau = NO_DECAY if design.retention_time is None else design.retention_time
+        return cls(tau, design.mismatch.current_offset_std, design.noise.cell_std, 0.0)
+
+    @classmethod
+    def read(cls, given: Any, design: Design) -> Chip:
+        """From a page.
+
+        Raises:
+            InputError: a number is missing, unknown or out of range.
+        """
+        found = {
+            name: _number(given, name, low, high, "the chip") for name, (low, high) in ranges(design).items()
+        }
+        _no_others(given, found, "the chip")
+        return cls(**found)
+
+    def on(self, design: Design) -> Design:
+        """The design with these numbers; everything else stays."""
+        changes: dict[str, Any] = {}
+        if self.retention_time != Chip.of(design).retention_time:
+            changes["retention_time"] = self.retention_time
+        mismatch = dataclasses.replace(design.mismatch, current_offset_std=self.mismatch)
+        noise = dataclasses.replace(design.noise, cell_std=self.noise)
+        if mismatch != design.mismatch:
+            changes["mismatch"] = mismatch
+        if noise != design.noise:
+            changes["noise"] = noise
+        return design.replace(**changes) if changes else design
+
+
+def ranges(design: Design) -> dict[str, tuple[float, float]]:
+    """Lowest and highest number of every slider; of the retention time that of the design file."""
+    low, high = design.provenance["retention_time"].range
+    return {
+        "retention_time": (low, min(high, NO_DECAY)),
+        **{name: (0.0, most) for name, most in LARGEST_SHARE.items()},
+        "idle": (0.0, LONGEST_IDLE),
+    }
+
+
+@dataclass(frozen=True)
+class Request:
+    """A text that is asked for.
+
+    tokens: to write.  temperature: of sampling; 0: the likeliest token.  seed: of the random numbers, the
+    same for both models.
+    """
+
+    prompt: str
+    tokens: int
+    temperature: float
+    seed: int
+
+    @classmethod
+    def read(cls, given: Any) -> Request:
+        """From a page.
+
+        Raises:
+            InputError: the prompt is empty or too long, a number is missing, unknown or out of range.
+        """
+        prompt = given.get("prompt") if isinstance(given, Mapping) else None
+        if not isinstance(prompt, str):
+            raise InputError("a text needs a prompt, in words")
+        if not prompt.strip():
+            raise InputError("the prompt is empty: type what the text shall begin with")
+        if len(prompt) > MOST_CHARACTERS:
+            raise InputError(
+                f"the prompt has {len(prompt):,} characters; allowed: up to {MOST_CHARACTERS:,}. Shorten it"
+            )
+        tokens = _number(given, "tokens", 1, MOST_TOKENS, "a text", whole=True)
+        temperature = _number(given, "temperature", 0, HIGHEST_TEMPERATURE, "a text")
+        seed = _number(given, "seed", 0, LARGEST_SEED, "a text", whole=True)
+        _no_others(given, ("prompt", "tokens", "temperature", "seed"), "a text")
+        try:
+            prompt.encode()
+        except UnicodeEncodeError:
+            raise InputError("the prompt holds half of a character (a lone surrogate); remove it") from None
+        return cls(prompt, int(tokens), temperature, int(seed))
+
+
+def _number(given: Any, name: str, low: float, high: float, where: str, whole: bool = False) -> float:
+    found: Any = given.get(name) if isinstance(given, Mapping) else None
+    number = isinstance(found, (int, float)) and not isinstance(found, bool) and low <= found <= high
+    if not number or (whole and found != int(found)):
+        kind = "a whole number" if whole else "a number"
+        raise InputError(
+            f"{where}: {name.replace('_', ' ')} = {found!r}; allowed: {kind} from {low:g} to {high:g}"
+        )
+    return float(found)
+
+
+def _no_others(given: Mapping[str, Any], known: Any, where: str) -> None:
+    unknown = [name for name in given if name not in known]
+    if unknown:
+        raise InputError(f"{where} has no {unknown[0]!r}; allowed: {', '.join(known)}")
