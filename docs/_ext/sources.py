@@ -1,0 +1,61 @@
+"""Sources that lie outside docs/, or may be missing.
+
+notebooks/ is linked into docs/ for the build (docs/notebooks is not committed). Some pages are those of the
+repository, with their links turned into links of the site. docs/report.html is a page of its own.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from docutils import nodes
+from sphinx import addnodes
+from sphinx.application import Sphinx
+
+ROOT = Path(__file__).parents[2]
+FROM_REPOSITORY = {
+    "contributing": "CONTRIBUTING.md",
+    "changelog": "CHANGELOG.md",
+    "adding_a_cell": "src/gaincell/devices/README.md",
+}
+LINKS = {"(src/gaincell/devices/README.md)": "(adding_a_cell.md)"}
+OPTIONAL = ("reproduction",)
+"""Pages that the index names only if they exist."""
+WHOLE = ("report.html",)
+"""Pages that are copied as they are: links to them open them, instead of downloading them."""
+
+
+def link(app: Sphinx) -> None:
+    """docs/notebooks, if it is not there yet."""
+    place = Path(app.srcdir) / "notebooks"
+    if not place.exists():
+        place.symlink_to(Path("..") / "notebooks", target_is_directory=True)
+
+
+def read(app: Sphinx, name: str, source: list[str]) -> None:
+    """The text of a page before it is parsed."""
+    if name in FROM_REPOSITORY:
+        path = ROOT / FROM_REPOSITORY[name]
+        app.env.note_dependency(str(path))
+        source[0] = path.read_text(encoding="utf-8")
+        for found, replacement in LINKS.items():
+            source[0] = source[0].replace(found, replacement)
+    if name == "index":
+        missing = [page for page in OPTIONAL if not (Path(app.srcdir) / f"{page}.md").exists()]
+        source[0] = "\n".join(line for line in source[0].split("\n") if line not in missing)
+
+
+def open_whole(app: Sphinx, tree: nodes.document) -> None:
+    """Links to pages that are copied as they are."""
+    for node in list(tree.findall(addnodes.download_reference)):
+        if node["reftarget"].removeprefix("/") in WHOLE:
+            node.replace_self(nodes.reference("", "", *node.children, refuri=Path(node["reftarget"]).name))
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Connect to the stages of the build."""
+    app.connect("builder-inited", link)
+    app.connect("source-read", read)
+    app.connect("doctree-read", open_whole)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
