@@ -6,10 +6,9 @@ show are executed while it is built. What the site loads it carries along: it is
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
-
-from sphinx.application import Sphinx
 
 sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 
@@ -48,12 +47,13 @@ html_theme_options = {
     "dark_css_variables": {"color-brand-primary": "#7fc0f0", "color-brand-content": "#7fc0f0"},
 }
 
-myst_enable_extensions = ["deflist", "dollarmath", "smartquotes"]
+myst_enable_extensions = ["deflist", "dollarmath"]
 myst_heading_anchors = 4
 smartquotes = False
 
+os.environ["PYTHONWARNINGS"] = "ignore:IProgress not found"  # tqdm misses a widget that pages cannot have
 nb_execution_mode = "force"
-nb_execution_timeout = 120
+nb_execution_timeout = 300
 nb_execution_raise_on_error = True
 nb_execution_show_tb = True
 nb_merge_streams = True

@@ -41,6 +41,8 @@ def read(app: Sphinx, name: str, source: list[str]) -> None:
         source[0] = path.read_text(encoding="utf-8")
         for found, replacement in LINKS.items():
             source[0] = source[0].replace(found, replacement)
+    if name.startswith("notebooks/"):
+        source[0] = source[0].replace("](../docs/", "](../")
     if name == "index":
         missing = [page for page in OPTIONAL if not (Path(app.srcdir) / f"{page}.md").exists()]
         source[0] = "\n".join(line for line in source[0].split("\n") if line not in missing)
