@@ -69,7 +69,9 @@ class Commands(SphinxDirective):
         default = parameter.default
         if parameter.required:
             text += " Required."
-        elif isinstance(default, (int, float, str)) and not isinstance(default, bool) and not callable(default):
+        elif (
+            isinstance(default, (int, float, str)) and not isinstance(default, bool) and not callable(default)
+        ):
             text += f" Default: `{getattr(default, 'value', default)}`."
         return nodes.definition_list_item(
             "", nodes.term("", "", nodes.literal(names, names)), nodes.definition("", *self.markdown(text))

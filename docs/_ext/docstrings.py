@@ -1,4 +1,4 @@
-"""Docstrings are prose with `backticks`, indented equations and lists `name: meaning`; as reStructuredText here.
+"""Docstrings are prose with `backticks`, indented equations and lists `name: meaning`: as reStructuredText.
 
 Equations become literal blocks, lists of names bullets, characters that mark something up in
 reStructuredText themselves. `name` links where there is such an object. "Args:" and the like are napoleon's.
@@ -45,10 +45,9 @@ def _blocks(lines: list[str]) -> Iterator[list[str]]:
     for line, after in zip(lines, [*lines[1:], ""], strict=False):
         inside = bool(block) and (SECTION.match(block[0]) or block[0].startswith("    "))
         if line.strip():
-            if block and not inside and line.startswith("    ") and not block[-1].startswith((" ", "*")):
-                yield block
-                block = []
-            elif block and block[0].startswith("    ") and not line.startswith("    "):
+            if (
+                block and not inside and line.startswith("    ") and not block[-1].startswith((" ", "*"))
+            ) or (block and block[0].startswith("    ") and not line.startswith("    ")):
                 yield block
                 block = []
             block.append(line)
@@ -74,7 +73,10 @@ def _bullets(block: list[str]) -> Iterator[str]:
 def escaped(text: str) -> str:
     """Prose in which only `backticks`, and a star that begins an entry, mean something."""
     spans = re.split(r"(``[^`]*``|`[^`]*`)", text)
-    spans[1::2] = [span if re.fullmatch(r"``.*``|`[\w.]+`", span) else f"``{span.strip('`').strip()}``" for span in spans[1::2]]
+    spans[1::2] = [
+        span if re.fullmatch(r"``.*``|`[\w.]+`", span) else f"``{span.strip('`').strip()}``"
+        for span in spans[1::2]
+    ]
     spans[::2] = [re.sub(r"(?m)^( *\* )|([\\*|_`])", marked, span) for span in spans[::2]]
     return "".join(spans)
 

@@ -15,6 +15,7 @@ value on the chip of the paper, its source and range, and the meaning.
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 from importlib import import_module
 from typing import Any
@@ -64,7 +65,9 @@ class DesignKeys(SphinxDirective):
             source = "" if stated is None else stated.source
             span = "" if stated is None else f"{stated.range[0]:g} to {stated.range[1]:g}"
             field = "explicit_token_period" if key == "token_period" else key
-            rows.append([f"`{key}`", kind.unit, value, source, span, found.get(field, stated.note if stated else "")])
+            rows.append(
+                [f"`{key}`", kind.unit, value, source, span, found.get(field, stated.note if stated else "")]
+            )
         if name == "numbers":
             head = ["key", "unit", CHIP, "source", "range", "meaning"]
             return table(self, head, rows)
@@ -98,8 +101,8 @@ def default_of(field: dataclasses.Field[Any]) -> str:
         return "" if field.default_factory is dataclasses.MISSING else "see there"
     if field.default is None:
         return "–"
-    value = field.default
-    return f"`{str(value).lower() if isinstance(value, bool) else list(value) if isinstance(value, tuple) else repr(value)}`".replace("'", '"')
+    stated = list(field.default) if isinstance(field.default, tuple) else field.default
+    return f"`{json.dumps(stated)}`"
 
 
 def table(directive: SphinxDirective, head: list[str], rows: list[list[str]]) -> list[nodes.Node]:

@@ -1,6 +1,6 @@
 """Formulas as MathML, which browsers draw without script, font files or a network.
 
-    html_math_renderer = "mathml"
+html_math_renderer = "mathml"
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ def block(writer: Any, node: nodes.math_block) -> None:
         text = rf"\begin{{aligned}}{text}\end{{aligned}}"
     label = f'<span class="eqno">({node["number"]})</span>' if node.get("number") else ""
     anchor = f' id="{node["ids"][0]}"' if node.get("ids") else ""
-    writer.body.append(f'<div class="formula"{anchor} tabindex="0">{convert(text, display="block")}{label}</div>\n')
+    writer.body.append(
+        f'<div class="formula"{anchor} tabindex="0">{convert(text, display="block")}{label}</div>\n'
+    )
     raise nodes.SkipNode
 
 

@@ -4,7 +4,7 @@
     gaincell device fit curve.csv --out cell.toml
     ```
 
-All blocks of a page are run in order in one temporary folder, by bash; `# ...` lines are shown and do nothing.
+All blocks of a page are run in order in one temporary folder, by bash.
 A command that fails fails the build.
 
     :exit: 1              the exit code that is expected
@@ -106,7 +106,7 @@ def execute(text: str, folder: Path, expected: int, where: str) -> str:
     try:
         done = subprocess.run(
             ["bash", "-eu", "-c", text], cwd=folder, env=environment, text=True, timeout=SECONDS,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            capture_output=True,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         raise ExtensionError(f"{where}: takes more than {SECONDS} s:\n{text}") from None

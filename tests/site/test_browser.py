@@ -1,0 +1,75 @@
+"""The built site in Chromium, from the disk: no console error, no request to a network, search, phone."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from ..integration.browser import CHROMIUM, DRIVER, MISSING, browser
+from .pages import SITE, pages
+
+pytestmark = [
+    pytest.mark.site,
+    pytest.mark.skipif(CHROMIUM is None or DRIVER is None, reason=MISSING),
+]
+
+
+@pytest.fixture(scope="module")
+def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    with browser(tmp_path_factory.mktemp("profile")) as opened:
+        yield opened
+
+
+def requests(tab: Any) -> list[str]:
+    """Addresses that were asked for since the last call."""
+    events = [json.loads(line["message"])["message"] for line in tab.log("performance")]
+    sent = [event for event in events if event["method"] == "Network.requestWillBeSent"]
+    return [event["params"]["request"]["url"] for event in sent]
+
+
+def test_every_page_opens_without_error_and_without_network(tab: Any) -> None:
+    tab.log("browser"), requests(tab)
+    for name in pages():
+        tab.open(SITE / name, 1200)
+        assert not [line for line in tab.log("browser") if line["level"] == "SEVERE"], name
+        assert not [url for url in requests(tab) if not url.startswith(("file:", "data:"))], name
+
+
+@pytest.mark.parametrize("word", ["perplexity", "token_period", "saturation"])
+def test_search_works_offline(tab: Any, word: str) -> None:
+    tab.open(SITE / "search.html", 1200)
+    tab.run(f"location.search = '?q={word}'")
+    found = 0
+    for _ in range(100):
+        time.sleep(0.1)
+        found = tab.run("return document.querySelectorAll('#search-results li a').length")
+        if found:
+            break
+    assert found > 0
+    assert not [url for url in requests(tab) if not url.startswith(("file:", "data:"))]
+    assert not [line for line in tab.log("browser") if line["level"] == "SEVERE"]
+
+
+@pytest.mark.parametrize("width", [390, 1200])
+def test_no_page_is_wider_than_the_window(tab: Any, width: int) -> None:
+    """Wide tables and formulas scroll by themselves."""
+    wide = []
+    for name in pages():
+        if name == "report.html":
+            continue
+        tab.open(SITE / name, width)
+        if tab.run("return document.documentElement.scrollWidth") > width:
+            wide.append(name)
+    assert not wide
+
+
+def test_colours_follow_the_system(tab: Any) -> None:
+    grounds = set()
+    for scheme in ("light", "dark"):
+        tab.open(SITE / "index.html", 1200, scheme=scheme)
+        grounds.add(tab.run("return getComputedStyle(document.body).backgroundColor"))
+    assert len(grounds) == 2
