@@ -22,7 +22,7 @@ def block(writer: Any, node: nodes.math_block) -> None:
     """`$$x$$`, or a math directive; scrolls by itself where it is wider than the page."""
     text = node.astext()
     if "\\\\" in text and "\\begin" not in text:
-        text = rf"\begin{{aligned}}{text}\end{{aligned}}"
+        text = rf"\begin{{align*}}{text}\end{{align*}}"
     label = f'<span class="eqno">({node["number"]})</span>' if node.get("number") else ""
     anchor = f' id="{node["ids"][0]}"' if node.get("ids") else ""
     writer.body.append(
