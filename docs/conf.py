@@ -39,7 +39,6 @@ html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_math_renderer = "mathml"
 html_show_search_summary = False  # it would be fetched, which browsers refuse for files
-html_extra_path = ["report.html"]
 html_copy_source = False
 html_show_sourcelink = False
 html_theme_options = {

@@ -88,11 +88,17 @@ def meanings(owner: type) -> dict[str, str]:
     text = " ".join((owner.__doc__ or "").split())
     one = "|".join(map(re.escape, names))
     entries = list(re.finditer(rf"(?:(?<=^)|(?<=[.:;] )|(?<= ))((?:{one})(?:, (?:{one}))*): ", text))
-    for entry, after in zip(entries, [*entries[1:], None], strict=True):
+    for entry, after in zip(entries, [*entries[1:], None], strict=False):
         meaning = text[entry.end() : after.start() if after else len(text)].strip()
         for name in entry[1].split(", "):
             found.setdefault(name, meaning)
-    return {name: meaning[:1].upper() + meaning[1:] for name, meaning in found.items()}
+    return {name: sentence(meaning) for name, meaning in found.items()}
+
+
+def sentence(text: str) -> str:
+    """With a capital, unless it begins with a symbol or a unit."""
+    word = re.match(r"[a-z]{3,}\b", text) or re.match(r"(of|at|or|in|as|a)\b", text)
+    return text[:1].upper() + text[1:] if word else text
 
 
 def default_of(field: dataclasses.Field[Any]) -> str:

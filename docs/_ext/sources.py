@@ -1,11 +1,12 @@
 """Sources that lie outside docs/, or may be missing.
 
-notebooks/ is linked into docs/ for the build (docs/notebooks is not committed). Some pages are those of the
+notebooks/ is copied into docs/ for the build (docs/notebooks is not committed). Some pages are those of the
 repository, with their links turned into links of the site. docs/report.html is a page of its own.
 """
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +23,22 @@ FROM_REPOSITORY = {
 LINKS = {"(src/gaincell/devices/README.md)": "(adding_a_cell.md)"}
 OPTIONAL = ("reproduction",)
 """Pages that the index names only if they exist."""
-WHOLE = ("report.html",)
-"""Pages that are copied as they are: links to them open them, instead of downloading them."""
+WHOLE = {"report.html": "report-example.html"}
+"""Pages that are copied as they are, under a name of their own: links open them, instead of downloading them."""
 
 
-def link(app: Sphinx) -> None:
-    """docs/notebooks, if it is not there yet."""
+def copy_notebooks(app: Sphinx) -> None:
+    """docs/notebooks as notebooks/ is now; files that are the same stay untouched, so they are not run again."""
     place = Path(app.srcdir) / "notebooks"
-    if not place.exists():
-        place.symlink_to(Path("..") / "notebooks", target_is_directory=True)
+    place.mkdir(exist_ok=True)
+    found = {path.name: path.read_bytes() for path in (ROOT / "notebooks").glob("*.ipynb")}
+    for old in place.iterdir():
+        if old.name not in found:
+            old.unlink()
+    for name, content in found.items():
+        copy = place / name
+        if not copy.exists() or copy.read_bytes() != content:
+            copy.write_bytes(content)
 
 
 def read(app: Sphinx, name: str, source: list[str]) -> None:
@@ -51,13 +59,22 @@ def read(app: Sphinx, name: str, source: list[str]) -> None:
 def open_whole(app: Sphinx, tree: nodes.document) -> None:
     """Links to pages that are copied as they are."""
     for node in list(tree.findall(addnodes.download_reference)):
-        if node["reftarget"].removeprefix("/") in WHOLE:
-            node.replace_self(nodes.reference("", "", *node.children, refuri=Path(node["reftarget"]).name))
+        page = WHOLE.get(node["reftarget"].removeprefix("/"))
+        if page is not None:
+            node.replace_self(nodes.reference("", "", *node.children, refuri=page))
+
+
+def copy_whole(app: Sphinx, error: Exception | None) -> None:
+    """The pages themselves, when all others are written."""
+    if error is None:
+        for source, page in WHOLE.items():
+            shutil.copy(Path(app.srcdir) / source, Path(app.outdir) / page)
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Connect to the stages of the build."""
-    app.connect("builder-inited", link)
+    app.connect("builder-inited", copy_notebooks)
     app.connect("source-read", read)
     app.connect("doctree-read", open_whole)
+    app.connect("build-finished", copy_whole)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

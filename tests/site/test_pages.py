@@ -15,7 +15,7 @@ from .pages import SITE, pages
 
 pytestmark = pytest.mark.site
 
-OWN = ("report.html",)
+OWN = ("report-example.html",)
 """Pages that are not of the site's making."""
 
 

@@ -75,9 +75,10 @@ class Sweep:
     text, limit, protocol: what is evaluated, and how.  calibration: tokens of the adaptation.
     adapt: gains and offsets of every point, in closed form, to the statistics that the model has as it was
         made; True: on its nominal chip; "chip": on every single chip.
-    fine_tune: steps of training after it, at `learning_rate`.
+    fine_tune: steps of training after it.  learning_rate: of these.
     chips: of which the perplexity is averaged; 0: the design as it is.  within: of the yield.
     context: tokens so far, of the costs; None: as measured.  technology: of the costs.
+    parameters: what points differ in.
     """
 
     name: str
