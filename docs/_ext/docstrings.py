@@ -16,6 +16,7 @@ from sphinx.application import Sphinx
 SECTION = re.compile(r"(Args|Returns|Raises|Yields):$")
 NAMED = re.compile(r"[a-z]\w*(, [a-z]\w*)*: ")
 NAMED_FURTHER = re.compile(r"(?<=\.)  ?(?=[a-z]\w*(?:, [a-z]\w*)*: )")
+SHAPE = re.compile(r"\[Tensor, ' ?([^']*)'\]")
 TABLE_RULE = re.compile(r"=+( +=+)+$")
 
 
@@ -91,6 +92,19 @@ def process(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: li
     lines[:] = as_rst(lines)
 
 
+def skip(app: Sphinx, what: str, name: str, obj: Any, skipped: bool, options: Any) -> bool | None:
+    """Fields of named tuples, which have no docstring of their own: that of the class names them."""
+    return True if type(obj).__name__ == "_tuplegetter" else None
+
+
+def signature(
+    app: Sphinx, what: str, name: str, obj: Any, options: Any, arguments: str | None, returned: str | None
+) -> tuple[str | None, str | None]:
+    """Shapes as they stand in the code: `Float[Tensor, "B H T D"]`."""
+    texts = [text and SHAPE.sub(r'[Tensor, "\1"]', text) for text in (arguments, returned)]
+    return texts[0], texts[1]
+
+
 def missing(app: Sphinx, env: Any, node: nodes.Element, content: nodes.Element) -> nodes.Element | None:
     """What is in backticks, or in a signature, and has no page of its own stays as it is."""
     return content if node.get("refdomain") == "py" else None
@@ -99,5 +113,7 @@ def missing(app: Sphinx, env: Any, node: nodes.Element, content: nodes.Element) 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Before napoleon, which connects with the usual priority of 500."""
     app.connect("autodoc-process-docstring", process, priority=400)
+    app.connect("autodoc-process-signature", signature)
+    app.connect("autodoc-skip-member", skip)
     app.connect("missing-reference", missing)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -63,7 +63,7 @@ class DesignKeys(SphinxDirective):
             stated = chip.provenance.get(key if name == "numbers" else f"{name}.{key}")
             value = "–" if stated is None or stated.value is None else f"{stated.value}"
             source = "" if stated is None else stated.source
-            span = "" if stated is None else f"{stated.range[0]:g} to {stated.range[1]:g}"
+            span = "" if stated is None else f"{stated.range[0]:.12g} to {stated.range[1]:.12g}"
             field = "explicit_token_period" if key == "token_period" else key
             rows.append(
                 [f"`{key}`", kind.unit, value, source, span, found.get(field, stated.note if stated else "")]

@@ -23,11 +23,7 @@ def block(writer: Any, node: nodes.math_block) -> None:
     text = node.astext()
     if "\\\\" in text and "\\begin" not in text:
         text = rf"\begin{{align*}}{text}\end{{align*}}"
-    label = f'<span class="eqno">({node["number"]})</span>' if node.get("number") else ""
-    anchor = f' id="{node["ids"][0]}"' if node.get("ids") else ""
-    writer.body.append(
-        f'<div class="formula"{anchor} tabindex="0">{convert(text, display="block")}{label}</div>\n'
-    )
+    writer.body.append(f'<div class="formula" tabindex="0">{convert(text, display="block")}</div>\n')
     raise nodes.SkipNode
 
 
