@@ -24,11 +24,11 @@ LINKS = {"(src/gaincell/devices/README.md)": "(adding_a_cell.md)"}
 OPTIONAL = ("reproduction",)
 """Pages that the index names only if they exist."""
 WHOLE = {"report.html": "report-example.html"}
-"""Pages that are copied as they are, under a name of their own: links open them, instead of downloading them."""
+"""Pages that are copied as they are, under another name; links open them instead of downloading them."""
 
 
 def copy_notebooks(app: Sphinx) -> None:
-    """docs/notebooks as notebooks/ is now; files that are the same stay untouched, so they are not run again."""
+    """docs/notebooks as notebooks/ is now; what is the same stays untouched, so it is not run again."""
     place = Path(app.srcdir) / "notebooks"
     place.mkdir(exist_ok=True)
     found = {path.name: path.read_bytes() for path in (ROOT / "notebooks").glob("*.ipynb")}
