@@ -12,6 +12,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 
+from docstrings import unit_names
+
 import gaincell
 
 project = "gaincell"
@@ -34,6 +36,7 @@ extensions = [
 ]
 exclude_patterns = ["_ext", "_static", "results", "data", "**.ipynb_checkpoints"]
 nitpicky = True
+highlight_language = "text"
 html_theme = "furo"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
@@ -61,7 +64,9 @@ nb_execution_in_temp = True
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
-autodoc_default_options = {"members": True, "show-inheritance": False}
+autodoc_default_options = {"members": True}
+autodoc_type_aliases = {unit: f"gaincell.units.{unit}" for unit in unit_names()}
+python_maximum_signature_line_length = 96
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
 default_role = "py:obj"

@@ -13,10 +13,11 @@ from typing import Any
 from docutils import nodes
 from sphinx.application import Sphinx
 
+from gaincell import units
+
 SECTION = re.compile(r"(Args|Returns|Raises|Yields):$")
 NAMED = re.compile(r"[a-z]\w*(, [a-z]\w*)*: ")
 NAMED_FURTHER = re.compile(r"(?<=\.)  ?(?=[a-z]\w*(?:, [a-z]\w*)*: )")
-SHAPE = re.compile(r"\[Tensor, ' ?([^']*)'\]")
 TABLE_RULE = re.compile(r"=+( +=+)+$")
 
 
@@ -97,12 +98,15 @@ def skip(app: Sphinx, what: str, name: str, obj: Any, skipped: bool, options: An
     return True if type(obj).__name__ == "_tuplegetter" else None
 
 
-def signature(
-    app: Sphinx, what: str, name: str, obj: Any, options: Any, arguments: str | None, returned: str | None
-) -> tuple[str | None, str | None]:
-    """Shapes as they stand in the code: `Float[Tensor, "B H T D"]`."""
-    texts = [text and SHAPE.sub(r'[Tensor, "\1"]', text) for text in (arguments, returned)]
-    return texts[0], texts[1]
+def unit_names() -> list[str]:
+    """The types of gaincell.units, which signatures name instead of what they stand for."""
+    return [name for name, kind in vars(units).items() if hasattr(kind, "__metadata__")]
+
+
+def dashes(app: Sphinx, tree: nodes.document) -> None:
+    """Between a parameter and what it is."""
+    for text in [text for text in tree.findall(nodes.Text) if text == " -- "]:
+        text.parent.replace(text, nodes.Text(": "))
 
 
 def missing(app: Sphinx, env: Any, node: nodes.Element, content: nodes.Element) -> nodes.Element | None:
@@ -113,7 +117,7 @@ def missing(app: Sphinx, env: Any, node: nodes.Element, content: nodes.Element) 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Before napoleon, which connects with the usual priority of 500."""
     app.connect("autodoc-process-docstring", process, priority=400)
-    app.connect("autodoc-process-signature", signature)
+    app.connect("doctree-read", dashes)
     app.connect("autodoc-skip-member", skip)
     app.connect("missing-reference", missing)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -92,8 +92,10 @@ def test_commands_are_shown_with_what_they_printed() -> None:
 
 
 def test_shapes_and_units_stand_in_the_reference() -> None:
-    assert 'Float[Tensor, "B H Tq D"]' in pages()["api/attention.html"].text
-    assert "Volt" in pages()["api/designs.html"].text
+    assert "Float[Tensor, 'B H Tq D']" in pages()["api/attention.html"].text
+    designs = pages()["api/designs.html"].text
+    assert "v_min: Volt" in designs
+    assert "Annotated" not in designs
 
 
 def test_it_is_not_heavy() -> None:
