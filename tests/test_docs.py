@@ -11,8 +11,6 @@ import pytest
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-WRITTEN_ELSEWHERE = {"reproduction.md"}
-"""Pages that a link may name before they exist."""
 
 
 def links(text: str) -> list[str]:
@@ -46,7 +44,6 @@ def test_links_to_files_lead_somewhere(path: Path) -> None:
         link
         for link in local
         if not (here / link).exists()
-        and Path(link).name not in WRITTEN_ELSEWHERE
         and not (ROOT / "notebooks" / Path(link).name).exists()  # linked into docs/ when the site is built
     ]
     assert not missing
