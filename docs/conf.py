@@ -55,7 +55,7 @@ smartquotes = False
 
 os.environ["PYTHONWARNINGS"] = "ignore:IProgress not found"  # tqdm misses a widget that pages cannot have
 nb_execution_mode = "force"
-nb_execution_timeout = 300
+nb_execution_timeout = 600
 nb_execution_raise_on_error = True
 nb_execution_show_tb = True
 nb_merge_streams = True

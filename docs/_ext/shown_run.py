@@ -32,7 +32,7 @@ from sphinx.errors import ExtensionError
 from sphinx.util.docutils import SphinxDirective
 
 COLUMNS = 96
-SECONDS = 300
+SECONDS = 600
 ROOT = Path(__file__).parents[2]
 COLOURS = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
