@@ -1,5 +1,6 @@
 # demo   the main job on the embedded model          test   the test suite, default tier
 # bench  the benchmarks                              lint   style, types, direction of imports
+# docs   the documentation site, into build/site: runs every command and notebook it shows, then checks all pages
 # answers  the sweeps of recipes/sweeps (minutes each on one core) and docs/sweeps.md with their results
 # reproduction  docs/reproduction.md: every figure and table of the paper beside ours, from docs/results
 # wheels  sdist and wheels in dist/, their contents checked, installed and tried in fresh environments (docs/releasing.md)
@@ -15,8 +16,9 @@ WORKERS ?= 1
 BIN := .venv/bin
 BASE := .venv/.gaincell-base
 DEV := .venv/.gaincell-dev
+DOCS := .venv/.gaincell-docs
 
-.PHONY: demo test lint bench answers reproduction wheels sanitize clean
+.PHONY: demo test lint bench docs answers reproduction wheels sanitize clean
 
 demo: $(BASE)
 	$(BIN)/gaincell map tiny --budget 49152 --out runs/demo
@@ -35,6 +37,11 @@ bench: $(BASE)
 	set -e; for script in $(filter-out benchmarks/published_eager.py benchmarks/evaluation.py,$(wildcard benchmarks/*.py)); do \
 		echo "== $$script"; $(BIN)/python -m benchmarks.$$(basename $$script .py); \
 	done
+
+docs: $(DOCS)
+	$(BIN)/python -m sphinx --builder html --fresh-env --jobs auto --fail-on-warning --keep-going --quiet \
+		--doctree-dir build/doctrees docs build/site
+	$(BIN)/python -m pytest -q -n 0 -m site tests/site
 
 answers: $(DEV)
 	set -e; for file in recipes/sweeps/*.toml; do \
@@ -73,4 +80,9 @@ $(BASE): pyproject.toml | $(BIN)/python
 $(DEV): pyproject.toml | $(BIN)/python
 	@echo "installing into .venv, with the tools for tests (a few minutes the first time)"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev,train,eval,sweep,serve]"
+	touch $@
+
+$(DOCS): pyproject.toml | $(BIN)/python
+	@echo "installing into .venv, with the tools for tests and documentation (a few minutes the first time)"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev,train,eval,sweep,serve,docs]"
 	touch $@

@@ -87,7 +87,10 @@ class StageRecipe:
 
 @dataclass(frozen=True)
 class LoraRecipe:
-    """Low-rank adapters instead of full fine-tuning: see `gaincell.integrations.hf.lora`."""
+    """Low-rank adapters instead of full fine-tuning: see `gaincell.integrations.hf.lora`.
+
+    rank: of the factors.  where: the linear layers that get them.  scale: of their product.
+    """
 
     rank: int
     where: str = "all"
@@ -127,6 +130,7 @@ class Recipe:
     rotations: whether pairs of queries and keys get trainable angles (integrations/hf/rotation.py).
     evaluation_tokens, calibration_tokens: the most that are used.
     watched_tokens: of the evaluation text, the most that are used while a stage trains (evaluate_every).
+    lora: low-rank adapters; None: all weights are trained.
     stages: in the order in which they run.
     """
 

@@ -82,6 +82,7 @@ class Sweep:
     scale_learning_rate: of gains and offsets; None: the same.  loss: one of LOSSES.
     chips: of which the perplexity is averaged; 0: the design as it is.  within: of the yield.
     context: tokens so far, of the costs; None: as measured.  technology: of the costs.
+    parameters: what points differ in.
     """
 
     name: str

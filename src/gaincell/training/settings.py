@@ -34,6 +34,7 @@ class TrainSettings:
     micro_batch: int = 2
     """Sequences a forward pass; `batch` is a multiple of it."""
     betas: tuple[float, float] = (0.9, 0.95)
+    """Of AdamW."""
     weight_decay: float = 0.1
     """Applied to every trained tensor, gains and offsets included, as in the paper [R]."""
     clip: float = 1.0

@@ -1,0 +1,127 @@
+"""Tables of file formats, from the dataclasses that read them.
+
+    ```{keys} gaincell.training.settings:TrainSettings
+    ```
+
+lists the fields of a dataclass with default and meaning.
+
+    ```{design-keys} numbers
+    ```
+
+lists the numbers at the top of a design file (or those of a table, such as `cell` or `noise`) with unit, the
+value on the chip of the paper, its source and range, and the meaning.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from importlib import import_module
+from typing import Any
+
+from docutils import nodes
+from docutils.statemachine import StringList
+from sphinx.application import Sphinx
+from sphinx.pycode import ModuleAnalyzer
+from sphinx.util.docutils import SphinxDirective
+
+from gaincell.config import load_design
+from gaincell.design import CELL_NUMBERS, NUMBERS, TABLE_NUMBERS, TABLES, Design
+
+CHIP = "leroux2025"
+
+
+class Keys(SphinxDirective):
+    """Fields of a dataclass."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        module, _, name = self.arguments[0].partition(":")
+        owner = getattr(import_module(module), name)
+        found = meanings(owner)
+        rows = [
+            [f"`{field.name}`", default_of(field), found.get(field.name, "")]
+            for field in dataclasses.fields(owner)
+        ]
+        return table(self, ["key", "default", "meaning"], rows)
+
+
+class DesignKeys(SphinxDirective):
+    """Numbers of a design file."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        chip, name = load_design(CHIP), self.arguments[0]
+        owner = Design if name == "numbers" else TABLES.get(name)
+        kinds = NUMBERS if name == "numbers" else CELL_NUMBERS if name == "cell" else TABLE_NUMBERS[name]
+        found = {} if owner is None else meanings(owner)
+        rows = []
+        for key, kind in kinds.items():
+            stated = chip.provenance.get(key if name == "numbers" else f"{name}.{key}")
+            value = "–" if stated is None or stated.value is None else f"{stated.value}"
+            source = "" if stated is None else stated.source
+            span = "" if stated is None else f"{stated.range[0]:.12g} to {stated.range[1]:.12g}"
+            field = "explicit_token_period" if key == "token_period" else key
+            rows.append(
+                [f"`{key}`", kind.unit, value, source, span, found.get(field, stated.note if stated else "")]
+            )
+        if name == "numbers":
+            head = ["key", "unit", CHIP, "source", "range", "meaning"]
+            return table(self, head, rows)
+        if all(row[2] == "–" for row in rows):
+            return table(self, ["key", "unit", "meaning"], [[row[0], row[1], row[5]] for row in rows])
+        return table(self, ["key", "unit", CHIP, "source", "range", "meaning"], rows)
+
+
+def meanings(owner: type) -> dict[str, str]:
+    """What every field means: the string below it, or its entry `name: meaning` in the class's docstring."""
+    names = [field.name for field in dataclasses.fields(owner)]
+    attributes = ModuleAnalyzer.for_module(owner.__module__).find_attr_docs()
+    found = {
+        name: " ".join(attributes[owner.__name__, name]).strip()
+        for name in names
+        if (owner.__name__, name) in attributes
+    }
+    text = " ".join((owner.__doc__ or "").split())
+    one = "|".join(map(re.escape, names))
+    entries = list(re.finditer(rf"(?:(?<=^)|(?<=[.:;] )|(?<= ))((?:{one})(?:, (?:{one}))*): ", text))
+    for entry, after in zip(entries, [*entries[1:], None], strict=False):
+        meaning = text[entry.end() : after.start() if after else len(text)].strip()
+        for name in entry[1].split(", "):
+            found.setdefault(name, meaning)
+    return {name: sentence(meaning) for name, meaning in found.items()}
+
+
+def sentence(text: str) -> str:
+    """With a capital, unless it begins with a symbol or a unit."""
+    word = re.match(r"[a-z]{3,}\b", text) or re.match(r"(of|at|or|in|as|a)\b", text)
+    return text[:1].upper() + text[1:] if word else text
+
+
+def default_of(field: dataclasses.Field[Any]) -> str:
+    """As a file would state it."""
+    if field.default is dataclasses.MISSING:
+        return "" if field.default_factory is dataclasses.MISSING else "see there"
+    if field.default is None:
+        return "–"
+    stated = list(field.default) if isinstance(field.default, tuple) else field.default
+    return f"`{json.dumps(stated)}`"
+
+
+def table(directive: SphinxDirective, head: list[str], rows: list[list[str]]) -> list[nodes.Node]:
+    """A table; its cells are Markdown."""
+    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
+    lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    around = nodes.Element()
+    directive.state.nested_parse(StringList(lines, "formats"), 0, around)
+    return list(around.children)
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Register the directives."""
+    app.add_directive("keys", Keys)
+    app.add_directive("design-keys", DesignKeys)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
