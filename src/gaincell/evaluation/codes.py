@@ -46,12 +46,11 @@ def stage_codes(
     """
     design = attention.design
     if stage == "q":
-        return query_code(scaled, design.query_levels or BINS, signed=design.drivers.signed)
+        return query_code(scaled, design.driver_levels or BINS, signed=design.drivers.signed)
     if stage == "out":
         codes = torch.round(raw.detach() * output_steps(design)).to(torch.int64)
         return codes.clamp(-_reach(design), _reach(design))
-    levels = design.storage_levels or BINS
-    return dac_code(scaled, levels, design.v_min, design.v_max, design.v_offset)
+    return dac_code(scaled, design.dac_levels or BINS, design.v_min, design.v_max, design.v_offset)
 
 
 def output_steps(design: Design) -> float:
