@@ -35,7 +35,9 @@ def chip(query: tuple[float, ...] = WIDTHS, storage: tuple[float, ...] = UNEVEN)
 def test_evenly_spaced_levels_are_the_converters_of_the_paper(dtype: torch.dtype) -> None:
     even = tuple((code - 3.5) * 0.9 / 7 for code in range(8))
     volts = torch.rand(5000, generator=torch.Generator().manual_seed(0), dtype=dtype) * 1.1 - 0.1
-    torch.testing.assert_close(write_dac(volts, even, **RAILS), write_dac(volts, 8, **RAILS), rtol=0, atol=1e-6)
+    torch.testing.assert_close(
+        write_dac(volts, even, **RAILS), write_dac(volts, 8, **RAILS), rtol=0, atol=1e-6
+    )
     assert torch.equal(dac_code(volts, even, **RAILS), dac_code(volts, 8, **RAILS))
     widths = tuple(code / 15 for code in range(16))
     for signed in (False, True):

@@ -1,14 +1,14 @@
 """Levels of the query driver and of the write DAC that are not evenly spaced: an extension, not in the paper.
 
-A design may state the values of a converter's levels l_0 < l_1 < ... < l_(L-1) one by one: pulse widths of the
-query driver, from 0 on, or voltages of the write DAC relative to V_offset. A signal s takes the nearest one:
+A design may state the values of a converter's levels l_0 < l_1 < ... < l_(L-1) one by one: pulse widths of
+the query driver, from 0 on, or voltages of the write DAC relative to V_offset. A signal s takes the nearest:
 
     t_c = (l_(c-1) + l_c) / 2,    code = number of thresholds t_1 ... t_(L-1) with s >= t_c,    value = l_code
 
-On a threshold, a tie, the upper level is taken, as by the evenly spaced converters; what lies beyond the first
-or the last level takes that level. Signals are compared in their own precision, float32 or wider. An even
-number of evenly spaced voltages about V_offset has none at V_offset itself; stated levels may hold 0, a code
-that stores no signal and does not decay. With two-phase drivers the pulse widths are those of |q|.
+On a threshold, a tie, the upper level is taken, as by the evenly spaced converters; what lies beyond the
+first or the last level takes that level. Signals are compared in their own precision, float32 or wider. An
+even number of evenly spaced voltages about V_offset has none at V_offset itself; stated levels may hold 0, a
+code that stores no signal and does not decay. With two-phase drivers the pulse widths are those of |q|.
 
 Gradients: of the signal, straight-through strictly between first and last level; of a level, where levels are
 a tensor that is learned, the sum over the signals that take it (thresholds follow their levels, and what
@@ -70,12 +70,10 @@ class LevelTable:
         return bool(self.query or self.storage)
 
 
-def level_code(
-    signal: Float[Tensor, "*shape"], levels: tuple[float, ...] | Tensor
-) -> Int[Tensor, "*shape"]:
+def level_code(signal: Float[Tensor, "*shape"], levels: tuple[float, ...] | Tensor) -> Int[Tensor, "*shape"]:
     """The code, 0 ... L - 1, of signals in float32 or wider: see the head of this file."""
     values = torch.as_tensor(levels, dtype=signal.dtype, device=signal.device).detach()
-    return torch.bucketize(signal.detach(), (values[1:] + values[:-1]) / 2, right=True)
+    return torch.bucketize(signal.detach().contiguous(), (values[1:] + values[:-1]) / 2, right=True)
 
 
 def on_levels(

@@ -96,7 +96,8 @@ class Activity:
     def assumed(cls, design: Design) -> Activity:
         """What is assumed where nothing was measured: every code of every converter is equally likely.
 
-        Queries: mean pulse 1/2 (of stated levels, their mean) and 1 - 1/L active. Keys and values: uniform over the write DAC's levels.
+        Queries: mean pulse 1/2 (of stated levels, their mean) and 1 - 1/L active. Keys and values: uniform
+        over the write DAC's levels.
         Scores: half below zero, the other half uniform up to the ceiling, so phi has mean 1/4; the
         lower half as far below zero. Outputs: |O| uniform. All columns valid. A trained model is sparser:
         measure it.

@@ -309,8 +309,8 @@ def check_design(design: Design) -> None:
     if found:
         raise InputError(
             f"design {design.name}: it has {', '.join(found)}; circuits are simulated for unsigned queries, "
-            "no normalising column, exponent 1, readout = 'counter' and even levels; give a design with these, leroux2025 "
-            "for instance"
+            "no normalising column, exponent 1, readout = 'counter' and even levels; give a design with "
+            "these, leroux2025 for instance"
         )
 
 
