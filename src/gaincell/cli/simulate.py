@@ -258,6 +258,7 @@ def _dumped(file: Path, tokens: int) -> tuple[Design, int, list[Any]]:
     import json as json_text
     import tempfile
 
+    import torch
     from safetensors import SafetensorError, safe_open
 
     from gaincell.config import load_design
