@@ -329,7 +329,8 @@ def _set_checkpointing(model: nn.Module, settings: TrainSettings, what: str, *ar
 
 
 def _is_scale(name: str) -> bool:
-    return ".gain_cell." in name
+    """Of gains and offsets, and of circuits that are learned (codesign.py)."""
+    return ".gain_cell." in name or name.startswith("codesign.")
 
 
 def _optimizer(parameters: dict[str, nn.Parameter], settings: TrainSettings) -> torch.optim.AdamW:

@@ -12,9 +12,9 @@ The forward pass is `gain_cell_attention` on the design as it is, quantisers and
   gradients gives it. A central difference does, at O_sat exp(+-h), of the sum of the sub-tile outputs behind
   their ceiling and before the counter (whose rounding is straight-through, as everywhere):
 
-      dL/d(ln O_sat) = sum G (Y(O_sat e^h) - Y(O_sat e^-h)) / 2h,    G = dL/dsum,    h = 1 %
+      dL/d(ln O_sat) = sum G (Y(O_sat e^h) - Y(O_sat e^-h)) / 2h,    G = dL/dsum,    h = 0.1 %
 
-  exact but for h^2 and for the outputs within 1 % of the ceiling. It takes two forward passes more.
+  exact but for h^2 and for outputs within h of the ceiling. It takes two forward passes more.
 
 Drivers' and writes' errors, mismatch and noise of the design are at work in the forward pass.
 Not modelled: columns of first tokens, which are refused; by how much a learned level moves its thresholds.
@@ -40,7 +40,7 @@ from gaincell.ops.gain_cell_attention import Gradient, Impl, from_pulses
 from gaincell.ops.gain_cell_attention.front import written
 from gaincell.ops.gain_cell_attention.widened import widened, widened_design
 
-STEP = 0.01
+STEP = 1e-3
 """h of the central difference."""
 
 Arrays = Callable[[Tensor, Tensor, Tensor, Design], Tensor]
@@ -87,15 +87,15 @@ def attention_of_learned(
     x = x * torch.exp(learned.log_score.detach() - learned.log_score).to(x.dtype)
     rails = (design.v_min, design.v_max, design.v_offset)
     ku, vu = (write_dac(volts, learned.storage, *rails) for volts in (k, v))
-    if design.writing.present:
-        tokens = torch.arange(k.shape[2], device=k.device).expand(len(k), -1)
-        index = tokens if key_index is None else key_index
-        reads = q.shape[1] // k.shape[1]
-        ku, vu = (written(u, design, layer, array, reads, index) for array, u in enumerate((ku, vu)))
     chip = design
     if design.normaliser.present:
         x, ku, vu = widened(x, ku, vu, middle=0.0, top=design.highest_write)
         chip = widened_design(design, q.shape[3])
+    if design.writing.present:
+        tokens = torch.arange(k.shape[2], device=k.device).expand(len(k), -1)
+        index = tokens if key_index is None else key_index
+        reads = q.shape[1] // k.shape[1]
+        ku, vu = (written(u, chip, layer, array, reads, index) for array, u in enumerate((ku, vu)))
 
     def arrays(x: Tensor, ku: Tensor, vu: Tensor, chip: Design) -> Tensor:
         rest: Any = (key_index, query_index, sliding_window, layer, gradient)

@@ -1,0 +1,221 @@
+"""`gaincell codesign`: a hardware model and circuits of its chip, learned together.
+
+statistics of the model as it was made -> on the chip -> adapted in closed form -> trained, with the chip's
+    circuits among what is learned -> the learned chip, an ordinary design -> perplexity, activity, energy
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedModel
+
+from gaincell.adaptation import adapt, collect_statistics
+from gaincell.costs import roll_up
+from gaincell.costs.technology import load_technology
+from gaincell.design import Design
+from gaincell.evaluation.activity import measure_activity
+from gaincell.evaluation.codes import SignalUse, signal_use
+from gaincell.evaluation.perplexity import cut_blocks, describe, perplexity
+from gaincell.files import remove_leftovers
+from gaincell.integrations.hf.attach import attached_layers, set_design
+from gaincell.integrations.hf.checkpoint import save
+from gaincell.integrations.hf.size import model_size
+from gaincell.mapping import records, summary
+from gaincell.mapping.job import default_block, freeze_embeddings
+from gaincell.mapping.readapt import AdaptSettings, load_start
+from gaincell.progress import StageProgress, silent_stages
+from gaincell.reports import results
+from gaincell.reports.results import Json, value
+from gaincell.text import open_text, token_stream
+from gaincell.training import checkpoint as disk
+from gaincell.training.codesign import LEARNED, codesign, with_zero_code
+from gaincell.training.settings import TrainSettings
+
+ACTIVITY_BLOCKS = 2
+"""Blocks of the evaluated text on which activity and signals are measured."""
+
+
+@dataclass(frozen=True)
+class CodesignSettings:
+    """Settings of `gaincell codesign`.
+
+    model: a RUN, or a model with a linear version shipped.  design: the chip to start from; None: its own.
+    learn: some of training.codesign.LEARNED; none: the same training on the fixed chip.
+    steps: of training, of `batch` sequences each.
+    learning_rate: peak, of the weights.  scale_learning_rate: of gains, offsets and circuits.
+    weights: whether weights are trained along, or gains and offsets alone.
+    """
+
+    model: str
+    design: Design | None = None
+    learn: tuple[str, ...] = LEARNED
+    steps: int = 100
+    batch: int = 2
+    learning_rate: float = 3e-4
+    scale_learning_rate: float = 1e-2
+    weights: bool = True
+    text: str = "sample"
+    evaluation_tokens: int = 32_768
+    calibration_tokens: int = 4096
+    technology: str = "28nm"
+    impl: str = "auto"
+    device: str = "cpu"
+
+
+def codesign_model(
+    settings: CodesignSettings,
+    default_design: Design,
+    out: Path | None = None,
+    *,
+    command: Sequence[str] = ("gaincell", "codesign"),
+    progress: StageProgress = silent_stages,
+) -> Json:
+    """Adapt a model to a chip and train both; returns what run.json holds, and writes a RUN into `out`.
+
+    With `out` an interrupted training goes on from its checkpoint there.
+
+    Raises:
+        GaincellError: model, text, design or what is to be learned are not acceptable.
+    """
+    start = AdaptSettings(settings.model, None, None, impl=settings.impl)
+    loaded, _, own = load_start(start, default_design)
+    model: PreTrainedModel = loaded.model.to(settings.device)  # type: ignore[arg-type]
+    chip = settings.design or own
+    if "levels" in settings.learn and not chip.levels.storage:
+        chip = chip.replace(levels=with_zero_code(chip))
+    block = default_block(chip, model)
+    text = open_text(settings.text)
+    reading = progress("read and tokenise the text")
+    evaluation = token_stream(text.evaluation, loaded.tokenizer, settings.evaluation_tokens, reading)
+    before = max(1, settings.calibration_tokens // block) * block
+    wanted = before + settings.steps * settings.batch * (block + 1)
+    training = token_stream(text.training, loaded.tokenizer, wanted, reading)
+    calibration = cut_blocks(training[:before], block).long()
+    blocks = cut_blocks(training[before:], block + 1)
+    protocol = f"blocks-{block}"
+    evaluated: dict[str, tuple[tuple[float, int], ...]] = {}
+
+    def evaluate(name: str, title: str, tokens: int) -> Json:
+        begun = time.perf_counter()
+        found = perplexity(
+            model, evaluation, protocol, tokenizer=loaded.tokenizer, progress=progress(f"evaluate, {title}")
+        )
+        evaluated[name] = found.per_block
+        record = records.of_perplexity(found, time.perf_counter() - begun) | {"training_tokens": tokens}
+        return summary.stage(name, title, record, None, None)
+
+    target = collect_statistics(model, [calibration], progress("statistics of the model as it was made"))
+    set_design(model, chip)
+    chip = attached_layers(model)[0].design
+    adapted = adapt(model, [calibration], target, progress=progress("adapt"))
+    stages = [evaluate("adapted", "adapted", 0)]
+
+    checkpoint = None if out is None else out / "training.checkpoint"
+    train = TrainSettings(
+        learning_rate=settings.learning_rate,
+        scale_learning_rate=settings.scale_learning_rate,
+        batch=settings.batch,
+        micro_batch=settings.batch,
+        bf16=False,
+        redraw="chip" if chip.cells_differ else "noise",
+        checkpoint_every=20,
+        keep_checkpoints=1,
+    )
+    torch.manual_seed(0)
+    freeze_embeddings(model)
+    if not settings.weights:
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(".gain_cell." in name)
+    done = codesign(
+        model, blocks, train, settings.learn, progress=progress("train model and chip"), checkpoint=checkpoint
+    )
+    stages.append(evaluate("trained", "trained with its chip" if settings.learn else "trained", done.tokens))
+    learned = attached_layers(model)[0].design
+    some = cut_blocks(evaluation, block)[:ACTIVITY_BLOCKS].long()
+    activity = measure_activity(model, [some], text.name, progress=progress("activity"))
+    cost = roll_up.of_model(
+        model_size(settings.model), learned, load_technology(settings.technology), activity
+    )
+    run: Json = {
+        "schema": results.SCHEMA,
+        "command": "codesign",
+        "model": summary.model(loaded),
+        "design": summary.design(learned),
+        "start": summary.design(chip),
+        "learn": list(settings.learn),
+        "circuits": {"start": circuits(chip), "learned": circuits(learned)},
+        "training": {
+            "steps": value(done.steps, "1", "measured"),
+            "tokens": value(done.tokens, "tokens", "measured"),
+            "learning_rate": value(settings.learning_rate, "1", "measured"),
+            "scale_learning_rate": value(settings.scale_learning_rate, "1", "measured"),
+            "weights": settings.weights,
+            "seconds": value(done.seconds, "s", "measured"),
+        },
+        "text": {
+            "name": text.name,
+            "evaluation_tokens": value(len(evaluation), "tokens", "measured"),
+            "calibration_tokens": value(calibration.numel(), "tokens", "measured"),
+        },
+        "adaptation": {"closed-form": summary.adaptation(records.of_adaptation(adapted))},
+        "stages": stages,
+        "blocks": {
+            "predictions": value([n for _, n in evaluated["trained"]], "tokens", "measured"),
+            **{
+                name: value([round(nll, 6) for nll, _ in found], "nat", "simulated")
+                for name, found in evaluated.items()
+            },
+        },
+        "energy": value(cost.energy_bottom_up, "J", "simulated"),
+        "signals": {stage: _histogram(stage, use) for stage, use in signal_use(model, [some]).items()},
+        "provenance": results.provenance(
+            command=command,
+            seed=0,
+            protocol=describe(protocol, len(evaluation) // block),
+            design_hash=learned.hash,
+            inputs={
+                f"model {summary.base_name(loaded.id)}": loaded.sha256,
+                "training text": results.hash_of(training),
+                "evaluation text": results.hash_of(evaluation),
+            },
+        ),
+    }
+    if out is not None:
+        save(model, out)
+        results.write(run, out / results.FILE)
+        assert checkpoint is not None
+        disk.remove(checkpoint)
+        remove_leftovers(checkpoint)
+    return run
+
+
+def _histogram(stage: str, use: SignalUse) -> Json:
+    return {
+        "edges": value([round(edge, 6) for edge in use.edges], "1" if stage == "q" else "V", "simulated"),
+        "share": value([round(share, 6) for share in use.share], "1", "simulated"),
+    }
+
+
+def circuits(design: Design) -> Json:
+    """What of a chip can be learned: saturations, and every level as it is, stated or even."""
+    entry: Json = {
+        "score_saturation_per_row": value(design.score_saturation_per_row, "charge units", "simulated"),
+        "output_saturation_per_column": value(
+            design.output_saturation_per_column, "charge units", "simulated"
+        ),
+    }
+    query, storage = design.driver_levels, design.dac_levels
+    if isinstance(query, int):
+        query = tuple(code / (query - 1) for code in range(query))
+    if isinstance(storage, int):
+        step = (design.v_max - design.v_min) / (storage - 1)
+        storage = tuple((code - (storage - 1) / 2) * step for code in range(storage))
+    for name, levels, unit in (("query", query, "1"), ("storage", storage, "V")):
+        if levels is not None:
+            entry[f"{name}_levels"] = value([round(level, 6) for level in levels], unit, "simulated")
+    return entry
