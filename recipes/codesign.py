@@ -35,12 +35,12 @@ CHIPS = ((4, 4), (16, 8))
 VARIANTS: dict[str, tuple[bool, tuple[str, ...]]] = {
     "fixed": (False, ()),
     "all": (True, ("saturations", "levels")),
-    "zero": (True, ()),
-    "saturations": (False, ("saturations",)),
     "levels": (True, ("levels",)),
+    "saturations": (False, ("saturations",)),
+    "zero": (True, ()),
 }
 """Name -> whether the write DAC has a zero code to begin with, and what is learned."""
-STEPS, BATCH, LEARNING_RATE, SCALE_LEARNING_RATE = 40, 2, 1e-4, 2e-2
+STEPS, BATCH = 32, 2
 EVALUATED = 24 * 1024
 
 
@@ -63,38 +63,27 @@ def main(
             found = point(runs / f"{query}-{storage}-{name}", chip, learn)
             numbers = {"query": value(query, "1", "simulated"), "storage": value(storage, "1", "simulated")}
             points.append({"name": name, "levels": numbers, **found})
-    command = ["python", *sys.argv]
-    about = points[0]["provenance"]
-    whole: Json = {
+            results.write(whole(points), out)
+
+
+def whole(points: list[Json]) -> Json:
+    """All points that are finished, as one result."""
+    about = {"command": ["python", *sys.argv], "design_hash": load_design(DESIGN).hash}
+    return {
         "schema": results.SCHEMA,
         "command": "codesign comparison",
         "model": points[0]["model"],
         "text": points[0]["text"],
         "points": points,
-        "provenance": about | {"command": command, "design_hash": load_design(DESIGN).hash},
+        "provenance": points[0]["provenance"] | about,
     }
-    results.write(whole, out)
 
 
 def point(folder: Path, chip: Design, learn: tuple[str, ...]) -> Json:
     """One training, or what it gave before with the same settings."""
-    settings = CodesignSettings(
-        model=MODEL,
-        design=chip,
-        learn=learn,
-        steps=STEPS,
-        batch=BATCH,
-        learning_rate=LEARNING_RATE,
-        scale_learning_rate=SCALE_LEARNING_RATE,
-        evaluation_tokens=EVALUATED,
-    )
-    command = [
-        "codesign",
-        chip.hash,
-        *learn,
-        f"{STEPS} x {BATCH}",
-        f"{LEARNING_RATE:g}, {SCALE_LEARNING_RATE:g}",
-    ]
+    settings = CodesignSettings(MODEL, chip, learn, STEPS, BATCH, evaluation_tokens=EVALUATED)
+    rates = (settings.learning_rate, settings.scale_learning_rate, settings.rate)
+    command = ["codesign", chip.hash, *learn, f"{STEPS} x {BATCH}", *map(str, rates)]
     try:
         before = results.read(folder)
         if before["provenance"]["command"] == command:

@@ -21,13 +21,13 @@ from gaincell.design import Design
 from gaincell.evaluation.activity import measure_activity
 from gaincell.evaluation.codes import SignalUse, signal_use
 from gaincell.evaluation.perplexity import cut_blocks, describe, perplexity
-from gaincell.files import remove_leftovers
 from gaincell.integrations.hf.attach import attached_layers, set_design
 from gaincell.integrations.hf.checkpoint import save
 from gaincell.integrations.hf.size import model_size
 from gaincell.mapping import records, summary
 from gaincell.mapping.job import default_block, freeze_embeddings
 from gaincell.mapping.readapt import AdaptSettings, load_start
+from gaincell.mapping.stages import fast_bf16
 from gaincell.progress import StageProgress, silent_stages
 from gaincell.reports import results
 from gaincell.reports.results import Json, value
@@ -36,7 +36,7 @@ from gaincell.training import checkpoint as disk
 from gaincell.training.codesign import LEARNED, codesign, with_zero_code
 from gaincell.training.settings import TrainSettings
 
-ACTIVITY_BLOCKS = 2
+ACTIVITY_BLOCKS = 1
 """Blocks of the evaluated text on which activity and signals are measured."""
 
 
@@ -47,7 +47,7 @@ class CodesignSettings:
     model: a RUN, or a model with a linear version shipped.  design: the chip to start from; None: its own.
     learn: some of training.codesign.LEARNED; none: the same training on the fixed chip.
     steps: of training, of `batch` sequences each.
-    learning_rate: peak, of the weights.  scale_learning_rate: of gains, offsets and circuits.
+    learning_rate: peak, of the weights.  scale_learning_rate: of gains and offsets.  rate: of circuits.
     weights: whether weights are trained along, or gains and offsets alone.
     """
 
@@ -56,8 +56,9 @@ class CodesignSettings:
     learn: tuple[str, ...] = LEARNED
     steps: int = 100
     batch: int = 2
-    learning_rate: float = 3e-4
-    scale_learning_rate: float = 1e-2
+    learning_rate: float = 1e-4
+    scale_learning_rate: float = 1e-3
+    rate: float = 3e-2
     weights: bool = True
     text: str = "sample"
     evaluation_tokens: int = 32_768
@@ -115,13 +116,15 @@ def codesign_model(
     adapted = adapt(model, [calibration], target, progress=progress("adapt"))
     stages = [evaluate("adapted", "adapted", 0)]
 
-    checkpoint = None if out is None else out / "training.checkpoint"
+    what = "-".join((chip.hash, *(settings.learn or ("fixed",))))
+    checkpoint = None if out is None else out / f"{what}.checkpoint"
     train = TrainSettings(
         learning_rate=settings.learning_rate,
         scale_learning_rate=settings.scale_learning_rate,
         batch=settings.batch,
         micro_batch=settings.batch,
-        bf16=False,
+        warmup_steps=5,
+        bf16=fast_bf16(model),
         redraw="chip" if chip.cells_differ else "noise",
         checkpoint_every=20,
         keep_checkpoints=1,
@@ -132,7 +135,13 @@ def codesign_model(
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(".gain_cell." in name)
     done = codesign(
-        model, blocks, train, settings.learn, progress=progress("train model and chip"), checkpoint=checkpoint
+        model,
+        blocks,
+        train,
+        settings.learn,
+        rate=settings.rate,
+        progress=progress("train model and chip"),
+        checkpoint=checkpoint,
     )
     stages.append(evaluate("trained", "trained with its chip" if settings.learn else "trained", done.tokens))
     learned = attached_layers(model)[0].design
@@ -154,6 +163,7 @@ def codesign_model(
             "tokens": value(done.tokens, "tokens", "measured"),
             "learning_rate": value(settings.learning_rate, "1", "measured"),
             "scale_learning_rate": value(settings.scale_learning_rate, "1", "measured"),
+            "circuit_rate": value(settings.rate, "1", "measured"),
             "weights": settings.weights,
             "seconds": value(done.seconds, "s", "measured"),
         },
@@ -190,7 +200,6 @@ def codesign_model(
         results.write(run, out / results.FILE)
         assert checkpoint is not None
         disk.remove(checkpoint)
-        remove_leftovers(checkpoint)
     return run
 
 

@@ -190,6 +190,7 @@ def codesign(
     settings: TrainSettings,
     learn: Collection[str] = LEARNED,
     *,
+    rate: float | None = None,
     progress: Progress = silent,
     checkpoint: Path | None = None,
     log: TrainingLog | Path | None = None,
@@ -199,9 +200,10 @@ def codesign(
 
     Args:
         model: attached; its parameters that require a gradient are trained along.
-        blocks, settings, progress, checkpoint, log, loss_of: as of `train`. The learning rate of the circuits
-            is that of gains and offsets; nothing is evaluated on the way.
+        blocks, settings, progress, checkpoint, log, loss_of: as of `train`; nothing is evaluated on the way.
         learn: some of LEARNED; nothing of it: the same training on the fixed chip.
+        rate: peak learning rate of the circuits, about the largest relative change of a saturation or of a
+            gap between levels a step; None: that of gains and offsets.
 
     Raises:
         InputError: the model is not attached, or what is to be learned cannot be.
@@ -222,7 +224,14 @@ def codesign(
         for layer in layers:
             layer.attend = circuits.attend
         done = train(
-            model, blocks, settings, progress=progress, checkpoint=checkpoint, log=log, loss_of=on_the_chip
+            model,
+            blocks,
+            settings,
+            progress=progress,
+            checkpoint=checkpoint,
+            log=log,
+            loss_of=on_the_chip,
+            rates={"codesign.": rate or settings.scale_learning_rate or settings.learning_rate},
         )
     finally:
         del model.codesign
