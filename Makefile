@@ -1,6 +1,7 @@
 # demo   the main job on the embedded model          test   the test suite, default tier
 # bench  the benchmarks                              lint   style, types, direction of imports
-# answers  the sweeps of recipes/sweeps (minutes each on one core) and docs/sweeps.md with their results
+# answers  the sweeps of recipes/sweeps and recipes/codesign.py (minutes each on one core) and docs/sweeps.md
+#          with their results
 # sanitize  the tests of the compiled attention, built with address and undefined-behaviour sanitizers, and with
 #           emulated tiles (AMX)
 #
@@ -39,6 +40,7 @@ answers: $(DEV)
 		name=$$(basename $$file .toml); echo "== $$name"; \
 		$(BIN)/gaincell sweep $$file --workers $(WORKERS) --json docs/results/sweeps/$$name.json; \
 	done
+	$(BIN)/python recipes/codesign.py
 	$(BIN)/python docs/readme.py
 
 # torch itself is not instrumented and leaks at exit; python needs the sanitizer's library first

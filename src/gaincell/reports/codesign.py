@@ -100,6 +100,28 @@ def codesign_markdown(result: Result) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n"
 
 
+def answers(result: Result) -> list[str]:
+    """What learning buys or costs, a line a chip."""
+    lines = []
+    for group in groups(result):
+        reference, found = fixed(group), {point["name"]: point for point in group}
+        said = [
+            f"{TITLES[name]}: {_percent(*paired(found[name], reference))}"
+            for name in TITLES
+            if name != "fixed" and name in found
+        ]
+        levels = reference["levels"]
+        chip = f"{number(levels['query']):.0f} pulse widths and {number(levels['storage']):.0f} voltages"
+        lines.append(f"With {chip}, perplexity against the fixed chip: {'; '.join(said)}.")
+    return lines
+
+
+def _percent(ratio: float, low: float, high: float) -> str:
+    """A ratio as a change, and whether its interval leaves out none at all."""
+    change = f"{100 * (ratio - 1):+.1f} % ({100 * (low - 1):+.1f} to {100 * (high - 1):+.1f})"
+    return change if low > 1 or high < 1 else f"{change}, no difference that shows"
+
+
 def _change(point: Result, key: str) -> str:
     """What became of a saturation, as a factor."""
     circuits = point["circuits"]
