@@ -1,12 +1,12 @@
 """Co-design against the fixed design: circuits of the chip learned by gradients, on `tiny`.
 
-    python recipes/codesign.py [--out docs/results/sweeps/codesign.json] [--runs runs/codesign]
+    python recipes/codesign.py [--out docs/results/sweeps/codesign.json] [--runs runs/codesign] [--only CHIP]
 
-For every chip of CHIPS (codes of queries and of storage) and everything of VARIANTS that is learned, the same
-model is adapted to the chip and trained on the same blocks with the same schedule. Perplexities are compared
-with those of the fixed chip, block by block. Points that are finished in RUNS are kept, and a training that
-was interrupted goes on, so the same command goes on. `python docs/readme.py` writes the section of
-docs/sweeps.md and its figure. About 15 minutes on one core.
+For every chip of CHIPS and everything of VARIANTS that is learned, the same model is adapted to the chip and
+trained on the same blocks with the same schedule. Perplexities are compared with those of the fixed chip,
+block by block. Points that are finished in RUNS are kept, and a training that was interrupted goes on, so the
+same command goes on; with --only the other chips can be left to other processes. `python docs/readme.py`
+writes the section of docs/sweeps.md and its figure. About 10 minutes on one core.
 """
 
 from __future__ import annotations
@@ -30,18 +30,21 @@ from gaincell.training.codesign import with_zero_code
 
 ROOT = Path(__file__).parents[1]
 MODEL, DESIGN = "tiny", "leroux2025"
-CHIPS = ((4, 4), (16, 8))
-"""Levels of queries, of storage."""
+CHIPS = {
+    "coarse": {"query_levels": 4, "storage_levels": 4, "counter_levels": 4},
+    "paper": {"query_levels": 16, "storage_levels": 8, "counter_levels": 16},
+}
+"""Levels of queries, storage and outputs: few, so that it matters where they are; and the paper's."""
 VARIANTS: dict[str, tuple[bool, tuple[str, ...]]] = {
     "fixed": (False, ()),
     "all": (True, ("saturations", "levels")),
-    "levels": (True, ("levels",)),
     "saturations": (False, ("saturations",)),
+    "levels": (True, ("levels",)),
     "zero": (True, ()),
 }
 """Name -> whether the write DAC has a zero code to begin with, and what is learned."""
-STEPS, BATCH = 32, 2
-EVALUATED = 24 * 1024
+STEPS, BATCH, RATE = 24, 2, 4e-2
+EVALUATED = 16 * 1024
 
 
 def main(
@@ -49,39 +52,44 @@ def main(
     / "docs/results/sweeps/codesign.json",
     runs: Annotated[Path, typer.Option(metavar="DIRECTORY", help="Where a RUN a point is kept.")] = ROOT
     / "runs/codesign",
+    only: Annotated[str | None, typer.Option(metavar="CHIP", help="Work on this chip alone.")] = None,
     threads: Annotated[int, typer.Option(min=1)] = 1,
 ) -> None:
     """Learn circuits of the chip with `tiny`, and compare with the fixed chip."""
     keep_freed_memory()
     torch.set_num_threads(threads)
     points: list[Json] = []
-    for query, storage in CHIPS:
+    for label, levels in CHIPS.items():
         for name, (zero, learn) in VARIANTS.items():
-            chip = load_design(DESIGN).replace(query_levels=query, storage_levels=storage)
+            chip = load_design(DESIGN).replace(**levels)
             if zero:
                 chip = chip.replace(levels=with_zero_code(chip))
-            found = point(runs / f"{query}-{storage}-{name}", chip, learn)
-            numbers = {"query": value(query, "1", "simulated"), "storage": value(storage, "1", "simulated")}
-            points.append({"name": name, "levels": numbers, **found})
-            results.write(whole(points), out)
+            found = point(runs / f"{label}-{name}", chip, learn, work=only in (None, label))
+            if found is not None:
+                counts = {key: value(count, "1", "simulated") for key, count in levels.items()}
+                points.append({"name": name, "chip": label, "levels": counts, **found})
+                results.write(whole(points), out)
 
 
 def whole(points: list[Json]) -> Json:
     """All points that are finished, as one result."""
     about = {"command": ["python", *sys.argv], "design_hash": load_design(DESIGN).hash}
+    kept = [{key: part for key, part in p.items() if key not in ("schema", "provenance")} for p in points]
     return {
         "schema": results.SCHEMA,
         "command": "codesign comparison",
         "model": points[0]["model"],
         "text": points[0]["text"],
-        "points": points,
+        "points": kept,
         "provenance": points[0]["provenance"] | about,
     }
 
 
-def point(folder: Path, chip: Design, learn: tuple[str, ...]) -> Json:
-    """One training, or what it gave before with the same settings."""
-    settings = CodesignSettings(MODEL, chip, learn, STEPS, BATCH, evaluation_tokens=EVALUATED)
+def point(folder: Path, chip: Design, learn: tuple[str, ...], *, work: bool) -> Json | None:
+    """One training, or what it gave before with the same settings; None where that is not to be made."""
+    settings = CodesignSettings(
+        MODEL, chip, learn, steps=STEPS, batch=BATCH, rate=RATE, evaluation_tokens=EVALUATED
+    )
     rates = (settings.learning_rate, settings.scale_learning_rate, settings.rate)
     command = ["codesign", chip.hash, *learn, f"{STEPS} x {BATCH}", *map(str, rates)]
     try:
@@ -90,6 +98,8 @@ def point(folder: Path, chip: Design, learn: tuple[str, ...]) -> Json:
             return before
     except RunError:
         pass
+    if not work:
+        return None
     with progress_bars() as progress:
 
         def named(step: str):  # type: ignore[no-untyped-def]

@@ -27,7 +27,16 @@ TITLES = {
 }
 SATURATIONS = {"score_saturation_per_row": "S_sat / D", "output_saturation_per_column": "O_sat / N"}
 LEVELS = {"query_levels": ("pulse widths", ""), "storage_levels": ("voltages about V_offset", " V")}
-HEADINGS = ("codes q / k, v", "chip", "adapted", "trained", "ratio to fixed", "S_sat", "O_sat", "energy")
+HEADINGS = (
+    "codes q / k, v / out",
+    "chip",
+    "adapted",
+    "trained",
+    "ratio to fixed",
+    "S_sat",
+    "O_sat",
+    "energy",
+)
 
 
 def perplexities(point: Result) -> dict[str, float]:
@@ -64,11 +73,15 @@ def learned_lines(run: Result) -> list[str]:
 
 def groups(result: Result) -> list[list[Result]]:
     """Points of one chip each, the fixed one among them."""
-    found: dict[tuple[float, float], list[Result]] = {}
+    found: dict[str, list[Result]] = {}
     for point in result["points"]:
-        levels = point["levels"]
-        found.setdefault((number(levels["query"]), number(levels["storage"])), []).append(point)
-    return list(found.values())
+        found.setdefault(point["chip"], []).append(point)
+    return [group for group in found.values() if any(point["name"] == "fixed" for point in group)]
+
+
+def counts(point: Result) -> str:
+    """Levels of queries, storage and the counter."""
+    return " / ".join(f"{number(count):.0f}" for count in point["levels"].values())
 
 
 def fixed(group: list[Result]) -> Result:
@@ -83,12 +96,12 @@ def codesign_markdown(result: Result) -> str:
     for group in groups(result):
         reference = fixed(group)
         for point in sorted(group, key=lambda p: order.index(p["name"])):
-            levels, found = point["levels"], perplexities(point)
+            found = perplexities(point)
             ratio, low, high = paired(point, reference)
             own = point is reference
             rows.append(
                 (
-                    f"{number(levels['query']):.0f} / {number(levels['storage']):.0f}",
+                    counts(point),
                     TITLES[point["name"]],
                     readable(found["adapted"]),
                     readable(found["trained"]),
@@ -110,9 +123,8 @@ def answers(result: Result) -> list[str]:
             for name in TITLES
             if name != "fixed" and name in found
         ]
-        levels = reference["levels"]
-        chip = f"{number(levels['query']):.0f} pulse widths and {number(levels['storage']):.0f} voltages"
-        lines.append(f"With {chip}, perplexity against the fixed chip: {'; '.join(said)}.")
+        about = "; ".join(said) or "not measured"
+        lines.append(f"{counts(reference)} codes, perplexity against the fixed chip: {about}.")
     return lines
 
 
@@ -140,8 +152,7 @@ def levels_figure(result: Result) -> Figure:
             point = next((p for p in row if p["name"] == "all"), row[0])
             for axes, stage in zip(panels, ("q", "k", "v"), strict=True):
                 _panel(axes, point, stage)
-            chip = point["levels"]
-            panels[0].set_ylabel(f"{number(chip['query']):.0f} / {number(chip['storage']):.0f} codes\nshare")
+            panels[0].set_ylabel(f"{counts(point)} codes\nshare")
         for axes, title in zip(grid[-1], ("q, pulse width", "k, V about V_offset", "v, V"), strict=True):
             axes.set_xlabel(title)
         figure.tight_layout()
