@@ -73,7 +73,8 @@ def main(
 
 def whole(points: list[Json]) -> Json:
     """All points that are finished, as one result."""
-    about = {"command": ["python", *sys.argv], "design_hash": load_design(DESIGN).hash}
+    command = " ".join(results.without_paths(["python", *sys.argv]))
+    about = {"command": command, "design_hash": load_design(DESIGN).hash}
     kept = [{key: part for key, part in p.items() if key not in ("schema", "provenance")} for p in points]
     return {
         "schema": results.SCHEMA,
@@ -94,7 +95,7 @@ def point(folder: Path, chip: Design, learn: tuple[str, ...], *, work: bool) -> 
     command = ["codesign", chip.hash, *learn, f"{STEPS} x {BATCH}", *map(str, rates)]
     try:
         before = results.read(folder)
-        if before["provenance"]["command"] == command:
+        if before["provenance"]["command"] == " ".join(command):
             return before
     except RunError:
         pass

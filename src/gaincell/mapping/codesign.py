@@ -10,8 +10,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
-import torch
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from gaincell.adaptation import adapt, collect_statistics
@@ -20,7 +21,7 @@ from gaincell.costs.technology import load_technology
 from gaincell.design import Design
 from gaincell.evaluation.activity import measure_activity
 from gaincell.evaluation.codes import SignalUse, signal_use
-from gaincell.evaluation.perplexity import cut_blocks, describe, perplexity
+from gaincell.evaluation.perplexity import Perplexity, cut_blocks, describe, perplexity
 from gaincell.integrations.hf.attach import attached_layers, set_design
 from gaincell.integrations.hf.checkpoint import save
 from gaincell.integrations.hf.size import model_size
@@ -28,12 +29,13 @@ from gaincell.mapping import records, summary
 from gaincell.mapping.job import default_block, freeze_embeddings
 from gaincell.mapping.readapt import AdaptSettings, load_start
 from gaincell.mapping.stages import fast_bf16
-from gaincell.progress import StageProgress, silent_stages
+from gaincell.progress import Progress, StageProgress, silent_stages
 from gaincell.reports import results
 from gaincell.reports.results import Json, value
 from gaincell.text import open_text, token_stream
 from gaincell.training import checkpoint as disk
 from gaincell.training.codesign import LEARNED, codesign, with_zero_code
+from gaincell.training.loop import TrainResult
 from gaincell.training.settings import TrainSettings
 
 ACTIVITY_BLOCKS = 1
@@ -90,66 +92,39 @@ def codesign_model(
     if "levels" in settings.learn and not chip.levels.storage:
         chip = chip.replace(levels=with_zero_code(chip))
     block = default_block(chip, model)
-    text = open_text(settings.text)
-    reading = progress("read and tokenise the text")
-    evaluation = token_stream(text.evaluation, loaded.tokenizer, settings.evaluation_tokens, reading)
-    before = max(1, settings.calibration_tokens // block) * block
-    wanted = before + settings.steps * settings.batch * (block + 1)
-    training = token_stream(text.training, loaded.tokenizer, wanted, reading)
-    calibration = cut_blocks(training[:before], block).long()
-    blocks = cut_blocks(training[before:], block + 1)
+    texts = _read(settings, block, loaded.tokenizer, progress("read and tokenise the text"))
     protocol = f"blocks-{block}"
-    evaluated: dict[str, tuple[tuple[float, int], ...]] = {}
 
-    def evaluate(name: str, title: str, tokens: int) -> Json:
-        begun = time.perf_counter()
-        found = perplexity(
-            model, evaluation, protocol, tokenizer=loaded.tokenizer, progress=progress(f"evaluate, {title}")
-        )
-        evaluated[name] = found.per_block
-        record = records.of_perplexity(found, time.perf_counter() - begun) | {"training_tokens": tokens}
-        return summary.stage(name, title, record, None, None)
+    def evaluate(title: str) -> tuple[Perplexity, records.Record]:
+        begun, shown = time.perf_counter(), progress(f"evaluate, {title}")
+        found = perplexity(model, texts.evaluation, protocol, tokenizer=loaded.tokenizer, progress=shown)
+        return found, records.of_perplexity(found, time.perf_counter() - begun)
 
-    target = collect_statistics(model, [calibration], progress("statistics of the model as it was made"))
+    target = collect_statistics(
+        model, [texts.calibration], progress("statistics of the model as it was made")
+    )
     set_design(model, chip)
     chip = attached_layers(model)[0].design
-    adapted = adapt(model, [calibration], target, progress=progress("adapt"))
-    stages = [evaluate("adapted", "adapted", 0)]
-
+    adapted = adapt(model, [texts.calibration], target, progress=progress("adapt"))
+    before, before_record = evaluate("adapted")
     what = "-".join((chip.hash, *(settings.learn or ("fixed",))))
     checkpoint = None if out is None else out / f"{what}.checkpoint"
-    train = TrainSettings(
-        learning_rate=settings.learning_rate,
-        scale_learning_rate=settings.scale_learning_rate,
-        batch=settings.batch,
-        micro_batch=settings.batch,
-        warmup_steps=5,
-        bf16=fast_bf16(model),
-        redraw="chip" if chip.cells_differ else "noise",
-        checkpoint_every=20,
-        keep_checkpoints=1,
-    )
-    torch.manual_seed(0)
-    freeze_embeddings(model)
-    if not settings.weights:
-        for name, parameter in model.named_parameters():
-            parameter.requires_grad_(".gain_cell." in name)
+    _freeze(model, settings.weights)
     done = codesign(
         model,
-        blocks,
-        train,
+        texts.blocks,
+        _training(settings, chip, fast_bf16(model)),
         settings.learn,
         rate=settings.rate,
         progress=progress("train model and chip"),
         checkpoint=checkpoint,
     )
-    stages.append(evaluate("trained", "trained with its chip" if settings.learn else "trained", done.tokens))
+    after, after_record = evaluate("trained")
     learned = attached_layers(model)[0].design
-    some = cut_blocks(evaluation, block)[:ACTIVITY_BLOCKS].long()
-    activity = measure_activity(model, [some], text.name, progress=progress("activity"))
-    cost = roll_up.of_model(
-        model_size(settings.model), learned, load_technology(settings.technology), activity
-    )
+    some = cut_blocks(texts.evaluation, block)[:ACTIVITY_BLOCKS].long()
+    activity = measure_activity(model, [some], settings.text, progress=progress("activity"))
+    technology = load_technology(settings.technology)
+    cost = roll_up.of_model(model_size(settings.model), learned, technology, activity)
     run: Json = {
         "schema": results.SCHEMA,
         "command": "codesign",
@@ -158,40 +133,33 @@ def codesign_model(
         "start": summary.design(chip),
         "learn": list(settings.learn),
         "circuits": {"start": circuits(chip), "learned": circuits(learned)},
-        "training": {
-            "steps": value(done.steps, "1", "measured"),
-            "tokens": value(done.tokens, "tokens", "measured"),
-            "learning_rate": value(settings.learning_rate, "1", "measured"),
-            "scale_learning_rate": value(settings.scale_learning_rate, "1", "measured"),
-            "circuit_rate": value(settings.rate, "1", "measured"),
-            "weights": settings.weights,
-            "seconds": value(done.seconds, "s", "measured"),
-        },
+        "training": _trained(settings, done),
         "text": {
-            "name": text.name,
-            "evaluation_tokens": value(len(evaluation), "tokens", "measured"),
-            "calibration_tokens": value(calibration.numel(), "tokens", "measured"),
+            "name": texts.name,
+            "evaluation_tokens": value(len(texts.evaluation), "tokens", "measured"),
+            "calibration_tokens": value(texts.calibration.numel(), "tokens", "measured"),
         },
         "adaptation": {"closed-form": summary.adaptation(records.of_adaptation(adapted))},
-        "stages": stages,
+        "stages": [
+            summary.stage("adapted", "adapted", before_record | {"training_tokens": 0}, None, None),
+            summary.stage("trained", "trained", after_record | {"training_tokens": done.tokens}, None, None),
+        ],
         "blocks": {
-            "predictions": value([n for _, n in evaluated["trained"]], "tokens", "measured"),
-            **{
-                name: value([round(nll, 6) for nll, _ in found], "nat", "simulated")
-                for name, found in evaluated.items()
-            },
+            "predictions": value([n for _, n in after.per_block], "tokens", "measured"),
+            "adapted": value([round(nll, 6) for nll, _ in before.per_block], "nat", "simulated"),
+            "trained": value([round(nll, 6) for nll, _ in after.per_block], "nat", "simulated"),
         },
         "energy": value(cost.energy_bottom_up, "J", "simulated"),
         "signals": {stage: _histogram(stage, use) for stage, use in signal_use(model, [some]).items()},
         "provenance": results.provenance(
             command=command,
             seed=0,
-            protocol=describe(protocol, len(evaluation) // block),
+            protocol=describe(protocol, len(texts.evaluation) // block),
             design_hash=learned.hash,
             inputs={
                 f"model {summary.base_name(loaded.id)}": loaded.sha256,
-                "training text": results.hash_of(training),
-                "evaluation text": results.hash_of(evaluation),
+                "training text": results.hash_of(texts.training),
+                "evaluation text": results.hash_of(texts.evaluation),
             },
         ),
     }
@@ -201,6 +169,59 @@ def codesign_model(
         assert checkpoint is not None
         disk.remove(checkpoint)
     return run
+
+
+class _Texts(NamedTuple):
+    """training: all of calibration and blocks.  blocks: of one token more."""
+
+    name: str
+    evaluation: Tensor
+    training: Tensor
+    calibration: Tensor
+    blocks: Tensor
+
+
+def _read(settings: CodesignSettings, block: int, tokenizer: Any, reading: Progress) -> _Texts:
+    text = open_text(settings.text)
+    evaluation = token_stream(text.evaluation, tokenizer, settings.evaluation_tokens, reading)
+    before = max(1, settings.calibration_tokens // block) * block
+    wanted = before + settings.steps * settings.batch * (block + 1)
+    training = token_stream(text.training, tokenizer, wanted, reading)
+    calibration = cut_blocks(training[:before], block).long()
+    return _Texts(text.name, evaluation, training, calibration, cut_blocks(training[before:], block + 1))
+
+
+def _training(settings: CodesignSettings, chip: Design, bf16: bool) -> TrainSettings:
+    return TrainSettings(
+        learning_rate=settings.learning_rate,
+        scale_learning_rate=settings.scale_learning_rate,
+        batch=settings.batch,
+        micro_batch=settings.batch,
+        warmup_steps=5,
+        bf16=bf16,
+        redraw="chip" if chip.cells_differ else "noise",
+        checkpoint_every=20,
+        keep_checkpoints=1,
+    )
+
+
+def _freeze(model: PreTrainedModel, weights: bool) -> None:
+    freeze_embeddings(model)
+    if not weights:
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(".gain_cell." in name)
+
+
+def _trained(settings: CodesignSettings, done: TrainResult) -> Json:
+    return {
+        "steps": value(done.steps, "1", "measured"),
+        "tokens": value(done.tokens, "tokens", "measured"),
+        "learning_rate": value(settings.learning_rate, "1", "measured"),
+        "scale_learning_rate": value(settings.scale_learning_rate, "1", "measured"),
+        "circuit_rate": value(settings.rate, "1", "measured"),
+        "weights": settings.weights,
+        "seconds": value(done.seconds, "s", "measured"),
+    }
 
 
 def _histogram(stage: str, use: SignalUse) -> Json:
