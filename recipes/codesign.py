@@ -1,11 +1,11 @@
 """Co-design against the fixed design: circuits of the chip learned by gradients, on `tiny`.
 
-    python recipes/codesign.py [--out docs/results/sweeps/codesign.json] [--runs runs/codesign] [--only CHIP]
+    python recipes/codesign.py [--out docs/results/sweeps/codesign.json] [--runs runs/codesign] [--only NAME]
 
 For every chip of CHIPS and everything of VARIANTS that is learned, the same model is adapted to the chip and
 trained on the same blocks with the same schedule. Perplexities are compared with those of the fixed chip,
 block by block. Points that are finished in RUNS are kept, and a training that was interrupted goes on, so the
-same command goes on; with --only the other chips can be left to other processes. `python docs/readme.py`
+same command goes on; with --only the other points can be left to other processes. `python docs/readme.py`
 writes the section of docs/sweeps.md and its figure. About 10 minutes on one core.
 """
 
@@ -52,7 +52,7 @@ def main(
     / "docs/results/sweeps/codesign.json",
     runs: Annotated[Path, typer.Option(metavar="DIRECTORY", help="Where a RUN a point is kept.")] = ROOT
     / "runs/codesign",
-    only: Annotated[str | None, typer.Option(metavar="CHIP", help="Work on this chip alone.")] = None,
+    only: Annotated[str | None, typer.Option(metavar="NAME", help="coarse, paper-levels, ...")] = None,
     threads: Annotated[int, typer.Option(min=1)] = 1,
 ) -> None:
     """Learn circuits of the chip with `tiny`, and compare with the fixed chip."""
@@ -64,7 +64,8 @@ def main(
             chip = load_design(DESIGN).replace(**levels)
             if zero:
                 chip = chip.replace(levels=with_zero_code(chip))
-            found = point(runs / f"{label}-{name}", chip, learn, work=only in (None, label))
+            folder = runs / f"{label}-{name}"
+            found = point(folder, chip, learn, work=folder.name.startswith(only or ""))
             if found is not None:
                 counts = {key: value(count, "1", "simulated") for key, count in levels.items()}
                 points.append({"name": name, "chip": label, "levels": counts, **found})
