@@ -1,7 +1,8 @@
 # demo   the main job on the embedded model          test   the test suite, default tier
 # bench  the benchmarks                              lint   style, types, direction of imports
 # docs   the documentation site, into build/site: runs every command and notebook it shows, then checks all pages
-# answers  the sweeps of recipes/sweeps (minutes each on one core) and docs/sweeps.md with their results
+# answers  the sweeps of recipes/sweeps and recipes/codesign.py (minutes each on one core) and docs/sweeps.md
+#          with their results
 # reproduction  docs/reproduction.md: every figure and table of the paper beside ours, from docs/results
 # wheels  sdist and wheels in dist/, their contents checked, installed and tried in fresh environments (docs/releasing.md)
 # sanitize  the tests of the compiled attention, built with address and undefined-behaviour sanitizers, and with
@@ -48,6 +49,7 @@ answers: $(DEV)
 		name=$$(basename $$file .toml); echo "== $$name"; \
 		$(BIN)/gaincell sweep $$file --workers $(WORKERS) --json docs/results/sweeps/$$name.json; \
 	done
+	$(BIN)/python recipes/codesign.py
 	$(BIN)/python docs/readme.py
 
 reproduction: $(BASE)

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import codesign_page
+
 from gaincell.files import write_text
 from gaincell.reports import results, sweep, sweep_aware, sweep_figures
 
@@ -91,6 +93,7 @@ def write_sweeps(docs: Path, replaced: Callable[[str, str, str], str]) -> None:
             found = results.read(path)
             parts.append(part(name, section, found))
             draw(name, section, found, docs / "figures")
+    parts += codesign_page.sections(docs)
     write_text(page, replaced(page.read_text(), "answers", "\n\n".join(parts) + "\n"))
 
 

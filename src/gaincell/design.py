@@ -18,6 +18,7 @@ from typing import Any, get_args, get_type_hints
 
 from gaincell.circuits.charge_to_pulse import ChargeToPulse
 from gaincell.circuits.converter_errors import Converters
+from gaincell.circuits.levels import LevelTable
 from gaincell.circuits.noise import Noise
 from gaincell.circuits.normaliser import Normaliser
 from gaincell.circuits.pwm import Drivers
@@ -121,6 +122,8 @@ class Design:
     """A column that sums the pulses, to divide by."""
     charge_to_pulse: ChargeToPulse
     """The law of the converter between the arrays."""
+    levels: LevelTable
+    """Levels of query driver and write DAC that are not evenly spaced."""
     explicit_token_period: Second | None
     """The token period when it is stated; `token_period` in files and in `replace`."""
     provenance: Mapping[str, Quantity] = field(compare=False, repr=False)
@@ -193,7 +196,23 @@ class Design:
     def front_differs(self) -> bool:
         """Whether what drivers and writes give to the arrays is not what the converters were asked for."""
         drivers = self.drivers.signed or self.converters.drivers_present or self.noise.pulse_jitter > 0
-        return drivers or self.writing.present or self.decay_target != 0
+        return drivers or self.writing.present or self.decay_target != 0 or self.levels.present
+
+    @property
+    def driver_levels(self) -> int | tuple[float, ...] | None:
+        """Pulse widths of the query driver, for `circuits.query_driver`: how many, or which."""
+        return self.query_levels and (self.levels.query or self.query_levels)
+
+    @property
+    def dac_levels(self) -> int | tuple[float, ...] | None:
+        """Voltages of the write DAC, for `circuits.write_dac`: how many, or which (about V_offset)."""
+        return self.storage_levels and (self.levels.storage or self.storage_levels)
+
+    @property
+    def highest_write(self) -> Volt:
+        """The highest voltage that is written, about V_offset."""
+        levels = self.dac_levels
+        return levels[-1] if isinstance(levels, tuple) else self.v_max - self.v_offset
 
     def score_saturation(self, head_dim: int) -> ChargeUnit:
         """S_sat of a head with head_dim rows, charge units."""
@@ -353,6 +372,7 @@ TABLES: Mapping[str, type] = {
     "sinks": Sinks,
     "normaliser": Normaliser,
     "charge_to_pulse": ChargeToPulse,
+    "levels": LevelTable,
 }
 """What a chip's parts do beyond the nominal chip: tables of a file, fields of a Design. Not stated: off."""
 
@@ -469,6 +489,25 @@ def _check(design: Design) -> None:
         raise DesignError(
             f"{where}: v_min = {design.v_min}, v_offset = {design.v_offset}, v_max = {design.v_max} V "
             "are out of order; allowed: v_min < v_offset < v_max"
+        )
+    _check_levels(design, where)
+
+
+def _check_levels(design: Design, where: str) -> None:
+    """As many levels as codes, and voltages that the DAC can give; not asked where nothing is quantised."""
+    for name, count in (("query", design.query_levels), ("storage", design.storage_levels)):
+        stated = getattr(design.levels, name)
+        if stated and count not in (None, len(stated)):
+            raise DesignError(
+                f"{where}: {name}_levels = {count}, but levels.{name} states {len(stated)}; allowed: as many "
+                f"values as levels, or no levels.{name} for evenly spaced ones"
+            )
+    low, high = design.v_min - design.v_offset, design.v_max - design.v_offset
+    storage, margin = design.levels.storage, 1e-9 * (high - low)
+    if storage and not low - margin <= storage[0] < storage[-1] <= high + margin:
+        raise DesignError(
+            f"{where}: levels.storage from {storage[0]:g} to {storage[-1]:g} V is out of range; allowed: "
+            f"{low:g} to {high:g} V, the range of the write DAC about V_offset"
         )
 
 

@@ -96,7 +96,7 @@ def test_pieces_on_the_ring_equal_the_full_forward(pieces: list[int]) -> None:
     [
         *("everything", "stuck cells", "cell read noise", "pulse jitter", "ramp errors", "write error"),
         *("charge injection", "read disturb", "spread of retention", "decay to another voltage"),
-        *("normalising column", "signed queries"),
+        *("normalising column", "signed queries", "uneven levels"),
     ],
 )
 def test_every_effect_of_a_chip_on_the_ring(effect: str) -> None:
@@ -156,7 +156,8 @@ POLICIES = [
 @pytest.mark.parametrize("refresh", POLICIES, ids=str)
 def test_the_ring_equals_the_arrays_token_by_token(refresh: Refresh) -> None:
     """A layer's attention on the ring gives what HeadArray gives for the same q, k, v; a pause after 40."""
-    model = hardware(micro_design(token_period=30e-6, mismatch=MISMATCH))
+    uneven = EFFECTS["uneven levels"] if refresh.kind == "reread" else {}
+    model = hardware(micro_design(token_period=30e-6, mismatch=MISMATCH, **uneven))
     layer = attached_layers(model)[1]
     slot = layer.design.unstated_latency
     head = HeadArray(layer.design, 16, heads=2, kv_heads=1, layer=1, refresh=refresh, write_slot=slot)

@@ -13,6 +13,7 @@ from torch import Tensor
 from gaincell.arrays import HeadArray, Refresh
 from gaincell.circuits.charge_to_pulse import ChargeToPulse
 from gaincell.circuits.converter_errors import Converters
+from gaincell.circuits.levels import LevelTable
 from gaincell.circuits.noise import Noise
 from gaincell.circuits.normaliser import Normaliser
 from gaincell.circuits.pwm import Drivers
@@ -70,8 +71,15 @@ EFFECTS: dict[str, dict[str, object]] = {
 EFFECTS["signed queries"] = {"drivers": Drivers(phases=2)}
 EFFECTS["first tokens kept"] = {"sinks": Sinks(tokens=3, rewrite_tokens=10)}
 EFFECTS["square charge-to-pulse"] = {"charge_to_pulse": ChargeToPulse(exponent=2)}
+UNEVEN = LevelTable(
+    query=(0.0, 0.03, 0.1, 0.15, 0.2, 0.3, 0.32, 0.4, 0.5, 0.55, 0.6, 0.7, 0.8, 0.83, 0.9, 0.97),
+    storage=(-0.45, -0.2, -0.1, 0.0, 0.03, 0.2, 0.25, 0.4),
+)
+EFFECTS["uneven levels"] = {"levels": UNEVEN}
+EFFECTS["uneven levels of writes alone"] = {"levels": LevelTable(storage=UNEVEN.storage)}
 EFFECTS["all extensions"] = (
     EFFECTS["first tokens kept"]
+    | EFFECTS["uneven levels"]
     | EFFECTS["normalising column"]
     | EFFECTS["signed queries"]
     | EFFECTS["square charge-to-pulse"]
@@ -81,6 +89,7 @@ EFFECTS["everything, with extensions"] = (
     | EFFECTS["normalising column"]
     | EFFECTS["signed queries"]
     | {"charge_to_pulse": ChargeToPulse(exponent=3)}
+    | EFFECTS["uneven levels"]
 )
 SEEDED = ("noise", "writing", "mismatch")
 LEVELS = [f"native-{level}" for level in native_library.levels()]
@@ -258,6 +267,8 @@ def test_another_seed_is_another_draw(effect: str) -> None:
         "signed queries",
         "first tokens kept",
         "square charge-to-pulse",
+        "uneven levels",
+        "uneven levels of writes alone",
         "all extensions",
     )
     random = effect not in (*certain, *extensions)

@@ -384,7 +384,7 @@ class HeadArray:
     def _stored(self, volts: Tensor) -> Tensor:
         """What the write DAC makes of requested voltages, relative to V_offset."""
         d = self.design
-        return write_dac(volts, d.storage_levels, d.v_min, d.v_max, d.v_offset)
+        return write_dac(volts, d.dac_levels, d.v_min, d.v_max, d.v_offset)
 
     def _leaked(
         self, u: Float[Tensor, "B Hk M D"], errors: CellErrors | None, later: Tensor | None = None
@@ -403,7 +403,7 @@ class HeadArray:
 
     def _drive(self, q: Float[Tensor, "B H D"]) -> Float[Tensor, "B H D"]:
         """Pulse widths that the query drivers make of requested ones."""
-        x = query_driver(q, self.design.query_levels, signed=self.design.drivers.signed)
+        x = query_driver(q, self.design.driver_levels, signed=self.design.drivers.signed)
         line = self._lines.driver
         if line is not None:
             x = driven(x, Line(*(e.repeat_interleave(self.heads // self.kv_heads, 0) for e in line)))

@@ -6,6 +6,7 @@
 The levels lie symmetrically about V_offset, and for even L none of them is V_offset. Every zero key hits the
 tie V = V_offset; the rule is that it gives code L/2 (4 of 0 ... 7) in every precision. V is therefore
 compared with V_offset as the precision of V stores it: 0.45 V is not the same number in bfloat16 and float32.
+Levels that are stated one by one instead: levels.py.
 
 Not modelled: charge injection of the write switch, incomplete settling, nonlinearity of the DAC.
 """
@@ -22,19 +23,22 @@ from gaincell.circuits.converter import (
     in_precision,
     strict_clamp,
 )
+from gaincell.circuits.levels import Levels, level_code, on_levels
 from gaincell.units import Volt
 
 
 def write_dac(
-    volts: Float[Tensor, "*shape"], levels: int | None, v_min: Volt, v_max: Volt, v_offset: Volt
+    volts: Float[Tensor, "*shape"], levels: Levels, v_min: Volt, v_max: Volt, v_offset: Volt
 ) -> Float[Tensor, "*shape"]:
     """Stored voltage u = V - V_offset in volts, in float32 or wider.
 
     volts: requested voltages, clamped to [v_min, v_max], gradient strictly inside only.
-    levels: number of voltages, None for a DAC without quantisation.
+    levels: number of voltages, or the voltages about V_offset, None for a DAC without quantisation.
     """
     if levels is None:
         return _about_offset(strict_clamp(volts, v_min, v_max), v_offset)
+    if not isinstance(levels, int):
+        return on_levels(volts, levels, v_offset)
     step = (v_max - v_min) / (levels - 1)
 
     def quantise_(clamped: Tensor) -> Tensor:
@@ -45,10 +49,12 @@ def write_dac(
 
 
 def dac_code(
-    volts: Float[Tensor, "*shape"], levels: int, v_min: Volt, v_max: Volt, v_offset: Volt
+    volts: Float[Tensor, "*shape"], levels: int | tuple[float, ...], v_min: Volt, v_max: Volt, v_offset: Volt
 ) -> Int[Tensor, "*shape"]:
-    """The DAC's code, 0 ... levels - 1, of the voltages `volts`."""
+    """The DAC's code, 0 ... L - 1, of the voltages `volts`; levels as in `write_dac`."""
     u = _about_offset(strict_clamp(volts.detach(), v_min, v_max), v_offset)
+    if not isinstance(levels, int):
+        return level_code(u, levels)
     return _code(u, levels, v_max - v_min).to(torch.int64)
 
 

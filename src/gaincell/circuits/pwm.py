@@ -8,6 +8,7 @@ first, then the others, with the integrators' sense inverted; the driver has a s
     x = sign(q) code(|q|) / (L - 1),    -1 <= x <= 1
 
 Cost: a second key read, T_max more a step, and a switch at every integrator.
+Pulse widths that are stated one by one instead: levels.py.
 
 Not modelled: jitter of the pulse edges, rise and fall times (a pulse of width x is taken to deliver x times
 the charge of the longest one).
@@ -22,6 +23,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from gaincell.circuits.converter import at_least_float32, clamp_and_quantise, strict_clamp
+from gaincell.circuits.levels import Levels, level_code, on_levels
 from gaincell.errors import DesignError
 
 
@@ -45,17 +47,20 @@ class Drivers:
 
 
 def query_driver(
-    q: Float[Tensor, "*shape"], levels: int | None, *, signed: bool = False
+    q: Float[Tensor, "*shape"], levels: Levels, *, signed: bool = False
 ) -> Float[Tensor, "*shape"]:
     """Pulse widths x over the longest pulse, in [0, 1] or [-1, 1], in float32 or wider.
 
     q: requested pulse widths; clamped to the range, gradient strictly inside only.
-    levels: number of pulse widths, None for a driver without quantisation.
+    levels: number of pulse widths, or these themselves, None for a driver without quantisation.
     signed: whether there is a second phase for negative components.
     """
     low = -1.0 if signed else 0.0
     if levels is None:
         return strict_clamp(at_least_float32(q), low, 1.0)
+    if not isinstance(levels, int):
+        sign = torch.ones_like(q).copysign(q.detach()) if signed else 1.0
+        return on_levels(at_least_float32(q) * sign, levels) * sign
     return clamp_and_quantise(at_least_float32(q), low, 1.0, lambda x: _width(x, levels, signed))
 
 
@@ -64,8 +69,13 @@ def _width(x: Tensor, levels: int, signed: bool) -> Tensor:
     return width.copysign_(x) if signed else width
 
 
-def query_code(q: Float[Tensor, "*shape"], levels: int, *, signed: bool = False) -> Int[Tensor, "*shape"]:
-    """The driver's code, 0 ... levels - 1, or with a sign."""
+def query_code(
+    q: Float[Tensor, "*shape"], levels: int | tuple[float, ...], *, signed: bool = False
+) -> Int[Tensor, "*shape"]:
+    """The driver's code, 0 ... L - 1, or with a sign; levels as in `query_driver`."""
+    if not isinstance(levels, int):
+        code = level_code(at_least_float32(q.abs() if signed else q), levels)
+        return torch.where(q < 0, -code, code) if signed else code
     return torch.round(query_driver(q.detach(), levels, signed=signed) * (levels - 1)).to(torch.int64)
 
 

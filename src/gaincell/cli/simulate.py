@@ -258,6 +258,7 @@ def _dumped(file: Path, tokens: int) -> tuple[Design, int, list[Any]]:
     import json as json_text
     import tempfile
 
+    import torch
     from safetensors import SafetensorError, safe_open
 
     from gaincell.config import load_design
@@ -276,8 +277,10 @@ def _dumped(file: Path, tokens: int) -> tuple[Design, int, list[Any]]:
         ) from error
     steps, levels = (design.query_levels or 16) - 1, (design.storage_levels or 16) - 1
     span = (design.v_max - design.v_min) / levels
-    volts = [design.v_offset + (code - levels / 2) * span for code in codes[1:]]
-    return design, layers, [codes[0] / steps, *volts]
+    u = torch.tensor(design.levels.storage or [(code - levels / 2) * span for code in range(levels + 1)])
+    widths = torch.tensor(design.levels.query or [code / steps for code in range(steps + 1)])
+    x = widths[codes[0].abs().long()] * codes[0].sign()
+    return design, layers, [x, *(design.v_offset + u[code.long()] for code in codes[1:])]
 
 
 def _value(number: Any, unit: str) -> dict[str, Any]:

@@ -96,7 +96,8 @@ class Activity:
     def assumed(cls, design: Design) -> Activity:
         """What is assumed where nothing was measured: every code of every converter is equally likely.
 
-        Queries: mean pulse 1/2 and 1 - 1/L active. Keys and values: uniform over the write DAC's levels.
+        Queries: mean pulse 1/2 (of stated levels, their mean) and 1 - 1/L active. Keys and values: uniform
+        over the write DAC's levels.
         Scores: half below zero, the other half uniform up to the ceiling, so phi has mean 1/4; the
         lower half as far below zero. Outputs: |O| uniform. All columns valid. A trained model is sparser:
         measure it.
@@ -106,13 +107,15 @@ class Activity:
             low, high = design.v_min - design.v_offset, design.v_max - design.v_offset
             level, square = (low * low + high * high) / (2 * span), (high**3 - low**3) / (3 * span)
         else:
-            volts = [(code - (levels - 1) / 2) * span / (levels - 1) for code in range(levels)]
+            even = [(code - (levels - 1) / 2) * span / (levels - 1) for code in range(levels)]
+            volts = design.levels.storage or even
             level, square = (sum(abs(u) ** p for u in volts) / levels for p in (1, 2))
         idle = 0.0 if design.query_levels is None else 1 / design.query_levels
+        widths = design.levels.query
         head = HeadActivity(
             layer=0,
             head=0,
-            query_pulse=0.5,
+            query_pulse=sum(widths) / len(widths) if widths else 0.5,
             query_active=1 - idle,
             score_pulse=0.25,
             score_active=0.5,

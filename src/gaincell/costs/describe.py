@@ -322,6 +322,7 @@ def _uncounted(design: Design) -> list[str]:
         "the normalising column, its readout and the divider": design.normaliser.present,
         "the ramp of the charge-to-pulse exponent": design.charge_to_pulse.exponent != 1,
         "the columns of first tokens": design.sinks.tokens > 0,
+        "the references and the finer clock of levels that are not evenly spaced": design.levels.present,
     }
     return [name for name, present in there.items() if present]
 

@@ -8,7 +8,7 @@ off-current of its switches and write gate, per gate a stated power:
 
 A refresh rewrites every valid column; the voltages that drift most drift by half a storage level within
 
-    t = -tau ln(1 - half level / largest |u|)
+    t = -tau ln(1 - half level / largest |u|),     half the smallest step where levels are not evenly spaced
 
 A column is overwritten after M tokens anyway, so that a chip whose window passes within t needs no refresh.
 Sequences that take turns have cells of their own, so that cells leak for all of them while one digital part
@@ -20,6 +20,7 @@ here, which is that of kind copy (see gaincell.arrays.refresh); the digital copy
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 from gaincell.costs.cost import Cost
 from gaincell.costs.head import Head
@@ -55,7 +56,8 @@ def refresh_interval(head: Head) -> Second | None:
     d = head.design
     if d.tau is None or d.storage_levels is None:
         return None
-    half = (d.v_max - d.v_min) / (d.storage_levels - 1) / 2
+    even = (d.v_max - d.v_min) / (d.storage_levels - 1)
+    half = min((b - a for a, b in pairwise(d.levels.storage)), default=even) / 2
     return -d.tau * math.log1p(-half / max(d.v_max - d.v_offset, d.v_offset - d.v_min))
 
 

@@ -46,12 +46,11 @@ def stage_codes(
     """
     design = attention.design
     if stage == "q":
-        return query_code(scaled, design.query_levels or BINS, signed=design.drivers.signed)
+        return query_code(scaled, design.driver_levels or BINS, signed=design.drivers.signed)
     if stage == "out":
         codes = torch.round(raw.detach() * output_steps(design)).to(torch.int64)
         return codes.clamp(-_reach(design), _reach(design))
-    levels = design.storage_levels or BINS
-    return dac_code(scaled, levels, design.v_min, design.v_max, design.v_offset)
+    return dac_code(scaled, design.dac_levels or BINS, design.v_min, design.v_max, design.v_offset)
 
 
 def output_steps(design: Design) -> float:
@@ -89,6 +88,50 @@ def code_use(model: nn.Module, batches: Iterable[Int[Tensor, "B T"]]) -> dict[st
         for batch in batches:
             getattr(model, "base_model", model)(input_ids=batch.to(device, torch.long), use_cache=False)
     return {stage: _used(counts[stage], lowest[stage], stage == "out") for stage in counts}
+
+
+@dataclass(frozen=True)
+class SignalUse:
+    """How the signals that reach a converter lie in its range, those beyond it in its outermost bins.
+
+    edges: of the bins: pulse widths, or volts about V_offset.  share: of all signals, adding up to 1.
+    """
+
+    edges: tuple[float, ...]
+    share: tuple[float, ...]
+
+
+@torch.no_grad()
+def signal_use(
+    model: nn.Module, batches: Iterable[Int[Tensor, "B T"]], bins: int = 90
+) -> dict[str, SignalUse]:
+    """What query drivers ("q") and write DACs ("k", "v") of an attached model are asked for, unquantised."""
+    layers = [module for module in model.modules() if isinstance(module, GainCellAttention)]
+    counts = {stage: torch.zeros(bins, dtype=torch.float64) for stage in ("q", "k", "v")}
+    design = layers[0].design
+    volts = (design.v_min - design.v_offset, design.v_max - design.v_offset)
+    ranges = {"q": (-1.0 if design.drivers.signed else 0.0, 1.0), "k": volts, "v": volts}
+
+    def count(stage: str, module: nn.Module, inputs: Any, output: Tensor) -> None:
+        low, high = ranges[stage]
+        signal = output.double() - (0.0 if stage == "q" else design.v_offset)
+        counts[stage] += torch.histc(signal.clamp(low, high).cpu(), bins, low, high)
+
+    with ExitStack() as hooks:
+        for attention in layers:
+            for stage in counts:
+                hooks.callback(getattr(attention, stage).register_forward_hook(partial(count, stage)).remove)
+        model.eval()
+        device = next(model.parameters()).device
+        for batch in batches:
+            getattr(model, "base_model", model)(input_ids=batch.to(device, torch.long), use_cache=False)
+    return {
+        stage: SignalUse(
+            tuple(torch.linspace(*ranges[stage], bins + 1, dtype=torch.float64).tolist()),
+            tuple((found / found.sum()).tolist()),
+        )
+        for stage, found in counts.items()
+    }
 
 
 def _reach(design: Design) -> int:

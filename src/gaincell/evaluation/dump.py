@@ -79,8 +79,8 @@ def dump_layer(
 
 def _scores(q: Tensor, k: Tensor, design: Any) -> Tensor:
     """S_ij = sum_d F(u_jd delta^(i - j)) x_id of nominal cells, a row at a time (spec section 4, eq. (7))."""
-    x = query_driver(q, design.query_levels, signed=design.drivers.signed)
-    u = write_dac(k, design.storage_levels, design.v_min, design.v_max, design.v_offset)
+    x = query_driver(q, design.driver_levels, signed=design.drivers.signed)
+    u = write_dac(k, design.dac_levels, design.v_min, design.v_max, design.v_offset)
     u = u.repeat_interleave(x.shape[1] // u.shape[1], 1)
     tokens = torch.arange(x.shape[2], device=x.device)
     score = x.new_zeros(*x.shape[:3], x.shape[2])

@@ -169,9 +169,9 @@ def _of_layer(
     q, k, v = (t.double() for t in inputs[:3])
     q, k = attention.turned(q, k)
     scaled = {"q": attention.q(q), "k": attention.k(k), "v": attention.v(v)}
-    x = query_driver(scaled["q"], design.query_levels, signed=design.drivers.signed)
+    x = query_driver(scaled["q"], design.driver_levels, signed=design.drivers.signed)
     ku, vu = (
-        write_dac(scaled[s], design.storage_levels, design.v_min, design.v_max, design.v_offset)
+        write_dac(scaled[s], design.dac_levels, design.v_min, design.v_max, design.v_offset)
         for s in ("k", "v")
     )
     found = {

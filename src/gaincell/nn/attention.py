@@ -1,5 +1,7 @@
 """The gain-cell attention of one layer: four scaling stages around the arrays."""
 
+from typing import Protocol
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -8,6 +10,26 @@ from gaincell.design import Design
 from gaincell.errors import InputError
 from gaincell.nn.scaler import Scaler
 from gaincell.ops.gain_cell_attention import Gradient, Impl, attend_to_stored, gain_cell_attention
+
+
+class Attend(Protocol):
+    """What `gain_cell_attention` is called with."""
+
+    def __call__(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        design: Design,
+        scaling: None,
+        impl: Impl,
+        *,
+        key_index: Tensor | None,
+        query_index: Tensor | None,
+        sliding_window: int | None,
+        layer: int,
+        gradient: Gradient,
+    ) -> Tensor: ...
 
 
 class GainCellAttention(nn.Module):
@@ -58,6 +80,8 @@ class GainCellAttention(nn.Module):
         self.k = Scaler(kv_heads, offset=design.v_offset, dtype=dtype, device=device)
         self.v = Scaler(kv_heads, offset=design.v_offset, dtype=dtype, device=device)
         self.out = Scaler(heads, dtype=dtype, device=device)
+        self.attend: Attend = gain_cell_attention
+        """What computes the arrays; another while circuits are learned (training/codesign.py)."""
         self.angle: nn.Parameter | None = None
         """[Hk, D/2] Angles by which pairs of q and k are turned until they are folded into the weights."""
 
@@ -105,7 +129,7 @@ class GainCellAttention(nn.Module):
                 extra_age=extra_age,
             )
         else:
-            attended = gain_cell_attention(
+            attended = self.attend(
                 self.q(q),
                 self.k(k),
                 self.v(v),

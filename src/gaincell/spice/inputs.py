@@ -80,8 +80,11 @@ def real_inputs(
     try:
         with safe_open(path, "np") as file:
             q, k, v = (file.get_tensor(f"{name}_code") for name in "qkv")
+            uneven = "[levels]" in (file.metadata() or {}).get("design", "")
     except SafetensorError as error:
         raise InputError(f"{path}: is no dump of gaincell evaluate: {error}") from None
+    if uneven:
+        raise InputError(f"{path}: levels are not evenly spaced; circuits for them are not simulated")
     heads, tokens = q.shape[1], q.shape[2]
     token = tokens - 1 if token is None else token
     if not 0 <= head < heads or not design.tile - 1 <= token < tokens:

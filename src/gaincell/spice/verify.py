@@ -303,13 +303,14 @@ def check_design(design: Design) -> None:
         f"a converter law with exponent {design.charge_to_pulse.exponent:g}": design.charge_to_pulse.exponent
         != 1,
         f"readout = {design.readout!r}": design.readout != "counter",
+        "levels that are not evenly spaced ([levels])": design.levels.present,
     }
     found = [words for words, present in said.items() if present]
     if found:
         raise InputError(
             f"design {design.name}: it has {', '.join(found)}; circuits are simulated for unsigned queries, "
-            "no normalising column, exponent 1 and readout = 'counter'; give a design with these, leroux2025 "
-            "for instance"
+            "no normalising column, exponent 1, readout = 'counter' and even levels; give a design with "
+            "these, leroux2025 for instance"
         )
 
 

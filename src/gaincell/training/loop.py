@@ -74,6 +74,7 @@ def train(
     log: TrainingLog | Path | None = None,
     loss_of: Loss | None = None,
     evaluate: Evaluation | None = None,
+    rates: Mapping[str, float] | None = None,
 ) -> TrainResult:
     """Train the parameters that require a gradient on `blocks`, once, in the order given.
 
@@ -89,6 +90,7 @@ def train(
         log: receives a line a step.
         loss_of: what is minimised; by default the cross-entropy of the next token.
         evaluate: called every `evaluate_every` steps and at the end.
+        rates: peak learning rates of parameters whose names begin so, in place of those of the settings.
 
     Raises:
         InputError: too few blocks for one step, or more processes than a step has micro-batches.
@@ -106,7 +108,7 @@ def train(
     _check_share(run, settings)
     _set_checkpointing(model, settings, "enable", {"use_reentrant": False})
     parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
-    optimizer = _optimizer(parameters, settings)
+    optimizer = _optimizer(parameters, settings, rates or {})
     first_block = blocks[0:1]
     identity = {
         "settings": asdict(settings),
@@ -332,11 +334,17 @@ def _is_scale(name: str) -> bool:
     return ".gain_cell." in name
 
 
-def _optimizer(parameters: dict[str, nn.Parameter], settings: TrainSettings) -> torch.optim.AdamW:
+def _optimizer(
+    parameters: dict[str, nn.Parameter], settings: TrainSettings, rates: Mapping[str, float]
+) -> torch.optim.AdamW:
     scale_rate = settings.scale_learning_rate or settings.learning_rate
+
+    def kind(name: str) -> str | bool:
+        return next((start for start in rates if name.startswith(start)), _is_scale(name))
+
     groups: list[dict[str, Any]] = []
-    for scale, rate in ((False, settings.learning_rate), (True, scale_rate)):
-        members = [p for n, p in parameters.items() if _is_scale(n) == scale]
+    for which, rate in ((False, settings.learning_rate), (True, scale_rate), *rates.items()):
+        members = [p for n, p in parameters.items() if kind(n) == which]
         if members:
             groups.append({"params": members, "peak": rate, "lr": rate})
     return torch.optim.AdamW(groups, betas=settings.betas, weight_decay=settings.weight_decay)

@@ -228,8 +228,9 @@ class RingLayer(CacheLayerMixin):
         """What is kept of requested voltages: codes, or voltages where there is no quantisation to a byte."""
         d = self.attention.design
         if self._levels is None:
-            return write_dac(volts, d.storage_levels, d.v_min, d.v_max, d.v_offset)
-        return dac_code(volts, self._levels, d.v_min, d.v_max, d.v_offset).to(torch.uint8)
+            return write_dac(volts, d.dac_levels, d.v_min, d.v_max, d.v_offset)
+        levels = d.levels.storage or self._levels
+        return dac_code(volts, levels, d.v_min, d.v_max, d.v_offset).to(torch.uint8)
 
     def _voltages(self, written: Tensor) -> Tensor:
         """u = V - V_offset of codes, the very numbers of `write_dac`."""
@@ -237,6 +238,8 @@ class RingLayer(CacheLayerMixin):
             return written
         d = self.attention.design
         dtype = torch.promote_types(self.dtype, torch.float32)
+        if d.levels.storage:
+            return torch.tensor(d.levels.storage, dtype=dtype, device=written.device)[written.long()]
         step = (d.v_max - d.v_min) / (self._levels - 1)
         return written.to(dtype).sub_((self._levels - 1) / 2).mul_(step)
 

@@ -205,7 +205,7 @@ def attend_to_stored(
         raise InputError("columns of first tokens are not part of a ring; let the model use its own cache")
     if design.normaliser.present:
         total = attend_to_stored(
-            *widened(q, ku, vu, middle=0.0, top=design.v_max - design.v_offset),
+            *widened(q, ku, vu, middle=0.0, top=design.highest_write),
             widened_design(design, q.shape[3]),
             impl,
             key_index=key_index,
@@ -271,7 +271,28 @@ def _arrays(
     aged: bool = False,
 ) -> Tensor:
     """From the query drivers to the digital sum, by an implementation that takes stored voltages."""
-    x = query_driver(q, design.query_levels, signed=design.drivers.signed)
+    x = query_driver(q, design.driver_levels, signed=design.drivers.signed)
+    rest: Any = (key_index, query_index, sliding_window, layer, gradient, aged)
+    return from_pulses(x, ku, vu, design, impl, *rest)
+
+
+def from_pulses(
+    x: Tensor,
+    ku: Tensor,
+    vu: Tensor,
+    design: Design,
+    impl: Impl,
+    key_index: Tensor | None,
+    query_index: Tensor | None,
+    sliding_window: int | None,
+    layer: int,
+    gradient: Gradient,
+    aged: bool = False,
+) -> Tensor:
+    """From pulse widths as the drivers were asked for, and stored voltages, to the digital sum.
+
+    The gradients of all three are those of the arrays alone: no clamp of a converter is passed.
+    """
     dtype = torch.promote_types(x.dtype, torch.promote_types(ku.dtype, vu.dtype))
     x, ku, vu = x.to(dtype), ku.to(dtype), vu.to(dtype)
     if design.front_differs:

@@ -50,8 +50,7 @@ def stored(
     key_index: as in `written`; not needed where writes have no errors.
     """
     ku, vu = (
-        write_dac(volts, design.storage_levels, design.v_min, design.v_max, design.v_offset)
-        for volts in (k, v)
+        write_dac(volts, design.dac_levels, design.v_min, design.v_max, design.v_offset) for volts in (k, v)
     )
     if design.writing.present:
         assert key_index is not None

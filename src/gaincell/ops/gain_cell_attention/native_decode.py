@@ -42,6 +42,8 @@ def why_not(like: Tensor, design: Design) -> str | None:
     """Why one query against a ring of codes is not served, in words; None if it is."""
     if design.normaliser.present:
         return "the chip has a normalising column"
+    if design.levels.present:
+        return "its levels are not evenly spaced"
     if not design.nominal:
         return "cells or converters have errors or noise"
     if design.storage_levels is None or design.storage_levels > TABLE:

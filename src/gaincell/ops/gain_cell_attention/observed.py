@@ -73,7 +73,7 @@ def array_inputs(
 
     first: index of the first key; the queries are those of the last keys.
     """
-    x = query_driver(q, design.query_levels, signed=design.drivers.signed)
+    x = query_driver(q, design.driver_levels, signed=design.drivers.signed)
     index = torch.arange(first, first + k.shape[2], device=k.device).expand(k.shape[0], -1)
     ku, vu = stored(k, v, design, layer, q.shape[1] // k.shape[1], index)
     dtype = torch.promote_types(x.dtype, torch.promote_types(ku.dtype, vu.dtype))

@@ -61,10 +61,10 @@ def sink_tile(
     held, slot = match.any(2), match.to(torch.uint8).argmax(2)
     where = slot[:, None, :, None].expand(-1, k.shape[1], -1, k.shape[3])
     ku, vu = (
-        write_dac(volts.gather(2, where), design.storage_levels, design.v_min, design.v_max, design.v_offset)
+        write_dac(volts.gather(2, where), design.dac_levels, design.v_min, design.v_max, design.v_offset)
         for volts in (k, v)
     )
-    x = query_driver(q, design.query_levels, signed=design.drivers.signed)
+    x = query_driver(q, design.driver_levels, signed=design.drivers.signed)
     dtype = torch.promote_types(x.dtype, torch.promote_types(ku.dtype, vu.dtype))
     x = x.to(dtype).unflatten(1, (ku.shape[1], -1))  # [B, Hk, g, Tq, D]
     at_once = max(1, CELLS_AT_ONCE // (ku[:, :, :, :1].numel() * k.shape[3]))

@@ -51,6 +51,8 @@ def why_not(q: Tensor, design: Design) -> str | None:
         return "it serves polynomial cells up to order 3"
     if design.charge_to_pulse.exponent != 1:
         return "charge-to-pulse has an exponent of its own"
+    if design.levels.present:
+        return "levels that are not evenly spaced are computed by 'blocked'"
     if not design.nominal:
         return "mismatch, noise and other errors of a chip are computed by 'blocked'"
     if design.storage_levels is None or design.storage_levels > 8:

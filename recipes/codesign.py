@@ -1,0 +1,114 @@
+"""Co-design against the fixed design: circuits of the chip learned by gradients, on `tiny`.
+
+    python recipes/codesign.py [--out docs/results/sweeps/codesign.json] [--runs runs/codesign] [--only NAME]
+
+For every chip of CHIPS and everything of VARIANTS that is learned, the same model is adapted to the chip and
+trained on the same blocks with the same schedule. Perplexities are compared with those of the fixed chip,
+block by block. Points that are finished in RUNS are kept, and a training that was interrupted goes on, so the
+same command goes on; with --only the other points can be left to other processes. `python docs/readme.py`
+writes the section of docs/sweeps.md and its figure. About 10 minutes on one core.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+
+from gaincell.cli._options import keep_freed_memory
+from gaincell.cli._progress import progress_bars
+from gaincell.config import load_design
+from gaincell.design import Design
+from gaincell.errors import RunError
+from gaincell.mapping.codesign import CodesignSettings, codesign_model
+from gaincell.reports import results
+from gaincell.reports.results import Json, value
+from gaincell.training.codesign import with_zero_code
+
+ROOT = Path(__file__).parents[1]
+MODEL, DESIGN = "tiny", "leroux2025"
+CHIPS = {
+    "coarse": {"query_levels": 4, "storage_levels": 4, "counter_levels": 4},
+    "paper": {"query_levels": 16, "storage_levels": 8, "counter_levels": 16},
+}
+"""Levels of queries, storage and outputs: few, so that it matters where they are; and the paper's."""
+VARIANTS: dict[str, tuple[bool, tuple[str, ...]]] = {
+    "fixed": (False, ()),
+    "all": (True, ("saturations", "levels")),
+    "saturations": (False, ("saturations",)),
+    "levels": (True, ("levels",)),
+    "zero": (True, ()),
+}
+"""Name -> whether the write DAC has a zero code to begin with, and what is learned."""
+STEPS, BATCH, RATE = 24, 2, 4e-2
+EVALUATED = 16 * 1024
+
+
+def main(
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The result.")] = ROOT
+    / "docs/results/sweeps/codesign.json",
+    runs: Annotated[Path, typer.Option(metavar="DIRECTORY", help="Where a RUN a point is kept.")] = ROOT
+    / "runs/codesign",
+    only: Annotated[str | None, typer.Option(metavar="NAME", help="coarse, paper-levels, ...")] = None,
+    threads: Annotated[int, typer.Option(min=1)] = 1,
+) -> None:
+    """Learn circuits of the chip with `tiny`, and compare with the fixed chip."""
+    keep_freed_memory()
+    torch.set_num_threads(threads)
+    points: list[Json] = []
+    for label, levels in CHIPS.items():
+        for name, (zero, learn) in VARIANTS.items():
+            chip = load_design(DESIGN).replace(**levels)
+            if zero:
+                chip = chip.replace(levels=with_zero_code(chip))
+            folder = runs / f"{label}-{name}"
+            found = point(folder, chip, learn, work=folder.name.startswith(only or ""))
+            if found is not None:
+                counts = {key: value(count, "1", "simulated") for key, count in levels.items()}
+                points.append({"name": name, "chip": label, "levels": counts, **found})
+                results.write(whole(points), out)
+
+
+def whole(points: list[Json]) -> Json:
+    """All points that are finished, as one result."""
+    command = " ".join(results.without_paths(["python", *sys.argv]))
+    about = {"command": command, "design_hash": load_design(DESIGN).hash}
+    kept = [{key: part for key, part in p.items() if key not in ("schema", "provenance")} for p in points]
+    return {
+        "schema": results.SCHEMA,
+        "command": "codesign comparison",
+        "model": points[0]["model"],
+        "text": points[0]["text"],
+        "points": kept,
+        "provenance": points[0]["provenance"] | about,
+    }
+
+
+def point(folder: Path, chip: Design, learn: tuple[str, ...], *, work: bool) -> Json | None:
+    """One training, or what it gave before with the same settings; None where that is not to be made."""
+    settings = CodesignSettings(
+        MODEL, chip, learn, steps=STEPS, batch=BATCH, rate=RATE, evaluation_tokens=EVALUATED
+    )
+    rates = (settings.learning_rate, settings.scale_learning_rate, settings.rate)
+    command = ["codesign", chip.hash, *learn, f"{STEPS} x {BATCH}", *map(str, rates)]
+    try:
+        before = results.read(folder)
+        if before["provenance"]["command"] == " ".join(command):
+            return before
+    except RunError:
+        pass
+    if not work:
+        return None
+    with progress_bars() as progress:
+
+        def named(step: str):  # type: ignore[no-untyped-def]
+            return progress(f"{folder.name}: {step}")
+
+        return codesign_model(settings, load_design(DESIGN), folder, command=command, progress=named)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,118 @@
+"""`gaincell codesign`: a model and circuits of its chip learned together."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gaincell.cli._json import JsonFile, write_json
+from gaincell.cli._options import Device, Impl, ImplName, TextName, Threads, keep_freed_memory, use
+
+app = typer.Typer()
+
+
+class Circuit(StrEnum):
+    """What of a chip can be learned."""
+
+    saturations = "saturations"
+    levels = "levels"
+
+
+@app.command()
+def codesign(
+    model: Annotated[
+        str, typer.Argument(metavar="RUN|MODEL", help="A RUN, or a model with a linear version: tiny.")
+    ],
+    learn: Annotated[
+        list[Circuit] | None,
+        typer.Option(
+            "--learn",
+            help="S_sat and O_sat, or the levels of query drivers and write DACs, with a zero code; "
+            "may be given twice, which is the default.",
+        ),
+    ] = None,
+    design: Annotated[
+        str | None,
+        typer.Option("--design", metavar="DESIGN", help="Chip to start from; by default that of the RUN."),
+    ] = None,
+    steps: Annotated[int, typer.Option("--steps", min=1, help="Of training.")] = 100,
+    batch: Annotated[int, typer.Option("--batch", min=1, help="Sequences a step.")] = 2,
+    learning_rate: Annotated[
+        float, typer.Option("--learning-rate", min=0.0, help="Peak, of the weights.")
+    ] = 1e-4,
+    scale_learning_rate: Annotated[
+        float, typer.Option("--scale-learning-rate", min=0.0, help="Peak, of gains and offsets.")
+    ] = 1e-3,
+    rate: Annotated[
+        float, typer.Option("--rate", min=0.0, help="Peak, of the circuits: relative change a step.")
+    ] = 3e-2,
+    weights: Annotated[
+        bool, typer.Option("--weights/--no-weights", help="Train weights, or gains and offsets alone.")
+    ] = True,
+    text: TextName = "sample",
+    evaluation_tokens: Annotated[
+        int, typer.Option("--evaluation-tokens", min=2, help="Most tokens evaluated on.")
+    ] = 32_768,
+    calibration_tokens: Annotated[
+        int, typer.Option("--calibration-tokens", min=2, help="Tokens of the adaptation before training.")
+    ] = 4096,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="RUN", help="Save model and chip; an interrupted training goes on."),
+    ] = None,
+    threads: Threads = None,
+    impl: ImplName = Impl.auto,
+    device: Device = "cpu",
+    json: JsonFile = None,
+) -> None:
+    """Learn circuits of a chip by gradients, together with the model that runs on it.
+
+    The model is adapted to the chip and trained, with saturations and levels of the chip among what is
+    trained. RUN/design.toml is the learned chip, an ordinary design.
+
+    Example: gaincell codesign tiny --steps 40 --out runs/codesigned
+
+    Example: gaincell codesign tiny --learn levels --design mychip.toml --out runs/levels
+
+    Example: gaincell codesign runs/tiny --learn saturations --no-weights
+    """
+    use(threads, device)
+    keep_freed_memory()
+    from rich.console import Console
+
+    from gaincell.cli._progress import progress_bars
+    from gaincell.config import load_design
+    from gaincell.mapping.codesign import CodesignSettings, codesign_model
+    from gaincell.reports.codesign import learned_lines
+
+    settings = CodesignSettings(
+        model=model,
+        design=load_design(design) if design is not None else None,
+        learn=tuple(dict.fromkeys(circuit.value for circuit in learn or Circuit)),
+        steps=steps,
+        batch=batch,
+        learning_rate=learning_rate,
+        scale_learning_rate=scale_learning_rate,
+        rate=rate,
+        weights=weights,
+        text=text,
+        evaluation_tokens=evaluation_tokens,
+        calibration_tokens=calibration_tokens,
+        impl=impl.value,
+        device=device,
+    )
+    with progress_bars() as progress:
+        run = codesign_model(
+            settings,
+            load_design("leroux2025"),
+            out,
+            command=["gaincell", *sys.argv[1:]],
+            progress=progress,
+        )
+    for line in learned_lines(run):
+        Console().print(line)
+    write_json(json, run)

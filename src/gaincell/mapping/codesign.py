@@ -1,0 +1,251 @@
+"""`gaincell codesign`: a hardware model and circuits of its chip, learned together.
+
+statistics of the model as it was made -> on the chip -> adapted in closed form -> trained, with the chip's
+    circuits among what is learned -> the learned chip, an ordinary design -> perplexity, activity, energy
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from gaincell.adaptation import adapt, collect_statistics
+from gaincell.costs import roll_up
+from gaincell.costs.technology import load_technology
+from gaincell.design import Design
+from gaincell.evaluation.activity import measure_activity
+from gaincell.evaluation.codes import SignalUse, signal_use
+from gaincell.evaluation.perplexity import Perplexity, cut_blocks, describe, perplexity
+from gaincell.integrations.hf.attach import attached_layers, set_design
+from gaincell.integrations.hf.checkpoint import save
+from gaincell.integrations.hf.size import model_size
+from gaincell.mapping import records, summary
+from gaincell.mapping.job import default_block, freeze_embeddings
+from gaincell.mapping.readapt import AdaptSettings, load_start
+from gaincell.mapping.stages import fast_bf16
+from gaincell.progress import Progress, StageProgress, silent_stages
+from gaincell.reports import results
+from gaincell.reports.results import Json, value
+from gaincell.text import open_text, token_stream
+from gaincell.training import checkpoint as disk
+from gaincell.training.codesign import LEARNED, codesign, with_zero_code
+from gaincell.training.loop import TrainResult
+from gaincell.training.settings import TrainSettings
+
+ACTIVITY_BLOCKS = 1
+"""Blocks of the evaluated text on which activity and signals are measured."""
+
+
+@dataclass(frozen=True)
+class CodesignSettings:
+    """Settings of `gaincell codesign`.
+
+    model: a RUN, or a model with a linear version shipped.  design: the chip to start from; None: its own.
+    learn: some of training.codesign.LEARNED; none: the same training on the fixed chip.
+    steps: of training, of `batch` sequences each.
+    learning_rate: peak, of the weights.  scale_learning_rate: of gains and offsets.  rate: of circuits.
+    weights: whether weights are trained along, or gains and offsets alone.
+    """
+
+    model: str
+    design: Design | None = None
+    learn: tuple[str, ...] = LEARNED
+    steps: int = 100
+    batch: int = 2
+    learning_rate: float = 1e-4
+    scale_learning_rate: float = 1e-3
+    rate: float = 3e-2
+    weights: bool = True
+    text: str = "sample"
+    evaluation_tokens: int = 32_768
+    calibration_tokens: int = 4096
+    technology: str = "28nm"
+    impl: str = "auto"
+    device: str = "cpu"
+
+
+def codesign_model(
+    settings: CodesignSettings,
+    default_design: Design,
+    out: Path | None = None,
+    *,
+    command: Sequence[str] = ("gaincell", "codesign"),
+    progress: StageProgress = silent_stages,
+) -> Json:
+    """Adapt a model to a chip and train both; returns what run.json holds, and writes a RUN into `out`.
+
+    With `out` an interrupted training goes on from its checkpoint there.
+
+    Raises:
+        GaincellError: model, text, design or what is to be learned are not acceptable.
+    """
+    start = AdaptSettings(settings.model, None, None, impl=settings.impl)
+    loaded, _, own = load_start(start, default_design)
+    model: PreTrainedModel = loaded.model.to(settings.device)  # type: ignore[arg-type]
+    chip = settings.design or own
+    if "levels" in settings.learn and not chip.levels.storage:
+        chip = chip.replace(levels=with_zero_code(chip))
+    block = default_block(chip, model)
+    texts = _read(settings, block, loaded.tokenizer, progress("read and tokenise the text"))
+    protocol = f"blocks-{block}"
+
+    def evaluate(title: str) -> tuple[Perplexity, records.Record]:
+        begun, shown = time.perf_counter(), progress(f"evaluate, {title}")
+        found = perplexity(model, texts.evaluation, protocol, tokenizer=loaded.tokenizer, progress=shown)
+        return found, records.of_perplexity(found, time.perf_counter() - begun)
+
+    target = collect_statistics(
+        model, [texts.calibration], progress("statistics of the model as it was made")
+    )
+    set_design(model, chip)
+    chip = attached_layers(model)[0].design
+    adapted = adapt(model, [texts.calibration], target, progress=progress("adapt"))
+    before, before_record = evaluate("adapted")
+    what = "-".join((chip.hash, *(settings.learn or ("fixed",))))
+    checkpoint = None if out is None else out / f"{what}.checkpoint"
+    _freeze(model, settings.weights)
+    done = codesign(
+        model,
+        texts.blocks,
+        _training(settings, chip, fast_bf16(model)),
+        settings.learn,
+        rate=settings.rate,
+        progress=progress("train model and chip"),
+        checkpoint=checkpoint,
+    )
+    after, after_record = evaluate("trained")
+    learned = attached_layers(model)[0].design
+    some = cut_blocks(texts.evaluation, block)[:ACTIVITY_BLOCKS].long()
+    activity = measure_activity(model, [some], settings.text, progress=progress("activity"))
+    technology = load_technology(settings.technology)
+    cost = roll_up.of_model(model_size(settings.model), learned, technology, activity)
+    run: Json = {
+        "schema": results.SCHEMA,
+        "command": "codesign",
+        "model": summary.model(loaded),
+        "design": summary.design(learned),
+        "start": summary.design(chip),
+        "learn": list(settings.learn),
+        "circuits": {"start": circuits(chip), "learned": circuits(learned)},
+        "training": _trained(settings, done),
+        "text": {
+            "name": texts.name,
+            "evaluation_tokens": value(len(texts.evaluation), "tokens", "measured"),
+            "calibration_tokens": value(texts.calibration.numel(), "tokens", "measured"),
+        },
+        "adaptation": {"closed-form": summary.adaptation(records.of_adaptation(adapted))},
+        "stages": [
+            summary.stage("adapted", "adapted", before_record | {"training_tokens": 0}, None, None),
+            summary.stage("trained", "trained", after_record | {"training_tokens": done.tokens}, None, None),
+        ],
+        "blocks": {
+            "predictions": value([n for _, n in after.per_block], "tokens", "measured"),
+            "adapted": value([round(nll, 6) for nll, _ in before.per_block], "nat", "simulated"),
+            "trained": value([round(nll, 6) for nll, _ in after.per_block], "nat", "simulated"),
+        },
+        "energy": value(cost.energy_bottom_up, "J", "simulated"),
+        "signals": {stage: _histogram(stage, use) for stage, use in signal_use(model, [some]).items()},
+        "provenance": results.provenance(
+            command=command,
+            seed=0,
+            protocol=describe(protocol, len(texts.evaluation) // block),
+            design_hash=learned.hash,
+            inputs={
+                f"model {summary.base_name(loaded.id)}": loaded.sha256,
+                "training text": results.hash_of(texts.training),
+                "evaluation text": results.hash_of(texts.evaluation),
+            },
+        ),
+    }
+    if out is not None:
+        save(model, out)
+        results.write(run, out / results.FILE)
+        assert checkpoint is not None
+        disk.remove(checkpoint)
+    return run
+
+
+class _Texts(NamedTuple):
+    """training: all of calibration and blocks.  blocks: of one token more."""
+
+    name: str
+    evaluation: Tensor
+    training: Tensor
+    calibration: Tensor
+    blocks: Tensor
+
+
+def _read(settings: CodesignSettings, block: int, tokenizer: Any, reading: Progress) -> _Texts:
+    text = open_text(settings.text)
+    evaluation = token_stream(text.evaluation, tokenizer, settings.evaluation_tokens, reading)
+    before = max(1, settings.calibration_tokens // block) * block
+    wanted = before + settings.steps * settings.batch * (block + 1)
+    training = token_stream(text.training, tokenizer, wanted, reading)
+    calibration = cut_blocks(training[:before], block).long()
+    return _Texts(text.name, evaluation, training, calibration, cut_blocks(training[before:], block + 1))
+
+
+def _training(settings: CodesignSettings, chip: Design, bf16: bool) -> TrainSettings:
+    return TrainSettings(
+        learning_rate=settings.learning_rate,
+        scale_learning_rate=settings.scale_learning_rate,
+        batch=settings.batch,
+        micro_batch=settings.batch,
+        warmup_steps=5,
+        bf16=bf16,
+        redraw="chip" if chip.cells_differ else "noise",
+        checkpoint_every=20,
+        keep_checkpoints=1,
+    )
+
+
+def _freeze(model: PreTrainedModel, weights: bool) -> None:
+    freeze_embeddings(model)
+    if not weights:
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(".gain_cell." in name)
+
+
+def _trained(settings: CodesignSettings, done: TrainResult) -> Json:
+    return {
+        "steps": value(done.steps, "1", "measured"),
+        "tokens": value(done.tokens, "tokens", "measured"),
+        "learning_rate": value(settings.learning_rate, "1", "measured"),
+        "scale_learning_rate": value(settings.scale_learning_rate, "1", "measured"),
+        "circuit_rate": value(settings.rate, "1", "measured"),
+        "weights": settings.weights,
+        "seconds": value(done.seconds, "s", "measured"),
+    }
+
+
+def _histogram(stage: str, use: SignalUse) -> Json:
+    return {
+        "edges": value([round(edge, 6) for edge in use.edges], "1" if stage == "q" else "V", "simulated"),
+        "share": value([round(share, 6) for share in use.share], "1", "simulated"),
+    }
+
+
+def circuits(design: Design) -> Json:
+    """What of a chip can be learned: saturations, and every level as it is, stated or even."""
+    entry: Json = {
+        "score_saturation_per_row": value(design.score_saturation_per_row, "charge units", "simulated"),
+        "output_saturation_per_column": value(
+            design.output_saturation_per_column, "charge units", "simulated"
+        ),
+    }
+    query, storage = design.driver_levels, design.dac_levels
+    if isinstance(query, int):
+        query = tuple(code / (query - 1) for code in range(query))
+    if isinstance(storage, int):
+        step = (design.v_max - design.v_min) / (storage - 1)
+        storage = tuple((code - (storage - 1) / 2) * step for code in range(storage))
+    for name, levels, unit in (("query", query, "1"), ("storage", storage, "V")):
+        if levels is not None:
+            entry[f"{name}_levels"] = value([round(level, 6) for level in levels], unit, "simulated")
+    return entry

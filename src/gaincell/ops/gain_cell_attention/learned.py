@@ -1,0 +1,139 @@
+"""Gain-cell attention with gradients of its circuits: the levels of the converters, S_sat and O_sat.
+
+The forward pass is `gain_cell_attention` on the design as it is, quantisers and all. Backward:
+
+* A level: the sum of the gradients of the signals that take it (circuits/levels.py).
+* S_sat: a score enters as S / S_sat only, and S is linear in the query's pulses x, so that
+
+      dL/d(ln S_sat) = -sum_i x_i dL/dx_i
+
+  with the arrays' own exact gradient dL/dx, which scores on the ceiling or below zero do not contribute to.
+* O_sat: pulses on the ceiling contribute as well, and cells need not be linear in u, so that no product of
+  gradients gives it. A central difference does, at O_sat exp(+-h), of the sum of the sub-tile outputs behind
+  their ceiling and before the counter (whose rounding is straight-through, as everywhere):
+
+      dL/d(ln O_sat) = sum G (Y(O_sat e^h) - Y(O_sat e^-h)) / 2h,    G = dL/dsum,    h = 0.1 %
+
+  exact but for h^2 and for outputs within h of the ceiling. It takes two forward passes more.
+
+Drivers' and writes' errors, mismatch and noise of the design are at work in the forward pass.
+Not modelled: columns of first tokens, which are refused; by how much a learned level moves its thresholds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from math import exp
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from gaincell.circuits import query_driver, write_dac
+from gaincell.circuits.levels import Levels
+from gaincell.circuits.normaliser import normalised
+from gaincell.config import Design
+from gaincell.errors import InputError
+from gaincell.ops.gain_cell_attention import Gradient, Impl, from_pulses
+from gaincell.ops.gain_cell_attention.front import written
+from gaincell.ops.gain_cell_attention.widened import widened, widened_design
+
+STEP = 1e-3
+"""h of the central difference."""
+
+Arrays = Callable[[Tensor, Tensor, Tensor, Design], Tensor]
+"""From pulses, stored keys and values on a chip to the digital sum."""
+
+
+class Learned(NamedTuple):
+    """What is learned of a chip; the values are those of the design, the gradients go here.
+
+    query, storage: tensors of the levels, or the design's own.
+    log_score, log_output: scalars whose gradients are those of ln S_sat and ln O_sat.
+    """
+
+    query: Levels
+    storage: Levels
+    log_score: Float[Tensor, ""]
+    log_output: Float[Tensor, ""]
+
+
+def attention_of_learned(
+    q: Float[Tensor, "B H Tq D"],
+    k: Float[Tensor, "B Hk Tk D"],
+    v: Float[Tensor, "B Hk Tk D"],
+    design: Design,
+    learned: Learned,
+    impl: Impl = "auto",
+    *,
+    key_index: Int[Tensor, "B Tk"] | None = None,
+    query_index: Int[Tensor, "B Tq"] | None = None,
+    sliding_window: int | None = None,
+    layer: int = 0,
+    gradient: Gradient = "exact",
+) -> Float[Tensor, "B H Tq D"]:
+    """`gain_cell_attention` without scaling, differentiable in `learned` too.
+
+    Arguments and result as there; the design states the levels that are learned, as `learned` has them.
+
+    Raises:
+        InputError: the chip has columns of first tokens.
+    """
+    if design.sinks.tokens:
+        raise InputError("columns of first tokens have no gradients of circuits; give sinks.tokens = 0")
+    x = query_driver(q, learned.query, signed=design.drivers.signed)
+    x = x * torch.exp(learned.log_score.detach() - learned.log_score).to(x.dtype)
+    rails = (design.v_min, design.v_max, design.v_offset)
+    ku, vu = (write_dac(volts, learned.storage, *rails) for volts in (k, v))
+    chip = design
+    if design.normaliser.present:
+        x, ku, vu = widened(x, ku, vu, middle=0.0, top=design.highest_write)
+        chip = widened_design(design, q.shape[3])
+    if design.writing.present:
+        tokens = torch.arange(k.shape[2], device=k.device).expand(len(k), -1)
+        index = tokens if key_index is None else key_index
+        reads = q.shape[1] // k.shape[1]
+        ku, vu = (written(u, chip, layer, array, reads, index) for array, u in enumerate((ku, vu)))
+
+    def arrays(x: Tensor, ku: Tensor, vu: Tensor, chip: Design) -> Tensor:
+        rest: Any = (key_index, query_index, sliding_window, layer, gradient)
+        return from_pulses(x, ku, vu, chip, impl, *rest)
+
+    total = arrays(x, ku, vu, chip)
+    if learned.log_output.requires_grad:
+        total = _OutputSaturation.apply(total, learned.log_output, x, ku, vu, chip, arrays)  # type: ignore[no-untyped-call]
+    if design.normaliser.present:
+        total = normalised(total, design.normaliser)
+    return total.to(q.dtype)
+
+
+@lru_cache(maxsize=4)
+def _around(design: Design) -> tuple[Design, Design]:
+    """The chip with O_sat a little higher and lower, before the counter."""
+    at = design.output_saturation_per_column
+    higher, lower = (
+        design.replace(readout="none", output_saturation_per_column=at * exp(h)) for h in (STEP, -STEP)
+    )
+    return higher, lower
+
+
+class _OutputSaturation(torch.autograd.Function):
+    """The identity, with the gradient of ln O_sat."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, total: Tensor, log: Tensor, x: Tensor, ku: Tensor, vu: Tensor, chip: Design, arrays: Arrays
+    ) -> Tensor:
+        ctx.save_for_backward(x, ku, vu)
+        ctx.chip, ctx.arrays, ctx.dtype = chip, arrays, log.dtype
+        return total.view_as(total)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None, None, None, None]:
+        inputs, arrays = ctx.saved_tensors, ctx.arrays
+        with torch.no_grad():
+            higher, lower = (arrays(*inputs, chip) for chip in _around(ctx.chip))
+            slope = ((higher - lower) * grad).sum(dtype=torch.float64) / (2 * STEP)
+        return grad, slope.to(ctx.dtype), None, None, None, None, None
