@@ -16,9 +16,6 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("starlette", reason="needs the extra 'serve'")
-pytest.importorskip("uvicorn", reason="needs the extra 'serve'")
-
 from gaincell.config import load_design
 from gaincell.demonstrator.application import application
 from gaincell.demonstrator.pair import Pair
