@@ -31,6 +31,8 @@ def test_it_is_built() -> None:
 def test_every_internal_link_and_anchor_exists() -> None:
     broken = []
     for name, page in pages().items():
+        if name.startswith("_modules"):  # listings link back to names that the reference shows elsewhere
+            continue
         for link in filter(local, page.links):
             path, anchor = unquote(urlsplit(link).path), unquote(urlsplit(link).fragment)
             target = (page.path.parent / path).resolve() if path else page.path
