@@ -75,6 +75,6 @@ def setup(app: Sphinx) -> dict[str, Any]:
     """Connect to the stages of the build."""
     app.connect("builder-inited", copy_notebooks)
     app.connect("source-read", read)
-    app.connect("doctree-read", open_whole)
+    app.connect("doctree-read", open_whole, priority=400)  # before files to download are collected
     app.connect("build-finished", copy_whole)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

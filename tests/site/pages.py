@@ -6,7 +6,7 @@ from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
 
-SITE = Path(__file__).parents[2] / "build" / "site"
+SITE = (Path(__file__).parents[2] / "build" / "site").resolve()
 LOADING = {"script": "src", "img": "src", "iframe": "src", "source": "src", "video": "src", "audio": "src"}
 STYLES = ("stylesheet", "preload", "icon", "preconnect", "dns-prefetch", "modulepreload")
 

@@ -25,11 +25,11 @@ def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 
 def requests(tab: Any) -> list[str]:
-    """Addresses beyond the disk that were asked for since the last call."""
+    """Addresses on a network that were asked for since the last call."""
     events = [json.loads(line["message"])["message"] for line in tab.log("performance")]
     sent = [event for event in events if event["method"] == "Network.requestWillBeSent"]
     addresses = [event["params"]["request"]["url"] for event in sent]
-    return [address for address in addresses if not address.startswith(("file:", "data:"))]
+    return [address for address in addresses if address.startswith(("http", "ws", "ftp"))]
 
 
 def errors(tab: Any) -> list[Any]:
