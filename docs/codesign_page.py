@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import matplotlib
+
 from gaincell.files import write_atomic
 from gaincell.reports import codesign, results
+from gaincell.reports.figures import STYLE
 
 TITLE = "Circuits learned with the model"
 BEFORE = """S_sat, O_sat and the levels of query drivers and write DACs, learned by gradients together with
@@ -32,7 +35,8 @@ def sections(docs: Path) -> list[str]:
     found = results.read(path)
     training = found["points"][0]["training"]
     steps, tokens = (results.number(training[key]) for key in ("steps", "tokens"))
-    write_atomic(docs / "figures" / FIGURE, codesign.levels_figure(found).savefig)
+    with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
+        write_atomic(docs / "figures" / FIGURE, codesign.levels_figure(found).savefig)
     parts = [
         f"## {TITLE}",
         BEFORE.format(steps=f"{steps:.0f}", tokens=f"{tokens / steps:.0f}"),
