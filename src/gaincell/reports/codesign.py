@@ -22,7 +22,9 @@ TITLES = {
     "zero": "zero code, not learned",
     "saturations": "S_sat, O_sat learned",
     "levels": "levels learned",
+    "levels-below": "levels learned, one more below 0 than above",
     "all": "all learned",
+    "all-below": "all learned, one more below",
 }
 SATURATIONS = {"score_saturation_per_row": "S_sat / D", "output_saturation_per_column": "O_sat / N"}
 LEVELS = {"query_levels": ("pulse widths", ""), "storage_levels": ("voltages about V_offset", " V")}
