@@ -4,23 +4,35 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import matplotlib
+
 from gaincell.files import write_atomic
 from gaincell.reports import codesign, results
+from gaincell.reports.figures import STYLE
 
 TITLE = "Circuits learned with the model"
 BEFORE = """S_sat, O_sat and the levels of query drivers and write DACs, learned by gradients together with
 the model (`gaincell codesign`, `src/gaincell/training/codesign.py`), against the fixed chip: the same
-model, adapted to its chip and then trained on the same blocks with the same schedule, {steps} steps of
-{tokens} tokens. One pair of saturations and one set of levels for the whole chip; a learned write DAC
-keeps a code that stores no signal. Of an odd number of evenly spaced levels one is V_offset already; of an
-even number, as the paper's 8, none is: "zero code, not learned" has it by spacing the levels of either
-side evenly. (`recipes/codesign.py`)"""
-AFTER = """Ratios are of the trained perplexities, on the same blocks of text, with intervals of 95 %
-(Student, over blocks); they hold this text and this training fixed and say nothing about other texts or
-longer trainings. S_sat and O_sat: learned, over the fixed chip's; energy: bottom-up, of all attention and
-one token, with each chip's own activity; references and clock of uneven levels are not in it. What the
-gradients are, and what they do not see: `src/gaincell/ops/gain_cell_attention/learned.py`,
-`src/gaincell/circuits/levels.py`. Simulated; nominal chips, without noise and mismatch."""
+model, adapted to its chip and then trained on the same blocks with the same schedule, {steps} steps
+of {tokens} tokens. One pair of saturations and one set of levels for the whole chip; a learned
+write DAC keeps a code that stores no signal. Of an odd number of evenly spaced levels one is
+V_offset already; of an even number, as the paper's 8, none is: "zero code, not learned" has it by
+spacing the levels of either side evenly, with one more above V_offset than below unless the table
+says otherwise. (`recipes/codesign.py`)"""
+AFTER = """What it says: saturations are worth learning where codes are few. There both come out smaller than
+the chip's, O_sat most: with few codes of the counter resolution is worth more than head room.
+Levels are not what this model lacks: a zero code among few voltages costs a level where signals are
+frequent, and what learning moves afterwards is within the intervals or little beyond; at the
+paper's numbers of levels nothing differs by more than its interval. A training this short finds the
+direction, not the optimum.
+
+Ratios are of the trained perplexities, on the same blocks of text, with intervals of 95 % (Student,
+over blocks); they hold this text and this training fixed and say nothing about other texts or
+longer trainings. S_sat and O_sat: learned, over the fixed chip's; energy: bottom-up, of all
+attention and one token, with each chip's own activity; references and clock of uneven levels are
+not in it. What the gradients are, and what they do not see:
+`src/gaincell/ops/gain_cell_attention/learned.py`, `src/gaincell/circuits/levels.py`. Simulated;
+nominal chips, without noise and mismatch."""
 FIGURE = "sweep-codesign-levels.png"
 
 
@@ -32,7 +44,8 @@ def sections(docs: Path) -> list[str]:
     found = results.read(path)
     training = found["points"][0]["training"]
     steps, tokens = (results.number(training[key]) for key in ("steps", "tokens"))
-    write_atomic(docs / "figures" / FIGURE, codesign.levels_figure(found).savefig)
+    with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
+        write_atomic(docs / "figures" / FIGURE, codesign.levels_figure(found).savefig)
     parts = [
         f"## {TITLE}",
         BEFORE.format(steps=f"{steps:.0f}", tokens=f"{tokens / steps:.0f}"),

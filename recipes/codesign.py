@@ -35,14 +35,17 @@ CHIPS = {
     "paper": {"query_levels": 16, "storage_levels": 8, "counter_levels": 16},
 }
 """Levels of queries, storage and outputs: few, so that it matters where they are; and the paper's."""
-VARIANTS: dict[str, tuple[bool, tuple[str, ...]]] = {
-    "fixed": (False, ()),
-    "all": (True, ("saturations", "levels")),
-    "saturations": (False, ("saturations",)),
-    "levels": (True, ("levels",)),
-    "zero": (True, ()),
+VARIANTS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "fixed": ("", ()),
+    "all": ("above", ("saturations", "levels")),
+    "saturations": ("", ("saturations",)),
+    "levels": ("above", ("levels",)),
+    "zero": ("above", ()),
+    "all-below": ("below", ("saturations", "levels")),
+    "levels-below": ("below", ("levels",)),
 }
-"""Name -> whether the write DAC has a zero code to begin with, and what is learned."""
+"""Name -> where the write DAC has one level more than on the other side of its zero code, to begin with; and
+what is learned."""
 STEPS, BATCH, RATE = 24, 2, 4e-2
 EVALUATED = 16 * 1024
 
@@ -63,7 +66,7 @@ def main(
         for name, (zero, learn) in VARIANTS.items():
             chip = load_design(DESIGN).replace(**levels)
             if zero:
-                chip = chip.replace(levels=with_zero_code(chip))
+                chip = chip.replace(levels=with_zero_code(chip, more_below=zero == "below"))
             folder = runs / f"{label}-{name}"
             found = point(folder, chip, learn, work=folder.name.startswith(only or ""))
             if found is not None:

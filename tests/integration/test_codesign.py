@@ -22,7 +22,16 @@ from gaincell.integrations.hf.attach import attach, attached_layers, set_design
 from gaincell.integrations.hf.checkpoint import load, save
 from gaincell.mapping.codesign import CodesignSettings, codesign_model
 from gaincell.ops.gain_cell_attention import gain_cell_attention
-from gaincell.reports.codesign import paired
+from gaincell.reports import results
+from gaincell.reports.codesign import (
+    answers,
+    codesign_markdown,
+    fixed,
+    groups,
+    levels_figure,
+    paired,
+    perplexities,
+)
 from gaincell.training.codesign import Circuits, codesign, with_zero_code
 from gaincell.training.loop import train
 from gaincell.training.settings import TrainSettings
@@ -199,3 +208,18 @@ def test_the_command_writes_a_run_on_the_learned_chip(
     )
     plain = codesign_model(fixed, load_design("leroux2025"))
     assert plain["design"] == plain["start"]
+
+
+def test_the_table_and_the_figure_of_the_page() -> None:
+    """From the committed result: ratios are those of the perplexities, inside their intervals."""
+    found = results.read(Path(__file__).parents[2] / "docs" / "results" / "sweeps" / "codesign.json")
+    assert len(codesign_markdown(found).splitlines()) == 2 + sum(map(len, groups(found)))
+    assert len(answers(found)) == len(groups(found)) >= 1
+    for group in groups(found):
+        reference = fixed(group)
+        for point in group:
+            ratio, low, high = paired(point, reference)
+            expected = perplexities(point)["trained"] / perplexities(reference)["trained"]
+            assert ratio == pytest.approx(expected, rel=1e-6)
+            assert low <= ratio <= high
+    assert len(levels_figure(found).axes) == 3 * len(groups(found))

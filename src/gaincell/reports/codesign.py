@@ -6,11 +6,10 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import matplotlib
 from matplotlib.figure import Figure
 from scipy import stats
 
-from gaincell.reports.figures import BLUE, GREY, ORANGE, STYLE
+from gaincell.reports.figures import BLUE, GREY, ORANGE
 from gaincell.reports.results import number, numbers
 from gaincell.reports.sweep import quantity
 from gaincell.reports.tables import readable
@@ -23,7 +22,9 @@ TITLES = {
     "zero": "zero code, not learned",
     "saturations": "S_sat, O_sat learned",
     "levels": "levels learned",
+    "levels-below": "levels learned, one more below 0 than above",
     "all": "all learned",
+    "all-below": "all learned, one more below",
 }
 SATURATIONS = {"score_saturation_per_row": "S_sat / D", "output_saturation_per_column": "O_sat / N"}
 LEVELS = {"query_levels": ("pulse widths", ""), "storage_levels": ("voltages about V_offset", " V")}
@@ -144,34 +145,30 @@ def _change(point: Result, key: str) -> str:
 def levels_figure(result: Result) -> Figure:
     """Learned levels and even ones on the distribution of the signals, a row a chip."""
     rows = [[p for p in group if "levels" in p["learn"]] for group in groups(result)]
-    rows = [row for row in rows if row]
-    with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
-        figure = Figure(figsize=(9.5, 0.6 + 2.3 * len(rows)))
-        grid = figure.subplots(len(rows), 3, squeeze=False)
-        for panels, row in zip(grid, rows, strict=True):
-            point = next((p for p in row if p["name"] == "all"), row[0])
-            for axes, stage in zip(panels, ("q", "k", "v"), strict=True):
-                _panel(axes, point, stage)
-            panels[0].set_ylabel(f"{counts(point)} codes\nshare")
-        for axes, title in zip(grid[-1], ("q, pulse width", "k, V about V_offset", "v, V"), strict=True):
-            axes.set_xlabel(title)
-        figure.tight_layout()
+    points = [next((p for p in row if p["name"] == "all"), row[0]) for row in rows if row]
+    figure = Figure(figsize=(9.5, 0.9 + 2.2 * len(points)))
+    grid = figure.subplots(len(points), 3, squeeze=False)
+    for panels, point in zip(grid, points, strict=True):
+        for axes, stage in zip(panels, ("q", "k", "v"), strict=True):
+            _panel(axes, point, stage)
+        panels[0].set_ylabel(f"{counts(point)} codes\nshare of signals")
+    titles = ("q: pulse width", "k: voltage about V_offset (V)", "v: voltage about V_offset (V)")
+    for axes, title in zip(grid[-1], titles, strict=True):
+        axes.set_xlabel(title)
+    figure.legend(*grid[0][0].get_legend_handles_labels(), loc="outside upper right", ncols=3)
     return figure
 
 
 def _panel(axes: Any, point: Result, stage: str) -> None:
+    """Bars for the signals; signals beyond the range, in the outermost bars, reach beyond the panel."""
     edges, share = (numbers(point["signals"][stage][key]) for key in ("edges", "share"))
-    axes.stairs(share, edges, fill=True, color=GREY, alpha=0.5)
-    top = sorted(share)[-3] if len(share) > 2 else max(share)  # signals beyond the range pile up at its ends
+    axes.stairs(share, edges, fill=True, color=GREY, alpha=0.5, label="signals")
+    top = max(share[1:-1])
     axes.set_ylim(0, 1.45 * top)
     key = "query_levels" if stage == "q" else "storage_levels"
     even, learned = even_levels(point, key), numbers(point["circuits"]["learned"][key])
-    axes.vlines(even, 1.24 * top, 1.42 * top, color=BLUE, linewidth=1.2)
-    axes.vlines(learned, 1.02 * top, 1.20 * top, color=ORANGE, linewidth=1.2)
-    if stage == "q":
-        for y, words, colour in ((0.91, "even", BLUE), (0.77, "learned", ORANGE)):
-            place = {"transform": axes.transAxes, "ha": "right", "va": "center", "fontsize": 8}
-            axes.text(0.98, y, words, color=colour, backgroundcolor="white", **place)
+    axes.vlines(even, 1.25 * top, 1.43 * top, color=BLUE, linewidth=1.5, label="even levels")
+    axes.vlines(learned, 1.03 * top, 1.21 * top, color=ORANGE, linewidth=1.5, label="learned levels")
 
 
 def even_levels(point: Result, key: str) -> list[float]:

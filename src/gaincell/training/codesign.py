@@ -52,15 +52,17 @@ DIGITS = 5
 NOTE = "learned with the model (gaincell codesign)"
 
 
-def with_zero_code(design: Design) -> LevelTable:
+def with_zero_code(design: Design, *, more_below: bool = False) -> LevelTable:
     """Levels of a write DAC of which one is V_offset, evenly spaced on either side; pulse widths as they are.
 
-    Of an even number one more is above V_offset than below; an odd number of even levels has a zero already.
+    more_below: of an even number, whether one more is below V_offset than above, or the other way round. An
+        odd number of even levels has a zero already.
     """
     levels = design.storage_levels
     if levels is None:
         return design.levels
-    down, up = (levels - 1) // 2, levels // 2
+    down = levels // 2 if more_below else (levels - 1) // 2
+    up = levels - 1 - down
     low, high = design.v_min - design.v_offset, design.v_max - design.v_offset
     below = [low * (down - c) / down for c in range(down)]
     above = [high * (c + 1) / up for c in range(up)]
