@@ -19,12 +19,14 @@ write DAC keeps a code that stores no signal. Of an odd number of evenly spaced 
 V_offset already; of an even number, as the paper's 8, none is: "zero code, not learned" has it by
 spacing the levels of either side evenly, with one more above V_offset than below unless the table
 says otherwise. (`recipes/codesign.py`)"""
-AFTER = """What it says: saturations are worth learning where codes are few. There both come out smaller than
+AFTER = """What it says: where codes are few the saturations are worth learning. Both come out smaller than
 the chip's, O_sat most: with few codes of the counter resolution is worth more than head room.
-Levels are not what this model lacks: a zero code among few voltages costs a level where signals are
-frequent, and what learning moves afterwards is within the intervals or little beyond; at the
-paper's numbers of levels nothing differs by more than its interval. A training this short finds the
-direction, not the optimum.
+Levels are not: with a zero code kept, learned or not and on either side, the coarse chip is no
+better than with even levels and rather a little worse after the same training, even where it
+starts better; learning moved them little, and its gradient does not see signals change sides. At
+the paper's numbers of levels no difference leaves its interval. A training this short finds a
+direction, not the optimum; another order of its text would shift every number a little, which the
+intervals do not hold; and of this many intervals one in twenty misses by chance.
 
 Ratios are of the trained perplexities, on the same blocks of text, with intervals of 95 % (Student,
 over blocks); they hold this text and this training fixed and say nothing about other texts or
