@@ -99,10 +99,8 @@ def adapted_model(
     target = collect_statistics(model, batches, progress("statistics of the linear version"))
     set_design(model, chip)
     adapt(model, batches, target, progress=progress("adapt to the chip's cells"))
-    return Ready(
-        ready.loaded,
-        f"{ready.how}, then adapted in closed form to {chip.cell.name} cells, without training on them",
-    )
+    how = f"{ready.how}, then adapted in closed form to {chip.cell.name} cells, without training on them"
+    return Ready(ready.loaded, how)
 
 
 def _trained(run: str) -> str:
