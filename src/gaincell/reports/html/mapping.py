@@ -56,11 +56,8 @@ def _history(run: Entry) -> list[Markup]:
     levels = [
         Level("closed form", number(closed[key]), 2) for key in ("calibration_perplexity",) if key in closed
     ]
-    ends = (
-        [Level(closed_label(number(closed["residual"])), max(number(closed["residual"]), FLOOR), 2)]
-        if closed
-        else []
-    )
+    left = number(closed["residual"]) if closed else 0.0
+    ends = [Level(closed_label(left), max(left, FLOOR), 2)] if closed else []
     return [
         line_chart(
             "Perplexity of the calibration text",
