@@ -37,7 +37,7 @@ def machines(result: Result) -> Rows:
     caption = (
         "×: over as many heads in gain cells, where sizes are the same. Cited: twelve heads, D = 64, 1024 "
         "tokens, batch 64, time of a batch divided by the batch (docs/costs.md says what is wrong with it). "
-        "Computed: keys and values read once at the stated bandwidth, a lower bound of the time where they "
+        "Computed: keys and values read once at the stated bandwidth, the least time where they "
         "do not fit the GPU's cache; times the largest board power, an upper estimate of the energy."
     )
     return Rows("Against other machines", (*headings, *headings_found), rows, caption)
