@@ -358,7 +358,8 @@ def test_hints_keyboard_and_theme(tab: Browser, shown: Path) -> None:
     tab.key("ArrowRight", "ArrowRight")
     tab.key("ArrowDown", "ArrowDown")
     error = read(ROOT / "docs" / "results" / "evaluation" / "fidelity.json")["fidelity"]["error"]["value"]
-    said = f"layer 1, head 0: {scales.short(error[1][0])} · Error to the pretrained head, Σ(O − Y)² / ΣY² (simulated)"
+    title = "Error to the pretrained head, Σ(O − Y)² / ΣY²"
+    said = f"layer 1, head 0: {scales.short(error[1][0])} · {title} (simulated)"
     assert tab.run("return document.getElementById('tip').textContent") == said
     tab.key("Escape", "Escape")
     assert tab.run("return document.getElementById('tip').hidden")
