@@ -39,7 +39,7 @@ LARGEST_MB = 100
 SLOWEST = 180
 """Seconds to the first result, of the clock or of the processor where other programs share it."""
 FIRST = ("evaluate", "tiny", "--limit", "8192")
-"""The first result: the perplexity of the embedded model."""
+"""The first result: the perplexity of the embedded model in software."""
 MAPPING = (
     ("map", "tiny", "--budget", "4096", "--out", "run"),
     ("generate", "run", "--prompt", "It was", "--tokens", "16"),

@@ -14,7 +14,11 @@ from pathlib import Path
 
 from PIL import Image
 from tests.integration.browser import Browser, browser
-from tests.integration.serve.conftest import loaded, running
+from tests.integration.serve.conftest import running
+
+from gaincell.config import load_design
+from gaincell.demonstrator.pair import Pair
+from gaincell.mapping.ready import adapted_model
 
 FIGURE = Path(__file__).parent / "figures" / "serve.png"
 WIDTH, HEIGHT = 1280, 1728
@@ -39,7 +43,8 @@ def wait(tab: Browser, tokens: int) -> None:
 
 def draw() -> None:
     """Write the figure."""
-    with tempfile.TemporaryDirectory() as folder, running(loaded()) as server, browser(Path(folder)) as tab:
+    pair = Pair("tiny", adapted_model("tiny", load_design("leroux2025")))
+    with tempfile.TemporaryDirectory() as folder, running(pair) as server, browser(Path(folder)) as tab:
         tab.open(server.url, WIDTH, HEIGHT)
         while "tiny" not in tab.run("return document.title"):
             time.sleep(0.1)

@@ -19,6 +19,26 @@ def links(text: str) -> list[str]:
     return re.findall(r"\]\(([^)\s]+)\)", text)
 
 
+def test_every_page_of_the_site_is_in_a_table_of_contents() -> None:
+    """The site's build refuses one that is not."""
+    docs = ROOT / "docs"
+    listed = {"index"}
+    for page in docs.rglob("*.md"):
+        for block in re.findall(r"```{toctree}\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
+            names = [line.strip() for line in block.splitlines() if line.strip() and not line.startswith(":")]
+            listed |= {(page.parent / name).resolve().relative_to(docs).as_posix() for name in names}
+    pages = {path.relative_to(docs).with_suffix("").as_posix() for path in docs.rglob("*.md")}
+    assert not pages - listed
+
+
+def test_pages_link_to_no_page_or_folder_outside_the_site() -> None:
+    """Files are copied into the site; other pages and folders cannot be."""
+    for path in (ROOT / "docs").rglob("*.md"):
+        targets = [(path.parent / link.partition("#")[0]) for link in links(path.read_text(encoding="utf-8"))]
+        outside = [target for target in targets if not target.resolve().is_relative_to(ROOT / "docs")]
+        assert not [target for target in outside if target.suffix == ".md" or target.is_dir()], path.name
+
+
 def test_there_are_three_notebooks() -> None:
     assert len(NOTEBOOKS) >= 3
 

@@ -39,13 +39,14 @@ def serve(
 
     Type a prompt and watch both texts come, token by token, with sliders for retention time, mismatch, idle
     time and read noise, and the arrays of one head: stored keys and values, pulses, scores, outputs. The page
-    is served to this machine alone and loads nothing from the network. See docs/serve.md.
+    is served to this machine alone and loads nothing from the network. An embedded model runs on the chip's
+    own cells, to which it is adapted first; a RUN is taken as it was saved. See docs/serve.md.
 
     Example: gaincell serve
 
     Example: gaincell serve adapters/smollm2-135m-extended --open
 
-    Example: gaincell serve tiny --cell polynomial --port 9000
+    Example: gaincell serve tiny --cell linear --port 9000
     """
     from gaincell.errors import InputError
 
@@ -77,13 +78,20 @@ def _pair(model: str, design: str | None, cell: str | None, impl: Impl) -> Pair:
     from gaincell.cli._progress import progress_bars
     from gaincell.config import load_design
     from gaincell.demonstrator.pair import Pair
-    from gaincell.integrations.hf.chip import change_chip
-    from gaincell.mapping.ready import hardware_model
+    from gaincell.device import with_cell
+    from gaincell.integrations.hf.size import run_design
+    from gaincell.mapping.job import find_shipped
+    from gaincell.mapping.ready import adapted_model, hardware_model
 
+    default = load_design("leroux2025")
     chip = load_design(design) if design else None
+    if cell is not None:
+        chip = with_cell(chip or load_design(run_design(model) or default), cell)
     with progress_bars() as progress:
-        ready = hardware_model(model, load_design("leroux2025"), chip, impl=impl.value, progress=progress)
-        change_chip(ready.loaded.model, cell=cell)
+        if find_shipped(model) is not None:
+            ready = adapted_model(model, chip or default, impl=impl.value, progress=progress)
+        else:
+            ready = hardware_model(model, default, chip, impl=impl.value, progress=progress)
         return Pair(model, ready, progress("observe the arrays"))
 
 

@@ -31,7 +31,7 @@ class Measured:
 
     title: of the machine.  heads, head_dim, context: what it computed.
     latency: s.  energy: J; None where it was not measured.
-    kind: "cited", "measured" on this machine, or "simulated": a floor that was computed.
+    kind: "cited", "measured" on this machine, or "simulated": computed from what a maker states.
     source: where it comes from.
     """
 
@@ -139,7 +139,9 @@ def ratio(measured: Measured, latency: Second, head_energy: Joule) -> Ratio:
 
 
 def floor(gpu: Stated, heads: int, head_dim: int, context: int, bytes_per_number: float = 2.0) -> Measured:
-    """What no GPU of this bandwidth can beat: reading keys and values once, at its stated power.
+    """Reading keys and values once from memory, at the stated bandwidth and the largest board power.
+
+    The time is a lower bound only where they do not fit the GPU's L2; the energy is an upper estimate of it.
 
     heads: key/value heads, as many as query heads.  context: tokens in the cache of one sequence.
     """
@@ -157,7 +159,7 @@ def floor(gpu: Stated, heads: int, head_dim: int, context: int, bytes_per_number
 
 
 def compared() -> list[Measured]:
-    """The authors' measurements, and the floor of every stated GPU for the same heads and context."""
+    """The authors' measurements, and every stated GPU reading its cache once: same heads, same context."""
     p = paper()
     return [
         *published().values(),

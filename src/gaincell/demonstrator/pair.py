@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from gaincell.costs import roll_up
-from gaincell.costs.activity import Activity, packaged
+from gaincell.costs.activity import Activity
 from gaincell.costs.size import ModelSize
 from gaincell.costs.technology import load_technology
 from gaincell.design import Design
@@ -44,7 +44,7 @@ class Pair:
     Args:
         name: as the user gave it.
         ready: the model in its arrays.
-        progress: of the measurement of the arrays' activity on the sample text, where none is packaged.
+        progress: of the measurement of the arrays' activity on the sample text.
 
     Not safe to use from several threads at a time: designs are exchanged and layers observed in place.
 
@@ -63,7 +63,7 @@ class Pair:
         self.own_windows = [own_window(module) for module in attention_modules(self.software).values()]
         self.positions = learned_positions(self.hardware)
         self.size: ModelSize = size_of(self.software, ready.loaded.id)
-        self.activity = packaged(ready.loaded.id) or self._activity(progress)
+        self.activity = self._activity(progress)
         self.energy = lru_cache(maxsize=None)(self._energy)
         self.observed: list[Observed] = [{} for _ in self.layers]
         """Of the last forward pass of a single token."""

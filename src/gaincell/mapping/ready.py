@@ -4,17 +4,23 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from gaincell.adaptation import adapt, collect_statistics
 from gaincell.design import Design
+from gaincell.errors import InputError
+from gaincell.evaluation.perplexity import cut_blocks
 from gaincell.integrations.hf.attach import attach, attached_layers, set_design
 from gaincell.integrations.hf.models import load_model
 from gaincell.integrations.hf.sources import LoadedModel
 from gaincell.mapping.folder import read_state
 from gaincell.mapping.initial import candidates_for, initial_scaling
-from gaincell.mapping.job import find_shipped
+from gaincell.mapping.job import default_block, find_shipped
 from gaincell.progress import StageProgress, silent_stages
+from gaincell.reports import results
+from gaincell.shipped import located
 from gaincell.text import open_text, token_stream
 
 CALIBRATION_TOKENS = 1024
+ADAPTATION_TOKENS = 16_384
 
 
 class Ready(NamedTuple):
@@ -49,14 +55,18 @@ def hardware_model(
     loaded = load_model(name)
     shipped = find_shipped(name)
     if attached_layers(loaded.model):
+        how = f"the RUN as it was saved{_trained(name)}"
         if design is not None:
+            before = attached_layers(loaded.model)[0].design.cell.name
             set_design(loaded.model, design)
-        return Ready(loaded, "gains and offsets of the RUN")
+            if design.cell.name != before:
+                how += f", its {before} cells exchanged for {design.cell.name} ones without adaptation"
+        return Ready(loaded, how)
     chip = design or default_design.replace(cell="linear")
     attach(loaded.model, chip, impl=impl)  # type: ignore[arg-type]
     if shipped is not None:
         read_state(loaded.model, shipped.linear)
-        how = "the shipped linear hardware version"
+        how = f"the shipped linear hardware version, trained on {shipped.tokens:,} tokens"
         if chip.cell.name != "linear":
             how += f", its cells exchanged for {chip.cell.name} ones without adaptation"
         return Ready(loaded, how)
@@ -67,3 +77,35 @@ def hardware_model(
     return Ready(
         loaded, "first gains and offsets from statistics, untrained: expect noise (see gaincell map)"
     )
+
+
+def adapted_model(
+    name: str, chip: Design, *, impl: str = "auto", progress: StageProgress = silent_stages
+) -> Ready:
+    """An embedded model on the cells of a chip: its shipped linear version, with gains and offsets adapted to
+    them in closed form on the training part of the text `sample`.
+
+    Raises:
+        GaincellError: there is no shipped version of the model, or the text cannot be read.
+    """
+    if find_shipped(name) is None:
+        raise InputError(f"{name} has no linear hardware version to adapt; give a RUN (see gaincell map)")
+    ready = hardware_model(name, chip.replace(cell="linear"), impl=impl, progress=progress)
+    if chip.cell.name == "linear":
+        return ready
+    model = ready.loaded.model
+    ids = token_stream(open_text("sample").training, ready.loaded.tokenizer, ADAPTATION_TOKENS)
+    batches = [cut_blocks(ids, default_block(chip, model)).long()]
+    target = collect_statistics(model, batches, progress("statistics of the linear version"))
+    set_design(model, chip)
+    adapt(model, batches, target, progress=progress("adapt to the chip's cells"))
+    how = f"{ready.how}, then adapted in closed form to {chip.cell.name} cells, without training on them"
+    return Ready(ready.loaded, how)
+
+
+def _trained(run: str) -> str:
+    """How long a RUN was trained, in words; empty where it does not say."""
+    path = located(run) / results.FILE
+    stages = results.read(path).get("stages", []) if path.is_file() else []
+    tokens = results.number(stages[-1]["training_tokens"]) if stages else 0
+    return f", trained on {tokens:,.0f} tokens" if tokens else ""

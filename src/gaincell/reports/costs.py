@@ -17,7 +17,7 @@ SCALES = {
     "W": ((1.0, "W"), (1e-3, "mW"), (1e-6, "µW"), (1e-9, "nW")),
 }
 """Unit -> factors and how they are printed, from large to small."""
-KINDS = {"cited": "cited", "measured": "measured", "simulated": "floor"}
+KINDS = {"cited": "cited", "measured": "measured", "simulated": "computed"}
 """How the kinds of measurements are called."""
 MOST = 18
 """Rows of the sensitivity that a terminal shows."""

@@ -36,7 +36,9 @@ def machines(result: Result) -> Rows:
     headings_found = ("× latency, bottom-up", "× energy, bottom-up")
     caption = (
         "×: over as many heads in gain cells, where sizes are the same. Cited: twelve heads, D = 64, 1024 "
-        "tokens, batch 64, time of a batch divided by the batch (docs/costs.md says what is wrong with it)."
+        "tokens, batch 64, time of a batch divided by the batch (docs/costs.md says what is wrong with it). "
+        "Computed: keys and values read once at the stated bandwidth, the least time where they "
+        "do not fit the GPU's cache; times the largest board power, an upper estimate of the energy."
     )
     return Rows("Against other machines", (*headings, *headings_found), rows, caption)
 
@@ -73,8 +75,9 @@ def _whole_caption(result: Result) -> str:
     gpu, window = number(result["gpu_context"]), number(result["head"]["window"])
     lines = [
         f"Batch {batch:.0f}; arrays of all its sequences, bottom-up: {arrays}. "
-        "GPU: stated bandwidth and board power, an upper bound; analog linear layers: stated operations per "
-        "joule and an assumed time of a product. Nothing overlaps. Gain: of the whole, over the first row."
+        "GPU: stated bandwidth; energy at the largest board power, an upper estimate; analog linear layers: "
+        "stated operations per joule and an assumed time of a product. Nothing overlaps. Gain: of the whole, "
+        "over the first row."
     ]
     if gpu > window:
         lines.append(

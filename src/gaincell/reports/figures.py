@@ -103,6 +103,11 @@ def _perplexity_axis(axes: Axes, values: list[float]) -> None:
     axes.minorticks_off()
 
 
+def closed_label(residual: float) -> str:
+    """Of the line of the closed form's residual, which stands at `FLOOR` where it is smaller."""
+    return f"closed form: {residual:.1e}" + (f", drawn at {FLOOR:.0e}" if residual < FLOOR else "")
+
+
 def adaptation(run: Run) -> Figure:
     """Perplexity of the calibration text, and the largest residual, against the published method's
     iteration.
@@ -126,7 +131,8 @@ def adaptation(run: Run) -> Figure:
     residuals = [max(r, FLOOR) for r in numbers(history["residual"])]
     right.plot(iterations, residuals, "o-", color=BLUE, ms=3.5, label="published iteration")
     if closed:
-        right.axhline(max(number(closed["residual"]), FLOOR), color=RED, ls="--", label="closed form")
+        right.axhline(max(number(closed["residual"]), FLOOR), color=RED, ls="--",
+                      label=closed_label(number(closed["residual"])))  # fmt: skip
     right.set_ylabel("largest residual (fraction of σ)")
     right.set_title("Distance from the target statistics")
     perplexities = numbers(history["perplexity"])

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from gaincell.circuits.converter_errors import Converters
 from gaincell.config import load_design
+from gaincell.costs.activity import Activity
 from gaincell.demonstrator.arrays import picture, replayed
 from gaincell.demonstrator.generation import Generation
 from gaincell.demonstrator.pair import Pair
@@ -26,10 +27,13 @@ from gaincell.demonstrator.software import OWN, READING, SoftwareText
 from gaincell.devices.leakage import Leakage
 from gaincell.devices.writing import Writing
 from gaincell.errors import InputError
+from gaincell.integrations.hf.attach import attached_layers
 from gaincell.integrations.hf.streaming import learned_positions
+from gaincell.mapping.ready import adapted_model
 
 from .conftest import small
 
+ADAPTED = "gaincell.mapping.ready.ADAPTATION_TOKENS"
 PROMPT = "It was a dark night, and the old man looked down to the lake, where his brother had gone. "
 
 
@@ -92,6 +96,30 @@ def test_arrays_with_signed_queries_and_a_normalising_column() -> None:
     trace = replayed(pair.layers[1], generation.ring, snapshot, pair.own_windows)
     assert torch.allclose(trace.output[0], snapshot.layers[1]["out"], atol=1e-3)
     assert trace.key.shape[-1] == trace.query.shape[-1] == 65
+
+
+def test_an_embedded_model_on_the_cells_of_the_chip(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Adapted when it is loaded, and said to be."""
+    monkeypatch.setattr(ADAPTED, 1024)
+    ready = adapted_model("tiny", load_design("leroux2025"))
+    layers = attached_layers(ready.loaded.model)
+    assert layers[0].design.cell.name == "polynomial"
+    assert "linear hardware version, trained on " in ready.how
+    assert "adapted in closed form to polynomial cells" in ready.how
+    assert not torch.equal(layers[0].out.gain, small().layers[0].out.gain)
+    with pytest.raises(InputError, match="has no linear hardware version"):
+        adapted_model("gpt2", load_design("leroux2025"))
+
+
+def test_energy_is_of_the_activity_of_this_model_on_this_chip(pair: Pair) -> None:
+    measured, energy = pair.activity, pair.energy(1024)
+    assert measured is not None
+    assert energy is not None
+    assert measured.source == "sample"
+    assert measured.tokens == 256
+    other = copy.copy(pair)
+    other.activity = Activity.assumed(pair.design)
+    assert other._energy(1024) != pytest.approx(energy, rel=0.05)
 
 
 def unpacked(found: bytes) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

@@ -112,11 +112,14 @@ def test_a_reload_is_survived(tab: Browser) -> None:
         tab, f"return document.querySelectorAll('#hardware i').length > 3 && (() => {{ {HARDWARE} }})()"
     )
     put(tab, "idle", 500)
+    put(tab, "temperature", 0.6)
     tab.reload()
     until(tab, "return document.querySelectorAll('#hardware i').length > 6")
     assert tab.run(HARDWARE).startswith(before.rstrip())
     assert tab.run("return document.getElementById('prompt').value") == "It was a dark night"
     assert tab.run("return document.getElementById('idle').value") == "500"
+    fields = "return ['tokens', 'temperature'].map((name) => document.getElementById(name).value)"
+    assert tab.run(fields) == ["4000", "0.6"]
     count = tab.run(COUNT)
     until(tab, f"return document.querySelectorAll('#hardware i').length > {count}")
     stop(tab)
@@ -158,7 +161,7 @@ def test_ten_thousand_characters(tab: Browser) -> None:
     write(tab, text, 3)
     until(tab, f"{STATUS}.includes('of ') || {STATUS.removeprefix('return ')}.startsWith('Done')")
     until(tab, f"{STATUS}.startsWith('Done: 3 tokens. The prompt has ')", 120)
-    assert "were overwritten" in tab.run(STATUS)
+    assert "are overwritten" in tab.run(STATUS)
     until(tab, f"{SHOWN}.includes('1024 hold a token')")
 
 

@@ -5,6 +5,7 @@ import { Texts } from "./texts.js";
 
 const byId = (id) => document.getElementById(id);
 const KEPT = "gaincell-page";
+const FIELDS = ["tokens", "temperature", "seed"]; // that a reload finds as they were
 const FRAME = 90; // milliseconds between two pictures of the arrays, at least
 const pause = (ms) => new Promise((done) => { setTimeout(done, ms); });
 
@@ -134,6 +135,12 @@ class Page {
     });
     byId("stop").addEventListener("click", () => this.#ask("DELETE", "text"));
     byId("rest").addEventListener("click", () => this.#ask("POST", "rest"));
+    for (const name of FIELDS) {
+      try { byId(name).value = sessionStorage.getItem(`${KEPT}-${name}`) ?? byId(name).value; } catch { /* not kept */ }
+      byId(name).addEventListener("input", () => {
+        try { sessionStorage.setItem(`${KEPT}-${name}`, byId(name).value); } catch { /* as above */ }
+      });
+    }
     const layer = byId("layer");
     const head = byId("head");
     const fill = (select, count, kept) => {
@@ -293,7 +300,7 @@ class Page {
     bar.value = state === "reading" ? (this.read ?? 0) / of : written / tokens;
     const more = [
       cut,
-      overwritten && `the prompt has ${of.toLocaleString("en")} tokens, the ring ${this.about.window.toLocaleString("en")} columns: its first ${overwritten.toLocaleString("en")} tokens were overwritten`,
+      overwritten && `the prompt has ${of.toLocaleString("en")} tokens, the ring ${this.about.window.toLocaleString("en")} columns: its first ${overwritten.toLocaleString("en")} tokens are overwritten`,
     ].filter(Boolean).map((text) => ` ${text[0].toUpperCase()}${text.slice(1)}.`).join("");
     const what = {
       reading: `Reading the prompt: ${(this.read ?? 0).toLocaleString("en")} of ${of.toLocaleString("en")} tokens.`,
@@ -336,10 +343,15 @@ const describe = (about) => {
   document.title = `${about.model} on ${design.name}: gaincell`;
   byId("title").textContent = `${about.model} on ${design.name}`;
   const seen = about.own_windows ? "the model’s own windows" : `the last ${window.toLocaleString("en")} tokens`;
-  byId("lead").textContent = `One model writes twice, token by token: in hardware, with its attention in simulated gain-cell arrays ` +
-    `(${about.how}), and in software, with softmax attention over ${seen}. ${layers} layers of ${heads[0]} query and ${kv} key/value heads, ` +
+  byId("lead").textContent = `Two models write, token by token. Hardware: attention in simulated gain-cell arrays, from ${about.how}. ` +
+    `Software: the pretrained model as it is, with softmax attention over ${seen}; training that only the hardware had is part of ` +
+    `what sets them apart. ${layers} layers of ${heads[0]} query and ${kv} key/value heads, ` +
     `${design.cell} cells, rings of ${window.toLocaleString("en")} columns.`;
   byId("hardware-of").textContent = `${design.cell} gain cells`;
+  byId("energy-note").textContent = about.activity === null
+    ? "Energy is not modelled for this chip. Chip time is that of attention alone."
+    : `Energy: attention of the last token in all heads, bottom-up for the chip as designed (the sliders do not change it), ` +
+      `with the activity of this model on this chip on the text ${about.activity}. Chip time is that of attention alone.`;
   const reach = about.reach;
   byId("scale-low").textContent = `−${si(reach, "V")}`;
   byId("scale-high").textContent = `+${si(reach, "V")}`;

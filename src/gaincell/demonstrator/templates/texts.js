@@ -75,8 +75,8 @@ export class Texts {
     const apart = this.events.findIndex((event) => !event.same);
     this.#list("hardware-numbers", [
       ["tokens a second", last && short(last.rates[0]), measured],
-      ["chip time", last && si(last.chip_time, "s"), simulated],
-      ["attention energy", last && (last.energy === null ? "not modelled" : si(last.energy, "J")), simulated],
+      ["chip time, attention only", last && si(last.chip_time, "s"), simulated],
+      ["attention energy per token", last && (last.energy === null ? "not modelled" : si(last.energy, "J")), simulated],
       ["mean distance", last && `${short(last.mean_bits, 2)} bits`, simulated],
     ]);
     this.#list("software-numbers", [

@@ -15,6 +15,25 @@ from gaincell.reports.html.result import Result, each
 from gaincell.reports.html.tables import folded, only_kind, table
 
 SIGNED = ("cosine", "linear cosine")
+MEANINGS = {
+    "error": "error to the pretrained head, Σ(O − Y)² / ΣY²",
+    "cosine": "cosine to the pretrained head, mean over tokens",
+    "linear error": "error to the linear hardware head, Σ(O − Y)² / ΣY²",
+    "linear cosine": "cosine to the linear hardware head, mean over tokens",
+    "pulses": "share of columns that give a pulse",
+    "score ceiling": "share of pulses φ(S) as long as can be",
+    "tile ceiling": "share of sub-tile outputs at full scale",
+    "tile zero": "share of sub-tile outputs counted as 0",
+    "q codes": "codes of q in use, share (exp of entropy)",
+    "k codes": "codes of k in use, share (exp of entropy)",
+    "v codes": "codes of v in use, share (exp of entropy)",
+    "output codes": "codes of sub-tile outputs in use, share (exp of entropy)",
+    "q clipped": "share of q beyond the drivers' range",
+    "k clipped": "share of k beyond the voltages' range",
+    "v clipped": "share of v beyond the voltages' range",
+    "silent": "1: a head whose output never changes",
+}
+"""Of the numbers of `gaincell fidelity`, all without a unit."""
 NAMES = {
     "query_pulse": "mean query pulse, in longest ones",
     "query_active": "share of query rows with a pulse",
@@ -36,7 +55,7 @@ def _fidelity(result: Result) -> Markup:
     found = result.run["fidelity"]
     maps = [
         heat_map(
-            key.capitalize(),
+            MEANINGS[key][0].upper() + MEANINGS[key][1:],
             found[key]["value"],
             kind=found[key]["kind"],
             columns="key/value head" if key[0] in "kv" else "head",

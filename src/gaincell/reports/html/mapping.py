@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 from gaincell.reports.costs import Rows
-from gaincell.reports.figures import FLOOR, STAGES
+from gaincell.reports.figures import FLOOR, STAGES, closed_label
 from gaincell.reports.html.heat import heat_map
 from gaincell.reports.html.histogram import histogram
 from gaincell.reports.html.lines import Level, Series, line_chart
@@ -56,7 +56,8 @@ def _history(run: Entry) -> list[Markup]:
     levels = [
         Level("closed form", number(closed[key]), 2) for key in ("calibration_perplexity",) if key in closed
     ]
-    ends = [Level("closed form", max(number(closed["residual"]), FLOOR), 2)] if closed else []
+    left = number(closed["residual"]) if closed else 0.0
+    ends = [Level(closed_label(left), max(left, FLOOR), 2)] if closed else []
     return [
         line_chart(
             "Perplexity of the calibration text",

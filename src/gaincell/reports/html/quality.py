@@ -39,9 +39,11 @@ def _stages(result: Result) -> Markup:
     stages = result.run["stages"]
 
     def kind(row: int, column: int) -> str | None:
-        return str(stages[row]["training_tokens" if column == 1 else "perplexity"]["kind"])
+        return None if column == 1 else str(stages[row]["perplexity"]["kind"])  # tokens are counted
 
-    caption = f"{protocol(result.run)}; ± is the standard error over blocks."
+    text = result.run.get("text", {}).get("name")
+    words = [*([f"text {text}"] if text else []), protocol(result.run), "± is the standard error over blocks"]
+    caption = f"{'; '.join(words)}."
     rows = Rows("Perplexity of every stage", HEADINGS, perplexity_rows(result.run), caption)
     found = [number(stage["perplexity"]) for stage in stages]
     drawn = [
