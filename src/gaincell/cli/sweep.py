@@ -63,7 +63,7 @@ def sweep(
     """
     check_outputs(json)
     use(threads or max(1, _cores() // workers), device)
-    from gaincell.sweeps.settings import load_sweep
+    from gaincell.sweeps.file import load_sweep
     from gaincell.sweeps.study import open_storage
 
     asked = load_sweep(file)
@@ -100,8 +100,8 @@ def _claim(place: Path, asked: Sweep) -> None:
     known = place / SWEEP
     if known.is_file() and text.loads(known.read_text(encoding="utf-8"))["study"] != asked.study:
         raise RunError(
-            f"{place} holds another sweep, or this one before its file, model or design was changed; choose "
-            "another --out, or remove it"
+            f"{place} holds another sweep, or this one before its file, model, text, design or a device was "
+            "changed; choose another --out, or remove it"
         )
     content = {"study": asked.study, "identity": asked.identity}
     write_text(known, text.dumps(content, indent=1) + "\n")

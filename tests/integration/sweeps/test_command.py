@@ -12,7 +12,7 @@ from tests.sweeps import HEAD
 from gaincell.cli import main
 from gaincell.errors import DesignError, GaincellError, InputError
 from gaincell.reports import results
-from gaincell.sweeps.settings import load_sweep
+from gaincell.sweeps.file import load_sweep
 
 pytest.importorskip("optuna")
 ROOT = Path(__file__).parents[3]

@@ -19,8 +19,8 @@ from gaincell.integrations.hf.models import load_model
 from gaincell.reports import results
 from gaincell.reports import sweep as reports
 from gaincell.reports.sweep_figures import draw_all
+from gaincell.sweeps.file import load_sweep
 from gaincell.sweeps.point import Bench
-from gaincell.sweeps.settings import load_sweep
 from gaincell.sweeps.space import applied
 from gaincell.sweeps.study import enqueue, open_storage, open_study, survey
 from gaincell.sweeps.work import work
