@@ -27,7 +27,7 @@ def sweep(
     file: Annotated[Path, typer.Argument(metavar="SWEEP.toml", help="See docs/sweeps.md.")],
     out: Annotated[
         Path | None,
-        typer.Option("--out", metavar="DIR", help="A RUN a point; by default runs/sweeps/NAME."),
+        typer.Option("--out", metavar="DIR", help="Results and points; by default runs/sweeps/NAME."),
     ] = None,
     workers: Annotated[int, typer.Option("--workers", min=1, help="Processes on this machine.")] = 1,
     storage: Annotated[
@@ -36,7 +36,7 @@ def sweep(
             "--storage", metavar="URL|FILE", help="Shared: a database, or a journal; by default one in DIR."
         ),
     ] = None,
-    weights: Annotated[bool, typer.Option("--weights", help="Keep the model of every point.")] = False,
+    weights: Annotated[bool, typer.Option("--weights", help="Keep the model of every point: points/NNNN is a RUN.")] = False,
     figures: Annotated[bool, typer.Option("--figures", help="Also draw DIR/figures.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything and say what is planned.")
@@ -188,7 +188,8 @@ def _report(asked: Sweep, found: Any, place: Path, json: Path | None, *, figures
 
     from gaincell.errors import RunError
     from gaincell.reports import results
-    from gaincell.reports.sweep import failures, sweep_table
+    from gaincell.reports.sweep import answers, failures, has_answers, sweep_table, without_reference
+    from gaincell.reports.sweep_aware import aware_lines, is_aware
     from gaincell.reports.sweep_figures import draw_all
     from gaincell.sweeps.result import assemble
 
@@ -197,7 +198,10 @@ def _report(asked: Sweep, found: Any, place: Path, json: Path | None, *, figures
     write_json(json, result)
     console = Console()
     console.print(sweep_table(result))
-    for line in failures(result):
+    said = [*failures(result), without_reference(result)]
+    said += answers(result) if has_answers(result) else []
+    said += aware_lines(result) if is_aware(result) else []
+    for line in filter(None, said):
         console.print(line, markup=False)
     if found.elsewhere:
         console.print(

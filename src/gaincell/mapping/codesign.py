@@ -187,6 +187,11 @@ def _read(settings: CodesignSettings, block: int, tokenizer: Any, reading: Progr
     before = max(1, settings.calibration_tokens // block) * block
     wanted = before + settings.steps * settings.batch * (block + 1)
     training = token_stream(text.training, tokenizer, wanted, reading)
+    if len(training) < wanted:
+        raise InputError(
+            f"{settings.steps} steps need {wanted} tokens of training text, with those of the calibration, and "
+            f"{text.name} has {len(training)}; give more text or fewer --steps"
+        )
     calibration = cut_blocks(training[:before], block).long()
     return _Texts(text.name, evaluation, training, calibration, cut_blocks(training[before:], block + 1))
 
