@@ -36,7 +36,9 @@ def sweep(
             "--storage", metavar="URL|FILE", help="Shared: a database, or a journal; by default one in DIR."
         ),
     ] = None,
-    weights: Annotated[bool, typer.Option("--weights", help="Keep the model of every point: points/NNNN is a RUN.")] = False,
+    weights: Annotated[
+        bool, typer.Option("--weights", help="Keep the model of every point: points/NNNN is a RUN.")
+    ] = False,
     figures: Annotated[bool, typer.Option("--figures", help="Also draw DIR/figures.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything and say what is planned.")

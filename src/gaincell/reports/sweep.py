@@ -159,8 +159,8 @@ def caption(result: Result, *, marked: bool = True) -> str:
         text += "•: on the Pareto front"
         if any("perplexity" in point["intervals"] for point in complete(result)):
             text += (
-                ", by the values alone: its points may lie within each other's intervals, and they were chosen on "
-                "the text they are measured on, so that they look better there than they are"
+                ", by the values alone: its points may lie within each other's intervals, and they were "
+                "chosen on the text they are measured on, so that they look better there than they are"
             )
     text += "." if text[-1] != "." else ""
     text += f" {counts['complete']:.0f} of {counts['planned']:.0f} points measured"
@@ -237,12 +237,14 @@ def without_reference(result: Result) -> str:
     """A hint where perplexities have no ratios, for want of the unchanged design; else nothing."""
     if "reference" in result or not any("blocks" in point for point in complete(result)):
         return ""
-    units = {p["name"]: p["unit"] for p in result["parameters"]}
-    own = {p["name"]: p["own"]["value"] if isinstance(p["own"], Mapping) else p["own"] for p in result["parameters"]}
-    values = ", ".join(f"{name} = {word(value, units[name])}" for name, value in own.items())
+    own = {"parameters": {p["name"]: p["own"] for p in result["parameters"]}}
+    values = ", ".join(
+        f"{p['name']} = {word(setting(own, p['name']), p['unit'])}" for p in result["parameters"]
+    )
     return (
-        f"No ratios: the unchanged design ({values}) is none of the points. Add its values to [parameters], or take "
-        "the sampler each, which always measures it: ratios on the same text have far narrower intervals."
+        f"No ratios: the unchanged design ({values}) is none of the points. Add its values to [parameters], "
+        "or take the sampler each, which always measures it: ratios on the same text have far narrower "
+        "intervals."
     )
 
 

@@ -27,7 +27,7 @@ Result = Mapping[str, Any]
 Point = Mapping[str, Any]
 TRAINED, NONE = "fine_tune", "–"
 REMARK = (
-    "Intervals of 95 %, over blocks and chips, of the share by Fieller; each holds its one training fixed, so that "
+    "Intervals of 95 %, over blocks and chips, of the share by Fieller; each holds its one training fixed: "
     "another order of the text or other noise in it would change a share by more than they say."
 )
 
@@ -55,7 +55,7 @@ def strength_of(result: Result) -> str:
 
 
 def is_aware(result: Result) -> bool:
-    """Whether a result says what training buys back: nothing of strength or training was measured, and both."""
+    """Whether a result says what training buys back: it has what `bought_back` compares."""
     try:
         return bool(bought_back(result))
     except ValueError:
@@ -63,7 +63,7 @@ def is_aware(result: Result) -> bool:
 
 
 def bought_back(result: Result) -> list[BoughtBack]:
-    """Every strength that was measured before and after the longest training; 0 says what training does alone.
+    """Every strength that was measured before and after the longest training; 0 is the control.
 
     Raises ValueError: another kind of sweep, or the strength 0 without training was not measured.
     """
@@ -71,7 +71,7 @@ def bought_back(result: Result) -> list[BoughtBack]:
     points = [p for p in complete(result) if "blocks" in p and is_number(setting(p, TRAINED))]
     found = {(setting(p, name), setting(p, TRAINED)): p for p in points}
     if (0.0, 0) not in found:
-        raise ValueError(f"{name} = 0 with {TRAINED} = 0 was not measured, which all others are compared with")
+        raise ValueError(f"{name} = 0 with {TRAINED} = 0 was not measured; all others are compared with it")
     steps = max(steps for _, steps in found)
     return [
         _compare(s, found[0.0, 0], found[s, 0], found[s, steps])

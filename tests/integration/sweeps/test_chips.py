@@ -31,7 +31,8 @@ pytest.importorskip("optuna")
 def test_the_target_is_of_the_design_the_model_was_made_for(design: str, tmp_path: Path) -> None:
     file = tmp_path / "s.toml"
     file.write_text(
-        f'model = "tiny"\ndesign = {design}\nobjectives = ["perplexity"]\n[parameters]\nstorage_levels = [2]\n'
+        f'model = "tiny"\ndesign = {design}\nobjectives = ["perplexity"]\n'
+        "[parameters]\nstorage_levels = [2]\n"
     )
     sweep, shipped = load_sweep(file), find_shipped("tiny")
     assert shipped is not None
@@ -132,5 +133,5 @@ def test_costs_alone_say_that_nothing_was_evaluated(write: Callable[..., Path], 
 
 def test_a_training_longer_than_its_text_is_refused(write: Callable[..., Path]) -> None:
     sweep = load_sweep(write("fine_tune = [0, 100000]"))
-    with pytest.raises(InputError, match="fine_tune = 100000 needs .* tokens"):
+    with pytest.raises(InputError, match="fine_tune = 100000 needs"):
         Bench(sweep)

@@ -104,8 +104,8 @@ def test_wrong_types_are_errors_of_input(key: str, write: Callable[..., Path]) -
             refused += 1
     assert refused >= len(WRONG) - 4
     if key == "parameters":
-        kinds = ("tile", "retention_time", "readout", "score_ceiling", "cell.kind", "cell.c00", "noise.seed", "adapt",
-                 "fine_tune", "mismatch.gain_std")  # fmt: skip
+        kinds = ("tile", "retention_time", "readout", "score_ceiling", "cell.kind", "cell.c00", "noise.seed",
+                 "adapt", "fine_tune", "mismatch.gain_std")  # fmt: skip
         shapes = ("{}", "[{}]", "{{ low = {}, high = 3 }}", "{{ low = 1, high = 3, step = {} }}",
                   "{{ low = 1, high = 3, log = {} }}")  # fmt: skip
         for kind, shape, wrong in itertools.product(kinds, shapes, WRONG):

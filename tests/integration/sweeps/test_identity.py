@@ -54,7 +54,7 @@ def test_a_changed_run_or_curve_is_another_sweep(
         weights.write_bytes(content)
 
 
-@pytest.mark.parametrize("content", ["my precious text without newline", '{"a": 1}\n{"b"', "SQLite format 3\0"])
+@pytest.mark.parametrize("content", ["my text without a newline", '{"a": 1}\n{"b"', "SQLite format 3\0"])
 def test_a_file_that_is_no_journal_is_left_as_it_is(content: str, tmp_path: Path) -> None:
     file = tmp_path / "mine.db"
     file.write_text(content)
@@ -71,7 +71,10 @@ def test_a_database_in_memory_cannot_be_shared() -> None:
 
 
 def test_points_to_begin_with(write: Callable[..., Path]) -> None:
-    head = HEAD + 'sampler = "nsga2"\npoints = 5\nstart = [{ tile = 8 }, { tile = 32, storage_levels = "none" }]\n'
+    head = (
+        HEAD
+        + 'sampler = "nsga2"\npoints = 5\nstart = [{ tile = 8 }, { tile = 32, storage_levels = "none" }]\n'
+    )
     sweep = load_sweep(write('tile = [8, 16, 32]\nstorage_levels = [4, 8, "none"]', head))
     assert sweep.plan() == [
         {"tile": 16, "storage_levels": 8},
