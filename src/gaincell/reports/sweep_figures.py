@@ -88,7 +88,7 @@ def _curve(axes: Axes, result: Result, name: str, objective: Mapping[str, str]) 
     groups: dict[str, list[Point]] = {}
     for point in complete(result):
         groups.setdefault(", ".join(word(setting(point, n)) for n in others), []).append(point)
-    lines = {key: points for key, points in groups.items() if len(points) > 1}
+    lines = {group: points for group, points in groups.items() if len(points) > 1}
     unit = next(p["unit"] for p in result["parameters"] if p["name"] == name)
     seen = {repr(setting(p, name)): setting(p, name) for points in lines.values() for p in points}
     plain = sorted(v for v in seen.values() if is_number(v))
@@ -100,13 +100,13 @@ def _curve(axes: Axes, result: Result, name: str, objective: Mapping[str, str]) 
     for n, text in enumerate(words, 1):
         beyond = plain[-1] * step**n if logarithmic else (plain[-1] + 0.2 * n * span if plain else float(n))
         places[text] = beyond
-    for n, (key, points) in enumerate(list(lines.items())[:LINES]):
+    for n, (group, points) in enumerate(list(lines.items())[:LINES]):
         colour = PALETTE[n % len(PALETTE)]
         ordered = sorted(points, key=lambda p: places[key(setting(p, name))])
         x = [places[key(setting(p, name))] for p in ordered]
         y, low, high = zip(*(height(result, p, objective["name"]) for p in ordered), strict=True)
         count = sum(is_number(setting(p, name)) for p in ordered)
-        label = f"{', '.join(others)} = {key}" if len(lines) > 1 else None
+        label = f"{', '.join(others)} = {group}" if len(lines) > 1 else None
         axes.plot(x[:count], y[:count], "o-", color=colour, markersize=4, label=label)
         axes.fill_between(x[:count], low[:count], high[:count], color=colour, alpha=0.2, linewidth=0)
         if x[count:]:
