@@ -71,7 +71,7 @@ SECTIONS = {
     "aware-noise": Section(
         "What noise-aware fine-tuning buys back: noise of reads",
         "The same for noise of the conversion of outputs, which is where it costs most. Gains and offsets "
-        "are adapted with the noise before the training, which by itself buys much back. Means over four "
+        "are adapted with the noise before the training. Means over four "
         "draws that neither adaptation nor training met.",
         ("curves",),
         aware=True,

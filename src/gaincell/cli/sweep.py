@@ -75,7 +75,7 @@ def sweep(
         _work(asked, place, shared, worker, parent, weights=weights, impl=impl.value, device=device)
         return
     if dry_run:
-        _dry_run(asked, shared if storage or Path(shared).is_file() else None)
+        _dry_run(asked, shared if "://" in shared or Path(shared).is_file() else None)
         return
     if storage is not None:
         open_storage(storage)

@@ -15,7 +15,7 @@ from gaincell import files
 from gaincell.reports.figures import BLACK, BLUE, PALETTE, STYLE
 from gaincell.reports.results import number
 from gaincell.reports.sweep import Point, Result, changed, complete, is_number, setting, varied, word
-from gaincell.reports.sweep_axes import axis_title, height, ticks
+from gaincell.reports.sweep_axes import axis_title, height, key, ticks
 from gaincell.reports.sweep_clouds import parallel, pareto, scatter
 
 LINES = 7

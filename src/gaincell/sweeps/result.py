@@ -41,6 +41,7 @@ def assemble(sweep: Sweep, found: Survey, command: Sequence[str]) -> Json:
         "schema": results.SCHEMA,
         "command": "sweep",
         "sweep": sweep.name,
+        "study": sweep.study,
         "model": {"name": Path(sweep.model).name, "identity": sweep.identity["model"]},
         "design": {"name": sweep.design.name, "hash": sweep.design.hash, "cell": sweep.design.cell.name},
         "text": {"name": sweep.identity["text"], "limit": value(sweep.limit, "tokens", "simulated")},
