@@ -56,7 +56,8 @@ SECTIONS = {
     ),
     "noise": Section(
         "Noise of reads",
-        "Of single cells, and of the two conversions; fractions of full scale, drawn anew at every read.",
+        "Of single cells, and of the two conversions; fractions of full scale, drawn anew at every read; "
+        "means over four draws.",
         ("curves",),
     ),
     "aware-mismatch": Section(
@@ -70,7 +71,8 @@ SECTIONS = {
     "aware-noise": Section(
         "What noise-aware fine-tuning buys back: noise of reads",
         "The same for noise of the conversion of outputs, which is where it costs most. Gains and offsets "
-        "are adapted with the noise before the training, which by itself buys much back.",
+        "are adapted with the noise before the training. Means over four "
+        "draws that neither adaptation nor training met.",
         ("curves",),
         aware=True,
     ),

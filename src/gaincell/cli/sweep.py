@@ -27,7 +27,7 @@ def sweep(
     file: Annotated[Path, typer.Argument(metavar="SWEEP.toml", help="See docs/sweeps.md.")],
     out: Annotated[
         Path | None,
-        typer.Option("--out", metavar="DIR", help="A RUN a point; by default runs/sweeps/NAME."),
+        typer.Option("--out", metavar="DIR", help="Results and points; by default runs/sweeps/NAME."),
     ] = None,
     workers: Annotated[int, typer.Option("--workers", min=1, help="Processes on this machine.")] = 1,
     storage: Annotated[
@@ -36,7 +36,9 @@ def sweep(
             "--storage", metavar="URL|FILE", help="Shared: a database, or a journal; by default one in DIR."
         ),
     ] = None,
-    weights: Annotated[bool, typer.Option("--weights", help="Keep the model of every point.")] = False,
+    weights: Annotated[
+        bool, typer.Option("--weights", help="Keep the model of every point: points/NNNN is a RUN.")
+    ] = False,
     figures: Annotated[bool, typer.Option("--figures", help="Also draw DIR/figures.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything and say what is planned.")
@@ -63,7 +65,7 @@ def sweep(
     """
     check_outputs(json)
     use(threads or max(1, _cores() // workers), device)
-    from gaincell.sweeps.settings import load_sweep
+    from gaincell.sweeps.file import load_sweep
     from gaincell.sweeps.study import open_storage
 
     asked = load_sweep(file)
@@ -73,7 +75,7 @@ def sweep(
         _work(asked, place, shared, worker, parent, weights=weights, impl=impl.value, device=device)
         return
     if dry_run:
-        _dry_run(asked, shared if storage or Path(shared).is_file() else None)
+        _dry_run(asked, shared if "://" in shared or Path(shared).is_file() else None)
         return
     if storage is not None:
         open_storage(storage)
@@ -100,8 +102,8 @@ def _claim(place: Path, asked: Sweep) -> None:
     known = place / SWEEP
     if known.is_file() and text.loads(known.read_text(encoding="utf-8"))["study"] != asked.study:
         raise RunError(
-            f"{place} holds another sweep, or this one before its file, model or design was changed; choose "
-            "another --out, or remove it"
+            f"{place} holds another sweep, or this one before its file, model, text, design or a device was "
+            "changed; choose another --out, or remove it"
         )
     content = {"study": asked.study, "identity": asked.identity}
     write_text(known, text.dumps(content, indent=1) + "\n")
@@ -188,7 +190,8 @@ def _report(asked: Sweep, found: Any, place: Path, json: Path | None, *, figures
 
     from gaincell.errors import RunError
     from gaincell.reports import results
-    from gaincell.reports.sweep import failures, sweep_table
+    from gaincell.reports.sweep import answers, failures, has_answers, sweep_table, without_reference
+    from gaincell.reports.sweep_aware import aware_lines, is_aware
     from gaincell.reports.sweep_figures import draw_all
     from gaincell.sweeps.result import assemble
 
@@ -197,7 +200,10 @@ def _report(asked: Sweep, found: Any, place: Path, json: Path | None, *, figures
     write_json(json, result)
     console = Console()
     console.print(sweep_table(result))
-    for line in failures(result):
+    said = [*failures(result), without_reference(result)]
+    said += answers(result) if has_answers(result) else []
+    said += aware_lines(result) if is_aware(result) else []
+    for line in filter(None, said):
         console.print(line, markup=False)
     if found.elsewhere:
         console.print(

@@ -19,6 +19,7 @@ from gaincell.adaptation import adapt, collect_statistics
 from gaincell.costs import roll_up
 from gaincell.costs.technology import load_technology
 from gaincell.design import Design
+from gaincell.errors import InputError
 from gaincell.evaluation.activity import measure_activity
 from gaincell.evaluation.codes import SignalUse, signal_use
 from gaincell.evaluation.perplexity import Perplexity, cut_blocks, describe, perplexity
@@ -187,6 +188,11 @@ def _read(settings: CodesignSettings, block: int, tokenizer: Any, reading: Progr
     before = max(1, settings.calibration_tokens // block) * block
     wanted = before + settings.steps * settings.batch * (block + 1)
     training = token_stream(text.training, tokenizer, wanted, reading)
+    if len(training) < wanted:
+        raise InputError(
+            f"{settings.steps} steps need {wanted} tokens of training text, those of calibration included; "
+            f"{text.name} has {len(training)}; give more text or fewer --steps"
+        )
     calibration = cut_blocks(training[:before], block).long()
     return _Texts(text.name, evaluation, training, calibration, cut_blocks(training[before:], block + 1))
 

@@ -146,14 +146,24 @@ def _factor(x: float) -> str:
 def caption(result: Result, *, marked: bool = True) -> str:
     """What the numbers are.  marked: whether points of the front are."""
     counts = {name: number(count) for name, count in result["counts"].items()}
-    text = f"{result['model']['name']} on {result['design']['name']}, text {result['text']['name']}; "
-    text += f"{result['provenance']['protocol']}. ±: 95 %"
-    text += ", over blocks and chips" if number(result["chips"]) else ", over blocks"
+    text = f"{result['model']['name']} on {result['design']['name']}"
+    evaluated = {"perplexity", "yield", "energy"} & {objective["name"] for objective in result["objectives"]}
+    text += f", text {result['text']['name']}; " if evaluated else "; "
+    text += f"{result['provenance']['protocol']}."
+    if any(point["intervals"] for point in complete(result)):
+        text += " ±: 95 %, over blocks and chips" if number(result["chips"]) else " ±: 95 %, over blocks"
     if any("ratio" in point for point in complete(result)):
         text += "; ratio: to the unchanged design, on the same blocks, with its own interval"
     if marked and "front" in rows(result, [])[0]:
-        text += "; •: on the Pareto front"
-    text += f". {counts['complete']:.0f} of {counts['planned']:.0f} points measured"
+        text += "; " if text[-1] != "." else " "
+        text += "•: on the Pareto front"
+        if any("perplexity" in point["intervals"] for point in complete(result)):
+            text += (
+                ", by the values alone: its points may lie within each other's intervals, and they were "
+                "chosen on the text they are measured on, so that they look better there than they are"
+            )
+    text += "." if text[-1] != "." else ""
+    text += f" {counts['complete']:.0f} of {counts['planned']:.0f} points measured"
     return text + (f", {counts['failed']:.0f} failed." if counts["failed"] else ".")
 
 
@@ -221,6 +231,26 @@ def verdict(point: Point) -> str:
 
 def _cost_ratio(point: Point, own: Point, name: str) -> float:
     return number(point["values"][name]) / number(own["values"][name])
+
+
+def without_reference(result: Result) -> str:
+    """A hint where perplexities have no ratios, for want of the unchanged design; else nothing."""
+    if "reference" in result or not any("blocks" in point for point in complete(result)):
+        return ""
+    own = {"parameters": {p["name"]: p["own"] for p in result["parameters"]}}
+    values = ", ".join(
+        f"{p['name']} = {word(setting(own, p['name']), p['unit'])}" for p in result["parameters"]
+    )
+    return (
+        f"No ratios: the unchanged design ({values}) is none of the points. Add its values to [parameters], "
+        "or take the sampler each, which always measures it: ratios on the same text have far narrower "
+        "intervals."
+    )
+
+
+def has_answers(result: Result) -> bool:
+    """Whether one thing was changed at a time, and perplexities have ratios with intervals."""
+    return result["sampler"] == "each" and any("ratio_interval" in point for point in complete(result))
 
 
 def answers(result: Result) -> list[str]:

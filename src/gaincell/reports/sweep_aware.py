@@ -5,8 +5,9 @@ C with it and fine-tuned,
 
     share = (NLL_B - NLL_C) / (NLL_B - NLL_A)
 
-of the mean negative log-likelihoods. Its interval of 95 % (Student) is to first order that of a ratio of sums
-over blocks, and over chips where there are some; None where the loss NLL_B - NLL_A is not surely above zero.
+of the mean negative log-likelihoods. Its interval of 95 % is Fieller's: all shares s for which gain - s loss
+is not told from zero (Student; variances over blocks, and over chips where there are some). None where the
+loss NLL_B - NLL_A is not surely above zero. One training was done: its spread is not in the interval.
 """
 
 from __future__ import annotations
@@ -24,7 +25,11 @@ from gaincell.spread import ratio_error
 
 Result = Mapping[str, Any]
 Point = Mapping[str, Any]
-TRAINED = "fine_tune"
+TRAINED, NONE = "fine_tune", "–"
+REMARK = (
+    "Intervals of 95 %, over blocks and chips, of the share by Fieller; each holds its one training fixed: "
+    "another order of the text or other noise in it would change a share by more than they say."
+)
 
 
 @dataclass(frozen=True)
@@ -32,13 +37,13 @@ class BoughtBack:
     """Of one strength.
 
     before, after: perplexity over that without the strength and without training, with half-widths of 95 %.
-    share: of the loss, with its half-width; None: there is no sure loss.
+    share: of the loss, and the ends of its interval; None: there is no sure loss.
     """
 
     strength: float
     before: tuple[float, float]
     after: tuple[float, float]
-    share: tuple[float, float] | None
+    share: tuple[float, float, float] | None
 
 
 def strength_of(result: Result) -> str:
@@ -49,15 +54,29 @@ def strength_of(result: Result) -> str:
     return str(names[0])
 
 
+def is_aware(result: Result) -> bool:
+    """Whether a result says what training buys back: it has what `bought_back` compares."""
+    try:
+        return bool(bought_back(result))
+    except ValueError:
+        return False
+
+
 def bought_back(result: Result) -> list[BoughtBack]:
-    """Every strength above zero that was measured before and after training."""
+    """Every strength that was measured before and after the longest training; 0 is the control.
+
+    Raises ValueError: another kind of sweep, or the strength 0 without training was not measured.
+    """
     name = strength_of(result)
-    found = {(setting(p, name), setting(p, TRAINED)): p for p in complete(result)}
+    points = [p for p in complete(result) if "blocks" in p and is_number(setting(p, TRAINED))]
+    found = {(setting(p, name), setting(p, TRAINED)): p for p in points}
+    if (0.0, 0) not in found:
+        raise ValueError(f"{name} = 0 with {TRAINED} = 0 was not measured; all others are compared with it")
     steps = max(steps for _, steps in found)
     return [
         _compare(s, found[0.0, 0], found[s, 0], found[s, steps])
-        for s in sorted({s for s, _ in found if is_number(s) and s > 0})
-        if (s, 0) in found and (s, steps) in found
+        for s in sorted({s for s, _ in found if is_number(s)})
+        if steps and (s, 0) in found and (s, steps) in found
     ]
 
 
@@ -68,7 +87,10 @@ def _compare(strength: float, reference: Point, before: Point, after: Point) -> 
     lost = _mean(loss, weights)
     sure = lost[0] - lost[1] > 0
     return BoughtBack(
-        strength, _factor(lost), _factor(_mean(left, weights)), _mean(gain, loss) if sure else None
+        strength,
+        _factor(lost),
+        _factor(_mean(left, weights)),
+        _fieller(gain, loss, weights) if sure else None,
     )
 
 
@@ -93,20 +115,55 @@ def _mean(sums: Sequence[Sequence[float]], weights: Sequence[Sequence[float]]) -
     return middle, math.sqrt(squares)
 
 
+def _fieller(
+    gain: list[list[float]], loss: list[list[float]], weights: list[list[float]]
+) -> tuple[float, float, float]:
+    """gain / loss and the roots s of (gain - s loss)^2 = half-width^2 of gain - s loss, for a sure loss."""
+
+    def half_squared(sign: float) -> float:
+        pairs = zip(gain, loss, strict=True)
+        return _mean([[g + sign * x for g, x in zip(*pair, strict=True)] for pair in pairs], weights)[1] ** 2
+
+    (g, hg), (x, hx) = _mean(gain, weights), _mean(loss, weights)
+    mixed = (half_squared(1.0) - half_squared(-1.0)) / 4
+    a, b, c = x * x - hx * hx, g * x - mixed, g * g - hg * hg
+    root = math.sqrt(max(0.0, b * b - a * c))
+    return g / x, (b - root) / a, (b + root) / a
+
+
 def _factor(nats: tuple[float, float]) -> tuple[float, float]:
     ratio = math.exp(nats[0])
     return ratio, ratio * math.expm1(nats[1])
 
 
+def aware_lines(result: Result) -> list[str]:
+    """For a terminal: a line a strength."""
+    name, lines = strength_of(result), []
+    for strength, before, after, share in _rows(result):
+        bought = f"; {share} of the loss bought back" if share != NONE else ""
+        lines.append(f"{name} = {strength}: {before} before training, {after} after{bought}")
+    return [*lines, REMARK]
+
+
 def aware_markdown(result: Result) -> str:
     """A table, a row a strength."""
+    head = [strength_of(result), "before training", "after", "of the loss bought back"]
+    lines = [head, ["---:"] * 4, *_rows(result)]
+    table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return f"{table}\n\n{REMARK}"
+
+
+def _rows(result: Result) -> list[list[str]]:
     name = strength_of(result)
     unit = next(p["unit"] for p in result["parameters"] if p["name"] == name)
-    lines = [[name, "before training", "after", "of the loss bought back"], ["---:"] * 4]
+    rows = []
     for row in bought_back(result):
-        share = "–" if row.share is None else f"{100 * row.share[0]:.0f} ± {100 * row.share[1]:.0f} %"
-        lines.append([word(row.strength, unit), _pair(row.before), _pair(row.after), share])
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+        share = NONE
+        if row.share is not None:
+            middle, low, high = (100 * x for x in row.share)
+            share = f"{middle:.0f} % ({low:.0f} to {high:.0f})"
+        rows.append([word(row.strength, unit), _pair(row.before), _pair(row.after), share])
+    return rows
 
 
 def _pair(ratio: tuple[float, float]) -> str:

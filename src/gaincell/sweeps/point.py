@@ -4,10 +4,13 @@
         -> perplexity of the nominal chip, of chips, or of the design as it is; activity -> energy
 
 Perplexity: of the design as it is (chip `mismatch.chip` of it) without chips; with N chips exp of their mean
-negative log-likelihood, all on the same text. Its interval of 95 % (Student, of the logarithm) takes blocks
-and chips as independent: variance of the mean over blocks + variance of the mean over chips. Yield: share of
-chips within 1 + x of the nominal one; interval of Wilson. Energy, latency, area: bottom-up, of all attention
-of the model and one token; the energy with the activity measured on the evaluated text's first blocks.
+negative log-likelihood, all on the same text. Chip n has cells `mismatch.chip` + n and noise of reads and
+writes `seed` + n, where there are any; the nominal chip has the noise of the first. Adapted one by one, all
+chips start from the gains and offsets of the nominal one; the model ends as the first chip, and the activity
+is that one's, else of the nominal chip. The interval of the perplexity, of 95 % (Student, of the logarithm),
+takes blocks and chips as independent: variance of the mean over blocks + variance of the mean over chips.
+Yield: share of chips within 1 + x of the nominal one; interval of Wilson. Energy, latency, area: bottom-up,
+of all attention of the model and one token; the energy with the activity on the text's first blocks.
 """
 
 from __future__ import annotations
@@ -23,7 +26,6 @@ from typing import Any
 import torch
 from scipy import stats
 
-from gaincell.circuits.converter_errors import Converters
 from gaincell.costs import roll_up
 from gaincell.costs.activity import Activity
 from gaincell.costs.technology import load_technology
@@ -44,8 +46,8 @@ from gaincell.mapping import summary
 from gaincell.reports import results
 from gaincell.reports.results import Json, value
 from gaincell.spread import ratio_error
-from gaincell.sweeps.prepare import Preparation
-from gaincell.sweeps.settings import OBJECTIVES, Sweep
+from gaincell.sweeps.prepare import Preparation, State
+from gaincell.sweeps.settings import OBJECTIVES, Sweep, has_spread, is_noisy
 from gaincell.sweeps.space import Values, shown
 from gaincell.text import open_text, token_stream
 
@@ -103,13 +105,15 @@ class Bench:
         chips, activity = None, None
         if sweep.measures:
             self._ready.prepare(design, values)
+            common = self._ready.state()
             if {"perplexity", "yield"} & set(sweep.objectives):
-                ppl, chips, blocks = self._perplexity(design, values)
+                ppl, chips, blocks = self._perplexity(design, values, common)
                 found["perplexity"] = ppl
                 if (around := interval(blocks, chips)) is not None:
                     intervals["perplexity"] = around
+            single = self._become(design, values, common)
             if "energy" in sweep.objectives:
-                set_design(self.model, nominal(design))
+                set_design(self.model, design if single else nominal(design))
                 some = cut_blocks(self.evaluation, self.length)[:ACTIVITY_BLOCKS]
                 activity = measure_activity(self.model, [some], sweep.text)
             set_design(self.model, design)
@@ -130,8 +134,17 @@ class Bench:
         cost = roll_up.of_model(self.size, design, self.technology, used, context=context)
         return {"energy": cost.energy_bottom_up, "latency": cost.latency[1], "area": cost.area[1]}
 
+    def _become(self, chip: Design, values: Values, common: State) -> bool:
+        """Put the model on a chip; returns whether it is adapted to this very one, from what is common."""
+        set_design(self.model, chip)
+        single = bool(values.get("adapt", self.sweep.adapt) == "chip")
+        if single:
+            self._ready.put(common)
+            self._ready.adapt(values)
+        return single
+
     def _perplexity(
-        self, design: Design, values: Values
+        self, design: Design, values: Values, common: State
     ) -> tuple[float, Chips | None, tuple[tuple[float, int], ...]]:
         """Perplexity, chips, and blocks, of the prepared model."""
         if not self.sweep.chips:
@@ -141,14 +154,13 @@ class Bench:
         first = design.mismatch.chip
         numbers = tuple((first + n) % 2**32 for n in range(self.sweep.chips))
         each: list[Perplexity] = []
-        for number in numbers:
-            chip = design.replace(mismatch=dataclasses.replace(design.mismatch, chip=number))
-            if not chip.cells_differ and chip.converters == Converters():
+        for n, number in enumerate(numbers):
+            if not has_spread(design) and (n == 0 or not is_noisy(design)):
                 each.append(alike)
                 continue
-            set_design(self.model, chip)
-            if values.get("adapt", self.sweep.adapt) == "chip":
-                self._ready.adapt(values)
+            other = design.redrawn(n)
+            chip = other.replace(mismatch=dataclasses.replace(other.mismatch, chip=number))
+            self._become(chip, values, common)
             each.append(self._of(chip))
         chips = Chips(alike.perplexity, numbers, tuple(p.perplexity for p in each), self.sweep.within)
         blocks = tuple(

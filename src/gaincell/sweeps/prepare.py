@@ -2,6 +2,9 @@
 
     gains, offsets and weights as made -> the point's chip without spread -> adapted -> fine-tuned
 
+As made: of a RUN what is saved in it, made for the design saved with it; of a shipped model its linear
+version, made for `MADE_FOR` with linear cells. Statistics on that very design are the adaptation's target.
+The adaptation meets one draw of the noise, which neither training nor evaluation meets again.
 Fine-tuning is noise-aware: every forward pass meets other noise of reads and writes and, where cells differ,
 another chip, none of which is evaluated later. With distillation the model's teacher is itself, adapted to
 the nominal chip without noise.
@@ -11,6 +14,8 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from pathlib import Path
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -18,7 +23,9 @@ from transformers import PreTrainedModel
 
 from gaincell.adaptation import Statistics, adapt, collect_statistics
 from gaincell.circuits.noise import Noise
+from gaincell.config import load_design
 from gaincell.design import Design
+from gaincell.errors import InputError
 from gaincell.evaluation.chips import nominal
 from gaincell.evaluation.perplexity import cut_blocks, window_and_stride
 from gaincell.integrations.hf.attach import attached_layers, set_design
@@ -26,15 +33,21 @@ from gaincell.integrations.hf.checkpoint import is_run
 from gaincell.integrations.hf.models import load_model
 from gaincell.mapping.job import freeze_embeddings
 from gaincell.mapping.readapt import AdaptSettings, load_start
-from gaincell.sweeps.settings import Sweep
+from gaincell.sweeps.settings import BATCH, Sweep
 from gaincell.sweeps.space import Values
 from gaincell.text import Text, token_stream
 from gaincell.training.distillation import Distillation
 from gaincell.training.loop import train
 from gaincell.training.settings import TrainSettings
 
-TRAINED_ON = 2**31
-"""How far the chips that training meets lie from those that are evaluated."""
+MADE_FOR = "leroux2025"
+"""The design of the linear versions that are shipped."""
+CALIBRATED_ON, TRAINED_ON = 2**30, 2**31
+"""How far the noise that the adaptation meets, and noise and chips that training meets, lie from those that
+are evaluated.
+"""
+State: TypeAlias = dict[str, Tensor]
+"""Parameters by name, copied."""
 
 
 class Preparation:
@@ -45,17 +58,17 @@ class Preparation:
         impl, device: of the attention.
 
     Raises:
-        GaincellError: model or design cannot be used.
+        GaincellError: model or design cannot be used, or the text is too short for the training.
     """
 
     def __init__(self, sweep: Sweep, text: Text, impl: str = "auto", device: str = "cpu") -> None:
         self.sweep = sweep
-        if is_run(sweep.model) and not self._adapts:
+        if is_run(sweep.model):
             self.loaded = load_model(sweep.model)
-            self._made_for = attached_layers(self.loaded.model)[0].design
         else:
-            settings = AdaptSettings(model=sweep.model, design=sweep.design, cell=None, impl=impl)
-            self.loaded, self._made_for, _ = load_start(settings, sweep.design)
+            start = AdaptSettings(model=sweep.model, design=None, cell=None, impl=impl)
+            self.loaded, _, _ = load_start(start, load_design(MADE_FOR))
+        self._made_for = attached_layers(self.loaded.model)[0].design
         self.model = self.loaded.model.to(device)  # type: ignore[arg-type]
         for layer in attached_layers(self.model):
             layer.impl = impl  # type: ignore[assignment]
@@ -66,17 +79,24 @@ class Preparation:
         trained = sweep.fine_tune or any(p.name == "fine_tune" for p in sweep.parameters)
         kept = self.model.named_parameters()
         self._kept = {n: p.detach().clone() for n, p in kept if trained or ".gain_cell." in n}
+        self._check_text()
 
-    @property
-    def _adapts(self) -> bool:
-        """Whether any point is adapted."""
-        varied = [p.values for p in self.sweep.parameters if p.name == "adapt"]
-        return any(value is not False for value in (varied[0] if varied else (self.sweep.adapt,)))
+    def _check_text(self) -> None:
+        """Raise InputError: the text is too short for the longest training of a point."""
+        steps, wanted = self.sweep.largest("fine_tune"), self.sweep.training_tokens
+        if not steps:
+            return
+        found = len(token_stream(self._text, self.loaded.tokenizer, wanted))
+        if found < wanted:
+            raise InputError(
+                f"fine_tune = {steps} needs {wanted} tokens of training text, with those of the calibration, "
+                f"and {Path(self.sweep.text).name} has {found}; give more text, fewer steps or shorter blocks"
+            )
 
     def prepare(self, design: Design, values: Values) -> None:
         """Adapt and fine-tune the model for a point; it ends on the point's nominal chip."""
         sweep = self.sweep
-        self._restore()
+        self.put(self._kept)
         set_design(self.model, nominal(design))
         if values.get("adapt", sweep.adapt) is not False:
             self.adapt(values)
@@ -89,16 +109,14 @@ class Preparation:
         calibration = self.blocks(values)
         here = attached_layers(self.model)[0].design
         if len(calibration) not in self._target:
-            state = {n: p.detach().clone() for n, p in self.model.named_parameters() if n in self._kept}
-            self._restore()
+            state = self.state()
+            self.put(self._kept)
             set_design(self.model, nominal(self._made_for))
             self._target[len(calibration)] = collect_statistics(self.model, [calibration])
-            with torch.no_grad():
-                for name, parameter in self.model.named_parameters():
-                    if name in state:
-                        parameter.copy_(state[name])
-            set_design(self.model, here)
+            self.put(state)
+        set_design(self.model, here.redrawn(CALIBRATED_ON))
         adapt(self.model, [calibration], self._target[len(calibration)])
+        set_design(self.model, here)
 
     def blocks(self, values: Values) -> Tensor:
         """The text of the adaptation."""
@@ -108,12 +126,16 @@ class Preparation:
             self._calibration[count] = cut_blocks(stream, self.length).long()
         return self._calibration[count]
 
+    def state(self) -> State:
+        """Gains and offsets (and weights, where any point is trained) as they are."""
+        return {n: p.detach().clone() for n, p in self.model.named_parameters() if n in self._kept}
+
     @torch.no_grad()
-    def _restore(self) -> None:
-        """Gains and offsets (and weights) as the model was made."""
+    def put(self, state: State) -> None:
+        """Give the model a state."""
         for name, parameter in self.model.named_parameters():
-            if name in self._kept:
-                parameter.copy_(self._kept[name])
+            if name in state:
+                parameter.copy_(state[name])
 
     def _more_blocks(self, values: Values, more: int) -> Tensor:
         """The text behind that of the adaptation, for training: blocks of one token more."""
@@ -128,14 +150,14 @@ class Preparation:
         settings = TrainSettings(
             learning_rate=values.get("learning_rate", sweep.learning_rate),
             scale_learning_rate=values.get("scale_learning_rate", sweep.scale_learning_rate),
-            batch=4,
+            batch=BATCH,
             micro_batch=2,
             bf16=False,
             redraw="chip",
         )
         blocks = self._more_blocks(values, steps * settings.batch)
         loss = Distillation(self._teacher(design, values), 1.0) if sweep.loss == "distillation" else None
-        set_design(self.model, _for_training(design))
+        set_design(self.model, design.redrawn(TRAINED_ON, chip=True))
         torch.manual_seed(sweep.seed)
         freeze_embeddings(self.model)
         train(self.model, blocks, settings, loss_of=loss)
@@ -145,23 +167,14 @@ class Preparation:
     @torch.no_grad()
     def _teacher(self, design: Design, values: Values) -> PreTrainedModel:
         """A copy, adapted to the nominal chip without noise; the model stays as it is."""
-        state = {n: p.detach().clone() for n, p in self.model.named_parameters() if n in self._kept}
-        self._restore()
+        state = self.state()
+        self.put(self._kept)
         set_design(self.model, _quiet(design))
         if values.get("adapt", self.sweep.adapt) is not False:
             self.adapt(values)
         teacher: PreTrainedModel = copy.deepcopy(self.model)
-        for name, parameter in self.model.named_parameters():
-            if name in state:
-                parameter.copy_(state[name])
+        self.put(state)
         return teacher
-
-
-def _for_training(design: Design) -> Design:
-    """The design with chips that nothing evaluates."""
-    mismatch = design.mismatch
-    chip = (mismatch.chip + TRAINED_ON) % 2**32
-    return design.replace(mismatch=dataclasses.replace(mismatch, chip=chip))
 
 
 def _quiet(design: Design) -> Design:

@@ -14,7 +14,7 @@ from gaincell.evaluation.chips import CONFIDENCE
 from gaincell.reports import results
 from gaincell.reports.results import Json, numbers, value
 from gaincell.spread import ratio_error
-from gaincell.sweeps.point import parameter_entry
+from gaincell.sweeps.point import ACTIVITY_BLOCKS, parameter_entry
 from gaincell.sweeps.settings import OBJECTIVES, Sweep
 from gaincell.sweeps.study import ENTRY, REASON, Survey
 
@@ -41,6 +41,7 @@ def assemble(sweep: Sweep, found: Survey, command: Sequence[str]) -> Json:
         "schema": results.SCHEMA,
         "command": "sweep",
         "sweep": sweep.name,
+        "study": sweep.study,
         "model": {"name": Path(sweep.model).name, "identity": sweep.identity["model"]},
         "design": {"name": sweep.design.name, "hash": sweep.design.hash, "cell": sweep.design.cell.name},
         "text": {"name": sweep.identity["text"], "limit": value(sweep.limit, "tokens", "simulated")},
@@ -110,7 +111,8 @@ def _ratio(point: Mapping[str, Any], reference: Mapping[str, Any]) -> Json:
 
 
 def _protocol(sweep: Sweep) -> str:
-    chips = f", mean over {sweep.chips} chips" if sweep.chips else ""
+    if not sweep.measures:
+        return "bottom-up costs from sizes alone, nothing evaluated"
     adapted = {
         True: "gains and offsets adapted to every point's nominal chip",
         "chip": "gains and offsets adapted to every chip",
@@ -124,4 +126,13 @@ def _protocol(sweep: Sweep) -> str:
     elif sweep.fine_tune:
         steps = f"{sweep.fine_tune} steps of"
     trained = f", {steps} noise-aware fine-tuning ({sweep.loss})" if steps else ""
-    return f"{sweep.protocol} of at most {sweep.limit} tokens{chips}; {adapted}{trained}"
+    return f"{_evaluated(sweep)}; {adapted}{trained}"
+
+
+def _evaluated(sweep: Sweep) -> str:
+    if not {"perplexity", "yield"} & set(sweep.objectives):
+        return f"activity on {ACTIVITY_BLOCKS} blocks of {sweep.protocol}"
+    chips = f", mean over {sweep.chips} chips" if sweep.chips else ""
+    if chips and sweep.noisy:
+        chips += ", each with noise of its own" if sweep.spread else " that differ by their noise"
+    return f"{sweep.protocol} of at most {sweep.limit} tokens{chips}"

@@ -1,4 +1,4 @@
-"""SWEEP.toml: what to change, what to measure, and how to choose the points; checked before any work.
+"""SWEEP.toml: what to change, what to measure, and how to choose the points; read by file.py.
 
     model = "tiny"                            # with a linear version shipped, or a RUN
     design = "leroux2025"                     # or { name = ..., and values of parameters }; of a RUN: its own
@@ -20,37 +20,21 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import math
-import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from gaincell.circuits.converter_errors import Converters
-from gaincell.config import load_design
-from gaincell.costs.technology import load_technology
 from gaincell.design import Design
-from gaincell.errors import GaincellError, InputError
+from gaincell.devices.writing import write_std
+from gaincell.errors import GaincellError
 from gaincell.evaluation.perplexity import window_and_stride
-from gaincell.integrations.hf.checkpoint import DESIGN, HARDWARE, is_run
-from gaincell.mapping.job import find_shipped
-from gaincell.quantity import check_keys, did_you_mean, one_of
-from gaincell.shipped import located
+from gaincell.sweeps.identity import content_of, is_device
+from gaincell.sweeps.names import ADAPTATION, KIND
 from gaincell.sweeps.optional import import_optuna
-from gaincell.sweeps.space import (
-    ADAPTATION,
-    LARGEST_GRID,
-    Parameter,
-    Values,
-    applied,
-    check_value,
-    parse_parameters,
-    same,
-    value_in,
-)
-from gaincell.text import open_text
+from gaincell.sweeps.space import Parameter, Values, applied, same, shown, value_in
 
 OBJECTIVES: Mapping[str, tuple[str, str]] = {
     "perplexity": ("minimise", "1"),
@@ -66,6 +50,8 @@ LOSSES = ("cross-entropy", "distillation")
 """Of the fine-tuning; distillation: from the model itself on the nominal chip without noise."""
 LEARNING = ("tpe", "nsga2")
 """Samplers that learn from finished points."""
+BATCH = 4
+"""Blocks of a step of fine-tuning."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +69,7 @@ class Sweep:
     chips: of which the perplexity is averaged; 0: the design as it is.  within: of the yield.
     context: tokens so far, of the costs; None: as measured.  technology: of the costs.
     parameters: what points differ in.
+    start: of samplers that learn, points to begin with: what differs from the unchanged design.
     """
 
     name: str
@@ -107,6 +94,7 @@ class Sweep:
     context: int | None
     technology: str
     parameters: tuple[Parameter, ...]
+    start: tuple[dict[str, Any], ...] = ()
 
     @property
     def measures(self) -> bool:
@@ -115,11 +103,13 @@ class Sweep:
 
     def plan(self) -> list[dict[str, Any]]:
         """Values of every point, in order; of a sampler that learns nothing is known before, but the first
-        point, which is the unchanged design where that lies in the space.
+        points: the unchanged design where that lies in the space, and those of `start`.
         """
         if self.sampler in LEARNING:
-            first = self.own if all(p.holds(self.own[p.name]) for p in self.parameters) else {}
-            return [first, *({} for _ in range(self.points - 1))]
+            inside = {p.name: self.own[p.name] for p in self.parameters if p.holds(self.own[p.name])}
+            first = inside if len(inside) == len(self.parameters) else {}
+            known = [first, *(inside | one for one in self.start)]
+            return [*known, *({} for _ in range(self.points - len(known)))]
         names = [parameter.name for parameter in self.parameters]
         if self.sampler == "random":
             return self._drawn()
@@ -137,6 +127,37 @@ class Sweep:
             p.name: getattr(self, p.name) if p.name in ADAPTATION else value_in(self.design, p.name)
             for p in self.parameters
         }
+
+    @property
+    def training_tokens(self) -> int:
+        """Of the training text that a point uses at the most: for adaptation, and training behind it."""
+        length, _ = window_and_stride(self.protocol)
+        calibration = max(1, self.largest("calibration") // length) * length
+        return calibration + self.largest("fine_tune") * BATCH * (length + 1)
+
+    def largest(self, name: str) -> int:
+        """The largest value that a number of the adaptation has at any point."""
+        for parameter in self.parameters:
+            if parameter.name == name:
+                return int(max(parameter.values) if parameter.values else parameter.high)
+        return int(getattr(self, name))
+
+    @property
+    def noisy(self) -> bool:
+        """Whether reads or writes of any point have noise, which chips draw anew."""
+        varied = any(p.name.startswith(("noise.", "writing.")) for p in self.parameters)
+        return varied or self._brings_spread or is_noisy(self.design)
+
+    @property
+    def spread(self) -> bool:
+        """Whether cells or converters of any point differ from chip to chip."""
+        varied = any(p.name.startswith(("mismatch.", "converters.")) for p in self.parameters)
+        return varied or self._brings_spread or has_spread(self.design)
+
+    @property
+    def _brings_spread(self) -> bool:
+        """Whether there is a measured cell, which may bring mismatch and noise of its own."""
+        return any(p.name == KIND and any(is_device(kind) for kind in p.values) for p in self.parameters)
 
     def with_own(self) -> tuple[Parameter, ...]:
         """The parameters; of "each", with the unchanged design's values among their choices."""
@@ -171,12 +192,13 @@ class Sweep:
         own = {
             key: getattr(self, key)
             for key in ("sampler", "seed", "text", "limit", "protocol", "adapt", "calibration", "fine_tune",
-                        "learning_rate", "scale_learning_rate", "loss", "chips", "within", "context",
-                        "technology")
+                        "learning_rate", "scale_learning_rate", "loss", "chips", "within", "context")
         }  # fmt: skip
         own["population"] = self.population if self.sampler == "nsga2" else None
         own["text"] = Path(self.text).name
-        own["model"] = _fingerprint(self.model)
+        own["content"] = content_of(self)
+        own["model"] = own["content"]["model"]
+        own["start"] = [[f"{name} = {shown(value)}" for name, value in one.items()] for one in self.start]
         own["design"] = self.design.hash
         own["objectives"] = list(self.objectives)
         own["parameters"] = [[p.name, p.describe()] for p in self.parameters]
@@ -199,170 +221,11 @@ class Sweep:
         return points
 
 
-def _fingerprint(model: str) -> str:
-    """A name that is the same on every machine; of a RUN with its content."""
-    if not is_run(model):
-        return model
-    with (located(model) / HARDWARE).open("rb") as file:
-        return f"RUN {hashlib.file_digest(file, 'sha256').hexdigest()[:12]}"
+def has_spread(design: Design) -> bool:
+    """Whether chips of a design differ."""
+    return design.cells_differ or design.converters != Converters()
 
 
-DEFAULTS: Mapping[str, Any] = {
-    "sampler": "grid", "seed": 0, "points": None, "population": 20, "text": "sample", "limit": 16_384,
-    "protocol": "blocks-1024", "adapt": True, "calibration": 4096, "fine_tune": 0, "learning_rate": 1e-4,
-    "scale_learning_rate": None, "loss": "cross-entropy", "chips": 0, "within": 0.05, "context": None,
-    "technology": "28nm",
-}  # fmt: skip
-HEAD = ("model", "design", "objectives", *DEFAULTS, "parameters")
-WHOLE = {"seed": 0, "points": 1, "population": 2, "limit": 2, "calibration": 2, "fine_tune": 0, "chips": 0,
-         "context": 1}  # fmt: skip
-"""Whole numbers of the file, and the least each may be."""
-
-
-def load_sweep(path: Path) -> Sweep:
-    """Read a sweep file.
-
-    Raises:
-        InputError: it is missing or no TOML; a key, parameter or objective is unknown, missing or of a wrong
-            type; a range is empty; objectives or settings exclude each other; model or text are not there.
-    """
-    try:
-        raw = tomllib.loads(located(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"the sweep {path.name} cannot be read: {error}") from error
-    try:
-        return _sweep(raw, path)
-    except GaincellError as error:
-        raise InputError(str(error) if path.name in str(error) else f"{path.name}: {error}") from error
-
-
-def _sweep(raw: Mapping[str, Any], path: Path) -> Sweep:
-    name = path.name
-    check_keys(raw, HEAD, name)
-    missing = [key for key in ("model", "objectives", "parameters") if key not in raw]
-    if missing:
-        raise InputError(f"{name} lacks {missing[0]!r}")
-    settings = {**DEFAULTS, **{key: raw[key] for key in DEFAULTS if key in raw}}
-    for key, least in WHOLE.items():
-        number = settings[key]
-        if number is not None and (type(number) is not int or number < least):
-            raise InputError(f"{name}: {key} = {number!r}; allowed: a whole number, {least} or more")
-    model = _text(raw["model"], "model", name)
-    if not is_run(model) and find_shipped(model) is None:
-        raise InputError(
-            f"{name}: {model} is neither a RUN nor a model with a linear version shipped (tiny); make a RUN: "
-            f"gaincell map {model}"
-        )
-    design = _design(raw.get("design"), model, name)
-    objectives = _objectives(raw["objectives"], name)
-    sampler = _text(settings["sampler"], "sampler", name)
-    if sampler not in SAMPLERS:
-        hint = did_you_mean(sampler, SAMPLERS)
-        raise InputError(f"{name}: unknown sampler {sampler!r}{hint}; allowed: {one_of(SAMPLERS)}")
-    parameters = parse_parameters(raw["parameters"], design, f"{name} [parameters]")
-    check_value("adapt", settings["adapt"], design, f"{name}: adapt")
-    loss = _text(settings["loss"], "loss", name)
-    if loss not in LOSSES:
-        hint = did_you_mean(loss, LOSSES)
-        raise InputError(f"{name}: unknown loss {loss!r}{hint}; allowed: {one_of(LOSSES)}")
-    for key in ("learning_rate", "scale_learning_rate", "within"):
-        number = settings[key]
-        if number is None and key == "scale_learning_rate":
-            continue
-        if type(number) not in (int, float) or not 0 < number < math.inf:
-            raise InputError(f"{name}: {key} = {number!r}; allowed: a number above 0")
-    settings["points"] = _points(settings["points"], sampler, parameters, name)
-    found = Sweep(
-        name=path.stem, model=model, design=design, objectives=objectives, parameters=parameters, **settings
-    )
-    if sampler == "each":
-        found = replace(found, points=len(found.plan()))
-    _check(found, name)
-    return found
-
-
-def _check(sweep: Sweep, name: str) -> None:
-    """What excludes each other, and what is not there."""
-    load_technology(sweep.technology)
-    window_and_stride(sweep.protocol)
-    varied = any(p.name.startswith(("mismatch.", "converters.")) for p in sweep.parameters)
-    alike = not varied and not sweep.design.cells_differ and sweep.design.converters == Converters()
-    if "yield" in sweep.objectives and not sweep.chips:
-        raise InputError(f"{name}: the objective yield needs chips; give chips = 8, for instance")
-    if sweep.chips and alike:
-        raise InputError(
-            f"{name}: chips = {sweep.chips}, but all chips of {sweep.design.name!r} are alike; give a "
-            "parameter mismatch.current_offset_std, or a design with a [mismatch]"
-        )
-    per_chip = any(p.name == "adapt" and "chip" in p.values for p in sweep.parameters)
-    if (sweep.adapt == "chip" or per_chip) and not sweep.chips:
-        raise InputError(f'{name}: adapt = "chip" adapts every chip; give chips = 4, for instance')
-    open_text(sweep.text)
-    if sweep.sampler not in LEARNING:
-        reasons = sweep.possible()
-        if all(reasons):
-            raise InputError(f"{name}: no point is possible: {reasons[0]}")
-
-
-def _text(value: Any, key: str, name: str) -> str:
-    if not isinstance(value, str) or not value:
-        raise InputError(f"{name}: {key} = {value!r}; allowed: text")
-    return value
-
-
-def _design(raw: Any, model: str, name: str) -> Design:
-    if raw is None:
-        if not is_run(model):
-            raise InputError(f"{name} lacks 'design'; only a RUN brings its own")
-        return load_design(located(model) / DESIGN)
-    if isinstance(raw, str):
-        return load_design(raw)
-    if not isinstance(raw, dict) or not isinstance(raw.get("name"), str):
-        raise InputError(f"{name}: design = {raw!r}; allowed: a design, or a table with its name and values")
-    design = load_design(raw["name"])
-    fixed = {key: entry for key, entry in raw.items() if key != "name"}
-    if not fixed:
-        return design
-    listed = {k: {i: [v] for i, v in e.items()} if isinstance(e, dict) else [e] for k, e in fixed.items()}
-    found = parse_parameters(listed, design, f"{name}: design")
-    misplaced = next((p.name for p in found if p.name in ADAPTATION), None)
-    if misplaced:
-        raise InputError(f"{name}: design: {misplaced} is not of a design; write it beside design")
-    return applied(design, {p.name: p.values[0] for p in found})
-
-
-def _objectives(raw: Any, name: str) -> tuple[str, ...]:
-    """Names, each once; a direction before a name must be its own."""
-    if not isinstance(raw, list) or not raw or not all(isinstance(item, str) for item in raw):
-        raise InputError(f"{name}: objectives = {raw!r}; allowed: a list of {one_of(OBJECTIVES)}")
-    found: list[str] = []
-    for item in raw:
-        direction, _, objective = item.rpartition(" ")
-        if objective not in OBJECTIVES:
-            hint = did_you_mean(objective, OBJECTIVES)
-            raise InputError(f"{name}: unknown objective {item!r}{hint}; allowed: {one_of(OBJECTIVES)}")
-        own = OBJECTIVES[objective][0]
-        if direction and DIRECTIONS.get(direction) != own:
-            raise InputError(f"{name}: conflicting objective {item!r}: {objective} is {own}d; leave it out")
-        if objective in found:
-            raise InputError(f"{name}: conflicting objectives: {objective} stands there twice")
-        found.append(objective)
-    return tuple(found)
-
-
-def _points(points: int | None, sampler: str, parameters: tuple[Parameter, ...], name: str) -> int:
-    if sampler in ("random", *LEARNING):
-        if points is None:
-            raise InputError(f"{name}: the sampler {sampler} needs points; give points = 64, for instance")
-        return points
-    sizes = [len(parameter.grid()) for parameter in parameters]
-    if sampler == "each":
-        if points is not None:
-            raise InputError(f"{name}: points = {points}; the sampler each has its own number, leave it out")
-        return sum(sizes) + 1  # at the most: the design's own values count once
-    size = math.prod(sizes)
-    if size > LARGEST_GRID:
-        raise InputError(f"{name}: the grid has {size:,} points; take fewer values, or the sampler random")
-    if points not in (None, size):
-        raise InputError(f"{name}: points = {points}, but the grid has {size}; leave points out")
-    return size
+def is_noisy(design: Design) -> bool:
+    """Whether reads or writes of a design have noise."""
+    return design.noise.present or write_std(design) > 0

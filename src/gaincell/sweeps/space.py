@@ -20,48 +20,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from gaincell.circuits.signed_charge_to_pulse import READOUTS
-from gaincell.design import CELL_NUMBERS, NUMBERS, TABLE_NUMBERS, TABLES, Design, cell_of
+from gaincell.design import TABLES, Design, cell_of
 from gaincell.device import with_cell
 from gaincell.errors import GaincellError, InputError
 from gaincell.quantity import NumberKind, did_you_mean, one_of
+from gaincell.sweeps.names import ADAPTATION, KIND, known, unknown
 
 Values: TypeAlias = Mapping[str, Any]
 """Name of a parameter -> int, float, bool, text or None (the "none" of a file)."""
 
-ADAPTATION: Mapping[str, NumberKind | tuple[Any, ...]] = {
-    "adapt": (True, False, "chip"),
-    "calibration": NumberKind("tokens", whole=True),
-    "fine_tune": NumberKind("steps", whole=True),
-    "learning_rate": NumberKind("1"),
-    "scale_learning_rate": NumberKind("1"),
-}
-"""Parameters that are not of the design: what each accepts."""
-CHOICES: Mapping[str, tuple[Any, ...]] = {
-    "readout": tuple(READOUTS),
-    "score_ceiling": (True, False),
-    "output_ceiling": (True, False),
-}
-"""Fields of a design that are no numbers: what each accepts."""
 LEAST = {"fine_tune": -1, "calibration": 1}
 """What numbers of the adaptation lie above, if not above 0."""
 RANGE = ("low", "high", "step", "log")
-KIND = "cell.kind"
 LARGEST_GRID = 100_000
-
-
-def known() -> dict[str, NumberKind | tuple[Any, ...] | None]:
-    """Every parameter by name, with what it accepts; None: what `with_cell` takes."""
-    found: dict[str, NumberKind | tuple[Any, ...] | None] = {
-        name: kind for name, kind in NUMBERS.items() if not kind.many and name != "layers"
-    }
-    found.update(CHOICES)
-    found[KIND] = None
-    found |= {f"cell.{name}": kind for name, kind in CELL_NUMBERS.items() if not kind.many}
-    for table, kinds in TABLE_NUMBERS.items():
-        found |= {f"{table}.{name}": kind for name, kind in kinds.items() if not kind.many}
-    found.update(ADAPTATION)
-    return found
 
 
 @dataclass(frozen=True)
@@ -147,11 +118,7 @@ def parse_parameters(raw: Any, design: Design, where: str) -> tuple[Parameter, .
     found: list[Parameter] = []
     for name, entry in _flat(raw):
         if name not in allowed:
-            raise InputError(
-                f"{where}: unknown parameter {name!r}{did_you_mean(name, allowed)}; allowed: a number or "
-                f"choice of a design ({one_of(['tile', 'mismatch.current_offset_std', '...'])}) or "
-                f"{one_of(ADAPTATION)}"
-            )
+            raise InputError(f"{where}: {unknown(name)}")
         found.append(_parameter(name, entry, allowed[name], design, f"{where}: {name}"))
     if not found:
         raise InputError(f"{where}: no parameter; give at least one, such as tile = [32, 64]")
@@ -162,7 +129,7 @@ def _flat(raw: Mapping[str, Any]) -> list[tuple[str, Any]]:
     """Names with their entries; those of tables ("mismatch") with a dot."""
     found: list[tuple[str, Any]] = []
     for key, entry in raw.items():
-        if isinstance(entry, dict) and (key in TABLES or key == "cell"):
+        if isinstance(entry, dict) and (key in TABLES or key == "cell") and not entry.keys() & set(RANGE):
             found += [(f"{key}.{name}", inner) for name, inner in entry.items()]
         else:
             found.append((key, entry))

@@ -31,6 +31,8 @@ from gaincell.sweeps.settings import OBJECTIVES, Sweep
 
 POINT, PROCESS, REASON, ENTRY, SURPLUS = "point", "process", "reason", "entry", "surplus"
 """Attributes of a trial."""
+OPERATION = b'{"op_code"'
+"""With what every line of a journal begins."""
 OPTUNAS = {"minimise": "minimize", "maximise": "maximize"}
 """Its names of directions."""
 LIVES = 3
@@ -51,17 +53,22 @@ def open_storage(place: str) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that heartbeats are experimental
             if "://" in place:
+                if place == "sqlite://" or ":memory:" in place or "mode=memory" in place:
+                    raise InputError("a database in memory is of one process and cannot be shared")
                 return optuna.storages.RDBStorage(
                     place, heartbeat_interval=HEARTBEAT, grace_period=4 * HEARTBEAT
                 )
             path = Path(place).expanduser().resolve()
             if not path.parent.is_dir():
                 raise InputError(f"the folder of {path.name} is missing")
+            _check_journal(path)
             backend = optuna.storages.journal.JournalFileBackend(str(path))
             _mend(path, optuna)
             return optuna.storages.JournalStorage(backend)
     except Exception as error:  # of databases, drivers and files
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        if "://" in place and isinstance(error, ImportError):
+            reason += " (of postgresql:// pip install psycopg2-binary)"
         raise InputError(
             f"the storage {_without_password(place)} cannot be reached: {reason}; give a journal file in a "
             "folder that exists, or the URL of a database such as sqlite:///sweep.db"
@@ -71,6 +78,16 @@ def open_storage(place: str) -> Any:
 def _without_password(place: str) -> str:
     scheme, mark, rest = place.partition("://")
     return f"{scheme}://...@{rest.rpartition('@')[2]}" if mark and "@" in rest else place
+
+
+def _check_journal(path: Path) -> None:
+    """Raise InputError for a file that is there, is not empty, and does not begin as a journal does."""
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        first = file.read(len(OPERATION))
+    if not OPERATION.startswith(first):
+        raise InputError("it is no journal, and was left as it is; of a database give its URL")
 
 
 def _mend(path: Path, optuna: Any) -> None:

@@ -216,6 +216,7 @@ def codesign(
         raise InputError("the model has no gain-cell attention; attach it to a chip first")
     circuits = Circuits(layers[0].design, learn).to(layers[0].out.gain.device)
     loss = loss_of or next_token_loss
+    own_rate = next(r for r in (rate, settings.scale_learning_rate, settings.learning_rate) if r is not None)
 
     def on_the_chip(model: nn.Module, tokens: Tensor) -> Tensor:
         circuits.apply_to(layers)
@@ -233,7 +234,7 @@ def codesign(
             checkpoint=checkpoint,
             log=log,
             loss_of=on_the_chip,
-            rates={"codesign.": rate or settings.scale_learning_rate or settings.learning_rate},
+            rates={"codesign.": own_rate},
         )
     finally:
         del model.codesign

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import pytest
+from scipy import stats
 
-from gaincell.reports.sweep_aware import aware_markdown, bought_back, strength_of
+from gaincell.reports.sweep_aware import aware_lines, aware_markdown, bought_back, is_aware, strength_of
 
 
 def _point(strength: float, steps: int, nll: list[float], chips: list[float] | None = None) -> Any:
@@ -37,8 +39,32 @@ def test_share_of_the_loss() -> None:
     assert found.after[0] == pytest.approx(math.exp(18 / 300))
     assert found.share is not None
     assert found.share[0] == pytest.approx(0.6)
-    assert found.share[1] == pytest.approx(0.0, abs=1e-9)
-    assert "60 ± 0 %" in aware_markdown(_result(points))
+    assert found.share[1:] == pytest.approx((0.6, 0.6), abs=1e-6)
+    assert "60 % (60 to 60)" in aware_markdown(_result(points))
+    assert "60 % (60 to 60) of the loss bought back" in aware_lines(_result(points))[0]
+
+
+def test_intervals_of_shares_hold_what_is_not_told_apart_from_them() -> None:
+    """At either end of Fieller's interval gain - share loss is just as far from zero as its half-width."""
+    start = [400.0, 450.0, 420.0, 430.0]
+    unaware, aware = [412.0, 470.0, 436.0, 441.0], [405.0, 456.0, 431.0, 434.0]
+    points = [_point(0.0, 0, start), _point(0.1, 0, unaware), _point(0.1, 8, aware)]
+    (found,) = bought_back(_result(points))
+    assert found.share is not None
+    share, low, high = found.share
+    assert low < share < high
+    for end in (low, high):
+        left = [(u - a) - end * (u - s) for s, u, a in zip(start, unaware, aware, strict=True)]
+        half = stats.t.ppf(0.975, 3) * np.std(left, ddof=1) / 2
+        assert abs(np.mean(left)) == pytest.approx(half)
+
+
+def test_a_sweep_without_its_reference_is_told_apart() -> None:
+    points = [_point(0.1, 0, [410.0, 461.0]), _point(0.1, 8, [404.0, 455.0])]
+    with pytest.raises(ValueError, match="was not measured"):
+        bought_back(_result(points))
+    assert not is_aware(_result(points))
+    assert not is_aware(_result([_point(0.0, 0, [1.0, 2.0])]))
 
 
 def test_chips_widen_the_interval() -> None:
@@ -61,7 +87,7 @@ def test_no_share_of_a_loss_that_is_none() -> None:
         _point(0.1, 8, [400.0, 449.0, 420.0]),
     ]
     assert bought_back(_result(points))[0].share is None
-    assert aware_markdown(_result(points)).endswith("| – |")
+    assert aware_markdown(_result(points)).count("| – |") == 1
 
 
 def test_other_sweeps_are_told_apart() -> None:

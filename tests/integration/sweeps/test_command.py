@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +14,9 @@ from tests.sweeps import HEAD
 from gaincell.cli import main
 from gaincell.errors import DesignError, GaincellError, InputError
 from gaincell.reports import results
-from gaincell.sweeps.settings import load_sweep
+from gaincell.sweeps.file import HEAD as HEAD_KEYS
+from gaincell.sweeps.file import load_sweep
+from gaincell.sweeps.names import ALIASES, known
 
 pytest.importorskip("optuna")
 ROOT = Path(__file__).parents[3]
@@ -36,6 +40,12 @@ BAD = {
     'adapt = ["chip"]': "give chips",
     "tile = [24]": "no point is possible",
     "": "no parameter",
+    "tau = [1e-3]": "did you mean retention_time?",
+    "noise = [0.1]": "did you mean noise.cell_std",
+    "mismatch = { low = 0.0, high = 0.1 }": "did you mean mismatch.current_offset_std",
+    "layers = [2]": "the number of layers is the model's",
+    "key_levels = [4]": "did you mean storage_levels?); allowed: tile, window",
+    "saturation = [1.0]": "did you mean score_saturation_per_row",
     "noise.pulse_jitter = { low = 0.0, high = 1e-9, log = true }": "give low above 0",
     "tile = { low = 8, high = 32, step = 8, log = true }": "exclude each other",
 }
@@ -51,6 +61,9 @@ BAD_HEADS = {
     'objectives = ["perplexity"]\nprotocol = "block-64"': "unknown protocol",
     'objectives = ["perplexity"]\ntechnology = "29nm"': "28nm",
     'objectives = ["perplexity"]\nlimit = -3': "limit = -3",
+    'objectives = ["perplexity"]\nlimit = 100': "less than one block",
+    'objectives = ["perplexity"]\nloss = "distillation"': "of a fine-tuning",
+    'objectives = ["perplexity"]\nlearning_rate = 1e-3': "of a fine-tuning",
     'objective = ["perplexity"]': "did you mean 'objectives'",
     'objectives = ["perplexity"]\ndesign = "leroux"': "no design 'leroux'",
     'objectives = ["perplexity"]\ndesign = { name = "leroux2025", tiel = 8 }': "did you mean 'tile'",
@@ -70,6 +83,40 @@ def test_bad_settings(head: str, write: Callable[..., Path]) -> None:
     with pytest.raises(InputError) as caught:
         load_sweep(write("tile = [8, 16]", head))
     assert BAD_HEADS[head] in str(caught.value)
+
+
+WRONG = ("3", "-1.5", "true", '""', '"what"', "[]", "[3]", "[[1]]", "{ a = 1 }", "nan", "1979-05-27")
+
+
+@pytest.mark.parametrize("key", HEAD_KEYS)
+def test_wrong_types_are_errors_of_input(key: str, write: Callable[..., Path]) -> None:
+    """Of every key of the file, and of values of parameters of every kind."""
+    refused = 0
+    for wrong in WRONG:
+        lines = [x for x in write("tile = [8, 16]").read_text().splitlines() if not x.startswith(f"{key} =")]
+        path = write("tile = [8]")
+        if key == "parameters":
+            lines = [x for x in lines if not x.startswith(("[parameters]", "tile"))]
+        path.write_text("\n".join([f"{key} = {wrong}", *lines]))
+        try:
+            load_sweep(path)
+        except GaincellError:
+            refused += 1
+    assert refused >= len(WRONG) - 4
+    if key == "parameters":
+        kinds = ("tile", "retention_time", "readout", "score_ceiling", "cell.kind", "cell.c00", "noise.seed",
+                 "adapt", "fine_tune", "mismatch.gain_std")  # fmt: skip
+        shapes = ("{}", "[{}]", "{{ low = {}, high = 3 }}", "{{ low = 1, high = 3, step = {} }}",
+                  "{{ low = 1, high = 3, log = {} }}")  # fmt: skip
+        for kind, shape, wrong in itertools.product(kinds, shapes, WRONG):
+            with contextlib.suppress(GaincellError):
+                load_sweep(write(f"{kind} = {shape.format(wrong)}"))
+
+
+def test_every_name_is_in_the_documentation_and_every_alias_is_one() -> None:
+    page = (ROOT / "docs" / "sweeps.md").read_text()
+    assert [name for name in known() if f"`{name}`" not in page] == []
+    assert {name for names in ALIASES.values() for name in names} <= known().keys()
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "recipes" / "sweeps").glob("*.toml")), ids=lambda p: p.stem)

@@ -19,7 +19,8 @@ from gaincell.errors import RunError
 from gaincell.integrations.hf.attach import attached_layers
 from gaincell.integrations.hf.models import load_model
 from gaincell.reports import results
-from gaincell.sweeps.settings import Sweep, load_sweep
+from gaincell.sweeps.file import load_sweep
+from gaincell.sweeps.settings import Sweep
 from gaincell.sweeps.study import open_storage, open_study, survey
 from gaincell.sweeps.work import oversee, work
 

@@ -1,0 +1,45 @@
+"""What figures of sweeps share: titles, heights with intervals, ticks with units."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from gaincell.reports.results import number, numbers
+from gaincell.reports.sweep import Point, Result, complete, is_number, quantity
+
+TITLES = {
+    "perplexity": "perplexity", "energy": "energy of a token", "latency": "latency of a token",
+    "area": "area", "yield": "yield",
+}  # fmt: skip
+
+
+def ticks(unit: str) -> Callable[[float, object], str]:
+    """Labels with their unit."""
+    return lambda x, _: quantity(x, unit)
+
+
+def axis_title(result: Result, objective: Mapping[str, str]) -> str:
+    title = TITLES[objective["name"]]
+    return f"{title} / unchanged" if as_ratio(result, objective["name"]) else title
+
+
+def as_ratio(result: Result, objective: str) -> bool:
+    return objective == "perplexity" and any("ratio" in p for p in complete(result))
+
+
+def height(result: Result, point: Point, objective: str) -> tuple[float, float, float]:
+    """Value, and the ends of its interval."""
+    if as_ratio(result, objective):
+        if "ratio" not in point:
+            return 1.0, 1.0, 1.0
+        ratio = number(point["ratio"])
+        low, high = numbers(point["ratio_interval"]) if "ratio_interval" in point else (ratio, ratio)
+        return ratio, low, high
+    x = number(point["values"][objective])
+    low, high = numbers(point["intervals"][objective]) if objective in point["intervals"] else (x, x)
+    return x, low, high
+
+
+def key(value: Any) -> Any:
+    return value if is_number(value) else str(value)

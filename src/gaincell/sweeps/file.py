@@ -1,0 +1,258 @@
+"""Reading SWEEP.toml: everything is checked before any work."""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from gaincell.config import load_design
+from gaincell.costs.technology import load_technology
+from gaincell.design import Design
+from gaincell.errors import GaincellError, InputError
+from gaincell.evaluation.perplexity import window_and_stride
+from gaincell.integrations.hf.checkpoint import DESIGN, is_run
+from gaincell.mapping.job import find_shipped
+from gaincell.quantity import check_keys, did_you_mean, one_of
+from gaincell.shipped import located
+from gaincell.sweeps.names import ADAPTATION
+from gaincell.sweeps.settings import (
+    DIRECTIONS,
+    LEARNING,
+    LOSSES,
+    OBJECTIVES,
+    SAMPLERS,
+    Sweep,
+)
+from gaincell.sweeps.space import (
+    LARGEST_GRID,
+    Parameter,
+    applied,
+    check_value,
+    parse_parameters,
+    shown,
+)
+from gaincell.text import open_text
+
+DEFAULTS: Mapping[str, Any] = {
+    "sampler": "grid", "seed": 0, "points": None, "population": 20, "text": "sample", "limit": 16_384,
+    "protocol": "blocks-1024", "adapt": True, "calibration": 4096, "fine_tune": 0, "learning_rate": 1e-4,
+    "scale_learning_rate": None, "loss": "cross-entropy", "chips": 0, "within": 0.05, "context": None,
+    "technology": "28nm",
+}  # fmt: skip
+HEAD = ("model", "design", "objectives", *DEFAULTS, "start", "parameters")
+WORDS = ("sampler", "text", "protocol", "loss", "technology")
+TRAINING = ("loss", "learning_rate", "scale_learning_rate")
+"""What only a fine-tuning uses."""
+WHOLE = {"seed": 0, "points": 1, "population": 2, "limit": 2, "calibration": 2, "fine_tune": 0, "chips": 0,
+         "context": 1}  # fmt: skip
+"""Whole numbers of the file, and the least each may be."""
+
+
+def load_sweep(path: Path) -> Sweep:
+    """Read a sweep file.
+
+    Raises:
+        InputError: it is missing or no TOML; a key, parameter or objective is unknown, missing or of a wrong
+            type; a range is empty; objectives or settings exclude each other; model or text are not there.
+    """
+    try:
+        raw = tomllib.loads(located(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"the sweep {path.name} cannot be read: {error}") from error
+    try:
+        return _sweep(raw, path)
+    except GaincellError as error:
+        raise InputError(str(error) if path.name in str(error) else f"{path.name}: {error}") from error
+
+
+def _sweep(raw: Mapping[str, Any], path: Path) -> Sweep:
+    name = path.name
+    check_keys(raw, HEAD, name)
+    missing = [key for key in ("model", "objectives", "parameters") if key not in raw]
+    if missing:
+        raise InputError(f"{name} lacks {missing[0]!r}")
+    settings = {**DEFAULTS, **{key: raw[key] for key in DEFAULTS if key in raw}}
+    for key, least in WHOLE.items():
+        number = settings[key]
+        if number is not None and (type(number) is not int or number < least):
+            raise InputError(f"{name}: {key} = {number!r}; allowed: a whole number, {least} or more")
+    for key in WORDS:
+        _text(settings[key], key, name)
+    model = _text(raw["model"], "model", name)
+    if not is_run(model) and find_shipped(model) is None:
+        raise InputError(
+            f"{name}: {model} is neither a RUN nor a model with a linear version shipped (tiny); make a RUN: "
+            f"gaincell map {model}"
+        )
+    design = _design(raw.get("design"), model, name)
+    objectives = _objectives(raw["objectives"], name)
+    sampler = settings["sampler"]
+    if sampler not in SAMPLERS:
+        hint = did_you_mean(sampler, SAMPLERS)
+        raise InputError(f"{name}: unknown sampler {sampler!r}{hint}; allowed: {one_of(SAMPLERS)}")
+    parameters = parse_parameters(raw["parameters"], design, f"{name} [parameters]")
+    check_value("adapt", settings["adapt"], design, f"{name}: adapt")
+    loss = settings["loss"]
+    if loss not in LOSSES:
+        hint = did_you_mean(loss, LOSSES)
+        raise InputError(f"{name}: unknown loss {loss!r}{hint}; allowed: {one_of(LOSSES)}")
+    for key in ("learning_rate", "scale_learning_rate", "within"):
+        number = settings[key]
+        if number is None and key == "scale_learning_rate":
+            continue
+        if type(number) not in (int, float) or not 0 < number < math.inf:
+            raise InputError(f"{name}: {key} = {number!r}; allowed: a number above 0")
+    settings["points"] = _points(settings["points"], sampler, parameters, name)
+    found = Sweep(
+        name=path.stem, model=model, design=design, objectives=objectives, parameters=parameters,
+        start=_start(raw.get("start", []), sampler, parameters, design, name), **settings,
+    )  # fmt: skip
+    if sampler == "each":
+        found = replace(found, points=len(found.plan()))
+    _check(found, name)
+    unused = [key for key in TRAINING if key in raw and not found.largest("fine_tune")]
+    if unused:
+        raise InputError(f"{name}: {unused[0]} is of a fine-tuning; give fine_tune = 24 too, or leave it out")
+    return found
+
+
+def _check(sweep: Sweep, name: str) -> None:
+    """What excludes each other, and what is not there."""
+    load_technology(sweep.technology)
+    window_and_stride(sweep.protocol)
+    length, _ = window_and_stride(sweep.protocol)
+    if sweep.measures and sweep.limit < length:
+        raise InputError(
+            f"{name}: limit = {sweep.limit} is less than one block of {sweep.protocol}; give {length} or more"
+        )
+    if not sweep.measures:
+        _check_costs(sweep, name)
+    if "yield" in sweep.objectives and not sweep.chips:
+        raise InputError(f"{name}: the objective yield needs chips; give chips = 8, for instance")
+    if "yield" in sweep.objectives and not sweep.spread:
+        raise InputError(
+            f"{name}: yield, but all chips of {sweep.design.name!r} are alike; give a parameter "
+            "mismatch.current_offset_std, or a design with a [mismatch]"
+        )
+    if sweep.chips and not sweep.spread and not sweep.noisy:
+        raise InputError(
+            f"{name}: chips = {sweep.chips}, but all chips of {sweep.design.name!r} are alike; give a "
+            "parameter mismatch.current_offset_std or noise.output_std, or a design with a [mismatch] or "
+            "[noise]"
+        )
+    per_chip = any(p.name == "adapt" and "chip" in p.values for p in sweep.parameters)
+    if (sweep.adapt == "chip" or per_chip) and not sweep.chips:
+        raise InputError(f'{name}: adapt = "chip" adapts every chip; give chips = 4, for instance')
+    if sweep.measures:
+        open_text(sweep.text)
+    if sweep.start and sweep.points < 1 + len(sweep.start):
+        raise InputError(f"{name}: points = {sweep.points} for {len(sweep.start)} of start; give more")
+    if sweep.sampler not in LEARNING:
+        reasons = sweep.possible()
+        if all(reasons):
+            raise InputError(f"{name}: no point is possible: {reasons[0]}")
+
+
+def _check_costs(sweep: Sweep, name: str) -> None:
+    """Latency and area alone follow from sizes: nothing is evaluated."""
+    varied = [p.name for p in sweep.parameters if p.name in ADAPTATION]
+    given = [key for key in ("fine_tune", "chips") if getattr(sweep, key)]
+    for key in (*varied, *given):
+        raise InputError(
+            f"{name}: {key} changes neither {one_of(sweep.objectives)}; leave it out, or add the objective "
+            "perplexity"
+        )
+
+
+def _start(
+    raw: Any, sampler: str, parameters: tuple[Parameter, ...], design: Design, name: str
+) -> tuple[dict[str, Any], ...]:
+    """Points to begin with: lists of values that parameters have."""
+    if not isinstance(raw, list) or not all(isinstance(one, dict) and one for one in raw):
+        raise InputError(f"{name}: start = {raw!r}; allowed: a list of tables, such as [{{ window = 128 }}]")
+    if raw and sampler not in LEARNING:
+        raise InputError(f"{name}: start is of the samplers {one_of(LEARNING)}; leave it out")
+    ours, found = {p.name: p for p in parameters}, []
+    for one in raw:
+        given = parse_parameters(_listed(one), design, f"{name}: start")
+        values = {p.name: p.values[0] for p in given}
+        for key, value in values.items():
+            if key not in ours or not ours[key].holds(value):
+                raise InputError(
+                    f"{name}: start: {key} = {shown(value)} is none of the points; allowed: "
+                    + (ours[key].describe() if key in ours else f"values of {one_of(ours)}")
+                )
+        found.append(values)
+    return tuple(found)
+
+
+def _listed(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Values as choices of one."""
+    return {k: {i: [v] for i, v in e.items()} if isinstance(e, dict) else [e] for k, e in raw.items()}
+
+
+def _text(value: Any, key: str, name: str) -> str:
+    if not isinstance(value, str) or not value:
+        raise InputError(f"{name}: {key} = {value!r}; allowed: text")
+    return value
+
+
+def _design(raw: Any, model: str, name: str) -> Design:
+    if raw is None:
+        if not is_run(model):
+            raise InputError(f"{name} lacks 'design'; only a RUN brings its own")
+        return load_design(located(model) / DESIGN)
+    if isinstance(raw, str):
+        return load_design(raw)
+    if not isinstance(raw, dict) or not isinstance(raw.get("name"), str):
+        raise InputError(f"{name}: design = {raw!r}; allowed: a design, or a table with its name and values")
+    design = load_design(raw["name"])
+    fixed = {key: entry for key, entry in raw.items() if key != "name"}
+    if not fixed:
+        return design
+    found = parse_parameters(_listed(fixed), design, f"{name}: design")
+    misplaced = next((p.name for p in found if p.name in ADAPTATION), None)
+    if misplaced:
+        raise InputError(f"{name}: design: {misplaced} is not of a design; write it beside design")
+    return applied(design, {p.name: p.values[0] for p in found})
+
+
+def _objectives(raw: Any, name: str) -> tuple[str, ...]:
+    """Names, each once; a direction before a name must be its own."""
+    if not isinstance(raw, list) or not raw or not all(isinstance(item, str) for item in raw):
+        raise InputError(f"{name}: objectives = {raw!r}; allowed: a list of {one_of(OBJECTIVES)}")
+    found: list[str] = []
+    for item in raw:
+        direction, _, objective = item.rpartition(" ")
+        if objective not in OBJECTIVES:
+            hint = did_you_mean(objective, OBJECTIVES)
+            raise InputError(f"{name}: unknown objective {item!r}{hint}; allowed: {one_of(OBJECTIVES)}")
+        own = OBJECTIVES[objective][0]
+        if direction and DIRECTIONS.get(direction) != own:
+            raise InputError(f"{name}: conflicting objective {item!r}: {objective} is {own}d; leave it out")
+        if objective in found:
+            raise InputError(f"{name}: conflicting objectives: {objective} stands there twice")
+        found.append(objective)
+    return tuple(found)
+
+
+def _points(points: int | None, sampler: str, parameters: tuple[Parameter, ...], name: str) -> int:
+    if sampler in ("random", *LEARNING):
+        if points is None:
+            raise InputError(f"{name}: the sampler {sampler} needs points; give points = 64, for instance")
+        return points
+    sizes = [len(parameter.grid()) for parameter in parameters]
+    if sampler == "each":
+        if points is not None:
+            raise InputError(f"{name}: points = {points}; the sampler each has its own number, leave it out")
+        return sum(sizes) + 1  # at the most: the design's own values count once
+    size = math.prod(sizes)
+    if size > LARGEST_GRID:
+        raise InputError(f"{name}: the grid has {size:,} points; take fewer values, or the sampler random")
+    if points not in (None, size):
+        raise InputError(f"{name}: points = {points}, but the grid has {size}; leave points out")
+    return size
