@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from matplotlib import colormaps
@@ -68,13 +69,18 @@ def _change(result: Result, point: Point, objective: str) -> tuple[float, float,
     return value, low, high
 
 
+def _number(unit: str, x: float, _: object) -> str:
+    """Label of a tick."""
+    return word(x, unit)
+
+
 def _first_axis(axes: Axes, result: Result, objective: Mapping[str, str]) -> None:
     """The vertical axis of the first objective."""
     if as_ratio(result, objective["name"]):
         axes.set_yscale("symlog", linthresh=1.0)
         axes.yaxis.set_major_formatter(lambda x, _: f"{x:+g} %" if x else "0")
         axes.axhline(0.0, color=BLACK, linewidth=0.6)
-        axes.set_ylabel(f"change of {TITLES[objective['name']]}, to the unchanged design")
+        axes.set_ylabel(f"{TITLES[objective['name']]} vs. unchanged")
         return
     axes.set_ylabel(axis_title(result, objective))
     if objective["unit"] != "1":
@@ -103,8 +109,9 @@ def scatter(result: Result) -> Figure:
             x = [float(v) for v in values]
             if min(x) > 0 and max(x) > 8 * min(x):
                 axes.set_xscale("log")
-            if units[name] != "1":
-                axes.xaxis.set_major_formatter(ticks(units[name]))
+            axes.xaxis.set_major_formatter(partial(_number, units[name]))
+            axes.minorticks_off()
+            axes.set_xticks([min(x), max(x)])
         axes.errorbar(x, y, yerr=ends, fmt="o", color=BLUE, markersize=3.5, elinewidth=0.5, alpha=0.6)
         axes.set_xlabel(name)
         _first_axis(axes, result, objective)
