@@ -212,7 +212,7 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     result = json.loads(file.read_text())
     check(result)
     assert str(tmp_path) not in file.read_text()
-    assert result["gains"] == "the shipped linear hardware version"
+    assert result["gains"] == "the shipped linear hardware version, trained on 6,553,600 tokens"
     assert result["activity"]["tokens"]["value"] == 192
     mean = Activity.read(file).mean()
     assert mean.valid_columns == pytest.approx(97 / 2)
