@@ -52,7 +52,7 @@ def test_examples_are_understood(example: str, tmp_path: Path) -> None:
     context = parse(words(example, tmp_path))
     assert context.command.callback is not None
     given = [word.partition("=")[0] for word in words(example, tmp_path) if word.startswith("--")]
-    known = {option for parameter in context.command.params for option in parameter.opts}
+    known = {o for p in context.command.params for o in (*p.opts, *p.secondary_opts)}
     assert set(given) <= known or context.ignore_unknown_options
 
 
