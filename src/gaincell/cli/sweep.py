@@ -93,19 +93,28 @@ def _cores() -> int:
 
 
 def _claim(place: Path, asked: Sweep) -> None:
-    """Make DIR that of the sweep. Raises RunError: it is another's."""
+    """Make DIR that of the sweep, and say where its points are of other code. Raises RunError: it is another's."""
     import json as text
 
     from gaincell.errors import RunError
     from gaincell.files import write_text
+    from gaincell.reports.results import code
 
-    known = place / SWEEP
-    if known.is_file() and text.loads(known.read_text(encoding="utf-8"))["study"] != asked.study:
-        raise RunError(
-            f"{place} holds another sweep, or this one before its file, model, text, design or a device was "
-            "changed; choose another --out, or remove it"
-        )
-    content = {"study": asked.study, "identity": asked.identity}
+    known, content = place / SWEEP, {"study": asked.study, "code": code(), "identity": asked.identity}
+    if known.is_file():
+        before = text.loads(known.read_text(encoding="utf-8"))
+        if before["study"] != asked.study:
+            raise RunError(
+                f"{place} holds another sweep, or this one before its file, model, text, design or a device was "
+                "changed; choose another --out, or remove it"
+            )
+        if before.get("code", content["code"]) != content["code"]:
+            typer.echo(
+                f"{place} was begun with gaincell {before['code']}, this is {content['code']}; finished points "
+                "are kept. Remove it to measure them all with this one.",
+                err=True,
+            )
+            return
     write_text(known, text.dumps(content, indent=1) + "\n")
 
 

@@ -24,11 +24,11 @@ from gaincell.evaluation.activity import measure_activity
 from gaincell.evaluation.codes import SignalUse, signal_use
 from gaincell.evaluation.perplexity import Perplexity, cut_blocks, describe, perplexity
 from gaincell.integrations.hf.attach import attached_layers, set_design
-from gaincell.integrations.hf.checkpoint import save
+from gaincell.integrations.hf.checkpoint import is_run, save
 from gaincell.integrations.hf.size import model_size
 from gaincell.mapping import records, summary
 from gaincell.mapping.job import default_block, freeze_embeddings
-from gaincell.mapping.readapt import AdaptSettings, load_start
+from gaincell.mapping.readapt import load_made
 from gaincell.mapping.stages import fast_bf16
 from gaincell.progress import Progress, StageProgress, silent_stages
 from gaincell.reports import results
@@ -47,7 +47,8 @@ ACTIVITY_BLOCKS = 1
 class CodesignSettings:
     """Settings of `gaincell codesign`.
 
-    model: a RUN, or a model with a linear version shipped.  design: the chip to start from; None: its own.
+    model: a RUN (its final weights), or a model with a linear version shipped.
+    design: the chip to start from; None: that of the RUN, or `default_design`.
     learn: some of training.codesign.LEARNED; none: the same training on the fixed chip.
     steps: of training, of `batch` sequences each.
     learning_rate: peak, of the weights.  scale_learning_rate: of gains and offsets.  rate: of circuits.
@@ -86,10 +87,9 @@ def codesign_model(
     Raises:
         GaincellError: model, text, design or what is to be learned are not acceptable.
     """
-    start = AdaptSettings(settings.model, None, None, impl=settings.impl)
-    loaded, _, own = load_start(start, default_design)
+    loaded = load_made(settings.model, settings.impl)
     model: PreTrainedModel = loaded.model.to(settings.device)  # type: ignore[arg-type]
-    chip = settings.design or own
+    chip = settings.design or (attached_layers(model)[0].design if is_run(settings.model) else default_design)
     if "levels" in settings.learn and not chip.levels.storage:
         chip = chip.replace(levels=with_zero_code(chip))
     block = default_block(chip, model)

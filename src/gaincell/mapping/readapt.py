@@ -10,6 +10,7 @@ from typing import cast
 
 from gaincell.adaptation import adapt, collect_statistics
 from gaincell.adaptation.adapt import Method
+from gaincell.config import load_design
 from gaincell.design import Design
 from gaincell.device import with_cell
 from gaincell.errors import ModelError
@@ -28,6 +29,9 @@ from gaincell.reports.figures import draw_all
 from gaincell.reports.results import Json, value
 from gaincell.shipped import located
 from gaincell.text import open_text, token_stream
+
+MADE_FOR = "leroux2025"
+"""The design of the linear versions that are shipped."""
 
 
 @dataclass(frozen=True)
@@ -169,3 +173,19 @@ def load_start(settings: AdaptSettings, default_design: Design) -> tuple[LoadedM
     attach(loaded.model, chip.replace(cell="linear"), impl=settings.impl)  # type: ignore[arg-type]
     read_state(loaded.model, linear)
     return loaded, chip.replace(cell="linear"), chip
+
+
+def load_made(model: str, impl: str = "auto") -> LoadedModel:
+    """A hardware model as it was made, attached: its statistics are the target of an adaptation.
+
+    Of a RUN its final weights on its own chip; of a shipped model its linear version, on `MADE_FOR` with
+    linear cells.
+
+    Raises ModelError: there is no hardware version.
+    """
+    if is_run(model):
+        loaded = load_model(model)
+        for layer in attached_layers(loaded.model):
+            layer.impl = impl  # type: ignore[assignment]
+        return loaded
+    return load_start(AdaptSettings(model, None, None, impl=impl), load_design(MADE_FOR))[0]

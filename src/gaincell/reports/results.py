@@ -178,6 +178,11 @@ def _versions() -> dict[str, str]:
     return versions
 
 
+def code() -> str:
+    """Which gaincell this is: the commit of its source tree, else the version installed."""
+    return _commit() or metadata.version("gaincell")
+
+
 def _commit() -> str | None:
     """The git commit of gaincell's own source tree, with "+" when it has changes; None when installed."""
     here = Path(__file__).resolve()

@@ -2,8 +2,8 @@
 
     gains, offsets and weights as made -> the point's chip without spread -> adapted -> fine-tuned
 
-As made: of a RUN what is saved in it, made for the design saved with it; of a shipped model its linear
-version, made for `MADE_FOR` with linear cells. Statistics on that very design are the adaptation's target.
+As made (`load_made`): of a RUN what is saved in it, made for the design saved with it; of a shipped model its
+linear version. Statistics on that very design are the adaptation's target.
 The adaptation meets one draw of the noise, which neither training nor evaluation meets again.
 Fine-tuning is noise-aware: every forward pass meets other noise of reads and writes and, where cells differ,
 another chip, none of which is evaluated later. With distillation the model's teacher is itself, adapted to
@@ -23,16 +23,13 @@ from transformers import PreTrainedModel
 
 from gaincell.adaptation import Statistics, adapt, collect_statistics
 from gaincell.circuits.noise import Noise
-from gaincell.config import load_design
 from gaincell.design import Design
 from gaincell.errors import InputError
 from gaincell.evaluation.chips import nominal
 from gaincell.evaluation.perplexity import cut_blocks, window_and_stride
 from gaincell.integrations.hf.attach import attached_layers, set_design
-from gaincell.integrations.hf.checkpoint import is_run
-from gaincell.integrations.hf.models import load_model
 from gaincell.mapping.job import freeze_embeddings
-from gaincell.mapping.readapt import AdaptSettings, load_start
+from gaincell.mapping.readapt import load_made
 from gaincell.sweeps.settings import BATCH, Sweep
 from gaincell.sweeps.space import Values
 from gaincell.text import Text, token_stream
@@ -40,8 +37,6 @@ from gaincell.training.distillation import Distillation
 from gaincell.training.loop import train
 from gaincell.training.settings import TrainSettings
 
-MADE_FOR = "leroux2025"
-"""The design of the linear versions that are shipped."""
 CALIBRATED_ON, TRAINED_ON = 2**30, 2**31
 """How far the noise that the adaptation meets, and noise and chips that training meets, lie from those that
 are evaluated.
@@ -63,15 +58,9 @@ class Preparation:
 
     def __init__(self, sweep: Sweep, text: Text, impl: str = "auto", device: str = "cpu") -> None:
         self.sweep = sweep
-        if is_run(sweep.model):
-            self.loaded = load_model(sweep.model)
-        else:
-            start = AdaptSettings(model=sweep.model, design=None, cell=None, impl=impl)
-            self.loaded, _, _ = load_start(start, load_design(MADE_FOR))
+        self.loaded = load_made(sweep.model, impl)
         self._made_for = attached_layers(self.loaded.model)[0].design
         self.model = self.loaded.model.to(device)  # type: ignore[arg-type]
-        for layer in attached_layers(self.model):
-            layer.impl = impl  # type: ignore[assignment]
         self.length, _ = window_and_stride(sweep.protocol)
         self._text = text.training
         self._target: dict[int, Statistics] = {}

@@ -12,6 +12,7 @@ import pytest
 from tests.sweeps import HEAD
 
 from gaincell.cli import main
+from gaincell.cli.sweep import _claim
 from gaincell.errors import DesignError, GaincellError, InputError
 from gaincell.reports import results
 from gaincell.sweeps.file import HEAD as HEAD_KEYS
@@ -123,6 +124,29 @@ def test_every_name_is_in_the_documentation_and_every_alias_is_one() -> None:
 def test_shipped_sweeps_are_acceptable(path: Path) -> None:
     sweep = load_sweep(path)
     assert sweep.sampler in ("nsga2",) or not any(sweep.possible())
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "recipes" / "sweeps").glob("*.toml")), ids=lambda p: p.stem)
+def test_published_results_are_of_the_shipped_sweeps(path: Path) -> None:
+    """Of the same file, model, text and design, and of all its points."""
+    found = results.read(ROOT / "docs" / "results" / "sweeps" / f"{path.stem}.json")
+    sweep = load_sweep(path)
+    assert found["study"] == sweep.study
+    counts = {name: results.number(count) for name, count in found["counts"].items()}
+    assert counts["complete"] + counts["failed"] == sweep.points == len(found["points"])
+
+
+def test_points_of_other_code_are_kept_and_said(
+    write: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweep, known = load_sweep(write("tile = [8, 16]")), tmp_path / "sweep.json"
+    for _ in range(2):
+        _claim(tmp_path, sweep)
+        assert capsys.readouterr().err == ""
+    known.write_text(known.read_text().replace(results.code(), "0.0.1"))
+    for _ in range(2):
+        _claim(tmp_path, sweep)
+        assert "was begun with gaincell 0.0.1" in capsys.readouterr().err
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
