@@ -93,7 +93,7 @@ def _cores() -> int:
 
 
 def _claim(place: Path, asked: Sweep) -> None:
-    """Make DIR that of the sweep, and say where its points are of other code. Raises RunError: it is another's."""
+    """Make DIR that of the sweep; say where its points are of other code. Raises RunError: it is another's."""
     import json as text
 
     from gaincell.errors import RunError
@@ -105,13 +105,13 @@ def _claim(place: Path, asked: Sweep) -> None:
         before = text.loads(known.read_text(encoding="utf-8"))
         if before["study"] != asked.study:
             raise RunError(
-                f"{place} holds another sweep, or this one before its file, model, text, design or a device was "
-                "changed; choose another --out, or remove it"
+                f"{place} holds another sweep, or this one before its file, model, text, design or a device "
+                "was changed; choose another --out, or remove it"
             )
         if before.get("code", content["code"]) != content["code"]:
             typer.echo(
-                f"{place} was begun with gaincell {before['code']}, this is {content['code']}; finished points "
-                "are kept. Remove it to measure them all with this one.",
+                f"{place} was begun with gaincell {before['code']}, this is {content['code']}; finished "
+                "points are kept. Remove it to measure them all with this one.",
                 err=True,
             )
             return
