@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -20,6 +21,7 @@ class Section:
 
     answers: whether it says what costs most and what is free.
     aware: whether it says what noise-aware training buys back.
+    together: a grid of which only the front is shown, and what all changes cost together.
     """
 
     title: str
@@ -28,6 +30,7 @@ class Section:
     after: str = ""
     answers: bool = False
     aware: bool = False
+    together: bool = False
 
 
 SECTIONS = {
@@ -39,6 +42,13 @@ SECTIONS = {
         "Read with care: `tiny` is small and forgiving, its text is short, and nothing is trained for the "
         "changed chip. A shorter ring costs little here because `tiny` hardly uses what lies further back.",
         answers=True,
+    ),
+    "relaxed": Section(
+        "Relaxed together",
+        "What saves something for nearly nothing by itself, in all 32 combinations, each adapted anew: the "
+        "points of the front, and the unchanged chip.",
+        ("pareto",),
+        together=True,
     ),
     "levels": Section("Levels", "Of queries, storage, and the counter of the outputs.", ("curves",)),
     "arrays": Section(
@@ -106,7 +116,9 @@ def part(name: str, section: Section, found: results.Json) -> str:
         lines.append("\n".join(f"* {line}" for line in sweep.answers(found)))
     if section.aware:
         lines.append(sweep_aware.aware_markdown(found))
-    lines.append((sweep.changes_markdown(found) if section.answers else table(found)).rstrip())
+    if section.together:
+        lines.append(together(found))
+    lines.append((sweep.changes_markdown(found) if section.answers else table(found, section)).rstrip())
     for figure in section.figures:
         lines.append(f"![{section.title}: {figure}](figures/sweep-{name}-{figure}.png)")
     return "\n\n".join([*lines, *([section.after] if section.after else [])])
@@ -120,9 +132,33 @@ def draw(name: str, section: Section, found: results.Json, folder: Path) -> None
                 shutil.copy(drawn, folder / drawn.name)
 
 
-def table(found: results.Json) -> str:
-    """All points, or of a sampler that learns the front and the unchanged design."""
-    if found["sampler"] in ("grid", "each"):
+def together(found: results.Json) -> str:
+    """What all changes cost together, and what they would cost if each cost what it costs by itself."""
+    own = {p["name"]: p["own"] for p in found["parameters"]}
+
+    def changes(point: results.Json) -> int:
+        return sum(point["parameters"][name] != value for name, value in own.items())
+
+    points = sweep.complete(found)
+    (plain,) = (p for p in points if changes(p) == 0)
+    (every,) = (p for p in points if changes(p) == len(own))
+    single = math.prod(results.number(p["ratio"]) for p in points if changes(p) == 1)
+    low, high = results.numbers(every["ratio_interval"])
+    ratios = {
+        name: results.number(every["values"][name]) / results.number(entry)
+        for name, entry in plain["values"].items()
+        if name != "perplexity"
+    }
+    costs = ", ".join(f"{name} × {ratio:.3g}" for name, ratio in ratios.items())
+    return (
+        f"All {len(own)} together: perplexity × {results.number(every['ratio']):.4f} "
+        f"({low:.4f} to {high:.4f}), {costs}. The product of what each costs by itself is × {single:.4f}."
+    )
+
+
+def table(found: results.Json, section: Section) -> str:
+    """All points, or of many the front and the unchanged design."""
+    if found["sampler"] in ("grid", "each") and not section.together:
         return sweep.sweep_markdown(found)
     shown = sorted(sweep.front(found), key=lambda p: results.number(p["values"]["energy"]))
     if "reference" in found:

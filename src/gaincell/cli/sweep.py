@@ -93,7 +93,7 @@ def _cores() -> int:
 
 
 def _claim(place: Path, asked: Sweep) -> None:
-    """Make DIR that of the sweep; say where its points are of other code. Raises RunError: it is another's."""
+    """Make DIR that of the sweep; say where points are of other code. Raises RunError: it is another's."""
     import json as text
 
     from gaincell.errors import RunError

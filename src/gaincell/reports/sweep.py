@@ -225,8 +225,8 @@ def verdict(point: Point) -> str:
     if high < 1:
         return "better"
     if low > 1:
-        return "worse" if low > 1 + FREE else f"worse, by {100 * (number(point['ratio']) - 1):.1f} %"
-    return "the same" if high <= 1 + FREE else "not told apart"
+        return f"worse, by {100 * (number(point['ratio']) - 1):.1f} %"
+    return "the same" if low >= 1 - FREE and high <= 1 + FREE else "not told apart"
 
 
 def _cost_ratio(point: Point, own: Point, name: str) -> float:
@@ -254,7 +254,7 @@ def has_answers(result: Result) -> bool:
 
 
 def answers(result: Result) -> list[str]:
-    """Of changes of one thing at a time: what costs most, and what could be relaxed for free."""
+    """Of changes of one thing at a time: what costs most, and what could be relaxed (nearly) for free."""
     points = [point for point in complete(result) if "ratio_interval" in point]
     own = next(point for point in complete(result) if number(point["point"]) == number(result["reference"]))
     costs = [o["name"] for o in result["objectives"] if o["name"] != "perplexity"]
@@ -276,7 +276,7 @@ def answers(result: Result) -> list[str]:
             text = f"{changed(result, point)} ({saving}; perplexity × {_ratio(point)})"
             free.append((min(saved.values()), text))
     found = "; ".join(text for _, text in sorted(free)) or "nothing"
-    lines.append(f"Free, for surely less than {100 * FREE:g} % of perplexity and saving something: {found}.")
+    lines.append(f"Saves something, for surely less than {100 * FREE:g} % of perplexity: {found}.")
     worst = max(points, key=lambda p: number(p["ratio"]))
     lines.append(f"Hurts most: {changed(result, worst)} (× {_ratio(worst)}).")
     return lines
