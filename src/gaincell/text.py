@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from gaincell.errors import InputError
 from gaincell.progress import Progress, silent
+from gaincell.quantity import did_you_mean
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -85,11 +86,13 @@ def open_text(text: str | Path) -> Text:
         return _directory(path, path.resolve().name)
     if path.is_file():
         return _one_file(path)
-    if re.fullmatch(r"[\w.-]+(/[\w.-]+)?(:[\w.-]+)?", str(text)) and not str(text).endswith((".txt", ".gz")):
+    meant = did_you_mean(str(text), ["sample"])
+    is_id = re.fullmatch(r"[\w.-]+(/[\w.-]+)?(:[\w.-]+)?", str(text))
+    if is_id and not meant and not str(text).endswith((".txt", ".gz")):
         return _data_set(str(text))
     raise InputError(
-        f"there is no text {str(text)!r}; give a .txt or .txt.gz file, a directory of them, a data set id, "
-        "or 'sample'"
+        f"there is no text {str(text)!r}{meant}; give a .txt or .txt.gz file, a directory of them, "
+        "a data set id, or 'sample'"
     )
 
 

@@ -111,6 +111,8 @@ def test_only_as_much_is_read_as_the_budget_needs() -> None:
 def test_what_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="there is no text"):
         open_text(tmp_path / "missing.txt")
+    with pytest.raises(InputError, match="did you mean 'sample'"):
+        open_text("sampel")
     with pytest.raises(InputError, match="holds no"):
         open_text(tmp_path)
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9\n" * 10)

@@ -112,6 +112,11 @@ class Preparation:
         count = max(1, values.get("calibration", self.sweep.calibration) // self.length)
         if count not in self._calibration:
             stream = token_stream(self._text, self.loaded.tokenizer, count * self.length)
+            if len(stream) < count * self.length:
+                raise InputError(
+                    f"calibration = {count * self.length} tokens, and the training part of "
+                    f"{Path(self.sweep.text).name} has {len(stream)}; give more text or a smaller calibration"
+                )
             self._calibration[count] = cut_blocks(stream, self.length).long()
         return self._calibration[count]
 
