@@ -59,6 +59,7 @@ nb_execution_timeout = 600
 nb_execution_raise_on_error = True
 nb_execution_show_tb = True
 nb_merge_streams = True
+nb_render_markdown_format = "myst"  # the default knows no tables
 nb_execution_in_temp = True
 
 autodoc_member_order = "bysource"

@@ -85,6 +85,7 @@ def test_notebooks_are_shown_with_their_figures() -> None:
     for page in shown:
         assert sum("_images/" in loaded for loaded in page.loaded) >= 2
         assert "Traceback" not in page.text
+        assert "| --" not in page.text  # a table as its Markdown
 
 
 def test_commands_are_shown_with_what_they_printed() -> None:

@@ -276,7 +276,8 @@ def answers(result: Result) -> list[str]:
             text = f"{changed(result, point)} ({saving}; perplexity × {_ratio(point)})"
             free.append((min(saved.values()), text))
     found = "; ".join(text for _, text in sorted(free)) or "nothing"
-    lines.append(f"Saves something, for surely less than {100 * FREE:g} % of perplexity: {found}.")
+    if costs:
+        lines.append(f"Saves something, for surely less than {100 * FREE:g} % of perplexity: {found}.")
     worst = max(points, key=lambda p: number(p["ratio"]))
     lines.append(f"Hurts most: {changed(result, worst)} (× {_ratio(worst)}).")
     return lines
