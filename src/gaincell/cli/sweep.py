@@ -66,7 +66,7 @@ def sweep(
     check_outputs(json)
     use(threads or max(1, _cores() // workers), device)
     from gaincell.sweeps.file import load_sweep
-    from gaincell.sweeps.study import open_storage
+    from gaincell.sweeps.study import existing_storage, open_storage
 
     asked = load_sweep(file)
     place = out or Path("runs") / "sweeps" / asked.name
@@ -75,7 +75,7 @@ def sweep(
         _work(asked, place, shared, worker, parent, weights=weights, impl=impl.value, device=device)
         return
     if dry_run:
-        _dry_run(asked, shared if "://" in shared or Path(shared).is_file() else None)
+        _dry_run(asked, existing_storage(shared) if storage or Path(shared).is_file() else None)
         return
     if storage is not None:
         open_storage(storage)
@@ -165,13 +165,13 @@ def _oversee(
         raise KeyboardInterrupt(RESUME) from None
 
 
-def _dry_run(asked: Sweep, shared: str | None) -> None:
+def _dry_run(asked: Sweep, storage: Any | None) -> None:
     """What a sweep would do."""
     from rich.console import Console
     from rich.table import Table
 
     from gaincell.sweeps.settings import LEARNING, OBJECTIVES
-    from gaincell.sweeps.study import open_storage, open_study, survey
+    from gaincell.sweeps.study import open_study, survey
 
     console = Console()
     table = Table(
@@ -186,11 +186,9 @@ def _dry_run(asked: Sweep, shared: str | None) -> None:
         reasons = [reason for reason in asked.possible() if reason]
         if reasons:
             console.print(f"{len(reasons)} points will fail, such as: {reasons[0]}", markup=False)
-    if shared is not None:
-        storage = open_storage(shared)
-        if asked.study in (known.study_name for known in storage.get_all_studies()):
-            found = survey(open_study(asked, storage), asked.points)
-            console.print(f"already complete: {len(found.complete)}, failed: {len(found.failed)}")
+    if storage is not None and asked.study in (known.study_name for known in storage.get_all_studies()):
+        found = survey(open_study(asked, storage), asked.points)
+        console.print(f"already complete: {len(found.complete)}, failed: {len(found.failed)}")
 
 
 def _report(asked: Sweep, found: Any, place: Path, json: Path | None, *, figures: bool) -> None:

@@ -164,6 +164,8 @@ def caption(result: Result, *, marked: bool = True) -> str:
             )
     text += "." if text[-1] != "." else ""
     text += f" {counts['complete']:.0f} of {counts['planned']:.0f} points measured"
+    if repeated := sum("same_as" in point for point in result["points"]):
+        text += f", {repeated} of them repeats"
     return text + (f", {counts['failed']:.0f} failed." if counts["failed"] else ".")
 
 
@@ -277,7 +279,9 @@ def answers(result: Result) -> list[str]:
             free.append((min(saved.values()), text))
     found = "; ".join(text for _, text in sorted(free)) or "nothing"
     if costs:
-        lines.append(f"Saves something, for surely less than {100 * FREE:g} % of perplexity: {found}.")
+        lines.append(
+            f"Numbers that save something for surely less than {100 * FREE:g} % of perplexity: {found}."
+        )
     worst = max(points, key=lambda p: number(p["ratio"]))
     lines.append(f"Hurts most: {changed(result, worst)} (× {_ratio(worst)}).")
     return lines

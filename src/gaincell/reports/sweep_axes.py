@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -29,10 +30,11 @@ def as_ratio(result: Result, objective: str) -> bool:
 
 
 def height(result: Result, point: Point, objective: str) -> tuple[float, float, float]:
-    """Value, and the ends of its interval."""
+    """Value, and the ends of its interval; NaN where the perplexity is infinite, which figures leave out."""
     if as_ratio(result, objective):
         if "ratio" not in point:
-            return 1.0, 1.0, 1.0
+            own = number(point["point"]) == number(result["reference"])
+            return (1.0, 1.0, 1.0) if own else (math.nan, math.nan, math.nan)
         ratio = number(point["ratio"])
         low, high = numbers(point["ratio_interval"]) if "ratio_interval" in point else (ratio, ratio)
         return ratio, low, high

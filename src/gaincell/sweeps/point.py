@@ -207,6 +207,7 @@ def entry_of(sweep: Sweep, number: int, values: Values, found: Found) -> Json:
         "values": {n: value(v, OBJECTIVES[n][1], "simulated") for n, v in found.values.items()},
         "intervals": {n: value(list(i), OBJECTIVES[n][1], "simulated") for n, i in found.intervals.items()},
         "seconds": value(found.seconds, "s", "measured"),
+        "code": results.code(),
     }
     if found.blocks:
         nll, predictions = zip(*found.blocks, strict=True)

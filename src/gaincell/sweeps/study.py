@@ -75,6 +75,18 @@ def open_storage(place: str) -> Any:
         ) from error
 
 
+def existing_storage(place: str) -> Any | None:
+    """The storage if there is one, None where `open_storage` would make it: a dry run writes nothing.
+
+    Raises InputError: it cannot be reached.
+    """
+    name = place.removeprefix("sqlite:///")
+    path = Path(name).expanduser()
+    if name and "://" not in name and not path.exists() and path.parent.is_dir():
+        return None
+    return open_storage(place)
+
+
 def _without_password(place: str) -> str:
     scheme, mark, rest = place.partition("://")
     return f"{scheme}://...@{rest.rpartition('@')[2]}" if mark and "@" in rest else place

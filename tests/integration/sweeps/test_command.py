@@ -203,3 +203,16 @@ def test_without_optuna_the_extra_is_named(
 ) -> None:
     monkeypatch.setitem(sys.modules, "optuna", None)
     assert "pip install 'gaincell[sweep]'" in refused(capsys, write("tile = [8, 16]"))
+
+
+def test_a_dry_run_looks_at_the_storage_and_makes_none(
+    write: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write("tile = [8, 16]")
+    for storage in (tmp_path / "nowhere" / "j", tmp_path, "sqlite:////nowhere/s.db"):
+        assert "cannot be reached" in refused(capsys, file, "--dry-run", "--storage", storage)
+    before = set(tmp_path.rglob("*"))
+    for new in (tmp_path / "new.journal", f"sqlite:///{tmp_path}/new.db"):
+        with pytest.raises(SystemExit, match="0"):
+            main(["sweep", str(file), "--dry-run", "--storage", str(new)])
+    assert set(tmp_path.rglob("*")) == before
