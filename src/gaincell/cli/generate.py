@@ -93,7 +93,8 @@ def generate(
         ready = hardware_model(model, load_design("leroux2025"), chip, impl=impl.value, progress=progress)
     loaded = ready.loaded
     loaded.model.to(device)  # type: ignore[arg-type]
-    ids = loaded.tokenizer(prompt, return_tensors="pt", add_special_tokens=False)["input_ids"].to(device)
+    made = loaded.tokenizer(prompt, return_tensors="pt", add_special_tokens=False, verbose=False)
+    ids = made["input_ids"].to(device)
     if ids.numel() == 0:
         raise InputError("the prompt is empty; give --prompt TEXT")
     check_positions(loaded.model, ids.shape[1] + tokens)

@@ -9,8 +9,9 @@ pulse lasts until the output is back at V_m:
     signed charge-to-pulse      a latch holds the sign; I_d into or out of the line; pulse = sign unchanged
 
 Source: the principle is that of the paper (Fig. 1c, g, h: a pulse as wide as the charge); the discharge by a
-constant current is described in docs/concepts/circuits.md; the circuit and its sizes are ours. The reference currents, the buffers of their bias lines (without which columns that
-switch disturb one another) and the control signals are ideal.
+constant current as in "Charge to pulse" of docs/concepts/circuits.md; the circuit and its sizes are ours. The
+reference currents, the buffers of their bias lines (without which columns that switch disturb one another)
+and the control signals are ideal.
 Not modelled: mismatch of the readouts, noise.
 """
 
