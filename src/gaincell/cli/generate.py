@@ -67,7 +67,8 @@ def generate(
     --other-latency, the schedule of the arrays (gaincell simulate head) and what the rest of a layer takes.
 
     An embedded model runs as its shipped linear hardware version, a RUN as what it is; any other model gets
-    gains from statistics alone, which is not enough to write sense.
+    gains from statistics alone, which is not enough to write sense. In the examples runs/tiny is what
+    `gaincell map tiny` writes.
 
     Example: gaincell generate tiny --prompt "It was a dark night" --tokens 2000
 

@@ -34,11 +34,13 @@ def _change(result: Result) -> Markup:
     shown = {name: readable(found) for name, found in perplexities(run).items()}
     change = f"× {ratio:.4f} ({low:.4f} to {high:.4f})"
     rows.append(("perplexity", shown["adapted"], shown["trained"], change))
+    trained = "gains, offsets and weights" if run["training"]["weights"] else "gains and offsets"
     caption = (
-        f"Learned: {' and '.join(run['learn']) or 'nothing of the chip'}, in {number(run['training']['steps']):.0f} "
-        f"steps. Perplexity before: adapted to the chip at the start; {protocol(run)}. In brackets: {CONFIDENCE:.0%} "
-        "interval of the paired ratio over blocks. The ratio holds what gains, offsets and weights learned too: "
-        "what the circuits alone bring shows beside the same training on the fixed chip."
+        f"Learned: {' and '.join(run['learn']) or 'nothing of the chip'}, in "
+        f"{number(run['training']['steps']):.0f} steps. Perplexity at the start: adapted to that chip; "
+        f"{protocol(run)}. In brackets: {CONFIDENCE:.0%} interval of the paired ratio over blocks. The ratio "
+        f"holds what {trained} learned too: what the circuits alone bring shows beside the same training on "
+        "the fixed chip."
     )
     return table(Rows("Before and after", ("", "start", "learned", "change"), rows, caption), SIMULATED)
 
