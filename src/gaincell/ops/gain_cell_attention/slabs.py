@@ -3,8 +3,8 @@ products.
 
 Dimensions: G key/value heads processed together, c key tokens, R query tokens, D head dimension, n slabs.
 
-The charge of one cell is x_i F(u_j delta^(i-j)): the paper's equation (6), with the decay of (7) inside F. With
-a base time b,
+The charge of one cell is x_i F(u_j delta^(i-j)): the paper's equation (6), with the decay of (7) in F. With a
+base time b,
 
     F(u_j delta^(i-j)) = constant + sum_n row_n(i - b) * slab_n(u_j, j - b),
 
