@@ -20,6 +20,7 @@ from gaincell.reports.html import scales, theme
 from gaincell.reports.html.page import load, names, page
 from gaincell.reports.html.sections import SECTIONS
 from gaincell.reports.results import read
+from gaincell.reports.tables import number_and_error
 
 from .browser import CHROMIUM, DRIVER, MISSING, Browser, browser
 
@@ -316,6 +317,9 @@ def test_ticks_and_numbers() -> None:
     assert scales.short(1e-9) == "10⁻⁹"
     assert scales.short(2.5e-7) == "2.5×10⁻⁷"
     assert scales.short(float("inf")) == "∞"
+    assert number_and_error(11990.3, 2080.0) == ("12,000", "2,100")
+    assert number_and_error(1.2831, 0.0078) == ("1.2831", "0.0078")
+    assert number_and_error(3.0, 0.0) == ("3", "0")
     assert scales.short(float("nan")) == "not a number"
     scale = scales.linear([3.0, 97.0], 0.0, 100.0)
     assert (scale.low, scale.high) == (0.0, 100.0)
