@@ -32,7 +32,8 @@ def _change(result: Result) -> Markup:
         rows.append((f"{title}, charge units", f"{before:.4g}", f"{after:.4g}", f"× {after / before:.3f}"))
     ratio, low, high = training_ratio(run)
     shown = {name: readable(found) for name, found in perplexities(run).items()}
-    change = f"× {ratio:.4f} ({low:.4f} to {high:.4f})"
+    several = len(numbers(run["blocks"]["predictions"])) > 1
+    change = f"× {ratio:.4f}" + (f" ({low:.4f} to {high:.4f})" if several else ", one block: no interval")
     rows.append(("perplexity", shown["adapted"], shown["trained"], change))
     trained = "gains, offsets and weights" if run["training"]["weights"] else "gains and offsets"
     caption = (
