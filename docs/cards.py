@@ -211,9 +211,8 @@ def task_section(scored: Json | None) -> str:
     lines = ["| task | metric | score | items |", "| --- | --- | ---: | ---: |"]
     for name, metric, task, entry in metrics(scored):
         of = f"{results.number(task['items']):,.0f} of {results.number(task['of']):,.0f}"
-        lines.append(
-            f"| {name} | {metric} | {results.number(entry['score']):.3g} ± {results.number(entry['error']):.2g} | {of} |"
-        )
+        shown = tables.number_and_error(results.number(entry["score"]), results.number(entry["error"]))
+        lines.append(f"| {name} | {metric} | {' ± '.join(shown)} | {of} |")
     harness = scored["harness"]
     note = (
         f"{harness['name']} {harness['version']}, 0-shot, weights in {scored['dtype']}, simulated hardware; "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import re
 import shlex
@@ -18,7 +17,8 @@ from gaincell.cli import app
 from gaincell.config import load_design
 
 ROOT = Path(__file__).parents[2]
-RESULTS = ROOT / "docs" / "results"
+OUTPUTS = ("--json", "--figure", "--figures", "--out", "--latex", "--gds", "--dump", "--storage")
+SUFFIXES = (".toml", ".json", ".csv", ".gz", ".safetensors")
 
 PARSED_ONLY = {
     "gaincell map smollm2-135m": "hours",
@@ -66,7 +66,7 @@ def words(example: str, folder: Path) -> list[str]:
     return [
         name
         for word in found
-        for name in (sorted(p.name for p in folder.glob(word)) if "*" in word else [word])
+        for name in (sorted(str(p.relative_to(folder)) for p in folder.glob(word)) if "*" in word else [word])
     ]
 
 
@@ -80,53 +80,46 @@ def parse(arguments: list[str]) -> Any:
     return context
 
 
-def write_results(folder: Path) -> None:
-    """Results by the names that examples of report and table use, a RUN without weights among them."""
-    for name, source in {
-        "software.json": "evaluation/tasks/tiny-software",
-        "linear.json": "evaluation/tasks/tiny-linear",
-        "chip.json": "evaluation/tasks/tiny-adapted",
-        "chips.json": "evaluation/chips-5",
-        "cost.json": "costs/cost-tiny",
-        "fidelity.json": "evaluation/fidelity",
-        "RUN/run.json": "tiny",
-    }.items():
-        (folder / name).parent.mkdir(exist_ok=True)
-        shutil.copy(RESULTS / f"{source}.json", folder / name)
+def inputs(example: str) -> list[str]:
+    """The files and folders that an example reads."""
+    found = shlex.split(example)[1:]
+    after = dict(zip(found[1:], found, strict=False))
+    names = [word.rpartition("=")[2] for word in found if after.get(word) not in OUTPUTS]
+    return [name for name in names if "/" in name or name.startswith("MY_") or Path(name).suffix in SUFFIXES]
+
+
+def outputs(example: str) -> list[str]:
+    """The files and folders that it writes."""
+    found = shlex.split(example)[1:]
+    return [word for word, before in zip(found[1:], found, strict=False) if before in OUTPUTS]
+
+
+def open_clone(folder: Path) -> None:
+    """What examples name of the repository, at its place."""
+    for name in ("adapters", "docs", "recipes"):
+        (folder / name).symlink_to(ROOT / name)
 
 
 def write_measurements(folder: Path) -> None:
-    """Curve, decay, designs and devices."""
+    """Curve, decay, design and device of a user."""
     volts = [i / 20 for i in range(19)]
     curve = (f"{v},{round(13.6 * (v - 0.45) + 46 * (v - 0.45) ** 3 + 0.5, 4)}" for v in volts)
-    (folder / "curve.csv").write_text("voltage [V],current [uA]\n" + "\n".join(curve) + "\n")
+    (folder / "MY_CURVE.csv").write_text("voltage [V],current [uA]\n" + "\n".join(curve) + "\n")
     decay = (f"{t},{round(0.45 + 0.45 * 2.718281828 ** (-t / 5), 5)}" for t in range(0, 20))
-    (folder / "decay.csv").write_text("time [ms],voltage [V]\n" + "\n".join(decay) + "\n")
-    load_design("leroux2025").replace(window=512).save(folder / "mine.toml")
-    for name in ("igzo.toml", "device.toml"):
-        shutil.copy(ROOT / "docs" / "data" / "compressive.toml", folder / name)
+    (folder / "MY_DECAY.csv").write_text("time [ms],voltage [V]\n" + "\n".join(decay) + "\n")
+    load_design("leroux2025").replace(window=512).save(folder / "MY_CHIP.toml")
+    shutil.copy(ROOT / "docs" / "data" / "compressive.toml", folder / "MY_CELL.toml")
 
 
 def write_texts(folder: Path) -> None:
-    """A corpus, an article and items of tasks."""
-    (folder / "corpus").mkdir()
+    """Texts of a user, and items of tasks."""
+    (folder / "MY_TEXTS").mkdir()
     for file in (resources.files("gaincell") / "assets" / "sample").iterdir():
-        (folder / "corpus" / file.name).write_bytes(file.read_bytes())
-    with gzip.open(folder / "wikitext2.txt.gz", "wt") as file:
-        file.write(" = A cell = \n\n " + "The cell holds its charge , and leaks . \n" * 600)
-    (folder / "eval").mkdir()
+        (folder / "MY_TEXTS" / file.name).write_bytes(file.read_bytes())
+    (folder / "MY_ITEMS").mkdir()
     rows = [
         {"context": f"Question: {n}\nAnswer:", "choices": [" yes", " no"], "gold": n % 2, "id": str(n)}
         for n in range(4)
     ]
     for task in ("arc_easy", "piqa"):
-        (folder / "eval" / f"{task}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-
-def write_sweep(folder: Path) -> None:
-    """A sweep of two points."""
-    (folder / "front.toml").write_text(
-        'model = "tiny"\ndesign = "leroux2025"\nobjectives = ["perplexity"]\nsampler = "each"\n'
-        "limit = 2048\ncalibration = 1024\n\n[parameters]\nquery_levels = [8]\n"
-    )
-    (folder / "shared").mkdir()
+        (folder / "MY_ITEMS" / f"{task}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

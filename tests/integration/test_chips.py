@@ -206,8 +206,8 @@ def test_figures_and_tables_come_from_the_result_alone(tmp_path: Path) -> None:
         assert "62.89" in text
     assert terminal_table(found).row_count == 3 * 7
     latex = as_latex(found)
-    assert "$-25.0 \\pm 25$" in latex
-    assert "$\\times 1.649" in latex
+    assert "$-25.0 \\pm 25.0$" in latex
+    assert "$\\times 1.65 \\pm 0.48$" in latex
     csv = as_csv(found).splitlines()
     assert csv[0].split(",")[5:9] == ["unit", "difference", "difference_error", "kind"]
     with pytest.raises(RunError, match="chip is not a whole result"):

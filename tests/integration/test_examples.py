@@ -16,13 +16,15 @@ from gaincell.cli import app
 from .examples import (
     PARSED_ONLY,
     QUICK,
+    ROOT,
     commands,
     examples,
+    inputs,
+    open_clone,
+    outputs,
     parse,
     words,
     write_measurements,
-    write_results,
-    write_sweep,
     write_texts,
 )
 
@@ -48,7 +50,7 @@ def test_every_command_has_an_example() -> None:
 
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_examples_are_understood(example: str, tmp_path: Path) -> None:
-    write_results(tmp_path)
+    open_clone(tmp_path)
     context = parse(words(example, tmp_path))
     assert context.command.callback is not None
     given = [word.partition("=")[0] for word in words(example, tmp_path) if word.startswith("--")]
@@ -56,15 +58,32 @@ def test_examples_are_understood(example: str, tmp_path: Path) -> None:
     assert set(given) <= known or context.ignore_unknown_options
 
 
+def test_a_reader_has_the_files_that_examples_name() -> None:
+    """In the repository, or made by another example of the same help; where neither, the help says whence."""
+    for _, command in commands():
+        told = " ".join((command.help or "").split())
+        about = told.partition("Example: ")[0]
+        own = [example for example in EXAMPLES if f"Example: {example}" in told]
+        made = {name for example in own for name in outputs(example)}
+        for name in (name for example in own for name in inputs(example)):
+            if name.startswith("MY_"):
+                assert Path(name).name in about, f"{name} is not explained: {own}"
+            elif name == "runs/tiny":
+                assert "runs/tiny is what `gaincell map tiny` writes" in about or name in made, own
+            elif name == "layer3.safetensors":
+                assert "gaincell evaluate runs/tiny --dump layer3.safetensors" in about, own
+            elif name == "Skylion007/openwebtext":
+                assert f"{name} is downloaded from the hub" in about
+            else:
+                assert name in made or any(ROOT.glob(name)), f"nobody has {name}: {own}"
+
+
 @pytest.mark.parametrize("example", [e for e in EXAMPLES if e.startswith(QUICK)])
 def test_quick_examples_run(example: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_results(tmp_path)
+    open_clone(tmp_path)
     write_measurements(tmp_path)
     if example.startswith("gaincell device fit"):
-        (tmp_path / "igzo.toml").unlink()
-    if "*.json" in example:
-        for other in ("chips.json", "cost.json", "fidelity.json"):
-            (tmp_path / other).unlink()
+        (tmp_path / "MY_CELL.toml").unlink()
     monkeypatch.chdir(tmp_path)
     done = CliRunner().invoke(app, words(example, tmp_path))
     assert done.exit_code == 0, done.output
@@ -79,15 +98,11 @@ def test_what_is_not_run_is_still_there(reason: str) -> None:
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with every file that the examples name, and the RUN of the first of them."""
     folder = tmp_path_factory.mktemp("examples")
-    for write in (write_results, write_measurements, write_texts, write_sweep):
+    for write in (open_clone, write_measurements, write_texts):
         write(folder)
     for example in sorted((e for e in RUN_SLOWLY if e.startswith(FIRST)), key=order):
         if needed(example) is None:
             run(example, folder)
-            if example.startswith("gaincell map"):
-                shutil.rmtree(folder / "RUN")
-                (folder / "RUN").symlink_to(folder / "runs" / "tiny")
-    shutil.copy(folder / "layer3.safetensors", folder / "layer2.safetensors")
     return folder
 
 

@@ -56,7 +56,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, design: Design, **options: object) -
 
 
 def scalar_attention(q: Tensor, k: Tensor, v: Tensor, design: Design) -> Tensor:
-    """One sequence and head, [T, D] each, cell by cell as in spec section 4."""
+    """One sequence and head, [T, D] each, cell by cell, by equations (5) to (9) of the paper."""
     tokens, dim = q.shape
     c = design.cell.coefficients
     assert c is not None

@@ -1,4 +1,4 @@
-"""The paper's iteration: all layers at once, damped (spec section 6 [R]).
+"""The paper's iteration: all layers at once, damped: equation (4) as in the released code [R].
 
     a <- a * (1 + f (sigma_L / sigma_N - 1)),    b <- b + f (mu_L - mu_N)
 

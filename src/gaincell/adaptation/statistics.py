@@ -1,11 +1,11 @@
 """Mean and standard deviation of every scaling stage, per layer and head.
 
 A stage is q, k, v or out of one head of one layer; what is measured is the output y = a x + b of its
-`Scaler`, before the clamp of the circuit behind it, over batch, tokens and D (spec section 6). Padding is
-left out. The digital scaling is exact, and so are its statistics: those of x are summed in float64, and with
-a and b in float64 too, mean(y) = a mean(x) + b and std(y) = |a| std(x). (The float32 values of y that a model
-computes with are rounded to 6e-8 of y. Where y hardly moves, in a head that is almost silent, that rounding
-alone can shift their mean by more than 1e-6 standard deviations.)
+`Scaler`, before the clamp of the circuit behind it, over batch, tokens and D, as equation (4) of the
+paper compares them. Padding is left out. The digital scaling is exact, and so are its statistics: those of x
+are summed in float64, and with a and b in float64 too, mean(y) = a mean(x) + b and std(y) = |a| std(x). (The
+float32 values of y that a model computes with are rounded to 6e-8 of y. Where y hardly moves, in a head that
+is almost silent, that rounding alone can shift their mean by more than 1e-6 standard deviations.)
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The arrays of one layer's heads, token by token: the golden reference of the parallel computation.
 
 A head is a ring of M columns in M/N sub-tiles; every column is a key column and a value column of D cells.
-One step (spec section 5):
+One step (docs/concepts/circuits.md, "From cell to code"):
 
     discharge   the column at the write pointer
     write       k^ and v^ into it, through the write DACs

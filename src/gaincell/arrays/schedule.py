@@ -1,6 +1,6 @@
 """When a step does what: phases, durations, and the circuits that each occupies.
 
-One query of one token goes through these phases (spec section 5):
+One query of one token goes through these phases ("Step" in docs/concepts/circuits.md):
 
     key write    discharge and write of the key column, settling         unstated_latency, assumed
     key read     query pulses into the key array                         T_max, twice for signed queries

@@ -1,4 +1,4 @@
-"""Charge-to-pulse circuit between the arrays: a rectifier with saturation, analog (spec section 3).
+"""Charge-to-pulse circuit between the arrays: a rectifier with saturation, analog: equation (5) of the paper.
 
     phi(S) = clamp(S / S_sat, 0, 1)^p,       without a ceiling (max(S, 0) / S_sat)^p              (5)
 

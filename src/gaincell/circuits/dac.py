@@ -1,4 +1,4 @@
-"""Write DAC: the voltages that keys and values are stored at (spec section 3).
+"""Write DAC: the voltages that keys and values are stored at ("Write" in docs/concepts/circuits.md).
 
     code = clamp(floor((V - V_offset) * (L - 1) / (V_max - V_min) + L / 2), 0, L - 1)
     u    = (code - (L - 1) / 2) * (V_max - V_min) / (L - 1),                     L = 8 levels, 3 bit [M]

@@ -1,4 +1,4 @@
-"""Query driver: pulse-width modulation of the query components (spec section 3).
+"""Query driver: pulse-width modulation of the query components (the Methods on neural network simulations).
 
     code = floor((L - 1) * clamp(q, 0, 1) + 1/2),    x = code / (L - 1),    L = 16 levels, 4 bit [M]
 

@@ -1,4 +1,4 @@
-"""Signed charge-to-pulse circuit and counter at the output of one sub-tile (spec section 3).
+"""Signed charge-to-pulse circuit and counter at the output of one sub-tile (the paper's Fig. 1h).
 
     o = clamp(O / O_sat, -1, 1),   O_sat = 40 charge units at 64 columns [R]
 

@@ -47,9 +47,10 @@ def ablate(
 
     Constraints: levels of queries, storage and readout; ceilings of scores and outputs; decay; the cell's
     nonlinearity; sub-tiles; mismatch (--mismatch), noise, writes and leakage where the chip has them.
-    Besides: half the ring. Nothing is trained: what a model loses to each, as it is.
+    Besides: half the ring. Nothing is trained: what a model loses to each, as it is. In the example runs/tiny
+    is what `gaincell map tiny` writes.
 
-    Example: gaincell ablate runs/tiny --text corpus/ --figure ablation.png
+    Example: gaincell ablate runs/tiny --figure ablation.png
     """
     check_outputs(json, figure=figure)
     use(threads, device)

@@ -72,11 +72,12 @@ def codesign(
     """Learn circuits of a chip by gradients, together with the model that runs on it.
 
     The model is adapted to the chip and trained, with saturations and levels of the chip among what is
-    trained. RUN/design.toml is the learned chip, an ordinary design.
+    trained. RUN/design.toml is the learned chip, an ordinary design. In the examples runs/tiny is what
+    `gaincell map tiny` writes.
 
     Example: gaincell codesign tiny --steps 40 --out runs/codesigned
 
-    Example: gaincell codesign tiny --learn levels --design mychip.toml --out runs/levels
+    Example: gaincell codesign tiny --learn levels --design leroux2025-oxide --out runs/levels
 
     Example: gaincell codesign runs/tiny --learn saturations --no-weights
     """

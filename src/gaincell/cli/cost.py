@@ -110,7 +110,8 @@ def cost(
     Two columns: what the paper states (cited), and what follows from activity, capacitances, clock, gate and
     cell counts (bottom-up), with the factor between them and the band in which it was expected. The activity
     of a RUN, and of tiny in its shipped linear version, is measured on --text first, layer by layer and head
-    by head; that of smollm2-135m was measured with its shipped RUN; of other models it is assumed.
+    by head; that of smollm2-135m was measured with its shipped RUN; of other models it is assumed. In the
+    examples runs/tiny is what `gaincell map tiny` writes.
 
     Example: gaincell cost adapters/smollm2-135m
 
@@ -118,7 +119,7 @@ def cost(
 
     Example: gaincell cost mistral-7b --window 4096 --whole-model --why
 
-    Example: gaincell cost RUN --text wikitext2.txt.gz --tokens 2048 --sensitivity --figures figures/
+    Example: gaincell cost runs/tiny --tokens 2048 --sensitivity --figures figures/
     """
     check_outputs(json, figure=None)
     from rich.console import Console

@@ -64,7 +64,7 @@ def show(design: DesignName, cell: CellName = None, json: JsonFile = None) -> No
 
     Example: gaincell design show leroux2025
 
-    Example: gaincell design show leroux2025 --cell igzo.toml
+    Example: gaincell design show leroux2025 --cell docs/data/compressive.toml
     """
     from gaincell.config import load_design
     from gaincell.device import with_cell
@@ -94,9 +94,10 @@ def show(design: DesignName, cell: CellName = None, json: JsonFile = None) -> No
 
 @app.command()
 def validate(designs: DesignNames, json: JsonFile = None) -> None:
-    """Check design files. Exit code 2 if one is not acceptable, with a line for each on stderr.
+    """Check design files. Exit code 2 if one is not acceptable, with a line for each on stderr. In
+    the example MY_CHIP.toml is a design of yours.
 
-    Example: gaincell design validate mine.toml
+    Example: gaincell design validate MY_CHIP.toml
     """
     from gaincell.config import load_design
 

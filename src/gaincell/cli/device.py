@@ -70,11 +70,12 @@ def fit(
     CURVE.csv names its columns in the first line, each with its unit in square brackets: voltage (V, mV) and
     current (A, mA, uA, nA, pA), and if there are several cells or reads also cell, read. DECAY.csv: time (s,
     ms, us, ns), voltage, cell. Lines after # are comments. Every command takes the result by --cell
-    DEVICE.toml, or the curve itself by --cell CURVE.csv.
+    DEVICE.toml, or the curve itself by --cell CURVE.csv. In the examples MY_CURVE.csv and MY_DECAY.csv are
+    measurements of yours, and MY_CELL.toml is made of them.
 
-    Example: gaincell device fit curve.csv --decay decay.csv --out igzo.toml
+    Example: gaincell device fit MY_CURVE.csv --decay MY_DECAY.csv --out MY_CELL.toml
 
-    Example: gaincell adapt tiny --cell igzo.toml
+    Example: gaincell adapt tiny --cell MY_CELL.toml
     """
     from rich.console import Console
 
@@ -115,7 +116,7 @@ def show(
 ) -> None:
     """Show every number of a device with unit, source and range.
 
-    Example: gaincell device show igzo.toml
+    Example: gaincell device show docs/data/compressive.toml
     """
     from rich import box
     from rich.console import Console

@@ -143,7 +143,7 @@ def evaluate(
     token but the first of a block is predicted from those before it in the block. Protocol strided-T-S:
     windows of T that move on by S, every token predicted once. Protocol rolling-T: document by document in
     windows of T as the evaluation harness does, by words, bytes and tokens (WikiText: --limit 0 --text
-    wikitext2.txt.gz).
+    with a file of it).
 
     --tasks runs lm-evaluation-harness itself on the model: its prompts, its scores. `paper` stands for the
     tasks of the paper's table; `gaincell table` puts results side by side. With --data the rows come from
@@ -164,9 +164,12 @@ def evaluate(
 
     --dump stores, for the first block, the codes of q, k and v and the output of every head of one layer.
 
-    Example: gaincell evaluate runs/tiny --text corpus/ --protocol blocks-1024
+    In the examples runs/tiny is what `gaincell map tiny` writes, MY_TEXTS a folder of texts of yours, and
+    MY_ITEMS one with the tasks' files (without --data they come from the network).
 
-    Example: gaincell evaluate runs/tiny --tasks arc_easy,piqa --data eval/ --limit 500 --json chip.json
+    Example: gaincell evaluate runs/tiny --text MY_TEXTS/ --protocol blocks-1024
+
+    Example: gaincell evaluate runs/tiny --tasks arc_easy,piqa --data MY_ITEMS/ --limit 500 --json chip.json
 
     Example: gaincell evaluate runs/tiny --chips 20 --mismatch 5% --json chips.json
 

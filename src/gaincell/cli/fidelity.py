@@ -44,7 +44,8 @@ def fidelity(
     error: squared, relative to the softmax output; linear error: to the output of --linear, or of the same
     arrays with linear cells. pulses: share of columns that give one; ceilings: share of pulses and sub-tile
     outputs that are cut; tile zero: that count as nothing; codes: share of the codes that are put to use (exp
-    of their entropy). All of them per layer and head in --json and --figure.
+    of their entropy). All of them per layer and head in --json and --figure. In the example runs/tiny is what
+    `gaincell map tiny` writes.
 
     Example: gaincell fidelity runs/tiny --figure fidelity.png --json fidelity.json
     """

@@ -67,7 +67,8 @@ def generate(
     --other-latency, the schedule of the arrays (gaincell simulate head) and what the rest of a layer takes.
 
     An embedded model runs as its shipped linear hardware version, a RUN as what it is; any other model gets
-    gains from statistics alone, which is not enough to write sense.
+    gains from statistics alone, which is not enough to write sense. In the examples runs/tiny is what
+    `gaincell map tiny` writes.
 
     Example: gaincell generate tiny --prompt "It was a dark night" --tokens 2000
 
@@ -93,7 +94,8 @@ def generate(
         ready = hardware_model(model, load_design("leroux2025"), chip, impl=impl.value, progress=progress)
     loaded = ready.loaded
     loaded.model.to(device)  # type: ignore[arg-type]
-    ids = loaded.tokenizer(prompt, return_tensors="pt", add_special_tokens=False)["input_ids"].to(device)
+    made = loaded.tokenizer(prompt, return_tensors="pt", add_special_tokens=False, verbose=False)
+    ids = made["input_ids"].to(device)
     if ids.numel() == 0:
         raise InputError("the prompt is empty; give --prompt TEXT")
     check_positions(loaded.model, ids.shape[1] + tokens)

@@ -84,11 +84,12 @@ def map_(
     budget. The software model is trained on the same tokens beside them, for a fair comparison.
 
     Writes into RUN: run.json, figures/, design.toml and hardware.safetensors (the result, for gaincell
-    evaluate). Interrupted, the same command goes on where it stopped.
+    evaluate). Interrupted, the same command goes on where it stopped. In the examples MY_TEXTS is a folder of
+    texts of yours.
 
     Example: gaincell map tiny
 
-    Example: gaincell map smollm2-135m --text corpus/ --budget 500000 --out runs/smollm2
+    Example: gaincell map smollm2-135m --text MY_TEXTS/ --budget 500000 --out runs/smollm2
     """
     use(threads, device)
     from rich.console import Console

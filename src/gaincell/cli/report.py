@@ -28,11 +28,12 @@ def report(
     """One HTML page from results, with tables, charts, heat maps of the heads, and provenance.
 
     The page is one file and loads nothing from the network. Several results stand side by side. It is made
-    from the results alone: nothing is computed anew.
+    from the results alone: nothing is computed anew. The files of the examples are in the repository.
 
-    Example: gaincell report RUN
+    Example: gaincell report adapters/smollm2-135m
 
-    Example: gaincell report RUN chips=chips.json cost.json fidelity.json --out report.html
+    Example: gaincell report docs/results/tiny.json chips=docs/results/evaluation/chips-5.json
+    docs/results/costs/cost-tiny.json --out report.html
     """
     check_outputs(out)
     from gaincell.files import write_text

@@ -142,11 +142,13 @@ def verify(
 ) -> None:
     """Simulate the two chained dot products of a 64 x 64 array and compare them with the behavioural model.
 
-    Leaves with exit code 1 if a stated tolerance is not met.
+    Leaves with exit code 1 if a stated tolerance is not met. In the examples
+    layer3.safetensors is what `gaincell evaluate runs/tiny --dump layer3.safetensors
+    --layer 3` writes, and runs/tiny what `gaincell map tiny` does.
 
     Example: gaincell spice verify
 
-    Example: gaincell spice verify --full --inputs layer2.safetensors --figure verify.png
+    Example: gaincell spice verify --full --inputs layer3.safetensors --figure verify.png
     """
     check_outputs(json, figure=figure)
     from rich.console import Console
@@ -267,9 +269,11 @@ def energy(
     """Integrate the supplies: energy of both dot products per cell, column, array and head.
 
     Always with random inputs (centred, and covering the converters' range), which the energy depends on, and
-    with those of every FILE.
+    with those of every FILE. In the example
+    layer3.safetensors is what `gaincell evaluate runs/tiny --dump layer3.safetensors
+    --layer 3` writes, and runs/tiny what `gaincell map tiny` does.
 
-    Example: gaincell spice energy --inputs layer2.safetensors --json energy.json
+    Example: gaincell spice energy --inputs layer3.safetensors --json energy.json
     """
     check_outputs(json)
     from rich.console import Console

@@ -57,11 +57,12 @@ def sweep(
     """Measure a model over designs and adaptations: perplexity, energy, latency, area, yield.
 
     Interrupted or killed, the same command goes on and repeats no finished point. Several commands, on any
-    number of machines, share the work when they name the same --storage.
+    number of machines, share the work when they name the same --storage. The sweeps of the examples are
+    in the repository.
 
     Example: gaincell sweep recipes/sweeps/levels.toml --workers 2 --figures
 
-    Example: gaincell sweep front.toml --storage shared/front.journal --out here/
+    Example: gaincell sweep recipes/sweeps/front.toml --storage front.journal --out runs/front
     """
     check_outputs(json)
     use(threads or max(1, _cores() // workers), device)

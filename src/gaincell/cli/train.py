@@ -38,11 +38,12 @@ def train(
 
     A recipe names a model, a chip and stages; recipes/ has the paper's, one for few tokens, and those of the
     embedded model. Every stage is kept in --out and every training writes checkpoints: the same command goes
-    on where it was interrupted. Several processes: torchrun --nproc_per_node 8 -m gaincell train ...
+    on where it was interrupted. Several processes: torchrun --nproc_per_node 8 -m gaincell train ... In the
+    examples MY_TEXTS is a folder of texts of yours; Skylion007/openwebtext is downloaded from the hub.
 
-    Example: gaincell train recipes/low-tokens.toml --text corpus/ --out runs/smollm2
+    Example: gaincell train recipes/low-tokens.toml --text MY_TEXTS/ --out runs/smollm2
 
-    Example: gaincell train recipes/tiny-table.toml --text corpus/ --design leroux2025-extended --out runs/x
+    Example: gaincell train recipes/tiny-table.toml --text MY_TEXTS/ --design leroux2025-extended --out runs/x
 
     Example: gaincell train recipes/gpt2.toml --text Skylion007/openwebtext --only linear --device cuda
     """

@@ -78,7 +78,7 @@ class Pair:
 
     def tokens_of(self, text: str) -> list[int]:
         """Token ids, without special ones."""
-        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        return list(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
     def _observer(self, layer: int, stage: str) -> Any:
         """A hook that keeps what a scaling stage gives, or, of the output, what it is given."""

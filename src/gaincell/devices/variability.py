@@ -5,8 +5,8 @@ or value array, with the voltage u that is left in it (see leakage.py),
 
     F_cell(u) = w * { (1 + e_gain) * [F(u + e_voltage) + sum_p e_p (u + e_voltage)^p] + e_current }
 
-    e_gain, e_voltage, e_current   Gaussian: the basic model of spec section 2 (Pelgrom et al., IEEE J.
-                                   Solid-State Circuits 24, 1433 (1989))
+    e_gain, e_voltage, e_current   Gaussian, the basic model, for the spread of the paper's Fig. 1e (Pelgrom
+                                   et al., IEEE J. Solid-State Circuits 24, 1433 (1989))
     e_p                            Gaussian with a covariance over p: what a fit to measured cells finds
     w                              what the drop along the bit line leaves (see wires.py)
 

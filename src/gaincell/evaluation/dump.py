@@ -78,7 +78,7 @@ def dump_layer(
 
 
 def _scores(q: Tensor, k: Tensor, design: Any) -> Tensor:
-    """S_ij = sum_d F(u_jd delta^(i - j)) x_id of nominal cells, a row at a time (spec section 4, eq. (7))."""
+    """S_ij = sum_d F(u_jd delta^(i - j)) x_id of nominal cells, a row at a time (equations (6) to (9))."""
     x = query_driver(q, design.driver_levels, signed=design.drivers.signed)
     u = write_dac(k, design.dac_levels, design.v_min, design.v_max, design.v_offset)
     u = u.repeat_interleave(x.shape[1] // u.shape[1], 1)

@@ -33,7 +33,7 @@ class Attend(Protocol):
 
 
 class GainCellAttention(nn.Module):
-    """Attention of one layer's heads in gain-cell arrays (spec section 4) [M].
+    """Attention of one layer's heads in gain-cell arrays, equations (3) and (5) to (9) of the paper [M].
 
         out_id = a_o sum_t Qout(clamp(O_t,id / O_sat, -1, 1)) + b_o
 

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 
 class Scaler(nn.Module):
-    """``y = a x + b`` with one gain ``a`` and one offset ``b`` per head (spec section 4, eq. (3)) [M].
+    """``y = a x + b`` with one gain ``a`` and one offset ``b`` per head (the paper's equation (3)) [M].
 
     Every layer has four: q and the output per query head; k and v per key/value head, for an array is
     written once for its whole group of query heads. Whoever wants to observe a stage (adaptation,

@@ -28,6 +28,7 @@ import numpy as np
 
 from gaincell.errors import RunError
 from gaincell.reports.results import Json, number, value
+from gaincell.reports.tables import number_and_error
 from gaincell.spread import ratio_error
 
 PERPLEXITIES = ("perplexity", "word_perplexity", "byte_perplexity")
@@ -189,8 +190,7 @@ def as_latex(comparison: Comparison) -> str:
         changes = []
         for column in comparison.columns:
             entry = entries.get(column)
-            error = "" if entry is None or entry.error is None else f" \\pm {_latex(entry.error)}"
-            cells.append("--" if entry is None else f"${_latex(entry.number)}{error}$")
+            cells.append("--" if entry is None else f"${_latex(_score(entry))}$")
             changes.append("" if entry is None else _latex_difference(entry.difference, column))
         lines.append(" & ".join([_escaped(name), *cells]) + " \\\\")
         if any(changes):
@@ -241,26 +241,32 @@ def heading(column: Column) -> str:
 
 def cell(entry: Entry, column: Column, line: str) -> str:
     """A number with its error, and the difference in a line of its own."""
-    error = "" if entry.error is None else f" ± {short(entry.error)}"
-    shown = f"{short(entry.number)}{error}"
+    shown = " ± ".join(_score(entry))
     if entry.difference is None:
         return shown
-    d = entry.difference
-    amount = f"×{d.amount:.3f}" if column[1] in PERPLEXITIES else f"{d.amount:+.1f}"
-    return f"{shown}{line}{amount}{_spread(d.error)}"
+    amount, *error = _change(entry.difference, column)
+    if entry.difference.error == 0:
+        return f"{shown}{line}{amount} (no item differs)"
+    return f"{shown}{line}{' ± '.join([amount, *error])}"
 
 
-def _spread(error: float | None) -> str:
-    if error is None:
-        return ""
-    if error == 0:
-        return " (no item differs)"
-    return f" ± {error:.2g}" if error < 1 else f" ± {error:.1f}"
+def _score(entry: Entry) -> list[str]:
+    """A number, and its error if it has one: two decimals, or the digits that the error leaves."""
+    if abs(entry.number) < 1000:
+        return [f"{x:.2f}" for x in (entry.number, entry.error) if x is not None]
+    return (
+        [f"{entry.number:,.0f}"] if entry.error is None else list(number_and_error(entry.number, entry.error))
+    )
 
 
-def short(x: float) -> str:
-    """Digits that a table has room for."""
-    return f"{x:.2f}" if abs(x) < 1000 else f"{x:.4g}"
+def _change(d: Difference, column: Column) -> list[str]:
+    """A difference in points, or a ratio, and its error if it has one."""
+    if column[1] not in PERPLEXITIES:
+        return [f"{d.amount:+.1f}", *([] if d.error is None else [f"{d.error:.1f}"])]
+    if not d.error:
+        return [f"×{d.amount:.3f}"] + ([] if d.error is None else ["0"])
+    amount, error = number_and_error(d.amount, d.error)
+    return [f"×{amount}", error]
 
 
 def _tasks(name: str, run: Json) -> dict[str, Json]:
@@ -332,22 +338,14 @@ def _notes(
     return tuple(notes)
 
 
-def _latex(x: float) -> str:
-    shown = short(x)
-    mantissa, e, exponent = shown.partition("e")
-    return f"{mantissa} \\times 10^{{{int(exponent)}}}" if e else shown
+def _latex(numbers: Sequence[str]) -> str:
+    return " \\pm ".join(numbers).replace("×", "\\times ").replace(",", "{,}")
 
 
 def _latex_difference(difference: Difference | None, column: Column) -> str:
     if difference is None:
         return ""
-    sign = f"\\times {difference.amount:.3f}" if _is_ratio(column) else f"{difference.amount:+.1f}"
-    spread = "" if difference.error is None else f" \\pm {difference.error:.2g}"
-    return f"${sign}{spread}$"
-
-
-def _is_ratio(column: Column) -> bool:
-    return column[1] in PERPLEXITIES
+    return f"${_latex(_change(difference, column))}$"
 
 
 def _escaped(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import floor, isfinite, log10
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -113,6 +114,15 @@ def readable(perplexity: float) -> str:
     return f"{perplexity:.2e}"
 
 
+def number_and_error(number: float, error: float) -> tuple[str, str]:
+    """Both to the decimal of the error's second digit; what is not finite, or exact, as it is."""
+    if not (isfinite(number) and isfinite(error)) or error <= 0:
+        return f"{number:.4g}", f"{error:.2g}"
+    places = 1 - floor(log10(error))
+    shown = max(0, places)
+    return f"{round(number, places):,.{shown}f}", f"{round(error, places):,.{shown}f}"
+
+
 def _amount(tokens: int) -> str:
     """A number of tokens with three digits."""
     for unit, name in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
@@ -122,10 +132,11 @@ def _amount(tokens: int) -> str:
 
 
 def _with_error(stage: Mapping[str, Any]) -> str:
-    shown = readable(number(stage["perplexity"]))
-    if "perplexity_error" in stage:
-        shown += f" ± {readable(number(stage['perplexity_error']))}"
-    return shown
+    shown = number(stage["perplexity"])
+    if "perplexity_error" not in stage:
+        return readable(shown)
+    error = number(stage["perplexity_error"])
+    return " ± ".join(map(readable, (shown, error)) if shown < 1e3 else number_and_error(shown, error))
 
 
 def _ratio(stage: Mapping[str, Any], key: str) -> str:

@@ -3,7 +3,7 @@
     array 1    S_j = sum_d x_d F(k_jd)    -> charge-to-pulse with ReLU, width w_j
     array 2    O_d = sum_j w_j F(v_jd)    -> signed charge-to-pulse, counted to a code
 
-The pulses that the simulated first array gives drive the simulated second one. The model (spec sections 3, 4)
+The pulses that the simulated first array gives drive the simulated second one. The model (ops and circuits)
 gets the same codes and one of four curves F: the cell's own, charge of a full pulse simulated on a single
 cell and interpolated; its least-squares cubic; the best straight line; the
 static current times the pulse, which knows neither the kick of a read on the store nor switches' charges.

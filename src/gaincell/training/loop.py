@@ -35,7 +35,7 @@ from gaincell.training.settings import TrainSettings, learning_rate_at
 
 __all__ = ["Blocks", "Loss", "TrainResult", "TrainSettings", "next_token_loss", "redraw", "train"]
 
-SMALLEST_GAIN = 1e-20  # spec.md section 6 [R]: gains are kept at or above this value
+SMALLEST_GAIN = 1e-20  # gains are kept at or above this value, as in the authors' released code [R]
 AVERAGED = 10
 """Steps whose mean loss tells whether a run diverges."""
 

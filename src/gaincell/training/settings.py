@@ -15,8 +15,8 @@ what is learnt leans on no single chip.
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """Settings of one training run. Defaults for betas, decay and clip are the paper's (spec.md section 6
-    [R]).
+    """Settings of one training run. Defaults for betas, decay and clip are those of the authors' released
+    code [R].
     """
 
     learning_rate: float = 6e-4

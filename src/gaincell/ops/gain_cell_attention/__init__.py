@@ -1,4 +1,4 @@
-"""Attention of all heads of one layer in gain-cell arrays, computed for all tokens at once (spec section 4).
+"""Attention of all heads of one layer in gain-cell arrays, for all tokens at once: equations (5) to (9).
 
 `naive.py` is the definition, literal and slow; `native.py` the compiled kernel for CPUs, `triton.py` that for
 GPUs, `blocked.py` the fast path in plain torch, `decode.py` that of a single query. Scaling, checks and the
@@ -73,7 +73,7 @@ def gain_cell_attention(
 
         out = a_o * sum_t Qout(clamp(O_t / O_sat, -1, 1)) + b_o,   O_t and S as in naive.py           (3)-(9)
 
-    Source: spec section 4 [M], the paper's equations (3) to (9).
+    Source: Leroux et al. 2025, equations (3) and (5) to (9) and their section on sub-tiles [M].
 
     Args:
         q: queries after rotary embedding. With `scaling=None` in pulse widths, 0 to 1.
@@ -190,7 +190,6 @@ def attend_to_stored(
             a refresh.
         impl: as in `gain_cell_attention`, but plain torch in place of "native" where slots were written
             before, and always in place of "triton".
-        The others: as in `gain_cell_attention`.
     """
     _check_tensors(q, ku, vu)
     _check_options(q, ku, impl, "exact", key_index, query_index, sliding_window, layer)

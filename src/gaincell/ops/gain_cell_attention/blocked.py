@@ -1,7 +1,6 @@
 """Gain-cell attention in blocks of query tokens: plain torch, memory linear in T, CPU and GPU, own backward.
 
-Agrees with `naive.py` (spec.md section 4) at every T; naive is the definition, this is the portable fast
-path.
+Agrees with `naive.py` at every T; naive is the definition, this is the portable fast path.
 
 Dimensions: B sequences, H query heads, Hk key/value heads, g = H / Hk, G key/value heads processed together,
 T tokens, D head dimension, M window, N tile edge; R query tokens of a block, c key tokens of a panel (whole
@@ -71,7 +70,7 @@ def gain_cell_core_blocked(
     gradient: str = "exact",
     aged: bool = False,
 ) -> Tensor:
-    """Digital sum over the sub-tiles, every head (spec.md section 4, equations 7-9 up to the output scaling).
+    """Digital sum over the sub-tiles, every head: `sum_id` of naive.py, before the output scaling.
 
     Args:
         x: [B, H, Tq, D] pulse widths over T_max, in [0, 1] (the query drivers' output); float32 or float64.

@@ -1,6 +1,6 @@
 """Gain-cell attention, literally: the definition that every other implementation is tested against.
 
-One head, from driver outputs x and stored voltages u (spec section 4):
+One head, from driver outputs x and stored voltages u (equations numbered as in the paper):
 
     S_ij    = sum_d f(x_id, u_jd delta^(i-j)),       f(x, u) = x F(u)                          (6)-(9)
     A_ij    = phi(S_ij) if token j is written and 0 <= i-j < min(M, W), else 0                 (5)

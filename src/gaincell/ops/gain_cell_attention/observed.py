@@ -94,7 +94,7 @@ def observe(
     sliding_window: int | None = None,
     layer: int = 0,
 ) -> Iterator[Seen]:
-    """Block after block of the queries, per key/value head and sequence (spec section 4, (5) to (9)).
+    """Block after block of the queries, per key/value head and sequence (S, A and O of naive.py).
 
     A normalising column takes part in `outputs` as the last one, D + 1.
 

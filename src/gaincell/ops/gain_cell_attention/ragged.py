@@ -1,8 +1,8 @@
 """Padding: token columns are counted over real tokens, so padded rows are compacted before a fast path sees
 them.
 
-Padding tokens are never written (spec.md section 4): index, age and physical column of a token count real
-tokens only.
+Padding tokens are never written ("Ring and decay" in docs/concepts/attention.md): index, age and physical
+column of a token count real tokens only.
 """
 
 from __future__ import annotations

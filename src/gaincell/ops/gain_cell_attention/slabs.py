@@ -3,7 +3,7 @@ products.
 
 Dimensions: G key/value heads processed together, c key tokens, R query tokens, D head dimension, n slabs.
 
-The charge of one cell is x_i F(u_j delta^(i-j)) (spec.md equation 6 with the decay inside the cell). With a
+The charge of one cell is x_i F(u_j delta^(i-j)): the paper's equation (6), with the decay of (7) in F. With a
 base time b,
 
     F(u_j delta^(i-j)) = constant + sum_n row_n(i - b) * slab_n(u_j, j - b),
@@ -17,7 +17,8 @@ so a product over a whole block is one matrix product with inner dimension n * D
   the precision in use, and the range is shortened until few nodes suffice; a range of one token needs one
   node and is exact for every curve. Unlike slabs per stored level this also serves unquantised storage.
 
-Mismatch (spec.md section 2) gives every cell its own coefficients; a polynomial then has an order-0 slab too.
+Mismatch (devices/variability.py) gives every cell coefficients of its own; a polynomial then has an order-0
+slab too.
 
 Where cells leak at rates of their own, no factor is common to them: F_cell(u_j exp(-k_cell (i-j))) is
 interpolated in the time i - b itself, over a span that is short for the fastest cell of the layer.

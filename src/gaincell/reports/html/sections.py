@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from gaincell.reports.html import circuits, costs, heads, mapping, quality, sweeps
+from gaincell.reports.html import circuits, codesign, costs, heads, mapping, quality, sweeps
 from gaincell.reports.html.result import Result
 
 
@@ -68,6 +68,13 @@ SECTIONS = (
     ),
     Section(
         "sweep", "Sweep", "One model on many designs.", _has("sweep", "points", "objectives"), sweeps.sweeps
+    ),
+    Section(
+        "codesign",
+        "Learned circuits",
+        "Circuits of the chip, learned together with the model.",
+        lambda result: isinstance(result.run.get("circuits"), dict),
+        codesign.learned,
     ),
     Section(
         "pauses", "Pauses", "What a pause in the middle of a text costs.", _has("pauses"), quality.pauses

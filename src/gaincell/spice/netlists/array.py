@@ -7,7 +7,8 @@
 
 A slice is m of `columns` columns of an array: what stands before it on the word lines is one lumped RC of
 that many segments and switch gates, what stands after it likewise.
-Source: spec sections 2 and 3; wire values are assumed (a pitch of about 1 um in an intermediate metal).
+Source: the paper's 64 x 64 arrays ("From cell to code" in docs/concepts/circuits.md); wire values are assumed
+(a pitch of about 1 um in an intermediate metal).
 Not modelled: coupling between neighbouring lines, resistance of the supplies.
 """
 

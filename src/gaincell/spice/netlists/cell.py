@@ -14,8 +14,8 @@
                   |
                  gnd
 
-Source: the circuit of the paper's Fig. 1 in words (spec section 2); sizes are ours. With an oxide-
-semiconductor write transistor the transmission gate is one transistor.
+Source: the circuit of the paper's Fig. 1d, in words under "The cell" in docs/concepts/circuits.md; sizes are
+ours. With an oxide-semiconductor write transistor the transmission gate is one transistor.
 Not modelled: layout parasitics inside the cell.
 """
 

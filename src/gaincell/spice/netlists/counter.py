@@ -1,10 +1,11 @@
-"""Four-bit counter of transistors: how many clock edges fall into a pulse (spec section 3).
+"""Four-bit counter of transistors: how many clock edges fall into a pulse.
 
     clock AND pulse -> four master-slave flip-flops of transmission gates, each dividing by two
 
 The clock starts half a period before the conversion, so that its rising edges come at (n - 1/2) periods and
 the count is floor(w / T + 1/2).
-Source: spec section 3; the circuit is a textbook ripple counter of ours.
+Source: the 16-level counter of the paper's section on end-to-end analog attention, half a clock early as ours
+(circuits/signed_charge_to_pulse.py); the circuit is a textbook ripple counter of ours.
 Not modelled: metastability at an edge of the pulse, time to ripple at the end.
 """
 

@@ -9,7 +9,8 @@ limited to the rails less `headroom`. Conversion from tc to tc + T_max against a
     charge-to-pulse with ReLU     pulse while V_o - V_ref > ramp        (saturates at T_max, negative: none)
     signed charge-to-pulse        pulse while |V_o - V_ref| > ramp, sign of V_o - V_ref held from tc on
 
-Source: spec section 3. Numbers below are assumed: the paper gives no circuit values.
+Source: what the circuits do is the paper's (Fig. 1c, g, h; equation (5)). Numbers below are assumed: the
+paper gives no circuit values.
 Not modelled: noise, offset, finite gain at DC (the transistor readout has one).
 """
 

@@ -8,9 +8,10 @@ pulse lasts until the output is back at V_m:
     charge-to-pulse with ReLU   I_d = Q_sat / T_max into the bit line; pulse = output above V_m
     signed charge-to-pulse      a latch holds the sign; I_d into or out of the line; pulse = sign unchanged
 
-Source: the principle is that of the paper (spec section 3: discharge by a constant current); the circuit and
-its sizes are ours. The reference currents, the buffers of their bias lines (without which columns that
-switch disturb one another) and the control signals are ideal.
+Source: the principle is that of the paper (Fig. 1c, g, h: a pulse as wide as the charge); the discharge by a
+constant current as in "Charge to pulse" of docs/concepts/circuits.md; the circuit and its sizes are ours. The
+reference currents, the buffers of their bias lines (without which columns that switch disturb one another)
+and the control signals are ideal.
 Not modelled: mismatch of the readouts, noise.
 """
 
