@@ -53,7 +53,7 @@ answers: $(DEV)
 	$(BIN)/python docs/readme.py
 
 reproduction: $(BASE)
-	$(BIN)/python docs/reproduction.py
+	$(BIN)/python docs/readme.py
 
 wheels:
 	$(PYTHON) .ci/wheels.py

@@ -82,7 +82,7 @@ class BuildNative(build_ext):
 
 
 class BuildPackage(build_py):
-    """Copies adapters/ and recipes/ into gaincell/assets, where they are found without a checkout."""
+    """Copies adapters, recipes, data, results into gaincell/assets: found without a checkout."""
 
     def run(self) -> None:
         super().run()
@@ -95,7 +95,7 @@ class BuildPackage(build_py):
         """Files of the repository, and where they go."""
         found = [
             os.path.join(folder, name)
-            for root in ("adapters", "recipes")
+            for root in ("adapters", "recipes", "docs/data", "docs/results")
             for folder, _, names in sorted(os.walk(root))
             for name in sorted(names)
             if name.endswith((".json", ".md", ".py", ".safetensors", ".toml"))

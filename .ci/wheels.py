@@ -33,6 +33,7 @@ WORK = ROOT / "build" / "wheels"
 NOT_IN_SDIST = {".gitignore", ".pre-commit-config.yaml"}
 OF_SDIST = re.compile(r"PKG-INFO|setup\.cfg|src/gaincell\.egg-info/.*")
 SOURCE_ONLY = re.compile(r"src/gaincell/(native/.*\.(cpp|h)|devices/README\.md)")
+SHIPPED = ("adapters/", "recipes/", "docs/data/", "docs/results/")
 LICENCES = {"LICENSE", "THIRD_PARTY.md", "src/gaincell/spice/models/NOTICE"}
 LARGEST_MB = 100
 """What a package index takes without asking."""
@@ -131,7 +132,7 @@ def check(sdist: Path, pure: Path, native: Path) -> None:
         for name in names
         if name.startswith("src/") and not SOURCE_ONLY.fullmatch(name)
     }
-    package |= {f"gaincell/assets/{name}" for name in names if name.startswith(("adapters/", "recipes/"))}
+    package |= {f"gaincell/assets/{name}" for name in names if name.startswith(SHIPPED)}
     for wheel in (pure, native):
         with zipfile.ZipFile(wheel) as archive:
             held = {entry.filename for entry in archive.infolist() if not entry.is_dir()}

@@ -29,6 +29,7 @@ from gaincell.quantity import (
     parse_quantity,
     toml_value,
 )
+from gaincell.shipped import located
 
 SCHEMA = "gaincell-device-1"
 RETENTION_NUMBERS: Mapping[str, NumberKind] = {
@@ -123,7 +124,7 @@ def _plain(value: Any) -> str:
 
 def load_device(path: str | os.PathLike[str]) -> Device:
     """Read DEVICE.toml. Raises DesignError naming file, key, what was given and what is allowed."""
-    path = Path(path)
+    path = located(path)
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""What the repository keeps beside the package and a wheel brings inside: adapters and recipes.
+"""What the repository keeps beside the package and a wheel brings inside: adapters, recipes, data, results.
 
 `adapters/smollm2-135m` and `recipes/tiny.toml` mean the file or folder of that name in the working directory
 if there is one, else the one that was installed with gaincell.
@@ -7,7 +7,7 @@ if there is one, else the one that was installed with gaincell.
 import os
 from pathlib import Path
 
-FOLDERS = ("adapters", "recipes")
+FOLDERS = ("adapters", "recipes", "docs/data", "docs/results")
 _PACKAGE = Path(__file__).parent
 _PLACES = (
     (_PACKAGE / "assets", _PACKAGE.parents[1]) if _PACKAGE.parent.name == "src" else (_PACKAGE / "assets",)
@@ -21,7 +21,8 @@ def located(path: str | os.PathLike[str]) -> Path:
     Returns `path` where nothing is shipped under it, so that errors name what was given.
     """
     given = Path(path)
-    if given.parts[:1] and given.parts[0] in FOLDERS and ".." not in given.parts and not given.exists():
+    shipped = any(given.is_relative_to(folder) for folder in FOLDERS)
+    if shipped and ".." not in given.parts and not given.exists():
         for place in _PLACES:
             if (place / given).exists():
                 return place / given

@@ -94,12 +94,6 @@ def outputs(example: str) -> list[str]:
     return [word for word, before in zip(found[1:], found, strict=False) if before in OUTPUTS]
 
 
-def open_clone(folder: Path) -> None:
-    """What examples name of the repository, at its place."""
-    for name in ("adapters", "docs", "recipes"):
-        (folder / name).symlink_to(ROOT / name)
-
-
 def write_measurements(folder: Path) -> None:
     """Curve, decay, design and device of a user."""
     volts = [i / 20 for i in range(19)]

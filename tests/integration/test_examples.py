@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from gaincell.cli import app
+from gaincell.shipped import FOLDERS
 
 from .examples import (
     PARSED_ONLY,
@@ -20,7 +21,6 @@ from .examples import (
     commands,
     examples,
     inputs,
-    open_clone,
     outputs,
     parse,
     words,
@@ -50,7 +50,6 @@ def test_every_command_has_an_example() -> None:
 
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_examples_are_understood(example: str, tmp_path: Path) -> None:
-    open_clone(tmp_path)
     context = parse(words(example, tmp_path))
     assert context.command.callback is not None
     given = [word.partition("=")[0] for word in words(example, tmp_path) if word.startswith("--")]
@@ -59,7 +58,7 @@ def test_examples_are_understood(example: str, tmp_path: Path) -> None:
 
 
 def test_a_reader_has_the_files_that_examples_name() -> None:
-    """In the repository, or made by another example of the same help; where neither, the help says whence."""
+    """Shipped, or made by another example of the same help; where neither, the help says whence."""
     for _, command in commands():
         told = " ".join((command.help or "").split())
         about = told.partition("Example: ")[0]
@@ -75,12 +74,12 @@ def test_a_reader_has_the_files_that_examples_name() -> None:
             elif name == "Skylion007/openwebtext":
                 assert f"{name} is downloaded from the hub" in about
             else:
-                assert name in made or any(ROOT.glob(name)), f"nobody has {name}: {own}"
+                shipped = name.startswith(FOLDERS) and (ROOT / name).exists()
+                assert name in made or shipped, f"nobody has {name}: {own}"
 
 
 @pytest.mark.parametrize("example", [e for e in EXAMPLES if e.startswith(QUICK)])
 def test_quick_examples_run(example: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    open_clone(tmp_path)
     write_measurements(tmp_path)
     if example.startswith("gaincell device fit"):
         (tmp_path / "MY_CELL.toml").unlink()
@@ -98,7 +97,7 @@ def test_what_is_not_run_is_still_there(reason: str) -> None:
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with every file that the examples name, and the RUN of the first of them."""
     folder = tmp_path_factory.mktemp("examples")
-    for write in (open_clone, write_measurements, write_texts):
+    for write in (write_measurements, write_texts):
         write(folder)
     for example in sorted((e for e in RUN_SLOWLY if e.startswith(FIRST)), key=order):
         if needed(example) is None:

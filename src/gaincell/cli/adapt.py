@@ -57,7 +57,7 @@ def adapt(
 
     Every scaling stage (q, k, v and output of every head) gets the mean and standard deviation it had on the
     linear cell. Exit code 1 if a stage stays further away than a millionth of its standard deviation.
-    In the examples runs/tiny is what `gaincell map tiny` writes, and docs/data is in the repository.
+    In the examples runs/tiny is what `gaincell map tiny` writes.
 
     Example: gaincell adapt tiny --cell x3
 

@@ -28,7 +28,7 @@ def report(
     """One HTML page from results, with tables, charts, heat maps of the heads, and provenance.
 
     The page is one file and loads nothing from the network. Several results stand side by side. It is made
-    from the results alone: nothing is computed anew. The files of the examples are in the repository.
+    from the results alone: nothing is computed anew. The files of the examples come with gaincell.
 
     Example: gaincell report adapters/smollm2-135m
 

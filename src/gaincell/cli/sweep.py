@@ -57,8 +57,8 @@ def sweep(
     """Measure a model over designs and adaptations: perplexity, energy, latency, area, yield.
 
     Interrupted or killed, the same command goes on and repeats no finished point. Several commands, on any
-    number of machines, share the work when they name the same --storage. The sweeps of the examples are
-    in the repository.
+    number of machines, share the work when they name the same --storage. The sweeps of the examples come
+    with gaincell.
 
     Example: gaincell sweep recipes/sweeps/levels.toml --workers 2 --figures
 

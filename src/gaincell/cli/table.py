@@ -38,14 +38,14 @@ def table(
     """The table of the paper for any set of models, with standard errors and paired differences.
 
     Every RESULT comes from `gaincell evaluate MODEL|RUN --tasks paper --json RESULT`. Differences
-    (perplexities: ratios) are to the reference, on the same items. The files of the examples are in the
-    repository.
+    (perplexities: ratios) are to the reference, on the same items. The files of the examples come with
+    gaincell.
 
     Example: gaincell table software=docs/results/evaluation/tasks/tiny-software.json
     chip=docs/results/evaluation/tasks/tiny-adapted.json --paper
 
-    Example: gaincell table docs/results/evaluation/tasks/tiny-*.json --reference tiny-software
-    --latex table.tex --figure table.png
+    Example: gaincell table docs/results/evaluation/tasks/smollm2-software.json
+    docs/results/evaluation/tasks/smollm2-leroux2025-extended.json --latex table.tex --figure table.png
     """
     from rich.console import Console
 

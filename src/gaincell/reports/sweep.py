@@ -153,7 +153,10 @@ def caption(result: Result, *, marked: bool = True) -> str:
     if any(point["intervals"] for point in complete(result)):
         text += " ±: 95 %, over blocks and chips" if number(result["chips"]) else " ±: 95 %, over blocks"
     if any("ratio" in point for point in complete(result)):
-        text += "; ratio: to the unchanged design, on the same blocks, with its own interval"
+        text += "; " if text[-1] != "." else " "
+        text += "ratio: to the unchanged design, on the same blocks"
+        if any("ratio_interval" in point for point in complete(result)):
+            text += ", with its own interval"
     if marked and "front" in rows(result, [])[0]:
         text += "; " if text[-1] != "." else " "
         text += "•: on the Pareto front"
