@@ -103,8 +103,12 @@ def _claim(place: Path, asked: Sweep) -> None:
 
     known, content = place / SWEEP, {"study": asked.study, "code": code(), "identity": asked.identity}
     if known.is_file():
-        before = text.loads(known.read_text(encoding="utf-8"))
-        if before["study"] != asked.study:
+        try:
+            before = text.loads(known.read_text(encoding="utf-8"))
+            study = before["study"]
+        except (ValueError, KeyError, TypeError):
+            raise RunError(f"{known} is damaged; remove {place}, or choose another --out") from None
+        if study != asked.study:
             raise RunError(
                 f"{place} holds another sweep, or this one before its file, model, text, design or a device "
                 "was changed; choose another --out, or remove it"

@@ -69,6 +69,8 @@ class Preparation:
         kept = self.model.named_parameters()
         self._kept = {n: p.detach().clone() for n, p in kept if trained or ".gain_cell." in n}
         self._check_text()
+        if sweep.adapt is not False or any(p.name == "adapt" for p in sweep.parameters):
+            self.blocks({"calibration": sweep.largest("calibration")})
 
     def _check_text(self) -> None:
         """Raise InputError: the text is too short for the longest training of a point."""

@@ -17,6 +17,7 @@ is no more is lost. Of other hosts Optuna's heartbeat tells, where the storage h
 from __future__ import annotations
 
 import datetime
+import json
 import os
 import platform
 import warnings
@@ -46,9 +47,11 @@ def open_storage(place: str) -> Any:
     """Optuna's storage: a database by its URL, or a journal by the path of its file.
 
     Raises:
-        InputError: it cannot be reached.
+        InputError: it cannot be reached, or is damaged.
     """
     optuna = import_optuna()
+    if "://" not in place:
+        _check_lines(Path(place).expanduser())
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that heartbeats are experimental
@@ -100,6 +103,25 @@ def _check_journal(path: Path) -> None:
         first = file.read(len(OPERATION))
     if not OPERATION.startswith(first):
         raise InputError("it is no journal, and was left as it is; of a database give its URL")
+
+
+def _check_lines(path: Path) -> None:
+    """Raise InputError for a journal with a line that cannot be read, but a last one that is half written."""
+    if not path.is_file():
+        return
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if number == 1 and not line.startswith(OPERATION):
+                return  # no journal
+            try:
+                whole = not line.endswith(b"\n") or isinstance(json.loads(line), dict)
+            except ValueError:
+                whole = False
+            if not whole:
+                raise InputError(
+                    f"the journal {path.name} is damaged: line {number} cannot be read; restore the file, or "
+                    "remove it to begin anew"
+                )
 
 
 def _mend(path: Path, optuna: Any) -> None:

@@ -216,3 +216,15 @@ def test_a_dry_run_looks_at_the_storage_and_makes_none(
         with pytest.raises(SystemExit, match="0"):
             main(["sweep", str(file), "--dry-run", "--storage", str(new)])
     assert set(tmp_path.rglob("*")) == before
+
+
+def test_damaged_files_are_named(
+    write: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, journal, out = write("tile = [8, 16]"), tmp_path / "j", tmp_path / "out"
+    journal.write_bytes(b'{"op_code": 0, "study_name": "a"}\n{"op_code": 0, "st\n{"op_code": 1}\n')
+    assert "damaged: line 2" in refused(capsys, file, "--storage", journal)
+    out.mkdir()
+    for content in ("{}", "[", "3"):
+        (out / "sweep.json").write_text(content)
+        assert "is damaged; remove" in refused(capsys, file, "--out", out)

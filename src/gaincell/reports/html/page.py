@@ -24,7 +24,7 @@ from gaincell.reports.results import Json, check, read
 LOG = "log.jsonl"
 KNOWN = (
     "map, adapt, train, evaluate, ablate, fidelity, activity, cost, baseline, floorplan, simulate, "
-    "spice characterise|verify|energy|wires, device fit"
+    "spice characterise|verify|energy|wires, device fit, codesign, sweep"
 )
 """Commands whose results have a section."""
 
