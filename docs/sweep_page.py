@@ -83,9 +83,9 @@ SECTIONS = {
         "What noise-aware fine-tuning buys back: mismatch of 30 %",
         "The same at three times the learning rate.",
         ("curves",),
-        "Of a small loss training buys back a smaller share than of a large one: what a batch says about "
-        "other chips falls with the square of the mismatch, its own chance does not. Other rates and other "
-        "targets that were tried are in [experiments.md](experiments.md).",
+        "Of the small loss training bought back a smaller share than of the large one. A likely reason: what "
+        "a batch says about other chips falls with the square of the mismatch, its own chance does not. "
+        "Other rates and targets that were tried are in [experiments.md](experiments.md).",
         aware=True,
     ),
     "aware-noise": Section(
