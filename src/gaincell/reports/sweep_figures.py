@@ -134,7 +134,14 @@ def _several(result: Result) -> bool:
 def _has_lines(result: Result) -> bool:
     """Whether there are points that differ in one parameter alone, and numbers to draw them over."""
     alone = result["sampler"] in ("grid", "each") and len(complete(result)) > 1
-    return alone and any(_has_numbers(result, name) for name in varied(result))
+    return alone and not _is_large(result) and any(_has_numbers(result, name) for name in varied(result))
+
+
+def _is_large(result: Result) -> bool:
+    """Whether a grid has more lines in a panel than can be told apart."""
+    names, points = varied(result), complete(result)
+    others = ({tuple(repr(setting(p, o)) for o in names if o != name) for p in points} for name in names)
+    return result["sampler"] == "grid" and any(len(lines) > LINES for lines in others)
 
 
 def _is_cloud(result: Result) -> bool:
@@ -143,8 +150,8 @@ def _is_cloud(result: Result) -> bool:
 
 
 def _is_scattered(result: Result) -> bool:
-    """Whether points lie anywhere in the space."""
-    return result["sampler"] not in ("grid", "each") and len(complete(result)) > 1
+    """Whether points lie anywhere in the space, or are many."""
+    return (result["sampler"] not in ("grid", "each") or _is_large(result)) and len(complete(result)) > 1
 
 
 def _is_tornado(result: Result) -> bool:

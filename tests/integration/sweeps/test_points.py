@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -184,3 +185,12 @@ def test_values_enter_a_design() -> None:
     assert (chip.tile, chip.mismatch.gain_std, chip.retention_time) == (32, 0.1, None)
     assert chip.cell != micro_design().cell
     assert applied(micro_design(), {"cell.kind": "linear"}).cell.name == "linear"
+
+
+def test_a_grid_with_more_lines_than_can_be_told_apart_is_scattered(tmp_path: Path) -> None:
+    """The published grid of 2^5 points."""
+    published = Path(__file__).parents[3] / "docs" / "results" / "sweeps" / "relaxed.json"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # such as of axes that have no room
+        drawn = draw_all(json.loads(published.read_text()), tmp_path)
+    assert {path.stem for path in drawn} == {"scatter", "pareto", "parallel"}
