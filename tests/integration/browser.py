@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 CHROMIUM = next(
     (found for name in ("chromium", "google-chrome", "chrome") if (found := shutil.which(name))), None
 )
@@ -142,3 +144,21 @@ def browser(folder: Path) -> Iterator[Browser]:
     finally:
         driver.terminate()
         driver.wait(timeout=20)
+
+
+def axe_violations(tab: Browser) -> Any:
+    """What axe-core finds on the open page (`npm install axe-core` in the repository, or anywhere above it);
+    skips where it is missing.
+    """
+    places = Path(__file__).resolve().parents
+    found = [folder / "node_modules" / "axe-core" / "axe.min.js" for folder in places]
+    axe = next((path for path in found if path.exists()), None)
+    if axe is None:
+        pytest.skip("needs axe-core: npm install axe-core")
+    tab.cdp("Runtime.evaluate", expression=axe.read_text(encoding="utf-8"))
+    wanted = (
+        "axe.run().then((r) => JSON.stringify(r.violations.map((v) => "
+        "[v.id, v.help, v.nodes.length, v.nodes.slice(0, 4).map((n) => n.html.slice(0, 160))])))"
+    )
+    answer = tab.cdp("Runtime.evaluate", expression=wanted, awaitPromise=True, returnByValue=True)
+    return json.loads(answer["result"]["value"])

@@ -19,7 +19,7 @@ from gaincell.reports.sweep_axes import axis_title, height, key, ticks
 from gaincell.reports.sweep_clouds import parallel, pareto, scatter
 
 LINES = 7
-"""Most lines of one panel."""
+"""Most lines of one panel; larger grids are scattered."""
 PANELS = 8
 """Most panels of the curves of several objectives."""
 
@@ -100,7 +100,7 @@ def _curve(axes: Axes, result: Result, name: str, objective: Mapping[str, str]) 
     for n, text in enumerate(words, 1):
         beyond = plain[-1] * step**n if logarithmic else (plain[-1] + 0.2 * n * span if plain else float(n))
         places[text] = beyond
-    for n, (group, points) in enumerate(list(lines.items())[:LINES]):
+    for n, (group, points) in enumerate(lines.items()):
         colour = PALETTE[n % len(PALETTE)]
         ordered = sorted(points, key=lambda p: places[key(setting(p, name))])
         x = [places[key(setting(p, name))] for p in ordered]

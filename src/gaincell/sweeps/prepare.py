@@ -53,7 +53,7 @@ class Preparation:
         impl, device: of the attention.
 
     Raises:
-        GaincellError: model or design cannot be used, or the text is too short for the training.
+        GaincellError: model or design cannot be used, or the text is too short to adapt or train with.
     """
 
     def __init__(self, sweep: Sweep, text: Text, impl: str = "auto", device: str = "cpu") -> None:
@@ -69,11 +69,11 @@ class Preparation:
         kept = self.model.named_parameters()
         self._kept = {n: p.detach().clone() for n, p in kept if trained or ".gain_cell." in n}
         self._check_text()
-        if sweep.adapt is not False or any(p.name == "adapt" for p in sweep.parameters):
-            self.blocks({"calibration": sweep.largest("calibration")})
 
     def _check_text(self) -> None:
-        """Raise InputError: the text is too short for the longest training of a point."""
+        """Raise InputError: the text is too short for the longest adaptation or training of a point."""
+        if self.sweep.adapt is not False or any(p.name == "adapt" for p in self.sweep.parameters):
+            self.blocks({"calibration": self.sweep.largest("calibration")})
         steps, wanted = self.sweep.largest("fine_tune"), self.sweep.training_tokens
         if not steps:
             return
