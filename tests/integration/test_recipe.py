@@ -14,9 +14,11 @@ from tests.micro import micro_design, write_micro
 
 from gaincell.errors import GaincellError, InputError, RunError
 from gaincell.evaluation.perplexity import perplexity
+from gaincell.integrations.hf.attach import attached_layers
 from gaincell.integrations.hf.models import load_model
 from gaincell.mapping.recipe import ModelRecipe, Recipe, load_recipe
 from gaincell.mapping.run_recipe import run_recipe
+from gaincell.mapping.stage_model import load_stage
 from gaincell.text import open_text
 
 SHIPPED = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))
@@ -166,6 +168,21 @@ def test_stages_see_the_text_where_their_start_ended(tmp_path: Path) -> None:
     assert first == {"software-continued": 6, "linear": 6, "other-linear": 6, "adapted": 10, "fine-tuned": 10}
     assert recipe.blocks == 12
     assert recipe.tokens_of(recipe.stage("fine-tuned")) == 6 * 32
+
+
+def test_every_stage_of_a_run_loads_as_it_was_evaluated(texts: Path, tmp_path: Path) -> None:
+    out = tmp_path / "made"
+    run = run_recipe(load_recipe(write(tmp_path)), open_text(texts), out)
+    tokens = torch.from_file(str(out / "tokens" / "evaluation"), size=83, dtype=torch.int32)
+    for stage in run["stages"]:
+        loaded = load_stage(out, stage["name"])
+        assert bool(attached_layers(loaded.model)) == (not stage["name"].startswith("software"))
+        found = perplexity(loaded.model, tokens, "blocks-32").perplexity
+        assert found == pytest.approx(stage["perplexity"]["value"], rel=1e-9), stage["name"]
+    with pytest.raises(RunError, match=r"no finished stage 'other'; it has: adapted, fine-tuned"):
+        load_stage(out, "other")
+    with pytest.raises(RunError, match="no directory of `gaincell train`"):
+        load_stage(texts, "linear")
 
 
 def test_an_adapter_is_saved_small_and_comes_back_merged(tmp_path: Path) -> None:

@@ -70,6 +70,10 @@ def evaluate(
             help="Most tokens (rolling-T: documents; tasks: items of each), 0 = all.",
         ),
     ] = None,
+    stage: Annotated[
+        str | None,
+        typer.Option("--stage", metavar="NAME", help="A stage of a RUN of `gaincell train`, not its last."),
+    ] = None,
     tasks: Annotated[
         str | None,
         typer.Option("--tasks", metavar="NAME,...|paper", help="Tasks of lm-evaluation-harness instead."),
@@ -162,6 +166,8 @@ def evaluate(
     --by-context predicts the last tokens of every block from more and more tokens before (protocol
     context-T): how far back the model uses what it has read, for a ring of --window columns, say.
 
+    --stage takes the model of another stage than the last, say a software model trained on the same tokens.
+
     --dump stores, for the first block, the codes of q, k and v and the output of every head of one layer.
 
     In the examples runs/tiny is what `gaincell map tiny` writes, MY_TEXTS a folder of texts of yours, and
@@ -193,6 +199,7 @@ def evaluate(
     from gaincell.evaluation.perplexity import cut_blocks, window_and_stride
     from gaincell.integrations.hf.chip import change_chip, set_impl
     from gaincell.integrations.hf.models import load_model
+    from gaincell.mapping.stage_model import load_stage
     from gaincell.text import open_text, token_stream
 
     policy = Refresh(refresh.value, refresh_tokens, refresh_seconds)
@@ -230,7 +237,8 @@ def evaluate(
         options = ChipOptions(chips, spread, fraction(within or "5%", "--yield-within"), chip_seed)
     text, part = text or "sample", part or Part.evaluation
     found_text = None if tasks or window_of_documents else open_text(text)
-    loaded = load_model(model, getattr(torch, dtype.value))
+    weights = getattr(torch, dtype.value)
+    loaded = load_model(model, weights) if stage is None else load_stage(model, stage, weights)
     loaded.model.to(device)  # type: ignore[arg-type]
     change_chip(loaded.model, design, cell, window, other_latency)
     set_impl(loaded.model, impl.value)
@@ -271,6 +279,9 @@ def evaluate(
                 first = cut_blocks(tokens, length)[:1]
                 dump_layer(loaded.model, first, layer or 0, dump, scores=scores)
             entry["text"] = {"name": found_text.name}
+    if stage is not None:
+        entry["stage"] = stage
+        title = f"{title}, stage {stage}"
     _show(table, title, entry, json)
 
 

@@ -1,0 +1,64 @@
+"""The model of one stage of a RUN that `gaincell train` made, such as its software model trained on."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gaincell.config import load_design
+from gaincell.errors import RunError
+from gaincell.integrations.hf.attach import attach
+from gaincell.integrations.hf.checkpoint import DESIGN, describe, is_run
+from gaincell.integrations.hf.models import load_model
+from gaincell.integrations.hf.sources import LoadedModel
+from gaincell.mapping.folder import read_state
+
+
+def load_stage(run: str | os.PathLike[str], stage: str, dtype: torch.dtype = torch.float32) -> LoadedModel:
+    """Load a stage's model: attached where the stage is in arrays, on the RUN's chip with the stage's cell.
+
+    Args:
+        run: the directory.
+        stage: its name, as in the recipe.
+        dtype: of the weights.
+
+    Raises:
+        RunError: the directory holds no such stage, or the pretrained model has changed.
+        ModelError: the pretrained model cannot be found.
+    """
+    directory = Path(run)
+    settings = _settings(directory)
+    found = sorted(path.stem for path in (directory / "stages").glob("*.safetensors"))
+    plan = settings["stages"].get(stage)
+    if plan is None or stage not in found:
+        raise RunError(f"{run} has no finished stage {stage!r}; it has: {', '.join(found) or 'none'}")
+    made_here = not isinstance(settings["model"], str)
+    base = directory / "model" if made_here else settings["model"]
+    if is_run(directory):
+        base = describe(directory).base  # in full; settings have only the last part of a path
+    loaded = load_model(base, dtype)
+    if not made_here and loaded.sha256 != settings["base_sha256"]:
+        raise RunError(f"{run}: its pretrained model {base} has changed since it was trained")
+    if plan["attention"] == "arrays":
+        if not (directory / DESIGN).is_file():
+            raise RunError(f"{run} has no {DESIGN} yet: finish the run with the same command")
+        design = load_design(directory / DESIGN)
+        attach(loaded.model, design.replace(cell=plan["cell"]) if plan["cell"] else design)
+    read_state(loaded.model, directory / "stages" / f"{stage}.safetensors")
+    return loaded
+
+
+def _settings(run: Path) -> dict[str, Any]:
+    """What the run was begun with."""
+    path = run / "stages" / "settings.json"
+    try:
+        settings: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{run} is no directory of `gaincell train`: {path.name} cannot be read") from error
+    if not isinstance(settings.get("stages"), dict) or "model" not in settings:
+        raise RunError(f"{run} has no stages to choose from: `gaincell train` did not make it")
+    return settings
