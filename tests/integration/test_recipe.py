@@ -194,7 +194,7 @@ def test_an_adapter_is_saved_small_and_comes_back_merged(tmp_path: Path) -> None
     assert not [name for name in saved if ".gain_cell." not in name and ".lora_" not in name]
     loaded = load_model(out)
     assert not [name for name, _ in loaded.model.named_parameters() if "lora" in name or "base_layer" in name]
-    assert sum(name.endswith(".gain_cell.angle") for name in saved) == 2
+    assert sum(".gain_cell.mix_" in name for name in saved) == 2 * 2
     tokens = torch.from_file(str(out / "tokens" / "evaluation"), size=128, dtype=torch.int32)
     found = perplexity(loaded.model, tokens, "blocks-32")
     assert found.perplexity == pytest.approx(run["stages"][-1]["perplexity"]["value"], rel=1e-2)
@@ -204,6 +204,16 @@ def test_an_adapter_is_saved_small_and_comes_back_merged(tmp_path: Path) -> None
     product = saved[f"{key}.lora_B"].float() @ saved[f"{key}.lora_A"].float()
     assert float(product.abs().max()) > 0
     assert merged.equal(base + product)
+    mixes = saved["model.layers.0.self_attn.gain_cell.mix_k"].double()
+    base, merged = (
+        m.get_submodule("model.layers.0.self_attn.k_proj").weight.detach().double()
+        for m in (load_model(str(model)).model, loaded.model)
+    )
+    key = "model.layers.0.self_attn.k_proj.weight"
+    product = saved[f"{key}.lora_B"].double() @ saved[f"{key}.lora_A"].double()
+    mixed = (mixes @ base.unflatten(0, (len(mixes), -1))).flatten(0, 1)
+    assert float((mixed - base).abs().max()) > 0
+    torch.testing.assert_close(merged, mixed + product, rtol=1e-6, atol=1e-6)
     assert run["stages"][-1]["training_tokens"]["value"] == 4 * 32 * 2
     more = GO_ON.replace("MODEL", str(model)).replace("ADAPTER", str(out))
     again = run_recipe(load_recipe(write(tmp_path, more)), open_text(text), tmp_path / "more")
@@ -219,7 +229,7 @@ def test_an_adapter_is_saved_small_and_comes_back_merged(tmp_path: Path) -> None
 ADAPTER = """
 model = "MODEL"
 design = "DESIGN"
-rotations = true
+mixing = true
 block = 32
 evaluation_tokens = 128
 calibration_tokens = 128
@@ -247,7 +257,7 @@ GO_ON = """
 model = "MODEL"
 adapter = "ADAPTER"
 design = "DESIGN"
-rotations = true
+mixing = true
 block = 32
 seed = 1
 evaluation_tokens = 128

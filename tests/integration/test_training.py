@@ -14,9 +14,9 @@ from torch.nn import functional
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from gaincell.errors import InputError, ModelError, RunError
-from gaincell.integrations.hf.attach import attach, set_attention
+from gaincell.integrations.hf.attach import attach, detach, set_attention
 from gaincell.integrations.hf.lora import add_lora, lora_parameters, merge_lora
-from gaincell.integrations.hf.rotation import ANGLE, add_rotations, fold
+from gaincell.integrations.hf.mixing import MIX, add_mixing, fold
 from gaincell.text import Source
 from gaincell.training import checkpoint as disk
 from gaincell.training.data import RandomBlocks, keep_tokens, train_tokenizer
@@ -241,22 +241,38 @@ def test_a_copy_is_trained_not_the_teacher() -> None:
     assert all(torch.equal(p, before[n]) for n, p in teacher.named_parameters())
 
 
-def test_rotations_change_nothing_in_software_and_fold_into_weights(tmp_path: Path) -> None:
+def test_mixing_begins_at_a_symmetry_of_software_and_folds_into_weights() -> None:
     ids = blocks(2)[:, :-1]
     model = attach(micro_llama(torch.float64), micro_design(), attention="softmax")
     software = model(input_ids=ids).logits
     set_attention(model, "gain-cell")
-    add_rotations(model, ids)
-    angles = {name: p.detach().clone() for name, p in model.named_parameters() if name.endswith(ANGLE)}
-    assert len(angles) == 2
-    assert all(angle.shape == (1, 8) and float(angle.abs().max()) > 0 for angle in angles.values())
-    turned = model(input_ids=ids).logits
+    unmixed = model(input_ids=ids).logits
+    add_mixing(model, ids)
+    mixed = model(input_ids=ids).logits
+    assert not torch.allclose(mixed, unmixed)
+    set_attention(model, "softmax")
+    torch.testing.assert_close(model(input_ids=ids).logits, software, rtol=1e-9, atol=1e-9)
+    set_attention(model, "gain-cell")
+    parameters = {name: p for name, p in model.named_parameters() if MIX in name}
+    assert [tuple(p.shape) for p in parameters.values()] == 2 * [(2, 16, 16), (1, 16, 16)]
+    begun = {name: p.detach().clone() for name, p in parameters.items()}
+    with torch.no_grad():
+        for p in parameters.values():
+            p.add_(torch.randn(p.shape, generator=torch.Generator().manual_seed(1)), alpha=0.1)
+    trained = {name: p.detach().clone() for name, p in parameters.items()}
+    twin = copy.deepcopy(model)
+    mixed = model(input_ids=ids).logits
+    with torch.no_grad():
+        for p in parameters.values():
+            p.zero_()
+    torch.testing.assert_close(twin(input_ids=ids).logits, mixed, rtol=0, atol=0)  # a copy has its own
     other = attach(micro_llama(torch.float64), micro_design())
-    assert not torch.equal(other(input_ids=ids).logits, turned)
-    assert fold(other, angles) == {}
-    torch.testing.assert_close(other(input_ids=ids).logits, turned, rtol=1e-9, atol=1e-9)
+    assert fold(other, trained | {"else": torch.zeros(1)}).keys() == {"else"}
+    torch.testing.assert_close(other(input_ids=ids).logits, mixed, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(detach(twin)(input_ids=ids).logits, software, rtol=1e-9, atol=1e-9)
+    other = attach(micro_llama(torch.float64), micro_design())
+    fold(other, begun)
     set_attention(other, "softmax")
-    torch.testing.assert_close(other(input_ids=ids).logits, software, rtol=1e-9, atol=1e-9)
     with torch.no_grad():  # the mean query points between both axes
         for layer in other.model.layers:
             watched: list[Tensor] = []
@@ -266,7 +282,7 @@ def test_rotations_change_nothing_in_software_and_fold_into_weights(tmp_path: Pa
             torch.testing.assert_close(mean[0], mean[1], rtol=1e-6, atol=1e-9)
 
 
-def test_rotations_need_rotary_pairs() -> None:
+def test_mixing_needs_rotary_pairs() -> None:
     model = attach(GPT2LMHeadModel(GPT2Config(n_layer=1, n_embd=32, n_head=2, vocab_size=97)), micro_design())
     with pytest.raises(ModelError, match="families llama, mistral, qwen2, not for 'gpt2'"):
-        add_rotations(model)
+        add_mixing(model)

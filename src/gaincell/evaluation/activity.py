@@ -147,7 +147,6 @@ def _of_layer(
     if extra_age is not None or q.shape[2] != k.shape[2]:
         raise InputError("an activity is measured on whole sequences: call the model with use_cache=False")
     attention = sums.attention
-    q, k = attention.turned(q, k)
     scaled = attention.q(q), attention.k(k), attention.v(v)
     if key_index is None or not bool((key_index == PADDING).any()):
         first = 0 if key_index is None else int(key_index[0, 0])

@@ -167,7 +167,6 @@ def _of_layer(
     design = attention.design
     got, wanted, linear = (output.double() for output in outputs)
     q, k, v = (t.double() for t in inputs[:3])
-    q, k = attention.turned(q, k)
     scaled = {"q": attention.q(q), "k": attention.k(k), "v": attention.v(v)}
     x = query_driver(scaled["q"], design.driver_levels, signed=design.drivers.signed)
     ku, vu = (

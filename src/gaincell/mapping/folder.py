@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from gaincell.errors import RunError
 from gaincell.files import write_atomic, write_text
 from gaincell.integrations.hf.lora import NAME, add_product
-from gaincell.integrations.hf.rotation import ANGLE, fold
+from gaincell.integrations.hf.mixing import MIX, fold
 
 A_OF_LAYER, B_OF_LAYER = (f".lora_{factor}.{NAME}.weight" for factor in "AB")
 """Ends of the names of an adapter's matrices, behind that of its layer."""
@@ -100,7 +100,7 @@ def write_state(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, s
 
 @torch.no_grad()
 def read_state(model: nn.Module, path: Path) -> dict[str, str]:
-    """Put stored tensors into the parameters of the same names. Adapters and rotations, where the model has
+    """Put stored tensors into the parameters of the same names. Adapters and mixing, where the model has
     none, go into its weights.
 
     Returns:
@@ -113,12 +113,11 @@ def read_state(model: nn.Module, path: Path) -> dict[str, str]:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = dict(file.metadata() or {})
-            angles: dict[str, Tensor] = {}
-            for name in file.keys():  # noqa: SIM118 (not a mapping)
+            names = list(file.keys())
+            mixing = {n: file.get_tensor(n) for n in names if MIX in n and n not in parameters}
+            fold(model, mixing)  # type: ignore[arg-type]
+            for name in (n for n in names if n not in mixing):
                 tensor = file.get_tensor(name)
-                if name not in parameters and name.endswith(ANGLE):
-                    angles[name] = tensor
-                    continue
                 layer, is_a, _ = name.partition(A_OF_LAYER)
                 if name not in parameters and (is_a or B_OF_LAYER in name):
                     if is_a:
@@ -130,7 +129,6 @@ def read_state(model: nn.Module, path: Path) -> dict[str, str]:
                         f"{path.name} does not fit the model: {name}; start again with another --out"
                     )
                 parameters[name].copy_(tensor)
-            fold(model, angles)  # type: ignore[arg-type]
             return metadata
     except AttributeError as error:
         raise RunError(

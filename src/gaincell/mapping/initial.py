@@ -148,8 +148,7 @@ def _fit_layer(
     """Choose every head's candidate, fit the output stage to softmax attention, and pass the latter on."""
     q, k, v, _, _, window = inputs
     wanted = softmax_attention(q, k, v, scaling, window)
-    turned = dict(zip("qkv", (*attention.turned(q, k), v), strict=True))
-    spread = {stage: moments(x, None).std for stage, x in turned.items()}
+    spread = {stage: moments(x, None).std for stage, x in zip("qkv", (q, k, v), strict=True)}
     attention.out.gain.fill_(1.0)
     attention.out.offset.zero_()
     fits = []

@@ -127,7 +127,7 @@ class Recipe:
         repetition (the paper's protocol).
     weights: type of weights that are not trained.  stored: type of the results' weights.
     embeddings: whether those of the pretrained model are trained.
-    rotations: whether pairs of queries and keys get trainable angles (integrations/hf/rotation.py).
+    mixing: whether the components of every head get a trainable matrix (integrations/hf/mixing.py).
     evaluation_tokens, calibration_tokens: the most that are used.
     watched_tokens: of the evaluation text, the most that are used while a stage trains (evaluate_every).
     lora: low-rank adapters; None: all weights are trained.
@@ -145,7 +145,7 @@ class Recipe:
     weights: str
     stored: str
     embeddings: bool
-    rotations: bool
+    mixing: bool
     evaluation_tokens: int
     calibration_tokens: int
     watched_tokens: int
@@ -213,7 +213,7 @@ class Recipe:
 
 HEAD = (
     "seed", "model", "adapter", "design", "files", "block", "order", "weights", "stored", "embeddings",
-    "rotations", "evaluation_tokens", "calibration_tokens", "watched_tokens", "lora", "training", "stage",
+    "mixing", "evaluation_tokens", "calibration_tokens", "watched_tokens", "lora", "training", "stage",
 )  # fmt: skip
 MODEL = ("config", "vocabulary", "characters_per_document", "steps")
 STAGE = tuple(f.name for f in fields(StageRecipe) if f.name != "training")
@@ -264,7 +264,7 @@ def _recipe(raw: Mapping[str, Any], name: str) -> Recipe:
         weights=_one(raw.get("weights", "float32"), TYPES, "weights"),
         stored=_one(raw.get("stored", "float32"), TYPES, "stored"),
         embeddings=raw.get("embeddings", False),
-        rotations=raw.get("rotations", False),
+        mixing=raw.get("mixing", False),
         evaluation_tokens=raw.get("evaluation_tokens", 65_536),
         calibration_tokens=raw.get("calibration_tokens", 16_384),
         watched_tokens=raw.get("watched_tokens", 16_384),

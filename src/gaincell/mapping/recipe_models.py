@@ -13,8 +13,8 @@ from gaincell.errors import InputError
 from gaincell.integrations.hf.attach import attach, attached_layers
 from gaincell.integrations.hf.checkpoint import go_on
 from gaincell.integrations.hf.lora import add_lora, lora_parameters
+from gaincell.integrations.hf.mixing import add_mixing
 from gaincell.integrations.hf.models import load_model
-from gaincell.integrations.hf.rotation import add_rotations
 from gaincell.mapping.folder import RunFolder, read_state
 from gaincell.mapping.initial import FIRST, candidates_for, initial_scaling
 from gaincell.mapping.job import freeze_embeddings
@@ -76,8 +76,8 @@ class RecipeModels:
             first = recipe.first_block(stage)
             ids = self.text.some(first, max(1, INITIAL_TOKENS // recipe.block))
             fresh = state is None and stage.start != "adapter"
-            if recipe.rotations:
-                add_rotations(model, ids[:1] if fresh else None)
+            if recipe.mixing:
+                add_mixing(model, ids[:1] if fresh else None)
             if fresh and stage.initial != "released":
                 fitting = self.progress(f"{stage.name}: first gains and offsets")
                 candidates = candidates_for(design) if stage.initial == "statistics" else (FIRST,)

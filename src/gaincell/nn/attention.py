@@ -7,7 +7,6 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from gaincell.design import Design
-from gaincell.errors import InputError
 from gaincell.nn.scaler import Scaler
 from gaincell.ops.gain_cell_attention import Gradient, Impl, attend_to_stored, gain_cell_attention
 
@@ -82,8 +81,6 @@ class GainCellAttention(nn.Module):
         self.out = Scaler(heads, dtype=dtype, device=device)
         self.attend: Attend = gain_cell_attention
         """What computes the arrays; another while circuits are learned (training/codesign.py)."""
-        self.angle: nn.Parameter | None = None
-        """[Hk, D/2] Angles by which pairs of q and k are turned until they are folded into the weights."""
 
     def forward(
         self,
@@ -111,10 +108,6 @@ class GainCellAttention(nn.Module):
         Returns:
             The scaled output of every head, in the type of ``q``, or in float32 where that is narrower.
         """
-        if self.angle is not None:
-            if extra_age is not None:
-                raise InputError("stored keys are not turned any more: fold the rotations first")
-            q, k = self.turned(q, k)
         if extra_age is not None:
             attended = attend_to_stored(
                 self.q(q),
@@ -145,12 +138,6 @@ class GainCellAttention(nn.Module):
         scaled: Tensor = self.out(attended)
         return scaled
 
-    def turned(
-        self, q: Float[Tensor, "B H T D"], k: Float[Tensor, "B Hk T D"]
-    ) -> tuple[Float[Tensor, "B H T D"], Float[Tensor, "B Hk T D"]]:
-        """Queries and keys with their pairs turned, where there are angles."""
-        return (q, k) if self.angle is None else (rotated(q, self.angle), rotated(k, self.angle))
-
     def extra_repr(self) -> str:
         """What ``print(module)`` shows in the brackets."""
         cell = self.design.cell.name
@@ -158,14 +145,3 @@ class GainCellAttention(nn.Module):
             f"layer={self.layer}, heads={self.heads}, kv_heads={self.kv_heads}, head_dim={self.head_dim}, "
             f"design={self.design.name!r}, cell={cell!r}"
         )
-
-
-def rotated(
-    x: Float[Tensor, "B heads T D"], angle: Float[Tensor, "Hk pairs"]
-) -> Float[Tensor, "B heads T D"]:
-    """Pairs (d, d + D/2) turned by the angle of their key/value head, in float32 or wider."""
-    dtype = torch.promote_types(x.dtype, torch.float32)
-    angle = angle.repeat_interleave(x.shape[1] // angle.shape[0], 0)[:, None].to(dtype)
-    cosine, sine = angle.cos(), angle.sin()
-    first, second = x.to(dtype).chunk(2, -1)
-    return torch.cat([cosine * first - sine * second, sine * first + cosine * second], -1)

@@ -3,7 +3,8 @@
 A RUN directory holds ``design.toml`` (the chip) and ``hardware.safetensors``: gains and offsets of every
 layer and each weight that differs from the base model, with the base model's name and fingerprint. Reading
 it back loads the base model anew, makes sure that it is still the same, and puts the changes on top. Of
-low-rank adapters the two factors are kept, in 16 bits; what is read back has them in its weights.
+low-rank adapters the two factors are kept, in 16 bits, and of mixing the matrices; what is read back has both
+in its weights.
 """
 
 import os
@@ -22,7 +23,7 @@ from gaincell.errors import GaincellError, ModelError, RunError
 from gaincell.files import write_atomic
 from gaincell.integrations.hf.attach import attach, attached_layers
 from gaincell.integrations.hf.lora import add_product, factors, lora_name, without_adapters
-from gaincell.integrations.hf.rotation import fold
+from gaincell.integrations.hf.mixing import MIX, fold
 from gaincell.integrations.hf.sources import (
     BaseModel,
     base_weights,
@@ -35,7 +36,7 @@ from gaincell.shipped import located
 HARDWARE = "hardware.safetensors"
 DESIGN = "design.toml"
 ADAPTER_DTYPE = torch.float16
-"""Of the factors of adapters: their values lie far inside its range."""
+"""Of the factors of adapters and of mixing: their values lie far inside its range."""
 _FORMAT = "gaincell-hardware-1"
 
 
@@ -83,7 +84,9 @@ def save(model: PreTrainedModel, run: str | os.PathLike[str], *, base: BaseModel
     base = base if base is not None else _find_base(model.name_or_path)
     tensors = _changed(without_adapters(base_weights(model)), base_weights(base.model))
     tensors |= {name: factor.to(ADAPTER_DTYPE) for name, factor in factors(model).items()}
-    tensors |= {name: value for name, value in model.named_parameters() if ".gain_cell." in name}
+    for name, parameter in model.named_parameters():
+        if ".gain_cell." in name:
+            tensors[name] = parameter.to(ADAPTER_DTYPE) if MIX in name else parameter
     metadata = {
         "format": _FORMAT,
         "base": base.source.id,
@@ -149,7 +152,7 @@ def load_run(
 
 @torch.no_grad()
 def go_on(model: PreTrainedModel, run: str | os.PathLike[str]) -> None:
-    """Put the adapters, gains, offsets and angles of a RUN into an attached model that has adapters of the
+    """Put the adapters, gains, offsets and mixing of a RUN into an attached model that has adapters of the
     same rank, in place, to train them further.
 
     Raises:
@@ -164,7 +167,7 @@ def go_on(model: PreTrainedModel, run: str | os.PathLike[str]) -> None:
     if unfit:
         raise RunError(
             f"{path} does not go on in this model: {min(unfit)} ({len(unfit)} tensors) is in one only or has "
-            "another shape; give the rank, the layers and the rotations that it was made with"
+            "another shape; give the rank, the layers and the mixing that it was made with"
         )
     for name in wanted:
         parameters[name].copy_(found[name])
@@ -251,7 +254,7 @@ def _read(path: Path) -> dict[str, Tensor]:
 def _put(model: PreTrainedModel, tensors: dict[str, Tensor], where: str) -> None:
     """Put saved gains, offsets and weights into an attached model."""
     try:
-        tensors = fold(model, _take_adapters(model, tensors, where))
+        tensors = _take_adapters(model, fold(model, tensors), where)
     except (AttributeError, RuntimeError) as error:
         raise RunError(f"{where} does not fit the base model: {error}; save it again") from error
     parameters = dict(model.named_parameters())

@@ -1,0 +1,125 @@
+"""Trainable mixing of a head's components: queries and keys are multiplied, head by head,
+
+    y_h = M_h (W_h x + b_h),       M_h a matrix D x D (of keys: of their key/value head)
+
+before rotary positions. Softmax attention does not care in which axes a head's queries and keys lie; arrays,
+whose queries are never negative, do. Rearranging them is a full-rank change of the projections, which
+low-rank adapters learn slowly (docs/experiments.md). In the end it is a change of the weights, W_h' = M_h W_h
+(`fold`); a converted model holds nothing else.
+
+M begins at an exact symmetry of the softmax model, so that nothing is lost: rotary positions turn every pair
+of components (d, d + D/2) of q and k by an angle that grows with the position, and turning the pair of all
+queries and keys of a key/value head by one angle more changes no score, (R q) . (R k) = q . k.
+
+For projections named q_proj and k_proj, of all of whose components positions turn in these pairs (Llama,
+Mistral, Qwen2), without norms between projection and positions.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from gaincell.errors import ModelError
+from gaincell.integrations.hf.attach import set_attention
+from gaincell.integrations.hf.support import attention_modules
+
+MIX = ".gain_cell.mix_"
+"""In the name of a layer's matrices, before the q or k of their projection."""
+FAMILIES = ("llama", "mistral", "qwen2")
+
+
+def add_mixing(model: PreTrainedModel, ids: Int[Tensor, "B T"] | None = None) -> None:
+    """Give every head a trainable matrix for its queries and keys, in place. Adapters come after it
+    (`add_lora`) and are not mixed.
+
+    Args:
+        model: attached, of one of FAMILIES, with the weights of the softmax model.
+        ids: some text without padding: the pairs of q and k are turned so that the mean query, before rotary
+            positions, points between both axes. None: every matrix is one.
+
+    Raises:
+        ModelError: the model's queries and keys have no such pairs.
+    """
+    if model.config.model_type not in FAMILIES:
+        raise ModelError(
+            f"mixing is for the families {', '.join(FAMILIES)}, not for {model.config.model_type!r}"
+        )
+    modules: list[Any] = list(attention_modules(model).values())
+    angles = [torch.zeros(m.gain_cell.kv_heads, m.gain_cell.head_dim // 2) for m in modules]
+    if ids is not None:
+        angles = _towards_both_axes(model, modules, ids)
+    for module, angle in zip(modules, angles, strict=True):
+        cell = module.gain_cell
+        turned = rotation(angle)
+        like = next(module.parameters())
+        first = turned.to(like.device, torch.promote_types(like.dtype, torch.float32))
+        cell.mix_q = nn.Parameter(first.repeat_interleave(cell.heads // cell.kv_heads, 0))
+        cell.mix_k = nn.Parameter(first)
+        module.q_proj.register_forward_hook(_Mix(module, "mix_q"))
+        module.k_proj.register_forward_hook(_Mix(module, "mix_k"))
+
+
+class _Mix:
+    """The hook that mixes what a projection gives. It holds the attention module, not the matrices, so that a
+    copy of the model mixes with its own, and a detached one no longer mixes.
+    """
+
+    def __init__(self, attention: nn.Module, name: str) -> None:
+        self._attention, self._name = attention, name
+
+    def __call__(self, projection: nn.Module, _: Any, output: Tensor) -> Tensor:
+        matrices = getattr(getattr(self._attention, "gain_cell", None), self._name, None)
+        if matrices is None:
+            return output
+        with torch.autocast(output.device.type, enabled=False):
+            heads = output.to(matrices.dtype).unflatten(-1, (len(matrices), -1))  # [B, T, heads, D]
+            mixed: Tensor = (heads.transpose(-3, -2) @ matrices.mT).transpose(-3, -2).flatten(-2)
+        return mixed.to(output.dtype)
+
+
+@torch.no_grad()
+def fold(model: PreTrainedModel, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Multiply the projections of a model without mixing by the matrices in `tensors`, in place, before
+    adapters are added to them; returns the other tensors.
+    """
+    for name in (n for n in tensors if MIX in n):
+        layer, _, stage = name.partition(MIX)
+        projection = model.get_submodule(f"{layer}.{stage}_proj")
+        matrices = tensors[name].double()
+        for parameter in projection.parameters():  # weight, and bias where there is one
+            rows = parameter.double().unflatten(0, (len(matrices), -1))  # [heads, D, ...]
+            parameter.copy_(torch.einsum("hed,hd...->he...", matrices.to(rows.device), rows).flatten(0, 1))
+    return {name: tensor for name, tensor in tensors.items() if MIX not in name}
+
+
+def rotation(angle: Float[Tensor, "Hk pairs"]) -> Float[Tensor, "Hk D D"]:
+    """Matrices that turn the pairs (d, d + D/2) by an angle."""
+    cosine, sine = angle.cos().diag_embed(), angle.sin().diag_embed()
+    return torch.cat([torch.cat([cosine, -sine], -1), torch.cat([sine, cosine], -1)], -2)
+
+
+@torch.no_grad()
+def _towards_both_axes(model: PreTrainedModel, modules: list[Any], ids: Tensor) -> list[Tensor]:
+    angles: list[Tensor] = []
+
+    def watch(projection: nn.Module, _: Any, output: Tensor) -> None:
+        cell = next(m.gain_cell for m in modules if m.q_proj is projection)
+        pairs = output.detach().double().unflatten(-1, (cell.kv_heads, -1, 2, cell.head_dim // 2))
+        mean = pairs.mean((0, 1, 3))  # [Hk, 2, D/2]
+        angles.append(torch.pi / 4 - torch.atan2(mean[:, 1], mean[:, 0]))
+
+    with ExitStack() as hooks:
+        for module in modules:
+            hooks.callback(module.q_proj.register_forward_hook(watch).remove)
+        set_attention(model, "softmax")
+        hooks.callback(set_attention, model, "gain-cell")
+        model.eval()
+        device = next(model.parameters()).device
+        model.base_model(input_ids=ids.to(device, torch.long), use_cache=False)
+    return angles
