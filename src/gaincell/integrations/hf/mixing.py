@@ -77,10 +77,9 @@ class _Mix:
         matrices = getattr(getattr(self._attention, "gain_cell", None), self._name, None)
         if matrices is None:
             return output
-        with torch.autocast(output.device.type, enabled=False):
-            heads = output.to(matrices.dtype).unflatten(-1, (len(matrices), -1))  # [B, T, heads, D]
-            mixed: Tensor = (heads.transpose(-3, -2) @ matrices.mT).transpose(-3, -2).flatten(-2)
-        return mixed.to(output.dtype)
+        heads = output.unflatten(-1, (len(matrices), -1))  # [B, T, heads, D]
+        mixed: Tensor = torch.einsum("bthd,hed->bthe", heads, matrices.to(heads.dtype))
+        return mixed.flatten(-2)
 
 
 @torch.no_grad()
