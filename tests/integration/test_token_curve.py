@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -42,6 +43,9 @@ def test_table_and_figure() -> None:
     found = _points(0.01)
     table = token_markdown(found)
     assert "| 900,000 |" in table
+    assert table.count("| – |") == 4
+    other = token_markdown([replace(found[0], continued=(1.2, 0.01))])
+    assert "| 1.200 ± 0.010 |" in other
     assert "b = 0.25 ±" in table
     assert len(draw_tokens(found).axes[0].lines) > 2
     with pytest.raises(ValueError, match="two points"):

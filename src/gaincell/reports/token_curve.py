@@ -32,12 +32,15 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class TokenPoint:
-    """One training.  tokens: N.  perplexity: per word.  ratio: r.  error: standard error of r."""
+    """One training.  tokens: N.  perplexity: per word.  ratio: r.  error: standard error of r.  continued:
+    ratio to the software model trained on the same tokens, and its standard error, where there is one.
+    """
 
     tokens: float
     perplexity: float
     ratio: float
     error: float
+    continued: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -57,18 +60,25 @@ class Fit:
         return np.exp(excess), np.exp(low), np.exp(high)
 
 
-def points(software: Json, trainings: Sequence[tuple[Json, Json]]) -> list[TokenPoint]:
-    """From the result of the software model, and of every training its run.json and its result (both results
-    of `gaincell evaluate --tasks`).
+def points(software: Json, trainings: Sequence[tuple[Json, Json, Json | None]]) -> list[TokenPoint]:
+    """From the result of the software model, and of every training its run.json, its result and that of the
+    software model trained on the same tokens, if any (results of `gaincell evaluate --tasks`).
     """
     found = []
-    for run, result in trainings:
-        entry = compare({"software": software, "trained": result}, "software").rows["trained"][COLUMN]
-        assert entry.difference is not None
-        assert entry.difference.error is not None
+    for run, result, other in trainings:
         tokens = number(run["stages"][-1]["training_tokens"])
-        found.append(TokenPoint(tokens, entry.number, entry.difference.amount, entry.difference.error))
+        perplexity, ratio = _compared(result, software)
+        continued = None if other is None else _compared(result, other)[1]
+        found.append(TokenPoint(tokens, perplexity, *ratio, continued))
     return sorted(found, key=lambda point: point.tokens)
+
+
+def _compared(result: Json, to: Json) -> tuple[float, tuple[float, float]]:
+    """Perplexity, its ratio to that of another result on the same articles, and the error of the ratio."""
+    entry = compare({"reference": to, "trained": result}, "reference").rows["trained"][COLUMN]
+    assert entry.difference is not None
+    assert entry.difference.error is not None
+    return entry.number, (entry.difference.amount, entry.difference.error)
 
 
 def fit(found: Sequence[TokenPoint]) -> Fit:
@@ -93,9 +103,11 @@ def _law(log_tokens: Array, log_a: float, b: float) -> Array:
 
 def token_markdown(found: Sequence[TokenPoint]) -> str:
     """A table, and the law where there is one."""
-    lines = ["| tokens | word perplexity | × software |", "| ---: | ---: | ---: |"]
+    lines = ["| tokens | word perplexity | × software | × continued |", "| ---: | ---: | ---: | ---: |"]
     for p in found:
-        lines.append(f"| {p.tokens:,.0f} | {p.perplexity:.2f} | {p.ratio:.3f} ± {p.error:.3f} |")
+        continued = "–" if p.continued is None else "{:.3f} ± {:.3f}".format(*p.continued)
+        ratio = f"{p.ratio:.3f} ± {p.error:.3f}"
+        lines.append(f"| {p.tokens:,.0f} | {p.perplexity:.2f} | {ratio} | {continued} |")
     caption = "\n±: standard error over articles."
     if len(found) > 1:
         law = fit(found)
