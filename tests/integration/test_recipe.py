@@ -226,6 +226,20 @@ def test_an_adapter_is_saved_small_and_comes_back_merged(tmp_path: Path) -> None
         run_recipe(other, open_text(text), tmp_path / "other")
 
 
+def test_mixing_without_adapters_comes_back(tmp_path: Path) -> None:
+    model, text = write_micro(tmp_path)
+    full = ADAPTER.replace("MODEL", str(model)).replace("[lora]\nrank = 2\n", "")
+    out = tmp_path / "out"
+    run = run_recipe(load_recipe(write(tmp_path, full)), open_text(text), out)
+    found = run["stages"][-1]["perplexity"]["value"]
+    tokens = torch.from_file(str(out / "tokens" / "evaluation"), size=128, dtype=torch.int32)
+    loaded = load_model(out).model
+    assert not [name for name, _ in loaded.named_parameters() if ".gain_cell.mix_" in name]
+    assert perplexity(loaded, tokens, "blocks-32").perplexity == pytest.approx(found, rel=1e-2)
+    stage = load_stage(out, "fine-tuned").model
+    assert perplexity(stage, tokens, "blocks-32").perplexity == pytest.approx(found, rel=1e-3)
+
+
 ADAPTER = """
 model = "MODEL"
 design = "DESIGN"

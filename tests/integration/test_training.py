@@ -267,7 +267,7 @@ def test_mixing_begins_at_a_symmetry_of_software_and_folds_into_weights() -> Non
             p.zero_()
     torch.testing.assert_close(twin(input_ids=ids).logits, mixed, rtol=0, atol=0)  # a copy has its own
     other = attach(micro_llama(torch.float64), micro_design())
-    assert fold(other, trained | {"else": torch.zeros(1)}).keys() == {"else"}
+    fold(other, trained | {"else": torch.zeros(1)})
     torch.testing.assert_close(other(input_ids=ids).logits, mixed, rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(detach(twin)(input_ids=ids).logits, software, rtol=1e-9, atol=1e-9)
     other = attach(micro_llama(torch.float64), micro_design())

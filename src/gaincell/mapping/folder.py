@@ -113,22 +113,21 @@ def read_state(model: nn.Module, path: Path) -> dict[str, str]:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = dict(file.metadata() or {})
-            names = list(file.keys())
-            mixing = {n: file.get_tensor(n) for n in names if MIX in n and n not in parameters}
-            fold(model, mixing)  # type: ignore[arg-type]
-            for name in (n for n in names if n not in mixing):
+            new = [name for name in file.keys() if name not in parameters]  # noqa: SIM118 (not a mapping)
+            mixing = {name: file.get_tensor(name) for name in new if MIX in name}
+            layers = [name.removesuffix(A_OF_LAYER) for name in new if name.endswith(A_OF_LAYER)]
+            known = {*mixing, *(layer + end for layer in layers for end in (A_OF_LAYER, B_OF_LAYER))}
+            for name in (n for n in file.keys() if n not in known):  # noqa: SIM118
                 tensor = file.get_tensor(name)
-                layer, is_a, _ = name.partition(A_OF_LAYER)
-                if name not in parameters and (is_a or B_OF_LAYER in name):
-                    if is_a:
-                        b = file.get_tensor(layer + B_OF_LAYER) * float(metadata.get("lora_scale", 1.0))
-                        add_product(model.get_submodule(layer), tensor, b)
-                    continue
                 if name not in parameters or parameters[name].shape != tensor.shape:
                     raise RunError(
                         f"{path.name} does not fit the model: {name}; start again with another --out"
                     )
                 parameters[name].copy_(tensor)
+            fold(model, mixing)  # type: ignore[arg-type]
+            for layer in layers:
+                a, b = (file.get_tensor(layer + end) for end in (A_OF_LAYER, B_OF_LAYER))
+                add_product(model.get_submodule(layer), a, b * float(metadata.get("lora_scale", 1.0)))
             return metadata
     except AttributeError as error:
         raise RunError(

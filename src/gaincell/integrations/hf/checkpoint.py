@@ -252,31 +252,25 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 
 def _put(model: PreTrainedModel, tensors: dict[str, Tensor], where: str) -> None:
-    """Put saved gains, offsets and weights into an attached model."""
-    try:
-        tensors = _take_adapters(model, fold(model, tensors), where)
-    except (AttributeError, RuntimeError) as error:
-        raise RunError(f"{where} does not fit the base model: {error}; save it again") from error
+    """Put saved gains, offsets and weights into an attached model, then mixing and adapters into weights."""
     parameters = dict(model.named_parameters())
+    ends = (".weight.lora_A", ".weight.lora_B")
+    plain = {n: t for n, t in tensors.items() if MIX not in n and not n.endswith(ends)}
     expected = {name for name in parameters if ".gain_cell." in name}
-    unfit = sorted((expected - tensors.keys()) | (tensors.keys() - parameters.keys()))
-    unfit += sorted(n for n in tensors.keys() & parameters.keys() if tensors[n].shape != parameters[n].shape)
+    unfit = sorted((expected - plain.keys()) | (plain.keys() - parameters.keys()))
+    unfit += sorted(n for n in plain.keys() & parameters.keys() if plain[n].shape != parameters[n].shape)
     if unfit:
         raise RunError(
             f"{where} does not fit the base model: {unfit[0]} ({len(unfit)} tensors); save the model again"
         )
     with torch.no_grad():
-        for name, tensor in tensors.items():
+        for name, tensor in plain.items():
             parameters[name].copy_(tensor)
+    layer = "its mixing"
+    try:
+        fold(model, tensors)
+        for layer in (n.removesuffix(ends[0]) for n in tensors if n.endswith(ends[0])):
+            add_product(model.get_submodule(layer), *(tensors[layer + end] for end in ends))
+    except (AttributeError, KeyError, RuntimeError, RunError) as error:
+        raise RunError(f"{where} does not fit the base model: {layer} ({error}); save it again") from error
     check_finite(model, where=where)
-
-
-def _take_adapters(model: PreTrainedModel, tensors: dict[str, Tensor], where: str) -> dict[str, Tensor]:
-    """Add the products of adapters' factors to their weights; returns the other tensors."""
-    ends = (".weight.lora_A", ".weight.lora_B")
-    for name in (n.removesuffix(ends[0]) for n in tensors if n.endswith(ends[0])):
-        try:
-            add_product(model.get_submodule(name), tensors[name + ends[0]], tensors[name + ends[1]])
-        except (AttributeError, KeyError, RunError) as error:
-            raise RunError(f"{where} does not fit the base model: {name} ({error}); save it again") from error
-    return {name: tensor for name, tensor in tensors.items() if not name.endswith(ends)}

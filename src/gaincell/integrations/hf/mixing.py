@@ -17,6 +17,7 @@ Mistral, Qwen2), without norms between projection and positions.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any
 
@@ -83,9 +84,9 @@ class _Mix:
 
 
 @torch.no_grad()
-def fold(model: PreTrainedModel, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Multiply the projections of a model without mixing by the matrices in `tensors`, in place, before
-    adapters are added to them; returns the other tensors.
+def fold(model: PreTrainedModel, tensors: Mapping[str, Tensor]) -> None:
+    """Multiply the projections of a model without mixing by the matrices among `tensors`, in place, before
+    adapters are added to them.
     """
     for name in (n for n in tensors if MIX in n):
         layer, _, stage = name.partition(MIX)
@@ -94,7 +95,6 @@ def fold(model: PreTrainedModel, tensors: dict[str, Tensor]) -> dict[str, Tensor
         for parameter in projection.parameters():  # weight, and bias where there is one
             rows = parameter.double().unflatten(0, (len(matrices), -1))  # [heads, D, ...]
             parameter.copy_(torch.einsum("hed,hd...->he...", matrices.to(rows.device), rows).flatten(0, 1))
-    return {name: tensor for name, tensor in tensors.items() if MIX not in name}
 
 
 def rotation(angle: Float[Tensor, "Hk pairs"]) -> Float[Tensor, "Hk D D"]:
