@@ -39,6 +39,17 @@ def test_the_band_holds_the_truth_as_often_as_it_says() -> None:
     assert held / 400 == pytest.approx(0.95, abs=0.03)
 
 
+def test_points_off_the_law_widen_its_band() -> None:
+    near = fit(_points(0.01))
+    assert near.scatter == pytest.approx(0, abs=1e-6)
+    far = fit(_points(0.01, (0.04, -0.04, -0.04, 0.04)))
+    assert far.scatter is not None
+    assert far.scatter > 5
+    assert far.covariance[1, 1] > 3 * near.covariance[1, 1]
+    assert "χ²" in token_markdown(_points(0.01, (0.04, -0.04, -0.04, 0.04)))
+    assert fit(_points(0.01)[:2]).scatter is None
+
+
 def test_table_and_figure() -> None:
     found = _points(0.01)
     table = token_markdown(found)

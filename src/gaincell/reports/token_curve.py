@@ -6,8 +6,9 @@ model on the same articles. Fitted is
     ln r = A N^(-b)
 
 by least squares of ln r, weighted with its standard errors over articles; the band of 95 % follows from the
-covariance of A and b to first order. The trainings end their schedules at different lengths and are one run
-each: scatter from seed to seed is not in the band, and the articles are the same for all points.
+covariance of A and b to first order. Where the points lie further from the law than those errors explain, by
+chi^2 per degree of freedom, the covariance is multiplied by it (Birge's ratio): the trainings end their
+schedules at different lengths and are one run each, and the articles are the same for all points.
 """
 
 from __future__ import annotations
@@ -45,10 +46,13 @@ class TokenPoint:
 
 @dataclass(frozen=True)
 class Fit:
-    """ln r = A N^-b.  logs: ln A and b.  covariance: of both."""
+    """ln r = A N^-b.  logs: ln A and b.  covariance: of both.  scatter: chi^2 per degree of freedom, of the
+    errors over articles; None: two points.
+    """
 
     logs: tuple[float, float]
     covariance: Array
+    scatter: float | None = None
 
     def __call__(self, tokens: Array) -> tuple[Array, Array, Array]:
         """r, and its lower and upper limits of 95 %, for numbers of tokens."""
@@ -93,7 +97,12 @@ def fit(found: Sequence[TokenPoint]) -> Fit:
     best, covariance = optimize.curve_fit(
         _law, np.log(tokens), logs, p0=start, sigma=errors, absolute_sigma=True
     )
-    return Fit((float(best[0]), float(best[1])), covariance)
+    law = (float(best[0]), float(best[1]))
+    if len(found) == 2:
+        return Fit(law, covariance)
+    distances = (logs - _law(np.log(tokens), *law)) / errors
+    scatter = float((distances**2).sum()) / (len(found) - 2)
+    return Fit(law, covariance * max(1.0, scatter), scatter)
 
 
 def _law(log_tokens: Array, log_a: float, b: float) -> Array:
@@ -117,6 +126,11 @@ def token_markdown(found: Sequence[TokenPoint]) -> str:
             f" Fitted: ln r ∝ N^(−b), b = {law.logs[1]:.2f} ± {half:.2f} (95 %); it would reach {far[0]} at "
             f"10 M and {far[1]} at 50 M tokens, if it holds that far."
         )
+        if law.scatter is not None and law.scatter > 1:
+            caption += (
+                f" The points scatter about it more than the articles explain (χ² = {law.scatter:.1f} per "
+                "degree of freedom); the intervals are widened by that."
+            )
     lines.append(caption)
     return "\n".join(lines) + "\n"
 
