@@ -185,6 +185,24 @@ def test_every_stage_of_a_run_loads_as_it_was_evaluated(texts: Path, tmp_path: P
         load_stage(texts, "linear")
 
 
+def test_a_stage_has_its_own_cell_whatever_the_last_one_has(tmp_path: Path) -> None:
+    model, text = write_micro(tmp_path)
+    last = '[[stage]]\nname = "after"\nstart = "fine-tuned"\ncell = "linear"\nsteps = 1\n'
+    out = tmp_path / "out"
+    run = run_recipe(
+        load_recipe(write(tmp_path, ADAPTER.replace("MODEL", str(model)) + last)), open_text(text), out
+    )
+    tokens = torch.from_file(str(out / "tokens" / "evaluation"), size=128, dtype=torch.int32)
+    for stage, cell in zip(run["stages"], ("polynomial", "polynomial", "linear"), strict=True):
+        loaded = load_stage(out, stage["name"]).model
+        assert attached_layers(loaded)[0].design.cell.name == cell
+        found = perplexity(loaded, tokens, "blocks-32").perplexity
+        assert found == pytest.approx(stage["perplexity"]["value"], rel=1e-3)  # codes flip by rounding
+    (out / "hardware.safetensors").unlink()  # an unfinished run knows the model's name only
+    with pytest.raises(RunError, match="an unfinished run does not know where"):
+        load_stage(out, "after")
+
+
 def test_an_adapter_is_saved_small_and_comes_back_merged(tmp_path: Path) -> None:
     model, text = write_micro(tmp_path)
     path = write(tmp_path, ADAPTER.replace("MODEL", str(model)))

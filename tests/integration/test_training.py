@@ -15,6 +15,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from gaincell.errors import InputError, ModelError, RunError
 from gaincell.integrations.hf.attach import attach, detach, set_attention
+from gaincell.integrations.hf.interface import SOFTMAX
 from gaincell.integrations.hf.lora import add_lora, lora_parameters, merge_lora
 from gaincell.integrations.hf.mixing import MIX, add_mixing, fold
 from gaincell.text import Source
@@ -280,6 +281,43 @@ def test_mixing_begins_at_a_symmetry_of_software_and_folds_into_weights() -> Non
             other(input_ids=ids)
             mean = watched[0].unflatten(-1, (2, 2, 8)).mean((0, 1, 2))  # both query heads of the group
             torch.testing.assert_close(mean[0], mean[1], rtol=1e-6, atol=1e-9)
+
+
+def test_mixing_is_added_once_and_before_adapters() -> None:
+    ids = blocks(2)[:, :-1]
+    model = micro_llama(torch.float64)
+    with pytest.raises(ModelError, match="not attached"):
+        add_mixing(model)
+    attach(model, micro_design())
+    add_mixing(model, ids)
+    once = model(input_ids=ids).logits
+    with pytest.raises(ModelError, match="mixing or adapters already"):
+        add_mixing(model)
+    add_mixing(attach(detach(model), micro_design()), ids)  # the hooks of the first time sleep
+    torch.testing.assert_close(model(input_ids=ids).logits, once, rtol=1e-9, atol=1e-9)
+    add_lora(model, 2)
+    with pytest.raises(ModelError, match="save it and load it merged"):
+        merge_lora(model)
+    adapted = attach(micro_llama(torch.float64), micro_design())
+    add_lora(adapted, 2)
+    with pytest.raises(ModelError, match="mixing or adapters already"):
+        add_mixing(adapted)
+    states = dict(model.named_parameters())
+    name = next(n for n in states if n.endswith(".mix_q"))
+    with pytest.raises(RunError, match=r"mix_k is missing"):
+        fold(attach(micro_llama(torch.float64), micro_design()), {name: states[name]})
+    with pytest.raises(RunError, match=r"mix_q of shape \(1, 16, 16\) does not fit 32 rows"):
+        fold(
+            attach(micro_llama(torch.float64), micro_design()),
+            {name: states[name][:1], name.replace("_q", "_k"): states[name.replace("_q", "_k")]},
+        )
+
+
+def test_mixing_leaves_the_model_as_it_found_it() -> None:
+    model = attach(micro_llama(torch.float64), micro_design(), attention="softmax").train()
+    add_mixing(model, blocks(1)[:, :-1])
+    assert model.training
+    assert model.config._attn_implementation == SOFTMAX
 
 
 def test_mixing_needs_rotary_pairs() -> None:

@@ -72,7 +72,11 @@ def evaluate(
     ] = None,
     stage: Annotated[
         str | None,
-        typer.Option("--stage", metavar="NAME", help="A stage of a RUN of `gaincell train`, not its last."),
+        typer.Option(
+            "--stage",
+            metavar="NAME",
+            help="A stage of a RUN of `gaincell train`; by default its last in arrays.",
+        ),
     ] = None,
     tasks: Annotated[
         str | None,
@@ -166,7 +170,8 @@ def evaluate(
     --by-context predicts the last tokens of every block from more and more tokens before (protocol
     context-T): how far back the model uses what it has read, for a ring of --window columns, say.
 
-    --stage takes the model of another stage than the last, say a software model trained on the same tokens.
+    --stage takes the model of another stage of a RUN of `gaincell train` than the last in arrays, say the
+    software model trained on the same tokens.
 
     --dump stores, for the first block, the codes of q, k and v and the output of every head of one layer.
 

@@ -129,7 +129,7 @@ def read_state(model: nn.Module, path: Path) -> dict[str, str]:
                 a, b = (file.get_tensor(layer + end) for end in (A_OF_LAYER, B_OF_LAYER))
                 add_product(model.get_submodule(layer), a, b * float(metadata.get("lora_scale", 1.0)))
             return metadata
-    except AttributeError as error:
+    except (AttributeError, RuntimeError) as error:
         raise RunError(
             f"{path.name} does not fit the model: {error}; start again with another --out"
         ) from error

@@ -2,6 +2,7 @@
 
     OUT/model/                   a model that the recipe makes first
     OUT/tokens/                  the tokens of the text
+    OUT/stages/design.toml       the recipe's chip, with its own cell
     OUT/stages/NAME.json         the result of a finished stage; NAME.safetensors its weights, gains, offsets
     OUT/stages/NAME.checkpoint   of an unfinished training
     OUT/log.jsonl, figures/      every step, and the loss as a figure
@@ -28,8 +29,8 @@ from gaincell.adaptation import adapt, collect_statistics
 from gaincell.errors import InputError
 from gaincell.evaluation.perplexity import describe, perplexity
 from gaincell.integrations.hf.attach import attached_layers
+from gaincell.integrations.hf.checkpoint import DESIGN, save
 from gaincell.integrations.hf.checkpoint import describe as describe_run
-from gaincell.integrations.hf.checkpoint import save
 from gaincell.integrations.hf.models import load_model
 from gaincell.integrations.hf.sources import LoadedModel
 from gaincell.integrations.hf.support import attention_modules
@@ -86,6 +87,8 @@ class RecipeRun:
         identity = _identity(recipe) | {"base_sha256": "made here" if made else model.sha256}
         with self.processes.main_process_first():
             self.folder = RunFolder(out, identity)
+            if self.main:
+                recipe.design.save(self.folder.stages / DESIGN)
         self.models = RecipeModels(recipe, self.base, self.text, self.folder, progress, device)
 
     def _pretrained(self) -> LoadedModel:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from gaincell.config import load_design
-from gaincell.errors import RunError
+from gaincell.errors import ModelError, RunError
 from gaincell.integrations.hf.attach import attach
 from gaincell.integrations.hf.checkpoint import DESIGN, describe, is_run
 from gaincell.integrations.hf.models import load_model
@@ -19,7 +19,7 @@ from gaincell.mapping.folder import read_state
 
 
 def load_stage(run: str | os.PathLike[str], stage: str, dtype: torch.dtype = torch.float32) -> LoadedModel:
-    """Load a stage's model: attached where the stage is in arrays, on the RUN's chip with the stage's cell.
+    """Load a stage's model: where it is in arrays attached, on the recipe's chip with the stage's cell.
 
     Args:
         run: the directory.
@@ -27,8 +27,7 @@ def load_stage(run: str | os.PathLike[str], stage: str, dtype: torch.dtype = tor
         dtype: of the weights.
 
     Raises:
-        RunError: the directory holds no such stage, or the pretrained model has changed.
-        ModelError: the pretrained model cannot be found.
+        RunError: the directory holds no such stage, or the pretrained model is not found or has changed.
     """
     directory = Path(run)
     settings = _settings(directory)
@@ -40,13 +39,21 @@ def load_stage(run: str | os.PathLike[str], stage: str, dtype: torch.dtype = tor
     base = directory / "model" if made_here else settings["model"]
     if is_run(directory):
         base = describe(directory).base  # in full; settings have only the last part of a path
-    loaded = load_model(base, dtype)
+    try:
+        loaded = load_model(base, dtype)
+    except ModelError as error:
+        raise RunError(
+            f"{run}: its pretrained model is needed ({error}); an unfinished run does not know where it is"
+        ) from error
     if not made_here and loaded.sha256 != settings["base_sha256"]:
         raise RunError(f"{run}: its pretrained model {base} has changed since it was trained")
     if plan["attention"] == "arrays":
-        if not (directory / DESIGN).is_file():
-            raise RunError(f"{run} has no {DESIGN} yet: finish the run with the same command")
-        design = load_design(directory / DESIGN)
+        chip = directory / "stages" / DESIGN
+        if not chip.is_file():
+            raise RunError(
+                f"{run} has no stages/{DESIGN}: run the command that made it again, which writes it"
+            )
+        design = load_design(chip)
         attach(loaded.model, design.replace(cell=plan["cell"]) if plan["cell"] else design)
     read_state(loaded.model, directory / "stages" / f"{stage}.safetensors")
     return loaded

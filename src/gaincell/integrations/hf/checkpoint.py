@@ -266,10 +266,10 @@ def _put(model: PreTrainedModel, tensors: dict[str, Tensor], where: str) -> None
     with torch.no_grad():
         for name, tensor in plain.items():
             parameters[name].copy_(tensor)
-    layer = "its mixing"
+    layer = "mixing"
     try:
         fold(model, tensors)
-        for layer in (n.removesuffix(ends[0]) for n in tensors if n.endswith(ends[0])):
+        for layer in sorted({n.removesuffix(e) for e in ends for n in tensors if n.endswith(e)}):
             add_product(model.get_submodule(layer), *(tensors[layer + end] for end in ends))
     except (AttributeError, KeyError, RuntimeError, RunError) as error:
         raise RunError(f"{where} does not fit the base model: {layer} ({error}); save it again") from error

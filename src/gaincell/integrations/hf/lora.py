@@ -91,7 +91,13 @@ def lora_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def merge_lora(model: PreTrainedModel) -> None:
-    """Add every adapter to its layer's weight and take it out, in place; without adapters nothing happens."""
+    """Add every adapter to its layer's weight and take it out, in place; without adapters nothing happens.
+
+    Raises:
+        ModelError: the model has mixing (`mixing.py`), which would then mix the adapters too.
+    """
+    if any(".gain_cell.mix_" in name for name, _ in model.named_parameters()):
+        raise ModelError("the model has mixing, which its adapters stand beside: save it and load it merged")
     for name, module in list(model.named_modules()):
         if not hasattr(module, "lora_A"):
             continue

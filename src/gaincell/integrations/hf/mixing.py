@@ -9,7 +9,8 @@ low-rank adapters learn slowly (docs/experiments.md). In the end it is a change 
 
 M begins at an exact symmetry of the softmax model, so that nothing is lost: rotary positions turn every pair
 of components (d, d + D/2) of q and k by an angle that grows with the position, and turning the pair of all
-queries and keys of a key/value head by one angle more changes no score, (R q) . (R k) = q . k.
+queries and keys of a key/value head by one angle more changes no score, (R q) . (R k) = q . k. Once M is
+trained, the softmax attention of the mixed model is another than the pretrained one's.
 
 For projections named q_proj and k_proj, of all of whose components positions turn in these pairs (Llama,
 Mistral, Qwen2), without norms between projection and positions.
@@ -26,8 +27,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from gaincell.errors import ModelError
-from gaincell.integrations.hf.attach import set_attention
+from gaincell.errors import ModelError, RunError
+from gaincell.integrations.hf.attach import attached_layers, set_attention
+from gaincell.integrations.hf.interface import SOFTMAX
+from gaincell.integrations.hf.lora import lora_parameters
 from gaincell.integrations.hf.support import attention_modules
 
 MIX = ".gain_cell.mix_"
@@ -45,13 +48,18 @@ def add_mixing(model: PreTrainedModel, ids: Int[Tensor, "B T"] | None = None) ->
             positions, points between both axes. None: every matrix is one.
 
     Raises:
-        ModelError: the model's queries and keys have no such pairs.
+        ModelError: the model is not attached, has mixing or adapters already, or its queries and keys have no
+            such pairs.
     """
+    modules: list[Any] = list(attention_modules(model).values())
+    if not attached_layers(model):
+        raise ModelError(f"{type(model).__name__} is not attached: call gaincell.attach(model, design) first")
+    if is_mixed(model) or lora_parameters(model):
+        raise ModelError("the model has mixing or adapters already; mixing is added once, before adapters")
     if model.config.model_type not in FAMILIES:
         raise ModelError(
             f"mixing is for the families {', '.join(FAMILIES)}, not for {model.config.model_type!r}"
         )
-    modules: list[Any] = list(attention_modules(model).values())
     angles = [torch.zeros(m.gain_cell.kv_heads, m.gain_cell.head_dim // 2) for m in modules]
     if ids is not None:
         angles = _towards_both_axes(model, modules, ids)
@@ -62,22 +70,27 @@ def add_mixing(model: PreTrainedModel, ids: Int[Tensor, "B T"] | None = None) ->
         first = turned.to(like.device, torch.promote_types(like.dtype, torch.float32))
         cell.mix_q = nn.Parameter(first.repeat_interleave(cell.heads // cell.kv_heads, 0))
         cell.mix_k = nn.Parameter(first)
-        module.q_proj.register_forward_hook(_Mix(module, "mix_q"))
-        module.k_proj.register_forward_hook(_Mix(module, "mix_k"))
+        module.q_proj.register_forward_hook(_Mix(module, cell, "mix_q"))
+        module.k_proj.register_forward_hook(_Mix(module, cell, "mix_k"))
+
+
+def is_mixed(model: nn.Module) -> bool:
+    """Whether a model has matrices that are not folded into its weights."""
+    return any(MIX in name for name, _ in model.named_parameters())
 
 
 class _Mix:
-    """The hook that mixes what a projection gives. It holds the attention module, not the matrices, so that a
-    copy of the model mixes with its own, and a detached one no longer mixes.
+    """The hook that mixes what a projection gives. It holds modules, not matrices, so that a copy of the
+    model mixes with its own, and one that was detached no longer mixes, even when it is attached again.
     """
 
-    def __init__(self, attention: nn.Module, name: str) -> None:
-        self._attention, self._name = attention, name
+    def __init__(self, attention: nn.Module, cell: nn.Module, name: str) -> None:
+        self._attention, self._cell, self._name = attention, cell, name
 
     def __call__(self, projection: nn.Module, _: Any, output: Tensor) -> Tensor:
-        matrices = getattr(getattr(self._attention, "gain_cell", None), self._name, None)
-        if matrices is None:
+        if getattr(self._attention, "gain_cell", None) is not self._cell:
             return output
+        matrices: Tensor = getattr(self._cell, self._name)
         heads = output.unflatten(-1, (len(matrices), -1))  # [B, T, heads, D]
         mixed: Tensor = torch.einsum("bthd,hed->bthe", heads, matrices.to(heads.dtype))
         return mixed.flatten(-2)
@@ -87,12 +100,27 @@ class _Mix:
 def fold(model: PreTrainedModel, tensors: Mapping[str, Tensor]) -> None:
     """Multiply the projections of a model without mixing by the matrices among `tensors`, in place, before
     adapters are added to them.
+
+    Raises:
+        RunError: there are matrices for q or for k alone, or of a size that does not fit.
     """
+    layers = {name.rpartition(MIX)[0] for name in tensors if MIX in name}
+    missing = [
+        f"{layer}{MIX}{stage}" for layer in layers for stage in "qk" if f"{layer}{MIX}{stage}" not in tensors
+    ]
+    if missing:
+        raise RunError(f"{missing[0]} is missing beside its other matrices")
     for name in (n for n in tensors if MIX in n):
         layer, _, stage = name.partition(MIX)
         projection = model.get_submodule(f"{layer}.{stage}_proj")
         matrices = tensors[name].double()
         for parameter in projection.parameters():  # weight, and bias where there is one
+            if (
+                matrices.ndim != 3
+                or matrices.shape[1] != matrices.shape[2]
+                or len(parameter) != matrices[..., 0].numel()
+            ):
+                raise RunError(f"{name} of shape {tuple(matrices.shape)} does not fit {len(parameter)} rows")
             rows = parameter.double().unflatten(0, (len(matrices), -1))  # [heads, D, ...]
             parameter.copy_(torch.einsum("hed,hd...->he...", matrices.to(rows.device), rows).flatten(0, 1))
 
@@ -116,8 +144,10 @@ def _towards_both_axes(model: PreTrainedModel, modules: list[Any], ids: Tensor) 
     with ExitStack() as hooks:
         for module in modules:
             hooks.callback(module.q_proj.register_forward_hook(watch).remove)
+        attention = "softmax" if model.config._attn_implementation == SOFTMAX else "gain-cell"
         set_attention(model, "softmax")
-        hooks.callback(set_attention, model, "gain-cell")
+        hooks.callback(set_attention, model, attention)
+        hooks.callback(model.train, model.training)
         model.eval()
         device = next(model.parameters()).device
         model.base_model(input_ids=ids.to(device, torch.long), use_cache=False)
