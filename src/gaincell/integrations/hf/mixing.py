@@ -146,7 +146,7 @@ def _towards_both_axes(model: PreTrainedModel, modules: list[Any], ids: Tensor) 
             hooks.callback(module.q_proj.register_forward_hook(watch).remove)
         attention = "softmax" if model.config._attn_implementation == SOFTMAX else "gain-cell"
         set_attention(model, "softmax")
-        hooks.callback(set_attention, model, attention)
+        hooks.callback(lambda: set_attention(model, attention))  # type: ignore[arg-type]
         hooks.callback(model.train, model.training)
         model.eval()
         device = next(model.parameters()).device
