@@ -274,6 +274,7 @@ def test_mixing_begins_at_a_symmetry_of_software_and_folds_into_weights() -> Non
     other = attach(micro_llama(torch.float64), micro_design())
     fold(other, begun)
     set_attention(other, "softmax")
+    torch.testing.assert_close(other(input_ids=ids).logits, software, rtol=1e-9, atol=1e-9)
     with torch.no_grad():  # the mean query points between both axes
         for layer in other.model.layers:
             watched: list[Tensor] = []
