@@ -122,6 +122,8 @@ class Recipe:
     design: the chip.
     files: names NAME of NAME.train and NAME.valid texts, where not all of a directory are wanted, and the
         share of the tokens that each gives; None: all by their sizes.
+    skip_documents: how many documents at the beginning of each training text are left out, where an earlier
+        run has seen them.
     block: tokens of a block.
     order: "shuffled", every block of the packed text once, or "random", blocks from anywhere in it, with
         repetition (the paper's protocol).
@@ -140,6 +142,7 @@ class Recipe:
     adapter: str | None
     design: Design
     files: Mapping[str, float | None]
+    skip_documents: Mapping[str, int]
     block: int
     order: str
     weights: str
@@ -212,8 +215,9 @@ class Recipe:
 
 
 HEAD = (
-    "seed", "model", "adapter", "design", "files", "block", "order", "weights", "stored", "embeddings",
-    "mixing", "evaluation_tokens", "calibration_tokens", "watched_tokens", "lora", "training", "stage",
+    "seed", "model", "adapter", "design", "files", "skip_documents", "block", "order", "weights", "stored",
+    "embeddings", "mixing", "evaluation_tokens", "calibration_tokens", "watched_tokens", "lora", "training",
+    "stage",
 )  # fmt: skip
 MODEL = ("config", "vocabulary", "characters_per_document", "steps")
 STAGE = tuple(f.name for f in fields(StageRecipe) if f.name != "training")
@@ -259,6 +263,7 @@ def _recipe(raw: Mapping[str, Any], name: str) -> Recipe:
         adapter=raw.get("adapter"),
         design=_design(raw["design"]),
         files=_files(raw.get("files", {})),
+        skip_documents=_skips(raw.get("skip_documents", {}), raw.get("files", {})),
         block=raw["block"],
         order=_one(raw.get("order", "shuffled"), ORDERS, "order"),
         weights=_one(raw.get("weights", "float32"), TYPES, "weights"),
@@ -344,6 +349,14 @@ def _files(raw: Any) -> dict[str, float | None]:
     wrong = next((name for name, share in raw.items() if not share > 0), None)
     if wrong is not None:
         raise InputError(f"files: the share of {wrong} is {raw[wrong]}; give a number above 0")
+    return dict(raw)
+
+
+def _skips(raw: Mapping[str, int], files: Any) -> dict[str, int]:
+    for name, documents in raw.items():
+        _one(name, tuple(files), "skip_documents: the text")
+        if not isinstance(documents, int) or documents < 0:
+            raise InputError(f"skip_documents: {name} = {documents!r}; give a number of documents, 0 or more")
     return dict(raw)
 
 

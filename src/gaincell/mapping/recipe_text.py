@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 from jaxtyping import Int
@@ -40,7 +41,7 @@ class RecipeText:
 
     def __init__(self, recipe: Recipe, text: Text, out: Path, progress: StageProgress) -> None:
         self._recipe, self._out = recipe, out
-        training = _named(text.training, recipe.files)
+        training = _skipped(_named(text.training, recipe.files), recipe.skip_documents)
         self._evaluation = _named(text.evaluation, recipe.files)
         self.loaded: LoadedModel | None = None
         if isinstance(recipe.model, ModelRecipe):
@@ -103,3 +104,13 @@ def _named(sources: Sequence[Source], shares: Mapping[str, float | None]) -> tup
         replace(by_name[name], size=by_name[name].size if share is None else round(1e6 * share))
         for name, share in shares.items()
     )
+
+
+def _skipped(sources: Sequence[Source], documents: Mapping[str, int]) -> tuple[Source, ...]:
+    """The same sources without so many documents at the beginning of each."""
+
+    def rest(source: Source) -> Source:
+        first = documents.get(source.name.split(".")[0], 0)
+        return replace(source, documents=lambda: islice(source.documents(), first, None))
+
+    return tuple(rest(source) for source in sources)
