@@ -17,8 +17,10 @@ from gaincell.evaluation.perplexity import perplexity
 from gaincell.integrations.hf.attach import attached_layers
 from gaincell.integrations.hf.models import load_model
 from gaincell.mapping.recipe import ModelRecipe, Recipe, load_recipe
+from gaincell.mapping.recipe_text import RecipeText
 from gaincell.mapping.run_recipe import run_recipe
 from gaincell.mapping.stage_model import load_stage
+from gaincell.progress import silent_stages
 from gaincell.text import open_text
 
 SHIPPED = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))
@@ -114,7 +116,8 @@ def on_micro(recipe: Recipe, folder: Path, *, random: bool = False) -> tuple[Rec
 def test_shipped_recipes_run_in_miniature(path: Path, tmp_path: Path) -> None:
     recipe, text = on_micro(load_recipe(path), tmp_path)
     if recipe.adapter is not None:  # one that is made here, of the same small model
-        base = load_recipe(path.with_name("low-tokens-extended.toml")).miniature()
+        name = "low-tokens" if recipe.mixing else "low-tokens-extended"
+        base = load_recipe(path.with_name(f"{name}.toml")).miniature()
         before = replace(base, model=recipe.model, design=recipe.design, files={})
         run_recipe(before, open_text(text), tmp_path / "adapter", only="fine-tuned")
         recipe = replace(recipe, adapter=str(tmp_path / "adapter"))
@@ -143,6 +146,18 @@ def test_a_recipe_repeats_and_goes_on(texts: Path, tmp_path: Path) -> None:
     assert (outs[0] / "stages" / "software-continued.safetensors").stat().st_mtime_ns == kept
     with pytest.raises(RunError, match="other settings"):
         run_recipe(replace(recipe, seed=1), open_text(texts), outs[0])
+
+
+def test_documents_of_an_earlier_run_are_skipped(texts: Path, tmp_path: Path) -> None:
+    head = MADE.replace('files = ["words"]', 'files = ["words"]\nskip_documents = { words = 5 }')
+    recipe = load_recipe(write(tmp_path, head.replace("block = 32", "block = 32\nrepeated = 0.5")))
+    text = RecipeText(recipe, open_text(texts), tmp_path / "out", silent_stages)
+    plain = RecipeText(replace(recipe, repeated=0.0), open_text(texts), tmp_path / "plain", silent_stages)
+    words = plain.tokenizer.decode(plain.some(0, len(plain.blocks)).flatten())
+    assert "The 5th" in words
+    assert "The 4th" not in words
+    assert not torch.equal(text.some(0, len(text.blocks)), plain.some(0, len(plain.blocks)))
+    assert torch.equal(text.evaluation_tokens(), plain.evaluation_tokens())
 
 
 def test_a_recipe_for_another_chip(tmp_path: Path) -> None:
@@ -330,6 +345,11 @@ steps = 2
         ("steps = 1\n", "steps = 4000\n", "give more text, or fewer steps"),
         ('files = ["words"]', 'files = ["word"]', "lacks word"),
         ('files = ["words"]', "files = { words = 0 }", "share of words is 0"),
+        ("block = 32", "block = 32\nskip_documents = { word = 2 }", "the text = 'word'; allowed: words"),
+        ("block = 32", "block = 32\nskip_documents = { words = -2 }", "words = -2; give a number"),
+        ("block = 32", "block = 32\nskip_documents = { words = 99 }", "the text words.train.txt.gz is empty"),
+        ("block = 32", "block = 32\nrepeated = 2", "repeated = 2; give 0 to 1"),
+        ("block = 32", "block = 32\nrepeated = 0.5\norder = 'random'", 'with order = "shuffled"'),
     ],
 )  # fmt: skip
 def test_bad_recipes_say_why(texts: Path, tmp_path: Path, change: str, to: str, message: str) -> None:

@@ -20,7 +20,7 @@ from gaincell.integrations.hf.lora import add_lora, lora_parameters, merge_lora
 from gaincell.integrations.hf.mixing import MIX, add_mixing, fold
 from gaincell.text import Source
 from gaincell.training import checkpoint as disk
-from gaincell.training.data import RandomBlocks, keep_tokens, train_tokenizer
+from gaincell.training.data import RandomBlocks, keep_tokens, repeat_passages, train_tokenizer
 from gaincell.training.distillation import Distillation
 from gaincell.training.loop import TrainSettings, next_token_loss, train
 from gaincell.training.settings import learning_rate_at
@@ -233,6 +233,28 @@ def test_random_blocks_are_a_function_of_their_number() -> None:
     assert len({int(block[0]) for block in some[0:50]}) > 40
     with pytest.raises(InputError, match="fewer than one block"):
         RandomBlocks(tokens[:10], 10, 0, 1)
+
+
+def test_repeated_passages_stand_behind_themselves() -> None:
+    plain = torch.arange(400 * 65).view(400, 65)
+    repeated = repeat_passages(plain, 0.25, seed=5)
+    assert torch.equal(repeated, repeat_passages(plain, 0.25, seed=5))
+    assert torch.equal(repeated[:100], repeat_passages(plain[:100], 0.25, seed=5))
+    assert not torch.equal(repeated, repeat_passages(plain, 0.25, seed=6))
+    assert torch.equal(plain, torch.arange(400 * 65).view(400, 65))
+    changed = [n for n in range(400) if not torch.equal(repeated[n], plain[n])]
+    assert 70 < len(changed) < 130
+    seen = set()
+    for n in changed:
+        (where,) = torch.nonzero(repeated[n] != plain[n], as_tuple=True)
+        first, length = int(repeated[n][where[0]] - plain[n][0]), len(where)
+        assert 65 // 8 <= length <= 65 // 2
+        assert where.tolist() == list(range(int(where[0]), int(where[0]) + length))
+        assert torch.equal(repeated[n][where], plain[n][first : first + length])
+        assert first + length <= int(where[0])
+        seen.add((first, int(where[0]), length))
+    assert len(seen) > 60
+    assert torch.equal(repeat_passages(plain, 0.0, seed=5), plain)
 
 
 def test_a_copy_is_trained_not_the_teacher() -> None:

@@ -124,6 +124,7 @@ class Recipe:
         share of the tokens that each gives; None: all by their sizes.
     skip_documents: how many documents at the beginning of each training text are left out, where an earlier
         run has seen them.
+    repeated: share of the training blocks in which a passage stands twice (training/data.py).
     block: tokens of a block.
     order: "shuffled", every block of the packed text once, or "random", blocks from anywhere in it, with
         repetition (the paper's protocol).
@@ -143,6 +144,7 @@ class Recipe:
     design: Design
     files: Mapping[str, float | None]
     skip_documents: Mapping[str, int]
+    repeated: float
     block: int
     order: str
     weights: str
@@ -215,9 +217,9 @@ class Recipe:
 
 
 HEAD = (
-    "seed", "model", "adapter", "design", "files", "skip_documents", "block", "order", "weights", "stored",
-    "embeddings", "mixing", "evaluation_tokens", "calibration_tokens", "watched_tokens", "lora", "training",
-    "stage",
+    "seed", "model", "adapter", "design", "files", "skip_documents", "repeated", "block", "order", "weights",
+    "stored", "embeddings", "mixing", "evaluation_tokens", "calibration_tokens", "watched_tokens", "lora",
+    "training", "stage",
 )  # fmt: skip
 MODEL = ("config", "vocabulary", "characters_per_document", "steps")
 STAGE = tuple(f.name for f in fields(StageRecipe) if f.name != "training")
@@ -264,6 +266,7 @@ def _recipe(raw: Mapping[str, Any], name: str) -> Recipe:
         design=_design(raw["design"]),
         files=_files(raw.get("files", {})),
         skip_documents=_skips(raw.get("skip_documents", {}), raw.get("files", {})),
+        repeated=raw.get("repeated", 0.0),
         block=raw["block"],
         order=_one(raw.get("order", "shuffled"), ORDERS, "order"),
         weights=_one(raw.get("weights", "float32"), TYPES, "weights"),
@@ -278,6 +281,8 @@ def _recipe(raw: Mapping[str, Any], name: str) -> Recipe:
     )
     if recipe.block < 2 or recipe.block > recipe.design.window:
         raise InputError(f"block = {recipe.block}; give 2 to {recipe.design.window}, the design's window")
+    if not 0 <= recipe.repeated <= 1 or (recipe.repeated and recipe.order == "random"):
+        raise InputError(f'repeated = {recipe.repeated}; give 0 to 1, with order = "shuffled"')
     if not stages and not isinstance(recipe.model, ModelRecipe):
         raise InputError("the recipe has no stage")
     from_adapter = [stage for stage in stages if stage.start == "adapter"]

@@ -19,7 +19,7 @@ from gaincell.mapping.pretrain import make_tokenizer
 from gaincell.mapping.recipe import ModelRecipe, Recipe, StageRecipe
 from gaincell.progress import StageProgress
 from gaincell.text import Source, Text
-from gaincell.training.data import RandomBlocks, keep_tokens, pack_blocks
+from gaincell.training.data import RandomBlocks, keep_tokens, pack_blocks, repeat_passages
 from gaincell.training.loop import Blocks
 
 
@@ -72,7 +72,7 @@ class RecipeText:
                 f"the recipe trains on {recipe.blocks} blocks of {recipe.block} tokens, the text has "
                 f"{len(blocks)}; give more text, or fewer steps"
             )
-        return blocks
+        return repeat_passages(blocks, recipe.repeated, recipe.seed) if recipe.repeated else blocks
 
     def share(self, stage: StageRecipe) -> Blocks:
         """The blocks of a stage."""

@@ -146,6 +146,28 @@ def pack_blocks(tokens: Tensor, length: int, seed: int | None) -> Tensor:
     return blocks[torch.from_numpy(np.random.default_rng(seed).permutation(n))].contiguous()
 
 
+def repeat_passages(blocks: Tensor, share: float, seed: int) -> Tensor:
+    """Blocks of which a `share` has a passage twice, so that much can be predicted by finding it again.
+
+    In such a block a passage of an eighth to half of its tokens, from anywhere in it, also stands somewhere
+    behind itself, over what was there. Which and where is a function of (seed, number of the block) alone.
+
+    Args:
+        blocks: int [n, T + 1].  share: of the blocks, 0 to 1.  seed: of the choice.
+    """
+    blocks = blocks.clone()
+    for number, block in enumerate(blocks):
+        generator = np.random.default_rng((seed, number))
+        if generator.random() >= share:
+            continue
+        tokens = len(block)
+        length = int(generator.integers(tokens // 8, tokens // 2 + 1))
+        first = int(generator.integers(0, tokens - 2 * length + 1))
+        second = int(generator.integers(first + length, tokens - length + 1))
+        block[second : second + length] = block[first : first + length].clone()
+    return blocks
+
+
 class RandomBlocks:
     """Blocks of `length` + 1 tokens from anywhere in a stream, with repetition: the paper's protocol.
 
