@@ -26,6 +26,7 @@ from gaincell.errors import RunError
 from gaincell.files import write_atomic, write_text
 from gaincell.integrations.hf.lora import NAME, add_product
 from gaincell.integrations.hf.mixing import MIX, fold
+from gaincell.integrations.hf.paired import KEPT, hold_components
 
 A_OF_LAYER, B_OF_LAYER = (f".lora_{factor}.{NAME}.weight" for factor in "AB")
 """Ends of the names of an adapter's matrices, behind that of its layer."""
@@ -116,7 +117,9 @@ def read_state(model: nn.Module, path: Path) -> dict[str, str]:
             new = [name for name in file.keys() if name not in parameters]  # noqa: SIM118 (not a mapping)
             mixing = {name: file.get_tensor(name) for name in new if MIX in name}
             layers = [name.removesuffix(A_OF_LAYER) for name in new if name.endswith(A_OF_LAYER)]
-            known = {*mixing, *(layer + end for layer in layers for end in (A_OF_LAYER, B_OF_LAYER))}
+            kept = {name: file.get_tensor(name) for name in file.keys() if name.endswith(KEPT)}  # noqa: SIM118
+            hold_components(model, kept)
+            known = {*mixing, *kept, *(layer + end for layer in layers for end in (A_OF_LAYER, B_OF_LAYER))}
             for name in (n for n in file.keys() if n not in known):  # noqa: SIM118
                 tensor = file.get_tensor(name)
                 if name not in parameters or parameters[name].shape != tensor.shape:

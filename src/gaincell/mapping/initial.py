@@ -79,8 +79,19 @@ SHARP = tuple(
 SMALLEST_CORRELATION = 0.1
 
 
-def candidates_for(design: Design) -> tuple[Candidate, ...]:
-    """What to choose from on a chip."""
+PAIRED = tuple(
+    Candidate(q=(std_q, q), k=(std, k), v=(0.4, 0.0))
+    for std_q, q in ((0.4, 0.0), (0.4, 0.1), (0.3, 0.3), (0.2, 0.5))
+    for std in (0.15, 0.25)
+    for k in (-0.05, -0.1)
+)
+"""The same for paired rows, where a centre of the queries is no loss."""
+
+
+def candidates_for(design: Design, paired: bool = False) -> tuple[Candidate, ...]:
+    """What to choose from on a chip; `paired`: for paired rows (integrations/hf/paired.py)."""
+    if paired:
+        return PAIRED
     if not design.drivers.signed:
         return CANDIDATES
     return SHARP if design.charge_to_pulse.exponent > 1 else SIGNED

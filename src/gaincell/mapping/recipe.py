@@ -131,6 +131,8 @@ class Recipe:
     weights: type of weights that are not trained.  stored: type of the results' weights.
     embeddings: whether those of the pretrained model are trained.
     mixing: whether the components of every head get a trainable matrix (integrations/hf/mixing.py).
+    paired: whether half of the components of queries and keys are kept, each in two rows
+        (integrations/hf/paired.py).
     evaluation_tokens, calibration_tokens: the most that are used.
     watched_tokens: of the evaluation text, the most that are used while a stage trains (evaluate_every).
     lora: low-rank adapters; None: all weights are trained.
@@ -151,6 +153,7 @@ class Recipe:
     stored: str
     embeddings: bool
     mixing: bool
+    paired: bool
     evaluation_tokens: int
     calibration_tokens: int
     watched_tokens: int
@@ -218,8 +221,8 @@ class Recipe:
 
 HEAD = (
     "seed", "model", "adapter", "design", "files", "skip_documents", "repeated", "block", "order", "weights",
-    "stored", "embeddings", "mixing", "evaluation_tokens", "calibration_tokens", "watched_tokens", "lora",
-    "training", "stage",
+    "stored", "embeddings", "mixing", "paired", "evaluation_tokens", "calibration_tokens", "watched_tokens",
+    "lora", "training", "stage",
 )  # fmt: skip
 MODEL = ("config", "vocabulary", "characters_per_document", "steps")
 STAGE = tuple(f.name for f in fields(StageRecipe) if f.name != "training")
@@ -273,6 +276,7 @@ def _recipe(raw: Mapping[str, Any], name: str) -> Recipe:
         stored=_one(raw.get("stored", "float32"), TYPES, "stored"),
         embeddings=raw.get("embeddings", False),
         mixing=raw.get("mixing", False),
+        paired=raw.get("paired", False),
         evaluation_tokens=raw.get("evaluation_tokens", 65_536),
         calibration_tokens=raw.get("calibration_tokens", 16_384),
         watched_tokens=raw.get("watched_tokens", 16_384),

@@ -15,6 +15,7 @@ from gaincell.integrations.hf.checkpoint import go_on
 from gaincell.integrations.hf.lora import add_lora, lora_parameters
 from gaincell.integrations.hf.mixing import add_mixing
 from gaincell.integrations.hf.models import load_model
+from gaincell.integrations.hf.paired import is_paired, pair_rows
 from gaincell.mapping.folder import RunFolder, read_state
 from gaincell.mapping.initial import FIRST, candidates_for, initial_scaling
 from gaincell.mapping.job import freeze_embeddings
@@ -76,11 +77,15 @@ class RecipeModels:
             first = recipe.first_block(stage)
             ids = self.text.some(first, max(1, INITIAL_TOKENS // recipe.block))
             fresh = state is None and stage.start != "adapter"
+            if recipe.paired and fresh:
+                pair_rows(model, ids[:1])
             if recipe.mixing:
-                add_mixing(model, ids[:1] if fresh else None)
+                add_mixing(model, ids[:1] if fresh and not recipe.paired else None)
             if fresh and stage.initial != "released":
                 fitting = self.progress(f"{stage.name}: first gains and offsets")
-                candidates = candidates_for(design) if stage.initial == "statistics" else (FIRST,)
+                candidates = (
+                    candidates_for(design, recipe.paired) if stage.initial == "statistics" else (FIRST,)
+                )
                 initial_scaling(model, ids, candidates, fitting)
         lora = recipe.lora
         if lora is not None and self.root(stage) != "random":
@@ -96,6 +101,11 @@ class RecipeModels:
             read_state(model, state)
         elif self.root(stage) == "adapter":
             go_on(model, str(recipe.adapter))
+        if stage.attention == "arrays" and is_paired(model) != recipe.paired:
+            raise InputError(
+                f"the rows of {recipe.adapter} are {'' if is_paired(model) else 'not '}paired; "
+                f"say paired = {str(is_paired(model)).lower()}"
+            )
         return model
 
     def root(self, stage: StageRecipe) -> str:

@@ -32,6 +32,7 @@ from gaincell.integrations.hf.attach import attached_layers
 from gaincell.integrations.hf.checkpoint import DESIGN, save
 from gaincell.integrations.hf.checkpoint import describe as describe_run
 from gaincell.integrations.hf.models import load_model
+from gaincell.integrations.hf.paired import kept_components
 from gaincell.integrations.hf.sources import LoadedModel
 from gaincell.integrations.hf.support import attention_modules
 from gaincell.mapping import records, summary
@@ -136,6 +137,7 @@ class RecipeRun:
             stored = getattr(torch, self.recipe.stored)
             tensors = {n: t if ".gain_cell." in n else t.to(stored) for n, t in tensors.items()}
             scale = self.recipe.lora.scale if self.recipe.lora is not None else 1.0
+            tensors |= kept_components(model)
             metadata = {"tokens": str(record["training_tokens"]), "lora_scale": str(scale)}
             write_state(tensors, self.folder.state(stage.name), metadata)
             model = self.models.model(stage, self.folder.state(stage.name))

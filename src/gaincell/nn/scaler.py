@@ -8,6 +8,9 @@ from torch import Tensor, nn
 class Scaler(nn.Module):
     """``y = a x + b`` with one gain ``a`` and one offset ``b`` per head (the paper's equation (3)) [M].
 
+    With `kept`, the numbers of D/2 of the D components of every head, x is first replaced by (x_c, -x_c):
+    paired rows (integrations/hf/paired.py).
+
     Every layer has four: q and the output per query head; k and v per key/value head, for an array is
     written once for its whole group of query heads. Whoever wants to observe a stage (adaptation,
     figures) hangs a forward hook on it: what comes out is what the clamp of the next circuit sees.
@@ -35,11 +38,16 @@ class Scaler(nn.Module):
         super().__init__()
         self.gain = nn.Parameter(torch.full((heads,), gain, dtype=dtype, device=device))
         self.offset = nn.Parameter(torch.full((heads,), offset, dtype=dtype, device=device))
+        self.kept: Tensor | None
+        self.register_buffer("kept", None)
 
     def forward(self, x: Float[Tensor, "B H T D"]) -> Float[Tensor, "B H T D"]:
         """Scale each head of ``x`` [B, heads, T, D], in its type or in float32 where that is narrower."""
         dtype = torch.promote_types(x.dtype, torch.float32)
         gain, offset = self.gain.to(dtype), self.offset.to(dtype)
+        if self.kept is not None:
+            x = x.gather(-1, self.kept[None, :, None].expand(*x.shape[:-1], -1))
+            x = torch.cat([x, -x], dim=-1)
         return torch.addcmul(offset[:, None, None], gain[:, None, None], x)
 
     def extra_repr(self) -> str:

@@ -4,7 +4,7 @@ A RUN directory holds ``design.toml`` (the chip) and ``hardware.safetensors``: g
 layer and each weight that differs from the base model, with the base model's name and fingerprint. Reading
 it back loads the base model anew, makes sure that it is still the same, and puts the changes on top. Of
 low-rank adapters the two factors are kept, in 16 bits, and of mixing the matrices; what is read back has both
-in its weights.
+in its weights. Of paired rows the numbers of the components are kept.
 """
 
 import os
@@ -24,6 +24,7 @@ from gaincell.files import write_atomic
 from gaincell.integrations.hf.attach import attach, attached_layers
 from gaincell.integrations.hf.lora import add_product, factors, lora_name, without_adapters
 from gaincell.integrations.hf.mixing import MIX, fold
+from gaincell.integrations.hf.paired import KEPT, hold_components, kept_components
 from gaincell.integrations.hf.sources import (
     BaseModel,
     base_weights,
@@ -87,6 +88,7 @@ def save(model: PreTrainedModel, run: str | os.PathLike[str], *, base: BaseModel
     for name, parameter in model.named_parameters():
         if ".gain_cell." in name:
             tensors[name] = parameter.to(ADAPTER_DTYPE) if MIX in name else parameter
+    tensors |= kept_components(model)
     metadata = {
         "format": _FORMAT,
         "base": base.source.id,
@@ -152,8 +154,8 @@ def load_run(
 
 @torch.no_grad()
 def go_on(model: PreTrainedModel, run: str | os.PathLike[str]) -> None:
-    """Put the adapters, gains, offsets and mixing of a RUN into an attached model that has adapters of the
-    same rank, in place, to train them further.
+    """Put the adapters, gains, offsets, mixing and paired rows of a RUN into an attached model that has
+    adapters of the same rank, in place, to train them further.
 
     Raises:
         RunError: the RUN was made from another base model, or has other adapters.
@@ -162,7 +164,9 @@ def go_on(model: PreTrainedModel, run: str | os.PathLike[str]) -> None:
     describe(run)
     parameters = dict(model.named_parameters())
     wanted = {name for name in parameters if ".gain_cell." in name or ".lora_" in name}
-    found = {lora_name(name): tensor for name, tensor in _read(path).items()}
+    stored = _read(path)
+    hold_components(model, stored)
+    found = {lora_name(name): tensor for name, tensor in stored.items() if not name.endswith(KEPT)}
     unfit = wanted ^ found.keys() or {n for n in wanted if parameters[n].shape != found[n].shape}
     if unfit:
         raise RunError(
@@ -255,7 +259,7 @@ def _put(model: PreTrainedModel, tensors: dict[str, Tensor], where: str) -> None
     """Put saved gains, offsets and weights into an attached model, then mixing and adapters into weights."""
     parameters = dict(model.named_parameters())
     ends = (".weight.lora_A", ".weight.lora_B")
-    plain = {n: t for n, t in tensors.items() if MIX not in n and not n.endswith(ends)}
+    plain = {n: t for n, t in tensors.items() if MIX not in n and not n.endswith((*ends, KEPT))}
     expected = {name for name in parameters if ".gain_cell." in name}
     unfit = sorted((expected - plain.keys()) | (plain.keys() - parameters.keys()))
     unfit += sorted(n for n in plain.keys() & parameters.keys() if plain[n].shape != parameters[n].shape)
@@ -268,6 +272,7 @@ def _put(model: PreTrainedModel, tensors: dict[str, Tensor], where: str) -> None
             parameters[name].copy_(tensor)
     layer = "mixing"
     try:
+        hold_components(model, tensors)
         fold(model, tensors)
         for layer in sorted({n.removesuffix(e) for e in ends for n in tensors if n.endswith(e)}):
             add_product(model.get_submodule(layer), *(tensors[layer + end] for end in ends))
