@@ -22,6 +22,7 @@ from gaincell.devices.writing import Writing
 from gaincell.errors import InputError, ModelError
 from gaincell.integrations.hf.attach import attach, attached_layers, detach, set_design
 from gaincell.integrations.hf.cache import RingCache, feed
+from gaincell.integrations.hf.paired import pair_rows
 from gaincell.ops.gain_cell_attention.native_library import compiled_library
 
 MISMATCH = Mismatch(gain_std=0.05, offset_voltage_std=0.01, seed=3)
@@ -109,6 +110,16 @@ def test_every_effect_of_a_chip_on_the_ring(effect: str) -> None:
         expected = model(input_ids=tokens, use_cache=False).logits
     found = decoded(model, tokens, [40, *[1] * 30])
     torch.testing.assert_close(found, expected, atol=1e-9, rtol=0)
+
+
+def test_paired_rows_on_the_ring() -> None:
+    model, tokens = hardware(), ids(70)
+    with torch.no_grad():
+        unpaired = model(input_ids=tokens, use_cache=False).logits
+        pair_rows(model, tokens[:, :32])
+        expected = model(input_ids=tokens, use_cache=False).logits
+    assert not torch.allclose(unpaired, expected)
+    torch.testing.assert_close(decoded(model, tokens, [40, *[1] * 30]), expected, atol=1e-9, rtol=0)
 
 
 def test_effects_that_a_ring_does_not_model() -> None:

@@ -1,0 +1,145 @@
+"""Paired rows: signed products on unsigned arrays; the most telling pairs; what is saved comes back."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from tests.micro import micro_design, micro_llama, write_micro
+from torch import Tensor
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from gaincell.config import load_design
+from gaincell.errors import ModelError, RunError
+from gaincell.integrations.hf.attach import attach, attached_layers, set_attention
+from gaincell.integrations.hf.checkpoint import HARDWARE, load, save
+from gaincell.integrations.hf.models import load_model
+from gaincell.integrations.hf.paired import hold_components, is_paired, kept_components, pair_rows
+from gaincell.nn.attention import GainCellAttention
+
+
+def some_ids(count: int = 2, length: int = 32) -> Tensor:
+    return torch.randint(1, 97, (count, length), generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("offset", [0.3, 0.5])
+def test_paired_rows_multiply_with_a_sign(offset: float) -> None:
+    """On a chip without imperfections they do what a driver with a sign does with half of the components."""
+    chip = load_design("ideal").replace(window=64, tile=16)
+    signed = load_design("leroux2025-signed").drivers
+    arrays = GainCellAttention(chip, heads=2, kv_heads=1, head_dim=16)
+    plain = GainCellAttention(chip.replace(drivers=signed), heads=2, kv_heads=1, head_dim=16)
+    draw = torch.Generator().manual_seed(3)
+    q, k, v = (torch.rand(1, h, 40, 16, dtype=torch.float64, generator=draw) - 0.5 for h in (2, 1, 1))
+    kept = torch.tensor([[0, 3, 4, 7, 8, 11, 12, 15]])
+    with torch.no_grad():
+        arrays.q.gain.fill_(0.5)
+        arrays.q.offset.fill_(offset)
+        plain.q.gain.fill_(1.0)
+        for attention in (arrays, plain):
+            attention.k.gain.fill_(0.4)
+            attention.v.gain.fill_(0.4)
+    arrays.k.kept, arrays.q.kept = kept, kept.expand(2, -1)
+    only = torch.zeros(16, dtype=torch.float64).index_fill(0, kept[0], 1.0)
+    with torch.no_grad():
+        found, wanted = arrays(q, k, v), plain(q * only, k * only, v)
+    torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-15)
+    assert float(found.abs().max()) > 1e-3
+
+
+def test_a_centre_of_keys_is_a_threshold() -> None:
+    """Where both rows of a pair are driven, it adds the same to every score."""
+    chip = load_design("ideal").replace(window=64, tile=16)
+    attention = GainCellAttention(chip, heads=1, kv_heads=1, head_dim=16)
+    kept = torch.arange(8)[None]
+    attention.q.kept = attention.k.kept = kept
+    draw = torch.Generator().manual_seed(3)
+    q, k = (torch.rand(1, 1, 40, 16, dtype=torch.float64, generator=draw) - 0.5 for _ in "qk")
+    with torch.no_grad():
+        attention.q.gain.fill_(0.5)
+        attention.q.offset.fill_(0.4)
+        attention.k.gain.fill_(0.4)
+        attention.k.offset.add_(-0.05)
+        pulses, voltages = attention.q(q), attention.k(k) - chip.v_offset
+    assert 0 <= float(pulses.min()) < float(pulses.max()) <= 1
+    scores = pulses[0, 0] @ voltages[0, 0].T
+    signed = 2 * 0.5 * 0.4 * q[0, 0, :, :8] @ k[0, 0, :, :8].T
+    torch.testing.assert_close(scores, signed - 16 * 0.4 * 0.05, rtol=1e-12, atol=1e-12)
+
+
+def test_pairs_that_tell_keys_apart_are_kept() -> None:
+    model = attach(micro_llama(torch.float64), micro_design())
+    wanted = [1, 2, 4, 7]
+    with torch.no_grad():
+        for layer in model.model.layers:
+            weight = layer.self_attn.k_proj.weight.view(2, 8, -1)  # one head; components d and d + 8
+            weight[:, [n for n in range(8) if n not in wanted]] *= 1e-2
+    before = model(input_ids=some_ids()).logits
+    pair_rows(model, some_ids())
+    assert not torch.allclose(model(input_ids=some_ids()).logits, before)
+    components = kept_components(model)
+    assert len(components) == 4
+    for name, kept in components.items():
+        assert kept.tolist() == [[*wanted, *(n + 8 for n in wanted)]] * (2 if ".q." in name else 1)
+    set_attention(model, "softmax")  # which does not care
+    plain = attach(micro_llama(torch.float64), micro_design(), attention="softmax")
+    plain.load_state_dict(model.state_dict(), strict=False)
+    torch.testing.assert_close(model(input_ids=some_ids()).logits, plain(input_ids=some_ids()).logits)
+
+
+def test_a_run_with_paired_rows_comes_back(tmp_path: Path) -> None:
+    folder, _ = write_micro(tmp_path)
+    model = attach(load_model(str(folder)).model, micro_design())
+    pair_rows(model, some_ids())
+    assert all(
+        torch.equal(b, kept_components(copy.deepcopy(model))[n]) for n, b in kept_components(model).items()
+    )
+    ids = some_ids()
+    wanted = model(input_ids=ids).logits
+    save(model, tmp_path / "run")
+    again = load(tmp_path / "run")
+    assert is_paired(again)
+    torch.testing.assert_close(again(input_ids=ids).logits, wanted, rtol=0, atol=0)
+    path = tmp_path / "run" / HARDWARE
+    tensors = load_file(path)
+    name = next(n for n in tensors if n.endswith(".k.kept"))
+    for tensor, message in (
+        (torch.full((1, 8), 16), "do not fit 1 heads of 16 components"),
+        (torch.zeros(1, 4, dtype=torch.int64), "do not fit 1 heads of 16 components"),
+        (None, "kept is in one only"),
+    ):
+        others = {n: t for n, t in tensors.items() if n != name}
+        _rewrite(path, others if tensor is None else others | {name: tensor})
+        with pytest.raises(RunError, match=message):
+            load(tmp_path / "run")
+
+
+def _rewrite(path: Path, tensors: dict[str, Tensor]) -> None:
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    save_file(tensors, path, metadata=metadata)
+
+
+def test_rows_are_paired_once_and_where_it_makes_sense() -> None:
+    model = micro_llama()
+    with pytest.raises(ModelError, match="not attached"):
+        pair_rows(model, some_ids())
+    attach(model, micro_design()).train()
+    pair_rows(model, some_ids())
+    assert model.training
+    with pytest.raises(ModelError, match="paired rows already"):
+        pair_rows(model, some_ids())
+    signed = attach(micro_llama(), load_design("leroux2025-signed").replace(window=64, tile=16))
+    with pytest.raises(ModelError, match="queries of leroux2025-signed have a sign"):
+        pair_rows(signed, some_ids())
+    other = attach(GPT2LMHeadModel(GPT2Config(n_layer=1, n_embd=32, n_head=2, vocab_size=97)), micro_design())
+    with pytest.raises(ModelError, match=r"families llama, mistral, qwen2 .*, not for 'gpt2' with 16"):
+        pair_rows(other, some_ids())
+    assert not is_paired(other)
+    hold_components(other, {})
+    assert not is_paired(other)
+    assert all(cell.q.kept is None for cell in attached_layers(other))
