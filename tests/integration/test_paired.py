@@ -13,9 +13,10 @@ from tests.micro import micro_design, micro_llama, write_micro
 from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from gaincell.adaptation import adapt, collect_statistics
 from gaincell.config import load_design
 from gaincell.errors import ModelError, RunError
-from gaincell.integrations.hf.attach import attach, attached_layers, set_attention
+from gaincell.integrations.hf.attach import attach, attached_layers, set_attention, set_design
 from gaincell.integrations.hf.checkpoint import HARDWARE, load, save
 from gaincell.integrations.hf.models import load_model
 from gaincell.integrations.hf.paired import hold_components, is_paired, kept_components, pair_rows
@@ -89,6 +90,26 @@ def test_pairs_that_tell_keys_apart_are_kept() -> None:
     plain = attach(micro_llama(torch.float64), micro_design(), attention="softmax")
     plain.load_state_dict(model.state_dict(), strict=False)
     torch.testing.assert_close(model(input_ids=some_ids()).logits, plain(input_ids=some_ids()).logits)
+
+
+def test_statistics_are_those_of_the_rows() -> None:
+    model = attach(micro_llama(torch.float64), micro_design())
+    pair_rows(model, some_ids())
+    cells, seen = attached_layers(model), []
+    with torch.no_grad():
+        for cell in cells:
+            cell.k.gain.fill_(0.3)
+            cell.k.offset.add_(-0.05)
+    cells[1].k.register_forward_hook(lambda *call: seen.append(call[2].detach()))
+    found = collect_statistics(model, [some_ids()])
+    torch.testing.assert_close(found.mean["k"][1], seen[0].mean().view(1), rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(found.std["k"][1], seen[0].std(correction=0).view(1), rtol=1e-9, atol=1e-12)
+    assert abs(float(found.mean["k"][1]) - (cells[1].design.v_offset - 0.05)) < 1e-9  # as much +k as -k
+    adapt(set_design(model, micro_design(retention_time=2e-4)), [some_ids()], found)
+    again = collect_statistics(model, [some_ids()])
+    for stage in ("q", "k", "v", "out"):
+        torch.testing.assert_close(again.mean[stage], found.mean[stage], rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(again.std[stage], found.std[stage], rtol=1e-9, atol=1e-9)
 
 
 def test_a_run_with_paired_rows_comes_back(tmp_path: Path) -> None:

@@ -142,7 +142,7 @@ def _set_scaler(
     inputs: tuple[Float[Tensor, "B heads T D"], ...],
 ) -> None:
     """Give one stage the mean and standard deviation of the target: equation (4) at the head of this file."""
-    found = moments(inputs[0], real)
+    found = moments(scaler.rows(inputs[0]), real)
     if not torch.isfinite(found.squares).all():
         raise ModelError("the model's activations are not finite; look for NaN or infinite weights")
     usable = (found.std > 0) & (std > 0)

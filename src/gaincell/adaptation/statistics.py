@@ -144,8 +144,8 @@ class Collector:
             yield
 
     def _hook(self, key: tuple[str, int], real: Tensor | None) -> Callable[[nn.Module, Any], None]:
-        def observe(scaler: nn.Module, inputs: Any) -> None:
-            new = moments(inputs[0], real)
+        def observe(scaler: Any, inputs: Any) -> None:
+            new = moments(scaler.rows(inputs[0]), real)
             self._moments[key] = self._moments[key].merged(new) if key in self._moments else new
 
         return observe

@@ -45,10 +45,14 @@ class Scaler(nn.Module):
         """Scale each head of ``x`` [B, heads, T, D], in its type or in float32 where that is narrower."""
         dtype = torch.promote_types(x.dtype, torch.float32)
         gain, offset = self.gain.to(dtype), self.offset.to(dtype)
-        if self.kept is not None:
-            x = x.gather(-1, self.kept[None, :, None].expand(*x.shape[:-1], -1))
-            x = torch.cat([x, -x], dim=-1)
-        return torch.addcmul(offset[:, None, None], gain[:, None, None], x)
+        return torch.addcmul(offset[:, None, None], gain[:, None, None], self.rows(x))
+
+    def rows(self, x: Float[Tensor, "B H T D"]) -> Float[Tensor, "B H T D"]:
+        """What is scaled: ``x``, or with ``kept`` its kept components and then their negatives."""
+        if self.kept is None:
+            return x
+        chosen = x.gather(-1, self.kept[None, :, None].expand(*x.shape[:-1], -1))
+        return torch.cat([chosen, -chosen], dim=-1)
 
     def extra_repr(self) -> str:
         """What ``print(module)`` shows in the brackets."""
