@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from pathlib import Path
 
 import pytest
@@ -15,11 +16,19 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from gaincell.adaptation import adapt, collect_statistics
 from gaincell.config import load_design
-from gaincell.errors import ModelError, RunError
+from gaincell.errors import InputError, ModelError, RunError
 from gaincell.integrations.hf.attach import attach, attached_layers, set_attention, set_design
 from gaincell.integrations.hf.checkpoint import HARDWARE, load, save
+from gaincell.integrations.hf.interface import SOFTMAX
 from gaincell.integrations.hf.models import load_model
-from gaincell.integrations.hf.paired import hold_components, is_paired, kept_components, pair_rows
+from gaincell.integrations.hf.paired import (
+    _most_varying,
+    hold_components,
+    is_paired,
+    kept_components,
+    pair_rows,
+)
+from gaincell.mapping.initial import Candidate, initial_scaling
 from gaincell.nn.attention import GainCellAttention
 
 
@@ -32,11 +41,11 @@ def test_paired_rows_multiply_with_a_sign(offset: float) -> None:
     """On a chip without imperfections they do what a driver with a sign does with half of the components."""
     chip = load_design("ideal").replace(window=64, tile=16)
     signed = load_design("leroux2025-signed").drivers
-    arrays = GainCellAttention(chip, heads=2, kv_heads=1, head_dim=16)
-    plain = GainCellAttention(chip.replace(drivers=signed), heads=2, kv_heads=1, head_dim=16)
+    arrays = GainCellAttention(chip, heads=4, kv_heads=2, head_dim=16)
+    plain = GainCellAttention(chip.replace(drivers=signed), heads=4, kv_heads=2, head_dim=16)
     draw = torch.Generator().manual_seed(3)
-    q, k, v = (torch.rand(1, h, 40, 16, dtype=torch.float64, generator=draw) - 0.5 for h in (2, 1, 1))
-    kept = torch.tensor([[0, 3, 4, 7, 8, 11, 12, 15]])
+    q, k, v = (torch.rand(1, h, 40, 16, dtype=torch.float64, generator=draw) - 0.5 for h in (4, 2, 2))
+    kept = torch.tensor([[0, 3, 4, 7, 8, 11, 12, 15], [1, 2, 4, 7, 9, 10, 12, 15]])
     with torch.no_grad():
         arrays.q.gain.fill_(0.5)
         arrays.q.offset.fill_(offset)
@@ -44,10 +53,10 @@ def test_paired_rows_multiply_with_a_sign(offset: float) -> None:
         for attention in (arrays, plain):
             attention.k.gain.fill_(0.4)
             attention.v.gain.fill_(0.4)
-    arrays.k.kept, arrays.q.kept = kept, kept.expand(2, -1)
-    only = torch.zeros(16, dtype=torch.float64).index_fill(0, kept[0], 1.0)
+    hold_components(arrays, {".k.kept": kept})
+    only = torch.zeros(2, 1, 16, dtype=torch.float64).scatter(-1, kept[:, None], 1.0)
     with torch.no_grad():
-        found, wanted = arrays(q, k, v), plain(q * only, k * only, v)
+        found, wanted = arrays(q, k, v), plain(q * only.repeat_interleave(2, 0), k * only, v)
     torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-15)
     assert float(found.abs().max()) > 1e-3
 
@@ -72,6 +81,37 @@ def test_a_centre_of_keys_is_a_threshold() -> None:
     torch.testing.assert_close(scores, signed - 16 * 0.4 * 0.05, rtol=1e-12, atol=1e-12)
 
 
+def test_the_choice_is_that_of_a_plain_loop() -> None:
+    """The variance over the keys that a query sees, summed over the queries of a group."""
+    draw = torch.Generator().manual_seed(4)
+    q, k = (torch.randn(2, h, 30, 16, dtype=torch.float64, generator=draw) for h in (4, 2))
+    k += 5 * torch.randn(2, 2, 1, 16, dtype=torch.float64, generator=draw)  # the same for every key
+    q[:, :2] *= torch.linspace(0.2, 2.0, 8).repeat(2)  # the groups want other pairs
+    q[:, 2:] *= torch.linspace(2.0, 0.2, 8).repeat(2)
+    for window in (None, 5):
+        found = torch.zeros(2, 8, dtype=torch.float64)
+        for batch, head, query, pair in itertools.product(range(2), range(4), range(8, 30, 8), range(8)):
+            first = 0 if window is None else query - window + 1
+            part = k[batch, head // 2, first : query + 1, pair::8] @ q[batch, head, query, pair::8]
+            found[head // 2, pair] += part.var(correction=0)
+        wanted = [sorted(row.topk(4).indices.tolist()) for row in found]
+        assert wanted[0] != wanted[1]
+        assert _most_varying(q, k, window).tolist() == [[*row, *(n + 8 for n in row)] for row in wanted]
+
+
+def test_first_gains_give_the_rows_their_spread() -> None:
+    model = attach(micro_llama(torch.float64), micro_design())
+    pair_rows(model, some_ids())
+    initial_scaling(model, some_ids(), [Candidate(q=(0.4, 0.1), k=(0.15, -0.05), v=(0.4, 0.0))])
+    cell, seen = attached_layers(model)[0], {}
+    for stage in "qk":
+        getattr(cell, stage).register_forward_hook(lambda *call, s=stage: seen.update({s: call[2].detach()}))
+    model(input_ids=some_ids())
+    for stage, spread in (("q", 0.4), ("k", 0.15)):
+        for head in seen[stage].unbind(1):
+            assert abs(float(head.std(correction=0)) - spread) < 1e-6
+
+
 def test_pairs_that_tell_keys_apart_are_kept() -> None:
     model = attach(micro_llama(torch.float64), micro_design())
     wanted = [1, 2, 4, 7]
@@ -83,9 +123,16 @@ def test_pairs_that_tell_keys_apart_are_kept() -> None:
     pair_rows(model, some_ids())
     assert not torch.allclose(model(input_ids=some_ids()).logits, before)
     components = kept_components(model)
-    assert len(components) == 4
-    for name, kept in components.items():
-        assert kept.tolist() == [[*wanted, *(n + 8 for n in wanted)]] * (2 if ".q." in name else 1)
+    assert len(components) == 2
+    for kept in components.values():
+        assert kept.tolist() == [[*wanted, *(n + 8 for n in wanted)]]
+    hardly = attach(micro_llama(torch.float64), micro_design(), attention="softmax")
+    hardly.load_state_dict(model.state_dict(), strict=False)
+    pair_rows(hardly, some_ids())
+    assert hardly.config._attn_implementation == SOFTMAX
+    assert {n: kept.tolist() for n, kept in kept_components(hardly).items()} == {
+        n: kept.tolist() for n, kept in components.items()
+    }
     set_attention(model, "softmax")  # which does not care
     plain = attach(micro_llama(torch.float64), micro_design(), attention="softmax")
     plain.load_state_dict(model.state_dict(), strict=False)
@@ -125,13 +172,20 @@ def test_a_run_with_paired_rows_comes_back(tmp_path: Path) -> None:
     again = load(tmp_path / "run")
     assert is_paired(again)
     torch.testing.assert_close(again(input_ids=ids).logits, wanted, rtol=0, atol=0)
+    with pytest.raises(RunError, match="queries of leroux2025-signed have a sign"):
+        load(tmp_path / "run", design=load_design("leroux2025-signed").replace(window=64, tile=16))
     path = tmp_path / "run" / HARDWARE
     tensors = load_file(path)
     name = next(n for n in tensors if n.endswith(".k.kept"))
     for tensor, message in (
-        (torch.full((1, 8), 16), "do not fit 1 heads of 16 components"),
-        (torch.zeros(1, 4, dtype=torch.int64), "do not fit 1 heads of 16 components"),
-        (None, "kept is in one only"),
+        (
+            torch.full((1, 8), 16),
+            r"kept \(torch.int64, \(1, 8\)\) does not name 8 of 16 components for each of 1",
+        ),
+        (torch.zeros(1, 8, dtype=torch.int64), "does not name 8 of 16 components"),
+        (torch.zeros(1, 4, dtype=torch.int64), r"kept \(torch.int64, \(1, 4\)\) does not name"),
+        (tensors[name].int(), r"torch.int32, \(1, 8\)\) does not name"),
+        (None, "paired rows .*kept is in one only"),
     ):
         others = {n: t for n, t in tensors.items() if n != name}
         _rewrite(path, others if tensor is None else others | {name: tensor})
@@ -160,6 +214,8 @@ def test_rows_are_paired_once_and_where_it_makes_sense() -> None:
     other = attach(GPT2LMHeadModel(GPT2Config(n_layer=1, n_embd=32, n_head=2, vocab_size=97)), micro_design())
     with pytest.raises(ModelError, match=r"families llama, mistral, qwen2 .*, not for 'gpt2' with 16"):
         pair_rows(other, some_ids())
+    with pytest.raises(InputError, match=r"shape \(2, 1\); give \[sequences, 2 or more\]"):
+        pair_rows(attach(micro_llama(), micro_design()), some_ids()[:, :1])
     assert not is_paired(other)
     hold_components(other, {})
     assert not is_paired(other)

@@ -9,13 +9,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 from tests.micro import micro_design, write_micro
 
 from gaincell.errors import GaincellError, InputError, RunError
 from gaincell.evaluation.perplexity import perplexity
 from gaincell.integrations.hf.attach import attached_layers
+from gaincell.integrations.hf.checkpoint import HARDWARE
+from gaincell.integrations.hf.mixing import MIX
 from gaincell.integrations.hf.models import load_model
+from gaincell.integrations.hf.paired import KEPT
 from gaincell.mapping.recipe import ModelRecipe, Recipe, load_recipe
 from gaincell.mapping.recipe_text import RecipeText
 from gaincell.mapping.run_recipe import run_recipe
@@ -125,6 +129,23 @@ def test_shipped_recipes_run_in_miniature(path: Path, tmp_path: Path) -> None:
     assert [stage["name"] for stage in run["stages"]] == [stage.name for stage in recipe.stages]
     assert all(stage["perplexity"]["value"] < 3000 for stage in run["stages"])
     assert not list((tmp_path / "out").rglob("*.checkpoint*"))
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_a_recipe_that_goes_on_has_the_rows_of_its_adapter(path: Path) -> None:
+    recipe = load_recipe(path)
+    if recipe.adapter is None:
+        pytest.skip("starts from a pretrained model")
+    with safe_open(path.parents[1] / recipe.adapter / HARDWARE, framework="pt") as file:
+        names = list(file.keys())
+    assert any(name.endswith(KEPT) for name in names) == recipe.paired
+    assert any(MIX in name for name in names) == recipe.mixing
+
+
+def test_paired_rows_are_for_queries_without_a_sign() -> None:
+    path = SHIPPED[[shipped.stem for shipped in SHIPPED].index("low-tokens")]
+    with pytest.raises(InputError, match="queries of leroux2025-signed have a sign; leave out paired"):
+        load_recipe(path, "leroux2025-signed")
 
 
 def test_a_recipe_repeats_and_goes_on(texts: Path, tmp_path: Path) -> None:
@@ -347,8 +368,13 @@ steps = 2
         ('files = ["words"]', "files = { words = 0 }", "share of words is 0"),
         ("block = 32", "block = 32\nskip_documents = { word = 2 }", "the text = 'word'; allowed: words"),
         ("block = 32", "block = 32\nskip_documents = { words = -2 }", "words = -2; give a number"),
-        ("block = 32", "block = 32\nskip_documents = { words = 99 }", "the text words.train.txt.gz is empty"),
+        ("block = 32", "block = 32\nskip_documents = { words = 99 }", "document 100 on is empty"),
+        ("block = 32", "block = 32\nskip_documents = { words = true }", "words = True; give a number"),
+        ("block = 32", "block = 32\nskip_documents = 5", "skip_documents = 5; give"),
+        ('files = ["words"]', "skip_documents = { words = 5 }", "for names of files"),
         ("block = 32", "block = 32\nrepeated = 2", "repeated = 2; give 0 to 1"),
+        ("block = 32", "block = 32\nrepeated = 'x'", "repeated = 'x'; give 0 to 1"),
+        ("block = 32", "block = 32\npaired = 'no'", "paired = 'no'; allowed: true or false"),
         ("block = 32", "block = 32\nrepeated = 0.5\norder = 'random'", 'with order = "shuffled"'),
     ],
 )  # fmt: skip

@@ -102,7 +102,7 @@ def write_state(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, s
 @torch.no_grad()
 def read_state(model: nn.Module, path: Path) -> dict[str, str]:
     """Put stored tensors into the parameters of the same names. Adapters and mixing, where the model has
-    none, go into its weights.
+    none, go into its weights; its rows are paired as those stored.
 
     Returns:
         The file's metadata.
@@ -117,8 +117,7 @@ def read_state(model: nn.Module, path: Path) -> dict[str, str]:
             new = [name for name in file.keys() if name not in parameters]  # noqa: SIM118 (not a mapping)
             mixing = {name: file.get_tensor(name) for name in new if MIX in name}
             layers = [name.removesuffix(A_OF_LAYER) for name in new if name.endswith(A_OF_LAYER)]
-            kept = {name: file.get_tensor(name) for name in file.keys() if name.endswith(KEPT)}  # noqa: SIM118
-            hold_components(model, kept)
+            kept = {name: file.get_tensor(name) for name in new if name.endswith(KEPT)}
             known = {*mixing, *kept, *(layer + end for layer in layers for end in (A_OF_LAYER, B_OF_LAYER))}
             for name in (n for n in file.keys() if n not in known):  # noqa: SIM118
                 tensor = file.get_tensor(name)
@@ -127,6 +126,7 @@ def read_state(model: nn.Module, path: Path) -> dict[str, str]:
                         f"{path.name} does not fit the model: {name}; start again with another --out"
                     )
                 parameters[name].copy_(tensor)
+            hold_components(model, kept)
             fold(model, mixing)  # type: ignore[arg-type]
             for layer in layers:
                 a, b = (file.get_tensor(layer + end) for end in (A_OF_LAYER, B_OF_LAYER))

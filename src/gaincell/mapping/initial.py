@@ -76,16 +76,14 @@ SHARP = tuple(
     for k in (0.0, -0.05)
 )
 """The same where the converter between the arrays has an exponent, which does what a threshold does."""
-SMALLEST_CORRELATION = 0.1
-
-
 PAIRED = tuple(
     Candidate(q=(std_q, q), k=(std, k), v=(0.4, 0.0))
     for std_q, q in ((0.4, 0.0), (0.4, 0.1), (0.3, 0.3), (0.2, 0.5))
     for std in (0.15, 0.25)
     for k in (-0.05, -0.1)
 )
-"""The same for paired rows, where a centre of the queries is no loss."""
+"""The same for paired rows, where queries have a sign and a centre keeps both rows driven."""
+SMALLEST_CORRELATION = 0.1
 
 
 def candidates_for(design: Design, paired: bool = False) -> tuple[Candidate, ...]:
@@ -159,7 +157,8 @@ def _fit_layer(
     """Choose every head's candidate, fit the output stage to softmax attention, and pass the latter on."""
     q, k, v, _, _, window = inputs
     wanted = softmax_attention(q, k, v, scaling, window)
-    spread = {stage: moments(x, None).std for stage, x in zip("qkv", (q, k, v), strict=True)}
+    stages = zip("qkv", (q, k, v), strict=True)
+    spread = {stage: moments(getattr(attention, stage).rows(x), None).std for stage, x in stages}
     attention.out.gain.fill_(1.0)
     attention.out.offset.zero_()
     fits = []

@@ -269,14 +269,14 @@ def _recipe(raw: Mapping[str, Any], name: str) -> Recipe:
         design=_design(raw["design"]),
         files=_files(raw.get("files", {})),
         skip_documents=_skips(raw.get("skip_documents", {}), raw.get("files", {})),
-        repeated=raw.get("repeated", 0.0),
+        repeated=_share(raw.get("repeated", 0.0), raw.get("order", "shuffled")),
         block=raw["block"],
         order=_one(raw.get("order", "shuffled"), ORDERS, "order"),
         weights=_one(raw.get("weights", "float32"), TYPES, "weights"),
         stored=_one(raw.get("stored", "float32"), TYPES, "stored"),
-        embeddings=raw.get("embeddings", False),
-        mixing=raw.get("mixing", False),
-        paired=raw.get("paired", False),
+        embeddings=_switch(raw, "embeddings"),
+        mixing=_switch(raw, "mixing"),
+        paired=_switch(raw, "paired"),
         evaluation_tokens=raw.get("evaluation_tokens", 65_536),
         calibration_tokens=raw.get("calibration_tokens", 16_384),
         watched_tokens=raw.get("watched_tokens", 16_384),
@@ -285,8 +285,8 @@ def _recipe(raw: Mapping[str, Any], name: str) -> Recipe:
     )
     if recipe.block < 2 or recipe.block > recipe.design.window:
         raise InputError(f"block = {recipe.block}; give 2 to {recipe.design.window}, the design's window")
-    if not 0 <= recipe.repeated <= 1 or (recipe.repeated and recipe.order == "random"):
-        raise InputError(f'repeated = {recipe.repeated}; give 0 to 1, with order = "shuffled"')
+    if recipe.paired and recipe.design.drivers.signed:
+        raise InputError(f"the queries of {recipe.design.name} have a sign; leave out paired")
     if not stages and not isinstance(recipe.model, ModelRecipe):
         raise InputError("the recipe has no stage")
     from_adapter = [stage for stage in stages if stage.start == "adapter"]
@@ -361,12 +361,26 @@ def _files(raw: Any) -> dict[str, float | None]:
     return dict(raw)
 
 
-def _skips(raw: Mapping[str, int], files: Any) -> dict[str, int]:
+def _skips(raw: Any, files: Any) -> dict[str, int]:
+    if not isinstance(raw, Mapping) or (raw and not files):
+        raise InputError(f"skip_documents = {raw!r}; give {{ NAME = documents }} for names of files")
     for name, documents in raw.items():
         _one(name, tuple(files), "skip_documents: the text")
-        if not isinstance(documents, int) or documents < 0:
+        if type(documents) is not int or documents < 0:
             raise InputError(f"skip_documents: {name} = {documents!r}; give a number of documents, 0 or more")
     return dict(raw)
+
+
+def _share(raw: Any, order: str) -> float:
+    if type(raw) not in (int, float) or not 0 <= raw <= 1 or (raw and order == "random"):
+        raise InputError(f'repeated = {raw!r}; give 0 to 1, with order = "shuffled"')
+    return float(raw)
+
+
+def _switch(raw: Mapping[str, Any], key: str) -> bool:
+    if type(raw.get(key, False)) is not bool:
+        raise InputError(f"{key} = {raw[key]!r}; allowed: true or false")
+    return bool(raw.get(key, False))
 
 
 def _lora(raw: Mapping[str, Any] | None, name: str) -> LoraRecipe | None:

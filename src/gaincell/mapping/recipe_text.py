@@ -72,7 +72,11 @@ class RecipeText:
                 f"the recipe trains on {recipe.blocks} blocks of {recipe.block} tokens, the text has "
                 f"{len(blocks)}; give more text, or fewer steps"
             )
-        return repeat_passages(blocks, recipe.repeated, recipe.seed) if recipe.repeated else blocks
+        return (
+            repeat_passages(blocks[: recipe.blocks], recipe.repeated, recipe.seed)
+            if recipe.repeated
+            else blocks
+        )
 
     def share(self, stage: StageRecipe) -> Blocks:
         """The blocks of a stage."""
@@ -107,10 +111,11 @@ def _named(sources: Sequence[Source], shares: Mapping[str, float | None]) -> tup
 
 
 def _skipped(sources: Sequence[Source], documents: Mapping[str, int]) -> tuple[Source, ...]:
-    """The same sources without so many documents at the beginning of each."""
+    """The same sources without so many documents at the beginning of each; their names say so."""
 
-    def rest(source: Source) -> Source:
-        first = documents.get(source.name.split(".")[0], 0)
-        return replace(source, documents=lambda: islice(source.documents(), first, None))
+    def rest(source: Source, first: int) -> Source:
+        name = f"{source.name} from document {first + 1} on"
+        return replace(source, name=name, documents=lambda: islice(source.documents(), first, None))
 
-    return tuple(rest(source) for source in sources)
+    skipped = {source: documents.get(source.name.split(".")[0], 0) for source in sources}
+    return tuple(rest(source, first) if first else source for source, first in skipped.items())

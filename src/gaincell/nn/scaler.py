@@ -9,7 +9,7 @@ class Scaler(nn.Module):
     """``y = a x + b`` with one gain ``a`` and one offset ``b`` per head (the paper's equation (3)) [M].
 
     With `kept`, the numbers of D/2 of the D components of every head, x is first replaced by (x_c, -x_c):
-    paired rows (integrations/hf/paired.py).
+    paired rows (integrations/hf/paired.py; `hold_components` comes before a state dict that has them).
 
     Every layer has four: q and the output per query head; k and v per key/value head, for an array is
     written once for its whole group of query heads. Whoever wants to observe a stage (adaptation,

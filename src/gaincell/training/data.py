@@ -161,7 +161,7 @@ def repeat_passages(blocks: Tensor, share: float, seed: int) -> Tensor:
         if generator.random() >= share:
             continue
         tokens = len(block)
-        length = int(generator.integers(tokens // 8, tokens // 2 + 1))
+        length = int(generator.integers(max(1, tokens // 8), tokens // 2 + 1))
         first = int(generator.integers(0, tokens - 2 * length + 1))
         second = int(generator.integers(first + length, tokens - length + 1))
         block[second : second + length] = block[first : first + length].clone()

@@ -26,6 +26,7 @@ from torch.nn import functional
 from gaincell.config import Design
 from gaincell.errors import InputError, RunError
 from gaincell.files import remove_leftovers, write_atomic
+from gaincell.integrations.hf.paired import kept_components
 from gaincell.nn.attention import GainCellAttention
 from gaincell.progress import Progress, silent
 from gaincell.training import checkpoint as disk
@@ -110,11 +111,13 @@ def train(
     parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
     optimizer = _optimizer(parameters, settings, rates or {})
     first_block = blocks[0:1]
-    identity = {
+    identity: dict[str, Any] = {
         "settings": asdict(settings),
         "blocks": [len(blocks), first_block.shape[1]],
         "first": first_block[0, :8].tolist(),
     }
+    if rows := {name: kept.tolist() for name, kept in kept_components(model).items()}:
+        identity["paired rows"] = rows
     main = run.processes.is_main_process
     if checkpoint is not None and main:
         remove_leftovers(checkpoint)

@@ -165,7 +165,6 @@ def go_on(model: PreTrainedModel, run: str | os.PathLike[str]) -> None:
     parameters = dict(model.named_parameters())
     wanted = {name for name in parameters if ".gain_cell." in name or ".lora_" in name}
     stored = _read(path)
-    hold_components(model, stored)
     found = {lora_name(name): tensor for name, tensor in stored.items() if not name.endswith(KEPT)}
     unfit = wanted ^ found.keys() or {n for n in wanted if parameters[n].shape != found[n].shape}
     if unfit:
@@ -173,6 +172,7 @@ def go_on(model: PreTrainedModel, run: str | os.PathLike[str]) -> None:
             f"{path} does not go on in this model: {min(unfit)} ({len(unfit)} tensors) is in one only or has "
             "another shape; give the rank, the layers and the mixing that it was made with"
         )
+    hold_components(model, stored)
     for name in wanted:
         parameters[name].copy_(found[name])
 
@@ -270,12 +270,13 @@ def _put(model: PreTrainedModel, tensors: dict[str, Tensor], where: str) -> None
     with torch.no_grad():
         for name, tensor in plain.items():
             parameters[name].copy_(tensor)
-    layer = "mixing"
+    layer = "paired rows"
     try:
         hold_components(model, tensors)
+        layer = "mixing"
         fold(model, tensors)
         for layer in sorted({n.removesuffix(e) for e in ends for n in tensors if n.endswith(e)}):
             add_product(model.get_submodule(layer), *(tensors[layer + end] for end in ends))
-    except (AttributeError, KeyError, RuntimeError, RunError) as error:
+    except (AttributeError, KeyError, RuntimeError, GaincellError) as error:
         raise RunError(f"{where} does not fit the base model: {layer} ({error}); save it again") from error
     check_finite(model, where=where)

@@ -1,13 +1,17 @@
-"""Signed products from arrays whose pulses are never negative: half of a head's components, each in two rows.
+"""Products with a sign from pulses that have none: half of a head's components, each in two rows.
 
 After rotary positions, q and k of every head become
 
     q' = (q_c, -q_c),     k' = (k_c, -k_c),     c: the D/2 components that are kept
 
-so that a row and its partner see pulses [a q + b]+ and [-a q + b]+ (b: the offset of q) and cells that store
-V_offset + a_k k + c_k and V_offset - a_k k + c_k. Within the pulses' range their currents add up to a product
-with a sign; where both rows are driven, b and c_k add the same to the score of every key, a threshold. The
-array is the paper's, with all its D rows; what it costs is half of the components, and no circuit.
+so that a row and its partner see the pulses [a q + b]+ and [-a q + b]+ (b: the offset of q) and cells that
+store u = a_k k + c_k and u = -a_k k + c_k from V_offset. With linear cells their currents add up to a product
+with a sign where one pulse is 0 and b is too, or where both are driven, |a q| < b; between, b k is added, and
+c_k adds a threshold for ReLU. Only the odd part of a cell's current does this: an even part adds the pulses
+times F_even(u), whatever the sign of k. A threshold decays, and the write DAC rounds it, like any voltage.
+
+The array is the paper's, with all its D rows. It costs half of the components, and their selection and two
+changes of sign in the digital block.
 
 Rotary positions turn the pairs (d, d + D/2) of components; a head keeps whole pairs, those whose part of the
 score varies most among the keys that a query of its group sees (without covariances between pairs).
@@ -26,17 +30,19 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from gaincell.errors import ModelError, RunError
-from gaincell.integrations.hf.attach import attached_layers
+from gaincell.design import Design
+from gaincell.errors import InputError, ModelError, RunError
+from gaincell.integrations.hf.attach import attached_layers, set_attention
+from gaincell.integrations.hf.interface import SOFTMAX
 from gaincell.integrations.hf.mixing import FAMILIES
 from gaincell.integrations.hf.support import attention_modules
 from gaincell.nn.attention import GainCellAttention
 from gaincell.nn.softmax import softmax_attention
 
-KEPT = ".kept"
-"""End of the name of a stage's kept components."""
+KEPT = ".k.kept"
+"""End of the name of a layer's kept components, a row for every key/value head; its queries keep the same."""
 QUERIES_APART = 8
-"""Of so many queries one is looked at; its neighbours see the same keys."""
+"""Of so many queries one is looked at; its neighbours see nearly the same keys."""
 
 
 @torch.no_grad()
@@ -50,6 +56,7 @@ def pair_rows(model: PreTrainedModel, ids: Int[Tensor, "B T"]) -> None:
     Raises:
         ModelError: the model is not attached, is paired already, has no such pairs, or its design has queries
             with a sign.
+        InputError: the text has no two tokens.
     """
     layers = attached_layers(model)
     if not layers:
@@ -59,12 +66,11 @@ def pair_rows(model: PreTrainedModel, ids: Int[Tensor, "B T"]) -> None:
             f"paired rows are for the families {', '.join(FAMILIES)} with a multiple of 4 components a head, "
             f"not for {model.config.model_type!r} with {layers[0].head_dim}"
         )
-    if layers[0].design.drivers.signed:
-        raise ModelError(
-            f"the queries of {layers[0].design.name} have a sign; paired rows are for those without"
-        )
+    check_unsigned(layers[0].design)
     if is_paired(model):
         raise ModelError("the model has paired rows already")
+    if ids.ndim != 2 or ids.shape[1] < 2:
+        raise InputError(f"token ids to choose by have shape {tuple(ids.shape)}; give [sequences, 2 or more]")
     modules: list[Any] = list(attention_modules(model).values())
     scaling = [getattr(m, "scaling", a.head_dim**-0.5) for m, a in zip(modules, layers, strict=True)]
     with ExitStack() as hooks:
@@ -74,13 +80,22 @@ def pair_rows(model: PreTrainedModel, ids: Int[Tensor, "B T"]) -> None:
                 attention: GainCellAttention, inputs: tuple[Any, ...], output: Tensor, n: int = n
             ) -> Tensor:
                 q, k, v, _, _, window = inputs
-                _keep(attention, _most_varying(q, k))
+                _keep(attention, _most_varying(q, k, window))
                 return softmax_attention(q, k, v, scaling[n], window).to(output.dtype)
 
             hooks.callback(layer.register_forward_hook(choose).remove)
+        attention = "softmax" if model.config._attn_implementation == SOFTMAX else "gain-cell"
+        set_attention(model, "gain-cell")
+        hooks.callback(lambda: set_attention(model, attention))  # type: ignore[arg-type]
         hooks.callback(model.train, model.training)
         model.eval()
         model.base_model(input_ids=ids.to(next(model.parameters()).device, torch.long), use_cache=False)
+
+
+def check_unsigned(design: Design) -> None:
+    """Refuse a chip whose queries have a sign. Raises ModelError."""
+    if design.drivers.signed:
+        raise ModelError(f"the queries of {design.name} have a sign; paired rows are for those without")
 
 
 def is_paired(model: nn.Module) -> bool:
@@ -88,34 +103,34 @@ def is_paired(model: nn.Module) -> bool:
     return bool(kept_components(model))
 
 
-def kept_components(model: nn.Module) -> dict[str, Int[Tensor, "heads half"]]:
-    """The kept components of every layer's q and k, by name; empty where rows are not paired."""
+def kept_components(model: nn.Module) -> dict[str, Int[Tensor, "Hk half"]]:
+    """The kept components of every layer, by name; empty where rows are not paired."""
     return {name: buffer for name, buffer in model.named_buffers() if name.endswith(KEPT)}
 
 
 def hold_components(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Pair the rows of an attached model as `tensors`, by `kept_components`, say; in place.
+    """Pair the rows of an attached model as those of `kept_components` among `tensors`, in place.
 
     Raises:
         RunError: they are not for this model.
+        ModelError: its design has queries with a sign.
     """
     cells = {name: module for name, module in model.named_modules() if isinstance(module, GainCellAttention)}
-    wanted = {f"{name}.{stage}{KEPT}" for name in cells for stage in "qk"}
     found = {name: tensor for name, tensor in tensors.items() if name.endswith(KEPT)}
     if not found:
         return
-    if found.keys() != wanted:
-        raise RunError(
-            f"paired rows are not those of this model: {min(found.keys() ^ wanted)} is in one only"
-        )
+    odd = found.keys() ^ {name + KEPT for name in cells}
+    if odd:
+        raise RunError(f"paired rows are not those of this model: {min(odd)} is in one only")
     for name, cell in cells.items():
-        kept = found[f"{name}.k{KEPT}"]
-        fits = kept.shape == (cell.kv_heads, cell.head_dim // 2) and kept.dtype == torch.int64
-        if not fits or int(kept.min()) < 0 or int(kept.max()) >= cell.head_dim:
+        kept, shape = found[name + KEPT], (cell.kv_heads, cell.head_dim // 2)
+        fits = kept.shape == shape and kept.dtype == torch.int64
+        if not fits or any(len({*row} & {*range(cell.head_dim)}) < shape[1] for row in kept.tolist()):
             raise RunError(
-                f"{name}: kept components of shape {tuple(kept.shape)} do not fit {cell.kv_heads} heads of "
-                f"{cell.head_dim} components"
+                f"{name + KEPT} ({kept.dtype}, {tuple(kept.shape)}) does not name {shape[1]} of "
+                f"{cell.head_dim} components for each of {cell.kv_heads} heads"
             )
+        check_unsigned(cell.design)
         _keep(cell, kept)
 
 
@@ -124,19 +139,21 @@ def _keep(cell: GainCellAttention, kept: Int[Tensor, "Hk half"]) -> None:
     cell.q.kept = cell.k.kept.repeat_interleave(cell.heads // cell.kv_heads, 0)
 
 
-def _most_varying(q: Float[Tensor, "B H T D"], k: Float[Tensor, "B Hk T D"]) -> Int[Tensor, "Hk half"]:
+def _most_varying(
+    q: Float[Tensor, "B H T D"], k: Float[Tensor, "B Hk T D"], window: int | None = None
+) -> Int[Tensor, "Hk half"]:
     tokens, kv_heads, pairs = q.shape[2], k.shape[1], q.shape[-1] // 2
-    first = min(tokens - 1, QUERIES_APART)
-    number = torch.arange(first, tokens, QUERIES_APART, device=q.device)
-    seen = torch.arange(tokens, device=q.device) <= number[:, None]  # [queries, T]
+    number = torch.arange(min(tokens - 1, QUERIES_APART), tokens, QUERIES_APART, device=q.device)
+    age = number[:, None] - torch.arange(tokens, device=q.device)  # [queries, T]
+    seen = (age >= 0) & (age < (window or tokens))
     count = seen.sum(-1)
     found = torch.zeros(kv_heads, pairs, dtype=torch.float64, device=q.device)
     queries = q[:, :, number].unflatten(1, (kv_heads, -1)).float()  # [B, Hk, group, queries, D]
     for pair in range(pairs):
         both = [pair, pair + pairs]
-        parts = queries[..., both] @ k[:, :, None, :, both].float().mT * seen
-        mean = parts.sum(-1) / count
-        spread = parts.square().sum(-1) / count - mean.square()
+        parts = queries[..., both] @ k[:, :, None, :, both].float().mT
+        mean = (parts * seen).sum(-1) / count
+        spread = ((parts - mean[..., None]).square() * seen).sum(-1) / count
         found[:, pair] = spread.double().mean((0, 2, 3))
     chosen = found.topk(pairs // 2).indices.sort().values
     return torch.cat([chosen, chosen + pairs], dim=-1)
