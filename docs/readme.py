@@ -132,8 +132,8 @@ def adapters_table(folder: Path) -> str:
         numbers = f"{tokens:,.0f} | {score[chip]:.2f} | {score[chip] / score['software']:.2f} | {size:.1f}"
         rows.append(f"| `adapters/{place.name}` | `{chip}` | {numbers} |")
     n, of = (results.number(wiki["software"][key]) for key in ("items", "of"))
-    harness, dtype = entries["software"]["harness"], entries["software"]["dtype"]
-    scored = f"{harness['name']} {harness['version']}, weights in {dtype}"
+    harness, types = entries["software"]["harness"], sorted({entry["dtype"] for entry in entries.values()})
+    scored = f"{harness['name']} {harness['version']}, weights in {', '.join(types)}"
     caption = f"WikiText-2, validation split, {n:.0f} of {of:.0f} articles, {scored}."
     return "\n".join([*rows, "", caption]) + "\n"
 
