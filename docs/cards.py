@@ -16,6 +16,7 @@ from typing import Any
 
 from gaincell.files import write_text
 from gaincell.integrations.hf.checkpoint import HARDWARE, describe
+from gaincell.mapping.recipe import load_recipe
 from gaincell.reports import comparison, results, tables
 
 ROOT = Path(__file__).parents[1]
@@ -77,7 +78,7 @@ Training, in their shares; perplexities on other mixtures differ, that of the sa
 
 ## Training
 
-{tokens:,.0f} tokens of English by `recipes/{run["recipe"]}`, distilled from the unchanged model:
+{tokens:,.0f} tokens of English by `recipes/{run["recipe"]}`, {losses(run)}:
 
 {texts(run["recipe"])}
 
@@ -175,6 +176,14 @@ def stages(run: Json) -> str:
             f"{run['design']['name']}; {run['provenance']['protocol']}. The software model: {software}.",
         ]
     )
+
+
+def losses(run: Json) -> str:
+    """What the last stage learnt from, in words."""
+    recipe = load_recipe(ROOT / "recipes" / run["recipe"])
+    weight = recipe.stage(run["stages"][-1]["name"]).weight
+    rest = "" if weight == 1.0 else f" (the rest of the loss, {1 - weight:g}, is cross-entropy)"
+    return f"distilled from the unchanged model{rest}"
 
 
 def texts(recipe: str) -> str:
