@@ -17,6 +17,7 @@ and of the circuits, from every `stride`-th query:
     tile ceiling   share of a head's sub-tile outputs at full scale;  tile zero: that count as 0
     ... codes      exp(entropy of the codes used) / codes there are, of q, k, v and the sub-tile outputs
     ... clipped    share of q, k, v beyond their range; of unsigned queries the negative ones are
+                   (with paired rows half of them, where their offset is 0: one row of each pair)
 
 Where training changed v or the output projection, a head's output may have turned in its own space: its error
 is then an upper bound. The circuits' numbers are of nominal cells.
