@@ -80,12 +80,12 @@ class RecipeModels:
             if recipe.paired and fresh:
                 pair_rows(model, ids[:1])
             if recipe.mixing:
-                add_mixing(model, ids[:1] if fresh and not recipe.paired else None)
+                turned = fresh and not recipe.paired  # products with a sign do not care
+                add_mixing(model, ids[:1] if turned else None)
             if fresh and stage.initial != "released":
                 fitting = self.progress(f"{stage.name}: first gains and offsets")
-                candidates = (
-                    candidates_for(design, recipe.paired) if stage.initial == "statistics" else (FIRST,)
-                )
+                chosen = stage.initial == "statistics"
+                candidates = candidates_for(design, recipe.paired) if chosen else (FIRST,)
                 initial_scaling(model, ids, candidates, fitting)
         lora = recipe.lora
         if lora is not None and self.root(stage) != "random":
@@ -102,10 +102,8 @@ class RecipeModels:
         elif self.root(stage) == "adapter":
             go_on(model, str(recipe.adapter))
         if stage.attention == "arrays" and is_paired(model) != recipe.paired:
-            raise InputError(
-                f"the rows of {recipe.adapter} are {'' if is_paired(model) else 'not '}paired; "
-                f"say paired = {str(is_paired(model)).lower()}"
-            )
+            there = str(is_paired(model)).lower()
+            raise InputError(f"what {stage.name} starts from has paired = {there}; say so in the recipe")
         return model
 
     def root(self, stage: StageRecipe) -> str:

@@ -72,11 +72,9 @@ class RecipeText:
                 f"the recipe trains on {recipe.blocks} blocks of {recipe.block} tokens, the text has "
                 f"{len(blocks)}; give more text, or fewer steps"
             )
-        return (
-            repeat_passages(blocks[: recipe.blocks], recipe.repeated, recipe.seed)
-            if recipe.repeated
-            else blocks
-        )
+        if recipe.repeated:
+            blocks = repeat_passages(blocks[: recipe.blocks], recipe.repeated, recipe.seed)
+        return blocks
 
     def share(self, stage: StageRecipe) -> Blocks:
         """The blocks of a stage."""
