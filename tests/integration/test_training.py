@@ -66,6 +66,50 @@ def test_distillation_is_its_formula(weight: float, frozen: bool) -> None:
         torch.testing.assert_close(gradient, gradients[1][name], rtol=1e-4, atol=1e-6)
 
 
+def layer_outputs(model: nn.Module, ids: Tensor) -> list[Tensor]:
+    """What every decoder layer returns."""
+    outputs: list[Tensor] = []
+    hooks = [
+        layer.register_forward_hook(lambda _, inputs, output: outputs.append(output))
+        for layer in model.base_model.layers
+    ]
+    model(input_ids=ids)
+    for hook in hooks:
+        hook.remove()
+    return outputs
+
+
+@pytest.mark.parametrize("attached", [True, False], ids=["arrays", "softmax"])
+def test_hidden_states_are_learnt_by_their_formula(attached: bool) -> None:
+    teacher, student = micro_llama(torch.float64), micro_llama(torch.float64)
+    if attached:
+        attach(student, micro_design())
+    with torch.no_grad():
+        for parameter in student.model.layers.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    tokens = blocks(3)
+    distances = []
+    for own, other in zip(*(layer_outputs(m, tokens[:, :-1]) for m in (student, teacher)), strict=True):
+        own, other = (h / h.square().mean(-1, keepdim=True).sqrt() for h in (own, other.detach()))
+        distances.append((own - other).square().mean())
+    wanted = torch.stack(distances).mean()
+    found = Distillation(teacher, 0.5, 3.0)(student, tokens) - Distillation(teacher, 0.5)(student, tokens)
+    assert found > 0.01
+    torch.testing.assert_close(found.double(), 3.0 * wanted, rtol=1e-5, atol=1e-6)
+    weights = [p for p in student.model.layers.parameters() if p.requires_grad]
+    got = torch.autograd.grad(found, weights, allow_unused=True)
+    for one, other in zip(got, torch.autograd.grad(3.0 * wanted, weights, allow_unused=True), strict=True):
+        if other is not None:
+            torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-6)
+
+
+def test_hidden_states_need_a_teacher_of_the_same_shape() -> None:
+    with pytest.raises(InputError, match="teacher of the model's own shape"):
+        Distillation(micro_llama(layers=3), 1.0, states=1.0)(micro_llama(), blocks(2))
+    with pytest.raises(InputError, match="hidden states is -1"):
+        Distillation(micro_llama(), 1.0, states=-1.0)
+
+
 def test_a_teacher_with_another_vocabulary_is_refused() -> None:
     student = micro_llama()
     student.requires_grad_(False)

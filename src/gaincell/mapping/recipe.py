@@ -59,7 +59,7 @@ class StageRecipe:
         choosing among several; from statistics with the "first" of these; or those "released" by the authors.
     loss: what is minimised.  teacher: whose distribution or attention is learnt: "software", a stage before,
         or another model with the same tokenizer, named as `gaincell` commands take it (distillation only).
-    weight: of the distillation; the rest is cross-entropy.
+    weight: of the distillation; the rest is cross-entropy.  states: weight of the hidden states beside it.
     steps: optimiser steps.  training: how.
     compare: the stage to whose perplexity this one's is compared.
     """
@@ -75,6 +75,7 @@ class StageRecipe:
     loss: str = "cross-entropy"
     teacher: str = "software"
     weight: float = 1.0
+    states: float = 0.0
     steps: int = 0
     training: TrainSettings = field(default_factory=TrainSettings)
     compare: str | None = None
@@ -321,6 +322,11 @@ def _stage(entry: Mapping[str, Any], common: Mapping[str, Any], before: list[str
         raise InputError(f"{where}: steps = {stage.steps} with task {stage.task!r}; only training has steps")
     if stage.attention == "softmax" and (stage.loss == "transfer" or stage.task == "adapt" or stage.cell):
         raise InputError(f"{where}: softmax attention has no cell, no adaptation and no attention transfer")
+    learnt = stage.loss == "distillation" and not stage.training.sharded
+    if type(stage.states) not in (int, float) or stage.states < 0 or (stage.states and not learnt):
+        raise InputError(
+            f'{where}: states = {stage.states!r}; give 0 or more, with loss = "distillation", not sharded'
+        )
     if stage.loss == "transfer" and stage.training.sharded:
         raise InputError(f"{where}: attention transfer needs whole layers; leave out sharded")
     if stage.task == "adapt" and stage.start in ROOTS:

@@ -124,7 +124,7 @@ class RecipeModels:
         if self.recipe.weights == "bfloat16":
             teacher = _in_bfloat16(teacher)
         if stage.loss == "distillation":
-            return Distillation(teacher, stage.weight)
+            return Distillation(teacher, stage.weight, stage.states)
         if attached_layers(teacher):
             raise InputError(f"stage {stage.name}: attention transfer needs a teacher with softmax attention")
         attach(teacher, self.recipe.design, attention="softmax")

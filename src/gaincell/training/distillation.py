@@ -3,11 +3,19 @@
     loss = (1 - w) CE(student, next token) + w KL(teacher || student),      both in nats per token
 
 Every token of the text then carries a whole distribution, which is what makes converting a model with few
-tokens possible.
+tokens possible. A teacher of the same shape can also say what every layer should hand on,
+
+    loss += s  mean over layers and tokens of  |h'/rms(h') - h/rms(h)|^2 / width,
+
+h and h' the hidden states behind a layer of teacher and student, each on its own way. A layer then learns to
+mend what those before it did, where the gradient of the end has to pass all rounded layers behind it.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -16,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gaincell.errors import InputError
+from gaincell.integrations.hf.support import attention_modules
 
 ROWS_AT_ONCE = 256
 """Tokens whose distributions exist at the same time where the output layer is a plain matrix."""
@@ -28,21 +37,33 @@ class Distillation:
     tokens are made at a time and nothing of the size [tokens, vocabulary] is kept for the backward pass.
 
     teacher: a causal language model with the student's vocabulary; it is not trained.  weight: w in [0, 1].
+    states: s, 0 or more.
 
     Raises:
-        InputError: the weight lies outside [0, 1]; called: the vocabularies differ.
+        InputError: the weight lies outside [0, 1], or that of the states below 0; called: the vocabularies
+            differ, or the shapes where states are learnt.
     """
 
-    def __init__(self, teacher: nn.Module, weight: float) -> None:
+    def __init__(self, teacher: nn.Module, weight: float, states: float = 0.0) -> None:
         if not 0.0 <= weight <= 1.0:
             raise InputError(
                 f"the weight of a distillation is {weight}; give 0 (text only) to 1 (teacher only)"
             )
+        if not 0.0 <= states < math.inf:
+            raise InputError(f"the weight of hidden states is {states}; give 0 (none) or more")
         self._teacher = teacher.eval().requires_grad_(False)
-        self._weight = weight
+        self._weight, self._states = weight, states
         self._plain: dict[int, bool] = {}
 
     def __call__(self, model: nn.Module, tokens: Int[Tensor, "B T_plus_1"]) -> Float[Tensor, ""]:
+        if not self._states:
+            return self._of_the_end(model, tokens)
+        with _watched(self._teacher) as expected, _watched(model) as found:
+            loss = self._of_the_end(model, tokens)
+        return loss + self._states * _distance(found, expected)
+
+    def _of_the_end(self, model: nn.Module, tokens: Tensor) -> Float[Tensor, ""]:
+        """The loss of the distributions alone."""
         ids, targets = tokens[:, :-1], tokens[:, 1:].flatten()
         if self._has_plain_head(model, ids) and self._has_plain_head(self._teacher, ids):
             with torch.no_grad():
@@ -90,6 +111,37 @@ def _head(model: nn.Module) -> Any:
 def _hidden(model: nn.Module, ids: Tensor) -> Float[Tensor, "B T width"]:
     hidden: Tensor = model.base_model(input_ids=ids, use_cache=False).last_hidden_state  # type: ignore[operator]
     return hidden
+
+
+@contextmanager
+def _watched(model: nn.Module) -> Iterator[dict[str, Tensor]]:
+    """What every layer hands on while the context lasts, by the layer's name."""
+    states: dict[str, Tensor] = {}
+
+    def watch(name: str) -> Any:
+        def keep(layer: nn.Module, inputs: Any, output: Any) -> None:
+            states[name] = output[0] if isinstance(output, tuple) else output
+
+        return keep
+
+    with ExitStack() as hooks:
+        for attention in attention_modules(model):  # type: ignore[arg-type]
+            name = attention.rpartition(".")[0]  # the layer that the attention is a part of
+            hooks.callback(model.get_submodule(name).register_forward_hook(watch(name)).remove)
+        yield states
+
+
+def _distance(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> Float[Tensor, ""]:
+    """Mean squared distance of hidden states of the length sqrt(width), over layers, tokens, components."""
+    shapes = [{name: state.shape for name, state in states.items()} for states in (found, expected)]
+    if shapes[0] != shapes[1]:
+        raise InputError("hidden states are learnt from a teacher of the model's own shape; leave out states")
+    ends = ((_normed(state), _normed(expected[name])) for name, state in found.items())
+    return torch.stack([(own - other).square().mean() for own, other in ends]).mean()
+
+
+def _normed(states: Tensor) -> Tensor:
+    return functional.rms_norm(states.float(), states.shape[-1:])
 
 
 def _same_vocabulary(own: int, teacher: int) -> None:
