@@ -27,7 +27,7 @@ Not modelled in the circuits' numbers: errors and noise of a real chip; columns 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -42,9 +42,9 @@ from gaincell.design import Design
 from gaincell.errors import InputError
 from gaincell.evaluation.codes import output_steps, stage_codes
 from gaincell.integrations.hf.attach import attach, attached_layers
+from gaincell.integrations.hf.passed_on import softmax_passed_on
 from gaincell.integrations.hf.support import attention_modules
 from gaincell.nn.attention import GainCellAttention
-from gaincell.nn.softmax import softmax_attention
 from gaincell.progress import Progress, silent
 
 Table = list[list[float]]
@@ -121,20 +121,13 @@ def _software(
     def keep(module: Any, arguments: Any, keywords: Any) -> None:
         calls.append((arguments, keywords))
 
-    def softmax_of(scaling: float) -> Callable[..., Tensor]:
-        def replace(module: Any, inputs: Any, output: Tensor) -> Tensor:
-            q, k, v, _, _, window = inputs
-            outputs.append(softmax_attention(q, k, v, scaling, window).to(output.dtype))
-            return outputs[-1]
-
-        return replace
+    def watch(layer: int, attention: Any, inputs: Any, softmax: Tensor) -> None:
+        outputs.append(softmax.to(torch.promote_types(softmax.dtype, torch.float32)))  # as of arrays
 
     with ExitStack() as hooks:
-        modules: list[Any] = list(attention_modules(base).values())
-        for module, attention in zip(modules, attached_layers(base), strict=True):
-            scaling = getattr(module, "scaling", attention.head_dim**-0.5)
+        hooks.enter_context(softmax_passed_on(base, watch))
+        for module in attention_modules(base).values():
             hooks.callback(module.register_forward_pre_hook(keep, with_kwargs=True).remove)
-            hooks.callback(attention.register_forward_hook(softmax_of(scaling)).remove)
         device = next(base.parameters()).device
         getattr(base, "base_model", base)(input_ids=ids.to(device, torch.long), use_cache=False)
     return calls, outputs

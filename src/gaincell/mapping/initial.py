@@ -15,8 +15,7 @@ the signal.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -27,9 +26,8 @@ from transformers import PreTrainedModel
 from gaincell.adaptation.result import Place
 from gaincell.adaptation.statistics import attached, backbone, moments
 from gaincell.design import Design
-from gaincell.integrations.hf.support import attention_modules
+from gaincell.integrations.hf.passed_on import softmax_passed_on
 from gaincell.nn.attention import GainCellAttention
-from gaincell.nn.softmax import softmax_attention
 from gaincell.progress import Progress
 from gaincell.progress import silent as no_progress
 
@@ -127,19 +125,14 @@ def initial_scaling(
     """
     layers = attached(model)
     silent: list[Place] = []
-    modules: Iterable[Any] = attention_modules(model).values()
-    scaling = [getattr(m, "scaling", a.head_dim**-0.5) for m, a in zip(modules, layers, strict=True)]
-    with ExitStack() as hooks:
-        for n, layer in enumerate(layers):
 
-            def fit(
-                attention: GainCellAttention, inputs: tuple[Any, ...], output: Tensor, n: int = n
-            ) -> Tensor:
-                fitted = _fit_layer(n, scaling[n], candidates, silent, attention, inputs, output)
-                progress(n + 1, len(layers), {})
-                return fitted
+    def fit(
+        layer: int, attention: GainCellAttention, inputs: tuple[Any, ...], softmax: Float[Tensor, "B H T D"]
+    ) -> None:
+        _fit_layer(layer, candidates, silent, attention, inputs, softmax)
+        progress(layer + 1, len(layers), {})
 
-            hooks.callback(layer.register_forward_hook(fit).remove)
+    with softmax_passed_on(model, fit):
         model.eval()
         backbone(model)(input_ids=ids.to(next(model.parameters()).device, torch.long), use_cache=False)
     return tuple(silent)
@@ -147,17 +140,14 @@ def initial_scaling(
 
 def _fit_layer(
     layer: int,
-    scaling: float,
     candidates: Sequence[Candidate],
     silent: list[Place],
     attention: GainCellAttention,
     inputs: tuple[Any, ...],
-    output: Tensor,
-) -> Float[Tensor, "B H T D"]:
-    """Choose every head's candidate, fit the output stage to softmax attention, and pass the latter on."""
-    q, k, v, _, _, window = inputs
-    wanted = softmax_attention(q, k, v, scaling, window)
-    stages = zip("qkv", (q, k, v), strict=True)
+    wanted: Float[Tensor, "B H T D"],
+) -> None:
+    """Choose every head's candidate and fit the output stage to softmax attention."""
+    stages = zip("qkv", inputs[:3], strict=True)
     spread = {stage: moments(getattr(attention, stage).rows(x), None).std for stage, x in stages}
     attention.out.gain.fill_(1.0)
     attention.out.offset.zero_()
@@ -177,7 +167,6 @@ def _fit_layer(
     for stage, std in spread.items():
         silent.extend(Place(layer, head, stage) for head in (std == 0).nonzero().flatten().tolist())
     silent.extend(Place(layer, head, "out") for head in (~usable).nonzero().flatten().tolist())
-    return wanted.to(output.dtype)
 
 
 def _set_inputs(

@@ -35,9 +35,8 @@ from gaincell.errors import InputError, ModelError, RunError
 from gaincell.integrations.hf.attach import attached_layers, set_attention
 from gaincell.integrations.hf.interface import SOFTMAX
 from gaincell.integrations.hf.mixing import FAMILIES
-from gaincell.integrations.hf.support import attention_modules
+from gaincell.integrations.hf.passed_on import softmax_passed_on
 from gaincell.nn.attention import GainCellAttention
-from gaincell.nn.softmax import softmax_attention
 
 KEPT = ".k.kept"
 """End of the name of a layer's kept components, a row for every key/value head; its queries keep the same."""
@@ -71,19 +70,13 @@ def pair_rows(model: PreTrainedModel, ids: Int[Tensor, "B T"]) -> None:
         raise ModelError("the model has paired rows already")
     if ids.ndim != 2 or ids.shape[1] < 2:
         raise InputError(f"token ids to choose by have shape {tuple(ids.shape)}; give [sequences, 2 or more]")
-    modules: list[Any] = list(attention_modules(model).values())
-    scaling = [getattr(m, "scaling", a.head_dim**-0.5) for m, a in zip(modules, layers, strict=True)]
+
+    def choose(layer: int, attention: GainCellAttention, inputs: tuple[Any, ...], softmax: Tensor) -> None:
+        q, k, _, _, _, window = inputs
+        _keep(attention, _most_varying(q, k, window))
+
     with ExitStack() as hooks:
-        for n, layer in enumerate(layers):
-
-            def choose(
-                attention: GainCellAttention, inputs: tuple[Any, ...], output: Tensor, n: int = n
-            ) -> Tensor:
-                q, k, v, _, _, window = inputs
-                _keep(attention, _most_varying(q, k, window))
-                return softmax_attention(q, k, v, scaling[n], window).to(output.dtype)
-
-            hooks.callback(layer.register_forward_hook(choose).remove)
+        hooks.enter_context(softmax_passed_on(model, choose))
         attention = "softmax" if model.config._attn_implementation == SOFTMAX else "gain-cell"
         set_attention(model, "gain-cell")
         hooks.callback(lambda: set_attention(model, attention))  # type: ignore[arg-type]

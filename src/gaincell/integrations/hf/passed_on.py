@@ -1,0 +1,44 @@
+"""Looking at the arrays of every layer while the model computes what it computed with softmax."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from gaincell.integrations.hf.support import attention_modules
+from gaincell.nn.softmax import softmax_attention
+
+See = Callable[[int, Any, tuple[Any, ...], Tensor], None]
+"""Called with the number of a layer, its GainCellAttention, what that was called with, and the output of
+softmax attention [B, H, T, D].
+"""
+
+
+@contextmanager
+def softmax_passed_on(model: PreTrainedModel, see: See) -> Iterator[None]:
+    """Within the context every layer of an attached model passes on the softmax attention of its q, k and v,
+    once `see` has looked at it, so that the next one sees what it sees in the softmax model.
+
+    The arrays are computed all the same, and what they give is dropped. For texts without padding.
+    """
+
+    def watch(layer: int, scaling: float) -> Any:
+        def replace(attention: Any, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
+            q, k, v, _, _, window = inputs
+            softmax = softmax_attention(q, k, v, scaling, window)
+            see(layer, attention, inputs, softmax)
+            return softmax.to(output.dtype)
+
+        return replace
+
+    modules: list[Any] = list(attention_modules(model).values())
+    with ExitStack() as hooks:
+        for layer, module in enumerate(modules):
+            attention = module.gain_cell
+            scaling = getattr(module, "scaling", attention.head_dim**-0.5)
+            hooks.callback(attention.register_forward_hook(watch(layer, scaling)).remove)
+        yield
