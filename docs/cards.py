@@ -78,7 +78,7 @@ Training, in their shares; perplexities on other mixtures differ, that of the sa
 
 ## Training
 
-{tokens:,.0f} tokens of English by `recipes/{run["recipe"]}`, {losses(run)}:
+{tokens:,.0f} tokens of English{last_part(run, tokens)} by `recipes/{run["recipe"]}`, {losses(run)}:
 
 {texts(run["recipe"])}
 
@@ -180,10 +180,17 @@ def stages(run: Json) -> str:
 
 def losses(run: Json) -> str:
     """What the last stage learnt from, in words."""
+    stage = load_recipe(ROOT / "recipes" / run["recipe"]).stage(run["stages"][-1]["name"])
+    rest = "" if stage.weight == 1.0 else f" (the rest of the loss, {1 - stage.weight:g}, is cross-entropy)"
+    states = ", whose hidden states behind every layer it learns too" if stage.states else ""
+    return f"distilled from the unchanged model{states}{rest}"
+
+
+def last_part(run: Json, tokens: float) -> str:
+    """How many of the tokens are of the last recipe, where others came before it."""
     recipe = load_recipe(ROOT / "recipes" / run["recipe"])
-    weight = recipe.stage(run["stages"][-1]["name"]).weight
-    rest = "" if weight == 1.0 else f" (the rest of the loss, {1 - weight:g}, is cross-entropy)"
-    return f"distilled from the unchanged model{rest}"
+    own = recipe.tokens_of(recipe.stage(run["stages"][-1]["name"]))
+    return "" if own == tokens else f", the last {own:,} of them"
 
 
 def texts(recipe: str) -> str:
