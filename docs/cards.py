@@ -78,9 +78,9 @@ Training, in their shares; perplexities on other mixtures differ, that of the sa
 
 ## Training
 
-{tokens:,.0f} tokens of English{last_part(run, tokens)} by `recipes/{run["recipe"]}`, {losses(run)}:
+{tokens:,.0f} tokens of English. {last_part(run, tokens)}, {losses(run)}:
 
-{texts(run["recipe"])}
+{texts(run["recipe"], own_tokens(run))}
 
 Sources: THIRD_PARTY.md. Made by `{run["provenance"]["command"]}`, {run["provenance"]["date"][:10]}, commit {run["provenance"]["commit"][:12]}.
 
@@ -187,17 +187,25 @@ def losses(run: Json) -> str:
 
 
 def last_part(run: Json, tokens: float) -> str:
-    """How many of the tokens are of the last recipe, where others came before it."""
+    """Which of the tokens are of the run itself, and not of those that its adapter came from."""
+    own = own_tokens(run)
+    if own == tokens:
+        return f"They are of `recipes/{run['recipe']}`"
+    return f"docs/experiments.md describes the first {tokens - own:,.0f}; the last {own:,} are of `recipes/{run['recipe']}`"
+
+
+def own_tokens(run: Json) -> int:
+    """Tokens of a run's recipe, without those of the adapter that it started from."""
     recipe = load_recipe(ROOT / "recipes" / run["recipe"])
-    own = recipe.tokens_of(recipe.stage(run["stages"][-1]["name"]))
-    return "" if own == tokens else f", the last {own:,} of them"
+    return recipe.tokens_of(recipe.stage(run["stages"][-1]["name"]))
 
 
-def texts(recipe: str) -> str:
-    """The texts of a recipe with their shares and licences, as a table."""
+def texts(recipe: str, tokens: int | None = None) -> str:
+    """The texts of a recipe with their shares (of so many tokens) and licences, as a table."""
     files = tomllib.loads((ROOT / "recipes" / recipe).read_text())["files"]
+    whole = "the" if tokens is None else f"{tokens:,}"
     shares = dict(files) if isinstance(files, dict) else dict.fromkeys(files)
-    lines = ["| text | share of the tokens | licence |", "| --- | ---: | --- |"]
+    lines = [f"| text | share of {whole} tokens | licence |", "| --- | ---: | --- |"]
     for name, share in shares.items():
         held, licence = TEXTS[name]
         lines.append(

@@ -128,6 +128,8 @@ def test_shipped_recipes_run_in_miniature(path: Path, tmp_path: Path) -> None:
     run = run_recipe(recipe, open_text(text), tmp_path / "out")
     assert [stage["name"] for stage in run["stages"]] == [stage.name for stage in recipe.stages]
     assert all(stage["perplexity"]["value"] < 3000 for stage in run["stages"])
+    inputs = [name.split()[0] for name in run["provenance"]["inputs"]]
+    assert inputs == (["model"] if recipe.adapter is None else ["model", "adapter"])
     assert not list((tmp_path / "out").rglob("*.checkpoint*"))
 
 
@@ -355,6 +357,7 @@ steps = 2
         ('gradient = "surrogate"', 'attention = "softmax"', "start it from software, random or a stage"),
         ("weight = 0.5", 'loss_weight = "x"', "unknown key"),
         ("weight = 0.5", "states = -1", "states = -1; give 0 or more"),
+        ("weight = 0.5", "states = inf", "states = inf; give 0 or more"),
         ("weight = 0.5", "states = 1\nsharded = true", "with loss = .distillation., not sharded"),
         ("gradient = ", "states = 1\ngradient = ", "with loss = .distillation., not sharded"),
         ('loss = "distillation"', 'loss = "transfer"\nsharded = true', "needs whole layers"),

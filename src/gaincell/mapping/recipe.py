@@ -22,6 +22,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -323,7 +324,7 @@ def _stage(entry: Mapping[str, Any], common: Mapping[str, Any], before: list[str
     if stage.attention == "softmax" and (stage.loss == "transfer" or stage.task == "adapt" or stage.cell):
         raise InputError(f"{where}: softmax attention has no cell, no adaptation and no attention transfer")
     learnt = stage.loss == "distillation" and not stage.training.sharded
-    if type(stage.states) not in (int, float) or stage.states < 0 or (stage.states and not learnt):
+    if type(stage.states) not in (int, float) or not 0 <= stage.states < inf or (stage.states and not learnt):
         raise InputError(
             f'{where}: states = {stage.states!r}; give 0 or more, with loss = "distillation", not sharded'
         )

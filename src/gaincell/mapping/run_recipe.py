@@ -14,6 +14,7 @@ processes, as `torchrun` or `accelerate launch` start them, work on one director
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Sequence
@@ -29,7 +30,7 @@ from gaincell.adaptation import adapt, collect_statistics
 from gaincell.errors import InputError
 from gaincell.evaluation.perplexity import describe, perplexity
 from gaincell.integrations.hf.attach import attached_layers
-from gaincell.integrations.hf.checkpoint import DESIGN, save
+from gaincell.integrations.hf.checkpoint import DESIGN, HARDWARE, save
 from gaincell.integrations.hf.checkpoint import describe as describe_run
 from gaincell.integrations.hf.models import load_model
 from gaincell.integrations.hf.paired import kept_components
@@ -47,6 +48,7 @@ from gaincell.progress import StageProgress, silent_stages
 from gaincell.reports import results
 from gaincell.reports.results import Json, value
 from gaincell.reports.training import draw_stages
+from gaincell.shipped import located
 from gaincell.text import Text
 from gaincell.training import checkpoint as disk
 from gaincell.training.log import TrainingLog, read_log
@@ -112,6 +114,15 @@ class RecipeRun:
         if describe_run(adapter).base_sha256 != self.base.sha256:
             raise InputError(f"the adapter {adapter} was made from another model than {self.base.id}")
         return round(results.number(results.read(adapter)["stages"][-1]["training_tokens"]))
+
+    def _adapter(self) -> dict[str, str]:
+        """Name and hash of the adapter that stages start from, where one does."""
+        adapter = self.recipe.adapter
+        if adapter is None or all(stage.start != "adapter" for stage in self.recipe.stages):
+            return {}
+        weights = located(adapter) / HARDWARE
+        name = summary.base_name(str(adapter))
+        return {f"adapter {name}": hashlib.sha256(weights.read_bytes()).hexdigest()}
 
     # -- stages ----------------------------------------------------------------------------------------------
 
@@ -233,7 +244,7 @@ class RecipeRun:
                 seed=self.recipe.seed,
                 protocol=describe(self.protocol, software["blocks"]),
                 design_hash=self.recipe.design.hash,
-                inputs={f"model {summary.base_name(self.base.id)}": self.base.sha256},
+                inputs={f"model {summary.base_name(self.base.id)}": self.base.sha256} | self._adapter(),
             ),
         }
         results.write(run, self.out / results.FILE)

@@ -7,8 +7,9 @@ tokens possible. A teacher of the same shape can also say what every layer shoul
 
     loss += s  mean over layers and tokens of  |h'/rms(h') - h/rms(h)|^2 / width,
 
-h and h' the hidden states behind a layer of teacher and student, each on its own way. A layer then learns to
-mend what those before it did, where the gradient of the end has to pass all rounded layers behind it.
+h and h' the hidden states behind a layer of teacher and student, each computed from its own. A layer then
+learns directly to mend what those before it did; the gradient of the end has to pass all rounded layers
+behind it first.
 """
 
 from __future__ import annotations
@@ -50,7 +51,9 @@ class Distillation:
                 f"the weight of a distillation is {weight}; give 0 (text only) to 1 (teacher only)"
             )
         if not 0.0 <= states < math.inf:
-            raise InputError(f"the weight of hidden states is {states}; give 0 (none) or more")
+            raise InputError(
+                f"the weight of hidden states is {states}; give 0 (none) or a finite number above"
+            )
         self._teacher = teacher.eval().requires_grad_(False)
         self._weight, self._states = weight, states
         self._plain: dict[int, bool] = {}
