@@ -16,7 +16,7 @@ from typing import Any
 
 from gaincell.files import write_text
 from gaincell.integrations.hf.checkpoint import HARDWARE, describe
-from gaincell.mapping.recipe import load_recipe
+from gaincell.mapping.recipe import Recipe, StageRecipe, load_recipe
 from gaincell.reports import comparison, results, tables
 
 ROOT = Path(__file__).parents[1]
@@ -180,7 +180,7 @@ def stages(run: Json) -> str:
 
 def losses(run: Json) -> str:
     """What the last stage learnt from, in words."""
-    stage = load_recipe(ROOT / "recipes" / run["recipe"]).stage(run["stages"][-1]["name"])
+    _, stage = last_stage(run)
     rest = "" if stage.weight == 1.0 else f" (the rest of the loss, {1 - stage.weight:g}, is cross-entropy)"
     states = ", whose hidden states behind every layer it learns too" if stage.states else ""
     return f"distilled from the unchanged model{states}{rest}"
@@ -196,8 +196,14 @@ def last_part(run: Json, tokens: float) -> str:
 
 def own_tokens(run: Json) -> int:
     """Tokens of a run's recipe, without those of the adapter that it started from."""
+    recipe, stage = last_stage(run)
+    return recipe.tokens_of(stage)
+
+
+def last_stage(run: Json) -> tuple[Recipe, StageRecipe]:
+    """A run's recipe, and the stage of it that made the weights."""
     recipe = load_recipe(ROOT / "recipes" / run["recipe"])
-    return recipe.tokens_of(recipe.stage(run["stages"][-1]["name"]))
+    return recipe, recipe.stage(run["stages"][-1]["name"])
 
 
 def texts(recipe: str, tokens: int | None = None) -> str:

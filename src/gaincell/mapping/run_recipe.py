@@ -120,9 +120,8 @@ class RecipeRun:
         adapter = self.recipe.adapter
         if adapter is None or all(stage.start != "adapter" for stage in self.recipe.stages):
             return {}
-        weights = located(adapter) / HARDWARE
-        name = summary.base_name(str(adapter))
-        return {f"adapter {name}": hashlib.sha256(weights.read_bytes()).hexdigest()}
+        weights = (located(adapter) / HARDWARE).read_bytes()
+        return {f"adapter {summary.base_name(adapter)}": hashlib.sha256(weights).hexdigest()}
 
     # -- stages ----------------------------------------------------------------------------------------------
 
