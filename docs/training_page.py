@@ -13,9 +13,9 @@ from gaincell.reports import figures, results, tables, token_curve, training
 
 
 def write_training(docs: Path, replaced: Callable[[str, str, str], str]) -> None:
-    """NAME.json: the run.json of a recipe, its table and its curve.  tokens/N: of an adapter after N tokens,
-    its run.json and its tasks.json, and software-continued.json of the software model trained on the same
-    tokens (both of evaluate --tasks).  replaced: puts content between a name's marks.
+    """NAME.json: the run.json of a recipe, its table and its curve.  tokens/CHIP/N: of an adapter of
+    SmolLM2-135M after N tokens, its run.json and its tasks.json, and software-continued.json of the software
+    model trained on the same tokens (both of evaluate --tasks).  replaced: content between the marks of a name.
     """
     page, folder = docs / "training.md", docs / "results" / "training"
     text = page.read_text()
@@ -26,13 +26,16 @@ def write_training(docs: Path, replaced: Callable[[str, str, str], str]) -> None
             training.draw_stages(run, Path(drawn))
             (Path(drawn) / "training.png").rename(docs / "figures" / f"training-{path.stem}.png")
     software = results.read(docs / "results" / "evaluation" / "tasks" / "smollm2-software.json")
-    trainings = []
-    for place in folder.glob("tokens/*/"):
-        other = place / "software-continued.json"
-        continued = results.read(other) if other.is_file() else None
-        trainings.append((results.read(place), results.read(place / "tasks.json"), continued))
-    found = token_curve.points(software, trainings)
-    text = replaced(text, "tokens", token_curve.token_markdown(found))
-    with matplotlib.rc_context(figures.STYLE):
-        write_atomic(docs / "figures" / "training-tokens.png", token_curve.draw_tokens(found).savefig)
+    for chip in sorted(folder.glob("tokens/*/")):
+        trainings = []
+        for place in chip.glob("*/"):
+            other = place / "software-continued.json"
+            continued = results.read(other) if other.is_file() else None
+            trainings.append((results.read(place), results.read(place / "tasks.json"), continued))
+        found = token_curve.points(software, trainings)
+        text = replaced(text, f"tokens-{chip.name}", token_curve.token_markdown(found))
+        if len(found) >= token_curve.FEWEST:
+            with matplotlib.rc_context(figures.STYLE):
+                drawn_as = docs / "figures" / f"training-tokens-{chip.name}.png"
+                write_atomic(drawn_as, token_curve.draw_tokens(found).savefig)
     write_text(page, text)

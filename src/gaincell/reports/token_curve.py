@@ -28,6 +28,8 @@ from gaincell.reports.figures import BLACK, BLUE, ORANGE
 from gaincell.reports.results import Json, number
 
 COLUMN = ("wikitext", "word_perplexity")
+FEWEST = 3
+"""Points of a fit."""
 Array = NDArray[np.float64]
 
 
@@ -47,12 +49,12 @@ class TokenPoint:
 @dataclass(frozen=True)
 class Fit:
     """ln r = A N^-b.  logs: ln A and b.  covariance: of both.  scatter: chi^2 per degree of freedom, of the
-    errors over articles; None: two points.
+    errors over articles.
     """
 
     logs: tuple[float, float]
     covariance: Array
-    scatter: float | None = None
+    scatter: float
 
     def __call__(self, tokens: Array) -> tuple[Array, Array, Array]:
         """r, and its lower and upper limits of 95 %, for numbers of tokens."""
@@ -86,9 +88,11 @@ def _compared(result: Json, to: Json) -> tuple[float, tuple[float, float]]:
 
 
 def fit(found: Sequence[TokenPoint]) -> Fit:
-    """Of at least two points whose ratios are above 1. Raises ValueError: there are fewer."""
-    if len(found) < 2 or any(point.ratio <= 1 for point in found):
-        raise ValueError("a fit needs two points with ratios above 1")
+    """Of at least three points whose ratios are above 1, so that their scatter about the law is known. Raises
+    ValueError: there are fewer.
+    """
+    if len(found) < FEWEST or any(point.ratio <= 1 for point in found):
+        raise ValueError(f"a fit needs {FEWEST} points with ratios above 1")
     tokens = np.array([point.tokens for point in found])
     logs = np.log([point.ratio for point in found])
     errors = np.array([point.error / point.ratio for point in found])
@@ -98,8 +102,6 @@ def fit(found: Sequence[TokenPoint]) -> Fit:
         _law, np.log(tokens), logs, p0=start, sigma=errors, absolute_sigma=True
     )
     law = (float(best[0]), float(best[1]))
-    if len(found) == 2:
-        return Fit(law, covariance)
     distances = (logs - _law(np.log(tokens), *law)) / errors
     scatter = float((distances**2).sum()) / (len(found) - 2)
     return Fit(law, covariance * max(1.0, scatter), scatter)
@@ -118,7 +120,7 @@ def token_markdown(found: Sequence[TokenPoint]) -> str:
         ratio = f"{p.ratio:.3f} ± {p.error:.3f}"
         lines.append(f"| {p.tokens:,.0f} | {p.perplexity:.2f} | {ratio} | {continued} |")
     caption = "\n±: standard error over articles."
-    if len(found) > 1:
+    if len(found) >= FEWEST:
         law = fit(found)
         half = float(stats.norm.ppf(0.975)) * math.sqrt(law.covariance[1, 1])
         far = [_at(law, million) for million in (10, 50)]
@@ -126,7 +128,7 @@ def token_markdown(found: Sequence[TokenPoint]) -> str:
             f" Fitted: ln r ∝ N^(−b), b = {law.logs[1]:.2f} ± {half:.2f} (95 %); it would reach {far[0]} at "
             f"10 M and {far[1]} at 50 M tokens, if it holds that far."
         )
-        if law.scatter is not None and law.scatter > 1:
+        if law.scatter > 1:
             caption += (
                 f" The points scatter about it more than the articles explain (χ² = {law.scatter:.1f} per "
                 "degree of freedom); the intervals are widened by that."
@@ -149,7 +151,7 @@ def draw_tokens(found: Sequence[TokenPoint]) -> Figure:
         [p.tokens for p in found], [p.ratio for p in found], half, fmt="o", color=BLACK, capsize=3,
         label="simulated, 95 % over articles",
     )  # fmt: skip
-    if len(found) > 1:
+    if len(found) >= FEWEST:
         tokens = np.geomspace(found[0].tokens / 1.5, max(found[-1].tokens * 4, 1e7), 200)
         ratio, low, high = fit(found)(tokens)
         axes.plot(tokens, ratio, color=BLUE, label="ln r = A N$^{-b}$")
