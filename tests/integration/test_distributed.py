@@ -1,4 +1,6 @@
-"""Two processes train as one does with the same global batch, with whole and with sharded weights."""
+"""Two processes train as one does with the same global batch, with whole and with sharded weights, and where
+hidden states are learnt.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +25,7 @@ from tests.micro import micro_design, micro_llama
 from gaincell.circuits.noise import Noise
 from gaincell.errors import InputError
 from gaincell.integrations.hf.attach import attach
+from gaincell.training.distillation import Distillation
 from gaincell.training.loop import TrainSettings, train
 
 torch.set_num_threads(1)
@@ -33,6 +36,10 @@ for dtype in (torch.float64, torch.float32):
     folder = Path(sys.argv[1])
     name = str(dtype).removeprefix("torch.")
     train(model, blocks, settings, checkpoint=folder / name, log=folder / f"{name}.jsonl")
+model = attach(micro_llama(torch.float64), micro_design())
+settings = TrainSettings(batch=4, micro_batch=1, bf16=False, learning_rate=1e-3, checkpoint_every=1)
+states = Distillation(micro_llama(torch.float64), 0.5, states=1.0)
+train(model, blocks[:8], settings, loss_of=states, checkpoint=folder / "states")
 sharded = attach(micro_llama(), micro_design())
 settings = TrainSettings(batch=4, micro_batch=1, bf16=False, sharded=True)
 train(sharded, blocks[:8], settings, checkpoint=folder / "sharded")
@@ -63,7 +70,7 @@ def run(folder: Path, processes: int) -> None:
 def test_two_processes_equal_one(tmp_path: Path) -> None:
     run(tmp_path / "one", 1)
     run(tmp_path / "two", 2)
-    for name, tolerance in (("float64", 1e-9), ("float32", 1e-3)):
+    for name, tolerance in (("float64", 1e-9), ("float32", 1e-3), ("states", 1e-9)):
         one, two = (load_file(tmp_path / folder / name) for folder in ("one", "two"))
         assert one.keys() == two.keys()
         for key in one:
