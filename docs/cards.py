@@ -50,7 +50,7 @@ def adapter_card(folder: Path) -> str:
     run = results.read(folder)
     chip, base = run["design"]["name"], run["model"]["name"]
     scored = scores("smollm2", chip) if base == "smollm2-135m" else None
-    tokens = results.number(run["stages"][-1]["training_tokens"])
+    tokens = results.number(results.saved_stage(run)["training_tokens"])
     size = (folder / HARDWARE).stat().st_size / 1e6
     head = front_matter(
         name=folder.name,
@@ -203,7 +203,7 @@ def own_tokens(run: Json) -> int:
 def last_stage(run: Json) -> tuple[Recipe, StageRecipe]:
     """A run's recipe, and the stage of it that made the weights."""
     recipe = load_recipe(ROOT / "recipes" / run["recipe"])
-    return recipe, recipe.stage(run["stages"][-1]["name"])
+    return recipe, recipe.stage(results.saved_stage(run)["name"])
 
 
 def texts(recipe: str, tokens: int | None = None) -> str:

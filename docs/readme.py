@@ -127,7 +127,7 @@ def adapters_table(folder: Path) -> str:
         chip = run["design"]["name"]
         if chip not in score:
             continue
-        tokens = results.number(run["stages"][-1]["training_tokens"])
+        tokens = results.number(results.saved_stage(run)["training_tokens"])
         size = sum(file.stat().st_size for file in place.iterdir()) / 1e6
         numbers = f"{tokens:,.0f} | {score[chip]:.2f} | {score[chip] / score['software']:.2f} | {size:.1f}"
         rows.append(f"| `adapters/{place.name}` | `{chip}` | {numbers} |")

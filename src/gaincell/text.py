@@ -17,6 +17,7 @@ a big directory costs no more than the budget asks for.
 from __future__ import annotations
 
 import gzip
+import hashlib
 import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -45,11 +46,14 @@ Part = Literal["training", "evaluation", "all"]
 
 @dataclass(frozen=True)
 class Source:
-    """One file or split: its size (bytes on disk; a weight only) and how to read its documents."""
+    """One file or split: its size (bytes on disk; a weight only), how to read its documents, and how to make
+    a digest of the file (of a data set: nothing).
+    """
 
     name: str
     size: int
     documents: Callable[[], Iterator[str]]
+    digest: Callable[[], str] = str
 
 
 @dataclass(frozen=True)
@@ -163,7 +167,7 @@ def _directory(folder: Path, name: str) -> Text:
 
 
 def _whole(path: Path) -> Source:
-    return Source(path.name, path.stat().st_size, lambda: _documents(read_lines(path)))
+    return Source(path.name, path.stat().st_size, lambda: _documents(read_lines(path)), partial(sha256, path))
 
 
 def _one_file(path: Path) -> Text:
@@ -171,8 +175,8 @@ def _one_file(path: Path) -> Text:
     kept = int(size * TRAINING_SHARE)
     return Text(
         path.name,
-        (Source(path.name, kept, lambda: _documents(iter(_split(path)[0]))),),
-        (Source(path.name, size - kept, lambda: _documents(iter(_split(path)[1]))),),
+        (Source(path.name, kept, lambda: _documents(iter(_split(path)[0])), partial(sha256, path)),),
+        (Source(path.name, size - kept, lambda: _documents(iter(_split(path)[1])), partial(sha256, path)),),
     )
 
 
@@ -193,6 +197,15 @@ def _split(path: Path) -> tuple[list[str], list[str]]:
     ]
     cut = min(candidates or range(len(lines)), key=lambda n: abs(ends[n] - target), default=-1)
     return lines[: cut + 1], lines[cut + 1 :]
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal digits. Raises InputError."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{path.name} cannot be read: {error}") from error
 
 
 def read_lines(path: Path) -> Iterator[str]:

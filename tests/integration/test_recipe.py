@@ -25,6 +25,7 @@ from gaincell.mapping.recipe_text import RecipeText
 from gaincell.mapping.run_recipe import run_recipe
 from gaincell.mapping.stage_model import load_stage
 from gaincell.progress import silent_stages
+from gaincell.reports.results import saved_stage
 from gaincell.text import open_text
 
 SHIPPED = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))
@@ -129,7 +130,12 @@ def test_shipped_recipes_run_in_miniature(path: Path, tmp_path: Path) -> None:
     assert [stage["name"] for stage in run["stages"]] == [stage.name for stage in recipe.stages]
     assert all(stage["perplexity"]["value"] < 3000 for stage in run["stages"])
     inputs = [name.split()[0] for name in run["provenance"]["inputs"]]
-    assert inputs == (["model"] if recipe.adapter is None else ["model", "adapter"])
+    assert inputs == ["model", *([] if recipe.adapter is None else ["adapter"]), "training", "evaluation"]
+    assert load_model(str(tmp_path / "out")).model is not None
+    if recipe.adapter is not None:
+        before = saved_stage(json.loads((tmp_path / "adapter" / "run.json").read_text()))
+        own = recipe.tokens_of(recipe.stage(run["saved"]))
+        assert saved_stage(run)["training_tokens"]["value"] == before["training_tokens"]["value"] + own
     assert not list((tmp_path / "out").rglob("*.checkpoint*"))
 
 
@@ -198,6 +204,32 @@ def test_one_stage_with_what_it_needs(texts: Path, tmp_path: Path) -> None:
     assert [stage["name"] for stage in run["stages"]] == ["software-continued", "linear"]
     with pytest.raises(InputError, match=r"no stage 'linaer'.*software-continued"):
         recipe.needed_by("linaer")
+
+
+def test_what_is_saved_is_the_best_stage_of_the_chips_own_cell(texts: Path, tmp_path: Path) -> None:
+    scratch = '[[stage]]\nname = "scratch"\nstart = "random"\nsteps = 1\n'
+    recipe, out = load_recipe(write(tmp_path, MADE + scratch)), tmp_path / "out"
+    run = run_recipe(recipe, open_text(texts), out)
+    score = {stage["name"]: stage["perplexity"]["value"] for stage in run["stages"]}
+    assert run["saved"] == min(("adapted", "fine-tuned"), key=score.__getitem__)
+    tokens = torch.from_file(str(out / "tokens" / "evaluation"), size=83, dtype=torch.int32)
+    found = perplexity(load_model(str(out)).model, tokens, "blocks-32").perplexity
+    assert found == pytest.approx(score[run["saved"]], rel=1e-9)
+    again = run_recipe(recipe, open_text(texts), out, only="linear")
+    assert [stage["name"] for stage in again["stages"]] == [stage["name"] for stage in run["stages"]]
+    assert again["saved"] == run["saved"]
+    alone = run_recipe(recipe, open_text(texts), tmp_path / "alone", only="scratch")
+    assert alone["saved"] is None
+    assert not (tmp_path / "alone" / "hardware.safetensors").exists()
+
+
+def test_a_text_that_changed_is_not_gone_on_with(texts: Path, tmp_path: Path) -> None:
+    recipe, out = load_recipe(write(tmp_path)), tmp_path / "out"
+    run_recipe(recipe, open_text(texts), out, only="software-continued")
+    path = texts / "words.train.txt.gz"
+    path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()).replace(b"birds", b"words")))
+    with pytest.raises(InputError, match="tokens of another text"):
+        run_recipe(recipe, open_text(texts), out)
 
 
 def test_stages_see_the_text_where_their_start_ended(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -250,6 +251,7 @@ def sources(stop_after: int | None = None) -> list[Source]:
 
 def test_tokens_in_a_file_go_on_where_they_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gaincell.training.data.NOTED_EVERY", 4)
+    monkeypatch.setattr("gaincell.training.data.AHEAD", 1)
     words = tokenizer()
     whole = keep_tokens(sources(), words, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
@@ -263,6 +265,12 @@ def test_tokens_in_a_file_go_on_where_they_stopped(tmp_path: Path, monkeypatch: 
     assert torch.equal(some[:750], whole[:750])
     with pytest.raises(InputError, match="tokens of another text"):
         keep_tokens(sources(), words, tmp_path / "some", 999)
+    changed = [replace(source, digest=lambda: "changed") for source in sources()]
+    with pytest.raises(InputError, match="tokens of another text"):
+        keep_tokens(changed, words, tmp_path / "whole")
+    words.add_tokens(["<other>"])
+    with pytest.raises(InputError, match="another tokenizer"):
+        keep_tokens(sources(), words, tmp_path / "whole")
     with pytest.raises(InputError, match="is empty"):
         keep_tokens([Source("none", 1, lambda: iter(()))], words, tmp_path / "none")
 

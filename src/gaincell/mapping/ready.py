@@ -106,6 +106,6 @@ def adapted_model(
 def _trained(run: str) -> str:
     """How long a RUN was trained, in words; empty where it does not say."""
     path = located(run) / results.FILE
-    stages = results.read(path).get("stages", []) if path.is_file() else []
-    tokens = results.number(stages[-1]["training_tokens"]) if stages else 0
+    made = results.read(path) if path.is_file() else {}
+    tokens = results.number(results.saved_stage(made)["training_tokens"]) if made.get("stages") else 0
     return f", trained on {tokens:,.0f} tokens" if tokens else ""

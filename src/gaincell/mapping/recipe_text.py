@@ -18,7 +18,7 @@ from gaincell.integrations.hf.sources import LoadedModel
 from gaincell.mapping.pretrain import make_tokenizer
 from gaincell.mapping.recipe import ModelRecipe, Recipe, StageRecipe
 from gaincell.progress import StageProgress
-from gaincell.text import Source, Text
+from gaincell.text import Source, Text, sha256
 from gaincell.training.data import RandomBlocks, keep_tokens, pack_blocks, repeat_passages
 from gaincell.training.loop import Blocks
 
@@ -60,7 +60,7 @@ class RecipeText:
         recipe = self._recipe
         wanted = max(recipe.blocks, 1) * recipe.block + 1
         reading = progress("read and tokenise the text")
-        path = self._out / "tokens" / "training"
+        path = self._place("training")
         if recipe.order == "random":
             tokens = keep_tokens(training, self.tokenizer, path, None, reading)
             return RandomBlocks(tokens, recipe.block, recipe.seed, recipe.blocks)
@@ -90,8 +90,15 @@ class RecipeText:
 
     def evaluation_tokens(self) -> Int[Tensor, " n"]:
         """The stream that every stage is evaluated on."""
-        path = self._out / "tokens" / "evaluation"
-        return keep_tokens(self._evaluation, self.tokenizer, path, self._recipe.evaluation_tokens)
+        wanted = self._recipe.evaluation_tokens
+        return keep_tokens(self._evaluation, self.tokenizer, self._place("evaluation"), wanted)
+
+    def digests(self) -> dict[str, str]:
+        """12 hexadecimal digits of the SHA-256 of the tokens that are trained and evaluated on."""
+        return {f"{part} text": sha256(self._place(part))[:12] for part in ("training", "evaluation")}
+
+    def _place(self, part: str) -> Path:
+        return self._out / "tokens" / part
 
 
 def _named(sources: Sequence[Source], shares: Mapping[str, float | None]) -> tuple[Source, ...]:

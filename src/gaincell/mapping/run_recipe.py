@@ -6,7 +6,8 @@
     OUT/stages/NAME.json         the result of a finished stage; NAME.safetensors its weights, gains, offsets
     OUT/stages/NAME.checkpoint   of an unfinished training
     OUT/log.jsonl, figures/      every step, and the loss as a figure
-    OUT/run.json, design.toml, hardware.safetensors   the last stage in arrays, for `gaincell evaluate OUT`
+    OUT/run.json                 all finished stages
+    OUT/design.toml, hardware.safetensors   the best stage in arrays, for `gaincell evaluate OUT`
 
 Every file is written completely or not at all: the same command goes on wherever it was interrupted. Several
 processes, as `torchrun` or `accelerate launch` start them, work on one directory that all of them see.
@@ -17,13 +18,12 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
 from transformers import PreTrainedModel
 
 from gaincell.adaptation import adapt, collect_statistics
@@ -53,6 +53,7 @@ from gaincell.text import Text
 from gaincell.training import checkpoint as disk
 from gaincell.training.log import TrainingLog, read_log
 from gaincell.training.loop import train
+from gaincell.training.parallel import join_processes
 
 
 class RecipeRun:
@@ -78,7 +79,7 @@ class RecipeRun:
         device: str = "cpu",
     ) -> None:
         self.recipe, self.out, self.progress, self.device = recipe, out, progress, device
-        self.processes = PartialState()
+        self.processes = join_processes(torch.device(device).type)
         self.main = self.processes.is_main_process
         with self.processes.main_process_first():  # it makes what the others then read
             self.text = RecipeText(recipe, text, out, progress)
@@ -113,7 +114,7 @@ class RecipeRun:
             return 0
         if describe_run(adapter).base_sha256 != self.base.sha256:
             raise InputError(f"the adapter {adapter} was made from another model than {self.base.id}")
-        return round(results.number(results.read(adapter)["stages"][-1]["training_tokens"]))
+        return round(results.number(results.saved_stage(results.read(adapter))["training_tokens"]))
 
     def _adapter(self) -> dict[str, str]:
         """Name and hash of the adapter that stages start from, where one does."""
@@ -219,36 +220,51 @@ class RecipeRun:
 
     # -- the result ------------------------------------------------------------------------------------------
 
-    def finish(self, stages: Sequence[StageRecipe], command: Sequence[str]) -> Json:
-        """Write run.json and the last stage in arrays; returns what run.json then holds."""
-        found = {stage.name: self.folder.record(stage.name) or {} for stage in stages}
+    def finish(self, command: Sequence[str]) -> Json:
+        """Write run.json, of all finished stages, and the best in arrays; returns what run.json holds."""
+        records = {stage.name: self.folder.record(stage.name) for stage in self.recipe.stages}
+        found = {name: record for name, record in records.items() if record is not None}
+        stages = [stage for stage in self.recipe.stages if stage.name in found]
         software = self._software()
-        in_arrays = [stage for stage in stages if stage.attention == "arrays"]
-        model = self.base.model
-        if in_arrays:
-            last = in_arrays[-1]
-            model = self.models.model(last, self.folder.state(last.name))
-            if self.models.root(last) != "random":
-                save(model, self.out)
+        best, chip = self._best(found), self.recipe.design
+        if best is not None:
+            model = self.models.model(best, self.folder.state(best.name))
+            chip = attached_layers(model)[0].design
+            save(model, self.out)
         run = {
             "schema": results.SCHEMA,
             "command": "train",
             "recipe": self.recipe.name,
             "model": {"name": summary.base_name(self.base.id), "sha256": self.base.sha256},
-            "design": summary.design(attached_layers(model)[0].design if in_arrays else self.recipe.design),
+            "design": summary.design(chip),
             "software": value(software["perplexity"], "1", "measured"),
             "stages": [self._summary(stage, found, software["perplexity"]) for stage in stages],
+            "saved": None if best is None else best.name,
             "provenance": results.provenance(
                 command=command,
                 seed=self.recipe.seed,
                 protocol=describe(self.protocol, software["blocks"]),
                 design_hash=self.recipe.design.hash,
-                inputs={f"model {summary.base_name(self.base.id)}": self.base.sha256} | self._adapter(),
+                inputs={f"model {summary.base_name(self.base.id)}": self.base.sha256}
+                | self._adapter()
+                | self.text.digests(),
             ),
         }
         results.write(run, self.out / results.FILE)
         draw_stages(run, self.out / "figures")
         return run
+
+    def _best(self, found: Mapping[str, Record]) -> StageRecipe | None:
+        """The finished stage in arrays with the lowest perplexity, among those with the chip's own cell where
+        there are any. None: there is none, or all began with random weights, which no base model has.
+        """
+        stages = [
+            stage
+            for stage in self.recipe.stages
+            if stage.name in found and stage.attention == "arrays" and self.models.root(stage) != "random"
+        ]
+        own = [stage for stage in stages if stage.cell in (None, self.recipe.design.cell.name)]
+        return min(own or stages, key=lambda stage: found[stage.name]["perplexity"], default=None)
 
     def _summary(self, stage: StageRecipe, found: dict[str, Record], software: float) -> Json:
         compared = found.get(stage.compare or "", {}).get("perplexity")
@@ -300,7 +316,7 @@ def run_recipe(
         run.run(stage)
     result: Json = {}
     if run.main:
-        result = run.finish(stages, command)
+        result = run.finish(command)
     run.processes.wait_for_everyone()
     return result or results.read(out)
 

@@ -52,6 +52,13 @@ def number(entry: Mapping[str, Any]) -> float:
     return float(entry["value"])
 
 
+def saved_stage(run: Json) -> Json:
+    """The stage whose model lies beside a run.json: the one that `saved` names, without it the last."""
+    stages: list[Json] = run["stages"]
+    name = run.get("saved")
+    return stages[-1] if name is None else next(stage for stage in stages if stage["name"] == name)
+
+
 def numbers(entry: Mapping[str, Any]) -> list[float]:
     """The numbers in a value of run.json that holds a flat list."""
     return [float(item) for item in entry["value"]]

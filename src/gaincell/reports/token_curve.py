@@ -25,7 +25,7 @@ from scipy import optimize, stats
 
 from gaincell.reports.comparison import compare
 from gaincell.reports.figures import BLACK, BLUE, ORANGE
-from gaincell.reports.results import Json, number
+from gaincell.reports.results import Json, number, saved_stage
 
 COLUMN = ("wikitext", "word_perplexity")
 FEWEST = 3
@@ -72,7 +72,7 @@ def points(software: Json, trainings: Sequence[tuple[Json, Json, Json | None]]) 
     """
     found = []
     for run, result, other in trainings:
-        tokens = number(run["stages"][-1]["training_tokens"])
+        tokens = number(saved_stage(run)["training_tokens"])
         perplexity, ratio = _compared(result, software)
         continued = None if other is None else _compared(result, other)[1]
         found.append(TokenPoint(tokens, perplexity, *ratio, continued))

@@ -6,6 +6,7 @@ that a model sees. Blocks cut it without regard to documents, as the paper does.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 NOTED_EVERY = 256
 """Documents after which it is noted how far the tokens in a file reach."""
+AHEAD = 2**18
+"""Characters that are read before they are tokenised together, on all cores."""
 
 
 def train_tokenizer(documents: Iterable[str], vocabulary: int) -> Tokenizer:
@@ -61,7 +64,8 @@ def keep_tokens(
 ) -> Tensor:
     """The documents of `sources` as one stream of ids, in a file from which they are read as they are needed.
 
-    Interrupted, the same call goes on at the document where it stopped.
+    Interrupted, the same call goes on at the document where it stopped. Files that have changed since, and
+    another tokenizer, are refused.
 
     Args:
         sources: a part of a text. Each gives its share of `tokens` in proportion to its size, from its
@@ -78,12 +82,19 @@ def keep_tokens(
         InputError: there is no text at all, or the file holds other tokens.
     """
     noted = path.with_name(path.name + ".json")
-    wanted = {"sources": [s.name for s in sources], "tokens": tokens, "vocabulary": len(tokenizer)}
+    wanted = {
+        "sources": [[source.name, source.digest()] for source in sources],
+        "tokens": tokens,
+        "tokenizer": _digest(tokenizer),
+    }
     state = {"done": False, "source": 0, "documents": 0, "length": 0, "begun_at": 0}
     if noted.exists() and path.exists():
         known = json.loads(noted.read_text())
         if {key: known.get(key) for key in wanted} != wanted:
-            raise InputError(f"{path.name} holds tokens of another text; remove it or choose another --out")
+            raise InputError(
+                f"tokens/{path.name} holds tokens of another text or another tokenizer; remove it, or choose "
+                "another --out"
+            )
         state = {key: known[key] for key in state}
     path.parent.mkdir(parents=True, exist_ok=True)
     if not state["done"]:
@@ -115,15 +126,38 @@ def _rest(
             state |= {"source": number, "documents": 0, "begun_at": state["length"]}
         weight = sources[number].size / max(1, sum(source.size for source in sources[number:]))
         share = None if tokens is None else round((tokens - state["begun_at"]) * weight)
-        for document in islice(sources[number].documents(), state["documents"], None):
+        documents = islice(sources[number].documents(), state["documents"], None)
+        for ids in _tokenised(documents, tokenizer):
             left = None if share is None else state["begun_at"] + share - state["length"]
             if left == 0:
                 break
-            ids = tokenizer(document, add_special_tokens=False, verbose=False)["input_ids"]
             ids = [*ids, *([] if end is None else [end])][:left]
             state["length"] += len(ids)
             state["documents"] += 1
             yield ids
+
+
+def _tokenised(documents: Iterable[str], tokenizer: Any) -> Iterator[list[int]]:
+    """Token ids of every document, `AHEAD` characters at a time."""
+
+    def ids_of(some: list[str]) -> Iterator[list[int]]:
+        if some:
+            yield from tokenizer(some, add_special_tokens=False, verbose=False)["input_ids"]
+
+    waiting: list[str] = []
+    for document in documents:
+        waiting.append(document)
+        if sum(map(len, waiting)) >= AHEAD:
+            yield from ids_of(waiting)
+            waiting = []
+    yield from ids_of(waiting)
+
+
+def _digest(tokenizer: Any) -> str:
+    """12 hexadecimal digits of the SHA-256 of what a tokenizer does, as far as it can be written out."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    written = repr(sorted(tokenizer.get_vocab().items())) if backend is None else backend.to_str()
+    return hashlib.sha256(written.encode()).hexdigest()[:12]
 
 
 def pack_blocks(tokens: Tensor, length: int, seed: int | None) -> Tensor:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -27,6 +28,17 @@ Loss = Callable[[nn.Module, Tensor], Tensor]
 """Loss of some sequences: called with the model and token ids [sequences, T + 1]; a scalar, the mean over
 targets.
 """
+
+
+PATIENCE = timedelta(days=2)
+"""How long processes wait for the one that reads and tokenises the text for all of them."""
+
+
+def join_processes(device: str) -> PartialState:
+    """The processes that `torchrun` or `accelerate launch` started, this one alone without them. On CPUs they
+    talk over gloo. The first call in a process decides; `device` is its kind, such as "cpu".
+    """
+    return PartialState(cpu=device == "cpu", timeout=PATIENCE)
 
 
 class LossModule(nn.Module):
@@ -57,7 +69,7 @@ class Parallel:
     """
 
     def __init__(self, model: nn.Module, loss_of: Loss, *, sharded: bool = False) -> None:
-        self.processes = PartialState()
+        self.processes = join_processes(next(model.parameters()).device.type)
         self.module: nn.Module = LossModule(model, loss_of)
         self._whole: list[nn.Parameter] = []
         if self.processes.num_processes == 1:

@@ -11,7 +11,7 @@ from gaincell.reports.costs import Rows, readable
 from gaincell.reports.html.markup import element, join
 from gaincell.reports.html.result import Entry, Result, subject, whole
 from gaincell.reports.html.tables import badges, only_kind, table
-from gaincell.reports.results import number, numbers
+from gaincell.reports.results import number, numbers, saved_stage
 from gaincell.reports.tables import readable as short
 
 HASH = 12
@@ -55,7 +55,7 @@ def _stages(run: Entry) -> tuple[str, str]:
     if isinstance(stages, Mapping):
         name, stage = list(stages.items())[-1]
         return f"perplexity {short(number(stage['perplexity']))} ({name})", stage["perplexity"]["kind"]
-    stage = stages[-1]
+    stage = saved_stage(dict(run))
     over = f", × {number(stage['ratio_to_software']):.3g} software" if "ratio_to_software" in stage else ""
     return f"perplexity {short(number(stage['perplexity']))}{over} ({stage['title']})", stage["perplexity"][
         "kind"
