@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from tests.micro import micro_design, write_micro
 
 ROOT = Path(__file__).parents[2]
 JOB = """
@@ -55,15 +56,49 @@ if PartialState().num_processes == 2:
 """
 
 
+RECIPE = """
+model = "{model}"
+design = "{design}"
+block = 32
+evaluation_tokens = 64
+calibration_tokens = 64
+[training]
+batch = 4
+micro_batch = 1
+bf16 = false
+[[stage]]
+name = "linear"
+start = "software"
+cell = "linear"
+loss = "distillation"
+steps = 3
+[[stage]]
+name = "adapted"
+start = "linear"
+task = "adapt"
+[[stage]]
+name = "fine-tuned"
+start = "adapted"
+steps = 3
+"""
+
+
 def run(folder: Path, processes: int) -> None:
     folder.mkdir()
     job = folder / "job.py"
     job.write_text(JOB)
+    launch([str(job), str(folder)], processes)
+
+
+def launch(arguments: list[str], processes: int) -> str:
+    """Run Python with these arguments in one process or, by torchrun, several; returns what they print."""
     several = ["-m", "torch.distributed.run", f"--nproc_per_node={processes}", "--master_port=29517"]
-    command = [sys.executable, *(several if processes > 1 else []), str(job), str(folder)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, *(several if processes > 1 else []), *arguments]
+    source = f"{ROOT / 'src'}{os.pathsep}{ROOT}"
+    environment = {**os.environ, "PYTHONPATH": source, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
 
 
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="torch was built without distribution")
@@ -83,3 +118,21 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
     for name in ("float64", "float32"):
         logs = [(tmp_path / folder / f"{name}.jsonl").read_text().splitlines() for folder in ("one", "two")]
         assert len(logs[0]) == len(logs[1]) == 8
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="torch was built without distribution")
+def test_the_command_in_two_processes(tmp_path: Path) -> None:
+    model, text = write_micro(tmp_path)
+    micro_design().save(tmp_path / "chip.toml")
+    recipe = tmp_path / "mini.toml"
+    recipe.write_text(RECIPE.format(model=model, design=tmp_path / "chip.toml"))
+    command = ["-m", "gaincell", "train", str(recipe), "--text", str(text), "--out"]
+    for processes, name in ((1, "one"), (2, "two")):
+        printed = launch([*command, str(tmp_path / name)], processes)
+        assert printed.count("recipe mini.toml") == 1
+    one, two = (load_file(tmp_path / name / "stages" / "fine-tuned.safetensors") for name in ("one", "two"))
+    assert one.keys() == two.keys()
+    for key in one:
+        torch.testing.assert_close(two[key], one[key], rtol=1e-3, atol=1e-5)
+    logs = [(tmp_path / name / "log.jsonl").read_text().splitlines() for name in ("one", "two")]
+    assert len(logs[0]) == len(logs[1]) == 6

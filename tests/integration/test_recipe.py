@@ -20,6 +20,7 @@ from gaincell.integrations.hf.checkpoint import HARDWARE
 from gaincell.integrations.hf.mixing import MIX
 from gaincell.integrations.hf.models import load_model
 from gaincell.integrations.hf.paired import KEPT
+from gaincell.mapping.folder import alone
 from gaincell.mapping.recipe import ModelRecipe, Recipe, load_recipe
 from gaincell.mapping.recipe_text import RecipeText
 from gaincell.mapping.run_recipe import run_recipe
@@ -221,6 +222,16 @@ def test_what_is_saved_is_the_best_stage_of_the_chips_own_cell(texts: Path, tmp_
     alone = run_recipe(recipe, open_text(texts), tmp_path / "alone", only="scratch")
     assert alone["saved"] is None
     assert not (tmp_path / "alone" / "hardware.safetensors").exists()
+
+
+def test_two_processes_do_not_work_on_one_directory(texts: Path, tmp_path: Path) -> None:
+    recipe, out = load_recipe(write(tmp_path)), tmp_path / "out"
+    with alone(out), pytest.raises(RunError, match="another process works on out"):
+        run_recipe(recipe, open_text(texts), out)
+    run_recipe(recipe, open_text(texts), out, only="software-continued")
+    changed = replace(recipe, stages=(replace(recipe.stages[0], steps=1), *recipe.stages[1:]))
+    with pytest.raises(RunError, match=r"\(stages.software-continued.steps = 2 there, 1 here\)"):
+        run_recipe(changed, open_text(texts), out)
 
 
 def test_a_text_that_changed_is_not_gone_on_with(texts: Path, tmp_path: Path) -> None:

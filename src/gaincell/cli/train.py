@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -52,8 +53,10 @@ def train(
     from gaincell.cli._progress import progress_bars
     from gaincell.mapping.recipe import load_recipe
     from gaincell.mapping.run_recipe import run_recipe
+    from gaincell.progress import silent_stages
     from gaincell.reports.tables import plan_table, stages_table
     from gaincell.text import open_text
+    from gaincell.training.parallel import join_processes
 
     use(threads, device)
     plan = load_recipe(recipe, design)
@@ -64,8 +67,9 @@ def train(
         return
     folder = out or Path("runs") / recipe.stem
     command = ["gaincell", *sys.argv[1:]]
+    main = join_processes(device).is_main_process
     try:
-        with progress_bars() as stages:
+        with progress_bars() if main else nullcontext(silent_stages) as stages:
             result = run_recipe(
                 plan, open_text(text), folder, stages, only=only, device=device, command=command
             )
@@ -73,6 +77,13 @@ def train(
         raise KeyboardInterrupt(
             f"what is done is kept in {folder}; the same command goes on from there"
         ) from None
+    if not main:
+        return
     console.print(stages_table(result))
-    console.print(f"Results, figures and the model are in {folder}.")
+    saved = (
+        f", the model of {result['saved']}"
+        if result["saved"]
+        else "; no model, for no stage in arrays began with a trained one"
+    )
+    console.print(f"Results and figures are in {folder}{saved}.")
     write_json(json, result)

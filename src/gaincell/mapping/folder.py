@@ -13,7 +13,9 @@ there.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +29,51 @@ from gaincell.files import write_atomic, write_text
 from gaincell.integrations.hf.lora import NAME, add_product
 from gaincell.integrations.hf.mixing import MIX, fold
 from gaincell.integrations.hf.paired import KEPT, hold_components
+from gaincell.training.checkpoint import difference
 
 A_OF_LAYER, B_OF_LAYER = (f".lora_{factor}.{NAME}.weight" for factor in "AB")
 """Ends of the names of an adapter's matrices, behind that of its layer."""
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Within the context no other process may work on a RUN directory, where its file system can lock one. It
+    is made if it is missing, and removed if it stays empty. A process that ends, however it does, lets it go.
+
+    Raises:
+        RunError: another process works on it, or it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"{path.name} cannot be written: {error}") from error
+    held = _lock(path)
+    try:
+        yield
+    finally:
+        if held is not None:
+            os.close(held)
+        with suppress(OSError):
+            path.rmdir()
+
+
+def _lock(path: Path) -> int | None:
+    """The descriptor of a locked directory; None where there are no such locks."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return None
+    place = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(place)
+        if isinstance(error, BlockingIOError):
+            raise RunError(
+                f"another process works on {path.name}; wait until it is done, or choose another --out"
+            ) from error
+        return None  # a file system without locks
+    return place
 
 
 class RunFolder:
@@ -51,10 +95,9 @@ class RunFolder:
             before = _read_json(known)
             differing = [key for key in identity if before.get(key) != identity[key]]
             if differing:
-                key = differing[0]
+                where = difference(before, {**before, **identity})
                 raise RunError(
-                    f"{path.name} holds a run with other settings ({key} = {before.get(key)!r} there, "
-                    f"{identity[key]!r} here); choose another --out, or remove it"
+                    f"{path.name} holds a run with other settings{where}; choose another --out, or remove it"
                 )
         elif (path / "run.json").exists():
             raise RunError(f"{path.name} holds a finished run of another kind; choose another --out")

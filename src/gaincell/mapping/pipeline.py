@@ -11,6 +11,7 @@ from gaincell.adaptation.statistics import attached
 from gaincell.evaluation.perplexity import describe
 from gaincell.integrations.hf.checkpoint import save
 from gaincell.mapping import summary
+from gaincell.mapping.folder import alone
 from gaincell.mapping.job import Job, prepare
 from gaincell.mapping.records import Record
 from gaincell.mapping.settings import MapSettings
@@ -42,6 +43,11 @@ def map_model(
     Raises:
         GaincellError: model, text, design or directory are not acceptable, or a loss is not finite.
     """
+    with alone(out):
+        return _map(settings, out, command, progress)
+
+
+def _map(settings: MapSettings, out: Path, command: Sequence[str], progress: StageProgress) -> Json:
     torch.manual_seed(settings.seed)
     job = prepare(settings, out, progress)
     if (out / results.FILE).exists():

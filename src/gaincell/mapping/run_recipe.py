@@ -19,6 +19,7 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ from gaincell.integrations.hf.paired import kept_components
 from gaincell.integrations.hf.sources import LoadedModel
 from gaincell.integrations.hf.support import attention_modules
 from gaincell.mapping import records, summary
-from gaincell.mapping.folder import RunFolder, write_state
+from gaincell.mapping.folder import RunFolder, alone, write_state
 from gaincell.mapping.pretrain import pretrain
 from gaincell.mapping.recipe import ROOTS, ModelRecipe, Recipe, StageRecipe
 from gaincell.mapping.recipe_models import Base, RecipeModels
@@ -310,15 +311,17 @@ def run_recipe(
     Raises:
         GaincellError: something given is not acceptable, or a training diverges.
     """
-    run = RecipeRun(recipe, text, out, progress, device)
-    stages = list(recipe.stages) if only is None else recipe.needed_by(only)
-    for stage in stages:
-        run.run(stage)
-    result: Json = {}
-    if run.main:
-        result = run.finish(command)
-    run.processes.wait_for_everyone()
-    return result or results.read(out)
+    main = join_processes(torch.device(device).type).is_main_process
+    with alone(out) if main else nullcontext():
+        run = RecipeRun(recipe, text, out, progress, device)
+        stages = list(recipe.stages) if only is None else recipe.needed_by(only)
+        for stage in stages:
+            run.run(stage)
+        result: Json = {}
+        if main:
+            result = run.finish(command)
+        run.processes.wait_for_everyone()
+        return result or results.read(out)
 
 
 def _identity(recipe: Recipe) -> dict[str, Any]:

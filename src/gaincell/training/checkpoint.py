@@ -117,7 +117,7 @@ def restore(
         wanted = json.loads(json.dumps(dict(identity)))
         if known != wanted:
             raise RunError(
-                f"the checkpoint {name} belongs to another run{_difference(known, wanted)}; remove it or "
+                f"the checkpoint {name} belongs to another run{difference(known, wanted)}; remove it or "
                 "choose another directory"
             )
         progress: dict[str, Any] = json.loads(metadata["progress"])
@@ -144,11 +144,11 @@ def _load(get: Any, parameters: Parameters, optimizer: torch.optim.Optimizer, st
             state["step"] = torch.tensor(step)
 
 
-def _difference(known: Any, wanted: Any, where: str = "") -> str:
+def difference(known: Any, wanted: Any, where: str = "") -> str:
     """The first entry in which two identities differ, in words."""
     if isinstance(known, dict) and isinstance(wanted, dict):
         key = next(k for k in [*wanted, *known] if known.get(k) != wanted.get(k))
-        return _difference(known.get(key), wanted.get(key), f"{where}.{key}".lstrip("."))
+        return difference(known.get(key), wanted.get(key), f"{where}.{key}".lstrip("."))
     return f" ({where} = {known!r} there, {wanted!r} here)" if where else ""
 
 
