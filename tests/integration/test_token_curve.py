@@ -39,6 +39,16 @@ def test_the_band_holds_the_truth_as_often_as_it_says() -> None:
     assert held / 400 == pytest.approx(0.95, abs=0.03)
 
 
+def test_the_band_holds_where_only_the_points_tell_their_scatter() -> None:
+    generator = np.random.default_rng(1)
+    held = 0
+    for _ in range(400):
+        law = fit(_points(0.004, tuple(generator.normal(0, 0.02, 4))))
+        _, low, high = law(np.array([1e7]))
+        held += bool(low[0] <= math.exp(0.3 * (1e7 / 9e5) ** -0.25) <= high[0])
+    assert held / 400 == pytest.approx(0.95, abs=0.03)
+
+
 def test_points_off_the_law_widen_its_band() -> None:
     near = fit(_points(0.01))
     assert near.scatter == pytest.approx(0, abs=1e-6)

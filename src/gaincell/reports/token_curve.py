@@ -7,8 +7,10 @@ model on the same articles. Fitted is
 
 by least squares of ln r, weighted with its standard errors over articles; the band of 95 % follows from the
 covariance of A and b to first order. Where the points lie further from the law than those errors explain, by
-chi^2 per degree of freedom, the covariance is multiplied by it (Birge's ratio): the trainings end their
-schedules at different lengths and are one run each, and the articles are the same for all points.
+chi^2 per degree of freedom, the covariance is multiplied by it (Birge's ratio), and the band is that of
+Student's t with those degrees of freedom, for the scatter is then known from the points alone. The trainings
+end their schedules at different lengths and are one run each, longer ones go on from shorter ones, and the
+articles are the same for all points: the band is no better than the law.
 """
 
 from __future__ import annotations
@@ -49,19 +51,25 @@ class TokenPoint:
 @dataclass(frozen=True)
 class Fit:
     """ln r = A N^-b.  logs: ln A and b.  covariance: of both.  scatter: chi^2 per degree of freedom, of the
-    errors over articles.
+    errors over articles.  freedom: degrees of it.
     """
 
     logs: tuple[float, float]
     covariance: Array
     scatter: float
+    freedom: int
+
+    @property
+    def quantile(self) -> float:
+        """Half an interval of 95 % in standard errors."""
+        return float(stats.t.ppf(0.975, self.freedom) if self.scatter > 1 else stats.norm.ppf(0.975))
 
     def __call__(self, tokens: Array) -> tuple[Array, Array, Array]:
         """r, and its lower and upper limits of 95 %, for numbers of tokens."""
         excess = _law(np.log(tokens), *self.logs)
         slopes = np.stack([np.ones_like(tokens), -np.log(tokens)])  # of ln ln r by ln A and b
         std = np.sqrt(np.einsum("in,ij,jn->n", slopes, self.covariance, slopes))
-        half = float(stats.norm.ppf(0.975)) * std
+        half = self.quantile * std
         low, high = excess * np.exp(-half), excess * np.exp(half)
         return np.exp(excess), np.exp(low), np.exp(high)
 
@@ -103,8 +111,9 @@ def fit(found: Sequence[TokenPoint]) -> Fit:
     )
     law = (float(best[0]), float(best[1]))
     distances = (logs - _law(np.log(tokens), *law)) / errors
-    scatter = float((distances**2).sum()) / (len(found) - 2)
-    return Fit(law, covariance * max(1.0, scatter), scatter)
+    freedom = len(found) - 2
+    scatter = float((distances**2).sum()) / freedom
+    return Fit(law, covariance * max(1.0, scatter), scatter, freedom)
 
 
 def _law(log_tokens: Array, log_a: float, b: float) -> Array:
@@ -122,7 +131,7 @@ def token_markdown(found: Sequence[TokenPoint]) -> str:
     caption = "\n±: standard error over articles."
     if len(found) >= FEWEST:
         law = fit(found)
-        half = float(stats.norm.ppf(0.975)) * math.sqrt(law.covariance[1, 1])
+        half = law.quantile * math.sqrt(law.covariance[1, 1])
         far = [_at(law, million) for million in (10, 50)]
         caption += (
             f" Fitted: ln r ∝ N^(−b), b = {law.logs[1]:.2f} ± {half:.2f} (95 %); it would reach {far[0]} at "
@@ -131,7 +140,8 @@ def token_markdown(found: Sequence[TokenPoint]) -> str:
         if law.scatter > 1:
             caption += (
                 f" The points scatter about it more than the articles explain (χ² = {law.scatter:.1f} per "
-                "degree of freedom); the intervals are widened by that."
+                "degree of freedom); the intervals are widened by that, with Student's t of "
+                f"{law.freedom} degrees of freedom."
             )
     lines.append(caption)
     return "\n".join(lines) + "\n"
