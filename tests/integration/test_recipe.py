@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
+from math import inf
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from tests.micro import micro_design, write_micro
 
+from gaincell.cli import main
 from gaincell.errors import GaincellError, InputError, RunError
 from gaincell.evaluation.perplexity import perplexity
 from gaincell.integrations.hf.attach import attached_layers
@@ -26,6 +28,7 @@ from gaincell.mapping.run_recipe import run_recipe
 from gaincell.mapping.stage_model import load_stage
 from gaincell.progress import silent_stages
 from gaincell.text import open_text
+from gaincell.training.settings import TRAINING, TrainSettings
 
 SHIPPED = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))
 
@@ -442,6 +445,25 @@ def test_a_model_that_is_not_here_is_refused(tmp_path: Path, model: str, message
     path = write(tmp_path, ADAPTER.replace('"MODEL"', model))
     with pytest.raises(GaincellError, match=message):
         load_recipe(path)
+
+
+def test_a_dry_run_refuses_what_cannot_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(tmp_path, MADE.replace("steps = 1\n", "steps = 2.5\n"))
+    with pytest.raises(SystemExit) as ended:
+        main(["train", str(path), "--dry-run"])
+    assert ended.value.code == 2
+    assert capsys.readouterr() == (
+        "", "gaincell: error: mini.toml, stage 5: steps = 2.5; allowed: a whole number of 0 or more\n"
+    )  # fmt: skip
+
+
+def test_every_setting_of_a_training_is_checked() -> None:
+    assert list(TRAINING) == [setting.name for setting in fields(TrainSettings)]
+    assert TrainSettings(divergence=inf).divergence == inf
+    with pytest.raises(InputError, match="bf16 = 1; allowed: true or false"):
+        TrainSettings(bf16=1)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="learning_rate = None; allowed: a number above 0"):
+        TrainSettings(learning_rate=None)  # type: ignore[arg-type]
 
 
 def test_a_recipe_changes_a_table_of_its_design(tmp_path: Path) -> None:
