@@ -65,5 +65,5 @@ def test_every_forward_pass_meets_another_draw(redraw: str, expected: list[tuple
 def test_nominal_designs_and_unknown_words() -> None:
     design = load_design("leroux2025")
     assert design.redrawn(5, chip=True) is design
-    with pytest.raises(InputError, match="redraw = 'dice' is unknown; allowed: nothing, noise, chip"):
+    with pytest.raises(InputError, match="redraw = 'dice'; allowed: nothing, noise or chip"):
         TrainSettings(redraw="dice")

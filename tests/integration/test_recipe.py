@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
+from math import inf
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from tests.micro import micro_design, write_micro
 
+from gaincell.cli import main
 from gaincell.errors import GaincellError, InputError, RunError
 from gaincell.evaluation.perplexity import perplexity
 from gaincell.integrations.hf.attach import attached_layers
@@ -28,6 +30,7 @@ from gaincell.mapping.stage_model import load_stage
 from gaincell.progress import silent_stages
 from gaincell.reports.results import saved_stage
 from gaincell.text import open_text
+from gaincell.training.settings import TRAINING, TrainSettings
 
 SHIPPED = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))
 
@@ -391,44 +394,141 @@ steps = 2
 """
 
 
+LEARNT = 'loss = "distillation"\nteacher = "software-continued"\nweight = 0.5\n'
+
+BAD = [
+    ("steps = 2\ncompare", "stps = 2\ncompare", "unknown key 'stps' .did you mean 'steps'"),
+    ('start = "adapted"', 'start = "adaptd"', "stage 5: start = 'adaptd'; allowed: software, random"),
+    ('start = "adapted"', "", "stage 5 lacks 'start'"),
+    ('task = "adapt"', 'task = "adopt"', "task = 'adopt'; allowed: train, adapt or nothing"),
+    ('gradient = "surrogate"', 'attention = "softmax"', "start it from software, random or a stage"),
+    ('cell = "linear"', 'cell = "foo"', "stage 2: cell = 'foo'; allowed: linear, polynomial"),
+    ("weight = 0.5", 'loss_weight = "x"', "unknown key"),
+    ("weight = 0.5", "weight = 2", "stage 2: weight = 2; allowed: a number from 0 to 1"),
+    ("weight = 0.5", "weight = -1", "weight = -1; allowed"),
+    ("weight = 0.5", "weight = nan", "weight = nan; allowed"),
+    ("weight = 0.5", "weight = true", "weight = True; allowed"),
+    ("weight = 0.5", "states = -1", "states = -1; allowed: a number of 0 or more"),
+    ("weight = 0.5", "states = inf", "states = inf; allowed: a number of 0 or more"),
+    ("weight = 0.5", "states = 1\nsharded = true", "states need whole layers; leave out sharded"),
+    (LEARNT, 'loss = "transfer"\nsharded = true\n', "transfer and states need whole layers"),
+    ("block = 32", "block = 32000", "design's window"),
+    ("block = 32", 'block = "1024"', "block = '1024'; allowed: a whole number of 2 or more"),
+    ("vocabulary = 300\n", "", "lacks 'vocabulary'"),
+    ("vocabulary = 300\n", "vocabulary = 9\n", "vocabulary = 9; allowed: a whole number of 257 or more"),
+    ('teacher = "software-continued"', 'teacher = "adapted"', "'adapted': this stage does not come before"),
+    ('teacher = "software-continued"', 'teacher = "linaer"', "'linaer' is no stage: there is no"),
+    ('teacher = "software-continued"', 'teacher = "./none"', "no file or directory './none'"),
+    ('teacher = "software-continued"', 'teacher = "adapters/none"', "no adapter 'adapters/none' here"),
+    (LEARNT, 'loss = "transfer"\nteacher = "tiny"\n', "transferred from software or a stage with softmax"),
+    ("steps = 1\n", "steps = 0\n", "only training has steps"),
+    ("steps = 1\n", "steps = 2.5\n", "stage 5: steps = 2.5; allowed: a whole number"),
+    ("steps = 1\n", 'steps = "2"\n', "steps = '2'; allowed: a whole number"),
+    ("learning_rate = 1e-3", "learning_rate = -1.0", "training.: learning_rate = -1.0; allowed: a number ab"),
+    ("learning_rate = 1e-3", "weight_decay = -1", "weight_decay = -1; allowed: a number of 0 or more"),
+    ("learning_rate = 1e-3", "final_fraction = 7", "final_fraction = 7; allowed: a number from 0 to 1"),
+    ("learning_rate = 1e-3", "decay_steps = 0", "decay_steps = 0; allowed: a whole number of 1 or more"),
+    ("learning_rate = 1e-3", "betas = [0.9, 1.5]", "allowed: a list of 2 numbers from 0 to below 1"),
+    ("learning_rate = 1e-3", "betas = 0.9", "betas = 0.9; allowed: a list of 2 numbers"),
+    ("learning_rate = 1e-3", "divergence = nan", "divergence = nan; allowed: a number above 1, or inf"),
+    ("learning_rate = 1e-3", "divergence = 1", "divergence = 1; allowed: a number above 1, or inf"),
+    ("learning_rate = 1e-3", "bf16 = 1", "bf16 = 1; allowed: true or false"),
+    ("learning_rate = 1e-3", "sharded = true\nevaluate_every = 2", "a sharded model is not evaluated"),
+    ("micro_batch = 1", "micro_batch = 1.0", "model.: micro_batch = 1.0; allowed: a whole number"),
+    ("micro_batch = 2\n", "micro_batch = 3\n", "stage 1: batch = 2 is not a multiple of micro_batch = 3"),
+    ("[training]", "[training", "cannot be read"),
+    ('files = ["words"]', "files = { words = 0 }", "share of words = 0; allowed: a number above 0"),
+    ('files = ["words"]', "files = [3]", "the name of a text = 3; allowed: text"),
+    ("block = 32", "block = 32\nskip_documents = { word = 2 }", "the text = 'word'; allowed: words"),
+    ("block = 32", "block = 32\nskip_documents = { words = -2 }", "words = -2; allowed: a whole number"),
+    ("block = 32", "block = 32\nskip_documents = { words = true }", "words = True; allowed: a whole number"),
+    ("block = 32", "block = 32\nskip_documents = 5", "skip_documents = 5; allowed: a table"),
+    ('files = ["words"]', "skip_documents = { words = 5 }", "for names of files"),
+    ("block = 32", "block = 32\nrepeated = 2", "repeated = 2; allowed: a number from 0 to 1"),
+    ("block = 32", "block = 32\nrepeated = 'x'", "repeated = 'x'; allowed"),
+    ("block = 32", "block = 32\npaired = 'no'", "paired = 'no'; allowed: true or false"),
+    ("block = 32", "block = 32\nrepeated = 0.5\norder = 'random'", 'it needs order = "shuffled"'),
+    ("block = 32", "block = 32\nevaluation_tokens = 0", "evaluation_tokens = 0; allowed: a whole number"),
+    ("block = 32", "block = 32\nadapter = 'adapters/none'", "adapters/none is not a RUN directory"),
+    ("seed = 0", "seed = -1", "seed = -1; allowed: a whole number from 0 to"),
+    ("[model]\n", "[lora]\nrank = 'x'\n[model]\n", "lora.: rank = 'x'; allowed: a whole number of 1"),
+    ("[training]\nbatch = 2", "[training]\nbatch = 2.0", "training.: batch = 2.0; allowed: a whole number"),
+    ('compare = "software-continued"', 'compare = "software"', "allowed: software-continued .with software"),
+    ('"software"\nattention', '"software"\nweight = 1\nattention', "stage 1: weight has no effect with loss"),
+    ('"software"\nattention', '"software"\nteacher = "tiny"\nattention', "teacher has no effect with loss"),
+    ('"software"\nattention', '"software"\ngradient = "exact"\nattention', "no effect with attention"),
+    ('task = "adapt"', 'task = "adapt"\nlearning_rate = 1', "learning_rate has no effect with"),
+    ('task = "adapt"', 'task = "nothing"\nloss = "transfer"', "loss has no effect with task = 'nothing'"),
+    ('design = "DESIGN"', "design = { noise = 3, name = 'DESIGN' }", "noise = 3; allowed: a table"),
+    ('design = "DESIGN"', "design = { cell = 3, name = 'DESIGN' }", "cell = 3; allowed: linear"),
+    ('design = "DESIGN"', "design = { window = 64 }", "lacks 'name'"),
+    ('design = "DESIGN"', "design = 3", "design = 3; allowed: text or a table"),
+]  # fmt: skip
+"""What is changed in MADE, and what is then said before any work."""
+
+
+@pytest.mark.parametrize(("change", "to", "message"), BAD, ids=[to for _, to, _ in BAD])
+def test_bad_recipes_say_why(tmp_path: Path, change: str, to: str, message: str) -> None:
+    assert MADE.count(change) >= 1
+    path = write(tmp_path, MADE.replace(change, to.replace("DESIGN", str(tmp_path / "chip.toml")), 1))
+    with pytest.raises(GaincellError, match=message) as caught:
+        load_recipe(path)
+    assert "mini.toml" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("3", "model = 3; allowed: text or a table"),
+        ("'nowhere/at/all'", "there is no file or directory 'nowhere/at/all'"),
+        ("'model.gguf'", "there is no file 'model.gguf'"),
+    ],
+)
+def test_a_model_that_is_not_here_is_refused(tmp_path: Path, model: str, message: str) -> None:
+    path = write(tmp_path, ADAPTER.replace('"MODEL"', model))
+    with pytest.raises(GaincellError, match=message):
+        load_recipe(path)
+
+
+def test_a_dry_run_refuses_what_cannot_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(tmp_path, MADE.replace("steps = 1\n", "steps = 2.5\n"))
+    with pytest.raises(SystemExit) as ended:
+        main(["train", str(path), "--dry-run"])
+    assert ended.value.code == 2
+    assert capsys.readouterr() == (
+        "", "gaincell: error: mini.toml, stage 5: steps = 2.5; allowed: a whole number of 0 or more\n"
+    )  # fmt: skip
+
+
+def test_every_setting_of_a_training_is_checked() -> None:
+    assert list(TRAINING) == [setting.name for setting in fields(TrainSettings)]
+    assert TrainSettings(divergence=inf).divergence == inf
+    with pytest.raises(InputError, match="bf16 = 1; allowed: true or false"):
+        TrainSettings(bf16=1)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="learning_rate = None; allowed: a number above 0"):
+        TrainSettings(learning_rate=None)  # type: ignore[arg-type]
+
+
+def test_a_recipe_changes_a_table_of_its_design(tmp_path: Path) -> None:
+    changed = "design = { name = 'DESIGN', noise = { score_std = 0.01 } }"
+    recipe = load_recipe(write(tmp_path, MADE.replace('design = "DESIGN"', changed)))
+    assert recipe.design.noise.score_std == 0.01
+    assert recipe.design.window == micro_design().window
+
+
 @pytest.mark.parametrize(
     ("change", "to", "message"),
     [
-        ("steps = 2\ncompare", "stps = 2\ncompare", "unknown key 'stps' .did you mean 'steps'"),
-        ('start = "adapted"', 'start = "adaptd"', "allowed: software, random"),
-        ('task = "adapt"', 'task = "adopt"', "task = 'adopt'"),
-        ('gradient = "surrogate"', 'attention = "softmax"', "start it from software, random or a stage"),
-        ("weight = 0.5", 'loss_weight = "x"', "unknown key"),
-        ("weight = 0.5", "states = -1", "states = -1; give 0 or more"),
-        ("weight = 0.5", "states = inf", "states = inf; give 0 or more"),
-        ("weight = 0.5", "states = 1\nsharded = true", "with loss = .distillation., not sharded"),
-        ("gradient = ", "states = 1\ngradient = ", "with loss = .distillation., not sharded"),
-        ('loss = "distillation"', 'loss = "transfer"\nsharded = true', "needs whole layers"),
-        ("block = 32", "block = 32000", "design's window"),
-        ("vocabulary = 300\n", "", "lacks 'vocabulary'"),
-        ('teacher = "software-continued"', 'teacher = "adapted"', "adapted, does not come before it"),
         ('teacher = "software-continued"', 'teacher = "nobody/nothing"', "model 'nobody/nothing' is not"),
         ('teacher = "software-continued"', 'teacher = "tiny"', "another tokenizer than the model .8192 and"),
-        ("steps = 1\n", "steps = 0\n", "only training has steps"),
-        ("learning_rate = 1e-3", "learning_rate = -1.0", "learning_rate = -1.0"),
-        ("[training]", "[training", "cannot be read"),
         ("steps = 1\n", "steps = 4000\n", "give more text, or fewer steps"),
         ('files = ["words"]', 'files = ["word"]', "lacks word"),
-        ('files = ["words"]', "files = { words = 0 }", "share of words is 0"),
-        ("block = 32", "block = 32\nskip_documents = { word = 2 }", "the text = 'word'; allowed: words"),
-        ("block = 32", "block = 32\nskip_documents = { words = -2 }", "words = -2; give a number"),
         ("block = 32", "block = 32\nskip_documents = { words = 99 }", "document 100 on is empty"),
-        ("block = 32", "block = 32\nskip_documents = { words = true }", "words = True; give a number"),
-        ("block = 32", "block = 32\nskip_documents = 5", "skip_documents = 5; give"),
-        ('files = ["words"]', "skip_documents = { words = 5 }", "for names of files"),
-        ("block = 32", "block = 32\nrepeated = 2", "repeated = 2; give 0 to 1"),
-        ("block = 32", "block = 32\nrepeated = 'x'", "repeated = 'x'; give 0 to 1"),
-        ("block = 32", "block = 32\npaired = 'no'", "paired = 'no'; allowed: true or false"),
-        ("block = 32", "block = 32\nrepeated = 0.5\norder = 'random'", 'with order = "shuffled"'),
     ],
 )  # fmt: skip
-def test_bad_recipes_say_why(texts: Path, tmp_path: Path, change: str, to: str, message: str) -> None:
-    assert MADE.count(change) >= 1
+def test_runs_that_cannot_go_on_say_why(
+    texts: Path, tmp_path: Path, change: str, to: str, message: str
+) -> None:
     path = write(tmp_path, MADE.replace(change, to, 1))
     with pytest.raises(GaincellError, match=message):
         run_recipe(load_recipe(path), open_text(texts), tmp_path / "out")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from gaincell.reports import results
+from gaincell.reports.training import curves, losses
 from gaincell.training.log import TrainingLog, read_log
 
 
@@ -33,3 +35,27 @@ def test_the_figure_shows_every_training(tmp_path: Path) -> None:
         log.draw()
     assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
     assert {line["stage"] for line in read_log(tmp_path / "log.jsonl")} == {"linear", "fine-tuned"}
+
+
+def test_evaluations_have_an_axis_of_their_own() -> None:
+    lines = [{"stage": "linear", "step": step, "loss": 4.0, "tokens": 64 * step} for step in range(9)]
+    alone = losses(lines)
+    assert alone is not None
+    assert [axes.get_ylabel() for axes in alone.axes] == ["loss"]
+    both = losses([*lines[:-1], {**lines[-1], "evaluation": 90.0}])
+    assert both is not None
+    assert [axes.get_ylabel() for axes in both.axes] == ["loss", "perplexity (evaluation)"]
+    seen = [max(max(line.get_ydata()) for line in axes.lines) for axes in both.axes]
+    assert seen == [4.0, 90.0]
+    assert losses([{"step": 0, "evaluation": 90.0}]) is None
+
+
+def test_the_curves_of_stages_say_of_which_text_they_are() -> None:
+    root = Path(__file__).parents[2] / "docs" / "results" / "training"
+    for path in root.glob("*.json"):
+        figure = curves(results.read(path))
+        assert figure is not None
+        (axes,) = figure.axes
+        assert axes.get_ylabel() == "perplexity (first part of the evaluation text)"
+        assert axes.lines[-1].get_label() == "software, on the whole text"
+    assert curves({"stages": []}) is None

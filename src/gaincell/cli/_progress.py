@@ -1,9 +1,12 @@
-"""Progress bars with the time left, one line a step, on stderr."""
+"""Progress on stderr, one line a step: bars with the time left, or plain lines where stderr is a file."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sys
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 
 from rich.console import Console
 from rich.progress import (
@@ -13,22 +16,32 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
 
 from gaincell import progress
 
 SHOWN = ("loss", "residual")
-"""Numbers shown behind a bar."""
+"""Numbers shown behind a bar, beside tokens per second."""
+EVERY = 30.0
+"""Seconds between two plain lines, at the least."""
 
 
 @contextmanager
 def progress_bars() -> Iterator[progress.StageProgress]:
-    """Within the context, every step that is opened shows as a bar."""
+    """Within the context, every step that is opened shows as a bar, or as lines where nobody watches."""
     console = Console(stderr=True)
+    if not console.is_interactive:
+        lines = _Lines()
+        try:
+            yield lines
+        finally:
+            lines.print()
+        return
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", table_column=Column(overflow="fold")),
         BarColumn(bar_width=12),
         TextColumn("{task.percentage:3.0f}%"),
-        TimeRemainingColumn(),
+        TimeRemainingColumn(table_column=Column(no_wrap=True)),
         TextColumn("left {task.fields[numbers]}"),
     )
     with Progress(*columns, console=console) as bars:
@@ -45,5 +58,43 @@ def progress_bars() -> Iterator[progress.StageProgress]:
 
 
 def _update(bars: Progress, task: TaskID, done: int, total: int, numbers: dict[str, float]) -> None:
-    shown = ", ".join(f"{key} {numbers[key]:.4g}" for key in SHOWN if key in numbers)
-    bars.update(task, completed=done, total=total or None, numbers=shown)
+    bars.update(task, completed=done, total=total or None, numbers=_shown(numbers))
+
+
+class _Lines:
+    """A stage progress that prints a plain line every now and then, and the last one of every step."""
+
+    def __init__(self) -> None:
+        self._waiting, self._printed = "", time.monotonic()
+
+    def __call__(self, step: str) -> progress.Progress:
+        self.print()
+        begun, first = 0.0, -1
+
+        def show(done: int, total: int, numbers: dict[str, float]) -> None:
+            nonlocal begun, first
+            now = time.monotonic()
+            if first < 0:  # where the step goes on from
+                begun, first = now, done
+            parts = [step, f"{done:,} of {total:,}" if total else f"{done:,}", _shown(numbers)]
+            if first < done < total:
+                seconds = (now - begun) / (done - first) * (total - done)
+                parts.append(f"{timedelta(seconds=round(seconds))} left")
+            self._waiting = ", ".join(filter(None, parts))
+            if done == total or now - self._printed >= EVERY:
+                self.print()
+
+        return show
+
+    def print(self) -> None:
+        """Print the latest line, unless it is printed."""
+        if self._waiting:
+            print(self._waiting, file=sys.stderr, flush=True)
+            self._waiting, self._printed = "", time.monotonic()
+
+
+def _shown(numbers: Mapping[str, float]) -> str:
+    shown = [f"{key} {numbers[key]:.4g}" for key in SHOWN if key in numbers]
+    if "tokens_per_second" in numbers:
+        shown.append(f"{numbers['tokens_per_second']:,.0f} tok/s")
+    return ", ".join(shown)

@@ -20,29 +20,22 @@ the same tokens in the same order.
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
-from math import inf
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from gaincell.config import load_design
-from gaincell.design import Design
-from gaincell.errors import GaincellError, InputError
-from gaincell.integrations.hf.lora import WHERE
+from gaincell.design import TABLE_NUMBERS, Design
+from gaincell.devices.cell import CELL_KINDS
+from gaincell.errors import DesignError, GaincellError, InputError
+from gaincell.mapping import recipe_values as values
+from gaincell.mapping.recipe_values import check_model, check_table
 from gaincell.quantity import check_keys, one_of
 from gaincell.shipped import located
-from gaincell.training.settings import TrainSettings
+from gaincell.training.settings import TRAINING, TrainSettings, check_value
 
-TASKS = ("train", "adapt", "nothing")
-LOSSES = ("cross-entropy", "distillation", "transfer")
-ATTENTIONS = ("arrays", "softmax")
-STARTS = ("statistics", "first", "released")
-ORDERS = ("shuffled", "random")
-TYPES = ("float32", "bfloat16")
 ROOTS = ("software", "random", "adapter")
-
-TRAINING = tuple(f.name for f in fields(TrainSettings))
 
 
 @dataclass(frozen=True)
@@ -221,21 +214,13 @@ class Recipe:
         )
 
 
-HEAD = (
-    "seed", "model", "adapter", "design", "files", "skip_documents", "repeated", "block", "order", "weights",
-    "stored", "embeddings", "mixing", "paired", "evaluation_tokens", "calibration_tokens", "watched_tokens",
-    "lora", "training", "stage",
-)  # fmt: skip
-MODEL = ("config", "vocabulary", "characters_per_document", "steps")
-STAGE = tuple(f.name for f in fields(StageRecipe) if f.name != "training")
-
-
 def load_recipe(path: Path, design: str | None = None) -> Recipe:
     """Read a recipe, for another chip than its own if `design` names one.
 
     Raises:
         InputError: the file is missing or no TOML, a key is unknown, missing or of a wrong type, a value is
-            not allowed, or a stage names one that does not come before it.
+            not allowed or has no effect, a stage names one that does not come before it, or a model or RUN is
+            not there (one of the hub is believed to be).
     """
     try:
         raw = tomllib.loads(located(path).read_text(encoding="utf-8"))
@@ -245,50 +230,49 @@ def load_recipe(path: Path, design: str | None = None) -> Recipe:
         return _recipe(raw if design is None else {**raw, "design": design}, path.name)
     except GaincellError as error:
         raise InputError(str(error) if path.name in str(error) else f"{path.name}: {error}") from error
-    except KeyError as error:
-        raise InputError(f"the recipe {path.name} lacks {error}") from error
-    except TypeError as error:
-        raise InputError(f"the recipe {path.name}: {error}") from error
 
 
 def _recipe(raw: Mapping[str, Any], name: str) -> Recipe:
-    check_keys(raw, HEAD, name)
-    common = dict(raw.get("training", {}))
-    check_keys(common, TRAINING, f"{name} [training]")
+    head = check_table(raw, values.HEAD, name, ("model", "design", "block"))
+    common = check_table(head.get("training", {}), TRAINING, f"{name} [training]")
+    design = _design(head["design"])
     stages: list[StageRecipe] = []
-    for number, entry in enumerate(raw.get("stage", ())):
-        where = f"{name}, stage {number + 1}"
-        stages.append(_stage(entry, common, [s.name for s in stages], where))
-        _check_start(stages[-1], stages[:-1], where)
+    for number, entry in enumerate(head.get("stage", ()), start=1):
+        stages.append(_stage(entry, common, stages, design, f"{name}, stage {number}"))
     for number, stage in enumerate(stages):
-        if stage.teacher in [later.name for later in stages[number:]]:
-            raise InputError(f"{name}: the teacher of {stage.name}, {stage.teacher}, does not come before it")
+        if stage.task == "train" and stage.loss != "cross-entropy":
+            _check_teacher(stage, stages[:number], stages[number:], f"{name}, stage {number + 1}")
+    order = head.get("order", "shuffled")
+    if head.get("repeated") and order == "random":
+        raise InputError(f'repeated = {head["repeated"]}; it needs order = "shuffled"')
+    if "adapter" in head:
+        values.check_adapter(head["adapter"], "adapter")
     recipe = Recipe(
         name=name,
-        seed=raw.get("seed", 0),
-        model=_model(raw["model"], common, name),
-        adapter=raw.get("adapter"),
-        design=_design(raw["design"]),
-        files=_files(raw.get("files", {})),
-        skip_documents=_skips(raw.get("skip_documents", {}), raw.get("files", {})),
-        repeated=_share(raw.get("repeated", 0.0), raw.get("order", "shuffled")),
-        block=raw["block"],
-        order=_one(raw.get("order", "shuffled"), ORDERS, "order"),
-        weights=_one(raw.get("weights", "float32"), TYPES, "weights"),
-        stored=_one(raw.get("stored", "float32"), TYPES, "stored"),
-        embeddings=_switch(raw, "embeddings"),
-        mixing=_switch(raw, "mixing"),
-        paired=_switch(raw, "paired"),
-        evaluation_tokens=raw.get("evaluation_tokens", 65_536),
-        calibration_tokens=raw.get("calibration_tokens", 16_384),
-        watched_tokens=raw.get("watched_tokens", 16_384),
-        lora=_lora(raw.get("lora"), name),
+        seed=head.get("seed", 0),
+        model=_model(head["model"], common, name),
+        adapter=head.get("adapter"),
+        design=design,
+        files=_files(head.get("files", {})),
+        skip_documents=_skips(head.get("skip_documents", {}), head.get("files", {})),
+        repeated=float(head.get("repeated", 0.0)),
+        block=head["block"],
+        order=order,
+        weights=head.get("weights", "float32"),
+        stored=head.get("stored", "float32"),
+        embeddings=head.get("embeddings", False),
+        mixing=head.get("mixing", False),
+        paired=head.get("paired", False),
+        evaluation_tokens=head.get("evaluation_tokens", 65_536),
+        calibration_tokens=head.get("calibration_tokens", 16_384),
+        watched_tokens=head.get("watched_tokens", 16_384),
+        lora=_lora(head.get("lora"), name),
         stages=tuple(stages),
     )
-    if recipe.block < 2 or recipe.block > recipe.design.window:
-        raise InputError(f"block = {recipe.block}; give 2 to {recipe.design.window}, the design's window")
-    if recipe.paired and recipe.design.drivers.signed:
-        raise InputError(f"the queries of {recipe.design.name} have a sign; leave out paired")
+    if recipe.block > design.window:
+        raise InputError(f"block = {recipe.block}; give 2 to {design.window}, the design's window")
+    if recipe.paired and design.drivers.signed:
+        raise InputError(f"the queries of {design.name} have a sign; leave out paired")
     if not stages and not isinstance(recipe.model, ModelRecipe):
         raise InputError("the recipe has no stage")
     from_adapter = [stage for stage in stages if stage.start == "adapter"]
@@ -303,105 +287,121 @@ def _recipe(raw: Mapping[str, Any], name: str) -> Recipe:
     return recipe
 
 
-def _stage(entry: Mapping[str, Any], common: Mapping[str, Any], before: list[str], where: str) -> StageRecipe:
-    check_keys(entry, (*STAGE, *TRAINING), where)
-    own = {key: value for key, value in entry.items() if key in STAGE}
-    training = {**common, **{key: value for key, value in entry.items() if key in TRAINING}}
-    if "betas" in training:
-        training["betas"] = tuple(training["betas"])
-    stage = StageRecipe(**{"title": own["name"], **own}, training=TrainSettings(**training))
-    for key, allowed in (
-        ("task", TASKS), ("attention", ATTENTIONS), ("loss", LOSSES), ("initial", STARTS),
-        ("gradient", ("exact", "surrogate")), ("start", (*ROOTS, *before)),
-    ):  # fmt: skip
-        _one(getattr(stage, key), allowed, f"{where}: {key}")
-    if stage.name in (*before, *ROOTS) or not stage.name.replace("-", "").isalnum():
+def _stage(
+    raw: Any, common: Mapping[str, Any], before: Sequence[StageRecipe], design: Design, where: str
+) -> StageRecipe:
+    entry = check_table(raw, {**values.STAGE, **TRAINING}, where, ("name", "start"))
+    names = [stage.name for stage in before]
+    check_value(entry["start"], (*ROOTS, *names), f"{where}: start")
+    values.check_use(entry, where)
+    own = {key: value for key, value in entry.items() if key in values.STAGE}
+    stage = StageRecipe(**{"title": own["name"], **own}, training=_training(entry, common, where))
+    if stage.name in (*names, *ROOTS) or not stage.name.replace("-", "").isalnum():
         raise InputError(f"{where}: the name {stage.name!r} is taken or not of letters, digits and -")
-    if stage.compare is not None and stage.compare != "software":
-        _one(stage.compare, before, f"{where}: compare")
+    if stage.cell is not None:
+        check_value(stage.cell, tuple(CELL_KINDS), f"{where}: cell")
+        try:
+            design.replace(cell=stage.cell)
+        except DesignError as error:
+            raise InputError(f"{where}: {error}") from error
+    if stage.compare is not None and stage.compare not in names:
+        allowed = one_of(names) if names else "none, no stage stands before it"
+        raise InputError(
+            f"{where}: compare = {stage.compare!r}; allowed: {allowed} (with software every stage is)"
+        )
     if (stage.task == "train") != (stage.steps > 0):
         raise InputError(f"{where}: steps = {stage.steps} with task {stage.task!r}; only training has steps")
-    if stage.attention == "softmax" and (stage.loss == "transfer" or stage.task == "adapt" or stage.cell):
-        raise InputError(f"{where}: softmax attention has no cell, no adaptation and no attention transfer")
-    learnt = stage.loss == "distillation" and not stage.training.sharded
-    if type(stage.states) not in (int, float) or not 0 <= stage.states < inf or (stage.states and not learnt):
-        raise InputError(
-            f'{where}: states = {stage.states!r}; give 0 or more, with loss = "distillation", not sharded'
-        )
-    if stage.loss == "transfer" and stage.training.sharded:
-        raise InputError(f"{where}: attention transfer needs whole layers; leave out sharded")
+    if stage.attention == "softmax" and (stage.loss == "transfer" or stage.task == "adapt"):
+        raise InputError(f"{where}: softmax attention has no adaptation and no attention transfer")
+    if stage.training.sharded and (stage.states or stage.loss == "transfer"):
+        raise InputError(f"{where}: attention transfer and states need whole layers; leave out sharded")
     if stage.task == "adapt" and stage.start in ROOTS:
         raise InputError(f"{where}: adapt needs a stage in arrays to start from")
-    return stage
-
-
-def _check_start(stage: StageRecipe, before: list[StageRecipe], where: str) -> None:
     start = next((other for other in before if other.name == stage.start), None)
     if start is not None and start.attention != stage.attention:
         raise InputError(
             f"{where}: {stage.name} computes with {stage.attention}, {start.name} with {start.attention}; "
             "start it from software, random or a stage with the same attention"
         )
+    return stage
+
+
+def _training(entry: Mapping[str, Any], common: Mapping[str, Any], where: str) -> TrainSettings:
+    """The settings of [training] with those of a stage or a model, which are checked, over them."""
+    given = {**common, **{key: value for key, value in entry.items() if key in TRAINING}}
+    if "betas" in given:
+        given["betas"] = tuple(given["betas"])
+    try:
+        return TrainSettings(**given)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
+
+
+def _check_teacher(
+    stage: StageRecipe, before: Sequence[StageRecipe], after: Sequence[StageRecipe], where: str
+) -> None:
+    """Raise InputError where a stage cannot learn from its teacher."""
+    where = f"{where}: teacher = {stage.teacher!r}"
+    if stage.teacher == "software":
+        return
+    if stage.teacher in [other.name for other in after]:
+        raise InputError(f"{where}: this stage does not come before {stage.name}")
+    own = next((other for other in before if other.name == stage.teacher), None)
+    if stage.loss == "transfer" and (own is None or own.attention != "softmax"):
+        raise InputError(f"{where}: attention is transferred from software or a stage with softmax attention")
+    if own is None:
+        check_model(stage.teacher, f"{where} is no stage", bare=False)
 
 
 def _model(raw: Any, common: Mapping[str, Any], name: str) -> str | ModelRecipe:
     if isinstance(raw, str):
+        check_model(raw, f"model = {raw!r}")
         return raw
-    check_keys(raw, (*MODEL, *TRAINING), f"{name} [model]")
-    training = {**common, **{key: value for key, value in raw.items() if key in TRAINING}}
-    return ModelRecipe(**{key: raw[key] for key in MODEL}, training=TrainSettings(**training))
+    entry = check_table(raw, {**values.MODEL, **TRAINING}, f"{name} [model]", values.MODEL)
+    own = {key: entry[key] for key in values.MODEL}
+    return ModelRecipe(**own, training=_training(entry, common, f"{name} [model]"))
 
 
 def _design(raw: Any) -> Design:
     if isinstance(raw, str):
         return load_design(raw)
     changes = dict(raw)
-    return load_design(changes.pop("name")).replace(**changes)
+    if "name" not in changes:
+        raise InputError("[design] lacks 'name'")
+    design = load_design(check_value(changes.pop("name"), str, "[design] name"))
+    if "cell" in changes:
+        check_value(changes["cell"], tuple(CELL_KINDS), "[design] cell")
+    for table in TABLE_NUMBERS.keys() & changes:
+        changes[table] = _design_table(design, table, changes[table])
+    return design.replace(**changes)
+
+
+def _design_table(design: Design, table: str, raw: Any) -> Any:
+    """One of the tables of a design, such as [design.noise], with some of its numbers changed."""
+    where, kinds = f"[design] {table}", TABLE_NUMBERS[table]
+    check_keys(check_value(raw, dict, where), kinds, where)
+    numbers = {key: kinds[key].convert(number, f"{where}.{key}") for key, number in raw.items()}
+    return replace(getattr(design, table), **numbers)
 
 
 def _files(raw: Any) -> dict[str, float | None]:
+    for name in raw:
+        check_value(name, str, "files: the name of a text")
     if isinstance(raw, list):
         return dict.fromkeys(raw)
-    wrong = next((name for name, share in raw.items() if not share > 0), None)
-    if wrong is not None:
-        raise InputError(f"files: the share of {wrong} is {raw[wrong]}; give a number above 0")
+    for name, share in raw.items():
+        check_value(share, values.SHARE, f"files: the share of {name}")
     return dict(raw)
 
 
-def _skips(raw: Any, files: Any) -> dict[str, int]:
-    if not isinstance(raw, Mapping) or (raw and not files):
-        raise InputError(f"skip_documents = {raw!r}; give {{ NAME = documents }} for names of files")
+def _skips(raw: Mapping[str, Any], files: Iterable[str]) -> dict[str, int]:
+    if raw and not files:
+        raise InputError(f"skip_documents = {raw!r} needs files: it is for names of files")
     for name, documents in raw.items():
-        _one(name, tuple(files), "skip_documents: the text")
-        if type(documents) is not int or documents < 0:
-            raise InputError(f"skip_documents: {name} = {documents!r}; give a number of documents, 0 or more")
+        check_value(name, tuple(files), "skip_documents: the text")
+        check_value(documents, values.DOCUMENTS, f"skip_documents: {name}")
     return dict(raw)
 
 
-def _share(raw: Any, order: str) -> float:
-    if type(raw) not in (int, float) or not 0 <= raw <= 1 or (raw and order == "random"):
-        raise InputError(f'repeated = {raw!r}; give 0 to 1, with order = "shuffled"')
-    return float(raw)
-
-
-def _switch(raw: Mapping[str, Any], key: str) -> bool:
-    if type(raw.get(key, False)) is not bool:
-        raise InputError(f"{key} = {raw[key]!r}; allowed: true or false")
-    return bool(raw.get(key, False))
-
-
-def _lora(raw: Mapping[str, Any] | None, name: str) -> LoraRecipe | None:
-    if raw is None:
-        return None
-    check_keys(raw, ("rank", "where", "scale"), f"{name} [lora]")
-    lora = LoraRecipe(**raw)
-    if lora.rank < 1:
-        raise InputError(f"{name} [lora]: rank = {lora.rank}; give 1 or more")
-    _one(lora.where, WHERE, f"{name} [lora]: where")
-    return lora
-
-
-def _one(value: Any, allowed: Any, where: str) -> Any:
-    if value not in allowed:
-        raise InputError(f"{where} = {value!r}; allowed: {one_of(allowed)}")
-    return value
+def _lora(raw: Any, name: str) -> LoraRecipe | None:
+    return None if raw is None else LoraRecipe(**check_table(raw, values.LORA, f"{name} [lora]", ("rank",)))

@@ -76,7 +76,7 @@ def plan_table(recipe: Any, stages: Sequence[Any]) -> Table:
         f"{recipe.blocks:,} blocks of {recipe.block} tokens, order: {recipe.order}. A step, in all: tokens, "
         "those of all it starts from included. Rate: peak learning rate. CE: cross-entropy, KL: distillation."
     )
-    table = _table(f"{recipe.name} on {recipe.design.name}", caption, headings)
+    table = _table(f"{recipe.name} on {recipe.design.name}", caption, headings, texts=2)
     for stage in stages:
         trained = stage.task == "train"
         table.add_row(
@@ -86,18 +86,22 @@ def plan_table(recipe: Any, stages: Sequence[Any]) -> Table:
             str(stage.steps) if trained else "–",
             _amount(stage.training.batch * recipe.block) if trained else "–",
             _amount(recipe.tokens_of(stage)),
-            f"{stage.training.learning_rate:.1e}".replace("e-0", "e-") if trained else "–",
+            f"{stage.training.learning_rate:.1e}".replace(".0e", "e").replace("e-0", "e-")
+            if trained
+            else "–",
         )
     return table
 
 
-def _table(title: str, caption: str, headings: Sequence[str]) -> Table:
+def _table(title: str, caption: str, headings: Sequence[str], texts: int = 1) -> Table:
+    """A table whose first columns are `texts`, folded where room is short; numbers are not."""
     table = Table(
         title=title, caption=caption, title_justify="left", caption_justify="left", box=SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
+        padding=(0, 1, 0, 0), show_edge=False,
     )  # fmt: skip
-    table.add_column(headings[0], no_wrap=True)
-    for heading in headings[1:]:
+    for heading in headings[:texts]:
+        table.add_column(heading, overflow="fold")
+    for heading in headings[texts:]:
         table.add_column(heading, justify="right", no_wrap=True)
     return table
 

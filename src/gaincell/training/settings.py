@@ -3,14 +3,78 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from types import UnionType
+from typing import Any, TypeAlias, get_args
 
 from gaincell.errors import InputError
+from gaincell.quantity import one_of
 
 REDRAWS = ("nothing", "noise", "chip")
 """"noise": noise of reads and writes, where the design has any; "chip": these and the chip itself, so that
 what is learnt leans on no single chip.
 """
+
+
+@dataclass(frozen=True)
+class Number:
+    """Which numbers a setting takes: finite ones from `least` to `most`.
+
+    whole: an int.  above, below: without `least`, without `most` itself.  endless: inf as well.
+    many: a list of so many; 0 = a single one.
+    """
+
+    least: float = 0
+    most: float = math.inf
+    whole: bool = False
+    above: bool = False
+    below: bool = False
+    endless: bool = False
+    many: int = 0
+
+    def holds(self, value: Any) -> bool:
+        """Whether `value` is such a number; true and false are none."""
+        if self.many:
+            listed = isinstance(value, (list, tuple)) and len(value) == self.many
+            return listed and all(map(self._holds_one, value))
+        return self._holds_one(value)
+
+    def _holds_one(self, value: Any) -> bool:
+        if isinstance(value, bool) or not isinstance(value, int if self.whole else (int, float)):
+            return False
+        low = value > self.least if self.above else value >= self.least
+        without = self.below or (math.isinf(self.most) and not self.endless)
+        return low and (value < self.most if without else value <= self.most)
+
+    def __str__(self) -> str:
+        number = "a whole number" if self.whole else "a number"
+        if self.many:
+            number = f"a list of {self.many} numbers"
+        if self.most < math.inf:
+            low = f"above {self.least} up to" if self.above else f"from {self.least} to"
+            return f"{number} {low} {'below ' if self.below else ''}{self.most}"
+        low = f"above {self.least}" if self.above else f"of {self.least} or more"
+        return f"{number} {low}{', or inf' if self.endless else ''}"
+
+
+Allowed: TypeAlias = Number | tuple[str, ...] | type | UnionType
+"""What a setting takes: numbers, one of some words, or whatever is of a type."""
+TYPE_NAMES = {bool: "true or false", str: "text", list: "a list", dict: "a table"}
+
+
+def check_value(value: Any, allowed: Allowed, where: str) -> Any:
+    """`value` itself. Raises InputError, with `where` it stands, if it is not allowed."""
+    if isinstance(allowed, Number):
+        fits, what = allowed.holds(value), str(allowed)
+    elif isinstance(allowed, tuple):
+        fits, what = value in allowed, one_of(allowed)
+    else:
+        fits = isinstance(value, allowed)
+        what = one_of(TYPE_NAMES[kind] for kind in get_args(allowed) or (allowed,))
+    if not fits:
+        raise InputError(f"{where} = {value!r}; allowed: {what}")
+    return value
 
 
 @dataclass(frozen=True)
@@ -62,22 +126,43 @@ class TrainSettings:
     """Stop when the mean loss of ten steps is this many times the lowest such mean so far."""
 
     def __post_init__(self) -> None:
-        if self.batch < 1 or self.micro_batch < 1 or self.batch % self.micro_batch:
+        for setting in fields(self):
+            given = getattr(self, setting.name)
+            if given is not None or setting.default is not None:
+                check_value(given, TRAINING[setting.name], setting.name)
+        if self.batch % self.micro_batch:
             raise InputError(f"batch = {self.batch} is not a multiple of micro_batch = {self.micro_batch}")
-        if self.redraw not in REDRAWS:
-            raise InputError(f"redraw = {self.redraw!r} is unknown; allowed: {', '.join(REDRAWS)}")
-        for name in ("learning_rate", "scale_learning_rate", "clip"):
-            number = getattr(self, name)
-            if number is not None and not (math.isfinite(number) and number > 0):
-                raise InputError(f"{name} = {number}; give a finite number above 0")
-        for name, least in (("checkpoint_every", 1), ("keep_checkpoints", 1), ("evaluate_every", 0),
-                            ("patience", 0), ("warmup_steps", 0)):  # fmt: skip
-            if getattr(self, name) < least:
-                raise InputError(f"{name} = {getattr(self, name)}; give {least} or more")
         if self.patience and not self.evaluate_every:
             raise InputError("patience needs evaluate_every: without evaluations nothing tells when to stop")
-        if self.divergence <= 1:
-            raise InputError(f"divergence = {self.divergence}; give a number above 1")
+        if self.sharded and self.evaluate_every:
+            raise InputError(
+                f"evaluate_every = {self.evaluate_every}: a sharded model is not evaluated in training, "
+                "leave out one of the two"
+            )
+
+
+TRAINING: Mapping[str, Allowed] = {
+    "learning_rate": Number(above=True),
+    "scale_learning_rate": Number(above=True),
+    "warmup_steps": Number(whole=True),
+    "final_fraction": Number(0, 1),
+    "decay_steps": Number(1, whole=True),
+    "batch": Number(1, whole=True),
+    "micro_batch": Number(1, whole=True),
+    "betas": Number(0, 1, below=True, many=2),
+    "weight_decay": Number(),
+    "clip": Number(above=True),
+    "bf16": bool,
+    "gradient_checkpointing": bool,
+    "redraw": REDRAWS,
+    "sharded": bool,
+    "checkpoint_every": Number(1, whole=True),
+    "keep_checkpoints": Number(1, whole=True),
+    "evaluate_every": Number(whole=True),
+    "patience": Number(whole=True),
+    "divergence": Number(1, above=True, endless=True),
+}
+"""What every field of TrainSettings takes."""
 
 
 def learning_rate_at(step: int, total: int, settings: TrainSettings) -> float:

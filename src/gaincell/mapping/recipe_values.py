@@ -1,0 +1,118 @@
+"""What the keys of a recipe take, and which of them a stage uses."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from gaincell.errors import GaincellError, InputError
+from gaincell.integrations.hf.checkpoint import describe, is_run
+from gaincell.integrations.hf.lora import WHERE
+from gaincell.integrations.hf.sources import SMOLLM2, TINY, find_source
+from gaincell.quantity import check_keys
+from gaincell.training.settings import TRAINING, Allowed, Number, check_value
+
+HEAD: Mapping[str, Allowed] = {
+    "seed": Number(0, 2**63 - 1, whole=True),
+    "model": str | dict,
+    "adapter": str,
+    "design": str | dict,
+    "files": list | dict,
+    "skip_documents": dict,
+    "repeated": Number(0, 1),
+    "block": Number(2, whole=True),
+    "order": ("shuffled", "random"),
+    "weights": ("float32", "bfloat16"),
+    "stored": ("float32", "bfloat16"),
+    "embeddings": bool,
+    "mixing": bool,
+    "paired": bool,
+    "evaluation_tokens": Number(2, whole=True),
+    "calibration_tokens": Number(1, whole=True),
+    "watched_tokens": Number(2, whole=True),
+    "lora": dict,
+    "training": dict,
+    "stage": list,
+}
+MODEL: Mapping[str, Allowed] = {
+    "config": dict,
+    "vocabulary": Number(257, whole=True),
+    "characters_per_document": Number(1, whole=True),
+    "steps": Number(1, whole=True),
+}
+LORA: Mapping[str, Allowed] = {"rank": Number(1, whole=True), "where": WHERE, "scale": Number(above=True)}
+STAGE: Mapping[str, Allowed] = {
+    "name": str,
+    "title": str,
+    "start": str,
+    "task": ("train", "adapt", "nothing"),
+    "attention": ("arrays", "softmax"),
+    "cell": str,
+    "gradient": ("exact", "surrogate"),
+    "initial": ("statistics", "first", "released"),
+    "loss": ("cross-entropy", "distillation", "transfer"),
+    "teacher": str,
+    "weight": Number(0, 1),
+    "states": Number(),
+    "steps": Number(whole=True),
+    "compare": str,
+}
+SHARE = Number(above=True)
+"""Of the tokens that a text gives."""
+DOCUMENTS = Number(whole=True)
+"""That are left out."""
+
+
+def check_table(
+    raw: Any, allowed: Mapping[str, Allowed], where: str, needed: Iterable[str] = ()
+) -> dict[str, Any]:
+    """The entries of a table. Raises GaincellError for one that is unknown, missing or not allowed."""
+    entries: dict[str, Any] = check_value(raw, dict, where)
+    check_keys(entries, allowed, where)
+    missing = next((key for key in needed if key not in entries), None)
+    if missing is not None:
+        raise InputError(f"{where} lacks {missing!r}")
+    for key, value in entries.items():
+        check_value(value, allowed[key], f"{where}: {key}")
+    return dict(entries)
+
+
+def check_use(entry: Mapping[str, Any], where: str) -> None:
+    """Raise InputError for a key of a stage that would change nothing beside its others."""
+    task, loss = entry.get("task", "train"), entry.get("loss", "cross-entropy")
+    for idle, keys, why in (
+        (task != "train", ("loss", "teacher", "weight", "states", "gradient", *TRAINING), f"task = {task!r}"),
+        (loss == "cross-entropy", ("teacher", "weight", "states"), f"loss = {loss!r}"),
+        (loss == "transfer", ("weight", "states"), f"loss = {loss!r}"),
+        (entry.get("attention") == "softmax", ("cell", "gradient", "initial"), "attention = 'softmax'"),
+    ):
+        useless = next((key for key in keys if idle and key in entry), None)
+        if useless is not None:
+            raise InputError(f"{where}: {useless} has no effect with {why}; leave it out")
+
+
+def check_model(model: str, where: str, *, bare: bool = True) -> None:
+    """Raise InputError for a model that is not here. Nothing is downloaded: OWNER/NAME is believed to be on
+    the hub, and with `bare` NAME alone, too.
+    """
+    here = Path(model).expanduser().exists() or model.endswith(".gguf") or model.startswith("adapters/")
+    owner, _, name = model.rpartition("/")
+    named = all(re.fullmatch(r"[\w-][\w.-]*", part) for part in ([owner, name] if owner else [name]))
+    if model in (TINY, SMOLLM2) or is_run(model) or (named and not here and (owner or bare)):
+        return
+    if named and not here:
+        raise InputError(f"{where}: there is no {model!r} here; a model of the hub is named OWNER/NAME")
+    try:
+        find_source(model)
+    except GaincellError as error:
+        raise InputError(f"{where}: {error}") from error
+
+
+def check_adapter(run: str, where: str) -> None:
+    """Raise InputError for a RUN that is not here."""
+    try:
+        describe(run)
+    except GaincellError as error:
+        raise InputError(f"{where}: {error}") from error

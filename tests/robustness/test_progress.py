@@ -1,0 +1,92 @@
+"""Progress on stderr: bars that fit a terminal, plain lines in a file; tables that fit a terminal."""
+
+from __future__ import annotations
+
+import io
+import re
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from gaincell.cli import _progress
+from gaincell.cli._progress import progress_bars
+from gaincell.mapping.recipe import load_recipe
+from gaincell.reports import results
+from gaincell.reports.tables import plan_table, stages_table
+
+ROOT = Path(__file__).parents[2]
+NUMBERS = {"loss": 3.4567, "learning_rate": 1e-3, "tokens_per_second": 1559.7}
+
+
+def shown(monkeypatch: pytest.MonkeyPatch, step: str, numbers: dict[str, float]) -> str:
+    """What a terminal of 80 columns shows of a step at its middle, without colours."""
+    terminal = io.StringIO()
+    monkeypatch.setattr("sys.stderr", terminal)
+    for name, value in (("FORCE_COLOR", "1"), ("TERM", "xterm"), ("COLUMNS", "80"), ("TTY_INTERACTIVE", "1")):
+        monkeypatch.setenv(name, value)
+    with progress_bars() as stages:
+        show = stages(step)
+        show(1, 1000, numbers)
+        show(500, 1000, numbers)
+    return re.sub(r"\x1b\[[^A-Za-z]*[A-Za-z]", "", terminal.getvalue())
+
+
+def test_a_bar_shows_tokens_per_second_on_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = shown(monkeypatch, "software-continued-more: train", NUMBERS)
+    last = [line.rstrip() for line in text.replace("\r", "\n").split("\n") if line.strip()]
+    assert max(map(len, last)) <= 80
+    assert "50%" in text
+    assert "left loss 3.457, 1,560 tok/s" in text
+    assert "…" not in text
+    assert "tok/s" not in shown(monkeypatch, "linear: evaluate", {})
+
+
+def test_a_file_gets_plain_lines_now_and_then(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = 0.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    with progress_bars() as stages:
+        show = stages("linear: train")
+        for step in range(101, 301):  # it goes on from step 100, one every 2 seconds
+            now += 2.0
+            show(step, 300, NUMBERS)
+        show = stages("linear: evaluate")
+        show(1, 3, {})
+        stages("adapted: adapt")(5, 0, {"residual": 0.01})
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "linear: train, 115 of 300, loss 3.457, 1,560 tok/s, 0:06:10 left"
+    assert len(lines) == 14 + 2
+    assert lines[-3:] == [
+        "linear: train, 300 of 300, loss 3.457, 1,560 tok/s",
+        "linear: evaluate, 1 of 3",
+        "adapted: adapt, 5, residual 0.01",
+    ]
+    assert _progress.EVERY >= 10
+
+
+def rendered(table: object) -> str:
+    console = Console(width=80, file=io.StringIO())
+    with console.capture() as captured:
+        console.print(table)
+    return captured.get()
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.toml")), ids=lambda path: path.stem)
+def test_a_plan_is_legible_on_80_columns(path: Path) -> None:
+    recipe = load_recipe(path)
+    text = rendered(plan_table(recipe, recipe.stages))
+    assert "…" not in text
+    assert all(str(stage.steps) in text for stage in recipe.stages)
+    assert "6e-4" in text or "gpt2" not in path.stem
+
+
+def test_a_result_is_legible_on_80_columns() -> None:
+    run = results.read(ROOT / "docs" / "results" / "training" / "tiny-table.json")
+    for stage in run["stages"]:
+        stage["training_tokens"]["value"] = 25_559_040_000
+    text = rendered(stages_table(run))
+    assert "…" not in text
+    assert text.count(" 25,559,040,000 ") == len(run["stages"])
+    assert "straight" in text
