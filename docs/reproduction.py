@@ -199,7 +199,7 @@ def quality(wiki: Mapping[str, float]) -> list[str]:
     ours, reached, words = [], [], []
     for title, name in (
         ("`tiny`, own text (table of Fig. 4d)", "training/tiny-table"),
-        ("the same with paired rows", "training/tiny-table-paired"),
+        ("`tiny`, own text, paired rows", "training/tiny-table-paired"),
         ("`tiny`, `gaincell map` on the text sample", "tiny"),
     ):
         found = {stage["name"]: stage for stage in result(name)["stages"]}
