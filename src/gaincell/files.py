@@ -1,12 +1,13 @@
 """Writing files so that nobody ever meets half of one.
 
-A file appears under its name only when it is complete: it is written beside its place under a temporary
-name, flushed to the disk and then renamed, which the operating system does in one step. A full disk, an
-interrupt (Ctrl-C) or an error of the writer leaves the old file, or none, and no temporary one.
+A file appears under its name only when it is complete: it is written in a temporary directory beside its
+place, flushed to the disk and then renamed, which the operating system does in one step. A full disk, an
+interrupt (Ctrl-C) or an error of the writer leaves the old file, or none, and nothing temporary. (Some
+writers, safetensors among them, make files with names of their own; in a directory they can be found.)
 """
 
-import contextlib
 import errno
+import glob
 import os
 import secrets
 import shutil
@@ -21,43 +22,53 @@ def write_atomic(path: str | os.PathLike[str], writer: Callable[[Path], object])
 
     Args:
         path: where the file shall appear; its directory is created if it is missing.
-        writer: called once with the temporary path, in the same directory and with the same ending
-            as ``path``; it writes and closes the file.
+        writer: called once with the temporary path, which has the name of ``path`` in a directory beside it;
+            it writes and closes the file.
 
     Returns:
         ``path`` as a ``Path``.
 
     Raises:
         RunError: the disk is full, or the place cannot be written to. Whatever else ``writer`` raises
-            (KeyboardInterrupt included) passes through; the temporary file is removed in every case.
+            (KeyboardInterrupt included) passes through; what is temporary is removed in every case.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.stem}-{secrets.token_hex(4)}{path.suffix}")
+    holder = path.with_name(f".{path.stem}-{secrets.token_hex(4)}{path.suffix}")
+    temporary = holder / path.name
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        holder.mkdir()
         writer(temporary)
         _allow(temporary)
         _flush(temporary)
         os.replace(temporary, path)
         _flush(path.parent)
     except BaseException as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
         reason = _reason(error, path.parent)
         if reason is None:
             raise
         raise RunError(f"cannot write {path}: {reason}; nothing half-written was left") from error
+    finally:
+        shutil.rmtree(holder, ignore_errors=True)
     return path
 
 
 def remove_leftovers(path: str | os.PathLike[str]) -> None:
-    """Remove temporary files of ``path`` that writers left which were killed (kill -9, loss of power).
+    """Remove what writers of ``path`` left that were killed (kill -9, loss of power).
 
     Only for a place that no other process is writing to.
     """
     path = Path(path)
-    for leftover in path.parent.glob(f".{path.stem}-{'[0-9a-f]' * 8}{path.suffix}"):
-        leftover.unlink(missing_ok=True)
+    name = f".{glob.escape(path.stem)}-{'[0-9a-f]' * 8}{glob.escape(path.suffix)}"
+    for leftover in path.parent.glob(name):
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
+def remove_all_leftovers(folder: Path) -> None:
+    """The same for all files of a directory and of those in it; nobody else may write there."""
+    for leftover in folder.rglob(f".*-{'[0-9a-f]' * 8}*"):
+        if leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> Path:
@@ -65,8 +76,22 @@ def write_text(path: str | os.PathLike[str], text: str) -> Path:
     return write_atomic(path, lambda temporary: temporary.write_bytes(text.encode()))
 
 
+def append_text(path: str | os.PathLike[str], text: str) -> None:
+    """Append ``text`` as UTF-8; a full disk may leave part of it.
+
+    Raises:
+        RunError: the disk is full, or the place cannot be written to.
+    """
+    path = Path(path)
+    try:
+        with path.open("ab") as file:
+            file.write(text.encode())
+    except OSError as error:
+        raise RunError(f"cannot write {path}: {_reason(error, path.parent)}") from error
+
+
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_FULL_TEXT = "the disk is full (free some space or choose another directory)"
+_FULL_TEXT = "the disk is full, or a limit on its use reached (free some space or choose another directory)"
 _NEARLY_NOTHING = 1 << 20
 """Free bytes below which a writer's unexplained failure is put down to a full disk."""
 

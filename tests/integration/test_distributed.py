@@ -1,5 +1,5 @@
 """Two processes train as one does with the same global batch, with whole and with sharded weights, and where
-hidden states are learnt.
+hidden states are learnt, or something is dropped.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import torch.distributed.tensor
 from pathlib import Path
 from accelerate import PartialState
 PartialState(cpu=True)
+from tests.integration.families import VOCABULARY, build
 from tests.micro import micro_design, micro_llama
 from gaincell.circuits.noise import Noise
 from gaincell.errors import InputError
@@ -41,6 +42,10 @@ model = attach(micro_llama(torch.float64), micro_design())
 settings = TrainSettings(batch=4, micro_batch=1, bf16=False, learning_rate=1e-3, checkpoint_every=1)
 states = Distillation(micro_llama(torch.float64), 0.5, states=1.0)
 train(model, blocks[:8], settings, loss_of=states, checkpoint=folder / "states")
+dropping = build("opt").double()  # layers with dropout of their own, as long as they are computed again
+settings = TrainSettings(batch=4, micro_batch=1, bf16=False, learning_rate=1e-3, gradient_checkpointing=True)
+torch.manual_seed(PartialState().process_index)
+train(dropping, blocks[:8] % VOCABULARY, settings, checkpoint=folder / "dropout")
 sharded = attach(micro_llama(), micro_design())
 settings = TrainSettings(batch=4, micro_batch=1, bf16=False, sharded=True)
 train(sharded, blocks[:8], settings, checkpoint=folder / "sharded")
@@ -105,7 +110,7 @@ def launch(arguments: list[str], processes: int) -> str:
 def test_two_processes_equal_one(tmp_path: Path) -> None:
     run(tmp_path / "one", 1)
     run(tmp_path / "two", 2)
-    for name, tolerance in (("float64", 1e-9), ("float32", 1e-3), ("states", 1e-9)):
+    for name, tolerance in (("float64", 1e-9), ("float32", 1e-3), ("states", 1e-9), ("dropout", 1e-9)):
         one, two = (load_file(tmp_path / folder / name) for folder in ("one", "two"))
         assert one.keys() == two.keys()
         for key in one:

@@ -1,5 +1,6 @@
 """Files appear complete or not at all: full disk, interrupt, failing writer."""
 
+import multiprocessing
 import os
 import re
 import resource
@@ -12,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from gaincell.errors import RunError
-from gaincell.files import write_atomic, write_text
+from gaincell.files import remove_leftovers, write_atomic, write_text
 
 
 def names(directory: Path) -> list[str]:
@@ -25,12 +26,29 @@ def test_a_file_and_its_directory_are_made(tmp_path: Path) -> None:
     assert names(path.parent) == ["run.json"]
 
 
-def test_the_temporary_file_keeps_the_ending_and_the_directory(tmp_path: Path) -> None:
+def test_the_temporary_file_keeps_the_name_and_stands_beside(tmp_path: Path) -> None:
     seen: list[Path] = []
     write_atomic(tmp_path / "figure.png", lambda place: (seen.append(place), place.write_bytes(b"x")))
-    assert seen[0].suffix == ".png"
-    assert seen[0].parent == tmp_path
+    assert seen[0].name == "figure.png"
+    assert seen[0].parent.parent == tmp_path
     assert names(tmp_path) == ["figure.png"]
+
+
+@pytest.mark.parametrize("name", ["a.bin", "a[1].bin"])
+def test_what_a_killed_writer_left_is_removed(tmp_path: Path, name: str) -> None:
+    def killed(place: Path) -> None:
+        (place.parent / ".tmp0aB").write_text("a writer's own temporary file")
+        place.write_text("half")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    process = multiprocessing.get_context("fork").Process(target=write_atomic, args=(tmp_path / name, killed))
+    process.start()
+    process.join()
+    assert len(names(tmp_path)) == 1
+    remove_leftovers(tmp_path / "b.bin")
+    assert len(names(tmp_path)) == 1
+    remove_leftovers(tmp_path / name)
+    assert names(tmp_path) == []
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])

@@ -229,8 +229,12 @@ def test_what_is_saved_is_the_best_stage_of_the_chips_own_cell(texts: Path, tmp_
 
 def test_two_processes_do_not_work_on_one_directory(texts: Path, tmp_path: Path) -> None:
     recipe, out = load_recipe(write(tmp_path)), tmp_path / "out"
+    left = out / "stages" / ".linear-0123abcd.safetensors" / "linear.safetensors"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"half")
     with alone(out), pytest.raises(RunError, match="another process works on out"):
         run_recipe(recipe, open_text(texts), out)
+    assert not list((out / "stages").iterdir())
     run_recipe(recipe, open_text(texts), out, only="software-continued")
     changed = replace(recipe, stages=(replace(recipe.stages[0], steps=1), *recipe.stages[1:]))
     with pytest.raises(RunError, match=r"\(stages.software-continued.steps = 2 there, 1 here\)"):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import multiprocessing
 import random
+import resource
+import signal
 import time
 from contextlib import suppress
 from multiprocessing.process import BaseProcess
@@ -22,19 +24,33 @@ from gaincell.training import checkpoint as disk
 from gaincell.training.loop import TrainSettings, train
 
 KILLS = 10
+SMALL = 60_000  # bytes: larger than the log, smaller than the parameters
+
+pytestmark = pytest.mark.skipif(
+    "fork" not in multiprocessing.get_all_start_methods(), reason="processes cannot fork"
+)
 
 
-def job(folder: Path) -> None:
-    """120 steps with noise, a checkpoint after every third."""
+def job(folder: Path, largest: int | None = None, **changes: object) -> None:
+    """120 steps with noise, a checkpoint after every third. A file that grows larger than `largest` bytes
+    kills the process, in the midst of writing.
+    """
+    if largest is not None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
     model = attach(micro_llama(torch.float32), micro_design(noise=Noise(score_std=0.01)))
     blocks = torch.randint(1, 97, (240, 33), generator=torch.Generator().manual_seed(0))
-    settings = TrainSettings(batch=2, micro_batch=1, bf16=False, checkpoint_every=3)
-    train(model, blocks, settings, checkpoint=folder / "checkpoint", log=folder / "log.jsonl")
+    settings = TrainSettings(batch=2, micro_batch=1, bf16=False, checkpoint_every=3, **changes)  # type: ignore[arg-type]
+    place, log = folder / "checkpoint", folder / "log.jsonl"
+    train(model, blocks, settings, checkpoint=place, log=log, evaluate=lambda _: 1.0)
 
 
-def started(folder: Path) -> BaseProcess:
+def started(folder: Path, *arguments: object, **changes: object) -> BaseProcess:
     """The job in a process of its own, which has everything imported already."""
-    process = multiprocessing.get_context("fork").Process(target=job, args=(folder,))
+    process = multiprocessing.get_context("fork").Process(
+        target=job, args=(folder, *arguments), kwargs=changes
+    )
     process.start()
     return process
 
@@ -47,7 +63,6 @@ def steps_done(folder: Path) -> int:
     return 0
 
 
-@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="processes cannot fork")
 def test_ten_kills_change_no_bit(tmp_path: Path) -> None:
     straight, killed = tmp_path / "straight", tmp_path / "killed"
     straight.mkdir()
@@ -64,7 +79,6 @@ def test_ten_kills_change_no_bit(tmp_path: Path) -> None:
         assert process.exitcode == -9
         assert done < steps_done(killed) < 120
         done = steps_done(killed)
-    (killed / ".checkpoint-0123abcd").write_text("of a writer that was killed")
     last = started(killed)
     last.join()
     assert last.exitcode == 0
@@ -77,3 +91,21 @@ def test_ten_kills_change_no_bit(tmp_path: Path) -> None:
     losses = [[(json.loads(line)["step"], json.loads(line)["loss"]) for line in log] for log in logs]
     assert losses[0] == losses[1]  # the very curve, every step once
     assert len(losses[0]) == 120
+
+
+@pytest.mark.parametrize("writer", ["checkpoint", "best"])
+def test_what_a_killed_writer_left_goes(writer: str, tmp_path: Path) -> None:
+    changes = {"evaluate_every": 2, "patience": 1000} if writer == "best" else {}
+    for again in (False, True):
+        process = started(tmp_path, SMALL, **changes)
+        process.join()
+        assert process.exitcode == -signal.SIGXFSZ
+        (left,) = (path for path in tmp_path.iterdir() if "log" not in path.name)
+        assert left.name.startswith(".")
+        if again:
+            job(tmp_path, **changes)
+            assert not left.exists()
+            expected = {"checkpoint", "checkpoint.1"} | ({"checkpoint.best"} if changes else set())
+            assert {path.name for path in tmp_path.iterdir() if "log" not in path.name} == expected
+        disk.remove(tmp_path / "checkpoint")
+        assert [path.name for path in tmp_path.iterdir()] == ["log.jsonl"]

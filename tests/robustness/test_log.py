@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import resource
 from pathlib import Path
 
+import pytest
+
+from gaincell.errors import RunError
 from gaincell.reports import results
 from gaincell.reports.training import curves, losses
 from gaincell.training.log import TrainingLog, read_log
@@ -25,6 +29,21 @@ def test_steps_that_are_done_again_replace_the_old_ones(tmp_path: Path) -> None:
         *(("1 of 2", step) for step in (0, 1, 2)),
         *(("2 of 2", step) for step in (0, 1, 2)),
     ]
+
+
+def test_a_log_that_cannot_grow_says_why_and_goes_on_later(tmp_path: Path) -> None:
+    log = TrainingLog(tmp_path / "log.jsonl")
+    log.line(0, {"loss": 1.0})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (log.path.stat().st_size + 10, hard))
+    try:
+        with pytest.raises(RunError, match=r"cannot write .*log.jsonl: the disk is full, .*free some space"):
+            log.line(1, {"loss": 1.0})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    log.rewind(1)
+    log.line(1, {"loss": 1.0})
+    assert [line["step"] for line in read_log(log.path)] == [0, 1]
 
 
 def test_the_figure_shows_every_training(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ its place and renamed, so that at every moment a complete one is there.
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 from collections.abc import Mapping
@@ -22,6 +23,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from gaincell.errors import RunError
 from gaincell.files import remove_leftovers, write_atomic
 
+PARAMETER = "parameter."
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 Identity = Mapping[str, Any]
@@ -51,7 +53,7 @@ def store(
     """
     tensors: dict[str, Tensor] = {}
     for name, parameter in parameters.items():
-        tensors["parameter." + name] = whole(parameter.detach())
+        tensors[PARAMETER + name] = whole(parameter.detach())
         for key in MOMENTS:
             if key in (state := optimizer.state[parameter]):
                 tensors[f"{key}.{name}"] = whole(state[key])
@@ -75,17 +77,26 @@ def older(path: Path, age: int) -> Path:
 
 def checkpoints(path: Path) -> list[Path]:
     """The checkpoints there are, newest first."""
-    numbered = [p for p in path.parent.glob(f"{path.name}.*") if p.suffix[1:].isdigit()]
+    numbered = [p for p in path.parent.glob(f"{glob.escape(path.name)}.*") if p.suffix[1:].isdigit()]
     found = [path.with_name(path.name + ".new"), path, *sorted(numbered, key=lambda p: int(p.suffix[1:]))]
     return [place for place in found if place.exists()]
 
 
+def best_of(path: Path) -> Path:
+    """Name of the file with the best parameters of the run whose checkpoint is `path`."""
+    return path.with_name(path.name + ".best")
+
+
+def sweep(path: Path) -> None:
+    """Remove what killed writers of a run's files left."""
+    for place in (path.with_name(path.name + ".new"), best_of(path)):
+        remove_leftovers(place)
+
+
 def remove(path: Path) -> None:
     """Remove all checkpoints of a run, and what killed writers left."""
-    best = path.with_name(path.name + ".best")
-    for place in (path, path.with_name(path.name + ".new"), best):
-        remove_leftovers(place)
-    for place in [best, *checkpoints(path)]:
+    sweep(path)
+    for place in [best_of(path), *checkpoints(path)]:
         place.unlink(missing_ok=True)
 
 
@@ -98,16 +109,16 @@ def restore(
         Its progress; nothing without a checkpoint.
 
     Raises:
-        RunError: it cannot be read, or is of another run.
+        RunError: it cannot be read, is of another run or another model, or holds numbers that are not finite.
     """
     places = checkpoints(path)
     if not places:
         return {}
     name = places[0].name
+    others = f", or only it: {places[1].name} is the one before" if len(places) > 1 else ""
     try:
         file: Any = safe_open(places[0], framework="pt")
     except Exception as error:  # safetensors raises its own type for a torn file
-        others = f", or only it: {places[1].name} is the one before" if len(places) > 1 else ""
         raise RunError(
             f"the checkpoint {name} cannot be read ({error}); remove it to start again{others}"
         ) from error
@@ -115,16 +126,19 @@ def restore(
         metadata = file.metadata() or {}
         known = json.loads(metadata.get("identity", "null"))
         wanted = json.loads(json.dumps(dict(identity)))
-        if known != wanted:
-            raise RunError(
-                f"the checkpoint {name} belongs to another run{difference(known, wanted)}; remove it or "
-                "choose another directory"
-            )
-        progress: dict[str, Any] = json.loads(metadata["progress"])
         held = set(file.keys())
-        missing = [n for n in parameters if f"parameter.{n}" not in held]
-        if missing:
-            raise RunError(f"the checkpoint {name} lacks {missing[0]}; remove it to start again")
+        shapes = {key: file.get_slice(key).get_shape() for key in sorted(held) if key.startswith(PARAMETER)}
+        own = {PARAMETER + name: list(parameter.shape) for name, parameter in parameters.items()}
+        for whose, there, here in (("run", known, wanted), ("model", shapes, own)):
+            if there != here:
+                raise RunError(
+                    f"the checkpoint {name} belongs to another {whose}{difference(there, here)}; remove it "
+                    "or choose another directory"
+                )
+        progress: dict[str, Any] = json.loads(metadata["progress"])
+        bad = next((key for key in shapes if not file.get_tensor(key).isfinite().all()), None)
+        if bad is not None:
+            raise RunError(f"{bad} is not finite in the checkpoint {name}; remove it to start again{others}")
         _load(partial(_get, file, held), parameters, optimizer, float(progress["step"]))
     return progress
 
@@ -136,7 +150,7 @@ def _get(file: Any, held: set[str], name: str) -> Tensor | None:
 @torch.no_grad()
 def _load(get: Any, parameters: Parameters, optimizer: torch.optim.Optimizer, step: float) -> None:
     for name, parameter in parameters.items():
-        parameter.copy_(like(get("parameter." + name), parameter))
+        parameter.copy_(like(get(PARAMETER + name), parameter))
         moments = {key: get(f"{key}.{name}") for key in MOMENTS}
         if all(moment is not None for moment in moments.values()):
             state = optimizer.state[parameter]

@@ -99,11 +99,12 @@ def _is_plain(model: nn.Module, ids: Tensor) -> bool:
     head = _head(model)
     if not isinstance(head, nn.Linear) or head.bias is not None or head.weight.requires_grad:
         return False
-    was_training = model.training
+    modes = {module: module.training for module in model.modules()}
     model.eval()
     logits = model(input_ids=ids, use_cache=False).logits.float()
     again = functional.linear(_hidden(model, ids), head.weight).float()
-    model.train(was_training)
+    for module, mode in modes.items():
+        module.training = mode
     return bool(logits.shape == again.shape and torch.allclose(logits, again, rtol=0.02, atol=0.05))
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gaincell.files import write_text
+from gaincell.files import append_text, write_text
 from gaincell.reports.training import draw_loss
 
 REDRAW_AFTER = 60.0
@@ -48,8 +48,7 @@ class TrainingLog:
 
     def line(self, step: int, numbers: Mapping[str, Any]) -> None:
         """Append a line; from time to time draw the figure."""
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({**self.labels, "step": step, **numbers}) + "\n")
+        append_text(self.path, json.dumps({**self.labels, "step": step, **numbers}) + "\n")
         if self.figure is not None and time.monotonic() - self._drawn > REDRAW_AFTER:
             self.draw()
 

@@ -5,27 +5,29 @@ special here: the attached hardware attention rounds in its forward pass and pas
 through. One process, or several (see `parallel.py`): each takes its share of the micro-batches of a step, and
 all make the same step. Noise-aware training needs a design with noise (its tables [noise] and [writing]), of
 which every forward pass sees another draw, or a design with mismatch, of which it can see another chip.
+
+There is no dropout, whatever the model's configuration says: arrays have none, and softmax is trained alike.
+What a model draws all the same is a function of the step and the micro-batch, as are draws of noise: a run
+that was interrupted repeats the one that was not.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.nn import functional
 
 from gaincell.config import Design
-from gaincell.errors import InputError, RunError
-from gaincell.files import remove_leftovers, write_atomic
+from gaincell.errors import InputError
 from gaincell.integrations.hf.paired import kept_components
 from gaincell.nn.attention import GainCellAttention
 from gaincell.progress import Progress, silent
@@ -33,13 +35,11 @@ from gaincell.training import checkpoint as disk
 from gaincell.training.log import TrainingLog
 from gaincell.training.parallel import Loss, Parallel, clip_gradients
 from gaincell.training.settings import TrainSettings, learning_rate_at
+from gaincell.training.watch import Watch
 
 __all__ = ["Blocks", "Loss", "TrainResult", "TrainSettings", "next_token_loss", "redraw", "train"]
 
 SMALLEST_GAIN = 1e-20  # gains are kept at or above this value, as in the authors' released code [R]
-AVERAGED = 10
-"""Steps whose mean loss tells whether a run diverges."""
-
 Evaluation = Callable[[nn.Module], float]
 """A number that is better when it is lower; called with the model in evaluation mode."""
 
@@ -61,6 +61,7 @@ class TrainResult:
     final_loss: float
     """Mean loss (nats per token) over the last tenth of the steps of this process."""
     seconds: float
+    """Of the whole run, over interruptions: without what a killed process did after its last checkpoint."""
     best: float | None = None
     """The best evaluation, if there was any."""
 
@@ -95,8 +96,8 @@ def train(
 
     Raises:
         InputError: too few blocks for one step, or more processes than a step has micro-batches.
-        RunError: the loss is not finite or diverges (good parameters are on disk), or the checkpoint is torn
-            or belongs to another run.
+        RunError: the loss diverges, or it, the gradient or a parameter is not finite (what is on disk is
+            finite); or the checkpoint is torn or belongs to another run or model.
     """
     total = len(blocks) // settings.batch
     if total == 0:
@@ -120,26 +121,30 @@ def train(
         identity["paired rows"] = rows
     main = run.processes.is_main_process
     if checkpoint is not None and main:
-        remove_leftovers(checkpoint)
+        disk.sweep(checkpoint)
     state = disk.restore(checkpoint, parameters, optimizer, identity) if checkpoint is not None else {}
     run.processes.wait_for_everyone()  # nobody writes while others read
     writer = TrainingLog(log) if isinstance(log, Path) else log
-    best = checkpoint.with_name(checkpoint.name + ".best") if checkpoint is not None else None
-    first, watch = int(state.get("step", 0)), _Watch(settings, state.get("watch"), best if main else None)
+    first, before = int(state.get("step", 0)), float(state.get("seconds", 0.0))
+    watch = Watch(settings, state.get("watch"), checkpoint, done=first, write=main)
     if writer is not None and main:
         writer.rewind(first)
 
+    def seconds() -> float:
+        return before + time.perf_counter() - start
+
     def keep(step: int) -> None:
         if checkpoint is not None:
-            place = {"step": step, "watch": watch.state()}
+            place = {"step": step, "watch": watch.state(), "seconds": seconds()}
             kept = settings.keep_checkpoints
             disk.store(checkpoint, parameters, optimizer, identity, place, keep=kept, write=main)
+            watch.stored = step
 
     losses: list[float] = []
     arrays = {m: m.design for m in model.modules() if isinstance(m, GainCellAttention)}
     tokens_a_step = settings.batch * (first_block.shape[1] - 1)
     start, step = time.perf_counter(), first
-    model.train()
+    _begin(model)
     try:
         while step < total and not watch.finished:
             factor = learning_rate_at(step, total, settings)
@@ -147,10 +152,12 @@ def train(
                 group["lr"] = group["peak"] * factor
             batch = blocks[step * settings.batch : (step + 1) * settings.batch]
             loss = _accumulate(run, batch, settings, step, arrays)
-            watch.see(loss, step, checkpoint)
+            watch.see(loss, step)
             norm = clip_gradients(parameters.values(), settings.clip)
+            watch.require(math.isfinite(norm), f"the gradient's norm became {norm}", step)
             optimizer.step()
             optimizer.zero_grad()
+            watch.require(_finite(run, parameters.values()), "a parameter became infinite or no number", step)
             _keep_gains_positive(parameters)
             step += 1
             losses.append(loss)
@@ -163,7 +170,7 @@ def train(
             if evaluate is not None and _due(step, total, settings.evaluate_every):
                 with _at_rest(model, arrays):
                     details["evaluation"] = run.mean(evaluate(model))
-                watch.judge(details["evaluation"], parameters)
+                watch.judge(details["evaluation"], step - 1, parameters)
             if writer is not None and main:
                 writer.line(step - 1, details)
             if step % settings.checkpoint_every == 0:
@@ -183,7 +190,7 @@ def train(
         steps=step,
         tokens=step * tokens_a_step,
         final_loss=sum(tail) / len(tail) if tail else math.nan,
-        seconds=time.perf_counter() - start,
+        seconds=seconds(),
         best=watch.best,
     )
 
@@ -192,70 +199,6 @@ def next_token_loss(model: nn.Module, tokens: Tensor) -> Tensor:
     """Cross-entropy of columns 1..T given those before, in nats per token."""
     logits = model(input_ids=tokens[:, :-1], use_cache=False).logits
     return functional.cross_entropy(logits.flatten(0, 1).float(), tokens[:, 1:].flatten())
-
-
-class _Watch:
-    """Stops a run that diverges, and one that no longer gets better.
-
-    With patience the best parameters are kept: in memory, on the CPU, and in the file `best`.
-    """
-
-    def __init__(self, settings: TrainSettings, before: Mapping[str, Any] | None, best: Path | None) -> None:
-        self._settings = settings
-        self._file = best
-        known = before or {}
-        self._recent: deque[float] = deque(known.get("recent", ()), maxlen=AVERAGED)
-        self._lowest: float = known.get("lowest", math.inf)
-        self.best: float | None = known.get("best")
-        self._worse: int = known.get("worse", 0)
-        self._kept: dict[str, Tensor] = {}
-        if self.best is not None and settings.patience and best is not None and best.exists():
-            self._kept = load_file(best)
-
-    def state(self) -> dict[str, Any]:
-        """Plain data to go on from."""
-        lowest = self._lowest if math.isfinite(self._lowest) else None
-        known: dict[str, Any] = {"recent": list(self._recent), "best": self.best, "worse": self._worse}
-        return known | ({} if lowest is None else {"lowest": lowest})
-
-    def see(self, loss: float, step: int, checkpoint: Path | None) -> None:
-        """Raise RunError where the loss is not a number, or has risen far above what it was."""
-        self._recent.append(loss)
-        mean = sum(self._recent) / len(self._recent)
-        kept = f"; the last good state is in {checkpoint.name}" if checkpoint is not None else ""
-        hint = f"lower the learning rate, or warm up for longer{kept}"
-        if not math.isfinite(loss):
-            raise RunError(f"the loss became {loss} at step {step}; {hint}")
-        if len(self._recent) < AVERAGED or step < self._settings.warmup_steps:
-            return
-        self._lowest = min(self._lowest, mean)
-        if mean > self._settings.divergence * self._lowest > 0:
-            raise RunError(
-                f"the loss diverges: {mean:.4g} over the last {AVERAGED} steps at step {step}, "
-                f"{self._lowest:.4g} at its lowest; {hint}"
-            )
-
-    def judge(self, evaluation: float, parameters: Mapping[str, nn.Parameter]) -> None:
-        """Compare an evaluation with the best."""
-        if self.best is None or evaluation < self.best:
-            self.best, self._worse = evaluation, 0
-            if self._settings.patience:
-                self._kept = {n: p.detach().to("cpu", copy=True) for n, p in parameters.items()}
-                if self._file is not None:
-                    write_atomic(self._file, partial(save_file, self._kept))
-        else:
-            self._worse += 1
-
-    @property
-    def finished(self) -> bool:
-        """Whether enough evaluations in a row were no better."""
-        return 0 < self._settings.patience <= self._worse
-
-    @torch.no_grad()
-    def return_to_best(self, parameters: Mapping[str, nn.Parameter]) -> None:
-        """Put the parameters of the best evaluation back, where there is one with patience."""
-        for name, value in self._kept.items():
-            parameters[name].copy_(value)
 
 
 def _accumulate(
@@ -271,15 +214,35 @@ def _accumulate(
     own = run.share_of(pieces)
     total = 0.0
     for count, (number, piece) in enumerate(own, start=1):
-        redraw(arrays, settings.redraw, step * len(pieces) + number + 1)
+        draw = step * len(pieces) + number + 1
+        redraw(arrays, settings.redraw, draw)
         tokens = piece.to(device=device, dtype=torch.long)
-        with run.accumulating(last=count == len(own)):
+        with _generators_of(draw, device), run.accumulating(last=count == len(own)):
             with torch.autocast(device.type, torch.bfloat16, enabled=settings.bf16):
                 loss = run.module(tokens)
             (loss / len(own)).backward()
         total += loss.item()
     run.finish_gradients()
     return run.mean(total / len(own))
+
+
+@contextmanager
+def _generators_of(draw: int, device: torch.device) -> Iterator[None]:
+    """Within the context torch draws what belongs to `draw`; after it, what it would have drawn without."""
+    cuda = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(cuda):
+        torch.default_generator.manual_seed(draw)
+        for one in cuda:
+            with torch.cuda.device(one):
+                torch.cuda.manual_seed(draw)
+        yield
+
+
+def _finite(run: Parallel, parameters: Iterable[nn.Parameter]) -> bool:
+    """Whether all parameters are finite, in all processes."""
+    shares = (p.to_local() if isinstance(p, DTensor) else p for p in parameters)
+    own = torch.stack([share.isfinite().all() for share in shares]).all()
+    return run.mean(float(own)) == 1.0
 
 
 def _check_share(run: Parallel, settings: TrainSettings) -> None:
@@ -310,7 +273,17 @@ class _at_rest:
         _leave(self._model, self._arrays)
 
     def __exit__(self, *_: object) -> None:
-        self._model.train()
+        _begin(self._model)
+
+
+def _begin(model: nn.Module) -> None:
+    """Evaluation mode, in which nothing is dropped, except for modules that compute something again in the
+    backward pass: they do so in training mode only. (Layers of a few families, OPT among them, then apply
+    dropout that they have not put into a module of its own.)
+    """
+    model.eval()
+    for module in model.modules():
+        module.training = bool(getattr(module, "gradient_checkpointing", False))
 
 
 def _leave(model: nn.Module, arrays: Mapping[GainCellAttention, Design]) -> None:

@@ -65,7 +65,7 @@ def attach(
         ModelError: the model has features that are not modelled (named), or is attached already.
         InputError: ``attention`` is none of the two.
 
-    Not modelled: dropout of attention weights, which is left out in training.
+    Not modelled: dropout of attention weights. `gaincell.training.loop.train` trains without any dropout.
     """
     _implementation(attention)
     if _owner(model) is not None:

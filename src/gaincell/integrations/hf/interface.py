@@ -82,8 +82,7 @@ def gain_cell_forward(
     Raises:
         ModelError: an argument asks for something that is not modelled.
 
-    Not modelled: dropout of attention weights. Training a model whose configuration sets it (GPT-2: 0.1)
-    goes without it.
+    Not modelled: dropout of attention weights, also where the model's configuration sets it (GPT-2: 0.1).
     """
     cell, index = _check(module, query, key, value, attention_mask, arguments)
     ring = _from_ring(module, cell, key)
