@@ -64,13 +64,6 @@ def remove_leftovers(path: str | os.PathLike[str]) -> None:
         shutil.rmtree(leftover, ignore_errors=True)
 
 
-def remove_all_leftovers(folder: Path) -> None:
-    """The same for all files of a directory and of those in it; nobody else may write there."""
-    for leftover in folder.rglob(f".*-{'[0-9a-f]' * 8}*"):
-        if leftover.is_dir():
-            shutil.rmtree(leftover, ignore_errors=True)
-
-
 def write_text(path: str | os.PathLike[str], text: str) -> Path:
     """Write ``text`` as UTF-8, completely or not at all; see ``write_atomic``."""
     return write_atomic(path, lambda temporary: temporary.write_bytes(text.encode()))

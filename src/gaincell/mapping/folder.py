@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -25,7 +26,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from gaincell.errors import RunError
-from gaincell.files import remove_all_leftovers, write_atomic, write_text
+from gaincell.files import remove_leftovers, write_atomic, write_text
+from gaincell.integrations.hf.checkpoint import HARDWARE
 from gaincell.integrations.hf.lora import NAME, add_product
 from gaincell.integrations.hf.mixing import MIX, fold
 from gaincell.integrations.hf.paired import KEPT, hold_components
@@ -38,8 +40,8 @@ A_OF_LAYER, B_OF_LAYER = (f".lora_{factor}.{NAME}.weight" for factor in "AB")
 @contextmanager
 def alone(path: Path) -> Iterator[None]:
     """Within the context no other process may work on a RUN directory, where its file system can lock one. It
-    is made if it is missing, and removed if it stays empty; what killed writers left there goes. A process that
-    ends, however it does, lets it go.
+    is made if it is missing, and removed if it stays empty; weights that killed writers left there go. A
+    process that ends, however it does, lets it go.
 
     Raises:
         RunError: another process works on it, or it cannot be made.
@@ -50,7 +52,9 @@ def alone(path: Path) -> Iterator[None]:
         raise RunError(f"{path.name} cannot be written: {error}") from error
     held = _lock(path)
     try:
-        remove_all_leftovers(path)
+        remove_leftovers(path / HARDWARE)
+        for leftover in (path / "stages").glob(f".*-{'[0-9a-f]' * 8}.safetensors"):
+            shutil.rmtree(leftover, ignore_errors=True)
         yield
     finally:
         if held is not None:
