@@ -241,6 +241,14 @@ def test_two_processes_do_not_work_on_one_directory(texts: Path, tmp_path: Path)
         run_recipe(changed, open_text(texts), out)
 
 
+def test_a_short_evaluation_text_is_noticed_before_any_training(texts: Path, tmp_path: Path) -> None:
+    with gzip.open(texts / "words.valid.txt.gz", "wt") as file:
+        file.write("Few words.\n")
+    with pytest.raises(InputError, match=r"evaluation text has \d+ tokens, fewer than one block of 33"):
+        run_recipe(load_recipe(write(tmp_path)), open_text(texts), tmp_path / "out")
+    assert not (tmp_path / "out" / "log.jsonl").exists()
+
+
 def test_a_text_that_changed_is_not_gone_on_with(texts: Path, tmp_path: Path) -> None:
     recipe, out = load_recipe(write(tmp_path)), tmp_path / "out"
     run_recipe(recipe, open_text(texts), out, only="software-continued")

@@ -55,6 +55,11 @@ class RecipeText:
                 raise ModelError(f"{recipe.model} is a RUN; a recipe starts from the model it was made from")
             self.tokenizer = self.loaded.tokenizer
         self.blocks = self._all_blocks(training, progress)
+        if (held := len(self.evaluation_tokens())) <= recipe.block:
+            raise InputError(
+                f"the evaluation text has {held} tokens, fewer than one block of {recipe.block + 1}; "
+                "give more text, or more evaluation_tokens"
+            )
 
     def _all_blocks(self, training: Sequence[Source], progress: StageProgress) -> Blocks:
         recipe = self._recipe
