@@ -33,6 +33,7 @@ from gaincell.text import open_text
 from gaincell.training.settings import TRAINING, TrainSettings
 
 SHIPPED = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))
+GOING_ON = [path for path in SHIPPED if "\nadapter = " in path.read_text()]
 
 MADE = """
 seed = 0
@@ -143,11 +144,10 @@ def test_shipped_recipes_run_in_miniature(path: Path, tmp_path: Path) -> None:
     assert not list((tmp_path / "out").rglob("*.checkpoint*"))
 
 
-@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", GOING_ON, ids=lambda path: path.stem)
 def test_a_recipe_that_goes_on_has_the_rows_of_its_adapter(path: Path) -> None:
     recipe = load_recipe(path)
-    if recipe.adapter is None:
-        pytest.skip("starts from a pretrained model")
+    assert recipe.adapter is not None
     with safe_open(path.parents[1] / recipe.adapter / HARDWARE, framework="pt") as file:
         names = list(file.keys())
     assert any(name.endswith(KEPT) for name in names) == recipe.paired
