@@ -15,7 +15,8 @@ from gaincell.reports import figures, results, tables, token_curve, training
 def write_training(docs: Path, replaced: Callable[[str, str, str], str]) -> None:
     """NAME.json: the run.json of a recipe, its table and its curve.  tokens/CHIP/N: of an adapter of
     SmolLM2-135M after N tokens, its run.json and its tasks.json, and software-continued.json of the software
-    model trained on the same tokens (both of evaluate --tasks).  replaced: content between marks.
+    model trained on the same tokens (both of evaluate --tasks); tokens/CHIP/software.json, where adapters were
+    scored in another type than the software model.  replaced: content between marks.
     """
     page, folder = docs / "training.md", docs / "results" / "training"
     text = page.read_text()
@@ -32,7 +33,8 @@ def write_training(docs: Path, replaced: Callable[[str, str, str], str]) -> None
             other = place / "software-continued.json"
             continued = results.read(other) if other.is_file() else None
             trainings.append((results.read(place), results.read(place / "tasks.json"), continued))
-        found = token_curve.points(software, trainings)
+        alike = chip / "software.json"
+        found = token_curve.points(results.read(alike) if alike.is_file() else software, trainings)
         text = replaced(text, f"tokens-{chip.name}", token_curve.token_markdown(found))
         if len(found) >= token_curve.FEWEST:
             with matplotlib.rc_context(figures.STYLE):
