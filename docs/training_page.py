@@ -15,7 +15,7 @@ from gaincell.reports import figures, results, tables, token_curve, training
 def write_training(docs: Path, replaced: Callable[[str, str, str], str]) -> None:
     """NAME.json: the run.json of a recipe, its table and its curve.  tokens/CHIP/N: of an adapter of
     SmolLM2-135M after N tokens, its run.json and its tasks.json, and software-continued.json of the software
-    model trained on the same tokens (both of evaluate --tasks); tokens/CHIP/software.json, where adapters were
+    model trained on the same tokens (both of evaluate --tasks); tokens/CHIP/software.json, where they were
     scored in another type than the software model.  replaced: content between marks.
     """
     page, folder = docs / "training.md", docs / "results" / "training"
