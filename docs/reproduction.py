@@ -136,7 +136,8 @@ def training() -> str:
         with_rows = number(paired[stage]["ratio_to_software"])
         found = (paper[key]["value"] / public, ratio[stage], with_rows)
         rows.append([title, *(f"{value:.2f}" for value in found), f"{tokens[stage]:,.0f}"])
-    rows.append(["softmax model, from scratch", "–", scratch, "–", f"{tokens['software-scratch']:,.0f}"])
+    again = f"{number(paired['software-scratch']['ratio_to_software']):.2f}"
+    rows.append(["softmax model, from scratch", "–", scratch, again, f"{tokens['software-scratch']:,.0f}"])
     per = paper["batch"]["value"] * paper["block"]["value"] * paper["iterations"]["value"]
     note = f"The paper's models of Table 1 saw {per / 1e9:.1f} G tokens, ours {max(tokens.values()) / 1e6:.1f} M."
     note += f" From scratch ours ends at {ratio['nonlinear-scratch'] / ratio['software-scratch']:.3f} times the softmax model from scratch: near 1 the tokens decide, not the arrays."

@@ -190,7 +190,7 @@ def test_documents_of_an_earlier_run_are_skipped(texts: Path, tmp_path: Path) ->
     assert "The 5th" in words
     assert "The 4th" not in words
     assert not torch.equal(text.some(0, len(text.blocks)), plain.some(0, len(plain.blocks)))
-    assert torch.equal(text.evaluation_tokens(), plain.evaluation_tokens())
+    assert torch.equal(text.evaluation_tokens, plain.evaluation_tokens)
 
 
 def test_a_recipe_for_another_chip(tmp_path: Path) -> None:
@@ -232,10 +232,15 @@ def test_two_processes_do_not_work_on_one_directory(texts: Path, tmp_path: Path)
     left = out / "stages" / ".linear-0123abcd.safetensors" / "linear.safetensors"
     left.parent.mkdir(parents=True)
     left.write_bytes(b"half")
+    (out / "stages" / ".linear.training.checkpoint-0123abcd.new").mkdir()
     with alone(out), pytest.raises(RunError, match="another process works on out"):
         run_recipe(recipe, open_text(texts), out)
     assert not list((out / "stages").iterdir())
     run_recipe(recipe, open_text(texts), out, only="software-continued")
+    kept = out / "stages" / "software-continued.training.checkpoint"  # of a process killed before it went
+    kept.write_bytes(b"whole")
+    run_recipe(recipe, open_text(texts), out, only="software-continued")
+    assert not kept.exists()
     changed = replace(recipe, stages=(replace(recipe.stages[0], steps=1), *recipe.stages[1:]))
     with pytest.raises(RunError, match=r"\(stages.software-continued.steps = 2 there, 1 here\)"):
         run_recipe(changed, open_text(texts), out)
@@ -461,6 +466,9 @@ BAD = [
     ("block = 32", "block = 32\npaired = 'no'", "paired = 'no'; allowed: true or false"),
     ("block = 32", "block = 32\nrepeated = 0.5\norder = 'random'", 'it needs order = "shuffled"'),
     ("block = 32", "block = 32\nevaluation_tokens = 0", "evaluation_tokens = 0; allowed: a whole number"),
+    ("block = 32", "block = 32\nevaluation_tokens = 32", "evaluation_tokens = 32; give more than a block"),
+    ("block = 32", "block = 32\nwatched_tokens = 16", "watched_tokens = 16; give more than a block"),
+    ('name = "adapted"', 'name = "settings"', "the name 'settings' is taken"),
     ("block = 32", "block = 32\nadapter = 'adapters/none'", "adapters/none is not a RUN directory"),
     ("seed = 0", "seed = -1", "seed = -1; allowed: a whole number from 0 to"),
     ("[model]\n", "[lora]\nrank = 'x'\n[model]\n", "lora.: rank = 'x'; allowed: a whole number of 1"),

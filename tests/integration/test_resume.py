@@ -214,6 +214,21 @@ def test_checkpoints_of_other_models_are_refused(tmp_path: Path) -> None:
         assert all(torch.equal(parameter, before[n]) for n, parameter in other.named_parameters())
 
 
+def test_another_text_and_another_frozen_base_are_refused(tmp_path: Path) -> None:
+    path, wanted = tmp_path / "checkpoint", settings(checkpoint_every=2)
+    model = micro_llama()
+    model.model.embed_tokens.requires_grad_(False)
+    train(model, blocks(), wanted, checkpoint=path)
+    text = blocks()
+    text[len(text) // 2, -1] = (text[len(text) // 2, -1] + 1) % 97
+    with pytest.raises(RunError, match=r"belongs to another run \(text = "):
+        train(model, text, wanted, checkpoint=path)
+    with torch.no_grad():
+        model.model.embed_tokens.weight += 1
+    with pytest.raises(RunError, match=r"belongs to another run \(frozen weights = "):
+        train(model, blocks(), wanted, checkpoint=path)
+
+
 def test_a_checkpoint_that_is_not_finite_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint"
     train(micro_llama(), blocks(), settings(checkpoint_every=2), checkpoint=path)

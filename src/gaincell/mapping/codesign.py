@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,6 +28,7 @@ from gaincell.integrations.hf.attach import attached_layers, set_design
 from gaincell.integrations.hf.checkpoint import is_run, save
 from gaincell.integrations.hf.size import model_size
 from gaincell.mapping import records, summary
+from gaincell.mapping.folder import alone
 from gaincell.mapping.job import default_block, freeze_embeddings
 from gaincell.mapping.readapt import load_made
 from gaincell.mapping.stages import fast_bf16
@@ -87,6 +89,17 @@ def codesign_model(
     Raises:
         GaincellError: model, text, design or what is to be learned are not acceptable.
     """
+    with nullcontext() if out is None else alone(out):
+        return _codesigned(settings, default_design, out, command, progress)
+
+
+def _codesigned(
+    settings: CodesignSettings,
+    default_design: Design,
+    out: Path | None,
+    command: Sequence[str],
+    progress: StageProgress,
+) -> Json:
     loaded = load_made(settings.model, settings.impl)
     model: PreTrainedModel = loaded.model.to(settings.device)  # type: ignore[arg-type]
     chip = settings.design or (attached_layers(model)[0].design if is_run(settings.model) else default_design)

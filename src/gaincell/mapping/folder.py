@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from gaincell.errors import RunError
 from gaincell.files import remove_leftovers, write_atomic, write_text
-from gaincell.integrations.hf.checkpoint import HARDWARE
+from gaincell.integrations.hf.checkpoint import DESIGN, HARDWARE
 from gaincell.integrations.hf.lora import NAME, add_product
 from gaincell.integrations.hf.mixing import MIX, fold
 from gaincell.integrations.hf.paired import KEPT, hold_components
@@ -40,27 +40,31 @@ A_OF_LAYER, B_OF_LAYER = (f".lora_{factor}.{NAME}.weight" for factor in "AB")
 @contextmanager
 def alone(path: Path) -> Iterator[None]:
     """Within the context no other process may work on a RUN directory, where its file system can lock one. It
-    is made if it is missing, and removed if it stays empty; weights that killed writers left there go. A
+    is made if it is missing, and then removed if it stays empty; what killed writers left there goes. A
     process that ends, however it does, lets it go.
 
     Raises:
         RunError: another process works on it, or it cannot be made.
     """
+    made = not path.exists()
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"{path.name} cannot be written: {error}") from error
     held = _lock(path)
     try:
-        remove_leftovers(path / HARDWARE)
-        for leftover in (path / "stages").glob(f".*-{'[0-9a-f]' * 8}.safetensors"):
-            shutil.rmtree(leftover, ignore_errors=True)
+        for name in (HARDWARE, DESIGN, "run.json", "log.jsonl"):
+            remove_leftovers(path / name)
+        for part in ("stages", "figures"):
+            for leftover in (path / part).glob(f".*-{'[0-9a-f]' * 8}*"):
+                shutil.rmtree(leftover, ignore_errors=True)
         yield
     finally:
         if held is not None:
             os.close(held)
-        with suppress(OSError):
-            path.rmdir()
+        if made:
+            with suppress(OSError):
+                path.rmdir()
 
 
 def _lock(path: Path) -> int | None:
@@ -108,6 +112,8 @@ class RunFolder:
         elif (path / "run.json").exists():
             raise RunError(f"{path.name} holds a finished run of another kind; choose another --out")
         write_text(known, json.dumps(dict(identity), indent=1) + "\n")
+        for finished in self.stages.glob("*.json"):  # a killed process may not have come to it
+            self._forget_checkpoints(finished.stem)
 
     def record(self, stage: str) -> dict[str, Any] | None:
         """The result of a finished stage, None before."""
@@ -127,8 +133,11 @@ class RunFolder:
         if model is not None:
             write_state(trained_parameters(model), self.state(stage))
         write_text(self.stages / f"{stage}.json", json.dumps(dict(record)) + "\n")
+        self._forget_checkpoints(stage)
+
+    def _forget_checkpoints(self, stage: str) -> None:
         for path in self.stages.glob(f"{stage}.*.checkpoint*"):
-            path.unlink()
+            path.unlink(missing_ok=True)
 
     def forget(self, but: str) -> None:
         """Remove the parameters of all stages but one; a finished run needs no others."""

@@ -271,6 +271,9 @@ def _recipe(raw: Mapping[str, Any], name: str) -> Recipe:
     )
     if recipe.block > design.window:
         raise InputError(f"block = {recipe.block}; give 2 to {design.window}, the design's window")
+    for key in ("evaluation_tokens", "watched_tokens"):
+        if (given := getattr(recipe, key)) <= recipe.block:
+            raise InputError(f"{key} = {given}; give more than a block, {recipe.block}")
     if recipe.paired and design.drivers.signed:
         raise InputError(f"the queries of {design.name} have a sign; leave out paired")
     if not stages and not isinstance(recipe.model, ModelRecipe):
@@ -296,7 +299,7 @@ def _stage(
     values.check_use(entry, where)
     own = {key: value for key, value in entry.items() if key in values.STAGE}
     stage = StageRecipe(**{"title": own["name"], **own}, training=_training(entry, common, where))
-    if stage.name in (*names, *ROOTS) or not stage.name.replace("-", "").isalnum():
+    if stage.name in (*names, *ROOTS, "settings") or not stage.name.replace("-", "").isalnum():
         raise InputError(f"{where}: the name {stage.name!r} is taken or not of letters, digits and -")
     if stage.cell is not None:
         check_value(stage.cell, tuple(CELL_KINDS), f"{where}: cell")

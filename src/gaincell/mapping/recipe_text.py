@@ -33,7 +33,7 @@ class RecipeText:
         progress: opens the progress of reading.
 
     `loaded`: the recipe's model, None where it is made first.  `tokenizer`: its tokenizer.
-    `blocks`: all blocks that the recipe needs.
+    `blocks`: all blocks that the recipe needs.  `evaluation_tokens`: what every stage is evaluated on.
 
     Raises:
         GaincellError: the model cannot be loaded, the text lacks what the recipe names, or is too short.
@@ -55,7 +55,8 @@ class RecipeText:
                 raise ModelError(f"{recipe.model} is a RUN; a recipe starts from the model it was made from")
             self.tokenizer = self.loaded.tokenizer
         self.blocks = self._all_blocks(training, progress)
-        if (held := len(self.evaluation_tokens())) <= recipe.block:
+        self.evaluation_tokens = self._evaluation_tokens()
+        if (held := len(self.evaluation_tokens)) <= recipe.block:
             raise InputError(
                 f"the evaluation text has {held} tokens, fewer than one block of {recipe.block + 1}; "
                 "give more text, or more evaluation_tokens"
@@ -93,8 +94,7 @@ class RecipeText:
         first = max(0, min(first, len(self.blocks) - count))
         return self.blocks[first : first + count][:, :-1].long()
 
-    def evaluation_tokens(self) -> Int[Tensor, " n"]:
-        """The stream that every stage is evaluated on."""
+    def _evaluation_tokens(self) -> Int[Tensor, " n"]:
         wanted = self._recipe.evaluation_tokens
         return keep_tokens(self._evaluation, self.tokenizer, self._place("evaluation"), wanted)
 

@@ -165,7 +165,7 @@ class RecipeRun:
             only_attention(model)
         checkpoint = self.folder.checkpoint(stage.name, "training")
         every = stage.training.evaluate_every
-        tokens = self.text.evaluation_tokens()[: self.recipe.watched_tokens] if every else None
+        tokens = self.text.evaluation_tokens[: self.recipe.watched_tokens] if every else None
         done = train(
             model,
             self.text.share(stage),
@@ -204,7 +204,7 @@ class RecipeRun:
     def _evaluate(self, what: str, model: PreTrainedModel, begun: float) -> Record:
         found = perplexity(
             model,
-            self.text.evaluation_tokens(),
+            self.text.evaluation_tokens,
             self.protocol,
             tokenizer=self.text.tokenizer,
             progress=self.progress(f"{what}: evaluate"),

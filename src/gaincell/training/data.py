@@ -27,6 +27,12 @@ if TYPE_CHECKING:
 
 NOTED_EVERY = 256
 """Documents after which it is noted how far the tokens in a file reach."""
+OTHER = {
+    "sources": "another text, or of one whose files have changed",
+    "tokens": "a text of another length",
+    "tokenizer": "another tokenizer",
+}
+"""What a file of tokens is refused for, by what is noted of it."""
 AHEAD = 2**18
 """Characters that are read before they are tokenised together, on all cores."""
 
@@ -90,11 +96,10 @@ def keep_tokens(
     state = {"done": False, "source": 0, "documents": 0, "length": 0, "begun_at": 0}
     if noted.exists() and path.exists():
         known = json.loads(noted.read_text())
-        if {key: known.get(key) for key in wanted} != wanted:
-            raise InputError(
-                f"tokens/{path.name} holds tokens of another text or another tokenizer; remove it, or choose "
-                "another --out"
-            )
+        differing = next((key for key in wanted if known.get(key) != wanted[key]), None)
+        if differing is not None:
+            what = OTHER[differing] if "tokenizer" in known else "an older version"
+            raise InputError(f"tokens/{path.name} holds tokens of {what}; remove it, or choose another --out")
         state = {key: known[key] for key in state}
     path.parent.mkdir(parents=True, exist_ok=True)
     if not state["done"]:
@@ -156,8 +161,10 @@ def _tokenised(documents: Iterable[str], tokenizer: Any) -> Iterator[list[int]]:
 def _digest(tokenizer: Any) -> str:
     """12 hexadecimal digits of the SHA-256 of what a tokenizer does, as far as it can be written out."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    written = repr(sorted(tokenizer.get_vocab().items())) if backend is None else backend.to_str()
-    return hashlib.sha256(written.encode()).hexdigest()[:12]
+    does = tokenizer.get_vocab() if backend is None else json.loads(backend.to_str())
+    for key in ("truncation", "padding"):  # calls change them
+        does.pop(key, None)
+    return hashlib.sha256(json.dumps(does, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def pack_blocks(tokens: Tensor, length: int, seed: int | None) -> Tensor:

@@ -13,6 +13,7 @@ that was interrupted repeats the one that was not.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -106,6 +107,7 @@ def train(
         )
     if settings.sharded and settings.evaluate_every:
         raise InputError("a sharded model is not evaluated while it is trained; set evaluate_every = 0")
+    given = _fingerprint(model, blocks)
     run = Parallel(model, loss_of or next_token_loss, sharded=settings.sharded)
     _check_share(run, settings)
     _set_checkpointing(model, settings, "enable", {"use_reentrant": False})
@@ -115,8 +117,7 @@ def train(
     identity: dict[str, Any] = {
         "settings": asdict(settings),
         "blocks": [len(blocks), first_block.shape[1]],
-        "first": first_block[0, :8].tolist(),
-    }
+    } | given
     if rows := {name: kept.tolist() for name, kept in kept_components(model).items()}:
         identity["paired rows"] = rows
     main = run.processes.is_main_process
@@ -274,6 +275,26 @@ class _at_rest:
 
     def __exit__(self, *_: object) -> None:
         _begin(self._model)
+
+
+def _fingerprint(model: nn.Module, blocks: Blocks) -> dict[str, str]:
+    """Digests of the text (where blocks come from a stream, of the first and the last) and of the first
+    values of every parameter that is not trained.
+    """
+    some = (
+        blocks
+        if isinstance(blocks, Tensor)
+        else torch.cat([blocks[0:1], blocks[len(blocks) - 1 : len(blocks)]])
+    )
+    frozen = [p.detach().flatten()[:64] for p in model.parameters() if not p.requires_grad]
+    return {"text": _digest([some]), "frozen weights": _digest(frozen)}
+
+
+def _digest(tensors: Iterable[Tensor]) -> str:
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(tensor.cpu().double().numpy().tobytes())
+    return digest.hexdigest()[:12]
 
 
 def _begin(model: nn.Module) -> None:

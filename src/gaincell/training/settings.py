@@ -151,7 +151,7 @@ TRAINING: Mapping[str, Allowed] = {
     "micro_batch": Number(1, whole=True),
     "betas": Number(0, 1, below=True, many=2),
     "weight_decay": Number(),
-    "clip": Number(above=True),
+    "clip": Number(above=True, endless=True),
     "bf16": bool,
     "gradient_checkpointing": bool,
     "redraw": REDRAWS,

@@ -48,15 +48,16 @@ class Watch:
         self._checkpoint = checkpoint
         self.stored = done
         """Steps of the newest checkpoint."""
-        self._file = best_of(checkpoint) if checkpoint is not None and write else None
+        best = best_of(checkpoint) if checkpoint is not None else None
+        self._file = best if write else None
         known = before or {}
         self._recent: deque[float] = deque(known.get("recent", ()), maxlen=AVERAGED)
         self._lowest: float = known.get("lowest", math.inf)
         self.best: float | None = known.get("best")
         self._worse: int = known.get("worse", 0)
         self._kept: dict[str, Tensor] = {}
-        if self.best is not None and settings.patience and self._file is not None and self._file.exists():
-            self._kept = load_file(self._file)
+        if self.best is not None and settings.patience and best is not None and best.exists():
+            self._kept = load_file(best)
 
     def state(self) -> dict[str, Any]:
         """Plain data to go on from."""
