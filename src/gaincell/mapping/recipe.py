@@ -279,6 +279,8 @@ def _recipe(raw: Mapping[str, Any], name: str) -> Recipe:
     if not stages and not isinstance(recipe.model, ModelRecipe):
         raise InputError("the recipe has no stage")
     from_adapter = [stage for stage in stages if stage.start == "adapter"]
+    if recipe.adapter is not None and not from_adapter:
+        raise InputError(f'adapter = {recipe.adapter!r}: no stage starts from it; give start = "adapter"')
     if from_adapter and (recipe.adapter is None or recipe.lora is None):
         raise InputError(f"{from_adapter[0].name} starts from an adapter: it needs adapter = RUN, and [lora]")
     if from_adapter and recipe.lora is not None and recipe.lora.scale != 1.0:
@@ -297,6 +299,8 @@ def _stage(
     names = [stage.name for stage in before]
     check_value(entry["start"], (*ROOTS, *names), f"{where}: start")
     values.check_use(entry, where)
+    if entry["start"] in (*names, "adapter") and "initial" in entry:
+        raise InputError(f"{where}: initial has no effect with start = {entry['start']!r}; leave it out")
     own = {key: value for key, value in entry.items() if key in values.STAGE}
     stage = StageRecipe(**{"title": own["name"], **own}, training=_training(entry, common, where))
     if stage.name in (*names, *ROOTS, "settings") or not stage.name.replace("-", "").isalnum():
@@ -391,6 +395,8 @@ def _files(raw: Any) -> dict[str, float | None]:
     for name in raw:
         check_value(name, str, "files: the name of a text")
     if isinstance(raw, list):
+        if len(set(raw)) < len(raw):
+            raise InputError(f"files = {raw}; a text stands there twice")
         return dict.fromkeys(raw)
     for name, share in raw.items():
         check_value(share, values.SHARE, f"files: the share of {name}")
