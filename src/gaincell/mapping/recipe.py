@@ -20,7 +20,7 @@ the same tokens in the same order.
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -253,8 +253,8 @@ def _recipe(raw: Mapping[str, Any], name: str) -> Recipe:
         model=_model(head["model"], common, name),
         adapter=head.get("adapter"),
         design=design,
-        files=_files(head.get("files", {})),
-        skip_documents=_skips(head.get("skip_documents", {}), head.get("files", {})),
+        files=values.files(head.get("files", {})),
+        skip_documents=values.skips(head.get("skip_documents", {}), head.get("files", {})),
         repeated=float(head.get("repeated", 0.0)),
         block=head["block"],
         order=order,
@@ -389,27 +389,6 @@ def _design_table(design: Design, table: str, raw: Any) -> Any:
     check_keys(check_value(raw, dict, where), kinds, where)
     numbers = {key: kinds[key].convert(number, f"{where}.{key}") for key, number in raw.items()}
     return replace(getattr(design, table), **numbers)
-
-
-def _files(raw: Any) -> dict[str, float | None]:
-    for name in raw:
-        check_value(name, str, "files: the name of a text")
-    if isinstance(raw, list):
-        if len(set(raw)) < len(raw):
-            raise InputError(f"files = {raw}; a text stands there twice")
-        return dict.fromkeys(raw)
-    for name, share in raw.items():
-        check_value(share, values.SHARE, f"files: the share of {name}")
-    return dict(raw)
-
-
-def _skips(raw: Mapping[str, Any], files: Iterable[str]) -> dict[str, int]:
-    if raw and not files:
-        raise InputError(f"skip_documents = {raw!r} needs files: it is for names of files")
-    for name, documents in raw.items():
-        check_value(name, tuple(files), "skip_documents: the text")
-        check_value(documents, values.DOCUMENTS, f"skip_documents: {name}")
-    return dict(raw)
 
 
 def _lora(raw: Any, name: str) -> LoraRecipe | None:

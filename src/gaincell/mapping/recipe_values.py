@@ -116,3 +116,26 @@ def check_adapter(run: str, where: str) -> None:
         describe(run)
     except GaincellError as error:
         raise InputError(f"{where}: {error}") from error
+
+
+def files(raw: Any) -> dict[str, float | None]:
+    """Names of texts and their shares, None without; raises InputError."""
+    for name in raw:
+        check_value(name, str, "files: the name of a text")
+    if isinstance(raw, list):
+        if len(set(raw)) < len(raw):
+            raise InputError(f"files = {raw}; a text stands there twice")
+        return dict.fromkeys(raw)
+    for name, share in raw.items():
+        check_value(share, SHARE, f"files: the share of {name}")
+    return dict(raw)
+
+
+def skips(raw: Mapping[str, Any], files: Iterable[str]) -> dict[str, int]:
+    """Names of texts and how many documents of each are left out; raises InputError."""
+    if raw and not files:
+        raise InputError(f"skip_documents = {raw!r} needs files: it is for names of files")
+    for name, documents in raw.items():
+        check_value(name, tuple(files), "skip_documents: the text")
+        check_value(documents, DOCUMENTS, f"skip_documents: {name}")
+    return dict(raw)
