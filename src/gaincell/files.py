@@ -11,10 +11,13 @@ import glob
 import os
 import secrets
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from gaincell.errors import RunError
+
+_HEX = "[0-9a-f]" * 8
+"""Pattern of what tells temporary names apart."""
 
 
 def write_atomic(path: str | os.PathLike[str], writer: Callable[[Path], object]) -> Path:
@@ -59,8 +62,16 @@ def remove_leftovers(path: str | os.PathLike[str]) -> None:
     Only for a place that no other process is writing to.
     """
     path = Path(path)
-    name = f".{glob.escape(path.stem)}-{'[0-9a-f]' * 8}{glob.escape(path.suffix)}"
-    for leftover in path.parent.glob(name):
+    _remove(path.parent.glob(f".{glob.escape(path.stem)}-{_HEX}{glob.escape(path.suffix)}"))
+
+
+def remove_leftovers_in(folder: Path) -> None:
+    """The same for every file of a directory that nobody else writes to."""
+    _remove(folder.glob(f".*-{_HEX}*"))
+
+
+def _remove(leftovers: Iterable[Path]) -> None:
+    for leftover in leftovers:
         if leftover.is_dir():
             shutil.rmtree(leftover, ignore_errors=True)
         else:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -26,7 +25,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from gaincell.errors import RunError
-from gaincell.files import remove_leftovers, write_atomic, write_text
+from gaincell.files import remove_leftovers, remove_leftovers_in, write_atomic, write_text
 from gaincell.integrations.hf.checkpoint import DESIGN, HARDWARE
 from gaincell.integrations.hf.lora import NAME, add_product
 from gaincell.integrations.hf.mixing import MIX, fold
@@ -56,8 +55,7 @@ def alone(path: Path) -> Iterator[None]:
         for name in (HARDWARE, DESIGN, "run.json", "log.jsonl"):
             remove_leftovers(path / name)
         for part in ("stages", "figures"):
-            for leftover in (path / part).glob(f".*-{'[0-9a-f]' * 8}*"):
-                shutil.rmtree(leftover, ignore_errors=True)
+            remove_leftovers_in(path / part)
         yield
     finally:
         if held is not None:

@@ -150,11 +150,13 @@ def _tokenised(documents: Iterable[str], tokenizer: Any) -> Iterator[list[int]]:
             yield from tokenizer(some, add_special_tokens=False, verbose=False)["input_ids"]
 
     waiting: list[str] = []
+    characters = 0
     for document in documents:
         waiting.append(document)
-        if sum(map(len, waiting)) >= AHEAD:
+        characters += len(document)
+        if characters >= AHEAD:
             yield from ids_of(waiting)
-            waiting = []
+            waiting, characters = [], 0
     yield from ids_of(waiting)
 
 

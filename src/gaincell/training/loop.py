@@ -105,9 +105,7 @@ def train(
         raise InputError(
             f"{len(blocks)} blocks of text are fewer than one batch of {settings.batch}; give more text"
         )
-    if settings.sharded and settings.evaluate_every:
-        raise InputError("a sharded model is not evaluated while it is trained; set evaluate_every = 0")
-    given = _fingerprint(model, blocks)
+    given = _fingerprint(model, blocks) if checkpoint is not None else {}
     run = Parallel(model, loss_of or next_token_loss, sharded=settings.sharded)
     _check_share(run, settings)
     _set_checkpointing(model, settings, "enable", {"use_reentrant": False})
@@ -293,7 +291,7 @@ def _fingerprint(model: nn.Module, blocks: Blocks) -> dict[str, str]:
 def _digest(tensors: Iterable[Tensor]) -> str:
     digest = hashlib.sha256()
     for tensor in tensors:
-        digest.update(tensor.cpu().double().numpy().tobytes())
+        digest.update(tensor.flatten().cpu().view(torch.uint8).numpy().data)
     return digest.hexdigest()[:12]
 
 
