@@ -48,15 +48,14 @@ def pretrain(
     recipe: ModelRecipe, blocks: Blocks, seed: int, out: Path, log: TrainingLog, progress: Progress
 ) -> None:
     """Train the softmax model from nothing, unless `out` holds it; its weights are kept in bf16."""
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     if (out / "model.safetensors").exists():
         return
     torch.manual_seed(seed)
-    config = LlamaConfig(
-        **recipe.config, vocab_size=recipe.vocabulary, bos_token_id=0, eos_token_id=0, pad_token_id=None
-    )
-    model: Any = LlamaForCausalLM(config)  # transformers' types lose `to`
+    ids = {"vocab_size": recipe.vocabulary, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": None}
+    config = AutoConfig.for_model(recipe.architecture, **recipe.config, **ids)
+    model: Any = AutoModelForCausalLM.from_config(config)  # transformers' types lose `to`
     checkpoint = out / "pretrain.checkpoint"
     train(model, blocks, recipe.training, progress=progress, checkpoint=checkpoint, log=log)
     model.to(torch.bfloat16).save_pretrained(out)

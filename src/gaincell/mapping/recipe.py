@@ -96,7 +96,8 @@ class LoraRecipe:
 class ModelRecipe:
     """A model that is made first.
 
-    config: arguments of LlamaConfig.  vocabulary, characters_per_document: of its tokenizer, trained on the
+    architecture: "llama" (rotary positions) or "gpt2" (learned positions, biases), as transformers names them.
+    config: arguments of its configuration.  vocabulary, characters_per_document: of its tokenizer, trained on the
     beginnings of all documents.  steps, training: of its pretraining with softmax attention.
     """
 
@@ -105,6 +106,7 @@ class ModelRecipe:
     characters_per_document: int
     steps: int
     training: TrainSettings
+    architecture: str = "llama"
 
 
 @dataclass(frozen=True)
@@ -364,8 +366,9 @@ def _model(raw: Any, common: Mapping[str, Any], name: str) -> str | ModelRecipe:
     if isinstance(raw, str):
         check_model(raw, f"model = {raw!r}")
         return raw
-    entry = check_table(raw, {**values.MODEL, **TRAINING}, f"{name} [model]", values.MODEL)
-    own = {key: entry[key] for key in values.MODEL}
+    needed = values.MODEL.keys() - {"architecture"}
+    entry = check_table(raw, {**values.MODEL, **TRAINING}, f"{name} [model]", needed)
+    own = {key: entry[key] for key in values.MODEL.keys() & entry}
     return ModelRecipe(**own, training=_training(entry, common, f"{name} [model]"))
 
 

@@ -37,6 +37,7 @@ HEAD: Mapping[str, Allowed] = {
     "stage": list,
 }
 MODEL: Mapping[str, Allowed] = {
+    "architecture": ("llama", "gpt2"),
     "config": dict,
     "vocabulary": Number(257, whole=True),
     "characters_per_document": Number(1, whole=True),

@@ -337,12 +337,16 @@ def _optimizer(
     def kind(name: str) -> str | bool:
         return next((start for start in rates if name.startswith(start)), _is_scale(name))
 
+    def decays(name: str) -> bool:
+        return settings.decayed == "all" or parameters[name].ndim > 1 or _is_scale(name)
+
     groups: list[dict[str, Any]] = []
     for which, rate in ((False, settings.learning_rate), (True, scale_rate), *rates.items()):
-        members = [p for n, p in parameters.items() if kind(n) == which]
-        if members:
-            groups.append({"params": members, "peak": rate, "lr": rate})
-    return torch.optim.AdamW(groups, betas=settings.betas, weight_decay=settings.weight_decay)
+        for decayed, decay in ((True, settings.weight_decay), (False, 0.0)):
+            members = [p for n, p in parameters.items() if kind(n) == which and decays(n) is decayed]
+            if members:
+                groups.append({"params": members, "peak": rate, "lr": rate, "weight_decay": decay})
+    return torch.optim.AdamW(groups, betas=settings.betas)
 
 
 def _keep_gains_positive(parameters: dict[str, nn.Parameter]) -> None:

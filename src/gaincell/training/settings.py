@@ -17,6 +17,12 @@ what is learnt leans on no single chip.
 """
 
 
+DECAYED = ("matrices-and-scales", "all")
+""""matrices-and-scales": matrices, embeddings among them, gains and offsets, but not biases and norms, as in
+the authors' released code [R]; "all": every trained tensor.
+"""
+
+
 @dataclass(frozen=True)
 class Number:
     """Which numbers a setting takes: finite ones from `least` to `most`.
@@ -100,7 +106,9 @@ class TrainSettings:
     betas: tuple[float, float] = (0.9, 0.95)
     """Of AdamW."""
     weight_decay: float = 0.1
-    """Applied to every trained tensor, gains and offsets included, as in the paper [R]."""
+    """Of the tensors that `decayed` names."""
+    decayed: str = "matrices-and-scales"
+    """Which trained tensors decay: one of DECAYED."""
     clip: float = 1.0
     """Largest global gradient norm."""
     bf16: bool = True
@@ -151,6 +159,7 @@ TRAINING: Mapping[str, Allowed] = {
     "micro_batch": Number(1, whole=True),
     "betas": Number(0, 1, below=True, many=2),
     "weight_decay": Number(),
+    "decayed": DECAYED,
     "clip": Number(above=True, endless=True),
     "bf16": bool,
     "gradient_checkpointing": bool,
