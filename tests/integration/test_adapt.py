@@ -7,6 +7,7 @@ from torch import Tensor
 from transformers import LlamaForCausalLM
 
 from gaincell.adaptation import AdaptationResult, Place, Statistics, adapt, collect_statistics
+from gaincell.adaptation.statistics import scalers
 from gaincell.errors import InputError, ModelError
 from gaincell.integrations.hf.attach import attach, attached_layers, set_design
 
@@ -57,6 +58,68 @@ def test_the_published_iteration_reaches_the_same_fixed_point(cell: str) -> None
     assert residuals[-1] <= 1e-6
     assert all(step["perplexity"] > 1 for step in published.history)
     assert closed.history == ()
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_the_closed_form_forgets_where_it_started(cell: str) -> None:
+    found = {}
+    for start in ("trained", "neutral"):
+        model, target = linear_and_target(torch.float64, [tokens()])
+        with torch.no_grad():  # as if trained: no gain is 1, no offset 0
+            for _, _, scaler in scalers(attached_layers(model)):
+                scaler.gain.mul_(1.3)
+                scaler.offset.add_(0.05)
+        target = collect_statistics(model, [tokens()])
+        set_design(model, micro_design(cell=cell))
+        result = adapt(model, [tokens()], target, start=start)
+        assert result.converged
+        assert result.start == start
+        found[start] = scales(model)
+    for name, value in found["trained"].items():
+        torch.testing.assert_close(found["neutral"][name], value, rtol=1e-9, atol=1e-12)
+
+
+def test_the_neutral_start_is_gain_one_and_offset_zero_everywhere() -> None:
+    model, target = linear_and_target(torch.float64, [tokens()])
+    result = adapt(model, [tokens()], target, "published", start="neutral", max_iterations=0)
+    assert all(bool((p == (1.0 if n.endswith("gain") else 0.0)).all()) for n, p in scales(model).items())
+    assert not result.converged  # the keys and values of the linear model had a centre
+    assert "neutral start" in result.summary()
+    neutral = result.history[0]["perplexity"]
+    recovered = adapt(model, [tokens()], target, "published", start="neutral")
+    assert recovered.converged
+    assert recovered.history[0]["perplexity"] == neutral
+
+
+def test_the_released_rule_tests_deviation_and_mean_apart() -> None:
+    model, target = linear_and_target(torch.float64, [tokens()])
+    set_design(model, micro_design(cell="x5"))
+    result = adapt(model, [tokens()], target, "published", start="neutral", rule="released")
+    assert result.converged
+    assert result.tolerance == 1e-4
+    measured = collect_statistics(model, [tokens()])
+    for stage in ("q", "k", "v", "out"):
+        assert float((measured.std[stage] - target.std[stage]).abs().max()) <= 1e-4
+        assert float((measured.mean[stage] - target.mean[stage]).abs().max()) <= 1e-4
+    wanted = (measured.std["q"] - target.std["q"]).abs()
+    torch.testing.assert_close(result.residuals.std["q"], wanted, rtol=0, atol=1e-12)
+    with pytest.raises(InputError, match="released rule"):
+        adapt(model, [tokens()], target, rule="released")
+
+
+def test_the_released_rule_moves_the_offset_of_a_stage_without_variance() -> None:
+    model = attach(micro_llama(torch.float64), micro_design(cell="linear"))
+    target = collect_statistics(model, [tokens()])
+    silence_a_head(model)
+    name = "model.layers.0.self_attn.gain_cell.q"
+    released = adapt(model, [tokens()], target, "published", start="neutral", rule="released")
+    assert not released.converged  # the head's standard deviation stays 0
+    assert Place(0, 1, "q") in released.skipped
+    assert float(scales(model)[f"{name}.gain"][1]) == 1.0
+    assert abs(scales(model)[f"{name}.offset"][1] - target.mean["q"][0, 1]) < 1e-4
+    ours = adapt(model, [tokens()], target, "published", start="neutral")
+    assert Place(0, 1, "q") in ours.skipped
+    assert float(scales(model)[f"{name}.offset"][1]) == 0.0
 
 
 def test_the_residuals_are_those_of_the_definition() -> None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Bool, Float
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from gaincell.adaptation.published import iterate
-from gaincell.adaptation.result import AdaptationResult, Place, Residuals
+from gaincell.adaptation.result import TOLERANCE, AdaptationResult, Place, Residuals, Rule
 from gaincell.adaptation.saturation import SaturationWatch
 from gaincell.adaptation.statistics import (
     Batch,
@@ -42,8 +42,11 @@ from gaincell.errors import InputError, ModelError
 from gaincell.nn.attention import GainCellAttention
 from gaincell.nn.scaler import Scaler
 from gaincell.progress import Progress, silent
+from gaincell.quantity import one_of
 
 Method = Literal["closed-form", "published"]
+Start = Literal["trained", "neutral"]
+METHODS, STARTS, RULES = get_args(Method), get_args(Start), get_args(Rule)
 
 
 @torch.no_grad()
@@ -53,7 +56,9 @@ def adapt(
     target: Statistics,
     method: Method = "closed-form",
     *,
-    tolerance: float = 1e-6,
+    start: Start = "trained",
+    rule: Rule = "relative",
+    tolerance: float | None = None,
     max_iterations: int = 100,
     progress: Progress = silent,
 ) -> AdaptationResult:
@@ -66,36 +71,50 @@ def adapt(
             `attention_mask`. All of it goes through the model at once.
         target: statistics of the model to be matched, best measured on the same text (`collect_statistics`).
         method: "closed-form" (two forward passes) or "published" (the paper's damped iteration).
-        tolerance: largest residual of a stage that counts as converged (see `Residuals`).
+        start: "trained" begins with the gains and offsets the model has; "neutral" throws them away first
+            (see `set_neutral`).
+        rule: how residuals are stated and when the published method stops: "relative", or "released" by the
+            authors (see `Residuals`).
+        tolerance: largest residual of a stage that counts as converged; None for 1e-6 ("relative") or 1e-4
+            ("released").
         max_iterations: limit of the published method.
         progress: called after every pass over the text, with the largest residual where it is known.
 
     Raises:
-        InputError: no calibration text, an unknown method, or a target of another shape than the model.
+        InputError: no calibration text, an unknown method, start or rule, a rule without effect, or a target
+            of another shape than the model.
         ModelError: the model is not attached, or a stage is not finite.
 
-    A gain keeps its sign. A stage without variance stays as it is and is named in the result.
+    A gain keeps its sign. The gain of a stage without variance stays as it is, and its offset too unless the
+    rule is "released"; the stage is named in the result.
     """
+    choices = (("method", method, METHODS), ("start", start, STARTS), ("rule", rule, RULES))
+    for name, given, allowed in choices:
+        if given not in allowed:
+            raise InputError(f"unknown {name} {given!r}; choose {one_of(allowed)}")
+    if rule == "released" and method != "published":
+        raise InputError("the released rule stops the published method; leave it out with the closed form")
     layers = attached(model)
+    tolerance = TOLERANCE[rule] if tolerance is None else tolerance
     for stage, _, scaler in scalers(layers):
-        given, needed = tuple(target.mean[stage].shape), (len(layers), scaler.gain.numel())
-        if given != needed:
+        shape, needed = tuple(target.mean[stage].shape), (len(layers), scaler.gain.numel())
+        if shape != needed:
             raise InputError(
-                f"the target's stage {stage} has {given} layers and heads; this model has {needed}"
+                f"the target's stage {stage} has {shape} layers and heads; this model has {needed}"
             )
     batch = concatenate([as_batch(b, model) for b in batches])
     model.eval()
+    if start == "neutral":
+        set_neutral(model)
     history: tuple[dict[str, float], ...] = ()
     with _counting(layers) as passed:
         if method == "closed-form":
             statistics, saturated = _closed_form(model, batch, target, progress)
-        elif method == "published":
-            statistics, saturated, history = iterate(
-                model, batch, target, tolerance, max_iterations, progress
-            )
         else:
-            raise InputError(f"unknown method {method!r}; choose closed-form or published")
-    residuals = Residuals.between(statistics, target)
+            statistics, saturated, history = iterate(
+                model, batch, target, tolerance, rule, max_iterations, progress
+            )
+    residuals = Residuals.between(statistics, target, rule)
     residual, worst = residuals.worst()
     return AdaptationResult(
         converged=residual <= tolerance,
@@ -111,7 +130,20 @@ def adapt(
         skipped=residuals.without_variance(),
         saturated=saturated,
         history=history,
+        start=start,
     )
+
+
+@torch.no_grad()
+def set_neutral(model: nn.Module) -> None:
+    """Set every gain of an attached model to 1 and every offset to 0, in place: q, k, v and output alike.
+
+    Keys and values lose their centre V_offset. The paper's released code does this before it adapts [R], so
+    that Fig. 4c starts from here.
+    """
+    for _, _, scaler in scalers(attached(model)):
+        scaler.gain.fill_(1.0)
+        scaler.offset.zero_()
 
 
 def _closed_form(

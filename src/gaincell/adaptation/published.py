@@ -2,8 +2,9 @@
 
     a <- a * (1 + f (sigma_L / sigma_N - 1)),    b <- b + f (mu_L - mu_N)
 
-with f annealed linearly from 1.0 to 0.1 over 50 iterations and constant afterwards. Stages within tolerance
-and stages of zero variance are left alone. It stops when every stage is within tolerance.
+with f annealed linearly from 1.0 to 0.1 over 50 iterations and constant afterwards. What is within tolerance,
+and gains of stages without variance, are left alone (`Residuals.moving`). It stops when every stage is within
+tolerance.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from gaincell.adaptation.result import Place, Residuals
+from gaincell.adaptation.result import Place, Residuals, Rule
 from gaincell.adaptation.saturation import SaturationWatch
 from gaincell.adaptation.statistics import (
     Batch,
@@ -41,6 +42,7 @@ def iterate(
     batch: Batch,
     target: Statistics,
     tolerance: float,
+    rule: Rule,
     max_iterations: int,
     progress: Progress,
 ) -> tuple[Statistics, tuple[Place, ...], tuple[dict[str, float], ...]]:
@@ -57,7 +59,7 @@ def iterate(
     history: list[dict[str, float]] = []
     for iteration in range(max_iterations + 1):
         statistics, saturated, nll = _measure(model, batch)
-        residuals = Residuals.between(statistics, target)
+        residuals = Residuals.between(statistics, target, rule)
         record = {"residual": residuals.worst()[0], "perplexity": exp_or_infinity(nll)}
         history.append({"iteration": float(iteration), **record})
         progress(iteration, max_iterations, record)
@@ -65,9 +67,9 @@ def iterate(
             break
         factor = damping(iteration)
         for stage, n, scaler in scalers(layers):
-            moving = residuals.of(stage)[n] > tolerance
-            ratio = torch.where(moving, target.std[stage][n] / statistics.std[stage][n], 1.0)
-            shift = torch.where(moving, target.mean[stage][n] - statistics.mean[stage][n], 0.0)
+            gain_moves, offset_moves = (which[n] for which in residuals.moving(stage, tolerance))
+            ratio = torch.where(gain_moves, target.std[stage][n] / statistics.std[stage][n], 1.0)
+            shift = torch.where(offset_moves, target.mean[stage][n] - statistics.mean[stage][n], 0.0)
             gains[stage, n] *= 1 + factor * (ratio - 1)
             offsets[stage, n] += factor * shift
             scaler.gain.copy_(gains[stage, n])

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from gaincell.adaptation.statistics import STAGES, Statistics
+
+Rule = Literal["relative", "released"]
+"""How residuals are stated and when an iteration stops, see `Residuals`."""
+TOLERANCE: dict[Rule, float] = {"relative": 1e-6, "released": 1e-4}
+"""Largest residual that counts as converged; that of the released rule is the authors' [R]."""
 
 
 class Place(NamedTuple):
@@ -25,19 +30,34 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True)
 class Residuals:
-    """How far a model's statistics (N) are from their target (L), per stage [layers, heads]:
+    """How far a model's statistics (N) are from their target (L), per stage [layers, heads].
 
-    std: |sigma_N / sigma_L - 1|.    mean: |mu_N - mu_L| / sigma_L.
-    usable: both have variance; the others are left out and have residual 0 here.
+    By the rule "relative":
+
+        std: |sigma_N / sigma_L - 1|.    mean: |mu_N - mu_L| / sigma_L.
+        usable: both have variance; the others are left out and have residual 0 here.
+
+    By the rule "released", that of the authors' code [R]:
+
+        std: |sigma_N - sigma_L|.    mean: |mu_N - mu_L|.
+        usable: N has variance. The others count all the same: their offset can be moved, their gain cannot.
     """
 
     std: dict[str, Float[Tensor, "L heads"]]
     mean: dict[str, Float[Tensor, "L heads"]]
     usable: dict[str, Bool[Tensor, "L heads"]]
+    rule: Rule = "relative"
 
     @classmethod
-    def between(cls, measured: Statistics, target: Statistics) -> Residuals:
+    def between(cls, measured: Statistics, target: Statistics, rule: Rule = "relative") -> Residuals:
         """The residuals of `measured` against `target`."""
+        if rule == "released":
+            return cls(
+                {s: (measured.std[s] - target.std[s]).abs() for s in STAGES},
+                {s: (measured.mean[s] - target.mean[s]).abs() for s in STAGES},
+                {s: measured.std[s] > 0 for s in STAGES},
+                rule,
+            )
         usable = {s: (measured.std[s] > 0) & (target.std[s] > 0) for s in STAGES}
         std, mean = {}, {}
         for s in STAGES:
@@ -50,13 +70,25 @@ class Residuals:
         """The larger of both residuals."""
         return torch.maximum(self.std[stage], self.mean[stage])
 
+    def moving(self, stage: str, tolerance: float) -> tuple[Bool[Tensor, "L heads"], Bool[Tensor, "L heads"]]:
+        """Which gains and which offsets an iteration still moves.
+
+        "relative": both while one of them is beyond the tolerance.  "released": each by its own residual, the
+        gain only where the stage has variance.
+        """
+        if self.rule == "released":
+            return (self.std[stage] > tolerance) & self.usable[stage], self.mean[stage] > tolerance
+        beyond = self.of(stage) > tolerance
+        return beyond, beyond
+
     def worst(self) -> tuple[float, Place | None]:
         """The largest residual of all and where it is; (0, None) when no stage is usable."""
         found: tuple[float, Place | None] = (0.0, None)
         for stage in STAGES:
             value = self.of(stage)
             layer, head = divmod(int(value.argmax()), value.shape[1])
-            if self.usable[stage].any() and (found[1] is None or float(value[layer, head]) > found[0]):
+            counts = self.rule == "released" or bool(self.usable[stage].any())
+            if counts and (found[1] is None or float(value[layer, head]) > found[0]):
                 found = (float(value[layer, head]), Place(layer, head, stage))
         return found
 
@@ -73,8 +105,8 @@ class Residuals:
 class AdaptationResult:
     """The outcome of `adapt`.
 
-    converged: every stage with variance is within the tolerance.
-    method: "closed-form" or "published".
+    converged: every stage that counts (see `Residuals`) is within the tolerance.
+    method: "closed-form" or "published".  start: "trained" or "neutral".
     tolerance: largest residual allowed.
     residual: the largest residual of the adapted model.
     worst: where it is.
@@ -103,13 +135,15 @@ class AdaptationResult:
     skipped: tuple[Place, ...]
     saturated: tuple[Place, ...]
     history: tuple[dict[str, float], ...] = ()
+    start: str = "trained"
 
     def summary(self) -> str:
         """One line for people."""
         state = "converged" if self.converged else "did not converge"
         where = f" at {self.worst}" if self.worst is not None else ""
+        start = " from the neutral start" if self.start == "neutral" else ""
         line = (
-            f"{self.method} adaptation {state}: largest residual {self.residual:.2g}{where}, "
+            f"{self.method} adaptation{start} {state}: largest residual {self.residual:.2g}{where}, "
             f"{self.iterations} iteration(s), {self.forward_passes:.3g} forward passes over "
             f"{self.tokens} tokens"
         )

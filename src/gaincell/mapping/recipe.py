@@ -96,9 +96,9 @@ class LoraRecipe:
 class ModelRecipe:
     """A model that is made first.
 
-    architecture: "llama" (rotary positions) or "gpt2" (learned positions, biases), as transformers names them.
-    config: arguments of its configuration.  vocabulary, characters_per_document: of its tokenizer, trained on the
-    beginnings of all documents.  steps, training: of its pretraining with softmax attention.
+    architecture: "llama" (rotary positions) or "gpt2" (learned positions, biases), transformers' names.
+    config: arguments of its configuration.  vocabulary, characters_per_document: of its tokenizer, trained on
+    the beginnings of all documents.  steps, training: of its pretraining with softmax attention.
     """
 
     config: Mapping[str, Any]
