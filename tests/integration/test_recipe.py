@@ -115,7 +115,10 @@ def on_micro(recipe: Recipe, folder: Path, *, random: bool = False) -> tuple[Rec
     small = recipe.miniature()
     design = recipe.design.replace(window=64, tile=16)
     if isinstance(small.model, ModelRecipe):
-        config = {**small.model.config, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
+        sizes = {"hidden_size": 48, "intermediate_size": 48, "num_hidden_layers": 2}
+        if small.model.architecture == "gpt2":
+            sizes = {"n_embd": 32, "n_layer": 2, "n_head": 2}
+        config = {**small.model.config, **sizes}
         training = small.stages[0].training
         made = replace(small.model, config=config, vocabulary=300, steps=2, training=training)
         return replace(small, model=made, design=design, files={}), text
@@ -482,6 +485,11 @@ BAD = [
     ('"software"\nattention', '"software"\ngradient = "exact"\nattention', "no effect with attention"),
     ('task = "adapt"', 'task = "adapt"\nlearning_rate = 1', "learning_rate has no effect with"),
     ('task = "adapt"', 'task = "nothing"\nloss = "transfer"', "loss has no effect with task = 'nothing'"),
+    ('task = "adapt"', 'task = "nothing"\nmethod = "published"', "method has no effect with task"),
+    ('task = "adapt"', 'task = "adapt"\nmethod = "guess"', "allowed: closed-form or published"),
+    ('"software"\nattention', '"software"\nneutral = true\nattention', "neutral has no effect with task"),
+    ("vocabulary = 300\n", 'vocabulary = 300\narchitecture = "bert"\n', "allowed: llama or gpt2"),
+    ("learning_rate = 1e-3", 'decayed = "norms"', "decayed = 'norms'; allowed: matrices-and-scales or all"),
     ('design = "DESIGN"', "design = { noise = 3, name = 'DESIGN' }", "noise = 3; allowed: a table"),
     ('design = "DESIGN"', "design = { cell = 3, name = 'DESIGN' }", "cell = 3; allowed: linear"),
     ('design = "DESIGN"', "design = { window = 64 }", "lacks 'name'"),

@@ -224,6 +224,28 @@ def test_checkpoints_rotate_and_bad_ones_are_refused(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("decayed", ["matrices-and-scales", "all"])
+def test_weight_decay_reaches_what_it_names(decayed: str) -> None:
+    """Where a gradient is zero, a step of AdamW is its decay alone: p (1 - rate x decay)."""
+    model = attach(
+        GPT2LMHeadModel(GPT2Config(vocab_size=97, n_embd=32, n_layer=1, n_head=2, n_positions=64)),
+        micro_design(),
+    )
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(0.5)
+    rate, decay = 0.1, 0.25
+    wanted = settings(
+        learning_rate=rate, weight_decay=decay, warmup_steps=0, decayed=decayed, batch=2, micro_batch=2
+    )
+    train(model, blocks(2), wanted, loss_of=lambda m, ids: 0.0 * sum(p.sum() for p in m.parameters()))
+    for name, parameter in model.named_parameters():
+        decays = decayed == "all" or parameter.ndim > 1 or ".gain_cell." in name
+        left = 0.5 * (1 - rate * decay) if decays else 0.5
+        torch.testing.assert_close(parameter.detach(), torch.full_like(parameter, left))
+    assert any("ln_1.weight" in n for n, _ in model.named_parameters())
+
+
 def test_the_papers_learning_rate_is_constant_after_its_warm_up() -> None:
     paper = settings(warmup_steps=2000, decay_steps=600_000, final_fraction=0.1)
     assert learning_rate_at(999, 13_000, paper) == 0.5

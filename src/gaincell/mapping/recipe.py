@@ -45,8 +45,8 @@ class StageRecipe:
     name: in files and tables.  title: in tables.
     start: "software" (the pretrained model), "random" (its shape with random weights), "adapter" (the
         recipe's) or an earlier stage.
-    task: "train"; "adapt" (gains and offsets, in closed form, to the statistics the start has with the linear
-        cell); or "nothing" (only the attention or the cell changes).
+    task: "train"; "adapt" (gains and offsets, to the statistics the start has with the linear cell); or
+        "nothing" (only the attention or the cell changes, or all gains and offsets with `neutral`).
     attention: "arrays" or "softmax".  cell: of the arrays; None = the design's.
     gradient: of the cells in training, "exact" or "surrogate".
     initial: first gains and offsets, where the start has none: from "statistics" of the text, every head
@@ -55,6 +55,7 @@ class StageRecipe:
         or another model with the same tokenizer, named as `gaincell` commands take it (distillation only).
     weight: of the distillation; the rest is cross-entropy.  states: weight of the hidden states beside it.
     steps: optimiser steps.  training: how.
+    method: of the adaptation.  neutral: every gain is set to 1 and every offset to 0 first.
     compare: the stage to whose perplexity this one's is compared.
     """
 
@@ -72,6 +73,8 @@ class StageRecipe:
     states: float = 0.0
     steps: int = 0
     training: TrainSettings = field(default_factory=TrainSettings)
+    method: str = "closed-form"
+    neutral: bool = False
     compare: str | None = None
 
     @property

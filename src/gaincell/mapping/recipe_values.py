@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from gaincell.adaptation.adapt import METHODS
 from gaincell.errors import GaincellError, InputError
 from gaincell.integrations.hf.checkpoint import describe, is_run
 from gaincell.integrations.hf.lora import WHERE
@@ -58,6 +59,8 @@ STAGE: Mapping[str, Allowed] = {
     "weight": Number(0, 1),
     "states": Number(),
     "steps": Number(whole=True),
+    "method": METHODS,
+    "neutral": bool,
     "compare": str,
 }
 SHARE = Number(above=True)
@@ -85,9 +88,15 @@ def check_use(entry: Mapping[str, Any], where: str) -> None:
     task, loss = entry.get("task", "train"), entry.get("loss", "cross-entropy")
     for idle, keys, why in (
         (task != "train", ("loss", "teacher", "weight", "states", "gradient", *TRAINING), f"task = {task!r}"),
+        (task == "train", ("method", "neutral"), f"task = {task!r}"),
+        (task == "nothing", ("method",), f"task = {task!r}"),
         (loss == "cross-entropy", ("teacher", "weight", "states"), f"loss = {loss!r}"),
         (loss == "transfer", ("weight", "states"), f"loss = {loss!r}"),
-        (entry.get("attention") == "softmax", ("cell", "gradient", "initial"), "attention = 'softmax'"),
+        (
+            entry.get("attention") == "softmax",
+            ("cell", "gradient", "initial", "neutral"),
+            "attention = 'softmax'",
+        ),
     ):
         useless = next((key for key in keys if idle and key in entry), None)
         if useless is not None:

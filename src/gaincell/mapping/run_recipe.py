@@ -27,7 +27,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from gaincell.adaptation import adapt, collect_statistics
+from gaincell.adaptation import adapt, collect_statistics, set_neutral
 from gaincell.errors import InputError
 from gaincell.evaluation.perplexity import describe, perplexity
 from gaincell.integrations.hf.attach import attached_layers
@@ -143,6 +143,8 @@ class RecipeRun:
             record |= self._train(stage, model)
         elif stage.task == "adapt":
             record |= self._adapt(stage, model)
+        elif stage.neutral:
+            set_neutral(model)
         parameters = dict(model.named_parameters())
         tensors = {name: disk.whole(parameters[name].detach()) for name in kept}
         if self.main:
@@ -198,7 +200,14 @@ class RecipeRun:
         batches = [self.text.some(0, blocks).to(self.device)]
         linear = self.models.model(start, self.folder.state(start.name), cell="linear")
         target = collect_statistics(linear, batches, self.progress(f"{stage.name}: statistics"))
-        found = adapt(model, batches, target, progress=self.progress(f"{stage.name}: adapt"))
+        found = adapt(
+            model,
+            batches,
+            target,
+            stage.method,  # type: ignore[arg-type]
+            start="neutral" if stage.neutral else "trained",
+            progress=self.progress(f"{stage.name}: adapt"),
+        )
         return {"adaptation": records.of_adaptation(found)}
 
     def _evaluate(self, what: str, model: PreTrainedModel, begun: float) -> Record:
