@@ -304,8 +304,8 @@ def test_memory_does_not_grow() -> None:
         with torch.no_grad():
             model(input_ids=tokens[:, t : t + 1], **cache.argument)
         sizes.add(cache.memory)
-    assert sizes == {2 * (2 * 32 * 16 + 32 * 8)}  # layers x (key and value bytes, write times)
-    times = cache.rings[0].write_times
+    assert sizes == {2 * 2 * 32 * 16 + 32 * 8}  # layers x key and value bytes; write times
+    times = cache.tokens.write_times
     period = cache.rings[0].attention.design.token_period
     assert times.max() == pytest.approx(79 * period)
     assert times.min() == pytest.approx(48 * period)

@@ -21,7 +21,7 @@ from gaincell.nn.attention import GainCellAttention
 GAIN_CELL = "gaincell"
 SOFTMAX = "gaincell-softmax"
 RING = "gaincell_ring"
-"""Attribute of the key tensor that a ring gives out: the ring."""
+"""Attribute of the key tensor that a ring gives out: the ring, which takes the new keys and values."""
 
 _HARMLESS = {
     "cache",
@@ -86,11 +86,10 @@ def gain_cell_forward(
     """
     cell, index = _check(module, query, key, value, attention_mask, arguments)
     ring = _from_ring(module, cell, key)
-    if ring is not None and ring.codes_are_read:
-        attended = ring.attend(query, index.key, index.query, index.window)
+    if ring is None:
+        attended = cell(query, key, value, index.key, index.query, index.window)
     else:
-        extra_age = None if ring is None else ring.extra_age
-        attended = cell(query, key, value, index.key, index.query, index.window, extra_age=extra_age)
+        attended = ring.attend(query, key, value, index.key, index.window)
     return attended.to(query.dtype).transpose(1, 2).contiguous(), None
 
 
@@ -199,7 +198,7 @@ def _check(
 
 
 def _from_ring(module: nn.Module, cell: GainCellAttention, key: Tensor) -> Any:
-    """The layer's ``cache.RingLayer`` if the keys are voltages that it holds (it marks them so), or None."""
+    """The layer's ``cache.RingLayer`` if the keys are those that it is to write (it marks them so), or None."""
     ring = getattr(key, RING, None)
     if ring is None:
         return None

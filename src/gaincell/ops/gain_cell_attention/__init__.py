@@ -177,7 +177,7 @@ def attend_to_stored(
     query_index: Int[Tensor, "B Tq"] | None = None,
     sliding_window: int | None = None,
     layer: int = 0,
-    extra_age: Float[Tensor, " held"] | None = None,
+    extra_age: Float[Tensor, "B held"] | None = None,
 ) -> Float[Tensor, "B H Tq D"]:
     """`gain_cell_attention` on voltages that are stored already, instead of on keys and values to be written.
 
@@ -216,7 +216,7 @@ def attend_to_stored(
         return normalised(total, design.normaliser)
     if design.writing.present:
         ku, vu = (write_errors(u, design, layer, array, key_index) for array, u in enumerate((ku, vu)))
-    held = 0 if extra_age is None else len(extra_age)
+    held = 0 if extra_age is None else extra_age.shape[1]
     rest: tuple[Tensor, Tensor, int | None, int, Gradient]
     rest = (key_index, query_index, sliding_window, layer, "exact")
     fresh = not held and not design.front_differs
@@ -247,7 +247,7 @@ def _leaked(
     reads: int,
 ) -> Tensor:
     """What is left at the first query of voltages `u`, of which the first ones have an age."""
-    held = len(extra_age)
+    held = extra_age.shape[1]
     queries = torch.where(query_index >= 0, query_index, torch.iinfo(torch.int64).max)
     distance = (queries.min(1, keepdim=True).values - key_index[:, :held]).double()
     column = key_index[:, :held] % design.window
