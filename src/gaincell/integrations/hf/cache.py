@@ -580,7 +580,8 @@ class RingCache(Cache):
         tau, changed = self.rings[0].attention.design.tau, False
         if self.clock.policy.kind == "reread" and tau is not None:
             left = torch.where(self.tokens.valid, torch.exp(-age / tau), 1.0)
-            changed = any([ring.reread(left) for ring in self.rings])
+            for ring in self.rings:
+                changed |= ring.reread(left)
         return columns, changed
 
     def postpone(self, seconds: Second) -> None:

@@ -198,7 +198,7 @@ def _check(
 
 
 def _from_ring(module: nn.Module, cell: GainCellAttention, key: Tensor) -> Any:
-    """The layer's ``cache.RingLayer`` if the keys are those that it is to write (it marks them so), or None."""
+    """The layer's ``cache.RingLayer`` if it is to write the keys (it marks them so), or None."""
     ring = getattr(key, RING, None)
     if ring is None:
         return None
