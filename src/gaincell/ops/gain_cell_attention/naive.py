@@ -145,10 +145,14 @@ def _some_queries(
     head = torch.arange(hk * g, device=x.device).view(hk, g, 1, 1)
     step = query_index.clamp(min=0)[:, None, None, :, None]
 
-    currents = _currents(keys, decay, design)
+    def gated(currents: Tensor) -> Tensor:
+        """Those of columns that the query sees; whatever the others hold, a NaN included, gives none."""
+        return torch.where(visible[:, None, :, :, None], currents, 0.0)
+
+    currents = gated(_currents(keys, decay, design))
     scores = torch.einsum("bkgid,bkijd->bkgij", x, currents)  # S_ij                                (7)-(9)
     if surrogate:
-        path = torch.einsum("bkgid,bkijd->bkgij", x, _linear_currents(keys, decay, design))
+        path = torch.einsum("bkgid,bkijd->bkgij", x, gated(_linear_currents(keys, decay, design)))
         scores = straight_through(scores, path)
     saturation = design.score_saturation(x.shape[-1])
     if score_line is not None:
@@ -161,8 +165,8 @@ def _some_queries(
     pulses = jitter(design, pulses, Effect.PULSE_JITTER, noise)
     pulses = torch.where(visible[:, None, None], pulses, torch.zeros_like(pulses))  # A_ij
 
-    currents = _currents(values, decay, design)
-    linear = _linear_currents(values, decay, design) if surrogate else None
+    currents = gated(_currents(values, decay, design))
+    linear = gated(_linear_currents(values, decay, design)) if surrogate else None
     tile_of_token = column // design.tile  # t = (j mod M) div N
     row = torch.arange(x.shape[-1], device=x.device)
     total = torch.zeros_like(x)
