@@ -193,10 +193,6 @@ def test_what_is_not_served_says_why() -> None:
     q, k, v = (t.float() for t in signals(20, 1, 1, 8))
     with pytest.raises(InputError, match=r"computes in float32, not torch\.float64"):
         gain_cell_attention(q.double(), k.double(), v.double(), chip(), None, "native")
-    q[0, 0, 3, 2] = torch.nan
-    with pytest.raises(InputError, match="not finite"):
-        gain_cell_attention(q, k, v, chip(), None, "native")
-    assert bool(gain_cell_attention(q, k, v, chip()).isnan().any())  # auto: NaN reaches the output
     with (
         pytest.raises(InputError, match="not available; choose one of"),
         native_library.instructions("avx1024"),

@@ -99,7 +99,8 @@ def gain_cell_attention(
         InputError: shapes, precisions, devices or options that do not fit.
 
     Not modelled: attention sinks, soft-capping, additive biases, dropout.
-    NaN in a real token reaches the output; whatever stands in padding does not.
+    A NaN reaches the outputs of the queries that see its token, in its own sequence and group of heads, and
+    no others (one in a component of a value: that component of them). What stands in padding reaches none.
     """
     _check_tensors(q, k, v)
     _check_options(q, k, impl, gradient, key_index, query_index, sliding_window, layer)
@@ -338,14 +339,11 @@ def _natively(q: Tensor, k: Tensor, v: Tensor, design: Design, impl: Impl, *rest
     reason = why_not(q, k, v, design)
     if reason is None:
         try:
-            served = gain_cell_native(q, k, v, design, *rest)
+            return gain_cell_native(q, k, v, design, *rest)
         except InputError:
             if impl == "native":
                 raise
             return None
-        if served.finite:
-            return served.out
-        reason = "there are values that are not finite"
     if impl == "native":
         raise InputError(f"impl='native' does not serve this: {reason}; give impl='auto'")
     return None

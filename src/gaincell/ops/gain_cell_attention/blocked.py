@@ -33,6 +33,7 @@ from torch import Tensor
 
 from gaincell.circuits.converter import sum_rounding
 from gaincell.config import Design
+from gaincell.ops.gain_cell_attention import not_a_number
 from gaincell.ops.gain_cell_attention.disturbed import Disturbance
 from gaincell.ops.gain_cell_attention.panels import (
     Block,
@@ -91,7 +92,11 @@ def gain_cell_core_blocked(
 
     def run(x: Tensor, ku: Tensor, vu: Tensor, first_query: int, first_key: int) -> Tensor:
         plan = replace(nominal, first_query=first_query, first_key=first_key)
-        return _GainCellCore.apply(x, ku, vu, plan)  # type: ignore[no-any-return,no-untyped-call]
+        if not any(bool(t.sum().isnan()) for t in (x, ku, vu)):
+            return _GainCellCore.apply(x, ku, vu, plan)  # type: ignore[no-any-return,no-untyped-call]
+        reached = not_a_number.marks(x, ku, vu, first_query, first_key, plan.window)
+        out = _GainCellCore.apply(*not_a_number.without(x, ku, vu), plan)  # type: ignore[no-untyped-call]
+        return out + reached  # type: ignore[no-any-return]
 
     if key_index is None:
         return run(x, ku, vu, ku.shape[2] - x.shape[2], 0)
