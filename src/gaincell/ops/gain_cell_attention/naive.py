@@ -173,7 +173,7 @@ def _some_queries(
     for t in range(design.tiles):
         in_tile = tile_of_token == t
         read = (visible & in_tile[:, None, :]).any(-1)  # a sub-tile of which nothing is visible is not read
-        if not bool(read.any()):
+        if t and not bool(read.any()):  # the first is, so that there is a graph if every query is padding
             continue
         pulses_t = _only(in_tile, pulses, dim=4)
         charge = torch.einsum("bkgij,bkijd->bkgid", pulses_t, currents)  # O_t,id
