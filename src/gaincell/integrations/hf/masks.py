@@ -132,6 +132,6 @@ def _refuse_dropped(index: Int[Tensor, "B T"], dropped: int, queries: int, windo
     if bool((newest > first - window).any()):
         raise ModelError(
             "attention_mask has padding between real tokens, and the model's sliding cache dropped tokens "
-            "that its window still reaches: pad on the left, give a RingCache(model), or use_cache=False (without "
-            "an attention_mask, generate takes every pad_token_id in the text for padding)"
+            "that its window still reaches: pad on the left, give a RingCache(model), or use_cache=False "
+            "(without an attention_mask, generate takes every pad_token_id in the text for padding)"
         )
