@@ -106,7 +106,9 @@ def test_groups_padding_and_a_window_of_the_model() -> None:
 def test_a_nan_reaches_what_naive_says() -> None:
     q, k, v = signals(50, 4, 2, 16, batch=2)
     q[0, 1, 40, 2] = k[1, 1, 5, 3] = v[0, 0, 30, 7] = torch.nan
-    assert_agrees([q, k, v], chip(), True)
+    found, expected = (gain_cell_attention(q, k, v, chip(), impl=impl) for impl in ("triton", "naive"))
+    assert torch.equal(found.isnan(), expected.isnan())
+    assert float(((found - expected).nan_to_num().abs() > 1e-3).double().mean()) <= 1e-3
 
 
 def test_what_is_not_served_says_why() -> None:
