@@ -152,7 +152,7 @@ class RingTokens:
             design = self.attention.design
             window = design.window if sliding_window is None else min(design.window, sliding_window)
             query = step.index
-            columns = torch.arange(min(self.columns, int(query.max()) + 1))
+            columns = torch.arange(min(self.columns, max(1, int(query.max()) + 1)))
             age = (query - columns) % self.columns
             seen = (query != PADDING) & (age <= query) & (age < window)
             tile = torch.where(seen, columns // design.tile, -1)

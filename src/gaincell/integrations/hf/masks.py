@@ -125,13 +125,15 @@ def _refuse_dropped(index: Int[Tensor, "B T"], dropped: int, queries: int, windo
 
     The cache counts slots, the window counts tokens; its first `dropped` slots are gone.
     """
-    newest = index[:, :dropped].amax(1) if dropped else index.new_full(index.shape[:1], PADDING)
-    first = torch.where(index[:, queries:] == PADDING, torch.iinfo(index.dtype).max, index[:, queries:]).amin(
-        1
-    )
-    if bool((newest > first - window).any()):
+    if dropped == 0:
+        return
+    newest = index[:, :dropped].amax(1)
+    later = index[:, queries:]
+    first = later.masked_fill(later == PADDING, torch.iinfo(index.dtype).max).amin(1)
+    if bool(((newest != PADDING) & (newest > first - window)).any()):
         raise ModelError(
             "attention_mask has padding between real tokens, and the model's sliding cache dropped tokens "
-            "that its window still reaches: pad on the left, give a RingCache(model), or use_cache=False "
-            "(without an attention_mask, generate takes every pad_token_id in the text for padding)"
+            "that its window still reaches: pad on the left, give a RingCache(model), or use_cache=False; "
+            "generate without an attention_mask, also that of an assistant, takes every pad_token_id in the "
+            "text for padding: give it one that the text does not use"
         )
