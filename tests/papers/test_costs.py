@@ -5,16 +5,23 @@ estimate is from each of its blocks.
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from gaincell.arrays.refresh import Refresh
 from gaincell.arrays.schedule import Schedule
+from gaincell.circuits.charge_to_pulse import ChargeToPulse
+from gaincell.circuits.normaliser import Normaliser
+from gaincell.circuits.pwm import Drivers
+from gaincell.circuits.sinks import Sinks
 from gaincell.config import load_design
 from gaincell.costs.activity import Activity
 from gaincell.costs.area import variants
 from gaincell.costs.cited import DIGITAL, FIRST, SECOND, WRITE, paper
 from gaincell.costs.gpus import printed, published, ratio
 from gaincell.costs.head import Head
+from gaincell.costs.left_out import left_out
 from gaincell.costs.motivation import stated_cache
 from gaincell.costs.roll_up import HeadCost, of_head, of_model
 from gaincell.costs.size import shipped_size
@@ -57,7 +64,9 @@ def test_digital_energy_is_its_power_for_35_ns() -> None:
 
 
 def test_latency(cost: HeadCost) -> None:
-    """65 ns stated; the schedule's phases with the assumed write give the same, without it 49 ns."""
+    """65 ns stated; the schedule's phases with the assumed write give the same, without it 49 ns. Bottom-up
+    has a clock period each for scaling inputs and output.
+    """
     assert cost.cited.latency == pytest.approx(65e-9, rel=1e-9)
     design = cost.head.design
     phases = {phase.name: phase.duration for phase in Schedule(design).phases}
@@ -66,7 +75,7 @@ def test_latency(cost: HeadCost) -> None:
     assert cost.head.schedule.latency == pytest.approx(cost.cited.latency)
     technology = cost.head.technology
     assert cost.bottom_up.latency == pytest.approx(
-        computed + technology.discharge_time + technology.write_time
+        computed + technology.discharge_time + technology.write_time + 2 / design.counter_clock
     )
 
 
@@ -128,6 +137,82 @@ def test_every_block_is_in_its_band_or_listed_as_outside(cost: HeadCost) -> None
         assert line.factor is not None
         assert (1 / bands[name] <= line.factor <= bands[name]) == (name not in OUTSIDE)
         assert bool(cost.explain(line)) == (name in OUTSIDE)
+
+
+@pytest.mark.parametrize(("bits", "words"), [(4, "inside it"), (0, "inside it"), (9, None)])
+def test_the_verdict_on_the_digital_part_follows_from_its_words(
+    cost: HeadCost, bits: int, words: str | None
+) -> None:
+    """Values of 8 and 7 bits leave it just outside; wider ones, or 16-bit floats, bring it inside."""
+    technology = cost.head.technology.replace(guard_bits=bits)
+    found = of_head(replace(cost.head, technology=technology))
+    line = next(line for line in found.lines if line.name == DIGITAL)
+    assert line.inside == (words is None)
+    assert found.explain(line).endswith(words or "")
+    assert f"{line.factor:.3g} with scaling stages of {4 + bits}" in found.explain(line) or line.inside
+
+
+STEPS = {
+    "words of q, k, v come in": ("digital / code registers",),
+    "gain and offset of q, of k and v, of the output (3)": (
+        "digital / scaling of q",
+        "digital / scaling of k, v",
+        "digital / scaling of the output",
+    ),
+    "gains and offsets are held": ("leakage",),
+    "the write pointer moves, a column becomes valid": ("digital / write pointer",),
+    "a column is discharged": ("write / discharge",),
+    "key and value are converted and written": ("write / write DACs and bit lines",),
+    "codes and pulses travel": ("digital / routing",),
+    "query codes become pulses": ("digital / query pulses",),
+    "pulses drive word lines": ("first dot product / word lines", "second dot product / word lines"),
+    "cells draw current": ("first dot product / cells", "second dot product / cells"),
+    "scores become pulses (5)": ("first dot product / charge-to-pulse",),
+    "outputs become signed pulses": ("second dot product / signed readout",),
+    "pulses are counted, counters cleared": ("digital / counters",),
+    "codes of the sub-tiles are added": ("digital / adder tree", "digital / adder registers"),
+    "phases follow each other": ("digital / control", "digital / clock"),
+    "sums are divided by that of the normalising column": ("digital / division",),
+    "columns are refreshed": ("refresh",),
+}
+"""What happens for a token (spec, sections 3 to 5), and the entries that pay for it."""
+
+
+@pytest.mark.parametrize("name", ["leroux2025", "leroux2025-extended"])
+def test_every_step_of_a_token_has_an_entry(name: str) -> None:
+    """And every entry belongs to a step; what has none is left out by name (below)."""
+    design = load_design(name)
+    activity = Activity.assumed(design).mean()
+    found = of_head(Head(design, load_technology("28nm"), activity), Refresh("reread", every_seconds=1e-3))
+    entries = {path for path, part in found.bottom_up.walk() if not part.parts}
+    assert all(part.energy > 0 for path, part in found.bottom_up.walk())
+    steps = {entry for entries in STEPS.values() for entry in entries}
+    assert entries == steps - (set() if design.normaliser.present else {"digital / division"})
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ({}, "references of the converters"),
+        ({}, "buffers of the clock tree"),
+        ({}, "ladder and decoder of the DACs"),
+        ({}, "rotary embedding"),
+        ({"drivers": Drivers(phases=2)}, "sense of the key integrators"),
+        ({"normaliser": Normaliser(1.0)}, "the normalising column"),
+        ({"sinks": Sinks(tokens=4)}, "columns of first tokens"),
+        ({"charge_to_pulse": ChargeToPulse(exponent=2)}, "ramp"),
+    ],
+)
+def test_what_has_no_entry_is_left_out_by_name(change: dict[str, Any], what: str) -> None:
+    chip = load_design("leroux2025")
+    found = [one.what for one in left_out(chip.replace(**change), None)]
+    assert any(what in words for words in found)
+    own = [one.what for one in left_out(chip, None)]
+    assert any(what in words for words in own) == (not change)
+    assert not any("reading columns back" in words for words in found)
+    assert any(
+        "reading columns back" in one.what for one in left_out(chip, Refresh("copy", every_seconds=1.0))
+    )
 
 
 @pytest.mark.parametrize(("name", "group"), [("tiny", 2), ("smollm2-135m", 3)])
