@@ -8,7 +8,7 @@
     counters            flip-flops of every output line
     adder tree          five gates a bit, registers after every level
     input scaling       D multiply-adders, registers of the values, of gains and of offsets
-    output scaling      D multiply-adders, gains and offsets, dividers of a normalising column
+    output scaling      D multiply-adders, gains and offsets; the divider of a normalising column
     digital control     gates of the sequencers, decoders (a gate a column), valid bits, code registers
 
 Gates and flip-flops fill a share (utilisation) of the digital area. Layers of a 3D stack share everything

@@ -120,22 +120,15 @@ def circuits(head: Head) -> dict[str, Circuit]:
     t, d, dim = head.technology, head.design, head.head_dim
     output, query, stored = head.sum_bits(d.tiles), head.query_word, head.storage_word
     divider = output**2 if d.normaliser.present else 0
-    arithmetic = {
-        INPUTS: (
-            multiply_add_bits(max(query, stored)),
-            dim * (query + 2 * stored),
-            query * head.group + 2 * stored,
-        ),
-        OUTPUTS: (multiply_add_bits(output) + divider, 0, output * head.group),
-    }
+    values = dim * (query + 2 * stored) + 2 * (head.group * query + 2 * stored)
     codes = head.rows * (head.query_bits + 2 * head.storage_bits)
     return {
         "counters": Circuit(0, d.tiles * head.rows * head.output_bits),
         "adder tree": Circuit(GATES_PER_ADDER_BIT * adder_bits(head, d.tiles), register_bits(head, d.tiles)),
-        **{
-            name: Circuit(GATES_PER_ADDER_BIT * dim * bits, values + 2 * coefficients)
-            for name, (bits, values, coefficients) in arithmetic.items()
-        },
+        INPUTS: Circuit(GATES_PER_ADDER_BIT * dim * multiply_add_bits(max(query, stored)), values),
+        OUTPUTS: Circuit(
+            GATES_PER_ADDER_BIT * (dim * multiply_add_bits(output) + divider), 2 * head.group * output
+        ),
         "digital control": Circuit(
             d.tiles * t.control_gates + 2 * d.window, codes + d.window + _pointer_bits(head)
         ),

@@ -36,10 +36,12 @@ ALWAYS = (
 
 def of_chip(design: Design) -> list[LeftOut]:
     """Circuits that a chip has beyond the paper's (docs/extensions.md says what they are)."""
+    normalised = design.normaliser.present
     there = {
         LeftOut(
             "dot products", "the normalising column: its cells, writes, readout and counters"
-        ): design.normaliser.present,
+        ): normalised,
+        LeftOut("digital", "the time of the divisions"): normalised,
         LeftOut("dot products", "the ramp of the charge-to-pulse exponent"): (
             design.charge_to_pulse.exponent != 1
         ),
