@@ -227,7 +227,7 @@ def test_what_is_counted_and_what_is_left_out_is_in_the_result(
         energy = results.number(found["count"]) * results.number(found["each"])
         assert energy == pytest.approx(results.number(line["parts"][name]))
     assert set(line["parts"]) - set(line["operations"]) == {"routing"}
-    assert "scaling of k, v, 128 multiply-adds of " in costs.as_markdown(costs.energy(result))
+    assert "scaling of k, v, 128 × 124 fJ a multiply-add" in costs.as_markdown(costs.energy(result))
     shown = costs.as_markdown(costs.left_out(result))
     assert result["left_out"]
     assert all(one["what"] in shown for one in result["left_out"])

@@ -188,7 +188,7 @@ def test_every_gain_and_offset_is_applied_once(name: str) -> None:
     size = shipped_size(name)
     head = replace(HEAD, head_dim=size.head_dim, group=size.group)
     found = digital.operations(head, 1e-3)
-    counts = [of.count for of in found.values() if of.unit == digital.MULTIPLY_ADDS]
+    counts = [of.count for of in found.values() if of.unit == digital.MULTIPLY_ADD]
     assert len(counts) == 3
     assert size.heads * sum(counts) == pytest.approx(
         (size.heads + 2 * size.kv_heads + size.heads) * size.head_dim

@@ -46,7 +46,7 @@ from gaincell.units import Joule, Metre, SquareMetre
 
 INPUTS, OUTPUTS = "input scaling", "output scaling"
 """Blocks of circuits: the one lies where values come in, the other beside the adders."""
-MULTIPLY_ADDS = "multiply-adds"
+MULTIPLY_ADD = "multiply-add"
 """Unit of the operations of equation (3)."""
 GATES_PER_ADDER_BIT = 5
 """Two-input gates of a full adder: two XOR, two AND, one OR."""
@@ -88,22 +88,22 @@ def operations(head: Head, edge: Metre) -> dict[str, Operations]:
     output = head.sum_bits(head.active_tiles)
     words = head.query_word + head.query_bits + 2 * (head.storage_word + head.storage_bits) / group
     found = {
-        "scaling of q": Operations(dim, MULTIPLY_ADDS, _scaled(head, head.query_word, head.query_bits)),
+        "scaling of q": Operations(dim, MULTIPLY_ADD, _scaled(head, head.query_word, head.query_bits)),
         "scaling of k, v": Operations(
-            2 * dim / group, MULTIPLY_ADDS, _scaled(head, head.storage_word, head.storage_bits)
+            2 * dim / group, MULTIPLY_ADD, _scaled(head, head.storage_word, head.storage_bits)
         ),
-        "scaling of the output": Operations(dim, MULTIPLY_ADDS, _scaled(head, output)),
-        "code registers": Operations(dim * words, "bits", captured(head)),
-        "query pulses": Operations(dim, "pulses", _query_pulse(head)),
-        "counters": Operations(head.output_lines, "counters", _counter(head)),
-        "adder tree": Operations(adder_bits(head, head.active_tiles), "bits", t.adder_bit),
-        "adder registers": Operations(register_bits(head, head.active_tiles), "bits", captured(head)),
-        "write pointer": Operations(1 / group, "writes", _write_pointer(head, edge)),
-        "control": Operations(head.cycles, "clock periods", _control(head)),
-        "clock": Operations(head.cycles, "clock periods", _clock(head, edge)),
+        "scaling of the output": Operations(dim, MULTIPLY_ADD, _scaled(head, output)),
+        "code registers": Operations(dim * words, "bit", captured(head)),
+        "query pulses": Operations(dim, "pulse", _query_pulse(head)),
+        "counters": Operations(head.output_lines, "counter", _counter(head)),
+        "adder tree": Operations(adder_bits(head, head.active_tiles), "bit", t.adder_bit),
+        "adder registers": Operations(register_bits(head, head.active_tiles), "bit", captured(head)),
+        "write pointer": Operations(1 / group, "write", _write_pointer(head, edge)),
+        "control": Operations(head.cycles, "clock period", _control(head)),
+        "clock": Operations(head.cycles, "clock period", _clock(head, edge)),
     }
     if head.design.normaliser.present:
-        found["division"] = Operations(dim, "divisions", output**2 * t.adder_bit)
+        found["division"] = Operations(dim, "division", output**2 * t.adder_bit)
     return found
 
 
@@ -111,7 +111,7 @@ def float_surplus(head: Head) -> Joule:
     """What the scaling stages of a query would take more as multiply-adds of 16-bit floats."""
     t, moved = head.technology, surroundings().movement
     each = (moved.multiply + moved.add) * t.adder_bit / t.adder_energy
-    scaled = [found for found in operations(head, 0.0).values() if found.unit == MULTIPLY_ADDS]
+    scaled = [found for found in operations(head, 0.0).values() if found.unit == MULTIPLY_ADD]
     return sum(found.count * (each - found.each) for found in scaled)
 
 

@@ -145,9 +145,9 @@ def summary(result: Result) -> Rows:
 
 def left_out(result: Result) -> Rows:
     """What the bottom-up column lacks."""
-    rows = [[one["where"], one["what"]] for one in result["left_out"]]
+    rows = [[f"{one['where']}: {one['what']}"] for one in result["left_out"]]
     caption = "Nobody stated what these take; all but power gating would raise the bottom-up estimate."
-    return Rows("Left out of the bottom-up estimate", ("block", "what"), rows, caption)
+    return Rows("Left out of the bottom-up estimate", ("left out",), rows, caption)
 
 
 def area(result: Result) -> Rows:
@@ -289,7 +289,9 @@ def _counted(line: Mapping[str, Any], part: str) -> str:
     found = line.get("operations", {}).get(part)
     if found is None:
         return ""
-    return f", {number(found['count']):,.4g} {found['count']['unit']} of {readable(found['each'])}"
+    count = number(found["count"])
+    often = f"{count:,.0f}" if count.is_integer() else f"{count:.3g}"
+    return f", {often} × {readable(found['each'])} a {found['count']['unit']}"
 
 
 def _compared(line: Mapping[str, Any]) -> list[str]:

@@ -91,8 +91,7 @@ def _more(run: Entry) -> Markup:
     parts.append(table(process, lambda r, c: found[r]["kind"] if c == 1 else None, text=(2,)))
     words = "Sweeps, cells and stacks, whole model, memories, sensitivity, technology, what is left out"
     if "left_out" in run:
-        missing = tables.left_out(run)
-        parts.append(table(missing, text=(1,)))
+        parts.append(table(tables.left_out(run)))
     return element("details", element("summary", words), *parts, class_="more")
 
 
