@@ -23,9 +23,12 @@ from gaincell.costs.gpus import printed, published, ratio
 from gaincell.costs.head import Head
 from gaincell.costs.left_out import left_out
 from gaincell.costs.motivation import stated_cache
-from gaincell.costs.roll_up import HeadCost, of_head, of_model
-from gaincell.costs.size import shipped_size
+from gaincell.costs.roll_up import HeadCost, mean_head, of_head, of_model
+from gaincell.costs.size import ModelSize, shipped_size
 from gaincell.costs.technology import load_technology
+from gaincell.integrations.hf.size import model_size
+from gaincell.reports import results
+from gaincell.sweeps.file import load_sweep
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results" / "costs"
 OUTSIDE = {WRITE, DIGITAL}
@@ -242,6 +245,55 @@ def test_bands_with_measured_activity(name: str, group: int, outside: set[str]) 
     """What lies outside its band with the activity of real text: docs/costs.md lists the same."""
     head = replace(measured_head(name, group), context=1024)
     assert {line.name for line in of_head(head).outside} == OUTSIDE | outside
+
+
+@pytest.mark.parametrize("path", sorted(RESULTS.glob("cost-*.json")), ids=lambda path: path.stem)
+def test_committed_costs_are_those_of_the_estimate(path: Path) -> None:
+    """From the activity that a result holds follow its energies, latency, area and what is left out."""
+    result = results.read(path)
+    words = {key: result["model"][key] for key in ("source",)} | {"title": result["model"]["name"]}
+    sizes = {
+        key: int(results.number(entry)) for key, entry in result["model"].items() if isinstance(entry, dict)
+    }
+    window = int(results.number(result["head"]["window"]))
+    found = mean_head(
+        ModelSize(**words, **sizes),
+        load_design(result["design"]["name"]).replace(window=window, layers=sizes["layers"]),
+        load_technology(result["technology"]["name"]),
+        Activity.from_json(result["activity"]),
+        round(results.number(result["head"]["context"])),
+    )
+    for line, stored in zip(found.lines, result["head"]["lines"], strict=True):
+        parts = {name: results.number(entry) for name, entry in stored["parts"].items()}
+        assert {name: part.energy for name, part in line.bottom_up.parts.items()} == pytest.approx(parts)
+        assert line.bottom_up.energy == pytest.approx(results.number(stored["bottom_up"]))
+        assert (line.inside, found.explain(line)) == (stored.get("inside"), stored.get("explanation", ""))
+    assert found.bottom_up.latency == pytest.approx(results.number(result["head"]["bottom_up"]["latency"]))
+    assert found.area.area == pytest.approx(results.number(result["areas"]["head"]))
+    assert [vars(one) for one in left_out(found.head.design, None)] == result["left_out"]
+
+
+@pytest.mark.parametrize("name", ["constraints", "arrays", "relaxed"])
+def test_committed_sweeps_have_the_latency_and_area_of_the_estimate(name: str) -> None:
+    """What depends on the design alone; energies were priced anew with them, and the page says how."""
+    result = results.read(RESULTS.parent / "sweeps" / f"{name}.json")
+    sweep = load_sweep(RESULTS.parents[2] / "recipes" / "sweeps" / f"{name}.toml")
+    size, technology = model_size(sweep.model), load_technology(sweep.technology)
+    for point in result["points"]:
+        values = {key: _parameter(key, entry) for key, entry in point["parameters"].items()}
+        design = sweep.chip(values).replace(layers=size.layers)
+        cost = of_model(size, design, technology, Activity.assumed(design))
+        for key, found in (("latency", cost.latency[1]), ("area", cost.area[1])):
+            assert found == pytest.approx(results.number(point["values"][key]))
+    page = (RESULTS.parents[1] / "sweeps.md").read_text()
+    assert result["provenance"].get("repriced", {"how": ""})["how"] in page
+
+
+def _parameter(name: str, entry: Any) -> Any:
+    """A parameter of a point, as its sweep has it."""
+    if isinstance(entry, dict):
+        return entry["value"]
+    return {"true": True, "false": False, "none": "none" if name == "readout" else None}.get(entry, entry)
 
 
 def measured_head(name: str, group: int) -> Head:
