@@ -9,6 +9,7 @@ import matplotlib
 from gaincell.files import write_atomic
 from gaincell.reports import codesign, results
 from gaincell.reports.figures import STYLE
+from gaincell.reports.sweep import repriced
 
 TITLE = "Circuits learned with the model"
 BEFORE = """S_sat, O_sat and the levels of query drivers and write DACs, learned by gradients together with
@@ -54,7 +55,7 @@ def sections(docs: Path) -> list[str]:
         "\n".join(f"* {line}" for line in codesign.answers(found)),
         codesign.codesign_markdown(found).rstrip(),
         f"{found['model']['name']} on leroux2025, text {found['text']['name']}; "
-        f"{found['provenance']['protocol']}.",
+        f"{found['provenance']['protocol']}.{repriced(found)}",
         "![Levels, even and learned, and how often signals of a value occur]" + f"(figures/{FIGURE})",
         AFTER,
     ]

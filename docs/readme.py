@@ -206,6 +206,7 @@ def write_costs(docs: Path) -> None:
         "bands": costs.bands({name: one for name, one in found.items() if "mistral" not in name}),
         "energy-smollm2": costs.energy(found["smollm2-135m"]),
         "models": costs.models({name: one for name, one in found.items() if "batch" not in name}),
+        "left-out": costs.left_out(paper),
         "area": costs.area(paper),
         "variants": costs.variants(paper),
         "machines": costs_around.machines(paper),

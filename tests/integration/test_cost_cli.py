@@ -211,7 +211,26 @@ def test_circuits_that_are_not_counted_are_named(capsys: pytest.CaptureFixture[s
     code, out, _ = run(capsys, "tiny", "--design", "leroux2025-extended")
     assert code == 0
     assert "not counted, though this chip has them: the normalising column" in " ".join(out.split())
-    assert "not counted" not in run(capsys, "tiny")[1]
+    out = " ".join(run(capsys, "tiny")[1].split())
+    assert "not counted" not in out
+    assert "Left out of the bottom-up estimate" in out
+
+
+def test_what_is_counted_and_what_is_left_out_is_in_the_result(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "cost.json"
+    assert run(capsys, "gpt2", "--json", str(file))[0] == 0
+    result = results.read(file)
+    line = next(line for line in result["head"]["lines"] if line["name"] == "digital")
+    for name, found in line["operations"].items():
+        energy = results.number(found["count"]) * results.number(found["each"])
+        assert energy == pytest.approx(results.number(line["parts"][name]))
+    assert set(line["parts"]) - set(line["operations"]) == {"routing"}
+    assert "scaling of k, v, 128 × 124 fJ a multiply-add" in costs.as_markdown(costs.energy(result))
+    shown = costs.as_markdown(costs.left_out(result))
+    assert result["left_out"]
+    assert all(one["what"] in shown for one in result["left_out"])
 
 
 def test_sizes_of_models() -> None:

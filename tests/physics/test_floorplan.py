@@ -54,7 +54,9 @@ def areas() -> st.SearchStrategy[float]:
         readout=areas(),
         counters=areas(),
         adders=areas(),
+        output_scaling=areas(),
         control=areas(),
+        input_scaling=areas(),
         tile=st.integers(1, 32),
         rows=st.integers(1, 96),
         tiles=st.integers(1, 24),
@@ -89,7 +91,7 @@ def test_as_much_area_as_the_costs_say(head_dim: int, changes: dict[str, object]
     assert sum(r.area for r in found) == pytest.approx(head_area(made).area)
     cells = sum(r.area for r in found if r.kind == CELLS)
     assert cells == pytest.approx(head_area(made).parts["cells"].area)
-    assert len(found) == 10 * made.design.tiles + 2
+    assert len(found) == 10 * made.design.tiles + 4
 
 
 def test_the_papers_head() -> None:
@@ -166,7 +168,9 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         "charge-to-pulse",
         "row decoder",
         "adder tree",
+        "output scaling",
         "digital control",
+        "input scaling",
     ):
         assert f"<!-- {name} -->" in drawn
     for arguments, message in (

@@ -170,6 +170,7 @@ def cost(
     shown += [tables.variants(result)] if stack > 1 else []
     shown += [tables.sensitivity(result, tables.MOST)] if sensitivity else []
     shown += [tables.layers(result)] if len(result["model_cost"]["heads"]["layer"]["value"]) > 1 else []
+    shown.append(tables.left_out(result))
     for table in shown:
         console.print(tables.for_terminal(table))
     for note in result["notes"]:

@@ -119,7 +119,7 @@ def _result(head: Head, blocks: Blocks, tile: Plan, whole: Plan, stack: int) -> 
             inputs={},
         ),
         "areas": {name: value(part.area, "m^2", "simulated") for name, part in parts.items()},
-        "shared": ["adder tree", "digital control"],
+        "shared": ["adder tree", "input scaling", "output scaling", "digital control"],
         "floorplan": {"tile": _plan(tile), "head": _plan(whole)},
         "cited": {
             title: value(getattr(stated, key), "m^2", "cited", "Leroux et al. 2025 [S]")

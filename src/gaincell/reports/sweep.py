@@ -169,7 +169,14 @@ def caption(result: Result, *, marked: bool = True) -> str:
     text += f" {counts['complete']:.0f} of {counts['planned']:.0f} points measured"
     if repeated := sum("same_as" in point for point in result["points"]):
         text += f", {repeated} of them repeats"
-    return text + (f", {counts['failed']:.0f} failed." if counts["failed"] else ".")
+    text += f", {counts['failed']:.0f} failed." if counts["failed"] else "."
+    return text + repriced(result)
+
+
+def repriced(result: Result) -> str:
+    """How costs came to be another model's than that of the measurement; nothing where they did not."""
+    found = result["provenance"].get("repriced")
+    return "" if found is None else f" {found['how']}"
 
 
 def sweep_table(result: Result) -> Any:
