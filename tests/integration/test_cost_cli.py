@@ -2,9 +2,12 @@
 
 import importlib.util
 import json
+from itertools import combinations
 from pathlib import Path
 
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 
 from gaincell.cli import main
 from gaincell.config import load_design
@@ -255,3 +258,27 @@ def test_tables_for_documents(capsys: pytest.CaptureFixture[str], tmp_path: Path
     assert costs.with_scale(0.0, "J") == "0 J"
     assert costs.with_scale(2e6, "J") == "2,000,000 J"
     assert costs.with_scale(3.0, "columns") == "3 columns"
+
+
+@pytest.mark.parametrize("name", ["gpt2", "mistral-7b", "tiny", "smollm2-135m"])
+def test_labels_do_not_collide_and_no_bar_begins_nowhere(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On logarithmic axes nothing is filled but bands, which have two ends."""
+    drawn: list[Figure] = []
+    monkeypatch.setattr("gaincell.files.write_atomic", lambda path, write: write(path))
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path: drawn.append(figure))
+    draw_all(results.read(ROOT / "docs" / "results" / "costs" / f"cost-{name}.json"), tmp_path)
+    assert drawn
+    for axes in (axes for figure in drawn for axes in figure.axes):
+        FigureCanvasAgg(axes.figure).draw()
+        if "log" in (axes.get_xscale(), axes.get_yscale()) and "band" not in axes.get_xlabel():
+            assert not axes.patches
+        boxes = [text.get_window_extent() for text in axes.texts]
+        assert not [one for one, other in combinations(boxes, 2) if one.overlaps(other)]
+        dots = [
+            axes.transData.transform(line.get_xydata()[0])
+            for line in axes.lines
+            if len(line.get_xydata()) == 1
+        ]
+        assert not [dot for dot in dots for box in boxes if box.padded(5).contains(*dot)]

@@ -251,13 +251,10 @@ def test_bands_with_measured_activity(name: str, group: int, outside: set[str]) 
 def test_committed_costs_are_those_of_the_estimate(path: Path) -> None:
     """From the activity that a result holds follow its energies, latency, area and what is left out."""
     result = results.read(path)
-    words = {key: result["model"][key] for key in ("source",)} | {"title": result["model"]["name"]}
-    sizes = {
-        key: int(results.number(entry)) for key, entry in result["model"].items() if isinstance(entry, dict)
-    }
+    sizes = {key: int(results.number(of)) for key, of in result["model"].items() if isinstance(of, dict)}
     window = int(results.number(result["head"]["window"]))
     found = mean_head(
-        ModelSize(**words, **sizes),
+        ModelSize(result["model"]["name"], result["model"]["source"], **sizes),
         load_design(result["design"]["name"]).replace(window=window, layers=sizes["layers"]),
         load_technology(result["technology"]["name"]),
         Activity.from_json(result["activity"]),

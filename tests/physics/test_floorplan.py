@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.figure import Figure
 
 from gaincell.cli import main
+from gaincell.cli.floorplan import _plan
 from gaincell.config import load_design
 from gaincell.costs.activity import Activity
 from gaincell.costs.area import head_area
@@ -30,6 +32,7 @@ from gaincell.costs.gds import write_gds
 from gaincell.costs.head import Head
 from gaincell.costs.technology import load_technology
 from gaincell.errors import InputError
+from gaincell.reports.floorplan import draw_floorplan
 from gaincell.reports.results import check
 
 
@@ -183,6 +186,23 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
             main(["floorplan", *arguments])
         assert refused.value.code == 2
         assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("window", [128, 1024, 8192])
+def test_both_plans_have_a_scale(window: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bar as long, in the plan's micrometres, as its label says, between a twentieth and a sixth of it."""
+    drawn: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
+    monkeypatch.setattr("gaincell.files.write_atomic", lambda path, write: write(path))
+    blocks = blocks_of(head(window=window))
+    plans = {"tile": _plan(tile_plan(blocks)), "head": _plan(head_plan(blocks))}
+    draw_floorplan({"floorplan": plans}, tmp_path / "plan.svg")
+    for axes, plan in zip(drawn[0].axes, plans.values(), strict=True):
+        label = next(text.get_text() for text in axes.texts if text.get_text().endswith("µm"))
+        bar = next(line for line in axes.lines if line.get_linewidth() == 2.5)
+        (left, right), width = bar.get_xdata(), plan["w"]["value"] * 1e6
+        assert right - left == pytest.approx(float(label.split()[0]))
+        assert width / 20 < right - left <= width / 6
 
 
 def test_without_gdstk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
