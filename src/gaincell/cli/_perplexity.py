@@ -118,6 +118,7 @@ def by_context(
             "perplexity": results.value(point.perplexity, "1", kind),
             "excess": results.value(point.excess, "nat", kind),
             "excess_error": results.value(point.excess_error, "nat", kind),
+            "per_block": results.value([round(x, 6) for x in point.per_block], "nat", kind),
         }
         for point in points
     ]
@@ -206,7 +207,9 @@ def _context_table(rows: list[dict[str, Any]], protocol: str) -> Any:
     for heading in ("context", "perplexity", "nats above the longest", "±"):
         table.add_column(heading, justify="right")
     for row in rows:
-        context, value, excess, error = (entry["value"] for entry in row.values())
+        context, value, excess, error = (
+            row[key]["value"] for key in ("context", "perplexity", "excess", "excess_error")
+        )
         shown = "–" if error is None else f"{error:.4f}"
         table.add_row(f"{context:,}", readable(value), f"{excess:.4f}", shown)
     return table

@@ -14,7 +14,6 @@ Tiling has no row "on": sub-tiles without limits and quantisation add up to the 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -30,10 +29,10 @@ from gaincell.devices.leakage import Leakage
 from gaincell.devices.variability import Mismatch
 from gaincell.devices.writing import Writing
 from gaincell.errors import InputError
-from gaincell.evaluation.perplexity import Perplexity, exp_or_infinity, perplexity, window_and_stride
+from gaincell.evaluation.perplexity import Perplexity, perplexity, window_and_stride
 from gaincell.integrations.hf.attach import attached_layers, set_design
 from gaincell.progress import Progress, silent
-from gaincell.spread import ratio_error
+from gaincell.spread import paired_ratio
 
 Changes = Mapping[str, Any]
 CONSTRAINTS: Mapping[str, tuple[str, Changes]] = {
@@ -158,9 +157,5 @@ def _bound(chip: Design, free: Design) -> list[tuple[str, str, Design]]:
 
 
 def _ratio(found: Perplexity, reference: Perplexity) -> tuple[float, float | None]:
-    pairs = list(zip(found.per_block, reference.per_block, strict=True))
-    change = [ours - theirs for (ours, _), (theirs, _) in pairs]
-    weights = [float(count) for (_, count), _ in pairs]
-    ratio = exp_or_infinity(math.fsum(change) / math.fsum(weights))
-    error = ratio_error(change, weights)
-    return ratio, None if error is None else ratio * error
+    ours, theirs = ([nll for nll, _ in one.per_block] for one in (found, reference))
+    return paired_ratio(ours, theirs, [float(count) for _, count in found.per_block])

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from gaincell.errors import InputError, ModelError
 from gaincell.progress import Progress, silent
-from gaincell.spread import ratio_error
+from gaincell.spread import exp_or_infinity, ratio_error
 
 LOGIT_BYTES = 256 * 2**20
 """Largest size of the logits of one forward pass; it sets the number of blocks a pass."""
@@ -72,11 +72,6 @@ class Perplexity:
     def bits_per_byte(self) -> float | None:
         """nll / (ln 2 * bytes)."""
         return self.nll / (math.log(2) * self.bytes) if self.bytes else None
-
-
-def exp_or_infinity(x: float) -> float:
-    """exp(x), infinity where a float cannot hold it."""
-    return math.exp(x) if x < 700 else math.inf
 
 
 def block_length(protocol: str) -> int:

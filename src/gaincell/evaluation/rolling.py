@@ -27,9 +27,9 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from gaincell.errors import InputError, ModelError
-from gaincell.evaluation.perplexity import LARGEST_BATCH, LOGIT_BYTES, exp_or_infinity, next_token_nll
+from gaincell.evaluation.perplexity import LARGEST_BATCH, LOGIT_BYTES, next_token_nll
 from gaincell.progress import Progress, silent
-from gaincell.spread import ratio_error
+from gaincell.spread import exp_or_infinity, ratio_error
 from gaincell.text import END_OF_TEXT, read_lines
 
 TITLE = re.compile(r"^ = [^=].* = $")

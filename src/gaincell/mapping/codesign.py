@@ -155,8 +155,8 @@ def _codesigned(
         },
         "adaptation": {"closed-form": summary.adaptation(records.of_adaptation(adapted))},
         "stages": [
-            summary.stage("adapted", "adapted", before_record | {"training_tokens": 0}, None, None),
-            summary.stage("trained", "trained", after_record | {"training_tokens": done.tokens}, None, None),
+            summary.stage("adapted", "adapted", before_record | {"training_tokens": 0}),
+            summary.stage("trained", "trained", after_record | {"training_tokens": done.tokens}),
         ],
         "blocks": {
             "predictions": value([n for _, n in after.per_block], "tokens", "measured"),

@@ -68,7 +68,6 @@ def assemble(
     """run.json of a mapping."""
     design = attached(job.hardware(None, linear=False))[0].design
     adapted = records["adapted"]
-    perplexities = {name: record["perplexity"] for name, record in records.items()}
     return {
         "schema": results.SCHEMA,
         "command": "map",
@@ -85,8 +84,8 @@ def assemble(
                 stage.name,
                 stage.title,
                 records[stage.name],
-                software=perplexities["software"],
-                continued=perplexities.get(stage.compared_with or ""),
+                software=records["software"],
+                continued=records.get(stage.compared_with or ""),
             )
             for stage in stages
         ],

@@ -123,7 +123,7 @@ def adapt_model(
             "evaluation_tokens": value(len(evaluation), "tokens", "measured"),
             "calibration_tokens": value(calibration.numel(), "tokens", "measured"),
         },
-        "stages": [summary.stage(name, title, record, None, None) for name, title, record in stages],
+        "stages": [summary.stage(name, title, record) for name, title, record in stages],
         "adaptation": {settings.method: summary.adaptation(records.of_adaptation(result))},
         "mismatch": summary.mismatch(mismatch),
         "codes": summary.codes({name: records.of_codes(use) for name, use in codes.items()}),

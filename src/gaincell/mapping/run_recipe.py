@@ -239,7 +239,7 @@ class RecipeRun:
             "model": {"name": summary.base_name(self.base.id), "sha256": self.base.sha256},
             "design": summary.design(chip),
             "software": value(software["perplexity"], "1", "measured"),
-            "stages": [self._summary(stage, found, software["perplexity"]) for stage in stages],
+            "stages": [self._summary(stage, found, software) for stage in stages],
             "saved": None if best is None else best.name,
             "provenance": results.provenance(
                 command=command,
@@ -267,8 +267,8 @@ class RecipeRun:
         own = [stage for stage in stages if stage.cell in (None, self.recipe.design.cell.name)]
         return min(own or stages, key=lambda stage: found[stage.name]["perplexity"], default=None)
 
-    def _summary(self, stage: StageRecipe, found: dict[str, Record], software: float) -> Json:
-        compared = found.get(stage.compare or "", {}).get("perplexity")
+    def _summary(self, stage: StageRecipe, found: dict[str, Record], software: Record) -> Json:
+        compared = found.get(stage.compare or "")
         entry = summary.stage(stage.name, stage.title, found[stage.name], software, compared)
         if found[stage.name].get("curve", {}).get("step"):
             curve, kind = (

@@ -147,6 +147,8 @@ def _ratio(stage: Mapping[str, Any], key: str) -> str:
     if key not in stage:
         return "–"
     ratio = number(stage[key])
+    if key == "ratio_to_continued" and (error := f"{key}_error") in stage:
+        return " ± ".join(number_and_error(ratio, number(stage[error])))
     return f"{ratio:.3f}" if ratio < 100 else readable(ratio)
 
 
@@ -161,7 +163,13 @@ def _caption(run: Mapping[str, Any]) -> str:
     caption = f"{run['provenance']['protocol']}; ± is the standard error over blocks."
     if any("ratio_to_continued" in stage for stage in run["stages"]):
         caption += (
-            " × continued: against the softmax model trained further on the same tokens, order and schedule. "
-            "Tokens: those each was trained on beyond the pretrained model."
+            " × continued: against the softmax model trained further on the same tokens, order and schedule"
         )
+        paired = any("ratio_to_continued_error" in stage for stage in run["stages"])
+        caption += (
+            ", its ± of the ratio, paired block by block. "
+            if paired
+            else " (losses of single blocks were not stored, so without ±). "
+        )
+        caption += "Tokens: those each was trained on beyond the pretrained model."
     return caption
