@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from gaincell.errors import InputError, ModelError
 from gaincell.evaluation.perplexity import LARGEST_BATCH, cut_blocks, next_token_nll
+from gaincell.integrations.hf.context import check_length
 from gaincell.progress import Progress, silent
 from gaincell.spread import exp_or_infinity
 
@@ -66,7 +67,8 @@ def perplexity_by_context(
         progress: called after every forward pass with (passes done, passes).
 
     Raises:
-        InputError: blocks that are too short; the text is shorter than one block.
+        InputError: blocks that are too short, or longer than the model's context; the text is shorter than
+            one block.
         ModelError: a log-likelihood is not finite.
     """
     longest = length - TARGETS
@@ -74,6 +76,7 @@ def perplexity_by_context(
         raise InputError(
             f"blocks of {length} tokens leave no context for {TARGETS} targets; give longer ones"
         )
+    check_length(model, length)
     blocks = cut_blocks(tokens, length)
     lengths = [2**n for n in range(longest.bit_length()) if 2**n < longest] + [longest]
     device = next(model.parameters()).device

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from gaincell.adaptation.statistics import attached
+from gaincell.evaluation.noise import noise_remark
 from gaincell.evaluation.perplexity import describe
 from gaincell.integrations.hf.checkpoint import save
 from gaincell.mapping import summary
@@ -97,7 +98,7 @@ def assemble(
         "provenance": results.provenance(
             command=command,
             seed=job.settings.seed,
-            protocol=describe(job.protocol, records["software"]["blocks"]),
+            protocol=describe(job.protocol, records["software"]["blocks"]) + noise_remark(design),
             design_hash=design.hash,
             inputs={
                 f"model {summary.base_name(job.loaded.id)}": job.loaded.sha256,

@@ -33,6 +33,7 @@ from gaincell.design import Design
 from gaincell.errors import ModelError
 from gaincell.evaluation.activity import measure_activity
 from gaincell.evaluation.chips import CONFIDENCE, Chips, nominal
+from gaincell.evaluation.noise import is_noisy
 from gaincell.evaluation.perplexity import Perplexity, cut_blocks, perplexity
 from gaincell.integrations.hf.attach import set_design
 from gaincell.integrations.hf.checkpoint import save
@@ -42,7 +43,7 @@ from gaincell.reports import results
 from gaincell.reports.results import Json, value
 from gaincell.spread import exp_or_infinity, ratio_error
 from gaincell.sweeps.prepare import Preparation, State
-from gaincell.sweeps.settings import OBJECTIVES, Sweep, has_spread, is_noisy
+from gaincell.sweeps.settings import OBJECTIVES, Sweep, has_spread
 from gaincell.sweeps.space import Values, shown
 from gaincell.text import open_text, token_stream
 

@@ -28,8 +28,8 @@ from typing import Any
 
 from gaincell.circuits.converter_errors import Converters
 from gaincell.design import Design
-from gaincell.devices.writing import write_std
 from gaincell.errors import GaincellError
+from gaincell.evaluation.noise import is_noisy
 from gaincell.evaluation.perplexity import window_and_stride
 from gaincell.sweeps.identity import content_of, is_device
 from gaincell.sweeps.names import ADAPTATION, KIND
@@ -224,8 +224,3 @@ class Sweep:
 def has_spread(design: Design) -> bool:
     """Whether chips of a design differ."""
     return design.cells_differ or design.converters != Converters()
-
-
-def is_noisy(design: Design) -> bool:
-    """Whether reads or writes of a design have noise."""
-    return design.noise.present or write_std(design) > 0
