@@ -248,12 +248,15 @@ def not_exercised(result: Result) -> str:
             words = ", ".join(word(v, parameter["unit"]) for v in plain)
             groups.append(f"{parameter['name']} = {words}")
             protocol = parameter["not_exercised"]["protocol"]
-    if not groups:
-        return ""
-    return (
-        f"; not exercised by {protocol}: {'; '.join(groups)} (the losses of all blocks are equal to the last "
-        "digit, so nothing follows for the perplexity, nor for what is chosen by it)"
-    )
+    text = ""
+    if any("not_exercised" in point for point in result["points"]):
+        text += "; not exercised: all losses are those of the unchanged design, to the last digit"
+    if groups:
+        text += (
+            f"; {protocol} does not exercise {'; '.join(groups)}: between these values no loss differs, so "
+            "nothing follows for the perplexity, nor for what is chosen by it"
+        )
+    return text
 
 
 def _cost_ratio(point: Point, own: Point, name: str) -> float:
