@@ -66,7 +66,16 @@ def stages_markdown(run: Mapping[str, Any]) -> str:
 
 
 def _of_stages(run: Mapping[str, Any]) -> str:
-    return f"{run['provenance']['protocol']}; software {readable(number(run['software']))}"
+    text = f"{run['provenance']['protocol']}; software {readable(number(run['software']))}"
+    compared = any("ratio_to_continued" in stage for stage in run["stages"])
+    return f"{text}; × compared {_of_ratios(run)}" if compared else text
+
+
+def _of_ratios(run: Mapping[str, Any]) -> str:
+    """What the error of a ratio to a continued model is."""
+    if any("ratio_to_continued_error" in stage for stage in run["stages"]):
+        return "paired block by block, with its own ±"
+    return "without ±: losses of single blocks were not stored"
 
 
 def plan_table(recipe: Any, stages: Sequence[Any]) -> Table:
@@ -165,11 +174,5 @@ def _caption(run: Mapping[str, Any]) -> str:
         caption += (
             " × continued: against the softmax model trained further on the same tokens, order and schedule"
         )
-        paired = any("ratio_to_continued_error" in stage for stage in run["stages"])
-        caption += (
-            ", its ± of the ratio, paired block by block. "
-            if paired
-            else " (losses of single blocks were not stored, so without ±). "
-        )
-        caption += "Tokens: those each was trained on beyond the pretrained model."
+        caption += f", {_of_ratios(run)}. Tokens: those each was trained on beyond the pretrained model."
     return caption

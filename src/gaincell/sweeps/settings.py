@@ -61,7 +61,8 @@ class Sweep:
     name: of the file.  model: as in the file.  design: what points change.
     objectives: names of OBJECTIVES.  sampler: one of SAMPLERS.  seed: of all random choices.
     points: how many.  population: of nsga2.
-    text, limit, protocol: what is evaluated, and how.  calibration: tokens of the adaptation.
+    text, limit, protocol: what is evaluated, and how; by default blocks of the model's context, at most 1024.
+    calibration: tokens of the adaptation.
     adapt: gains and offsets of every point, in closed form, to the statistics that the model has as it was
         made; True: on its nominal chip; "chip": on every single chip.
     fine_tune: steps of training after it, on other chips and noise at every pass, at `learning_rate`.
