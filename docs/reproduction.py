@@ -141,7 +141,7 @@ def training() -> str:
     rows.append(["softmax model, from scratch", "–", scratch, again, f"{tokens['software-scratch']:,.0f}"])
     per = paper["batch"]["value"] * paper["block"]["value"] * paper["iterations"]["value"]
     note = f"The paper's models of Table 1 saw {per / 1e9:.1f} G tokens, ours {max(tokens.values()) / 1e6:.1f} M."
-    note += f" From scratch ours ends at {ratio['nonlinear-scratch'] / ratio['software-scratch']:.3f} times the softmax model from scratch: one training each, of which rounding alone moves such a one by more ([training.md](training.md)). The tokens decide there, not the arrays."
+    note += f" From scratch ours ends at {ratio['nonlinear-scratch'] / ratio['software-scratch']:.3f} times the softmax model from scratch: one training each, and rounding alone moves such a training by more ([training.md](training.md)). The tokens decide there, not the arrays."
     return markdown(rows) + f"\n\n{note}"
 
 

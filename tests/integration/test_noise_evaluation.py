@@ -19,6 +19,8 @@ from gaincell.evaluation.perplexity import perplexity
 from gaincell.integrations.hf.attach import attach, attached_layers
 from gaincell.integrations.hf.checkpoint import save
 from gaincell.integrations.hf.sources import load_base
+from gaincell.reports.context import context_sentences
+from gaincell.reports.results import value
 from gaincell.spread import paired_ratio, ratio_error
 
 ONE_DRAW = "one draw of noise, whose variance is in no ±"
@@ -91,6 +93,36 @@ def test_every_command_that_prints_a_spread_says_it(
     ):
         assert ONE_DRAW in protocol(*arguments), arguments
     assert "drawn anew for every block" in protocol("evaluate", "--redraw-noise")
+
+
+def test_what_the_curves_of_context_tell_apart() -> None:
+    def curve(window: int, losses: list[float] | None, perplexity: float) -> dict[str, Any]:
+        rows = [(4, 0.05, 0.01), (8, 0.01, 0.01), (16, 0.0, 0.0)]
+        points = [
+            {
+                "context": value(context, "tokens", "measured"),
+                "perplexity": value(perplexity, "1", "simulated"),
+                "excess": value(excess, "nat", "simulated"),
+                "excess_error": value(error, "nat", "simulated"),
+            }
+            for context, excess, error in rows
+        ]
+        if losses is not None:
+            points[-1]["per_block"] = value(losses, "nat", "simulated")
+        return {
+            "layers": value(2, "1", "simulated"),
+            "window": value(window, "columns", "simulated"),
+            "context": points,
+        }
+
+    def said(short: list[float] | None, long: list[float] | None) -> str:
+        return context_sentences({"curves": [curve(64, short, 85.87), curve(1024, long, 85.58)]})
+
+    assert "on 64 columns 8 tokens of context are not told apart from all 16" in said(None, None)
+    assert "85.9, the long one of 85.6; losses of single blocks were not stored" in said(None, None)
+    assert "neither ring is shown to be better" in said(None, None)
+    assert said([4.1, 4.5, 4.2], [4.2, 4.4, 4.2]).endswith("of the long one's perplexity: not told apart.")
+    assert said([4.21, 4.42, 4.22], [4.2, 4.4, 4.2]).endswith("of the long one's perplexity.")
 
 
 def test_a_paired_ratio_is_that_of_the_perplexities() -> None:

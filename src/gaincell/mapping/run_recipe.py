@@ -34,7 +34,6 @@ from gaincell.evaluation.perplexity import describe, perplexity
 from gaincell.integrations.hf.attach import attached_layers
 from gaincell.integrations.hf.checkpoint import DESIGN, HARDWARE, save
 from gaincell.integrations.hf.checkpoint import describe as describe_run
-from gaincell.integrations.hf.context import check_length
 from gaincell.integrations.hf.models import load_model
 from gaincell.integrations.hf.paired import kept_components
 from gaincell.integrations.hf.sources import LoadedModel
@@ -89,7 +88,6 @@ class RecipeRun:
         model = self._pretrained()
         self.base = Base(model.model.to(device), self.text.tokenizer, model.id, model.sha256)  # type: ignore[arg-type]
         attention_modules(self.base.model)  # refuses what cannot be mapped, before any work
-        check_length(self.base.model, recipe.block)
         self.tokens_before = self._tokens_of_adapter()
         made = isinstance(recipe.model, ModelRecipe)
         identity = _identity(recipe) | {"base_sha256": "made here" if made else model.sha256}
