@@ -40,6 +40,7 @@ from gaincell.reports import (
     chips,
     comparison,
     comparison_figure,
+    context,
     costs,
     costs_around,
     costs_figures,
@@ -77,11 +78,9 @@ def main() -> None:
                 drawn.rename(ROOT / "docs" / "figures" / f"{path.stem}-{drawn.name}")
     found = ROOT / "docs" / "figures"
     draw_pauses(ROOT / "docs" / "results" / "pauses", found / "pauses.png")
-    draw(
-        hardware.context,
-        json.loads((ROOT / "docs/results/context/context.json").read_text()),
-        found / "context.png",
-    )
+    by_context = json.loads((ROOT / "docs/results/context/context.json").read_text())
+    draw(hardware.context, by_context, found / "context.png")
+    readme = replaced(readme, "context", context.context_sentences(by_context) + "\n")
     readme = replaced(readme, "adapters", adapters_table(ROOT / "docs" / "results" / "evaluation" / "tasks"))
     write_cells(ROOT / "docs")
     training_page.write_training(ROOT / "docs", replaced)

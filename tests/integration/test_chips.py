@@ -216,3 +216,13 @@ def test_figures_and_tables_come_from_the_result_alone(tmp_path: Path) -> None:
     unlike = compare({"software": a, "other": run([1.0], [-1.0], [[-1.0, 2.0]], "y")})
     assert unlike.rows["other"]["piqa", "acc"].difference is None
     assert "No difference where the items are others" in " ".join(unlike.notes)
+
+
+def test_a_constraint_that_no_loss_depends_on_is_not_exercised(tokens: torch.Tensor) -> None:
+    """Blocks of half a sub-tile do not see that there are two: a ratio of 1.0000 would say they are free."""
+    model = attach(micro_llama(), micro_design().replace(tile=32))
+    rows = {row.name: row for row in ablate(model, tokens, "blocks-16").rows if row.kind == "off"}
+    assert not rows["tiling"].exercised
+    assert rows["chip"].exercised
+    assert rows["query levels"].exercised
+    assert {row.name for row in ablate(model, tokens, "blocks-64").rows if not row.exercised} == set()

@@ -311,7 +311,7 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, data: Path) -> None:
         run(["piqa"], tmp_path / "nowhere")
     with pytest.raises(InputError, match=r"holds no piqa.jsonl or piqa.jsonl.gz"):
         run(["piqa"], tmp_path)
-    with pytest.raises(InputError, match="the model knows 64 positions at most"):
+    with pytest.raises(InputError, match="has a context of 64 positions; give 64 or fewer"):
         run(["piqa"], max_length=65)
     with pytest.raises(InputError, match="limit = 0"):
         run(["piqa"], limit=0)

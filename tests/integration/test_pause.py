@@ -24,7 +24,7 @@ TOKENS = torch.randint(1, 97, (200,), generator=torch.Generator().manual_seed(4)
 
 
 def hardware() -> torch.nn.Module:
-    model = attach(micro_llama(torch.float64), micro_design())
+    model = attach(micro_llama(torch.float64, positions=128), micro_design())
     initial_scaling(model, TOKENS[None, :64])
     return model
 

@@ -22,8 +22,9 @@ from gaincell.adaptation.statistics import (
     forward,
     scalers,
 )
-from gaincell.evaluation.perplexity import LOGIT_BYTES, exp_or_infinity, next_token_nll
+from gaincell.evaluation.perplexity import LOGIT_BYTES, next_token_nll
 from gaincell.progress import Progress
+from gaincell.spread import exp_or_infinity
 
 FIRST_FACTOR = 1.0
 LAST_FACTOR = 0.1

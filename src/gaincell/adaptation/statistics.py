@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from gaincell.errors import InputError, ModelError
 from gaincell.integrations.hf.attach import attached_layers
+from gaincell.integrations.hf.context import check_length
 from gaincell.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -197,6 +198,7 @@ def as_batch(tokens: Tokens, model: nn.Module) -> Batch:
     real = None if mask is None or bool((mask != 0).all()) else (mask != 0).to(device)
     if real is not None and not bool(real.any()):
         raise InputError("a batch of calibration text holds padding only; remove it")
+    check_length(model, ids.shape[1] if real is None else int(real.sum(1).max()))
     return Batch(ids.to(device=device, dtype=torch.long), real)
 
 

@@ -51,7 +51,7 @@ def by_chips(
     from gaincell.errors import InputError
     from gaincell.evaluation.chips import evaluate_chips
     from gaincell.evaluation.pause import perplexity_after_pause
-    from gaincell.evaluation.perplexity import describe, perplexity, window_and_stride
+    from gaincell.evaluation.perplexity import perplexity, window_and_stride
     from gaincell.reports.results import value
 
     length, _ = window_and_stride(protocol)
@@ -65,7 +65,7 @@ def by_chips(
             words.append(f"{paused.found.protocol}, {pause[0][0]:g} s, refresh {pause[1].kind}")
             return paused.found.perplexity
         found = perplexity(loaded.model, tokens, protocol)
-        words.append(describe(protocol, found.blocks))
+        words.append(found.protocol)
         return found.perplexity
 
     mismatch = options.mismatch(loaded)

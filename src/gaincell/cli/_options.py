@@ -71,6 +71,14 @@ CellName: TypeAlias = Annotated[
     ),
 ]
 TextName: TypeAlias = Annotated[str, typer.Option("--text", metavar="TEXT", help=TEXT_HELP)]
+ProtocolName: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--protocol",
+        metavar="PROTOCOL",
+        help="blocks-T (the default; T is the model's context, at most 1024) or strided-T-S.",
+    ),
+]
 LARGEST_SEED = 2**32 - 1
 Seed: TypeAlias = Annotated[
     int, typer.Option("--seed", min=0, max=LARGEST_SEED, help="Of the order of the text.")

@@ -12,6 +12,7 @@ from gaincell.cli._options import (
     Impl,
     ImplName,
     OtherDesign,
+    ProtocolName,
     RunName,
     TextName,
     Threads,
@@ -26,9 +27,7 @@ app = typer.Typer()
 def ablate(
     run: RunName,
     text: TextName = "sample",
-    protocol: Annotated[
-        str, typer.Option("--protocol", metavar="PROTOCOL", help="blocks-T or strided-T-S.")
-    ] = "blocks-1024",
+    protocol: ProtocolName = None,
     limit: Annotated[
         int, typer.Option("--limit", metavar="TOKENS", min=0, help="Most tokens, 0 = all.")
     ] = 32_768,
@@ -69,7 +68,8 @@ def ablate(
     from gaincell.reports.results import check, value
     from gaincell.text import open_text, token_stream
 
-    window_and_stride(protocol)
+    if protocol is not None:
+        window_and_stride(protocol)
     found_text = open_text(text)
     loaded = load_model(run)
     loaded.model.to(device)  # type: ignore[arg-type]
@@ -96,7 +96,9 @@ def ablate(
             "perplexity": value(row.perplexity, "1", "simulated"),
             "ratio": value(row.ratio, "1", "simulated"),
         }
-        if row.error is not None:
+        if not row.exercised:
+            line["not_exercised"] = found.protocol.partition(":")[0]
+        elif row.error is not None:
             line["ratio_error"] = value(row.error, "1", "simulated")
         entry["ablation"].append(line)
     check(entry)

@@ -18,7 +18,12 @@ def activity(
         str, typer.Argument(metavar="MODEL|RUN", help=f"A RUN directory, such as runs/tiny, or {MODEL_HELP}")
     ],
     text: TextName = "sample",
-    tokens: Annotated[int, typer.Option("--tokens", min=1, help="Of one sequence.")] = 1024,
+    tokens: Annotated[
+        int | None,
+        typer.Option(
+            "--tokens", min=1, help="Of one sequence; by default the model's context, at most 1024."
+        ),
+    ] = None,
     sequences: Annotated[int, typer.Option("--sequences", min=1, help="How many.")] = 1,
     batch: Annotated[int, typer.Option("--batch", min=1, help="Sequences at a time.")] = 1,
     design: OtherDesign = None,
@@ -48,7 +53,7 @@ def activity(
 
     chip = None if design is None else load_design(design)
     seen = observe_model(model, chip, text, tokens, sequences, batch=batch, device=device)
-    protocol = f"{len(seen.ids)} x {tokens} tokens, each sequence from empty arrays"
+    protocol = f"{len(seen.ids)} x {seen.ids.shape[1]} tokens, each sequence from empty arrays"
     entry = result(seen.ready.loaded, protocol, seen.ids.flatten())
     entry["command"] = "activity"
     entry["gains"] = seen.ready.how

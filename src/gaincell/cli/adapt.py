@@ -10,7 +10,16 @@ from typing import Annotated
 import typer
 
 from gaincell.cli._json import JsonFile, write_json
-from gaincell.cli._options import CellName, Device, Impl, ImplName, TextName, Threads, use
+from gaincell.cli._options import (
+    CellName,
+    Device,
+    Impl,
+    ImplName,
+    ProtocolName,
+    TextName,
+    Threads,
+    use,
+)
 
 app = typer.Typer()
 
@@ -38,6 +47,7 @@ def adapt(
         str | None, typer.Option("--design", metavar="DESIGN", help="Chip; by default that of the RUN.")
     ] = None,
     text: TextName = "sample",
+    protocol: ProtocolName = None,
     evaluation_tokens: Annotated[
         int, typer.Option("--evaluation-tokens", min=2, help="Most tokens evaluated on.")
     ] = 32_768,
@@ -56,8 +66,9 @@ def adapt(
     """Put a model on another cell and adapt its gains and offsets, nothing else.
 
     Every scaling stage (q, k, v and output of every head) gets the mean and standard deviation it had on the
-    linear cell. Exit code 1 if a stage stays further away than a millionth of its standard deviation.
-    In the examples runs/tiny is what `gaincell map tiny` writes.
+    linear cell, on calibration text in blocks of the protocol's T. All evaluations have one protocol, which
+    does not follow the design: a ring shorter than T forgets. Exit code 1 if a stage stays further away than
+    a millionth of its standard deviation. In the examples runs/tiny is what `gaincell map tiny` writes.
 
     Example: gaincell adapt tiny --cell x3
 
@@ -79,6 +90,7 @@ def adapt(
         cell=cell,
         method=method.value,
         text=text,
+        protocol=protocol,
         evaluation_tokens=evaluation_tokens,
         calibration_tokens=calibration_tokens,
         impl=impl.value,

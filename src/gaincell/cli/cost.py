@@ -29,7 +29,7 @@ app = typer.Typer()
 
 DEFAULT_CHIP = "leroux2025"
 TOKENS = 512
-"""Of the text that an activity is measured on: seconds for SmolLM2-135M."""
+"""Most tokens of the text that an activity is measured on by default: seconds for SmolLM2-135M."""
 
 
 class Gpu(StrEnum):
@@ -71,8 +71,13 @@ def cost(
     ] = False,
     text: TextName = "sample",
     tokens: Annotated[
-        int, typer.Option("--tokens", min=1, help="Of the text that the activity of a RUN is measured on.")
-    ] = TOKENS,
+        int | None,
+        typer.Option(
+            "--tokens",
+            min=1,
+            help="Of the text that the activity of a RUN is measured on; by default up to 512.",
+        ),
+    ] = None,
     spice: Annotated[
         Path | None, typer.Option("--spice", metavar="FILE", help="Of gaincell spice energy --json.")
     ] = None,
@@ -119,7 +124,7 @@ def cost(
 
     Example: gaincell cost mistral-7b --window 4096 --whole-model --why
 
-    Example: gaincell cost runs/tiny --tokens 2048 --sensitivity --figures figures/
+    Example: gaincell cost runs/tiny --tokens 1024 --sensitivity --figures figures/
     """
     check_outputs(json, figure=None)
     from rich.console import Console
@@ -193,7 +198,7 @@ def _chip(model: str, design: str | None, cell: str | None, window: int | None) 
     return chip if window is None else chip.replace(window=window)
 
 
-def _measured_activity(model: str, chip: Design | None, text: str, tokens: int) -> Activity | None:
+def _measured_activity(model: str, chip: Design | None, text: str, tokens: int | None) -> Activity | None:
     """Of a RUN, or of an embedded model in its shipped linear version, on one sequence of a text; of a model
     whose RUN was measured before, that; else None.
     """
@@ -205,11 +210,11 @@ def _measured_activity(model: str, chip: Design | None, text: str, tokens: int) 
     from gaincell.mapping.job import find_shipped
 
     if run_design(model) is not None:
-        return observe_model(model, chip, text, tokens).found
+        return observe_model(model, chip, text, tokens, most=TOKENS).found
     if find_shipped(model) is None:
         return packaged(model)
     linear = None if chip is None else chip.replace(cell="linear")
-    seen = observe_model(model, linear, text, tokens)
+    seen = observe_model(model, linear, text, tokens, most=TOKENS)
     return replace(seen.found, source=f"{seen.text}, linear cells")
 
 

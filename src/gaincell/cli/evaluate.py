@@ -58,7 +58,7 @@ def evaluate(
         typer.Option(
             "--protocol",
             metavar="PROTOCOL",
-            help="blocks-T (the default; T is window or context, at most 1024), strided-T-S or rolling-T.",
+            help="blocks-T (the default; T is the model's context, at most 1024), strided-T-S or rolling-T.",
         ),
     ] = None,
     limit: Annotated[
@@ -115,6 +115,13 @@ def evaluate(
     chip_seed: Annotated[
         int | None, typer.Option("--chip-seed", min=0, max=2**32 - 1, help="Of the chips.")
     ] = None,
+    redraw_noise: Annotated[
+        bool,
+        typer.Option(
+            "--redraw-noise",
+            help="Draw noise of reads and writes anew for every block, so that ± holds its variance.",
+        ),
+    ] = False,
     at: Annotated[
         list[float] | None,
         typer.Option("--at", metavar="SECONDS", help="Idle time in the middle of a block; repeatable."),
@@ -173,6 +180,9 @@ def evaluate(
     --stage takes the model of another stage of a RUN of `gaincell train` than the last in arrays, say the
     software model trained on the same tokens.
 
+    Noise of reads and writes is drawn from its seed, the token's position, head and row: all blocks meet one
+    draw, and no ± holds its variance. --redraw-noise gives every block a draw of its own.
+
     --dump stores, for the first block, the codes of q, k and v and the output of every head of one layer.
 
     In the examples runs/tiny is what `gaincell map tiny` writes, MY_TEXTS a folder of texts of yours, and
@@ -201,7 +211,7 @@ def evaluate(
     from gaincell.cli._progress import progress_bars
     from gaincell.errors import InputError
     from gaincell.evaluation.dump import dump_layer
-    from gaincell.evaluation.perplexity import cut_blocks, window_and_stride
+    from gaincell.evaluation.perplexity import cut_blocks, default_protocol, window_and_stride
     from gaincell.integrations.hf.chip import change_chip, set_impl
     from gaincell.integrations.hf.models import load_model
     from gaincell.mapping.stage_model import load_stage
@@ -220,6 +230,7 @@ def evaluate(
             "--at or --refresh": pauses,
             "--protocol rolling-T": window_of_documents is not None,
             "--dump": dump is not None,
+            "--redraw-noise": redraw_noise,
         }
     )
     for_tasks = (data, max_length, batch) != (None, None, None)
@@ -267,7 +278,7 @@ def evaluate(
             budget = DEFAULT_LIMIT if limit is None else limit or None
             tokens = token_stream(found_text.part(part.value), loaded.tokenizer, budget, reading)
             title = f"{model}, text {found_text.name} ({part.value} part)"
-            protocol = protocol or f"blocks-{_block(loaded)}"
+            protocol = protocol or default_protocol(loaded.model)
             length, stride = window_and_stride(protocol)
             if stride < length and (pauses or context or dump):
                 raise InputError(f"{protocol} goes without --at, --refresh, --by-context and --dump")
@@ -279,7 +290,7 @@ def evaluate(
             elif context:
                 table, entry = protocols.by_context(loaded, tokens, length, progress)
             else:
-                table, entry = protocols.blocks(loaded, tokens, protocol, progress)
+                table, entry = protocols.blocks(loaded, tokens, protocol, progress, redraw=redraw_noise)
             if dump is not None:
                 first = cut_blocks(tokens, length)[:1]
                 dump_layer(loaded.model, first, layer or 0, dump, scores=scores)
@@ -290,8 +301,8 @@ def evaluate(
     _show(table, title, entry, json)
 
 
-DEFAULT_LIMIT = 65_536
-"""Tokens of a text."""
+DEFAULT_LIMIT = 32_768
+"""Tokens of a text, as many as `ablate`, `adapt` and `map` evaluate on."""
 
 
 def _check_together(given: dict[str, bool]) -> None:
@@ -324,13 +335,3 @@ def _show(table: Any, title: str, entry: dict[str, Any], json: Path | None) -> N
     table.title, table.title_justify = title, "left"
     Console().print(table)
     write_json(json, entry)
-
-
-def _block(loaded: LoadedModel) -> int:
-    from gaincell.integrations.hf.attach import attached_layers
-    from gaincell.mapping.job import LONGEST_BLOCK, default_block
-
-    layers = attached_layers(loaded.model)
-    if layers:
-        return default_block(layers[0].design, loaded.model)
-    return min(getattr(loaded.model.config, "max_position_embeddings", LONGEST_BLOCK), LONGEST_BLOCK)

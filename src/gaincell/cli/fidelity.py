@@ -19,6 +19,8 @@ from gaincell.cli._options import (
 )
 
 app = typer.Typer()
+TOKENS = 512
+"""Of a sequence, at most, where none are asked for."""
 
 
 @app.command()
@@ -26,8 +28,13 @@ def fidelity(
     run: RunName,
     text: TextName = "sample",
     tokens: Annotated[
-        int, typer.Option("--tokens", min=2, help="Of one sequence, at most the ring's columns.")
-    ] = 512,
+        int | None,
+        typer.Option(
+            "--tokens",
+            min=2,
+            help="Of one sequence, at most the ring's columns and the model's context; by default up to 512.",
+        ),
+    ] = None,
     sequences: Annotated[int, typer.Option("--sequences", min=1, help="How many.")] = 1,
     design: OtherDesign = None,
     linear: Annotated[
@@ -60,6 +67,7 @@ def fidelity(
     from gaincell.evaluation.perplexity import cut_blocks
     from gaincell.integrations.hf.attach import attached_layers
     from gaincell.integrations.hf.chip import change_chip, set_impl
+    from gaincell.integrations.hf.context import check_length, default_length
     from gaincell.integrations.hf.models import load_model
     from gaincell.integrations.hf.sources import load_base
     from gaincell.reports.fidelity import draw_fidelity, fidelity_table
@@ -71,6 +79,9 @@ def fidelity(
     if not attached_layers(loaded.model):
         raise InputError(f"{run} is in software and has no heads in arrays; give a RUN")
     change_chip(loaded.model, design)
+    columns = attached_layers(loaded.model)[0].design.window
+    tokens = tokens or default_length(loaded.model, min(TOKENS, columns))
+    check_length(loaded.model, tokens)
     set_impl(loaded.model, impl.value)
     base = load_base(loaded.id).model
     of_linear = None if linear is None else load_model(linear).model

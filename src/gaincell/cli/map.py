@@ -41,7 +41,7 @@ def map_(
     ] = None,
     block: Annotated[
         int | None,
-        typer.Option("--block", help="Tokens of a block; by default window or context, at most 1024."),
+        typer.Option("--block", help="Tokens of a block; by default the model's context, at most 1024."),
     ] = None,
     evaluation_tokens: Annotated[
         int, typer.Option("--evaluation-tokens", min=2, help="Most tokens evaluated on.")

@@ -18,6 +18,7 @@ from gaincell.errors import GaincellError
 from gaincell.evaluation.activity import measure_activity
 from gaincell.integrations.hf.attach import attached_layers
 from gaincell.integrations.hf.cache import RingCache
+from gaincell.integrations.hf.context import default_length
 from gaincell.integrations.hf.size import size_of
 from gaincell.integrations.hf.sources import load_base
 from gaincell.integrations.hf.streaming import learned_positions
@@ -92,7 +93,7 @@ class Pair:
 
     def _activity(self, progress: Progress) -> Activity | None:
         """Measured on the sample text; None for a chip whose pulses are not observed."""
-        context = min(ACTIVITY_TOKENS, self.positions or ACTIVITY_TOKENS)
+        context = default_length(self.hardware, ACTIVITY_TOKENS)
         stream = token_stream(open_text("sample").part("evaluation"), self.tokenizer, context)
         try:
             return measure_activity(self.hardware, [stream.long()[None]], "sample", progress=progress)

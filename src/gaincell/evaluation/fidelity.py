@@ -42,6 +42,7 @@ from gaincell.design import Design
 from gaincell.errors import InputError
 from gaincell.evaluation.codes import output_steps, stage_codes
 from gaincell.integrations.hf.attach import attach, attached_layers
+from gaincell.integrations.hf.context import check_length
 from gaincell.integrations.hf.passed_on import softmax_passed_on
 from gaincell.integrations.hf.support import attention_modules
 from gaincell.nn.attention import GainCellAttention
@@ -86,7 +87,7 @@ def fidelity(
         progress: called after every layer with (layers done, layers).
 
     Raises:
-        InputError: a model in software, or a text longer than the ring.
+        InputError: a model in software, or a text longer than the ring or the model's context.
     """
     layers = attached_layers(model)
     if not layers or (linear is not None and not attached_layers(linear)):
@@ -94,6 +95,7 @@ def fidelity(
     design = layers[0].design
     if ids.shape[1] > design.window:
         raise InputError(f"{ids.shape[1]} tokens do not fit into a ring of {design.window} columns")
+    check_length(model, ids.shape[1])
     model.eval()
     calls, wanted = _software(base, design, ids)
     rows: dict[str, Table] = {name: [] for name in (*PER_HEAD, *PER_KEY_HEAD)}

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import logging
-import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -18,6 +17,7 @@ import torch
 from tqdm import tqdm
 
 from gaincell.errors import InputError, ModelError
+from gaincell.integrations.hf.context import check_length, default_length
 from gaincell.progress import StageProgress, silent_stages
 
 try:
@@ -25,9 +25,6 @@ try:
     from lm_eval.models.huggingface import HFLM
 except ImportError as error:
     raise InputError("the tasks need lm-evaluation-harness: pip install 'gaincell[eval]'") from error
-
-LONGEST = 1024
-"""Longest context by default, tokens: the columns of the paper's chip."""
 
 
 @register_model("gaincell")
@@ -60,10 +57,8 @@ class GainCellLM(HFLM):  # type: ignore[misc]
         device = kwargs.pop("device", None)
         if device is not None and (torch.cuda.is_available() or not str(device).startswith("cuda")):
             pretrained.to(device)  # the harness's command asks for cuda where there is none, too
-        length = max_length or longest_context(pretrained)
-        most = getattr(pretrained.config, "max_position_embeddings", None) or math.inf
-        if length > most:
-            raise InputError(f"contexts of {length} tokens: the model knows {most} positions at most")
+        length = max_length or default_length(pretrained)
+        check_length(pretrained, length)
         dtype = next(pretrained.parameters()).dtype
         if dtype in (torch.bfloat16, torch.float16):
             kwargs.setdefault("softmax_dtype", torch.float32)
@@ -117,11 +112,6 @@ class GainCellLM(HFLM):  # type: ignore[misc]
             self._left = max(0, self._left - len(inps))
             show(total - self._left, total, {})
         return logits
-
-
-def longest_context(model: Any) -> int:
-    """By default: 1024 tokens, or the model's own maximum where that is less."""
-    return min(LONGEST, getattr(model.config, "max_position_embeddings", LONGEST) or LONGEST)
 
 
 def _load(run: str, design: str | None, cell: str | None, impl: str) -> tuple[Any, Any]:

@@ -23,13 +23,14 @@ from gaincell.design import Design
 from gaincell.errors import InputError
 from gaincell.evaluation.activity import measure_activity
 from gaincell.evaluation.codes import SignalUse, signal_use
-from gaincell.evaluation.perplexity import Perplexity, cut_blocks, describe, perplexity
+from gaincell.evaluation.perplexity import Perplexity, cut_blocks, perplexity
 from gaincell.integrations.hf.attach import attached_layers, set_design
 from gaincell.integrations.hf.checkpoint import is_run, save
+from gaincell.integrations.hf.context import default_length
 from gaincell.integrations.hf.size import model_size
 from gaincell.mapping import records, summary
 from gaincell.mapping.folder import alone
-from gaincell.mapping.job import default_block, freeze_embeddings
+from gaincell.mapping.job import freeze_embeddings
 from gaincell.mapping.readapt import load_made
 from gaincell.mapping.stages import fast_bf16
 from gaincell.progress import Progress, StageProgress, silent_stages
@@ -105,7 +106,7 @@ def _codesigned(
     chip = settings.design or (attached_layers(model)[0].design if is_run(settings.model) else default_design)
     if "levels" in settings.learn and not chip.levels.storage:
         chip = chip.replace(levels=with_zero_code(chip))
-    block = default_block(chip, model)
+    block = default_length(model)
     texts = _read(settings, block, loaded.tokenizer, progress("read and tokenise the text"))
     protocol = f"blocks-{block}"
 
@@ -155,8 +156,8 @@ def _codesigned(
         },
         "adaptation": {"closed-form": summary.adaptation(records.of_adaptation(adapted))},
         "stages": [
-            summary.stage("adapted", "adapted", before_record | {"training_tokens": 0}, None, None),
-            summary.stage("trained", "trained", after_record | {"training_tokens": done.tokens}, None, None),
+            summary.stage("adapted", "adapted", before_record | {"training_tokens": 0}),
+            summary.stage("trained", "trained", after_record | {"training_tokens": done.tokens}),
         ],
         "blocks": {
             "predictions": value([n for _, n in after.per_block], "tokens", "measured"),
@@ -168,7 +169,7 @@ def _codesigned(
         "provenance": results.provenance(
             command=command,
             seed=0,
-            protocol=describe(protocol, len(texts.evaluation) // block),
+            protocol=after.protocol,
             design_hash=learned.hash,
             inputs={
                 f"model {summary.base_name(loaded.id)}": loaded.sha256,

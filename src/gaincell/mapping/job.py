@@ -18,6 +18,7 @@ from gaincell.design import Design
 from gaincell.errors import InputError, ModelError
 from gaincell.evaluation.perplexity import Perplexity, cut_blocks, perplexity
 from gaincell.integrations.hf.attach import attach, attached_layers, detach, set_design
+from gaincell.integrations.hf.context import check_length, default_length
 from gaincell.integrations.hf.lora import add_lora, lora_parameters
 from gaincell.integrations.hf.models import load_model
 from gaincell.integrations.hf.sources import LoadedModel
@@ -31,7 +32,6 @@ from gaincell.training.data import pack_blocks
 from gaincell.training.log import TrainingLog
 
 ASSETS = Path(__file__).parents[1] / "assets"
-LONGEST_BLOCK = 1024
 
 
 class Shipped(NamedTuple):
@@ -133,7 +133,8 @@ def prepare(settings: MapSettings, out: Path, progress: StageProgress) -> Job:
     if attached_layers(loaded.model):
         raise ModelError(f"{settings.model} is a RUN already; give the pretrained model it was made from")
     attention_modules(loaded.model)  # refuses what cannot be mapped, before any work
-    block = settings.block or default_block(settings.design, loaded.model)
+    block = settings.block or default_length(loaded.model)
+    check_length(loaded.model, block)
     shipped = None if settings.lora else find_shipped(settings.model)
     text = open_text(settings.text)
     wanted = max(settings.budget, settings.calibration_tokens) + block
@@ -199,12 +200,6 @@ def freeze_embeddings(model: PreTrainedModel) -> None:
     for embedding in (model.get_input_embeddings(), model.get_output_embeddings()):
         if embedding is not None:
             embedding.requires_grad_(False)
-
-
-def default_block(design: Design, model: PreTrainedModel) -> int:
-    """Tokens of a block: the design's window, the model's context or 1024, whichever is smallest."""
-    context = getattr(model.config, "max_position_embeddings", None) or LONGEST_BLOCK
-    return min(design.window, context, LONGEST_BLOCK)
 
 
 def _linear_hash(design: Design, model: PreTrainedModel) -> str:

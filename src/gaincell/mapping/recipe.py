@@ -269,8 +269,11 @@ def _recipe(raw: Mapping[str, Any], name: str) -> Recipe:
         lora=_lora(head.get("lora"), name),
         stages=tuple(stages),
     )
-    if recipe.block > design.window:
-        raise InputError(f"block = {recipe.block}; give 2 to {design.window}, the design's window")
+    made = recipe.model.config if isinstance(recipe.model, ModelRecipe) else {}
+    context = made.get("max_position_embeddings", recipe.block)
+    for most, what in ((design.window, "the design's window"), (context, "the model's context")):
+        if recipe.block > most:
+            raise InputError(f"block = {recipe.block}; give 2 to {most}, {what}")
     for key in ("evaluation_tokens", "watched_tokens"):
         if (given := getattr(recipe, key)) <= recipe.block:
             raise InputError(f"{key} = {given}; give more than a block, {recipe.block}")

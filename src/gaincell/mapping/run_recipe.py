@@ -29,6 +29,7 @@ from transformers import PreTrainedModel
 
 from gaincell.adaptation import adapt, collect_statistics
 from gaincell.errors import InputError
+from gaincell.evaluation.noise import noise_remark
 from gaincell.evaluation.perplexity import describe, perplexity
 from gaincell.integrations.hf.attach import attached_layers
 from gaincell.integrations.hf.checkpoint import DESIGN, HARDWARE, save
@@ -239,12 +240,12 @@ class RecipeRun:
             "model": {"name": summary.base_name(self.base.id), "sha256": self.base.sha256},
             "design": summary.design(chip),
             "software": value(software["perplexity"], "1", "measured"),
-            "stages": [self._summary(stage, found, software["perplexity"]) for stage in stages],
+            "stages": [self._summary(stage, found, software) for stage in stages],
             "saved": None if best is None else best.name,
             "provenance": results.provenance(
                 command=command,
                 seed=self.recipe.seed,
-                protocol=describe(self.protocol, software["blocks"]),
+                protocol=describe(self.protocol, software["blocks"]) + noise_remark(self.recipe.design),
                 design_hash=self.recipe.design.hash,
                 inputs={f"model {summary.base_name(self.base.id)}": self.base.sha256}
                 | self._adapter()
@@ -267,8 +268,8 @@ class RecipeRun:
         own = [stage for stage in stages if stage.cell in (None, self.recipe.design.cell.name)]
         return min(own or stages, key=lambda stage: found[stage.name]["perplexity"], default=None)
 
-    def _summary(self, stage: StageRecipe, found: dict[str, Record], software: float) -> Json:
-        compared = found.get(stage.compare or "", {}).get("perplexity")
+    def _summary(self, stage: StageRecipe, found: dict[str, Record], software: Record) -> Json:
+        compared = found.get(stage.compare or "")
         entry = summary.stage(stage.name, stage.title, found[stage.name], software, compared)
         if found[stage.name].get("curve", {}).get("step"):
             curve, kind = (

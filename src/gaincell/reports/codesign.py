@@ -51,16 +51,19 @@ def paired(point: Result, reference: Result, stage: str = "trained") -> tuple[fl
     R = exp(sum (nll - nll_ref) / predictions); the error of the exponent is that of a ratio over blocks.
     """
     ours, theirs = (numbers(p["blocks"][stage]) for p in (point, reference))
-    return _ratio(ours, theirs, numbers(reference["blocks"]["predictions"]))
+    return paired_interval(ours, theirs, numbers(reference["blocks"]["predictions"]))
 
 
 def training_ratio(run: Result) -> tuple[float, float, float]:
     """The same of one result, trained against adapted."""
     ours, theirs, weights = (numbers(run["blocks"][key]) for key in ("trained", "adapted", "predictions"))
-    return _ratio(ours, theirs, weights)
+    return paired_interval(ours, theirs, weights)
 
 
-def _ratio(ours: list[float], theirs: list[float], weights: list[float]) -> tuple[float, float, float]:
+def paired_interval(
+    ours: list[float], theirs: list[float], weights: list[float]
+) -> tuple[float, float, float]:
+    """Ratio of perplexities from the losses of the same blocks, and its interval of 95 % (Student)."""
     change = [a - b for a, b in zip(ours, theirs, strict=True)]
     middle, error = math.fsum(change) / math.fsum(weights), ratio_error(change, weights)
     half = (error or 0.0) * float(stats.t.ppf(0.5 + CONFIDENCE / 2, max(1, len(weights) - 1)))

@@ -72,7 +72,9 @@ def tornado(result: Result) -> Figure:
     ends = [[r - low for r, low, _ in heights], [high - r for r, _, high in heights]]
     axes.axvline(1.0, color=BLACK, linewidth=1)
     axes.errorbar(ratios, range(len(points)), xerr=ends, fmt="o", color=BLUE, markersize=4, capsize=3)
-    axes.set_yticks(range(len(points)), [changed(result, point) for point in points])
+    unseen = [" (not exercised)" if "not_exercised" in point else "" for point in points]
+    labels = [changed(result, point) for point in points]
+    axes.set_yticks(range(len(points)), [a + b for a, b in zip(labels, unseen, strict=True)])
     axes.invert_yaxis()
     if ratios and max(ratios) > 1.5:
         axes.set_xscale("log")

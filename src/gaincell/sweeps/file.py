@@ -15,6 +15,8 @@ from gaincell.design import Design
 from gaincell.errors import GaincellError, InputError
 from gaincell.evaluation.perplexity import window_and_stride
 from gaincell.integrations.hf.checkpoint import DESIGN, is_run
+from gaincell.integrations.hf.context import LONGEST_BLOCK
+from gaincell.integrations.hf.size import model_size
 from gaincell.mapping.job import find_shipped
 from gaincell.quantity import check_keys, did_you_mean, one_of
 from gaincell.shipped import located
@@ -39,7 +41,7 @@ from gaincell.text import open_text
 
 DEFAULTS: Mapping[str, Any] = {
     "sampler": "grid", "seed": 0, "points": None, "population": 20, "text": "sample", "limit": 16_384,
-    "protocol": "blocks-1024", "adapt": True, "calibration": 4096, "fine_tune": 0, "learning_rate": 1e-4,
+    "protocol": None, "adapt": True, "calibration": 4096, "fine_tune": 0, "learning_rate": 1e-4,
     "scale_learning_rate": None, "loss": "cross-entropy", "chips": 0, "within": 0.05, "context": None,
     "technology": "28nm",
 }  # fmt: skip
@@ -81,13 +83,16 @@ def _sweep(raw: Mapping[str, Any], path: Path) -> Sweep:
         if number is not None and (type(number) is not int or number < least):
             raise InputError(f"{name}: {key} = {number!r}; allowed: a whole number, {least} or more")
     for key in WORDS:
-        _text(settings[key], key, name)
+        if key != "protocol" or settings[key] is not None:
+            _text(settings[key], key, name)
     model = _text(raw["model"], "model", name)
     if not is_run(model) and find_shipped(model) is None:
         raise InputError(
             f"{name}: {model} is neither a RUN nor a model with a linear version shipped (tiny); make a RUN: "
             f"gaincell map {model}"
         )
+    context = model_size(model).tokens
+    settings["protocol"] = settings["protocol"] or f"blocks-{min(context, LONGEST_BLOCK)}"
     design = _design(raw.get("design"), model, name)
     objectives = _objectives(raw["objectives"], name)
     sampler = settings["sampler"]
@@ -113,18 +118,22 @@ def _sweep(raw: Mapping[str, Any], path: Path) -> Sweep:
     )  # fmt: skip
     if sampler == "each":
         found = replace(found, points=len(found.plan()))
-    _check(found, name)
+    _check(found, context, name)
     unused = [key for key in TRAINING if key in raw and not found.largest("fine_tune")]
     if unused:
         raise InputError(f"{name}: {unused[0]} is of a fine-tuning; give fine_tune = 24 too, or leave it out")
     return found
 
 
-def _check(sweep: Sweep, name: str) -> None:
-    """What excludes each other, and what is not there."""
+def _check(sweep: Sweep, context: int, name: str) -> None:
+    """What excludes each other, and what is not there. context: of the model."""
     load_technology(sweep.technology)
-    window_and_stride(sweep.protocol)
     length, _ = window_and_stride(sweep.protocol)
+    if sweep.measures and length > context:
+        raise InputError(
+            f"{name}: protocol {sweep.protocol}: {Path(sweep.model).name} has a context of {context} "
+            f"positions; give {context} tokens or fewer"
+        )
     if sweep.measures and sweep.limit < length:
         raise InputError(
             f"{name}: limit = {sweep.limit} is less than one block of {sweep.protocol}; give {length} or more"

@@ -28,8 +28,8 @@ from typing import Any
 
 from gaincell.circuits.converter_errors import Converters
 from gaincell.design import Design
-from gaincell.devices.writing import write_std
 from gaincell.errors import GaincellError
+from gaincell.evaluation.noise import is_noisy
 from gaincell.evaluation.perplexity import window_and_stride
 from gaincell.sweeps.identity import content_of, is_device
 from gaincell.sweeps.names import ADAPTATION, KIND
@@ -61,7 +61,8 @@ class Sweep:
     name: of the file.  model: as in the file.  design: what points change.
     objectives: names of OBJECTIVES.  sampler: one of SAMPLERS.  seed: of all random choices.
     points: how many.  population: of nsga2.
-    text, limit, protocol: what is evaluated, and how.  calibration: tokens of the adaptation.
+    text, limit, protocol: what is evaluated, and how; by default blocks of the model's context, at most 1024.
+    calibration: tokens of the adaptation.
     adapt: gains and offsets of every point, in closed form, to the statistics that the model has as it was
         made; True: on its nominal chip; "chip": on every single chip.
     fine_tune: steps of training after it, on other chips and noise at every pass, at `learning_rate`.
@@ -224,8 +225,3 @@ class Sweep:
 def has_spread(design: Design) -> bool:
     """Whether chips of a design differ."""
     return design.cells_differ or design.converters != Converters()
-
-
-def is_noisy(design: Design) -> bool:
-    """Whether reads or writes of a design have noise."""
-    return design.noise.present or write_std(design) > 0
