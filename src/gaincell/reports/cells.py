@@ -17,8 +17,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from gaincell.errors import InputError
-from gaincell.reports.figures import BLUE, GREEN, ORANGE, RED
 from gaincell.reports.results import number, numbers
+from gaincell.reports.style import BLUE, GREEN, ORANGE, RED, styled
 from gaincell.reports.tables import readable
 
 COLOURS = (BLUE, ORANGE, GREEN, RED)
@@ -242,6 +242,7 @@ def _adaptation(adapted: Mapping[str, Sequence[Result]]) -> list[str]:
     return parts
 
 
+@styled()
 def adaptation(adapted: Mapping[str, Sequence[Result]]) -> Figure:
     """Perplexity of the adaptation's own text at every iteration of the published method, a panel a cell and
     a colour a chip; dashed what the closed form reaches, dotted the linear cell.
@@ -265,7 +266,7 @@ def adaptation(adapted: Mapping[str, Sequence[Result]]) -> Figure:
         axes.set_axis_off()
     handles, labels = panels[0].get_legend_handles_labels()
     wrapped = [textwrap.fill(label, LEGEND_WIDTH) for label in labels]
-    panels[len(titles)].legend(handles, wrapped, loc="center", fontsize=9).set_in_layout(False)
+    panels[len(titles)].legend(handles, wrapped, loc="center").set_in_layout(False)
     return figure
 
 

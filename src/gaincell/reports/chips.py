@@ -7,13 +7,14 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from gaincell.reports.figures import BLACK, PALETTE
 from gaincell.reports.results import number, numbers
+from gaincell.reports.style import BLACK, PALETTE, styled
 from gaincell.reports.tables import readable
 
 Results = Mapping[str, Mapping[str, Any]]
 
 
+@styled()
 def draw_chips(results: Results) -> Figure:
     """Every chip a point, a row a result; a line for the nominal chip, a bar for mean and deviation."""
     figure = Figure(figsize=(7.6, 1.5 + 0.7 * len(results)))

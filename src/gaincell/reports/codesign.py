@@ -9,8 +9,8 @@ from typing import Any
 from matplotlib.figure import Figure
 from scipy import stats
 
-from gaincell.reports.figures import BLUE, GREY, ORANGE
 from gaincell.reports.results import number, numbers
+from gaincell.reports.style import BLUE, GREY, ORANGE, styled
 from gaincell.reports.sweep import quantity
 from gaincell.reports.tables import readable
 from gaincell.spread import ratio_error
@@ -151,6 +151,7 @@ def _change(point: Result, key: str) -> str:
     return "1" if factor == 1 else f"× {factor:.2f}"
 
 
+@styled()
 def levels_figure(result: Result) -> Figure:
     """Learned levels and even ones on the distribution of the signals, a row a chip."""
     rows = [[p for p in group if "levels" in p["learn"]] for group in groups(result)]

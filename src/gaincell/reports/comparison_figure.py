@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
 from gaincell import files
 from gaincell.reports.comparison import PERPLEXITIES, Column, Comparison, heading
-from gaincell.reports.figures import BLACK, PALETTE, STYLE
+from gaincell.reports.style import BLACK, PALETTE, styled
 
 MARKERS = "osD^vPX"
 WIDE = 10.0
@@ -22,7 +21,7 @@ def draw_comparison(comparison: Comparison, path: str | Path) -> Path:
     """Two panels: accuracies in points from the reference, perplexities as ratios to it (logarithmic)."""
     ratios = [c for c in comparison.columns if c[1] in PERPLEXITIES]
     points = [c for c in comparison.columns if c[1].startswith("acc")]
-    with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
+    with styled():
         figure = Figure(figsize=(1.1 + 1.15 * max(3, len(ratios) + len(points)), 4.0))
         panels = [(c, title) for c, title in ((points, "accuracy"), (ratios, "perplexity")) if c]
         widths = [len(c) for c, _ in panels]

@@ -6,13 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
 from gaincell import files
-from gaincell.reports.figures import BLACK, BLUE, GREY, RED, STYLE
 from gaincell.reports.results import SCHEMA, Json, numbers, provenance, value
+from gaincell.reports.style import BLACK, BLUE, GREY, RED, styled
 
 SHOWN_CELLS = 100
 
@@ -118,7 +117,7 @@ def draw(result: Json, path: Path) -> Path:
     """The cells' curves with measured points, what each differs from the nominal one by, and the decays."""
     u, nominal = (np.array(numbers(result["curves"][key])) for key in ("u", "nominal"))
     cells = np.array(result["curves"]["cells"]["value"])
-    with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
+    with styled():
         decays = result["decays"]
         figure = Figure(figsize=(12.6 if decays else 8.4, 3.4))
         left, right, *rest = figure.subplots(1, 3 if decays else 2)

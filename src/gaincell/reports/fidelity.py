@@ -7,11 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 from matplotlib.figure import Figure
 
 from gaincell import files
-from gaincell.reports.figures import STYLE
+from gaincell.reports.style import styled
 
 MAPS = ("error", "cosine", "linear error", "linear cosine", "pulses", "score ceiling", "tile ceiling",
         "tile zero", "q codes", "output codes", "k codes", "v codes", "q clipped", "k clipped", "v clipped",
@@ -76,7 +75,7 @@ def draw_fidelity(result: Mapping[str, Any], path: str | Path) -> Path:
     """A heat map for every number: layers downwards, heads to the right."""
     tables = {key: result["fidelity"][key]["value"] for key in MAPS}
     layers = len(tables["error"])
-    with matplotlib.rc_context(STYLE | {"axes.grid": False}):  # type: ignore[arg-type]
+    with styled(grid=False):
         columns = 5
         rows = math.ceil(len(tables) / columns)
         figure = Figure(figsize=(2.6 * columns, rows * (1.3 + 0.085 * max(layers, 8))))

@@ -1,4 +1,4 @@
-"""Figures, from run.json alone. Colours are those of Okabe and Ito, told apart by colour-blind readers."""
+"""Figures of a mapping, from run.json alone."""
 
 from __future__ import annotations
 
@@ -7,41 +7,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gaincell import files
 from gaincell.reports.results import number, numbers
+from gaincell.reports.style import BLACK, BLUE, GREEN, GREY, ORANGE, RED, SKY, styled
 from gaincell.reports.tables import readable
 
-BLACK, ORANGE, SKY, GREEN, BLUE, RED, PURPLE, GREY = (
-    "#000000",
-    "#E69F00",
-    "#56B4E9",
-    "#009E73",
-    "#0072B2",
-    "#D55E00",
-    "#CC79A7",
-    "#8A8A8A",
-)
-PALETTE = (BLUE, RED, GREEN, ORANGE, PURPLE, SKY, BLACK)
-"""For lines that have no meaning of their own."""
-STYLE = {
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlesize": 11,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.axisbelow": True,
-    "axes.grid": True,
-    "grid.color": "#E4E4E4",
-    "grid.linewidth": 0.7,
-    "legend.frameon": False,
-    "figure.constrained_layout.use": True,
-    "savefig.dpi": 160,
-}
 STAGES = {"q": "query q", "k": "key k", "v": "value v", "out": "output"}
 FLOOR = 1e-9
 """Smallest residual drawn on a logarithmic axis; an exact match sits there."""
@@ -54,12 +27,13 @@ def draw_all(run: Run, folder: Path) -> list[Path]:
     written: list[Path] = []
     for name, (has_data, draw) in FIGURES.items():
         if has_data(run):
-            with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
+            with styled():
                 figure = draw(run)
                 written.append(files.write_atomic(folder / f"{name}.png", figure.savefig))
     return written
 
 
+@styled()
 def perplexities(run: Run) -> Figure:
     """Perplexity of every stage."""
     stages = run["stages"]
@@ -108,6 +82,7 @@ def closed_label(residual: float) -> str:
     return f"closed form: {residual:.1e}" + (f", drawn at {FLOOR:.0e}" if residual < FLOOR else "")
 
 
+@styled()
 def adaptation(run: Run) -> Figure:
     """Perplexity of the calibration text, and the largest residual, against the published method's
     iteration.
@@ -146,6 +121,7 @@ def adaptation(run: Run) -> Figure:
     return figure
 
 
+@styled()
 def mismatch(run: Run) -> Figure:
     """Residuals of mean and standard deviation of every stage, layer and head, before and after
     adaptation.
@@ -177,6 +153,7 @@ def mismatch(run: Run) -> Figure:
     return figure
 
 
+@styled()
 def codes(run: Run) -> Figure:
     """Use of the codes of q, k, v and the output, over all layers and heads."""
     figure = Figure(figsize=(10.5, 3.1))
@@ -201,6 +178,7 @@ def codes(run: Run) -> Figure:
     return figure
 
 
+@styled()
 def cell(run: Run) -> Figure:
     """Current of the linear and of the nonlinear cell over the stored voltage."""
     curve = run["cell"]

@@ -6,12 +6,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 from matplotlib.figure import Figure
 
 from gaincell import files
-from gaincell.reports.figures import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, STYLE
 from gaincell.reports.results import number, numbers
+from gaincell.reports.style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, styled
 
 PHASE_COLOURS = {
     "key write": PURPLE,
@@ -29,11 +28,12 @@ def draw_all(result: Result, folder: Path) -> list[Path]:
     written = []
     for name, draw in FIGURES.items():
         if name in result:
-            with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
+            with styled():
                 written.append(files.write_atomic(folder / f"{name}.png", draw(result).savefig))
     return written
 
 
+@styled()
 def timeline(result: Result) -> Figure:
     """Which circuit is busy when, a row each; hatched where a duration is assumed."""
     events = result["timeline"]["events"]
@@ -68,11 +68,12 @@ def timeline(result: Result) -> Figure:
     axes.invert_yaxis()
     axes.grid(visible=False, axis="y")
     axes.set_xlabel("time, ns (pale: the following tokens; hatched: duration assumed)")
-    figure.legend(loc="outside upper right", ncols=6, fontsize=8)
+    figure.legend(loc="outside upper right", ncols=6)
     axes.set_title(f"One step: {number(result['schedule']['latency']) * 1e9:.3g} ns")
     return figure
 
 
+@styled()
 def waveforms(result: Result) -> Figure:
     """Pulses, currents, integrators and counter of one step."""
     w = result["waveforms"]
@@ -122,6 +123,7 @@ def waveforms(result: Result) -> Figure:
     return figure
 
 
+@styled()
 def trace(result: Result) -> Figure:
     """A head over many tokens: what it holds and how its circuits are used."""
     rows = result["trace"]
@@ -145,6 +147,7 @@ def trace(result: Result) -> Figure:
     return figure
 
 
+@styled()
 def pauses(results: Mapping[str, Result]) -> Figure:
     """Perplexity against idle time, a curve a chip; on the left what is reached without a pause.
 
@@ -174,6 +177,7 @@ def pauses(results: Mapping[str, Result]) -> Figure:
     return figure
 
 
+@styled()
 def context(result: Result) -> Figure:
     """Perplexity against the length of the context, a curve a model; dotted: the most its layers can reach.
 
@@ -209,6 +213,7 @@ def context(result: Result) -> Figure:
     return figure
 
 
+@styled()
 def speed(result: Result) -> Figure:
     """Time and extra memory of the forward pass against the number of tokens.
 
@@ -232,7 +237,7 @@ def speed(result: Result) -> Figure:
     times.set_xlabel("tokens")
     times.set_ylabel("ms")
     times.set_title("Time, one thread")
-    times.legend(fontsize=8)
+    times.legend()
     for (name, row), colour in zip(
         result["extra_memory_MiB"]["forward"].items(), (BLACK, PURPLE, BLUE), strict=False
     ):
@@ -244,7 +249,7 @@ def speed(result: Result) -> Figure:
     memory.set_xlabel("tokens")
     memory.set_ylabel("MiB")
     memory.set_title("Extra peak memory, output included")
-    memory.legend(fontsize=8)
+    memory.legend()
     return figure
 
 

@@ -6,15 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gaincell import files
-from gaincell.reports.figures import BLACK, BLUE, GREY, ORANGE, PALETTE, RED, STYLE
 from gaincell.reports.results import SCHEMA, Json, number, numbers, provenance, value
 from gaincell.reports.spice_tables import corner_words
+from gaincell.reports.style import BLACK, BLUE, GREY, ORANGE, PALETTE, RED, styled
 
 PROTOCOL = "transistor-level simulation with open models; see docs/spice.md"
 MICRO, NANO, FEMTO, PICO = 1e6, 1e9, 1e15, 1e12
@@ -103,7 +102,7 @@ def _r_squared(found: Any, expected: Any) -> float:
 
 def draw_cell(result: Json, path: Path) -> Path:
     """Current with mismatch, corners, write settling and retention (after the paper's Fig. 1e to 1h)."""
-    with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
+    with styled():
         figure = Figure(figsize=(9.6, 6.8))
         (cells, corners), (write, hold) = figure.subplots(2, 2)
         curve = result["curve"]
@@ -226,7 +225,7 @@ def describe_verification(
 
 def draw_verification(result: Json, path: Path) -> Path:
     """SPICE against the model, both dot products (the paper's Fig. 5a and 5b)."""
-    with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
+    with styled():
         figure = Figure(figsize=(9.0, 4.2))
         longest = number(result["full_scale"]) * NANO
         for axes, key, title, low in zip(

@@ -6,16 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gaincell import files
-from gaincell.reports.figures import GREEN, GREY, PALETTE, STYLE
 from gaincell.reports.results import SCHEMA, Json, number, provenance, value
 from gaincell.reports.spice import FEMTO, NANO, PROTOCOL, describe_corner, label_axes
 from gaincell.reports.spice_tables import corner_words
+from gaincell.reports.style import GREEN, GREY, PALETTE, styled
 
 
 def describe_wires(found: Any, ngspice: str, command: Sequence[str], design_hash: str) -> Json:
@@ -80,7 +79,7 @@ def describe_wires(found: Any, ngspice: str, command: Sequence[str], design_hash
 
 def draw_wires(result: Json, path: Path) -> Path:
     """Error against the cells on a line, bit line and word line apart; change of charges in operation."""
-    with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
+    with styled():
         figure = Figure(figsize=(13.0, 3.9))
         bit, word, use = figure.subplots(1, 3)
         for axes, key, title in (
@@ -94,7 +93,7 @@ def draw_wires(result: Json, path: Path) -> Path:
             label_axes(axes, "cells on the line", "error (%)")
         word.set_ylim(bottom=1e-5)  # room for the legend
         _draw_operation(use, result)
-        figure.suptitle(f"{result['technology']}, {corner_words(result)}", fontsize=9)
+        figure.suptitle(f"{result['technology']}, {corner_words(result)}")
         return files.write_atomic(path, figure.savefig)
 
 

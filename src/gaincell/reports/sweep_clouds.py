@@ -17,8 +17,8 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from gaincell.reports.figures import BLACK, BLUE, GREY, ORANGE
 from gaincell.reports.results import number
+from gaincell.reports.style import BLACK, BLUE, GREY, ORANGE, styled
 from gaincell.reports.sweep import Point, Result, complete, front, is_number, setting, varied, word
 from gaincell.reports.sweep_axes import TITLES, as_ratio, axis_title, height, key, ticks
 
@@ -26,6 +26,7 @@ COLUMNS = 4
 """Of panels of the scatter."""
 
 
+@styled()
 def pareto(result: Result) -> Figure:
     """The first objective against every other; the front as a line, the unchanged design marked."""
     first, *rest = result["objectives"]
@@ -56,7 +57,7 @@ def pareto(result: Result) -> Figure:
         _scale(axes, points, other)
         axes.set_xlabel(TITLES[other["name"]])
         _first_axis(axes, result, first)
-        axes.legend(fontsize=8)
+        axes.legend()
     return figure
 
 
@@ -87,6 +88,7 @@ def _first_axis(axes: Axes, result: Result, objective: Mapping[str, str]) -> Non
         axes.yaxis.set_major_formatter(ticks(objective["unit"]))
 
 
+@styled()
 def scatter(result: Result) -> Figure:
     """The first objective against every parameter, all points, whatever the others are."""
     names, objective = varied(result), result["objectives"][0]
@@ -133,6 +135,7 @@ def _scale(axes: Axes, points: Sequence[Point], objective: Mapping[str, str]) ->
         axes.tick_params(axis="x", labelrotation=30)
 
 
+@styled()
 def parallel(result: Result) -> Figure:
     """Every point a line over parameters and objectives; coloured by the first objective, the front bold."""
     names = varied(result)

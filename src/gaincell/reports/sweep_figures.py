@@ -7,13 +7,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gaincell import files
-from gaincell.reports.figures import BLACK, BLUE, PALETTE, STYLE
 from gaincell.reports.results import number
+from gaincell.reports.style import BLACK, BLUE, PALETTE, styled
 from gaincell.reports.sweep import Point, Result, changed, complete, is_number, setting, varied, word
 from gaincell.reports.sweep_axes import axis_title, height, key, ticks
 from gaincell.reports.sweep_clouds import parallel, pareto, scatter
@@ -29,11 +28,12 @@ def draw_all(result: Result, folder: Path, prefix: str = "") -> list[Path]:
     written = []
     for name, (has_data, draw) in FIGURES.items():
         if has_data(result):
-            with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
+            with styled():
                 written.append(files.write_atomic(folder / f"{prefix}{name}.png", draw(result).savefig))
     return written
 
 
+@styled()
 def curves(result: Result) -> Figure:
     """Objectives against every parameter, the others fixed; bands of 95 %. Only the first objective where
     there are many panels.
@@ -62,6 +62,7 @@ def _has_numbers(result: Result, name: str) -> bool:
     return sum(is_number(v) for v in {setting(p, name) for p in complete(result)}) > 1
 
 
+@styled()
 def tornado(result: Result) -> Figure:
     """Perplexity after every single change over that of the unchanged design, the best on top."""
     points = sorted((p for p in complete(result) if "ratio" in p), key=lambda p: number(p["ratio"]))
@@ -124,7 +125,7 @@ def _curve(axes: Axes, result: Result, name: str, objective: Mapping[str, str]) 
         axes.set_xticks(list(places.values()), labels)
     axes.set_xlabel(name if len(places) <= 9 or unit == "1" else f"{name} ({unit})")
     if len(lines) > 1:
-        axes.legend(fontsize=8)
+        axes.legend()
 
 
 def _several(result: Result) -> bool:

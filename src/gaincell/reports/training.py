@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 from matplotlib.figure import Figure
 
 from gaincell import files
-from gaincell.reports.figures import BLACK, PALETTE, STYLE, perplexities
+from gaincell.reports.figures import perplexities
 from gaincell.reports.results import number, numbers
+from gaincell.reports.style import BLACK, PALETTE, styled
 
 SMOOTH = 0.02
 """Share of a run that the bold line averages over."""
@@ -20,12 +20,13 @@ LABELS = ("stage", "part")
 
 def draw_loss(lines: Sequence[dict[str, Any]], path: Path) -> None:
     """Draw the lines of a `log.jsonl` into a PNG file, one colour for every training in it."""
-    with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
+    with styled():
         figure = losses(lines)
         if figure is not None:
             files.write_atomic(path, figure.savefig)
 
 
+@styled()
 def losses(lines: Sequence[dict[str, Any]]) -> Figure | None:
     """Loss against tokens and, in a panel below, the evaluations there are; None without a loss."""
     runs: dict[str, list[dict[str, Any]]] = {}
@@ -51,7 +52,7 @@ def losses(lines: Sequence[dict[str, Any]]) -> Figure | None:
         panel.set_yscale("log")
         panel.set_ylabel(label)
     axes[-1].set_xlabel("tokens of this training" if "tokens" in lines[-1] else "step")
-    axes[0].legend(fontsize=8)
+    axes[0].legend()
     axes[0].set_title("Loss (thin: every step)")
     return figure
 
@@ -60,13 +61,14 @@ def draw_stages(run: Mapping[str, Any], folder: Path) -> None:
     """Of a finished recipe: the perplexity of every stage and, where stages were evaluated in training,
     how it fell with their steps.
     """
-    with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
+    with styled():
         files.write_atomic(folder / "perplexity.png", perplexities(run).savefig)
         figure = curves(run)
         if figure is not None:
             files.write_atomic(folder / "training.png", figure.savefig)
 
 
+@styled()
 def curves(run: Mapping[str, Any]) -> Figure | None:
     """The perplexities that stages had in training, in the manner of the paper's Fig. 4d; None without any.
 
@@ -93,7 +95,7 @@ def curves(run: Mapping[str, Any]) -> Figure | None:
     axes.set_yscale("log")
     axes.set_xlabel("steps of the stage")
     axes.set_ylabel("perplexity (first part of the evaluation text)")
-    axes.legend(fontsize=8)
+    axes.legend()
     axes.set_title("Training (dashed: softmax attention)")
     return figure
 
