@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from itertools import combinations
+from itertools import combinations, pairwise
 from typing import Any
 
 import numpy as np
@@ -56,7 +56,8 @@ def _covered(figure: Figure) -> Iterator[str]:
         for axes in figure.axes:
             inside = sum(_points_inside(points, box, axes) for points in _drawn(axes))
             if inside:
-                yield f"the legend ({names}) lies over data of {axes.get_title(loc='left') or axes.get_ylabel()!r}"
+                where = axes.get_title(loc="left") or axes.get_ylabel()
+                yield f"the legend ({names}) lies over data of {where!r}"
 
 
 def _points_inside(points: np.ndarray, box: Bbox, axes: Axes) -> int:
@@ -94,7 +95,7 @@ def _along(path: Path) -> np.ndarray:
     pieces = [np.asarray(p) for p in path.to_polygons(closed_only=False)]
     found = []
     for piece in pieces:
-        for a, b in zip(piece[:-1], piece[1:], strict=True):
+        for a, b in pairwise(piece):
             count = max(2, int(np.hypot(*(b - a)) / STEP))
             found.append(a + (b - a) * np.linspace(0, 1, min(count, 5000))[:, None])
     return np.concatenate(found) if found else np.empty((0, 2))
@@ -122,14 +123,17 @@ def _colliding(figure: Figure) -> Iterator[str]:
 
 
 def _texts(figure: Figure) -> Iterator[tuple[Text, Bbox]]:
-    hidden: set[Text] = set()
+    hidden: set[Any] = set()
     for axes in figure.axes:
         for axis in (axes.xaxis, axes.yaxis):
-            low, high = sorted(axis.get_view_interval())
+            placed = axis.get_transform().transform
+            low, high = sorted(placed(np.array(axis.get_view_interval(), dtype=float)))
             slack = 1e-9 * (high - low)
-            for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks()):
-                if not low - slack <= tick.get_loc() <= high + slack or not axes.axison:
-                    hidden |= {tick.label1, tick.label2}
+            shown = {*axis.get_major_ticks(), *axis.get_minor_ticks()} if axes.axison else set()
+            every = {*axis.majorTicks, *axis.minorTicks}
+            places = {tick: float(placed(np.array([tick.get_loc()], dtype=float))[0]) for tick in shown}
+            shown = {tick for tick, place in places.items() if low - slack <= place <= high + slack}
+            hidden |= {label for tick in every - shown for label in (tick.label1, tick.label2)}
     for text in figure.findobj(Text):
         assert isinstance(text, Text)
         if text.get_text().strip() and text.get_visible() and text not in hidden and _is_shown(text):

@@ -1,15 +1,13 @@
-"""Figures: one style sheet, nothing over anything else, names and units on axes; all that docs/figures shows."""
+"""Figures: one style sheet, nothing over anything else, axes that name what they show."""
 
 from __future__ import annotations
 
-import ast
 import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import drawing
 import pytest
 from matplotlib.figure import Figure
 
@@ -22,7 +20,6 @@ from gaincell.reports import (
     codesign,
     comparison,
     comparison_figure,
-    costs_figures,
     fidelity,
     figures,
     hardware,
@@ -84,12 +81,13 @@ def _simulated(name: str, folder: Path) -> Any:
     what = ["tile"] if name == "waveforms" else ["head", "--group", "2", "--layers", "6", "--tokens", "64"]
     out = folder / "result.json"
     with pytest.raises(SystemExit):
-        main(["simulate", *what, "--json", str(out)])
+        main(["simulate", *what, "--json", str(out), "--figures", str(folder)])
     return hardware.FIGURES[name](json.loads(out.read_text()))
 
 
 def _reproduction(name: str, _: Path) -> Figure:
     import reproduction_figures as drawn
+
     from gaincell.config import load_design
 
     chip = load_design("leroux2025")
@@ -125,7 +123,7 @@ FIGURES: dict[str, Draw] = {
         for pattern, draw in (("cell", spice.draw_cell), ("verify", spice.draw_verification))
         for p in sorted((RESULTS / "spice").glob(f"{pattern}-*.json"))
     },
-    **{"spice-wires": _into(f"spice/{p.stem}", spice_wires.draw_wires) for p in RESULTS.glob("spice/wires*")},
+    "spice-wires": _into("spice/wires-freepdk45", spice_wires.draw_wires),
     **{
         f"sweep-{p.stem}-{name}": _of(f"sweeps/{p.stem}", draw)
         for p in sorted((RESULTS / "sweeps").glob("*.json"))
@@ -138,10 +136,7 @@ FIGURES: dict[str, Draw] = {
         f"training-{p.stem}": _of(f"training/{p.stem}", training.curves)
         for p in sorted((RESULTS / "training").glob("*.json"))
     },
-    **{
-        f"training-tokens-{chip}": partial(_tokens, chip)
-        for chip in ("leroux2025-extended",)
-    },
+    **{f"training-tokens-{chip}": partial(_tokens, chip) for chip in ("leroux2025-extended",)},
     "speed": _bench,
     **{name: partial(_simulated, name) for name in ("timeline", "waveforms", "trace")},
     **{f"reproduction-{name}": partial(_reproduction, name) for name in ("cell", "converters", "ring")},

@@ -112,7 +112,6 @@ def draw_activity(result: Mapping[str, Any], path: str | Path) -> Path:
             f"{result['activity']['source']}, {result['activity']['tokens']['value']:,} tokens",
             x=0.02,
             ha="left",
-            fontsize=10,
         )
         return files.write_atomic(Path(path), figure.savefig)
 

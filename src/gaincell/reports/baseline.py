@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from gaincell import files
 from gaincell.reports.results import number, numbers
-from gaincell.reports.style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, styled
+from gaincell.reports.style import BLACK, BLUE, GREEN, GREY, MARKERS, ORANGE, PURPLE, RED, SKY, styled
 
 SHARED = 0.9
 """Share of its processor below which a process shared it with others."""
@@ -147,7 +147,7 @@ def draw_baseline(result: Entry, path: str | Path) -> Path:
         whose = "processor time" if was_shared(result) else "time"
         panels[0].set_ylabel(f"{whose} per token and layer, µs")
         figure.legend(labels.values(), labels.keys(), loc="outside right upper")
-        figure.suptitle(title(result), x=0.02, ha="left", fontsize=10)
+        figure.suptitle(title(result), x=0.02, ha="left")
         return files.write_atomic(Path(path), figure.savefig)
 
 
@@ -162,7 +162,8 @@ def _line(axes: Any, name: str, dtype: str, found: list[Entry]) -> Any:
         lows.append(max(0.0, middle - min(runs)))
         highs.append(max(0.0, max(runs) - middle))
     colour = COLOURS.get(name, BLACK)
-    return axes.errorbar(x, y, yerr=(lows, highs), marker="o", ms=4, lw=1.4, capsize=2, color=colour,
+    marker = MARKERS[[*COLOURS, name].index(name) % len(MARKERS)]
+    return axes.errorbar(x, y, yerr=(lows, highs), marker=marker, lw=1.4, color=colour,
                          ls=DASHES[dtype])  # fmt: skip
 
 

@@ -177,8 +177,10 @@ def _panel(axes: Any, point: Result, stage: str) -> None:
     axes.set_ylim(0, 1.45 * top)
     key = "query_levels" if stage == "q" else "storage_levels"
     even, learned = even_levels(point, key), numbers(point["circuits"]["learned"][key])
-    axes.vlines(even, 1.25 * top, 1.43 * top, color=BLUE, linewidth=1.5, label="even levels")
-    axes.vlines(learned, 1.03 * top, 1.21 * top, color=ORANGE, linewidth=1.5, label="learned levels")
+    axes.vlines(even, 1.25 * top, 1.43 * top, color=BLUE, linewidth=1.5, label="even levels (upper row)")
+    axes.vlines(
+        learned, 1.03 * top, 1.21 * top, color=ORANGE, linewidth=1.5, label="learned levels (lower row)"
+    )
 
 
 def even_levels(point: Result, key: str) -> list[float]:

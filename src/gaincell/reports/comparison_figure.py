@@ -10,9 +10,8 @@ from matplotlib.ticker import NullFormatter
 
 from gaincell import files
 from gaincell.reports.comparison import PERPLEXITIES, Column, Comparison, heading
-from gaincell.reports.style import BLACK, PALETTE, styled
+from gaincell.reports.style import BLACK, MARKERS, PALETTE, styled
 
-MARKERS = "osD^vPX"
 WIDE = 10.0
 """Range of ratios beyond which only powers of ten are labelled."""
 
@@ -49,7 +48,7 @@ def _panel(panel: Axes, comparison: Comparison, columns: list[Column]) -> None:
         shown = [(k, d) for k, c in enumerate(columns)
                  if c in comparison.rows[name] and (d := comparison.rows[name][c].difference)]  # fmt: skip
         panel.errorbar([k + shift for k, _ in shown], [d.amount for _, d in shown],
-                       yerr=[d.error or 0.0 for _, d in shown], fmt=MARKERS[n % len(MARKERS)], capsize=3,
+                       yerr=[d.error or 0.0 for _, d in shown], fmt=MARKERS[n % len(MARKERS)],
                        color=PALETTE[n % len(PALETTE)], label=name)  # fmt: skip
     if ratio:
         panel.set_yscale("log")

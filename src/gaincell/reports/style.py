@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from matplotlib import style
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 BLACK, ORANGE, SKY, GREEN, BLUE, RED, PURPLE, GREY = (
     "#000000",
@@ -44,7 +46,7 @@ STYLE: dict[str, Any] = {
     "axes.grid": True,
     "grid.color": "#E4E4E4",
     "grid.linewidth": 0.7,
-    "lines.markersize": 4,
+    "lines.markersize": 5,
     "errorbar.capsize": 2,
     "legend.frameon": False,
     "legend.fontsize": 8,
@@ -59,3 +61,16 @@ def styled(*, grid: bool = True) -> Iterator[None]:
     """
     with style.context(["default", STYLE | {"axes.grid": grid}]):
         yield
+
+
+def legend_beside(axes: Axes, **options: Any) -> None:
+    """A legend on the right of a panel, where no data can lie under it."""
+    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.2, **options)
+
+
+def legend_below(figure: Figure, columns: int = 1) -> None:
+    """One legend of all panels, below them; entries of one name stand in it once."""
+    found = [axes.get_legend_handles_labels() for axes in figure.axes]
+    named = {label: handle for pair in found for handle, label in zip(*pair, strict=True)}
+    if named:
+        figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=columns)

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from gaincell import files
 from gaincell.reports.results import number
-from gaincell.reports.style import BLACK, BLUE, PALETTE, styled
+from gaincell.reports.style import BLACK, BLUE, MARKERS, PALETTE, styled
 from gaincell.reports.sweep import Point, Result, changed, complete, is_number, setting, varied, word
 from gaincell.reports.sweep_axes import axis_title, height, key, ticks
 from gaincell.reports.sweep_clouds import parallel, pareto, scatter
@@ -72,7 +72,7 @@ def tornado(result: Result) -> Figure:
     ratios = [ratio for ratio, _, _ in heights]
     ends = [[r - low for r, low, _ in heights], [high - r for r, _, high in heights]]
     axes.axvline(1.0, color=BLACK, linewidth=1)
-    axes.errorbar(ratios, range(len(points)), xerr=ends, fmt="o", color=BLUE, markersize=4, capsize=3)
+    axes.errorbar(ratios, range(len(points)), xerr=ends, fmt="o", color=BLUE)
     axes.set_yticks(range(len(points)), [changed(result, point) for point in points])
     axes.invert_yaxis()
     if ratios and max(ratios) > 1.5:
@@ -102,13 +102,13 @@ def _curve(axes: Axes, result: Result, name: str, objective: Mapping[str, str]) 
         beyond = plain[-1] * step**n if logarithmic else (plain[-1] + 0.2 * n * span if plain else float(n))
         places[text] = beyond
     for n, (group, points) in enumerate(lines.items()):
-        colour = PALETTE[n % len(PALETTE)]
+        colour, marker = PALETTE[n % len(PALETTE)], MARKERS[n % len(MARKERS)]
         ordered = sorted(points, key=lambda p: places[key(setting(p, name))])
         x = [places[key(setting(p, name))] for p in ordered]
         y, low, high = zip(*(height(result, p, objective["name"]) for p in ordered), strict=True)
         count = sum(is_number(setting(p, name)) for p in ordered)
         label = f"{', '.join(others)} = {group}" if len(lines) > 1 else None
-        axes.plot(x[:count], y[:count], "o-", color=colour, markersize=4, label=label)
+        axes.plot(x[:count], y[:count], f"{marker}-", color=colour, label=label)
         axes.fill_between(x[:count], low[:count], high[:count], color=colour, alpha=0.2, linewidth=0)
         if x[count:]:
             ends = [
@@ -116,7 +116,7 @@ def _curve(axes: Axes, result: Result, name: str, objective: Mapping[str, str]) 
                 [b - a for a, b in zip(y, high, strict=True)],
             ]
             ends = [[max(0.0, e) for e in end[count:]] for end in ends]
-            axes.errorbar(x[count:], y[count:], yerr=ends, fmt="s", color=colour, markersize=4, capsize=3)
+            axes.errorbar(x[count:], y[count:], yerr=ends, fmt=marker, color=colour)
     if logarithmic:
         axes.set_xscale("log")
         axes.minorticks_off()
@@ -125,7 +125,7 @@ def _curve(axes: Axes, result: Result, name: str, objective: Mapping[str, str]) 
         axes.set_xticks(list(places.values()), labels)
     axes.set_xlabel(name if len(places) <= 9 or unit == "1" else f"{name} ({unit})")
     if len(lines) > 1:
-        axes.legend()
+        axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0))  # above: nothing is drawn there
 
 
 def _several(result: Result) -> bool:
