@@ -168,11 +168,14 @@ def parallel(result: Result) -> Figure:
     figure = Figure(figsize=(2.2 + 1.1 * len(titles), 4.6))
     axes = figure.add_subplot()
     places = range(len(titles))
-    for n in range(len(points)):
-        axes.plot(places, [column[n] for column in scaled], color=PALE, linewidth=0.8)
-    for n, value in zip(chosen, shown, strict=True):
+    labels = iter(["other points"] if len(chosen) < len(points) else [])
+    for n in {*range(len(points))} - {*chosen}:
         line = [column[n] for column in scaled]
-        axes.plot(places, line, color=colours(norm(value)), linewidth=2.2 if best is not None else 1.2)
+        axes.plot(places, line, color=PALE, linewidth=0.8, label=next(labels, None))
+    labels = iter(["Pareto front"] if best is not None else [])
+    for n, value in zip(chosen, shown, strict=True):
+        line, width = [column[n] for column in scaled], 2.2 if best is not None else 1.2
+        axes.plot(places, line, color=colours(norm(value)), linewidth=width, label=next(labels, None))
     for n, point in enumerate(points):
         if "reference" in result and number(point["point"]) == number(result["reference"]):
             axes.plot(places, [column[n] for column in scaled], color=RED, linewidth=2, linestyle="--",
@@ -198,7 +201,7 @@ def parallel(result: Result) -> Figure:
     if hidden := sum(point["state"] == "failed" for point in result["points"]):
         axes.set_title(f"without {hidden} points that failed")
     axes.grid(visible=False)
-    legend_below(figure)
+    legend_below(figure, columns=3)
     return figure
 
 

@@ -126,6 +126,8 @@ def curves(run: Mapping[str, Any]) -> Figure | None:
 def smoothed(values: Sequence[float]) -> list[float]:
     """Mean over the last SMOOTH of the run at every point."""
     width = max(1, round(SMOOTH * len(values)))
+    if width == 1:
+        return [*values]
     sums = [0.0]
     for value in values:
         sums.append(sums[-1] + value)
