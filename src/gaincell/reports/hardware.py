@@ -99,7 +99,7 @@ def waveforms(result: Result) -> Figure:
     w = result["waveforms"]
     t = [second * 1e9 for second in numbers(w["time"])]
     figure = Figure(figsize=(8.4, 10.5))
-    above, below = figure.subfigures(2, 1, height_ratios=(1, 6))
+    (above,), (below,) = figure.subfigures(2, 1, squeeze=False, height_ratios=(1, 6))
     stored = above.subplots()
     cells, rows = w["stored"]["value"][:CELLS], w["word_lines"]["value"][:ROWS]
     for cell in cells:

@@ -112,7 +112,7 @@ def _draw_sizes(axes: Axes, points: list[Json]) -> None:
     """A line for every resistance, in broken strokes for more capacitance."""
     capacitances = sorted({number(p["capacitance"]) for p in points if "capacitance" in p})
     for n, r in enumerate(sorted({number(p["resistance"]) for p in points})):
-        look = {"color": PALETTE[n % len(PALETTE)], "marker": MARKERS[n % len(MARKERS)]}
+        look: dict[str, Any] = {"color": PALETTE[n % len(PALETTE)], "marker": MARKERS[n % len(MARKERS)]}
         for k, c in enumerate(capacitances or [0.0]):
             line = [
                 p
@@ -133,7 +133,7 @@ def _draw_operation(axes: Axes, result: Json) -> None:
     for n, (array, c) in enumerate(kinds):
         line = [p for p in result["in_operation"] if (p["array"], number(p["capacitance"])) == (array, c)]
         ohms = [number(p["resistance"]) for p in line]
-        look = {"color": PALETTE[n % len(PALETTE)], "marker": MARKERS[n % len(MARKERS)]}
+        look: dict[str, Any] = {"color": PALETTE[n % len(PALETTE)], "marker": MARKERS[n % len(MARKERS)]}
         label = f"{array} dot product, {c * FEMTO:g} fF per cell"
         axes.plot(ohms, [number(p["rms"]) * NANO for p in line], "-", label=f"{label}: rms", **look)
         largest = [number(p["largest"]) * NANO for p in line]

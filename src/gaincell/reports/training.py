@@ -10,7 +10,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from gaincell import files
-from gaincell.reports.figures import readable_ticks
+from gaincell.reports.figures import perplexities, readable_ticks
 from gaincell.reports.results import number, numbers
 from gaincell.reports.style import BLACK, MARKERS, PALETTE, legend_beside, styled
 
@@ -88,6 +88,17 @@ def losses(lines: Sequence[Line]) -> Figure | None:
     return figure
 
 
+def draw_stages(run: Mapping[str, Any], folder: Path) -> None:
+    """Of a finished recipe: the perplexity of every stage and, where stages were evaluated in training,
+    how it fell with their steps.
+    """
+    with styled():
+        files.write_atomic(folder / "perplexity.png", perplexities(run).savefig)
+        figure = curves(run)
+        if figure is not None:
+            files.write_atomic(folder / "training.png", figure.savefig)
+
+
 @styled()
 def curves(run: Mapping[str, Any]) -> Figure | None:
     """The perplexities that stages had in training, in the manner of the paper's Fig. 4d; None without any.
@@ -103,8 +114,8 @@ def curves(run: Mapping[str, Any]) -> Figure | None:
     softmax = [stage["perplexity"]["kind"] == "measured" for stage in trained]
     for n, stage in enumerate(trained):
         steps, values = numbers(stage["curve"]["step"]), numbers(stage["curve"]["perplexity"])
-        kind = {"color": PALETTE[n % len(PALETTE)], "marker": MARKERS[n % len(MARKERS)]}
-        axes.plot(steps, values, "--" if softmax[n] else "-", label=stage["title"], **kind)
+        look: dict[str, Any] = {"color": PALETTE[n % len(PALETTE)], "marker": MARKERS[n % len(MARKERS)]}
+        axes.plot(steps, values, "--" if softmax[n] else "-", label=stage["title"], **look)
     axes.axhline(
         number(run["software"]),
         color=BLACK,
