@@ -119,7 +119,7 @@ def draw_cell(result: Json, path: Path) -> Path:
             for k, entry in enumerate(c for c in result["corners"]["curves"] if c["process"] == process):
                 scaled = volts * number(entry["supply"])
                 current = np.array(numbers(entry["current"])) * MICRO
-                label = f"{process}, -40 to 85 C, VDD ±10 %" if k == 0 else ""
+                label = f"{process}, -40 to 85 °C, VDD ±10 %" if k == 0 else ""
                 corners.plot(scaled, current, ("-", "--", ":")[n % 3], color=PALETTE[n], lw=0.8, label=label)
         corners.set_title("Corners")
         label_axes(corners, "stored voltage (V)", "current (µA)")

@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from gaincell import files
 from gaincell.reports.figures import perplexities, readable_ticks
@@ -19,6 +21,8 @@ SMOOTH = 0.02
 LABELS = ("stage", "part")
 LABEL_WIDTH = 34
 """Characters of a line beside an axis."""
+WIDE = 4.0
+"""Ratio of the largest to the smallest value from which on an axis is logarithmic."""
 Line = Mapping[str, Any]
 
 
@@ -81,7 +85,11 @@ def losses(lines: Sequence[Line]) -> Figure | None:
             grid[-1].plot(tokens_of(points), found, "o-", color=colours[run], linewidth=0.8)
         grid[-1].set_ylabel("perplexity (evaluation)")
     for axes in grid:
-        axes.set_yscale("log")
+        drawn = [float(y) for line in axes.lines for y in np.asarray(line.get_ydata())]
+        if min(drawn) > 0 and max(drawn) > WIDE * min(drawn):
+            axes.set_yscale("log")
+            axes.yaxis.set_major_formatter("{x:g}")
+            axes.yaxis.set_minor_formatter(NullFormatter())
     grid[-1].set_xlabel("tokens of this training" if "tokens" in lines[-1] else "step")
     how = f" (thin: every step; bold: mean of the last {SMOOTH:.0%} of all)" if averaged else ""
     grid[0].set_title(f"Training{how}")

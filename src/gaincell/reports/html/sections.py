@@ -59,7 +59,7 @@ SECTIONS = (
     Section(
         "training",
         "Training",
-        "How every loss, by its name, and the perplexity fell.",
+        "Every loss on an axis of its own, and perplexity.",
         quality.has_training,
         quality.training,
     ),
