@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import matplotlib
-
 from gaincell.files import write_atomic
 from gaincell.reports import codesign, results
-from gaincell.reports.figures import STYLE
+from gaincell.reports.style import styled
 from gaincell.reports.sweep import repriced
 
 TITLE = "Circuits learned with the model"
@@ -47,7 +45,7 @@ def sections(docs: Path) -> list[str]:
     found = results.read(path)
     training = found["points"][0]["training"]
     steps, tokens = (results.number(training[key]) for key in ("steps", "tokens"))
-    with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
+    with styled():
         write_atomic(docs / "figures" / FIGURE, codesign.levels_figure(found).savefig)
     parts = [
         f"## {TITLE}",

@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import Any
 
 import cards
-import matplotlib
 import reproduction
 import sweep_page
 import training_page
@@ -55,6 +54,7 @@ from gaincell.reports import (
     tables,
 )
 from gaincell.reports.html import page as report
+from gaincell.reports.style import styled
 
 ROOT = Path(__file__).parents[1]
 COST_FIGURES = {
@@ -285,7 +285,7 @@ def write_evaluation(docs: Path) -> None:
 
 def draw(make: Callable[[Any], Figure], result: Any, figure: Path) -> None:
     """One figure of one result."""
-    with matplotlib.rc_context(figures.STYLE):
+    with styled():
         write_atomic(figure, make(result).savefig)
 
 

@@ -104,7 +104,8 @@ SECTIONS = {
     "front": Section(
         "Perplexity against energy",
         "Levels, sub-tiles, ring and saturations together, by NSGA-II: the points of the front, and the "
-        "unchanged chip. Of the parallel coordinates the thick lines are the front.",
+        "unchanged chip. Of the parallel coordinates the coloured lines are the front, the broken one is the "
+        "unchanged chip.",
         ("pareto", "parallel"),
     ),
 }

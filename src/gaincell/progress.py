@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
 Progress: TypeAlias = Callable[[int, int, dict[str, float]], None]
-"""(units done, units in all, {"loss": ..., ...})"""
+"""(units done, units in all, {"cross-entropy (nats per token)": ..., ...}); in brackets: the unit."""
 
 StageProgress: TypeAlias = Callable[[str], Progress]
 """Opens the progress of one named step of a longer job."""

@@ -16,7 +16,7 @@ from gaincell.reports import results
 from gaincell.reports.tables import plan_table, stages_table
 
 ROOT = Path(__file__).parents[2]
-NUMBERS = {"loss": 3.4567, "learning_rate": 1e-3, "tokens_per_second": 1559.7}
+NUMBERS = {"cross-entropy (nats per token)": 3.4567, "learning_rate": 1e-3, "tokens_per_second": 1559.7}
 
 
 def shown(monkeypatch: pytest.MonkeyPatch, step: str, numbers: dict[str, float]) -> str:
@@ -37,7 +37,9 @@ def test_a_bar_shows_tokens_per_second_on_80_columns(monkeypatch: pytest.MonkeyP
     last = [line.rstrip() for line in text.replace("\r", "\n").split("\n") if line.strip()]
     assert max(map(len, last)) <= 80
     assert "50%" in text
-    assert "left loss 3.457, 1,560 tok/s" in text
+    assert "left cross-entropy 3.457" in text
+    assert "nats per token" in " ".join(text.split())
+    assert "1,560 tok/s" in text
     assert "…" not in text
     assert "tok/s" not in shown(monkeypatch, "linear: evaluate", {})
 
@@ -56,10 +58,12 @@ def test_a_file_gets_plain_lines_now_and_then(
         show(1, 3, {})
         stages("adapted: adapt")(5, 0, {"residual": 0.01})
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0] == "linear: train, 115 of 300, loss 3.457, 1,560 tok/s, 0:06:10 left"
+    assert (
+        lines[0] == "linear: train, 115 of 300, cross-entropy 3.457 nats per token, 1,560 tok/s, 0:06:10 left"
+    )
     assert len(lines) == 14 + 2
     assert lines[-3:] == [
-        "linear: train, 300 of 300, loss 3.457, 1,560 tok/s",
+        "linear: train, 300 of 300, cross-entropy 3.457 nats per token, 1,560 tok/s",
         "linear: evaluate, 1 of 3",
         "adapted: adapt, 5, residual 0.01",
     ]

@@ -20,8 +20,8 @@ from rich.table import Column
 
 from gaincell import progress
 
-SHOWN = ("loss", "residual")
-"""Numbers shown behind a bar, beside tokens per second."""
+RATES = ("learning_rate", "tokens_per_second")
+"""Numbers of which only the second is shown; of all others name, value and unit are."""
 EVERY = 30.0
 """Seconds between two plain lines, at the least."""
 
@@ -42,7 +42,7 @@ def progress_bars() -> Iterator[progress.StageProgress]:
         BarColumn(bar_width=12),
         TextColumn("{task.percentage:3.0f}%"),
         TimeRemainingColumn(table_column=Column(no_wrap=True)),
-        TextColumn("left {task.fields[numbers]}"),
+        TextColumn("left {task.fields[numbers]}", table_column=Column(overflow="fold")),
     )
     with Progress(*columns, console=console) as bars:
 
@@ -94,7 +94,11 @@ class _Lines:
 
 
 def _shown(numbers: Mapping[str, float]) -> str:
-    shown = [f"{key} {numbers[key]:.4g}" for key in SHOWN if key in numbers]
+    shown = []
+    for key, number in numbers.items():
+        if key not in RATES:
+            name, _, unit = key.removesuffix(")").partition(" (")
+            shown.append(f"{name} {number:.4g} {unit}".rstrip())
     if "tokens_per_second" in numbers:
         shown.append(f"{numbers['tokens_per_second']:,.0f} tok/s")
     return ", ".join(shown)

@@ -5,7 +5,7 @@
     OUT/stages/design.toml       the recipe's chip, with its own cell
     OUT/stages/NAME.json         the result of a finished stage; NAME.safetensors its weights, gains, offsets
     OUT/stages/NAME.checkpoint   of an unfinished training
-    OUT/log.jsonl, figures/      every step, and the loss as a figure
+    OUT/log.jsonl, figures/      every step, and every loss by its name as a figure
     OUT/run.json                 all finished stages
     OUT/design.toml, hardware.safetensors   the best stage in arrays, for `gaincell evaluate OUT`
 
@@ -54,7 +54,8 @@ from gaincell.shipped import located
 from gaincell.text import Text
 from gaincell.training import checkpoint as disk
 from gaincell.training.log import TrainingLog, read_log
-from gaincell.training.loop import train
+from gaincell.training.loop import next_token_loss, train
+from gaincell.training.loss_name import name_of
 from gaincell.training.parallel import join_processes
 
 
@@ -167,6 +168,7 @@ class RecipeRun:
         checkpoint = self.folder.checkpoint(stage.name, "training")
         every = stage.training.evaluate_every
         tokens = self.text.evaluation_tokens[: self.recipe.watched_tokens] if every else None
+        loss = self.models.loss(stage) or next_token_loss
         done = train(
             model,
             self.text.share(stage),
@@ -174,11 +176,12 @@ class RecipeRun:
             progress=self.progress(f"{stage.name}: train"),
             checkpoint=checkpoint,
             log=self._log(stage.name),
-            loss_of=self.models.loss(stage),
+            loss_of=loss,
             evaluate=None if tokens is None else lambda m: perplexity(m, tokens, self.protocol).perplexity,
         )
         return {
             "steps": done.steps,
+            "loss": str(name_of(loss)),
             "final_loss": done.final_loss,
             "training_seconds": done.seconds,
             "curve": self._curve(stage),

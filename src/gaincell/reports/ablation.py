@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 from matplotlib.figure import Figure
 
 from gaincell import files
-from gaincell.reports.figures import BLACK, BLUE, ORANGE, STYLE
 from gaincell.reports.results import number
+from gaincell.reports.style import BLACK, BLUE, ORANGE, styled
 from gaincell.reports.tables import readable
 
 TITLES = {"off": "switched off, the others on", "on": "on alone"}
@@ -65,7 +64,7 @@ def draw_ablation(result: Mapping[str, Any], path: str | Path) -> Path:
     """Ratios of perplexities, a panel for constraints off and one for constraints on."""
     kinds = {kind: [r for r in result["ablation"] if r["kind"] == kind] for kind in ("off", "on")}
     tallest = max(len(rows) for rows in kinds.values())
-    with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
+    with styled():
         figure = Figure(figsize=(10.5, 1.4 + 0.34 * tallest))
         for axes, (kind, rows) in zip(figure.subplots(1, 2), kinds.items(), strict=True):
             rest = rows[1:]

@@ -9,8 +9,8 @@ from typing import Any
 from matplotlib.figure import Figure
 from scipy import stats
 
-from gaincell.reports.figures import BLUE, GREY, ORANGE
 from gaincell.reports.results import number, numbers
+from gaincell.reports.style import BLUE, GREY, ORANGE, styled
 from gaincell.reports.sweep import quantity
 from gaincell.reports.tables import readable
 from gaincell.spread import ratio_error
@@ -154,6 +154,7 @@ def _change(point: Result, key: str) -> str:
     return "1" if factor == 1 else f"× {factor:.2f}"
 
 
+@styled()
 def levels_figure(result: Result) -> Figure:
     """Learned levels and even ones on the distribution of the signals, a row a chip."""
     rows = [[p for p in group if "levels" in p["learn"]] for group in groups(result)]
@@ -179,8 +180,10 @@ def _panel(axes: Any, point: Result, stage: str) -> None:
     axes.set_ylim(0, 1.45 * top)
     key = "query_levels" if stage == "q" else "storage_levels"
     even, learned = even_levels(point, key), numbers(point["circuits"]["learned"][key])
-    axes.vlines(even, 1.25 * top, 1.43 * top, color=BLUE, linewidth=1.5, label="even levels")
-    axes.vlines(learned, 1.03 * top, 1.21 * top, color=ORANGE, linewidth=1.5, label="learned levels")
+    axes.vlines(even, 1.25 * top, 1.43 * top, color=BLUE, linewidth=1.5, label="even levels (upper row)")
+    axes.vlines(
+        learned, 1.03 * top, 1.21 * top, color=ORANGE, linewidth=1.5, label="learned levels (lower row)"
+    )
 
 
 def even_levels(point: Result, key: str) -> list[float]:

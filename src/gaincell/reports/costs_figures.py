@@ -6,16 +6,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gaincell import files
 from gaincell.reports.costs import KINDS, basis, with_scale
 from gaincell.reports.costs_around import kept
-from gaincell.reports.figures import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, STYLE
 from gaincell.reports.hardware import PHASE_COLOURS
 from gaincell.reports.results import number, numbers
+from gaincell.reports.style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, styled
 
 Result = Mapping[str, Any]
 BLOCK_COLOURS = {
@@ -33,12 +32,13 @@ def draw_all(result: Result, folder: Path, prefix: str = "") -> list[Path]:
     written = []
     for name, (has_data, draw) in FIGURES.items():
         if has_data(result):
-            with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
+            with styled():
                 path = folder / f"{prefix}costs-{name}.png"
                 written.append(files.write_atomic(path, draw(result).savefig))
     return written
 
 
+@styled()
 def energy(result: Result) -> Figure:
     """Pies of both columns, and the factor of every block with its band."""
     found = result["head"]
@@ -74,6 +74,7 @@ def energy(result: Result) -> Figure:
     return figure
 
 
+@styled()
 def machines(result: Result) -> Figure:
     """Latency and energy on a logarithmic axis, as dots: other machines, and gain cells twice."""
     figure = Figure(figsize=(9.0, 0.8 + 0.42 * (len(result["machines"]) + 2)))
@@ -102,6 +103,7 @@ def machines(result: Result) -> Figure:
     return figure
 
 
+@styled()
 def sweeps(result: Result) -> Figure:
     """Energy above, latency below (batch: throughput too), a column for what changes."""
     found = result["sweeps"]
@@ -139,6 +141,7 @@ def _throughput(axes: Axes, at: list[float], found: list[float]) -> None:
     right.grid(visible=False)
 
 
+@styled()
 def phases(result: Result) -> Figure:
     """Power over the time of a step, by phase, one on the other: the area of a colour is its energy."""
     figure = Figure(figsize=(8.4, 3.2))
@@ -173,6 +176,7 @@ def phases(result: Result) -> Figure:
     return figure
 
 
+@styled()
 def heads(result: Result) -> Figure:
     """Energy of every head of every layer."""
     found = result["model_cost"]["heads"]
@@ -193,6 +197,7 @@ def heads(result: Result) -> Figure:
     return figure
 
 
+@styled()
 def why(result: Result) -> Figure:
     """Memories for the keys and values of a head; reading out a line by pulses and by an ADC; what moving the
     cache costs against computing with it.

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -15,8 +14,8 @@ from matplotlib.patches import Patch
 from matplotlib.patches import Rectangle as Drawn
 
 from gaincell import files
-from gaincell.reports.figures import BLACK, STYLE
 from gaincell.reports.results import number, numbers
+from gaincell.reports.style import BLACK, styled
 
 COLOURS = {
     "cells": "#9CC9E8",
@@ -63,7 +62,7 @@ def boxes(plan: Entry) -> list[Box]:
 def draw_floorplan(result: Entry, path: str | Path) -> Path:
     """A sub-tile with its wire taps above, a head of sub-tiles below, each to its own scale."""
     tile, head = result["floorplan"]["tile"], result["floorplan"]["head"]
-    with matplotlib.rc_context(STYLE | {"axes.grid": False, "svg.hashsalt": "gaincell"}):  # type: ignore[arg-type]
+    with styled(grid=False):
         width = 9.6
         tile_scale, head_scale = (width * 0.82 / (number(plan["w"]) * MICRO) for plan in (tile, head))
         head_scale = min(head_scale, 6.0 / (number(head["h"]) * MICRO))

@@ -1,4 +1,4 @@
-"""What a training run tells while it goes on: a line a step in a file, and a figure of the loss."""
+"""What a training run tells while it goes on: a line a step in a file, and a figure of its losses."""
 
 from __future__ import annotations
 
