@@ -301,23 +301,10 @@ def test_a_model_type_of_the_harness(tmp_path: Path, data: Path) -> None:
     assert found["results"]["piqa"]["acc,none"] == ours.tasks[0].metrics["acc"][0]
 
 
-@pytest.mark.parametrize(
-    ("command", "advice"),
-    [
-        (["evaluate", "tiny", "--tasks", "piqa"], "--data DIR"),
-        (
-            ["lm-eval", "run", "--model", "gaincell", "--model_args", "run=tiny", "--tasks", "piqa"],
-            "--data DIR",
-        ),
-        (["evaluate", "tiny", "--text", "owner/texts"], "give a file or a directory of text"),
-    ],
-    ids=lambda part: part[0] if isinstance(part, list) else "",
-)
-def test_an_unreachable_hub_is_not_asked_again(
-    command: list[str], advice: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hub that does not answer; whoever waits to ask it again fails."""
     import huggingface_hub
-    from datasets import config
 
     def unreachable(*_: object, **__: object) -> None:
         raise ConnectionError("no route")
@@ -327,13 +314,42 @@ def test_an_unreachable_hub_is_not_asked_again(
 
     monkeypatch.setattr(huggingface_hub, "get_session", lambda: SimpleNamespace(head=unreachable))
     monkeypatch.setattr(time, "sleep", wait)
-    offline = config.HF_HUB_OFFLINE, huggingface_hub.constants.HF_HUB_OFFLINE
+
+
+@pytest.mark.usefixtures("no_hub")
+@pytest.mark.parametrize(
+    ("command", "advice"),
+    [
+        (["evaluate", "tiny", "--text", "owner/texts"], "give a file or a directory of text"),
+        pytest.param(["evaluate", "tiny", "--tasks", "piqa"], "--data DIR", marks=pytest.mark.slow),
+        pytest.param(
+            ["lm-eval", "run", "--model", "gaincell", "--model_args", "run=tiny", "--tasks", "piqa"],
+            "--data DIR",
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_an_unreachable_hub_is_not_asked_again(
+    command: list[str], advice: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit, match="2"):
         main(command)
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("gaincell: error: ")
     assert advice in error
-    assert offline == (config.HF_HUB_OFFLINE, huggingface_hub.constants.HF_HUB_OFFLINE)
+
+
+@pytest.mark.usefixtures("no_hub")
+def test_data_of_an_unreachable_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+    from huggingface_hub import constants
+
+    from gaincell.evaluation.harness_model import data_of_hub
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    with pytest.raises(InputError, match="--data DIR"), data_of_hub():
+        datasets.load_dataset("owner/questions")
+    assert not constants.HF_HUB_OFFLINE
 
 
 def test_the_command_without_its_extra(

@@ -98,9 +98,10 @@ def _of_gguf(model: PreTrainedModel, path: Path) -> tuple[set[str], set[str]]:
         get_gguf_hf_weights_map,
     )
 
-    reader: Any = GGUFReader(path)  # type: ignore[no-untyped-call]
+    reader: Any = GGUFReader(path)
     architecture = str(reader.fields["general.architecture"].contents())
-    processor = TENSOR_PROCESSORS.get(architecture, TensorProcessor)(config=model.config.to_dict())
+    processors: Any = TENSOR_PROCESSORS
+    processor = processors.get(architecture, TensorProcessor)(config=model.config.to_dict())
     known = get_gguf_hf_weights_map(model, processor)
     integers, unread = set(), set()
     for tensor in reader.tensors:
