@@ -5,6 +5,7 @@ Models that share a configuration, copies, wrappers of peft; attach and detach l
 
 import copy
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import MethodType
 from typing import Any
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from gaincell.adaptation.statistics import collect_statistics
 from gaincell.config import load_design
 from gaincell.design import Design
 from gaincell.devices.variability import Mismatch
@@ -23,8 +25,10 @@ from gaincell.evaluation.ablation import ablate
 from gaincell.evaluation.activity import measure_activity
 from gaincell.evaluation.chips import over_chips
 from gaincell.evaluation.codes import code_use, signal_use
+from gaincell.evaluation.context import perplexity_by_context
 from gaincell.evaluation.dump import dump_layer
 from gaincell.evaluation.fidelity import fidelity
+from gaincell.evaluation.pause import perplexity_after_pause
 from gaincell.evaluation.perplexity import perplexity
 from gaincell.integrations.hf import attach as attach_module
 from gaincell.integrations.hf.attach import attach, attached_layers, detach, set_attention, set_design
@@ -130,10 +134,13 @@ HARDWARE_NUMBERS: dict[str, Callable[[Any, Path], object]] = {
     "codes": lambda model, _: code_use(model, [tokens(1, 12)]),
     "signals": lambda model, _: signal_use(model, [tokens(1, 12)]),
     "dump": lambda model, folder: dump_layer(model, tokens(1, 12), 0, folder / "layer.safetensors"),
+    "pause": lambda model, _: perplexity_after_pause(model, tokens(1, 40)[0], 1e-3, 12),
+    "statistics": lambda model, _: collect_statistics(model, [tokens(1, 12)]),
     "ring": lambda model, _: feed(model, RingCache(model), tokens(1, 12)),
 }
 ANY_NUMBERS: dict[str, Callable[[Any, Path], object]] = {
     "perplexity": lambda model, _: perplexity(model, tokens(1, 40)[0], "blocks-12"),
+    "context": lambda model, _: perplexity_by_context(model, tokens(1, 80)[0], 40),
     "generation": lambda model, _: model.generate(tokens(1, 4), max_new_tokens=2, do_sample=False),
 }
 
@@ -194,6 +201,29 @@ def test_a_failed_layer_does_not_vouch_for_the_next_pass(design: Design) -> None
         logits(model)
 
 
+def test_threads_do_not_vouch_for_each_other(design: Design) -> None:
+    """One model computes in its arrays, another does not, at the same time: only that one is refused."""
+    arrays, softmax = attach(build("llama"), design), attach(build("llama"), design)
+    softmax.model.layers[0].self_attn.forward = build("llama").model.layers[0].self_attn.forward
+    expected = logits(arrays)
+
+    def compute(n: int) -> bool:
+        if n % 2:
+            return torch.equal(logits(arrays), expected)
+        with pytest.raises(ModelError, match="of layer 0 is attached, but its attention function is another"):
+            softmax.model.layers[0].self_attn(*inputs[0], **inputs[1] | {"attention_mask": None})
+        return True
+
+    inputs: list[Any] = []
+    hook = arrays.model.layers[0].self_attn.register_forward_pre_hook(
+        lambda _, args, kwargs: inputs.extend((args, kwargs)), with_kwargs=True
+    )
+    logits(arrays)
+    hook.remove()
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(compute, range(40)))
+
+
 @TWO
 def test_copies_are_independent(family: str, design: Design) -> None:
     model = attach(build(family), design)
@@ -235,6 +265,13 @@ def test_attach_to_a_model_in_peft(family: str, design: Design, tmp_path: Path) 
     assert [entry[:4] for entry in after[:-1]] == [entry[:4] for entry in before[:-1]]
     wrapped.save_pretrained(tmp_path / "adapters")
     assert (tmp_path / "adapters" / "adapter_model.safetensors").is_file()
+
+
+@TWO
+@pytest.mark.parametrize("number", HARDWARE_NUMBERS | ANY_NUMBERS)
+def test_numbers_of_a_model_in_peft(family: str, number: str, design: Design, tmp_path: Path) -> None:
+    chip = design.replace(mismatch=Mismatch(gain_std=0.1)) if number == "chips" else design
+    (HARDWARE_NUMBERS | ANY_NUMBERS)[number](attach(with_lora(family), chip), tmp_path)
 
 
 def _two_adapters(wrapped: Any) -> None:
