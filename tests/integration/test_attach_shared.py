@@ -267,6 +267,7 @@ def test_attach_to_a_model_in_peft(family: str, design: Design, tmp_path: Path) 
     assert (tmp_path / "adapters" / "adapter_model.safetensors").is_file()
 
 
+@pytest.mark.filterwarnings("ignore:`past_key_values` is deprecated:FutureWarning")  # behind peft's forward
 @TWO
 @pytest.mark.parametrize("number", HARDWARE_NUMBERS | ANY_NUMBERS)
 def test_numbers_of_a_model_in_peft(family: str, number: str, design: Design, tmp_path: Path) -> None:
