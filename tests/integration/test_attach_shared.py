@@ -20,7 +20,7 @@ from gaincell.adaptation.statistics import collect_statistics
 from gaincell.config import load_design
 from gaincell.design import Design
 from gaincell.devices.variability import Mismatch
-from gaincell.errors import DesignError, GaincellError, ModelError
+from gaincell.errors import DesignError, ModelError
 from gaincell.evaluation.ablation import ablate
 from gaincell.evaluation.activity import measure_activity
 from gaincell.evaluation.chips import over_chips
@@ -354,6 +354,8 @@ def test_a_base_model_by_its_directory(design: Design, tmp_path: Path) -> None:
         assert torch.equal(logits(load(run, design=design)), logits(model))
 
 
-def test_what_is_no_model_of_transformers(design: Design) -> None:
-    with pytest.raises(GaincellError, match="Linear is no model of transformers and wraps none"):
+def test_what_is_not_one_model_of_transformers(design: Design) -> None:
+    with pytest.raises(ModelError, match="Linear holds no model of transformers"):
         attach(nn.Linear(2, 2), design)
+    with pytest.raises(ModelError, match="ModuleList holds several models of transformers"):
+        attach(nn.ModuleList([build("llama"), build("gpt2")]), design)

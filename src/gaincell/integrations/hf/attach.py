@@ -289,10 +289,11 @@ def _owner(model: nn.Module) -> PreTrainedModel | None:
 
 def _pretrained(model: nn.Module) -> PreTrainedModel:
     """``model``, or the model of transformers that it wraps."""
-    for module in model.modules():
-        if isinstance(module, PreTrainedModel):
-            return module
-    raise ModelError(f"{type(model).__name__} is no model of transformers and wraps none")
+    found = [module for module in model.modules() if isinstance(module, PreTrainedModel)]
+    if not found or not set(found) <= set(found[0].modules()):
+        number = "several models" if found else "no model"
+        raise ModelError(f"{type(model).__name__} holds {number} of transformers; give one")
+    return found[0]
 
 
 def attached_model(model: nn.Module) -> PreTrainedModel:
