@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from gaincell.errors import InputError
+from gaincell.hub import local_if_unreachable
 from gaincell.progress import Progress, silent
 from gaincell.quantity import did_you_mean
 
@@ -244,14 +245,17 @@ def _data_set(name: str) -> Text:
     try:
         import datasets
 
-        splits = datasets.get_dataset_split_names(identifier, config or None)
+        with local_if_unreachable():
+            splits = datasets.get_dataset_split_names(identifier, config or None)
     except ImportError as error:
         raise InputError(
             f"there is no file or directory {name!r}; data sets need the extra: pip install 'gaincell[train]'"
         ) from error
     except Exception as error:  # the hub answers with exceptions of many libraries
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"there is no file, directory or data set {name!r}: {reason}") from error
+        raise InputError(
+            f"there is no file, directory or data set {name!r} ({reason}); give a file or a directory of text"
+        ) from error
 
     def rows(split: str) -> Iterator[str]:
         for row in datasets.load_dataset(identifier, config or None, split=split, streaming=True):

@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from gaincell.errors import InputError, ModelError
-from gaincell.integrations.hf.attach import attached_layers
+from gaincell.integrations.hf.attach import computing_layers
 from gaincell.integrations.hf.context import check_length
 from gaincell.progress import Progress, silent
 
@@ -179,8 +179,8 @@ def scalers(layers: list[GainCellAttention]) -> Iterator[tuple[str, int, Scaler]
 
 
 def attached(model: nn.Module) -> list[GainCellAttention]:
-    """The gain-cell attention of every layer. Raises ModelError when there is none."""
-    layers = attached_layers(model)
+    """The gain-cell attention of every layer. Raises ModelError when there is none, or none in use."""
+    layers = computing_layers(model)
     if not layers:
         raise ModelError("the model has no gain-cell attention; call gaincell.attach(model, design) first")
     return layers

@@ -30,7 +30,7 @@ from gaincell.devices.variability import Mismatch
 from gaincell.devices.writing import Writing
 from gaincell.errors import InputError
 from gaincell.evaluation.perplexity import Perplexity, default_protocol, perplexity, window_and_stride
-from gaincell.integrations.hf.attach import attached_layers, set_design
+from gaincell.integrations.hf.attach import computing_layers, set_design
 from gaincell.progress import Progress, silent
 from gaincell.spread import paired_ratio
 
@@ -91,7 +91,7 @@ def ablate(
     Raises:
         InputError: a model in software.
     """
-    layers = attached_layers(model)
+    layers = computing_layers(model)
     if not layers:
         raise InputError("a model in software has no constraints to switch off: give a RUN")
     protocol = protocol or default_protocol(model)

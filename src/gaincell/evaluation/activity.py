@@ -32,7 +32,7 @@ from transformers import PreTrainedModel
 
 from gaincell.costs.activity import Activity, HeadActivity
 from gaincell.errors import InputError
-from gaincell.integrations.hf.attach import attached_layers
+from gaincell.integrations.hf.attach import computing_layers
 from gaincell.integrations.hf.context import check_length
 from gaincell.nn.attention import GainCellAttention
 from gaincell.ops.gain_cell_attention.observed import Seen, array_inputs, observe
@@ -99,7 +99,7 @@ def measure_activity(
             observed.
         ModelError: a mask that attached models refuse.
     """
-    layers = attached_layers(model)
+    layers = computing_layers(model)
     if not layers:
         raise InputError("a model in software has no pulses: give a RUN, or attach the model")
     batches = list(batches)

@@ -29,7 +29,7 @@ from gaincell.circuits.converter_errors import Converters
 from gaincell.design import Design
 from gaincell.devices.variability import Mismatch
 from gaincell.errors import InputError
-from gaincell.integrations.hf.attach import attached_layers, set_design
+from gaincell.integrations.hf.attach import computing_layers, set_design
 from gaincell.progress import Progress, silent
 
 CONFIDENCE = 0.95
@@ -182,7 +182,7 @@ def over_chips(
     Raises:
         InputError: a model in software, no chips, or a design whose chips are all alike.
     """
-    layers = attached_layers(model)
+    layers = computing_layers(model)
     if not layers:
         raise InputError("a model in software has no chips: give a RUN")
     if chips < 1:

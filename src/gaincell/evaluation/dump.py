@@ -17,7 +17,7 @@ from gaincell import files
 from gaincell.circuits import query_driver, write_dac
 from gaincell.errors import InputError
 from gaincell.evaluation.codes import stage_codes
-from gaincell.integrations.hf.attach import attached_layers
+from gaincell.integrations.hf.attach import computing_layers
 from gaincell.integrations.hf.context import check_length
 
 
@@ -47,7 +47,7 @@ def dump_layer(
         InputError: the model is not attached, has no such layer, or a context shorter than T.
         RunError: the file cannot be written; nothing half-written is left.
     """
-    layers = attached_layers(model)
+    layers = computing_layers(model)
     if not 0 <= layer < len(layers):
         allowed = f"allowed: 0 to {len(layers) - 1}" if layers else "the model has no gain-cell attention"
         raise InputError(f"there is no layer {layer} to dump; {allowed}")

@@ -17,7 +17,7 @@ import hashlib
 import math
 import sqlite3
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -26,7 +26,7 @@ from typing import Any
 from torch import nn
 
 from gaincell.errors import InputError
-from gaincell.evaluation.harness_model import GainCellLM, quiet
+from gaincell.evaluation.harness_model import GainCellLM, data_of_hub, quiet
 from gaincell.progress import StageProgress, silent_stages
 from gaincell.spread import ratio_error
 
@@ -125,7 +125,8 @@ def evaluate_tasks(
         progress: opens a bar for the requests of a kind.
 
     Raises:
-        InputError: an unknown task, no local file for one, a row that does not fit, a limit below 1.
+        InputError: an unknown task, no local file for one and no hub that gives it, a row that does not fit,
+            a limit below 1.
         ModelError: a logit is not finite.
     """
     if limit is not None and limit < 1:
@@ -141,7 +142,7 @@ def evaluate_tasks(
     )
     if cache is not None:
         check_cache(cache)
-    with quiet():
+    with quiet(), data_of_hub() if data is None else nullcontext():
         found: Any = simple_evaluate(
             model=lm,
             tasks=list(names),

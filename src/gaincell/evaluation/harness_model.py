@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import io
 import logging
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
@@ -17,6 +18,7 @@ import torch
 from tqdm import tqdm
 
 from gaincell.errors import InputError, ModelError
+from gaincell.hub import local_if_unreachable
 from gaincell.integrations.hf.context import check_length, default_length
 from gaincell.progress import StageProgress, silent_stages
 
@@ -123,6 +125,41 @@ def _load(run: str, design: str | None, cell: str | None, impl: str) -> tuple[An
     change_chip(loaded.model, design, cell)
     set_impl(loaded.model, impl)
     return loaded.model, loaded.tokenizer
+
+
+def run_command(arguments: Sequence[str]) -> None:
+    """The harness's own command, which knows the model type `gaincell` by now.
+
+    Raises:
+        InputError: see `data_of_hub`.
+    """
+    from lm_eval.__main__ import cli_evaluate
+
+    before = sys.argv
+    sys.argv = ["lm-eval", *arguments]
+    try:
+        with data_of_hub():
+            cli_evaluate()
+    finally:
+        sys.argv = before
+
+
+@contextmanager
+def data_of_hub() -> Iterator[None]:
+    """Within the context the harness downloads data, or refuses at once if it cannot.
+
+    Raises:
+        InputError: data is not in the local cache and the hub does not give it.
+    """
+    with local_if_unreachable():
+        try:
+            yield
+        except (ConnectionError, FileNotFoundError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise InputError(
+                f"a task's data is not in the local cache, and the hub does not give it ({reason}): give "
+                "local files, gaincell evaluate MODEL --tasks TASK --data DIR"
+            ) from error
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import torch
 
 from gaincell.design import Design
 from gaincell.integrations.hf.attach import attached_layers
-from gaincell.integrations.hf.sources import LoadedModel
+from gaincell.integrations.hf.sources import LoadedModel, without_revision
 from gaincell.mapping.records import Record
 from gaincell.reports.results import Json, Kind, value
 from gaincell.spread import paired_ratio
@@ -18,8 +18,8 @@ CURVE_POINTS = 91
 
 
 def base_name(model: str) -> str:
-    """The name of a model without the directory it lies in."""
-    return re.split(r"[/\\\\]", model.rstrip("/\\"))[-1]
+    """The name of a model without the directory it lies in, and without its commit on the hub."""
+    return re.split(r"[/\\\\]", without_revision(model).rstrip("/\\"))[-1]
 
 
 def model(loaded: LoadedModel) -> Json:

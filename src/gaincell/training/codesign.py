@@ -246,7 +246,7 @@ def codesign(
         with torch.no_grad():
             for layer in layers:
                 layer.out.gain.mul_(circuits.log_output.exp().to(layer.out.gain.dtype))
-    set_design(model, circuits.result())  # type: ignore[type-var]
+    set_design(model, circuits.result())
     return done
 
 

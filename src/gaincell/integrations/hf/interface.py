@@ -5,6 +5,7 @@ Two names are registered, with one mask function (``masks.py``) and one function
 attention from the very same arguments, which proves that masks, windows, caches and groups arrive intact.
 """
 
+import threading
 from typing import Any, NamedTuple
 
 import torch
@@ -46,6 +47,21 @@ model is causal is known from its mask function and, for a caller's own False, f
 """
 
 
+_thread = threading.local()
+"""``function``: the one of ours that this thread called last, in the attention module it is in."""
+
+
+def forget_function() -> None:
+    """An attention module begins: none of our functions was called in it yet."""
+    _thread.function = None
+
+
+def called_function() -> str | None:
+    """Which of our functions was called in the attention module that ends, if one was."""
+    function: str | None = _thread.function
+    return function
+
+
 def register() -> None:
     """Make both names known to transformers (once is enough, twice does no harm)."""
     AttentionInterface.register(GAIN_CELL, gain_cell_forward)
@@ -85,6 +101,7 @@ def gain_cell_forward(
     Not modelled: dropout of attention weights, also where the model's configuration sets it (GPT-2: 0.1).
     """
     cell, index = _check(module, query, key, value, attention_mask, arguments)
+    _thread.function = GAIN_CELL
     ring = _from_ring(module, cell, key)
     if ring is None:
         attended = cell(query, key, value, index.key, index.query, index.window)
@@ -105,6 +122,7 @@ def softmax_forward(
 ) -> tuple[Float[Tensor, "B Tq H D"], None]:
     """The model's own softmax attention, from the arguments and checks of ``gain_cell_forward``."""
     cell, index = _check(module, query, key, value, attention_mask, arguments)
+    _thread.function = SOFTMAX
     if _from_ring(module, cell, key) is not None:
         raise ModelError(
             f"{type(module).__name__}: softmax attention cannot read the voltages of a RingCache; leave the "
@@ -154,6 +172,14 @@ def refuse_call(model: nn.Module, args: tuple[Any, ...], arguments: dict[str, An
                 f"{where}: position_ids start anew within a row (packed sequences), which is not modelled: "
                 "give the sequences as separate rows of a padded batch, with attention_mask"
             )
+
+
+def refuse_saving(*_: Any, **__: Any) -> None:
+    """Stands in for ``save_pretrained`` of an attached model. Raises ModelError."""
+    raise ModelError(
+        "save_pretrained of an attached model would lose its gains, offsets and design: use gaincell.save("
+        "model, DIRECTORY), or gaincell.detach(model) first to save the weights alone"
+    )
 
 
 class _Index(NamedTuple):

@@ -14,7 +14,7 @@ from gaincell.costs.size import ModelSize, shipped_sizes
 from gaincell.errors import ModelError
 from gaincell.integrations.hf.checkpoint import DESIGN, describe, is_run
 from gaincell.integrations.hf.context import LONGEST_BLOCK, context_of
-from gaincell.integrations.hf.sources import FORMS, Source, find_source
+from gaincell.integrations.hf.sources import FORMS, Source, find_source, without_revision
 from gaincell.integrations.hf.support import attention_modules, geometry, own_window
 from gaincell.shipped import located
 
@@ -31,8 +31,8 @@ def model_size(model: str | os.PathLike[str]) -> ModelSize:
     if name in shipped:
         return shipped[name]
     base = describe(name).base if is_run(name) else name
-    source = find_source(base)
-    return size_of(_without_weights(source), Path(source.id).name)
+    source = find_source(base, f"{name}: " if base != name else "")
+    return size_of(_without_weights(source), Path(without_revision(source.id)).name)
 
 
 def run_design(model: str | os.PathLike[str]) -> Path | None:
