@@ -13,6 +13,7 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -26,7 +27,7 @@ from gaincell.circuits.signed_charge_to_pulse import READOUTS
 from gaincell.circuits.sinks import Sinks
 from gaincell.devices.cell import CELL_KINDS, Cell, named_cell
 from gaincell.devices.leakage import Leakage, at_temperature
-from gaincell.devices.random import LARGEST_NORMAL
+from gaincell.devices.random import LARGEST_NORMAL, Drawn
 from gaincell.devices.variability import Mismatch, cells_differ
 from gaincell.devices.wires import Wires
 from gaincell.devices.writing import Writing, write_std
@@ -171,6 +172,32 @@ class Design:
         """Whether cells have errors of their own."""
         return cells_differ(self)
 
+    @cached_property
+    def in_use(self) -> frozenset[str]:
+        """What the chip does, by name: fields ("tile") and numbers of `TABLES` ("noise.cell_std") that are
+        stated and not off. Whatever computes a chip states those that it implements: see features.py.
+        """
+        top = {f.name for f in fields(self) if f.compare and getattr(self, f.name) is not None}
+        numbers = {
+            f"{table}.{key}"
+            for table in TABLES
+            for key, value in _changed(getattr(self, table)).items()
+            if not isinstance(value, tuple) or any(value)
+        }
+        return frozenset(top - {"name", "description", *TABLES} | numbers)
+
+    def drawn(self, per: Drawn) -> frozenset[str]:
+        """Random effects that are at work and drawn once per "chip", or at every "operation", by name."""
+        found = {name for name in self.in_use if DRAWN.get(name) == per}
+        return frozenset(found - ({"leakage.spread"} if self.tau is None else set()))
+
+    def without(self, *per: Drawn) -> Design:
+        """The chip with these random effects off; all else, its number included, stays."""
+        off: dict[str, dict[str, Any]] = {}
+        for table, key in (name.split(".") for name in self.in_use if DRAWN.get(name) in per):
+            off.setdefault(table, {})[key] = next(f.default for f in fields(TABLES[table]) if f.name == key)
+        return self.replace(**{t: dataclasses.replace(getattr(self, t), **keys) for t, keys in off.items()})
+
     @property
     def largest_voltage(self) -> Volt:
         """Largest |u| that a write can leave."""
@@ -263,10 +290,10 @@ class Design:
         """
         changes: dict[str, Any] = {
             table: dataclasses.replace(part, seed=(part.seed + draw) % 2**32)
-            for table, part in (("noise", self.noise), ("writing", self.writing))
-            if part.present
+            for table in {name.split(".")[0] for name in self.drawn("operation")}
+            for part in (getattr(self, table),)
         }
-        if chip and (self.cells_differ or self.converters != Converters()):
+        if chip and self.drawn("chip"):
             changes["mismatch"] = dataclasses.replace(self.mismatch, chip=(self.mismatch.chip + draw) % 2**32)
         return self.replace(**changes) if draw and changes else self
 
@@ -380,6 +407,14 @@ TABLE_NUMBERS: Mapping[str, Mapping[str, NumberKind]] = {
     table: _number_kinds(kind) for table, kind in TABLES.items()
 }
 """Numbers of each of TABLES."""
+
+DRAWN: Mapping[str, Drawn] = {
+    f"{table}.{f.name}": f.metadata["drawn"]
+    for table, kind in TABLES.items()
+    for f in fields(kind)
+    if "drawn" in f.metadata
+}
+"""Random effects, and when they are drawn: as the fields themselves state it."""
 
 BASIC = {"gain_std": 0.0, "offset_voltage_std": 0.0, "current_offset_std": 0.0}
 """The basic mismatch model: numbers of a fitted device, and always part of a hash."""

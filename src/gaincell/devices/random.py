@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from enum import IntEnum
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -22,6 +22,14 @@ from torch import Tensor
 from gaincell.errors import DesignError
 
 KEY_ARRAY, VALUE_ARRAY = 0, 1
+
+Drawn = Literal["chip", "operation"]
+"""When a random number is drawn: once, for the chip, or anew for every operation."""
+PER_CHIP: dict[str, Drawn] = {"drawn": "chip"}
+PER_OPERATION: dict[str, Drawn] = {"drawn": "operation"}
+"""Metadata of a dataclass field that is the strength of a random effect, 0 or nothing being none.
+`design.DRAWN` collects them: whatever tells chips or draws apart takes them from there.
+"""
 
 LARGEST_NORMAL = 6.8
 """No standard normal number made of 32 bits is larger: sqrt(-2 ln 2^-33) = 6.764."""

@@ -30,7 +30,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Annotated, NamedTuple, Protocol, runtime_checkable
 
@@ -40,7 +40,7 @@ from torch import Tensor
 
 from gaincell.devices.cell import Cell
 from gaincell.devices.leakage import Leakage
-from gaincell.devices.random import KEY_ARRAY, VALUE_ARRAY, Effect, normal, uniform
+from gaincell.devices.random import KEY_ARRAY, PER_CHIP, VALUE_ARRAY, Effect, normal, uniform
 from gaincell.devices.wires import Wires, weights
 from gaincell.errors import DesignError
 from gaincell.units import Volt
@@ -66,17 +66,19 @@ class Mismatch:
     stuck_low, stuck_high, dead: shares of cells stuck at v_min, stuck at v_max, without current.
     """
 
-    gain_std: float = 0.0
-    offset_voltage_std: Volt = 0.0
-    current_offset_std: float = 0.0
+    gain_std: float = field(default=0.0, metadata=PER_CHIP)
+    offset_voltage_std: Volt = field(default=0.0, metadata=PER_CHIP)
+    current_offset_std: float = field(default=0.0, metadata=PER_CHIP)
     seed: int = 0
     chip: int = 0
     smooth_share: float = 0.0
     correlation_length: float = 0.0
-    coefficient_covariance: Annotated[tuple[float, ...], "charge units^2/V^(p+q)"] = ()
-    stuck_low: float = 0.0
-    stuck_high: float = 0.0
-    dead: float = 0.0
+    coefficient_covariance: Annotated[tuple[float, ...], "charge units^2/V^(p+q)"] = field(
+        default=(), metadata=PER_CHIP
+    )
+    stuck_low: float = field(default=0.0, metadata=PER_CHIP)
+    stuck_high: float = field(default=0.0, metadata=PER_CHIP)
+    dead: float = field(default=0.0, metadata=PER_CHIP)
 
     def __post_init__(self) -> None:
         for key in ("gain_std", "offset_voltage_std", "current_offset_std", "correlation_length"):
@@ -240,7 +242,7 @@ def _cell_errors(
     key = {"seed": mismatch.seed, "chip": mismatch.chip, "layer": layer, "array": array}
     key |= dict(zip(("head", "column", "row"), _indices(*shape), strict=True))  # type: ignore[arg-type]
 
-    def field(effect: Effect, std: float) -> Tensor:
+    def drawn(effect: Effect, std: float) -> Tensor:
         if std == 0.0:
             return torch.zeros((1, 1, 1), dtype=torch.float64)
         z = normal(effect=effect, **key)
@@ -250,9 +252,9 @@ def _cell_errors(
         return std * z
 
     weight = _weights(drop, array, shape, tile)
-    gain = (1 + field(Effect.GAIN, mismatch.gain_std)) * weight
-    shift = field(Effect.OFFSET_VOLTAGE, mismatch.offset_voltage_std)
-    offset = field(Effect.CURRENT_OFFSET, mismatch.current_offset_std * full_scale) * weight
+    gain = (1 + drawn(Effect.GAIN, mismatch.gain_std)) * weight
+    shift = drawn(Effect.OFFSET_VOLTAGE, mismatch.offset_voltage_std)
+    offset = drawn(Effect.CURRENT_OFFSET, mismatch.current_offset_std * full_scale) * weight
     stuck = (mismatch.stuck_low, mismatch.stuck_high, mismatch.dead)
     if any(stuck):
         chance, edge = uniform(effect=Effect.STUCK, **key), 0.0
