@@ -57,6 +57,8 @@ class Effect(IntEnum):
     """And the two after it: the smooth part of GAIN, OFFSET_VOLTAGE, CURRENT_OFFSET."""
     COEFFICIENT = 32
     """And those after it: one for every coefficient of a polynomial."""
+    OWN = 128
+    """And those after it: of a non-ideality of a user's own (circuits/nonideality.py)."""
 
 
 # Philox4x32 (Salmon et al., table 2): two multipliers, two Weyl increments (golden ratio, sqrt(3) - 1)
