@@ -31,7 +31,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Annotated, NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -39,6 +38,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gaincell.devices.cell import Cell
+from gaincell.devices.chip_cache import kept
 from gaincell.devices.leakage import Leakage
 from gaincell.devices.random import KEY_ARRAY, PER_CHIP, VALUE_ARRAY, Effect, normal, uniform
 from gaincell.devices.wires import Wires, weights
@@ -206,10 +206,13 @@ def cell_errors(
     array: int,
     dtype: torch.dtype,
     device: torch.device,
+    *,
+    keep: bool = True,
 ) -> CellErrors | None:
     """Errors of all cells of one array (KEY_ARRAY or VALUE_ARRAY) in one layer; None for a perfect chip.
 
     heads: number of key/value heads Hk.  head_dim: D.  Drawn in float64 on the CPU, then rounded to `dtype`.
+    keep: for the next call (chip_cache.py).
     """
     if not cells_differ(design):
         return None
@@ -219,14 +222,14 @@ def cell_errors(
     )
     drop = design.wires.key_drop if array == KEY_ARRAY else design.wires.value_drop
     shape = (heads, design.window, head_dim)
-    return _cell_errors(
+    draw = _cell_errors if keep else _draw_cell_errors
+    return draw(
         design.mismatch, design.leakage.spread, drop, (full, low, high), layer, shape, design.tile, array,
         dtype, torch.device(device),
     )  # fmt: skip
 
 
-@lru_cache(maxsize=128)
-def _cell_errors(
+def _draw_cell_errors(
     mismatch: Mismatch,
     spread: float,
     drop: float,
@@ -273,6 +276,9 @@ def _cell_errors(
     with torch.inference_mode(False):  # a cached inference tensor could never be used in training again
         parts = (t.to(device=device, dtype=dtype).expand(shape).clone() for t in (gain, shift, offset))
         return CellErrors(*parts, *(t if t is None else t.clone() for t in (deviations, leakage)))
+
+
+_cell_errors = kept("layer", "array", "drop")(_draw_cell_errors)
 
 
 def _indices(heads: int, columns: int, rows: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -157,7 +157,7 @@ CALLS = ("gc_forward", "gc_backward", "gc_decode", "gc_write", "gc_best_level", 
 
 
 def _load(path: Path) -> ctypes.CDLL | None:
-    """The library in a file; None where that is not the kernel of this version, whose code is not run then."""
+    """The library in a file; None where that is not the kernel of this version; no other code is run."""
     try:
         content = path.read_bytes()
         if not all(
