@@ -11,14 +11,13 @@ import inspect
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable
 from functools import wraps
-from typing import Any, NamedTuple, ParamSpec, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from torch import Tensor
 
 LIMIT = 2**31
 """Bytes of tensors that are kept of all chips together."""
 
-P = ParamSpec("P")
 R = TypeVar("R")
 
 
@@ -31,18 +30,17 @@ class _Entry(NamedTuple):
 _entries: OrderedDict[Hashable, _Entry] = OrderedDict()  # last used last; each change is atomic
 
 
-def kept(*within: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+def kept(*within: str) -> Callable[[Callable[..., R]], Callable[..., R]]:
     """Keep what a function of hashable positional arguments returns: tensors, or tuples of these.
 
     within: its parameters that tell the parts of one chip apart, "layer" for instance.
     """
 
-    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+    def decorate(function: Callable[..., R]) -> Callable[..., R]:
         apart = {list(inspect.signature(function).parameters).index(name) for name in within}
 
         @wraps(function)
-        def lookup(*args: P.args, **kwargs: P.kwargs) -> R:
-            assert not kwargs
+        def lookup(*args: Any) -> R:
             key = (function, *args)
             entry = _entries.pop(key, None)
             if entry is None:
@@ -52,8 +50,8 @@ def kept(*within: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
                 if not _make_room(entry):
                     return found
             _entries[key] = entry
-            found = entry.found
-            return found
+            result: R = entry.found
+            return result
 
         return lookup
 
