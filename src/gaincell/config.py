@@ -65,6 +65,7 @@ def load_design(source: str | os.PathLike[str] | Design) -> Design:
             **values,
             cell=cell_of(entries["cell.kind"], quantities),
             **{table: kind(**stated[table]) for table, kind in TABLES.items()},
+            nonideality=None,
             explicit_token_period=explicit_token_period,
             provenance=quantities,
         )

@@ -126,7 +126,7 @@ def test_paired_rows_on_the_ring() -> None:
 
 def test_effects_that_a_ring_does_not_model() -> None:
     residual = hardware(micro_design(writing=Writing(discharge_residual=0.1)))
-    with pytest.raises(ModelError, match="does not model incomplete discharge"):
+    with pytest.raises(ModelError, match=r"does not implement writing\.discharge_residual of design"):
         RingCache(residual)
     noisy = hardware(micro_design(leakage=Leakage(spread=0.2)))
     with pytest.raises(ModelError, match="refreshes perfect writes"):

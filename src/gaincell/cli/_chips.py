@@ -83,7 +83,7 @@ def by_chips(
         "yield": value(found.yield_share, "1", "simulated"),
         "yield_interval": value(list(found.yield_interval), "1", "simulated"),
     }
-    entry["chips"] |= spread_entry(mismatch)
+    entry["chips"] |= spread_entry(loaded, mismatch)
     entry["provenance"]["seed"] = mismatch.seed
     if found.std is not None and found.ratio_interval is not None:
         entry["chips"]["std"] = value(found.std, "1", "simulated")
@@ -91,11 +91,20 @@ def by_chips(
     return _table(found, words[0]), entry
 
 
-def spread_entry(mismatch: Mismatch) -> dict[str, Any]:
-    """Which chips they are."""
+def spread_entry(loaded: LoadedModel, mismatch: Mismatch) -> dict[str, Any]:
+    """Which chips they are: the basic mismatch, and whatever else differs from one to the next."""
+    from gaincell.design import TABLE_NUMBERS
+    from gaincell.integrations.hf.attach import attached_layers
     from gaincell.reports.results import value
 
-    return {
+    chip = attached_layers(loaded.model)[0].design.replace(mismatch=mismatch)
+    others = {}
+    for name in sorted(chip.drawn("chip")):
+        table, key = name.split(".")
+        strength = getattr(getattr(chip, table), key)
+        number = list(strength) if isinstance(strength, tuple) else strength
+        others[name.removeprefix("mismatch.")] = value(number, TABLE_NUMBERS[table][key].unit, "simulated")
+    return others | {
         "seed": value(mismatch.seed, "1", "simulated"),
         "gain_std": value(mismatch.gain_std, "of the current", "simulated"),
         "offset_voltage_std": value(mismatch.offset_voltage_std, "V", "simulated"),
@@ -132,7 +141,7 @@ def tasks_by_chips(
         table.add_row(name, *row)
     entry: dict[str, Any] = {"number": value(list(numbers), "1", "simulated"), "scores": entries}
     entry["yield_within"] = value(options.within, "1", "simulated")
-    return table, entry | spread_entry(mismatch)
+    return table, entry | spread_entry(loaded, mismatch)
 
 
 def _spread_of(

@@ -13,14 +13,13 @@ from contextlib import contextmanager
 from torch import nn
 
 from gaincell.design import Design
-from gaincell.devices.writing import write_std
 from gaincell.errors import InputError
 from gaincell.integrations.hf.attach import attached_layers
 
 
 def is_noisy(design: Design) -> bool:
     """Whether reads or writes of a design have noise."""
-    return design.noise.present or write_std(design) > 0
+    return bool(design.drawn("operation"))
 
 
 def noise_remark(arrays: nn.Module | Design, *, redraw: bool = False) -> str:

@@ -219,7 +219,7 @@ def _training(settings: CodesignSettings, chip: Design, bf16: bool) -> TrainSett
         micro_batch=settings.batch,
         warmup_steps=5,
         bf16=bf16,
-        redraw="chip" if chip.cells_differ else "noise",
+        redraw="chip" if chip.drawn("chip") else "noise",
         checkpoint_every=20,
         keep_checkpoints=1,
     )

@@ -40,7 +40,10 @@ def model(loaded: LoadedModel) -> Json:
 
 def design(chip: Design) -> Json:
     """Which chip."""
-    return {"name": chip.name, "hash": chip.hash, "cell": chip.cell.name}
+    found: Json = {"name": chip.name, "hash": chip.hash, "cell": chip.cell.name}
+    if chip.nonideality is not None:
+        found["nonideality"] = {"name": chip.nonideality.name, **chip.nonideality.numbers}
+    return found
 
 
 def stage(

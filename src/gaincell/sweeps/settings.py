@@ -26,8 +26,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from gaincell.circuits.converter_errors import Converters
-from gaincell.design import Design
+from gaincell.design import DRAWN, Design
 from gaincell.errors import GaincellError
 from gaincell.evaluation.noise import is_noisy
 from gaincell.evaluation.perplexity import window_and_stride
@@ -146,13 +145,13 @@ class Sweep:
     @property
     def noisy(self) -> bool:
         """Whether reads or writes of any point have noise, which chips draw anew."""
-        varied = any(p.name.startswith(("noise.", "writing.")) for p in self.parameters)
+        varied = any(DRAWN.get(p.name) == "operation" for p in self.parameters)
         return varied or self._brings_spread or is_noisy(self.design)
 
     @property
     def spread(self) -> bool:
         """Whether cells or converters of any point differ from chip to chip."""
-        varied = any(p.name.startswith(("mismatch.", "converters.")) for p in self.parameters)
+        varied = any(DRAWN.get(p.name) == "chip" for p in self.parameters)
         return varied or self._brings_spread or has_spread(self.design)
 
     @property
@@ -224,4 +223,4 @@ class Sweep:
 
 def has_spread(design: Design) -> bool:
     """Whether chips of a design differ."""
-    return design.cells_differ or design.converters != Converters()
+    return bool(design.drawn("chip"))

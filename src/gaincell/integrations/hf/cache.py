@@ -31,17 +31,30 @@ from gaincell.arrays.refresh import Refresh
 from gaincell.circuits import dac_code, write_dac
 from gaincell.config import Design
 from gaincell.errors import InputError, ModelError
+from gaincell.features import (
+    CELLS,
+    CONVERSIONS,
+    DRIVERS,
+    LEVELS,
+    NOMINAL,
+    NORMALISER,
+    PULSE_LAW,
+    READ_NOISE,
+    missing,
+)
 from gaincell.integrations.hf.attach import attached_layers
 from gaincell.integrations.hf.interface import RING
 from gaincell.integrations.hf.masks import PADDING
 from gaincell.nn.attention import GainCellAttention
-from gaincell.ops.gain_cell_attention import native_decode
+from gaincell.ops.gain_cell_attention import OF_STORED, native_decode
 from gaincell.ops.gain_cell_attention.native_decode import RingDecoder, Slots
 from gaincell.progress import Progress, silent
 from gaincell.units import Second
 
 NOT_A_NUMBER = 255
 """The code that stands for NaN; no write DAC whose codes are kept gives it."""
+WITH_REFRESHES = NOMINAL | LEVELS | DRIVERS | CELLS | PULSE_LAW | CONVERSIONS | READ_NOISE | NORMALISER
+"""Features of a chip (features.py) of a ring that is refreshed; without a refresh `OF_STORED`."""
 
 
 class Step(NamedTuple):
@@ -444,19 +457,12 @@ def _check_chip(design: Design, refresh: Refresh) -> None:
     alternative = (
         "let the model use its own cache (use_cache=True), or simulate with gaincell.arrays.HeadArray"
     )
-    if design.writing.discharge_residual > 0:
+    if more := missing(design.in_use, OF_STORED):
+        raise ModelError(f"RingCache does not implement {more} of design {design.name!r}; {alternative}")
+    if refresh.kind != "none" and (more := missing(design.in_use, WITH_REFRESHES)):
         raise ModelError(
-            f"RingCache does not model incomplete discharge: what a column held is overwritten; {alternative}"
-        )
-    if design.sinks.tokens:
-        raise ModelError(f"RingCache has no columns of first tokens; {alternative}")
-    if refresh.kind == "none":
-        return
-    leakage = design.leakage
-    if design.writing.present or leakage.spread or leakage.read_disturb or design.decay_target:
-        raise ModelError(
-            "RingCache refreshes perfect writes of cells that decay alike towards v_offset; with tables "
-            f"[writing] or [leakage] give no refresh policy, or {alternative}"
+            "RingCache refreshes perfect writes of cells that decay alike towards v_offset; with "
+            f"{more} of design {design.name!r} give no refresh policy, or {alternative}"
         )
 
 

@@ -33,12 +33,15 @@ from torch.autograd.function import once_differentiable
 from gaincell.circuits import dac_code, query_code
 from gaincell.circuits.converter import in_precision, sum_rounding
 from gaincell.config import Design
+from gaincell.features import NOMINAL, missing
 from gaincell.ops.gain_cell_attention import not_a_number
 from gaincell.ops.gain_cell_attention import triton_kernels as kernels
 from gaincell.ops.gain_cell_attention.native_library import READOUTS
 from gaincell.ops.gain_cell_attention.ragged import over_real_tokens
 
 ROWS = 64
+IMPLEMENTS = NOMINAL
+"""Features of a chip (features.py)."""
 
 
 def why_not(q: Tensor, design: Design) -> str | None:
@@ -50,12 +53,8 @@ def why_not(q: Tensor, design: Design) -> str | None:
         return "it computes in float32"
     if c is None or len(c) > 4:
         return "it serves polynomial cells up to order 3"
-    if design.charge_to_pulse.exponent != 1:
-        return "charge-to-pulse has an exponent of its own"
-    if design.levels.present:
-        return "levels that are not evenly spaced are computed by 'blocked'"
-    if not design.nominal:
-        return "mismatch, noise and other errors of a chip are computed by 'blocked'"
+    if more := missing(design.in_use, IMPLEMENTS):
+        return f"it does not implement {more}"
     if design.storage_levels is None or design.storage_levels > 8:
         return "it needs at most 8 storage levels"
     if design.query_levels is None or design.query_levels > 256:
