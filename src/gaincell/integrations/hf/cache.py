@@ -18,7 +18,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -57,7 +58,8 @@ WITH_REFRESHES = NOMINAL | LEVELS | DRIVERS | CELLS | PULSE_LAW | CONVERSIONS | 
 """Features of a chip (features.py) of a ring that is refreshed; without a refresh `OF_STORED`."""
 
 
-class Step(NamedTuple):
+@dataclass(frozen=True)
+class Step:
     """The tokens of one forward pass and the columns that they meet; the same in all layers.
 
     index [B, T]: of the real token in each slot, -1 for padding.  old [B, S]: of the tokens held before it
@@ -122,10 +124,9 @@ class RingTokens:
         """
         device, index = index.device, index.cpu()
         if self.slots == 0:
-            rows = len(index)
-            self.count, self.waited = (torch.zeros(rows, dtype=torch.int64) for _ in range(2))
-            self.write_times = torch.zeros(rows, self.columns, dtype=torch.float64)
-            self._real = torch.zeros(rows, 0, dtype=torch.bool)
+            self.count, self.waited = (torch.zeros(len(index), dtype=torch.int64) for _ in range(2))
+            self.write_times = torch.zeros(len(index), self.columns, dtype=torch.float64)
+            self._real = torch.zeros(len(index), 0, dtype=torch.bool)
         real = index != PADDING
         follows = torch.where(real, self.count[:, None] + real.cumsum(1) - 1, PADDING)
         if not torch.equal(index, follows):
@@ -537,7 +538,7 @@ class RingCache(Cache):
     def reset(self) -> None:
         """Forget all tokens, also those that were not finite; the clock goes on."""
         self.tokens.reset()
-        super().reset()
+        super().reset()  # type: ignore[no-untyped-call]
 
     def crop(self, max_length: int) -> None:
         """Forget the last slots, to `max_length` of them, or -n: n fewer; see `RingTokens.crop`."""

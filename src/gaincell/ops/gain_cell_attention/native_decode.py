@@ -53,7 +53,7 @@ def why_not(like: Tensor, design: Design) -> str | None:
 
 
 class Slots(NamedTuple):
-    """What the query of every sequence sees of a ring, oldest first."""
+    """What the query of every sequence sees of a ring."""
 
     positions: Tensor
     """[S] int32: column of the ring."""
