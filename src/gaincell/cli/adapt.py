@@ -9,8 +9,19 @@ from typing import Annotated
 
 import typer
 
-from gaincell.cli._json import JsonFile, write_json
-from gaincell.cli._options import CellName, Device, Impl, ImplName, TextName, Threads, use
+from gaincell.cli._json import JsonFile, output_directory, write_json
+from gaincell.cli._options import (
+    CalibrationTokens,
+    CellName,
+    Device,
+    Impl,
+    ImplName,
+    Limit,
+    ModelInArrays,
+    TextName,
+    Threads,
+    use,
+)
 
 app = typer.Typer()
 
@@ -24,12 +35,7 @@ class Method(StrEnum):
 
 @app.command()
 def adapt(
-    model: Annotated[
-        str,
-        typer.Argument(
-            metavar="RUN|MODEL", help="A RUN of gaincell map, or a model with a linear version: tiny."
-        ),
-    ],
+    model: ModelInArrays,
     cell: CellName = None,
     method: Annotated[
         Method, typer.Option("--method", help="Exact in two forward passes, or the paper's iteration.")
@@ -38,15 +44,16 @@ def adapt(
         str | None, typer.Option("--design", metavar="DESIGN", help="Chip; by default that of the RUN.")
     ] = None,
     text: TextName = "sample",
-    evaluation_tokens: Annotated[
-        int, typer.Option("--evaluation-tokens", min=2, help="Most tokens evaluated on.")
-    ] = 32_768,
-    calibration_tokens: Annotated[
-        int, typer.Option("--calibration-tokens", min=2, help="Most tokens the adaptation looks at.")
-    ] = 16_384,
+    limit: Limit = 32_768,
+    calibration_tokens: CalibrationTokens = 16_384,
     out: Annotated[
         Path | None,
-        typer.Option("--out", metavar="RUN", help="Also save the adapted model and its figures here."),
+        typer.Option(
+            "--out",
+            callback=output_directory,
+            metavar="RUN",
+            help="Also save the adapted model and its figures here.",
+        ),
     ] = None,
     threads: Threads = None,
     impl: ImplName = Impl.auto,
@@ -70,7 +77,7 @@ def adapt(
 
     from gaincell.cli._progress import progress_bars
     from gaincell.config import load_design
-    from gaincell.mapping.readapt import AdaptSettings, adapt_model
+    from gaincell.mapping.readapt import AdaptSettings, adapt_model, describe_start
     from gaincell.reports.tables import adaptation_lines, perplexity_table
 
     settings = AdaptSettings(
@@ -79,11 +86,12 @@ def adapt(
         cell=cell,
         method=method.value,
         text=text,
-        evaluation_tokens=evaluation_tokens,
+        evaluation_tokens=limit,
         calibration_tokens=calibration_tokens,
         impl=impl.value,
         device=device,
     )
+    typer.echo(f"{model}: {describe_start(model)}")
     with progress_bars() as progress:
         run = adapt_model(
             settings,

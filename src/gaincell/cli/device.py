@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from gaincell.cli._json import JsonFile, write_json
+from gaincell.cli._json import JsonFile, output_file, write_json
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Fit a cell to measurements; show one.")
 
@@ -44,7 +44,7 @@ def fit(
     kind: Annotated[
         Kind, typer.Option("--kind", help="A polynomial, or a table with monotone interpolation.")
     ] = Kind.polynomial,
-    order: Annotated[int, typer.Option("--order", min=1, max=9, help="Of the polynomial.")] = 3,
+    order: Annotated[int, typer.Option("--order", metavar="N", min=1, max=9, help="Of the polynomial.")] = 3,
     law: Annotated[
         LawName | None, typer.Option("--law", help="Of the decay; by default the one that describes it best.")
     ] = None,
@@ -58,10 +58,17 @@ def fit(
         bool,
         typer.Option("--rescale", help="Dimension the chip's converters for the currents of this cell."),
     ] = False,
-    name: Annotated[str | None, typer.Option("--name", help="Of the device; by default of the file.")] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", metavar="NAME", help="Of the device; by default of the file.")
+    ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", metavar="DEVICE.toml", help="Where to; by default beside CURVE.csv."),
+        typer.Option(
+            "--out",
+            callback=output_file,
+            metavar="DEVICE.toml",
+            help="Where to; by default beside CURVE.csv.",
+        ),
     ] = None,
     json: JsonFile = None,
 ) -> None:

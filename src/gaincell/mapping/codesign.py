@@ -197,7 +197,7 @@ class _Texts(NamedTuple):
 
 def _read(settings: CodesignSettings, block: int, tokenizer: Any, reading: Progress) -> _Texts:
     text = open_text(settings.text)
-    evaluation = token_stream(text.evaluation, tokenizer, settings.evaluation_tokens, reading)
+    evaluation = token_stream(text.evaluation, tokenizer, settings.evaluation_tokens or None, reading)
     before = max(1, settings.calibration_tokens // block) * block
     wanted = before + settings.steps * settings.batch * (block + 1)
     training = token_stream(text.training, tokenizer, wanted, reading)
