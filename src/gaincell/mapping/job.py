@@ -143,8 +143,8 @@ def prepare(settings: MapSettings, out: Path, progress: StageProgress) -> Job:
     shipped = None if settings.lora else find_shipped(settings.model)
     text = open_text(settings.text)
     wanted = max(settings.budget, settings.calibration_tokens) + block
-    reading = progress("read and tokenise the text")
-    stream = token_stream(text.training, loaded.tokenizer, wanted, reading)
+    stream = token_stream(text.training, loaded.tokenizer, wanted, progress("read the training text"))
+    reading = progress("read the evaluation text")
     evaluation = token_stream(text.evaluation, loaded.tokenizer, settings.evaluation_tokens or None, reading)
     cut_blocks(evaluation, block)
     blocks = pack_blocks(stream, block, settings.seed)

@@ -77,8 +77,9 @@ def adapt_model(
     target_design = with_cell(chip, settings.cell) if settings.cell else chip
     block = default_block(target_design, loaded.model)
     text = open_text(settings.text)
-    reading = progress("read and tokenise the text")
+    reading = progress("read the evaluation text")
     evaluation = token_stream(text.evaluation, loaded.tokenizer, settings.evaluation_tokens or None, reading)
+    reading = progress("read the calibration text")
     calibration = cut_blocks(
         token_stream(text.training, loaded.tokenizer, settings.calibration_tokens, reading), block
     ).long()
