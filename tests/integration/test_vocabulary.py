@@ -142,8 +142,8 @@ VOCABULARY = {
     "--workers": "processes at a time",
     "--yield-within": "what counts as good",
 }
-"""Every option of every command -> what it means, wherever it stands. Before a new one is entered: is there one
-that means the same?"""
+"""Every option of every command -> what it means, wherever it stands. Before a new one is entered: is there
+one that means the same?"""
 
 OTHERWISE = {
     ("device fit", "--cell"): "column that names the cells: there is no other cell to choose there",

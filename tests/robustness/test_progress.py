@@ -95,9 +95,8 @@ def test_a_command_prints_no_line_twice() -> None:
     command = [sys.executable, "-m", "gaincell", "adapt", "tiny", "--method", "published", "--threads", "1"]
     command += ["--limit", "2048", "--calibration-tokens", "2048"]
     lines = subprocess.run(command, check=True, capture_output=True, text=True).stderr.splitlines()
-    steps = [line.partition(",")[0] for line in lines]
+    assert len(lines) > 5
     assert len(set(lines)) == len(lines)
-    assert len(set(steps)) == len(steps)
 
 
 def test_the_time_left_of_an_iteration_follows_its_residual(
