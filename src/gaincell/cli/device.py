@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from gaincell.cli._json import JsonFile, output_file, write_json
+from gaincell.cli._options import check_needed
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Fit a cell to measurements; show one.")
 
@@ -31,6 +32,7 @@ class LawName(StrEnum):
 
 @app.command()
 def fit(
+    context: typer.Context,
     curve: Annotated[
         Path,
         typer.Argument(metavar="CURVE.csv", help="Current against stored voltage, of one or many cells."),
@@ -41,6 +43,27 @@ def fit(
             "--decay", metavar="DECAY.csv", help="Stored voltage against time, of one or many cells."
         ),
     ] = None,
+    voltage: Annotated[
+        str | None, typer.Option("--voltage", metavar="COLUMN", help="Column of the stored voltage.")
+    ] = None,
+    current: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--current", metavar="COLUMN", help="Of the current; of a wide file '*', or several: a cell each."
+        ),
+    ] = None,
+    time: Annotated[
+        str | None, typer.Option("--time", metavar="COLUMN", help="Of the time, in DECAY.csv.")
+    ] = None,
+    cell: Annotated[
+        str | None, typer.Option("--cell", metavar="COLUMN", help="Of the cells' names, any text.")
+    ] = None,
+    read: Annotated[
+        str | None, typer.Option("--read", metavar="COLUMN", help="That tells repeated reads apart.")
+    ] = None,
+    skip_bad_rows: Annotated[
+        bool, typer.Option("--skip-bad-rows", help="Leave out rows without numbers, and say how many.")
+    ] = False,
     kind: Annotated[
         Kind, typer.Option("--kind", help="A polynomial, or a table with monotone interpolation.")
     ] = Kind.polynomial,
@@ -74,13 +97,20 @@ def fit(
 ) -> None:
     """Fit a cell to measured currents and decays, and write it as DEVICE.toml with a figure beside it.
 
-    CURVE.csv names its columns in the first line, each with its unit in square brackets: voltage (V, mV) and
-    current (A, mA, uA, nA, pA), and if there are several cells or reads also cell, read. DECAY.csv: time (s,
-    ms, us, ns), voltage, cell. Lines after # are comments. Every command takes the result by --cell
-    DEVICE.toml, or the curve itself by --cell CURVE.csv. In the examples MY_CURVE.csv and MY_DECAY.csv are
-    measurements of yours, and MY_CELL.toml is made of them.
+    CURVE.csv names its columns in a line, each with its unit in brackets: voltage (V, mV) and current (A, mA,
+    uA, nA, pA, fA), and if there are several cells or reads also cell, read. DECAY.csv: time (s, ms, us, ns),
+    voltage, cell. Columns of other names are chosen by --voltage, --current, ...: by their name, with the
+    unit where the file states none ('Vg [mV]'), or by their number. Commas, semicolons, tabs or blanks
+    separate columns; decimal commas are understood. A wide file has a column of the current for every cell
+    (--current '*'), or for every bias (--current COLUMN). Lines that begin with # are comments.
+
+    Every command takes the result by --cell DEVICE.toml, or the curve itself by --cell CURVE.csv. In the
+    examples MY_CURVE.csv, MY_WIDE.csv and MY_DECAY.csv are measurements of yours, and MY_CELL.toml is made of
+    them.
 
     Example: gaincell device fit MY_CURVE.csv --decay MY_DECAY.csv --out MY_CELL.toml
+
+    Example: gaincell device fit MY_WIDE.csv --voltage 'V_SN [mV]' --current 'cell *' --out MY_CELL.toml
 
     Example: gaincell adapt tiny --cell MY_CELL.toml
     """
@@ -88,9 +118,11 @@ def fit(
 
     from gaincell.config import load_design
     from gaincell.device import fit_device
+    from gaincell.devices.columns import Columns
     from gaincell.errors import InputError
     from gaincell.reports.device import describe, draw
 
+    check_needed(context, ("--law", "--time"), "--decay DECAY.csv", decay)
     chip = load_design(design)
     path = out or curve.with_suffix(".toml")
     if path.suffix != ".toml" or path.resolve() in (curve.resolve(), decay and decay.resolve()):
@@ -104,12 +136,16 @@ def fit(
         law=None if law is None else law.value,
         rescale=rescale,
         name=name,
+        columns=Columns(voltage, tuple(current or ()), time, cell, read),
+        skip_bad_rows=skip_bad_rows,
     )
     found.save(path)
     result = describe(found.name, fitted, held, ["gaincell", *sys.argv[1:]], chip.hash, dict(found.origin))
     figure = draw(result, path.with_suffix(".png"))
     console = Console()
     console.print(_fit_table(result))
+    if left_out := found.origin.get("rows_left_out"):
+        console.print(f"{left_out} entries or rows that hold no numbers were left out.")
     console.print(
         f"Device and figure: {path}, {figure}. Use it: gaincell adapt tiny --cell {path}", soft_wrap=True
     )
