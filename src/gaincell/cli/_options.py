@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import math
 from collections.abc import Sequence
 from enum import StrEnum
 from typing import Annotated, TypeAlias
@@ -167,6 +168,14 @@ def check_chip(model: str, design: str | None, cell: str | None = None) -> None:
         chip = load_design(design or run_design(model) or "leroux2025")
         if cell is not None:
             with_cell(chip, cell)
+
+
+def bounds(low: float | None, high: float | None) -> str:
+    """A range of numbers for people; empty where it has no ends."""
+    ends = [end is not None and math.isfinite(end) for end in (low, high)]
+    if all(ends):
+        return f"{low:.6g} to {high:.6g}"
+    return f"from {low:.6g}" if ends[0] else f"to {high:.6g}" if ends[1] else ""
 
 
 def fraction(text: str, option: str) -> float:

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from gaincell.cli._json import JsonFile, write_json
-from gaincell.cli._options import CellName
+from gaincell.cli._options import CellName, bounds
 from gaincell.errors import DesignError
 
 if TYPE_CHECKING:
@@ -79,9 +79,7 @@ def show(design: DesignName, cell: CellName = None, json: JsonFile = None) -> No
     for key, word in content["settings"].items():
         table.add_row(key, str(word))
     for key, entry in content["numbers"].items():
-        low, high = entry["range"]
-        bounds = "" if low is None else f"{low:.10g} to {high:.10g}"
-        table.add_row(key, _readable(entry), entry["source"], bounds, entry["note"])
+        table.add_row(key, _readable(entry), entry["source"], bounds(*entry["range"]), entry["note"])
     table.add_section()
     for key, entry in content["derived"].items():
         table.add_row(key, _readable(entry), "", "", "follows from the above")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -165,11 +166,14 @@ def show(
     from rich.console import Console
     from rich.table import Table
 
+    from gaincell.cli._options import bounds
     from gaincell.device import load_device
     from gaincell.quantity import plain
 
     found = load_device(device)
+    console = Console()
     table = Table("key", "value", "source", "range", "note", box=box.SIMPLE, title=found.description)
+    table.columns[0].overflow = "fold"
     table.add_row("cell.kind", found.cell.name)
     if found.law is not None:
         table.add_row("retention.law", found.law)
@@ -178,24 +182,30 @@ def show(
         text = ", ".join(f"{v:.6g}" if isinstance(v, float) else str(v) for v in values[:6])
         text += f", ... ({len(values)})" if len(values) > 6 else ""
         unit = "" if quantity.unit == "1" else f" {quantity.unit}"
-        low, high = quantity.range
-        table.add_row(key, text + unit, quantity.source, f"{low:.6g} to {high:.6g}", quantity.note)
-    for section in ("origin", "quality", "covariance"):
+        table.add_row(key, text + unit, quantity.source, bounds(*quantity.range), quantity.note)
+    for section in ("origin", "quality"):
         for key, value in getattr(found, section).items():
             table.add_row(f"{section}.{key}", f"{value:.6g}" if isinstance(value, float) else str(value))
-    Console().print(table)
+    console.print(table)
+    if rows := found.covariance.get("coefficients"):
+        orders = [f"C{p}" for p in range(len(rows))]
+        matrix = Table("", *orders, box=box.SIMPLE, title="Covariance of the coefficients over cells")
+        for order, row in zip(orders, rows, strict=True):
+            matrix.add_row(order, *(f"{entry:.3g}" for entry in row))
+        console.print(matrix)
     numbers = {
         key: {
             "value": plain(q.value),
             "unit": q.unit,
             "source": q.source,
-            "range": list(q.range),
+            "range": [bound if math.isfinite(bound) else None for bound in q.range],
             "note": q.note,
         }
         for key, q in found.numbers.items()
     }
     words = {"name": found.name, "kind": found.cell.name, "law": found.law}
-    write_json(json, words | {"numbers": numbers, "origin": found.origin, "quality": found.quality})
+    plain_tables = {section: getattr(found, section) for section in ("origin", "quality", "covariance")}
+    write_json(json, words | {"numbers": numbers} | plain_tables)
 
 
 def _fit_table(result: dict[str, Any]) -> Any:

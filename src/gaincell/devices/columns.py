@@ -75,7 +75,7 @@ def names_columns(fields: Sequence[str], needed: Sequence[str], wanted: Columns)
         return False
     asked = [text for kind in needed for text in _asked(wanted, kind)]
     usual = {name for kind in needed for name in USUAL[kind]}
-    return bool(names & usual) or any(_places(fields, text) for text in asked)
+    return bool(names & usual) or any("*" not in text and _places(fields, text) for text in asked)
 
 
 def find_columns(
@@ -99,7 +99,7 @@ def find_columns(
             raise InputError(_which(kind, [fields[place] for place in places], where))
         if not places and kind in needed:
             raise InputError(_missing(kind, fields, needed, where))
-        unit = next((unit for text in texts if (unit := split_unit(text)[1]) is not None), None)
+        unit = next((unit for text in texts if (unit := split_unit(text)[1]) in UNITS.get(kind, ())), None)
         if places:
             found[kind] = [_column(fields, place, kind, unit, where) for place in places]
         used += places
@@ -115,18 +115,19 @@ def _asked(wanted: Columns, kind: str) -> tuple[str, ...]:
 
 def _places(fields: Sequence[str], text: str, where: str = "", kind: str = "") -> list[int]:
     """Where the columns stand that a user names. Raises InputError, with a `kind`, where there is none."""
-    name = split_unit(text)[0].casefold()
+    names = [split_unit(field)[0].casefold() for field in fields]
     exact = [n for n, field in enumerate(fields) if field == text]
-    named = [n for n, field in enumerate(fields) if split_unit(field)[0].casefold() == name]
-    if "*" in name:
-        named = [
-            n
-            for n, field in enumerate(fields)
-            if fnmatchcase(split_unit(field)[0].casefold(), name.replace("[", "[[]"))
-            and not (kind == "current" and _is_of_another_kind(field))
-        ]
-    numbered = [int(name) - 1] if name.isdecimal() and 0 < int(name) <= len(fields) else []
-    places = exact or named or numbered
+    for name in (text.casefold(), split_unit(text)[0].casefold()):
+        if "*" in name:
+            pattern = name.replace("[", "[[]")
+            alike = [n for n, other in enumerate(names) if fnmatchcase(other, pattern)]
+            places = [n for n in alike if not (kind == "current" and _is_of_another_kind(fields[n]))]
+        else:
+            places = exact or [n for n, other in enumerate(names) if other == name]
+        if not places and name.isdecimal() and 0 < int(name) <= len(fields):
+            places = [int(name) - 1]
+        if places:
+            break
     if kind and not places:
         raise InputError(
             f"{where}: there is no column {text!r}{did_you_mean(text, fields)}; found {', '.join(fields)}"

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import codecs
 import csv
+import hashlib
 import math
 import os
 import re
@@ -36,6 +37,7 @@ from gaincell.errors import InputError
 from gaincell.quantity import one_of
 
 Numbers: TypeAlias = npt.NDArray[np.float64]
+Words: TypeAlias = npt.NDArray[Any]  # of text
 
 MOST_BYTES = 64 * 2**20
 """Files beyond are refused: thousands of cells fit into a few megabytes."""
@@ -56,8 +58,8 @@ class Table:
 
     path: Path
     sha256: str
-    cell: npt.NDArray[np.str_]
-    read: npt.NDArray[np.str_]
+    cell: Words
+    read: Words
     columns: Mapping[str, Numbers]
     left_out: tuple[str, ...] = ()
 
@@ -219,7 +221,7 @@ def _fields(line: str, separator: str, *, last_is_number: bool) -> list[str]:
     else:
         fields = [field.strip() for field in next(csv.reader([line], delimiter=separator))]
     if last_is_number and fields:
-        fields[-1] = fields[-1].split("#", 1)[0].strip()
+        fields[-1] = re.sub(r"(^|\s)#.*", "", fields[-1])
     return fields
 
 
