@@ -49,6 +49,7 @@ VOCABULARY = {
     "--figure": "file of the one figure",
     "--figures": "directory of several figures",
     "--fine-tuning-learning-rate": "peak learning rate of the fine-tuning",
+    "--from": "design that a new one begins as",
     "--full": "all columns",
     "--gds": "file of a layout",
     "--gpu": "GPU of a comparison",

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from gaincell.cli._json import JsonFile, output_file, write_json
 from gaincell.cli._options import check_needed
+
+if TYPE_CHECKING:
+    from gaincell.quantity import Quantity
+
+SHOWN_NUMBERS = 6
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Fit a cell to measurements; show one.")
 
@@ -145,6 +151,8 @@ def fit(
     figure = draw(result, path.with_suffix(".png"))
     console = Console()
     console.print(_fit_table(result))
+    if found.covariance:
+        console.print(_matrix_table(found.covariance["coefficients"]))
     if left_out := found.origin.get("rows_left_out"):
         console.print(f"{left_out} entries or rows that hold no numbers were left out.")
     console.print(
@@ -168,31 +176,37 @@ def show(
 
     from gaincell.cli._options import bounds
     from gaincell.device import load_device
+    from gaincell.device_file import TABLES
     from gaincell.quantity import plain
 
     found = load_device(device)
     console = Console()
-    table = Table("key", "value", "source", "range", "note", box=box.SIMPLE, title=found.description)
-    table.columns[0].overflow = "fold"
-    table.add_row("cell.kind", found.cell.name)
-    if found.law is not None:
-        table.add_row("retention.law", found.law)
-    for key, quantity in found.numbers.items():
-        values = quantity.value if isinstance(quantity.value, tuple) else (quantity.value,)
-        text = ", ".join(f"{v:.6g}" if isinstance(v, float) else str(v) for v in values[:6])
-        text += f", ... ({len(values)})" if len(values) > 6 else ""
-        unit = "" if quantity.unit == "1" else f" {quantity.unit}"
-        table.add_row(key, text + unit, quantity.source, bounds(*quantity.range), quantity.note)
+    console.print(f"{found.name}: {found.description}", markup=False)
+    words = {"cell": ("kind", found.cell.name), "retention": ("law", found.law)}
+    for section in TABLES:
+        table = Table(f"{section}.", "value", "source", "range", "note", box=box.SIMPLE)
+        table.columns[0].no_wrap = True
+        if (word := words.get(section)) and word[1] is not None:
+            table.add_row(*word)
+        for key, quantity in found.numbers.items():
+            if key.startswith(f"{section}."):
+                low, high = quantity.range
+                known = "" if low == high else bounds(low, high)
+                table.add_row(
+                    key.partition(".")[2], _readable(quantity), quantity.source, known, quantity.note
+                )
+        if table.rows:
+            console.print(table)
     for section in ("origin", "quality"):
+        table = Table(f"{section}.", "value", box=box.SIMPLE)
+        table.columns[0].no_wrap = True
+        table.columns[1].overflow = "fold"
         for key, value in getattr(found, section).items():
-            table.add_row(f"{section}.{key}", f"{value:.6g}" if isinstance(value, float) else str(value))
-    console.print(table)
+            table.add_row(key, f"{value:.6g}" if isinstance(value, float) else str(value))
+        if table.rows:
+            console.print(table)
     if rows := found.covariance.get("coefficients"):
-        orders = [f"C{p}" for p in range(len(rows))]
-        matrix = Table("", *orders, box=box.SIMPLE, title="Covariance of the coefficients over cells")
-        for order, row in zip(orders, rows, strict=True):
-            matrix.add_row(order, *(f"{entry:.3g}" for entry in row))
-        console.print(matrix)
+        console.print(_matrix_table(rows))
     numbers = {
         key: {
             "value": plain(q.value),
@@ -203,9 +217,29 @@ def show(
         }
         for key, q in found.numbers.items()
     }
-    words = {"name": found.name, "kind": found.cell.name, "law": found.law}
+    named = {"name": found.name, "kind": found.cell.name, "law": found.law}
     plain_tables = {section: getattr(found, section) for section in ("origin", "quality", "covariance")}
-    write_json(json, words | {"numbers": numbers} | plain_tables)
+    write_json(json, named | {"numbers": numbers} | plain_tables)
+
+
+def _matrix_table(rows: Sequence[Sequence[float]]) -> Any:
+    """The covariance of the coefficients."""
+    from rich import box
+    from rich.table import Table
+
+    orders = [f"C{p}" for p in range(len(rows))]
+    table = Table("", *orders, box=box.SIMPLE, title="Covariance of the coefficients over cells")
+    for order, row in zip(orders, rows, strict=True):
+        table.add_row(order, *(f"{entry:.3g}" for entry in row))
+    return table
+
+
+def _readable(quantity: Quantity) -> str:
+    """The number or numbers of a device, the first few of many."""
+    values = quantity.value if isinstance(quantity.value, tuple) else (quantity.value,)
+    text = ", ".join(f"{v:.6g}" if isinstance(v, float) else str(v) for v in values[:SHOWN_NUMBERS])
+    more = f", ... ({len(values)} in all)" if len(values) > SHOWN_NUMBERS else ""
+    return text + more + ("" if quantity.unit == "1" else f" {quantity.unit}")
 
 
 def _fit_table(result: dict[str, Any]) -> Any:
@@ -219,8 +253,8 @@ def _fit_table(result: dict[str, Any]) -> Any:
     for key, entry in result["fit"].items():
         half = entry.get("half_width")
         shown = f"{entry['value']:.5g}" if isinstance(entry["value"], float) else str(entry["value"])
-        if isinstance(entry["value"], list):
-            shown = "\n".join(" ".join(f"{c:.3g}" for c in row) for row in entry["value"])
+        if isinstance(entry["value"], list):  # a matrix is a table of its own
+            continue
         unit = "" if entry["unit"] == "1" else entry["unit"]
         table.add_row(key, shown, "" if half is None else f"{half:.2g}", unit)
     return table
