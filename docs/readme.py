@@ -315,8 +315,8 @@ def benchmark_table(bench: Mapping[str, Any]) -> str:
     cpu = bench["provenance"]["hardware"]["cpu"]
     return ratios(bench, {column: f"{column}, 1 thread" for column in columns}) + (
         f"\n\nMeasured, 1 thread, {cpu}: B = 1, H = 12, D = 64, window 1024; cubic cell unless another is "
-        "named; paired and interleaved in one process, medians; another machine gives other numbers. Other lengths, two threads and memory: "
-        "[docs/benchmarks.md](docs/benchmarks.md).\n"
+        "named; paired and interleaved in one process, medians; another machine gives "
+        "other numbers. Other lengths, two threads and memory: [docs/benchmarks.md](docs/benchmarks.md).\n"
     )
 
 

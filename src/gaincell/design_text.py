@@ -28,8 +28,8 @@ def commented(design: Design, name: str) -> str:
     known = {key: quantity.to_toml() for key, quantity in design.provenance.items()}
     blocks = _blocks(entries, known)
     head = [
-        f"# {name}, begun as {design.name}. Every number states its unit (SI, no prefixes), its source, and the",
-        "# range in which it may be set. Change value, and set source to U: chosen by you.",
+        f"# {name}, begun as {design.name}. Every number states its unit (SI, no prefixes), its source, and",
+        "# the range in which it may be set. Change value, and set source to U: chosen by you.",
         *(f"#   {tag}: {meaning}" for tag, meaning in SOURCES.items()),
         f"# Kinds of cell: {', '.join(CELL_KINDS)}.",
         "# Check it: gaincell design validate FILE. What changed: gaincell design diff DESIGN FILE.",
@@ -43,7 +43,8 @@ def _blocks(entries: dict[str, object], known: dict[str, str]) -> list[str]:
     that one has.
     """
     text = (resources.files("gaincell") / "designs" / f"{COMMENTED}.toml").read_text(encoding="utf-8")
-    lines, table, left = [], "", dict(entries)
+    lines: list[str] = []
+    table, left = "", dict(entries)
 
     def line(key: str) -> str:
         name = key.rpartition(".")[2]
@@ -60,7 +61,7 @@ def _blocks(entries: dict[str, object], known: dict[str, str]) -> list[str]:
     for each in body.splitlines():
         key = f"{table}.{each.partition('=')[0].strip()}".lstrip(".")
         if each.startswith("["):
-            trailing = []
+            trailing: list[str] = []
             while lines and (not lines[-1] or lines[-1].startswith("#")):
                 trailing.insert(0, lines.pop())
             lines += [*rest(), *trailing, each]

@@ -1,4 +1,4 @@
-"""Files as instruments, spreadsheets and people write them: all give the cell they hold, or say what to do."""
+"""Files as instruments, spreadsheets and people write them: they give their cell, or say what to do."""
 
 from __future__ import annotations
 
@@ -92,9 +92,9 @@ def test_a_wide_file_is_a_cell_a_column_or_one_that_is_chosen(tmp_path: Path) ->
     for gain, cell in zip((0, 0.1), found.values(), strict=True):
         np.testing.assert_allclose(cell["current"], [1e-6 * current(v, gain) for v in VOLTS], rtol=1e-6)
     assert list(dict(read_curve(path, Columns(current=("A 1", "B#2"))).cells())) == ["A 1", "B#2"]
+    path.write_text("V [V];A 1 [uA];A 2 [uA]\n0;x;1\n")
     with pytest.raises(InputError, match="A 1 is 'x'"):
-        (tmp_path / "bad.csv").write_text("V [V];A 1 [uA];A 2 [uA]\n0;x;1\n")
-        read_curve(tmp_path / "bad.csv", Columns(current=("*",)))
+        read_curve(path, Columns(current=("*",)))
 
 
 def test_bad_rows_are_left_out_on_request_and_counted(tmp_path: Path) -> None:

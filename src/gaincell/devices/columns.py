@@ -32,7 +32,7 @@ MEASURED = ("voltage", "current", "time")
 """What has a unit; the others are words."""
 
 _SUFFIX = "|".join(sorted({unit for units in UNITS.values() for unit in units}, key=len, reverse=True))
-_BRACKETS = re.compile(r"(.*?)\s*[\[(]\s*([^\])]*?)\s*[\])]")
+_BRACKETS = re.compile(r"(.*?)\s*[\[(]\s*([^\])\d=]*?)\s*[\])]")
 _TRAILING = re.compile(rf"(.*\S)(?:\s*[/,]\s*|[_\s]+)({_SUFFIX})")
 
 

@@ -169,6 +169,8 @@ def _read(path: str | os.PathLike[str], needed: Sequence[str], wanted: Columns, 
         raise InputError(f"{path}: a line that names the columns and lines of numbers are needed")
     separator = _separator(heading)
     fields = _fields(heading, separator, last_is_number=True)
+    while fields and not fields[-1]:
+        del fields[-1]
     if needed[0] == "time":
         wanted = _only_there(wanted, fields)
     columns = find_columns(fields, needed, wanted, f"{path}: line {number}")
