@@ -111,7 +111,7 @@ def new(
 
     A file that is there already is left alone.
 
-    Example: gaincell design new MY_CHIP --from leroux2025
+    Example: gaincell design new mine --from leroux2025
     """
     from gaincell.config import load_design
     from gaincell.design_text import commented

@@ -117,7 +117,8 @@ def fit(
 
     Example: gaincell device fit MY_CURVE.csv --decay MY_DECAY.csv --out MY_CELL.toml
 
-    Example: gaincell device fit MY_WIDE.csv --voltage 'V_SN [mV]' --current 'cell *' --out MY_CELL.toml
+    Example: gaincell device fit MY_WIDE.csv --voltage 'V_SN [mV]' --current 'cell A' --current 'cell B'
+    --out MY_CELL.toml
 
     Example: gaincell adapt tiny --cell MY_CELL.toml
     """
