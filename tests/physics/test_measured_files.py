@@ -42,7 +42,7 @@ ONE_CELL = {
     "quotes and decimal commas": ('"V [V]","I [uA]"\n' + rows('"{V}","{I}"'), "utf-8"),
     "the header in a comment, blanks between": ("# V[V] I[uA]\n" + rows("{v} {i}"), "utf-8"),
     "an instrument's preamble": ("Exported 2.1\nOperator;JD\n\nVg/V;Id/uA;\n" + rows("{v};{i};"), "utf-8"),
-    "comments of several kinds": ("% lab\n! wafer\n//\nVg_V,Id_uA\n" + rows("{v},{i} # ok"), "utf-8"),
+    "comments of several kinds": ("% lab\n! wafer\n//\nVg/V,Id_uA\n" + rows("{v},{i} # ok"), "utf-8"),
     "a sweep from above": ("voltage [V],current [uA]\n" + rows("{v},{i}", volts=VOLTS[::-1]), "utf-8"),
 }
 
@@ -92,6 +92,13 @@ def test_a_wide_file_is_a_cell_a_column_or_one_that_is_chosen(tmp_path: Path) ->
     for gain, cell in zip((0, 0.1), found.values(), strict=True):
         np.testing.assert_allclose(cell["current"], [1e-6 * current(v, gain) for v in VOLTS], rtol=1e-6)
     assert list(dict(read_curve(path, Columns(current=("A 1", "B#2"))).cells())) == ["A 1", "B#2"]
+    path.write_text("V [V];cell A;cell_A\n0;1;2\n")  # names, no amperes
+    with pytest.raises(InputError, match="has no unit"):
+        read_curve(path, Columns(current=("*",)))
+    assert dict(read_curve(path, Columns(current=("cell A [uA]", "cell_A [nA]"))).cells()).keys() == {
+        "cell A",
+        "cell_A",
+    }
     path.write_text("V [V];A 1 [uA];A 2 [uA]\n0;x;1\n")
     with pytest.raises(InputError, match="A 1 is 'x'"):
         read_curve(path, Columns(current=("*",)))

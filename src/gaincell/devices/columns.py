@@ -33,7 +33,9 @@ MEASURED = ("voltage", "current", "time")
 
 _SUFFIX = "|".join(sorted({unit for units in UNITS.values() for unit in units}, key=len, reverse=True))
 _BRACKETS = re.compile(r"(.*?)\s*[\[(]\s*([^\])\d=]*?)\s*[\])]")
-_TRAILING = re.compile(rf"(.*\S)(?:\s*[/,]\s*|[_\s]+)({_SUFFIX})")
+_TRAILING = re.compile(
+    rf"(.*\S)(?:\s*[/,]\s*({_SUFFIX})|[_\s]+((?!.$)(?:{_SUFFIX})))"
+)  # "cell A" has no unit
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ def split_unit(text: str) -> tuple[str, str | None]:
     """Name and unit of a heading: V [mV], V (mV), V/mV, "V, mV", V_mV."""
     for form in (_BRACKETS, _TRAILING):
         if match := form.fullmatch(text.strip()):
-            return match[1].strip(), match[2]
+            return match[1].strip(), next(unit for unit in match.groups()[1:] if unit is not None)
     return text.strip(), None
 
 
@@ -99,13 +101,19 @@ def find_columns(
             raise InputError(_which(kind, [fields[place] for place in places], where))
         if not places and kind in needed:
             raise InputError(_missing(kind, fields, needed, where))
-        unit = next((unit for text in texts if (unit := split_unit(text)[1]) in UNITS.get(kind, ())), None)
+        units = {place: _stated(text, kind) for text in texts for place in _places(fields, text, where, kind)}
         if places:
-            found[kind] = [_column(fields, place, kind, unit, where) for place in places]
+            found[kind] = [_column(fields, n, kind, units.get(n), where) for n in places]
         used += places
     if len(used) != len(set(used)):
         raise InputError(f"{where}: one column cannot be two things; choose others")
     return found
+
+
+def _stated(text: str, kind: str) -> str | None:
+    """The unit that a user states behind the name of a column."""
+    unit = split_unit(text)[1]
+    return unit if unit in UNITS.get(kind, ()) else None
 
 
 def _asked(wanted: Columns, kind: str) -> tuple[str, ...]:
