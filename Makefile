@@ -23,6 +23,12 @@ DOCS := .venv/.gaincell-docs
 
 demo: $(BASE)
 	$(BIN)/gaincell map tiny --budget 49152 --out runs/demo
+	@echo
+	@echo "Next:  . $(BIN)/activate     (or call $(BIN)/gaincell)"
+	@echo '  gaincell generate runs/demo --prompt "It was a dark night"   the result writes'
+	@echo "  gaincell report runs/demo --out report.html                  one page of results and figures"
+	@echo "  gaincell cost runs/demo                                      energy, latency and area of a token"
+	@echo "  docs/quickstart.md goes on from here; gaincell --help lists the commands"
 
 test: $(DEV)
 	$(BIN)/python -m pytest -n auto --dist worksteal $(PYTEST_ARGS)

@@ -164,7 +164,10 @@ def evaluation_speed(bench: Mapping[str, Any]) -> str:
             lines.append([name, task, str(row["items"]), ratio, f"{low:.2f} to {high:.2f}"])
     threads = bench["provenance"]["hardware"]["threads"]
     unit = f"{threads} thread{'s' if threads != 1 else ''}"
-    return markdown(lines) + f"\n\nMeasured, {unit}; {bench['provenance']['protocol']}.\n"
+    return (
+        markdown(lines)
+        + f"\n\nMeasured, {unit}; {bench['provenance']['protocol']}; another machine gives other numbers.\n"
+    )
 
 
 def write_spice(docs: Path) -> None:
@@ -312,8 +315,8 @@ def benchmark_table(bench: Mapping[str, Any]) -> str:
     cpu = bench["provenance"]["hardware"]["cpu"]
     return ratios(bench, {column: f"{column}, 1 thread" for column in columns}) + (
         f"\n\nMeasured, 1 thread, {cpu}: B = 1, H = 12, D = 64, window 1024; cubic cell unless another is "
-        "named; paired and interleaved in one process, medians. Other lengths, two threads and memory: "
-        "[docs/benchmarks.md](docs/benchmarks.md).\n"
+        "named; paired and interleaved in one process, medians; another machine gives "
+        "other numbers. Other lengths, two threads and memory: [docs/benchmarks.md](docs/benchmarks.md).\n"
     )
 
 
@@ -376,7 +379,10 @@ def models_table(bench: Mapping[str, Any], threads: str = "1") -> str:
             rates = [f"{row['tokens_per_second'][kind]:,.0f}" for kind in ("hardware", "softmax")]
             lines.append([name, what, *rates, f"{row['times_softmax']:.2f}"])
     unit = f"{threads} thread{'s' if threads != '1' else ''}"
-    return markdown(lines) + f"\n\nMeasured, {unit}; {bench['provenance']['protocol']}.\n"
+    return (
+        markdown(lines)
+        + f"\n\nMeasured, {unit}; {bench['provenance']['protocol']}; another machine gives other numbers.\n"
+    )
 
 
 if __name__ == "__main__":

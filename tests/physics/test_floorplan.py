@@ -155,7 +155,7 @@ def test_areas_that_cannot_be() -> None:
 def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out, file = tmp_path / "plan.svg", tmp_path / "plan.json"
     with pytest.raises(SystemExit) as left:
-        main(["floorplan", "--out", str(out), "--json", str(file)])
+        main(["floorplan", "--figure", str(out), "--json", str(file)])
     assert left.value.code == 0
     shown = capsys.readouterr().out
     assert "charge-to-pulse" in shown
@@ -178,7 +178,7 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert f"<!-- {name} -->" in drawn
     for arguments, message in (
         (["--window", "1000"], "cannot fill a window of 1000"),
-        (["--out", str(tmp_path / "plan.gif")], "ends with .svg, .png, .pdf"),
+        (["--figure", str(tmp_path / "plan.gif")], "ends with .png, .svg, .pdf"),
         (["--gds", str(tmp_path / "plan.txt")], "ends with .gds"),
         (["--cell-area", "-1"], "cell_area = -1.0 m^2 is out of range"),
     ):

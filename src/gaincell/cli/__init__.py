@@ -18,7 +18,7 @@ from __future__ import annotations
 import pkgutil
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -26,12 +26,27 @@ import typer
 from typer.core import TyperGroup
 
 from gaincell import __version__
+from gaincell.cli._renamed import with_new_names
 from gaincell.errors import GaincellError
 
 COMPLETION = ("install_completion", "show_completion")
 """Options that typer gives to every app of its own; no command of ours needs them."""
 
 RESUME_HINT = "no file was left half-written; give the same command again"
+
+
+def _leaves(command: Any) -> Iterator[Any]:
+    """A command and, if it is a group, its subcommands."""
+    yield command
+    for inner in getattr(command, "commands", {}).values():
+        yield from _leaves(inner)
+
+
+def _make_legible(command: Any) -> None:
+    """Help as plain text, which cuts no name and no sentence however narrow the terminal."""
+    command.rich_markup_mode = None
+    paragraph = (command.help or "").strip().partition("\n\n")[0]
+    command.short_help = " ".join(paragraph.split())
 
 
 class CommandFolder(TyperGroup):
@@ -47,7 +62,22 @@ class CommandFolder(TyperGroup):
         command = typer.main.get_command(import_module(f"gaincell.cli.{cmd_name.replace('-', '_')}").app)
         command.name = cmd_name
         command.params = [parameter for parameter in command.params if parameter.name not in COMPLETION]
+        for each in _leaves(command):
+            _make_legible(each)
         return command
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name, command, rest = super().resolve_command(ctx, args)
+        if command is None:
+            return name, command, rest
+        valued = {
+            name
+            for leaf in _leaves(command)
+            for p in leaf.params
+            if p.param_type_name == "option" and not getattr(p, "is_flag", False)
+            for name in p.opts
+        }
+        return name, command, with_new_names(str(name), rest, valued)
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -70,6 +100,7 @@ app = typer.Typer(
     cls=CommandFolder,
     no_args_is_help=True,
     add_completion=False,
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

@@ -48,7 +48,6 @@ def by_chips(
 ) -> tuple[Any, dict[str, Any]]:
     """Table and result of a perplexity; pause: idle times (one) and refresh policy."""
     from gaincell.cli._perplexity import result
-    from gaincell.errors import InputError
     from gaincell.evaluation.chips import evaluate_chips
     from gaincell.evaluation.pause import perplexity_after_pause
     from gaincell.evaluation.perplexity import perplexity, window_and_stride
@@ -56,8 +55,6 @@ def by_chips(
 
     length, _ = window_and_stride(protocol)
     words: list[str] = []
-    if pause is not None and len(pause[0]) > 1:
-        raise InputError("--chips takes one --at")
 
     def measure() -> float:
         if pause is not None:

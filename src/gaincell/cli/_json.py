@@ -1,4 +1,4 @@
-"""The option `--json FILE` that every command has beside the table it prints."""
+"""Files that commands write: the option `--json FILE` beside the table, `--figure FILE`, and their check."""
 
 from __future__ import annotations
 
@@ -11,37 +11,67 @@ import typer
 
 from gaincell.files import write_text
 
-JsonFile: TypeAlias = Annotated[
-    Path | None, typer.Option("--json", metavar="FILE", help="Also write the result as JSON.", dir_okay=False)
-]
-
-
 FIGURES = (".png", ".svg", ".pdf")
-FigureFile: TypeAlias = Annotated[
-    Path | None,
-    typer.Option("--figure", metavar="FILE", dir_okay=False, help="Also draw it: .png, .svg or .pdf."),
-]
 
 
-def check_outputs(*files: Path | None, figure: Path | None = None) -> None:
-    """Raise InputError, before any work, for files that could not be written after it."""
+def output_file(param: typer.CallbackParam, value: Path | None) -> Path | None:
+    """Callback of an option: refuse, before any work, a file that could not be written after it."""
+    if value is not None:
+        _check_place(param.opts[0], value, value.resolve().parent)
+    return value
+
+
+def output_figure(param: typer.CallbackParam, value: Path | None) -> Path | None:
+    """Callback of an option: as `output_file`, and the ending must be that of a picture."""
     from gaincell.errors import InputError
 
-    if figure is not None and figure.suffix.lower() not in FIGURES:
-        raise InputError(f"--figure {figure.name}: give a name that ends with {', '.join(FIGURES)}")
-    for file in (*files, figure):
-        if file is None:
-            continue
-        place = file.resolve().parent
-        while not place.exists():
-            place = place.parent
-        try:
-            with tempfile.TemporaryFile(dir=place):
-                pass
-        except OSError as error:
-            raise InputError(
-                f"{file}: nothing can be written in {place} ({error}); give another place"
-            ) from None
+    if value is not None and value.suffix.lower() not in FIGURES:
+        raise InputError(f"{param.opts[0]} {value.name}: give a name that ends with {', '.join(FIGURES)}")
+    return output_file(param, value)
+
+
+def output_directory(param: typer.CallbackParam, value: Path | None) -> Path | None:
+    """Callback of an option: refuse, before any work, a directory that could not be written into after it."""
+    if value is not None:
+        _check_place(param.opts[0], value, value.resolve())
+    return value
+
+
+def _check_place(option: str, value: Path, place: Path) -> None:
+    """Raise InputError where a directory cannot be written into, or made."""
+    from gaincell.errors import InputError
+
+    while not (place.exists() or place.is_symlink()):
+        place = place.parent
+    try:
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"{option} {value}: nothing can be written in {place} ({error.strerror}); give another place"
+        ) from None
+
+
+JsonFile: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--json",
+        metavar="FILE",
+        help="Also write the result as JSON.",
+        dir_okay=False,
+        callback=output_file,
+    ),
+]
+FigureFile: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--figure",
+        metavar="FILE",
+        dir_okay=False,
+        help="Also draw it: .png, .svg or .pdf.",
+        callback=output_figure,
+    ),
+]
 
 
 def write_json(path: Path | None, content: Any) -> None:

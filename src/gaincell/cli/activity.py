@@ -6,26 +6,27 @@ from typing import Annotated
 
 import typer
 
-from gaincell.cli._json import FigureFile, JsonFile, check_outputs, write_json
-from gaincell.cli._options import MODEL_HELP, Device, OtherDesign, TextName, Threads, use
+from gaincell.cli._json import FigureFile, JsonFile, write_json
+from gaincell.cli._options import Device, ModelOrRun, OtherDesign, TextName, Threads, use
 
 app = typer.Typer()
 
 
 @app.command()
 def activity(
-    model: Annotated[
-        str, typer.Argument(metavar="MODEL|RUN", help=f"A RUN directory, such as runs/tiny, or {MODEL_HELP}")
-    ],
+    model: ModelOrRun,
     text: TextName = "sample",
     tokens: Annotated[
         int | None,
         typer.Option(
-            "--tokens", min=1, help="Of one sequence; by default the model's context, at most 1024."
+            "--tokens",
+            metavar="TOKENS",
+            min=1,
+            help="Tokens read, of one sequence; by default the model's context, at most 1024.",
         ),
     ] = None,
-    sequences: Annotated[int, typer.Option("--sequences", min=1, help="How many.")] = 1,
-    batch: Annotated[int, typer.Option("--batch", min=1, help="Sequences at a time.")] = 1,
+    sequences: Annotated[int, typer.Option("--sequences", metavar="N", min=1, help="Sequences read.")] = 1,
+    batch: Annotated[int, typer.Option("--batch", metavar="N", min=1, help="Sequences at a time.")] = 1,
     design: OtherDesign = None,
     figure: FigureFile = None,
     threads: Threads = None,
@@ -41,7 +42,6 @@ def activity(
 
     Example: gaincell activity adapters/smollm2-135m --tokens 2048 --figure activity.png --json activity.json
     """
-    check_outputs(json, figure=figure)
     use(threads, device)
     from rich.console import Console
 
@@ -60,6 +60,7 @@ def activity(
     entry["text"] = {"name": seen.text}
     entry["activity"] = seen.found.to_json()
     check(entry)
+    typer.echo(f"{model}: {seen.ready.how}")
     console = Console()
     console.print(activity_table(entry, model))
     console.print(sparsity_line(entry))

@@ -9,12 +9,15 @@ from typing import Annotated
 
 import typer
 
-from gaincell.cli._json import JsonFile, write_json
+from gaincell.cli._json import JsonFile, output_directory, write_json
 from gaincell.cli._options import (
+    CalibrationTokens,
     CellName,
     Device,
     Impl,
     ImplName,
+    Limit,
+    ModelInArrays,
     ProtocolName,
     TextName,
     Threads,
@@ -33,12 +36,7 @@ class Method(StrEnum):
 
 @app.command()
 def adapt(
-    model: Annotated[
-        str,
-        typer.Argument(
-            metavar="RUN|MODEL", help="A RUN of gaincell map, or a model with a linear version: tiny."
-        ),
-    ],
+    model: ModelInArrays,
     cell: CellName = None,
     method: Annotated[
         Method, typer.Option("--method", help="Exact in two forward passes, or the paper's iteration.")
@@ -48,15 +46,16 @@ def adapt(
     ] = None,
     text: TextName = "sample",
     protocol: ProtocolName = None,
-    evaluation_tokens: Annotated[
-        int, typer.Option("--evaluation-tokens", min=2, help="Most tokens evaluated on.")
-    ] = 32_768,
-    calibration_tokens: Annotated[
-        int, typer.Option("--calibration-tokens", min=2, help="Most tokens the adaptation looks at.")
-    ] = 16_384,
+    limit: Limit = 32_768,
+    calibration_tokens: CalibrationTokens = 16_384,
     out: Annotated[
         Path | None,
-        typer.Option("--out", metavar="RUN", help="Also save the adapted model and its figures here."),
+        typer.Option(
+            "--out",
+            callback=output_directory,
+            metavar="RUN",
+            help="Also save the adapted model and its figures here.",
+        ),
     ] = None,
     threads: Threads = None,
     impl: ImplName = Impl.auto,
@@ -81,7 +80,7 @@ def adapt(
 
     from gaincell.cli._progress import progress_bars
     from gaincell.config import load_design
-    from gaincell.mapping.readapt import AdaptSettings, adapt_model
+    from gaincell.mapping.readapt import AdaptSettings, adapt_model, describe_start
     from gaincell.reports.tables import adaptation_lines, perplexity_table
 
     settings = AdaptSettings(
@@ -91,11 +90,12 @@ def adapt(
         method=method.value,
         text=text,
         protocol=protocol,
-        evaluation_tokens=evaluation_tokens,
+        evaluation_tokens=limit,
         calibration_tokens=calibration_tokens,
         impl=impl.value,
         device=device,
     )
+    typer.echo(f"{model}: {describe_start(model)}")
     with progress_bars() as progress:
         run = adapt_model(
             settings,

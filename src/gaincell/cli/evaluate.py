@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gaincell.cli._json import JsonFile, check_outputs, write_json
+from gaincell.cli._json import JsonFile, output_file, write_json
 from gaincell.cli._options import (
-    MODEL_HELP,
     TEXT_HELP,
     CellName,
     Device,
@@ -18,6 +17,7 @@ from gaincell.cli._options import (
     DtypeName,
     Impl,
     ImplName,
+    ModelOrRun,
     OtherDesign,
     OtherLatency,
     RefreshKind,
@@ -25,6 +25,9 @@ from gaincell.cli._options import (
     RefreshSeconds,
     RefreshTokens,
     Threads,
+    Window,
+    check_chip,
+    check_run,
     fraction,
     use,
 )
@@ -45,7 +48,7 @@ class Part(StrEnum):
 
 @app.command()
 def evaluate(
-    model: Annotated[str, typer.Argument(metavar="MODEL|RUN", help=MODEL_HELP + ", or a RUN.")],
+    model: ModelOrRun,
     text: Annotated[
         str | None, typer.Option("--text", metavar="TEXT", help=TEXT_HELP + " By default sample.")
     ] = None,
@@ -67,7 +70,7 @@ def evaluate(
             "--limit",
             metavar="N",
             min=0,
-            help="Most tokens (rolling-T: documents; tasks: items of each), 0 = all.",
+            help="Most tokens evaluated (rolling-T: documents; tasks: items of each); 0: all.",
         ),
     ] = None,
     stage: Annotated[
@@ -93,7 +96,8 @@ def evaluate(
         ),
     ] = None,
     batch: Annotated[
-        int | None, typer.Option("--batch", min=1, help="Requests of a task in one forward pass; 8.")
+        int | None,
+        typer.Option("--batch", metavar="N", min=1, help="Requests of a task in one forward pass; 8."),
     ] = None,
     cache: Annotated[
         bool, typer.Option("--cache/--no-cache", help="Keep every answer, so that a broken run goes on.")
@@ -113,7 +117,7 @@ def evaluate(
         typer.Option("--yield-within", metavar="X%", help="Good: up to X % above nominal; by default 5 %."),
     ] = None,
     chip_seed: Annotated[
-        int | None, typer.Option("--chip-seed", min=0, max=2**32 - 1, help="Of the chips.")
+        int | None, typer.Option("--chip-seed", metavar="N", min=0, max=2**32 - 1, help="Of the chips.")
     ] = None,
     redraw_noise: Annotated[
         bool,
@@ -128,9 +132,7 @@ def evaluate(
     ] = None,
     design: OtherDesign = None,
     cell: CellName = None,
-    window: Annotated[
-        int | None, typer.Option("--window", metavar="COLUMNS", min=1, help="Another ring than the chip's.")
-    ] = None,
+    window: Window = None,
     context: Annotated[
         bool, typer.Option("--by-context", help="Perplexity against the length of context.")
     ] = False,
@@ -140,10 +142,16 @@ def evaluate(
     refresh_seconds: RefreshSeconds = None,
     dump: Annotated[
         Path | None,
-        typer.Option("--dump", metavar="FILE", help="Store codes and outputs of a layer as .safetensors."),
+        typer.Option(
+            "--dump",
+            callback=output_file,
+            metavar="FILE",
+            help="Store codes and outputs of a layer as .safetensors.",
+        ),
     ] = None,
     layer: Annotated[
-        int | None, typer.Option("--layer", min=0, help="The layer to dump; by default the first.")
+        int | None,
+        typer.Option("--layer", metavar="N", min=0, help="The layer to dump; by default the first."),
     ] = None,
     scores: Annotated[bool, typer.Option("--scores", help="Dump the scores S_ij as well.")] = False,
     threads: Threads = None,
@@ -214,14 +222,14 @@ def evaluate(
     from gaincell.evaluation.perplexity import cut_blocks, default_protocol, window_and_stride
     from gaincell.integrations.hf.chip import change_chip, set_impl
     from gaincell.integrations.hf.models import load_model
+    from gaincell.mapping.job import AS_SAVED
     from gaincell.mapping.stage_model import load_stage
     from gaincell.text import open_text, token_stream
 
     policy = Refresh(refresh.value, refresh_tokens, refresh_seconds)
     pauses = bool(at) or policy.kind != "none"
     window_of_documents = protocols.window_of_rolling(protocol)
-    if protocol is not None and window_of_documents is None:
-        window_and_stride(protocol)
+    length, stride = (1, 1) if protocol is None or window_of_documents else window_and_stride(protocol)
     _check_together(
         {
             "--tasks": tasks is not None,
@@ -242,11 +250,16 @@ def evaluate(
         (protocol is not None and tasks is not None, None, "--tasks go without --protocol"),
         ((text, part) != (None, None) and tasks is not None, None, "--tasks go without --text and --part"),
         (part is not None and window_of_documents, None, "rolling-T takes a text whole, without --part"),
+        (
+            stride < length and (pauses or context or dump),
+            None,
+            f"{protocol} goes without --at, --refresh, --by-context and --dump",
+        ),
+        (chips is not None and len(at or ()) > 1, None, "--chips takes one --at"),
         (chips is not None and chips < 1, None, f"{chips} chips: give 1 or more"),
     ):
         if given and needs is None:
             raise InputError(option)
-    check_outputs(json, dump)
     options = None
     if chips is not None:
         spread = None if mismatch is None else fraction(mismatch, "--mismatch")
@@ -254,12 +267,22 @@ def evaluate(
     text, part = text or "sample", part or Part.evaluation
     found_text = None if tasks or window_of_documents else open_text(text)
     weights = getattr(torch, dtype.value)
+    for_arrays = {
+        "--chips": chips, "--at or --refresh": pauses or None, "--design": design, "--cell": cell,
+        "--window": window, "--other-latency": other_latency, "--dump": dump,
+    }  # fmt: skip
+    wanted = [name for name, there in for_arrays.items() if there is not None]
+    if wanted:
+        check_run(model, wanted[0])
+    check_chip(model, design, cell)
     loaded = load_model(model, weights) if stage is None else load_stage(model, stage, weights)
     loaded.model.to(device)  # type: ignore[arg-type]
     change_chip(loaded.model, design, cell, window, other_latency)
     set_impl(loaded.model, impl.value)
     if pauses and not _in_arrays(loaded):
         raise InputError(f"{model} is in software and has no chip that could idle; give a RUN")
+    version = AS_SAVED if _in_arrays(loaded) else "the pretrained model, in software"
+    typer.echo(f"{model}: {version if stage is None else f'stage {stage} of the RUN'}")
     with progress_bars() as progress:
         if tasks is not None:
             from gaincell.cli._tasks import by_tasks

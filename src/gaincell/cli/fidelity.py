@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from gaincell.cli._json import FigureFile, JsonFile, check_outputs, write_json
+from gaincell.cli._json import FigureFile, JsonFile, write_json
 from gaincell.cli._options import (
     Device,
     Impl,
@@ -15,6 +15,8 @@ from gaincell.cli._options import (
     RunName,
     TextName,
     Threads,
+    check_chip,
+    check_run,
     use,
 )
 
@@ -31,11 +33,12 @@ def fidelity(
         int | None,
         typer.Option(
             "--tokens",
+            metavar="TOKENS",
             min=2,
-            help="Of one sequence, at most the ring's columns and the model's context; by default up to 512.",
+            help="Tokens read, of one sequence; by default up to 512, at most ring and context hold.",
         ),
     ] = None,
-    sequences: Annotated[int, typer.Option("--sequences", min=1, help="How many.")] = 1,
+    sequences: Annotated[int, typer.Option("--sequences", metavar="N", min=1, help="Sequences read.")] = 1,
     design: OtherDesign = None,
     linear: Annotated[
         str | None, typer.Option("--linear", metavar="RUN", help="The linear hardware model, if it is a RUN.")
@@ -56,13 +59,11 @@ def fidelity(
 
     Example: gaincell fidelity runs/tiny --figure fidelity.png --json fidelity.json
     """
-    check_outputs(json, figure=figure)
     use(threads, device)
     from rich.console import Console
 
     from gaincell.cli._perplexity import result
     from gaincell.cli._progress import progress_bars
-    from gaincell.errors import InputError
     from gaincell.evaluation.fidelity import fidelity as compare_heads
     from gaincell.evaluation.perplexity import cut_blocks
     from gaincell.integrations.hf.attach import attached_layers
@@ -74,10 +75,10 @@ def fidelity(
     from gaincell.reports.results import check, value
     from gaincell.text import open_text, token_stream
 
+    check_run(run, "fidelity")
+    check_chip(run, design)
     found_text = open_text(text)
     loaded = load_model(run)
-    if not attached_layers(loaded.model):
-        raise InputError(f"{run} is in software and has no heads in arrays; give a RUN")
     change_chip(loaded.model, design)
     columns = attached_layers(loaded.model)[0].design.window
     tokens = tokens or default_length(loaded.model, min(TOKENS, columns))

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from gaincell.cli._json import JsonFile, write_json
+from gaincell.cli._json import JsonFile, output_directory, write_json
 from gaincell.cli._options import Device, TextName, Threads, use
 
 app = typer.Typer(add_completion=False)
@@ -20,7 +20,13 @@ def train(
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE.toml", help="Such as recipes/tiny.toml.")],
     text: TextName = "sample",
     out: Annotated[
-        Path | None, typer.Option("--out", help="Directory of the results; by default runs/RECIPE.")
+        Path | None,
+        typer.Option(
+            "--out",
+            callback=output_directory,
+            metavar="RUN",
+            help="Directory of results; by default runs/RECIPE.",
+        ),
     ] = None,
     design: Annotated[
         str | None, typer.Option("--design", metavar="DESIGN", help="Another chip than the recipe's own.")

@@ -33,7 +33,7 @@ from gaincell.mapping.folder import alone
 from gaincell.mapping.job import freeze_embeddings
 from gaincell.mapping.readapt import load_made
 from gaincell.mapping.stages import fast_bf16
-from gaincell.progress import Progress, StageProgress, silent_stages
+from gaincell.progress import StageProgress, silent_stages
 from gaincell.reports import results
 from gaincell.reports.results import Json, value
 from gaincell.text import open_text, token_stream
@@ -107,7 +107,7 @@ def _codesigned(
     if "levels" in settings.learn and not chip.levels.storage:
         chip = chip.replace(levels=with_zero_code(chip))
     block = default_length(model)
-    texts = _read(settings, block, loaded.tokenizer, progress("read and tokenise the text"))
+    texts = _read(settings, block, loaded.tokenizer, progress)
     protocol = f"blocks-{block}"
 
     def evaluate(title: str) -> tuple[Perplexity, records.Record]:
@@ -196,12 +196,13 @@ class _Texts(NamedTuple):
     blocks: Tensor
 
 
-def _read(settings: CodesignSettings, block: int, tokenizer: Any, reading: Progress) -> _Texts:
+def _read(settings: CodesignSettings, block: int, tokenizer: Any, progress: StageProgress) -> _Texts:
     text = open_text(settings.text)
-    evaluation = token_stream(text.evaluation, tokenizer, settings.evaluation_tokens, reading)
+    reading = progress("read the evaluation text")
+    evaluation = token_stream(text.evaluation, tokenizer, settings.evaluation_tokens or None, reading)
     before = max(1, settings.calibration_tokens // block) * block
     wanted = before + settings.steps * settings.batch * (block + 1)
-    training = token_stream(text.training, tokenizer, wanted, reading)
+    training = token_stream(text.training, tokenizer, wanted, progress("read the training text"))
     if len(training) < wanted:
         raise InputError(
             f"{settings.steps} steps need {wanted} tokens of training text, those of calibration included; "

@@ -32,6 +32,7 @@ from gaincell.training.data import pack_blocks
 from gaincell.training.log import TrainingLog
 
 ASSETS = Path(__file__).parents[1] / "assets"
+AS_SAVED = "the RUN as it was saved"
 
 
 class Shipped(NamedTuple):
@@ -43,6 +44,11 @@ class Shipped(NamedTuple):
     software: Path
     tokens: int
     design_hash: str
+
+    @property
+    def words(self) -> str:
+        """What the hardware version is."""
+        return f"the shipped linear hardware version, trained on {self.tokens:,} tokens"
 
 
 @dataclass
@@ -138,9 +144,9 @@ def prepare(settings: MapSettings, out: Path, progress: StageProgress) -> Job:
     shipped = None if settings.lora else find_shipped(settings.model)
     text = open_text(settings.text)
     wanted = max(settings.budget, settings.calibration_tokens) + block
-    reading = progress("read and tokenise the text")
-    stream = token_stream(text.training, loaded.tokenizer, wanted, reading)
-    evaluation = token_stream(text.evaluation, loaded.tokenizer, settings.evaluation_tokens, reading)
+    stream = token_stream(text.training, loaded.tokenizer, wanted, progress("read the training text"))
+    reading = progress("read the evaluation text")
+    evaluation = token_stream(text.evaluation, loaded.tokenizer, settings.evaluation_tokens or None, reading)
     cut_blocks(evaluation, block)
     blocks = pack_blocks(stream, block, settings.seed)
     training = blocks[: settings.budget // block]

@@ -31,7 +31,7 @@ from gaincell.integrations.hf.models import load_model
 from gaincell.integrations.hf.sources import LoadedModel
 from gaincell.mapping import records, summary
 from gaincell.mapping.folder import read_state
-from gaincell.mapping.job import find_shipped
+from gaincell.mapping.job import AS_SAVED, Shipped, find_shipped
 from gaincell.progress import StageProgress, silent_stages
 from gaincell.reports import results
 from gaincell.reports.figures import draw_all
@@ -39,6 +39,7 @@ from gaincell.reports.results import Json, value
 from gaincell.shipped import located
 from gaincell.text import open_text, token_stream
 
+LINEAR = Path("stages") / "linear.safetensors"
 MADE_FOR = "leroux2025"
 """The design of the linear versions that are shipped."""
 
@@ -90,8 +91,9 @@ def adapt_model(
     block, _ = window_and_stride(protocol)
     check_length(loaded.model, block)
     text = open_text(settings.text)
-    reading = progress("read and tokenise the text")
-    evaluation = token_stream(text.evaluation, loaded.tokenizer, settings.evaluation_tokens, reading)
+    reading = progress("read the evaluation text")
+    evaluation = token_stream(text.evaluation, loaded.tokenizer, settings.evaluation_tokens or None, reading)
+    reading = progress("read the calibration text")
     calibration = cut_blocks(
         token_stream(text.training, loaded.tokenizer, settings.calibration_tokens, reading), block
     ).long()
@@ -160,13 +162,42 @@ def adapt_model(
     return run
 
 
+def describe_start(model: str) -> str:
+    """Which version of a model `adapt_model` starts from, in words.
+
+    Raises ModelError: there is no hardware version to start from.
+    """
+    folder = located(model)
+    if is_run(folder):
+        return "the linear hardware model of the RUN" if (folder / LINEAR).is_file() else AS_SAVED
+    return _shipped(model).words
+
+
+def describe_made(model: str) -> str:
+    """Which version of a model `load_made` loads, in words.
+
+    Raises ModelError: there is no hardware version.
+    """
+    return AS_SAVED if is_run(model) else _shipped(model).words
+
+
+def _shipped(model: str) -> Shipped:
+    found = find_shipped(model)
+    if found is None:
+        raise ModelError(
+            f"{model} has no linear hardware version to start from; "
+            f"make one: gaincell map {model}, then adapt the RUN it writes"
+        )
+    return found
+
+
 def load_start(settings: AdaptSettings, default_design: Design) -> tuple[LoadedModel, Design, Design]:
     """The model to adapt, attached; the design it was made for; and the chip whose cell it shall get.
 
     Raises ModelError: there is no hardware version to start from.
     """
     folder = located(settings.model)
-    linear = folder / "stages" / "linear.safetensors"
+    linear = folder / LINEAR
     if is_run(folder) and not linear.is_file():
         loaded = load_model(settings.model)
         own = attached_layers(loaded.model)[0].design
@@ -175,12 +206,7 @@ def load_start(settings: AdaptSettings, default_design: Design) -> tuple[LoadedM
         chip = attached_layers(load_model(settings.model).model)[0].design
         loaded = load_model(describe_run(folder).base)
     else:
-        shipped = find_shipped(settings.model)
-        if shipped is None:
-            raise ModelError(
-                f"{settings.model} has no linear hardware version to start from; "
-                f"make one: gaincell map {settings.model}, then adapt the RUN it writes"
-            )
+        shipped = _shipped(settings.model)
         chip, linear = settings.design or default_design, shipped.linear
         loaded = load_model(settings.model)
     attach(loaded.model, chip.replace(cell="linear"), impl=settings.impl)  # type: ignore[arg-type]

@@ -14,7 +14,7 @@ from gaincell.integrations.hf.models import load_model
 from gaincell.integrations.hf.sources import LoadedModel
 from gaincell.mapping.folder import read_state
 from gaincell.mapping.initial import candidates_for, initial_scaling
-from gaincell.mapping.job import find_shipped
+from gaincell.mapping.job import AS_SAVED, find_shipped
 from gaincell.progress import StageProgress, silent_stages
 from gaincell.reports import results
 from gaincell.shipped import located
@@ -56,7 +56,7 @@ def hardware_model(
     loaded = load_model(name)
     shipped = find_shipped(name)
     if attached_layers(loaded.model):
-        how = f"the RUN as it was saved{_trained(name)}"
+        how = f"{AS_SAVED}{_trained(name)}"
         if design is not None:
             before = attached_layers(loaded.model)[0].design.cell.name
             set_design(loaded.model, design)
@@ -67,7 +67,7 @@ def hardware_model(
     attach(loaded.model, chip, impl=impl)  # type: ignore[arg-type]
     if shipped is not None:
         read_state(loaded.model, shipped.linear)
-        how = f"the shipped linear hardware version, trained on {shipped.tokens:,} tokens"
+        how = shipped.words
         if chip.cell.name != "linear":
             how += f", its cells exchanged for {chip.cell.name} ones without adaptation"
         return Ready(loaded, how)

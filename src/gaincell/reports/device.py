@@ -41,6 +41,7 @@ def describe(
 
     put("cells", fitted.cells, "1")
     put("points", fitted.points, "1")
+    put("rows left out", origin.get("rows_left_out"), "1")
     if fitted.cell.coefficients is not None:
         for power, estimate in enumerate(fitted.coefficients):
             unit = "charge units" + ("" if power == 0 else "/V" if power == 1 else f"/V^{power}")

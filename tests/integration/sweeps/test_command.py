@@ -186,7 +186,7 @@ def test_the_command(write: Callable[..., Path], tmp_path: Path, capsys: pytest.
     assert "2 points will fail" in printed
     out, json_file = tmp_path / "out", tmp_path / "r.json"
     with pytest.raises(SystemExit) as ended:
-        main(["sweep", str(file), "--out", str(out), "--json", str(json_file), "--figures"])
+        main(["sweep", str(file), "--out", str(out), "--json", str(json_file)])
     assert ended.value.code == 0
     printed = capsys.readouterr().out
     assert "4 of 6 points" in printed
