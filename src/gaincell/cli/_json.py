@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
 import typer
 
-from gaincell.files import write_text
+from gaincell import files
 
 JsonFile: TypeAlias = Annotated[
     Path | None, typer.Option("--json", metavar="FILE", help="Also write the result as JSON.", dir_okay=False)
@@ -47,4 +46,4 @@ def check_outputs(*files: Path | None, figure: Path | None = None) -> None:
 def write_json(path: Path | None, content: Any) -> None:
     """Write the content, completely or not at all, if a file was asked for."""
     if path is not None:
-        write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+        files.write_json(path, content, indent=2)

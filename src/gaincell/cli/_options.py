@@ -76,7 +76,7 @@ Seed: TypeAlias = Annotated[
     int, typer.Option("--seed", min=0, max=LARGEST_SEED, help="Of the order of the text.")
 ]
 Threads: TypeAlias = Annotated[
-    int | None, typer.Option("--threads", min=1, help="Threads of torch; by default all cores.")
+    int | None, typer.Option("--threads", min=1, max=1024, help="Threads of torch; by default all cores.")
 ]
 ImplName: TypeAlias = Annotated[Impl, typer.Option("--impl", help="Implementation of the arrays.")]
 Device: TypeAlias = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, ...")]

@@ -9,8 +9,6 @@ made on: files appear by base name and content hash.
 from __future__ import annotations
 
 import hashlib
-import json
-import math
 import os
 import platform
 import re
@@ -43,7 +41,7 @@ def value(number: Any, unit: str, kind: Kind, source: str | None = None) -> Json
     """
     if kind == "cited" and not source:
         raise ValueError("a cited value needs its source")
-    entry: Json = {"value": _plain(number), "unit": unit, "kind": kind}
+    entry: Json = {"value": files.finite(number), "unit": unit, "kind": kind}
     return entry | ({"source": source} if source else {})
 
 
@@ -62,14 +60,6 @@ def saved_stage(run: Json) -> Json:
 def numbers(entry: Mapping[str, Any]) -> list[float]:
     """The numbers in a value of run.json that holds a flat list."""
     return [float(item) for item in entry["value"]]
-
-
-def _plain(number: Any) -> Any:
-    if isinstance(number, Sequence) and not isinstance(number, str):
-        return [_plain(item) for item in number]
-    if isinstance(number, float) and not math.isfinite(number):
-        return "nan" if math.isnan(number) else "infinity" if number > 0 else "-infinity"
-    return number
 
 
 def check(run: Mapping[str, Any]) -> None:
@@ -100,7 +90,7 @@ def _check(entry: Any, where: str) -> None:
 def write(run: Mapping[str, Any], path: str | os.PathLike[str]) -> Path:
     """Check `run` and write it, completely or not at all."""
     check(run)
-    return files.write_text(path, json.dumps(run, indent=1, allow_nan=False) + "\n")
+    return files.write_json(path, run, indent=1)
 
 
 def read(path: str | os.PathLike[str]) -> Json:
@@ -112,7 +102,7 @@ def read(path: str | os.PathLike[str]) -> Json:
     path = located(path)
     path = path / FILE if path.is_dir() else path
     try:
-        run = json.loads(path.read_text(encoding="utf-8"))
+        run = files.read_json(path)
     except (OSError, ValueError) as error:
         raise RunError(
             f"{path.name} cannot be read ({error}); give a RUN directory or its run.json"

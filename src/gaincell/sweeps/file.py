@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import tomllib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from gaincell.costs.technology import load_technology
 from gaincell.design import Design
 from gaincell.errors import GaincellError, InputError
 from gaincell.evaluation.perplexity import window_and_stride
+from gaincell.files import read_toml
 from gaincell.integrations.hf.checkpoint import DESIGN, is_run
 from gaincell.mapping.job import find_shipped
 from gaincell.quantity import check_keys, did_you_mean, one_of
@@ -60,7 +60,7 @@ def load_sweep(path: Path) -> Sweep:
             type; a range is empty; objectives or settings exclude each other; model or text are not there.
     """
     try:
-        raw = tomllib.loads(located(path).read_text(encoding="utf-8"))
+        raw = read_toml(located(path))
     except (OSError, ValueError) as error:
         raise InputError(f"the sweep {path.name} cannot be read: {error}") from error
     try:

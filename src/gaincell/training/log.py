@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gaincell.files import append_text, write_text
+from gaincell.files import append_text, restored, to_json, write_text
 from gaincell.reports.training import draw_loss
 
 REDRAW_AFTER = 60.0
@@ -48,7 +48,7 @@ class TrainingLog:
 
     def line(self, step: int, numbers: Mapping[str, Any]) -> None:
         """Append a line; from time to time draw the figure."""
-        append_text(self.path, json.dumps({**self.labels, "step": step, **numbers}) + "\n")
+        append_text(self.path, to_json({**self.labels, "step": step, **numbers}) + "\n")
         if self.figure is not None and time.monotonic() - self._drawn > REDRAW_AFTER:
             self.draw()
 
@@ -64,5 +64,5 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     lines = []
     for line in path.read_text().splitlines():
         with contextlib.suppress(json.JSONDecodeError):
-            lines.append(json.loads(line))
+            lines.append(restored(json.loads(line)))
     return lines
