@@ -30,7 +30,7 @@ from gaincell.errors import InputError, ModelError
 from gaincell.evaluation.perplexity import LARGEST_BATCH, LOGIT_BYTES, exp_or_infinity, next_token_nll
 from gaincell.progress import Progress, silent
 from gaincell.spread import ratio_error
-from gaincell.text import END_OF_TEXT, read_lines
+from gaincell.text import END_OF_TEXT, LARGEST_SPLIT_FILE, read_lines
 
 TITLE = re.compile(r"^ = [^=].* = $")
 
@@ -91,7 +91,7 @@ def documents_of(path: Path) -> list[str]:
     Raises:
         InputError: the file cannot be read.
     """
-    lines = list(read_lines(path))
+    lines = list(read_lines(path, LARGEST_SPLIT_FILE))
     if any(TITLE.match(line) for line in lines):
         return list(articles(lines))
     found: list[list[str]] = [[]]

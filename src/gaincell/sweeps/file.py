@@ -244,15 +244,22 @@ def _points(points: int | None, sampler: str, parameters: tuple[Parameter, ...],
     if sampler in ("random", *LEARNING):
         if points is None:
             raise InputError(f"{name}: the sampler {sampler} needs points; give points = 64, for instance")
-        return points
+        return _bounded(points, name)
     sizes = [len(parameter.grid()) for parameter in parameters]
     if sampler == "each":
         if points is not None:
             raise InputError(f"{name}: points = {points}; the sampler each has its own number, leave it out")
-        return sum(sizes) + 1  # at the most: the design's own values count once
-    size = math.prod(sizes)
-    if size > LARGEST_GRID:
-        raise InputError(f"{name}: the grid has {size:,} points; take fewer values, or the sampler random")
+        return _bounded(sum(sizes) + 1, name)  # at the most: the design's own values count once
+    size = _bounded(math.prod(sizes), name)
     if points not in (None, size):
         raise InputError(f"{name}: points = {points}, but the grid has {size}; leave points out")
     return size
+
+
+def _bounded(points: int, name: str) -> int:
+    if points > LARGEST_GRID:
+        raise InputError(
+            f"{name}: the sweep has {points:,} points; allowed: up to {LARGEST_GRID:,}; take fewer values, "
+            "or the sampler random"
+        )
+    return points
