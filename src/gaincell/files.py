@@ -14,6 +14,7 @@ import glob
 import json
 import math
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 _HEX = "[0-9a-f]" * 8
 """Pattern of what tells temporary names apart."""
+
+_DEEP_NAME = re.compile(r"\w+(?:\.\w+){100}")
 
 LARGEST_TEXT = 256 * 2**20
 """Bytes of a text file that is read as a whole: results, designs, recipes, model cards."""
@@ -69,6 +72,8 @@ def read_text(path: str | os.PathLike[str], encoding: str = "utf-8") -> str:
 def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
     """A TOML file. Raises OSError and ValueError, see `read_text`: it is no TOML that anyone would write."""
     text = read_text(path)
+    if _DEEP_NAME.search(text):  # quadratic in tomllib
+        raise ValueError("a name has more than 100 parts")
     try:
         found = tomllib.loads(text)
     except RecursionError:

@@ -102,13 +102,31 @@ def open_text(text: str | Path) -> Text:
     if path.exists():
         raise InputError(f"the text {str(text)!r} is a device or a pipe; give a file or a directory")
     meant = did_you_mean(str(text), ["sample"])
-    is_id = re.fullmatch(r"[\w.-]+(/[\w.-]+)?(:[\w.-]+)?", str(text))
-    if is_id and not meant and not str(text).endswith((".txt", ".gz")):
+    if _is_id(str(text)) and not meant:
         return _data_set(str(text))
     raise InputError(
         f"there is no text {str(text)!r}{meant}; give a .txt or .txt.gz file, a directory of them, "
         "a data set id, or 'sample'"
     )
+
+
+def check_text(text: str) -> None:
+    """Read the beginning of both parts of a text that is here; a data set is believed to be there.
+
+    Raises:
+        InputError: there is no such text, a file of it cannot be read, or a part is empty.
+    """
+    if _is_id(text) and not Path(text).exists():
+        return
+    found = open_text(text)
+    for part in (found.training, found.evaluation):
+        if not [source for source in part if next(source.documents(), None) is not None]:
+            raise InputError(f"the text {found.name} is empty, or too short for two parts; give more text")
+
+
+def _is_id(text: str) -> bool:
+    """Whether a name can be that of a data set."""
+    return bool(re.fullmatch(r"[\w.-]+(/[\w.-]+)?(:[\w.-]+)?", text)) and not text.endswith((".txt", ".gz"))
 
 
 def token_stream(

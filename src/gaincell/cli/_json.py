@@ -22,25 +22,35 @@ FigureFile: TypeAlias = Annotated[
 ]
 
 
-def check_outputs(*files: Path | None, figure: Path | None = None) -> None:
-    """Raise InputError, before any work, for files that could not be written after it."""
+def check_outputs(*places: Path | None, figure: Path | None = None, folder: Path | None = None) -> None:
+    """Raise InputError or RunError, before any work, for files, or a folder of files, that could not be
+    written after it.
+    """
     from gaincell.errors import InputError
 
     if figure is not None and figure.suffix.lower() not in FIGURES:
         raise InputError(f"--figure {figure.name}: give a name that ends with {', '.join(FIGURES)}")
-    for file in (*files, figure):
-        if file is None:
-            continue
-        place = file.resolve().parent
+    for file in filter(None, (*places, figure)):
+        files.check_place(file)
+        _check_writable(file, file.absolute())
+    if folder is not None:
+        _check_writable(folder, folder.absolute() / "file")
+
+
+def _check_writable(given: Path, file: Path) -> None:
+    """Write into the folder that is there, under the name of what is missing."""
+    from gaincell.errors import InputError
+
+    place, missing = file.parent, file.name
+    try:
         while not place.exists():
-            place = place.parent
-        try:
-            with tempfile.TemporaryFile(dir=place):
-                pass
-        except OSError as error:
-            raise InputError(
-                f"{file}: nothing can be written in {place} ({error}); give another place"
-            ) from None
+            place, missing = place.parent, place.name
+        with tempfile.TemporaryDirectory(dir=place, prefix=f".{missing}-"):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"{given}: nothing can be written in {place} ({error}); give another place"
+        ) from None
 
 
 def write_json(path: Path | None, content: Any) -> None:

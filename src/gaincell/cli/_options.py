@@ -149,7 +149,7 @@ def use(threads: int | None, device: str) -> None:
     if threads is not None:
         torch.set_num_threads(threads)
     try:
-        torch.empty(1, device=device)
+        torch.ones(1, device=device).item()
     except Exception as error:  # torch raises RuntimeError, AssertionError and others
         raise InputError(
             f"there is no device {device!r} here; give cpu, or cuda where torch finds a GPU"

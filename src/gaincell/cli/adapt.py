@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from gaincell.cli._json import JsonFile, write_json
+from gaincell.cli._json import JsonFile, check_outputs, write_json
 from gaincell.cli._options import CellName, Device, Impl, ImplName, TextName, Threads, use
 
 app = typer.Typer()
@@ -65,6 +65,7 @@ def adapt(
 
     Example: gaincell adapt runs/tiny --cell sigmoid --method published --out runs/tiny-sigmoid
     """
+    check_outputs(json, folder=out)
     use(threads, device)
     from rich.console import Console
 

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from gaincell.cli._json import JsonFile, write_json
+from gaincell.cli._json import JsonFile, check_outputs, write_json
 from gaincell.cli._options import Device, Impl, ImplName, TextName, Threads, keep_freed_memory, use
 
 app = typer.Typer()
@@ -81,6 +81,7 @@ def codesign(
 
     Example: gaincell codesign runs/tiny --learn saturations --no-weights
     """
+    check_outputs(json, folder=out)
     use(threads, device)
     keep_freed_memory()
     from rich.console import Console

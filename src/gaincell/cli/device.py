@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from gaincell.cli._json import JsonFile, write_json
+from gaincell.cli._json import JsonFile, check_outputs, write_json
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Fit a cell to measurements; show one.")
 
@@ -84,8 +84,9 @@ def fit(
     from gaincell.errors import InputError
     from gaincell.reports.device import describe, draw
 
-    chip = load_design(design)
     path = out or curve.with_suffix(".toml")
+    check_outputs(json, path)
+    chip = load_design(design)
     if path.suffix != ".toml" or path.resolve() in (curve.resolve(), decay and decay.resolve()):
         raise InputError(f"--out {path}: give another file than the measurements, with the ending .toml")
     found, fitted, held = fit_device(
@@ -125,6 +126,7 @@ def show(
     from gaincell.device import load_device
     from gaincell.quantity import plain
 
+    check_outputs(json)
     found = load_device(device)
     table = Table("key", "value", "source", "range", "note", box=box.SIMPLE, title=found.description)
     table.add_row("cell.kind", found.cell.name)

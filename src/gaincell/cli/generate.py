@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gaincell.cli._json import JsonFile, write_json
+from gaincell.cli._json import JsonFile, check_outputs, write_json
 from gaincell.cli._options import (
     LARGEST_SEED,
     MODEL_HELP,
@@ -24,12 +24,16 @@ from gaincell.cli._options import (
     Threads,
     use,
 )
+from gaincell.errors import InputError
 
 if TYPE_CHECKING:
     from gaincell.integrations.hf.cache import RingCache
     from gaincell.mapping.ready import Ready
 
 app = typer.Typer()
+
+LEAST_TEMPERATURE = 1e-3
+"""Below it logits overflow before anything else than the likeliest token is drawn."""
 
 
 @app.command()
@@ -77,13 +81,17 @@ def generate(
     Example: gaincell generate runs/tiny --prompt "Rain" --other-latency 50e-6 --refresh copy
     --refresh-tokens 8
     """
+    check_outputs(json)
+    if 0 < temperature < LEAST_TEMPERATURE:
+        raise InputError(
+            f"--temperature {temperature:g}: give {LEAST_TEMPERATURE:g} or more, or 0 for the likeliest token"
+        )
     use(threads, device)
     import torch
 
     from gaincell.arrays import Refresh
     from gaincell.cli._progress import progress_bars
     from gaincell.config import load_design
-    from gaincell.errors import InputError
     from gaincell.integrations.hf.cache import RingCache
     from gaincell.integrations.hf.chip import change_chip
     from gaincell.mapping.ready import hardware_model

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from gaincell.cli._json import JsonFile, write_json
+from gaincell.cli._json import JsonFile, check_outputs, write_json
 from gaincell.cli._options import (
     MODEL_HELP,
     CellName,
@@ -91,6 +91,8 @@ def map_(
 
     Example: gaincell map smollm2-135m --text MY_TEXTS/ --budget 500000 --out runs/smollm2
     """
+    folder = out or Path("runs") / Path(model).name
+    check_outputs(json, folder=folder)
     use(threads, device)
     from rich.console import Console
 
@@ -120,7 +122,6 @@ def map_(
         impl=impl.value,
         device=device,
     )
-    folder = out or Path("runs") / Path(model).name
     try:
         with progress_bars() as progress:
             run = map_model(settings, folder, command=["gaincell", *sys.argv[1:]], progress=progress)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeAlias
 
 import typer
 
-from gaincell.cli._json import JsonFile, write_json
+from gaincell.cli._json import JsonFile, check_outputs, write_json
 from gaincell.cli._options import (
     LARGEST_SEED,
     CellName,
@@ -82,6 +82,7 @@ def head(
     from gaincell.cli._progress import progress_bars
     from gaincell.reports.hardware import draw_all
 
+    check_outputs(json, folder=figures)
     source = _signals(signals, design, cell, tokens, group, head_dim, seed)
     chip, layers = source.chip, layers or source.layers
     group = source.q.shape[1] // source.k.shape[1]
@@ -137,6 +138,7 @@ def tile(
     from gaincell.errors import InputError
     from gaincell.reports.hardware import draw_all
 
+    check_outputs(json, folder=figures)
     source = _signals(signals, design, cell, tokens, 1, head_dim, seed)
     chip = source.chip
     with progress_bars() as progress:
@@ -263,14 +265,18 @@ def _dumped(file: Path, tokens: int) -> tuple[Design, int, list[Any]]:
 
     from gaincell.config import load_design
     from gaincell.errors import DesignError, InputError
+    from gaincell.files import check_file
+    from gaincell.spice.inputs import check_codes
 
     try:
+        check_file(file)
         with safe_open(file, framework="pt") as found, tempfile.TemporaryDirectory() as folder:
             metadata = found.metadata()
             codes = [found.get_tensor(f"{name}_code")[:1, :, :tokens].float() for name in "qkv"]
             own = Path(folder) / "design.toml"
             own.write_text(metadata["design"])
             design, layers = load_design(own), int(json_text.loads(metadata["layers"]))
+        check_codes(*codes, design)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, DesignError) as error:
         raise InputError(
             f"{file.name} is not a file of gaincell evaluate --dump ({type(error).__name__}: {error})"

@@ -64,7 +64,7 @@ def sweep(
 
     Example: gaincell sweep recipes/sweeps/front.toml --storage front.journal --out runs/front
     """
-    check_outputs(json)
+    check_outputs(json, folder=out)
     use(threads or max(1, _cores() // workers), device)
     from gaincell.sweeps.file import load_sweep
     from gaincell.sweeps.study import existing_storage, open_storage

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from gaincell.cli._json import JsonFile, write_json
+from gaincell.cli._json import JsonFile, check_outputs, write_json
 from gaincell.cli._options import Device, TextName, Threads, use
 
 app = typer.Typer(add_completion=False)
@@ -55,17 +55,19 @@ def train(
     from gaincell.mapping.run_recipe import run_recipe
     from gaincell.progress import silent_stages
     from gaincell.reports.tables import plan_table, stages_table
-    from gaincell.text import open_text
+    from gaincell.text import check_text, open_text
     from gaincell.training.parallel import join_processes
 
+    folder = out or Path("runs") / recipe.stem
+    check_outputs(json, folder=folder)
     use(threads, device)
     plan = load_recipe(recipe, design)
     console = Console()
     if dry_run:
+        check_text(text)
         chosen = plan.stages if only is None else plan.needed_by(only)
         console.print(plan_table(plan, chosen))
         return
-    folder = out or Path("runs") / recipe.stem
     command = ["gaincell", *sys.argv[1:]]
     main = join_processes(device).is_main_process
     try:

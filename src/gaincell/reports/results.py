@@ -109,6 +109,10 @@ def read(path: str | os.PathLike[str]) -> Json:
         ) from error
     if not isinstance(run, dict) or run.get("schema") != SCHEMA:
         raise RunError(f"{path.name} is not a result of this version of gaincell (schema {SCHEMA})")
+    try:
+        check(run)
+    except ValueError as error:
+        raise RunError(f"{path.name} is a broken result: {error}; make it again") from error
     return run
 
 

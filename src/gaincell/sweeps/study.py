@@ -82,6 +82,8 @@ def existing_storage(place: str) -> Any | None:
 
     Raises InputError: it cannot be reached.
     """
+    if "://" in place:
+        _check_shared(place)
     name = place.removeprefix("sqlite:///")
     path = Path(name).expanduser()
     if name and "://" not in name and not path.exists() and path.parent.is_dir():
@@ -91,9 +93,14 @@ def existing_storage(place: str) -> Any | None:
 
 def _check_shared(place: str) -> None:
     """Raise InputError for an SQLite database in memory, however its URL says so."""
+    import_optuna()
     from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
 
-    url = make_url(place)
+    try:
+        url = make_url(place)
+    except (ArgumentError, ValueError) as error:
+        raise InputError(f"{place!r} is no URL of a database ({error}); such as sqlite:///sweep.db") from None
     file = url.database or ":memory:"
     in_memory = ":memory:" in file or "memory" in (url.query.get("mode"), file.partition("mode=")[2][:6])
     if url.get_backend_name() == "sqlite" and in_memory:

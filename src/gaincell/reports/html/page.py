@@ -19,7 +19,7 @@ from gaincell.reports.html import theme
 from gaincell.reports.html.result import Result, subject, whole
 from gaincell.reports.html.sections import SECTIONS
 from gaincell.reports.html.summary import provenance, summary
-from gaincell.reports.results import Json, check, read
+from gaincell.reports.results import Json, read
 
 LOG = "log.jsonl"
 KNOWN = (
@@ -47,10 +47,6 @@ def load(path: str | Path, name: str) -> Result:
     """
     path = Path(path)
     run = read(path)
-    try:
-        check(run)
-    except ValueError as error:
-        raise RunError(f"{path.name} is a broken result: {error}; make it again") from error
     if not isinstance(run.get("provenance"), dict):
         raise RunError(f"{path.name} is a broken result: it has no provenance; make it again")
     result = Result(name, run, _log(path / LOG) if path.is_dir() else ())
