@@ -38,6 +38,8 @@ import gaincell.cli
 from gaincell.config import load_design
 from gaincell.mapping.pipeline import map_model
 
+CHANGED = 0.25
+"""Share of cases in which a file is changed at random."""
 SECONDS = 60
 """A case may take."""
 LONGEST_LINE = 1200
@@ -87,10 +89,12 @@ class Option:
 
 @dataclass(frozen=True)
 class Case:
-    """A command line, what is bad about it, and the environment."""
+    """A command line, and what is bad about it."""
 
     arguments: list[str]
     bad: str
+    sure: bool = True
+    """Else it may be accepted: bytes or entries of a file were changed, which may not matter."""
 
 
 class Place:
@@ -660,8 +664,118 @@ class Spoiler:
         return str(self._no_file("models.lib"))
 
 
+FILES = {
+    "CHIP": ["design show", "design diff", "floorplan", "simulate head"],
+    "DEVICE": ["device show"],
+    "CURVE": ["device fit"],
+    "RECIPE": ["train"],
+    "SWEEP": ["sweep"],
+    "SCORES": ["table"],
+    "RESULT": ["report"],
+    "MODEL": ["evaluate"],
+    "RUN": ["evaluate", "report", "cost"],
+    "DUMP": ["simulate head"],
+}
+"""What is changed at random, and commands that read it."""
+
+
+def changed(place: Place, dice: random.Random) -> Case:
+    """A command on a file in which something was changed, of no matter what meaning."""
+    what = dice.choice(sorted(FILES))
+    command = dice.choice(FILES[what])
+    if what == "RESULT":
+        place.good["RESULT"] = dice.choice(
+            [p for p in sorted(RESULTS.rglob("*.json")) if "tasks" not in p.parts]
+        )
+    path = place.copy(what)
+    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+    file = dice.choice(files)
+    if file.suffix == ".json" and dice.random() < 0.8:
+        _change_json(file, dice)
+    elif file.suffix in (".toml", ".csv") and dice.random() < 0.8:
+        _change_lines(file, dice)
+    else:
+        content = bytearray(file.read_bytes())
+        for _ in range(dice.choice((1, 1, 3, 30))):
+            content[dice.randrange(min(len(content), 4000))] = dice.randrange(256)
+        file.write_bytes(content)
+    words = {"design diff": ["X", "leroux2025"], "train": ["X", "--text", "TEXT", "--dry-run"],
+             "sweep": ["X", "--dry-run"], "cost": ["X", "--no-measure", "--assumed"],
+             "evaluate": ["X", "--text", "TEXT", "--limit", "128", "--protocol", "blocks-64"],
+             "simulate head": ["--tokens", "4", "--figures", "drawn", "--signals" if what == "DUMP" else "--design", "X"],
+            }.get(command, ["X"])  # fmt: skip
+    arguments = [str(path) if word == "X" else word for word in place.filled(words)]
+    return Case([*command.split(), *arguments], f"{file.name} changed", sure=False)
+
+
+JUNK = (
+    None,
+    True,
+    -1,
+    0,
+    10**18,
+    1e308,
+    "",
+    "text",
+    "x" * 3000,
+    [],
+    [[]],
+    {},
+    {"value": {}},
+    [None],
+    "../..",
+    0.5,
+)
+
+
+def _change_json(file: Path, dice: random.Random) -> None:
+    """Replace, remove or add an entry anywhere."""
+    content = json.loads(file.read_text())
+    holder = content
+    for _ in range(dice.randrange(1, 7)):
+        inner = [
+            v
+            for v in (holder.values() if isinstance(holder, dict) else holder)
+            if isinstance(v, (dict, list)) and v
+        ]
+        if not inner:
+            break
+        holder = dice.choice(inner)
+    key = dice.choice(sorted(holder)) if isinstance(holder, dict) else dice.randrange(len(holder))
+    if dice.random() < 0.3:
+        del holder[key]
+    else:
+        holder[key] = dice.choice(JUNK)
+    file.write_text(json.dumps(content))
+
+
+def _change_lines(file: Path, dice: random.Random) -> None:
+    """Remove, repeat, cut or replace a line, or what it says."""
+    lines = file.read_text().splitlines()
+    at = dice.randrange(len(lines))
+    how = dice.randrange(5)
+    if how == 0:
+        del lines[at]
+    elif how == 1:
+        lines.insert(dice.randrange(len(lines)), lines[at])
+    elif how == 2:
+        lines[at] = lines[at][: dice.randrange(len(lines[at]) + 1)]
+    elif how == 3:
+        bad = dice.choice(("0", "-1", "1e300", "inf", "true", "[]", "{}", '""', "10_000_000", "[[1]]"))
+        lines[at] = f"{lines[at].partition('=')[0]}= {bad}"
+    else:
+        lines[at] = re.sub(
+            r"\d+(\.\d+)?(e-?\d+)?",
+            lambda _: dice.choice(("0", "-1", "1e-320", "1e300", "999999999")),
+            lines[at],
+        )
+    file.write_text("\n".join(lines) + "\n")
+
+
 def case(place: Place, dice: random.Random, known: list[Option]) -> Case | None:
     """One bad command; None where the dice found nothing bad to say."""
+    if dice.random() < CHANGED:
+        return changed(place, dice)
     command = dice.choice(sorted(BASE))
     own = [option for option in known if option.command == command]
     base = [*command.split(), *place.filled(BASE[command])]
@@ -743,7 +857,7 @@ def judged(place: Place, found: Case) -> str | None:
     finally:
         signal.alarm(0)
         torch.set_num_threads(threads)
-    return _verdict(code, err.getvalue(), before, listing(place.folder))
+    return _verdict(found, code, err.getvalue(), before, listing(place.folder))
 
 
 def in_a_process(place: Place, found: Case) -> str | None:
@@ -753,15 +867,17 @@ def in_a_process(place: Place, found: Case) -> str | None:
         [sys.executable, "-m", "gaincell", *(os.fsencode(word) for word in found.arguments)],
         cwd=place.fresh, capture_output=True, timeout=5 * SECONDS, stdin=subprocess.DEVNULL,
     )  # fmt: skip
-    return _verdict(done.returncode, done.stderr.decode(errors="replace"), before, listing(place.folder))
+    return _verdict(
+        found, done.returncode, done.stderr.decode(errors="replace"), before, listing(place.folder)
+    )
 
 
-def _verdict(code: Any, said: str, before: dict[str, Any], after: dict[str, Any]) -> str | None:
+def _verdict(found: Case, code: Any, said: str, before: dict[str, Any], after: dict[str, Any]) -> str | None:
     lines = [line for line in said.splitlines() if line.startswith("gaincell: error:")]
     if "Traceback" in said:
         return f"traceback on stderr: {said[-300:]}"
     if code in (0, None):
-        return "accepted in silence"
+        return "accepted in silence" if found.sure else None
     if code != 2:
         return f"exit code {code}: {said[-200:]}"
     if not lines or len(lines) > 2:

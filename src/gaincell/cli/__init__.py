@@ -98,8 +98,8 @@ def _message(error: Exception) -> str | None:
     if isinstance(error, UsageError) and type(error).__name__ != NO_ARGUMENTS:
         path = error.ctx.command_path if error.ctx is not None else "gaincell"
         return f"{error.format_message().rstrip('.')}; see {path} --help"
-    if isinstance(error, (GaincellError, OSError)):
-        return str(error)
+    if isinstance(error, (GaincellError, OSError)) or str(error).startswith("Symlink loop"):
+        return str(error)  # (that is a RuntimeError of pathlib)
     allocating = isinstance(error, RuntimeError) and (
         "can't allocate memory" in str(error) or "out of memory" in str(error)
     )

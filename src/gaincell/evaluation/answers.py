@@ -54,8 +54,10 @@ class Answers:
             row = self._database.execute(
                 "select answer from answers where request = ?", (_key(kind, arguments),)
             ).fetchone()
-            found = None if row is None else restored(parse_json(row[0]))
-            if found is not None and not FORMS[kind](found):
+            if row is None:
+                return None
+            found = restored(parse_json(row[0]))
+            if not FORMS[kind](found):
                 raise ValueError(f"{row[0]!r} is no answer")
         except (sqlite3.Error, ValueError, TypeError) as error:
             raise self._unusable(error) from error

@@ -73,8 +73,10 @@ def check(run: Mapping[str, Any]) -> None:
 
 def _check(entry: Any, where: str) -> None:
     if isinstance(entry, Mapping) and "value" in entry:
-        if not entry.get("unit") or entry.get("kind") not in KINDS:
+        if not isinstance(entry.get("unit"), str) or not entry["unit"] or entry.get("kind") not in KINDS:
             raise ValueError(f"{where} lacks unit or kind")
+        if not _is_value(entry["value"]):
+            raise ValueError(f"{where} has a value that is neither a number, a word nor a list of them")
         if entry["kind"] == "cited" and not entry.get("source"):
             raise ValueError(f"{where} is cited without a source")
     elif isinstance(entry, Mapping):
@@ -85,6 +87,12 @@ def _check(entry: Any, where: str) -> None:
             _check(item, f"{where}[{n}]")
     elif isinstance(entry, (int, float)) and not isinstance(entry, bool):
         raise ValueError(f"{where} = {entry} stands without unit and kind")
+
+
+def _is_value(entry: Any) -> bool:
+    if isinstance(entry, (list, tuple)):
+        return all(map(_is_value, entry))
+    return entry is None or isinstance(entry, (int, float, str))
 
 
 def write(run: Mapping[str, Any], path: str | os.PathLike[str]) -> Path:

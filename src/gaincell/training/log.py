@@ -35,7 +35,7 @@ class TrainingLog:
 
     def rewind(self, step: int) -> None:
         """Take back what this run logged from `step` on: it goes on from an earlier checkpoint."""
-        lines = self.path.read_text().splitlines(keepends=True) if self.path.exists() else []
+        lines = self.path.read_text(errors="replace").splitlines(keepends=True) if self.path.exists() else []
         kept = []
         for line in lines:
             with contextlib.suppress(json.JSONDecodeError):  # the last one of a killed process
@@ -62,7 +62,7 @@ class TrainingLog:
 def read_log(path: Path) -> list[dict[str, Any]]:
     """The lines of a log; one that a killed process left unfinished is left out."""
     lines = []
-    for line in path.read_text().splitlines():
+    for line in path.read_text(errors="replace").splitlines():
         with contextlib.suppress(json.JSONDecodeError):
             lines.append(restored(json.loads(line)))
     return lines

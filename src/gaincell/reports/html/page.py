@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -15,6 +14,7 @@ from markupsafe import Markup
 
 from gaincell import __version__
 from gaincell.errors import RunError
+from gaincell.files import open_file, parse_json
 from gaincell.reports.html import theme
 from gaincell.reports.html.result import Result, subject, whole
 from gaincell.reports.html.sections import SECTIONS
@@ -146,9 +146,11 @@ def _log(path: Path) -> list[Json]:
     if not path.exists():
         return []
     lines = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    with open_file(path) as file:
+        content = file.read().decode(errors="replace")
+    for line in content.splitlines():
         try:
-            found = json.loads(line)
+            found = parse_json(line)
         except ValueError:
             continue
         if isinstance(found, dict):

@@ -1,0 +1,57 @@
+"""Whole mappings that are killed at random moments: every file is whole or absent, and the run goes on."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import random
+import time
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+from tests.micro import micro_settings, write_micro
+from tests.robustness.test_bad_input import comparable
+
+from gaincell.mapping.pipeline import map_model
+
+KILLS = 25
+
+pytestmark = [
+    pytest.mark.nightly,
+    pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="processes cannot fork"),
+]
+
+
+def whole(folder: Path) -> None:
+    """Everything that has its final name can be read; half a file has a name that begins with a dot."""
+    for path in folder.rglob("*"):
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if hidden or path.is_dir():
+            continue
+        if path.suffix == ".json":
+            json.loads(path.read_text(), parse_constant=pytest.fail)
+        elif path.suffix == ".safetensors" or "checkpoint" in path.name:
+            load_file(path)
+
+
+def test_killed_mappings_leave_whole_files(tmp_path: Path) -> None:
+    model, text = write_micro(tmp_path)
+    started = time.monotonic()
+    map_model(micro_settings(model, text), tmp_path / "straight")
+    seconds = time.monotonic() - started
+    dice, killed = random.Random(2), 0
+    for _ in range(KILLS):
+        process = multiprocessing.get_context("fork").Process(
+            target=map_model, args=(micro_settings(model, text), tmp_path / "run")
+        )
+        process.start()
+        process.join(dice.uniform(0, seconds / 4))
+        process.kill()
+        process.join()
+        killed += process.exitcode == -9
+        whole(tmp_path / "run")
+    assert killed > KILLS / 3
+    map_model(micro_settings(model, text), tmp_path / "run")
+    assert comparable(tmp_path / "run") == comparable(tmp_path / "straight")
+    assert not [path for path in (tmp_path / "run").rglob(".*")]
