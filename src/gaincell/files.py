@@ -20,8 +20,9 @@ import shutil
 import stat
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
+from io import BufferedReader
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from gaincell.errors import RunError
 
@@ -37,7 +38,7 @@ LARGEST_TEXT = 256 * 2**20
 """Bytes of a text file that is read as a whole: results, designs, recipes, model cards."""
 
 
-def open_file(path: str | os.PathLike[str]) -> BinaryIO:
+def open_file(path: str | os.PathLike[str]) -> BufferedReader:
     """Open a regular file to read its bytes.
 
     Raises:

@@ -130,7 +130,7 @@ def test_what_is_no_file_is_not_read(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path / "pipe", tmp_path, Path("/dev/zero"), Path("/dev/null")):
         for read in (open_file, check_file, read_text, read_json, read_toml):
-            with pytest.raises(OSError, match="no regular file|directory"):
+            with pytest.raises(OSError, match=r"no regular file|directory"):
                 read(path)
 
 

