@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -67,7 +66,7 @@ def test_a_bad_environment(place: Place, name: str) -> None:
 
 def test_the_judge_sees_what_is_wrong(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever a command does instead of refusing is found."""
-    (found,) = islice(cases(place, 0, 1), 1)
+    found = next(found for found in cases(place, 0, 20) if found.sure)
 
     def crash(_: object) -> None:
         raise ZeroDivisionError

@@ -64,7 +64,7 @@ class Parameter:
         count = (self.high - self.low) / self.step + 1e-9
         if not count < LARGEST_GRID:
             raise InputError(
-                f"{self.name} has {count + 1:.3g} values; at most {LARGEST_GRID:,} are allowed; enlarge step"
+                f"{self.name} has {count + 1:.3g} values, more than {LARGEST_GRID:,}; give a larger step"
             )
         count = math.floor(count) + 1
         numbers = [self.low + n * self.step for n in range(count)]
