@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import multiprocessing
 import random
+import shutil
+import signal
 import time
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from tests.robustness.test_bad_input import comparable
 
 from gaincell.mapping.pipeline import map_model
 
-KILLS = 25
+KILLS = 10
 
 pytestmark = [
     pytest.mark.nightly,
@@ -40,18 +42,19 @@ def test_killed_mappings_leave_whole_files(tmp_path: Path) -> None:
     started = time.monotonic()
     map_model(micro_settings(model, text), tmp_path / "straight")
     seconds = time.monotonic() - started
-    dice, killed = random.Random(2), 0
-    for _ in range(KILLS):
+    dice, killed, ended = random.Random(2), 0, 0
+    while killed < KILLS or not ended:
         process = multiprocessing.get_context("fork").Process(
             target=map_model, args=(micro_settings(model, text), tmp_path / "run")
         )
         process.start()
-        process.join(dice.uniform(0, seconds / 4))
+        process.join(dice.uniform(0, seconds / 5))
         process.kill()
         process.join()
-        killed += process.exitcode == -9
         whole(tmp_path / "run")
-    assert killed > KILLS / 3
-    map_model(micro_settings(model, text), tmp_path / "run")
-    assert comparable(tmp_path / "run") == comparable(tmp_path / "straight")
-    assert not list((tmp_path / "run").rglob(".*"))
+        if process.exitcode == 0:  # after several kills, each of which it went on from
+            ended += 1
+            assert comparable(tmp_path / "run") == comparable(tmp_path / "straight")
+            assert not list((tmp_path / "run").rglob(".*"))
+            shutil.rmtree(tmp_path / "run")
+        killed += process.exitcode == -signal.SIGKILL
