@@ -257,8 +257,8 @@ def test_a_broken_run_goes_on(tmp_path: Path, data: Path) -> None:
     for _ in range(2):  # counted from the cache as well
         counted = scores(loaded.model, loaded.tokenizer, ["arc_easy"], data, **short)
         assert counted.truncated == counted.beyond_window == 32
-    (tmp_path / "cache" / "key_rank0.db").write_text("no database at all, but a text " * 50)
-    with pytest.raises(InputError, match=r"key_rank0.db .*remove that file, or give --no-cache"):
+    cache.write_text("no database at all, but a text " * 50)
+    with pytest.raises(InputError, match=r"key .*remove that file, or give --no-cache"):
         scores(loaded.model, loaded.tokenizer, names, data, batch=1, cache=cache)
     assert [task.metrics.keys() for task in again.tasks] == [task.metrics.keys() for task in whole.tasks]
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
 import typer
 
-from gaincell.files import write_text
+from gaincell import files
 
 FIGURES = (".png", ".svg", ".pdf")
 
@@ -17,7 +16,7 @@ FIGURES = (".png", ".svg", ".pdf")
 def output_file(param: typer.CallbackParam, value: Path | None) -> Path | None:
     """Callback of an option: refuse, before any work, a file that could not be written after it."""
     if value is not None:
-        _check_place(param.opts[0], value, value.resolve().parent)
+        check_output(param.opts[0], value)
     return value
 
 
@@ -33,22 +32,28 @@ def output_figure(param: typer.CallbackParam, value: Path | None) -> Path | None
 def output_directory(param: typer.CallbackParam, value: Path | None) -> Path | None:
     """Callback of an option: refuse, before any work, a directory that could not be written into after it."""
     if value is not None:
-        _check_place(param.opts[0], value, value.resolve())
+        check_output(param.opts[0], value, directory=True)
     return value
 
 
-def _check_place(option: str, value: Path, place: Path) -> None:
-    """Raise InputError where a directory cannot be written into, or made."""
+def check_output(option: str, place: Path, *, directory: bool = False) -> None:
+    """Raise InputError or RunError for a file, or a directory of files, that could not be written.
+
+    Tried is the directory that is there, under the name of what is missing.
+    """
     from gaincell.errors import InputError
 
-    while not (place.exists() or place.is_symlink()):
-        place = place.parent
+    if not directory:
+        files.check_place(place)
+    parent, missing = (place.absolute(), "file") if directory else (place.absolute().parent, place.name)
     try:
-        with tempfile.TemporaryFile(dir=place):
+        while not (parent.exists() or parent.is_symlink()):
+            parent, missing = parent.parent, parent.name
+        with tempfile.TemporaryDirectory(dir=parent, prefix=f".{missing}-"):
             pass
     except OSError as error:
         raise InputError(
-            f"{option} {value}: nothing can be written in {place} ({error.strerror}); give another place"
+            f"{option} {place}: nothing can be written in {parent} ({error.strerror}); give another place"
         ) from None
 
 
@@ -77,4 +82,4 @@ FigureFile: TypeAlias = Annotated[
 def write_json(path: Path | None, content: Any) -> None:
     """Write the content, completely or not at all, if a file was asked for."""
     if path is not None:
-        write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+        files.write_json(path, content, indent=2)

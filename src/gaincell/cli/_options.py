@@ -105,7 +105,8 @@ Seed: TypeAlias = Annotated[
     int, typer.Option("--seed", metavar="N", min=0, max=LARGEST_SEED, help="Of the order of the text.")
 ]
 Threads: TypeAlias = Annotated[
-    int | None, typer.Option("--threads", metavar="N", min=1, help="Threads of torch; by default all cores.")
+    int | None,
+    typer.Option("--threads", metavar="N", min=1, max=1024, help="Threads of torch; by default all cores."),
 ]
 ImplName: TypeAlias = Annotated[
     Impl, typer.Option("--impl", metavar="IMPL", help=f"Implementation of the arrays: {', '.join(Impl)}.")
@@ -223,7 +224,7 @@ def use(threads: int | None, device: str) -> None:
     if threads is not None:
         torch.set_num_threads(threads)
     try:
-        torch.empty(1, device=device)
+        torch.ones(1, device=device).item()
     except Exception as error:  # torch raises RuntimeError, AssertionError and others
         raise InputError(
             f"there is no device {device!r} here; give cpu, or cuda where torch finds a GPU"

@@ -149,7 +149,7 @@ def cache_file(loaded: LoadedModel, max_length: int | None) -> Path:
     ]
     key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return home / "gaincell" / "evaluations" / key
+    return home / "gaincell" / "evaluations" / f"{key}.json.db"
 
 
 COMPUTING = ("arrays", "circuits", "devices", "evaluation", "integrations", "native", "nn", "ops", ".")

@@ -231,8 +231,8 @@ def _pairs(text: str) -> list[tuple[str, str]]:
 
     pairs = []
     for part in text.split(","):
-        name, _, dtype = part.strip().partition(":")
-        if name not in IMPLEMENTATIONS:
+        name, colon, dtype = part.strip().partition(":")
+        if name not in IMPLEMENTATIONS or (colon and not dtype):
             raise InputError(
                 f"--implementations {part.strip()!r}: give NAME or NAME:TYPE, NAME one of "
                 f"{', '.join(IMPLEMENTATIONS)}"

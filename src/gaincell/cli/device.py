@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gaincell.cli._json import JsonFile, output_file, write_json
+from gaincell.cli._json import JsonFile, check_output, output_file, write_json
 from gaincell.cli._options import check_needed
 
 if TYPE_CHECKING:
@@ -131,8 +131,9 @@ def fit(
     from gaincell.reports.device import describe, draw
 
     check_needed(context, ("--law", "--time"), "--decay DECAY.csv", decay)
-    chip = load_design(design)
     path = out or curve.with_suffix(".toml")
+    check_output("--out", path)
+    chip = load_design(design)
     if path.suffix != ".toml" or path.resolve() in (curve.resolve(), decay and decay.resolve()):
         raise InputError(f"--out {path}: give another file than the measurements, with the ending .toml")
     found, fitted, held = fit_device(

@@ -25,12 +25,16 @@ from gaincell.cli._options import (
     check_chip,
     use,
 )
+from gaincell.errors import InputError
 
 if TYPE_CHECKING:
     from gaincell.integrations.hf.cache import RingCache
     from gaincell.mapping.ready import Ready
 
 app = typer.Typer()
+
+LEAST_TEMPERATURE = 1e-3
+"""Below it logits overflow before anything else than the likeliest token is drawn."""
 
 
 @app.command()
@@ -81,13 +85,16 @@ def generate(
     Example: gaincell generate runs/tiny --prompt "Rain" --other-latency 50e-6 --refresh copy
     --refresh-tokens 8
     """
+    if 0 < temperature < LEAST_TEMPERATURE:
+        raise InputError(
+            f"--temperature {temperature:g}: give {LEAST_TEMPERATURE:g} or more, or 0 for the likeliest token"
+        )
     use(threads, device)
     import torch
 
     from gaincell.arrays import Refresh
     from gaincell.cli._progress import progress_bars
     from gaincell.config import load_design
-    from gaincell.errors import InputError
     from gaincell.integrations.hf.cache import RingCache
     from gaincell.integrations.hf.chip import change_chip
     from gaincell.mapping.ready import hardware_model

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from gaincell.cli._json import JsonFile, output_directory, write_json
+from gaincell.cli._json import JsonFile, check_output, output_directory, write_json
 from gaincell.cli._options import (
     MODEL_HELP,
     CalibrationTokens,
@@ -99,6 +99,8 @@ def map_(
 
     Example: gaincell map smollm2-135m --text MY_TEXTS/ --budget 500000 --out runs/smollm2
     """
+    folder = out or Path("runs") / Path(model).name
+    check_output("--out", folder, directory=True)
     use(threads, device)
     from rich.console import Console
 
@@ -128,7 +130,6 @@ def map_(
         impl=impl.value,
         device=device,
     )
-    folder = out or Path("runs") / Path(model).name
     try:
         with progress_bars() as progress:
             run = map_model(settings, folder, command=["gaincell", *sys.argv[1:]], progress=progress)

@@ -285,14 +285,19 @@ def _dumped(file: Path, tokens: int) -> tuple[Design, int, list[Any]]:
 
     from gaincell.config import load_design
     from gaincell.errors import DesignError, InputError
+    from gaincell.files import check_file
+    from gaincell.spice.inputs import check_codes
 
     try:
+        check_file(file)
         with safe_open(file, framework="pt") as found, tempfile.TemporaryDirectory() as folder:
             metadata = found.metadata()
             codes = [found.get_tensor(f"{name}_code")[:1, :, :tokens].float() for name in "qkv"]
             own = Path(folder) / "design.toml"
             own.write_text(metadata["design"])
             design, layers = load_design(own), int(json_text.loads(metadata["layers"]))
+        q, k, v = codes
+        check_codes(q, k, v, design)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, DesignError) as error:
         raise InputError(
             f"{file.name} is not a file of gaincell evaluate --dump ({type(error).__name__}: {error})"

@@ -100,18 +100,16 @@ def _cores() -> int:
 
 def _claim(place: Path, asked: Sweep) -> None:
     """Make DIR that of the sweep; say where points are of other code. Raises RunError: it is another's."""
-    import json as text
-
     from gaincell.errors import RunError
-    from gaincell.files import write_text
+    from gaincell.files import read_json, write_json
     from gaincell.reports.results import code
 
     known, content = place / SWEEP, {"study": asked.study, "code": code(), "identity": asked.identity}
     if known.is_file():
         try:
-            before = text.loads(known.read_text(encoding="utf-8"))
+            before = read_json(known)
             study = before["study"]
-        except (ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError):
             raise RunError(f"{known} is damaged; remove {place}, or choose another --out") from None
         if study != asked.study:
             raise RunError(
@@ -125,7 +123,7 @@ def _claim(place: Path, asked: Sweep) -> None:
                 err=True,
             )
             return
-    write_text(known, text.dumps(content, indent=1) + "\n")
+    write_json(known, content, indent=1)
 
 
 def _work(

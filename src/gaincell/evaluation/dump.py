@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from jaxtyping import Int
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from gaincell import files
@@ -77,7 +76,7 @@ def dump_layer(
         found["score"] = _scores(scaled["q"], scaled["k"], design).float()
     metadata = {"layer": str(layer), "design": design.to_toml(), "layers": json.dumps(len(layers))}
     tensors = {name: tensor.cpu().contiguous() for name, tensor in found.items()}
-    return files.write_atomic(path, lambda temporary: save_file(tensors, temporary, metadata=metadata))
+    return files.write_tensors(path, tensors, metadata)
 
 
 def _scores(q: Tensor, k: Tensor, design: Any) -> Tensor:

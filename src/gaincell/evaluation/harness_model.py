@@ -1,7 +1,7 @@
 """The harness's own model class around a model of ours, in memory or loaded, and registered with the harness.
 
 Its scoring is the harness's. Added are progress, refusals that say what to do, the time of the forward
-passes, and documents one by one, so that each is in the harness's cache when it is done.
+passes, answers that are kept, and documents one by one, so that each is kept when it is done.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import io
 import logging
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
@@ -18,6 +18,7 @@ import torch
 from tqdm import tqdm
 
 from gaincell.errors import InputError, ModelError
+from gaincell.evaluation.answers import Answers
 from gaincell.hub import local_if_unreachable
 from gaincell.integrations.hf.context import check_length, default_length
 from gaincell.progress import StageProgress, silent_stages
@@ -50,6 +51,7 @@ class GainCellLM(HFLM):  # type: ignore[misc]
         tokenizer: Any = None,
         max_length: int | None = None,
         progress: StageProgress = silent_stages,
+        answers: Answers | None = None,
         **kwargs: Any,
     ) -> None:
         if run is not None:
@@ -71,23 +73,37 @@ class GainCellLM(HFLM):  # type: ignore[misc]
         said = getattr(self.tokenizer, "deprecation_warnings", None)
         if isinstance(said, dict):  # whole documents are cut into windows: their length is no mistake
             said["sequence-length-is-longer-than-the-specified-maximum"] = True
+        self._answers = answers
+        if answers is not None:
+            self.set_cache_hook(answers)
         self.asked = 0
         self.seconds = 0.0
 
     def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
-        """The harness's."""
-        self.asked += len(requests)
-        return super().loglikelihood(requests, disable_tqdm=disable_tqdm)  # type: ignore[no-any-return]
+        """The harness's, of requests that were not answered before."""
+
+        def ask(new: list[Any]) -> list[tuple[float, bool]]:
+            self.asked += len(new)
+            return HFLM.loglikelihood(self, new, disable_tqdm=disable_tqdm)  # type: ignore[no-any-return]
+
+        return self._kept("loglikelihood", requests, ask)
 
     def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = False) -> list[float]:
-        """The harness's, one document after the other, so that each is in the cache when it is done."""
-        self.asked += len(requests)
-        show = self._open("documents")
-        found: list[float] = []
-        for request in requests:
-            found += super().loglikelihood_rolling([request], disable_tqdm=True)
-            show(len(found), len(requests), {})
-        return found
+        """The harness's, of documents that were not answered before, one after the other."""
+
+        def ask(new: list[Any]) -> list[float]:
+            self.asked += len(new)
+            show = self._open("documents")
+            found: list[float] = []
+            for request in new:
+                found += HFLM.loglikelihood_rolling(self, [request], disable_tqdm=True)
+                show(len(found), len(new), {})
+            return found
+
+        return self._kept("loglikelihood_rolling", requests, ask)
+
+    def _kept(self, kind: str, requests: list[Any], ask: Callable[[list[Any]], list[Any]]) -> list[Any]:
+        return ask(requests) if self._answers is None else self._answers.complete(kind, requests, ask)
 
     def _loglikelihood_tokens(
         self, requests: list[Any], disable_tqdm: bool = False, override_bs: int | None = None

@@ -31,7 +31,7 @@ from gaincell.evaluation.perplexity import LARGEST_BATCH, LOGIT_BYTES, next_toke
 from gaincell.integrations.hf.context import check_length
 from gaincell.progress import Progress, silent
 from gaincell.spread import exp_or_infinity, ratio_error
-from gaincell.text import END_OF_TEXT, read_lines
+from gaincell.text import END_OF_TEXT, LARGEST_SPLIT_FILE, read_lines
 
 TITLE = re.compile(r"^ = [^=].* = $")
 
@@ -92,7 +92,7 @@ def documents_of(path: Path) -> list[str]:
     Raises:
         InputError: the file cannot be read.
     """
-    lines = list(read_lines(path))
+    lines = list(read_lines(path, LARGEST_SPLIT_FILE))
     if any(TITLE.match(line) for line in lines):
         return list(articles(lines))
     found: list[list[str]] = [[]]

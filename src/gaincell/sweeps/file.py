@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import tomllib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from gaincell.costs.technology import load_technology
 from gaincell.design import Design
 from gaincell.errors import GaincellError, InputError
 from gaincell.evaluation.perplexity import window_and_stride
+from gaincell.files import read_toml
 from gaincell.integrations.hf.checkpoint import DESIGN, is_run
 from gaincell.integrations.hf.context import LONGEST_BLOCK
 from gaincell.integrations.hf.size import model_size
@@ -62,7 +62,7 @@ def load_sweep(path: Path) -> Sweep:
             type; a range is empty; objectives or settings exclude each other; model or text are not there.
     """
     try:
-        raw = tomllib.loads(located(path).read_text(encoding="utf-8"))
+        raw = read_toml(located(path))
     except (OSError, ValueError) as error:
         raise InputError(f"the sweep {path.name} cannot be read: {error}") from error
     try:
@@ -253,15 +253,22 @@ def _points(points: int | None, sampler: str, parameters: tuple[Parameter, ...],
     if sampler in ("random", *LEARNING):
         if points is None:
             raise InputError(f"{name}: the sampler {sampler} needs points; give points = 64, for instance")
-        return points
+        return _bounded(points, name)
     sizes = [len(parameter.grid()) for parameter in parameters]
     if sampler == "each":
         if points is not None:
             raise InputError(f"{name}: points = {points}; the sampler each has its own number, leave it out")
-        return sum(sizes) + 1  # at the most: the design's own values count once
-    size = math.prod(sizes)
-    if size > LARGEST_GRID:
-        raise InputError(f"{name}: the grid has {size:,} points; take fewer values, or the sampler random")
+        return _bounded(sum(sizes) + 1, name)  # at the most: the design's own values count once
+    size = _bounded(math.prod(sizes), name)
     if points not in (None, size):
         raise InputError(f"{name}: points = {points}, but the grid has {size}; leave points out")
     return size
+
+
+def _bounded(points: int, name: str) -> int:
+    if points > LARGEST_GRID:
+        raise InputError(
+            f"{name}: the sweep has {points:,} points; allowed: up to {LARGEST_GRID:,}; take fewer values, "
+            "or the sampler random"
+        )
+    return points

@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -28,7 +29,7 @@ from torch.distributed.tensor import DTensor
 from torch.nn import functional
 
 from gaincell.config import Design
-from gaincell.errors import InputError
+from gaincell.errors import InputError, RunError
 from gaincell.integrations.hf.paired import kept_components
 from gaincell.nn.attention import GainCellAttention
 from gaincell.progress import Progress, silent
@@ -61,7 +62,7 @@ class TrainResult:
     """Fewer than there are blocks for where it stopped early."""
     tokens: int
     final_loss: float
-    """Mean loss, in its unit, over the last tenth of the steps of this process."""
+    """Mean loss, in its unit, over the last tenth of the steps, over interruptions."""
     seconds: float
     """Of the whole run, over interruptions: without what a killed process did after its last checkpoint."""
     best: float | None = None
@@ -125,6 +126,8 @@ def train(
     if checkpoint is not None and main:
         disk.sweep(checkpoint)
     state = disk.restore(checkpoint, parameters, optimizer, identity) if checkpoint is not None else {}
+    if state and "losses" not in state:
+        raise RunError(f"the checkpoint {checkpoint} is of an older gaincell; remove it to start again")
     run.processes.wait_for_everyone()  # nobody writes while others read
     writer = TrainingLog(log) if isinstance(log, Path) else log
     first, before = int(state.get("step", 0)), float(state.get("seconds", 0.0))
@@ -137,12 +140,12 @@ def train(
 
     def keep(step: int) -> None:
         if checkpoint is not None:
-            place = {"step": step, "watch": watch.state(), "seconds": seconds()}
+            place = {"step": step, "watch": watch.state(), "seconds": seconds(), "losses": list(losses)}
             kept = settings.keep_checkpoints
             disk.store(checkpoint, parameters, optimizer, identity, place, keep=kept, write=main)
             watch.stored = step
 
-    losses: list[float] = []
+    losses: deque[float] = deque(state.get("losses", ()), maxlen=max(1, total // 10))
     arrays = {m: m.design for m in model.modules() if isinstance(m, GainCellAttention)}
     tokens_a_step = settings.batch * (first_block.shape[1] - 1)
     start, step = time.perf_counter(), first
@@ -192,11 +195,11 @@ def train(
     if writer is not None and main:
         writer.draw()
     run.processes.wait_for_everyone()
-    tail = losses[-max(1, len(losses) // 10) :]
+    tail = list(losses)[-max(1, step // 10) :]
     return TrainResult(
         steps=step,
         tokens=step * tokens_a_step,
-        final_loss=sum(tail) / len(tail) if tail else math.nan,
+        final_loss=sum(tail) / len(tail),
         seconds=seconds(),
         best=watch.best,
     )

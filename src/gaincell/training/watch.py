@@ -5,16 +5,15 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from gaincell.errors import RunError
-from gaincell.files import write_atomic
+from gaincell.files import write_tensors
 from gaincell.training.checkpoint import best_of
 from gaincell.training.loss_name import LossName
 from gaincell.training.settings import TrainSettings
@@ -102,7 +101,7 @@ class Watch:
             if self._settings.patience:
                 self._kept = {n: p.detach().to("cpu", copy=True) for n, p in parameters.items()}
                 if self._file is not None:
-                    write_atomic(self._file, partial(save_file, self._kept))
+                    write_tensors(self._file, self._kept)
         else:
             self._worse += 1
 

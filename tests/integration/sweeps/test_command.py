@@ -26,6 +26,7 @@ BAD = {
     "tiel = [8]": "unknown parameter 'tiel' (did you mean 'tile'?)",
     "mismatch.gain = [0.1]": "unknown parameter 'mismatch.gain' (did you mean 'mismatch.gain_std'?)",
     "tile = []": "empty range",
+    "retention_time = { low = 1e-4, high = 1e-1, step = 1e-300 }": "give a larger step",
     "tile = { low = 32, high = 8 }": "32 to 8 is an empty range",
     "retention_time = { low = 1e-3, hihg = 1.0 }": "unknown key 'hihg' (did you mean 'high'?)",
     "retention_time = { low = 1e-3 }": "lacks 'high'",
@@ -161,6 +162,11 @@ def test_storages_folders_and_models_that_are_not_there(
     write: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file, out = write("tile = [8, 16]"), tmp_path / "out"
+    memory = ("sqlite://", "sqlite:///", "sqlite:///:memory:", "sqlite:///file:x?mode=memory&uri=true",
+              "sqlite+pysqlite:///", "sqlite:///file::memory:?uri=true")  # fmt: skip
+    for storage in memory:
+        for also in ((), ("--dry-run",)):
+            assert "in memory" in refused(capsys, file, "--out", out, "--storage", storage, *also)
     for storage in (tmp_path / "nowhere" / "j", "sqlite:////nowhere/s.db", "nodb://user:secret@host/db"):
         line = refused(capsys, file, "--out", out, "--storage", storage)
         assert "cannot be reached" in line

@@ -13,14 +13,13 @@ from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from gaincell.config import load_design
 from gaincell.design import Design
 from gaincell.errors import GaincellError, ModelError, RunError
-from gaincell.files import write_atomic
+from gaincell.files import write_tensors
 from gaincell.integrations.hf.attach import attach, attached_layers, attached_model
 from gaincell.integrations.hf.lora import add_product, factors, lora_name, without_adapters
 from gaincell.integrations.hf.mixing import MIX, fold
@@ -105,7 +104,7 @@ def save(
     contents = {name: value.detach().to("cpu").contiguous() for name, value in tensors.items()}
     directory = Path(run)
     design.save(directory / DESIGN)
-    write_atomic(directory / HARDWARE, lambda place: save_file(contents, place, metadata=metadata))
+    write_tensors(directory / HARDWARE, contents, metadata)
     return directory
 
 

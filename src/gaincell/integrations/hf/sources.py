@@ -159,8 +159,9 @@ def load_tokenizer(source: Source) -> PreTrainedTokenizerBase:
             if bare.is_file() and not (source.directory / "tokenizer_config.json").is_file():
                 fast: Any = PreTrainedTokenizerFast
                 tokenizer: PreTrainedTokenizerBase = fast(tokenizer_file=str(bare))
-                return tokenizer
-            tokenizer = AutoTokenizer.from_pretrained(**source.arguments)
+            else:
+                tokenizer = AutoTokenizer.from_pretrained(**source.arguments)
+            tokenizer("text")  # some settings are only looked at now
     except Exception as error:
         raise ModelError(
             f"no usable tokenizer beside model {source.id!r} ({_first_line(error)}): save one there with "
