@@ -1,5 +1,6 @@
 # demo   the main job on the embedded model          test   the test suite, default tier
 # bench  the benchmarks                              lint   style, types, direction of imports
+# nightly  a thousand bad inputs, random calls of the compiled kernel, runs that are killed: tens of minutes
 # docs   the documentation site, into build/site: runs every command and notebook it shows, then checks all pages
 # answers  the sweeps of recipes/sweeps and recipes/codesign.py (minutes each on one core) and docs/sweeps.md
 #          with their results
@@ -19,13 +20,22 @@ BASE := .venv/.gaincell-base
 DEV := .venv/.gaincell-dev
 DOCS := .venv/.gaincell-docs
 
-.PHONY: demo test lint bench docs answers reproduction wheels sanitize clean
+.PHONY: demo test nightly lint bench docs answers reproduction wheels sanitize clean
 
 demo: $(BASE)
 	$(BIN)/gaincell map tiny --budget 49152 --out runs/demo
+	@echo
+	@echo "Next:  . $(BIN)/activate     (or call $(BIN)/gaincell)"
+	@echo '  gaincell generate runs/demo --prompt "It was a dark night"   the result writes'
+	@echo "  gaincell report runs/demo --out report.html                  one page of results and figures"
+	@echo "  gaincell cost runs/demo                                      energy, latency and area of a token"
+	@echo "  docs/quickstart.md goes on from here; gaincell --help lists the commands"
 
 test: $(DEV)
 	$(BIN)/python -m pytest -n auto --dist worksteal $(PYTEST_ARGS)
+
+nightly: $(DEV)
+	$(BIN)/python -m pytest -n 0 -m nightly $(PYTEST_ARGS)
 
 lint: $(DEV)
 	$(BIN)/ruff check

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import matplotlib
-
 from gaincell.files import write_atomic
 from gaincell.reports import codesign, results
-from gaincell.reports.figures import STYLE
+from gaincell.reports.style import styled
+from gaincell.reports.sweep import repriced
 
 TITLE = "Circuits learned with the model"
 BEFORE = """S_sat, O_sat and the levels of query drivers and write DACs, learned by gradients together with
@@ -46,7 +45,7 @@ def sections(docs: Path) -> list[str]:
     found = results.read(path)
     training = found["points"][0]["training"]
     steps, tokens = (results.number(training[key]) for key in ("steps", "tokens"))
-    with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
+    with styled():
         write_atomic(docs / "figures" / FIGURE, codesign.levels_figure(found).savefig)
     parts = [
         f"## {TITLE}",
@@ -54,7 +53,7 @@ def sections(docs: Path) -> list[str]:
         "\n".join(f"* {line}" for line in codesign.answers(found)),
         codesign.codesign_markdown(found).rstrip(),
         f"{found['model']['name']} on leroux2025, text {found['text']['name']}; "
-        f"{found['provenance']['protocol']}.",
+        f"{found['provenance']['protocol']}.{repriced(found)}",
         "![Levels, even and learned, and how often signals of a value occur]" + f"(figures/{FIGURE})",
         AFTER,
     ]

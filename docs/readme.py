@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import Any
 
 import cards
-import matplotlib
 import reproduction
 import sweep_page
 import training_page
@@ -40,6 +39,7 @@ from gaincell.reports import (
     chips,
     comparison,
     comparison_figure,
+    context,
     costs,
     costs_around,
     costs_figures,
@@ -54,6 +54,7 @@ from gaincell.reports import (
     tables,
 )
 from gaincell.reports.html import page as report
+from gaincell.reports.style import styled
 
 ROOT = Path(__file__).parents[1]
 COST_FIGURES = {
@@ -77,11 +78,9 @@ def main() -> None:
                 drawn.rename(ROOT / "docs" / "figures" / f"{path.stem}-{drawn.name}")
     found = ROOT / "docs" / "figures"
     draw_pauses(ROOT / "docs" / "results" / "pauses", found / "pauses.png")
-    draw(
-        hardware.context,
-        json.loads((ROOT / "docs/results/context/context.json").read_text()),
-        found / "context.png",
-    )
+    by_context = json.loads((ROOT / "docs/results/context/context.json").read_text())
+    draw(hardware.context, by_context, found / "context.png")
+    readme = replaced(readme, "context", context.context_sentences(by_context) + "\n")
     readme = replaced(readme, "adapters", adapters_table(ROOT / "docs" / "results" / "evaluation" / "tasks"))
     write_cells(ROOT / "docs")
     training_page.write_training(ROOT / "docs", replaced)
@@ -165,7 +164,10 @@ def evaluation_speed(bench: Mapping[str, Any]) -> str:
             lines.append([name, task, str(row["items"]), ratio, f"{low:.2f} to {high:.2f}"])
     threads = bench["provenance"]["hardware"]["threads"]
     unit = f"{threads} thread{'s' if threads != 1 else ''}"
-    return markdown(lines) + f"\n\nMeasured, {unit}; {bench['provenance']['protocol']}.\n"
+    return (
+        markdown(lines)
+        + f"\n\nMeasured, {unit}; {bench['provenance']['protocol']}; another machine gives other numbers.\n"
+    )
 
 
 def write_spice(docs: Path) -> None:
@@ -206,6 +208,7 @@ def write_costs(docs: Path) -> None:
         "bands": costs.bands({name: one for name, one in found.items() if "mistral" not in name}),
         "energy-smollm2": costs.energy(found["smollm2-135m"]),
         "models": costs.models({name: one for name, one in found.items() if "batch" not in name}),
+        "left-out": costs.left_out(paper),
         "area": costs.area(paper),
         "variants": costs.variants(paper),
         "machines": costs_around.machines(paper),
@@ -285,7 +288,7 @@ def write_evaluation(docs: Path) -> None:
 
 def draw(make: Callable[[Any], Figure], result: Any, figure: Path) -> None:
     """One figure of one result."""
-    with matplotlib.rc_context(figures.STYLE):
+    with styled():
         write_atomic(figure, make(result).savefig)
 
 
@@ -312,8 +315,8 @@ def benchmark_table(bench: Mapping[str, Any]) -> str:
     cpu = bench["provenance"]["hardware"]["cpu"]
     return ratios(bench, {column: f"{column}, 1 thread" for column in columns}) + (
         f"\n\nMeasured, 1 thread, {cpu}: B = 1, H = 12, D = 64, window 1024; cubic cell unless another is "
-        "named; paired and interleaved in one process, medians. Other lengths, two threads and memory: "
-        "[docs/benchmarks.md](docs/benchmarks.md).\n"
+        "named; paired and interleaved in one process, medians; another machine gives "
+        "other numbers. Other lengths, two threads and memory: [docs/benchmarks.md](docs/benchmarks.md).\n"
     )
 
 
@@ -376,7 +379,10 @@ def models_table(bench: Mapping[str, Any], threads: str = "1") -> str:
             rates = [f"{row['tokens_per_second'][kind]:,.0f}" for kind in ("hardware", "softmax")]
             lines.append([name, what, *rates, f"{row['times_softmax']:.2f}"])
     unit = f"{threads} thread{'s' if threads != '1' else ''}"
-    return markdown(lines) + f"\n\nMeasured, {unit}; {bench['provenance']['protocol']}.\n"
+    return (
+        markdown(lines)
+        + f"\n\nMeasured, {unit}; {bench['provenance']['protocol']}; another machine gives other numbers.\n"
+    )
 
 
 if __name__ == "__main__":

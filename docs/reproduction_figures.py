@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 import torch
 from matplotlib.colors import ListedColormap
@@ -20,7 +19,7 @@ from gaincell.circuits import charge_to_pulse, read_out, signed_charge_to_pulse
 from gaincell.config import load_design
 from gaincell.design import Design
 from gaincell.files import write_atomic
-from gaincell.reports.figures import BLACK, BLUE, GREY, ORANGE, RED, STYLE
+from gaincell.reports.style import BLACK, BLUE, GREY, ORANGE, RED, styled
 
 SHORT = {"window": 8, "tile": 4}
 """Columns of the ring that is drawn, and of its sub-tiles."""
@@ -32,7 +31,7 @@ STEPS = 20
 def draw_all(cell: Mapping[str, Any], folder: Path) -> None:
     """Every figure into `folder`; cell: result of `gaincell spice characterise`."""
     chip = load_design("leroux2025")
-    with matplotlib.rc_context(STYLE):
+    with styled():
         for name, figure in {
             "cell": draw_cell(chip, cell),
             "converters": draw_converters(chip),
@@ -41,6 +40,7 @@ def draw_all(cell: Mapping[str, Any], folder: Path) -> None:
             write_atomic(folder / f"reproduction-{name}.png", figure.savefig)
 
 
+@styled()
 def draw_cell(chip: Design, cell: Mapping[str, Any]) -> Figure:
     """Fig. 1e and 1f: current against stored voltage, and decay of the stored voltage."""
     figure = Figure(figsize=(9.6, 3.6))
@@ -91,6 +91,7 @@ def draw_cell(chip: Design, cell: Mapping[str, Any]) -> Figure:
     return figure
 
 
+@styled()
 def draw_converters(chip: Design) -> Figure:
     """Fig. 1b, 1g and 1h: what the charge of a column becomes, and that of an output line."""
     figure = Figure(figsize=(9.6, 3.4))
@@ -102,7 +103,7 @@ def draw_converters(chip: Design) -> Figure:
     left.plot(row, pair, color=GREY, linestyle="--", label="softmax, beside one score of 0")
     left.plot(row, torch.relu(row / 6), color=BLUE, linewidth=2, label="ReLU, up to the ceiling")
     left.set(title="Activation (Fig. 1b)", xlabel="score", ylabel="weight of a token", ylim=(-0.05, 1.3))
-    left.legend(loc="upper left", fontsize=8)
+    left.legend(loc="upper left")
     pulse = charge_to_pulse(scores, limit, chip.score_ceiling) * chip.t_pulse_max
     middle.plot(scores * chip.charge_unit * 1e12, pulse * 1e9, color=BLUE, linewidth=2)
     middle.set(
@@ -118,10 +119,11 @@ def draw_converters(chip: Design) -> Figure:
     right.set(
         title="With a sign (Fig. 1h)", xlabel="charge of an output line (pC)", ylabel="width × sign (ns)"
     )
-    right.legend(loc="upper left", fontsize=8)
+    right.legend(loc="upper left")
     return figure
 
 
+@styled()
 def draw_ring(chip: Design) -> Figure:
     """Fig. 2a and 2b: which tokens a query sees, and which token every column of the arrays holds."""
     held = contents(chip.replace(**SHORT))

@@ -13,6 +13,7 @@ import codesign_page
 
 from gaincell.files import write_text
 from gaincell.reports import results, sweep, sweep_aware, sweep_figures
+from gaincell.reports.codesign import paired_interval
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,8 @@ SECTIONS = {
     "constraints": Section(
         "What the constraints of the paper's chip cost",
         "One thing changed at a time, looser or tighter, each adapted anew. Perplexities are ratios to the "
-        "unchanged chip with intervals of 95 %; one in twenty of them misses by chance.",
+        "unchanged chip with intervals of 95 %; one in twenty of them misses by chance. A change that leaves "
+        "every loss as it was is not exercised by the protocol, and nothing is said about it.",
         ("tornado",),
         "Read with care: `tiny` is small and forgiving, its text is short, and nothing is trained for the "
         "changed chip. A shorter ring costs little here because `tiny` hardly uses what lies further back.",
@@ -86,9 +88,9 @@ SECTIONS = {
         "What noise-aware fine-tuning buys back: mismatch of 30 %",
         "The same at three times the learning rate.",
         ("curves",),
-        "Of the small loss training bought back a smaller share than of the large one. A likely reason: what "
-        "a batch says about other chips falls with the square of the mismatch, its own chance does not. "
-        "Other rates and targets that were tried are in [experiments.md](experiments.md).",
+        "The shares of the small loss and of the large one are not told apart: their intervals overlap, and "
+        "the rates of their trainings differ. Other rates and targets that were tried are in "
+        "[experiments.md](experiments.md).",
         aware=True,
     ),
     "aware-noise": Section(
@@ -102,7 +104,8 @@ SECTIONS = {
     "front": Section(
         "Perplexity against energy",
         "Levels, sub-tiles, ring and saturations together, by NSGA-II: the points of the front, and the "
-        "unchanged chip. Of the parallel coordinates the thick lines are the front.",
+        "unchanged chip. Of the parallel coordinates the coloured lines are the front, the broken one is the "
+        "unchanged chip.",
         ("pareto", "parallel"),
     ),
 }
@@ -157,7 +160,15 @@ def together(found: results.Json) -> str:
     points = sweep.complete(found)
     (plain,) = (p for p in points if changes(p) == 0)
     (every,) = (p for p in points if changes(p) == len(own))
-    single = math.prod(results.number(p["ratio"]) for p in points if changes(p) == 1)
+    losses = [results.numbers(p["blocks"]["nll"]) for p in (plain, every)]
+    alone = [results.numbers(p["blocks"]["nll"]) for p in points if changes(p) == 1]
+    product = [
+        nll + math.fsum(one - nll for one in ones) for nll, *ones in zip(losses[0], *alone, strict=True)
+    ]
+    weights = results.numbers(plain["blocks"]["predictions"])
+    single, below, above = paired_interval(product, losses[0], weights)
+    _, least, most = paired_interval(losses[1], product, weights)
+    apart = "less than" if most < 1 else "more than" if least > 1 else "not told apart from"
     low, high = results.numbers(every["ratio_interval"])
     ratios = {
         name: results.number(every["values"][name]) / results.number(entry)
@@ -167,14 +178,20 @@ def together(found: results.Json) -> str:
     costs = ", ".join(f"{name} × {ratio:.3g}" for name, ratio in ratios.items())
     return (
         f"All {len(own)} together: perplexity × {results.number(every['ratio']):.4f} "
-        f"({low:.4f} to {high:.4f}), {costs}. The product of what each costs by itself is × {single:.4f}."
+        f"({low:.4f} to {high:.4f}), {costs}. That is {apart} the product of what each costs by itself, "
+        f"× {single:.4f} ({below:.4f} to {above:.4f})."
     )
 
 
 def reached(found: results.Json, aim: float) -> str:
     """Whether the share of the loss that was the aim was bought back."""
     share = sweep_aware.bought_back(found)[-1].share
-    verdict = "not told from nothing" if share is None else "reached" if share[0] >= aim else "missed"
+    verdict = "nothing was surely lost"
+    if share is not None:
+        _, low, high = share
+        verdict = (
+            "reached" if low >= aim else "missed" if high < aim else "not told, its interval holds the aim"
+        )
     return f"The aim, set before anything was measured, was {100 * aim:.0f} % of the loss: {verdict}."
 
 

@@ -6,10 +6,9 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-import matplotlib
-
 from gaincell.files import write_atomic, write_text
-from gaincell.reports import figures, results, tables, token_curve, training
+from gaincell.reports import results, tables, token_curve, training
+from gaincell.reports.style import styled
 
 
 def write_training(docs: Path, replaced: Callable[[str, str, str], str]) -> None:
@@ -37,7 +36,7 @@ def write_training(docs: Path, replaced: Callable[[str, str, str], str]) -> None
         found = token_curve.points(results.read(alike) if alike.is_file() else software, trainings)
         text = replaced(text, f"tokens-{chip.name}", token_curve.token_markdown(found))
         if len(found) >= token_curve.FEWEST:
-            with matplotlib.rc_context(figures.STYLE):
+            with styled():
                 drawn_as = docs / "figures" / f"training-tokens-{chip.name}.png"
                 write_atomic(drawn_as, token_curve.draw_tokens(found).savefig)
     write_text(page, text)

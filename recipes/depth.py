@@ -115,6 +115,7 @@ def curve(points: list[ContextPoint], layers: int, window: int) -> dict[str, Any
                 "perplexity": results.value(point.perplexity, "1", "simulated"),
                 "excess": results.value(point.excess, "nat", "simulated"),
                 "excess_error": results.value(point.excess_error, "nat", "simulated"),
+                "per_block": results.value([round(x, 6) for x in point.per_block], "nat", "simulated"),
             }
             for point in points
         ],

@@ -19,9 +19,9 @@ def micro_design(**changes: object) -> Design:
 
 
 def micro_llama(
-    dtype: torch.dtype = torch.float32, vocabulary: int = 97, layers: int = 2
+    dtype: torch.dtype = torch.float32, vocabulary: int = 97, layers: int = 2, positions: int = 64
 ) -> LlamaForCausalLM:
-    """Random weights, large enough that attention matters."""
+    """Random weights, large enough that attention matters; a context of `positions`."""
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=vocabulary,
@@ -31,7 +31,7 @@ def micro_llama(
         num_attention_heads=2,
         num_key_value_heads=1,
         head_dim=16,
-        max_position_embeddings=64,
+        max_position_embeddings=positions,
         initializer_range=0.2,
         tie_word_embeddings=True,
         bos_token_id=0,

@@ -1,16 +1,137 @@
-"""Where there is a compiler, installing the package builds the compiled attention."""
+"""The compiled attention is built where there is a compiler, survives forks, and is gaincell's own."""
 
 import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from gaincell.ops.gain_cell_attention import native_library
 
+ROOT = Path(__file__).parents[1]
+NATIVE = ROOT / "src" / "gaincell" / "native"
 COMPILER = shutil.which(os.environ.get("CXX", "c++"))
+needs_compiler = pytest.mark.skipif(COMPILER is None, reason="there is no C++ compiler")
+needs_kernel = pytest.mark.skipif(not native_library.levels(), reason="the kernel was not built")
+
+FORKS = """
+import os, sys, threading, time
+import torch
+from gaincell.config import load_design
+from gaincell.ops.gain_cell_attention import gain_cell_attention
+
+torch.set_num_threads(1)
+design = load_design("leroux2025")
+q, k, v = torch.rand(3, 1, 1, 300, 64)
+
+def compute():
+    with torch.no_grad():
+        gain_cell_attention(q, k, v, design, impl="native")
+
+def go_on():
+    while True:
+        compute()
+
+compute()
+threading.Thread(target=go_on, daemon=True).start()
+for n in range(40):
+    time.sleep(0.002 * (n % 5))
+    child = os.fork()
+    if child == 0:
+        compute()
+        os._exit(0)
+    until = time.monotonic() + 20
+    while os.waitpid(child, os.WNOHANG)[0] == 0:
+        if time.monotonic() > until:
+            os.kill(child, 9)
+            print("child", n, "hangs", flush=True)
+            os._exit(1)
+        time.sleep(0.001)
+os._exit(0)
+"""
 
 
-@pytest.mark.skipif(COMPILER is None, reason="there is no C++ compiler")
+def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+@needs_compiler
 def test_the_kernel_is_built_where_there_is_a_compiler() -> None:
     assert native_library.compiled_library() is not None
     assert "portable" in native_library.levels()
+
+
+@needs_compiler
+def test_no_size_overflows_in_its_own_check(tmp_path: Path) -> None:
+    assert COMPILER is not None
+    program = tmp_path / "sizes"
+    flags = [
+        "-std=c++17",
+        "-O1",
+        "-fsanitize=undefined",
+        "-fno-sanitize-recover=all",
+        "-pthread",
+        f"-I{NATIVE}",
+    ]
+    sources = [str(ROOT / "tests" / "sizes.cpp"), str(NATIVE / "dispatch.cpp")]
+    built = subprocess.run([COMPILER, *flags, *sources, "-o", str(program)], capture_output=True, check=False)
+    if built.returncode and b"ubsan" in built.stderr:
+        pytest.skip("the compiler has no sanitizer of undefined behaviour")
+    assert built.returncode == 0, built.stderr.decode()
+    found = subprocess.run([str(program)], capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stderr
+
+
+@needs_kernel
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes do not fork here")
+def test_a_fork_while_another_thread_computes_leaves_a_child_that_computes() -> None:
+    found = run(FORKS, OMP_NUM_THREADS="1")
+    assert found.returncode == 0, found.stdout + found.stderr
+
+
+LOADS = """
+from gaincell.errors import GaincellError
+from gaincell.ops.gain_cell_attention import native_library
+try:
+    print(native_library.compiled_library() is not None)
+except GaincellError as error:
+    print(error)
+"""
+
+
+@needs_kernel
+def test_another_kernel_is_named_when_it_is_loaded(tmp_path: Path) -> None:
+    library = shutil.copy(next(NATIVE.glob("_native*")), tmp_path)
+    found = run(LOADS, GAINCELL_NATIVE=str(tmp_path))
+    assert found.stdout == "True\n"
+    assert f"GAINCELL_NATIVE: the compiled kernel is {library}" in found.stderr
+    assert run(LOADS).stderr == ""
+
+
+@needs_compiler
+def test_what_is_not_ours_is_refused_and_not_run(tmp_path: Path) -> None:
+    assert COMPILER is not None
+    empty = run(LOADS, GAINCELL_NATIVE=str(tmp_path))
+    assert f"GAINCELL_NATIVE={tmp_path} has no compiled kernel of gaincell" in empty.stdout
+    source, proof = tmp_path / "other.cpp", tmp_path / "proof"
+    source.write_text(
+        "#include <cstdio>\n"
+        f'static FILE *opened = std::fopen("{proof}", "w");\n'
+        'extern "C" int gc_forward() { return opened != 0; }\n'
+    )
+    library = tmp_path / "_native.so"
+    subprocess.run([COMPILER, "-shared", "-fPIC", str(source), "-o", str(library)], check=True)
+    other = run(LOADS, GAINCELL_NATIVE=str(tmp_path))
+    assert f"{library} is not gaincell's compiled kernel of this version" in other.stdout
+    assert not proof.exists()
+    library.write_text("no library\n")
+    assert "is not gaincell's compiled kernel" in run(LOADS, GAINCELL_NATIVE=str(tmp_path)).stdout

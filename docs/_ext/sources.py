@@ -51,6 +51,9 @@ def read(app: Sphinx, name: str, source: list[str]) -> None:
             source[0] = source[0].replace(found, replacement)
     if name.startswith("notebooks/"):
         source[0] = source[0].replace("](../docs/", "](../")
+    else:  # pages link to notebooks where they are in the repository
+        up = "../" * name.count("/")
+        source[0] = source[0].replace(f"](../{up}notebooks/", f"]({up}notebooks/")
     if name == "index":
         missing = [page for page in OPTIONAL if not (Path(app.srcdir) / f"{page}.md").exists()]
         source[0] = "\n".join(line for line in source[0].split("\n") if line not in missing)

@@ -11,7 +11,6 @@ another one by `extends = "leroux2025"`. Unknown keys are errors.
 from __future__ import annotations
 
 import os
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from gaincell.design import (
     cell_of,
 )
 from gaincell.errors import DesignError
+from gaincell.files import read_toml
 from gaincell.quantity import Quantity, check_keys, did_you_mean, one_of, parse_quantity
 
 __all__ = ["Design", "list_designs", "load_design"]
@@ -65,6 +65,7 @@ def load_design(source: str | os.PathLike[str] | Design) -> Design:
             **values,
             cell=cell_of(entries["cell.kind"], quantities),
             **{table: kind(**stated[table]) for table, kind in TABLES.items()},
+            nonideality=None,
             explicit_token_period=explicit_token_period,
             provenance=quantities,
         )
@@ -90,8 +91,8 @@ def _read(path: Path, children: tuple[Path, ...]) -> dict[str, Any]:
     if path in children:
         raise DesignError(f"{path}: designs extend each other in a circle; remove one 'extends'")
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raw = read_toml(path)
+    except (OSError, ValueError) as error:
         raise DesignError(f"{path}: cannot be read as TOML: {error}") from None
     check_keys(raw, ("extends", *WORDS, *NUMBERS, "cell", *TABLES), str(path))
     parent = raw.pop("extends", None)

@@ -13,6 +13,7 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -20,17 +21,19 @@ from gaincell.circuits.charge_to_pulse import ChargeToPulse
 from gaincell.circuits.converter_errors import Converters
 from gaincell.circuits.levels import LevelTable
 from gaincell.circuits.noise import Noise
+from gaincell.circuits.nonideality import Nonideality
 from gaincell.circuits.normaliser import Normaliser
 from gaincell.circuits.pwm import Drivers
 from gaincell.circuits.signed_charge_to_pulse import READOUTS
 from gaincell.circuits.sinks import Sinks
 from gaincell.devices.cell import CELL_KINDS, Cell, named_cell
 from gaincell.devices.leakage import Leakage, at_temperature
-from gaincell.devices.random import LARGEST_NORMAL
+from gaincell.devices.random import LARGEST_NORMAL, Drawn
 from gaincell.devices.variability import Mismatch, cells_differ
 from gaincell.devices.wires import Wires
 from gaincell.devices.writing import Writing, write_std
 from gaincell.errors import DesignError
+from gaincell.features import LEVELS, NOMINAL, NORMALISER, PULSE_LAW, SINKS, missing
 from gaincell.files import write_text
 from gaincell.quantity import (
     NumberKind,
@@ -124,6 +127,8 @@ class Design:
     """The law of the converter between the arrays."""
     levels: LevelTable
     """Levels of query driver and write DAC that are not evenly spaced."""
+    nonideality: Nonideality | None
+    """An effect of a user's own, tried from a script; in no file."""
     explicit_token_period: Second | None
     """The token period when it is stated; `token_period` in files and in `replace`."""
     provenance: Mapping[str, Quantity] = field(compare=False, repr=False)
@@ -171,6 +176,36 @@ class Design:
         """Whether cells have errors of their own."""
         return cells_differ(self)
 
+    @cached_property
+    def in_use(self) -> frozenset[str]:
+        """What the chip does, by name: fields ("tile") and numbers of `TABLES` ("noise.cell_std") that are
+        stated and not off. Whatever computes a chip states those that it implements: see features.py.
+        """
+        top = {f.name for f in fields(self) if f.compare and getattr(self, f.name) is not None}
+        numbers = {
+            f"{table}.{key}"
+            for table in TABLES
+            for key, value in _changed(getattr(self, table)).items()
+            if not isinstance(value, tuple) or any(value)
+        }
+        return frozenset(top - {"name", "description", *TABLES} | numbers)
+
+    def drawn(self, per: Drawn) -> frozenset[str]:
+        """Random effects that are at work and drawn once per "chip", or at every "operation", by name."""
+        found = {name for name in self.in_use if DRAWN.get(name) == per}
+        if self.nonideality is not None and self.nonideality.drawn == per:
+            found.add("nonideality")
+        return frozenset(found - ({"leakage.spread"} if self.tau is None else set()))
+
+    def without(self, *per: Drawn) -> Design:
+        """The chip with these random effects off; all else, its number included, stays."""
+        off: dict[str, dict[str, Any]] = {}
+        own = None if self.nonideality is None or self.nonideality.drawn in per else self.nonideality
+        for table, key in (name.split(".") for name in self.in_use if DRAWN.get(name) in per):
+            off.setdefault(table, {})[key] = next(f.default for f in fields(TABLES[table]) if f.name == key)
+        tables = {table: dataclasses.replace(getattr(self, table), **keys) for table, keys in off.items()}
+        return self.replace(**tables, nonideality=own)
+
     @property
     def largest_voltage(self) -> Volt:
         """Largest |u| that a write can leave."""
@@ -180,17 +215,6 @@ class Design:
             reach * (1 + abs(w.injection_gain)) + abs(w.injection_voltage) + LARGEST_NORMAL * write_std(self)
         )
         return reach / (1 - w.discharge_residual)
-
-    @property
-    def plain_reads(self) -> bool:
-        """Whether reads are free of noise and errors, and all cells decay alike towards v_offset."""
-        kept = self.leakage.spread == 0 and self.leakage.read_disturb == 0 and self.decay_target == 0
-        return kept and not self.noise.present and not self.converters.present
-
-    @property
-    def nominal(self) -> bool:
-        """Whether the chip has no errors and no noise."""
-        return self.plain_reads and not self.cells_differ and not self.front_differs
 
     @property
     def front_differs(self) -> bool:
@@ -263,12 +287,16 @@ class Design:
         """
         changes: dict[str, Any] = {
             table: dataclasses.replace(part, seed=(part.seed + draw) % 2**32)
-            for table, part in (("noise", self.noise), ("writing", self.writing))
-            if part.present
+            for table in {self._seeded_by(name) for name in self.drawn("operation")}
+            for part in (getattr(self, table),)
         }
-        if chip and (self.cells_differ or self.converters != Converters()):
+        if chip and self.drawn("chip"):
             changes["mismatch"] = dataclasses.replace(self.mismatch, chip=(self.mismatch.chip + draw) % 2**32)
         return self.replace(**changes) if draw and changes else self
+
+    def _seeded_by(self, effect: str) -> str:
+        """The table whose seed an effect is drawn from at every operation."""
+        return "noise" if effect == "nonideality" else effect.split(".")[0]
 
     @property
     def hash(self) -> str:
@@ -281,6 +309,10 @@ class Design:
             content[table] = {"seed": 0, "chip": 0, **BASIC, **stated} if table == "mismatch" else stated
             if not content[table]:
                 del content[table]  # so that a hash outlives the invention of a table
+        if self.nonideality is None:
+            del content["nonideality"]
+        else:
+            content["nonideality"] = {"name": self.nonideality.name, **self.nonideality.numbers}
         if self.temperature == ROOM_TEMPERATURE.value:
             del content["temperature"]
         canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
@@ -289,8 +321,14 @@ class Design:
     def to_toml(self) -> str:
         """The design as a complete file; loading it gives an equal design with the same provenance.
 
-        Raises DesignError for a cell of one's own that is not in devices.cell.CELL_KINDS.
+        Raises DesignError for a cell of one's own that is not in devices.cell.CELL_KINDS, and for a
+        non-ideality of one's own.
         """
+        if self.nonideality is not None:
+            raise DesignError(
+                f"design {self.name!r}: nonideality {self.nonideality.name!r} cannot be written to a file; "
+                "save the design without it: replace(nonideality=None)"
+            )
         if self.cell.name not in CELL_KINDS:
             raise DesignError(
                 f"design {self.name!r}: cell {self.cell.name!r} cannot be written to a file; "
@@ -381,11 +419,23 @@ TABLE_NUMBERS: Mapping[str, Mapping[str, NumberKind]] = {
 }
 """Numbers of each of TABLES."""
 
+DRAWN: Mapping[str, Drawn] = {
+    f"{table}.{f.name}": f.metadata["drawn"]
+    for table, kind in TABLES.items()
+    for f in fields(kind)
+    if "drawn" in f.metadata
+}
+"""Random effects, and when they are drawn: as the fields themselves state it."""
+
 BASIC = {"gain_std": 0.0, "offset_voltage_std": 0.0, "current_offset_std": 0.0}
 """The basic mismatch model: numbers of a fitted device, and always part of a hash."""
 
 ROOM_TEMPERATURE = Quantity(300.0, "K", "D", (1.0, 1000.0), "assumed where a file does not state it")
 """The temperature of a chip whose file states none."""
+
+
+WITH_SINKS = NOMINAL | LEVELS | PULSE_LAW | SINKS | NORMALISER
+"""What columns of first tokens are modelled with (features.py)."""
 
 
 def cell_of(kind: Any, quantities: Mapping[str, Quantity]) -> Cell:
@@ -476,10 +526,13 @@ def _check(design: Design) -> None:
             f"{where}: tile = {design.tile} does not divide window = {design.window}; "
             f"allowed: a window that is a multiple of the tile, {near} or {near + design.tile} for instance"
         )
+    _check_nonideality(design.nonideality, where)
     if design.sinks.tokens:
-        plain = not (design.cells_differ or design.writing.present or design.converters.drivers_present)
-        if not (plain and design.plain_reads and design.noise.pulse_jitter == 0):
-            raise DesignError(f"{where}: columns of first tokens are modelled without errors and noise only")
+        more = missing(design.in_use, WITH_SINKS)
+        if more:
+            raise DesignError(
+                f"{where}: columns of first tokens are modelled without errors and noise, not with {more}"
+            )
         if design.sinks.tokens > design.tile:
             raise DesignError(
                 f"{where}: sinks.tokens = {design.sinks.tokens} is out of range; allowed: 0 to "
@@ -491,6 +544,22 @@ def _check(design: Design) -> None:
             "are out of order; allowed: v_min < v_offset < v_max"
         )
     _check_levels(design, where)
+
+
+def _check_nonideality(own: Any, where: str) -> None:
+    if own is None:
+        return
+    try:
+        hash(own)
+        json.dumps(dict(own.numbers))
+        acceptable = isinstance(own, Nonideality) and own.drawn in (None, *get_args(Drawn))
+    except (TypeError, ValueError, AttributeError):
+        acceptable = False
+    if not acceptable:
+        raise DesignError(
+            f"{where}: nonideality = {type(own).__name__} is not acceptable; allowed: a frozen dataclass "
+            'with name, plain numbers, drawn = "chip", "operation" or None, and __call__(stage, signal, draw)'
+        )
 
 
 def _check_levels(design: Design, where: str) -> None:

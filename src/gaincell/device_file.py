@@ -7,7 +7,6 @@ in a design; source "F" is a fit to measurements, whose file and SHA-256 stand i
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +19,7 @@ from gaincell.devices.cell import Cell
 from gaincell.devices.decay import LAWS
 from gaincell.devices.variability import Mismatch
 from gaincell.errors import DesignError
-from gaincell.files import write_text
+from gaincell.files import read_toml, write_text
 from gaincell.quantity import (
     NumberKind,
     Quantity,
@@ -126,10 +125,10 @@ def load_device(path: str | os.PathLike[str]) -> Device:
     """Read DEVICE.toml. Raises DesignError naming file, key, what was given and what is allowed."""
     path = located(path)
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        raw = read_toml(path)
     except FileNotFoundError:
         raise DesignError(f"{path}: there is no such device file") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise DesignError(f"{path}: cannot be read as TOML: {error}") from None
     if raw.get("schema") != SCHEMA:
         hint = "; a design belongs to --design" if "tile" in raw or "extends" in raw else ""

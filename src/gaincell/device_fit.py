@@ -12,6 +12,7 @@ from scipy import stats
 
 from gaincell.design import CELL_NUMBERS, Design
 from gaincell.device_file import MISMATCH_NUMBERS, RETENTION_NUMBERS, SCALE_NUMBERS, Device
+from gaincell.devices.columns import Columns
 from gaincell.devices.decay import DecayFit, fit_decay
 from gaincell.devices.fit import CurveFit, Estimate, fit_curve
 from gaincell.devices.measurement import read_curve, read_decay
@@ -35,6 +36,8 @@ def fit_device(
     law: str | None = None,
     rescale: bool = False,
     name: str | None = None,
+    columns: Columns | None = None,
+    skip_bad_rows: bool = False,
 ) -> tuple[Device, CurveFit, DecayFit | None]:
     """A device from measured files.
 
@@ -46,11 +49,12 @@ def fit_device(
         rescale: take for charge unit what gives the cell the slope of the design's linear cell: converters
             dimensioned for this cell.
         name: of the device; by default that of the file.
+        columns, skip_bad_rows: see `read_curve`.
 
     Raises:
         InputError: the files cannot be used or fitted; with the reason and what to do.
     """
-    table = read_curve(curve)
+    table = read_curve(curve, columns, skip_bad_rows=skip_bad_rows)
     per_ampere = design.t_pulse_max / design.charge_unit
     charge_unit = design.charge_unit
     scale = Scale(design.v_min, design.v_max, design.v_offset, per_ampere)
@@ -67,7 +71,7 @@ def fit_device(
             f"what the converters of {design.name} are made for ({wanted / per_ampere:.3g} A/V): check the "
             "unit of the current, or give --rescale, which dimensions the converters for this cell"
         )
-    decayed = None if decay is None else read_decay(decay)
+    decayed = None if decay is None else read_decay(decay, columns, skip_bad_rows=skip_bad_rows)
     held = None if decayed is None else fit_decay(decayed, law)
     numbers = _cell_numbers(fitted) | _spread_numbers(fitted) | ({} if held is None else _decay_numbers(held))
     for key in SCALE_NUMBERS:
@@ -77,6 +81,9 @@ def fit_device(
         )
     origin: dict[str, Any] = {"curve": table.path.name, "curve_sha256": table.sha256, "cells": fitted.cells}
     origin["points"] = fitted.points
+    left_out = len(table.left_out) + (0 if decayed is None else len(decayed.left_out))
+    if left_out:
+        origin["rows_left_out"] = left_out
     if decayed is not None:
         origin |= {"decay": decayed.path.name, "decay_sha256": decayed.sha256}
     quality: dict[str, Any] = {"r_squared": fitted.r_squared, "rms_charge_units": fitted.rms}

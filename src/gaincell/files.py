@@ -1,4 +1,7 @@
-"""Writing files so that nobody ever meets half of one.
+"""Reading files that end, and writing them so that nobody ever meets half of one.
+
+Read are regular files only, and of text files no more than fits: a device or a pipe may never end, and a
+compressed or sparse file is larger than it looks.
 
 A file appears under its name only when it is complete: it is written in a temporary directory beside its
 place, flushed to the disk and then renamed, which the operating system does in one step. A full disk, an
@@ -8,16 +11,179 @@ writers, safetensors among them, make files with names of their own; in a direct
 
 import errno
 import glob
+import json
+import math
 import os
+import re
 import secrets
 import shutil
-from collections.abc import Callable, Iterable
+import stat
+import tomllib
+from collections.abc import Callable, Iterable, Mapping
+from io import BufferedReader
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from gaincell.errors import RunError
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 _HEX = "[0-9a-f]" * 8
 """Pattern of what tells temporary names apart."""
+
+_DEEP_NAME = re.compile(r"\w+(?:\.\w+){100}")
+
+LARGEST_TEXT = 256 * 2**20
+"""Bytes of a text file that is read as a whole: results, designs, recipes, model cards."""
+
+
+def open_file(path: str | os.PathLike[str]) -> BufferedReader:
+    """Open a regular file to read its bytes.
+
+    Raises:
+        OSError: there is none, it cannot be read, or it is a directory, a device or a pipe.
+    """
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # a pipe would wait for a writer
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return os.fdopen(descriptor, "rb")
+    os.close(descriptor)
+    raise OSError(f"{os.fspath(path)!r} is no regular file, but a directory, a device or a pipe")
+
+
+def check_file(path: str | os.PathLike[str]) -> None:
+    """Raise what `open_file` raises, for files that a library opens."""
+    open_file(path).close()
+
+
+def read_text(path: str | os.PathLike[str], encoding: str = "utf-8") -> str:
+    """A text file as a whole.
+
+    Raises:
+        OSError: as `open_file`, or it has more than `LARGEST_TEXT` bytes.
+        ValueError: it is not in this encoding.
+    """
+    with open_file(path) as file:
+        content = file.read(LARGEST_TEXT + 1)
+    if len(content) > LARGEST_TEXT:
+        raise OSError(f"{os.fspath(path)!r} has more than {LARGEST_TEXT >> 20} MiB")
+    return content.decode(encoding)
+
+
+def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """A TOML file. Raises OSError and ValueError, see `read_text`: it is no TOML that anyone would write."""
+    text = read_text(path)
+    if _DEEP_NAME.search(text):  # quadratic in tomllib
+        raise ValueError("a name has more than 100 parts")
+    try:
+        found = tomllib.loads(text)
+    except RecursionError:
+        raise ValueError("tables or lists are nested too deeply") from None
+    _check_plain(found)
+    return found
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """A JSON file. Raises OSError and ValueError, see `read_text` and `parse_json`."""
+    return parse_json(read_text(path))
+
+
+def parse_json(text: str | bytes) -> Any:
+    """JSON as its standard has it. Raises ValueError: it is not, nests too deeply, or holds NaN or numbers
+    that no number of ours can hold.
+    """
+    try:
+        found = json.loads(text, parse_constant=_no_number)
+    except RecursionError:
+        raise ValueError("lists or objects are nested too deeply") from None
+    _check_plain(found)
+    return found
+
+
+def _no_number(word: str) -> NoReturn:
+    raise ValueError(f"{word} is no JSON")
+
+
+def _check_plain(content: Any) -> None:
+    """Raise ValueError for whole numbers beyond 64 bits and for text with a null character or half a one."""
+    found = [content]
+    while found:
+        entry = found.pop()
+        if isinstance(entry, dict):
+            found += [*entry, *entry.values()]
+        elif isinstance(entry, list):
+            found += entry
+        elif isinstance(entry, int) and not -(2**63) <= entry < 2**63:
+            raise ValueError(f"a whole number of {len(str(abs(entry)))} digits does not fit 64 bits")
+        elif isinstance(entry, str) and ("\0" in entry or any("\ud800" <= c <= "\udfff" for c in entry)):
+            raise ValueError(f"the text {entry!r} holds a null character or half of a character")
+
+
+def to_json(content: Any, indent: int | None = None, *, sort_keys: bool = False) -> str:
+    """Plain data as JSON, with numbers that JSON does not know as words: "nan", "infinity", "-infinity"
+    (which Python's `float` takes back).
+    """
+    return json.dumps(
+        finite(content), indent=indent, ensure_ascii=False, allow_nan=False, sort_keys=sort_keys
+    )
+
+
+def finite(content: Any) -> Any:
+    """Plain data with words for numbers that are not finite, see `to_json`."""
+    if isinstance(content, Mapping):
+        return {key: finite(entry) for key, entry in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [finite(entry) for entry in content]
+    if isinstance(content, float) and not math.isfinite(content):
+        return "nan" if math.isnan(content) else "infinity" if content > 0 else "-infinity"
+    return content
+
+
+def restored(content: Any) -> Any:
+    """What `finite` was given."""
+    if isinstance(content, dict):
+        return {key: restored(entry) for key, entry in content.items()}
+    if isinstance(content, list):
+        return [restored(entry) for entry in content]
+    return float(content) if content in ("nan", "infinity", "-infinity") else content
+
+
+def write_json(path: str | os.PathLike[str], content: Any, indent: int | None = None) -> Path:
+    """Write plain data as JSON (see `to_json`), completely or not at all."""
+    return write_text(path, to_json(content, indent) + "\n")
+
+
+def write_tensors(
+    path: str | os.PathLike[str], tensors: Mapping[str, "Tensor"], metadata: Mapping[str, str] | None = None
+) -> Path:
+    """Write a .safetensors file, completely or not at all; equal contents give equal bytes.
+
+    (safetensors itself puts the metadata in another order each time.)
+    """
+    from safetensors.torch import save_file
+
+    def write(place: Path) -> None:
+        save_file(dict(tensors), place, metadata=None if metadata is None else dict(metadata))
+        with place.open("r+b") as file:
+            size = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(size))
+            if "__metadata__" in header:
+                header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+            text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+            assert len(text) <= size  # the same entries in another order
+            file.seek(8)
+            file.write(text.ljust(size))
+
+    return write_atomic(path, write)
+
+
+def check_place(path: str | os.PathLike[str]) -> None:
+    """Raise RunError where `path` cannot become a file: it has no name, or is something else already."""
+    path = Path(path)
+    if not path.name or (path.exists() and not path.is_file()):
+        raise RunError(
+            f"cannot write {str(path)!r}: it is no file, but a directory or a device; give the name of a file"
+        )
 
 
 def write_atomic(path: str | os.PathLike[str], writer: Callable[[Path], object]) -> Path:
@@ -32,10 +198,11 @@ def write_atomic(path: str | os.PathLike[str], writer: Callable[[Path], object])
         ``path`` as a ``Path``.
 
     Raises:
-        RunError: the disk is full, or the place cannot be written to. Whatever else ``writer`` raises
-            (KeyboardInterrupt included) passes through; what is temporary is removed in every case.
+        RunError: the disk is full, or the place cannot be written to or is no file. Whatever else ``writer``
+            raises (KeyboardInterrupt included) passes through; what is temporary is removed in every case.
     """
     path = Path(path)
+    check_place(path)
     holder = path.with_name(f".{path.stem}-{secrets.token_hex(4)}{path.suffix}")
     temporary = holder / path.name
     try:

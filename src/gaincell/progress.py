@@ -8,7 +8,9 @@ from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
 Progress: TypeAlias = Callable[[int, int, dict[str, float]], None]
-"""(units done, units in all, {"loss": ..., ...})"""
+"""(units done, units in all, {"cross-entropy (nats per token)": ..., ...}); in brackets: the unit. Of an
+iteration `units in all` is its limit, and "expected" among the numbers is how many it will take as it looks
+now, 0 where that is not known yet."""
 
 StageProgress: TypeAlias = Callable[[str], Progress]
 """Opens the progress of one named step of a longer job."""

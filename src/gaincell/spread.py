@@ -23,3 +23,22 @@ def ratio_error(sums: Sequence[float], weights: Sequence[float]) -> float | None
     mean = math.fsum(sums) / total
     squares = math.fsum((s - mean * w) ** 2 for s, w in zip(sums, weights, strict=True))
     return math.sqrt(squares * n / (n - 1)) / total
+
+
+def exp_or_infinity(x: float) -> float:
+    """exp(x), infinity where a float cannot hold it."""
+    return math.exp(x) if x < 700 else math.inf
+
+
+def paired_ratio(
+    ours: Sequence[float], theirs: Sequence[float], weights: Sequence[float]
+) -> tuple[float, float | None]:
+    """Ratio of two perplexities on the same blocks, and its standard error over blocks, to first order.
+
+    ratio = exp(sum (ours_b - theirs_b) / sum w_b); None for the error of a single block.
+    ours, theirs: negative log-likelihood of every block, nats.  weights: its predictions.
+    """
+    change = [a - b for a, b in zip(ours, theirs, strict=True)]
+    ratio = exp_or_infinity(math.fsum(change) / math.fsum(weights))
+    error = ratio_error(change, weights)
+    return ratio, None if error is None else ratio * error

@@ -12,6 +12,9 @@ Every text has a training part and an evaluation part that never overlap:
 
 A budget of tokens is filled from all sources in proportion to their size, from the beginning of each, so that
 a big directory costs no more than the budget asks for.
+
+Files are read in bounded pieces, whatever they hold when they are unpacked: a line has 4 Mi bytes at most, a
+document of more than 4 Mi characters is read as several, cut at the end of a line.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ import gzip
 import hashlib
 import re
 import zlib
+from array import array
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -29,6 +33,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from gaincell.errors import InputError
+from gaincell.files import open_file
+from gaincell.hub import local_if_unreachable
 from gaincell.progress import Progress, silent
 from gaincell.quantity import did_you_mean
 
@@ -40,6 +46,8 @@ TRAINING_SHARE = 0.8
 """Share of an unsplit file that is training text."""
 LARGEST_SPLIT_FILE = 256 * 2**20
 """Characters of an unsplit file that are looked at; what lies beyond is not used."""
+LARGEST_LINE = LARGEST_DOCUMENT = 4 * 2**20
+"""Bytes of a line; characters of a document, which is cut behind the line that reaches them."""
 
 Part = Literal["training", "evaluation", "all"]
 
@@ -83,6 +91,8 @@ def open_text(text: str | Path) -> Text:
     Raises:
         InputError: there is no such text.
     """
+    if not str(text):
+        raise InputError("TEXT is empty; give a .txt or .txt.gz file, a directory of them, or 'sample'")
     if str(text) == "sample":
         return _directory(Path(str(resources.files("gaincell"))) / "assets" / "sample", "sample")
     path = Path(text).expanduser()
@@ -90,14 +100,34 @@ def open_text(text: str | Path) -> Text:
         return _directory(path, path.resolve().name)
     if path.is_file():
         return _one_file(path)
+    if path.exists():
+        raise InputError(f"the text {str(text)!r} is a device or a pipe; give a file or a directory")
     meant = did_you_mean(str(text), ["sample"])
-    is_id = re.fullmatch(r"[\w.-]+(/[\w.-]+)?(:[\w.-]+)?", str(text))
-    if is_id and not meant and not str(text).endswith((".txt", ".gz")):
+    if _is_id(str(text)) and not meant:
         return _data_set(str(text))
     raise InputError(
         f"there is no text {str(text)!r}{meant}; give a .txt or .txt.gz file, a directory of them, "
         "a data set id, or 'sample'"
     )
+
+
+def check_text(text: str) -> None:
+    """Read the beginning of both parts of a text that is here; a data set is believed to be there.
+
+    Raises:
+        InputError: there is no such text, a file of it cannot be read, or a part is empty.
+    """
+    if _is_id(text) and not Path(text).exists():
+        return
+    found = open_text(text)
+    for part in (found.training, found.evaluation):
+        if not [source for source in part if next(source.documents(), None) is not None]:
+            raise InputError(f"the text {found.name} is empty, or too short for two parts; give more text")
+
+
+def _is_id(text: str) -> bool:
+    """Whether a name can be that of a data set."""
+    return bool(re.fullmatch(r"[\w.-]+(/[\w.-]+)?(:[\w.-]+)?", text)) and not text.endswith((".txt", ".gz"))
 
 
 def token_stream(
@@ -120,7 +150,7 @@ def token_stream(
     import torch
 
     remaining = list(sources)
-    ids: list[int] = []
+    ids = array("i")
     while remaining:
         source = remaining.pop(0)
         weight = source.size / max(1, source.size + sum(other.size for other in remaining))
@@ -129,19 +159,21 @@ def token_stream(
             continue
         report = partial(_report, progress, len(ids), tokens or 0)
         ids += _tokens_of(source, tokenizer, share, report)
-    return torch.tensor(ids, dtype=torch.int32)
+    return torch.frombuffer(ids, dtype=torch.int32) if ids else torch.empty(0, dtype=torch.int32)
 
 
 def _report(progress: Progress, before: int, total: int, new: int) -> None:
     progress(before + new, total, {})
 
 
-def _tokens_of(source: Source, tokenizer: Any, share: int | None, report: Callable[[int], None]) -> list[int]:
+def _tokens_of(
+    source: Source, tokenizer: Any, share: int | None, report: Callable[[int], None]
+) -> array[int]:
     """Up to `share` token ids from the beginning of one source."""
     end = getattr(tokenizer, "eos_token_id", None)
-    ids: list[int] = []
+    ids = array("i")
     for document in source.documents():
-        ids += tokenizer(document, add_special_tokens=False, verbose=False)["input_ids"]
+        ids.extend(tokenizer(document, add_special_tokens=False, verbose=False)["input_ids"])
         if end is not None:
             ids.append(end)
         report(len(ids) if share is None else min(len(ids), share))
@@ -173,49 +205,88 @@ def _whole(path: Path) -> Source:
 def _one_file(path: Path) -> Text:
     size = path.stat().st_size
     kept = int(size * TRAINING_SHARE)
-    return Text(
-        path.name,
-        (Source(path.name, kept, lambda: _documents(iter(_split(path)[0])), partial(sha256, path)),),
-        (Source(path.name, size - kept, lambda: _documents(iter(_split(path)[1])), partial(sha256, path)),),
-    )
+
+    def source(part: Literal["training", "evaluation"], size: int) -> tuple[Source, ...]:
+        return (Source(path.name, size, lambda: _documents(_lines_of(path, part)), partial(sha256, path)),)
+
+    return Text(path.name, source("training", kept), source("evaluation", size - kept))
 
 
-def _split(path: Path) -> tuple[list[str], list[str]]:
-    """The lines of a file in two parts, cut after the document (else the line) that ends nearest to 80 %."""
-    lines: list[str] = []
-    ends: list[int] = []  # characters up to and including each line
+def _lines_of(path: Path, part: Literal["training", "evaluation"]) -> Iterator[str]:
+    """The lines of one part of a file."""
+    cut = _cut(path)
+    lines = _looked_at(path)
+    return islice(lines, cut) if part == "training" else islice(lines, cut, None)
+
+
+def _looked_at(path: Path) -> Iterator[str]:
     length = 0
     for line in read_lines(path):
+        yield line
         length += len(line) + 1
-        lines.append(line)
-        ends.append(length)
         if length > LARGEST_SPLIT_FILE:
-            break
+            return
+
+
+def _cut(path: Path) -> int:
+    """How many lines of a file are for training: up to the document (else the line) that ends nearest to 80 %
+    of its characters.
+    """
+    documents: list[tuple[int, int]] = []  # lines and characters up to the end of each
+    length = 0
+    for number, line in enumerate(_looked_at(path), 1):
+        length += len(line) + 1
+        if line == END_OF_TEXT:
+            documents.append((number, length))
     target = TRAINING_SHARE * length
-    candidates = [
-        n for n, line in enumerate(lines) if line == END_OF_TEXT and 0.6 * length < ends[n] < 0.95 * length
-    ]
-    cut = min(candidates or range(len(lines)), key=lambda n: abs(ends[n] - target), default=-1)
-    return lines[: cut + 1], lines[cut + 1 :]
+    near = [(number, end) for number, end in documents if 0.6 * length < end < 0.95 * length]
+    if near:
+        return min(near, key=lambda document: abs(document[1] - target))[0]
+    end = best = 0
+    distance = float("inf")
+    for number, line in enumerate(_looked_at(path), 1):
+        end += len(line) + 1
+        if abs(end - target) < distance:
+            best, distance = number, abs(end - target)
+    return best
 
 
 def sha256(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal digits. Raises InputError."""
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise InputError(f"{path.name} cannot be read: {error}") from error
 
 
-def read_lines(path: Path) -> Iterator[str]:
-    """The lines of a text file (.gz too), without their ends. Raises InputError."""
-    opener = gzip.open if path.name.endswith(".gz") else open
-    number = 0
+def read_lines(path: Path, most: int | None = None) -> Iterator[str]:
+    """The lines of a text file (.gz too), without their ends.
+
+    most: bytes of them in all, for those who keep them; None: any number.
+
+    Raises:
+        InputError: the file cannot be read or has more bytes, or a line is too long, is not UTF-8 or holds
+            null characters.
+    """
+    number = size = 0
     try:
-        with opener(path, "rb") as file:
-            for line in file:
+        with open_file(path) as plain:
+            file = gzip.GzipFile(fileobj=plain) if path.name.endswith(".gz") else plain
+            while line := file.readline(LARGEST_LINE + 1):
                 number += 1
+                size += len(line)
+                if len(line) > LARGEST_LINE:
+                    raise InputError(
+                        f"line {number} of {path.name} has more than {LARGEST_LINE >> 20} MiB; break it "
+                        "into lines, with `fold` for instance"
+                    )
+                if most is not None and size > most:
+                    raise InputError(f"{path.name} has more than {most >> 20} MiB of text; give a part of it")
+                if b"\0" in line:
+                    raise InputError(
+                        f"line {number} of {path.name} holds null characters: it is no text in UTF-8"
+                    )
                 yield line.decode("utf-8").removesuffix("\n").removesuffix("\r")
     except UnicodeDecodeError as error:
         raise InputError(f"the text {path.name}, line {number}, is not UTF-8; convert it first") from error
@@ -224,16 +295,18 @@ def read_lines(path: Path) -> Iterator[str]:
         raise InputError(f"the text {path.name} cannot be read{after}: {error}") from error
 
 
-def _documents(lines: Iterator[str]) -> Iterator[str]:
-    """Join lines to documents; empty documents are dropped."""
+def _documents(lines: Iterable[str]) -> Iterator[str]:
+    """Join lines to documents; empty documents are dropped, and very long ones cut."""
     document: list[str] = []
+    length = 0
     for line in lines:
-        if line == END_OF_TEXT:
+        if line != END_OF_TEXT:
+            document.append(line)
+            length += len(line) + 1
+        if line == END_OF_TEXT or length >= LARGEST_DOCUMENT:
             if text := "\n".join(document).strip("\n"):
                 yield text
-            document = []
-        else:
-            document.append(line)
+            document, length = [], 0
     if text := "\n".join(document).strip("\n"):
         yield text
 
@@ -244,14 +317,17 @@ def _data_set(name: str) -> Text:
     try:
         import datasets
 
-        splits = datasets.get_dataset_split_names(identifier, config or None)
+        with local_if_unreachable():
+            splits = datasets.get_dataset_split_names(identifier, config or None)
     except ImportError as error:
         raise InputError(
             f"there is no file or directory {name!r}; data sets need the extra: pip install 'gaincell[train]'"
         ) from error
     except Exception as error:  # the hub answers with exceptions of many libraries
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"there is no file, directory or data set {name!r}: {reason}") from error
+        raise InputError(
+            f"there is no file, directory or data set {name!r} ({reason}); give a file or a directory of text"
+        ) from error
 
     def rows(split: str) -> Iterator[str]:
         for row in datasets.load_dataset(identifier, config or None, split=split, streaming=True):

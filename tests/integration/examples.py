@@ -99,6 +99,8 @@ def write_measurements(folder: Path) -> None:
     volts = [i / 20 for i in range(19)]
     curve = (f"{v},{round(13.6 * (v - 0.45) + 46 * (v - 0.45) ** 3 + 0.5, 4)}" for v in volts)
     (folder / "MY_CURVE.csv").write_text("voltage [V],current [uA]\n" + "\n".join(curve) + "\n")
+    wide = (f"{1e3 * v},{13.6 * (v - 0.45):.4g},{14.1 * (v - 0.45):.4g}" for v in volts)
+    (folder / "MY_WIDE.csv").write_text("V_SN,cell A [uA],cell B [uA]\n" + "\n".join(wide) + "\n")
     decay = (f"{t},{round(0.45 + 0.45 * 2.718281828 ** (-t / 5), 5)}" for t in range(0, 20))
     (folder / "MY_DECAY.csv").write_text("time [ms],voltage [V]\n" + "\n".join(decay) + "\n")
     load_design("leroux2025").replace(window=512).save(folder / "MY_CHIP.toml")

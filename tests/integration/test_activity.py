@@ -42,7 +42,7 @@ def ids() -> torch.Tensor:
 
 def attached(design: Design) -> torch.nn.Module:
     """The micro model in arrays, with gains that make the scores cross zero and the ceiling."""
-    model = attach(micro_llama(), design)
+    model = attach(micro_llama(positions=128), design)
     for n, layer in enumerate(attached_layers(model)):
         layer.q.gain.data.fill_(0.6 + 0.2 * n)
         layer.q.offset.data.fill_(0.1)
@@ -221,7 +221,7 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for arguments, message in (
         (["tiny", "--text", str(tmp_path / "none.txt")], "none.txt"),
         (["tiny", "--figure", str(tmp_path / "a.gif")], "ends with .png, .svg, .pdf"),
-        (["tiny", "--tokens", "999999999"], "fewer than one block"),
+        (["tiny", "--tokens", "999999999"], "tiny has a context of 1024 positions; give 1024 or fewer"),
     ):
         with pytest.raises(SystemExit) as refused:
             main(["activity", *arguments])

@@ -5,12 +5,13 @@ from collections.abc import Callable
 import pytest
 import torch
 import transformers
-from transformers import PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel
 
 from gaincell.config import load_design
 from gaincell.design import Design
 from gaincell.errors import ModelError
 from gaincell.integrations.hf.attach import attach, attached_layers
+from gaincell.integrations.hf.cache import RingCache
 
 from .families import build, padding_mask, tokens
 
@@ -226,11 +227,31 @@ def test_an_unknown_argument_of_the_attention_function_is_refused(argument: str,
     model(tokens(1, 8), **{argument: None})
 
 
-def test_holes_in_the_padding_with_a_sliding_window(design: Design) -> None:
-    mask = torch.tensor([[1, 1, 0, 1, 1, 1, 1, 1]])
-    attach(build("llama"), design)(tokens(1, 8), attention_mask=mask)
-    with pytest.raises(ModelError, match="padding between real tokens"):
-        attach(build("mistral"), design)(tokens(1, 8), attention_mask=mask)
+@pytest.mark.parametrize("family", ["mistral", "qwen2"])
+def test_holes_in_the_padding_with_a_sliding_window(family: str, design: Design) -> None:
+    """Exact as long as the sliding cache holds what the window reaches, refused from then on."""
+    model, ids, mask = attach(build(family), design), tokens(1, 40), torch.ones(1, 40, dtype=torch.int64)
+    mask[0, 8:11] = 0
+    positions = (mask.cumsum(1) - 1).clamp(min=0)
+    with torch.no_grad():
+        whole = model(ids, attention_mask=mask, position_ids=positions, use_cache=False).logits[
+            0, mask[0] == 1
+        ]
+        alone = model(ids[:, mask[0] == 1], use_cache=False).logits[0]
+        torch.testing.assert_close(whole, alone, atol=1e-5, rtol=0)
+        cache, got = DynamicCache(config=model.config), []
+        (argument,) = RingCache(model).argument
+
+        def give(start: int, end: int) -> None:
+            inputs = {"attention_mask": mask[:, :end], "position_ids": positions[:, start:end]}
+            got.append(model(ids[:, start:end], **inputs, **{argument: cache}).logits)
+
+        give(0, 11)
+        with pytest.raises(ModelError, match="padding between real tokens"):
+            any(give(t, t + 1) for t in range(11, 40))
+    given = torch.cat(got, 1)[0, mask[0, : 10 + len(got)] == 1]
+    assert (len(given) > 8) == (family == "mistral")  # the other's window is that of the prompt
+    torch.testing.assert_close(given, alone[: len(given)], atol=1e-5, rtol=0)
 
 
 def test_a_module_without_arrays(design: Design) -> None:

@@ -1,7 +1,10 @@
 """A RUN gives back the very same model, holds only what changed, and notices when its base did."""
 
 import errno
+import shutil
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,8 +16,10 @@ from gaincell import files
 from gaincell.config import load_design
 from gaincell.design import Design
 from gaincell.errors import ModelError, RunError
+from gaincell.integrations.hf import sources
 from gaincell.integrations.hf.attach import attach, attached_layers, detach, set_design
 from gaincell.integrations.hf.checkpoint import describe, is_run, load, save
+from gaincell.integrations.hf.size import model_size
 from gaincell.integrations.hf.sources import base_weights, load_base
 
 from .families import build, tokens
@@ -188,3 +193,82 @@ def test_a_full_disk_leaves_the_old_run(
     monkeypatch.undo()
     assert sorted(place.name for place in run.iterdir()) == ["design.toml", "hardware.safetensors"]
     assert torch.equal(logits(load(run)), before)
+
+
+OLD, NEW = "0123456789abcdef" * 2 + "01234567", "f" * 40
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
+    """A hub with two commits of `owner/small`, and an empty local cache; gives the cache of a commit."""
+    commits = {commit: tmp_path / "hub" / commit for commit in (OLD, NEW)}
+    for seed, place in enumerate(commits.values()):
+        build("llama", seed).save_pretrained(place)
+
+    def cached(commit: str) -> Path:
+        return tmp_path / "cache" / "models--owner--small" / "snapshots" / commit
+
+    def model_info(_: object, model: str, *, revision: str | None, timeout: float) -> SimpleNamespace:
+        commit = revision or NEW
+        files = [SimpleNamespace(rfilename=file.name) for file in commits[commit].iterdir()]
+        return SimpleNamespace(sha=commit, siblings=files)
+
+    def download(model: str, *, revision: str, allow_patterns: list[str]) -> str:
+        return str(shutil.copytree(commits[revision], cached(revision)))
+
+    def look_up(model: str, file: str, revision: str | None) -> str | None:
+        place = cached(revision or NEW) / file
+        return str(place) if place.is_file() else None
+
+    monkeypatch.setattr(sources.HfApi, "model_info", model_info)
+    monkeypatch.setattr(sources, "snapshot_download", download)
+    monkeypatch.setattr(sources, "try_to_load_from_cache", look_up)
+    return cached
+
+
+def test_a_base_model_of_the_hub_is_pinned(
+    hub: Callable[[str], Path], design: Design, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The commit that a RUN was made from is loaded again, after a word before the download."""
+    loaded = load_base(f"owner/small@{OLD}").model
+    assert loaded.name_or_path == "owner/small"
+    capsys.readouterr()
+    run = save(attach(loaded, design), tmp_path / "run")
+    assert describe(run).base == f"owner/small@{OLD}"
+    assert capsys.readouterr().err == ""
+    shutil.rmtree(tmp_path / "cache")
+    assert torch.equal(logits(load(run)), logits(loaded))
+    assert capsys.readouterr().err == (
+        f"{run}: the base model is needed: downloading owner/small, revision {OLD}, from the hub\n"
+    )
+    assert not hub(NEW).exists()
+    assert model_size(run).title == "small"
+    again = save(load(run), tmp_path / "again")
+    assert describe(again) == describe(run)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_model_of_the_hub_without_a_commit(
+    hub: Callable[[str], Path], design: Design, tmp_path: Path
+) -> None:
+    run = save(attach(load_base("owner/small").model, design), tmp_path / "run")
+    assert describe(run).base == f"owner/small@{NEW}"
+    assert hub(NEW).is_dir()
+
+
+def test_a_commit_that_is_gone(
+    hub: Callable[[str], Path], design: Design, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another commit in the local cache is no substitute."""
+    run = save(attach(load_base(f"owner/small@{OLD}").model, design), tmp_path / "run")
+    load_base("owner/small")
+    shutil.rmtree(hub(OLD))
+
+    def unreachable(*_: object, **__: object) -> None:
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr(sources.HfApi, "model_info", unreachable)
+    with pytest.raises(
+        RunError, match=rf"base model is needed: model 'owner/small@{OLD}' is not .* \(no route\)"
+    ):
+        load(run)

@@ -12,9 +12,12 @@ from scipy import stats
 from tests.micro import micro_design, micro_llama
 
 from gaincell.circuits.charge_to_pulse import ChargeToPulse
+from gaincell.circuits.converter_errors import Converters
 from gaincell.circuits.normaliser import Normaliser
 from gaincell.circuits.pwm import Drivers
+from gaincell.devices.leakage import Leakage
 from gaincell.devices.variability import Mismatch
+from gaincell.devices.wires import Wires
 from gaincell.errors import InputError, RunError
 from gaincell.evaluation.ablation import ablate, freed, one_tile
 from gaincell.evaluation.chips import Chips, ChipScores, evaluate_chips
@@ -81,6 +84,32 @@ def test_chips_that_cannot_be(tokens: torch.Tensor) -> None:
         evaluate_chips(model, lambda: 1.0, 2)
     with pytest.raises(InputError, match="yield within 0"):
         evaluate_chips(model, lambda: 1.0, 2, Mismatch(gain_std=0.1), within=0)
+
+
+@pytest.mark.parametrize(
+    "spread", [{"leakage": Leakage(spread=1.0)}, {"converters": Converters(driver_gain_std=0.1)}]
+)
+def test_the_nominal_chip_has_nothing_of_its_own(tokens: torch.Tensor, spread: dict[str, Any]) -> None:
+    model = attach(micro_llama(), micro_design(token_period=20e-6, wires=Wires(0.1, 0.1)))
+
+    def measure() -> float:
+        return perplexity(model, tokens, "blocks-64").perplexity
+
+    alike, own = measure(), attached_layers(model)[0].design
+    set_design(model, own.replace(**spread))
+    found = evaluate_chips(model, measure, 2)
+    assert found.nominal == alike
+    assert len({alike, *found.perplexities}) == 3
+    assert evaluate_chips(model, measure, 2, Mismatch(gain_std=0.1)).nominal == alike
+
+
+@pytest.mark.parametrize(
+    "same", [{"wires": Wires(0.1, 0.1)}, {"converters": Converters(calibration_step=0.01)}]
+)
+def test_chips_that_are_all_alike_are_refused(same: dict[str, Any]) -> None:
+    model = attach(micro_llama(), micro_design(**same))
+    with pytest.raises(InputError, match="all chips of this design are alike"):
+        evaluate_chips(model, lambda: 1.0, 2)
 
 
 def test_ablation_is_a_change_of_the_design(tokens: torch.Tensor) -> None:
@@ -216,3 +245,13 @@ def test_figures_and_tables_come_from_the_result_alone(tmp_path: Path) -> None:
     unlike = compare({"software": a, "other": run([1.0], [-1.0], [[-1.0, 2.0]], "y")})
     assert unlike.rows["other"]["piqa", "acc"].difference is None
     assert "No difference where the items are others" in " ".join(unlike.notes)
+
+
+def test_a_constraint_that_no_loss_depends_on_is_not_exercised(tokens: torch.Tensor) -> None:
+    """Blocks of half a sub-tile do not see that there are two: a ratio of 1.0000 would say they are free."""
+    model = attach(micro_llama(), micro_design().replace(tile=32))
+    rows = {row.name: row for row in ablate(model, tokens, "blocks-16").rows if row.kind == "off"}
+    assert not rows["tiling"].exercised
+    assert rows["chip"].exercised
+    assert rows["query levels"].exercised
+    assert {row.name for row in ablate(model, tokens, "blocks-64").rows if not row.exercised} == set()

@@ -185,7 +185,7 @@ def test_the_command_writes_a_run_on_the_learned_chip(
     model = AutoModelForCausalLM.from_pretrained(folder)
     save(attach(model, micro_design()), tmp_path / "start")
     out, file = tmp_path / "learned", tmp_path / "result.json"
-    options = f"--steps 2 --text {text} --evaluation-tokens 256 --calibration-tokens 128 --threads 1"
+    options = f"--steps 2 --text {text} --limit 256 --calibration-tokens 128 --threads 1"
     with pytest.raises(SystemExit) as ended:
         main(["codesign", str(tmp_path / "start"), *options.split(), "--out", str(out), "--json", str(file)])
     assert ended.value.code in (0, None)

@@ -2,9 +2,12 @@
 
 import importlib.util
 import json
+from itertools import combinations
 from pathlib import Path
 
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 
 from gaincell.cli import main
 from gaincell.config import load_design
@@ -211,7 +214,26 @@ def test_circuits_that_are_not_counted_are_named(capsys: pytest.CaptureFixture[s
     code, out, _ = run(capsys, "tiny", "--design", "leroux2025-extended")
     assert code == 0
     assert "not counted, though this chip has them: the normalising column" in " ".join(out.split())
-    assert "not counted" not in run(capsys, "tiny")[1]
+    out = " ".join(run(capsys, "tiny")[1].split())
+    assert "not counted" not in out
+    assert "Left out of the bottom-up estimate" in out
+
+
+def test_what_is_counted_and_what_is_left_out_is_in_the_result(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "cost.json"
+    assert run(capsys, "gpt2", "--json", str(file))[0] == 0
+    result = results.read(file)
+    line = next(line for line in result["head"]["lines"] if line["name"] == "digital")
+    for name, found in line["operations"].items():
+        energy = results.number(found["count"]) * results.number(found["each"])
+        assert energy == pytest.approx(results.number(line["parts"][name]))
+    assert set(line["parts"]) - set(line["operations"]) == {"routing"}
+    assert "scaling of k, v, 128 × 124 fJ a multiply-add" in costs.as_markdown(costs.energy(result))
+    shown = costs.as_markdown(costs.left_out(result))
+    assert result["left_out"]
+    assert all(one["what"] in shown for one in result["left_out"])
 
 
 def test_sizes_of_models() -> None:
@@ -236,3 +258,27 @@ def test_tables_for_documents(capsys: pytest.CaptureFixture[str], tmp_path: Path
     assert costs.with_scale(0.0, "J") == "0 J"
     assert costs.with_scale(2e6, "J") == "2,000,000 J"
     assert costs.with_scale(3.0, "columns") == "3 columns"
+
+
+@pytest.mark.parametrize("name", ["gpt2", "mistral-7b", "tiny", "smollm2-135m"])
+def test_labels_do_not_collide_and_no_bar_begins_nowhere(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On logarithmic axes nothing is filled but bands, which have two ends."""
+    drawn: list[Figure] = []
+    monkeypatch.setattr("gaincell.files.write_atomic", lambda path, write: write(path))
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path: drawn.append(figure))
+    draw_all(results.read(ROOT / "docs" / "results" / "costs" / f"cost-{name}.json"), tmp_path)
+    assert drawn
+    for axes in (axes for figure in drawn for axes in figure.axes):
+        FigureCanvasAgg(axes.figure).draw()
+        if "log" in (axes.get_xscale(), axes.get_yscale()) and "band" not in axes.get_xlabel():
+            assert not axes.patches
+        boxes = [text.get_window_extent() for text in axes.texts]
+        assert not [one for one, other in combinations(boxes, 2) if one.overlaps(other)]
+        dots = [
+            axes.transData.transform(line.get_xydata()[0])
+            for line in axes.lines
+            if len(line.get_xydata()) == 1
+        ]
+        assert not [dot for dot in dots for box in boxes if box.padded(5).contains(*dot)]

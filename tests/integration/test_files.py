@@ -1,5 +1,7 @@
 """Files appear complete or not at all: full disk, interrupt, failing writer."""
 
+import json
+import math
 import multiprocessing
 import os
 import re
@@ -10,10 +12,24 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from gaincell.errors import RunError
-from gaincell.files import remove_leftovers, write_atomic, write_text
+from gaincell.files import (
+    check_file,
+    open_file,
+    parse_json,
+    read_json,
+    read_text,
+    read_toml,
+    remove_leftovers,
+    restored,
+    write_atomic,
+    write_json,
+    write_tensors,
+    write_text,
+)
 
 
 def names(directory: Path) -> list[str]:
@@ -107,3 +123,75 @@ def test_permissions_follow_the_umask(tmp_path: Path) -> None:
     finally:
         os.umask(mask)
     assert path.stat().st_mode & 0o777 == 0o640
+
+
+def test_what_is_no_file_is_not_read(tmp_path: Path) -> None:
+    """At once: a pipe would wait for a writer, and a device never end."""
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", tmp_path, Path("/dev/zero"), Path("/dev/null")):
+        for read in (open_file, check_file, read_text, read_json, read_toml):
+            with pytest.raises(OSError, match=r"no regular file|directory"):
+                read(path)
+
+
+@pytest.mark.parametrize("name", ["", "/", ".", "folder", "pipe"])
+def test_what_is_no_file_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    os.mkfifo("pipe")
+    before = names(tmp_path)
+    with pytest.raises(RunError, match="cannot write"):
+        write_text(name, "text")
+    assert names(tmp_path) == before
+
+
+def test_a_file_larger_than_fits_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "sparse.json"
+    path.touch()
+    os.truncate(path, 2**40)
+    with pytest.raises(OSError, match="more than 256 MiB"):
+        read_json(path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[" * 100_000, '{"a":' * 100_000, "NaN", "[Infinity]", "7" * 10_000, "1" + "0" * 400, '"\\u0000"',
+     '"\\ud800"', str(2**63)],
+)  # fmt: skip
+def test_json_that_nothing_of_ours_can_hold(text: str) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        parse_json(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a = " + "[" * 9000 + "]" * 9000, "a = " + "{a=" * 9000 + "1" + "}" * 9000, "a" + ".a" * 90_000 + " = 1",
+     "a = " + "7" * 10_000, "a = 1" + "0" * 400, 'a = "\\u0000"', "a = "],
+)  # fmt: skip
+def test_toml_that_nobody_would_write(tmp_path: Path, text: str) -> None:
+    path = write_text(tmp_path / "a.toml", text)
+    with pytest.raises(ValueError, match=r"."):
+        read_toml(path)
+
+
+def test_json_holds_words_for_numbers_that_it_does_not_know(tmp_path: Path) -> None:
+    content = {"a": [1.5, math.inf, (-math.inf,)], "b": {"c": "text"}}
+    path = write_json(tmp_path / "a.json", content)
+    assert json.loads(path.read_text(), parse_constant=pytest.fail) == {
+        "a": [1.5, "infinity", ["-infinity"]],
+        "b": {"c": "text"},
+    }
+    assert restored(read_json(path)) == {"a": [1.5, math.inf, [-math.inf]], "b": {"c": "text"}}
+    assert math.isnan(restored(read_json(write_json(path, [math.nan])))[0])
+
+
+def test_equal_tensors_give_equal_files(tmp_path: Path) -> None:
+    """Whatever the order of metadata, in which safetensors' own files differ from each other."""
+    tensors = {"b": torch.arange(6.0).view(2, 3), "a": torch.zeros(3, dtype=torch.int32)}
+    metadata = {f"key {n}": f"größe \n {n}" for n in range(20)}
+    backwards = dict(reversed(metadata.items()))
+    files = [write_tensors(tmp_path / f"{n}", tensors, m) for n, m in enumerate((metadata, backwards) * 4)]
+    assert len({file.read_bytes() for file in files}) == 1
+    with safe_open(files[0], "pt") as file:
+        assert file.metadata() == metadata
+        assert all(torch.equal(file.get_tensor(name), tensors[name]) for name in tensors)

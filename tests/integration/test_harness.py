@@ -6,7 +6,10 @@ import gzip
 import importlib.util
 import json
 import math
+import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +17,7 @@ import torch
 from tests.micro import micro_design, write_micro
 from transformers import LlamaForCausalLM
 
+from gaincell.cli import main
 from gaincell.errors import InputError, ModelError
 from gaincell.integrations.hf.attach import attach
 from gaincell.integrations.hf.models import load_model
@@ -253,8 +257,8 @@ def test_a_broken_run_goes_on(tmp_path: Path, data: Path) -> None:
     for _ in range(2):  # counted from the cache as well
         counted = scores(loaded.model, loaded.tokenizer, ["arc_easy"], data, **short)
         assert counted.truncated == counted.beyond_window == 32
-    (tmp_path / "cache" / "key_rank0.db").write_text("no database at all, but a text " * 50)
-    with pytest.raises(InputError, match=r"key_rank0.db .*remove that file, or give --no-cache"):
+    cache.write_text("no database at all, but a text " * 50)
+    with pytest.raises(InputError, match=r"key .*remove that file, or give --no-cache"):
         scores(loaded.model, loaded.tokenizer, names, data, batch=1, cache=cache)
     assert [task.metrics.keys() for task in again.tasks] == [task.metrics.keys() for task in whole.tasks]
 
@@ -297,6 +301,69 @@ def test_a_model_type_of_the_harness(tmp_path: Path, data: Path) -> None:
     assert found["results"]["piqa"]["acc,none"] == ours.tasks[0].metrics["acc"][0]
 
 
+@pytest.fixture
+def no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hub that does not answer; whoever waits to ask it again fails."""
+    import huggingface_hub
+
+    def unreachable(*_: object, **__: object) -> None:
+        raise ConnectionError("no route")
+
+    def wait(seconds: float) -> None:
+        raise AssertionError(f"it waited {seconds} s to ask again")
+
+    monkeypatch.setattr(huggingface_hub, "get_session", lambda: SimpleNamespace(head=unreachable))
+    monkeypatch.setattr(time, "sleep", wait)
+
+
+@pytest.mark.usefixtures("no_hub")
+@pytest.mark.parametrize(
+    ("command", "advice"),
+    [
+        (["evaluate", "tiny", "--text", "owner/texts"], "give a file or a directory of text"),
+        pytest.param(["evaluate", "tiny", "--tasks", "piqa"], "--data DIR", marks=pytest.mark.slow),
+        pytest.param(
+            ["lm-eval", "run", "--model", "gaincell", "--model_args", "run=tiny", "--tasks", "piqa"],
+            "--data DIR",
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_an_unreachable_hub_is_not_asked_again(
+    command: list[str], advice: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(command)
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("gaincell: error: ")
+    assert advice in error
+
+
+@pytest.mark.usefixtures("no_hub")
+def test_data_of_an_unreachable_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+    from huggingface_hub import constants
+
+    from gaincell.evaluation.harness_model import data_of_hub
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    with pytest.raises(InputError, match="--data DIR"), data_of_hub():
+        datasets.load_dataset("owner/questions")
+    assert not constants.HF_HUB_OFFLINE
+
+
+def test_the_command_without_its_extra(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in [name for name in sys.modules if name.startswith(("lm_eval", "gaincell.evaluation.harness"))]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "lm_eval", None)
+    with pytest.raises(SystemExit, match="2"):
+        main(["lm-eval", "run", "--help"])
+    error = capsys.readouterr().err
+    assert error == "gaincell: error: the tasks need lm-evaluation-harness: pip install 'gaincell[eval]'\n"
+
+
 def test_what_does_not_fit_is_refused(tmp_path: Path, data: Path) -> None:
     loaded = load_model(str(write_micro(tmp_path)[0]))
 
@@ -311,7 +378,7 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, data: Path) -> None:
         run(["piqa"], tmp_path / "nowhere")
     with pytest.raises(InputError, match=r"holds no piqa.jsonl or piqa.jsonl.gz"):
         run(["piqa"], tmp_path)
-    with pytest.raises(InputError, match="the model knows 64 positions at most"):
+    with pytest.raises(InputError, match="has a context of 64 positions; give 64 or fewer"):
         run(["piqa"], max_length=65)
     with pytest.raises(InputError, match="limit = 0"):
         run(["piqa"], limit=0)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file
 from tests.micro import micro_design, micro_settings, write_micro
 
@@ -19,7 +20,7 @@ from gaincell.mapping.stages import STAGES
 from gaincell.progress import silent_stages
 from gaincell.reports import results
 from gaincell.reports.figures import FIGURES, draw_all
-from gaincell.reports.results import number
+from gaincell.reports.results import number, numbers
 from gaincell.reports.tables import adaptation_lines, perplexity_markdown, perplexity_rows
 
 Mapped = tuple[Path, Path, Path, dict[str, Any]]
@@ -136,6 +137,27 @@ def test_figures_and_tables_come_from_run_json_alone(mapped: Mapped, tmp_path: P
     assert "blocks-64" in markdown
     assert all(stage.title in markdown for stage in STAGES)
     assert len(adaptation_lines(read)) == 2
+
+
+def test_ratios_to_continued_software_are_paired_block_by_block(mapped: Mapped) -> None:
+    """Their error is that of differences on the same blocks, and stands beside them."""
+    by_name = {stage["name"]: stage for stage in mapped[3]["stages"]}
+    tuned, software = by_name["fine-tuned"], by_name["software-continued-more"]
+    ours, theirs = (torch.tensor(numbers(stage["blocks"]["nll"])) for stage in (tuned, software))
+    counts = numbers(tuned["blocks"]["predictions"])
+    assert sum(numbers(tuned["blocks"]["nll"])) == pytest.approx(number(tuned["nll"]), rel=1e-6)
+    nats = (ours - theirs) / counts[0]
+    ratio, error = number(tuned["ratio_to_continued"]), number(tuned["ratio_to_continued_error"])
+    assert ratio == pytest.approx(float(nats.mean().exp()), rel=1e-5)
+    assert error == pytest.approx(ratio * float(nats.std()) / len(counts) ** 0.5, rel=1e-3)
+    row = next(row for row in perplexity_rows(mapped[3]) if row[0] == tuned["title"])
+    assert " ± " in row[-1]
+    assert "paired block by block" in perplexity_markdown(mapped[3])
+    old = json.loads(json.dumps(mapped[3]))
+    for stage in old["stages"]:
+        stage.pop("ratio_to_continued_error", None)
+    assert "losses of single blocks were not stored" in perplexity_markdown(old)
+    assert "±" not in perplexity_rows(old)[-1][-1]
 
 
 def test_infinite_perplexities_survive(mapped: Mapped, tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 import importlib.machinery
 import json
+import re
 import time
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -110,9 +112,8 @@ def test_a_run(embedded: Path, tmp_path: Path) -> None:
     assert loaded.tokenizer(TEXT).input_ids
 
 
-def write_gguf(path: Path) -> None:
+def write_gguf(path: Path, weights: Mapping[str, torch.Tensor]) -> None:
     """A tiny Llama with a byte-level vocabulary in the GGUF layout, 8-bit blocks."""
-    model = byte_llama()
     writer = GGUFWriter(path, "llama")
     writer.add_block_count(1)
     writer.add_context_length(256)
@@ -141,16 +142,17 @@ def write_gguf(path: Path) -> None:
         "mlp.up_proj": "ffn_up",
         "mlp.down_proj": "ffn_down",
     }
-    for name, weight in model.named_parameters():
-        stem = name.removesuffix(".weight")
-        short = stem.removeprefix("model.layers.0.")
-        title = names[short] if short == stem else f"blk.0.{names[short]}"
+    for name, weight in weights.items():
+        parts = re.fullmatch(r"(?:model\.layers\.(\d+)\.)?(.+)\.(weight|bias)", name)
+        assert parts is not None
+        block = "" if parts[1] is None else f"blk.{parts[1]}."
+        title = f"{block}{names[parts[2]]}.{parts[3]}"
         values = weight.detach().numpy().astype(np.float32)
         if values.ndim == 1:
-            writer.add_tensor(f"{title}.weight", values)
+            writer.add_tensor(title, values)
         else:
             kind = GGMLQuantizationType.Q8_0
-            writer.add_tensor(f"{title}.weight", quants.quantize(values, kind), raw_dtype=kind)
+            writer.add_tensor(title, quants.quantize(values, kind), raw_dtype=kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -159,7 +161,7 @@ def write_gguf(path: Path) -> None:
 
 def test_a_gguf_file(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """Read quietly into a plain model: it can be saved, and read again as the same one."""
-    write_gguf(tmp_path / "small.gguf")
+    write_gguf(tmp_path / "small.gguf", dict(byte_llama().named_parameters()))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         base = load_base(tmp_path / "small.gguf")

@@ -24,7 +24,7 @@ TOKENS = torch.randint(1, 97, (200,), generator=torch.Generator().manual_seed(4)
 
 
 def hardware() -> torch.nn.Module:
-    model = attach(micro_llama(torch.float64), micro_design())
+    model = attach(micro_llama(torch.float64, positions=128), micro_design())
     initial_scaling(model, TOKENS[None, :64])
     return model
 
@@ -174,7 +174,7 @@ def test_a_model_in_software_cannot_idle(tmp_path: Path) -> None:
     arguments = ["evaluate", str(model), "--text", str(text), "--protocol", "blocks-64", "--limit", "128"]
     result = CliRunner().invoke(app, [*arguments, "--at", "1"])
     assert result.exit_code == 2
-    assert "has no chip that could idle" in result.output
+    assert "has no chip for --at or --refresh" in result.output
 
 
 def test_a_dump_brings_its_chip_to_the_simulation(run: tuple[Path, Path], tmp_path: Path) -> None:
@@ -182,7 +182,7 @@ def test_a_dump_brings_its_chip_to_the_simulation(run: tuple[Path, Path], tmp_pa
     dump, out = tmp_path / "layer.safetensors", tmp_path / "head.json"
     arguments = ["evaluate", str(folder), "--text", str(text), "--protocol", "blocks-64", "--limit", "128"]
     assert CliRunner().invoke(app, [*arguments, "--dump", str(dump)]).exit_code == 0
-    simulate = ["simulate", "head", "--signals", str(dump), "--json", str(out), "--figures", str(tmp_path)]
+    simulate = ["simulate", "head", "--inputs", str(dump), "--json", str(out), "--figures", str(tmp_path)]
     result = CliRunner().invoke(app, simulate)
     assert result.exit_code == 0, result.output
     found = json.loads(out.read_text())

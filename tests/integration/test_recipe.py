@@ -433,6 +433,7 @@ BAD = [
     ("weight = 0.5", "states = 1\nsharded = true", "states need whole layers; leave out sharded"),
     (LEARNT, 'loss = "transfer"\nsharded = true\n', "transfer and states need whole layers"),
     ("block = 32", "block = 32000", "design's window"),
+    ("block = 32", "block = 33", "block = 33; give 2 to 32, the model's context"),
     ("block = 32", 'block = "1024"', "block = '1024'; allowed: a whole number of 2 or more"),
     ("vocabulary = 300\n", "", "lacks 'vocabulary'"),
     ("vocabulary = 300\n", "vocabulary = 9\n", "vocabulary = 9; allowed: a whole number of 257 or more"),

@@ -228,13 +228,31 @@ def test_a_run_with_a_log_shows_its_training(tmp_path: Path) -> None:
         key: {"value": found, "unit": "1", "kind": "simulated"} for key, found in curve.items()
     }
     (tmp_path / "run.json").write_text(json.dumps(run), encoding="utf-8")
+    kinds = {
+        "linear": ("attention transfer", "relative squared error"),
+        "fine-tuned": ("cross-entropy", "nats"),
+    }
     lines = [
-        {"stage": "fine-tuned", "step": n, "tokens": 10 * n + 10, "loss": 5.0 - n / 10} for n in range(9)
+        {
+            "stage": stage,
+            "step": n,
+            "tokens": 10 * n + 10,
+            "loss": 5.0 - n / 10,
+            "loss_name": name,
+            "loss_unit": unit,
+        }
+        | ({"evaluation": 60.0 - n} if n % 4 == 0 else {})
+        for stage, (name, unit) in kinds.items()
+        for n in range(9)
     ]
     log = "\n".join([*map(json.dumps, lines), '{"stage": "fine-tu'])
     (tmp_path / "log.jsonl").write_text(log, encoding="utf-8")
     found = check(made(tmp_path))
-    assert "Training loss" in found.text
+    for name, unit in kinds.values():
+        assert f"Training: {name} ({unit})" in found.text
+    assert "Evaluations in training" in found.text
+    assert "Training loss" not in found.text
+    assert not re.search(r">loss<", made(tmp_path))
     assert "Perplexity of evaluation text" in found.text
 
 

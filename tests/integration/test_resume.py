@@ -256,3 +256,20 @@ def test_seconds_are_those_of_the_whole_run(tmp_path: Path) -> None:
         go_on(stop_after(6))
     for _ in range(2):  # the second time it is finished
         assert go_on(silent).seconds >= 0.05 * 2 * STEPS
+
+
+def test_the_final_loss_is_that_of_the_whole_run(tmp_path: Path) -> None:
+    """Of a run in two pieces, of one that was complete and is asked for again, and of one in one piece."""
+    data = blocks(2 * 40)
+    straight = train(micro_llama(), data, settings()).final_loss
+
+    def interrupt(done: int, total: int, numbers: object) -> None:
+        if done == 39:
+            raise KeyboardInterrupt
+
+    place = tmp_path / "checkpoint"
+    with pytest.raises(KeyboardInterrupt):
+        train(micro_llama(), data, settings(checkpoint_every=19), checkpoint=place, progress=interrupt)
+    resumed = train(micro_llama(), data, settings(checkpoint_every=19), checkpoint=place)
+    again = train(micro_llama(), data, settings(checkpoint_every=19), checkpoint=place)
+    assert straight == resumed.final_loss == again.final_loss

@@ -7,6 +7,8 @@ from functools import partial
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tests.integration.families import FAMILIES
 from tests.micro import micro_llama
 from tests.parity.test_nonideal import EFFECTS
@@ -124,7 +126,7 @@ def test_paired_rows_on_the_ring() -> None:
 
 def test_effects_that_a_ring_does_not_model() -> None:
     residual = hardware(micro_design(writing=Writing(discharge_residual=0.1)))
-    with pytest.raises(ModelError, match="does not model incomplete discharge"):
+    with pytest.raises(ModelError, match=r"does not implement writing\.discharge_residual of design"):
         RingCache(residual)
     noisy = hardware(micro_design(leakage=Leakage(spread=0.2)))
     with pytest.raises(ModelError, match="refreshes perfect writes"):
@@ -304,8 +306,8 @@ def test_memory_does_not_grow() -> None:
         with torch.no_grad():
             model(input_ids=tokens[:, t : t + 1], **cache.argument)
         sizes.add(cache.memory)
-    assert sizes == {2 * (2 * 32 * 16 + 32 * 8)}  # layers x (key and value bytes, write times)
-    times = cache.rings[0].write_times
+    assert sizes == {2 * 2 * 32 * 16 + 32 * 8}  # layers x key and value bytes; write times
+    times = cache.tokens.write_times
     period = cache.rings[0].attention.design.token_period
     assert times.max() == pytest.approx(79 * period)
     assert times.min() == pytest.approx(48 * period)
@@ -395,3 +397,145 @@ def test_the_default_cache_still_works_on_an_attached_model() -> None:
         expected = model(input_ids=tokens, use_cache=False).logits
         got = [model(input_ids=tokens[:, t : t + 1], **cache).logits for t in range(30)]
     torch.testing.assert_close(torch.cat(got, 1), expected, atol=1e-9, rtol=0)
+
+
+@st.composite
+def padded_batches(draw: st.DrawFn) -> tuple[Tensor, list[int]]:
+    """A mask of two rows with padding anywhere, each with a token at least, and pieces to give it in."""
+    slots = draw(st.integers(2, 80))
+    rows = st.lists(st.booleans(), min_size=slots, max_size=slots).filter(any)
+    mask = torch.tensor([draw(rows), draw(rows)]).long()
+    cuts = sorted(draw(st.sets(st.integers(1, slots - 1), max_size=6)))
+    return mask, [end - start for start, end in zip([0, *cuts], [*cuts, slots], strict=True)]
+
+
+@pytest.fixture(scope="module")
+def padded_models() -> dict[str, nn.Module]:
+    """A model whose ring is read as voltages, and one whose layers have windows of their own."""
+    torch.manual_seed(0)
+    windows = exact_norms(attach(FAMILIES["mistral"]().double().eval(), micro_design()))
+    return {"llama": hardware(micro_design(token_period=30e-6, mismatch=MISMATCH)), "mistral": windows}
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral"])
+@given(batch=padded_batches())
+@settings(max_examples=25, deadline=None)
+def test_padding_anywhere_is_never_written(
+    padded_models: dict[str, nn.Module], family: str, batch: tuple[Tensor, list[int]]
+) -> None:
+    """Right, left, in the middle: tokens and codes are those of the full forward pass."""
+    model, (mask, pieces) = padded_models[family], batch
+    tokens = ids(mask.shape[1], 2)
+    with torch.no_grad():
+        positions = (mask.cumsum(1) - 1).clamp(min=0)
+        expected = model(tokens, attention_mask=mask, position_ids=positions, use_cache=False).logits
+    got = decoded(model, tokens, pieces, mask)
+    torch.testing.assert_close(got[mask.bool()], expected[mask.bool()], atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize("impl", ["auto", "blocked"])
+def test_a_prompt_padded_on_the_right_gives_the_codes_of_one_that_is_not(impl: str) -> None:
+    """Also in compiled code, where the columns of the sequences differ."""
+    tokens, mask = ids(60, 2), torch.ones(2, 60, dtype=torch.int64)
+    mask[0, 12:20] = 0
+    caches = {}
+    for padded in (True, False):
+        model = hardware(dtype=torch.float32, impl=impl)
+        caches[padded] = cache = RingCache(model)
+        real = mask if padded else mask[:1, mask[0].bool()]
+        text = tokens if padded else tokens[:1, mask[0].bool()]
+        for start, end in [(0, 20), *((t, t + 1) for t in range(20, real.shape[1]))]:
+            seen = real[:, :end]
+            positions = (seen.cumsum(1) - 1)[:, start:end].clamp(min=0)
+            inputs = {"attention_mask": seen, "position_ids": positions}
+            with torch.no_grad():
+                model(input_ids=text[:, start:end], **inputs, **cache.argument)
+    assert caches[True].rings[0].codes_are_read == (impl == "auto" and compiled_library() is not None)
+    for ring, alone in zip(caches[True].rings, caches[False].rings, strict=True):
+        assert torch.equal(ring.key_codes[:1], alone.key_codes)
+        assert torch.equal(ring.value_codes[:1], alone.value_codes)
+
+
+def test_padding_takes_a_sequence_no_time() -> None:
+    """Ages are those of the sequence alone, also across idle time and refreshes."""
+    model = hardware(micro_design(token_period=30e-6))
+    tokens, mask = ids(40, 2), torch.ones(2, 40, dtype=torch.int64)
+    mask[0, 10:18] = 0
+    ages = []
+    for rows, real in ((slice(0, 1), mask[:1, mask[0].bool()]), (slice(None), mask)):
+        cache = RingCache(model)
+        text = tokens[rows] if len(real) == 2 else tokens[:1, mask[0].bool()]
+        for piece in (text.shape[1] - 20, 20):
+            at = cache.get_seq_length()
+            with torch.no_grad():
+                model(text[:, at : at + piece], attention_mask=real[:, : at + piece], **cache.argument)
+            cache.idle(1e-3)
+        ages.append(cache.tokens.write_times[0].max() - cache.tokens.write_times[0, :32])
+    torch.testing.assert_close(ages[0], ages[1], atol=1e-12, rtol=0)
+
+
+def test_a_mask_that_contradicts_the_ring_is_refused() -> None:
+    model = hardware()
+    cache, mask = RingCache(model), torch.ones(1, 20, dtype=torch.int64)
+    mask[0, 12:] = 0
+    with torch.no_grad():
+        model(ids(20), attention_mask=mask, **cache.argument)
+        with pytest.raises(ModelError, match=r"counts 20 tokens of sequence 0 .* the ring holds 12"):
+            model(ids(1), **cache.argument)
+        longer = torch.cat([mask, torch.ones(1, 1, dtype=torch.int64)], 1)
+        model(ids(1), attention_mask=longer, **cache.argument)
+    assert cache.tokens.count.tolist() == [13]
+
+
+def test_cropping_counts_tokens_not_slots() -> None:
+    model = hardware(micro_design(retention_time=None))
+    mask, tokens = torch.ones(1, 30, dtype=torch.int64), ids(30)
+    mask[0, 10:20] = 0
+    cache = RingCache(model)
+    with torch.no_grad():
+        model(tokens, attention_mask=mask, **cache.argument)
+        cache.crop(-15)
+        assert cache.tokens.count.tolist() == [10]
+        got = model(
+            tokens[:, 15:], attention_mask=mask, position_ids=torch.arange(15, 30)[None], **cache.argument
+        )
+        expected = model(tokens, attention_mask=mask, use_cache=False).logits[:, 15:]
+    torch.testing.assert_close(got.logits[:, 5:], expected[:, 5:], atol=1e-9, rtol=0)
+
+
+def test_assisted_decoding_on_the_ring() -> None:
+    """Drafts are taken back; the text is that of the ring alone."""
+    model, draft = hardware(micro_design(retention_time=None).replace(window=64)), micro_llama(torch.float64)
+    with torch.no_grad():
+        for weight in draft.parameters():
+            weight.add_(0.02 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(1)))
+    options = {"max_new_tokens": 30, "min_new_tokens": 30, "do_sample": False, "pad_token_id": 96}
+    alone = model.generate(ids(10), **options)
+    assisted = model.generate(ids(10), assistant_model=draft, **RingCache(model).argument, **options)
+    assert torch.equal(assisted, alone)
+
+
+@pytest.mark.parametrize("impl", ["auto", "blocked"])
+@pytest.mark.parametrize("levels", [8, None])
+def test_a_value_that_is_not_finite_reaches_what_reads_it_alone(impl: str, levels: int | None) -> None:
+    """Not the other sequence, and nothing once its column was overwritten, or after reset()."""
+    model = attach(micro_llama(layers=1), micro_design(storage_levels=levels), impl=impl)
+    tokens = ids(80, 2)
+    embedded = model.get_input_embeddings()(tokens).detach()
+    embedded[1, 3] = torch.nan
+    cache = RingCache(model)
+    with torch.no_grad():
+        expected = model(inputs_embeds=embedded, use_cache=False).logits
+        got = [model(inputs_embeds=embedded[:, t : t + 1], **cache.argument).logits for t in range(80)]
+        read = torch.zeros(2, 80, dtype=torch.bool)
+        read[1, 3 : 3 + 32] = True
+        assert torch.equal(torch.cat(got, 1).isnan().all(-1), read)
+        assert torch.equal(expected.isnan().all(-1), read)
+        assert torch.equal(expected.isnan().any(-1), read)
+        for _ in range(2):
+            assert bool(model(inputs_embeds=embedded[:, :5], **cache.argument).logits.isnan().any())
+            cache.reset()
+            assert torch.equal(
+                model(tokens, **cache.argument).logits, model(tokens, **RingCache(model).argument).logits
+            )
+            cache.reset()

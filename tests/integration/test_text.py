@@ -1,6 +1,10 @@
 """Texts: every form is read, parts never overlap, a budget is shared between sources."""
 
 import gzip
+import os
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -121,3 +125,84 @@ def test_what_is_refused(tmp_path: Path) -> None:
     (tmp_path / "torn.txt.gz").write_bytes(gzip.compress(b"text\n" * 1000)[:40])
     with pytest.raises(InputError, match="cannot be read"):
         documents(open_text(tmp_path / "torn.txt.gz").training)
+
+
+def long_line(path: Path) -> None:
+    """300 MB in one line, 300 kB on the disk."""
+    with gzip.open(path, "wb", 1) as file:
+        for _ in range(300):
+            file.write(b"a" * 10**6)
+
+
+def sparse(path: Path) -> None:
+    path.touch()
+    os.truncate(path, 2**30)
+
+
+def long_document(path: Path) -> None:
+    """90 MB of lines without an end of a document."""
+    with gzip.open(path, "wb", 1) as file:
+        for _ in range(90):
+            file.write(b"some words and more\n" * 50_000)
+
+
+@pytest.mark.parametrize(
+    ("make", "name"), [(long_line, "x.txt.gz"), (sparse, "x.txt"), (long_document, "x.txt.gz")]
+)
+@pytest.mark.parametrize("split", [False, True])
+def test_memory_is_bounded(tmp_path: Path, make: Callable[[Path], None], name: str, split: bool) -> None:
+    """A process of its own reads 1000 tokens in less than 100 MB more than without."""
+    if split:
+        make(tmp_path / name.replace("x.", "x.train."))
+        (tmp_path / "x.valid.txt").write_text("words\n")
+    else:
+        make(tmp_path / name)
+    where = tmp_path if split else tmp_path / name
+    program = f"""
+import resource
+from gaincell.errors import InputError
+from gaincell.text import open_text, token_stream
+from tests.integration.test_text import Bytes
+import torch
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+try:
+    print(len(token_stream(open_text({str(where)!r}).training, Bytes(), 1000)))
+except InputError as error:
+    print(error)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    said, grown = done.stdout.splitlines()
+    assert said == "1000" if make is long_document else "more than 4 MiB" in said
+    assert float(grown) < 400 if make is long_document else float(grown) < 60
+
+
+def test_a_long_document_is_read_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of it is lost but the line ends between the pieces."""
+    lines = [f"line {n}" for n in range(1000)]
+    path = write(tmp_path / "a.train.txt", ["\n".join(lines), "another"])
+    write(tmp_path / "a.valid.txt", ["x"])
+    monkeypatch.setattr("gaincell.text.LARGEST_DOCUMENT", 1000)
+    found = documents(open_text(tmp_path).training)
+    assert "\n".join(found[:-1]).split("\n") == lines
+    assert found[-1] == "another"
+    assert max(map(len, found)) < 1010
+    assert path.is_file()
+
+
+@pytest.mark.parametrize("content", ["words".encode("utf-16"), b"a\0b\n", b"\0" * 100])
+def test_what_holds_null_characters_is_no_text(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.txt").write_bytes(content)
+    with pytest.raises(InputError, match=r"null characters|not UTF-8"):
+        token_stream(open_text(tmp_path / "a.txt").training, Bytes())
+
+
+def test_what_is_no_file_is_no_text(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.txt")
+    for name in ("", "/dev/zero", str(tmp_path / "pipe.txt")):
+        with pytest.raises(InputError, match=r"is empty|is a device or a pipe"):
+            open_text(name)
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "folder" / "a.txt")
+    with pytest.raises(InputError, match="no regular file"):
+        token_stream(open_text(tmp_path / "folder").training, Bytes())

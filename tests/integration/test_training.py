@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from gaincell.integrations.hf.attach import attach, detach, set_attention
 from gaincell.integrations.hf.interface import SOFTMAX
 from gaincell.integrations.hf.lora import add_lora, lora_parameters, merge_lora
 from gaincell.integrations.hf.mixing import MIX, add_mixing, fold
+from gaincell.mapping.transfer import AttentionTransfer
 from gaincell.text import Source
 from gaincell.training import checkpoint as disk
 from gaincell.training.data import RandomBlocks, keep_tokens, repeat_passages, train_tokenizer
@@ -189,12 +191,46 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_state(tmp_path: 
     def loss(tested: nn.Module, tokens: Tensor) -> Tensor:
         return next_token_loss(tested, tokens) * (float("nan") if next(count) == 11 else 1.0)
 
-    with pytest.raises(RunError, match=r"became nan at step 5; lower.*checkpoint holds the state after 4"):
+    with pytest.raises(
+        RunError, match=r"the loss, loss, became nan at step 5; lower.*checkpoint holds the state after 4"
+    ):
         train(model, blocks(16), settings(checkpoint_every=2), loss_of=loss, checkpoint=path)
     assert path.exists()
     assert not model.training
     finite = train(micro_llama(), blocks(16), settings(checkpoint_every=2), checkpoint=path)
     assert finite.steps == 8
+
+
+def test_progress_and_log_name_what_is_minimised(tmp_path: Path) -> None:
+    teacher = attach(micro_llama(), micro_design(), attention="softmax")
+    named = {
+        "cross-entropy (nats per token)": None,
+        "KL to the teacher (nats per token)": Distillation(micro_llama(), 1.0),
+        "0.5 cross-entropy + 0.5 KL to the teacher (nats per token)": Distillation(micro_llama(), 0.5),
+        "KL to the teacher + 2 hidden states (nats per token + relative squared error)": Distillation(
+            micro_llama(), 1.0, 2.0
+        ),
+        "attention transfer (relative squared error)": AttentionTransfer(teacher),
+        "of_ones_own": of_ones_own,
+    }
+    for title, loss in named.items():
+        seen: list[dict[str, float]] = []
+        log = tmp_path / f"{len(list(tmp_path.iterdir()))}.jsonl"
+        model = attach(micro_llama(), micro_design())
+        train(model, blocks(4), settings(), log=log, loss_of=loss, progress=partial(_kept, seen))
+        assert [*map(set, seen)] == [{title, "learning_rate", "tokens_per_second"}] * 2
+        for line in map(json.loads, log.read_text().splitlines()):
+            unit = f" ({line['loss_unit']})" if line["loss_unit"] else ""
+            assert line["loss_name"] + unit == title
+
+
+def _kept(seen: list[dict[str, float]], done: int, total: int, numbers: dict[str, float]) -> None:
+    seen.append(numbers)
+
+
+def of_ones_own(model: nn.Module, tokens: Tensor) -> Tensor:
+    """A loss that nobody named."""
+    return next_token_loss(model, tokens)
 
 
 def test_a_diverging_loss_stops() -> None:
@@ -203,7 +239,7 @@ def test_a_diverging_loss_stops() -> None:
     def loss(tested: nn.Module, tokens: Tensor) -> Tensor:
         return 0 * next_token_loss(tested, tokens) + max(1.0, next(rising) - 15.0)
 
-    with pytest.raises(RunError, match=r"the loss diverges: .* 1 at its lowest"):
+    with pytest.raises(RunError, match=r"the loss, loss, diverges: .* 1 at its lowest"):
         train(micro_llama(), blocks(40), settings(batch=1, warmup_steps=1), loss_of=loss)
 
 

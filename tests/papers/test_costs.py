@@ -5,20 +5,30 @@ estimate is from each of its blocks.
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from gaincell.arrays.refresh import Refresh
 from gaincell.arrays.schedule import Schedule
+from gaincell.circuits.charge_to_pulse import ChargeToPulse
+from gaincell.circuits.normaliser import Normaliser
+from gaincell.circuits.pwm import Drivers
+from gaincell.circuits.sinks import Sinks
 from gaincell.config import load_design
 from gaincell.costs.activity import Activity
 from gaincell.costs.area import variants
 from gaincell.costs.cited import DIGITAL, FIRST, SECOND, WRITE, paper
 from gaincell.costs.gpus import printed, published, ratio
 from gaincell.costs.head import Head
+from gaincell.costs.left_out import left_out
 from gaincell.costs.motivation import stated_cache
-from gaincell.costs.roll_up import HeadCost, of_head, of_model
-from gaincell.costs.size import shipped_size
+from gaincell.costs.roll_up import HeadCost, mean_head, of_head, of_model
+from gaincell.costs.size import ModelSize, shipped_size
 from gaincell.costs.technology import load_technology
+from gaincell.integrations.hf.size import model_size
+from gaincell.reports import results
+from gaincell.sweeps.file import load_sweep
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results" / "costs"
 OUTSIDE = {WRITE, DIGITAL}
@@ -57,7 +67,9 @@ def test_digital_energy_is_its_power_for_35_ns() -> None:
 
 
 def test_latency(cost: HeadCost) -> None:
-    """65 ns stated; the schedule's phases with the assumed write give the same, without it 49 ns."""
+    """65 ns stated; the schedule's phases with the assumed write give the same, without it 49 ns. Bottom-up
+    has a clock period each for scaling inputs and output.
+    """
     assert cost.cited.latency == pytest.approx(65e-9, rel=1e-9)
     design = cost.head.design
     phases = {phase.name: phase.duration for phase in Schedule(design).phases}
@@ -66,7 +78,7 @@ def test_latency(cost: HeadCost) -> None:
     assert cost.head.schedule.latency == pytest.approx(cost.cited.latency)
     technology = cost.head.technology
     assert cost.bottom_up.latency == pytest.approx(
-        computed + technology.discharge_time + technology.write_time
+        computed + technology.discharge_time + technology.write_time + 2 / design.counter_clock
     )
 
 
@@ -130,6 +142,82 @@ def test_every_block_is_in_its_band_or_listed_as_outside(cost: HeadCost) -> None
         assert bool(cost.explain(line)) == (name in OUTSIDE)
 
 
+@pytest.mark.parametrize(("bits", "words"), [(4, "inside it"), (0, "inside it"), (9, None)])
+def test_the_verdict_on_the_digital_part_follows_from_its_words(
+    cost: HeadCost, bits: int, words: str | None
+) -> None:
+    """Values of 8 and 7 bits leave it just outside; wider ones, or 16-bit floats, bring it inside."""
+    technology = cost.head.technology.replace(guard_bits=bits)
+    found = of_head(replace(cost.head, technology=technology))
+    line = next(line for line in found.lines if line.name == DIGITAL)
+    assert line.inside == (words is None)
+    assert found.explain(line).endswith(words or "")
+    assert f"{line.factor:.3g} with scaling stages of {4 + bits}" in found.explain(line) or line.inside
+
+
+STEPS = {
+    "words of q, k, v come in": ("digital / code registers",),
+    "gain and offset of q, of k and v, of the output (3)": (
+        "digital / scaling of q",
+        "digital / scaling of k, v",
+        "digital / scaling of the output",
+    ),
+    "gains and offsets are held": ("leakage",),
+    "the write pointer moves, a column becomes valid": ("digital / write pointer",),
+    "a column is discharged": ("write / discharge",),
+    "key and value are converted and written": ("write / write DACs and bit lines",),
+    "codes and pulses travel": ("digital / routing",),
+    "query codes become pulses": ("digital / query pulses",),
+    "pulses drive word lines": ("first dot product / word lines", "second dot product / word lines"),
+    "cells draw current": ("first dot product / cells", "second dot product / cells"),
+    "scores become pulses (5)": ("first dot product / charge-to-pulse",),
+    "outputs become signed pulses": ("second dot product / signed readout",),
+    "pulses are counted, counters cleared": ("digital / counters",),
+    "codes of the sub-tiles are added": ("digital / adder tree", "digital / adder registers"),
+    "phases follow each other": ("digital / control", "digital / clock"),
+    "sums are divided by that of the normalising column": ("digital / division",),
+    "columns are refreshed": ("refresh",),
+}
+"""What happens for a token (spec, sections 3 to 5), and the entries that pay for it."""
+
+
+@pytest.mark.parametrize("name", ["leroux2025", "leroux2025-extended"])
+def test_every_step_of_a_token_has_an_entry(name: str) -> None:
+    """And every entry belongs to a step; what has none is left out by name (below)."""
+    design = load_design(name)
+    activity = Activity.assumed(design).mean()
+    found = of_head(Head(design, load_technology("28nm"), activity), Refresh("reread", every_seconds=1e-3))
+    entries = {path for path, part in found.bottom_up.walk() if not part.parts}
+    assert all(part.energy > 0 for path, part in found.bottom_up.walk())
+    steps = {entry for entries in STEPS.values() for entry in entries}
+    assert entries == steps - (set() if design.normaliser.present else {"digital / division"})
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ({}, "references of the converters"),
+        ({}, "buffers of the clock tree"),
+        ({}, "ladder and decoder of the DACs"),
+        ({}, "rotary embedding"),
+        ({"drivers": Drivers(phases=2)}, "sense of the key integrators"),
+        ({"normaliser": Normaliser(1.0)}, "the normalising column"),
+        ({"sinks": Sinks(tokens=4)}, "columns of first tokens"),
+        ({"charge_to_pulse": ChargeToPulse(exponent=2)}, "ramp"),
+    ],
+)
+def test_what_has_no_entry_is_left_out_by_name(change: dict[str, Any], what: str) -> None:
+    chip = load_design("leroux2025")
+    found = [one.what for one in left_out(chip.replace(**change), None)]
+    assert any(what in words for words in found)
+    own = [one.what for one in left_out(chip, None)]
+    assert any(what in words for words in own) == (not change)
+    assert not any("reading columns back" in words for words in found)
+    assert any(
+        "reading columns back" in one.what for one in left_out(chip, Refresh("copy", every_seconds=1.0))
+    )
+
+
 @pytest.mark.parametrize(("name", "group"), [("tiny", 2), ("smollm2-135m", 3)])
 def test_second_dot_product_is_cheaper_because_it_is_sparser(name: str, group: int) -> None:
     """Measured on text: all of the second product takes less than the first, its cells less than a fifth,
@@ -157,6 +245,52 @@ def test_bands_with_measured_activity(name: str, group: int, outside: set[str]) 
     """What lies outside its band with the activity of real text: docs/costs.md lists the same."""
     head = replace(measured_head(name, group), context=1024)
     assert {line.name for line in of_head(head).outside} == OUTSIDE | outside
+
+
+@pytest.mark.parametrize("path", sorted(RESULTS.glob("cost-*.json")), ids=lambda path: path.stem)
+def test_committed_costs_are_those_of_the_estimate(path: Path) -> None:
+    """From the activity that a result holds follow its energies, latency, area and what is left out."""
+    result = results.read(path)
+    sizes = {key: int(results.number(of)) for key, of in result["model"].items() if isinstance(of, dict)}
+    window = int(results.number(result["head"]["window"]))
+    found = mean_head(
+        ModelSize(result["model"]["name"], result["model"]["source"], **sizes),
+        load_design(result["design"]["name"]).replace(window=window, layers=sizes["layers"]),
+        load_technology(result["technology"]["name"]),
+        Activity.from_json(result["activity"]),
+        round(results.number(result["head"]["context"])),
+    )
+    for line, stored in zip(found.lines, result["head"]["lines"], strict=True):
+        parts = {name: results.number(entry) for name, entry in stored["parts"].items()}
+        assert {name: part.energy for name, part in line.bottom_up.parts.items()} == pytest.approx(parts)
+        assert line.bottom_up.energy == pytest.approx(results.number(stored["bottom_up"]))
+        assert (line.inside, found.explain(line)) == (stored.get("inside"), stored.get("explanation", ""))
+    assert found.bottom_up.latency == pytest.approx(results.number(result["head"]["bottom_up"]["latency"]))
+    assert found.area.area == pytest.approx(results.number(result["areas"]["head"]))
+    assert [vars(one) for one in left_out(found.head.design, None)] == result["left_out"]
+
+
+@pytest.mark.parametrize("name", ["constraints", "arrays", "relaxed"])
+def test_committed_sweeps_have_the_latency_and_area_of_the_estimate(name: str) -> None:
+    """What depends on the design alone; energies were priced anew with them, and the page says how."""
+    result = results.read(RESULTS.parent / "sweeps" / f"{name}.json")
+    sweep = load_sweep(RESULTS.parents[2] / "recipes" / "sweeps" / f"{name}.toml")
+    size, technology = model_size(sweep.model), load_technology(sweep.technology)
+    for point in result["points"]:
+        values = {key: _parameter(key, entry) for key, entry in point["parameters"].items()}
+        design = sweep.chip(values).replace(layers=size.layers)
+        cost = of_model(size, design, technology, Activity.assumed(design))
+        for key, found in (("latency", cost.latency[1]), ("area", cost.area[1])):
+            assert found == pytest.approx(results.number(point["values"][key]))
+    page = (RESULTS.parents[1] / "sweeps.md").read_text()
+    assert result["provenance"].get("repriced", {"how": ""})["how"] in page
+
+
+def _parameter(name: str, entry: Any) -> Any:
+    """A parameter of a point, as its sweep has it."""
+    if isinstance(entry, dict):
+        return entry["value"]
+    return {"true": True, "false": False, "none": "none" if name == "readout" else None}.get(entry, entry)
 
 
 def measured_head(name: str, group: int) -> Head:

@@ -193,10 +193,6 @@ def test_what_is_not_served_says_why() -> None:
     q, k, v = (t.float() for t in signals(20, 1, 1, 8))
     with pytest.raises(InputError, match=r"computes in float32, not torch\.float64"):
         gain_cell_attention(q.double(), k.double(), v.double(), chip(), None, "native")
-    q[0, 0, 3, 2] = torch.nan
-    with pytest.raises(InputError, match="not finite"):
-        gain_cell_attention(q, k, v, chip(), None, "native")
-    assert bool(gain_cell_attention(q, k, v, chip()).isnan().any())  # auto: NaN reaches the output
     with (
         pytest.raises(InputError, match="not available; choose one of"),
         native_library.instructions("avx1024"),
@@ -332,14 +328,15 @@ FUZZED = {
     "threads": (0, 1, 3),
     "level": (-1, 0, 1, 2, 3),
 }
-NEVER = (-1, 0, -(2**62), 2**62, 2**41)
+NEVER = (-1, 0, -(2**62), 2**62, 2**41, -(2**63), 2**63 - 1)
 
 
-def test_no_arguments_crash_the_library(level: str) -> None:
+@pytest.mark.parametrize("seed", [0, *(pytest.param(n, marks=pytest.mark.nightly) for n in range(1, 6))])
+def test_no_arguments_crash_the_library(level: str, seed: int) -> None:
     """100 000 calls over all levels, sizes right, wrong or absurd; buffers hold the largest right ones."""
     found = native_library.compiled_library()
     assert found is not None
-    dice = random.Random(level)
+    dice = random.Random(f"{seed} {level}")
     data = torch.randn(2 * 4 * 9 * 17 + 64)
     outs = [torch.zeros(2 * 4 * 9 * 17 + 64) for _ in range(4)]
     bits = torch.zeros(2 * 4 * 9 * 16 * 3 + 64, dtype=torch.uint8)

@@ -19,6 +19,7 @@ from gaincell.circuits.normaliser import Normaliser
 from gaincell.circuits.pwm import Drivers
 from gaincell.circuits.sinks import Sinks
 from gaincell.config import Design, load_design
+from gaincell.design import TABLE_NUMBERS
 from gaincell.devices.leakage import Leakage
 from gaincell.devices.variability import Mismatch
 from gaincell.devices.wires import Wires
@@ -194,6 +195,42 @@ def test_threads_and_batch_change_no_draw(effect: str) -> None:
     finally:
         torch.set_num_threads(threads)
     assert torch.equal(whole, torch.cat(parts))
+
+
+def test_every_number_of_a_chip_is_at_work_in_an_effect() -> None:
+    """So that whatever is added to a table meets every test of this file."""
+    alone_nothing = {f"{table}.seed" for table in SEEDED} | {"mismatch.chip", "leakage.reference_temperature"}
+    seen = frozenset[str]().union(*(chip(effect).in_use for effect in EFFECTS))
+    every = {f"{table}.{key}" for table, numbers in TABLE_NUMBERS.items() for key in numbers}
+    assert every - seen - alone_nothing == set()
+
+
+@pytest.mark.parametrize("effect", EFFECTS)
+def test_what_differs_from_chip_to_chip_is_known(effect: str) -> None:
+    def out(design: Design, number: int) -> Tensor:
+        mismatch = replace(design.mismatch, chip=number)
+        return gain_cell_attention(*signals(40), design.replace(mismatch=mismatch), None, "naive")
+
+    quiet = chip(effect, readout="none").without("operation")
+    assert torch.equal(out(quiet, 0), out(quiet, 1)) != bool(quiet.drawn("chip"))
+    alike = quiet.without("chip")
+    assert not alike.drawn("chip")
+    assert torch.equal(out(alike, 0), out(alike, 1))
+
+
+@pytest.mark.parametrize("effect", EFFECTS)
+def test_what_differs_from_read_to_read_is_known_and_drawn_again(effect: str) -> None:
+    design = chip(effect, readout="none").without("chip")
+    first, again, other = (
+        gain_cell_attention(*signals(40), d, None, "naive")
+        for d in (design, design.redrawn(0), design.redrawn(5))
+    )
+    assert torch.equal(first, again)
+    assert torch.equal(first, other) != bool(design.drawn("operation"))
+
+
+def test_cells_that_do_not_leak_have_no_spread_of_retention() -> None:
+    assert not chip("spread of retention", retention_time=None).drawn("chip")
 
 
 def test_a_curve_that_saturates_at_the_largest_voltage() -> None:

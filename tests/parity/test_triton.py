@@ -103,10 +103,12 @@ def test_groups_padding_and_a_window_of_the_model() -> None:
     assert_agrees([q[:, :, -30:], k, v], chip(), False, **rest)
 
 
-def test_what_is_no_number_is_seen() -> None:
-    q, k, v = signals(20, 1, 1, 16)
-    v[0, 0, 7, 3] = torch.nan
-    assert gain_cell_attention(q, k, v, chip(), None, "triton").isnan().all()
+def test_a_nan_reaches_what_naive_says() -> None:
+    q, k, v = signals(50, 4, 2, 16, batch=2)
+    q[0, 1, 40, 2] = k[1, 1, 5, 3] = v[0, 0, 30, 7] = torch.nan
+    found, expected = (gain_cell_attention(q, k, v, chip(), impl=impl) for impl in ("triton", "naive"))
+    assert torch.equal(found.isnan(), expected.isnan())
+    assert float(((found - expected).nan_to_num().abs() > 1e-3).double().mean()) <= 1e-3
 
 
 def test_what_is_not_served_says_why() -> None:

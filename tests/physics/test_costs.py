@@ -27,7 +27,7 @@ from gaincell.costs.head import assumed_head
 from gaincell.costs.phases import phases
 from gaincell.costs.roll_up import of_head, of_model
 from gaincell.costs.sensitivity import sensitivity
-from gaincell.costs.size import ModelSize
+from gaincell.costs.size import ModelSize, shipped_size
 from gaincell.costs.spice_file import read_spice
 from gaincell.costs.technology import load_technology
 from gaincell.errors import InputError
@@ -101,7 +101,9 @@ def test_a_group_writes_once(group: int) -> None:
     first = "first dot product"
     assert energy["g"][first].bottom_up.energy == energy["1"][first].bottom_up.energy
     assert one.bottom_up.latency <= many.bottom_up.latency <= group * one.bottom_up.latency
-    assert many.area.area == one.area.area
+    coefficients = 2 * (group - 1) * (HEAD.query_word + HEAD.sum_bits(16))
+    more = coefficients * TECHNOLOGY.flip_flop_area / TECHNOLOGY.utilisation
+    assert many.area.area - one.area.area == pytest.approx(more, abs=1e-18)
 
 
 def test_energy_of_cells_is_charge_times_supply() -> None:
@@ -164,6 +166,88 @@ def test_adder_tree_of_the_paper() -> None:
     assert digital.adder_bits(HEAD, 1) == 0
 
 
+def test_registers_of_the_adder_tree() -> None:
+    """Every level of the schedule ends in registers: 8 words of 6 bits, 4 of 7, 2 of 8, 1 of 9; of 3 inputs
+    one waits a level.
+    """
+    assert digital.register_bits(HEAD, 16) == 64 * (8 * 6 + 4 * 7 + 2 * 8 + 9)
+    assert digital.register_bits(HEAD, 3) == 64 * (2 * 6 + 7)
+    assert digital.register_bits(HEAD, 1) == 0
+    assert HEAD.sum_bits(16) == 9
+    bit = 0.81 * (2e-15 + 4e-15 / 4)
+    found = digital.digital(HEAD, 1e-6).parts["adder registers"].energy
+    assert found == pytest.approx(64 * 101 * bit)
+
+
+# Scaling: equation (3).
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama-3-8b"])
+def test_every_gain_and_offset_is_applied_once(name: str) -> None:
+    """(H + 2 Hk + H) D multiply-adds a token and layer: keys and values once a group."""
+    size = shipped_size(name)
+    head = replace(HEAD, head_dim=size.head_dim, group=size.group)
+    found = digital.operations(head, 1e-3)
+    counts = [of.count for of in found.values() if of.unit == digital.MULTIPLY_ADD]
+    assert len(counts) == 3
+    assert size.heads * sum(counts) == pytest.approx(
+        (size.heads + 2 * size.kv_heads + size.heads) * size.head_dim
+    )
+
+
+def test_scaling_by_hand() -> None:
+    """q in 8 bits, k and v in 7, the sum in 9; m n + m + n bits of adders of 3.125 fJ x 28 / 45 each, and
+    C VDD^2 / 4 of a gate a bit of a code.
+    """
+    assert (HEAD.query_word, HEAD.storage_word, HEAD.sum_bits(16)) == (8, 7, 9)
+    adder, gate = 3.125e-15 * 28 / 45, 2e-15 * 0.81 / 4
+    parts = digital.digital(HEAD, 1e-6).parts
+    assert parts["scaling of q"].energy == pytest.approx(64 * (80 * adder + 4 * gate))
+    assert parts["scaling of k, v"].energy == pytest.approx(128 * (63 * adder + 3 * gate))
+    assert parts["scaling of the output"].energy == pytest.approx(64 * 99 * adder)
+    signed = replace(HEAD, design=load_design("leroux2025-signed"))
+    assert (signed.query_bits, signed.query_word) == (5, 8)
+
+
+def test_multipliers_are_those_of_the_literature() -> None:
+    """45 nm: 0.2 pJ of 8 bits and 3.1 pJ of 32 bits, as the bits of their adders."""
+    for bits, stated in ((8, 0.2e-12), (32, 3.1e-12)):
+        assert bits * bits * TECHNOLOGY.adder_energy == pytest.approx(stated, rel=0.04)
+
+
+@pytest.mark.parametrize(
+    ("levels", "bits"),
+    [(DESIGN.query_levels, HEAD.query_word), (DESIGN.storage_levels, HEAD.storage_word)],
+)
+def test_scaled_values_are_wide_enough_for_their_codes(levels: int, bits: int) -> None:
+    """In fixed point of that width a code is at most one off, and the rounding of value and gain adds at most
+    a tenth to the variance of the converter's own.
+    """
+    generator = torch.Generator().manual_seed(0)
+    value = torch.randn(200, 1000, dtype=torch.float64, generator=generator)
+    gain = torch.rand(200, 1, dtype=torch.float64, generator=generator) * 0.9 + 0.1
+    offset = torch.rand(200, 1, dtype=torch.float64, generator=generator)
+    full = 2.0 ** torch.ceil(torch.log2(1 / gain))
+    step = full / 2 ** (bits - 1)
+    rounded = (value / step).round().clamp(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) * step
+    unit = 2.0 ** torch.floor(torch.log2(gain)) / 2 ** (bits - 1)
+    exact, found = gain * value + offset, (gain / unit).round() * unit * rounded + offset
+    codes = [((levels - 1) * y.clamp(0, 1)).round() for y in (exact, found)]
+    assert float((codes[0] - codes[1]).abs().max()) <= 1
+    kept = (exact > 0) & (exact < 1)
+    error = ((levels - 1) * (found - exact))[kept]
+    assert float(error.square().mean()) < 0.1 / 12
+
+
+def test_a_normalising_column_adds_a_tree_and_divisions() -> None:
+    chip = replace(HEAD, design=load_design("leroux2025-signed"))
+    assert chip.design.normaliser.present
+    assert digital.adder_bits(chip, 16) == 65 * (8 * 5 + 4 * 6 + 2 * 7 + 8)
+    found = digital.digital(chip, 1e-6).parts["division"].energy
+    assert found == pytest.approx(64 * 81 * TECHNOLOGY.adder_bit)
+    assert "division" not in digital.digital(HEAD, 1e-6).parts
+
+
 def test_refresh_costs_columns_times_writes() -> None:
     interval, dt = 1e-3, DESIGN.token_period
     found = retention.refresh(HEAD, interval)
@@ -206,7 +290,8 @@ def test_sequences_that_share_circuits_raise_the_throughput() -> None:
     for smaller, larger in pairwise(points):
         assert larger.cost.bottom_up.latency >= smaller.cost.bottom_up.latency * (1 - 1e-9)
         leaked = [point.cost.bottom_up.parts["leakage"].power for point in (smaller, larger)]
-        assert leaked[1] > 1.5 * leaked[0]
+        cells = HEAD.cells * 0.9 * TECHNOLOGY.off_current * (0.18e-6 + 0.27e-6)
+        assert leaked[1] - leaked[0] == pytest.approx((larger.at - smaller.at) * cells)
 
 
 # What depends on what.
@@ -215,7 +300,7 @@ def test_sequences_that_share_circuits_raise_the_throughput() -> None:
 def test_sensitivity_names_what_matters_and_its_direction() -> None:
     found = {(c.parameter, c.factor > 1): c for c in sensitivity(HEAD)}
     up, down = found["supply", True].energy, found["supply", False].energy
-    assert (round(up, 3), round(down, 3)) == (0.23, -0.219)
+    assert (round(up, 3), round(down, 3)) == (0.228, -0.216)
     assert found["cell_area", True].area > 0
     assert found["t_pulse_max", True].latency > 0
     assert ("cell_write", True) in found
@@ -227,8 +312,8 @@ def test_a_full_ring_stays_full_when_the_window_moves() -> None:
     """Whether its columns come from the activity or are given: a sixth more of them costs as much more."""
     for head in (HEAD, replace(HEAD, context=1024)):
         found = {c.factor > 1: c for c in sensitivity(head) if c.parameter == "window"}
-        assert found[True].energy == pytest.approx(0.179, abs=0.001)
-        assert found[False].energy == pytest.approx(-0.180, abs=0.001)
+        assert found[True].energy == pytest.approx(0.180, abs=0.001)
+        assert found[False].energy == pytest.approx(-0.174, abs=0.001)
 
 
 def test_spice_energies_are_counted_a_sub_tile() -> None:

@@ -311,7 +311,7 @@ def test_currents_far_from_those_of_the_chip_are_noticed_and_can_be_rescaled(
 
 BAD = {
     "voltage [V], current [uA]\n": "a line that names the columns and lines of numbers",
-    "v [V], current [uA]\n0,1\n": "no column 'voltage'",
+    "bias [V], current [uA]\n0,1\n": "no column 'voltage'",
     "voltage, current [uA]\n0,1\n": "has no unit",
     "voltage [V], current [kA]\n0,1\n": "unit 'kA'",
     "voltage [V], current [uA]\n0,nan\n0.1,x\n0.2\n": "line 2: current is 'nan'; line 3: current is",
@@ -324,7 +324,6 @@ BAD = {
     "voltage [V], current [uA]\n0,9\n.2,5\n.4,1\n.6,-1\n.8,-5\n.9,-9\n": "falls with the voltage",
     "voltage [V], current [uA]\n0,-9\n.2,-5\n.4,-1\n.5,1\n.6,3\n": "measure that range",
     "voltage [V], current [uA]\n0,-9\n.2,9\n.4,-9\n.5,0\n.6,9\n.7,-3\n.9,9\n": "falls between",
-    "cell, voltage [V], current [uA]\n1.5,0,-9\n2,0.9,9\n": "give whole numbers",
     "voltage [V], voltage [V], current [uA]\n0,0,-9\n": "twice",
 }
 

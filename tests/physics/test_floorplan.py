@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.figure import Figure
 
 from gaincell.cli import main
+from gaincell.cli.floorplan import _plan
 from gaincell.config import load_design
 from gaincell.costs.activity import Activity
 from gaincell.costs.area import head_area
@@ -30,6 +32,7 @@ from gaincell.costs.gds import write_gds
 from gaincell.costs.head import Head
 from gaincell.costs.technology import load_technology
 from gaincell.errors import InputError
+from gaincell.reports.floorplan import draw_floorplan
 from gaincell.reports.results import check
 
 
@@ -54,7 +57,9 @@ def areas() -> st.SearchStrategy[float]:
         readout=areas(),
         counters=areas(),
         adders=areas(),
+        output_scaling=areas(),
         control=areas(),
+        input_scaling=areas(),
         tile=st.integers(1, 32),
         rows=st.integers(1, 96),
         tiles=st.integers(1, 24),
@@ -89,7 +94,7 @@ def test_as_much_area_as_the_costs_say(head_dim: int, changes: dict[str, object]
     assert sum(r.area for r in found) == pytest.approx(head_area(made).area)
     cells = sum(r.area for r in found if r.kind == CELLS)
     assert cells == pytest.approx(head_area(made).parts["cells"].area)
-    assert len(found) == 10 * made.design.tiles + 2
+    assert len(found) == 10 * made.design.tiles + 4
 
 
 def test_the_papers_head() -> None:
@@ -150,7 +155,7 @@ def test_areas_that_cannot_be() -> None:
 def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out, file = tmp_path / "plan.svg", tmp_path / "plan.json"
     with pytest.raises(SystemExit) as left:
-        main(["floorplan", "--out", str(out), "--json", str(file)])
+        main(["floorplan", "--figure", str(out), "--json", str(file)])
     assert left.value.code == 0
     shown = capsys.readouterr().out
     assert "charge-to-pulse" in shown
@@ -166,12 +171,14 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         "charge-to-pulse",
         "row decoder",
         "adder tree",
+        "output scaling",
         "digital control",
+        "input scaling",
     ):
         assert f"<!-- {name} -->" in drawn
     for arguments, message in (
         (["--window", "1000"], "cannot fill a window of 1000"),
-        (["--out", str(tmp_path / "plan.gif")], "ends with .svg, .png, .pdf"),
+        (["--figure", str(tmp_path / "plan.gif")], "ends with .png, .svg, .pdf"),
         (["--gds", str(tmp_path / "plan.txt")], "ends with .gds"),
         (["--cell-area", "-1"], "cell_area = -1.0 m^2 is out of range"),
     ):
@@ -179,6 +186,23 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
             main(["floorplan", *arguments])
         assert refused.value.code == 2
         assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("window", [128, 1024, 8192])
+def test_both_plans_have_a_scale(window: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bar as long, in the plan's micrometres, as its label says, between a twentieth and a sixth of it."""
+    drawn: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
+    monkeypatch.setattr("gaincell.files.write_atomic", lambda path, write: write(path))
+    blocks = blocks_of(head(window=window))
+    plans = {"tile": _plan(tile_plan(blocks)), "head": _plan(head_plan(blocks))}
+    draw_floorplan({"floorplan": plans}, tmp_path / "plan.svg")
+    for axes, plan in zip(drawn[0].axes, plans.values(), strict=True):
+        label = next(text.get_text() for text in axes.texts if text.get_text().endswith("µm"))
+        bar = next(line for line in axes.lines if line.get_linewidth() == 2.5)
+        (left, right), width = bar.get_xdata(), plan["w"]["value"] * 1e6
+        assert right - left == pytest.approx(float(label.split()[0]))
+        assert width / 20 < right - left <= width / 6
 
 
 def test_without_gdstk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

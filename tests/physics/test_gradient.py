@@ -78,6 +78,46 @@ def test_scores_of_exactly_0_pass_no_gradient(gradient: str) -> None:
         assert all((g == 0).all() for g in gradients)
 
 
+@pytest.mark.parametrize(
+    ("cell", "lost"), [("linear", 1e-5), ("polynomial", 1e-5), ("x3", 1e-4), ("x5", 0.2)]
+)
+@pytest.mark.parametrize("impl", ["naive", "blocked", "auto"])
+def test_gradients_of_small_scores_in_float32(cell: str, lost: float, impl: str) -> None:
+    """Keys in the innermost levels: float32 passes the gradients of float64, x5 excepted."""
+    generator = torch.Generator().manual_seed(1)
+    q, k, v, weight = (torch.randn(1, 2, 100, 64, generator=generator) for _ in range(4))
+    design, gradients = load_design("leroux2025").replace(cell=cell), {}
+    for dtype in (torch.float32, torch.float64):
+        q_offset, k_offset = (torch.full((2,), x, dtype=dtype, requires_grad=True) for x in (0.5, 0.45))
+        requests = (
+            0.3 * q.to(dtype) + q_offset[:, None, None],
+            0.06 * k.to(dtype) + k_offset[:, None, None],
+            0.15 * v.to(dtype) + 0.45,
+        )
+        out = gain_cell_attention(*requests, design, impl=impl)
+        out.backward(weight.to(dtype))
+        gradients[dtype] = (q_offset.grad.double(), k_offset.grad.double())
+    for found, expected in zip(gradients[torch.float32], gradients[torch.float64], strict=True):
+        assert float((found - expected).norm() / expected.norm()) < lost
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("impl", ["blocked", "auto"])
+def test_charges_that_cancel_pass_no_gradient_in_float32(cell: str, impl: str) -> None:
+    """Whatever the order of summation: components of one pulse, in pairs of opposite voltages."""
+    generator = torch.Generator().manual_seed(2)
+    levels = torch.randint(0, 8, (1, 1, 200, 32), generator=generator)
+    k = (0.45 + (torch.cat([levels, 7 - levels], 3) - 3.5) * 0.9 / 7).requires_grad_()
+    half = torch.rand(1, 1, 200, 32, generator=generator)
+    q = torch.cat([half, half], 3).requires_grad_()
+    v = torch.rand(1, 1, 200, 64, generator=generator)
+    design = load_design("leroux2025").replace(cell=cell)
+    out = gain_cell_attention(q, k, v, design, impl=impl)
+    odd = cell not in ("polynomial", "exponential")
+    for gradient in torch.autograd.grad(out.sum(), (q, k)):
+        assert bool(gradient.any()) != odd
+
+
 def test_surrogate_has_the_true_output_and_the_gradient_of_linear_cells() -> None:
     """One key, age 0: A is the true pulse, dS/dx = slope u, dO/du = slope A."""
     design = chip(retention_time=None, score_ceiling=False, output_ceiling=False)

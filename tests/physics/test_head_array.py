@@ -78,13 +78,20 @@ class ListHead:
                 total[d] += math.copysign(math.floor(15 * abs(o) + 0.5), o) / 15
         self.pointer = (self.pointer + 1) % WINDOW
         self.steps += 1
-        self.idle(0.5e-3)
+        self.work(0.5e-3)
         every = self.refresh.every_tokens
         if every is not None and self.steps - self.refreshed_step >= every:
             self.do_refresh()
         return total
 
     def idle(self, seconds: float) -> None:
+        end, every = self.now + seconds, self.refresh.every_seconds
+        while every is not None and self.refreshed + every <= end:
+            self.now = max(self.now, self.refreshed + every)
+            self.do_refresh()
+        self.now = max(self.now, end)
+
+    def work(self, seconds: float) -> None:
         every = self.refresh.every_seconds
         while every is not None and self.refreshed + every <= self.now + seconds:
             wait = max(0.0, self.refreshed + every - self.now)

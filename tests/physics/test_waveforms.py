@@ -66,5 +66,5 @@ def test_simulate_draws_and_stores(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["simulate", "tile", "--tokens", "10", *options])
     assert result.exit_code == 0, result.output
     assert {path.name for path in figures.iterdir()} == {"timeline.png", "trace.png", "waveforms.png"}
-    result = CliRunner().invoke(app, ["simulate", "tile", "--signals", str(out), *options])
+    result = CliRunner().invoke(app, ["simulate", "tile", "--inputs", str(out), *options])
     assert result.exit_code == 2

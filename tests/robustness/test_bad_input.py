@@ -300,3 +300,37 @@ def test_evaluations_of_a_run(capsys: pytest.CaptureFixture[str], tmp_path: Path
     assert json.loads((tmp_path / "r.json").read_text())["documents"]["value"] == 2
     assert json.loads((tmp_path / "a.json").read_text())["ablation"][0]["name"] == "chip"
     assert (tmp_path / "f.png").stat().st_size > 10_000
+
+
+def test_words_that_are_no_values(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, micro: Micro, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Empty as from an unset variable, not UTF-8, beyond what a number holds, no place for a file."""
+    model, text = micro
+    monkeypatch.chdir(model)  # what Path("") would be
+    for command, expected in (
+        (("evaluate", ""), "argument 2 is empty"),
+        (("evaluate", model, "--text", ""), "--text is empty"),
+        (("map", model, "--text", text, "--out="), "--out is empty"),
+        (("generate", model, "--prompt", "\udcff"), "not UTF-8"),
+        (("generate", model, "--prompt", "a", "--temperature", "1e-320"), "give 0.001 or more, or 0"),
+        (("evaluate", model, "--threads", 2**31), "--threads"),
+        (("evaluate", model, "--limit", 2**63), "at most 4294967295"),
+        (("evaluate", model, "--at", "nan"), "give a finite number"),
+        (("evaluate", model, "--dump", "/"), "give the name of a file"),
+        (("report", "/dev/zero"), "no regular file"),
+        (("evaluate", model, "--nosuch"), "No such option"),
+        (("nosuch",), "No such command"),
+    ):
+        assert expected in refused(capsys, *command)
+
+
+@pytest.mark.parametrize(
+    "given", ["x" * 100_000, "a b" * 50_000, "[1, 2, " * 20_000, "'" * 9_999, "\x07 \n" * 999]
+)
+def test_messages_repeat_a_line_at_most(capsys: pytest.CaptureFixture[str], micro: Micro, given: str) -> None:
+    for command in (("evaluate", micro[0], "--text", given), ("design", "show", given), ("evaluate", micro[0],
+                    "--protocol", given), ("evaluate", micro[0], "--seed", given)):  # fmt: skip
+        line = refused(capsys, *command)
+        assert len(line) < 1100
+        assert line.isprintable()

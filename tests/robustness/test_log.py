@@ -57,13 +57,17 @@ def test_the_figure_shows_every_training(tmp_path: Path) -> None:
 
 
 def test_evaluations_have_an_axis_of_their_own() -> None:
-    lines = [{"stage": "linear", "step": step, "loss": 4.0, "tokens": 64 * step} for step in range(9)]
+    named = {"stage": "linear", "loss": 4.0, "loss_name": "cross-entropy", "loss_unit": "nats per token"}
+    lines = [{**named, "step": step, "tokens": 64 * step} for step in range(9)]
     alone = losses(lines)
     assert alone is not None
-    assert [axes.get_ylabel() for axes in alone.axes] == ["loss"]
+    assert [axes.get_ylabel() for axes in alone.axes] == ["cross-entropy (nats per token)"]
     both = losses([*lines[:-1], {**lines[-1], "evaluation": 90.0}])
     assert both is not None
-    assert [axes.get_ylabel() for axes in both.axes] == ["loss", "perplexity (evaluation)"]
+    assert [axes.get_ylabel() for axes in both.axes] == [
+        "cross-entropy (nats per token)",
+        "perplexity (evaluation)",
+    ]
     seen = [max(max(line.get_ydata()) for line in axes.lines) for axes in both.axes]
     assert seen == [4.0, 90.0]
     assert losses([{"step": 0, "evaluation": 90.0}]) is None

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import io
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from gaincell.adaptation.published import expected
 from gaincell.cli import _progress
 from gaincell.cli._progress import progress_bars
 from gaincell.mapping.recipe import load_recipe
@@ -16,7 +19,7 @@ from gaincell.reports import results
 from gaincell.reports.tables import plan_table, stages_table
 
 ROOT = Path(__file__).parents[2]
-NUMBERS = {"loss": 3.4567, "learning_rate": 1e-3, "tokens_per_second": 1559.7}
+NUMBERS = {"cross-entropy (nats per token)": 3.4567, "learning_rate": 1e-3, "tokens_per_second": 1559.7}
 
 
 def shown(monkeypatch: pytest.MonkeyPatch, step: str, numbers: dict[str, float]) -> str:
@@ -37,7 +40,9 @@ def test_a_bar_shows_tokens_per_second_on_80_columns(monkeypatch: pytest.MonkeyP
     last = [line.rstrip() for line in text.replace("\r", "\n").split("\n") if line.strip()]
     assert max(map(len, last)) <= 80
     assert "50%" in text
-    assert "left loss 3.457, 1,560 tok/s" in text
+    assert "left cross-entropy 3.457" in text
+    assert "nats per token" in " ".join(text.split())
+    assert "1,560 tok/s" in text
     assert "…" not in text
     assert "tok/s" not in shown(monkeypatch, "linear: evaluate", {})
 
@@ -56,14 +61,69 @@ def test_a_file_gets_plain_lines_now_and_then(
         show(1, 3, {})
         stages("adapted: adapt")(5, 0, {"residual": 0.01})
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0] == "linear: train, 115 of 300, loss 3.457, 1,560 tok/s, 0:06:10 left"
+    assert (
+        lines[0] == "linear: train, 115 of 300, cross-entropy 3.457 nats per token, 1,560 tok/s, 0:06:10 left"
+    )
     assert len(lines) == 14 + 2
     assert lines[-3:] == [
-        "linear: train, 300 of 300, loss 3.457, 1,560 tok/s",
+        "linear: train, 300 of 300, cross-entropy 3.457 nats per token, 1,560 tok/s",
         "linear: evaluate, 1 of 3",
         "adapted: adapt, 5, residual 0.01",
     ]
     assert _progress.EVERY >= 10
+
+
+def test_a_file_gets_no_line_twice(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing is printed before something has changed, however often a step says that it is done."""
+    now = 0.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    with progress_bars() as stages:
+        show = stages("read the text")
+        for done in (10, 20, 20, 20):
+            now += 40.0
+            show(done, 20, {})
+        show = stages("evaluate")
+        for _ in range(3):
+            now += 40.0
+            show(1, 3, {})
+    assert capsys.readouterr().err.splitlines() == [
+        "read the text, 10 of 20",
+        "read the text, 20 of 20",
+        "evaluate, 1 of 3",
+    ]
+
+
+def test_a_command_prints_no_line_twice() -> None:
+    command = [sys.executable, "-m", "gaincell", "adapt", "tiny", "--method", "published", "--threads", "1"]
+    command += ["--limit", "2048", "--calibration-tokens", "2048"]
+    lines = subprocess.run(command, check=True, capture_output=True, text=True).stderr.splitlines()
+    assert len(lines) > 5
+    assert len(set(lines)) == len(lines)
+
+
+def test_the_time_left_of_an_iteration_follows_its_residual(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A residual that falls tenfold each time is at 1e-6 after 6 iterations, whatever the limit."""
+    history: list[dict[str, float]] = []
+    now = 0.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    with progress_bars() as stages:
+        show = stages("adapt")
+        for iteration in range(7):
+            now += 60.0
+            history.append({"iteration": float(iteration), "residual": 10.0**-iteration})
+            show(iteration, 100, history[-1] | expected(history, 1e-6, 100))
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "adapt, 0 of at most 100, residual 1"
+    assert [line.rpartition(", ")[2] for line in lines[1:6]] == [f"0:0{n}:00 left" for n in (5, 4, 3, 2, 1)]
+    assert lines[6] == "adapt, 6 of at most 100, residual 1e-06"
+    rising = [{"iteration": 0.0, "residual": 0.1}, {"iteration": 1.0, "residual": 0.2}]
+    assert expected(rising, 1e-6, 100) == {"expected": 100.0}
+    slow = [{"iteration": 0.0, "residual": 0.2}, {"iteration": 1.0, "residual": 0.1999}]
+    assert expected(slow, 1e-6, 100) == {"expected": 100.0}
 
 
 def rendered(table: object) -> str:

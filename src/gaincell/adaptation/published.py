@@ -9,6 +9,9 @@ tolerance.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -23,18 +26,37 @@ from gaincell.adaptation.statistics import (
     forward,
     scalers,
 )
-from gaincell.evaluation.perplexity import LOGIT_BYTES, exp_or_infinity, next_token_nll
+from gaincell.evaluation.perplexity import LOGIT_BYTES, next_token_nll
 from gaincell.progress import Progress
+from gaincell.spread import exp_or_infinity
 
 FIRST_FACTOR = 1.0
 LAST_FACTOR = 0.1
 ANNEALED_OVER = 50
+TREND = 4
+"""Iterations whose fall of the residual is carried on."""
 
 
 def damping(iteration: int) -> float:
     """The factor f of an iteration, counted from 0."""
     done = min(1.0, iteration / ANNEALED_OVER)
     return FIRST_FACTOR + done * (LAST_FACTOR - FIRST_FACTOR)
+
+
+def expected(history: Sequence[Mapping[str, float]], tolerance: float, limit: int) -> dict[str, float]:
+    """{"expected": iterations in all}, if the residual goes on falling by the factor of the last ones.
+
+    {"expected": 0}, unknown, before there are two residuals; the limit where the residual does not fall.
+    """
+    if len(history) < 2:
+        return {"expected": 0.0}
+    first, last = history[-min(len(history), TREND + 1)], history[-1]
+    fallen = math.log(max(first["residual"], tolerance) / max(last["residual"], tolerance))
+    if not fallen > 0:
+        return {"expected": float(limit)}
+    a_step = fallen / (last["iteration"] - first["iteration"])
+    left = math.log(max(last["residual"], tolerance) / tolerance) / a_step
+    return {"expected": min(float(limit), last["iteration"] + math.ceil(left))}
 
 
 def iterate(
@@ -62,7 +84,7 @@ def iterate(
         residuals = Residuals.between(statistics, target, rule)
         record = {"residual": residuals.worst()[0], "perplexity": exp_or_infinity(nll)}
         history.append({"iteration": float(iteration), **record})
-        progress(iteration, max_iterations, record)
+        progress(iteration, max_iterations, record | expected(history, tolerance, max_iterations))
         if record["residual"] <= tolerance or iteration == max_iterations:
             break
         factor = damping(iteration)

@@ -20,7 +20,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from gaincell.errors import InputError, ModelError
-from gaincell.integrations.hf.attach import attached_layers
+from gaincell.integrations.hf.attach import computing_layers
+from gaincell.integrations.hf.context import check_length
 from gaincell.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -178,8 +179,8 @@ def scalers(layers: list[GainCellAttention]) -> Iterator[tuple[str, int, Scaler]
 
 
 def attached(model: nn.Module) -> list[GainCellAttention]:
-    """The gain-cell attention of every layer. Raises ModelError when there is none."""
-    layers = attached_layers(model)
+    """The gain-cell attention of every layer. Raises ModelError when there is none, or none in use."""
+    layers = computing_layers(model)
     if not layers:
         raise ModelError("the model has no gain-cell attention; call gaincell.attach(model, design) first")
     return layers
@@ -197,6 +198,7 @@ def as_batch(tokens: Tokens, model: nn.Module) -> Batch:
     real = None if mask is None or bool((mask != 0).all()) else (mask != 0).to(device)
     if real is not None and not bool(real.any()):
         raise InputError("a batch of calibration text holds padding only; remove it")
+    check_length(model, ids.shape[1] if real is None else int(real.sum(1).max()))
     return Batch(ids.to(device=device, dtype=torch.long), real)
 
 

@@ -1,4 +1,8 @@
-"""Time on the chip: tokens, pauses, and the refreshes that a policy asks for in between."""
+"""Time on the chip: tokens, pauses, and the refreshes that a policy asks for in between.
+
+A refresh stops the head: a token that has to wait for one takes that much longer. A pause lasts as long as
+it was asked to, refreshes included, and beyond that only until one that has begun is over.
+"""
 
 from __future__ import annotations
 
@@ -45,6 +49,9 @@ class Clock:
     refreshing: Second = 0.0
     _last: Second = 0.0
     _last_token: int = 0
+    _run: tuple[Second, int, Second] = (0.0, 0, 0.0)
+    """Time and tokens at the beginning of a run of equal periods, and the period: times in it are products,
+    so that they do not depend on how many tokens are given at once."""
 
     def __post_init__(self) -> None:
         every = self.policy.every_seconds
@@ -58,8 +65,9 @@ class Clock:
 
     def step(self, arrays: Columns, period: Second, tokens: int = 1) -> None:
         """Tokens were written, a period each. Those of one call see no refresh in between: `tokens_left`."""
+        end = self._after(period, tokens)
         self.tokens += tokens
-        self._pass(arrays, tokens * period)
+        self._pass(arrays, end, longer=True)
         every = self.policy.every_tokens
         if every is not None and self.tokens - self._last_token >= every:
             self.refresh(arrays)
@@ -72,7 +80,7 @@ class Clock:
         """
         if not (math.isfinite(seconds) and seconds >= 0):
             raise InputError(f"told to idle for {seconds} s; give a finite number, 0 or above")
-        self._pass(arrays, seconds)
+        self._pass(arrays, self.now + seconds, longer=False)
 
     def refresh(self, arrays: Columns) -> bool:
         """Refresh now. Whether anything stored changed."""
@@ -88,27 +96,44 @@ class Clock:
         if policy.every_tokens is not None:
             return max(1, policy.every_tokens - (self.tokens - self._last_token))
         if policy.every_seconds is not None:
-            return max(1, math.ceil((self._last + policy.every_seconds - self.now) / period))
+            due = self._last + policy.every_seconds
+            left = max(1, math.ceil((due - self.now) / period))  # give or take the rounding
+            while left > 1 and self._after(period, left - 1) >= due:
+                left -= 1
+            while self._after(period, left) < due:
+                left += 1
+            return left
         return None
 
-    def _pass(self, arrays: Columns, seconds: Second) -> None:
-        end, every = self.now + seconds, self.policy.every_seconds
+    def _after(self, period: Second, tokens: int) -> Second:
+        """When so many more tokens are over."""
+        start, before, of_run = self._run
+        if of_run != period or start + (self.tokens - before) * period != self.now:
+            self._run = start, before, _ = self.now, self.tokens, period
+        return start + (self.tokens + tokens - before) * period
+
+    def _pass(self, arrays: Columns, end: Second, longer: bool) -> None:
+        """Let time pass until `end`, or, if `longer`, until as much later as refreshes take."""
+        every = self.policy.every_seconds
         whole = False  # whether a whole period has gone by since the refresh before
         while every is not None and self._last + every <= end:
             self.now = max(self.now, self._last + every)
             before, rewritten = self.now, self.rewrites
             changed = self.refresh(arrays)
             duration = self.now - before
-            end += duration
+            end += duration if longer else 0.0
             if whole and not changed:  # nor will the next ones change anything
-                count = math.floor((end - self._last) / every)
+                cycle = every + duration
+                count = math.floor(
+                    (end - self._last) / every if longer else (end - self._last + duration) / cycle
+                )
                 self._count(count, self.rewrites - rewritten)
-                arrays.postpone(count * (every + duration))
-                self._last += count * (every + duration)
+                arrays.postpone(count * cycle)
+                self._last += count * cycle
                 self.now = self._last
-                end += count * duration
+                end += count * duration if longer else 0.0
             whole = True
-        self.now = end
+        self.now = max(self.now, end)
 
     def _count(self, refreshes: int, columns: int) -> None:
         self.refreshes += refreshes

@@ -42,8 +42,26 @@ from gaincell.devices.random import Effect
 from gaincell.devices.variability import KEY_ARRAY, VALUE_ARRAY, CellErrors, cell_errors, current_of
 from gaincell.devices.writing import write_errors
 from gaincell.errors import InputError
+from gaincell.features import (
+    CELLS,
+    CONVERSIONS,
+    DRIVERS,
+    LEAKAGE,
+    LEVELS,
+    NOMINAL,
+    NORMALISER,
+    PULSE_LAW,
+    READ_NOISE,
+    SINKS,
+    WRITES,
+    missing,
+)
 from gaincell.units import Second
 
+IMPLEMENTS = (
+    NOMINAL | LEVELS | DRIVERS | WRITES | CELLS | LEAKAGE | PULSE_LAW | CONVERSIONS | READ_NOISE
+) | (SINKS | NORMALISER)
+"""Features of a chip (features.py)."""
 REFRESHES = 2**31
 """Step of the random numbers of the first refresh; each has errors of writes of its own."""
 
@@ -149,7 +167,7 @@ class HeadArray:
         dtype: float64 or float32.
 
     Raises:
-        InputError: sizes or precisions that do not fit.
+        InputError: sizes or precisions that do not fit; a design that does what is not implemented here.
 
     Not modelled: see the devices and circuits it is made of; droop within one read; what the layer's other
     heads do at the same time (all work in parallel).
@@ -178,6 +196,10 @@ class HeadArray:
             raise InputError(f"sliding_window = {sliding_window}; give 1 or more, or None")
         if dtype not in (torch.float32, torch.float64):
             raise InputError(f"dtype = {dtype}; give torch.float64 or torch.float32")
+        if more := missing(design.in_use, IMPLEMENTS):
+            raise InputError(
+                f"HeadArray does not implement {more} of design {design.name!r}; give a design without"
+            )
         self.design = design
         self.head_dim, self.heads, self.kv_heads, self.batch = head_dim, heads, kv_heads, batch
         self.sliding_window = sliding_window

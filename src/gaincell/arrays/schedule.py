@@ -9,6 +9,11 @@ One query of one token goes through these phases ("Step" in docs/concepts/circui
     count        output pulses into the counters                         (L - 1) / f_clock
     add          the adder tree over the sub-tiles                       ceil(log2(M / N)) / f_clock
 
+With `scales`, also those of equation (3), which the published 65 ns may or may not contain:
+
+    scale inputs keys; queries and values while the key is written       1 / f_clock
+    scale output the sum of the sub-tiles                                1 / f_clock
+
 T_max, the clock and the number of sub-tiles are the design's; the paper states besides only that all of it
 takes 65 ns [M]. What the computed phases leave of those 65 ns is the one assumed number, the design's
 `unstated_latency`; `sensitivity` shows what depends on it.
@@ -26,7 +31,7 @@ Not modelled: when within a phase a circuit is busy; moving q, k, v and the resu
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
@@ -73,10 +78,12 @@ class Schedule:
     """The schedule of the heads of one layer, which all work in parallel.
 
     design: the chip.  group: query heads per key/value head, which share its arrays.
+    scales: whether the scaling stages are part of a step.
     """
 
     design: Design
     group: int = 1
+    scales: bool = False
 
     def __post_init__(self) -> None:
         if self.group < 1:
@@ -91,8 +98,24 @@ class Schedule:
         add = math.ceil(math.log2(d.tiles)) * clock
         t_max = d.t_pulse_max
         integrators = ("charge-to-pulse", "signed charge-to-pulse")
+        before, after = (
+            (
+                (Phase("scale inputs", clock, "computed", ("input scaling",), once=True),),
+                (Phase("scale output", clock, "computed", ("output scaling",), ("add",)),),
+            )
+            if self.scales
+            else ((), ())
+        )
         return (
-            Phase("key write", d.unstated_latency, "assumed", ("write DAC", "key array"), once=True),
+            *before,
+            Phase(
+                "key write",
+                d.unstated_latency,
+                "assumed",
+                ("write DAC", "key array"),
+                tuple(phase.name for phase in before),
+                once=True,
+            ),
             Phase("value write", t_max, "assumed", ("write DAC", "value array"), ("key write",), once=True),
             Phase(
                 "key read",
@@ -106,6 +129,7 @@ class Schedule:
             ),
             Phase("count", count, "computed", (integrators[1], "counter"), ("value read",)),
             Phase("add", add, "computed", ("adder tree",), ("count",)),
+            *after,
         )
 
     @cached_property
@@ -190,7 +214,7 @@ class Schedule:
         rows = []
         for factor in factors:
             design = self.design.replace(unstated_latency=factor * self.design.unstated_latency)
-            schedule = Schedule(design, self.group)
+            schedule = replace(self, design=design)
             period = schedule.token_period(layers, others)
             rows.append(
                 {

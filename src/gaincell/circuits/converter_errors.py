@@ -20,7 +20,7 @@ Dimensions: Hk key/value heads, M columns, t sub-tiles, D rows and outputs.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -28,7 +28,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gaincell.devices.random import KEY_ARRAY, VALUE_ARRAY, Effect, normal
+from gaincell.devices.random import KEY_ARRAY, PER_CHIP, VALUE_ARRAY, Effect, normal
 from gaincell.devices.variability import Mismatch
 from gaincell.errors import DesignError
 
@@ -43,12 +43,12 @@ class Converters:
     calibration_step: trimming step of gains and offsets; 0: not calibrated.
     """
 
-    driver_gain_std: float = 0.0
-    driver_offset_std: float = 0.0
-    ramp_gain_std: float = 0.0
-    ramp_gain_tile_std: float = 0.0
-    comparator_offset_std: float = 0.0
-    comparator_offset_tile_std: float = 0.0
+    driver_gain_std: float = field(default=0.0, metadata=PER_CHIP)
+    driver_offset_std: float = field(default=0.0, metadata=PER_CHIP)
+    ramp_gain_std: float = field(default=0.0, metadata=PER_CHIP)
+    ramp_gain_tile_std: float = field(default=0.0, metadata=PER_CHIP)
+    comparator_offset_std: float = field(default=0.0, metadata=PER_CHIP)
+    comparator_offset_tile_std: float = field(default=0.0, metadata=PER_CHIP)
     calibration_step: float = 0.0
 
     def __post_init__(self) -> None:
@@ -134,7 +134,7 @@ def _converter_errors(
     head, column, row = torch.arange(heads)[:, None], torch.arange(window), torch.arange(dim)
     tiles = torch.arange(window // tile)
 
-    def field(
+    def drawn(
         effect: Effect, std: float, array: int, shape: tuple[int, ...], at: Tensor, row: Tensor | int
     ) -> Tensor:
         if std == 0:
@@ -149,8 +149,8 @@ def _converter_errors(
     if c.drivers_present:
         shape = (heads, dim)
         driver = line(
-            field(Effect.DRIVER_GAIN, c.driver_gain_std, KEY_ARRAY, shape, torch.zeros(1), row),
-            field(Effect.DRIVER_OFFSET, c.driver_offset_std, KEY_ARRAY, shape, torch.zeros(1), row),
+            drawn(Effect.DRIVER_GAIN, c.driver_gain_std, KEY_ARRAY, shape, torch.zeros(1), row),
+            drawn(Effect.DRIVER_OFFSET, c.driver_offset_std, KEY_ARRAY, shape, torch.zeros(1), row),
         )
     if c.present:
         kinds = (
@@ -163,16 +163,16 @@ def _converter_errors(
         one, shared_by = (heads, window), (heads, len(tiles))
         score = line(
             *(
-                field(own, std, KEY_ARRAY, one, column, 0)
-                + field(shared, tile_std, KEY_ARRAY, shared_by, tiles, 0)[:, column // tile]
+                drawn(own, std, KEY_ARRAY, one, column, 0)
+                + drawn(shared, tile_std, KEY_ARRAY, shared_by, tiles, 0)[:, column // tile]
                 for own, std, shared, tile_std in kinds
             )
         )
         each, common = (heads, len(tiles), dim), (heads, len(tiles), 1)
         output = line(
             *(
-                field(own, std, VALUE_ARRAY, each, tiles[:, None], row)
-                + field(
+                drawn(own, std, VALUE_ARRAY, each, tiles[:, None], row)
+                + drawn(
                     shared, tile_std, VALUE_ARRAY, common, tiles[:, None], torch.zeros(1, dtype=torch.int64)
                 )
                 for own, std, shared, tile_std in kinds

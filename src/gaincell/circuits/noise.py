@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -31,7 +31,7 @@ from torch import Tensor
 from gaincell.circuits.converter import straight_through
 from gaincell.devices.cell import Cell
 from gaincell.devices.leakage import BOLTZMANN
-from gaincell.devices.random import KEY_ARRAY, VALUE_ARRAY, Effect, normal
+from gaincell.devices.random import KEY_ARRAY, PER_OPERATION, VALUE_ARRAY, Effect, normal
 from gaincell.devices.variability import Mismatch
 from gaincell.errors import DesignError
 from gaincell.units import ChargeUnit, Coulomb, Farad, Kelvin, Second, Volt
@@ -46,11 +46,11 @@ class Noise:
     integrator_capacitance: C, F; None: no thermal noise.  pulse_jitter: s.  seed: of all of these.
     """
 
-    cell_std: float = 0.0
-    score_std: float = 0.0
-    output_std: float = 0.0
-    integrator_capacitance: Farad | None = None
-    pulse_jitter: Second = 0.0
+    cell_std: float = field(default=0.0, metadata=PER_OPERATION)
+    score_std: float = field(default=0.0, metadata=PER_OPERATION)
+    output_std: float = field(default=0.0, metadata=PER_OPERATION)
+    integrator_capacitance: Farad | None = field(default=None, metadata=PER_OPERATION)
+    pulse_jitter: Second = field(default=0.0, metadata=PER_OPERATION)
     seed: int = 0
 
     def __post_init__(self) -> None:

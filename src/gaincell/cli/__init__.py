@@ -9,16 +9,19 @@ How a command ends:
 
     returns                        0   done
     raise typer.Exit(1)            1   it ran and the result is bad: not converged, a check failed
-    raise GaincellError, OSError   2   wrong input: one line on stderr, the traceback only with --debug
+    raise GaincellError, OSError   2   wrong input: one line on stderr, the traceback only with --debug; so do
+                                       a wrong option, and memory that does not suffice
     raise KeyboardInterrupt(hint)  130 Ctrl-C: the hint says how to resume
 """
 
 from __future__ import annotations
 
+import functools
+import math
 import pkgutil
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -26,12 +29,33 @@ import typer
 from typer.core import TyperGroup
 
 from gaincell import __version__
-from gaincell.errors import GaincellError
+from gaincell.cli._renamed import with_new_names
+from gaincell.errors import GaincellError, InputError, one_line
+
+UsageError: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "UsageError")
+"""Of typer, or of the click it stands on; `NO_ARGUMENTS` is one that shows the help."""
+NO_ARGUMENTS = "NoArgsIsHelpError"
+LARGEST = 2**32 - 1
+"""Of whole numbers."""
 
 COMPLETION = ("install_completion", "show_completion")
 """Options that typer gives to every app of its own; no command of ours needs them."""
 
 RESUME_HINT = "no file was left half-written; give the same command again"
+
+
+def _leaves(command: Any) -> Iterator[Any]:
+    """A command and, if it is a group, its subcommands."""
+    yield command
+    for inner in getattr(command, "commands", {}).values():
+        yield from _leaves(inner)
+
+
+def _make_legible(command: Any) -> None:
+    """Help as plain text, which cuts no name and no sentence however narrow the terminal."""
+    command.rich_markup_mode = None
+    paragraph = (command.help or "").strip().partition("\n\n")[0]
+    command.short_help = " ".join(paragraph.split())
 
 
 class CommandFolder(TyperGroup):
@@ -47,18 +71,39 @@ class CommandFolder(TyperGroup):
         command = typer.main.get_command(import_module(f"gaincell.cli.{cmd_name.replace('-', '_')}").app)
         command.name = cmd_name
         command.params = [parameter for parameter in command.params if parameter.name not in COMPLETION]
+        for each in _leaves(command):
+            _make_legible(each)
+            _check_numbers(each)
         return command
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name, command, rest = super().resolve_command(ctx, args)
+        if command is None:
+            return name, command, rest
+        valued = {
+            name
+            for leaf in _leaves(command)
+            for p in leaf.params
+            if p.param_type_name == "option" and not getattr(p, "is_flag", False)
+            for name in p.opts
+        }
+        return name, command, with_new_names(str(name), rest, valued)
+
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().make_context(*args, **kwargs)
+        except UsageError as error:
+            _refuse(error)
+            raise
 
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except (GaincellError, OSError) as error:
-            if isinstance(error, BrokenPipeError):
-                raise
-            if ctx.params["debug"]:
-                traceback.print_exc()
-            print(f"gaincell: error: {' '.join(str(error).split())}", file=sys.stderr)
-            raise SystemExit(2) from None
+        except BrokenPipeError:
+            raise
+        except Exception as error:
+            _refuse(error, debug=ctx.params["debug"])
+            raise
         except KeyboardInterrupt as interrupt:
             if ctx.params["debug"]:
                 traceback.print_exc()
@@ -66,10 +111,55 @@ class CommandFolder(TyperGroup):
             raise SystemExit(130) from None
 
 
+def _refuse(error: Exception, *, debug: bool = False) -> None:
+    """Leave with one line on stderr, unless the error is a defect of the program."""
+    message = _message(error)
+    if message is None:
+        return
+    if debug:
+        traceback.print_exc()
+    print(f"gaincell: error: {one_line(message)}", file=sys.stderr)
+    raise SystemExit(2) from None
+
+
+def _message(error: Exception) -> str | None:
+    """What a user is told of an error; None of a defect of the program, which stays a traceback."""
+    if isinstance(error, UsageError) and type(error).__name__ != NO_ARGUMENTS:
+        path = error.ctx.command_path if error.ctx is not None else "gaincell"
+        return f"{error.format_message().rstrip('.')}; see {path} --help"
+    if isinstance(error, (GaincellError, OSError)) or str(error).startswith("Symlink loop"):
+        return str(error)  # (that is a RuntimeError of pathlib)
+    allocating = isinstance(error, RuntimeError) and (
+        "can't allocate memory" in str(error) or "out of memory" in str(error)
+    )
+    if isinstance(error, MemoryError) or allocating:
+        return "the memory of this machine does not suffice; give smaller numbers, or a smaller model"
+    return None
+
+
+def _check_numbers(command: Any) -> None:
+    """Let a command refuse numbers that nothing can be done with: infinite, no number, beyond 32 bits."""
+    run = command.callback
+    names = {parameter.name: (*parameter.opts, parameter.name)[0] for parameter in command.params}
+
+    @functools.wraps(run)
+    def checked(**given: Any) -> Any:
+        for key, value in given.items():
+            for number in value if isinstance(value, (list, tuple)) else (value,):
+                if isinstance(number, float) and not math.isfinite(number):
+                    raise InputError(f"{names[key]} {number}: give a finite number")
+                if isinstance(number, int) and abs(number) > LARGEST:
+                    raise InputError(f"{names[key]} {number}: give at most {LARGEST}")
+        return run(**given)
+
+    command.callback = checked
+
+
 app = typer.Typer(
     cls=CommandFolder,
     no_args_is_help=True,
     add_completion=False,
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -99,4 +189,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = list(sys.argv[1:] if arguments is None else arguments)
     if "--debug" in given:
         given = ["--debug", *(argument for argument in given if argument != "--debug")]
+    try:
+        _check_words(given)
+    except InputError as error:
+        _refuse(error)
     app(args=given, prog_name="gaincell")
+
+
+def _check_words(given: Sequence[str]) -> None:
+    """Raise InputError for an argument that is empty, as an unset variable gives it, or is no text."""
+    for place, word in enumerate(given):
+        name, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+        if not value and (equals or not name):
+            before = name or (given[place - 1] if place and given[place - 1].startswith("-") else "")
+            what = f"{before} is empty" if before else f"argument {place + 1} is empty"
+            raise InputError(f"{what}, as if from a variable that is not set; give a value, or leave it out")
+        try:
+            word.encode()
+        except UnicodeEncodeError:
+            raise InputError(f"argument {place + 1}, {word!a}, is not UTF-8; convert it") from None

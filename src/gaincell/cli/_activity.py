@@ -26,22 +26,25 @@ def observe_model(
     model: str,
     chip: Design | None,
     text: str,
-    tokens: int,
+    tokens: int | None,
     sequences: int = 1,
     *,
+    most: int = 1024,
     batch: int = 1,
     device: str = "cpu",
 ) -> Observed:
     """Load a model in arrays and measure its activity, with progress bars.
 
-    chip: another one than the RUN's own.  tokens: of a sequence, which begins with empty arrays.
+    chip: another one than the RUN's own.  tokens: of a sequence, which begins with empty arrays; None for the
+    model's context, at most `most`.
 
-    Raises GaincellError: there is no such model, RUN or text, or the text is too short.
+    Raises GaincellError: there is no such model, RUN or text, the text is too short, or the model's context.
     """
     from gaincell.cli._progress import progress_bars
     from gaincell.config import load_design
     from gaincell.evaluation.activity import measure_activity
     from gaincell.evaluation.perplexity import cut_blocks
+    from gaincell.integrations.hf.context import check_length, default_length
     from gaincell.mapping.ready import hardware_model
     from gaincell.text import open_text, token_stream
 
@@ -49,6 +52,8 @@ def observe_model(
     with progress_bars() as progress:
         ready = hardware_model(model, load_design("leroux2025"), chip, progress=progress)
         loaded = ready.loaded
+        tokens = tokens or default_length(loaded.model, most)
+        check_length(loaded.model, tokens)
         loaded.model.to(device)  # type: ignore[arg-type]
         reading = progress("read and tokenise the text")
         stream = token_stream(found_text.part("evaluation"), loaded.tokenizer, tokens * sequences, reading)

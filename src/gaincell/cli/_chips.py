@@ -48,16 +48,13 @@ def by_chips(
 ) -> tuple[Any, dict[str, Any]]:
     """Table and result of a perplexity; pause: idle times (one) and refresh policy."""
     from gaincell.cli._perplexity import result
-    from gaincell.errors import InputError
     from gaincell.evaluation.chips import evaluate_chips
     from gaincell.evaluation.pause import perplexity_after_pause
-    from gaincell.evaluation.perplexity import describe, perplexity, window_and_stride
+    from gaincell.evaluation.perplexity import perplexity, window_and_stride
     from gaincell.reports.results import value
 
     length, _ = window_and_stride(protocol)
     words: list[str] = []
-    if pause is not None and len(pause[0]) > 1:
-        raise InputError("--chips takes one --at")
 
     def measure() -> float:
         if pause is not None:
@@ -65,7 +62,7 @@ def by_chips(
             words.append(f"{paused.found.protocol}, {pause[0][0]:g} s, refresh {pause[1].kind}")
             return paused.found.perplexity
         found = perplexity(loaded.model, tokens, protocol)
-        words.append(describe(protocol, found.blocks))
+        words.append(found.protocol)
         return found.perplexity
 
     mismatch = options.mismatch(loaded)
@@ -83,7 +80,7 @@ def by_chips(
         "yield": value(found.yield_share, "1", "simulated"),
         "yield_interval": value(list(found.yield_interval), "1", "simulated"),
     }
-    entry["chips"] |= spread_entry(mismatch)
+    entry["chips"] |= spread_entry(loaded, mismatch)
     entry["provenance"]["seed"] = mismatch.seed
     if found.std is not None and found.ratio_interval is not None:
         entry["chips"]["std"] = value(found.std, "1", "simulated")
@@ -91,11 +88,20 @@ def by_chips(
     return _table(found, words[0]), entry
 
 
-def spread_entry(mismatch: Mismatch) -> dict[str, Any]:
-    """Which chips they are."""
+def spread_entry(loaded: LoadedModel, mismatch: Mismatch) -> dict[str, Any]:
+    """Which chips they are: the basic mismatch, and whatever else differs from one to the next."""
+    from gaincell.design import TABLE_NUMBERS
+    from gaincell.integrations.hf.attach import attached_layers
     from gaincell.reports.results import value
 
-    return {
+    chip = attached_layers(loaded.model)[0].design.replace(mismatch=mismatch)
+    others = {}
+    for name in sorted(chip.drawn("chip")):
+        table, key = name.split(".")
+        strength = getattr(getattr(chip, table), key)
+        number = list(strength) if isinstance(strength, tuple) else strength
+        others[name.removeprefix("mismatch.")] = value(number, TABLE_NUMBERS[table][key].unit, "simulated")
+    return others | {
         "seed": value(mismatch.seed, "1", "simulated"),
         "gain_std": value(mismatch.gain_std, "of the current", "simulated"),
         "offset_voltage_std": value(mismatch.offset_voltage_std, "V", "simulated"),
@@ -132,7 +138,7 @@ def tasks_by_chips(
         table.add_row(name, *row)
     entry: dict[str, Any] = {"number": value(list(numbers), "1", "simulated"), "scores": entries}
     entry["yield_within"] = value(options.within, "1", "simulated")
-    return table, entry | spread_entry(mismatch)
+    return table, entry | spread_entry(loaded, mismatch)
 
 
 def _spread_of(

@@ -1,50 +1,85 @@
-"""The option `--json FILE` that every command has beside the table it prints."""
+"""Files that commands write: the option `--json FILE` beside the table, `--figure FILE`, and their check."""
 
 from __future__ import annotations
 
-import json
 import tempfile
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
 import typer
 
-from gaincell.files import write_text
-
-JsonFile: TypeAlias = Annotated[
-    Path | None, typer.Option("--json", metavar="FILE", help="Also write the result as JSON.", dir_okay=False)
-]
-
+from gaincell import files
 
 FIGURES = (".png", ".svg", ".pdf")
-FigureFile: TypeAlias = Annotated[
-    Path | None,
-    typer.Option("--figure", metavar="FILE", dir_okay=False, help="Also draw it: .png, .svg or .pdf."),
-]
 
 
-def check_outputs(*files: Path | None, figure: Path | None = None) -> None:
-    """Raise InputError, before any work, for files that could not be written after it."""
+def output_file(param: typer.CallbackParam, value: Path | None) -> Path | None:
+    """Callback of an option: refuse, before any work, a file that could not be written after it."""
+    if value is not None:
+        check_output(param.opts[0], value)
+    return value
+
+
+def output_figure(param: typer.CallbackParam, value: Path | None) -> Path | None:
+    """Callback of an option: as `output_file`, and the ending must be that of a picture."""
     from gaincell.errors import InputError
 
-    if figure is not None and figure.suffix.lower() not in FIGURES:
-        raise InputError(f"--figure {figure.name}: give a name that ends with {', '.join(FIGURES)}")
-    for file in (*files, figure):
-        if file is None:
-            continue
-        place = file.resolve().parent
-        while not place.exists():
-            place = place.parent
-        try:
-            with tempfile.TemporaryFile(dir=place):
-                pass
-        except OSError as error:
-            raise InputError(
-                f"{file}: nothing can be written in {place} ({error}); give another place"
-            ) from None
+    if value is not None and value.suffix.lower() not in FIGURES:
+        raise InputError(f"{param.opts[0]} {value.name}: give a name that ends with {', '.join(FIGURES)}")
+    return output_file(param, value)
+
+
+def output_directory(param: typer.CallbackParam, value: Path | None) -> Path | None:
+    """Callback of an option: refuse, before any work, a directory that could not be written into after it."""
+    if value is not None:
+        check_output(param.opts[0], value, directory=True)
+    return value
+
+
+def check_output(option: str, place: Path, *, directory: bool = False) -> None:
+    """Raise InputError or RunError for a file, or a directory of files, that could not be written.
+
+    Tried is the directory that is there, under the name of what is missing.
+    """
+    from gaincell.errors import InputError
+
+    if not directory:
+        files.check_place(place)
+    parent, missing = (place.absolute(), "file") if directory else (place.absolute().parent, place.name)
+    try:
+        while not (parent.exists() or parent.is_symlink()):
+            parent, missing = parent.parent, parent.name
+        with tempfile.TemporaryDirectory(dir=parent, prefix=f".{missing}-"):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"{option} {place}: nothing can be written in {parent} ({error.strerror}); give another place"
+        ) from None
+
+
+JsonFile: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--json",
+        metavar="FILE",
+        help="Also write the result as JSON.",
+        dir_okay=False,
+        callback=output_file,
+    ),
+]
+FigureFile: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--figure",
+        metavar="FILE",
+        dir_okay=False,
+        help="Also draw it: .png, .svg or .pdf.",
+        callback=output_figure,
+    ),
+]
 
 
 def write_json(path: Path | None, content: Any) -> None:
     """Write the content, completely or not at all, if a file was asked for."""
     if path is not None:
-        write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+        files.write_json(path, content, indent=2)

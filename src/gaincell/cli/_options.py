@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import math
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Annotated, TypeAlias
 
@@ -51,6 +53,13 @@ class Redraw(StrEnum):
 MODEL_HELP = (
     "tiny (embedded), smollm2-135m, a hub id such as openai-community/gpt2, a model directory, a .gguf file"
 )
+ModelOrRun: TypeAlias = Annotated[str, typer.Argument(metavar="MODEL|RUN", help=MODEL_HELP + ", or a RUN.")]
+ModelInArrays: TypeAlias = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL|RUN", help="A RUN, such as runs/tiny, or a model with a shipped linear version: tiny."
+    ),
+]
 TEXT_HELP = "A .txt or .txt.gz file, a directory of them, a data set id, or sample (embedded)."
 
 DesignName: TypeAlias = Annotated[
@@ -71,15 +80,38 @@ CellName: TypeAlias = Annotated[
     ),
 ]
 TextName: TypeAlias = Annotated[str, typer.Option("--text", metavar="TEXT", help=TEXT_HELP)]
+ProtocolName: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--protocol",
+        metavar="PROTOCOL",
+        help="blocks-T (the default; T is the model's context, at most 1024) or strided-T-S.",
+    ),
+]
+Limit: TypeAlias = Annotated[
+    int, typer.Option("--limit", metavar="N", min=0, help="Most tokens evaluated; 0: all.")
+]
+CalibrationTokens: TypeAlias = Annotated[
+    int, typer.Option("--calibration-tokens", metavar="N", min=2, help="Most tokens the adaptation reads.")
+]
+Window: TypeAlias = Annotated[
+    int | None,
+    typer.Option(
+        "--window", metavar="COLUMNS", min=1, help="Token columns of a head; by default the chip's."
+    ),
+]
 LARGEST_SEED = 2**32 - 1
 Seed: TypeAlias = Annotated[
-    int, typer.Option("--seed", min=0, max=LARGEST_SEED, help="Of the order of the text.")
+    int, typer.Option("--seed", metavar="N", min=0, max=LARGEST_SEED, help="Of the order of the text.")
 ]
 Threads: TypeAlias = Annotated[
-    int | None, typer.Option("--threads", min=1, help="Threads of torch; by default all cores.")
+    int | None,
+    typer.Option("--threads", metavar="N", min=1, max=1024, help="Threads of torch; by default all cores."),
 ]
-ImplName: TypeAlias = Annotated[Impl, typer.Option("--impl", help="Implementation of the arrays.")]
-Device: TypeAlias = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, ...")]
+ImplName: TypeAlias = Annotated[
+    Impl, typer.Option("--impl", metavar="IMPL", help=f"Implementation of the arrays: {', '.join(Impl)}.")
+]
+Device: TypeAlias = Annotated[str, typer.Option("--device", metavar="DEVICE", help="cpu, cuda, cuda:1, ...")]
 
 
 class Dtype(StrEnum):
@@ -110,6 +142,49 @@ OtherLatency: TypeAlias = Annotated[
         "--other-latency", metavar="SECONDS", min=0.0, help="Of the rest of a layer; see the schedule."
     ),
 ]
+
+
+def check_needed(context: typer.Context, options: Sequence[str], needs: str, there: object) -> None:
+    """Raise InputError where one of `options` was given without what it has an effect with (`needs`)."""
+    from gaincell.errors import InputError
+
+    for parameter in context.command.params:
+        source = context.get_parameter_source(str(parameter.name))
+        given = source is not None and source.name == "COMMANDLINE"
+        if given and not there and parameter.opts[0] in options:
+            raise InputError(f"{parameter.opts[0]} has no effect here: it belongs to {needs}")
+
+
+def check_run(model: str, purpose: str) -> None:
+    """Raise InputError, before a model is loaded, where there is no chip for a purpose."""
+    from gaincell.errors import InputError
+    from gaincell.integrations.hf.checkpoint import is_run
+
+    if not is_run(model):
+        raise InputError(
+            f"{model} is no RUN, and a model in software has no chip for {purpose}; give a RUN, such as "
+            "gaincell map writes"
+        )
+
+
+def check_chip(model: str, design: str | None, cell: str | None = None) -> None:
+    """Raise GaincellError, before a model is loaded, where the chip that it shall get is not acceptable."""
+    from gaincell.config import load_design
+    from gaincell.device import with_cell
+    from gaincell.integrations.hf.size import run_design
+
+    if design is not None or cell is not None:
+        chip = load_design(design or run_design(model) or "leroux2025")
+        if cell is not None:
+            with_cell(chip, cell)
+
+
+def bounds(low: float | None, high: float | None) -> str:
+    """A range of numbers for people; empty where it has no ends."""
+    ends = [end is not None and math.isfinite(end) for end in (low, high)]
+    if all(ends):
+        return f"{low:.6g} to {high:.6g}"
+    return f"from {low:.6g}" if ends[0] else f"to {high:.6g}" if ends[1] else ""
 
 
 def fraction(text: str, option: str) -> float:
@@ -149,7 +224,7 @@ def use(threads: int | None, device: str) -> None:
     if threads is not None:
         torch.set_num_threads(threads)
     try:
-        torch.empty(1, device=device)
+        torch.ones(1, device=device).item()
     except Exception as error:  # torch raises RuntimeError, AssertionError and others
         raise InputError(
             f"there is no device {device!r} here; give cpu, or cuda where torch finds a GPU"

@@ -28,14 +28,19 @@ def window_of_rolling(protocol: str | None) -> int | None:
 
 
 def blocks(
-    loaded: LoadedModel, tokens: Any, protocol: str, progress: StageProgress
+    loaded: LoadedModel, tokens: Any, protocol: str, progress: StageProgress, *, redraw: bool = False
 ) -> tuple[Any, dict[str, Any]]:
     """Table and result of the protocols blocks-T and strided-T-S."""
     from gaincell.evaluation.perplexity import perplexity
     from gaincell.reports import results
 
     found = perplexity(
-        loaded.model, tokens, protocol, tokenizer=loaded.tokenizer, progress=progress("evaluate")
+        loaded.model,
+        tokens,
+        protocol,
+        tokenizer=loaded.tokenizer,
+        redraw=redraw,
+        progress=progress("evaluate"),
     )
     entry = result(loaded, found.protocol, tokens)
     kind: results.Kind = "simulated" if entry["design"] else "measured"
@@ -54,6 +59,7 @@ def rolling(
 ) -> tuple[Any, dict[str, Any]]:
     """Table and result of the protocol rolling-T."""
     from gaincell.errors import InputError
+    from gaincell.evaluation.noise import noise_remark
     from gaincell.evaluation.rolling import describe_rolling, documents_of, rolling_perplexity
     from gaincell.reports import results
 
@@ -62,7 +68,8 @@ def rolling(
         raise InputError(f"--protocol rolling-T takes a text file, and {text!r} is none")
     chosen = documents_of(path)[: limit or None]
     found = rolling_perplexity(loaded.model, loaded.tokenizer, chosen, window, progress("evaluate"))
-    entry = result(loaded, describe_rolling(window, len(chosen)), chosen)
+    protocol = describe_rolling(window, len(chosen)) + noise_remark(loaded.model)
+    entry = result(loaded, protocol, chosen)
     kind: results.Kind = "simulated" if entry["design"] else "measured"
     for name in ("word_perplexity", "token_perplexity", "byte_perplexity"):
         entry[name] = results.value(getattr(found, name), "1", kind)
@@ -77,17 +84,15 @@ def rolling(
         "documents": results.value(found.documents, "documents", "measured"),
         "text": {"name": path.name},
     }
-    return _rolling_table(found), entry
+    return _rolling_table(found, protocol), entry
 
 
-def _rolling_table(found: RollingPerplexity) -> Any:
+def _rolling_table(found: RollingPerplexity, protocol: str) -> Any:
     from rich.table import Table
 
-    from gaincell.evaluation.rolling import describe_rolling
     from gaincell.reports.tables import readable
 
-    caption = describe_rolling(found.window, found.documents)
-    table = Table(caption=caption, caption_justify="left")
+    table = Table(caption=protocol, caption_justify="left")
     for name in ("perplexity by words", "±", "by tokens", "by bytes", "bits per byte", "words"):
         table.add_column(name, justify="right")
     error = found.word_perplexity_error
@@ -107,10 +112,12 @@ def by_context(
 ) -> tuple[Any, dict[str, Any]]:
     """Table and result of the protocol context-T."""
     from gaincell.evaluation.context import describe_context, perplexity_by_context
+    from gaincell.evaluation.noise import noise_remark
     from gaincell.reports import results
 
     points = perplexity_by_context(loaded.model, tokens, length, progress=progress("evaluate"))
-    entry = result(loaded, describe_context(length, len(tokens) // length), tokens)
+    protocol = describe_context(length, len(tokens) // length) + noise_remark(loaded.model)
+    entry = result(loaded, protocol, tokens)
     kind: results.Kind = "simulated" if entry["design"] else "measured"
     entry["context"] = [
         {
@@ -118,6 +125,7 @@ def by_context(
             "perplexity": results.value(point.perplexity, "1", kind),
             "excess": results.value(point.excess, "nat", kind),
             "excess_error": results.value(point.excess_error, "nat", kind),
+            "per_block": results.value([round(x, 6) for x in point.per_block], "nat", kind),
         }
         for point in points
     ]
@@ -206,7 +214,9 @@ def _context_table(rows: list[dict[str, Any]], protocol: str) -> Any:
     for heading in ("context", "perplexity", "nats above the longest", "±"):
         table.add_column(heading, justify="right")
     for row in rows:
-        context, value, excess, error = (entry["value"] for entry in row.values())
+        context, value, excess, error = (
+            row[key]["value"] for key in ("context", "perplexity", "excess", "excess_error")
+        )
         shown = "–" if error is None else f"{error:.4f}"
         table.add_row(f"{context:,}", readable(value), f"{excess:.4f}", shown)
     return table

@@ -20,8 +20,8 @@ from rich.table import Column
 
 from gaincell import progress
 
-SHOWN = ("loss", "residual")
-"""Numbers shown behind a bar, beside tokens per second."""
+RATES = ("learning_rate", "tokens_per_second")
+"""Numbers of which only the second is shown; of all others name, value and unit are."""
 EVERY = 30.0
 """Seconds between two plain lines, at the least."""
 
@@ -42,7 +42,7 @@ def progress_bars() -> Iterator[progress.StageProgress]:
         BarColumn(bar_width=12),
         TextColumn("{task.percentage:3.0f}%"),
         TimeRemainingColumn(table_column=Column(no_wrap=True)),
-        TextColumn("left {task.fields[numbers]}"),
+        TextColumn("left {task.fields[numbers]}", table_column=Column(overflow="fold")),
     )
     with Progress(*columns, console=console) as bars:
 
@@ -58,27 +58,35 @@ def progress_bars() -> Iterator[progress.StageProgress]:
 
 
 def _update(bars: Progress, task: TaskID, done: int, total: int, numbers: dict[str, float]) -> None:
-    bars.update(task, completed=done, total=total or None, numbers=_shown(numbers))
+    likely = numbers.get("expected", total)
+    bars.update(task, completed=done, total=likely or None, numbers=_shown(numbers))
 
 
 class _Lines:
-    """A stage progress that prints a plain line every now and then, and the last one of every step."""
+    """A stage progress that prints a plain line every now and then, and the last one of every step; none
+    before something has changed.
+    """
 
     def __init__(self) -> None:
         self._waiting, self._printed = "", time.monotonic()
 
     def __call__(self, step: str) -> progress.Progress:
         self.print()
-        begun, first = 0.0, -1
+        begun, first, last = 0.0, -1, -1
 
         def show(done: int, total: int, numbers: dict[str, float]) -> None:
-            nonlocal begun, first
+            nonlocal begun, first, last
             now = time.monotonic()
             if first < 0:  # where the step goes on from
                 begun, first = now, done
-            parts = [step, f"{done:,} of {total:,}" if total else f"{done:,}", _shown(numbers)]
-            if first < done < total:
-                seconds = (now - begun) / (done - first) * (total - done)
+            elif done == last:
+                return
+            last = done
+            likely = numbers.get("expected", total)
+            most = f"at most {total:,}" if "expected" in numbers else f"{total:,}"
+            parts = [step, f"{done:,} of {most}" if total else f"{done:,}", _shown(numbers)]
+            if first < done < likely:
+                seconds = (now - begun) / (done - first) * (likely - done)
                 parts.append(f"{timedelta(seconds=round(seconds))} left")
             self._waiting = ", ".join(filter(None, parts))
             if done == total or now - self._printed >= EVERY:
@@ -94,7 +102,11 @@ class _Lines:
 
 
 def _shown(numbers: Mapping[str, float]) -> str:
-    shown = [f"{key} {numbers[key]:.4g}" for key in SHOWN if key in numbers]
+    shown = []
+    for key, number in numbers.items():
+        if key not in RATES:
+            name, _, unit = key.removesuffix(")").partition(" (")
+            shown.append(f"{name} {number:.4g} {unit}".rstrip())
     if "tokens_per_second" in numbers:
         shown.append(f"{numbers['tokens_per_second']:,.0f} tok/s")
     return ", ".join(shown)

@@ -25,27 +25,42 @@ Library: TypeAlias = Annotated[
     typer.Option("--lib", metavar="FILE", help="Your own models instead; with --nmos and --pmos."),
 ]
 Section: TypeAlias = Annotated[
-    str | None, typer.Option("--section", help="Of --lib, where it has sections; also its corner.")
+    str | None,
+    typer.Option("--section", metavar="SECTION", help="Of --lib, where it has sections; also its corner."),
 ]
-Nmos: TypeAlias = Annotated[str, typer.Option("--nmos", help="Name of the n transistor in --lib.")]
-Pmos: TypeAlias = Annotated[str, typer.Option("--pmos", help="Name of the p transistor in --lib.")]
+Nmos: TypeAlias = Annotated[
+    str, typer.Option("--nmos", metavar="NAME", help="Name of the n transistor in --lib.")
+]
+Pmos: TypeAlias = Annotated[
+    str, typer.Option("--pmos", metavar="NAME", help="Name of the p transistor in --lib.")
+]
 Subcircuits: TypeAlias = Annotated[
     bool, typer.Option("--subcircuits", help="Transistors of --lib are subcircuits with w and l.")
 ]
-Nodes: TypeAlias = Annotated[str, typer.Option("--nodes", help="Order of their nodes, letters d g s b.")]
+Nodes: TypeAlias = Annotated[
+    str, typer.Option("--nodes", metavar="LETTERS", help="Order of their nodes, letters d g s b.")
+]
 Vdd: TypeAlias = Annotated[
     float | None, typer.Option("--vdd", metavar="VOLTS", help="Nominal supply of --lib; by default 0.9.")
 ]
 DesignName: TypeAlias = Annotated[str, typer.Option("--design", metavar="DESIGN", help="Chip it is for.")]
 Process: TypeAlias = Annotated[
-    str, typer.Option("--process", help="Corner: nominal, fast or slow; with --lib use --section.")
+    str,
+    typer.Option(
+        "--process", metavar="CORNER", help="Corner: nominal, fast or slow; with --lib use --section."
+    ),
 ]
-Temperature: TypeAlias = Annotated[float, typer.Option("--temperature", help="Degrees Celsius.")]
-Supply: TypeAlias = Annotated[float, typer.Option("--supply", help="Factor on VDD, for instance 0.9.")]
-Jobs: TypeAlias = Annotated[
-    int | None, typer.Option("--jobs", min=1, help="Simulations at a time; by default one a core.")
+Temperature: TypeAlias = Annotated[
+    float, typer.Option("--celsius", metavar="DEGREES", help="Temperature of the circuit.")
 ]
-Seed: TypeAlias = Annotated[int, typer.Option("--seed", min=0, help="Of every random choice.")]
+Supply: TypeAlias = Annotated[
+    float, typer.Option("--supply", metavar="X", help="Factor on VDD, for instance 0.9.")
+]
+Workers: TypeAlias = Annotated[
+    int | None,
+    typer.Option("--workers", metavar="N", min=1, help="Simulations at a time; by default one a core."),
+]
+Seed: TypeAlias = Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Of every random choice.")]
 
 
 def models(

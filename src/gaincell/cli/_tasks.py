@@ -28,11 +28,13 @@ def by_tasks(
     """Table, result, and the protocol in words; of many chips the result holds that of the nominal one."""
     from gaincell.cli._chips import tasks_by_chips
     from gaincell.evaluation.harness import evaluate_tasks
+    from gaincell.evaluation.noise import noise_remark
     from gaincell.integrations.hf.attach import attached_layers
     from gaincell.reports.results import value
 
     names = [task.strip() for task in tasks.split(",") if task.strip()]
     layers = attached_layers(loaded.model)
+    remark = noise_remark(loaded.model)
     dtype = str(next(loaded.model.parameters()).dtype).removeprefix("torch.")
     runs: list[TasksResult] = []
 
@@ -60,9 +62,10 @@ def by_tasks(
             for metric in task.items:
                 kept = [_short(chip.tasks[n].items[metric]) for chip in runs[1:]]
                 spread["scores"][f"{task.task}/{metric}"]["per_item"] = value(kept, "1", "simulated")
-        return table, entry_of(runs[0], True, dtype) | {"chips": spread}, describe(runs[0])
+        return table, entry_of(runs[0], True, dtype) | {"chips": spread}, describe(runs[0]) + remark
     run()
-    return _table(runs[0]), entry_of(runs[0], bool(layers), dtype), describe(runs[0])
+    words = describe(runs[0]) + remark
+    return _table(runs[0], words), entry_of(runs[0], bool(layers), dtype), words
 
 
 def entry_of(found: TasksResult, in_arrays: bool, dtype: str) -> dict[str, Any]:
@@ -146,7 +149,7 @@ def cache_file(loaded: LoadedModel, max_length: int | None) -> Path:
     ]
     key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return home / "gaincell" / "evaluations" / key
+    return home / "gaincell" / "evaluations" / f"{key}.json.db"
 
 
 COMPUTING = ("arrays", "circuits", "devices", "evaluation", "integrations", "native", "nn", "ops", ".")
@@ -165,10 +168,10 @@ def _code() -> str:
     return found.hexdigest()
 
 
-def _table(found: TasksResult) -> Any:
+def _table(found: TasksResult, protocol: str) -> Any:
     from rich.table import Table
 
-    notes = [describe(found)]
+    notes = [protocol]
     if found.cached:
         notes.append(f"{found.cached} of {found.requests} answers were kept from an earlier run")
     if found.truncated:

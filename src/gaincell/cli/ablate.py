@@ -6,15 +6,19 @@ from typing import Annotated
 
 import typer
 
-from gaincell.cli._json import FigureFile, JsonFile, check_outputs, write_json
+from gaincell.cli._json import FigureFile, JsonFile, write_json
 from gaincell.cli._options import (
     Device,
     Impl,
     ImplName,
+    Limit,
     OtherDesign,
+    ProtocolName,
     RunName,
     TextName,
     Threads,
+    check_chip,
+    check_run,
     fraction,
     use,
 )
@@ -26,12 +30,8 @@ app = typer.Typer()
 def ablate(
     run: RunName,
     text: TextName = "sample",
-    protocol: Annotated[
-        str, typer.Option("--protocol", metavar="PROTOCOL", help="blocks-T or strided-T-S.")
-    ] = "blocks-1024",
-    limit: Annotated[
-        int, typer.Option("--limit", metavar="TOKENS", min=0, help="Most tokens, 0 = all.")
-    ] = 32_768,
+    protocol: ProtocolName = None,
+    limit: Limit = 32_768,
     design: OtherDesign = None,
     mismatch: Annotated[
         str | None,
@@ -52,14 +52,12 @@ def ablate(
 
     Example: gaincell ablate runs/tiny --figure ablation.png
     """
-    check_outputs(json, figure=figure)
     use(threads, device)
     from rich.console import Console
 
     from gaincell.cli._perplexity import result
     from gaincell.cli._progress import progress_bars
     from gaincell.devices.variability import Mismatch
-    from gaincell.errors import InputError
     from gaincell.evaluation.ablation import ablate as run_ablation
     from gaincell.evaluation.perplexity import window_and_stride
     from gaincell.integrations.hf.attach import attached_layers, set_design
@@ -69,18 +67,19 @@ def ablate(
     from gaincell.reports.results import check, value
     from gaincell.text import open_text, token_stream
 
-    window_and_stride(protocol)
+    check_run(run, "ablate")
+    check_chip(run, design)
+    if protocol is not None:
+        window_and_stride(protocol)
+    spread = 0.0 if mismatch is None else fraction(mismatch, "--mismatch")
     found_text = open_text(text)
     loaded = load_model(run)
     loaded.model.to(device)  # type: ignore[arg-type]
     change_chip(loaded.model, design)
     set_impl(loaded.model, impl.value)
     if mismatch is not None:
-        chip = attached_layers(loaded.model)[0].design if attached_layers(loaded.model) else None
-        if chip is None:
-            raise InputError(f"{run} is in software and has no cells; give a RUN")
-        spread = Mismatch(current_offset_std=fraction(mismatch, "--mismatch"))
-        set_design(loaded.model, chip.replace(mismatch=spread))
+        chip = attached_layers(loaded.model)[0].design
+        set_design(loaded.model, chip.replace(mismatch=Mismatch(current_offset_std=spread)))
     with progress_bars() as progress:
         reading = progress("read and tokenise the text")
         tokens = token_stream(found_text.part("evaluation"), loaded.tokenizer, limit or None, reading)
@@ -96,7 +95,9 @@ def ablate(
             "perplexity": value(row.perplexity, "1", "simulated"),
             "ratio": value(row.ratio, "1", "simulated"),
         }
-        if row.error is not None:
+        if not row.exercised:
+            line["not_exercised"] = found.protocol.partition(":")[0]
+        elif row.error is not None:
             line["ratio_error"] = value(row.error, "1", "simulated")
         entry["ablation"].append(line)
     check(entry)

@@ -6,21 +6,27 @@ from typing import Annotated
 
 import typer
 
-from gaincell.cli._json import FigureFile, JsonFile, check_outputs, write_json
-from gaincell.cli._options import MODEL_HELP, Device, OtherDesign, TextName, Threads, use
+from gaincell.cli._json import FigureFile, JsonFile, write_json
+from gaincell.cli._options import Device, ModelOrRun, OtherDesign, TextName, Threads, use
 
 app = typer.Typer()
 
 
 @app.command()
 def activity(
-    model: Annotated[
-        str, typer.Argument(metavar="MODEL|RUN", help=f"A RUN directory, such as runs/tiny, or {MODEL_HELP}")
-    ],
+    model: ModelOrRun,
     text: TextName = "sample",
-    tokens: Annotated[int, typer.Option("--tokens", min=1, help="Of one sequence.")] = 1024,
-    sequences: Annotated[int, typer.Option("--sequences", min=1, help="How many.")] = 1,
-    batch: Annotated[int, typer.Option("--batch", min=1, help="Sequences at a time.")] = 1,
+    tokens: Annotated[
+        int | None,
+        typer.Option(
+            "--tokens",
+            metavar="TOKENS",
+            min=1,
+            help="Tokens read, of one sequence; by default the model's context, at most 1024.",
+        ),
+    ] = None,
+    sequences: Annotated[int, typer.Option("--sequences", metavar="N", min=1, help="Sequences read.")] = 1,
+    batch: Annotated[int, typer.Option("--batch", metavar="N", min=1, help="Sequences at a time.")] = 1,
     design: OtherDesign = None,
     figure: FigureFile = None,
     threads: Threads = None,
@@ -36,7 +42,6 @@ def activity(
 
     Example: gaincell activity adapters/smollm2-135m --tokens 2048 --figure activity.png --json activity.json
     """
-    check_outputs(json, figure=figure)
     use(threads, device)
     from rich.console import Console
 
@@ -48,13 +53,14 @@ def activity(
 
     chip = None if design is None else load_design(design)
     seen = observe_model(model, chip, text, tokens, sequences, batch=batch, device=device)
-    protocol = f"{len(seen.ids)} x {tokens} tokens, each sequence from empty arrays"
+    protocol = f"{len(seen.ids)} x {seen.ids.shape[1]} tokens, each sequence from empty arrays"
     entry = result(seen.ready.loaded, protocol, seen.ids.flatten())
     entry["command"] = "activity"
     entry["gains"] = seen.ready.how
     entry["text"] = {"name": seen.text}
     entry["activity"] = seen.found.to_json()
     check(entry)
+    typer.echo(f"{model}: {seen.ready.how}")
     console = Console()
     console.print(activity_table(entry, model))
     console.print(sparsity_line(entry))

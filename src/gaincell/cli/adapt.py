@@ -9,8 +9,20 @@ from typing import Annotated
 
 import typer
 
-from gaincell.cli._json import JsonFile, write_json
-from gaincell.cli._options import CellName, Device, Impl, ImplName, TextName, Threads, use
+from gaincell.cli._json import JsonFile, output_directory, write_json
+from gaincell.cli._options import (
+    CalibrationTokens,
+    CellName,
+    Device,
+    Impl,
+    ImplName,
+    Limit,
+    ModelInArrays,
+    ProtocolName,
+    TextName,
+    Threads,
+    use,
+)
 
 app = typer.Typer()
 
@@ -24,12 +36,7 @@ class Method(StrEnum):
 
 @app.command()
 def adapt(
-    model: Annotated[
-        str,
-        typer.Argument(
-            metavar="RUN|MODEL", help="A RUN of gaincell map, or a model with a linear version: tiny."
-        ),
-    ],
+    model: ModelInArrays,
     cell: CellName = None,
     method: Annotated[
         Method, typer.Option("--method", help="Exact in two forward passes, or the paper's iteration.")
@@ -38,15 +45,17 @@ def adapt(
         str | None, typer.Option("--design", metavar="DESIGN", help="Chip; by default that of the RUN.")
     ] = None,
     text: TextName = "sample",
-    evaluation_tokens: Annotated[
-        int, typer.Option("--evaluation-tokens", min=2, help="Most tokens evaluated on.")
-    ] = 32_768,
-    calibration_tokens: Annotated[
-        int, typer.Option("--calibration-tokens", min=2, help="Most tokens the adaptation looks at.")
-    ] = 16_384,
+    protocol: ProtocolName = None,
+    limit: Limit = 32_768,
+    calibration_tokens: CalibrationTokens = 16_384,
     out: Annotated[
         Path | None,
-        typer.Option("--out", metavar="RUN", help="Also save the adapted model and its figures here."),
+        typer.Option(
+            "--out",
+            callback=output_directory,
+            metavar="RUN",
+            help="Also save the adapted model and its figures here.",
+        ),
     ] = None,
     threads: Threads = None,
     impl: ImplName = Impl.auto,
@@ -56,8 +65,9 @@ def adapt(
     """Put a model on another cell and adapt its gains and offsets, nothing else.
 
     Every scaling stage (q, k, v and output of every head) gets the mean and standard deviation it had on the
-    linear cell. Exit code 1 if a stage stays further away than a millionth of its standard deviation.
-    In the examples runs/tiny is what `gaincell map tiny` writes.
+    linear cell, on calibration text in blocks of the protocol's T. All evaluations have one protocol, which
+    does not follow the design: a ring shorter than T forgets. Exit code 1 if a stage stays further away than
+    a millionth of its standard deviation. In the examples runs/tiny is what `gaincell map tiny` writes.
 
     Example: gaincell adapt tiny --cell x3
 
@@ -70,7 +80,7 @@ def adapt(
 
     from gaincell.cli._progress import progress_bars
     from gaincell.config import load_design
-    from gaincell.mapping.readapt import AdaptSettings, adapt_model
+    from gaincell.mapping.readapt import AdaptSettings, adapt_model, describe_start
     from gaincell.reports.tables import adaptation_lines, perplexity_table
 
     settings = AdaptSettings(
@@ -79,11 +89,13 @@ def adapt(
         cell=cell,
         method=method.value,
         text=text,
-        evaluation_tokens=evaluation_tokens,
+        protocol=protocol,
+        evaluation_tokens=limit,
         calibration_tokens=calibration_tokens,
         impl=impl.value,
         device=device,
     )
+    typer.echo(f"{model}: {describe_start(model)}")
     with progress_bars() as progress:
         run = adapt_model(
             settings,

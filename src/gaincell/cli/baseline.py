@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gaincell.cli._json import FigureFile, JsonFile, check_outputs, write_json
+from gaincell.cli._json import FigureFile, JsonFile, write_json
 from gaincell.cli._options import LARGEST_SEED, Device, Threads, use
 
 if TYPE_CHECKING:
@@ -35,13 +35,21 @@ def baseline(
             "GPU, sdpa, efficient, cudnn, flex.",
         ),
     ] = None,
-    heads: Annotated[int, typer.Option("--heads", min=1, help="Query heads.")] = 12,
-    kv_heads: Annotated[int | None, typer.Option("--kv-heads", min=1, help="By default as many.")] = None,
-    head_dim: Annotated[int, typer.Option("--head-dim", min=1, help="D.")] = 64,
-    seconds: Annotated[float, typer.Option("--seconds", min=0.01, help="Of one configuration.")] = 1.0,
-    runs: Annotated[int, typer.Option("--runs", min=1, help="Of which the median is taken.")] = 5,
+    heads: Annotated[int, typer.Option("--heads", metavar="N", min=1, help="Query heads.")] = 12,
+    kv_heads: Annotated[
+        int | None, typer.Option("--kv-heads", metavar="N", min=1, help="By default as many.")
+    ] = None,
+    head_dim: Annotated[int, typer.Option("--head-dim", metavar="N", min=1, help="D.")] = 64,
+    seconds: Annotated[
+        float, typer.Option("--seconds", metavar="SECONDS", min=0.01, help="Of one configuration.")
+    ] = 1.0,
+    runs: Annotated[
+        int, typer.Option("--runs", metavar="N", min=1, help="Of which the median is taken.")
+    ] = 5,
     figure: FigureFile = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, max=LARGEST_SEED, help="Of the numbers.")] = 0,
+    seed: Annotated[
+        int, typer.Option("--seed", metavar="N", min=0, max=LARGEST_SEED, help="Of the numbers.")
+    ] = 0,
     threads: Threads = None,
     device: Device = "cpu",
     json: JsonFile = None,
@@ -57,7 +65,6 @@ def baseline(
 
     Example: gaincell baseline --device cuda --batch 1,64 --context 1024,16384,131072 --seconds 3
     """
-    check_outputs(json, figure=figure)
     use(threads, device)
     from rich.console import Console
 
@@ -224,8 +231,8 @@ def _pairs(text: str) -> list[tuple[str, str]]:
 
     pairs = []
     for part in text.split(","):
-        name, _, dtype = part.strip().partition(":")
-        if name not in IMPLEMENTATIONS:
+        name, colon, dtype = part.strip().partition(":")
+        if name not in IMPLEMENTATIONS or (colon and not dtype):
             raise InputError(
                 f"--implementations {part.strip()!r}: give NAME or NAME:TYPE, NAME one of "
                 f"{', '.join(IMPLEMENTATIONS)}"

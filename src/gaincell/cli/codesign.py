@@ -9,8 +9,19 @@ from typing import Annotated
 
 import typer
 
-from gaincell.cli._json import JsonFile, write_json
-from gaincell.cli._options import Device, Impl, ImplName, TextName, Threads, keep_freed_memory, use
+from gaincell.cli._json import JsonFile, output_directory, write_json
+from gaincell.cli._options import (
+    CalibrationTokens,
+    Device,
+    Impl,
+    ImplName,
+    Limit,
+    ModelInArrays,
+    TextName,
+    Threads,
+    keep_freed_memory,
+    use,
+)
 
 app = typer.Typer()
 
@@ -24,9 +35,7 @@ class Circuit(StrEnum):
 
 @app.command()
 def codesign(
-    model: Annotated[
-        str, typer.Argument(metavar="RUN|MODEL", help="A RUN, or a model with a linear version: tiny.")
-    ],
+    model: ModelInArrays,
     learn: Annotated[
         list[Circuit] | None,
         typer.Option(
@@ -39,30 +48,37 @@ def codesign(
         str | None,
         typer.Option("--design", metavar="DESIGN", help="Chip to start from; by default that of the RUN."),
     ] = None,
-    steps: Annotated[int, typer.Option("--steps", min=1, help="Of training.")] = 100,
-    batch: Annotated[int, typer.Option("--batch", min=1, help="Sequences a step.")] = 2,
+    steps: Annotated[int, typer.Option("--steps", metavar="N", min=1, help="Of training.")] = 100,
+    batch: Annotated[int, typer.Option("--batch", metavar="N", min=1, help="Sequences a step.")] = 2,
     learning_rate: Annotated[
-        float, typer.Option("--learning-rate", min=0.0, help="Peak, of the weights.")
+        float, typer.Option("--learning-rate", metavar="X", min=0.0, help="Peak, of the weights.")
     ] = 1e-4,
     scale_learning_rate: Annotated[
-        float, typer.Option("--scale-learning-rate", min=0.0, help="Peak, of gains and offsets.")
+        float, typer.Option("--scale-learning-rate", metavar="X", min=0.0, help="Peak, of gains and offsets.")
     ] = 1e-3,
     rate: Annotated[
-        float, typer.Option("--rate", min=0.0, help="Peak, of the circuits: relative change a step.")
+        float,
+        typer.Option(
+            "--circuit-learning-rate",
+            metavar="X",
+            min=0.0,
+            help="Peak, of the circuits: relative change a step.",
+        ),
     ] = 3e-2,
     weights: Annotated[
         bool, typer.Option("--weights/--no-weights", help="Train weights, or gains and offsets alone.")
     ] = True,
     text: TextName = "sample",
-    evaluation_tokens: Annotated[
-        int, typer.Option("--evaluation-tokens", min=2, help="Most tokens evaluated on.")
-    ] = 32_768,
-    calibration_tokens: Annotated[
-        int, typer.Option("--calibration-tokens", min=2, help="Tokens of the adaptation before training.")
-    ] = 4096,
+    limit: Limit = 32_768,
+    calibration_tokens: CalibrationTokens = 4096,
     out: Annotated[
         Path | None,
-        typer.Option("--out", metavar="RUN", help="Save model and chip; an interrupted training goes on."),
+        typer.Option(
+            "--out",
+            callback=output_directory,
+            metavar="RUN",
+            help="Save model and chip; an interrupted training goes on.",
+        ),
     ] = None,
     threads: Threads = None,
     impl: ImplName = Impl.auto,
@@ -88,6 +104,7 @@ def codesign(
     from gaincell.cli._progress import progress_bars
     from gaincell.config import load_design
     from gaincell.mapping.codesign import CodesignSettings, codesign_model
+    from gaincell.mapping.readapt import describe_made
     from gaincell.reports.codesign import learned_lines
 
     settings = CodesignSettings(
@@ -101,11 +118,12 @@ def codesign(
         rate=rate,
         weights=weights,
         text=text,
-        evaluation_tokens=evaluation_tokens,
+        evaluation_tokens=limit,
         calibration_tokens=calibration_tokens,
         impl=impl.value,
         device=device,
     )
+    typer.echo(f"{model}: {describe_made(model)}")
     with progress_bars() as progress:
         run = codesign_model(
             settings,

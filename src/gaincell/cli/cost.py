@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gaincell.cli._json import JsonFile, check_outputs, write_json
+from gaincell.cli._json import JsonFile, output_directory, write_json
 from gaincell.cli._options import (
     MODEL_HELP,
     CellName,
@@ -18,6 +18,8 @@ from gaincell.cli._options import (
     RefreshSeconds,
     RefreshTokens,
     TextName,
+    Window,
+    check_needed,
 )
 
 if TYPE_CHECKING:
@@ -29,7 +31,7 @@ app = typer.Typer()
 
 DEFAULT_CHIP = "leroux2025"
 TOKENS = 512
-"""Of the text that an activity is measured on: seconds for SmolLM2-135M."""
+"""Most tokens of the text that an activity is measured on by default: seconds for SmolLM2-135M."""
 
 
 class Gpu(StrEnum):
@@ -41,6 +43,7 @@ class Gpu(StrEnum):
 
 @app.command()
 def cost(
+    context_: typer.Context,
     model: Annotated[
         str,
         typer.Argument(
@@ -53,12 +56,15 @@ def cost(
         typer.Option("--design", metavar="DESIGN", help="A chip; by default that of the RUN, or leroux2025."),
     ] = None,
     cell: CellName = None,
-    window: Annotated[int | None, typer.Option("--window", min=1, help="Columns of a head.")] = None,
+    window: Window = None,
     context: Annotated[
-        int | None, typer.Option("--context", min=1, help="Tokens so far; by default a full ring.")
+        int | None,
+        typer.Option("--context", metavar="N", min=1, help="Tokens so far; by default a full ring."),
     ] = None,
-    batch: Annotated[int, typer.Option("--batch", min=1, help="Sequences, each with arrays of its own.")] = 1,
-    stack: Annotated[int, typer.Option("--stack", min=1, help="Layers of cells in 3D.")] = 1,
+    batch: Annotated[
+        int, typer.Option("--batch", metavar="N", min=1, help="Sequences, each with arrays of its own.")
+    ] = 1,
+    stack: Annotated[int, typer.Option("--stack", metavar="N", min=1, help="Layers of cells in 3D.")] = 1,
     technology: Annotated[
         str, typer.Option("--technology", metavar="NAME", help="28nm, 14nm (a projection) or a .toml file.")
     ] = "28nm",
@@ -71,8 +77,14 @@ def cost(
     ] = False,
     text: TextName = "sample",
     tokens: Annotated[
-        int, typer.Option("--tokens", min=1, help="Of the text that the activity of a RUN is measured on.")
-    ] = TOKENS,
+        int | None,
+        typer.Option(
+            "--tokens",
+            metavar="TOKENS",
+            min=1,
+            help="Tokens read, where the activity is measured; by default up to 512.",
+        ),
+    ] = None,
     spice: Annotated[
         Path | None, typer.Option("--spice", metavar="FILE", help="Of gaincell spice energy --json.")
     ] = None,
@@ -101,7 +113,13 @@ def cost(
     refresh_tokens: RefreshTokens = None,
     refresh_seconds: RefreshSeconds = None,
     figures: Annotated[
-        Path | None, typer.Option("--figures", metavar="DIRECTORY", help="Also draw it, sweeps included.")
+        Path | None,
+        typer.Option(
+            "--figures",
+            callback=output_directory,
+            metavar="DIR",
+            help="Also draw figures into this directory.",
+        ),
     ] = None,
     json: JsonFile = None,
 ) -> None:
@@ -119,15 +137,16 @@ def cost(
 
     Example: gaincell cost mistral-7b --window 4096 --whole-model --why
 
-    Example: gaincell cost runs/tiny --tokens 2048 --sensitivity --figures figures/
+    Example: gaincell cost runs/tiny --tokens 1024 --sensitivity --figures figures/
     """
-    check_outputs(json, figure=None)
     from rich.console import Console
 
     from gaincell.errors import InputError
 
     if assumed and activity is not None:
         raise InputError("--assumed and --activity exclude each other: give one of them")
+    measured_here = activity is None and not assumed
+    check_needed(context_, ("--text", "--tokens"), "an activity measured here", measured_here)
     from gaincell.arrays.refresh import Refresh
     from gaincell.costs.result import Question, answer
     from gaincell.costs.spice_file import read_spice
@@ -141,7 +160,7 @@ def cost(
     measured = [] if baseline is None else _measured(baseline)
     found_activity = None if activity is None else _activity(activity)
     size, chip = model_size(model), _chip(model, design, cell, window)
-    if found_activity is None and not assumed:
+    if measured_here:
         other = chip if design or cell or window else None
         found_activity = _measured_activity(model, other, text, tokens)
     if measure:
@@ -163,6 +182,7 @@ def cost(
         gpu=gpu.value,
     )
     result = answer(asked, ["gaincell", *sys.argv[1:]])
+    typer.echo(f"{model}: {tables.basis(result)}")
     console = Console()
     shown = [tables.summary(result), tables.energy(result), tables.area(result), around.machines(result)]
     shown += [around.whole_model(result)] if whole_model else []
@@ -170,6 +190,7 @@ def cost(
     shown += [tables.variants(result)] if stack > 1 else []
     shown += [tables.sensitivity(result, tables.MOST)] if sensitivity else []
     shown += [tables.layers(result)] if len(result["model_cost"]["heads"]["layer"]["value"]) > 1 else []
+    shown.append(tables.left_out(result))
     for table in shown:
         console.print(tables.for_terminal(table))
     for note in result["notes"]:
@@ -192,7 +213,7 @@ def _chip(model: str, design: str | None, cell: str | None, window: int | None) 
     return chip if window is None else chip.replace(window=window)
 
 
-def _measured_activity(model: str, chip: Design | None, text: str, tokens: int) -> Activity | None:
+def _measured_activity(model: str, chip: Design | None, text: str, tokens: int | None) -> Activity | None:
     """Of a RUN, or of an embedded model in its shipped linear version, on one sequence of a text; of a model
     whose RUN was measured before, that; else None.
     """
@@ -204,11 +225,11 @@ def _measured_activity(model: str, chip: Design | None, text: str, tokens: int) 
     from gaincell.mapping.job import find_shipped
 
     if run_design(model) is not None:
-        return observe_model(model, chip, text, tokens).found
+        return observe_model(model, chip, text, tokens, most=TOKENS).found
     if find_shipped(model) is None:
         return packaged(model)
     linear = None if chip is None else chip.replace(cell="linear")
-    seen = observe_model(model, linear, text, tokens)
+    seen = observe_model(model, linear, text, tokens, most=TOKENS)
     return replace(seen.found, source=f"{seen.text}, linear cells")
 
 

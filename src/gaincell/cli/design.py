@@ -1,9 +1,10 @@
-"""`gaincell design list|show|validate|diff`: look at chips, check one's own, compare two."""
+"""`gaincell design list|show|new|validate|diff`: look at chips, begin one's own, check it, compare two."""
 
 from __future__ import annotations
 
 import math
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,15 +12,17 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from gaincell.cli._json import JsonFile, write_json
-from gaincell.cli._options import CellName
+from gaincell.cli._json import JsonFile, output_file, write_json
+from gaincell.cli._options import CellName, bounds
 from gaincell.errors import DesignError
 
 if TYPE_CHECKING:
     from gaincell.config import Design
 
 app = typer.Typer(
-    add_completion=False, no_args_is_help=True, help="List, show, check and compare the designs of chips."
+    add_completion=False,
+    no_args_is_help=True,
+    help="List, show, write, check and compare designs of chips.",
 )
 
 DesignName = Annotated[str, typer.Argument(metavar="DESIGN", help="Shipped name or path of a .toml file.")]
@@ -79,9 +82,7 @@ def show(design: DesignName, cell: CellName = None, json: JsonFile = None) -> No
     for key, word in content["settings"].items():
         table.add_row(key, str(word))
     for key, entry in content["numbers"].items():
-        low, high = entry["range"]
-        bounds = "" if low is None else f"{low:.10g} to {high:.10g}"
-        table.add_row(key, _readable(entry), entry["source"], bounds, entry["note"])
+        table.add_row(key, _readable(entry), entry["source"], bounds(*entry["range"]), entry["note"])
     table.add_section()
     for key, entry in content["derived"].items():
         table.add_row(key, _readable(entry), "", "", "follows from the above")
@@ -90,6 +91,41 @@ def show(design: DesignName, cell: CellName = None, json: JsonFile = None) -> No
     console.print("Sources: " + "; ".join(f"{tag} = {meaning}" for tag, meaning in SOURCES.items()) + ".")
     console.print(f"Hash {chip.hash}.")
     write_json(json, content)
+
+
+@app.command()
+def new(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Of the chip, and of its file NAME.toml.")],
+    source: Annotated[
+        str,
+        typer.Option("--from", metavar="DESIGN", help="What it begins as: a shipped name or a .toml file."),
+    ] = "leroux2025",
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", callback=output_file, metavar="FILE", help="Another file than NAME.toml, here."
+        ),
+    ] = None,
+) -> None:
+    """Write a complete design with a comment for every table, to be edited.
+
+    A file that is there already is left alone.
+
+    Example: gaincell design new mine --from leroux2025
+    """
+    from gaincell.config import load_design
+    from gaincell.design_text import commented
+    from gaincell.errors import InputError
+    from gaincell.files import write_text
+
+    path = out or Path(f"{name}.toml")
+    if path.suffix != ".toml" or Path(name).name != name:
+        raise InputError(f"{path}: give NAME as one word, and --out as a file with the ending .toml")
+    if path.exists():
+        raise InputError(f"{path} is there already; choose another NAME, or --out FILE")
+    write_text(path, commented(load_design(source), name))
+    load_design(str(path))
+    typer.echo(f"{path}: edit it, then gaincell design validate {path}, gaincell adapt tiny --design {path}")
 
 
 @app.command()

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import sys
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gaincell.cli._json import JsonFile, write_json
+from gaincell.cli._json import JsonFile, check_output, output_file, write_json
+from gaincell.cli._options import check_needed
+
+if TYPE_CHECKING:
+    from gaincell.quantity import Quantity
+
+SHOWN_NUMBERS = 6
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Fit a cell to measurements; show one.")
 
@@ -31,6 +39,7 @@ class LawName(StrEnum):
 
 @app.command()
 def fit(
+    context: typer.Context,
     curve: Annotated[
         Path,
         typer.Argument(metavar="CURVE.csv", help="Current against stored voltage, of one or many cells."),
@@ -41,10 +50,31 @@ def fit(
             "--decay", metavar="DECAY.csv", help="Stored voltage against time, of one or many cells."
         ),
     ] = None,
+    voltage: Annotated[
+        str | None, typer.Option("--voltage", metavar="COLUMN", help="Column of the stored voltage.")
+    ] = None,
+    current: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--current", metavar="COLUMN", help="Of the current; of a wide file '*', or several: a cell each."
+        ),
+    ] = None,
+    time: Annotated[
+        str | None, typer.Option("--time", metavar="COLUMN", help="Of the time, in DECAY.csv.")
+    ] = None,
+    cell: Annotated[
+        str | None, typer.Option("--cell", metavar="COLUMN", help="Of the cells' names, any text.")
+    ] = None,
+    read: Annotated[
+        str | None, typer.Option("--read", metavar="COLUMN", help="That tells repeated reads apart.")
+    ] = None,
+    skip_bad_rows: Annotated[
+        bool, typer.Option("--skip-bad-rows", help="Leave out rows without numbers, and say how many.")
+    ] = False,
     kind: Annotated[
         Kind, typer.Option("--kind", help="A polynomial, or a table with monotone interpolation.")
     ] = Kind.polynomial,
-    order: Annotated[int, typer.Option("--order", min=1, max=9, help="Of the polynomial.")] = 3,
+    order: Annotated[int, typer.Option("--order", metavar="N", min=1, max=9, help="Of the polynomial.")] = 3,
     law: Annotated[
         LawName | None, typer.Option("--law", help="Of the decay; by default the one that describes it best.")
     ] = None,
@@ -58,22 +88,37 @@ def fit(
         bool,
         typer.Option("--rescale", help="Dimension the chip's converters for the currents of this cell."),
     ] = False,
-    name: Annotated[str | None, typer.Option("--name", help="Of the device; by default of the file.")] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", metavar="NAME", help="Of the device; by default of the file.")
+    ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", metavar="DEVICE.toml", help="Where to; by default beside CURVE.csv."),
+        typer.Option(
+            "--out",
+            callback=output_file,
+            metavar="DEVICE.toml",
+            help="Where to; by default beside CURVE.csv.",
+        ),
     ] = None,
     json: JsonFile = None,
 ) -> None:
     """Fit a cell to measured currents and decays, and write it as DEVICE.toml with a figure beside it.
 
-    CURVE.csv names its columns in the first line, each with its unit in square brackets: voltage (V, mV) and
-    current (A, mA, uA, nA, pA), and if there are several cells or reads also cell, read. DECAY.csv: time (s,
-    ms, us, ns), voltage, cell. Lines after # are comments. Every command takes the result by --cell
-    DEVICE.toml, or the curve itself by --cell CURVE.csv. In the examples MY_CURVE.csv and MY_DECAY.csv are
-    measurements of yours, and MY_CELL.toml is made of them.
+    CURVE.csv names its columns in a line, each with its unit in brackets: voltage (V, mV) and current (A, mA,
+    uA, nA, pA, fA), and if there are several cells or reads also cell, read. DECAY.csv: time (s, ms, us, ns),
+    voltage, cell. Columns of other names are chosen by --voltage, --current, ...: by their name, with the
+    unit where the file states none ('Vg [mV]'), or by their number. Commas, semicolons, tabs or blanks
+    separate columns; decimal commas are understood. A wide file has a column of the current for every cell
+    (--current '*'), or for every bias (--current COLUMN). Lines that begin with # are comments.
+
+    Every command takes the result by --cell DEVICE.toml, or the curve itself by --cell CURVE.csv. In the
+    examples MY_CURVE.csv, MY_WIDE.csv and MY_DECAY.csv are measurements of yours, and MY_CELL.toml is made of
+    them.
 
     Example: gaincell device fit MY_CURVE.csv --decay MY_DECAY.csv --out MY_CELL.toml
+
+    Example: gaincell device fit MY_WIDE.csv --voltage 'V_SN [mV]' --current 'cell A' --current 'cell B'
+    --out MY_CELL.toml
 
     Example: gaincell adapt tiny --cell MY_CELL.toml
     """
@@ -81,11 +126,14 @@ def fit(
 
     from gaincell.config import load_design
     from gaincell.device import fit_device
+    from gaincell.devices.columns import Columns
     from gaincell.errors import InputError
     from gaincell.reports.device import describe, draw
 
-    chip = load_design(design)
+    check_needed(context, ("--law", "--time"), "--decay DECAY.csv", decay)
     path = out or curve.with_suffix(".toml")
+    check_output("--out", path)
+    chip = load_design(design)
     if path.suffix != ".toml" or path.resolve() in (curve.resolve(), decay and decay.resolve()):
         raise InputError(f"--out {path}: give another file than the measurements, with the ending .toml")
     found, fitted, held = fit_device(
@@ -97,12 +145,18 @@ def fit(
         law=None if law is None else law.value,
         rescale=rescale,
         name=name,
+        columns=Columns(voltage, tuple(current or ()), time, cell, read),
+        skip_bad_rows=skip_bad_rows,
     )
     found.save(path)
     result = describe(found.name, fitted, held, ["gaincell", *sys.argv[1:]], chip.hash, dict(found.origin))
     figure = draw(result, path.with_suffix(".png"))
     console = Console()
     console.print(_fit_table(result))
+    if found.covariance:
+        console.print(_matrix_table(found.covariance["coefficients"]))
+    if left_out := found.origin.get("rows_left_out"):
+        console.print(f"{left_out} entries or rows that hold no numbers were left out.")
     console.print(
         f"Device and figure: {path}, {figure}. Use it: gaincell adapt tiny --cell {path}", soft_wrap=True
     )
@@ -122,37 +176,72 @@ def show(
     from rich.console import Console
     from rich.table import Table
 
+    from gaincell.cli._options import bounds
     from gaincell.device import load_device
+    from gaincell.device_file import TABLES
     from gaincell.quantity import plain
 
     found = load_device(device)
-    table = Table("key", "value", "source", "range", "note", box=box.SIMPLE, title=found.description)
-    table.add_row("cell.kind", found.cell.name)
-    if found.law is not None:
-        table.add_row("retention.law", found.law)
-    for key, quantity in found.numbers.items():
-        values = quantity.value if isinstance(quantity.value, tuple) else (quantity.value,)
-        text = ", ".join(f"{v:.6g}" if isinstance(v, float) else str(v) for v in values[:6])
-        text += f", ... ({len(values)})" if len(values) > 6 else ""
-        unit = "" if quantity.unit == "1" else f" {quantity.unit}"
-        low, high = quantity.range
-        table.add_row(key, text + unit, quantity.source, f"{low:.6g} to {high:.6g}", quantity.note)
-    for section in ("origin", "quality", "covariance"):
+    console = Console()
+    console.print(f"{found.name}: {found.description}", markup=False)
+    words = {"cell": ("kind", found.cell.name), "retention": ("law", found.law)}
+    for section in TABLES:
+        table = Table(f"{section}.", "value", "source", "range", "note", box=box.SIMPLE)
+        table.columns[0].no_wrap = True
+        if (word := words.get(section)) and word[1] is not None:
+            table.add_row(*word)
+        for key, quantity in found.numbers.items():
+            if key.startswith(f"{section}."):
+                low, high = quantity.range
+                known = "" if low == high else bounds(low, high)
+                table.add_row(
+                    key.partition(".")[2], _readable(quantity), quantity.source, known, quantity.note
+                )
+        if table.rows:
+            console.print(table)
+    for section in ("origin", "quality"):
+        table = Table(f"{section}.", "value", box=box.SIMPLE)
+        table.columns[0].no_wrap = True
+        table.columns[1].overflow = "fold"
         for key, value in getattr(found, section).items():
-            table.add_row(f"{section}.{key}", f"{value:.6g}" if isinstance(value, float) else str(value))
-    Console().print(table)
+            table.add_row(key, f"{value:.6g}" if isinstance(value, float) else str(value))
+        if table.rows:
+            console.print(table)
+    if rows := found.covariance.get("coefficients"):
+        console.print(_matrix_table(rows))
     numbers = {
         key: {
             "value": plain(q.value),
             "unit": q.unit,
             "source": q.source,
-            "range": list(q.range),
+            "range": [bound if math.isfinite(bound) else None for bound in q.range],
             "note": q.note,
         }
         for key, q in found.numbers.items()
     }
-    words = {"name": found.name, "kind": found.cell.name, "law": found.law}
-    write_json(json, words | {"numbers": numbers, "origin": found.origin, "quality": found.quality})
+    named = {"name": found.name, "kind": found.cell.name, "law": found.law}
+    plain_tables = {section: getattr(found, section) for section in ("origin", "quality", "covariance")}
+    write_json(json, named | {"numbers": numbers} | plain_tables)
+
+
+def _matrix_table(rows: Sequence[Sequence[float]]) -> Any:
+    """The covariance of the coefficients."""
+    from rich import box
+    from rich.table import Table
+
+    orders = [f"C{p}" for p in range(len(rows))]
+    table = Table("", *orders, box=box.SIMPLE, title="Covariance of the coefficients over cells")
+    for order, row in zip(orders, rows, strict=True):
+        table.add_row(order, *(f"{entry:.3g}" for entry in row))
+    return table
+
+
+def _readable(quantity: Quantity) -> str:
+    """The number or numbers of a device, the first few of many."""
+    values = quantity.value if isinstance(quantity.value, tuple) else (quantity.value,)
+    text = ", ".join(f"{v:.6g}" if isinstance(v, float) else str(v) for v in values[:SHOWN_NUMBERS])
+    more = f", ... ({len(values)} in all)" if len(values) > SHOWN_NUMBERS else ""
+    return text + more + ("" if quantity.unit == "1" else f" {quantity.unit}")
 
 
 def _fit_table(result: dict[str, Any]) -> Any:
@@ -166,8 +255,8 @@ def _fit_table(result: dict[str, Any]) -> Any:
     for key, entry in result["fit"].items():
         half = entry.get("half_width")
         shown = f"{entry['value']:.5g}" if isinstance(entry["value"], float) else str(entry["value"])
-        if isinstance(entry["value"], list):
-            shown = "\n".join(" ".join(f"{c:.3g}" for c in row) for row in entry["value"])
+        if isinstance(entry["value"], list):  # a matrix is a table of its own
+            continue
         unit = "" if entry["unit"] == "1" else entry["unit"]
         table.add_row(key, shown, "" if half is None else f"{half:.2g}", unit)
     return table

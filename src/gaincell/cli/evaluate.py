@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gaincell.cli._json import JsonFile, check_outputs, write_json
+from gaincell.cli._json import JsonFile, output_file, write_json
 from gaincell.cli._options import (
-    MODEL_HELP,
     TEXT_HELP,
     CellName,
     Device,
@@ -18,6 +17,7 @@ from gaincell.cli._options import (
     DtypeName,
     Impl,
     ImplName,
+    ModelOrRun,
     OtherDesign,
     OtherLatency,
     RefreshKind,
@@ -25,6 +25,9 @@ from gaincell.cli._options import (
     RefreshSeconds,
     RefreshTokens,
     Threads,
+    Window,
+    check_chip,
+    check_run,
     fraction,
     use,
 )
@@ -45,7 +48,7 @@ class Part(StrEnum):
 
 @app.command()
 def evaluate(
-    model: Annotated[str, typer.Argument(metavar="MODEL|RUN", help=MODEL_HELP + ", or a RUN.")],
+    model: ModelOrRun,
     text: Annotated[
         str | None, typer.Option("--text", metavar="TEXT", help=TEXT_HELP + " By default sample.")
     ] = None,
@@ -58,7 +61,7 @@ def evaluate(
         typer.Option(
             "--protocol",
             metavar="PROTOCOL",
-            help="blocks-T (the default; T is window or context, at most 1024), strided-T-S or rolling-T.",
+            help="blocks-T (the default; T is the model's context, at most 1024), strided-T-S or rolling-T.",
         ),
     ] = None,
     limit: Annotated[
@@ -67,7 +70,7 @@ def evaluate(
             "--limit",
             metavar="N",
             min=0,
-            help="Most tokens (rolling-T: documents; tasks: items of each), 0 = all.",
+            help="Most tokens evaluated (rolling-T: documents; tasks: items of each); 0: all.",
         ),
     ] = None,
     stage: Annotated[
@@ -93,7 +96,8 @@ def evaluate(
         ),
     ] = None,
     batch: Annotated[
-        int | None, typer.Option("--batch", min=1, help="Requests of a task in one forward pass; 8.")
+        int | None,
+        typer.Option("--batch", metavar="N", min=1, help="Requests of a task in one forward pass; 8."),
     ] = None,
     cache: Annotated[
         bool, typer.Option("--cache/--no-cache", help="Keep every answer, so that a broken run goes on.")
@@ -113,17 +117,22 @@ def evaluate(
         typer.Option("--yield-within", metavar="X%", help="Good: up to X % above nominal; by default 5 %."),
     ] = None,
     chip_seed: Annotated[
-        int | None, typer.Option("--chip-seed", min=0, max=2**32 - 1, help="Of the chips.")
+        int | None, typer.Option("--chip-seed", metavar="N", min=0, max=2**32 - 1, help="Of the chips.")
     ] = None,
+    redraw_noise: Annotated[
+        bool,
+        typer.Option(
+            "--redraw-noise",
+            help="Draw noise of reads and writes anew for every block, so that ± holds its variance.",
+        ),
+    ] = False,
     at: Annotated[
         list[float] | None,
         typer.Option("--at", metavar="SECONDS", help="Idle time in the middle of a block; repeatable."),
     ] = None,
     design: OtherDesign = None,
     cell: CellName = None,
-    window: Annotated[
-        int | None, typer.Option("--window", metavar="COLUMNS", min=1, help="Another ring than the chip's.")
-    ] = None,
+    window: Window = None,
     context: Annotated[
         bool, typer.Option("--by-context", help="Perplexity against the length of context.")
     ] = False,
@@ -133,10 +142,16 @@ def evaluate(
     refresh_seconds: RefreshSeconds = None,
     dump: Annotated[
         Path | None,
-        typer.Option("--dump", metavar="FILE", help="Store codes and outputs of a layer as .safetensors."),
+        typer.Option(
+            "--dump",
+            callback=output_file,
+            metavar="FILE",
+            help="Store codes and outputs of a layer as .safetensors.",
+        ),
     ] = None,
     layer: Annotated[
-        int | None, typer.Option("--layer", min=0, help="The layer to dump; by default the first.")
+        int | None,
+        typer.Option("--layer", metavar="N", min=0, help="The layer to dump; by default the first."),
     ] = None,
     scores: Annotated[bool, typer.Option("--scores", help="Dump the scores S_ij as well.")] = False,
     threads: Threads = None,
@@ -173,6 +188,9 @@ def evaluate(
     --stage takes the model of another stage of a RUN of `gaincell train` than the last in arrays, say the
     software model trained on the same tokens.
 
+    Noise of reads and writes is drawn from its seed, the token's position, head and row: all blocks meet one
+    draw, and no ± holds its variance. --redraw-noise gives every block a draw of its own.
+
     --dump stores, for the first block, the codes of q, k and v and the output of every head of one layer.
 
     In the examples runs/tiny is what `gaincell map tiny` writes, MY_TEXTS a folder of texts of yours, and
@@ -201,17 +219,17 @@ def evaluate(
     from gaincell.cli._progress import progress_bars
     from gaincell.errors import InputError
     from gaincell.evaluation.dump import dump_layer
-    from gaincell.evaluation.perplexity import cut_blocks, window_and_stride
+    from gaincell.evaluation.perplexity import cut_blocks, default_protocol, window_and_stride
     from gaincell.integrations.hf.chip import change_chip, set_impl
     from gaincell.integrations.hf.models import load_model
+    from gaincell.mapping.job import AS_SAVED
     from gaincell.mapping.stage_model import load_stage
     from gaincell.text import open_text, token_stream
 
     policy = Refresh(refresh.value, refresh_tokens, refresh_seconds)
     pauses = bool(at) or policy.kind != "none"
     window_of_documents = protocols.window_of_rolling(protocol)
-    if protocol is not None and window_of_documents is None:
-        window_and_stride(protocol)
+    length, stride = (1, 1) if protocol is None or window_of_documents else window_and_stride(protocol)
     _check_together(
         {
             "--tasks": tasks is not None,
@@ -220,6 +238,7 @@ def evaluate(
             "--at or --refresh": pauses,
             "--protocol rolling-T": window_of_documents is not None,
             "--dump": dump is not None,
+            "--redraw-noise": redraw_noise,
         }
     )
     for_tasks = (data, max_length, batch) != (None, None, None)
@@ -231,11 +250,16 @@ def evaluate(
         (protocol is not None and tasks is not None, None, "--tasks go without --protocol"),
         ((text, part) != (None, None) and tasks is not None, None, "--tasks go without --text and --part"),
         (part is not None and window_of_documents, None, "rolling-T takes a text whole, without --part"),
+        (
+            stride < length and (pauses or context or dump),
+            None,
+            f"{protocol} goes without --at, --refresh, --by-context and --dump",
+        ),
+        (chips is not None and len(at or ()) > 1, None, "--chips takes one --at"),
         (chips is not None and chips < 1, None, f"{chips} chips: give 1 or more"),
     ):
         if given and needs is None:
             raise InputError(option)
-    check_outputs(json, dump)
     options = None
     if chips is not None:
         spread = None if mismatch is None else fraction(mismatch, "--mismatch")
@@ -243,12 +267,22 @@ def evaluate(
     text, part = text or "sample", part or Part.evaluation
     found_text = None if tasks or window_of_documents else open_text(text)
     weights = getattr(torch, dtype.value)
+    for_arrays = {
+        "--chips": chips, "--at or --refresh": pauses or None, "--design": design, "--cell": cell,
+        "--window": window, "--other-latency": other_latency, "--dump": dump,
+    }  # fmt: skip
+    wanted = [name for name, there in for_arrays.items() if there is not None]
+    if wanted:
+        check_run(model, wanted[0])
+    check_chip(model, design, cell)
     loaded = load_model(model, weights) if stage is None else load_stage(model, stage, weights)
     loaded.model.to(device)  # type: ignore[arg-type]
     change_chip(loaded.model, design, cell, window, other_latency)
     set_impl(loaded.model, impl.value)
     if pauses and not _in_arrays(loaded):
         raise InputError(f"{model} is in software and has no chip that could idle; give a RUN")
+    version = AS_SAVED if _in_arrays(loaded) else "the pretrained model, in software"
+    typer.echo(f"{model}: {version if stage is None else f'stage {stage} of the RUN'}")
     with progress_bars() as progress:
         if tasks is not None:
             from gaincell.cli._tasks import by_tasks
@@ -267,7 +301,7 @@ def evaluate(
             budget = DEFAULT_LIMIT if limit is None else limit or None
             tokens = token_stream(found_text.part(part.value), loaded.tokenizer, budget, reading)
             title = f"{model}, text {found_text.name} ({part.value} part)"
-            protocol = protocol or f"blocks-{_block(loaded)}"
+            protocol = protocol or default_protocol(loaded.model)
             length, stride = window_and_stride(protocol)
             if stride < length and (pauses or context or dump):
                 raise InputError(f"{protocol} goes without --at, --refresh, --by-context and --dump")
@@ -279,7 +313,7 @@ def evaluate(
             elif context:
                 table, entry = protocols.by_context(loaded, tokens, length, progress)
             else:
-                table, entry = protocols.blocks(loaded, tokens, protocol, progress)
+                table, entry = protocols.blocks(loaded, tokens, protocol, progress, redraw=redraw_noise)
             if dump is not None:
                 first = cut_blocks(tokens, length)[:1]
                 dump_layer(loaded.model, first, layer or 0, dump, scores=scores)
@@ -290,8 +324,8 @@ def evaluate(
     _show(table, title, entry, json)
 
 
-DEFAULT_LIMIT = 65_536
-"""Tokens of a text."""
+DEFAULT_LIMIT = 32_768
+"""Tokens of a text, as many as `ablate`, `adapt` and `map` evaluate on."""
 
 
 def _check_together(given: dict[str, bool]) -> None:
@@ -324,13 +358,3 @@ def _show(table: Any, title: str, entry: dict[str, Any], json: Path | None) -> N
     table.title, table.title_justify = title, "left"
     Console().print(table)
     write_json(json, entry)
-
-
-def _block(loaded: LoadedModel) -> int:
-    from gaincell.integrations.hf.attach import attached_layers
-    from gaincell.mapping.job import LONGEST_BLOCK, default_block
-
-    layers = attached_layers(loaded.model)
-    if layers:
-        return default_block(layers[0].design, loaded.model)
-    return min(getattr(loaded.model.config, "max_position_embeddings", LONGEST_BLOCK), LONGEST_BLOCK)

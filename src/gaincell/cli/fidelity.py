@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from gaincell.cli._json import FigureFile, JsonFile, check_outputs, write_json
+from gaincell.cli._json import FigureFile, JsonFile, write_json
 from gaincell.cli._options import (
     Device,
     Impl,
@@ -15,10 +15,14 @@ from gaincell.cli._options import (
     RunName,
     TextName,
     Threads,
+    check_chip,
+    check_run,
     use,
 )
 
 app = typer.Typer()
+TOKENS = 512
+"""Of a sequence, at most, where none are asked for."""
 
 
 @app.command()
@@ -26,9 +30,15 @@ def fidelity(
     run: RunName,
     text: TextName = "sample",
     tokens: Annotated[
-        int, typer.Option("--tokens", min=2, help="Of one sequence, at most the ring's columns.")
-    ] = 512,
-    sequences: Annotated[int, typer.Option("--sequences", min=1, help="How many.")] = 1,
+        int | None,
+        typer.Option(
+            "--tokens",
+            metavar="TOKENS",
+            min=2,
+            help="Tokens read, of one sequence; by default up to 512, at most ring and context hold.",
+        ),
+    ] = None,
+    sequences: Annotated[int, typer.Option("--sequences", metavar="N", min=1, help="Sequences read.")] = 1,
     design: OtherDesign = None,
     linear: Annotated[
         str | None, typer.Option("--linear", metavar="RUN", help="The linear hardware model, if it is a RUN.")
@@ -49,28 +59,30 @@ def fidelity(
 
     Example: gaincell fidelity runs/tiny --figure fidelity.png --json fidelity.json
     """
-    check_outputs(json, figure=figure)
     use(threads, device)
     from rich.console import Console
 
     from gaincell.cli._perplexity import result
     from gaincell.cli._progress import progress_bars
-    from gaincell.errors import InputError
     from gaincell.evaluation.fidelity import fidelity as compare_heads
     from gaincell.evaluation.perplexity import cut_blocks
     from gaincell.integrations.hf.attach import attached_layers
     from gaincell.integrations.hf.chip import change_chip, set_impl
+    from gaincell.integrations.hf.context import check_length, default_length
     from gaincell.integrations.hf.models import load_model
     from gaincell.integrations.hf.sources import load_base
     from gaincell.reports.fidelity import draw_fidelity, fidelity_table
     from gaincell.reports.results import check, value
     from gaincell.text import open_text, token_stream
 
+    check_run(run, "fidelity")
+    check_chip(run, design)
     found_text = open_text(text)
     loaded = load_model(run)
-    if not attached_layers(loaded.model):
-        raise InputError(f"{run} is in software and has no heads in arrays; give a RUN")
     change_chip(loaded.model, design)
+    columns = attached_layers(loaded.model)[0].design.window
+    tokens = tokens or default_length(loaded.model, min(TOKENS, columns))
+    check_length(loaded.model, tokens)
     set_impl(loaded.model, impl.value)
     base = load_base(loaded.id).model
     of_linear = None if linear is None else load_model(linear).model

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gaincell.cli._json import JsonFile, check_outputs, write_json
+from gaincell.cli._json import FigureFile, JsonFile, output_file, write_json
+from gaincell.cli._options import Window
 
 if TYPE_CHECKING:
     from gaincell.costs.floorplan import Blocks, Plan
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 STACKS = (1, 2, 4, 8)
-DRAWINGS = (".svg", ".png", ".pdf")
 
 
 @app.command()
@@ -25,24 +25,29 @@ def floorplan(
     design: Annotated[
         str, typer.Argument(metavar="DESIGN", help="Shipped chip (gaincell design list) or a .toml file.")
     ] = "leroux2025",
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", metavar="FILE", dir_okay=False, help="Draw it: .svg, .png or .pdf."),
-    ] = None,
+    figure: FigureFile = None,
     gds: Annotated[
         Path | None,
-        typer.Option("--gds", metavar="FILE", dir_okay=False, help="Rectangles as GDSII (extra: layout)."),
+        typer.Option(
+            "--gds",
+            callback=output_file,
+            metavar="FILE",
+            dir_okay=False,
+            help="Rectangles as GDSII (extra: layout).",
+        ),
     ] = None,
-    window: Annotated[int | None, typer.Option("--window", min=1, help="Columns of a head.")] = None,
-    tile: Annotated[int | None, typer.Option("--tile", min=1, help="Columns of a sub-tile.")] = None,
-    head_dim: Annotated[int, typer.Option("--head-dim", min=1, help="D.")] = 64,
+    window: Window = None,
+    tile: Annotated[
+        int | None, typer.Option("--tile", metavar="N", min=1, help="Columns of a sub-tile.")
+    ] = None,
+    head_dim: Annotated[int, typer.Option("--head-dim", metavar="N", min=1, help="D.")] = 64,
     cell_area: Annotated[
         float | None,
         typer.Option(
             "--cell-area", metavar="M^2", help="Of a gain cell; by default the technology's, 1e-12."
         ),
     ] = None,
-    stack: Annotated[int, typer.Option("--stack", min=1, help="Layers of cells in 3D.")] = 1,
+    stack: Annotated[int, typer.Option("--stack", metavar="N", min=1, help="Layers of cells in 3D.")] = 1,
     technology: Annotated[
         str, typer.Option("--technology", metavar="NAME", help="28nm, 14nm (a projection) or a .toml file.")
     ] = "28nm",
@@ -53,12 +58,10 @@ def floorplan(
     Areas are those of gaincell cost, bottom-up; most of them are assumptions of the technology file. What the
     paper states stands below the table.
 
-    Example: gaincell floorplan leroux2025 --out plan.svg --gds plan.gds
+    Example: gaincell floorplan leroux2025 --figure plan.svg --gds plan.gds
 
-    Example: gaincell floorplan leroux2025-oxide --cell-area 0.12e-12 --stack 4 --out dense.png
+    Example: gaincell floorplan leroux2025-oxide --cell-area 0.12e-12 --stack 4 --figure dense.png
     """
-    _check_drawing(out)
-    check_outputs(out, gds, json)
     from rich.console import Console
 
     from gaincell.config import load_design
@@ -85,8 +88,8 @@ def floorplan(
     console.print(area_table(entry))
     console.print(stack_table(entry))
     write_json(json, entry)
-    if out is not None:
-        draw_floorplan(entry, out)
+    if figure is not None:
+        draw_floorplan(entry, figure)
     if gds is not None:
         write_gds(blocks, gds)
 
@@ -119,7 +122,7 @@ def _result(head: Head, blocks: Blocks, tile: Plan, whole: Plan, stack: int) -> 
             inputs={},
         ),
         "areas": {name: value(part.area, "m^2", "simulated") for name, part in parts.items()},
-        "shared": ["adder tree", "digital control"],
+        "shared": ["adder tree", "input scaling", "output scaling", "digital control"],
         "floorplan": {"tile": _plan(tile), "head": _plan(whole)},
         "cited": {
             title: value(getattr(stated, key), "m^2", "cited", "Leroux et al. 2025 [S]")
@@ -157,10 +160,3 @@ def _plan(plan: Plan) -> dict[str, Any]:
             for side in ("x", "y", "to")
         }
     return entry
-
-
-def _check_drawing(out: Path | None) -> None:
-    from gaincell.errors import InputError
-
-    if out is not None and out.suffix.lower() not in DRAWINGS:
-        raise InputError(f"--out {out.name}: give a name that ends with {', '.join(DRAWINGS)}")

@@ -11,19 +11,21 @@ import typer
 from gaincell.cli._json import JsonFile, write_json
 from gaincell.cli._options import (
     LARGEST_SEED,
-    MODEL_HELP,
     CellName,
     Device,
     Impl,
     ImplName,
+    ModelOrRun,
     OtherLatency,
     RefreshKind,
     RefreshKindName,
     RefreshSeconds,
     RefreshTokens,
     Threads,
+    check_chip,
     use,
 )
+from gaincell.errors import InputError
 
 if TYPE_CHECKING:
     from gaincell.integrations.hf.cache import RingCache
@@ -31,29 +33,35 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
+LEAST_TEMPERATURE = 1e-3
+"""Below it logits overflow before anything else than the likeliest token is drawn."""
+
 
 @app.command()
 def generate(
-    model: Annotated[str, typer.Argument(metavar="MODEL|RUN", help=MODEL_HELP + ", or a RUN.")],
+    model: ModelOrRun,
     prompt: Annotated[str, typer.Option("--prompt", metavar="TEXT", help="What the text begins with.")],
-    tokens: Annotated[int, typer.Option("--tokens", min=1, help="Tokens to generate.")] = 256,
+    tokens: Annotated[int, typer.Option("--tokens", metavar="TOKENS", min=1, help="Tokens to write.")] = 256,
     design: Annotated[
         str | None,
         typer.Option("--design", metavar="DESIGN", help="Another chip than the model's own, with its cell."),
     ] = None,
     cell: CellName = None,
     temperature: Annotated[
-        float, typer.Option("--temperature", min=0.0, help="Of sampling; 0 = the likeliest token.")
+        float,
+        typer.Option("--temperature", metavar="X", min=0.0, help="Of sampling; 0 = the likeliest token."),
     ] = 0.8,
     other_latency: OtherLatency = None,
     refresh: RefreshKindName = RefreshKind.none,
     refresh_tokens: RefreshTokens = None,
     refresh_seconds: RefreshSeconds = None,
     idle: Annotated[
-        float, typer.Option("--idle", metavar="SECONDS", min=0.0, help="Pause between prompt and text.")
+        float, typer.Option("--at", metavar="SECONDS", min=0.0, help="Idle time between prompt and text.")
     ] = 0.0,
     stop: Annotated[bool, typer.Option(help="Stop at the end-of-text token.")] = False,
-    seed: Annotated[int, typer.Option("--seed", min=0, max=LARGEST_SEED, help="Of sampling.")] = 0,
+    seed: Annotated[
+        int, typer.Option("--seed", metavar="N", min=0, max=LARGEST_SEED, help="Of sampling.")
+    ] = 0,
     threads: Threads = None,
     impl: ImplName = Impl.auto,
     device: Device = "cpu",
@@ -62,7 +70,7 @@ def generate(
     """Generate text with the attention in gain-cell arrays, token by token.
 
     The cache is the hardware's: a ring of columns with one-byte codes and the time of each write, so memory
-    does not grow however long the text. A pause (--idle) lets what is stored leak; --refresh makes it fresh
+    does not grow however long the text. A pause (--at) lets what is stored leak; --refresh makes it fresh
     from time to time. The clock on the chip goes by the token period: the published 65 ns a layer, or, with
     --other-latency, the schedule of the arrays (gaincell simulate head) and what the rest of a layer takes.
 
@@ -72,26 +80,31 @@ def generate(
 
     Example: gaincell generate tiny --prompt "It was a dark night" --tokens 2000
 
-    Example: gaincell generate runs/tiny --prompt "The President" --idle 0.01
+    Example: gaincell generate runs/tiny --prompt "The President" --at 0.01
 
     Example: gaincell generate runs/tiny --prompt "Rain" --other-latency 50e-6 --refresh copy
     --refresh-tokens 8
     """
+    if 0 < temperature < LEAST_TEMPERATURE:
+        raise InputError(
+            f"--temperature {temperature:g}: give {LEAST_TEMPERATURE:g} or more, or 0 for the likeliest token"
+        )
     use(threads, device)
     import torch
 
     from gaincell.arrays import Refresh
     from gaincell.cli._progress import progress_bars
     from gaincell.config import load_design
-    from gaincell.errors import InputError
     from gaincell.integrations.hf.cache import RingCache
     from gaincell.integrations.hf.chip import change_chip
     from gaincell.mapping.ready import hardware_model
 
+    check_chip(model, design, cell)
     chip = load_design(design) if design else None
     policy = Refresh(refresh.value, refresh_tokens, refresh_seconds)
     with progress_bars() as progress:
         ready = hardware_model(model, load_design("leroux2025"), chip, impl=impl.value, progress=progress)
+    print(f"{model}: {ready.how}", file=sys.stderr)
     loaded = ready.loaded
     loaded.model.to(device)  # type: ignore[arg-type]
     made = loaded.tokenizer(prompt, return_tensors="pt", add_special_tokens=False, verbose=False)
@@ -102,7 +115,6 @@ def generate(
     change_chip(loaded.model, cell=cell, other_latency=other_latency)
     cache = RingCache(loaded.model, policy)
     torch.manual_seed(seed)
-    print(f"[{ready.how}]", file=sys.stderr)
     started = time.perf_counter()
     text = _write(ready, cache, ids, prompt, tokens, temperature, idle, stop)
     seconds = time.perf_counter() - started

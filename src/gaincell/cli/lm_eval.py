@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 import typer
 
 app = typer.Typer()
@@ -23,13 +21,6 @@ def lm_eval(context: typer.Context) -> None:
 
     Example: gaincell lm-eval run --help
     """
-    from lm_eval.__main__ import cli_evaluate
+    from gaincell.evaluation.harness_model import run_command
 
-    import gaincell.evaluation.harness_model  # noqa: F401  registers the model type
-
-    before = sys.argv
-    sys.argv = ["lm-eval", *context.args]
-    try:
-        cli_evaluate()
-    finally:
-        sys.argv = before
+    run_command(context.args)

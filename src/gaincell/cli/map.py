@@ -8,15 +8,17 @@ from typing import Annotated
 
 import typer
 
-from gaincell.cli._json import JsonFile, write_json
+from gaincell.cli._json import JsonFile, check_output, output_directory, write_json
 from gaincell.cli._options import (
     MODEL_HELP,
+    CalibrationTokens,
     CellName,
     DesignName,
     Device,
     GradientName,
     Impl,
     ImplName,
+    Limit,
     Redraw,
     Seed,
     TextName,
@@ -37,23 +39,29 @@ def map_(
         int, typer.Option("--budget", metavar="TOKENS", min=0, help="Training tokens in all.")
     ] = 65_536,
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="RUN", help="Directory of results; by default runs/MODEL.")
+        Path | None,
+        typer.Option(
+            "--out",
+            callback=output_directory,
+            metavar="RUN",
+            help="Directory of results; by default runs/MODEL.",
+        ),
     ] = None,
     block: Annotated[
         int | None,
-        typer.Option("--block", help="Tokens of a block; by default window or context, at most 1024."),
+        typer.Option(
+            "--block",
+            metavar="TOKENS",
+            help="Tokens of a block; by default the model's context, at most 1024.",
+        ),
     ] = None,
-    evaluation_tokens: Annotated[
-        int, typer.Option("--evaluation-tokens", min=2, help="Most tokens evaluated on.")
-    ] = 32_768,
-    calibration_tokens: Annotated[
-        int, typer.Option("--calibration-tokens", min=2, help="Most tokens the adaptation looks at.")
-    ] = 8_192,
+    limit: Limit = 32_768,
+    calibration_tokens: CalibrationTokens = 8_192,
     learning_rate: Annotated[
-        float, typer.Option("--learning-rate", help="Peak, of the linear model's training.")
+        float, typer.Option("--learning-rate", metavar="X", help="Peak, of the linear model's training.")
     ] = 3e-4,
     fine_tuning_learning_rate: Annotated[
-        float, typer.Option("--fine-tuning-learning-rate", help="Peak, of the fine-tuning.")
+        float, typer.Option("--fine-tuning-learning-rate", metavar="X", help="Peak, of the fine-tuning.")
     ] = 1e-4,
     lora: Annotated[
         int,
@@ -91,6 +99,8 @@ def map_(
 
     Example: gaincell map smollm2-135m --text MY_TEXTS/ --budget 500000 --out runs/smollm2
     """
+    folder = out or Path("runs") / Path(model).name
+    check_output("--out", folder, directory=True)
     use(threads, device)
     from rich.console import Console
 
@@ -109,7 +119,7 @@ def map_(
         budget=budget,
         seed=seed,
         block=block,
-        evaluation_tokens=evaluation_tokens,
+        evaluation_tokens=limit,
         calibration_tokens=calibration_tokens,
         learning_rate=learning_rate,
         fine_tuning_learning_rate=fine_tuning_learning_rate,
@@ -120,7 +130,6 @@ def map_(
         impl=impl.value,
         device=device,
     )
-    folder = out or Path("runs") / Path(model).name
     try:
         with progress_bars() as progress:
             run = map_model(settings, folder, command=["gaincell", *sys.argv[1:]], progress=progress)
@@ -128,6 +137,7 @@ def map_(
         raise KeyboardInterrupt(
             f"what is done is kept in {folder}; the same command goes on from there"
         ) from None
+    typer.echo(f"{model}: the pretrained model, in software, where the mapping starts")
     console = Console()
     console.print(perplexity_table(run))
     for line in adaptation_lines(run):

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from gaincell.cli._json import check_outputs
+from gaincell.cli._json import output_file
 
 app = typer.Typer()
 
@@ -19,7 +19,8 @@ def report(
         typer.Argument(metavar="RUN|FILE...", help="RUN directories, files of --json, or NAME=FILE."),
     ],
     out: Annotated[
-        Path, typer.Option("--out", metavar="FILE", dir_okay=False, help="The page, HTML.")
+        Path,
+        typer.Option("--out", callback=output_file, metavar="FILE", dir_okay=False, help="The page, HTML."),
     ] = Path("report.html"),
     title: Annotated[
         str | None, typer.Option("--title", metavar="TEXT", help="By default what the results are about.")
@@ -35,7 +36,6 @@ def report(
     Example: gaincell report docs/results/tiny.json chips=docs/results/evaluation/chips-5.json
     docs/results/costs/cost-tiny.json --out report.html
     """
-    check_outputs(out)
     from gaincell.files import write_text
     from gaincell.reports.html.page import load, names, page
 

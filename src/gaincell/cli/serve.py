@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gaincell.cli._options import MODEL_HELP, CellName, Impl, ImplName, Threads, use
+from gaincell.cli._options import CellName, Impl, ImplName, ModelOrRun, Threads, use
 
 if TYPE_CHECKING:
     from gaincell.demonstrator.pair import Pair
@@ -20,7 +20,7 @@ PORT = 8765
 
 @app.command()
 def serve(
-    model: Annotated[str, typer.Argument(metavar="MODEL|RUN", help=MODEL_HELP + ", or a RUN.")] = "tiny",
+    model: ModelOrRun = "tiny",
     design: Annotated[
         str | None,
         typer.Option("--design", metavar="DESIGN", help="Another chip than the model's own, with its cell."),
@@ -29,9 +29,13 @@ def serve(
     host: Annotated[
         str, typer.Option("--host", metavar="ADDRESS", help="Listen there; by default this machine alone.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0: any free one.")] = PORT,
+    port: Annotated[
+        int, typer.Option("--port", metavar="N", min=0, max=65535, help="0: any free one.")
+    ] = PORT,
     browser: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
-    pages: Annotated[int, typer.Option("--pages", min=1, max=100, help="That may be open at a time.")] = 8,
+    pages: Annotated[
+        int, typer.Option("--pages", metavar="N", min=1, max=100, help="That may be open at a time.")
+    ] = 8,
     threads: Threads = None,
     impl: ImplName = Impl.auto,
 ) -> None:
@@ -103,7 +107,7 @@ def _run(pair: Pair, listening: socket.socket, host: str, pages: int, browser: b
     url = url_of(listening)
 
     def started() -> None:
-        print(f"{pair.name} at {url}   Ctrl-C ends", file=sys.stderr)
+        print(f"{pair.name}: {pair.how}\n{pair.name} at {url}   Ctrl-C ends", file=sys.stderr)
         if browser:
             import webbrowser
 

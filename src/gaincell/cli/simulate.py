@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeAlias
 
 import typer
 
-from gaincell.cli._json import JsonFile, write_json
+from gaincell.cli._json import JsonFile, output_directory, write_json
 from gaincell.cli._options import (
     LARGEST_SEED,
     CellName,
@@ -16,6 +16,7 @@ from gaincell.cli._options import (
     RefreshKindName,
     RefreshSeconds,
     RefreshTokens,
+    check_needed,
 )
 
 if TYPE_CHECKING:
@@ -26,38 +27,50 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="The arrays at work: schedule, trace and waveforms.")
 
 DEFAULT_CHIP, DEFAULT_LAYERS = "leroux2025", 12
+RANDOM = ("--group", "--head-dim", "--seed")
+"""Options of random signals."""
 ChipName: TypeAlias = Annotated[
     str | None,
-    typer.Option("--design", metavar="DESIGN", help="A chip; by default that of the signals, or leroux2025."),
+    typer.Option("--design", metavar="DESIGN", help="A chip; by default that of the inputs, or leroux2025."),
 ]
 Signals: TypeAlias = Annotated[
     Path | None,
-    typer.Option("--signals", metavar="FILE", help="Codes of a real layer, from gaincell evaluate --dump."),
+    typer.Option("--inputs", metavar="FILE", help="Codes of a real layer, of gaincell evaluate --dump."),
 ]
 Group: TypeAlias = Annotated[
-    int, typer.Option("--group", min=1, help="Query heads that share the arrays (random signals).")
+    int,
+    typer.Option("--group", metavar="N", min=1, help="Query heads that share the arrays (random signals)."),
 ]
-HeadDim: TypeAlias = Annotated[int, typer.Option("--head-dim", min=1, help="D (random signals).")]
+HeadDim: TypeAlias = Annotated[
+    int, typer.Option("--head-dim", metavar="N", min=1, help="D (random signals).")
+]
 Figures: TypeAlias = Annotated[
-    Path, typer.Option("--figures", metavar="DIRECTORY", help="Where the figures are written.")
+    Path,
+    typer.Option(
+        "--figures", callback=output_directory, metavar="DIR", help="Draw figures into this directory."
+    ),
 ]
 Seed: TypeAlias = Annotated[
-    int, typer.Option("--seed", min=0, max=LARGEST_SEED, help="Of the random signals.")
+    int, typer.Option("--seed", metavar="N", min=0, max=LARGEST_SEED, help="Of the random signals.")
 ]
 
 
 @app.command()
 def head(
+    context: typer.Context,
     design: ChipName = None,
     cell: CellName = None,
-    tokens: Annotated[int, typer.Option("--tokens", min=1, help="Tokens to step through.")] = 2048,
+    tokens: Annotated[
+        int, typer.Option("--tokens", metavar="TOKENS", min=1, help="Tokens read, one a step.")
+    ] = 2048,
     group: Group = 1,
     head_dim: HeadDim = 64,
     refresh: RefreshKindName = RefreshKind.none,
     refresh_tokens: RefreshTokens = None,
     refresh_seconds: RefreshSeconds = None,
     layers: Annotated[
-        int | None, typer.Option("--layers", min=1, help="Computed between two tokens; by default 12.")
+        int | None,
+        typer.Option("--layers", metavar="N", min=1, help="Computed between two tokens; by default 12."),
     ] = None,
     other_latency: Annotated[
         float, typer.Option("--other-latency", min=0.0, metavar="SECONDS", help="Of the rest of a layer.")
@@ -82,6 +95,7 @@ def head(
     from gaincell.cli._progress import progress_bars
     from gaincell.reports.hardware import draw_all
 
+    check_needed(context, RANDOM, "random signals, without --inputs", signals is None)
     source = _signals(signals, design, cell, tokens, group, head_dim, seed)
     chip, layers = source.chip, layers or source.layers
     group = source.q.shape[1] // source.k.shape[1]
@@ -108,15 +122,22 @@ def head(
 
 @app.command()
 def tile(
+    context: typer.Context,
     design: ChipName = None,
     cell: CellName = None,
-    tokens: Annotated[int, typer.Option("--tokens", min=1, help="Tokens before the one shown.")] = 48,
+    tokens: Annotated[
+        int, typer.Option("--tokens", metavar="TOKENS", min=1, help="Tokens read; the last is shown.")
+    ] = 48,
     head_dim: HeadDim = 64,
     column: Annotated[
-        int | None, typer.Option("--column", min=0, help="Key column shown; by default that of most charge.")
+        int | None,
+        typer.Option(
+            "--column", metavar="N", min=0, help="Key column shown; by default that of most charge."
+        ),
     ] = None,
     row: Annotated[
-        int | None, typer.Option("--row", min=0, help="Value bit line; by default that of most charge.")
+        int | None,
+        typer.Option("--row", metavar="N", min=0, help="Value bit line; by default that of most charge."),
     ] = None,
     signals: Signals = None,
     figures: Figures = Path("runs/simulate"),
@@ -137,6 +158,7 @@ def tile(
     from gaincell.errors import InputError
     from gaincell.reports.hardware import draw_all
 
+    check_needed(context, RANDOM, "random signals, without --inputs", signals is None)
     source = _signals(signals, design, cell, tokens, 1, head_dim, seed)
     chip = source.chip
     with progress_bars() as progress:
@@ -263,14 +285,19 @@ def _dumped(file: Path, tokens: int) -> tuple[Design, int, list[Any]]:
 
     from gaincell.config import load_design
     from gaincell.errors import DesignError, InputError
+    from gaincell.files import check_file
+    from gaincell.spice.inputs import check_codes
 
     try:
+        check_file(file)
         with safe_open(file, framework="pt") as found, tempfile.TemporaryDirectory() as folder:
             metadata = found.metadata()
             codes = [found.get_tensor(f"{name}_code")[:1, :, :tokens].float() for name in "qkv"]
             own = Path(folder) / "design.toml"
             own.write_text(metadata["design"])
             design, layers = load_design(own), int(json_text.loads(metadata["layers"]))
+        q, k, v = codes
+        check_codes(q, k, v, design)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, DesignError) as error:
         raise InputError(
             f"{file.name} is not a file of gaincell evaluate --dump ({type(error).__name__}: {error})"

@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
-from gaincell.cli._json import FigureFile, JsonFile, check_outputs, write_json
+from gaincell.cli._json import FigureFile, JsonFile, output_file, write_json
+from gaincell.cli._options import check_needed
 from gaincell.cli._spice_options import (
     DesignName,
-    Jobs,
     Library,
     Nmos,
     Nodes,
@@ -24,10 +24,15 @@ from gaincell.cli._spice_options import (
     TechnologyName,
     Temperature,
     Vdd,
+    Workers,
     models,
     simulating,
 )
 from gaincell.cli._spice_tables import cell_table, energy_table, verify_table, wire_tables
+
+OF_LIBRARY = ("--section", "--nmos", "--pmos", "--subcircuits", "--nodes")
+OF_FILE = ("--head", "--token")
+RANDOM = ("random", "centred")
 
 app = typer.Typer(
     add_completion=False,
@@ -38,9 +43,15 @@ app = typer.Typer(
 
 @app.command()
 def characterise(
+    context: typer.Context,
     out: Annotated[
         Path,
-        typer.Option("--out", metavar="DEVICE.toml", help="Where to; measurements and figure beside it."),
+        typer.Option(
+            "--out",
+            callback=output_file,
+            metavar="DEVICE.toml",
+            help="Where to; measurements and figure beside it.",
+        ),
     ] = Path("cell.toml"),
     technology: TechnologyName = "freepdk45",
     lib: Library = None,
@@ -50,7 +61,9 @@ def characterise(
     subcircuits: Subcircuits = False,
     nodes: Nodes = "dgsb",
     vdd: Vdd = None,
-    cells: Annotated[int, typer.Option("--cells", min=2, max=1000, help="Of the Monte Carlo.")] = 50,
+    cells: Annotated[
+        int, typer.Option("--cells", metavar="N", min=2, max=1000, help="Of the Monte Carlo.")
+    ] = 50,
     tau: Annotated[
         float | None,
         typer.Option(
@@ -59,7 +72,7 @@ def characterise(
     ] = None,
     design: DesignName = "leroux2025",
     seed: Seed = 0,
-    jobs: Jobs = None,
+    workers: Workers = None,
     json: JsonFile = None,
 ) -> None:
     """Simulate one cell and write it as DEVICE.toml: current, charge, write, retention, disturb, mismatch.
@@ -83,13 +96,13 @@ def characterise(
     from gaincell.spice.device import device_of
     from gaincell.spice.runner import version
 
-    check_outputs(json, out)
     if out.suffix != ".toml":
         raise InputError(f"--out {out}: give a file with the ending .toml")
     chip = load_design(design)
+    check_needed(context, OF_LIBRARY, "--lib FILE", lib)
     found_models = models(technology, lib, section, nmos, pmos, subcircuits, nodes, vdd)
     with simulating() as stages:
-        found = simulate(found_models, chip, cells=cells, seed=seed, tau=tau, jobs=jobs, stages=stages)
+        found = simulate(found_models, chip, cells=cells, seed=seed, tau=tau, jobs=workers, stages=stages)
     curve, decay = write_measurements(found, out.with_suffix(""), chip.t_pulse_max)
     device, without = device_of(found, curve, decay, chip, out.stem, version())
     device.save(out)
@@ -109,16 +122,25 @@ def characterise(
 
 @app.command()
 def verify(
+    context: typer.Context,
     inputs: Annotated[
-        str, typer.Option("--inputs", help="random, centred, or a FILE of gaincell evaluate ... --dump.")
+        str,
+        typer.Option(
+            "--inputs",
+            metavar="random|centred|FILE",
+            help="random, centred, or a FILE of gaincell evaluate ... --dump.",
+        ),
     ] = "random",
-    head: Annotated[int, typer.Option("--head", min=0, help="Of FILE.")] = 0,
+    head: Annotated[int, typer.Option("--head", metavar="N", min=0, help="Of FILE.")] = 0,
     token: Annotated[
-        int | None, typer.Option("--token", min=0, help="Query of FILE; by default the last.")
+        int | None, typer.Option("--token", metavar="N", min=0, help="Query of FILE; by default the last.")
     ] = None,
     full: Annotated[bool, typer.Option("--full", help="All columns: minutes instead of seconds.")] = False,
     some: Annotated[
-        int, typer.Option("--columns", min=1, help="Without --full: lines of each array that are simulated.")
+        int,
+        typer.Option(
+            "--columns", metavar="N", min=1, help="Without --full: lines of each array that are simulated."
+        ),
     ] = 8,
     transistors: Annotated[
         bool, typer.Option("--transistors", help="Readouts of transistors, with their own error.")
@@ -137,7 +159,7 @@ def verify(
     figure: FigureFile = None,
     design: DesignName = "leroux2025",
     seed: Seed = 0,
-    jobs: Jobs = None,
+    workers: Workers = None,
     json: JsonFile = None,
 ) -> None:
     """Simulate the two chained dot products of a 64 x 64 array and compare them with the behavioural model.
@@ -150,7 +172,6 @@ def verify(
 
     Example: gaincell spice verify --full --inputs layer3.safetensors --figure verify.png
     """
-    check_outputs(json, figure=figure)
     from rich.console import Console
 
     from gaincell.config import load_design
@@ -161,8 +182,12 @@ def verify(
     from gaincell.spice.verify import verify as compare
 
     chip = load_design(design)
+    check_needed(context, OF_LIBRARY, "--lib FILE", lib)
     found_models = models(technology, lib, section, nmos, pmos, subcircuits, nodes, vdd)
-    if inputs in ("random", "centred"):
+    check_needed(context, ("--columns",), "a part of the array, without --full", not full)
+    check_needed(context, OF_FILE, "--inputs FILE", inputs not in RANDOM)
+    check_needed(context, ("--seed",), "random inputs", inputs in RANDOM)
+    if inputs in RANDOM:
         chosen = random_inputs(chip, seed, centred=inputs == "centred")
     else:
         chosen = real_inputs(inputs, chip, head=head, token=token)
@@ -176,7 +201,7 @@ def verify(
             columns=columns,
             group=8 if columns > 8 else 4,
             transistor_readout=transistors,
-            jobs=jobs,
+            jobs=workers,
             stages=stages,
         )
     result = report.describe_verification(found, version(), ["gaincell", *sys.argv[1:]], chip.hash, seed)
@@ -190,6 +215,7 @@ def verify(
 
 @app.command()
 def wires(
+    context: typer.Context,
     technology: TechnologyName = "freepdk45",
     lib: Library = None,
     section: Section = None,
@@ -201,10 +227,12 @@ def wires(
     process: Process = "nominal",
     temperature: Temperature = 27.0,
     supply: Supply = 1.0,
-    most: Annotated[int, typer.Option("--most", min=16, max=1024, help="Cells on the longest line.")] = 512,
+    most: Annotated[
+        int, typer.Option("--most", metavar="N", min=16, max=1024, help="Cells on the longest line.")
+    ] = 512,
     figure: FigureFile = None,
     design: DesignName = "leroux2025",
-    jobs: Jobs = None,
+    workers: Workers = None,
     json: JsonFile = None,
 ) -> None:
     """Error against array size and wire resistance, bit line and word line separately.
@@ -214,7 +242,6 @@ def wires(
 
     Example: gaincell spice wires --figure wires.png
     """
-    check_outputs(json, figure=figure)
     from rich.console import Console
 
     from gaincell.config import load_design
@@ -224,9 +251,10 @@ def wires(
     from gaincell.spice.wires import study
 
     chip, corner = load_design(design), Corner(process, temperature, supply)
+    check_needed(context, OF_LIBRARY, "--lib FILE", lib)
     found_models = models(technology, lib, section, nmos, pmos, subcircuits, nodes, vdd)
     with simulating() as stages:
-        found = study(found_models, chip, corner=corner, most=most, jobs=jobs, stages=stages)
+        found = study(found_models, chip, corner=corner, most=most, jobs=workers, stages=stages)
     result = report.describe_wires(found, version(), ["gaincell", *sys.argv[1:]], chip.hash)
     write_json(json, result)
     console = Console()
@@ -238,17 +266,18 @@ def wires(
 
 @app.command()
 def energy(
+    context: typer.Context,
     files: Annotated[
         list[Path] | None,
         typer.Option("--inputs", metavar="FILE", help="Of gaincell evaluate ... --dump; may be repeated."),
     ] = None,
-    head: Annotated[int, typer.Option("--head", min=0, help="Of FILE.")] = 0,
+    head: Annotated[int, typer.Option("--head", metavar="N", min=0, help="Of FILE.")] = 0,
     token: Annotated[
-        int | None, typer.Option("--token", min=0, help="Query of FILE; by default the last.")
+        int | None, typer.Option("--token", metavar="N", min=0, help="Query of FILE; by default the last.")
     ] = None,
     transistors: Annotated[bool, typer.Option("--transistors", help="With readouts of transistors.")] = False,
     columns: Annotated[
-        int, typer.Option("--columns", min=1, help="Lines of each array that are simulated.")
+        int, typer.Option("--columns", metavar="N", min=1, help="Lines of each array that are simulated.")
     ] = 8,
     technology: TechnologyName = "freepdk45",
     lib: Library = None,
@@ -263,7 +292,7 @@ def energy(
     supply: Supply = 1.0,
     design: DesignName = "leroux2025",
     seed: Seed = 0,
-    jobs: Jobs = None,
+    workers: Workers = None,
     json: JsonFile = None,
 ) -> None:
     """Integrate the supplies: energy of both dot products per cell, column, array and head.
@@ -275,7 +304,6 @@ def energy(
 
     Example: gaincell spice energy --inputs layer3.safetensors --json energy.json
     """
-    check_outputs(json)
     from rich.console import Console
 
     from gaincell.config import load_design
@@ -287,7 +315,9 @@ def energy(
     from gaincell.spice.verify import verify as simulate
 
     chip, corner = load_design(design), Corner(process, temperature, supply)
+    check_needed(context, OF_LIBRARY, "--lib FILE", lib)
     found_models = models(technology, lib, section, nmos, pmos, subcircuits, nodes, vdd)
+    check_needed(context, OF_FILE, "--inputs FILE", files)
     inputs = [random_inputs(chip, seed, centred=True), random_inputs(chip, seed)]
     inputs += [real_inputs(file, chip, head=head, token=token) for file in files or ()]
     runs = []
@@ -300,7 +330,7 @@ def energy(
                 corner=corner,
                 columns=columns,
                 transistor_readout=transistors,
-                jobs=jobs,
+                jobs=workers,
                 stages=lambda title, name=chosen.name: stages(f"{name}, {title}"),  # type: ignore[misc]
             )
             runs.append((found, of_verification(found, chip)))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gaincell.cli._json import JsonFile, check_outputs, write_json
+from gaincell.cli._json import JsonFile, output_directory, write_json
 from gaincell.cli._options import Device, Impl, ImplName, Threads, use
 
 if TYPE_CHECKING:
@@ -27,9 +27,16 @@ def sweep(
     file: Annotated[Path, typer.Argument(metavar="SWEEP.toml", help="See docs/sweeps.md.")],
     out: Annotated[
         Path | None,
-        typer.Option("--out", metavar="DIR", help="Results and points; by default runs/sweeps/NAME."),
+        typer.Option(
+            "--out",
+            callback=output_directory,
+            metavar="DIR",
+            help="Results, points and figures; by default runs/sweeps/NAME.",
+        ),
     ] = None,
-    workers: Annotated[int, typer.Option("--workers", min=1, help="Processes on this machine.")] = 1,
+    workers: Annotated[
+        int, typer.Option("--workers", metavar="N", min=1, help="Processes on this machine.")
+    ] = 1,
     storage: Annotated[
         str | None,
         typer.Option(
@@ -37,9 +44,8 @@ def sweep(
         ),
     ] = None,
     weights: Annotated[
-        bool, typer.Option("--weights", help="Keep the model of every point: points/NNNN is a RUN.")
+        bool, typer.Option("--keep-models", help="Keep the model of every point: points/NNNN is a RUN.")
     ] = False,
-    figures: Annotated[bool, typer.Option("--figures", help="Also draw DIR/figures.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything and say what is planned.")
     ] = False,
@@ -60,11 +66,10 @@ def sweep(
     number of machines, share the work when they name the same --storage. The sweeps of the examples come
     with gaincell.
 
-    Example: gaincell sweep recipes/sweeps/levels.toml --workers 2 --figures
+    Example: gaincell sweep recipes/sweeps/levels.toml --workers 2
 
     Example: gaincell sweep recipes/sweeps/front.toml --storage front.journal --out runs/front
     """
-    check_outputs(json)
     use(threads or max(1, _cores() // workers), device)
     from gaincell.sweeps.file import load_sweep
     from gaincell.sweeps.study import existing_storage, open_storage
@@ -82,11 +87,11 @@ def sweep(
         open_storage(storage)
     _claim(place, asked)
     opened = open_storage(shared)
-    options = ["--weights"] if weights else []
+    options = ["--keep-models"] if weights else []
     options += ["--impl", impl.value, "--device", device]
     options += ["--threads", str(threads or max(1, _cores() // workers))]
     found = _oversee(asked, file, place, shared, opened, workers, options, retry_elsewhere)
-    _report(asked, found, place, json, figures=figures)
+    _report(asked, found, place, json)
 
 
 def _cores() -> int:
@@ -95,18 +100,16 @@ def _cores() -> int:
 
 def _claim(place: Path, asked: Sweep) -> None:
     """Make DIR that of the sweep; say where points are of other code. Raises RunError: it is another's."""
-    import json as text
-
     from gaincell.errors import RunError
-    from gaincell.files import write_text
+    from gaincell.files import read_json, write_json
     from gaincell.reports.results import code
 
     known, content = place / SWEEP, {"study": asked.study, "code": code(), "identity": asked.identity}
     if known.is_file():
         try:
-            before = text.loads(known.read_text(encoding="utf-8"))
+            before = read_json(known)
             study = before["study"]
-        except (ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError):
             raise RunError(f"{known} is damaged; remove {place}, or choose another --out") from None
         if study != asked.study:
             raise RunError(
@@ -120,7 +123,7 @@ def _claim(place: Path, asked: Sweep) -> None:
                 err=True,
             )
             return
-    write_text(known, text.dumps(content, indent=1) + "\n")
+    write_json(known, content, indent=1)
 
 
 def _work(
@@ -196,8 +199,8 @@ def _dry_run(asked: Sweep, storage: Any | None) -> None:
         console.print(f"already complete: {len(found.complete)}, failed: {len(found.failed)}")
 
 
-def _report(asked: Sweep, found: Any, place: Path, json: Path | None, *, figures: bool) -> None:
-    """Result files, figures, table."""
+def _report(asked: Sweep, found: Any, place: Path, json: Path | None) -> None:
+    """Result files, table, figures."""
     from rich.console import Console
 
     from gaincell.errors import RunError
@@ -222,9 +225,8 @@ def _report(asked: Sweep, found: Any, place: Path, json: Path | None, *, figures
             f"{len(found.elsewhere)} points are in progress on other machines; give the command again when "
             "they are done, with --retry-elsewhere if those machines are gone"
         )
-    if figures:
-        for drawn in draw_all(result, place / "figures"):
-            console.print(str(drawn))
     if not found.complete:
         reason = next((p["reason"] for p in result["points"] if "reason" in p), "none was finished")
         raise RunError(f"all points failed: {reason}")
+    for drawn in draw_all(result, place / "figures"):
+        console.print(str(drawn))

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from gaincell.cli._json import FigureFile, JsonFile, check_outputs, write_json
+from gaincell.cli._json import FigureFile, JsonFile, output_file, write_json
 
 app = typer.Typer()
 
@@ -27,11 +27,32 @@ def table(
         ),
     ] = None,
     paper: Annotated[bool, typer.Option("--paper", help="Also show the paper's table (cited).")] = False,
-    csv: Annotated[Path | None, typer.Option("--csv", metavar="FILE", dir_okay=False)] = None,
-    latex: Annotated[
-        Path | None, typer.Option("--latex", metavar="FILE", dir_okay=False, help="For the package booktabs.")
+    csv: Annotated[
+        Path | None,
+        typer.Option(
+            "--csv", callback=output_file, metavar="FILE", dir_okay=False, help="Also write it as CSV."
+        ),
     ] = None,
-    markdown: Annotated[Path | None, typer.Option("--markdown", metavar="FILE", dir_okay=False)] = None,
+    latex: Annotated[
+        Path | None,
+        typer.Option(
+            "--latex",
+            callback=output_file,
+            metavar="FILE",
+            dir_okay=False,
+            help="Also write it for LaTeX (booktabs).",
+        ),
+    ] = None,
+    markdown: Annotated[
+        Path | None,
+        typer.Option(
+            "--markdown",
+            callback=output_file,
+            metavar="FILE",
+            dir_okay=False,
+            help="Also write it as Markdown.",
+        ),
+    ] = None,
     figure: FigureFile = None,
     json: JsonFile = None,
 ) -> None:
@@ -54,7 +75,6 @@ def table(
     from gaincell.reports.comparison import as_csv, as_json, as_latex, as_markdown, compare, terminal_table
     from gaincell.reports.results import read
 
-    check_outputs(csv, latex, markdown, json, figure=figure)
     runs = {}
     for result in results:
         name, equals, path = result.partition("=")

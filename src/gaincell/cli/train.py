@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from gaincell.cli._json import JsonFile, write_json
+from gaincell.cli._json import JsonFile, check_output, output_directory, write_json
 from gaincell.cli._options import Device, TextName, Threads, use
 
 app = typer.Typer(add_completion=False)
@@ -20,7 +20,13 @@ def train(
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE.toml", help="Such as recipes/tiny.toml.")],
     text: TextName = "sample",
     out: Annotated[
-        Path | None, typer.Option("--out", help="Directory of the results; by default runs/RECIPE.")
+        Path | None,
+        typer.Option(
+            "--out",
+            callback=output_directory,
+            metavar="RUN",
+            help="Directory of results; by default runs/RECIPE.",
+        ),
     ] = None,
     design: Annotated[
         str | None, typer.Option("--design", metavar="DESIGN", help="Another chip than the recipe's own.")
@@ -55,17 +61,19 @@ def train(
     from gaincell.mapping.run_recipe import run_recipe
     from gaincell.progress import silent_stages
     from gaincell.reports.tables import plan_table, stages_table
-    from gaincell.text import open_text
+    from gaincell.text import check_text, open_text
     from gaincell.training.parallel import join_processes
 
+    folder = out or Path("runs") / recipe.stem
+    check_output("--out", folder, directory=True)
     use(threads, device)
     plan = load_recipe(recipe, design)
     console = Console()
     if dry_run:
+        check_text(text)
         chosen = plan.stages if only is None else plan.needed_by(only)
         console.print(plan_table(plan, chosen))
         return
-    folder = out or Path("runs") / recipe.stem
     command = ["gaincell", *sys.argv[1:]]
     main = join_processes(device).is_main_process
     try:

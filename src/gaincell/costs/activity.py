@@ -7,7 +7,6 @@ say so.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from dataclasses import asdict, dataclass, fields
@@ -16,6 +15,7 @@ from typing import Any
 
 from gaincell.design import Design
 from gaincell.errors import InputError
+from gaincell.files import read_json
 from gaincell.quantity import did_you_mean
 from gaincell.reports.results import Kind, value
 
@@ -173,7 +173,7 @@ class Activity:
         """Read the activity in a JSON result. Raises InputError."""
         path = Path(path)
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = read_json(path)
             entry = content["activity"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(

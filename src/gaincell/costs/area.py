@@ -5,7 +5,10 @@
     signed readout      per value bit line: the same for O_sat, and a second comparator for the other sign
     write DACs          N a sub-tile, shared by its two arrays
     drivers             word lines of both arrays (pulses in), write lines of the columns
-    counters            flip-flops of every output line;  adder tree: five gates a bit
+    counters            flip-flops of every output line
+    adder tree          five gates a bit, registers after every level
+    input scaling       D multiply-adders, registers of the values, of gains and of offsets
+    output scaling      D multiply-adders, gains and offsets; the divider of a normalising column
     digital control     gates of the sequencers, decoders (a gate a column), valid bits, code registers
 
 Gates and flip-flops fill a share (utilisation) of the digital area. Layers of a 3D stack share everything
@@ -20,15 +23,13 @@ from dataclasses import dataclass, replace
 from gaincell.costs.arrays import integrator_capacitance
 from gaincell.costs.cited import paper
 from gaincell.costs.cost import Cost, total
-from gaincell.costs.digital import adder_bits
+from gaincell.costs.digital import circuits
 from gaincell.costs.head import Head
 from gaincell.errors import InputError
 from gaincell.units import SquareMetre
 
 STACKS = (1, 2, 4, 8)
 """Layers of cells in the comparison of areas."""
-GATES_PER_ADDER_BIT = 5
-"""Two-input gates of a full adder: two XOR, two AND, one OR."""
 
 
 @dataclass(frozen=True)
@@ -80,17 +81,14 @@ def head_area(head: Head, layers: int = 1) -> Cost:
     lines = d.tiles * head.rows
     score = integrator_capacitance(head, d.score_saturation(head.head_dim)) / t.capacitor_density
     output = integrator_capacitance(head, d.output_saturation) / t.capacitor_density
-    flip_flops = lines * head.output_bits
-    registers = head.rows * (head.query_bits + 2 * head.storage_bits) + d.window
-    gates = d.tiles * t.control_gates + 2 * d.window
     areas = {
         "cells": head.cells * t.cell_area / layers,
         "charge-to-pulse": d.window * (t.amplifier_area + t.comparator_area + score),
         "signed readout": lines * (t.amplifier_area + 2 * t.comparator_area + output),
         "write DACs": lines * t.dac_area,
         "drivers": (lines + 3 * d.window) * t.driver_area,
-        "counters": flip_flops * t.flip_flop_area / t.utilisation,
-        "adder tree": adder_bits(head, d.tiles) * GATES_PER_ADDER_BIT * t.gate_area / t.utilisation,
-        "digital control": (gates * t.gate_area + registers * t.flip_flop_area) / t.utilisation,
     }
+    for name, found in circuits(head).items():
+        filled = found.gates * t.gate_area + found.flip_flops * t.flip_flop_area
+        areas[name] = filled / t.utilisation
     return total({name: Cost(area=area) for name, area in areas.items()})

@@ -8,12 +8,12 @@ derived or assumed here, and a note that begins with "assumed" says that nobody 
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
+from gaincell import files
 from gaincell.errors import DesignError
 from gaincell.quantity import NumberKind, Quantity, check_keys, did_you_mean, one_of, parse_quantity
 
@@ -45,8 +45,8 @@ def number_kinds(owner: type) -> dict[str, NumberKind]:
 def read_toml(path: Path) -> dict[str, Any]:
     """A file as it is. Raises DesignError."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        return files.read_toml(path)
+    except (OSError, ValueError) as error:
         raise DesignError(f"{path}: cannot be read as TOML: {error}") from None
 
 

@@ -6,23 +6,24 @@ the hardware. What was assumed is said in words beside it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from gaincell.costs import motivation, phases, retention, sweep
+from gaincell.costs import digital, motivation, phases, retention, sweep
 from gaincell.costs.area import Variant, variants
-from gaincell.costs.cited import FIRST, SECOND, paper
+from gaincell.costs.cited import DIGITAL, FIRST, SECOND, paper
 from gaincell.costs.cost import Cost
 from gaincell.costs.gpus import CITED, Measured, printed, ratio
 from gaincell.costs.head import Head
+from gaincell.costs.left_out import left_out, of_chip
 from gaincell.costs.roll_up import HeadCost, Line, ModelCost
 from gaincell.costs.sensitivity import Change
 from gaincell.costs.size import ModelSize
 from gaincell.costs.spice_file import SpiceEnergy
 from gaincell.costs.technology import Technology
 from gaincell.costs.whole_model import Arrangement
-from gaincell.design import Design
 from gaincell.reports.results import Json, value
 
 SPICE_KEYS = {FIRST: "first", SECOND: "second"}
@@ -262,12 +263,17 @@ def sweeps(chip: Head) -> Json:
     return found
 
 
+def missing(found: HeadCost) -> list[Json]:
+    """What the bottom-up estimate leaves out."""
+    return [vars(one) for one in left_out(found.head.design, found.refresh)]
+
+
 def notes(found: HeadCost, spice: SpiceEnergy | None = None, tokens: int = 0) -> list[str]:
     """What a user has to know about these numbers, in words.
 
     spice: another source for the arrays.  tokens: that the activity was measured on; 0: it is assumed.
     """
-    design, measured = found.head.design, found.head.activity.valid_columns
+    measured = found.head.activity.valid_columns
     said = [_assumed(tokens), retention.note(found.head), _above_supply(found.head)]
     if tokens and found.head.columns > 1.01 * measured:
         said.append(
@@ -288,9 +294,9 @@ def notes(found: HeadCost, spice: SpiceEnergy | None = None, tokens: int = 0) ->
         )
         if line.inside is False
     ]
-    missing = _uncounted(design)
+    missing = of_chip(found.head.design)
     if missing:
-        said.append(f"not counted, though this chip has them: {', '.join(missing)}")
+        said.append(f"not counted, though this chip has them: {', '.join(one.what for one in missing)}")
     return [note for note in said if note]
 
 
@@ -316,23 +322,21 @@ def _above_supply(head: Head) -> str:
     )
 
 
-def _uncounted(design: Design) -> list[str]:
-    """Circuits of a chip that the costs leave out (docs/extensions.md says what they are)."""
-    there = {
-        "the normalising column, its readout and the divider": design.normaliser.present,
-        "the ramp of the charge-to-pulse exponent": design.charge_to_pulse.exponent != 1,
-        "the columns of first tokens": design.sinks.tokens > 0,
-        "the references and the finer clock of levels that are not evenly spaced": design.levels.present,
-    }
-    return [name for name, present in there.items() if present]
-
-
 def _line(found: HeadCost, line: Line) -> Json:
     entry: Json = {
         "name": line.name,
         "bottom_up": value(line.bottom_up.energy, "J", "simulated"),
         "parts": {n: value(p.energy, "J", "simulated") for n, p in line.bottom_up.parts.items()},
     }
+    if line.name == DIGITAL:
+        counted = digital.operations(found.head, math.sqrt(found.area.area))
+        entry["operations"] = {
+            name: {
+                "count": value(one.count, one.unit, "simulated"),
+                "each": value(one.each, "J", "simulated"),
+            }
+            for name, one in counted.items()
+        }
     if line.cited is not None and line.factor is not None and line.band is not None:
         entry["cited"] = value(line.cited, "J", "cited", paper().source(line.name))
         entry["factor"] = value(line.factor, "1", "simulated")

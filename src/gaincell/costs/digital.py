@@ -1,23 +1,72 @@
-"""Energy of the digital part, per query: query pulses, counters, adder tree, control, clock and routing.
+"""Energy of the digital part, per query, and the gates and flip-flops that it is made of.
 
+    scaling         equation (3): a multiply-add a component of q, k, v and of the output (see below)
+    division        of every component by the sum of a normalising column, where there is one
+    code registers  words that come in and codes that are driven and written: captured once
     query pulses    D generators of b-bit codes against a counter: b flip-flops clocked (L - 1) times
-    counters        D a sub-tile, of b + 1 flip-flops, clocked while the pulse lasts; a count changes 2 bits
+    counters        D a sub-tile, of b + 1 flip-flops, clocked while the pulse lasts; a count changes 2 bits;
+                    cleared once
     adder tree      D adders of as many inputs as there are sub-tiles, by pairs: at level l, bits + l each
-    control         gates of a sequencer per sub-tile, at an activity, through the step; a valid bit
+    adder registers the result of every adder of every level, which the schedule gives a clock period each
+    write pointer   a counter of log2 M bits, 2 of which change, their wires to the decoders, a valid bit
+    control         gates of a sequencer per sub-tile, at an activity, through the step
     clock           one wire over the head's edge and one along each sub-tile, in every period of the step
     routing         wires over half the head: codes in and out, and pulses to all sub-tiles
 
-Random data: C VDD^2 / 4 a bit. The head's edge is that of a square of its area.
-Not modelled: clock jitter and skew, test logic, margins, buses beyond the head (see whole_model.py).
+Random data: C VDD^2 / 4 a bit; a captured bit is clocked once besides. The head's edge is that of a square of
+its area.
+
+Scaling. D multiply-adders take k, q and v by turns, D more the sums; keys and values are scaled once for the
+g query heads of a group, so that a query takes D (1 + 2 / g + 1) multiply-adds. Multiplying m by n bits takes
+m n bits of adders, adding the offset m + n more: with the bit of technologies/28nm.toml that is the 0.2 pJ of
+8 bits and 3.1 pJ of 32 bits at 45 nm (M. Horowitz, ISSCC 2014, as commonly quoted). Widths, of value and gain
+alike:
+
+    q, k, v   bits of the code + guard bits: one, because what the clamp keeps may lie on either side of zero;
+              one, because full scale is a power of two; two below a level. A value is then rounded to a
+              quarter of a level at most, which adds 1/16 to the variance of the converter's own rounding.
+    output    bits of the sum: a gain as fine rounds by less than the sum's last bit. The product is rounded
+              to as many.
+
+A clamp is a gate a bit of the code; the round is half a level in the offset. Gains and offsets stand in
+registers that do not switch. A division (there are D dividers) takes as many subtractions as the sum has
+bits. Rows of a pair (paired rows) are counted as two, though one product would do for both.
+Not modelled: see left_out.py.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 from gaincell.costs.cost import Cost, total
 from gaincell.costs.head import Head
+from gaincell.costs.surroundings import surroundings
 from gaincell.units import Joule, Metre, SquareMetre
+
+INPUTS, OUTPUTS = "input scaling", "output scaling"
+"""Blocks of circuits: the one lies where values come in, the other beside the adders."""
+MULTIPLY_ADD = "multiply-add"
+"""Unit of the operations of equation (3)."""
+GATES_PER_ADDER_BIT = 5
+"""Two-input gates of a full adder: two XOR, two AND, one OR."""
+
+
+@dataclass(frozen=True)
+class Operations:
+    """What a query does so many times.  count: of `unit`; may be a mean.  each: energy of one, J."""
+
+    count: float
+    unit: str
+    each: Joule
+
+
+@dataclass(frozen=True)
+class Circuit:
+    """What a block of a key/value head is made of: two-input gates and flip-flops."""
+
+    gates: int
+    flip_flops: int
 
 
 def digital(head: Head, area: SquareMetre) -> Cost:
@@ -26,54 +75,148 @@ def digital(head: Head, area: SquareMetre) -> Cost:
     area: of the head, m^2, for the length of its wires.
     """
     edge = math.sqrt(area)
-    return total(
-        {
-            "counters": Cost(energy=_counters(head)),
-            "adder tree": Cost(energy=adder_bits(head, head.active_tiles) * head.technology.adder_bit),
-            "query pulses": Cost(energy=_query_pulses(head)),
-            "control": Cost(energy=_control(head)),
-            "clock": Cost(energy=_clock(head, edge)),
-            "routing": Cost(energy=_routing(head, edge)),
-        }
-    )
+    counted = {name: Cost(energy=found.count * found.each) for name, found in operations(head, edge).items()}
+    return total(counted | {"routing": Cost(energy=_routing(head, edge))})
+
+
+def operations(head: Head, edge: Metre) -> dict[str, Operations]:
+    """All that is counted one by one, by part: everything but the routing.
+
+    edge: of the head, m, for the length of its wires.
+    """
+    t, dim, group = head.technology, head.head_dim, head.group
+    output = head.sum_bits(head.active_tiles)
+    words = head.query_word + head.query_bits + 2 * (head.storage_word + head.storage_bits) / group
+    found = {
+        "scaling of q": Operations(dim, MULTIPLY_ADD, _scaled(head, head.query_word, head.query_bits)),
+        "scaling of k, v": Operations(
+            2 * dim / group, MULTIPLY_ADD, _scaled(head, head.storage_word, head.storage_bits)
+        ),
+        "scaling of the output": Operations(dim, MULTIPLY_ADD, _scaled(head, output)),
+        "code registers": Operations(dim * words, "bit", captured(head)),
+        "query pulses": Operations(dim, "pulse", _query_pulse(head)),
+        "counters": Operations(head.output_lines, "counter", _counter(head)),
+        "adder tree": Operations(adder_bits(head, head.active_tiles), "bit", t.adder_bit),
+        "adder registers": Operations(register_bits(head, head.active_tiles), "bit", captured(head)),
+        "write pointer": Operations(1 / group, "write", _write_pointer(head, edge)),
+        "control": Operations(head.cycles, "clock period", _control(head)),
+        "clock": Operations(head.cycles, "clock period", _clock(head, edge)),
+    }
+    if head.design.normaliser.present:
+        found["division"] = Operations(dim, "division", output**2 * t.adder_bit)
+    return found
+
+
+def float_surplus(head: Head) -> Joule:
+    """What the scaling stages of a query would take more as multiply-adds of 16-bit floats."""
+    t, moved = head.technology, surroundings().movement
+    each = (moved.multiply + moved.add) * t.adder_bit / t.adder_energy
+    scaled = [found for found in operations(head, 0.0).values() if found.unit == MULTIPLY_ADD]
+    return sum(found.count * (each - found.each) for found in scaled)
+
+
+def circuits(head: Head) -> dict[str, Circuit]:
+    """Gates and flip-flops by block, of a key/value head with all its sub-tiles, in use or not."""
+    t, d, dim = head.technology, head.design, head.head_dim
+    output, query, stored = head.sum_bits(d.tiles), head.query_word, head.storage_word
+    divider = output**2 if d.normaliser.present else 0
+    values = dim * (query + 2 * stored) + 2 * (head.group * query + 2 * stored)
+    codes = head.rows * (head.query_bits + 2 * head.storage_bits)
+    return {
+        "counters": Circuit(0, d.tiles * head.rows * head.output_bits),
+        "adder tree": Circuit(GATES_PER_ADDER_BIT * adder_bits(head, d.tiles), register_bits(head, d.tiles)),
+        INPUTS: Circuit(GATES_PER_ADDER_BIT * dim * multiply_add_bits(max(query, stored)), values),
+        OUTPUTS: Circuit(
+            GATES_PER_ADDER_BIT * (dim * multiply_add_bits(output) + divider), 2 * head.group * output
+        ),
+        "digital control": Circuit(
+            d.tiles * t.control_gates + 2 * d.window, codes + d.window + _pointer_bits(head)
+        ),
+    }
+
+
+def multiply_add_bits(bits: int) -> int:
+    """Bits of adders that multiply a value by a gain as wide and add an offset to the product."""
+    return bits * bits + 2 * bits
 
 
 def adder_bits(head: Head, inputs: int) -> int:
-    """Bits of all adders of D trees: floor(n / 2) adders of bits + level at every level."""
-    bits, level, found = head.output_bits, 0, 0
+    """Bits of all adders of all trees: floor(n / 2) adders of bits + level at every level."""
+    return _trees(head) * sum(pairs * bits for pairs, _, bits in _levels(head, inputs))
+
+
+def register_bits(head: Head, inputs: int) -> int:
+    """Bits of the registers after every level of all trees: ceil(n / 2) words, a carry wider."""
+    return _trees(head) * sum(words * (bits + 1) for _, words, bits in _levels(head, inputs))
+
+
+def captured(head: Head) -> Joule:
+    """A bit of random data that a flip-flop takes."""
+    t = head.technology
+    return t.switched(t.flip_flop_clock) + t.data(t.flip_flop_data)
+
+
+def _scaled(head: Head, bits: int, code_bits: int = 0) -> Joule:
+    """A value of so many bits scaled, and clamped where a code follows."""
+    t = head.technology
+    return multiply_add_bits(bits) * t.adder_bit + code_bits * t.data(t.gate_switching)
+
+
+def _trees(head: Head) -> int:
+    """One a component, and one for the sum of a normalising column."""
+    return head.head_dim + head.design.normaliser.present
+
+
+def _levels(head: Head, inputs: int) -> list[tuple[int, int, int]]:
+    """Adders, words that leave, bits of an adder, of every level of a tree."""
+    found, bits = [], head.output_bits
     while inputs > 1:
-        found += (inputs // 2) * (bits + level)
-        inputs, level = (inputs + 1) // 2, level + 1
-    return head.head_dim * found
+        found.append((inputs // 2, (inputs + 1) // 2, bits))
+        inputs, bits = (inputs + 1) // 2, bits + 1
+    return found
 
 
-def _counters(head: Head) -> Joule:
+def _counter(head: Head) -> Joule:
+    """The counts of one line, and clearing them."""
     t, d = head.technology, head.design
     if d.readout == "none":
         return 0.0
     counts = head.activity.output_pulse * (d.counter_levels - 1)
     a_count = head.output_bits * t.switched(t.flip_flop_clock) + 2 * t.switched(t.flip_flop_data) / 2
-    return head.output_lines * counts * a_count
+    return counts * a_count + head.output_bits * captured(head)
 
 
-def _query_pulses(head: Head) -> Joule:
+def _query_pulse(head: Head) -> Joule:
     t, d = head.technology, head.design
     steps = ((d.query_levels or 2**8) - 1) * d.drivers.phases
-    a_step = head.query_bits * t.switched(t.flip_flop_clock + t.gate_switching)
-    return head.head_dim * steps * a_step
+    return steps * head.query_bits * t.switched(t.flip_flop_clock + t.gate_switching)
+
+
+def _pointer_bits(head: Head) -> int:
+    return (head.design.window - 1).bit_length()
+
+
+def _write_pointer(head: Head, edge: Metre) -> Joule:
+    """A count of the pointer, its two changing bits on wires over half the head, one column less and one more
+    selected in both arrays, a valid bit.
+    """
+    t = head.technology
+    wires = 2 * t.switched(edge / 2 * t.wire_capacitance * (1 + t.driver_overhead)) / 2
+    count = _pointer_bits(head) * t.switched(t.flip_flop_clock) + 2 * t.switched(t.flip_flop_data) / 2
+    valid = t.switched(t.flip_flop_clock + t.flip_flop_data)
+    return count + wires + 4 * t.switched(t.gate_switching) / 2 + valid
 
 
 def _control(head: Head) -> Joule:
     t = head.technology
     gates = head.active_tiles * t.control_gates
-    switching = gates * t.control_activity * t.switched(t.gate_switching) / 2
-    return head.cycles * switching + t.switched(t.flip_flop_clock + t.flip_flop_data)
+    return gates * t.control_activity * t.switched(t.gate_switching) / 2
 
 
 def _clock(head: Head, edge: Metre) -> Joule:
     t = head.technology
     length = edge + head.active_tiles * head.rows * t.pitch
-    return head.cycles * t.switched(length * t.wire_capacitance * (1 + t.driver_overhead))
+    return t.switched(length * t.wire_capacitance * (1 + t.driver_overhead))
 
 
 def _routing(head: Head, edge: Metre) -> Joule:
@@ -81,6 +224,6 @@ def _routing(head: Head, edge: Metre) -> Joule:
     wire = edge * t.wire_capacitance * (1 + t.driver_overhead)
     codes_in = head.head_dim * (head.query_bits + 2 * head.storage_bits / head.group)
     codes_out = head.output_lines * head.output_bits
-    result = head.head_dim * (head.output_bits + math.ceil(math.log2(max(head.active_tiles, 2))))
+    result = head.head_dim * head.sum_bits(head.active_tiles)
     pulses = head.head_dim * a.query_active * t.switched(wire)
     return pulses + (codes_in + codes_out + result) * t.data(wire / 2)

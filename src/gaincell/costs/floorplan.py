@@ -22,8 +22,8 @@ that would be too long are folded: their block then is higher than the arrays. T
 readout are much wider than the value bit lines that they read: they fill a strip below the whole sub-tile,
 over which the bit lines fan out in a higher metal layer.
 
-A head: its sub-tiles in a grid as nearly square as may be, the block that gives them their inputs below,
-and the adders above, as in the paper's floorplan [M].
+A head: its sub-tiles in a grid as nearly square as may be, the block that scales and gives them their inputs
+below, and the adders, with the scaling of the output, above, as in the paper's floorplan [M].
 
 All lengths in metres. Blocks are rectangles of the area they need, without spacing: their sum is that of
 `area.head_area`, the rest of the outline is unused. Not modelled: power rails, routing channels, design
@@ -124,7 +124,7 @@ class Blocks:
     Of one sub-tile: cell (one), query_drivers (all rows), word_drivers (all value word lines), decoder
     (select lines of one array; there are two), dacs, charge_to_pulse (all columns), readout and counters
     (all value bit lines).
-    Of a head: adders, control.
+    Of a head: adders, output_scaling; control, input_scaling.
     tile, rows, tiles: N, R, sub-tiles.
 
     Raises InputError for an area that is not above 0, or a size below 1.
@@ -139,7 +139,9 @@ class Blocks:
     readout: SquareMetre
     counters: SquareMetre
     adders: SquareMetre
+    output_scaling: SquareMetre
     control: SquareMetre
+    input_scaling: SquareMetre
     tile: int
     rows: int
     tiles: int
@@ -176,7 +178,9 @@ def blocks_of(head: Head, stack: int = 1) -> Blocks:
         readout=per_tile["signed readout"],
         counters=per_tile["counters"],
         adders=parts["adder tree"],
+        output_scaling=parts["output scaling"],
         control=parts["digital control"] - 2 * d.tiles * gates,
+        input_scaling=parts["input scaling"],
         tile=n,
         rows=head.rows,
         tiles=tiles_of(d.window, n),
@@ -234,15 +238,26 @@ def head_plan(blocks: Blocks) -> Plan:
     columns = best_columns(blocks.tiles, tile.w, tile.h)
     lines = math.ceil(blocks.tiles / columns)
     w = columns * tile.w
-    control, adders = blocks.control / w, blocks.adders / w
-    made = [Rectangle("digital control", DIGITAL, 0.0, 0.0, w, control)]
+    below = _strip({"digital control": blocks.control, "input scaling": blocks.input_scaling}, w, 0.0)
+    y = below[0].h
+    top = _strip(
+        {"adder tree": blocks.adders, "output scaling": blocks.output_scaling}, w, y + lines * tile.h
+    )
+    grid = []
     for t in range(blocks.tiles):
         line, column = divmod(t, columns)
-        x, y = column * tile.w, control + (lines - 1 - line) * tile.h
-        made.append(Rectangle(f"sub-tile {t}", CELLS, x, y, tile.w, tile.h))
-    top = control + lines * tile.h
-    made.append(Rectangle("adder tree", DIGITAL, 0.0, top, w, adders))
-    return Plan("head", tuple(made), (), w, top + adders)
+        at = (column * tile.w, y + (lines - 1 - line) * tile.h)
+        grid.append(Rectangle(f"sub-tile {t}", CELLS, *at, tile.w, tile.h))
+    return Plan("head", (*below, *grid, *top), (), w, top[0].y + top[0].h)
+
+
+def _strip(areas: Mapping[str, SquareMetre], w: Metre, y: Metre) -> list[Rectangle]:
+    """Digital blocks side by side over the whole width."""
+    h, x, made = sum(areas.values()) / w, 0.0, []
+    for name, area in areas.items():
+        made.append(Rectangle(name, DIGITAL, x, y, area / h, h))
+        x += area / h
+    return made
 
 
 def flat_head(blocks: Blocks) -> Iterator[Rectangle]:

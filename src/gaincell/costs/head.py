@@ -96,21 +96,34 @@ class Head:
         return _bits(self.design.counter_levels) + 1
 
     @property
+    def query_word(self) -> int:
+        """Of a query component that is scaled (digital.py)."""
+        return _bits(self.design.query_levels or 2**8) + self.technology.guard_bits
+
+    @property
+    def storage_word(self) -> int:
+        """Of a key or value component that is scaled."""
+        return self.storage_bits + self.technology.guard_bits
+
+    def sum_bits(self, tiles: int) -> int:
+        """Of the sum of so many sub-tiles' codes."""
+        return self.output_bits + (tiles - 1).bit_length()
+
+    @property
     def cycles(self) -> float:
         """Clock periods of a step."""
         return self.latency * self.design.counter_clock / self.group
 
     @cached_property
     def latency(self) -> Second:
-        """Of the step of a group: the schedule, with the write that the process needs in place of the
-        design's assumed latency, which was chosen to complete the published 65 ns.
+        """Of the step of a group: the schedule with its scaling stages, and with the write that the process
+        needs in place of the design's assumed latency, which was chosen to complete the published 65 ns.
         """
-        return self.found_schedule.latency
+        return self.found_schedule(self.group).latency
 
-    @cached_property
-    def found_schedule(self) -> Schedule:
-        """The schedule with the write that the process needs."""
-        return Schedule(self.design.replace(unstated_latency=self.slot), self.group)
+    def found_schedule(self, group: int) -> Schedule:
+        """The schedule of so many query heads, with the write that the process needs."""
+        return Schedule(self.design.replace(unstated_latency=self.slot), group, scales=True)
 
     @property
     def slot(self) -> Second:

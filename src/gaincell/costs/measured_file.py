@@ -8,13 +8,13 @@ per token of one layer. `gaincell cost --json` writes the same entry.
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any
 
 from gaincell.costs.gpus import Measured
 from gaincell.errors import InputError
+from gaincell.files import read_json
 
 
 def read_measured(path: str | os.PathLike[str]) -> list[Measured]:
@@ -23,7 +23,7 @@ def read_measured(path: str | os.PathLike[str]) -> list[Measured]:
     """
     path = Path(path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         found = [_machine(row, path.name) for row in content["machines"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(

@@ -1,19 +1,27 @@
 """Energy of a step by phase of its schedule: what is drawn when.
 
-Energy of control, clock, routing and leakage belongs to no phase; it is spread over the step as "throughout".
+Energy of registers, control, clock, routing, leakage and of a division belongs to no phase; it is spread over
+the step as "throughout".
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gaincell.arrays.schedule import Schedule
 from gaincell.costs.cited import DIGITAL, FIRST, SECOND, WRITE
 from gaincell.costs.roll_up import HeadCost
 from gaincell.units import Joule, Second
 
 THROUGHOUT = "throughout"
-DIGITAL_PHASES = {"query pulses": "key read", "counters": "count", "adder tree": "add"}
+DIGITAL_PHASES = {
+    "scaling of q": "scale inputs",
+    "scaling of k, v": "scale inputs",
+    "query pulses": "key read",
+    "counters": "count",
+    "adder tree": "add",
+    "adder registers": "add",
+    "scaling of the output": "scale output",
+}
 """Digital parts that belong to a phase."""
 
 
@@ -33,7 +41,7 @@ class PhaseCost:
 def phases(cost: HeadCost) -> list[PhaseCost]:
     """The phases of a step with one query head, bottom-up; their energies add up to that of the head."""
     head, blocks = cost.head, {line.name: line.bottom_up for line in cost.lines}
-    step = Schedule(head.design.replace(unstated_latency=head.slot)).step
+    step = head.found_schedule(1).step
     energies = {event.phase.name: 0.0 for event in step}
     energies["key write"] = energies["value write"] = blocks[WRITE].energy / 2
     energies["key read"] += blocks[FIRST].energy

@@ -82,6 +82,7 @@ def answer(asked: Question, command: Sequence[str]) -> results.Json:
         "why": describe.why(head, cache, motivation.stated_cache(shipped_size("mistral-7b"))),
         "sensitivity": describe.sensitivity(sensitivity(head.head)),
         "sweeps": describe.sweeps(head.head),
+        "left_out": describe.missing(head),
         "notes": describe.notes(head, asked.spice, used.tokens),
         "provenance": results.provenance(
             command=command,

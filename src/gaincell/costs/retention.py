@@ -23,19 +23,23 @@ import math
 from itertools import pairwise
 
 from gaincell.costs.cost import Cost
+from gaincell.costs.digital import circuits
 from gaincell.costs.head import Head
 from gaincell.costs.writing import write
 from gaincell.errors import InputError
 from gaincell.reports.costs import with_scale
 from gaincell.units import Second, Watt
 
+GATES_PER_FLIP_FLOP = 5
+"""Two-input gates that leak as a flip-flop does."""
+
 
 def leakage_power(head: Head) -> Watt:
     """Of the arrays and the digital part of a key/value head."""
-    t, d = head.technology, head.design
+    t = head.technology
     cells = head.streams * head.cells * t.supply * t.off_current * (t.cell_switches + t.cell_write)
-    flip_flops = d.tiles * head.rows * head.output_bits + d.window
-    return cells + (d.tiles * t.control_gates + 5 * flip_flops) * t.gate_leakage
+    gates = sum(found.gates + GATES_PER_FLIP_FLOP * found.flip_flops for found in circuits(head).values())
+    return cells + gates * t.gate_leakage
 
 
 def leakage(head: Head) -> Cost:

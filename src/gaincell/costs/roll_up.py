@@ -90,9 +90,14 @@ class HeadCost:
             )
         if line.name == DIGITAL:
             p = paper()
+            wider = replace(line, bottom_up=Cost(line.bottom_up.energy + digital.float_surplus(self.head)))
+            words = "inside it" if wider.inside else "outside it too"
             return (
-                f"cited: {p.digital_power * 1e3:.4g} mW for {p.digital_active * 1e9:.3g} ns; counted here "
-                "are gated clocks and the least logic, without margins or the buffers of a clock tree"
+                f"cited: {p.digital_power * 1e3:.4g} mW for {p.digital_active * 1e9:.3g} ns, of which parts "
+                "is not stated; counted here are gated clocks and the least logic, without margins or the "
+                f"buffers of a clock tree. Factor {line.factor:.3g} with scaling stages of "
+                f"{self.head.query_word} and {self.head.storage_word} bits; {wider.factor:.3g} if they "
+                f"multiply and add 16-bit floats, {words}"
             )
         return "the activity differs from that of the paper, which states none"
 
@@ -259,7 +264,7 @@ def mean_head(
 
 def tokens_per_second(head: Head, streams: int) -> PerSecond:
     """Of one layer whose circuits `streams` sequences share by turns, from the bottom-up schedule."""
-    return head.found_schedule.throughput(streams)
+    return head.found_schedule(head.group).throughput(streams)
 
 
 def _shared(cost: Cost, group: int) -> Cost:

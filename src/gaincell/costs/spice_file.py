@@ -5,13 +5,13 @@ The simulated array is taken as it is, with its own inputs, and counted once for
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from gaincell.costs.head import Head
 from gaincell.errors import InputError
+from gaincell.files import read_json
 from gaincell.units import Joule
 
 PREFERRED = "real"
@@ -55,7 +55,7 @@ def read_spice(path: str | os.PathLike[str], inputs: str | None = None) -> Spice
     """
     path = Path(path)
     try:
-        result = json.loads(path.read_text(encoding="utf-8"))
+        result = read_json(path)
         if result["command"] != COMMAND:
             raise InputError(f"{path.name} is of `{result['command']}`; give one of `{COMMAND}`")
         runs = {run["inputs"]: run for run in result["runs"]}

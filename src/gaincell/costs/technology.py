@@ -65,6 +65,7 @@ class Technology(Sourced):
     adder_energy: Joule
     adder_node: Metre
     adder_supply: Volt
+    guard_bits: int
     flip_flop_clock: Farad
     flip_flop_data: Farad
     gate_switching: Farad

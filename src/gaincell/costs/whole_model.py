@@ -113,11 +113,11 @@ def analog_linear(size: ModelSize, batch: int) -> Cost:
 
 
 def transfers(model: ModelCost) -> Cost:
-    """q, k, v to the arrays and the results back, all layers."""
+    """q, k, v to the scaling stages and the scaled results back, all layers."""
     size, head, moved = model.size, model.head.head, surroundings().movement
-    result = head.output_bits + (max(head.active_tiles, 1) - 1).bit_length()
-    queries = size.heads * size.head_dim * head.query_bits
-    stored = 2 * size.kv_heads * size.head_dim * head.storage_bits
-    bits = size.layers * (queries + stored + size.heads * size.head_dim * result)
+    results = size.heads * size.head_dim * head.sum_bits(head.active_tiles)
+    queries = size.heads * size.head_dim * head.query_word
+    stored = 2 * size.kv_heads * size.head_dim * head.storage_word
+    bits = size.layers * (queries + stored + results)
     time = 2 * size.layers * moved.link_latency + model.batch * bits / 8 / moved.link_bandwidth
     return Cost(energy=bits * moved.link, latency=time)

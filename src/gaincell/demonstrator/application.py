@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import asdict
 from importlib import resources
@@ -34,22 +33,30 @@ from gaincell.demonstrator import settings
 from gaincell.demonstrator.arrays import voltage_reach
 from gaincell.demonstrator.guard import Guard
 from gaincell.demonstrator.pair import Pair
+from gaincell.demonstrator.server import REQUEST
 from gaincell.demonstrator.sessions import Full, Gone, Sessions
 from gaincell.demonstrator.settings import Chip, Request
 from gaincell.errors import GaincellError, InputError
+from gaincell.files import parse_json
 from gaincell.reports.html import theme
 
 LARGEST_BODY = 1_000_000
 """Bytes of a request."""
 SCRIPTS = ("page.js", "texts.js", "arrays.js", "drawing.js")
 TEMPLATES = resources.files("gaincell") / "demonstrator" / "templates"
-STATUS = {Full: 503, Gone: 404}
 
 Handler = Callable[[Call], Awaitable[Response]]
 
 
 class TooLarge(GaincellError):
     """A request is larger than any page sends."""
+
+
+class TooSlow(GaincellError):
+    """A request is begun and not ended."""
+
+
+STATUS = {Full: 503, Gone: 404, TooLarge: 413, TooSlow: 408}
 
 
 def application(pair: Pair, *, pages: int, names: Iterable[str] = ()) -> Starlette:
@@ -157,8 +164,7 @@ def _checked(handler: Handler) -> Handler:
         try:
             return await handler(call)
         except GaincellError as error:
-            status = 413 if isinstance(error, TooLarge) else STATUS.get(type(error), 400)
-            return JSONResponse({"error": str(error)}, status)
+            return JSONResponse({"error": str(error)}, STATUS.get(type(error), 400))
 
     return answer
 
@@ -168,13 +174,17 @@ async def _json(call: Call) -> Any:
     if call.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
         raise InputError("the request is not JSON; send it as application/json")
     body = b""
-    async for chunk in call.stream():
-        body += chunk
-        if len(body) > LARGEST_BODY:
-            raise TooLarge(f"the request is too large; allowed: {LARGEST_BODY:,} bytes")
     try:
-        return json.loads(body)
-    except (ValueError, RecursionError) as error:
+        async with asyncio.timeout(REQUEST):
+            async for chunk in call.stream():
+                body += chunk
+                if len(body) > LARGEST_BODY:
+                    raise TooLarge(f"the request is too large; allowed: {LARGEST_BODY:,} bytes")
+    except TimeoutError:
+        raise TooSlow(f"the request did not come within {REQUEST:g} s") from None
+    try:
+        return parse_json(body)
+    except ValueError as error:
         raise InputError(f"the request is not JSON ({error})") from error
 
 

@@ -45,7 +45,7 @@ def picture(generation: Generation, layer: int, head: int) -> bytes | None:
     trace = replayed(generation.pair.layers[layer], generation.ring, snapshot, generation.pair.own_windows)
     kv = head // (trace.scores.shape[1] // trace.key.shape[1])
     design, reach = trace.design, voltage_reach(trace.design)
-    ages = snapshot.time - generation.ring.rings[layer].write_times
+    ages = snapshot.time - generation.ring.tokens.write_times[0]
     ages = torch.where(trace.valid[0], ages, 0.0)
     parts = {
         "keys": _byte(trace.key[0, kv] / reach),
@@ -106,7 +106,7 @@ def _take_over(head: HeadArray, ring: RingLayer, snapshot: Snapshot) -> None:
     written_at = tokens - 1 - (tokens - 1 - columns) % design.window
     state.valid[0] = written_at >= 0
     state.written_at[0] = state.read_since[0] = written_at.clamp(min=0)
-    state.write_time[0] = ring.write_times
+    state.write_time[0] = ring.tokens.write_times[0]
     state.pointer[0] = tokens % design.window
     head.clock.now, head.clock.tokens = snapshot.time, tokens
     for array, (cells, held) in enumerate(zip((state.key, state.value), ring.held(), strict=True)):

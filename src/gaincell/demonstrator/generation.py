@@ -171,8 +171,8 @@ class Generation:
             design = design.replace(retention_time=NO_DECAY)
         if design.tau is not None and design.tau != before:
             stretched = design.tau / (before or NO_DECAY)
-            for ring in self.ring.rings:
-                ring.write_times = self.ring.now - (self.ring.now - ring.write_times) * stretched
+            tokens, now = self.ring.tokens, self.ring.now
+            tokens.write_times = now - (now - tokens.write_times) * stretched
         self.design, self._chip = design, chip
         self.pair.use(design)
 

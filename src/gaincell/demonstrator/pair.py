@@ -18,8 +18,9 @@ from gaincell.errors import GaincellError
 from gaincell.evaluation.activity import measure_activity
 from gaincell.integrations.hf.attach import attached_layers
 from gaincell.integrations.hf.cache import RingCache
+from gaincell.integrations.hf.context import default_length
 from gaincell.integrations.hf.size import size_of
-from gaincell.integrations.hf.sources import load_base
+from gaincell.integrations.hf.sources import load_base, without_revision
 from gaincell.integrations.hf.streaming import learned_positions
 from gaincell.integrations.hf.support import attention_modules, own_window
 from gaincell.mapping.ready import Ready
@@ -62,7 +63,7 @@ class Pair:
         self.software: PreTrainedModel = load_base(ready.loaded.id).model
         self.own_windows = [own_window(module) for module in attention_modules(self.software).values()]
         self.positions = learned_positions(self.hardware)
-        self.size: ModelSize = size_of(self.software, ready.loaded.id)
+        self.size: ModelSize = size_of(self.software, without_revision(ready.loaded.id))
         self.activity = self._activity(progress)
         self.energy = lru_cache(maxsize=None)(self._energy)
         self.observed: list[Observed] = [{} for _ in self.layers]
@@ -92,7 +93,7 @@ class Pair:
 
     def _activity(self, progress: Progress) -> Activity | None:
         """Measured on the sample text; None for a chip whose pulses are not observed."""
-        context = min(ACTIVITY_TOKENS, self.positions or ACTIVITY_TOKENS)
+        context = default_length(self.hardware, ACTIVITY_TOKENS)
         stream = token_stream(open_text("sample").part("evaluation"), self.tokenizer, context)
         try:
             return measure_activity(self.hardware, [stream.long()[None]], "sample", progress=progress)

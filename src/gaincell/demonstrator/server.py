@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import logging
 import socket
@@ -10,10 +11,14 @@ from contextlib import suppress
 
 import uvicorn
 from starlette.applications import Starlette
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from gaincell.errors import InputError
+from gaincell.units import Second
 
 LOOPBACK = "127.0.0.1"
+REQUEST: Second = 10.0
+"""Time that a connection has to send the head of a request."""
 
 
 def is_loopback(host: str) -> bool:
@@ -60,6 +65,21 @@ def url_of(listening: socket.socket) -> str:
     return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
 
 
+class Connection(H11Protocol):
+    """uvicorn's, but closed when the head of its first request does not come within `REQUEST`: half-open
+    connections would stay for ever. (Between requests uvicorn closes it itself.)
+    """
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """As uvicorn's."""
+        super().connection_made(transport)
+        self.loop.call_later(REQUEST, self._give_up)
+
+    def _give_up(self) -> None:
+        if self.cycle is None and not self.transport.is_closing():
+            self.transport.close()
+
+
 class Server(uvicorn.Server):
     """Serves an application on sockets that listen already; `should_exit = True` ends it.
 
@@ -72,6 +92,7 @@ class Server(uvicorn.Server):
         logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
         config = uvicorn.Config(
             app,
+            http=Connection,
             log_config=None,
             access_log=False,
             lifespan="on",

@@ -67,22 +67,26 @@ class Session:
         self._halted = self._ending = False
         self._task: asyncio.Task[None] | None = None
         self._news = asyncio.Event()
+        self._starting = asyncio.Lock()
 
     async def start(self, request: Request) -> int:
         """Begin a text; one that is being written is stopped. The number of the run.
 
         Raises:
             InputError: the prompt has no tokens.
+            Gone: the page was closed meanwhile.
         """
-        await self.stop()
-        generation = await self._worker.do(partial(Generation, self._pair, request, self.chip))
-        await self.stop()  # another may have been started meanwhile
-        self.run += 1
-        self.events, self.state, self.generation, self._rests = [], "reading", generation, 0
-        self._halted = False
-        self._tell()
-        self._task = asyncio.create_task(self._write(generation))
-        return self.run
+        async with self._starting:  # starts at once begin one after the other
+            await self.stop()
+            generation = await self._worker.do(partial(Generation, self._pair, request, self.chip))
+            if self._ending:
+                raise Gone("this page was closed")
+            self.run += 1
+            self.events, self.state, self.generation, self._rests = [], "reading", generation, 0
+            self._halted = False
+            self._tell()
+            self._task = asyncio.create_task(self._write(generation))
+            return self.run
 
     async def stop(self) -> None:
         """Stop writing after the turn that is under way."""
@@ -123,7 +127,7 @@ class Session:
         return await self._worker.do(partial(picture, generation, layer, head))
 
     def hang_up(self) -> None:
-        """Write no more after the present turn, and let nobody wait: the server ends."""
+        """Write no more after the present turn, and let nobody wait: the page is closed."""
         self._halted = self._ending = True
         self._tell()
 
@@ -222,6 +226,7 @@ class Sessions:
         """Stop a page's text and free its memory."""
         session = self._open.pop(id, None)
         if session is not None:
+            session.hang_up()
             await session.stop()
 
     async def sweep(self) -> None:

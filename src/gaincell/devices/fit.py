@@ -125,12 +125,13 @@ def fit_curve(table: Table, scale: Scale, kind: str = "polynomial", order: int =
         check_coverage(u, scale, f"{where}: cell {number}" if len(cells) > 1 else where)
     needed = order + 2 if kind == "polynomial" else FEWEST_POINTS
     for number, u, _ in cells:
+        place = f"{where}: cell {number}" if len(cells) > 1 else where
         if len(np.unique(u)) < needed:
             raise InputError(
-                f"{where}: cell {number} has {len(np.unique(u))} voltages; {needed} or more are needed for "
+                f"{place} has {len(np.unique(u))} voltages; {needed} or more are needed for "
                 + (f"a polynomial of order {order}: lower --order" if kind == "polynomial" else "a table")
             )
-        check_gaps(u, scale, f"{where}: cell {number}" if len(cells) > 1 else where)
+        check_gaps(u, scale, place)
     own = np.array([_least_squares(u, y, order, f"{where}: cell {n}")[0] for n, u, y in cells])
     spread = [_least_squares(u, y, order, where)[1] for _, u, y in cells]
     mean = own.mean(0)
@@ -272,7 +273,7 @@ def _mismatch(
     return (estimates[0], estimates[1], estimates[2], explained), errors
 
 
-def _noise_of_reads(table: Table, scale: Scale, used: set[int]) -> float | None:
+def _noise_of_reads(table: Table, scale: Scale, used: set[str]) -> float | None:
     """Standard deviation of repeated reads of one cell at one voltage, charge units; None without any."""
     here = np.isin(table.cell, list(used))
     cell, volts = table.cell[here], table.columns["voltage"][here]

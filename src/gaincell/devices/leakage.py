@@ -17,12 +17,13 @@ Not modelled: leakage that depends on the stored level, droop within one read.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from gaincell.devices.random import PER_CHIP
 from gaincell.errors import DesignError
 from gaincell.units import ElectronVolt, Kelvin, Second, Volt
 
@@ -44,7 +45,7 @@ class Leakage:
     """
 
     decay_voltage: Volt | None = None
-    spread: float = 0.0
+    spread: float = field(default=0.0, metadata=PER_CHIP)
     activation_energy: ElectronVolt = 0.0
     reference_temperature: Kelvin = 300.0
     read_disturb: float = 0.0

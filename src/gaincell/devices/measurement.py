@@ -1,20 +1,25 @@
-"""Measured curves as files: reading, checking units, ranges and order, with line numbers in every complaint.
+"""Measured currents and decays from text files, as cells are measured: several, with units, now and then odd.
 
-A file is a table of comma, semicolon or tab separated numbers. `#` begins a comment, and the first line that
-is none names the columns with their units:
+A file is a table separated by tabs, semicolons, commas or blanks, in UTF-8, UTF-16 or Windows' own code. What
+stands behind `#`, `%`, `//` or `!` at the beginning of a line is a comment, and so is what stands before the
+line that names the columns:
 
     # IGZO test cells, wafer 3, 27 C
     cell, read, voltage [mV], current [nA]
-    1, 1, 0, -3120
+    W3-A7, 1, 0, -3120
     ...
 
 Columns: `voltage` (the stored voltage) and `current` of a curve, `time` and `voltage` of a decay; `cell`
-tells cells apart (one cell if it is missing), `read` repeated reads of one cell at one voltage. Further
-columns are ignored. Units: V, mV; A, mA, uA, nA, pA; s, ms, us, ns; for ratios nothing.
+tells cells apart (one cell if it is missing), `read` repeated reads of one cell at one voltage: any text.
+Other names are given by `Columns` (columns.py), which also knows usual ones. Further columns are ignored. Of
+a wide file several columns of the current are one cell each; a blank entry there is a point that was not
+measured. Numbers have decimal points or decimal commas, in one file either; commas then separate no columns.
 """
 
 from __future__ import annotations
 
+import codecs
+import csv
 import hashlib
 import math
 import os
@@ -22,61 +27,71 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from gaincell.devices.columns import UNITS, Column, Columns, find_columns, names_columns
 from gaincell.errors import InputError
-from gaincell.quantity import did_you_mean, one_of
+from gaincell.quantity import one_of
 
 Numbers: TypeAlias = npt.NDArray[np.float64]
+Words: TypeAlias = npt.NDArray[Any]  # of text
 
 MOST_BYTES = 64 * 2**20
 """Files beyond are refused: thousands of cells fit into a few megabytes."""
 SHOWN_LINES = 5
-UNITS: Mapping[str, Mapping[str, float]] = {
-    "voltage": {"V": 1.0, "mV": 1e-3},
-    "current": {"A": 1.0, "mA": 1e-3, "uA": 1e-6, "µA": 1e-6, "μA": 1e-6, "nA": 1e-9, "pA": 1e-12},
-    "time": {"s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ns": 1e-9},
-}
-COUNTERS = ("cell", "read")
+COMMENTS = ("#", "%", "//", "!")
+PREAMBLE = 100
+"""Lines of an instrument's own, at the most, before the one that names the columns."""
 PLAUSIBLE = {"voltage": 10.0, "current": 1e-3}
 """Largest magnitudes that one cell of any technology has, V and A: beyond, the unit is wrong."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of one file, in SI units: `cell` and `read` whole numbers, the others floats. All have one length.
+    """Rows of one file, in SI units: `cell` and `read` are words, the others floats. All have one length.
 
-    path: the file.  sha256: of its bytes.
+    path: the file.  sha256: of its bytes.  left_out: why rows were left out, one line each.
     """
 
     path: Path
     sha256: str
-    cell: npt.NDArray[np.int64]
-    read: npt.NDArray[np.int64]
+    cell: Words
+    read: Words
     columns: Mapping[str, Numbers]
+    left_out: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.cell)
 
-    def cells(self) -> Iterator[tuple[int, dict[str, Numbers]]]:
-        """(number of the cell, its rows by column) of every cell."""
-        for number in np.unique(self.cell):
-            rows = self.cell == number
-            yield int(number), {name: values[rows] for name, values in self.columns.items()}
+    def cells(self) -> Iterator[tuple[str, dict[str, Numbers]]]:
+        """(name of the cell, its rows by column) of every cell, as they follow in the file."""
+        for name in dict.fromkeys(self.cell.tolist()):
+            rows = self.cell == name
+            yield name, {key: values[rows] for key, values in self.columns.items()}
 
 
-def read_curve(path: str | os.PathLike[str]) -> Table:
-    """Current against stored voltage. Raises InputError for what cannot be used, with line and remedy."""
-    table = _read(path, ("voltage", "current"))
+def read_curve(
+    path: str | os.PathLike[str], columns: Columns | None = None, *, skip_bad_rows: bool = False
+) -> Table:
+    """Current against stored voltage.
+
+    Args:
+        path: the file, see the head of this one.
+        columns: where they have other names than usual.
+        skip_bad_rows: leave out rows that hold something else than numbers, and say which (`left_out`).
+
+    Raises InputError for what cannot be used, with line and remedy.
+    """
+    table = _read(path, ("voltage", "current"), columns or Columns(), skip_bad_rows)
     voltage, current = table.columns["voltage"], table.columns["current"]
     where = f"{table.path}"
     if _swapped(voltage, current):
         raise InputError(
             f"{where}: the columns look swapped: 'voltage' goes from {_span(voltage)} V and 'current' from "
-            f"{_span(current)} A; exchange the names in the first line"
+            f"{_span(current)} A; exchange the names in the first line, or give --voltage and --current"
         )
     for name, values in (("voltage", voltage), ("current", current)):
         largest = float(np.abs(values).max())
@@ -93,15 +108,20 @@ def read_curve(path: str | os.PathLike[str]) -> Table:
     if (count > 1).any():
         row = int(first[count > 1][0])
         raise InputError(
-            f"{where}: cell {table.cell[row]} has voltage {voltage[row]:.6g} V {int(count[count > 1][0])} "
-            "times; number repeated reads in a column 'read', and cells in a column 'cell'"
+            f"{where}: cell {table.cell[row] or 1} has voltage {voltage[row]:.6g} V "
+            f"{int(count[count > 1][0])} times; number repeated reads in a column 'read' (or --read COLUMN) "
+            "and cells in a column 'cell' (or --cell COLUMN); of a sweep up and down keep one direction"
         )
     return table
 
 
-def read_decay(path: str | os.PathLike[str]) -> Table:
-    """Stored voltage against time. Raises InputError for what cannot be used, with line and remedy."""
-    table = _read(path, ("time", "voltage"))
+def read_decay(
+    path: str | os.PathLike[str], columns: Columns | None = None, *, skip_bad_rows: bool = False
+) -> Table:
+    """Stored voltage against time, see `read_curve`. A column that `columns` names is looked for under its
+    usual names where this file has no such column: the curve has it.
+    """
+    table = _read(path, ("time", "voltage"), columns or Columns(), skip_bad_rows)
     time, voltage = table.columns["time"], table.columns["voltage"]
     if float(time.min()) < 0.0:
         raise InputError(f"{table.path}: time goes from {_span(time)} s; count it from the write, 0")
@@ -128,7 +148,7 @@ def _span(values: Numbers) -> str:
     return f"{values.min():.4g} to {values.max():.4g}"
 
 
-def _read(path: str | os.PathLike[str], needed: Sequence[str]) -> Table:
+def _read(path: str | os.PathLike[str], needed: Sequence[str], wanted: Columns, skip_bad_rows: bool) -> Table:
     path = Path(path)
     if path.is_dir():
         raise InputError(f"{path}: this is a directory; give a file")
@@ -141,88 +161,179 @@ def _read(path: str | os.PathLike[str], needed: Sequence[str]) -> Table:
             "points a cell"
         )
     raw = path.read_bytes()
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not a text file in UTF-8 (byte {error.start})") from None
-    lines = [(n, line.split("#", 1)[0].strip()) for n, line in enumerate(text.splitlines(), 1)]
-    lines = [(n, line) for n, line in lines if line]
-    if len(lines) < 2:
+    lines = [(n, line) for n, line in enumerate(_text(raw, path).splitlines(), 1) if line.strip("\t;, ")]
+    if lines and lines[0][1].lower().startswith("sep="):  # a spreadsheet's own
+        del lines[0]
+    number, heading, lines = _heading(lines, needed, wanted)
+    if not lines:
         raise InputError(f"{path}: a line that names the columns and lines of numbers are needed")
-    separator = next((s for s in ("\t", ";", ",") if s in lines[0][1]), ",")
-    header = _header(
-        [part.strip() for part in lines[0][1].split(separator)], needed, f"{path}: line {lines[0][0]}"
-    )
-    values = _numbers(lines[1:], separator, header, path)
-    counters = {name: values.pop(name, None) for name in COUNTERS}
-    for name, numbers in counters.items():
-        if numbers is not None and (numbers != np.round(numbers)).any():
-            odd = numbers[numbers != np.round(numbers)][0]
-            raise InputError(f"{path}: column {name!r} holds {odd}; give whole numbers")
-    count = len(next(iter(values.values())))
-    whole = {n: np.zeros(count, int) if x is None else x.astype(np.int64) for n, x in counters.items()}
-    return Table(path, hashlib.sha256(raw).hexdigest(), whole["cell"], whole["read"], values)
+    separator = _separator(heading)
+    fields = _fields(heading, separator, last_is_number=True)
+    while fields and not fields[-1]:
+        del fields[-1]
+    if needed[0] == "time":
+        wanted = _only_there(wanted, fields)
+    columns = find_columns(fields, needed, wanted, f"{path}: line {number}")
+    table, left_out = _rows(lines, separator, len(fields), columns, path, skip_bad_rows)
+    cell, read = (np.array(table.pop(kind), dtype=np.str_) for kind in ("cell", "read"))
+    values = {name: np.array(entries, dtype=np.float64) for name, entries in table.items()}
+    return Table(path, hashlib.sha256(raw).hexdigest(), cell, read, values, left_out)
 
 
-def _header(names: list[str], needed: Sequence[str], where: str) -> list[tuple[str, float] | None]:
-    """For every column its name and what its unit is in SI; None for one that is not used."""
-    found: list[tuple[str, float] | None] = []
-    seen: dict[str, float] = {}
-    for text in names:
-        match = re.fullmatch(r"(\w[\w ]*?)\s*(?:[\[(]\s*([^\])]*?)\s*[\])])?", text)
-        name, unit = (match[1].lower(), match[2]) if match else (text, None)
-        if name in COUNTERS:
-            found.append((name, 1.0))
-        elif name in needed:
-            if unit is None or unit not in UNITS[name]:
-                given = f"has no unit, {name!r}" if unit is None else f"has the unit {unit!r}"
-                example = next(iter(UNITS[name]))
-                raise InputError(
-                    f"{where}: column {name} {given}; write '{name} [{example}]', allowed are "
-                    f"{one_of(UNITS[name])}"
-                )
-            found.append((name, UNITS[name][unit]))
-        else:
-            found.append(None)
-            seen[name] = 1.0
+def _text(raw: bytes, path: Path) -> str:
+    """The text of a file: UTF-16 with a mark, else UTF-8, else Windows' Western code."""
+    marked = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    for code in ("utf-16",) if marked else ("utf-8-sig", "cp1252"):
+        try:
+            text = raw.decode(code)
+        except UnicodeDecodeError:
             continue
-        if found.count(found[-1]) > 1 or sum(c is not None and c[0] == name for c in found) > 1:
-            raise InputError(f"{where}: column {name!r} is there twice")
-    missing = [name for name in needed if not any(c is not None and c[0] == name for c in found)]
-    if missing:
-        near = did_you_mean(missing[0], seen) if seen else ""
-        raise InputError(
-            f"{where}: there is no column {missing[0]!r}; found {', '.join(names)}{near}. "
-            f"The first line names the columns: {', '.join(f'{n} [{next(iter(UNITS[n]))}]' for n in needed)}"
-        )
-    return found
+        if "\0" not in text:
+            return text
+    raise InputError(f"{path}: not a text file; export the measurement as CSV")
 
 
-def _numbers(
-    lines: list[tuple[int, str]], separator: str, header: list[tuple[str, float] | None], path: Path
-) -> dict[str, Numbers]:
-    """The used columns, in SI units; complains of all lines that hold something else than numbers."""
-    columns: dict[str, list[float]] = {c[0]: [] for c in header if c is not None}
+def _heading(
+    lines: Sequence[tuple[int, str]], needed: Sequence[str], wanted: Columns
+) -> tuple[int, str, list[tuple[int, str]]]:
+    """The line that names the columns, with its number, and the lines of numbers: those behind it that are no
+    comments. It may be a comment itself; where none names columns, the first one is taken.
+    """
+    said = [(n, line.strip(" \r")) for n, line in lines]
+    rows = [(n, line) for n, line in said if not line.startswith(COMMENTS)]
+    comments = [(n, line.lstrip("".join(COMMENTS) + " ")) for n, line in said if line.startswith(COMMENTS)]
+    for number, line in [*rows[:PREAMBLE], *reversed(comments[:PREAMBLE])]:
+        fields = _fields(line, _separator(line), last_is_number=True)
+        if names_columns(fields, needed, wanted):
+            numbered = all(_value(field, ",") is not None for field in fields)  # and have no names
+            return number, line, [row for row in rows if row[0] > number - numbered]
+    return (*rows[0], rows[1:]) if rows else (0, "", [])
+
+
+def _separator(line: str) -> str:
+    outside = re.sub(r"\"[^\"]*\"|\[[^\]]*\]|\([^)]*\)", "", line)
+    return next((separator for separator in "\t;," if separator in outside), " ")
+
+
+def _fields(line: str, separator: str, *, last_is_number: bool) -> list[str]:
+    """The entries of a line, without quotes, blanks around them, and a comment behind the last number."""
+    if separator == " ":
+        line = re.sub(r"\s+(?=[\[(])", "", line)  # a unit belongs to its name
+        fields = line.split()
+    else:
+        fields = [field.strip() for field in next(csv.reader([line], delimiter=separator))]
+    if last_is_number and fields:
+        fields[-1] = re.sub(r"(^|\s)#.*", "", fields[-1])
+    return fields
+
+
+def _only_there(wanted: Columns, fields: Sequence[str]) -> Columns:
+    """Of the names that a curve has, those that a decay has, too; the time must be there."""
+    kept = {
+        kind: name
+        for kind in ("voltage", "cell", "read")
+        if (name := getattr(wanted, kind)) is not None
+        and names_columns(fields, (kind,), Columns(**{kind: name}))
+    }
+    return Columns(time=wanted.time, **kept)
+
+
+def _rows(
+    lines: Sequence[tuple[int, str]],
+    separator: str,
+    width: int,
+    columns: Mapping[str, Sequence[Column]],
+    path: Path,
+    skip_bad_rows: bool,
+) -> tuple[dict[str, list[Any]], tuple[str, ...]]:
+    """The entries of all rows by kind, in SI units, and what is wrong with those that were left out.
+
+    Raises InputError, of all rows that are bad, unless they are left out.
+    """
+    last_is_number = all(column.place != width - 1 for column in columns.get("cell", ()))
+    decimal = _decimal(lines, separator, columns, path)
+    table: dict[str, list[Any]] = {kind: [] for kind in (*columns, "cell", "read")}
     bad: list[str] = []
     for number, line in lines:
-        parts = [part.strip() for part in line.split(separator)]
-        if len(parts) != len(header):
-            bad.append(f"line {number} has {len(parts)} entries instead of {len(header)}")
+        fields = _fields(line, separator, last_is_number=last_is_number)
+        while len(fields) > width and not fields[-1]:
+            del fields[-1]
+        if len(fields) != width:
+            hint = "; decimal commas need ; or tabs between columns" if separator == "," else ""
+            bad.append(f"line {number} has {len(fields)} entries instead of {width}{hint}")
             continue
-        for column, part in zip(header, parts, strict=True):
-            if column is None:
-                continue
-            try:
-                value = float(part)
-            except ValueError:
-                value = math.nan
-            if not math.isfinite(value):
-                bad.append(f"line {number}: {column[0]} is {part or 'empty'!r}")
-            columns[column[0]].append(value * column[1])
-    if bad:
-        more = f" and {len(bad) - SHOWN_LINES} more" if len(bad) > SHOWN_LINES else ""
+        points, wrong = _points(fields, columns, decimal)
+        bad += [f"line {number}: {reason}" for reason in wrong]
+        for point in [] if wrong else points:
+            for kind, entries in table.items():
+                entries.append(point[kind])
+    more = f" and {len(bad) - SHOWN_LINES} more" if len(bad) > SHOWN_LINES else ""
+    listed = "; ".join(bad[:SHOWN_LINES]) + more
+    if bad and not skip_bad_rows:
         raise InputError(
-            f"{path}: {'; '.join(bad[:SHOWN_LINES])}{more}. Every entry must be a finite number; "
-            "put a # before lines to be left out"
+            f"{path}: {listed}. Every entry must be a finite number; "
+            "put a # before lines to be left out, or give --skip-bad-rows"
         )
-    return {name: np.array(values) for name, values in columns.items()}
+    if not table["cell"]:
+        raise InputError(f"{path}: no row holds numbers: {listed}")
+    return table, tuple(bad)
+
+
+def _points(
+    fields: Sequence[str], columns: Mapping[str, Sequence[Column]], decimal: str
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """The points of one row, several where one kind has several columns, and what is wrong with it."""
+    row: dict[str, Any] = {"cell": "", "read": ""}
+    points, wrong = [row], []
+    for kind, found in columns.items():
+        values = [(column, fields[column.place]) for column in found]
+        if kind in row:
+            row[kind] = values[0][1]
+            continue
+        numbers = [(c, _value(entry, decimal)) for c, entry in values if entry or len(found) == 1]
+        wrong += [
+            f"{kind if len(found) == 1 else c.name} is {fields[c.place] or 'empty'!r}"
+            for c, x in numbers
+            if x is None
+        ]
+        scaled = [(c, 0.0 if x is None else x * c.unit) for c, x in numbers]
+        if len(found) == 1:
+            row[kind] = scaled[0][1]
+        else:
+            points = [{kind: x, "wide": c.name} for c, x in scaled]
+    return [row | p | {"cell": f"{row['cell']} {p.get('wide', '')}".strip()} for p in points], wrong
+
+
+def _decimal(
+    lines: Sequence[tuple[int, str]], separator: str, columns: Mapping[str, Sequence[Column]], path: Path
+) -> str:
+    """What the numbers of a file have before their decimals.
+
+    Raises InputError where it is now this, now that: 1,234 is then one number or another.
+    """
+    places = [c.place for kind, found in columns.items() if kind not in ("cell", "read") for c in found]
+    seen: dict[str, str] = {}
+    for number, line in lines:
+        fields = _fields(line, separator, last_is_number=False)
+        for place in places:
+            for mark in ",.":
+                if place < len(fields) and mark in fields[place] and re.match(r"[-+−.,\d]", fields[place]):
+                    seen.setdefault(mark, f"{fields[place]!r} in line {number}")
+        if len(seen) > 1:
+            raise InputError(
+                f"{path}: numbers with commas and with points, {seen[',']} and {seen['.']}; "
+                "which are decimals? Write the file with one of them"
+            )
+    return "," if "," in seen else "."
+
+
+def _value(entry: str, decimal: str) -> float | None:
+    """A finite number, or None."""
+    text = entry.replace("−", "-").replace(decimal, ".")
+    if "_" in text:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from enum import IntEnum
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -22,6 +22,14 @@ from torch import Tensor
 from gaincell.errors import DesignError
 
 KEY_ARRAY, VALUE_ARRAY = 0, 1
+
+Drawn = Literal["chip", "operation"]
+"""When a random number is drawn: once, for the chip, or anew for every operation."""
+PER_CHIP: dict[str, Drawn] = {"drawn": "chip"}
+PER_OPERATION: dict[str, Drawn] = {"drawn": "operation"}
+"""Metadata of a dataclass field that is the strength of a random effect, 0 or nothing being none.
+`design.DRAWN` collects them: whatever tells chips or draws apart takes them from there.
+"""
 
 LARGEST_NORMAL = 6.8
 """No standard normal number made of 32 bits is larger: sqrt(-2 ln 2^-33) = 6.764."""
@@ -49,6 +57,8 @@ class Effect(IntEnum):
     """And the two after it: the smooth part of GAIN, OFFSET_VOLTAGE, CURRENT_OFFSET."""
     COEFFICIENT = 32
     """And those after it: one for every coefficient of a polynomial."""
+    OWN = 128
+    """And those after it: of a non-ideality of a user's own (circuits/nonideality.py)."""
 
 
 # Philox4x32 (Salmon et al., table 2): two multipliers, two Weyl increments (golden ratio, sqrt(3) - 1)

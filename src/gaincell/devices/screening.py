@@ -39,7 +39,7 @@ class Scale:
         return self.v_min - self.v_offset, self.v_max - self.v_offset
 
 
-Points = tuple[int, Numbers, Numbers]  # number of a cell, its voltages relative to V_offset, its charges
+Points = tuple[str, Numbers, Numbers]  # name of a cell, its voltages relative to V_offset, its charges
 
 
 def without_broken(cells: list[Points], scale: Scale) -> tuple[list[Points], dict[str, int]]:

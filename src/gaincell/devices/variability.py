@@ -30,8 +30,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, field
 from typing import Annotated, NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -39,8 +38,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gaincell.devices.cell import Cell
+from gaincell.devices.chip_cache import kept
 from gaincell.devices.leakage import Leakage
-from gaincell.devices.random import KEY_ARRAY, VALUE_ARRAY, Effect, normal, uniform
+from gaincell.devices.random import KEY_ARRAY, PER_CHIP, VALUE_ARRAY, Effect, normal, uniform
 from gaincell.devices.wires import Wires, weights
 from gaincell.errors import DesignError
 from gaincell.units import Volt
@@ -66,17 +66,19 @@ class Mismatch:
     stuck_low, stuck_high, dead: shares of cells stuck at v_min, stuck at v_max, without current.
     """
 
-    gain_std: float = 0.0
-    offset_voltage_std: Volt = 0.0
-    current_offset_std: float = 0.0
+    gain_std: float = field(default=0.0, metadata=PER_CHIP)
+    offset_voltage_std: Volt = field(default=0.0, metadata=PER_CHIP)
+    current_offset_std: float = field(default=0.0, metadata=PER_CHIP)
     seed: int = 0
     chip: int = 0
     smooth_share: float = 0.0
     correlation_length: float = 0.0
-    coefficient_covariance: Annotated[tuple[float, ...], "charge units^2/V^(p+q)"] = ()
-    stuck_low: float = 0.0
-    stuck_high: float = 0.0
-    dead: float = 0.0
+    coefficient_covariance: Annotated[tuple[float, ...], "charge units^2/V^(p+q)"] = field(
+        default=(), metadata=PER_CHIP
+    )
+    stuck_low: float = field(default=0.0, metadata=PER_CHIP)
+    stuck_high: float = field(default=0.0, metadata=PER_CHIP)
+    dead: float = field(default=0.0, metadata=PER_CHIP)
 
     def __post_init__(self) -> None:
         for key in ("gain_std", "offset_voltage_std", "current_offset_std", "correlation_length"):
@@ -204,10 +206,13 @@ def cell_errors(
     array: int,
     dtype: torch.dtype,
     device: torch.device,
+    *,
+    keep: bool = True,
 ) -> CellErrors | None:
     """Errors of all cells of one array (KEY_ARRAY or VALUE_ARRAY) in one layer; None for a perfect chip.
 
     heads: number of key/value heads Hk.  head_dim: D.  Drawn in float64 on the CPU, then rounded to `dtype`.
+    keep: for the next call (chip_cache.py).
     """
     if not cells_differ(design):
         return None
@@ -217,14 +222,14 @@ def cell_errors(
     )
     drop = design.wires.key_drop if array == KEY_ARRAY else design.wires.value_drop
     shape = (heads, design.window, head_dim)
-    return _cell_errors(
+    draw = _cell_errors if keep else _draw_cell_errors
+    return draw(
         design.mismatch, design.leakage.spread, drop, (full, low, high), layer, shape, design.tile, array,
         dtype, torch.device(device),
     )  # fmt: skip
 
 
-@lru_cache(maxsize=128)
-def _cell_errors(
+def _draw_cell_errors(
     mismatch: Mismatch,
     spread: float,
     drop: float,
@@ -240,7 +245,7 @@ def _cell_errors(
     key = {"seed": mismatch.seed, "chip": mismatch.chip, "layer": layer, "array": array}
     key |= dict(zip(("head", "column", "row"), _indices(*shape), strict=True))  # type: ignore[arg-type]
 
-    def field(effect: Effect, std: float) -> Tensor:
+    def drawn(effect: Effect, std: float) -> Tensor:
         if std == 0.0:
             return torch.zeros((1, 1, 1), dtype=torch.float64)
         z = normal(effect=effect, **key)
@@ -250,9 +255,9 @@ def _cell_errors(
         return std * z
 
     weight = _weights(drop, array, shape, tile)
-    gain = (1 + field(Effect.GAIN, mismatch.gain_std)) * weight
-    shift = field(Effect.OFFSET_VOLTAGE, mismatch.offset_voltage_std)
-    offset = field(Effect.CURRENT_OFFSET, mismatch.current_offset_std * full_scale) * weight
+    gain = (1 + drawn(Effect.GAIN, mismatch.gain_std)) * weight
+    shift = drawn(Effect.OFFSET_VOLTAGE, mismatch.offset_voltage_std)
+    offset = drawn(Effect.CURRENT_OFFSET, mismatch.current_offset_std * full_scale) * weight
     stuck = (mismatch.stuck_low, mismatch.stuck_high, mismatch.dead)
     if any(stuck):
         chance, edge = uniform(effect=Effect.STUCK, **key), 0.0
@@ -271,6 +276,9 @@ def _cell_errors(
     with torch.inference_mode(False):  # a cached inference tensor could never be used in training again
         parts = (t.to(device=device, dtype=dtype).expand(shape).clone() for t in (gain, shift, offset))
         return CellErrors(*parts, *(t if t is None else t.clone() for t in (deviations, leakage)))
+
+
+_cell_errors = kept("layer", "array", "drop")(_draw_cell_errors)
 
 
 def _indices(heads: int, columns: int, rows: int) -> tuple[Tensor, Tensor, Tensor]:

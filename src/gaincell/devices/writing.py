@@ -16,7 +16,7 @@ Not modelled: that V_inj and g differ from cell to cell (see mismatch), settling
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -24,7 +24,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from gaincell.devices.leakage import BOLTZMANN
-from gaincell.devices.random import Effect, normal
+from gaincell.devices.random import PER_OPERATION, Effect, normal
 from gaincell.devices.variability import Mismatch
 from gaincell.errors import DesignError
 from gaincell.units import Farad, Kelvin, Volt
@@ -38,11 +38,11 @@ class Writing:
     discharge_residual: r.  storage_capacitance: C, F; None: no thermal noise.  seed: of the writes' errors.
     """
 
-    error_std: Volt = 0.0
+    error_std: Volt = field(default=0.0, metadata=PER_OPERATION)
     injection_voltage: Volt = 0.0
     injection_gain: float = 0.0
     discharge_residual: float = 0.0
-    storage_capacitance: Farad | None = None
+    storage_capacitance: Farad | None = field(default=None, metadata=PER_OPERATION)
     seed: int = 0
 
     def __post_init__(self) -> None:

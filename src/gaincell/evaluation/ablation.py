@@ -14,7 +14,6 @@ Tiling has no row "on": sub-tiles without limits and quantisation add up to the 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -30,10 +29,10 @@ from gaincell.devices.leakage import Leakage
 from gaincell.devices.variability import Mismatch
 from gaincell.devices.writing import Writing
 from gaincell.errors import InputError
-from gaincell.evaluation.perplexity import Perplexity, exp_or_infinity, perplexity, window_and_stride
-from gaincell.integrations.hf.attach import attached_layers, set_design
+from gaincell.evaluation.perplexity import Perplexity, default_protocol, perplexity, window_and_stride
+from gaincell.integrations.hf.attach import computing_layers, set_design
 from gaincell.progress import Progress, silent
-from gaincell.spread import ratio_error
+from gaincell.spread import paired_ratio
 
 Changes = Mapping[str, Any]
 CONSTRAINTS: Mapping[str, tuple[str, Changes]] = {
@@ -56,6 +55,8 @@ QUANTISATION = ("query levels", "storage levels", "readout")
 class Row:
     """One line: constraint, meaning, perplexity, and ratio to the chip ("off", "ring") or to the chip without
     constraints ("on"), with its standard error.
+
+    exercised: whether any loss differs from that chip's; else nothing follows for the constraint.
     """
 
     kind: str
@@ -64,6 +65,7 @@ class Row:
     perplexity: float
     ratio: float
     error: float | None
+    exercised: bool = True
 
 
 @dataclass(frozen=True)
@@ -77,20 +79,22 @@ class Ablation:
 def ablate(
     model: PreTrainedModel,
     tokens: Int[Tensor, " n"],
-    protocol: str = "blocks-1024",
+    protocol: str | None = None,
     progress: Progress = silent,
 ) -> Ablation:
     """Perplexity of an attached model with one constraint after the other off and on.
 
     The model ends on the design it came with. Besides `CONSTRAINTS`: all quantisation at once, and one
     sub-tile as long as the ring with the O_sat of a short one, and half the ring where blocks are longer.
+    protocol: None for `default_protocol`.
 
     Raises:
         InputError: a model in software.
     """
-    layers = attached_layers(model)
+    layers = computing_layers(model)
     if not layers:
         raise InputError("a model in software has no constraints to switch off: give a RUN")
+    protocol = protocol or default_protocol(model)
     length, _ = window_and_stride(protocol)
     chip = layers[0].design
     free = freed(chip)
@@ -102,17 +106,21 @@ def ablate(
     plan += [("on", name, "", design) for name, _, design in _bound(chip, free)]
     rows: list[Row] = []
     reference: Perplexity | None = None
+    words = ""
     try:
         for done, (kind, name, meaning, design) in enumerate(plan, 1):
             set_design(model, design)
             found = perplexity(model, tokens, protocol)
+            words = words or found.protocol
             if reference is None or (kind, name) == ("on", "free"):
                 reference = found
-            rows.append(Row(kind, name, meaning, found.perplexity, *_ratio(found, reference)))
+            exercised = found is reference or found.per_block != reference.per_block
+            ratio, error = _ratio(found, reference)
+            rows.append(Row(kind, name, meaning, found.perplexity, ratio, error, exercised))
             progress(done, len(plan), {})
     finally:
         set_design(model, chip)
-    return Ablation(found.protocol, tuple(rows))
+    return Ablation(words, tuple(rows))
 
 
 def freed(chip: Design) -> Design:
@@ -158,9 +166,5 @@ def _bound(chip: Design, free: Design) -> list[tuple[str, str, Design]]:
 
 
 def _ratio(found: Perplexity, reference: Perplexity) -> tuple[float, float | None]:
-    pairs = list(zip(found.per_block, reference.per_block, strict=True))
-    change = [ours - theirs for (ours, _), (theirs, _) in pairs]
-    weights = [float(count) for (_, count), _ in pairs]
-    ratio = exp_or_infinity(math.fsum(change) / math.fsum(weights))
-    error = ratio_error(change, weights)
-    return ratio, None if error is None else ratio * error
+    ours, theirs = ([nll for nll, _ in one.per_block] for one in (found, reference))
+    return paired_ratio(ours, theirs, [float(count) for _, count in found.per_block])

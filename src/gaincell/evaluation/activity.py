@@ -32,7 +32,8 @@ from transformers import PreTrainedModel
 
 from gaincell.costs.activity import Activity, HeadActivity
 from gaincell.errors import InputError
-from gaincell.integrations.hf.attach import attached_layers
+from gaincell.integrations.hf.attach import computing_layers
+from gaincell.integrations.hf.context import check_length
 from gaincell.nn.attention import GainCellAttention
 from gaincell.ops.gain_cell_attention.observed import Seen, array_inputs, observe
 from gaincell.progress import Progress, silent
@@ -94,15 +95,20 @@ def measure_activity(
         An Activity, its heads ordered by layer and head; `tokens` are real ones.
 
     Raises:
-        InputError: a model in software, no text, or a design that is not observed.
+        InputError: a model in software, no text, one longer than the model's context, or a design that is not
+            observed.
         ModelError: a mask that attached models refuse.
     """
-    layers = attached_layers(model)
+    layers = computing_layers(model)
     if not layers:
         raise InputError("a model in software has no pulses: give a RUN, or attach the model")
     batches = list(batches)
     if not batches or not all(ids.numel() for ids in batches):
         raise InputError("there is no text to measure an activity on: give at least one token")
+    check_length(
+        model,
+        max(ids.shape[1] for ids in batches) if attention_mask is None else int(attention_mask.sum(1).max()),
+    )
     sums = [_Sums(attention) for attention in layers]
     done, tokens = 0, 0
     model.eval()

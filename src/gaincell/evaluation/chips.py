@@ -1,8 +1,8 @@
 """Many virtual chips of one design: the same model and items, other cells.
 
 A chip is a number: every error of a cell or converter is drawn from (seed, chip, layer, head, array, column,
-row), so chips of one seed are independent and each can be drawn again. All chips and the nominal one (no
-spread of cells) see the same items, so that their ratios
+row), so chips of one seed are independent and each can be drawn again. All chips and the nominal one
+(nothing that differs from chip to chip: `design.DRAWN`) see the same items, so that their ratios
 
     r_c = perplexity of chip c / nominal perplexity
 
@@ -25,11 +25,10 @@ import numpy as np
 from scipy import stats
 from transformers import PreTrainedModel
 
-from gaincell.circuits.converter_errors import Converters
 from gaincell.design import Design
 from gaincell.devices.variability import Mismatch
 from gaincell.errors import InputError
-from gaincell.integrations.hf.attach import attached_layers, set_design
+from gaincell.integrations.hf.attach import computing_layers, set_design
 from gaincell.progress import Progress, silent
 
 CONFIDENCE = 0.95
@@ -182,7 +181,7 @@ def over_chips(
     Raises:
         InputError: a model in software, no chips, or a design whose chips are all alike.
     """
-    layers = attached_layers(model)
+    layers = computing_layers(model)
     if not layers:
         raise InputError("a model in software has no chips: give a RUN")
     if chips < 1:
@@ -190,7 +189,7 @@ def over_chips(
     own = layers[0].design
     spread = own.mismatch if mismatch is None else mismatch
     varied = own.replace(mismatch=spread)
-    if not varied.cells_differ and own.converters == Converters():
+    if not varied.drawn("chip"):
         raise InputError("all chips of this design are alike: give --mismatch, or a design with a [mismatch]")
     numbers = tuple((spread.chip + n) % 2**32 for n in range(chips))
     found = []
@@ -208,6 +207,5 @@ def over_chips(
 
 
 def nominal(design: Design) -> Design:
-    """The design with all cells and converters alike; noise stays, if it has any."""
-    kept = Mismatch(seed=design.mismatch.seed, chip=design.mismatch.chip)
-    return design.replace(mismatch=kept, converters=Converters())
+    """The design without anything that differs from chip to chip; noise stays, if it has any."""
+    return design.without("chip")

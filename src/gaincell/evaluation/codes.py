@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from gaincell.circuits import dac_code, query_code
 from gaincell.design import Design
+from gaincell.integrations.hf.attach import computing_layers
 from gaincell.nn.attention import GainCellAttention
 
 BINS = 16
@@ -62,7 +63,7 @@ def output_steps(design: Design) -> float:
 @torch.no_grad()
 def code_use(model: nn.Module, batches: Iterable[Int[Tensor, "B T"]]) -> dict[str, CodeUse]:
     """The use of the codes of an attached model, per stage, from one forward pass without logits."""
-    layers = [module for module in model.modules() if isinstance(module, GainCellAttention)]
+    layers = computing_layers(model)
     counts: dict[str, Float[Tensor, " codes"]] = {}
     lowest: dict[str, int] = {}
 
@@ -106,7 +107,7 @@ def signal_use(
     model: nn.Module, batches: Iterable[Int[Tensor, "B T"]], bins: int = 90
 ) -> dict[str, SignalUse]:
     """What query drivers ("q") and write DACs ("k", "v") of an attached model are asked for, unquantised."""
-    layers = [module for module in model.modules() if isinstance(module, GainCellAttention)]
+    layers = computing_layers(model)
     counts = {stage: torch.zeros(bins, dtype=torch.float64) for stage in ("q", "k", "v")}
     design = layers[0].design
     volts = (design.v_min - design.v_offset, design.v_max - design.v_offset)

@@ -17,8 +17,10 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from gaincell.errors import InputError, ModelError
-from gaincell.evaluation.perplexity import LARGEST_BATCH, cut_blocks, exp_or_infinity, next_token_nll
+from gaincell.evaluation.perplexity import LARGEST_BATCH, cut_blocks, next_token_nll
+from gaincell.integrations.hf.context import check_length
 from gaincell.progress import Progress, silent
+from gaincell.spread import exp_or_infinity
 
 TARGETS = 32
 
@@ -30,12 +32,14 @@ class ContextPoint:
     context: tokens before the first target.  perplexity: of the targets.
     excess: nats per token above the longest context.  excess_error: its standard error over blocks (paired),
     None for a single block.
+    per_block: mean negative log-likelihood of the targets of every block, nats.
     """
 
     context: int
     perplexity: float
     excess: float
     excess_error: float | None
+    per_block: tuple[float, ...]
 
 
 def describe_context(length: int, blocks: int) -> str:
@@ -63,7 +67,8 @@ def perplexity_by_context(
         progress: called after every forward pass with (passes done, passes).
 
     Raises:
-        InputError: blocks that are too short; the text is shorter than one block.
+        InputError: blocks that are too short, or longer than the model's context; the text is shorter than
+            one block.
         ModelError: a log-likelihood is not finite.
     """
     longest = length - TARGETS
@@ -71,6 +76,7 @@ def perplexity_by_context(
         raise InputError(
             f"blocks of {length} tokens leave no context for {TARGETS} targets; give longer ones"
         )
+    check_length(model, length)
     blocks = cut_blocks(tokens, length)
     lengths = [2**n for n in range(longest.bit_length()) if 2**n < longest] + [longest]
     device = next(model.parameters()).device
@@ -99,6 +105,7 @@ def perplexity_by_context(
             exp_or_infinity(float(mean.mean())),
             float(above.mean()),
             float(above.std()) / math.sqrt(n) if n > 1 else None,
+            tuple(mean.tolist()),
         )
         for context, mean, above in zip(lengths, means, excess, strict=True)
     ]

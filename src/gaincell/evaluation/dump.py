@@ -10,14 +10,14 @@ from typing import Any
 
 import torch
 from jaxtyping import Int
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from gaincell import files
 from gaincell.circuits import query_driver, write_dac
 from gaincell.errors import InputError
 from gaincell.evaluation.codes import stage_codes
-from gaincell.integrations.hf.attach import attached_layers
+from gaincell.integrations.hf.attach import computing_layers
+from gaincell.integrations.hf.context import check_length
 
 
 @torch.no_grad()
@@ -43,13 +43,14 @@ def dump_layer(
     Circuits without quantisation are stored in 16 bins. The metadata holds the design and the layer.
 
     Raises:
-        InputError: the model is not attached, or has no such layer.
+        InputError: the model is not attached, has no such layer, or a context shorter than T.
         RunError: the file cannot be written; nothing half-written is left.
     """
-    layers = attached_layers(model)
+    layers = computing_layers(model)
     if not 0 <= layer < len(layers):
         allowed = f"allowed: 0 to {len(layers) - 1}" if layers else "the model has no gain-cell attention"
         raise InputError(f"there is no layer {layer} to dump; {allowed}")
+    check_length(model, tokens.shape[1])
     attention = layers[layer]
     found: dict[str, Tensor] = {"tokens": tokens.to(torch.int32)}
     scaled: dict[str, Tensor] = {}
@@ -75,7 +76,7 @@ def dump_layer(
         found["score"] = _scores(scaled["q"], scaled["k"], design).float()
     metadata = {"layer": str(layer), "design": design.to_toml(), "layers": json.dumps(len(layers))}
     tensors = {name: tensor.cpu().contiguous() for name, tensor in found.items()}
-    return files.write_atomic(path, lambda temporary: save_file(tensors, temporary, metadata=metadata))
+    return files.write_tensors(path, tensors, metadata)
 
 
 def _scores(q: Tensor, k: Tensor, design: Any) -> Tensor:

@@ -41,7 +41,8 @@ from gaincell.circuits import charge_to_pulse, query_driver, write_dac
 from gaincell.design import Design
 from gaincell.errors import InputError
 from gaincell.evaluation.codes import output_steps, stage_codes
-from gaincell.integrations.hf.attach import attach, attached_layers
+from gaincell.integrations.hf.attach import attach, attached_layers, computing_layers
+from gaincell.integrations.hf.context import check_length
 from gaincell.integrations.hf.passed_on import softmax_passed_on
 from gaincell.integrations.hf.support import attention_modules
 from gaincell.nn.attention import GainCellAttention
@@ -86,14 +87,15 @@ def fidelity(
         progress: called after every layer with (layers done, layers).
 
     Raises:
-        InputError: a model in software, or a text longer than the ring.
+        InputError: a model in software, or a text longer than the ring or the model's context.
     """
-    layers = attached_layers(model)
-    if not layers or (linear is not None and not attached_layers(linear)):
+    layers = computing_layers(model)
+    if not layers or (linear is not None and not computing_layers(linear)):
         raise InputError("a model in software has no heads in arrays: give a RUN")
     design = layers[0].design
     if ids.shape[1] > design.window:
         raise InputError(f"{ids.shape[1]} tokens do not fit into a ring of {design.window} columns")
+    check_length(model, ids.shape[1])
     model.eval()
     calls, wanted = _software(base, design, ids)
     rows: dict[str, Table] = {name: [] for name in (*PER_HEAD, *PER_KEY_HEAD)}

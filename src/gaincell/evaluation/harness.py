@@ -2,8 +2,8 @@
 
 `evaluate_tasks` wraps a model object of transformers, attached to arrays or not, in the harness's own HFLM
 (harness_model.py) and hands it to the harness's own `simple_evaluate`; nothing of the scoring is ours. Ours
-are: local files in place of downloads (tasks/), the count of contexts that are too long, the check of the
-cache that a broken run goes on from, and the score of every single item, so that two models can be compared
+are: local files in place of downloads (tasks/), the count of contexts that are too long, the answers that a
+broken run goes on from (answers.py), and the score of every single item, so that two models can be compared
 item by item.
 
 Source: lm-evaluation-harness (L. Gao et al., Zenodo 10.5281/zenodo.10256836), a dependency.
@@ -15,9 +15,8 @@ from __future__ import annotations
 import difflib
 import hashlib
 import math
-import sqlite3
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -26,7 +25,8 @@ from typing import Any
 from torch import nn
 
 from gaincell.errors import InputError
-from gaincell.evaluation.harness_model import GainCellLM, quiet
+from gaincell.evaluation.answers import Answers
+from gaincell.evaluation.harness_model import GainCellLM, data_of_hub, quiet
 from gaincell.progress import StageProgress, silent_stages
 from gaincell.spread import ratio_error
 
@@ -120,36 +120,31 @@ def evaluate_tasks(
         batch: requests of one forward pass.
         max_length: longest context in tokens; longer ones lose tokens on the left, and are counted.
         window: columns of the chip, to count contexts that are longer.
-        cache: file (without ending) in which every request's result is kept; it must belong to this model
-            and chip alone.
+        cache: file in which every answer is kept (answers.py); it must belong to this model and chip alone.
         progress: opens a bar for the requests of a kind.
 
     Raises:
-        InputError: an unknown task, no local file for one, a row that does not fit, a limit below 1.
+        InputError: an unknown task, no local file for one and no hub that gives it, a row that does not fit,
+            a limit below 1.
         ModelError: a logit is not finite.
     """
     if limit is not None and limit < 1:
         raise InputError(f"limit = {limit}: give a number of items of 1 or more, or none for all")
     manager = _manager(data)
     names = _known(tasks, manager, data)
-    lm = GainCellLM(
-        pretrained=model,
-        tokenizer=tokenizer,
-        batch_size=batch,
-        max_length=max_length,
-        progress=progress,
-    )
-    if cache is not None:
-        check_cache(cache)
-    with quiet():
-        found: Any = simple_evaluate(
-            model=lm,
-            tasks=list(names),
-            task_manager=manager,
-            limit=limit,
-            use_cache=None if cache is None else str(cache),
-            log_samples=True,
+    with nullcontext() if cache is None else closing(Answers(cache)) as answers:
+        lm = GainCellLM(
+            pretrained=model,
+            tokenizer=tokenizer,
+            batch_size=batch,
+            max_length=max_length,
+            progress=progress,
+            answers=answers,
         )
+        with quiet(), data_of_hub() if data is None else nullcontext():
+            found: Any = simple_evaluate(
+                model=lm, tasks=list(names), task_manager=manager, limit=limit, log_samples=True
+            )
     results = tuple(_task_result(name, found) for name in found["samples"])
     requests = sum(len(sample["arguments"]) for task in found["samples"].values() for sample in task)
     lengths = [n for task in found["samples"].values() for sample in task for n in _lengths(lm, sample)]
@@ -180,20 +175,6 @@ def _lengths(lm: GainCellLM, sample: Mapping[str, Any]) -> list[int]:
             tokens = len(lm.tok_encode(arguments[0])) + 1
             found += [min(tokens, lm.max_length + 1)] * max(1, -(-(tokens - 1) // lm.max_length))
     return found
-
-
-def check_cache(cache: Path) -> None:
-    """Raise InputError where answers cannot be kept, or what was kept cannot be read."""
-    file = cache.with_name(f"{cache.name}_rank0.db")
-    try:
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        with closing(sqlite3.connect(file)) as database:
-            database.execute("pragma user_version = 0")
-            database.execute("select count(*) from sqlite_master")
-    except (OSError, sqlite3.Error) as error:
-        raise InputError(
-            f"answers cannot be kept in {file} ({error}): remove that file, or give --no-cache"
-        ) from error
 
 
 def _manager(data: str | None) -> Any:

@@ -1,16 +1,16 @@
 """The harness's own model class around a model of ours, in memory or loaded, and registered with the harness.
 
 Its scoring is the harness's. Added are progress, refusals that say what to do, the time of the forward
-passes, and documents one by one, so that each is in the harness's cache when it is done.
+passes, answers that are kept, and documents one by one, so that each is kept when it is done.
 """
 
 from __future__ import annotations
 
 import io
 import logging
-import math
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
@@ -18,6 +18,9 @@ import torch
 from tqdm import tqdm
 
 from gaincell.errors import InputError, ModelError
+from gaincell.evaluation.answers import Answers
+from gaincell.hub import local_if_unreachable
+from gaincell.integrations.hf.context import check_length, default_length
 from gaincell.progress import StageProgress, silent_stages
 
 try:
@@ -25,9 +28,6 @@ try:
     from lm_eval.models.huggingface import HFLM
 except ImportError as error:
     raise InputError("the tasks need lm-evaluation-harness: pip install 'gaincell[eval]'") from error
-
-LONGEST = 1024
-"""Longest context by default, tokens: the columns of the paper's chip."""
 
 
 @register_model("gaincell")
@@ -51,6 +51,7 @@ class GainCellLM(HFLM):  # type: ignore[misc]
         tokenizer: Any = None,
         max_length: int | None = None,
         progress: StageProgress = silent_stages,
+        answers: Answers | None = None,
         **kwargs: Any,
     ) -> None:
         if run is not None:
@@ -60,10 +61,8 @@ class GainCellLM(HFLM):  # type: ignore[misc]
         device = kwargs.pop("device", None)
         if device is not None and (torch.cuda.is_available() or not str(device).startswith("cuda")):
             pretrained.to(device)  # the harness's command asks for cuda where there is none, too
-        length = max_length or longest_context(pretrained)
-        most = getattr(pretrained.config, "max_position_embeddings", None) or math.inf
-        if length > most:
-            raise InputError(f"contexts of {length} tokens: the model knows {most} positions at most")
+        length = max_length or default_length(pretrained)
+        check_length(pretrained, length)
         dtype = next(pretrained.parameters()).dtype
         if dtype in (torch.bfloat16, torch.float16):
             kwargs.setdefault("softmax_dtype", torch.float32)
@@ -74,23 +73,37 @@ class GainCellLM(HFLM):  # type: ignore[misc]
         said = getattr(self.tokenizer, "deprecation_warnings", None)
         if isinstance(said, dict):  # whole documents are cut into windows: their length is no mistake
             said["sequence-length-is-longer-than-the-specified-maximum"] = True
+        self._answers = answers
+        if answers is not None:
+            self.set_cache_hook(answers)
         self.asked = 0
         self.seconds = 0.0
 
     def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
-        """The harness's."""
-        self.asked += len(requests)
-        return super().loglikelihood(requests, disable_tqdm=disable_tqdm)  # type: ignore[no-any-return]
+        """The harness's, of requests that were not answered before."""
+
+        def ask(new: list[Any]) -> list[tuple[float, bool]]:
+            self.asked += len(new)
+            return HFLM.loglikelihood(self, new, disable_tqdm=disable_tqdm)  # type: ignore[no-any-return]
+
+        return self._kept("loglikelihood", requests, ask)
 
     def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = False) -> list[float]:
-        """The harness's, one document after the other, so that each is in the cache when it is done."""
-        self.asked += len(requests)
-        show = self._open("documents")
-        found: list[float] = []
-        for request in requests:
-            found += super().loglikelihood_rolling([request], disable_tqdm=True)
-            show(len(found), len(requests), {})
-        return found
+        """The harness's, of documents that were not answered before, one after the other."""
+
+        def ask(new: list[Any]) -> list[float]:
+            self.asked += len(new)
+            show = self._open("documents")
+            found: list[float] = []
+            for request in new:
+                found += HFLM.loglikelihood_rolling(self, [request], disable_tqdm=True)
+                show(len(found), len(new), {})
+            return found
+
+        return self._kept("loglikelihood_rolling", requests, ask)
+
+    def _kept(self, kind: str, requests: list[Any], ask: Callable[[list[Any]], list[Any]]) -> list[Any]:
+        return ask(requests) if self._answers is None else self._answers.complete(kind, requests, ask)
 
     def _loglikelihood_tokens(
         self, requests: list[Any], disable_tqdm: bool = False, override_bs: int | None = None
@@ -119,11 +132,6 @@ class GainCellLM(HFLM):  # type: ignore[misc]
         return logits
 
 
-def longest_context(model: Any) -> int:
-    """By default: 1024 tokens, or the model's own maximum where that is less."""
-    return min(LONGEST, getattr(model.config, "max_position_embeddings", LONGEST) or LONGEST)
-
-
 def _load(run: str, design: str | None, cell: str | None, impl: str) -> tuple[Any, Any]:
     """Model and tokenizer of a MODEL or RUN, on another chip if one is given."""
     from gaincell.integrations.hf.chip import change_chip, set_impl
@@ -133,6 +141,41 @@ def _load(run: str, design: str | None, cell: str | None, impl: str) -> tuple[An
     change_chip(loaded.model, design, cell)
     set_impl(loaded.model, impl)
     return loaded.model, loaded.tokenizer
+
+
+def run_command(arguments: Sequence[str]) -> None:
+    """The harness's own command, which knows the model type `gaincell` by now.
+
+    Raises:
+        InputError: see `data_of_hub`.
+    """
+    from lm_eval.__main__ import cli_evaluate
+
+    before = sys.argv
+    sys.argv = ["lm-eval", *arguments]
+    try:
+        with data_of_hub():
+            cli_evaluate()
+    finally:
+        sys.argv = before
+
+
+@contextmanager
+def data_of_hub() -> Iterator[None]:
+    """Within the context the harness downloads data, or refuses at once if it cannot.
+
+    Raises:
+        InputError: data is not in the local cache and the hub does not give it.
+    """
+    with local_if_unreachable():
+        try:
+            yield
+        except (ConnectionError, FileNotFoundError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise InputError(
+                f"a task's data is not in the local cache, and the hub does not give it ({reason}): give "
+                "local files, gaincell evaluate MODEL --tasks TASK --data DIR"
+            ) from error
 
 
 @contextmanager

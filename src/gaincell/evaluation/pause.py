@@ -18,8 +18,10 @@ from transformers import PreTrainedModel
 
 from gaincell.arrays.refresh import Refresh
 from gaincell.errors import InputError, ModelError
+from gaincell.evaluation.noise import noise_remark
 from gaincell.evaluation.perplexity import Perplexity, cut_blocks, next_token_nll
 from gaincell.integrations.hf.cache import RingCache, feed
+from gaincell.integrations.hf.context import check_length
 from gaincell.progress import Progress, silent
 from gaincell.units import Second
 
@@ -62,13 +64,15 @@ def perplexity_after_pause(
         progress: called after every block with (blocks done, blocks).
 
     Raises:
-        InputError: a pause, a policy or a length that cannot be; the text is shorter than one block.
+        InputError: a pause, a policy or a length that cannot be; blocks longer than the model's context; the
+            text is shorter than one block.
         ModelError: the model is not attached, or a log-likelihood is not finite.
     """
     if length < 4 or length % 2:
         raise InputError(
             f"blocks of {length} tokens cannot be halved by a pause; give an even number from 4 on"
         )
+    check_length(model, length)
     blocks = cut_blocks(tokens, length)
     device = next(model.parameters()).device
     model.eval()
@@ -94,7 +98,8 @@ def perplexity_after_pause(
         protocol=(
             f"pause-{length}: {len(blocks)} blocks of {length} tokens, a pause after the first half of each, "
             "every token after the first of the second half predicted"
-        ),
+        )
+        + noise_remark(model),
     )
     clock = cache.clock
     return Pause(found, seconds, clock.now, clock.refreshes, clock.refreshing, cache.writes)

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import math
 import re
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,8 +29,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from gaincell.errors import InputError, ModelError
+from gaincell.evaluation.noise import noise_remark, redrawn
+from gaincell.integrations.hf.context import check_length, default_length
 from gaincell.progress import Progress, silent
-from gaincell.spread import ratio_error
+from gaincell.spread import exp_or_infinity, ratio_error
 
 LOGIT_BYTES = 256 * 2**20
 """Largest size of the logits of one forward pass; it sets the number of blocks a pass."""
@@ -74,11 +77,6 @@ class Perplexity:
         return self.nll / (math.log(2) * self.bytes) if self.bytes else None
 
 
-def exp_or_infinity(x: float) -> float:
-    """exp(x), infinity where a float cannot hold it."""
-    return math.exp(x) if x < 700 else math.inf
-
-
 def block_length(protocol: str) -> int:
     """T of the protocol `blocks-T`.
 
@@ -110,6 +108,11 @@ def window_and_stride(protocol: str) -> tuple[int, int]:
     return length, stride
 
 
+def default_protocol(model: nn.Module) -> str:
+    """blocks-T with the model's context, at most 1024: see integrations/hf/context.py."""
+    return f"blocks-{default_length(model)}"
+
+
 def describe(protocol: str, blocks: int) -> str:
     """The protocol in words, for tables and reports."""
     length, stride = window_and_stride(protocol)
@@ -128,9 +131,10 @@ def describe(protocol: str, blocks: int) -> str:
 def perplexity(
     model: nn.Module,
     tokens: Int[Tensor, " n"],
-    protocol: str = "blocks-1024",
+    protocol: str | None = None,
     *,
     tokenizer: Any = None,
+    redraw: bool = False,
     progress: Progress = silent,
 ) -> Perplexity:
     """Perplexity of a causal language model on a stream of tokens (see the head of this file).
@@ -141,16 +145,21 @@ def perplexity(
     Args:
         model: any causal language model of transformers, attached or not.
         tokens: the evaluation text.
-        protocol: `blocks-T` or `strided-T-S`.
+        protocol: `blocks-T` or `strided-T-S`; None for `default_protocol`.
         tokenizer: counts the bytes of the predicted tokens by decoding them (exact but for characters that a
             block's edge cuts); without it bits per byte are not given.
+        redraw: every block meets noise of its own, so that the standard error holds it; a block at a time.
+            Else all blocks meet one draw, which the protocol in words says.
         progress: called after every forward pass with (blocks done, blocks).
 
     Raises:
-        InputError: the text is shorter than one block, or a token id lies outside the model's vocabulary.
+        InputError: blocks are longer than the model's context, the text is shorter than one block, or a
+            token id lies outside the model's vocabulary; `redraw` without noise.
         ModelError: a log-likelihood is not finite.
     """
+    protocol = protocol or default_protocol(model)
     length, stride = window_and_stride(protocol)
+    check_length(model, length)
     blocks = cut_blocks(tokens, length) if stride == length else cut_windows(tokens, length, stride)
     counted = torch.full((len(blocks),), min(stride, length - 1))
     counted[0] = length - 1
@@ -158,12 +167,13 @@ def perplexity(
     if int(blocks.max()) >= vocabulary:
         raise InputError(f"token id {int(blocks.max())} lies outside the model's vocabulary of {vocabulary}")
     device = next(model.parameters()).device
-    batch = max(1, min(LARGEST_BATCH, LOGIT_BYTES // (length * vocabulary * 4)))
+    batch = 1 if redraw else max(1, min(LARGEST_BATCH, LOGIT_BYTES // (length * vocabulary * 4)))
     model.eval()
     sums: list[Tensor] = []
     for start in range(0, len(blocks), batch):
         ids = blocks[start : start + batch].to(device=device, dtype=torch.long)
-        logits = model(input_ids=ids, use_cache=False).logits
+        with redrawn(model, start) if redraw else nullcontext():
+            logits = model(input_ids=ids, use_cache=False).logits
         nll = next_token_nll(logits, ids).cpu()
         asked = torch.arange(length - 1) >= length - 1 - counted[start : start + batch, None]
         sums.append((nll * asked).sum(1))
@@ -181,7 +191,7 @@ def perplexity(
         blocks=n,
         bytes=None if tokenizer is None else _bytes(blocks, counted, tokenizer),
         standard_error=ratio_error(per_block.tolist(), counted.tolist()),
-        protocol=describe(protocol, n),
+        protocol=describe(protocol, n) + noise_remark(model, redraw=redraw),
         per_block=tuple(zip(per_block.tolist(), counted.tolist(), strict=True)),
     )
 

@@ -27,10 +27,11 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from gaincell.errors import InputError, ModelError
-from gaincell.evaluation.perplexity import LARGEST_BATCH, LOGIT_BYTES, exp_or_infinity, next_token_nll
+from gaincell.evaluation.perplexity import LARGEST_BATCH, LOGIT_BYTES, next_token_nll
+from gaincell.integrations.hf.context import check_length
 from gaincell.progress import Progress, silent
-from gaincell.spread import ratio_error
-from gaincell.text import END_OF_TEXT, read_lines
+from gaincell.spread import exp_or_infinity, ratio_error
+from gaincell.text import END_OF_TEXT, LARGEST_SPLIT_FILE, read_lines
 
 TITLE = re.compile(r"^ = [^=].* = $")
 
@@ -91,7 +92,7 @@ def documents_of(path: Path) -> list[str]:
     Raises:
         InputError: the file cannot be read.
     """
-    lines = list(read_lines(path))
+    lines = list(read_lines(path, LARGEST_SPLIT_FILE))
     if any(TITLE.match(line) for line in lines):
         return list(articles(lines))
     found: list[list[str]] = [[]]
@@ -158,12 +159,13 @@ def rolling_perplexity(
         progress: called after every forward pass with (tokens done, tokens in all).
 
     Raises:
-        InputError: no documents, no end-of-text token, or a window below 2.
+        InputError: no documents, no end-of-text token, or a window below 2 or beyond the model's context.
         ModelError: a log-likelihood is not finite.
     """
     prefix = getattr(tokenizer, "eos_token_id", None)
     if prefix is None or window < 2 or not documents:
         raise InputError("rolling perplexity needs documents, an end-of-text token and a window of 2 or more")
+    check_length(model, window)
     pieces: list[tuple[int, list[int], int]] = []
     for number, document in enumerate(documents):
         ids = tokenizer(detokenised(document), add_special_tokens=False, verbose=False)["input_ids"]

@@ -23,16 +23,17 @@ from gaincell.design import Design
 from gaincell.errors import InputError
 from gaincell.evaluation.activity import measure_activity
 from gaincell.evaluation.codes import SignalUse, signal_use
-from gaincell.evaluation.perplexity import Perplexity, cut_blocks, describe, perplexity
+from gaincell.evaluation.perplexity import Perplexity, cut_blocks, perplexity
 from gaincell.integrations.hf.attach import attached_layers, set_design
 from gaincell.integrations.hf.checkpoint import is_run, save
+from gaincell.integrations.hf.context import default_length
 from gaincell.integrations.hf.size import model_size
 from gaincell.mapping import records, summary
 from gaincell.mapping.folder import alone
-from gaincell.mapping.job import default_block, freeze_embeddings
+from gaincell.mapping.job import freeze_embeddings
 from gaincell.mapping.readapt import load_made
 from gaincell.mapping.stages import fast_bf16
-from gaincell.progress import Progress, StageProgress, silent_stages
+from gaincell.progress import StageProgress, silent_stages
 from gaincell.reports import results
 from gaincell.reports.results import Json, value
 from gaincell.text import open_text, token_stream
@@ -105,8 +106,8 @@ def _codesigned(
     chip = settings.design or (attached_layers(model)[0].design if is_run(settings.model) else default_design)
     if "levels" in settings.learn and not chip.levels.storage:
         chip = chip.replace(levels=with_zero_code(chip))
-    block = default_block(chip, model)
-    texts = _read(settings, block, loaded.tokenizer, progress("read and tokenise the text"))
+    block = default_length(model)
+    texts = _read(settings, block, loaded.tokenizer, progress)
     protocol = f"blocks-{block}"
 
     def evaluate(title: str) -> tuple[Perplexity, records.Record]:
@@ -155,8 +156,8 @@ def _codesigned(
         },
         "adaptation": {"closed-form": summary.adaptation(records.of_adaptation(adapted))},
         "stages": [
-            summary.stage("adapted", "adapted", before_record | {"training_tokens": 0}, None, None),
-            summary.stage("trained", "trained", after_record | {"training_tokens": done.tokens}, None, None),
+            summary.stage("adapted", "adapted", before_record | {"training_tokens": 0}),
+            summary.stage("trained", "trained", after_record | {"training_tokens": done.tokens}),
         ],
         "blocks": {
             "predictions": value([n for _, n in after.per_block], "tokens", "measured"),
@@ -168,7 +169,7 @@ def _codesigned(
         "provenance": results.provenance(
             command=command,
             seed=0,
-            protocol=describe(protocol, len(texts.evaluation) // block),
+            protocol=after.protocol,
             design_hash=learned.hash,
             inputs={
                 f"model {summary.base_name(loaded.id)}": loaded.sha256,
@@ -195,12 +196,13 @@ class _Texts(NamedTuple):
     blocks: Tensor
 
 
-def _read(settings: CodesignSettings, block: int, tokenizer: Any, reading: Progress) -> _Texts:
+def _read(settings: CodesignSettings, block: int, tokenizer: Any, progress: StageProgress) -> _Texts:
     text = open_text(settings.text)
-    evaluation = token_stream(text.evaluation, tokenizer, settings.evaluation_tokens, reading)
+    reading = progress("read the evaluation text")
+    evaluation = token_stream(text.evaluation, tokenizer, settings.evaluation_tokens or None, reading)
     before = max(1, settings.calibration_tokens // block) * block
     wanted = before + settings.steps * settings.batch * (block + 1)
-    training = token_stream(text.training, tokenizer, wanted, reading)
+    training = token_stream(text.training, tokenizer, wanted, progress("read the training text"))
     if len(training) < wanted:
         raise InputError(
             f"{settings.steps} steps need {wanted} tokens of training text, those of calibration included; "
@@ -218,7 +220,7 @@ def _training(settings: CodesignSettings, chip: Design, bf16: bool) -> TrainSett
         micro_batch=settings.batch,
         warmup_steps=5,
         bf16=bf16,
-        redraw="chip" if chip.cells_differ else "noise",
+        redraw="chip" if chip.drawn("chip") else "noise",
         checkpoint_every=20,
         keep_checkpoints=1,
     )

@@ -12,7 +12,6 @@ there.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -21,11 +20,17 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from gaincell.errors import RunError
-from gaincell.files import remove_leftovers, remove_leftovers_in, write_atomic, write_text
+from gaincell.files import (
+    read_json,
+    remove_leftovers,
+    remove_leftovers_in,
+    restored,
+    write_json,
+    write_tensors,
+)
 from gaincell.integrations.hf.checkpoint import DESIGN, HARDWARE
 from gaincell.integrations.hf.lora import NAME, add_product
 from gaincell.integrations.hf.mixing import MIX, fold
@@ -109,7 +114,7 @@ class RunFolder:
                 )
         elif (path / "run.json").exists():
             raise RunError(f"{path.name} holds a finished run of another kind; choose another --out")
-        write_text(known, json.dumps(dict(identity), indent=1) + "\n")
+        write_json(known, identity, indent=1)
         for finished in self.stages.glob("*.json"):  # a killed process may not have come to it
             self._forget_checkpoints(finished.stem)
 
@@ -130,7 +135,7 @@ class RunFolder:
         """Keep the result of a stage and, with `model`, its parameters; forget its checkpoints."""
         if model is not None:
             write_state(trained_parameters(model), self.state(stage))
-        write_text(self.stages / f"{stage}.json", json.dumps(dict(record)) + "\n")
+        write_json(self.stages / f"{stage}.json", record)
         self._forget_checkpoints(stage)
 
     def _forget_checkpoints(self, stage: str) -> None:
@@ -152,7 +157,7 @@ def trained_parameters(model: nn.Module) -> dict[str, Tensor]:
 def write_state(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
     """Store tensors by name, completely or not at all."""
     contents = {name: tensor.to("cpu").contiguous() for name, tensor in tensors.items()}
-    write_atomic(path, lambda place: save_file(contents, place, metadata=metadata))
+    write_tensors(path, contents, metadata)
 
 
 @torch.no_grad()
@@ -198,7 +203,9 @@ def read_state(model: nn.Module, path: Path) -> dict[str, str]:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        content: dict[str, Any] = restored(read_json(path))
+        if not isinstance(content, dict):
+            raise ValueError("it holds no object")
     except (OSError, ValueError) as error:
         raise RunError(f"{path.name} cannot be read ({error}); remove it to do its stage again") from error
     return content

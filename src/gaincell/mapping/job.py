@@ -18,6 +18,7 @@ from gaincell.design import Design
 from gaincell.errors import InputError, ModelError
 from gaincell.evaluation.perplexity import Perplexity, cut_blocks, perplexity
 from gaincell.integrations.hf.attach import attach, attached_layers, detach, set_design
+from gaincell.integrations.hf.context import check_length, default_length
 from gaincell.integrations.hf.lora import add_lora, lora_parameters
 from gaincell.integrations.hf.models import load_model
 from gaincell.integrations.hf.sources import LoadedModel
@@ -31,7 +32,7 @@ from gaincell.training.data import pack_blocks
 from gaincell.training.log import TrainingLog
 
 ASSETS = Path(__file__).parents[1] / "assets"
-LONGEST_BLOCK = 1024
+AS_SAVED = "the RUN as it was saved"
 
 
 class Shipped(NamedTuple):
@@ -43,6 +44,11 @@ class Shipped(NamedTuple):
     software: Path
     tokens: int
     design_hash: str
+
+    @property
+    def words(self) -> str:
+        """What the hardware version is."""
+        return f"the shipped linear hardware version, trained on {self.tokens:,} tokens"
 
 
 @dataclass
@@ -133,13 +139,14 @@ def prepare(settings: MapSettings, out: Path, progress: StageProgress) -> Job:
     if attached_layers(loaded.model):
         raise ModelError(f"{settings.model} is a RUN already; give the pretrained model it was made from")
     attention_modules(loaded.model)  # refuses what cannot be mapped, before any work
-    block = settings.block or default_block(settings.design, loaded.model)
+    block = settings.block or default_length(loaded.model)
+    check_length(loaded.model, block)
     shipped = None if settings.lora else find_shipped(settings.model)
     text = open_text(settings.text)
     wanted = max(settings.budget, settings.calibration_tokens) + block
-    reading = progress("read and tokenise the text")
-    stream = token_stream(text.training, loaded.tokenizer, wanted, reading)
-    evaluation = token_stream(text.evaluation, loaded.tokenizer, settings.evaluation_tokens, reading)
+    stream = token_stream(text.training, loaded.tokenizer, wanted, progress("read the training text"))
+    reading = progress("read the evaluation text")
+    evaluation = token_stream(text.evaluation, loaded.tokenizer, settings.evaluation_tokens or None, reading)
     cut_blocks(evaluation, block)
     blocks = pack_blocks(stream, block, settings.seed)
     training = blocks[: settings.budget // block]
@@ -199,12 +206,6 @@ def freeze_embeddings(model: PreTrainedModel) -> None:
     for embedding in (model.get_input_embeddings(), model.get_output_embeddings()):
         if embedding is not None:
             embedding.requires_grad_(False)
-
-
-def default_block(design: Design, model: PreTrainedModel) -> int:
-    """Tokens of a block: the design's window, the model's context or 1024, whichever is smallest."""
-    context = getattr(model.config, "max_position_embeddings", None) or LONGEST_BLOCK
-    return min(design.window, context, LONGEST_BLOCK)
 
 
 def _linear_hash(design: Design, model: PreTrainedModel) -> str:

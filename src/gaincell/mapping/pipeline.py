@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from gaincell.adaptation.statistics import attached
+from gaincell.evaluation.noise import noise_remark
 from gaincell.evaluation.perplexity import describe
 from gaincell.integrations.hf.checkpoint import save
 from gaincell.mapping import summary
@@ -68,7 +69,6 @@ def assemble(
     """run.json of a mapping."""
     design = attached(job.hardware(None, linear=False))[0].design
     adapted = records["adapted"]
-    perplexities = {name: record["perplexity"] for name, record in records.items()}
     return {
         "schema": results.SCHEMA,
         "command": "map",
@@ -85,8 +85,8 @@ def assemble(
                 stage.name,
                 stage.title,
                 records[stage.name],
-                software=perplexities["software"],
-                continued=perplexities.get(stage.compared_with or ""),
+                software=records["software"],
+                continued=records.get(stage.compared_with or ""),
             )
             for stage in stages
         ],
@@ -98,7 +98,7 @@ def assemble(
         "provenance": results.provenance(
             command=command,
             seed=job.settings.seed,
-            protocol=describe(job.protocol, records["software"]["blocks"]),
+            protocol=describe(job.protocol, records["software"]["blocks"]) + noise_remark(design),
             design_hash=design.hash,
             inputs={
                 f"model {summary.base_name(job.loaded.id)}": job.loaded.sha256,

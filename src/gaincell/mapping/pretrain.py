@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from gaincell.files import write_text
+from gaincell.files import write_json, write_text
 from gaincell.mapping.recipe import ModelRecipe
 from gaincell.progress import Progress
 from gaincell.text import END_OF_TEXT, Source
@@ -40,7 +39,7 @@ def make_tokenizer(
             "eos_token": END_OF_TEXT,
             "model_max_length": context,
         }
-        write_text(out / "tokenizer_config.json", json.dumps(config, indent=1) + "\n")
+        write_json(out / "tokenizer_config.json", config, indent=1)
     return PreTrainedTokenizerFast.from_pretrained(out)  # type: ignore[no-any-return]
 
 

@@ -15,14 +15,23 @@ from gaincell.design import Design
 from gaincell.device import with_cell
 from gaincell.errors import ModelError
 from gaincell.evaluation.codes import code_use
-from gaincell.evaluation.perplexity import cut_blocks, perplexity
+from gaincell.evaluation.noise import noise_remark
+from gaincell.evaluation.perplexity import (
+    cut_blocks,
+    default_protocol,
+    describe,
+    perplexity,
+    window_and_stride,
+)
 from gaincell.integrations.hf.attach import attach, attached_layers, set_design
-from gaincell.integrations.hf.checkpoint import describe, is_run, save
+from gaincell.integrations.hf.checkpoint import describe as describe_run
+from gaincell.integrations.hf.checkpoint import is_run, save
+from gaincell.integrations.hf.context import check_length
 from gaincell.integrations.hf.models import load_model
 from gaincell.integrations.hf.sources import LoadedModel
 from gaincell.mapping import records, summary
 from gaincell.mapping.folder import read_state
-from gaincell.mapping.job import default_block, find_shipped
+from gaincell.mapping.job import AS_SAVED, Shipped, find_shipped
 from gaincell.progress import StageProgress, silent_stages
 from gaincell.reports import results
 from gaincell.reports.figures import draw_all
@@ -30,6 +39,7 @@ from gaincell.reports.results import Json, value
 from gaincell.shipped import located
 from gaincell.text import open_text, token_stream
 
+LINEAR = Path("stages") / "linear.safetensors"
 MADE_FOR = "leroux2025"
 """The design of the linear versions that are shipped."""
 
@@ -43,6 +53,8 @@ class AdaptSettings:
     design: the chip; None: that of the RUN, or leroux2025.
     cell: the cell to adapt to, as `with_cell` takes it; None: the chip's own.
     method: "closed-form" or "published".
+    protocol: `blocks-T` or `strided-T-S` of all evaluations; the adaptation reads blocks of T. None for
+        `default_protocol`, which does not depend on the design.
     """
 
     model: str
@@ -50,6 +62,7 @@ class AdaptSettings:
     cell: str | None
     method: str = "closed-form"
     text: str = "sample"
+    protocol: str | None = None
     evaluation_tokens: int = 32_768
     calibration_tokens: int = 16_384
     tolerance: float = 1e-6
@@ -74,14 +87,16 @@ def adapt_model(
     loaded.model.to(settings.device)  # type: ignore[arg-type]
     chip = settings.design or start
     target_design = with_cell(chip, settings.cell) if settings.cell else chip
-    block = default_block(target_design, loaded.model)
+    protocol = settings.protocol or default_protocol(loaded.model)
+    block, _ = window_and_stride(protocol)
+    check_length(loaded.model, block)
     text = open_text(settings.text)
-    reading = progress("read and tokenise the text")
-    evaluation = token_stream(text.evaluation, loaded.tokenizer, settings.evaluation_tokens, reading)
+    reading = progress("read the evaluation text")
+    evaluation = token_stream(text.evaluation, loaded.tokenizer, settings.evaluation_tokens or None, reading)
+    reading = progress("read the calibration text")
     calibration = cut_blocks(
         token_stream(text.training, loaded.tokenizer, settings.calibration_tokens, reading), block
     ).long()
-    protocol = f"blocks-{block}"
 
     def evaluate(step: str) -> records.Record:
         begun = time.perf_counter()
@@ -123,7 +138,7 @@ def adapt_model(
             "evaluation_tokens": value(len(evaluation), "tokens", "measured"),
             "calibration_tokens": value(calibration.numel(), "tokens", "measured"),
         },
-        "stages": [summary.stage(name, title, record, None, None) for name, title, record in stages],
+        "stages": [summary.stage(name, title, record) for name, title, record in stages],
         "adaptation": {settings.method: summary.adaptation(records.of_adaptation(result))},
         "mismatch": summary.mismatch(mismatch),
         "codes": summary.codes({name: records.of_codes(use) for name, use in codes.items()}),
@@ -131,7 +146,7 @@ def adapt_model(
         "provenance": results.provenance(
             command=command,
             seed=0,
-            protocol=protocol,
+            protocol=describe(protocol, stages[-1][2]["blocks"]) + noise_remark(design),
             design_hash=design.hash,
             inputs={
                 f"model {summary.base_name(loaded.id)}": loaded.sha256,
@@ -147,27 +162,51 @@ def adapt_model(
     return run
 
 
+def describe_start(model: str) -> str:
+    """Which version of a model `adapt_model` starts from, in words.
+
+    Raises ModelError: there is no hardware version to start from.
+    """
+    folder = located(model)
+    if is_run(folder):
+        return "the linear hardware model of the RUN" if (folder / LINEAR).is_file() else AS_SAVED
+    return _shipped(model).words
+
+
+def describe_made(model: str) -> str:
+    """Which version of a model `load_made` loads, in words.
+
+    Raises ModelError: there is no hardware version.
+    """
+    return AS_SAVED if is_run(model) else _shipped(model).words
+
+
+def _shipped(model: str) -> Shipped:
+    found = find_shipped(model)
+    if found is None:
+        raise ModelError(
+            f"{model} has no linear hardware version to start from; "
+            f"make one: gaincell map {model}, then adapt the RUN it writes"
+        )
+    return found
+
+
 def load_start(settings: AdaptSettings, default_design: Design) -> tuple[LoadedModel, Design, Design]:
     """The model to adapt, attached; the design it was made for; and the chip whose cell it shall get.
 
     Raises ModelError: there is no hardware version to start from.
     """
     folder = located(settings.model)
-    linear = folder / "stages" / "linear.safetensors"
+    linear = folder / LINEAR
     if is_run(folder) and not linear.is_file():
         loaded = load_model(settings.model)
         own = attached_layers(loaded.model)[0].design
         return loaded, own, own
     if is_run(folder):
         chip = attached_layers(load_model(settings.model).model)[0].design
-        loaded = load_model(describe(folder).base)
+        loaded = load_model(describe_run(folder).base)
     else:
-        shipped = find_shipped(settings.model)
-        if shipped is None:
-            raise ModelError(
-                f"{settings.model} has no linear hardware version to start from; "
-                f"make one: gaincell map {settings.model}, then adapt the RUN it writes"
-            )
+        shipped = _shipped(settings.model)
         chip, linear = settings.design or default_design, shipped.linear
         loaded = load_model(settings.model)
     attach(loaded.model, chip.replace(cell="linear"), impl=settings.impl)  # type: ignore[arg-type]

@@ -9,11 +9,12 @@ from gaincell.design import Design
 from gaincell.errors import InputError
 from gaincell.evaluation.perplexity import cut_blocks
 from gaincell.integrations.hf.attach import attach, attached_layers, set_design
+from gaincell.integrations.hf.context import default_length
 from gaincell.integrations.hf.models import load_model
 from gaincell.integrations.hf.sources import LoadedModel
 from gaincell.mapping.folder import read_state
 from gaincell.mapping.initial import candidates_for, initial_scaling
-from gaincell.mapping.job import default_block, find_shipped
+from gaincell.mapping.job import AS_SAVED, find_shipped
 from gaincell.progress import StageProgress, silent_stages
 from gaincell.reports import results
 from gaincell.shipped import located
@@ -55,7 +56,7 @@ def hardware_model(
     loaded = load_model(name)
     shipped = find_shipped(name)
     if attached_layers(loaded.model):
-        how = f"the RUN as it was saved{_trained(name)}"
+        how = f"{AS_SAVED}{_trained(name)}"
         if design is not None:
             before = attached_layers(loaded.model)[0].design.cell.name
             set_design(loaded.model, design)
@@ -66,12 +67,12 @@ def hardware_model(
     attach(loaded.model, chip, impl=impl)  # type: ignore[arg-type]
     if shipped is not None:
         read_state(loaded.model, shipped.linear)
-        how = f"the shipped linear hardware version, trained on {shipped.tokens:,} tokens"
+        how = shipped.words
         if chip.cell.name != "linear":
             how += f", its cells exchanged for {chip.cell.name} ones without adaptation"
         return Ready(loaded, how)
     ids = token_stream(open_text("sample").training, loaded.tokenizer, CALIBRATION_TOKENS).long()[None]
-    context = getattr(loaded.model.config, "max_position_embeddings", None) or CALIBRATION_TOKENS
+    context = default_length(loaded.model, CALIBRATION_TOKENS)
     fitting = progress("first gains and offsets")
     initial_scaling(loaded.model, ids[:, :context], candidates_for(chip), fitting)
     return Ready(
@@ -95,7 +96,7 @@ def adapted_model(
         return ready
     model = ready.loaded.model
     ids = token_stream(open_text("sample").training, ready.loaded.tokenizer, ADAPTATION_TOKENS)
-    batches = [cut_blocks(ids, default_block(chip, model)).long()]
+    batches = [cut_blocks(ids, default_length(model)).long()]
     target = collect_statistics(model, batches, progress("statistics of the linear version"))
     set_design(model, chip)
     adapt(model, batches, target, progress=progress("adapt to the chip's cells"))

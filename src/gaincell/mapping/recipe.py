@@ -19,7 +19,6 @@ the same tokens in the same order.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -29,6 +28,7 @@ from gaincell.config import load_design
 from gaincell.design import TABLE_NUMBERS, Design
 from gaincell.devices.cell import CELL_KINDS
 from gaincell.errors import DesignError, GaincellError, InputError
+from gaincell.files import read_toml
 from gaincell.mapping import recipe_values as values
 from gaincell.mapping.recipe_values import check_model, check_table
 from gaincell.quantity import check_keys, one_of
@@ -228,7 +228,7 @@ def load_recipe(path: Path, design: str | None = None) -> Recipe:
             not there (one of the hub is believed to be).
     """
     try:
-        raw = tomllib.loads(located(path).read_text(encoding="utf-8"))
+        raw = read_toml(located(path))
     except (OSError, ValueError) as error:
         raise InputError(f"the recipe {path.name} cannot be read: {error}") from error
     try:
@@ -274,8 +274,11 @@ def _recipe(raw: Mapping[str, Any], name: str) -> Recipe:
         lora=_lora(head.get("lora"), name),
         stages=tuple(stages),
     )
-    if recipe.block > design.window:
-        raise InputError(f"block = {recipe.block}; give 2 to {design.window}, the design's window")
+    made = recipe.model.config if isinstance(recipe.model, ModelRecipe) else {}
+    context = made.get("max_position_embeddings", recipe.block)
+    for most, what in ((design.window, "the design's window"), (context, "the model's context")):
+        if recipe.block > most:
+            raise InputError(f"block = {recipe.block}; give 2 to {most}, {what}")
     for key in ("evaluation_tokens", "watched_tokens"):
         if (given := getattr(recipe, key)) <= recipe.block:
             raise InputError(f"{key} = {given}; give more than a block, {recipe.block}")

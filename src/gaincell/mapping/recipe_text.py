@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from gaincell.errors import InputError, ModelError
 from gaincell.integrations.hf.attach import attached_layers
+from gaincell.integrations.hf.context import check_length
 from gaincell.integrations.hf.models import load_model
 from gaincell.integrations.hf.sources import LoadedModel
 from gaincell.mapping.pretrain import make_tokenizer
@@ -53,6 +54,7 @@ class RecipeText:
             self.loaded = load_model(recipe.model)
             if attached_layers(self.loaded.model):
                 raise ModelError(f"{recipe.model} is a RUN; a recipe starts from the model it was made from")
+            check_length(self.loaded.model, recipe.block)
             self.tokenizer = self.loaded.tokenizer
         self.blocks = self._all_blocks(training, progress)
         self.evaluation_tokens = self._evaluation_tokens()

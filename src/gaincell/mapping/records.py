@@ -19,6 +19,7 @@ def of_perplexity(found: Perplexity, seconds: float) -> Record:
         "nll": found.nll,
         "predictions": found.tokens,
         "blocks": found.blocks,
+        "per_block": [[round(nll, 6), count] for nll, count in found.per_block],
         "bytes": found.bytes,
         "perplexity": found.perplexity,
         "perplexity_error": found.perplexity_error,

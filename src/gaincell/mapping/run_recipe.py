@@ -5,7 +5,7 @@
     OUT/stages/design.toml       the recipe's chip, with its own cell
     OUT/stages/NAME.json         the result of a finished stage; NAME.safetensors its weights, gains, offsets
     OUT/stages/NAME.checkpoint   of an unfinished training
-    OUT/log.jsonl, figures/      every step, and the loss as a figure
+    OUT/log.jsonl, figures/      every step, and every loss by its name as a figure
     OUT/run.json                 all finished stages
     OUT/design.toml, hardware.safetensors   the best stage in arrays, for `gaincell evaluate OUT`
 
@@ -29,6 +29,7 @@ from transformers import PreTrainedModel
 
 from gaincell.adaptation import adapt, collect_statistics, set_neutral
 from gaincell.errors import InputError
+from gaincell.evaluation.noise import noise_remark
 from gaincell.evaluation.perplexity import describe, perplexity
 from gaincell.integrations.hf.attach import attached_layers
 from gaincell.integrations.hf.checkpoint import DESIGN, HARDWARE, save
@@ -53,7 +54,8 @@ from gaincell.shipped import located
 from gaincell.text import Text
 from gaincell.training import checkpoint as disk
 from gaincell.training.log import TrainingLog, read_log
-from gaincell.training.loop import train
+from gaincell.training.loop import next_token_loss, train
+from gaincell.training.loss_name import name_of
 from gaincell.training.parallel import join_processes
 
 
@@ -168,6 +170,7 @@ class RecipeRun:
         checkpoint = self.folder.checkpoint(stage.name, "training")
         every = stage.training.evaluate_every
         tokens = self.text.evaluation_tokens[: self.recipe.watched_tokens] if every else None
+        loss = self.models.loss(stage) or next_token_loss
         done = train(
             model,
             self.text.share(stage),
@@ -175,11 +178,12 @@ class RecipeRun:
             progress=self.progress(f"{stage.name}: train"),
             checkpoint=checkpoint,
             log=self._log(stage.name),
-            loss_of=self.models.loss(stage),
+            loss_of=loss,
             evaluate=None if tokens is None else lambda m: perplexity(m, tokens, self.protocol).perplexity,
         )
         return {
             "steps": done.steps,
+            "loss": str(name_of(loss)),
             "final_loss": done.final_loss,
             "training_seconds": done.seconds,
             "curve": self._curve(stage),
@@ -248,12 +252,12 @@ class RecipeRun:
             "model": {"name": summary.base_name(self.base.id), "sha256": self.base.sha256},
             "design": summary.design(chip),
             "software": value(software["perplexity"], "1", "measured"),
-            "stages": [self._summary(stage, found, software["perplexity"]) for stage in stages],
+            "stages": [self._summary(stage, found, software) for stage in stages],
             "saved": None if best is None else best.name,
             "provenance": results.provenance(
                 command=command,
                 seed=self.recipe.seed,
-                protocol=describe(self.protocol, software["blocks"]),
+                protocol=describe(self.protocol, software["blocks"]) + noise_remark(self.recipe.design),
                 design_hash=self.recipe.design.hash,
                 inputs={f"model {summary.base_name(self.base.id)}": self.base.sha256}
                 | self._adapter()
@@ -276,8 +280,8 @@ class RecipeRun:
         own = [stage for stage in stages if stage.cell in (None, self.recipe.design.cell.name)]
         return min(own or stages, key=lambda stage: found[stage.name]["perplexity"], default=None)
 
-    def _summary(self, stage: StageRecipe, found: dict[str, Record], software: float) -> Json:
-        compared = found.get(stage.compare or "", {}).get("perplexity")
+    def _summary(self, stage: StageRecipe, found: dict[str, Record], software: Record) -> Json:
+        compared = found.get(stage.compare or "")
         entry = summary.stage(stage.name, stage.title, found[stage.name], software, compared)
         if found[stage.name].get("curve", {}).get("step"):
             curve, kind = (

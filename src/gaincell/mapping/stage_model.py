@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 
 from gaincell.config import load_design
 from gaincell.errors import ModelError, RunError
+from gaincell.files import read_json
 from gaincell.integrations.hf.attach import attach
 from gaincell.integrations.hf.checkpoint import DESIGN, describe, is_run
 from gaincell.integrations.hf.models import load_model
@@ -63,9 +63,13 @@ def _settings(run: Path) -> dict[str, Any]:
     """What the run was begun with."""
     path = run / "stages" / "settings.json"
     try:
-        settings: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        settings: dict[str, Any] = read_json(path)
     except (OSError, ValueError) as error:
         raise RunError(f"{run} is no directory of `gaincell train`: {path.name} cannot be read") from error
-    if not isinstance(settings.get("stages"), dict) or "model" not in settings:
+    if (
+        not isinstance(settings, dict)
+        or not isinstance(settings.get("stages"), dict)
+        or "model" not in settings
+    ):
         raise RunError(f"{run} has no stages to choose from: `gaincell train` did not make it")
     return settings

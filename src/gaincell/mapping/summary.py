@@ -9,16 +9,17 @@ import torch
 
 from gaincell.design import Design
 from gaincell.integrations.hf.attach import attached_layers
-from gaincell.integrations.hf.sources import LoadedModel
+from gaincell.integrations.hf.sources import LoadedModel, without_revision
 from gaincell.mapping.records import Record
 from gaincell.reports.results import Json, Kind, value
+from gaincell.spread import paired_ratio
 
 CURVE_POINTS = 91
 
 
 def base_name(model: str) -> str:
-    """The name of a model without the directory it lies in."""
-    return re.split(r"[/\\\\]", model.rstrip("/\\"))[-1]
+    """The name of a model without the directory it lies in, and without its commit on the hub."""
+    return re.split(r"[/\\\\]", without_revision(model).rstrip("/\\"))[-1]
 
 
 def model(loaded: LoadedModel) -> Json:
@@ -39,12 +40,17 @@ def model(loaded: LoadedModel) -> Json:
 
 def design(chip: Design) -> Json:
     """Which chip."""
-    return {"name": chip.name, "hash": chip.hash, "cell": chip.cell.name}
+    found: Json = {"name": chip.name, "hash": chip.hash, "cell": chip.cell.name}
+    if chip.nonideality is not None:
+        found["nonideality"] = {"name": chip.nonideality.name, **chip.nonideality.numbers}
+    return found
 
 
-def stage(name: str, title: str, record: Record, software: float | None, continued: float | None) -> Json:
-    """One line of the table, with the ratios to the perplexities of the software models where they are
-    known.
+def stage(
+    name: str, title: str, record: Record, software: Record | None = None, continued: Record | None = None
+) -> Json:
+    """One line of the table, with ratios to the software models where their records are known: paired block
+    by block, with the standard error of the ratio.
     """
     kind: Kind = "measured" if name.startswith("software") else "simulated"
     entry: Json = {
@@ -56,12 +62,23 @@ def stage(name: str, title: str, record: Record, software: float | None, continu
         "predictions": value(record["predictions"], "tokens", "measured"),
         "seconds": value(record["seconds"], "s", "measured"),
     }
+    if per_block := record.get("per_block"):
+        entry["blocks"] = {
+            "nll": value([nll for nll, _ in per_block], "nat", kind),
+            "predictions": value([count for _, count in per_block], "tokens", "measured"),
+        }
     for key, unit in (("perplexity_error", "1"), ("bits_per_byte", "bit/byte")):
         if record[key] is not None:
             entry[key] = value(record[key], unit, kind)
     for key, other in (("ratio_to_software", software), ("ratio_to_continued", continued)):
-        if other is not None:
-            entry[key] = value(record["perplexity"] / other, "1", kind)
+        if other is None:
+            continue
+        entry[key] = value(record["perplexity"] / other["perplexity"], "1", kind)
+        if record.get("per_block") and other.get("per_block"):
+            ours, theirs = ([nll for nll, _ in one["per_block"]] for one in (record, other))
+            _, error = paired_ratio(ours, theirs, [count for _, count in record["per_block"]])
+            if error is not None:
+                entry[f"{key}_error"] = value(error, "1", kind)
     return entry
 
 

@@ -22,6 +22,7 @@ from transformers import PreTrainedModel
 
 from gaincell.adaptation.statistics import backbone
 from gaincell.integrations.hf.support import attention_modules
+from gaincell.training.loss_name import LossName
 
 
 class AttentionTransfer:
@@ -30,6 +31,8 @@ class AttentionTransfer:
     Args:
         teacher: an attached model with `attention="softmax"` and the pretrained weights.
     """
+
+    loss_name = LossName("attention transfer", "relative squared error")
 
     def __init__(self, teacher: PreTrainedModel) -> None:
         teacher.train(False)

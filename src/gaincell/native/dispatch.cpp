@@ -7,6 +7,10 @@
 #include <thread>
 #include <vector>
 
+#if defined(__unix__) || defined(__APPLE__)
+#include <pthread.h>
+#endif
+
 #if defined(GC_AMX) && !defined(GC_EMULATED_TILES)
 #include <cpuid.h>
 #include <sys/syscall.h>
@@ -35,6 +39,12 @@ struct Slot {
 std::vector<Slot> slots;
 std::mutex one_call;  // calls from several threads take turns
 
+#if defined(__unix__) || defined(__APPLE__)
+// A child process has only the thread that forked: fork waits for the call of another one, so that the child finds the
+// mutex free and the memory whole. Static initialisers, whose guards a child could find taken, run at loading alone.
+const int forks_wait = pthread_atfork([] { one_call.lock(); }, [] { one_call.unlock(); }, [] { one_call.unlock(); });
+#endif
+
 void release() {
     for (Slot &slot : slots) std::free(slot.memory);
     slots.clear();
@@ -56,15 +66,14 @@ bool tiles_allowed() {
 }
 #endif
 
-int best_level() {
+int find_best_level() {
 #if defined(GC_X86)
     __builtin_cpu_init();
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
         __builtin_cpu_supports("avx512vnni")) {
 #if defined(GC_AMX)
-        static const bool tiles = tiles_allowed();
-        if (tiles) return GC_LEVEL_AMX;
+        if (tiles_allowed()) return GC_LEVEL_AMX;
 #endif
         return GC_LEVEL_AVX512;
     }
@@ -73,8 +82,10 @@ int best_level() {
     return GC_LEVEL_PORTABLE;
 }
 
+const int best_level = find_best_level();
+
 const Level *find_level(int wanted) {
-    if (wanted < 0 || wanted > best_level()) return nullptr;
+    if (wanted < 0 || wanted > best_level) return nullptr;
 #if defined(GC_X86)
 #if defined(GC_AMX)
     if (wanted == GC_LEVEL_AMX) return &amx::level;
@@ -114,12 +125,15 @@ bool bad_problem(const gc_problem &p) {
         if (size < 1 || size > limit) return true;
     if (p.heads % p.kv_heads || p.columns % p.tile || p.rows > 64 || p.queries > p.keys) return true;
     if (p.dim > 4096 || p.tile > 4096 || p.window > p.columns) return true;
-    if (p.first_key < 0 || p.first_key > limit || p.first_query + p.queries != p.first_key + p.keys) return true;
+    for (int64_t token : {p.first_key, p.first_query})
+        if (token < 0 || token > limit) return true;
+    if (p.first_query + p.queries != p.first_key + p.keys) return true;
     if (too_many({p.batch, p.heads, p.queries, p.dim + 16}) || too_many({p.batch, p.kv_heads, p.keys + p.tile, p.dim + 16}) ||
         too_many({p.batch, p.heads, p.queries, p.columns / p.tile, p.dim / 8 + 1}))
         return true;
     const int64_t around = padded(p.rows) + padded(p.tile);  // whole vectors are read
-    if (p.margin < around || p.margin > limit || p.ages < p.margin + p.window + around) return true;
+    if (p.margin < around || p.margin > limit || p.ages > 4 * limit || p.ages < p.margin + p.window + around)
+        return true;
     if (!p.q || !p.k || !p.v || bad_cells(p.cells) || p.threads < 1 || p.threads > 1024) return true;
     const bool scaled = p.q_gain != nullptr;
     for (const float *scale : {p.q_offset, p.k_gain, p.k_offset, p.v_gain, p.v_offset})
@@ -231,11 +245,12 @@ int gc_write(const float *volts, int64_t rows, int64_t dim, uint8_t *ring, int64
              int32_t levels, float low, float high, float middle, float to_code) {
     if (!volts || !ring || rows < 1 || dim < 1 || levels < 2 || levels > 256 || position < 0 || position >= columns)
         return GC_BAD_ARGUMENT;
-    static const gc::Level *const level = gc::find_level(gc::best_level());
-    return level->write(volts, rows, dim, ring, columns, position, levels, low, high, middle, to_code);
+    if (gc::too_many({rows, columns, dim})) return GC_BAD_ARGUMENT;
+    return gc::find_level(gc::best_level)
+        ->write(volts, rows, dim, ring, columns, position, levels, low, high, middle, to_code);
 }
 
-int gc_best_level(void) { return gc::best_level(); }
+int gc_best_level(void) { return gc::best_level; }
 int64_t gc_sizeof_problem(void) { return int64_t(sizeof(gc_problem)); }
 int64_t gc_sizeof_step(void) { return int64_t(sizeof(gc_step)); }
 int64_t gc_sizeof_gradient(void) { return int64_t(sizeof(gc_gradient)); }

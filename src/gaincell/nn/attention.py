@@ -91,7 +91,7 @@ class GainCellAttention(nn.Module):
         query_index: Int[Tensor, "B Tq"] | None = None,
         sliding_window: int | None = None,
         *,
-        extra_age: Float[Tensor, " held"] | None = None,
+        extra_age: Float[Tensor, "B held"] | None = None,
     ) -> Float[Tensor, "B H Tq D"]:
         """Attend with the model's own q, k, v (after rotary embedding and norms).
 

@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 from matplotlib.figure import Figure
 
 from gaincell import files
-from gaincell.reports.figures import BLACK, BLUE, ORANGE, STYLE
 from gaincell.reports.results import number
+from gaincell.reports.style import BLACK, BLUE, ORANGE, styled
 from gaincell.reports.tables import readable
 
 TITLES = {"off": "switched off, the others on", "on": "on alone"}
@@ -24,6 +23,7 @@ def ablation_table(result: Mapping[str, Any], name: str) -> Any:
     from rich.table import Table
 
     caption = f"{result['provenance']['protocol']}; nothing trained; ± standard error of the paired ratio"
+    caption += _remark(result)
     table = Table(title=name, title_justify="left", box=SIMPLE_HEAD, caption=caption, caption_justify="left")
     for heading in ("", "constraint", ""):
         table.add_column(heading)
@@ -49,14 +49,22 @@ def ablation_markdown(result: Mapping[str, Any]) -> str:
     """For a document."""
     lines = ["| | constraint | | perplexity | ratio | ± |", "|---|---|---|---:|---:|---:|"]
     lines += ["| " + " | ".join(row) + " |" for row in ablation_rows(result)]
-    return "\n".join([*lines, "", f"{result['provenance']['protocol']}; {result['text']['name']}."]) + "\n"
+    caption = f"{result['provenance']['protocol']}; {result['text']['name']}{_remark(result)}."
+    return "\n".join([*lines, "", caption]) + "\n"
+
+
+def _remark(result: Mapping[str, Any]) -> str:
+    """On constraints that no loss depends on."""
+    if not any("not_exercised" in row for row in result["ablation"]):
+        return ""
+    return "; not exercised: all losses are equal to the last digit, so nothing follows for the constraint"
 
 
 def draw_ablation(result: Mapping[str, Any], path: str | Path) -> Path:
     """Ratios of perplexities, a panel for constraints off and one for constraints on."""
     kinds = {kind: [r for r in result["ablation"] if r["kind"] == kind] for kind in ("off", "on")}
     tallest = max(len(rows) for rows in kinds.values())
-    with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
+    with styled():
         figure = Figure(figsize=(10.5, 1.4 + 0.34 * tallest))
         for axes, (kind, rows) in zip(figure.subplots(1, 2), kinds.items(), strict=True):
             rest = rows[1:]
@@ -65,7 +73,8 @@ def draw_ablation(result: Mapping[str, Any], path: str | Path) -> Path:
             axes.axvline(1.0, color=BLACK, linewidth=1)
             axes.errorbar(ratios, range(len(rest)), xerr=errors, fmt="o", capsize=3,
                           color=BLUE if kind == "off" else ORANGE)  # fmt: skip
-            axes.set_yticks(range(len(rest)), [row["name"] for row in rest])
+            unseen = [" (not exercised)" if "not_exercised" in row else "" for row in rest]
+            axes.set_yticks(range(len(rest)), [row["name"] + s for row, s in zip(rest, unseen, strict=True)])
             axes.invert_yaxis()
             axes.set_xscale("log")
             axes.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
@@ -77,5 +86,7 @@ def draw_ablation(result: Mapping[str, Any], path: str | Path) -> Path:
 
 
 def _numbers(row: Mapping[str, Any]) -> tuple[str, str, str]:
+    if "not_exercised" in row:
+        return readable(number(row["perplexity"])), "not exercised", "–"
     error = f"{number(row['ratio_error']):.4f}" if "ratio_error" in row else "–"
     return readable(number(row["perplexity"])), f"{number(row['ratio']):.4f}", error

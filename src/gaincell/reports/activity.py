@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 from matplotlib.figure import Figure
 
 from gaincell import files
-from gaincell.reports.figures import STYLE
 from gaincell.reports.results import numbers
+from gaincell.reports.style import styled
 
 COLUMNS = {
     "x": "query_pulse",
@@ -95,7 +94,7 @@ def draw_activity(result: Mapping[str, Any], path: str | Path) -> Path:
     """Heat maps of the pulses between the arrays: layers downwards, heads to the right."""
     tables = {key: by_layer(result, key) for key in MAPS}
     layers = len(tables["score_pulse"])
-    with matplotlib.rc_context(STYLE | {"axes.grid": False}):  # type: ignore[arg-type]
+    with styled(grid=False):
         figure = Figure(figsize=(8.4, 1.6 + 0.11 * max(layers, 14)))
         for axes, (key, table) in zip(figure.subplots(1, 2), tables.items(), strict=True):
             top = 1.0 if key == "score_active" else max(map(max, table)) or 1.0
@@ -113,7 +112,6 @@ def draw_activity(result: Mapping[str, Any], path: str | Path) -> Path:
             f"{result['activity']['source']}, {result['activity']['tokens']['value']:,} tokens",
             x=0.02,
             ha="left",
-            fontsize=10,
         )
         return files.write_atomic(Path(path), figure.savefig)
 

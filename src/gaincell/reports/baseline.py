@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 from matplotlib.figure import Figure
 
 from gaincell import files
-from gaincell.reports.figures import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, STYLE
 from gaincell.reports.results import number, numbers
+from gaincell.reports.style import BLACK, BLUE, GREEN, GREY, MARKERS, ORANGE, PURPLE, RED, SKY, styled
 
 SHARED = 0.9
 """Share of its processor below which a process shared it with others."""
@@ -126,7 +125,7 @@ def skipped_lines(result: Entry) -> list[str]:
 def draw_baseline(result: Entry, path: str | Path) -> Path:
     """Time per token against batch, a panel a context; the published GPUs as points."""
     contexts = sorted({int(number(m["context"])) for m in result["measurements"]})
-    with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
+    with styled():
         figure = Figure(figsize=(4.6 * len(contexts) + 2.0, 4.2))
         panels = figure.subplots(1, len(contexts), sharey=True, squeeze=False)[0]
         labels: dict[str, Any] = {}
@@ -147,8 +146,8 @@ def draw_baseline(result: Entry, path: str | Path) -> Path:
             axes.set_title(f"{context:,} keys")
         whose = "processor time" if was_shared(result) else "time"
         panels[0].set_ylabel(f"{whose} per token and layer, µs")
-        figure.legend(labels.values(), labels.keys(), loc="outside right upper", fontsize=8)
-        figure.suptitle(title(result), x=0.02, ha="left", fontsize=10)
+        figure.legend(labels.values(), labels.keys(), loc="outside right upper")
+        figure.suptitle(title(result), x=0.02, ha="left")
         return files.write_atomic(Path(path), figure.savefig)
 
 
@@ -163,7 +162,8 @@ def _line(axes: Any, name: str, dtype: str, found: list[Entry]) -> Any:
         lows.append(max(0.0, middle - min(runs)))
         highs.append(max(0.0, max(runs) - middle))
     colour = COLOURS.get(name, BLACK)
-    return axes.errorbar(x, y, yerr=(lows, highs), marker="o", ms=4, lw=1.4, capsize=2, color=colour,
+    marker = MARKERS[[*COLOURS, name].index(name) % len(MARKERS)]
+    return axes.errorbar(x, y, yerr=(lows, highs), marker=marker, lw=1.4, color=colour,
                          ls=DASHES[dtype])  # fmt: skip
 
 

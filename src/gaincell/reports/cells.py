@@ -17,13 +17,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from gaincell.errors import InputError
-from gaincell.reports.figures import BLUE, GREEN, ORANGE, RED
 from gaincell.reports.results import number, numbers
+from gaincell.reports.style import BLUE, GREEN, MARKERS, ORANGE, RED, styled
 from gaincell.reports.tables import readable
 
 COLOURS = (BLUE, ORANGE, GREEN, RED)
 """Of the chips in the figure."""
-COLUMNS, LEGEND_WIDTH = 3, 30
+COLUMNS, LEGEND_WIDTH = 3, 34
 """Panels beside each other; characters of a line of the legend."""
 DECADES = 10.0
 """Ratio of the largest to the smallest perplexity from which on an axis is logarithmic."""
@@ -242,6 +242,7 @@ def _adaptation(adapted: Mapping[str, Sequence[Result]]) -> list[str]:
     return parts
 
 
+@styled()
 def adaptation(adapted: Mapping[str, Sequence[Result]]) -> Figure:
     """Perplexity of the adaptation's own text at every iteration of the published method, a panel a cell and
     a colour a chip; dashed what the closed form reaches, dotted the linear cell.
@@ -252,10 +253,10 @@ def adaptation(adapted: Mapping[str, Sequence[Result]]) -> Figure:
     figure = Figure(figsize=(9.6, 2.6 * rows))
     panels = list(figure.subplots(rows, COLUMNS, squeeze=False).flat)
     for axes, title in zip(panels, titles, strict=False):
-        for (chip, results), colour in zip(adapted.items(), COLOURS, strict=False):
+        for (chip, results), colour, marker in zip(adapted.items(), COLOURS, MARKERS, strict=False):
             found = {result["cell"]["title"]: result for result in results}
             if title in found:
-                _panel(axes, found[title], found.get(LINEAR), chip, colour)
+                _panel(axes, found[title], found.get(LINEAR), chip, colour, marker)
         axes.set_title(title)
         axes.set_xlabel("iteration")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
@@ -265,18 +266,18 @@ def adaptation(adapted: Mapping[str, Sequence[Result]]) -> Figure:
         axes.set_axis_off()
     handles, labels = panels[0].get_legend_handles_labels()
     wrapped = [textwrap.fill(label, LEGEND_WIDTH) for label in labels]
-    panels[len(titles)].legend(handles, wrapped, loc="center", fontsize=9).set_in_layout(False)
+    panels[len(titles)].legend(handles, wrapped, loc="center").set_in_layout(False)
     return figure
 
 
-def _panel(axes: Axes, result: Result, linear: Result | None, chip: str, colour: str) -> None:
+def _panel(axes: Axes, result: Result, linear: Result | None, chip: str, colour: str, marker: str) -> None:
     """One cell on one chip."""
     adapted = result["adaptation"]
     history = adapted["published"]["history"]
     perplexities = numbers(history["perplexity"])
     closed = number(adapted["closed-form"]["calibration_perplexity"])
     steps = numbers(history["iteration"])
-    axes.plot(steps, perplexities, "o-", ms=3, lw=1.2, color=colour, label=f"published, {chip}")
+    axes.plot(steps, perplexities, f"{marker}-", ms=3, lw=1.2, color=colour, label=f"published, {chip}")
     axes.axhline(closed, color=colour, ls="--", lw=1.2, label=f"closed form, {chip}")
     if linear is not None:
         level = number(linear["adaptation"]["closed-form"]["calibration_perplexity"])

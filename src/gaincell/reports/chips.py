@@ -7,32 +7,32 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from gaincell.reports.figures import BLACK, PALETTE
 from gaincell.reports.results import number, numbers
+from gaincell.reports.style import BLACK, PALETTE, styled
 from gaincell.reports.tables import readable
 
 Results = Mapping[str, Mapping[str, Any]]
 
 
+@styled()
 def draw_chips(results: Results) -> Figure:
     """Every chip a point, a row a result; a line for the nominal chip, a bar for mean and deviation."""
     figure = Figure(figsize=(7.6, 1.5 + 0.7 * len(results)))
     axes = figure.add_subplot()
-    for row, (name, result) in enumerate(results.items()):
+    for row, result in enumerate(results.values()):
         chips = result["chips"]
         found = numbers(chips["perplexity"])
         colour = PALETTE[row % len(PALETTE)]
         spread = [row + 0.22 * (n / max(1, len(found) - 1) - 0.5) for n in range(len(found))]
-        axes.plot(
-            found, spread, "o", color=colour, markersize=4, alpha=0.7, label=f"{name}: {len(found)} chips"
-        )
+        axes.plot(found, spread, "o", color=colour, alpha=0.7)
         spread_of = [number(chips["std"])] if "std" in chips else None
-        axes.errorbar([number(chips["mean"])], [row + 0.28], xerr=spread_of, fmt="s", capsize=3,
+        axes.errorbar([number(chips["mean"])], [row + 0.28], xerr=spread_of, fmt="s", markersize=6,
                       color=colour)  # fmt: skip
         nominal = number(chips["nominal"])
         axes.plot([nominal, nominal], [row - 0.35, row + 0.35], color=BLACK, linewidth=1.2)
     axes.set_yticks(range(len(results)), list(results))
     axes.set_ylim(-0.6, len(results) - 0.3)
+    axes.set_ylabel("mismatch")
     axes.set_xlabel("perplexity (line: nominal chip; square: mean and standard deviation of the chips)")
     return figure
 

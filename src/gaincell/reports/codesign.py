@@ -9,8 +9,8 @@ from typing import Any
 from matplotlib.figure import Figure
 from scipy import stats
 
-from gaincell.reports.figures import BLUE, GREY, ORANGE
 from gaincell.reports.results import number, numbers
+from gaincell.reports.style import BLUE, GREY, ORANGE, styled
 from gaincell.reports.sweep import quantity
 from gaincell.reports.tables import readable
 from gaincell.spread import ratio_error
@@ -51,16 +51,19 @@ def paired(point: Result, reference: Result, stage: str = "trained") -> tuple[fl
     R = exp(sum (nll - nll_ref) / predictions); the error of the exponent is that of a ratio over blocks.
     """
     ours, theirs = (numbers(p["blocks"][stage]) for p in (point, reference))
-    return _ratio(ours, theirs, numbers(reference["blocks"]["predictions"]))
+    return paired_interval(ours, theirs, numbers(reference["blocks"]["predictions"]))
 
 
 def training_ratio(run: Result) -> tuple[float, float, float]:
     """The same of one result, trained against adapted."""
     ours, theirs, weights = (numbers(run["blocks"][key]) for key in ("trained", "adapted", "predictions"))
-    return _ratio(ours, theirs, weights)
+    return paired_interval(ours, theirs, weights)
 
 
-def _ratio(ours: list[float], theirs: list[float], weights: list[float]) -> tuple[float, float, float]:
+def paired_interval(
+    ours: list[float], theirs: list[float], weights: list[float]
+) -> tuple[float, float, float]:
+    """Ratio of perplexities from the losses of the same blocks, and its interval of 95 % (Student)."""
     change = [a - b for a, b in zip(ours, theirs, strict=True)]
     middle, error = math.fsum(change) / math.fsum(weights), ratio_error(change, weights)
     half = (error or 0.0) * float(stats.t.ppf(0.5 + CONFIDENCE / 2, max(1, len(weights) - 1)))
@@ -151,6 +154,7 @@ def _change(point: Result, key: str) -> str:
     return "1" if factor == 1 else f"× {factor:.2f}"
 
 
+@styled()
 def levels_figure(result: Result) -> Figure:
     """Learned levels and even ones on the distribution of the signals, a row a chip."""
     rows = [[p for p in group if "levels" in p["learn"]] for group in groups(result)]
@@ -176,8 +180,10 @@ def _panel(axes: Any, point: Result, stage: str) -> None:
     axes.set_ylim(0, 1.45 * top)
     key = "query_levels" if stage == "q" else "storage_levels"
     even, learned = even_levels(point, key), numbers(point["circuits"]["learned"][key])
-    axes.vlines(even, 1.25 * top, 1.43 * top, color=BLUE, linewidth=1.5, label="even levels")
-    axes.vlines(learned, 1.03 * top, 1.21 * top, color=ORANGE, linewidth=1.5, label="learned levels")
+    axes.vlines(even, 1.25 * top, 1.43 * top, color=BLUE, linewidth=1.5, label="even levels (upper row)")
+    axes.vlines(
+        learned, 1.03 * top, 1.21 * top, color=ORANGE, linewidth=1.5, label="learned levels (lower row)"
+    )
 
 
 def even_levels(point: Result, key: str) -> list[float]:

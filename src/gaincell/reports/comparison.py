@@ -93,6 +93,15 @@ def compare(runs: Mapping[str, Json], reference: str | None = None, paper: bool 
     """
     if not runs:
         raise RunError("no results were given; give files of `gaincell evaluate ... --tasks ... --json FILE`")
+    try:
+        return _compare(runs, reference, paper)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise RunError(
+            f"{', '.join(runs)}: not whole results of `gaincell evaluate --tasks` ({error!r}); make them new"
+        ) from error
+
+
+def _compare(runs: Mapping[str, Json], reference: str | None, paper: bool) -> Comparison:
     tasks = {name: _tasks(name, run) for name, run in runs.items()}
     reference = next(iter(runs)) if reference is None else reference
     if reference not in runs:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
 from gaincell import files
 from gaincell.reports.comparison import PERPLEXITIES, Column, Comparison, heading
-from gaincell.reports.figures import BLACK, PALETTE, STYLE
+from gaincell.reports.style import BLACK, MARKERS, PALETTE, styled
 
-MARKERS = "osD^vPX"
 WIDE = 10.0
 """Range of ratios beyond which only powers of ten are labelled."""
 
@@ -22,7 +20,7 @@ def draw_comparison(comparison: Comparison, path: str | Path) -> Path:
     """Two panels: accuracies in points from the reference, perplexities as ratios to it (logarithmic)."""
     ratios = [c for c in comparison.columns if c[1] in PERPLEXITIES]
     points = [c for c in comparison.columns if c[1].startswith("acc")]
-    with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
+    with styled():
         figure = Figure(figsize=(1.1 + 1.15 * max(3, len(ratios) + len(points)), 4.0))
         panels = [(c, title) for c, title in ((points, "accuracy"), (ratios, "perplexity")) if c]
         widths = [len(c) for c, _ in panels]
@@ -50,7 +48,7 @@ def _panel(panel: Axes, comparison: Comparison, columns: list[Column]) -> None:
         shown = [(k, d) for k, c in enumerate(columns)
                  if c in comparison.rows[name] and (d := comparison.rows[name][c].difference)]  # fmt: skip
         panel.errorbar([k + shift for k, _ in shown], [d.amount for _, d in shown],
-                       yerr=[d.error or 0.0 for _, d in shown], fmt=MARKERS[n % len(MARKERS)], capsize=3,
+                       yerr=[d.error or 0.0 for _, d in shown], fmt=MARKERS[n % len(MARKERS)],
                        color=PALETTE[n % len(PALETTE)], label=name)  # fmt: skip
     if ratio:
         panel.set_yscale("log")

@@ -94,7 +94,10 @@ def energy(result: Result) -> Rows:
     found, rows = result["head"], []
     for line in found["lines"]:
         rows.append([line["name"], *_compared(line)])
-        rows += [[f"  {name}", "", readable(part), "", "", ""] for name, part in line["parts"].items()]
+        rows += [
+            [f"  {name}{_counted(line, name)}", "", readable(part), "", "", ""]
+            for name, part in line["parts"].items()
+        ]
     total = [found[column]["energy"] for column in ("cited", "bottom_up")]
     rows.append(["all", *(readable(x) for x in total), ratio(total[1], total[0]), "", ""])
     if "spice" in found:
@@ -138,6 +141,13 @@ def summary(result: Result) -> Rows:
         "Power: while one token follows the other; of the whole model one layer works at a time."
     )
     return Rows("Attention, per token", ("", "energy", "latency", "area", "power"), rows, caption)
+
+
+def left_out(result: Result) -> Rows:
+    """What the bottom-up column lacks."""
+    rows = [[f"{one['where']}: {one['what']}"] for one in result["left_out"]]
+    caption = "Nobody stated what these take; all but power gating would raise the bottom-up estimate."
+    return Rows("Left out of the bottom-up estimate", ("left out",), rows, caption)
 
 
 def area(result: Result) -> Rows:
@@ -272,6 +282,16 @@ def sparsity(results: Mapping[str, Result]) -> Rows:
         "ratio",
     )
     return Rows("Sparsity", headings, rows)
+
+
+def _counted(line: Mapping[str, Any], part: str) -> str:
+    """How often a part happens, and what one takes; nothing where that is not counted."""
+    found = line.get("operations", {}).get(part)
+    if found is None:
+        return ""
+    count = number(found["count"])
+    often = f"{count:,.0f}" if count.is_integer() else f"{count:.3g}"
+    return f", {often} × {readable(found['each'])} a {found['count']['unit']}"
 
 
 def _compared(line: Mapping[str, Any]) -> list[str]:

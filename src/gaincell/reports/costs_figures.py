@@ -6,16 +6,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gaincell import files
 from gaincell.reports.costs import KINDS, basis, with_scale
 from gaincell.reports.costs_around import kept
-from gaincell.reports.figures import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, STYLE
 from gaincell.reports.hardware import PHASE_COLOURS
 from gaincell.reports.results import number, numbers
+from gaincell.reports.style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, styled
 
 Result = Mapping[str, Any]
 BLOCK_COLOURS = {
@@ -33,12 +32,13 @@ def draw_all(result: Result, folder: Path, prefix: str = "") -> list[Path]:
     written = []
     for name, (has_data, draw) in FIGURES.items():
         if has_data(result):
-            with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
+            with styled():
                 path = folder / f"{prefix}costs-{name}.png"
                 written.append(files.write_atomic(path, draw(result).savefig))
     return written
 
 
+@styled()
 def energy(result: Result) -> Figure:
     """Pies of both columns, and the factor of every block with its band."""
     found = result["head"]
@@ -74,35 +74,36 @@ def energy(result: Result) -> Figure:
     return figure
 
 
+@styled()
 def machines(result: Result) -> Figure:
-    """Latency and energy on a logarithmic axis: other machines, and gain cells twice."""
-    figure = Figure(figsize=(9.0, 0.8 + 0.5 * (len(result["machines"]) + 2)))
+    """Latency and energy on a logarithmic axis, as dots: other machines, and gain cells twice."""
+    figure = Figure(figsize=(9.0, 0.8 + 0.42 * (len(result["machines"]) + 2)))
     panels = figure.subplots(1, 2, sharey=True)
     compared = [row for row in result["machines"] if "latency_over_cited" in row]
     heads = number(compared[0]["heads"])
     for axes, key, unit, count in ((panels[0], "latency", "s", 1.0), (panels[1], "energy", "J", heads)):
-        bars: list[tuple[str, float | None, str]] = [
+        dots: list[tuple[str, float | None, str]] = [
             (f"gain cells, {title}", count * number(result["head"][column][key]), colour)
             for column, title, colour in (("cited", "cited", SKY), ("bottom_up", "bottom-up", BLUE))
         ]
         for row in compared:
             there = number(row[key]) if key in row else None
             colour = GREY if row["latency"]["kind"] == "cited" else RED
-            bars.append((f"{row['title']} ({KINDS[row['latency']['kind']]})", there, colour))
-        for n, (_, length, colour) in enumerate(bars):
-            if length is not None:
-                axes.barh(n, length, color=colour, height=0.66)
-                _label(axes, with_scale(length, unit), (length, n))
+            dots.append((f"{row['title']} ({KINDS[row['latency']['kind']]})", there, colour))
+        for n, (_, at, colour) in enumerate(dots):
+            if at is not None:
+                axes.plot(at, n, "o", ms=8, color=colour)
+                _label(axes, with_scale(at, unit), (at, n))
         axes.set_xscale("log")
-        axes.margins(x=0.25)
-        axes.set_yticks(range(len(bars)), [name for name, _, _ in bars])
-        axes.grid(visible=False, axis="y")
+        axes.margins(x=0.35, y=0.1)
+        axes.set_yticks(range(len(dots)), [name for name, _, _ in dots])
         axes.set_title(f"{key} of {heads:.0f} heads, one token")
         axes.set_xlabel("s" if unit == "s" else "J")
     panels[0].invert_yaxis()
     return figure
 
 
+@styled()
 def sweeps(result: Result) -> Figure:
     """Energy above, latency below (batch: throughput too), a column for what changes."""
     found = result["sweeps"]
@@ -140,6 +141,7 @@ def _throughput(axes: Axes, at: list[float], found: list[float]) -> None:
     right.grid(visible=False)
 
 
+@styled()
 def phases(result: Result) -> Figure:
     """Power over the time of a step, by phase, one on the other: the area of a colour is its energy."""
     figure = Figure(figsize=(8.4, 3.2))
@@ -161,7 +163,7 @@ def phases(result: Result) -> Figure:
             width=[(times[n + 1] - times[n]) * 1e9 for n in over],
             bottom=[bases[n] for n in over],
             align="edge",
-            color=PHASE_COLOURS.get(name, "#D8D8D8"),
+            color=BLACK if name.startswith("scale") else PHASE_COLOURS.get(name, "#D8D8D8"),
             linewidth=0,
             label=f"{name}: {with_scale(drawn, 'J')}",
         )
@@ -174,6 +176,7 @@ def phases(result: Result) -> Figure:
     return figure
 
 
+@styled()
 def heads(result: Result) -> Figure:
     """Energy of every head of every layer."""
     found = result["model_cost"]["heads"]
@@ -194,28 +197,29 @@ def heads(result: Result) -> Figure:
     return figure
 
 
+@styled()
 def why(result: Result) -> Figure:
     """Memories for the keys and values of a head; reading out a line by pulses and by an ADC; what moving the
     cache costs against computing with it.
     """
-    figure = Figure(figsize=(12.4, 3.9))
+    figure = Figure(figsize=(12.4, 4.2))
     left, middle, right = figure.subplots(1, 3, width_ratios=(1.7, 0.9, 0.9))
+    kinds = {"cells alone": GREY, "cells alone, wears out": RED, "with write lines and DACs": BLUE}
     for row in result["why"]["memories"]:
-        ours = row["title"].startswith("gain cells")
-        colour = BLUE if ours else RED if "lifetime" in row else GREY
-        x, y = number(row["area"]) * 1e6, number(row["write"]) * 1e12
-        left.plot(x, y, "o", ms=8, color=colour)
-        below = row["title"] == "STT-MRAM" or ours
-        at = (-30, -14) if below else (7, 4)
-        left.annotate(row["title"], (x, y), xytext=at, textcoords="offset points", fontsize=8)
+        kind = "with write lines and DACs" if row["title"].startswith("gain cells") else "cells alone"
+        kind += ", wears out" if "lifetime" in row else ""
+        at = number(row["area"]) * 1e6, number(row["write"]) * 1e12
+        left.plot(*at, "o", ms=8, color=kinds[kind])
+        left.annotate(row["title"], at, xytext=(0, 7), textcoords="offset points", ha="center", fontsize=8)
+    for kind, colour in kinds.items():
+        left.plot([], [], "o", ms=8, color=colour, label=kind)
+    left.legend(loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=len(kinds), fontsize=8)
     left.set_xscale("log")
     left.set_yscale("log")
-    left.margins(x=0.3, y=0.2)
+    left.margins(x=0.25, y=0.2)
     left.set_xlabel("area of the cells of a head, mm²")
     left.set_ylabel("energy of writing a token, pJ")
-    left.set_title(
-        "Keys and values of a head (red: wears out)\nblue: with write lines and DACs; others: cells alone"
-    )
+    left.set_title("Keys and values of a head")
     _readouts(middle, result["why"]["conversions"])
     _movement(right, result["why"]["cache"])
     return figure
@@ -245,11 +249,12 @@ def _movement(axes: Axes, cache: Mapping[str, Any]) -> None:
     axes.grid(visible=False, axis="x")
     axes.margins(y=0.15)
     axes.set_ylabel("mJ a token")
-    axes.set_title(f"Cache of {cache['model']} on a GPU,\n{kept(cache)}", fontsize=8)
+    axes.set_title("Cache on a GPU")
+    axes.set_xlabel(f"{cache['model']},\n{kept(cache)}", fontsize=8)
 
 
 def _label(axes: Axes, text: str, at: tuple[float, float]) -> None:
-    axes.annotate(text, at, xytext=(4, 0), textcoords="offset points", va="center")
+    axes.annotate(text, at, xytext=(8, 0), textcoords="offset points", va="center")
 
 
 def _same_sizes(result: Result) -> bool:

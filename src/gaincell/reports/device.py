@@ -6,13 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
 from gaincell import files
-from gaincell.reports.figures import BLACK, BLUE, GREY, RED, STYLE
 from gaincell.reports.results import SCHEMA, Json, numbers, provenance, value
+from gaincell.reports.style import BLACK, BLUE, GREY, RED, legend_below, styled
 
 SHOWN_CELLS = 100
 
@@ -42,6 +41,7 @@ def describe(
 
     put("cells", fitted.cells, "1")
     put("points", fitted.points, "1")
+    put("rows left out", origin.get("rows_left_out"), "1")
     if fitted.cell.coefficients is not None:
         for power, estimate in enumerate(fitted.coefficients):
             unit = "charge units" + ("" if power == 0 else "/V" if power == 1 else f"/V^{power}")
@@ -118,9 +118,9 @@ def draw(result: Json, path: Path) -> Path:
     """The cells' curves with measured points, what each differs from the nominal one by, and the decays."""
     u, nominal = (np.array(numbers(result["curves"][key])) for key in ("u", "nominal"))
     cells = np.array(result["curves"]["cells"]["value"])
-    with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
+    with styled():
         decays = result["decays"]
-        figure = Figure(figsize=(12.6 if decays else 8.4, 3.4))
+        figure = Figure(figsize=(12.6 if decays else 8.4, 3.7))
         left, right, *rest = figure.subplots(1, 3 if decays else 2)
         for axes in rest:
             for n, decay in enumerate(decays):
@@ -130,7 +130,6 @@ def draw(result: Json, path: Path) -> Path:
             axes.set_xlabel("time since the write (ms)")
             axes.set_ylabel("stored voltage (V)")
             axes.set_title("Retention")
-            axes.legend()
         left.plot(u, cells.T, color=GREY, lw=0.5, alpha=0.5)
         left.plot(u, nominal, color=BLUE, lw=2, label="nominal")
         left.axhline(0, color=BLACK, lw=0.6)
@@ -146,10 +145,9 @@ def draw(result: Json, path: Path) -> Path:
             spread = cells.std(0, ddof=1)
             right.plot(u, spread, color=RED, label="± standard deviation over cells")
             right.plot(u, -spread, color=RED)
-            right.legend()
         right.set_ylabel("difference from nominal (charge units)")
         right.set_title(f"{len(cells)} cells" if len(cells) > 1 else "What the fit leaves over")
-        left.legend()
+        legend_below(figure, columns=4)
         for axes in (left, right):
             axes.set_xlabel("stored voltage relative to V_offset (V)")
         return files.write_atomic(path, figure.savefig)

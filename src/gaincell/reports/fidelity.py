@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 from matplotlib.figure import Figure
 
 from gaincell import files
-from gaincell.reports.figures import STYLE
+from gaincell.reports.style import styled
 
-MAPS = ("error", "cosine", "linear error", "linear cosine", "pulses", "score ceiling", "tile ceiling",
-        "tile zero", "q codes", "output codes", "k codes", "v codes", "q clipped", "k clipped", "v clipped",
-        "silent")  # fmt: skip
+COSINE = "cosine"
+MAPS = {
+    "relative squared error": ("error", "linear error"),
+    COSINE: ("cosine", "linear cosine"),
+    "share clipped": ("score ceiling", "tile ceiling", "q clipped", "k clipped", "v clipped"),
+    "share (silent: 0 or 1)": ("pulses", "tile zero", "silent"),
+    "share of codes in use": ("q codes", "k codes", "v codes", "output codes"),
+}
+"""What is measured, and the maps of it, which share a scale."""
 SHOWN = (
     "error",
     "cosine",
@@ -73,32 +77,27 @@ def fidelity_caption(result: Mapping[str, Any]) -> str:
 
 
 def draw_fidelity(result: Mapping[str, Any], path: str | Path) -> Path:
-    """A heat map for every number: layers downwards, heads to the right."""
-    tables = {key: result["fidelity"][key]["value"] for key in MAPS}
-    layers = len(tables["error"])
-    with matplotlib.rc_context(STYLE | {"axes.grid": False}):  # type: ignore[arg-type]
-        columns = 5
-        rows = math.ceil(len(tables) / columns)
-        figure = Figure(figsize=(2.6 * columns, rows * (1.3 + 0.085 * max(layers, 8))))
-        places = list(figure.subplots(rows, columns).flat)
-        for empty in places[len(tables) :]:
-            empty.remove()
-        for axes, (key, table) in zip(places, tables.items(), strict=False):
-            least, most = min(map(min, table)), max(map(max, table))
-            low, high = (
-                (min(0.0, least), max(1.0, most))
-                if key in ("cosine", "linear cosine", "silent")
-                else (0.0, most or 1.0)
-            )
-            image = axes.imshow(
-                table, aspect="auto", cmap="viridis", vmin=low, vmax=high, interpolation="nearest"
-            )
-            axes.set_title(key)
-            axes.set_xlabel("head" if key[0] not in "kv" else "key/value head")
-            axes.set_ylabel("layer")
-            axes.xaxis.get_major_locator().set_params(integer=True)
-            axes.yaxis.get_major_locator().set_params(integer=True)
-            figure.colorbar(image, ax=axes)
+    """A heat map for every number: layers downwards, heads to the right; a row and a scale for every kind."""
+    tables = {key: result["fidelity"][key]["value"] for kind in MAPS.values() for key in kind}
+    layers, columns = len(tables["error"]), max(map(len, MAPS.values()))
+    with styled(grid=False):
+        figure = Figure(figsize=(1.0 + 1.9 * columns, len(MAPS) * (1.3 + 0.085 * max(layers, 8))))
+        grid = figure.subplots(len(MAPS), columns + 1, width_ratios=[*[1.0] * columns, 0.07])
+        for (*row, bar), (kind, keys) in zip(grid, MAPS.items(), strict=True):
+            found = [float(x) for key in keys for heads in tables[key] for x in heads]
+            low, high = (min(0.0, *found), 1.0) if kind == COSINE else (0.0, max(found) or 1.0)
+            for axes, key in zip(row, keys, strict=False):
+                image = axes.imshow(
+                    tables[key], aspect="auto", cmap="viridis", vmin=low, vmax=high, interpolation="nearest"
+                )
+                axes.set_title(key)
+                axes.set_xlabel("head" if key[0] not in "kv" else "key/value head")
+                axes.xaxis.get_major_locator().set_params(integer=True)
+                axes.yaxis.get_major_locator().set_params(integer=True)
+            row[0].set_ylabel("layer")
+            for empty in row[len(keys) :]:
+                empty.remove()
+            figure.colorbar(image, cax=bar, label=kind)
         return files.write_atomic(Path(path), figure.savefig)
 
 

@@ -1,4 +1,4 @@
-"""Figures, from run.json alone. Colours are those of Okabe and Ito, told apart by colour-blind readers."""
+"""Figures of a mapping, from run.json alone."""
 
 from __future__ import annotations
 
@@ -7,41 +7,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from gaincell import files
 from gaincell.reports.results import number, numbers
+from gaincell.reports.style import BLACK, BLUE, GREEN, GREY, ORANGE, RED, SKY, legend_below, styled
 from gaincell.reports.tables import readable
 
-BLACK, ORANGE, SKY, GREEN, BLUE, RED, PURPLE, GREY = (
-    "#000000",
-    "#E69F00",
-    "#56B4E9",
-    "#009E73",
-    "#0072B2",
-    "#D55E00",
-    "#CC79A7",
-    "#8A8A8A",
-)
-PALETTE = (BLUE, RED, GREEN, ORANGE, PURPLE, SKY, BLACK)
-"""For lines that have no meaning of their own."""
-STYLE = {
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlesize": 11,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.axisbelow": True,
-    "axes.grid": True,
-    "grid.color": "#E4E4E4",
-    "grid.linewidth": 0.7,
-    "legend.frameon": False,
-    "figure.constrained_layout.use": True,
-    "savefig.dpi": 160,
-}
 STAGES = {"q": "query q", "k": "key k", "v": "value v", "out": "output"}
 FLOOR = 1e-9
 """Smallest residual drawn on a logarithmic axis; an exact match sits there."""
@@ -54,60 +28,71 @@ def draw_all(run: Run, folder: Path) -> list[Path]:
     written: list[Path] = []
     for name, (has_data, draw) in FIGURES.items():
         if has_data(run):
-            with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
+            with styled():
                 figure = draw(run)
                 written.append(files.write_atomic(folder / f"{name}.png", figure.savefig))
     return written
 
 
+@styled()
 def perplexities(run: Run) -> Figure:
-    """Perplexity of every stage."""
+    """Perplexity of every stage: bars from zero, or dots where the axis is logarithmic and has no zero."""
     stages = run["stages"]
     figure = Figure(figsize=(7.6, 0.9 + 0.42 * len(stages)))
     axes = figure.add_subplot()
     values = [number(stage["perplexity"]) for stage in stages]
     finite = [v for v in values if math.isfinite(v)]
     top = max(finite) * 1.5 if finite else 10.0
-    colours = [_stage_colour(stage["name"]) for stage in stages]
-    errors = [number(s["perplexity_error"]) if "perplexity_error" in s else 0.0 for s in stages]
-    shown = [min(v, top) for v in values]
-    axes.barh(range(len(stages)), shown, color=colours, height=0.68)
-    axes.errorbar(shown, range(len(stages)), xerr=[min(e, v / 2) for e, v in zip(errors, shown, strict=True)],
-                  fmt="none", ecolor=BLACK, elinewidth=1, capsize=2)  # fmt: skip
-    for n, (perplexity, bar, error) in enumerate(zip(values, shown, errors, strict=True)):
-        axes.annotate(readable(perplexity), (bar + min(error, bar / 2), n), xytext=(5, 0),
+    logarithmic = _perplexity_axis(axes, finite or [top])
+    for n, (stage, perplexity) in enumerate(zip(stages, values, strict=True)):
+        colour, end = _stage_colour(stage["name"]), min(perplexity, top)
+        error = number(stage["perplexity_error"]) if "perplexity_error" in stage else 0.0
+        error = min(error, end / 2)
+        if logarithmic:
+            axes.plot(end, n, "o" if math.isfinite(perplexity) else ">", color=colour, markersize=7)
+        else:
+            axes.barh(n, end, color=colour, height=0.68)
+        axes.errorbar(end, n, xerr=error, fmt="none", ecolor=BLACK, elinewidth=1)
+        axes.annotate(readable(perplexity), (end + error, n), xytext=(7, 0),
                       textcoords="offset points", va="center")  # fmt: skip
     axes.set_yticks(range(len(stages)), [stage["title"] for stage in stages])
     axes.invert_yaxis()
-    axes.grid(visible=False, axis="y")
-    _perplexity_axis(axes, finite)
+    axes.grid(visible=logarithmic, axis="y")
     axes.set_title(f"{run['model']['name']} on {run['design']['name']}, {run['design']['cell']} cell")
     return figure
 
 
-def _perplexity_axis(axes: Axes, values: list[float]) -> None:
-    """From 0 where all are of one order; else logarithmic, from below the best, with readable ticks."""
+def _perplexity_axis(axes: Axes, values: list[float]) -> bool:
+    """From 0 where all are of one order; else, which is returned, logarithmic, from below the best."""
     low, high = min(values), max(values)
     if high < 4 * low:
         axes.set_xlim(0, high * 1.25)
         axes.set_xlabel("perplexity (lower is better)")
-        return
+        return False
     axes.set_xscale("log")
     axes.set_xlim(low / 1.6, high * (high / low) ** 0.12 * 1.5)
     axes.set_xlabel("perplexity (lower is better; logarithmic axis)")
-    ticks = [m * 10**e for e in range(0, 13) for m in (1, 2, 5)]
-    inside = [t for t in ticks if low / 1.6 <= t <= high * 1.5]
-    if len(inside) > 7:
-        inside = [t for t in inside if math.log10(t).is_integer()]
+    inside = readable_ticks(low / 1.6, high * 1.5)
     axes.set_xticks(inside, [f"{t:,.0f}" if t < 1e5 else f"$10^{{{math.log10(t):.0f}}}$" for t in inside])
     axes.minorticks_off()
+    return True
+
+
+def readable_ticks(low: float, high: float) -> list[float]:
+    """Between two perplexities: powers of ten where they are far apart, or 1, 2, 5, 10 and so on, or even."""
+    for digits in ((1,), (1, 2, 5)):
+        inside = [m * 10.0**e for e in range(13) for m in digits if low <= m * 10**e <= high]
+        if len(inside) >= 3:
+            return inside
+    return [float(tick) for tick in MaxNLocator(6).tick_values(low, high) if low <= tick <= high]
 
 
 def closed_label(residual: float) -> str:
     """Of the line of the closed form's residual, which stands at `FLOOR` where it is smaller."""
-    return f"closed form: {residual:.1e}" + (f", drawn at {FLOOR:.0e}" if residual < FLOOR else "")
+    return f"closed form: residual {residual:.1e}" + (f", drawn at {FLOOR:.0e}" if residual < FLOOR else "")
 
 
+@styled()
 def adaptation(run: Run) -> Figure:
     """Perplexity of the calibration text, and the largest residual, against the published method's
     iteration.
@@ -118,18 +103,19 @@ def adaptation(run: Run) -> Figure:
     published = "published iteration"
     if "tokens" in run["adaptation"]["published"]:
         published += f", {number(run['adaptation']['published']['tokens']):,.0f} tokens"
-    figure = Figure(figsize=(8.4, 3.4))
+    figure = Figure(figsize=(8.4, 3.9))
     left, right = figure.subplots(1, 2)
-    left.plot(iterations, numbers(history["perplexity"]), "o-", color=BLUE, ms=3.5, label=published)
+    left.plot(iterations, numbers(history["perplexity"]), "o-", color=BLUE, ms=3, label=published)
     if "calibration_perplexity" in closed:
         level = number(closed["calibration_perplexity"])
         passes = number(closed["forward_passes"])
-        label = f"closed form, {number(closed['tokens']):,.0f} tokens, {passes:.3g} passes: {readable(level)}"
+        label = f"closed form, {number(closed['tokens']):,.0f} tokens, {passes:.3g} passes: "
+        label += f"perplexity {readable(level)}"
         left.axhline(level, color=RED, ls="--", label=label)
     left.set_ylabel("perplexity of the calibration text")
     left.set_title("Perplexity")
     residuals = [max(r, FLOOR) for r in numbers(history["residual"])]
-    right.plot(iterations, residuals, "o-", color=BLUE, ms=3.5, label="published iteration")
+    right.plot(iterations, residuals, "o-", color=BLUE, ms=3, label=published)
     if closed:
         right.axhline(max(number(closed["residual"]), FLOOR), color=RED, ls="--",
                       label=closed_label(number(closed["residual"])))  # fmt: skip
@@ -142,16 +128,20 @@ def adaptation(run: Run) -> Figure:
     for axes in (left, right):
         axes.set_xlabel("iteration")
         axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.legend()
+    legend_below(figure)
     return figure
 
 
+@styled()
 def mismatch(run: Run) -> Figure:
     """Residuals of mean and standard deviation of every stage, layer and head, before and after
     adaptation.
     """
-    figure = Figure(figsize=(10.5, 4.8))
+    figure = Figure(figsize=(10.5, 5.0))
     grid = figure.subplots(2, 4, sharey="row")
+    low = min(float(v) for when in ("before", "after") for stage in STAGES for kind in ("std", "mean")
+              for layer in run["mismatch"][when][stage][kind]["value"] for v in layer)  # fmt: skip
+    floored = f" (smaller ones are drawn at {FLOOR:.0e})" if low < FLOOR else ""
     for row, (kind, label) in enumerate(
         [("std", r"$|\sigma/\sigma_{target} - 1|$"), ("mean", r"$|\mu - \mu_{target}| / \sigma_{target}$")]
     ):
@@ -160,7 +150,14 @@ def mismatch(run: Run) -> Figure:
             for when, colour, marker in (("before", ORANGE, "o"), ("after", BLUE, "D")):
                 table = run["mismatch"][when][stage][kind]["value"]
                 flat = [max(float(v), FLOOR) for layer in table for v in layer]
-                axes.plot(range(len(flat)), flat, marker, color=colour, ms=3, label=f"{when} adaptation")
+                axes.plot(
+                    range(len(flat)),
+                    flat,
+                    marker,
+                    color=colour,
+                    ms=3,
+                    label=f"{when} adaptation{floored if when == 'after' else ''}",
+                )
                 heads = len(table[0])
             for layer in range(1, len(table)):
                 axes.axvline(layer * heads - 0.5, color="#D8D8D8", lw=0.6, zorder=0)
@@ -173,17 +170,18 @@ def mismatch(run: Run) -> Figure:
             else:
                 axes.set_xlabel("layer (one point a head)")
         grid[row][0].set_ylabel(f"{'standard deviation' if kind == 'std' else 'mean'}\n{label}")
-    grid[0][3].legend(loc="center right")
+    legend_below(figure, columns=2)
     return figure
 
 
+@styled()
 def codes(run: Run) -> Figure:
     """Use of the codes of q, k, v and the output, over all layers and heads."""
-    figure = Figure(figsize=(10.5, 3.1))
+    figure = Figure(figsize=(10.5, 3.4))
     panels = figure.subplots(1, 4)
     for axes, (stage, title) in zip(panels, STAGES.items(), strict=True):
         for model, colour, style in (
-            ("linear", GREY, "-"),
+            ("linear", GREY, ":"),
             ("unadapted", ORANGE, "--"),
             ("adapted", BLUE, "-"),
         ):
@@ -197,10 +195,12 @@ def codes(run: Run) -> Figure:
         axes.set_ylim(bottom=0)
     panels[3].set_yscale("symlog", linthresh=0.01)
     panels[0].set_ylabel("share of all values (%)")
-    panels[0].legend()
+    panels[3].set_ylabel("%, logarithmic above 0.01")
+    legend_below(figure, columns=3)
     return figure
 
 
+@styled()
 def cell(run: Run) -> Figure:
     """Current of the linear and of the nonlinear cell over the stored voltage."""
     curve = run["cell"]
@@ -214,7 +214,7 @@ def cell(run: Run) -> Figure:
     axes.set_xlabel(f"stored voltage relative to its offset, u ({curve['u']['unit']})")
     axes.set_ylabel(f"F(u) at full pulse ({curve['nonlinear']['unit']})")
     axes.set_title("Current of one gain cell")
-    axes.legend()
+    axes.legend(loc="upper left")
     return figure
 
 

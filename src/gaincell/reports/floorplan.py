@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -14,8 +14,8 @@ from matplotlib.patches import Patch
 from matplotlib.patches import Rectangle as Drawn
 
 from gaincell import files
-from gaincell.reports.figures import BLACK, STYLE
 from gaincell.reports.results import number, numbers
+from gaincell.reports.style import BLACK, styled
 
 COLOURS = {
     "cells": "#9CC9E8",
@@ -62,11 +62,11 @@ def boxes(plan: Entry) -> list[Box]:
 def draw_floorplan(result: Entry, path: str | Path) -> Path:
     """A sub-tile with its wire taps above, a head of sub-tiles below, each to its own scale."""
     tile, head = result["floorplan"]["tile"], result["floorplan"]["head"]
-    with matplotlib.rc_context(STYLE | {"axes.grid": False, "svg.hashsalt": "gaincell"}):  # type: ignore[arg-type]
+    with styled(grid=False):
         width = 9.6
         tile_scale, head_scale = (width * 0.82 / (number(plan["w"]) * MICRO) for plan in (tile, head))
         head_scale = min(head_scale, 6.0 / (number(head["h"]) * MICRO))
-        heights = [number(tile["h"]) * MICRO * tile_scale + 1.5, number(head["h"]) * MICRO * head_scale + 0.9]
+        heights = [number(tile["h"]) * MICRO * tile_scale + 1.5, number(head["h"]) * MICRO * head_scale + 1.3]
         figure = Figure(figsize=(width, sum(heights) + 0.5))
         above, below = figure.subplots(2, 1, height_ratios=heights)
         _draw_tile(above, tile, tile_scale)
@@ -152,8 +152,8 @@ def _draw_tile(axes: Axes, plan: Entry, scale: float) -> None:
     _leaders(axes, [box for box in outer if box.y + box.h / 2 > h / 3], h, 1, scale, w)
     _leaders(axes, [box for box in outer if box.y + box.h / 2 <= h / 3], 0.0, -1, scale, w)
     axes.set_title(f"Sub-tile, {w:.0f} × {h:.0f} µm")
-    room = 0.62 / scale
-    _frame(axes, w, h, room)
+    _scale_bar(axes, w, scale)
+    _frame(axes, w, h, 0.62 / scale)
 
 
 def _draw_wires(axes: Axes, plan: Entry, named: Mapping[str, Box]) -> None:
@@ -191,7 +191,8 @@ def _draw_head(axes: Axes, plan: Entry, tile: Entry, scale: float) -> None:
     _leaders(axes, [box for box in outer if box.y > h / 2], h, 1, scale, w)
     _leaders(axes, [box for box in outer if box.y <= h / 2], 0.0, -1, scale, w)
     axes.set_title(f"Head, {w:.0f} × {h:.0f} µm")
-    _frame(axes, w, h, 0.35 / scale)
+    _scale_bar(axes, w, scale)
+    _frame(axes, w, h, 0.55 / scale)
 
 
 def _fill(axes: Axes, box: Box, line: float = 0.6) -> None:
@@ -239,6 +240,15 @@ def _leaders(axes: Axes, found: list[Box], edge: float, side: int, scale: float,
         axes.plot([box.x + box.w / 2, at], [box.y + box.h / 2, level], color=BLACK, lw=0.5)
         axes.plot([box.x + box.w / 2], [box.y + box.h / 2], ".", color=BLACK, ms=2)
         axes.text(at, level, box.name, ha="center", va="bottom" if side > 0 else "top", fontsize=FONT)
+
+
+def _scale_bar(axes: Axes, w: float, scale: float) -> None:
+    """A round length, about a sixth of the width, below the outline at the right."""
+    power = 10 ** math.floor(math.log10(w / 6))
+    length = max(m * power for m in (1, 2, 5) if m * power <= w / 6)
+    y = -0.2 / scale
+    axes.plot([w - length, w], [y, y], color=BLACK, lw=2.5, solid_capstyle="butt")
+    axes.text(w - length / 2, 1.3 * y, f"{length:g} µm", ha="center", va="top", fontsize=FONT)
 
 
 def _frame(axes: Axes, w: float, h: float, room: float) -> None:

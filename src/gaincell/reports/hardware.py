@@ -6,12 +6,24 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 from matplotlib.figure import Figure
 
 from gaincell import files
-from gaincell.reports.figures import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, STYLE
 from gaincell.reports.results import number, numbers
+from gaincell.reports.style import (
+    BLACK,
+    BLUE,
+    GREEN,
+    GREY,
+    MARKERS,
+    ORANGE,
+    PURPLE,
+    RED,
+    SKY,
+    legend_below,
+    legend_beside,
+    styled,
+)
 
 PHASE_COLOURS = {
     "key write": PURPLE,
@@ -21,6 +33,8 @@ PHASE_COLOURS = {
     "count": ORANGE,
     "add": RED,
 }
+CELLS, ROWS = 8, 12
+"""Stored voltages and word lines that are drawn of one column."""
 Result = Mapping[str, Any]
 
 
@@ -29,11 +43,12 @@ def draw_all(result: Result, folder: Path) -> list[Path]:
     written = []
     for name, draw in FIGURES.items():
         if name in result:
-            with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
+            with styled():
                 written.append(files.write_atomic(folder / f"{name}.png", draw(result).savefig))
     return written
 
 
+@styled()
 def timeline(result: Result) -> Figure:
     """Which circuit is busy when, a row each; hatched where a duration is assumed."""
     events = result["timeline"]["events"]
@@ -67,61 +82,65 @@ def timeline(result: Result) -> Figure:
     axes.set_yticks(range(len(circuits)), circuits)
     axes.invert_yaxis()
     axes.grid(visible=False, axis="y")
-    axes.set_xlabel("time, ns (pale: the following tokens; hatched: duration assumed)")
-    figure.legend(loc="outside upper right", ncols=6, fontsize=8)
+    seen = {
+        "pale: the following tokens": any(number(event["token"]) > 0 for event in events),
+        "hatched: duration assumed": any(event["basis"] == "assumed" for event in events),
+    }
+    notes = "; ".join(note for note, drawn in seen.items() if drawn)
+    axes.set_xlabel(f"time (ns; {notes})" if notes else "time (ns)")
+    legend_below(figure, columns=6)
     axes.set_title(f"One step: {number(result['schedule']['latency']) * 1e9:.3g} ns")
     return figure
 
 
+@styled()
 def waveforms(result: Result) -> Figure:
-    """Pulses, currents, integrators and counter of one step."""
+    """Pulses, currents, integrators and counter of one step; above, how the voltages that it wrote decay."""
     w = result["waveforms"]
     t = [second * 1e9 for second in numbers(w["time"])]
     figure = Figure(figsize=(8.4, 10.5))
-    axes = figure.subplots(7, 1)
-    shared = axes[1:]
-    stored_ms = [second * 1e3 for second in numbers(w["stored_time"])]
-    for cell in w["stored"]["value"][:8]:
-        axes[0].plot(stored_ms, cell, color=BLUE, linewidth=1)
-    axes[0].set_title("Stored voltages of the newest column's first cells over one window")
-    axes[0].set_xlabel("time since the write, ms")
-    axes[0].set_ylabel("V")
-    for n, line in enumerate(w["word_lines"]["value"][:12]):
-        axes[1].fill_between(t, n, [n + 0.8 * on for on in line], step="mid", color=SKY, linewidth=0)
-    axes[1].set_title("Word lines of the first key rows: query pulses")
-    axes[1].set_yticks([])
-    axes[2].plot(t, [a * 1e6 for a in numbers(w["key_current"])], color=BLUE)
-    axes[2].set_title("Current of the key bit line")
-    axes[2].set_ylabel("µA")
-    axes[3].plot(t, [c * 1e15 for c in numbers(w["key_charge"])], color=BLUE)
-    ceiling = number(w["score_saturation"]) * 1e15
-    axes[3].axhline(ceiling, color=GREY, linewidth=0.8, linestyle="--")
-    axes[3].set_title("Its integrator (dashed: full pulse)")
-    axes[3].set_ylabel("fC")
+    (above,), (below,) = figure.subfigures(2, 1, squeeze=False, height_ratios=(1, 6))
+    stored = above.subplots()
+    cells, rows = w["stored"]["value"][:CELLS], w["word_lines"]["value"][:ROWS]
+    for cell in cells:
+        stored.plot([second * 1e3 for second in numbers(w["stored_time"])], cell, color=BLUE, linewidth=1)
+    stored.set(title=f"Stored voltages of the first {len(cells)} cells of the column just written",
+               xlabel="time since the write (ms)", ylabel="voltage (V)")  # fmt: skip
+    lines, current, score, pulses, charge, count = below.subplots(6, 1, sharex=True)
+    for n, line in enumerate(rows):
+        lines.fill_between(t, n, [n + 0.8 * on for on in line], step="mid", color=SKY, linewidth=0)
+    lines.set(title=f"Query pulses on the word lines of the first {len(rows)} key rows", ylabel="row")
+    current.plot(t, [a * 1e6 for a in numbers(w["key_current"])], color=BLUE)
+    current.set(title="Current of one key column's bit line", ylabel="current (µA)")
+    full = number(w["score_saturation"]) * 1e15
+    score.plot(t, [c * 1e15 for c in numbers(w["key_charge"])], color=BLUE)
+    score.axhline(full, color=GREY, linewidth=0.8, linestyle="--")
+    score.set(title="Charge of its integrator (dashed: saturation)", ylabel="charge (fC)")
     for n, line in enumerate(w["pulses"]["value"]):
         if max(line) > 0:
-            axes[4].fill_between(t, n, [n + 0.9 * on for on in line], step="mid", color=GREEN, linewidth=0)
-    axes[4].set_title("Pulses into the sub-tile's value columns")
-    axes[4].set_ylabel("column")
-    axes[5].plot(t, [c * 1e15 for c in numbers(w["value_charge"])], color=GREEN, label="integrator, fC")
-    axes[5].axhline(0, color=BLACK, linewidth=0.6)
+            pulses.fill_between(t, n, [n + 0.9 * on for on in line], step="mid", color=GREEN, linewidth=0)
+    pulses.set(title="Pulses into the value columns of its sub-tile", ylabel="column")
+    pulses.set_ylim(0, len(w["pulses"]["value"]))
+    full = number(w["output_saturation"]) * 1e15
+    charge.plot(t, [c * 1e15 for c in numbers(w["value_charge"])], color=GREEN)
+    charge.axhline(0, color=BLACK, linewidth=0.6)
     for sign in (1, -1):
-        axes[5].axhline(
-            sign * number(w["output_saturation"]) * 1e15, color=GREY, linewidth=0.8, linestyle="--"
-        )
-    axes[5].set_title("Integrator of one value bit line (dashed: full scale)")
-    axes[5].set_ylabel("fC")
-    axes[6].step(t, numbers(w["count"]), color=ORANGE, where="post")
-    count = max(map(abs, numbers(w["count"])))
-    shaded = [count * on for on in numbers(w["output"])]
-    axes[6].fill_between(t, 0, shaded, color=ORANGE, alpha=0.25, linewidth=0)
-    axes[6].set_title("Its output pulse (shaded) and counter")
-    axes[6].set_xlabel("time in the step, ns")
-    for axis in shared:
-        axis.set_xlim(0, t[-1])
+        charge.axhline(sign * full, color=GREY, linewidth=0.8, linestyle="--")
+    charge.set(title="Charge of one value bit line's integrator (dashed: saturation)", ylabel="charge (fC)")
+    counts = numbers(w["count"])
+    count.step(t, counts, color=ORANGE, where="post")
+    last = counts[-1] or 1.0
+    count.fill_between(
+        t, 0, [last * on for on in numbers(w["output"])], color=ORANGE, alpha=0.25, linewidth=0
+    )
+    count.set(title="Count of its output pulse (shaded: the pulse)", ylabel="counts",
+              xlabel="time in the step (ns)", xlim=(0, t[-1]))  # fmt: skip
+    for axes in (lines, pulses, count):
+        axes.yaxis.get_major_locator().set_params(integer=True)
     return figure
 
 
+@styled()
 def trace(result: Result) -> Figure:
     """A head over many tokens: what it holds and how its circuits are used."""
     rows = result["trace"]
@@ -129,59 +148,63 @@ def trace(result: Result) -> Figure:
     figure = Figure(figsize=(8.4, 7.2))
     axes = figure.subplots(4, 1, sharex=True)
     axes[0].plot(tokens, numbers(rows["columns_held"]), color=BLUE)
-    axes[0].set_title("Columns that hold a token")
+    axes[0].set(title="Columns that hold a token", ylabel="columns")
     axes[1].plot(tokens, numbers(rows["oldest_left"]), color=PURPLE)
     axes[1].set_ylim(0, 1.05)
-    axes[1].set_title("What is left of the oldest column's voltage")
+    axes[1].set(title="What is left of the oldest column's voltage", ylabel="fraction")
     axes[2].plot(
         tokens, [100 * x for x in numbers(rows["pulses_above_zero"])], color=GREEN, label="above zero"
     )
     axes[2].plot(tokens, [100 * x for x in numbers(rows["pulses_full"])], color=RED, label="full")
-    axes[2].legend(loc="upper right")
-    axes[2].set_title("Pulses into the value array, % of the columns held")
+    legend_beside(axes[2])
+    axes[2].set(title="Pulses into the value array", ylabel="% of the columns held")
     axes[3].plot(tokens, numbers(rows["output_rms"]), color=ORANGE)
-    axes[3].set_title("Output, root mean square, in full scales of a sub-tile")
+    axes[3].set(title="Output, root mean square", ylabel="full scales of a sub-tile")
     axes[3].set_xlabel("token")
     return figure
 
 
+@styled()
 def pauses(results: Mapping[str, Result]) -> Figure:
     """Perplexity against idle time, a curve a chip; on the left what is reached without a pause.
 
     results: results of `gaincell evaluate --at`, by the name of the curve.
     """
-    figure = Figure(figsize=(7.6, 3.8))
+    figure = Figure(figsize=(8.8, 3.8))
     axes = figure.add_subplot()
     times = [number(row["idle"]) for result in results.values() for row in result["pauses"]]
     first = min(time for time in times if time > 0) / 10
-    for (name, result), colour in zip(results.items(), (BLUE, ORANGE, GREEN, RED), strict=False):
+    for (name, result), (colour, marker) in zip(
+        results.items(), ((BLUE, "o"), (ORANGE, "s"), (GREEN, "D"), (RED, "^")), strict=False
+    ):
         rows = result["pauses"]
         axes.errorbar(
             [max(number(row["idle"]), first) for row in rows],
             [number(row["perplexity"]) for row in rows],
             [number(row["perplexity_error"]) for row in rows],
-            fmt="o-",
-            ms=4,
-            capsize=2,
+            fmt=f"{marker}-",
             color=colour,
             label=name,
         )
     axes.set_xscale("log")
     axes.set_xlabel("idle time between the halves of a block, s (leftmost: none)")
     axes.set_ylabel("perplexity of the second half")
-    axes.set_title("What a pause costs")
-    axes.legend()
+    axes.set_title("What a pause costs (bars: standard error over blocks)")
+    legend_beside(axes)
     return figure
 
 
+@styled()
 def context(result: Result) -> Figure:
     """Perplexity against the length of the context, a curve a model; dotted: the most its layers can reach.
 
     result: of recipes/depth.py.
     """
-    figure = Figure(figsize=(7.6, 4.2))
+    figure = Figure(figsize=(8.8, 4.2))
     axes = figure.add_subplot()
-    for curve, colour in zip(result["curves"], (PURPLE, BLUE, GREEN, ORANGE, GREY), strict=False):
+    longest = 0.0
+    colours = (PURPLE, BLUE, GREEN, ORANGE, GREY)
+    for curve, colour, marker in zip(result["curves"], colours, MARKERS, strict=False):
         layers, window = (int(number(curve[key])) for key in ("layers", "window"))
         points = curve["context"]
         lengths = [number(point["context"]) for point in points]
@@ -189,32 +212,31 @@ def context(result: Result) -> Figure:
             lengths,
             [number(point["excess"]) for point in points],
             [number(point["excess_error"]) for point in points],
-            fmt="o-",
-            ms=4,
-            capsize=2,
+            fmt=f"{marker}-",
             color=colour,
             label=f"{layers} layer{'s' if layers > 1 else ''}, window {window}: "
-            f"{number(points[-1]['perplexity']):.3g} with all",
+            f"{number(points[-1]['perplexity']):.3g}",
         )
+        longest = max(longest, lengths[-1])
         reach = layers * (window - 1)
         if reach < lengths[-1]:
             axes.axvline(reach, color=colour, linewidth=1, linestyle=":")
     axes.axhline(0, color=BLACK, linewidth=0.6)
     axes.set_xscale("log", base=2)
     axes.set_xlabel("tokens of context")
-    axes.set_ylabel("nats per token above all 992")
-    axes.set_title("How far back a model looks (dotted: layers x (window - 1))")
-    legend = axes.legend(title="perplexity", frameon=True)
-    legend.set_zorder(10)
+    axes.set_ylabel(f"cross-entropy above that with {longest:,.0f} (nats per token)")
+    axes.set_title("How far back a model looks (dotted: layers × (window − 1))")
+    legend_beside(axes, title=f"perplexity with {longest:,.0f} tokens")
     return figure
 
 
+@styled()
 def speed(result: Result) -> Figure:
     """Time and extra memory of the forward pass against the number of tokens.
 
     result: of benchmarks/attention.py.
     """
-    figure = Figure(figsize=(8.4, 4.0))
+    figure = Figure(figsize=(10.5, 4.0))
     times, memory = figure.subplots(1, 2)
     curves: dict[str, list[tuple[int, float]]] = {}
     for label, rows in result["results"].items():
@@ -225,26 +247,27 @@ def speed(result: Result) -> Figure:
     colours = (BLACK, GREY, RED, PURPLE, SKY, GREEN, ORANGE, BLUE)
     shown = [name for name, points in curves.items() if len(points) > 1 and name.count(",") < 2]
     plain = [name for name in shown if "," not in name or name.startswith("softmax")]
-    for name, colour in zip(plain, colours, strict=False):
-        times.plot(*zip(*curves[name], strict=True), "o-", ms=4, color=colour, label=name)
+    for name, colour, marker in zip(plain, colours, MARKERS, strict=False):
+        times.plot(*zip(*curves[name], strict=True), f"{marker}-", color=colour, label=name)
     times.set_xscale("log", base=2)
     times.set_yscale("log")
     times.set_xlabel("tokens")
-    times.set_ylabel("ms")
+    times.set_ylabel("time (ms)")
     times.set_title("Time, one thread")
-    times.legend(fontsize=8)
-    for (name, row), colour in zip(
-        result["extra_memory_MiB"]["forward"].items(), (BLACK, PURPLE, BLUE), strict=False
+    looks = ((BLACK, "o"), (PURPLE, "^"), (BLUE, "X"))
+    for (name, row), (colour, marker) in zip(
+        result["extra_memory_MiB"]["forward"].items(), looks, strict=False
     ):
         points = [(int(tokens), mib) for tokens, mib in row.items() if mib is not None]
         if points:
-            memory.plot(*zip(*points, strict=True), "o-", ms=4, color=colour, label=name)
+            memory.plot(*zip(*points, strict=True), f"{marker}-", color=colour, label=name)
     memory.set_xscale("log", base=2)
     memory.set_yscale("log", base=2)
     memory.set_xlabel("tokens")
-    memory.set_ylabel("MiB")
+    memory.set_ylabel("memory (MiB)")
     memory.set_title("Extra peak memory, output included")
-    memory.legend(fontsize=8)
+    for axes in (times, memory):
+        legend_beside(axes)
     return figure
 
 

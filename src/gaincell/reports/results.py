@@ -9,8 +9,6 @@ made on: files appear by base name and content hash.
 from __future__ import annotations
 
 import hashlib
-import json
-import math
 import os
 import platform
 import re
@@ -43,7 +41,7 @@ def value(number: Any, unit: str, kind: Kind, source: str | None = None) -> Json
     """
     if kind == "cited" and not source:
         raise ValueError("a cited value needs its source")
-    entry: Json = {"value": _plain(number), "unit": unit, "kind": kind}
+    entry: Json = {"value": files.finite(number), "unit": unit, "kind": kind}
     return entry | ({"source": source} if source else {})
 
 
@@ -64,14 +62,6 @@ def numbers(entry: Mapping[str, Any]) -> list[float]:
     return [float(item) for item in entry["value"]]
 
 
-def _plain(number: Any) -> Any:
-    if isinstance(number, Sequence) and not isinstance(number, str):
-        return [_plain(item) for item in number]
-    if isinstance(number, float) and not math.isfinite(number):
-        return "nan" if math.isnan(number) else "infinity" if number > 0 else "-infinity"
-    return number
-
-
 def check(run: Mapping[str, Any]) -> None:
     """Raise ValueError where a number of `run` stands without unit and kind (provenance and schema
     excepted).
@@ -83,8 +73,10 @@ def check(run: Mapping[str, Any]) -> None:
 
 def _check(entry: Any, where: str) -> None:
     if isinstance(entry, Mapping) and "value" in entry:
-        if not entry.get("unit") or entry.get("kind") not in KINDS:
+        if not isinstance(entry.get("unit"), str) or not entry["unit"] or entry.get("kind") not in KINDS:
             raise ValueError(f"{where} lacks unit or kind")
+        if not _is_value(entry["value"]):
+            raise ValueError(f"{where} has a value that is neither a number, a word nor a list of them")
         if entry["kind"] == "cited" and not entry.get("source"):
             raise ValueError(f"{where} is cited without a source")
     elif isinstance(entry, Mapping):
@@ -97,10 +89,16 @@ def _check(entry: Any, where: str) -> None:
         raise ValueError(f"{where} = {entry} stands without unit and kind")
 
 
+def _is_value(entry: Any) -> bool:
+    if isinstance(entry, (list, tuple)):
+        return all(map(_is_value, entry))
+    return entry is None or isinstance(entry, (int, float, str))
+
+
 def write(run: Mapping[str, Any], path: str | os.PathLike[str]) -> Path:
     """Check `run` and write it, completely or not at all."""
     check(run)
-    return files.write_text(path, json.dumps(run, indent=1, allow_nan=False) + "\n")
+    return files.write_json(path, run, indent=1)
 
 
 def read(path: str | os.PathLike[str]) -> Json:
@@ -112,13 +110,17 @@ def read(path: str | os.PathLike[str]) -> Json:
     path = located(path)
     path = path / FILE if path.is_dir() else path
     try:
-        run = json.loads(path.read_text(encoding="utf-8"))
+        run = files.read_json(path)
     except (OSError, ValueError) as error:
         raise RunError(
             f"{path.name} cannot be read ({error}); give a RUN directory or its run.json"
         ) from error
     if not isinstance(run, dict) or run.get("schema") != SCHEMA:
         raise RunError(f"{path.name} is not a result of this version of gaincell (schema {SCHEMA})")
+    try:
+        check(run)
+    except ValueError as error:
+        raise RunError(f"{path.name} is a broken result: {error}; make it again") from error
     return run
 
 

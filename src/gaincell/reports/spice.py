@@ -6,15 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gaincell import files
-from gaincell.reports.figures import BLACK, BLUE, GREY, ORANGE, PALETTE, RED, STYLE
 from gaincell.reports.results import SCHEMA, Json, number, numbers, provenance, value
 from gaincell.reports.spice_tables import corner_words
+from gaincell.reports.style import BLACK, BLUE, GREY, ORANGE, PALETTE, RED, legend_beside, styled
 
 PROTOCOL = "transistor-level simulation with open models; see docs/spice.md"
 MICRO, NANO, FEMTO, PICO = 1e6, 1e9, 1e15, 1e12
@@ -103,8 +102,8 @@ def _r_squared(found: Any, expected: Any) -> float:
 
 def draw_cell(result: Json, path: Path) -> Path:
     """Current with mismatch, corners, write settling and retention (after the paper's Fig. 1e to 1h)."""
-    with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
-        figure = Figure(figsize=(9.6, 6.8))
+    with styled():
+        figure = Figure(figsize=(12.4, 6.8))
         (cells, corners), (write, hold) = figure.subplots(2, 2)
         curve = result["curve"]
         levels = np.array(numbers(curve["levels"]))
@@ -120,8 +119,8 @@ def draw_cell(result: Json, path: Path) -> Path:
             for k, entry in enumerate(c for c in result["corners"]["curves"] if c["process"] == process):
                 scaled = volts * number(entry["supply"])
                 current = np.array(numbers(entry["current"])) * MICRO
-                label = f"{process}, -40 to 85 C, VDD ±10 %" if k == 0 else ""
-                corners.plot(scaled, current, color=PALETTE[n], lw=0.7, label=label)
+                label = f"{process}, -40 to 85 °C, VDD ±10 %" if k == 0 else ""
+                corners.plot(scaled, current, ("-", "--", ":")[n % 3], color=PALETTE[n], lw=0.8, label=label)
         corners.set_title("Corners")
         label_axes(corners, "stored voltage (V)", "current (µA)")
         time = np.array(numbers(result["write"]["time"])) * NANO
@@ -157,7 +156,7 @@ def label_axes(axes: Axes, x: str, y: str, *, legend: bool = True) -> None:
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     if legend:
-        axes.legend()
+        legend_beside(axes)
 
 
 def describe_verification(
@@ -226,8 +225,8 @@ def describe_verification(
 
 def draw_verification(result: Json, path: Path) -> Path:
     """SPICE against the model, both dot products (the paper's Fig. 5a and 5b)."""
-    with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
-        figure = Figure(figsize=(9.0, 4.2))
+    with styled():
+        figure = Figure(figsize=(11.0, 4.0))
         longest = number(result["full_scale"]) * NANO
         for axes, key, title, low in zip(
             figure.subplots(1, 2),
@@ -248,7 +247,6 @@ def draw_verification(result: Json, path: Path) -> Path:
         figure.suptitle(
             f"{result['technology']}, {corner_words(result)}, {result['readout']} readout, "
             f"{result['inputs']} inputs, {number(result['columns']):.0f} columns",
-            fontsize=9,
         )
         return files.write_atomic(path, figure.savefig)
 

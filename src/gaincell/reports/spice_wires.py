@@ -6,16 +6,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gaincell import files
-from gaincell.reports.figures import GREEN, GREY, PALETTE, STYLE
 from gaincell.reports.results import SCHEMA, Json, number, provenance, value
-from gaincell.reports.spice import FEMTO, NANO, PROTOCOL, describe_corner, label_axes
+from gaincell.reports.spice import FEMTO, NANO, PROTOCOL, describe_corner
 from gaincell.reports.spice_tables import corner_words
+from gaincell.reports.style import BLACK, GREY, MARKERS, PALETTE, legend_beside, styled
+
+SHOWN_CELLS = 64
+"""Of a line in the design, and in operation."""
+SMALLEST = 1e-6
+"""Error below which none is drawn."""
 
 
 def describe_wires(found: Any, ngspice: str, command: Sequence[str], design_hash: str) -> Json:
@@ -80,39 +84,46 @@ def describe_wires(found: Any, ngspice: str, command: Sequence[str], design_hash
 
 def draw_wires(result: Json, path: Path) -> Path:
     """Error against the cells on a line, bit line and word line apart; change of charges in operation."""
-    with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
-        figure = Figure(figsize=(13.0, 3.9))
-        bit, word, use = figure.subplots(1, 3)
+    with styled():
+        figure = Figure(figsize=(9.0, 10.2))
+        bit, word, use = figure.subplots(3, 1)
+        tolerance, full = number(result["tolerance"]), number(result["full_scale"]) * NANO
         for axes, key, title in (
-            (bit, "bit_line", "Bit line: lost current, all cells conduct"),
-            (word, "word_line", "Word line: farthest cell, 1 ns pulse"),
+            (bit, "bit_line", "Bit line, all cells conduct"),
+            (word, "word_line", "Word line, farthest cell, shortest pulse"),
         ):
             _draw_sizes(axes, result[key])
-            axes.axhline(100 * number(result["tolerance"]), color=GREEN, lw=0.8, ls="--")
-            axes.axvline(64, color=GREY, lw=0.8, ls=":")
+            axes.axvline(SHOWN_CELLS, color=GREY, lw=1, ls=":", label=f"{SHOWN_CELLS} cells")
+            axes.axhline(100 * tolerance, color=BLACK, lw=1, ls="--", label=f"tolerance, {tolerance:.2%}")
             axes.set_title(title)
-            label_axes(axes, "cells on the line", "error (%)")
-        word.set_ylim(bottom=1e-5)  # room for the legend
+            axes.set_xlabel("cells on the line")
+        bit.set_ylabel("lost current (% of the line's)")
+        word.set_ylabel("error (% of the pulse's charge)")
         _draw_operation(use, result)
-        figure.suptitle(f"{result['technology']}, {corner_words(result)}", fontsize=9)
+        limit = f"tolerance, {tolerance * full:.2g} ns"
+        use.axhline(tolerance * full, color=BLACK, lw=1, ls="--", label=limit)
+        for axes in (bit, word, use):
+            legend_beside(axes)
+        figure.suptitle(f"{result['technology']}, {corner_words(result)}")
         return files.write_atomic(path, figure.savefig)
 
 
 def _draw_sizes(axes: Axes, points: list[Json]) -> None:
-    """One line for every resistance, in broken strokes for more capacitance."""
+    """A line for every resistance, in broken strokes for more capacitance."""
     capacitances = sorted({number(p["capacitance"]) for p in points if "capacitance" in p})
     for n, r in enumerate(sorted({number(p["resistance"]) for p in points})):
+        look: dict[str, Any] = {"color": PALETTE[n % len(PALETTE)], "marker": MARKERS[n % len(MARKERS)]}
         for k, c in enumerate(capacitances or [0.0]):
             line = [
                 p
                 for p in points
                 if number(p["resistance"]) == r and number(p.get("capacitance", {"value": 0})) == c
             ]
-            error = [100 * max(abs(number(p["error"])), 1e-6) for p in line]
+            error = [100 * max(abs(number(p["error"])), SMALLEST) for p in line]
             label = f"{r:g} Ω" + (f", {c * FEMTO:g} fF" if capacitances else "") + " per cell"
-            cells, style = [number(p["cells"]) for p in line], ("o-", "s--", "^:")[k % 3]
-            axes.plot(cells, error, style, color=PALETTE[n % len(PALETTE)], ms=3.5, label=label)
+            axes.plot([number(p["cells"]) for p in line], error, ("-", "--", ":")[k % 3], label=label, **look)
     axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter("{x:.0f}")
     axes.set_yscale("log")
 
 
@@ -121,22 +132,15 @@ def _draw_operation(axes: Axes, result: Json) -> None:
     kinds = dict.fromkeys((p["array"], number(p["capacitance"])) for p in result["in_operation"])
     for n, (array, c) in enumerate(kinds):
         line = [p for p in result["in_operation"] if (p["array"], number(p["capacitance"])) == (array, c)]
-        ohms, colour = [number(p["resistance"]) for p in line], PALETTE[n % len(PALETTE)]
+        ohms = [number(p["resistance"]) for p in line]
+        look: dict[str, Any] = {"color": PALETTE[n % len(PALETTE)], "marker": MARKERS[n % len(MARKERS)]}
         label = f"{array} dot product, {c * FEMTO:g} fF per cell"
-        for key, style in (("rms", "o-"), ("largest", "^:")):
-            axes.plot(
-                ohms,
-                [number(p[key]) * NANO for p in line],
-                style,
-                color=colour,
-                ms=3.5,
-                label=label if key == "rms" else "",
-            )
-    axes.axhline(
-        number(result["tolerance"]) * number(result["full_scale"]) * NANO, color=GREEN, lw=0.8, ls="--"
-    )
+        axes.plot(ohms, [number(p["rms"]) * NANO for p in line], "-", label=f"{label}: rms", **look)
+        largest = [number(p["largest"]) * NANO for p in line]
+        axes.plot(ohms, largest, ":", mfc="white", label=f"{label}: largest", **look)
     axes.set_xscale("log")
     axes.set_yscale("log")
-    axes.set_ylim(top=100)
-    axes.set_title("64 cells in operation: rms (dotted: largest)")
-    label_axes(axes, "resistance per cell (Ω)", "change of the charges (ns)")
+    columns = sorted({round(number(p["columns"])) for p in result["in_operation"]})
+    axes.set_title(f"{SHOWN_CELLS} cells in operation, {' or '.join(map(str, columns))} columns")
+    axes.set_xlabel("resistance per cell (Ω)")
+    axes.set_ylabel("change of the charges (ns)")

@@ -132,6 +132,8 @@ def _objective(point: Point, name: str, unit: str) -> str:
 def _ratio(point: Point) -> str:
     if "ratio" not in point:
         return "–"
+    if "not_exercised" in point:
+        return "not exercised"
     ratio = number(point["ratio"])
     if "ratio_interval" not in point:
         return _factor(ratio)
@@ -157,6 +159,7 @@ def caption(result: Result, *, marked: bool = True) -> str:
         text += "ratio: to the unchanged design, on the same blocks"
         if any("ratio_interval" in point for point in complete(result)):
             text += ", with its own interval"
+    text += not_exercised(result)
     if marked and "front" in rows(result, [])[0]:
         text += "; " if text[-1] != "." else " "
         text += "•: on the Pareto front"
@@ -169,7 +172,14 @@ def caption(result: Result, *, marked: bool = True) -> str:
     text += f" {counts['complete']:.0f} of {counts['planned']:.0f} points measured"
     if repeated := sum("same_as" in point for point in result["points"]):
         text += f", {repeated} of them repeats"
-    return text + (f", {counts['failed']:.0f} failed." if counts["failed"] else ".")
+    text += f", {counts['failed']:.0f} failed." if counts["failed"] else "."
+    return text + repriced(result)
+
+
+def repriced(result: Result) -> str:
+    """How costs came to be another model's than that of the measurement; nothing where they did not."""
+    found = result["provenance"].get("repriced")
+    return "" if found is None else f" {found['how']}"
 
 
 def sweep_table(result: Result) -> Any:
@@ -226,12 +236,34 @@ def changes_markdown(result: Result) -> str:
 
 def verdict(point: Point) -> str:
     """A ratio with its interval in a word."""
+    if "not_exercised" in point:
+        return f"not exercised by {point['not_exercised']}"
     low, high = numbers(point["ratio_interval"]) if "ratio_interval" in point else (0.0, math.inf)
     if high < 1:
         return "better"
     if low > 1:
         return f"worse, by {100 * (number(point['ratio']) - 1):.1f} %"
-    return "the same" if low >= 1 - FREE and high <= 1 + FREE else "not told apart"
+    return f"the same to {100 * FREE:g} %" if low >= 1 - FREE and high <= 1 + FREE else "not told apart"
+
+
+def not_exercised(result: Result) -> str:
+    """Which values of parameters the measurement cannot tell from each other, to follow a sentence."""
+    groups = []
+    for parameter in result["parameters"]:
+        for values in parameter.get("not_exercised", {}).get("values", ()):
+            plain = (v["value"] if isinstance(v, Mapping) else v for v in values)
+            words = ", ".join(word(v, parameter["unit"]) for v in plain)
+            groups.append(f"{parameter['name']} = {words}")
+            protocol = parameter["not_exercised"]["protocol"]
+    text = ""
+    if any("not_exercised" in point for point in result["points"]):
+        text += "; not exercised: all losses are those of the unchanged design, to the last digit"
+    if groups:
+        text += (
+            f"; {protocol} does not exercise {'; '.join(groups)}: between these values no loss differs, so "
+            "nothing follows for the perplexity, nor for what is chosen by it"
+        )
+    return text
 
 
 def _cost_ratio(point: Point, own: Point, name: str) -> float:
@@ -286,5 +318,19 @@ def answers(result: Result) -> list[str]:
             f"Numbers that save something for surely less than {100 * FREE:g} % of perplexity: {found}."
         )
     worst = max(points, key=lambda p: number(p["ratio"]))
-    lines.append(f"Hurts most: {changed(result, worst)} (× {_ratio(worst)}).")
+    low, _ = numbers(worst["ratio_interval"])
+    close = [p for p in points if p is not worst and numbers(p["ratio_interval"])[1] >= low]
+    close.sort(key=lambda p: -number(p["ratio"]))
+    others = "; ".join(f"{changed(result, p)} (× {_ratio(p)})" for p in close)
+    lines.append(
+        f"Hurts most: {changed(result, worst)} (× {_ratio(worst)})"
+        + (f"; within its interval: {others}." if others else ".")
+    )
+    unseen = [p for p in complete(result) if "not_exercised" in p]
+    if unseen:
+        lines.append(
+            f"Not exercised by {unseen[0]['not_exercised']}, so that nothing is known of their perplexity: "
+            + "; ".join(changed(result, p) for p in unseen)
+            + "."
+        )
     return lines

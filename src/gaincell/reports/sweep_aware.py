@@ -162,7 +162,8 @@ def _rows(result: Result) -> list[list[str]]:
         if row.share is not None:
             middle, low, high = (100 * x for x in row.share)
             share = f"{middle:.0f} % ({low:.0f} to {high:.0f})"
-        rows.append([word(row.strength, unit), _pair(row.before), _pair(row.after), share])
+        before = "not exercised" if row.strength and row.before == (1.0, 0.0) else _pair(row.before)
+        rows.append([word(row.strength, unit), before, _pair(row.after), share])
     return rows
 
 

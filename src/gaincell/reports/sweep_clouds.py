@@ -7,6 +7,7 @@ does not flatten all others.
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -17,19 +18,26 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from gaincell.reports.figures import BLACK, BLUE, GREY, ORANGE
 from gaincell.reports.results import number
+from gaincell.reports.style import BLACK, BLUE, GREY, ORANGE, RED, legend_below, styled
 from gaincell.reports.sweep import Point, Result, complete, front, is_number, setting, varied, word
 from gaincell.reports.sweep_axes import TITLES, as_ratio, axis_title, height, key, ticks
 
 COLUMNS = 4
 """Of panels of the scatter."""
+PALE, TITLE_WIDTH, CLOSE = "#DCDCDC", 12, 0.05
+"""Of points behind others; characters of a line below an axis, heights below which only one of two values is
+labelled, of the parallel coordinates.
+"""
+PAPER = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.6}
+"""Behind words that stand on lines."""
 
 
+@styled()
 def pareto(result: Result) -> Figure:
     """The first objective against every other; the front as a line, the unchanged design marked."""
     first, *rest = result["objectives"]
-    figure = Figure(figsize=(0.6 + 4.6 * len(rest), 3.9))
+    figure = Figure(figsize=(0.6 + (4.6 if len(rest) == 1 else 3.4) * len(rest), 4.1))
     points = complete(result)
     best = {number(point["point"]) for point in front(result)}
     reference = number(result["reference"]) if "reference" in result else None
@@ -45,8 +53,9 @@ def pareto(result: Result) -> Figure:
                 [v - e for v, e in zip(y, low, strict=True)],
                 [e - v for v, e in zip(y, high, strict=True)],
             ]
-            axes.errorbar(x, y, yerr=ends, fmt="o", color=colour, markersize=5 if chosen else 3.5, zorder=3,
-                          elinewidth=0.7, alpha=1.0 if chosen else 0.6, label=label)  # fmt: skip
+            axes.errorbar(x, y, yerr=ends, fmt="o" if chosen else "D", color=colour, zorder=3,
+                          markersize=5 if chosen else 3, elinewidth=0.7, capsize=0,
+                          alpha=1.0 if chosen else 0.6, label=label)  # fmt: skip
             if chosen and len(rest) == 1:
                 axes.step(x, y, where="post", color=colour, linewidth=1)
         for point in (p for p in points if number(p["point"]) == reference):
@@ -56,7 +65,7 @@ def pareto(result: Result) -> Figure:
         _scale(axes, points, other)
         axes.set_xlabel(TITLES[other["name"]])
         _first_axis(axes, result, first)
-        axes.legend(fontsize=8)
+    legend_below(figure, columns=3)
     return figure
 
 
@@ -87,6 +96,7 @@ def _first_axis(axes: Axes, result: Result, objective: Mapping[str, str]) -> Non
         axes.yaxis.set_major_formatter(ticks(objective["unit"]))
 
 
+@styled()
 def scatter(result: Result) -> Figure:
     """The first objective against every parameter, all points, whatever the others are."""
     names, objective = varied(result), result["objectives"][0]
@@ -112,7 +122,9 @@ def scatter(result: Result) -> Figure:
             axes.xaxis.set_major_formatter(partial(_number, units[name]))
             axes.minorticks_off()
             axes.set_xticks([min(x), max(x)])
-        axes.errorbar(x, y, yerr=ends, fmt="o", color=BLUE, markersize=3.5, elinewidth=0.5, alpha=0.6)
+        axes.errorbar(
+            x, y, yerr=ends, fmt="o", color=BLUE, markersize=3.5, elinewidth=0.5, capsize=0, alpha=0.6
+        )
         axes.set_xlabel(name)
         _first_axis(axes, result, objective)
         if n % columns:
@@ -133,46 +145,63 @@ def _scale(axes: Axes, points: Sequence[Point], objective: Mapping[str, str]) ->
         axes.tick_params(axis="x", labelrotation=30)
 
 
+@styled()
 def parallel(result: Result) -> Figure:
-    """Every point a line over parameters and objectives; coloured by the first objective, the front bold."""
-    names = varied(result)
-    titles = [*names, *(TITLES[o["name"]] for o in result["objectives"])]
-    points = complete(result)
+    """The points of the front as lines over parameters and objectives, coloured by the first objective; the
+    unchanged design in broken strokes; all others pale, behind them.
+    """
+    names, objectives = varied(result), result["objectives"]
+    titles = [*names, *(TITLES[o["name"]] for o in objectives)]
+    points, first = complete(result), objectives[0]["name"]
     columns = [[setting(p, n) for p in points] for n in names]
-    columns += [[number(p["values"][o["name"]]) for p in points] for o in result["objectives"]]
+    columns += [[number(p["values"][o["name"]]) for p in points] for o in objectives]
     units = {parameter["name"]: parameter["unit"] for parameter in result["parameters"]}
-    kinds = [*(units[n] for n in names), *(o["unit"] for o in result["objectives"])]
+    kinds = [*(units[n] for n in names), *(o["unit"] for o in objectives)]
     scaled = [_scaled(column) for column in columns]
-    first = result["objectives"][0]["name"]
     if as_ratio(result, first):
         changes = [_change(result, p, first)[0] for p in points]
         scaled[len(names)] = _scaled([math.copysign(math.log1p(abs(x)), x) for x in changes])
-    best = {number(point["point"]) for point in front(result)} if len(result["objectives"]) > 1 else set()
-    shade = scaled[len(names)]
-    figure = Figure(figsize=(1.4 + 1.35 * len(titles), 3.9))
+    best = {number(point["point"]) for point in front(result)} if len(objectives) > 1 else None
+    chosen = [n for n, p in enumerate(points) if best is None or number(p["point"]) in best]
+    shown = [number(points[n]["values"][first]) for n in chosen]
+    colours, norm = colormaps["viridis"], Normalize(min(shown), max(shown))
+    figure = Figure(figsize=(2.2 + 1.1 * len(titles), 4.6))
     axes = figure.add_subplot()
-    colours, norm = colormaps["viridis"], Normalize(0, 1)
+    places = range(len(titles))
+    labels = iter(["other points"] if len(chosen) < len(points) else [])
+    for n in {*range(len(points))} - {*chosen}:
+        line = [column[n] for column in scaled]
+        axes.plot(places, line, color=PALE, linewidth=0.8, label=next(labels, None))
+    labels = iter(["Pareto front"] if best is not None else [])
+    for n, value in zip(chosen, shown, strict=True):
+        line, width = [column[n] for column in scaled], 2.2 if best is not None else 1.2
+        axes.plot(places, line, color=colours(norm(value)), linewidth=width, label=next(labels, None))
     for n, point in enumerate(points):
-        bold = number(point["point"]) in best
-        axes.plot(range(len(titles)), [column[n] for column in scaled], color=colours(norm(shade[n])),
-                  linewidth=2.2 if bold else 0.8, alpha=1.0 if bold else 0.5)  # fmt: skip
+        if "reference" in result and number(point["point"]) == number(result["reference"]):
+            axes.plot(places, [column[n] for column in scaled], color=RED, linewidth=2, linestyle="--",
+                      label=f"unchanged: {result['design']['name']}")  # fmt: skip
     for place, (column, heights, unit) in enumerate(zip(columns, scaled, kinds, strict=True)):
         axes.axvline(place, color=BLACK, linewidth=0.8)
         known = dict(zip((key(v) for v in column), heights, strict=True))
         ends = [pick(known, key=known.__getitem__) for pick in (min, max)]
-        shown = list(known) if len(known) <= 6 else ends
-        for value in shown:
-            axes.annotate(word(value, unit), (place, known[value]), xytext=(4, 0),
-                          textcoords="offset points", fontsize=8, va="center")  # fmt: skip
-    axes.set_xticks(range(len(titles)), [t.replace(".", ".\n") for t in titles], fontsize=8, rotation=20)
+        labelled = math.inf
+        for value in sorted(known if len(known) <= 6 else ends, key=known.__getitem__, reverse=True):
+            if labelled - known[value] > CLOSE:
+                labelled = known[value]
+                axes.annotate(word(value, unit), (place, labelled), xytext=(4, 0), va="center",
+                              textcoords="offset points", fontsize=8, bbox=PAPER)  # fmt: skip
+    words = [textwrap.fill(t.replace("_", " ").replace(".", ". "), TITLE_WIDTH) for t in titles]
+    axes.set_xticks(places, words, fontsize=9)
     axes.set_yticks([])
-    bar = figure.colorbar(ScalarMappable(norm, colours), ax=axes, pad=0.08)
-    unit = result["objectives"][0]["unit"]
-    bar.set_ticks([0.0, 1.0], labels=[word(pick(columns[len(names)]), unit) for pick in (min, max)])
-    bar.set_label(TITLES[first])
+    axes.spines[["left", "bottom"]].set_visible(False)
+    axes.margins(x=0.06)
+    if len(set(shown)) > 1:
+        bar = figure.colorbar(ScalarMappable(norm, colours), ax=axes, pad=0.02)
+        bar.set_label(TITLES[first] + ("" if best is None else " of the points of the front"))
     if hidden := sum(point["state"] == "failed" for point in result["points"]):
-        axes.set_title(f"without {hidden} points that failed", fontsize=8)
+        axes.set_title(f"without {hidden} points that failed")
     axes.grid(visible=False)
+    legend_below(figure, columns=3)
     return figure
 
 

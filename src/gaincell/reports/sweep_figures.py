@@ -7,13 +7,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gaincell import files
-from gaincell.reports.figures import BLACK, BLUE, PALETTE, STYLE
 from gaincell.reports.results import number
+from gaincell.reports.style import BLACK, BLUE, MARKERS, PALETTE, styled
 from gaincell.reports.sweep import Point, Result, changed, complete, is_number, setting, varied, word
 from gaincell.reports.sweep_axes import axis_title, height, key, ticks
 from gaincell.reports.sweep_clouds import parallel, pareto, scatter
@@ -29,11 +28,12 @@ def draw_all(result: Result, folder: Path, prefix: str = "") -> list[Path]:
     written = []
     for name, (has_data, draw) in FIGURES.items():
         if has_data(result):
-            with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
+            with styled():
                 written.append(files.write_atomic(folder / f"{prefix}{name}.png", draw(result).savefig))
     return written
 
 
+@styled()
 def curves(result: Result) -> Figure:
     """Objectives against every parameter, the others fixed; bands of 95 %. Only the first objective where
     there are many panels.
@@ -62,6 +62,7 @@ def _has_numbers(result: Result, name: str) -> bool:
     return sum(is_number(v) for v in {setting(p, name) for p in complete(result)}) > 1
 
 
+@styled()
 def tornado(result: Result) -> Figure:
     """Perplexity after every single change over that of the unchanged design, the best on top."""
     points = sorted((p for p in complete(result) if "ratio" in p), key=lambda p: number(p["ratio"]))
@@ -71,8 +72,10 @@ def tornado(result: Result) -> Figure:
     ratios = [ratio for ratio, _, _ in heights]
     ends = [[r - low for r, low, _ in heights], [high - r for r, _, high in heights]]
     axes.axvline(1.0, color=BLACK, linewidth=1)
-    axes.errorbar(ratios, range(len(points)), xerr=ends, fmt="o", color=BLUE, markersize=4, capsize=3)
-    axes.set_yticks(range(len(points)), [changed(result, point) for point in points])
+    axes.errorbar(ratios, range(len(points)), xerr=ends, fmt="o", color=BLUE)
+    unseen = [" (not exercised)" if "not_exercised" in point else "" for point in points]
+    labels = [changed(result, point) for point in points]
+    axes.set_yticks(range(len(points)), [a + b for a, b in zip(labels, unseen, strict=True)])
     axes.invert_yaxis()
     if ratios and max(ratios) > 1.5:
         axes.set_xscale("log")
@@ -101,13 +104,13 @@ def _curve(axes: Axes, result: Result, name: str, objective: Mapping[str, str]) 
         beyond = plain[-1] * step**n if logarithmic else (plain[-1] + 0.2 * n * span if plain else float(n))
         places[text] = beyond
     for n, (group, points) in enumerate(lines.items()):
-        colour = PALETTE[n % len(PALETTE)]
+        colour, marker = PALETTE[n % len(PALETTE)], MARKERS[n % len(MARKERS)]
         ordered = sorted(points, key=lambda p: places[key(setting(p, name))])
         x = [places[key(setting(p, name))] for p in ordered]
         y, low, high = zip(*(height(result, p, objective["name"]) for p in ordered), strict=True)
         count = sum(is_number(setting(p, name)) for p in ordered)
         label = f"{', '.join(others)} = {group}" if len(lines) > 1 else None
-        axes.plot(x[:count], y[:count], "o-", color=colour, markersize=4, label=label)
+        axes.plot(x[:count], y[:count], f"{marker}-", color=colour, label=label)
         axes.fill_between(x[:count], low[:count], high[:count], color=colour, alpha=0.2, linewidth=0)
         if x[count:]:
             ends = [
@@ -115,7 +118,7 @@ def _curve(axes: Axes, result: Result, name: str, objective: Mapping[str, str]) 
                 [b - a for a, b in zip(y, high, strict=True)],
             ]
             ends = [[max(0.0, e) for e in end[count:]] for end in ends]
-            axes.errorbar(x[count:], y[count:], yerr=ends, fmt="s", color=colour, markersize=4, capsize=3)
+            axes.errorbar(x[count:], y[count:], yerr=ends, fmt=marker, color=colour)
     if logarithmic:
         axes.set_xscale("log")
         axes.minorticks_off()
@@ -124,7 +127,7 @@ def _curve(axes: Axes, result: Result, name: str, objective: Mapping[str, str]) 
         axes.set_xticks(list(places.values()), labels)
     axes.set_xlabel(name if len(places) <= 9 or unit == "1" else f"{name} ({unit})")
     if len(lines) > 1:
-        axes.legend(fontsize=8)
+        axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0))  # above: nothing is drawn there
 
 
 def _several(result: Result) -> bool:

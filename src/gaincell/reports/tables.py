@@ -66,7 +66,16 @@ def stages_markdown(run: Mapping[str, Any]) -> str:
 
 
 def _of_stages(run: Mapping[str, Any]) -> str:
-    return f"{run['provenance']['protocol']}; software {readable(number(run['software']))}"
+    text = f"{run['provenance']['protocol']}; software {readable(number(run['software']))}"
+    compared = any("ratio_to_continued" in stage for stage in run["stages"])
+    return f"{text}; × compared {_of_ratios(run)}" if compared else text
+
+
+def _of_ratios(run: Mapping[str, Any]) -> str:
+    """What the error of a ratio to a continued model is."""
+    if any("ratio_to_continued_error" in stage for stage in run["stages"]):
+        return "paired block by block, with its own ±"
+    return "without ±: losses of single blocks were not stored"
 
 
 def plan_table(recipe: Any, stages: Sequence[Any]) -> Table:
@@ -147,6 +156,8 @@ def _ratio(stage: Mapping[str, Any], key: str) -> str:
     if key not in stage:
         return "–"
     ratio = number(stage[key])
+    if key == "ratio_to_continued" and (error := f"{key}_error") in stage:
+        return " ± ".join(number_and_error(ratio, number(stage[error])))
     return f"{ratio:.3f}" if ratio < 100 else readable(ratio)
 
 
@@ -161,7 +172,7 @@ def _caption(run: Mapping[str, Any]) -> str:
     caption = f"{run['provenance']['protocol']}; ± is the standard error over blocks."
     if any("ratio_to_continued" in stage for stage in run["stages"]):
         caption += (
-            " × continued: against the softmax model trained further on the same tokens, order and schedule. "
-            "Tokens: those each was trained on beyond the pretrained model."
+            " × continued: against the softmax model trained further on the same tokens, order and schedule"
         )
+        caption += f", {_of_ratios(run)}. Tokens: those each was trained on beyond the pretrained model."
     return caption

@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 from scipy import optimize, stats
 
 from gaincell.reports.comparison import compare
-from gaincell.reports.figures import BLACK, BLUE, ORANGE
 from gaincell.reports.results import Json, number, saved_stage
+from gaincell.reports.style import BLACK, BLUE, ORANGE, styled
 
 COLUMN = ("wikitext", "word_perplexity")
 FEWEST = 3
@@ -152,6 +152,7 @@ def _at(law: Fit, million: float) -> str:
     return f"{ratio:.2f} ({low:.2f} to {high:.2f})"
 
 
+@styled()
 def draw_tokens(found: Sequence[TokenPoint]) -> Figure:
     """Ratio against tokens, with the fitted law and its band."""
     figure = Figure(figsize=(6.4, 4.2))
@@ -173,7 +174,7 @@ def draw_tokens(found: Sequence[TokenPoint]) -> Figure:
     axes.set_xlabel("tokens of training")
     axes.set_ylabel("word perplexity, × software")
     axes.set_title("WikiText-2 after conversion")
-    axes.legend(fontsize=8)
+    axes.legend()
     return figure
 
 

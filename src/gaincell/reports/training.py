@@ -1,58 +1,98 @@
-"""The figures of a training: loss and evaluations against tokens, and the stages of a recipe."""
+"""The figures of a training: its losses and evaluations against tokens, and the stages of a recipe."""
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
+import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from gaincell import files
-from gaincell.reports.figures import BLACK, PALETTE, STYLE, perplexities
+from gaincell.reports.figures import perplexities, readable_ticks
 from gaincell.reports.results import number, numbers
+from gaincell.reports.style import BLACK, MARKERS, PALETTE, legend_beside, styled
 
 SMOOTH = 0.02
 """Share of a run that the bold line averages over."""
 LABELS = ("stage", "part")
+LABEL_WIDTH = 34
+"""Characters of a line beside an axis."""
+WIDE = 4.0
+"""Ratio of the largest to the smallest value from which on an axis is logarithmic."""
+Line = Mapping[str, Any]
 
 
-def draw_loss(lines: Sequence[dict[str, Any]], path: Path) -> None:
+def draw_loss(lines: Sequence[Line], path: Path) -> None:
     """Draw the lines of a `log.jsonl` into a PNG file, one colour for every training in it."""
-    with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
+    with styled():
         figure = losses(lines)
         if figure is not None:
             files.write_atomic(path, figure.savefig)
 
 
-def losses(lines: Sequence[dict[str, Any]]) -> Figure | None:
-    """Loss against tokens and, in a panel below, the evaluations there are; None without a loss."""
-    runs: dict[str, list[dict[str, Any]]] = {}
+def by_loss(lines: Sequence[Line]) -> dict[str, dict[str, list[Line]]]:
+    """Lines of a `log.jsonl` by the name of their loss, with its unit, then by training. A log that does not
+    name its losses may hold several: there every training stands alone.
+    """
+    found: dict[str, dict[str, list[Line]]] = {}
     for line in lines:
         if "loss" in line:
-            runs.setdefault(" ".join(str(line[key]) for key in LABELS if key in line), []).append(line)
-    if not runs:
+            run = " ".join(str(line[key]) for key in LABELS if key in line)
+            title = line.get("loss_name") or f"loss of {run or 'the training'}, which its log does not name"
+            title += f" ({line['loss_unit']})" if line.get("loss_unit") else ""
+            found.setdefault(title, {}).setdefault(run, []).append(line)
+    return found
+
+
+def tokens_of(lines: Sequence[Line]) -> list[float]:
+    """Tokens, or steps where the log has no tokens, after every line."""
+    return [float(line.get("tokens", line["step"] + 1)) for line in lines]
+
+
+@styled()
+def losses(lines: Sequence[Line]) -> Figure | None:
+    """A panel for every loss against tokens, and one for the evaluations there are; None without a loss."""
+    named = by_loss(lines)
+    if not named:
         return None
-    panels = 2 if any("evaluation" in point for points in runs.values() for point in points) else 1
-    figure = Figure(figsize=(7.6, 4.6 if panels == 1 else 6.8), layout="constrained")
-    axes = figure.subplots(panels, sharex=True, squeeze=False, height_ratios=(3, 2)[:panels])[:, 0]
-    for n, (name, points) in enumerate(runs.items()):
-        colour = PALETTE[n % len(PALETTE)]
-        tokens = [point.get("tokens", point["step"] + 1) for point in points]
-        values = [point["loss"] for point in points]
-        axes[0].plot(tokens, values, color=colour, linewidth=0.5, alpha=0.35)
-        axes[0].plot(tokens, smoothed(values), color=colour, linewidth=1.6, label=name or "loss")
-        tested = [(t, point["evaluation"]) for t, point in zip(tokens, points, strict=True)
-                  if "evaluation" in point]  # fmt: skip
-        if tested:
-            axes[1].plot(*zip(*tested, strict=True), "o-", color=colour, markersize=4, linewidth=0.8)
-    for panel, label in zip(axes, ("loss", "perplexity (evaluation)"), strict=False):
-        panel.set_yscale("log")
-        panel.set_ylabel(label)
-    axes[-1].set_xlabel("tokens of this training" if "tokens" in lines[-1] else "step")
-    axes[0].legend(fontsize=8)
-    axes[0].set_title("Loss (thin: every step)")
+    runs = list(dict.fromkeys(run for group in named.values() for run in group))
+    colours = {run: PALETTE[n % len(PALETTE)] for n, run in enumerate(runs)}
+    tested = {
+        run: [line for group in named.values() for line in group.get(run, ()) if "evaluation" in line]
+        for run in runs
+    }
+    panels = len(named) + any(tested.values())
+    figure = Figure(figsize=(7.6, 1.2 + 2.6 * panels))
+    grid = figure.subplots(panels, sharex=True, squeeze=False)[:, 0]
+    averaged = False
+    for axes, (title, group) in zip(grid, named.items(), strict=False):
+        for run, points in group.items():
+            tokens, values = tokens_of(points), [point["loss"] for point in points]
+            bold = smoothed(values)
+            averaged |= bold != values
+            axes.plot(tokens, values, color=colours[run], linewidth=0.5, alpha=0.35)
+            axes.plot(tokens, bold, color=colours[run], linewidth=1.6, label=run or None)
+        axes.set_ylabel(textwrap.fill(title, LABEL_WIDTH))
+        if any(group):
+            legend_beside(axes)
+    if any(tested.values()):
+        for run, points in tested.items():
+            found = [point["evaluation"] for point in points]
+            grid[-1].plot(tokens_of(points), found, "o-", color=colours[run], linewidth=0.8)
+        grid[-1].set_ylabel("perplexity (evaluation)")
+    for axes in grid:
+        drawn = [float(y) for line in axes.lines for y in np.asarray(line.get_ydata())]
+        if min(drawn) > 0 and max(drawn) > WIDE * min(drawn):
+            axes.set_yscale("log")
+            axes.yaxis.set_major_formatter("{x:g}")
+            axes.yaxis.set_minor_formatter(NullFormatter())
+    grid[-1].set_xlabel("tokens of this training" if "tokens" in lines[-1] else "step")
+    how = f" (thin: every step; bold: mean of the last {SMOOTH:.0%} of all)" if averaged else ""
+    grid[0].set_title(f"Training{how}")
     return figure
 
 
@@ -60,13 +100,14 @@ def draw_stages(run: Mapping[str, Any], folder: Path) -> None:
     """Of a finished recipe: the perplexity of every stage and, where stages were evaluated in training,
     how it fell with their steps.
     """
-    with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
+    with styled():
         files.write_atomic(folder / "perplexity.png", perplexities(run).savefig)
         figure = curves(run)
         if figure is not None:
             files.write_atomic(folder / "training.png", figure.savefig)
 
 
+@styled()
 def curves(run: Mapping[str, Any]) -> Figure | None:
     """The perplexities that stages had in training, in the manner of the paper's Fig. 4d; None without any.
 
@@ -76,13 +117,13 @@ def curves(run: Mapping[str, Any]) -> Figure | None:
     trained = [stage for stage in run["stages"] if "curve" in stage]
     if not trained:
         return None
-    figure = Figure(figsize=(7.6, 4.6))
+    figure = Figure(figsize=(8.4, 4.6))
     axes = figure.add_subplot()
-    for number_of, stage in enumerate(trained):
+    softmax = [stage["perplexity"]["kind"] == "measured" for stage in trained]
+    for n, stage in enumerate(trained):
         steps, values = numbers(stage["curve"]["step"]), numbers(stage["curve"]["perplexity"])
-        style = "--" if stage["perplexity"]["kind"] == "measured" else "-"
-        colour = PALETTE[number_of % len(PALETTE)]
-        axes.plot(steps, values, style, color=colour, marker="o", markersize=3, label=stage["title"])
+        look: dict[str, Any] = {"color": PALETTE[n % len(PALETTE)], "marker": MARKERS[n % len(MARKERS)]}
+        axes.plot(steps, values, "--" if softmax[n] else "-", label=stage["title"], **look)
     axes.axhline(
         number(run["software"]),
         color=BLACK,
@@ -93,14 +134,19 @@ def curves(run: Mapping[str, Any]) -> Figure | None:
     axes.set_yscale("log")
     axes.set_xlabel("steps of the stage")
     axes.set_ylabel("perplexity (first part of the evaluation text)")
-    axes.legend(fontsize=8)
-    axes.set_title("Training (dashed: softmax attention)")
+    axes.minorticks_off()
+    axes.set_yticks(readable_ticks(*axes.get_ylim()))
+    axes.yaxis.set_major_formatter("{x:,.0f}")
+    legend_beside(axes)
+    axes.set_title("Training" + (" (dashed: softmax attention)" if any(softmax) else ""))
     return figure
 
 
 def smoothed(values: Sequence[float]) -> list[float]:
     """Mean over the last SMOOTH of the run at every point."""
     width = max(1, round(SMOOTH * len(values)))
+    if width == 1:
+        return [*values]
     sums = [0.0]
     for value in values:
         sums.append(sums[-1] + value)

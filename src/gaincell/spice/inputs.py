@@ -65,6 +65,18 @@ def random_inputs(design: Design, seed: int, head_dim: int = 64, *, centred: boo
     return Inputs("centred" if centred else "random", x, codes[0].T.copy(), codes[1])
 
 
+def check_codes(q: Any, k: Any, v: Any, design: Design) -> None:
+    """Raise ValueError for tensors or arrays that are no codes [texts, heads, tokens, D] of a chip."""
+    levels = (design.query_levels or 16, *[design.storage_levels or 16] * 2)
+    for name, codes, most in zip("qkv", (q, k, v), levels, strict=True):
+        if len(codes.shape) != 4 or 0 in codes.shape or codes.shape[2:] != q.shape[2:]:
+            raise ValueError(f"{name}_code has the shape {tuple(codes.shape)}")
+        if not -most < codes.min() <= codes.max() < most or (codes.min() < 0 and name != "q"):
+            raise ValueError(f"{name}_code has codes from {codes.min()} to {codes.max()}, of {most} levels")
+    if k.shape != v.shape or q.shape[1] % k.shape[1]:
+        raise ValueError(f"{q.shape[1]} heads of queries do not share {k.shape[1]} and {v.shape[1]}")
+
+
 def real_inputs(
     path: str | os.PathLike[str], design: Design, *, head: int = 0, token: int | None = None
 ) -> Inputs:
@@ -81,7 +93,8 @@ def real_inputs(
         with safe_open(path, "np") as file:
             q, k, v = (file.get_tensor(f"{name}_code") for name in "qkv")
             uneven = "[levels]" in (file.metadata() or {}).get("design", "")
-    except SafetensorError as error:
+        check_codes(q, k, v, design)
+    except (SafetensorError, OSError, ValueError, TypeError) as error:
         raise InputError(f"{path}: is no dump of gaincell evaluate: {error}") from None
     if uneven:
         raise InputError(f"{path}: levels are not evenly spaced; circuits for them are not simulated")

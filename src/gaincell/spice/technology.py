@@ -21,6 +21,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from gaincell.errors import InputError, SimulationError
+from gaincell.files import read_text
 from gaincell.quantity import one_of
 from gaincell.units import Farad, Metre, Volt
 
@@ -234,9 +235,9 @@ def user_technology(
 
 def _read(path: str | Path) -> str:
     try:
-        return Path(path).read_text(encoding="latin-1")
+        return read_text(path, encoding="latin-1")
     except OSError as error:
-        raise InputError(f"{path}: cannot be read as transistor models: {error.strerror}") from None
+        raise InputError(f"{path}: cannot be read as transistor models: {error}") from None
 
 
 def _vendored(name: str) -> str:

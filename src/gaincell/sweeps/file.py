@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import tomllib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +13,10 @@ from gaincell.costs.technology import load_technology
 from gaincell.design import Design
 from gaincell.errors import GaincellError, InputError
 from gaincell.evaluation.perplexity import window_and_stride
+from gaincell.files import read_toml
 from gaincell.integrations.hf.checkpoint import DESIGN, is_run
+from gaincell.integrations.hf.context import LONGEST_BLOCK
+from gaincell.integrations.hf.size import model_size
 from gaincell.mapping.job import find_shipped
 from gaincell.quantity import check_keys, did_you_mean, one_of
 from gaincell.shipped import located
@@ -39,7 +41,7 @@ from gaincell.text import open_text
 
 DEFAULTS: Mapping[str, Any] = {
     "sampler": "grid", "seed": 0, "points": None, "population": 20, "text": "sample", "limit": 16_384,
-    "protocol": "blocks-1024", "adapt": True, "calibration": 4096, "fine_tune": 0, "learning_rate": 1e-4,
+    "protocol": None, "adapt": True, "calibration": 4096, "fine_tune": 0, "learning_rate": 1e-4,
     "scale_learning_rate": None, "loss": "cross-entropy", "chips": 0, "within": 0.05, "context": None,
     "technology": "28nm",
 }  # fmt: skip
@@ -60,7 +62,7 @@ def load_sweep(path: Path) -> Sweep:
             type; a range is empty; objectives or settings exclude each other; model or text are not there.
     """
     try:
-        raw = tomllib.loads(located(path).read_text(encoding="utf-8"))
+        raw = read_toml(located(path))
     except (OSError, ValueError) as error:
         raise InputError(f"the sweep {path.name} cannot be read: {error}") from error
     try:
@@ -81,13 +83,16 @@ def _sweep(raw: Mapping[str, Any], path: Path) -> Sweep:
         if number is not None and (type(number) is not int or number < least):
             raise InputError(f"{name}: {key} = {number!r}; allowed: a whole number, {least} or more")
     for key in WORDS:
-        _text(settings[key], key, name)
+        if key != "protocol" or settings[key] is not None:
+            _text(settings[key], key, name)
     model = _text(raw["model"], "model", name)
     if not is_run(model) and find_shipped(model) is None:
         raise InputError(
             f"{name}: {model} is neither a RUN nor a model with a linear version shipped (tiny); make a RUN: "
             f"gaincell map {model}"
         )
+    context = model_size(model).tokens
+    settings["protocol"] = settings["protocol"] or f"blocks-{min(context, LONGEST_BLOCK)}"
     design = _design(raw.get("design"), model, name)
     objectives = _objectives(raw["objectives"], name)
     sampler = settings["sampler"]
@@ -113,18 +118,22 @@ def _sweep(raw: Mapping[str, Any], path: Path) -> Sweep:
     )  # fmt: skip
     if sampler == "each":
         found = replace(found, points=len(found.plan()))
-    _check(found, name)
+    _check(found, context, name)
     unused = [key for key in TRAINING if key in raw and not found.largest("fine_tune")]
     if unused:
         raise InputError(f"{name}: {unused[0]} is of a fine-tuning; give fine_tune = 24 too, or leave it out")
     return found
 
 
-def _check(sweep: Sweep, name: str) -> None:
-    """What excludes each other, and what is not there."""
+def _check(sweep: Sweep, context: int, name: str) -> None:
+    """What excludes each other, and what is not there. context: of the model."""
     load_technology(sweep.technology)
-    window_and_stride(sweep.protocol)
     length, _ = window_and_stride(sweep.protocol)
+    if sweep.measures and length > context:
+        raise InputError(
+            f"{name}: protocol {sweep.protocol}: {Path(sweep.model).name} has a context of {context} "
+            f"positions; give {context} tokens or fewer"
+        )
     if sweep.measures and sweep.limit < length:
         raise InputError(
             f"{name}: limit = {sweep.limit} is less than one block of {sweep.protocol}; give {length} or more"
@@ -244,15 +253,22 @@ def _points(points: int | None, sampler: str, parameters: tuple[Parameter, ...],
     if sampler in ("random", *LEARNING):
         if points is None:
             raise InputError(f"{name}: the sampler {sampler} needs points; give points = 64, for instance")
-        return points
+        return _bounded(points, name)
     sizes = [len(parameter.grid()) for parameter in parameters]
     if sampler == "each":
         if points is not None:
             raise InputError(f"{name}: points = {points}; the sampler each has its own number, leave it out")
-        return sum(sizes) + 1  # at the most: the design's own values count once
-    size = math.prod(sizes)
-    if size > LARGEST_GRID:
-        raise InputError(f"{name}: the grid has {size:,} points; take fewer values, or the sampler random")
+        return _bounded(sum(sizes) + 1, name)  # at the most: the design's own values count once
+    size = _bounded(math.prod(sizes), name)
     if points not in (None, size):
         raise InputError(f"{name}: points = {points}, but the grid has {size}; leave points out")
     return size
+
+
+def _bounded(points: int, name: str) -> int:
+    if points > LARGEST_GRID:
+        raise InputError(
+            f"{name}: the sweep has {points:,} points; allowed: up to {LARGEST_GRID:,}; take fewer values, "
+            "or the sampler random"
+        )
+    return points

@@ -33,21 +33,17 @@ from gaincell.design import Design
 from gaincell.errors import ModelError
 from gaincell.evaluation.activity import measure_activity
 from gaincell.evaluation.chips import CONFIDENCE, Chips, nominal
-from gaincell.evaluation.perplexity import (
-    Perplexity,
-    cut_blocks,
-    exp_or_infinity,
-    perplexity,
-)
+from gaincell.evaluation.noise import is_noisy
+from gaincell.evaluation.perplexity import Perplexity, cut_blocks, perplexity
 from gaincell.integrations.hf.attach import set_design
 from gaincell.integrations.hf.checkpoint import save
 from gaincell.integrations.hf.size import model_size
 from gaincell.mapping import summary
 from gaincell.reports import results
 from gaincell.reports.results import Json, value
-from gaincell.spread import ratio_error
+from gaincell.spread import exp_or_infinity, ratio_error
 from gaincell.sweeps.prepare import Preparation, State
-from gaincell.sweeps.settings import OBJECTIVES, Sweep, has_spread, is_noisy
+from gaincell.sweeps.settings import OBJECTIVES, Sweep, has_spread
 from gaincell.sweeps.space import Values, shown
 from gaincell.text import open_text, token_stream
 

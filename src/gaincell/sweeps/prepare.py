@@ -13,7 +13,6 @@ the nominal chip without noise.
 from __future__ import annotations
 
 import copy
-import dataclasses
 from pathlib import Path
 from typing import TypeAlias
 
@@ -22,7 +21,6 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from gaincell.adaptation import Statistics, adapt, collect_statistics
-from gaincell.circuits.noise import Noise
 from gaincell.design import Design
 from gaincell.errors import InputError
 from gaincell.evaluation.chips import nominal
@@ -175,5 +173,4 @@ class Preparation:
 
 def _quiet(design: Design) -> Design:
     """The nominal chip without noise of reads and writes."""
-    writing = dataclasses.replace(design.writing, error_std=0.0, storage_capacitance=None)
-    return nominal(design).replace(noise=Noise(), writing=writing)
+    return design.without("chip", "operation")

@@ -24,6 +24,11 @@ def assemble(sweep: Sweep, found: Survey, command: Sequence[str]) -> Json:
 
     Points are in order; those that are not finished are counted only. Where the unchanged design is among
     them, every perplexity has its ratio to that one's, paired block by block (and chip by chip).
+
+    A change that leaves the loss of every block as it was, to the last stored digit, was not exercised by
+    the protocol (a ring of 512 columns in blocks of 256, say), and nothing follows for the perplexity. Such
+    points have "not_exercised", the protocol's name, in place of an interval; parameters have it with the
+    values between which no loss changed.
     """
     points: list[Json] = []
     for number in sorted({*found.complete, *found.failed}):
@@ -36,7 +41,7 @@ def assemble(sweep: Sweep, found: Survey, command: Sequence[str]) -> Json:
     if reference is not None and "blocks" in reference:
         for point in points:
             if point["state"] == "complete":
-                point.update(_ratio(point, reference))
+                point.update(_ratio(point, reference, sweep.protocol))
     result: Json = {
         "schema": results.SCHEMA,
         "command": "sweep",
@@ -55,6 +60,7 @@ def assemble(sweep: Sweep, found: Survey, command: Sequence[str]) -> Json:
         ],
         "parameters": [
             {"name": p.name, "unit": p.unit, "values": p.describe(), "own": own[p.name]}
+            | _not_exercised(points, p.name, sweep.protocol)
             for p in sweep.parameters
         ],
         "counts": {
@@ -87,8 +93,40 @@ def _failed(sweep: Sweep, number: int, trial: Any) -> Json:
     }
 
 
-def _ratio(point: Mapping[str, Any], reference: Mapping[str, Any]) -> Json:
-    """Ratio of perplexities and its interval of 95 % (Student, of the logarithm)."""
+def _not_exercised(points: Sequence[Json], name: str, protocol: str) -> Json:
+    """The protocol, and groups of values of a parameter between which no loss changed, wherever points differ
+    in it alone; empty where there are none.
+    """
+    losses: dict[str, dict[str, str]] = {}
+    entries: dict[str, Any] = {}
+    for point in points:
+        if "blocks" in point:
+            others = {key: entry for key, entry in point["parameters"].items() if key != name}
+            entry = point["parameters"].get(name)
+            entries[repr(entry)] = entry
+            losses.setdefault(repr(others), {})[repr(entry)] = repr(_losses(point))
+    groups: list[list[str]] = []
+    for one in entries:
+        for group in groups:
+            pairs = [row for row in losses.values() if {one, group[0]} <= row.keys()]
+            if pairs and all(row[one] == row[group[0]] for row in pairs):
+                group.append(one)
+                break
+        else:
+            groups.append([one])
+    same = [[entries[one] for one in group] for group in groups if len(group) > 1]
+    return {"not_exercised": {"protocol": protocol, "values": same}} if same else {}
+
+
+def _losses(point: Mapping[str, Any]) -> tuple[Any, ...]:
+    """All that a point's measurement gave."""
+    return point["blocks"]["nll"], point.get("chips")
+
+
+def _ratio(point: Mapping[str, Any], reference: Mapping[str, Any], protocol: str) -> Json:
+    """Ratio of perplexities and its interval of 95 % (Student, of the logarithm); no interval where no loss
+    differs.
+    """
     ours, theirs = (numbers(p["blocks"]["nll"]) for p in (point, reference))
     weights = numbers(reference["blocks"]["predictions"])
     change = [a - b for a, b in zip(ours, theirs, strict=True)]
@@ -96,6 +134,8 @@ def _ratio(point: Mapping[str, Any], reference: Mapping[str, Any]) -> Json:
     if point is reference or not math.isfinite(middle) or middle > 700:
         return {}
     found: Json = {"ratio": value(math.exp(middle), "1", "simulated")}
+    if _losses(point) == _losses(reference):
+        return found | {"not_exercised": protocol}
     error = ratio_error(change, weights)
     variances = [] if error is None else [(error**2, len(weights) - 1)]
     if "chips" in point and len(point["chips"]["perplexity"]["value"]) > 1:
@@ -135,4 +175,6 @@ def _evaluated(sweep: Sweep) -> str:
     chips = f", mean over {sweep.chips} chips" if sweep.chips else ""
     if chips and sweep.noisy:
         chips += ", each with noise of its own" if sweep.spread else " that differ by their noise"
+    elif sweep.noisy:
+        chips = ", all with one draw of noise, whose variance is in no ±"
     return f"{sweep.protocol} of at most {sweep.limit} tokens{chips}"

@@ -26,10 +26,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from gaincell.circuits.converter_errors import Converters
-from gaincell.design import Design
-from gaincell.devices.writing import write_std
+from gaincell.design import DRAWN, Design
 from gaincell.errors import GaincellError
+from gaincell.evaluation.noise import is_noisy
 from gaincell.evaluation.perplexity import window_and_stride
 from gaincell.sweeps.identity import content_of, is_device
 from gaincell.sweeps.names import ADAPTATION, KIND
@@ -61,7 +60,8 @@ class Sweep:
     name: of the file.  model: as in the file.  design: what points change.
     objectives: names of OBJECTIVES.  sampler: one of SAMPLERS.  seed: of all random choices.
     points: how many.  population: of nsga2.
-    text, limit, protocol: what is evaluated, and how.  calibration: tokens of the adaptation.
+    text, limit, protocol: what is evaluated, and how; by default blocks of the model's context, at most 1024.
+    calibration: tokens of the adaptation.
     adapt: gains and offsets of every point, in closed form, to the statistics that the model has as it was
         made; True: on its nominal chip; "chip": on every single chip.
     fine_tune: steps of training after it, on other chips and noise at every pass, at `learning_rate`.
@@ -145,13 +145,13 @@ class Sweep:
     @property
     def noisy(self) -> bool:
         """Whether reads or writes of any point have noise, which chips draw anew."""
-        varied = any(p.name.startswith(("noise.", "writing.")) for p in self.parameters)
+        varied = any(DRAWN.get(p.name) == "operation" for p in self.parameters)
         return varied or self._brings_spread or is_noisy(self.design)
 
     @property
     def spread(self) -> bool:
         """Whether cells or converters of any point differ from chip to chip."""
-        varied = any(p.name.startswith(("mismatch.", "converters.")) for p in self.parameters)
+        varied = any(DRAWN.get(p.name) == "chip" for p in self.parameters)
         return varied or self._brings_spread or has_spread(self.design)
 
     @property
@@ -223,9 +223,4 @@ class Sweep:
 
 def has_spread(design: Design) -> bool:
     """Whether chips of a design differ."""
-    return design.cells_differ or design.converters != Converters()
-
-
-def is_noisy(design: Design) -> bool:
-    """Whether reads or writes of a design have noise."""
-    return design.noise.present or write_std(design) > 0
+    return bool(design.drawn("chip"))

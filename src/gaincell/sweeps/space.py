@@ -61,7 +61,12 @@ class Parameter:
             raise InputError(
                 f"{self.name} is a range, which a grid cannot have; give a list, or a step without log"
             )
-        count = math.floor((self.high - self.low) / self.step + 1e-9) + 1
+        count = (self.high - self.low) / self.step + 1e-9
+        if not count < LARGEST_GRID:
+            raise InputError(
+                f"{self.name} has {count + 1:.3g} values, more than {LARGEST_GRID:,}; give a larger step"
+            )
+        count = math.floor(count) + 1
         numbers = [self.low + n * self.step for n in range(count)]
         return tuple(round(x) if self.whole else float(f"{x:.12g}") for x in numbers)
 

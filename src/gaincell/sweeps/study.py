@@ -56,8 +56,7 @@ def open_storage(place: str) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that heartbeats are experimental
             if "://" in place:
-                if place == "sqlite://" or ":memory:" in place or "mode=memory" in place:
-                    raise InputError("a database in memory is of one process and cannot be shared")
+                _check_shared(place)
                 return optuna.storages.RDBStorage(
                     place, heartbeat_interval=HEARTBEAT, grace_period=4 * HEARTBEAT
                 )
@@ -83,11 +82,29 @@ def existing_storage(place: str) -> Any | None:
 
     Raises InputError: it cannot be reached.
     """
+    if "://" in place:
+        _check_shared(place)
     name = place.removeprefix("sqlite:///")
     path = Path(name).expanduser()
     if name and "://" not in name and not path.exists() and path.parent.is_dir():
         return None
     return open_storage(place)
+
+
+def _check_shared(place: str) -> None:
+    """Raise InputError for an SQLite database in memory, however its URL says so."""
+    import_optuna()
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        url = make_url(place)
+    except (ArgumentError, ValueError) as error:
+        raise InputError(f"{place!r} is no URL of a database ({error}); such as sqlite:///sweep.db") from None
+    file = url.database or ":memory:"
+    in_memory = ":memory:" in file or "memory" in (url.query.get("mode"), file.partition("mode=")[2][:6])
+    if url.get_backend_name() == "sqlite" and in_memory:
+        raise InputError("a database in memory is of one process and cannot be shared")
 
 
 def _without_password(place: str) -> str:

@@ -16,12 +16,11 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from gaincell.errors import RunError
-from gaincell.files import remove_leftovers, write_atomic
+from gaincell.files import check_file, remove_leftovers, restored, to_json, write_tensors
 
 PARAMETER = "parameter."
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -59,10 +58,10 @@ def store(
                 tensors[f"{key}.{name}"] = whole(state[key])
     if not write:
         return
-    metadata = {"progress": json.dumps(dict(progress)), "identity": json.dumps(dict(identity))}
+    metadata = {"progress": to_json(progress), "identity": to_json(identity)}
     contents = {name: tensor.to("cpu").contiguous() for name, tensor in tensors.items()}
     fresh = path.with_name(path.name + ".new")
-    write_atomic(fresh, lambda place: save_file(contents, place, metadata=metadata))
+    write_tensors(fresh, contents, metadata)
     for age in range(keep - 1, 0, -1):
         younger = older(path, age - 1)
         if younger.exists():
@@ -117,6 +116,7 @@ def restore(
     name = places[0].name
     others = f", or only it: {places[1].name} is the one before" if len(places) > 1 else ""
     try:
+        check_file(places[0])
         file: Any = safe_open(places[0], framework="pt")
     except Exception as error:  # safetensors raises its own type for a torn file
         raise RunError(
@@ -125,7 +125,7 @@ def restore(
     with file:
         metadata = file.metadata() or {}
         known = json.loads(metadata.get("identity", "null"))
-        wanted = json.loads(json.dumps(dict(identity)))
+        wanted = json.loads(to_json(identity))
         held = set(file.keys())
         shapes = {key: file.get_slice(key).get_shape() for key in sorted(held) if key.startswith(PARAMETER)}
         own = {PARAMETER + name: list(parameter.shape) for name, parameter in parameters.items()}
@@ -135,7 +135,7 @@ def restore(
                     f"the checkpoint {name} belongs to another {whose}{difference(there, here)}; remove it "
                     "or choose another directory"
                 )
-        progress: dict[str, Any] = json.loads(metadata["progress"])
+        progress: dict[str, Any] = restored(json.loads(metadata["progress"]))
         bad = next((key for key in shapes if not file.get_tensor(key).isfinite().all()), None)
         if bad is not None:
             raise RunError(f"{bad} is not finite in the checkpoint {name}; remove it to start again{others}")

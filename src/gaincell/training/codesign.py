@@ -40,6 +40,7 @@ from gaincell.progress import Progress, silent
 from gaincell.quantity import one_of
 from gaincell.training.log import TrainingLog
 from gaincell.training.loop import Blocks, Loss, TrainResult, next_token_loss, train
+from gaincell.training.loss_name import called, name_of
 from gaincell.training.settings import TrainSettings
 
 LEARNED = ("saturations", "levels")
@@ -218,6 +219,7 @@ def codesign(
     loss = loss_of or next_token_loss
     own_rate = next(r for r in (rate, settings.scale_learning_rate, settings.learning_rate) if r is not None)
 
+    @called(*name_of(loss))
     def on_the_chip(model: nn.Module, tokens: Tensor) -> Tensor:
         circuits.apply_to(layers)
         return loss(model, tokens)
@@ -244,7 +246,7 @@ def codesign(
         with torch.no_grad():
             for layer in layers:
                 layer.out.gain.mul_(circuits.log_output.exp().to(layer.out.gain.dtype))
-    set_design(model, circuits.result())  # type: ignore[type-var]
+    set_design(model, circuits.result())
     return done
 
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from gaincell.errors import InputError
-from gaincell.files import write_text
+from gaincell.files import read_json, write_json
 from gaincell.progress import Progress, silent
 from gaincell.text import END_OF_TEXT, Source
 
@@ -95,7 +95,7 @@ def keep_tokens(
     }
     state = {"done": False, "source": 0, "documents": 0, "length": 0, "begun_at": 0}
     if noted.exists() and path.exists():
-        known = json.loads(noted.read_text())
+        known = read_json(noted)
         differing = next((key for key in wanted if known.get(key) != wanted[key]), None)
         if differing is not None:
             what = OTHER[differing] if "tokenizer" in known else "an older version"
@@ -111,9 +111,9 @@ def keep_tokens(
                 progress(state["length"], tokens or 0, {})
                 if state["documents"] % NOTED_EVERY == 0:
                     file.flush()
-                    write_text(noted, json.dumps({**wanted, **state}))
+                    write_json(noted, {**wanted, **state})
         state["done"] = True
-        write_text(noted, json.dumps({**wanted, **state}))
+        write_json(noted, {**wanted, **state})
     if not state["length"]:
         raise InputError(
             f"the text {', '.join(s.name for s in sources)} is empty; give a text with documents"

@@ -26,6 +26,7 @@ from torch.nn import functional
 
 from gaincell.errors import InputError
 from gaincell.integrations.hf.support import attention_modules
+from gaincell.training.loss_name import LossName
 
 ROWS_AT_ONCE = 256
 """Tokens whose distributions exist at the same time where the output layer is a plain matrix."""
@@ -57,6 +58,7 @@ class Distillation:
         self._teacher = teacher.eval().requires_grad_(False)
         self._weight, self._states = weight, states
         self._plain: dict[int, bool] = {}
+        self.loss_name = _name(weight, states)
 
     def __call__(self, model: nn.Module, tokens: Int[Tensor, "B T_plus_1"]) -> Float[Tensor, ""]:
         if not self._states:
@@ -92,6 +94,15 @@ class Distillation:
         if id(model) not in self._plain:
             self._plain[id(model)] = _is_plain(model, ids[:1, :4])
         return self._plain[id(model)]
+
+
+def _name(weight: float, states: float) -> LossName:
+    """The terms that are in it."""
+    terms = ((1.0 - weight, "cross-entropy"), (weight, "KL to the teacher"))
+    named = " + ".join(f"{share:g} {term}" if share != 1.0 else term for share, term in terms if share)
+    if not states:
+        return LossName(named, "nats per token")
+    return LossName(f"{named} + {states:g} hidden states", "nats per token + relative squared error")
 
 
 @torch.no_grad()

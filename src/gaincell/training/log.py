@@ -1,4 +1,4 @@
-"""What a training run tells while it goes on: a line a step in a file, and a figure of the loss."""
+"""What a training run tells while it goes on: a line a step in a file, and a figure of its losses."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gaincell.files import append_text, write_text
+from gaincell.files import append_text, restored, to_json, write_text
 from gaincell.reports.training import draw_loss
 
 REDRAW_AFTER = 60.0
@@ -35,7 +35,7 @@ class TrainingLog:
 
     def rewind(self, step: int) -> None:
         """Take back what this run logged from `step` on: it goes on from an earlier checkpoint."""
-        lines = self.path.read_text().splitlines(keepends=True) if self.path.exists() else []
+        lines = self.path.read_text(errors="replace").splitlines(keepends=True) if self.path.exists() else []
         kept = []
         for line in lines:
             with contextlib.suppress(json.JSONDecodeError):  # the last one of a killed process
@@ -48,7 +48,7 @@ class TrainingLog:
 
     def line(self, step: int, numbers: Mapping[str, Any]) -> None:
         """Append a line; from time to time draw the figure."""
-        append_text(self.path, json.dumps({**self.labels, "step": step, **numbers}) + "\n")
+        append_text(self.path, to_json({**self.labels, "step": step, **numbers}) + "\n")
         if self.figure is not None and time.monotonic() - self._drawn > REDRAW_AFTER:
             self.draw()
 
@@ -62,7 +62,7 @@ class TrainingLog:
 def read_log(path: Path) -> list[dict[str, Any]]:
     """The lines of a log; one that a killed process left unfinished is left out."""
     lines = []
-    for line in path.read_text().splitlines():
+    for line in path.read_text(errors="replace").splitlines():
         with contextlib.suppress(json.JSONDecodeError):
-            lines.append(json.loads(line))
+            lines.append(restored(json.loads(line)))
     return lines

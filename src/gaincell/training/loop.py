@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -28,12 +29,13 @@ from torch.distributed.tensor import DTensor
 from torch.nn import functional
 
 from gaincell.config import Design
-from gaincell.errors import InputError
+from gaincell.errors import InputError, RunError
 from gaincell.integrations.hf.paired import kept_components
 from gaincell.nn.attention import GainCellAttention
 from gaincell.progress import Progress, silent
 from gaincell.training import checkpoint as disk
 from gaincell.training.log import TrainingLog
+from gaincell.training.loss_name import called, name_of
 from gaincell.training.parallel import Loss, Parallel, clip_gradients
 from gaincell.training.settings import TrainSettings, learning_rate_at
 from gaincell.training.watch import Watch
@@ -60,7 +62,7 @@ class TrainResult:
     """Fewer than there are blocks for where it stopped early."""
     tokens: int
     final_loss: float
-    """Mean loss (nats per token) over the last tenth of the steps of this process."""
+    """Mean loss, in its unit, over the last tenth of the steps, over interruptions."""
     seconds: float
     """Of the whole run, over interruptions: without what a killed process did after its last checkpoint."""
     best: float | None = None
@@ -86,12 +88,12 @@ def train(
         blocks: [n, T + 1] token ids; inputs are columns 0..T-1, targets columns 1..T. Incomplete last batches
             are dropped.
         settings: see `TrainSettings`.
-        progress: called after every step with (steps done, steps in all, {"loss", "learning_rate",
-            "tokens_per_second"}).
+        progress: called after every step with (steps done, steps in all, {NAME OF THE LOSS: its value,
+            "learning_rate": ..., "tokens_per_second": ...}).
         checkpoint: file written every `checkpoint_every` steps and resumed from when it exists; removed by
             the caller (`checkpoint.remove`).
-        log: receives a line a step.
-        loss_of: what is minimised; by default the cross-entropy of the next token.
+        log: receives a line a step, with the name and the unit of the loss.
+        loss_of: what is minimised; by default the cross-entropy of the next token (see `loss_name`).
         evaluate: called every `evaluate_every` steps and at the end.
         rates: peak learning rates of parameters whose names begin so, in place of those of the settings.
 
@@ -106,7 +108,9 @@ def train(
             f"{len(blocks)} blocks of text are fewer than one batch of {settings.batch}; give more text"
         )
     given = _fingerprint(model, blocks) if checkpoint is not None else {}
-    run = Parallel(model, loss_of or next_token_loss, sharded=settings.sharded)
+    loss_of = loss_of or next_token_loss
+    named = name_of(loss_of)
+    run = Parallel(model, loss_of, sharded=settings.sharded)
     _check_share(run, settings)
     _set_checkpointing(model, settings, "enable", {"use_reentrant": False})
     parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
@@ -122,10 +126,12 @@ def train(
     if checkpoint is not None and main:
         disk.sweep(checkpoint)
     state = disk.restore(checkpoint, parameters, optimizer, identity) if checkpoint is not None else {}
+    if state and "losses" not in state:
+        raise RunError(f"the checkpoint {checkpoint} is of an older gaincell; remove it to start again")
     run.processes.wait_for_everyone()  # nobody writes while others read
     writer = TrainingLog(log) if isinstance(log, Path) else log
     first, before = int(state.get("step", 0)), float(state.get("seconds", 0.0))
-    watch = Watch(settings, state.get("watch"), checkpoint, done=first, write=main)
+    watch = Watch(settings, named, state.get("watch"), checkpoint, done=first, write=main)
     if writer is not None and main:
         writer.rewind(first)
 
@@ -134,12 +140,12 @@ def train(
 
     def keep(step: int) -> None:
         if checkpoint is not None:
-            place = {"step": step, "watch": watch.state(), "seconds": seconds()}
+            place = {"step": step, "watch": watch.state(), "seconds": seconds(), "losses": list(losses)}
             kept = settings.keep_checkpoints
             disk.store(checkpoint, parameters, optimizer, identity, place, keep=kept, write=main)
             watch.stored = step
 
-    losses: list[float] = []
+    losses: deque[float] = deque(state.get("losses", ()), maxlen=max(1, total // 10))
     arrays = {m: m.design for m in model.modules() if isinstance(m, GainCellAttention)}
     tokens_a_step = settings.batch * (first_block.shape[1] - 1)
     start, step = time.perf_counter(), first
@@ -161,11 +167,16 @@ def train(
             step += 1
             losses.append(loss)
             record = {
-                "loss": loss,
                 "learning_rate": settings.learning_rate * factor,
                 "tokens_per_second": (step - first) * tokens_a_step / (time.perf_counter() - start),
             }
-            details = {**record, "gradient_norm": norm, "tokens": step * tokens_a_step}
+            details: dict[str, Any] = {
+                "loss": loss,
+                "loss_name": named.name,
+                "loss_unit": named.unit,
+                **record,
+            }
+            details |= {"gradient_norm": norm, "tokens": step * tokens_a_step}
             if evaluate is not None and _due(step, total, settings.evaluate_every):
                 with _at_rest(model, arrays):
                     details["evaluation"] = run.mean(evaluate(model))
@@ -175,7 +186,7 @@ def train(
             if step % settings.checkpoint_every == 0:
                 keep(step)
             if main:
-                progress(step, total, record)
+                progress(step, total, {str(named): loss, **record})
         watch.return_to_best(parameters)
     finally:
         _leave(model, arrays)
@@ -184,16 +195,17 @@ def train(
     if writer is not None and main:
         writer.draw()
     run.processes.wait_for_everyone()
-    tail = losses[-max(1, len(losses) // 10) :]
+    tail = list(losses)[-max(1, step // 10) :]
     return TrainResult(
         steps=step,
         tokens=step * tokens_a_step,
-        final_loss=sum(tail) / len(tail) if tail else math.nan,
+        final_loss=sum(tail) / len(tail),
         seconds=seconds(),
         best=watch.best,
     )
 
 
+@called("cross-entropy", "nats per token")
 def next_token_loss(model: nn.Module, tokens: Tensor) -> Tensor:
     """Cross-entropy of columns 1..T given those before, in nats per token."""
     logits = model(input_ids=tokens[:, :-1], use_cache=False).logits

@@ -5,17 +5,17 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from gaincell.errors import RunError
-from gaincell.files import write_atomic
+from gaincell.files import write_tensors
 from gaincell.training.checkpoint import best_of
+from gaincell.training.loss_name import LossName
 from gaincell.training.settings import TrainSettings
 
 AVERAGED = 10
@@ -29,6 +29,7 @@ class Watch:
 
     Args:
         settings: of the run.
+        loss: what it minimises.
         before: `state()` of the run when it was interrupted.
         checkpoint: of the run.
         done: steps of the checkpoint on disk; 0 = there is none.
@@ -38,13 +39,14 @@ class Watch:
     def __init__(
         self,
         settings: TrainSettings,
+        loss: LossName,
         before: Mapping[str, Any] | None,
         checkpoint: Path | None,
         *,
         done: int,
         write: bool,
     ) -> None:
-        self._settings = settings
+        self._settings, self._loss = settings, loss
         self._checkpoint = checkpoint
         self.stored = done
         """Steps of the newest checkpoint."""
@@ -78,14 +80,17 @@ class Watch:
 
     def see(self, loss: float, step: int) -> None:
         """Raise RunError where the loss is not a number, or has risen far above what it was."""
-        self.require(math.isfinite(loss), f"the loss became {loss}", step)
+        self.require(math.isfinite(loss), f"the loss, {self._loss.name}, became {loss}", step)
         self._recent.append(loss)
         mean = sum(self._recent) / len(self._recent)
         if len(self._recent) < AVERAGED or step < self._settings.warmup_steps:
             return
         self._lowest = min(self._lowest, mean)
         risen = mean > self._settings.divergence * self._lowest > 0
-        what = f"the loss diverges: {mean:.4g} over {AVERAGED} steps, {self._lowest:.4g} at its lowest,"
+        what = (
+            f"the loss, {self._loss}, diverges: {mean:.4g} over {AVERAGED} steps, {self._lowest:.4g} at its "
+            "lowest,"
+        )
         self.require(not risen, what, step)
 
     def judge(self, evaluation: float, step: int, parameters: Mapping[str, nn.Parameter]) -> None:
@@ -96,7 +101,7 @@ class Watch:
             if self._settings.patience:
                 self._kept = {n: p.detach().to("cpu", copy=True) for n, p in parameters.items()}
                 if self._file is not None:
-                    write_atomic(self._file, partial(save_file, self._kept))
+                    write_tensors(self._file, self._kept)
         else:
             self._worse += 1
 

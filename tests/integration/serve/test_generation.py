@@ -238,10 +238,9 @@ def test_a_chip_changed_between_tokens() -> None:
     pair = small()
     designed = Chip.of(pair.design)
     generation = written(pair, replace(designed, retention_time=5e-5))
-    ring = generation.ring.rings[0]
 
     def left(tau: float) -> Tensor:
-        return torch.exp(-(generation.ring.now - ring.write_times[:20]) / tau)
+        return torch.exp(-(generation.ring.now - generation.ring.tokens.write_times[0, :20]) / tau)
 
     before = left(5e-5)
     generation._change(replace(designed, retention_time=1e-3))
@@ -260,7 +259,7 @@ def test_an_ideal_chip_can_be_made_to_leak() -> None:
     generation = written(pair)
     assert generation.design.tau is None
     generation._change(replace(designed, retention_time=1e-6))
-    ages = generation.ring.now - generation.ring.rings[0].write_times[:20]
+    ages = generation.ring.now - generation.ring.tokens.write_times[0, :20]
     assert float(ages.max()) < 1e-6 * 1e-6  # stored voltages are as they were
     generation._change(designed)
     assert generation.design.retention_time == NO_DECAY

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import pytest
 from typer.testing import CliRunner
 
 from gaincell.cli import app
-from gaincell.demonstrator import sessions
+from gaincell.demonstrator import application, server, sessions
 from gaincell.demonstrator.guard import POLICY, Guard
 from gaincell.demonstrator.pair import Pair
 from gaincell.demonstrator.server import is_loopback, listen, url_of
@@ -108,6 +109,34 @@ def test_a_text_is_replaced_or_stopped(client: Client) -> None:
     events = client.until(page, "stopped")
     assert len(tokens(events)) < 4000
     assert all(event["text"] == "Rain" for event in events if event["kind"] == "prompt")
+
+
+def test_starts_at_once_write_one_text(client: Client) -> None:
+    page = client.page()
+    with ThreadPoolExecutor(6) as threads:
+        asked = [threads.submit(client.ask, "POST", f"{page}/text", TEXT | {"seed": n}) for n in range(6)]
+        runs = [found.result()[1]["run"] for found in asked]
+    assert sorted(runs) == [1, 2, 3, 4, 5, 6]
+    kinds = [event["kind"] for event in client.until(page, "done")]
+    assert (kinds.count("prompt"), kinds.count("token")) == (1, TEXT["tokens"])
+    time.sleep(0.5)  # in which another text would go on
+    assert client.ask("GET", page)[1]["state"] == "done"
+
+
+@pytest.mark.parametrize(
+    "sent", [b"", b"GET / HTTP/1.1\r\nHost: 127", b"POST /api/pages/ID/text HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+             b"Content-Type: application/json\r\nContent-Length: 99\r\n\r\n{"]
+)  # fmt: skip
+def test_half_open_connections_end(pair: Pair, monkeypatch: pytest.MonkeyPatch, sent: bytes) -> None:
+    """One that says nothing, one that stops within the head, one that stops within the body."""
+    for module in (server, application):
+        monkeypatch.setattr(module, "REQUEST", 0.3)
+    with running(pair) as client:
+        host, port = client.url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=10) as connection:
+            connection.sendall(sent.replace(b"/api/pages/ID", client.page().encode()))
+            answer = connection.recv(1000)
+            assert answer == b"" if b"\r\n\r\n" not in sent else b"408" in answer
 
 
 def test_ten_thousand_characters(capfd: pytest.CaptureFixture[str]) -> None:

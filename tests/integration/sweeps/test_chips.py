@@ -91,8 +91,19 @@ def test_chips_draw_noise_that_no_calibration_met(
 
 def test_yield_needs_cells_that_differ(write: Callable[..., Path]) -> None:
     head = HEAD.replace('["perplexity"]', '["yield"]') + "chips = 3\n"
-    with pytest.raises(InputError, match="all chips of"):
-        load_sweep(write("noise.output_std = [0.0, 0.2]", head))
+    for alike in ("noise.output_std = [0.0, 0.2]", "wires.key_drop = [0.0, 0.2]"):
+        with pytest.raises(InputError, match="all chips of"):
+            load_sweep(write(alike, head))
+
+
+def test_a_spread_of_retention_makes_chips_and_is_not_in_the_nominal_one(write: Callable[..., Path]) -> None:
+    head = HEAD.replace('["perplexity"]', '["perplexity", "yield"]') + "chips = 2\nadapt = false\n"
+    bench = Bench(load_sweep(write("leakage.spread = [0.0, 1.0]", head)))
+    alike, spread = (bench.measure({"leakage.spread": s}).chips for s in (0.0, 1.0))
+    assert alike is not None
+    assert spread is not None
+    assert spread.nominal == alike.nominal
+    assert len({alike.nominal, *spread.perplexities}) == 3
 
 
 def test_what_is_saved_is_the_first_chip_as_it_was_measured(

@@ -26,6 +26,7 @@ BAD = {
     "tiel = [8]": "unknown parameter 'tiel' (did you mean 'tile'?)",
     "mismatch.gain = [0.1]": "unknown parameter 'mismatch.gain' (did you mean 'mismatch.gain_std'?)",
     "tile = []": "empty range",
+    "retention_time = { low = 1e-4, high = 1e-1, step = 1e-300 }": "give a larger step",
     "tile = { low = 32, high = 8 }": "32 to 8 is an empty range",
     "retention_time = { low = 1e-3, hihg = 1.0 }": "unknown key 'hihg' (did you mean 'high'?)",
     "retention_time = { low = 1e-3 }": "lacks 'high'",
@@ -60,9 +61,10 @@ BAD_HEADS = {
     'objectives = ["perplexity"]\nsampler = "tpe"': "needs points",
     'objectives = ["perplexity"]\npoints = 7': "the grid has 2",
     'objectives = ["perplexity"]\nprotocol = "block-64"': "unknown protocol",
+    'objectives = ["perplexity"]\nprotocol = "blocks-128"': "run has a context of 64 positions",
     'objectives = ["perplexity"]\ntechnology = "29nm"': "28nm",
     'objectives = ["perplexity"]\nlimit = -3': "limit = -3",
-    'objectives = ["perplexity"]\nlimit = 100': "less than one block",
+    'objectives = ["perplexity"]\nlimit = 60': "less than one block",
     'objectives = ["perplexity"]\nloss = "distillation"': "of a fine-tuning",
     'objectives = ["perplexity"]\nlearning_rate = 1e-3': "of a fine-tuning",
     'objective = ["perplexity"]': "did you mean 'objectives'",
@@ -160,6 +162,11 @@ def test_storages_folders_and_models_that_are_not_there(
     write: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file, out = write("tile = [8, 16]"), tmp_path / "out"
+    memory = ("sqlite://", "sqlite:///", "sqlite:///:memory:", "sqlite:///file:x?mode=memory&uri=true",
+              "sqlite+pysqlite:///", "sqlite:///file::memory:?uri=true")  # fmt: skip
+    for storage in memory:
+        for also in ((), ("--dry-run",)):
+            assert "in memory" in refused(capsys, file, "--out", out, "--storage", storage, *also)
     for storage in (tmp_path / "nowhere" / "j", "sqlite:////nowhere/s.db", "nodb://user:secret@host/db"):
         line = refused(capsys, file, "--out", out, "--storage", storage)
         assert "cannot be reached" in line
@@ -185,7 +192,7 @@ def test_the_command(write: Callable[..., Path], tmp_path: Path, capsys: pytest.
     assert "2 points will fail" in printed
     out, json_file = tmp_path / "out", tmp_path / "r.json"
     with pytest.raises(SystemExit) as ended:
-        main(["sweep", str(file), "--out", str(out), "--json", str(json_file), "--figures"])
+        main(["sweep", str(file), "--out", str(out), "--json", str(json_file)])
     assert ended.value.code == 0
     printed = capsys.readouterr().out
     assert "4 of 6 points" in printed

@@ -212,7 +212,7 @@ def test_64_points_on_2_workers_survive_kills(write: Callable[..., Path], tmp_pa
 def test_two_commands_with_one_journal_and_weights(write: Callable[..., Path], tmp_path: Path) -> None:
     file = write("tile = [8, 16]\nstorage_levels = [4, 8, 16]")
     journal, places = tmp_path / "shared.journal", [tmp_path / "here", tmp_path / "there"]
-    both = [gaincell(file, "--out", place, "--storage", journal, "--weights") for place in places]
+    both = [gaincell(file, "--out", place, "--storage", journal, "--keep-models") for place in places]
     assert [(process.communicate()[0] != b"", process.returncode) for process in both] == [(True, 0)] * 2
     shares = [{path.parent.name for path in place.glob("points/*/run.json")} for place in places]
     assert len(shares[0] | shares[1]) == 6

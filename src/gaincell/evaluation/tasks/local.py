@@ -16,7 +16,6 @@ With them the harness itself is enough:
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,8 @@ from lm_eval.tasks.wikitext.preprocess_wikitext import process_results, wikitext
 
 from gaincell.errors import InputError
 from gaincell.evaluation.rolling import articles
-from gaincell.text import read_lines
+from gaincell.files import parse_json
+from gaincell.text import LARGEST_SPLIT_FILE, read_lines
 
 __all__ = ["choices", "continuation", "process_results", "rows", "wikitext_detokenizer"]
 
@@ -44,11 +44,13 @@ def rows(data: str | None = None, task: str = "", layout: str = "", **_: Any) ->
 
     path = _file(data, task, "txt" if layout == "pages" else "jsonl")
     if layout == "pages":
-        found: list[Row] = [{"page": page} for page in articles(read_lines(path))]
+        found: list[Row] = [{"page": page} for page in articles(read_lines(path, LARGEST_SPLIT_FILE))]
     else:
         check = LAYOUTS[layout]
         found = [
-            _row(path, number, line, check) for number, line in enumerate(read_lines(path), 1) if line.strip()
+            _row(path, number, line, check)
+            for number, line in enumerate(read_lines(path, LARGEST_SPLIT_FILE), 1)
+            if line.strip()
         ]
     if not found:
         raise InputError(f"{path.name} holds no row")
@@ -84,7 +86,7 @@ def _file(data: str | None, task: str, ending: str) -> Path:
 
 def _row(path: Path, number: int, line: str, check: Callable[[Row], str | None]) -> Row:
     try:
-        row = json.loads(line)
+        row = parse_json(line)
     except ValueError as error:
         raise InputError(f"{path.name}, line {number}: not JSON ({error})") from error
     reason = check(row) if isinstance(row, dict) else "not an object"

@@ -2,16 +2,23 @@
 
 ``attach`` adds one module, ``gain_cell``, to every attention module and points the model at the attention
 and mask functions of ``interface.py``; the model's own weights are not touched. ``detach`` undoes both.
+
+transformers reads from a configuration which attention function to call, and models can share one
+configuration. So an attached model has a configuration of its own, and hooks around every attention module
+make sure that the function that was called is the one that was asked for.
 """
 
-from dataclasses import dataclass
+import copy
+import os
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
+from gaincell.config import load_design
 from gaincell.design import Design
 from gaincell.errors import InputError, ModelError
 from gaincell.integrations.hf import interface
@@ -19,25 +26,46 @@ from gaincell.integrations.hf.support import attention_modules, geometry
 from gaincell.nn.attention import GainCellAttention
 from gaincell.ops.gain_cell_attention import Gradient, Impl
 
-AnyModel = TypeVar("AnyModel", bound=PreTrainedModel)
+AnyModel = TypeVar("AnyModel", bound=nn.Module)
 
 _RECORD = "gaincell_attachment"
 """Attribute of an attached model that remembers how to detach it."""
+_SAVE = "save_pretrained"
 
 
 @dataclass
 class _Attachment:
     """What ``attach`` changed besides adding modules."""
 
-    implementation: str
-    """the attention implementation the model had before"""
-    guard: RemovableHandle
-    """the hook that refuses arguments which never reach an attention function"""
+    function: str
+    """the attention function that every layer must call: a name in ``interface``"""
+    configurations: list[tuple[PretrainedConfig, str]] = field(default_factory=list)
+    """the model's own configurations, and the attention implementation that each had before"""
+    savers: list[tuple[nn.Module, Any]] = field(default_factory=list)
+    """modules that refuse ``save_pretrained``, and the attribute that each had before"""
+    hooks: list[RemovableHandle] = field(default_factory=list)
+
+    def begin_layer(self, module: Any, *_: Any) -> None:
+        """Forward pre-hook: the layer is about to call ``function``."""
+        interface.forget_function()
+        self._require(module, module.config._attn_implementation)
+
+    def end_layer(self, module: Any, *_: Any) -> None:
+        """Forward hook: the layer did call ``function``."""
+        self._require(module, interface.called_function())
+
+    def _require(self, module: Any, found: str | None) -> None:
+        if found != self.function:
+            raise ModelError(
+                f"{type(module).__name__} of layer {module.layer_idx} is attached, but its attention "
+                f"function is {repr(found) if found else 'another'}: call set_attention(model, 'gain-cell') "
+                "to use the arrays, or gaincell.detach(model) to do without"
+            )
 
 
 def attach(
     model: AnyModel,
-    design: Design,
+    design: Design | str | os.PathLike[str],
     *,
     impl: Impl = "auto",
     gradient: Gradient = "exact",
@@ -50,9 +78,13 @@ def attach(
     token period becomes that of the model's number of layers unless the design states one. The cache of
     keys and values keeps the float projections; arrays are filled from it.
 
+    The model gets a copy of its configuration, so that no other model that shares it is changed. Every
+    forward pass checks that the arrays computed every layer. Where anything goes wrong here, ``model`` stays
+    as it was.
+
     Args:
-        model: a decoder of transformers with plain causal self-attention.
-        design: the chip.
+        model: a decoder of transformers with plain causal self-attention, or a wrapper around one (peft's).
+        design: the chip, the name of a shipped one, or a ``.toml`` file.
         impl: implementation of the arrays: "auto", "native", "blocked", "triton" or "naive".
         gradient: derivative of the cells in the backward pass: "exact" or "surrogate".
         attention: "gain-cell", or "softmax": the model's own attention computed through the same masks,
@@ -63,57 +95,71 @@ def attach(
 
     Raises:
         ModelError: the model has features that are not modelled (named), or is attached already.
+        DesignError: there is no such design, or its file is not acceptable.
         InputError: ``attention`` is none of the two.
 
     Not modelled: dropout of attention weights. `gaincell.training.loop.train` trains without any dropout.
+    transformers' ``save_pretrained`` would lose gains, offsets and design, so it raises; use `gaincell.save`.
+    A wrapper that peft makes after ``attach`` still saves its adapters, and only them.
     """
-    _implementation(attention)
+    function = _function(attention)
     if _owner(model) is not None:
         raise ModelError(
             f"{type(model).__name__} is attached already: use set_design(model, design) to exchange the "
             "design, or detach(model) first"
         )
-    modules = attention_modules(model)
-    design = design.replace(layers=len(modules))
-    for module in modules.values():
-        size = geometry(module)
-        weight = next(module.parameters())
-        module.gain_cell = GainCellAttention(
-            design,
-            size.heads,
-            size.kv_heads,
-            size.head_dim,
-            layer=_layer_index(module),
-            impl=impl,
-            gradient=gradient,
-            dtype=torch.float32 if weight.device.type == "mps" else torch.float64,
-            device=weight.device,
-        )
-        module.gain_cell.train(module.training)
+    owner = _pretrained(model)
+    modules = attention_modules(owner)
+    cells = _make_cells(modules, load_design(design).replace(layers=len(modules)), impl, gradient)
     interface.register()
-    guard = model.base_model.register_forward_pre_hook(interface.refuse_call, with_kwargs=True)
-    setattr(model, _RECORD, _Attachment(model.config._attn_implementation, guard))
+    attachment = _Attachment(function)
+    shared = [(module, module.config) for module in owner.modules() if _has_configuration(module)]
+    setattr(owner, _RECORD, attachment)
     try:
-        set_attention(model, attention)
+        _copy_configurations(owner, attachment)
+        for module, cell in zip(modules.values(), cells, strict=True):
+            module.gain_cell = cell
+            attachment.hooks += [
+                module.register_forward_pre_hook(attachment.begin_layer),
+                module.register_forward_hook(attachment.end_layer),
+            ]
+        attachment.hooks.append(
+            owner.base_model.register_forward_pre_hook(interface.refuse_call, with_kwargs=True)
+        )
+        for module in model.modules():
+            if hasattr(module, _SAVE):
+                attachment.savers.append((module, vars(module).get(_SAVE)))
+                setattr(module, _SAVE, interface.refuse_saving)
+        set_attention(owner, attention)
     except BaseException:
-        detach(model)
+        detach(owner)
+        for module, configuration in shared:
+            module.config = configuration
         raise
     return model
 
 
 def detach(model: AnyModel) -> AnyModel:
-    """Remove gains, offsets and arrays: ``model`` is again what it was before ``attach``, bit for bit.
+    """Remove gains, offsets and arrays: ``model`` computes again what it did before ``attach``, bit for bit.
+
+    It keeps its own copy of the configuration it had, with whatever was changed there meanwhile.
 
     Raises:
         ModelError: the model is not attached.
     """
-    owner = _require_owner(model)
+    owner = attached_model(model)
     attachment: _Attachment = getattr(owner, _RECORD)
-    attachment.guard.remove()
+    for hook in attachment.hooks:
+        hook.remove()
     for module in _carriers(owner):
         del module.gain_cell
+    for module, before in attachment.savers:
+        vars(module).pop(_SAVE, None)
+        if before is not None:
+            setattr(module, _SAVE, before)
+    for configuration, implementation in attachment.configurations:
+        configuration._attn_implementation = implementation
     delattr(owner, _RECORD)
-    owner.set_attn_implementation(attachment.implementation)
     return model
 
 
@@ -126,15 +172,31 @@ def attached_layers(model: nn.Module) -> list[GainCellAttention]:
     return sorted(cells, key=lambda cell: cell.layer)
 
 
-def set_design(model: AnyModel, design: Design) -> AnyModel:
+def computing_layers(model: nn.Module) -> list[GainCellAttention]:
+    """``attached_layers`` for whoever wants a number of the hardware: the arrays must be in use.
+
+    Raises:
+        ModelError: the model is attached, but set to compute softmax attention.
+    """
+    owner = _owner(model)
+    if owner is not None and getattr(owner, _RECORD).function != interface.GAIN_CELL:
+        raise ModelError(
+            f"{type(owner).__name__} is attached, but set to softmax attention, which uses no arrays: call "
+            "set_attention(model, 'gain-cell') first"
+        )
+    return attached_layers(model)
+
+
+def set_design(model: AnyModel, design: Design | str | os.PathLike[str]) -> AnyModel:
     """Exchange the design (the cell, say) of an attached model; gains, offsets and weights stay.
 
     Raises:
         ModelError: the model is not attached.
+        DesignError: there is no such design, or its file is not acceptable.
     """
-    _require_owner(model)
+    attached_model(model)
     cells = attached_layers(model)
-    design = design.replace(layers=len(cells))
+    design = load_design(design).replace(layers=len(cells))
     for cell in cells:
         cell.design = design
     return model
@@ -147,22 +209,65 @@ def set_attention(model: AnyModel, attention: Literal["gain-cell", "softmax"]) -
         ModelError: the model is not attached.
         InputError: ``attention`` is none of the two.
     """
-    wanted = _implementation(attention)
-    owner = _require_owner(model)
+    wanted = _function(attention)
+    owner = attached_model(model)
     owner.set_attn_implementation(wanted)
     wrong = {module.config._attn_implementation for module in _carriers(owner)} - {wanted}
     if wrong:
         raise ModelError(
             f"{type(owner).__name__} did not accept another attention implementation (still {wrong.pop()!r})"
         )
+    getattr(owner, _RECORD).function = wanted
     return model
 
 
-def _implementation(attention: str) -> str:
+def _function(attention: str) -> str:
     names = {"gain-cell": interface.GAIN_CELL, "softmax": interface.SOFTMAX}
     if attention not in names:
         raise InputError(f"attention is {attention!r}; allowed: {', '.join(map(repr, names))}")
     return names[attention]
+
+
+def _make_cells(
+    modules: dict[str, nn.Module], design: Design, impl: Impl, gradient: Gradient
+) -> list[GainCellAttention]:
+    """The arrays of every attention module, which is not changed."""
+    cells = []
+    for module in modules.values():
+        size = geometry(module)
+        weight = next(module.parameters())
+        cell = GainCellAttention(
+            design,
+            size.heads,
+            size.kv_heads,
+            size.head_dim,
+            layer=_layer_index(module),
+            impl=impl,
+            gradient=gradient,
+            dtype=torch.float32 if weight.device.type == "mps" else torch.float64,
+            device=weight.device,
+        )
+        cells.append(cell.train(module.training))
+    return cells
+
+
+def _has_configuration(module: nn.Module) -> bool:
+    return isinstance(vars(module).get("config"), PretrainedConfig)
+
+
+def _copy_configurations(owner: PreTrainedModel, attachment: _Attachment) -> None:
+    """Give the model configurations of its own; modules that shared one share its copy."""
+    copies: dict[int, Any] = {}
+    for module in filter(_has_configuration, owner.modules()):
+        before: Any = module.config
+        known = id(before) in copies
+        own = module.config = copy.deepcopy(before, copies)
+        if known:
+            continue
+        implementation = before._attn_implementation
+        if implementation in (interface.GAIN_CELL, interface.SOFTMAX):  # made from an attached model's
+            implementation = owner.get_correct_attn_implementation(None)
+        attachment.configurations.append((own, implementation))
 
 
 def _carriers(model: nn.Module) -> list[Any]:
@@ -182,7 +287,21 @@ def _owner(model: nn.Module) -> PreTrainedModel | None:
     return None
 
 
-def _require_owner(model: nn.Module) -> PreTrainedModel:
+def _pretrained(model: nn.Module) -> PreTrainedModel:
+    """``model``, or the model of transformers that it wraps."""
+    found = [module for module in model.modules() if isinstance(module, PreTrainedModel)]
+    if not found or not set(found) <= set(found[0].modules()):
+        number = "several models" if found else "no model"
+        raise ModelError(f"{type(model).__name__} holds {number} of transformers; give one")
+    return found[0]
+
+
+def attached_model(model: nn.Module) -> PreTrainedModel:
+    """The model of transformers that was attached: ``model``, or the one it wraps.
+
+    Raises:
+        ModelError: the model is not attached.
+    """
     owner = _owner(model)
     if owner is None:
         raise ModelError(f"{type(model).__name__} is not attached: call gaincell.attach(model, design) first")

@@ -1,8 +1,8 @@
 """A cache for `generate` that is the hardware's: a ring of columns holding codes, and when they were written.
 
 transformers' own cache keeps the projections k and v of all tokens and grows with them. This one keeps, per
-layer, what the arrays keep: for each of the M columns the write DAC's codes of one token (one byte a cell)
-and the time of the write. Memory does not grow, however long the text.
+layer, what the arrays keep: for each of the M columns the write DAC's codes of one token (one byte a cell),
+and once for all layers the time of the write. Memory does not grow, however long the text.
 
     cache = RingCache(model)
     model.generate(**inputs, **cache.argument)
@@ -10,14 +10,15 @@ and the time of the write. Memory does not grow, however long the text.
 With a refresh policy, tokens of one call see no refresh in between: `feed` gives them in pieces that are
 short enough.
 
-Slot s of a sequence, padding included, goes to column s mod M. (Left padding shifts a row's columns against
-those of its real tokens by the number of its padding tokens; the attention numbers the real ones itself.)
+Token j of a sequence goes to column j mod M. Padding, wherever it stands, is not counted and never written,
+and it takes a sequence no time: only the others age while one is given padding.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -31,13 +32,201 @@ from gaincell.arrays.refresh import Refresh
 from gaincell.circuits import dac_code, write_dac
 from gaincell.config import Design
 from gaincell.errors import InputError, ModelError
+from gaincell.features import (
+    CELLS,
+    CONVERSIONS,
+    DRIVERS,
+    LEVELS,
+    NOMINAL,
+    NORMALISER,
+    PULSE_LAW,
+    READ_NOISE,
+    missing,
+)
 from gaincell.integrations.hf.attach import attached_layers
 from gaincell.integrations.hf.interface import RING
+from gaincell.integrations.hf.masks import PADDING
 from gaincell.nn.attention import GainCellAttention
-from gaincell.ops.gain_cell_attention import native_decode
+from gaincell.ops.gain_cell_attention import OF_STORED, native_decode
 from gaincell.ops.gain_cell_attention.native_decode import RingDecoder, Slots
 from gaincell.progress import Progress, silent
 from gaincell.units import Second
+
+NOT_A_NUMBER = 255
+"""The code that stands for NaN; no write DAC whose codes are kept gives it."""
+WITH_REFRESHES = NOMINAL | LEVELS | DRIVERS | CELLS | PULSE_LAW | CONVERSIONS | READ_NOISE | NORMALISER
+"""Features of a chip (features.py) of a ring that is refreshed; without a refresh `OF_STORED`."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """The tokens of one forward pass and the columns that they meet; the same in all layers.
+
+    index [B, T]: of the real token in each slot, -1 for padding.  old [B, S]: of the tokens held before it
+    that its queries may see, oldest first.  old_columns [B, S]: where they are; one row if all are alike.
+    extra_age [B, S]: see `attend_to_stored`.  rows, slots, columns: of the tokens that stay, and where they
+    go.  column: if the pass is of one token for every sequence, and goes to the same column of each.
+    """
+
+    index: Int[Tensor, "B T"]
+    old: Int[Tensor, "B S"]
+    old_columns: Int[Tensor, "B S"]
+    extra_age: Float[Tensor, "B S"]
+    rows: Int[Tensor, " n"]
+    slots: Int[Tensor, " n"]
+    columns: Int[Tensor, " n"]
+    column: int | None
+    decoded: dict[int | None, Slots]
+    """What the query of one token sees of the ring, by sliding window."""
+
+
+class RingTokens:
+    """Which tokens the columns hold, and when they were written: the same in all layers.
+
+    `slots`: given so far, padding included.  `count` [B]: tokens of every sequence so far.
+    `write_times` [B, M]: s, in the time of the sequence.  That is the clock's without the steps that the
+    sequence sat out (`waited` [B]), being given padding.
+    """
+
+    def __init__(self, attention: GainCellAttention, clock: Clock) -> None:
+        self.attention, self.clock = attention, clock
+        self.columns = attention.design.window
+        self.step: Step | None = None
+        """Of the forward pass that is going on."""
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all tokens; the clock goes on."""
+        self.slots, self.step = 0, None
+        self.count, self.waited = (torch.zeros(0, dtype=torch.int64) for _ in range(2))
+        self.write_times = torch.zeros(0, self.columns, dtype=torch.float64)
+        self._real = torch.zeros(0, 0, dtype=torch.bool)
+        """[B, last slots, at most M] whether they hold a token."""
+
+    @property
+    def _period(self) -> Second:
+        return self.attention.design.token_period
+
+    @property
+    def _now(self) -> Float[Tensor, " B"]:
+        return self.clock.now - self.waited.double() * self._period
+
+    @property
+    def valid(self) -> Tensor:
+        """[B, M]: columns that hold a token."""
+        return torch.arange(self.columns) < self.count[:, None]
+
+    def begin(self, index: Int[Tensor, "B T"]) -> Step:
+        """The step that writes tokens of these indices, -1 for padding.
+
+        Raises:
+            ModelError: they do not follow those that the columns hold.
+        """
+        device, index = index.device, index.cpu()
+        if self.slots == 0:
+            self.count, self.waited = (torch.zeros(len(index), dtype=torch.int64) for _ in range(2))
+            self.write_times = torch.zeros(len(index), self.columns, dtype=torch.float64)
+            self._real = torch.zeros(len(index), 0, dtype=torch.bool)
+        real = index != PADDING
+        follows = torch.where(real, self.count[:, None] + real.cumsum(1) - 1, PADDING)
+        if not torch.equal(index, follows):
+            row = int((index != follows).any(1).nonzero()[0])
+            first = int(index[row][real[row]][0])
+            raise ModelError(
+                f"attention_mask counts {first} tokens of sequence {row} before the new ones, but the ring "
+                f"holds {int(self.count[row])}: give the mask of the whole sequence, with the padding that "
+                "earlier calls had"
+            )
+        window = self.columns
+        end = self.count + real.sum(1)
+        rows, slots = (real & (index >= end[:, None] - window)).nonzero(as_tuple=True)
+        columns = index[rows, slots] % window
+        held = min(window - 1, int(self.count.max()))
+        old = self.count[:, None] - torch.arange(held, 0, -1)
+        old_columns = old.clamp(min=0) % window
+        regular = (self.count[:, None] - old).double() * self._period
+        extra_age = self._now[:, None] - self.write_times.gather(1, old_columns) - regular
+        alike = bool((self.count == self.count[0]).all())
+        self.step = Step(
+            index=index,
+            old=torch.where(old < 0, PADDING, old).to(device),
+            old_columns=(old_columns[:1] if alike else old_columns).to(device),
+            extra_age=extra_age.to(device),
+            rows=rows.to(device),
+            slots=slots.to(device),
+            columns=columns.to(device),
+            column=int(columns[0]) if alike and index.shape[1] == 1 and bool(real.all()) else None,
+            decoded={},
+        )
+        return self.step
+
+    def decoded(self, step: Step, sliding_window: int | None) -> Slots:
+        """What the query of a step of one token sees of the ring, that token included."""
+        if sliding_window not in step.decoded:
+            design = self.attention.design
+            window = design.window if sliding_window is None else min(design.window, sliding_window)
+            query = step.index
+            columns = torch.arange(min(self.columns, max(1, int(query.max()) + 1)))
+            age = (query - columns) % self.columns
+            seen = (query != PADDING) & (age <= query) & (age < window)
+            tile = torch.where(seen, columns // design.tile, -1)
+            seconds = (self._now[:, None] - self.write_times[:, : len(columns)]).clamp(min=0.0)
+            seconds = torch.where(age == 0, 0.0, seconds)
+            tau = design.tau
+            left = torch.ones_like(seconds) if tau is None else torch.exp(-seconds / tau)
+            step.decoded[sliding_window] = native_decode.make_slots(columns, tile, left, design)
+        return step.decoded[sliding_window]
+
+    def finish(self) -> int:
+        """All layers have written the step; how many steps of the chip it took."""
+        assert self.step is not None
+        index, rows, columns = self.step.index, self.step.rows.cpu(), self.step.columns.cpu()
+        real = index != PADDING
+        new, taken = real.sum(1), int(real.any(0).sum())
+        since = index[rows, self.step.slots.cpu()] - self.count[rows]
+        self.write_times[rows, columns] = self._now[rows] + since.double() * self._period
+        self.step = None
+        self.slots += index.shape[1]
+        self.count = self.count + new
+        self.waited = self.waited + taken - new
+        self._real = torch.cat([self._real, real], 1)[:, -self.columns :]
+        return taken
+
+    def crop(self, slots: int) -> None:
+        """Forget the last slots, to `slots` of them, or -n: n fewer.
+
+        Raises:
+            InputError: tokens were overwritten that would have to come back.
+        """
+        left = slots if slots > 0 else self.slots + slots
+        if left >= self.slots:
+            return
+        gone = self.slots - left
+        if left < 0 or gone > self._real.shape[1] or bool((self.count > self.columns).any()):
+            raise InputError(
+                f"the ring cannot go back from {self.slots} to {left} tokens: older ones were overwritten; "
+                f"crop while it holds at most {self.columns}"
+            )
+        self.count = self.count - self._real[:, -gone:].sum(1)
+        self._real, self.slots = self._real[:, :-gone], left
+
+    def select(self, rows: Tensor) -> None:
+        """Let sequence n continue what sequence rows[n] has written."""
+        rows = rows.cpu()
+        self.count, self.waited, self.write_times, self._real = (
+            state[rows] for state in (self.count, self.waited, self.write_times, self._real)
+        )
+
+    def rewritten(self) -> tuple[Float[Tensor, "B M"], int]:
+        """Seconds since the writes at a refresh that begins now, and how many columns it rewrites."""
+        when = self._now[:, None] + torch.arange(self.columns).double() * self.clock.write_slot
+        age = when - self.write_times
+        self.write_times = torch.where(self.valid, when, self.write_times)
+        return age, int(self.count.max().clamp(max=self.columns)) if len(self.count) else 0
+
+    def postpone(self, seconds: Second) -> None:
+        """For the clock: see `Columns`."""
+        self.write_times = torch.where(self.valid, self.write_times + seconds, self.write_times)
 
 
 class RingLayer(CacheLayerMixin):
@@ -45,37 +234,31 @@ class RingLayer(CacheLayerMixin):
 
     Args:
         attention: the layer's gain-cell attention, whose gains, offsets and write DAC make the codes.
-        clock: of all layers.
-        shared: what one layer has worked out in a step, for the others.
+        tokens: of all layers.
 
     `key_codes`, `value_codes` [B, Hk, M, D]: uint8; the voltages themselves, u = V - V_offset, where the
-    design does not quantise them.  `write_times` [M]: seconds, the token being written at the beginning of
-    its period.
+    design does not quantise them.
     """
 
     is_sliding = False
     is_compileable = False
+    is_croppable = True
 
-    def __init__(self, attention: GainCellAttention, clock: Clock, shared: dict[Any, Any]) -> None:
+    def __init__(self, attention: GainCellAttention, tokens: RingTokens) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.attention = attention
-        self.clock = clock
-        self.shared = shared
-        self.seen = 0
+        self.tokens = tokens
         self.codes_are_read = False
-        """Whether the layer's attention reads the ring's codes itself (`attend`), one token at a time."""
-        self.read: Callable[[], None] | None = None
-        """Called when `attend` has read them: time may pass, and refreshes may change them."""
-        self.poisoned = False
-        """Whether a value that was not finite was to be written: every output is then not a number."""
+        """Whether the last step was read from the codes themselves, in compiled code."""
+        self.finite = True
+        """Whether no column holds a NaN; only then are codes read in compiled code."""
+        self.passed: Callable[[], None] | None = None
+        """Called when the step is over in this layer: after the last one, time passes."""
         self._decode: RingDecoder | None = None
         self.pending = False
         """Whether what `update` gave out was not seen by the layer's attention yet."""
         self.key_codes: Tensor | None = None
         self.value_codes: Tensor | None = None
-        self.write_times = torch.zeros(attention.design.window, dtype=torch.float64)
-        self.extra_age = torch.zeros(0, dtype=torch.float64)
-        """Of the voltages that `update` gave out: see `attend_to_stored`."""
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor | None = None) -> None:
         """Make the empty ring, for keys of this batch size, type and device."""
@@ -92,7 +275,7 @@ class RingLayer(CacheLayerMixin):
     @property
     def _levels(self) -> int | None:
         levels = self.attention.design.storage_levels
-        return levels if levels is not None and levels <= 256 else None
+        return levels if levels is not None and levels <= NOT_A_NUMBER else None
 
     def update(
         self,
@@ -100,129 +283,105 @@ class RingLayer(CacheLayerMixin):
         value_states: Float[Tensor, "B Hk T D"],
         *_: Any,
         **__: Any,
-    ) -> tuple[Float[Tensor, "B Hk S D"], Float[Tensor, "B Hk S D"]]:
-        """Write the new tokens; the voltages that their queries see, oldest first.
-
-        Those are the M - 1 tokens before and the new ones, as they were written. The layer's attention
-        recognises them as voltages by a mark on the keys, and takes their age from `extra_age`. Where the
-        compiled kernel serves a single token, what is given out has the shape only: see `attend`.
-        """
+    ) -> tuple[Float[Tensor, "B Hk T D"], Float[Tensor, "B Hk T D"]]:
+        """The new keys and values themselves, marked: the layer's attention gives them to `attend`."""
         if not self.is_initialized:
             self.lazy_initialization(key_states)
         assert self.key_codes is not None
-        assert self.value_codes is not None
         if key_states.shape[0] != self.key_codes.shape[0]:
             raise InputError(
                 f"the ring holds {self.key_codes.shape[0]} sequences, the input has {key_states.shape[0]}; "
                 "make a new RingCache for another batch"
             )
-        design, window = self.attention.design, self.attention.design.window
-        if len(self.write_times) != window:
+        window = self.attention.design.window
+        if self.tokens.columns != window:
             raise InputError(
-                f"the ring was made for {len(self.write_times)} columns, the model's design now has "
+                f"the ring was made for {self.tokens.columns} columns, the model's design now has "
                 f"{window}; make a new RingCache after set_design"
             )
-        new = key_states.shape[2]
-        self.codes_are_read = self._native_serves(key_states)
         self.pending = True
-        if self.codes_are_read:
-            return self._write_one(key_states, value_states)
-        old = torch.arange(max(0, self.seen - window + 1), self.seen, device=self.device) % window
-        self.extra_age = self._extra_age(old).to(self.device)
-        held = []
-        for codes, scaler, states in (
-            (self.key_codes, self.attention.k, key_states),
-            (self.value_codes, self.attention.v, value_states),
-        ):
-            volts = scaler(states)
-            self.poisoned |= not bool(torch.isfinite(volts).all())
-            written = self._written(volts)
-            fresh = self._voltages(written)
-            kept = self._voltages(codes[:, :, old]).to(fresh.dtype)
-            held.append(torch.cat([kept, fresh], 2))
-            last = torch.arange(max(self.seen, self.seen + new - window), self.seen + new, device=self.device)
-            codes[:, :, last % window] = written[:, :, -len(last) :]
-        times = self.clock.now + torch.arange(new, dtype=torch.float64) * design.token_period
-        self.write_times[last.cpu() % window] = times[-len(last) :]
-        self.seen += new
-        if self.poisoned:
-            held[0].fill_(torch.nan)
-        setattr(held[0], RING, self)
-        return held[0], held[1]
-
-    def _native_serves(self, states: Tensor) -> bool:
-        impl = self.attention.impl
-        one = states.shape[2] == 1 and (impl in ("auto", "decode") or impl.startswith("native"))
-        if not one or self._levels is None or (states.requires_grad and torch.is_grad_enabled()):
-            return False
-        dtype = torch.promote_types(states.dtype, torch.float32)  # of what the scaling stage gives
-        like = states.new_empty((1, 1, 1, states.shape[3]), dtype=dtype)
-        return native_decode.why_not(like, self.attention.design) is None
-
-    def _write_one(self, key_states: Tensor, value_states: Tensor) -> tuple[Tensor, Tensor]:
-        """Codes of one token; tensors of the shape that transformers expects, without content."""
-        assert self.key_codes is not None
-        assert self.value_codes is not None
-        design = self.attention.design
-        column = self.seen % design.window
-        for codes, scaler, states in (
-            (self.key_codes, self.attention.k, key_states),
-            (self.value_codes, self.attention.v, value_states),
-        ):
-            self.poisoned |= not native_decode.write_ring(scaler(states), codes, column, design)
-        self.write_times[column] = self.clock.now
-        self.seen += 1
-        step = (self.clock.now, self.seen)
-        if self.shared.get("step") != step:
-            self.shared.clear()
-            self.shared["step"] = step
-            columns = torch.arange(max(0, self.seen - design.window), self.seen) % design.window
-            self.shared["columns"] = columns.to(torch.int32)
-            self.shared["extra age"] = (
-                self._extra_age(columns) + design.token_period
-            )  # of the new one, too: 0
-        slots = min(self.seen, design.window)
-        keys, values = (states.expand(-1, -1, slots, -1) for states in (key_states, value_states))
+        keys = key_states.view_as(key_states)
         setattr(keys, RING, self)
-        return keys, values
+        return keys, value_states
 
     def attend(
         self,
-        query: Float[Tensor, "B H 1 D"],
-        key_index: Int[Tensor, "B S"],
-        query_index: Int[Tensor, "B 1"],
+        query: Float[Tensor, "B H T D"],
+        key: Float[Tensor, "B Hk T D"],
+        value: Float[Tensor, "B Hk T D"],
+        index: Int[Tensor, "B T"],
         sliding_window: int | None,
-    ) -> Float[Tensor, "B H 1 D"]:
-        """The scaled output of every head for the token that was just written, from the ring's codes."""
-        assert self.key_codes is not None
-        assert self.value_codes is not None
+    ) -> Float[Tensor, "B H T D"]:
+        """Write the new tokens; the scaled output of every head for them.
+
+        index: of the real token in each slot, -1 for padding, which is not written.
+        """
+        step = self.tokens.step or self.tokens.begin(index)
+        volts = self.attention.k(key), self.attention.v(value)
+        attended = self._decoded(query, volts, step, sliding_window)
+        self.codes_are_read = attended is not None
+        if attended is None:
+            seen = torch.cat([step.old, index], 1)
+            attended = self.attention(
+                query, *self._write(volts, step), seen, index, sliding_window, extra_age=step.extra_age
+            )
+        if self.passed is not None:
+            self.passed()
+        return attended
+
+    def _decoded(
+        self, query: Tensor, volts: tuple[Tensor, Tensor], step: Step, sliding_window: int | None
+    ) -> Tensor | None:
+        """`attend` for one token in compiled code; None where that does not serve."""
         attention = self.attention
+        if not self.finite or not self._native_serves(volts[0]):
+            return None
+        for codes, requested in zip(self._codes, volts, strict=True):
+            if step.column is not None:
+                finite = native_decode.write_ring(requested, codes, step.column, attention.design)
+            else:
+                written = torch.empty_like(codes[:, :, :1])
+                finite = native_decode.write_ring(requested, written, 0, attention.design)
+                codes[step.rows, :, step.columns] = written[step.rows, :, 0]
+            if not finite:
+                return None
         q = attention.q(query)
-        seen = (key_index.data_ptr(), sliding_window)
-        if seen not in self.shared:
-            self.shared[seen] = self._slots(key_index, query_index, sliding_window)
         if self._decode is None:
             level = attention.impl.removeprefix("native-") if attention.impl.startswith("native-") else None
             self._decode = RingDecoder(attention.design, q.shape[3], level)
-        out = self._decode(q, self.key_codes, self.value_codes, self.shared[seen])
-        if self.read is not None:
-            self.read()
-        if out is None or self.poisoned:  # not finite: let it be seen
-            out = torch.full_like(q, torch.nan)
-        scaled: Tensor = attention.out(out)
-        return scaled
+        out = self._decode(q, *self._codes, self.tokens.decoded(step, sliding_window))
+        return None if out is None else attention.out(out)
 
-    def _slots(self, key_index: Tensor, query_index: Tensor, sliding_window: int | None) -> Slots:
-        """What the query of every row sees of the ring."""
-        design = self.attention.design
-        window = design.window if sliding_window is None else min(design.window, sliding_window)
-        distance = query_index - key_index
-        seen = (distance >= 0) & (distance < window) & (key_index >= 0) & (query_index >= 0)
-        tile = torch.where(seen, key_index % design.window // design.tile, -1)
-        age = (distance.double() * design.token_period + self.shared["extra age"]).clamp(min=0.0)
-        tau = design.tau
-        left = torch.ones_like(age) if tau is None else torch.exp(-age / tau)
-        return native_decode.make_slots(self.shared["columns"], tile, left, design)
+    @property
+    def _codes(self) -> tuple[Tensor, Tensor]:
+        assert self.key_codes is not None
+        assert self.value_codes is not None
+        return self.key_codes, self.value_codes
+
+    def _native_serves(self, volts: Tensor) -> bool:
+        impl = self.attention.impl
+        one = volts.shape[2] == 1 and (impl in ("auto", "decode") or impl.startswith("native"))
+        return (
+            one and self._levels is not None and native_decode.why_not(volts, self.attention.design) is None
+        )
+
+    def _write(self, volts: tuple[Tensor, Tensor], step: Step) -> list[Float[Tensor, "B Hk S D"]]:
+        """Write requested voltages; the stored ones that the queries of the step see, oldest first."""
+        self.finite &= not any(bool(requested.isnan().any()) for requested in volts)
+        seen = []
+        for codes, requested in zip(self._codes, volts, strict=True):
+            written = self._written(requested)
+            fresh = self._voltages(written)
+            if len(step.old_columns) == 1:
+                kept = codes[:, :, step.old_columns[0]]
+            else:
+                where = step.old_columns[:, None, :, None]
+                kept = codes.gather(2, where.expand(-1, codes.shape[1], -1, codes.shape[3]))
+            seen.append(torch.cat([self._voltages(kept).to(fresh.dtype), fresh], 2))
+            codes[step.rows, :, step.columns] = written.detach()[step.rows, :, step.slots]
+        if not self.finite and self._levels is not None:
+            self.finite = not any(bool((codes == NOT_A_NUMBER).any()) for codes in self._codes)
+        return seen
 
     def _written(self, volts: Tensor) -> Tensor:
         """What is kept of requested voltages: codes, or voltages where there is no quantisation to a byte."""
@@ -230,7 +389,8 @@ class RingLayer(CacheLayerMixin):
         if self._levels is None:
             return write_dac(volts, d.dac_levels, d.v_min, d.v_max, d.v_offset)
         levels = d.levels.storage or self._levels
-        return dac_code(volts, levels, d.v_min, d.v_max, d.v_offset).to(torch.uint8)
+        codes = dac_code(volts, levels, d.v_min, d.v_max, d.v_offset).to(torch.uint8)
+        return codes if self.finite else codes.masked_fill(volts.isnan(), NOT_A_NUMBER)
 
     def _voltages(self, written: Tensor) -> Tensor:
         """u = V - V_offset of codes, the very numbers of `write_dac`."""
@@ -239,52 +399,36 @@ class RingLayer(CacheLayerMixin):
         d = self.attention.design
         dtype = torch.promote_types(self.dtype, torch.float32)
         if d.levels.storage:
-            return torch.tensor(d.levels.storage, dtype=dtype, device=written.device)[written.long()]
-        step = (d.v_max - d.v_min) / (self._levels - 1)
-        return written.to(dtype).sub_((self._levels - 1) / 2).mul_(step)
+            volts = torch.tensor(d.levels.storage, dtype=dtype, device=written.device)
+            u = volts[written.long().clamp(max=len(volts) - 1)]
+        else:
+            step = (d.v_max - d.v_min) / (self._levels - 1)
+            u = written.to(dtype).sub_((self._levels - 1) / 2).mul_(step)
+        return u if self.finite else u.masked_fill(written == NOT_A_NUMBER, torch.nan)
 
     def held(self) -> tuple[Float[Tensor, "B Hk M D"], Float[Tensor, "B Hk M D"]]:
         """Voltages of keys and values as they were written, relative to V_offset, by column."""
-        assert self.key_codes is not None
-        assert self.value_codes is not None
-        return self._voltages(self.key_codes), self._voltages(self.value_codes)
+        keys, values = self._codes
+        return self._voltages(keys), self._voltages(values)
 
-    def _extra_age(self, columns: Int[Tensor, " old"]) -> Float[Tensor, " old"]:
-        """By how much the age of columns, oldest first, exceeds the token periods since they were written."""
-        regular = torch.arange(len(columns), 0, -1, dtype=torch.float64) * self.attention.design.token_period
-        return self.clock.now - self.write_times[columns.cpu()] - regular
-
-    def rewrite(self) -> tuple[int, bool]:
-        """For the clock: see `Columns`."""
-        held = torch.arange(min(self.seen, self.attention.design.window))
-        now = self.clock.now + held.double() * self.clock.write_slot
-        tau, changed = self.attention.design.tau, False
-        if self.clock.policy.kind == "reread" and tau is not None:
-            left = torch.exp(-(now - self.write_times[held]) / tau)[:, None].to(self.device)
-            for codes in (self.key_codes, self.value_codes):
-                if codes is None:
-                    continue
-                before = codes[:, :, held]
-                u = self._voltages(before)
-                read = self._written(u * left.to(u.dtype) + self.attention.design.v_offset)
-                changed |= bool((read != before).any())
-                codes[:, :, held] = read
-        self.write_times[held] = now
-        return len(held), changed
-
-    def postpone(self, seconds: Second) -> None:
-        """For the clock: see `Columns`."""
-        self.write_times[: min(self.seen, self.attention.design.window)] += seconds
+    def reread(self, left: Float[Tensor, "B M"]) -> bool:
+        """Write back what is left of the voltages, as the write DAC gives it; whether any code changed."""
+        changed = False
+        for codes in self._codes if self.is_initialized else ():
+            u = self._voltages(codes)
+            read = self._written(u * left[:, None, :, None].to(u) + self.attention.design.v_offset)
+            changed |= bool((read != codes).any())
+            codes.copy_(read)
+        return changed
 
     def get_seq_length(self, cache_position: Any = None) -> int:
         """Slots written so far."""
-        return self.seen
+        return self.tokens.slots
 
     def get_mask_sizes(self, query_length: Any) -> tuple[int, int]:
-        """(slots that the next tokens see, number of the first): transformers 4 gives their positions."""
+        """(slots of the next tokens alone, number of the first): transformers 4 gives their positions."""
         new = query_length if isinstance(query_length, int) else len(query_length)
-        old = min(self.seen, self.attention.design.window - 1)
-        return old + new, self.seen - old
+        return new, self.tokens.slots
 
     def get_max_length(self) -> int:
         """No maximum: the ring goes round."""
@@ -293,41 +437,14 @@ class RingLayer(CacheLayerMixin):
     get_max_cache_shape = get_max_length
 
     def reset(self) -> None:
-        """Forget all tokens; the clock goes on."""
-        self.seen = 0
-        self.pending = False
+        """Forget all tokens."""
+        self.pending, self.is_initialized, self.finite = False, False, True
+        self.key_codes = self.value_codes = None
 
-    def crop(self, max_length: int) -> None:
-        """Forget the last tokens, to `max_length` of them, or -n: n fewer.
-
-        Raises:
-            InputError: tokens were overwritten that would have to come back.
-        """
-        left = max_length if max_length > 0 else self.seen + max_length
-        if left >= self.seen:
-            return
-        if self.seen > self.attention.design.window or left < 0:
-            raise InputError(
-                f"the ring cannot go back from {self.seen} to {left} tokens: older ones were overwritten; "
-                f"crop while it holds at most {self.attention.design.window}"
-            )
-        self.seen = left
-
-    def reorder_cache(self, beam_idx: Int[Tensor, " B"]) -> None:
-        """Let row n continue what row beam_idx[n] has written (beam search)."""
-        self._rows(lambda codes: codes.index_select(0, beam_idx.to(codes.device)))
-
-    def batch_repeat_interleave(self, repeats: int) -> None:
-        """Repeat every row."""
-        self._rows(lambda codes: codes.repeat_interleave(repeats, dim=0))
-
-    def batch_select_indices(self, indices: Tensor) -> None:
-        """Keep some rows."""
-        self._rows(lambda codes: codes[indices])
-
-    def _rows(self, change: Any) -> None:
-        if self.key_codes is not None and self.value_codes is not None:
-            self.key_codes, self.value_codes = change(self.key_codes), change(self.value_codes)
+    def select(self, rows: Tensor) -> None:
+        """Let sequence n continue what sequence rows[n] has written."""
+        if self.is_initialized:
+            self.key_codes, self.value_codes = (codes[rows.to(codes.device)] for codes in self._codes)
 
     def offload(self) -> None:
         """Refused: a ring is small and stays where it is."""
@@ -341,19 +458,12 @@ def _check_chip(design: Design, refresh: Refresh) -> None:
     alternative = (
         "let the model use its own cache (use_cache=True), or simulate with gaincell.arrays.HeadArray"
     )
-    if design.writing.discharge_residual > 0:
+    if more := missing(design.in_use, OF_STORED):
+        raise ModelError(f"RingCache does not implement {more} of design {design.name!r}; {alternative}")
+    if refresh.kind != "none" and (more := missing(design.in_use, WITH_REFRESHES)):
         raise ModelError(
-            f"RingCache does not model incomplete discharge: what a column held is overwritten; {alternative}"
-        )
-    if design.sinks.tokens:
-        raise ModelError(f"RingCache has no columns of first tokens; {alternative}")
-    if refresh.kind == "none":
-        return
-    leakage = design.leakage
-    if design.writing.present or leakage.spread or leakage.read_disturb or design.decay_target:
-        raise ModelError(
-            "RingCache refreshes perfect writes of cells that decay alike towards v_offset; with tables "
-            f"[writing] or [leakage] give no refresh policy, or {alternative}"
+            "RingCache refreshes perfect writes of cells that decay alike towards v_offset; with "
+            f"{more} of design {design.name!r} give no refresh policy, or {alternative}"
         )
 
 
@@ -387,9 +497,10 @@ class RingCache(Cache):
         design = attentions[0].design
         _check_chip(design, refresh or Refresh())
         self.clock = Clock(refresh or Refresh(), design.window, design.unstated_latency)
-        shared: dict[Any, Any] = {}
-        self.rings = [RingLayer(attention, self.clock, shared) for attention in attentions]
-        self.rings[-1].read = self._passed
+        self.tokens = RingTokens(attentions[0], self.clock)
+        """Which tokens the columns hold, and when they were written."""
+        self.rings = [RingLayer(attention, self.tokens) for attention in attentions]
+        self.rings[-1].passed = self._passed
         super().__init__(layers=list(self.rings))
 
     def update(
@@ -399,9 +510,9 @@ class RingCache(Cache):
 
         Raises:
             ModelError: the model that uses the cache is not the one it was made for.
-            InputError: there are more new tokens than until the next refresh.
+            InputError: there are more new tokens than until the next refresh, or another number of sequences.
         """
-        if any(ring.pending for ring in self.rings):
+        if self.rings[layer_idx - 1].pending:
             raise ModelError(
                 "a RingCache was given to a model that does not read voltages; make one with "
                 "RingCache(model) for an attached model"
@@ -412,16 +523,40 @@ class RingCache(Cache):
                 f"{tokens} tokens at once, but the chip refreshes after {left}; give them in pieces, as "
                 "gaincell.integrations.hf.cache.feed does"
             )
+        if layer_idx == 0:
+            self.tokens.step = None
         found: tuple[Tensor, Tensor] = super().update(
             key_states, value_states, layer_idx, *arguments, **keywords
         )
-        if layer_idx == len(self.rings) - 1 and not self.rings[-1].codes_are_read:
-            self._passed(tokens)
         return found
 
-    def _passed(self, tokens: int = 1) -> None:
+    def _passed(self) -> None:
         """All layers have what they need of the tokens: time passes."""
-        self.clock.step(self, self.rings[0].attention.design.token_period, tokens)
+        steps = self.tokens.finish()
+        self.clock.step(self, self.rings[0].attention.design.token_period, steps)
+
+    def reset(self) -> None:
+        """Forget all tokens, also those that were not finite; the clock goes on."""
+        self.tokens.reset()
+        super().reset()  # type: ignore[no-untyped-call]
+
+    def crop(self, max_length: int) -> None:
+        """Forget the last slots, to `max_length` of them, or -n: n fewer; see `RingTokens.crop`."""
+        self.tokens.crop(max_length)
+
+    def reorder_cache(self, beam_idx: Int[Tensor, " B"]) -> None:
+        """Let sequence n continue what sequence beam_idx[n] has written (beam search)."""
+        self.batch_select_indices(beam_idx)
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        """Repeat every sequence."""
+        self.batch_select_indices(torch.arange(len(self.tokens.count)).repeat_interleave(repeats))
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        """Keep some sequences."""
+        self.tokens.select(indices)
+        for ring in self.rings:
+            ring.select(indices)
 
     @property
     def now(self) -> Second:
@@ -448,23 +583,23 @@ class RingCache(Cache):
 
     def rewrite(self) -> tuple[int, bool]:
         """For the clock: see `Columns`."""
-        found = [ring.rewrite() for ring in self.rings]
-        return found[0][0], any(changed for _, changed in found)
+        age, columns = self.tokens.rewritten()
+        tau, changed = self.rings[0].attention.design.tau, False
+        if self.clock.policy.kind == "reread" and tau is not None:
+            left = torch.where(self.tokens.valid, torch.exp(-age / tau), 1.0)
+            for ring in self.rings:
+                changed |= ring.reread(left)
+        return columns, changed
 
     def postpone(self, seconds: Second) -> None:
         """For the clock: see `Columns`."""
-        for ring in self.rings:
-            ring.postpone(seconds)
+        self.tokens.postpone(seconds)
 
     @property
     def memory(self) -> int:
         """Bytes of codes and write times."""
-        return sum(
-            t.numel() * t.element_size()
-            for layer in self.rings
-            for t in (layer.key_codes, layer.value_codes, layer.write_times)
-            if t is not None
-        )
+        codes = (codes for ring in self.rings for codes in (ring.key_codes, ring.value_codes))
+        return sum(t.numel() * t.element_size() for t in (*codes, self.tokens.write_times) if t is not None)
 
 
 def feed(

@@ -13,15 +13,14 @@ from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from gaincell.config import load_design
 from gaincell.design import Design
 from gaincell.errors import GaincellError, ModelError, RunError
-from gaincell.files import write_atomic
-from gaincell.integrations.hf.attach import attach, attached_layers
+from gaincell.files import write_tensors
+from gaincell.integrations.hf.attach import attach, attached_layers, attached_model
 from gaincell.integrations.hf.lora import add_product, factors, lora_name, without_adapters
 from gaincell.integrations.hf.mixing import MIX, fold
 from gaincell.integrations.hf.paired import KEPT, hold_components, kept_components
@@ -30,6 +29,7 @@ from gaincell.integrations.hf.sources import (
     base_weights,
     check_finite,
     load_base,
+    pretrained_id,
 )
 from gaincell.ops.gain_cell_attention import Gradient, Impl
 from gaincell.shipped import located
@@ -45,7 +45,7 @@ class Hardware(NamedTuple):
     """What ``hardware.safetensors`` says about itself."""
 
     base: str
-    """the base model, as ``load_model`` takes it"""
+    """the base model, as ``load_model`` takes it; of a hub model with the commit, where it was known"""
     base_sha256: str
     """fingerprint the base model had"""
     design_hash: str
@@ -57,14 +57,20 @@ def is_run(path: str | os.PathLike[str]) -> bool:
     return (located(path) / HARDWARE).is_file()
 
 
-def save(model: PreTrainedModel, run: str | os.PathLike[str], *, base: BaseModel | None = None) -> Path:
+def save(
+    model: nn.Module,
+    run: str | os.PathLike[str],
+    *,
+    base: BaseModel | str | os.PathLike[str] | None = None,
+) -> Path:
     """Write the attached ``model`` into the directory ``run``; see ``load``.
 
     Args:
         model: an attached model that was loaded from somewhere (``model.name_or_path``), with or without the
-            adapters of ``lora.add_lora``.
+            adapters of ``lora.add_lora`` or of a wrapper of peft.
         run: the directory, made if it is missing; each file in it is replaced as a whole.
-        base: the model's pretrained original; None: load it again from ``model.name_or_path``.
+        base: the model's pretrained original, or what ``load_model`` takes to load it; None: what
+            ``model.name_or_path`` says, at the commit that it was loaded from.
 
     Returns:
         The directory.
@@ -75,14 +81,14 @@ def save(model: PreTrainedModel, run: str | os.PathLike[str], *, base: BaseModel
 
     Not modelled: adapters of other kinds; merge them first.
     """
+    model = attached_model(model)
     cells = attached_layers(model)
-    if not cells:
-        raise ModelError(f"{type(model).__name__} is not attached: call gaincell.attach(model, design) first")
     design = cells[0].design
     if any(cell.design != design for cell in cells):
         raise ModelError("the layers have different designs; use set_design(model, design) before saving")
     check_finite(model, where="cannot save")
-    base = base if base is not None else _find_base(model.name_or_path)
+    if not isinstance(base, BaseModel):
+        base = _find_base(base or pretrained_id(model))
     tensors = _changed(without_adapters(base_weights(model)), base_weights(base.model))
     tensors |= {name: factor.to(ADAPTER_DTYPE) for name, factor in factors(model).items()}
     for name, parameter in model.named_parameters():
@@ -98,15 +104,15 @@ def save(model: PreTrainedModel, run: str | os.PathLike[str], *, base: BaseModel
     contents = {name: value.detach().to("cpu").contiguous() for name, value in tensors.items()}
     directory = Path(run)
     design.save(directory / DESIGN)
-    write_atomic(directory / HARDWARE, lambda place: save_file(contents, place, metadata=metadata))
+    write_tensors(directory / HARDWARE, contents, metadata)
     return directory
 
 
 def load(
     run: str | os.PathLike[str],
     *,
-    base: str | None = None,
-    design: Design | None = None,
+    base: str | os.PathLike[str] | None = None,
+    design: Design | str | os.PathLike[str] | None = None,
     dtype: torch.dtype = torch.float32,
     impl: Impl = "auto",
     gradient: Gradient = "exact",
@@ -116,7 +122,7 @@ def load(
     Args:
         run: a RUN directory.
         base: where the base model is now, if not where it was.
-        design: another design than the one saved (another chip, another cell).
+        design: another design than the one saved (another chip, another cell), its name or file.
         dtype: of the model's weights; gains and offsets are float64.
         impl: see ``attach``.
         gradient: see ``attach``.
@@ -131,8 +137,8 @@ def load(
 def load_run(
     run: str | os.PathLike[str],
     *,
-    base: str | None = None,
-    design: Design | None = None,
+    base: str | os.PathLike[str] | None = None,
+    design: Design | str | os.PathLike[str] | None = None,
     dtype: torch.dtype = torch.float32,
     impl: Impl = "auto",
     gradient: Gradient = "exact",
@@ -202,14 +208,16 @@ def describe(run: str | os.PathLike[str]) -> Hardware:
     return Hardware(metadata["base"], metadata["base_sha256"], metadata["design_hash"])
 
 
-def _find_base(model: str | None, dtype: torch.dtype = torch.float32, where: str = "") -> BaseModel:
+def _find_base(
+    model: str | os.PathLike[str] | None, dtype: torch.dtype = torch.float32, where: str = ""
+) -> BaseModel:
     if not model:
         raise RunError(
             "the model does not say which pretrained model it was made from: load it with gaincell's "
             "load_model or with from_pretrained, or pass base="
         )
     try:
-        return load_base(model, dtype)
+        return load_base(model, dtype, f"{where}the base model is needed: ")
     except ModelError as error:
         raise RunError(f"{where}the base model is needed: {error}") from error
 

@@ -5,6 +5,7 @@ Two names are registered, with one mask function (``masks.py``) and one function
 attention from the very same arguments, which proves that masks, windows, caches and groups arrive intact.
 """
 
+import threading
 from typing import Any, NamedTuple
 
 import torch
@@ -21,7 +22,7 @@ from gaincell.nn.attention import GainCellAttention
 GAIN_CELL = "gaincell"
 SOFTMAX = "gaincell-softmax"
 RING = "gaincell_ring"
-"""Attribute of the key tensor that a ring gives out: the ring."""
+"""Attribute of the key tensor that a ring gives out: the ring, which takes the new keys and values."""
 
 _HARMLESS = {
     "cache",
@@ -44,6 +45,21 @@ _HARMLESS = {
 ``is_causal`` is among them because some families of transformers 4 pass False there with any mask; that the
 model is causal is known from its mask function and, for a caller's own False, from ``refuse_call``.
 """
+
+
+_thread = threading.local()
+"""``function``: the one of ours that this thread called last, in the attention module it is in."""
+
+
+def forget_function() -> None:
+    """An attention module begins: none of our functions was called in it yet."""
+    _thread.function = None
+
+
+def called_function() -> str | None:
+    """Which of our functions was called in the attention module that ends, if one was."""
+    function: str | None = _thread.function
+    return function
 
 
 def register() -> None:
@@ -85,12 +101,12 @@ def gain_cell_forward(
     Not modelled: dropout of attention weights, also where the model's configuration sets it (GPT-2: 0.1).
     """
     cell, index = _check(module, query, key, value, attention_mask, arguments)
+    _thread.function = GAIN_CELL
     ring = _from_ring(module, cell, key)
-    if ring is not None and ring.codes_are_read:
-        attended = ring.attend(query, index.key, index.query, index.window)
+    if ring is None:
+        attended = cell(query, key, value, index.key, index.query, index.window)
     else:
-        extra_age = None if ring is None else ring.extra_age
-        attended = cell(query, key, value, index.key, index.query, index.window, extra_age=extra_age)
+        attended = ring.attend(query, key, value, index.key, index.window)
     return attended.to(query.dtype).transpose(1, 2).contiguous(), None
 
 
@@ -106,6 +122,7 @@ def softmax_forward(
 ) -> tuple[Float[Tensor, "B Tq H D"], None]:
     """The model's own softmax attention, from the arguments and checks of ``gain_cell_forward``."""
     cell, index = _check(module, query, key, value, attention_mask, arguments)
+    _thread.function = SOFTMAX
     if _from_ring(module, cell, key) is not None:
         raise ModelError(
             f"{type(module).__name__}: softmax attention cannot read the voltages of a RingCache; leave the "
@@ -157,6 +174,14 @@ def refuse_call(model: nn.Module, args: tuple[Any, ...], arguments: dict[str, An
             )
 
 
+def refuse_saving(*_: Any, **__: Any) -> None:
+    """Stands in for ``save_pretrained`` of an attached model. Raises ModelError."""
+    raise ModelError(
+        "save_pretrained of an attached model would lose its gains, offsets and design: use gaincell.save("
+        "model, DIRECTORY), or gaincell.detach(model) first to save the weights alone"
+    )
+
+
 class _Index(NamedTuple):
     """Which real token sits in which slot, and how far a query of this layer looks back."""
 
@@ -199,7 +224,7 @@ def _check(
 
 
 def _from_ring(module: nn.Module, cell: GainCellAttention, key: Tensor) -> Any:
-    """The layer's ``cache.RingLayer`` if the keys are voltages that it holds (it marks them so), or None."""
+    """The layer's ``cache.RingLayer`` if it is to write the keys (it marks them so), or None."""
     ring = getattr(key, RING, None)
     if ring is None:
         return None

@@ -112,13 +112,26 @@ def merge_lora(model: PreTrainedModel) -> None:
 def factors(model: nn.Module) -> dict[str, Tensor]:
     """A, and B times s / r, of every adapter, under the name of its layer's weight and ".lora_A", ".lora_B";
     what `add_product` adds to a weight.
+
+    Raises:
+        ModelError: a layer has several adapters, one of another kind, or one that is merged or not in use.
     """
     found = {}
     for name, module in model.named_modules():
         if hasattr(module, "lora_A"):
             layer: Any = module
-            found[f"{name}.weight.lora_A"] = layer.lora_A[NAME].weight.detach()
-            found[f"{name}.weight.lora_B"] = layer.lora_B[NAME].weight.detach() * layer.scaling[NAME]
+            own = list(layer.lora_A)
+            in_use = not (layer.merged or layer.disable_adapters) and list(layer.active_adapters) == own
+            plain = not getattr(layer, "lora_variant", None) and all(
+                b.bias is None for b in layer.lora_B.values()
+            )
+            if len(own) != 1 or not in_use or not plain:
+                raise ModelError(
+                    f"{name} has the adapters {', '.join(own) or 'none'}; one can be saved, in use, not "
+                    "merged, without bias: merge them into the weights first (peft: merge_and_unload)"
+                )
+            found[f"{name}.weight.lora_A"] = layer.lora_A[own[0]].weight.detach()
+            found[f"{name}.weight.lora_B"] = layer.lora_B[own[0]].weight.detach() * layer.scaling[own[0]]
     return found
 
 

@@ -80,9 +80,11 @@ def key_index_mask(
             f"have {slots_end}: give the mask of the whole sequence, past tokens included"
         )
     real = attention_mask.bool()
-    if local_size is not None:
-        _refuse_holes(real)
     index = torch.where(real, real.cumsum(-1) - 1, PADDING)
+    if local_size is not None:
+        queries = queries_end - (len(cache_position) if cache_position is not None else q_length or kv_length)
+        if kv_offset < queries:  # a ring gives out the new tokens alone, and keeps what it needs
+            _refuse_dropped(index, kv_offset, queries, local_size)
     return index[:, None, None, kv_offset:]
 
 
@@ -118,14 +120,20 @@ def _patterns(mask_function: Callable[..., Any]) -> set[str]:
     return {factory}
 
 
-def _refuse_holes(real: Bool[Tensor, "B T"]) -> None:
-    """Refuse padding between real tokens where a sliding cache drops slots.
+def _refuse_dropped(index: Int[Tensor, "B T"], dropped: int, queries: int, window: int) -> None:
+    """Refuse padding for which a sliding cache has dropped tokens that the window still reaches.
 
-    The cache counts slots, the window counts tokens: a hole would make it drop tokens still in the window.
+    The cache counts slots, the window counts tokens; its first `dropped` slots are gone.
     """
-    starts = real[:, :1].long().sum(-1) + (~real[:, :-1] & real[:, 1:]).long().sum(-1)
-    if bool((starts > 1).any()):
+    if dropped == 0:
+        return
+    newest = index[:, :dropped].amax(1)
+    later = index[:, queries:]
+    first = later.masked_fill(later == PADDING, torch.iinfo(index.dtype).max).amin(1)
+    if bool(((newest != PADDING) & (newest > first - window)).any()):
         raise ModelError(
-            "attention_mask has padding between real tokens, which is not modelled for a model with a "
-            "sliding window; pad on the left or on the right only"
+            "attention_mask has padding between real tokens, and the model's sliding cache dropped tokens "
+            "that its window still reaches: pad on the left, give a RingCache(model), or use_cache=False; "
+            "generate without an attention_mask, also that of an assistant, takes every pad_token_id in the "
+            "text for padding: give it one that the text does not use"
         )

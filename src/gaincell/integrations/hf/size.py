@@ -13,7 +13,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from gaincell.costs.size import ModelSize, shipped_sizes
 from gaincell.errors import ModelError
 from gaincell.integrations.hf.checkpoint import DESIGN, describe, is_run
-from gaincell.integrations.hf.sources import FORMS, Source, find_source
+from gaincell.integrations.hf.context import LONGEST_BLOCK, context_of
+from gaincell.integrations.hf.sources import FORMS, Source, find_source, without_revision
 from gaincell.integrations.hf.support import attention_modules, geometry, own_window
 from gaincell.shipped import located
 
@@ -30,8 +31,8 @@ def model_size(model: str | os.PathLike[str]) -> ModelSize:
     if name in shipped:
         return shipped[name]
     base = describe(name).base if is_run(name) else name
-    source = find_source(base)
-    return size_of(_without_weights(source), Path(source.id).name)
+    source = find_source(base, f"{name}: " if base != name else "")
+    return size_of(_without_weights(source), Path(without_revision(source.id)).name)
 
 
 def run_design(model: str | os.PathLike[str]) -> Path | None:
@@ -80,6 +81,6 @@ def size_of(model: Any, title: str) -> ModelSize:
         hidden=config.hidden_size,
         linear_weights=weights,
         vocabulary=config.vocab_size,
-        tokens=getattr(config, "max_position_embeddings", None) or 1024,
+        tokens=context_of(model) or LONGEST_BLOCK,
         sliding_window=own_window(modules[0]) or 0,
     )

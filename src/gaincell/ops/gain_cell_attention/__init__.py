@@ -7,6 +7,7 @@ choice are here.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
@@ -18,6 +19,20 @@ from gaincell.circuits.normaliser import normalised
 from gaincell.config import Design
 from gaincell.devices.writing import write_errors
 from gaincell.errors import InputError
+from gaincell.features import (
+    CELLS,
+    CONVERSIONS,
+    DRIVERS,
+    LEAKAGE,
+    LEVELS,
+    NOMINAL,
+    NORMALISER,
+    PULSE_LAW,
+    READ_NOISE,
+    WRITES,
+    missing,
+)
+from gaincell.ops.gain_cell_attention import naive
 from gaincell.ops.gain_cell_attention.front import left_after, pulses, stored
 from gaincell.ops.gain_cell_attention.naive import gain_cell_core_naive
 from gaincell.ops.gain_cell_attention.sinks import ring_index, sink_tile, without_sinks
@@ -38,6 +53,14 @@ Impl = Literal[
 Gradient = Literal["exact", "surrogate"]
 IMPLS = get_args(Impl)
 GRADIENTS = ("exact", "surrogate")
+
+OF_STORED = (
+    (NOMINAL | LEVELS | DRIVERS | WRITES | CELLS | LEAKAGE | PULSE_LAW | CONVERSIONS | READ_NOISE)
+    - {"writing.discharge_residual"}
+    | NORMALISER
+    | {"nonideality"}
+)
+"""Features of a chip (features.py) that `attend_to_stored` implements."""
 
 __all__ = ["GRADIENTS", "IMPLS", "Gradient", "Impl", "Scaling", "attend_to_stored", "gain_cell_attention"]
 
@@ -99,7 +122,8 @@ def gain_cell_attention(
         InputError: shapes, precisions, devices or options that do not fit.
 
     Not modelled: attention sinks, soft-capping, additive biases, dropout.
-    NaN in a real token reaches the output; whatever stands in padding does not.
+    A NaN reaches the outputs of the queries that see its token, in its own sequence and group of heads, and
+    no others (one in a component of a value: that component of them). What stands in padding reaches none.
     """
     _check_tensors(q, k, v)
     _check_options(q, k, impl, gradient, key_index, query_index, sliding_window, layer)
@@ -177,19 +201,21 @@ def attend_to_stored(
     query_index: Int[Tensor, "B Tq"] | None = None,
     sliding_window: int | None = None,
     layer: int = 0,
-    extra_age: Float[Tensor, " held"] | None = None,
+    extra_age: Float[Tensor, "B held"] | None = None,
 ) -> Float[Tensor, "B H Tq D"]:
     """`gain_cell_attention` on voltages that are stored already, instead of on keys and values to be written.
 
     Args:
         q: requested pulse widths, 0 to 1.
-        ku, vu: the write DACs' voltages, relative to V_offset, volts; errors of writes are added here, those
-            of an incomplete discharge excepted.
+        ku, vu: the write DACs' voltages, relative to V_offset, volts; errors of writes are added here.
         extra_age: of the first slots, which are those written before the first query: by how much their age
             at the first query exceeds the token periods in between, s; above 0 after idle time, below 0 after
             a refresh.
         impl: as in `gain_cell_attention`, but plain torch in place of "native" where slots were written
             before, and always in place of "triton".
+
+    Raises:
+        InputError: as there; an incomplete discharge, or columns of first tokens.
     """
     _check_tensors(q, ku, vu)
     _check_options(q, ku, impl, "exact", key_index, query_index, sliding_window, layer)
@@ -200,8 +226,11 @@ def attend_to_stored(
         query_index = key_index[:, tk - tq :]
     if impl == "decode" and not _one_query(q, ku, vu):
         raise InputError("impl='decode' takes one query and no gradients; give impl='auto'")
-    if design.sinks.tokens:
-        raise InputError("columns of first tokens are not part of a ring; let the model use its own cache")
+    if more := missing(design.in_use, OF_STORED):
+        raise InputError(
+            f"attention to stored voltages does not implement {more} of design {design.name!r}; "
+            "let the model use its own cache"
+        )
     if design.normaliser.present:
         total = attend_to_stored(
             *widened(q, ku, vu, middle=0.0, top=design.highest_write),
@@ -216,7 +245,7 @@ def attend_to_stored(
         return normalised(total, design.normaliser)
     if design.writing.present:
         ku, vu = (write_errors(u, design, layer, array, key_index) for array, u in enumerate((ku, vu)))
-    held = 0 if extra_age is None else len(extra_age)
+    held = 0 if extra_age is None else extra_age.shape[1]
     rest: tuple[Tensor, Tensor, int | None, int, Gradient]
     rest = (key_index, query_index, sliding_window, layer, "exact")
     fresh = not held and not design.front_differs
@@ -247,7 +276,7 @@ def _leaked(
     reads: int,
 ) -> Tensor:
     """What is left at the first query of voltages `u`, of which the first ones have an age."""
-    held = len(extra_age)
+    held = extra_age.shape[1]
     queries = torch.where(query_index >= 0, query_index, torch.iinfo(torch.int64).max)
     distance = (queries.min(1, keepdim=True).values - key_index[:, :held]).double()
     column = key_index[:, :held] % design.window
@@ -302,13 +331,26 @@ def from_pulses(
             out = _natively(x, ku, vu, design, impl, key_index, query_index, sliding_window, layer, gradient)
             if out is not None:
                 return out
-    if impl == "naive":
-        core = gain_cell_core_naive
-    elif impl in ("auto", "decode") and _one_query(x, ku, vu) and design.plain_reads:
-        from gaincell.ops.gain_cell_attention.decode import gain_cell_core_decode as core
-    else:
-        from gaincell.ops.gain_cell_attention.blocked import gain_cell_core_blocked as core
+    core = _core(impl, design, _one_query(x, ku, vu))
     return core(x, ku, vu, design, key_index, query_index, sliding_window, layer, gradient, aged)
+
+
+def _core(impl: Impl, design: Design, one_query: bool) -> Callable[..., Tensor]:
+    """What computes stored voltages: as named, or for "auto" the fastest that implements the design."""
+    from gaincell.ops.gain_cell_attention import blocked, decode
+
+    if impl == "decode" or (impl == "auto" and one_query):
+        more = missing(design.in_use, decode.IMPLEMENTS)
+        if not more:
+            return decode.gain_cell_core_decode
+        if impl == "decode":
+            raise InputError(f"impl='decode' does not implement {more}; give impl='auto'")
+    if impl == "naive" or (impl == "auto" and missing(design.in_use, blocked.IMPLEMENTS)):
+        more = missing(design.in_use, naive.IMPLEMENTS)
+        if more:
+            raise InputError(f"no implementation has {more} of design {design.name!r}; give a design without")
+        return gain_cell_core_naive
+    return blocked.gain_cell_core_blocked
 
 
 def _token_indices(k: Tensor) -> Tensor:
@@ -338,14 +380,11 @@ def _natively(q: Tensor, k: Tensor, v: Tensor, design: Design, impl: Impl, *rest
     reason = why_not(q, k, v, design)
     if reason is None:
         try:
-            served = gain_cell_native(q, k, v, design, *rest)
+            return gain_cell_native(q, k, v, design, *rest)
         except InputError:
             if impl == "native":
                 raise
             return None
-        if served.finite:
-            return served.out
-        reason = "there are values that are not finite"
     if impl == "native":
         raise InputError(f"impl='native' does not serve this: {reason}; give impl='auto'")
     return None

@@ -33,6 +33,20 @@ from torch import Tensor
 
 from gaincell.circuits.converter import sum_rounding
 from gaincell.config import Design
+from gaincell.errors import InputError
+from gaincell.features import (
+    CELLS,
+    CONVERSIONS,
+    DRIVERS,
+    LEAKAGE,
+    LEVELS,
+    NOMINAL,
+    PULSE_LAW,
+    READ_NOISE,
+    WRITES,
+    missing,
+)
+from gaincell.ops.gain_cell_attention import not_a_number
 from gaincell.ops.gain_cell_attention.disturbed import Disturbance
 from gaincell.ops.gain_cell_attention.panels import (
     Block,
@@ -56,6 +70,9 @@ from gaincell.ops.gain_cell_attention.separation import (
     slabs_of,
 )
 from gaincell.ops.gain_cell_attention.slabs import Slabs
+
+IMPLEMENTS = NOMINAL | LEVELS | DRIVERS | WRITES | CELLS | LEAKAGE | PULSE_LAW | CONVERSIONS | READ_NOISE
+"""Features of a chip (features.py), those of front.py included."""
 
 
 def gain_cell_core_blocked(
@@ -91,7 +108,11 @@ def gain_cell_core_blocked(
 
     def run(x: Tensor, ku: Tensor, vu: Tensor, first_query: int, first_key: int) -> Tensor:
         plan = replace(nominal, first_query=first_query, first_key=first_key)
-        return _GainCellCore.apply(x, ku, vu, plan)  # type: ignore[no-any-return,no-untyped-call]
+        if not any(bool(t.sum().isnan()) for t in (x, ku, vu)):
+            return _GainCellCore.apply(x, ku, vu, plan)  # type: ignore[no-any-return,no-untyped-call]
+        reached = not_a_number.marks(x, ku, vu, first_query, first_key, plan.window)
+        out = _GainCellCore.apply(*not_a_number.without(x, ku, vu), plan)  # type: ignore[no-untyped-call]
+        return out + reached  # type: ignore[no-any-return]
 
     if key_index is None:
         return run(x, ku, vu, ku.shape[2] - x.shape[2], 0)
@@ -109,7 +130,15 @@ def plan_of(
     gradient: str = "exact",
     aged: bool = False,
 ) -> Plan:
-    """The plan of `gain_cell_core_blocked` for x [B, H, Tq, D], ku [B, Hk, Tk, D]; first query and key 0."""
+    """The plan of `gain_cell_core_blocked` for x [B, H, Tq, D], ku [B, Hk, Tk, D]; first query and key 0.
+
+    Raises InputError for a design that does what blocks do not implement.
+    """
+    if more := missing(design.in_use, IMPLEMENTS):
+        raise InputError(
+            f"the blocked computation does not implement {more} of design {design.name!r}; "
+            "give impl='naive', or a design without"
+        )
     kv_heads, reads = ku.shape[1], x.shape[1] // ku.shape[1]
     errors = tuple(
         errors_about_target(design, layer, kv_heads, ku.shape[3], array, x.dtype, x.device)

@@ -21,6 +21,10 @@ from gaincell.circuits import charge_to_pulse, read_out, signed_charge_to_pulse
 from gaincell.config import Design
 from gaincell.devices.leakage import remaining
 from gaincell.devices.variability import KEY_ARRAY, VALUE_ARRAY, cell_errors, current_of
+from gaincell.features import CELLS, DRIVERS, LEVELS, NOMINAL, PULSE_LAW, WRITES
+
+IMPLEMENTS = NOMINAL | LEVELS | DRIVERS | WRITES | CELLS | PULSE_LAW
+"""Features of a chip (features.py), those of front.py included."""
 
 
 @torch.no_grad()

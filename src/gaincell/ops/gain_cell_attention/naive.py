@@ -20,6 +20,7 @@ Not modelled: see the devices and circuits it is made of.
 
 from __future__ import annotations
 
+from functools import partial
 from math import exp
 from typing import NamedTuple
 
@@ -31,11 +32,27 @@ from torch.utils.checkpoint import checkpoint
 from gaincell.circuits import charge_to_pulse, read_out, signed_charge_to_pulse, straight_through
 from gaincell.circuits.converter_errors import Line, converted, converter_errors
 from gaincell.circuits.noise import Draws, jitter, output_noise, score_noise
+from gaincell.circuits.nonideality import disturbed
 from gaincell.config import Design
 from gaincell.devices.leakage import remaining
 from gaincell.devices.random import Effect
 from gaincell.devices.variability import KEY_ARRAY, VALUE_ARRAY, CellErrors, cell_errors, current_of
+from gaincell.features import (
+    CELLS,
+    CONVERSIONS,
+    DRIVERS,
+    LEAKAGE,
+    LEVELS,
+    NOMINAL,
+    PULSE_LAW,
+    READ_NOISE,
+    WRITES,
+)
 
+IMPLEMENTS = (
+    NOMINAL | LEVELS | DRIVERS | WRITES | CELLS | LEAKAGE | PULSE_LAW | CONVERSIONS | READ_NOISE
+) | {"nonideality"}
+"""Features of a chip (features.py), those of front.py included."""
 CELLS_AT_ONCE = 2**22  # cells (B Hk Q Tk D) of one chunk; bounds memory only
 
 
@@ -144,37 +161,53 @@ def _some_queries(
     hk, g = x.shape[1:3]
     head = torch.arange(hk * g, device=x.device).view(hk, g, 1, 1)
     step = query_index.clamp(min=0)[:, None, None, :, None]
+    row = torch.arange(x.shape[-1], device=x.device)
+    at = column[:, None, None, None]
+    kv_head = head[:, :1] // g
+    shown = partial(
+        disturbed, design.nonideality, design, layer, head=head, kv_head=kv_head, step=step, column=at, row=0
+    )
+    of_cells = {"head": kv_head, "step": step.transpose(2, 3), "column": at.mT, "row": row}
 
-    currents = _currents(keys, decay, design)
+    def gated(currents: Tensor) -> Tensor:
+        """Those of columns that the query sees; whatever the others hold, a NaN included, gives none."""
+        return torch.where(visible[:, None, :, :, None], currents, 0.0)
+
+    x = shown("query", x, column=0, row=row)
+    u = shown("key", _voltages(keys, decay, design), **of_cells)
+    currents = gated(current_of(design.cell, u, keys.errors))
     scores = torch.einsum("bkgid,bkijd->bkgij", x, currents)  # S_ij                                (7)-(9)
     if surrogate:
-        path = torch.einsum("bkgid,bkijd->bkgij", x, _linear_currents(keys, decay, design))
+        path = torch.einsum("bkgid,bkijd->bkgij", x, gated(_linear_currents(keys, decay, design)))
         scores = straight_through(scores, path)
+    scores = shown("score", scores)
     saturation = design.score_saturation(x.shape[-1])
     if score_line is not None:
         of_column = Line(*(e[:, column].transpose(0, 1)[:, :, None, None] for e in score_line))
         scores = converted(scores, of_column, saturation)
-    noise = Draws(design, layer, x.dtype, head=head, step=step, column=column[:, None, None, None], row=0)
+    noise = Draws(design, layer, x.dtype, head=head, step=step, column=at, row=0)
     scores = score_noise(design, scores, saturation, x.square().sum(-1, keepdim=True), noise)
     exponent = design.charge_to_pulse.exponent
     pulses = charge_to_pulse(scores, saturation, design.score_ceiling, exponent)  # phi                  (5)
     pulses = jitter(design, pulses, Effect.PULSE_JITTER, noise)
+    pulses = shown("pulse", pulses)
     pulses = torch.where(visible[:, None, None], pulses, torch.zeros_like(pulses))  # A_ij
 
-    currents = _currents(values, decay, design)
-    linear = _linear_currents(values, decay, design) if surrogate else None
+    u = shown("value", _voltages(values, decay, design), **of_cells)
+    currents = gated(current_of(design.cell, u, values.errors))
+    linear = gated(_linear_currents(values, decay, design)) if surrogate else None
     tile_of_token = column // design.tile  # t = (j mod M) div N
-    row = torch.arange(x.shape[-1], device=x.device)
     total = torch.zeros_like(x)
     for t in range(design.tiles):
         in_tile = tile_of_token == t
         read = (visible & in_tile[:, None, :]).any(-1)  # a sub-tile of which nothing is visible is not read
-        if not bool(read.any()):
+        if t and not bool(read.any()):  # the first is, so that there is a graph if every query is padding
             continue
         pulses_t = _only(in_tile, pulses, dim=4)
         charge = torch.einsum("bkgij,bkijd->bkgid", pulses_t, currents)  # O_t,id
         if linear is not None:
             charge = straight_through(charge, torch.einsum("bkgij,bkijd->bkgid", pulses_t, linear))
+        charge = shown("output", charge, column=t, row=row)
         if output_line is not None:
             charge = converted(
                 charge, Line(*(e[:, None, None, t] for e in output_line)), design.output_saturation
@@ -188,15 +221,15 @@ def _some_queries(
     return total
 
 
-def _currents(array: Array, age: Tensor, design: Design) -> Tensor:
-    """F_cell of what is left after `age` [B, Q, Tk] tokens: [B, Hk, Q, Tk, D]."""
+def _voltages(array: Array, age: Tensor, design: Design) -> Tensor:
+    """What is left after `age` [B, Q, Tk] tokens: [B, Hk, Q, Tk, D]."""
     age = age[:, None, :, :, None]
     if array.errors is None or array.errors.leakage is None:
         left = _nominally_left(array, age)
     else:
         rate = array.leak_per_token * array.errors.leakage.double() + array.disturb_per_token
         left = torch.exp(-rate * age).to(array.u.dtype)
-    return current_of(design.cell, _decayed(array, left, design), array.errors)
+    return _decayed(array, left, design)
 
 
 def _linear_currents(array: Array, age: Tensor, design: Design) -> Tensor:

@@ -6,7 +6,7 @@ installed; without it (no compiler) everything runs in `blocked.py`.
 
 Served: float32 on a CPU; every cell, with mismatch and without quantised storage too. Not served, and left
 to `blocked.py` by `impl="auto"`: other precisions and devices, polynomials of more than 8 orders, queries
-that are not those of the last tokens, values that are not finite.
+that are not those of the last tokens.
 
 Dimensions: B sequences, H query heads, Hk key/value heads, T tokens, D head dimension, R queries of a block,
 n slabs.
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import inf
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,6 +24,19 @@ from torch.autograd.function import once_differentiable
 
 from gaincell.circuits.converter import in_precision, sum_rounding
 from gaincell.config import Design
+from gaincell.features import (
+    CELLS,
+    CONVERSIONS,
+    DRIVERS,
+    LEAKAGE,
+    LEVELS,
+    NOMINAL,
+    PULSE_LAW,
+    READ_NOISE,
+    WRITES,
+    missing,
+)
+from gaincell.ops.gain_cell_attention import not_a_number
 from gaincell.ops.gain_cell_attention.native_library import (
     AS_GIVEN,
     MOST_SLABS,
@@ -51,6 +64,8 @@ from gaincell.ops.gain_cell_attention.native_tables import (
 )
 from gaincell.ops.gain_cell_attention.ragged import over_real_tokens
 
+IMPLEMENTS = NOMINAL | LEVELS | DRIVERS | WRITES | CELLS | LEAKAGE | PULSE_LAW | CONVERSIONS | READ_NOISE
+"""Features of a chip (features.py), those of front.py included."""
 LARGEST_SIDE, LARGEST_ORDER = 4096, 64  # as dispatch.cpp has them
 
 
@@ -58,6 +73,8 @@ def why_not(q: Tensor, k: Tensor, v: Tensor, design: Design) -> str | None:
     """Why a call is not served, in words; None if it is."""
     if compiled_library() is None:
         return "the compiled kernel was not built when gaincell was installed"
+    if more := missing(design.in_use, IMPLEMENTS):
+        return f"it does not implement {more}"
     if q.device.type != "cpu":
         return f"it runs on a CPU, not on {q.device}"
     for x in (q, k, v):
@@ -78,13 +95,6 @@ def why_not(q: Tensor, k: Tensor, v: Tensor, design: Design) -> str | None:
     return None
 
 
-class Served(NamedTuple):
-    """Results of one call.  finite: False if an input was not: the output is then meaningless."""
-
-    out: Tensor
-    finite: bool
-
-
 def gain_cell_native(
     q: Tensor,
     k: Tensor,
@@ -95,26 +105,25 @@ def gain_cell_native(
     sliding_window: int | None = None,
     layer: int = 0,
     gradient: str = "exact",
-) -> Served:
+) -> Tensor:
     """The digital sum over the sub-tiles for requested pulse widths `q` and volts `k`, `v`.
 
     Args and result as of `gain_cell_core_blocked`, but for q, k, v: before drivers and write DACs.
     """
-    finite = True
 
     def run(q: Tensor, k: Tensor, v: Tensor, first_query: int, first_key: int) -> Tensor:
-        nonlocal finite
         call = _Call(design, first_query, first_key, sliding_window, layer, gradient, level_in_use())
-        out = _NativeCore.apply(q, k, v, call)  # type: ignore[no-untyped-call]
-        finite &= call.finite
-        return out  # type: ignore[no-any-return]
+        out: Tensor = _NativeCore.apply(q, k, v, call)  # type: ignore[no-untyped-call]
+        if not call.finite:
+            reached = not_a_number.marks(q, k, v, first_query, first_key, _window(call))
+            out = _NativeCore.apply(*not_a_number.without(q, k, v), call) + reached  # type: ignore[no-untyped-call]
+        return out
 
     if key_index is None:
-        return Served(run(q, k, v, k.shape[2] - q.shape[2], 0), finite)
+        return run(q, k, v, k.shape[2] - q.shape[2], 0)
     if query_index is None:
         query_index = key_index[:, k.shape[2] - q.shape[2] :]
-    out = over_real_tokens(run, q, k, v, key_index, query_index)
-    return Served(out, finite)
+    return over_real_tokens(run, q, k, v, key_index, query_index)
 
 
 @dataclass

@@ -18,6 +18,7 @@ from torch import Tensor
 from gaincell.circuits.converter import in_precision
 from gaincell.config import Design
 from gaincell.errors import InputError
+from gaincell.features import NOMINAL, PULSE_LAW, missing
 from gaincell.ops.gain_cell_attention import native
 from gaincell.ops.gain_cell_attention.native_library import (
     MOST_SLABS,
@@ -36,16 +37,14 @@ from gaincell.ops.gain_cell_attention.native_library import (
 WORTH_A_THREAD = (
     4_000_000  # cells of a decoding step, below which starting threads takes longer than it saves
 )
+IMPLEMENTS = NOMINAL | PULSE_LAW
+"""Features of a chip (features.py)."""
 
 
 def why_not(like: Tensor, design: Design) -> str | None:
     """Why one query against a ring of codes is not served, in words; None if it is."""
-    if design.normaliser.present:
-        return "the chip has a normalising column"
-    if design.levels.present:
-        return "its levels are not evenly spaced"
-    if not design.nominal:
-        return "cells or converters have errors or noise"
+    if more := missing(design.in_use, IMPLEMENTS):
+        return f"it does not implement {more}"
     if design.storage_levels is None or design.storage_levels > TABLE:
         return f"a ring of codes has at most {TABLE} storage levels"
     if like.requires_grad and torch.is_grad_enabled():
@@ -54,7 +53,7 @@ def why_not(like: Tensor, design: Design) -> str | None:
 
 
 class Slots(NamedTuple):
-    """What the query of every sequence sees of a ring, oldest first."""
+    """What the query of every sequence sees of a ring."""
 
     positions: Tensor
     """[S] int32: column of the ring."""

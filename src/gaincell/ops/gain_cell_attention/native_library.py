@@ -125,26 +125,55 @@ class Step(ctypes.Structure):
 
 @lru_cache(maxsize=1)
 def compiled_library() -> ctypes.CDLL | None:
-    """The compiled library, None where it was not built. GAINCELL_NATIVE names another folder for it."""
-    folder = Path(os.environ.get("GAINCELL_NATIVE") or Path(__file__).parents[2] / "native")
-    found = sorted(folder.glob("_native*"))
+    """The compiled library, None where it was not built.
+
+    GAINCELL_NATIVE names another folder for it; what is loaded from there is logged.
+
+    Raises:
+        InputError: that folder holds no kernel of this version.
+    """
+    named = os.environ.get("GAINCELL_NATIVE")
+    log = logging.getLogger("gaincell")
+    found = sorted((Path(named) if named else Path(__file__).parents[2] / "native").glob("_native*"))
     for path in found:
-        try:
-            loaded = ctypes.CDLL(str(path))
-        except OSError:
-            continue
-        structures = {"problem": Problem, "gradient": Gradient, "step": Step}
-        sizes = [getattr(loaded, f"gc_sizeof_{name}") for name in structures]
-        for size in sizes:
-            size.restype = ctypes.c_int64
-        loaded.gc_write.argtypes = WRITE
-        if [size() for size in sizes] == [ctypes.sizeof(structure) for structure in structures.values()]:
+        loaded = _load(path)
+        if loaded is not None:
+            if named:
+                log.warning("GAINCELL_NATIVE: the compiled kernel is %s", path)
             return loaded
-    logging.getLogger("gaincell").warning(
+    if named:
+        what = f"{found[0]} is not gaincell's" if found else f"GAINCELL_NATIVE={named} has no"
+        kind = "compiled kernel of this version" if found else "compiled kernel of gaincell"
+        raise InputError(f"{what} {kind}; build one with setup.py build_ext, or unset GAINCELL_NATIVE")
+    log.warning(
         "the compiled kernel is not there (a pure wheel, or no C++ compiler at installation): attention runs "
         "in plain torch, impl='blocked', several times slower"
     )
     return None
+
+
+STRUCTURES = {"problem": Problem, "gradient": Gradient, "step": Step}
+CALLS = ("gc_forward", "gc_backward", "gc_decode", "gc_write", "gc_best_level", "gc_release")
+
+
+def _load(path: Path) -> ctypes.CDLL | None:
+    """The library in a file; None where that is not the kernel of this version; no other code is run."""
+    try:
+        content = path.read_bytes()
+        if not all(
+            name.encode() + b"\0" in content for name in (*CALLS, *(f"gc_sizeof_{n}" for n in STRUCTURES))
+        ):
+            return None
+        loaded = ctypes.CDLL(str(path))
+    except OSError:
+        return None
+    for name, structure in STRUCTURES.items():
+        size = getattr(loaded, f"gc_sizeof_{name}")
+        size.restype = ctypes.c_int64
+        if size() != ctypes.sizeof(structure):
+            return None
+    loaded.gc_write.argtypes = WRITE
+    return loaded
 
 
 _forced: ContextVar[str | None] = ContextVar("instructions", default=None)

@@ -18,6 +18,7 @@ from gaincell.circuits.converter_errors import converter_errors
 from gaincell.circuits.noise import Noise, cell_read_std, converter_std
 from gaincell.config import Design
 from gaincell.devices.cell import Cell
+from gaincell.devices.chip_cache import kept
 from gaincell.devices.random import KEY_ARRAY, LARGEST_NORMAL, VALUE_ARRAY
 from gaincell.devices.variability import cell_errors
 from gaincell.ops.gain_cell_attention.curves import Curve, piecewise
@@ -115,7 +116,7 @@ def fastest_of(design: Design, layer: int, kv_heads: int, dim: int) -> float:
         return 0.0
     device = torch.device("cpu")
     return fastest_leak(
-        *(cell_errors(design, layer, kv_heads, dim, a, torch.float32, device) for a in (0, 1))
+        *(cell_errors(design, layer, kv_heads, dim, a, torch.float32, device, keep=False) for a in (0, 1))
     )
 
 
@@ -223,7 +224,7 @@ def cells_of(
     return cells, kept
 
 
-@lru_cache(maxsize=128)
+@kept("layer", "fastest")
 def mismatch_of(
     design: Design, layer: int, kv_heads: int, dim: int, reads: int, fastest: float
 ) -> tuple[Tensor, Tensor] | None:
@@ -233,7 +234,8 @@ def mismatch_of(
     slabs, device = _slabs(design, reads, fastest), torch.device("cpu")
     arrays = []
     for array in (KEY_ARRAY, VALUE_ARRAY):
-        errors = errors_about_target(design, layer, kv_heads, dim, array, torch.float32, device)
+        # the table below is kept, and made of these alone
+        errors = errors_about_target(design, layer, kv_heads, dim, array, torch.float32, device, keep=False)
         assert errors is not None
         parts: Sequence[Tensor | float] = errors[:3]
         timed = isinstance(slabs, TimedSlabs)

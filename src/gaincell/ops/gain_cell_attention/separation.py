@@ -68,9 +68,11 @@ def errors_about_target(
     array: int,
     dtype: torch.dtype,
     device: torch.device,
+    *,
+    keep: bool = True,
 ) -> CellErrors | None:
     """`cell_errors` of cells whose voltages are relative to u_inf."""
-    errors = cell_errors(design, layer, heads, head_dim, array, dtype, device)
+    errors = cell_errors(design, layer, heads, head_dim, array, dtype, device, keep=keep)
     if errors is None or design.decay_target == 0:
         return errors
     return errors._replace(offset_voltage=errors.offset_voltage + design.decay_target)

@@ -92,7 +92,7 @@ def _some_queries(
     left = remaining(design.decay_per_token, age, x.dtype)[:, None, :, :, None]
 
     def product(kind: str, a: Tensor, u: Tensor) -> Tensor:
-        decayed = u[:, :, None] * left  # [B, Hk, Q, n, D]
+        decayed = torch.where(seen[:, None, :, :, None], u[:, :, None] * left, 0.0)  # [B, Hk, Q, n, D]
         charge = torch.einsum(kind, a, design.cell.current(decayed))
         if gradient != "surrogate":
             return charge

@@ -33,11 +33,15 @@ from torch.autograd.function import once_differentiable
 from gaincell.circuits import dac_code, query_code
 from gaincell.circuits.converter import in_precision, sum_rounding
 from gaincell.config import Design
+from gaincell.features import NOMINAL, missing
+from gaincell.ops.gain_cell_attention import not_a_number
 from gaincell.ops.gain_cell_attention import triton_kernels as kernels
 from gaincell.ops.gain_cell_attention.native_library import READOUTS
 from gaincell.ops.gain_cell_attention.ragged import over_real_tokens
 
 ROWS = 64
+IMPLEMENTS = NOMINAL
+"""Features of a chip (features.py)."""
 
 
 def why_not(q: Tensor, design: Design) -> str | None:
@@ -49,12 +53,8 @@ def why_not(q: Tensor, design: Design) -> str | None:
         return "it computes in float32"
     if c is None or len(c) > 4:
         return "it serves polynomial cells up to order 3"
-    if design.charge_to_pulse.exponent != 1:
-        return "charge-to-pulse has an exponent of its own"
-    if design.levels.present:
-        return "levels that are not evenly spaced are computed by 'blocked'"
-    if not design.nominal:
-        return "mismatch, noise and other errors of a chip are computed by 'blocked'"
+    if more := missing(design.in_use, IMPLEMENTS):
+        return f"it does not implement {more}"
     if design.storage_levels is None or design.storage_levels > 8:
         return "it needs at most 8 storage levels"
     if design.query_levels is None or design.query_levels > 256:
@@ -95,7 +95,8 @@ def gain_cell_triton(
     def run(q: Tensor, k: Tensor, v: Tensor, first_query: int, first_key: int) -> Tensor:
         window = min(design.window, sliding_window or design.window)
         call = _Call(design, first_query, first_key, window, gradient, half)
-        return _TritonCore.apply(q, k, v, call)  # type: ignore[no-untyped-call,no-any-return]
+        reached = not_a_number.marks(q, k, v, first_query, first_key, window)  # codes have no number for it
+        return _TritonCore.apply(q, k, v, call) + reached  # type: ignore[no-untyped-call,no-any-return]
 
     if key_index is None:
         return run(q, k, v, k.shape[2] - q.shape[2], 0)
@@ -124,8 +125,6 @@ class _TritonCore(torch.autograd.Function):
             steps, edge, d.score_ceiling, d.output_ceiling, READOUTS[d.readout],
             R=ROWS, N=d.tile, D=q.shape[3], HALF=call.half, KEEP=keep,
         )  # fmt: skip
-        for x in (q, k, v):  # codes have no number for what is none; a tensor, so that nobody waits for it
-            out.masked_fill_(x.isnan().any(), torch.nan)
         if keep:
             ctx.save_for_backward(q, k, v, open_)
             ctx.call = call

@@ -31,7 +31,16 @@ BLOCKS = {
     "leakage": 7,
     "refresh": 2,
 }
-PHASES = {"key write": 5, "value write": 6, "key read": 1, "value read": 3, "count": 4, "add": 2}
+PHASES = {
+    "scale inputs": 7,
+    "key write": 5,
+    "value write": 6,
+    "key read": 1,
+    "value read": 3,
+    "count": 4,
+    "add": 2,
+    "scale output": 7,
+}
 COLUMNS = (("cited", "cited"), ("bottom_up", "bottom-up"))
 SIMULATED, CITED = "simulated", "cited"
 
@@ -80,7 +89,9 @@ def _more(run: Entry) -> Markup:
     process = tables.technology(run)
     found = list(run["technology"]["numbers"].values())
     parts.append(table(process, lambda r, c: found[r]["kind"] if c == 1 else None, text=(2,)))
-    words = "Sweeps, cells and stacks, whole model, memories, sensitivity, technology"
+    words = "Sweeps, cells and stacks, whole model, memories, sensitivity, technology, what is left out"
+    if "left_out" in run:
+        parts.append(table(tables.left_out(run)))
     return element("details", element("summary", words), *parts, class_="more")
 
 

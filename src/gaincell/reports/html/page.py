@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -15,11 +14,12 @@ from markupsafe import Markup
 
 from gaincell import __version__
 from gaincell.errors import RunError
+from gaincell.files import open_file, parse_json
 from gaincell.reports.html import theme
 from gaincell.reports.html.result import Result, subject, whole
 from gaincell.reports.html.sections import SECTIONS
 from gaincell.reports.html.summary import provenance, summary
-from gaincell.reports.results import Json, check, read
+from gaincell.reports.results import Json, read
 
 LOG = "log.jsonl"
 KNOWN = (
@@ -47,10 +47,6 @@ def load(path: str | Path, name: str) -> Result:
     """
     path = Path(path)
     run = read(path)
-    try:
-        check(run)
-    except ValueError as error:
-        raise RunError(f"{path.name} is a broken result: {error}; make it again") from error
     if not isinstance(run.get("provenance"), dict):
         raise RunError(f"{path.name} is a broken result: it has no provenance; make it again")
     result = Result(name, run, _log(path / LOG) if path.is_dir() else ())
@@ -150,9 +146,11 @@ def _log(path: Path) -> list[Json]:
     if not path.exists():
         return []
     lines = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    with open_file(path) as file:
+        content = file.read().decode(errors="replace")
+    for line in content.splitlines():
         try:
-            found = json.loads(line)
+            found = parse_json(line)
         except ValueError:
             continue
         if isinstance(found, dict):

@@ -20,9 +20,10 @@ from gaincell.reports.html.scales import wide
 from gaincell.reports.html.tables import folded, only_kind, table
 from gaincell.reports.results import number, numbers
 from gaincell.reports.tables import HEADINGS, perplexity_rows, readable
-from gaincell.reports.training import smoothed
+from gaincell.reports.training import by_loss, smoothed, tokens_of
 
 LOWER = "perplexity, lower is better"
+TOKENS = "tokens of this training"
 STAGE_COLOURS = {"linear": 6, "unadapted": 2, "adapted": 4, "fine-tuned": 3}
 PAUSE = ("perplexity", "perplexity_error", "chip_time", "refreshes", "writes")
 COMPARED = ("perplexity", "× software")
@@ -86,35 +87,35 @@ def has_training(result: Result) -> bool:
 
 
 def training(results: Sequence[Result]) -> Markup:
-    """Loss of every step, and perplexity as it was trained."""
-    return each(results, "stages", lambda result: grid(_losses(result), _curves(result.run)))
+    """Every loss at every step, and perplexity as it was trained."""
+    return each(results, "stages", lambda result: grid(*_losses(result), _curves(result.run)))
 
 
-def _losses(result: Result) -> Markup:
-    runs: dict[str, list[Entry]] = {}
-    for line in result.log:
-        if "loss" in line:
-            runs.setdefault(" ".join(str(line[key]) for key in ("stage", "part") if key in line), []).append(
-                line
-            )
-    if not runs:
-        return EMPTY
-    series = []
-    for n, (name, lines) in enumerate(runs.items()):
-        x = [float(line.get("tokens", line["step"] + 1)) for line in lines]
-        losses = [float(line["loss"]) for line in lines]
-        colour = n % 6 + 1
-        series.append(Series("", x, losses, colour, faint=True, marks=False))
-        series.append(Series(name or "loss", x, smoothed(losses), colour, marks=False))
-        tested = [
-            (a, float(line["evaluation"])) for a, line in zip(x, lines, strict=True) if "evaluation" in line
-        ]
-        if tested:
-            a, b = zip(*tested, strict=True)
-            series.append(Series(f"{name} evaluation".strip(), a, b, colour, line=False))
-    log = wide([y for s in series for y in s.y])
-    note = "Thin: every step; bold: mean over the last steps; dots: evaluation."
-    return line_chart("Training loss", series, "tokens of this training", "loss", log_y=log, note=note)
+def _losses(result: Result) -> list[Markup]:
+    """A chart for every loss, and one for the evaluations."""
+    named = by_loss(result.log)
+    runs = list(dict.fromkeys(run for group in named.values() for run in group))
+    colours = {run: n % 6 + 1 for n, run in enumerate(runs)}
+    charts, tested = [], []
+    for title, group in named.items():
+        series, averaged = [], False
+        for run, lines in group.items():
+            x, every = tokens_of(lines), [float(line["loss"]) for line in lines]
+            bold, colour = smoothed(every), colours[run]
+            averaged |= bold != every
+            series.append(Series("", x, every, colour, faint=True, marks=False))
+            series.append(Series(run, x, bold, colour, marks=False))
+            some = [line for line in lines if "evaluation" in line]
+            if some:
+                found = [float(line["evaluation"]) for line in some]
+                tested.append(Series(run, tokens_of(some), found, colour))
+        log = wide([y for s in series for y in s.y])
+        note = "Thin: every step; bold: mean over the last steps." if averaged else ""
+        charts.append(line_chart(f"Training: {title}", series, TOKENS, title, log_y=log, note=note))
+    if tested:
+        log = wide([y for s in tested for y in s.y])
+        charts.append(line_chart("Evaluations in training", tested, TOKENS, LOWER, log_y=log))
+    return charts
 
 
 def _curves(run: Entry) -> Markup:

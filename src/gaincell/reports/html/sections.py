@@ -56,7 +56,13 @@ SECTIONS = (
         _listed,
         quality.perplexity,
     ),
-    Section("training", "Training", "How loss and perplexity fell.", quality.has_training, quality.training),
+    Section(
+        "training",
+        "Training",
+        "Every loss on an axis of its own, and perplexity.",
+        quality.has_training,
+        quality.training,
+    ),
     Section("tasks", "Tasks", "Differences are paired: on the same items.", _has("tasks"), quality.tasks),
     Section("chips", "Chips", "The same network on chips whose cells differ.", _spread, quality.chips),
     Section(

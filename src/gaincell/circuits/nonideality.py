@@ -1,0 +1,101 @@
+"""A non-ideality of one's own, tried without changing the package: docs/adding_a_nonideality.md.
+
+A design carries it (`design.replace(nonideality=...)`); the implementation "naive", and no other, shows it
+every signal on its way through the arrays and goes on with what it returns:
+
+    query     pulse widths x that reach the key array                   [B, Hk, g, Q, D]
+    key       voltages left in the key cells at a read, about V_offset  [B, Hk, Q, Tk, D]
+    score     charge S of the key columns, before its conversion        [B, Hk, g, Q, Tk]
+    pulse     pulse widths A between the arrays                         [B, Hk, g, Q, Tk]
+    value     voltages left in the value cells at a read                [B, Hk, Q, Tk, D]
+    output    charge O of one sub-tile, before its conversion           [B, Hk, g, Q, D]
+
+Widths are fractions of the longest pulse, charges in charge units, voltages in volts; with a normalising
+column D counts it. Errors and noise of the design itself come behind it at "score" and "output", before it at
+the others. Columns that a query does not see are masked later: what is returned for them changes nothing.
+
+Dimensions: B sequences, Hk key/value heads, g query heads of each, Q queries of one chunk, Tk tokens, D.
+Not modelled: state from one read to the next; the function must be pure, since gradients call it twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, Protocol, runtime_checkable
+
+from torch import Tensor
+
+from gaincell.circuits.noise import NoisyChip
+from gaincell.devices.random import Drawn, Effect, normal
+from gaincell.errors import InputError
+
+Stage = Literal["query", "key", "value", "score", "pulse", "output"]
+
+
+class Normals:
+    """Standard normal numbers for one signal, the same whatever the batch, the pieces and the threads.
+
+    draw("chip")         one for every cell, column or output of this chip; query heads of a group share them
+    draw("operation")    one for every query and query head, too
+    """
+
+    def __init__(self, design: NoisyChip, stage: Stage, layer: int, like: Tensor, **index: Any) -> None:
+        self._design, self._stage, self._layer, self._like = design, stage, layer, like
+        kv_head = index.pop("kv_head")
+        self._index = {"operation": index, "chip": index | {"head": kv_head, "step": 0}}
+
+    def __call__(self, per: Drawn, number: int = 0) -> Tensor:
+        """Numbers that broadcast to the signal.  number: 0 to 15, to tell the draws of one stage apart."""
+        if not 0 <= number < 16:
+            raise InputError(f"draw number {number}; give 0 to 15")
+        seed = self._design.mismatch.seed if per == "chip" else self._design.noise.seed
+        z = normal(
+            seed=seed,
+            chip=self._design.mismatch.chip,
+            layer=self._layer,
+            array=STAGES.index(self._stage),
+            effect=Effect.OWN + number,
+            **self._index[per],
+        )
+        return z.to(self._like)
+
+
+STAGES: tuple[Stage, ...] = ("query", "key", "value", "score", "pulse", "output")
+
+
+@runtime_checkable
+class Nonideality(Protocol):
+    """What `Design.nonideality` must be: a frozen dataclass, for instance.
+
+    name, numbers: part of the design's hash; a number that changes a result belongs into `numbers`.
+    drawn: "chip" if every chip has its own (`draw("chip")`), "operation" if every read has
+    (`draw("operation")`), None for an effect that is always the same. The nominal chip has none of "chip".
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def numbers(self) -> Mapping[str, Any]: ...
+    @property
+    def drawn(self) -> Drawn | None: ...
+    def __call__(self, stage: Stage, signal: Tensor, draw: Normals) -> Tensor:
+        """The signal as it goes on; `signal` itself at stages that are not concerned."""
+
+
+def disturbed(
+    own: Nonideality | None, design: NoisyChip, layer: int, stage: Stage, signal: Tensor, **index: Any
+) -> Tensor:
+    """A signal behind a design's own non-ideality; index: head, kv_head, step, column, row; they broadcast.
+
+    Raises InputError if it returns another shape or type.
+    """
+    if own is None:
+        return signal
+    found = own(stage, signal, Normals(design, stage, layer, signal, **index))
+    if not isinstance(found, Tensor) or (found.shape, found.dtype) != (signal.shape, signal.dtype):
+        what = f"{found.dtype} {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+        raise InputError(
+            f"nonideality {own.name!r} returned {what} at stage {stage!r}; "
+            f"return {signal.dtype} {tuple(signal.shape)}"
+        )
+    return found

@@ -1,0 +1,66 @@
+"""What the bottom-up estimate leaves out: every step of a token has an entry or stands here.
+
+Nobody stated, and nothing here computes, what these take; all of it makes the estimate too low.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gaincell.arrays.refresh import Refresh
+from gaincell.design import Design
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """where: block of the estimate that lacks it.  what: in words."""
+
+    where: str
+    what: str
+
+
+ALWAYS = (
+    LeftOut("dot products", "references of the converters and their distribution, calibration of offsets"),
+    LeftOut("dot products", "short circuits in drivers, outputs beyond their ceiling"),
+    LeftOut("dot products", "bias of amplifiers and comparators between reads"),
+    LeftOut("write", "reference ladder and decoder of the DACs, settling beyond one pole, coupling"),
+    LeftOut("digital", "buffers of the clock tree and clock gates, test logic, margins for jitter and skew"),
+    LeftOut("digital", "glitches in adders and multipliers, loading gains and offsets"),
+    LeftOut("digital", "time of the registers where words come in and codes are stored"),
+    LeftOut("leakage", "analog circuits; power gating, which would save"),
+    LeftOut("whole model", "rotary embedding, norms, activations, sampling, power conversion"),
+    LeftOut("batch", "switching between the cells of sequences that share circuits"),
+)
+"""Of every chip."""
+
+
+def of_chip(design: Design) -> list[LeftOut]:
+    """Circuits that a chip has beyond the paper's (docs/extensions.md says what they are)."""
+    normalised = design.normaliser.present
+    there = {
+        LeftOut(
+            "dot products", "the normalising column: its cells, writes, readout and counters"
+        ): normalised,
+        LeftOut("digital", "the time of the divisions"): normalised,
+        LeftOut("dot products", "the ramp of the charge-to-pulse exponent"): (
+            design.charge_to_pulse.exponent != 1
+        ),
+        LeftOut("dot products", "the columns of first tokens"): design.sinks.tokens > 0,
+        LeftOut(
+            "write", "the references and the finer clock of levels that are not evenly spaced"
+        ): design.levels.present,
+        LeftOut(
+            "digital", "the switches that turn the sense of the key integrators for negative queries"
+        ): design.drivers.signed,
+    }
+    return [one for one, present in there.items() if present]
+
+
+def left_out(design: Design, refresh: Refresh | None) -> list[LeftOut]:
+    """All that an estimate lacks.
+
+    refresh: policy; None: none.
+    """
+    refreshed = refresh is not None and refresh.kind != "none"
+    copies = [LeftOut("refresh", "reading columns back, or the digital copy; the order of refreshes")]
+    return [*ALWAYS, *of_chip(design), *(copies if refreshed else [])]

@@ -1,0 +1,54 @@
+"""Draws of noise in an evaluation.
+
+Noise of reads and writes is drawn from its seed, the token's position, head and row. So all blocks (items,
+documents, chips) of one evaluation meet one draw, and a spread over them holds nothing of the noise. An
+evaluation says so in its protocol, or draws anew for every block (`redrawn`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import nn
+
+from gaincell.design import Design
+from gaincell.errors import InputError
+from gaincell.integrations.hf.attach import attached_layers
+
+
+def is_noisy(design: Design) -> bool:
+    """Whether reads or writes of a design have noise."""
+    return bool(design.drawn("operation"))
+
+
+def noise_remark(arrays: nn.Module | Design, *, redraw: bool = False) -> str:
+    """Which noise the parts of an evaluation met, to follow its protocol; empty without noise.
+
+    arrays: the model, or the design of all of its arrays.
+    """
+    designs = [arrays] if isinstance(arrays, Design) else [layer.design for layer in attached_layers(arrays)]
+    if not any(map(is_noisy, designs)):
+        return ""
+    if redraw:
+        return "; noise is drawn anew for every block"
+    return "; everything meets one draw of noise, whose variance is in no ± or interval"
+
+
+@contextmanager
+def redrawn(model: nn.Module, draw: int) -> Iterator[None]:
+    """Within the context the arrays of a model have another draw of noise; 0 is the design's own.
+
+    Raises:
+        InputError: there is no noise to draw.
+    """
+    own = {layer: layer.design for layer in attached_layers(model)}
+    if not any(map(is_noisy, own.values())):
+        raise InputError("there is no noise to draw anew; give a RUN on a design with a [noise] or [writing]")
+    try:
+        for layer, design in own.items():
+            layer.design = design.redrawn(draw)
+        yield
+    finally:
+        for layer, design in own.items():
+            layer.design = design

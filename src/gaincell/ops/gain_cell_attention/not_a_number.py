@@ -1,0 +1,38 @@
+"""How far a NaN reaches: for the fast paths, whose products meet columns that a query does not see.
+
+As naive.py has it, a NaN in a query reaches that query's outputs; one in a key those of every query of its
+group that sees the token; one in a value component that component of the same outputs. Fast paths compute
+without the NaN, and what it reaches is marked afterwards.
+
+Dimensions: B sequences, H query heads, Hk key/value heads, Tq queries, Tk keys, D head dimension.
+Not modelled: how NaN spreads in gradients; where an output is NaN, gradients mean nothing.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import pad
+
+
+def marks(
+    q: Float[Tensor, "B H Tq D"],
+    k: Float[Tensor, "B Hk Tk D"],
+    v: Float[Tensor, "B Hk Tk D"],
+    first_query: int,
+    first_key: int,
+    window: int,
+) -> Float[Tensor, "B H Tq D"]:
+    """NaN where one reaches, 0 elsewhere: to be added to the output. Tokens are consecutive."""
+    bad = v.isnan() | k.isnan().any(-1, keepdim=True)
+    before = pad(bad.cumsum(2, dtype=torch.int32), (0, 0, 1, 0))  # [B, Hk, Tk + 1, D] in earlier tokens
+    end = torch.arange(1, q.shape[2] + 1, device=q.device) + first_query - first_key
+    read = before[:, :, end] != before[:, :, (end - window).clamp(min=0)]
+    reached = read.repeat_interleave(q.shape[1] // k.shape[1], 1) | q.isnan().any(-1, keepdim=True)
+    return torch.where(reached, torch.nan, 0.0)
+
+
+def without(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """The tensors with a number wherever there is none; infinities at the end of the range."""
+    return tuple(t.nan_to_num(nan=0.0) for t in tensors)

@@ -1,0 +1,76 @@
+"""The one style sheet of all figures, and their colours: those of Okabe and Ito, which colour-blind readers
+can tell apart. Curves of one panel differ in their markers too, so that no reader needs the colours.
+
+Figures lie on opaque white paper, whatever the ground of the page: heat maps and pale bands then keep their
+colours. A dark page shows them as cards (docs/_static/site.css).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from matplotlib import style
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+BLACK, ORANGE, SKY, GREEN, BLUE, RED, PURPLE, GREY = (
+    "#000000",
+    "#E69F00",
+    "#56B4E9",
+    "#009E73",
+    "#0072B2",
+    "#D55E00",
+    "#CC79A7",
+    "#8A8A8A",
+)
+PALETTE = (BLUE, RED, GREEN, ORANGE, PURPLE, SKY, BLACK)
+"""For lines that have no meaning of their own."""
+MARKERS = ("o", "s", "D", "^", "v", "P", "X")
+"""One for every colour of `PALETTE`."""
+STYLE: dict[str, Any] = {
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+    "figure.constrained_layout.use": True,
+    "figure.titlesize": 9,
+    "savefig.dpi": 160,
+    "svg.hashsalt": "gaincell",
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "grid.color": "#E4E4E4",
+    "grid.linewidth": 0.7,
+    "lines.markersize": 5,
+    "errorbar.capsize": 2,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "legend.title_fontsize": 8,
+}
+
+
+@contextmanager
+def styled(*, grid: bool = True) -> Iterator[None]:
+    """Within the context, and in a function that it decorates, figures are drawn and saved by the style
+    sheet, whatever the user's own settings of matplotlib are. Heat maps have no grid.
+    """
+    with style.context(["default", STYLE | {"axes.grid": grid}]):
+        yield
+
+
+def legend_beside(axes: Axes, **options: Any) -> None:
+    """A legend on the right of a panel, where no data can lie under it."""
+    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.2, **options)
+
+
+def legend_below(figure: Figure, columns: int = 1) -> None:
+    """One legend of all panels, below them; entries of one name stand in it once."""
+    found = [axes.get_legend_handles_labels() for axes in figure.axes]
+    named = {label: handle for pair in found for handle, label in zip(*pair, strict=True)}
+    if named:
+        figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=columns)

@@ -1,0 +1,80 @@
+"""Answers that are kept for a broken run: nothing in a file of them is ever run."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gaincell.errors import InputError
+
+pytest.importorskip("lm_eval")
+from tests.micro import write_micro
+
+from gaincell.evaluation.answers import Answers
+from gaincell.evaluation.harness import evaluate_tasks
+from gaincell.integrations.hf.models import load_model
+
+
+class Command:
+    """What runs a command when it is read back."""
+
+    def __init__(self, made: Path) -> None:
+        self.made = made
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.made),)
+
+
+def test_a_prepared_file_runs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither as the harness's own cache, nor in ours."""
+    loaded = load_model(str(write_micro(tmp_path)[0]))
+    rows = tmp_path / "rows"
+    rows.mkdir()
+    (rows / "lambada_openai.jsonl").write_text('{"text": "cell holds charge"}\n')
+    asked: list[Any] = []
+    from lm_eval.api.model import hash_args
+
+    from gaincell.evaluation.harness_model import GainCellLM
+
+    own = GainCellLM.loglikelihood
+    monkeypatch.setattr(
+        GainCellLM, "loglikelihood", lambda self, r, **more: asked.extend(r) or own(self, r, **more)
+    )
+    answer = {"data": str(rows), "batch": 1}
+    whole = evaluate_tasks(loaded.model, loaded.tokenizer, ["lambada_openai"], **answer)
+    keys = [hash_args("loglikelihood", request.args) for request in asked]
+    assert keys
+    evil = pickle.dumps(Command(tmp_path / "made"))
+    cache = tmp_path / "cache"
+    for file, table in ((tmp_path / "cache_rank0.db", "unnamed (key text primary key, value blob)"),):
+        with closing(sqlite3.connect(file)) as database, database:
+            database.execute(f"create table {table}")
+            database.executemany("insert into unnamed values (?, ?)", [(key, evil) for key in keys])
+    again = evaluate_tasks(loaded.model, loaded.tokenizer, ["lambada_openai"], cache=cache, **answer)
+    assert again.cached == 0
+    assert again.tasks == whole.tasks
+    assert not (tmp_path / "made").exists()
+    with closing(sqlite3.connect(cache)) as database, database:
+        database.execute("update answers set answer = ?", (evil,))
+    with pytest.raises(InputError, match="remove that file"):
+        evaluate_tasks(loaded.model, loaded.tokenizer, ["lambada_openai"], cache=cache, **answer)
+    assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize("answer", ["[1.0]", '"text"', "NaN", "null", "[1.0, 2]", "{}", "[" * 100_000])
+def test_what_is_no_answer_is_refused(tmp_path: Path, answer: str) -> None:
+    file = tmp_path / "kept"
+    with closing(Answers(file)) as answers:
+        answers.add_partial("loglikelihood", ("a", "b"), (-1.5, True))
+        assert answers.get("loglikelihood", ("a", "b")) == (-1.5, True)
+        assert answers.get("loglikelihood", ("a", "c")) is None
+    with closing(sqlite3.connect(file)) as database, database:
+        database.execute("update answers set answer = ?", (answer,))
+    with closing(Answers(file)) as answers, pytest.raises(InputError, match="remove that file"):
+        answers.get("loglikelihood", ("a", "b"))

@@ -1,0 +1,211 @@
+"""A cell and a non-ideality of a user's own: the pages' examples run, and nothing ignores them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.micro import micro_design, micro_llama
+from torch import Tensor
+
+from gaincell.arrays import HeadArray
+from gaincell.circuits.noise import Noise
+from gaincell.circuits.nonideality import STAGES
+from gaincell.design import Design
+from gaincell.devices.random import PER_OPERATION, Drawn
+from gaincell.errors import DesignError, InputError, ModelError
+from gaincell.evaluation.activity import measure_activity
+from gaincell.integrations.hf.attach import attach
+from gaincell.integrations.hf.cache import RingCache
+from gaincell.mapping import summary
+from gaincell.ops.gain_cell_attention import gain_cell_attention, naive, native_library
+
+ROOT = Path(__file__).parents[2]
+FASTER = ["blocked", *(["native"] if native_library.levels() else [])]
+
+
+def run_example(page: str) -> dict[str, Any]:
+    """What the Python of a page leaves behind."""
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)
+    assert len(blocks) == 1
+    names: dict[str, Any] = {"__name__": __name__}
+    exec(blocks[0], names)
+    return names
+
+
+@dataclass(frozen=True)
+class Own:
+    """signal -> gain * signal + strength z at one stage."""
+
+    at: str
+    gain: float = 1.0
+    strength: float = 0.0
+    drawn: Drawn | None = None
+    name = "own"
+
+    @property
+    def numbers(self) -> Mapping[str, Any]:
+        return {"at": self.at, "gain": self.gain, "strength": self.strength}
+
+    def __call__(self, stage: str, signal: Tensor, draw: Any) -> Tensor:
+        if stage != self.at:
+            return signal
+        if self.drawn is None:
+            return signal * self.gain
+        return signal * self.gain + self.strength * draw(self.drawn)
+
+
+@dataclass(frozen=True)
+class Flickering(Noise):
+    """A table with a number more, as somebody who works on `naive` would add it."""
+
+    flicker_std: float = field(default=0.0, metadata=PER_OPERATION)
+
+
+def signals(batch: int = 1, tokens: int = 70) -> list[Tensor]:
+    g = torch.Generator().manual_seed(1)
+    return [torch.rand(batch, h, tokens, 16, generator=g) for h in (4, 2, 2)]
+
+
+def test_the_example_of_a_nonideality_runs_and_means_what_the_page_says() -> None:
+    found = run_example("docs/adding_a_nonideality.md")
+    assert found["after"] != found["before"]
+    assert found["chips"].nominal == found["before"]
+    assert found["chips"].perplexities[0] == found["after"]
+    assert len(set(found["chips"].perplexities)) == 2
+
+
+def test_the_example_of_a_cell_runs() -> None:
+    found = run_example("src/gaincell/devices/README.md")
+    assert 1 < found["found"] < 1e6
+    design = found["design"]
+    own = design.replace(cell=found["TanhCell"]())
+    assert len({own.hash, design.hash, design.replace(cell=found["TanhCell"](a=13.0)).hash}) == 3
+    u = torch.linspace(-0.45, 0.45, 19, dtype=torch.float64, requires_grad=True)
+    (slope,) = torch.autograd.grad(own.cell.current(u).sum(), u)
+    torch.testing.assert_close(own.cell.slope(u), slope)
+    a, b = (gain_cell_attention(*signals(), own.replace(readout="none"), impl=i) for i in ("naive", "auto"))
+    torch.testing.assert_close(a, b, rtol=0, atol=1e-4)
+    with pytest.raises(DesignError, match="cell 'tanh' cannot be written"):
+        own.to_toml()
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_stage_is_shown_in_its_place(stage: str) -> None:
+    """A gain of 0.9 is another number of the design where there is one, and never nothing."""
+    design = micro_design(readout="none")
+    same = {
+        "query": None,
+        "key": None,
+        "score": design.replace(score_saturation_per_row=design.score_saturation_per_row / 0.9),
+        "pulse": None,
+        "value": None,
+        "output": design.replace(output_saturation_per_column=design.output_saturation_per_column / 0.9),
+    }[stage]
+    plain = gain_cell_attention(*signals(), design)
+    shown = gain_cell_attention(*signals(), design.replace(nonideality=Own(stage, 0.9)))
+    assert not torch.allclose(plain, shown, atol=1e-3)
+    if same is not None:
+        torch.testing.assert_close(shown, gain_cell_attention(*signals(), same, impl="naive"))
+    assert torch.equal(plain, gain_cell_attention(*signals(), design)), "the function is the design's alone"
+
+
+@pytest.mark.parametrize("drawn", ["chip", "operation"])
+@pytest.mark.parametrize("stage", STAGES)
+def test_draws_belong_to_the_chip_or_to_the_read(stage: str, drawn: Drawn) -> None:
+    design = micro_design(readout="none", nonideality=Own(stage, 1.0, 0.02, drawn))
+    q, k, v = signals(batch=2)
+    whole = gain_cell_attention(q, k, v, design, layer=1)
+    parts = [gain_cell_attention(q[b : b + 1], k[b : b + 1], v[b : b + 1], design, layer=1) for b in range(2)]
+    torch.testing.assert_close(whole, torch.cat(parts), rtol=0, atol=1e-5)
+    short = gain_cell_attention(q[:, :, -9:], k, v, design, layer=1)
+    torch.testing.assert_close(whole[:, :, -9:], short, rtol=0, atol=1e-5)
+
+    def differs(other: Design) -> bool:
+        return not torch.equal(whole, gain_cell_attention(q, k, v, other, layer=1))
+
+    assert differs(design.replace(mismatch=replace(design.mismatch, chip=1)))
+    assert differs(design.redrawn(3)) == (drawn == "operation")
+    assert design.drawn(drawn) == {"nonideality"}
+    assert design.without(drawn).nonideality is None
+
+
+def test_every_other_path_refuses_it_by_name() -> None:
+    design = micro_design(nonideality=Own("pulse", 0.9))
+    q, k, v = signals()
+    for impl in FASTER:
+        with pytest.raises(InputError, match="does not implement nonideality"):
+            gain_cell_attention(q, k, v, design, impl=impl)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="does not implement nonideality"):
+        gain_cell_attention(q[:, :, -1:], k, v, design, impl="decode")
+    with pytest.raises(InputError, match="HeadArray does not implement nonideality"):
+        HeadArray(design)
+    with pytest.raises(DesignError, match=r"columns of first tokens are modelled without .* nonideality"):
+        design.replace(sinks=replace(design.sinks, tokens=4))
+    model = attach(micro_llama(), design)
+    with pytest.raises(InputError, match="does not implement nonideality"):
+        measure_activity(model, [torch.arange(8)[None]], "text")
+    with pytest.raises(DesignError, match="nonideality 'own' cannot be written to a file"):
+        design.to_toml()
+    assert summary.design(design)["nonideality"] == {
+        "name": "own",
+        "at": "pulse",
+        "gain": 0.9,
+        "strength": 0.0,
+    }
+    assert design.hash != micro_design().hash != micro_design(nonideality=Own("pulse", 0.8)).hash
+
+
+def test_a_ring_reads_through_it() -> None:
+    model = attach(micro_llama(), micro_design(nonideality=Own("key", 0.9)))
+    ids = torch.randint(97, (1, 20), generator=torch.Generator().manual_seed(1))
+    cache = RingCache(model)
+    with torch.no_grad():
+        expected = model(input_ids=ids, use_cache=False).logits
+        found = [model(input_ids=ids[:, t : t + 1], **cache.argument).logits for t in range(20)]
+    torch.testing.assert_close(torch.cat(found, 1), expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("wrong", [lambda s, x, d: x, Own("key", drawn="token"), Own(["key"])])  # type: ignore[arg-type]
+def test_what_is_no_nonideality_is_refused(wrong: Any) -> None:
+    with pytest.raises(DesignError, match="is not acceptable; allowed: a frozen dataclass"):
+        micro_design(nonideality=wrong)
+
+
+def test_another_shape_is_refused() -> None:
+    @dataclass(frozen=True)
+    class Short(Own):
+        def __call__(self, stage: str, signal: Tensor, draw: Any) -> Tensor:
+            return signal[..., :1]
+
+    with pytest.raises(InputError, match=r"nonideality 'own' returned torch\.float32 .* at stage 'query'"):
+        gain_cell_attention(*signals(), micro_design(nonideality=Short("query")))
+
+
+def test_a_number_that_naive_alone_knows_is_refused_by_name_elsewhere(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    design = micro_design(noise=Flickering(flicker_std=0.1))
+    q, k, v = signals()
+    for impl in ("auto", "naive", *FASTER):
+        with pytest.raises(InputError, match=r"noise\.flicker_std"):
+            gain_cell_attention(q, k, v, design, impl=impl)  # type: ignore[arg-type]
+    monkeypatch.setattr(naive, "IMPLEMENTS", naive.IMPLEMENTS | {"noise.flicker_std"})
+    known = gain_cell_attention(q, k, v, design, impl="naive")
+    assert torch.equal(gain_cell_attention(q, k, v, design), known), "auto takes what implements it"
+    for impl in FASTER:
+        with pytest.raises(InputError, match=r"does not implement noise\.flicker_std"):
+            gain_cell_attention(q, k, v, design, impl=impl)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"'decode' does not implement noise\.flicker_std"):
+        gain_cell_attention(q[:, :, -1:], k, v, design, impl="decode")
+    with pytest.raises(InputError, match=r"HeadArray does not implement noise\.flicker_std"):
+        HeadArray(design)
+    with pytest.raises(ModelError, match=r"RingCache does not implement noise\.flicker_std"):
+        RingCache(attach(micro_llama(), design))
+    triton = pytest.importorskip("gaincell.ops.gain_cell_attention.triton")
+    assert "noise.flicker_std" in triton.why_not(q, design)

@@ -1,0 +1,352 @@
+"""Figures: one style sheet, nothing over anything else, axes that name what they show."""
+
+from __future__ import annotations
+
+import ast
+import json
+import sys
+from collections.abc import Callable, Iterator
+from functools import cache, partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from matplotlib.ticker import FixedLocator
+from PIL import Image
+from tests import drawing
+
+from gaincell.reports import (
+    ablation,
+    activity,
+    baseline,
+    cells,
+    chips,
+    codesign,
+    comparison,
+    comparison_figure,
+    fidelity,
+    figures,
+    hardware,
+    results,
+    spice,
+    spice_wires,
+    sweep_figures,
+    token_curve,
+    training,
+)
+from gaincell.reports.style import STYLE, styled
+
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "docs" / "results"
+PICTURES = sorted((ROOT / "docs" / "figures").glob("*.png"))
+Draw = Callable[[Path], Any]
+DRAWING = sorted(
+    path
+    for folder in ("src/gaincell", "docs", "recipes")
+    for path in (ROOT / folder).rglob("*.py")
+    if "matplotlib" in (text := path.read_text(encoding="utf-8")) or "savefig" in text
+)
+"""Files that draw."""
+
+
+def _of(path: str, draw: Callable[..., Any], *rest: Any) -> Draw:
+    """Draws one result file."""
+    return lambda _: draw(json.loads((RESULTS / f"{path}.json").read_text()), *rest)
+
+
+def _into(path: str, draw: Callable[..., Any]) -> Draw:
+    """The same, of what saves its figure itself."""
+    return lambda folder: draw(json.loads((RESULTS / f"{path}.json").read_text()), folder / "figure.png")
+
+
+def _several(pattern: str, draw: Callable[..., Any], name: Callable[[Path], str]) -> Draw:
+    return lambda _: draw({name(p): json.loads(p.read_text()) for p in sorted(RESULTS.glob(pattern))})
+
+
+def _mismatch(path: Path) -> str:
+    return f"{100 * results.number(results.read(path)['chips']['current_offset_std']):g} %"
+
+
+def _cells(_: Path) -> Figure:
+    found: dict[str, list[Any]] = {}
+    for path in sorted(RESULTS.glob("cells/adaptation/*/*.json"), key=cells.order):
+        one = results.read(path)
+        found.setdefault(one["chip"]["name"], []).append(one)
+    return cells.adaptation(found)
+
+
+def _tasks(model: str, folder: Path) -> Any:
+    paths = sorted(RESULTS.glob(f"evaluation/tasks/{model}-*.json"))
+    runs = {path.stem.partition("-")[2]: results.read(path) for path in paths}
+    return comparison_figure.draw_comparison(comparison.compare(runs, "software"), folder / "tasks.png")
+
+
+def _tokens(chip: str, _: Path) -> Figure:
+    software = results.read(RESULTS / "evaluation" / "tasks" / "smollm2-software.json")
+    places = sorted(RESULTS.glob(f"training/tokens/{chip}/*/"))
+    trainings = [(results.read(place), results.read(place / "tasks.json"), None) for place in places]
+    return token_curve.draw_tokens(token_curve.points(software, trainings))
+
+
+@cache
+def _simulation(*what: str) -> Any:
+    from gaincell.cli import main
+
+    with TemporaryDirectory() as folder:
+        out = Path(folder) / "result.json"
+        with pytest.raises(SystemExit):
+            main(["simulate", *what, "--json", str(out), "--figures", folder])
+        return json.loads(out.read_text())
+
+
+def _simulated(name: str, _: Path) -> Figure:
+    head = ["head", "--group", "2", "--layers", "6", "--tokens", "64"]
+    return hardware.FIGURES[name](_simulation(*(["tile"] if name == "waveforms" else head)))
+
+
+def _reproduction(name: str, _: Path) -> Figure:
+    import reproduction_figures as drawn
+
+    from gaincell.config import load_design
+
+    chip = load_design("leroux2025")
+    cell = results.read(RESULTS / "spice" / "cell-freepdk45.json")
+    return drawn.draw_cell(chip, cell) if name == "cell" else getattr(drawn, f"draw_{name}")(chip)
+
+
+def _bench(_: Path) -> Figure:
+    return hardware.speed(json.loads((ROOT / "benchmarks" / "results" / "attention.json").read_text()))
+
+
+FIGURES: dict[str, Draw] = {
+    **{
+        f"{run}-{name}": _of(run, draw)
+        for run in ("tiny", "smollm2")
+        for name, (_, draw) in figures.FIGURES.items()
+    },
+    "ablation": _into("evaluation/ablation", ablation.draw_ablation),
+    "fidelity": _into("evaluation/fidelity", fidelity.draw_fidelity),
+    **{
+        f"activity-smollm2-135m{chip}": _into(f"costs/activity-smollm2-135m{chip}", activity.draw_activity)
+        for chip in ("", "-extended")
+    },
+    "baseline-cpu": _into("costs/baseline-cpu", baseline.draw_baseline),
+    "pauses": _several("pauses/*.json", hardware.pauses, lambda path: path.stem),
+    "context": _of("context/context", hardware.context),
+    "chips": _several("evaluation/chips-*.json", chips.draw_chips, _mismatch),
+    "adaptation-cells": _cells,
+    "tasks-tiny": partial(_tasks, "tiny"),
+    "tasks-smollm2": partial(_tasks, "smollm2"),
+    **{
+        f"spice-{p.stem}": _into(f"spice/{p.stem}", draw)
+        for pattern, draw in (("cell", spice.draw_cell), ("verify", spice.draw_verification))
+        for p in sorted((RESULTS / "spice").glob(f"{pattern}-*.json"))
+    },
+    "spice-wires": _into("spice/wires-freepdk45", spice_wires.draw_wires),
+    **{
+        f"sweep-{p.stem}-{name}": _of(f"sweeps/{p.stem}", draw)
+        for p in sorted((RESULTS / "sweeps").glob("*.json"))
+        if p.stem != "codesign"
+        for name, (has_data, draw) in sweep_figures.FIGURES.items()
+        if has_data(results.read(p)) and (ROOT / f"docs/figures/sweep-{p.stem}-{name}.png").exists()
+    },
+    "sweep-codesign-levels": _of("sweeps/codesign", codesign.levels_figure),
+    **{
+        f"training-{p.stem}": _of(f"training/{p.stem}", training.curves)
+        for p in sorted((RESULTS / "training").glob("*.json"))
+    },
+    **{f"training-tokens-{chip}": partial(_tokens, chip) for chip in ("leroux2025-extended",)},
+    "speed": _bench,
+    **{name: partial(_simulated, name) for name in ("timeline", "waveforms", "trace")},
+    **{f"reproduction-{name}": partial(_reproduction, name) for name in ("cell", "converters", "ring")},
+}
+"""By the name of the picture in docs/figures."""
+OTHERS = {"serve", "floorplan"}
+"""Pictures that are not drawn from one result here: a page in a browser, and those of costs."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def generators() -> Iterator[None]:
+    """Modules of docs can be imported."""
+    sys.path.insert(0, str(ROOT / "docs"))
+    yield
+    sys.path.remove(str(ROOT / "docs"))
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_nothing_lies_over_anything_else(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    drawn = drawing.saved(monkeypatch, lambda: FIGURES[name](tmp_path))
+    assert drawn
+    for figure in drawn:
+        assert drawing.faults(figure) == []
+        for axes in set(figure.axes) - _colour_bars(figure):
+            assert not axes.axison or _is_named(axes), f"axes of {axes.get_title(loc='left')!r}"
+
+
+def _colour_bars(figure: Figure) -> set[Axes]:
+    named = {axes for axes in figure.axes if axes.get_label() == "<colorbar>"}
+    return named | {image.colorbar.ax for axes in figure.axes for image in axes.images if image.colorbar}
+
+
+def _is_named(axes: Axes) -> bool:
+    """Whether panels say what their axes are, or those of their row and column do; words at ticks do too."""
+    row = [other for other in axes.figure.axes if abs(other.bbox.y0 - axes.bbox.y0) < 1]
+    column = [other for other in axes.figure.axes if abs(other.bbox.x0 - axes.bbox.x0) < 1]
+    return all(
+        isinstance(axis.get_major_locator(), FixedLocator) or any(labels)
+        for axis, labels in (
+            (axes.yaxis, [other.get_ylabel() for other in row]),
+            (axes.xaxis, [other.get_xlabel() for other in column]),
+        )
+    )
+
+
+def test_a_fault_is_found() -> None:
+    with styled():
+        figure = Figure(figsize=(3, 3))
+        axes = figure.add_subplot()
+        axes.plot([0, 1], [0, 1], label="the diagonal")
+        axes.legend(loc="center")
+        axes.text(0.2, 0.8, "one")
+        axes.text(0.21, 0.8, "two")
+        axes.text(0.2, 2.0, "beyond")
+    found = drawing.faults(figure)
+    assert [fault.split(" lies ")[0] for fault in found if " lies " in fault] == [
+        "the legend (the diagonal)",
+        "'one'",
+    ]
+    assert "'beyond' is cut off" in found
+
+
+def test_every_picture_is_drawn_by_a_figure_that_is_looked_at() -> None:
+    pictures = {path.stem for path in PICTURES}
+    assert {name for name in pictures - FIGURES.keys() if "-costs-" not in name} <= OTHERS
+
+
+@pytest.mark.parametrize("path", PICTURES, ids=lambda path: path.stem)
+def test_pictures_lie_on_opaque_white_paper(path: Path) -> None:
+    """A dark page shows them as they are."""
+    picture = np.asarray(Image.open(path).convert("RGBA"))
+    assert (picture[..., 3] == 255).all()
+    if path.stem != "serve":
+        assert (picture[:2] == 255).mean() > 0.95
+
+
+@pytest.mark.parametrize("path", DRAWING, ids=lambda path: path.stem)
+def test_every_figure_is_drawn_and_saved_by_the_style_sheet(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert "rcParams" not in text
+    assert "rc_context" not in text
+    tree = ast.parse(text)
+    styled_parts = {
+        inner
+        for node in ast.walk(tree)
+        if any(_is_style(entry) for entry in _entered(node))
+        for inner in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        makes = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Figure"
+        saves = isinstance(node, ast.Attribute) and node.attr == "savefig"
+        if makes or saves:
+            assert node in styled_parts, f"line {node.lineno}"
+
+
+def _entered(node: ast.AST) -> list[ast.expr]:
+    """What a function is decorated with, or a block entered with."""
+    if isinstance(node, ast.With):
+        return [item.context_expr for item in node.items]
+    return node.decorator_list if isinstance(node, ast.FunctionDef) else []
+
+
+def _is_style(entry: ast.expr) -> bool:
+    return isinstance(entry, ast.Call) and isinstance(entry.func, ast.Name) and entry.func.id == "styled"
+
+
+def test_the_style_sheet_does_not_depend_on_the_users_own() -> None:
+    with matplotlib.rc_context({"font.size": 30, "figure.facecolor": "black", "axes.grid": False}), styled():
+        assert {key: matplotlib.rcParams[key] for key in STYLE} == STYLE
+
+
+def test_figures_of_a_training_name_every_loss() -> None:
+    """Cross-entropy of 4, attention transfer of 0.8 and distillation of 0.07 share no axis."""
+    kinds = {
+        "pretrain": (4.0, "cross-entropy", "nats per token"),
+        "linear 1": (0.8, "attention transfer", "relative squared error"),
+        "linear 2": (0.07, "KL to the teacher", "nats per token"),
+        "tuned": (0.0002, "KL to the teacher", "nats per token"),
+    }
+    lines = [
+        {
+            "stage": stage,
+            "step": n,
+            "tokens": 64 * n,
+            "loss": loss * (1 + 1 / (n + 1)),
+            "loss_name": name,
+            "loss_unit": unit,
+        }
+        for stage, (loss, name, unit) in kinds.items()
+        for n in range(200)
+    ]
+    named = training.losses(lines)
+    assert named is not None
+    labels = [" ".join(axes.get_ylabel().split()) for axes in named.axes]
+    assert labels == [
+        "cross-entropy (nats per token)",
+        "attention transfer (relative squared error)",
+        "KL to the teacher (nats per token)",
+    ]
+    assert drawing.faults(named) == []
+    assert _words(named).isdisjoint({"loss", "Loss", "Training loss"})
+    assert "bold" in named.axes[0].get_title(loc="left")
+    short = training.losses(lines[:9])
+    assert short is not None
+    assert short.axes[0].get_title(loc="left") == "Training"  # nothing is averaged, and nothing says so
+    old = [{key: entry for key, entry in line.items() if not key.startswith("loss_")} for line in lines]
+    unnamed = training.losses(old)
+    assert unnamed is not None
+    assert [axes.get_ylabel().split(",")[0] for axes in unnamed.axes] == [
+        f"loss of {stage}" for stage in kinds
+    ]
+
+
+def _words(figure: Figure) -> set[str]:
+    return {text.get_text() for text in figure.findobj(Text) if isinstance(text, Text)}
+
+
+def test_a_title_speaks_of_dashes_only_where_there_are_some() -> None:
+    run = results.read(RESULTS / "training" / "tiny-table.json")
+    both, arrays = (
+        training.curves(run),
+        training.curves(
+            {**run, "stages": [s for s in run["stages"] if s["perplexity"]["kind"] == "simulated"]}
+        ),
+    )
+    assert both is not None
+    assert arrays is not None
+    assert "dashed" in both.axes[0].get_title(loc="left")
+    assert "dashed" not in arrays.axes[0].get_title(loc="left")
+
+
+def test_a_logarithmic_axis_has_dots_and_no_bars() -> None:
+    for name, bars in (("smollm2", 0), ("tiny", 7)):
+        (axes,) = figures.perplexities(results.read(RESULTS / f"{name}.json")).axes
+        assert axes.get_xscale() == ("linear" if bars else "log")
+        assert len(axes.patches) == bars
+
+
+def test_maps_of_one_kind_share_a_scale(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (figure,) = drawing.saved(monkeypatch, lambda: FIGURES["fidelity"](tmp_path))
+    scales: dict[str, set[tuple[float, float]]] = {}
+    for axes in figure.axes:
+        for image in axes.images:
+            kind = next(k for k, keys in fidelity.MAPS.items() if axes.get_title(loc="left") in keys)
+            scales.setdefault(kind, set()).add(image.get_clim())
+    assert scales.keys() == fidelity.MAPS.keys()
+    assert all(len(found) == 1 for found in scales.values())
+    assert {bar.get_ylabel() for bar in _colour_bars(figure)} == fidelity.MAPS.keys()
