@@ -81,6 +81,8 @@ VOCABULARY = {
     "--max-length": "longest context of a task",
     "--measure": "time softmax attention here",
     "--method": "way to adapt",
+    "--start": "gains and offsets that an adaptation starts from",
+    "--rule": "when an iteration stops",
     "--mismatch": "spread of the cells' currents",
     "--most": "cells of the longest line",
     "--name": "name of what is made",

@@ -146,6 +146,21 @@ def set_neutral(model: nn.Module) -> None:
         scaler.offset.zero_()
 
 
+@contextmanager
+def neutral_scales(model: nn.Module) -> Iterator[None]:
+    """Within the context an attached model has neutral gains and offsets; after it, its own."""
+    found = [scaler for _, _, scaler in scalers(attached(model))]
+    own = [{name: p.detach().clone() for name, p in s.named_parameters()} for s in found]
+    set_neutral(model)
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for scaler, values in zip(found, own, strict=True):
+                for name, parameter in scaler.named_parameters():
+                    parameter.copy_(values[name])
+
+
 def _closed_form(
     model: nn.Module, batch: Batch, target: Statistics, progress: Progress
 ) -> tuple[Statistics, tuple[Place, ...]]:

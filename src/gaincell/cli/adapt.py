@@ -27,6 +27,20 @@ from gaincell.cli._options import (
 app = typer.Typer()
 
 
+class Start(StrEnum):
+    """Gains and offsets that an adaptation starts from."""
+
+    trained = "trained"
+    neutral = "neutral"
+
+
+class Rule(StrEnum):
+    """When the published method stops, see `gaincell.adaptation.result.Residuals`."""
+
+    relative = "relative"
+    released = "released"
+
+
 class Method(StrEnum):
     """Ways to adapt."""
 
@@ -41,6 +55,20 @@ def adapt(
     method: Annotated[
         Method, typer.Option("--method", help="Exact in two forward passes, or the paper's iteration.")
     ] = Method.closed_form,
+    start: Annotated[
+        Start,
+        typer.Option(
+            "--start",
+            metavar="START",
+            help="trained, or neutral: all gains 1, all offsets 0.",
+        ),
+    ] = Start.trained,
+    rule: Annotated[
+        Rule,
+        typer.Option(
+            "--rule", metavar="RULE", help="When published stops: relative, or as released by the authors."
+        ),
+    ] = Rule.relative,
     design: Annotated[
         str | None, typer.Option("--design", metavar="DESIGN", help="Chip; by default that of the RUN.")
     ] = None,
@@ -67,11 +95,17 @@ def adapt(
     Every scaling stage (q, k, v and output of every head) gets the mean and standard deviation it had on the
     linear cell, on calibration text in blocks of the protocol's T. All evaluations have one protocol, which
     does not follow the design: a ring shorter than T forgets. Exit code 1 if a stage stays further away than
-    a millionth of its standard deviation. In the examples runs/tiny is what `gaincell map tiny` writes.
+    a millionth of its standard deviation (--rule released: 1e-4 in its own unit). In the examples runs/tiny
+    is what `gaincell map tiny` writes.
+
+    With --start neutral what training had learned of gains and offsets is thrown away first: the paper's
+    released code does so, and the fall of perplexity in its Fig. 4c starts there. Both starts are evaluated.
 
     Example: gaincell adapt tiny --cell x3
 
     Example: gaincell adapt tiny --cell docs/data/compressive.toml
+
+    Example: gaincell adapt tiny --method published --start neutral --out runs/fall
 
     Example: gaincell adapt runs/tiny --cell sigmoid --method published --out runs/tiny-sigmoid
     """
@@ -80,14 +114,19 @@ def adapt(
 
     from gaincell.cli._progress import progress_bars
     from gaincell.config import load_design
+    from gaincell.errors import InputError
     from gaincell.mapping.readapt import AdaptSettings, adapt_model, describe_start
     from gaincell.reports.tables import adaptation_lines, perplexity_table
 
+    if rule is Rule.released and method is not Method.published:
+        raise InputError("--rule released stops --method published; give both, or leave --rule out")
     settings = AdaptSettings(
         model=model,
         design=load_design(design) if design is not None else None,
         cell=cell,
         method=method.value,
+        start=start.value,
+        rule=rule.value,
         text=text,
         protocol=protocol,
         evaluation_tokens=limit,

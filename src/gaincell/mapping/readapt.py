@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import cast
 
 from gaincell.adaptation import adapt, collect_statistics
-from gaincell.adaptation.adapt import Method
+from gaincell.adaptation.adapt import Method, Start, neutral_scales
+from gaincell.adaptation.result import Rule
 from gaincell.config import load_design
 from gaincell.design import Design
 from gaincell.device import with_cell
@@ -53,6 +54,9 @@ class AdaptSettings:
     design: the chip; None: that of the RUN, or leroux2025.
     cell: the cell to adapt to, as `with_cell` takes it; None: the chip's own.
     method: "closed-form" or "published".
+    start: "trained", or "neutral": every gain 1 and every offset 0 before the adaptation. Both starts are
+        then evaluated, the neutral one on the cell the model has, too.
+    rule: how residuals are stated and when the published method stops, "relative" or "released".
     protocol: `blocks-T` or `strided-T-S` of all evaluations; the adaptation reads blocks of T. None for
         `default_protocol`, which does not depend on the design.
     """
@@ -61,11 +65,12 @@ class AdaptSettings:
     design: Design | None
     cell: str | None
     method: str = "closed-form"
+    start: str = "trained"
+    rule: str = "relative"
     text: str = "sample"
     protocol: str | None = None
     evaluation_tokens: int = 32_768
     calibration_tokens: int = 16_384
-    tolerance: float = 1e-6
     impl: str = "auto"
     device: str = "cpu"
 
@@ -105,12 +110,26 @@ def adapt_model(
         )
         return {"training_tokens": 0} | records.of_perplexity(found, time.perf_counter() - begun)
 
-    stages = [("linear", f"{source.cell.name} cell", evaluate("evaluate the model as it is"))]
+    neutral = settings.start == "neutral"
+    title = f"{source.cell.name} cell"
+    stages = [("linear", title, evaluate("evaluate the model as it is"))]
+    if neutral:
+        with neutral_scales(loaded.model):
+            record = evaluate("evaluate the model as it is, neutral start")
+        stages.append(("linear-neutral", f"{title}, neutral start", record))
     target = collect_statistics(loaded.model, [calibration], progress("statistics of the model as it is"))
+    as_it_is = perplexity(
+        loaded.model, calibration.flatten(), f"blocks-{block}", progress=progress("calibration text as it is")
+    )
     codes = {"linear": code_use(loaded.model, [calibration[:4]])}
     set_design(loaded.model, target_design)
     title = f"{target_design.cell.name} cell"
-    stages.append(("unadapted", f"{title}, unadapted", evaluate("evaluate, unadapted")))
+    which = ", trained start" if neutral else ""
+    stages.append(("unadapted", f"{title}, unadapted{which}", evaluate("evaluate, unadapted")))
+    if neutral:
+        with neutral_scales(loaded.model):
+            record = evaluate("evaluate, neutral start")
+        stages.append(("unadapted-neutral", f"{title}, unadapted, neutral start", record))
     before = collect_statistics(loaded.model, [calibration], progress("statistics, unadapted"))
     codes["unadapted"] = code_use(loaded.model, [calibration[:4]])
     result = adapt(
@@ -118,7 +137,8 @@ def adapt_model(
         [calibration],
         target,
         cast(Method, settings.method),
-        tolerance=settings.tolerance,
+        start=cast(Start, settings.start),
+        rule=cast(Rule, settings.rule),
         progress=progress("adapt"),
     )
     codes["adapted"] = code_use(loaded.model, [calibration[:4]])
@@ -139,7 +159,11 @@ def adapt_model(
             "calibration_tokens": value(calibration.numel(), "tokens", "measured"),
         },
         "stages": [summary.stage(name, title, record) for name, title, record in stages],
-        "adaptation": {settings.method: summary.adaptation(records.of_adaptation(result))},
+        "adaptation": {
+            settings.method: summary.adaptation(
+                records.of_adaptation(result) | {"target_perplexity": as_it_is.perplexity}
+            )
+        },
         "mismatch": summary.mismatch(mismatch),
         "codes": summary.codes({name: records.of_codes(use) for name, use in codes.items()}),
         "cell": summary.cell(design),

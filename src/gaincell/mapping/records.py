@@ -33,6 +33,8 @@ def of_adaptation(result: AdaptationResult) -> Record:
     return {
         "summary": result.summary(),
         "converged": result.converged,
+        "start": result.start,
+        "rule": result.residuals.rule,
         "residual": result.residual,
         "iterations": result.iterations,
         "forward_passes": result.forward_passes,

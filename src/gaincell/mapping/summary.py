@@ -84,19 +84,21 @@ def stage(
 
 def adaptation(result: Record) -> Json:
     """One adaptation, with its history where the method has one."""
-    words = ("summary", "converged", "worst", "skipped", "saturated")
+    words = ("summary", "converged", "start", "rule", "worst", "skipped", "saturated")
     entry: Json = {key: result[key] for key in words}
+    distance = "fraction of sigma" if result["rule"] == "relative" else "that of the stage"
     for key, unit in (
-        ("residual", "fraction of sigma"),
+        ("residual", distance),
         ("iterations", "1"),
         ("forward_passes", "passes over the calibration text"),
         ("tokens", "tokens"),
         ("calibration_perplexity", "1"),
+        ("target_perplexity", "1"),
     ):
         if key in result:
             entry[key] = value(result[key], unit, "simulated")
     if result["history"]:
-        units = {"iteration": "1", "residual": "fraction of sigma", "perplexity": "1"}
+        units = {"iteration": "1", "residual": distance, "perplexity": "1"}
         entry["history"] = {
             key: value([step[key] for step in result["history"]], unit, "simulated")
             for key, unit in units.items()

@@ -112,6 +112,9 @@ def adaptation(run: Run) -> Figure:
         label = f"closed form, {number(closed['tokens']):,.0f} tokens, {passes:.3g} passes: "
         label += f"perplexity {readable(level)}"
         left.axhline(level, color=RED, ls="--", label=label)
+    if (target := run["adaptation"]["published"].get("target_perplexity")) is not None:
+        label = f"the model to be matched: perplexity {readable(number(target))}"
+        left.axhline(number(target), color=GREY, ls=":", label=label)
     left.set_ylabel("perplexity of the calibration text")
     left.set_title("Perplexity")
     residuals = [max(r, FLOOR) for r in numbers(history["residual"])]
@@ -119,7 +122,8 @@ def adaptation(run: Run) -> Figure:
     if closed:
         right.axhline(max(number(closed["residual"]), FLOOR), color=RED, ls="--",
                       label=closed_label(number(closed["residual"])))  # fmt: skip
-    right.set_ylabel("largest residual (fraction of σ)")
+    absolute = run["adaptation"]["published"].get("rule") == "released"
+    right.set_ylabel("largest residual (" + ("pulse width, V or output)" if absolute else "fraction of σ)"))
     right.set_title("Distance from the target statistics")
     perplexities = numbers(history["perplexity"])
     if max(perplexities) > 4 * min(perplexities):
