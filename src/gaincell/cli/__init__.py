@@ -73,7 +73,8 @@ class CommandFolder(TyperGroup):
         command.params = [parameter for parameter in command.params if parameter.name not in COMPLETION]
         for each in _leaves(command):
             _make_legible(each)
-            _check_numbers(each)
+            if each.callback is not None:
+                _check_numbers(each)
         return command
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
