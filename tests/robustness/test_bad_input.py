@@ -116,7 +116,7 @@ def test_a_model_without_a_linear_version_cannot_be_adapted(
 def test_a_dump_of_a_software_model(capsys: pytest.CaptureFixture[str], tmp_path: Path, micro: Micro) -> None:
     dump = tmp_path / "dump.safetensors"
     line = refused(capsys, "evaluate", micro[0], "--text", micro[1], "--dump", dump)
-    assert "no gain-cell attention" in line
+    assert "a model in software has no chip for --dump" in line
     assert not dump.exists()
 
 
@@ -259,7 +259,7 @@ def test_a_full_device_is_a_full_disk(tmp_path: Path) -> None:
 def test_evaluations_that_cannot_be(capsys: pytest.CaptureFixture[str], tmp_path: Path, micro: Micro) -> None:
     model, text = micro
     for arguments, expected in (
-        (("--chips", 2, "--mismatch", "5%"), "a model in software has no chips"),
+        (("--chips", 2, "--mismatch", "5%"), "a model in software has no chip for --chips"),
         (("--chips", 2, "--mismatch", "lots"), "give a share such as 5% or 0.05"),
         (("--chips", 2, "--by-context"), "do not go together"),
         (("--mismatch", "5%"), "--mismatch, --yield-within and --chip-seed belong to --chips"),

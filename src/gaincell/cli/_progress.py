@@ -20,8 +20,8 @@ from rich.table import Column
 
 from gaincell import progress
 
-RATES = ("learning_rate", "tokens_per_second")
-"""Numbers of which only the second is shown; of all others name, value and unit are."""
+UNSHOWN = ("learning_rate", "tokens_per_second", "iteration", "expected")
+"""Numbers that are not shown by name, value and unit: speed has its own form, the count shows the last two."""
 EVERY = 30.0
 """Seconds between two plain lines, at the least."""
 
@@ -104,7 +104,7 @@ class _Lines:
 def _shown(numbers: Mapping[str, float]) -> str:
     shown = []
     for key, number in numbers.items():
-        if key not in RATES:
+        if key not in UNSHOWN:
             name, _, unit = key.removesuffix(")").partition(" (")
             shown.append(f"{name} {number:.4g} {unit}".rstrip())
     if "tokens_per_second" in numbers:
