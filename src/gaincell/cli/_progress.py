@@ -21,7 +21,7 @@ from rich.table import Column
 from gaincell import progress
 
 UNSHOWN = ("learning_rate", "tokens_per_second", "iteration", "expected")
-"""Numbers that are not shown by name, value and unit: speed has its own form, the count shows the last two."""
+"""Numbers not shown by name, value and unit: speed has its own form, the count shows the last two."""
 EVERY = 30.0
 """Seconds between two plain lines, at the least."""
 
