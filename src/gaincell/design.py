@@ -21,7 +21,7 @@ from gaincell.circuits.charge_to_pulse import ChargeToPulse
 from gaincell.circuits.converter_errors import Converters
 from gaincell.circuits.levels import LevelTable
 from gaincell.circuits.noise import Noise
-from gaincell.circuits.nonideality import Nonideality
+from gaincell.circuits.nonideality import Nonideality, kinds_drawn
 from gaincell.circuits.normaliser import Normaliser
 from gaincell.circuits.pwm import Drivers
 from gaincell.circuits.signed_charge_to_pulse import READOUTS
@@ -193,14 +193,14 @@ class Design:
     def drawn(self, per: Drawn) -> frozenset[str]:
         """Random effects that are at work and drawn once per "chip", or at every "operation", by name."""
         found = {name for name in self.in_use if DRAWN.get(name) == per}
-        if self.nonideality is not None and self.nonideality.drawn == per:
+        if per in kinds_drawn(self.nonideality):
             found.add("nonideality")
         return frozenset(found - ({"leakage.spread"} if self.tau is None else set()))
 
     def without(self, *per: Drawn) -> Design:
         """The chip with these random effects off; all else, its number included, stays."""
         off: dict[str, dict[str, Any]] = {}
-        own = None if self.nonideality is None or self.nonideality.drawn in per else self.nonideality
+        own = self.nonideality if kinds_drawn(self.nonideality).isdisjoint(per) else None
         for table, key in (name.split(".") for name in self.in_use if DRAWN.get(name) in per):
             off.setdefault(table, {})[key] = next(f.default for f in fields(TABLES[table]) if f.name == key)
         tables = {table: dataclasses.replace(getattr(self, table), **keys) for table, keys in off.items()}
@@ -552,13 +552,14 @@ def _check_nonideality(own: Any, where: str) -> None:
     try:
         hash(own)
         json.dumps(dict(own.numbers))
-        acceptable = isinstance(own, Nonideality) and own.drawn in (None, *get_args(Drawn))
+        acceptable = isinstance(own, Nonideality) and kinds_drawn(own) <= set(get_args(Drawn))
     except (TypeError, ValueError, AttributeError):
         acceptable = False
     if not acceptable:
         raise DesignError(
             f"{where}: nonideality = {type(own).__name__} is not acceptable; allowed: a frozen dataclass "
-            'with name, plain numbers, drawn = "chip", "operation" or None, and __call__(stage, signal, draw)'
+            'with name, plain numbers, drawn = "chip", "operation", a tuple of both or None, and '
+            "__call__(stage, signal, draw)"
         )
 
 
