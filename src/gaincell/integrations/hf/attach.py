@@ -186,16 +186,21 @@ def attached_layers(model: nn.Module) -> list[GainCellAttention]:
     return sorted(cells, key=lambda cell: cell.layer)
 
 
+def computes_softmax(model: nn.Module) -> bool:
+    """Whether ``model`` is attached, but set to softmax attention, which uses no arrays."""
+    owner = _owner(model)
+    return owner is not None and getattr(owner, _RECORD).function == interface.SOFTMAX
+
+
 def computing_layers(model: nn.Module) -> list[GainCellAttention]:
     """``attached_layers`` for whoever wants a number of the hardware: the arrays must be in use.
 
     Raises:
         ModelError: the model is attached, but set to compute softmax attention.
     """
-    owner = _owner(model)
-    if owner is not None and getattr(owner, _RECORD).function != interface.GAIN_CELL:
+    if computes_softmax(model):
         raise ModelError(
-            f"{type(owner).__name__} is attached, but set to softmax attention, which uses no arrays: call "
+            f"{type(attached_model(model)).__name__} is attached, but set to softmax attention, which uses no arrays: call "
             "set_attention(model, 'gain-cell') first"
         )
     return attached_layers(model)
