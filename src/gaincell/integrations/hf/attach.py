@@ -200,8 +200,8 @@ def computing_layers(model: nn.Module) -> list[GainCellAttention]:
     """
     if computes_softmax(model):
         raise ModelError(
-            f"{type(attached_model(model)).__name__} is attached, but set to softmax attention, which uses no arrays: "
-            "call set_attention(model, 'gain-cell') first"
+            f"{type(attached_model(model)).__name__} is attached, but set to softmax attention, which uses "
+            "no arrays: call set_attention(model, 'gain-cell') first"
         )
     return attached_layers(model)
 
