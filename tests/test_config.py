@@ -3,12 +3,14 @@
 import copy
 import dataclasses
 import pickle
+import re
 import tomllib
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.integration.test_own_effects import Flickering
 
 from gaincell.config import SHIPPED, list_designs, load_design
 from gaincell.design import Design
@@ -26,6 +28,7 @@ CHANGES = {
     "mismatch": {
         "mismatch": Mismatch(gain_std=0.05, offset_voltage_std=0.01, current_offset_std=0.02, seed=3, chip=1)
     },
+    "whole numbers": {"cell": PolynomialCell((0, 12), 19), "mismatch": Mismatch(gain_std=1)},
     "own cell": {"cell": PolynomialCell((0.1, 12.0, 0.0, 40.0), 20.0)},
     "own sigmoid": {"cell": SigmoidCell(steepness=8.0, span=18.0, half_span=0.45, linear_slope=19.0)},
     **{kind: {"cell": kind} for kind in CELL_KINDS if kind != "tabulated"},
@@ -89,7 +92,11 @@ def test_a_saved_design_reads_back_exactly(name: str, changes: dict[str, object]
     assert again.to_toml() == design.to_toml()
 
 
-@given(tau=st.floats(1e-9, 1e6), offset=st.floats(0.01, 0.89), name=st.text(max_size=20))
+WRITABLE = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)
+"""Words that `load_design` accepts."""
+
+
+@given(tau=st.floats(1e-9, 1e6), offset=st.floats(0.01, 0.89), name=WRITABLE)
 def test_any_float_and_any_name_survive_the_file(tau: float, offset: float, name: str) -> None:
     design = load_design("leroux2025").replace(retention_time=tau, v_offset=offset, description=name)
     raw = tomllib.loads(design.to_toml())
@@ -183,6 +190,24 @@ def test_a_cell_of_ones_own_works_but_cannot_be_written(paper: Design) -> None:
     assert design.hash != paper.replace(cell="linear").hash
     with pytest.raises(DesignError, match="cell 'own' cannot be written"):
         design.to_toml()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"noise": Flickering(flicker_std=0.1)}, "which would not hold noise.flicker_std"),
+        ({"description": "\0"}, "holds a null character"),
+        ({"description": ".".join(["a"] * 102)}, "a name has more than 100 parts"),
+    ],
+)
+def test_what_a_file_would_not_give_back_is_not_written(
+    changes: dict[str, object], message: str, paper: Design, tmp_path: Path
+) -> None:
+    with pytest.raises(DesignError, match=re.escape(message)) as error:
+        paper.replace(**changes).save(tmp_path / "saved" / "design.toml")
+    assert "design 'leroux2025' cannot be written to a file" in str(error.value)
+    assert "\n" not in str(error.value)
+    assert not list(tmp_path.iterdir())
 
 
 IDEAL = 'extends = "ideal"\n'

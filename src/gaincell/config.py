@@ -14,19 +14,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-from gaincell.design import (
-    CELL_NUMBERS,
-    NUMBERS,
-    ROOM_TEMPERATURE,
-    TABLE_NUMBERS,
-    TABLES,
-    WORDS,
-    Design,
-    cell_of,
-)
+from gaincell.design import ROOM_TEMPERATURE, Design, design_of, entries_of
 from gaincell.errors import DesignError
 from gaincell.files import read_toml
-from gaincell.quantity import Quantity, check_keys, did_you_mean, one_of, parse_quantity
+from gaincell.quantity import did_you_mean, one_of
 
 __all__ = ["Design", "list_designs", "load_design"]
 
@@ -48,29 +39,7 @@ def load_design(source: str | os.PathLike[str] | Design) -> Design:
         return source
     path = _locate(source)
     entries = {"temperature": ROOM_TEMPERATURE} | _read(path, ())
-    required = [*WORDS, *NUMBERS, "cell.kind"]
-    missing = [key for key in required if key not in entries and key != "token_period"]
-    if missing:
-        raise DesignError(f"{path}: key {missing[0]!r} is missing; state it, or extend a design that does")
-    quantities = {key: entry for key, entry in entries.items() if isinstance(entry, Quantity)}
-    numbers: dict[str, Any] = {key: quantity.value for key, quantity in quantities.items()}
-    values = {word: entries[word] for word in WORDS} | {key: numbers.get(key) for key in NUMBERS}
-    explicit_token_period = values.pop("token_period")
-    stated = {
-        table: {key: numbers[f"{table}.{key}"] for key in kinds if f"{table}.{key}" in numbers}
-        for table, kinds in TABLE_NUMBERS.items()
-    }
-    try:
-        return Design(
-            **values,
-            cell=cell_of(entries["cell.kind"], quantities),
-            **{table: kind(**stated[table]) for table, kind in TABLES.items()},
-            nonideality=None,
-            explicit_token_period=explicit_token_period,
-            provenance=quantities,
-        )
-    except DesignError as error:
-        raise DesignError(f"{path}: {error}") from None
+    return design_of(entries, str(path))
 
 
 def _locate(source: str | os.PathLike[str]) -> Path:
@@ -94,23 +63,14 @@ def _read(path: Path, children: tuple[Path, ...]) -> dict[str, Any]:
         raw = read_toml(path)
     except (OSError, ValueError) as error:
         raise DesignError(f"{path}: cannot be read as TOML: {error}") from None
-    check_keys(raw, ("extends", *WORDS, *NUMBERS, "cell", *TABLES), str(path))
     parent = raw.pop("extends", None)
     if not isinstance(parent, (str, type(None))):
         raise DesignError(
             f"{path}: extends = {parent!r} is not acceptable; allowed: the name or path of a design"
         )
+    own = entries_of(raw, str(path))
     inherited = {} if parent is None else _read(_locate_parent(parent, path), (*children, path))
-    entries: dict[str, Any] = {}
-    for key, value in raw.items():
-        where = f"{path}: {key}"
-        if key in NUMBERS:
-            entries[key] = parse_quantity(value, NUMBERS[key], where)
-        elif key in WORDS:
-            entries[key] = value
-        else:
-            entries |= _read_table(key, value, where)
-    return inherited | entries
+    return inherited | own
 
 
 def _locate_parent(parent: str, child: Path) -> Path:
@@ -119,17 +79,3 @@ def _locate_parent(parent: str, child: Path) -> Path:
         return _locate(child.parent / parent if parent.endswith(".toml") else parent)
     except DesignError as error:
         raise DesignError(f"{child}: extends: {error}") from None
-
-
-def _read_table(table: str, raw: Any, where: str) -> dict[str, Any]:
-    kinds = CELL_NUMBERS if table == "cell" else TABLE_NUMBERS[table]
-    words = ("kind",) if table == "cell" else ()
-    if not isinstance(raw, dict):
-        raise DesignError(
-            f"{where} = {raw!r} is not a table; allowed: [{table}] with {one_of((*words, *kinds))}"
-        )
-    check_keys(raw, (*words, *kinds), where)
-    return {
-        f"{table}.{key}": value if key in words else parse_quantity(value, kinds[key], f"{where}.{key}")
-        for key, value in raw.items()
-    }

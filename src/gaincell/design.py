@@ -21,7 +21,7 @@ from gaincell.circuits.charge_to_pulse import ChargeToPulse
 from gaincell.circuits.converter_errors import Converters
 from gaincell.circuits.levels import LevelTable
 from gaincell.circuits.noise import Noise
-from gaincell.circuits.nonideality import Nonideality
+from gaincell.circuits.nonideality import Nonideality, kinds_drawn
 from gaincell.circuits.normaliser import Normaliser
 from gaincell.circuits.pwm import Drivers
 from gaincell.circuits.signed_charge_to_pulse import READOUTS
@@ -34,13 +34,14 @@ from gaincell.devices.wires import Wires
 from gaincell.devices.writing import Writing, write_std
 from gaincell.errors import DesignError
 from gaincell.features import LEVELS, NOMINAL, NORMALISER, PULSE_LAW, SINKS, missing
-from gaincell.files import write_text
+from gaincell.files import parse_toml, write_text
 from gaincell.quantity import (
     NumberKind,
     Quantity,
     check_keys,
     did_you_mean,
     one_of,
+    parse_quantity,
     toml_value,
 )
 from gaincell.units import ChargeUnit, Coulomb, Hertz, Kelvin, Second, Volt
@@ -193,14 +194,14 @@ class Design:
     def drawn(self, per: Drawn) -> frozenset[str]:
         """Random effects that are at work and drawn once per "chip", or at every "operation", by name."""
         found = {name for name in self.in_use if DRAWN.get(name) == per}
-        if self.nonideality is not None and self.nonideality.drawn == per:
+        if per in kinds_drawn(self.nonideality):
             found.add("nonideality")
         return frozenset(found - ({"leakage.spread"} if self.tau is None else set()))
 
     def without(self, *per: Drawn) -> Design:
         """The chip with these random effects off; all else, its number included, stays."""
         off: dict[str, dict[str, Any]] = {}
-        own = None if self.nonideality is None or self.nonideality.drawn in per else self.nonideality
+        own = self.nonideality if kinds_drawn(self.nonideality).isdisjoint(per) else None
         for table, key in (name.split(".") for name in self.in_use if DRAWN.get(name) in per):
             off.setdefault(table, {})[key] = next(f.default for f in fields(TABLES[table]) if f.name == key)
         tables = {table: dataclasses.replace(getattr(self, table), **keys) for table, keys in off.items()}
@@ -303,9 +304,10 @@ class Design:
         """12 hexadecimal digits over everything that changes a result (not name, description, provenance)."""
         content: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self) if f.compare}
         del content["name"], content["description"]
-        content["cell"] = {"kind": self.cell.name, **self.cell.numbers}
+        kinds = CELL_NUMBERS if self.cell.name in CELL_KINDS else {}
+        content["cell"] = {"kind": self.cell.name, **_stored(self.cell.numbers, kinds)}
         for table in TABLES:
-            stated = _changed(getattr(self, table))
+            stated = _stored(_changed(getattr(self, table)), TABLE_NUMBERS[table])
             content[table] = {"seed": 0, "chip": 0, **BASIC, **stated} if table == "mismatch" else stated
             if not content[table]:
                 del content[table]  # so that a hash outlives the invention of a table
@@ -321,8 +323,8 @@ class Design:
     def to_toml(self) -> str:
         """The design as a complete file; loading it gives an equal design with the same provenance.
 
-        Raises DesignError for a cell of one's own that is not in devices.cell.CELL_KINDS, and for a
-        non-ideality of one's own.
+        Raises DesignError for a cell of one's own that is not in devices.cell.CELL_KINDS, for a non-ideality
+        of one's own, and where the text would not give this design back: for a number of one's own, say.
         """
         if self.nonideality is not None:
             raise DesignError(
@@ -346,7 +348,18 @@ class Design:
         tables = [
             [f"[{table}]", *entries] if table else entries for table, entries in lines.items() if entries
         ]
-        return "\n\n".join("\n".join(table) for table in tables) + "\n"
+        text = "\n\n".join("\n".join(table) for table in tables) + "\n"
+        try:
+            again = design_of(entries_of(parse_toml(text), "the file"), "the file")
+        except (ValueError, DesignError) as error:
+            raise DesignError(f"design {self.name!r} cannot be written to a file: {error}") from None
+        if again.hash != self.hash:
+            lost = sorted(self.in_use ^ again.in_use)
+            raise DesignError(
+                f"design {self.name!r} cannot be written to a file, which would not hold {one_of(lost)}; "
+                "save the design without it"
+            )
+        return text
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write `to_toml()` to a file, completely or not at all."""
@@ -478,6 +491,11 @@ def _changed(table: Any) -> dict[str, Any]:
     return {f.name: getattr(table, f.name) for f in fields(table) if getattr(table, f.name) != f.default}
 
 
+def _stored(numbers: Mapping[str, Any], kinds: Mapping[str, NumberKind]) -> dict[str, Any]:
+    """Numbers as a file gives them back: 1 comes back as 1.0 where any number is allowed."""
+    return {key: kinds[key].convert(x, key) if key in kinds else x for key, x in numbers.items()}
+
+
 def _set_table(name: str, table: Any, provenance: dict[str, Quantity], where: str) -> None:
     """Enter the numbers of one of TABLES into the provenance."""
     if not isinstance(table, TABLES[name]):
@@ -552,13 +570,14 @@ def _check_nonideality(own: Any, where: str) -> None:
     try:
         hash(own)
         json.dumps(dict(own.numbers))
-        acceptable = isinstance(own, Nonideality) and own.drawn in (None, *get_args(Drawn))
+        acceptable = isinstance(own, Nonideality) and kinds_drawn(own) <= set(get_args(Drawn))
     except (TypeError, ValueError, AttributeError):
         acceptable = False
     if not acceptable:
         raise DesignError(
             f"{where}: nonideality = {type(own).__name__} is not acceptable; allowed: a frozen dataclass "
-            'with name, plain numbers, drawn = "chip", "operation" or None, and __call__(stage, signal, draw)'
+            'with name, plain numbers, drawn = "chip", "operation", a tuple of both or None, and '
+            "__call__(stage, signal, draw)"
         )
 
 
@@ -594,3 +613,61 @@ def _check_number(
     if value < lowest or value == 0 or math.isinf(value):
         allowed = "2 or more" if lowest else "a finite number above 0"
         raise DesignError(f"{where}: {key} = {value!r} is out of range; allowed: {allowed}")
+
+
+def entries_of(raw: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Every entry of a parsed file but `extends`, checked, by key ("tile", "cell.kind", "cell.c00").
+
+    Raises DesignError.
+    """
+    check_keys(raw, ("extends", *WORDS, *NUMBERS, "cell", *TABLES), where)
+    entries: dict[str, Any] = {}
+    for key, value in raw.items():
+        if key in NUMBERS:
+            entries[key] = parse_quantity(value, NUMBERS[key], f"{where}: {key}")
+        elif key in WORDS:
+            entries[key] = value
+        else:
+            entries |= _table_entries(key, value, f"{where}: {key}")
+    return entries
+
+
+def _table_entries(table: str, raw: Any, where: str) -> dict[str, Any]:
+    kinds = CELL_NUMBERS if table == "cell" else TABLE_NUMBERS[table]
+    words = ("kind",) if table == "cell" else ()
+    if not isinstance(raw, dict):
+        raise DesignError(
+            f"{where} = {raw!r} is not a table; allowed: [{table}] with {one_of((*words, *kinds))}"
+        )
+    check_keys(raw, (*words, *kinds), where)
+    return {
+        f"{table}.{key}": value if key in words else parse_quantity(value, kinds[key], f"{where}.{key}")
+        for key, value in raw.items()
+    }
+
+
+def design_of(entries: Mapping[str, Any], where: str) -> Design:
+    """The design of these entries. Raises DesignError."""
+    required = [*WORDS, *NUMBERS, "cell.kind"]
+    absent = [key for key in required if key not in entries and key != "token_period"]
+    if absent:
+        raise DesignError(f"{where}: key {absent[0]!r} is missing; state it, or extend a design that does")
+    quantities = {key: entry for key, entry in entries.items() if isinstance(entry, Quantity)}
+    numbers: dict[str, Any] = {key: quantity.value for key, quantity in quantities.items()}
+    values = {word: entries[word] for word in WORDS} | {key: numbers.get(key) for key in NUMBERS}
+    explicit_token_period = values.pop("token_period")
+    stated = {
+        table: {key: numbers[f"{table}.{key}"] for key in kinds if f"{table}.{key}" in numbers}
+        for table, kinds in TABLE_NUMBERS.items()
+    }
+    try:
+        return Design(
+            **values,
+            cell=cell_of(entries["cell.kind"], quantities),
+            **{table: kind(**stated[table]) for table, kind in TABLES.items()},
+            nonideality=None,
+            explicit_token_period=explicit_token_period,
+            provenance=quantities,
+        )
+    except DesignError as error:
+        raise DesignError(f"{where}: {error}") from None

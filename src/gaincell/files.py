@@ -71,8 +71,12 @@ def read_text(path: str | os.PathLike[str], encoding: str = "utf-8") -> str:
 
 
 def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """A TOML file. Raises OSError and ValueError, see `read_text`: it is no TOML that anyone would write."""
-    text = read_text(path)
+    """A TOML file. Raises OSError and ValueError, see `read_text` and `parse_toml`."""
+    return parse_toml(read_text(path))
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """TOML. Raises ValueError: it is none that anyone would write."""
     if _DEEP_NAME.search(text):  # quadratic in tomllib
         raise ValueError("a name has more than 100 parts")
     try:

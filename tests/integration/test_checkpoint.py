@@ -9,13 +9,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 from safetensors.torch import load_file, safe_open, save_file
+from tests.integration.test_own_effects import Flickering
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from gaincell import files
 from gaincell.config import load_design
 from gaincell.design import Design
-from gaincell.errors import ModelError, RunError
+from gaincell.errors import DesignError, ModelError, RunError
 from gaincell.integrations.hf import sources
 from gaincell.integrations.hf.attach import attach, attached_layers, detach, set_design
 from gaincell.integrations.hf.checkpoint import describe, is_run, load, save
@@ -66,6 +67,15 @@ def test_round_trip(adapted: PreTrainedModel, tmp_path: Path, design: Design) ->
     cell = attached_layers(model)[0]
     assert cell.design == attached_layers(adapted)[0].design
     assert cell.design.token_period == 2 * design.layer_latency
+
+
+def test_a_number_that_no_file_knows_is_refused_before_anything_is_written(
+    adapted: PreTrainedModel, tmp_path: Path, design: Design
+) -> None:
+    set_design(adapted, design.replace(noise=Flickering(flicker_std=0.1)))
+    with pytest.raises(DesignError, match=r"would not hold noise\.flicker_std"):
+        save(adapted, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_only_what_changed_is_stored(adapted: PreTrainedModel, base: Path, tmp_path: Path) -> None:

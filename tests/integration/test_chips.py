@@ -171,6 +171,26 @@ def test_an_ideal_chip_has_no_linear_error(tokens: torch.Tensor) -> None:
         fidelity(micro_llama(), micro_llama(), tokens[:64][None])
 
 
+def test_fidelity_leaves_the_pretrained_model_in_software(
+    tokens: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, base = attach(micro_llama(), micro_design()), micro_llama()
+    software = perplexity(base, tokens, "blocks-64")
+    fidelity(model, base, tokens[:64][None])
+    assert not attached_layers(base)
+    assert perplexity(base, tokens, "blocks-64") == software
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(base.base_model, "forward", fail)
+    with pytest.raises(KeyboardInterrupt):
+        fidelity(model, base, tokens[:64][None])
+    monkeypatch.undo()
+    assert not attached_layers(base)
+    assert perplexity(base, tokens, "blocks-64") == software
+
+
 def test_strided_windows_predict_every_token_once(tokens: torch.Tensor) -> None:
     model = micro_llama()
     found = perplexity(model, tokens, "strided-64-16")

@@ -45,7 +45,7 @@ class Own:
     at: str
     gain: float = 1.0
     strength: float = 0.0
-    drawn: Drawn | None = None
+    drawn: Drawn | tuple[Drawn, ...] | None = None
     name = "own"
 
     @property
@@ -135,6 +135,37 @@ def test_draws_belong_to_the_chip_or_to_the_read(stage: str, drawn: Drawn) -> No
     assert design.without(drawn).nonideality is None
 
 
+@dataclass(frozen=True)
+class Both(Own):
+    """A signal that draws what every chip has and what every read has."""
+
+    drawn: Drawn | tuple[Drawn, ...] | None = ("chip", "operation")
+
+    def __call__(self, stage: str, signal: Tensor, draw: Any) -> Tensor:
+        return signal + self.strength * (draw("chip") + draw("operation")) if stage == self.at else signal
+
+
+@pytest.mark.parametrize(
+    ("drawn", "refused"),
+    [("chip", "operation"), ("operation", "chip"), (None, "chip"), (("chip",), "operation")],
+)
+def test_a_draw_that_is_not_stated_is_refused(drawn: Any, refused: str) -> None:
+    design = micro_design(nonideality=Both("score", strength=0.02, drawn=drawn))
+    with pytest.raises(InputError, match=f"nonideality 'own' draws '{refused}', but states drawn = "):
+        gain_cell_attention(*signals(), design)
+
+
+def test_an_effect_drawn_both_ways_is_of_both_kinds() -> None:
+    design = micro_design(readout="none", nonideality=Both("score", strength=0.02))
+    assert design.drawn("chip") == design.drawn("operation") == {"nonideality"}
+    assert design.without("chip").nonideality is design.without("operation").nonideality is None
+    outputs = [
+        gain_cell_attention(*signals(), chip)
+        for chip in (design, design.redrawn(3), design.replace(mismatch=replace(design.mismatch, chip=1)))
+    ]
+    assert not any(torch.equal(outputs[a], outputs[b]) for a, b in ((0, 1), (0, 2), (1, 2)))
+
+
 def test_every_other_path_refuses_it_by_name() -> None:
     design = micro_design(nonideality=Own("pulse", 0.9))
     q, k, v = signals()
@@ -171,7 +202,10 @@ def test_a_ring_reads_through_it() -> None:
     torch.testing.assert_close(torch.cat(found, 1), expected, rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("wrong", [lambda s, x, d: x, Own("key", drawn="token"), Own(["key"])])  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    "wrong",
+    [lambda s, x, d: x, Own("key", drawn="token"), Own(["key"]), Both("key", drawn=("chip", "token"))],  # type: ignore[arg-type]
+)
 def test_what_is_no_nonideality_is_refused(wrong: Any) -> None:
     with pytest.raises(DesignError, match="is not acceptable; allowed: a frozen dataclass"):
         micro_design(nonideality=wrong)

@@ -10,12 +10,13 @@ from tests.micro import micro_design, micro_llama
 from torch.nn import functional
 
 from gaincell.circuits import query_code
+from gaincell.circuits.noise import Noise
 from gaincell.errors import InputError, ModelError
 from gaincell.evaluation import perplexity as module
 from gaincell.evaluation.codes import code_use
 from gaincell.evaluation.dump import dump_layer
 from gaincell.evaluation.perplexity import perplexity
-from gaincell.integrations.hf.attach import attach, attached_layers
+from gaincell.integrations.hf.attach import attach, attached_layers, set_attention
 
 TOKENS = torch.randint(0, 97, (1000,), generator=torch.Generator().manual_seed(2))
 
@@ -41,6 +42,18 @@ def test_it_is_the_cross_entropy_of_every_token_after_the_first_of_each_block() 
     assert found.standard_error == pytest.approx(float(per_block.std() / math.sqrt(20)), rel=1e-4)
     assert found.perplexity == pytest.approx(math.exp(float(nll.mean())), rel=1e-6)
     assert "20 non-overlapping blocks of 48 tokens" in found.protocol
+
+
+def test_the_protocol_says_that_no_arrays_computed() -> None:
+    """A number of the softmax model must not pass for the hardware's, nor speak of noise it did not meet."""
+    model = attach(micro_llama(), micro_design(noise=Noise(pulse_jitter=1e-9)))
+    arrays, software = perplexity(model, TOKENS, "blocks-64"), perplexity(micro_llama(), TOKENS, "blocks-64")
+    assert "softmax" not in arrays.protocol
+    found = perplexity(set_attention(model, "softmax"), TOKENS, "blocks-64")
+    assert found.protocol == software.protocol + "; softmax attention: no arrays computed"
+    assert found.nll == pytest.approx(software.nll, rel=1e-6)
+    with pytest.raises(ModelError, match="set to softmax attention, which uses no arrays"):
+        perplexity(model, TOKENS, "blocks-64", redraw=True)
 
 
 def test_the_batch_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:

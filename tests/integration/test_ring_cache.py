@@ -25,6 +25,7 @@ from gaincell.errors import InputError, ModelError
 from gaincell.integrations.hf.attach import attach, attached_layers, detach, set_design
 from gaincell.integrations.hf.cache import RingCache, feed
 from gaincell.integrations.hf.paired import pair_rows
+from gaincell.ops.gain_cell_attention import attend_to_stored
 from gaincell.ops.gain_cell_attention.native_library import compiled_library
 
 MISMATCH = Mismatch(gain_std=0.05, offset_voltage_std=0.01, seed=3)
@@ -503,8 +504,29 @@ def test_cropping_counts_tokens_not_slots() -> None:
     torch.testing.assert_close(got.logits[:, 5:], expected[:, 5:], atol=1e-9, rtol=0)
 
 
+@pytest.mark.parametrize("drafts", [1, 6])
+def test_what_is_held_ages_by_drafts_that_are_taken_back(drafts: int) -> None:
+    """The next token meets keys and values that are older by the drafts' time, by the decay of their ages."""
+    period, tau = 30e-6, 1e-3
+    model = hardware(micro_design(token_period=period, retention_time=tau), impl="naive")
+    tokens, cache, cell = ids(11), RingCache(model), attached_layers(model)[0]
+    seen: list[tuple[Tensor, ...]] = []
+    with torch.no_grad():
+        model(input_ids=tokens[:, :10], **cache.argument)
+        model(input_ids=ids(drafts, seed=5), **cache.argument)
+        cache.crop(10)
+        cell.register_forward_hook(lambda _, given, found: seen.append((*given[:3], found)))
+        model(input_ids=tokens[:, 10:], **cache.argument)
+        (q, ku, vu, found) = seen[0]
+        age = torch.arange(10, -1, -1).double() * period
+        left = torch.exp(-torch.where(age > 0, age + drafts * period, age) / tau)[:, None]
+        fresh = cell.design.replace(retention_time=None)
+        expected = cell.out(attend_to_stored(cell.q(q), ku * left, vu * left, fresh, "naive"))
+    torch.testing.assert_close(found, expected, atol=1e-9, rtol=0)
+
+
 def test_assisted_decoding_on_the_ring() -> None:
-    """Drafts are taken back; the text is that of the ring alone."""
+    """Drafts are taken back; on a chip that does not leak the text is that of the full forward pass."""
     model, draft = hardware(micro_design(retention_time=None).replace(window=64)), micro_llama(torch.float64)
     with torch.no_grad():
         for weight in draft.parameters():

@@ -37,15 +37,25 @@ class Normals:
 
     draw("chip")         one for every cell, column or output of this chip; query heads of a group share them
     draw("operation")    one for every query and query head, too
+
+    Either is refused where `own.drawn` does not state it: the nominal chip and redraws go by what it states.
     """
 
-    def __init__(self, design: NoisyChip, stage: Stage, layer: int, like: Tensor, **index: Any) -> None:
+    def __init__(
+        self, own: Nonideality, design: NoisyChip, stage: Stage, layer: int, like: Tensor, **index: Any
+    ) -> None:
+        self._own = own
         self._design, self._stage, self._layer, self._like = design, stage, layer, like
         kv_head = index.pop("kv_head")
         self._index = {"operation": index, "chip": index | {"head": kv_head, "step": 0}}
 
     def __call__(self, per: Drawn, number: int = 0) -> Tensor:
         """Numbers that broadcast to the signal.  number: 0 to 15, to tell the draws of one stage apart."""
+        if per not in kinds_drawn(self._own):
+            raise InputError(
+                f"nonideality {self._own.name!r} draws {per!r}, but states drawn = {self._own.drawn!r}; "
+                'allowed: "chip" and "operation" where drawn states it'
+            )
         if not 0 <= number < 16:
             raise InputError(f"draw number {number}; give 0 to 15")
         seed = self._design.mismatch.seed if per == "chip" else self._design.noise.seed
@@ -69,7 +79,8 @@ class Nonideality(Protocol):
 
     name, numbers: part of the design's hash; a number that changes a result belongs into `numbers`.
     drawn: "chip" if every chip has its own (`draw("chip")`), "operation" if every read has
-    (`draw("operation")`), None for an effect that is always the same. The nominal chip has none of "chip".
+    (`draw("operation")`), a tuple of both, None for an effect that is always the same. The nominal chip is
+    without an effect that states "chip", whatever else it states.
     """
 
     @property
@@ -77,9 +88,17 @@ class Nonideality(Protocol):
     @property
     def numbers(self) -> Mapping[str, Any]: ...
     @property
-    def drawn(self) -> Drawn | None: ...
+    def drawn(self) -> Drawn | tuple[Drawn, ...] | None: ...
     def __call__(self, stage: Stage, signal: Tensor, draw: Normals) -> Tensor:
         """The signal as it goes on; `signal` itself at stages that are not concerned."""
+
+
+def kinds_drawn(own: Nonideality | None) -> frozenset[Drawn]:
+    """What an effect states in `drawn`."""
+    stated = None if own is None else own.drawn
+    if stated is None:
+        return frozenset()
+    return frozenset(stated) if isinstance(stated, tuple) else frozenset({stated})
 
 
 def disturbed(
@@ -91,7 +110,7 @@ def disturbed(
     """
     if own is None:
         return signal
-    found = own(stage, signal, Normals(design, stage, layer, signal, **index))
+    found = own(stage, signal, Normals(own, design, stage, layer, signal, **index))
     if not isinstance(found, Tensor) or (found.shape, found.dtype) != (signal.shape, signal.dtype):
         what = f"{found.dtype} {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
         raise InputError(

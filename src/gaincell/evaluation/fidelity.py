@@ -41,7 +41,7 @@ from gaincell.circuits import charge_to_pulse, query_driver, write_dac
 from gaincell.design import Design
 from gaincell.errors import InputError
 from gaincell.evaluation.codes import output_steps, stage_codes
-from gaincell.integrations.hf.attach import attach, attached_layers, computing_layers
+from gaincell.integrations.hf.attach import attach, attached_layers, computing_layers, detach
 from gaincell.integrations.hf.context import check_length
 from gaincell.integrations.hf.passed_on import softmax_passed_on
 from gaincell.integrations.hf.support import attention_modules
@@ -80,7 +80,8 @@ def fidelity(
 
     Args:
         model: attached; its weights may have been trained.
-        base: the pretrained model it came from, not attached; it is attached here and not restored.
+        base: the pretrained model it came from, not attached; it is attached only meanwhile, and left in
+            eval mode.
         ids: text without padding, T at most the ring's columns.
         stride: of the queries whose circuits are looked at.
         linear: the linear hardware model, attached.
@@ -88,6 +89,7 @@ def fidelity(
 
     Raises:
         InputError: a model in software, or a text longer than the ring or the model's context.
+        ModelError: `base` is attached already.
     """
     layers = computing_layers(model)
     if not layers or (linear is not None and not computing_layers(linear)):
@@ -116,7 +118,6 @@ def _software(
     base: PreTrainedModel, design: Design, ids: Tensor
 ) -> tuple[list[tuple[Any, Any]], list[Tensor]]:
     """Arguments of every attention module of the softmax model, and the output of its heads."""
-    attach(base.eval(), design)
     calls: list[tuple[Any, Any]] = []
     outputs: list[Tensor] = []
 
@@ -127,6 +128,7 @@ def _software(
         outputs.append(softmax)
 
     with ExitStack() as hooks:
+        hooks.callback(detach, attach(base.eval(), design))
         hooks.enter_context(softmax_passed_on(base, watch))
         for module in attention_modules(base).values():
             hooks.callback(module.register_forward_pre_hook(keep, with_kwargs=True).remove)

@@ -14,7 +14,7 @@ from torch import nn
 
 from gaincell.design import Design
 from gaincell.errors import InputError
-from gaincell.integrations.hf.attach import attached_layers
+from gaincell.integrations.hf.attach import attached_layers, computes_softmax, computing_layers
 
 
 def is_noisy(design: Design) -> bool:
@@ -23,10 +23,13 @@ def is_noisy(design: Design) -> bool:
 
 
 def noise_remark(arrays: nn.Module | Design, *, redraw: bool = False) -> str:
-    """Which noise the parts of an evaluation met, to follow its protocol; empty without noise.
+    """Which noise the parts of an evaluation met, or that no arrays computed, to follow its protocol; empty
+    without noise.
 
     arrays: the model, or the design of all of its arrays.
     """
+    if isinstance(arrays, nn.Module) and computes_softmax(arrays):
+        return "; softmax attention: no arrays computed"
     designs = [arrays] if isinstance(arrays, Design) else [layer.design for layer in attached_layers(arrays)]
     if not any(map(is_noisy, designs)):
         return ""
@@ -41,8 +44,9 @@ def redrawn(model: nn.Module, draw: int) -> Iterator[None]:
 
     Raises:
         InputError: there is no noise to draw.
+        ModelError: the model is attached, but set to softmax attention.
     """
-    own = {layer: layer.design for layer in attached_layers(model)}
+    own = {layer: layer.design for layer in computing_layers(model)}
     if not any(map(is_noisy, own.values())):
         raise InputError("there is no noise to draw anew; give a RUN on a design with a [noise] or [writing]")
     try:

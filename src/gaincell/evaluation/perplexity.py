@@ -49,7 +49,7 @@ class Perplexity:
     blocks: blocks evaluated.
     bytes: UTF-8 bytes of the predicted tokens, None without a tokenizer.
     standard_error: of the mean nll a token, over blocks, nats; None for a single block.
-    protocol: in words.
+    protocol: in words; also that no arrays computed, where an attached model is set to softmax attention.
     per_block: nll and predictions of every block.
     """
 
@@ -155,7 +155,7 @@ def perplexity(
     Raises:
         InputError: blocks are longer than the model's context, the text is shorter than one block, or a
             token id lies outside the model's vocabulary; `redraw` without noise.
-        ModelError: a log-likelihood is not finite.
+        ModelError: a log-likelihood is not finite; `redraw` of a model that is set to softmax attention.
     """
     protocol = protocol or default_protocol(model)
     length, stride = window_and_stride(protocol)

@@ -10,6 +10,7 @@ make sure that the function that was called is the one that was asked for.
 
 import copy
 import os
+import warnings
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
@@ -44,6 +45,8 @@ class _Attachment:
     savers: list[tuple[nn.Module, Any]] = field(default_factory=list)
     """modules that refuse ``save_pretrained``, and the attribute that each had before"""
     hooks: list[RemovableHandle] = field(default_factory=list)
+    warned: bool = False
+    """whether `warn_of_adapter_files` has said it"""
 
     def begin_layer(self, module: Any, *_: Any) -> None:
         """Forward pre-hook: the layer is about to call ``function``."""
@@ -53,6 +56,17 @@ class _Attachment:
     def end_layer(self, module: Any, *_: Any) -> None:
         """Forward hook: the layer did call ``function``."""
         self._require(module, interface.called_function())
+
+    def warn_of_adapter_files(self, model: nn.Module, prefix: str, _: bool) -> None:
+        """Hook before a state dict is made: within a wrapper of peft it is meant for a file of adapters."""
+        if "base_model." in prefix and not self.warned:
+            self.warned = True
+            warnings.warn(
+                f"{type(model).__name__} is attached: files of adapters that peft writes hold neither its "
+                "gains and offsets nor its design; gaincell.save(model, RUN) keeps all",
+                UserWarning,
+                stacklevel=2,
+            )
 
     def _require(self, module: Any, found: str | None) -> None:
         if found != self.function:
@@ -100,7 +114,7 @@ def attach(
 
     Not modelled: dropout of attention weights. `gaincell.training.loop.train` trains without any dropout.
     transformers' ``save_pretrained`` would lose gains, offsets and design, so it raises; use `gaincell.save`.
-    A wrapper that peft makes after ``attach`` still saves its adapters, and only them.
+    A wrapper that peft makes after ``attach`` still saves its adapters, and only them, with a warning.
     """
     function = _function(attention)
     if _owner(model) is not None:
@@ -119,10 +133,8 @@ def attach(
         _copy_configurations(owner, attachment)
         for module, cell in zip(modules.values(), cells, strict=True):
             module.gain_cell = cell
-            attachment.hooks += [
-                module.register_forward_pre_hook(attachment.begin_layer),
-                module.register_forward_hook(attachment.end_layer),
-            ]
+            attachment.hooks.append(module.register_forward_pre_hook(attachment.begin_layer))
+            attachment.hooks.append(module.register_forward_hook(attachment.end_layer))
         attachment.hooks.append(
             owner.base_model.register_forward_pre_hook(interface.refuse_call, with_kwargs=True)
         )
@@ -130,6 +142,8 @@ def attach(
             if hasattr(module, _SAVE):
                 attachment.savers.append((module, vars(module).get(_SAVE)))
                 setattr(module, _SAVE, interface.refuse_saving)
+        if {module for module, _ in attachment.savers} <= set(owner.modules()):  # no wrapper that refuses
+            attachment.hooks.append(owner.register_state_dict_pre_hook(attachment.warn_of_adapter_files))
         set_attention(owner, attention)
     except BaseException:
         detach(owner)
@@ -172,17 +186,22 @@ def attached_layers(model: nn.Module) -> list[GainCellAttention]:
     return sorted(cells, key=lambda cell: cell.layer)
 
 
+def computes_softmax(model: nn.Module) -> bool:
+    """Whether ``model`` is attached, but set to softmax attention, which uses no arrays."""
+    owner = _owner(model)
+    return owner is not None and getattr(owner, _RECORD).function == interface.SOFTMAX
+
+
 def computing_layers(model: nn.Module) -> list[GainCellAttention]:
     """``attached_layers`` for whoever wants a number of the hardware: the arrays must be in use.
 
     Raises:
         ModelError: the model is attached, but set to compute softmax attention.
     """
-    owner = _owner(model)
-    if owner is not None and getattr(owner, _RECORD).function != interface.GAIN_CELL:
+    if computes_softmax(model):
         raise ModelError(
-            f"{type(owner).__name__} is attached, but set to softmax attention, which uses no arrays: call "
-            "set_attention(model, 'gain-cell') first"
+            f"{type(attached_model(model)).__name__} is attached, but set to softmax attention, which uses "
+            "no arrays: call set_attention(model, 'gain-cell') first"
         )
     return attached_layers(model)
 

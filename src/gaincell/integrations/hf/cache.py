@@ -193,7 +193,7 @@ class RingTokens:
         return taken
 
     def crop(self, slots: int) -> None:
-        """Forget the last slots, to `slots` of them, or -n: n fewer.
+        """Forget the last slots, to `slots` of them, or -n: n fewer. The clock does not go back.
 
         Raises:
             InputError: tokens were overwritten that would have to come back.
@@ -477,6 +477,10 @@ class RingCache(Cache):
 
     `clock`: time, tokens and refreshes since the cache was made.
 
+    Slots that are taken back (`crop`; assisted decoding crops rejected drafts) took the chip their time all
+    the same: what stays has leaked on meanwhile. So assisted generation can give another text than
+    `use_cache=False`, except on a chip that does not leak (`retention_time=None`).
+
     Raises:
         ModelError: the model is not attached, or its chip has effects that a ring does not model.
         InputError: a refresh would take longer than its period.
@@ -541,7 +545,11 @@ class RingCache(Cache):
         super().reset()  # type: ignore[no-untyped-call]
 
     def crop(self, max_length: int) -> None:
-        """Forget the last slots, to `max_length` of them, or -n: n fewer; see `RingTokens.crop`."""
+        """Forget the last slots, to `max_length` of them, or -n: n fewer; the time they took has passed.
+
+        Raises:
+            InputError: tokens were overwritten that would have to come back.
+        """
         self.tokens.crop(max_length)
 
     def reorder_cache(self, beam_idx: Int[Tensor, " B"]) -> None:
