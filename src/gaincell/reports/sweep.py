@@ -12,6 +12,8 @@ from gaincell.reports.tables import readable
 Result = Mapping[str, Any]
 Point = Mapping[str, Any]
 PREFIXES = ((1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"), (1e-12, "p"), (1e-15, "f"))
+UNSEEN = "not exercised"
+"""Of points whose losses are those of another setting, to the last digit."""
 FREE = 0.01
 """Share of the perplexity that a change may cost and still be called free."""
 
@@ -33,6 +35,19 @@ def setting(point: Point, name: str) -> Any:
     """A parameter of a point: a number or a word."""
     entry = point["parameters"].get(name)
     return entry["value"] if isinstance(entry, Mapping) else entry
+
+
+def unseen(result: Result, point: Point) -> bool:
+    """Whether no loss tells a point from the unchanged design; where that was not measured, from other values
+    of one of its parameters.
+    """
+    if "reference" in result:
+        return "not_exercised" in point
+    return any(
+        point["parameters"].get(parameter["name"]) in values
+        for parameter in result["parameters"]
+        for values in parameter.get("not_exercised", {}).get("values", ())
+    )
 
 
 def is_number(value: Any) -> bool:
@@ -133,7 +148,7 @@ def _ratio(point: Point) -> str:
     if "ratio" not in point:
         return "–"
     if "not_exercised" in point:
-        return "not exercised"
+        return UNSEEN
     ratio = number(point["ratio"])
     if "ratio_interval" not in point:
         return _factor(ratio)

@@ -19,7 +19,7 @@ MOST = 400
 
 @dataclass(frozen=True)
 class Series:
-    """One line. errors: of y, drawn as bars; NaN: none.  colour: 1 to 7.  kind: measured, simulated or cited."""
+    """One line. errors: of y, as bars; NaN: none.  colour: 1 to 7.  kind: measured, simulated or cited."""
 
     name: str
     x: Sequence[float]
