@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ from gaincell.integrations.hf.sources import load_base
 from gaincell.mapping.codesign import CodesignSettings, codesign_model
 from gaincell.mapping.pipeline import map_model
 from gaincell.mapping.settings import MapSettings
+from gaincell.reports.html.page import page
+from gaincell.reports.html.result import Result
 from gaincell.training.data import train_tokenizer
 
 POSITIONS = 128
@@ -110,6 +113,8 @@ def test_by_default_every_command_takes_the_context(place: Place, tmp_path: Path
     adapted = ran(tmp_path, "adapt", run, "--text", text)
     for found in (evaluated, ablated, adapted):
         assert found["provenance"]["protocol"].startswith("blocks-128:")
+    assert [found["command"] for found in (evaluated, ablated, adapted)] == ["evaluate", "ablate", "adapt"]
+    assert "<td>ablate</td>" in re.sub(' class="[^"]*"', "", page([Result("ablated", ablated)], None))
     row = ablated["ablation"][0]
     assert (row["kind"], row["name"]) == ("off", "chip")
     assert row["perplexity"]["value"] == evaluated["perplexity"]["value"]

@@ -53,6 +53,7 @@ def test_it_prints_every_column_and_says_what_is_assumed(
         "Sensitivity",
     ):
         assert word in out
+    assert "+20 % / at -20 %" in " ".join(out.split())
     result = results.read(file)
     results.check(result)
     assert result["command"] == "cost"

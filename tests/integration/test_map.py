@@ -171,12 +171,15 @@ def test_infinite_perplexities_survive(mapped: Mapped, tmp_path: Path) -> None:
 
 
 def test_a_run_can_be_adapted_to_another_cell(mapped: Mapped, tmp_path: Path) -> None:
-    _, text, folder, _ = mapped
+    _, text, folder, made = mapped
     settings = AdaptSettings(
         str(folder), None, "x3", text=str(text), evaluation_tokens=256, calibration_tokens=256
     )
     run = adapt_model(settings, micro_design(), tmp_path / "x3")
     assert [stage["name"] for stage in run["stages"]] == ["linear", "unadapted", "adapted"]
+    trained = next(stage["training_tokens"] for stage in made["stages"] if stage["name"] == "linear")
+    assert number(trained) > 0
+    assert [stage["training_tokens"] for stage in run["stages"]] == [trained] * 3
     assert run["design"]["cell"] == "x3"
     assert run["adaptation"]["closed-form"]["converged"]
     results.check(run)

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from gaincell.cli import app
 from gaincell.errors import RunError
+from gaincell.reports.hardware import pauses
 from gaincell.reports.html import scales, theme
 from gaincell.reports.html.page import load, names, page
 from gaincell.reports.html.sections import SECTIONS
@@ -219,6 +220,20 @@ def test_numbers_that_json_does_not_know(tmp_path: Path) -> None:
         html = made(path)
         check(html)
         assert not re.search(r'="-?(nan|inf)', html)
+
+
+def test_pauses_of_one_block_have_no_error(tmp_path: Path) -> None:
+    """As `gaincell evaluate --at` writes them with --limit of one block."""
+    run = read(ROOT / "docs" / "results" / "pauses" / "silicon.json")
+    for row in run["pauses"]:
+        row["perplexity_error"]["value"] = None
+    path = tmp_path / "at.json"
+    path.write_text(json.dumps(run), encoding="utf-8")
+    html = made(path)
+    check(html)
+    assert "<td>–</td>" in html
+    assert not re.search(r'="-?(nan|inf)', html)
+    pauses({"one block": run})
 
 
 def test_a_run_with_a_log_shows_its_training(tmp_path: Path) -> None:

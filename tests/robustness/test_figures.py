@@ -30,6 +30,7 @@ from gaincell.reports import (
     codesign,
     comparison,
     comparison_figure,
+    costs_figures,
     fidelity,
     figures,
     hardware,
@@ -350,3 +351,13 @@ def test_maps_of_one_kind_share_a_scale(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert scales.keys() == fidelity.MAPS.keys()
     assert all(len(found) == 1 for found in scales.values())
     assert {bar.get_ylabel() for bar in _colour_bars(figure)} == fidelity.MAPS.keys()
+
+
+@pytest.mark.parametrize("draw", [costs_figures.machines, costs_figures.sweeps])
+def test_axes_of_costs_are_named(draw: Any) -> None:
+    figure = draw(results.read(RESULTS / "costs" / "cost-gpt2.json"))
+    for axes in figure.axes:
+        if axes.yaxis.get_ticks_position() != "right":  # an axis of its own for the throughput
+            assert len(axes.get_xlabel()) > 1
+    named = {axes.get_xlabel() for axes in figure.axes}
+    assert named & {"latency, s", "retention time, s"}

@@ -240,8 +240,8 @@ def _table(found: Perplexity) -> Any:
     return table
 
 
-def result(loaded: LoadedModel, protocol: str, tokens: Any) -> dict[str, Any]:
-    """What all protocols say: the model, the chip, where it comes from."""
+def result(loaded: LoadedModel, protocol: str, tokens: Any, *, command: str = "evaluate") -> dict[str, Any]:
+    """What all protocols say: the command, the model, the chip, where it comes from."""
     from gaincell.integrations.hf.attach import attached_layers
     from gaincell.mapping.summary import base_name
     from gaincell.mapping.summary import design as describe_design
@@ -250,7 +250,7 @@ def result(loaded: LoadedModel, protocol: str, tokens: Any) -> dict[str, Any]:
     layers = attached_layers(loaded.model)
     return {
         "schema": results.SCHEMA,
-        "command": "evaluate",
+        "command": command,
         "model": {"name": base_name(loaded.id), "sha256": loaded.sha256},
         "design": describe_design(layers[0].design) if layers else None,
         "provenance": results.provenance(

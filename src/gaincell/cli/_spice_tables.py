@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from gaincell.reports.results import number
-from gaincell.reports.spice_tables import corner_words, digits
+from gaincell.reports.spice_tables import ROOM, corner_row, corner_words, digits
 
 
 def _plain_table(title: str, *columns: str) -> Any:
@@ -37,6 +37,7 @@ def cell_table(result: dict[str, Any], device: Any) -> Any:
     table.add_row(
         "error when the write gate closes", f"{min(errors) * 1e3:.1f} to {max(errors) * 1e3:.1f}", "mV"
     )
+    table.add_row(f"full current over that at {ROOM:g} °C", corner_row(result), "")
     held = result["retention"]
     when = held["time"]["value"][-1] * 1e3
     table.add_row(

@@ -84,7 +84,7 @@ def ablate(
         reading = progress("read and tokenise the text")
         tokens = token_stream(found_text.part("evaluation"), loaded.tokenizer, limit or None, reading)
         found = run_ablation(loaded.model, tokens, protocol, progress("evaluate"))
-    entry = result(loaded, found.protocol, tokens)
+    entry = result(loaded, found.protocol, tokens, command="ablate")
     entry["text"] = {"name": found_text.name}
     entry["ablation"] = []
     for row in found.rows:

@@ -54,8 +54,7 @@ def activity(
     chip = None if design is None else load_design(design)
     seen = observe_model(model, chip, text, tokens, sequences, batch=batch, device=device)
     protocol = f"{len(seen.ids)} x {seen.ids.shape[1]} tokens, each sequence from empty arrays"
-    entry = result(seen.ready.loaded, protocol, seen.ids.flatten())
-    entry["command"] = "activity"
+    entry = result(seen.ready.loaded, protocol, seen.ids.flatten(), command="activity")
     entry["gains"] = seen.ready.how
     entry["text"] = {"name": seen.text}
     entry["activity"] = seen.found.to_json()

@@ -94,7 +94,7 @@ def fidelity(
         ids = cut_blocks(stream, tokens)[:sequences]
         found = compare_heads(loaded.model, base, ids, linear=of_linear, progress=progress("compare heads"))
     protocol = f"{len(ids)} x {tokens} tokens, hidden states of the pretrained model, {found.queries} queries"
-    entry = result(loaded, protocol, ids.flatten())
+    entry = result(loaded, protocol, ids.flatten(), command="fidelity")
     entry["text"] = {"name": found_text.name}
     entry["fidelity"] = {name: value(table, "1", "simulated") for name, table in found.tables.items()}
     check(entry)

@@ -205,8 +205,8 @@ def _report(asked: Sweep, found: Any, place: Path, json: Path | None) -> None:
 
     from gaincell.errors import RunError
     from gaincell.reports import results
-    from gaincell.reports.sweep import answers, failures, has_answers, sweep_table, without_reference
-    from gaincell.reports.sweep_aware import aware_lines, is_aware
+    from gaincell.reports.sweep import sweep_table
+    from gaincell.reports.sweep_aware import remarks
     from gaincell.reports.sweep_figures import draw_all
     from gaincell.sweeps.result import assemble
 
@@ -215,10 +215,7 @@ def _report(asked: Sweep, found: Any, place: Path, json: Path | None) -> None:
     write_json(json, result)
     console = Console()
     console.print(sweep_table(result))
-    said = [*failures(result), without_reference(result)]
-    said += answers(result) if has_answers(result) else []
-    said += aware_lines(result) if is_aware(result) else []
-    for line in filter(None, said):
+    for line in remarks(result):
         console.print(line, markup=False)
     if found.elsewhere:
         console.print(

@@ -108,8 +108,9 @@ def adapt_model(
         found = perplexity(
             loaded.model, evaluation, protocol, tokenizer=loaded.tokenizer, progress=progress(step)
         )
-        return {"training_tokens": 0} | records.of_perplexity(found, time.perf_counter() - begun)
+        return {"training_tokens": trained} | records.of_perplexity(found, time.perf_counter() - begun)
 
+    trained = _training_tokens(settings.model)
     neutral = settings.start == "neutral"
     title = f"{source.cell.name} cell"
     stages = [("linear", title, evaluate("evaluate the model as it is"))]
@@ -213,6 +214,19 @@ def _shipped(model: str) -> Shipped:
             f"make one: gaincell map {model}, then adapt the RUN it writes"
         )
     return found
+
+
+def _training_tokens(model: str) -> int:
+    """Tokens that the version was trained on which `adapt_model` starts from; 0 where it does not say."""
+    folder = located(model)
+    if not is_run(folder):
+        return _shipped(model).tokens
+    made = results.read(folder) if (folder / results.FILE).is_file() else {}
+    stages = made.get("stages") or []
+    if (folder / LINEAR).is_file():
+        stages = [stage for stage in stages if stage["name"] == "linear"]
+        return int(results.number(stages[0]["training_tokens"])) if stages else 0
+    return int(results.number(results.saved_stage(made)["training_tokens"])) if stages else 0
 
 
 def load_start(settings: AdaptSettings, default_design: Design) -> tuple[LoadedModel, Design, Design]:

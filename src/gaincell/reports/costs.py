@@ -189,12 +189,15 @@ def sensitivity(result: Result, most: int | None = None) -> Rows:
     rows = []
     for (where, parameter), both in list(changes.items())[:most]:
         cells = [
-            "  ".join(_percent(both[up][key]) if up in both else "–" for up in (True, False))
+            " / ".join(_percent(both[up][key]) if up in both else "–" for up in (True, False))
             for key in ("energy", "latency", "area")
         ]
         rows.append([f"{where}: {parameter}", *cells])
     left = len(changes) - len(rows)
-    caption = "Up  down by 20 % (sizes to the nearest that exists), one at a time; bottom-up, one head."
+    caption = (
+        "Change with a parameter at +20 % / at -20 % (sizes: the nearest that exists), one at a time; "
+        "bottom-up, one head."
+    )
     caption += f" {left} more change less; --json has them." if left else ""
     top, supply = number(result["design"]["v_max"]), number(result["technology"]["numbers"]["supply"])
     lower = min(

@@ -98,7 +98,7 @@ def machines(result: Result) -> Figure:
         axes.margins(x=0.35, y=0.1)
         axes.set_yticks(range(len(dots)), [name for name, _, _ in dots])
         axes.set_title(f"{key} of {heads:.0f} heads, one token")
-        axes.set_xlabel("s" if unit == "s" else "J")
+        axes.set_xlabel(f"{key}, {unit}")
     panels[0].invert_yaxis()
     return figure
 
@@ -116,7 +116,6 @@ def sweeps(result: Result) -> Figure:
         top.plot(
             at, [e * 1e9 for e in numbers(sweep["energy_cited"])], "--", color=GREY, label="cited, scaled"
         )
-        top.set_title(sweep["title"], fontsize=9)
         bottom.plot(at, [s * 1e9 for s in numbers(sweep["latency"])], "o-", ms=4, color=ORANGE)
         bottom.set_ylabel("latency of a step, ns")
         if name == "batch":
@@ -125,7 +124,9 @@ def sweeps(result: Result) -> Figure:
             bottom.set_title("with refresh where needed", fontsize=9)
         for axes in (top, bottom):
             axes.set_xscale("log", base=10 if name == "retention_time" else 2)
-            axes.set_xlabel(sweep["at"]["unit"] if sweep["at"]["unit"] != "1" else "")
+            axes.set_xlabel(
+                sweep["title"] + ("" if sweep["at"]["unit"] == "1" else f", {sweep['at']['unit']}")
+            )
             axes.set_ylim(0, 1.12 * axes.get_ylim()[1])
         top.set_ylabel("energy of a head, nJ")
     grid[0][0].legend(fontsize=8)

@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from gaincell import files
-from gaincell.reports.results import number, numbers
+from gaincell.reports.results import number, number_or_nan, numbers
 from gaincell.reports.style import (
     BLACK,
     BLUE,
@@ -181,7 +181,7 @@ def pauses(results: Mapping[str, Result]) -> Figure:
         axes.errorbar(
             [max(number(row["idle"]), first) for row in rows],
             [number(row["perplexity"]) for row in rows],
-            [number(row["perplexity_error"]) for row in rows],
+            [number_or_nan(row["perplexity_error"]) for row in rows],
             fmt=f"{marker}-",
             color=colour,
             label=name,
@@ -211,7 +211,7 @@ def context(result: Result) -> Figure:
         axes.errorbar(
             lengths,
             [number(point["excess"]) for point in points],
-            [number(point["excess_error"]) for point in points],
+            [number_or_nan(point["excess_error"]) for point in points],
             fmt=f"{marker}-",
             color=colour,
             label=f"{layers} layer{'s' if layers > 1 else ''}, window {window}: "

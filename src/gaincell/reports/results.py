@@ -9,6 +9,7 @@ made on: files appear by base name and content hash.
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import platform
 import re
@@ -48,6 +49,11 @@ def value(number: Any, unit: str, kind: Kind, source: str | None = None) -> Json
 def number(entry: Mapping[str, Any]) -> float:
     """The number in a value of run.json."""
     return float(entry["value"])
+
+
+def number_or_nan(entry: Mapping[str, Any]) -> float:
+    """The number, NaN where it could not be had: there is no error of one block."""
+    return math.nan if entry["value"] is None else number(entry)
 
 
 def saved_stage(run: Json) -> Json:

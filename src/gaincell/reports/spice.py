@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from gaincell import files
 from gaincell.reports.results import SCHEMA, Json, number, numbers, provenance, value
-from gaincell.reports.spice_tables import corner_words
+from gaincell.reports.spice_tables import artefacts, corner_lines, corner_words
 from gaincell.reports.style import BLACK, BLUE, GREY, ORANGE, PALETTE, RED, legend_beside, styled
 
 PROTOCOL = "transistor-level simulation with open models; see docs/spice.md"
@@ -115,12 +115,17 @@ def draw_cell(result: Json, path: Path) -> Path:
         cells.set_title(f"{result['technology']}: {len(drawn)} cells")
         label_axes(cells, "stored voltage (V)", "charge of a full pulse (fC)")
         volts = np.array(numbers(result["corners"]["volts"]))
-        for n, process in enumerate(dict.fromkeys(c["process"] for c in result["corners"]["curves"])):
-            for k, entry in enumerate(c for c in result["corners"]["curves"] if c["process"] == process):
-                scaled = volts * number(entry["supply"])
-                current = np.array(numbers(entry["current"])) * MICRO
-                label = f"{process}, -40 to 85 °C, VDD ±10 %" if k == 0 else ""
-                corners.plot(scaled, current, ("-", "--", ":")[n % 3], color=PALETTE[n], lw=0.8, label=label)
+        processes = list(dict.fromkeys(c["process"] for c in result["corners"]["curves"]))
+        for label, process, entry in corner_lines(result):
+            n, wrong = processes.index(process), number(entry["temperature"]) in artefacts(result)
+            corners.plot(
+                volts * number(entry["supply"]),
+                np.array(numbers(entry["current"])) * MICRO,
+                "--" if wrong else ("-", "-.", ":")[n % 3],
+                color=ORANGE if wrong else PALETTE[n],
+                lw=0.8,
+                label=label,
+            )
         corners.set_title("Corners")
         label_axes(corners, "stored voltage (V)", "current (µA)")
         time = np.array(numbers(result["write"]["time"])) * NANO

@@ -6,10 +6,16 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from gaincell.reports.results import Json, number
+from gaincell.reports.results import Json, number, numbers
 
 NANO, PICO, FEMTO = 1e9, 1e12, 1e15
 FEMTO_FARAD = 1e-15
+ROOM = 27.0
+"""Temperature, C, that the corners of a characterisation are compared with."""
+LATTICE = 2.42
+"""Mobility of electrons in silicon falls as T^-2.42 where the lattice alone scatters (S. M. Sze, Physics of
+Semiconductor Devices): nothing raises a current in the cold more.
+"""
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -23,6 +29,55 @@ def corner_words(result: Json) -> str:
     corner = result["corner"]
     temperature, supply = number(corner["temperature"]), number(corner["supply"])
     return f"{corner['process']}, {temperature:g} °C, {supply:g} V"
+
+
+def artefacts(result: Json) -> list[float]:
+    """Temperatures, C, whose currents rise above those at `ROOM` by more than any mobility does: the card is
+    not made for them.
+    """
+    return [
+        temperature
+        for temperature, ratio in _over_room(result).items()
+        if ratio > max(1.0, ((ROOM + 273.15) / (temperature + 273.15)) ** LATTICE)
+    ]
+
+
+def corner_lines(result: Json) -> list[tuple[str, str, Json]]:
+    """Label (for the first of its kind), process and entry of every corner; artefacts are named, not labelled
+    by their process.
+    """
+    wrong, lines, seen = artefacts(result), [], set[str]()
+    kept = [t for t in _over_room(result) if t not in wrong]
+    for entry in result["corners"]["curves"]:
+        temperature = number(entry["temperature"])
+        label = f"{entry['process']}, {min(kept):g} to {max(kept):g} °C, VDD ±10 %"
+        if temperature in wrong:
+            label = f"artefact: card at {temperature:g} °C"
+        lines.append(("" if label in seen else label, entry["process"], entry))
+        seen.add(label)
+    return lines
+
+
+def corner_row(result: Json) -> str:
+    """Full current at the ends of temperature over that at `ROOM`; artefacts are called so."""
+    wrong = artefacts(result)
+    found = {t: ratio for t, ratio in _over_room(result).items() if t != ROOM}
+    return ", ".join(
+        f"{ratio:.2f} at {t:g} °C{' (an artefact of the card)' if t in wrong else ''}"
+        for t, ratio in found.items()
+    )
+
+
+def _over_room(result: Json) -> dict[float, float]:
+    """Temperature -> largest current over that at `ROOM`, of the first process at the nominal supply."""
+    curves = result["corners"]["curves"]
+    nominal = min((number(c["supply"]) for c in curves), key=lambda supply: abs(supply - 1))
+    found = {
+        number(c["temperature"]): max(numbers(c["current"]))
+        for c in reversed(curves)
+        if number(c["supply"]) == nominal
+    }
+    return {t: found[t] / found[ROOM] for t in sorted(found)}
 
 
 def cells(found: Mapping[str, Json], adapted: Mapping[str, Json]) -> str:
@@ -57,6 +112,7 @@ def cells(found: Mapping[str, Json], adapted: Mapping[str, Json]) -> str:
         "error as the write gate closes (mV)",
         lambda r: span(r["write"]["error_after_switching_off"]["value"], 1e3, 1),
     )
+    row(f"full current over that at {ROOM:g} °C", corner_row)
     row("change by 8 reads (mV)", lambda r: span(r["disturb"]["after_8_reads"]["value"], 1e3, 2))
     row("change of a half-selected cell (mV)", lambda r: span(r["disturb"]["half_selected"]["value"], 1e3, 2))
     for key, words in (("held", "own leakage"), ("with_default_gmin", "default gmin, an artefact")):

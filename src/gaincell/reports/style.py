@@ -68,9 +68,11 @@ def legend_beside(axes: Axes, **options: Any) -> None:
     axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.2, **options)
 
 
-def legend_below(figure: Figure, columns: int = 1) -> None:
-    """One legend of all panels, below them; entries of one name stand in it once."""
+def legend_below(figure: Figure, columns: int = 1, only: str | None = None) -> None:
+    """One legend of all panels, below them; entries of one name stand in it once. only: the one of a name."""
     found = [axes.get_legend_handles_labels() for axes in figure.axes]
-    named = {label: handle for pair in found for handle, label in zip(*pair, strict=True)}
+    named = {
+        label: handle for pair in found for handle, label in zip(*pair, strict=True) if only in (None, label)
+    }
     if named:
         figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=columns)

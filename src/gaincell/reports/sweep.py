@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from gaincell.reports.results import number, numbers
@@ -12,6 +12,10 @@ from gaincell.reports.tables import readable
 Result = Mapping[str, Any]
 Point = Mapping[str, Any]
 PREFIXES = ((1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"), (1e-12, "p"), (1e-15, "f"))
+UNSEEN = "not exercised"
+"""Of points whose losses are those of another setting, to the last digit."""
+UNEVEN = 1.2
+"""Ratio of the sides of an interval from which on both ends are shown."""
 FREE = 0.01
 """Share of the perplexity that a change may cost and still be called free."""
 
@@ -33,6 +37,19 @@ def setting(point: Point, name: str) -> Any:
     """A parameter of a point: a number or a word."""
     entry = point["parameters"].get(name)
     return entry["value"] if isinstance(entry, Mapping) else entry
+
+
+def unseen(result: Result, point: Point) -> bool:
+    """Whether no loss tells a point from the unchanged design; where that was not measured, from other values
+    of one of its parameters.
+    """
+    if "reference" in result:
+        return "not_exercised" in point
+    return any(
+        point["parameters"].get(parameter["name"]) in values
+        for parameter in result["parameters"]
+        for values in parameter.get("not_exercised", {}).get("values", ())
+    )
 
 
 def is_number(value: Any) -> bool:
@@ -126,19 +143,41 @@ def _objective(point: Point, name: str, unit: str) -> str:
     low, high = numbers(point["intervals"][name])
     if name == "yield":
         return f"{shown} ({100 * low:.0f} to {100 * high:.0f})"
-    return f"{shown} ± {max(x - low, high - x):.2g}"
+    return _with_interval(x, low, high, readable)
 
 
 def _ratio(point: Point) -> str:
     if "ratio" not in point:
         return "–"
     if "not_exercised" in point:
-        return "not exercised"
+        return UNSEEN
     ratio = number(point["ratio"])
     if "ratio_interval" not in point:
         return _factor(ratio)
     low, high = numbers(point["ratio_interval"])
-    return f"{_factor(ratio)} ± {max(ratio - low, high - ratio):.2g}"
+    return _with_interval(ratio, low, high, _factor)
+
+
+def _with_interval(x: float, low: float, high: float, shown: Callable[[float], str]) -> str:
+    """A number with ± where that says what its interval is, else with both ends."""
+    if _is_uneven(x, low, high):
+        return f"{shown(x)}, {shown(low)} to {shown(high)}"
+    return f"{shown(x)} ± {max(x - low, high - x):.2g}"
+
+
+def _is_uneven(x: float, low: float, high: float) -> bool:
+    """Whether one side of an interval, which is even on a logarithmic scale, is longer by over a fifth."""
+    return max(x - low, high - x) > UNEVEN * min(x - low, high - x)
+
+
+def _has_uneven(result: Result) -> bool:
+    found = []
+    for point in complete(result):
+        if "perplexity" in point["intervals"]:
+            found.append((number(point["values"]["perplexity"]), *numbers(point["intervals"]["perplexity"])))
+        if "ratio_interval" in point:
+            found.append((number(point["ratio"]), *numbers(point["ratio_interval"])))
+    return any(_is_uneven(*one) for one in found)
 
 
 def _factor(x: float) -> str:
@@ -153,7 +192,8 @@ def caption(result: Result, *, marked: bool = True) -> str:
     text += f", text {result['text']['name']}; " if evaluated else "; "
     text += f"{result['provenance']['protocol']}."
     if any(point["intervals"] for point in complete(result)):
-        text += " ±: 95 %, over blocks and chips" if number(result["chips"]) else " ±: 95 %, over blocks"
+        text += " ±, or low to high: 95 %, over blocks" if _has_uneven(result) else " ±: 95 %, over blocks"
+        text += " and chips" if number(result["chips"]) else ""
     if any("ratio" in point for point in complete(result)):
         text += "; " if text[-1] != "." else " "
         text += "ratio: to the unchanged design, on the same blocks"
@@ -173,7 +213,22 @@ def caption(result: Result, *, marked: bool = True) -> str:
     if repeated := sum("same_as" in point for point in result["points"]):
         text += f", {repeated} of them repeats"
     text += f", {counts['failed']:.0f} failed." if counts["failed"] else "."
-    return text + repriced(result)
+    return text + priced(result) + repriced(result)
+
+
+def priced(result: Result) -> str:
+    """Which token the costs are of: they depend on its context, and on whether columns are refreshed."""
+    if not {"energy", "latency"} & {objective["name"] for objective in result["objectives"]}:
+        return ""
+    context = result.get(
+        "context", "the context that the sweep's file gives, by default the mean of the blocks read"
+    )
+    if isinstance(context, Mapping):
+        context = f"a context of {number(context):,.0f} tokens"
+    return (
+        f" Costs: of one token with {context}, without refresh; gaincell cost takes a full ring unless "
+        "--context says otherwise."
+    )
 
 
 def repriced(result: Result) -> str:

@@ -20,7 +20,16 @@ from typing import Any
 from scipy import stats
 
 from gaincell.reports.results import numbers
-from gaincell.reports.sweep import complete, is_number, setting, word
+from gaincell.reports.sweep import (
+    answers,
+    complete,
+    failures,
+    has_answers,
+    is_number,
+    setting,
+    without_reference,
+    word,
+)
 from gaincell.spread import ratio_error
 
 Result = Mapping[str, Any]
@@ -143,6 +152,14 @@ def aware_lines(result: Result) -> list[str]:
         bought = f"; {share} of the loss bought back" if share != NONE else ""
         lines.append(f"{name} = {strength}: {before} before training, {after} after{bought}")
     return [*lines, REMARK]
+
+
+def remarks(result: Result) -> list[str]:
+    """What has to be said beneath the table of any sweep: failures, a hint, and what follows."""
+    said = [*failures(result), without_reference(result)]
+    said += answers(result) if has_answers(result) else []
+    said += aware_lines(result) if is_aware(result) else []
+    return [line for line in said if line]
 
 
 def aware_markdown(result: Result) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from matplotlib.axes import Axes
+
 from gaincell.reports.results import number, numbers
-from gaincell.reports.sweep import Point, Result, complete, is_number, quantity
+from gaincell.reports.sweep import UNSEEN, Point, Result, complete, is_number, quantity, unseen
 
 TITLES = {
     "perplexity": "perplexity", "energy": "energy of a token", "latency": "latency of a token",
@@ -41,6 +43,26 @@ def height(result: Result, point: Point, objective: str) -> tuple[float, float, 
     x = number(point["values"][objective])
     low, high = numbers(point["intervals"][objective]) if objective in point["intervals"] else (x, x)
     return x, low, high
+
+
+def draw_unseen(
+    axes: Axes,
+    result: Result,
+    objective: str,
+    points: Sequence[Point],
+    x: Sequence[float],
+    y: Sequence[float],
+    **drawn: Any,
+) -> bool:
+    """Open symbols, which say that nothing was measured, over points not exercised; whether there are any.
+    Only for what follows from losses.
+    """
+    chosen = [n for n, point in enumerate(points) if unseen(result, point)]
+    if not chosen or objective not in ("perplexity", "yield"):
+        return False
+    axes.plot([x[n] for n in chosen], [y[n] for n in chosen], linestyle="none", markerfacecolor="white",
+              zorder=4, label=UNSEEN, **drawn)  # fmt: skip
+    return True
 
 
 def key(value: Any) -> Any:

@@ -20,8 +20,19 @@ from matplotlib.figure import Figure
 
 from gaincell.reports.results import number
 from gaincell.reports.style import BLACK, BLUE, GREY, ORANGE, RED, legend_below, styled
-from gaincell.reports.sweep import Point, Result, complete, front, is_number, setting, varied, word
-from gaincell.reports.sweep_axes import TITLES, as_ratio, axis_title, height, key, ticks
+from gaincell.reports.sweep import (
+    UNSEEN,
+    Point,
+    Result,
+    complete,
+    front,
+    is_number,
+    setting,
+    unseen,
+    varied,
+    word,
+)
+from gaincell.reports.sweep_axes import TITLES, as_ratio, axis_title, draw_unseen, height, key, ticks
 
 COLUMNS = 4
 """Of panels of the scatter."""
@@ -56,6 +67,8 @@ def pareto(result: Result) -> Figure:
             axes.errorbar(x, y, yerr=ends, fmt="o" if chosen else "D", color=colour, zorder=3,
                           markersize=5 if chosen else 3, elinewidth=0.7, capsize=0,
                           alpha=1.0 if chosen else 0.6, label=label)  # fmt: skip
+            draw_unseen(axes, result, first["name"], some, x, y, marker="o" if chosen else "D",
+                        markersize=5 if chosen else 3, color=colour)  # fmt: skip
             if chosen and len(rest) == 1:
                 axes.step(x, y, where="post", color=colour, linewidth=1)
         for point in (p for p in points if number(p["point"]) == reference):
@@ -125,12 +138,14 @@ def scatter(result: Result) -> Figure:
         axes.errorbar(
             x, y, yerr=ends, fmt="o", color=BLUE, markersize=3.5, elinewidth=0.5, capsize=0, alpha=0.6
         )
+        draw_unseen(axes, result, objective["name"], points, x, y, marker="o", markersize=3.5, color=BLUE)
         axes.set_xlabel(name)
         _first_axis(axes, result, objective)
         if n % columns:
             axes.set_ylabel("")
     for axes in grid[len(names) :]:
         axes.set_visible(False)
+    legend_below(figure)
     return figure
 
 
@@ -175,7 +190,10 @@ def parallel(result: Result) -> Figure:
     labels = iter(["Pareto front"] if best is not None else [])
     for n, value in zip(chosen, shown, strict=True):
         line, width = [column[n] for column in scaled], 2.2 if best is not None else 1.2
-        axes.plot(places, line, color=colours(norm(value)), linewidth=width, label=next(labels, None))
+        dotted = unseen(result, points[n])
+        label = UNSEEN if dotted else next(labels, None)
+        axes.plot(places, line, color=colours(norm(value)), linewidth=width, label=label,
+                  linestyle=":" if dotted else "-")  # fmt: skip
     for n, point in enumerate(points):
         if "reference" in result and number(point["point"]) == number(result["reference"]):
             axes.plot(places, [column[n] for column in scaled], color=RED, linewidth=2, linestyle="--",

@@ -12,9 +12,20 @@ from matplotlib.figure import Figure
 
 from gaincell import files
 from gaincell.reports.results import number
-from gaincell.reports.style import BLACK, BLUE, MARKERS, PALETTE, styled
-from gaincell.reports.sweep import Point, Result, changed, complete, is_number, setting, varied, word
-from gaincell.reports.sweep_axes import axis_title, height, key, ticks
+from gaincell.reports.style import BLACK, BLUE, MARKERS, PALETTE, legend_below, styled
+from gaincell.reports.sweep import (
+    UNSEEN,
+    Point,
+    Result,
+    changed,
+    complete,
+    is_number,
+    setting,
+    unseen,
+    varied,
+    word,
+)
+from gaincell.reports.sweep_axes import axis_title, draw_unseen, height, key, ticks
 from gaincell.reports.sweep_clouds import parallel, pareto, scatter
 
 LINES = 7
@@ -55,6 +66,7 @@ def curves(result: Result) -> Figure:
             axes.yaxis.set_major_formatter(ticks(objective["unit"]))
     for axes in grid[len(pairs) :]:
         axes.set_visible(False)
+    legend_below(figure, only=UNSEEN)
     return figure
 
 
@@ -73,9 +85,10 @@ def tornado(result: Result) -> Figure:
     ends = [[r - low for r, low, _ in heights], [high - r for r, _, high in heights]]
     axes.axvline(1.0, color=BLACK, linewidth=1)
     axes.errorbar(ratios, range(len(points)), xerr=ends, fmt="o", color=BLUE)
-    unseen = [" (not exercised)" if "not_exercised" in point else "" for point in points]
+    draw_unseen(axes, result, "perplexity", points, ratios, range(len(points)), marker="o", color=BLUE)
+    marks = [f" ({UNSEEN})" if unseen(result, point) else "" for point in points]
     labels = [changed(result, point) for point in points]
-    axes.set_yticks(range(len(points)), [a + b for a, b in zip(labels, unseen, strict=True)])
+    axes.set_yticks(range(len(points)), [a + b for a, b in zip(labels, marks, strict=True)])
     axes.invert_yaxis()
     if ratios and max(ratios) > 1.5:
         axes.set_xscale("log")
@@ -103,6 +116,7 @@ def _curve(axes: Axes, result: Result, name: str, objective: Mapping[str, str]) 
     for n, text in enumerate(words, 1):
         beyond = plain[-1] * step**n if logarithmic else (plain[-1] + 0.2 * n * span if plain else float(n))
         places[text] = beyond
+    named = set[str | None]()
     for n, (group, points) in enumerate(lines.items()):
         colour, marker = PALETTE[n % len(PALETTE)], MARKERS[n % len(MARKERS)]
         ordered = sorted(points, key=lambda p: places[key(setting(p, name))])
@@ -110,6 +124,7 @@ def _curve(axes: Axes, result: Result, name: str, objective: Mapping[str, str]) 
         y, low, high = zip(*(height(result, p, objective["name"]) for p in ordered), strict=True)
         count = sum(is_number(setting(p, name)) for p in ordered)
         label = f"{', '.join(others)} = {group}" if len(lines) > 1 else None
+        named.add(label)
         axes.plot(x[:count], y[:count], f"{marker}-", color=colour, label=label)
         axes.fill_between(x[:count], low[:count], high[:count], color=colour, alpha=0.2, linewidth=0)
         if x[count:]:
@@ -119,6 +134,7 @@ def _curve(axes: Axes, result: Result, name: str, objective: Mapping[str, str]) 
             ]
             ends = [[max(0.0, e) for e in end[count:]] for end in ends]
             axes.errorbar(x[count:], y[count:], yerr=ends, fmt=marker, color=colour)
+        draw_unseen(axes, result, objective["name"], ordered, x, y, marker=marker, color=colour)
     if logarithmic:
         axes.set_xscale("log")
         axes.minorticks_off()
@@ -127,7 +143,10 @@ def _curve(axes: Axes, result: Result, name: str, objective: Mapping[str, str]) 
         axes.set_xticks(list(places.values()), labels)
     axes.set_xlabel(name if len(places) <= 9 or unit == "1" else f"{name} ({unit})")
     if len(lines) > 1:
-        axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0))  # above: nothing is drawn there
+        shown = [line for line in axes.lines if line.get_label() in named]
+        axes.legend(
+            handles=shown, loc="lower left", bbox_to_anchor=(0.0, 1.0)
+        )  # above: nothing is drawn there
 
 
 def _several(result: Result) -> bool:

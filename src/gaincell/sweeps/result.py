@@ -79,8 +79,18 @@ def assemble(sweep: Sweep, found: Survey, command: Sequence[str]) -> Json:
     }
     if reference is not None:
         result["reference"] = reference["point"]
+    if {"energy", "latency"} & set(sweep.objectives):
+        result["context"] = _context(sweep)
     results.check(result)
     return result
+
+
+def _context(sweep: Sweep) -> Json | str:
+    """Tokens that the token whose costs are stated attends to: as given, as measured, or all columns."""
+    if sweep.context is not None:
+        return value(sweep.context, "tokens", "simulated")
+    measured = "energy" in sweep.objectives
+    return f"the mean context of {ACTIVITY_BLOCKS} blocks of {sweep.protocol}" if measured else "a full ring"
 
 
 def _failed(sweep: Sweep, number: int, trial: Any) -> Json:

@@ -194,3 +194,29 @@ def test_a_grid_with_more_lines_than_can_be_told_apart_is_scattered(tmp_path: Pa
         warnings.simplefilter("error")  # such as of axes that have no room
         drawn = draw_all(json.loads(published.read_text()), tmp_path)
     assert {path.stem for path in drawn} == {"scatter", "pareto", "parallel"}
+
+
+@pytest.mark.parametrize(
+    ("objectives", "context", "said"),
+    [
+        ('["perplexity", "energy"]', "", "the mean context of 2 blocks of blocks-64"),
+        ('["latency"]', "", "a full ring"),
+        ('["energy"]', "context = 32\n", "a context of 32 tokens"),
+    ],
+)
+def test_energies_state_their_context(
+    objectives: str, context: str, said: str, write: Callable[..., Path], tmp_path: Path
+) -> None:
+    head = HEAD.replace('["perplexity"]', objectives) + context
+    result = measured(load_sweep(write("storage_levels = [4]", head)), tmp_path)
+    assert f"Costs: of one token with {said}, without refresh" in reports.caption(result)
+
+
+def test_an_interval_of_few_blocks_is_given_by_its_ends() -> None:
+    result = results.read(Path(__file__).parents[3] / "docs" / "results" / "sweeps" / "levels.json")
+    assert "±, or" not in reports.caption(result)
+    point = reports.complete(result)[0]
+    point["values"]["perplexity"]["value"] = 131.56
+    point["intervals"]["perplexity"]["value"] = [7.1, 2431.0]
+    assert "131.56, 7.10 to 2431" in [cell for row in reports.rows(result) for cell in row]
+    assert "±, or low to high: 95 %" in reports.caption(result)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,13 @@ import pytest
 from tests.sweeps import measured
 
 from gaincell.reports import results
+from gaincell.reports.html.page import load
+from gaincell.reports.html.page import page as page_of
 from gaincell.reports.results import number
 from gaincell.reports.sweep import answers, caption, changes_markdown, complete, rows, setting, verdict
-from gaincell.reports.sweep_aware import aware_lines
-from gaincell.reports.sweep_figures import draw_all, tornado
+from gaincell.reports.sweep_aware import aware_lines, remarks
+from gaincell.reports.sweep_clouds import pareto
+from gaincell.reports.sweep_figures import curves, draw_all, tornado
 from gaincell.sweeps.file import load_sweep
 
 pytest.importorskip("optuna")
@@ -63,6 +67,20 @@ def test_a_ring_longer_than_the_blocks_is_not_called_free(write: Callable[..., P
     assert {"window = 32 (not exercised)", "window = 128 (not exercised)"} < set(labels)
     assert "window = 16" in labels
     assert draw_all(found, tmp_path / "figures")
+    for figure in (tornado(found), curves(found), pareto(found)):
+        open_ones = sum(
+            len(line.get_xdata())
+            for axes in figure.axes
+            for line in axes.lines
+            if line.get_label() == "not exercised" and line.get_markerfacecolor() == "white"
+        )
+        assert open_ones == 2
+    assert "not exercised" in [text.get_text() for text in curves(found).legends[0].get_texts()]
+    path = tmp_path / "found.json"
+    results.write(found, path)
+    shown = html.unescape(page_of([load(path, "found")], None))
+    for said in (caption(found), *remarks(found)):
+        assert said in shown
 
 
 def test_a_front_over_what_is_not_seen_says_so(write: Callable[..., Path], tmp_path: Path) -> None:

@@ -145,18 +145,17 @@ def _spice_cell(run: Entry) -> list[Markup]:
     ]
     volts = numbers(run["corners"]["volts"])
     processes = list(dict.fromkeys(c["process"] for c in run["corners"]["curves"]))
-    seen: set[str] = set()
+    wrong = spice_tables.artefacts(dict(run))
     corners = []
-    for c in run["corners"]["curves"]:
-        name = "" if c["process"] in seen else c["process"]
-        seen.add(c["process"])
-        supply = number(c["supply"])
+    for name, process, c in spice_tables.corner_lines(dict(run)):
+        supply, artefact = number(c["supply"]), number(c["temperature"]) in wrong
         corners.append(
             Series(
                 name,
                 [v * supply for v in volts],
                 [i * 1e6 for i in numbers(c["current"])],
-                processes.index(c["process"]) % 6 + 1,
+                4 if artefact else processes.index(process) % 3 + 1,
+                dashed=artefact,
                 faint=True,
                 marks=False,
             )
@@ -175,7 +174,7 @@ def _spice_cell(run: Entry) -> list[Markup]:
         line_chart(
             "Charge of a full pulse", charge, stored, "fC", note=f"{len(drawn)} cells with mismatch {kind}."
         ),
-        line_chart("Corners", corners, stored, "current, µA", note=f"−40 to 85 °C, supply ± 10 % {kind}."),
+        line_chart("Corners", corners, stored, "current, µA", note=kind),
         line_chart("Writing the levels of the DAC", writes, "time, ns", stored, note=kind),
         line_chart("Retention, no gate tunnelling", kept, "time, ms", stored, note=kind),
     ]

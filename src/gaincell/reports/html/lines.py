@@ -19,7 +19,7 @@ MOST = 400
 
 @dataclass(frozen=True)
 class Series:
-    """One line. errors: of y, drawn as bars.  colour: 1 to 7.  kind: measured, simulated or cited."""
+    """One line. errors: of y, as bars; NaN: none.  colour: 1 to 7.  kind: measured, simulated or cited."""
 
     name: str
     x: Sequence[float]
@@ -70,7 +70,8 @@ def line_chart(
         for s in series
         for y, e in zip(s.y, s.errors or [0.0] * len(s.y), strict=True)
         for sign in (-1, 1)
-    ]
+        if math.isfinite(e)
+    ] + [y for s in series for y in s.y]
     heights = [*(y for y in spread if not log_y or y > 0), *(level.y for level in levels)]
     places = [x for s in series for x in s.x]
     bottom, right = HEIGHT - BOTTOM, WIDTH - RIGHT
@@ -99,12 +100,14 @@ def _drawn(s: Series, x: Scale, y: Scale, x_label: str, y_label: str) -> Markup:
         points = [(x(a), y(b)) for a, b in zip(s.x, s.y, strict=True)]
         parts.append(path([*points[:-1:every], *points[-1:]], f"line {s.classes}"))
     for n, error in enumerate(s.errors):
+        if math.isnan(error):
+            continue
         low, high = s.y[n] - error, s.y[n] + error
         at = x(s.x[n])
         parts.append(element("line", x1=at, x2=at, y1=y(low), y2=y(high), class_=f"error s{s.colour}"))
     if s.marks:
         for n, (a, b) in enumerate(zip(s.x, s.y, strict=True)):
-            spread = f" ± {short(s.errors[n])}" if s.errors else ""
+            spread = f" ± {short(s.errors[n])}" if s.errors and math.isfinite(s.errors[n]) else ""
             hint = s.hints[n] if s.hints else f"{x_label} {short(a)}: {y_label} {short(b)}{spread}"
             name = f"{s.name} · " if s.name else ""
             kind = f" ({s.kind})" if s.kind else ""

@@ -18,7 +18,7 @@ from gaincell.reports.html.result import Entry, Result, each, protocol, whole
 from gaincell.reports.html.rows import Row, row_chart
 from gaincell.reports.html.scales import wide
 from gaincell.reports.html.tables import folded, only_kind, table
-from gaincell.reports.results import number, numbers
+from gaincell.reports.results import number, number_or_nan, numbers
 from gaincell.reports.tables import HEADINGS, perplexity_rows, readable
 from gaincell.reports.training import by_loss, smoothed, tokens_of
 
@@ -233,7 +233,7 @@ def pauses(results: Sequence[Result]) -> Markup:
             series.append(_pause(result.name, found, n % 6 + 1))
             for row in found:
                 first, error, time, *counts = (row[key] for key in PAUSE)
-                shown = [readable(number(first)), readable(number(error)), f"{number(time):.4g}"]
+                shown = [readable(number(first)), _error(error), f"{number(time):.4g}"]
                 name = f"{result.name}, {number(row['idle']):g} s"
                 rows.append([name, *shown, *(f"{number(entry):,.0f}" for entry in counts)])
                 kinds.append([None, *(row[key]["kind"] for key in PAUSE)])
@@ -258,9 +258,14 @@ def _pause(name: str, found: Sequence[Entry], colour: int) -> Series:
         perplexities,
         colour,
         found[0]["perplexity"]["kind"],
-        [number(row["perplexity_error"]) for row in found],
+        [number_or_nan(row["perplexity_error"]) for row in found],
         hints=hints,
     )
+
+
+def _error(entry: Entry) -> str:
+    error = number_or_nan(entry)
+    return "–" if math.isnan(error) else readable(error)
 
 
 def context(results: Sequence[Result]) -> Markup:
@@ -280,7 +285,7 @@ def _context(run: Entry) -> Markup:
                 [number(point["excess"]) for point in points],
                 n % 7 + 1,
                 only_kind(points[0]["excess"]),
-                [number(point["excess_error"]) for point in points],
+                [number_or_nan(point["excess_error"]) for point in points],
             )
         )
     return line_chart(

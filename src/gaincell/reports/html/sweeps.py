@@ -8,10 +8,11 @@ from markupsafe import Markup
 
 from gaincell.reports import sweep
 from gaincell.reports.html.lines import Series, line_chart
-from gaincell.reports.html.markup import EMPTY, grid
+from gaincell.reports.html.markup import EMPTY, element, grid
 from gaincell.reports.html.result import Entry, Result, each
 from gaincell.reports.html.tables import markdown_rows, table
 from gaincell.reports.results import number
+from gaincell.reports.sweep_aware import remarks
 
 SIMULATED = "simulated"
 
@@ -22,8 +23,11 @@ def sweeps(results: Sequence[Result]) -> Markup:
 
 
 def _sweep(result: Result) -> Markup:
-    rows = markdown_rows(f"Points of {result.name}", sweep.sweep_markdown(result.run))[0]
-    return table(rows, SIMULATED) + _chart(result.run)
+    run, title = result.run, f"Points of {result.name}"
+    rows = markdown_rows(title, sweep.sweep_markdown(run), sweep.caption(run))[0]
+    said = [element("li", line) for line in remarks(run)]
+    below = element("ul", *said, class_="plain") if said else EMPTY
+    return table(rows, SIMULATED) + below + _chart(run)
 
 
 def _chart(run: Entry) -> Markup:
@@ -45,8 +49,9 @@ def _chart(run: Entry) -> Markup:
             hints=[sweep.changed(run, point) for point in shown],
         )
         for label, colour, shown in (
-            ("points", 7, [point for point in points if point not in best]),
-            ("front", 1, best),
+            ("points", 7, [p for p in points if p not in best and not sweep.unseen(run, p)]),
+            ("front", 1, [p for p in best if not sweep.unseen(run, p)]),
+            (sweep.UNSEEN, 2, [p for p in points if sweep.unseen(run, p)]),
         )
         if shown
     ]
