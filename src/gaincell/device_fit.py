@@ -86,7 +86,12 @@ def fit_device(
         origin["rows_left_out"] = left_out
     if decayed is not None:
         origin |= {"decay": decayed.path.name, "decay_sha256": decayed.sha256}
-    quality: dict[str, Any] = {"r_squared": fitted.r_squared, "rms_charge_units": fitted.rms}
+    quality: dict[str, Any] = {
+        "r_squared_of_nominal_curve": fitted.nominal_r_squared,
+        "rms_about_nominal_curve_charge_units": fitted.nominal_rms,
+        "r_squared_of_own_curves": fitted.r_squared,
+        "rms_about_own_curves_charge_units": fitted.rms,
+    }
     quality |= {"residual_of_full_scale": fitted.residual_std, "full_scale_charge_units": fitted.full_scale}
     if fitted.offset_voltage is not None:
         quality["zero_current_at_volts"] = fitted.offset_voltage + design.v_offset
@@ -111,8 +116,8 @@ def fit_device(
 
 def _fitted(value: Any, unit: str, estimate: Estimate | None = None, note: str = "") -> Quantity:
     low, high = (min(value), max(value)) if isinstance(value, tuple) else (value, value)
-    if estimate is not None and estimate.half_width is not None:
-        low, high = value - estimate.half_width, value + estimate.half_width
+    if estimate is not None:
+        low, high = estimate.interval
         note = note or "range: 95 % confidence"
     return Quantity(value, unit, "F", (low, high), note)
 
@@ -122,7 +127,9 @@ def _cell_numbers(fitted: CurveFit) -> dict[str, Quantity]:
     for key, value in fitted.cell.numbers.items():
         note = ""
         if key == "coefficients":
-            note = "95 % confidence: " + ", ".join(f"+-{e.half_width:.3g}" for e in fitted.coefficients)
+            note = "95 % confidence: " + ", ".join(
+                f"+-{e.interval[1] - e.value:.3g}" for e in fitted.coefficients
+            )
         numbers[f"cell.{key}"] = _fitted(value, CELL_NUMBERS[key].unit, note=note)
     return numbers
 

@@ -65,8 +65,8 @@ def test_known_cells_are_recovered_within_their_confidence_intervals(design: Des
         pairs += [(fit.gain_std, 0.05), (fit.offset_voltage_std, 0.01), (fit.current_offset_std, 0.02)]
         for estimate, truth in pairs:
             assert estimate is not None
-            assert estimate.half_width is not None
-            missed += abs(estimate.value - truth) > estimate.half_width
+            low, high = estimate.interval
+            missed += not low <= truth <= high
         assert fit.noise_std == pytest.approx(0.01, rel=0.15)
     assert missed <= 12  # 84 intervals, 4 expected; more than 12 with probability below 1e-3
     assert fit.r_squared > 0.999
@@ -75,6 +75,28 @@ def test_known_cells_are_recovered_within_their_confidence_intervals(design: Des
     covariance = np.array(fit.covariance)
     assert np.linalg.eigvalsh(covariance).min() >= -1e-9
     assert covariance[1, 1] == pytest.approx((0.05 * 13.6) ** 2 + (0.01 * 2 * 2.6) ** 2, rel=0.5)
+
+
+def test_intervals_of_standard_deviations_are_those_of_chi_square(design: Design, tmp_path: Path) -> None:
+    """Eight cells without noise: 0.66 to 2.04 times the standard deviation, never below zero."""
+    path = cells(tmp_path / "curve.csv", count=8, noise=1e-6)
+    device, fit, _ = fit_device(path, design)
+    for key in ("gain_std", "offset_voltage_std", "current_offset_std"):
+        estimate = getattr(fit, key)
+        low, high = (end / estimate.value for end in estimate.interval)
+        assert (low, high) == pytest.approx((0.661, 2.035), rel=0.02)
+        assert device.numbers[f"mismatch.{key}"].range == estimate.interval
+
+
+def test_the_nominal_curve_is_judged_by_all_points(design: Design, tmp_path: Path) -> None:
+    """Cells that follow their own curves exactly, and differ: only those are followed without a rest."""
+    device, fit, _ = fit_device(cells(tmp_path / "curve.csv", gain=0.2, noise=0, reads=1), design)
+    u, y = fit.measured
+    rest = y - np.polynomial.polynomial.polyval(u, device.cell.coefficients)
+    assert device.quality["rms_about_own_curves_charge_units"] < 0.01 * fit.nominal_rms
+    assert fit.nominal_rms == pytest.approx(float(np.sqrt((rest**2).mean())))
+    assert fit.nominal_r_squared == pytest.approx(1 - float(rest.var() + rest.mean() ** 2) / float(y.var()))
+    assert fit.nominal_r_squared < 0.99 < fit.r_squared
 
 
 def test_a_perfect_cell_is_recovered_exactly(design: Design, tmp_path: Path) -> None:

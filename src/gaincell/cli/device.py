@@ -245,18 +245,18 @@ def _readable(quantity: Quantity) -> str:
 
 
 def _fit_table(result: dict[str, Any]) -> Any:
-    """The fit for people: value and half width of the 95 % confidence interval."""
+    """The fit for people: value and 95 % confidence interval."""
     from rich import box
     from rich.table import Table
 
-    table = Table("", "value", "± 95 %", "unit", box=box.SIMPLE, title=result["title"])
+    table = Table("", "value", "95 %", "unit", box=box.SIMPLE, title=result["title"])
     for column in (1, 2):
         table.columns[column].justify = "right"
     for key, entry in result["fit"].items():
-        half = entry.get("half_width")
+        low, high = entry.get("interval", (None, None))
         shown = f"{entry['value']:.5g}" if isinstance(entry["value"], float) else str(entry["value"])
         if isinstance(entry["value"], list):  # a matrix is a table of its own
             continue
         unit = "" if entry["unit"] == "1" else entry["unit"]
-        table.add_row(key, shown, "" if half is None else f"{half:.2g}", unit)
+        table.add_row(key, shown, "" if low is None else f"{low:.4g} to {high:.4g}", unit)
     return table
