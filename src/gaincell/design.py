@@ -188,6 +188,8 @@ class Design:
             for key, value in _changed(getattr(self, table)).items()
             if not isinstance(value, tuple) or any(value)
         }
+        if self.decay_target == 0.0:
+            numbers.discard("leakage.decay_voltage")
         return frozenset(top - {"name", "description", *TABLES} | numbers)
 
     def drawn(self, per: Drawn) -> frozenset[str]:

@@ -91,7 +91,7 @@ def with_cell(design: Design, source: str | os.PathLike[str] | Device) -> Design
         key = ELSEWHERE.get(key, key.removeprefix("retention.").removeprefix("scale."))
         if key in provenance and provenance[key].value == quantity.value and quantity.source == "F":
             note = f"device {source.name}" + (f"; {quantity.note}" if quantity.note else "")
-            provenance[key] = dataclasses.replace(provenance[key], source="F", note=note)
+            provenance[key] = dataclasses.replace(quantity, note=note)
     if "coefficient_covariance" in known:
         key = "mismatch.coefficient_covariance"
         provenance[key] = dataclasses.replace(provenance[key], source="F", note=f"device {source.name}")

@@ -73,7 +73,11 @@ def fit_device(
         )
     decayed = None if decay is None else read_decay(decay, columns, skip_bad_rows=skip_bad_rows)
     held = None if decayed is None else fit_decay(decayed, law)
-    numbers = _cell_numbers(fitted) | _spread_numbers(fitted) | ({} if held is None else _decay_numbers(held))
+    numbers = (
+        _cell_numbers(fitted)
+        | _spread_numbers(fitted)
+        | ({} if held is None else _decay_numbers(held, design))
+    )
     for key in SCALE_NUMBERS:
         value = charge_unit if key == "charge_unit" else getattr(design, key)
         numbers[f"scale.{key}"] = Quantity(
@@ -152,23 +156,29 @@ def _spread_numbers(fitted: CurveFit) -> dict[str, Quantity]:
     return numbers
 
 
-def _decay_numbers(held: DecayFit) -> dict[str, Quantity]:
+def _decay_numbers(held: DecayFit, design: Design) -> dict[str, Quantity]:
+    """The retention; a target that agrees with v_offset within its interval is v_offset."""
+    low, high = held.intervals["target_voltage"]
+    is_offset = low <= design.v_offset <= high
     found = {
         "retention_time": held.tau,
         "beta": held.beta,
         "tau_slow": held.tau_slow,
         "share": held.share,
-        "target_voltage": held.target,
+        "target_voltage": design.v_offset if is_offset else held.target,
         "spread": held.tau_spread,
         "time_to_1_over_e": held.time_to_1_over_e,
     }
+    notes = dict.fromkeys(held.intervals, "range: 95 % confidence")
+    if is_offset:
+        notes["target_voltage"] += f"; v_offset, with which the fit, {held.target:.6g} V, agrees"
     return {
         f"retention.{key}": Quantity(
             value,
             RETENTION_NUMBERS[key].unit,
             "F",
             held.intervals.get(key, (-math.inf, math.inf)),
-            "range: 95 % confidence" if key in held.intervals else "",
+            notes.get(key, ""),
         )
         for key, value in found.items()
         if value is not None

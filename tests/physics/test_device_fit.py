@@ -13,6 +13,7 @@ from gaincell.config import load_design
 from gaincell.design import Design
 from gaincell.device import fit_device, load_device, with_cell
 from gaincell.devices.decay import fit_decay
+from gaincell.devices.leakage import Leakage
 from gaincell.devices.measurement import read_curve, read_decay
 from gaincell.devices.tabulated import TabulatedCell
 from gaincell.devices.variability import Mismatch
@@ -145,7 +146,7 @@ def test_a_table_follows_the_points_and_rises(design: Design, tmp_path: Path) ->
     assert load_design(tmp_path / "chip.toml") == chip
 
 
-def decays(path: Path, law: str, seed: int = 0, cells: int = 12) -> Path:
+def decays(path: Path, law: str, seed: int = 0, cells: int = 12, target: float = 0.3) -> Path:
     g = np.random.default_rng(seed)
     t = np.geomspace(0.02, 100, 60)
     lines = ["time [ms], voltage [V], cell"]
@@ -157,7 +158,7 @@ def decays(path: Path, law: str, seed: int = 0, cells: int = 12) -> Path:
             "two-times": 0.7 * np.exp(-t / tau) + 0.3 * np.exp(-t / (20 * tau)),
         }[law]
         noise = 5e-4 * g.normal(size=len(t))
-        lines += [f"{a:.6g},{b:.6g},{cell}" for a, b in zip(t, 0.3 + 0.6 * left + noise, strict=True)]
+        lines += [f"{a:.6g},{b:.6g},{cell}" for a, b in zip(t, target + 0.6 * left + noise, strict=True)]
     path.write_text("\n".join(lines))
     return path
 
@@ -185,8 +186,27 @@ def test_decay_and_read_noise_enter_a_design(design: Design, tmp_path: Path) -> 
     assert chip.leakage.decay_voltage == pytest.approx(0.3, abs=0.02)
     assert chip.leakage.spread == device.number("retention.spread") > 0
     assert chip.noise.cell_std == device.number("noise.read_std")
-    assert chip.provenance["leakage.spread"].source == "F"
+    for key, of_device in (("leakage.spread", "spread"), ("leakage.decay_voltage", "target_voltage")):
+        stated, fitted = chip.provenance[key], device.numbers[f"retention.{of_device}"]
+        assert (stated.source, stated.range) == ("F", fitted.range)
+        assert stated.note == f"device curve; {fitted.note}"
+    assert (
+        chip.replace(leakage=Leakage(spread=3.0)).leakage.spread == 3.0
+    )  # no bound is a confidence interval
     assert load_design(chip.save(tmp_path / "chip.toml")) == chip
+
+
+def test_a_target_that_agrees_with_the_offset_voltage_is_that(design: Design, tmp_path: Path) -> None:
+    curve = cells(tmp_path / "curve.csv", count=1, noise=0, reads=1)
+    decay = decays(tmp_path / "decay.csv", "exponential", cells=1, target=design.v_offset)
+    device, _, held = fit_device(curve, design, decay=decay)
+    assert held is not None
+    target = device.numbers["retention.target_voltage"]
+    assert held.target != design.v_offset == target.value
+    assert "agrees" in target.note
+    chip = with_cell(design, device)
+    assert chip.retention_time == pytest.approx(held.tau)
+    assert "leakage.decay_voltage" not in chip.in_use
 
 
 def test_intervals_of_a_decay_hold_the_truth(tmp_path: Path) -> None:
