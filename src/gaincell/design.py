@@ -429,6 +429,15 @@ DRAWN: Mapping[str, Drawn] = {
 }
 """Random effects, and when they are drawn: as the fields themselves state it."""
 
+
+def where_drawn(*per: Drawn) -> str:
+    """In words, where in a design random effects are stated: a table, and its key where there is but one."""
+    found: dict[str, list[str]] = {}
+    for table, key in (name.split(".") for name, when in DRAWN.items() if when in per):
+        found.setdefault(table, []).append(key)
+    return one_of(f"[{table}]" + (f" {keys[0]}" if len(keys) == 1 else "") for table, keys in found.items())
+
+
 BASIC = {"gain_std": 0.0, "offset_voltage_std": 0.0, "current_offset_std": 0.0}
 """The basic mismatch model: numbers of a fitted device, and always part of a hash."""
 

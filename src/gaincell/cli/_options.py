@@ -198,13 +198,17 @@ def fraction(text: str, option: str) -> float:
     from gaincell.errors import InputError
 
     number = text.strip()
-    scale = 0.01 if number.endswith("%") else 1.0
+    percent = number.endswith("%")
     try:
-        found = float(number.removesuffix("%")) * scale
+        found = float(number.removesuffix("%")) * (0.01 if percent else 1.0)
     except ValueError:
         found = -1.0
     if not 0 <= found < 100:
         raise InputError(f"{option} {text!r}: give a share such as 5% or 0.05")
+    if found > 1 and not percent:
+        raise InputError(
+            f"{option} {text!r}: give {number}% for {found:g} percent, {100 * found:g}% for {found:g} times"
+        )
     return found
 
 

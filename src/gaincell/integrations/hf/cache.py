@@ -464,7 +464,8 @@ def _check_chip(design: Design, refresh: Refresh) -> None:
     if refresh.kind != "none" and (more := missing(design.in_use, WITH_REFRESHES)):
         raise ModelError(
             "RingCache refreshes perfect writes of cells that decay alike towards v_offset; with "
-            f"{more} of design {design.name!r} leave out --refresh (in Python the policy), or {alternative}"
+            f"{more} of design {design.name!r} leave out --refresh (in Python give no refresh policy), or "
+            f"{alternative}"
         )
 
 
