@@ -16,7 +16,7 @@ from gaincell.device_file import MISMATCH_NUMBERS, Device, load_device
 from gaincell.device_fit import fit_device
 from gaincell.devices.cell import CELL_KINDS
 from gaincell.devices.variability import Mismatch
-from gaincell.errors import DesignError
+from gaincell.errors import DesignError, InputError
 from gaincell.quantity import (
     did_you_mean,
     one_of,
@@ -48,7 +48,13 @@ def with_cell(design: Design, source: str | os.PathLike[str] | Device) -> Design
     if not isinstance(source, Device):
         text = os.fspath(source)
         if text.lower().endswith((".csv", ".tsv", ".txt")):
-            return with_cell(design, fit_device(text, design)[0])
+            try:
+                return with_cell(design, fit_device(text, design)[0])
+            except InputError as error:
+                raise InputError(
+                    f"{error}. Such options belong to: gaincell device fit {text} --out DEVICE.toml; "
+                    "then give --cell DEVICE.toml"
+                ) from None
         if not text.lower().endswith(".toml"):
             return _named(design, text)
         return with_cell(design, load_device(text))
