@@ -189,6 +189,8 @@ class Design:
             for key, value in _changed(getattr(self, table)).items()
             if not isinstance(value, tuple) or any(value)
         }
+        if self.decay_target == 0.0:
+            numbers.discard("leakage.decay_voltage")
         return frozenset(top - {"name", "description", *TABLES} | numbers)
 
     def drawn(self, per: Drawn) -> frozenset[str]:
@@ -439,6 +441,15 @@ DRAWN: Mapping[str, Drawn] = {
     if "drawn" in f.metadata
 }
 """Random effects, and when they are drawn: as the fields themselves state it."""
+
+
+def where_drawn(*per: Drawn) -> str:
+    """In words, where in a design random effects are stated: a table, and its key where there is but one."""
+    found: dict[str, list[str]] = {}
+    for table, key in (name.split(".") for name, when in DRAWN.items() if when in per):
+        found.setdefault(table, []).append(key)
+    return one_of(f"[{table}]" + (f" {keys[0]}" if len(keys) == 1 else "") for table, keys in found.items())
+
 
 BASIC = {"gain_std": 0.0, "offset_voltage_std": 0.0, "current_offset_std": 0.0}
 """The basic mismatch model: numbers of a fitted device, and always part of a hash."""

@@ -16,7 +16,7 @@ from gaincell.device_file import MISMATCH_NUMBERS, Device, load_device
 from gaincell.device_fit import fit_device
 from gaincell.devices.cell import CELL_KINDS
 from gaincell.devices.variability import Mismatch
-from gaincell.errors import DesignError
+from gaincell.errors import DesignError, InputError
 from gaincell.quantity import (
     did_you_mean,
     one_of,
@@ -48,7 +48,13 @@ def with_cell(design: Design, source: str | os.PathLike[str] | Device) -> Design
     if not isinstance(source, Device):
         text = os.fspath(source)
         if text.lower().endswith((".csv", ".tsv", ".txt")):
-            return with_cell(design, fit_device(text, design)[0])
+            try:
+                return with_cell(design, fit_device(text, design)[0])
+            except InputError as error:
+                raise InputError(
+                    f"{error}. Such options belong to: gaincell device fit {text} --out DEVICE.toml; "
+                    "then give --cell DEVICE.toml"
+                ) from None
         if not text.lower().endswith(".toml"):
             return _named(design, text)
         return with_cell(design, load_device(text))
@@ -91,7 +97,7 @@ def with_cell(design: Design, source: str | os.PathLike[str] | Device) -> Design
         key = ELSEWHERE.get(key, key.removeprefix("retention.").removeprefix("scale."))
         if key in provenance and provenance[key].value == quantity.value and quantity.source == "F":
             note = f"device {source.name}" + (f"; {quantity.note}" if quantity.note else "")
-            provenance[key] = dataclasses.replace(provenance[key], source="F", note=note)
+            provenance[key] = dataclasses.replace(quantity, note=note)
     if "coefficient_covariance" in known:
         key = "mismatch.coefficient_covariance"
         provenance[key] = dataclasses.replace(provenance[key], source="F", note=f"device {source.name}")

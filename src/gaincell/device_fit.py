@@ -73,7 +73,11 @@ def fit_device(
         )
     decayed = None if decay is None else read_decay(decay, columns, skip_bad_rows=skip_bad_rows)
     held = None if decayed is None else fit_decay(decayed, law)
-    numbers = _cell_numbers(fitted) | _spread_numbers(fitted) | ({} if held is None else _decay_numbers(held))
+    numbers = (
+        _cell_numbers(fitted)
+        | _spread_numbers(fitted)
+        | ({} if held is None else _decay_numbers(held, design))
+    )
     for key in SCALE_NUMBERS:
         value = charge_unit if key == "charge_unit" else getattr(design, key)
         numbers[f"scale.{key}"] = Quantity(
@@ -86,7 +90,12 @@ def fit_device(
         origin["rows_left_out"] = left_out
     if decayed is not None:
         origin |= {"decay": decayed.path.name, "decay_sha256": decayed.sha256}
-    quality: dict[str, Any] = {"r_squared": fitted.r_squared, "rms_charge_units": fitted.rms}
+    quality: dict[str, Any] = {
+        "r_squared_of_nominal_curve": fitted.nominal_r_squared,
+        "rms_about_nominal_curve_charge_units": fitted.nominal_rms,
+        "r_squared_of_own_curves": fitted.r_squared,
+        "rms_about_own_curves_charge_units": fitted.rms,
+    }
     quality |= {"residual_of_full_scale": fitted.residual_std, "full_scale_charge_units": fitted.full_scale}
     if fitted.offset_voltage is not None:
         quality["zero_current_at_volts"] = fitted.offset_voltage + design.v_offset
@@ -111,8 +120,8 @@ def fit_device(
 
 def _fitted(value: Any, unit: str, estimate: Estimate | None = None, note: str = "") -> Quantity:
     low, high = (min(value), max(value)) if isinstance(value, tuple) else (value, value)
-    if estimate is not None and estimate.half_width is not None:
-        low, high = value - estimate.half_width, value + estimate.half_width
+    if estimate is not None:
+        low, high = estimate.interval
         note = note or "range: 95 % confidence"
     return Quantity(value, unit, "F", (low, high), note)
 
@@ -122,7 +131,9 @@ def _cell_numbers(fitted: CurveFit) -> dict[str, Quantity]:
     for key, value in fitted.cell.numbers.items():
         note = ""
         if key == "coefficients":
-            note = "95 % confidence: " + ", ".join(f"+-{e.half_width:.3g}" for e in fitted.coefficients)
+            note = "95 % confidence: " + ", ".join(
+                f"+-{e.interval[1] - e.value:.3g}" for e in fitted.coefficients
+            )
         numbers[f"cell.{key}"] = _fitted(value, CELL_NUMBERS[key].unit, note=note)
     return numbers
 
@@ -145,23 +156,29 @@ def _spread_numbers(fitted: CurveFit) -> dict[str, Quantity]:
     return numbers
 
 
-def _decay_numbers(held: DecayFit) -> dict[str, Quantity]:
+def _decay_numbers(held: DecayFit, design: Design) -> dict[str, Quantity]:
+    """The retention; a target that agrees with v_offset within its interval is v_offset."""
+    low, high = held.intervals["target_voltage"]
+    is_offset = low <= design.v_offset <= high
     found = {
         "retention_time": held.tau,
         "beta": held.beta,
         "tau_slow": held.tau_slow,
         "share": held.share,
-        "target_voltage": held.target,
+        "target_voltage": design.v_offset if is_offset else held.target,
         "spread": held.tau_spread,
         "time_to_1_over_e": held.time_to_1_over_e,
     }
+    notes = dict.fromkeys(held.intervals, "range: 95 % confidence")
+    if is_offset:
+        notes["target_voltage"] += f"; v_offset, with which the fit, {held.target:.6g} V, agrees"
     return {
         f"retention.{key}": Quantity(
             value,
             RETENTION_NUMBERS[key].unit,
             "F",
             held.intervals.get(key, (-math.inf, math.inf)),
-            "range: 95 % confidence" if key in held.intervals else "",
+            notes.get(key, ""),
         )
         for key, value in found.items()
         if value is not None

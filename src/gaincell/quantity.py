@@ -63,7 +63,8 @@ class Quantity:
     """A number with its provenance.
 
     value: the number, SI.  unit: as printed in the file.  source: a key of SOURCES.
-    range: the closed interval in which the number may lie.  note: free text.
+    range: the closed interval in which the number may lie; of a fit ("F") its 95 % confidence interval, or
+        what was fitted.  note: free text.
     """
 
     value: Value
@@ -73,8 +74,11 @@ class Quantity:
     note: str = ""
 
     def set_to(self, value: Value, where: str) -> Quantity:
-        """The same quantity with a user's value, checked against the range."""
-        changed = replace(self, value=value, source="U", note="")
+        """The same quantity with a user's value, checked against the range: unless that is the confidence
+        interval of a fit, which says nothing about another value.
+        """
+        bounds = (-math.inf, math.inf) if self.source == "F" else self.range
+        changed = replace(self, value=value, source="U", range=bounds, note="")
         changed.check_range(where)
         return changed
 

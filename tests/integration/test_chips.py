@@ -15,6 +15,7 @@ from gaincell.circuits.charge_to_pulse import ChargeToPulse
 from gaincell.circuits.converter_errors import Converters
 from gaincell.circuits.normaliser import Normaliser
 from gaincell.circuits.pwm import Drivers
+from gaincell.cli._options import fraction
 from gaincell.devices.leakage import Leakage
 from gaincell.devices.variability import Mismatch
 from gaincell.devices.wires import Wires
@@ -108,8 +109,24 @@ def test_the_nominal_chip_has_nothing_of_its_own(tokens: torch.Tensor, spread: d
 )
 def test_chips_that_are_all_alike_are_refused(same: dict[str, Any]) -> None:
     model = attach(micro_llama(), micro_design(**same))
-    with pytest.raises(InputError, match="all chips of this design are alike"):
+    with pytest.raises(
+        InputError, match=r"all chips .* alike: .* in \[mismatch\].*\[converters\]"
+    ) as refused:
         evaluate_chips(model, lambda: 1.0, 2)
+    assert "[leakage] spread" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "share"), [("5%", 0.05), ("5 %", 0.05), ("0.05", 0.05), ("1", 1.0), ("150%", 1.5)]
+)
+def test_shares(given: str, share: float) -> None:
+    assert fraction(given, "--mismatch") == pytest.approx(share)
+
+
+@pytest.mark.parametrize("given", ["5", "1.5"])
+def test_percent_without_their_sign_are_refused(given: str) -> None:
+    with pytest.raises(InputError, match=f"--mismatch '{given}': give {given}% "):
+        fraction(given, "--mismatch")
 
 
 def test_ablation_is_a_change_of_the_design(tokens: torch.Tensor) -> None:

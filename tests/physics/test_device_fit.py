@@ -13,6 +13,7 @@ from gaincell.config import load_design
 from gaincell.design import Design
 from gaincell.device import fit_device, load_device, with_cell
 from gaincell.devices.decay import fit_decay
+from gaincell.devices.leakage import Leakage
 from gaincell.devices.measurement import read_curve, read_decay
 from gaincell.devices.tabulated import TabulatedCell
 from gaincell.devices.variability import Mismatch
@@ -65,8 +66,8 @@ def test_known_cells_are_recovered_within_their_confidence_intervals(design: Des
         pairs += [(fit.gain_std, 0.05), (fit.offset_voltage_std, 0.01), (fit.current_offset_std, 0.02)]
         for estimate, truth in pairs:
             assert estimate is not None
-            assert estimate.half_width is not None
-            missed += abs(estimate.value - truth) > estimate.half_width
+            low, high = estimate.interval
+            missed += not low <= truth <= high
         assert fit.noise_std == pytest.approx(0.01, rel=0.15)
     assert missed <= 12  # 84 intervals, 4 expected; more than 12 with probability below 1e-3
     assert fit.r_squared > 0.999
@@ -75,6 +76,28 @@ def test_known_cells_are_recovered_within_their_confidence_intervals(design: Des
     covariance = np.array(fit.covariance)
     assert np.linalg.eigvalsh(covariance).min() >= -1e-9
     assert covariance[1, 1] == pytest.approx((0.05 * 13.6) ** 2 + (0.01 * 2 * 2.6) ** 2, rel=0.5)
+
+
+def test_intervals_of_standard_deviations_are_those_of_chi_square(design: Design, tmp_path: Path) -> None:
+    """Eight cells without noise: 0.66 to 2.04 times the standard deviation, never below zero."""
+    path = cells(tmp_path / "curve.csv", count=8, noise=1e-6)
+    device, fit, _ = fit_device(path, design)
+    for key in ("gain_std", "offset_voltage_std", "current_offset_std"):
+        estimate = getattr(fit, key)
+        low, high = (end / estimate.value for end in estimate.interval)
+        assert (low, high) == pytest.approx((0.661, 2.035), rel=0.02)
+        assert device.numbers[f"mismatch.{key}"].range == estimate.interval
+
+
+def test_the_nominal_curve_is_judged_by_all_points(design: Design, tmp_path: Path) -> None:
+    """Cells that follow their own curves exactly, and differ: only those are followed without a rest."""
+    device, fit, _ = fit_device(cells(tmp_path / "curve.csv", gain=0.2, noise=0, reads=1), design)
+    u, y = fit.measured
+    rest = y - np.polynomial.polynomial.polyval(u, device.cell.coefficients)
+    assert device.quality["rms_about_own_curves_charge_units"] < 0.01 * fit.nominal_rms
+    assert fit.nominal_rms == pytest.approx(float(np.sqrt((rest**2).mean())))
+    assert fit.nominal_r_squared == pytest.approx(1 - float(rest.var() + rest.mean() ** 2) / float(y.var()))
+    assert fit.nominal_r_squared < 0.99 < fit.r_squared
 
 
 def test_a_perfect_cell_is_recovered_exactly(design: Design, tmp_path: Path) -> None:
@@ -123,7 +146,7 @@ def test_a_table_follows_the_points_and_rises(design: Design, tmp_path: Path) ->
     assert load_design(tmp_path / "chip.toml") == chip
 
 
-def decays(path: Path, law: str, seed: int = 0, cells: int = 12) -> Path:
+def decays(path: Path, law: str, seed: int = 0, cells: int = 12, target: float = 0.3) -> Path:
     g = np.random.default_rng(seed)
     t = np.geomspace(0.02, 100, 60)
     lines = ["time [ms], voltage [V], cell"]
@@ -135,7 +158,7 @@ def decays(path: Path, law: str, seed: int = 0, cells: int = 12) -> Path:
             "two-times": 0.7 * np.exp(-t / tau) + 0.3 * np.exp(-t / (20 * tau)),
         }[law]
         noise = 5e-4 * g.normal(size=len(t))
-        lines += [f"{a:.6g},{b:.6g},{cell}" for a, b in zip(t, 0.3 + 0.6 * left + noise, strict=True)]
+        lines += [f"{a:.6g},{b:.6g},{cell}" for a, b in zip(t, target + 0.6 * left + noise, strict=True)]
     path.write_text("\n".join(lines))
     return path
 
@@ -163,8 +186,27 @@ def test_decay_and_read_noise_enter_a_design(design: Design, tmp_path: Path) -> 
     assert chip.leakage.decay_voltage == pytest.approx(0.3, abs=0.02)
     assert chip.leakage.spread == device.number("retention.spread") > 0
     assert chip.noise.cell_std == device.number("noise.read_std")
-    assert chip.provenance["leakage.spread"].source == "F"
+    for key, of_device in (("leakage.spread", "spread"), ("leakage.decay_voltage", "target_voltage")):
+        stated, fitted = chip.provenance[key], device.numbers[f"retention.{of_device}"]
+        assert (stated.source, stated.range) == ("F", fitted.range)
+        assert stated.note == f"device curve; {fitted.note}"
+    assert (
+        chip.replace(leakage=Leakage(spread=3.0)).leakage.spread == 3.0
+    )  # no bound is a confidence interval
     assert load_design(chip.save(tmp_path / "chip.toml")) == chip
+
+
+def test_a_target_that_agrees_with_the_offset_voltage_is_that(design: Design, tmp_path: Path) -> None:
+    curve = cells(tmp_path / "curve.csv", count=1, noise=0, reads=1)
+    decay = decays(tmp_path / "decay.csv", "exponential", cells=1, target=design.v_offset)
+    device, _, held = fit_device(curve, design, decay=decay)
+    assert held is not None
+    target = device.numbers["retention.target_voltage"]
+    assert held.target != design.v_offset == target.value
+    assert "agrees" in target.note
+    chip = with_cell(design, device)
+    assert chip.retention_time == pytest.approx(held.tau)
+    assert "leakage.decay_voltage" not in chip.in_use
 
 
 def test_intervals_of_a_decay_hold_the_truth(tmp_path: Path) -> None:

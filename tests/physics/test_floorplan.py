@@ -6,6 +6,7 @@ import json
 import sys
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -152,6 +153,9 @@ def test_areas_that_cannot_be() -> None:
             Blocks(**(good | {name: value}))
 
 
+DENSE = ["leroux2025-oxide", "--cell-area", "0.12e-12", "--stack", "4"]
+
+
 def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out, file = tmp_path / "plan.svg", tmp_path / "plan.json"
     with pytest.raises(SystemExit) as left:
@@ -186,6 +190,49 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
             main(["floorplan", *arguments])
         assert refused.value.code == 2
         assert message in capsys.readouterr().err
+
+
+def test_the_table_says_which_cells_it_counts(capsys: pytest.CaptureFixture[str]) -> None:
+    for options, cells in (
+        ([], "1 µm²"),
+        (["--cell-area", "0.12e-12", "--stack", "4"], "0.12 µm² in 4 layers"),
+    ):
+        with pytest.raises(SystemExit):
+            main(["floorplan", *options])
+        title = " ".join(capsys.readouterr().out.split()).partition(" block ")[0]
+        assert title.endswith(f"cells of {cells}")
+
+
+def test_a_single_sub_tile_has_no_adders(tmp_path: Path) -> None:
+    file, out = tmp_path / "plan.json", tmp_path / "plan.svg"
+    with pytest.raises(SystemExit) as left:
+        main(["floorplan", "--window", "64", "--json", str(file), "--figure", str(out)])
+    assert left.value.code == 0
+    result = json.loads(file.read_text())
+    assert result["areas"]["adder tree"]["value"] == 0
+    names = {r["name"] for r in result["floorplan"]["head"]["rectangles"]}
+    assert names == {"sub-tile 0", "output scaling", "input scaling", "digital control"}
+    assert "<!-- adder tree -->" not in out.read_text()
+
+
+def test_no_label_lies_on_the_scale_bar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Figure] = []
+    save = Figure.savefig
+
+    def keep(figure: Figure, *arguments: Any, **named: Any) -> None:
+        drawn.append(figure)
+        save(figure, *arguments, **named)
+
+    monkeypatch.setattr(Figure, "savefig", keep)
+    with pytest.raises(SystemExit):
+        main(["floorplan", *DENSE, "--figure", str(tmp_path / "plan.png")])
+    for axes in drawn[0].axes:
+        bar = next(line for line in axes.lines if line.get_linewidth() == 2.5)
+        length = next(text for text in axes.texts if text.get_text().endswith("µm"))
+        others = [text for text in axes.texts if text is not length]
+        for part in (bar, length):
+            around = part.get_window_extent()
+            assert not [text.get_text() for text in others if text.get_window_extent().overlaps(around)]
 
 
 @pytest.mark.parametrize("window", [128, 1024, 8192])

@@ -10,9 +10,9 @@ from typer.testing import CliRunner
 
 from gaincell.cli import app
 from gaincell.config import load_design
-from gaincell.device import fit_device
+from gaincell.device import fit_device, with_cell
 from gaincell.devices.columns import Columns
-from gaincell.devices.measurement import read_curve
+from gaincell.devices.measurement import read_curve, read_decay
 from gaincell.errors import InputError
 
 VOLTS = np.linspace(0, 0.9, 19)
@@ -42,6 +42,10 @@ ONE_CELL = {
     "quotes and decimal commas": ('"V [V]","I [uA]"\n' + rows('"{V}","{I}"'), "utf-8"),
     "the header in a comment, blanks between": ("# V[V] I[uA]\n" + rows("{v} {i}"), "utf-8"),
     "an instrument's preamble": ("Exported 2.1\nOperator;JD\n\nVg/V;Id/uA;\n" + rows("{v};{i};"), "utf-8"),
+    "blanks between, quoted names": (
+        '"gate voltage [V]" "I drain (1)" "Strom [uA]"\n' + rows("{v} 7 {i}"),
+        "utf-8",
+    ),
     "comments of several kinds": ("% lab\n! wafer\n//\nVg/V,Id_uA\n" + rows("{v},{i} # ok"), "utf-8"),
     "a sweep from above": ("voltage [V],current [uA]\n" + rows("{v},{i}", volts=VOLTS[::-1]), "utf-8"),
 }
@@ -68,6 +72,68 @@ def test_columns_are_chosen_by_name_unit_and_number(tmp_path: Path) -> None:
     table = read_curve(path, Columns(voltage="1 [V]", current=("2 [uA]",)))
     assert len(table) == len(VOLTS)
     np.testing.assert_allclose(table.columns["voltage"], VOLTS, atol=1e-6)
+
+
+PREAMBLE = "Exported 2.1\nOperator;JD;7\n\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        PREAMBLE + "n;Vsweep [V];Iout [uA]\n" + rows("1;{V};{I}"),
+        PREAMBLE + "n;Vg [V];Id [uA]\n" + rows("1;{V};{I}"),
+        PREAMBLE + "# n;Vsweep [V];Iout [uA]\n" + rows("1;{v};{i}"),
+        "n;Vsweep [V];Iout [uA]\n" + rows("1;{v};{i}"),
+    ],
+)
+def test_columns_are_chosen_by_number_below_a_preamble(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "curve.csv"
+    path.write_text(text)
+    device, fit, _ = fit_device(path, load_design("leroux2025"), columns=Columns(voltage="2", current=("3",)))
+    assert device.cell.coefficients == pytest.approx(TRUE, rel=1e-4)
+    assert fit.points == len(VOLTS)
+
+
+def test_the_voltage_of_decays_has_a_column_of_its_own(tmp_path: Path) -> None:
+    """Named, or by number where the curve's number is another column."""
+    times = np.geomspace(1e-4, 5e-2, 40)
+    curve, decay = tmp_path / "curve.csv", tmp_path / "decay.csv"
+    curve.write_text("n,Vsweep [V],Iout [uA]\n" + rows("1,{v},{i}"))
+    lines = [f"{t:.6g},{0.2 + 0.5 * np.exp(-t / 5e-3):.8g},{0.7:.6g}" for t in times]
+    decay.write_text("t [s],held [V],Vg [V]\n" + "\n".join(lines) + "\n")
+    for name in ("held", "2", "held [V]"):
+        device, _, held = fit_device(
+            curve,
+            load_design("leroux2025"),
+            decay=decay,
+            columns=Columns(voltage="Vsweep", current=("Iout",), decay_voltage=name),
+        )
+        assert held is not None
+        assert (held.tau, held.target) == pytest.approx((5e-3, 0.2), rel=1e-3)
+        assert device.cell.coefficients == pytest.approx(TRUE, rel=1e-4)
+    with pytest.raises(InputError, match="there is no column 'gone'"):
+        read_decay(decay, Columns(decay_voltage="gone"))
+    decay.write_text(decay.read_text().replace("Vg", "other"))
+    with pytest.raises(InputError, match="--decay-voltage COLUMN"):
+        read_decay(decay)
+    run = ["device", "fit", str(curve), "--voltage", "2", "--current", "3", "--decay", str(decay)]
+    made = CliRunner().invoke(app, [*run, "--decay-voltage", "held", "--out", str(tmp_path / "cell.toml")])
+    assert made.exit_code == 0, made.output
+
+
+def test_a_wide_file_without_units_is_read_by_a_star_with_one(tmp_path: Path) -> None:
+    path = tmp_path / "curve.csv"
+    path.write_text("Vg [V],dot A,dot B\n" + rows("{v},{i},{i}"))
+    table = read_curve(path, Columns(current=("* [uA]",)))
+    assert sorted(name for name, _ in table.cells()) == ["dot A", "dot B"]
+    assert table.columns["current"].max() == pytest.approx(1e-6 * current(0.9))
+
+
+def test_a_curve_that_a_cell_cannot_be_made_of_is_sent_to_device_fit(tmp_path: Path) -> None:
+    path = tmp_path / "curve.csv"
+    path.write_text("Vsweep [V],Iout [uA]\n" + rows("{v},{i}"))
+    with pytest.raises(InputError, match=f"--voltage COLUMN.*gaincell device fit {path} "):
+        with_cell(load_design("leroux2025"), path)
 
 
 def test_cells_have_any_name(tmp_path: Path) -> None:

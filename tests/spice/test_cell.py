@@ -48,7 +48,7 @@ def test_the_device_is_what_was_simulated(found: Characterisation, tmp_path: Pat
     again = load_device(tmp_path / "cell.toml")
     assert again.cell == device.cell
     assert again.number("retention.retention_time") == pytest.approx(5e-3, rel=0.15)
-    assert device.quality["r_squared"] > 0.99
+    assert device.quality["r_squared_of_own_curves"] > 0.99
 
 
 def test_default_gmin_is_not_taken_for_retention() -> None:

@@ -7,9 +7,12 @@ import ctypes
 import math
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
+
+if TYPE_CHECKING:
+    from gaincell.design import Design
 
 
 class Impl(StrEnum):
@@ -167,16 +170,19 @@ def check_run(model: str, purpose: str) -> None:
         )
 
 
-def check_chip(model: str, design: str | None, cell: str | None = None) -> None:
-    """Raise GaincellError, before a model is loaded, where the chip that it shall get is not acceptable."""
+def choose_chip(model: str, design: str | None, cell: str | None = None) -> Design | None:
+    """The chip that a model shall get instead of its own, None for its own.
+
+    Raises GaincellError, before a model is loaded, where it is not acceptable.
+    """
     from gaincell.config import load_design
     from gaincell.device import with_cell
     from gaincell.integrations.hf.size import run_design
 
-    if design is not None or cell is not None:
-        chip = load_design(design or run_design(model) or "leroux2025")
-        if cell is not None:
-            with_cell(chip, cell)
+    if design is None and cell is None:
+        return None
+    chip = load_design(design or run_design(model) or "leroux2025")
+    return chip if cell is None else with_cell(chip, cell)
 
 
 def bounds(low: float | None, high: float | None) -> str:
@@ -192,13 +198,17 @@ def fraction(text: str, option: str) -> float:
     from gaincell.errors import InputError
 
     number = text.strip()
-    scale = 0.01 if number.endswith("%") else 1.0
+    percent = number.endswith("%")
     try:
-        found = float(number.removesuffix("%")) * scale
+        found = float(number.removesuffix("%")) * (0.01 if percent else 1.0)
     except ValueError:
         found = -1.0
     if not 0 <= found < 100:
         raise InputError(f"{option} {text!r}: give a share such as 5% or 0.05")
+    if found > 1 and not percent:
+        raise InputError(
+            f"{option} {text!r}: give {number}% for {found:g} percent, {100 * found:g}% for {found:g} times"
+        )
     return found
 
 

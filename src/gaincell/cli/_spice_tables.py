@@ -27,7 +27,9 @@ def cell_table(result: dict[str, Any], device: Any) -> Any:
     )
     coefficients = device.cell.coefficients or ()
     table.add_row("its cubic", " ".join(f"{c:.4g}" for c in coefficients), "charge units/V^p")
-    table.add_row("R² of the cells about their own cubics", f"{device.quality['r_squared']:.4f}", "")
+    table.add_row(
+        "R² of the cells about their own cubics", f"{device.quality['r_squared_of_own_curves']:.4f}", ""
+    )
     spread = result["mismatch"]["std_of_full_scale"]["value"]
     for name, at in (("lowest", 0), ("middle", len(spread) // 2), ("highest", -1)):
         table.add_row(f"mismatch at the {name} voltage", f"{100 * spread[at]:.2f}", "% of full scale")

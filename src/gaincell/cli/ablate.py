@@ -17,8 +17,8 @@ from gaincell.cli._options import (
     RunName,
     TextName,
     Threads,
-    check_chip,
     check_run,
+    choose_chip,
     fraction,
     use,
 )
@@ -68,7 +68,7 @@ def ablate(
     from gaincell.text import open_text, token_stream
 
     check_run(run, "ablate")
-    check_chip(run, design)
+    choose_chip(run, design)
     if protocol is not None:
         window_and_stride(protocol)
     spread = 0.0 if mismatch is None else fraction(mismatch, "--mismatch")

@@ -13,13 +13,16 @@ from gaincell.cli._json import JsonFile, output_directory, write_json
 from gaincell.cli._options import (
     MODEL_HELP,
     CellName,
+    Device,
     RefreshKind,
     RefreshKindName,
     RefreshSeconds,
     RefreshTokens,
     TextName,
+    Threads,
     Window,
     check_needed,
+    use,
 )
 
 if TYPE_CHECKING:
@@ -121,6 +124,8 @@ def cost(
             help="Also draw figures into this directory.",
         ),
     ] = None,
+    threads: Threads = None,
+    device: Device = "cpu",
     json: JsonFile = None,
 ) -> None:
     """What a token costs in gain cells: energy, latency and area, by block.
@@ -146,7 +151,8 @@ def cost(
     if assumed and activity is not None:
         raise InputError("--assumed and --activity exclude each other: give one of them")
     measured_here = activity is None and not assumed
-    check_needed(context_, ("--text", "--tokens"), "an activity measured here", measured_here)
+    check_needed(context_, ("--text", "--tokens", "--device"), "an activity measured here", measured_here)
+    use(threads, device)
     from gaincell.arrays.refresh import Refresh
     from gaincell.costs.result import Question, answer
     from gaincell.costs.spice_file import read_spice
@@ -160,9 +166,10 @@ def cost(
     measured = [] if baseline is None else _measured(baseline)
     found_activity = None if activity is None else _activity(activity)
     size, chip = model_size(model), _chip(model, design, cell, window)
+    how = ""
     if measured_here:
         other = chip if design or cell or window else None
-        found_activity = _measured_activity(model, other, text, tokens)
+        found_activity, how = _measured_activity(model, other, text, tokens, device)
     if measure:
         from gaincell.costs.baselines import measure_here
 
@@ -182,7 +189,7 @@ def cost(
         gpu=gpu.value,
     )
     result = answer(asked, ["gaincell", *sys.argv[1:]])
-    typer.echo(f"{model}: {tables.basis(result)}")
+    typer.echo(f"{model}: {how}{tables.basis(result)}")
     console = Console()
     shown = [tables.summary(result), tables.energy(result), tables.area(result), around.machines(result)]
     shown += [around.whole_model(result)] if whole_model else []
@@ -213,9 +220,12 @@ def _chip(model: str, design: str | None, cell: str | None, window: int | None) 
     return chip if window is None else chip.replace(window=window)
 
 
-def _measured_activity(model: str, chip: Design | None, text: str, tokens: int | None) -> Activity | None:
+def _measured_activity(
+    model: str, chip: Design | None, text: str, tokens: int | None, device: str
+) -> tuple[Activity | None, str]:
     """Of a RUN, or of an embedded model in its shipped linear version, on one sequence of a text; of a model
-    whose RUN was measured before, that; else None.
+    whose RUN was measured before, that; else None. Behind it, in words, whose activity it is, if it was
+    measured here.
     """
     from dataclasses import replace
 
@@ -225,12 +235,13 @@ def _measured_activity(model: str, chip: Design | None, text: str, tokens: int |
     from gaincell.mapping.job import find_shipped
 
     if run_design(model) is not None:
-        return observe_model(model, chip, text, tokens, most=TOKENS).found
+        seen = observe_model(model, chip, text, tokens, most=TOKENS, device=device)
+        return seen.found, f"{seen.ready.how}; "
     if find_shipped(model) is None:
-        return packaged(model)
+        return packaged(model), ""
     linear = None if chip is None else chip.replace(cell="linear")
-    seen = observe_model(model, linear, text, tokens, most=TOKENS)
-    return replace(seen.found, source=f"{seen.text}, linear cells")
+    seen = observe_model(model, linear, text, tokens, most=TOKENS, device=device)
+    return replace(seen.found, source=f"{seen.text}, linear cells"), f"{seen.ready.how}; "
 
 
 def _activity(file: Path) -> Activity:

@@ -59,6 +59,14 @@ def fit(
             "--current", metavar="COLUMN", help="Of the current; of a wide file '*', or several: a cell each."
         ),
     ] = None,
+    decay_voltage: Annotated[
+        str | None,
+        typer.Option(
+            "--decay-voltage",
+            metavar="COLUMN",
+            help="Of the stored voltage in DECAY.csv, where it is not that of CURVE.csv.",
+        ),
+    ] = None,
     time: Annotated[
         str | None, typer.Option("--time", metavar="COLUMN", help="Of the time, in DECAY.csv.")
     ] = None,
@@ -109,7 +117,8 @@ def fit(
     voltage, cell. Columns of other names are chosen by --voltage, --current, ...: by their name, with the
     unit where the file states none ('Vg [mV]'), or by their number. Commas, semicolons, tabs or blanks
     separate columns; decimal commas are understood. A wide file has a column of the current for every cell
-    (--current '*'), or for every bias (--current COLUMN). Lines that begin with # are comments.
+    (--current '*', or '* [A]' where the headings state no unit), or for every bias (--current COLUMN). Lines
+    that begin with # are comments.
 
     Every command takes the result by --cell DEVICE.toml, or the curve itself by --cell CURVE.csv. In the
     examples MY_CURVE.csv, MY_WIDE.csv and MY_DECAY.csv are measurements of yours, and MY_CELL.toml is made of
@@ -130,7 +139,7 @@ def fit(
     from gaincell.errors import InputError
     from gaincell.reports.device import describe, draw
 
-    check_needed(context, ("--law", "--time"), "--decay DECAY.csv", decay)
+    check_needed(context, ("--law", "--time", "--decay-voltage"), "--decay DECAY.csv", decay)
     path = out or curve.with_suffix(".toml")
     check_output("--out", path)
     chip = load_design(design)
@@ -145,7 +154,7 @@ def fit(
         law=None if law is None else law.value,
         rescale=rescale,
         name=name,
-        columns=Columns(voltage, tuple(current or ()), time, cell, read),
+        columns=Columns(voltage, tuple(current or ()), time, cell, read, decay_voltage),
         skip_bad_rows=skip_bad_rows,
     )
     found.save(path)
@@ -245,18 +254,18 @@ def _readable(quantity: Quantity) -> str:
 
 
 def _fit_table(result: dict[str, Any]) -> Any:
-    """The fit for people: value and half width of the 95 % confidence interval."""
+    """The fit for people: value and 95 % confidence interval."""
     from rich import box
     from rich.table import Table
 
-    table = Table("", "value", "± 95 %", "unit", box=box.SIMPLE, title=result["title"])
+    table = Table("", "value", "95 %", "unit", box=box.SIMPLE, title=result["title"])
     for column in (1, 2):
         table.columns[column].justify = "right"
     for key, entry in result["fit"].items():
-        half = entry.get("half_width")
+        low, high = entry.get("interval", (None, None))
         shown = f"{entry['value']:.5g}" if isinstance(entry["value"], float) else str(entry["value"])
         if isinstance(entry["value"], list):  # a matrix is a table of its own
             continue
         unit = "" if entry["unit"] == "1" else entry["unit"]
-        table.add_row(key, shown, "" if half is None else f"{half:.2g}", unit)
+        table.add_row(key, shown, "" if low is None else f"{low:.4g} to {high:.4g}", unit)
     return table

@@ -26,8 +26,8 @@ from gaincell.cli._options import (
     RefreshTokens,
     Threads,
     Window,
-    check_chip,
     check_run,
+    choose_chip,
     fraction,
     use,
 )
@@ -274,15 +274,16 @@ def evaluate(
     wanted = [name for name, there in for_arrays.items() if there is not None]
     if wanted:
         check_run(model, wanted[0])
-    check_chip(model, design, cell)
+    choose_chip(model, design, cell)
     loaded = load_model(model, weights) if stage is None else load_stage(model, stage, weights)
     loaded.model.to(device)  # type: ignore[arg-type]
-    change_chip(loaded.model, design, cell, window, other_latency)
+    exchanged = change_chip(loaded.model, design, cell, window, other_latency)
     set_impl(loaded.model, impl.value)
     if pauses and not _in_arrays(loaded):
         raise InputError(f"{model} is in software and has no chip that could idle; give a RUN")
     version = AS_SAVED if _in_arrays(loaded) else "the pretrained model, in software"
-    typer.echo(f"{model}: {version if stage is None else f'stage {stage} of the RUN'}")
+    gains = (version if stage is None else f"stage {stage} of the RUN") + exchanged
+    typer.echo(f"{model}: {gains}")
     with progress_bars() as progress:
         if tasks is not None:
             from gaincell.cli._tasks import by_tasks
@@ -318,6 +319,8 @@ def evaluate(
                 first = cut_blocks(tokens, length)[:1]
                 dump_layer(loaded.model, first, layer or 0, dump, scores=scores)
             entry["text"] = {"name": found_text.name}
+    if _in_arrays(loaded):
+        entry["gains"] = gains
     if stage is not None:
         entry["stage"] = stage
         title = f"{title}, stage {stage}"

@@ -15,8 +15,8 @@ from gaincell.cli._options import (
     RunName,
     TextName,
     Threads,
-    check_chip,
     check_run,
+    choose_chip,
     use,
 )
 
@@ -76,7 +76,7 @@ def fidelity(
     from gaincell.text import open_text, token_stream
 
     check_run(run, "fidelity")
-    check_chip(run, design)
+    choose_chip(run, design)
     found_text = open_text(text)
     loaded = load_model(run)
     change_chip(loaded.model, design)

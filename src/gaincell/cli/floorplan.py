@@ -103,6 +103,8 @@ def _result(head: Head, blocks: Blocks, tile: Plan, whole: Plan, stack: int) -> 
 
     stated, parts = paper(), head_area(head, stack).parts
     sizes = {"tile": blocks.tile, "rows": blocks.rows, "tiles": blocks.tiles, "layers": stack}
+    layers = f" in {stack} layers" if stack > 1 else ""
+    cells = f"cells of {head.technology.cell_area * 1e12:g} µm²{layers}"
     cited = {
         "head with digital control": "head_area",
         "cells of a denser oxide crossbar": "crossbar_area",
@@ -112,7 +114,7 @@ def _result(head: Head, blocks: Blocks, tile: Plan, whole: Plan, stack: int) -> 
         "schema": results.SCHEMA,
         "command": "floorplan",
         "design": describe_design(head.design),
-        "technology": head.technology.description,
+        "technology": f"{head.technology.description}, {cells}",
         "sizes": {key: value(number, "1", "simulated") for key, number in sizes.items()},
         "provenance": results.provenance(
             command=["gaincell", *sys.argv[1:]],

@@ -22,7 +22,7 @@ from gaincell.cli._options import (
     RefreshSeconds,
     RefreshTokens,
     Threads,
-    check_chip,
+    choose_chip,
     use,
 )
 from gaincell.errors import InputError
@@ -99,8 +99,7 @@ def generate(
     from gaincell.integrations.hf.chip import change_chip
     from gaincell.mapping.ready import hardware_model
 
-    check_chip(model, design, cell)
-    chip = load_design(design) if design else None
+    chip = choose_chip(model, design, cell)
     policy = Refresh(refresh.value, refresh_tokens, refresh_seconds)
     with progress_bars() as progress:
         ready = hardware_model(model, load_design("leroux2025"), chip, impl=impl.value, progress=progress)
@@ -112,7 +111,7 @@ def generate(
     if ids.numel() == 0:
         raise InputError("the prompt is empty; give --prompt TEXT")
     check_positions(loaded.model, ids.shape[1] + tokens)
-    change_chip(loaded.model, cell=cell, other_latency=other_latency)
+    change_chip(loaded.model, other_latency=other_latency)
     cache = RingCache(loaded.model, policy)
     torch.manual_seed(seed)
     started = time.perf_counter()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gaincell.cli._options import CellName, Impl, ImplName, ModelOrRun, Threads, use
+from gaincell.cli._options import CellName, Impl, ImplName, ModelOrRun, Threads, choose_chip, use
 
 if TYPE_CHECKING:
     from gaincell.demonstrator.pair import Pair
@@ -82,15 +82,11 @@ def _pair(model: str, design: str | None, cell: str | None, impl: Impl) -> Pair:
     from gaincell.cli._progress import progress_bars
     from gaincell.config import load_design
     from gaincell.demonstrator.pair import Pair
-    from gaincell.device import with_cell
-    from gaincell.integrations.hf.size import run_design
     from gaincell.mapping.job import find_shipped
     from gaincell.mapping.ready import adapted_model, hardware_model
 
     default = load_design("leroux2025")
-    chip = load_design(design) if design else None
-    if cell is not None:
-        chip = with_cell(chip or load_design(run_design(model) or default), cell)
+    chip = choose_chip(model, design, cell)
     with progress_bars() as progress:
         if find_shipped(model) is not None:
             ready = adapted_model(model, chip or default, impl=impl.value, progress=progress)

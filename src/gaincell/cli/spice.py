@@ -131,9 +131,14 @@ def verify(
             help="random, centred, or a FILE of gaincell evaluate ... --dump.",
         ),
     ] = "random",
-    head: Annotated[int, typer.Option("--head", metavar="N", min=0, help="Of FILE.")] = 0,
+    head: Annotated[
+        int, typer.Option("--head", metavar="N", min=0, help="Which head of FILE (--inputs).")
+    ] = 0,
     token: Annotated[
-        int | None, typer.Option("--token", metavar="N", min=0, help="Query of FILE; by default the last.")
+        int | None,
+        typer.Option(
+            "--token", metavar="N", min=0, help="Whose query of FILE (--inputs); by default the last."
+        ),
     ] = None,
     full: Annotated[bool, typer.Option("--full", help="All columns: minutes instead of seconds.")] = False,
     some: Annotated[
@@ -271,9 +276,14 @@ def energy(
         list[Path] | None,
         typer.Option("--inputs", metavar="FILE", help="Of gaincell evaluate ... --dump; may be repeated."),
     ] = None,
-    head: Annotated[int, typer.Option("--head", metavar="N", min=0, help="Of FILE.")] = 0,
+    head: Annotated[
+        int, typer.Option("--head", metavar="N", min=0, help="Which head of FILE (--inputs).")
+    ] = 0,
     token: Annotated[
-        int | None, typer.Option("--token", metavar="N", min=0, help="Query of FILE; by default the last.")
+        int | None,
+        typer.Option(
+            "--token", metavar="N", min=0, help="Whose query of FILE (--inputs); by default the last."
+        ),
     ] = None,
     transistors: Annotated[bool, typer.Option("--transistors", help="With readouts of transistors.")] = False,
     columns: Annotated[

@@ -127,7 +127,7 @@ class Blocks:
     Of a head: adders, output_scaling; control, input_scaling.
     tile, rows, tiles: N, R, sub-tiles.
 
-    Raises InputError for an area that is not above 0, or a size below 1.
+    Raises InputError for an area that is not above 0 (adders of a single sub-tile: 0), or a size below 1.
     """
 
     cell: SquareMetre
@@ -149,7 +149,8 @@ class Blocks:
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             whole = name in ("tile", "rows", "tiles")
-            if not (math.isfinite(value) and value > 0 and (not whole or value >= 1)):
+            none = name == "adders" and self.tiles == 1 and value == 0
+            if not none and not (math.isfinite(value) and value > 0 and (not whole or value >= 1)):
                 allowed = "1 or more" if whole else "a finite area above 0, m^2"
                 raise InputError(f"floorplan: {name} = {value!r} is out of range; allowed: {allowed}")
 
@@ -252,9 +253,9 @@ def head_plan(blocks: Blocks) -> Plan:
 
 
 def _strip(areas: Mapping[str, SquareMetre], w: Metre, y: Metre) -> list[Rectangle]:
-    """Digital blocks side by side over the whole width."""
+    """Digital blocks side by side over the whole width; those without an area are left out."""
     h, x, made = sum(areas.values()) / w, 0.0, []
-    for name, area in areas.items():
+    for name, area in ((name, area) for name, area in areas.items() if area):
         made.append(Rectangle(name, DIGITAL, x, y, area / h, h))
         x += area / h
     return made

@@ -44,6 +44,7 @@ class Columns:
     of a column, counted from 1. None: one of the names in USUAL.
 
     current: several, or one with `*`, are one cell a column.
+    decay_voltage: the voltage of decays; None: as of curves, if the decays have that column.
     """
 
     voltage: str | None = None
@@ -51,6 +52,12 @@ class Columns:
     time: str | None = None
     cell: str | None = None
     read: str | None = None
+    decay_voltage: str | None = None
+
+    def by_number(self, kinds: Sequence[str]) -> list[int]:
+        """Places of the columns of some kinds that are given as numbers, counted from 0."""
+        names = [split_unit(text)[0] for kind in kinds for text in _asked(self, kind)]
+        return [int(name) - 1 for name in names if name.isdecimal() and int(name) > 0]
 
 
 @dataclass(frozen=True)
@@ -71,13 +78,14 @@ def split_unit(text: str) -> tuple[str, str | None]:
 
 
 def names_columns(fields: Sequence[str], needed: Sequence[str], wanted: Columns) -> bool:
-    """Whether a line names one of the columns that are needed."""
+    """Whether a line names one of the columns that are needed; a number names none."""
     names = {split_unit(field)[0].casefold() for field in fields}
     if len(fields) < 2:
         return False
     asked = [text for kind in needed for text in _asked(wanted, kind)]
     usual = {name for kind in needed for name in USUAL[kind]}
-    return bool(names & usual) or any("*" not in text and _places(fields, text) for text in asked)
+    named = [text for text in asked if "*" not in text and not split_unit(text)[0].isdecimal()]
+    return bool(names & usual) or any(_places(fields, text) for text in named)
 
 
 def find_columns(
@@ -89,6 +97,9 @@ def find_columns(
         InputError: a column is not there, there twice, or has no unit that is known; with what to do.
     """
     found: dict[str, list[Column]] = {}
+    options = {kind: f"--{kind}" for kind in USUAL}
+    if "time" in needed:
+        options["voltage"] = "--decay-voltage"
     used: list[int] = []
     for kind in sorted((*needed, "cell", "read"), key=lambda kind: kind == "current"):
         texts = _asked(wanted, kind)
@@ -98,12 +109,12 @@ def find_columns(
         if not texts:
             places = _usual(fields, kind)
         if len(places) > 1 and (kind != "current" or not texts):
-            raise InputError(_which(kind, [fields[place] for place in places], where))
+            raise InputError(_which(kind, [fields[place] for place in places], where, options[kind]))
         if not places and kind in needed:
-            raise InputError(_missing(kind, fields, needed, where))
+            raise InputError(_missing(kind, fields, needed, where, options[kind]))
         units = {place: _stated(text, kind) for text in texts for place in _places(fields, text, where, kind)}
         if places:
-            found[kind] = [_column(fields, n, kind, units.get(n), where) for n in places]
+            found[kind] = [_column(fields, n, kind, units.get(n), where, options[kind]) for n in places]
         used += places
     if len(used) != len(set(used)):
         raise InputError(f"{where}: one column cannot be two things; choose others")
@@ -160,39 +171,41 @@ def _usual(fields: Sequence[str], kind: str) -> list[int]:
     return exact or with_unit or named
 
 
-def _column(fields: Sequence[str], place: int, kind: str, given: str | None, where: str) -> Column:
+def _column(
+    fields: Sequence[str], place: int, kind: str, given: str | None, where: str, option: str
+) -> Column:
     name, unit = split_unit(fields[place])
     if kind not in MEASURED:
         return Column(place, name)
     if given is not None and unit is not None and given != unit:
         raise InputError(
-            f"{where}: column {fields[place]!r} is not in {given}; leave the unit out of --{kind}"
+            f"{where}: column {fields[place]!r} is not in {given}; leave the unit out of {option}"
         )
     unit = given or unit
     if unit is None or unit not in UNITS[kind]:
         said = f"has no unit, {fields[place]!r}" if unit is None else f"has the unit {unit!r}"
         example = next(iter(UNITS[kind]))
         raise InputError(
-            f"{where}: column {kind} {said}; write '{name} [{example}]' in the first line, or give --{kind} "
+            f"{where}: column {kind} {said}; write '{name} [{example}]' in the first line, or give {option} "
             f"'{name} [{example}]'; allowed are {one_of(UNITS[kind])}"
         )
     return Column(place, name, UNITS[kind][unit])
 
 
-def _which(kind: str, named: Sequence[str], where: str) -> str:
+def _which(kind: str, named: Sequence[str], where: str, option: str) -> str:
     if len(set(named)) == 1:
-        return f"{where}: column {named[0]!r} is there twice; rename one, or give --{kind} and its number"
+        return f"{where}: column {named[0]!r} is there twice; rename one, or give {option} and its number"
     more = ", or --current '*' if every column is one cell" if kind == "current" else ""
-    return f"{where}: {one_of(named)} could be the {kind}; choose by --{kind} {named[0]!r}{more}"
+    return f"{where}: {one_of(named)} could be the {kind}; choose by {option} {named[0]!r}{more}"
 
 
-def _missing(kind: str, fields: Sequence[str], needed: Sequence[str], where: str) -> str:
+def _missing(kind: str, fields: Sequence[str], needed: Sequence[str], where: str, option: str) -> str:
     alike = [field for field in fields if split_unit(field)[1] in UNITS[kind]]
     if kind == "current" and len(alike) > 1:
-        return _which(kind, alike, where)
+        return _which(kind, alike, where, option)
     near = did_you_mean(kind, [split_unit(field)[0].casefold() for field in fields])
     example = ", ".join(f"{name} [{next(iter(UNITS[name]))}]" for name in needed)
     return (
-        f"{where}: there is no column {kind!r}; found {', '.join(fields)}{near}. Name it: --{kind} COLUMN; "
+        f"{where}: there is no column {kind!r}; found {', '.join(fields)}{near}. Name it: {option} COLUMN; "
         f"or let the first line name the columns: {example}"
     )

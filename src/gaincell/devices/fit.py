@@ -48,10 +48,15 @@ GRID = 401
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with half the width of its confidence interval; None where it is not known."""
+    """A number with the two ends of its 95 % confidence interval."""
 
     value: float
-    half_width: float | None
+    interval: tuple[float, float]
+
+    def over(self, unit: float) -> Estimate:
+        """The same number in another unit, which is positive."""
+        low, high = self.interval
+        return Estimate(self.value / unit, (low / unit, high / unit))
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,7 @@ class CurveFit:
     noise_std: of one read, from repeated reads, as a fraction of full_scale; None without repeated reads.
     residual_std: of the points about each cell's own curve, likewise: noise and what the curve cannot follow.
     r_squared, rms: of all points against each cell's own curve; rms in charge units.
+    nominal_r_squared, nominal_rms: of all points against the nominal curve.
     cells, points: how many.
     u, nominal, curves: for figures: grid of voltages [GRID], nominal curve, curves of the cells [cells,
     GRID].
@@ -85,6 +91,8 @@ class CurveFit:
     residual_std: float
     r_squared: float
     rms: float
+    nominal_r_squared: float
+    nominal_rms: float
     cells: int
     points: int
     u: Numbers
@@ -158,6 +166,8 @@ def fit_curve(table: Table, scale: Scale, kind: str = "polynomial", order: int =
         curves, parameters = np.array([_moved(cell, e, grid) for e in errors]), 3 * len(tables)
     all_y = np.concatenate([y for _, _, y in cells])
     residuals = all_y - np.concatenate(own_curves)
+    from_nominal = all_y - _current(cell, np.concatenate([u for _, u, _ in cells]))
+    squares = float(((all_y - all_y.mean()) ** 2).sum())
     full_scale = float(_current(cell, np.array([high]))[0])
     noise = _noise_of_reads(table, scale, {number for number, _, _ in cells})
     residual_std = float(np.sqrt((residuals**2).sum() / max(1, len(residuals) - parameters)))
@@ -166,20 +176,22 @@ def fit_curve(table: Table, scale: Scale, kind: str = "polynomial", order: int =
     gain, shift, offset, explained = mismatch or (None, None, None, None)
     return CurveFit(
         cell=cell,
-        coefficients=tuple(Estimate(float(c), float(h)) for c, h in zip(mean, half, strict=True)),
+        coefficients=tuple(
+            Estimate(float(c), (float(c - h), float(c + h))) for c, h in zip(mean, half, strict=True)
+        ),
         covariance=_between(own, spread),
         offset_voltage=_zero(grid, nominal),
         full_scale=full_scale,
         gain_std=gain,
         offset_voltage_std=shift,
-        current_offset_std=None
-        if offset is None
-        else Estimate(offset.value / full_scale, (offset.half_width or 0.0) / full_scale),
+        current_offset_std=None if offset is None else offset.over(abs(full_scale)),
         explained=explained,
         noise_std=None if noise is None else noise / abs(full_scale),
         residual_std=residual_std / abs(full_scale),
-        r_squared=1.0 - float((residuals**2).sum() / ((all_y - all_y.mean()) ** 2).sum()),
+        r_squared=1.0 - float((residuals**2).sum()) / squares,
         rms=rms,
+        nominal_r_squared=1.0 - float((from_nominal**2).sum()) / squares,
+        nominal_rms=float(np.sqrt((from_nominal**2).mean())),
         cells=len(cells),
         points=len(all_y),
         u=grid,
@@ -267,8 +279,7 @@ def _mismatch(
         np.sqrt((total * (n - 1) / stats.chi2.ppf(0.5 + s * CONFIDENCE / 2, n - 1) - noise).clip(min=0.0))
         for s in (1, -1)
     ]
-    half = np.maximum(ends[1] - found, found - ends[0])
-    estimates = [Estimate(float(s), float(h)) for s, h in zip(found, half, strict=True)]
+    estimates = [Estimate(float(s), (float(a), float(b))) for s, a, b in zip(found, *ends, strict=True)]
     explained = 1.0 - after / before if before else 1.0
     return (estimates[0], estimates[1], estimates[2], explained), errors
 

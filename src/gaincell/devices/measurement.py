@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import codecs
 import csv
+import dataclasses
 import hashlib
 import math
 import os
@@ -119,9 +120,12 @@ def read_decay(
     path: str | os.PathLike[str], columns: Columns | None = None, *, skip_bad_rows: bool = False
 ) -> Table:
     """Stored voltage against time, see `read_curve`. A column that `columns` names is looked for under its
-    usual names where this file has no such column: the curve has it.
+    usual names where this file has no such column: the curve has it. Its `decay_voltage` must be here.
     """
-    table = _read(path, ("time", "voltage"), columns or Columns(), skip_bad_rows)
+    columns = columns or Columns()
+    if columns.decay_voltage is not None:
+        columns = dataclasses.replace(columns, voltage=columns.decay_voltage)
+    table = _read(path, ("time", "voltage"), columns, skip_bad_rows)
     time, voltage = table.columns["time"], table.columns["voltage"]
     if float(time.min()) < 0.0:
         raise InputError(f"{table.path}: time goes from {_span(time)} s; count it from the write, 0")
@@ -207,7 +211,27 @@ def _heading(
         if names_columns(fields, needed, wanted):
             numbered = all(_value(field, ",") is not None for field in fields)  # and have no names
             return number, line, [row for row in rows if row[0] > number - numbered]
+    if places := wanted.by_number(needed):
+        return _heading_above(said, rows, places)
     return (*rows[0], rows[1:]) if rows else (0, "", [])
+
+
+def _heading_above(
+    said: Sequence[tuple[int, str]], rows: Sequence[tuple[int, str]], places: Sequence[int]
+) -> tuple[int, str, list[tuple[int, str]]]:
+    """As `_heading`, of columns that are given by numbers: the line, maybe a comment, above the first row
+    with numbers there; or that row where no line of as many entries stands above it.
+    """
+    for at, (number, line) in enumerate(rows[: PREAMBLE + 1]):
+        fields = _fields(line, _separator(line), last_is_number=True)
+        if len(fields) <= max(places) or any(_value(fields[place], ",") is None for place in places):
+            continue
+        for above, text in reversed([(n, text) for n, text in said if n < number][-1:]):
+            heading = text.lstrip("".join(COMMENTS) + " ")
+            if len(_fields(heading, _separator(heading), last_is_number=True)) == len(fields):
+                return above, heading, list(rows[at:])
+        return number, line, list(rows[at:])
+    return (*rows[0], list(rows[1:])) if rows else (0, "", [])
 
 
 def _separator(line: str) -> str:
@@ -218,8 +242,8 @@ def _separator(line: str) -> str:
 def _fields(line: str, separator: str, *, last_is_number: bool) -> list[str]:
     """The entries of a line, without quotes, blanks around them, and a comment behind the last number."""
     if separator == " ":
-        line = re.sub(r"\s+(?=[\[(])", "", line)  # a unit belongs to its name
-        fields = line.split()
+        parts = re.findall(r'(?:"[^"]*"|\s+(?=[\[(])|\S)+', line)  # a unit belongs to its name
+        fields = [part.replace('"', "").strip() for part in parts]
     else:
         fields = [field.strip() for field in next(csv.reader([line], delimiter=separator))]
     if last_is_number and fields:
@@ -228,13 +252,16 @@ def _fields(line: str, separator: str, *, last_is_number: bool) -> list[str]:
 
 
 def _only_there(wanted: Columns, fields: Sequence[str]) -> Columns:
-    """Of the names that a curve has, those that a decay has, too; the time must be there."""
+    """Of the names that a curve has, those that a decay has, too; what only a decay has must be there."""
     kept = {
         kind: name
         for kind in ("voltage", "cell", "read")
         if (name := getattr(wanted, kind)) is not None
         and names_columns(fields, (kind,), Columns(**{kind: name}))
     }
+    usual = names_columns(fields, ("voltage",), Columns())
+    if wanted.decay_voltage is not None or (wanted.by_number(("voltage",)) and not usual):
+        kept["voltage"] = wanted.voltage
     return Columns(time=wanted.time, **kept)
 
 

@@ -25,7 +25,7 @@ import numpy as np
 from scipy import stats
 from transformers import PreTrainedModel
 
-from gaincell.design import Design
+from gaincell.design import Design, where_drawn
 from gaincell.devices.variability import Mismatch
 from gaincell.errors import InputError
 from gaincell.integrations.hf.attach import computing_layers, set_design
@@ -190,7 +190,10 @@ def over_chips(
     spread = own.mismatch if mismatch is None else mismatch
     varied = own.replace(mismatch=spread)
     if not varied.drawn("chip"):
-        raise InputError("all chips of this design are alike: give --mismatch, or a design with a [mismatch]")
+        raise InputError(
+            "all chips of this design are alike: give --mismatch, or a design with a spread in "
+            f"{where_drawn('chip')}"
+        )
     numbers = tuple((spread.chip + n) % 2**32 for n in range(chips))
     found = []
     try:

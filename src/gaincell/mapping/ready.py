@@ -9,6 +9,7 @@ from gaincell.design import Design
 from gaincell.errors import InputError
 from gaincell.evaluation.perplexity import cut_blocks
 from gaincell.integrations.hf.attach import attach, attached_layers, set_design
+from gaincell.integrations.hf.chip import cells_exchanged
 from gaincell.integrations.hf.context import default_length
 from gaincell.integrations.hf.models import load_model
 from gaincell.integrations.hf.sources import LoadedModel
@@ -48,7 +49,7 @@ def hardware_model(
     Args:
         name: a model or a RUN.
         default_design: for models that bring no design.
-        design: instead of the model's own or the default one; its cell is used as it is.
+        design: instead of the model's own or the default one; its cell is used as it is, and `how` says so.
 
     Raises:
         GaincellError: the model cannot be found or mapped.
@@ -58,19 +59,14 @@ def hardware_model(
     if attached_layers(loaded.model):
         how = f"{AS_SAVED}{_trained(name)}"
         if design is not None:
-            before = attached_layers(loaded.model)[0].design.cell.name
+            how += cells_exchanged(attached_layers(loaded.model)[0].design, design)
             set_design(loaded.model, design)
-            if design.cell.name != before:
-                how += f", its {before} cells exchanged for {design.cell.name} ones without adaptation"
         return Ready(loaded, how)
     chip = design or default_design.replace(cell="linear")
     attach(loaded.model, chip, impl=impl)  # type: ignore[arg-type]
     if shipped is not None:
         read_state(loaded.model, shipped.linear)
-        how = shipped.words
-        if chip.cell.name != "linear":
-            how += f", its cells exchanged for {chip.cell.name} ones without adaptation"
-        return Ready(loaded, how)
+        return Ready(loaded, shipped.words + cells_exchanged(chip.replace(cell="linear"), chip))
     ids = token_stream(open_text("sample").training, loaded.tokenizer, CALIBRATION_TOKENS).long()[None]
     context = default_length(loaded.model, CALIBRATION_TOKENS)
     fitting = progress("first gains and offsets")

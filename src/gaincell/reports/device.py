@@ -32,12 +32,12 @@ def describe(
     fit: dict[str, Json] = {}
 
     def put(key: str, number: Any, unit: str) -> None:
-        estimate = number if hasattr(number, "half_width") else None
+        estimate = number if hasattr(number, "interval") else None
         if number is None:
             return
         fit[key] = value(number if estimate is None else estimate.value, unit, "measured")
-        if estimate is not None and estimate.half_width is not None:
-            fit[key]["half_width"] = estimate.half_width
+        if estimate is not None:
+            fit[key]["interval"] = list(estimate.interval)
 
     put("cells", fitted.cells, "1")
     put("points", fitted.points, "1")
@@ -59,8 +59,10 @@ def describe(
         put(f"cells left out: {state.replace('_', ' ')}", count, "1")
     put("noise of a read, from repeated reads", fitted.noise_std, "of full scale")
     put("points about each cell's own curve", fitted.residual_std, "of full scale")
-    put("R squared", fitted.r_squared, "1")
-    put("rms of all points", fitted.rms, "charge units")
+    put("R squared, nominal curve", fitted.nominal_r_squared, "1")
+    put("rms about the nominal curve", fitted.nominal_rms, "charge units")
+    put("R squared, each cell's own curve", fitted.r_squared, "1")
+    put("rms about each cell's own curve", fitted.rms, "charge units")
     if held is not None:
         put("retention: law", held.law, "word")
         for label, key, found, unit in (
@@ -73,8 +75,7 @@ def describe(
         ):
             put(f"retention: {label}", found, unit)
             if found is not None:
-                low, high = held.intervals[key]
-                fit[f"retention: {label}"]["half_width"] = max(high - found, found - low)
+                fit[f"retention: {label}"]["interval"] = list(held.intervals[key])
         put("retention: cells left out", held.left_out, "1")
         put("retention: time to 1/e", held.time_to_1_over_e, "s")
         put("retention: rms", held.rms, "V")

@@ -232,7 +232,7 @@ def _leaders(axes: Axes, found: list[Box], edge: float, side: int, scale: float,
     for box, half in zip(found, halves, strict=True):
         free = places[-1] + halves[len(places) - 1] + gap if places else 0.0
         places.append(max(box.x + box.w / 2, free + half))
-    limit = w
+    limit = w if side > 0 else w - w / 6 - gap  # the scale bar is below at the right
     for n in reversed(range(len(places))):
         places[n] = min(places[n], limit - halves[n])
         limit = places[n] - halves[n] - gap

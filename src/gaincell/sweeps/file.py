@@ -10,7 +10,7 @@ from typing import Any
 
 from gaincell.config import load_design
 from gaincell.costs.technology import load_technology
-from gaincell.design import Design
+from gaincell.design import Design, where_drawn
 from gaincell.errors import GaincellError, InputError
 from gaincell.evaluation.perplexity import window_and_stride
 from gaincell.files import read_toml
@@ -145,13 +145,13 @@ def _check(sweep: Sweep, context: int, name: str) -> None:
     if "yield" in sweep.objectives and not sweep.spread:
         raise InputError(
             f"{name}: yield, but all chips of {sweep.design.name!r} are alike; give a parameter "
-            "mismatch.current_offset_std, or a design with a [mismatch]"
+            f"mismatch.current_offset_std, or a design with a spread in {where_drawn('chip')}"
         )
     if sweep.chips and not sweep.spread and not sweep.noisy:
         raise InputError(
             f"{name}: chips = {sweep.chips}, but all chips of {sweep.design.name!r} are alike; give a "
-            "parameter mismatch.current_offset_std or noise.output_std, or a design with a [mismatch] or "
-            "[noise]"
+            "parameter mismatch.current_offset_std or noise.output_std, or a design with a spread in "
+            f"{where_drawn('chip', 'operation')}"
         )
     per_chip = any(p.name == "adapt" and "chip" in p.values for p in sweep.parameters)
     if (sweep.adapt == "chip" or per_chip) and not sweep.chips:

@@ -456,14 +456,16 @@ class RingLayer(CacheLayerMixin):
 def _check_chip(design: Design, refresh: Refresh) -> None:
     """Raise ModelError for what a ring of codes does not know of a chip."""
     alternative = (
-        "let the model use its own cache (use_cache=True), or simulate with gaincell.arrays.HeadArray"
+        "give a --design without that, or in Python let the model use its own cache (use_cache=True) or "
+        "simulate with gaincell.arrays.HeadArray"
     )
     if more := missing(design.in_use, OF_STORED):
         raise ModelError(f"RingCache does not implement {more} of design {design.name!r}; {alternative}")
     if refresh.kind != "none" and (more := missing(design.in_use, WITH_REFRESHES)):
         raise ModelError(
             "RingCache refreshes perfect writes of cells that decay alike towards v_offset; with "
-            f"{more} of design {design.name!r} give no refresh policy, or {alternative}"
+            f"{more} of design {design.name!r} leave out --refresh (in Python give no refresh policy), or "
+            f"{alternative}"
         )
 
 

@@ -6,6 +6,7 @@ from transformers import PreTrainedModel
 
 from gaincell.arrays import Schedule
 from gaincell.config import load_design
+from gaincell.design import Design
 from gaincell.device import with_cell
 from gaincell.errors import InputError
 from gaincell.integrations.hf.attach import attached_layers, set_design
@@ -18,7 +19,7 @@ def change_chip(
     cell: str | None = None,
     window: int | None = None,
     other_latency: Second | None = None,
-) -> None:
+) -> str:
     """Give an attached model another design, cell, ring or token period, each if it is not None.
 
     Args:
@@ -27,16 +28,19 @@ def change_chip(
         window: token columns of a head.
         other_latency: time of a token outside the arrays, for the token period.
 
+    Returns `cells_exchanged`, for the words that say what a model is.
+
     Raises:
         InputError: one is given and the model is not attached.
     """
     if design is None and cell is None and window is None and other_latency is None:
-        return
+        return ""
     layers = attached_layers(model)
     if not layers:
         raise InputError(
             "a model in software has no chip: give a RUN with another design, cell, window or other latency"
         )
+    before = layers[0].design
     if design is not None:
         set_design(model, load_design(design))
     if cell is not None:
@@ -47,6 +51,16 @@ def change_chip(
         schedule = Schedule(layers[0].design, layers[0].heads // layers[0].kv_heads)
         period = schedule.token_period(len(layers), other_latency)
         set_design(model, layers[0].design.replace(token_period=period))
+    return cells_exchanged(before, layers[0].design)
+
+
+def cells_exchanged(before: Design, after: Design) -> str:
+    """What to say behind the origin of gains and offsets that were made for other cells; "" for the same."""
+    if before.cell == after.cell:
+        return ""
+    other = "other " if before.cell.name == after.cell.name else ""
+    kinds = f"{before.cell.name} cells exchanged for {other}{after.cell.name} ones"
+    return f", its {kinds} without adaptation"
 
 
 def set_impl(model: PreTrainedModel, impl: str) -> None:

@@ -306,8 +306,8 @@ def _fit(run: Entry) -> Markup:
         found = entry["value"]
         if not isinstance(found, list):
             shown = f"{found:.6g}" if isinstance(found, (int, float)) else str(found)
-            half = f"{entry['half_width']:.2g}" if "half_width" in entry else "–"
-            rows.append([name, shown, half, entry["unit"]])
+            ends = " to ".join(f"{end:.4g}" for end in entry.get("interval", ())) or "–"
+            rows.append([name, shown, ends, entry["unit"]])
             kinds.append(entry["kind"])
-    parameters = Rows("Parameters", ("parameter", "value", "± (95 %)", "unit"), rows)
+    parameters = Rows("Parameters", ("parameter", "value", "95 %", "unit"), rows)
     return table(parameters, lambda r, c: kinds[r] if c < 3 else None, text=(3,))

@@ -1,0 +1,51 @@
+"""A model on other cells than it was made for says so, in its first line and in its result."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from gaincell.cli import app
+from gaincell.config import load_design
+from gaincell.device import fit_device
+from gaincell.integrations.hf.checkpoint import save
+from gaincell.mapping.ready import hardware_model
+
+
+@pytest.mark.parametrize("chosen", [("--cell", "x5"), ("--cell", "MINE.toml"), ("--design", "leroux2025")])
+def test_a_text_says_that_cells_were_exchanged_unadapted(
+    chosen: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    volts, form = np.linspace(0, 0.9, 19), "{:.6g},{:.6g}"
+    lines = [form.format(v, 3 + 20 * (v - 0.45) + 46 * (v - 0.45) ** 3) for v in volts]
+    Path("curve.csv").write_text("voltage [V],current [uA]\n" + "\n".join(lines) + "\n")
+    fit_device("curve.csv", load_design("leroux2025"))[0].save("MINE.toml")
+    cell = {"x5": "x5"}.get(chosen[1], "polynomial")
+    made = CliRunner().invoke(
+        app, ["generate", "tiny", "--prompt", "It", "--tokens", "2", *chosen, "--json", "text.json"]
+    )
+    assert made.exit_code == 0, made.output
+    words = f"its linear cells exchanged for {cell} ones without adaptation"
+    assert words in made.stderr.splitlines()[0]
+    result = json.loads(Path("text.json").read_text())
+    assert words in result["gains"]
+    assert result["design"]["cell"] == cell
+
+
+def test_an_evaluation_says_that_cells_were_exchanged_unadapted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    save(hardware_model("tiny", load_design("leroux2025")).loaded.model, Path("RUN"))
+    command = ["evaluate", "RUN", "--protocol", "blocks-32", "--limit", "64", "--json", "found.json"]
+    for cell, words in (("x3", "its linear cells exchanged for x3 ones without adaptation"), ("linear", "")):
+        made = CliRunner().invoke(app, [*command, "--cell", cell])
+        assert made.exit_code == 0, made.output
+        gains = json.loads(Path("found.json").read_text())["gains"]
+        assert gains == "the RUN as it was saved" + (f", {words}" if words else "")
+        assert f"RUN: {gains}" in made.output.splitlines()
