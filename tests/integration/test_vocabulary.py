@@ -84,7 +84,6 @@ VOCABULARY = {
     "--method": "way to adapt",
     "--start": "gains and offsets that an adaptation starts from",
     "--rule": "when an iteration stops",
-    "--redraw-noise": "noise is drawn anew for every block",
     "--mismatch": "spread of the cells' currents",
     "--most": "cells of the longest line",
     "--name": "name of what is made",
