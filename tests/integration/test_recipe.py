@@ -30,6 +30,7 @@ from gaincell.mapping.stage_model import load_stage
 from gaincell.progress import silent_stages
 from gaincell.reports.results import saved_stage
 from gaincell.text import open_text
+from gaincell.training.loop import _optimizer
 from gaincell.training.settings import TRAINING, TrainSettings
 
 SHIPPED = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))
@@ -428,8 +429,8 @@ BAD = [
     ("weight = 0.5", "weight = -1", "weight = -1; allowed"),
     ("weight = 0.5", "weight = nan", "weight = nan; allowed"),
     ("weight = 0.5", "weight = true", "weight = True; allowed"),
-    ("weight = 0.5", "states = -1", "states = -1; allowed: a number of 0 or more"),
-    ("weight = 0.5", "states = inf", "states = inf; allowed: a number of 0 or more"),
+    ("weight = 0.5", "states = -1", "states = -1; allowed: a number from 0 to"),
+    ("weight = 0.5", "states = inf", "states = inf; allowed: a number from 0 to"),
     ("weight = 0.5", "states = 1\nsharded = true", "states need whole layers; leave out sharded"),
     (LEARNT, 'loss = "transfer"\nsharded = true\n', "transfer and states need whole layers"),
     ("block = 32", "block = 32000", "design's window"),
@@ -539,6 +540,19 @@ def test_every_setting_of_a_training_is_checked() -> None:
         TrainSettings(bf16=1)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="learning_rate = None; allowed: a number above 0"):
         TrainSettings(learning_rate=None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["learning_rate", "scale_learning_rate", "weight_decay"])
+def test_a_training_counts_with_the_largest_settings(name: str) -> None:
+    """In float32, in which larger ones have no place."""
+    with pytest.raises(InputError, match=rf"{name} = 1e\+308; allowed: a number .*1e\+16"):
+        TrainSettings(**{name: 1e308})  # type: ignore[arg-type]
+    torch.manual_seed(0)
+    weight = torch.nn.Parameter(torch.ones(2, 2))
+    settings = TrainSettings(**{"learning_rate": 1e16, name: 1e16, "betas": (0.0, 1 - 2**-53)})  # type: ignore[arg-type]
+    optimizer = _optimizer({"weight": weight}, settings, {})
+    weight.grad = torch.ones(2, 2)
+    optimizer.step()
 
 
 def test_a_recipe_changes_a_table_of_its_design(tmp_path: Path) -> None:

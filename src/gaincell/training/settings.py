@@ -149,16 +149,19 @@ class TrainSettings:
             )
 
 
+FACTOR = Number(most=1e16)
+"""Of weights and gradients: with the product of two such, and over 1 - beta, float32 can still count."""
+RATE = Number(most=1e16, above=True)
 TRAINING: Mapping[str, Allowed] = {
-    "learning_rate": Number(above=True),
-    "scale_learning_rate": Number(above=True),
+    "learning_rate": RATE,
+    "scale_learning_rate": RATE,
     "warmup_steps": Number(whole=True),
     "final_fraction": Number(0, 1),
     "decay_steps": Number(1, whole=True),
     "batch": Number(1, whole=True),
     "micro_batch": Number(1, whole=True),
     "betas": Number(0, 1, below=True, many=2),
-    "weight_decay": Number(),
+    "weight_decay": FACTOR,
     "decayed": DECAYED,
     "clip": Number(above=True, endless=True),
     "bf16": bool,
