@@ -543,14 +543,24 @@ def test_every_setting_of_a_training_is_checked() -> None:
 
 
 @pytest.mark.parametrize("name", ["learning_rate", "scale_learning_rate", "weight_decay"])
-def test_a_training_counts_with_the_largest_settings(name: str) -> None:
-    """In float32, in which larger ones have no place."""
-    with pytest.raises(InputError, match=rf"{name} = 1e\+308; allowed: a number .*1e\+16"):
+def test_settings_that_float32_does_not_hold_are_refused(name: str) -> None:
+    with pytest.raises(InputError, match=rf"{name} = 1e\+308; allowed: a number .*3e\+38"):
         TrainSettings(**{name: 1e308})  # type: ignore[arg-type]
-    torch.manual_seed(0)
+
+
+@pytest.mark.parametrize(
+    ("most", "more"),
+    [({"learning_rate": 3e37}, {"learning_rate": 3.1e37}),
+     ({"learning_rate": 3e22, "betas": (1 - 2**-53, 0.9)}, {"learning_rate": 3.5e22, "betas": (1 - 2**-53, 0.9)}),
+     ({"learning_rate": 1e19, "weight_decay": 3e19}, {"learning_rate": 1e19, "weight_decay": 3.1e19})],
+)  # fmt: skip
+def test_a_step_of_the_largest_settings_can_be_counted(
+    most: dict[str, object], more: dict[str, object]
+) -> None:
+    with pytest.raises(InputError, match="steps do not fit float32, give a lower one"):
+        TrainSettings(**more)  # type: ignore[arg-type]
     weight = torch.nn.Parameter(torch.ones(2, 2))
-    settings = TrainSettings(**{"learning_rate": 1e16, name: 1e16, "betas": (0.0, 1 - 2**-53)})  # type: ignore[arg-type]
-    optimizer = _optimizer({"weight": weight}, settings, {})
+    optimizer = _optimizer({"weight": weight}, TrainSettings(**most), {})  # type: ignore[arg-type]
     weight.grad = torch.ones(2, 2)
     optimizer.step()
 

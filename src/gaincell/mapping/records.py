@@ -33,7 +33,6 @@ def of_perplexity(found: Perplexity, seconds: float) -> Record:
 
 def unfit(record: Record) -> str | None:
     """What makes a stored record none of a stage with its evaluation, in words; None for a good one."""
-    per_block, nll, predictions = (record.get(key) for key in ("per_block", "nll", "predictions"))
     counts = [key for key in ("training_tokens", "bytes") if record.get(key) is not None]
     odd = next((key for key in ("predictions", "blocks", *counts) if not is_count(record.get(key))), None)
     if odd is None:
@@ -46,6 +45,7 @@ def unfit(record: Record) -> str | None:
         return f"{odd} = {record.get(odd)!r}"
     if not math.isclose(record["perplexity"], exp_or_infinity(record["nll"] / max(1, record["predictions"]))):
         return f"perplexity = {record['perplexity']!r} is not that of nll and predictions"
+    per_block, nll, predictions = record.get("per_block"), record["nll"], record["predictions"]
     if per_block is None:  # of an older version
         return None
     if not (isinstance(per_block, list) and len(per_block) == record["blocks"]):

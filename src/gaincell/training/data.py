@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -100,7 +101,7 @@ def keep_tokens(
     state = {"done": False, "source": 0, "documents": 0, "length": 0, "begun_at": 0}
     for place in (noted, path):
         if os.path.lexists(place):
-            _refuse_damage(place, lambda place=place: check_file(place))
+            _refuse_damage(place, partial(check_file, place))
     if noted.exists() and path.exists():
         known = _refuse_damage(noted, lambda: _note(noted))
         differing = next((key for key in wanted if known.get(key) != wanted[key]), None)

@@ -140,6 +140,12 @@ class TrainSettings:
                 check_value(given, TRAINING[setting.name], setting.name)
         if self.batch % self.micro_batch:
             raise InputError(f"batch = {self.batch} is not a multiple of micro_batch = {self.micro_batch}")
+        rate = max(self.learning_rate, self.scale_learning_rate or 0.0)
+        if rate * max(1 / (1 - self.betas[0]), self.weight_decay) > LARGEST * (1 + 1e-9):
+            raise InputError(
+                f"a learning rate of {rate} with betas = {self.betas} and weight_decay = {self.weight_decay}: "
+                "steps do not fit float32, give a lower one"
+            )
         if self.patience and not self.evaluate_every:
             raise InputError("patience needs evaluate_every: without evaluations nothing tells when to stop")
         if self.sharded and self.evaluate_every:
@@ -149,9 +155,10 @@ class TrainSettings:
             )
 
 
-FACTOR = Number(most=1e16)
-"""Of weights and gradients: with the product of two such, and over 1 - beta, float32 can still count."""
-RATE = Number(most=1e16, above=True)
+LARGEST = 3e38
+"""About the largest number of float32, in which weights and gradients are."""
+FACTOR = Number(most=LARGEST)
+RATE = Number(most=LARGEST, above=True)
 TRAINING: Mapping[str, Allowed] = {
     "learning_rate": RATE,
     "scale_learning_rate": RATE,
