@@ -551,7 +551,8 @@ def test_settings_that_float32_does_not_hold_are_refused(name: str) -> None:
 @pytest.mark.parametrize(
     ("most", "more"),
     [({"learning_rate": 3e37}, {"learning_rate": 3.1e37}),
-     ({"learning_rate": 3e22, "betas": (1 - 2**-53, 0.9)}, {"learning_rate": 3.5e22, "betas": (1 - 2**-53, 0.9)}),
+     ({"learning_rate": 3e22, "betas": (1 - 2**-53, 0.9)},
+      {"learning_rate": 3.5e22, "betas": (1 - 2**-53, 0.9)}),
      ({"learning_rate": 1e19, "weight_decay": 3e19}, {"learning_rate": 1e19, "weight_decay": 3.1e19})],
 )  # fmt: skip
 def test_a_step_of_the_largest_settings_can_be_counted(

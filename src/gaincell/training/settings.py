@@ -143,7 +143,7 @@ class TrainSettings:
         rate = max(self.learning_rate, self.scale_learning_rate or 0.0)
         if rate * max(1 / (1 - self.betas[0]), self.weight_decay) > LARGEST * (1 + 1e-9):
             raise InputError(
-                f"a learning rate of {rate} with betas = {self.betas} and weight_decay = {self.weight_decay}: "
+                f"learning rate {rate} with betas = {self.betas} and weight_decay = {self.weight_decay}: its "
                 "steps do not fit float32, give a lower one"
             )
         if self.patience and not self.evaluate_every:
