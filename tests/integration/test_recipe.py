@@ -447,7 +447,7 @@ BAD = [
     ("steps = 1\n", "steps = 2.5\n", "stage 5: steps = 2.5; allowed: a whole number"),
     ("steps = 1\n", 'steps = "2"\n', "steps = '2'; allowed: a whole number"),
     ("learning_rate = 1e-3", "learning_rate = -1.0", "training.: learning_rate = -1.0; allowed: a number ab"),
-    ("learning_rate = 1e-3", "weight_decay = -1", "weight_decay = -1; allowed: a number of 0 or more"),
+    ("learning_rate = 1e-3", "weight_decay = -1", "weight_decay = -1; allowed: a number from 0 to 3e"),
     ("learning_rate = 1e-3", "final_fraction = 7", "final_fraction = 7; allowed: a number from 0 to 1"),
     ("learning_rate = 1e-3", "decay_steps = 0", "decay_steps = 0; allowed: a whole number of 1 or more"),
     ("learning_rate = 1e-3", "betas = [0.9, 1.5]", "allowed: a list of 2 numbers from 0 to below 1"),
