@@ -223,6 +223,11 @@ WRONG_FILES = {
     "wrong type": (IDEAL + NUMBER.replace("64", '"64"'), "tile = '64' has the wrong type"),
     "no source": (IDEAL + NUMBER.replace('source = "M", ', ""), "tile lacks 'source'"),
     "unknown source": (IDEAL + NUMBER.replace('"M"', '"Q"'), "unknown source 'Q'; allowed: M, R, S, D, U"),
+    "list as source": (
+        IDEAL + NUMBER.replace('"M"', '["M"]'),
+        "unknown source ['M']; allowed: M, R, S, D, U",
+    ),
+    "table as source": (IDEAL + NUMBER.replace('"M"', "{}"), "unknown source {}; allowed: M, R, S, D, U"),
     "other unit": (IDEAL + NUMBER.replace('"1"', '"mm"'), "unit 'mm' is not accepted; allowed: '1'"),
     "unknown entry": (IDEAL + NUMBER.replace("unit", "units"), "unknown key 'units' (did you mean 'unit'?)"),
     "odd range": (IDEAL + NUMBER.replace("[1, 4096]", "3"), "range = 3 is not acceptable"),

@@ -22,7 +22,7 @@ import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from io import BufferedReader
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 from gaincell.errors import RunError
 
@@ -32,7 +32,10 @@ if TYPE_CHECKING:
 _HEX = "[0-9a-f]" * 8
 """Pattern of what tells temporary names apart."""
 
-_DEEP_NAME = re.compile(r"\w+(?:\.\w+){100}")
+_PART = r"""(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')"""
+_NAME = re.compile(rf"{_PART}(?:[ \t]*+\.[ \t]*+{_PART}){{0,99}}+([ \t]*+\.[ \t]*+{_PART})?+")
+"""The first 101 parts of a TOML name, the last of them as a group; a match is never tried again further on,
+so that a search takes a time in proportion to the text."""
 
 LARGEST_TEXT = 256 * 2**20
 """Bytes of a text file that is read as a whole: results, designs, recipes, model cards."""
@@ -51,6 +54,19 @@ def open_file(path: str | os.PathLike[str]) -> BufferedReader:
     raise OSError(f"{os.fspath(path)!r} is no regular file, but a directory, a device or a pipe")
 
 
+def check_text(path: str | os.PathLike[str]) -> None:
+    """Raise what `open_file` raises, and OSError for more than `LARGEST_TEXT` bytes: of texts that a library
+    reads.
+    """
+    with open_file(path) as file:
+        _check_size(path, os.fstat(file.fileno()).st_size)
+
+
+def _check_size(path: str | os.PathLike[str], size: int) -> None:
+    if size > LARGEST_TEXT:
+        raise OSError(f"{os.fspath(path)!r} has more than {LARGEST_TEXT >> 20} MiB")
+
+
 def check_file(path: str | os.PathLike[str]) -> None:
     """Raise what `open_file` raises, for files that a library opens."""
     open_file(path).close()
@@ -65,8 +81,7 @@ def read_text(path: str | os.PathLike[str], encoding: str = "utf-8") -> str:
     """
     with open_file(path) as file:
         content = file.read(LARGEST_TEXT + 1)
-    if len(content) > LARGEST_TEXT:
-        raise OSError(f"{os.fspath(path)!r} has more than {LARGEST_TEXT >> 20} MiB")
+    _check_size(path, len(content))
     return content.decode(encoding)
 
 
@@ -77,7 +92,7 @@ def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 def parse_toml(text: str) -> dict[str, Any]:
     """TOML. Raises ValueError: it is none that anyone would write."""
-    if _DEEP_NAME.search(text):  # quadratic in tomllib
+    if any(name[1] for name in _NAME.finditer(text)):  # quadratic in tomllib
         raise ValueError("a name has more than 100 parts")
     try:
         found = tomllib.loads(text)
@@ -150,6 +165,16 @@ def restored(content: Any) -> Any:
     if isinstance(content, list):
         return [restored(entry) for entry in content]
     return float(content) if content in ("nan", "infinity", "-infinity") else content
+
+
+def is_number(value: Any) -> bool:
+    """Whether an entry of plain data is a number; true and false are none."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def is_count(value: Any) -> bool:
+    """Whether an entry of plain data is a whole number, 0 or above."""
+    return isinstance(value, int) and is_number(value) and value >= 0
 
 
 def write_json(path: str | os.PathLike[str], content: Any, indent: int | None = None) -> Path:
@@ -296,6 +321,12 @@ def _allow(path: Path) -> None:
     mask = os.umask(0)
     os.umask(mask)
     path.chmod(0o666 & ~mask)
+
+
+def flush(file: IO[bytes]) -> None:
+    """Put what was written to an open file on the disk."""
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def _flush(path: Path) -> None:

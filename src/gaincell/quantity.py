@@ -121,7 +121,7 @@ def parse_quantity(raw: Any, kind: NumberKind, where: str) -> Quantity:
         raise DesignError(
             f"{where}: unit {raw['unit']!r} is not accepted; allowed: {kind.unit!r} (SI, no prefix)"
         )
-    if raw["source"] not in SOURCES:
+    if not (isinstance(raw["source"], str) and raw["source"] in SOURCES):
         raise DesignError(f"{where}: unknown source {raw['source']!r}; allowed: {one_of(SOURCES)}")
     bounds = raw["range"]
     if not (isinstance(bounds, list) and len(bounds) == 2 and all(_is_number(b) for b in bounds)):

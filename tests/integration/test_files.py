@@ -166,12 +166,21 @@ def test_json_that_nothing_of_ours_can_hold(text: str) -> None:
 @pytest.mark.parametrize(
     "text",
     ["a = " + "[" * 9000 + "]" * 9000, "a = " + "{a=" * 9000 + "1" + "}" * 9000, "a" + ".a" * 90_000 + " = 1",
+     "a" + " . a" * 101, "a-b" + ".'c'" * 101, "a" + '."b c"' * 101,
      "a = " + "7" * 10_000, "a = 1" + "0" * 400, 'a = "\\u0000"', "a = "],
 )  # fmt: skip
 def test_toml_that_nobody_would_write(tmp_path: Path, text: str) -> None:
     path = write_text(tmp_path / "a.toml", text)
     with pytest.raises(ValueError, match=r"."):
         read_toml(path)
+
+
+def test_a_long_word_is_no_deep_name(tmp_path: Path) -> None:
+    """And is read in a time in proportion to its length: minutes otherwise."""
+    for word in ("a" * 1_000_000, "a.a " * 250_000, "a'" * 1_000_000, " " * 1_000_000):
+        assert read_toml(write_text(tmp_path / "a.toml", f'a = "{word}"')) == {"a": word}
+    parts = ".a" * 99
+    assert "a" in read_toml(write_text(tmp_path / "a.toml", f"a{parts} = 1"))
 
 
 def test_json_holds_words_for_numbers_that_it_does_not_know(tmp_path: Path) -> None:

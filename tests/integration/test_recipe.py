@@ -30,6 +30,7 @@ from gaincell.mapping.stage_model import load_stage
 from gaincell.progress import silent_stages
 from gaincell.reports.results import saved_stage
 from gaincell.text import open_text
+from gaincell.training.loop import _optimizer
 from gaincell.training.settings import TRAINING, TrainSettings
 
 SHIPPED = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))
@@ -428,8 +429,8 @@ BAD = [
     ("weight = 0.5", "weight = -1", "weight = -1; allowed"),
     ("weight = 0.5", "weight = nan", "weight = nan; allowed"),
     ("weight = 0.5", "weight = true", "weight = True; allowed"),
-    ("weight = 0.5", "states = -1", "states = -1; allowed: a number of 0 or more"),
-    ("weight = 0.5", "states = inf", "states = inf; allowed: a number of 0 or more"),
+    ("weight = 0.5", "states = -1", "states = -1; allowed: a number from 0 to"),
+    ("weight = 0.5", "states = inf", "states = inf; allowed: a number from 0 to"),
     ("weight = 0.5", "states = 1\nsharded = true", "states need whole layers; leave out sharded"),
     (LEARNT, 'loss = "transfer"\nsharded = true\n', "transfer and states need whole layers"),
     ("block = 32", "block = 32000", "design's window"),
@@ -446,7 +447,7 @@ BAD = [
     ("steps = 1\n", "steps = 2.5\n", "stage 5: steps = 2.5; allowed: a whole number"),
     ("steps = 1\n", 'steps = "2"\n', "steps = '2'; allowed: a whole number"),
     ("learning_rate = 1e-3", "learning_rate = -1.0", "training.: learning_rate = -1.0; allowed: a number ab"),
-    ("learning_rate = 1e-3", "weight_decay = -1", "weight_decay = -1; allowed: a number of 0 or more"),
+    ("learning_rate = 1e-3", "weight_decay = -1", "weight_decay = -1; allowed: a number from 0 to 3e"),
     ("learning_rate = 1e-3", "final_fraction = 7", "final_fraction = 7; allowed: a number from 0 to 1"),
     ("learning_rate = 1e-3", "decay_steps = 0", "decay_steps = 0; allowed: a whole number of 1 or more"),
     ("learning_rate = 1e-3", "betas = [0.9, 1.5]", "allowed: a list of 2 numbers from 0 to below 1"),
@@ -539,6 +540,30 @@ def test_every_setting_of_a_training_is_checked() -> None:
         TrainSettings(bf16=1)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="learning_rate = None; allowed: a number above 0"):
         TrainSettings(learning_rate=None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["learning_rate", "scale_learning_rate", "weight_decay"])
+def test_settings_that_float32_does_not_hold_are_refused(name: str) -> None:
+    with pytest.raises(InputError, match=rf"{name} = 1e\+308; allowed: a number .*3e\+38"):
+        TrainSettings(**{name: 1e308})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("most", "more"),
+    [({"learning_rate": 3e37}, {"learning_rate": 3.1e37}),
+     ({"learning_rate": 3e22, "betas": (1 - 2**-53, 0.9)},
+      {"learning_rate": 3.5e22, "betas": (1 - 2**-53, 0.9)}),
+     ({"learning_rate": 1e19, "weight_decay": 3e19}, {"learning_rate": 1e19, "weight_decay": 3.1e19})],
+)  # fmt: skip
+def test_a_step_of_the_largest_settings_can_be_counted(
+    most: dict[str, object], more: dict[str, object]
+) -> None:
+    with pytest.raises(InputError, match="steps do not fit float32, give a lower one"):
+        TrainSettings(**more)  # type: ignore[arg-type]
+    weight = torch.nn.Parameter(torch.ones(2, 2))
+    optimizer = _optimizer({"weight": weight}, TrainSettings(**most), {})  # type: ignore[arg-type]
+    weight.grad = torch.ones(2, 2)
+    optimizer.step()
 
 
 def test_a_recipe_changes_a_table_of_its_design(tmp_path: Path) -> None:

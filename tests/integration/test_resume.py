@@ -180,7 +180,7 @@ def test_a_gradient_that_is_no_number_stops(at: int, tmp_path: Path) -> None:
 @pytest.mark.parametrize("stored", [True, False])
 def test_the_last_step_is_looked_at(stored: bool, tmp_path: Path) -> None:
     path = tmp_path / "checkpoint"
-    huge = settings(learning_rate=3e37, weight_decay=10.0, warmup_steps=0)
+    huge = settings(learning_rate=3e37, weight_decay=10.0, decayed="all", warmup_steps=0)
     wanted = dataclasses.replace(huge, checkpoint_every=1, evaluate_every=1, patience=1)
     model, place = micro_llama(), path if stored else None
     with torch.no_grad():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 from pathlib import Path
 
@@ -82,3 +83,22 @@ def test_the_curves_of_stages_say_of_which_text_they_are() -> None:
         assert axes.get_ylabel() == "perplexity (first part of the evaluation text)"
         assert axes.lines[-1].get_label() == "software, on the whole text"
     assert curves({"stages": []}) is None
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["null", "[]", "5", "[" * 100_000, "[" * 9000 + "]" * 9000, '{"stage": "linear"}', '{"step": null}',
+     '{"step": "text"}', '{"step": true}', '{"step": 1, "loss": "low"}', '{"step": 1, "stage": []}'],
+)  # fmt: skip
+def test_a_damaged_log_is_refused_by_name(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_text(f'{{"step": 0, "loss": 1.0}}\n{line}\n')
+    for read in (lambda: read_log(path), lambda: TrainingLog(path).rewind(1)):
+        with pytest.raises(RunError, match=r"log.jsonl cannot be read \(line 2: .*remove the file"):
+            read()
+
+
+def test_a_pipe_is_no_log(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "log.jsonl")
+    with pytest.raises(RunError, match="no regular file"):
+        TrainingLog(tmp_path / "log.jsonl").rewind(0)

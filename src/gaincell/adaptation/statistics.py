@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from gaincell.errors import InputError, ModelError
 from gaincell.integrations.hf.attach import computing_layers
-from gaincell.integrations.hf.context import check_length
+from gaincell.integrations.hf.context import check_ids, check_length
 from gaincell.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -194,6 +194,7 @@ def as_batch(tokens: Tokens, model: nn.Module) -> Batch:
     mask = None if isinstance(tokens, Tensor) else tokens.get("attention_mask")
     if ids.ndim != 2 or ids.numel() == 0:
         raise InputError(f"calibration token ids have shape {tuple(ids.shape)}; give [sequences, tokens]")
+    check_ids(model, ids)
     device = next(model.parameters()).device
     real = None if mask is None or bool((mask != 0).all()) else (mask != 0).to(device)
     if real is not None and not bool(real.any()):

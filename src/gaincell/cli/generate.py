@@ -97,6 +97,7 @@ def generate(
     from gaincell.config import load_design
     from gaincell.integrations.hf.cache import RingCache
     from gaincell.integrations.hf.chip import change_chip
+    from gaincell.integrations.hf.context import check_ids
     from gaincell.mapping.ready import hardware_model
 
     chip = choose_chip(model, design, cell)
@@ -110,6 +111,7 @@ def generate(
     ids = made["input_ids"].to(device)
     if ids.numel() == 0:
         raise InputError("the prompt is empty; give --prompt TEXT")
+    check_ids(loaded.model, ids)
     check_positions(loaded.model, ids.shape[1] + tokens)
     change_chip(loaded.model, other_latency=other_latency)
     cache = RingCache(loaded.model, policy)

@@ -69,9 +69,9 @@ def train(
     use(threads, device)
     plan = load_recipe(recipe, design)
     console = Console()
+    chosen = plan.stages if only is None else plan.needed_by(only)
     if dry_run:
         check_text(text)
-        chosen = plan.stages if only is None else plan.needed_by(only)
         console.print(plan_table(plan, chosen))
         return
     command = ["gaincell", *sys.argv[1:]]

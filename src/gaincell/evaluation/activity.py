@@ -33,7 +33,7 @@ from transformers import PreTrainedModel
 from gaincell.costs.activity import Activity, HeadActivity
 from gaincell.errors import InputError
 from gaincell.integrations.hf.attach import computing_layers
-from gaincell.integrations.hf.context import check_length
+from gaincell.integrations.hf.context import check_ids, check_length
 from gaincell.nn.attention import GainCellAttention
 from gaincell.ops.gain_cell_attention.observed import Seen, array_inputs, observe
 from gaincell.progress import Progress, silent
@@ -99,6 +99,8 @@ def measure_activity(
             observed.
         ModelError: a mask that attached models refuse.
     """
+    for ids in batches:
+        check_ids(model, ids)
     layers = computing_layers(model)
     if not layers:
         raise InputError("a model in software has no pulses: give a RUN, or attach the model")

@@ -42,7 +42,7 @@ from gaincell.design import Design
 from gaincell.errors import InputError
 from gaincell.evaluation.codes import output_steps, stage_codes
 from gaincell.integrations.hf.attach import attach, attached_layers, computing_layers, detach
-from gaincell.integrations.hf.context import check_length
+from gaincell.integrations.hf.context import check_ids, check_length
 from gaincell.integrations.hf.passed_on import softmax_passed_on
 from gaincell.integrations.hf.support import attention_modules
 from gaincell.nn.attention import GainCellAttention
@@ -97,6 +97,7 @@ def fidelity(
     design = layers[0].design
     if ids.shape[1] > design.window:
         raise InputError(f"{ids.shape[1]} tokens do not fit into a ring of {design.window} columns")
+    check_ids(model, ids)
     check_length(model, ids.shape[1])
     model.eval()
     calls, wanted = _software(base, design, ids)

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from gaincell.errors import InputError, ModelError
 from gaincell.evaluation.noise import noise_remark, redrawn
-from gaincell.integrations.hf.context import check_length, default_length
+from gaincell.integrations.hf.context import check_ids, check_length, default_length
 from gaincell.progress import Progress, silent
 from gaincell.spread import exp_or_infinity, ratio_error
 
@@ -164,8 +164,7 @@ def perplexity(
     counted = torch.full((len(blocks),), min(stride, length - 1))
     counted[0] = length - 1
     vocabulary = model.get_input_embeddings().num_embeddings  # type: ignore[operator]
-    if int(blocks.max()) >= vocabulary:
-        raise InputError(f"token id {int(blocks.max())} lies outside the model's vocabulary of {vocabulary}")
+    check_ids(model, blocks)
     device = next(model.parameters()).device
     batch = 1 if redraw else max(1, min(LARGEST_BATCH, LOGIT_BYTES // (length * vocabulary * 4)))
     model.eval()

@@ -35,6 +35,7 @@ from gaincell.integrations.hf.checkpoint import DESIGN, HARDWARE
 from gaincell.integrations.hf.lora import NAME, add_product
 from gaincell.integrations.hf.mixing import MIX, fold
 from gaincell.integrations.hf.paired import KEPT, hold_components
+from gaincell.mapping.records import unfit
 from gaincell.training.checkpoint import difference
 
 A_OF_LAYER, B_OF_LAYER = (f".lora_{factor}.{NAME}.weight" for factor in "AB")
@@ -121,7 +122,12 @@ class RunFolder:
     def record(self, stage: str) -> dict[str, Any] | None:
         """The result of a finished stage, None before."""
         path = self.stages / f"{stage}.json"
-        return _read_json(path) if path.exists() else None
+        if not os.path.lexists(path):
+            return None
+        record = _read_json(path)
+        if (odd := unfit(record)) is not None:
+            raise RunError(f"{path.name} is damaged: {odd}; remove it to do its stage again")
+        return record
 
     def state(self, stage: str) -> Path:
         """Where the parameters of a stage are."""

@@ -18,7 +18,7 @@ from gaincell.design import Design
 from gaincell.errors import InputError, ModelError
 from gaincell.evaluation.perplexity import Perplexity, cut_blocks, perplexity
 from gaincell.integrations.hf.attach import attach, attached_layers, detach, set_design
-from gaincell.integrations.hf.context import check_length, default_length
+from gaincell.integrations.hf.context import check_ids, check_length, default_length
 from gaincell.integrations.hf.lora import add_lora, lora_parameters
 from gaincell.integrations.hf.models import load_model
 from gaincell.integrations.hf.sources import LoadedModel
@@ -148,6 +148,8 @@ def prepare(settings: MapSettings, out: Path, progress: StageProgress) -> Job:
     reading = progress("read the evaluation text")
     evaluation = token_stream(text.evaluation, loaded.tokenizer, settings.evaluation_tokens or None, reading)
     cut_blocks(evaluation, block)
+    check_ids(loaded.model, stream)
+    check_ids(loaded.model, evaluation)
     blocks = pack_blocks(stream, block, settings.seed)
     training = blocks[: settings.budget // block]
     if shipped is not None and shipped.design_hash == _linear_hash(settings.design, loaded.model):

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from gaincell.errors import InputError, ModelError
 from gaincell.integrations.hf.attach import attached_layers
-from gaincell.integrations.hf.context import check_length
+from gaincell.integrations.hf.context import check_ids, check_length
 from gaincell.integrations.hf.models import load_model
 from gaincell.integrations.hf.sources import LoadedModel
 from gaincell.mapping.pretrain import make_tokenizer
@@ -58,6 +58,8 @@ class RecipeText:
             self.tokenizer = self.loaded.tokenizer
         self.blocks = self._all_blocks(training, progress)
         self.evaluation_tokens = self._evaluation_tokens()
+        if self.loaded is not None:
+            check_ids(self.loaded.model, self.evaluation_tokens)
         if (held := len(self.evaluation_tokens)) <= recipe.block:
             raise InputError(
                 f"the evaluation text has {held} tokens, fewer than one block of {recipe.block + 1}; "
@@ -69,11 +71,14 @@ class RecipeText:
         wanted = max(recipe.blocks, 1) * recipe.block + 1
         reading = progress("read and tokenise the text")
         path = self._place("training")
-        if recipe.order == "random":
-            tokens = keep_tokens(training, self.tokenizer, path, None, reading)
-            return RandomBlocks(tokens, recipe.block, recipe.seed, recipe.blocks)
-        everything = isinstance(recipe.model, ModelRecipe)  # as its tokenizer does
+        everything = recipe.order == "random" or isinstance(
+            recipe.model, ModelRecipe
+        )  # as its tokenizer does
         tokens = keep_tokens(training, self.tokenizer, path, None if everything else wanted, reading)
+        if self.loaded is not None:
+            check_ids(self.loaded.model, tokens)
+        if recipe.order == "random":
+            return RandomBlocks(tokens, recipe.block, recipe.seed, recipe.blocks)
         blocks = pack_blocks(tokens, recipe.block, recipe.seed)
         if len(blocks) < recipe.blocks:
             raise InputError(

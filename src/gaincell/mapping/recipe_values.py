@@ -13,7 +13,7 @@ from gaincell.integrations.hf.checkpoint import describe, is_run
 from gaincell.integrations.hf.lora import WHERE
 from gaincell.integrations.hf.sources import SMOLLM2, TINY, find_source
 from gaincell.quantity import check_keys
-from gaincell.training.settings import TRAINING, Allowed, Number, check_value
+from gaincell.training.settings import FACTOR, RATE, TRAINING, Allowed, Number, check_value
 
 HEAD: Mapping[str, Allowed] = {
     "seed": Number(0, 2**63 - 1, whole=True),
@@ -44,7 +44,7 @@ MODEL: Mapping[str, Allowed] = {
     "characters_per_document": Number(1, whole=True),
     "steps": Number(1, whole=True),
 }
-LORA: Mapping[str, Allowed] = {"rank": Number(1, whole=True), "where": WHERE, "scale": Number(above=True)}
+LORA: Mapping[str, Allowed] = {"rank": Number(1, whole=True), "where": WHERE, "scale": RATE}
 STAGE: Mapping[str, Allowed] = {
     "name": str,
     "title": str,
@@ -57,13 +57,13 @@ STAGE: Mapping[str, Allowed] = {
     "loss": ("cross-entropy", "distillation", "transfer"),
     "teacher": str,
     "weight": Number(0, 1),
-    "states": Number(),
+    "states": FACTOR,
     "steps": Number(whole=True),
     "method": METHODS,
     "neutral": bool,
     "compare": str,
 }
-SHARE = Number(above=True)
+SHARE = RATE
 """Of the tokens that a text gives."""
 DOCUMENTS = Number(whole=True)
 """That are left out."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, TypeAlias
 
 from gaincell.adaptation import AdaptationResult, Statistics
@@ -9,6 +10,8 @@ from gaincell.adaptation.result import Residuals
 from gaincell.adaptation.statistics import STAGES
 from gaincell.evaluation.codes import CodeUse
 from gaincell.evaluation.perplexity import Perplexity
+from gaincell.files import is_count, is_number
+from gaincell.spread import exp_or_infinity
 
 Record: TypeAlias = dict[str, Any]
 
@@ -26,6 +29,36 @@ def of_perplexity(found: Perplexity, seconds: float) -> Record:
         "bits_per_byte": found.bits_per_byte,
         "seconds": seconds,
     }
+
+
+def unfit(record: Record) -> str | None:
+    """What makes a stored record none of a stage with its evaluation, in words; None for a good one."""
+    counts = [key for key in ("training_tokens", "bytes") if record.get(key) is not None]
+    odd = next((key for key in ("predictions", "blocks", *counts) if not is_count(record.get(key))), None)
+    if odd is None:
+        numbers = ("nll", "perplexity", "seconds")
+        odd = next((key for key in numbers if not (is_number(record.get(key)) and record[key] >= 0)), None)
+    if odd is None:
+        maybe = ("perplexity_error", "bits_per_byte")
+        odd = next((k for k in maybe if record.get(k) is not None and not is_number(record[k])), None)
+    if odd is not None:
+        return f"{odd} = {record.get(odd)!r}"
+    if not math.isclose(record["perplexity"], exp_or_infinity(record["nll"] / max(1, record["predictions"]))):
+        return f"perplexity = {record['perplexity']!r} is not that of nll and predictions"
+    per_block, nll, predictions = record.get("per_block"), record["nll"], record["predictions"]
+    if per_block is None:  # of an older version
+        return None
+    if not (isinstance(per_block, list) and len(per_block) == record["blocks"]):
+        return f"per_block has not {record['blocks']} blocks"
+    for pair in per_block:
+        if not (isinstance(pair, list) and len(pair) == 2 and is_number(pair[0]) and is_count(pair[1])):
+            return f"per_block holds {pair!r}"
+    if sum(count for _, count in per_block) != predictions:
+        return f"per_block has not {predictions} predictions"
+    total = math.fsum(loss for loss, _ in per_block)
+    if nll != total and not abs(nll - total) <= 1e-6 * (len(per_block) + abs(nll)):
+        return f"per_block does not add up to nll = {nll!r}"
+    return None
 
 
 def of_adaptation(result: AdaptationResult) -> Record:

@@ -325,9 +325,9 @@ def run_recipe(
         GaincellError: something given is not acceptable, or a training diverges.
     """
     main = join_processes(torch.device(device).type).is_main_process
+    stages = list(recipe.stages) if only is None else recipe.needed_by(only)
     with alone(out) if main else nullcontext():
         run = RecipeRun(recipe, text, out, progress, device)
-        stages = list(recipe.stages) if only is None else recipe.needed_by(only)
         for stage in stages:
             run.run(stage)
         result: Json = {}

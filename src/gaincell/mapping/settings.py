@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from gaincell.design import Design
 from gaincell.errors import InputError
 from gaincell.training.loop import TrainSettings
+from gaincell.training.settings import RATE
 
 Phase = Literal["transfer", "end-to-end", "fine-tuning"]
 LARGEST_BATCH = 8
@@ -76,8 +76,8 @@ class MapSettings:
             raise InputError(f"blocks of {self.block} tokens; give 2 or more")
         for name in RATES:
             rate = getattr(self, name)
-            if not (math.isfinite(rate) and rate > 0):
-                raise InputError(f"{name.replace('_', ' ')} = {rate}; give a finite number above 0")
+            if not RATE.holds(rate):
+                raise InputError(f"{name.replace('_', ' ')} = {rate}; give {RATE}")
         if self.lora < 0:
             raise InputError(f"lora = {self.lora}; give a rank of 1 or more, or 0 for none")
         if self.seed < 0:

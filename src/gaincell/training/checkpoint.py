@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from gaincell.errors import RunError
-from gaincell.files import check_file, remove_leftovers, restored, to_json, write_tensors
+from gaincell.files import check_file, is_count, remove_leftovers, restored, to_json, write_tensors
 
 PARAMETER = "parameter."
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -135,8 +135,18 @@ def restore(
                     f"the checkpoint {name} belongs to another {whose}{difference(there, here)}; remove it "
                     "or choose another directory"
                 )
-        progress: dict[str, Any] = restored(json.loads(metadata["progress"]))
-        bad = next((key for key in shapes if not file.get_tensor(key).isfinite().all()), None)
+        progress = restored(json.loads(metadata.get("progress", "null")))
+        if not (isinstance(progress, dict) and is_count(progress.get("step"))):
+            raise RunError(f"the checkpoint {name} does not say its step; remove it to start again{others}")
+        moments = [f"{key}.{name}" for name in parameters for key in MOMENTS]
+        for key in (key for key in moments if key in held):
+            there, here = file.get_slice(key).get_shape(), own[PARAMETER + key.split(".", 1)[1]]
+            if there != here:
+                raise RunError(
+                    f"{key} has shape {there} in the checkpoint {name}, its parameter {here}; remove it to "
+                    f"start again{others}"
+                )
+        bad = next((key for key in sorted(held) if not file.get_tensor(key).isfinite().all()), None)
         if bad is not None:
             raise RunError(f"{bad} is not finite in the checkpoint {name}; remove it to start again{others}")
         _load(partial(_get, file, held), parameters, optimizer, float(progress["step"]))

@@ -41,7 +41,7 @@ from gaincell.quantity import one_of
 from gaincell.training.log import TrainingLog
 from gaincell.training.loop import Blocks, Loss, TrainResult, next_token_loss, train
 from gaincell.training.loss_name import called, name_of
-from gaincell.training.settings import TrainSettings
+from gaincell.training.settings import FACTOR, TrainSettings, check_value
 
 LEARNED = ("saturations", "levels")
 """What can be learned: S_sat and O_sat; the levels of query drivers and write DACs."""
@@ -218,6 +218,7 @@ def codesign(
     circuits = Circuits(layers[0].design, learn).to(layers[0].out.gain.device)
     loss = loss_of or next_token_loss
     own_rate = next(r for r in (rate, settings.scale_learning_rate, settings.learning_rate) if r is not None)
+    check_value(own_rate, FACTOR, "rate")
 
     @called(*name_of(loss))
     def on_the_chip(model: nn.Module, tokens: Tensor) -> Tensor:

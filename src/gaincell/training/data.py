@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,8 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gaincell.errors import InputError
-from gaincell.files import read_json, write_json
+from gaincell.errors import InputError, RunError
+from gaincell.files import check_file, flush, is_count, read_json, write_json
 from gaincell.progress import Progress, silent
 from gaincell.text import END_OF_TEXT, Source
 
@@ -33,6 +35,8 @@ OTHER = {
     "tokenizer": "another tokenizer",
 }
 """What a file of tokens is refused for, by what is noted of it."""
+PIECE = 2**22
+"""Tokens that are looked at together."""
 AHEAD = 2**18
 """Characters that are read before they are tokenised together, on all cores."""
 
@@ -86,6 +90,7 @@ def keep_tokens(
 
     Raises:
         InputError: there is no text at all, or the file holds other tokens.
+        RunError: the file, or the note beside it, is damaged.
     """
     noted = path.with_name(path.name + ".json")
     wanted = {
@@ -94,13 +99,17 @@ def keep_tokens(
         "tokenizer": _digest(tokenizer),
     }
     state = {"done": False, "source": 0, "documents": 0, "length": 0, "begun_at": 0}
+    for place in (noted, path):
+        if os.path.lexists(place):
+            _refuse_damage(place, partial(check_file, place))
     if noted.exists() and path.exists():
-        known = read_json(noted)
+        known = _refuse_damage(noted, lambda: _note(noted))
         differing = next((key for key in wanted if known.get(key) != wanted[key]), None)
         if differing is not None:
             what = OTHER[differing] if "tokenizer" in known else "an older version"
             raise InputError(f"tokens/{path.name} holds tokens of {what}; remove it, or choose another --out")
-        state = {key: known[key] for key in state}
+        state = _refuse_damage(noted, lambda: _state(known))
+        _refuse_damage(path, lambda: _check_length(path, state))
     path.parent.mkdir(parents=True, exist_ok=True)
     if not state["done"]:
         with path.open("r+b" if path.exists() and state["length"] else "wb") as file:
@@ -110,15 +119,60 @@ def keep_tokens(
                 file.write(np.asarray(ids, dtype=np.int32).tobytes())
                 progress(state["length"], tokens or 0, {})
                 if state["documents"] % NOTED_EVERY == 0:
-                    file.flush()
+                    flush(file)
                     write_json(noted, {**wanted, **state})
+            flush(file)
         state["done"] = True
         write_json(noted, {**wanted, **state})
     if not state["length"]:
         raise InputError(
             f"the text {', '.join(s.name for s in sources)} is empty; give a text with documents"
         )
-    return torch.from_numpy(np.memmap(path, dtype=np.int32, mode="c"))
+    found = np.memmap(path, dtype=np.int32, mode="c")
+    _refuse_damage(path, lambda: _check_ids(found, max(tokenizer.get_vocab().values())))
+    return torch.from_numpy(found)
+
+
+def _refuse_damage(place: Path, read: Callable[[], Any]) -> Any:
+    """What `read` returns; OSError and ValueError, which say what is wrong with a file, as RunError."""
+    try:
+        return read()
+    except (OSError, ValueError) as error:
+        raise RunError(
+            f"tokens/{place.name} is damaged ({error}); remove it: the tokens are made again"
+        ) from error
+
+
+def _note(path: Path) -> dict[str, Any]:
+    known = read_json(path)
+    if not isinstance(known, dict):
+        raise ValueError("it holds no object")
+    return known
+
+
+def _state(known: Mapping[str, Any]) -> dict[str, Any]:
+    """How far the tokens reach. Raises ValueError: it does not say that."""
+    counts = {key: known.get(key) for key in ("source", "documents", "length", "begun_at")}
+    odd = next((key for key, count in counts.items() if not is_count(count)), None)
+    if odd is not None:
+        raise ValueError(f"{odd} is {known.get(odd)!r}")
+    if not isinstance(known.get("done"), bool):
+        raise ValueError(f"done is {known.get('done')!r}")
+    return {"done": known["done"], **counts}
+
+
+def _check_length(path: Path, state: Mapping[str, Any]) -> None:
+    size, wanted = path.stat().st_size, 4 * state["length"]
+    if size < wanted or (state["done"] and size != wanted):
+        raise ValueError(f"it has {size} bytes, {wanted} are noted")
+
+
+def _check_ids(found: np.ndarray[Any, Any], largest: int) -> None:
+    for first in range(0, len(found), PIECE):
+        piece = found[first : first + PIECE]
+        for odd in (int(piece.min()), int(piece.max())):
+            if not 0 <= odd <= largest:
+                raise ValueError(f"token id {odd}, the tokenizer has 0 to {largest}")
 
 
 def _rest(

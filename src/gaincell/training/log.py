@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from gaincell.files import append_text, restored, to_json, write_text
+from gaincell.errors import RunError
+from gaincell.files import (
+    append_text,
+    is_count,
+    is_number,
+    open_file,
+    parse_json,
+    restored,
+    to_json,
+    write_text,
+)
 from gaincell.reports.training import draw_loss
 
 REDRAW_AFTER = 60.0
@@ -35,16 +44,17 @@ class TrainingLog:
 
     def rewind(self, step: int) -> None:
         """Take back what this run logged from `step` on: it goes on from an earlier checkpoint."""
-        lines = self.path.read_text(errors="replace").splitlines(keepends=True) if self.path.exists() else []
-        kept = []
-        for line in lines:
-            with contextlib.suppress(json.JSONDecodeError):  # the last one of a killed process
-                known = json.loads(line)
-                mine = all(known.get(key) == value for key, value in self.labels.items())
-                if not mine or known["step"] < step:
-                    kept.append(line)
-        if kept != lines:
-            write_text(self.path, "".join(kept))
+        if not self.path.exists():
+            return
+        kept = [
+            line
+            for line, known in _lines(self.path)
+            if known is not None
+            and (known["step"] < step or any(known.get(key) != value for key, value in self.labels.items()))
+        ]
+        text = "".join(kept).encode()
+        if len(text) != self.path.stat().st_size:
+            write_text(self.path, text.decode())
 
     def line(self, step: int, numbers: Mapping[str, Any]) -> None:
         """Append a line; from time to time draw the figure."""
@@ -60,9 +70,41 @@ class TrainingLog:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The lines of a log; one that a killed process left unfinished is left out."""
-    lines = []
-    for line in path.read_text(errors="replace").splitlines():
-        with contextlib.suppress(json.JSONDecodeError):
-            lines.append(restored(json.loads(line)))
-    return lines
+    """The lines of a log; one that a killed process left unfinished is left out.
+
+    Raises:
+        RunError: it cannot be read, or a line is none that a training writes.
+    """
+    return [known for _, known in _lines(path) if known is not None]
+
+
+def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any] | None]]:
+    """The lines of a log, and what each says: None of one that is unfinished. Raises RunError."""
+    number = 0
+    try:
+        with open_file(path) as file:
+            for raw in file:
+                number += 1
+                line = raw.decode(errors="replace")
+                try:
+                    known = restored(parse_json(line))
+                except json.JSONDecodeError:
+                    yield line, None
+                    continue
+                if not (isinstance(known, dict) and _is_step(known)):
+                    raise ValueError(f"{line.strip()[:40]!r} is no step of a training")
+                yield line, known
+    except (OSError, ValueError) as error:
+        raise RunError(
+            f"{path.name} cannot be read (line {number}: {error}); remove the file, or the line"
+        ) from error
+
+
+def _is_step(known: Mapping[str, Any]) -> bool:
+    """Whether a line has the form of those of `TrainingLog.line`, as far as they are read again."""
+    words = ("stage", "part", "loss_name", "loss_unit")
+    return (
+        is_count(known.get("step"))
+        and all(is_number(known.get(key, 0)) for key in ("loss", "tokens", "evaluation"))
+        and all(isinstance(known.get(key, ""), str) for key in words)
+    )

@@ -140,6 +140,12 @@ class TrainSettings:
                 check_value(given, TRAINING[setting.name], setting.name)
         if self.batch % self.micro_batch:
             raise InputError(f"batch = {self.batch} is not a multiple of micro_batch = {self.micro_batch}")
+        rate = max(self.learning_rate, self.scale_learning_rate or 0.0)
+        if rate * max(1 / (1 - self.betas[0]), self.weight_decay) > LARGEST * (1 + 1e-9):
+            raise InputError(
+                f"learning rate {rate} with betas = {self.betas} and weight_decay = {self.weight_decay}: its "
+                "steps do not fit float32, give a lower one"
+            )
         if self.patience and not self.evaluate_every:
             raise InputError("patience needs evaluate_every: without evaluations nothing tells when to stop")
         if self.sharded and self.evaluate_every:
@@ -149,16 +155,20 @@ class TrainSettings:
             )
 
 
+LARGEST = 3e38
+"""About the largest number of float32, in which weights and gradients are."""
+FACTOR = Number(most=LARGEST)
+RATE = Number(most=LARGEST, above=True)
 TRAINING: Mapping[str, Allowed] = {
-    "learning_rate": Number(above=True),
-    "scale_learning_rate": Number(above=True),
+    "learning_rate": RATE,
+    "scale_learning_rate": RATE,
     "warmup_steps": Number(whole=True),
     "final_fraction": Number(0, 1),
     "decay_steps": Number(1, whole=True),
     "batch": Number(1, whole=True),
     "micro_batch": Number(1, whole=True),
     "betas": Number(0, 1, below=True, many=2),
-    "weight_decay": Number(),
+    "weight_decay": FACTOR,
     "decayed": DECAYED,
     "clip": Number(above=True, endless=True),
     "bf16": bool,

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from gaincell.errors import RunError
-from gaincell.files import write_tensors
+from gaincell.files import check_file, write_tensors
 from gaincell.training.checkpoint import best_of
 from gaincell.training.loss_name import LossName
 from gaincell.training.settings import TrainSettings
@@ -59,7 +59,13 @@ class Watch:
         self._worse: int = known.get("worse", 0)
         self._kept: dict[str, Tensor] = {}
         if self.best is not None and settings.patience and best is not None and best.exists():
-            self._kept = load_file(best)
+            try:
+                check_file(best)
+                self._kept = load_file(best)
+            except Exception as error:  # safetensors raises its own type for a torn file
+                raise RunError(
+                    f"{best.name} cannot be read ({error}); remove it and the checkpoint to start again"
+                ) from error
 
     def state(self) -> dict[str, Any]:
         """Plain data to go on from."""

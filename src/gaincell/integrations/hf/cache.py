@@ -44,6 +44,7 @@ from gaincell.features import (
     missing,
 )
 from gaincell.integrations.hf.attach import attached_layers
+from gaincell.integrations.hf.context import check_ids
 from gaincell.integrations.hf.interface import RING
 from gaincell.integrations.hf.masks import PADDING
 from gaincell.nn.attention import GainCellAttention
@@ -627,6 +628,7 @@ def feed(
         last: only those of the last token.
         progress: called after every piece with (tokens done, tokens).
     """
+    check_ids(model, ids)
     logits: list[Tensor] = []
     at, total = 0, ids.shape[1]
     while at < total:

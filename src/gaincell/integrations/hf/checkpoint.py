@@ -260,7 +260,13 @@ def _saved_design(directory: Path, hardware: Hardware) -> Design:
 
 def _read(path: Path) -> dict[str, Tensor]:
     with safe_open(path, framework="pt") as file:
-        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+        found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    for name, tensor in found.items():
+        if not (tensor.is_floating_point() or name.endswith(KEPT)):
+            raise RunError(
+                f"{path}: {name} is {tensor.dtype}, no floating-point numbers; save the model again"
+            )
+    return found
 
 
 def _put(model: PreTrainedModel, tensors: dict[str, Tensor], where: str) -> None:
@@ -275,6 +281,11 @@ def _put(model: PreTrainedModel, tensors: dict[str, Tensor], where: str) -> None
         raise RunError(
             f"{where} does not fit the base model: {unfit[0]} ({len(unfit)} tensors); save the model again"
         )
+    negative = next(
+        (n for n in sorted(expected) if n.endswith(".gain") and bool((plain[n] <= 0).any())), None
+    )
+    if negative is not None:
+        raise RunError(f"{where}: {negative} is not above 0, as every gain is; save the model again")
     with torch.no_grad():
         for name, tensor in plain.items():
             parameters[name].copy_(tensor)

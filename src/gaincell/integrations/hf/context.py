@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from gaincell.errors import InputError
 
@@ -29,6 +29,13 @@ def context_of(model: nn.Module) -> int | None:
 def default_length(model: nn.Module, most: int = LONGEST_BLOCK) -> int:
     """Tokens of a block: the model's context, at most `most`."""
     return min(context_of(model) or most, most)
+
+
+def check_ids(model: nn.Module, ids: Tensor) -> None:
+    """Refuse tokens that the model's embedding lacks. Raises InputError."""
+    vocabulary = model.get_input_embeddings().num_embeddings  # type: ignore[operator]
+    if ids.numel() and int(ids.max()) >= vocabulary:
+        raise InputError(f"token id {int(ids.max())} lies outside the model's vocabulary of {vocabulary}")
 
 
 def check_length(model: nn.Module, length: int) -> None:

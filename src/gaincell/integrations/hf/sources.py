@@ -30,6 +30,7 @@ from transformers import (
 from transformers.utils import logging
 
 from gaincell.errors import ModelError
+from gaincell.files import check_text
 from gaincell.integrations.hf.completeness import check_complete
 from gaincell.shipped import available
 
@@ -203,6 +204,11 @@ def find_source(model: str, where: str = "") -> Source:
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise ModelError(f"directory {model!r} holds neither a model (config.json) nor a RUN. {FORMS}")
+        for text in sorted(path.glob("*.json")):
+            try:
+                check_text(text)
+            except OSError as error:
+                raise ModelError(f"cannot read model {model!r}: {error}. {FORMS}") from error
         return Source(str(path.resolve()), path)
     if model.startswith("adapters/"):
         raise ModelError(

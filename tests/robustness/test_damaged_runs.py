@@ -1,0 +1,183 @@
+"""Damaged files of a RUN or a model: each is refused in one line that names it, before it is used."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from tests.micro import micro_design, micro_llama, write_micro
+from torch import nn
+
+from gaincell.adaptation import collect_statistics
+from gaincell.cli import main
+from gaincell.errors import InputError, ModelError, RunError
+from gaincell.evaluation.activity import measure_activity
+from gaincell.integrations.hf.attach import attach
+from gaincell.integrations.hf.cache import RingCache, feed
+from gaincell.integrations.hf.checkpoint import HARDWARE, load, save
+from gaincell.integrations.hf.models import load_model
+from gaincell.integrations.hf.sources import find_source
+from gaincell.mapping.folder import RunFolder
+from gaincell.text import Source
+from gaincell.training import checkpoint as disk
+from gaincell.training.data import keep_tokens
+
+
+class Letters:
+    """A tokenizer of the letters a to z."""
+
+    eos_token_id = 0
+
+    def get_vocab(self) -> dict[str, int]:
+        return {chr(97 + n): n + 1 for n in range(26)} | {"<|endoftext|>": 0}
+
+    def __call__(self, texts: list[str], **_: object) -> dict[str, list[list[int]]]:
+        return {"input_ids": [[ord(letter) - 96 for letter in text] for text in texts]}
+
+
+def tokens(path: Path) -> list[int]:
+    def documents() -> Iterator[str]:
+        yield from ("abc", "de")
+
+    source = Source("letters", 5, documents, lambda: "0")
+    return list(keep_tokens([source], Letters(), path).tolist())
+
+
+NOTES: dict[str, Callable[[str], str]] = {
+    "empty": lambda text: "",
+    "cut": lambda text: text[:-9],
+    "a list": lambda text: "[]",
+    "no length": lambda text: text.replace('"length"', '"width"'),
+    "length as text": lambda text: text.replace('"length": 7', '"length": "7"'),
+    "done as number": lambda text: text.replace("true", "1"),
+    "another length": lambda text: text.replace('"length": 7', '"length": 8'),
+}
+TOKENS: dict[str, Callable[[bytes], bytes]] = {
+    "empty": lambda content: b"",
+    "cut": lambda content: content[:-4],
+    "no multiple of 4": lambda content: content[:-1],
+    "beyond the vocabulary": lambda content: content[:-4] + np.int32(27).tobytes(),
+    "negative": lambda content: np.int32(-1).tobytes() + content[4:],
+}
+
+
+@pytest.mark.parametrize("change", NOTES.values(), ids=NOTES)
+def test_a_damaged_note_of_tokens(tmp_path: Path, change: Callable[[str], str]) -> None:
+    path = tmp_path / "training"
+    whole = tokens(path)
+    note = path.with_name("training.json")
+    damaged = change(note.read_text())
+    assert damaged != note.read_text()
+    note.write_text(damaged)
+    with pytest.raises(RunError, match=r"tokens/training(.json)? is damaged .*remove it"):
+        tokens(path)
+    note.unlink()
+    assert tokens(path) == whole
+
+
+@pytest.mark.parametrize("change", TOKENS.values(), ids=TOKENS)
+def test_damaged_tokens(tmp_path: Path, change: Callable[[bytes], bytes]) -> None:
+    path = tmp_path / "training"
+    whole = tokens(path)
+    path.write_bytes(change(path.read_bytes()))
+    with pytest.raises(RunError, match=r"tokens/training is damaged .*remove it: the tokens are made again"):
+        tokens(path)
+    path.unlink()
+    assert tokens(path) == whole
+
+
+@pytest.mark.parametrize("name", ["training", "training.json"])
+def test_a_pipe_holds_no_tokens(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "training"
+    tokens(path)
+    (tmp_path / name).unlink()
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(RunError, match="no regular file"):
+        tokens(path)
+
+
+RECORD = {"training_tokens": 4, "nll": 3.0, "predictions": 2, "blocks": 1, "per_block": [[3.0, 2]],
+          "bytes": None, "perplexity": float(np.exp(1.5)), "perplexity_error": None, "bits_per_byte": None,
+          "seconds": 1.0}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"nll": True}, {"nll": -1e308}, {"nll": 4.0}, {"nll": "3"}, {"perplexity": None}, {"perplexity": 9.0},
+     {"per_block": [[True, 2]]}, {"per_block": [[-1e308, 2]]}, {"per_block": [[3.0, 3]]}, {"per_block": 5},
+     {"per_block": []}, {"per_block": [3.0]}, {"predictions": 0}, {"blocks": 2}, {"seconds": "nan"}],
+    ids=str,
+)  # fmt: skip
+def test_a_damaged_record_of_a_stage(tmp_path: Path, change: dict[str, object]) -> None:
+    folder = RunFolder(tmp_path, {})
+    folder.finish("linear", RECORD, None)
+    assert folder.record("linear") == RECORD
+    folder.finish("linear", RECORD | change, None)
+    with pytest.raises(RunError, match=r"linear.json is damaged: .*remove it to do its stage again"):
+        folder.record("linear")
+
+
+@pytest.mark.parametrize("damage", ["exp_avg", "exp_avg_sq", "step"])
+def test_a_damaged_checkpoint(tmp_path: Path, damage: str) -> None:
+    weight, path = nn.Parameter(torch.ones(2, 3)), tmp_path / "a.checkpoint"
+    optimizer = torch.optim.AdamW([weight])
+    weight.grad = torch.ones(2, 3)
+    optimizer.step()
+    progress = {"step": "1" if damage == "step" else 1}
+    disk.store(path, {"weight": weight}, optimizer, {}, progress)
+    if damage != "step":
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata()
+        save_file(load_file(path) | {f"{damage}.weight": torch.ones(3, 2)}, path, metadata)
+    with pytest.raises(RunError, match=r"a\.checkpoint.*remove it to start again"):
+        disk.restore(path, {"weight": weight}, optimizer, {})
+
+
+def test_a_model_whose_config_does_not_end(tmp_path: Path) -> None:
+    (tmp_path / "config.json").touch()
+    os.truncate(tmp_path / "config.json", 3 * 2**30)
+    with pytest.raises(ModelError, match=r"config\.json' has more than 256 MiB"):
+        find_source(str(tmp_path))
+
+
+def test_tokens_that_the_model_lacks(tmp_path: Path) -> None:
+    """By its tokenizer or by mistake: refused by name, where an embedding would raise IndexError."""
+    model = attach(micro_llama(), micro_design())
+    ids = torch.tensor([[1, model.config.vocab_size]])
+    for use in (
+        lambda: feed(model, RingCache(model), ids),
+        lambda: collect_statistics(model, [ids]),
+        lambda: measure_activity(model, [ids], "text"),
+    ):
+        with pytest.raises(InputError, match=rf"token id {ids.max()} lies outside the model's vocabulary"):
+            use()
+
+
+@pytest.mark.parametrize("damage", ["integers", "a negative gain"])
+def test_damaged_hardware(tmp_path: Path, damage: str) -> None:
+    base, _ = write_micro(tmp_path)
+    run = tmp_path / "run"
+    save(attach(load_model(str(base)).model, micro_design()), run)
+    with safe_open(run / HARDWARE, "pt") as file:
+        metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    name = next(name for name in sorted(tensors) if name.endswith(".gain"))
+    tensors[name] = tensors[name].view(torch.int64) if damage == "integers" else -tensors[name]
+    save_file(tensors, run / HARDWARE, metadata)
+    with pytest.raises(RunError, match=rf"{name} is .*save the model again"):
+        load(run)
+
+
+def test_a_stage_that_a_recipe_lacks_leaves_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = Path(__file__).parents[2] / "recipes" / "tiny.toml"
+    with pytest.raises(SystemExit):
+        main(["train", str(recipe), "--only", "nosuch", "--out", str(tmp_path / "a" / "b")])
+    assert "has no stage 'nosuch'; it has" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
