@@ -227,6 +227,8 @@ def write_costs(docs: Path) -> None:
     for name, rows in parts.items():
         text = replaced(text, name, costs.as_markdown(rows))
     text = replaced(text, "outside", costs.outside(paper))
+    real = {name: one for name, one in found.items() if one["activity"]["source"] != "assumed"}
+    text = replaced(text, "real-text", costs.real_text(paper, real))
     write_text(page, text)
     for name in ("gpt2", "smollm2-135m", "mistral-7b"):
         with tempfile.TemporaryDirectory() as out:

@@ -130,6 +130,7 @@ FIGURES: dict[str, Draw] = {
         for run in ("tiny", "smollm2")
         for name, (_, draw) in figures.FIGURES.items()
     },
+    "tiny-adaptation-neutral": _of("adaptation/neutral/tiny-polynomial", figures.adaptation),
     "ablation": _into("evaluation/ablation", ablation.draw_ablation),
     "fidelity": _into("evaluation/fidelity", fidelity.draw_fidelity),
     **{
