@@ -363,11 +363,8 @@ def against(machines: list[Json], what: str) -> str:
     found = {title: ratios(machines, f"{what}_over_{column}") for column, title in OURS.items()}
     groups = ("the published GPU measurements", "GPUs that only read their cache, computed")
     return "; ".join(
-        f"× less than {group}: "
-        + ", ".join(
-            f"{min(columns[n]):,.0f} to {max(columns[n]):,.0f} with {title}"
-            for title, columns in found.items()
-        )
+        f"less than {group} by × "
+        + " or ".join(f"{min(at[n]):,.0f} to {max(at[n]):,.0f} with {title}" for title, at in found.items())
         for n, group in enumerate(groups)
     )
 
