@@ -2,7 +2,7 @@
 
     python docs/readme.py
 
-Reads docs/results/NAME.json (the run.json of a mapping), docs/results/pauses/CHIP.json (of evaluate --at),
+Reads docs/results/NAME.json (the run.json of a mapping), docs/results/pauses/NAME.json (of evaluate --at),
 docs/results/context/context.json (of recipes/depth.py), docs/results/cells (of recipes/cells.py),
 docs/results/evaluation (of evaluate --tasks and --chips, ablate, fidelity), docs/results/spice,
 docs/results/costs (of cost, activity, baseline, floorplan), docs/results/sweeps (of recipes/sweeps) and
@@ -104,8 +104,7 @@ def main() -> None:
 
 def draw_pauses(folder: Path, figure: Path) -> None:
     """The curves of all results in `folder`, which are of `gaincell evaluate --at`."""
-    found = {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
-    draw(hardware.pauses, found, figure)
+    draw(hardware.pauses, [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))], figure)
 
 
 def adapters_table(folder: Path) -> str:
@@ -121,6 +120,7 @@ def adapters_table(folder: Path) -> str:
         "| --- | --- | ---: | ---: | ---: | ---: |",
         f"| software | – | – | {score['software']:.2f} | 1.00 | – |",
     ]
+    harness, shown = entries["software"]["harness"], ["software"]
     for place in sorted((ROOT / "adapters").iterdir()):
         run = results.read(place)
         chip = run["design"]["name"]
@@ -128,11 +128,12 @@ def adapters_table(folder: Path) -> str:
             continue
         tokens = results.number(results.saved_stage(run)["training_tokens"])
         size = sum(file.stat().st_size for file in place.iterdir()) / 1e6
+        shown.append(chip)
         numbers = f"{tokens:,.0f} | {score[chip]:.2f} | {score[chip] / score['software']:.2f} | {size:.1f}"
         rows.append(f"| `adapters/{place.name}` | `{chip}` | {numbers} |")
+    weights = comparison.weights({name: entries[name] for name in shown})
+    scored = f"{harness['name']} {harness['version']}, {weights}"
     n, of = (results.number(wiki["software"][key]) for key in ("items", "of"))
-    harness, types = entries["software"]["harness"], sorted({entry["dtype"] for entry in entries.values()})
-    scored = f"{harness['name']} {harness['version']}, weights in {', '.join(types)}"
     caption = f"WikiText-2, validation split, {n:.0f} of {of:.0f} articles, {scored}."
     return "\n".join([*rows, "", caption]) + "\n"
 
@@ -226,6 +227,8 @@ def write_costs(docs: Path) -> None:
     for name, rows in parts.items():
         text = replaced(text, name, costs.as_markdown(rows))
     text = replaced(text, "outside", costs.outside(paper))
+    real = {name: one for name, one in found.items() if one["activity"]["source"] != "assumed"}
+    text = replaced(text, "real-text", costs.real_text(paper, real))
     write_text(page, text)
     for name in ("gpt2", "smollm2-135m", "mistral-7b"):
         with tempfile.TemporaryDirectory() as out:

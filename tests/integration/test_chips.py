@@ -243,6 +243,7 @@ def test_figures_and_tables_come_from_the_result_alone(tmp_path: Path) -> None:
         words = math.exp(-sum(p[0] for p in pages) / sum(p[1] for p in pages))
         return {
             "harness": {"name": "harness", "version": "1"},
+            "dtype": "float32",
             "tasks": [
                 task("piqa", "acc", acc, sum(acc) / len(acc)),
                 task("lambada_openai", "perplexity", logs, math.exp(-mean)),
@@ -279,6 +280,8 @@ def test_figures_and_tables_come_from_the_result_alone(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="chip is not a whole result"):
         compare({"software": a, "chip": {"tasks": [{"task": "piqa"}], "harness": a["harness"]}})
     assert draw_comparison(found, tmp_path / "table.png").stat().st_size > 5000
+    mixed = compare({"software": a | {"dtype": "bfloat16"}, "chip": b})
+    assert "weights in bfloat16 (software), in float32 (chip)" in mixed.notes[0]
     unlike = compare({"software": a, "other": run([1.0], [-1.0], [[-1.0, 2.0]], "y")})
     assert unlike.rows["other"]["piqa", "acc"].difference is None
     assert "No difference where the items are others" in " ".join(unlike.notes)

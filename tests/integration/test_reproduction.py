@@ -40,6 +40,32 @@ def test_parts_are_those_of_the_results(name: str, generator: ModuleType) -> Non
     assert len({row.count(" | ") for row in rows}) <= 1, "rows of different lengths"
 
 
+@pytest.mark.parametrize(
+    ("cited", "ours", "verdict"),
+    [
+        ([20_000.0, 30_000.0], [40_000.0, 50_000.0], "shown"),
+        ([8_907.0, 19_029.0], [15_376.0, 32_850.0], "**not shown**"),
+        ([15_376.0, 32_850.0], [8_907.0, 19_029.0], "**not shown**"),
+    ],
+)
+def test_a_verdict_needs_every_computed_gpu_and_both_energies(
+    generator: ModuleType, cited: list[float], ours: list[float], verdict: str
+) -> None:
+    machines = [
+        {
+            "title": f"GPU, {which}",
+            "energy_over_cited": {"value": a, "unit": "1", "kind": "simulated"},
+            "energy_over_bottom_up": {"value": b, "unit": "1", "kind": "simulated"},
+        }
+        for which in ("measured", "reading its cache once")
+        for a, b in zip(cited, ours, strict=True)
+    ]
+    assert generator.holds(machines, "energy", 4).endswith(
+        f"{verdict} against GPUs that only read their cache"
+    )
+    assert generator.holds(machines, "energy", 4).startswith("reached against the published")
+
+
 def test_what_the_page_points_to_is_there() -> None:
     headings = re.findall(r"^## (.*)$", PAGE, re.MULTILINE)
     anchors = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}

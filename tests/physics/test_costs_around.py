@@ -100,7 +100,7 @@ def test_a_batch_goes_through_analog_layers_one_after_the_other() -> None:
 
 def test_no_measured_gpu_beats_the_floor_of_its_bandwidth() -> None:
     """12 heads, D = 64, 1024 tokens in bfloat16: 3 MiB, 3.1 us at 1 TB/s; the published 22 us are slower."""
-    found = gpus.floor(stated()["rtx-4090"], 12, 64, 1024)
+    found = gpus.floor(stated()["rtx-4090"], 12, 12, 64, 1024)
     assert found.latency == pytest.approx(3 * 2**20 / 1.008e12)
     assert found.energy == pytest.approx(found.latency * 450)
     assert found.latency < published()["rtx-4090"].latency

@@ -157,7 +157,7 @@ def test_other_designs_have_an_assumed_activity_too() -> None:
 
 
 def test_measurements_are_read_from_a_result(tmp_path: Path) -> None:
-    rows = describe.comparison(of_head(HEAD), list(published().values()))
+    rows = describe.comparison(of_head(HEAD), 12, list(published().values()))
     mine = json.loads(json.dumps(rows[0]))
     mine["title"] = "here"
     mine["latency"] = results.value(1e-5, "s", "measured")

@@ -131,6 +131,7 @@ FIGURES: dict[str, Draw] = {
         for run in ("tiny", "smollm2")
         for name, (_, draw) in figures.FIGURES.items()
     },
+    "tiny-adaptation-neutral": _of("adaptation/neutral/tiny-polynomial", figures.adaptation),
     "ablation": _into("evaluation/ablation", ablation.draw_ablation),
     "fidelity": _into("evaluation/fidelity", fidelity.draw_fidelity),
     **{
@@ -138,7 +139,9 @@ FIGURES: dict[str, Draw] = {
         for chip in ("", "-extended")
     },
     "baseline-cpu": _into("costs/baseline-cpu", baseline.draw_baseline),
-    "pauses": _several("pauses/*.json", hardware.pauses, lambda path: path.stem),
+    "pauses": lambda _: hardware.pauses(
+        [results.read(path) for path in sorted(RESULTS.glob("pauses/*.json"))]
+    ),
     "context": _of("context/context", hardware.context),
     "chips": _several("evaluation/chips-*.json", chips.draw_chips, _mismatch),
     "adaptation-cells": _cells,
@@ -339,6 +342,16 @@ def test_a_logarithmic_axis_has_dots_and_no_bars() -> None:
         (axes,) = figures.perplexities(results.read(RESULTS / f"{name}.json")).axes
         assert axes.get_xscale() == ("linear" if bars else "log")
         assert len(axes.patches) == bars
+
+
+def test_stages_without_variance_are_no_perfect_matches() -> None:
+    """The 92 silent heads of SmolLM2 have residuals of 0 in the result; none is drawn, before or after."""
+    run = results.read(RESULTS / "smollm2.json")
+    silent = run["adaptation"]["closed-form"]["skipped"]
+    figure = figures.mismatch(run)
+    drawn = np.asarray(figure.axes[3].lines[1].get_ydata())
+    assert np.isnan(drawn).sum() == len(silent) > 0
+    assert figure.get_suptitle() == f"{len(silent)} stages without variance are left out"
 
 
 def test_maps_of_one_kind_share_a_scale(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

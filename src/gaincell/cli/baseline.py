@@ -193,6 +193,7 @@ def _machine(machine: Measured, batch: int) -> dict[str, Any]:
 
     numbers: dict[str, tuple[float, str]] = {
         "heads": (machine.heads, "1"),
+        "kv_heads": (machine.kv_heads, "1"),
         "head_dim": (machine.head_dim, "1"),
         "context": (machine.context, "tokens"),
         "batch": (batch, "1"),

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from gaincell.config import load_design
 from gaincell.costs import digital, motivation, phases, retention, sweep
 from gaincell.costs.area import Variant, variants
 from gaincell.costs.cited import DIGITAL, FIRST, SECOND, paper
@@ -28,6 +29,8 @@ from gaincell.reports.results import Json, value
 
 SPICE_KEYS = {FIRST: "first", SECOND: "second"}
 """Blocks of which SPICE energies exist, and their keys."""
+OXIDES = ("leroux2025-oxide", "oxide-2t", "ito", "igzo")
+"""Shipped designs with oxide write transistors."""
 UNITS = {"energy": "J", "latency": "s", "area": "m^2", "power": "W"}
 
 
@@ -136,8 +139,9 @@ def model(found: ModelCost) -> Json:
     }
 
 
-def comparison(found: HeadCost, measured: Sequence[Measured]) -> list[Json]:
-    """Machines against as many heads in gain cells; no ratio where head dimension or context differ."""
+def comparison(found: HeadCost, heads: int, measured: Sequence[Measured]) -> list[Json]:
+    """Machines against `heads` query heads in gain cells; no ratio where a size differs."""
+    sizes = (heads, heads // found.head.group, found.head.head_dim, round(found.head.columns))
     rows = []
     for machine in measured:
         source = machine.source if machine.kind == "cited" else None
@@ -146,13 +150,14 @@ def comparison(found: HeadCost, measured: Sequence[Measured]) -> list[Json]:
             "title": machine.title,
             "source": machine.source,
             "heads": value(machine.heads, "1", kind, source),
+            "kv_heads": value(machine.kv_heads, "1", kind, source),
             "head_dim": value(machine.head_dim, "1", kind, source),
             "context": value(machine.context, "tokens", kind, source),
             "latency": value(machine.latency, "s", kind, source),
         }
         if machine.energy is not None:
             row["energy"] = value(machine.energy, "J", kind, source)
-        same = (machine.head_dim, machine.context) == (found.head.head_dim, round(found.head.columns))
+        same = machine.sizes == sizes
         for column, cost in (("cited", found.cited), ("bottom_up", found.bottom_up)) if same else ():
             over = ratio(machine, cost.latency, cost.energy)
             row[f"latency_over_{column}"] = value(over.latency, "1", "simulated")
@@ -160,6 +165,12 @@ def comparison(found: HeadCost, measured: Sequence[Measured]) -> list[Json]:
                 row[f"energy_over_{column}"] = value(over.energy, "1", "simulated")
         rows.append(row)
     return rows
+
+
+def retention_times() -> Json:
+    """Of the shipped designs with oxide write transistors."""
+    found = {name: load_design(name).retention_time for name in OXIDES}
+    return {name: value(tau, "s", "cited", f"gaincell design show {name}") for name, tau in found.items()}
 
 
 def printed_ratios() -> Json:

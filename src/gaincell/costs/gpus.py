@@ -16,7 +16,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
-from gaincell.costs.cited import paper
 from gaincell.costs.data import FOLDER, Sourced, build, read_toml
 from gaincell.errors import InputError
 from gaincell.units import BytePerSecond, Joule, PerSecond, Second, Watt
@@ -29,7 +28,8 @@ CITED = "Leroux et al. 2025, released measurements [R]"
 class Measured:
     """Attention of one layer, one token, on a machine.
 
-    title: of the machine.  heads, head_dim, context: what it computed.
+    title: of the machine.  heads, kv_heads, head_dim, context: what it computed; query heads share kv_heads
+    key/value heads.
     latency: s.  energy: J; None where it was not measured.
     kind: "cited", "measured" on this machine, or "simulated": computed from what a maker states.
     source: where it comes from.
@@ -37,6 +37,7 @@ class Measured:
 
     title: str
     heads: int
+    kv_heads: int
     head_dim: int
     context: int
     latency: Second
@@ -45,12 +46,13 @@ class Measured:
     source: str
 
     def __post_init__(self) -> None:
-        if (
-            min(self.heads, self.head_dim, self.context) < 1
-            or not self.latency > 0
-            or (self.energy is not None and not self.energy > 0)
-        ):
+        if min(self.sizes) < 1 or not self.latency > 0 or (self.energy is not None and not self.energy > 0):
             raise InputError(f"{self.title}: a measurement has 1 or more heads, and time and energy above 0")
+
+    @property
+    def sizes(self) -> tuple[int, int, int, int]:
+        """heads, kv_heads, head_dim, context."""
+        return self.heads, self.kv_heads, self.head_dim, self.context
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,7 @@ def published() -> Mapping[str, Measured]:
         found[name] = Measured(
             title=run.title,
             heads=run.heads,
+            kv_heads=run.heads,
             head_dim=run.head_dim,
             context=run.tokens,
             latency=duration / n,
@@ -138,17 +141,20 @@ def ratio(measured: Measured, latency: Second, head_energy: Joule) -> Ratio:
     return Ratio(measured, measured.latency / latency, energy)
 
 
-def floor(gpu: Stated, heads: int, head_dim: int, context: int, bytes_per_number: float = 2.0) -> Measured:
+def floor(
+    gpu: Stated, heads: int, kv_heads: int, head_dim: int, context: int, bytes_per_number: float = 2.0
+) -> Measured:
     """Reading keys and values once from memory, at the stated bandwidth and the largest board power.
 
     The time is a lower bound only where they do not fit the GPU's L2; the energy is an upper estimate of it.
 
-    heads: key/value heads, as many as query heads.  context: tokens in the cache of one sequence.
+    heads: query heads, which share kv_heads key/value heads.  context: tokens in the cache of one sequence.
     """
-    time = 2 * heads * head_dim * context * bytes_per_number / gpu.bandwidth
+    time = 2 * kv_heads * head_dim * context * bytes_per_number / gpu.bandwidth
     return Measured(
         title=f"{gpu.title}, reading its cache once",
         heads=heads,
+        kv_heads=kv_heads,
         head_dim=head_dim,
         context=context,
         latency=time,
@@ -158,10 +164,7 @@ def floor(gpu: Stated, heads: int, head_dim: int, context: int, bytes_per_number
     )
 
 
-def compared() -> list[Measured]:
-    """The authors' measurements, and every stated GPU reading its cache once: same heads, same context."""
-    p = paper()
-    return [
-        *published().values(),
-        *(floor(gpu, p.heads, p.head_dim, p.window) for gpu in stated().values()),
-    ]
+def compared(heads: int, kv_heads: int, head_dim: int, context: int) -> list[Measured]:
+    """The authors' measurements, and every stated GPU reading once a cache of these sizes."""
+    own = (floor(gpu, heads, kv_heads, head_dim, context) for gpu in stated().values())
+    return [*published().values(), *own]

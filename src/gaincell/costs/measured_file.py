@@ -1,7 +1,7 @@
 """Measurements of softmax attention from a result file: its entry "machines", a list of
 
-    {"title", "source", "heads": value, "head_dim": value, "context": value, "latency": value in s,
-     "energy": value in J (if it was measured)}
+    {"title", "source", "heads": value, "kv_heads": value, "head_dim": value, "context": value,
+     "latency": value in s, "energy": value in J (if it was measured)}
 
 per token of one layer. `gaincell cost --json` writes the same entry.
 """
@@ -44,6 +44,7 @@ def _machine(row: dict[str, Any], where: str) -> Measured:
     return Measured(
         title=str(row["title"]),
         heads=int(row["heads"]["value"]),
+        kv_heads=int(row["kv_heads"]["value"]),
         head_dim=int(row["head_dim"]["value"]),
         context=int(row["context"]["value"]),
         latency=_number(row["latency"], "s", where),

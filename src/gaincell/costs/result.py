@@ -62,6 +62,8 @@ def answer(asked: Question, command: Sequence[str]) -> results.Json:
     gpu = stated()[asked.gpu]
     cache = motivation.cache_cost(size, gpu, asked.context or size.tokens)
     beside = asked.context or min(size.tokens, chip.window)
+    seen = round(head.head.columns)
+    machines = [*compared(size.heads, size.kv_heads, size.head_dim, seen), *asked.measured]
     together = whole_model.arrangements(found, gpu, beside)
     result: results.Json = {
         "schema": results.SCHEMA,
@@ -76,9 +78,10 @@ def answer(asked: Question, command: Sequence[str]) -> results.Json:
         "head": describe.head(head, asked.spice),
         "areas": describe.areas(head, asked.layers),
         "model_cost": describe.model(found),
-        "machines": describe.comparison(head, [*compared(), *asked.measured]),
+        "machines": describe.comparison(head, size.heads, machines),
         "printed": describe.printed_ratios(),
         "whole_model": describe.whole_model(together),
+        "retention_times": describe.retention_times(),
         "why": describe.why(head, cache, motivation.stated_cache(shipped_size("mistral-7b"))),
         "sensitivity": describe.sensitivity(sensitivity(head.head)),
         "sweeps": describe.sweeps(head.head),

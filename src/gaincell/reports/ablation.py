@@ -16,14 +16,15 @@ from gaincell.reports.tables import readable
 TITLES = {"off": "switched off, the others on", "on": "on alone"}
 """Panels of the figure; the ring stands in the table only."""
 
+ERROR = "± standard error of the ratio over blocks, each paired with the same block on the first row's chip"
+
 
 def ablation_table(result: Mapping[str, Any], name: str) -> Any:
     """For a terminal."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    caption = f"{result['provenance']['protocol']}; nothing trained; ± standard error of the paired ratio"
-    caption += _remark(result)
+    caption = f"{result['provenance']['protocol']}; nothing trained; {ERROR}{_remark(result)}"
     table = Table(title=name, title_justify="left", box=SIMPLE_HEAD, caption=caption, caption_justify="left")
     for heading in ("", "constraint", ""):
         table.add_column(heading)
@@ -49,7 +50,7 @@ def ablation_markdown(result: Mapping[str, Any]) -> str:
     """For a document."""
     lines = ["| | constraint | | perplexity | ratio | ± |", "|---|---|---|---:|---:|---:|"]
     lines += ["| " + " | ".join(row) + " |" for row in ablation_rows(result)]
-    caption = f"{result['provenance']['protocol']}; {result['text']['name']}{_remark(result)}."
+    caption = f"{result['provenance']['protocol']}; {result['text']['name']}; {ERROR}{_remark(result)}."
     return "\n".join([*lines, "", caption]) + "\n"
 
 

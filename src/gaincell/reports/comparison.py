@@ -323,14 +323,13 @@ def _notes(
     runs: Mapping[str, Json], tasks: Mapping[str, Mapping[str, Json]], reference: str, cited: bool
 ) -> tuple[str, ...]:
     versions = sorted({f"{run['harness']['name']} {run['harness']['version']}" for run in runs.values()})
-    types = sorted({run.get("dtype", "a type not recorded") for run in runs.values()})
     counts = dict.fromkeys(
         f"{task} {number(entry['items']):,.0f} of {number(entry['of']):,.0f}"
         for each in tasks.values()
         for task, entry in each.items()
     )
     notes = [
-        f"Scored by {', '.join(versions)}, weights in {', '.join(types)}. Items: {', '.join(counts)}.",
+        f"Scored by {', '.join(versions)}, {weights(runs)}. Items: {', '.join(counts)}.",
         f"± is the standard error; differences and ratios are to {reference} on the same items, with their "
         "own.",
     ]
@@ -345,6 +344,16 @@ def _notes(
     if cited:
         notes.append("Rows of GPT-2 are cited from the paper: full sets, WikiText-2 test split.")
     return tuple(notes)
+
+
+def weights(runs: Mapping[str, Json]) -> str:
+    """In which type the weights were, and of which rows where rows differ."""
+    rows: dict[str, list[str]] = {}
+    for name, run in runs.items():
+        rows.setdefault(run.get("dtype", "a type not recorded"), []).append(name)
+    if len(rows) == 1:
+        return f"weights in {next(iter(rows))}"
+    return "weights in " + ", in ".join(f"{dtype} ({', '.join(names)})" for dtype, names in rows.items())
 
 
 def _latex(numbers: Sequence[str]) -> str:

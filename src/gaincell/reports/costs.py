@@ -230,6 +230,30 @@ def bands(results: Mapping[str, Result]) -> Rows:
     return Rows("Bands", headings, rows, "NO: outside the band that stands in the heading.")
 
 
+def real_text(assumed: Result, measured: Mapping[str, Result]) -> str:
+    """What measured activities make of both dot products, and whether each is inside its band."""
+    parts = []
+    for title in ("first dot product", "second dot product"):
+        before, *lines = (
+            next(line for line in one["head"]["lines"] if line["name"] == title)
+            for one in (assumed, *measured.values())
+        )
+        found = [
+            f"{number(line['bottom_up']) / number(before['bottom_up']):.2f} ({name}, {_place(line)} its band)"
+            for name, line in zip(measured, lines, strict=True)
+        ]
+        parts.append(f"{title}, {_place(before)} its band before: × {', '.join(found)}")
+    return (
+        "* What the activity of real text makes of an estimate with assumed activity (every code equally "
+        f"likely): {'; '.join(parts)}. The paper does not state the activity behind its two numbers: "
+        "closeness here is no validation.\n"
+    )
+
+
+def _place(line: Mapping[str, Any]) -> str:
+    return "inside" if line["inside"] else "outside"
+
+
 def _factors(factors: Mapping[str, tuple[float, bool]], lines: Sequence[Mapping[str, Any]]) -> list[str]:
     shown = []
     for line in lines:

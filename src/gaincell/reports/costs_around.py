@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from gaincell.reports.costs import KINDS, Result, Rows, ratio, readable
+from gaincell.reports.costs import KINDS, Result, Rows, ratio, readable, with_scale
 from gaincell.reports.results import number
 
 
@@ -34,13 +34,26 @@ def machines(result: Result) -> Rows:
         "× energy, cited",
     )
     headings_found = ("× latency, bottom-up", "× energy, bottom-up")
-    caption = (
-        "×: over as many heads in gain cells, where sizes are the same. Cited: twelve heads, D = 64, 1024 "
-        "tokens, batch 64, time of a batch divided by the batch (docs/costs.md says what is wrong with it). "
-        "Computed: keys and values read once at the stated bandwidth, the least time where they "
-        "do not fit the GPU's cache; times the largest board power, an upper estimate of the energy."
+    return Rows("Against other machines", (*headings, *headings_found), rows, _machines_caption(result))
+
+
+def _machines_caption(result: Result) -> str:
+    """What the rows are, by their kinds, and why some have no ratio."""
+    size, head = result["model"], result["head"]
+    own = f"{number(size['heads']):.0f} query heads on {number(size['kv_heads']):.0f} key/value heads, "
+    own += f"D = {number(size['head_dim']):.0f}, {number(head['context']):,.0f} tokens"
+    lines = [f"×: over the same layer in gain cells, {own}."]
+    if any("latency_over_cited" not in row for row in result["machines"]):
+        lines.append("Rows without ×: other sizes.")
+    lines.append(
+        "Cited: twelve heads, D = 64, 1024 tokens, batch 64, time of a batch divided by the batch "
+        "(docs/costs.md says what is wrong with it). Computed: keys and values of this layer read once at "
+        "the stated bandwidth, the least time where they do not fit the GPU's cache; times the largest board "
+        "power, an upper estimate of the energy."
     )
-    return Rows("Against other machines", (*headings, *headings_found), rows, caption)
+    if any(row["latency"]["kind"] == "measured" for row in result["machines"]):
+        lines.append("Measured: the fastest softmax attention on the machine that is named.")
+    return " ".join(lines)
 
 
 def whole_model(result: Result) -> Rows:
@@ -89,12 +102,23 @@ def _whole_caption(result: Result) -> str:
         if row["note"]
     ]
     if any(row["note"] for row in result["whole_model"]):
-        lines.append(
-            "Leakage and decay are those of that time. Cells of silicon do not hold a token that long; those "
-            "with oxide write transistors do, for seconds (leroux2025-oxide) or longer (igzo, ito, oxide-2t: "
-            "docs/cells.md)."
-        )
+        lines.append(_holders(result))
     return " ".join(lines)
+
+
+def _holders(result: Result) -> str:
+    """Retention times of oxide write transistors against the longest time that a token is held."""
+    held = max(number(row["held"]) for row in result["whole_model"] if "held" in row)
+    parts: dict[str, list[str]] = {"longer": [], "shorter": []}
+    for name, tau in result.get("retention_times", {}).items():
+        parts["longer" if number(tau) > held else "shorter"].append(f"{name} ({readable(tau)})")
+    found = "; ".join(f"{which}: {', '.join(names)}" for which, names in parts.items() if names)
+    said = (
+        f" Retention times of oxide write transistors against {with_scale(held, 's')}: {found}."
+        if found
+        else ""
+    )
+    return f"Leakage and decay are those of that time.{said}"
 
 
 def cache(result: Result) -> Rows:

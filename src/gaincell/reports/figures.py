@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -139,13 +139,21 @@ def adaptation(run: Run) -> Figure:
 @styled()
 def mismatch(run: Run) -> Figure:
     """Residuals of mean and standard deviation of every stage, layer and head, before and after
-    adaptation.
+    adaptation; without those that had no variance, which have nothing to match.
     """
     figure = Figure(figsize=(10.5, 5.0))
     grid = figure.subplots(2, 4, sharey="row")
-    low = min(float(v) for when in ("before", "after") for stage in STAGES for kind in ("std", "mean")
-              for layer in run["mismatch"][when][stage][kind]["value"] for v in layer)  # fmt: skip
+    silent = _silent(run)
+    points = {
+        (when, stage, kind): _residuals(run["mismatch"][when][stage][kind]["value"], stage, silent)
+        for when in ("before", "after")
+        for stage in STAGES
+        for kind in ("std", "mean")
+    }
+    low = min((v for at in points.values() for v in at if not math.isnan(v)), default=FLOOR)
     floored = f" (smaller ones are drawn at {FLOOR:.0e})" if low < FLOOR else ""
+    if silent:
+        figure.suptitle(f"{len(silent)} stages without variance are left out", fontsize=9)
     for row, (kind, label) in enumerate(
         [("std", r"$|\sigma/\sigma_{target} - 1|$"), ("mean", r"$|\mu - \mu_{target}| / \sigma_{target}$")]
     ):
@@ -153,10 +161,8 @@ def mismatch(run: Run) -> Figure:
             axes = grid[row][column]
             for when, colour, marker in (("before", ORANGE, "o"), ("after", BLUE, "D")):
                 table = run["mismatch"][when][stage][kind]["value"]
-                flat = [max(float(v), FLOOR) for layer in table for v in layer]
                 axes.plot(
-                    range(len(flat)),
-                    flat,
+                    [max(v, FLOOR) for v in points[when, stage, kind]],
                     marker,
                     color=colour,
                     ms=3,
@@ -176,6 +182,20 @@ def mismatch(run: Run) -> Figure:
         grid[row][0].set_ylabel(f"{'standard deviation' if kind == 'std' else 'mean'}\n{label}")
     legend_below(figure, columns=2)
     return figure
+
+
+def _silent(run: Run) -> frozenset[str]:
+    """Stages without variance, which the closed form left as they were, as it names them."""
+    return frozenset(run.get("adaptation", {}).get("closed-form", {}).get("skipped", ()))
+
+
+def _residuals(table: Sequence[Sequence[float]], stage: str, silent: frozenset[str]) -> list[float]:
+    """Of every head of every layer; NaN where it is silent."""
+    return [
+        math.nan if f"layer {layer}, head {head}, stage {stage}" in silent else float(v)
+        for layer, heads in enumerate(table)
+        for head, v in enumerate(heads)
+    ]
 
 
 @styled()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
 from gaincell import files
+from gaincell.reports.costs import readable
 from gaincell.reports.results import number, number_or_nan, numbers
 from gaincell.reports.style import (
     BLACK,
@@ -165,17 +166,17 @@ def trace(result: Result) -> Figure:
 
 
 @styled()
-def pauses(results: Mapping[str, Result]) -> Figure:
+def pauses(results: Sequence[Result]) -> Figure:
     """Perplexity against idle time, a curve a chip; on the left what is reached without a pause.
 
-    results: results of `gaincell evaluate --at`, by the name of the curve.
+    results: results of `gaincell evaluate --at`.
     """
     figure = Figure(figsize=(8.8, 3.8))
     axes = figure.add_subplot()
-    times = [number(row["idle"]) for result in results.values() for row in result["pauses"]]
+    times = [number(row["idle"]) for result in results for row in result["pauses"]]
     first = min(time for time in times if time > 0) / 10
-    for (name, result), (colour, marker) in zip(
-        results.items(), ((BLUE, "o"), (ORANGE, "s"), (GREEN, "D"), (RED, "^")), strict=False
+    for result, (colour, marker) in zip(
+        results, ((BLUE, "o"), (ORANGE, "s"), (GREEN, "D"), (RED, "^")), strict=False
     ):
         rows = result["pauses"]
         axes.errorbar(
@@ -184,7 +185,7 @@ def pauses(results: Mapping[str, Result]) -> Figure:
             [number_or_nan(row["perplexity_error"]) for row in rows],
             fmt=f"{marker}-",
             color=colour,
-            label=name,
+            label=_chip(result),
         )
     axes.set_xscale("log")
     axes.set_xlabel("idle time between the halves of a block, s (leftmost: none)")
@@ -192,6 +193,13 @@ def pauses(results: Mapping[str, Result]) -> Figure:
     axes.set_title("What a pause costs (bars: standard error over blocks)")
     legend_beside(axes)
     return figure
+
+
+def _chip(result: Result) -> str:
+    """The design, and how often it is refreshed."""
+    refresh = result["refresh"]
+    policy = f", {refresh['kind']} every {readable(refresh['every'])}" if "every" in refresh else ""
+    return f"{result['design']['name']}{policy}"
 
 
 @styled()

@@ -118,6 +118,7 @@ class Measurement:
         return Measured(
             title=f"this {self.device}, {self.implementation} {self.dtype}, batch {self.batch}",
             heads=self.heads,
+            kv_heads=self.kv_heads,
             head_dim=self.head_dim,
             context=self.context,
             latency=self.undisturbed_per_token,
