@@ -44,7 +44,7 @@ def _machine(row: dict[str, Any], where: str) -> Measured:
     return Measured(
         title=str(row["title"]),
         heads=int(row["heads"]["value"]),
-        kv_heads=int(row["kv_heads"]["value"]),
+        kv_heads=int(row.get("kv_heads", row["heads"])["value"]),  # earlier files are of heads of their own
         head_dim=int(row["head_dim"]["value"]),
         context=int(row["context"]["value"]),
         latency=_number(row["latency"], "s", where),
