@@ -135,3 +135,25 @@ def test_what_is_not_ours_is_refused_and_not_run(tmp_path: Path) -> None:
     assert not proof.exists()
     library.write_text("no library\n")
     assert "is not gaincell's compiled kernel" in run(LOADS, GAINCELL_NATIVE=str(tmp_path)).stdout
+
+
+@needs_compiler
+def test_a_library_with_the_names_alone_is_refused(tmp_path: Path) -> None:
+    assert COMPILER is not None
+    names = [*native_library.CALLS, *(f"gc_sizeof_{name}" for name in native_library.STRUCTURES)]
+    source, library = tmp_path / "names.cpp", tmp_path / "_native.so"
+    strings = ", ".join(f'"{name}"' for name in names)
+    source.write_text(f'extern "C" const char *const names[] = {{{strings}}};\n')
+    subprocess.run([COMPILER, "-shared", "-fPIC", str(source), "-o", str(library)], check=True)
+    assert all(name.encode() in library.read_bytes() for name in names)
+    found = run(LOADS, GAINCELL_NATIVE=str(tmp_path))
+    assert f"{library} is not gaincell's compiled kernel of this version" in found.stdout
+    assert len(found.stdout.splitlines()) == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names")
+def test_a_pipe_and_a_device_are_no_kernels(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "_native.fifo")
+    (tmp_path / "_native.so").symlink_to("/dev/zero")
+    found = run(LOADS, GAINCELL_NATIVE=str(tmp_path))
+    assert "_native.fifo is not gaincell's compiled kernel" in found.stdout

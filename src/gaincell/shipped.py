@@ -29,6 +29,16 @@ def located(path: str | os.PathLike[str]) -> Path:
     return given
 
 
+def begun(run: Path) -> str | None:
+    """What to say of a RUN directory whose first command has not come to its end; None: it is none."""
+    if not (run / "stages" / "settings.json").is_file():
+        return None
+    return (
+        "holds a RUN that is not finished; give the `gaincell map` or `gaincell train` command that began it "
+        "once more, and it goes on"
+    )
+
+
 def available() -> list[str]:
     """Names of the shipped adapters, such as adapters/smollm2-135m."""
     found = (folder for place in _PLACES for folder in place.glob("adapters/*") if folder.is_dir())

@@ -146,20 +146,31 @@ def token_stream(
 
     Returns:
         int32 [tokens or fewer].
+
+    Raises:
+        InputError: there is no token in them, or one cannot be read.
     """
     import torch
 
-    remaining = list(sources)
+    sources = list(sources)
+    remaining = sources.copy()
     ids = array("i")
     while remaining:
         source = remaining.pop(0)
-        weight = source.size / max(1, source.size + sum(other.size for other in remaining))
+        weight = (
+            source.size / max(1, source.size + sum(other.size for other in remaining)) if remaining else 1
+        )
         share = None if tokens is None else round((tokens - len(ids)) * weight)
         if share == 0:
             continue
         report = partial(_report, progress, len(ids), tokens or 0)
         ids += _tokens_of(source, tokenizer, share, report)
-    return torch.frombuffer(ids, dtype=torch.int32) if ids else torch.empty(0, dtype=torch.int32)
+    if tokens == 0:
+        return torch.empty(0, dtype=torch.int32)
+    if not ids:
+        names = ", ".join(dict.fromkeys(source.name for source in sources))
+        raise InputError(f"the text {names} is empty, or too short for two parts; give more text")
+    return torch.frombuffer(ids, dtype=torch.int32)
 
 
 def _report(progress: Progress, before: int, total: int, new: int) -> None:

@@ -67,7 +67,11 @@ def test_a_prepared_file_runs_nothing(tmp_path: Path, monkeypatch: pytest.Monkey
     assert not (tmp_path / "made").exists()
 
 
-@pytest.mark.parametrize("answer", ["[1.0]", '"text"', "NaN", "null", "[1.0, 2]", "{}", "[" * 100_000])
+@pytest.mark.parametrize(
+    "answer",
+    ["[-1.0]", '"text"', "NaN", "null", "[-1.0, 2]", "{}", "[" * 100_000, '["nan", true]', "[1e999, true]",
+     '["infinity", true]', '["-infinity", true]', "[1e300, true]", "[5.0, true]"],
+)  # fmt: skip
 def test_what_is_no_answer_is_refused(tmp_path: Path, answer: str) -> None:
     file = tmp_path / "kept"
     with closing(Answers(file)) as answers:
@@ -78,3 +82,28 @@ def test_what_is_no_answer_is_refused(tmp_path: Path, answer: str) -> None:
         database.execute("update answers set answer = ?", (answer,))
     with closing(Answers(file)) as answers, pytest.raises(InputError, match="remove that file"):
         answers.get("loglikelihood", ("a", "b"))
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        "create view answers as with recursive n(request, answer) as (select 1, 2 union all "
+        "select request + 1, answer from n) select * from n",
+        "create table answers (request text primary key, answer text as (hex(request)))",
+        "CREATE TABLE answers (request text primary key, answer text); create trigger more after insert on "
+        "answers begin delete from answers; end",
+    ],
+)
+def test_a_file_with_sql_of_its_own_is_refused(tmp_path: Path, schema: str) -> None:
+    file = tmp_path / "kept"
+    with closing(sqlite3.connect(file)) as database:
+        database.executescript(schema)
+    with pytest.raises(InputError, match="other tables, views or triggers"):
+        Answers(file)
+
+
+def test_a_statement_that_does_not_end_is_broken_off(tmp_path: Path) -> None:
+    with closing(Answers(tmp_path / "kept")) as answers, pytest.raises(sqlite3.OperationalError):
+        answers._database.execute(
+            "with recursive n(x) as (select 1 union all select x + 1 from n) select max(x) from n"
+        ).fetchall()

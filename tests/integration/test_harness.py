@@ -220,6 +220,19 @@ def test_a_model_that_knows_the_answers_scores_everything(tmp_path: Path, data: 
     assert found["lambada_openai"].metrics["perplexity"][0] == pytest.approx(1.0)
 
 
+def test_git_is_not_heard(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The harness asks it for the commit of the working directory, which may be no checkout."""
+    loaded = load_model(str(write_micro(tmp_path)[0]))
+    from gaincell.evaluation.harness import evaluate_tasks
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "none"))
+    evaluate_tasks(loaded.model, loaded.tokenizer, ["piqa"], data=str(data), limit=1)
+    assert "git" not in capfd.readouterr().err
+
+
 def test_longer_contexts_are_counted(tmp_path: Path, data: Path) -> None:
     loaded = load_model(str(write_micro(tmp_path)[0]))
     found = scores(loaded.model, loaded.tokenizer, ["arc_easy"], data, max_length=8, window=2)

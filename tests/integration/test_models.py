@@ -5,7 +5,7 @@ import json
 import re
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,7 @@ from gaincell.integrations.hf import sources
 from gaincell.integrations.hf.attach import attach, attached_layers
 from gaincell.integrations.hf.checkpoint import save
 from gaincell.integrations.hf.models import load_model
+from gaincell.integrations.hf.size import model_size
 from gaincell.integrations.hf.sources import check_finite, fingerprint, load_base, load_tokenizer
 
 from .families import build, tokens
@@ -230,6 +231,19 @@ def test_a_directory_that_is_no_model(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="cannot read model") as caught:
         load_model(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("read", [load_model, model_size])
+def test_a_wrong_config_is_named_with_its_reason(tmp_path: Path, read: Callable[[Path], object]) -> None:
+    build("llama").save_pretrained(tmp_path)
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"bos_token_id": "first"}))
+    with pytest.raises(ModelError) as caught:
+        read(tmp_path)
+    said = str(caught.value)
+    assert "\n" not in said
+    assert str(file) in said
+    assert re.search("bos_token_id.*expected", said)
 
 
 def test_a_directory_without_tokenizer(tmp_path: Path) -> None:

@@ -190,6 +190,18 @@ def test_a_long_document_is_read_in_pieces(tmp_path: Path, monkeypatch: pytest.M
     assert path.is_file()
 
 
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="Linux")
+def test_a_file_without_a_size_is_read() -> None:
+    with pytest.raises(InputError, match="the text mem cannot be read"):
+        token_stream(open_text("/proc/self/mem").evaluation, Bytes(), 100)
+
+
+def test_an_empty_text_is_named(tmp_path: Path) -> None:
+    (tmp_path / "nothing.txt").write_text("")
+    with pytest.raises(InputError, match=r"the text nothing\.txt is empty"):
+        token_stream(open_text(tmp_path / "nothing.txt").evaluation, Bytes(), 100)
+
+
 @pytest.mark.parametrize("content", ["words".encode("utf-16"), b"a\0b\n", b"\0" * 100])
 def test_what_holds_null_characters_is_no_text(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.txt").write_bytes(content)

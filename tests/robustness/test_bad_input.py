@@ -55,6 +55,27 @@ def test_unknown_model(capsys: pytest.CaptureFixture[str], tmp_path: Path, micro
     assert not (tmp_path / "run").exists()
 
 
+def test_an_unfinished_run_says_how_it_goes_on(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    files.write_json(tmp_path / "stages" / "settings.json", {})
+    for command in (["report"], ["evaluate"], ["generate", "--prompt", "x"]):
+        line = refused(capsys, command[0], tmp_path, *command[1:])
+        assert "`gaincell map` or `gaincell train` command that began it once more" in line
+
+
+def test_names_too_long_are_refused_before_any_work(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Also where directories above them are missing; the check leaves nothing."""
+    for place in (tmp_path / ("x" * 300 + ".png"), tmp_path / "new" / ("x" * 300 + ".png")):
+        line = refused(capsys, "baseline", "--batch", "none", "--figure", place)
+        assert "nothing can be written" in line
+    assert "--batch 'none'" in refused(
+        capsys, "baseline", "--batch", "none", "--figure", tmp_path / "a" / ".." / ".." / "b.png"
+    )
+    assert list(tmp_path.iterdir()) == []
+    assert not (tmp_path.parent / "b.png").exists()
+
+
 def test_unknown_design_key(capsys: pytest.CaptureFixture[str], tmp_path: Path, micro: Micro) -> None:
     chip = design(tmp_path, more='readuot = "counter"\n')
     line = refused(capsys, "map", micro[0], "--design", chip, "--text", micro[1])

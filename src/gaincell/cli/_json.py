@@ -39,21 +39,27 @@ def output_directory(param: typer.CallbackParam, value: Path | None) -> Path | N
 def check_output(option: str, place: Path, *, directory: bool = False) -> None:
     """Raise InputError or RunError for a file, or a directory of files, that could not be written.
 
-    Tried is the directory that is there, under the name of what is missing.
+    Tried is the directory that is there, with all that is missing in a temporary one.
     """
-    from gaincell.errors import InputError
+    from gaincell.errors import InputError, RunError
 
-    if not directory:
-        files.check_place(place)
-    parent, missing = (place.absolute(), "file") if directory else (place.absolute().parent, place.name)
+    whole = place.absolute() / "file" if directory else place.absolute()
+    parent = whole.parent
     try:
+        if not directory:
+            files.check_place(place)
         while not (parent.exists() or parent.is_symlink()):
-            parent, missing = parent.parent, parent.name
-        with tempfile.TemporaryDirectory(dir=parent, prefix=f".{missing}-"):
-            pass
-    except OSError as error:
+            parent = parent.parent
+        with tempfile.TemporaryDirectory(dir=parent, prefix=".gaincell-") as tried:
+            missing = (part for part in whole.relative_to(parent).parts if part != "..")
+            files.write_text(Path(tried, *missing), "")
+    except (OSError, RunError) as error:
+        reason = error if isinstance(error, OSError) else error.__cause__
+        if reason is None:
+            raise
         raise InputError(
-            f"{option} {place}: nothing can be written in {parent} ({error.strerror}); give another place"
+            f"{option} {place}: nothing can be written in {parent} ({getattr(reason, 'strerror', reason)}); "
+            "give another place"
         ) from None
 
 

@@ -18,7 +18,9 @@ from gaincell.units import Second
 
 LOOPBACK = "127.0.0.1"
 REQUEST: Second = 10.0
-"""Time that a connection has to send the head of a request."""
+"""Time that a connection has to send the head of a request, its body, and to take the answer."""
+MOST_CONNECTIONS = 512
+"""At a time: more than the browsers of a hundred pages open."""
 
 
 def is_loopback(host: str) -> bool:
@@ -66,18 +68,26 @@ def url_of(listening: socket.socket) -> str:
 
 
 class Connection(H11Protocol):
-    """uvicorn's, but closed when the head of its first request does not come within `REQUEST`: half-open
-    connections would stay for ever. (Between requests uvicorn closes it itself.)
+    """uvicorn's, for one request. It is closed when the head of the request does not come within `REQUEST`,
+    after the answer, and when the answer is not taken within `REQUEST`: half-open connections would stay for
+    ever. One beyond `MOST_CONNECTIONS` is closed at once.
     """
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """As uvicorn's."""
         super().connection_made(transport)
         self.loop.call_later(REQUEST, self._give_up)
+        if len(self.connections) > MOST_CONNECTIONS:
+            transport.abort()
+
+    def on_response_complete(self) -> None:
+        """As uvicorn's."""
+        super().on_response_complete()
+        self.loop.call_later(REQUEST, self.transport.abort)
 
     def _give_up(self) -> None:
-        if self.cycle is None and not self.transport.is_closing():
-            self.transport.close()
+        if self.cycle is None:
+            self.transport.abort()
 
 
 class Server(uvicorn.Server):
@@ -98,6 +108,7 @@ class Server(uvicorn.Server):
             lifespan="on",
             ws="none",
             timeout_graceful_shutdown=1,
+            headers=[("Connection", "close")],
             server_header=False,
         )
         super().__init__(config)

@@ -8,21 +8,35 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from gaincell.errors import InputError
-from gaincell.files import parse_json, restored, to_json
+from gaincell.files import parse_json, to_json
+from gaincell.units import Second
+
+
+def _is_log(found: Any) -> bool:
+    """Whether something can be the logarithm of a likelihood."""
+    return type(found) in (float, int) and math.isfinite(found) and found <= 0
+
 
 FORMS: dict[str, Callable[[Any], bool]] = {
     "loglikelihood": lambda found: (
-        isinstance(found, list) and list(map(type, found)) in ([float, bool], [int, bool])
+        isinstance(found, list) and len(found) == 2 and _is_log(found[0]) and type(found[1]) is bool
     ),
-    "loglikelihood_rolling": lambda found: type(found) in (float, int),
+    "loglikelihood_rolling": _is_log,
 }
 """Kind of request -> whether something is an answer: a log-likelihood, with or without "is the likeliest"."""
+TABLE = "CREATE TABLE answers (request text primary key, answer text)"
+"""As SQLite keeps it; a file with anything else is not ours, and none of its own SQL is run."""
+STEPS = 10_000_000
+"""Of SQLite's machine in one statement; ours take some hundred."""
+WAIT: Second = 10.0
+"""For another process that writes an answer."""
 
 
 class Answers:
@@ -38,13 +52,13 @@ class Answers:
         self._file = file
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            self._database = sqlite3.connect(file, isolation_level=None)
+            self._database = sqlite3.connect(file, timeout=WAIT, isolation_level=None)
+            self._database.set_progress_handler(lambda: 1, STEPS)  # breaks the statement off
             self._database.execute("pragma trusted_schema = off")
             self._database.execute("pragma journal_mode = wal")
             self._database.execute("pragma synchronous = normal")
-            self._database.execute(
-                "create table if not exists answers (request text primary key, answer text)"
-            )
+            self._database.execute(TABLE.replace("TABLE", "TABLE IF NOT EXISTS"))
+            self._check_schema()
         except (OSError, sqlite3.Error) as error:
             raise self._unusable(error) from error
 
@@ -56,7 +70,7 @@ class Answers:
             ).fetchone()
             if row is None:
                 return None
-            found = restored(parse_json(row[0]))
+            found = parse_json(row[0])
             if not FORMS[kind](found):
                 raise ValueError(f"{row[0]!r} is no answer")
         except (sqlite3.Error, ValueError, TypeError) as error:
@@ -84,6 +98,12 @@ class Answers:
                 found[place] = next(new)
                 self.add_partial(kind, requests[place].args, found[place])
         return found
+
+    def _check_schema(self) -> None:
+        """Raise sqlite3.Error for a view, a trigger or columns that are not ours."""
+        found = self._database.execute("select sql from sqlite_master where sql is not null").fetchall()
+        if found != [(TABLE,)]:
+            raise sqlite3.DatabaseError("it holds other tables, views or triggers than ours")
 
     def close(self) -> None:
         """Close the file."""

@@ -24,6 +24,7 @@ from gaincell.integrations.hf.context import check_length, default_length
 from gaincell.progress import StageProgress, silent_stages
 
 try:
+    from lm_eval import evaluator
     from lm_eval.api.registry import register_model
     from lm_eval.models.huggingface import HFLM
 except ImportError as error:
@@ -180,18 +181,22 @@ def data_of_hub() -> Iterator[None]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without the harness's notes on how it was called, and without its bars: ours are shown instead."""
+    """Without the harness's notes on how it was called, without git asking about the working directory, and
+    without its bars: ours are shown instead.
+    """
     logger = logging.getLogger("lm_eval")
-    level, begin = logger.level, tqdm.__init__
+    level, begin, commit = logger.level, tqdm.__init__, evaluator.get_git_commit_hash
 
     def begin_hidden(self: Any, *args: Any, **kwargs: Any) -> None:
         begin(self, *args, **kwargs | {"disable": True})
 
     logger.setLevel(logging.ERROR)
     tqdm.__init__ = begin_hidden
+    evaluator.get_git_commit_hash = lambda: None
     try:
         with redirect_stdout(io.StringIO()):
             yield
     finally:
         tqdm.__init__ = begin
+        evaluator.get_git_commit_hash = commit
         logger.setLevel(level)

@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 from gaincell import __version__, files
 from gaincell.errors import RunError
-from gaincell.shipped import located
+from gaincell.shipped import begun, located
 
 SCHEMA = 1
 FILE = "run.json"
@@ -114,7 +114,10 @@ def read(path: str | os.PathLike[str]) -> Json:
         RunError: there is none, or it is not one of this version.
     """
     path = located(path)
-    path = path / FILE if path.is_dir() else path
+    if path.is_dir():
+        if not (path / FILE).exists() and (unfinished := begun(path)):
+            raise RunError(f"directory {str(path)!r} {unfinished}")
+        path = path / FILE
     try:
         run = files.read_json(path)
     except (OSError, ValueError) as error:

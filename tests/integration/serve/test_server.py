@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,43 @@ def test_half_open_connections_end(pair: Pair, monkeypatch: pytest.MonkeyPatch, 
             connection.sendall(sent.replace(b"/api/pages/ID", client.page().encode()))
             answer = connection.recv(1000)
             assert answer == b"" if b"\r\n\r\n" not in sent else b"408" in answer
+
+
+GET, REST, STRANGER = (
+    f"{line} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {length}\r\n\r\n".encode()
+    for line, host, length in (
+        ("GET /", "127.0.0.1", 0), ("POST ID/rest", "127.0.0.1", 1000), ("GET /", "evil.example", 1000)
+    )
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("complete", [GET, REST, STRANGER], ids=["GET", "unread body", "refused"])
+def test_a_connection_ends_with_its_answer(pair: Pair, complete: bytes) -> None:
+    """Whatever it sends behind the first request, and whatever of that it has not sent."""
+    with running(pair) as client:
+        host, port = client.url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=3) as connection:
+            connection.sendall(complete.replace(b"ID", client.page().encode()))
+            answer = b""
+            while part := connection.recv(100_000):  # to its end, not to the time limit
+                answer += part
+            assert answer.startswith((b"HTTP/1.1 200", b"HTTP/1.1 204", b"HTTP/1.1 403"))
+            with suppress(OSError):
+                connection.sendall(b"GET / HT")
+                assert connection.recv(1000) == b""
+
+
+def test_connections_are_limited(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "MOST_CONNECTIONS", 3)
+    with running(pair) as client, ExitStack() as opened:
+        host, port = client.url.removeprefix("http://").split(":")
+        address = host, int(port)
+        first = [opened.enter_context(socket.create_connection(address, timeout=10)) for _ in range(3)]
+        time.sleep(0.2)
+        with socket.create_connection(address, timeout=3) as another, suppress(ConnectionError):
+            assert another.recv(1000) == b""
+        first[0].sendall(GET)
+        assert b"200 OK" in first[0].recv(1000)
 
 
 def test_ten_thousand_characters(capfd: pytest.CaptureFixture[str]) -> None:

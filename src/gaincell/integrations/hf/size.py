@@ -14,7 +14,14 @@ from gaincell.costs.size import ModelSize, shipped_sizes
 from gaincell.errors import ModelError
 from gaincell.integrations.hf.checkpoint import DESIGN, describe, is_run
 from gaincell.integrations.hf.context import LONGEST_BLOCK, context_of
-from gaincell.integrations.hf.sources import FORMS, Source, find_source, without_revision
+from gaincell.integrations.hf.sources import (
+    FORMS,
+    Source,
+    check_config,
+    find_source,
+    in_one_line,
+    without_revision,
+)
 from gaincell.integrations.hf.support import attention_modules, geometry, own_window
 from gaincell.shipped import located
 
@@ -41,6 +48,7 @@ def run_design(model: str | os.PathLike[str]) -> Path | None:
 
 
 def _without_weights(source: Source) -> Any:
+    check_config(source)
     try:
         config: Any = AutoConfig.from_pretrained(**source.arguments)
         if hasattr(config, "quantization_config"):
@@ -48,7 +56,7 @@ def _without_weights(source: Source) -> Any:
         with torch.device("meta"):
             return AutoModelForCausalLM.from_config(config)
     except Exception as error:
-        raise ModelError(f"cannot read the sizes of {source.id!r}: {error}. {FORMS}") from error
+        raise ModelError(f"cannot read the sizes of {source.id!r}: {in_one_line(error)}. {FORMS}") from error
 
 
 def size_of(model: Any, title: str) -> ModelSize:

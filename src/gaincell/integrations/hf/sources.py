@@ -15,12 +15,14 @@ from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from logging import ERROR
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import torch
 from huggingface_hub import HfApi, snapshot_download, try_to_load_from_cache
 from torch import Tensor, nn
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     PreTrainedModel,
@@ -32,7 +34,7 @@ from transformers.utils import logging
 from gaincell.errors import ModelError
 from gaincell.files import check_text
 from gaincell.integrations.hf.completeness import check_complete
-from gaincell.shipped import available
+from gaincell.shipped import available, begun
 
 TINY = "tiny"
 SMOLLM2 = "smollm2-135m"
@@ -123,6 +125,7 @@ def load_base(
     source = find_source(str(model), where)
     try:
         with _quiet():
+            check_config(source)
             found: Any = AutoModelForCausalLM.from_pretrained(
                 dtype=torch.float32,
                 output_loading_info=True,
@@ -136,13 +139,24 @@ def load_base(
     except ModelError:
         raise
     except Exception as error:
-        raise ModelError(f"cannot read model {str(model)!r}: {_first_line(error)}. {FORMS}") from error
+        raise ModelError(f"cannot read model {str(model)!r}: {in_one_line(error)}. {FORMS}") from error
     sha256 = fingerprint(loaded)
     loaded.config._name_or_path = loaded.name_or_path = without_revision(source.id)
     loaded.config._commit_hash = revision_of(source.id)
     check_finite(loaded, where=f"model {source.id!r}")
     _convert_weights(loaded, dtype)
     return BaseModel(loaded.eval(), source, sha256)
+
+
+def check_config(source: Source) -> None:
+    """Raise ModelError where the config.json of a model cannot be read."""
+    if source.gguf is not None:
+        return
+    try:
+        AutoConfig.from_pretrained(**source.arguments)
+    except Exception as error:  # of whichever class of configuration it is
+        file = source.directory / "config.json"
+        raise ModelError(f"cannot read model {source.id!r}, {file}: {in_one_line(error)}. {FORMS}") from error
 
 
 def load_tokenizer(source: Source) -> PreTrainedTokenizerBase:
@@ -165,7 +179,7 @@ def load_tokenizer(source: Source) -> PreTrainedTokenizerBase:
             tokenizer("text")  # some settings are only looked at now
     except Exception as error:
         raise ModelError(
-            f"no usable tokenizer beside model {source.id!r} ({_first_line(error)}): save one there with "
+            f"no usable tokenizer beside model {source.id!r} ({in_one_line(error)}): save one there with "
             "tokenizer.save_pretrained"
         ) from error
     return tokenizer
@@ -203,7 +217,8 @@ def find_source(model: str, where: str = "") -> Source:
         return Source(str(path.resolve()), path.parent, gguf=path.name)
     if path.is_dir():
         if not (path / "config.json").is_file():
-            raise ModelError(f"directory {model!r} holds neither a model (config.json) nor a RUN. {FORMS}")
+            what = begun(path) or f"holds neither a model (config.json) nor a RUN. {FORMS}"
+            raise ModelError(f"directory {model!r} {what}")
         for text in sorted(path.glob("*.json")):
             try:
                 check_text(text)
@@ -303,7 +318,7 @@ def _hub_directory(model: str, revision: str | None = None, where: str = "") -> 
         named = f"{model}@{revision}" if revision else model
         raise ModelError(
             f"model {named!r} is not a file or directory here, not in the hub's local cache, and the hub "
-            f"does not give it ({_first_line(error)}). {FORMS}"
+            f"does not give it ({in_one_line(error)}). {FORMS}"
         ) from error
 
 
@@ -339,7 +354,7 @@ def _quiet() -> Iterator[None]:
         logging.set_verbosity(verbosity)
 
 
-def _first_line(error: BaseException) -> str:
-    """An error of another library in one line."""
-    text = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+def in_one_line(error: BaseException) -> str:
+    """An error of another library in one line, its beginning if it is long."""
+    text = shorten(str(error), 400, placeholder=" ...") or type(error).__name__
     return text.rstrip(".")

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from gaincell.errors import InputError
+from gaincell.files import open_file
 
 LEVELS = ("portable", "avx2", "avx512", "amx")
 """Instruction levels, slowest first."""
@@ -127,7 +128,8 @@ class Step(ctypes.Structure):
 def compiled_library() -> ctypes.CDLL | None:
     """The compiled library, None where it was not built.
 
-    GAINCELL_NATIVE names another folder for it; what is loaded from there is logged.
+    GAINCELL_NATIVE names another folder for it; what is loaded from there is logged. A library that is loaded
+    runs its own constructors: name only folders that you trust.
 
     Raises:
         InputError: that folder holds no kernel of this version.
@@ -154,18 +156,26 @@ def compiled_library() -> ctypes.CDLL | None:
 
 STRUCTURES = {"problem": Problem, "gradient": Gradient, "step": Step}
 CALLS = ("gc_forward", "gc_backward", "gc_decode", "gc_write", "gc_best_level", "gc_release")
+LARGEST = 64 * 2**20
+"""Bytes of a library."""
 
 
 def _load(path: Path) -> ctypes.CDLL | None:
-    """The library in a file; None where that is not the kernel of this version; no other code is run."""
+    """The library in a file; None where that is not the kernel of this version.
+
+    A file without the names of all calls is not loaded. One that has them is, and its constructors run before
+    its calls are looked up.
+    """
+    names = (*CALLS, *(f"gc_sizeof_{name}" for name in STRUCTURES))
     try:
-        content = path.read_bytes()
-        if not all(
-            name.encode() + b"\0" in content for name in (*CALLS, *(f"gc_sizeof_{n}" for n in STRUCTURES))
-        ):
+        with open_file(path) as file:
+            content = file.read(LARGEST + 1)
+        if len(content) > LARGEST or not all(name.encode() + b"\0" in content for name in names):
             return None
         loaded = ctypes.CDLL(str(path))
-    except OSError:
+        for name in names:
+            getattr(loaded, name)
+    except (OSError, AttributeError):
         return None
     for name, structure in STRUCTURES.items():
         size = getattr(loaded, f"gc_sizeof_{name}")
