@@ -128,7 +128,12 @@ def test_a_full_disk_leaves_no_file(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    code, _, err = run(capsys, "design", "list", "--json", str(tmp_path / "list.json"))
+    command = ("design", "list", "--json", str(tmp_path / "list.json"))
+    code, _, err = run(capsys, *command)  # found before any work
+    assert code == 2
+    assert "No space left on device" in err
+    monkeypatch.setattr("gaincell.cli._json.check_output", lambda *_, **__: None)
+    code, _, err = run(capsys, *command)  # the disk fills up meanwhile
     assert code == 2
     assert "disk is full" in err
     assert list(tmp_path.iterdir()) == []
