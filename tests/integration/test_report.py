@@ -233,7 +233,7 @@ def test_pauses_of_one_block_have_no_error(tmp_path: Path) -> None:
     check(html)
     assert "<td>–</td>" in html
     assert not re.search(r'="-?(nan|inf)', html)
-    pauses({"one block": run})
+    pauses([run])
 
 
 def test_a_run_with_a_log_shows_its_training(tmp_path: Path) -> None:
