@@ -197,7 +197,6 @@ def test_a_cell_of_ones_own_works_but_cannot_be_written(paper: Design) -> None:
     [
         ({"noise": Flickering(flicker_std=0.1)}, "which would not hold noise.flicker_std"),
         ({"description": "\0"}, "holds a null character"),
-        ({"description": ".".join(["a"] * 102)}, "a name has more than 100 parts"),
     ],
 )
 def test_what_a_file_would_not_give_back_is_not_written(
