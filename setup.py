@@ -98,7 +98,7 @@ class BuildPackage(build_py):
             for root in ("adapters", "recipes", "docs/data", "docs/results")
             for folder, _, names in sorted(os.walk(root))
             for name in sorted(names)
-            if name.endswith((".json", ".md", ".py", ".safetensors", ".toml"))
+            if name.endswith((".csv", ".json", ".md", ".py", ".safetensors", ".toml"))
         ]
         place = os.path.join(self.build_lib, "gaincell", "assets")
         return [(source, os.path.join(place, source)) for source in found]
