@@ -22,7 +22,7 @@ from reproduction_circuits import RESULTS, accuracy, area, cell, energy, machine
 
 from gaincell.config import load_design
 from gaincell.files import write_atomic, write_text
-from gaincell.reports import comparison, costs, figures, results
+from gaincell.reports import cells, comparison, costs, results
 from gaincell.reports.baseline import per_token, was_shared
 from gaincell.reports.codesign import paired_interval
 from gaincell.reports.costs import with_scale
@@ -33,8 +33,8 @@ from gaincell.reports.tables import readable
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "reproduction.md"
 CITED = "leroux2025-results.toml"
-NEUTRAL = "adaptation/neutral/tiny-polynomial"
-"""Result of the published adaptation from the neutral start."""
+STARTS = {"tiny": "cells/starts", "SmolLM2-135M": "adaptation/smollm2-135m"}
+"""Model -> folder of its published adaptations, START/CELL.json below it."""
 Json = Mapping[str, Any]
 OURS = {"cited": "the paper's number (c)", "bottom_up": "ours (s over c)"}
 """Columns of a comparison with machines, and how they are called."""
@@ -44,8 +44,7 @@ def main() -> None:
     """Figures and page anew."""
     reproduction_figures.draw_all(result("spice/cell-freepdk45"), ROOT / "docs" / "figures")
     with styled():
-        drawn = figures.adaptation(result(NEUTRAL))
-        write_atomic(ROOT / "docs" / "figures" / "tiny-adaptation-neutral.png", drawn.savefig)
+        write_atomic(ROOT / "docs" / "figures" / "adaptation-starts.png", cells.starts(starts()).savefig)
     text = PAGE.read_text()
     for name, make in PARTS.items():
         text, count = re.subn(
@@ -65,84 +64,85 @@ def cited() -> Json:
     return tomllib.loads(file.read_text(encoding="utf-8"))
 
 
-def stages(name: str) -> dict[str, float]:
-    """Perplexity of every stage of a mapping or recipe."""
-    return {stage["name"]: number(stage["perplexity"]) for stage in result(name)["stages"]}
+def perplexities(run: Json) -> dict[str, float]:
+    """Perplexity of every stage of a mapping, an adaptation or a recipe."""
+    return {stage["name"]: number(stage["perplexity"]) for stage in run["stages"]}
+
+
+def starts() -> dict[str, dict[str, Json]]:
+    """Title of a model and cell -> its adaptations from both starts, and "linear": the neutral start of the linear cell."""
+    found: dict[str, dict[str, Json]] = {}
+    for model, place in STARTS.items():
+        results_of = {
+            path.stem: {start: result(f"{place}/{start}/{path.stem}") for start in ("trained", "neutral")}
+            for path in sorted((RESULTS / place / "neutral").glob("*.json"), key=cells.order)
+        }
+        linear = results_of.pop("linear", None)
+        for pair in results_of.values():
+            title = f"{model}, {pair['neutral']['cell']['title']}"
+            found[title] = pair if linear is None else {**pair, "linear": linear["neutral"]}
+    return found
 
 
 def adaptation() -> str:
-    """Fig. 4c: perplexity before and after the adaptation."""
+    """Fig. 4c: what the cell costs, what discarded gains cost, and what the adaptation brings back."""
     paper = cited()["adaptation"]
-    before, after, gain = (paper[key]["value"] for key in ("before", "after", "start"))
+    before, after = (paper[key]["value"] for key in ("before", "after"))
     rows = [
-        ["model, cell", "start", "unadapted", "adapted", "factor", "linear model", "published iteration"],
-        ["---", "---", *["---:"] * 4, "---"],
-    ]
-    start = f"neutral (gains {gain}, offsets 0)"
-    rows.append(
-        ["GPT-2, cubic (c)", start, f"{before}", f"{after}", f"{before / after:.0f}", "–", "converges"]
-    )
-    found, done = stages(NEUTRAL), result(NEUTRAL)["adaptation"]["published"]
-    rows.append(
         [
-            "tiny, cubic (s)",
-            start,
-            *before_after(found["unadapted-neutral"], found["adapted"]),
-            readable(found["linear"]),
-            ended(done),
-        ]
-    )
-    for title, name in (("tiny, cubic (s)", "tiny"), ("SmolLM2-135M, cubic (s)", "smollm2")):
-        found, run = stages(name), result(name)
-        done = run["adaptation"]["published"]
+            "model, cell",
+            "linear model",
+            "cell exchanged (trained start)",
+            "gains discarded (neutral start), linear cell",
+            "both, unadapted",
+            "adapted from the trained start",
+            "adapted from the neutral start",
+        ],
+        ["---", *["---:"] * 6],
+        ["GPT-2, cubic (c)", "–", "–", "–", f"{before}", "–", f"{after}"],
+    ]
+    for title, of in starts().items():
+        at = {start: perplexities(run) for start, run in of.items()}
+        linear = at["neutral"]["linear"]
         rows.append(
             [
-                title,
-                "trained",
-                *before_after(found["unadapted"], found["adapted"]),
-                readable(found["linear"]),
-                ended(done),
+                f"{title} (s)",
+                readable(linear),
+                times(at["neutral"]["unadapted"], linear),
+                times(at["neutral"]["linear-neutral"], linear),
+                times(at["neutral"]["unadapted-neutral"], linear),
+                *(f"{times(at[s]['adapted'], linear)}, {ended(of[s])}" for s in ("trained", "neutral")),
             ]
         )
-    for kind in ("x3", "x5", "sigmoid", "exponential", "oxide-2t", "oxide-2t-saturated"):
-        found = result(f"cells/adaptation/leroux2025/{kind}")
-        at = {stage: number(entry["perplexity"]) for stage, entry in found["stages"].items()}
-        title = f"tiny, {found['cell']['title']} (s)"
-        rows.append(
-            [
-                title,
-                "trained",
-                *before_after(at["unadapted"], at["closed-form"]),
-                readable(at["linear"]),
-                ended(found["adaptation"]["published"]),
-            ]
-        )
-    return markdown(rows) + f"\n\n{starts()}"
+    return markdown(rows) + f"\n\n{separated()}"
 
 
-def starts() -> str:
-    """What either start measures, from the adaptation that has both."""
-    at, done = stages(NEUTRAL), result(NEUTRAL)["adaptation"]["published"]
-    exchanged, discarded = at["unadapted"] / at["linear"], at["linear-neutral"] / at["linear"]
+def separated() -> str:
+    """The sentence that follows from the table."""
+    first, of = next(iter(starts().items()))
+    at = perplexities(of["neutral"])
+    factor = {name: at[name] / at["linear"] for name in at}
     return (
-        f"Trained start: what the cell costs; exchanging it multiplies the perplexity of `tiny` by {exchanged:.3f}. "
-        f"Neutral start: what discarded gains cost; they multiply that of the linear model itself by {discarded:,.0f}, to {readable(at['linear-neutral'])}. "
-        f"From there the published iteration brings the cubic cell from {readable(at['unadapted-neutral'])} to {readable(at['adapted'])} in "
-        f"{number(done['iterations']):.0f} iterations, beside {readable(at['linear'])} of the linear model as trained. "
-        "So a fall from a neutral start says that the iteration finds gains, not how far the cell is from a line."
+        f"{first.capitalize()}: exchanging the cell multiplies the perplexity by {factor['unadapted']:.3f}; discarding the gains multiplies that of the "
+        f"linear cell by {factor['linear-neutral']:,.0f} and that of the cubic one by {factor['unadapted-neutral']:,.0f}. The fall from the neutral start "
+        "is the recovery of gains that were thrown away; what the cell itself costs is the trained start's."
     )
 
 
-def before_after(before: float, after: float) -> list[str]:
-    return [readable(before), readable(after), f"{before / after:.2f}"]
+def times(perplexity: float, linear: float) -> str:
+    """A perplexity and its ratio to that of the linear model."""
+    ratio = perplexity / linear
+    return f"{readable(perplexity)} (× {ratio:,.0f})" if ratio >= 100 else f"{readable(perplexity)} (× {ratio:.3f})"
 
 
-def ended(found: Json) -> str:
+def ended(run: Json) -> str:
     """How the published iteration ended."""
+    found = run["adaptation"]["published"]
     count = f"{number(found['iterations']):.0f} iterations"
     if found["converged"]:
-        return f"converges, {count}"
-    return f"**does not converge** in {count}, residual {number(found['residual']):.2g}, {len(found['skipped'])} stages silent"
+        return count
+    silent = f", {len(found['skipped'])} stages silent" if found["skipped"] else ""
+    return f"**not converged** in {count}, residual {number(found['residual']):.2g}{silent}"
 
 
 def training() -> str:
@@ -308,8 +308,8 @@ def wikitext(name: str) -> float:
 
 def negative() -> str:
     """What did not work, stated plainly."""
-    small, table = result("smollm2"), stages("training/tiny-table")
-    ppl, published = stages("smollm2"), small["adaptation"]["published"]
+    small, table = result("smollm2"), perplexities(result("training/tiny-table"))
+    ppl = perplexities(small)
     short = {stage["name"]: stage for stage in result("tiny")["stages"]}
     stiff = [
         result(f"cells/adaptation/leroux2025/{kind}")["stages"]
@@ -328,7 +328,7 @@ def negative() -> str:
     lines = [
         f"The paper's chip multiplies the word perplexity of SmolLM2-135M on WikiText-2 by {chip / software:.1f}, after all the training that "
         f"was affordable here; the extended chip, which the paper does not have, by {extended / software:.2f} (s).",
-        f"On SmolLM2-135M the published adaptation {ended(published)}. The closed form meets the statistics there too, but cannot wake silent heads: "
+        f"The published adaptation of `gaincell map smollm2-135m`: {ended(small)}. The closed form meets the statistics there too, but cannot wake silent heads: "
         f"perplexity goes from {readable(ppl['unadapted'])} to {readable(ppl['adapted'])}, not to the {readable(ppl['linear'])} of the linear model (s).",
         f"A short fine-tuning after the adaptation {'makes `tiny` better' if high < 1 else 'makes `tiny` worse' if low > 1 else 'makes `tiny` neither better nor worse'}: "
         f"{readable(before)} before, {readable(after)} after {number(result('tiny')['text']['training_tokens']):,.0f} tokens, × {tuned:.4f} ({low:.4f} to {high:.4f}, 95 %, the same blocks) (s).",

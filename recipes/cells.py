@@ -8,9 +8,11 @@
 2. The published iteration, perplexity at every iteration, and the closed form on the same text, for every
    cell of CELLS on two chips: leroux2025, and that of the released study of the four cells of the paper's
    supplement, which had no decay and quantised neither queries nor outputs. OUT/adaptation/CHIP/CELL.json.
+3. The published iteration with its released stopping rule from both starts, the gains that training left and
+   all gains 1 with all offsets 0, for every cell of CELLS on leroux2025. OUT/starts/START/CELL.json.
 
 Results that exist with the same settings are kept, so the same command goes on after an interruption.
-`python docs/readme.py` writes docs/cells.md and its figure from them. About 25 minutes on one core.
+`python docs/readme.py` writes docs/cells.md and its figure from them. About 70 minutes on one core.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ from gaincell.errors import RunError
 from gaincell.evaluation.perplexity import cut_blocks, describe, perplexity
 from gaincell.integrations.hf.attach import attached_layers, set_design
 from gaincell.mapping import records, summary
+from gaincell.mapping.readapt import AdaptSettings, adapt_model
 from gaincell.mapping.ready import Ready, hardware_model
 from gaincell.progress import Progress, StageProgress, silent
 from gaincell.reports import results
@@ -97,6 +100,20 @@ def main(
                 path = out / "adaptation" / folder / f"{cell}.json"
                 words = {"title": title, "chip": name, "about": about}
                 job.keep(path, place(chip), job.adaptation_result, chip, words)
+        paper = load_design("leroux2025")
+        for cell, (title, place) in CELLS.items():
+            for start in ("trained", "neutral"):
+                path = out / "starts" / start / f"{cell}.json"
+                if not _is_same_start(path, place(paper)):
+                    results.write(start_result(place(paper), start, title, progress), path)
+
+
+def start_result(chip: Design, start: str, title: str, progress: StageProgress) -> Json:
+    """Part 3 of one cell: what `gaincell adapt tiny --method published --start START --rule released` finds."""
+    settings = AdaptSettings(MODEL, chip, None, method="published", start=start, rule="released", text=TEXT)
+    found = adapt_model(settings, chip, command=["python", *sys.argv], progress=progress)
+    kept = ("schema", "command", "model", "design", "text", "stages", "adaptation", "provenance")
+    return {**{key: found[key] for key in kept}, "cell": {"title": title}}
 
 
 class Job:
@@ -258,6 +275,14 @@ def _is_same(path: Path, provenance: Json) -> bool:
     except RunError:
         return False
     return all(found[key] == provenance[key] for key in ("design_hash", "inputs", "protocol"))
+
+
+def _is_same_start(path: Path, chip: Design) -> bool:
+    """Whether there is a result of part 3 for this chip."""
+    try:
+        return bool(results.read(path)["provenance"]["design_hash"] == chip.hash)
+    except RunError:
+        return False
 
 
 if __name__ == "__main__":

@@ -64,11 +64,14 @@ def adapt(
         ),
     ] = Start.trained,
     rule: Annotated[
-        Rule,
+        Rule | None,
         typer.Option(
-            "--rule", metavar="RULE", help="When published stops: relative, or as released by the authors."
+            "--rule",
+            metavar="RULE",
+            help="When published stops: relative, or as released by the authors; by default released from "
+            "the neutral start, relative from the trained one.",
         ),
-    ] = Rule.relative,
+    ] = None,
     design: Annotated[
         str | None, typer.Option("--design", metavar="DESIGN", help="Chip; by default that of the RUN.")
     ] = None,
@@ -95,7 +98,7 @@ def adapt(
     Every scaling stage (q, k, v and output of every head) gets the mean and standard deviation it had on the
     linear cell, on calibration text in blocks of the protocol's T. All evaluations have one protocol, which
     does not follow the design: a ring shorter than T forgets. Exit code 1 if a stage stays further away than
-    a millionth of its standard deviation (--rule released: 1e-4 in its own unit). In the examples runs/tiny
+    a millionth of its standard deviation (by the released rule: 1e-4 in its own unit). In the examples runs/tiny
     is what `gaincell map tiny` writes.
 
     With --start neutral what training had learned of gains and offsets is thrown away first: the paper's
@@ -120,6 +123,9 @@ def adapt(
 
     if rule is Rule.released and method is not Method.published:
         raise InputError("--rule released stops --method published; give both, or leave --rule out")
+    if rule is None:
+        as_the_paper = method is Method.published and start is Start.neutral
+        rule = Rule.released if as_the_paper else Rule.relative
     settings = AdaptSettings(
         model=model,
         design=load_design(design) if design is not None else None,

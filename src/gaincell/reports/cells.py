@@ -18,7 +18,7 @@ from matplotlib.ticker import MaxNLocator
 
 from gaincell.errors import InputError
 from gaincell.reports.results import number, numbers
-from gaincell.reports.style import BLUE, GREEN, MARKERS, ORANGE, RED, styled
+from gaincell.reports.style import BLUE, GREEN, GREY, MARKERS, ORANGE, RED, styled
 from gaincell.reports.tables import readable
 
 COLOURS = (BLUE, ORANGE, GREEN, RED)
@@ -267,6 +267,42 @@ def adaptation(adapted: Mapping[str, Sequence[Result]]) -> Figure:
     handles, labels = panels[0].get_legend_handles_labels()
     wrapped = [textwrap.fill(label, LEGEND_WIDTH) for label in labels]
     panels[len(titles)].legend(handles, wrapped, loc="center").set_in_layout(False)
+    return figure
+
+
+@styled()
+def starts(adapted: Mapping[str, Mapping[str, Result]]) -> Figure:
+    """Perplexity of the adaptation's own text at every iteration of the published method from either start,
+    a panel a model and cell.
+
+    adapted: title of a panel -> its results by the name of their start, "trained" and "neutral", and
+        "linear": the neutral start of the linear cell, where there is one.
+    """
+    kinds = {
+        "neutral": (BLUE, "o-", "this cell, neutral start"),
+        "linear": (GREY, "^-", "linear cell, neutral start"),
+        "trained": (ORANGE, "s-", "this cell, trained start"),
+    }
+    rows = math.ceil((len(adapted) + 1) / COLUMNS)
+    figure = Figure(figsize=(9.6, 2.5 * rows))
+    panels = list(figure.subplots(rows, COLUMNS, squeeze=False).flat)
+    for axes, (title, results) in zip(panels, adapted.items(), strict=False):
+        for start, (colour, marks, label) in kinds.items():
+            if start in results:
+                history = results[start]["adaptation"]["published"]["history"]
+                steps, perplexities = numbers(history["iteration"]), numbers(history["perplexity"])
+                axes.plot(steps, perplexities, marks, ms=3, lw=1.2, color=colour, label=label)
+        level = number(results["neutral"]["adaptation"]["published"]["target_perplexity"])
+        axes.axhline(level, color="black", ls=":", lw=1.2, label="linear cell as trained")
+        axes.set_title(title)
+        axes.set_yscale("log")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
+        axes.set_xlabel("iteration")
+    for axes in panels[::COLUMNS]:
+        axes.set_ylabel("perplexity, calibration text")
+    for axes in panels[len(adapted) :]:
+        axes.set_axis_off()
+    panels[len(adapted)].legend(*panels[0].get_legend_handles_labels(), loc="center").set_in_layout(False)
     return figure
 
 
