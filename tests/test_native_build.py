@@ -1,9 +1,11 @@
 """The compiled attention is built where there is a compiler, survives forks, and is gaincell's own."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,8 @@ NATIVE = ROOT / "src" / "gaincell" / "native"
 COMPILER = shutil.which(os.environ.get("CXX", "c++"))
 needs_compiler = pytest.mark.skipif(COMPILER is None, reason="there is no C++ compiler")
 needs_kernel = pytest.mark.skipif(not native_library.levels(), reason="the kernel was not built")
+
+OBJDUMP = shutil.which("objdump")
 
 FORKS = """
 import os, sys, threading, time
@@ -89,6 +93,43 @@ def test_no_size_overflows_in_its_own_check(tmp_path: Path) -> None:
     assert built.returncode == 0, built.stderr.decode()
     found = subprocess.run([str(program)], capture_output=True, text=True, check=False)
     assert found.returncode == 0, found.stderr
+
+
+def innermost_loops(library: Path, symbol: str) -> Iterator[list[tuple[str, str]]]:
+    """(operation, operands) of the instructions of every loop without a branch, in functions of that name."""
+    assert OBJDUMP is not None
+    command = [OBJDUMP, "--disassemble", "--no-show-raw-insn", str(library)]
+    listing = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    for function in re.split(r"\n\n", listing):
+        if symbol not in function.split("\n", 1)[0]:
+            continue
+        straight: list[tuple[int, str, str]] = []  # since the last branch
+        for place, operation, operands in re.findall(r"(?m)^ *([0-9a-f]+):\t(\S+) *(.*)$", function):
+            straight.append((int(place, 16), operation, operands))
+            if not operation.startswith("j"):
+                continue
+            target = re.match(r"[0-9a-f]+", operands)
+            begin = int(target[0], 16) if target else -1
+            if straight[0][0] <= begin <= straight[-1][0]:
+                yield [(o, rest) for at, o, rest in straight if at >= begin]
+            straight = []
+
+
+@needs_kernel
+@pytest.mark.skipif(OBJDUMP is None, reason="there is no objdump")
+@pytest.mark.parametrize("level", ["avx2", "avx512", "amx"])
+def test_products_of_the_backward_pass_keep_their_sums_in_registers(level: str) -> None:
+    library = next(NATIVE.glob("_native*"))
+    if f"{len(level)}{level}8backward".encode() not in library.read_bytes():
+        pytest.skip("this level was not built, or its symbols were stripped")
+    products = 0
+    for loop in innermost_loops(library, f"{len(level)}{level}8backward"):
+        if sum(operation.startswith("vfmadd") for operation, _ in loop) not in (8, 16):  # of a register block
+            continue
+        products += 1
+        stores = [x for x in loop if x[0].startswith("vmov") and re.match(r"%[yz]mm\d+,.*\(", x[1])]
+        assert not stores, f"{len(stores)} of {len(loop)} instructions store sums"
+    assert products >= 4
 
 
 @needs_kernel

@@ -10,29 +10,37 @@ namespace gc {
 namespace GC_LEVEL {
 namespace {
 
+// Of the bits of a row, one for each of `dim` components, those of kWidth components from d; 0 beyond the row.
+uint32_t open_bits(const uint8_t *row, int64_t d, int64_t dim) {
+    if (d >= dim) return 0;
+    uint32_t bits = row[d / 8] >> (d % 8);
+    if (kWidth > 8 && d + 8 < dim) bits |= uint32_t(row[d / 8 + 1]) << 8;
+    return d + kWidth > dim ? bits & ((1u << (dim - d)) - 1) : bits;
+}
+
 // Gradient of the sub-tile outputs of one piece, where they were not saturated: w.dout and what is made of it.
 // Whether any is left.
 bool tile_gradient(const gc_problem &p, const gc_gradient &g, const Sizes &s, const Block &b, const Buffers &w,
                    int64_t tile) {
     const float scale = p.output_scale / p.steps;
-    std::memset(w.dout, 0, size_t(s.rp * s.dp) * 4);
+    const float *gains = p.errors.present && p.errors.output_gain ? p.errors.output_gain + (b.kv * s.tiles + tile) * s.d : nullptr;
     bool any = false;
+    Vec totals[kWidth];
     for (int64_t i = 0; i < s.rp; ++i) {
-        float total = 0.0f;
-        if (i < b.i1 - b.i0) {
-            const int64_t row = b.bh * p.queries + b.i0 - p.first_query + i;
-            const uint8_t *open = p.open + (row * s.tiles + tile) * s.open_bytes;
-            const float *grad = g.grad + row * s.d;
-            const float *gain = p.errors.present && p.errors.output_gain ? p.errors.output_gain + (b.kv * s.tiles + tile) * s.d
-                                                                         : nullptr;
-            for (int64_t d = 0; d < s.d; ++d) {
-                const float passed = open[d / 8] >> (d % 8) & 1 ? grad[d] * (gain ? scale * gain[d] : scale) : 0.0f;
-                w.dout[i * s.dp + d] = passed;
-                total += passed;
-                any |= passed != 0.0f;
-            }
+        const bool real = i < b.i1 - b.i0;
+        const int64_t row = b.bh * p.queries + b.i0 - p.first_query + i;
+        const uint8_t *open = p.open + (row * s.tiles + tile) * s.open_bytes;
+        Vec total = {};
+        for (int64_t d = 0; d < s.dp; d += kWidth) {
+            const uint32_t bits = real ? open_bits(open, d, s.d) : 0;
+            const Vec factor = gains ? load_where(bits, gains + d) * scale : broadcast(scale);
+            const Vec passed = load_where(bits, g.grad + row * s.d + d) * factor;
+            store(w.dout + i * s.dp + d, passed);
+            total = total + passed;
+            any |= not_zero(passed);
         }
-        w.dout_sum[i] = total;
+        totals[i % kWidth] = total;
+        if (i % kWidth == kWidth - 1) store(w.dout_sum + i + 1 - kWidth, sum_each(totals));
     }
     if (!any) return false;
     transpose(w.dout, s.rp, s.dp, w.dout_t);

@@ -7,6 +7,8 @@
 #if defined(__AVX512VNNI__)
 #define GC_INTEGERS 1
 #endif
+// Whole loops over a register block: an array of sums stays in registers only where every index is a constant.
+#define GC_UNROLLED _Pragma("GCC unroll 16")
 
 namespace gc {
 namespace GC_LEVEL {
@@ -25,14 +27,14 @@ inline void multiply_panel(int64_t rows, int64_t depth, const float *a, int64_t 
         const float *am = a + m0 * row;
         for (int64_t k = 0; k < depth; ++k) {
             Vec bk[W];
-            for (int64_t w = 0; w < W; ++w) bk[w] = load(b + k * ldb + n0 + w * kWidth);
-            for (int64_t m = 0; m < kRows; ++m) {
+            GC_UNROLLED for (int64_t w = 0; w < W; ++w) bk[w] = load(b + k * ldb + n0 + w * kWidth);
+            GC_UNROLLED for (int64_t m = 0; m < kRows; ++m) {
                 const Vec x = broadcast(am[m * row + k * step]);
-                for (int64_t w = 0; w < W; ++w) sum[m][w] = fma(x, bk[w], sum[m][w]);
+                GC_UNROLLED for (int64_t w = 0; w < W; ++w) sum[m][w] = fma(x, bk[w], sum[m][w]);
             }
         }
-        for (int64_t m = 0; m < kRows; ++m)
-            for (int64_t w = 0; w < W; ++w) put(m0 + m, n0 + w * kWidth, sum[m][w]);
+        GC_UNROLLED for (int64_t m = 0; m < kRows; ++m)
+            GC_UNROLLED for (int64_t w = 0; w < W; ++w) put(m0 + m, n0 + w * kWidth, sum[m][w]);
     }
 }
 
@@ -52,20 +54,20 @@ inline void multiply_bytes_panel(int64_t rows, int64_t quads, const int8_t *a, i
                                  int64_t columns, int64_t n0, Put put) {
     for (int64_t m0 = 0; m0 < rows; m0 += kRows) {
         __m512i sum[kRows][W];
-        for (int64_t m = 0; m < kRows; ++m)
-            for (int64_t w = 0; w < W; ++w) sum[m][w] = _mm512_setzero_si512();
+        GC_UNROLLED for (int64_t m = 0; m < kRows; ++m)
+            GC_UNROLLED for (int64_t w = 0; w < W; ++w) sum[m][w] = _mm512_setzero_si512();
         for (int64_t k = 0; k < quads; ++k) {
             __m512i bk[W];
-            for (int64_t w = 0; w < W; ++w) bk[w] = _mm512_loadu_si512(b + 4 * (k * columns + n0 + w * 16));
-            for (int64_t m = 0; m < kRows; ++m) {
+            GC_UNROLLED for (int64_t w = 0; w < W; ++w) bk[w] = _mm512_loadu_si512(b + 4 * (k * columns + n0 + w * 16));
+            GC_UNROLLED for (int64_t m = 0; m < kRows; ++m) {
                 int32_t four;
                 std::memcpy(&four, a + (m0 + m) * row + 4 * k, 4);
                 const __m512i x = _mm512_set1_epi32(four);
-                for (int64_t w = 0; w < W; ++w) sum[m][w] = _mm512_dpbusd_epi32(sum[m][w], bk[w], x);
+                GC_UNROLLED for (int64_t w = 0; w < W; ++w) sum[m][w] = _mm512_dpbusd_epi32(sum[m][w], bk[w], x);
             }
         }
-        for (int64_t m = 0; m < kRows; ++m)
-            for (int64_t w = 0; w < W; ++w) put(m0 + m, n0 + w * 16, (Vec)_mm512_cvtepi32_ps(sum[m][w]));
+        GC_UNROLLED for (int64_t m = 0; m < kRows; ++m)
+            GC_UNROLLED for (int64_t w = 0; w < W; ++w) put(m0 + m, n0 + w * 16, (Vec)_mm512_cvtepi32_ps(sum[m][w]));
     }
 }
 

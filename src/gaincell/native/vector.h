@@ -71,12 +71,35 @@ static inline bool finite(Vec x) {
     return all;
 }
 
+// Whether an element is not 0.
+static inline bool not_zero(Vec x) {
+#if defined(__AVX512F__)
+    return _mm512_cmpneq_ps_mask((__m512)x, _mm512_setzero_ps()) != 0;
+#else
+    const IntVec found = x != Vec{};
+    bool any = false;
+    for (int64_t n = 0; n < kWidth; ++n) any |= found[n] != 0;
+    return any;
+#endif
+}
+
 // n <= kWidth floats, the rest `fill`.
 static inline Vec load_some(const float *p, int64_t n, float fill) {
     if (n >= kWidth) return load(p);
     float part[kWidth];
     for (int64_t k = 0; k < kWidth; ++k) part[k] = k < n ? p[k] : fill;
     return load(part);
+}
+
+// kWidth floats where a bit is set, the first float's bit lowest, and 0 elsewhere, where nothing is read.
+static inline Vec load_where(uint32_t bits, const float *p) {
+#if defined(__AVX512F__)
+    return (Vec)_mm512_maskz_loadu_ps(__mmask16(bits), p);
+#else
+    float part[kWidth];
+    for (int64_t k = 0; k < kWidth; ++k) part[k] = bits >> k & 1 ? p[k] : 0.0f;
+    return load(part);
+#endif
 }
 
 // max(low, min(high, x)) with low for what is not a number.
