@@ -140,7 +140,10 @@ def test_shipped_recipes_run_in_miniature(path: Path, tmp_path: Path) -> None:
     assert all(stage["perplexity"]["value"] < 3000 for stage in run["stages"])
     inputs = [name.split()[0] for name in run["provenance"]["inputs"]]
     assert inputs == ["model", *([] if recipe.adapter is None else ["adapter"]), "training", "evaluation"]
-    assert load_model(str(tmp_path / "out")).model is not None
+    in_arrays = [stage.name for stage in recipe.stages if stage.attention == "arrays"]
+    assert (run["saved"] in in_arrays) if in_arrays else (run["saved"] is None)
+    if in_arrays:
+        assert load_model(str(tmp_path / "out")).model is not None
     if recipe.adapter is not None:
         before = saved_stage(json.loads((tmp_path / "adapter" / "run.json").read_text()))
         own = recipe.tokens_of(recipe.stage(run["saved"]))
