@@ -31,6 +31,10 @@ def train(
     design: Annotated[
         str | None, typer.Option("--design", metavar="DESIGN", help="Another chip than the recipe's own.")
     ] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Another value than the recipe's; may be repeated."),
+    ] = None,
     only: Annotated[
         str | None, typer.Option(metavar="STAGE", help="Run this stage, what it needs and is compared to.")
     ] = None,
@@ -52,11 +56,18 @@ def train(
 
     Example: gaincell train recipes/tiny-table.toml --text MY_TEXTS/ --design leroux2025-extended --out runs/x
 
+    --set changes any value of the recipe, which stays the one list of what there is: seed=1,
+    training.learning_rate=1e-3, model.config.n_layer=2, stage.linear.steps=500. Values are TOML, text needs
+    no quotes. What was set is kept in run.json; a run goes on only with the same values.
+
+    Example: gaincell train recipes/tiny-table.toml --set seed=2 --set stage.linear.steps=100 --dry-run
+
     Example: gaincell train recipes/gpt2.toml --text Skylion007/openwebtext --only linear --device cuda
     """
     from rich.console import Console
 
     from gaincell.cli._progress import progress_bars
+    from gaincell.mapping.overrides import parse_overrides
     from gaincell.mapping.recipe import load_recipe
     from gaincell.mapping.run_recipe import run_recipe
     from gaincell.progress import silent_stages
@@ -67,7 +78,7 @@ def train(
     folder = out or Path("runs") / recipe.stem
     check_output("--out", folder, directory=True)
     use(threads, device)
-    plan = load_recipe(recipe, design)
+    plan = load_recipe(recipe, design, parse_overrides(changes or ()))
     console = Console()
     chosen = plan.stages if only is None else plan.needed_by(only)
     if dry_run:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from gaincell.files import write_json, write_text
+from gaincell.errors import RunError
+from gaincell.files import write_atomic, write_json, write_text
 from gaincell.mapping.recipe import ModelRecipe
 from gaincell.progress import Progress
-from gaincell.text import END_OF_TEXT, Source
+from gaincell.text import END_OF_TEXT, Source, sha256
 from gaincell.training import checkpoint as disk
 from gaincell.training.data import train_tokenizer
 from gaincell.training.log import TrainingLog
@@ -41,6 +43,21 @@ def make_tokenizer(
         }
         write_json(out / "tokenizer_config.json", config, indent=1)
     return PreTrainedTokenizerFast.from_pretrained(out)  # type: ignore[no-any-return]
+
+
+def take_model(run: Path, out: Path) -> None:
+    """Copy the model of a RUN into the directory `out`, byte by byte, unless that holds it already.
+
+    Raises:
+        RunError: `out` holds another model.
+    """
+    weights = "model.safetensors"
+    for path in sorted((run / "model").iterdir(), key=lambda path: path.name == weights):  # weights last
+        place = out / "model" / path.name
+        if path.is_file() and not place.exists():
+            write_atomic(place, lambda copy, path=path: shutil.copyfile(path, copy))
+    if sha256(out / "model" / weights) != sha256(run / "model" / weights):
+        raise RunError(f"{out.name}/model is another model than that of {run.name}; choose another --out")
 
 
 def pretrain(

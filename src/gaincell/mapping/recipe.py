@@ -19,8 +19,9 @@ the same tokens in the same order.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +31,15 @@ from gaincell.devices.cell import CELL_KINDS
 from gaincell.errors import DesignError, GaincellError, InputError
 from gaincell.files import read_toml
 from gaincell.mapping import recipe_values as values
+from gaincell.mapping.overrides import override
 from gaincell.mapping.recipe_values import check_model, check_table
 from gaincell.quantity import check_keys, one_of
 from gaincell.shipped import located
 from gaincell.training.settings import TRAINING, TrainSettings, check_value
 
 ROOTS = ("software", "random", "adapter")
+MADE_HERE = "made here"
+"""In place of the hash of a model that a run makes itself."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +106,9 @@ class ModelRecipe:
     architecture: "llama" (rotary positions) or "gpt2" (learned positions, biases), transformers' names.
     config: arguments of its configuration.  vocabulary, characters_per_document: of its tokenizer, trained on
     the beginnings of all documents.  steps, training: of its pretraining with softmax attention.
+    run: a RUN of the same model, which is taken from there instead of being made again; the stages then train
+    on the blocks of text that its pretraining has not seen.  seed: of the pretraining's order of the text,
+    where there is a `run`; None: the recipe's.
     """
 
     config: Mapping[str, Any]
@@ -110,6 +117,8 @@ class ModelRecipe:
     steps: int
     training: TrainSettings
     architecture: str = "llama"
+    run: str | None = None
+    seed: int | None = None
 
 
 @dataclass(frozen=True)
@@ -137,6 +146,7 @@ class Recipe:
     watched_tokens: of the evaluation text, the most that are used while a stage trains (evaluate_every).
     lora: low-rank adapters; None: all weights are trained.
     stages: in the order in which they run.
+    changes: what was set otherwise than in the file, by dotted keys; the fields above have it already.
     """
 
     name: str
@@ -159,6 +169,7 @@ class Recipe:
     watched_tokens: int
     lora: LoraRecipe | None
     stages: tuple[StageRecipe, ...]
+    changes: Mapping[str, Any] = field(default_factory=dict)
 
     def stage(self, name: str) -> StageRecipe:
         """A stage by name."""
@@ -219,20 +230,25 @@ class Recipe:
         )
 
 
-def load_recipe(path: Path, design: str | None = None) -> Recipe:
-    """Read a recipe, for another chip than its own if `design` names one.
+def load_recipe(path: Path, design: str | None = None, changes: Mapping[str, Any] | None = None) -> Recipe:
+    """Read a recipe, for another chip than its own if `design` names one, with other values under some keys
+    (see `overrides.override`).
 
     Raises:
         InputError: the file is missing or no TOML, a key is unknown, missing or of a wrong type, a value is
             not allowed or has no effect, a stage names one that does not come before it, or a model or RUN is
             not there (one of the hub is believed to be).
     """
+    changes = changes or {}
+    if design is not None and "design" in changes:
+        raise InputError(f"the design is given as {design} and as {changes['design']}; give it once")
     try:
         raw = read_toml(located(path))
     except (OSError, ValueError) as error:
         raise InputError(f"the recipe {path.name} cannot be read: {error}") from error
     try:
-        return _recipe(raw if design is None else {**raw, "design": design}, path.name)
+        changed = override(raw if design is None else {**raw, "design": design}, changes)
+        return replace(_recipe(changed, path.name), changes=changes)
     except GaincellError as error:
         raise InputError(str(error) if path.name in str(error) else f"{path.name}: {error}") from error
 
@@ -274,8 +290,10 @@ def _recipe(raw: Mapping[str, Any], name: str) -> Recipe:
         lora=_lora(head.get("lora"), name),
         stages=tuple(stages),
     )
+    if isinstance(recipe.model, ModelRecipe) and recipe.model.run is not None:
+        recipe = replace(recipe, model=replace(recipe.model, seed=_pretraining_seed(recipe, recipe.model)))
     made = recipe.model.config if isinstance(recipe.model, ModelRecipe) else {}
-    context = made.get("max_position_embeddings", recipe.block)
+    context = made.get("max_position_embeddings", made.get("n_positions", recipe.block))
     for most, what in ((design.window, "the design's window"), (context, "the model's context")):
         if recipe.block > most:
             raise InputError(f"block = {recipe.block}; give 2 to {most}, {what}")
@@ -372,10 +390,33 @@ def _model(raw: Any, common: Mapping[str, Any], name: str) -> str | ModelRecipe:
     if isinstance(raw, str):
         check_model(raw, f"model = {raw!r}")
         return raw
-    needed = values.MODEL.keys() - {"architecture"}
+    needed = values.MODEL.keys() - {"architecture", "run"}
     entry = check_table(raw, {**values.MODEL, **TRAINING}, f"{name} [model]", needed)
     own = {key: entry[key] for key in values.MODEL.keys() & entry}
     return ModelRecipe(**own, training=_training(entry, common, f"{name} [model]"))
+
+
+def _pretraining_seed(recipe: Recipe, model: ModelRecipe) -> int:
+    """Of the RUN whose model is taken. Raises InputError: it made another model, or of other text."""
+    where = f"model.run = {model.run!r}"
+    made = values.run_settings(str(model.run), where)
+    wanted: dict[str, Any] = {
+        "base_sha256": MADE_HERE,
+        "model": plain_model(model),
+        **{key: getattr(recipe, key) for key in ("files", "skip_documents", "block", "order")},
+    }
+    odd = next((key for key, value in wanted.items() if made.get(key) != json.loads(json.dumps(value))), None)
+    if odd == "base_sha256":
+        raise InputError(f"{where}: this RUN did not make its model; name the one that did")
+    if odd is not None:
+        raise InputError(f"{where}: it made its model with another {odd}; give that, or another RUN")
+    seed: int = made["seed"]
+    return seed
+
+
+def plain_model(model: ModelRecipe) -> dict[str, Any]:
+    """What the model is made by, wherever it is taken from."""
+    return {key: value for key, value in asdict(model).items() if key not in ("run", "seed")}
 
 
 def _design(raw: Any) -> Design:

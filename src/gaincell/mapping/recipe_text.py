@@ -7,11 +7,14 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
+import torch
 from jaxtyping import Int
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from gaincell.errors import InputError, ModelError
+from gaincell.files import read_json
 from gaincell.integrations.hf.attach import attached_layers
 from gaincell.integrations.hf.context import check_ids, check_length
 from gaincell.integrations.hf.models import load_model
@@ -79,7 +82,7 @@ class RecipeText:
             check_ids(self.loaded.model, tokens)
         if recipe.order == "random":
             return RandomBlocks(tokens, recipe.block, recipe.seed, recipe.blocks)
-        blocks = pack_blocks(tokens, recipe.block, recipe.seed)
+        blocks = self._packed(tokens, path)
         if len(blocks) < recipe.blocks:
             raise InputError(
                 f"the recipe trains on {recipe.blocks} blocks of {recipe.block} tokens, the text has "
@@ -88,6 +91,24 @@ class RecipeText:
         if recipe.repeated:
             blocks = repeat_passages(blocks[: recipe.blocks], recipe.repeated, recipe.seed)
         return blocks
+
+    def _packed(self, tokens: Tensor, path: Path) -> Tensor:
+        """All blocks in the order of the seed; where a model is taken from another RUN, those that it was
+        pretrained on stay in front.
+        """
+        recipe = self._recipe
+        if not isinstance(recipe.model, ModelRecipe) or recipe.model.seed is None:
+            return pack_blocks(tokens, recipe.block, recipe.seed)
+        noted = f"{path.name}.json"
+        other = Path(str(recipe.model.run)).expanduser() / "tokens" / noted
+        if not other.is_file() or read_json(other) != read_json(path.with_name(noted)):
+            raise InputError(f"model.run = {recipe.model.run!r}: its model was pretrained on another text")
+        blocks = pack_blocks(tokens, recipe.block, recipe.model.seed)
+        if recipe.seed == recipe.model.seed:
+            return blocks
+        seen = recipe.model.steps * recipe.model.training.batch
+        order = np.random.default_rng(recipe.seed).permutation(max(0, len(blocks) - seen))
+        return torch.cat([blocks[:seen], blocks[seen:][torch.from_numpy(order)]])
 
     def share(self, stage: StageRecipe) -> Blocks:
         """The blocks of a stage."""

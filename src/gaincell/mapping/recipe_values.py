@@ -9,6 +9,7 @@ from typing import Any
 
 from gaincell.adaptation.adapt import METHODS
 from gaincell.errors import GaincellError, InputError
+from gaincell.files import read_json, restored
 from gaincell.integrations.hf.checkpoint import describe, is_run
 from gaincell.integrations.hf.lora import WHERE
 from gaincell.integrations.hf.sources import SMOLLM2, TINY, find_source
@@ -43,6 +44,7 @@ MODEL: Mapping[str, Allowed] = {
     "vocabulary": Number(257, whole=True),
     "characters_per_document": Number(1, whole=True),
     "steps": Number(1, whole=True),
+    "run": str,
 }
 LORA: Mapping[str, Allowed] = {"rank": Number(1, whole=True), "where": WHERE, "scale": RATE}
 STAGE: Mapping[str, Allowed] = {
@@ -126,6 +128,25 @@ def check_adapter(run: str, where: str) -> None:
         describe(run)
     except GaincellError as error:
         raise InputError(f"{where}: {error}") from error
+
+
+def run_settings(run: str, where: str) -> dict[str, Any]:
+    """What a RUN of `gaincell train` that has pretrained its model was begun with. Raises InputError."""
+    folder = Path(run).expanduser()
+    settings = folder / "stages" / "settings.json"
+    missing = [path for path in (settings, folder / "model" / "model.safetensors") if not path.is_file()]
+    if missing:
+        raise InputError(
+            f"{where}: it lacks {missing[0].relative_to(folder)}; give a RUN of `gaincell train` whose "
+            "pretraining is finished"
+        )
+    try:
+        found = restored(read_json(settings))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{where}: {settings.name} cannot be read: {error}") from error
+    if not isinstance(found, dict):
+        raise InputError(f"{where}: {settings.name} holds no settings")
+    return found
 
 
 def files(raw: Any) -> dict[str, float | None]:

@@ -40,8 +40,8 @@ from gaincell.integrations.hf.sources import LoadedModel
 from gaincell.integrations.hf.support import attention_modules
 from gaincell.mapping import records, summary
 from gaincell.mapping.folder import RunFolder, alone, write_state
-from gaincell.mapping.pretrain import pretrain
-from gaincell.mapping.recipe import ROOTS, ModelRecipe, Recipe, StageRecipe
+from gaincell.mapping.pretrain import pretrain, take_model
+from gaincell.mapping.recipe import MADE_HERE, ROOTS, ModelRecipe, Recipe, StageRecipe, plain_model
 from gaincell.mapping.recipe_models import Base, RecipeModels
 from gaincell.mapping.recipe_text import RecipeText
 from gaincell.mapping.records import Record
@@ -85,13 +85,15 @@ class RecipeRun:
         self.processes = join_processes(torch.device(device).type)
         self.main = self.processes.is_main_process
         with self.processes.main_process_first():  # it makes what the others then read
+            if isinstance(recipe.model, ModelRecipe) and recipe.model.run is not None:
+                take_model(Path(recipe.model.run).expanduser(), out)
             self.text = RecipeText(recipe, text, out, progress)
         model = self._pretrained()
         self.base = Base(model.model.to(device), self.text.tokenizer, model.id, model.sha256)  # type: ignore[arg-type]
         attention_modules(self.base.model)  # refuses what cannot be mapped, before any work
         self.tokens_before = self._tokens_of_adapter()
-        made = isinstance(recipe.model, ModelRecipe)
-        identity = _identity(recipe) | {"base_sha256": "made here" if made else model.sha256}
+        made = isinstance(recipe.model, ModelRecipe) and recipe.model.run is None
+        identity = _identity(recipe) | {"base_sha256": MADE_HERE if made else model.sha256}
         with self.processes.main_process_first():
             self.folder = RunFolder(out, identity)
             if self.main:
@@ -249,6 +251,7 @@ class RecipeRun:
             "schema": results.SCHEMA,
             "command": "train",
             "recipe": self.recipe.name,
+            "set": self._changes(),
             "model": {"name": summary.base_name(self.base.id), "sha256": self.base.sha256},
             "design": summary.design(chip),
             "software": value(software["perplexity"], "1", "measured"),
@@ -267,6 +270,12 @@ class RecipeRun:
         results.write(run, self.out / results.FILE)
         draw_stages(run, self.out / "figures")
         return run
+
+    def _changes(self) -> dict[str, str]:
+        """What was set otherwise than in the recipe's file, as text and without places."""
+        changes = self.recipe.changes.items()
+        texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in changes}
+        return {key: results.without_paths([text])[0] for key, text in texts.items()}
 
     def _best(self, found: Mapping[str, Record]) -> StageRecipe | None:
         """The finished stage in arrays with the lowest perplexity, among those with the chip's own cell where
@@ -342,10 +351,10 @@ def _identity(recipe: Recipe) -> dict[str, Any]:
     plain = {
         key: entry
         for key, entry in asdict(recipe).items()
-        if key not in ("design", "name", "stages", "model")
+        if key not in ("design", "name", "stages", "model", "changes")
     }
     if isinstance(recipe.model, ModelRecipe):
-        plain["model"] = asdict(recipe.model)
+        plain["model"] = plain_model(recipe.model)
     else:
         plain["model"] = recipe.model.rstrip("/").split("/")[-1]
     plain["design"] = recipe.design.hash

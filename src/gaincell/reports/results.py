@@ -168,7 +168,8 @@ def without_paths(command: Sequence[str]) -> list[str]:
     shown: list[str] = []
     option = ""
     for argument in command:
-        name, equals, rest = argument.partition("=") if argument.startswith("--") else ("", "", argument)
+        named = argument.startswith("--") or option == "--set"
+        name, equals, rest = argument.partition("=") if named else ("", "", argument)
         kept = _without_path(rest, option in ("--out", "--json", "--dump")) if rest else ""
         shown.append(f"{name}{equals}{kept}")
         option = argument if argument.startswith("--") else ""

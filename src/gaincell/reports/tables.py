@@ -52,6 +52,7 @@ STAGE_HEADINGS = ("stage", "tokens", "perplexity", "bits/byte", "× software", "
 def stages_table(run: Mapping[str, Any]) -> Table:
     """The stages of a recipe, for a terminal."""
     title = f"{run['model']['name']} on {run['design']['name']}, recipe {run['recipe']}"
+    title += _changes(run.get("set", {}))
     table = _table(title, _of_stages(run), STAGE_HEADINGS)
     for row in perplexity_rows(run):
         table.add_row(*row)
@@ -85,7 +86,8 @@ def plan_table(recipe: Any, stages: Sequence[Any]) -> Table:
         f"{recipe.blocks:,} blocks of {recipe.block} tokens, order: {recipe.order}. A step, in all: tokens, "
         "those of all it starts from included. Rate: peak learning rate. CE: cross-entropy, KL: distillation."
     )
-    table = _table(f"{recipe.name} on {recipe.design.name}", caption, headings, texts=2)
+    title = f"{recipe.name} on {recipe.design.name}{_changes(recipe.changes)}"
+    table = _table(title, caption, headings, texts=2)
     for stage in stages:
         trained = stage.task == "train"
         table.add_row(
@@ -100,6 +102,11 @@ def plan_table(recipe: Any, stages: Sequence[Any]) -> Table:
             else "–",
         )
     return table
+
+
+def _changes(changes: Mapping[str, Any]) -> str:
+    """What was set otherwise than in a recipe, in words."""
+    return "".join(f", {key} = {value}" for key, value in changes.items())
 
 
 def _table(title: str, caption: str, headings: Sequence[str], texts: int = 1) -> Table:
