@@ -73,7 +73,7 @@ def test_a_measured_activity_and_a_measured_baseline(
     head = Activity.assumed(design).mean()
     heads = tuple(type(head)(**(vars(head) | {"layer": n, "head": h})) for n in range(6) for h in range(4))
     activity = tmp_path / "activity.json"
-    activity.write_text(json.dumps({"activity": Activity("a text", 1000, heads).to_json()}))
+    activity.write_text(json.dumps({"activity": Activity("a text", 1000, heads, design.hash).to_json()}))
     machine = {
         "title": "this machine",
         "source": "test",
@@ -95,6 +95,13 @@ def test_a_measured_activity_and_a_measured_baseline(
     result = results.read(file)
     mine = next(row for row in result["machines"] if row["title"] == "this machine")
     assert results.number(mine["latency_over_cited"]) == pytest.approx(1e-4 / 95e-9)
+    chip = result["design"]["hash"]
+    assert f"on another chip, of hash {design.hash}, than" in " ".join(out.split())
+    activity.write_text(json.dumps({"activity": Activity("a text", 1000, heads, chip).to_json()}))
+    assert "on another chip" not in " ".join(run(capsys, "tiny", "--activity", str(activity))[1].split())
+    code, _, err = run(capsys, "gpt2", "--activity", str(activity))
+    assert code == 2
+    assert "has 24 heads, and not the 12 of each of the 12 layers of" in err
     assert run(capsys, "gpt2", "--baseline", str(file))[0] == 0
     assert {path.name for path in (tmp_path / "figures").iterdir()} == {f"costs-{n}.png" for n in FIGURES}
 
