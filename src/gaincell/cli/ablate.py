@@ -61,7 +61,7 @@ def ablate(
     from gaincell.evaluation.ablation import ablate as run_ablation
     from gaincell.evaluation.perplexity import window_and_stride
     from gaincell.integrations.hf.attach import attached_layers, set_design
-    from gaincell.integrations.hf.chip import change_chip, set_impl
+    from gaincell.integrations.hf.chip import AS_SAVED, change_chip, set_impl
     from gaincell.integrations.hf.models import load_model
     from gaincell.reports.ablation import ablation_table, draw_ablation
     from gaincell.reports.results import check, value
@@ -75,8 +75,9 @@ def ablate(
     found_text = open_text(text)
     loaded = load_model(run)
     loaded.model.to(device)  # type: ignore[arg-type]
-    change_chip(loaded.model, design)
+    gains = AS_SAVED + change_chip(loaded.model, design)
     set_impl(loaded.model, impl.value)
+    typer.echo(f"{run}: {gains}")
     if mismatch is not None:
         chip = attached_layers(loaded.model)[0].design
         set_design(loaded.model, chip.replace(mismatch=Mismatch(current_offset_std=spread)))
@@ -85,6 +86,7 @@ def ablate(
         tokens = token_stream(found_text.part("evaluation"), loaded.tokenizer, limit or None, reading)
         found = run_ablation(loaded.model, tokens, protocol, progress("evaluate"))
     entry = result(loaded, found.protocol, tokens, command="ablate")
+    entry["gains"] = gains
     entry["text"] = {"name": found_text.name}
     entry["ablation"] = []
     for row in found.rows:

@@ -134,12 +134,13 @@ class GainCellLM(HFLM):  # type: ignore[misc]
 
 
 def _load(run: str, design: str | None, cell: str | None, impl: str) -> tuple[Any, Any]:
-    """Model and tokenizer of a MODEL or RUN, on another chip if one is given."""
-    from gaincell.integrations.hf.chip import change_chip, set_impl
+    """Model and tokenizer of a MODEL or RUN, on another chip if one is given; stderr says so of other cells."""
+    from gaincell.integrations.hf.chip import AS_SAVED, change_chip, set_impl
     from gaincell.integrations.hf.models import load_model
 
     loaded = load_model(run)
-    change_chip(loaded.model, design, cell)
+    if exchanged := change_chip(loaded.model, design, cell):
+        print(f"{run}: {AS_SAVED}{exchanged}", file=sys.stderr)
     set_impl(loaded.model, impl)
     return loaded.model, loaded.tokenizer
 

@@ -32,7 +32,6 @@ from gaincell.training.data import pack_blocks
 from gaincell.training.log import TrainingLog
 
 ASSETS = Path(__file__).parents[1] / "assets"
-AS_SAVED = "the RUN as it was saved"
 
 
 class Shipped(NamedTuple):

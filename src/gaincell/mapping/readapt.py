@@ -27,12 +27,13 @@ from gaincell.evaluation.perplexity import (
 from gaincell.integrations.hf.attach import attach, attached_layers, set_design
 from gaincell.integrations.hf.checkpoint import describe as describe_run
 from gaincell.integrations.hf.checkpoint import is_run, save
+from gaincell.integrations.hf.chip import AS_SAVED
 from gaincell.integrations.hf.context import check_length
 from gaincell.integrations.hf.models import load_model
 from gaincell.integrations.hf.sources import LoadedModel
 from gaincell.mapping import records, summary
 from gaincell.mapping.folder import read_state
-from gaincell.mapping.job import AS_SAVED, Shipped, find_shipped
+from gaincell.mapping.job import Shipped, find_shipped
 from gaincell.progress import StageProgress, silent_stages
 from gaincell.reports import results
 from gaincell.reports.figures import draw_all

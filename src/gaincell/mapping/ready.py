@@ -9,13 +9,13 @@ from gaincell.design import Design
 from gaincell.errors import InputError
 from gaincell.evaluation.perplexity import cut_blocks
 from gaincell.integrations.hf.attach import attach, attached_layers, set_design
-from gaincell.integrations.hf.chip import cells_exchanged
+from gaincell.integrations.hf.chip import AS_SAVED, cells_exchanged
 from gaincell.integrations.hf.context import default_length
 from gaincell.integrations.hf.models import load_model
 from gaincell.integrations.hf.sources import LoadedModel
 from gaincell.mapping.folder import read_state
 from gaincell.mapping.initial import candidates_for, initial_scaling
-from gaincell.mapping.job import AS_SAVED, find_shipped
+from gaincell.mapping.job import find_shipped
 from gaincell.progress import StageProgress, silent_stages
 from gaincell.reports import results
 from gaincell.shipped import located
