@@ -134,7 +134,7 @@ class GainCellLM(HFLM):  # type: ignore[misc]
 
 
 def _load(run: str, design: str | None, cell: str | None, impl: str) -> tuple[Any, Any]:
-    """Model and tokenizer of a MODEL or RUN, on another chip if one is given; stderr says so of other cells."""
+    """Model and tokenizer of a MODEL or RUN, on another chip if one is given; of other cells it says so."""
     from gaincell.integrations.hf.chip import AS_SAVED, change_chip, set_impl
     from gaincell.integrations.hf.models import load_model
 
