@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,11 +19,13 @@ from gaincell.adaptation import collect_statistics
 from gaincell.cli import main
 from gaincell.errors import GaincellError, InputError, ModelError, RunError
 from gaincell.evaluation.activity import measure_activity
+from gaincell.evaluation.rolling import rolling_perplexity
 from gaincell.integrations.hf.attach import attach
 from gaincell.integrations.hf.cache import RingCache, feed
 from gaincell.integrations.hf.checkpoint import HARDWARE, go_on, load, save
 from gaincell.integrations.hf.models import load_model
 from gaincell.integrations.hf.sources import find_source
+from gaincell.mapping.codesign import CodesignSettings, codesign_model
 from gaincell.mapping.folder import RunFolder, read_state, trained_parameters, write_state
 from gaincell.text import Source
 from gaincell.training import checkpoint as disk
@@ -157,6 +160,40 @@ def test_tokens_that_the_model_lacks(tmp_path: Path) -> None:
     ):
         with pytest.raises(InputError, match=rf"token id {ids.max()} lies outside the model's vocabulary"):
             use()
+
+
+@pytest.mark.parametrize("reader", ["codesign", "harness", "rolling"])
+def test_tokens_that_the_model_lacks_are_found_before_any_work(
+    tmp_path: Path, reader: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tokenizer of the model has one more than its embedding."""
+    base, text = write_micro(tmp_path)
+    run = tmp_path / "run"
+    save(attach(load_model(str(base)).model, micro_design()), run)
+    loaded = load_model(str(base))
+    unknown = len(loaded.tokenizer)
+    loaded.tokenizer.add_tokens(["zzz"])
+    loaded.tokenizer.save_pretrained(base)
+    text.write_text(text.read_text() + " zzz")
+
+    def work(*_: object, **__: object) -> None:
+        raise AssertionError("a forward pass")
+
+    def harness() -> None:
+        wrapped = pytest.importorskip("gaincell.evaluation.harness_model")
+        model = wrapped.GainCellLM(pretrained=loaded.model, tokenizer=loaded.tokenizer)
+        model.loglikelihood_rolling([SimpleNamespace(args=(words,)) for words in ("some words", "zzz")])
+
+    settings = CodesignSettings(model=str(run), text=str(text), evaluation_tokens=0, steps=1)
+    read = {
+        "codesign": lambda: codesign_model(settings, micro_design()),
+        "harness": harness,
+        "rolling": lambda: rolling_perplexity(loaded.model, loaded.tokenizer, ["some words", "zzz"], 8),
+    }[reader]
+    monkeypatch.setattr(type(loaded.model), "forward", work)
+    said = rf"token id {unknown} lies outside the model's vocabulary of {unknown}"
+    with pytest.raises(InputError, match=said):
+        read()
 
 
 DAMAGES = {

@@ -224,9 +224,10 @@ def evaluate(
     from gaincell.evaluation.perplexity import cut_blocks, default_protocol, window_and_stride
     from gaincell.integrations.hf.checkpoint import is_run
     from gaincell.integrations.hf.chip import AS_SAVED, change_chip, set_impl
+    from gaincell.integrations.hf.context import check_length, read_tokens
     from gaincell.integrations.hf.models import load_model
     from gaincell.mapping.stage_model import load_stage
-    from gaincell.text import open_text, token_stream
+    from gaincell.text import open_text
 
     policy = Refresh(refresh.value, refresh_tokens, refresh_seconds)
     pauses = bool(at) or policy.kind != "none"
@@ -303,10 +304,11 @@ def evaluate(
             assert found_text is not None
             reading = progress("read and tokenise the text")
             budget = DEFAULT_LIMIT if limit is None else limit or None
-            tokens = token_stream(found_text.part(part.value), loaded.tokenizer, budget, reading)
             title = f"{model}, text {found_text.name} ({part.value} part)"
             protocol = protocol or default_protocol(loaded.model)
             length, _ = window_and_stride(protocol)
+            check_length(loaded.model, length)
+            tokens = read_tokens(loaded, found_text, part.value, budget, reading, block=length)
             if options is not None:
                 pause = (at or [0.0], policy) if pauses else None
                 table, entry = by_chips(loaded, tokens, protocol, pause, options, progress)
