@@ -25,10 +25,10 @@ SMOLLM2 = pytest.mark.skipif(
 SPICE = ROOT / "docs" / "results" / "spice" / "energy-freepdk45.json"
 
 
-def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+def run(capsys: pytest.CaptureFixture[str], *arguments: str, assumed: bool = True) -> tuple[int, str, str]:
     """Exit code, stdout and stderr of a command; nothing is measured that is not asked for."""
     quick = [] if "--measure" in arguments else ["--no-measure"]
-    if not {"--activity", "--text", "--tokens"} & set(arguments):
+    if assumed and not {"--activity", "--text", "--tokens"} & set(arguments):
         quick.append("--assumed")
     with pytest.raises(SystemExit) as end:
         main(("cost", *arguments, *quick))
@@ -73,7 +73,7 @@ def test_a_measured_activity_and_a_measured_baseline(
     head = Activity.assumed(design).mean()
     heads = tuple(type(head)(**(vars(head) | {"layer": n, "head": h})) for n in range(6) for h in range(4))
     activity = tmp_path / "activity.json"
-    activity.write_text(json.dumps({"activity": Activity("a text", 1000, heads).to_json()}))
+    activity.write_text(json.dumps({"activity": Activity("a text", 1000, heads, design.hash).to_json()}))
     machine = {
         "title": "this machine",
         "source": "test",
@@ -95,6 +95,13 @@ def test_a_measured_activity_and_a_measured_baseline(
     result = results.read(file)
     mine = next(row for row in result["machines"] if row["title"] == "this machine")
     assert results.number(mine["latency_over_cited"]) == pytest.approx(1e-4 / 95e-9)
+    chip = result["design"]["hash"]
+    assert f"on another chip, of hash {design.hash}, than" in " ".join(out.split())
+    activity.write_text(json.dumps({"activity": Activity("a text", 1000, heads, chip).to_json()}))
+    assert "on another chip" not in " ".join(run(capsys, "tiny", "--activity", str(activity))[1].split())
+    code, _, err = run(capsys, "gpt2", "--activity", str(activity))
+    assert code == 2
+    assert "has 24 heads, and not the 12 of each of the 12 layers of" in err
     assert run(capsys, "gpt2", "--baseline", str(file))[0] == 0
     assert {path.name for path in (tmp_path / "figures").iterdir()} == {f"costs-{n}.png" for n in FIGURES}
 
@@ -105,9 +112,8 @@ def test_the_activity_of_a_model_is_measured(
 ) -> None:
     """Layer by layer and head by head: of tiny here and now, of SmolLM2 before."""
     file, figures = tmp_path / "cost.json", tmp_path / "figures"
-    code, out, _ = run(
-        capsys, model, "--tokens", "96", "--device", "cpu", "--json", str(file), "--figures", str(figures)
-    )
+    options = ("--tokens", "96", "--device", "cpu") if model == "tiny" else ()
+    code, out, _ = run(capsys, model, *options, "--json", str(file), "--figures", str(figures), assumed=False)
     assert code == 0
     result, size = results.read(file), model_size(model)
     how = (

@@ -37,15 +37,26 @@ def test_a_text_says_that_cells_were_exchanged_unadapted(
     assert result["design"]["cell"] == cell
 
 
-def test_an_evaluation_says_that_cells_were_exchanged_unadapted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("command", "exchanged", "kept"),
+    [
+        ("evaluate RUN --protocol blocks-32 --limit 64", "--cell x3", "--cell linear"),
+        ("ablate RUN --protocol blocks-32 --limit 64", "--design x3.toml", ""),
+        ("fidelity RUN --tokens 32", "--design x3.toml", ""),
+    ],
+)
+def test_a_measurement_says_that_cells_were_exchanged_unadapted(
+    command: str, exchanged: str, kept: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     save(hardware_model("tiny", load_design("leroux2025")).loaded.model, Path("RUN"))
-    command = ["evaluate", "RUN", "--protocol", "blocks-32", "--limit", "64", "--json", "found.json"]
-    for cell, words in (("x3", "its linear cells exchanged for x3 ones without adaptation"), ("linear", "")):
-        made = CliRunner().invoke(app, [*command, "--cell", cell])
+    load_design("leroux2025").replace(cell="x3").save("x3.toml")
+    for options, words in (
+        (exchanged, ", its linear cells exchanged for x3 ones without adaptation"),
+        (kept, ""),
+    ):
+        made = CliRunner().invoke(app, [*command.split(), *options.split(), "--json", "found.json"])
         assert made.exit_code == 0, made.output
         gains = json.loads(Path("found.json").read_text())["gains"]
-        assert gains == "the RUN as it was saved" + (f", {words}" if words else "")
+        assert gains == f"the RUN as it was saved{words}"
         assert f"RUN: {gains}" in made.output.splitlines()

@@ -155,7 +155,7 @@ def test_generate_refuses_an_empty_prompt(run: tuple[Path, Path]) -> None:
     ("options", "message"),
     [
         (["--by-context", "--at", "1"], "--by-context and --at or --refresh do not go together"),
-        (["--scores"], "belong to --dump"),
+        (["--scores"], "--scores has no effect here: it belongs to --dump"),
         (["--refresh", "copy"], "needs one period"),
         (["--at", "0", "--refresh", "copy", "--refresh-tokens", "4", "--refresh-seconds", "1"], "not both"),
         (["--at", "-1"], "told to idle for -1"),

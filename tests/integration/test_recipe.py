@@ -365,7 +365,9 @@ def test_two_processes_do_not_work_on_one_directory(texts: Path, tmp_path: Path)
 def test_a_short_evaluation_text_is_noticed_before_any_training(texts: Path, tmp_path: Path) -> None:
     with gzip.open(texts / "words.valid.txt.gz", "wt") as file:
         file.write("Few words.\n")
-    with pytest.raises(InputError, match=r"evaluation text has \d+ tokens, fewer than one block of 33"):
+    with pytest.raises(
+        InputError, match=r"evaluation text of \w+ has \d+ tokens, fewer than one block of 33"
+    ):
         run_recipe(load_recipe(write(tmp_path)), open_text(texts), tmp_path / "out")
     assert not (tmp_path / "out" / "log.jsonl").exists()
 

@@ -120,11 +120,22 @@ def activity_json() -> dict[str, Any]:
 
 def test_an_activity_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     file = tmp_path / "activity.json"
-    file.write_text(json.dumps({"activity": activity_json()}))
+    file.write_text(json.dumps({"activity": activity_json(), "provenance": {"design_hash": DESIGN.hash}}))
     found = Activity.read(file)
     assert (found.source, found.tokens, found.is_assumed) == ("a text", 7, False)
+    assert found.design == DESIGN.hash
+    file.write_text(json.dumps({"activity": found.to_json()}))
+    assert Activity.read(file) == found
     assert found.heads[0] == replace(HEAD.activity, layer=1, head=2)
     assert found.mean() == replace(HEAD.activity, layer=0, head=0)
+
+
+def test_an_activity_of_an_unknown_design_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "activity.json"
+    for more in ({}, {"provenance": {}}, {"provenance": {"design_hash": None}}, {"provenance": []}):
+        file.write_text(json.dumps({"activity": activity_json(), **more}))
+        with pytest.raises(InputError, match=r"activity\.json (does not say which design|holds no activity)"):
+            Activity.read(file)
 
 
 @pytest.mark.parametrize(

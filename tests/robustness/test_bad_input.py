@@ -279,14 +279,19 @@ def test_a_full_device_is_a_full_disk(tmp_path: Path) -> None:
 
 def test_evaluations_that_cannot_be(capsys: pytest.CaptureFixture[str], tmp_path: Path, micro: Micro) -> None:
     model, text = micro
+    short = tmp_path / "short.txt"
+    short.write_text("Few words.")
     for arguments, expected in (
+        (("--text", short, "--part", "all", "--protocol", "blocks-64"), "text short.txt (all part) has "),
+        (("--text", short, "--part", "all", "--protocol", "blocks-64"), "tokens, fewer than one block of 64"),
+        (("--limit", 8, "--protocol", "blocks-64"), "has 8 tokens, of which 8 at most are read, fewer"),
         (("--chips", 2, "--mismatch", "5%"), "a model in software has no chip for --chips"),
         (("--chips", 2, "--mismatch", "lots"), "give a share such as 5% or 0.05"),
         (("--chips", 2, "--by-context"), "do not go together"),
-        (("--mismatch", "5%"), "--mismatch, --yield-within and --chip-seed belong to --chips"),
-        (("--chip-seed", 1), "belong to --chips"),
+        (("--mismatch", "5%"), "--mismatch has no effect here: it belongs to --chips"),
+        (("--chip-seed", 1), "--chip-seed has no effect here: it belongs to --chips"),
         (("--chips", 0, "--mismatch", "5%"), "0 chips: give 1 or more"),
-        (("--data", tmp_path), "--data, --max-length and --batch belong to --tasks"),
+        (("--data", tmp_path), "--data has no effect here: it belongs to --tasks"),
         (("--json", "/proc/none/x.json"), "nothing can be written in /proc"),
         (("--protocol", "strided-64-64"), "give strided-T-S with S from 1 to T - 1"),
         (("--protocol", "rolling-1"), "give rolling-T with T >= 2"),

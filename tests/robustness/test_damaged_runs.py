@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,14 +17,16 @@ from torch import nn
 
 from gaincell.adaptation import collect_statistics
 from gaincell.cli import main
-from gaincell.errors import InputError, ModelError, RunError
+from gaincell.errors import GaincellError, InputError, ModelError, RunError
 from gaincell.evaluation.activity import measure_activity
+from gaincell.evaluation.rolling import rolling_perplexity
 from gaincell.integrations.hf.attach import attach
 from gaincell.integrations.hf.cache import RingCache, feed
-from gaincell.integrations.hf.checkpoint import HARDWARE, load, save
+from gaincell.integrations.hf.checkpoint import HARDWARE, go_on, load, save
 from gaincell.integrations.hf.models import load_model
 from gaincell.integrations.hf.sources import find_source
-from gaincell.mapping.folder import RunFolder
+from gaincell.mapping.codesign import CodesignSettings, codesign_model
+from gaincell.mapping.folder import RunFolder, read_state, trained_parameters, write_state
 from gaincell.text import Source
 from gaincell.training import checkpoint as disk
 from gaincell.training.data import keep_tokens
@@ -159,18 +162,70 @@ def test_tokens_that_the_model_lacks(tmp_path: Path) -> None:
             use()
 
 
-@pytest.mark.parametrize("damage", ["integers", "a negative gain"])
-def test_damaged_hardware(tmp_path: Path, damage: str) -> None:
-    base, _ = write_micro(tmp_path)
+@pytest.mark.parametrize("reader", ["codesign", "harness", "rolling"])
+def test_tokens_that_the_model_lacks_are_found_before_any_work(
+    tmp_path: Path, reader: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tokenizer of the model has one more than its embedding."""
+    base, text = write_micro(tmp_path)
     run = tmp_path / "run"
     save(attach(load_model(str(base)).model, micro_design()), run)
-    with safe_open(run / HARDWARE, "pt") as file:
+    loaded = load_model(str(base))
+    unknown = len(loaded.tokenizer)
+    loaded.tokenizer.add_tokens(["zzz"])
+    loaded.tokenizer.save_pretrained(base)
+    text.write_text(text.read_text() + " zzz")
+
+    def work(*_: object, **__: object) -> None:
+        raise AssertionError("a forward pass")
+
+    def harness() -> None:
+        wrapped = pytest.importorskip("gaincell.evaluation.harness_model")
+        model = wrapped.GainCellLM(pretrained=loaded.model, tokenizer=loaded.tokenizer)
+        model.loglikelihood_rolling([SimpleNamespace(args=(words,)) for words in ("some words", "zzz")])
+
+    settings = CodesignSettings(model=str(run), text=str(text), evaluation_tokens=0, steps=1)
+    read = {
+        "codesign": lambda: codesign_model(settings, micro_design()),
+        "harness": harness,
+        "rolling": lambda: rolling_perplexity(loaded.model, loaded.tokenizer, ["some words", "zzz"], 8),
+    }[reader]
+    monkeypatch.setattr(type(loaded.model), "forward", work)
+    said = rf"token id {unknown} lies outside the model's vocabulary of {unknown}"
+    with pytest.raises(InputError, match=said):
+        read()
+
+
+DAMAGES = {
+    "integers": lambda gain: gain.long(),
+    "a negative gain": lambda gain: -gain,
+    "NaN": lambda gain: gain * torch.nan,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("reader", ["load", "go on", "stage"])
+def test_damaged_gains(tmp_path: Path, damage: str, reader: str) -> None:
+    """Refused by name by whatever reads them: a RUN, a training that goes on from it, a stage's state."""
+    base, _ = write_micro(tmp_path)
+    run = tmp_path / "run"
+    model = attach(load_model(str(base)).model, micro_design())
+    save(model, run)
+    path, read = {
+        "load": (run / HARDWARE, lambda: load(run)),
+        "go on": (run / HARDWARE, lambda: go_on(model, run)),
+        "stage": (tmp_path / "linear.safetensors", lambda: read_state(model, path)),
+    }[reader]
+    if reader == "stage":
+        write_state(trained_parameters(model), path)
+    with safe_open(path, "pt") as file:
         metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    read()
     name = next(name for name in sorted(tensors) if name.endswith(".gain"))
-    tensors[name] = tensors[name].view(torch.int64) if damage == "integers" else -tensors[name]
-    save_file(tensors, run / HARDWARE, metadata)
-    with pytest.raises(RunError, match=rf"{name} is .*save the model again"):
-        load(run)
+    save_file(tensors | {name: DAMAGES[damage](tensors[name])}, path, metadata)
+    said = rf"{path.name}: (tensor )?{name} (is .*again|has \d+ of \d+ values that are NaN)"
+    with pytest.raises(GaincellError, match=said):
+        read()
 
 
 def test_a_stage_that_a_recipe_lacks_leaves_nothing(

@@ -44,9 +44,9 @@ def observe_model(
     from gaincell.config import load_design
     from gaincell.evaluation.activity import measure_activity
     from gaincell.evaluation.perplexity import cut_blocks
-    from gaincell.integrations.hf.context import check_length, default_length
+    from gaincell.integrations.hf.context import check_length, default_length, read_tokens
     from gaincell.mapping.ready import hardware_model
-    from gaincell.text import open_text, token_stream
+    from gaincell.text import open_text
 
     found_text = open_text(text)
     with progress_bars() as progress:
@@ -56,7 +56,7 @@ def observe_model(
         check_length(loaded.model, tokens)
         loaded.model.to(device)  # type: ignore[arg-type]
         reading = progress("read and tokenise the text")
-        stream = token_stream(found_text.part("evaluation"), loaded.tokenizer, tokens * sequences, reading)
+        stream = read_tokens(loaded, found_text, "evaluation", tokens * sequences, reading, block=tokens)
         ids = cut_blocks(stream, tokens)[:sequences]
         found = measure_activity(
             loaded.model, list(ids.split(batch)), found_text.name, progress=progress("observe the arrays")

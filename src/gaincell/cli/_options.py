@@ -155,7 +155,8 @@ def check_needed(context: typer.Context, options: Sequence[str], needs: str, the
         source = context.get_parameter_source(str(parameter.name))
         given = source is not None and source.name == "COMMANDLINE"
         if given and not there and parameter.opts[0] in options:
-            raise InputError(f"{parameter.opts[0]} has no effect here: it belongs to {needs}")
+            name = "/".join((*parameter.opts, *parameter.secondary_opts))
+            raise InputError(f"{name} has no effect here: it belongs to {needs}")
 
 
 def check_run(model: str, purpose: str) -> None:

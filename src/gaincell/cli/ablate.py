@@ -59,13 +59,14 @@ def ablate(
     from gaincell.cli._progress import progress_bars
     from gaincell.devices.variability import Mismatch
     from gaincell.evaluation.ablation import ablate as run_ablation
-    from gaincell.evaluation.perplexity import window_and_stride
+    from gaincell.evaluation.perplexity import default_protocol, window_and_stride
     from gaincell.integrations.hf.attach import attached_layers, set_design
-    from gaincell.integrations.hf.chip import change_chip, set_impl
+    from gaincell.integrations.hf.chip import AS_SAVED, change_chip, set_impl
+    from gaincell.integrations.hf.context import check_length, read_tokens
     from gaincell.integrations.hf.models import load_model
     from gaincell.reports.ablation import ablation_table, draw_ablation
     from gaincell.reports.results import check, value
-    from gaincell.text import open_text, token_stream
+    from gaincell.text import open_text
 
     check_run(run, "ablate")
     choose_chip(run, design)
@@ -74,17 +75,21 @@ def ablate(
     spread = 0.0 if mismatch is None else fraction(mismatch, "--mismatch")
     found_text = open_text(text)
     loaded = load_model(run)
+    length, _ = window_and_stride(protocol or default_protocol(loaded.model))
+    check_length(loaded.model, length)
     loaded.model.to(device)  # type: ignore[arg-type]
-    change_chip(loaded.model, design)
+    gains = AS_SAVED + change_chip(loaded.model, design)
     set_impl(loaded.model, impl.value)
+    typer.echo(f"{run}: {gains}")
     if mismatch is not None:
         chip = attached_layers(loaded.model)[0].design
         set_design(loaded.model, chip.replace(mismatch=Mismatch(current_offset_std=spread)))
     with progress_bars() as progress:
         reading = progress("read and tokenise the text")
-        tokens = token_stream(found_text.part("evaluation"), loaded.tokenizer, limit or None, reading)
+        tokens = read_tokens(loaded, found_text, "evaluation", limit or None, reading, block=length)
         found = run_ablation(loaded.model, tokens, protocol, progress("evaluate"))
     entry = result(loaded, found.protocol, tokens, command="ablate")
+    entry["gains"] = gains
     entry["text"] = {"name": found_text.name}
     entry["ablation"] = []
     for row in found.rows:

@@ -19,7 +19,7 @@ from gaincell.cli._options import (
     ModelInArrays,
     TextName,
     Threads,
-    keep_freed_memory,
+    check_needed,
     use,
 )
 
@@ -35,6 +35,7 @@ class Circuit(StrEnum):
 
 @app.command()
 def codesign(
+    context: typer.Context,
     model: ModelInArrays,
     learn: Annotated[
         list[Circuit] | None,
@@ -97,8 +98,8 @@ def codesign(
 
     Example: gaincell codesign runs/tiny --learn saturations --no-weights
     """
+    check_needed(context, ("--learning-rate",), "training of weights, without --no-weights", weights)
     use(threads, device)
-    keep_freed_memory()
     from rich.console import Console
 
     from gaincell.cli._progress import progress_bars

@@ -150,10 +150,16 @@ def cost(
 
     if assumed and activity is not None:
         raise InputError("--assumed and --activity exclude each other: give one of them")
-    measured_here = activity is None and not assumed
-    check_needed(context_, ("--text", "--tokens", "--device"), "an activity measured here", measured_here)
+    measured_here = activity is None and not assumed and _can_be_measured(model)
+    check_needed(
+        context_,
+        ("--text", "--tokens", "--device"),
+        "an activity measured here, of a RUN or of tiny",
+        measured_here,
+    )
     use(threads, device)
     from gaincell.arrays.refresh import Refresh
+    from gaincell.costs.activity import packaged
     from gaincell.costs.result import Question, answer
     from gaincell.costs.spice_file import read_spice
     from gaincell.costs.technology import load_technology
@@ -170,6 +176,8 @@ def cost(
     if measured_here:
         other = chip if design or cell or window else None
         found_activity, how = _measured_activity(model, other, text, tokens, device)
+    elif found_activity is None and not assumed:
+        found_activity = packaged(model)
     if measure:
         from gaincell.costs.baselines import measure_here
 
@@ -220,25 +228,28 @@ def _chip(model: str, design: str | None, cell: str | None, window: int | None) 
     return chip if window is None else chip.replace(window=window)
 
 
+def _can_be_measured(model: str) -> bool:
+    """Whether a model is a RUN, or embedded with a shipped linear version."""
+    from gaincell.integrations.hf.size import run_design
+    from gaincell.mapping.job import find_shipped
+
+    return run_design(model) is not None or find_shipped(model) is not None
+
+
 def _measured_activity(
     model: str, chip: Design | None, text: str, tokens: int | None, device: str
-) -> tuple[Activity | None, str]:
-    """Of a RUN, or of an embedded model in its shipped linear version, on one sequence of a text; of a model
-    whose RUN was measured before, that; else None. Behind it, in words, whose activity it is, if it was
-    measured here.
+) -> tuple[Activity, str]:
+    """Of a RUN, or of an embedded model in its shipped linear version, on one sequence of a text. Behind it,
+    in words, whose activity it is.
     """
     from dataclasses import replace
 
     from gaincell.cli._activity import observe_model
-    from gaincell.costs.activity import packaged
     from gaincell.integrations.hf.size import run_design
-    from gaincell.mapping.job import find_shipped
 
     if run_design(model) is not None:
         seen = observe_model(model, chip, text, tokens, most=TOKENS, device=device)
         return seen.found, f"{seen.ready.how}; "
-    if find_shipped(model) is None:
-        return packaged(model), ""
     linear = None if chip is None else chip.replace(cell="linear")
     seen = observe_model(model, linear, text, tokens, most=TOKENS, device=device)
     return replace(seen.found, source=f"{seen.text}, linear cells"), f"{seen.ready.how}; "

@@ -26,6 +26,7 @@ from gaincell.cli._options import (
     RefreshTokens,
     Threads,
     Window,
+    check_needed,
     check_run,
     choose_chip,
     fraction,
@@ -48,6 +49,7 @@ class Part(StrEnum):
 
 @app.command()
 def evaluate(
+    context_: typer.Context,
     model: ModelOrRun,
     text: Annotated[
         str | None, typer.Option("--text", metavar="TEXT", help=TEXT_HELP + " By default sample.")
@@ -220,11 +222,12 @@ def evaluate(
     from gaincell.errors import InputError
     from gaincell.evaluation.dump import dump_layer
     from gaincell.evaluation.perplexity import cut_blocks, default_protocol, window_and_stride
-    from gaincell.integrations.hf.chip import change_chip, set_impl
+    from gaincell.integrations.hf.checkpoint import is_run
+    from gaincell.integrations.hf.chip import AS_SAVED, change_chip, set_impl
+    from gaincell.integrations.hf.context import check_length, read_tokens
     from gaincell.integrations.hf.models import load_model
-    from gaincell.mapping.job import AS_SAVED
     from gaincell.mapping.stage_model import load_stage
-    from gaincell.text import open_text, token_stream
+    from gaincell.text import open_text
 
     policy = Refresh(refresh.value, refresh_tokens, refresh_seconds)
     pauses = bool(at) or policy.kind != "none"
@@ -241,25 +244,26 @@ def evaluate(
             "--redraw-noise": redraw_noise,
         }
     )
-    for_tasks = (data, max_length, batch) != (None, None, None)
-    for_chips = (mismatch, within, chip_seed) != (None, None, None)
-    for given, needs, option in (
-        (for_tasks, tasks, "--data, --max-length and --batch belong to --tasks"),
-        (for_chips, chips, "--mismatch, --yield-within and --chip-seed belong to --chips"),
-        (layer is not None or scores, dump, "--layer and --scores belong to --dump FILE"),
-        (protocol is not None and tasks is not None, None, "--tasks go without --protocol"),
-        ((text, part) != (None, None) and tasks is not None, None, "--tasks go without --text and --part"),
-        (part is not None and window_of_documents, None, "rolling-T takes a text whole, without --part"),
+    for options_of, needs, there in (
+        (("--data", "--max-length", "--batch", "--cache"), "--tasks", tasks),
+        (("--mismatch", "--yield-within", "--chip-seed"), "--chips", chips is not None),
+        (("--layer", "--scores"), "--dump FILE", dump),
+        (("--impl",), "a RUN, whose attention is in arrays", is_run(model)),
+    ):
+        check_needed(context_, options_of, needs, there)
+    for given, message in (
+        (protocol is not None and tasks is not None, "--tasks go without --protocol"),
+        ((text, part) != (None, None) and tasks is not None, "--tasks go without --text and --part"),
+        (part is not None and window_of_documents, "rolling-T takes a text whole, without --part"),
         (
             stride < length and (pauses or context or dump),
-            None,
             f"{protocol} goes without --at, --refresh, --by-context and --dump",
         ),
-        (chips is not None and len(at or ()) > 1, None, "--chips takes one --at"),
-        (chips is not None and chips < 1, None, f"{chips} chips: give 1 or more"),
+        (chips is not None and len(at or ()) > 1, "--chips takes one --at"),
+        (chips is not None and chips < 1, f"{chips} chips: give 1 or more"),
     ):
-        if given and needs is None:
-            raise InputError(option)
+        if given:
+            raise InputError(message)
     options = None
     if chips is not None:
         spread = None if mismatch is None else fraction(mismatch, "--mismatch")
@@ -300,12 +304,11 @@ def evaluate(
             assert found_text is not None
             reading = progress("read and tokenise the text")
             budget = DEFAULT_LIMIT if limit is None else limit or None
-            tokens = token_stream(found_text.part(part.value), loaded.tokenizer, budget, reading)
             title = f"{model}, text {found_text.name} ({part.value} part)"
             protocol = protocol or default_protocol(loaded.model)
-            length, stride = window_and_stride(protocol)
-            if stride < length and (pauses or context or dump):
-                raise InputError(f"{protocol} goes without --at, --refresh, --by-context and --dump")
+            length, _ = window_and_stride(protocol)
+            check_length(loaded.model, length)
+            tokens = read_tokens(loaded, found_text, part.value, budget, reading, block=length)
             if options is not None:
                 pause = (at or [0.0], policy) if pauses else None
                 table, entry = by_chips(loaded, tokens, protocol, pause, options, progress)

@@ -67,34 +67,36 @@ def fidelity(
     from gaincell.evaluation.fidelity import fidelity as compare_heads
     from gaincell.evaluation.perplexity import cut_blocks
     from gaincell.integrations.hf.attach import attached_layers
-    from gaincell.integrations.hf.chip import change_chip, set_impl
-    from gaincell.integrations.hf.context import check_length, default_length
+    from gaincell.integrations.hf.chip import AS_SAVED, change_chip, set_impl
+    from gaincell.integrations.hf.context import check_length, default_length, read_tokens
     from gaincell.integrations.hf.models import load_model
     from gaincell.integrations.hf.sources import load_base
     from gaincell.reports.fidelity import draw_fidelity, fidelity_table
     from gaincell.reports.results import check, value
-    from gaincell.text import open_text, token_stream
+    from gaincell.text import open_text
 
     check_run(run, "fidelity")
     choose_chip(run, design)
     found_text = open_text(text)
     loaded = load_model(run)
-    change_chip(loaded.model, design)
+    gains = AS_SAVED + change_chip(loaded.model, design)
     columns = attached_layers(loaded.model)[0].design.window
     tokens = tokens or default_length(loaded.model, min(TOKENS, columns))
     check_length(loaded.model, tokens)
     set_impl(loaded.model, impl.value)
+    typer.echo(f"{run}: {gains}")
     base = load_base(loaded.id).model
     of_linear = None if linear is None else load_model(linear).model
     for model in (loaded.model, base, *([] if of_linear is None else [of_linear])):
         model.to(device)  # type: ignore[arg-type]
     with progress_bars() as progress:
         reading = progress("read and tokenise the text")
-        stream = token_stream(found_text.part("evaluation"), loaded.tokenizer, tokens * sequences, reading)
+        stream = read_tokens(loaded, found_text, "evaluation", tokens * sequences, reading, block=tokens)
         ids = cut_blocks(stream, tokens)[:sequences]
         found = compare_heads(loaded.model, base, ids, linear=of_linear, progress=progress("compare heads"))
     protocol = f"{len(ids)} x {tokens} tokens, hidden states of the pretrained model, {found.queries} queries"
     entry = result(loaded, protocol, ids.flatten(), command="fidelity")
+    entry["gains"] = gains
     entry["text"] = {"name": found_text.name}
     entry["fidelity"] = {name: value(table, "1", "simulated") for name, table in found.tables.items()}
     check(entry)

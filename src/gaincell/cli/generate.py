@@ -22,6 +22,7 @@ from gaincell.cli._options import (
     RefreshSeconds,
     RefreshTokens,
     Threads,
+    check_needed,
     choose_chip,
     use,
 )
@@ -39,6 +40,7 @@ LEAST_TEMPERATURE = 1e-3
 
 @app.command()
 def generate(
+    context: typer.Context,
     model: ModelOrRun,
     prompt: Annotated[str, typer.Option("--prompt", metavar="TEXT", help="What the text begins with.")],
     tokens: Annotated[int, typer.Option("--tokens", metavar="TOKENS", min=1, help="Tokens to write.")] = 256,
@@ -89,6 +91,7 @@ def generate(
         raise InputError(
             f"--temperature {temperature:g}: give {LEAST_TEMPERATURE:g} or more, or 0 for the likeliest token"
         )
+    check_needed(context, ("--seed",), "sampling, at a --temperature above 0", temperature > 0)
     use(threads, device)
     import torch
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gaincell.cli._json import JsonFile, output_directory, write_json
-from gaincell.cli._options import Device, Impl, ImplName, Threads, use
+from gaincell.cli._options import Device, Impl, ImplName, Threads, check_needed, use
 
 if TYPE_CHECKING:
     from gaincell.sweeps.settings import Sweep
@@ -24,6 +24,7 @@ JOURNAL, POINTS, SWEEP, RESULT = "points.journal", "points", "sweep.json", "resu
 
 @app.command()
 def sweep(
+    context: typer.Context,
     file: Annotated[Path, typer.Argument(metavar="SWEEP.toml", help="See docs/sweeps.md.")],
     out: Annotated[
         Path | None,
@@ -70,6 +71,12 @@ def sweep(
 
     Example: gaincell sweep recipes/sweeps/front.toml --storage front.journal --out runs/front
     """
+    check_needed(
+        context,
+        ("--json", "--keep-models", "--retry-elsewhere"),
+        "points that are measured, without --dry-run",
+        not dry_run,
+    )
     use(threads or max(1, _cores() // workers), device)
     from gaincell.sweeps.file import load_sweep
     from gaincell.sweeps.study import existing_storage, open_storage

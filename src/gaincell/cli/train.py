@@ -10,13 +10,14 @@ from typing import Annotated
 import typer
 
 from gaincell.cli._json import JsonFile, check_output, output_directory, write_json
-from gaincell.cli._options import Device, TextName, Threads, use
+from gaincell.cli._options import Device, TextName, Threads, check_needed, use
 
 app = typer.Typer(add_completion=False)
 
 
 @app.command()
 def train(
+    context: typer.Context,
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE.toml", help="Such as recipes/tiny.toml.")],
     text: TextName = "sample",
     out: Annotated[
@@ -75,6 +76,7 @@ def train(
     from gaincell.text import check_text, open_text
     from gaincell.training.parallel import join_processes
 
+    check_needed(context, ("--json",), "a recipe that is carried out, without --dry-run", not dry_run)
     folder = out or Path("runs") / recipe.stem
     check_output("--out", folder, directory=True)
     use(threads, device)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -73,11 +73,13 @@ class Activity:
     """Of a model on a text.
 
     source: what it was measured on, or "assumed".  tokens: measured; 0 when assumed.  heads: one or more.
+    design: hash of the chip whose arrays were observed; None when assumed.
     """
 
     source: str
     tokens: int
     heads: tuple[HeadActivity, ...]
+    design: str | None = None
 
     def __post_init__(self) -> None:
         if not self.heads:
@@ -135,6 +137,7 @@ class Activity:
         return {
             "source": self.source,
             "tokens": value(self.tokens, "tokens", kind),
+            **({} if self.design is None else {"design": self.design}),
             "heads": {
                 name: value([getattr(head, name) for head in self.heads], UNITS.get(name, "1"), kind)
                 for name in ("layer", "head", *HEAD_NUMBERS)
@@ -161,7 +164,7 @@ class Activity:
             made = tuple(
                 HeadActivity(**(head | {key: int(head[key]) for key in ("layer", "head")})) for head in heads
             )
-            return cls(str(entry["source"]), int(entry["tokens"]["value"]), made)
+            return cls(str(entry["source"]), int(entry["tokens"]["value"]), made, entry.get("design"))
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(
                 f"{where} is not a measured activity ({type(error).__name__}: {error}); "
@@ -170,17 +173,24 @@ class Activity:
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> Activity:
-        """Read the activity in a JSON result. Raises InputError."""
+        """Read the activity in a JSON result. Raises InputError: there is none, or none of a known design."""
         path = Path(path)
         try:
             content = read_json(path)
             entry = content["activity"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            design = entry.get("design") or content.get("provenance", {}).get("design_hash")
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(
                 f"{path.name} holds no activity ({type(error).__name__}: {error}); give a JSON file with the "
                 'entry "activity"'
             ) from error
-        return cls.from_json(entry, path.name)
+        found = cls.from_json(entry, path.name)
+        if not (found.is_assumed or isinstance(design, str)):
+            raise InputError(
+                f"{path.name} does not say which design its activity was measured on "
+                "(provenance.design_hash); measure it again with gaincell activity --json"
+            )
+        return replace(found, design=None if found.is_assumed else design)
 
 
 def packaged(name: str) -> Activity | None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from gaincell.config import load_design
 from gaincell.costs import digital, motivation, phases, retention, sweep
+from gaincell.costs.activity import Activity
 from gaincell.costs.area import Variant, variants
 from gaincell.costs.cited import DIGITAL, FIRST, SECOND, paper
 from gaincell.costs.cost import Cost
@@ -25,6 +26,7 @@ from gaincell.costs.size import ModelSize
 from gaincell.costs.spice_file import SpiceEnergy
 from gaincell.costs.technology import Technology
 from gaincell.costs.whole_model import Arrangement
+from gaincell.design import Design
 from gaincell.reports.results import Json, value
 
 SPICE_KEYS = {FIRST: "first", SECOND: "second"}
@@ -279,14 +281,14 @@ def missing(found: HeadCost) -> list[Json]:
     return [vars(one) for one in left_out(found.head.design, found.refresh)]
 
 
-def notes(found: HeadCost, spice: SpiceEnergy | None = None, tokens: int = 0) -> list[str]:
+def notes(found: HeadCost, chip: Design, activity: Activity, spice: SpiceEnergy | None) -> list[str]:
     """What a user has to know about these numbers, in words.
 
-    spice: another source for the arrays.  tokens: that the activity was measured on; 0: it is assumed.
+    chip: as it was asked for.  activity: of all heads.  spice: another source for the arrays.
     """
     measured = found.head.activity.valid_columns
-    said = [_assumed(tokens), retention.note(found.head), _above_supply(found.head)]
-    if tokens and found.head.columns > 1.01 * measured:
+    said = [_origin(activity, chip), retention.note(found.head), _above_supply(found.head)]
+    if activity.tokens and found.head.columns > 1.01 * measured:
         said.append(
             f"the activity was measured with {measured:.0f} valid columns on average; it is taken to hold "
             f"for {found.head.columns:.0f}"
@@ -311,13 +313,18 @@ def notes(found: HeadCost, spice: SpiceEnergy | None = None, tokens: int = 0) ->
     return [note for note in said if note]
 
 
-def _assumed(tokens: int) -> str:
-    """That nobody measured the activity."""
-    if tokens:
+def _origin(activity: Activity, chip: Design) -> str:
+    """That nobody measured the activity, or not on this chip."""
+    if activity.is_assumed:
+        return (
+            "WARNING: the activity is assumed, every code equally likely; real text gives shorter and fewer "
+            "pulses: give a RUN, or --activity with the file of gaincell activity --json"
+        )
+    if activity.design in (None, chip.hash):
         return ""
     return (
-        "WARNING: the activity is assumed, every code equally likely; real text gives shorter and fewer "
-        "pulses: give a RUN, or --activity with the file of gaincell activity --json"
+        f"the activity was measured on another chip, of hash {activity.design}, than the one that is priced, "
+        f"{chip.name} of hash {chip.hash}"
     )
 
 

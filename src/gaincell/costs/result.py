@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 
 from gaincell.arrays.refresh import Refresh
 from gaincell.costs import describe, motivation, roll_up, whole_model
@@ -15,6 +16,7 @@ from gaincell.costs.size import ModelSize, shipped_size
 from gaincell.costs.spice_file import SpiceEnergy
 from gaincell.costs.technology import Technology
 from gaincell.design import Design
+from gaincell.errors import InputError
 from gaincell.reports import results
 
 
@@ -45,8 +47,12 @@ def answer(asked: Question, command: Sequence[str]) -> results.Json:
     """The result file, checked.
 
     command: the command line, for the provenance.
+
+    Raises InputError: the activity is that of a model of other layers or heads.
     """
     size, chip = asked.size, asked.design.replace(layers=asked.size.layers)
+    if asked.activity is not None:
+        _check_heads(asked.activity, size)
     used, context = asked.activity or Activity.assumed(chip), asked.context or chip.window
     found = roll_up.of_model(
         size,
@@ -86,7 +92,7 @@ def answer(asked: Question, command: Sequence[str]) -> results.Json:
         "sensitivity": describe.sensitivity(sensitivity(head.head)),
         "sweeps": describe.sweeps(head.head),
         "left_out": describe.missing(head),
-        "notes": describe.notes(head, asked.spice, used.tokens),
+        "notes": describe.notes(head, chip, used, asked.spice),
         "provenance": results.provenance(
             command=command,
             seed=0,
@@ -97,3 +103,13 @@ def answer(asked: Question, command: Sequence[str]) -> results.Json:
     }
     results.check(result)
     return result
+
+
+def _check_heads(activity: Activity, size: ModelSize) -> None:
+    """Raise InputError for an activity that is not one of every query head of the model."""
+    found = sorted((head.layer, head.head) for head in activity.heads)
+    if not activity.is_assumed and found != list(product(range(size.layers), range(size.heads))):
+        raise InputError(
+            f"the activity measured on {activity.source} has {len(found)} heads, and not the {size.heads} of "
+            f"each of the {size.layers} layers of {size.title}; give one of this model"
+        )

@@ -99,12 +99,12 @@ def measure_activity(
             observed.
         ModelError: a mask that attached models refuse.
     """
+    batches = list(batches)
     for ids in batches:
         check_ids(model, ids)
     layers = computing_layers(model)
     if not layers:
         raise InputError("a model in software has no pulses: give a RUN, or attach the model")
-    batches = list(batches)
     if not batches or not all(ids.numel() for ids in batches):
         raise InputError("there is no text to measure an activity on: give at least one token")
     check_length(
@@ -138,7 +138,8 @@ def measure_activity(
             getattr(model, "base_model", model)(
                 input_ids=ids.to(device, torch.long), use_cache=False, **padding
             )
-    return Activity(source, tokens, tuple(head for one in sums for head in one.heads()))
+    heads = tuple(head for one in sums for head in one.heads())
+    return Activity(source, tokens, heads, layers[0].design.hash)
 
 
 def _of_layer(

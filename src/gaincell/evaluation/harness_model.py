@@ -20,7 +20,7 @@ from tqdm import tqdm
 from gaincell.errors import InputError, ModelError
 from gaincell.evaluation.answers import Answers
 from gaincell.hub import local_if_unreachable
-from gaincell.integrations.hf.context import check_length, default_length
+from gaincell.integrations.hf.context import check_ids, check_length, default_length
 from gaincell.progress import StageProgress, silent_stages
 
 try:
@@ -80,6 +80,12 @@ class GainCellLM(HFLM):  # type: ignore[misc]
         self.asked = 0
         self.seconds = 0.0
 
+    def tok_encode(self, *args: Any, **kwargs: Any) -> list[int]:
+        """The harness's, of tokens that the model has. Raises InputError."""
+        ids: list[int] = super().tok_encode(*args, **kwargs)
+        check_ids(self.model, torch.tensor(ids))
+        return ids
+
     def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         """The harness's, of requests that were not answered before."""
 
@@ -96,6 +102,8 @@ class GainCellLM(HFLM):  # type: ignore[misc]
             self.asked += len(new)
             show = self._open("documents")
             found: list[float] = []
+            for request in new:
+                self.tok_encode(request.args[0])  # refuses a token that the model lacks, before any work
             for request in new:
                 found += HFLM.loglikelihood_rolling(self, [request], disable_tqdm=True)
                 show(len(found), len(new), {})
@@ -134,12 +142,13 @@ class GainCellLM(HFLM):  # type: ignore[misc]
 
 
 def _load(run: str, design: str | None, cell: str | None, impl: str) -> tuple[Any, Any]:
-    """Model and tokenizer of a MODEL or RUN, on another chip if one is given."""
-    from gaincell.integrations.hf.chip import change_chip, set_impl
+    """Model and tokenizer of a MODEL or RUN, on another chip if one is given; of other cells it says so."""
+    from gaincell.integrations.hf.chip import AS_SAVED, change_chip, set_impl
     from gaincell.integrations.hf.models import load_model
 
     loaded = load_model(run)
-    change_chip(loaded.model, design, cell)
+    if exchanged := change_chip(loaded.model, design, cell):
+        print(f"{run}: {AS_SAVED}{exchanged}", file=sys.stderr)
     set_impl(loaded.model, impl)
     return loaded.model, loaded.tokenizer
 

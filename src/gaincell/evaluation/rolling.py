@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from gaincell.errors import InputError, ModelError
 from gaincell.evaluation.perplexity import LARGEST_BATCH, LOGIT_BYTES, next_token_nll
-from gaincell.integrations.hf.context import check_length
+from gaincell.integrations.hf.context import check_ids, check_length
 from gaincell.progress import Progress, silent
 from gaincell.spread import exp_or_infinity, ratio_error
 from gaincell.text import END_OF_TEXT, LARGEST_SPLIT_FILE, read_lines
@@ -159,7 +159,8 @@ def rolling_perplexity(
         progress: called after every forward pass with (tokens done, tokens in all).
 
     Raises:
-        InputError: no documents, no end-of-text token, or a window below 2 or beyond the model's context.
+        InputError: no documents, no end-of-text token, a token that the model lacks, or a window below 2
+            or beyond its context.
         ModelError: a log-likelihood is not finite.
     """
     prefix = getattr(tokenizer, "eos_token_id", None)
@@ -169,6 +170,7 @@ def rolling_perplexity(
     pieces: list[tuple[int, list[int], int]] = []
     for number, document in enumerate(documents):
         ids = tokenizer(detokenised(document), add_special_tokens=False, verbose=False)["input_ids"]
+        check_ids(model, torch.tensor([prefix, *ids]))
         pieces += [(number, piece, counted) for piece, counted in windows(ids, prefix, window)]
     pieces.sort(key=lambda piece: len(piece[1]))  # so that those of one length can share a forward pass
     nll, predicted = [0.0] * len(documents), [0] * len(documents)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -26,8 +26,9 @@ from gaincell.evaluation.codes import SignalUse, signal_use
 from gaincell.evaluation.perplexity import Perplexity, cut_blocks, perplexity
 from gaincell.integrations.hf.attach import attached_layers, set_design
 from gaincell.integrations.hf.checkpoint import is_run, save
-from gaincell.integrations.hf.context import default_length
+from gaincell.integrations.hf.context import default_length, read_tokens
 from gaincell.integrations.hf.size import model_size
+from gaincell.integrations.hf.sources import LoadedModel
 from gaincell.mapping import records, summary
 from gaincell.mapping.folder import alone
 from gaincell.mapping.job import freeze_embeddings
@@ -36,7 +37,7 @@ from gaincell.mapping.stages import fast_bf16
 from gaincell.progress import StageProgress, silent_stages
 from gaincell.reports import results
 from gaincell.reports.results import Json, value
-from gaincell.text import open_text, token_stream
+from gaincell.text import open_text
 from gaincell.training import checkpoint as disk
 from gaincell.training.codesign import LEARNED, codesign, with_zero_code
 from gaincell.training.loop import TrainResult
@@ -107,7 +108,7 @@ def _codesigned(
     if "levels" in settings.learn and not chip.levels.storage:
         chip = chip.replace(levels=with_zero_code(chip))
     block = default_length(model)
-    texts = _read(settings, block, loaded.tokenizer, progress)
+    texts = _read(settings, block, loaded, progress)
     protocol = f"blocks-{block}"
 
     def evaluate(title: str) -> tuple[Perplexity, records.Record]:
@@ -196,13 +197,15 @@ class _Texts(NamedTuple):
     blocks: Tensor
 
 
-def _read(settings: CodesignSettings, block: int, tokenizer: Any, progress: StageProgress) -> _Texts:
+def _read(settings: CodesignSettings, block: int, loaded: LoadedModel, progress: StageProgress) -> _Texts:
     text = open_text(settings.text)
     reading = progress("read the evaluation text")
-    evaluation = token_stream(text.evaluation, tokenizer, settings.evaluation_tokens or None, reading)
+    evaluation = read_tokens(
+        loaded, text, "evaluation", settings.evaluation_tokens or None, reading, block=block
+    )
     before = max(1, settings.calibration_tokens // block) * block
     wanted = before + settings.steps * settings.batch * (block + 1)
-    training = token_stream(text.training, tokenizer, wanted, progress("read the training text"))
+    training = read_tokens(loaded, text, "training", wanted, progress("read the training text"))
     if len(training) < wanted:
         raise InputError(
             f"{settings.steps} steps need {wanted} tokens of training text, those of calibration included; "

@@ -31,7 +31,7 @@ from gaincell.files import (
     write_json,
     write_tensors,
 )
-from gaincell.integrations.hf.checkpoint import DESIGN, HARDWARE
+from gaincell.integrations.hf.checkpoint import DESIGN, HARDWARE, checked
 from gaincell.integrations.hf.lora import NAME, add_product
 from gaincell.integrations.hf.mixing import MIX, fold
 from gaincell.integrations.hf.paired import KEPT, hold_components
@@ -176,18 +176,23 @@ def read_state(model: nn.Module, path: Path) -> dict[str, str]:
 
     Raises:
         RunError: the file cannot be read or does not fit the model.
+        ModelError: a stored tensor is NaN or infinite.
     """
     parameters = dict(model.named_parameters())
     try:
         with safe_open(path, framework="pt") as file:
             metadata = dict(file.metadata() or {})
+
+            def read(name: str) -> Tensor:
+                return checked(name, file.get_tensor(name), path.name, "start again with another --out")
+
             new = [name for name in file.keys() if name not in parameters]  # noqa: SIM118 (not a mapping)
-            mixing = {name: file.get_tensor(name) for name in new if MIX in name}
+            mixing = {name: read(name) for name in new if MIX in name}
             layers = [name.removesuffix(A_OF_LAYER) for name in new if name.endswith(A_OF_LAYER)]
-            kept = {name: file.get_tensor(name) for name in new if name.endswith(KEPT)}
+            kept = {name: read(name) for name in new if name.endswith(KEPT)}
             known = {*mixing, *kept, *(layer + end for layer in layers for end in (A_OF_LAYER, B_OF_LAYER))}
             for name in (n for n in file.keys() if n not in known):  # noqa: SIM118
-                tensor = file.get_tensor(name)
+                tensor = read(name)
                 if name not in parameters or parameters[name].shape != tensor.shape:
                     raise RunError(
                         f"{path.name} does not fit the model: {name}; start again with another --out"
@@ -196,7 +201,7 @@ def read_state(model: nn.Module, path: Path) -> dict[str, str]:
             hold_components(model, kept)
             fold(model, mixing)  # type: ignore[arg-type]
             for layer in layers:
-                a, b = (file.get_tensor(layer + end) for end in (A_OF_LAYER, B_OF_LAYER))
+                a, b = (read(layer + end) for end in (A_OF_LAYER, B_OF_LAYER))
                 add_product(model.get_submodule(layer), a, b * float(metadata.get("lora_scale", 1.0)))
             return metadata
     except (AttributeError, RuntimeError) as error:

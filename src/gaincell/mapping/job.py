@@ -16,9 +16,9 @@ from transformers import PreTrainedModel
 
 from gaincell.design import Design
 from gaincell.errors import InputError, ModelError
-from gaincell.evaluation.perplexity import Perplexity, cut_blocks, perplexity
+from gaincell.evaluation.perplexity import Perplexity, perplexity
 from gaincell.integrations.hf.attach import attach, attached_layers, detach, set_design
-from gaincell.integrations.hf.context import check_ids, check_length, default_length
+from gaincell.integrations.hf.context import check_length, default_length, read_tokens
 from gaincell.integrations.hf.lora import add_lora, lora_parameters
 from gaincell.integrations.hf.models import load_model
 from gaincell.integrations.hf.sources import LoadedModel
@@ -27,12 +27,11 @@ from gaincell.mapping.folder import RunFolder, read_state, trained_parameters
 from gaincell.mapping.settings import MapSettings
 from gaincell.progress import StageProgress
 from gaincell.reports.results import hash_of
-from gaincell.text import open_text, token_stream
+from gaincell.text import open_text
 from gaincell.training.data import pack_blocks
 from gaincell.training.log import TrainingLog
 
 ASSETS = Path(__file__).parents[1] / "assets"
-AS_SAVED = "the RUN as it was saved"
 
 
 class Shipped(NamedTuple):
@@ -144,12 +143,13 @@ def prepare(settings: MapSettings, out: Path, progress: StageProgress) -> Job:
     shipped = None if settings.lora else find_shipped(settings.model)
     text = open_text(settings.text)
     wanted = max(settings.budget, settings.calibration_tokens) + block
-    stream = token_stream(text.training, loaded.tokenizer, wanted, progress("read the training text"))
+    stream = read_tokens(
+        loaded, text, "training", wanted, progress("read the training text"), block=block + 1
+    )
     reading = progress("read the evaluation text")
-    evaluation = token_stream(text.evaluation, loaded.tokenizer, settings.evaluation_tokens or None, reading)
-    cut_blocks(evaluation, block)
-    check_ids(loaded.model, stream)
-    check_ids(loaded.model, evaluation)
+    evaluation = read_tokens(
+        loaded, text, "evaluation", settings.evaluation_tokens or None, reading, block=block
+    )
     blocks = pack_blocks(stream, block, settings.seed)
     training = blocks[: settings.budget // block]
     if shipped is not None and shipped.design_hash == _linear_hash(settings.design, loaded.model):

@@ -27,18 +27,19 @@ from gaincell.evaluation.perplexity import (
 from gaincell.integrations.hf.attach import attach, attached_layers, set_design
 from gaincell.integrations.hf.checkpoint import describe as describe_run
 from gaincell.integrations.hf.checkpoint import is_run, save
-from gaincell.integrations.hf.context import check_length
+from gaincell.integrations.hf.chip import AS_SAVED
+from gaincell.integrations.hf.context import check_length, read_tokens
 from gaincell.integrations.hf.models import load_model
 from gaincell.integrations.hf.sources import LoadedModel
 from gaincell.mapping import records, summary
 from gaincell.mapping.folder import read_state
-from gaincell.mapping.job import AS_SAVED, Shipped, find_shipped
+from gaincell.mapping.job import Shipped, find_shipped
 from gaincell.progress import StageProgress, silent_stages
 from gaincell.reports import results
 from gaincell.reports.figures import draw_all
 from gaincell.reports.results import Json, value
 from gaincell.shipped import located
-from gaincell.text import open_text, token_stream
+from gaincell.text import open_text
 
 LINEAR = Path("stages") / "linear.safetensors"
 MADE_FOR = "leroux2025"
@@ -97,10 +98,12 @@ def adapt_model(
     check_length(loaded.model, block)
     text = open_text(settings.text)
     reading = progress("read the evaluation text")
-    evaluation = token_stream(text.evaluation, loaded.tokenizer, settings.evaluation_tokens or None, reading)
+    evaluation = read_tokens(
+        loaded, text, "evaluation", settings.evaluation_tokens or None, reading, block=block
+    )
     reading = progress("read the calibration text")
     calibration = cut_blocks(
-        token_stream(text.training, loaded.tokenizer, settings.calibration_tokens, reading), block
+        read_tokens(loaded, text, "training", settings.calibration_tokens, reading, block=block), block
     ).long()
 
     def evaluate(step: str) -> records.Record:

@@ -9,17 +9,17 @@ from gaincell.design import Design
 from gaincell.errors import InputError
 from gaincell.evaluation.perplexity import cut_blocks
 from gaincell.integrations.hf.attach import attach, attached_layers, set_design
-from gaincell.integrations.hf.chip import cells_exchanged
-from gaincell.integrations.hf.context import default_length
+from gaincell.integrations.hf.chip import AS_SAVED, cells_exchanged
+from gaincell.integrations.hf.context import default_length, read_tokens
 from gaincell.integrations.hf.models import load_model
 from gaincell.integrations.hf.sources import LoadedModel
 from gaincell.mapping.folder import read_state
 from gaincell.mapping.initial import candidates_for, initial_scaling
-from gaincell.mapping.job import AS_SAVED, find_shipped
+from gaincell.mapping.job import find_shipped
 from gaincell.progress import StageProgress, silent_stages
 from gaincell.reports import results
 from gaincell.shipped import located
-from gaincell.text import open_text, token_stream
+from gaincell.text import open_text
 
 CALIBRATION_TOKENS = 1024
 ADAPTATION_TOKENS = 16_384
@@ -67,7 +67,7 @@ def hardware_model(
     if shipped is not None:
         read_state(loaded.model, shipped.linear)
         return Ready(loaded, shipped.words + cells_exchanged(chip.replace(cell="linear"), chip))
-    ids = token_stream(open_text("sample").training, loaded.tokenizer, CALIBRATION_TOKENS).long()[None]
+    ids = read_tokens(loaded, open_text("sample"), "training", CALIBRATION_TOKENS).long()[None]
     context = default_length(loaded.model, CALIBRATION_TOKENS)
     fitting = progress("first gains and offsets")
     initial_scaling(loaded.model, ids[:, :context], candidates_for(chip), fitting)
@@ -91,7 +91,7 @@ def adapted_model(
     if chip.cell.name == "linear":
         return ready
     model = ready.loaded.model
-    ids = token_stream(open_text("sample").training, ready.loaded.tokenizer, ADAPTATION_TOKENS)
+    ids = read_tokens(ready.loaded, open_text("sample"), "training", ADAPTATION_TOKENS)
     batches = [cut_blocks(ids, default_length(model)).long()]
     target = collect_statistics(model, batches, progress("statistics of the linear version"))
     set_design(model, chip)

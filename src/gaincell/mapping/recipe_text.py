@@ -44,7 +44,7 @@ class RecipeText:
     """
 
     def __init__(self, recipe: Recipe, text: Text, out: Path, progress: StageProgress) -> None:
-        self._recipe, self._out = recipe, out
+        self._recipe, self._out, self._name = recipe, out, text.name
         training = _skipped(_named(text.training, recipe.files), recipe.skip_documents)
         self._evaluation = _named(text.evaluation, recipe.files)
         self.loaded: LoadedModel | None = None
@@ -65,7 +65,8 @@ class RecipeText:
             check_ids(self.loaded.model, self.evaluation_tokens)
         if (held := len(self.evaluation_tokens)) <= recipe.block:
             raise InputError(
-                f"the evaluation text has {held} tokens, fewer than one block of {recipe.block + 1}; "
+                f"the evaluation text of {self._name} has {held} tokens, fewer than one block of "
+                f"{recipe.block + 1}; "
                 "give more text, or more evaluation_tokens"
             )
 
@@ -80,6 +81,11 @@ class RecipeText:
         tokens = keep_tokens(training, self.tokenizer, path, None if everything else wanted, reading)
         if self.loaded is not None:
             check_ids(self.loaded.model, tokens)
+        if len(tokens) <= recipe.block:
+            raise InputError(
+                f"the training text of {self._name} has {len(tokens)} tokens, fewer than one block of "
+                f"{recipe.block + 1}; give more text"
+            )
         if recipe.order == "random":
             return RandomBlocks(tokens, recipe.block, recipe.seed, recipe.blocks)
         blocks = self._packed(tokens, path)

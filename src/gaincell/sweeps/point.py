@@ -37,6 +37,7 @@ from gaincell.evaluation.noise import is_noisy
 from gaincell.evaluation.perplexity import Perplexity, cut_blocks, perplexity
 from gaincell.integrations.hf.attach import set_design
 from gaincell.integrations.hf.checkpoint import save
+from gaincell.integrations.hf.context import read_tokens
 from gaincell.integrations.hf.size import model_size
 from gaincell.mapping import summary
 from gaincell.reports import results
@@ -45,7 +46,7 @@ from gaincell.spread import exp_or_infinity, ratio_error
 from gaincell.sweeps.prepare import Preparation, State
 from gaincell.sweeps.settings import OBJECTIVES, Sweep, has_spread
 from gaincell.sweeps.space import Values, shown
-from gaincell.text import open_text, token_stream
+from gaincell.text import open_text
 
 ACTIVITY_BLOCKS = 2
 """Blocks of the evaluated text on which the activity is measured."""
@@ -84,8 +85,7 @@ class Bench:
         text = open_text(sweep.text)
         self._ready = Preparation(sweep, text, impl, device)
         self.loaded, self.model, self.length = self._ready.loaded, self._ready.model, self._ready.length
-        self.evaluation = token_stream(text.evaluation, self.loaded.tokenizer, sweep.limit)
-        cut_blocks(self.evaluation, self.length)
+        self.evaluation = read_tokens(self.loaded, text, "evaluation", sweep.limit, block=self.length)
 
     def measure(self, values: Values) -> Found:
         """One point.

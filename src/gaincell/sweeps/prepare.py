@@ -26,11 +26,12 @@ from gaincell.errors import InputError
 from gaincell.evaluation.chips import nominal
 from gaincell.evaluation.perplexity import cut_blocks, window_and_stride
 from gaincell.integrations.hf.attach import attached_layers, set_design
+from gaincell.integrations.hf.context import read_tokens
 from gaincell.mapping.job import freeze_embeddings
 from gaincell.mapping.readapt import load_made
 from gaincell.sweeps.settings import BATCH, Sweep
 from gaincell.sweeps.space import Values
-from gaincell.text import Text, token_stream
+from gaincell.text import Text
 from gaincell.training.distillation import Distillation
 from gaincell.training.loop import train
 from gaincell.training.settings import TrainSettings
@@ -60,7 +61,7 @@ class Preparation:
         self._made_for = attached_layers(self.loaded.model)[0].design
         self.model = self.loaded.model.to(device)  # type: ignore[arg-type]
         self.length, _ = window_and_stride(sweep.protocol)
-        self._text = text.training
+        self._text = text
         self._target: dict[int, Statistics] = {}
         self._calibration: dict[int, Tensor] = {}
         trained = sweep.fine_tune or any(p.name == "fine_tune" for p in sweep.parameters)
@@ -75,7 +76,7 @@ class Preparation:
         steps, wanted = self.sweep.largest("fine_tune"), self.sweep.training_tokens
         if not steps:
             return
-        found = len(token_stream(self._text, self.loaded.tokenizer, wanted))
+        found = len(read_tokens(self.loaded, self._text, "training", wanted))
         if found < wanted:
             raise InputError(
                 f"fine_tune = {steps} needs {wanted} tokens of training text, with those of the calibration, "
@@ -111,7 +112,7 @@ class Preparation:
         """The text of the adaptation."""
         count = max(1, values.get("calibration", self.sweep.calibration) // self.length)
         if count not in self._calibration:
-            stream = token_stream(self._text, self.loaded.tokenizer, count * self.length)
+            stream = read_tokens(self.loaded, self._text, "training", count * self.length)
             if len(stream) < count * self.length:
                 raise InputError(
                     f"calibration = {count * self.length} tokens, and the training part of "
@@ -135,7 +136,7 @@ class Preparation:
         """The text behind that of the adaptation, for training: blocks of one token more."""
         before = self.blocks(values).numel()
         wanted = before + more * (self.length + 1)
-        stream = token_stream(self._text, self.loaded.tokenizer, wanted)
+        stream = read_tokens(self.loaded, self._text, "training", wanted)
         return cut_blocks(stream[before:], self.length + 1)
 
     def _fine_tune(self, design: Design, steps: int, values: Values) -> None:

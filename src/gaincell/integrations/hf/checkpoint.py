@@ -28,6 +28,7 @@ from gaincell.integrations.hf.sources import (
     BaseModel,
     base_weights,
     check_finite,
+    check_finite_tensor,
     load_base,
     pretrained_id,
 )
@@ -164,7 +165,8 @@ def go_on(model: PreTrainedModel, run: str | os.PathLike[str]) -> None:
     adapters of the same rank, in place, to train them further.
 
     Raises:
-        RunError: the RUN was made from another base model, or has other adapters.
+        RunError: the RUN was made from another base model, has other adapters, or is damaged.
+        ModelError: a stored tensor is NaN or infinite.
     """
     path = located(run) / HARDWARE
     describe(run)
@@ -260,13 +262,32 @@ def _saved_design(directory: Path, hardware: Hardware) -> Design:
 
 def _read(path: Path) -> dict[str, Tensor]:
     with safe_open(path, framework="pt") as file:
-        found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-    for name, tensor in found.items():
-        if not (tensor.is_floating_point() or name.endswith(KEPT)):
-            raise RunError(
-                f"{path}: {name} is {tensor.dtype}, no floating-point numbers; save the model again"
-            )
-    return found
+        return {
+            name: checked(name, file.get_tensor(name), str(path), "save the model again")
+            for name in file.keys()  # noqa: SIM118 (not a mapping)
+        }
+
+
+def checked(name: str, tensor: Tensor, where: str, advice: str) -> Tensor:
+    """A stored tensor that can be what its name says: floating-point and finite, a gain above 0.
+
+    Args:
+        name: of the tensor in its file.
+        tensor: as it was read.
+        where: the file, and advice: what to do, for the refusal.
+
+    Raises:
+        RunError: it holds no floating-point numbers, or a gain that is not above 0.
+        ModelError: it is NaN or infinite.
+    """
+    if name.endswith(KEPT):
+        return tensor
+    if not tensor.is_floating_point():
+        raise RunError(f"{where}: {name} is {tensor.dtype}, no floating-point numbers; {advice}")
+    check_finite_tensor(name, tensor, where)
+    if ".gain_cell." in name and name.endswith(".gain") and bool((tensor <= 0).any()):
+        raise RunError(f"{where}: {name} is not above 0, as every gain is; {advice}")
+    return tensor
 
 
 def _put(model: PreTrainedModel, tensors: dict[str, Tensor], where: str) -> None:
@@ -281,11 +302,6 @@ def _put(model: PreTrainedModel, tensors: dict[str, Tensor], where: str) -> None
         raise RunError(
             f"{where} does not fit the base model: {unfit[0]} ({len(unfit)} tensors); save the model again"
         )
-    negative = next(
-        (n for n in sorted(expected) if n.endswith(".gain") and bool((plain[n] <= 0).any())), None
-    )
-    if negative is not None:
-        raise RunError(f"{where}: {negative} is not above 0, as every gain is; save the model again")
     with torch.no_grad():
         for name, tensor in plain.items():
             parameters[name].copy_(tensor)

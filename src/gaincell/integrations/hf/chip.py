@@ -12,6 +12,9 @@ from gaincell.errors import InputError
 from gaincell.integrations.hf.attach import attached_layers, set_design
 from gaincell.units import Second
 
+AS_SAVED = "the RUN as it was saved"
+"""What gains and offsets of a RUN are, for the line that says which version of a model is meant."""
+
 
 def change_chip(
     model: PreTrainedModel,

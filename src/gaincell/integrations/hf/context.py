@@ -8,11 +8,16 @@ blocks of T sees of it. So chips with different rings are compared in one protoc
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
 from gaincell.errors import InputError
+from gaincell.progress import Progress, silent
+from gaincell.text import Part, Text, token_stream
+
+if TYPE_CHECKING:
+    from gaincell.integrations.hf.sources import LoadedModel
 
 LONGEST_BLOCK = 1024
 """Tokens that a block has at most where none are asked for."""
@@ -31,11 +36,47 @@ def default_length(model: nn.Module, most: int = LONGEST_BLOCK) -> int:
     return min(context_of(model) or most, most)
 
 
+def read_tokens(
+    loaded: LoadedModel,
+    text: Text,
+    part: Part,
+    tokens: int | None = None,
+    progress: Progress = silent,
+    *,
+    block: int = 1,
+) -> Tensor:
+    """A part of a text as one stream of token ids that a model knows (`gaincell.text.token_stream`).
+
+    Args:
+        loaded: the model with its tokenizer.
+        text, part: what is read.
+        tokens: the most that are read; None: all.
+        progress: see there.
+        block: tokens that are needed at the least.
+
+    Raises:
+        InputError: see there; the text is shorter than a block, or the model's embedding lacks a token.
+    """
+    ids = token_stream(text.part(part), loaded.tokenizer, tokens, progress)
+    check_ids(loaded.model, ids)
+    if len(ids) < block:
+        cut = f", of which {tokens} at most are read" if tokens == len(ids) else ""
+        raise InputError(
+            f"text {text.name} ({part} part) has {len(ids)} tokens{cut}, fewer than one block of {block}; "
+            "give more text or shorter blocks"
+        )
+    return ids
+
+
 def check_ids(model: nn.Module, ids: Tensor) -> None:
     """Refuse tokens that the model's embedding lacks. Raises InputError."""
     vocabulary = model.get_input_embeddings().num_embeddings  # type: ignore[operator]
-    if ids.numel() and int(ids.max()) >= vocabulary:
-        raise InputError(f"token id {int(ids.max())} lies outside the model's vocabulary of {vocabulary}")
+    for id in (int(ids.max()), int(ids.min())) if ids.numel() else ():
+        if not 0 <= id < vocabulary:
+            raise InputError(
+                f"token id {id} lies outside the model's vocabulary of {vocabulary}; take the tokenizer that "
+                "the model was trained with"
+            )
 
 
 def check_length(model: nn.Module, length: int) -> None:

@@ -263,10 +263,11 @@ def check_finite(model: nn.Module, where: str = "model") -> None:
         ModelError: names the first such tensor.
     """
     for name, weight in model.named_parameters():
-        _check_finite_tensor(name, weight, where)
+        check_finite_tensor(name, weight, where)
 
 
-def _check_finite_tensor(name: str, tensor: Tensor, where: str) -> None:
+def check_finite_tensor(name: str, tensor: Tensor, where: str) -> None:
+    """Refuse a tensor with values that are NaN or infinite. Raises ModelError."""
     if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
         bad = int((~torch.isfinite(tensor)).sum())
         raise ModelError(
