@@ -1,6 +1,7 @@
 """Shapes in annotations are checked, random numbers repeat, torch uses one thread."""
 
 import os
+from collections.abc import Iterator
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -30,3 +31,12 @@ settings.load_profile("gaincell")
 def _seeds() -> None:
     torch.manual_seed(0)
     np.random.seed(0)
+
+
+@pytest.fixture
+def blank_figures() -> Iterator[None]:
+    """Figures are made as ever, and saved blank."""
+    from tests import drawing
+
+    with drawing.blank_figures():
+        yield

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import combinations, pairwise
 from pathlib import Path as FilePath
 from typing import Any
@@ -35,6 +36,21 @@ def saved(monkeypatch: pytest.MonkeyPatch, draw: Callable[[], Any]) -> list[Figu
         patched.setattr(Figure, "savefig", keep)
         made = draw()
     return [*found, *([made] if isinstance(made, Figure) else [])]
+
+
+@contextmanager
+def blank_figures() -> Iterator[None]:
+    """Within the context figures are saved as empty pages, of the same kind of file: laying out and drawing
+    take most of the time of a small training. robustness/test_figures.py draws every kind of figure.
+    """
+    save = Figure.savefig
+
+    def save_blank(_: Figure, *where: Any, **options: Any) -> None:
+        save(Figure(figsize=(1, 1)), *where, **options)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Figure, "savefig", save_blank)
+        yield
 
 
 def faults(figure: Figure) -> list[str]:

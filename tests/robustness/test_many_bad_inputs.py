@@ -1,4 +1,4 @@
-"""Bad inputs from seeds (bad_input.py): each ends in one short line, none in a traceback or in silence."""
+"""Bad inputs from seeds (bad_input/): each ends in one short line, none in a traceback or in silence."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.robustness.bad_input import BASE, Place, cases, failures, in_a_process, judged, options
+from tests.robustness.bad_input.cases import cases
+from tests.robustness.bad_input.commands import BASE, Place, options
+from tests.robustness.bad_input.runner import failures, run_as_user, run_here
 
 CASES = 1000
 
@@ -47,7 +49,7 @@ def test_a_thousand_bad_inputs(seed: int) -> None:
 
 @pytest.mark.nightly
 def test_bad_inputs_as_a_user_gives_them(place: Place) -> None:
-    assert not list(failures(place, 3, 40, in_a_process))
+    assert not list(failures(place, 3, 40, run_as_user))
 
 
 @pytest.mark.parametrize("name", ["GAINCELL_INSTRUCTIONS", "TMPDIR", "COLUMNS"])
@@ -86,4 +88,4 @@ def test_the_judge_sees_what_is_wrong(place: Place, monkeypatch: pytest.MonkeyPa
     for main, expected in ((crash, "ZeroDivisionError"), (leave, "left behind"), (accept, "accepted"),
                            (chat, "characters")):  # fmt: skip
         monkeypatch.setattr("gaincell.cli.main", main)
-        assert expected in (judged(place, found) or "")
+        assert expected in (run_here(place, found) or "")
