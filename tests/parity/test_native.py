@@ -25,9 +25,10 @@ STEPS = {"counter": 15.0, "counter-floor": 15.0, "published-code": 15.5, "none":
 
 BUILT = native_library.compiled_library() is not None
 pytestmark = pytest.mark.skipif(not BUILT, reason="the kernel was not built: no C++ compiler")
+EVERY_LEVEL = pytest.mark.usefixtures("level")
 
 
-@pytest.fixture(params=native_library.levels(), autouse=True)
+@pytest.fixture(params=native_library.levels())
 def level(request: pytest.FixtureRequest) -> Iterator[str]:
     with native_library.instructions(request.param):
         yield request.param
@@ -57,24 +58,25 @@ def results(inputs: list[Tensor], design: Design, impl: str, **options: object) 
 
 
 def assert_agrees(inputs: list[Tensor], design: Design, **options: object) -> None:
-    """Output as of naive in float64, but for one level near thresholds; gradients as of blocked in float32,
-    whose clamps have the same margin.
+    """At every level: output as of naive in float64, but for one code near thresholds; gradients as of
+    blocked in float32, whose clamps have the same margin.
     """
     single = [t.float() for t in inputs]
-    found = results(single, design, "native", **options)
     steps = STEPS[design.readout]
     exact = gain_cell_attention(*inputs, design, None, "naive", **options)
-    apart = (found[0] - exact).abs() * steps
-    if design.readout == "none":
-        assert float(apart.max()) < 2e-4
-    else:
-        assert float((apart > 1e-3).double().mean()) <= max(1e-4, 1 / apart.numel())
-        assert float(apart.max()) < 1.001
-    for name, got, expected in zip(
-        "qkv", found[1:], results(single, design, "blocked", **options)[1:], strict=True
-    ):
-        error = float((got - expected).norm() / expected.norm().clamp(min=1e-9))
-        assert error < 5e-4, f"gradient of {name} differs by {error:.1e}"
+    gradients = results(single, design, "blocked", **options)[1:]
+    for level in native_library.levels():
+        with native_library.instructions(level):
+            found = results(single, design, "native", **options)
+        apart = (found[0] - exact).abs() * steps
+        if design.readout == "none":
+            assert float(apart.max()) < 2e-4, level
+        else:
+            assert float((apart > 1e-3).double().mean()) <= max(1e-4, 1 / apart.numel()), level
+            assert float(apart.max()) < 1.001, level
+        for name, got, expected in zip("qkv", found[1:], gradients, strict=True):
+            error = float((got - expected).norm() / expected.norm().clamp(min=1e-9))
+            assert error < 5e-4, f"{level}: gradient of {name} differs by {error:.1e}"
 
 
 @pytest.mark.parametrize("gradient", ["exact", "surrogate"])
@@ -132,6 +134,7 @@ def test_padding_and_a_cache() -> None:
     assert_agrees([q[:, :, -30:], k, v], chip(), key_index=index, query_index=index[:, -30:])
 
 
+@EVERY_LEVEL
 @pytest.mark.parametrize("window", [64, 1024])
 def test_differences_are_one_level_and_near_a_threshold(window: int) -> None:
     """The paper's chip, one sub-tile at a time: what naive has between sub-tile and readout is known."""
@@ -150,6 +153,7 @@ def test_differences_are_one_level_and_near_a_threshold(window: int) -> None:
         assert bool(((level - level.round()).abs() < 2e-4)[apart > 0].all())
 
 
+@EVERY_LEVEL
 def test_the_same_bits_whatever_the_threads_and_the_batch() -> None:
     inputs = [t.float() for t in signals(150, 4, 2, 32, batch=3)]
     threads = torch.get_num_threads()
@@ -174,6 +178,7 @@ def test_the_same_bits_whatever_the_threads_and_the_batch() -> None:
             assert torch.equal(got, expected)
 
 
+@EVERY_LEVEL
 def test_scaling_goes_through() -> None:
     q, k, v = (t.float() for t in signals(70, 4, 2, 16))
     g = torch.Generator().manual_seed(1)
@@ -189,6 +194,7 @@ def test_scaling_goes_through() -> None:
     assert torch.equal(gain_cell_attention(q, k, v, chip(), scaling, "native"), expected)
 
 
+@EVERY_LEVEL
 def test_what_is_not_served_says_why() -> None:
     q, k, v = (t.float() for t in signals(20, 1, 1, 8))
     with pytest.raises(InputError, match=r"computes in float32, not torch\.float64"):
@@ -200,6 +206,7 @@ def test_what_is_not_served_says_why() -> None:
         pass
 
 
+@EVERY_LEVEL
 def test_inputs_of_different_precision_are_computed_in_the_widest() -> None:
     q, k, v = (t.float() for t in signals(70, 2, 1, 16))
     for other in (torch.float16, torch.bfloat16, torch.float64):
@@ -213,6 +220,7 @@ def test_inputs_of_different_precision_are_computed_in_the_widest() -> None:
                 gain_cell_attention(*mixed, chip(), None, "native")
 
 
+@EVERY_LEVEL
 def test_auto_leaves_to_blocked_what_is_not_served() -> None:
     q, k, v = (t.float() for t in signals(20, 2, 1, 16))
     index = {"key_index": torch.arange(20)[None], "query_index": torch.arange(5, 15)[None]}
@@ -247,6 +255,7 @@ def test_views_second_derivatives_and_sparse_tensors(level: str) -> None:
         gain_cell_attention(q, k, v.to_sparse(), chip())
 
 
+@EVERY_LEVEL
 def test_not_contiguous_and_awkward_shapes() -> None:
     q, k, v = (t.float() for t in signals(40, 2, 2, 13))
     expected = gain_cell_attention(q, k, v, chip(), None, "native")
@@ -256,6 +265,7 @@ def test_not_contiguous_and_awkward_shapes() -> None:
         gain_cell_attention(q[:, :, :0], k[:, :, :0], v[:, :, :0], chip(), None, "native")
 
 
+@EVERY_LEVEL
 @pytest.mark.parametrize("readout", STEPS)
 @pytest.mark.parametrize("cell", CELLS)
 def test_decoding_from_a_ring_of_codes(cell: str, readout: str) -> None:

@@ -24,7 +24,7 @@ from gaincell.devices.wires import Wires, weights
 from gaincell.devices.writing import Writing, write_errors
 from gaincell.errors import DesignError
 
-M, N, D, HEADS = 64, 16, 16, 8
+M, N, D, HEADS, DRAWS = 64, 16, 16, 32, 40
 ENOUGH = 20_000
 
 
@@ -78,7 +78,7 @@ def test_scores_and_charges_under_mismatch(cell: str) -> None:
     """S = sum_d x_d { (1 + e_g) F(u_d + e_v) + e_c }, over chips; the charge of a sub-tile likewise."""
     scores, charges, outputs = [], [], []
     gain, shift, offset = 0.08, 0.02, 0.03
-    for number in range(160):
+    for number in range(DRAWS):
         design = chip(cell=cell, mismatch=Mismatch(gain, shift, offset, chip=number))
         trace = filled(design, 0).trace
         full = float(design.cell.current(torch.tensor(0.45, dtype=torch.float64)))
@@ -123,7 +123,7 @@ def test_scores_and_charges_under_read_noise(noise: Noise) -> None:
     full = noise.cell_std * float(design.cell.current(torch.tensor(0.45, dtype=torch.float64)))
     thermal = BOLTZMANN * 330.0 * (noise.integrator_capacitance or 0.0) / design.charge_unit**2
     scores, charges, outputs = [], [], []
-    for _ in range(160):
+    for _ in range(DRAWS):
         step(arrays, g)
         trace = arrays.trace
         assert trace is not None
