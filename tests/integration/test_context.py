@@ -55,7 +55,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     """A RUN on a ring of 256 columns, its model, and a text."""
     folder = tmp_path_factory.mktemp("learned")
     text = folder / "words.txt"
-    text.write_text(micro_text(80), encoding="utf-8")
+    text.write_text(micro_text(30), encoding="utf-8")
     tokenizer = train_tokenizer(micro_text().split("\n<|endoftext|>\n"), 300)
     gpt2().save_pretrained(folder / "gpt2")
     fast: Any = PreTrainedTokenizerFast

@@ -74,7 +74,7 @@ def test_every_command_that_prints_a_spread_says_it(
 
     def protocol(*arguments: str) -> str:
         out = tmp_path / "out.json"
-        asked = [arguments[0], str(tmp_path / "run"), "--text", str(text), *arguments[1:]]
+        asked = [arguments[0], str(tmp_path / "run"), "--text", str(text), "--limit", "256", *arguments[1:]]
         with pytest.raises(SystemExit) as ended:
             main([*asked, "--json", str(out)])
         assert ended.value.code == 0
@@ -88,8 +88,8 @@ def test_every_command_that_prints_a_spread_says_it(
         ["evaluate", "--at", "0"],
         ["evaluate", "--by-context"],
         ["evaluate", "--chips", "2", "--mismatch", "5%"],
-        ["ablate", "--limit", "128"],
-        ["adapt"],
+        ["ablate"],
+        ["adapt", "--calibration-tokens", "256"],
     ):
         assert ONE_DRAW in protocol(*arguments), arguments
     assert "drawn anew for every block" in protocol("evaluate", "--redraw-noise")

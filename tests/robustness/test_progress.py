@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import io
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from rich.console import Console
+from tests.micro import micro_design, write_micro
 
 from gaincell.adaptation.published import expected
-from gaincell.cli import _progress
+from gaincell.cli import _progress, main
 from gaincell.cli._progress import progress_bars
+from gaincell.integrations.hf.attach import attach
+from gaincell.integrations.hf.checkpoint import save
+from gaincell.integrations.hf.sources import load_base
 from gaincell.mapping.recipe import load_recipe
 from gaincell.reports import results
 from gaincell.reports.tables import plan_table, stages_table
@@ -95,10 +97,20 @@ def test_a_file_gets_no_line_twice(
     ]
 
 
-def test_a_command_prints_no_line_twice() -> None:
-    command = [sys.executable, "-m", "gaincell", "adapt", "tiny", "--method", "published", "--threads", "1"]
-    command += ["--limit", "2048", "--calibration-tokens", "2048"]
-    lines = subprocess.run(command, check=True, capture_output=True, text=True).stderr.splitlines()
+def test_a_command_prints_no_line_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Even where every step prints one, without a pause."""
+    model, text = write_micro(tmp_path)
+    base = load_base(model)
+    save(attach(base.model, micro_design()), tmp_path / "run", base=base)
+    monkeypatch.setattr(_progress, "EVERY", 0.0)
+    capsys.readouterr()
+    command = ["adapt", str(tmp_path / "run"), "--text", str(text), "--method", "published"]
+    with pytest.raises(SystemExit) as ended:
+        main([*command, "--limit", "512", "--calibration-tokens", "512"])
+    assert ended.value.code == 0
+    lines = capsys.readouterr().err.splitlines()
     assert len(lines) > 5
     assert len(set(lines)) == len(lines)
 
