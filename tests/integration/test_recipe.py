@@ -33,6 +33,7 @@ from gaincell.text import open_text
 from gaincell.training.loop import _optimizer
 from gaincell.training.settings import TRAINING, TrainSettings
 
+pytestmark = pytest.mark.usefixtures("blank_figures")
 SHIPPED = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))
 GOING_ON = [path for path in SHIPPED if "\nadapter = " in path.read_text()]
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tests.drawing import blank_figures
 from tests.micro import micro_settings, write_micro
 
 from gaincell import files
@@ -18,6 +19,7 @@ from gaincell.mapping.pipeline import map_model
 from gaincell.progress import Progress
 
 Micro = tuple[Path, Path]
+BLANK = pytest.mark.usefixtures("blank_figures")
 Undisturbed = tuple[Path, Path, dict, list[str]]
 DESIGN = """extends = "leroux2025"
 name = "micro"
@@ -141,6 +143,7 @@ def test_a_dump_of_a_software_model(capsys: pytest.CaptureFixture[str], tmp_path
     assert not dump.exists()
 
 
+@BLANK
 def test_a_run_whose_base_model_changed(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, micro: Micro
 ) -> None:
@@ -154,6 +157,7 @@ def test_a_run_whose_base_model_changed(
         map_model(settings, tmp_path / "run")
 
 
+@BLANK
 def test_a_run_with_other_settings_is_not_mixed_up(tmp_path: Path, micro: Micro) -> None:
     map_model(micro_settings(*micro, published=False), tmp_path / "run")
     with pytest.raises(RunError, match="seed = 0 there, 1 here"):
@@ -203,10 +207,12 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
     folder = tmp_path_factory.mktemp("undisturbed")
     model, text = write_micro(folder)
     steps = Steps()
-    map_model(micro_settings(model, text), folder / "run", progress=steps)
+    with blank_figures():
+        map_model(micro_settings(model, text), folder / "run", progress=steps)
     return model, text, comparable(folder / "run"), list(dict.fromkeys(steps.names))
 
 
+@BLANK
 def test_ctrl_c_in_every_stage(undisturbed: Undisturbed, tmp_path: Path) -> None:
     """One run, interrupted once in every step, ends with the result of one that never was."""
     model, text, expected, steps = undisturbed
@@ -247,6 +253,7 @@ def fail_at(count: int, monkeypatch: pytest.MonkeyPatch) -> Callable[[], bool]:
     return lambda: calls["n"] >= count
 
 
+@BLANK
 @pytest.mark.parametrize("at", [1, 6, 13, 19])
 def test_a_full_disk(
     undisturbed: Undisturbed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
@@ -299,10 +306,11 @@ def test_evaluations_that_cannot_be(capsys: pytest.CaptureFixture[str], tmp_path
     assert "ends with .png, .svg, .pdf" in refused(capsys, "ablate", model, "--figure", "a.foo")
 
 
-def test_evaluations_of_a_run(capsys: pytest.CaptureFixture[str], tmp_path: Path, micro: Micro) -> None:
-    model, text = micro
-    run = tmp_path / "run"
-    map_model(micro_settings(model, text), out=run)
+def test_evaluations_of_a_run(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, undisturbed: Undisturbed
+) -> None:
+    model, text, *_ = undisturbed
+    run = model.parent / "run"
     there = ("--text", text, "--protocol", "blocks-64", "--limit", 256)
     for command, *arguments in (
         ("evaluate", *there, "--chips", 2, "--mismatch", "5%", "--json", tmp_path / "chips.json"),
