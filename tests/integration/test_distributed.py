@@ -16,10 +16,17 @@ from tests.micro import micro_design, write_micro
 
 ROOT = Path(__file__).parents[2]
 JOB = """
+import runpy
 import sys
+from pathlib import Path
+folder = Path(sys.argv[1])
+sys.argv = ["gaincell", "train", *sys.argv[2:], "--out", str(folder / "run")]
+try:
+    runpy.run_module("gaincell", run_name="__main__")
+except SystemExit as ended:
+    assert not ended.code
 import torch
 import torch.distributed.tensor
-from pathlib import Path
 from accelerate import PartialState
 PartialState(cpu=True)
 from tests.integration.families import VOCABULARY, build
@@ -35,7 +42,6 @@ for dtype in (torch.float64, torch.float32):
     model = attach(micro_llama(dtype), micro_design(noise=Noise(score_std=0.01)))
     blocks = torch.randint(1, 97, (32, 33), generator=torch.Generator().manual_seed(0))
     settings = TrainSettings(batch=4, micro_batch=1, bf16=False, learning_rate=1e-3, checkpoint_every=3)
-    folder = Path(sys.argv[1])
     name = str(dtype).removeprefix("torch.")
     train(model, blocks, settings, checkpoint=folder / name, log=folder / f"{name}.jsonl")
 model = attach(micro_llama(torch.float64), micro_design())
@@ -59,8 +65,7 @@ if PartialState().num_processes == 2:
     else:
         raise AssertionError("three pieces were shared by two")
 """
-
-
+TWO = ["-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29517"]
 RECIPE = """
 model = "{model}"
 design = "{design}"
@@ -88,56 +93,62 @@ steps = 3
 """
 
 
-def run(folder: Path, processes: int) -> None:
-    folder.mkdir()
-    job = folder / "job.py"
+pytestmark = pytest.mark.skipif(
+    not torch.distributed.is_available(), reason="torch was built without distribution"
+)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, str]]:
+    """What one process and two, by torchrun, write and print: first `gaincell train`, then `JOB`."""
+    folder = tmp_path_factory.mktemp("distributed")
+    model, text = write_micro(folder)
+    micro_design().save(folder / "chip.toml")
+    recipe, job = folder / "mini.toml", folder / "job.py"
+    recipe.write_text(RECIPE.format(model=model, design=folder / "chip.toml"))
     job.write_text(JOB)
-    launch([str(job), str(folder)], processes)
+    found = {}
+    for name, several in (("one", []), ("two", TWO)):
+        (folder / name).mkdir()
+        printed = launch([*several, str(job), str(folder / name), str(recipe), "--text", str(text)])
+        found[name] = folder / name, printed
+    return found
 
 
-def launch(arguments: list[str], processes: int) -> str:
-    """Run Python with these arguments in one process or, by torchrun, several; returns what they print."""
-    several = ["-m", "torch.distributed.run", f"--nproc_per_node={processes}", "--master_port=29517"]
-    command = [sys.executable, *(several if processes > 1 else []), *arguments]
+def launch(arguments: list[str]) -> str:
+    """Run Python with these arguments; returns what it prints."""
     source = f"{ROOT / 'src'}{os.pathsep}{ROOT}"
-    environment = {**os.environ, "PYTHONPATH": source, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": source, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, *arguments]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
 
 
-@pytest.mark.skipif(not torch.distributed.is_available(), reason="torch was built without distribution")
-def test_two_processes_equal_one(tmp_path: Path) -> None:
-    run(tmp_path / "one", 1)
-    run(tmp_path / "two", 2)
+def test_two_processes_equal_one(trained: dict[str, tuple[Path, str]]) -> None:
+    folders = [folder for folder, _ in trained.values()]
     for name, tolerance in (("float64", 1e-9), ("float32", 1e-3), ("states", 1e-9), ("dropout", 1e-9)):
-        one, two = (load_file(tmp_path / folder / name) for folder in ("one", "two"))
+        one, two = (load_file(folder / name) for folder in folders)
         assert one.keys() == two.keys()
         for key in one:
             if key.startswith("parameter."):
                 scale = float(one[key].abs().max())
                 torch.testing.assert_close(two[key], one[key], rtol=0, atol=tolerance * max(scale, 1.0))
-    one, two = (load_file(tmp_path / folder / "sharded") for folder in ("one", "two"))
+    one, two = (load_file(folder / "sharded") for folder in folders)
     for key in one:
         torch.testing.assert_close(two[key], one[key], rtol=1e-3, atol=1e-5)
     for name in ("float64", "float32"):
-        logs = [(tmp_path / folder / f"{name}.jsonl").read_text().splitlines() for folder in ("one", "two")]
+        logs = [(folder / f"{name}.jsonl").read_text().splitlines() for folder in folders]
         assert len(logs[0]) == len(logs[1]) == 8
 
 
-@pytest.mark.skipif(not torch.distributed.is_available(), reason="torch was built without distribution")
-def test_the_command_in_two_processes(tmp_path: Path) -> None:
-    model, text = write_micro(tmp_path)
-    micro_design().save(tmp_path / "chip.toml")
-    recipe = tmp_path / "mini.toml"
-    recipe.write_text(RECIPE.format(model=model, design=tmp_path / "chip.toml"))
-    command = ["-m", "gaincell", "train", str(recipe), "--text", str(text), "--out"]
-    for processes, name in ((1, "one"), (2, "two")):
-        printed = launch([*command, str(tmp_path / name)], processes)
+def test_the_command_in_two_processes(trained: dict[str, tuple[Path, str]]) -> None:
+    for _, printed in trained.values():
         assert printed.count("recipe mini.toml") == 1
-    one, two = (load_file(tmp_path / name / "stages" / "fine-tuned.safetensors") for name in ("one", "two"))
+    runs = [folder / "run" for folder, _ in trained.values()]
+    one, two = (load_file(run / "stages" / "fine-tuned.safetensors") for run in runs)
     assert one.keys() == two.keys()
     for key in one:
         torch.testing.assert_close(two[key], one[key], rtol=1e-3, atol=1e-5)
-    logs = [(tmp_path / name / "log.jsonl").read_text().splitlines() for name in ("one", "two")]
+    logs = [(run / "log.jsonl").read_text().splitlines() for run in runs]
     assert len(logs[0]) == len(logs[1]) == 6
