@@ -95,6 +95,18 @@ def test_debug_shows_the_traceback_wherever_it_stands(capsys: pytest.CaptureFixt
         assert "Traceback" in err
 
 
+def test_debug_is_an_option_and_no_value(capsys: pytest.CaptureFixture[str]) -> None:
+    """A value of another option, and what stands behind --, is taken as it is."""
+    for arguments in (
+        ["ablate", "adapters/smollm2-135m", "--text", "--debug"],
+        ["design", "show", "--", "--debug"],
+    ):
+        code, _, err = run(capsys, *arguments)
+        assert code == 2
+        assert "'--debug'" in err
+        assert "Traceback" not in err
+
+
 @pytest.mark.parametrize(
     ("error", "code", "line"),
     [

@@ -191,3 +191,28 @@ def test_a_gguf_file_that_does_not_fit(fault: str, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=message) as caught:
         load_base(tmp_path / "small.gguf")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"num_attention_heads": 0}, "num_attention_heads = 0; allowed: a whole number, 1 or more"),
+        ({"hidden_size": -8}, "hidden_size = -8; allowed: a whole number, 1 or more"),
+        ({"num_hidden_layers": 2.5}, "2.5"),
+        ({"num_attention_heads": 7}, ""),
+        ({"hidden_act": "nothing", "activation_function": "nothing"}, "nothing"),
+    ],
+)
+def test_a_configuration_that_makes_no_model_is_named(
+    family: str, change: dict[str, object], said: str, tmp_path: Path
+) -> None:
+    model = build(family)
+    model.save_pretrained(tmp_path)
+    file = tmp_path / "config.json"
+    names = type(model.config).attribute_map
+    content = json.loads(file.read_text()) | {names.get(key, key): value for key, value in change.items()}
+    file.write_text(json.dumps(content))
+    with pytest.raises(ModelError, match=rf"cannot (build|read) model .*config\.json: .*{said}") as refused:
+        load_base(tmp_path)
+    assert "\n" not in str(refused.value)

@@ -21,7 +21,7 @@ from gaincell.reports.html import scales, theme
 from gaincell.reports.html.page import load, names, page
 from gaincell.reports.html.sections import SECTIONS
 from gaincell.reports.results import read
-from gaincell.reports.tables import number_and_error
+from gaincell.reports.tables import number_and_error, readable
 
 from .browser import CHROMIUM, DRIVER, MISSING, Browser, axe_violations, browser
 
@@ -136,7 +136,7 @@ def test_all_results_on_one_page(whole: str) -> None:
 
 def test_sections_appear_only_where_a_result_holds_them(whole: str) -> None:
     shown = set(re.findall(r'<section id="([a-z-]+)"', whole))
-    without = {"timeline", "waveforms", "trace", "device", "codesign"}
+    without = {"timeline", "waveforms", "trace", "device", "codesign", "evaluation"}
     assert shown == {section.id for section in SECTIONS} - without | {"summary", "provenance"}
     chips = made(ROOT / "docs" / "results" / "evaluation" / "chips-5.json")
     assert set(re.findall(r'<section id="([a-z-]+)"', chips)) == {"summary", "chips", "provenance"}
@@ -329,6 +329,33 @@ def test_command(tmp_path: Path) -> None:
     assert "<h1>Two</h1>" in html
     assert "five" in html
     assert CliRunner().invoke(app, ["report", str(tmp_path / "none.json")]).exit_code == 2
+
+
+def test_every_protocol_of_an_evaluation_has_a_section(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("text.txt").write_text("Some words of a text. " * 8)
+    protocols = {
+        "blocks": "--protocol blocks-32",
+        "rolling": "--text text.txt --protocol rolling-32",
+        "far": "--protocol blocks-64 --by-context",
+    }
+    for name, options in protocols.items():
+        command = ["evaluate", "tiny", "--limit", "64", *options.split(), "--json", f"{name}.json"]
+        found = CliRunner().invoke(app, command)
+        assert found.exit_code == 0, found.output
+    html = made(*(Path(f"{name}.json") for name in protocols))
+    assert set(re.findall(r'<section id="([a-z-]+)"', html)) == {
+        "summary",
+        "evaluation",
+        "context",
+        "provenance",
+    }
+    for name, key in (("blocks", "perplexity"), ("rolling", "word_perplexity")):
+        number = read(f"{name}.json")[key]
+        assert f">{readable(number['value'])}<abbr" in html
+    assert "far" in html
 
 
 @pytest.mark.parametrize("colours", [theme.LIGHT, theme.DARK], ids=["light", "dark"])

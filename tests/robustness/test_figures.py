@@ -349,8 +349,18 @@ def test_stages_without_variance_are_no_perfect_matches() -> None:
     run = results.read(RESULTS / "smollm2.json")
     silent = run["adaptation"]["closed-form"]["skipped"]
     figure = figures.mismatch(run)
-    drawn = np.asarray(figure.axes[3].lines[1].get_ydata())
+    _, exact_before, after, exact_after, *_ = figure.axes[3].lines
+    drawn = np.asarray(after.get_ydata())
     assert np.isnan(drawn).sum() == len(silent) > 0
+    assert exact_before.get_markerfacecolor() == exact_after.get_markerfacecolor() == "white"
+    found = run["mismatch"]["before"]["out"]["std"]["value"]
+    exact = [
+        len(found[layer]) * layer + head
+        for layer, head in np.argwhere(np.asarray(found) == 0)
+        if f"layer {layer}, head {head}, stage out" not in silent
+    ]
+    assert list(exact_before.get_xdata()) == exact != []
+    assert "hollow where exactly 0" in figure.legends[0].get_texts()[1].get_text()
     assert figure.get_suptitle() == f"{len(silent)} stages without variance are left out"
 
 

@@ -30,6 +30,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import pad
 
+from gaincell import features
 from gaincell.arrays.clock import Clock
 from gaincell.arrays.first_tokens import FirstTokens
 from gaincell.arrays.refresh import Refresh
@@ -42,25 +43,19 @@ from gaincell.devices.random import Effect
 from gaincell.devices.variability import KEY_ARRAY, VALUE_ARRAY, CellErrors, cell_errors, current_of
 from gaincell.devices.writing import write_errors
 from gaincell.errors import InputError
-from gaincell.features import (
-    CELLS,
-    CONVERSIONS,
-    DRIVERS,
-    LEAKAGE,
-    LEVELS,
-    NOMINAL,
-    NORMALISER,
-    PULSE_LAW,
-    READ_NOISE,
-    SINKS,
-    WRITES,
-    missing,
-)
 from gaincell.units import Second
 
 IMPLEMENTS = (
-    NOMINAL | LEVELS | DRIVERS | WRITES | CELLS | LEAKAGE | PULSE_LAW | CONVERSIONS | READ_NOISE
-) | (SINKS | NORMALISER)
+    features.NOMINAL
+    | features.LEVELS
+    | features.DRIVERS
+    | features.WRITES
+    | features.CELLS
+    | features.LEAKAGE
+    | features.PULSE_LAW
+    | features.CONVERSIONS
+    | features.READ_NOISE
+) | (features.SINKS | features.NORMALISER)
 """Features of a chip (features.py)."""
 REFRESHES = 2**31
 """Step of the random numbers of the first refresh; each has errors of writes of its own."""
@@ -196,7 +191,7 @@ class HeadArray:
             raise InputError(f"sliding_window = {sliding_window}; give 1 or more, or None")
         if dtype not in (torch.float32, torch.float64):
             raise InputError(f"dtype = {dtype}; give torch.float64 or torch.float32")
-        if more := missing(design.in_use, IMPLEMENTS):
+        if more := features.missing(design.in_use, IMPLEMENTS):
             raise InputError(
                 f"HeadArray does not implement {more} of design {design.name!r}; give a design without"
             )

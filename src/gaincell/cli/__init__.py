@@ -29,7 +29,7 @@ import typer
 from typer.core import TyperGroup
 
 from gaincell import __version__
-from gaincell.cli._renamed import with_new_names
+from gaincell.cli._renamed import with_new_names, without_debug
 from gaincell.errors import GaincellError, InputError, one_line
 
 UsageError: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "UsageError")
@@ -88,7 +88,10 @@ class CommandFolder(TyperGroup):
             if p.param_type_name == "option" and not getattr(p, "is_flag", False)
             for name in p.opts
         }
-        return name, command, with_new_names(str(name), rest, valued)
+        renamed = with_new_names(str(name), rest, valued)
+        rest = without_debug(renamed, valued)
+        ctx.params["debug"] |= len(rest) < len(renamed)
+        return name, command, rest
 
     def make_context(self, *args: Any, **kwargs: Any) -> Any:
         try:
@@ -188,8 +191,6 @@ def gaincell(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of the console script; leaves with the exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    if "--debug" in given:
-        given = ["--debug", *(argument for argument in given if argument != "--debug")]
     try:
         _check_words(given)
     except InputError as error:

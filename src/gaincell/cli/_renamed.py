@@ -1,9 +1,11 @@
-"""Options whose name has changed: the old one works for one release, with a line on stderr."""
+"""Options that a command does not know itself: old names, which work for one release with a line on stderr,
+and --debug.
+"""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 RENAMED: Mapping[str, Mapping[str, str | None]] = {
     "adapt": {"--evaluation-tokens": "--limit"},
@@ -16,28 +18,42 @@ RENAMED: Mapping[str, Mapping[str, str | None]] = {
     "sweep": {"--figures": None, "--weights": "--keep-models"},
 }
 """Command -> old name -> new name; None for what is always done now."""
+DEBUG = "--debug"
+"""Of every command."""
 
 
-def with_new_names(command: str, arguments: Sequence[str], takes_value: Iterable[str]) -> list[str]:
+def with_new_names(command: str, arguments: Sequence[str], takes_value: Collection[str]) -> list[str]:
     """The arguments of a command with the new names of its options.
 
     takes_value: the command's options that a value follows; it is left alone, whatever it is.
     """
-    renamed, values = RENAMED.get(command, {}), set(takes_value)
+    renamed = RENAMED.get(command, {})
+    old_with_value = {old for old, new in renamed.items() if new in takes_value}
     found: list[str] = []
-    value_follows = False
-    for n, argument in enumerate(arguments):
-        if argument == "--":
-            return [*found, *arguments[n:]]
+    for argument, is_option in _options_in(arguments, {*takes_value, *old_with_value}):
         old, equals, value = argument.partition("=")
-        if value_follows or old not in renamed:
+        if not is_option or old not in renamed:
             found.append(argument)
-            value_follows = not value_follows and argument in values
             continue
         new = renamed[old]
         now = f"is called {new} now; the old name" if new else "is always done now; the option"
         print(f"gaincell: {old} {now} will be gone in the next release", file=sys.stderr)
         if new is not None:
             found.append(new + equals + value)
-            value_follows = not equals and new in values
     return found
+
+
+def without_debug(arguments: Sequence[str], takes_value: Collection[str]) -> list[str]:
+    """The arguments without the option --debug; a value, or what stands behind --, is left alone."""
+    marked = _options_in(arguments, takes_value)
+    return [argument for argument, is_option in marked if not (is_option and argument == DEBUG)]
+
+
+def _options_in(arguments: Sequence[str], takes_value: Collection[str]) -> Iterator[tuple[str, bool]]:
+    """Every argument, and whether it can be an option: it is no value of the one before, nor behind --."""
+    value_follows = ended = False
+    for argument in arguments:
+        ended |= argument == "--" and not value_follows
+        is_option = not (ended or value_follows)
+        yield argument, is_option
+        value_follows = is_option and argument in takes_value

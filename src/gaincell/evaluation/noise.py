@@ -17,11 +17,6 @@ from gaincell.errors import InputError
 from gaincell.integrations.hf.attach import attached_layers, computes_softmax, computing_layers
 
 
-def is_noisy(design: Design) -> bool:
-    """Whether reads or writes of a design have noise."""
-    return bool(design.drawn("operation"))
-
-
 def noise_remark(arrays: nn.Module | Design, *, redraw: bool = False) -> str:
     """Which noise the parts of an evaluation met, or that no arrays computed, to follow its protocol; empty
     without noise.
@@ -31,7 +26,7 @@ def noise_remark(arrays: nn.Module | Design, *, redraw: bool = False) -> str:
     if isinstance(arrays, nn.Module) and computes_softmax(arrays):
         return "; softmax attention: no arrays computed"
     designs = [arrays] if isinstance(arrays, Design) else [layer.design for layer in attached_layers(arrays)]
-    if not any(map(is_noisy, designs)):
+    if not any(design.drawn("operation") for design in designs):
         return ""
     if redraw:
         return "; noise is drawn anew for every block"
@@ -47,7 +42,7 @@ def redrawn(model: nn.Module, draw: int) -> Iterator[None]:
         ModelError: the model is attached, but set to softmax attention.
     """
     own = {layer: layer.design for layer in computing_layers(model)}
-    if not any(map(is_noisy, own.values())):
+    if not any(design.drawn("operation") for design in own.values()):
         raise InputError("there is no noise to draw anew; give a RUN on a design with a [noise] or [writing]")
     try:
         for layer, design in own.items():

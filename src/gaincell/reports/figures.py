@@ -151,7 +151,7 @@ def mismatch(run: Run) -> Figure:
         for kind in ("std", "mean")
     }
     low = min((v for at in points.values() for v in at if not math.isnan(v)), default=FLOOR)
-    floored = f" (smaller ones are drawn at {FLOOR:.0e})" if low < FLOOR else ""
+    floored = f" (smaller ones are drawn at {FLOOR:.0e}, hollow where exactly 0)" if low < FLOOR else ""
     if silent:
         figure.suptitle(f"{len(silent)} stages without variance are left out", fontsize=9)
     for row, (kind, label) in enumerate(
@@ -168,6 +168,8 @@ def mismatch(run: Run) -> Figure:
                     ms=3,
                     label=f"{when} adaptation{floored if when == 'after' else ''}",
                 )
+                exact = [n for n, v in enumerate(points[when, stage, kind]) if v == 0]
+                axes.plot(exact, [FLOOR] * len(exact), marker, color=colour, mfc="white", ms=3)
                 heads = len(table[0])
             for layer in range(1, len(table)):
                 axes.axvline(layer * heads - 0.5, color="#D8D8D8", lw=0.6, zorder=0)

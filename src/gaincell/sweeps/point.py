@@ -33,7 +33,6 @@ from gaincell.design import Design
 from gaincell.errors import ModelError
 from gaincell.evaluation.activity import measure_activity
 from gaincell.evaluation.chips import CONFIDENCE, Chips, nominal
-from gaincell.evaluation.noise import is_noisy
 from gaincell.evaluation.perplexity import Perplexity, cut_blocks, perplexity
 from gaincell.integrations.hf.attach import set_design
 from gaincell.integrations.hf.checkpoint import save
@@ -151,7 +150,7 @@ class Bench:
         numbers = tuple((first + n) % 2**32 for n in range(self.sweep.chips))
         each: list[Perplexity] = []
         for n, number in enumerate(numbers):
-            if not has_spread(design) and (n == 0 or not is_noisy(design)):
+            if not has_spread(design) and (n == 0 or not design.drawn("operation")):
                 each.append(alike)
                 continue
             other = design.redrawn(n)

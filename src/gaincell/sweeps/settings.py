@@ -28,7 +28,6 @@ from typing import Any
 
 from gaincell.design import DRAWN, Design
 from gaincell.errors import GaincellError
-from gaincell.evaluation.noise import is_noisy
 from gaincell.evaluation.perplexity import window_and_stride
 from gaincell.sweeps.identity import content_of, is_device
 from gaincell.sweeps.names import ADAPTATION, KIND
@@ -146,7 +145,7 @@ class Sweep:
     def noisy(self) -> bool:
         """Whether reads or writes of any point have noise, which chips draw anew."""
         varied = any(DRAWN.get(p.name) == "operation" for p in self.parameters)
-        return varied or self._brings_spread or is_noisy(self.design)
+        return varied or self._brings_spread or bool(self.design.drawn("operation"))
 
     @property
     def spread(self) -> bool:

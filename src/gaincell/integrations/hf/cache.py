@@ -27,22 +27,12 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, CacheLayerMixin
 
+from gaincell import features
 from gaincell.arrays.clock import Clock
 from gaincell.arrays.refresh import Refresh
 from gaincell.circuits import dac_code, write_dac
 from gaincell.config import Design
 from gaincell.errors import InputError, ModelError
-from gaincell.features import (
-    CELLS,
-    CONVERSIONS,
-    DRIVERS,
-    LEVELS,
-    NOMINAL,
-    NORMALISER,
-    PULSE_LAW,
-    READ_NOISE,
-    missing,
-)
 from gaincell.integrations.hf.attach import attached_layers
 from gaincell.integrations.hf.context import check_ids
 from gaincell.integrations.hf.interface import RING
@@ -55,7 +45,16 @@ from gaincell.units import Second
 
 NOT_A_NUMBER = 255
 """The code that stands for NaN; no write DAC whose codes are kept gives it."""
-WITH_REFRESHES = NOMINAL | LEVELS | DRIVERS | CELLS | PULSE_LAW | CONVERSIONS | READ_NOISE | NORMALISER
+WITH_REFRESHES = (
+    features.NOMINAL
+    | features.LEVELS
+    | features.DRIVERS
+    | features.CELLS
+    | features.PULSE_LAW
+    | features.CONVERSIONS
+    | features.READ_NOISE
+    | features.NORMALISER
+)
 """Features of a chip (features.py) of a ring that is refreshed; without a refresh `OF_STORED`."""
 
 
@@ -460,9 +459,9 @@ def _check_chip(design: Design, refresh: Refresh) -> None:
         "give a --design without that, or in Python let the model use its own cache (use_cache=True) or "
         "simulate with gaincell.arrays.HeadArray"
     )
-    if more := missing(design.in_use, OF_STORED):
+    if more := features.missing(design.in_use, OF_STORED):
         raise ModelError(f"RingCache does not implement {more} of design {design.name!r}; {alternative}")
-    if refresh.kind != "none" and (more := missing(design.in_use, WITH_REFRESHES)):
+    if refresh.kind != "none" and (more := features.missing(design.in_use, WITH_REFRESHES)):
         raise ModelError(
             "RingCache refreshes perfect writes of cells that decay alike towards v_offset; with "
             f"{more} of design {design.name!r} leave out --refresh (in Python give no refresh policy), or "

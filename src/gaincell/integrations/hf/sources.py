@@ -10,7 +10,7 @@ import io
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from logging import ERROR
@@ -32,7 +32,7 @@ from transformers import (
 from transformers.utils import logging
 
 from gaincell.errors import ModelError
-from gaincell.files import check_text
+from gaincell.files import check_text, read_json
 from gaincell.integrations.hf.completeness import check_complete
 from gaincell.shipped import available, begun
 
@@ -57,6 +57,9 @@ _HUB_ID = re.compile(r"([\w.-]+(?:/[\w.-]+)?)(?:@([\w.-]+))?")
 
 _HUB_TIMEOUT = 10.0
 """Seconds to wait for the hub's first answer."""
+
+SIZES = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
+"""Of a configuration, under the names that every family of transformers understands."""
 
 
 @dataclass(frozen=True)
@@ -149,14 +152,32 @@ def load_base(
 
 
 def check_config(source: Source) -> None:
-    """Raise ModelError where the config.json of a model cannot be read."""
+    """Raise ModelError where the config.json of a model cannot be read, or no model can be built from it."""
     if source.gguf is not None:
         return
+    file = source.directory / "config.json"
+    where = f"model {source.id!r}, {file}"
     try:
-        AutoConfig.from_pretrained(**source.arguments)
+        _check_sizes(read_json(file), where)  # as written: some configurations divide by them
+        config = AutoConfig.from_pretrained(**source.arguments)
+    except ModelError:
+        raise
     except Exception as error:  # of whichever class of configuration it is
-        file = source.directory / "config.json"
-        raise ModelError(f"cannot read model {source.id!r}, {file}: {in_one_line(error)}. {FORMS}") from error
+        raise ModelError(f"cannot read {where}: {in_one_line(error)}. {FORMS}") from error
+    text = config.get_text_config()
+    _check_sizes({name: getattr(text, name, None) for name in SIZES}, where)
+    try:
+        with torch.device("meta"):
+            AutoModelForCausalLM.from_config(config)
+    except Exception as error:  # of whichever class of model it is
+        raise ModelError(f"cannot build {where}: {in_one_line(error)}; correct it. {FORMS}") from error
+
+
+def _check_sizes(found: Mapping[str, Any], where: str) -> None:
+    for name in SIZES:
+        number = found.get(name)
+        if number is not None and (type(number) is not int or number < 1):
+            raise ModelError(f"cannot build {where}: {name} = {number!r}; allowed: a whole number, 1 or more")
 
 
 def load_tokenizer(source: Source) -> PreTrainedTokenizerBase:

@@ -14,24 +14,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from gaincell import features
 from gaincell.circuits import query_driver
 from gaincell.circuits.normaliser import normalised
 from gaincell.config import Design
 from gaincell.devices.writing import write_errors
 from gaincell.errors import InputError
-from gaincell.features import (
-    CELLS,
-    CONVERSIONS,
-    DRIVERS,
-    LEAKAGE,
-    LEVELS,
-    NOMINAL,
-    NORMALISER,
-    PULSE_LAW,
-    READ_NOISE,
-    WRITES,
-    missing,
-)
 from gaincell.ops.gain_cell_attention import naive
 from gaincell.ops.gain_cell_attention.front import left_after, pulses, stored
 from gaincell.ops.gain_cell_attention.naive import gain_cell_core_naive
@@ -55,9 +43,19 @@ IMPLS = get_args(Impl)
 GRADIENTS = ("exact", "surrogate")
 
 OF_STORED = (
-    (NOMINAL | LEVELS | DRIVERS | WRITES | CELLS | LEAKAGE | PULSE_LAW | CONVERSIONS | READ_NOISE)
+    (
+        features.NOMINAL
+        | features.LEVELS
+        | features.DRIVERS
+        | features.WRITES
+        | features.CELLS
+        | features.LEAKAGE
+        | features.PULSE_LAW
+        | features.CONVERSIONS
+        | features.READ_NOISE
+    )
     - {"writing.discharge_residual"}
-    | NORMALISER
+    | features.NORMALISER
     | {"nonideality"}
 )
 """Features of a chip (features.py) that `attend_to_stored` implements."""
@@ -226,7 +224,7 @@ def attend_to_stored(
         query_index = key_index[:, tk - tq :]
     if impl == "decode" and not _one_query(q, ku, vu):
         raise InputError("impl='decode' takes one query and no gradients; give impl='auto'")
-    if more := missing(design.in_use, OF_STORED):
+    if more := features.missing(design.in_use, OF_STORED):
         raise InputError(
             f"attention to stored voltages does not implement {more} of design {design.name!r}; "
             "let the model use its own cache"
@@ -340,13 +338,13 @@ def _core(impl: Impl, design: Design, one_query: bool) -> Callable[..., Tensor]:
     from gaincell.ops.gain_cell_attention import blocked, decode
 
     if impl == "decode" or (impl == "auto" and one_query):
-        more = missing(design.in_use, decode.IMPLEMENTS)
+        more = features.missing(design.in_use, decode.IMPLEMENTS)
         if not more:
             return decode.gain_cell_core_decode
         if impl == "decode":
             raise InputError(f"impl='decode' does not implement {more}; give impl='auto'")
-    if impl == "naive" or (impl == "auto" and missing(design.in_use, blocked.IMPLEMENTS)):
-        more = missing(design.in_use, naive.IMPLEMENTS)
+    if impl == "naive" or (impl == "auto" and features.missing(design.in_use, blocked.IMPLEMENTS)):
+        more = features.missing(design.in_use, naive.IMPLEMENTS)
         if more:
             raise InputError(f"no implementation has {more} of design {design.name!r}; give a design without")
         return gain_cell_core_naive

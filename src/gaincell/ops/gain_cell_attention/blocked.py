@@ -31,21 +31,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gaincell import features
 from gaincell.circuits.converter import sum_rounding
 from gaincell.config import Design
 from gaincell.errors import InputError
-from gaincell.features import (
-    CELLS,
-    CONVERSIONS,
-    DRIVERS,
-    LEAKAGE,
-    LEVELS,
-    NOMINAL,
-    PULSE_LAW,
-    READ_NOISE,
-    WRITES,
-    missing,
-)
 from gaincell.ops.gain_cell_attention import not_a_number
 from gaincell.ops.gain_cell_attention.disturbed import Disturbance
 from gaincell.ops.gain_cell_attention.panels import (
@@ -71,7 +60,17 @@ from gaincell.ops.gain_cell_attention.separation import (
 )
 from gaincell.ops.gain_cell_attention.slabs import Slabs
 
-IMPLEMENTS = NOMINAL | LEVELS | DRIVERS | WRITES | CELLS | LEAKAGE | PULSE_LAW | CONVERSIONS | READ_NOISE
+IMPLEMENTS = (
+    features.NOMINAL
+    | features.LEVELS
+    | features.DRIVERS
+    | features.WRITES
+    | features.CELLS
+    | features.LEAKAGE
+    | features.PULSE_LAW
+    | features.CONVERSIONS
+    | features.READ_NOISE
+)
 """Features of a chip (features.py), those of front.py included."""
 
 
@@ -134,7 +133,7 @@ def plan_of(
 
     Raises InputError for a design that does what blocks do not implement.
     """
-    if more := missing(design.in_use, IMPLEMENTS):
+    if more := features.missing(design.in_use, IMPLEMENTS):
         raise InputError(
             f"the blocked computation does not implement {more} of design {design.name!r}; "
             "give impl='naive', or a design without"

@@ -17,13 +17,20 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from gaincell import features
 from gaincell.circuits import charge_to_pulse, read_out, signed_charge_to_pulse
 from gaincell.config import Design
 from gaincell.devices.leakage import remaining
 from gaincell.devices.variability import KEY_ARRAY, VALUE_ARRAY, cell_errors, current_of
-from gaincell.features import CELLS, DRIVERS, LEVELS, NOMINAL, PULSE_LAW, WRITES
 
-IMPLEMENTS = NOMINAL | LEVELS | DRIVERS | WRITES | CELLS | PULSE_LAW
+IMPLEMENTS = (
+    features.NOMINAL
+    | features.LEVELS
+    | features.DRIVERS
+    | features.WRITES
+    | features.CELLS
+    | features.PULSE_LAW
+)
 """Features of a chip (features.py), those of front.py included."""
 
 

@@ -29,6 +29,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from gaincell import features
 from gaincell.circuits import charge_to_pulse, read_out, signed_charge_to_pulse, straight_through
 from gaincell.circuits.converter_errors import Line, converted, converter_errors
 from gaincell.circuits.noise import Draws, jitter, output_noise, score_noise
@@ -37,20 +38,17 @@ from gaincell.config import Design
 from gaincell.devices.leakage import remaining
 from gaincell.devices.random import Effect
 from gaincell.devices.variability import KEY_ARRAY, VALUE_ARRAY, CellErrors, cell_errors, current_of
-from gaincell.features import (
-    CELLS,
-    CONVERSIONS,
-    DRIVERS,
-    LEAKAGE,
-    LEVELS,
-    NOMINAL,
-    PULSE_LAW,
-    READ_NOISE,
-    WRITES,
-)
 
 IMPLEMENTS = (
-    NOMINAL | LEVELS | DRIVERS | WRITES | CELLS | LEAKAGE | PULSE_LAW | CONVERSIONS | READ_NOISE
+    features.NOMINAL
+    | features.LEVELS
+    | features.DRIVERS
+    | features.WRITES
+    | features.CELLS
+    | features.LEAKAGE
+    | features.PULSE_LAW
+    | features.CONVERSIONS
+    | features.READ_NOISE
 ) | {"nonideality"}
 """Features of a chip (features.py), those of front.py included."""
 CELLS_AT_ONCE = 2**22  # cells (B Hk Q Tk D) of one chunk; bounds memory only

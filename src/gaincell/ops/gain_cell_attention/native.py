@@ -22,20 +22,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from gaincell import features
 from gaincell.circuits.converter import in_precision, sum_rounding
 from gaincell.config import Design
-from gaincell.features import (
-    CELLS,
-    CONVERSIONS,
-    DRIVERS,
-    LEAKAGE,
-    LEVELS,
-    NOMINAL,
-    PULSE_LAW,
-    READ_NOISE,
-    WRITES,
-    missing,
-)
 from gaincell.ops.gain_cell_attention import not_a_number
 from gaincell.ops.gain_cell_attention.native_library import (
     AS_GIVEN,
@@ -64,7 +53,17 @@ from gaincell.ops.gain_cell_attention.native_tables import (
 )
 from gaincell.ops.gain_cell_attention.ragged import over_real_tokens
 
-IMPLEMENTS = NOMINAL | LEVELS | DRIVERS | WRITES | CELLS | LEAKAGE | PULSE_LAW | CONVERSIONS | READ_NOISE
+IMPLEMENTS = (
+    features.NOMINAL
+    | features.LEVELS
+    | features.DRIVERS
+    | features.WRITES
+    | features.CELLS
+    | features.LEAKAGE
+    | features.PULSE_LAW
+    | features.CONVERSIONS
+    | features.READ_NOISE
+)
 """Features of a chip (features.py), those of front.py included."""
 LARGEST_SIDE, LARGEST_ORDER = 4096, 64  # as dispatch.cpp has them
 
@@ -73,7 +72,7 @@ def why_not(q: Tensor, k: Tensor, v: Tensor, design: Design) -> str | None:
     """Why a call is not served, in words; None if it is."""
     if compiled_library() is None:
         return "the compiled kernel was not built when gaincell was installed"
-    if more := missing(design.in_use, IMPLEMENTS):
+    if more := features.missing(design.in_use, IMPLEMENTS):
         return f"it does not implement {more}"
     if q.device.type != "cpu":
         return f"it runs on a CPU, not on {q.device}"

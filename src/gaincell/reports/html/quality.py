@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup
 
@@ -26,6 +26,7 @@ LOWER = "perplexity, lower is better"
 TOKENS = "tokens of this training"
 STAGE_COLOURS = {"linear": 6, "unadapted": 2, "adapted": 4, "fine-tuned": 3}
 PAUSE = ("perplexity", "perplexity_error", "chip_time", "refreshes", "writes")
+WORDS = "word_perplexity"
 COMPARED = ("perplexity", "× software")
 """Columns of the perplexities of several results side by side."""
 
@@ -268,26 +269,58 @@ def _error(entry: Entry) -> str:
     return "–" if math.isnan(error) else readable(error)
 
 
+def evaluation(results: Sequence[Result]) -> Markup:
+    """Perplexities of one model each, by tokens (blocks-T, strided-T-S) or by words (rolling-T)."""
+    rows, kinds = [], []
+    for result in results:
+        with whole(result, "perplexity"):
+            run = result.run
+            key = measured_by(run)
+            bits = readable(number(run["bits_per_byte"])) if "bits_per_byte" in run else "–"
+            error = readable(number(run[f"{key}_error"])) if f"{key}_error" in run else "–"
+            counted, by = f"{number(run['predictions']):,.0f}", "words" if key == WORDS else "tokens"
+            rows.append([result.name, readable(number(run[key])), error, bits, by, counted, protocol(run)])
+            kinds.append(str(run[key]["kind"]))
+    headings = ("result", "perplexity", "±", "bits per byte", "by", "predictions", "protocol")
+    shown = Rows("Perplexity of a text", headings, rows, "")
+    return table(shown, lambda row, column: kinds[row] if column in (1, 2, 3) else None, text=(4, 6))
+
+
+def measured_by(run: Entry) -> str | None:
+    """The entry that holds the one perplexity of a result; None if there is none."""
+    found = (key for key in ("perplexity", WORDS) if isinstance(run.get(key), dict))
+    return next(found, None)
+
+
 def context(results: Sequence[Result]) -> Markup:
-    """Perplexity against the length of the context."""
-    return each(results, "curves", lambda result: grid(_context(result.run)))
+    """Perplexity against the length of the context: several models of a result, or one."""
+    several = [result for result in results if "curves" in result.run]
+    one = [result for result in results if "curves" not in result.run]
+    return each(several, "curves", _of_several) + each(
+        one, "context", lambda result: grid(_context(result.run, {result.name: result.run["context"]}))
+    )
 
 
-def _context(run: Entry) -> Markup:
-    series = []
-    for n, curve in enumerate(run["curves"]):
+def _of_several(result: Result) -> Markup:
+    found = {}
+    for curve in result.run["curves"]:
         layers, window = (int(number(curve[key])) for key in ("layers", "window"))
-        points = curve["context"]
-        series.append(
-            Series(
-                f"{layers} layer{'s' if layers > 1 else ''}, window {window}",
-                [number(point["context"]) for point in points],
-                [number(point["excess"]) for point in points],
-                n % 7 + 1,
-                only_kind(points[0]["excess"]),
-                [number_or_nan(point["excess_error"]) for point in points],
-            )
+        found[f"{layers} layer{'s' if layers > 1 else ''}, window {window}"] = curve["context"]
+    return grid(_context(result.run, found))
+
+
+def _context(run: Entry, curves: Mapping[str, Sequence[Entry]]) -> Markup:
+    series = [
+        Series(
+            name,
+            [number(point["context"]) for point in points],
+            [number(point["excess"]) for point in points],
+            n % 7 + 1,
+            only_kind(points[0]["excess"]),
+            [number_or_nan(point["excess_error"]) for point in points],
         )
+        for n, (name, points) in enumerate(curves.items())
+    ]
     return line_chart(
         "How far back a model looks",
         series,

@@ -63,6 +63,13 @@ SECTIONS = (
         quality.has_training,
         quality.training,
     ),
+    Section(
+        "evaluation",
+        "Evaluation",
+        "How well a model predicts a text.",
+        lambda result: quality.measured_by(result.run) is not None,
+        quality.evaluation,
+    ),
     Section("tasks", "Tasks", "Differences are paired: on the same items.", _has("tasks"), quality.tasks),
     Section("chips", "Chips", "The same network on chips whose cells differ.", _spread, quality.chips),
     Section(
@@ -88,8 +95,8 @@ SECTIONS = (
     Section(
         "context",
         "Context",
-        "How far back stacked layers look.",
-        lambda result: isinstance(result.run.get("curves"), list),
+        "How far back a model looks.",
+        lambda result: any(isinstance(result.run.get(key), list) for key in ("curves", "context")),
         quality.context,
     ),
     Section("cells", "Cells", "Cells and chips compared with the same model.", _named, mapping.cells),
