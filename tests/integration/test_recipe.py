@@ -26,7 +26,7 @@ from gaincell.integrations.hf.paired import KEPT, kept_components
 from gaincell.mapping.folder import alone
 from gaincell.mapping.overrides import parse_overrides
 from gaincell.mapping.readapt import AdaptSettings, adapt_model, describe_start
-from gaincell.mapping.recipe import ModelRecipe, Recipe, load_recipe
+from gaincell.mapping.recipe import LoraRecipe, ModelRecipe, Recipe, load_recipe
 from gaincell.mapping.recipe_text import RecipeText
 from gaincell.mapping.run_recipe import run_recipe
 from gaincell.mapping.stage_model import load_stage
@@ -152,6 +152,40 @@ def test_shipped_recipes_run_in_miniature(path: Path, tmp_path: Path) -> None:
         own = recipe.tokens_of(recipe.stage(run["saved"]))
         assert saved_stage(run)["training_tokens"]["value"] == before["training_tokens"]["value"] + own
     assert not list((tmp_path / "out").rglob("*.checkpoint*"))
+
+
+def test_a_control_goes_on_where_its_recipe_ends(tmp_path: Path) -> None:
+    """By the commands that recipes/low-tokens-control.toml states."""
+    paths = {path.stem: path for path in SHIPPED}
+    control, text = on_micro(load_recipe(paths["low-tokens-control"]), tmp_path)
+    first = run_recipe(control, open_text(text), tmp_path / "control")
+    more = {"adapter": str(tmp_path / "control"), "adapter_stage": "software-distilled"}
+    changes = more | {"stage.more.attention": "softmax"}
+    recipe = load_recipe(paths["low-tokens-more"], changes=changes).miniature()
+    recipe = replace(recipe, model=control.model, design=control.design, files={})
+    run = run_recipe(recipe, open_text(text), tmp_path / "more", only="more")
+    own = recipe.tokens_of(recipe.stage("more"))
+    before = first["stages"][0]["training_tokens"]["value"]
+    assert run["stages"][0]["training_tokens"]["value"] == before + own
+    places = ("control/stages/software-distilled", "more/stages/more")
+    states = [load_file(tmp_path / f"{place}.safetensors") for place in places]
+    assert states[0].keys() == states[1].keys()
+    assert any(not torch.equal(states[0][name], states[1][name]) for name in states[0])
+    idle = replace(recipe.stage("more"), task="nothing", steps=0, loss="cross-entropy")
+    same = run_recipe(replace(recipe, stages=(idle,)), open_text(text), tmp_path / "same")
+    assert same["stages"][0]["perplexity"]["value"] == pytest.approx(
+        first["stages"][0]["perplexity"]["value"], rel=1e-6
+    )
+    other = replace(recipe, lora=LoraRecipe(rank=2, where="attention"))
+    with pytest.raises(RunError, match=r"lora_A.* differs; give the \[lora\] that it was trained with"):
+        run_recipe(other, open_text(text), tmp_path / "other", only="more")
+    for bad, message in (
+        (more, "a stage with softmax attention starts from an adapter_stage"),
+        (changes | {"adapter_stage": "fine-tuned"}, "no such finished stage; it has software-distilled"),
+        ({"stage.more.attention": "softmax"}, "a stage with softmax attention starts from an adapter_stage"),
+    ):
+        with pytest.raises(InputError, match=message):
+            load_recipe(paths["low-tokens-more"], changes=bad)
 
 
 @pytest.mark.parametrize("path", GOING_ON, ids=lambda path: path.stem)
