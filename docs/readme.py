@@ -135,6 +135,8 @@ def adapters_table(folder: Path) -> str:
     scored = f"{harness['name']} {harness['version']}, {weights}"
     n, of = (results.number(wiki["software"][key]) for key in ("items", "of"))
     caption = f"WikiText-2, validation split, {n:.0f} of {of:.0f} articles, {scored}."
+    for chip in shown[1:]:
+        caption += training_page.control_sentence(ROOT / "docs", chip)
     return "\n".join([*rows, "", caption]) + "\n"
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from tests.integration.families import build
 from tests.micro import micro_design, micro_llama, write_micro
 from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel
@@ -139,6 +140,23 @@ def test_pairs_that_tell_keys_apart_are_kept() -> None:
     torch.testing.assert_close(model(input_ids=some_ids()).logits, plain(input_ids=some_ids()).logits)
 
 
+def test_components_of_learnt_positions_are_chosen_one_by_one() -> None:
+    torch.manual_seed(0)
+    config = GPT2Config(n_layer=2, n_embd=32, n_head=2, vocab_size=97, n_positions=64, initializer_range=0.2)
+    model = attach(GPT2LMHeadModel(config).double().eval(), micro_design())
+    wanted = [1, 2, 3, 4, 7, 8, 13, 14]  # none with the one that rotary positions would pair it with
+    with torch.no_grad():
+        for layer in model.transformer.h:
+            layer.attn.c_attn.bias.normal_()
+            keys = layer.attn.c_attn.weight[:, 32:64].view(32, 2, 16)
+            keys[..., [n for n in range(16) if n not in wanted]] *= 1e-2
+    pair_rows(model, some_ids())
+    components = kept_components(model)
+    assert len(components) == 2
+    for kept in components.values():
+        assert [sorted(row) for row in kept.tolist()] == 2 * [wanted]
+
+
 def test_statistics_are_those_of_the_rows() -> None:
     model = attach(micro_llama(torch.float64), micro_design())
     pair_rows(model, some_ids())
@@ -211,8 +229,8 @@ def test_rows_are_paired_once_and_where_it_makes_sense() -> None:
     signed = attach(micro_llama(), load_design("leroux2025-signed").replace(window=64, tile=16))
     with pytest.raises(ModelError, match="queries of leroux2025-signed have a sign"):
         pair_rows(signed, some_ids())
-    other = attach(GPT2LMHeadModel(GPT2Config(n_layer=1, n_embd=32, n_head=2, vocab_size=97)), micro_design())
-    with pytest.raises(ModelError, match=r"families llama, mistral, qwen2 .*, not for 'gpt2' with 16"):
+    other = attach(build("opt"), micro_design())
+    with pytest.raises(ModelError, match=r"families llama, mistral, qwen2, gpt2 .*, not for 'opt' with"):
         pair_rows(other, some_ids())
     with pytest.raises(InputError, match=r"shape \(2, 1\); give \[sequences, 2 or more\]"):
         pair_rows(attach(micro_llama(), micro_design()), some_ids()[:, :1])

@@ -15,16 +15,18 @@ from safetensors.torch import load_file
 from tests.micro import micro_design, write_micro
 
 from gaincell.cli import main
+from gaincell.config import load_design
 from gaincell.errors import GaincellError, InputError, RunError
 from gaincell.evaluation.perplexity import perplexity
 from gaincell.integrations.hf.attach import attached_layers
 from gaincell.integrations.hf.checkpoint import HARDWARE
 from gaincell.integrations.hf.mixing import MIX
 from gaincell.integrations.hf.models import load_model
-from gaincell.integrations.hf.paired import KEPT
+from gaincell.integrations.hf.paired import KEPT, kept_components
 from gaincell.mapping.folder import alone
 from gaincell.mapping.overrides import parse_overrides
-from gaincell.mapping.recipe import ModelRecipe, Recipe, load_recipe
+from gaincell.mapping.readapt import AdaptSettings, adapt_model, describe_start
+from gaincell.mapping.recipe import LoraRecipe, ModelRecipe, Recipe, load_recipe
 from gaincell.mapping.recipe_text import RecipeText
 from gaincell.mapping.run_recipe import run_recipe
 from gaincell.mapping.stage_model import load_stage
@@ -151,6 +153,40 @@ def test_shipped_recipes_run_in_miniature(path: Path, tmp_path: Path) -> None:
         own = recipe.tokens_of(recipe.stage(run["saved"]))
         assert saved_stage(run)["training_tokens"]["value"] == before["training_tokens"]["value"] + own
     assert not list((tmp_path / "out").rglob("*.checkpoint*"))
+
+
+def test_a_control_goes_on_where_its_recipe_ends(tmp_path: Path) -> None:
+    """By the commands that recipes/low-tokens-control.toml states."""
+    paths = {path.stem: path for path in SHIPPED}
+    control, text = on_micro(load_recipe(paths["low-tokens-control"]), tmp_path)
+    first = run_recipe(control, open_text(text), tmp_path / "control")
+    more = {"adapter": str(tmp_path / "control"), "adapter_stage": "software-distilled"}
+    changes = more | {"stage.more.attention": "softmax"}
+    recipe = load_recipe(paths["low-tokens-more"], changes=changes).miniature()
+    recipe = replace(recipe, model=control.model, design=control.design, files={})
+    run = run_recipe(recipe, open_text(text), tmp_path / "more", only="more")
+    own = recipe.tokens_of(recipe.stage("more"))
+    before = first["stages"][0]["training_tokens"]["value"]
+    assert run["stages"][0]["training_tokens"]["value"] == before + own
+    places = ("control/stages/software-distilled", "more/stages/more")
+    states = [load_file(tmp_path / f"{place}.safetensors") for place in places]
+    assert states[0].keys() == states[1].keys()
+    assert any(not torch.equal(states[0][name], states[1][name]) for name in states[0])
+    idle = replace(recipe.stage("more"), task="nothing", steps=0, loss="cross-entropy")
+    same = run_recipe(replace(recipe, stages=(idle,)), open_text(text), tmp_path / "same")
+    assert same["stages"][0]["perplexity"]["value"] == pytest.approx(
+        first["stages"][0]["perplexity"]["value"], rel=1e-6
+    )
+    other = replace(recipe, lora=LoraRecipe(rank=2, where="attention"))
+    with pytest.raises(RunError, match=r"lora_A.* differs; give the \[lora\] that it was trained with"):
+        run_recipe(other, open_text(text), tmp_path / "other", only="more")
+    for bad, message in (
+        (more, "a stage with softmax attention starts from an adapter_stage"),
+        (changes | {"adapter_stage": "fine-tuned"}, "no such finished stage; it has software-distilled"),
+        ({"stage.more.attention": "softmax"}, "a stage with softmax attention starts from an adapter_stage"),
+    ):
+        with pytest.raises(InputError, match=message):
+            load_recipe(paths["low-tokens-more"], changes=bad)
 
 
 @pytest.mark.parametrize("path", GOING_ON, ids=lambda path: path.stem)
@@ -462,6 +498,48 @@ def test_an_adapter_is_saved_small_and_comes_back_merged(tmp_path: Path) -> None
     other = load_recipe(write(tmp_path, more.replace("rank = 2", "rank = 3")))
     with pytest.raises(RunError, match="is in one only or has another shape"):
         run_recipe(other, open_text(text), tmp_path / "other")
+
+
+def test_the_linear_stage_of_a_recipe_is_adapted_from_both_starts(tmp_path: Path) -> None:
+    small = ["model=tiny", "block=32", "evaluation_tokens=512", "calibration_tokens=256", "lora.rank=2"]
+    small += [
+        "training.warmup_steps=1",
+        *(f"stage.{n}.steps=2" for n in ("transfer", "linear", "fine-tuned")),
+    ]
+    path = SHIPPED[[shipped.stem for shipped in SHIPPED].index("smollm2-paper")]
+    recipe = replace(load_recipe(path, changes=parse_overrides(small)), files={})
+    run = run_recipe(recipe, open_text("sample"), tmp_path / "run", only="fine-tuned")
+    with safe_open(tmp_path / "run" / "stages" / "linear.safetensors", framework="pt") as file:
+        assert any(".lora_A." in name for name in file.keys())  # noqa: SIM118 (not a mapping)
+    settings = AdaptSettings(
+        str(tmp_path / "run"), None, None, "published", "neutral",
+        protocol="blocks-32", evaluation_tokens=512, calibration_tokens=256,
+    )  # fmt: skip
+    assert describe_start(settings.model) == "the linear hardware model of the RUN"
+    found = adapt_model(settings, load_design("leroux2025"))
+    score = {stage["name"]: stage["perplexity"]["value"] for stage in found["stages"]}
+    assert [*score] == ["linear", "linear-neutral", "unadapted", "unadapted-neutral", "adapted"]
+    own = {stage["name"]: stage for stage in run["stages"]}["linear"]
+    assert score["linear"] == pytest.approx(own["perplexity"]["value"], rel=1e-6)
+    assert found["stages"][0]["training_tokens"] == own["training_tokens"]
+    assert found["adaptation"]["published"]["start"] == "neutral"
+    assert len(found["adaptation"]["published"]["history"]["iteration"]["value"]) > 1
+
+
+@pytest.mark.parametrize("rank", [0, 2])
+def test_gpt2_trains_with_paired_rows_and_mixing(texts: Path, tmp_path: Path, rank: int) -> None:
+    sizes = ("n_embd=32", "n_layer=2", "n_head=2", "n_positions=32")
+    given = ["model.architecture=gpt2", *(f"model.config.{size}" for size in sizes), "mixing=true"]
+    given += ["paired=true", *([f"lora.rank={rank}"] if rank else [])]
+    llama = MADE.partition("[model.config]")[2].partition("[training]")[0]
+    recipe = load_recipe(write(tmp_path, MADE.replace(llama, "\n")), changes=parse_overrides(given))
+    run = run_recipe(recipe, open_text(texts), tmp_path / "out")
+    score = {stage["name"]: stage["perplexity"]["value"] for stage in run["stages"]}
+    tokens = torch.from_file(str(tmp_path / "out" / "tokens" / "evaluation"), size=83, dtype=torch.int32)
+    loaded = load_model(str(tmp_path / "out")).model
+    assert kept_components(loaded)
+    found = perplexity(loaded, tokens, "blocks-32").perplexity
+    assert found == pytest.approx(score[run["saved"]], rel=1e-2)
 
 
 def test_mixing_without_adapters_comes_back(tmp_path: Path) -> None:

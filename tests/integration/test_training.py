@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.integration.families import build
 from tests.micro import micro_design, micro_llama, micro_text
 from torch import Tensor, nn
 from torch.nn import functional
@@ -455,7 +456,45 @@ def test_mixing_leaves_the_model_as_it_found_it() -> None:
     assert model.config._attn_implementation == SOFTMAX
 
 
-def test_mixing_needs_rotary_pairs() -> None:
-    model = attach(GPT2LMHeadModel(GPT2Config(n_layer=1, n_embd=32, n_head=2, vocab_size=97)), micro_design())
-    with pytest.raises(ModelError, match="families llama, mistral, qwen2, not for 'gpt2'"):
+def micro_gpt2() -> GPT2LMHeadModel:
+    """Random weights and biases, D = 16."""
+    torch.manual_seed(2)
+    config = GPT2Config(n_layer=2, n_embd=32, n_head=2, vocab_size=97, n_positions=64, initializer_range=0.2)
+    model = GPT2LMHeadModel(config).double().eval()
+    with torch.no_grad():
+        for layer in model.transformer.h:
+            layer.attn.c_attn.bias.normal_()
+    return model
+
+
+def test_mixing_of_gpt2_begins_at_a_symmetry_with_biases_and_folds_into_weights() -> None:
+    ids = blocks(2)[:, :-1]
+    plain = micro_gpt2()
+    software = plain(input_ids=ids).logits
+    values = plain.transformer.h[0].attn.c_attn.weight[:, 64:].clone()
+    model = attach(copy.deepcopy(plain), micro_design())
+    unmixed = model(input_ids=ids).logits
+    add_mixing(model, ids)
+    assert not torch.allclose(model(input_ids=ids).logits, unmixed)
+    set_attention(model, "softmax")
+    torch.testing.assert_close(model(input_ids=ids).logits, software, rtol=1e-9, atol=1e-9)
+    parameters = {name: p for name, p in model.named_parameters() if MIX in name}
+    assert [tuple(p.shape) for p in parameters.values()] == 4 * [(2, 16, 16)]
+    with torch.no_grad():
+        for p in parameters.values():
+            p.add_(torch.randn(p.shape, generator=torch.Generator().manual_seed(1)), alpha=0.1)
+    other = attach(copy.deepcopy(plain), micro_design())
+    fold(other, {name: p.detach() for name, p in parameters.items()})
+    for attention in ("softmax", "gain-cell"):
+        set_attention(model, attention)
+        set_attention(other, attention)
+        mixed = model(input_ids=ids).logits
+        assert not torch.allclose(mixed, software)
+        torch.testing.assert_close(other(input_ids=ids).logits, mixed, rtol=1e-9, atol=1e-9)
+    assert torch.equal(other.transformer.h[0].attn.c_attn.weight[:, 64:], values)
+
+
+def test_mixing_needs_projections_that_it_knows() -> None:
+    model = attach(build("opt"), micro_design())
+    with pytest.raises(ModelError, match="families llama, mistral, qwen2, gpt2, not for 'opt'"):
         add_mixing(model)

@@ -212,6 +212,27 @@ def read_state(model: nn.Module, path: Path) -> dict[str, str]:
         raise RunError(f"{path.name} cannot be read ({error}); start again with another --out") from error
 
 
+def go_on_from(model: nn.Module, path: Path) -> None:
+    """Put the adapters of another run's stage into a model that has adapters of the same shape, to train them
+    further.
+
+    Raises:
+        RunError: the file cannot be read, or what was trained there is not what is trained here.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            stored, metadata = {*file.keys()}, file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise RunError(f"{path.name} cannot be read: {error}") from error
+    odd = stored ^ trained_parameters(model).keys()
+    if odd or float(metadata.get("lora_scale", 1.0)) != 1.0:
+        raise RunError(
+            f"{path.name} does not go on in this model: {min(odd, default='its scale')} differs; give the "
+            "[lora] that it was trained with"
+        )
+    read_state(model, path)
+
+
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         content: dict[str, Any] = restored(read_json(path))

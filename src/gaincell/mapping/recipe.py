@@ -127,7 +127,8 @@ class Recipe:
 
     name: of the file.  seed: of random weights, adapters and the order of the text.
     model: as `gaincell` commands take it, or one to be made.
-    adapter: a RUN with adapters, to go on from.
+    adapter: a RUN with adapters, to go on from.  adapter_stage: a stage of it with softmax attention, which
+        no RUN saves as its model; None: the saved model.
     design: the chip.
     files: names NAME of NAME.train and NAME.valid texts, where not all of a directory are wanted, and the
         share of the tokens that each gives; None: all by their sizes.
@@ -169,6 +170,7 @@ class Recipe:
     watched_tokens: int
     lora: LoraRecipe | None
     stages: tuple[StageRecipe, ...]
+    adapter_stage: str | None = None
     changes: Mapping[str, Any] = field(default_factory=dict)
 
     def stage(self, name: str) -> StageRecipe:
@@ -266,7 +268,9 @@ def _recipe(raw: Mapping[str, Any], name: str) -> Recipe:
     order = head.get("order", "shuffled")
     if head.get("repeated") and order == "random":
         raise InputError(f'repeated = {head["repeated"]}; it needs order = "shuffled"')
-    if "adapter" in head:
+    if "adapter" in head and "adapter_stage" in head:
+        values.check_adapter_stage(head["adapter"], head["adapter_stage"])
+    elif "adapter" in head:
         values.check_adapter(head["adapter"], "adapter")
     recipe = Recipe(
         name=name,
@@ -289,6 +293,7 @@ def _recipe(raw: Mapping[str, Any], name: str) -> Recipe:
         watched_tokens=head.get("watched_tokens", 16_384),
         lora=_lora(head.get("lora"), name),
         stages=tuple(stages),
+        adapter_stage=head.get("adapter_stage"),
     )
     if isinstance(recipe.model, ModelRecipe) and recipe.model.run is not None:
         recipe = replace(recipe, model=replace(recipe.model, seed=_pretraining_seed(recipe, recipe.model)))
@@ -311,8 +316,11 @@ def _recipe(raw: Mapping[str, Any], name: str) -> Recipe:
         raise InputError(f"{from_adapter[0].name} starts from an adapter: it needs adapter = RUN, and [lora]")
     if from_adapter and recipe.lora is not None and recipe.lora.scale != 1.0:
         raise InputError(f"[lora] scale = {recipe.lora.scale}; a saved adapter has scale 1")
-    if any(stage.attention == "softmax" for stage in from_adapter):
-        raise InputError("a stage with softmax attention does not start from an adapter of arrays")
+    attention = "arrays" if recipe.adapter_stage is None else "softmax"
+    if any(stage.attention != attention for stage in from_adapter):
+        raise InputError(
+            "a stage with softmax attention starts from an adapter_stage, one in arrays from an adapter alone"
+        )
     if recipe.weights == "bfloat16" and recipe.lora is None:
         raise InputError('weights = "bfloat16" is for weights that are not trained: it needs [lora]')
     return recipe

@@ -11,18 +11,19 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 
 from gaincell.errors import InputError
 from gaincell.integrations.hf.attach import attach, attached_layers
-from gaincell.integrations.hf.checkpoint import go_on
+from gaincell.integrations.hf.checkpoint import HARDWARE, go_on
 from gaincell.integrations.hf.lora import add_lora, lora_parameters
 from gaincell.integrations.hf.mixing import add_mixing
 from gaincell.integrations.hf.models import load_model
 from gaincell.integrations.hf.paired import is_paired, pair_rows
-from gaincell.mapping.folder import RunFolder, read_state
+from gaincell.mapping.folder import RunFolder, go_on_from, read_state
 from gaincell.mapping.initial import FIRST, candidates_for, initial_scaling
 from gaincell.mapping.job import freeze_embeddings
 from gaincell.mapping.recipe import ROOTS, Recipe, StageRecipe
 from gaincell.mapping.recipe_text import RecipeText
 from gaincell.mapping.transfer import AttentionTransfer
 from gaincell.progress import StageProgress
+from gaincell.shipped import located
 from gaincell.training.distillation import Distillation
 from gaincell.training.loop import Loss
 
@@ -99,6 +100,8 @@ class RecipeModels:
             freeze_embeddings(model)
         if state is not None:
             read_state(model, state)
+        elif self.root(stage) == "adapter" and recipe.adapter_stage is not None:
+            go_on_from(model, adapter_file(recipe))
         elif self.root(stage) == "adapter":
             go_on(model, str(recipe.adapter))
         if stage.attention == "arrays" and is_paired(model) != recipe.paired:
@@ -143,6 +146,13 @@ class RecipeModels:
             )
         loaded.model.to(self.device)  # type: ignore[arg-type]
         return loaded.model
+
+
+def adapter_file(recipe: Recipe) -> Path:
+    """What the stages of a recipe that start from an adapter read."""
+    if recipe.adapter_stage is None:
+        return located(str(recipe.adapter)) / HARDWARE
+    return Path(str(recipe.adapter)).expanduser() / "stages" / f"{recipe.adapter_stage}.safetensors"
 
 
 def _in_bfloat16(model: PreTrainedModel) -> PreTrainedModel:

@@ -20,6 +20,7 @@ HEAD: Mapping[str, Allowed] = {
     "seed": Number(0, 2**63 - 1, whole=True),
     "model": str | dict,
     "adapter": str,
+    "adapter_stage": str,
     "design": str | dict,
     "files": list | dict,
     "skip_documents": dict,
@@ -130,22 +131,37 @@ def check_adapter(run: str, where: str) -> None:
         raise InputError(f"{where}: {error}") from error
 
 
+def check_adapter_stage(run: str, stage: str) -> None:
+    """Raise InputError unless a RUN of `gaincell train` has a finished stage with softmax attention."""
+    where = f"adapter = {run!r}, adapter_stage = {stage!r}"
+    folder = Path(run).expanduser() / "stages"
+    found = sorted(path.stem for path in folder.glob("*.safetensors"))
+    if stage not in found:
+        raise InputError(f"{where}: it has no such finished stage; it has {', '.join(found) or 'none'}")
+    if _settings(folder, where)["stages"][stage]["attention"] != "softmax":
+        raise InputError(f"{where}: this stage is in arrays; leave out adapter_stage and name a saved RUN")
+
+
 def run_settings(run: str, where: str) -> dict[str, Any]:
     """What a RUN of `gaincell train` that has pretrained its model was begun with. Raises InputError."""
     folder = Path(run).expanduser()
-    settings = folder / "stages" / "settings.json"
-    missing = [path for path in (settings, folder / "model" / "model.safetensors") if not path.is_file()]
+    needed = (folder / "stages" / "settings.json", folder / "model" / "model.safetensors")
+    missing = [path for path in needed if not path.is_file()]
     if missing:
         raise InputError(
             f"{where}: it lacks {missing[0].relative_to(folder)}; give a RUN of `gaincell train` whose "
             "pretraining is finished"
         )
+    return _settings(folder / "stages", where)
+
+
+def _settings(stages: Path, where: str) -> dict[str, Any]:
     try:
-        found = restored(read_json(settings))
+        found = restored(read_json(stages / "settings.json"))
     except (OSError, ValueError) as error:
-        raise InputError(f"{where}: {settings.name} cannot be read: {error}") from error
-    if not isinstance(found, dict):
-        raise InputError(f"{where}: {settings.name} holds no settings")
+        raise InputError(f"{where}: settings.json cannot be read: {error}") from error
+    if not isinstance(found, dict) or not isinstance(found.get("stages"), dict):
+        raise InputError(f"{where}: settings.json holds no settings of a recipe")
     return found
 
 

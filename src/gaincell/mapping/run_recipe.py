@@ -15,7 +15,6 @@ processes, as `torchrun` or `accelerate launch` start them, work on one director
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -32,7 +31,7 @@ from gaincell.errors import InputError
 from gaincell.evaluation.noise import noise_remark
 from gaincell.evaluation.perplexity import describe, perplexity
 from gaincell.integrations.hf.attach import attached_layers
-from gaincell.integrations.hf.checkpoint import DESIGN, HARDWARE, save
+from gaincell.integrations.hf.checkpoint import DESIGN, save
 from gaincell.integrations.hf.checkpoint import describe as describe_run
 from gaincell.integrations.hf.models import load_model
 from gaincell.integrations.hf.paired import kept_components
@@ -42,7 +41,7 @@ from gaincell.mapping import records, summary
 from gaincell.mapping.folder import RunFolder, alone, write_state
 from gaincell.mapping.pretrain import pretrain, take_model
 from gaincell.mapping.recipe import MADE_HERE, ROOTS, ModelRecipe, Recipe, StageRecipe, plain_model
-from gaincell.mapping.recipe_models import Base, RecipeModels
+from gaincell.mapping.recipe_models import Base, RecipeModels, adapter_file
 from gaincell.mapping.recipe_text import RecipeText
 from gaincell.mapping.records import Record
 from gaincell.mapping.transfer import only_attention
@@ -50,8 +49,7 @@ from gaincell.progress import StageProgress, silent_stages
 from gaincell.reports import results
 from gaincell.reports.results import Json, value
 from gaincell.reports.training import draw_stages
-from gaincell.shipped import located
-from gaincell.text import Text
+from gaincell.text import Text, sha256
 from gaincell.training import checkpoint as disk
 from gaincell.training.log import TrainingLog, read_log
 from gaincell.training.loop import next_token_loss, train
@@ -117,17 +115,22 @@ class RecipeRun:
         adapter = self.recipe.adapter
         if adapter is None:
             return 0
-        if describe_run(adapter).base_sha256 != self.base.sha256:
+        run, own = results.read(adapter), self.recipe.adapter_stage
+        made_from = describe_run(adapter).base_sha256 if own is None else run["model"]["sha256"]
+        if made_from != self.base.sha256:
             raise InputError(f"the adapter {adapter} was made from another model than {self.base.id}")
-        return round(results.number(results.saved_stage(results.read(adapter))["training_tokens"]))
+        stages = {stage["name"]: stage for stage in run["stages"]}
+        if own is not None and own not in stages:
+            raise InputError(f"adapter_stage = {own!r}: {adapter} has not finished it")
+        stage = results.saved_stage(run) if own is None else stages[own]
+        return round(results.number(stage["training_tokens"]))
 
     def _adapter(self) -> dict[str, str]:
         """Name and hash of the adapter that stages start from, where one does."""
         adapter = self.recipe.adapter
         if adapter is None or all(stage.start != "adapter" for stage in self.recipe.stages):
             return {}
-        weights = (located(adapter) / HARDWARE).read_bytes()
-        return {f"adapter {summary.base_name(adapter)}": hashlib.sha256(weights).hexdigest()}
+        return {f"adapter {summary.base_name(adapter)}": sha256(adapter_file(self.recipe))}
 
     # -- stages ----------------------------------------------------------------------------------------------
 

@@ -38,7 +38,8 @@ Array = NDArray[np.float64]
 @dataclass(frozen=True)
 class TokenPoint:
     """One training.  tokens: N.  perplexity: per word.  ratio: r.  error: standard error of r.  continued:
-    ratio to the software model trained on the same tokens, and its standard error, where there is one.
+    ratio to the software model trained on the same tokens by cross-entropy, and its standard error, where
+    there is one.  control: r of the software model trained on them by the hardware's own loss, and its error.
     """
 
     tokens: float
@@ -46,6 +47,7 @@ class TokenPoint:
     ratio: float
     error: float
     continued: tuple[float, float] | None = None
+    control: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -74,16 +76,20 @@ class Fit:
         return np.exp(excess), np.exp(low), np.exp(high)
 
 
-def points(software: Json, trainings: Sequence[tuple[Json, Json, Json | None]]) -> list[TokenPoint]:
-    """From the result of the software model, and of every training its run.json, its result and that of the
-    software model trained on the same tokens, if any (results of `gaincell evaluate --tasks`).
+def points(
+    software: Json, trainings: Sequence[tuple[Json, Json, Json | None, Json | None]]
+) -> list[TokenPoint]:
+    """From the result of the software model, and of every training its run.json, its result and those of the
+    software models trained on the same tokens by cross-entropy and by its own loss, if any (results of
+    `gaincell evaluate --tasks`).
     """
     found = []
-    for run, result, other in trainings:
+    for run, result, other, same_loss in trainings:
         tokens = number(saved_stage(run)["training_tokens"])
         perplexity, ratio = _compared(result, software)
         continued = None if other is None else _compared(result, other)[1]
-        found.append(TokenPoint(tokens, perplexity, *ratio, continued))
+        control = None if same_loss is None else _compared(same_loss, software)[1]
+        found.append(TokenPoint(tokens, perplexity, *ratio, continued, control))
     return sorted(found, key=lambda point: point.tokens)
 
 
@@ -123,12 +129,20 @@ def _law(log_tokens: Array, log_a: float, b: float) -> Array:
 
 def token_markdown(found: Sequence[TokenPoint]) -> str:
     """A table, and the law where there is one."""
-    lines = ["| tokens | word perplexity | × software | × continued |", "| ---: | ---: | ---: | ---: |"]
-    for p in found:
-        continued = "–" if p.continued is None else "{:.3f} ± {:.3f}".format(*p.continued)
-        ratio = f"{p.ratio:.3f} ± {p.error:.3f}"
-        lines.append(f"| {p.tokens:,.0f} | {p.perplexity:.2f} | {ratio} | {continued} |")
+    columns: dict[str, list[tuple[float, float] | None]] = {"× software": [(p.ratio, p.error) for p in found]}
+    if controlled := any(p.control is not None for p in found):
+        columns["control, × software"] = [p.control for p in found]
+    columns["× continued"] = [p.continued for p in found]
+    lines = ["| " + " | ".join(["tokens", "word perplexity", *columns]) + " |"]
+    lines.append("|" + " ---: |" * (2 + len(columns)))
+    for n, p in enumerate(found):
+        ratios = [_with_error(column[n]) for column in columns.values()]
+        lines.append("| " + " | ".join([f"{p.tokens:,.0f}", f"{p.perplexity:.2f}", *ratios]) + " |")
     caption = "\n±: standard error over articles."
+    if controlled:
+        caption += (
+            " Control: the software model with the same adapter, trained on the same tokens by the same loss."
+        )
     if len(found) >= FEWEST:
         law = fit(found)
         half = law.quantile * math.sqrt(law.covariance[1, 1])
@@ -145,6 +159,10 @@ def token_markdown(found: Sequence[TokenPoint]) -> str:
             )
     lines.append(caption)
     return "\n".join(lines) + "\n"
+
+
+def _with_error(ratio: tuple[float, float] | None) -> str:
+    return "–" if ratio is None else "{:.3f} ± {:.3f}".format(*ratio)
 
 
 def _at(law: Fit, million: float) -> str:

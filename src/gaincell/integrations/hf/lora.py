@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from gaincell.errors import InputError, ModelError, RunError
 from gaincell.integrations.hf.support import attention_modules
@@ -56,7 +57,14 @@ def add_lora(model: PreTrainedModel, rank: int, where: str = "all", scale: float
         raise ModelError(f"{type(model).__name__} has no linear layer in its {where} modules")
     scales = {n: p for n, p in model.named_parameters() if ".gain_cell." in n}
     trained = {name: parameter.requires_grad for name, parameter in scales.items()}
-    config = LoraConfig(r=rank, lora_alpha=scale * rank, target_modules=targets, lora_dropout=0.0)  # type: ignore[arg-type]
+    transposed = all(isinstance(model.get_submodule(name), Conv1D) for name in targets)
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=scale * rank,  # type: ignore[arg-type]
+        target_modules=targets,
+        lora_dropout=0.0,
+        fan_in_fan_out=transposed,
+    )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         inject_adapter_in_model(config, model)
@@ -72,8 +80,6 @@ def add_lora(model: PreTrainedModel, rank: int, where: str = "all", scale: float
 
 def linear_layers(model: PreTrainedModel, where: str) -> list[str]:
     """Names of the layers that `add_lora` gives adapters: nn.Linear, and GPT-2's Conv1D."""
-    from transformers.pytorch_utils import Conv1D
-
     inside: Sequence[str] = tuple(attention_modules(model))
     head = getattr(model, "get_output_embeddings", lambda: None)()
     return [
@@ -159,8 +165,6 @@ def add_product(layer: nn.Module, a: Float[Tensor, "r inputs"], b: Float[Tensor,
     Raises:
         RunError: the factors do not fit the weight.
     """
-    from transformers.pytorch_utils import Conv1D
-
     weight: nn.Parameter = layer.weight  # type: ignore[assignment]
     product = b.float() @ a.float()
     product = product.T if isinstance(layer, Conv1D) else product

@@ -12,20 +12,24 @@ of components (d, d + D/2) of q and k by an angle that grows with the position, 
 queries and keys of a key/value head by one angle more changes no score, (R q) . (R k) = q . k. Once M is
 trained, the softmax attention of the mixed model is another than the pretrained one's.
 
+Positions that are learnt (GPT-2) are in x already: any invertible M of the queries with its inverse transpose
+of the keys would change no score. The same turns are taken, biases included.
+
 For projections named q_proj and k_proj, of all of whose components positions turn in these pairs (Llama,
-Mistral, Qwen2), without norms between projection and positions.
+Mistral, Qwen2), or GPT-2's c_attn, which gives q, k and v; without norms between projection and positions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from gaincell.errors import ModelError, RunError
 from gaincell.integrations.hf.attach import attached_layers, set_attention
@@ -35,7 +39,30 @@ from gaincell.integrations.hf.support import attention_modules
 
 MIX = ".gain_cell.mix_"
 """In the name of a layer's matrices, before the q or k of their projection."""
-FAMILIES = ("llama", "mistral", "qwen2")
+ROTARY = ("llama", "mistral", "qwen2")
+"""Families whose positions turn the pairs (d, d + D/2)."""
+FAMILIES = (*ROTARY, "gpt2")
+
+
+class _Projection(NamedTuple):
+    """What gives q or k: a linear layer, and the number of the part of its outputs among `parts` equal
+    ones.
+    """
+
+    layer: nn.Module
+    part: int
+    parts: int
+
+    def of(self, outputs: Tensor, dim: int) -> Tensor:
+        """Its share of the layer's outputs, which lie in `dim`; a view."""
+        return outputs.chunk(self.parts, dim)[self.part]
+
+
+def _projection(attention: Any, stage: str) -> _Projection:
+    """Of an attention module; `stage`: "q" or "k"."""
+    if attention.config.model_type == "gpt2":
+        return _Projection(attention.c_attn, "qkv".index(stage), 3)
+    return _Projection(getattr(attention, f"{stage}_proj"), 0, 1)
 
 
 def add_mixing(model: PreTrainedModel, ids: Int[Tensor, "B T"] | None = None) -> None:
@@ -70,8 +97,8 @@ def add_mixing(model: PreTrainedModel, ids: Int[Tensor, "B T"] | None = None) ->
         first = turned.to(like.device, torch.promote_types(like.dtype, torch.float32))
         cell.mix_q = nn.Parameter(first.repeat_interleave(cell.heads // cell.kv_heads, 0))
         cell.mix_k = nn.Parameter(first)
-        module.q_proj.register_forward_hook(_Mix(module, cell, "mix_q"))
-        module.k_proj.register_forward_hook(_Mix(module, cell, "mix_k"))
+        for stage in "qk":
+            _projection(module, stage).layer.register_forward_hook(_Mix(module, cell, stage))
 
 
 def is_mixed(model: nn.Module) -> bool:
@@ -84,16 +111,19 @@ class _Mix:
     model mixes with its own, and one that was detached no longer mixes, even when it is attached again.
     """
 
-    def __init__(self, attention: nn.Module, cell: nn.Module, name: str) -> None:
-        self._attention, self._cell, self._name = attention, cell, name
+    def __init__(self, attention: nn.Module, cell: nn.Module, stage: str) -> None:
+        self._attention, self._cell, self._stage = attention, cell, stage
 
-    def __call__(self, projection: nn.Module, _: Any, output: Tensor) -> Tensor:
+    def __call__(self, layer: nn.Module, _: Any, output: Tensor) -> Tensor:
         if getattr(self._attention, "gain_cell", None) is not self._cell:
             return output
-        matrices: Tensor = getattr(self._cell, self._name)
-        heads = output.unflatten(-1, (len(matrices), -1))  # [B, T, heads, D]
-        mixed: Tensor = torch.einsum("bthd,hed->bthe", heads, matrices.to(heads.dtype))
-        return mixed.flatten(-2)
+        matrices: Tensor = getattr(self._cell, f"mix_{self._stage}")
+        projection = _projection(self._attention, self._stage)
+        heads = projection.of(output, -1).unflatten(-1, (len(matrices), -1))  # [B, T, heads, D]
+        mixed: Tensor = torch.einsum("bthd,hed->bthe", heads, matrices.to(heads.dtype)).flatten(-2)
+        parts = [*output.chunk(projection.parts, -1)]
+        parts[projection.part] = mixed
+        return torch.cat(parts, -1)
 
 
 @torch.no_grad()
@@ -112,17 +142,19 @@ def fold(model: PreTrainedModel, tensors: Mapping[str, Tensor]) -> None:
         raise RunError(f"{missing[0]} is missing beside its other matrices")
     for name in (n for n in tensors if MIX in n):
         layer, _, stage = name.partition(MIX)
-        projection = model.get_submodule(f"{layer}.{stage}_proj")
+        projection = _projection(model.get_submodule(layer), stage)
         matrices = tensors[name].double()
-        for parameter in projection.parameters():  # weight, and bias where there is one
+        transposed = isinstance(projection.layer, Conv1D)
+        for parameter in projection.layer.parameters():  # weight, and bias where there is one
+            own = projection.of(parameter.T if transposed and parameter.ndim == 2 else parameter, 0)
             if (
                 matrices.ndim != 3
                 or matrices.shape[1] != matrices.shape[2]
-                or len(parameter) != matrices[..., 0].numel()
+                or len(own) != matrices[..., 0].numel()
             ):
-                raise RunError(f"{name} of shape {tuple(matrices.shape)} does not fit {len(parameter)} rows")
-            rows = parameter.double().unflatten(0, (len(matrices), -1))  # [heads, D, ...]
-            parameter.copy_(torch.einsum("hed,hd...->he...", matrices.to(rows.device), rows).flatten(0, 1))
+                raise RunError(f"{name} of shape {tuple(matrices.shape)} does not fit {len(own)} rows")
+            rows = own.double().unflatten(0, (len(matrices), -1))  # [heads, D, ...]
+            own.copy_(torch.einsum("hed,hd...->he...", matrices.to(rows.device), rows).flatten(0, 1))
 
 
 def rotation(angle: Float[Tensor, "Hk pairs"]) -> Float[Tensor, "Hk D D"]:
@@ -135,15 +167,20 @@ def rotation(angle: Float[Tensor, "Hk pairs"]) -> Float[Tensor, "Hk D D"]:
 def _towards_both_axes(model: PreTrainedModel, modules: list[Any], ids: Tensor) -> list[Tensor]:
     angles: list[Tensor] = []
 
-    def watch(projection: nn.Module, _: Any, output: Tensor) -> None:
-        cell = next(m.gain_cell for m in modules if m.q_proj is projection)
-        pairs = output.detach().double().unflatten(-1, (cell.kv_heads, -1, 2, cell.head_dim // 2))
-        mean = pairs.mean((0, 1, 3))  # [Hk, 2, D/2]
-        angles.append(torch.pi / 4 - torch.atan2(mean[:, 1], mean[:, 0]))
+    def watch(module: Any) -> Any:
+        cell, projection = module.gain_cell, _projection(module, "q")
+
+        def see(layer: nn.Module, _: Any, output: Tensor) -> None:
+            queries = projection.of(output.detach(), -1).double()
+            pairs = queries.unflatten(-1, (cell.kv_heads, -1, 2, cell.head_dim // 2))
+            mean = pairs.mean((0, 1, 3))  # [Hk, 2, D/2]
+            angles.append(torch.pi / 4 - torch.atan2(mean[:, 1], mean[:, 0]))
+
+        return projection.layer.register_forward_hook(see)
 
     with ExitStack() as hooks:
         for module in modules:
-            hooks.callback(module.q_proj.register_forward_hook(watch).remove)
+            hooks.callback(watch(module).remove)
         attention = "softmax" if model.config._attn_implementation == SOFTMAX else "gain-cell"
         set_attention(model, "softmax")
         hooks.callback(lambda: set_attention(model, attention))  # type: ignore[arg-type]

@@ -14,7 +14,8 @@ The array is the paper's, with all its D rows. It costs half of the components, 
 changes of sign in the digital block.
 
 Rotary positions turn the pairs (d, d + D/2) of components; a head keeps whole pairs, those whose part of the
-score varies most among the keys that a query of its group sees (without covariances between pairs).
+score varies most among the keys that a query of its group sees (without covariances between pairs). Where
+positions are learnt (GPT-2), nothing turns, and single components are chosen instead of pairs.
 
 For the same models as mixing.py, which can move what is wanted into the pairs that are kept.
 """
@@ -34,7 +35,7 @@ from gaincell.design import Design
 from gaincell.errors import InputError, ModelError, RunError
 from gaincell.integrations.hf.attach import attached_layers, set_attention
 from gaincell.integrations.hf.interface import SOFTMAX
-from gaincell.integrations.hf.mixing import FAMILIES
+from gaincell.integrations.hf.mixing import FAMILIES, ROTARY
 from gaincell.integrations.hf.passed_on import softmax_passed_on
 from gaincell.nn.attention import GainCellAttention
 
@@ -71,9 +72,11 @@ def pair_rows(model: PreTrainedModel, ids: Int[Tensor, "B T"]) -> None:
     if ids.ndim != 2 or ids.shape[1] < 2:
         raise InputError(f"token ids to choose by have shape {tuple(ids.shape)}; give [sequences, 2 or more]")
 
+    rotary = model.config.model_type in ROTARY
+
     def choose(layer: int, attention: GainCellAttention, inputs: tuple[Any, ...], softmax: Tensor) -> None:
         q, k, _, _, _, window = inputs
-        _keep(attention, _most_varying(q, k, window))
+        _keep(attention, _most_varying(q, k, window, rotary))
 
     with ExitStack() as hooks:
         hooks.enter_context(softmax_passed_on(model, choose))
@@ -133,20 +136,21 @@ def _keep(cell: GainCellAttention, kept: Int[Tensor, "Hk half"]) -> None:
 
 
 def _most_varying(
-    q: Float[Tensor, "B H T D"], k: Float[Tensor, "B Hk T D"], window: int | None = None
+    q: Float[Tensor, "B H T D"], k: Float[Tensor, "B Hk T D"], window: int | None = None, rotary: bool = True
 ) -> Int[Tensor, "Hk half"]:
-    tokens, kv_heads, pairs = q.shape[2], k.shape[1], q.shape[-1] // 2
+    """The components that are kept: whole pairs where positions are `rotary`, single ones where not."""
+    tokens, kv_heads = q.shape[2], k.shape[1]
+    components = torch.arange(q.shape[-1], device=q.device).view(2 if rotary else 1, -1)
     number = torch.arange(min(tokens - 1, QUERIES_APART), tokens, QUERIES_APART, device=q.device)
     age = number[:, None] - torch.arange(tokens, device=q.device)  # [queries, T]
     seen = (age >= 0) & (age < (window or tokens))
     count = seen.sum(-1)
-    found = torch.zeros(kv_heads, pairs, dtype=torch.float64, device=q.device)
+    found = torch.zeros(kv_heads, components.shape[1], dtype=torch.float64, device=q.device)
     queries = q[:, :, number].unflatten(1, (kv_heads, -1)).float()  # [B, Hk, group, queries, D]
-    for pair in range(pairs):
-        both = [pair, pair + pairs]
-        parts = queries[..., both] @ k[:, :, None, :, both].float().mT
+    for column, together in enumerate(components.T):
+        parts = queries[..., together] @ k[:, :, None, :, together].float().mT
         mean = (parts * seen).sum(-1) / count
         spread = ((parts - mean[..., None]).square() * seen).sum(-1) / count
-        found[:, pair] = spread.double().mean((0, 2, 3))
-    chosen = found.topk(pairs // 2).indices.sort().values
-    return torch.cat([chosen, chosen + pairs], dim=-1)
+        found[:, column] = spread.double().mean((0, 2, 3))
+    chosen = found.topk(components.shape[1] // 2).indices.sort().values  # [Hk, half of the columns]
+    return components[:, chosen].transpose(0, 1).flatten(1)

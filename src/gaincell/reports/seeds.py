@@ -1,0 +1,124 @@
+"""One recipe run with several seeds: means and their spread in place of single runs.
+
+NAME.json and NAME.seedN.json are the run.json of one recipe. A run without all stages counts where it has
+them. Of n runs the table shows the mean and the standard deviation (of a sample, n - 1); of one its number
+alone, which says nothing about seeds.
+"""
+
+from __future__ import annotations
+
+import re
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from gaincell.reports import results
+from gaincell.reports.results import Json, number
+from gaincell.reports.tables import number_and_error, readable
+
+_NAME = re.compile(r"(?P<recipe>.+?)(?:\.seed\d+)?")
+FREE = ("seed", "model.run")
+"""What seeds of one recipe may set."""
+SHOWN = {"perplexity": "perplexity", "ratio_to_software": "× software", "ratio_to_continued": "× compared"}
+Runs = Sequence[Mapping[str, Any]]
+
+
+def read_seeds(folder: Path) -> dict[str, list[Json]]:
+    """All results in a folder by the name of their recipe, the first run first.
+
+    Raises:
+        ValueError: runs of one name are not the same but for their seed.
+    """
+    found: dict[str, list[Json]] = {}
+    for path in sorted(folder.glob("*.json"), key=lambda path: (len(path.stem), path.stem)):
+        name = _NAME.fullmatch(path.stem)
+        assert name is not None
+        found.setdefault(name["recipe"], []).append(results.read(path))
+    for name, runs in found.items():
+        check_seeds(runs, name)
+    return found
+
+
+def check_seeds(runs: Runs, name: str) -> None:
+    """Raise ValueError unless runs differ in their seed alone: in nothing they were begun with, and in the
+    pretrained model neither.
+    """
+    alike = [_alike(run) for run in runs]
+    odd = next((key for key in alike[0] for one in alike if one[key] != alike[0][key]), None)
+    if odd is not None:
+        raise ValueError(f"runs of {name} differ in {odd}; seeds of one recipe differ in their seed alone")
+    seeds = [run["provenance"]["seed"] for run in runs]
+    if len(set(seeds)) < len(seeds):
+        raise ValueError(f"runs of {name} have the seeds {seeds}; give each once")
+
+
+def _alike(run: Mapping[str, Any]) -> dict[str, Any]:
+    made = run["provenance"]
+    return {
+        "recipe": run["recipe"],
+        "what was set": {key: text for key, text in run.get("set", {}).items() if key not in FREE},
+        "design": run["design"]["hash"],
+        "pretrained model": run["model"]["sha256"],
+        "text": made["inputs"],
+        "protocol": made["protocol"],
+    }
+
+
+def seeds_markdown(columns: Mapping[str, Runs]) -> str:
+    """A table of stages, with the runs of one recipe under every title; an empty title is left out."""
+    shown = {
+        title: [key for key in SHOWN if any(key in stage for run in runs for stage in run["stages"])]
+        for title, runs in columns.items()
+    }
+    heads = [
+        f"{title}: {name}" if title else name
+        for title, keys in shown.items()
+        for name in (*(SHOWN[key] for key in keys), "runs")
+    ]
+    stages = {stage["name"]: stage for runs in columns.values() for run in runs for stage in run["stages"]}
+    lines = [["stage", "tokens", *heads], ["---", *["---:"] * (1 + len(heads))]]
+    for name, stage in stages.items():
+        tokens = number(stage["training_tokens"])
+        cells = [stage["title"], f"{tokens:,.0f}" if tokens else "–"]
+        for title, runs in columns.items():
+            found = [entry for run in runs for entry in run["stages"] if entry["name"] == name]
+            for key in shown[title]:
+                cells.append(spread([number(entry[key]) for entry in found if key in entry]))
+            cells.append({0: "–", 1: "a single run"}.get(len(found), str(len(found))))
+        lines.append(cells)
+    rows = ["| " + " | ".join(line) + " |" for line in lines]
+    return "\n".join([*rows, "", _caption(columns)]) + "\n"
+
+
+def spread(values: Sequence[float]) -> str:
+    """Mean ± standard deviation; one value as it is."""
+    if not values:
+        return "–"
+    if len(values) == 1:
+        return f"{values[0]:.3f}" if values[0] < 10 else readable(values[0])
+    return " ± ".join(number_and_error(statistics.fmean(values), statistics.stdev(values)))
+
+
+def quotients(runs: Runs, of: str, to: str | None) -> list[float]:
+    """Perplexity of a stage over that of another, None: of the software model, of every run that has both."""
+    found = []
+    for run in runs:
+        score = {stage["name"]: number(stage["perplexity"]) for stage in run["stages"]}
+        base = number(run["software"]) if to is None else score.get(to)
+        if of in score and base is not None:
+            found.append(score[of] / base)
+    return found
+
+
+def _caption(columns: Mapping[str, Runs]) -> str:
+    first = [runs[0] for runs in columns.values()]
+    software = "; ".join(
+        f"software{f' ({title})' if title else ''} {readable(number(run['software']))}"
+        for title, run in zip(columns, first, strict=True)
+    )
+    chips = ", ".join(dict.fromkeys(run["design"]["name"] for run in first))
+    return (
+        f"{chips}; {first[0]['provenance']['protocol']}; {software}. Mean ± standard deviation over seeds; "
+        "the pretrained model is the same in all of them."
+    )

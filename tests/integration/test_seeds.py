@@ -1,0 +1,118 @@
+"""Seeds of one recipe as one column, and the control beside an adapter: shown where there are results."""
+
+from __future__ import annotations
+
+import copy
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gaincell.reports import results
+from gaincell.reports.seeds import check_seeds, quotients, read_seeds, seeds_markdown
+from gaincell.reports.token_curve import TokenPoint, token_markdown
+
+DOCS = Path(__file__).parents[2] / "docs"
+RUN: dict[str, Any] = results.read(DOCS / "results" / "training" / "tiny-table.json")
+
+
+def seeded(seed: int, factor: float, stages: tuple[str, ...] = ()) -> dict[str, Any]:
+    """A run with another seed, whose perplexities are `factor` as large, of some stages only."""
+    run = copy.deepcopy(RUN)
+    run["provenance"]["seed"] = seed
+    run["stages"] = [stage for stage in run["stages"] if not stages or stage["name"] in stages]
+    for stage in run["stages"]:
+        for key in ("perplexity", "ratio_to_software"):
+            stage[key]["value"] *= factor
+    return run
+
+
+def rows(table: str) -> dict[str, list[str]]:
+    cells = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines() if "|" in line
+    ]
+    return {line[0]: line[1:] for line in cells}
+
+
+def test_seeds_are_one_column_and_a_single_run_is_called_one() -> None:
+    runs = [RUN, seeded(5, 1.01, ("linear", "adapted")), seeded(6, 1.02, ("linear", "adapted"))]
+    table = seeds_markdown({"": runs})
+    found = rows(table)
+    linear = next(stage for stage in RUN["stages"] if stage["name"] == "linear")
+    ratio = linear["ratio_to_software"]["value"]  # mean 1.01, standard deviation 0.01 of it
+    assert found["stage"] == ["tokens", "perplexity", "× software", "× compared", "runs"]
+    assert found["linear hardware"][2] == f"{1.01 * ratio:.3f} ± {0.01 * ratio:.3f}"
+    assert found["linear hardware"][-1] == "3"
+    straight = found["nonlinear, straight from software"]
+    assert straight[-1] == "a single run"
+    assert "±" not in "".join(straight)
+    both = rows(seeds_markdown({"GPT-2": runs, "Llama": [RUN]}))
+    assert "Llama: × software" in both["stage"]
+    assert both["linear hardware"].count("a single run") == 1
+    assert quotients(runs, "adapted", "linear") == pytest.approx(
+        [quotients([RUN], "adapted", "linear")[0]] * 3
+    )
+    assert quotients(runs, "linear", None) == pytest.approx([ratio, 1.01 * ratio, 1.02 * ratio])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda run: run["model"].update(sha256="0"), "differ in pretrained model"),
+        (lambda run: run["design"].update(hash="0"), "differ in design"),
+        (lambda run: run.update(set={"seed": "5", "training.batch": "4"}), "differ in what was set"),
+        (lambda run: run["provenance"].update(seed=RUN["provenance"]["seed"]), "have the seeds"),
+        (lambda run: run["provenance"]["inputs"].update({"evaluation text": "0"}), "differ in text"),
+    ],
+)
+def test_what_is_no_other_seed_of_a_recipe_is_refused(change: Any, message: str) -> None:
+    other = seeded(5, 1.0)
+    check_seeds([RUN, other | {"set": {"seed": "5", "model.run": "first"}}], "tiny-table")
+    change(other)
+    with pytest.raises(ValueError, match=f"tiny-table {message}"):
+        check_seeds([RUN, other], "tiny-table")
+
+
+def test_files_of_one_recipe_are_read_together(tmp_path: Path) -> None:
+    for name, run in (("a", RUN), ("a.seed5", seeded(5, 1.1)), ("a-b", RUN), ("a.seed12", seeded(12, 1.1))):
+        (tmp_path / f"{name}.json").write_text(json.dumps(run))
+    found = read_seeds(tmp_path)
+    assert {name: [run["provenance"]["seed"] for run in runs] for name, runs in found.items()} == {
+        "a": [RUN["provenance"]["seed"], 5, 12],
+        "a-b": [RUN["provenance"]["seed"]],
+    }
+
+
+def test_a_control_is_shown_where_it_was_run() -> None:
+    point = TokenPoint(1e6, 50.0, 1.3, 0.01, continued=(1.5, 0.01))
+    assert "ontrol" not in token_markdown([point])
+    table = token_markdown([point, TokenPoint(2e6, 48.0, 1.2, 0.01, control=(1.004, 0.002))])
+    assert rows(table)["tokens"] == ["word perplexity", "× software", "control, × software", "× continued"]
+    assert rows(table)["1,000,000"][2:] == ["–", "1.500 ± 0.010"]
+    assert rows(table)["2,000,000"][1:] == ["1.200 ± 0.010", "1.004 ± 0.002", "–"]
+
+
+def test_pages_show_results_that_are_there_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", [str(DOCS), *sys.path])
+    import training_page
+
+    place = tmp_path / "results" / "training" / "tokens" / "leroux2025" / "1341440"
+    assert training_page.control_sentence(DOCS, "no-such-chip") == ""
+    own = DOCS / "results" / "training" / "tokens" / "leroux2025"
+    for path in (own / "1341440").iterdir():
+        place.mkdir(parents=True, exist_ok=True)
+        (place / path.name).write_bytes(path.read_bytes())
+    alike = own / "software.json"
+    (place.parent / "software.json").write_bytes(alike.read_bytes())
+    (place / "software-distilled.json").write_bytes(alike.read_bytes())
+    assert "same 1,341,440 tokens by the same loss, is at × 1.000" in training_page.control_sentence(
+        tmp_path, "leroux2025"
+    )
+    section = training_page.architectures({"GPT-2": [RUN, seeded(5, 1.01)], "Llama": [RUN]})
+    assert section.startswith("## GPT-2's architecture")
+    assert "against linear hardware, at most × 1.10 in every run: GPT-2 × 1.004" in section
+    assert "missed), Llama × 1.115 (missed, a single run)" in section
