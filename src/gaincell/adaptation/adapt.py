@@ -39,7 +39,7 @@ from gaincell.adaptation.statistics import (
     scalers,
 )
 from gaincell.errors import InputError, ModelError
-from gaincell.nn.attention import GainCellAttention
+from gaincell.nn.attention import BIASES, GainCellAttention
 from gaincell.nn.scaler import Scaler
 from gaincell.progress import Progress, silent
 from gaincell.quantity import one_of
@@ -136,28 +136,33 @@ def adapt(
 
 @torch.no_grad()
 def set_neutral(model: nn.Module) -> None:
-    """Set every gain of an attached model to 1 and every offset to 0, in place: q, k, v and output alike.
+    """Set every gain of an attached model to 1 and every offset to 0, in place: q, k, v and output alike, and
+    biases, where there are any.
 
     Keys and values lose their centre V_offset. The paper's released code does this before it adapts [R], so
     that Fig. 4c starts from here.
     """
-    for _, _, scaler in scalers(attached(model)):
+    layers = attached(model)
+    for _, _, scaler in scalers(layers):
         scaler.gain.fill_(1.0)
         scaler.offset.zero_()
+    for bias in (getattr(layer, name) for layer in layers for name in BIASES):
+        if bias is not None:
+            bias.zero_()
 
 
 @contextmanager
 def neutral_scales(model: nn.Module) -> Iterator[None]:
     """Within the context an attached model has neutral gains and offsets; after it, its own."""
-    found = [scaler for _, _, scaler in scalers(attached(model))]
-    own = [{name: p.detach().clone() for name, p in s.named_parameters()} for s in found]
+    found = attached(model)
+    own = [{name: p.detach().clone() for name, p in layer.named_parameters()} for layer in found]
     set_neutral(model)
     try:
         yield
     finally:
         with torch.no_grad():
-            for scaler, values in zip(found, own, strict=True):
-                for name, parameter in scaler.named_parameters():
+            for layer, values in zip(found, own, strict=True):
+                for name, parameter in layer.named_parameters():
                     parameter.copy_(values[name])
 
 

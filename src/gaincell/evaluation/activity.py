@@ -155,7 +155,7 @@ def _of_layer(
     if extra_age is not None or q.shape[2] != k.shape[2]:
         raise InputError("an activity is measured on whole sequences: call the model with use_cache=False")
     attention = sums.attention
-    scaled = attention.q(q), attention.k(k), attention.v(v)
+    scaled = attention.q(q), *attention.volts(k, v)
     if key_index is None or not bool((key_index == PADDING).any()):
         first = 0 if key_index is None else int(key_index[0, 0])
         _of_sequences(sums, scaled, first, sliding_window)

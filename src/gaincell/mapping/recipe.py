@@ -51,6 +51,8 @@ class StageRecipe:
     gradient: of the cells in training, "exact" or "surrogate".
     initial: first gains and offsets, where the start has none: from "statistics" of the text, every head
         choosing among several; from statistics with the "first" of these; or those "released" by the authors.
+    initial_gains: range in which first gains of the output are kept; None: none but what the smallest
+        correlation gives (mapping/initial.py).
     loss: what is minimised.  teacher: whose distribution or attention is learnt: "software", a stage before,
         or another model with the same tokenizer, named as `gaincell` commands take it (distillation only).
     weight: of the distillation; the rest is cross-entropy.  states: weight of the hidden states beside it.
@@ -67,6 +69,7 @@ class StageRecipe:
     cell: str | None = None
     gradient: str = "exact"
     initial: str = "statistics"
+    initial_gains: tuple[float, float] | None = None
     loss: str = "cross-entropy"
     teacher: str = "software"
     weight: float = 1.0
@@ -133,6 +136,8 @@ class Recipe:
     mixing: whether the components of every head get a trainable matrix (integrations/hf/mixing.py).
     paired: whether half of the components of queries and keys are kept, each in two rows
         (integrations/hf/paired.py).
+    biases: whether every head gets bias vectors for its values and its output
+        (integrations/hf/digital_scaling.py).
     evaluation_tokens, calibration_tokens: the most that are used.
     watched_tokens: of the evaluation text, the most that are used while a stage trains (evaluate_every).
     lora: low-rank adapters; None: all weights are trained.
@@ -154,6 +159,7 @@ class Recipe:
     embeddings: bool
     mixing: bool
     paired: bool
+    biases: bool
     evaluation_tokens: int
     calibration_tokens: int
     watched_tokens: int
@@ -268,6 +274,7 @@ def _recipe(raw: Mapping[str, Any], name: str) -> Recipe:
         embeddings=head.get("embeddings", False),
         mixing=head.get("mixing", False),
         paired=head.get("paired", False),
+        biases=head.get("biases", False),
         evaluation_tokens=head.get("evaluation_tokens", 65_536),
         calibration_tokens=head.get("calibration_tokens", 16_384),
         watched_tokens=head.get("watched_tokens", 16_384),
@@ -307,9 +314,12 @@ def _stage(
     names = [stage.name for stage in before]
     check_value(entry["start"], (*ROOTS, *names), f"{where}: start")
     values.check_use(entry, where)
-    if entry["start"] in (*names, "adapter") and "initial" in entry:
-        raise InputError(f"{where}: initial has no effect with start = {entry['start']!r}; leave it out")
+    for key in ("initial", "initial_gains"):
+        if entry["start"] in (*names, "adapter") and key in entry:
+            raise InputError(f"{where}: {key} has no effect with start = {entry['start']!r}; leave it out")
     own = {key: value for key, value in entry.items() if key in values.STAGE}
+    if "initial_gains" in own:
+        own["initial_gains"] = values.gain_range(own["initial_gains"], own.get("initial"), where)
     stage = StageRecipe(**{"title": own["name"], **own}, training=_training(entry, common, where))
     if stage.name in (*names, *ROOTS, "settings") or not stage.name.replace("-", "").isalnum():
         raise InputError(f"{where}: the name {stage.name!r} is taken or not of letters, digits and -")

@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 from gaincell.errors import InputError
 from gaincell.integrations.hf.attach import attach, attached_layers
 from gaincell.integrations.hf.checkpoint import go_on
+from gaincell.integrations.hf.digital_scaling import add_biases
 from gaincell.integrations.hf.lora import add_lora, lora_parameters
 from gaincell.integrations.hf.mixing import add_mixing
 from gaincell.integrations.hf.models import load_model
@@ -82,11 +83,13 @@ class RecipeModels:
             if recipe.mixing:
                 turned = fresh and not recipe.paired  # products with a sign do not care
                 add_mixing(model, ids[:1] if turned else None)
+            if recipe.biases:
+                add_biases(model)
             if fresh and stage.initial != "released":
                 fitting = self.progress(f"{stage.name}: first gains and offsets")
                 chosen = stage.initial == "statistics"
                 candidates = candidates_for(design, recipe.paired) if chosen else (FIRST,)
-                initial_scaling(model, ids, candidates, fitting)
+                initial_scaling(model, ids, candidates, fitting, stage.initial_gains)
         lora = recipe.lora
         if lora is not None and self.root(stage) != "random":
             add_lora(model, lora.rank, lora.where, lora.scale, seed=recipe.seed)

@@ -10,6 +10,9 @@ from gaincell.design import Design
 from gaincell.nn.scaler import Scaler
 from gaincell.ops.gain_cell_attention import Gradient, Impl, attend_to_stored, gain_cell_attention
 
+BIASES = ("value_bias", "output_bias")
+"""Names of the bias vectors that a layer can have: per key/value head, and per query head."""
+
 
 class Attend(Protocol):
     """What `gain_cell_attention` is called with."""
@@ -38,6 +41,10 @@ class GainCellAttention(nn.Module):
 
     with q, k and v each scaled by their own stage before the driver and the write DAC quantise them. The
     initial values are those of the released code [R]: q (1, 0), k and v (1, V_offset), output (1, 0).
+
+    `add_biases` gives a layer two vectors beside them, in front of the scaling of v and behind that of the
+    output: v_jd + c_d of every key/value head, out_id + e_d of every query head. A layer of the model
+    computes both as biases, c of its v_proj and W_o e of its o_proj: they are no hardware.
 
     Args:
         design: the chip; its ``token_period`` must already be that of the whole model.
@@ -79,8 +86,29 @@ class GainCellAttention(nn.Module):
         self.k = Scaler(kv_heads, offset=design.v_offset, dtype=dtype, device=device)
         self.v = Scaler(kv_heads, offset=design.v_offset, dtype=dtype, device=device)
         self.out = Scaler(heads, dtype=dtype, device=device)
+        self.value_bias: nn.Parameter | None
+        self.output_bias: nn.Parameter | None
+        for name in BIASES:
+            self.register_parameter(name, None)
         self.attend: Attend = gain_cell_attention
         """What computes the arrays; another while circuits are learned (training/codesign.py)."""
+
+    def add_biases(self, dtype: torch.dtype = torch.float32) -> None:
+        """Give the values and the output a bias vector per head, both zero, to be trained."""
+        for name, heads in zip(BIASES, (self.kv_heads, self.heads), strict=True):
+            zeros = torch.zeros(heads, self.head_dim, dtype=dtype, device=self.out.gain.device)
+            self.register_parameter(name, nn.Parameter(zeros))
+
+    def volts(
+        self, k: Float[Tensor, "B Hk T D"], v: Float[Tensor, "B Hk T D"]
+    ) -> tuple[Float[Tensor, "B Hk T D"], Float[Tensor, "B Hk T D"]]:
+        """What the write DACs are asked for, V."""
+        return self.k(k), self.v(v if self.value_bias is None else v + self.value_bias[:, None])
+
+    def output(self, attended: Float[Tensor, "B H T D"]) -> Float[Tensor, "B H T D"]:
+        """What the layer passes on, of what the arrays give."""
+        scaled: Tensor = self.out(attended)
+        return scaled if self.output_bias is None else scaled + self.output_bias.to(scaled.dtype)[:, None]
 
     def forward(
         self,
@@ -124,8 +152,7 @@ class GainCellAttention(nn.Module):
         else:
             attended = self.attend(
                 self.q(q),
-                self.k(k),
-                self.v(v),
+                *self.volts(k, v),
                 self.design,
                 None,
                 self.impl,
@@ -135,8 +162,7 @@ class GainCellAttention(nn.Module):
                 layer=self.layer,
                 gradient=self.gradient,
             )
-        scaled: Tensor = self.out(attended)
-        return scaled
+        return self.output(attended)
 
     def extra_repr(self) -> str:
         """What ``print(module)`` shows in the brackets."""

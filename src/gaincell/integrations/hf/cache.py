@@ -318,7 +318,7 @@ class RingLayer(CacheLayerMixin):
         index: of the real token in each slot, -1 for padding, which is not written.
         """
         step = self.tokens.step or self.tokens.begin(index)
-        volts = self.attention.k(key), self.attention.v(value)
+        volts = self.attention.volts(key, value)
         attended = self._decoded(query, volts, step, sliding_window)
         self.codes_are_read = attended is not None
         if attended is None:
@@ -351,7 +351,7 @@ class RingLayer(CacheLayerMixin):
             level = attention.impl.removeprefix("native-") if attention.impl.startswith("native-") else None
             self._decode = RingDecoder(attention.design, q.shape[3], level)
         out = self._decode(q, *self._codes, self.tokens.decoded(step, sliding_window))
-        return None if out is None else attention.out(out)
+        return None if out is None else attention.output(out)
 
     @property
     def _codes(self) -> tuple[Tensor, Tensor]:

@@ -4,7 +4,7 @@ A RUN directory holds ``design.toml`` (the chip) and ``hardware.safetensors``: g
 layer and each weight that differs from the base model, with the base model's name and fingerprint. Reading
 it back loads the base model anew, makes sure that it is still the same, and puts the changes on top. Of
 low-rank adapters the two factors are kept, in 16 bits, and of mixing the matrices; what is read back has both
-in its weights. Of paired rows the numbers of the components are kept.
+in its weights. Of paired rows the numbers of the components are kept. Biases stand beside gains and offsets.
 """
 
 import os
@@ -21,6 +21,7 @@ from gaincell.design import Design
 from gaincell.errors import GaincellError, ModelError, RunError
 from gaincell.files import write_tensors
 from gaincell.integrations.hf.attach import attach, attached_layers, attached_model
+from gaincell.integrations.hf.digital_scaling import hold_digital_scaling
 from gaincell.integrations.hf.lora import add_product, factors, lora_name, without_adapters
 from gaincell.integrations.hf.mixing import MIX, fold
 from gaincell.integrations.hf.paired import KEPT, hold_components, kept_components
@@ -176,7 +177,7 @@ def go_on(model: PreTrainedModel, run: str | os.PathLike[str]) -> None:
     if unfit:
         raise RunError(
             f"{path} does not go on in this model: {min(unfit)} ({len(unfit)} tensors) is in one only or has "
-            "another shape; give the rank, the layers and the mixing that it was made with"
+            "another shape; give the rank, the layers, the mixing and the biases that it was made with"
         )
     hold_components(model, stored)
     for name in wanted:
@@ -271,6 +272,10 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 def _put(model: PreTrainedModel, tensors: dict[str, Tensor], where: str) -> None:
     """Put saved gains, offsets and weights into an attached model, then mixing and adapters into weights."""
+    try:
+        hold_digital_scaling(model, tensors)
+    except RunError as error:
+        raise RunError(f"{where} does not fit the base model: {error}; save it again") from error
     parameters = dict(model.named_parameters())
     ends = (".weight.lora_A", ".weight.lora_B")
     plain = {n: t for n, t in tensors.items() if MIX not in n and not n.endswith((*ends, KEPT))}
