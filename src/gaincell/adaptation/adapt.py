@@ -39,7 +39,7 @@ from gaincell.adaptation.statistics import (
     scalers,
 )
 from gaincell.errors import InputError, ModelError
-from gaincell.nn.attention import BIASES, GainCellAttention
+from gaincell.nn.attention import GainCellAttention
 from gaincell.nn.scaler import Scaler
 from gaincell.progress import Progress, silent
 from gaincell.quantity import one_of
@@ -137,7 +137,7 @@ def adapt(
 @torch.no_grad()
 def set_neutral(model: nn.Module) -> None:
     """Set every gain of an attached model to 1 and every offset to 0, in place: q, k, v and output alike, and
-    biases, where there are any.
+    biases and exponents, where there are any.
 
     Keys and values lose their centre V_offset. The paper's released code does this before it adapts [R], so
     that Fig. 4c starts from here.
@@ -146,9 +146,8 @@ def set_neutral(model: nn.Module) -> None:
     for _, _, scaler in scalers(layers):
         scaler.gain.fill_(1.0)
         scaler.offset.zero_()
-    for bias in (getattr(layer, name) for layer in layers for name in BIASES):
-        if bias is not None:
-            bias.zero_()
+    for number in (number for layer in layers for number in layer.extras()):
+        number.zero_()
 
 
 @contextmanager
@@ -191,10 +190,10 @@ def _set_scaler(
     std: Float[Tensor, " heads"],
     real: Bool[Tensor, "B T"] | None,
     scaler: Scaler,
-    inputs: tuple[Float[Tensor, "B heads T D"], ...],
+    inputs: tuple[Any, ...],
 ) -> None:
     """Give one stage the mean and standard deviation of the target: equation (4) at the head of this file."""
-    found = moments(scaler.rows(inputs[0]), real)
+    found = moments(scaler.rows(*inputs), real)
     if not torch.isfinite(found.squares).all():
         raise ModelError("the model's activations are not finite; look for NaN or infinite weights")
     usable = (found.std > 0) & (std > 0)

@@ -29,6 +29,7 @@ from transformers import PreTrainedModel
 from gaincell.adaptation.result import Place
 from gaincell.adaptation.statistics import NO_SPREAD, attached, backbone, moments
 from gaincell.design import Design
+from gaincell.errors import InputError
 from gaincell.integrations.hf.passed_on import softmax_passed_on
 from gaincell.nn.attention import GainCellAttention
 from gaincell.progress import Progress
@@ -84,11 +85,38 @@ PAIRED = tuple(
     for k in (-0.05, -0.1)
 )
 """The same for paired rows, where queries have a sign and a centre keeps both rows driven."""
+WIDE = tuple(
+    Candidate(q=(std_q, q), k=(std, k), v=(0.4, 0.0))
+    for std_q, q in (
+        (0.4, 0.0),
+        (0.4, 0.1),
+        (0.7, 0.0),
+        (1.0, 0.0),
+        (1.5, 0.0),
+        (0.7, -0.3),
+        (0.3, 0.4),
+    )
+    for std in (0.15, 0.25, 0.35, 0.5)
+    for k in (0.0, -0.06)
+)
+"""More for paired rows, many of which drive circuits beyond their range: keys of 0.5 V are nearly binary,
+queries of 1.5 pulse widths too, and the scores of both are sharp.
+"""
 SMALLEST_CORRELATION = 0.1
 
 
-def candidates_for(design: Design, paired: bool = False) -> tuple[Candidate, ...]:
-    """What to choose from on a chip; `paired`: for paired rows (integrations/hf/paired.py)."""
+def candidates_for(design: Design, paired: bool = False, wide: bool = False) -> tuple[Candidate, ...]:
+    """What to choose from on a chip.
+
+    paired: for paired rows (integrations/hf/paired.py).  wide: more of them.
+
+    Raises:
+        InputError: `wide` is for paired rows only.
+    """
+    if wide and not paired:
+        raise InputError('initial = "wide" is for paired rows; give paired = true, or leave it out')
+    if wide:
+        return WIDE
     if paired:
         return PAIRED
     if not design.drivers.signed:
@@ -153,13 +181,13 @@ def _fit_layer(
     wanted: Float[Tensor, "B H T D"],
 ) -> None:
     """Choose every head's candidate and fit the output stage to softmax attention."""
+    for number in attention.extras():
+        number.zero_()
     stages = zip("qkv", inputs[:3], strict=True)
-    spread = {stage: moments(getattr(attention, stage).rows(x), None).std for stage, x in stages}
+    columns = attention.columns(*inputs)
+    spread = {stage: moments(getattr(attention, stage).rows(x, columns), None).std for stage, x in stages}
     attention.out.gain.fill_(1.0)
     attention.out.offset.zero_()
-    for bias in (attention.value_bias, attention.output_bias):
-        if bias is not None:
-            bias.zero_()
     vectors = attention.output_bias is not None
     fits = []
     for candidate in candidates:

@@ -30,6 +30,7 @@ from gaincell.devices.cell import CELL_KINDS
 from gaincell.errors import DesignError, GaincellError, InputError
 from gaincell.files import read_toml
 from gaincell.mapping import recipe_values as values
+from gaincell.mapping.initial import candidates_for
 from gaincell.mapping.recipe_values import check_model, check_table
 from gaincell.quantity import check_keys, one_of
 from gaincell.shipped import located
@@ -50,7 +51,8 @@ class StageRecipe:
     attention: "arrays" or "softmax".  cell: of the arrays; None = the design's.
     gradient: of the cells in training, "exact" or "surrogate".
     initial: first gains and offsets, where the start has none: from "statistics" of the text, every head
-        choosing among several; from statistics with the "first" of these; or those "released" by the authors.
+        choosing among several, or among a "wide" range; with the "first" of the several; or those "released"
+        by the authors.
     initial_gains: range in which first gains of the output are kept; None: none but what the smallest
         correlation gives (mapping/initial.py).
     loss: what is minimised.  teacher: whose distribution or attention is learnt: "software", a stage before,
@@ -138,6 +140,7 @@ class Recipe:
         (integrations/hf/paired.py).
     biases: whether every head gets bias vectors for its values and its output
         (integrations/hf/digital_scaling.py).
+    exponents: whether the gains of q and of the output follow the number of columns read (the same).
     evaluation_tokens, calibration_tokens: the most that are used.
     watched_tokens: of the evaluation text, the most that are used while a stage trains (evaluate_every).
     lora: low-rank adapters; None: all weights are trained.
@@ -160,6 +163,7 @@ class Recipe:
     mixing: bool
     paired: bool
     biases: bool
+    exponents: bool
     evaluation_tokens: int
     calibration_tokens: int
     watched_tokens: int
@@ -275,6 +279,7 @@ def _recipe(raw: Mapping[str, Any], name: str) -> Recipe:
         mixing=head.get("mixing", False),
         paired=head.get("paired", False),
         biases=head.get("biases", False),
+        exponents=head.get("exponents", False),
         evaluation_tokens=head.get("evaluation_tokens", 65_536),
         calibration_tokens=head.get("calibration_tokens", 16_384),
         watched_tokens=head.get("watched_tokens", 16_384),
@@ -289,6 +294,8 @@ def _recipe(raw: Mapping[str, Any], name: str) -> Recipe:
     for key in ("evaluation_tokens", "watched_tokens"):
         if (given := getattr(recipe, key)) <= recipe.block:
             raise InputError(f"{key} = {given}; give more than a block, {recipe.block}")
+    for stage in stages:
+        candidates_for(design, recipe.paired, stage.initial == "wide")
     if recipe.paired and design.drivers.signed:
         raise InputError(f"the queries of {design.name} have a sign; leave out paired")
     if not stages and not isinstance(recipe.model, ModelRecipe):

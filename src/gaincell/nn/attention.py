@@ -44,7 +44,9 @@ class GainCellAttention(nn.Module):
 
     `add_biases` gives a layer two vectors beside them, in front of the scaling of v and behind that of the
     output: v_jd + c_d of every key/value head, out_id + e_d of every query head. A layer of the model
-    computes both as biases, c of its v_proj and W_o e of its o_proj: they are no hardware.
+    computes both as biases, c of its v_proj and W_o e of its o_proj: they are no hardware. `add_exponents`
+    lets the gains of q and of the output follow the number of columns read (`Scaler`): they are, in the
+    digital block.
 
     Args:
         design: the chip; its ``token_period`` must already be that of the whole model.
@@ -99,15 +101,49 @@ class GainCellAttention(nn.Module):
             zeros = torch.zeros(heads, self.head_dim, dtype=dtype, device=self.out.gain.device)
             self.register_parameter(name, nn.Parameter(zeros))
 
+    def add_exponents(self) -> None:
+        """Give the scaling of q and of the output an exponent per head: see `Scaler`."""
+        for stage in (self.q, self.out):
+            stage.add_exponent()
+
+    def extras(self) -> list[nn.Parameter]:
+        """The biases and exponents that there are."""
+        found = (self.value_bias, self.output_bias, self.q.exponent, self.out.exponent)
+        return [number for number in found if number is not None]
+
+    def columns(
+        self,
+        q: Float[Tensor, "B H Tq D"],
+        k: Float[Tensor, "B Hk Tk D"],
+        v: Float[Tensor, "B Hk Tk D"],
+        key_index: Int[Tensor, "B Tk"] | None = None,
+        query_index: Int[Tensor, "B Tq"] | None = None,
+        sliding_window: int | None = None,
+    ) -> Int[Tensor, "#B Tq"] | None:
+        """Columns that every query reads, its own among them; None where no exponent asks for it.
+
+        The arguments are those of `forward`. A padding token counts one.
+        """
+        if self.q.exponent is None:
+            return None
+        index = query_index
+        if index is None:
+            every = torch.arange(k.shape[2], device=k.device)[None] if key_index is None else key_index
+            index = every[:, every.shape[1] - q.shape[2] :]
+        most = self.design.window if sliding_window is None else min(self.design.window, sliding_window)
+        return (index + 1).clamp(1, most)
+
     def volts(
         self, k: Float[Tensor, "B Hk T D"], v: Float[Tensor, "B Hk T D"]
     ) -> tuple[Float[Tensor, "B Hk T D"], Float[Tensor, "B Hk T D"]]:
         """What the write DACs are asked for, V."""
         return self.k(k), self.v(v if self.value_bias is None else v + self.value_bias[:, None])
 
-    def output(self, attended: Float[Tensor, "B H T D"]) -> Float[Tensor, "B H T D"]:
-        """What the layer passes on, of what the arrays give."""
-        scaled: Tensor = self.out(attended)
+    def output(
+        self, attended: Float[Tensor, "B H T D"], columns: Int[Tensor, "#B T"] | None
+    ) -> Float[Tensor, "B H T D"]:
+        """What the layer passes on, of what the arrays give for queries of so many `columns`."""
+        scaled: Tensor = self.out(attended, columns)
         return scaled if self.output_bias is None else scaled + self.output_bias.to(scaled.dtype)[:, None]
 
     def forward(
@@ -136,9 +172,10 @@ class GainCellAttention(nn.Module):
         Returns:
             The scaled output of every head, in the type of ``q``, or in float32 where that is narrower.
         """
+        columns = self.columns(q, k, v, key_index, query_index, sliding_window)
         if extra_age is not None:
             attended = attend_to_stored(
-                self.q(q),
+                self.q(q, columns),
                 k,
                 v,
                 self.design,
@@ -151,7 +188,7 @@ class GainCellAttention(nn.Module):
             )
         else:
             attended = self.attend(
-                self.q(q),
+                self.q(q, columns),
                 *self.volts(k, v),
                 self.design,
                 None,
@@ -162,7 +199,7 @@ class GainCellAttention(nn.Module):
                 layer=self.layer,
                 gradient=self.gradient,
             )
-        return self.output(attended)
+        return self.output(attended, columns)
 
     def extra_repr(self) -> str:
         """What ``print(module)`` shows in the brackets."""

@@ -346,12 +346,13 @@ class RingLayer(CacheLayerMixin):
                 codes[step.rows, :, step.columns] = written[step.rows, :, 0]
             if not finite:
                 return None
-        q = attention.q(query)
+        read = attention.columns(query, *volts, query_index=step.index, sliding_window=sliding_window)
+        q = attention.q(query, read)
         if self._decode is None:
             level = attention.impl.removeprefix("native-") if attention.impl.startswith("native-") else None
             self._decode = RingDecoder(attention.design, q.shape[3], level)
         out = self._decode(q, *self._codes, self.tokens.decoded(step, sliding_window))
-        return None if out is None else attention.output(out)
+        return None if out is None else attention.output(out, read)
 
     @property
     def _codes(self) -> tuple[Tensor, Tensor]:

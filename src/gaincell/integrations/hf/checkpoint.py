@@ -4,7 +4,8 @@ A RUN directory holds ``design.toml`` (the chip) and ``hardware.safetensors``: g
 layer and each weight that differs from the base model, with the base model's name and fingerprint. Reading
 it back loads the base model anew, makes sure that it is still the same, and puts the changes on top. Of
 low-rank adapters the two factors are kept, in 16 bits, and of mixing the matrices; what is read back has both
-in its weights. Of paired rows the numbers of the components are kept. Biases stand beside gains and offsets.
+in its weights. Of paired rows the numbers of the components are kept. Biases and exponents stand
+beside gains and offsets.
 """
 
 import os
@@ -177,7 +178,7 @@ def go_on(model: PreTrainedModel, run: str | os.PathLike[str]) -> None:
     if unfit:
         raise RunError(
             f"{path} does not go on in this model: {min(unfit)} ({len(unfit)} tensors) is in one only or has "
-            "another shape; give the rank, the layers, the mixing and the biases that it was made with"
+            "another shape; give the rank, layers, mixing, biases and exponents that it was made with"
         )
     hold_components(model, stored)
     for name in wanted:
