@@ -147,7 +147,7 @@ def test_gains_follow_the_columns_that_a_query_reads(window: int | None) -> None
     last = cell(q[:, :, 47:], k, v, sliding_window=window)
     torch.testing.assert_close(last, wanted[:, :, 47:], rtol=1e-9, atol=1e-12)
     head = HeadArray(design, 8, heads=4, kv_heads=2, sliding_window=window, dtype=torch.float64)
-    columns = cell.columns(q, k, sliding_window=window)
+    columns = cell.columns(q, k, v, sliding_window=window)
     pulses, volts = cell.q(q, columns), cell.volts(k, v)
     sums = torch.stack([head.step(*(t[:, :, j] for t in (pulses, *volts))) for j in range(50)], 2)
     torch.testing.assert_close(cell.output(sums, columns), wanted, rtol=1e-6, atol=1e-6)

@@ -22,7 +22,7 @@ from gaincell.design import Design
 from gaincell.errors import GaincellError, ModelError, RunError
 from gaincell.files import write_tensors
 from gaincell.integrations.hf.attach import attach, attached_layers, attached_model
-from gaincell.integrations.hf.digital_scaling import hold_digital_scaling
+from gaincell.integrations.hf.digital_scaling import EXPONENTS, hold_digital_scaling
 from gaincell.integrations.hf.lora import add_product, factors, lora_name, without_adapters
 from gaincell.integrations.hf.mixing import MIX, fold
 from gaincell.integrations.hf.paired import KEPT, hold_components, kept_components
@@ -208,6 +208,12 @@ def describe(run: str | os.PathLike[str]) -> Hardware:
     if missing:
         raise RunError(f"{path} does not say its {missing[0]}: it is damaged; save the model again")
     return Hardware(metadata["base"], metadata["base_sha256"], metadata["design_hash"])
+
+
+def stores_exponents(run: str | os.PathLike[str]) -> bool:
+    """Whether gains of a RUN follow the number of columns read."""
+    with safe_open(located(run) / HARDWARE, framework="pt") as file:
+        return any(name.endswith(EXPONENTS) for name in file.keys())  # noqa: SIM118 (not a mapping)
 
 
 def _find_base(
