@@ -4,6 +4,7 @@ gains that follow the columns read; fitted, kept in files, gone when detached.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -151,6 +152,14 @@ def test_gains_follow_the_columns_that_a_query_reads(window: int | None) -> None
     pulses, volts = cell.q(q, columns), cell.volts(k, v)
     sums = torch.stack([head.step(*(t[:, :, j] for t in (pulses, *volts))) for j in range(50)], 2)
     torch.testing.assert_close(cell.output(sums, columns), wanted, rtol=1e-6, atol=1e-6)
+
+
+def test_first_tokens_of_their_own_are_not_counted() -> None:
+    model = extended()
+    sinks = dataclasses.replace(micro_design().sinks, tokens=4)
+    set_design(model, micro_design(sinks=sinks))
+    with pytest.raises(ModelError, match=r"leroux2025 holds first tokens .* without exponents"):
+        model(input_ids=some_ids())
 
 
 def test_a_run_with_extras_comes_back_or_says_what_is_missing(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from gaincell.design import Design
+from gaincell.errors import ModelError
 from gaincell.nn.scaler import Scaler
 from gaincell.ops.gain_cell_attention import Gradient, Impl, attend_to_stored, gain_cell_attention
 
@@ -123,9 +124,17 @@ class GainCellAttention(nn.Module):
         """Columns that every query reads, its own among them; None where no exponent asks for it.
 
         The arguments are those of `forward`. A padding token counts one.
+
+        Raises:
+            ModelError: the design holds first tokens beside the ring, which are not counted.
         """
         if self.q.exponent is None:
             return None
+        if self.design.sinks.tokens:
+            raise ModelError(
+                f"{self.design.name} holds first tokens in columns of their own ([sinks]), which gains that "
+                "follow the columns read do not count; give a design without, or a model without exponents"
+            )
         index = query_index
         if index is None:
             every = torch.arange(k.shape[2], device=k.device)[None] if key_index is None else key_index
