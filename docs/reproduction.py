@@ -132,7 +132,11 @@ def separated() -> str:
 def times(perplexity: float, linear: float) -> str:
     """A perplexity and its ratio to that of the linear model."""
     ratio = perplexity / linear
-    return f"{readable(perplexity)} (× {ratio:,.0f})" if ratio >= 100 else f"{readable(perplexity)} (× {ratio:.3f})"
+    return (
+        f"{readable(perplexity)} (× {ratio:,.0f})"
+        if ratio >= 100
+        else f"{readable(perplexity)} (× {ratio:.3f})"
+    )
 
 
 def ended(run: Json) -> str:

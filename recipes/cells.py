@@ -109,7 +109,7 @@ def main(
 
 
 def start_result(chip: Design, start: str, title: str, progress: StageProgress) -> Json:
-    """Part 3 of one cell: what `gaincell adapt tiny --method published --start START --rule released` finds."""
+    """Part 3 of one cell, as `gaincell adapt tiny --method published --start START --rule released`."""
     settings = AdaptSettings(MODEL, chip, None, method="published", start=start, rule="released", text=TEXT)
     found = adapt_model(settings, chip, command=["python", *sys.argv], progress=progress)
     kept = ("schema", "command", "model", "design", "text", "stages", "adaptation", "provenance")

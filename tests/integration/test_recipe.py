@@ -23,6 +23,7 @@ from gaincell.integrations.hf.checkpoint import HARDWARE
 from gaincell.integrations.hf.mixing import MIX
 from gaincell.integrations.hf.models import load_model
 from gaincell.integrations.hf.paired import KEPT, kept_components
+from gaincell.integrations.hf.size import model_size
 from gaincell.mapping.folder import alone
 from gaincell.mapping.overrides import parse_overrides
 from gaincell.mapping.readapt import AdaptSettings, adapt_model, describe_start
@@ -459,6 +460,34 @@ def test_a_stage_has_its_own_cell_whatever_the_last_one_has(tmp_path: Path) -> N
         load_stage(out, "after")
 
 
+def test_biases_and_exponents_are_trained_saved_and_gone_on_with(tmp_path: Path) -> None:
+    model, text = write_micro(tmp_path)
+    head = "mixing = true\npaired = true\nbiases = true\nexponents = true\n"
+    start = 'start = "software"\ninitial = "wide"\ninitial_gains = [0.02, 8.0]\nlog_gains = true\n'
+    recipe = ADAPTER.replace("mixing = true\n", head).replace('start = "software"\n', start)
+    out = tmp_path / "out"
+    path = write(tmp_path, recipe.replace("MODEL", str(model)))
+    run = run_recipe(load_recipe(path), open_text(text), out)
+    saved = load_file(out / "hardware.safetensors")
+    extras = {name.rpartition("gain_cell.")[2] for name in saved if "bias" in name or "exponent" in name}
+    assert extras == {"value_bias", "output_bias", "q.exponent", "out.exponent"}
+    assert all(bool(saved[name].any()) for name in saved if name.endswith(tuple(extras)))
+    tokens = torch.from_file(str(out / "tokens" / "evaluation"), size=128, dtype=torch.int32)
+    for loaded, what in (
+        (load_model(out).model, saved_stage(run)),
+        *((load_stage(out, stage["name"]).model, stage) for stage in run["stages"]),
+    ):
+        found = perplexity(loaded, tokens, "blocks-32").perplexity
+        assert found == pytest.approx(what["perplexity"]["value"], rel=1e-2)
+    assert model_size(out).column_gains
+    assert not model_size(str(model)).column_gains
+    more = GO_ON.replace("MODEL", str(model)).replace("ADAPTER", str(out))
+    with pytest.raises(RunError, match="biases and exponents that it was made with"):
+        run_recipe(load_recipe(write(tmp_path, more)), open_text(text), tmp_path / "plain")
+    again = load_recipe(write(tmp_path, more.replace("mixing = true\n", head)))
+    assert run_recipe(again, open_text(text), tmp_path / "more", only="before")["stages"]
+
+
 def test_an_adapter_is_saved_small_and_comes_back_merged(tmp_path: Path) -> None:
     model, text = write_micro(tmp_path)
     path = write(tmp_path, ADAPTER.replace("MODEL", str(model)))
@@ -662,6 +691,15 @@ BAD = [
     ("block = 32", "block = 32\nrepeated = 2", "repeated = 2; allowed: a number from 0 to 1"),
     ("block = 32", "block = 32\nrepeated = 'x'", "repeated = 'x'; allowed"),
     ("block = 32", "block = 32\npaired = 'no'", "paired = 'no'; allowed: true or false"),
+    ("block = 32", "block = 32\nbiases = 1", "biases = 1; allowed: true or false"),
+    ("block = 32", "block = 32\nexponents = 1", "exponents = 1; allowed: true or false"),
+    ("weight = 0.5", 'initial = "wide"', 'initial = "wide" is for paired rows; give paired = true'),
+    ("weight = 0.5", "initial_gains = [1]", "initial_gains = .1.; allowed: a list of 2 numbers above 0"),
+    ("weight = 0.5", "initial_gains = [8, 1]", "initial_gains = .8, 1.; give the smaller one first"),
+    ("weight = 0.5", 'initial = "released"\ninitial_gains = [1, 8]', "no effect with initial = 'released'"),
+    ('"adapted"\ngradient', '"adapted"\ninitial_gains = [1, 8]\ngradient', "initial_gains has no effect"),
+    ("learning_rate = 1e-3", "clip_tensors = 1", "clip_tensors = 1; allowed: a number above 1"),
+    ("learning_rate = 1e-3", "bias_learning_rate = 0", "bias_learning_rate = 0; allowed: a number above 0"),
     ("block = 32", "block = 32\nrepeated = 0.5\norder = 'random'", 'it needs order = "shuffled"'),
     ("block = 32", "block = 32\nevaluation_tokens = 0", "evaluation_tokens = 0; allowed: a whole number"),
     ("block = 32", "block = 32\nevaluation_tokens = 32", "evaluation_tokens = 32; give more than a block"),

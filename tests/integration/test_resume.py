@@ -17,6 +17,7 @@ from transformers import (
     GPT2LMHeadModel,
     GPTNeoConfig,
     GPTNeoForCausalLM,
+    LlamaForCausalLM,
     OPTConfig,
     OPTForCausalLM,
     PreTrainedModel,
@@ -24,6 +25,7 @@ from transformers import (
 
 from gaincell.errors import RunError
 from gaincell.integrations.hf.attach import attach
+from gaincell.integrations.hf.digital_scaling import add_biases, add_exponents
 from gaincell.progress import silent
 from gaincell.training import checkpoint as disk
 from gaincell.training.distillation import Distillation
@@ -65,12 +67,21 @@ def gpt_neo() -> GPTNeoForCausalLM:
     return GPTNeoForCausalLM(config)
 
 
-MODELS: dict[str, tuple[Callable[[], PreTrainedModel], bool]] = {
-    "gpt2": (gpt2, False),
-    "gpt2-attached": (lambda: attach(gpt2(), micro_design()), False),
-    "gpt2-attached-softmax": (lambda: attach(gpt2(), micro_design(), attention="softmax"), False),
-    "gpt2-checkpointing": (gpt2, True),
-    "opt-checkpointing": (opt, True),
+def with_extras() -> LlamaForCausalLM:
+    """In arrays, with biases and exponents."""
+    model = attach(micro_llama(), micro_design())
+    add_biases(model)
+    add_exponents(model)
+    return model
+
+
+MODELS: dict[str, tuple[Callable[[], PreTrainedModel], dict[str, object]]] = {
+    "gpt2": (gpt2, {}),
+    "gpt2-attached": (lambda: attach(gpt2(), micro_design()), {}),
+    "gpt2-attached-softmax": (lambda: attach(gpt2(), micro_design(), attention="softmax"), {}),
+    "gpt2-checkpointing": (gpt2, {"gradient_checkpointing": True}),
+    "opt-checkpointing": (opt, {"gradient_checkpointing": True}),
+    "log-gains": (with_extras, {"log_gains": True, "clip_tensors": 1.1}),
 }
 
 
@@ -86,8 +97,8 @@ def stop_after(last: int) -> Callable[..., None]:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_a_training_repeats_itself(name: str, tmp_path: Path) -> None:
-    make, checkpointing = MODELS[name]
-    wanted = settings(gradient_checkpointing=checkpointing, checkpoint_every=2)
+    make, changes = MODELS[name]
+    wanted = settings(checkpoint_every=2, **changes)
     found = []
     for seed, interruptions in enumerate(((), (), (3, 6))):
         model, path = make(), tmp_path / str(seed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,11 +23,13 @@ from gaincell.integrations.hf.interface import SOFTMAX
 from gaincell.integrations.hf.lora import add_lora, lora_parameters, merge_lora
 from gaincell.integrations.hf.mixing import MIX, add_mixing, fold
 from gaincell.mapping.transfer import AttentionTransfer
+from gaincell.nn.attention import GainCellAttention
 from gaincell.text import Source
 from gaincell.training import checkpoint as disk
 from gaincell.training.data import RandomBlocks, keep_tokens, repeat_passages, train_tokenizer
 from gaincell.training.distillation import Distillation
 from gaincell.training.loop import TrainSettings, next_token_loss, train
+from gaincell.training.parallel import clip_each_gradient
 from gaincell.training.settings import learning_rate_at
 
 
@@ -281,6 +284,103 @@ def test_weight_decay_reaches_what_it_names(decayed: str) -> None:
         left = 0.5 * (1 - rate * decay) if decays else 0.5
         torch.testing.assert_close(parameter.detach(), torch.full_like(parameter, left))
     assert any("ln_1.weight" in n for n, _ in model.named_parameters())
+
+
+class Arrays(nn.Module):
+    """One layer's numbers, and a loss that is not theirs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        cell = GainCellAttention(micro_design(), 2, 1, 4)
+        cell.add_biases()
+        cell.add_exponents()
+        cell.mix_q = nn.Parameter(torch.ones(2, 4, 4))
+        self.layer = nn.ModuleDict({"gain_cell": cell, "mlp": nn.Linear(4, 4)})
+
+
+def pulled(model: nn.Module, tokens: Tensor) -> Tensor:
+    """A loss that pulls every number towards 2."""
+    return torch.stack([(p.double() - 2.0).square().sum() for p in model.parameters()]).sum()
+
+
+def test_every_kind_of_number_has_its_rate() -> None:
+    """The first step of AdamW is the rate, whatever the gradient; of a gain the rate of its logarithm."""
+    model = Arrays()
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    rates = {"scale": 0.05, "offset": 0.02, "bias": 0.03, "exponent": 0.04, "mixing": 0.06}
+    wanted = settings(
+        log_gains=True, warmup_steps=0, weight_decay=0.1, learning_rate=0.01, batch=2, micro_batch=2,
+        **{f"{kind}_learning_rate": rate for kind, rate in rates.items()},
+    )  # fmt: skip
+    train(model, blocks(2), replace(wanted, weight_decay=0.0), loss_of=pulled)
+    for name, parameter in model.named_parameters():
+        kind = next((kind for kind in ("offset", "bias", "exponent") if kind in name), "scale")
+        rate = rates["mixing" if "mix_" in name else kind] if ".gain_cell." in name else 0.01
+        if name.endswith(".gain"):
+            torch.testing.assert_close(parameter.detach(), before[name] * math.exp(rate), rtol=1e-6, atol=0)
+        else:
+            moved = (parameter.detach() - before[name]).double()
+            torch.testing.assert_close(moved, torch.full_like(moved, rate), rtol=1e-4, atol=1e-6)
+    decayed = Arrays()
+    train(decayed, blocks(2), wanted, loss_of=pulled)
+    for name, parameter in decayed.named_parameters():
+        same = torch.equal(parameter, dict(model.named_parameters())[name])
+        assert same == (
+            name.endswith(".gain") or bool((before[name] == 0).all()) or name.endswith("mlp.bias")
+        )
+
+
+def test_gains_are_learnt_as_logarithms() -> None:
+    """As AdamW on their logarithms, with the gradient of both; they stay positive however they are pushed."""
+    model, steps = Arrays(), 5
+    wanted = settings(log_gains=True, warmup_steps=0, weight_decay=0.0, learning_rate=0.5, clip=math.inf)
+    logs = {
+        name: p.detach().log().requires_grad_()
+        for name, p in model.named_parameters()
+        if name.endswith(".gain")
+    }
+
+    def pushed(of: nn.Module, tokens: Tensor) -> Tensor:
+        gains = {name: p for name, p in of.named_parameters() if name in logs}
+        return torch.stack([(gain * (n + 1)).sum() for n, gain in enumerate(gains.values())]).sum()
+
+    optimizer = torch.optim.AdamW(logs.values(), betas=wanted.betas, weight_decay=0.0)
+    for step in range(steps):
+        optimizer.param_groups[0]["lr"] = 0.5 * learning_rate_at(step, steps, wanted)
+        optimizer.zero_grad()
+        torch.stack([(log.exp() * (n + 1)).sum() for n, log in enumerate(logs.values())]).sum().backward()
+        optimizer.step()
+    train(model, blocks(2 * steps), wanted, loss_of=pushed)
+    for name, parameter in model.named_parameters():
+        if name in logs:
+            torch.testing.assert_close(parameter.detach(), logs[name].detach().exp(), rtol=1e-9, atol=0)
+            assert 0 < float(parameter.detach().max()) < 0.5
+    with torch.no_grad():
+        model.layer["gain_cell"].out.gain[0] = -1.0
+    with pytest.raises(InputError, match=r"out.gain is not above 0: .* leave out log_gains"):
+        train(model, blocks(2 * steps), wanted, loss_of=pushed)
+
+
+def test_each_gradient_is_clipped_by_its_own_running_norm() -> None:
+    one, other, idle = (nn.Parameter(torch.zeros(2)) for _ in range(3))
+    parameters, norms = {"one": one, "other": other, "idle": idle}, {}
+
+    def clipped(*lengths: float) -> list[float]:
+        for parameter, length in zip((one, other), lengths, strict=True):
+            parameter.grad = torch.tensor([0.6, 0.8]) * length
+        clip_each_gradient(parameters, 2.0, norms)
+        return [float(parameter.grad.norm()) for parameter in (one, other)]
+
+    assert clipped(1.0, 0.0) == pytest.approx([1.0, 0.0])
+    assert clipped(10.0, 0.0) == pytest.approx([2.0, 0.0])
+    assert norms == pytest.approx({"one": 1.1})
+    assert clipped(2.1, 5.0) == pytest.approx([2.1, 5.0])  # the first that is not zero is no outlier
+    assert norms == pytest.approx({"one": 1.2, "other": 5.0})
+    assert clipped(0.3, 11.0) == pytest.approx([0.3, 10.0])
+    assert idle.grad is None
+    clip_each_gradient(parameters, math.inf, norms)
+    assert norms == pytest.approx({"one": 1.11, "other": 5.5})
 
 
 def test_the_papers_learning_rate_is_constant_after_its_warm_up() -> None:

@@ -248,6 +248,29 @@ def test_a_normalising_column_adds_a_tree_and_divisions() -> None:
     assert "division" not in digital.digital(HEAD, 1e-6).parts
 
 
+def test_gains_that_follow_the_columns_cost_two_powers_a_query() -> None:
+    """By hand: two products of 9 bits, and in each two words of 9 bits read through 6 multiplexers."""
+    found = replace(HEAD, column_gains=True)
+    power = 99 * TECHNOLOGY.adder_bit
+    word = 9 * (6 * 2e-15 * 0.81 / 4 + 2e-15 * 0.81 + 4e-15 * 0.81 / 4)
+    parts = digital.digital(found, 1e-6).parts
+    assert parts["column gains"].energy == pytest.approx(2 * (power + 2 * word))
+    assert {name: part for name, part in parts.items() if name != "column gains"} == digital.digital(
+        HEAD, 1e-6
+    ).parts
+    before, after = (digital.circuits(head)[digital.OUTPUTS] for head in (HEAD, found))
+    assert (after.gates - before.gates, after.flip_flops - before.flip_flops) == (
+        5 * 99 + 2 * 9 * 63 * 3,
+        2 * 9 + 2 * 9,
+    )
+    size = shipped_size("gpt2")
+    plain, more = (
+        of_model(one, DESIGN, TECHNOLOGY, Activity.assumed(DESIGN))
+        for one in (size, replace(size, column_gains=True))
+    )
+    assert plain.energy_bottom_up < more.energy_bottom_up < 1.01 * plain.energy_bottom_up
+
+
 def test_refresh_costs_columns_times_writes() -> None:
     interval, dt = 1e-3, DESIGN.token_period
     found = retention.refresh(HEAD, interval)

@@ -136,28 +136,32 @@ def adapt(
 
 @torch.no_grad()
 def set_neutral(model: nn.Module) -> None:
-    """Set every gain of an attached model to 1 and every offset to 0, in place: q, k, v and output alike.
+    """Set every gain of an attached model to 1 and every offset to 0, in place: q, k, v and output alike, and
+    biases and exponents, where there are any.
 
     Keys and values lose their centre V_offset. The paper's released code does this before it adapts [R], so
     that Fig. 4c starts from here.
     """
-    for _, _, scaler in scalers(attached(model)):
+    layers = attached(model)
+    for _, _, scaler in scalers(layers):
         scaler.gain.fill_(1.0)
         scaler.offset.zero_()
+    for number in (number for layer in layers for number in layer.extras()):
+        number.zero_()
 
 
 @contextmanager
 def neutral_scales(model: nn.Module) -> Iterator[None]:
     """Within the context an attached model has neutral gains and offsets; after it, its own."""
-    found = [scaler for _, _, scaler in scalers(attached(model))]
-    own = [{name: p.detach().clone() for name, p in s.named_parameters()} for s in found]
+    found = attached(model)
+    own = [{name: p.detach().clone() for name, p in layer.named_parameters()} for layer in found]
     set_neutral(model)
     try:
         yield
     finally:
         with torch.no_grad():
-            for scaler, values in zip(found, own, strict=True):
-                for name, parameter in scaler.named_parameters():
+            for layer, values in zip(found, own, strict=True):
+                for name, parameter in layer.named_parameters():
                     parameter.copy_(values[name])
 
 
@@ -186,10 +190,10 @@ def _set_scaler(
     std: Float[Tensor, " heads"],
     real: Bool[Tensor, "B T"] | None,
     scaler: Scaler,
-    inputs: tuple[Float[Tensor, "B heads T D"], ...],
+    inputs: tuple[Any, ...],
 ) -> None:
     """Give one stage the mean and standard deviation of the target: equation (4) at the head of this file."""
-    found = moments(scaler.rows(inputs[0]), real)
+    found = moments(scaler.rows(*inputs), real)
     if not torch.isfinite(found.squares).all():
         raise ModelError("the model's activations are not finite; look for NaN or infinite weights")
     usable = (found.std > 0) & (std > 0)

@@ -146,7 +146,7 @@ class Collector:
 
     def _hook(self, key: tuple[str, int], real: Tensor | None) -> Callable[[nn.Module, Any], None]:
         def observe(scaler: Any, inputs: Any) -> None:
-            new = moments(scaler.rows(inputs[0]), real)
+            new = moments(scaler.rows(*inputs), real)
             self._moments[key] = self._moments[key].merged(new) if key in self._moments else new
 
         return observe

@@ -2,6 +2,7 @@
 
     scaling         equation (3): a multiply-add a component of q, k, v and of the output (see below)
     division        of every component by the sum of a normalising column, where there is one
+    column gains    a (n / 1024)^g of q and of the output, where they follow the n columns read (see below)
     code registers  words that come in and codes that are driven and written: captured once
     query pulses    D generators of b-bit codes against a counter: b flip-flops clocked (L - 1) times
     counters        D a sub-tile, of b + 1 flip-flops, clocked while the pulse lasts; a count changes 2 bits;
@@ -31,6 +32,12 @@ alike:
 A clamp is a gate a bit of the code; the round is half a level in the offset. Gains and offsets stand in
 registers that do not switch. A division (there are D dividers) takes as many subtractions as the sum has
 bits. Rows of a pair (paired rows) are counted as two, though one product would do for both.
+
+Column gains. a (n / 1024)^g = 2^(log2 a + g log2(n / 1024)), twice a query: log2 n comes from a table, is
+multiplied by g and added to log2 a, and a table of powers gives the gain, which multiplies as any other. Each
+table has 64 words, as wide as the output's, behind trees of multiplexers: the gain is right to within 1 % for
+|g| below 0.5. n is known before the token comes, so it takes no time. (A full ring always reads M columns and
+needs none of it; it is counted all the same.)
 Not modelled: see left_out.py.
 """
 
@@ -48,6 +55,10 @@ INPUTS, OUTPUTS = "input scaling", "output scaling"
 """Blocks of circuits: the one lies where values come in, the other beside the adders."""
 MULTIPLY_ADD = "multiply-add"
 """Unit of the operations of equation (3)."""
+TABLE_WORDS = 64
+"""Of each of both tables behind a gain that follows the columns read."""
+GATES_PER_MULTIPLEXER = 3
+"""Two-input gates that choose one of two bits."""
 GATES_PER_ADDER_BIT = 5
 """Two-input gates of a full adder: two XOR, two AND, one OR."""
 
@@ -104,6 +115,10 @@ def operations(head: Head, edge: Metre) -> dict[str, Operations]:
     }
     if head.design.normaliser.present:
         found["division"] = Operations(dim, "division", output**2 * t.adder_bit)
+    if head.column_gains:
+        read = output * (math.log2(TABLE_WORDS) * t.data(t.gate_switching) + captured(head))
+        each = multiply_add_bits(output) * t.adder_bit + 2 * read
+        found["column gains"] = Operations(2, "gain", each)
     return found
 
 
@@ -120,6 +135,9 @@ def circuits(head: Head) -> dict[str, Circuit]:
     t, d, dim = head.technology, head.design, head.head_dim
     output, query, stored = head.sum_bits(d.tiles), head.query_word, head.storage_word
     divider = output**2 if d.normaliser.present else 0
+    tables = 2 * output * (TABLE_WORDS - 1) * GATES_PER_MULTIPLEXER
+    power = GATES_PER_ADDER_BIT * multiply_add_bits(output) + tables if head.column_gains else 0
+    exponents = 2 * (head.group + 1) * output if head.column_gains else 0
     values = dim * (query + 2 * stored) + 2 * (head.group * query + 2 * stored)
     codes = head.rows * (head.query_bits + 2 * head.storage_bits)
     return {
@@ -127,7 +145,8 @@ def circuits(head: Head) -> dict[str, Circuit]:
         "adder tree": Circuit(GATES_PER_ADDER_BIT * adder_bits(head, d.tiles), register_bits(head, d.tiles)),
         INPUTS: Circuit(GATES_PER_ADDER_BIT * dim * multiply_add_bits(max(query, stored)), values),
         OUTPUTS: Circuit(
-            GATES_PER_ADDER_BIT * (dim * multiply_add_bits(output) + divider), 2 * head.group * output
+            GATES_PER_ADDER_BIT * (dim * multiply_add_bits(output) + divider) + power,
+            2 * head.group * output + exponents,
         ),
         "digital control": Circuit(
             d.tiles * t.control_gates + 2 * d.window, codes + d.window + _pointer_bits(head)

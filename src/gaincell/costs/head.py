@@ -23,6 +23,7 @@ class Head:
     context: tokens before and including the query; None: what the activity was measured with.
     refresh_every: time after which columns are rewritten, s; None: never.
     streams: sequences that take turns on the periphery, each with cells of its own.
+    column_gains: whether gains of q and of the output follow the columns read.
 
     Raises InputError for sizes below 1.
     """
@@ -35,6 +36,7 @@ class Head:
     context: int | None = None
     refresh_every: Second | None = None
     streams: int = 1
+    column_gains: bool = False
     schedule: Schedule = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from gaincell.arrays.refresh import Refresh
 from gaincell.arrays.schedule import Schedule
 from gaincell.costs import arrays, digital, retention, writing
-from gaincell.costs.activity import Activity
+from gaincell.costs.activity import Activity, HeadActivity
 from gaincell.costs.area import head_area
 from gaincell.costs.cited import DIGITAL, FIRST, SECOND, WRITE, cited, paper
 from gaincell.costs.cost import Cost, total
@@ -210,10 +210,17 @@ def of_model(
     """
     chip = chip_of(size, design)
     heads = tuple(
-        of_head(Head(chip, technology, one, size.head_dim, size.group, context), refresh, layers)
-        for one in activity.heads
+        of_head(_head(size, chip, technology, one, context), refresh, layers) for one in activity.heads
     )
     return ModelCost(size, heads, batch)
+
+
+def _head(
+    size: ModelSize, chip: Design, technology: Technology, activity: HeadActivity, context: int | None
+) -> Head:
+    return Head(
+        chip, technology, activity, size.head_dim, size.group, context, column_gains=size.column_gains
+    )
 
 
 def chip_of(size: ModelSize, design: Design) -> Design:
@@ -258,8 +265,7 @@ def mean_head(
 ) -> HeadCost:
     """The head with the mean activity of a model."""
     chip = chip_of(size, design)
-    head = Head(chip, technology, activity.mean(), size.head_dim, size.group, context)
-    return of_head(head, refresh, layers)
+    return of_head(_head(size, chip, technology, activity.mean(), context), refresh, layers)
 
 
 def tokens_per_second(head: Head, streams: int) -> PerSecond:

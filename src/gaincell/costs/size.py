@@ -24,6 +24,7 @@ class ModelSize:
     layers: with attention.  heads, kv_heads, head_dim: H, Hk, D.  hidden: width of the residual stream.
     linear_weights: of all linear layers, without embedding and output head.  vocabulary: of the output head.
     tokens: longest context it was made for.  sliding_window: of its own attention; 0 = none.
+    column_gains: whether its gains of q and of the output follow the columns read (nn/scaler.py).
 
     Raises InputError for numbers that no decoder has.
     """
@@ -39,11 +40,12 @@ class ModelSize:
     vocabulary: int
     tokens: int
     sliding_window: int = 0
+    column_gains: bool = False
 
     def __post_init__(self) -> None:
         for f in fields(self):
             number = getattr(self, f.name)
-            if isinstance(number, str):
+            if isinstance(number, str) or f.name == "column_gains":
                 continue
             if type(number) is not int or number < (0 if f.name == "sliding_window" else 1):
                 raise InputError(f"{self.title}: {f.name} = {number!r} is out of range; allowed: 1 or more")
@@ -74,7 +76,7 @@ def shipped_sizes() -> dict[str, ModelSize]:
     found = {}
     for name, raw in read_toml(FOLDER / "models.toml").items():
         check_keys(raw, hints, f"models.toml: {name}")
-        missing = [key for key in hints if key not in raw and key != "sliding_window"]
+        missing = [key for key in hints if key not in raw and key not in ("sliding_window", "column_gains")]
         if missing:
             raise DesignError(f"models.toml: {name} lacks {missing[0]!r}")
         found[name] = ModelSize(**raw)

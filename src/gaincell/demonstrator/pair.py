@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -19,6 +20,7 @@ from gaincell.evaluation.activity import measure_activity
 from gaincell.integrations.hf.attach import attached_layers
 from gaincell.integrations.hf.cache import RingCache
 from gaincell.integrations.hf.context import default_length
+from gaincell.integrations.hf.digital_scaling import has_exponents
 from gaincell.integrations.hf.size import size_of
 from gaincell.integrations.hf.sources import load_base, without_revision
 from gaincell.integrations.hf.streaming import learned_positions
@@ -63,7 +65,8 @@ class Pair:
         self.software: PreTrainedModel = load_base(ready.loaded.id).model
         self.own_windows = [own_window(module) for module in attention_modules(self.software).values()]
         self.positions = learned_positions(self.hardware)
-        self.size: ModelSize = size_of(self.software, without_revision(ready.loaded.id))
+        size = size_of(self.software, without_revision(ready.loaded.id))
+        self.size: ModelSize = replace(size, column_gains=has_exponents(self.hardware))
         self.activity = self._activity(progress)
         self.energy = lru_cache(maxsize=None)(self._energy)
         self.observed: list[Observed] = [{} for _ in self.layers]

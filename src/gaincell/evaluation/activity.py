@@ -156,7 +156,8 @@ def _of_layer(
     if extra_age is not None or q.shape[2] != k.shape[2]:
         raise InputError("an activity is measured on whole sequences: call the model with use_cache=False")
     attention = sums.attention
-    scaled = attention.q(q), attention.k(k), attention.v(v)
+    columns = attention.columns(q, k, v, key_index, query_index, sliding_window)
+    scaled = attention.q(q, columns), *attention.volts(k, v)
     if key_index is None or not bool((key_index == PADDING).any()):
         first = 0 if key_index is None else int(key_index[0, 0])
         _of_sequences(sums, scaled, first, sliding_window)

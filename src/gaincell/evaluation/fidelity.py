@@ -166,7 +166,8 @@ def _of_layer(
     design = attention.design
     got, wanted, linear = (output.double() for output in outputs)
     q, k, v = (t.double() for t in inputs[:3])
-    scaled = {"q": attention.q(q), "k": attention.k(k), "v": attention.v(v)}
+    pulses = attention.q(q, attention.columns(*inputs))
+    scaled = dict(zip("qkv", (pulses, *attention.volts(k, v)), strict=True))
     x = query_driver(scaled["q"], design.driver_levels, signed=design.drivers.signed)
     ku, vu = (
         write_dac(scaled[s], design.dac_levels, design.v_min, design.v_max, design.v_offset)

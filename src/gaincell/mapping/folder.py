@@ -32,6 +32,7 @@ from gaincell.files import (
     write_tensors,
 )
 from gaincell.integrations.hf.checkpoint import DESIGN, HARDWARE, checked
+from gaincell.integrations.hf.digital_scaling import hold_digital_scaling
 from gaincell.integrations.hf.lora import NAME, add_product
 from gaincell.integrations.hf.mixing import MIX, fold
 from gaincell.integrations.hf.paired import KEPT, hold_components
@@ -169,7 +170,7 @@ def write_state(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, s
 @torch.no_grad()
 def read_state(model: nn.Module, path: Path) -> dict[str, str]:
     """Put stored tensors into the parameters of the same names. Adapters and mixing, where the model has
-    none, go into its weights; its rows are paired as those stored.
+    none, go into its weights; its rows are paired as those stored, and it gets the biases that are stored.
 
     Returns:
         The file's metadata.
@@ -178,7 +179,6 @@ def read_state(model: nn.Module, path: Path) -> dict[str, str]:
         RunError: the file cannot be read or does not fit the model.
         ModelError: a stored tensor is NaN or infinite.
     """
-    parameters = dict(model.named_parameters())
     try:
         with safe_open(path, framework="pt") as file:
             metadata = dict(file.metadata() or {})
@@ -186,6 +186,8 @@ def read_state(model: nn.Module, path: Path) -> dict[str, str]:
             def read(name: str) -> Tensor:
                 return checked(name, file.get_tensor(name), path.name, "start again with another --out")
 
+            hold_digital_scaling(model, file.keys())  # type: ignore[arg-type]
+            parameters = dict(model.named_parameters())
             new = [name for name in file.keys() if name not in parameters]  # noqa: SIM118 (not a mapping)
             mixing = {name: read(name) for name in new if MIX in name}
             layers = [name.removesuffix(A_OF_LAYER) for name in new if name.endswith(A_OF_LAYER)]

@@ -3,10 +3,13 @@
     q: a = s_q / std, b = c_q               in pulse widths
     k: a = s_k / std, b = V_offset + c_k    in volts; v likewise
     output: least squares of the arrays' output O_h to that of softmax attention Y_h, per head,
-            a = r std(Y) / std(O), b = mean(Y) - a mean(O), with the correlation r kept at or above 0.1
+            a = r std(Y) / std(O), b = mean(Y) - a mean(O), with the correlation r kept at or above 0.1,
+            or a itself kept within a range. Where the head has a bias vector (digital_scaling.py), means and
+            deviations are those of every component, and the vector is b
 
 s and c are a `Candidate`. Of several, every key/value head takes the one with which the output of its group
-of query heads fits best, by the sum of std(Y)^2 (1 - r^2).
+of query heads fits best, by the sum of what is left of std(Y)^2: std(Y)^2 (1 - r^2) where r is not kept from
+what it is.
 
 All layers are fitted in one forward pass. Each layer passes on the output of softmax attention, so that
 every layer sees what it sees in the pretrained model. Not modelled: the mean of q, k and v, which stays in
@@ -24,8 +27,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from gaincell.adaptation.result import Place
-from gaincell.adaptation.statistics import attached, backbone, moments
+from gaincell.adaptation.statistics import NO_SPREAD, attached, backbone, moments
 from gaincell.design import Design
+from gaincell.errors import InputError
 from gaincell.integrations.hf.passed_on import softmax_passed_on
 from gaincell.nn.attention import GainCellAttention
 from gaincell.progress import Progress
@@ -81,11 +85,38 @@ PAIRED = tuple(
     for k in (-0.05, -0.1)
 )
 """The same for paired rows, where queries have a sign and a centre keeps both rows driven."""
+WIDE = tuple(
+    Candidate(q=(std_q, q), k=(std, k), v=(0.4, 0.0))
+    for std_q, q in (
+        (0.4, 0.0),
+        (0.4, 0.1),
+        (0.7, 0.0),
+        (1.0, 0.0),
+        (1.5, 0.0),
+        (0.7, -0.3),
+        (0.3, 0.4),
+    )
+    for std in (0.15, 0.25, 0.35, 0.5)
+    for k in (0.0, -0.06)
+)
+"""More for paired rows, many of which drive circuits beyond their range: keys of 0.5 V are nearly binary,
+queries of 1.5 pulse widths too, and the scores of both are sharp.
+"""
 SMALLEST_CORRELATION = 0.1
 
 
-def candidates_for(design: Design, paired: bool = False) -> tuple[Candidate, ...]:
-    """What to choose from on a chip; `paired`: for paired rows (integrations/hf/paired.py)."""
+def candidates_for(design: Design, paired: bool = False, wide: bool = False) -> tuple[Candidate, ...]:
+    """What to choose from on a chip.
+
+    paired: for paired rows (integrations/hf/paired.py).  wide: more of them.
+
+    Raises:
+        InputError: `wide` is for paired rows only.
+    """
+    if wide and not paired:
+        raise InputError('initial = "wide" is for paired rows; give paired = true, or leave it out')
+    if wide:
+        return WIDE
     if paired:
         return PAIRED
     if not design.drivers.signed:
@@ -94,12 +125,12 @@ def candidates_for(design: Design, paired: bool = False) -> tuple[Candidate, ...
 
 
 class Fit(NamedTuple):
-    """Least squares of the arrays' output to softmax attention, per head: gain, offset, what is left of the
-    variance, and whether the output had any.
+    """Least squares of the arrays' output to softmax attention, per head: gain, offset (of every component
+    where the head has a bias vector), what is left of the variance, and whether the output had any.
     """
 
     gain: Float[Tensor, " H"]
-    offset: Float[Tensor, " H"]
+    offset: Tensor
     residual: Float[Tensor, " H"]
     usable: Tensor
 
@@ -110,6 +141,7 @@ def initial_scaling(
     ids: Int[Tensor, "B T"],
     candidates: Sequence[Candidate] = (FIRST,),
     progress: Progress = no_progress,
+    gains: tuple[float, float] | None = None,
 ) -> tuple[Place, ...]:
     """Set gains and offsets of an attached model, whose weights are still those of the softmax model, in
     place.
@@ -119,6 +151,7 @@ def initial_scaling(
         ids: some text without padding.
         candidates: to choose from; each costs a forward pass of the arrays.
         progress: called after every layer with (layers done, layers).
+        gains: range in which gains of the output are kept; None: what the correlation's smallest value gives.
 
     Returns:
         The stages whose input has no variance; they stay as they are.
@@ -129,7 +162,7 @@ def initial_scaling(
     def fit(
         layer: int, attention: GainCellAttention, inputs: tuple[Any, ...], softmax: Float[Tensor, "B H T D"]
     ) -> None:
-        _fit_layer(layer, candidates, silent, attention, inputs, softmax)
+        _fit_layer(layer, candidates, gains, silent, attention, inputs, softmax)
         progress(layer + 1, len(layers), {})
 
     with softmax_passed_on(model, fit):
@@ -141,28 +174,37 @@ def initial_scaling(
 def _fit_layer(
     layer: int,
     candidates: Sequence[Candidate],
+    gains: tuple[float, float] | None,
     silent: list[Place],
     attention: GainCellAttention,
     inputs: tuple[Any, ...],
     wanted: Float[Tensor, "B H T D"],
 ) -> None:
     """Choose every head's candidate and fit the output stage to softmax attention."""
+    for number in attention.extras():
+        number.zero_()
     stages = zip("qkv", inputs[:3], strict=True)
-    spread = {stage: moments(getattr(attention, stage).rows(x), None).std for stage, x in stages}
+    columns = attention.columns(*inputs)
+    spread = {stage: moments(getattr(attention, stage).rows(x, columns), None).std for stage, x in stages}
     attention.out.gain.fill_(1.0)
     attention.out.offset.zero_()
+    vectors = attention.output_bias is not None
     fits = []
     for candidate in candidates:
         choice = [candidate] * attention.kv_heads
         _set_inputs(attention, spread, choice)
-        fits.append(_least_squares(attention.forward(*inputs), wanted))
+        fits.append(_least_squares(attention.forward(*inputs), wanted, vectors=vectors, gains=gains))
     residual = torch.stack([fit.residual.unflatten(0, (attention.kv_heads, -1)).sum(1) for fit in fits])
     best = residual.argmin(0)  # [Hk]
     _set_inputs(attention, spread, [candidates[int(n)] for n in best])
     heads = torch.arange(attention.heads)
     chosen = best.repeat_interleave(attention.heads // attention.kv_heads)
-    for stage, values in (("gain", [f.gain for f in fits]), ("offset", [f.offset for f in fits])):
-        getattr(attention.out, stage).copy_(torch.stack(values)[chosen, heads])
+    offset = attention.out.offset if attention.output_bias is None else attention.output_bias
+    for parameter, values in (
+        (attention.out.gain, [f.gain for f in fits]),
+        (offset, [f.offset for f in fits]),
+    ):
+        parameter.copy_(torch.stack(values)[chosen, heads])
     usable = torch.stack([fit.usable for fit in fits])[chosen, heads]
     for stage, std in spread.items():
         silent.extend(Place(layer, head, stage) for head in (std == 0).nonzero().flatten().tolist())
@@ -184,17 +226,31 @@ def _set_inputs(
         scaler.offset.copy_(centre if stage == "q" else attention.design.v_offset + centre)
 
 
-def _least_squares(raw: Float[Tensor, "B H T D"], wanted: Float[Tensor, "B H T D"]) -> Fit:
+def _least_squares(
+    raw: Float[Tensor, "B H T D"],
+    wanted: Float[Tensor, "B H T D"],
+    *,
+    vectors: bool,
+    gains: tuple[float, float] | None,
+) -> Fit:
     """See the head of this file; a head whose output has no variance keeps gain 1 and gets the mean."""
-    got, want = moments(raw, None), moments(wanted, None)
-    product = torch.stack(
-        [(o.double() * y.double()).mean() for o, y in zip(raw.unbind(1), wanted.unbind(1), strict=True)]
-    )
-    usable = got.std > 0
-    spread = torch.where(usable, got.std, 1.0)
-    correlation = (product.cpu() - got.mean * want.mean) / (spread * want.std.clamp(min=1e-30))
-    correlation = torch.where(usable, correlation, 0.0)
-    gain = correlation.clamp(min=SMALLEST_CORRELATION) * want.std / spread
-    gain = torch.where(usable, gain, 1.0)
-    residual = want.std**2 * (1.0 - correlation.clamp(min=0.0) ** 2)
-    return Fit(gain, want.mean - gain * got.mean, residual, usable)
+    over = (0, 1) if vectors else (0, 1, 2)
+    columns = []
+    for got, want in zip(raw.unbind(1), wanted.unbind(1), strict=True):  # [B, T, D]
+        o, y = got.double(), want.double()
+        mean_o, mean_y = o.mean(over), y.mean(over)
+        size, o, y = o.square().mean(), o - mean_o, y - mean_y
+        found = torch.stack([o.square().mean(), y.square().mean(), (o * y).mean(), size])
+        columns.append((found, mean_o, mean_y))
+    moments_of, mean_o, mean_y = (torch.stack(part).cpu() for part in zip(*columns, strict=True))
+    var_o, var_y, product, size = moments_of.T
+    usable = var_o > NO_SPREAD**2 * size
+    var_o = torch.where(usable, var_o, 1.0)
+    if gains is None:
+        gain = (product / var_o).maximum(SMALLEST_CORRELATION * (var_y / var_o).sqrt())
+        left = var_y - product.clamp(min=0.0).square() / var_o
+    else:
+        gain = (product / var_o).clamp(*gains)
+        left = var_y - 2 * gain * product + gain.square() * var_o
+    gain, left = torch.where(usable, gain, 1.0), torch.where(usable, left, var_y)
+    return Fit(gain, mean_y - (gain[:, None] if vectors else gain) * mean_o, left, usable)

@@ -31,6 +31,7 @@ from gaincell.devices.cell import CELL_KINDS
 from gaincell.errors import DesignError, GaincellError, InputError
 from gaincell.files import read_toml
 from gaincell.mapping import recipe_values as values
+from gaincell.mapping.initial import candidates_for
 from gaincell.mapping.overrides import override
 from gaincell.mapping.recipe_values import check_model, check_table
 from gaincell.quantity import check_keys, one_of
@@ -54,7 +55,10 @@ class StageRecipe:
     attention: "arrays" or "softmax".  cell: of the arrays; None = the design's.
     gradient: of the cells in training, "exact" or "surrogate".
     initial: first gains and offsets, where the start has none: from "statistics" of the text, every head
-        choosing among several; from statistics with the "first" of these; or those "released" by the authors.
+        choosing among several, or among a "wide" range; with the "first" of the several; or those "released"
+        by the authors.
+    initial_gains: range in which first gains of the output are kept; None: none but what the smallest
+        correlation gives (mapping/initial.py).
     loss: what is minimised.  teacher: whose distribution or attention is learnt: "software", a stage before,
         or another model with the same tokenizer, named as `gaincell` commands take it (distillation only).
     weight: of the distillation; the rest is cross-entropy.  states: weight of the hidden states beside it.
@@ -71,6 +75,7 @@ class StageRecipe:
     cell: str | None = None
     gradient: str = "exact"
     initial: str = "statistics"
+    initial_gains: tuple[float, float] | None = None
     loss: str = "cross-entropy"
     teacher: str = "software"
     weight: float = 1.0
@@ -143,6 +148,9 @@ class Recipe:
     mixing: whether the components of every head get a trainable matrix (integrations/hf/mixing.py).
     paired: whether half of the components of queries and keys are kept, each in two rows
         (integrations/hf/paired.py).
+    biases: whether every head gets bias vectors for its values and its output
+        (integrations/hf/digital_scaling.py).
+    exponents: whether the gains of q and of the output follow the number of columns read (the same).
     evaluation_tokens, calibration_tokens: the most that are used.
     watched_tokens: of the evaluation text, the most that are used while a stage trains (evaluate_every).
     lora: low-rank adapters; None: all weights are trained.
@@ -165,6 +173,8 @@ class Recipe:
     embeddings: bool
     mixing: bool
     paired: bool
+    biases: bool
+    exponents: bool
     evaluation_tokens: int
     calibration_tokens: int
     watched_tokens: int
@@ -288,6 +298,8 @@ def _recipe(raw: Mapping[str, Any], name: str) -> Recipe:
         embeddings=head.get("embeddings", False),
         mixing=head.get("mixing", False),
         paired=head.get("paired", False),
+        biases=head.get("biases", False),
+        exponents=head.get("exponents", False),
         evaluation_tokens=head.get("evaluation_tokens", 65_536),
         calibration_tokens=head.get("calibration_tokens", 16_384),
         watched_tokens=head.get("watched_tokens", 16_384),
@@ -305,6 +317,8 @@ def _recipe(raw: Mapping[str, Any], name: str) -> Recipe:
     for key in ("evaluation_tokens", "watched_tokens"):
         if (given := getattr(recipe, key)) <= recipe.block:
             raise InputError(f"{key} = {given}; give more than a block, {recipe.block}")
+    for stage in stages:
+        candidates_for(design, recipe.paired, stage.initial == "wide")
     if recipe.paired and design.drivers.signed:
         raise InputError(f"the queries of {design.name} have a sign; leave out paired")
     if not stages and not isinstance(recipe.model, ModelRecipe):
@@ -333,9 +347,12 @@ def _stage(
     names = [stage.name for stage in before]
     check_value(entry["start"], (*ROOTS, *names), f"{where}: start")
     values.check_use(entry, where)
-    if entry["start"] in (*names, "adapter") and "initial" in entry:
-        raise InputError(f"{where}: initial has no effect with start = {entry['start']!r}; leave it out")
+    for key in ("initial", "initial_gains"):
+        if entry["start"] in (*names, "adapter") and key in entry:
+            raise InputError(f"{where}: {key} has no effect with start = {entry['start']!r}; leave it out")
     own = {key: value for key, value in entry.items() if key in values.STAGE}
+    if "initial_gains" in own:
+        own["initial_gains"] = values.gain_range(own["initial_gains"], own.get("initial"), where)
     stage = StageRecipe(**{"title": own["name"], **own}, training=_training(entry, common, where))
     if stage.name in (*names, *ROOTS, "settings") or not stage.name.replace("-", "").isalnum():
         raise InputError(f"{where}: the name {stage.name!r} is taken or not of letters, digits and -")

@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 from gaincell.errors import InputError
 from gaincell.integrations.hf.attach import attach, attached_layers
 from gaincell.integrations.hf.checkpoint import HARDWARE, go_on
+from gaincell.integrations.hf.digital_scaling import add_biases, add_exponents
 from gaincell.integrations.hf.lora import add_lora, lora_parameters
 from gaincell.integrations.hf.mixing import add_mixing
 from gaincell.integrations.hf.models import load_model
@@ -29,6 +30,8 @@ from gaincell.training.loop import Loss
 
 INITIAL_TOKENS = 4096
 """Tokens that first gains and offsets are taken from."""
+WIDE_TOKENS = 2048
+"""The same where they are chosen from a wide range."""
 
 
 class Base(NamedTuple):
@@ -83,11 +86,18 @@ class RecipeModels:
             if recipe.mixing:
                 turned = fresh and not recipe.paired  # products with a sign do not care
                 add_mixing(model, ids[:1] if turned else None)
+            if recipe.biases:
+                add_biases(model)
+            if recipe.exponents:
+                add_exponents(model)
             if fresh and stage.initial != "released":
                 fitting = self.progress(f"{stage.name}: first gains and offsets")
-                chosen = stage.initial == "statistics"
-                candidates = candidates_for(design, recipe.paired) if chosen else (FIRST,)
-                initial_scaling(model, ids, candidates, fitting)
+                wide = stage.initial == "wide"
+                several = candidates_for(design, recipe.paired, wide)
+                candidates = (FIRST,) if stage.initial == "first" else several
+                if wide:  # so many that fewer tokens have to do
+                    ids = ids[: max(1, WIDE_TOKENS // recipe.block)]
+                initial_scaling(model, ids, candidates, fitting, stage.initial_gains)
         lora = recipe.lora
         if lora is not None and self.root(stage) != "random":
             add_lora(model, lora.rank, lora.where, lora.scale, seed=recipe.seed)

@@ -14,7 +14,7 @@ from gaincell.integrations.hf.checkpoint import describe, is_run
 from gaincell.integrations.hf.lora import WHERE
 from gaincell.integrations.hf.sources import SMOLLM2, TINY, find_source
 from gaincell.quantity import check_keys
-from gaincell.training.settings import FACTOR, RATE, TRAINING, Allowed, Number, check_value
+from gaincell.training.settings import FACTOR, LARGEST, RATE, TRAINING, Allowed, Number, check_value
 
 HEAD: Mapping[str, Allowed] = {
     "seed": Number(0, 2**63 - 1, whole=True),
@@ -32,6 +32,8 @@ HEAD: Mapping[str, Allowed] = {
     "embeddings": bool,
     "mixing": bool,
     "paired": bool,
+    "biases": bool,
+    "exponents": bool,
     "evaluation_tokens": Number(2, whole=True),
     "calibration_tokens": Number(1, whole=True),
     "watched_tokens": Number(2, whole=True),
@@ -56,7 +58,8 @@ STAGE: Mapping[str, Allowed] = {
     "attention": ("arrays", "softmax"),
     "cell": str,
     "gradient": ("exact", "surrogate"),
-    "initial": ("statistics", "first", "released"),
+    "initial": ("statistics", "wide", "first", "released"),
+    "initial_gains": Number(most=LARGEST, above=True, many=2),
     "loss": ("cross-entropy", "distillation", "transfer"),
     "teacher": str,
     "weight": Number(0, 1),
@@ -97,13 +100,23 @@ def check_use(entry: Mapping[str, Any], where: str) -> None:
         (loss == "transfer", ("weight", "states"), f"loss = {loss!r}"),
         (
             entry.get("attention") == "softmax",
-            ("cell", "gradient", "initial", "neutral"),
+            ("cell", "gradient", "initial", "initial_gains", "neutral"),
             "attention = 'softmax'",
         ),
     ):
         useless = next((key for key in keys if idle and key in entry), None)
         if useless is not None:
             raise InputError(f"{where}: {useless} has no effect with {why}; leave it out")
+
+
+def gain_range(raw: Iterable[float], initial: str | None, where: str) -> tuple[float, float]:
+    """A range of first gains; raises InputError."""
+    low, high = raw
+    if initial == "released":
+        raise InputError(f"{where}: initial_gains has no effect with initial = 'released'; leave it out")
+    if low >= high:
+        raise InputError(f"{where}: initial_gains = {[low, high]}; give the smaller one first")
+    return float(low), float(high)
 
 
 def check_model(model: str, where: str, *, bare: bool = True) -> None:

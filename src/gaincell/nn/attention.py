@@ -7,8 +7,12 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from gaincell.design import Design
+from gaincell.errors import ModelError
 from gaincell.nn.scaler import Scaler
 from gaincell.ops.gain_cell_attention import Gradient, Impl, attend_to_stored, gain_cell_attention
+
+BIASES = ("value_bias", "output_bias")
+"""Names of the bias vectors that a layer can have: per key/value head, and per query head."""
 
 
 class Attend(Protocol):
@@ -38,6 +42,12 @@ class GainCellAttention(nn.Module):
 
     with q, k and v each scaled by their own stage before the driver and the write DAC quantise them. The
     initial values are those of the released code [R]: q (1, 0), k and v (1, V_offset), output (1, 0).
+
+    `add_biases` gives a layer two vectors beside them, in front of the scaling of v and behind that of the
+    output: v_jd + c_d of every key/value head, out_id + e_d of every query head. A layer of the model
+    computes both as biases, c of its v_proj and W_o e of its o_proj: they are no hardware. `add_exponents`
+    lets the gains of q and of the output follow the number of columns read (`Scaler`): they are, in the
+    digital block.
 
     Args:
         design: the chip; its ``token_period`` must already be that of the whole model.
@@ -79,8 +89,71 @@ class GainCellAttention(nn.Module):
         self.k = Scaler(kv_heads, offset=design.v_offset, dtype=dtype, device=device)
         self.v = Scaler(kv_heads, offset=design.v_offset, dtype=dtype, device=device)
         self.out = Scaler(heads, dtype=dtype, device=device)
+        self.value_bias: nn.Parameter | None
+        self.output_bias: nn.Parameter | None
+        for name in BIASES:
+            self.register_parameter(name, None)
         self.attend: Attend = gain_cell_attention
         """What computes the arrays; another while circuits are learned (training/codesign.py)."""
+
+    def add_biases(self, dtype: torch.dtype = torch.float32) -> None:
+        """Give the values and the output a bias vector per head, both zero, to be trained."""
+        for name, heads in zip(BIASES, (self.kv_heads, self.heads), strict=True):
+            zeros = torch.zeros(heads, self.head_dim, dtype=dtype, device=self.out.gain.device)
+            self.register_parameter(name, nn.Parameter(zeros))
+
+    def add_exponents(self) -> None:
+        """Give the scaling of q and of the output an exponent per head: see `Scaler`."""
+        for stage in (self.q, self.out):
+            stage.add_exponent()
+
+    def extras(self) -> list[nn.Parameter]:
+        """The biases and exponents that there are."""
+        found = (self.value_bias, self.output_bias, self.q.exponent, self.out.exponent)
+        return [number for number in found if number is not None]
+
+    def columns(
+        self,
+        q: Float[Tensor, "B H Tq D"],
+        k: Float[Tensor, "B Hk Tk D"],
+        v: Float[Tensor, "B Hk Tk D"],
+        key_index: Int[Tensor, "B Tk"] | None = None,
+        query_index: Int[Tensor, "B Tq"] | None = None,
+        sliding_window: int | None = None,
+    ) -> Int[Tensor, "#B Tq"] | None:
+        """Columns that every query reads, its own among them; None where no exponent asks for it.
+
+        The arguments are those of `forward`. A padding token counts one.
+
+        Raises:
+            ModelError: the design holds first tokens beside the ring, which are not counted.
+        """
+        if self.q.exponent is None:
+            return None
+        if self.design.sinks.tokens:
+            raise ModelError(
+                f"{self.design.name} holds first tokens in columns of their own ([sinks]), which gains that "
+                "follow the columns read do not count; give a design without, or a model without exponents"
+            )
+        index = query_index
+        if index is None:
+            every = torch.arange(k.shape[2], device=k.device)[None] if key_index is None else key_index
+            index = every[:, every.shape[1] - q.shape[2] :]
+        most = self.design.window if sliding_window is None else min(self.design.window, sliding_window)
+        return (index + 1).clamp(1, most)
+
+    def volts(
+        self, k: Float[Tensor, "B Hk T D"], v: Float[Tensor, "B Hk T D"]
+    ) -> tuple[Float[Tensor, "B Hk T D"], Float[Tensor, "B Hk T D"]]:
+        """What the write DACs are asked for, V."""
+        return self.k(k), self.v(v if self.value_bias is None else v + self.value_bias[:, None])
+
+    def output(
+        self, attended: Float[Tensor, "B H T D"], columns: Int[Tensor, "#B T"] | None
+    ) -> Float[Tensor, "B H T D"]:
+        """What the layer passes on, of what the arrays give for queries of so many `columns`."""
+        scaled: Tensor = self.out(attended, columns)
+        return scaled if self.output_bias is None else scaled + self.output_bias.to(scaled.dtype)[:, None]
 
     def forward(
         self,
@@ -108,9 +181,10 @@ class GainCellAttention(nn.Module):
         Returns:
             The scaled output of every head, in the type of ``q``, or in float32 where that is narrower.
         """
+        columns = self.columns(q, k, v, key_index, query_index, sliding_window)
         if extra_age is not None:
             attended = attend_to_stored(
-                self.q(q),
+                self.q(q, columns),
                 k,
                 v,
                 self.design,
@@ -123,9 +197,8 @@ class GainCellAttention(nn.Module):
             )
         else:
             attended = self.attend(
-                self.q(q),
-                self.k(k),
-                self.v(v),
+                self.q(q, columns),
+                *self.volts(k, v),
                 self.design,
                 None,
                 self.impl,
@@ -135,8 +208,7 @@ class GainCellAttention(nn.Module):
                 layer=self.layer,
                 gradient=self.gradient,
             )
-        scaled: Tensor = self.out(attended)
-        return scaled
+        return self.output(attended, columns)
 
     def extra_repr(self) -> str:
         """What ``print(module)`` shows in the brackets."""

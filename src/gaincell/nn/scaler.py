@@ -1,8 +1,11 @@
-"""One scaling stage: a gain and an offset per head."""
+"""One scaling stage: a gain and an offset per head, and where wanted a gain that follows the tokens held."""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
+
+COLUMNS = 1024
+"""Columns at which an exponent changes nothing: those of the paper's ring, whatever the ring of a design."""
 
 
 class Scaler(nn.Module):
@@ -10,6 +13,10 @@ class Scaler(nn.Module):
 
     With `kept`, the numbers of D/2 of the D components of every head, x is first replaced by (x_c, -x_c):
     paired rows (integrations/hf/paired.py; `hold_components` comes before a state dict that has them).
+
+    With `add_exponent`, y = a (n / 1024)^g x + b for a query that reads n columns, with one exponent g per
+    head: a sum over n tokens grows with n, and the digital block knows n exactly. An extension, of q and of
+    the output.
 
     Every layer has four: q and the output per query head; k and v per key/value head, for an array is
     written once for its whole group of query heads. Whoever wants to observe a stage (adaptation,
@@ -38,21 +45,41 @@ class Scaler(nn.Module):
         super().__init__()
         self.gain = nn.Parameter(torch.full((heads,), gain, dtype=dtype, device=device))
         self.offset = nn.Parameter(torch.full((heads,), offset, dtype=dtype, device=device))
+        self.exponent: nn.Parameter | None
+        self.register_parameter("exponent", None)
         self.kept: Tensor | None
         self.register_buffer("kept", None)
 
-    def forward(self, x: Float[Tensor, "B H T D"]) -> Float[Tensor, "B H T D"]:
-        """Scale each head of ``x`` [B, heads, T, D], in its type or in float32 where that is narrower."""
+    def add_exponent(self) -> None:
+        """Give every head an exponent, of 0, to be trained."""
+        self.exponent = nn.Parameter(torch.zeros_like(self.gain))
+
+    def forward(
+        self, x: Float[Tensor, "B H T D"], columns: Int[Tensor, "#B T"] | None = None
+    ) -> Float[Tensor, "B H T D"]:
+        """Scale each head of ``x`` [B, heads, T, D], in its type or in float32 where that is narrower.
+
+        columns: that each query reads; needed with an exponent, and not used without.
+        """
         dtype = torch.promote_types(x.dtype, torch.float32)
         gain, offset = self.gain.to(dtype), self.offset.to(dtype)
-        return torch.addcmul(offset[:, None, None], gain[:, None, None], self.rows(x))
+        return torch.addcmul(offset[:, None, None], gain[:, None, None], self.rows(x, columns))
 
-    def rows(self, x: Float[Tensor, "B H T D"]) -> Float[Tensor, "B H T D"]:
-        """What is scaled: ``x``, or with ``kept`` its kept components and then their negatives."""
-        if self.kept is None:
+    def rows(
+        self, x: Float[Tensor, "B H T D"], columns: Int[Tensor, "#B T"] | None = None
+    ) -> Float[Tensor, "B H T D"]:
+        """What gain and offset see: ``x``, with ``kept`` its kept components and then their negatives, and
+        with an exponent times (n / 1024)^g.
+        """
+        if self.kept is not None:
+            chosen = x.gather(-1, self.kept[None, :, None].expand(*x.shape[:-1], -1))
+            x = torch.cat([chosen, -chosen], dim=-1)
+        if self.exponent is None:
             return x
-        chosen = x.gather(-1, self.kept[None, :, None].expand(*x.shape[:-1], -1))
-        return torch.cat([chosen, -chosen], dim=-1)
+        assert columns is not None, "a stage with an exponent is told how many columns are read"
+        share = columns[:, None].to(self.exponent.dtype) / COLUMNS  # [B, 1, T]
+        factor = (self.exponent[:, None] * share.log()).exp()
+        return x * factor[..., None].to(torch.promote_types(x.dtype, torch.float32))
 
     def extra_repr(self) -> str:
         """What ``print(module)`` shows in the brackets."""

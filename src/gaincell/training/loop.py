@@ -2,7 +2,8 @@
 
 It trains whatever parameters of the model require a gradient. Quantisation-aware training needs nothing
 special here: the attached hardware attention rounds in its forward pass and passes the gradient straight
-through. One process, or several (see `parallel.py`): each takes its share of the micro-batches of a step, and
+through. Gains can be learnt as logarithms: AdamW then sees l = ln a and dL/dl = a dL/da.
+One process, or several (see `parallel.py`): each takes its share of the micro-batches of a step, and
 all make the same step. Noise-aware training needs a design with noise (its tables [noise] and [writing]), of
 which every forward pass sees another draw, or a design with mismatch, of which it can see another chip.
 
@@ -17,7 +18,7 @@ import hashlib
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -36,8 +37,8 @@ from gaincell.progress import Progress, silent
 from gaincell.training import checkpoint as disk
 from gaincell.training.log import TrainingLog
 from gaincell.training.loss_name import called, name_of
-from gaincell.training.parallel import Loss, Parallel, clip_gradients
-from gaincell.training.settings import TrainSettings, learning_rate_at
+from gaincell.training.parallel import Loss, Parallel, clip_each_gradient, clip_gradients
+from gaincell.training.settings import SCALE_RATES, TrainSettings, learning_rate_at
 from gaincell.training.watch import Watch
 
 __all__ = ["Blocks", "Loss", "TrainResult", "TrainSettings", "next_token_loss", "redraw", "train"]
@@ -115,6 +116,8 @@ def train(
     _set_checkpointing(model, settings, "enable", {"use_reentrant": False})
     parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
     optimizer = _optimizer(parameters, settings, rates or {})
+    gains = {n: p for n, p in parameters.items() if _is_gain(n)} if settings.log_gains else {}
+    _check_positive(gains)
     first_block = blocks[0:1]
     identity: dict[str, Any] = {
         "settings": asdict(settings),
@@ -141,10 +144,12 @@ def train(
     def keep(step: int) -> None:
         if checkpoint is not None:
             place = {"step": step, "watch": watch.state(), "seconds": seconds(), "losses": list(losses)}
+            place |= {"norms": norms} if norms else {}
             kept = settings.keep_checkpoints
             disk.store(checkpoint, parameters, optimizer, identity, place, keep=kept, write=main)
             watch.stored = step
 
+    norms: dict[str, float] = dict(state.get("norms", {}))
     losses: deque[float] = deque(state.get("losses", ()), maxlen=max(1, total // 10))
     arrays = {m: m.design for m in model.modules() if isinstance(m, GainCellAttention)}
     tokens_a_step = settings.batch * (first_block.shape[1] - 1)
@@ -158,9 +163,13 @@ def train(
             batch = blocks[step * settings.batch : (step + 1) * settings.batch]
             loss = _accumulate(run, batch, settings, step, arrays)
             watch.see(loss, step)
+            for gain in gains.values():
+                gain.grad = None if gain.grad is None else gain.grad * gain.detach()
+            clip_each_gradient(parameters, settings.clip_tensors, norms)
             norm = clip_gradients(parameters.values(), settings.clip)
             watch.require(math.isfinite(norm), f"the gradient's norm became {norm}", step)
-            optimizer.step()
+            with _as_logarithms(gains.values()):
+                optimizer.step()
             optimizer.zero_grad()
             watch.require(_finite(run, parameters.values()), "a parameter became infinite or no number", step)
             _keep_gains_positive(parameters)
@@ -341,19 +350,49 @@ def _is_scale(name: str) -> bool:
     return ".gain_cell." in name
 
 
+def _is_gain(name: str) -> bool:
+    return _is_scale(name) and name.endswith(".gain")
+
+
+def _check_positive(gains: Mapping[str, nn.Parameter]) -> None:
+    bad = next((name for name, gain in gains.items() if bool((gain <= 0).any())), None)
+    if bad is not None:
+        raise InputError(f"{bad} is not above 0: it has no logarithm to learn; leave out log_gains")
+
+
+@contextmanager
+def _as_logarithms(gains: Collection[nn.Parameter]) -> Iterator[None]:
+    """Within the context gains hold their logarithms. (Nothing else is kept of these: a checkpoint holds
+    gains, and goes on exactly.)
+    """
+    with torch.no_grad():
+        for gain in gains:
+            gain.log_()
+        yield
+        for gain in gains:
+            gain.exp_()
+
+
 def _optimizer(
     parameters: dict[str, nn.Parameter], settings: TrainSettings, rates: Mapping[str, float]
 ) -> torch.optim.AdamW:
     scale_rate = settings.scale_learning_rate or settings.learning_rate
+    peaks = {"": settings.learning_rate}
+    peaks |= {of: getattr(settings, name) or scale_rate for of, name in SCALE_RATES.items()}
+    peaks |= rates
 
-    def kind(name: str) -> str | bool:
-        return next((start for start in rates if name.startswith(start)), _is_scale(name))
+    def kind(name: str) -> str:
+        own = name.rpartition(".")[2]
+        of = next((of for of in SCALE_RATES if of in own), "gain") if _is_scale(name) else ""
+        return next((start for start in rates if name.startswith(start)), of)
 
     def decays(name: str) -> bool:
+        if _is_gain(name) and settings.log_gains:
+            return False
         return settings.decayed == "all" or parameters[name].ndim > 1 or _is_scale(name)
 
     groups: list[dict[str, Any]] = []
-    for which, rate in ((False, settings.learning_rate), (True, scale_rate), *rates.items()):
+    for which, rate in peaks.items():
         for decayed, decay in ((True, settings.weight_decay), (False, 0.0)):
             members = [p for n, p in parameters.items() if kind(n) == which and decays(n) is decayed]
             if members:
@@ -364,5 +403,5 @@ def _optimizer(
 def _keep_gains_positive(parameters: dict[str, nn.Parameter]) -> None:
     with torch.no_grad():
         for name, parameter in parameters.items():
-            if _is_scale(name) and name.endswith(".gain"):
+            if _is_gain(name):
                 parameter.clamp_(min=SMALLEST_GAIN)

@@ -11,7 +11,8 @@ micro-batches of a step.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from typing import Any
@@ -113,6 +114,32 @@ class Parallel:
             return value
         device = self.processes.device
         return float(reduce(torch.tensor(value, dtype=torch.float64, device=device), "mean"))
+
+
+REMEMBERED = 0.9
+"""Share of a running norm that a step keeps."""
+
+
+def clip_each_gradient(parameters: Mapping[str, nn.Parameter], most: float, norms: dict[str, float]) -> None:
+    """Scale every gradient so that its norm is at most `most` times its running mean, in place.
+
+    norms: the running means by name, which are brought up to date:  m <- 0.9 m + 0.1 (norm after clipping).
+        One begins with the first gradient that is not zero (that of an adapter's A is, as long as B is).
+    """
+    if math.isinf(most):
+        return
+    for name, parameter in parameters.items():
+        if (gradient := parameter.grad) is None:
+            continue
+        found = torch.linalg.vector_norm(gradient)
+        norm = float(found.full_tensor() if isinstance(found, DTensor) else found)
+        mean = norms.get(name, norm)
+        if norm == 0.0 and mean == 0.0:
+            continue
+        if norm > most * mean:
+            gradient.mul_(most * mean / norm)
+            norm = most * mean
+        norms[name] = REMEMBERED * mean + (1 - REMEMBERED) * norm
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], largest: float) -> float:

@@ -92,7 +92,17 @@ class TrainSettings:
     learning_rate: float = 6e-4
     """Peak learning rate."""
     scale_learning_rate: float | None = None
-    """Peak learning rate of gains and offsets; None = the same."""
+    """Peak learning rate of gains and offsets, and of what stands beside them; None = the same."""
+    offset_learning_rate: float | None = None
+    """The same of offsets alone; None = that of gains."""
+    bias_learning_rate: float | None = None
+    """The same of bias vectors (integrations/hf/digital_scaling.py)."""
+    exponent_learning_rate: float | None = None
+    """The same of the exponents of gains that depend on the columns read."""
+    mixing_learning_rate: float | None = None
+    """The same of the matrices of mixing."""
+    log_gains: bool = False
+    """Gains are learnt as logarithms: a step multiplies them, and they do not decay. Files hold the gains."""
     warmup_steps: int = 10
     """Steps of linear warm-up from zero."""
     final_fraction: float = 0.05
@@ -111,6 +121,8 @@ class TrainSettings:
     """Which trained tensors decay: one of DECAYED."""
     clip: float = 1.0
     """Largest global gradient norm."""
+    clip_tensors: float = math.inf
+    """Largest norm of one tensor's gradient, in multiples of its running mean; inf = any."""
     bf16: bool = True
     """bf16 autocast of the linear layers; the hardware attention always computes in float32."""
     gradient_checkpointing: bool = False
@@ -140,7 +152,7 @@ class TrainSettings:
                 check_value(given, TRAINING[setting.name], setting.name)
         if self.batch % self.micro_batch:
             raise InputError(f"batch = {self.batch} is not a multiple of micro_batch = {self.micro_batch}")
-        rate = max(self.learning_rate, self.scale_learning_rate or 0.0)
+        rate = max(self.learning_rate, *(getattr(self, name) or 0.0 for name in SCALE_RATES.values()))
         if rate * max(1 / (1 - self.betas[0]), self.weight_decay) > LARGEST * (1 + 1e-9):
             raise InputError(
                 f"learning rate {rate} with betas = {self.betas} and weight_decay = {self.weight_decay}: its "
@@ -155,13 +167,22 @@ class TrainSettings:
             )
 
 
+SCALE_RATES = {
+    "gain": "scale_learning_rate",
+    "offset": "offset_learning_rate",
+    "bias": "bias_learning_rate",
+    "exponent": "exponent_learning_rate",
+    "mix": "mixing_learning_rate",
+}
+"""Settings with the peak learning rate of each kind of number in a layer's arrays."""
 LARGEST = 3e38
 """About the largest number of float32, in which weights and gradients are."""
 FACTOR = Number(most=LARGEST)
 RATE = Number(most=LARGEST, above=True)
 TRAINING: Mapping[str, Allowed] = {
     "learning_rate": RATE,
-    "scale_learning_rate": RATE,
+    **dict.fromkeys(SCALE_RATES.values(), RATE),
+    "log_gains": bool,
     "warmup_steps": Number(whole=True),
     "final_fraction": Number(0, 1),
     "decay_steps": Number(1, whole=True),
@@ -171,6 +192,7 @@ TRAINING: Mapping[str, Allowed] = {
     "weight_decay": FACTOR,
     "decayed": DECAYED,
     "clip": Number(above=True, endless=True),
+    "clip_tensors": Number(1, above=True, endless=True),
     "bf16": bool,
     "gradient_checkpointing": bool,
     "redraw": REDRAWS,

@@ -317,7 +317,7 @@ class RingLayer(CacheLayerMixin):
         index: of the real token in each slot, -1 for padding, which is not written.
         """
         step = self.tokens.step or self.tokens.begin(index)
-        volts = self.attention.k(key), self.attention.v(value)
+        volts = self.attention.volts(key, value)
         attended = self._decoded(query, volts, step, sliding_window)
         self.codes_are_read = attended is not None
         if attended is None:
@@ -345,12 +345,13 @@ class RingLayer(CacheLayerMixin):
                 codes[step.rows, :, step.columns] = written[step.rows, :, 0]
             if not finite:
                 return None
-        q = attention.q(query)
+        read = attention.columns(query, *volts, query_index=step.index, sliding_window=sliding_window)
+        q = attention.q(query, read)
         if self._decode is None:
             level = attention.impl.removeprefix("native-") if attention.impl.startswith("native-") else None
             self._decode = RingDecoder(attention.design, q.shape[3], level)
         out = self._decode(q, *self._codes, self.tokens.decoded(step, sliding_window))
-        return None if out is None else attention.out(out)
+        return None if out is None else attention.output(out, read)
 
     @property
     def _codes(self) -> tuple[Tensor, Tensor]:

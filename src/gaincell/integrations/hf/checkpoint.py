@@ -4,7 +4,8 @@ A RUN directory holds ``design.toml`` (the chip) and ``hardware.safetensors``: g
 layer and each weight that differs from the base model, with the base model's name and fingerprint. Reading
 it back loads the base model anew, makes sure that it is still the same, and puts the changes on top. Of
 low-rank adapters the two factors are kept, in 16 bits, and of mixing the matrices; what is read back has both
-in its weights. Of paired rows the numbers of the components are kept.
+in its weights. Of paired rows the numbers of the components are kept. Biases and exponents stand
+beside gains and offsets.
 """
 
 import os
@@ -21,6 +22,7 @@ from gaincell.design import Design
 from gaincell.errors import GaincellError, ModelError, RunError
 from gaincell.files import write_tensors
 from gaincell.integrations.hf.attach import attach, attached_layers, attached_model
+from gaincell.integrations.hf.digital_scaling import EXPONENTS, hold_digital_scaling
 from gaincell.integrations.hf.lora import add_product, factors, lora_name, without_adapters
 from gaincell.integrations.hf.mixing import MIX, fold
 from gaincell.integrations.hf.paired import KEPT, hold_components, kept_components
@@ -178,7 +180,7 @@ def go_on(model: PreTrainedModel, run: str | os.PathLike[str]) -> None:
     if unfit:
         raise RunError(
             f"{path} does not go on in this model: {min(unfit)} ({len(unfit)} tensors) is in one only or has "
-            "another shape; give the rank, the layers and the mixing that it was made with"
+            "another shape; give the rank, layers, mixing, biases and exponents that it was made with"
         )
     hold_components(model, stored)
     for name in wanted:
@@ -208,6 +210,12 @@ def describe(run: str | os.PathLike[str]) -> Hardware:
     if missing:
         raise RunError(f"{path} does not say its {missing[0]}: it is damaged; save the model again")
     return Hardware(metadata["base"], metadata["base_sha256"], metadata["design_hash"])
+
+
+def stores_exponents(run: str | os.PathLike[str]) -> bool:
+    """Whether gains of a RUN follow the number of columns read."""
+    with safe_open(located(run) / HARDWARE, framework="pt") as file:
+        return any(name.endswith(EXPONENTS) for name in file.keys())  # noqa: SIM118 (not a mapping)
 
 
 def _find_base(
@@ -292,6 +300,10 @@ def checked(name: str, tensor: Tensor, where: str, advice: str) -> Tensor:
 
 def _put(model: PreTrainedModel, tensors: dict[str, Tensor], where: str) -> None:
     """Put saved gains, offsets and weights into an attached model, then mixing and adapters into weights."""
+    try:
+        hold_digital_scaling(model, tensors)
+    except RunError as error:
+        raise RunError(f"{where} does not fit the base model: {error}; save it again") from error
     parameters = dict(model.named_parameters())
     ends = (".weight.lora_A", ".weight.lora_B")
     plain = {n: t for n, t in tensors.items() if MIX not in n and not n.endswith((*ends, KEPT))}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from gaincell.costs.size import ModelSize, shipped_sizes
 from gaincell.errors import ModelError
-from gaincell.integrations.hf.checkpoint import DESIGN, describe, is_run
+from gaincell.integrations.hf.checkpoint import DESIGN, describe, is_run, stores_exponents
 from gaincell.integrations.hf.context import LONGEST_BLOCK, context_of
 from gaincell.integrations.hf.sources import (
     FORMS,
@@ -39,7 +40,8 @@ def model_size(model: str | os.PathLike[str]) -> ModelSize:
         return shipped[name]
     base = describe(name).base if is_run(name) else name
     source = find_source(base, f"{name}: " if base != name else "")
-    return size_of(_without_weights(source), Path(without_revision(source.id)).name)
+    size = size_of(_without_weights(source), Path(without_revision(source.id)).name)
+    return replace(size, column_gains=is_run(name) and stores_exponents(name))
 
 
 def run_design(model: str | os.PathLike[str]) -> Path | None:
