@@ -275,7 +275,7 @@ def evaluation(results: Sequence[Result]) -> Markup:
     for result in results:
         with whole(result, "perplexity"):
             run = result.run
-            key = measured_by(run)
+            key = measured_by(run) or "perplexity"
             bits = readable(number(run["bits_per_byte"])) if "bits_per_byte" in run else "–"
             error = readable(number(run[f"{key}_error"])) if f"{key}_error" in run else "–"
             counted, by = f"{number(run['predictions']):,.0f}", "words" if key == WORDS else "tokens"
