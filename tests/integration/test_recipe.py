@@ -270,6 +270,12 @@ def test_what_cannot_be_set_is_refused(tmp_path: Path, given: str, message: str)
         load_recipe(write(tmp_path), changes=parse_overrides([given]))
 
 
+def test_a_block_fits_the_positions_of_gpt2() -> None:
+    path = SHIPPED[[shipped.stem for shipped in SHIPPED].index("small-gpt2")]
+    with pytest.raises(InputError, match="block = 1024; give 2 to 512, the model's context"):
+        load_recipe(path, changes={"model.config.n_positions": 512})
+
+
 def test_a_value_is_set_once(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="seed is given twice"):
         parse_overrides(["seed=1", "seed=2"])

@@ -119,6 +119,7 @@ VOCABULARY = {
     "--seconds": "time of a measurement",
     "--section": "section of transistor models",
     "--seed": "seed of random choices",
+    "--set": "a value of a recipe",
     "--sensitivity": "every parameter up and down",
     "--sequences": "number of sequences read",
     "--skip-bad-rows": "leave out rows without numbers",

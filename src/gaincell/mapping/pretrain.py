@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,7 +56,7 @@ def take_model(run: Path, out: Path) -> None:
     for path in sorted((run / "model").iterdir(), key=lambda path: path.name == weights):  # weights last
         place = out / "model" / path.name
         if path.is_file() and not place.exists():
-            write_atomic(place, lambda copy, path=path: shutil.copyfile(path, copy))
+            write_atomic(place, partial(shutil.copyfile, path))
     if sha256(out / "model" / weights) != sha256(run / "model" / weights):
         raise RunError(f"{out.name}/model is another model than that of {run.name}; choose another --out")
 
