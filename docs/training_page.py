@@ -6,16 +6,16 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+import tokens_page
+
 from gaincell.files import write_atomic, write_text
-from gaincell.reports import results, tables, token_curve, training
+from gaincell.reports import conversions, results, tables, token_curve, training
 from gaincell.reports.style import styled
 
 
 def write_training(docs: Path, replaced: Callable[[str, str, str], str]) -> None:
-    """NAME.json: the run.json of a recipe, its table and its curve.  tokens/CHIP/N: of an adapter of
-    SmolLM2-135M after N tokens, its run.json and its tasks.json, and software-continued.json of the software
-    model trained on the same tokens (both of evaluate --tasks); tokens/CHIP/software.json, where they were
-    scored in another type than the software model.  replaced: content between marks.
+    """NAME.json: the run.json of a recipe, its table and its curve.  tokens: as in tokens_page.py; and the
+    figure of all of them beside the paper.  replaced: content between marks.
     """
     page, folder = docs / "training.md", docs / "results" / "training"
     text = page.read_text()
@@ -25,18 +25,17 @@ def write_training(docs: Path, replaced: Callable[[str, str, str], str]) -> None
         with tempfile.TemporaryDirectory() as drawn:
             training.draw_stages(run, Path(drawn))
             (Path(drawn) / "training.png").rename(docs / "figures" / f"training-{path.stem}.png")
-    software = results.read(docs / "results" / "evaluation" / "tasks" / "smollm2-software.json")
-    for chip in sorted(folder.glob("tokens/*/")):
-        trainings = []
-        for place in chip.glob("*/"):
-            other = place / "software-continued.json"
-            continued = results.read(other) if other.is_file() else None
-            trainings.append((results.read(place), results.read(place / "tasks.json"), continued))
-        alike = chip / "software.json"
-        found = token_curve.points(results.read(alike) if alike.is_file() else software, trainings)
+    for chip in sorted(tokens_page.TOKENS.glob("*/")):
+        known = tokens_page.trainings(chip)
+        found = token_curve.points(
+            known[0].software, [(one.run, one.tasks, one.controls.get("software-continued")) for one in known]
+        )
         text = replaced(text, f"tokens-{chip.name}", token_curve.token_markdown(found))
-        if len(found) >= token_curve.FEWEST:
+        if token_curve.can_be_fitted(found):
             with styled():
                 drawn_as = docs / "figures" / f"training-tokens-{chip.name}.png"
                 write_atomic(drawn_as, token_curve.draw_tokens(found).savefig)
+    with styled():
+        drawn = conversions.draw_conversions(tokens_page.every())
+        write_atomic(docs / "figures" / "tokens.png", drawn.savefig)
     write_text(page, text)
