@@ -132,7 +132,7 @@ def adapters_table(folder: Path) -> str:
         size = sum(file.stat().st_size for file in place.iterdir()) / 1e6
         shown.append(chip)
         numbers = f"{tokens:,.0f} | {score[chip]:.2f} | {score[chip] / score['software']:.2f} | {size:.1f}"
-        rows.append(f"| `adapters/{place.name}` | {tokens_page.mapping(run)} (`{chip}`) | {numbers} |")
+        rows.append(f"| `adapters/{place.name}` | {tokens_page.mapping(run)}, `{chip}` | {numbers} |")
     weights = comparison.weights({name: entries[name] for name in shown})
     scored = f"{harness['name']} {harness['version']}, {weights}"
     n, of = (results.number(wiki["software"][key]) for key in ("items", "of"))

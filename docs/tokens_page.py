@@ -32,7 +32,10 @@ LINEAR = "linear, from GPT-2"
 """The run of `CURVES` that is compared with."""
 SHOWN = (100, 500, 2000)
 """Its iterations that the table has, with the last."""
-ARRAYS = {"leroux2025": "the paper's arrays", "leroux2025-extended": "an extended chip (not the paper's)"}
+ARRAYS = {
+    "leroux2025": "the paper's arrays",
+    "leroux2025-extended": "an extended chip other than the paper's",
+}
 MODELS = {"smollm2-135m": "SmolLM2-135M"}
 WIKITEXT = "word perplexity, WikiText-2"
 TUNED = "nonlinear, adapted, fine-tuned"
@@ -80,7 +83,7 @@ def mapping(run: Json) -> str:
     recipe, chip = recipe_of(run), run["design"]["name"]
     added = [name for name, there in (("paired rows", recipe.paired), ("mixing", recipe.mixing)) if there]
     return " with ".join(
-        [ARRAYS.get(chip, f"{chip} (not the paper's)"), *([" and ".join(added)] if added else [])]
+        [ARRAYS.get(chip, f"{chip} instead of the paper's chip"), *([" and ".join(added)] if added else [])]
     )
 
 
@@ -90,7 +93,7 @@ def by_mapping(paths: list[Path]) -> dict[str, Json]:
     """
     known = [(one.tasks, mapping(one.run)) for chip in sorted(TOKENS.glob("*/")) for one in trainings(chip)]
     found = {}
-    for path in paths:
+    for path in sorted(paths, key=lambda path: path.stem):
         run = results.read(path)
         title = next((title for tasks, title in known if tasks == run), path.stem.partition("-")[2])
         found[title] = run
@@ -122,7 +125,7 @@ def ours() -> list[Conversions]:
                 ).append(point)
     return [
         Conversions(title, f"{WIKITEXT} validation", sorted(points, key=lambda p: p.tokens), kind)
-        for kind, found in (("s", arrays), ("m", software))
+        for kind, found in (("simulated", arrays), ("measured", software))
         for title, points in found.items()
     ]
 
@@ -152,8 +155,8 @@ def paper() -> list[Conversions]:
         if "software" not in name
     ]
     return [
-        Conversions("paper, GPT-2, linear cells, released early run", "token perplexity, OpenWebText", released, "c", curve=True),
-        Conversions("paper, GPT-2, Table 1", f"{WIKITEXT} test", final, "c"),
+        Conversions("paper, GPT-2, linear cells, released early run", "token perplexity, OpenWebText", released, "cited", curve=True),
+        Conversions("paper, GPT-2, Table 1", f"{WIKITEXT} test", final, "cited"),
     ]  # fmt: skip
 
 
@@ -170,7 +173,7 @@ def every() -> list[Conversions]:
 def table() -> str:
     """The table of docs/reproduction.md, and what differs between its rows."""
     found = every()
-    note = "Tokens: of the conversion; those of the paper are iterations × batch × block. (s) simulated here, (m) software measured here, (c) cited."
+    note = "Tokens: of the conversion; those of the paper are iterations × batch × block."
     lines = "\n".join(f"* {line}" for line in differences(found))
     return f"{conversions_markdown(found)}\n\n{note} The rows differ in more than tokens:\n\n{lines}"
 
@@ -190,7 +193,7 @@ def differences(found: list[Conversions]) -> list[str]:
     software = [
         f"× {p.ratio:.2f} after {counted(p.tokens)}"
         for series in found
-        if series.kind == "m"
+        if series.kind == "measured"
         for p in series.points
     ]
     return [
@@ -213,7 +216,7 @@ def _span(found: set[float] | set[int]) -> str:
 
 def ends() -> dict[str, ConversionPoint]:
     """Of every model in arrays, by title: the one that saw most tokens."""
-    return {series.title: series.points[-1] for series in ours() if series.kind == "s"}
+    return {series.title: series.points[-1] for series in ours() if series.kind == "simulated"}
 
 
 def sentence() -> str:
@@ -224,8 +227,8 @@ def sentence() -> str:
     released, final = paper()
     falls = [f"× {p.ratio:.3g} after {counted(p.tokens)}" for p in released.points if p.listed][: len(SHOWN)]
     return (
-        f"Perplexity over that of the pretrained software model on WikiText-2: {_listed(found)}. The paper's linear GPT-2 is at {_listed(falls)} of its released early run on OpenWebText, "
-        f"and its final model at × {table_1()[TUNED]:.2f} on WikiText-2 after {counted(final.points[-1].tokens)}. Metric, teacher, adapters and warm-up differ: [table and differences](docs/reproduction.md#tokens-against-quality)."
+        f"Perplexity over that of the pretrained software model falls with the tokens of the conversion: on WikiText-2 {_listed(found)}; the paper's linear GPT-2 is at {_listed(falls)} of its released early run on OpenWebText, "
+        f"its final model at × {table_1()[TUNED]:.2f} after {counted(final.points[-1].tokens)} on WikiText-2; metric, teacher, adapters and warm-up differ ([table and differences](docs/reproduction.md#tokens-against-quality))."
     )
 
 

@@ -124,7 +124,7 @@ def test_every_figure_of_the_paper_is_named(figure: str) -> None:
     [
         (8_907.0, 15_376.0, "GPU, reading (× 8,907 and 15,376)."),
         (15_376.0, 8_907.0, "GPU, reading (× 15,376 and 8,907)."),
-        (20_000.0, 30_000.0, "Less than that, cited and bottom-up: none."),
+        (20_000.0, 30_000.0, "Rows below that, cited and bottom-up: none."),
     ],
 )
 def test_a_verdict_on_energy_names_both_energies(cited: float, bottom_up: float, said: str) -> None:

@@ -71,12 +71,7 @@ def test_our_points_are_those_of_the_results(page: ModuleType) -> None:
         for path in (place / "tasks.json", *place.glob("software-*.json")):
             expected.append((int(place.name), _word_perplexity(path) / software))
     drawn = _drawn(page.every())
-    ours = [
-        point
-        for label, points in drawn.items()
-        if label.startswith("SmolLM2")
-        for point in points
-    ]
+    ours = [point for label, points in drawn.items() if label.startswith("SmolLM2") for point in points]
     assert sorted(ours) == [pytest.approx(point, rel=1e-6) for point in sorted(expected)]
     assert all(point.half for series in page.ours() for point in series.points)
 
@@ -117,7 +112,7 @@ def test_new_results_show_up(page: ModuleType, tmp_path: Path, monkeypatch: pyte
     control = "SmolLM2-135M in software, trained on the same tokens by cross-entropy"
     after = {series.title: len(series.points) for series in page.ours()}
     assert after == before | {plain: 1, control: before[control] + 1}
-    assert any(label.startswith(f"{plain} (s)") for label in _drawn(page.every()))
+    assert any(label.startswith(f"{plain} (simulated)") for label in _drawn(page.every()))
     assert f"for {plain}" in page.sentence()
     assert control not in page.sentence()
 
@@ -140,6 +135,6 @@ def test_the_readme_has_figure_and_sentence(page: ModuleType) -> None:
 
 def test_a_figure_has_room_for_many_series() -> None:
     points = [ConversionPoint(10.0 ** (5 + n), 1.1 + n, 0.1, "made up") for n in range(3)]
-    found = [Conversions(f"model {n} on a chip", "word perplexity", points, "s") for n in range(9)]
+    found = [Conversions(f"model {n} on a chip", "word perplexity", points, "simulated") for n in range(9)]
     assert len(_drawn(found)) == 10
     assert conversions_markdown(found).count("\n") == 1 + 27

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from gaincell.reports.results import Kind
 from gaincell.reports.style import BLACK, GREY, MARKERS, PALETTE, legend_below, styled
 
 
@@ -32,18 +32,18 @@ class ConversionPoint:
 @dataclass(frozen=True)
 class Conversions:
     """Points of one model, mapping and text.  title: model and mapping.  measure: which perplexity, on which
-    text.  kind: "s" simulated arrays, "m" software measured, "c" cited.  curve: points of one training.
+    text.  kind: simulated arrays, measured software, or cited.  curve: points of one training.
     """
 
     title: str
     measure: str
     points: Sequence[ConversionPoint]
-    kind: Literal["s", "m", "c"]
+    kind: Kind
     curve: bool = False
 
     @property
     def label(self) -> str:
-        """Title with the letter of its kind."""
+        """Title with its kind."""
         return f"{self.title} ({self.kind})"
 
 
@@ -79,7 +79,7 @@ def draw_conversions(found: Sequence[Conversions]) -> Figure:
     """Ratio against tokens, both logarithmic; the legend below has room for any number of series."""
     figure = Figure(figsize=(7.2, 4.4 + 0.18 * len(found)))
     axes = figure.add_subplot()
-    for n, series in enumerate(series for series in found if series.kind != "c"):
+    for n, series in enumerate(series for series in found if series.kind != "cited"):
         axes.errorbar(
             [p.tokens for p in series.points], [p.ratio for p in series.points],
             [p.half or 0.0 for p in series.points], fmt=MARKERS[n % len(MARKERS)],
@@ -87,7 +87,7 @@ def draw_conversions(found: Sequence[Conversions]) -> Figure:
             label=f"{series.label}: {series.measure}",
         )  # fmt: skip
     for series in found:
-        if series.kind == "c":
+        if series.kind == "cited":
             style, size = ("x-", 4) if series.curve else ("*", 6)
             axes.plot(
                 [p.tokens for p in series.points], [p.ratio for p in series.points], style, color=BLACK,

@@ -70,7 +70,7 @@ def energy_verdict(result: Result) -> str:
         return ""
     said = f"The paper claims up to {claim} orders of magnitude less energy"
     short = short or ["none"]
-    return f"{said}. Less than that, cited and bottom-up: {'; '.join(short)}."
+    return f"{said}. Rows below that, cited and bottom-up: {'; '.join(short)}."
 
 
 def whole_model(result: Result) -> Rows:
