@@ -87,7 +87,8 @@ def test_ends_of_early_runs_stand_only_where_they_are_called_so(generator: Modul
     ]
     elsewhere = PAGE.replace(table, "")
     for run in ("nonlinear, straight from GPT-2", "nonlinear, from scratch"):
-        assert not re.search(rf"(× ?|\| ){lowest[run]:.1f}\d?\b", elsewhere)
+        assert f"× {lowest[run]:.2f}" not in elsewhere
+        assert f"× {lowest[run]:.1f} " not in elsewhere
 
 
 @pytest.mark.parametrize("part", ["timing", "area"])

@@ -46,7 +46,10 @@ def _drawn(found: list[Conversions]) -> dict[str, list[tuple[float, float]]]:
     (axes,) = figure.axes
     bars = {bar.get_label(): bar.lines[0] for bar in axes.containers}
     lines = {line.get_label(): line for line in axes.lines if not line.get_label().startswith("_")}
-    return {label: list(zip(*line.get_data(), strict=True)) for label, line in (lines | bars).items()}
+    return {
+        " ".join(label.split()): list(zip(*line.get_data(), strict=True))
+        for label, line in (lines | bars).items()
+    }
 
 
 def test_the_paper_s_points_are_those_of_its_released_losses(page: ModuleType) -> None:

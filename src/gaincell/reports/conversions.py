@@ -6,6 +6,7 @@ perplexity, per word or per token, differ between series: each states its own.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,9 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from gaincell.reports.results import Kind
 from gaincell.reports.style import BLACK, GREY, MARKERS, PALETTE, legend_below, styled
+
+WIDTH = 84
+"""Letters of a line of the legend."""
 
 
 @dataclass(frozen=True)
@@ -77,22 +81,22 @@ def conversions_markdown(found: Sequence[Conversions]) -> str:
 @styled()
 def draw_conversions(found: Sequence[Conversions]) -> Figure:
     """Ratio against tokens, both logarithmic; the legend below has room for any number of series."""
-    figure = Figure(figsize=(7.2, 4.4 + 0.18 * len(found)))
+    labels = [textwrap.fill(f"{series.label}: {series.measure}", WIDTH) for series in found]
+    figure = Figure(figsize=(7.2, 4.2 + 0.17 * sum(1 + label.count("\n") for label in labels)))
     axes = figure.add_subplot()
-    for n, series in enumerate(series for series in found if series.kind != "cited"):
-        axes.errorbar(
-            [p.tokens for p in series.points], [p.ratio for p in series.points],
-            [p.half or 0.0 for p in series.points], fmt=MARKERS[n % len(MARKERS)],
-            markersize=4, color=PALETTE[n % len(PALETTE)], capsize=3,
-            label=f"{series.label}: {series.measure}",
-        )  # fmt: skip
-    for series in found:
+    for n, (series, label) in enumerate(zip(found, labels, strict=True)):
         if series.kind == "cited":
             style, size = ("x-", 4) if series.curve else ("*", 6)
             axes.plot(
                 [p.tokens for p in series.points], [p.ratio for p in series.points], style, color=BLACK,
-                linewidth=1.0, markersize=size, label=f"{series.label}: {series.measure}",
+                linewidth=1.0, markersize=size, label=label,
             )  # fmt: skip
+            continue
+        axes.errorbar(
+            [p.tokens for p in series.points], [p.ratio for p in series.points],
+            [p.half or 0.0 for p in series.points], fmt=MARKERS[n % len(MARKERS)],
+            markersize=4, color=PALETTE[n % len(PALETTE)], capsize=3, label=label,
+        )  # fmt: skip
     axes.axhline(1.0, color=GREY, linewidth=0.9, linestyle="--", label="software model as pretrained")
     axes.set(xscale="log", yscale="log", xlabel="tokens of the conversion", ylabel="perplexity, × software")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: counted(x)))
