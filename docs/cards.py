@@ -14,6 +14,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import tokens_page
+
 from gaincell.files import write_text
 from gaincell.integrations.hf.checkpoint import HARDWARE, describe
 from gaincell.mapping.recipe import Recipe, StageRecipe, load_recipe
@@ -60,7 +62,7 @@ def adapter_card(folder: Path) -> str:
     )
     about = describe(folder)
     return f"""{head}
-# {folder.name}: {base} on the chip `{chip}`
+# {folder.name}: {base} on {tokens_page.mapping(run)}, `{chip}`
 
 An adapter for gaincell: low-rank factors in 16 bits, gains and offsets of every layer, and the chip
 (`design.toml`), {size:.1f} MB. With it the attention of {base} runs on simulated analog gain-cell arrays, which have no softmax.

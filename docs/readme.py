@@ -9,7 +9,7 @@ docs/results/costs (of cost, activity, baseline, floorplan), docs/results/sweeps
 benchmarks/results/*.json;
 rewrites what stands between `<!-- NAME:table -->` and `<!-- end -->` in README.md and in pages of docs; draws
 docs/figures. The figures of one step are simulated on the way. Model cards (cards.py) and
-docs/reproduction.md (reproduction.py) follow.
+docs/reproduction.md (reproduction.py) follow; tokens_page.py has what both say of tokens against quality.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from typing import Any
 import cards
 import reproduction
 import sweep_page
+import tokens_page
 import training_page
 from matplotlib.figure import Figure
 
@@ -82,6 +83,7 @@ def main() -> None:
     draw(hardware.context, by_context, found / "context.png")
     readme = replaced(readme, "context", context.context_sentences(by_context) + "\n")
     readme = replaced(readme, "adapters", adapters_table(ROOT / "docs" / "results" / "evaluation" / "tasks"))
+    readme = replaced(readme, "tokens", tokens_page.sentence() + "\n")
     write_cells(ROOT / "docs")
     training_page.write_training(ROOT / "docs", replaced)
     write_evaluation(ROOT / "docs")
@@ -116,7 +118,7 @@ def adapters_table(folder: Path) -> str:
     }
     score = {name: results.number(task["metrics"]["word_perplexity"]["score"]) for name, task in wiki.items()}
     rows = [
-        "| model | chip | tokens | word perplexity | × software | megabytes |",
+        "| model | mapping | tokens | word perplexity | × software | megabytes |",
         "| --- | --- | ---: | ---: | ---: | ---: |",
         f"| software | – | – | {score['software']:.2f} | 1.00 | – |",
     ]
@@ -130,13 +132,13 @@ def adapters_table(folder: Path) -> str:
         size = sum(file.stat().st_size for file in place.iterdir()) / 1e6
         shown.append(chip)
         numbers = f"{tokens:,.0f} | {score[chip]:.2f} | {score[chip] / score['software']:.2f} | {size:.1f}"
-        rows.append(f"| `adapters/{place.name}` | `{chip}` | {numbers} |")
+        rows.append(f"| `adapters/{place.name}` | {tokens_page.mapping(run)}, `{chip}` | {numbers} |")
     weights = comparison.weights({name: entries[name] for name in shown})
     scored = f"{harness['name']} {harness['version']}, {weights}"
     n, of = (results.number(wiki["software"][key]) for key in ("items", "of"))
     caption = f"WikiText-2, validation split, {n:.0f} of {of:.0f} articles, {scored}."
     for chip in shown[1:]:
-        caption += training_page.control_sentence(ROOT / "docs", chip)
+        caption += training_page.control_sentence(chip)
     return "\n".join([*rows, "", caption]) + "\n"
 
 
@@ -268,11 +270,9 @@ def write_evaluation(docs: Path) -> None:
     folder, page = docs / "results" / "evaluation", docs / "evaluation.md"
     text = page.read_text()
     for model in ("smollm2", "tiny"):
-        paths = folder.glob(f"tasks/{model}-*.json")
-        runs = {path.stem.partition("-")[2]: results.read(path) for path in paths}
+        runs = tokens_page.by_mapping(sorted(folder.glob(f"tasks/{model}-*.json")))
         if runs:
-            order = sorted(runs, key=lambda name: (name != "software", name))
-            found = comparison.compare({name: runs[name] for name in order}, "software")
+            found = comparison.compare(runs, "software")
             text = replaced(text, f"tasks-{model}", comparison.as_markdown(found))
             comparison_figure.draw_comparison(found, docs / "figures" / f"tasks-{model}.png")
     bench = json.loads((ROOT / "benchmarks" / "results" / "evaluation.json").read_text())

@@ -13,6 +13,7 @@ from gaincell.arrays.schedule import Schedule
 from gaincell.config import load_design
 from gaincell.reports import results
 from gaincell.reports.costs import with_scale
+from gaincell.reports.costs_around import energy_verdict
 from gaincell.reports.results import number, numbers
 from gaincell.spice.verify import CUBIC, TOLERANCES
 
@@ -107,7 +108,7 @@ def timing() -> str:
     free = number(costs["bottom_up"]["latency"])
     rows = [
         Row("a step of one head, as the design has it", f"{1e9 * paper:.0f} ns (c)", f"{1e9 * schedule:.0f} ns (made to agree)", None,
-            "circular, no reproduction: reads, conversion, counter and adders are computed, the write is given what the published figure leaves"),
+            "circular, no reproduction: the published figure is an input; reads, conversion, counter and adders are computed, the write is given what it leaves"),
         Row("a step of one head, everything bottom-up", f"{1e9 * paper:.0f} ns (c)", f"{1e9 * free:.0f} ns (s)", free / paper,
             "simulated writes settle within a nanosecond; Fig. 5c uses this one"),
     ]  # fmt: skip
@@ -118,8 +119,8 @@ def area() -> str:
     """Fig. 3: area of a head."""
     areas = result("costs/cost-gpt2")["areas"]
     rows = [
-        Row("cells of a head", millimetres(areas["cells_cited"], "c"), millimetres(areas["cells"], "s"),
-            number(areas["cells"]) / number(areas["cells_cited"]), "counts only: the area of a cell is taken from the paper (worst case)"),
+        Row("cells of a head", millimetres(areas["cells_cited"], "c"), millimetres(areas["cells"], "made to agree"), None,
+            "circular, no reproduction: the area of a cell is an input, taken from the paper (worst case); only their number is ours"),
         Row("a head with its circuits", millimetres(areas["head_cited"], "c"), millimetres(areas["head"], "s"),
             number(areas["head_factor"]), "capacitors for S_sat and O_sat at an assumed density take most of ours"),
     ]  # fmt: skip
@@ -224,7 +225,7 @@ def machines() -> str:
         rows.append(row)
     unreleased = [f"{printed[f'{what}_h100']:,.0f}" for what in ("latency", "energy")]
     rows.insert(4, ["H100 (no data released)", unreleased[0], "–", "–", unreleased[1], "–", "–"])
-    return markdown(rows)
+    return f"{markdown(rows)}\n\n{energy_verdict(found)}"
 
 
 def result(name: str) -> Json:

@@ -58,8 +58,9 @@ def draw_cell(chip: Design, cell: Mapping[str, Any]) -> Figure:
         volts, linear.current(u) * ampere * 1e6, color=BLACK, linestyle=":", label="ideal, linear (cited)"
     )
     left.plot(
-        volts, chip.cell.current(u) * ampere * 1e6, color=BLUE, linewidth=2, label="published cubic (cited)"
-    )
+        volts, chip.cell.current(u) * ampere * 1e6, color=BLUE, linewidth=2,
+        label="published cubic (cited, an input)",
+    )  # fmt: skip
     left.axhline(0, color=BLACK, linewidth=0.6)
     left.set(
         title="Current of one cell (Fig. 1e)",
@@ -70,7 +71,7 @@ def draw_cell(chip: Design, cell: Mapping[str, Any]) -> Figure:
     time = np.linspace(0.0, 10e-3, 200)
     for level in (chip.v_max, chip.v_min):
         ideal = chip.v_offset + (level - chip.v_offset) * np.exp(-time / chip.retention_time)
-        label = f"exponential, τ = {chip.retention_time * 1e3:g} ms (cited)" if level == chip.v_max else None
+        label = f"τ = {chip.retention_time * 1e3:g} ms (cited, an input)" if level == chip.v_max else None
         right.plot(time * 1e3, ideal, color=BLUE, linewidth=2, label=label)
     retention = cell["retention"]
     at = np.array(retention["time"]["value"]) * 1e3
@@ -96,6 +97,9 @@ def draw_converters(chip: Design) -> Figure:
     """Fig. 1b, 1g and 1h: what the charge of a column becomes, and that of an output line."""
     figure = Figure(figsize=(9.6, 3.4))
     left, middle, right = figure.subplots(1, 3)
+    figure.suptitle(
+        "Inputs of the model, taken from the paper; the unit of charge is assumed. Drawn, not reproduced"
+    )
     limit = chip.score_saturation(HEAD_DIM)
     scores = torch.linspace(-1.5 * limit, 1.5 * limit, 601, dtype=torch.float64)
     row = torch.linspace(-6, 6, 201, dtype=torch.float64)

@@ -6,8 +6,10 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+import tokens_page
+
 from gaincell.files import write_atomic, write_text
-from gaincell.reports import results, seeds, tables, token_curve, training
+from gaincell.reports import conversions, results, seeds, tables, token_curve, training
 from gaincell.reports.style import styled
 
 ARCHITECTURES = {"small-gpt2": "GPT-2", "small-llama": "Llama"}
@@ -27,31 +29,17 @@ the control: it has the hardware models' adapter, teacher, loss and text, and so
 """What stands before the tables of results that may not be there yet."""
 
 
-TASKS = ("tasks", "software-continued", "software-distilled")
-
-
-def read_tasks(place: Path, name: str) -> results.Json | None:
-    """A result of `gaincell evaluate --tasks`, where there is one."""
-    path = place / f"{name}.json"
-    return results.read(path) if path.is_file() else None
-
-
-def token_points(docs: Path, chip: str) -> list[token_curve.TokenPoint]:
+def token_points(chip: str) -> list[token_curve.TokenPoint]:
     """The trainings of SmolLM2-135M on a chip."""
-    place = docs / "results" / "training" / "tokens" / chip
-    alike = place / "software.json"
-    software = docs / "results" / "evaluation" / "tasks" / "smollm2-software.json"
-    trainings = []
-    for run in sorted(place.glob("*/")):
-        tasks, continued, control = (read_tasks(run, name) for name in TASKS)
-        assert tasks is not None, run
-        trainings.append((results.read(run), tasks, continued, control))
-    return token_curve.points(results.read(alike if alike.is_file() else software), trainings)
+    known = tokens_page.trainings(tokens_page.TOKENS / chip)
+    controls = ("software-continued", "software-distilled")
+    found = [(one.run, one.tasks, *(one.controls.get(name) for name in controls)) for one in known]
+    return token_curve.points(known[0].software, found) if known else []
 
 
-def control_sentence(docs: Path, chip: str) -> str:
+def control_sentence(chip: str) -> str:
     """What the training of a chip's last adapter makes of the software model; nothing if it was not run."""
-    last = max(token_points(docs, chip), key=lambda point: point.tokens, default=None)
+    last = max(token_points(chip), key=lambda point: point.tokens, default=None)
     if last is None or last.control is None:
         return ""
     ratio, error = last.control
@@ -86,10 +74,7 @@ def architectures(by_title: dict[str, list[results.Json]]) -> str:
 
 def write_training(docs: Path, replaced: Callable[[str, str, str], str]) -> None:
     """NAME.json: the run.json of a recipe, its table and its curve; NAME.seedN.json beside it: of the same
-    recipe with other seeds.  tokens/CHIP/N: of an adapter of SmolLM2-135M after N tokens, its run.json and
-    its tasks.json, and of software models trained on the same tokens software-continued.json, by
-    cross-entropy, and software-distilled.json, the control, by the adapter's own loss (all of evaluate
-    --tasks); tokens/CHIP/software.json, where they were scored in another type than the software model.
+    recipe with other seeds.  tokens: as in tokens_page.py, and the figure of all of them beside the paper.
     replaced: content between marks.
     """
     page, folder = docs / "training.md", docs / "results" / "training"
@@ -105,11 +90,14 @@ def write_training(docs: Path, replaced: Callable[[str, str, str], str]) -> None
     by_title = {title: found_runs[name] for name, title in ARCHITECTURES.items() if name in found_runs}
     if by_title:
         text = replaced(text, "architectures", architectures(by_title))
-    for chip in sorted(folder.glob("tokens/*/")):
-        found = token_points(docs, chip.name)
+    for chip in sorted(tokens_page.TOKENS.glob("*/")):
+        found = token_points(chip.name)
         text = replaced(text, f"tokens-{chip.name}", token_curve.token_markdown(found))
-        if len(found) >= token_curve.FEWEST:
+        if token_curve.can_be_fitted(found):
             with styled():
                 drawn_as = docs / "figures" / f"training-tokens-{chip.name}.png"
                 write_atomic(drawn_as, token_curve.draw_tokens(found).savefig)
+    with styled():
+        drawn = conversions.draw_conversions(tokens_page.every())
+        write_atomic(docs / "figures" / "tokens.png", drawn.savefig)
     write_text(page, text)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import math
 import re
 import sys
 from collections.abc import Iterator
@@ -9,6 +11,8 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+from gaincell.reports.costs_around import energy_verdict
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "reproduction.md").read_text(encoding="utf-8")
@@ -66,6 +70,36 @@ def test_a_verdict_needs_every_computed_gpu_and_both_energies(
     assert generator.holds(machines, "energy", 4).startswith("reached against the published")
 
 
+def test_ends_of_early_runs_stand_only_where_they_are_called_so(generator: ModuleType) -> None:
+    """How far the released trainings were when they were stopped is no result of the paper."""
+    lowest: dict[str, float] = {}
+    with (DOCS / "data" / "training_curves.csv").open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            found = math.exp(float(row["cross_entropy"])) / 22.2
+            lowest[row["run"]] = min(found, lowest.get(row["run"], math.inf))
+    table = generator.PARTS["training"]()
+    column = [line.split(" | ")[1] for line in table.splitlines() if line.startswith("| ")]
+    assert column[0] == "released early run, lowest (c)"
+    assert column[2:] == [
+        *(f"{lowest[run]:.2f}" for run in ("linear, from GPT-2", "nonlinear, from the linear model")),
+        *(f"{lowest[run]:.2f}" for run in ("nonlinear, straight from GPT-2", "nonlinear, from scratch")),
+        "–",
+    ]
+    elsewhere = PAGE.replace(table, "")
+    for run in ("nonlinear, straight from GPT-2", "nonlinear, from scratch"):
+        assert f"× {lowest[run]:.2f}" not in elsewhere
+        assert f"× {lowest[run]:.1f} " not in elsewhere
+
+
+@pytest.mark.parametrize("part", ["timing", "area"])
+def test_inputs_that_come_out_again_have_no_ratio(part: str, generator: ModuleType) -> None:
+    rows = [line.split(" | ") for line in generator.PARTS[part]().splitlines()[2:]]
+    inputs = [row for row in rows if "made to agree" in row[2]]
+    assert inputs
+    assert all(row[3] == "–" and row[4].startswith("circular, no reproduction") for row in inputs)
+    assert all(float(row[3]) > 0 for row in rows if row not in inputs)
+
+
 def test_what_the_page_points_to_is_there() -> None:
     headings = re.findall(r"^## (.*)$", PAGE, re.MULTILINE)
     anchors = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
@@ -84,3 +118,21 @@ def test_every_figure_of_the_paper_is_named(figure: str) -> None:
     rows = re.findall(rf"^\| {name}.*$", where, re.MULTILINE)
     assert rows
     assert all(len(row.strip("|").split(" | ")) == 4 for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("cited", "bottom_up", "said"),
+    [
+        (8_907.0, 15_376.0, "GPU, reading (× 8,907 and 15,376)."),
+        (15_376.0, 8_907.0, "GPU, reading (× 15,376 and 8,907)."),
+        (20_000.0, 30_000.0, "Rows below that, cited and bottom-up: none."),
+    ],
+)
+def test_a_verdict_on_energy_names_both_energies(cited: float, bottom_up: float, said: str) -> None:
+    row = {
+        "title": "GPU, reading",
+        "energy_over_cited": {"value": cited, "unit": "1", "kind": "simulated"},
+        "energy_over_bottom_up": {"value": bottom_up, "unit": "1", "kind": "simulated"},
+    }
+    assert energy_verdict({"machines": [row, {"title": "of other sizes"}]}).endswith(said)
+    assert energy_verdict({"machines": [{"title": "of other sizes"}]}) == ""

@@ -98,10 +98,11 @@ def test_pages_show_results_that_are_there_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "path", [str(DOCS), *sys.path])
+    import tokens_page
     import training_page
 
-    place = tmp_path / "results" / "training" / "tokens" / "leroux2025" / "1341440"
-    assert training_page.control_sentence(DOCS, "no-such-chip") == ""
+    place = tmp_path / "leroux2025" / "1341440"
+    assert training_page.control_sentence("no-such-chip") == ""
     own = DOCS / "results" / "training" / "tokens" / "leroux2025"
     for path in (own / "1341440").iterdir():
         place.mkdir(parents=True, exist_ok=True)
@@ -109,8 +110,9 @@ def test_pages_show_results_that_are_there_and_nothing_else(
     alike = own / "software.json"
     (place.parent / "software.json").write_bytes(alike.read_bytes())
     (place / "software-distilled.json").write_bytes(alike.read_bytes())
+    monkeypatch.setattr(tokens_page, "TOKENS", tmp_path)
     assert "same 1,341,440 tokens by the same loss, is at × 1.000" in training_page.control_sentence(
-        tmp_path, "leroux2025"
+        "leroux2025"
     )
     section = training_page.architectures({"GPT-2": [RUN, seeded(5, 1.01)], "Llama": [RUN]})
     assert section.startswith("## GPT-2's architecture")

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import re
-import sys
 import tomllib
 from pathlib import Path
 from types import ModuleType
@@ -25,15 +24,11 @@ ROOT = Path(__file__).parents[2]
 CARDS = sorted([ROOT / "src" / "gaincell" / "assets" / "tiny", *(ROOT / "adapters").glob("*")])
 
 
-def page(name: str) -> ModuleType:
-    """A script of docs as a module."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture
+def cards(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The script of docs, which imports others beside it."""
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    return importlib.import_module("cards")
 
 
 @pytest.mark.parametrize("name", ["adapters/smollm2-135m", "adapters/smollm2-135m-extended"])
@@ -91,8 +86,7 @@ def test_licence_files_are_there_and_name_what_is_shipped() -> None:
 
 
 @pytest.mark.parametrize("folder", CARDS, ids=lambda path: path.name)
-def test_model_cards_are_written_from_the_results_beside_them(folder: Path) -> None:
-    cards = page("cards")
+def test_model_cards_are_written_from_the_results_beside_them(folder: Path, cards: ModuleType) -> None:
     written = (folder / "README.md").read_text()
     assert written == (cards.tiny_card() if folder.name == "tiny" else cards.adapter_card(folder)), (
         "python docs/cards.py"

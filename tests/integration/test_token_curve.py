@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gaincell.reports.token_curve import TokenPoint, draw_tokens, fit, token_markdown
+from gaincell.reports.token_curve import TokenPoint, draw_tokens, fit, token_markdown, tokens_of
 
 
 def _points(errors: float, noise: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0)) -> list[TokenPoint]:
@@ -51,6 +51,24 @@ def test_points_off_the_law_widen_its_band() -> None:
     assert far.scatter > 5
     assert far.covariance[1, 1] > 3 * near.covariance[1, 1]
     assert "χ²" in token_markdown(_points(0.01, (0.04, -0.04, -0.04, 0.04)))
+
+
+def test_a_software_model_that_gains_is_shown_without_a_law() -> None:
+    found = [replace(point, ratio=0.9) for point in _points(0.01)]
+    assert "Fitted" not in token_markdown(found)
+    assert len(draw_tokens(found).axes[0].lines) < len(draw_tokens(_points(0.01)).axes[0].lines)
+
+
+def test_tokens_are_those_of_the_stage_that_was_scored() -> None:
+    run = {
+        "stages": [
+            {"name": name, "training_tokens": {"value": tokens, "unit": "tokens", "kind": "measured"}}
+            for name, tokens in (("software-continued", 5), ("fine-tuned", 7))
+        ]
+    }
+    assert tokens_of(run, {"stage": "software-continued"}) == 5
+    assert tokens_of(run, {}) == 7
+    assert tokens_of(run, {"stage": "of another run"}) == 7
 
 
 def test_table_and_figure() -> None:

@@ -30,6 +30,7 @@ from gaincell.reports import (
     codesign,
     comparison,
     comparison_figure,
+    conversions,
     costs_figures,
     fidelity,
     figures,
@@ -89,10 +90,17 @@ def _tasks(model: str, folder: Path) -> Any:
 
 
 def _tokens(chip: str, _: Path) -> Figure:
-    software = results.read(RESULTS / "evaluation" / "tasks" / "smollm2-software.json")
-    places = sorted(RESULTS.glob(f"training/tokens/{chip}/*/"))
-    trainings = [(results.read(place), results.read(place / "tasks.json"), None) for place in places]
-    return token_curve.draw_tokens(token_curve.points(software, trainings))
+    import tokens_page
+
+    known = tokens_page.trainings(RESULTS / "training" / "tokens" / chip)
+    trainings = [(one.run, one.tasks, None) for one in known]
+    return token_curve.draw_tokens(token_curve.points(known[0].software, trainings))
+
+
+def _conversions(_: Path) -> Figure:
+    import tokens_page
+
+    return conversions.draw_conversions(tokens_page.every())
 
 
 @cache
@@ -165,7 +173,11 @@ FIGURES: dict[str, Draw] = {
         f"training-{p.stem}": _of(f"training/{p.stem}", training.curves)
         for p in sorted((RESULTS / "training").glob("*.json"))
     },
-    **{f"training-tokens-{chip}": partial(_tokens, chip) for chip in ("leroux2025-extended",)},
+    **{
+        f"training-tokens-{chip.name}": partial(_tokens, chip.name)
+        for chip in sorted(RESULTS.glob("training/tokens/*/"))
+    },
+    "tokens": _conversions,
     "speed": _bench,
     **{name: partial(_simulated, name) for name in ("timeline", "waveforms", "trace")},
     **{f"reproduction-{name}": partial(_reproduction, name) for name in ("cell", "converters", "ring")},

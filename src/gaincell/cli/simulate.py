@@ -394,7 +394,8 @@ def _phase_table(result: dict[str, Any]) -> Any:
     table = Table(
         title="Phases of a step",
         caption=f"A step takes {latency:.4g} ns, a token (all layers) {period:.4g} ns. The key write begins "
-        "with the discharge; conversion happens within the reads and the count.",
+        "with the discharge; conversion happens within the reads and the count. What is assumed is an input: "
+        "in designs of the paper it completes the published step.",
         title_justify="left",
         caption_justify="left",
     )

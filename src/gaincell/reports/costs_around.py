@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gaincell.reports.costs import KINDS, Result, Rows, ratio, readable, with_scale
+from gaincell.reports.paper import cited
 from gaincell.reports.results import number
 
 
@@ -53,7 +54,23 @@ def _machines_caption(result: Result) -> str:
     )
     if any(row["latency"]["kind"] == "measured" for row in result["machines"]):
         lines.append("Measured: the fastest softmax attention on the machine that is named.")
-    return " ".join(lines)
+    return " ".join([*lines, energy_verdict(result)])
+
+
+def energy_verdict(result: Result) -> str:
+    """Against which machines the paper's claim on energy falls short, by its own energy or bottom-up."""
+    claim = cited()["claims"]["energy_article"]["value"]
+    compared = [row for row in result["machines"] if "energy_over_cited" in row]
+    short = []
+    for row in compared:
+        over = [number(row[f"energy_over_{column}"]) for column in ("cited", "bottom_up")]
+        if min(over) < 10**claim:
+            short.append(f"{row['title']} (× {over[0]:,.0f} and {over[1]:,.0f})")
+    if not compared:
+        return ""
+    said = f"The paper claims up to {claim} orders of magnitude less energy"
+    short = short or ["none"]
+    return f"{said}. Rows below that, cited and bottom-up: {'; '.join(short)}."
 
 
 def whole_model(result: Result) -> Rows:

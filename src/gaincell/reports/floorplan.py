@@ -97,7 +97,10 @@ def area_caption(result: Entry) -> str:
     outline = number(result["floorplan"]["head"]["w"]) * number(result["floorplan"]["head"]["h"])
     cited = "; ".join(f"{name} {number(entry) * 1e6:.3g} mm²" for name, entry in result["cited"].items())
     unused = 1 - total / outline
-    return f"Outline {outline * 1e6:.3f} mm², of which {unused:.1%} are unused. The paper: {cited}."
+    return (
+        f"Outline {outline * 1e6:.3f} mm², of which {unused:.1%} are unused. The paper: {cited}. The area "
+        "of a cell is an input, taken from the paper unless the technology states another."
+    )
 
 
 def area_table(result: Entry) -> Any:

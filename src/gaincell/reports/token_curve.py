@@ -85,15 +85,20 @@ def points(
     """
     found = []
     for run, result, other, same_loss in trainings:
-        tokens = number(saved_stage(run)["training_tokens"])
-        perplexity, ratio = _compared(result, software)
-        continued = None if other is None else _compared(result, other)[1]
-        control = None if same_loss is None else _compared(same_loss, software)[1]
-        found.append(TokenPoint(tokens, perplexity, *ratio, continued, control))
+        perplexity, ratio = compared(result, software)
+        continued = None if other is None else compared(result, other)[1]
+        control = None if same_loss is None else compared(same_loss, software)[1]
+        found.append(TokenPoint(tokens_of(run, result), perplexity, *ratio, continued, control))
     return sorted(found, key=lambda point: point.tokens)
 
 
-def _compared(result: Json, to: Json) -> tuple[float, tuple[float, float]]:
+def tokens_of(run: Json, result: Json) -> float:
+    """Those of the stage that a result names; of the saved one where it names none that the run has."""
+    named = (stage for stage in run["stages"] if stage["name"] == result.get("stage"))
+    return number(next(named, saved_stage(run))["training_tokens"])
+
+
+def compared(result: Json, to: Json) -> tuple[float, tuple[float, float]]:
     """Perplexity, its ratio to that of another result on the same articles, and the error of the ratio."""
     entry = compare({"reference": to, "trained": result}, "reference").rows["trained"][COLUMN]
     assert entry.difference is not None
@@ -101,11 +106,16 @@ def _compared(result: Json, to: Json) -> tuple[float, tuple[float, float]]:
     return entry.number, (entry.difference.amount, entry.difference.error)
 
 
+def can_be_fitted(found: Sequence[TokenPoint]) -> bool:
+    """Whether there are enough points, and the law can have them."""
+    return len(found) >= FEWEST and all(point.ratio > 1 for point in found)
+
+
 def fit(found: Sequence[TokenPoint]) -> Fit:
     """Of at least three points whose ratios are above 1, so that their scatter about the law is known. Raises
     ValueError: there are fewer.
     """
-    if len(found) < FEWEST or any(point.ratio <= 1 for point in found):
+    if not can_be_fitted(found):
         raise ValueError(f"a fit needs {FEWEST} points with ratios above 1")
     tokens = np.array([point.tokens for point in found])
     logs = np.log([point.ratio for point in found])
@@ -143,7 +153,7 @@ def token_markdown(found: Sequence[TokenPoint]) -> str:
         caption += (
             " Control: the software model with the same adapter, trained on the same tokens by the same loss."
         )
-    if len(found) >= FEWEST:
+    if can_be_fitted(found):
         law = fit(found)
         half = law.quantile * math.sqrt(law.covariance[1, 1])
         far = [_at(law, million) for million in (10, 50)]
@@ -180,7 +190,7 @@ def draw_tokens(found: Sequence[TokenPoint]) -> Figure:
         [p.tokens for p in found], [p.ratio for p in found], half, fmt="o", color=BLACK, capsize=3,
         label="simulated, 95 % over articles",
     )  # fmt: skip
-    if len(found) >= FEWEST:
+    if can_be_fitted(found):
         tokens = np.geomspace(found[0].tokens / 1.5, max(found[-1].tokens * 4, 1e7), 200)
         ratio, low, high = fit(found)(tokens)
         axes.plot(tokens, ratio, color=BLUE, label="ln r = A N$^{-b}$")

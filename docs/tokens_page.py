@@ -1,0 +1,236 @@
+"""Tokens against quality on README.md and docs/reproduction.md: docs/results/training/tokens beside the paper.
+
+tokens/CHIP/N: of a model after N tokens, its run.json and its tasks.json (evaluate --tasks); where they are,
+software-STAGE.json, the software model trained on the same tokens by that stage of the recipe (evaluate --stage).
+tokens/CHIP/software.json: the software model, where they were scored in another type of weights than in
+docs/results/evaluation/tasks. What is added there shows up in table and figure by itself.
+"""
+# ruff: noqa: E501 (sentences of the page)
+
+from __future__ import annotations
+
+import csv
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from reproduction_circuits import RESULTS
+from scipy import stats
+
+from gaincell.mapping.recipe import Recipe, load_recipe
+from gaincell.reports import results
+from gaincell.reports.comparison import cited_rows
+from gaincell.reports.conversions import ConversionPoint, Conversions, conversions_markdown, counted
+from gaincell.reports.paper import cited
+from gaincell.reports.results import Json
+from gaincell.reports.token_curve import COLUMN, compared, tokens_of
+
+ROOT = Path(__file__).parents[1]
+TOKENS = RESULTS / "training" / "tokens"
+CURVES = ROOT / "docs" / "data" / "training_curves.csv"
+LINEAR = "linear, from GPT-2"
+"""The run of `CURVES` that is compared with."""
+SHOWN = (100, 500, 2000)
+"""Its iterations that the table has, with the last."""
+ARRAYS = {
+    "leroux2025": "the paper's arrays",
+    "leroux2025-extended": "an extended chip other than the paper's",
+}
+MODELS = {"smollm2-135m": "SmolLM2-135M"}
+WIKITEXT = "word perplexity, WikiText-2"
+TUNED = "nonlinear, adapted, fine-tuned"
+"""The paper's model of Table 1 that ours are compared with."""
+HALF = float(stats.norm.ppf(0.975))
+
+
+@dataclass(frozen=True)
+class Training:
+    """One folder of `TOKENS`: run.json, tasks.json, results of the software model on the same tokens by name,
+    and that of the software model as pretrained.
+    """
+
+    run: Json
+    tasks: Json
+    controls: dict[str, Json]
+    software: Json
+
+    @property
+    def recipe(self) -> Recipe:
+        return recipe_of(self.run)
+
+
+def trainings(chip: Path) -> list[Training]:
+    """Of one folder CHIP, by tokens."""
+    alike = chip / "software.json"
+    software = results.read(alike if alike.is_file() else RESULTS / "evaluation/tasks/smollm2-software.json")
+    return [
+        Training(
+            results.read(place),
+            results.read(place / "tasks.json"),
+            {path.stem: results.read(path) for path in sorted(place.glob("software-*.json"))},
+            software,
+        )
+        for place in sorted(chip.glob("*/"), key=lambda place: int(place.name))
+    ]
+
+
+def recipe_of(run: Json) -> Recipe:
+    return load_recipe(ROOT / "recipes" / run["recipe"])
+
+
+def mapping(run: Json) -> str:
+    """How a model came onto which arrays, from the recipe of its run."""
+    recipe, chip = recipe_of(run), run["design"]["name"]
+    added = [name for name, there in (("paired rows", recipe.paired), ("mixing", recipe.mixing)) if there]
+    return " with ".join(
+        [ARRAYS.get(chip, f"{chip} instead of the paper's chip"), *([" and ".join(added)] if added else [])]
+    )
+
+
+def by_mapping(paths: list[Path]) -> dict[str, Json]:
+    """Results MODEL-NAME.json of the paper's tasks, software first: by the mapping of the training in `TOKENS`
+    that has the same result, otherwise by NAME.
+    """
+    known = [(one.tasks, mapping(one.run)) for chip in sorted(TOKENS.glob("*/")) for one in trainings(chip)]
+    found = {}
+    for path in sorted(paths, key=lambda path: path.stem):
+        run = results.read(path)
+        title = next((title for tasks, title in known if tasks == run), path.stem.partition("-")[2])
+        found[title] = run
+    return {name: found[name] for name in sorted(found, key=lambda name: name != "software")}
+
+
+def _title(training: Training, tasks: Json) -> str:
+    """Model and mapping; of the software model, how it was trained."""
+    model = MODELS.get(training.run["model"]["name"], training.run["model"]["name"])
+    if tasks["design"] is None:
+        loss = training.recipe.stage(tasks["stage"]).loss
+        return f"{model} in software, trained on the same tokens by {loss}"
+    cell = ", linear cells" if tasks["design"]["cell"] == "linear" else ""
+    return f"{model} on {mapping(training.run)}{cell}"
+
+
+def ours() -> list[Conversions]:
+    """Every model, and after them the software models trained on the same tokens."""
+    arrays: dict[str, list[ConversionPoint]] = {}
+    software: dict[str, list[ConversionPoint]] = {}
+    for chip in sorted(TOKENS.glob("*/")):
+        for training in trainings(chip):
+            tokens = tokens_of(training.run, training.tasks)
+            for scored in (training.tasks, *training.controls.values()):
+                _, (ratio, error) = compared(scored, training.software)
+                point = ConversionPoint(tokens, ratio, HALF * error, f"`{training.run['recipe']}`")
+                (software if scored["design"] is None else arrays).setdefault(
+                    _title(training, scored), []
+                ).append(point)
+    return [
+        Conversions(title, f"{WIKITEXT} validation", sorted(points, key=lambda p: p.tokens), kind)
+        for kind, found in (("simulated", arrays), ("measured", software))
+        for title, points in found.items()
+    ]
+
+
+def curve(run: str) -> list[tuple[int, float, float]]:
+    """Iteration, tokens and perplexity of one of the paper's released runs."""
+    with CURVES.open(encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["run"] == run]
+    return [
+        (int(row["iteration"]), float(row["tokens"]), math.exp(float(row["cross_entropy"]))) for row in rows
+    ]
+
+
+def paper() -> list[Conversions]:
+    """The released run of the linear model, and Table 1."""
+    said = cited()["training"]
+    public, known = said["public"]["value"], curve(LINEAR)
+    released = [
+        ConversionPoint(tokens, perplexity / public, None, f"{n:,} iterations", n in (*SHOWN, known[-1][0]))
+        for n, tokens, perplexity in known
+        if n
+    ]
+    tokens = float(said["batch"]["value"] * said["block"]["value"] * said["iterations"]["value"])
+    final = [
+        ConversionPoint(tokens, ratio, None, name)
+        for name, ratio in table_1().items()
+        if "software" not in name
+    ]
+    return [
+        Conversions("paper, GPT-2, linear cells, released early run", "token perplexity, OpenWebText", released, "cited", curve=True),
+        Conversions("paper, GPT-2, Table 1", f"{WIKITEXT} test", final, "cited"),
+    ]  # fmt: skip
+
+
+def table_1() -> dict[str, float]:
+    """The paper's models on WikiText-2, over the public GPT-2."""
+    rows = {name.removeprefix("GPT-2, "): row[COLUMN].number for name, row in cited_rows([COLUMN]).items()}
+    return {name: perplexity / rows["public software"] for name, perplexity in rows.items()}
+
+
+def every() -> list[Conversions]:
+    return [*ours(), *paper()]
+
+
+def table() -> str:
+    """The table of docs/reproduction.md, and what differs between its rows."""
+    found = every()
+    note = "Tokens: of the conversion; those of the paper are iterations × batch × block."
+    lines = "\n".join(f"* {line}" for line in differences(found))
+    return f"{conversions_markdown(found)}\n\n{note} The rows differ in more than tokens:\n\n{lines}"
+
+
+def differences(found: list[Conversions]) -> list[str]:
+    """Between our rows and the paper's, from recipes and results."""
+    recipe, public = load_recipe(ROOT / "recipes" / "gpt2.toml"), cited()["training"]["public"]["value"]
+    theirs, known = recipe.stage("linear-for-transfer").training, curve(LINEAR)
+    warm = theirs.warmup_steps * theirs.batch * recipe.block
+    risen = next(perplexity for n, _, perplexity in known if n == theirs.warmup_steps) / public
+    own = [training.recipe for chip in sorted(TOKENS.glob("*/")) for training in trainings(chip)]
+    trained = [stage.training for one in own for stage in one.stages if stage.task == "train"]
+    ranks, wiki = (
+        {one.lora.rank for one in own if one.lora},
+        {100 * (one.files.get("wiki_passages") or 0) for one in own},
+    )
+    software = [
+        f"× {p.ratio:.2f} after {counted(p.tokens)}"
+        for series in found
+        if series.kind == "measured"
+        for p in series.points
+    ]
+    return [
+        f"Metric: ours is word perplexity on WikiText-2, validation split, all articles, by the evaluation harness, over that of SmolLM2-135M. The paper's curve is perplexity per token on held-out blocks of OpenWebText, the text it trains on; its software model is the public GPT-2, {public:g} on that text (c), taken to be measured on the same blocks. Its Table 1 has WikiText-2, test split: × {table_1()[TUNED]:.2f} of the public GPT-2 after fine-tuning is the number to compare ours with.",
+        f"Text: {_span(wiki)} % of our tokens are passages of Wikipedia. A software model below × 1 in the table ({', '.join(software)}) has gained from text alone, and so may the arrays trained on it.",
+        f"What is trained: ours, adapters of rank {_span(ranks)}, gains, offsets and what the mapping adds, on weights that stay; the paper's, all weights.",
+        "Teacher: ours is distilled from the pretrained model, in part from its attention outputs and hidden states; the paper's learns from the next token alone. What pretraining took is counted for neither.",
+        f"Start: ours, gains and offsets chosen by statistics; the paper's curve is at × {known[0][2] / public:,.0f} before its first iteration, which the figure leaves out.",
+        f"Warm-up: the paper's learning rate rises over {theirs.warmup_steps:,} iterations, {warm / 1e9:.1f} G tokens, at whose end its curve is at × {risen:.2f}; ours over {_span({one.warmup_steps for one in trained})} steps.",
+        f"Step: {theirs.batch:,} sequences there, {_span({one.batch for one in trained})} here.",
+        "Cells and models: the paper's curve has linear cells, our rows the cubic ones unless they say otherwise; GPT-2 (124M) and SmolLM2-135M differ in architecture and pretraining.",
+        "Intervals: over articles, none over trainings; a point is one training, and longer ones of ours go on from shorter ones. The paper gives none.",
+    ]
+
+
+def _span(found: set[float] | set[int]) -> str:
+    low, high = f"{min(found):g}", f"{max(found):g}"
+    return low if low == high else f"{low} to {high}"
+
+
+def ends() -> dict[str, ConversionPoint]:
+    """Of every model in arrays, by title: the one that saw most tokens."""
+    return {series.title: series.points[-1] for series in ours() if series.kind == "simulated"}
+
+
+def sentence() -> str:
+    """One sentence for README.md: where every series of ours ends, and the paper's curve."""
+    found = [
+        f"× {end.ratio:.2f} after {counted(end.tokens)} tokens for {title}" for title, end in ends().items()
+    ]
+    released, final = paper()
+    falls = [f"× {p.ratio:.3g} after {counted(p.tokens)}" for p in released.points if p.listed][: len(SHOWN)]
+    return (
+        f"Perplexity over that of the pretrained software model falls with the tokens of the conversion: on WikiText-2 {_listed(found)}; the paper's linear GPT-2 is at {_listed(falls)} of its released early run on OpenWebText, "
+        f"its final model at × {table_1()[TUNED]:.2f} after {counted(final.points[-1].tokens)} on WikiText-2; metric, teacher, adapters and warm-up differ ([table and differences](docs/reproduction.md#tokens-against-quality))."
+    )
+
+
+def _listed(words: list[str]) -> str:
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)

@@ -1,0 +1,108 @@
+"""Converted models against the tokens of their conversion, ours beside the paper's: figure and table.
+
+All ratios are perplexity over that of the pretrained software model on the same text. Texts and kinds of
+perplexity, per word or per token, differ between series: each states its own.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from gaincell.reports.results import Kind
+from gaincell.reports.style import BLACK, GREY, MARKERS, PALETTE, legend_below, styled
+
+WIDTH = 84
+"""Letters of a line of the legend."""
+
+
+@dataclass(frozen=True)
+class ConversionPoint:
+    """tokens: of the conversion.  ratio: over the software model.  half: of its interval of 95 %, if there is
+    one.  note: what made it.  listed: whether the table has it; the figure has all.
+    """
+
+    tokens: float
+    ratio: float
+    half: float | None
+    note: str
+    listed: bool = True
+
+
+@dataclass(frozen=True)
+class Conversions:
+    """Points of one model, mapping and text.  title: model and mapping.  measure: which perplexity, on which
+    text.  kind: simulated arrays, measured software, or cited.  curve: points of one training.
+    """
+
+    title: str
+    measure: str
+    points: Sequence[ConversionPoint]
+    kind: Kind
+    curve: bool = False
+
+    @property
+    def label(self) -> str:
+        """Title with its kind."""
+        return f"{self.title} ({self.kind})"
+
+
+def counted(tokens: float) -> str:
+    """Tokens in millions or thousands of millions."""
+    return f"{tokens / 1e6:.3g} M" if tokens < 1e9 else f"{tokens / 1e9:.3g} G"
+
+
+def times(ratio: float) -> str:
+    """A ratio with three digits behind the point, from ten on with one."""
+    return f"{ratio:.3f}" if ratio < 10 else f"{ratio:.1f}"
+
+
+def conversions_markdown(found: Sequence[Conversions]) -> str:
+    """A row for every listed point."""
+    lines = [
+        "| model and mapping | made by | tokens | × software | 95 % | perplexity of |",
+        "| --- | --- | ---: | ---: | ---: | --- |",
+    ]
+    for series in found:
+        for p in series.points:
+            if p.listed:
+                interval = "–" if p.half is None else f"{p.ratio - p.half:.3f} to {p.ratio + p.half:.3f}"
+                lines.append(
+                    f"| {series.label} | {p.note} | {counted(p.tokens)} | {times(p.ratio)} | {interval} | "
+                    f"{series.measure} |"
+                )
+    return "\n".join(lines)
+
+
+@styled()
+def draw_conversions(found: Sequence[Conversions]) -> Figure:
+    """Ratio against tokens, both logarithmic; the legend below has room for any number of series."""
+    labels = [textwrap.fill(f"{series.label}: {series.measure}", WIDTH) for series in found]
+    figure = Figure(figsize=(7.2, 4.2 + 0.17 * sum(1 + label.count("\n") for label in labels)))
+    axes = figure.add_subplot()
+    for n, (series, label) in enumerate(zip(found, labels, strict=True)):
+        if series.kind == "cited":
+            style, size = ("x-", 4) if series.curve else ("*", 6)
+            axes.plot(
+                [p.tokens for p in series.points], [p.ratio for p in series.points], style, color=BLACK,
+                linewidth=1.0, markersize=size, label=label,
+            )  # fmt: skip
+            continue
+        axes.errorbar(
+            [p.tokens for p in series.points], [p.ratio for p in series.points],
+            [p.half or 0.0 for p in series.points], fmt=MARKERS[n % len(MARKERS)],
+            markersize=4, color=PALETTE[n % len(PALETTE)], capsize=3, label=label,
+        )  # fmt: skip
+    axes.axhline(1.0, color=GREY, linewidth=0.9, linestyle="--", label="software model as pretrained")
+    axes.set(xscale="log", yscale="log", xlabel="tokens of the conversion", ylabel="perplexity, × software")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: counted(x)))
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.set_title("Tokens against quality")
+    legend_below(figure)
+    return figure

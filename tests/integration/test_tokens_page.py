@@ -1,0 +1,143 @@
+"""Tokens against quality: points of figure and table are those of the files, and new ones show up."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from tests import drawing
+
+from gaincell.reports.conversions import ConversionPoint, Conversions, conversions_markdown, draw_conversions
+
+ROOT = Path(__file__).parents[2]
+TOKENS = ROOT / "docs" / "results" / "training" / "tokens"
+BATCH, BLOCK, PUBLIC = 1920, 1024, 22.2
+"""Sequences of an iteration and their length by the paper's text; public GPT-2 by its released code."""
+
+
+@pytest.fixture(scope="module")
+def page() -> Iterator[ModuleType]:
+    sys.path.insert(0, str(ROOT / "docs"))
+    try:
+        import tokens_page
+
+        yield tokens_page
+    finally:
+        sys.path.remove(str(ROOT / "docs"))
+
+
+def _word_perplexity(path: Path) -> float:
+    tasks = json.loads(path.read_text())["tasks"]
+    wiki = next(task for task in tasks if task["task"].startswith("wikitext"))
+    return float(wiki["metrics"]["word_perplexity"]["score"]["value"])
+
+
+def _drawn(found: list[Conversions]) -> dict[str, list[tuple[float, float]]]:
+    """Points of the figure by the text of their legend."""
+    figure = draw_conversions(found)
+    assert drawing.faults(figure) == []
+    (axes,) = figure.axes
+    bars = {bar.get_label(): bar.lines[0] for bar in axes.containers}
+    lines = {line.get_label(): line for line in axes.lines if not line.get_label().startswith("_")}
+    return {
+        " ".join(label.split()): list(zip(*line.get_data(), strict=True))
+        for label, line in (lines | bars).items()
+    }
+
+
+def test_the_paper_s_points_are_those_of_its_released_losses(page: ModuleType) -> None:
+    lines = (ROOT / "docs" / "data" / "training_curves.csv").read_text().splitlines()
+    known = [line.rpartition('",')[2].split(",") for line in lines if line.startswith('"linear, from GPT-2"')]
+    expected = [
+        (int(n) * BATCH * BLOCK, math.exp(float(loss)) / PUBLIC) for n, _, loss in known if int(n) > 0
+    ]
+    drawn = _drawn(page.every())
+    (curve,) = (points for label, points in drawn.items() if "released early run" in label)
+    assert curve == [pytest.approx(point, rel=1e-12) for point in expected]
+    at = dict(expected)
+    assert [round(at[n * BATCH * BLOCK], 2) for n in (100, 500, 2000)] == [34.33, 2.2, 1.06]
+
+
+def test_our_points_are_those_of_the_results(page: ModuleType) -> None:
+    expected = []
+    for place in TOKENS.glob("*/*/"):
+        own = place.parent / "software.json"
+        usual = ROOT / "docs" / "results" / "evaluation" / "tasks" / "smollm2-software.json"
+        software = _word_perplexity(own if own.is_file() else usual)
+        for path in (place / "tasks.json", *place.glob("software-*.json")):
+            expected.append((int(place.name), _word_perplexity(path) / software))
+    drawn = _drawn(page.every())
+    ours = [point for label, points in drawn.items() if label.startswith("SmolLM2") for point in points]
+    assert sorted(ours) == [pytest.approx(point, rel=1e-6) for point in sorted(expected)]
+    assert all(point.half for series in page.ours() for point in series.points)
+
+
+def test_the_table_has_what_the_figure_has(page: ModuleType) -> None:
+    table, drawn = page.table(), _drawn(page.every())
+    for series in page.every():
+        assert f"| {series.label} |" in table
+        assert f"{series.label}: {series.measure}" in drawn
+
+
+def test_table_1_is_compared_on_its_own_text(page: ModuleType) -> None:
+    final = page.paper()[1]
+    assert final.measure.startswith("word perplexity, WikiText-2")
+    assert {point.tokens for point in final.points} == {13_000 * BATCH * BLOCK}
+    tuned = next(point for point in final.points if point.note == page.TUNED)
+    assert tuned.ratio == pytest.approx(39.97 / 37.37)
+
+
+def test_new_results_show_up(page: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Arrays without additions, and a software model that has nothing but its own result."""
+    shutil.copytree(TOKENS, tmp_path / "tokens")
+    monkeypatch.setattr(page, "TOKENS", tmp_path / "tokens")
+    before = {series.title: len(series.points) for series in page.ours()}
+
+    def add(folder: str, tokens: int, recipe: str, **tasks: Any) -> None:
+        place = tmp_path / "tokens" / folder / str(tokens)
+        shutil.copytree(TOKENS / "leroux2025" / "1341440", place)
+        run = json.loads((place / "run.json").read_text()) | {"recipe": recipe}
+        run["stages"][-1]["training_tokens"]["value"] = tokens
+        (place / "run.json").write_text(json.dumps(run))
+        scored = json.loads((place / "tasks.json").read_text()) | tasks
+        (place / "tasks.json").write_text(json.dumps(scored))
+
+    add("plain", 5_000_000, "tiny-table.toml")
+    add("software", 6_000_000, "low-tokens.toml", design=None, stage="software-continued")
+    plain = "SmolLM2-135M on the paper's arrays"
+    control = "SmolLM2-135M in software, trained on the same tokens by cross-entropy"
+    after = {series.title: len(series.points) for series in page.ours()}
+    assert after == before | {plain: 1, control: before[control] + 1}
+    assert any(label.startswith(f"{plain} (simulated)") for label in _drawn(page.every()))
+    assert f"for {plain}" in page.sentence()
+    assert control not in page.sentence()
+
+
+def test_a_result_that_no_training_has_keeps_its_own_name(page: ModuleType, tmp_path: Path) -> None:
+    """It is not taken for the mapping of another on the same chip."""
+    found = json.loads((TOKENS / "leroux2025" / "1341440" / "tasks.json").read_text())
+    known, other = tmp_path / "smollm2-leroux2025.json", tmp_path / "smollm2-leroux2025-plain.json"
+    known.write_text(json.dumps(found))
+    other.write_text(json.dumps(found | {"dtype": "bfloat16"}))
+    names = list(page.by_mapping([known, other]))
+    assert names == ["the paper's arrays with paired rows and mixing", "leroux2025-plain"]
+
+
+def test_the_readme_has_figure_and_sentence(page: ModuleType) -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"<!-- tokens:table -->\n{page.sentence()}\n<!-- end -->" in readme, "python docs/readme.py"
+    assert "](docs/figures/tokens.png)" in readme
+
+
+def test_a_figure_has_room_for_many_series() -> None:
+    points = [ConversionPoint(10.0 ** (5 + n), 1.1 + n, 0.1, "made up") for n in range(3)]
+    found = [Conversions(f"model {n} on a chip", "word perplexity", points, "simulated") for n in range(9)]
+    assert len(_drawn(found)) == 10
+    assert conversions_markdown(found).count("\n") == 1 + 27
