@@ -32,9 +32,9 @@ def read_seeds(folder: Path) -> dict[str, list[Json]]:
     """
     found: dict[str, list[Json]] = {}
     for path in sorted(folder.glob("*.json"), key=lambda path: (len(path.stem), path.stem)):
-        name = _NAME.fullmatch(path.stem)
-        assert name is not None
-        found.setdefault(name["recipe"], []).append(results.read(path))
+        parts = _NAME.fullmatch(path.stem)
+        assert parts is not None
+        found.setdefault(parts["recipe"], []).append(results.read(path))
     for name, runs in found.items():
         check_seeds(runs, name)
     return found
