@@ -12,6 +12,7 @@ from gaincell.errors import GaincellError, InputError
 from gaincell.integrations.hf.checkpoint import describe, is_run
 from gaincell.integrations.hf.lora import WHERE
 from gaincell.integrations.hf.sources import SMOLLM2, TINY, find_source
+from gaincell.ops.gain_cell_attention.gradients import GRADIENTS
 from gaincell.quantity import check_keys
 from gaincell.training.settings import FACTOR, RATE, TRAINING, Allowed, Number, check_value
 
@@ -52,7 +53,7 @@ STAGE: Mapping[str, Allowed] = {
     "task": ("train", "adapt", "nothing"),
     "attention": ("arrays", "softmax"),
     "cell": str,
-    "gradient": ("exact", "surrogate"),
+    "gradient": GRADIENTS,
     "initial": ("statistics", "first", "released"),
     "loss": ("cross-entropy", "distillation", "transfer"),
     "teacher": str,
