@@ -109,6 +109,7 @@ def contenders(tokens: int, part: str, threads: int) -> dict[str, Attention]:
         found[f"native {best}, mismatch"] = at_level(best, chip={"mismatch": Mismatch(gain_std=0.05)})
         if part == BOTH:
             found[f"native {best}, linear surrogate"] = at_level(best, gradient="surrogate")
+            found[f"native {best}, gradient in bf16"] = at_level(best, gradient="bf16")
     return found
 
 

@@ -17,6 +17,7 @@ from gaincell.config import load_design
 from gaincell.design import Design
 from gaincell.errors import InputError, ModelError
 from gaincell.integrations.hf.attach import attach, attached_layers, detach, set_attention, set_design
+from gaincell.ops.gain_cell_attention import GRADIENTS
 
 from .families import FAMILIES, MISTRAL_WINDOW, build, padding_mask, tokens
 
@@ -277,7 +278,7 @@ def test_set_attention_switches_to_softmax_and_back(design: Design) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*gradient_checkpointing_enable:FutureWarning")
-@pytest.mark.parametrize("gradient", ["exact", "surrogate"])
+@pytest.mark.parametrize("gradient", GRADIENTS)
 def test_training_with_gradient_checkpointing(design: Design, gradient: Any) -> None:
     """Same gradients with and without; every gain, offset and weight gets one."""
     grads = []

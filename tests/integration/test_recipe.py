@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from tests.micro import micro_design, write_micro
 
 from gaincell.cli import main
+from gaincell.cli._options import GradientName
 from gaincell.config import load_design
 from gaincell.errors import GaincellError, InputError, RunError
 from gaincell.evaluation.perplexity import perplexity
@@ -31,6 +32,7 @@ from gaincell.mapping.recipe import LoraRecipe, ModelRecipe, Recipe, load_recipe
 from gaincell.mapping.recipe_text import RecipeText
 from gaincell.mapping.run_recipe import run_recipe
 from gaincell.mapping.stage_model import load_stage
+from gaincell.ops.gain_cell_attention import GRADIENTS
 from gaincell.progress import silent_stages
 from gaincell.reports.results import saved_stage
 from gaincell.text import open_text
@@ -129,6 +131,13 @@ def on_micro(recipe: Recipe, folder: Path, *, random: bool = False) -> tuple[Rec
         made = replace(small.model, config=config, vocabulary=300, steps=2, training=training)
         return replace(small, model=made, design=design, files={}), text
     return replace(small, model=str(model), design=design, files={}), text
+
+
+@pytest.mark.parametrize("gradient", GRADIENTS)
+def test_a_stage_takes_every_gradient(gradient: str, tmp_path: Path) -> None:
+    text = MADE.replace('gradient = "surrogate"', f'gradient = "{gradient}"')
+    assert load_recipe(write(tmp_path, text)).stages[-1].gradient == gradient
+    assert GradientName(gradient).value == gradient  # the command line's
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from gaincell.config import Design, load_design
 from gaincell.devices.cell import PolynomialCell
+from gaincell.devices.leakage import Leakage
 from gaincell.devices.variability import Mismatch
 from gaincell.errors import InputError
 from gaincell.ops.gain_cell_attention import Scaling, gain_cell_attention, native_decode, native_library
@@ -118,6 +119,84 @@ def test_every_cell_and_readout(cell: str, readout: str) -> None:
 )
 def test_other_chips(changes: dict[str, object]) -> None:
     assert_agrees(signals(203, 2, 1, 17), chip(**changes))
+
+
+APPROXIMATED = [("bf16", "exact"), ("surrogate-bf16", "surrogate")]
+
+
+@pytest.mark.parametrize(("approximate", "gradient"), APPROXIMATED)
+@pytest.mark.parametrize(
+    ("changes", "of_signals", "of_gains"),
+    [({"retention_time": None}, 0.006, 0.008), ({}, 0.012, 0.025), ({"layers": 30}, 0.03, 0.06)],
+    ids=["no decay", "12 layers", "30 layers"],
+)
+def test_approximate_gradients_are_as_near_as_stated(
+    changes: dict[str, object], of_signals: float, of_gains: float, approximate: str, gradient: str
+) -> None:
+    """In the norm of the gradients of q, k and v, and of the gains and offsets of all heads: sums over tokens
+    whose terms largely cancel here. The output has the same bits.
+    """
+    design = load_design("leroux2025").replace(**changes)
+    g = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(1, heads, 300, 64, generator=g) for heads in (8, 4, 4))
+    ones, of_keys = torch.ones(8), torch.ones(4)
+    scaling = Scaling(0.5 * ones, 0.4 * ones, *(0.4 * of_keys, 0.45 * of_keys) * 2, ones, 0 * ones)
+    weight = torch.randn(q.shape, generator=g)
+    found = {}
+    for name in (approximate, gradient):
+        leaves = [t.clone().requires_grad_() for t in (q, k, v, *scaling)]
+        out = gain_cell_attention(*leaves[:3], design, Scaling(*leaves[3:]), "native", gradient=name)
+        found[name] = [out.detach(), *torch.autograd.grad((out * weight).sum(), leaves)]
+    assert torch.equal(found[approximate][0], found[gradient][0])
+    for name, got, expected in zip(
+        ("q", "k", "v", *Scaling._fields), found[approximate][1:], found[gradient][1:], strict=True
+    ):
+        error = float((got - expected).norm() / expected.norm())
+        assert error < (of_signals if len(name) == 1 else of_gains), f"{name} differs by {error:.1%}"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"cell": "sigmoid"},
+        {"cell": "exponential", "storage_levels": None},
+        {"cell": "x5", "mismatch": Mismatch(gain_std=0.05, offset_voltage_std=0.02, seed=5)},
+        {"leakage": Leakage(spread=0.1)},
+        {"tile": 24, "window": 48},
+        {"tile": 1, "window": 5},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("approximate", ["bf16", "surrogate-bf16"])
+def test_approximate_gradients_of_every_cell_and_shape(
+    approximate: str, changes: dict[str, object], level: str
+) -> None:
+    """Near the one that they approximate, and the same at every level but for the order of sums."""
+    design = chip(**{"token_period": 2e-7, **changes})
+    inputs = [t.float() for t in signals(150, 3, 1, 20, batch=2)]
+    found = results(inputs, design, "native", gradient=approximate)
+    near = results(inputs, design, "native", gradient=dict(APPROXIMATED)[approximate])
+    with native_library.instructions("portable"):
+        same = results(inputs, design, "native", gradient=approximate)
+    for got, expected, portable in zip(found[1:], near[1:], same[1:], strict=True):
+        assert float((got - expected).norm()) < 0.015 * float(expected.norm())
+        assert float((got - portable).norm()) < 2e-3 * float(portable.norm())
+
+
+def test_approximate_gradients_are_refused_where_they_are_not_computed() -> None:
+    inputs = [t.float().requires_grad_() for t in signals(70, 2, 1, 16)]
+    for impl in ("naive", "blocked", "triton"):
+        with pytest.raises(InputError, match=f"impl='{impl}' does not compute gradient='bf16'"):
+            gain_cell_attention(*inputs, chip(), None, impl, gradient="bf16")
+    with pytest.raises(InputError, match=r"loses 13% of them by then, above 5%; give gradient='surrogate'"):
+        gain_cell_attention(*inputs, chip(), gradient="surrogate-bf16")
+    design = chip(token_period=1e-6)
+    double = [t.double() for t in inputs]
+    with pytest.raises(InputError, match=r"which does not serve this.*give gradient='exact'"):
+        gain_cell_attention(*double, design, gradient="bf16")
+    with torch.no_grad():  # no gradient is asked for
+        assert gain_cell_attention(*double, design, gradient="bf16").dtype == torch.float64
 
 
 @pytest.mark.parametrize("window", [1, 7, 64, 500])
@@ -400,7 +479,9 @@ def test_no_arguments_crash_the_library(level: str, seed: int) -> None:
         if dice.random() < 0.5:
             status = found.gc_forward(ctypes.byref(problem))
         else:
-            gradient = native_library.Gradient(data.data_ptr(), *(t.data_ptr() for t in outs[1:]), cells)
+            products = dice.choice((native_library.FLOAT32, native_library.BF16, native_library.BF16, 2))
+            grads = (data.data_ptr(), *(t.data_ptr() for t in outs[1:]))
+            gradient = native_library.Gradient(*grads, cells, products)
             status = found.gc_backward(ctypes.byref(problem), ctypes.byref(gradient))
         statuses[status] = statuses.get(status, 0) + 1
     assert set(statuses) <= {0, 1, 2, 4}

@@ -308,7 +308,7 @@ def test_nan_of_a_real_token_is_not_hidden() -> None:
         ("more queries than keys", {"q": torch.rand(1, 2, 6, 3)}),
         ("no dimension may be 0", {"q": torch.rand(1, 2, 0, 3)}),
         ("choose one of auto, naive, blocked", {"impl": "fast"}),
-        ("exact, surrogate", {"gradient": "none"}),
+        ("exact, bf16, surrogate, surrogate-bf16", {"gradient": "none"}),
         ("sliding_window=0", {"sliding_window": 0}),
         ("layer=-1", {"layer": -1}),
         ("key_index is torch.int32", {"key_index": torch.zeros(1, 4, dtype=torch.int32)}),

@@ -39,10 +39,12 @@ class RefreshKind(StrEnum):
 
 
 class GradientName(StrEnum):
-    """Derivatives of the cells in a backward pass."""
+    """Gradients of the cells in a backward pass."""
 
     exact = "exact"
+    bf16 = "bf16"
     surrogate = "surrogate"
+    surrogate_bf16 = "surrogate-bf16"
 
 
 class Redraw(StrEnum):

@@ -69,7 +69,10 @@ def map_(
     ] = 0,
     gradient: Annotated[
         GradientName,
-        typer.Option("--gradient", help="Of the cells in training: exact, or as if they were linear."),
+        typer.Option(
+            "--gradient",
+            help="Of the cells in training: exact, or as if they were linear; -bf16: faster, approximate.",
+        ),
     ] = GradientName.exact,
     redraw: Annotated[
         Redraw,

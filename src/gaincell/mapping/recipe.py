@@ -53,7 +53,7 @@ class StageRecipe:
     task: "train"; "adapt" (gains and offsets, to the statistics the start has with the linear cell); or
         "nothing" (only the attention or the cell changes, or all gains and offsets with `neutral`).
     attention: "arrays" or "softmax".  cell: of the arrays; None = the design's.
-    gradient: of the cells in training, "exact" or "surrogate".
+    gradient: of the cells in training: "exact", "surrogate", or cheaper ones, "bf16", "surrogate-bf16".
     initial: first gains and offsets, where the start has none: from "statistics" of the text, every head
         choosing among several, or among a "wide" range; with the "first" of the several; or those "released"
         by the authors.

@@ -13,6 +13,7 @@ from gaincell.files import read_json, restored
 from gaincell.integrations.hf.checkpoint import describe, is_run
 from gaincell.integrations.hf.lora import WHERE
 from gaincell.integrations.hf.sources import SMOLLM2, TINY, find_source
+from gaincell.ops.gain_cell_attention.gradients import GRADIENTS
 from gaincell.quantity import check_keys
 from gaincell.training.settings import FACTOR, LARGEST, RATE, TRAINING, Allowed, Number, check_value
 
@@ -57,7 +58,7 @@ STAGE: Mapping[str, Allowed] = {
     "task": ("train", "adapt", "nothing"),
     "attention": ("arrays", "softmax"),
     "cell": str,
-    "gradient": ("exact", "surrogate"),
+    "gradient": GRADIENTS,
     "initial": ("statistics", "wide", "first", "released"),
     "initial_gains": Number(most=LARGEST, above=True, many=2),
     "loss": ("cross-entropy", "distillation", "transfer"),

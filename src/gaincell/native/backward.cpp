@@ -4,6 +4,9 @@
 //     dA = sum_n (row_n dO) V_n^T,   dX = sum_n row_n dS K_n,   dV_n = A^T (row_n dO),   dK_n = dS^T (row_n X)
 //
 // and the slabs' own derivatives turn dK_n, dV_n into gradients of the stored voltages.
+//
+// The cheaper gradient (GC_BF16) takes row_n at the middle one of the block's queries that see a column. The slabs then
+// add up to one, and the four products are computed once, of factors in bf16, summed in float32. A and the masks are exact.
 #include "block.h"
 
 namespace gc {
@@ -44,14 +47,18 @@ bool tile_gradient(const gc_problem &p, const gc_gradient &g, const Sizes &s, co
     }
     if (!any) return false;
     transpose(w.dout, s.rp, s.dp, w.dout_t);
-    for (int64_t n = 0; n < g.cells.count; ++n)
-        for (int64_t i = 0; i < s.rp; ++i) {
-            const Vec factor = broadcast(g.cells.row_factors[n * s.rp + i]);
-            const int64_t row = i * s.dp;
-            for (int64_t d = 0; d < s.dp; d += kWidth)
-                store(w.dout_n + n * s.rp * s.dp + row + d, load(w.dout + row + d) * factor);
-        }
     return true;
+}
+
+// A constant current C_0 of all cells: what it adds to dX, with dS in w.da.
+void add_constant(const Sizes &s, float constant, const Buffers &w) {
+    if (constant == 0.0f) return;
+    for (int64_t i = 0; i < s.rp; ++i) {
+        float total = 0.0f;
+        for (int64_t j = 0; j < s.np; ++j) total += w.da[j * s.rp + i];
+        const Vec added = broadcast(total * constant);
+        for (int64_t d = 0; d < s.dp; d += kWidth) store(w.dx + i * s.dp + d, load(w.dx + i * s.dp + d) + added);
+    }
 }
 
 void backward_piece(const gc_problem &p, const gc_gradient &g, const Sizes &s, const Stored &stored, const Block &b,
@@ -62,6 +69,11 @@ void backward_piece(const gc_problem &p, const gc_gradient &g, const Sizes &s, c
     const bool by_level = p.cells.kind == GC_BY_LEVEL;
     const int64_t at = (b.kv_row * s.pieces + piece) * s.np * s.dp, size = s.np * s.dp, rd = s.rp * s.dp;
     const int64_t first_token = (s.first_piece + piece) * s.n;
+    for (int64_t n = 0; n < cells.count; ++n)
+        for (int64_t i = 0; i < s.rp; ++i) {
+            const Vec factor = broadcast(cells.row_factors[n * s.rp + i]);
+            for (int64_t x = i * s.dp; x < (i + 1) * s.dp; x += kWidth) store(w.dout_n + n * rd + x, load(w.dout + x) * factor);
+        }
 
     make_slabs(p, s, cells, cells.value_mismatch, stored.value + at, by_level, first_token, b.i0, b.kv, w.slabs,
                w.slopes);
@@ -93,13 +105,79 @@ void backward_piece(const gc_problem &p, const gc_gradient &g, const Sizes &s, c
             float *to = w.dk + piece * size + j * s.dp + d;
             store(to, fma(load(w.slopes + n * size + j * s.dp + d), sum, load(to)));
         });
-    if (cells.constant == 0.0f) return;
-    for (int64_t i = 0; i < s.rp; ++i) {
-        float total = 0.0f;
-        for (int64_t j = 0; j < s.np; ++j) total += w.da[j * s.rp + i];
-        const Vec added = broadcast(total * (cells.constant * p.score_scale));
-        for (int64_t d = 0; d < s.dp; d += kWidth) store(w.dx + i * s.dp + d, load(w.dx + i * s.dp + d) + added);
+    add_constant(s, cells.constant * p.score_scale, w);
+}
+
+// One slab in place of all, in w.slabs, and its slope: sum_n row_n slab_n with row_n at the middle one of the queries that
+// see a column. Polynomials are that old themselves.
+void make_middle_slab(const gc_problem &p, const Sizes &s, const gc_cells &cells, const float *mismatch, const float *stored,
+                      const Block &b, int64_t first_token, const Buffers &w) {
+    const bool by_level = p.cells.kind == GC_BY_LEVEL, polynomial = cells.kind == GC_POLYNOMIAL && !mismatch;
+    const int64_t size = s.np * s.dp;
+    if (!polynomial) make_slabs(p, s, cells, mismatch, stored, by_level, first_token, b.i0, b.kv, w.slabs, w.slopes);
+    const Vec top = broadcast(0.5f * float(p.storage_levels - 1)), volts = broadcast(p.to_volts);
+    for (int64_t c = 0; c < s.n; ++c) {
+        const Seen seen = seen_by(p, b, first_token + c);
+        const int64_t middle = seen.first < seen.last ? (seen.first + seen.last - 1) / 2 : 0;
+        const Vec left = broadcast(polynomial ? cells.column_factors[b.i0 + middle - first_token - c + p.margin] : 0.0f);
+        for (int64_t at = c * s.dp; at < (c + 1) * s.dp; at += kWidth) {
+            Vec slab = {}, slope = {}, power = broadcast(1.0f), below = {};
+            const Vec u = load(stored + at), x = (by_level ? (u - top) * volts : u) * left;
+            for (int64_t n = 0, reached = 0; n < cells.count; ++n) {
+                if (polynomial) {
+                    for (; reached < cells.orders[n]; ++reached, power = power * x) below = power;
+                    slab = fma(broadcast(cells.coefficients[n]), power, slab);
+                    slope = fma(left * (cells.coefficients[n] * float(cells.orders[n])), below, slope);
+                } else {
+                    const Vec factor = broadcast(cells.row_factors[n * s.rp + middle]);
+                    slab = fma(factor, load(w.slabs + n * size + at), slab);
+                    slope = fma(factor, load(w.slopes + n * size + at), slope);
+                }
+            }
+            store(w.slabs + at, slab);
+            store(w.slopes + at, slope);
+        }
     }
+    std::memset(w.slabs + s.n * s.dp, 0, size_t((s.np - s.n) * s.dp) * 4);
+    std::memset(w.slopes + s.n * s.dp, 0, size_t((s.np - s.n) * s.dp) * 4);
+}
+
+void backward_piece_in_bf16(const gc_problem &p, const gc_gradient &g, const Sizes &s, const Stored &stored, const Block &b,
+                            const Buffers &w, int64_t piece) {
+    if (!tile_gradient(p, g, s, b, w, (s.first_piece + piece) % s.tiles)) return;
+    activations(p, s, stored, b, w, piece, true);
+    const gc_cells &cells = g.cells;
+    const int64_t at = (b.kv_row * s.pieces + piece) * s.np * s.dp, size = s.np * s.dp;
+    const int64_t first_token = (s.first_piece + piece) * s.n;
+    const auto times_slope = [&](float *to) {
+        return [&w, &s, to](int64_t j, int64_t d, Vec sum) {
+            const int64_t x = j * s.dp + d;
+            store(to + x, fma(load(w.slopes + x), sum, load(to + x)));
+        };
+    };
+
+    make_middle_slab(p, s, cells, cells.value_mismatch, stored.value + at, b, first_token, w);
+    pair_along(w.slabs, s.np, s.dp, w.left);
+    pair_rows(w.dout_t, s.dp, s.rp, w.right);
+    multiply_pairs(s.np, s.rp, pairs_of(s.dp), w.left, pairs_of(s.dp), 1, w.right, [&](int64_t j, int64_t i, Vec sum) {
+        const int64_t x = j * s.rp + i;
+        const Vec da = fma(broadcast(cells.constant), load(w.dout_sum + i), sum);
+        store(w.da + x, da * load(w.gate + x) * p.score_scale);
+    });
+    pair_along(w.a, s.np, s.rp, w.left);
+    pair_rows(w.dout, s.rp, s.dp, w.right);
+    multiply_pairs(s.np, s.dp, pairs_of(s.rp), w.left, pairs_of(s.rp), 1, w.right, times_slope(w.dv + piece * size));
+
+    make_middle_slab(p, s, cells, cells.key_mismatch, stored.key + at, b, first_token, w);
+    pair_rows(w.da, s.np, s.rp, w.left);
+    pair_rows(w.slabs, s.np, s.dp, w.right);
+    multiply_pairs(s.rp, s.dp, pairs_of(s.np), w.left, 1, s.rp, w.right, [&](int64_t i, int64_t d, Vec sum) {
+        float *to = w.dx + i * s.dp + d;
+        store(to, load(to) + sum);
+    });
+    pair_along(w.da, s.np, s.rp, w.left);
+    multiply_pairs(s.np, s.dp, pairs_of(s.rp), w.left, pairs_of(s.rp), 1, w.x_pairs, times_slope(w.dk + piece * size));
+    add_constant(s, cells.constant, w);
 }
 
 // All that reaches one key/value head of one sequence.
@@ -113,7 +191,8 @@ void backward_head(const gc_problem &p, const gc_gradient &g, const Sizes &s, co
             const Block b = block_of(p, s, sequence * p.heads + head, number);
             drive_queries(p, s, b, w);
             if (!p.integer_factors) transpose(w.x, s.rp, s.dp, w.xt);
-            for (int64_t n = 0; n < g.cells.count; ++n)
+            if (g.products == GC_BF16) pair_rows(w.x, s.rp, s.dp, w.x_pairs);
+            for (int64_t n = 0; n < g.cells.count && g.products == GC_FLOAT32; ++n)
                 for (int64_t i = 0; i < s.rp; ++i)
                     for (int64_t d = 0; d < s.dp; d += kWidth)
                         store(w.x_n + (n * s.rp + i) * s.dp + d,
@@ -121,7 +200,7 @@ void backward_head(const gc_problem &p, const gc_gradient &g, const Sizes &s, co
             std::memset(w.dx, 0, size_t(s.rp * s.dp) * 4);
             const Reach reach = reach_of(p, s, b);
             for (int64_t piece = reach.first; piece <= reach.last; ++piece)
-                backward_piece(p, g, s, stored, b, w, piece);
+                (g.products == GC_BF16 ? backward_piece_in_bf16 : backward_piece)(p, g, s, stored, b, w, piece);
             const float gain = p.q_gain ? p.q_gain[head] : 1.0f, offset = p.q_gain ? p.q_offset[head] : 0.0f;
             for (int64_t i = 0; i < b.i1 - b.i0; ++i) {
                 const int64_t row = (b.bh * p.queries + b.i0 - p.first_query + i) * s.d;

@@ -146,6 +146,7 @@ struct Buffers {
     float *x_n;                  // row factors times queries [n][R][D]
     float *dx;                   // [R][D]
     float *dk, *dv;              // [pieces][N][D]
+    int32_t *left, *right, *x_pairs;  // factors of products in bf16, the last one of queries: see products.h
     static int64_t bytes(const Sizes &s, int64_t slabs, int64_t gradient_slabs, bool tiles) {
         const int64_t rd = s.rp * s.dp, nr = s.np * s.rp, nd = s.np * s.dp;
         const int64_t n = std::max(slabs, gradient_slabs);
@@ -153,10 +154,17 @@ struct Buffers {
         int64_t count = 13;
         if (gradient_slabs) {
             floats += 2 * nr + 3 * rd + 2 * n * rd + 2 * s.pieces * nd + s.rp;
-            count += 10;
+            floats += most_left(s) + most_right(s) + pairs_of(s.rp) * s.dp;
+            count += 13;
         }
         const int64_t bytes = s.rp * padded(s.dp, 64) + (tiles ? 9 * s.rp * padded(s.np, 64) : 0);
         return floats * 4 + bytes + (count + 3) * 64;
+    }
+    static int64_t most_left(const Sizes &s) {
+        return std::max({s.np * pairs_of(s.dp), s.np * pairs_of(s.rp), pairs_of(s.np) * s.rp});
+    }
+    static int64_t most_right(const Sizes &s) {
+        return std::max({pairs_of(s.dp) * s.rp, pairs_of(s.rp) * s.dp, pairs_of(s.np) * s.dp});
     }
     Buffers(const Sizes &s, int64_t slab_count, int64_t gradient_slabs, bool tiles, char *memory) : Buffers() {
         const int64_t rd = s.rp * s.dp, nr = s.np * s.rp, nd = s.np * s.dp;
@@ -186,6 +194,9 @@ struct Buffers {
         dx = c.cut<float>(rd);
         dk = c.cut<float>(s.pieces * nd);
         dv = c.cut<float>(s.pieces * nd);
+        left = c.cut<int32_t>(most_left(s));
+        right = c.cut<int32_t>(most_right(s));
+        x_pairs = c.cut<int32_t>(pairs_of(s.rp) * s.dp);
     }
 };
 

@@ -229,6 +229,7 @@ int gc_forward(const gc_problem *p) {
 int gc_backward(const gc_problem *p, const gc_gradient *g) {
     return gc::checked(p, [&](const gc::Level &level, const gc_problem &problem) -> int {
         if (!p->open || !g || !g->grad || !g->dq || !g->dk || !g->dv || gc::bad_cells(g->cells)) return GC_BAD_ARGUMENT;
+        if (g->products != GC_FLOAT32 && g->products != GC_BF16) return GC_BAD_ARGUMENT;
         if (g->cells.kind != GC_POLYNOMIAL && p->cells.kind != g->cells.kind) return GC_BAD_ARGUMENT;
         return level.backward(problem, *g);
     });

@@ -24,6 +24,7 @@ enum { GC_MAX_SLABS = 8, GC_TABLE = 16 };
 enum { GC_READOUT_NONE = 0, GC_READOUT_COUNTER = 1, GC_READOUT_FLOOR = 2, GC_READOUT_EVEN = 3 };
 enum { GC_OK = 0, GC_NOT_FINITE = 1, GC_BAD_ARGUMENT = 2, GC_NO_MEMORY = 3, GC_NO_SUCH_LEVEL = 4 };
 enum { GC_POLYNOMIAL = 0, GC_BY_LEVEL = 1, GC_CURVE = 2, GC_TIMED = 3, GC_TIMED_CURVE = 4 };
+enum { GC_FLOAT32 = 0, GC_BF16 = 1 };
 enum { GC_AS_GIVEN = -1 }; /* q_levels: pulse widths are taken as they are, neither clamped nor quantised */
 
 /* How cells separate over time. */
@@ -96,6 +97,8 @@ typedef struct {
     const float *grad;                   /* of out before out_gain and out_offset, [B, H, Tq, D] */
     float *dq, *dk, *dv;                 /* of scaled q, k, v: [B, H, Tq, D], [B, Hk, Tk, D] */
     gc_cells cells;                      /* that the gradient goes through: the same, or linear ones */
+    int32_t products;                    /* GC_FLOAT32, or GC_BF16: of one slab, its cells as old as they are on average
+                                          * for the queries of a block */
 } gc_gradient;
 
 /* One query of every head against a ring of codes. S slots of the ring are looked at. */

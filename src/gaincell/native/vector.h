@@ -91,6 +91,15 @@ static inline Vec load_some(const float *p, int64_t n, float fill) {
     return load(part);
 }
 
+// Two numbers in bf16 (rounded to nearest, halves to even) in each element, the first in its lower half.
+static inline IntVec in_bf16(Vec first, Vec second) {
+    const auto rounded = [](Vec x) {
+        const IntVec bits = (IntVec)x, quiet = bits | 0x400000;
+        return (IntVec)select(x == x, (Vec)(bits + ((bits >> 16 & 1) + 0x7fff)), (Vec)quiet);
+    };
+    return (rounded(first) >> 16 & 0xffff) | (rounded(second) & int32_t(0xffff0000));
+}
+
 // kWidth floats where a bit is set, the first float's bit lowest, and 0 elsewhere, where nothing is read.
 static inline Vec load_where(uint32_t bits, const float *p) {
 #if defined(__AVX512F__)

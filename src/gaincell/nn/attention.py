@@ -56,7 +56,7 @@ class GainCellAttention(nn.Module):
         head_dim: D, rows of a key array and columns of a value array.
         layer: which layer this is: mismatch is drawn per (layer, head).
         impl: implementation of the arrays, see ``gain_cell_attention``.
-        gradient: derivative of the cells in the backward pass, "exact" or "surrogate".
+        gradient: of the cells in the backward pass, see ops/gain_cell_attention/gradients.py.
         dtype: of gains and offsets.
         device: of gains and offsets.
 

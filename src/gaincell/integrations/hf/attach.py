@@ -100,7 +100,8 @@ def attach(
         model: a decoder of transformers with plain causal self-attention, or a wrapper around one (peft's).
         design: the chip, the name of a shipped one, or a ``.toml`` file.
         impl: implementation of the arrays: "auto", "native", "blocked", "triton" or "naive".
-        gradient: derivative of the cells in the backward pass: "exact" or "surrogate".
+        gradient: of the cells in the backward pass: "exact", "surrogate" (as if they were linear), or a
+            cheaper approximation of either on a CPU, "bf16" or "surrogate-bf16".
         attention: "gain-cell", or "softmax": the model's own attention computed through the same masks,
             checks and functions, to compare with.
 

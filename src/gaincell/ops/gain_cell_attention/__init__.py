@@ -22,6 +22,7 @@ from gaincell.devices.writing import write_errors
 from gaincell.errors import InputError
 from gaincell.ops.gain_cell_attention import naive
 from gaincell.ops.gain_cell_attention.front import left_after, pulses, stored
+from gaincell.ops.gain_cell_attention.gradients import APPROXIMATED, GRADIENTS, Gradient, check_gradient
 from gaincell.ops.gain_cell_attention.naive import gain_cell_core_naive
 from gaincell.ops.gain_cell_attention.sinks import ring_index, sink_tile, without_sinks
 from gaincell.ops.gain_cell_attention.widened import widened, widened_design
@@ -38,9 +39,7 @@ Impl = Literal[
     "triton",
     "decode",
 ]
-Gradient = Literal["exact", "surrogate"]
 IMPLS = get_args(Impl)
-GRADIENTS = ("exact", "surrogate")
 
 OF_STORED = (
     (
@@ -108,8 +107,9 @@ def gain_cell_attention(
         query_index: index i of each query, -1 for padding. None for the last Tq of key_index.
         sliding_window: the model's own window W >= 1: columns of age W and more are gated.
         layer: layer of the chip, selects the cells' mismatch.
-        gradient: "exact", or "surrogate" for a backward pass through linear cells of slope
-            `design.cell.linear_slope`.
+        gradient: "exact", "surrogate" for a backward pass through linear cells of slope
+            `design.cell.linear_slope`, or a cheaper approximation of either, "bf16" or "surrogate-bf16":
+            see gradients.py.
 
     Returns:
         Output of every head, in the precision of q, in units of a sub-tile's full-scale output times
@@ -124,7 +124,8 @@ def gain_cell_attention(
     no others (one in a component of a value: that component of them). What stands in padding reaches none.
     """
     _check_tensors(q, k, v)
-    _check_options(q, k, impl, gradient, key_index, query_index, sliding_window, layer)
+    _check_options(q, k, impl, key_index, query_index, sliding_window, layer)
+    check_gradient(gradient, impl, design, q.shape[1] // k.shape[1])
     out_dtype = q.dtype
     if scaling is not None:
         _check_scaling(scaling, q.shape[1], k.shape[1])
@@ -216,7 +217,7 @@ def attend_to_stored(
         InputError: as there; an incomplete discharge, or columns of first tokens.
     """
     _check_tensors(q, ku, vu)
-    _check_options(q, ku, impl, "exact", key_index, query_index, sliding_window, layer)
+    _check_options(q, ku, impl, key_index, query_index, sliding_window, layer)
     b, tq, tk = q.shape[0], q.shape[2], ku.shape[2]
     if key_index is None:
         key_index = torch.arange(tk, device=q.device).expand(b, tk)
@@ -329,6 +330,11 @@ def from_pulses(
             out = _natively(x, ku, vu, design, impl, key_index, query_index, sliding_window, layer, gradient)
             if out is not None:
                 return out
+    if gradient in APPROXIMATED and _differentiated(x, ku, vu):
+        raise InputError(
+            f"gradient={gradient!r} is computed by the compiled kernel alone, which does not serve this call "
+            f"(see native.py: float32 on a CPU ...); give gradient={APPROXIMATED[gradient]!r}"
+        )
     core = _core(impl, design, _one_query(x, ku, vu))
     return core(x, ku, vu, design, key_index, query_index, sliding_window, layer, gradient, aged)
 
@@ -358,8 +364,11 @@ def _token_indices(k: Tensor) -> Tensor:
 
 def _one_query(*tensors: Tensor) -> bool:
     """Whether this is one query without gradients."""
-    gradients = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
-    return tensors[0].shape[2] == 1 and not gradients
+    return tensors[0].shape[2] == 1 and not _differentiated(*tensors)
+
+
+def _differentiated(*tensors: Tensor) -> bool:
+    return torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
 
 
 def _natively(q: Tensor, k: Tensor, v: Tensor, design: Design, impl: Impl, *rest: Any) -> Tensor | None:
@@ -435,7 +444,6 @@ def _check_options(
     q: Tensor,
     k: Tensor,
     impl: str,
-    gradient: str,
     key_index: Tensor | None,
     query_index: Tensor | None,
     sliding_window: int | None,
@@ -443,8 +451,6 @@ def _check_options(
 ) -> None:
     if impl not in IMPLS:
         raise InputError(f"impl={impl!r}; choose one of {', '.join(IMPLS)}")
-    if gradient not in GRADIENTS:
-        raise InputError(f"gradient={gradient!r}; choose one of {', '.join(GRADIENTS)}")
     if sliding_window is not None and sliding_window < 1:
         raise InputError(
             f"sliding_window={sliding_window}; give a number of tokens >= 1, or None for no window"

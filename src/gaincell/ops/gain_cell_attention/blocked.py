@@ -37,6 +37,7 @@ from gaincell.config import Design
 from gaincell.errors import InputError
 from gaincell.ops.gain_cell_attention import not_a_number
 from gaincell.ops.gain_cell_attention.disturbed import Disturbance
+from gaincell.ops.gain_cell_attention.gradients import SURROGATES
 from gaincell.ops.gain_cell_attention.panels import (
     Block,
     Plan,
@@ -154,7 +155,7 @@ def plan_of(
         window=min(design.window, sliding_window or design.window),
         aged=aged,
         slabs=slabs,
-        gradient_slabs=slabs if gradient == "exact" else linear_slabs(design, reads),
+        gradient_slabs=linear_slabs(design, reads) if gradient in SURROGATES else slabs,
         errors=(errors[0], errors[1]),
         score_scale=1.0 / design.score_saturation(x.shape[-1]),
         output_scale=design.readout_steps / design.output_saturation,

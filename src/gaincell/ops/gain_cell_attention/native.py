@@ -26,8 +26,11 @@ from gaincell import features
 from gaincell.circuits.converter import in_precision, sum_rounding
 from gaincell.config import Design
 from gaincell.ops.gain_cell_attention import not_a_number
+from gaincell.ops.gain_cell_attention.gradients import APPROXIMATED, SURROGATES
 from gaincell.ops.gain_cell_attention.native_library import (
     AS_GIVEN,
+    BF16,
+    FLOAT32,
     MOST_SLABS,
     MOST_THREADS,
     OK,
@@ -172,11 +175,12 @@ class _NativeCore(torch.autograd.Function):
         dq, dk, dv = (torch.empty_like(t) for t in (q, k, v))
         problem, kept = _problem(call, q, k, v, open_)
         through = problem.cells
-        if call.gradient == "surrogate":
+        if call.gradient in SURROGATES:
             through, linear = cells_of(_constants(call, q.shape[3], surrogate=True), None, None)
             kept += linear
         pointers = (t.data_ptr() for t in (grad, dq, dk, dv))
-        invoke("gc_backward", problem, Gradient(*pointers, through))
+        products = BF16 if call.gradient in APPROXIMATED else FLOAT32
+        invoke("gc_backward", problem, Gradient(*pointers, through, products))
         del kept
         return dq, dk, dv, None
 

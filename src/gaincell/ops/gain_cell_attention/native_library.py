@@ -30,6 +30,7 @@ WRITE: Any = [
 READOUTS = {"none": 0, "counter": 1, "counter-floor": 2, "published-code": 3}
 POLYNOMIAL, BY_LEVEL, CURVE, TIMED, TIMED_CURVE = range(5)  # kinds of cells
 AS_GIVEN = -1  # GC_AS_GIVEN
+FLOAT32, BF16 = range(2)  # GC_FLOAT32, GC_BF16: products of a backward pass
 OK, NOT_FINITE, BAD_ARGUMENT, NO_MEMORY, NO_SUCH_LEVEL = range(5)
 
 
@@ -104,6 +105,7 @@ class Gradient(ctypes.Structure):
     _fields_ = [
         *((name, ctypes.c_void_p) for name in ("grad", "dq", "dk", "dv")),
         ("cells", Cells),
+        ("products", ctypes.c_int32),
     ]
 
 

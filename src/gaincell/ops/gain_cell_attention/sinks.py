@@ -23,6 +23,7 @@ from gaincell.circuits import (
 from gaincell.circuits.sinks import Sinks
 from gaincell.config import Design
 from gaincell.devices.leakage import remaining
+from gaincell.ops.gain_cell_attention.gradients import SURROGATES
 
 CELLS_AT_ONCE = 2**22
 """Cells (B Hk Q n D) of one piece; bounds memory only."""
@@ -53,7 +54,7 @@ def sink_tile(
     Args:
         q: requested pulse widths.  k, v: requested volts.
         key_index, query_index: index of the real token, -1 for padding.
-        gradient: "exact" or "surrogate".
+        gradient: one of GRADIENTS; exactly what an approximate one stands for.
     """
     n = design.sinks.tokens
     wanted = torch.arange(n, device=q.device)
@@ -94,7 +95,7 @@ def _some_queries(
     def product(kind: str, a: Tensor, u: Tensor) -> Tensor:
         decayed = torch.where(seen[:, None, :, :, None], u[:, :, None] * left, 0.0)  # [B, Hk, Q, n, D]
         charge = torch.einsum(kind, a, design.cell.current(decayed))
-        if gradient != "surrogate":
+        if gradient not in SURROGATES:
             return charge
         return straight_through(charge, torch.einsum(kind, a, design.cell.linear_slope * decayed))
 
