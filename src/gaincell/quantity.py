@@ -85,6 +85,8 @@ class Quantity:
     def check_range(self, where: str) -> None:
         """Raise DesignError if the value lies outside the range."""
         low, high = self.range
+        if low > high:
+            raise DesignError(f"{where}: range = [{low!r}, {high!r}]; allowed: [lowest, highest]")
         numbers = self.value if isinstance(self.value, tuple) else (self.value,)
         if not all(number is None or low <= number <= high for number in numbers):
             unit = "" if self.unit == "1" else f" {self.unit}"

@@ -112,7 +112,11 @@ def find_columns(
             raise InputError(_which(kind, [fields[place] for place in places], where, options[kind]))
         if not places and kind in needed:
             raise InputError(_missing(kind, fields, needed, where, options[kind]))
-        units = {place: _stated(text, kind) for text in texts for place in _places(fields, text, where, kind)}
+        units = {
+            place: _stated(text, kind, fields[place], options[kind])
+            for text in texts
+            for place in _places(fields, text, where, kind)
+        }
         if places:
             found[kind] = [_column(fields, n, kind, units.get(n), where, options[kind]) for n in places]
         used += places
@@ -121,10 +125,12 @@ def find_columns(
     return found
 
 
-def _stated(text: str, kind: str) -> str | None:
-    """The unit that a user states behind the name of a column."""
+def _stated(text: str, kind: str, field: str, option: str) -> str | None:
+    """The unit that a user states behind the name of a column. Raises InputError: it is none of the kind."""
     unit = split_unit(text)[1]
-    return unit if unit in UNITS.get(kind, ()) else None
+    if text == field or kind not in MEASURED or unit is None or unit in UNITS[kind]:
+        return unit if unit in UNITS.get(kind, ()) else None
+    raise InputError(f"{option} {text!r}: {unit!r} is no unit of a {kind}; allowed: {one_of(UNITS[kind])}")
 
 
 def _asked(wanted: Columns, kind: str) -> tuple[str, ...]:

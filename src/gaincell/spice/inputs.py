@@ -23,6 +23,7 @@ import numpy as np
 
 from gaincell.design import Design
 from gaincell.errors import InputError
+from gaincell.files import check_file
 from gaincell.spice.rawfile import Wave
 
 
@@ -87,9 +88,10 @@ def real_inputs(
     from safetensors import SafetensorError, safe_open
 
     path = Path(path)
-    if not path.is_file():
+    if not path.exists():
         raise InputError(f"{path}: there is no such file; write one with: gaincell evaluate RUN --dump FILE")
     try:
+        check_file(path)
         with safe_open(path, "np") as file:
             q, k, v = (file.get_tensor(f"{name}_code") for name in "qkv")
             uneven = "[levels]" in (file.metadata() or {}).get("design", "")
@@ -99,6 +101,11 @@ def real_inputs(
     if uneven:
         raise InputError(f"{path}: levels are not evenly spaced; circuits for them are not simulated")
     heads, tokens = q.shape[1], q.shape[2]
+    if tokens < design.tile:
+        raise InputError(
+            f"{path}: the dump has {tokens} tokens, a sub-tile {design.tile} columns; dump a longer block, "
+            f"with --protocol blocks-{design.tile}"
+        )
     token = tokens - 1 if token is None else token
     if not 0 <= head < heads or not design.tile - 1 <= token < tokens:
         raise InputError(
