@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 from tests.robustness.test_bad_input import refused
 
 from gaincell.cli import main
 from gaincell.config import load_design
 from gaincell.design_text import commented
+from gaincell.errors import InputError
 from gaincell.mapping.folder import alone
+from gaincell.mapping.recipe import load_recipe
+from gaincell.spice.inputs import check_codes, real_inputs
 
 ROOT = Path(__file__).parents[2]
 SCORES = ROOT / "docs" / "results" / "evaluation" / "tasks" / "tiny-adapted.json"
@@ -132,7 +138,6 @@ def succeed(*arguments: str) -> None:
         (("sweep", "recipes/sweeps/levels.toml", "--dry-run", "--storage", "/dev/null"), "no regular file"),
         (("sweep", "recipes/sweeps/levels.toml", "--workers", "4000000000"), "not '4000000000'"),
         (("train", "recipes/tiny-table.toml", "--dry-run", "--text", "t.txt"), "the text lacks"),
-        (("train", "recipes/low-tokens.toml", "--dry-run", "--set", "stage.transfer.steps=99999999999"), "more text"),
         (("lm-eval", "run", "--config", "gone.yaml"), "give a file that exists"),
     ],
     ids=lambda value: (
@@ -147,6 +152,40 @@ def test_refusals_leave_nothing(
     before = sorted(here.rglob("*"))
     assert message in refused(capsys, *arguments)
     assert sorted(here.rglob("*")) == before
+
+
+def test_a_dry_run_counts_the_text(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A recipe needs at least a byte a token."""
+    recipe = ROOT / "recipes" / "low-tokens.toml"
+    Path("texts").mkdir()
+    for name in load_recipe(recipe).files:
+        Path("texts", f"{name}.txt").write_text("a text\n" * 10_000)
+    dry = ["train", recipe, "--dry-run", "--text", "texts"]
+    assert "the recipe trains on" in refused(capsys, *dry, "--set", "stage.transfer.steps=99999999999")
+    succeed(*map(str, dry), "--set", "stage.transfer.steps=10", "--set", "stage.fine-tuned.steps=5",
+            "--set", "stage.software-continued.steps=15")  # fmt: skip
+
+
+def test_a_result_with_a_gap_is_named(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    result = json.loads(SCORES.read_text())
+    next(iter(result["tasks"][0]["per_item"].values()))["value"][3] = None
+    Path("gap.json").write_text(json.dumps(result))
+    for line in (("table", "gap.json"), ("table", "m.json", "gap.json")):
+        assert "gap is not a whole result" in refused(capsys, *line)
+
+
+def test_codes_are_whole_numbers() -> None:
+    codes = torch.zeros(1, 1, 64, 4)
+    check_codes(codes, codes, codes, load_design("leroux2025"))
+    with pytest.raises(ValueError, match="v_code has codes that are no whole numbers"):
+        check_codes(codes, codes, codes + 1e-45, load_design("leroux2025"))
+
+
+def test_a_dump_that_is_too_short_says_so(tmp_path: Path) -> None:
+    codes = torch.zeros(1, 1, 32, 4)
+    save_file({f"{name}_code": codes.clone() for name in "qkv"}, tmp_path / "dump.safetensors")
+    with pytest.raises(InputError, match="the dump has 32 tokens, a sub-tile 64 columns"):
+        real_inputs(tmp_path / "dump.safetensors", load_design("leroux2025"))
 
 
 def test_a_broken_journal_is_found_before_anything_is_written(

@@ -72,6 +72,8 @@ def check_codes(q: Any, k: Any, v: Any, design: Design) -> None:
     for name, codes, most in zip("qkv", (q, k, v), levels, strict=True):
         if len(codes.shape) != 4 or 0 in codes.shape or codes.shape[2:] != q.shape[2:]:
             raise ValueError(f"{name}_code has the shape {tuple(codes.shape)}")
+        if (codes % 1 != 0).any():
+            raise ValueError(f"{name}_code has codes that are no whole numbers")
         if not -most < codes.min() <= codes.max() < most or (codes.min() < 0 and name != "q"):
             raise ValueError(f"{name}_code has codes from {codes.min()} to {codes.max()}, of {most} levels")
     if k.shape != v.shape or q.shape[1] % k.shape[1]:
