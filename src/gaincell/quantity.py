@@ -159,6 +159,11 @@ def one_of(names: Iterable[str]) -> str:
     return f"{', '.join(others)} or {last}" if others else last
 
 
+def whole_number(text: str) -> int | None:
+    """A whole number of 1 to 18 digits; None of another text, which may be a number beyond all use."""
+    return int(text) if len(text) <= 18 and text.isdecimal() else None
+
+
 def plain(value: Value) -> Any:
     """The value as TOML and JSON know it: a list for a tuple, "none" for None."""
     if value is None:
