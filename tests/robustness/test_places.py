@@ -17,6 +17,8 @@ from gaincell.design_text import commented
 from gaincell.errors import InputError
 from gaincell.mapping.folder import alone
 from gaincell.mapping.recipe import load_recipe
+from gaincell.reports.baseline import per_token
+from gaincell.reports.results import value
 from gaincell.spice.inputs import check_codes, real_inputs
 
 ROOT = Path(__file__).parents[2]
@@ -138,6 +140,8 @@ def succeed(*arguments: str) -> None:
         (("device", "fit", "c.csv", "--voltage", "9" * 10_000), "there is no column"),
         (("evaluate", "run", "--protocol", "blocks-" + "9" * 10_000), "unknown protocol"),
         (("evaluate", "run", "--protocol", "rolling-" + "9" * 10_000), "give rolling-T"),
+        (("evaluate", "run", "--text", "~nobodyhere/x.txt"), "no home directory that ~ stands for"),
+        (("generate", "~nobodyhere/x", "--prompt", "x"), "no home directory that ~ stands for"),
         (("evaluate", "x" * 200), "the maximum length is 96"),
         (("adapt", "o"), "holds neither a model"),
         (("map", "..", "--text", "t.txt"), "holds neither a model"),
@@ -207,3 +211,8 @@ def test_a_directory_that_stays_empty_goes_with_those_above_it(here: Path) -> No
     with alone(here / "runs" / "deep" / "new"):
         assert (here / "runs" / "deep" / "new").is_dir()
     assert not (here / "runs").exists()
+
+
+def test_a_measurement_too_short_for_the_processors_clock_has_its_latency() -> None:
+    entry = {"busy": value(0.0, "1", "measured"), "latency_per_token": value(1e-5, "s", "measured")}
+    assert per_token(entry) == 1e-5

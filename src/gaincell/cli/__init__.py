@@ -137,7 +137,9 @@ def _message(error: Exception) -> str | None:
         path = error.ctx.command_path if error.ctx is not None else "gaincell"
         return f"{error.format_message().rstrip('.')}{_given(error)}; see {path} --help"
     if isinstance(error, (GaincellError, OSError)) or str(error).startswith("Symlink loop"):
-        return str(error)  # (that is a RuntimeError of pathlib)
+        return str(error)  # (that is a RuntimeError of pathlib, as is the next)
+    if str(error).startswith("Could not determine home directory"):
+        return "there is no home directory that ~ stands for; give the whole path"
     allocating = isinstance(error, RuntimeError) and (
         "can't allocate memory" in str(error) or "out of memory" in str(error)
     )
