@@ -207,11 +207,17 @@ def write_tensors(
 
 
 def check_place(path: str | os.PathLike[str]) -> None:
-    """Raise RunError where `path` cannot become a file: it has no name, or is something else already."""
+    """Raise RunError where `path` cannot become a file: it has no name, or is something else already, such
+    as a link that leads nowhere.
+    """
     path = Path(path)
-    if not path.name or (path.exists() and not path.is_file()):
+    if path.name in ("", "..") or (path.exists() and not path.is_file()):
         raise RunError(
             f"cannot write {str(path)!r}: it is no file, but a directory or a device; give the name of a file"
+        )
+    if path.is_symlink() and not path.exists():
+        raise RunError(
+            f"cannot write {str(path)!r}: it is a link to nothing; remove it, or give another name"
         )
 
 

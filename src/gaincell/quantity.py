@@ -85,6 +85,8 @@ class Quantity:
     def check_range(self, where: str) -> None:
         """Raise DesignError if the value lies outside the range."""
         low, high = self.range
+        if low > high:
+            raise DesignError(f"{where}: range = [{low!r}, {high!r}]; allowed: [lowest, highest]")
         numbers = self.value if isinstance(self.value, tuple) else (self.value,)
         if not all(number is None or low <= number <= high for number in numbers):
             unit = "" if self.unit == "1" else f" {self.unit}"
@@ -155,6 +157,11 @@ def one_of(names: Iterable[str]) -> str:
     """'a, b or c'."""
     *others, last = names
     return f"{', '.join(others)} or {last}" if others else last
+
+
+def whole_number(text: str) -> int | None:
+    """A whole number of 1 to 18 digits; None of another text, which may be a number beyond all use."""
+    return int(text) if len(text) <= 18 and text.isdecimal() else None
 
 
 def plain(value: Value) -> Any:

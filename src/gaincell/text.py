@@ -111,18 +111,20 @@ def open_text(text: str | Path) -> Text:
     )
 
 
-def check_text(text: str) -> None:
-    """Read the beginning of both parts of a text that is here; a data set is believed to be there.
+def check_text(text: str) -> Text | None:
+    """A text that is here, after reading the beginning of both parts; None of a data set, which is taken to
+    be there.
 
     Raises:
         InputError: there is no such text, a file of it cannot be read, or a part is empty.
     """
-    if _is_id(text) and not Path(text).exists():
-        return
+    if text != "sample" and _is_id(text) and not Path(text).exists():
+        return None
     found = open_text(text)
     for part in (found.training, found.evaluation):
         if not [source for source in part if next(source.documents(), None) is not None]:
             raise InputError(f"the text {found.name} is empty, or too short for two parts; give more text")
+    return found
 
 
 def _is_id(text: str) -> bool:

@@ -385,7 +385,7 @@ def test_other_files_are_refused(design: Design, tmp_path: Path) -> None:
     large = tmp_path / "large.csv"
     with large.open("wb") as file:
         file.truncate(2**30)  # sparse
-    with pytest.raises(InputError, match="1024 MiB; give at most 64 MiB"):
+    with pytest.raises(InputError, match="1024 MiB; give at most 16 MiB"):
         read_curve(large)
     (tmp_path / "picture.csv").write_bytes(b"\xff\xd8\xff\x00")
     with pytest.raises(InputError, match="not a text file"):

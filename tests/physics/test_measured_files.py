@@ -245,3 +245,10 @@ def test_a_new_design_is_the_one_it_begins_as_with_comments(
     again = CliRunner().invoke(app, ["design", "new", "mine"])
     assert again.exit_code == 2
     assert Path("mine.toml").read_text() == text
+
+
+def test_an_entry_without_an_end_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "curve.csv"
+    path.write_text("V [V],I [uA]\n" + "1" * 200_000)
+    with pytest.raises(InputError, match="no table of numbers: field larger than field limit"):
+        read_curve(path)

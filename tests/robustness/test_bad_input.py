@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,11 +11,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tests.drawing import blank_figures
-from tests.micro import micro_settings, write_micro
+from tests.micro import micro_design, micro_settings, write_micro
 
 from gaincell import files
 from gaincell.cli import main
 from gaincell.errors import RunError
+from gaincell.integrations.hf.attach import attach
+from gaincell.integrations.hf.checkpoint import save
+from gaincell.integrations.hf.models import load_model
 from gaincell.mapping.pipeline import map_model
 from gaincell.progress import Progress
 
@@ -334,6 +338,18 @@ def test_evaluations_of_a_run(
     assert json.loads((tmp_path / "r.json").read_text())["documents"]["value"] == 2
     assert json.loads((tmp_path / "a.json").read_text())["ablation"][0]["name"] == "chip"
     assert (tmp_path / "f.png").stat().st_size > 10_000
+    other = shutil.copytree(model, tmp_path / "other")
+    weights = load_file(other / "model.safetensors")
+    save_file(
+        weights | {"model.norm.weight": 2 * weights["model.norm.weight"]},
+        other / "model.safetensors",
+        {"format": "pt"},
+    )
+    loaded = load_model(str(other)).model
+    attach(loaded, micro_design())
+    unlike = save(loaded, tmp_path / "unlike")
+    line = refused(capsys, "fidelity", run, "--text", text, "--tokens", 48, "--linear", unlike)
+    assert "was made from another model than" in line
 
 
 def test_words_that_are_no_values(

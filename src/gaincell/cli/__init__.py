@@ -24,11 +24,13 @@ import traceback
 from collections.abc import Iterator, Sequence
 from importlib import import_module
 from typing import Any
+from unicodedata import category
 
 import typer
 from typer.core import TyperGroup
 
 from gaincell import __version__
+from gaincell.cli._json import check_apart, check_names
 from gaincell.cli._renamed import with_new_names, without_debug
 from gaincell.errors import GaincellError, InputError, one_line
 
@@ -37,6 +39,8 @@ UsageError: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__nam
 NO_ARGUMENTS = "NoArgsIsHelpError"
 LARGEST = 2**32 - 1
 """Of whole numbers."""
+LONGEST_LABEL = 100
+"""Characters of a name or a title."""
 
 COMPLETION = ("install_completion", "show_completion")
 """Options that typer gives to every app of its own; no command of ours needs them."""
@@ -74,7 +78,7 @@ class CommandFolder(TyperGroup):
         for each in _leaves(command):
             _make_legible(each)
             if each.callback is not None:
-                _check_numbers(each)
+                _check_given(each)
         return command
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
@@ -90,6 +94,7 @@ class CommandFolder(TyperGroup):
         }
         renamed = with_new_names(str(name), rest, valued)
         rest = without_debug(renamed, valued)
+        check_names([p for leaf in _leaves(command) for p in leaf.params], rest)
         ctx.params["debug"] |= len(rest) < len(renamed)
         return name, command, rest
 
@@ -130,9 +135,11 @@ def _message(error: Exception) -> str | None:
     """What a user is told of an error; None of a defect of the program, which stays a traceback."""
     if isinstance(error, UsageError) and type(error).__name__ != NO_ARGUMENTS:
         path = error.ctx.command_path if error.ctx is not None else "gaincell"
-        return f"{error.format_message().rstrip('.')}; see {path} --help"
+        return f"{error.format_message().rstrip('.')}{_given(error)}; see {path} --help"
     if isinstance(error, (GaincellError, OSError)) or str(error).startswith("Symlink loop"):
-        return str(error)  # (that is a RuntimeError of pathlib)
+        return str(error)  # (that is a RuntimeError of pathlib, as is the next)
+    if str(error).startswith("Could not determine home directory"):
+        return "there is no home directory that ~ stands for; give the whole path"
     allocating = isinstance(error, RuntimeError) and (
         "can't allocate memory" in str(error) or "out of memory" in str(error)
     )
@@ -141,8 +148,16 @@ def _message(error: Exception) -> str | None:
     return None
 
 
-def _check_numbers(command: Any) -> None:
-    """Let a command refuse numbers that nothing can be done with: infinite, no number, beyond 32 bits."""
+def _given(error: Exception) -> str:
+    """What was given, of an option whose checker says only what is allowed."""
+    found = getattr(error.__cause__, "errors", None)
+    return f", not {found()[0]['input']!r}" if found is not None else ""
+
+
+def _check_given(command: Any) -> None:
+    """Let a command refuse numbers that nothing can be done with (infinite, no number, beyond 32 bits), names
+    that are blank or hold control characters, and outputs in the place of what it reads.
+    """
     run = command.callback
     names = {parameter.name: (*parameter.opts, parameter.name)[0] for parameter in command.params}
 
@@ -154,9 +169,20 @@ def _check_numbers(command: Any) -> None:
                     raise InputError(f"{names[key]} {number}: give a finite number")
                 if isinstance(number, int) and abs(number) > LARGEST:
                     raise InputError(f"{names[key]} {number}: give at most {LARGEST}")
+            if key in ("name", "title") and value is not None:
+                _check_label(names[key], value)
+        check_apart(command, given)
         return run(**given)
 
     command.callback = checked
+
+
+def _check_label(option: str, text: str) -> None:
+    """Raise InputError for a name or a title that no page and no figure can show."""
+    if not text.strip() or len(text) > LONGEST_LABEL or any(category(letter) == "Cc" for letter in text):
+        raise InputError(
+            f"{option} {text!r}: give 1 to {LONGEST_LABEL} visible characters without line breaks"
+        )
 
 
 app = typer.Typer(

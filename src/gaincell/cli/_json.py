@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
@@ -11,6 +14,14 @@ import typer
 from gaincell import files
 
 FIGURES = (".png", ".svg", ".pdf")
+LABELS = ("name", "title", "prompt", "reference")
+"""Parameters whose text names no file."""
+SHIPPED = {"MODEL": ("tiny", "smollm2-135m"), "TEXT": ("sample",)}
+"""Words that name no file, by metavar."""
+NAMES = ("DESIGN", "DESIGN...", "CELL", "NAME")
+"""Metavars of what names a file only with an ending."""
+PARTS = ("run.json", "design.toml", "hardware.safetensors", "sweep.json")
+"""Files that commands write into a directory and read again."""
 
 
 def output_file(param: typer.CallbackParam, value: Path | None) -> Path | None:
@@ -61,6 +72,88 @@ def check_output(option: str, place: Path, *, directory: bool = False) -> None:
             f"{option} {place}: nothing can be written in {parent} ({getattr(reason, 'strerror', reason)}); "
             "give another place"
         ) from None
+
+
+def _check_of(parameter: Any) -> Any:
+    """The function of this module that is the callback of a parameter."""
+    return getattr(parameter.callback, "__wrapped__", None)
+
+
+def check_names(parameters: Sequence[Any], words: Sequence[str]) -> None:
+    """Raise InputError where the file of an option has the name of a directory, which paths do not keep."""
+    from gaincell.errors import InputError
+
+    options = {o for p in parameters if _check_of(p) in (output_file, output_figure) for o in p.opts}
+    for word, after in zip(words, [*words[1:], ""], strict=True):
+        option, equals, value = word.partition("=")
+        place = value if equals else after
+        if option in options and place.endswith(("/", "/.")):
+            raise InputError(f"{option} {place} names a directory; give the name of a file")
+
+
+def check_apart(command: Any, given: Mapping[str, Any], derived: Sequence[tuple[str, Path]] = ()) -> None:
+    """Raise InputError where an output would replace a file that the command reads, or another output.
+
+    In a directory that is read, an output may be a new file but not one that is there. Files that a recipe, a
+    sweep or a design names inside are not looked at.
+
+    given: values of the command's parameters, by name.  derived: outputs whose names follow from others, each
+    with the option that changes it.
+    """
+    from gaincell.errors import InputError
+
+    written = [p for p in command.params if _check_of(p) in (output_file, output_figure, output_directory)]
+    directories = [p.opts[0] for p in written if _check_of(p) is output_directory]
+    outputs = [(p.opts[0], given[p.name]) for p in written if given.get(p.name) is not None]
+    read = [
+        (p.metavar if p.param_type_name == "argument" else p.opts[0], place)
+        for p in command.params
+        if p not in written and p.name not in LABELS
+        for place in _places(given.get(p.name), p.metavar)
+    ]
+    before: list[tuple[str, Path]] = []
+    for option, place in [*outputs, *derived]:
+        directory = option in directories
+        for source, known in read:
+            if _replaces(place, known, directory) or (
+                not directory
+                and place.exists()
+                and known.is_dir()
+                and _real(place).is_relative_to(_real(known))
+            ):
+                raise InputError(
+                    f"{option} {place} would replace what the command reads ({source} {known}); "
+                    "give another place"
+                )
+        for other, known in before:
+            if _replaces(place, known, directory) or _replaces(known, place, other in directories):
+                raise InputError(
+                    f"{other} {known} and {option} {place} would be written to one place; give two"
+                )
+        before.append((option, place))
+
+
+def _places(value: Any, metavar: str | None) -> Iterator[Path]:
+    """The files and directories that the value of a parameter names, NAME=FILE included."""
+    for entry in value if isinstance(value, (list, tuple)) else (value,):
+        if not isinstance(entry, (str, Path)) or isinstance(entry, Enum):
+            continue
+        text = str(entry)
+        if text in SHIPPED.get(metavar or "", ()) or (metavar in NAMES and not Path(text).suffix):
+            continue
+        yield from (Path(name) for name in {text, text.partition("=")[2]} if name and os.path.exists(name))
+
+
+def _replaces(place: Path, known: Path, directory: bool) -> bool:
+    """Whether an output, maybe a directory, takes the place of a file or directory."""
+    real, other = _real(place), _real(known)
+    if directory and other.parent == real and other.name in PARTS:
+        return True
+    return real == other or (real.exists() and other.exists() and real.samefile(other))
+
+
+def _real(place: Path) -> Path:
+    return Path(os.path.realpath(place))
 
 
 JsonFile: TypeAlias = Annotated[

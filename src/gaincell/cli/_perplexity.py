@@ -18,13 +18,14 @@ if TYPE_CHECKING:
 def window_of_rolling(protocol: str | None) -> int | None:
     """T of the protocol `rolling-T`, None for another protocol."""
     from gaincell.errors import InputError
+    from gaincell.quantity import whole_number
 
     kind, _, window = (protocol or "").partition("-")
     if kind != "rolling":
         return None
-    if not window.isdigit() or int(window) < 2:
+    if (length := whole_number(window)) is None or length < 2:
         raise InputError(f"protocol {protocol!r}: give rolling-T with T >= 2, such as rolling-1024")
-    return int(window)
+    return length
 
 
 def blocks(

@@ -217,13 +217,15 @@ def _gpu(device: str) -> str | None:
 
 def _numbers(text: str, option: str) -> list[int]:
     from gaincell.errors import InputError
+    from gaincell.quantity import whole_number
 
-    parts = [part.strip() for part in text.split(",") if part.strip()]
-    if not parts or not all(part.isdigit() and int(part) > 0 for part in parts):
+    parts = [whole_number(part.strip()) for part in text.split(",") if part.strip()]
+    numbers = {number for number in parts if number}
+    if not parts or not all(parts):
         raise InputError(
             f"{option} {text!r}: give whole numbers above 0 with commas between them, such as 1,64"
         )
-    return sorted({int(part) for part in parts})
+    return sorted(numbers)
 
 
 def _pairs(text: str) -> list[tuple[str, str]]:

@@ -157,6 +157,7 @@ def cost(
         "an activity measured here, of a RUN or of tiny",
         measured_here,
     )
+    check_needed(context_, ("--gpu",), "--whole-model or --why", whole_model or why)
     use(threads, device)
     from gaincell.arrays.refresh import Refresh
     from gaincell.costs.activity import packaged

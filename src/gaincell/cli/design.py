@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -113,18 +114,22 @@ def new(
 
     Example: gaincell design new mine --from leroux2025
     """
-    from gaincell.config import load_design
+    from gaincell.config import list_designs, load_design
     from gaincell.design_text import commented
     from gaincell.errors import InputError
     from gaincell.files import write_text
 
     path = out or Path(f"{name}.toml")
-    if path.suffix != ".toml" or Path(name).name != name:
+    if path.suffix != ".toml" or Path(name).name != name or name.startswith("."):
         raise InputError(f"{path}: give NAME as one word, and --out as a file with the ending .toml")
+    if name in list_designs():
+        raise InputError(f"{name} is the name of a shipped design; choose another NAME")
     if path.exists():
         raise InputError(f"{path} is there already; choose another NAME, or --out FILE")
-    write_text(path, commented(load_design(source), name))
-    load_design(str(path))
+    text = commented(load_design(source), name)
+    with TemporaryDirectory() as tried:
+        load_design(write_text(Path(tried) / "design.toml", text))
+    write_text(path, text)
     typer.echo(f"{path}: edit it, then gaincell design validate {path}, gaincell adapt tiny --design {path}")
 
 

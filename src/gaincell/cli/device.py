@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gaincell.cli._json import JsonFile, check_output, output_file, write_json
+from gaincell.cli._json import JsonFile, check_apart, check_output, output_file, write_json
 from gaincell.cli._options import check_needed
 
 if TYPE_CHECKING:
@@ -42,7 +42,9 @@ def fit(
     context: typer.Context,
     curve: Annotated[
         Path,
-        typer.Argument(metavar="CURVE.csv", help="Current against stored voltage, of one or many cells."),
+        typer.Argument(
+            metavar="CURVE.csv", dir_okay=False, help="Current against stored voltage, of one or many cells."
+        ),
     ],
     decay: Annotated[
         Path | None,
@@ -142,9 +144,11 @@ def fit(
     check_needed(context, ("--law", "--time", "--decay-voltage"), "--decay DECAY.csv", decay)
     path = out or curve.with_suffix(".toml")
     check_output("--out", path)
+    if path.suffix != ".toml":
+        raise InputError(f"--out {path}: give a file with the ending .toml")
+    beside = [("--out", path.with_suffix(".png"))] + ([] if out else [("--out", path)])
+    check_apart(context.command, context.params, beside)
     chip = load_design(design)
-    if path.suffix != ".toml" or path.resolve() in (curve.resolve(), decay and decay.resolve()):
-        raise InputError(f"--out {path}: give another file than the measurements, with the ending .toml")
     found, fitted, held = fit_device(
         curve,
         chip,

@@ -64,6 +64,7 @@ def fidelity(
 
     from gaincell.cli._perplexity import result
     from gaincell.cli._progress import progress_bars
+    from gaincell.errors import InputError
     from gaincell.evaluation.fidelity import fidelity as compare_heads
     from gaincell.evaluation.perplexity import cut_blocks
     from gaincell.integrations.hf.attach import attached_layers
@@ -86,7 +87,14 @@ def fidelity(
     set_impl(loaded.model, impl.value)
     typer.echo(f"{run}: {gains}")
     base = load_base(loaded.id).model
-    of_linear = None if linear is None else load_model(linear).model
+    of_linear = None
+    if linear is not None:
+        other = load_model(linear)
+        if other.sha256 != loaded.sha256:
+            raise InputError(
+                f"--linear {linear} was made from another model than {run}; give a RUN of the same"
+            )
+        of_linear = other.model
     for model in (loaded.model, base, *([] if of_linear is None else [of_linear])):
         model.to(device)  # type: ignore[arg-type]
     with progress_bars() as progress:

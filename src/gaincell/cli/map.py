@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from gaincell.cli._json import JsonFile, check_output, output_directory, write_json
+from gaincell.cli._json import JsonFile, check_apart, check_output, output_directory, write_json
 from gaincell.cli._options import (
     MODEL_HELP,
     CalibrationTokens,
@@ -31,6 +31,7 @@ app = typer.Typer()
 
 @app.command()
 def map_(
+    context: typer.Context,
     model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP + ".")],
     design: DesignName = "leroux2025",
     cell: CellName = None,
@@ -102,8 +103,9 @@ def map_(
 
     Example: gaincell map smollm2-135m --text MY_TEXTS/ --budget 500000 --out runs/smollm2
     """
-    folder = out or Path("runs") / Path(model).name
+    folder = out or Path("runs") / Path(model).resolve().name
     check_output("--out", folder, directory=True)
+    check_apart(context.command, context.params, [] if out else [("--out", folder)])
     use(threads, device)
     from rich.console import Console
 

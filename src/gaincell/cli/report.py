@@ -36,9 +36,12 @@ def report(
     Example: gaincell report docs/results/tiny.json chips=docs/results/evaluation/chips-5.json
     docs/results/costs/cost-tiny.json --out report.html
     """
+    from gaincell.errors import InputError
     from gaincell.files import write_text
     from gaincell.reports.html.page import load, names, page
 
+    if out.suffix.lower() not in (".html", ".htm"):
+        raise InputError(f"--out {out}: give a name that ends with .html")
     found = [load(path, name) for name, path in names(results).items()]
     write_text(out, page(found, title))
     typer.echo(f"{out}: {out.stat().st_size / 1e3:,.0f} kB")

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from gaincell.cli._json import FigureFile, JsonFile, output_file, write_json
+from gaincell.cli._json import FigureFile, JsonFile, check_apart, output_file, write_json
 from gaincell.cli._options import check_needed
 from gaincell.cli._spice_options import (
     DesignName,
@@ -98,6 +98,7 @@ def characterise(
 
     if out.suffix != ".toml":
         raise InputError(f"--out {out}: give a file with the ending .toml")
+    check_apart(context.command, context.params, [("--out", out.with_suffix(".png"))])
     chip = load_design(design)
     check_needed(context, OF_LIBRARY, "--lib FILE", lib)
     found_models = models(technology, lib, section, nmos, pmos, subcircuits, nodes, vdd)

@@ -36,7 +36,7 @@ def sweep(
         ),
     ] = None,
     workers: Annotated[
-        int, typer.Option("--workers", metavar="N", min=1, help="Processes on this machine.")
+        int, typer.Option("--workers", metavar="N", min=1, max=1024, help="Processes on this machine.")
     ] = 1,
     storage: Annotated[
         str | None,
@@ -90,8 +90,8 @@ def sweep(
     if dry_run:
         _dry_run(asked, existing_storage(shared) if storage or Path(shared).is_file() else None)
         return
-    if storage is not None:
-        open_storage(storage)
+    if storage is not None or Path(shared).exists():
+        open_storage(shared)
     _claim(place, asked)
     opened = open_storage(shared)
     options = ["--keep-models"] if weights else []

@@ -78,7 +78,9 @@ def table(
     runs = {}
     for result in results:
         name, equals, path = result.partition("=")
-        name, path = (name, path) if equals and name else (Path(result).stem, result)
+        if equals and not name:
+            raise InputError(f"{result}: the NAME before = is empty; give NAME=FILE, or FILE")
+        name, path = (name, path) if equals else (Path(result).stem, result)
         if name in runs:
             raise InputError(f"two results are called {name!r}; give NAME=FILE")
         runs[name] = read(path)

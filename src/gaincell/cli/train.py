@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from gaincell.cli._json import JsonFile, check_output, output_directory, write_json
+from gaincell.cli._json import JsonFile, check_apart, check_output, output_directory, write_json
 from gaincell.cli._options import Device, TextName, Threads, check_needed, use
 
 app = typer.Typer(add_completion=False)
@@ -70,6 +70,7 @@ def train(
     from gaincell.cli._progress import progress_bars
     from gaincell.mapping.overrides import parse_overrides
     from gaincell.mapping.recipe import load_recipe
+    from gaincell.mapping.recipe_text import check_recipe_text
     from gaincell.mapping.run_recipe import run_recipe
     from gaincell.progress import silent_stages
     from gaincell.reports.tables import plan_table, stages_table
@@ -79,12 +80,14 @@ def train(
     check_needed(context, ("--json",), "a recipe that is carried out, without --dry-run", not dry_run)
     folder = out or Path("runs") / recipe.stem
     check_output("--out", folder, directory=True)
+    check_apart(context.command, context.params, [] if out else [("--out", folder)])
     use(threads, device)
     plan = load_recipe(recipe, design, parse_overrides(changes or ()))
     console = Console()
     chosen = plan.stages if only is None else plan.needed_by(only)
     if dry_run:
-        check_text(text)
+        if (found := check_text(text)) is not None:
+            check_recipe_text(plan, found)
         console.print(plan_table(plan, chosen))
         return
     command = ["gaincell", *sys.argv[1:]]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from gaincell.errors import InputError
-from gaincell.quantity import did_you_mean, one_of
+from gaincell.quantity import did_you_mean, one_of, whole_number
 
 UNITS: Mapping[str, Mapping[str, float]] = {
     "voltage": {"V": 1.0, "mV": 1e-3},
@@ -57,7 +57,7 @@ class Columns:
     def by_number(self, kinds: Sequence[str]) -> list[int]:
         """Places of the columns of some kinds that are given as numbers, counted from 0."""
         names = [split_unit(text)[0] for kind in kinds for text in _asked(self, kind)]
-        return [int(name) - 1 for name in names if name.isdecimal() and int(name) > 0]
+        return [number - 1 for name in names if (number := whole_number(name))]
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,11 @@ def find_columns(
             raise InputError(_which(kind, [fields[place] for place in places], where, options[kind]))
         if not places and kind in needed:
             raise InputError(_missing(kind, fields, needed, where, options[kind]))
-        units = {place: _stated(text, kind) for text in texts for place in _places(fields, text, where, kind)}
+        units = {
+            place: _stated(text, kind, fields[place], options[kind])
+            for text in texts
+            for place in _places(fields, text, where, kind)
+        }
         if places:
             found[kind] = [_column(fields, n, kind, units.get(n), where, options[kind]) for n in places]
         used += places
@@ -121,10 +125,12 @@ def find_columns(
     return found
 
 
-def _stated(text: str, kind: str) -> str | None:
-    """The unit that a user states behind the name of a column."""
+def _stated(text: str, kind: str, field: str, option: str) -> str | None:
+    """The unit that a user states behind the name of a column. Raises InputError: it is none of the kind."""
     unit = split_unit(text)[1]
-    return unit if unit in UNITS.get(kind, ()) else None
+    if text == field or kind not in MEASURED or unit is None or unit in UNITS[kind]:
+        return unit if unit in UNITS.get(kind, ()) else None
+    raise InputError(f"{option} {text!r}: {unit!r} is no unit of a {kind}; allowed: {one_of(UNITS[kind])}")
 
 
 def _asked(wanted: Columns, kind: str) -> tuple[str, ...]:
@@ -143,8 +149,8 @@ def _places(fields: Sequence[str], text: str, where: str = "", kind: str = "") -
             places = [n for n in alike if not (kind == "current" and _is_of_another_kind(fields[n]))]
         else:
             places = exact or [n for n, other in enumerate(names) if other == name]
-        if not places and name.isdecimal() and 0 < int(name) <= len(fields):
-            places = [int(name) - 1]
+        if not places and (number := whole_number(name)) and number <= len(fields):
+            places = [number - 1]
         if places:
             break
     if kind and not places:

@@ -35,13 +35,14 @@ import numpy.typing as npt
 
 from gaincell.devices.columns import UNITS, Column, Columns, find_columns, names_columns
 from gaincell.errors import InputError
+from gaincell.files import open_file
 from gaincell.quantity import one_of
 
 Numbers: TypeAlias = npt.NDArray[np.float64]
 Words: TypeAlias = npt.NDArray[Any]  # of text
 
-MOST_BYTES = 64 * 2**20
-"""Files beyond are refused: thousands of cells fit into a few megabytes."""
+MOST_BYTES = 16 * 2**20
+"""Files beyond are refused, which would take minutes; thousands of cells fit into a few megabytes."""
 SHOWN_LINES = 5
 COMMENTS = ("#", "%", "//", "!")
 PREAMBLE = 100
@@ -154,17 +155,25 @@ def _span(values: Numbers) -> str:
 
 def _read(path: str | os.PathLike[str], needed: Sequence[str], wanted: Columns, skip_bad_rows: bool) -> Table:
     path = Path(path)
-    if path.is_dir():
-        raise InputError(f"{path}: this is a directory; give a file")
-    if not path.is_file():
+    if not path.exists():
         raise InputError(f"{path}: there is no such file")
-    size = path.stat().st_size
-    if size > MOST_BYTES:
+    try:
+        with open_file(path) as file:
+            raw = file.read(MOST_BYTES + 1)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error}; give a file") from None
+    if len(raw) > MOST_BYTES:
         raise InputError(
-            f"{path}: {size / 2**20:.0f} MiB; give at most {MOST_BYTES // 2**20} MiB: fewer cells, or fewer "
-            "points a cell"
+            f"{path}: {path.stat().st_size / 2**20:.0f} MiB; give at most {MOST_BYTES // 2**20} MiB: fewer "
+            "cells, or fewer points a cell"
         )
-    raw = path.read_bytes()
+    try:
+        return _table(raw, path, needed, wanted, skip_bad_rows)
+    except csv.Error as error:
+        raise InputError(f"{path}: no table of numbers: {error}") from None
+
+
+def _table(raw: bytes, path: Path, needed: Sequence[str], wanted: Columns, skip_bad_rows: bool) -> Table:
     lines = [(n, line) for n, line in enumerate(_text(raw, path).splitlines(), 1) if line.strip("\t;, ")]
     if lines and lines[0][1].lower().startswith("sep="):  # a spreadsheet's own
         del lines[0]

@@ -181,6 +181,8 @@ def data_of_hub() -> Iterator[None]:
         try:
             yield
         except (ConnectionError, FileNotFoundError) as error:
+            if str(error).startswith("Config file not found"):  # of --config of the harness
+                raise InputError(f"{error}; give a file that exists") from error
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise InputError(
                 f"a task's data is not in the local cache, and the hub does not give it ({reason}): give "

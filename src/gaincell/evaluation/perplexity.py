@@ -83,7 +83,7 @@ def block_length(protocol: str) -> int:
     Raises:
         InputError: another protocol, or T < 2.
     """
-    match = re.fullmatch(r"blocks-(\d+)", protocol)
+    match = re.fullmatch(r"blocks-(\d{1,18})", protocol)
     if match is None or int(match[1]) < 2:
         raise InputError(
             f"unknown protocol {protocol!r}; give blocks-T, strided-T-S or rolling-T with T >= 2, "
@@ -98,7 +98,7 @@ def window_and_stride(protocol: str) -> tuple[int, int]:
     Raises:
         InputError: another protocol, T < 2, or S not from 1 to T - 1.
     """
-    match = re.fullmatch(r"strided-(\d+)-(\d+)", protocol)
+    match = re.fullmatch(r"strided-(\d{1,18})-(\d{1,18})", protocol)
     if match is None:
         length = block_length(protocol)
         return length, length

@@ -46,13 +46,13 @@ A_OF_LAYER, B_OF_LAYER = (f".lora_{factor}.{NAME}.weight" for factor in "AB")
 @contextmanager
 def alone(path: Path) -> Iterator[None]:
     """Within the context no other process may work on a RUN directory, where its file system can lock one. It
-    is made if it is missing, and then removed if it stays empty; what killed writers left there goes. A
-    process that ends, however it does, lets it go.
+    is made if it is missing, with those above it, and they are removed again if it stays empty; what killed
+    writers left there goes. A process that ends, however it does, lets it go.
 
     Raises:
         RunError: another process works on it, or it cannot be made.
     """
-    made = not path.exists()
+    made = [place for place in (path, *path.parents) if not place.exists()]
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -67,9 +67,9 @@ def alone(path: Path) -> Iterator[None]:
     finally:
         if held is not None:
             os.close(held)
-        if made:
-            with suppress(OSError):
-                path.rmdir()
+        with suppress(OSError):
+            for place in made:
+                place.rmdir()
 
 
 def _lock(path: Path) -> int | None:

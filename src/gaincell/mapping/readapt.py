@@ -30,7 +30,7 @@ from gaincell.integrations.hf.checkpoint import is_run, save
 from gaincell.integrations.hf.chip import AS_SAVED
 from gaincell.integrations.hf.context import check_length, read_tokens
 from gaincell.integrations.hf.models import load_model
-from gaincell.integrations.hf.sources import LoadedModel
+from gaincell.integrations.hf.sources import LoadedModel, find_source
 from gaincell.mapping import records, summary
 from gaincell.mapping.folder import read_state
 from gaincell.mapping.job import Shipped, find_shipped
@@ -212,6 +212,8 @@ def describe_made(model: str) -> str:
 def _shipped(model: str) -> Shipped:
     found = find_shipped(model)
     if found is None:
+        if Path(model).exists():
+            find_source(model)
         raise ModelError(
             f"{model} has no linear hardware version to start from; "
             f"make one: gaincell map {model}, then adapt the RUN it writes"

@@ -26,6 +26,9 @@ from gaincell.text import Source, Text, sha256
 from gaincell.training.data import RandomBlocks, keep_tokens, pack_blocks, repeat_passages
 from gaincell.training.loop import Blocks
 
+MOST_PACKED = 1032
+"""Bytes that one byte of a .gz file can stand for (zlib's documentation)."""
+
 
 class RecipeText:
     """The blocks that a recipe trains on, and what it evaluates on.
@@ -138,6 +141,20 @@ class RecipeText:
 
     def _place(self, part: str) -> Path:
         return self._out / "tokens" / part
+
+
+def check_recipe_text(recipe: Recipe, text: Text) -> None:
+    """Raise InputError, without reading a text, where it lacks files that a recipe names, or has fewer bytes
+    than the recipe takes tokens.
+    """
+    for part in (text.training, text.evaluation):
+        _named(part, recipe.files)
+    held = sum(s.size * (MOST_PACKED if s.name.endswith(".gz") else 1) for s in text.part("all"))
+    if recipe.order != "random" and recipe.blocks * recipe.block > held:
+        raise InputError(
+            f"the recipe trains on {recipe.blocks} blocks of {recipe.block} tokens, the text {text.name} has "
+            f"{held} bytes at most; give more text, or fewer steps"
+        )
 
 
 def _named(sources: Sequence[Source], shares: Mapping[str, float | None]) -> tuple[Source, ...]:

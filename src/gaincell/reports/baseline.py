@@ -28,9 +28,9 @@ def was_shared(result: Entry) -> bool:
 
 
 def per_token(entry: Entry) -> float:
-    """Seconds of a token: those its threads ran for, where the machine was shared."""
+    """Seconds of a token: those its threads ran for, where the machine was shared and the clock saw them."""
     shared = "busy" in entry and number(entry["busy"]) < SHARED
-    key = "processor_per_token" if shared else "latency_per_token"
+    key = "processor_per_token" if shared and "processor_per_token" in entry else "latency_per_token"
     return number(entry[key])
 
 

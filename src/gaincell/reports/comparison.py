@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 
 from gaincell.errors import RunError
+from gaincell.files import restored
 from gaincell.reports.results import Json, number, value
 from gaincell.reports.tables import number_and_error
 from gaincell.spread import ratio_error
@@ -285,8 +286,11 @@ def _tasks(name: str, run: Json) -> dict[str, Json]:
         for entry in run["tasks"]:
             keys = [entry[key] for key in ("task", "items", "of", "fingerprint")]
             keys += [entry["metrics"][metric]["score"]["value"] for metric in entry["per_item"]]
+            for metric, items in entry["per_item"].items():
+                if np.asarray(restored(items["value"])).dtype.kind not in "fiu":
+                    raise TypeError(f"{entry['task']}: {metric} per item holds something else than numbers")
         return {NAMES.get(entry["task"], entry["task"]): entry for entry in run["tasks"]}
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise RunError(f"{name} is not a whole result of `gaincell evaluate --tasks` ({error!r})") from error
 
 

@@ -23,6 +23,7 @@ import numpy as np
 
 from gaincell.design import Design
 from gaincell.errors import InputError
+from gaincell.files import check_file
 from gaincell.spice.rawfile import Wave
 
 
@@ -71,6 +72,8 @@ def check_codes(q: Any, k: Any, v: Any, design: Design) -> None:
     for name, codes, most in zip("qkv", (q, k, v), levels, strict=True):
         if len(codes.shape) != 4 or 0 in codes.shape or codes.shape[2:] != q.shape[2:]:
             raise ValueError(f"{name}_code has the shape {tuple(codes.shape)}")
+        if (codes % 1 != 0).any():
+            raise ValueError(f"{name}_code has codes that are no whole numbers")
         if not -most < codes.min() <= codes.max() < most or (codes.min() < 0 and name != "q"):
             raise ValueError(f"{name}_code has codes from {codes.min()} to {codes.max()}, of {most} levels")
     if k.shape != v.shape or q.shape[1] % k.shape[1]:
@@ -87,9 +90,10 @@ def real_inputs(
     from safetensors import SafetensorError, safe_open
 
     path = Path(path)
-    if not path.is_file():
+    if not path.exists():
         raise InputError(f"{path}: there is no such file; write one with: gaincell evaluate RUN --dump FILE")
     try:
+        check_file(path)
         with safe_open(path, "np") as file:
             q, k, v = (file.get_tensor(f"{name}_code") for name in "qkv")
             uneven = "[levels]" in (file.metadata() or {}).get("design", "")
@@ -99,6 +103,11 @@ def real_inputs(
     if uneven:
         raise InputError(f"{path}: levels are not evenly spaced; circuits for them are not simulated")
     heads, tokens = q.shape[1], q.shape[2]
+    if tokens < design.tile:
+        raise InputError(
+            f"{path}: the dump has {tokens} tokens, a sub-tile {design.tile} columns; dump a longer block, "
+            f"with --protocol blocks-{design.tile}"
+        )
     token = tokens - 1 if token is None else token
     if not 0 <= head < heads or not design.tile - 1 <= token < tokens:
         raise InputError(

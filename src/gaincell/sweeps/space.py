@@ -215,7 +215,8 @@ def check_value(name: str, value: Any, design: Design, where: str) -> None:
     if name in design.provenance:
         design.provenance[name].set_to(number, where)
     elif name in ADAPTATION and not (isinstance(number, (int, float)) and number > LEAST.get(name, 0)):
-        raise InputError(f"{where} = {value!r} is out of range; allowed: above {LEAST.get(name, 0)}")
+        low = f"{LEAST[name] + 1} or more" if name in LEAST else "above 0"
+        raise InputError(f"{where} = {value!r} is out of range; allowed: {low}")
 
 
 def _try(make: Callable[[], object], where: str) -> None:

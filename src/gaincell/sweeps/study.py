@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from gaincell.errors import InputError
+from gaincell.files import open_file
 from gaincell.sweeps.optional import import_optuna
 from gaincell.sweeps.settings import OBJECTIVES, Sweep
 
@@ -113,10 +114,12 @@ def _without_password(place: str) -> str:
 
 
 def _check_journal(path: Path) -> None:
-    """Raise InputError for a file that is there, is not empty, and does not begin as a journal does."""
+    """Raise InputError for a file that is there, is not empty, and does not begin as a journal does; OSError
+    for what is no file.
+    """
     if not path.exists():
         return
-    with path.open("rb") as file:
+    with open_file(path) as file:
         first = file.read(len(OPERATION))
     if not OPERATION.startswith(first):
         raise InputError("it is no journal, and was left as it is; of a database give its URL")

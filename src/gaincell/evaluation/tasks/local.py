@@ -81,7 +81,7 @@ def _file(data: str | None, task: str, ending: str) -> Path:
     for name in (f"{task}.{ending}.gz", f"{task}.{ending}"):
         if (folder / name).is_file():
             return folder / name
-    raise InputError(f"{folder.name} holds no {task}.{ending} or {task}.{ending}.gz")
+    raise InputError(f"{data} holds no {task}.{ending} or {task}.{ending}.gz")
 
 
 def _row(path: Path, number: int, line: str, check: Callable[[Row], str | None]) -> Row:

@@ -327,10 +327,10 @@ def _hub_directory(model: str, revision: str | None = None, where: str = "") -> 
 
     The hub is asked once, with a short time limit, before anything that would try again and again.
     """
-    cached = try_to_load_from_cache(model, "config.json", revision=revision)
-    if isinstance(cached, str) and any(any(Path(cached).parent.glob(kind)) for kind in _WEIGHTS):
-        return Path(cached).parent
     try:
+        cached = try_to_load_from_cache(model, "config.json", revision=revision)
+        if isinstance(cached, str) and any(any(Path(cached).parent.glob(kind)) for kind in _WEIGHTS):
+            return Path(cached).parent
         info = HfApi().model_info(model, revision=revision, timeout=_HUB_TIMEOUT)
         names = [file.rfilename for file in info.siblings or []]
         weights = next((p for p in _WEIGHTS if fnmatch.filter(names, p)), _WEIGHTS[0])
@@ -378,5 +378,6 @@ def _quiet() -> Iterator[None]:
 
 def in_one_line(error: BaseException) -> str:
     """An error of another library in one line, its beginning if it is long."""
-    text = shorten(str(error), 400, placeholder=" ...") or type(error).__name__
+    said = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+    text = shorten(said, 400, placeholder=" ...") or type(error).__name__
     return text.rstrip(".")

@@ -101,13 +101,15 @@ def names(given: Sequence[str]) -> Mapping[str, str]:
     """Name -> path of arguments NAME=PATH or PATH; of a path as much of its end as tells it from the others.
 
     Raises:
-        RunError: two are called the same.
+        RunError: two are called the same, or one has an empty name.
     """
     found: dict[str, str] = {}
     paths = [Path(argument.partition("=")[2] or argument) for argument in given]
     for argument, path in zip(given, paths, strict=True):
         name, equals, _ = argument.partition("=")
-        if not (equals and name):
+        if equals and not name:
+            raise RunError(f"{argument}: the NAME before = is empty; give NAME=FILE, or FILE")
+        if not equals:
             name = _name(path, [other for other in paths if other is not path])
         if name in found:
             raise RunError(f"two results are called {name!r}; give NAME={path.name}")
