@@ -161,8 +161,18 @@ def test_the_recipe_asks_for_every_design_and_every_cell_on_both_chips(
         assert chip.replace(cell="linear").cell.linear_slope > 0
 
     monkeypatch.setattr(recipe.Job, "__init__", lambda job, progress: None)
+
+    def start_result(chip: Any, start: str, title: str, progress: Any) -> dict[str, Any]:
+        started.append((start, title))
+        return {"schema": results.SCHEMA, "provenance": {"design_hash": chip.hash}}
+
     monkeypatch.setattr(recipe.Job, "keep", keep)
+    monkeypatch.setattr(recipe, "start_result", start_result)
+    started: list[tuple[str, str]] = []
     recipe.main(tmp_path)
+    assert sorted(started) == sorted(
+        (s, title) for s in ("trained", "neutral") for title, _ in recipe.CELLS.values()
+    )
     listed = {cell["design"] for cell in cells.read_literature(recipe.LITERATURE)["cells"]}
     assert {name.split("/")[1] for name in asked if name.startswith("designs/")} == listed
     for chip in recipe.chips():
@@ -170,3 +180,5 @@ def test_the_recipe_asks_for_every_design_and_every_cell_on_both_chips(
             name for name in asked if name.startswith(f"adaptation/{chip}/")
         ]
     assert {f"adaptation/leroux2025/{Path(stem).stem}" for stem in cells.ORDER} <= set(asked)
+    recipe.main(tmp_path)
+    assert len(started) == 2 * len(recipe.CELLS), "those that are there are kept"
