@@ -117,8 +117,8 @@ def separated() -> str:
     at = perplexities(of["neutral"])
     factor = {name: at[name] / at["linear"] for name in at}
     return (
-        f"{first.capitalize()}: exchanging the cell multiplies the perplexity by {factor['unadapted']:.3f}; discarding the gains multiplies that of the "
-        f"linear cell by {factor['linear-neutral']:,.0f} and that of the cubic one by {factor['unadapted-neutral']:,.0f}. The fall from the neutral start "
+        f"{first}: exchanging the cell multiplies the perplexity by {factor['unadapted']:.3f}; discarding the gains multiplies that of the "
+        f"linear cell by {factor['linear-neutral']:,.0f} and that of this cell by {factor['unadapted-neutral']:,.0f}. The fall from the neutral start "
         "is the recovery of gains that were thrown away; what the cell itself costs is the trained start's."
     )
 

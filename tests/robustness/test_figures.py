@@ -90,11 +90,15 @@ def _tasks(model: str, folder: Path) -> Any:
 
 
 def _tokens(chip: str, _: Path) -> Figure:
-    import tokens_page
+    import training_page
 
-    known = tokens_page.trainings(RESULTS / "training" / "tokens" / chip)
-    trainings = [(one.run, one.tasks, None) for one in known]
-    return token_curve.draw_tokens(token_curve.points(known[0].software, trainings))
+    return token_curve.draw_tokens(training_page.token_points(chip))
+
+
+def _starts(_: Path) -> Figure:
+    import reproduction
+
+    return cells.starts(reproduction.starts())
 
 
 def _conversions(_: Path) -> Figure:
@@ -139,7 +143,7 @@ FIGURES: dict[str, Draw] = {
         for run in ("tiny", "smollm2")
         for name, (_, draw) in figures.FIGURES.items()
     },
-    "tiny-adaptation-neutral": _of("adaptation/neutral/tiny-polynomial", figures.adaptation),
+    "adaptation-starts": _starts,
     "ablation": _into("evaluation/ablation", ablation.draw_ablation),
     "fidelity": _into("evaluation/fidelity", fidelity.draw_fidelity),
     **{

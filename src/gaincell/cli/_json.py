@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
@@ -84,7 +85,7 @@ def check_names(parameters: Sequence[Any], words: Sequence[str]) -> None:
     from gaincell.errors import InputError
 
     options = {o for p in parameters if _check_of(p) in (output_file, output_figure) for o in p.opts}
-    for word, after in zip(words, [*words[1:], ""], strict=True):
+    for word, after in pairwise([*words, ""]):
         option, equals, value = word.partition("=")
         place = value if equals else after
         if option in options and place.endswith(("/", "/.")):

@@ -40,7 +40,8 @@ def train(
         str | None, typer.Option(metavar="STAGE", help="Run this stage, what it needs and is compared to.")
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check the recipe and show what it would do.")
+        bool,
+        typer.Option("--dry-run", help="Check the recipe, and the text if given, and show what it would do."),
     ] = False,
     threads: Threads = None,
     device: Device = "cpu",
@@ -86,9 +87,13 @@ def train(
     console = Console()
     chosen = plan.stages if only is None else plan.needed_by(only)
     if dry_run:
-        if (found := check_text(text)) is not None:
+        source = context.get_parameter_source("text")
+        given = source is not None and source.name == "COMMANDLINE"
+        if given and (found := check_text(text)) is not None:
             check_recipe_text(plan, found)
         console.print(plan_table(plan, chosen))
+        if not given:
+            typer.echo("The text was not checked: give --text.")
         return
     command = ["gaincell", *sys.argv[1:]]
     main = join_processes(device).is_main_process
