@@ -93,6 +93,8 @@ class Pair:
 
         def keep(module: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
             seen = inputs[0] if stage == "out" else output
+            if stage == "v":
+                seen = self.layers[layer].with_constant(seen)
             if seen.shape[2] == 1:
                 self.observed[layer][stage] = seen[0, :, 0]
 

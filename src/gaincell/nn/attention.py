@@ -167,17 +167,24 @@ class GainCellAttention(nn.Module):
         Raises:
             ModelError: there are two normalisers.
         """
-        values = self.values(v)
-        if self.normaliser is None:
-            return self.k(k), self.v(values)
-        check_one_normaliser(self.design)
-        return self.k(k), nn.functional.pad(self.v(values), (0, 1), value=self.design.v_max)
+        return self.k(k), self.with_constant(self.v(self.values(v)))
 
     def values(self, v: Float[Tensor, "B Hk T D"]) -> Float[Tensor, "B Hk T rows"]:
         """What the scaling of v is given: with a normaliser, all but the last component of R (v + c)."""
         if self.value_bias is not None:
             v = v + self.value_bias[:, None]
         return v if self.normaliser is None else self.normaliser.reflected(v)[..., :-1]
+
+    def with_constant(self, scaled: Float[Tensor, "B Hk T rows"]) -> Float[Tensor, "B Hk T D"]:
+        """Scaled values, V, and with a normaliser what its row holds.
+
+        Raises:
+            ModelError: the design has a normalising column besides.
+        """
+        if self.normaliser is None:
+            return scaled
+        check_one_normaliser(self.design)
+        return nn.functional.pad(scaled, (0, 1), value=self.design.v_max)
 
     def output(
         self, attended: Float[Tensor, "B H T D"], columns: Int[Tensor, "#B T"] | None
