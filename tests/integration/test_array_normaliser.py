@@ -22,7 +22,8 @@ from gaincell.circuits import charge_to_pulse, query_driver, write_dac
 from gaincell.circuits.normaliser import Normaliser
 from gaincell.config import load_design
 from gaincell.design import Design
-from gaincell.errors import ModelError, RunError
+from gaincell.errors import InputError, ModelError, RunError
+from gaincell.evaluation.dump import dump_layer
 from gaincell.integrations.hf.attach import attach, attached_layers, detach, set_attention, set_design
 from gaincell.integrations.hf.cache import RingCache, feed
 from gaincell.integrations.hf.checkpoint import HARDWARE, go_on, load, save
@@ -32,6 +33,8 @@ from gaincell.integrations.hf.models import load_model
 from gaincell.mapping.folder import read_state, trained_parameters, write_state
 from gaincell.mapping.initial import FIRST, FLOORS, initial_scaling
 from gaincell.nn.attention import GainCellAttention
+from gaincell.training.loop import _optimizer
+from gaincell.training.settings import TrainSettings
 
 EXACT = {"readout": "none", "output_ceiling": False, "query_levels": None, "storage_levels": None}
 
@@ -257,6 +260,37 @@ def test_a_run_comes_back_or_says_what_is_missing(tmp_path: Path) -> None:
         save_file(changed, run / HARDWARE, metadata=metadata)
         with pytest.raises(RunError, match=message):
             load(run)
+
+
+@torch.no_grad()
+def test_a_rescaled_layer_computes_the_same() -> None:
+    """As after the charges of full scale were learnt: outputs of the arrays are divided by a factor."""
+    factor, sums = torch.tensor(1.7), torch.rand(1, 4, 5, 16, dtype=torch.float64)
+    plain = GainCellAttention(micro_design(), heads=4, kv_heads=2, head_dim=16)
+    for cell in (plain, some_cell(micro_design())):
+        cell.out.gain.fill_(0.8)
+        wanted = cell.output(factor * sums, None)
+        cell.rescale(factor)
+        torch.testing.assert_close(cell.output(sums, None), wanted, rtol=1e-6, atol=1e-9)
+
+
+def test_directions_and_floors_have_rates_and_do_not_decay() -> None:
+    settings = TrainSettings(learning_rate=1e-3, scale_learning_rate=2e-2, mixing_learning_rate=4e-3)
+    parameters = {
+        name: parameter
+        for name, parameter in normalised().named_parameters()
+        if ".normaliser." in name and ".0." in name
+    }
+    rates = {
+        (group["peak"], group["weight_decay"], group["params"][0].ndim)
+        for group in _optimizer(parameters, settings, {}).param_groups
+    }
+    assert rates == {(2e-2, 0.0, 1), (4e-3, 0.0, 2)}
+
+
+def test_codes_of_quotients_are_not_dumped(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="normaliser inside its arrays"):
+        dump_layer(normalised(), some_ids(), 0, tmp_path / "dump.safetensors")
 
 
 def test_there_is_one_normaliser_and_a_bias_beside_it() -> None:

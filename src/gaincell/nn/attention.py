@@ -129,6 +129,14 @@ class GainCellAttention(nn.Module):
         found = (self.value_bias, self.output_bias, self.q.exponent, self.out.exponent)
         return [number for number in found if number is not None]
 
+    @torch.no_grad()
+    def rescale(self, factor: Float[Tensor, ""]) -> None:
+        """Compute the same from now on with arrays whose outputs are divided by a factor above 0."""
+        if self.normaliser is None:
+            self.out.gain.mul_(factor.to(self.out.gain.dtype))
+        else:
+            self.normaliser.log_floor.sub_(factor.log().to(self.normaliser.log_floor.dtype))
+
     def columns(
         self,
         q: Float[Tensor, "B H Tq D"],
