@@ -242,8 +242,10 @@ def _fit_output(
         fits.append(_least_squares(attention.output(sums, columns), wanted, vectors=vectors, gains=gains))
     best = torch.stack([fit.residual for fit in fits]).argmin(0)  # [H]
     heads = torch.arange(len(best))
-    parts = zip(*(fit[:4] for fit in fits), strict=True)
-    return Fit(*(torch.stack(part)[best, heads] for part in parts), floor=torch.tensor(FLOORS)[best])
+    gain, offset, residual, usable = (
+        torch.stack(part)[best, heads] for part in zip(*(fit[:4] for fit in fits), strict=True)
+    )
+    return Fit(gain, offset, residual, usable, torch.tensor(FLOORS)[best])
 
 
 def _set_inputs(
