@@ -32,6 +32,7 @@ from gaincell.mapping.recipe import LoraRecipe, ModelRecipe, Recipe, load_recipe
 from gaincell.mapping.recipe_text import RecipeText
 from gaincell.mapping.run_recipe import run_recipe
 from gaincell.mapping.stage_model import load_stage
+from gaincell.nn.array_normaliser import NORMALISER
 from gaincell.ops.gain_cell_attention import GRADIENTS
 from gaincell.progress import silent_stages
 from gaincell.reports.results import saved_stage
@@ -477,15 +478,16 @@ def test_a_stage_has_its_own_cell_whatever_the_last_one_has(tmp_path: Path) -> N
 
 def test_biases_and_exponents_are_trained_saved_and_gone_on_with(tmp_path: Path) -> None:
     model, text = write_micro(tmp_path)
-    head = "mixing = true\npaired = true\nbiases = true\nexponents = true\n"
+    head = "mixing = true\npaired = true\nbiases = true\nexponents = true\narray_normaliser = true\n"
     start = 'start = "software"\ninitial = "wide"\ninitial_gains = [0.02, 8.0]\nlog_gains = true\n'
     recipe = ADAPTER.replace("mixing = true\n", head).replace('start = "software"\n', start)
     out = tmp_path / "out"
     path = write(tmp_path, recipe.replace("MODEL", str(model)))
     run = run_recipe(load_recipe(path), open_text(text), out)
     saved = load_file(out / "hardware.safetensors")
-    extras = {name.rpartition("gain_cell.")[2] for name in saved if "bias" in name or "exponent" in name}
-    assert extras == {"value_bias", "output_bias", "q.exponent", "out.exponent"}
+    added = ("bias", "exponent", "normaliser")
+    extras = {name.rpartition("gain_cell.")[2] for name in saved if any(word in name for word in added)}
+    assert extras == {"value_bias", "output_bias", "q.exponent", "out.exponent", *NORMALISER}
     assert all(bool(saved[name].any()) for name in saved if name.endswith(tuple(extras)))
     tokens = torch.from_file(str(out / "tokens" / "evaluation"), size=128, dtype=torch.int32)
     for loaded, what in (
@@ -494,8 +496,8 @@ def test_biases_and_exponents_are_trained_saved_and_gone_on_with(tmp_path: Path)
     ):
         found = perplexity(loaded, tokens, "blocks-32").perplexity
         assert found == pytest.approx(what["perplexity"]["value"], rel=1e-2)
-    assert model_size(out).column_gains
-    assert not model_size(str(model)).column_gains
+    assert (model_size(out).column_gains, model_size(out).array_normaliser) == (True, True)
+    assert (model_size(str(model)).column_gains, model_size(str(model)).array_normaliser) == (False, False)
     more = GO_ON.replace("MODEL", str(model)).replace("ADAPTER", str(out))
     with pytest.raises(RunError, match="biases and exponents that it was made with"):
         run_recipe(load_recipe(write(tmp_path, more)), open_text(text), tmp_path / "plain")
@@ -708,6 +710,12 @@ BAD = [
     ("block = 32", "block = 32\npaired = 'no'", "paired = 'no'; allowed: true or false"),
     ("block = 32", "block = 32\nbiases = 1", "biases = 1; allowed: true or false"),
     ("block = 32", "block = 32\nexponents = 1", "exponents = 1; allowed: true or false"),
+    ("block = 32", "block = 32\narray_normaliser = true", "array_normaliser = true needs biases = true"),
+    (
+        'design = "DESIGN"',
+        'design = "leroux2025-signed"\nbiases = true\narray_normaliser = true',
+        "leroux2025-signed has a normalising column; leave out array_normaliser",
+    ),
     ("weight = 0.5", 'initial = "wide"', 'initial = "wide" is for paired rows; give paired = true'),
     ("weight = 0.5", "initial_gains = [1]", "initial_gains = .1.; allowed: a list of 2 numbers above 0"),
     ("weight = 0.5", "initial_gains = [8, 1]", "initial_gains = .8, 1.; give the smaller one first"),

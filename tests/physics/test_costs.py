@@ -24,6 +24,7 @@ from gaincell.costs.area import head_area, variants
 from gaincell.costs.cited import WRITE
 from gaincell.costs.cost import Cost, total
 from gaincell.costs.head import assumed_head
+from gaincell.costs.left_out import left_out
 from gaincell.costs.phases import phases
 from gaincell.costs.roll_up import of_head, of_model
 from gaincell.costs.sensitivity import sensitivity
@@ -246,6 +247,24 @@ def test_a_normalising_column_adds_a_tree_and_divisions() -> None:
     found = digital.digital(chip, 1e-6).parts["division"].energy
     assert found == pytest.approx(64 * 81 * TECHNOLOGY.adder_bit)
     assert "division" not in digital.digital(HEAD, 1e-6).parts
+
+
+def test_a_normaliser_inside_the_arrays_adds_divisions_alone() -> None:
+    found = replace(HEAD, array_normaliser=True)
+    parts, before = (digital.digital(head, 1e-6).parts for head in (found, HEAD))
+    assert parts["division"].energy == pytest.approx(63 * 81 * TECHNOLOGY.adder_bit)
+    assert {name: part for name, part in parts.items() if name != "division"} == before
+    blocks = [digital.circuits(head) for head in (found, HEAD)]
+    assert blocks[0][digital.OUTPUTS].gates - blocks[1][digital.OUTPUTS].gates == 5 * 81
+    assert blocks[0]["counters"] == blocks[1]["counters"]
+    size = shipped_size("gpt2")
+    plain, more = (
+        of_model(one, DESIGN, TECHNOLOGY, Activity.assumed(DESIGN))
+        for one in (size, replace(size, array_normaliser=True))
+    )
+    assert plain.energy_bottom_up < more.energy_bottom_up
+    shown = [one.what for one in left_out(DESIGN, None, divides=True)]
+    assert "the time of the divisions" in shown
 
 
 def test_gains_that_follow_the_columns_cost_two_powers_a_query() -> None:

@@ -69,13 +69,14 @@ def _beyond_limits(
     real: Bool[Tensor, "B T"] | None,
 ) -> Bool[Tensor, "B heads T D"]:
     """q outside (0, 1), k and v outside (V_min, V_max); the output where all sub-tiles in use are at full
-    scale.
+    scale, which quotients (array_normaliser.py) do not say.
     """
     design = attention.design
     if stage == "out":
         tokens = torch.arange(x.shape[2], device=x.device)[None] if real is None else real.cumsum(1) - 1
         tiles_in_use = (tokens // design.tile + 1).clamp(max=design.tiles)
         at_ceiling = x.abs() >= tiles_in_use[:, None, :, None] - ROUNDING
-        return at_ceiling if design.output_ceiling else torch.zeros_like(at_ceiling)
+        says = design.output_ceiling and attention.normaliser is None
+        return at_ceiling if says else torch.zeros_like(at_ceiling)
     low, high = (0.0, 1.0) if stage == "q" else (design.v_min, design.v_max)
     return (y <= low) | (y >= high)

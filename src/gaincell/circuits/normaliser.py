@@ -47,4 +47,11 @@ class Normaliser:
 def normalised(total: Float[Tensor, "*shape D_plus_1"], normaliser: Normaliser) -> Float[Tensor, "*shape D"]:
     """Digital sums divided by that of the last column."""
     assert normaliser.floor is not None
-    return total[..., :-1] / (total[..., -1:].clamp(min=0.0) + normaliser.floor)
+    return divided(total, normaliser.floor)
+
+
+def divided(
+    total: Float[Tensor, "*shape D_plus_1"], floor: float | Float[Tensor, "*#rest"]
+) -> Float[Tensor, "*shape D"]:
+    """All sums but the last, divided by the last, which is not below 0, plus a floor."""
+    return total[..., :-1] / (total[..., -1:].clamp(min=0.0) + floor)

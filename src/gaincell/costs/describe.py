@@ -278,7 +278,7 @@ def sweeps(chip: Head) -> Json:
 
 def missing(found: HeadCost) -> list[Json]:
     """What the bottom-up estimate leaves out."""
-    return [vars(one) for one in left_out(found.head.design, found.refresh)]
+    return [vars(one) for one in left_out(found.head.design, found.refresh, found.head.divisions > 0)]
 
 
 def notes(found: HeadCost, chip: Design, activity: Activity, spice: SpiceEnergy | None) -> list[str]:

@@ -1,7 +1,8 @@
 """Energy of the digital part, per query, and the gates and flip-flops that it is made of.
 
     scaling         equation (3): a multiply-add a component of q, k, v and of the output (see below)
-    division        of every component by the sum of a normalising column, where there is one
+    division        of every component by the sum of a normalising column, where there is one, or of all but
+                    the last by the last (nn/array_normaliser.py)
     column gains    a (n / 1024)^g of q and of the output, where they follow the n columns read (see below)
     code registers  words that come in and codes that are driven and written: captured once
     query pulses    D generators of b-bit codes against a counter: b flip-flops clocked (L - 1) times
@@ -113,8 +114,8 @@ def operations(head: Head, edge: Metre) -> dict[str, Operations]:
         "control": Operations(head.cycles, "clock period", _control(head)),
         "clock": Operations(head.cycles, "clock period", _clock(head, edge)),
     }
-    if head.design.normaliser.present:
-        found["division"] = Operations(dim, "division", output**2 * t.adder_bit)
+    if head.divisions:
+        found["division"] = Operations(head.divisions, "division", output**2 * t.adder_bit)
     if head.column_gains:
         read = output * (math.log2(TABLE_WORDS) * t.data(t.gate_switching) + captured(head))
         each = multiply_add_bits(output) * t.adder_bit + 2 * read
@@ -134,7 +135,7 @@ def circuits(head: Head) -> dict[str, Circuit]:
     """Gates and flip-flops by block, of a key/value head with all its sub-tiles, in use or not."""
     t, d, dim = head.technology, head.design, head.head_dim
     output, query, stored = head.sum_bits(d.tiles), head.query_word, head.storage_word
-    divider = output**2 if d.normaliser.present else 0
+    divider = output**2 if head.divisions else 0
     tables = 2 * output * (TABLE_WORDS - 1) * GATES_PER_MULTIPLEXER
     power = GATES_PER_ADDER_BIT * multiply_add_bits(output) + tables if head.column_gains else 0
     exponents = 2 * (head.group + 1) * output if head.column_gains else 0

@@ -24,6 +24,7 @@ class Head:
     refresh_every: time after which columns are rewritten, s; None: never.
     streams: sequences that take turns on the periphery, each with cells of its own.
     column_gains: whether gains of q and of the output follow the columns read.
+    array_normaliser: whether the outputs are divided by the last of them.
 
     Raises InputError for sizes below 1.
     """
@@ -37,6 +38,7 @@ class Head:
     refresh_every: Second | None = None
     streams: int = 1
     column_gains: bool = False
+    array_normaliser: bool = False
     schedule: Schedule = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -81,6 +83,13 @@ class Head:
     def output_lines(self) -> int:
         """Value bit lines that are read, each with a signed converter and a counter: D a sub-tile."""
         return self.active_tiles * self.head_dim
+
+    @property
+    def divisions(self) -> int:
+        """Of a query's outputs, by the sum of a normalising column or by that of the last row."""
+        if self.array_normaliser:
+            return self.head_dim - 1
+        return self.head_dim if self.design.normaliser.present else 0
 
     @property
     def query_bits(self) -> int:

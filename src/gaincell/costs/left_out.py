@@ -34,14 +34,17 @@ ALWAYS = (
 """Of every chip."""
 
 
-def of_chip(design: Design) -> list[LeftOut]:
-    """Circuits that a chip has beyond the paper's (docs/extensions.md says what they are)."""
+def of_chip(design: Design, divides: bool = False) -> list[LeftOut]:
+    """Circuits that a chip has beyond the paper's (docs/extensions.md says what they are).
+
+    divides: outputs are divided, by whatever.
+    """
     normalised = design.normaliser.present
     there = {
         LeftOut(
             "dot products", "the normalising column: its cells, writes, readout and counters"
         ): normalised,
-        LeftOut("digital", "the time of the divisions"): normalised,
+        LeftOut("digital", "the time of the divisions"): normalised or divides,
         LeftOut("dot products", "the ramp of the charge-to-pulse exponent"): (
             design.charge_to_pulse.exponent != 1
         ),
@@ -56,11 +59,11 @@ def of_chip(design: Design) -> list[LeftOut]:
     return [one for one, present in there.items() if present]
 
 
-def left_out(design: Design, refresh: Refresh | None) -> list[LeftOut]:
+def left_out(design: Design, refresh: Refresh | None, divides: bool = False) -> list[LeftOut]:
     """All that an estimate lacks.
 
-    refresh: policy; None: none.
+    refresh: policy; None: none.  divides: outputs are divided, by whatever.
     """
     refreshed = refresh is not None and refresh.kind != "none"
     copies = [LeftOut("refresh", "reading columns back, or the digital copy; the order of refreshes")]
-    return [*ALWAYS, *of_chip(design), *(copies if refreshed else [])]
+    return [*ALWAYS, *of_chip(design, divides), *(copies if refreshed else [])]

@@ -219,7 +219,14 @@ def _head(
     size: ModelSize, chip: Design, technology: Technology, activity: HeadActivity, context: int | None
 ) -> Head:
     return Head(
-        chip, technology, activity, size.head_dim, size.group, context, column_gains=size.column_gains
+        chip,
+        technology,
+        activity,
+        size.head_dim,
+        size.group,
+        context,
+        column_gains=size.column_gains,
+        array_normaliser=size.array_normaliser,
     )
 
 

@@ -14,6 +14,8 @@ from gaincell.quantity import check_keys
 
 PRODUCTS = 4
 """Matrix-vector products of a layer that follow each other: q k v, output, up (and gate), down."""
+SCALING = ("column_gains", "array_normaliser")
+"""What a converted model's digital scaling has beside gains and offsets, or not."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,7 @@ class ModelSize:
     linear_weights: of all linear layers, without embedding and output head.  vocabulary: of the output head.
     tokens: longest context it was made for.  sliding_window: of its own attention; 0 = none.
     column_gains: whether its gains of q and of the output follow the columns read (nn/scaler.py).
+    array_normaliser: whether outputs are divided by one of them (nn/array_normaliser.py).
 
     Raises InputError for numbers that no decoder has.
     """
@@ -41,11 +44,12 @@ class ModelSize:
     tokens: int
     sliding_window: int = 0
     column_gains: bool = False
+    array_normaliser: bool = False
 
     def __post_init__(self) -> None:
         for f in fields(self):
             number = getattr(self, f.name)
-            if isinstance(number, str) or f.name == "column_gains":
+            if isinstance(number, str) or f.name in SCALING:
                 continue
             if type(number) is not int or number < (0 if f.name == "sliding_window" else 1):
                 raise InputError(f"{self.title}: {f.name} = {number!r} is out of range; allowed: 1 or more")
@@ -76,7 +80,7 @@ def shipped_sizes() -> dict[str, ModelSize]:
     found = {}
     for name, raw in read_toml(FOLDER / "models.toml").items():
         check_keys(raw, hints, f"models.toml: {name}")
-        missing = [key for key in hints if key not in raw and key not in ("sliding_window", "column_gains")]
+        missing = [key for key in hints if key not in raw and key not in ("sliding_window", *SCALING)]
         if missing:
             raise DesignError(f"models.toml: {name} lacks {missing[0]!r}")
         found[name] = ModelSize(**raw)

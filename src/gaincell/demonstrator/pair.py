@@ -20,7 +20,7 @@ from gaincell.evaluation.activity import measure_activity
 from gaincell.integrations.hf.attach import attached_layers
 from gaincell.integrations.hf.cache import RingCache
 from gaincell.integrations.hf.context import default_length
-from gaincell.integrations.hf.digital_scaling import has_exponents
+from gaincell.integrations.hf.digital_scaling import has_array_normaliser, has_exponents
 from gaincell.integrations.hf.size import size_of
 from gaincell.integrations.hf.sources import load_base, without_revision
 from gaincell.integrations.hf.streaming import learned_positions
@@ -66,7 +66,11 @@ class Pair:
         self.own_windows = [own_window(module) for module in attention_modules(self.software).values()]
         self.positions = learned_positions(self.hardware)
         size = size_of(self.software, without_revision(ready.loaded.id))
-        self.size: ModelSize = replace(size, column_gains=has_exponents(self.hardware))
+        self.size: ModelSize = replace(
+            size,
+            column_gains=has_exponents(self.hardware),
+            array_normaliser=has_array_normaliser(self.hardware),
+        )
         self.activity = self._activity(progress)
         self.energy = lru_cache(maxsize=None)(self._energy)
         self.observed: list[Observed] = [{} for _ in self.layers]
@@ -89,6 +93,8 @@ class Pair:
 
         def keep(module: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
             seen = inputs[0] if stage == "out" else output
+            if stage == "v":
+                seen = self.layers[layer].with_constant(seen)
             if seen.shape[2] == 1:
                 self.observed[layer][stage] = seen[0, :, 0]
 

@@ -43,7 +43,7 @@ def stage_codes(
         stage: "q", "k", "v" or "out".
         scaled: output of the stage's scaler.
         raw: its input; for "out" the sum of the sub-tile outputs, in units of their full scale. Behind a
-            normalising column it is a quotient, which is counted in the same steps.
+            normaliser it is a quotient, which is counted in the same steps.
     """
     design = attention.design
     if stage == "q":

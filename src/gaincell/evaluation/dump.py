@@ -43,7 +43,8 @@ def dump_layer(
     Circuits without quantisation are stored in 16 bins. The metadata holds the design and the layer.
 
     Raises:
-        InputError: the model is not attached, has no such layer, or a context shorter than T.
+        InputError: the model is not attached, has no such layer, a normaliser inside its arrays (whose
+            quotients are none of these), or a context shorter than T.
         RunError: the file cannot be written; nothing half-written is left.
     """
     layers = computing_layers(model)
@@ -52,6 +53,8 @@ def dump_layer(
         raise InputError(f"there is no layer {layer} to dump; {allowed}")
     check_length(model, tokens.shape[1])
     attention = layers[layer]
+    if attention.normaliser is not None:
+        raise InputError("codes are not dumped of a model with a normaliser inside its arrays; give another")
     found: dict[str, Tensor] = {"tokens": tokens.to(torch.int32)}
     scaled: dict[str, Tensor] = {}
 

@@ -5,7 +5,8 @@
     output: least squares of the arrays' output O_h to that of softmax attention Y_h, per head,
             a = r std(Y) / std(O), b = mean(Y) - a mean(O), with the correlation r kept at or above 0.1,
             or a itself kept within a range. Where the head has a bias vector (digital_scaling.py), means and
-            deviations are those of every component, and the vector is b
+            deviations are those of every component, and the vector is b. Where it has a normaliser
+            (nn/array_normaliser.py), O is what was divided, and the floor is the one of FLOORS that fits best
 
 s and c are a `Candidate`. Of several, every key/value head takes the one with which the output of its group
 of query heads fits best, by the sum of what is left of std(Y)^2: std(Y)^2 (1 - r^2) where r is not kept from
@@ -103,6 +104,10 @@ WIDE = tuple(
 queries of 1.5 pulse widths too, and the scores of both are sharp.
 """
 SMALLEST_CORRELATION = 0.1
+FLOORS = (1 / 15, 1 / 4, 1.0, 4.0)
+"""Of a normaliser inside the arrays, in full scales of a sub-tile: from one count to so many that the sum
+hardly matters.
+"""
 
 
 def candidates_for(design: Design, paired: bool = False, wide: bool = False) -> tuple[Candidate, ...]:
@@ -126,13 +131,15 @@ def candidates_for(design: Design, paired: bool = False, wide: bool = False) -> 
 
 class Fit(NamedTuple):
     """Least squares of the arrays' output to softmax attention, per head: gain, offset (of every component
-    where the head has a bias vector), what is left of the variance, and whether the output had any.
+    where the head has a bias vector), what is left of the variance, whether the output had any, and the floor
+    of the normaliser, where there is one.
     """
 
     gain: Float[Tensor, " H"]
     offset: Tensor
     residual: Float[Tensor, " H"]
     usable: Tensor
+    floor: Float[Tensor, " H"] | None = None
 
 
 @torch.no_grad()
@@ -185,15 +192,19 @@ def _fit_layer(
         number.zero_()
     stages = zip("qkv", inputs[:3], strict=True)
     columns = attention.columns(*inputs)
-    spread = {stage: moments(getattr(attention, stage).rows(x, columns), None).std for stage, x in stages}
+    spread = {
+        stage: moments(
+            attention.values(x) if stage == "v" else getattr(attention, stage).rows(x, columns), None
+        ).std
+        for stage, x in stages
+    }
     attention.out.gain.fill_(1.0)
     attention.out.offset.zero_()
-    vectors = attention.output_bias is not None
     fits = []
     for candidate in candidates:
         choice = [candidate] * attention.kv_heads
         _set_inputs(attention, spread, choice)
-        fits.append(_least_squares(attention.forward(*inputs), wanted, vectors=vectors, gains=gains))
+        fits.append(_fit_output(attention, attention.sums(*inputs), columns, wanted, gains))
     residual = torch.stack([fit.residual.unflatten(0, (attention.kv_heads, -1)).sum(1) for fit in fits])
     best = residual.argmin(0)  # [Hk]
     _set_inputs(attention, spread, [candidates[int(n)] for n in best])
@@ -205,10 +216,36 @@ def _fit_layer(
         (offset, [f.offset for f in fits]),
     ):
         parameter.copy_(torch.stack(values)[chosen, heads])
+    floors = [fit.floor for fit in fits if fit.floor is not None]
+    if attention.normaliser is not None:
+        attention.normaliser.set_floor(torch.stack(floors)[chosen, heads])
     usable = torch.stack([fit.usable for fit in fits])[chosen, heads]
     for stage, std in spread.items():
         silent.extend(Place(layer, head, stage) for head in (std == 0).nonzero().flatten().tolist())
     silent.extend(Place(layer, head, "out") for head in (~usable).nonzero().flatten().tolist())
+
+
+def _fit_output(
+    attention: GainCellAttention,
+    sums: Float[Tensor, "B H T D"],
+    columns: Int[Tensor, "#B T"] | None,
+    wanted: Float[Tensor, "B H T D"],
+    gains: tuple[float, float] | None,
+) -> Fit:
+    """The output stage of a layer whose arrays give `sums`: gain 1 and offset 0 now."""
+    vectors = attention.output_bias is not None
+    if attention.normaliser is None:
+        return _least_squares(attention.output(sums, columns), wanted, vectors=vectors, gains=gains)
+    fits = []
+    for floor in FLOORS:
+        attention.normaliser.set_floor(floor)
+        fits.append(_least_squares(attention.output(sums, columns), wanted, vectors=vectors, gains=gains))
+    best = torch.stack([fit.residual for fit in fits]).argmin(0)  # [H]
+    heads = torch.arange(len(best))
+    gain, offset, residual, usable = (
+        torch.stack(part)[best, heads] for part in zip(*(fit[:4] for fit in fits), strict=True)
+    )
+    return Fit(gain, offset, residual, usable, torch.tensor(FLOORS)[best])
 
 
 def _set_inputs(

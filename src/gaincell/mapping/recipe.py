@@ -151,6 +151,8 @@ class Recipe:
     biases: whether every head gets bias vectors for its values and its output
         (integrations/hf/digital_scaling.py).
     exponents: whether the gains of q and of the output follow the number of columns read (the same).
+    array_normaliser: whether the outputs of every head are divided by what the last row of its value arrays
+        counts (the same); needs biases.
     evaluation_tokens, calibration_tokens: the most that are used.
     watched_tokens: of the evaluation text, the most that are used while a stage trains (evaluate_every).
     lora: low-rank adapters; None: all weights are trained.
@@ -175,6 +177,7 @@ class Recipe:
     paired: bool
     biases: bool
     exponents: bool
+    array_normaliser: bool
     evaluation_tokens: int
     calibration_tokens: int
     watched_tokens: int
@@ -300,6 +303,7 @@ def _recipe(raw: Mapping[str, Any], name: str) -> Recipe:
         paired=head.get("paired", False),
         biases=head.get("biases", False),
         exponents=head.get("exponents", False),
+        array_normaliser=head.get("array_normaliser", False),
         evaluation_tokens=head.get("evaluation_tokens", 65_536),
         calibration_tokens=head.get("calibration_tokens", 16_384),
         watched_tokens=head.get("watched_tokens", 16_384),
@@ -321,6 +325,12 @@ def _recipe(raw: Mapping[str, Any], name: str) -> Recipe:
         candidates_for(design, recipe.paired, stage.initial == "wide")
     if recipe.paired and design.drivers.signed:
         raise InputError(f"the queries of {design.name} have a sign; leave out paired")
+    if recipe.array_normaliser and not recipe.biases:
+        raise InputError(
+            "array_normaliser = true needs biases = true: a bias returns the mean of what it drops"
+        )
+    if recipe.array_normaliser and design.normaliser.present:
+        raise InputError(f"{design.name} has a normalising column; leave out array_normaliser")
     if not stages and not isinstance(recipe.model, ModelRecipe):
         raise InputError("the recipe has no stage")
     from_adapter = [stage for stage in stages if stage.start == "adapter"]

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 from gaincell.errors import InputError
 from gaincell.integrations.hf.attach import attach, attached_layers
 from gaincell.integrations.hf.checkpoint import HARDWARE, go_on
-from gaincell.integrations.hf.digital_scaling import add_biases, add_exponents
+from gaincell.integrations.hf.digital_scaling import add_array_normaliser, add_biases, add_exponents
 from gaincell.integrations.hf.lora import add_lora, lora_parameters
 from gaincell.integrations.hf.mixing import add_mixing
 from gaincell.integrations.hf.models import load_model
@@ -90,6 +90,8 @@ class RecipeModels:
                 add_biases(model)
             if recipe.exponents:
                 add_exponents(model)
+            if recipe.array_normaliser:
+                add_array_normaliser(model, ids if fresh else None)
             if fresh and stage.initial != "released":
                 fitting = self.progress(f"{stage.name}: first gains and offsets")
                 wide = stage.initial == "wide"

@@ -35,6 +35,7 @@ HEAD: Mapping[str, Allowed] = {
     "paired": bool,
     "biases": bool,
     "exponents": bool,
+    "array_normaliser": bool,
     "evaluation_tokens": Number(2, whole=True),
     "calibration_tokens": Number(1, whole=True),
     "watched_tokens": Number(2, whole=True),

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from gaincell.design import Design
 from gaincell.errors import ModelError
+from gaincell.nn.array_normaliser import ArrayNormaliser
 from gaincell.nn.scaler import Scaler
 from gaincell.ops.gain_cell_attention import Gradient, Impl, attend_to_stored, gain_cell_attention
 
@@ -47,7 +48,7 @@ class GainCellAttention(nn.Module):
     output: v_jd + c_d of every key/value head, out_id + e_d of every query head. A layer of the model
     computes both as biases, c of its v_proj and W_o e of its o_proj: they are no hardware. `add_exponents`
     lets the gains of q and of the output follow the number of columns read (`Scaler`): they are, in the
-    digital block.
+    digital block. So is the division that `add_normaliser` brings (array_normaliser.py).
 
     Args:
         design: the chip; its ``token_period`` must already be that of the whole model.
@@ -93,6 +94,7 @@ class GainCellAttention(nn.Module):
         self.output_bias: nn.Parameter | None
         for name in BIASES:
             self.register_parameter(name, None)
+        self.normaliser: ArrayNormaliser | None = None
         self.attend: Attend = gain_cell_attention
         """What computes the arrays; another while circuits are learned (training/codesign.py)."""
 
@@ -107,10 +109,33 @@ class GainCellAttention(nn.Module):
         for stage in (self.q, self.out):
             stage.add_exponent()
 
+    def add_normaliser(self) -> None:
+        """Let the last row of the value arrays hold a constant, and divide by what it counts.
+
+        Raises:
+            ModelError: the design has a normalising column, or there is no bias of the output, which returns
+                the mean of what is given up.
+        """
+        check_one_normaliser(self.design)
+        if self.output_bias is None:
+            raise ModelError("a normaliser inside the arrays needs biases of the output: add them first")
+        like = self.out.gain
+        self.normaliser = ArrayNormaliser(
+            self.heads, self.kv_heads, self.head_dim, dtype=like.dtype, device=like.device
+        )
+
     def extras(self) -> list[nn.Parameter]:
         """The biases and exponents that there are."""
         found = (self.value_bias, self.output_bias, self.q.exponent, self.out.exponent)
         return [number for number in found if number is not None]
+
+    @torch.no_grad()
+    def rescale(self, factor: Float[Tensor, ""]) -> None:
+        """Compute the same from now on with arrays whose outputs are divided by a factor above 0."""
+        if self.normaliser is None:
+            self.out.gain.mul_(factor.to(self.out.gain.dtype))
+        else:
+            self.normaliser.log_floor.sub_(factor.log().to(self.normaliser.log_floor.dtype))
 
     def columns(
         self,
@@ -145,14 +170,39 @@ class GainCellAttention(nn.Module):
     def volts(
         self, k: Float[Tensor, "B Hk T D"], v: Float[Tensor, "B Hk T D"]
     ) -> tuple[Float[Tensor, "B Hk T D"], Float[Tensor, "B Hk T D"]]:
-        """What the write DACs are asked for, V."""
-        return self.k(k), self.v(v if self.value_bias is None else v + self.value_bias[:, None])
+        """What the write DACs are asked for, V.
+
+        Raises:
+            ModelError: there are two normalisers.
+        """
+        return self.k(k), self.with_constant(self.v(self.values(v)))
+
+    def values(self, v: Float[Tensor, "B Hk T D"]) -> Float[Tensor, "B Hk T rows"]:
+        """What the scaling of v is given: with a normaliser, all but the last component of R (v + c)."""
+        if self.value_bias is not None:
+            v = v + self.value_bias[:, None]
+        return v if self.normaliser is None else self.normaliser.reflected(v)[..., :-1]
+
+    def with_constant(self, scaled: Float[Tensor, "B Hk T rows"]) -> Float[Tensor, "B Hk T D"]:
+        """Scaled values, V, and with a normaliser what its row holds.
+
+        Raises:
+            ModelError: the design has a normalising column besides.
+        """
+        if self.normaliser is None:
+            return scaled
+        check_one_normaliser(self.design)
+        return nn.functional.pad(scaled, (0, 1), value=self.design.v_max)
 
     def output(
         self, attended: Float[Tensor, "B H T D"], columns: Int[Tensor, "#B T"] | None
     ) -> Float[Tensor, "B H T D"]:
         """What the layer passes on, of what the arrays give for queries of so many `columns`."""
-        scaled: Tensor = self.out(attended, columns)
+        if self.normaliser is None:
+            scaled: Tensor = self.out(attended, columns)
+        else:
+            scaled = self.out(self.normaliser.divided(attended), columns)
+            scaled = self.normaliser.reflected(nn.functional.pad(scaled, (0, 1)))
         return scaled if self.output_bias is None else scaled + self.output_bias.to(scaled.dtype)[:, None]
 
     def forward(
@@ -182,8 +232,24 @@ class GainCellAttention(nn.Module):
             The scaled output of every head, in the type of ``q``, or in float32 where that is narrower.
         """
         columns = self.columns(q, k, v, key_index, query_index, sliding_window)
+        sums = self.sums(q, k, v, key_index, query_index, sliding_window, extra_age=extra_age)
+        return self.output(sums, columns)
+
+    def sums(
+        self,
+        q: Float[Tensor, "B H Tq D"],
+        k: Float[Tensor, "B Hk Tk D"],
+        v: Float[Tensor, "B Hk Tk D"],
+        key_index: Int[Tensor, "B Tk"] | None = None,
+        query_index: Int[Tensor, "B Tq"] | None = None,
+        sliding_window: int | None = None,
+        *,
+        extra_age: Float[Tensor, "B held"] | None = None,
+    ) -> Float[Tensor, "B H Tq D"]:
+        """What the arrays give, before the scaling of the output; the arguments are those of `forward`."""
+        columns = self.columns(q, k, v, key_index, query_index, sliding_window)
         if extra_age is not None:
-            attended = attend_to_stored(
+            return attend_to_stored(
                 self.q(q, columns),
                 k,
                 v,
@@ -195,20 +261,18 @@ class GainCellAttention(nn.Module):
                 layer=self.layer,
                 extra_age=extra_age,
             )
-        else:
-            attended = self.attend(
-                self.q(q, columns),
-                *self.volts(k, v),
-                self.design,
-                None,
-                self.impl,
-                key_index=key_index,
-                query_index=query_index,
-                sliding_window=sliding_window,
-                layer=self.layer,
-                gradient=self.gradient,
-            )
-        return self.output(attended, columns)
+        return self.attend(
+            self.q(q, columns),
+            *self.volts(k, v),
+            self.design,
+            None,
+            self.impl,
+            key_index=key_index,
+            query_index=query_index,
+            sliding_window=sliding_window,
+            layer=self.layer,
+            gradient=self.gradient,
+        )
 
     def extra_repr(self) -> str:
         """What ``print(module)`` shows in the brackets."""
@@ -216,4 +280,15 @@ class GainCellAttention(nn.Module):
         return (
             f"layer={self.layer}, heads={self.heads}, kv_heads={self.kv_heads}, head_dim={self.head_dim}, "
             f"design={self.design.name!r}, cell={cell!r}"
+        )
+
+
+def check_one_normaliser(design: Design) -> None:
+    """Refuse a chip with a normalising column for a model that has its normaliser inside the arrays. Raises
+    ModelError.
+    """
+    if design.normaliser.present:
+        raise ModelError(
+            f"{design.name} has a normalising column ([normaliser]), and the model a normaliser inside the "
+            "arrays; give a design without, or a model without"
         )

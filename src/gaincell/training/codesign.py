@@ -244,9 +244,8 @@ def codesign(
         for layer in layers:
             layer.attend = gain_cell_attention
     if not circuits.start.normaliser.present:
-        with torch.no_grad():
-            for layer in layers:
-                layer.out.gain.mul_(circuits.log_output.exp().to(layer.out.gain.dtype))
+        for layer in layers:
+            layer.rescale(circuits.log_output.exp())
     set_design(model, circuits.result())
     return done
 

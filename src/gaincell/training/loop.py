@@ -32,6 +32,7 @@ from torch.nn import functional
 from gaincell.config import Design
 from gaincell.errors import InputError, RunError
 from gaincell.integrations.hf.paired import kept_components
+from gaincell.nn.array_normaliser import NORMALISER
 from gaincell.nn.attention import GainCellAttention
 from gaincell.progress import Progress, silent
 from gaincell.training import checkpoint as disk
@@ -387,7 +388,7 @@ def _optimizer(
         return next((start for start in rates if name.startswith(start)), of)
 
     def decays(name: str) -> bool:
-        if _is_gain(name) and settings.log_gains:
+        if (_is_gain(name) and settings.log_gains) or name.endswith(NORMALISER):
             return False
         return settings.decayed == "all" or parameters[name].ndim > 1 or _is_scale(name)
 

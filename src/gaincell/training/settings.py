@@ -100,7 +100,7 @@ class TrainSettings:
     exponent_learning_rate: float | None = None
     """The same of the exponents of gains that depend on the columns read."""
     mixing_learning_rate: float | None = None
-    """The same of the matrices of mixing."""
+    """The same of the matrices of mixing, and of the directions of array normalisers."""
     log_gains: bool = False
     """Gains are learnt as logarithms: a step multiplies them, and they do not decay. Files hold the gains."""
     warmup_steps: int = 10
@@ -173,6 +173,7 @@ SCALE_RATES = {
     "bias": "bias_learning_rate",
     "exponent": "exponent_learning_rate",
     "mix": "mixing_learning_rate",
+    "direction": "mixing_learning_rate",
 }
 """Settings with the peak learning rate of each kind of number in a layer's arrays."""
 LARGEST = 3e38

@@ -7,13 +7,14 @@ import json
 import math
 import struct
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from tests.micro import micro_design
+from tests.micro import micro_design, write_micro
 from torch import Tensor
 
 from gaincell.circuits.converter_errors import Converters
@@ -27,9 +28,12 @@ from gaincell.demonstrator.software import OWN, READING, SoftwareText
 from gaincell.devices.leakage import Leakage
 from gaincell.devices.writing import Writing
 from gaincell.errors import InputError
-from gaincell.integrations.hf.attach import attached_layers
+from gaincell.integrations.hf.attach import attach, attached_layers
+from gaincell.integrations.hf.checkpoint import save
+from gaincell.integrations.hf.digital_scaling import add_array_normaliser, add_biases
+from gaincell.integrations.hf.models import load_model
 from gaincell.integrations.hf.streaming import learned_positions
-from gaincell.mapping.ready import adapted_model
+from gaincell.mapping.ready import adapted_model, hardware_model
 
 from .conftest import small
 
@@ -96,6 +100,21 @@ def test_arrays_with_signed_queries_and_a_normalising_column() -> None:
     trace = replayed(pair.layers[1], generation.ring, snapshot, pair.own_windows)
     assert torch.allclose(trace.output[0], snapshot.layers[1]["out"], atol=1e-3)
     assert trace.key.shape[-1] == trace.query.shape[-1] == 65
+
+
+def test_the_row_of_a_normaliser_is_shown(tmp_path: Path) -> None:
+    folder, _ = write_micro(tmp_path)
+    model = attach(load_model(str(folder)).model, micro_design())
+    add_biases(model)
+    add_array_normaliser(model)
+    run = str(save(model, tmp_path / "run"))
+    pair = Pair(run, hardware_model(run, load_design("leroux2025")))
+    assert pair.size.array_normaliser
+    generation = written(pair, prompt="cell holds charge")
+    found = picture(generation, 1, 0)
+    assert found is not None
+    header, parts = unpacked(found)
+    assert bool((parts["values"][: header["held"], -1] == 127).all())
 
 
 def test_an_embedded_model_on_the_cells_of_the_chip(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,8 +4,8 @@ A RUN directory holds ``design.toml`` (the chip) and ``hardware.safetensors``: g
 layer and each weight that differs from the base model, with the base model's name and fingerprint. Reading
 it back loads the base model anew, makes sure that it is still the same, and puts the changes on top. Of
 low-rank adapters the two factors are kept, in 16 bits, and of mixing the matrices; what is read back has both
-in its weights. Of paired rows the numbers of the components are kept. Biases and exponents stand
-beside gains and offsets.
+in its weights. Of paired rows the numbers of the components are kept. Biases, exponents and normalisers
+stand beside gains and offsets.
 """
 
 import os
@@ -22,7 +22,7 @@ from gaincell.design import Design
 from gaincell.errors import GaincellError, ModelError, RunError
 from gaincell.files import write_tensors
 from gaincell.integrations.hf.attach import attach, attached_layers, attached_model
-from gaincell.integrations.hf.digital_scaling import EXPONENTS, hold_digital_scaling
+from gaincell.integrations.hf.digital_scaling import hold_digital_scaling
 from gaincell.integrations.hf.lora import add_product, factors, lora_name, without_adapters
 from gaincell.integrations.hf.mixing import MIX, fold
 from gaincell.integrations.hf.paired import KEPT, hold_components, kept_components
@@ -34,6 +34,7 @@ from gaincell.integrations.hf.sources import (
     load_base,
     pretrained_id,
 )
+from gaincell.nn.array_normaliser import NORMALISER
 from gaincell.ops.gain_cell_attention import Gradient, Impl
 from gaincell.shipped import located
 
@@ -180,7 +181,8 @@ def go_on(model: PreTrainedModel, run: str | os.PathLike[str]) -> None:
     if unfit:
         raise RunError(
             f"{path} does not go on in this model: {min(unfit)} ({len(unfit)} tensors) is in one only or has "
-            "another shape; give the rank, layers, mixing, biases and exponents that it was made with"
+            "another shape; give the rank, layers, mixing, biases and exponents that it was made with, and "
+            "array_normaliser where it has one"
         )
     hold_components(model, stored)
     for name in wanted:
@@ -212,10 +214,10 @@ def describe(run: str | os.PathLike[str]) -> Hardware:
     return Hardware(metadata["base"], metadata["base_sha256"], metadata["design_hash"])
 
 
-def stores_exponents(run: str | os.PathLike[str]) -> bool:
-    """Whether gains of a RUN follow the number of columns read."""
+def stores_any(run: str | os.PathLike[str], ends: tuple[str, ...]) -> bool:
+    """Whether a RUN has tensors whose names end so: EXPONENTS, NORMALISER."""
     with safe_open(located(run) / HARDWARE, framework="pt") as file:
-        return any(name.endswith(EXPONENTS) for name in file.keys())  # noqa: SIM118 (not a mapping)
+        return any(name.endswith(ends) for name in file.keys())  # noqa: SIM118 (not a mapping)
 
 
 def _find_base(
@@ -277,7 +279,8 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 
 def checked(name: str, tensor: Tensor, where: str, advice: str) -> Tensor:
-    """A stored tensor that can be what its name says: floating-point and finite, a gain above 0.
+    """A stored tensor that can be what its name says: floating-point and finite, a gain above 0, no
+    direction of length 0.
 
     Args:
         name: of the tensor in its file.
@@ -285,7 +288,7 @@ def checked(name: str, tensor: Tensor, where: str, advice: str) -> Tensor:
         where: the file, and advice: what to do, for the refusal.
 
     Raises:
-        RunError: it holds no floating-point numbers, or a gain that is not above 0.
+        RunError: it holds no floating-point numbers, a gain that is not above 0, or such a direction.
         ModelError: it is NaN or infinite.
     """
     if name.endswith(KEPT):
@@ -293,6 +296,8 @@ def checked(name: str, tensor: Tensor, where: str, advice: str) -> Tensor:
     if not tensor.is_floating_point():
         raise RunError(f"{where}: {name} is {tensor.dtype}, no floating-point numbers; {advice}")
     check_finite_tensor(name, tensor, where)
+    if name.endswith(NORMALISER[0]) and bool((tensor == 0).all(-1).any()):
+        raise RunError(f"{where}: {name} has a direction of length 0; {advice}")
     if ".gain_cell." in name and name.endswith(".gain") and bool((tensor <= 0).any()):
         raise RunError(f"{where}: {name} is not above 0, as every gain is; {advice}")
     return tensor

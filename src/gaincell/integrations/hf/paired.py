@@ -23,7 +23,6 @@ For the same models as mixing.py, which can move what is wanted into the pairs t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -33,10 +32,9 @@ from transformers import PreTrainedModel
 
 from gaincell.design import Design
 from gaincell.errors import InputError, ModelError, RunError
-from gaincell.integrations.hf.attach import attached_layers, set_attention
-from gaincell.integrations.hf.interface import SOFTMAX
+from gaincell.integrations.hf.attach import attached_layers
 from gaincell.integrations.hf.mixing import FAMILIES, ROTARY
-from gaincell.integrations.hf.passed_on import softmax_passed_on
+from gaincell.integrations.hf.passed_on import observe_softmax
 from gaincell.nn.attention import GainCellAttention
 
 KEPT = ".k.kept"
@@ -78,14 +76,7 @@ def pair_rows(model: PreTrainedModel, ids: Int[Tensor, "B T"]) -> None:
         q, k, _, _, _, window = inputs
         _keep(attention, _most_varying(q, k, window, rotary))
 
-    with ExitStack() as hooks:
-        hooks.enter_context(softmax_passed_on(model, choose))
-        attention = "softmax" if model.config._attn_implementation == SOFTMAX else "gain-cell"
-        set_attention(model, "gain-cell")
-        hooks.callback(lambda: set_attention(model, attention))  # type: ignore[arg-type]
-        hooks.callback(model.train, model.training)
-        model.eval()
-        model.base_model(input_ids=ids.to(next(model.parameters()).device, torch.long), use_cache=False)
+    observe_softmax(model, ids, choose)
 
 
 def check_unsigned(design: Design) -> None:

@@ -6,9 +6,12 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import torch
+from jaxtyping import Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from gaincell.integrations.hf.attach import computes_softmax, set_attention
 from gaincell.integrations.hf.support import attention_modules
 from gaincell.nn.softmax import softmax_attention
 
@@ -42,3 +45,18 @@ def softmax_passed_on(model: PreTrainedModel, see: See) -> Iterator[None]:
             scaling = getattr(module, "scaling", attention.head_dim**-0.5)
             hooks.callback(attention.register_forward_hook(watch(layer, scaling)).remove)
         yield
+
+
+@torch.no_grad()
+def observe_softmax(model: PreTrainedModel, ids: Int[Tensor, "B T"], see: See) -> None:
+    """Pass some text without padding through an attached model, with softmax passed on; the model is then as
+    it was.
+    """
+    attention = "softmax" if computes_softmax(model) else "gain-cell"
+    with ExitStack() as hooks:
+        hooks.enter_context(softmax_passed_on(model, see))
+        hooks.callback(set_attention, model, attention)  # type: ignore[arg-type]
+        hooks.callback(model.train, model.training)
+        set_attention(model, "gain-cell")
+        model.eval()
+        model.base_model(input_ids=ids.to(next(model.parameters()).device, torch.long), use_cache=False)

@@ -13,8 +13,9 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from gaincell.costs.size import ModelSize, shipped_sizes
 from gaincell.errors import ModelError
-from gaincell.integrations.hf.checkpoint import DESIGN, describe, is_run, stores_exponents
+from gaincell.integrations.hf.checkpoint import DESIGN, describe, is_run, stores_any
 from gaincell.integrations.hf.context import LONGEST_BLOCK, context_of
+from gaincell.integrations.hf.digital_scaling import EXPONENTS
 from gaincell.integrations.hf.sources import (
     FORMS,
     Source,
@@ -24,6 +25,7 @@ from gaincell.integrations.hf.sources import (
     without_revision,
 )
 from gaincell.integrations.hf.support import attention_modules, geometry, own_window
+from gaincell.nn.array_normaliser import NORMALISER
 from gaincell.shipped import located
 
 
@@ -41,7 +43,11 @@ def model_size(model: str | os.PathLike[str]) -> ModelSize:
     base = describe(name).base if is_run(name) else name
     source = find_source(base, f"{name}: " if base != name else "")
     size = size_of(_without_weights(source), Path(without_revision(source.id)).name)
-    return replace(size, column_gains=is_run(name) and stores_exponents(name))
+    if not is_run(name):
+        return size
+    return replace(
+        size, column_gains=stores_any(name, EXPONENTS), array_normaliser=stores_any(name, NORMALISER)
+    )
 
 
 def run_design(model: str | os.PathLike[str]) -> Path | None:
