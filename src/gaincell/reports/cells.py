@@ -284,7 +284,7 @@ def starts(adapted: Mapping[str, Mapping[str, Result]]) -> Figure:
         "trained": (ORANGE, "s-", "this cell, trained start"),
     }
     rows = math.ceil((len(adapted) + 1) / COLUMNS)
-    figure = Figure(figsize=(9.6, 2.5 * rows))
+    figure = Figure(figsize=(9.6, 2.7 * rows))
     panels = list(figure.subplots(rows, COLUMNS, squeeze=False).flat)
     for axes, (title, results) in zip(panels, adapted.items(), strict=False):
         for start, (colour, marks, label) in kinds.items():
@@ -298,7 +298,7 @@ def starts(adapted: Mapping[str, Mapping[str, Result]]) -> Figure:
         axes.set_yscale("log")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
         axes.set_xlabel("iteration")
-    for axes in panels[::COLUMNS]:
+    for axes in panels[: len(adapted) : COLUMNS]:
         axes.set_ylabel("perplexity, calibration text")
     for axes in panels[len(adapted) :]:
         axes.set_axis_off()
