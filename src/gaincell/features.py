@@ -47,6 +47,8 @@ CONVERSIONS = _of(
     *("ramp_gain_std", "ramp_gain_tile_std", "comparator_offset_std", "comparator_offset_tile_std"),
 )
 READ_NOISE = _of("noise", "cell_std", "score_std", "output_std", "integrator_capacitance", "pulse_jitter")
+ARRAYS = NOMINAL | LEVELS | DRIVERS | WRITES | CELLS | LEAKAGE | PULSE_LAW | CONVERSIONS | READ_NOISE
+"""All of a head's arrays and circuits, without extensions."""
 SINKS = _of("sinks", "tokens")
 NORMALISER = _of("normaliser", "floor")
 

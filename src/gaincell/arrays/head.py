@@ -45,17 +45,7 @@ from gaincell.devices.writing import write_errors
 from gaincell.errors import InputError
 from gaincell.units import Second
 
-IMPLEMENTS = (
-    features.NOMINAL
-    | features.LEVELS
-    | features.DRIVERS
-    | features.WRITES
-    | features.CELLS
-    | features.LEAKAGE
-    | features.PULSE_LAW
-    | features.CONVERSIONS
-    | features.READ_NOISE
-) | (features.SINKS | features.NORMALISER)
+IMPLEMENTS = features.ARRAYS | features.SINKS | features.NORMALISER
 """Features of a chip (features.py)."""
 REFRESHES = 2**31
 """Step of the random numbers of the first refresh; each has errors of writes of its own."""

@@ -41,22 +41,7 @@ Impl = Literal[
 ]
 IMPLS = get_args(Impl)
 
-OF_STORED = (
-    (
-        features.NOMINAL
-        | features.LEVELS
-        | features.DRIVERS
-        | features.WRITES
-        | features.CELLS
-        | features.LEAKAGE
-        | features.PULSE_LAW
-        | features.CONVERSIONS
-        | features.READ_NOISE
-    )
-    - {"writing.discharge_residual"}
-    | features.NORMALISER
-    | {"nonideality"}
-)
+OF_STORED = features.ARRAYS - {"writing.discharge_residual"} | features.NORMALISER | {"nonideality"}
 """Features of a chip (features.py) that `attend_to_stored` implements."""
 
 __all__ = ["GRADIENTS", "IMPLS", "Gradient", "Impl", "Scaling", "attend_to_stored", "gain_cell_attention"]

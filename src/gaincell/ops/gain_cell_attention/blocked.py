@@ -61,17 +61,7 @@ from gaincell.ops.gain_cell_attention.separation import (
 )
 from gaincell.ops.gain_cell_attention.slabs import Slabs
 
-IMPLEMENTS = (
-    features.NOMINAL
-    | features.LEVELS
-    | features.DRIVERS
-    | features.WRITES
-    | features.CELLS
-    | features.LEAKAGE
-    | features.PULSE_LAW
-    | features.CONVERSIONS
-    | features.READ_NOISE
-)
+IMPLEMENTS = features.ARRAYS
 """Features of a chip (features.py), those of front.py included."""
 
 

@@ -39,17 +39,7 @@ from gaincell.devices.leakage import remaining
 from gaincell.devices.random import Effect
 from gaincell.devices.variability import KEY_ARRAY, VALUE_ARRAY, CellErrors, cell_errors, current_of
 
-IMPLEMENTS = (
-    features.NOMINAL
-    | features.LEVELS
-    | features.DRIVERS
-    | features.WRITES
-    | features.CELLS
-    | features.LEAKAGE
-    | features.PULSE_LAW
-    | features.CONVERSIONS
-    | features.READ_NOISE
-) | {"nonideality"}
+IMPLEMENTS = features.ARRAYS | {"nonideality"}
 """Features of a chip (features.py), those of front.py included."""
 CELLS_AT_ONCE = 2**22  # cells (B Hk Q Tk D) of one chunk; bounds memory only
 

@@ -56,17 +56,7 @@ from gaincell.ops.gain_cell_attention.native_tables import (
 )
 from gaincell.ops.gain_cell_attention.ragged import over_real_tokens
 
-IMPLEMENTS = (
-    features.NOMINAL
-    | features.LEVELS
-    | features.DRIVERS
-    | features.WRITES
-    | features.CELLS
-    | features.LEAKAGE
-    | features.PULSE_LAW
-    | features.CONVERSIONS
-    | features.READ_NOISE
-)
+IMPLEMENTS = features.ARRAYS
 """Features of a chip (features.py), those of front.py included."""
 LARGEST_SIDE, LARGEST_ORDER = 4096, 64  # as dispatch.cpp has them
 
