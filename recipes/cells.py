@@ -12,7 +12,7 @@
    all gains 1 with all offsets 0, for every cell of CELLS on leroux2025. OUT/starts/START/CELL.json.
 
 Results that exist with the same settings are kept, so the same command goes on after an interruption.
-`python docs/readme.py` writes docs/cells.md and its figure from them. About 70 minutes on one core.
+`python docs/readme.py` writes docs/cells.md and its figure from them. More than an hour on one core.
 """
 
 from __future__ import annotations
