@@ -73,7 +73,7 @@ def starts() -> dict[str, dict[str, Json]]:
         }
         linear = results_of.pop("linear", None)
         for pair in results_of.values():
-            title = f"{model}, {pair['neutral']['cell']['title']}"
+            title = f"{model}, {pair['neutral'].get('title', pair['neutral']['design']['cell'])}"
             found[title] = pair if linear is None else {**pair, "linear": linear["neutral"]}
     return found
 

@@ -113,7 +113,7 @@ def start_result(chip: Design, start: str, title: str, progress: StageProgress) 
     settings = AdaptSettings(MODEL, chip, None, method="published", start=start, rule="released", text=TEXT)
     found = adapt_model(settings, chip, command=["python", *sys.argv], progress=progress)
     kept = ("schema", "command", "model", "design", "text", "stages", "adaptation", "provenance")
-    return {**{key: found[key] for key in kept}, "cell": {"title": title}}
+    return {**{key: found[key] for key in kept}, "title": title}
 
 
 class Job:
