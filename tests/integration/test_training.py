@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import json
 import math
 from dataclasses import replace
@@ -17,8 +18,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
+from gaincell.circuits import query_driver, write_dac
 from gaincell.errors import InputError, ModelError, RunError
-from gaincell.integrations.hf.attach import attach, detach, set_attention
+from gaincell.integrations.hf.attach import attach, attached_layers, detach, set_attention
 from gaincell.integrations.hf.interface import SOFTMAX
 from gaincell.integrations.hf.lora import add_lora, lora_parameters, merge_lora
 from gaincell.integrations.hf.mixing import MIX, add_mixing, fold
@@ -26,6 +28,7 @@ from gaincell.mapping.transfer import AttentionTransfer
 from gaincell.nn.attention import GainCellAttention
 from gaincell.text import Source
 from gaincell.training import checkpoint as disk
+from gaincell.training.attention_weights import QUERIES, SMOOTH, watched_queries
 from gaincell.training.data import RandomBlocks, keep_tokens, repeat_passages, train_tokenizer
 from gaincell.training.distillation import Distillation
 from gaincell.training.loop import TrainSettings, next_token_loss, train
@@ -110,11 +113,106 @@ def test_hidden_states_are_learnt_by_their_formula(attached: bool) -> None:
             torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-6)
 
 
-def test_hidden_states_need_a_teacher_of_the_same_shape() -> None:
+@pytest.mark.parametrize("what", ["states", "outputs"])
+def test_what_layers_give_needs_a_teacher_of_the_same_shape(what: str) -> None:
     with pytest.raises(InputError, match="teacher of the model's own shape"):
-        Distillation(micro_llama(layers=3), 1.0, states=1.0)(micro_llama(), blocks(2))
-    with pytest.raises(InputError, match="hidden states is -1"):
-        Distillation(micro_llama(), 1.0, states=-1.0)
+        Distillation(micro_llama(layers=3), 1.0, **{what: 1.0})(micro_llama(), blocks(2))
+    with pytest.raises(InputError, match=f"{what} = -1.0; allowed: a number from 0"):
+        Distillation(micro_llama(), 1.0, **{what: -1.0})
+
+
+def attention_outputs(model: nn.Module, ids: Tensor) -> list[Tensor]:
+    """What every attention module returns."""
+    outputs: list[Tensor] = []
+    hooks = [
+        layer.self_attn.register_forward_hook(lambda _, inputs, output: outputs.append(output[0]))
+        for layer in model.base_model.layers
+    ]
+    model(input_ids=ids)
+    for hook in hooks:
+        hook.remove()
+    return outputs
+
+
+def test_attention_outputs_are_learnt_by_their_formula() -> None:
+    teacher, student = micro_llama(torch.float64), attach(micro_llama(torch.float64), micro_design())
+    tokens = blocks(3)
+    errors = [
+        (own - other).square().sum() / other.square().sum()
+        for own, other in zip(
+            *(attention_outputs(m, tokens[:, :-1]) for m in (student, teacher)), strict=True
+        )
+    ]
+    found = Distillation(teacher, 0.5, outputs=3.0)(student, tokens) - Distillation(teacher, 0.5)(
+        student, tokens
+    )
+    assert found > 0.01
+    torch.testing.assert_close(found.double(), 3.0 * torch.stack(errors).mean(), rtol=1e-5, atol=1e-6)
+
+
+def test_where_arrays_look_is_compared_by_its_formula() -> None:
+    design = micro_design()
+    teacher = attach(micro_llama(torch.float64), design, attention="softmax")
+    student = attach(micro_llama(torch.float64), design)
+    for cell in attached_layers(student):
+        cell.q.offset.data.fill_(0.3)
+    tokens = blocks(2)
+    t = tokens.shape[1] - 1
+    assert t <= QUERIES  # so all queries are looked at, at the age of the middle one
+    with torch.no_grad(), watched_queries(student) as own, watched_queries(teacher) as other:
+        AttentionTransfer(teacher)(student, tokens)
+    apart = []
+    for cell in attached_layers(student):
+        g = cell.heads // cell.kv_heads
+        full = design.score_saturation(cell.head_dim)
+        x = query_driver(cell.q(own[cell.layer].q), design.driver_levels, signed=design.drivers.signed)
+        u = write_dac(
+            cell.k(own[cell.layer].k), design.dac_levels, design.v_min, design.v_max, design.v_offset
+        )
+        for b, h, i in itertools.product(range(len(tokens)), range(cell.heads), range(t)):
+            pulses, scores = [], []
+            query = other[cell.layer].q[b, h, i] / math.sqrt(cell.head_dim)
+            for j in range(i + 1):
+                left = math.exp(-cell.design.leak_per_token * max(0.0, (t - 1) / 2 - j))
+                s = (x[b, h, i] @ design.cell.current(u[b, h // g, j] * left)).item() / full
+                pulses.append(min(1.0, SMOOTH * math.log1p(math.exp(s / SMOOTH))))
+                scores.append(math.exp(query @ other[cell.layer].k[b, h // g, j]))
+            p = [s / sum(scores) for s in scores]
+            apart.append(sum(a * math.log(a * sum(pulses) / b) for a, b in zip(p, pulses, strict=True)))
+    loss = AttentionTransfer(teacher, 2.0)(student, tokens) - AttentionTransfer(teacher)(student, tokens)
+    assert loss.item() == pytest.approx(2.0 * sum(apart) / len(apart), rel=1e-4)
+    loss.backward()
+    assert all(cell.k.offset.grad.abs().sum() > 0 for cell in attached_layers(student))
+
+
+@pytest.mark.parametrize("block", [1, 2, 3])
+def test_a_transfer_from_own_inputs_stops_gradients_between_blocks(block: int) -> None:
+    teacher = attach(micro_llama(layers=3), micro_design(), attention="softmax")
+    student = attach(micro_llama(layers=3), micro_design())
+    tokens = blocks(2)
+    loss = AttentionTransfer(teacher, own_inputs=block)(student, tokens)
+    both = (attention_outputs(model, tokens[:, :-1]) for model in (student, teacher))
+    errors = [(y - wanted).square().sum() / wanted.square().sum() for y, wanted in zip(*both, strict=True)]
+    torch.testing.assert_close(loss, torch.stack(errors).mean())
+    first = student.model.layers[0].mlp.down_proj.weight  # only layers behind it see what it does
+    assert torch.autograd.grad(loss, first, allow_unused=True, retain_graph=True)[0] is None or block > 1
+    of_layers = [torch.autograd.grad(e, first, retain_graph=True)[0] for e in errors[1:block]]
+    if of_layers:
+        found = torch.autograd.grad(loss, first)[0]
+        torch.testing.assert_close(found, sum(of_layers) / 3, rtol=1e-4, atol=1e-7)
+
+
+def test_a_transfer_learns_where_to_look() -> None:
+    teacher = attach(micro_llama(), micro_design(), attention="softmax")
+    apart = {}
+    for weights in (0.0, 1.0):
+        student = attach(micro_llama(), micro_design())
+        train(student, blocks(40), settings(), loss_of=AttentionTransfer(teacher, weights))
+        tokens = blocks(4, length=30)
+        with torch.no_grad():
+            both = [AttentionTransfer(teacher, w)(student, tokens).item() for w in (0.0, 1.0)]
+        apart[weights] = both[1] - both[0]
+    assert apart[1.0] < 0.95 * apart[0.0]
 
 
 def test_a_teacher_with_another_vocabulary_is_refused() -> None:

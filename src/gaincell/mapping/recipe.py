@@ -61,7 +61,10 @@ class StageRecipe:
         correlation gives (mapping/initial.py).
     loss: what is minimised.  teacher: whose distribution or attention is learnt: "software", a stage before,
         or another model with the same tokenizer, named as `gaincell` commands take it (distillation only).
-    weight: of the distillation; the rest is cross-entropy.  states: weight of the hidden states beside it.
+    weight: of the distillation; the rest is cross-entropy.  states, outputs: weights of the hidden states
+        and of the outputs of the attention modules beside it.  attention_weights: of where arrays look,
+        beside the transfer of attention.  own_inputs: layers of a block, where layers shall learn from the
+        model's own hidden states instead of the teacher's; 0 = from the teacher's.
     steps: optimiser steps.  training: how.
     method: of the adaptation.  neutral: every gain is set to 1 and every offset to 0 first.
     compare: the stage to whose perplexity this one's is compared.
@@ -80,6 +83,9 @@ class StageRecipe:
     teacher: str = "software"
     weight: float = 1.0
     states: float = 0.0
+    outputs: float = 0.0
+    attention_weights: float = 0.0
+    own_inputs: int = 0
     steps: int = 0
     training: TrainSettings = field(default_factory=TrainSettings)
     method: str = "closed-form"
@@ -381,8 +387,10 @@ def _stage(
         raise InputError(f"{where}: steps = {stage.steps} with task {stage.task!r}; only training has steps")
     if stage.attention == "softmax" and (stage.loss == "transfer" or stage.task == "adapt"):
         raise InputError(f"{where}: softmax attention has no adaptation and no attention transfer")
-    if stage.training.sharded and (stage.states or stage.loss == "transfer"):
-        raise InputError(f"{where}: attention transfer and states need whole layers; leave out sharded")
+    if stage.training.sharded and (stage.states or stage.outputs or stage.loss == "transfer"):
+        raise InputError(
+            f"{where}: attention transfer, states and outputs need whole layers; leave out sharded"
+        )
     if stage.task == "adapt" and stage.start in ROOTS:
         raise InputError(f"{where}: adapt needs a stage in arrays to start from")
     start = next((other for other in before if other.name == stage.start), None)

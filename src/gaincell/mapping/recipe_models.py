@@ -139,11 +139,11 @@ class RecipeModels:
         if self.recipe.weights == "bfloat16":
             teacher = _in_bfloat16(teacher)
         if stage.loss == "distillation":
-            return Distillation(teacher, stage.weight, stage.states)
+            return Distillation(teacher, stage.weight, stage.states, stage.outputs)
         if attached_layers(teacher):
             raise InputError(f"stage {stage.name}: attention transfer needs a teacher with softmax attention")
         attach(teacher, self.recipe.design, attention="softmax")
-        return AttentionTransfer(teacher)
+        return AttentionTransfer(teacher, stage.attention_weights, stage.own_inputs)
 
     def _other_model(self, stage: StageRecipe) -> PreTrainedModel:
         """A teacher that is no stage; raises InputError where its tokens are not the model's."""

@@ -66,6 +66,9 @@ STAGE: Mapping[str, Allowed] = {
     "teacher": str,
     "weight": Number(0, 1),
     "states": FACTOR,
+    "outputs": FACTOR,
+    "attention_weights": FACTOR,
+    "own_inputs": Number(whole=True),
     "steps": Number(whole=True),
     "method": METHODS,
     "neutral": bool,
@@ -94,12 +97,14 @@ def check_table(
 def check_use(entry: Mapping[str, Any], where: str) -> None:
     """Raise InputError for a key of a stage that would change nothing beside its others."""
     task, loss = entry.get("task", "train"), entry.get("loss", "cross-entropy")
+    of_losses = ("teacher", "weight", "states", "outputs", "attention_weights", "own_inputs")
     for idle, keys, why in (
-        (task != "train", ("loss", "teacher", "weight", "states", "gradient", *TRAINING), f"task = {task!r}"),
+        (task != "train", ("loss", *of_losses, "gradient", *TRAINING), f"task = {task!r}"),
         (task == "train", ("method", "neutral"), f"task = {task!r}"),
         (task == "nothing", ("method",), f"task = {task!r}"),
-        (loss == "cross-entropy", ("teacher", "weight", "states"), f"loss = {loss!r}"),
-        (loss == "transfer", ("weight", "states"), f"loss = {loss!r}"),
+        (loss == "cross-entropy", of_losses, f"loss = {loss!r}"),
+        (loss == "distillation", ("attention_weights", "own_inputs"), f"loss = {loss!r}"),
+        (loss == "transfer", ("weight", "states", "outputs"), f"loss = {loss!r}"),
         (
             entry.get("attention") == "softmax",
             ("cell", "gradient", "initial", "initial_gains", "neutral"),

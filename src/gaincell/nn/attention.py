@@ -10,6 +10,7 @@ from gaincell.design import Design
 from gaincell.errors import ModelError
 from gaincell.nn.array_normaliser import ArrayNormaliser
 from gaincell.nn.scaler import Scaler
+from gaincell.nn.softmax import SoftmaxAttention
 from gaincell.ops.gain_cell_attention import Gradient, Impl, attend_to_stored, gain_cell_attention
 
 BIASES = ("value_bias", "output_bias")
@@ -95,6 +96,8 @@ class GainCellAttention(nn.Module):
         for name in BIASES:
             self.register_parameter(name, None)
         self.normaliser: ArrayNormaliser | None = None
+        self.softmax = SoftmaxAttention()
+        """What computes in place of the arrays where the model's own attention is asked for."""
         self.attend: Attend = gain_cell_attention
         """What computes the arrays; another while circuits are learned (training/codesign.py)."""
 

@@ -9,13 +9,14 @@ tokens possible. A teacher of the same shape can also say what every layer shoul
 
 h and h' the hidden states behind a layer of teacher and student, each computed from its own. A layer then
 learns directly to mend what those before it did; the gradient of the end has to pass all rounded layers
-behind it first.
+behind it first. Likewise, of what every layer's attention gives, Y' and Y, each from its own inputs:
+
+    loss += t  mean over layers of  mean (Y' - Y)^2 / mean Y^2
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -27,6 +28,7 @@ from torch.nn import functional
 from gaincell.errors import InputError
 from gaincell.integrations.hf.support import attention_modules
 from gaincell.training.loss_name import LossName
+from gaincell.training.settings import FACTOR, check_value
 
 ROWS_AT_ONCE = 256
 """Tokens whose distributions exist at the same time where the output layer is a plain matrix."""
@@ -39,33 +41,37 @@ class Distillation:
     tokens are made at a time and nothing of the size [tokens, vocabulary] is kept for the backward pass.
 
     teacher: a causal language model with the student's vocabulary; it is not trained.  weight: w in [0, 1].
-    states: s, 0 or more.
+    states: s, 0 or more.  outputs: t, 0 or more.
 
     Raises:
-        InputError: the weight lies outside [0, 1], or that of the states below 0; called: the vocabularies
-            differ, or the shapes where states are learnt.
+        InputError: the weight lies outside [0, 1], or that of states or outputs below 0; called: the
+            vocabularies differ, or the shapes where states or outputs are learnt.
     """
 
-    def __init__(self, teacher: nn.Module, weight: float, states: float = 0.0) -> None:
+    def __init__(self, teacher: nn.Module, weight: float, states: float = 0.0, outputs: float = 0.0) -> None:
         if not 0.0 <= weight <= 1.0:
             raise InputError(
                 f"the weight of a distillation is {weight}; give 0 (text only) to 1 (teacher only)"
             )
-        if not 0.0 <= states < math.inf:
-            raise InputError(
-                f"the weight of hidden states is {states}; give 0 (none) or a finite number above"
-            )
+        check_value(states, FACTOR, "states")
+        check_value(outputs, FACTOR, "outputs")
         self._teacher = teacher.eval().requires_grad_(False)
-        self._weight, self._states = weight, states
+        self._weight, self._states, self._outputs = weight, states, outputs
         self._plain: dict[int, bool] = {}
-        self.loss_name = _name(weight, states)
+        self.loss_name = _name(weight, states, outputs)
 
     def __call__(self, model: nn.Module, tokens: Int[Tensor, "B T_plus_1"]) -> Float[Tensor, ""]:
-        if not self._states:
+        if not self._states and not self._outputs:
             return self._of_the_end(model, tokens)
         with _watched(self._teacher) as expected, _watched(model) as found:
             loss = self._of_the_end(model, tokens)
-        return loss + self._states * _distance(found, expected)
+        _same_shapes(found, expected)
+        layers = {name for name in found if name not in attention_modules(model)}  # type: ignore[arg-type]
+        if self._states:
+            loss = loss + self._states * _mean(_distance, found, expected, layers)
+        if self._outputs:
+            loss = loss + self._outputs * _mean(relative_error, found, expected, found.keys() - layers)
+        return loss
 
     def _of_the_end(self, model: nn.Module, tokens: Tensor) -> Float[Tensor, ""]:
         """The loss of the distributions alone."""
@@ -96,13 +102,17 @@ class Distillation:
         return self._plain[id(model)]
 
 
-def _name(weight: float, states: float) -> LossName:
+def _name(weight: float, states: float, outputs: float) -> LossName:
     """The terms that are in it."""
-    terms = ((1.0 - weight, "cross-entropy"), (weight, "KL to the teacher"))
+    terms = (
+        (1.0 - weight, "cross-entropy"),
+        (weight, "KL to the teacher"),
+        (states, "hidden states"),
+        (outputs, "attention outputs"),
+    )
     named = " + ".join(f"{share:g} {term}" if share != 1.0 else term for share, term in terms if share)
-    if not states:
-        return LossName(named, "nats per token")
-    return LossName(f"{named} + {states:g} hidden states", "nats per token + relative squared error")
+    errors = " + relative squared error" if states or outputs else ""
+    return LossName(named, f"nats per token{errors}")
 
 
 @torch.no_grad()
@@ -130,33 +140,52 @@ def _hidden(model: nn.Module, ids: Tensor) -> Float[Tensor, "B T width"]:
 
 @contextmanager
 def _watched(model: nn.Module) -> Iterator[dict[str, Tensor]]:
-    """What every layer hands on while the context lasts, by the layer's name."""
+    """What every attention module and the layer around it hand on while the context lasts, by their names."""
     states: dict[str, Tensor] = {}
 
     def watch(name: str) -> Any:
-        def keep(layer: nn.Module, inputs: Any, output: Any) -> None:
+        def keep(module: nn.Module, inputs: Any, output: Any) -> None:
             states[name] = output[0] if isinstance(output, tuple) else output
 
         return keep
 
     with ExitStack() as hooks:
         for attention in attention_modules(model):  # type: ignore[arg-type]
-            name = attention.rpartition(".")[0]  # the layer that the attention is a part of
-            hooks.callback(model.get_submodule(name).register_forward_hook(watch(name)).remove)
+            for name in (attention, attention.rpartition(".")[0]):
+                hooks.callback(model.get_submodule(name).register_forward_hook(watch(name)).remove)
         yield states
 
 
-def _distance(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> Float[Tensor, ""]:
-    """Mean squared distance of hidden states of the length sqrt(width), over layers, tokens, components."""
+def _same_shapes(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
     shapes = [{name: state.shape for name, state in states.items()} for states in (found, expected)]
     if shapes[0] != shapes[1]:
-        raise InputError("hidden states are learnt from a teacher of the model's own shape; leave out states")
-    ends = ((_normed(state), _normed(expected[name])) for name, state in found.items())
-    return torch.stack([(own - other).square().mean() for own, other in ends]).mean()
+        raise InputError(
+            "states and outputs of layers are learnt from a teacher of the model's own shape; leave them out"
+        )
+
+
+def _mean(
+    error: Callable[[Tensor, Tensor], Tensor],
+    found: Mapping[str, Tensor],
+    expected: Mapping[str, Tensor],
+    names: Iterable[str],
+) -> Float[Tensor, ""]:
+    return torch.stack([error(found[name], expected[name]) for name in sorted(names)]).mean()
+
+
+def _distance(found: Tensor, expected: Tensor) -> Float[Tensor, ""]:
+    """Mean squared distance of hidden states of the length sqrt(width)."""
+    return (_normed(found) - _normed(expected)).square().mean()
 
 
 def _normed(states: Tensor) -> Tensor:
     return functional.rms_norm(states.float(), states.shape[-1:])
+
+
+def relative_error(found: Tensor, wanted: Tensor) -> Float[Tensor, ""]:
+    """mean (Y' - Y)^2 / mean Y^2."""
+    wanted = wanted.float()
+    return (found.float() - wanted).square().mean() / wanted.square().mean().clamp(min=1e-12)
 
 
 def _same_vocabulary(own: int, teacher: int) -> None:

@@ -133,15 +133,8 @@ def softmax_forward(
     if index.window is not None:
         seen = seen & (age < index.window)
     padding = index.query == PADDING
-    group = cell.heads // cell.kv_heads
-    attended = nn.functional.scaled_dot_product_attention(
-        query,
-        key.repeat_interleave(group, 1),
-        value.repeat_interleave(group, 1),
-        attn_mask=(seen | padding[:, :, None])[:, None],
-        dropout_p=dropout,
-        scale=scaling,
-    )
+    mask = (seen | padding[:, :, None])[:, None]
+    attended = cell.softmax(query, key, value, mask, scaling, dropout)
     attended = attended.masked_fill(padding[:, None, :, None], 0.0)
     return attended.transpose(1, 2).contiguous(), None
 
