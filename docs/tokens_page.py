@@ -36,6 +36,14 @@ ARRAYS = {
     "leroux2025": "the paper's arrays",
     "leroux2025-extended": "an extended chip other than the paper's",
 }
+ADDED = {
+    "paired": "paired rows",
+    "mixing": "mixing",
+    "biases": "bias vectors",
+    "exponents": "gains that follow the columns read",
+    "array_normaliser": "a normaliser in the arrays",
+}
+"""What a recipe can add to the paper's mapping."""
 MODELS = {"smollm2-135m": "SmolLM2-135M"}
 WIKITEXT = "word perplexity, WikiText-2"
 TUNED = "nonlinear, adapted, fine-tuned"
@@ -81,9 +89,9 @@ def recipe_of(run: Json) -> Recipe:
 def mapping(run: Json) -> str:
     """How a model came onto which arrays, from the recipe of its run."""
     recipe, chip = recipe_of(run), run["design"]["name"]
-    added = [name for name, there in (("paired rows", recipe.paired), ("mixing", recipe.mixing)) if there]
+    added = [name for key, name in ADDED.items() if getattr(recipe, key)]
     return " with ".join(
-        [ARRAYS.get(chip, f"{chip} instead of the paper's chip"), *([" and ".join(added)] if added else [])]
+        [ARRAYS.get(chip, f"{chip} instead of the paper's chip"), *([_listed(added)] if added else [])]
     )
 
 
