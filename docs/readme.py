@@ -1,4 +1,4 @@
-"""Put the tables and figures of README.md in place, from result files alone.
+"""Put the tables and figures of README.md and of the pages in place, from result files alone.
 
     python docs/readme.py
 
@@ -66,14 +66,16 @@ COST_FIGURES = {
 """Those that docs/costs.md shows."""
 PACKAGED = ("smollm2-135m",)
 """Models whose measured activity comes with the package."""
+PAGES = ("README.md", "docs/mapping.md", "docs/hardware.md", "docs/kernels.md")
+"""Pages with parts that `main` writes."""
 
 
 def main() -> None:
-    readme = (ROOT / "README.md").read_text()
+    parts: dict[str, str] = {}
     for path in sorted((ROOT / "docs" / "results").glob("*.json")):
         run = results.read(path)
         lines = "\n".join(f"* {line}" for line in tables.adaptation_lines(run))
-        readme = replaced(readme, path.stem, tables.perplexity_markdown(run) + "\n" + lines + "\n")
+        parts[path.stem] = tables.perplexity_markdown(run) + "\n" + lines
         with tempfile.TemporaryDirectory() as folder:
             for drawn in figures.draw_all(run, Path(folder)):
                 drawn.rename(ROOT / "docs" / "figures" / f"{path.stem}-{drawn.name}")
@@ -81,9 +83,24 @@ def main() -> None:
     draw_pauses(ROOT / "docs" / "results" / "pauses", found / "pauses.png")
     by_context = json.loads((ROOT / "docs/results/context/context.json").read_text())
     draw(hardware.context, by_context, found / "context.png")
-    readme = replaced(readme, "context", context.context_sentences(by_context) + "\n")
-    readme = replaced(readme, "adapters", adapters_table(ROOT / "docs" / "results" / "evaluation" / "tasks"))
-    readme = replaced(readme, "tokens", tokens_page.sentence() + "\n")
+    bench, models = (
+        json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
+        for name in ("attention", "models")
+    )
+    draw(hardware.speed, bench, found / "speed.png")
+    parts |= {
+        "context": context.context_sentences(by_context),
+        "adapters": adapters_table(ROOT / "docs" / "results" / "evaluation" / "tasks").rstrip(),
+        "tokens": tokens_page.front_table(),
+        "bench": benchmark_table(bench).rstrip(),
+        "models": models_table(models).rstrip(),
+    }
+    for page in PAGES:
+        text = (ROOT / page).read_text()
+        for name, content in parts.items():
+            text = replaced(text, name, content + "\n")
+        write_text(ROOT / page, text)
+    write_text(ROOT / "docs" / "benchmarks.md", benchmark_page(bench, models))
     write_cells(ROOT / "docs")
     training_page.write_training(ROOT / "docs", replaced)
     write_evaluation(ROOT / "docs")
@@ -93,13 +110,6 @@ def main() -> None:
     sweep_page.write_sweeps(ROOT / "docs", replaced)
     write_report(ROOT / "docs")
     simulate(found)
-    bench = json.loads((ROOT / "benchmarks" / "results" / "attention.json").read_text())
-    readme = replaced(readme, "bench", benchmark_table(bench))
-    draw(hardware.speed, bench, found / "speed.png")
-    models = json.loads((ROOT / "benchmarks" / "results" / "models.json").read_text())
-    readme = replaced(readme, "models", models_table(models))
-    write_text(ROOT / "docs" / "benchmarks.md", benchmark_page(bench, models))
-    write_text(ROOT / "README.md", readme)
     cards.main()
     reproduction.main()
 
@@ -308,10 +318,10 @@ def simulate(folder: Path) -> None:
                     shutil.copy(drawn, folder / drawn.name)
 
 
-def replaced(readme: str, name: str, content: str) -> str:
-    """`readme` with `content` between the marks of `name`."""
+def replaced(page: str, name: str, content: str) -> str:
+    """`page` with `content` between the marks of `name`."""
     pattern = re.compile(rf"(<!-- {name}:table -->\n).*?(<!-- end -->)", re.DOTALL)
-    return pattern.sub(lambda found: f"{found[1]}{content}{found[2]}", readme)
+    return pattern.sub(lambda found: f"{found[1]}{content}{found[2]}", page)
 
 
 def benchmark_table(bench: Mapping[str, Any]) -> str:
@@ -321,7 +331,7 @@ def benchmark_table(bench: Mapping[str, Any]) -> str:
     return ratios(bench, {column: f"{column}, 1 thread" for column in columns}) + (
         f"\n\nMeasured, 1 thread, {cpu}: B = 1, H = 12, D = 64, window 1024; cubic cell unless another is "
         "named; paired and interleaved in one process, medians; another machine gives "
-        "other numbers. Other lengths, two threads and memory: [docs/benchmarks.md](docs/benchmarks.md).\n"
+        "other numbers. Other lengths, two threads and memory: [benchmarks](benchmarks.md).\n"
     )
 
 

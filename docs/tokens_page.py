@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import csv
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from reproduction_circuits import RESULTS
@@ -227,18 +227,20 @@ def ends() -> dict[str, ConversionPoint]:
     return {series.title: series.points[-1] for series in ours() if series.kind == "simulated"}
 
 
-def sentence() -> str:
-    """One sentence for README.md: where every series of ours ends, and the paper's curve."""
-    found = [
-        f"× {end.ratio:.2f} after {counted(end.tokens)} tokens for {title}" for title, end in ends().items()
-    ]
+def front_table() -> str:
+    """The table of README.md: where every series of ours ends, points of the paper's curve, its last model."""
     released, final = paper()
-    falls = [f"× {p.ratio:.3g} after {counted(p.tokens)}" for p in released.points if p.listed][: len(SHOWN)]
-    return (
-        f"Perplexity over that of the pretrained software model falls with the tokens of the conversion: on WikiText-2 {_listed(found)}; the paper's linear GPT-2 is at {_listed(falls)} of its released early run on OpenWebText, "
-        f"its final model at × {table_1()[TUNED]:.2f} after {counted(final.points[-1].tokens)} on WikiText-2; metric, teacher, adapters and warm-up differ ([table and differences](docs/reproduction.md#tokens-against-quality))."
-    )
-
-
-def _listed(words: list[str]) -> str:
-    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+    listed = [p for p in released.points if p.listed][: len(SHOWN)]
+    tuned = [p for p in final.points if p.note == TUNED]
+    found = [
+        *(series for series in ours() if series.kind == "simulated"),
+        replace(released, points=listed),
+        replace(final, title=f"paper, GPT-2, {TUNED}", points=tuned),
+    ]
+    rows = [
+        f"| {series.label} | {counted(p.tokens)} | {p.ratio:.3g} | {series.measure} |"
+        for series in found
+        for p in (series.points[-1:] if series.kind == "simulated" else series.points)
+    ]
+    head = "| model and attention | tokens | perplexity, × software | measured as |"
+    return "\n".join([head, "| --- | ---: | ---: | --- |", *rows])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -39,14 +40,45 @@ def test_pages_link_to_no_page_or_folder_outside_the_site() -> None:
         assert not [target for target in outside if target.suffix == ".md" or target.is_dir()], path.name
 
 
-def test_the_readme_names_every_command_and_the_paper() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    listed = readme.partition("\n## Commands\n")[2].partition("\n## ")[0]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_readme_is_for_strangers() -> None:
+    """Short, with what `.ci/run` and CONTRIBUTING.md call, one picture, and where everything else is."""
+    assert len(README.splitlines()) <= 120
+    assert README.count("![") == 1
+    for word in (
+        "make demo",
+        "make test",
+        "make docs",
+        ".venv/bin/activate",
+        "'.[eval,train]'",
+        "gaincell doctor",
+    ):
+        assert word in README
+    for address in (
+        "https://arxiv.org/abs/2409.19315",
+        "CITATION.cff",
+        "docs/limits.md",
+        "docs/installation.md",
+    ):
+        assert f"]({address})" in README
+
+
+def test_the_example_of_the_readme_runs_as_it_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    """Twelve lines; what it prints is near the result of the whole mapping, on other text."""
+    (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert len([line for line in example.splitlines() if line.strip()]) <= 12
+    exec(compile(example, "README.md", "exec"), {})
+    stages = json.loads((ROOT / "docs" / "results" / "tiny.json").read_text(encoding="utf-8"))["stages"]
+    adapted = next(stage["perplexity"]["value"] for stage in stages if stage["name"] == "adapted")
+    assert float(capsys.readouterr().out) == pytest.approx(adapted, rel=0.15)
+
+
+def test_the_commands_are_on_one_page() -> None:
+    page = (ROOT / "docs" / "reference" / "commands.md").read_text(encoding="utf-8")
     for path in (ROOT / "src" / "gaincell" / "cli").glob("[a-z]*.py"):
-        assert f"gaincell {path.stem.replace('_', '-')} " in listed, path.stem
-    assert "https://arxiv.org/abs/2409.19315" in readme
-    for word in (".venv/bin/activate", ".venv/bin/gaincell", "'.[eval,train]'"):
-        assert word in readme
+        assert f"gaincell {path.stem.replace('_', '-')} " in page, path.stem
 
 
 def test_the_demo_ends_by_saying_what_comes_next() -> None:
@@ -58,6 +90,18 @@ def test_the_demo_ends_by_saying_what_comes_next() -> None:
 
 def test_there_are_three_notebooks() -> None:
     assert len(NOTEBOOKS) >= 3
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_open_in_colab(path: Path) -> None:
+    """At the address of the repository; the first code that runs installs gaincell where it is missing."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    place = project["urls"]["Repository"].replace(
+        "https://github.com", "https://colab.research.google.com/github"
+    )
+    first, install, *_ = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    assert f"]({place}/blob/main/notebooks/{path.name})" in "".join(first["source"])
+    assert "%pip install --quiet gaincell" in "".join(install["source"])
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -6,6 +6,7 @@ repository, with their links turned into links of the site. docs/report.html is 
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ FROM_REPOSITORY = {
 LINKS = {"(src/gaincell/devices/README.md)": "(adding_a_cell.md)"}
 OPTIONAL = ("reproduction",)
 """Pages that the index names only if they exist."""
+BADGE = re.compile(r"\[!\[(Open in Colab)\]\([^)]*\)\]")
+"""A picture that browsers would fetch from elsewhere; the site shows its words."""
 WHOLE = {"report.html": "report-example.html"}
 """Pages that are copied as they are, under another name; links open them instead of downloading them."""
 
@@ -50,7 +53,7 @@ def read(app: Sphinx, name: str, source: list[str]) -> None:
         for found, replacement in LINKS.items():
             source[0] = source[0].replace(found, replacement)
     if name.startswith("notebooks/"):
-        source[0] = source[0].replace("](../docs/", "](../")
+        source[0] = BADGE.sub(r"[\1]", source[0].replace("](../docs/", "](../"))
     else:  # pages link to notebooks where they are in the repository
         up = "../" * name.count("/")
         source[0] = source[0].replace(f"](../{up}notebooks/", f"]({up}notebooks/")

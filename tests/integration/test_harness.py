@@ -8,6 +8,8 @@ import json
 import math
 import sys
 import time
+import tomllib
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,6 +27,7 @@ from gaincell.integrations.hf.models import load_model
 pytest.importorskip("lm_eval")
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the harness and what it imports
 
+ROOT = Path(__file__).parents[2]
 WORDS = ("cell", "holds", "charge", "leaks", "slowly", "while", "query", "pulses")
 
 
@@ -306,12 +309,38 @@ def test_a_model_type_of_the_harness(tmp_path: Path, data: Path) -> None:
 
     model = str(write_micro(tmp_path)[0])
     manager = TaskManager(include_path=str(LOCAL), include_defaults=False, metadata={"data": str(data)})
-    found = simple_evaluate(model="gaincell", model_args=f"run={model}", tasks=["piqa"], task_manager=manager)
+    found = simple_evaluate(
+        model="gaincell", model_args=f"path={model}", tasks=["piqa"], task_manager=manager
+    )
     loaded = load_model(model)
     ours = scores(loaded.model, loaded.tokenizer, ["piqa"], data, batch=1)
     assert ours.tasks[0].split.startswith("piqa.jsonl.gz, sha256 ")
     assert [t.task for t in scores(loaded.model, loaded.tokenizer, ["wikitext"], data).tasks] == ["wikitext2"]
     assert found["results"]["piqa"]["acc,none"] == ours.tasks[0].metrics["acc"][0]
+
+
+def test_the_harness_finds_the_model_type_by_its_entry_point() -> None:
+    """As its plug-in guide says: group `lm_eval.models`, loaded when the name is first asked for, and the
+    same class as the one that importing the module registers.
+    """
+    from lm_eval.api.model import LM
+    from lm_eval.api.registry import get_model, model_registry
+
+    from gaincell.evaluation.harness_model import GainCellLM
+
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]
+    entry = EntryPoint("gaincell", declared["lm_eval.models"]["gaincell"], "lm_eval.models")
+    registry = type(model_registry)("model", base_cls=LM)
+    registry.register(entry.name, target=entry)
+    assert registry.get("gaincell") is get_model("gaincell") is GainCellLM
+
+
+@pytest.mark.parametrize("given", [{}, {"path": "tiny", "run": "tiny"}])
+def test_the_model_type_takes_one_path(given: dict[str, str]) -> None:
+    from gaincell.evaluation.harness_model import GainCellLM
+
+    with pytest.raises(InputError, match="needs one path=MODEL"):
+        GainCellLM(**given)
 
 
 @pytest.fixture

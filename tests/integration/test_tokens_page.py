@@ -116,8 +116,8 @@ def test_new_results_show_up(page: ModuleType, tmp_path: Path, monkeypatch: pyte
     after = {series.title: len(series.points) for series in page.ours()}
     assert after == before | {plain: 1, control: before[control] + 1}
     assert any(label.startswith(f"{plain} (simulated)") for label in _drawn(page.every()))
-    assert f"for {plain}" in page.sentence()
-    assert control not in page.sentence()
+    assert f"| {plain} (simulated) | 5 M |" in page.front_table()
+    assert control not in page.front_table()
 
 
 def test_a_result_that_no_training_has_keeps_its_own_name(page: ModuleType, tmp_path: Path) -> None:
@@ -130,9 +130,9 @@ def test_a_result_that_no_training_has_keeps_its_own_name(page: ModuleType, tmp_
     assert names == ["the paper's arrays with paired rows and mixing", "leroux2025-plain"]
 
 
-def test_the_readme_has_figure_and_sentence(page: ModuleType) -> None:
+def test_the_readme_has_figure_and_table(page: ModuleType) -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert f"<!-- tokens:table -->\n{page.sentence()}\n<!-- end -->" in readme, "python docs/readme.py"
+    assert f"<!-- tokens:table -->\n{page.front_table()}\n<!-- end -->" in readme, "python docs/readme.py"
     assert "](docs/figures/tokens.png)" in readme
 
 

@@ -188,7 +188,6 @@ def _check_label(option: str, text: str) -> None:
 app = typer.Typer(
     cls=CommandFolder,
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},

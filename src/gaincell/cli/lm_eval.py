@@ -13,11 +13,11 @@ app = typer.Typer()
 def lm_eval(context: typer.Context) -> None:
     """The command of lm-evaluation-harness as it is, with the model type `gaincell`; the options are its own.
 
-    The harness has no plug-ins, so its own `lm-eval` cannot find a model type of another package: this
-    command makes it known and hands everything on. --model_args takes run=MODEL|RUN, and optionally design=,
-    cell=, impl=, max_length=.
+    Newer releases of the harness find the model type by themselves: there `lm-eval run --model gaincell`
+    works. Releases up to 0.4.13 do not, and need this command. --model_args takes path=MODEL|RUN, and
+    optionally design=, cell=, impl=, max_length=.
 
-    Example: gaincell lm-eval run --model gaincell --model_args run=adapters/smollm2-135m --tasks piqa
+    Example: gaincell lm-eval run --model gaincell --model_args path=adapters/smollm2-135m --tasks piqa
 
     Example: gaincell lm-eval run --help
     """

@@ -35,16 +35,18 @@ except ImportError as error:
 class GainCellLM(HFLM):  # type: ignore[misc]
     """The harness's HFLM, of a model that is in memory or that `gaincell` can load.
 
-    For the harness's own command (`gaincell lm-eval run --model gaincell --model_args run=DIRECTORY`); the
-    arguments are `run` (a MODEL or RUN of `gaincell evaluate`), `design`, `cell`, `impl` and those of HFLM.
+    The harness finds it by the entry point `gaincell` of the group `lm_eval.models`. Releases up to 0.4.13
+    read no entry points; `gaincell lm-eval` is their command with it. Arguments: `path` (a MODEL or RUN of
+    `gaincell evaluate`; `run` is its older name), `design`, `cell`, `impl` and those of HFLM.
     The softmax of 16-bit logits is taken in float32 unless `softmax_dtype` says otherwise; HFLM's own default
     takes it in 16 bits, of which a log-likelihood keeps two digits.
     """
 
     def __init__(
         self,
-        run: str | None = None,
+        path: str | None = None,
         *,
+        run: str | None = None,
         pretrained: Any = None,
         design: str | None = None,
         cell: str | None = None,
@@ -55,10 +57,10 @@ class GainCellLM(HFLM):  # type: ignore[misc]
         answers: Answers | None = None,
         **kwargs: Any,
     ) -> None:
-        if run is not None:
-            pretrained, tokenizer = _load(run, design, cell, impl)
+        if len([given for given in (path, run, pretrained) if given is not None]) != 1:
+            raise InputError("model gaincell needs one path=MODEL|RUN, such as path=adapters/smollm2-135m")
         if pretrained is None:
-            raise InputError("model gaincell needs run=MODEL or RUN, such as run=adapters/smollm2-135m")
+            pretrained, tokenizer = _load(str(path or run), design, cell, impl)
         device = kwargs.pop("device", None)
         if device is not None and (torch.cuda.is_available() or not str(device).startswith("cuda")):
             pretrained.to(device)  # the harness's command asks for cuda where there is none, too

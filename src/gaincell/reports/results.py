@@ -159,7 +159,7 @@ def provenance(
         "protocol": protocol,
         "versions": _versions(),
         "commit": _commit(),
-        "hardware": _hardware(),
+        "hardware": hardware(),
     }
 
 
@@ -218,7 +218,7 @@ def _commit() -> str | None:
     return head.stdout.strip() + ("+" if changed.stdout.strip() else "") if head.returncode == 0 else None
 
 
-def _hardware() -> Json:
+def hardware() -> Json:
     """CPU model, cores this process may use, memory, and the accelerator if torch has one."""
     import torch
 

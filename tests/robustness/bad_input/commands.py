@@ -48,6 +48,7 @@ BASE: dict[str, list[str]] = {
     "sweep": ["SWEEP", "--dry-run"], "train": ["RECIPE", "--text", "TEXT", "--dry-run"],
     "baseline": ["--batch", "1", "--context", "16", "--seconds", "0.01", "--runs", "1", "--heads", "1"],
     "serve": ["RUN", "--port", "0"],
+    "doctor": [],
 }  # fmt: skip
 """A command that works, with words in capitals for what `Place` holds."""
 

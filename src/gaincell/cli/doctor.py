@@ -1,0 +1,191 @@
+"""`gaincell doctor`: what this installation has, what it lacks, and what to do about it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sysconfig
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+
+import typer
+
+from gaincell.cli._json import JsonFile, write_json
+
+app = typer.Typer()
+
+FLAGS = {"avx2": "avx2", "avx512": "avx512_vnni", "amx": "amx_int8"}
+"""Level of the compiled kernel -> the flag of /proc/cpuinfo that stands for it."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the table.
+
+    part: what was looked at.  found: version or state.  ok: whether it serves; None for something that is
+    missing and that only some commands need.  note: what follows, or what to do.
+    """
+
+    part: str
+    found: str
+    ok: bool | None = True
+    note: str = ""
+
+
+@app.command()
+def doctor(json: JsonFile = None) -> None:
+    """Show versions, the compiler, the kernel level in use and why, ngspice, yosys and the GPU.
+
+    Exit code 1 if something that every command needs is missing or too old. Include the output in a report
+    of a problem.
+
+    Example: gaincell doctor
+
+    Example: gaincell doctor --json doctor.json
+    """
+    from rich import box
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    found = [_python(), *_packages(), _compiler(), *_kernel(), *_programs(), _gpu(), _machine()]
+    table = Table("part", "found", "", "note", box=box.SIMPLE)
+    for column in table.columns:
+        column.overflow = "fold"
+    for each in found:
+        state = {True: "ok", False: "problem", None: "–"}[each.ok]
+        table.add_row(each.part, escape(each.found), state, escape(each.note))
+    Console().print(table)
+    failed = [each.part for each in found if each.ok is False]
+    write_json(json, {"ok": not failed, "findings": [asdict(each) for each in found]})
+    if failed:
+        raise typer.Exit(1)
+
+
+def _python() -> Finding:
+    return Finding("Python", platform.python_version(), note=platform.platform())
+
+
+def _packages() -> list[Finding]:
+    """gaincell, and what its metadata says it needs: always, or for an extra."""
+    from packaging.requirements import Requirement
+
+    from gaincell import __version__
+
+    try:
+        needed = [Requirement(line) for line in metadata.requires("gaincell") or ()]
+    except metadata.PackageNotFoundError:
+        return [Finding("gaincell", __version__, False, "not installed; pip install . in the repository")]
+    found = {"gaincell": Finding("gaincell", __version__, note=str(Path(__file__).parents[1]))}
+    extras: list[str] = metadata.metadata("gaincell").get_all("Provides-Extra") or []
+    for extra in ("", *(name for name in extras if name not in ("dev", "docs"))):
+        for requirement in needed:
+            wanted = requirement.marker is None or requirement.marker.evaluate({"extra": extra})
+            if wanted and requirement.name not in found:
+                found[requirement.name] = _package(requirement.name, requirement.specifier, extra)
+    return list(found.values())
+
+
+def _package(name: str, allowed: object, extra: str) -> Finding:
+    """Whether a package is there in an allowed version."""
+    advice = f"pip install 'gaincell[{extra}]'" if extra else "pip install --upgrade gaincell"
+    try:
+        version = metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return Finding(name, "not installed", None if extra else False, advice)
+    if version not in allowed:  # type: ignore[operator]  # a SpecifierSet of packaging
+        return Finding(name, version, False, f"{name}{allowed} is needed: {advice}")
+    return Finding(name, version, note=f"extra {extra}" if extra else "")
+
+
+def _said(*command: str) -> str:
+    """The first line that a program prints of its version."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"cannot be run: {error}"
+    return next((line.strip() for line in done.stdout.splitlines() if line.strip(" *")), "says nothing")
+
+
+def _compiler() -> Finding:
+    """The C++ compiler that an installation from source would call."""
+    words = (os.environ.get("CXX") or sysconfig.get_config_var("CXX") or "c++").split()
+    for name in (words[0] if words else "c++", "c++"):
+        if shutil.which(name):
+            return Finding("C++ compiler", _said(name, "--version"), note="builds the kernel from source")
+    return Finding("C++ compiler", "none", None, "to build the kernel from source: apt install g++")
+
+
+def _kernel() -> list[Finding]:
+    """The compiled attention: the level in use, why that one, and why no higher one."""
+    from gaincell.errors import InputError
+    from gaincell.ops.gain_cell_attention.native_library import LEVELS, level_in_use, levels
+
+    try:
+        there = levels()
+        level = level_in_use() if there else ""
+    except InputError as error:  # of GAINCELL_NATIVE or GAINCELL_INSTRUCTIONS
+        return [Finding("compiled kernel", "refused", False, str(error))]
+    if not there:
+        note = "attention on a CPU runs in plain torch, several times slower; install with a C++ compiler"
+        return [Finding("compiled kernel", "none", None, note)]
+    named = os.environ.get("GAINCELL_INSTRUCTIONS")
+    why = f"GAINCELL_INSTRUCTIONS={named}" if named else "the fastest that build and processor have"
+    flags = _cpu_flags()
+    absent = [
+        f"{name}: {'the build lacks it' if FLAGS[name] in flags else 'the processor lacks it'}"
+        for name in LEVELS[len(there) :]
+    ]
+    return [Finding("compiled kernel", level, note="; ".join([why, *absent]))]
+
+
+def _cpu_flags() -> set[str]:
+    """Instruction sets by Linux; empty elsewhere."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return set()
+    return set(next((line.partition(":")[2].split() for line in lines if line.startswith("flags")), ()))
+
+
+def _programs() -> list[Finding]:
+    """Programs that some commands call."""
+    from gaincell.spice import runner
+
+    ngspice = (
+        Finding("ngspice", runner.version())
+        if runner.available()
+        else Finding("ngspice", "not installed", None, "for gaincell spice: apt install ngspice")
+    )
+    yosys = (
+        Finding("yosys", _said("yosys", "-V"))
+        if shutil.which("yosys")
+        else Finding("yosys", "not installed", None, "for synthesis: apt install yosys")
+    )
+    return [ngspice, yosys]
+
+
+def _gpu() -> Finding:
+    """What torch finds."""
+    import torch
+
+    if torch.cuda.is_available():
+        count = torch.cuda.device_count()
+        return Finding("GPU", f"{count} × {torch.cuda.get_device_name(0)}", note=f"CUDA {torch.version.cuda}")
+    if torch.version.cuda is None and torch.version.hip is None:
+        return Finding("GPU", "none", None, f"torch {torch.__version__} was built without CUDA")
+    return Finding("GPU", "none", None, "torch finds no GPU; does nvidia-smi?")
+
+
+def _machine() -> Finding:
+    """Processor, threads and memory."""
+    from gaincell.reports.results import hardware
+
+    here = hardware()
+    memory = f", {here['memory_bytes'] / 2**30:.1f} GiB" if here["memory_bytes"] else ""
+    return Finding(
+        "machine", f"{here['cores']} cores{memory}", note=f"{here['cpu']}; torch uses {here['threads']}"
+    )
