@@ -91,10 +91,10 @@ $(BASE): pyproject.toml | $(BIN)/python
 
 $(DEV): pyproject.toml | $(BIN)/python
 	@echo "installing into .venv, with the tools for tests (a few minutes the first time)"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev,train,eval,sweep,serve]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev,train,eval,sweep,serve,rtl]"
 	touch $@
 
 $(DOCS): pyproject.toml | $(BIN)/python
 	@echo "installing into .venv, with the tools for tests and documentation (a few minutes the first time)"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev,train,eval,sweep,serve,docs]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev,train,eval,sweep,serve,rtl,docs]"
 	touch $@

@@ -1,0 +1,193 @@
+"""The head against arrays.HeadArray and the schedule: codes, columns, sums, results, and their periods.
+
+Everything is read off the wires of a record. Expected are, of the same words,
+
+    codes        circuits.query_code and dac_code of what the words ask for
+    columns      the column that HeadArray writes, and its valid bits at the value read
+    sums         of HeadArray's sub-tiles; results: of the output stage (fixed_point.py)
+    periods      of every phase: arrays.Schedule with its scaling stages
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from gaincell.arrays import HeadArray
+from gaincell.circuits import dac_code, query_code
+from gaincell.rtl.analog import bits, numbers
+from gaincell.rtl.fixed_point import Scales, query_widths, results, storage_volts
+from gaincell.rtl.simulation import Record, Run, Wires
+
+SHOWN = 3
+WINDOWS = {
+    "key write": ("discharge_key", "write_key"),
+    "value write": ("discharge_value", "write_value"),
+    "key read": ("key_read",),
+    "value read": ("value_read",),
+    "count": ("count",),
+}
+"""Wires that are high during a phase."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Of one quantity.  compared: how many.  different: how many were not as expected.  first: of those."""
+
+    name: str
+    compared: int
+    different: int
+    first: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Equivalence:
+    """Of a run.  tokens: of it.  comparisons: by quantity."""
+
+    tokens: int
+    comparisons: tuple[Comparison, ...]
+
+    @property
+    def equal(self) -> bool:
+        """Whether everything was as expected."""
+        return not any(comparison.different for comparison in self.comparisons)
+
+
+def compare(run: Run, scales: Scales) -> Equivalence:
+    """Hold what a finished run recorded against the golden reference."""
+    p, d, words = run.parameters, run.parameters.design, run.words
+    spans = _spans(run.record, p.step_cycles)
+    reference = HeadArray(d, p.rows, heads=p.group, kv_heads=1)
+    found: dict[str, list[tuple[object, object]]] = {}
+    for token, span in enumerate(spans):
+        if token in run.clears:
+            reference.reset()
+        q = torch.stack(
+            [query_widths(words.query[token, h], stage, p) for h, stage in enumerate(scales.queries)]
+        )
+        k, v = (
+            storage_volts(words.key[token], scales.key, p),
+            storage_volts(words.value[token], scales.value, p),
+        )
+        reference.step(q[None], k[None, None], v[None, None])
+        trace = reference.trace
+        assert trace is not None
+        sums = trace.tile_codes[0].sum(1)
+        expected = {
+            "key codes": dac_code(k, p.storage_levels, d.v_min, d.v_max, d.v_offset).tolist(),
+            "value codes": dac_code(v, p.storage_levels, d.v_min, d.v_max, d.v_offset).tolist(),
+            "query codes": query_code(q, p.query_levels).tolist(),
+            "columns written": [[int(trace.column[0])]] * 2,
+            "valid columns": [trace.valid[0].long().tolist()] * p.group,
+            "sums": sums.tolist(),
+            "results": [results(sums[h], stage, p).tolist() for h, stage in enumerate(scales.outputs)],
+            "periods": _expected_periods(run),
+        }
+        for name, seen in _seen(run, span).items():
+            found.setdefault(name, []).append((seen, expected[name]))
+    return Equivalence(len(spans), tuple(_comparison(name, pairs) for name, pairs in found.items()))
+
+
+def _spans(record: Record, cycles: int) -> list[list[Wires]]:
+    """Outputs in the periods of each token, and in the one after."""
+    return [record.outputs[start : start + cycles + 1] for start in record.starts]
+
+
+def _seen(run: Run, span: Sequence[Wires]) -> dict[str, object]:
+    p = run.parameters
+    written = [{w["select"] for w in span if w[f"write_{array}"]} for array in ("key", "value")]
+    valid = [w["valid"] for before, w in pairwise(span) if _rises(before, w, "value_read")]
+    done = [(n, w) for n, w in enumerate(span) if w["result_valid"] and n > 0]  # 0: the token before
+    return {
+        **{
+            f"{array} codes": next(
+                (numbers(w[f"{array}_code"], p.rows, p.storage_bits) for w in span if w[f"write_{array}"]),
+                None,
+            )
+            for array in ("key", "value")
+        },
+        "query codes": _query_codes(run, span),
+        "columns written": [
+            [n for select in selects for n, on in enumerate(bits(select, p.columns)) if on]
+            for selects in written
+        ],
+        "valid columns": [bits(word, p.columns) for word in valid],
+        "sums": [numbers(w["total"], p.rows, p.sum_bits, signed=True) for _, w in done],
+        "results": [numbers(w["result"], p.rows, p.sum_bits, signed=True) for _, w in done],
+        "periods": {name: _high(w[wires[0]] | w[wires[-1]] for w in span) for name, wires in WINDOWS.items()}
+        | {"result": [(n, w["result_head"]) for n, w in done]},
+    }
+
+
+def _query_codes(run: Run, span: Sequence[Wires]) -> list[list[int]]:
+    """Periods for which every word line was driven, read by read; pulses outside of reads are in none."""
+    rows = run.parameters.rows
+    found: list[Tensor] = []
+    for n, wires in enumerate(span):
+        if wires["key_read"] and (n == 0 or _begins_read(run, n)):
+            found.append(torch.zeros(rows, dtype=torch.int64))
+        if wires["key_read"]:
+            found[-1] += torch.tensor(bits(wires["query_pulse"], rows))
+        elif wires["query_pulse"]:
+            found.append(torch.full((rows,), -1))
+    return [codes.tolist() for codes in found]
+
+
+def _begins_read(run: Run, period: int) -> bool:
+    return any(window.start == period for window in run.parameters.of_phase("key read"))
+
+
+def _expected_periods(run: Run) -> dict[str, list[tuple[int, int]]]:
+    p = run.parameters
+    spans = {name: _joined([(w.start, w.end) for w in p.of_phase(name)]) for name in WINDOWS}
+    return spans | {"result": [(w.end, w.query) for w in p.of_phase("scale output")]}
+
+
+def _joined(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Spans, those that touch as one."""
+    found: list[tuple[int, int]] = []
+    for start, end in spans:
+        if found and found[-1][1] == start:
+            found[-1] = (found[-1][0], end)
+        else:
+            found.append((start, end))
+    return found
+
+
+def _high(levels: Iterable[int]) -> list[tuple[int, int]]:
+    """Spans of periods in which a wire is high."""
+    return _joined([(n, n + 1) for n, level in enumerate(levels) if level])
+
+
+def _rises(before: Wires, after: Wires, name: str) -> bool:
+    return not before[name] and bool(after[name])
+
+
+def _comparison(name: str, pairs: Sequence[tuple[object, object]]) -> Comparison:
+    compared = different = 0
+    first: list[str] = []
+    for token, (seen, expected) in enumerate(pairs):
+        items = list(_items(expected))
+        found = list(_items(seen))
+        found += [None] * (len(items) - len(found))
+        wrong = [(a, b) for a, b in zip(found, items, strict=False) if a != b]
+        wrong += [(a, None) for a in found[len(items) :]]
+        compared, different = compared + len(items), different + len(wrong)
+        first += [f"token {token}: {a} instead of {b}" for a, b in wrong[: SHOWN - len(first)]]
+    return Comparison(name, compared, different, tuple(first))
+
+
+def _items(nested: object) -> Iterable[object]:
+    """What a nested list or a mapping of spans holds, one by one."""
+    if isinstance(nested, dict):
+        for name, spans in nested.items():
+            yield from ((name, span) for span in spans)
+    elif isinstance(nested, list):
+        for entry in nested:
+            yield from _items(entry)
+    else:
+        yield nested

@@ -1,0 +1,133 @@
+"""A generated head through tokens, period by period, between words that come in and a model of the arrays.
+
+A `Run` is what whoever clocks the head needs: Amaranth's simulator here, a Verilog simulator through cocotb,
+or a testbench of recorded vectors. In every period it is shown the head's outputs, and says its inputs at the
+edge that ends the period.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from amaranth.hdl import Cat, Signal
+from amaranth.sim import Simulator
+from torch import Tensor
+
+from gaincell.errors import InputError
+from gaincell.rtl.analog import AnalogArrays, packed
+from gaincell.rtl.fixed_point import Scales
+from gaincell.rtl.head import Head
+from gaincell.rtl.parameters import Parameters
+
+Wires = dict[str, int]
+PULSES = ("pulse", "negative")
+"""Inputs that the arrays drive."""
+
+
+@dataclass(frozen=True)
+class Words:
+    """What comes in.  query: [T, g, D], key, value: [T, D], whole numbers of word_bits."""
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+
+    def __post_init__(self) -> None:
+        shapes = [tuple(words.shape) for words in (self.query, self.key, self.value)]
+        if self.query.shape[0] < 1 or not self.query[:, 0].shape == self.key.shape == self.value.shape:
+            raise InputError(f"words of shapes {shapes}; give [T, g, D] and twice [T, D], T 1 or more")
+
+    def __len__(self) -> int:
+        return len(self.key)
+
+
+@dataclass
+class Record:
+    """What was seen.
+
+    inputs, outputs: of every period, by port.  starts: periods in which a token began.
+    """
+
+    inputs: list[Wires] = field(default_factory=list)
+    outputs: list[Wires] = field(default_factory=list)
+    starts: list[int] = field(default_factory=list)
+
+
+class Run:
+    """Gains and offsets, loaded one by one, then the tokens.
+
+    pauses: idle periods before each token; none where it is empty.
+    clears: tokens before which all others are forgotten, in an idle period.
+    """
+
+    def __init__(
+        self,
+        parameters: Parameters,
+        scales: Scales,
+        words: Words,
+        pauses: Sequence[int] = (),
+        clears: Collection[int] = (0,),
+    ) -> None:
+        self.parameters, self.words = parameters, words
+        self.arrays = AnalogArrays(parameters)
+        self.pauses, self.clears = pauses or [0] * len(words), clears
+        self.record = Record()
+        self._inputs = self._script(scales)
+
+    def periods(self) -> Iterator[Wires]:
+        """Inputs of every period but the pulses: give the outputs seen with them to `answer`."""
+        yield from self._inputs
+
+    def answer(self, inputs: Wires, outputs: Wires) -> Wires:
+        """The inputs with the pulses, having seen the outputs of the period."""
+        pulse, negative = self.arrays.respond(outputs)
+        inputs = inputs | {"pulse": pulse, "negative": negative}
+        self.record.inputs.append(inputs)
+        self.record.outputs.append(outputs)
+        return inputs
+
+    def _script(self, scales: Scales) -> Iterator[Wires]:
+        p = self.parameters
+        idle = dict.fromkeys(("start", "clear", "word", "load", "address", "number"), 0)
+        for address, number in enumerate(scales.loads):
+            yield idle | {"load": 1, "address": address, "number": number}
+        for token, pause in enumerate(self.pauses):
+            yield from [idle] * pause
+            if token in self.clears:
+                yield idle | {"clear": 1}
+            self.arrays.now = token * p.design.token_period
+            self.record.starts.append(len(self.record.inputs))
+            turns = [self.words.key[token], self.words.value[token], *self.words.query[token]]
+            for period in range(p.step_cycles):
+                word = packed(turns[period].tolist(), [p.word_bits] * p.rows) if period < len(turns) else 0
+                yield idle | {"start": int(period == 0), "word": word}
+        yield idle
+
+
+def simulate(run: Run) -> Record:
+    """A run in Amaranth's simulator."""
+    head = Head(run.parameters)
+    simulator = Simulator(head)
+    simulator.add_clock(1 / run.parameters.design.counter_clock)
+
+    script = {name: signal for name, signal in head.inputs.items() if name not in PULSES}
+    pulses = {name: head.inputs[name] for name in PULSES}
+
+    async def bench(context: Any) -> None:
+        for inputs in run.periods():
+            _set(context, script, inputs)
+            outputs = {name: context.get(signal) for name, signal in head.outputs.items()}
+            _set(context, pulses, run.answer(inputs, outputs))
+            await context.tick()
+
+    simulator.add_testbench(bench)
+    simulator.run()
+    return run.record
+
+
+def _set(context: Any, signals: Mapping[str, Signal], wires: Wires) -> None:
+    """All at once: the simulator settles after every assignment."""
+    widths = [len(signal) for signal in signals.values()]
+    context.set(Cat(*signals.values()), packed([wires[name] for name in signals], widths))

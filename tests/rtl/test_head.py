@@ -1,0 +1,262 @@
+"""The generated head against the golden reference: blocks, whole heads, deliberate faults, refusals."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import pytest
+import torch
+
+from gaincell.arrays import Schedule, digital
+from gaincell.circuits import dac_code, query_code
+from gaincell.config import load_design
+from gaincell.design import Design
+from gaincell.errors import DesignError, InputError
+
+pytest.importorskip("amaranth", reason="Amaranth is not installed: pip install 'gaincell[rtl]'")
+
+from amaranth.hdl import Module, Mux, Signal, signed
+from amaranth.sim import Simulator
+
+from gaincell.rtl import fixed_point
+from gaincell.rtl.blocks import AdderTree, Block, InputScaler, PulseCounter, WriteAddressController
+from gaincell.rtl.equivalence import Equivalence, compare
+from gaincell.rtl.fixed_point import Stage, query_stage, storage_stage
+from gaincell.rtl.parameters import Parameters
+from gaincell.rtl.simulation import Run, simulate
+from gaincell.rtl.words import random_scales, random_words
+
+PAPER = load_design("leroux2025")
+SMALL = PAPER.replace(tile=8, window=24)
+
+
+def play(block: Block, inputs: Sequence[Mapping[str, int]]) -> list[dict[str, int]]:
+    """A block by itself: its outputs with each of some inputs, an edge after each."""
+    alone, seen = block.alone(), []
+    simulator = Simulator(alone)
+    if block.clocked:
+        simulator.add_clock(1e-9)
+
+    async def bench(context: Any) -> None:
+        for one in inputs:
+            for name, number in one.items():
+                context.set(alone.block.inputs[name], number)
+            seen.append({name: context.get(signal) for name, signal in alone.block.outputs.items()})
+            if block.clocked:
+                await context.tick()
+
+    simulator.add_testbench(bench)
+    simulator.run()
+    return seen
+
+
+def equivalence(
+    design: Design = SMALL, tokens: int = 40, rows: int = 8, group: int = 1, seed: int = 0
+) -> Equivalence:
+    parameters = Parameters(design, rows, group)
+    scales = random_scales(parameters, seed)
+    words = random_words(parameters, scales, tokens, seed)
+    run = Run(parameters, scales, words, [token % 3 for token in range(tokens)], clears=(0, tokens - 3))
+    simulate(run)
+    return compare(run, scales)
+
+
+def differences(found: Equivalence) -> set[str]:
+    return {comparison.name for comparison in found.comparisons if comparison.different}
+
+
+@pytest.mark.parametrize(
+    ("design", "rows", "group"),
+    [
+        (SMALL, 8, 1),
+        (SMALL.replace(window=16), 8, 3),
+        (SMALL.replace(window=8, readout="counter-floor"), 12, 2),
+        (SMALL.replace(query_levels=8, storage_levels=16, counter_levels=8, t_pulse_max=7e-9), 4, 1),
+        (load_design("oxide-2t-unipolar").replace(tile=4, window=20), 8, 1),
+        (SMALL.replace(cell="linear", v_offset=0.4), 8, 1),
+    ],
+    ids=["three tiles", "grouped", "one tile, floor", "other levels", "unipolar cell", "offset off centre"],
+)
+def test_a_head_gives_the_codes_of_the_golden_reference_when_the_schedule_says(
+    design: Design, rows: int, group: int
+) -> None:
+    """More tokens than columns, pauses, a new sequence, random and extreme words."""
+    found = equivalence(design, rows=rows, group=group)
+    assert not differences(found)
+    assert {c.name: c.compared for c in found.comparisons}["sums"] == 40 * group * rows
+
+
+def test_a_step_takes_as_many_periods_as_the_schedule() -> None:
+    for group in (1, 3):
+        schedule = Schedule(PAPER, group, scales=True)
+        assert Parameters(PAPER, group=group).step_cycles == pytest.approx(
+            schedule.latency * PAPER.counter_clock
+        )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("group", [1, 3])
+def test_a_head_of_the_papers_rows(group: int) -> None:
+    assert not differences(equivalence(PAPER.replace(window=192), tokens=230, rows=64, group=group))
+
+
+@pytest.mark.parametrize("columns", [1, 8, 12])
+def test_the_controller_is_the_digital_twin(columns: int) -> None:
+    parameters = Parameters(PAPER.replace(window=columns, tile=columns))
+    twin, draw = digital.WriteAddressController(columns), random.Random(columns)
+    inputs = [{"advance": draw.random() < 0.8, "clear": draw.random() < 0.03} for _ in range(150)]
+    controller = WriteAddressController(parameters, advance=Signal(), clear=Signal())
+    for one, seen in zip(inputs, play(controller, inputs), strict=True):
+        assert seen["pointer"] == twin.pointer
+        assert [bool(seen["valid"] >> n & 1) for n in range(columns)] == twin.valid
+        assert [bool(seen["select"] >> n & 1) for n in range(columns)] == twin.select
+        twin.clock(write=one["advance"], reset=one["clear"])
+
+
+@pytest.mark.parametrize("tiles", [1, 2, 5, 16])
+def test_the_adder_tree_is_the_digital_twin(tiles: int) -> None:
+    parameters = Parameters(PAPER.replace(window=4 * tiles, tile=4))
+    twin, draw = digital.AdderTree(tiles, parameters.count_bits), random.Random(tiles)
+    codes = [[draw.choice([-16, 15, draw.randrange(-16, 16)]) for _ in range(tiles)] for _ in range(60)]
+    words = [sum((code & 31) << 5 * n for n, code in enumerate(some)) for some in codes]
+    tree = AdderTree(parameters, enable=Signal(), counts=Signal(5 * tiles))
+    seen = [one["total"] for one in play(tree, [{"enable": 1, "counts": word} for word in words])]
+    expected = [twin.clock(some) for some in codes]
+    assert seen[1:] == expected[:-1] if tiles > 1 else seen == expected
+
+
+@pytest.mark.parametrize("guard_bits", [0, 2, 4, 6])
+def test_the_input_stage_gives_the_converters_codes_for_every_word(guard_bits: int) -> None:
+    parameters = Parameters(PAPER, guard_bits=guard_bits)
+    limit = 2 ** (parameters.word_bits - 1)
+    words = torch.arange(-limit, limit)
+    queries = [query_stage(parameters, a, b) for a, b in ((1.0, 0.0), (0.03, -0.7), (9.0, 0.6))]
+    stores = [storage_stage(parameters, "k", a, b) for a, b in ((1.0, 0.45), (0.1, 0.3), (5.0, 0.8))]
+    d = PAPER
+    for stage in (*queries, *stores):
+        stored = stage in stores
+        expected = (
+            dac_code(fixed_point.storage_volts(words, stage, parameters), 8, d.v_min, d.v_max, d.v_offset)
+            if stored
+            else query_code(fixed_point.query_widths(words, stage, parameters), 16)
+        )
+        assert codes_of(parameters, stage, words.tolist(), stored) == expected.tolist()
+
+
+def codes_of(p: Parameters, stage: Stage, words: Sequence[int], stored: bool) -> list[int]:
+    scaler = InputScaler(
+        p,
+        word=Signal(signed(p.word_bits)),
+        gain=Signal(p.gain_bits),
+        offset=Signal(signed(p.offset_bits)),
+        stored=Signal(),
+    )
+    fixed = {"gain": stage.gain, "offset": stage.offset, "stored": int(stored)}
+    return [seen["code"] for seen in play(scaler, [{**fixed, "word": word} for word in words])]
+
+
+def test_a_zero_key_at_the_offset_is_code_4() -> None:
+    parameters = Parameters(PAPER)
+    for gain in (0.3, 1.0, 2.7):
+        assert codes_of(parameters, storage_stage(parameters, "k", gain, 0.45), [0], True) == [4]
+
+
+def test_words_of_more_bits_come_closer_to_the_stage_as_it_is_defined() -> None:
+    signals = torch.linspace(-0.5, 1.5, 4001, dtype=torch.float64)
+    gain, offset = 0.83, 0.11
+    wrong = []
+    for guard_bits in (1, 3, 5, 7):
+        parameters = Parameters(PAPER, guard_bits=guard_bits)
+        stage = query_stage(parameters, gain, offset)
+        words = fixed_point.words(signals, stage, parameters.word_bits)
+        codes = query_code(fixed_point.query_widths(words, stage, parameters), 16)
+        wrong.append(int((codes != query_code(gain * signals + offset, 16)).sum()))
+    assert wrong == sorted(wrong, reverse=True)
+    assert wrong[-1] < len(signals) / 50
+
+
+class LateCounter(PulseCounter):
+    """Starts to count a clock late."""
+
+    def describe(self, m: Module) -> None:
+        late = Signal()
+        m.d.sync += late.eq(self.inputs["enable"])
+        self.inputs["enable"] = self.inputs["enable"] & late
+        super().describe(m)
+
+
+class UnsignedTree(AdderTree):
+    """Adds codes without extending their signs."""
+
+    def describe(self, m: Module) -> None:
+        p, counts = self.parameters, self.inputs["counts"]
+        found = sum(counts.word_select(tile, p.count_bits) for tile in range(p.tiles))
+        with m.If(self.inputs["enable"]):
+            m.d.sync += self.total.eq(found)
+
+
+class ShortRing(WriteAddressController):
+    """Wraps a column early."""
+
+    def describe(self, m: Module) -> None:
+        super().describe(m)
+        last = self.pointer == self.parameters.columns - 2
+        with m.If(self.inputs["advance"]):
+            m.d.sync += self.pointer.eq(Mux(last, 0, self.pointer + 1))
+
+
+@pytest.mark.parametrize(
+    ("name", "fault", "seen"),
+    [
+        ("PulseCounter", LateCounter, {"sums", "results"}),
+        ("AdderTree", UnsignedTree, {"sums", "results"}),
+        ("WriteAddressController", ShortRing, {"columns written", "valid columns"}),
+    ],
+)
+def test_a_deliberate_fault_makes_the_equivalence_fail(
+    monkeypatch: pytest.MonkeyPatch, name: str, fault: type[Block], seen: set[str]
+) -> None:
+    monkeypatch.setattr(f"gaincell.rtl.head.{name}", fault)
+    found = equivalence()
+    assert not found.equal
+    assert seen <= differences(found)
+    assert any(c.first and "instead of" in c.first[0] for c in found.comparisons)
+
+
+Change = Callable[[], object]
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: Parameters(PAPER.replace(query_levels=12)), "query_levels is 12; .* 2, 4, 8, 16"),
+        (lambda: Parameters(PAPER.replace(storage_levels=None)), "storage_levels is not quantised"),
+        (
+            lambda: Parameters(PAPER.replace(readout="published-code")),
+            "'published-code' is no count of pulses",
+        ),
+        (lambda: Parameters(load_design("ideal")), "query_levels is not quantised"),
+        (lambda: Parameters(load_design("leroux2025-signed")), "signed queries have no circuit"),
+        (lambda: Parameters(PAPER.replace(output_ceiling=False)), "output_ceiling is false"),
+        (
+            lambda: Parameters(PAPER.replace(query_levels=8)),
+            "query_levels = 8 does not fit a longest pulse of 15",
+        ),
+        (lambda: Parameters(PAPER.replace(unstated_latency=15.5e-9)), "'key write' .* whole ones"),
+        (lambda: Parameters(PAPER.replace(unstated_latency=1e-9)), "a write needs 2 or more"),
+        (lambda: Parameters(PAPER.replace(unstated_latency=4e-9), group=8), "group = 8: the words"),
+        (lambda: Parameters(PAPER, rows=0), "rows = 0"),
+        (lambda: PAPER.replace(window=1000), "tile = 64 does not divide window = 1000"),
+        (lambda: query_stage(Parameters(PAPER), -1.0, 0.0), "the gain of q is -15"),
+        (lambda: query_stage(Parameters(PAPER), 1.0, 5.0), "the offset of q moves the range"),
+        (
+            lambda: Run(Parameters(PAPER.replace(noise=type(PAPER.noise)(cell_std=0.1))), None, None),  # type: ignore[arg-type]
+            "lacks noise.cell_std of design",
+        ),
+    ],
+)
+def test_what_no_such_circuit_can_do_is_refused(make: Change, said: str) -> None:
+    with pytest.raises((DesignError, InputError), match=said):
+        make()
