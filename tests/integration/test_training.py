@@ -26,6 +26,7 @@ from gaincell.integrations.hf.lora import add_lora, lora_parameters, merge_lora
 from gaincell.integrations.hf.mixing import MIX, add_mixing, fold
 from gaincell.mapping.transfer import AttentionTransfer
 from gaincell.nn.attention import GainCellAttention
+from gaincell.ops.gain_cell_attention import Impl
 from gaincell.text import Source
 from gaincell.training import checkpoint as disk
 from gaincell.training.attention_weights import QUERIES, SMOOTH, watched_queries
@@ -34,6 +35,7 @@ from gaincell.training.distillation import Distillation
 from gaincell.training.loop import TrainSettings, next_token_loss, train
 from gaincell.training.parallel import clip_each_gradient
 from gaincell.training.settings import learning_rate_at
+from gaincell.training.shares import GROUPS
 
 
 def blocks(count: int = 16, length: int = 33) -> Tensor:
@@ -333,6 +335,23 @@ def _kept(seen: list[dict[str, float]], done: int, total: int, numbers: dict[str
 def of_ones_own(model: nn.Module, tokens: Tensor) -> Tensor:
     """A loss that nobody named."""
     return next_token_loss(model, tokens)
+
+
+@pytest.mark.parametrize("impl", ["blocked", "auto"])
+def test_the_time_of_a_step_is_told_by_what_it_is_for(impl: Impl) -> None:
+    student = attach(micro_llama(), micro_design(), impl=impl)
+    student.get_output_embeddings().requires_grad_(False)
+    shares: dict[str, float] = {}
+    train(student, blocks(4), settings(), loss_of=Distillation(micro_llama(), 0.5), shares=shares)
+    assert shares == {}  # two steps
+    train(student, blocks(8), settings(), loss_of=Distillation(micro_llama(), 0.5), shares=shares)
+    assert set(shares) == set(GROUPS)
+    assert sum(shares.values()) == pytest.approx(1.0)
+    assert min(shares.values()) > 0.0
+    softmax: dict[str, float] = {}
+    train(micro_llama(), blocks(8), settings(), shares=softmax)
+    assert softmax["teacher"] == softmax["head"] == 0.0
+    assert 0.0 < softmax["attention"] < shares["attention"]
 
 
 def test_a_diverging_loss_stops() -> None:

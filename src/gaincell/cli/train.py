@@ -74,7 +74,7 @@ def train(
     from gaincell.mapping.recipe_text import check_recipe_text
     from gaincell.mapping.run_recipe import run_recipe
     from gaincell.progress import silent_stages
-    from gaincell.reports.tables import plan_table, stages_table
+    from gaincell.reports.tables import plan_table, stages_table, step_times
     from gaincell.text import check_text, open_text
     from gaincell.training.parallel import join_processes
 
@@ -109,6 +109,8 @@ def train(
     if not main:
         return
     console.print(stages_table(result))
+    for line in step_times(result):
+        console.print(line)
     saved = (
         f", the model of {result['saved']}"
         if result["saved"]

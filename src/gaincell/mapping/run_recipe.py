@@ -176,6 +176,7 @@ class RecipeRun:
         every = stage.training.evaluate_every
         tokens = self.text.evaluation_tokens[: self.recipe.watched_tokens] if every else None
         loss = self.models.loss(stage) or next_token_loss
+        shares: dict[str, float] = {}
         done = train(
             model,
             self.text.share(stage),
@@ -185,12 +186,14 @@ class RecipeRun:
             log=self._log(stage.name),
             loss_of=loss,
             evaluate=None if tokens is None else lambda m: perplexity(m, tokens, self.protocol).perplexity,
+            shares=shares,
         )
         return {
             "steps": done.steps,
             "loss": str(name_of(loss)),
             "final_loss": done.final_loss,
             "training_seconds": done.seconds,
+            "shares": shares,
             "curve": self._curve(stage),
         }
 
@@ -304,6 +307,8 @@ class RecipeRun:
                 "step": value(curve["step"], "steps", "measured"),
                 "perplexity": value(curve["perplexity"], "1", kind),  # type: ignore[arg-type]
             }
+        if shares := found[stage.name].get("shares"):
+            entry["step_time"] = {group: value(share, "1", "measured") for group, share in shares.items()}
         if "adaptation" in found[stage.name]:
             entry["adaptation"] = summary.adaptation(found[stage.name]["adaptation"])
         return entry

@@ -28,6 +28,7 @@ from gaincell.training.attention_weights import watched_queries, weights_diverge
 from gaincell.training.distillation import relative_error
 from gaincell.training.loss_name import LossName
 from gaincell.training.settings import FACTOR, check_value
+from gaincell.training.shares import teachers_part
 
 
 class AttentionTransfer:
@@ -64,7 +65,7 @@ class AttentionTransfer:
         return loss + self._weights * weights_divergence(model, found, wanted, ids)
 
     def _of_outputs(self, model: nn.Module, ids: Tensor) -> Float[Tensor, ""]:
-        with torch.no_grad():
+        with torch.no_grad(), teachers_part():
             calls = _watch(self._teacher, ids)
         students = attention_modules(model)  # type: ignore[arg-type]
         if self._own_inputs:

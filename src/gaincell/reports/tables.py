@@ -59,6 +59,16 @@ def stages_table(run: Mapping[str, Any]) -> Table:
     return table
 
 
+def step_times(run: Mapping[str, Any]) -> list[str]:
+    """Where the time of every stage's training steps went, a line a stage."""
+    return [
+        f"{stage['name']}: of a training step "
+        + ", ".join(f"{number(share):.0%} {group}" for group, share in stage["step_time"].items())
+        for stage in run["stages"]
+        if "step_time" in stage
+    ]
+
+
 def stages_markdown(run: Mapping[str, Any]) -> str:
     """The same for a page."""
     rows = [STAGE_HEADINGS, ("---", *["---:"] * (len(STAGE_HEADINGS) - 1)), *perplexity_rows(run)]

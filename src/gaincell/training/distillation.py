@@ -29,6 +29,7 @@ from gaincell.errors import InputError
 from gaincell.integrations.hf.support import attention_modules
 from gaincell.training.loss_name import LossName
 from gaincell.training.settings import FACTOR, check_value
+from gaincell.training.shares import teachers_part
 
 ROWS_AT_ONCE = 256
 """Tokens whose distributions exist at the same time where the output layer is a plain matrix."""
@@ -77,14 +78,14 @@ class Distillation:
         """The loss of the distributions alone."""
         ids, targets = tokens[:, :-1], tokens[:, 1:].flatten()
         if self._has_plain_head(model, ids) and self._has_plain_head(self._teacher, ids):
-            with torch.no_grad():
+            with torch.no_grad(), teachers_part():
                 expected = _hidden(self._teacher, ids)
             own, other = _head(model), _head(self._teacher)
             loss: Tensor = _HeadLoss.apply(  # type: ignore[no-untyped-call]
                 _hidden(model, ids), own.weight, expected, other.weight, targets, self._weight
             )
             return loss
-        with torch.no_grad():
+        with torch.no_grad(), teachers_part():
             expected = self._teacher(input_ids=ids, use_cache=False).logits.float().flatten(0, 1)
         found = model(input_ids=ids, use_cache=False).logits.float().flatten(0, 1)
         _same_vocabulary(found.shape[-1], expected.shape[-1])

@@ -19,7 +19,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -40,11 +40,14 @@ from gaincell.training.log import TrainingLog
 from gaincell.training.loss_name import called, name_of
 from gaincell.training.parallel import Loss, Parallel, clip_each_gradient, clip_gradients
 from gaincell.training.settings import SCALE_RATES, TrainSettings, learning_rate_at
+from gaincell.training.shares import measured_shares
 from gaincell.training.watch import Watch
 
 __all__ = ["Blocks", "Loss", "TrainResult", "TrainSettings", "next_token_loss", "redraw", "train"]
 
 SMALLEST_GAIN = 1e-20  # gains are kept at or above this value, as in the authors' released code [R]
+PROFILED = 2
+"""Steps before the one that is profiled."""
 Evaluation = Callable[[nn.Module], float]
 """A number that is better when it is lower; called with the model in evaluation mode."""
 
@@ -82,6 +85,7 @@ def train(
     loss_of: Loss | None = None,
     evaluate: Evaluation | None = None,
     rates: Mapping[str, float] | None = None,
+    shares: dict[str, float] | None = None,
 ) -> TrainResult:
     """Train the parameters that require a gradient on `blocks`, once, in the order given.
 
@@ -98,6 +102,7 @@ def train(
         loss_of: what is minimised; by default the cross-entropy of the next token (see `loss_name`).
         evaluate: called every `evaluate_every` steps and at the end.
         rates: peak learning rates of parameters whose names begin so, in place of those of the settings.
+        shares: receives where the time of the third step goes (shares.py), where there is one.
 
     Raises:
         InputError: too few blocks for one step, or more processes than a step has micro-batches.
@@ -150,6 +155,7 @@ def train(
             disk.store(checkpoint, parameters, optimizer, identity, place, keep=kept, write=main)
             watch.stored = step
 
+    device = next(model.parameters()).device
     norms: dict[str, float] = dict(state.get("norms", {}))
     losses: deque[float] = deque(state.get("losses", ()), maxlen=max(1, total // 10))
     arrays = {m: m.design for m in model.modules() if isinstance(m, GainCellAttention)}
@@ -162,7 +168,9 @@ def train(
             for group in optimizer.param_groups:
                 group["lr"] = group["peak"] * factor
             batch = blocks[step * settings.batch : (step + 1) * settings.batch]
-            loss = _accumulate(run, batch, settings, step, arrays)
+            profiled = shares is not None and step == first + PROFILED
+            with measured_shares(shares, device) if profiled else nullcontext():
+                loss = _accumulate(run, batch, settings, step, arrays)
             watch.see(loss, step)
             for gain in gains.values():
                 gain.grad = None if gain.grad is None else gain.grad * gain.detach()
