@@ -53,6 +53,7 @@ myst_enable_extensions = ["deflist", "dollarmath"]
 myst_heading_anchors = 4
 smartquotes = False
 
+os.environ["OMP_NUM_THREADS"] = "1"  # of commands and notebooks: pages are read side by side, a core each
 os.environ["PYTHONWARNINGS"] = "ignore:IProgress not found"  # tqdm misses a widget that pages cannot have
 nb_execution_mode = "force"
 nb_execution_timeout = 600

@@ -81,6 +81,23 @@ def test_the_commands_are_on_one_page() -> None:
         assert f"gaincell {path.stem.replace('_', '-')} " in page, path.stem
 
 
+def test_the_glossary_explains_our_words() -> None:
+    """Those of tables, options and stage names that the field does not use, in alphabetical order."""
+    page = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```{glossary}\n(.*?)```", page, re.DOTALL)
+    terms = [line for line in block.splitlines() if line and not line.startswith(" ")]
+    assert terms == sorted(terms, key=str.lower)
+    ours = (
+        "activity adapter attached chip code continued design device draw fidelity lap linear-hardware-model "
+    )
+    ours += (
+        "mapping mixing neutral-start nominal normaliser paired-rows pause protocol recipe refresh ring RUN "
+    )
+    ours += "scaling-stage silent step sub-tile surrogate sweep token-period unadapted virtual-chip yield"
+    assert not {word.replace("-", " ") for word in ours.split() if word != "sub-tile"} - set(terms)
+    assert "sub-tile" in terms
+
+
 def test_the_demo_ends_by_saying_what_comes_next() -> None:
     recipe = (ROOT / "Makefile").read_text(encoding="utf-8").partition("\ndemo:")[2].partition("\n\n")[0]
     after = recipe.partition("gaincell map tiny")[2]

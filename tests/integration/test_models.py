@@ -3,10 +3,13 @@
 import importlib.machinery
 import json
 import re
+import subprocess
+import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +20,7 @@ from tokenizers import Tokenizer
 from tokenizers.decoders import ByteLevel as ByteLevelDecoder
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from gaincell.config import load_design
 from gaincell.errors import ModelError
@@ -28,7 +31,7 @@ from gaincell.integrations.hf.models import load_model
 from gaincell.integrations.hf.size import model_size
 from gaincell.integrations.hf.sources import check_finite, fingerprint, load_base, load_tokenizer
 
-from .families import build, tokens
+from .families import FAMILIES, build, tokens
 
 TEXT = "The café's price is 12.5 €.\n\tdef f(x):  return x\n"
 
@@ -102,6 +105,57 @@ def test_the_fingerprint(embedded: Path) -> None:
     with torch.no_grad():
         base.model.model.norm.weight[0] += 1e-6
     assert fingerprint(base.model) != base.sha256
+
+
+@pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_model_is_read_as_it_is_stored(family: str, stored: torch.dtype, tmp_path: Path) -> None:
+    """To the bit as if it were read in float32 and converted afterwards, buffers included."""
+    build(family).to(stored).save_pretrained(tmp_path)
+    for dtype in (torch.float32, torch.bfloat16):
+        wide: Any = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
+        sha256 = fingerprint(wide)
+        for weight in wide.parameters():
+            weight.data = weight.data.to(dtype)
+        loaded = load_base(tmp_path, dtype)
+        assert loaded.sha256 == sha256
+        assert loaded.model.dtype == loaded.model.config.dtype == dtype
+        for found, expected in (
+            (loaded.model.named_parameters(), wide.named_parameters()),
+            (loaded.model.named_buffers(), wide.named_buffers()),
+        ):
+            for (name, one), (_, other) in zip(found, expected, strict=True):
+                assert one.dtype == other.dtype, name
+                assert torch.equal(one, other), name
+
+
+def test_reading_makes_no_copy_of_weights_that_are_stored_as_wanted(tmp_path: Path) -> None:
+    """Anonymous memory of the process grows by less than half of the weights: they are pages of the file."""
+    code = """
+import sys
+import torch
+from gaincell.integrations.hf.sources import load_base
+
+def anonymous():
+    lines = open("/proc/self/status").read().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon"))
+
+load_base(sys.argv[1] + "/small", torch.bfloat16)
+before = anonymous()
+kept = load_base(sys.argv[1] + "/large", torch.bfloat16)
+print(anonymous() - before)
+"""
+    for name, layers in (("small", 1), ("large", 8)):
+        config = LlamaConfig(
+            vocab_size=64, hidden_size=1024, intermediate_size=4096, num_hidden_layers=layers,
+            num_attention_heads=16, num_key_value_heads=16,
+        )  # fmt: skip
+        LlamaForCausalLM(config).bfloat16().save_pretrained(tmp_path / name)
+    weights = (tmp_path / "large" / "model.safetensors").stat().st_size
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout) < weights / 2
 
 
 def test_a_run(embedded: Path, tmp_path: Path) -> None:

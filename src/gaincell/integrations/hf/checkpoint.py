@@ -92,7 +92,7 @@ def save(
         raise ModelError("the layers have different designs; use set_design(model, design) before saving")
     check_finite(model, where="cannot save")
     if not isinstance(base, BaseModel):
-        base = _find_base(base or pretrained_id(model))
+        base = _find_base(base or pretrained_id(model), next(iter(base_weights(model).values())).dtype)
     tensors = _changed(without_adapters(base_weights(model)), base_weights(base.model))
     tensors |= {name: factor.to(ADAPTER_DTYPE) for name, factor in factors(model).items()}
     for name, parameter in model.named_parameters():

@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 from huggingface_hub import HfApi, snapshot_download, try_to_load_from_cache
+from safetensors import safe_open
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
@@ -57,6 +58,12 @@ _HUB_ID = re.compile(r"([\w.-]+(?:/[\w.-]+)?)(?:@([\w.-]+))?")
 
 _HUB_TIMEOUT = 10.0
 """Seconds to wait for the hub's first answer."""
+
+_STORED = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+"""Types of weights that are kept while a model is read, by their names in safetensors files."""
+
+_PIECE = 2**22
+"""Numbers of a tensor that are converted or checked at once."""
 
 SIZES = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
 """Of a configuration, under the names that every family of transformers understands."""
@@ -117,8 +124,8 @@ def load_base(
 
     Args:
         model: ``tiny``, ``smollm2-135m``, a hub id, a model directory or a ``.gguf`` file.
-        dtype: of the weights. They are read in float32 first, so that the fingerprint is that of the
-            model and not of the choice of ``dtype``.
+        dtype: of the weights. They are read as they are stored, mapped into memory, and converted one by
+            one afterwards, so that the fingerprint is that of the model and not of the choice of ``dtype``.
         where: who needs it, for the line that announces a download.
 
     Raises:
@@ -130,7 +137,7 @@ def load_base(
         with _quiet():
             check_config(source)
             found: Any = AutoModelForCausalLM.from_pretrained(
-                dtype=torch.float32,
+                dtype=_stored_dtype(source) or torch.float32,
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,
                 **source.arguments,
@@ -148,7 +155,19 @@ def load_base(
     loaded.config._commit_hash = revision_of(source.id)
     check_finite(loaded, where=f"model {source.id!r}")
     _convert_weights(loaded, dtype)
+    loaded.config.dtype = dtype
     return BaseModel(loaded.eval(), source, sha256)
+
+
+def _stored_dtype(source: Source) -> torch.dtype | None:
+    """The one type in which safetensors files hold all of a model's weights; None for several, for another,
+    and for files of another format.
+    """
+    found: set[str] = set()
+    for path in source.directory.glob(_WEIGHTS[0]) if source.gguf is None else ():
+        with safe_open(path, framework="pt") as file:
+            found |= {file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    return _STORED.get(found.pop()) if len(found) == 1 else None
 
 
 def check_config(source: Source) -> None:
@@ -267,9 +286,14 @@ def fingerprint(model: nn.Module) -> str:
     digest = hashlib.sha256()
     for name, weight in sorted(base_weights(model).items()):
         digest.update(f"{name} {tuple(weight.shape)}\n".encode())
-        values = weight.detach().to("cpu", torch.float32).contiguous()
-        digest.update(values.numpy().tobytes())
+        for piece in _pieces(weight):
+            digest.update(piece.to("cpu", torch.float32).numpy())
     return digest.hexdigest()
+
+
+def _pieces(tensor: Tensor) -> Iterator[Tensor]:
+    """The numbers of a tensor in order, few at a time, so that copies of them take next to no memory."""
+    yield from tensor.detach().reshape(-1).split(_PIECE)
 
 
 def base_weights(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -289,8 +313,8 @@ def check_finite(model: nn.Module, where: str = "model") -> None:
 
 def check_finite_tensor(name: str, tensor: Tensor, where: str) -> None:
     """Refuse a tensor with values that are NaN or infinite. Raises ModelError."""
-    if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-        bad = int((~torch.isfinite(tensor)).sum())
+    bad = sum(int((~torch.isfinite(piece)).sum()) for piece in _pieces(tensor))
+    if tensor.is_floating_point() and bad:
         raise ModelError(
             f"{where}: tensor {name} has {bad} of {tensor.numel()} values that are NaN or infinite; "
             "repair or reload the weights"
