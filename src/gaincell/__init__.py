@@ -1,9 +1,15 @@
 """gaincell: what becomes of a language model when its attention runs in analog gain-cell arrays.
 
-The public names are loaded when they are first used, so that ``import gaincell`` is quick.
+The public names are loaded when they are first used, so that ``import gaincell`` is quick. transformers and
+peft learn of gaincell's files as soon as they are imported themselves, before or after this package.
 """
 
+import sys
+from collections.abc import Sequence
 from importlib import import_module
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -43,6 +49,39 @@ _HOME = {
 """Public name -> the module that defines it."""
 
 __all__ = [*_HOME, "__version__"]
+
+
+_EXTENSIONS = {
+    "transformers.modeling_utils": "gaincell.integrations.hf.pretrained",
+    "peft.peft_model": "gaincell.integrations.hf.peft_files",
+}
+"""Module of another library -> the module of ours that is imported right after it."""
+
+
+class _Extender(MetaPathFinder):
+    """Imports what extends another library's module after that module."""
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if name not in _EXTENSIONS:
+            return None
+        spec = PathFinder.find_spec(name, path, target)
+        if spec is not None and spec.loader is not None:
+            execute = spec.loader.exec_module
+
+            def execute_and_extend(module: ModuleType) -> None:
+                execute(module)
+                import_module(_EXTENSIONS[name])
+
+            spec.loader.exec_module = execute_and_extend  # type: ignore[method-assign]
+        return spec
+
+
+sys.meta_path.insert(0, _Extender())
+for _name, _extension in _EXTENSIONS.items():
+    if _name in sys.modules:
+        import_module(_extension)
 
 
 def __getattr__(name: str) -> Any:

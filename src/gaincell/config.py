@@ -11,6 +11,7 @@ another one by `extends = "leroux2025"`. Unknown keys are errors.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,21 @@ def load_design(source: str | os.PathLike[str] | Design) -> Design:
     if isinstance(source, Design):
         return source
     path = _locate(source)
-    entries = {"temperature": ROOM_TEMPERATURE} | _read(path, ())
-    return design_of(entries, str(path))
+    return _complete(_read(path, ()), str(path))
+
+
+def design_from(table: Any, where: str) -> Design:
+    """A design from the parsed text of `Design.to_toml`; see `load_design`.
+
+    where: it was read from, for errors.
+    """
+    if not isinstance(table, Mapping) or "extends" in table:
+        raise DesignError(f"{where} is no complete design; save the model again")
+    return _complete(entries_of(dict(table), where), where)
+
+
+def _complete(entries: dict[str, Any], where: str) -> Design:
+    return design_of({"temperature": ROOM_TEMPERATURE} | entries, where)
 
 
 def _locate(source: str | os.PathLike[str]) -> Path:

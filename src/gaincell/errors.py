@@ -73,5 +73,9 @@ class RunError(GaincellError):
     """A RUN directory cannot be written, read, or does not fit the model it was made from."""
 
 
+class UncalibratedWarning(UserWarning):
+    """An attached model computed with the gains and offsets that `gaincell.attach` begins with."""
+
+
 class SimulationError(GaincellError):
     """A circuit simulation cannot be started, was stopped, or gave no usable result."""

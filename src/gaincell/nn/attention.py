@@ -1,5 +1,6 @@
 """The gain-cell attention of one layer: four scaling stages around the arrays."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -126,6 +127,12 @@ class GainCellAttention(nn.Module):
         self.normaliser = ArrayNormaliser(
             self.heads, self.kv_heads, self.head_dim, dtype=like.dtype, device=like.device
         )
+
+    def is_uncalibrated(self) -> bool:
+        """Whether every gain and offset is still its initial value."""
+        centre = self.design.v_offset
+        stages = ((self.q, 0.0), (self.k, centre), (self.v, centre), (self.out, 0.0))
+        return all(bool(((s.gain == 1) & (s.offset == offset)).all()) for s, offset in stages)
 
     def extras(self) -> list[nn.Parameter]:
         """The biases and exponents that there are."""
@@ -284,6 +291,14 @@ class GainCellAttention(nn.Module):
             f"layer={self.layer}, heads={self.heads}, kv_heads={self.kv_heads}, head_dim={self.head_dim}, "
             f"design={self.design.name!r}, cell={cell!r}"
         )
+
+
+def common_design(layers: Sequence[GainCellAttention]) -> Design:
+    """The design of all layers. Raises ModelError where they have different ones."""
+    design = layers[0].design
+    if any(layer.design != design for layer in layers):
+        raise ModelError("the layers have different designs; use set_design(model, design) before saving")
+    return design
 
 
 def check_one_normaliser(design: Design) -> None:

@@ -12,7 +12,7 @@ import copy
 import os
 import warnings
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeGuard, TypeVar
 
 import torch
 from torch import nn
@@ -21,8 +21,8 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from gaincell.config import load_design
 from gaincell.design import Design
-from gaincell.errors import InputError, ModelError
-from gaincell.integrations.hf import interface
+from gaincell.errors import InputError, ModelError, UncalibratedWarning
+from gaincell.integrations.hf import interface, pretrained
 from gaincell.integrations.hf.support import attention_modules, geometry
 from gaincell.nn.attention import GainCellAttention
 from gaincell.ops.gain_cell_attention import Gradient, Impl
@@ -38,15 +38,22 @@ _SAVE = "save_pretrained"
 class _Attachment:
     """What ``attach`` changed besides adding modules."""
 
+    owner: PreTrainedModel
+    """the model that is attached"""
     function: str
     """the attention function that every layer must call: a name in ``interface``"""
     configurations: list[tuple[PretrainedConfig, str]] = field(default_factory=list)
     """the model's own configurations, and the attention implementation that each had before"""
     savers: list[tuple[nn.Module, Any]] = field(default_factory=list)
-    """modules that refuse ``save_pretrained``, and the attribute that each had before"""
+    """modules whose ``save_pretrained`` is another one meanwhile, and the attribute that each had before"""
     hooks: list[RemovableHandle] = field(default_factory=list)
-    warned: bool = False
-    """whether `warn_of_adapter_files` has said it"""
+    ran: bool = False
+    """whether a forward pass has come to its end"""
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Unpickled, perhaps in a process where nothing was attached yet."""
+        interface.register()
+        vars(self).update(state)
 
     def begin_layer(self, module: Any, *_: Any) -> None:
         """Forward pre-hook: the layer is about to call ``function``."""
@@ -57,16 +64,28 @@ class _Attachment:
         """Forward hook: the layer did call ``function``."""
         self._require(module, interface.called_function())
 
-    def warn_of_adapter_files(self, model: nn.Module, prefix: str, _: bool) -> None:
-        """Hook before a state dict is made: within a wrapper of peft it is meant for a file of adapters."""
-        if "base_model." in prefix and not self.warned:
-            self.warned = True
-            warnings.warn(
-                f"{type(model).__name__} is attached: files of adapters that peft writes hold neither its "
-                "gains and offsets nor its design; gaincell.save(model, RUN) keeps all",
-                UserWarning,
-                stacklevel=2,
-            )
+    def end_pass(self, *_: Any) -> None:
+        """Forward hook of the whole model: after the first pass, warn where nobody set gains and offsets."""
+        if not self.ran and self.function == interface.GAIN_CELL:
+            self.ran = True
+            if all(cell.is_uncalibrated() for cell in attached_layers(self.owner)):
+                warnings.warn(
+                    f"{type(self.owner).__name__} is attached, but every gain and offset is still what "
+                    "attach() sets first, with which attention is noise: call gaincell.calibrate(model, "
+                    "batches), or load trained ones",
+                    UncalibratedWarning,
+                    stacklevel=2,
+                )
+
+    def save(self, *arguments: Any, **keywords: Any) -> Any:
+        """``save_pretrained`` of the model: its own, with the hardware in ``config.json``."""
+        owner = self.owner
+        own = next(before for module, before in self.savers if module is owner)
+        attention = "softmax" if self.function == interface.SOFTMAX else "gain-cell"
+        with pretrained.recorded(owner, attached_layers(owner), attention):
+            if own is not None:
+                return own(*arguments, **keywords)
+            return type(owner).save_pretrained(owner, *arguments, **keywords)
 
     def _require(self, module: Any, found: str | None) -> None:
         if found != self.function:
@@ -113,9 +132,11 @@ def attach(
         DesignError: there is no such design, or its file is not acceptable.
         InputError: ``attention`` is none of the two.
 
+    transformers' ``save_pretrained`` keeps gains, offsets and design; ``from_pretrained`` brings them back
+    (pretrained.py). A wrapper that peft makes after ``attach`` trains and saves gains and offsets beside its
+    adapters; one made before cannot save them, so its ``save_pretrained`` raises.
+
     Not modelled: dropout of attention weights. `gaincell.training.loop.train` trains without any dropout.
-    transformers' ``save_pretrained`` would lose gains, offsets and design, so it raises; use `gaincell.save`.
-    A wrapper that peft makes after ``attach`` still saves its adapters, and only them, with a warning.
     """
     function = _function(attention)
     if _owner(model) is not None:
@@ -127,7 +148,7 @@ def attach(
     modules = attention_modules(owner)
     cells = _make_cells(modules, load_design(design).replace(layers=len(modules)), impl, gradient)
     interface.register()
-    attachment = _Attachment(function)
+    attachment = _Attachment(owner, function)
     shared = [(module, module.config) for module in owner.modules() if _has_configuration(module)]
     setattr(owner, _RECORD, attachment)
     try:
@@ -142,9 +163,8 @@ def attach(
         for module in model.modules():
             if hasattr(module, _SAVE):
                 attachment.savers.append((module, vars(module).get(_SAVE)))
-                setattr(module, _SAVE, interface.refuse_saving)
-        if {module for module, _ in attachment.savers} <= set(owner.modules()):  # no wrapper that refuses
-            attachment.hooks.append(owner.register_state_dict_pre_hook(attachment.warn_of_adapter_files))
+                setattr(module, _SAVE, attachment.save if module is owner else interface.refuse_saving)
+        attachment.hooks.append(owner.base_model.register_forward_hook(attachment.end_pass))
         set_attention(owner, attention)
     except BaseException:
         detach(owner)
@@ -183,8 +203,8 @@ def attached_layers(model: nn.Module) -> list[GainCellAttention]:
 
     ``model`` may be wrapped (by peft, by a data-parallel module).
     """
-    cells = [module.gain_cell for module in _carriers(model)]
-    return sorted(cells, key=lambda cell: cell.layer)
+    cells = [interface.arrays_of(module) for module in _carriers(model)]
+    return sorted(cells, key=lambda cell: cell.layer)  # type: ignore[union-attr, return-value, arg-type]
 
 
 def computes_softmax(model: nn.Module) -> bool:
@@ -215,9 +235,8 @@ def set_design(model: AnyModel, design: Design | str | os.PathLike[str]) -> AnyM
         DesignError: there is no such design, or its file is not acceptable.
     """
     attached_model(model)
-    cells = attached_layers(model)
-    design = load_design(design).replace(layers=len(cells))
-    for cell in cells:
+    design = load_design(design).replace(layers=len(attached_layers(model)))
+    for cell in filter(_is_arrays, model.modules()):  # in a wrapper of peft, every adapter's
         cell.design = design
     return model
 
@@ -285,18 +304,18 @@ def _copy_configurations(owner: PreTrainedModel, attachment: _Attachment) -> Non
         if known:
             continue
         implementation = before._attn_implementation
-        if implementation in (interface.GAIN_CELL, interface.SOFTMAX):  # made from an attached model's
+        if implementation in interface.NAMES:  # made from an attached model's
             implementation = owner.get_correct_attn_implementation(None)
         attachment.configurations.append((own, implementation))
 
 
 def _carriers(model: nn.Module) -> list[Any]:
     """Attention modules that have gain-cell arrays."""
-    return [
-        module
-        for module in model.modules()
-        if isinstance(getattr(module, "gain_cell", None), GainCellAttention)
-    ]
+    return [module for module in model.modules() if interface.arrays_of(module) is not None]
+
+
+def _is_arrays(module: nn.Module) -> TypeGuard[GainCellAttention]:
+    return isinstance(module, GainCellAttention)
 
 
 def _owner(model: nn.Module) -> PreTrainedModel | None:

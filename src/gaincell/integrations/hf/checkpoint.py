@@ -23,9 +23,10 @@ from gaincell.errors import GaincellError, ModelError, RunError
 from gaincell.files import write_tensors
 from gaincell.integrations.hf.attach import attach, attached_layers, attached_model
 from gaincell.integrations.hf.digital_scaling import hold_digital_scaling
+from gaincell.integrations.hf.interface import arrays_of
 from gaincell.integrations.hf.lora import add_product, factors, lora_name, without_adapters
 from gaincell.integrations.hf.mixing import MIX, fold
-from gaincell.integrations.hf.paired import KEPT, hold_components, kept_components
+from gaincell.integrations.hf.paired import KEPT, hold_components
 from gaincell.integrations.hf.sources import (
     BaseModel,
     base_weights,
@@ -35,6 +36,7 @@ from gaincell.integrations.hf.sources import (
     pretrained_id,
 )
 from gaincell.nn.array_normaliser import NORMALISER
+from gaincell.nn.attention import common_design
 from gaincell.ops.gain_cell_attention import Gradient, Impl
 from gaincell.shipped import located
 
@@ -86,19 +88,13 @@ def save(
     Not modelled: adapters of other kinds; merge them first.
     """
     model = attached_model(model)
-    cells = attached_layers(model)
-    design = cells[0].design
-    if any(cell.design != design for cell in cells):
-        raise ModelError("the layers have different designs; use set_design(model, design) before saving")
+    design = common_design(attached_layers(model))
     check_finite(model, where="cannot save")
     if not isinstance(base, BaseModel):
         base = _find_base(base or pretrained_id(model), next(iter(base_weights(model).values())).dtype)
     tensors = _changed(without_adapters(base_weights(model)), base_weights(base.model))
     tensors |= {name: factor.to(ADAPTER_DTYPE) for name, factor in factors(model).items()}
-    for name, parameter in model.named_parameters():
-        if ".gain_cell." in name:
-            tensors[name] = parameter.to(ADAPTER_DTYPE) if MIX in name else parameter
-    tensors |= kept_components(model)
+    tensors |= {n: t.to(ADAPTER_DTYPE) if MIX in n else t for n, t in _of_arrays(model).items()}
     metadata = {
         "format": _FORMAT,
         "base": base.source.id,
@@ -158,7 +154,9 @@ def load_run(
             "one is (base=)"
         )
     attach(found.model, design or _saved_design(directory, hardware), impl=impl, gradient=gradient)
-    _put(found.model, _read(directory / HARDWARE), str(directory / HARDWARE))
+    where = str(directory / HARDWARE)
+    put(found.model, read(directory / HARDWARE), where)
+    check_finite(found.model, where=where)
     return found
 
 
@@ -175,7 +173,7 @@ def go_on(model: PreTrainedModel, run: str | os.PathLike[str]) -> None:
     describe(run)
     parameters = dict(model.named_parameters())
     wanted = {name for name in parameters if ".gain_cell." in name or ".lora_" in name}
-    stored = _read(path)
+    stored = read(path)
     found = {lora_name(name): tensor for name, tensor in stored.items() if not name.endswith(KEPT)}
     unfit = wanted ^ found.keys() or {n for n in wanted if parameters[n].shape != found[n].shape}
     if unfit:
@@ -270,11 +268,28 @@ def _saved_design(directory: Path, hardware: Hardware) -> Design:
     return design
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+def _of_arrays(model: nn.Module) -> dict[str, Tensor]:
+    """What belongs to the arrays in use, by name: gains, offsets and the like, and kept components."""
+    return {
+        f"{name}.gain_cell.{own}": tensor
+        for name, module in model.named_modules()
+        if (cell := arrays_of(module)) is not None
+        for own, tensor in cell.state_dict().items()
+    }
+
+
+def read(path: Path, part: str = "") -> dict[str, Tensor]:
+    """The tensors of a file whose names contain `part`.
+
+    Raises:
+        RunError: one of them cannot be what its name says, or is damaged.
+        ModelError: one is NaN or infinite.
+    """
     with safe_open(path, framework="pt") as file:
         return {
             name: checked(name, file.get_tensor(name), str(path), "save the model again")
             for name in file.keys()  # noqa: SIM118 (not a mapping)
+            if part in name
         }
 
 
@@ -303,8 +318,14 @@ def checked(name: str, tensor: Tensor, where: str, advice: str) -> Tensor:
     return tensor
 
 
-def _put(model: PreTrainedModel, tensors: dict[str, Tensor], where: str) -> None:
-    """Put saved gains, offsets and weights into an attached model, then mixing and adapters into weights."""
+def put(model: PreTrainedModel, tensors: dict[str, Tensor], where: str) -> None:
+    """Put saved gains, offsets and weights into an attached model, then mixing and adapters into weights.
+
+    where: they were read from, for errors.
+
+    Raises:
+        RunError: they are not those of this model.
+    """
     try:
         hold_digital_scaling(model, tensors)
     except RunError as error:
@@ -331,4 +352,3 @@ def _put(model: PreTrainedModel, tensors: dict[str, Tensor], where: str) -> None
             add_product(model.get_submodule(layer), *(tensors[layer + end] for end in ends))
     except (AttributeError, KeyError, RuntimeError, GaincellError) as error:
         raise RunError(f"{where} does not fit the base model: {layer} ({error}); save it again") from error
-    check_finite(model, where=where)

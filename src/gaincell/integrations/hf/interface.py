@@ -21,6 +21,9 @@ from gaincell.nn.attention import GainCellAttention
 
 GAIN_CELL = "gaincell"
 SOFTMAX = "gaincell-softmax"
+SAVED = "gaincell (pip install gaincell, then import gaincell)"
+"""Name of the function in a saved ``config.json``: transformers prints it when it does not know it."""
+NAMES = (GAIN_CELL, SOFTMAX, SAVED)
 RING = "gaincell_ring"
 """Attribute of the key tensor that a ring gives out: the ring, which takes the new keys and values."""
 
@@ -63,11 +66,22 @@ def called_function() -> str | None:
 
 
 def register() -> None:
-    """Make both names known to transformers (once is enough, twice does no harm)."""
-    AttentionInterface.register(GAIN_CELL, gain_cell_forward)
-    AttentionInterface.register(SOFTMAX, softmax_forward)
-    AttentionMaskInterface.register(GAIN_CELL, key_index_mask)
-    AttentionMaskInterface.register(SOFTMAX, key_index_mask)
+    """Make the names known to transformers (once is enough, twice does no harm)."""
+    for name in NAMES:
+        AttentionInterface.register(name, softmax_forward if name == SOFTMAX else gain_cell_forward)
+        AttentionMaskInterface.register(name, key_index_mask)
+
+
+def arrays_of(module: nn.Module) -> GainCellAttention | None:
+    """The arrays of an attention module; in a wrapper of peft, which has a copy for every adapter, those in
+    use.
+    """
+    found: Any = getattr(module, "gain_cell", None)
+    if hasattr(found, "modules_to_save"):
+        active = [] if found.disable_adapters else found.active_adapter
+        name = active if isinstance(active, str) else next(iter(active), None)
+        found = found.original_module if name is None else found.modules_to_save[name]
+    return found if isinstance(found, GainCellAttention) else None
 
 
 def gain_cell_forward(
@@ -168,10 +182,11 @@ def refuse_call(model: nn.Module, args: tuple[Any, ...], arguments: dict[str, An
 
 
 def refuse_saving(*_: Any, **__: Any) -> None:
-    """Stands in for ``save_pretrained`` of an attached model. Raises ModelError."""
+    """Stands in for ``save_pretrained`` of what is inside or around an attached model. Raises ModelError."""
     raise ModelError(
-        "save_pretrained of an attached model would lose its gains, offsets and design: use gaincell.save("
-        "model, DIRECTORY), or gaincell.detach(model) first to save the weights alone"
+        "save_pretrained of a part of an attached model, or of a wrapper made before attach(), would lose "
+        "its gains, offsets and design: save the whole model, use gaincell.save(model, DIRECTORY), or "
+        "gaincell.detach(model) first to save the weights alone"
     )
 
 
@@ -192,9 +207,9 @@ def _check(
     arguments: dict[str, Any],
 ) -> tuple[GainCellAttention, _Index]:
     """Refuse whatever is not modelled; return the layer's gain-cell module and its indices."""
-    cell = getattr(module, "gain_cell", None)
+    cell = arrays_of(module)
     where = type(module).__name__
-    if not isinstance(cell, GainCellAttention):
+    if cell is None:
         raise ModelError(f"{where} has no gain-cell arrays: call gaincell.attach(model, design) on its model")
     _check_arguments(module, arguments)
     _check_shapes(where, cell, query, key, value)

@@ -1,0 +1,147 @@
+"""An attached model in transformers' own files: written by `save_pretrained`, read by `from_pretrained`.
+
+The weights hold gains and offsets under their own names. `config.json` holds two things more,
+
+    quantization_config     {"quant_method": "gaincell", "version": 1, "design": {...}, ...}
+    _attn_implementation    `interface.SAVED`
+
+The first is transformers' place for what changes a model while it is read: `HardwareLoader` attaches it. The
+second is what transformers cannot pass over without gaincell: no version knows an attention function of that
+name, and each says so and stops. (Of a quantisation that it does not know it only warns. Other programs stop
+there.)
+
+`gaincell/__init__.py` imports this file as soon as transformers' models can be read. It must not import
+anything that imports `attach`, which may be what is being imported.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from transformers.quantizers import HfQuantizer
+from transformers.quantizers.auto import register_quantization_config, register_quantizer
+from transformers.utils.quantization_config import QuantizationConfigMixin
+
+from gaincell.errors import ModelError, RunError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from gaincell.nn.attention import GainCellAttention
+
+METHOD = "gaincell"
+VERSION = 1
+ARRAYS = ".gain_cell."
+"""In the names of tensors that belong to arrays."""
+
+
+@register_quantization_config(METHOD)
+class HardwareRecord(QuantizationConfigMixin):  # type: ignore[misc]
+    """What `config.json` says about the hardware of a model: see `record`."""
+
+    def __init__(self, **entries: Any) -> None:
+        vars(self).update(entries)
+
+
+@register_quantizer(METHOD)
+class HardwareLoader(HfQuantizer):  # type: ignore[misc]
+    """Attaches a model that transformers reads, as its `HardwareRecord` says."""
+
+    requires_calibration = True  # only what was saved attached can be read so
+    is_trainable = True
+
+    def is_serializable(self, *_: Any, **__: Any) -> bool:
+        """Always."""
+        return True
+
+    def validate_environment(self, *_: Any, **__: Any) -> None:
+        """Refuse what a newer version wrote, before anything is read. Raises RunError."""
+        from gaincell.integrations.hf import interface
+
+        version = getattr(self.quantization_config, "version", None)
+        if version != VERSION:
+            raise RunError(
+                f"config.json: its quantization_config of {METHOD} has version {version!r}, this gaincell "
+                f"reads {VERSION}; upgrade gaincell (pip install -U gaincell), or save the model again"
+            )
+        interface.register()
+
+    def _process_model_before_weight_loading(
+        self, model: PreTrainedModel, checkpoint_files: Sequence[str] | None = None, **_: Any
+    ) -> None:
+        self._files = checkpoint_files
+        given = model.config._attn_implementation
+        if not given.startswith(METHOD):
+            raise ModelError(
+                f"attn_implementation={given!r}: this model was saved with attention in arrays; leave it "
+                "out, and call gaincell.detach(model) for softmax attention"
+            )
+        self._ignored = model._keys_to_ignore_on_load_unexpected
+        kind = set if isinstance(self._ignored, set) else list  # of transformers 5, and of 4
+        model._keys_to_ignore_on_load_unexpected = kind([*(self._ignored or ()), re.escape(ARRAYS)])
+
+    def _process_model_after_weight_loading(self, model: PreTrainedModel, **_: Any) -> None:
+        from gaincell.config import design_from
+        from gaincell.integrations.hf.attach import attach
+        from gaincell.integrations.hf.checkpoint import put, read
+
+        self.remove_quantization_config(model)
+        model._keys_to_ignore_on_load_unexpected = self._ignored
+        record = self.quantization_config
+        files = self._files or _files(model)
+        tensors = {name: tensor for file in files for name, tensor in read(Path(file), ARRAYS).items()}
+        attach(
+            model,
+            design_from(getattr(record, "design", None), f"{model.name_or_path}: the design in config.json"),
+            gradient=getattr(record, "gradient", "exact"),
+            attention=getattr(record, "attention", "gain-cell"),
+        )
+        put(model, tensors, model.name_or_path)
+
+
+@contextmanager
+def recorded(model: PreTrainedModel, cells: Sequence[GainCellAttention], attention: str) -> Iterator[None]:
+    """Within the context the configuration of an attached model says what its hardware is.
+
+    attention: "gain-cell" or "softmax".
+
+    Raises:
+        ModelError: the layers have different designs, or the model has adapters inside.
+        DesignError: no file can hold the design.
+    """
+    from gaincell.files import parse_toml
+    from gaincell.integrations.hf.interface import SAVED
+    from gaincell.integrations.hf.lora import lora_parameters
+    from gaincell.nn.attention import common_design
+
+    if lora_parameters(model):
+        raise ModelError(
+            "the model has low-rank adapters in it: save the wrapper of peft.get_peft_model(model, config), "
+            "use gaincell.save, or merge them into the weights first (peft: merge_and_unload)"
+        )
+    design = common_design(cells)
+    config = model.config
+    config.quantization_config = HardwareRecord(
+        quant_method=METHOD,
+        version=VERSION,
+        design=parse_toml(design.to_toml()),
+        attention=attention,
+        gradient=cells[0].gradient,
+    )
+    vars(config)["_attn_implementation"] = SAVED  # into the file: as an attribute it is a property
+    try:
+        yield
+    finally:
+        del config.quantization_config, vars(config)["_attn_implementation"]
+
+
+def _files(model: PreTrainedModel) -> list[Path]:
+    """Files of weights that a model was read from, where transformers (version 4) does not say which."""
+    from transformers.utils import cached_file
+
+    config = cached_file(model.name_or_path, "config.json", _commit_hash=model.config._commit_hash)
+    return sorted(Path(config).parent.glob("model*.safetensors"))
