@@ -196,6 +196,12 @@ def _same_vocabulary(own: int, teacher: int) -> None:
         )
 
 
+def _as_multiplied(matrix: Tensor) -> Tensor:
+    """In the type that autocast would cast it to, anew in every product."""
+    kind = matrix.device.type
+    return matrix.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else matrix
+
+
 class _HeadLoss(torch.autograd.Function):
     """The loss of the head of this file, from the hidden states of both models.
 
@@ -214,6 +220,7 @@ class _HeadLoss(torch.autograd.Function):
         weight: float,
     ) -> Float[Tensor, ""]:
         _same_vocabulary(len(matrix), len(teacher_matrix))
+        matrix, teacher_matrix = _as_multiplied(matrix), _as_multiplied(teacher_matrix)
         rows, expected = hidden.flatten(0, 1), teacher_hidden.flatten(0, 1)
         gradient = torch.empty_like(rows)
         total = torch.zeros((), dtype=torch.float64, device=rows.device)
