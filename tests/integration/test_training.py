@@ -34,6 +34,7 @@ from gaincell.training.data import RandomBlocks, keep_tokens, repeat_passages, t
 from gaincell.training.distillation import Distillation
 from gaincell.training.loop import TrainSettings, next_token_loss, train
 from gaincell.training.parallel import clip_each_gradient
+from gaincell.training.precision import bf16_pays
 from gaincell.training.settings import learning_rate_at
 from gaincell.training.shares import GROUPS
 
@@ -335,6 +336,34 @@ def _kept(seen: list[dict[str, float]], done: int, total: int, numbers: dict[str
 def of_ones_own(model: nn.Module, tokens: Tensor) -> Tensor:
     """A loss that nobody named."""
     return next_token_loss(model, tokens)
+
+
+@pytest.mark.parametrize("pays", [True, False])
+def test_products_are_in_bf16_where_that_was_measured_to_pay(
+    pays: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gaincell.training.loop.bf16_pays", lambda device: pays)
+    seen = []
+
+    def loss(model: nn.Module, tokens: Tensor) -> Tensor:
+        seen.append(torch.is_autocast_enabled("cpu"))
+        return next_token_loss(model, tokens)
+
+    path = tmp_path / "checkpoint"
+    train(micro_llama(), blocks(4), settings(bf16=None), loss_of=loss, checkpoint=path)
+    assert seen == [pays] * 4
+    train(micro_llama(), blocks(4), settings(bf16=pays), loss_of=loss, checkpoint=path)  # the same run
+    with pytest.raises(RunError, match=r"settings\.bf16 = "):
+        train(micro_llama(), blocks(4), settings(bf16=not pays), loss_of=loss, checkpoint=path)
+
+
+@pytest.mark.parametrize(("speed", "pays"), [(1.0, False), (1.2, False), (2.0, True)])
+def test_bf16_pays_from_a_stated_gain_on(speed: float, pays: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a clock that goes as fast as the products that were waited for."""
+    durations = itertools.cycle([1.0, 1.0 / speed])
+    clock = iter(itertools.accumulate(t for d in durations for t in (0.0, d)))
+    monkeypatch.setattr("gaincell.training.precision.time.perf_counter", lambda: next(clock))
+    assert bf16_pays.__wrapped__("cpu") is pays
 
 
 @pytest.mark.parametrize("impl", ["blocked", "auto"])

@@ -72,6 +72,10 @@ def adapt(
             "the neutral start, relative from the trained one.",
         ),
     ] = None,
+    iterations: Annotated[
+        int | None,
+        typer.Option("--iterations", metavar="N", min=1, max=1000, help="Most of published; by default 100."),
+    ] = None,
     design: Annotated[
         str | None, typer.Option("--design", metavar="DESIGN", help="Chip; by default that of the RUN.")
     ] = None,
@@ -123,6 +127,8 @@ def adapt(
 
     if rule is Rule.released and method is not Method.published:
         raise InputError("--rule released stops --method published; give both, or leave --rule out")
+    if iterations is not None and method is not Method.published:
+        raise InputError("--iterations limits --method published; give both, or leave --iterations out")
     if rule is None:
         as_the_paper = method is Method.published and start is Start.neutral
         rule = Rule.released if as_the_paper else Rule.relative
@@ -133,6 +139,7 @@ def adapt(
         method=method.value,
         start=start.value,
         rule=rule.value,
+        max_iterations=iterations or 100,
         text=text,
         protocol=protocol,
         evaluation_tokens=limit,

@@ -33,7 +33,6 @@ from gaincell.mapping import records, summary
 from gaincell.mapping.folder import alone
 from gaincell.mapping.job import freeze_embeddings
 from gaincell.mapping.readapt import load_made
-from gaincell.mapping.stages import fast_bf16
 from gaincell.progress import StageProgress, silent_stages
 from gaincell.reports import results
 from gaincell.reports.results import Json, value
@@ -129,7 +128,7 @@ def _codesigned(
     done = codesign(
         model,
         texts.blocks,
-        _training(settings, chip, fast_bf16(model)),
+        _training(settings, chip),
         settings.learn,
         rate=settings.rate,
         progress=progress("train model and chip"),
@@ -215,14 +214,13 @@ def _read(settings: CodesignSettings, block: int, loaded: LoadedModel, progress:
     return _Texts(text.name, evaluation, training, calibration, cut_blocks(training[before:], block + 1))
 
 
-def _training(settings: CodesignSettings, chip: Design, bf16: bool) -> TrainSettings:
+def _training(settings: CodesignSettings, chip: Design) -> TrainSettings:
     return TrainSettings(
         learning_rate=settings.learning_rate,
         scale_learning_rate=settings.scale_learning_rate,
         batch=settings.batch,
         micro_batch=settings.batch,
         warmup_steps=5,
-        bf16=bf16,
         redraw="chip" if chip.drawn("chip") else "noise",
         checkpoint_every=20,
         keep_checkpoints=1,

@@ -58,6 +58,7 @@ class AdaptSettings:
     start: "trained", or "neutral": every gain 1 and every offset 0 before the adaptation. Both starts are
         then evaluated, the neutral one on the cell the model has, too.
     rule: how residuals are stated and when the published method stops, "relative" or "released".
+    max_iterations: of the published method.
     protocol: `blocks-T` or `strided-T-S` of all evaluations; the adaptation reads blocks of T. None for
         `default_protocol`, which does not depend on the design.
     """
@@ -68,6 +69,7 @@ class AdaptSettings:
     method: str = "closed-form"
     start: str = "trained"
     rule: str = "relative"
+    max_iterations: int = 100
     text: str = "sample"
     protocol: str | None = None
     evaluation_tokens: int = 32_768
@@ -143,6 +145,7 @@ def adapt_model(
         cast(Method, settings.method),
         start=cast(Start, settings.start),
         rule=cast(Rule, settings.rule),
+        max_iterations=settings.max_iterations,
         progress=progress("adapt"),
     )
     codes["adapted"] = code_use(loaded.model, [calibration[:4]])

@@ -106,9 +106,7 @@ class MapSettings:
             "gradient": [self.gradient, self.redraw],
         }
 
-    def training(
-        self, phase: Phase, blocks: int, block: int, vocabulary: int, *, bf16: bool = False
-    ) -> TrainSettings:
+    def training(self, phase: Phase, blocks: int, block: int, vocabulary: int) -> TrainSettings:
         """Settings of one phase of training on `blocks` blocks of `block` tokens."""
         batch = max(1, min(LARGEST_BATCH, blocks // STEPS))
         micro = next(m for m in (4, 2, 1) if batch % m == 0 and (m == 1 or m * block * vocabulary <= LOGITS))
@@ -125,7 +123,6 @@ class MapSettings:
             final_fraction=0.02,
             batch=batch,
             micro_batch=micro,
-            bf16=bf16,
             redraw=self.redraw,
             checkpoint_every=max(10, steps // 8),
         )

@@ -21,7 +21,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -127,7 +126,7 @@ def _train(
     train(
         model,
         blocks,
-        job.settings.training(phase, len(blocks), job.block, model.config.vocab_size, bf16=fast_bf16(model)),
+        job.settings.training(phase, len(blocks), job.block, model.config.vocab_size),
         progress=job.progress(f"{stage}: train {part}"),
         log=job.log(stage, part),
         checkpoint=job.folder.checkpoint(stage, part),
@@ -216,13 +215,6 @@ def run_stage(job: Job, stage: Stage) -> Record:
     record |= records.of_perplexity(found, time.perf_counter() - start)
     job.folder.finish(stage.name, record, job.model if stage.trained else None)
     return record
-
-
-def fast_bf16(model: PreTrainedModel) -> bool:
-    """Whether bfloat16 products are computed by the hardware rather than emulated."""
-    if next(model.parameters()).device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported())
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def _tokens(job: Job, stage: str) -> int:

@@ -20,7 +20,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -39,6 +39,7 @@ from gaincell.training import checkpoint as disk
 from gaincell.training.log import TrainingLog
 from gaincell.training.loss_name import called, name_of
 from gaincell.training.parallel import Loss, Parallel, clip_each_gradient, clip_gradients
+from gaincell.training.precision import bf16_pays
 from gaincell.training.settings import SCALE_RATES, TrainSettings, learning_rate_at
 from gaincell.training.shares import measured_shares
 from gaincell.training.watch import Watch
@@ -119,6 +120,9 @@ def train(
     named = name_of(loss_of)
     run = Parallel(model, loss_of, sharded=settings.sharded)
     _check_share(run, settings)
+    if settings.bf16 is None:  # all processes do what most have found
+        pays = bf16_pays(str(next(model.parameters()).device))
+        settings = replace(settings, bf16=run.mean(float(pays)) > 0.5)
     _set_checkpointing(model, settings, "enable", {"use_reentrant": False})
     parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
     optimizer = _optimizer(parameters, settings, rates or {})
@@ -247,7 +251,7 @@ def _accumulate(
         redraw(arrays, settings.redraw, draw)
         tokens = piece.to(device=device, dtype=torch.long)
         with _generators_of(draw, device), run.accumulating(last=count == len(own)):
-            with torch.autocast(device.type, torch.bfloat16, enabled=settings.bf16):
+            with torch.autocast(device.type, torch.bfloat16, enabled=bool(settings.bf16)):
                 loss = run.module(tokens)
             (loss / len(own)).backward()
         total += loss.item()

@@ -123,8 +123,10 @@ class TrainSettings:
     """Largest global gradient norm."""
     clip_tensors: float = math.inf
     """Largest norm of one tensor's gradient, in multiples of its running mean; inf = any."""
-    bf16: bool = True
-    """bf16 autocast of the linear layers; the hardware attention always computes in float32."""
+    bf16: bool | None = None
+    """bf16 autocast of the linear layers; the hardware attention always computes in float32. None = where
+    that is faster, by a measurement of a second (precision.py).
+    """
     gradient_checkpointing: bool = False
     """Keep only every layer's input and compute the rest again in the backward pass: less memory, a third
     more time.
