@@ -569,7 +569,10 @@ def test_the_linear_stage_of_a_recipe_is_adapted_from_both_starts(tmp_path: Path
     assert score["linear"] == pytest.approx(own["perplexity"]["value"], rel=1e-6)
     assert found["stages"][0]["training_tokens"] == own["training_tokens"]
     assert found["adaptation"]["published"]["start"] == "neutral"
-    assert len(found["adaptation"]["published"]["history"]["iteration"]["value"]) > 1
+    assert len(found["adaptation"]["published"]["history"]["iteration"]["value"]) > 2
+    short = adapt_model(replace(settings, max_iterations=1), load_design("leroux2025"))
+    assert short["adaptation"]["published"]["history"]["iteration"]["value"] == [0.0, 1.0]
+    assert not short["adaptation"]["published"]["converged"]
 
 
 @pytest.mark.parametrize("rank", [0, 2])
