@@ -218,6 +218,50 @@ def test_a_transfer_learns_where_to_look() -> None:
     assert apart[1.0] < 0.95 * apart[0.0]
 
 
+@pytest.mark.parametrize("bf16", [False, True], ids=["float32", "bf16"])
+def test_what_a_teacher_gives_is_kept_for_the_next_training(
+    bf16: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def student() -> nn.Module:
+        made = micro_llama()
+        made.model.layers[0].mlp.down_proj.weight.data.mul_(2.0)
+        made.get_output_embeddings().requires_grad_(False)
+        return made
+
+    def trained(loss: Distillation) -> list[Tensor]:
+        model = student()
+        train(model, blocks(4), settings(bf16=bf16), loss_of=loss)
+        return [p.detach() for p in model.parameters()]
+
+    without = trained(Distillation(micro_llama(), 0.5))
+    keeping = trained(Distillation(micro_llama(), 0.5, kept=tmp_path / "kept"))
+    files = sorted((tmp_path / "kept").glob("*.safetensors"))
+    assert len(files) == 4
+    teacher = micro_llama()
+    loss = Distillation(teacher, 0.5, kept=tmp_path / "kept")
+    files[0].write_bytes(files[0].read_bytes()[:100])  # torn: computed anew
+    passes = []
+    teacher.base_model.register_forward_hook(lambda *_: passes.append(1))
+    found = trained(loss)
+    assert len(passes) == 2 + 1  # whether its head is a matrix was tried with two
+    for one, other, third in zip(without, keeping, found, strict=True):
+        assert one.equal(other)
+        assert one.equal(third)
+    other_weights = student()
+    trained(Distillation(other_weights, 0.5, kept=tmp_path / "kept"))
+    assert len(list((tmp_path / "kept").glob("*.safetensors"))) == 8
+
+
+def test_a_training_goes_on_where_nothing_can_be_kept(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    model = micro_llama()
+    model.get_output_embeddings().requires_grad_(False)
+    loss = Distillation(micro_llama(), 0.5, kept=tmp_path / "file" / "kept")
+    with pytest.warns(UserWarning, match="the teacher's outputs are no longer kept") as warned:
+        train(model, blocks(4), settings(), loss_of=loss)
+    assert len(warned) == 1
+
+
 def test_a_teacher_with_another_vocabulary_is_refused() -> None:
     student = micro_llama()
     student.requires_grad_(False)

@@ -43,6 +43,15 @@ def train(
         bool,
         typer.Option("--dry-run", help="Check the recipe, and the text if given, and show what it would do."),
     ] = False,
+    teacher_outputs: Annotated[
+        Path | None,
+        typer.Option(
+            "--teacher-outputs",
+            callback=output_directory,
+            metavar="DIRECTORY",
+            help="Keep what teachers give here, for trainings that see the same text again.",
+        ),
+    ] = None,
     threads: Threads = None,
     device: Device = "cpu",
     json: JsonFile = None,
@@ -86,6 +95,8 @@ def train(
     plan = load_recipe(recipe, design, parse_overrides(changes or ()))
     console = Console()
     chosen = plan.stages if only is None else plan.needed_by(only)
+    keeps = any(stage.loss == "distillation" and not stage.states and not stage.outputs for stage in chosen)
+    check_needed(context, ("--teacher-outputs",), "a stage of distillation without states and outputs", keeps)
     if dry_run:
         source = context.get_parameter_source("text")
         given = source is not None and source.name == "COMMANDLINE"
@@ -100,7 +111,14 @@ def train(
     try:
         with progress_bars() if main else nullcontext(silent_stages) as stages:
             result = run_recipe(
-                plan, open_text(text), folder, stages, only=only, device=device, command=command
+                plan,
+                open_text(text),
+                folder,
+                stages,
+                only=only,
+                device=device,
+                teacher_outputs=teacher_outputs,
+                command=command,
             )
     except KeyboardInterrupt:
         raise KeyboardInterrupt(

@@ -49,6 +49,7 @@ class RecipeModels:
     Args:
         recipe, text: of the run.  base: the pretrained model.  folder: where results of stages are.
         progress: opens the progress of every step.  device: where to compute.
+        teacher_outputs: where what teachers give is kept (training/teacher_outputs.py); None: nowhere.
     """
 
     def __init__(
@@ -59,9 +60,11 @@ class RecipeModels:
         folder: RunFolder,
         progress: StageProgress,
         device: str,
+        teacher_outputs: Path | None = None,
     ) -> None:
         self.recipe, self.base, self.text = recipe, base, text
         self.folder, self.progress, self.device = folder, progress, device
+        self.teacher_outputs = teacher_outputs
 
     def model(self, stage: StageRecipe, state: Path | None, *, cell: str | None = None) -> PreTrainedModel:
         """The model of a stage: with the weights of `state`, or as it starts."""
@@ -139,7 +142,7 @@ class RecipeModels:
         if self.recipe.weights == "bfloat16":
             teacher = _in_bfloat16(teacher)
         if stage.loss == "distillation":
-            return Distillation(teacher, stage.weight, stage.states, stage.outputs)
+            return Distillation(teacher, stage.weight, stage.states, stage.outputs, self.teacher_outputs)
         if attached_layers(teacher):
             raise InputError(f"stage {stage.name}: attention transfer needs a teacher with softmax attention")
         attach(teacher, self.recipe.design, attention="softmax")

@@ -66,6 +66,7 @@ class RecipeRun:
         out: the directory OUT.
         progress: opens the progress of every step.
         device: where to compute.
+        teacher_outputs: where what teachers give is kept (training/teacher_outputs.py); None: nowhere.
 
     Raises:
         GaincellError: model, text or directory are not acceptable.
@@ -78,6 +79,7 @@ class RecipeRun:
         out: Path,
         progress: StageProgress = silent_stages,
         device: str = "cpu",
+        teacher_outputs: Path | None = None,
     ) -> None:
         self.recipe, self.out, self.progress, self.device = recipe, out, progress, device
         self.processes = join_processes(torch.device(device).type)
@@ -96,7 +98,9 @@ class RecipeRun:
             self.folder = RunFolder(out, identity)
             if self.main:
                 recipe.design.save(self.folder.stages / DESIGN)
-        self.models = RecipeModels(recipe, self.base, self.text, self.folder, progress, device)
+        self.models = RecipeModels(
+            recipe, self.base, self.text, self.folder, progress, device, teacher_outputs
+        )
 
     def _pretrained(self) -> LoadedModel:
         """The model that the recipe starts from, made first if need be."""
@@ -329,12 +333,13 @@ def run_recipe(
     *,
     only: str | None = None,
     device: str = "cpu",
+    teacher_outputs: Path | None = None,
     command: Sequence[str] = ("gaincell", "train"),
 ) -> Json:
     """Carry out a recipe; returns what OUT/run.json then holds.
 
     Args:
-        recipe, text, out, progress, device: see `RecipeRun`.
+        recipe, text, out, progress, device, teacher_outputs: see `RecipeRun`.
         only: a stage: it and what it needs are run, nothing else.
         command: the command line, for the record.
 
@@ -344,7 +349,7 @@ def run_recipe(
     main = join_processes(torch.device(device).type).is_main_process
     stages = list(recipe.stages) if only is None else recipe.needed_by(only)
     with alone(out) if main else nullcontext():
-        run = RecipeRun(recipe, text, out, progress, device)
+        run = RecipeRun(recipe, text, out, progress, device, teacher_outputs)
         for stage in stages:
             run.run(stage)
         result: Json = {}

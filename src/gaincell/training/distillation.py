@@ -18,6 +18,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,6 +32,7 @@ from gaincell.integrations.hf.support import attention_modules
 from gaincell.training.loss_name import LossName
 from gaincell.training.settings import FACTOR, check_value
 from gaincell.training.shares import teachers_part
+from gaincell.training.teacher_outputs import TeacherOutputs
 
 ROWS_AT_ONCE = 256
 """Tokens whose distributions exist at the same time where the output layer is a plain matrix."""
@@ -42,14 +45,22 @@ class Distillation:
     tokens are made at a time and nothing of the size [tokens, vocabulary] is kept for the backward pass.
 
     teacher: a causal language model with the student's vocabulary; it is not trained.  weight: w in [0, 1].
-    states: s, 0 or more.  outputs: t, 0 or more.
+    states: s, 0 or more.  outputs: t, 0 or more.  kept: a directory for what the teacher gives
+    (teacher_outputs.py); not used where s or t need its whole pass, nor without plain matrices.
 
     Raises:
         InputError: the weight lies outside [0, 1], or that of states or outputs below 0; called: the
             vocabularies differ, or the shapes where states or outputs are learnt.
     """
 
-    def __init__(self, teacher: nn.Module, weight: float, states: float = 0.0, outputs: float = 0.0) -> None:
+    def __init__(
+        self,
+        teacher: nn.Module,
+        weight: float,
+        states: float = 0.0,
+        outputs: float = 0.0,
+        kept: Path | None = None,
+    ) -> None:
         if not 0.0 <= weight <= 1.0:
             raise InputError(
                 f"the weight of a distillation is {weight}; give 0 (text only) to 1 (teacher only)"
@@ -58,6 +69,7 @@ class Distillation:
         check_value(outputs, FACTOR, "outputs")
         self._teacher = teacher.eval().requires_grad_(False)
         self._weight, self._states, self._outputs = weight, states, outputs
+        self._kept = None if kept is None or states or outputs else TeacherOutputs(kept, teacher)
         self._plain: dict[int, bool] = {}
         self.loss_name = _name(weight, states, outputs)
 
@@ -78,9 +90,9 @@ class Distillation:
         """The loss of the distributions alone."""
         ids, targets = tokens[:, :-1], tokens[:, 1:].flatten()
         if self._has_plain_head(model, ids) and self._has_plain_head(self._teacher, ids):
-            with torch.no_grad(), teachers_part():
-                expected = _hidden(self._teacher, ids)
             own, other = _head(model), _head(self._teacher)
+            with torch.no_grad(), teachers_part():
+                expected = self._teachers_hidden(ids, _as_multiplied(other.weight).dtype)
             loss: Tensor = _HeadLoss.apply(  # type: ignore[no-untyped-call]
                 _hidden(model, ids), own.weight, expected, other.weight, targets, self._weight
             )
@@ -95,6 +107,11 @@ class Distillation:
             return divergence
         entropy = functional.nll_loss(found, targets)
         return (1.0 - self._weight) * entropy + self._weight * divergence
+
+    def _teachers_hidden(self, ids: Tensor, dtype: torch.dtype) -> Tensor:
+        """Its last hidden states, in a type of which `dtype` is what becomes of them."""
+        compute = partial(_hidden, self._teacher, ids)
+        return compute() if self._kept is None else self._kept.hidden(ids, dtype, compute)
 
     def _has_plain_head(self, model: nn.Module, ids: Tensor) -> bool:
         """Whether the logits are hidden states times a fixed matrix, as tried once on a few tokens."""
