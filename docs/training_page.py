@@ -27,6 +27,11 @@ the control: it has the hardware models' adapter, teacher, loss and text, and so
 """,
 }
 """What stands before the tables of results that may not be there yet."""
+IDEAS = """## What each part of a conversion gives
+
+The same recipe, text and tokens, with one part changed in every row; held-out text of the same mixture.
+
+"""
 
 
 def token_points(chip: str) -> list[token_curve.TokenPoint]:
@@ -75,7 +80,7 @@ def architectures(by_title: dict[str, list[results.Json]]) -> str:
 def write_training(docs: Path, replaced: Callable[[str, str, str], str]) -> None:
     """NAME.json: the run.json of a recipe, its table and its curve; NAME.seedN.json beside it: of the same
     recipe with other seeds.  tokens: as in tokens_page.py, and the figure of all of them beside the paper.
-    replaced: content between marks.
+    ideas: one recipe with other values, NAME.json and NAME.seedN.json.  replaced: content between marks.
     """
     page, folder = docs / "training.md", docs / "results" / "training"
     text = page.read_text()
@@ -90,6 +95,8 @@ def write_training(docs: Path, replaced: Callable[[str, str, str], str]) -> None
     by_title = {title: found_runs[name] for name, title in ARCHITECTURES.items() if name in found_runs}
     if by_title:
         text = replaced(text, "architectures", architectures(by_title))
+    if trials := list(seeds.read_seeds(folder / "ideas").values()):
+        text = replaced(text, "ideas", IDEAS + seeds.changes_markdown(trials))
     for chip in sorted(tokens_page.TOKENS.glob("*/")):
         found = token_points(chip.name)
         text = replaced(text, f"tokens-{chip.name}", token_curve.token_markdown(found))

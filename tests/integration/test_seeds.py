@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from gaincell.reports import results
-from gaincell.reports.seeds import check_seeds, quotients, read_seeds, seeds_markdown
+from gaincell.reports.seeds import changes_markdown, check_seeds, quotients, read_seeds, seeds_markdown
 from gaincell.reports.token_curve import TokenPoint, token_markdown
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -34,6 +34,25 @@ def rows(table: str) -> dict[str, list[str]]:
         [cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines() if "|" in line
     ]
     return {line[0]: line[1:] for line in cells}
+
+
+def test_what_was_changed_in_a_recipe_has_a_row_each() -> None:
+    common = {"stage.linear.steps": "7"}
+    base, other = [seeded(0, 1.0)], [seeded(0, 0.98), seeded(1, 1.0)]
+    base[0]["set"] = common
+    for run in other:
+        run["set"] = {**common, "stage.linear.states": "2.0", "seed": str(run["provenance"]["seed"])}
+    table = changes_markdown([other, base])
+    found = rows(table)
+    places = {heading: n for n, heading in enumerate(found["what is set"])}
+    linear = places["linear hardware, × software"]
+    ratio = quotients(base, "linear", None)[0]
+    assert found["nothing"][linear] == f"{ratio:.3f}"
+    assert found["`stage.linear.states = 2.0`"][linear].startswith(f"{0.99 * ratio:.3f} ± ")
+    assert [found[row][-1] for row in ("nothing", "`stage.linear.states = 2.0`")] == ["1", "2"]
+    assert list(found)[2] == "nothing"
+    assert "with `stage.linear.steps = 7`; tokens" in table
+    assert not any("continued" in heading for heading in places)
 
 
 def test_seeds_are_one_column_and_a_single_run_is_called_one() -> None:

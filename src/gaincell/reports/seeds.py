@@ -91,6 +91,32 @@ def seeds_markdown(columns: Mapping[str, Runs]) -> str:
     return "\n".join([*rows, "", _caption(columns)]) + "\n"
 
 
+def changes_markdown(trials: Sequence[Runs]) -> str:
+    """A table of one recipe as it is and with other values, a row each: every stage in arrays, × software.
+
+    trials: runs that differ in their seed alone, each; what was set in all of them stands below the table.
+    """
+    of_all = [{k: v for k, v in runs[0].get("set", {}).items() if k not in FREE} for runs in trials]
+    common = {key: value for key, value in of_all[0].items() if all(one.get(key) == value for one in of_all)}
+    rows = sorted(zip(of_all, trials, strict=True), key=lambda row: len(row[0]))
+    stages = [stage for stage in rows[0][1][0]["stages"] if not stage["name"].startswith("software")]
+    lines = [["what is set", *(f"{stage['title']}, × software" for stage in stages), "runs"]]
+    lines.append(["---", *["---:"] * (1 + len(stages))])
+    for changes, runs in rows:
+        own = [f"`{key} = {value}`" for key, value in changes.items() if key not in common]
+        cells = [spread(quotients(runs, stage["name"], None)) for stage in stages]
+        lines.append([", ".join(own) or "nothing", *cells, str(len(runs))])
+    shown = ["| " + " | ".join(line) + " |" for line in lines]
+    tokens = ", ".join(f"{number(stage['training_tokens']):,.0f} ({stage['title']})" for stage in stages)
+    everywhere = ", ".join(f"`{key} = {value}`" for key, value in common.items()) or "nothing else"
+    first = rows[0][1][0]
+    about = (
+        f"`recipes/{first['recipe']}` with {everywhere}; tokens {tokens}; {first['provenance']['protocol']}; "
+        f"software {readable(number(first['software']))}. Mean ± standard deviation over seeds."
+    )
+    return "\n".join([*shown, "", about]) + "\n"
+
+
 def spread(values: Sequence[float]) -> str:
     """Mean ± standard deviation; one value as it is."""
     if not values:
