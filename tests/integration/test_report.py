@@ -340,6 +340,7 @@ def test_every_protocol_of_an_evaluation_has_a_section(
         "blocks": "--protocol blocks-32",
         "rolling": "--text text.txt --protocol rolling-32",
         "far": "--protocol blocks-64 --by-context",
+        "again": "--protocol blocks-64 --by-repetition",
     }
     for name, options in protocols.items():
         command = ["evaluate", "tiny", "--limit", "64", *options.split(), "--json", f"{name}.json"]
@@ -350,12 +351,14 @@ def test_every_protocol_of_an_evaluation_has_a_section(
         "summary",
         "evaluation",
         "context",
+        "repetition",
         "provenance",
     }
     for name, key in (("blocks", "perplexity"), ("rolling", "word_perplexity")):
         number = read(f"{name}.json")[key]
         assert f">{readable(number['value'])}<abbr" in html
     assert "far" in html
+    assert "again, repeated" in html
 
 
 @pytest.mark.parametrize("colours", [theme.LIGHT, theme.DARK], ids=["light", "dark"])

@@ -24,6 +24,7 @@ VOCABULARY = {
     "--block": "tokens of a block of training and evaluation",
     "--budget": "tokens of training",
     "--by-context": "perplexity against the length of the context",
+    "--by-repetition": "loss on tokens that stood in the context before",
     "--cache": "keep answers of tasks",
     "--calibration-tokens": "most tokens an adaptation reads",
     "--cell": "kind of gain cell",

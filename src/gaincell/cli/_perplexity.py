@@ -133,6 +133,44 @@ def by_context(
     return _context_table(entry["context"], entry["provenance"]["protocol"]), entry
 
 
+def by_repetition(
+    loaded: LoadedModel, tokens: Any, length: int, progress: StageProgress
+) -> tuple[Any, dict[str, Any]]:
+    """Table and result of the protocol repetition-T."""
+    from rich.table import Table
+
+    from gaincell.evaluation.noise import noise_remark
+    from gaincell.evaluation.repetition import describe_repetition, loss_by_repetition
+    from gaincell.reports import results
+    from gaincell.reports.tables import readable
+    from gaincell.spread import exp_or_infinity
+
+    points = loss_by_repetition(loaded.model, tokens, length, progress=progress("evaluate"))
+    protocol = describe_repetition(length, len(tokens) // length) + noise_remark(loaded.model)
+    entry = result(loaded, protocol, tokens)
+    kind: results.Kind = "simulated" if entry["design"] else "measured"
+    entry["repetition"] = [
+        {
+            "kind": point.kind,
+            "tokens": results.value(point.tokens, "tokens", "measured"),
+            "nll": results.value(point.nll, "nat", kind),
+            "perplexity": results.value(exp_or_infinity(point.nll), "1", kind),
+            "sums": results.value([round(x, 4) for x in point.sums], "nat", kind),
+            "counts": results.value(list(point.counts), "tokens", "measured"),
+        }
+        for point in points
+    ]
+    table = Table(caption=protocol, caption_justify="left")
+    table.add_column("tokens")
+    for heading in ("perplexity", "nats a token", "predictions"):
+        table.add_column(heading, justify="right")
+    for point in points:
+        table.add_row(
+            point.kind, readable(exp_or_infinity(point.nll)), f"{point.nll:.3f}", f"{point.tokens:,}"
+        )
+    return table, entry
+
+
 def after_pauses(
     loaded: LoadedModel,
     tokens: Any,

@@ -138,6 +138,9 @@ def evaluate(
     context: Annotated[
         bool, typer.Option("--by-context", help="Perplexity against the length of context.")
     ] = False,
+    repetition: Annotated[
+        bool, typer.Option("--by-repetition", help="Loss on tokens that stood in the context before.")
+    ] = False,
     other_latency: OtherLatency = None,
     refresh: RefreshKindName = RefreshKind.none,
     refresh_tokens: RefreshTokens = None,
@@ -186,6 +189,9 @@ def evaluate(
 
     --by-context predicts the last tokens of every block from more and more tokens before (protocol
     context-T): how far back the model uses what it has read, for a ring of --window columns, say.
+
+    --by-repetition tells tokens whose pair with the token before stood in the block before from others, and
+    repeats half a block (protocol repetition-T): what the model finds again.
 
     --stage takes the model of another stage of a RUN of `gaincell train` than the last in arrays, say the
     software model trained on the same tokens.
@@ -238,6 +244,7 @@ def evaluate(
             "--tasks": tasks is not None,
             "--chips": chips is not None,
             "--by-context": context,
+            "--by-repetition": repetition,
             "--at or --refresh": pauses,
             "--protocol rolling-T": window_of_documents is not None,
             "--dump": dump is not None,
@@ -256,8 +263,8 @@ def evaluate(
         ((text, part) != (None, None) and tasks is not None, "--tasks go without --text and --part"),
         (part is not None and window_of_documents, "rolling-T takes a text whole, without --part"),
         (
-            stride < length and (pauses or context or dump),
-            f"{protocol} goes without --at, --refresh, --by-context and --dump",
+            stride < length and (pauses or context or repetition or dump),
+            f"{protocol} goes without --at, --refresh, --by-context, --by-repetition and --dump",
         ),
         (chips is not None and len(at or ()) > 1, "--chips takes one --at"),
         (chips is not None and chips < 1, f"{chips} chips: give 1 or more"),
@@ -316,6 +323,8 @@ def evaluate(
                 table, entry = protocols.after_pauses(loaded, tokens, at or [0.0], length, policy, progress)
             elif context:
                 table, entry = protocols.by_context(loaded, tokens, length, progress)
+            elif repetition:
+                table, entry = protocols.by_repetition(loaded, tokens, length, progress)
             else:
                 table, entry = protocols.blocks(loaded, tokens, protocol, progress, redraw=redraw_noise)
             if dump is not None:
@@ -344,6 +353,7 @@ def _check_together(given: dict[str, bool]) -> None:
         {"--chips", "--at or --refresh"},
         {"--at or --refresh", "--dump"},
         {"--by-context", "--dump"},
+        {"--by-repetition", "--dump"},
     )
     if len(chosen) > 1 and not any(set(chosen) <= pair for pair in allowed):
         raise InputError(f"{' and '.join(chosen)} do not go together; give one of them")

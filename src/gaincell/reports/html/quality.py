@@ -301,6 +301,24 @@ def context(results: Sequence[Result]) -> Markup:
     )
 
 
+def repetition(results: Sequence[Result]) -> Markup:
+    """Loss on tokens that stood in the context before, and on others."""
+    rows, kinds = [], []
+    for result in results:
+        with whole(result, "repetition"):
+            for row in result.run["repetition"]:
+                cells = [
+                    readable(number(row["perplexity"])),
+                    f"{number(row['nll']):.3f}",
+                    f"{number(row['tokens']):,.0f}",
+                ]
+                rows.append([f"{result.name}, {row['kind']}", *cells])
+                kinds.append([None, *(row[key]["kind"] for key in ("perplexity", "nll", "tokens"))])
+    headings = ("tokens", "perplexity", "nats a token", "predictions")
+    found = Rows("What is found again", headings, rows, f"{protocol(results[0].run)}.")
+    return table(found, lambda r, c: kinds[r][c])
+
+
 def _of_several(result: Result) -> Markup:
     found = {}
     for curve in result.run["curves"]:

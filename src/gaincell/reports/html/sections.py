@@ -99,6 +99,13 @@ SECTIONS = (
         lambda result: any(isinstance(result.run.get(key), list) for key in ("curves", "context")),
         quality.context,
     ),
+    Section(
+        "repetition",
+        "Repetition",
+        "Tokens that stood in the context before, and others.",
+        _has("repetition"),
+        quality.repetition,
+    ),
     Section("cells", "Cells", "Cells and chips compared with the same model.", _named, mapping.cells),
     Section(
         "adaptation",

@@ -1,0 +1,108 @@
+"""What a model finds again in its context: its loss on tokens that can be found there, and on others.
+
+Protocol `repetition-T`, on blocks of T tokens that do not overlap:
+
+    seen      tokens that followed the token before them earlier in the block, too
+    new       all others
+    repeated  tokens of the second half of blocks whose second half repeats the first, but for its first
+              token; attention that finds what followed predicts them all but surely
+
+Attention that spreads over many tokens loses on `seen` and `repeated`, and hardly on `new`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor, nn
+
+from gaincell.errors import InputError, ModelError
+from gaincell.evaluation.perplexity import LARGEST_BATCH, cut_blocks, next_token_nll
+from gaincell.integrations.hf.context import check_length
+from gaincell.progress import Progress, silent
+
+KINDS = ("seen", "new", "repeated")
+
+
+@dataclass(frozen=True)
+class RepetitionPoint:
+    """One kind of tokens.
+
+    kind: one of KINDS.  tokens: how many of them were predicted.  nll: mean, nats a token.
+    sums, counts: of every block, in nats and tokens.
+    """
+
+    kind: str
+    tokens: int
+    nll: float
+    sums: tuple[float, ...]
+    counts: tuple[int, ...]
+
+
+def describe_repetition(length: int, blocks: int) -> str:
+    """The protocol in words, for tables and reports."""
+    return (
+        f"repetition-{length}: {blocks} blocks of {length} tokens; repeated: the second half of the same "
+        "blocks with their first half twice"
+    )
+
+
+@torch.no_grad()
+def loss_by_repetition(
+    model: nn.Module, tokens: Int[Tensor, " n"], length: int = 1024, *, progress: Progress = silent
+) -> list[RepetitionPoint]:
+    """Losses by the protocol `repetition-length`, of every kind that the text has.
+
+    Args:
+        model: any causal language model of transformers, attached or not.
+        tokens: the evaluation text.
+        length: T, an even number of 4 or more.
+        progress: called after every forward pass with (passes done, passes).
+
+    Raises:
+        InputError: another length, or one beyond the model's context; the text is shorter than one block.
+        ModelError: a log-likelihood is not finite.
+    """
+    if length < 4 or length % 2:
+        raise InputError(f"blocks of {length} tokens have no two halves; give an even number of 4 or more")
+    check_length(model, length)
+    blocks = cut_blocks(tokens, length).long()
+    half = length // 2
+    repeated = blocks[:, :half].repeat(1, 2)
+    device = next(model.parameters()).device
+    model.eval()
+    groups = [*blocks.split(LARGEST_BATCH // 2), *repeated.split(LARGEST_BATCH // 2)]
+    losses = []
+    for done, ids in enumerate(groups, start=1):
+        ids = ids.to(device)
+        losses.append(next_token_nll(model(input_ids=ids, use_cache=False).logits, ids).cpu().double())
+        progress(done, len(groups), {})
+    of_text, of_repeated = torch.cat(losses).split(len(blocks))
+    if not bool(of_text.isfinite().all() & of_repeated.isfinite().all()):
+        raise ModelError("the model's log-likelihood is not a finite number")
+    seen = seen_before(blocks)
+    second = torch.zeros_like(seen)
+    second[:, half:] = True  # the prediction at place t is of token t + 1
+    points = []
+    for kind, nll, which in zip(KINDS, (of_text, of_text, of_repeated), (seen, ~seen, second), strict=True):
+        sums, counts = (nll * which).sum(1), which.sum(1)
+        total = int(counts.sum())
+        if total:
+            mean = float(sums.sum()) / total
+            points.append(RepetitionPoint(kind, total, mean, tuple(sums.tolist()), tuple(counts.tolist())))
+    return points
+
+
+def seen_before(blocks: Int[Tensor, "n T"]) -> Bool[Tensor, "n T_less_1"]:
+    """Whether the pair of tokens t and t + 1 stands earlier in the block."""
+    pairs = blocks[:, :-1] * (int(blocks.max()) + 1) + blocks[:, 1:]
+    found = torch.zeros_like(pairs, dtype=torch.bool)
+    for row, own in zip(pairs, found, strict=True):
+        _, number = row.unique(return_inverse=True)
+        first = torch.full((int(number.max()) + 1,), len(row)).scatter_reduce_(
+            0, number, torch.arange(len(row)), "amin"
+        )
+        own.copy_(first[number] < torch.arange(len(row)))
+    return found
