@@ -2,10 +2,10 @@
 
     python -m benchmarks.conversion [--before COMMIT] [--steps 4] [--rounds 2] [--out FILE]
 
-SmolLM2-135M on the paper's chip as `recipes/low-tokens.toml` makes it (paired rows, mixing, rank 14, blocks of
-1024 tokens, one a step; the embedded text): steps of attention transfer and of distillation. Every measurement
-is a process of its own, whose checkout compiles its own kernel. Times are those of the processor, so that other
-work on the machine matters less. The first step of a process is left out.
+SmolLM2-135M on the paper's chip as `recipes/low-tokens.toml` makes it (paired rows, mixing, rank 14, blocks
+of 1024 tokens, one a step; the embedded text): steps of attention transfer and of distillation. Every
+measurement is a process of its own, whose checkout compiles its own kernel. Times are those of the processor,
+so that other work on the machine matters less. The first step of a process is left out.
 """
 
 from __future__ import annotations
@@ -74,12 +74,11 @@ def measure(bf16: bool, gradient: str | None, steps: int) -> dict[str, float]:
     for name, loss in losses.items():
         if name == "transfer":
             only_attention(model)
-        times = [time.process_time()]
+        times: list[float] = []
         train(
             model, blocks, settings, loss_of=loss, progress=lambda *_, t=times: t.append(time.process_time())
         )
-        torch.manual_seed(0)
-        found[name] = BLOCK * (len(times) - 2) / (times[-1] - times[1])
+        found[name] = BLOCK * (len(times) - 1) / (times[-1] - times[0])
     return found
 
 
@@ -88,13 +87,15 @@ def checkouts(commit: str) -> Iterator[dict[str, Path]]:
     """Sources by the name of the checkout; the earlier one is made, with its kernel, and removed again."""
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / "before"
-        subprocess.run(["git", "-C", HERE, "worktree", "add", "--detach", place, commit], check=True)
+        subprocess.run(
+            ["git", "-C", HERE, "worktree", "add", "--quiet", "--detach", place, commit], check=True
+        )
         try:
             build = [sys.executable, "setup.py", "-q", "build_ext", "--inplace"]
             subprocess.run(build, cwd=place, check=True)
             yield {EARLIER: place / "src", NOW: HERE / "src"}
         finally:
-            subprocess.run(["git", "-C", HERE, "worktree", "remove", "--force", place], check=True)
+            subprocess.run([*git, "remove", "--force", place], check=True)
 
 
 def in_process(sources: Path, *given: Any) -> dict[str, float]:
