@@ -118,9 +118,13 @@ def _seen(run: Run, span: Sequence[Wires]) -> dict[str, object]:
         "valid columns": [bits(word, p.columns) for word in valid],
         "sums": [numbers(w["total"], p.rows, p.sum_bits, signed=True) for _, w in done],
         "results": [numbers(w["result"], p.rows, p.sum_bits, signed=True) for _, w in done],
-        "periods": {name: _high(w[wires[0]] | w[wires[-1]] for w in span) for name, wires in WINDOWS.items()}
-        | {"result": [(n, w["result_head"]) for n, w in done]},
+        "periods": seen_periods(span) | {"result": [(n, w["result_head"]) for n, w in done]},
     }
+
+
+def seen_periods(span: Sequence[Wires]) -> dict[str, list[tuple[int, int]]]:
+    """Of the periods of a token, those of every phase in WINDOWS."""
+    return {name: _high(w[wires[0]] | w[wires[-1]] for w in span) for name, wires in WINDOWS.items()}
 
 
 def _query_codes(run: Run, span: Sequence[Wires]) -> list[list[int]]:

@@ -26,9 +26,13 @@ PACKAGES = {"yosys-smtbmc": "yosys"}
 """Packages of Debian and Ubuntu that are named otherwise than their program."""
 
 
+class MissingProgram(InputError):
+    """A program is not installed."""
+
+
 @dataclass(frozen=True)
 class Missing:
-    """A part that cannot be done here.  part: what.  program: that is not on the PATH."""
+    """What cannot be done here.  part: what.  program: that is not on the PATH."""
 
     part: str
     program: str
@@ -50,9 +54,9 @@ def missing(*programs: str) -> Missing | None:
 
 
 def require(*programs: str) -> None:
-    """Raise InputError where one of some programs is not there."""
+    """Raise MissingProgram where one of some programs is not there."""
     if found := missing(*programs):
-        raise InputError(str(found))
+        raise MissingProgram(str(found))
 
 
 def run(command: Sequence[str], folder: Path, *, timeout: Second = 600.0) -> str:

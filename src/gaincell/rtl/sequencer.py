@@ -24,6 +24,14 @@ from amaranth.hdl import Module
 from gaincell.rtl.blocks import Block
 from gaincell.rtl.parameters import Parameters
 
+PHASES = {
+    "key_read": "key read",
+    "value_read": "value read",
+    "count": "count",
+    "add": "add",
+    "take_result": "scale output",
+}
+"""Registers that are set during a phase of the schedule."""
 Edges = dict[int, dict[str, int]]
 """What registers become at an edge, by the number of the period that begins there."""
 
@@ -72,33 +80,35 @@ class Sequencer(Block):
                     m.d.sync += [self.registers[name].eq(value) for name, value in changes.items()]
 
 
-def edges(p: Parameters) -> Edges:
-    """The program of the sequencer."""
-    windows: dict[str, list[tuple[int, int]]] = defaultdict(list)
-    found: Edges = defaultdict(dict)
+def windows(p: Parameters) -> dict[str, list[tuple[int, int]]]:
+    """Periods during which each register is set, first included, last not."""
+    found: dict[str, list[tuple[int, int]]] = {}
     for array in ("key", "value"):
         (write,) = p.of_phase(f"{array} write")
         middle = write.start + (write.end - write.start) // 2
-        windows[f"discharge_{array}"].append((write.start, middle))
-        windows[f"write_{array}"].append((middle, write.end))
-    for read in p.of_phase("key read"):
-        windows["key_read"].append((read.start, read.end))
-        windows["early"].append((read.start - 1, read.end - 1))
-        found[read.start - 1] |= {"position": 0, "query": read.query}
-    for read in p.of_phase("value read"):
-        windows["value_read"].append((read.start, read.end))
-        windows["clear_counts"].append((read.end - 1, read.end))
-    for phase, name in (("count", "count"), ("add", "add"), ("scale output", "take_result")):
-        windows[name] += [
+        found[f"discharge_{array}"] = [(write.start, middle)]
+        found[f"write_{array}"] = [(middle, write.end)]
+    reads = p.of_phase("value read")
+    found["early"] = [(read.start - 1, read.end - 1) for read in p.of_phase("key read")]
+    found["clear_counts"] = [(read.end - 1, read.end) for read in reads]
+    for name, phase in PHASES.items():
+        found[name] = [
             (window.start, window.end) for window in p.of_phase(phase) if window.end > window.start
         ]
-    for window in p.of_phase("scale output"):
-        found[window.start]["result_head"] = window.query
-    for name, spans in windows.items():
+    return found
+
+
+def edges(p: Parameters) -> Edges:
+    """The program of the sequencer."""
+    found: Edges = defaultdict(dict)
+    for name, spans in windows(p).items():
         for _, end in spans:
             found[end][name] = 0
         for start, _ in spans:
             found[start][name] = 1
-    for window in p.of_phase("scale output"):
-        found[window.end]["result_valid"] = 1
+    for read in p.of_phase("key read"):
+        found[read.start - 1] |= {"position": 0, "query": read.query}
+    for result in p.of_phase("scale output"):
+        found[result.start]["result_head"] = result.query
+        found[result.end]["result_valid"] = 1
     return found

@@ -16,6 +16,7 @@ from amaranth.sim import Simulator
 from torch import Tensor
 
 from gaincell.errors import InputError
+from gaincell.progress import Progress, silent
 from gaincell.rtl.analog import AnalogArrays, packed
 from gaincell.rtl.fixed_point import Scales
 from gaincell.rtl.head import Head
@@ -53,6 +54,11 @@ class Record:
     inputs: list[Wires] = field(default_factory=list)
     outputs: list[Wires] = field(default_factory=list)
     starts: list[int] = field(default_factory=list)
+
+    def first(self, tokens: int) -> Record:
+        """The first so many tokens, and what was loaded before them."""
+        end = self.starts[tokens] if tokens < len(self.starts) else len(self.inputs)
+        return Record(self.inputs[:end], self.outputs[:end], self.starts[:tokens])
 
 
 class Run:
@@ -106,8 +112,8 @@ class Run:
         yield idle
 
 
-def simulate(run: Run) -> Record:
-    """A run in Amaranth's simulator."""
+def simulate(run: Run, progress: Progress = silent) -> Record:
+    """A run in Amaranth's simulator. progress: of its tokens."""
     head = Head(run.parameters)
     simulator = Simulator(head)
     simulator.add_clock(1 / run.parameters.design.counter_clock)
@@ -120,6 +126,8 @@ def simulate(run: Run) -> Record:
             _set(context, script, inputs)
             outputs = {name: context.get(signal) for name, signal in head.outputs.items()}
             _set(context, pulses, run.answer(inputs, outputs))
+            if inputs["start"]:
+                progress(len(run.record.starts), len(run.words), {})
             await context.tick()
 
     simulator.add_testbench(bench)

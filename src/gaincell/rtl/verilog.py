@@ -1,21 +1,76 @@
-"""The head as Verilog: a module of every kind once, and the top module that places them."""
+"""The head as Verilog: a module of every kind once, and the top module that places them; its testbench.
+
+The testbench needs no model of the arrays: it plays recorded inputs, what the arrays answered among them, and
+compares every output in every period with what the record has. Icarus Verilog runs it, or Verilator.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from amaranth.back import verilog
 from amaranth.hdl import Elaboratable, Signal
 
+from gaincell.errors import SimulationError
+from gaincell.rtl import programs
+from gaincell.rtl.analog import packed
 from gaincell.rtl.head import Head
 from gaincell.rtl.parameters import Parameters
-from gaincell.rtl.programs import require
+from gaincell.rtl.simulation import Record
+
+TOP = "testbench"
+VECTORS = "vectors.hex"
+SHOWN = 3
+VERDICT = re.compile(r"(PASS|FAIL): (\d+) of (\d+) periods differ")
 
 
-def modules(parameters: Parameters) -> dict[str, str]:
-    """Verilog by module, the top module last. Raises InputError: there is no yosys, which writes it."""
-    require("yosys")
+@dataclass(frozen=True)
+class Design:
+    """The generated files of a head.
+
+    modules: Verilog by module, the top module last.  testbench: Verilog.
+    inputs, outputs: bits of the ports of the top module.
+    """
+
+    modules: Mapping[str, str]
+    testbench: str
+    inputs: Mapping[str, int]
+    outputs: Mapping[str, int]
+
+    @property
+    def top(self) -> str:
+        """Name of the top module."""
+        return list(self.modules)[-1]
+
+    def vectors(self, record: Record, periods: int | None = None) -> str:
+        """Inputs and outputs of the first periods of a record, a line each, as the testbench reads them."""
+        ports = {**self.inputs, **self.outputs}
+        widths = list(ports.values())
+        digits = -(-sum(widths) // 4)
+        lines = []
+        for inputs, outputs in zip(record.inputs[:periods], record.outputs[:periods], strict=True):
+            wires = inputs | outputs
+            lines.append(f"{packed([wires[name] for name in ports], widths):0{digits}x}")
+        return "\n".join(lines) + "\n"
+
+
+@dataclass(frozen=True)
+class Played:
+    """What a testbench said.  periods: compared.  different: of them.  first: its words."""
+
+    periods: int
+    different: int
+    first: tuple[str, ...]
+
+
+def generate(parameters: Parameters) -> Design:
+    """Verilog of a head. Raises MissingProgram: there is no yosys, which writes it."""
+    programs.require("yosys")
     head = Head(parameters, instances=True)
     found = {}
     for module, placed in head.blocks.items():
@@ -23,7 +78,69 @@ def modules(parameters: Parameters) -> dict[str, str]:
         ports = [*alone.block.inputs.values(), *alone.block.outputs.values()]
         found[module] = _convert(alone, module, ports)
     found[head.module] = _convert(head, head.module, [*head.inputs.values(), *head.outputs.values()])
-    return found
+    inputs = {name: len(signal) for name, signal in head.inputs.items()}
+    outputs = {name: len(signal) for name, signal in head.outputs.items()}
+    return Design(found, _testbench(head.module, inputs, outputs, parameters), inputs, outputs)
+
+
+def simulator() -> str:
+    """The program that plays testbenches here. Raises MissingProgram: neither of both is there."""
+    for program in ("iverilog", "verilator"):
+        if programs.missing(program) is None:
+            return program
+    raise programs.MissingProgram(f"{programs.missing('iverilog')}, or verilator")
+
+
+def play(design: Design, record: Record, program: str | None = None) -> Played:
+    """The testbench in a simulator of Verilog, with every period of a record.
+
+    Raises:
+        MissingProgram: the simulator is not installed.
+        SimulationError: it fails, or says nothing that is understood.
+    """
+    program = program or simulator()
+    programs.require(program)
+    sources = [f"{name}.v" for name in (*design.modules, TOP)]
+    periods = len(record.outputs)
+    compilers = {
+        "iverilog": [
+            "iverilog",
+            "-g2005",
+            "-s",
+            TOP,
+            f"-P{TOP}.PERIODS={periods}",
+            "-o",
+            "compiled",
+            *sources,
+        ],
+        "verilator": [
+            *(
+                "verilator",
+                "--binary",
+                "--timing",
+                "-Wno-fatal",
+                "-Wno-lint",
+                "-CFLAGS",
+                "-O0",
+                "--Mdir",
+                ".",
+            ),
+            *("--top-module", TOP, f"-GPERIODS={periods}", "-o", "compiled", *sources),
+        ],
+    }
+    runners = {"iverilog": ["vvp", "-n", "compiled"], "verilator": ["./compiled"]}
+    with tempfile.TemporaryDirectory(prefix="gaincell-rtl-") as name:
+        folder = Path(name)
+        for module, text in (*design.modules.items(), (TOP, design.testbench)):
+            (folder / f"{module}.v").write_text(text, encoding="utf-8")
+        (folder / VECTORS).write_text(design.vectors(record), encoding="utf-8")
+        programs.run(compilers[program], folder)
+        said = programs.run(runners[program], folder)
+    verdict = VERDICT.search(said)
+    if verdict is None:
+        raise SimulationError(f"the testbench ended without a verdict in {program}: {said[-200:]!r}")
+    first = [line for line in said.splitlines() if line.startswith("period ")][:SHOWN]
+    return Played(int(verdict[3]), int(verdict[2]), tuple(first))
 
 
 def _convert(design: Elaboratable, name: str, ports: Iterable[Signal | Any]) -> str:
@@ -31,3 +148,64 @@ def _convert(design: Elaboratable, name: str, ports: Iterable[Signal | Any]) -> 
         design, name=name, ports=list(ports), emit_src=False, strip_internal_attrs=True
     )
     return text
+
+
+def _testbench(top: str, inputs: Mapping[str, int], outputs: Mapping[str, int], p: Parameters) -> str:
+    """Reset, then the vectors. The first difference of a period is said by port."""
+    half = f"{0.5e9 / p.design.counter_clock:g}"
+    connected = [*_slices("now", inputs, 0), *(f".{name}({name})" for name in outputs)]
+    compared = _slices("now", outputs, sum(inputs.values()))
+    checks = "\n".join(
+        f'      check({name}, {line.partition("(")[2][:-1]}, "{name}");'
+        for name, line in zip(outputs, compared, strict=True)
+    )
+    wires = "\n".join(f"  wire [{width - 1}:0] {name};" for name, width in outputs.items())
+    widest = max(outputs.values())
+    return f"""// Plays {VECTORS}: a line a clock period, hexadecimal; inputs lowest, then outputs.
+`timescale 1ns/1ps
+module {TOP};
+  parameter PERIODS = 1;
+  localparam BITS = {sum(inputs.values()) + sum(outputs.values())};
+  reg [BITS-1:0] vectors [0:PERIODS-1];
+  reg [BITS-1:0] now = 0;
+  reg clk = 0, rst = 0, wrong;
+  integer period, different = 0;
+{wires}
+  {top} head (.clk(clk), .rst(rst),
+    {", ".join(connected)});
+  task check(input [{widest - 1}:0] seen, input [{widest - 1}:0] expected, input [127:0] name);
+    if (seen !== expected) begin
+      if (different < {SHOWN} && !wrong)
+        $display("period %0d: %0s is %h instead of %h", period, name, seen, expected);
+      wrong = 1;
+    end
+  endtask
+  initial begin
+    $readmemh("{VECTORS}", vectors);
+    #{half} rst = 1;
+    #{half} clk = 1;
+    #{half} clk = 0; rst = 0;
+    for (period = 0; period < PERIODS; period = period + 1) begin
+      now = vectors[period];
+      wrong = 0;
+      #{half};
+{checks}
+      different = different + wrong;
+      clk = 1;
+      #{half} clk = 0;
+    end
+    if (different == 0) $write("PASS"); else $write("FAIL");
+    $display(": %0d of %0d periods differ", different, PERIODS);
+    $finish;
+  end
+endmodule
+"""
+
+
+def _slices(word: str, ports: Mapping[str, int], at: int) -> list[str]:
+    """Connections of ports to their places in a word."""
+    found = []
+    for name, width in ports.items():
+        found.append(f".{name}({word}[{at} +: {width}])")
+        at += width
+    return found

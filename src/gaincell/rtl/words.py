@@ -3,8 +3,18 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
-from gaincell.rtl.fixed_point import Scales, output_stage, query_stage, storage_stage, words
+from gaincell.errors import InputError
+from gaincell.rtl.fixed_point import (
+    Scales,
+    Stage,
+    output_stage,
+    query_stage,
+    scaled,
+    storage_stage,
+    words,
+)
 from gaincell.rtl.parameters import Parameters
 from gaincell.rtl.simulation import Words
 
@@ -44,3 +54,31 @@ def random_words(parameters: Parameters, scales: Scales, tokens: int, seed: int)
             mixed = ends[torch.randint(3, of[token].shape, generator=random)]
             of[token] = mixed if n >= 3 else ends[(n + m) % 3]
     return found
+
+
+def words_of_codes(query: Tensor, key: Tensor, value: Tensor, scales: Scales, p: Parameters) -> Words:
+    """Words whose codes are given: of those that a stage makes a code of, the one in the middle.
+
+    query: [T, g, D].  key, value: [T, D], codes that a chip was seen to use.
+
+    Raises InputError: no word of a stage gives one of the codes.
+    """
+    limits = p.code_limits
+    queries = [_words_of(query[:, h], stage, limits[0], p) for h, stage in enumerate(scales.queries)]
+    stored = [
+        _words_of(codes, stage, limits[1], p) for codes, stage in ((key, scales.key), (value, scales.value))
+    ]
+    return Words(torch.stack(queries, 1), *stored)
+
+
+def _words_of(codes: Tensor, stage: Stage, limits: tuple[int, int], p: Parameters) -> Tensor:
+    limit = 2 ** (p.word_bits - 1)
+    every = torch.arange(-limit, limit)
+    given = torch.floor(scaled(every, stage, p)).long().clamp(*limits)
+    table = torch.zeros(limits[1] + 1, dtype=torch.int64)
+    for code in codes.unique().tolist():
+        found = every[given == code]
+        if not len(found):
+            raise InputError(f"no word of {p.word_bits} bits gives the code {code}; give more guard bits")
+        table[code] = found[len(found) // 2]
+    return table[codes.long()]

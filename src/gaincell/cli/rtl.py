@@ -1,0 +1,163 @@
+"""`gaincell rtl`: the digital half of a head as Verilog, checked against the arrays, synthesised."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gaincell.cli._json import JsonFile, output_directory, write_json
+from gaincell.cli._options import Seed
+
+if TYPE_CHECKING:
+    from gaincell.rtl.parameters import Parameters
+
+app = typer.Typer()
+
+
+@app.command()
+def rtl(
+    design: Annotated[
+        str, typer.Argument(metavar="DESIGN", help="Shipped chip (gaincell design list) or a .toml file.")
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out",
+            metavar="DIR",
+            file_okay=False,
+            callback=output_directory,
+            help="Directory of the Verilog, testbench, constraints, floorplan, timeline and a README.",
+        ),
+    ],
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Check all of it; without, a few tokens for the testbench.")
+    ] = False,
+    tokens: Annotated[
+        int, typer.Option("--tokens", metavar="TOKENS", min=1, help="Tokens that --verify reads.")
+    ] = 200,
+    inputs: Annotated[
+        Path | None,
+        typer.Option(
+            "--inputs",
+            metavar="FILE",
+            help="Of gaincell evaluate --dump: codes of a real model; by default random words.",
+        ),
+    ] = None,
+    head_dim: Annotated[int, typer.Option("--head-dim", metavar="N", min=1, help="D.")] = 64,
+    group: Annotated[
+        int, typer.Option("--group", metavar="N", min=1, help="Query heads that share the arrays.")
+    ] = 1,
+    guard_bits: Annotated[
+        int, typer.Option("--guard-bits", metavar="N", min=0, help="Of words and gains, beyond a code's.")
+    ] = 4,
+    liberty: Annotated[
+        Path | None,
+        typer.Option("--liberty", metavar="FILE", help="Also synthesise to the cells of a Liberty file."),
+    ] = None,
+    technology: Annotated[
+        str, typer.Option("--technology", metavar="NAME", help="28nm, 14nm (a projection) or a .toml file.")
+    ] = "28nm",
+    seed: Seed = 0,
+    json: JsonFile = None,
+) -> None:
+    """The digital half of a head as hardware: generated from a design, simulated, proved, synthesised.
+
+    Scaling stages, pulse generators, write address controller, sequencer, counters, adder trees. Their codes
+    and periods must be those of HeadArray and of the schedule; exit code 1 where they are not. Gate energies
+    and areas are those of the technology file, most of them assumptions (docs/rtl.md).
+
+    Example: gaincell rtl leroux2025 --out runs/rtl --verify
+    """
+    from rich.console import Console
+
+    from gaincell.cli._progress import progress_bars
+    from gaincell.config import load_design
+    from gaincell.costs.technology import load_technology
+    from gaincell.errors import InputError
+    from gaincell.reports import rtl as tables
+
+    try:
+        from gaincell.rtl import generation
+        from gaincell.rtl.parameters import Parameters
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "amaranth":
+            raise
+        raise InputError("the RTL needs Amaranth: pip install 'gaincell[rtl]'") from error
+
+    process, chip = load_technology(technology), load_design(design)
+    given = None if inputs is None else _codes(inputs, chip)
+    if given is not None:
+        head_dim, group = given[0].shape[2], given[0].shape[1]
+    parameters = Parameters(chip, head_dim, group, guard_bits)
+    with progress_bars() as progress:
+        found = generation.generate(
+            parameters, process, tokens=tokens if verify else 0, codes=given, seed=seed, liberty=liberty,
+            progress=progress,
+        )  # fmt: skip
+    result = _result(found, parameters, process, seed, inputs)
+    console = Console()
+    if verify:
+        console.print(tables.table("Checks", tables.CHECKS, tables.check_rows(result)))
+    for check in found.checks:
+        if check.note:
+            console.print(f"* {check.name}: {check.note}", markup=False)
+    if "modules" in result:
+        console.print(tables.table("Synthesis", tables.MODULES, tables.module_rows(result)))
+    if "energy" in result:
+        console.print(tables.table("Energy", tables.ENERGY, tables.energy_rows(result)))
+    for path in generation.write(found, parameters, process, result, out):
+        console.print(str(path), markup=False, soft_wrap=True)
+    write_json(json, result)
+    if any(check.different for check in found.checks):
+        raise typer.Exit(1)
+
+
+def _codes(file: Path, chip: Any) -> tuple[Any, Any, Any]:
+    """Codes of the first key/value head of a dumped layer, q [T, g, D], k and v [T, D]."""
+    from safetensors import SafetensorError, safe_open
+
+    from gaincell.errors import InputError
+    from gaincell.files import check_file
+    from gaincell.spice.inputs import check_codes
+
+    try:
+        check_file(file)
+        with safe_open(file, framework="pt") as found:
+            q, k, v = (found.get_tensor(f"{name}_code") for name in "qkv")
+        check_codes(q, k, v, chip)
+        if q.min() < 0:
+            raise ValueError("its queries have signs")
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{file.name} is no file of gaincell evaluate --dump for this chip "
+            f"({type(error).__name__}: {error}); give another, or its design"
+        ) from error
+    return q[0, : q.shape[1] // k.shape[1]].transpose(0, 1), k[0, 0], v[0, 0]
+
+
+def _result(found: Any, parameters: Parameters, technology: Any, seed: int, inputs: Path | None) -> Any:
+    from gaincell.mapping.summary import design as describe_design
+    from gaincell.reports import results
+    from gaincell.rtl.generation import describe
+
+    result = {
+        "schema": results.SCHEMA,
+        "command": "rtl",
+        "design": describe_design(parameters.design),
+        **describe(found, parameters, technology),
+        "provenance": results.provenance(
+            command=["gaincell", *sys.argv[1:]],
+            seed=seed,
+            protocol="Amaranth's simulator; gates of the technology file",
+            design_hash=parameters.design.hash,
+            inputs={}
+            if inputs is None
+            else {inputs.name: hashlib.sha256(inputs.read_bytes()).hexdigest()[:12]},
+        ),
+    }
+    results.check(result)
+    return result

@@ -1,0 +1,120 @@
+"""Tables and the timeline of `gaincell rtl`, from its JSON alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from gaincell.reports.costs import readable
+from gaincell.reports.results import number
+from gaincell.reports.style import BLUE, GREY, legend_below, styled
+
+Result = Mapping[str, Any]
+Rows = list[list[str]]
+
+
+def check_rows(result: Result) -> Rows:
+    """What was checked, how, how much, and how much of it was different."""
+    return [
+        [
+            check["name"],
+            check["how"],
+            f"{number(check['compared']):,.0f} {check['compared']['unit']}",
+            "not done" if "different" not in check else f"{number(check['different']):,.0f}",
+        ]
+        for check in result["checks"]
+    ]
+
+
+def module_rows(result: Result) -> Rows:
+    """Gates, flip-flops, depth, area and energy by kind of module, and of all."""
+    found = []
+    for module in result["modules"]:
+        energy = module.get("energy")
+        found.append(
+            [
+                module["name"],
+                *(f"{number(module[key]):,.0f}" for key in ("placed", "gates", "flip_flops", "depth")),
+                f"{number(module['area']) * 1e12:,.0f} µm²",
+                "" if energy is None else readable(energy),
+            ]
+        )
+    total = result["total"]
+    found.append(
+        [
+            "head",
+            "",
+            *(f"{number(total[key]):,.0f}" for key in ("gates", "flip_flops")),
+            "",
+            f"{number(total['area']) * 1e12:,.0f} µm²",
+            readable(total["energy"]) if "energy" in total else "",
+        ]
+    )
+    return found
+
+
+def energy_rows(result: Result) -> Rows:
+    """Energy of a token: synthesised, the formula of the cost model, each hypothesis, the paper's."""
+    energy = result["energy"]
+    rows = [[name, readable(entry), basis] for name, entry, basis in _sources(energy)]
+    rows += [[f"+ {h['name']}", readable(h["energy"]), "hypothesis"] for h in energy["hypotheses"]]
+    rows.append(["synthesised and all hypotheses", readable(energy["all"]), "sum"])
+    rows.append(["paper, digital control and routing", readable(energy["paper"]), energy["paper"]["source"]])
+    return rows
+
+
+def _sources(energy: Result) -> list[tuple[str, Any, str]]:
+    return [
+        ("synthesised: gates", energy["gates"], "switching"),
+        ("synthesised: registers", energy["registers"], "switching"),
+        ("synthesised: clock, gated by the enables", energy["clock"], "switching"),
+        ("synthesised", energy["synthesised"], "sum"),
+        ("formula of gaincell cost, the same blocks", energy["formula"], "counted"),
+    ]
+
+
+CHECKS = ("check", "what and how", "compared", "different")
+MODULES = ("module", "placed", "gates", "flip-flops", "depth", "area", "energy a token")
+ENERGY = ("energy of a token", "", "")
+
+
+def table(title: str, headings: Sequence[str], rows: Rows, caption: str = "") -> Any:
+    """For a terminal."""
+    from rich.table import Table
+
+    found = Table(title=title, caption=caption or None, title_justify="left", caption_justify="left")
+    for n, heading in enumerate(headings):
+        found.add_column(heading, justify="left" if n == 0 or heading in ("what and how", "") else "right")
+    for row in rows:
+        found.add_row(*row)
+    return found
+
+
+def markdown(headings: Sequence[str], rows: Rows) -> str:
+    """For a page."""
+    lines = [list(headings), ["---"] * len(headings), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+@styled()
+def timeline(result: Result) -> Figure:
+    """When each phase was seen on the wires of the RTL (filled), and its schedule (outlined): one token."""
+    phases = result["timeline"]
+    figure = Figure(figsize=(8.4, 0.9 + 0.4 * len(phases)))
+    axes = figure.add_subplot()
+    for row, phase in enumerate(phases):
+        for key, style in (
+            ("seen", {"color": BLUE, "height": 0.4}),
+            ("scheduled", {"facecolor": "none", "edgecolor": GREY, "height": 0.8, "linewidth": 1.2}),
+        ):
+            for n, (start, end) in enumerate(phase[key]["value"]):
+                label = {"seen": "wires of the RTL", "scheduled": "schedule"}[key] if row + n == 0 else None
+                axes.barh(row, end - start, left=start, label=label, **style)  # type: ignore[arg-type]
+    axes.set_yticks(range(len(phases)), [phase["name"] for phase in phases])
+    axes.invert_yaxis()
+    axes.grid(visible=False, axis="y")
+    axes.set_xlabel("clock period of the step")
+    legend_below(figure, columns=2)
+    return figure

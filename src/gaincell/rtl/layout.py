@@ -1,0 +1,58 @@
+"""What place-and-route is told besides the Verilog: clock and ports, and where the blocks of a head lie.
+
+The floorplan is that of costs/floorplan.py, drawn by `gaincell floorplan`, in DEF: an outline, and a region
+for every block that is digital; the analog blocks are placement blockages.
+Not modelled: pins, power, delays outside the head: the input and output delays are 0.
+"""
+
+from __future__ import annotations
+
+from gaincell.costs.floorplan import DIGITAL, Plan, blocks_of, head_plan
+from gaincell.costs.head import assumed_head
+from gaincell.costs.technology import Technology
+from gaincell.rtl.head import Head
+from gaincell.rtl.parameters import Parameters
+
+GRID = 1e-9
+"""A database unit of the DEF, m."""
+
+
+def constraints(parameters: Parameters) -> str:
+    """Timing constraints, SDC."""
+    period = 1e9 / parameters.design.counter_clock
+    return f"""# The pulse clock of design {parameters.design.name}. Delays outside the head are not known, and 0 here.
+create_clock -name clk -period {period:g} [get_ports clk]
+set_input_delay 0 -clock clk [all_inputs]
+set_output_delay 0 -clock clk [all_outputs]
+# Pulses and signs come from the analog converters at any time: give every line a synchroniser, or see to it
+# that the converters' edges keep away from those of the clock.
+set_false_path -from [get_ports {{pulse* negative*}}]
+"""
+
+
+def floorplan(parameters: Parameters, technology: Technology) -> str:
+    """Outline, regions of the digital blocks, blockages of the others: DEF."""
+    head = assumed_head(parameters.design, technology, parameters.rows, parameters.group)
+    head = assumed_head(parameters.design, technology, parameters.rows, parameters.group)
+    plan: Plan = head_plan(blocks_of(head))
+
+    def corners(x: float, y: float, w: float, h: float) -> str:
+        ends = ((x, y), (x + w, y + h))
+        return " ".join(f"( {round(a / GRID)} {round(b / GRID)} )" for a, b in ends)
+
+    digital = [r for r in plan.rectangles if r.kind == DIGITAL]
+    others = [r for r in plan.rectangles if r.kind != DIGITAL]
+    lines = [
+        "VERSION 5.8 ;",
+        f"DESIGN {Head.module} ;",
+        f"UNITS DISTANCE MICRONS {round(1e-6 / GRID)} ;",
+        f"DIEAREA {corners(0.0, 0.0, plan.w, plan.h)} ;",
+        f"REGIONS {len(digital)} ;",
+        *(f"- {r.name.replace(' ', '_')} {corners(r.x, r.y, r.w, r.h)} ;" for r in digital),
+        "END REGIONS",
+        f"BLOCKAGES {len(others)} ;",
+        *(f"- PLACEMENT RECT {corners(r.x, r.y, r.w, r.h)} ;" for r in others),
+        "END BLOCKAGES",
+        "END DESIGN",
+    ]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,166 @@
+"""yosys: the Verilog of a head as two-input gates and flip-flops, or as cells of a Liberty file.
+
+Every kind of module is synthesised once and counted as often as it is placed; nothing is optimised across
+their borders. Gates have two inputs, the inverter one; a flip-flop may have an enable, and a synchronous
+reset to 0, which is counted as a gate more. Depth: gates on the longest path between registers or ports.
+Not modelled: buffers, placement, timing.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gaincell.errors import InputError, SimulationError
+from gaincell.rtl import programs
+from gaincell.rtl.verilog import Design
+from gaincell.units import Second
+
+Bits = NDArray[np.bool_]
+OPERATIONS: Mapping[str, Callable[[Bits, Bits], Bits]] = {
+    "$_AND_": lambda a, b: a & b,
+    "$_NAND_": lambda a, b: ~(a & b),
+    "$_OR_": lambda a, b: a | b,
+    "$_NOR_": lambda a, b: ~(a | b),
+    "$_XOR_": lambda a, b: a ^ b,
+    "$_XNOR_": lambda a, b: ~(a ^ b),
+    "$_ANDNOT_": lambda a, b: a & ~b,
+    "$_ORNOT_": lambda a, b: a | ~b,
+    "$_NOT_": lambda a, _: ~a,
+}
+"""Gates, by the name that yosys gives them."""
+GATES = ",".join(name.strip("$_") for name in OPERATIONS if name != "$_NOT_")
+FLIP_FLOPS = ("$_DFF_P_", "$_DFFE_PP_", "$_SDFF_PP0_", "$_SDFFE_PP0P_")
+"""Without and with an enable, and the same with a synchronous reset."""
+DEPTH = re.compile(r"Longest topological path in (\S+) \(length=(\d+)\)")
+
+
+@dataclass(frozen=True)
+class Module:
+    """One kind.  placed: how often.  gates, flip_flops: of one.  depth: gates on its longest path."""
+
+    name: str
+    placed: int
+    gates: int
+    flip_flops: int
+    depth: int
+
+
+@dataclass(frozen=True)
+class Synthesis:
+    """modules: by kind, the top module's own gates last.  netlist: as yosys writes it."""
+
+    modules: tuple[Module, ...]
+    netlist: Mapping[str, Any]
+
+    @property
+    def gates(self) -> int:
+        """Of the head."""
+        return sum(module.placed * module.gates for module in self.modules)
+
+    @property
+    def flip_flops(self) -> int:
+        """Of the head."""
+        return sum(module.placed * module.flip_flops for module in self.modules)
+
+
+@dataclass(frozen=True)
+class Mapped:
+    """Cells of a user's library.  cells: of each kind in the head.  area: in the library's unit."""
+
+    cells: Mapping[str, int]
+    area: float
+
+
+def synthesise(design: Design, *, timeout: Second = 600.0) -> Synthesis:
+    """Generic gates. Raises InputError without yosys, SimulationError where it fails."""
+    script = f"""
+        dfflegalize {" ".join(f"-cell {kind} x" for kind in FLIP_FLOPS)}
+        opt_expr; opt_merge; opt_clean
+        abc -g {GATES}
+        opt_clean
+        tee -q -o depth.txt ltp -noff
+        write_json netlist.json
+    """
+    with tempfile.TemporaryDirectory(prefix="gaincell-rtl-") as name:
+        folder = Path(name)
+        _run(design, script, folder, timeout)
+        netlist = json.loads((folder / "netlist.json").read_text(encoding="utf-8"))["modules"]
+        depths = dict(DEPTH.findall((folder / "depth.txt").read_text(encoding="utf-8")))
+    placed = _placed(netlist[design.top])
+    found = []
+    for module in design.modules:
+        kinds = [cell["type"] for cell in netlist[module]["cells"].values()]
+        flip_flops = sum(kind in FLIP_FLOPS for kind in kinds)
+        resets = sum(kind.startswith("$_SDFF") for kind in kinds)
+        gates = sum(kind.startswith("$_") for kind in kinds) - flip_flops + resets
+        unknown = set(kinds) - {*OPERATIONS, *FLIP_FLOPS, *design.modules}
+        if unknown:
+            raise SimulationError(f"yosys left {', '.join(sorted(unknown))} in {module}, which are no gates")
+        found.append(Module(module, placed.get(module, 1), gates, flip_flops, int(depths[module])))
+    return Synthesis(tuple(found), netlist)
+
+
+def map_to_library(design: Design, liberty: Path, *, timeout: Second = 600.0) -> Mapped:
+    """Cells of a Liberty file.
+
+    Raises:
+        InputError: there is no yosys, no such file, or none that yosys can map to.
+    """
+    if not liberty.is_file():
+        raise InputError(f"--liberty {liberty}: there is no such file; give a Liberty file (.lib)")
+    script = """
+        dfflibmap -liberty cells.lib
+        opt_clean
+        abc -liberty cells.lib
+        opt_clean
+        tee -q -o stat.json stat -json -liberty cells.lib
+    """
+    with tempfile.TemporaryDirectory(prefix="gaincell-rtl-") as name:
+        folder = Path(name)
+        (folder / "cells.lib").write_bytes(liberty.read_bytes())
+        try:
+            _run(design, script, folder, timeout)
+        except SimulationError as error:
+            raise InputError(f"--liberty {liberty.name} cannot be mapped to: {error}") from None
+        found = json.loads((folder / "stat.json").read_text(encoding="utf-8"))["design"]
+    cells: dict[str, int] = found["num_cells_by_type"]
+    if "area" not in found or (left := [kind for kind in cells if kind.startswith("$")]):
+        raise InputError(
+            f"--liberty {liberty.name} lacks the area of cells, or cells for {', '.join(left)}; "
+            "a library needs gates and flip-flops"
+        )
+    return Mapped(cells, float(found["area"]))
+
+
+def _run(design: Design, script: str, folder: Path, timeout: Second) -> None:
+    programs.require("yosys")
+    for module, text in design.modules.items():
+        (folder / f"{module}.v").write_text(text, encoding="utf-8")
+    sources = " ".join(f"{module}.v" for module in design.modules)
+    whole = f"""
+        read_verilog {sources}
+        hierarchy -check -top {design.top}
+        proc
+        setattr -unset init w:*
+        synth -top {design.top} -noabc
+        {script}
+    """
+    (folder / "synthesise.ys").write_text(whole, encoding="utf-8")
+    programs.run(["yosys", "-q", "-s", "synthesise.ys"], folder, timeout=timeout)
+
+
+def _placed(top: Mapping[str, Any]) -> dict[str, int]:
+    """How often every kind is placed."""
+    found: dict[str, int] = {}
+    for cell in top["cells"].values():
+        found[cell["type"]] = found.get(cell["type"], 0) + 1
+    return found
