@@ -117,6 +117,14 @@ ImplName: TypeAlias = Annotated[
     Impl, typer.Option("--impl", metavar="IMPL", help=f"Implementation of the arrays: {', '.join(Impl)}.")
 ]
 Device: TypeAlias = Annotated[str, typer.Option("--device", metavar="DEVICE", help="cpu, cuda, cuda:1, ...")]
+DeviceOrAuto: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        "--device",
+        metavar="DEVICE",
+        help="cpu, cuda, cuda:1, ..., or auto: layers shared out over all GPUs and the main memory.",
+    ),
+]
 
 
 class Dtype(StrEnum):
@@ -227,8 +235,11 @@ def keep_freed_memory() -> None:
         library.mallopt(trim_threshold, 2**31 - 1)
 
 
-def use(threads: int | None, device: str) -> None:
-    """Set torch's threads; check that there is such a device. Raises InputError."""
+def use(threads: int | None, device: str, *, auto: bool = False) -> None:
+    """Set torch's threads; check that there is such a device. Raises InputError.
+
+    auto: the command takes `auto` in place of a device.
+    """
     import torch
 
     from gaincell.errors import InputError
@@ -237,7 +248,7 @@ def use(threads: int | None, device: str) -> None:
     if threads is not None:
         torch.set_num_threads(threads)
     try:
-        torch.ones(1, device=device).item()
+        torch.ones(1, device="cpu" if auto and device == "auto" else device).item()
     except Exception as error:  # torch raises RuntimeError, AssertionError and others
         raise InputError(
             f"there is no device {device!r} here; give cpu, or cuda where torch finds a GPU"

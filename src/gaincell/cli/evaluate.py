@@ -12,7 +12,7 @@ from gaincell.cli._json import JsonFile, output_file, write_json
 from gaincell.cli._options import (
     TEXT_HELP,
     CellName,
-    Device,
+    DeviceOrAuto,
     Dtype,
     DtypeName,
     Impl,
@@ -158,7 +158,7 @@ def evaluate(
     scores: Annotated[bool, typer.Option("--scores", help="Dump the scores S_ij as well.")] = False,
     threads: Threads = None,
     impl: ImplName = Impl.auto,
-    device: Device = "cpu",
+    device: DeviceOrAuto = "cpu",
     dtype: DtypeName = Dtype.float32,
     json: JsonFile = None,
 ) -> None:
@@ -212,7 +212,7 @@ def evaluate(
 
     Example: gaincell evaluate runs/tiny --dump layer3.safetensors --layer 3
     """
-    use(threads, device)
+    use(threads, device, auto=True)
     import torch
 
     from gaincell.arrays import Refresh
@@ -226,6 +226,7 @@ def evaluate(
     from gaincell.integrations.hf.chip import AS_SAVED, change_chip, set_impl
     from gaincell.integrations.hf.context import check_length, read_tokens
     from gaincell.integrations.hf.models import load_model
+    from gaincell.integrations.hf.placement import place_model
     from gaincell.mapping.stage_model import load_stage
     from gaincell.text import open_text
 
@@ -280,9 +281,9 @@ def evaluate(
         check_run(model, wanted[0])
     choose_chip(model, design, cell)
     loaded = load_model(model, weights) if stage is None else load_stage(model, stage, weights)
-    loaded.model.to(device)  # type: ignore[arg-type]
     exchanged = change_chip(loaded.model, design, cell, window, other_latency)
     set_impl(loaded.model, impl.value)
+    place_model(loaded.model, device)
     if pauses and not _in_arrays(loaded):
         raise InputError(f"{model} is in software and has no chip that could idle; give a RUN")
     version = AS_SAVED if _in_arrays(loaded) else "the pretrained model, in software"

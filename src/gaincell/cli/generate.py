@@ -12,7 +12,9 @@ from gaincell.cli._json import JsonFile, write_json
 from gaincell.cli._options import (
     LARGEST_SEED,
     CellName,
-    Device,
+    DeviceOrAuto,
+    Dtype,
+    DtypeName,
     Impl,
     ImplName,
     ModelOrRun,
@@ -66,7 +68,8 @@ def generate(
     ] = 0,
     threads: Threads = None,
     impl: ImplName = Impl.auto,
-    device: Device = "cpu",
+    device: DeviceOrAuto = "cpu",
+    dtype: DtypeName = Dtype.float32,
     json: JsonFile = None,
 ) -> None:
     """Generate text with the attention in gain-cell arrays, token by token.
@@ -92,7 +95,7 @@ def generate(
             f"--temperature {temperature:g}: give {LEAST_TEMPERATURE:g} or more, or 0 for the likeliest token"
         )
     check_needed(context, ("--seed",), "sampling, at a --temperature above 0", temperature > 0)
-    use(threads, device)
+    use(threads, device, auto=True)
     import torch
 
     from gaincell.arrays import Refresh
@@ -101,17 +104,25 @@ def generate(
     from gaincell.integrations.hf.cache import RingCache
     from gaincell.integrations.hf.chip import change_chip
     from gaincell.integrations.hf.context import check_ids
+    from gaincell.integrations.hf.placement import place_model
     from gaincell.mapping.ready import hardware_model
 
     chip = choose_chip(model, design, cell)
     policy = Refresh(refresh.value, refresh_tokens, refresh_seconds)
     with progress_bars() as progress:
-        ready = hardware_model(model, load_design("leroux2025"), chip, impl=impl.value, progress=progress)
+        ready = hardware_model(
+            model,
+            load_design("leroux2025"),
+            chip,
+            impl=impl.value,
+            dtype=getattr(torch, dtype.value),
+            progress=progress,
+        )
     print(f"{model}: {ready.how}", file=sys.stderr)
     loaded = ready.loaded
-    loaded.model.to(device)  # type: ignore[arg-type]
+    place = place_model(loaded.model, device)
     made = loaded.tokenizer(prompt, return_tensors="pt", add_special_tokens=False, verbose=False)
-    ids = made["input_ids"].to(device)
+    ids = made["input_ids"].to(place)
     if ids.numel() == 0:
         raise InputError("the prompt is empty; give --prompt TEXT")
     check_ids(loaded.model, ids)
