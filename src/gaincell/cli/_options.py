@@ -107,7 +107,7 @@ Window: TypeAlias = Annotated[
 ]
 LARGEST_SEED = 2**32 - 1
 Seed: TypeAlias = Annotated[
-    int, typer.Option("--seed", metavar="N", min=0, max=LARGEST_SEED, help="Of the order of the text.")
+    int, typer.Option("--seed", metavar="N", min=0, max=LARGEST_SEED, help="Seed of the order of the text.")
 ]
 Threads: TypeAlias = Annotated[
     int | None,
@@ -135,12 +135,16 @@ class Dtype(StrEnum):
 
 
 DtypeName: TypeAlias = Annotated[
-    Dtype, typer.Option("--dtype", help="Of the weights; bfloat16 is faster and rounds log-likelihoods.")
+    Dtype,
+    typer.Option(
+        "--dtype",
+        help="Type of the weights; bfloat16 is faster, takes half the memory, and rounds log-likelihoods.",
+    ),
 ]
 RefreshKindName: TypeAlias = Annotated[
     RefreshKind,
     typer.Option(
-        "--refresh", help="How columns are made fresh: from a digital copy, or reread and rewritten."
+        "--refresh", help="How columns are refreshed: from a digital copy, or reread and rewritten."
     ),
 ]
 RefreshTokens: TypeAlias = Annotated[
@@ -152,7 +156,10 @@ RefreshSeconds: TypeAlias = Annotated[
 OtherLatency: TypeAlias = Annotated[
     float | None,
     typer.Option(
-        "--other-latency", metavar="SECONDS", min=0.0, help="Of the rest of a layer; see the schedule."
+        "--other-latency",
+        metavar="SECONDS",
+        min=0.0,
+        help="Latency of the rest of a layer; see the schedule.",
     ),
 ]
 

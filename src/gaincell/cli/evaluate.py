@@ -170,28 +170,28 @@ def evaluate(
     windows of T as the evaluation harness does, by words, bytes and tokens (WikiText: --limit 0 --text
     with a file of it).
 
-    --tasks runs lm-evaluation-harness itself on the model: its prompts, its scores. `paper` stands for the
-    tasks of the paper's table; `gaincell table` puts results side by side. With --data the rows come from
-    local files, otherwise the harness downloads them.
+    --tasks runs lm-evaluation-harness on the model, with its own prompts and scores. `paper` stands for the
+    tasks of the paper's table; `gaincell table` compares results. With --data the rows come from local files,
+    otherwise the harness downloads them.
 
-    --chips draws N chips whose cells differ (by --mismatch, or as the RUN's design says) and gives mean,
-    spread, worst chip and yield on the same text, after --at SECONDS if given; or their scores with --tasks.
+    --chips draws N chips whose cells differ (by --mismatch, or as the RUN's design says). It shows mean,
+    spread, worst chip and yield on the same text, after --at SECONDS if given; with --tasks, their scores.
 
-    --at lets the chip of a RUN idle after the first half of every block and predicts the second half
-    (protocol pause-T): what is left of the text before. Several times give a table. --refresh makes the
-    columns fresh from time to time, in the pause too; without --at the pause is 0 s.
+    --at lets the chip of a RUN idle after the first half of every block, and predicts the second half from
+    what is left (protocol pause-T). Several times give a table. --refresh refreshes the columns from time to
+    time, in the pause too; without --at the pause is 0 s.
 
-    --other-latency is what the rest of a layer takes (linear layers on the same chip, on a GPU, ...): with it
-    the token period comes from the schedule of the arrays, layer by layer.
+    --other-latency is the time of the rest of a layer (linear layers on the same chip, on a GPU, ...).
+    The token period then comes from the schedule of the arrays, layer by layer.
 
-    --by-context predicts the last tokens of every block from more and more tokens before (protocol
-    context-T): how far back the model uses what it has read, for a ring of --window columns, say.
+    --by-context predicts the last tokens of every block from more and more of the tokens before (protocol
+    context-T). It shows how far back the model uses its context, for instance on a ring of --window columns.
 
-    --stage takes the model of another stage of a RUN of `gaincell train` than the last in arrays, say the
-    software model trained on the same tokens.
+    --stage evaluates another stage of a RUN of `gaincell train`, such as the software model trained on the
+    same tokens. The default is the last stage in arrays.
 
-    Noise of reads and writes is drawn from its seed, the token's position, head and row: all blocks meet one
-    draw, and no ± holds its variance. --redraw-noise gives every block a draw of its own.
+    Noise of reads and writes follows from its seed and the token's position, head and row. All blocks get the
+    same draw, so ± does not include its variance. --redraw-noise gives every block its own draw.
 
     --dump stores, for the first block, the codes of q, k and v and the output of every head of one layer.
 

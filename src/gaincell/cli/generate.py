@@ -44,7 +44,7 @@ LEAST_TEMPERATURE = 1e-3
 def generate(
     context: typer.Context,
     model: ModelOrRun,
-    prompt: Annotated[str, typer.Option("--prompt", metavar="TEXT", help="What the text begins with.")],
+    prompt: Annotated[str, typer.Option("--prompt", metavar="TEXT", help="Beginning of the text.")],
     tokens: Annotated[int, typer.Option("--tokens", metavar="TOKENS", min=1, help="Tokens to write.")] = 256,
     design: Annotated[
         str | None,
@@ -53,7 +53,9 @@ def generate(
     cell: CellName = None,
     temperature: Annotated[
         float,
-        typer.Option("--temperature", metavar="X", min=0.0, help="Of sampling; 0 = the likeliest token."),
+        typer.Option(
+            "--temperature", metavar="X", min=0.0, help="Temperature of sampling; 0: the likeliest token."
+        ),
     ] = 0.8,
     other_latency: OtherLatency = None,
     refresh: RefreshKindName = RefreshKind.none,
@@ -64,7 +66,7 @@ def generate(
     ] = 0.0,
     stop: Annotated[bool, typer.Option(help="Stop at the end-of-text token.")] = False,
     seed: Annotated[
-        int, typer.Option("--seed", metavar="N", min=0, max=LARGEST_SEED, help="Of sampling.")
+        int, typer.Option("--seed", metavar="N", min=0, max=LARGEST_SEED, help="Seed of sampling.")
     ] = 0,
     threads: Threads = None,
     impl: ImplName = Impl.auto,
