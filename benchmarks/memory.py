@@ -159,6 +159,7 @@ def main() -> None:
         "kind": "measured",
         "weights_bytes": weights,
         "limit_bytes": FACTOR * weights + REST,
+        "hidden": CONFIG["hidden_size"],
         "tokens": options.tokens,
         "steps": {step: measured(options.folder, step, options.tokens) for step in STEPS},
         "provenance": provenance(

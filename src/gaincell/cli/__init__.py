@@ -205,9 +205,9 @@ def gaincell(
     version: bool = typer.Option(
         False, "--version", callback=_print_version, is_eager=True, help="Print the version and leave."
     ),
-    debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error. Allowed anywhere."),
+    debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error. Can stand anywhere."),
 ) -> None:
-    """What becomes of a language model when its attention runs in analog gain cells.
+    """Run language models on simulated analog gain-cell attention, and measure quality and cost.
 
     Example: gaincell map tiny
     """

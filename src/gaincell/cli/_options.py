@@ -107,7 +107,7 @@ Window: TypeAlias = Annotated[
 ]
 LARGEST_SEED = 2**32 - 1
 Seed: TypeAlias = Annotated[
-    int, typer.Option("--seed", metavar="N", min=0, max=LARGEST_SEED, help="Of the order of the text.")
+    int, typer.Option("--seed", metavar="N", min=0, max=LARGEST_SEED, help="Seed of the order of the text.")
 ]
 Threads: TypeAlias = Annotated[
     int | None,
@@ -117,6 +117,14 @@ ImplName: TypeAlias = Annotated[
     Impl, typer.Option("--impl", metavar="IMPL", help=f"Implementation of the arrays: {', '.join(Impl)}.")
 ]
 Device: TypeAlias = Annotated[str, typer.Option("--device", metavar="DEVICE", help="cpu, cuda, cuda:1, ...")]
+DeviceOrAuto: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        "--device",
+        metavar="DEVICE",
+        help="cpu, cuda, cuda:1, ..., or auto: layers shared out over all GPUs and the main memory.",
+    ),
+]
 
 
 class Dtype(StrEnum):
@@ -127,12 +135,16 @@ class Dtype(StrEnum):
 
 
 DtypeName: TypeAlias = Annotated[
-    Dtype, typer.Option("--dtype", help="Of the weights; bfloat16 is faster and rounds log-likelihoods.")
+    Dtype,
+    typer.Option(
+        "--dtype",
+        help="Type of the weights; bfloat16 is faster, takes half the memory, and rounds log-likelihoods.",
+    ),
 ]
 RefreshKindName: TypeAlias = Annotated[
     RefreshKind,
     typer.Option(
-        "--refresh", help="How columns are made fresh: from a digital copy, or reread and rewritten."
+        "--refresh", help="How columns are refreshed: from a digital copy, or reread and rewritten."
     ),
 ]
 RefreshTokens: TypeAlias = Annotated[
@@ -144,7 +156,10 @@ RefreshSeconds: TypeAlias = Annotated[
 OtherLatency: TypeAlias = Annotated[
     float | None,
     typer.Option(
-        "--other-latency", metavar="SECONDS", min=0.0, help="Of the rest of a layer; see the schedule."
+        "--other-latency",
+        metavar="SECONDS",
+        min=0.0,
+        help="Latency of the rest of a layer; see the schedule.",
     ),
 ]
 
@@ -227,8 +242,11 @@ def keep_freed_memory() -> None:
         library.mallopt(trim_threshold, 2**31 - 1)
 
 
-def use(threads: int | None, device: str) -> None:
-    """Set torch's threads; check that there is such a device. Raises InputError."""
+def use(threads: int | None, device: str, *, auto: bool = False) -> None:
+    """Set torch's threads; check that there is such a device. Raises InputError.
+
+    auto: the command takes `auto` in place of a device.
+    """
     import torch
 
     from gaincell.errors import InputError
@@ -237,7 +255,7 @@ def use(threads: int | None, device: str) -> None:
     if threads is not None:
         torch.set_num_threads(threads)
     try:
-        torch.ones(1, device=device).item()
+        torch.ones(1, device="cpu" if auto and device == "auto" else device).item()
     except Exception as error:  # torch raises RuntimeError, AssertionError and others
         raise InputError(
             f"there is no device {device!r} here; give cpu, or cuda where torch finds a GPU"

@@ -43,7 +43,7 @@ def ablate(
     device: Device = "cpu",
     json: JsonFile = None,
 ) -> None:
-    """Perplexity with one constraint of the chip after the other switched off, and switched on alone.
+    """Perplexity with each constraint of the chip switched off, and with each switched on alone.
 
     Constraints: levels of queries, storage and readout; ceilings of scores and outputs; decay; the cell's
     nonlinearity; sub-tiles; mismatch (--mismatch), noise, writes and leakage where the chip has them.

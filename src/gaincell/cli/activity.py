@@ -33,7 +33,7 @@ def activity(
     device: Device = "cpu",
     json: JsonFile = None,
 ) -> None:
-    """How long the pulses are, how many columns give one, and what is stored: what energies follow from.
+    """Measure what energy depends on: lengths of pulses, columns that give one, stored voltages.
 
     Query pulses, pulses φ(S) between the arrays (over the columns that are valid), stored |u| of keys and
     values, output pulses of the sub-tiles, exactly as the attention computes them; per layer and head in

@@ -13,7 +13,9 @@ from gaincell.cli._json import JsonFile, output_directory, write_json
 from gaincell.cli._options import (
     CalibrationTokens,
     CellName,
-    Device,
+    DeviceOrAuto,
+    Dtype,
+    DtypeName,
     Impl,
     ImplName,
     Limit,
@@ -94,7 +96,8 @@ def adapt(
     ] = None,
     threads: Threads = None,
     impl: ImplName = Impl.auto,
-    device: Device = "cpu",
+    device: DeviceOrAuto = "cpu",
+    dtype: DtypeName = Dtype.float32,
     json: JsonFile = None,
 ) -> None:
     """Put a model on another cell and adapt its gains and offsets, nothing else.
@@ -116,7 +119,7 @@ def adapt(
 
     Example: gaincell adapt runs/tiny --cell sigmoid --method published --out runs/tiny-sigmoid
     """
-    use(threads, device)
+    use(threads, device, auto=True)
     from rich.console import Console
 
     from gaincell.cli._progress import progress_bars
@@ -146,6 +149,7 @@ def adapt(
         calibration_tokens=calibration_tokens,
         impl=impl.value,
         device=device,
+        dtype=dtype.value,
     )
     typer.echo(f"{model}: {describe_start(model)}")
     with progress_bars() as progress:

@@ -37,18 +37,23 @@ def baseline(
     ] = None,
     heads: Annotated[int, typer.Option("--heads", metavar="N", min=1, help="Query heads.")] = 12,
     kv_heads: Annotated[
-        int | None, typer.Option("--kv-heads", metavar="N", min=1, help="By default as many.")
+        int | None,
+        typer.Option(
+            "--kv-heads", metavar="N", min=1, help="Key/value heads; by default as many as query heads."
+        ),
     ] = None,
-    head_dim: Annotated[int, typer.Option("--head-dim", metavar="N", min=1, help="D.")] = 64,
+    head_dim: Annotated[
+        int, typer.Option("--head-dim", metavar="N", min=1, help="D, the dimension of a head.")
+    ] = 64,
     seconds: Annotated[
-        float, typer.Option("--seconds", metavar="SECONDS", min=0.01, help="Of one configuration.")
+        float, typer.Option("--seconds", metavar="SECONDS", min=0.01, help="Time for one configuration.")
     ] = 1.0,
     runs: Annotated[
-        int, typer.Option("--runs", metavar="N", min=1, help="Of which the median is taken.")
+        int, typer.Option("--runs", metavar="N", min=1, help="Repetitions; the median is taken.")
     ] = 5,
     figure: FigureFile = None,
     seed: Annotated[
-        int, typer.Option("--seed", metavar="N", min=0, max=LARGEST_SEED, help="Of the numbers.")
+        int, typer.Option("--seed", metavar="N", min=0, max=LARGEST_SEED, help="Seed of the numbers.")
     ] = 0,
     threads: Threads = None,
     device: Device = "cpu",

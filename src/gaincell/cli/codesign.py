@@ -49,13 +49,17 @@ def codesign(
         str | None,
         typer.Option("--design", metavar="DESIGN", help="Chip to start from; by default that of the RUN."),
     ] = None,
-    steps: Annotated[int, typer.Option("--steps", metavar="N", min=1, help="Of training.")] = 100,
-    batch: Annotated[int, typer.Option("--batch", metavar="N", min=1, help="Sequences a step.")] = 2,
+    steps: Annotated[int, typer.Option("--steps", metavar="N", min=1, help="Steps of training.")] = 100,
+    batch: Annotated[int, typer.Option("--batch", metavar="N", min=1, help="Sequences per step.")] = 2,
     learning_rate: Annotated[
-        float, typer.Option("--learning-rate", metavar="X", min=0.0, help="Peak, of the weights.")
+        float,
+        typer.Option("--learning-rate", metavar="X", min=0.0, help="Peak learning rate of the weights."),
     ] = 1e-4,
     scale_learning_rate: Annotated[
-        float, typer.Option("--scale-learning-rate", metavar="X", min=0.0, help="Peak, of gains and offsets.")
+        float,
+        typer.Option(
+            "--scale-learning-rate", metavar="X", min=0.0, help="Peak learning rate of gains and offsets."
+        ),
     ] = 1e-3,
     rate: Annotated[
         float,
@@ -63,7 +67,7 @@ def codesign(
             "--circuit-learning-rate",
             metavar="X",
             min=0.0,
-            help="Peak, of the circuits: relative change a step.",
+            help="Peak learning rate of the circuits: relative change per step.",
         ),
     ] = 3e-2,
     weights: Annotated[

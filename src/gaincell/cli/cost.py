@@ -73,10 +73,12 @@ def cost(
     ] = "28nm",
     activity: Annotated[
         Path | None,
-        typer.Option("--activity", metavar="FILE", help="Of gaincell activity --json, instead of measuring."),
+        typer.Option(
+            "--activity", metavar="FILE", help="Result of gaincell activity --json, instead of a measurement."
+        ),
     ] = None,
     assumed: Annotated[
-        bool, typer.Option("--assumed", help="Measure no activity: every code is taken to be equally likely.")
+        bool, typer.Option("--assumed", help="Measure no activity; assume that every code is equally likely.")
     ] = False,
     text: TextName = "sample",
     tokens: Annotated[
@@ -89,13 +91,11 @@ def cost(
         ),
     ] = None,
     spice: Annotated[
-        Path | None, typer.Option("--spice", metavar="FILE", help="Of gaincell spice energy --json.")
+        Path | None, typer.Option("--spice", metavar="FILE", help="Result of gaincell spice energy --json.")
     ] = None,
     baseline: Annotated[
         Path | None,
-        typer.Option(
-            "--baseline", metavar="FILE", help="Softmax attention as gaincell baseline measured it."
-        ),
+        typer.Option("--baseline", metavar="FILE", help="Result of gaincell baseline --json."),
     ] = None,
     measure: Annotated[
         bool,
@@ -104,7 +104,7 @@ def cost(
             help="Time softmax attention of these sizes here, for two seconds.",
         ),
     ] = True,
-    gpu: Annotated[Gpu, typer.Option("--gpu", help="Of --whole-model and --why.")] = Gpu.h100,
+    gpu: Annotated[Gpu, typer.Option("--gpu", help="GPU of --whole-model and --why.")] = Gpu.h100,
     whole_model: Annotated[
         bool, typer.Option("--whole-model", help="With linear layers on a GPU, or analog: Amdahl's law.")
     ] = False,

@@ -96,21 +96,26 @@ def show(design: DesignName, cell: CellName = None, json: JsonFile = None) -> No
 
 @app.command()
 def new(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Of the chip, and of its file NAME.toml.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the chip, and of its file NAME.toml.")],
     source: Annotated[
         str,
-        typer.Option("--from", metavar="DESIGN", help="What it begins as: a shipped name or a .toml file."),
+        typer.Option(
+            "--from", metavar="DESIGN", help="Design to start from: a shipped name or a .toml file."
+        ),
     ] = "leroux2025",
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", callback=output_file, metavar="FILE", help="Another file than NAME.toml, here."
+            "--out",
+            callback=output_file,
+            metavar="FILE",
+            help="The file, if not NAME.toml in this directory.",
         ),
     ] = None,
 ) -> None:
     """Write a complete design with a comment for every table, to be edited.
 
-    A file that is there already is left alone.
+    An existing file is never replaced.
 
     Example: gaincell design new mine --from leroux2025
     """
@@ -136,7 +141,7 @@ def new(
 @app.command()
 def validate(designs: DesignNames, json: JsonFile = None) -> None:
     """Check design files. Exit code 2 if one is not acceptable, with a line for each on stderr. In
-    the example MY_CHIP.toml is a design of yours.
+    the example MY_CHIP.toml is a design of your own.
 
     Example: gaincell design validate MY_CHIP.toml
     """

@@ -76,7 +76,7 @@ def fit(
         str | None, typer.Option("--cell", metavar="COLUMN", help="Of the cells' names, any text.")
     ] = None,
     read: Annotated[
-        str | None, typer.Option("--read", metavar="COLUMN", help="That tells repeated reads apart.")
+        str | None, typer.Option("--read", metavar="COLUMN", help="Column that tells repeated reads apart.")
     ] = None,
     skip_bad_rows: Annotated[
         bool, typer.Option("--skip-bad-rows", help="Leave out rows without numbers, and say how many.")

@@ -12,7 +12,7 @@ from gaincell.cli._json import JsonFile, output_file, write_json
 from gaincell.cli._options import (
     TEXT_HELP,
     CellName,
-    Device,
+    DeviceOrAuto,
     Dtype,
     DtypeName,
     Impl,
@@ -161,7 +161,7 @@ def evaluate(
     scores: Annotated[bool, typer.Option("--scores", help="Dump the scores S_ij as well.")] = False,
     threads: Threads = None,
     impl: ImplName = Impl.auto,
-    device: Device = "cpu",
+    device: DeviceOrAuto = "cpu",
     dtype: DtypeName = Dtype.float32,
     json: JsonFile = None,
 ) -> None:
@@ -173,31 +173,31 @@ def evaluate(
     windows of T as the evaluation harness does, by words, bytes and tokens (WikiText: --limit 0 --text
     with a file of it).
 
-    --tasks runs lm-evaluation-harness itself on the model: its prompts, its scores. `paper` stands for the
-    tasks of the paper's table; `gaincell table` puts results side by side. With --data the rows come from
-    local files, otherwise the harness downloads them.
+    --tasks runs lm-evaluation-harness on the model, with its own prompts and scores. `paper` stands for the
+    tasks of the paper's table; `gaincell table` compares results. With --data the rows come from local files,
+    otherwise the harness downloads them.
 
-    --chips draws N chips whose cells differ (by --mismatch, or as the RUN's design says) and gives mean,
-    spread, worst chip and yield on the same text, after --at SECONDS if given; or their scores with --tasks.
+    --chips draws N chips whose cells differ (by --mismatch, or as the RUN's design says). It shows mean,
+    spread, worst chip and yield on the same text, after --at SECONDS if given; with --tasks, their scores.
 
-    --at lets the chip of a RUN idle after the first half of every block and predicts the second half
-    (protocol pause-T): what is left of the text before. Several times give a table. --refresh makes the
-    columns fresh from time to time, in the pause too; without --at the pause is 0 s.
+    --at lets the chip of a RUN idle after the first half of every block, and predicts the second half from
+    what is left (protocol pause-T). Several times give a table. --refresh refreshes the columns from time to
+    time, in the pause too; without --at the pause is 0 s.
 
-    --other-latency is what the rest of a layer takes (linear layers on the same chip, on a GPU, ...): with it
-    the token period comes from the schedule of the arrays, layer by layer.
+    --other-latency is the time of the rest of a layer (linear layers on the same chip, on a GPU, ...).
+    The token period then comes from the schedule of the arrays, layer by layer.
 
-    --by-context predicts the last tokens of every block from more and more tokens before (protocol
-    context-T): how far back the model uses what it has read, for a ring of --window columns, say.
+    --by-context predicts the last tokens of every block from more and more of the tokens before (protocol
+    context-T). It shows how far back the model uses its context, for instance on a ring of --window columns.
 
-    --by-repetition tells tokens whose pair with the token before stood in the block before from others, and
-    repeats half a block (protocol repetition-T): what the model finds again.
+    --by-repetition separates tokens whose pair with the token before already stood in the block from the
+    others, and repeats half a block (protocol repetition-T). It shows what the model finds again in its context.
 
-    --stage takes the model of another stage of a RUN of `gaincell train` than the last in arrays, say the
-    software model trained on the same tokens.
+    --stage evaluates another stage of a RUN of `gaincell train`, such as the software model trained on the
+    same tokens. The default is the last stage in arrays.
 
-    Noise of reads and writes is drawn from its seed, the token's position, head and row: all blocks meet one
-    draw, and no ± holds its variance. --redraw-noise gives every block a draw of its own.
+    Noise of reads and writes follows from its seed and the token's position, head and row. All blocks get the
+    same draw, so ± does not include its variance. --redraw-noise gives every block its own draw.
 
     --dump stores, for the first block, the codes of q, k and v and the output of every head of one layer.
 
@@ -218,7 +218,7 @@ def evaluate(
 
     Example: gaincell evaluate runs/tiny --dump layer3.safetensors --layer 3
     """
-    use(threads, device)
+    use(threads, device, auto=True)
     import torch
 
     from gaincell.arrays import Refresh
@@ -232,6 +232,7 @@ def evaluate(
     from gaincell.integrations.hf.chip import AS_SAVED, change_chip, set_impl
     from gaincell.integrations.hf.context import check_length, read_tokens
     from gaincell.integrations.hf.models import load_model
+    from gaincell.integrations.hf.placement import place_model
     from gaincell.mapping.stage_model import load_stage
     from gaincell.text import open_text
 
@@ -287,9 +288,9 @@ def evaluate(
         check_run(model, wanted[0])
     choose_chip(model, design, cell)
     loaded = load_model(model, weights) if stage is None else load_stage(model, stage, weights)
-    loaded.model.to(device)  # type: ignore[arg-type]
     exchanged = change_chip(loaded.model, design, cell, window, other_latency)
     set_impl(loaded.model, impl.value)
+    place_model(loaded.model, device)
     if pauses and not _in_arrays(loaded):
         raise InputError(f"{model} is in software and has no chip that could idle; give a RUN")
     version = AS_SAVED if _in_arrays(loaded) else "the pretrained model, in software"

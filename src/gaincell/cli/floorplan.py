@@ -40,11 +40,13 @@ def floorplan(
     tile: Annotated[
         int | None, typer.Option("--tile", metavar="N", min=1, help="Columns of a sub-tile.")
     ] = None,
-    head_dim: Annotated[int, typer.Option("--head-dim", metavar="N", min=1, help="D.")] = 64,
+    head_dim: Annotated[
+        int, typer.Option("--head-dim", metavar="N", min=1, help="D, the dimension of a head.")
+    ] = 64,
     cell_area: Annotated[
         float | None,
         typer.Option(
-            "--cell-area", metavar="M^2", help="Of a gain cell; by default the technology's, 1e-12."
+            "--cell-area", metavar="M^2", help="Area of a gain cell; by default the technology's, 1e-12."
         ),
     ] = None,
     stack: Annotated[int, typer.Option("--stack", metavar="N", min=1, help="Layers of cells in 3D.")] = 1,

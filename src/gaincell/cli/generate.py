@@ -12,7 +12,9 @@ from gaincell.cli._json import JsonFile, write_json
 from gaincell.cli._options import (
     LARGEST_SEED,
     CellName,
-    Device,
+    DeviceOrAuto,
+    Dtype,
+    DtypeName,
     Impl,
     ImplName,
     ModelOrRun,
@@ -42,7 +44,7 @@ LEAST_TEMPERATURE = 1e-3
 def generate(
     context: typer.Context,
     model: ModelOrRun,
-    prompt: Annotated[str, typer.Option("--prompt", metavar="TEXT", help="What the text begins with.")],
+    prompt: Annotated[str, typer.Option("--prompt", metavar="TEXT", help="Beginning of the text.")],
     tokens: Annotated[int, typer.Option("--tokens", metavar="TOKENS", min=1, help="Tokens to write.")] = 256,
     design: Annotated[
         str | None,
@@ -51,7 +53,9 @@ def generate(
     cell: CellName = None,
     temperature: Annotated[
         float,
-        typer.Option("--temperature", metavar="X", min=0.0, help="Of sampling; 0 = the likeliest token."),
+        typer.Option(
+            "--temperature", metavar="X", min=0.0, help="Temperature of sampling; 0: the likeliest token."
+        ),
     ] = 0.8,
     other_latency: OtherLatency = None,
     refresh: RefreshKindName = RefreshKind.none,
@@ -62,11 +66,12 @@ def generate(
     ] = 0.0,
     stop: Annotated[bool, typer.Option(help="Stop at the end-of-text token.")] = False,
     seed: Annotated[
-        int, typer.Option("--seed", metavar="N", min=0, max=LARGEST_SEED, help="Of sampling.")
+        int, typer.Option("--seed", metavar="N", min=0, max=LARGEST_SEED, help="Seed of sampling.")
     ] = 0,
     threads: Threads = None,
     impl: ImplName = Impl.auto,
-    device: Device = "cpu",
+    device: DeviceOrAuto = "cpu",
+    dtype: DtypeName = Dtype.float32,
     json: JsonFile = None,
 ) -> None:
     """Generate text with the attention in gain-cell arrays, token by token.
@@ -92,7 +97,7 @@ def generate(
             f"--temperature {temperature:g}: give {LEAST_TEMPERATURE:g} or more, or 0 for the likeliest token"
         )
     check_needed(context, ("--seed",), "sampling, at a --temperature above 0", temperature > 0)
-    use(threads, device)
+    use(threads, device, auto=True)
     import torch
 
     from gaincell.arrays import Refresh
@@ -101,17 +106,25 @@ def generate(
     from gaincell.integrations.hf.cache import RingCache
     from gaincell.integrations.hf.chip import change_chip
     from gaincell.integrations.hf.context import check_ids
+    from gaincell.integrations.hf.placement import place_model
     from gaincell.mapping.ready import hardware_model
 
     chip = choose_chip(model, design, cell)
     policy = Refresh(refresh.value, refresh_tokens, refresh_seconds)
     with progress_bars() as progress:
-        ready = hardware_model(model, load_design("leroux2025"), chip, impl=impl.value, progress=progress)
+        ready = hardware_model(
+            model,
+            load_design("leroux2025"),
+            chip,
+            impl=impl.value,
+            dtype=getattr(torch, dtype.value),
+            progress=progress,
+        )
     print(f"{model}: {ready.how}", file=sys.stderr)
     loaded = ready.loaded
-    loaded.model.to(device)  # type: ignore[arg-type]
+    place = place_model(loaded.model, device)
     made = loaded.tokenizer(prompt, return_tensors="pt", add_special_tokens=False, verbose=False)
-    ids = made["input_ids"].to(device)
+    ids = made["input_ids"].to(place)
     if ids.numel() == 0:
         raise InputError("the prompt is empty; give --prompt TEXT")
     check_ids(loaded.model, ids)

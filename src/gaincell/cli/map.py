@@ -37,7 +37,7 @@ def map_(
     cell: CellName = None,
     text: TextName = "sample",
     budget: Annotated[
-        int, typer.Option("--budget", metavar="TOKENS", min=0, help="Training tokens in all.")
+        int, typer.Option("--budget", metavar="TOKENS", min=0, help="Training tokens in total.")
     ] = 65_536,
     out: Annotated[
         Path | None,
@@ -59,10 +59,16 @@ def map_(
     limit: Limit = 32_768,
     calibration_tokens: CalibrationTokens = 8_192,
     learning_rate: Annotated[
-        float, typer.Option("--learning-rate", metavar="X", help="Peak, of the linear model's training.")
+        float,
+        typer.Option(
+            "--learning-rate", metavar="X", help="Peak learning rate of the linear model's training."
+        ),
     ] = 3e-4,
     fine_tuning_learning_rate: Annotated[
-        float, typer.Option("--fine-tuning-learning-rate", metavar="X", help="Peak, of the fine-tuning.")
+        float,
+        typer.Option(
+            "--fine-tuning-learning-rate", metavar="X", help="Peak learning rate of the fine-tuning."
+        ),
     ] = 1e-4,
     lora: Annotated[
         int,
@@ -88,16 +94,15 @@ def map_(
     device: Device = "cpu",
     json: JsonFile = None,
 ) -> None:
-    """Map a pretrained language model onto gain-cell attention: what becomes of its perplexity, stage by
-    stage.
+    """Map a pretrained language model onto gain-cell attention, and show the perplexity of every stage.
 
     The stages: the software model; the linear hardware model (ideal cells, quantised, trained on part of the
     budget); the chip's nonlinear cell, unadapted; adapted in closed form; fine-tuned on the rest of the
-    budget. The software model is trained on the same tokens beside them, for a fair comparison.
+    budget. For a fair comparison, the software model is trained on the same tokens.
 
     Writes into RUN: run.json, figures/, design.toml and hardware.safetensors (the result, for gaincell
-    evaluate). Interrupted, the same command goes on where it stopped. In the examples MY_TEXTS is a folder of
-    texts of yours.
+    evaluate). After an interruption, the same command goes on where it stopped. In the examples MY_TEXTS is a
+    folder of texts of yours.
 
     Example: gaincell map tiny
 

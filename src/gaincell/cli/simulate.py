@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from gaincell.design import Design
     from gaincell.progress import StageProgress
 
-app = typer.Typer(no_args_is_help=True, help="The arrays at work: schedule, trace and waveforms.")
+app = typer.Typer(
+    no_args_is_help=True, help="Simulate the arrays token by token: schedule, trace and waveforms."
+)
 
 DEFAULT_CHIP, DEFAULT_LAYERS = "leroux2025", 12
 RANDOM = ("--group", "--head-dim", "--seed")

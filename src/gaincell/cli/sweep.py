@@ -61,9 +61,9 @@ def sweep(
     worker: Annotated[int | None, typer.Option("--worker", hidden=True)] = None,
     parent: Annotated[int, typer.Option("--parent", hidden=True)] = 0,
 ) -> None:
-    """Measure a model over designs and adaptations: perplexity, energy, latency, area, yield.
+    """Measure a model on many designs: perplexity, energy, latency, area and yield.
 
-    Interrupted or killed, the same command goes on and repeats no finished point. Several commands, on any
+    After an interruption, the same command goes on and repeats no finished point. Several commands, on any
     number of machines, share the work when they name the same --storage. The sweeps of the examples come
     with gaincell.
 

@@ -23,7 +23,9 @@ def table(
     reference: Annotated[
         str | None,
         typer.Option(
-            "--reference", metavar="NAME", help="What others are compared to; by default the first."
+            "--reference",
+            metavar="NAME",
+            help="Result that the others are compared with; by default the first.",
         ),
     ] = None,
     paper: Annotated[bool, typer.Option("--paper", help="Also show the paper's table (cited).")] = False,

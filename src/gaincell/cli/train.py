@@ -34,7 +34,7 @@ def train(
     ] = None,
     changes: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Another value than the recipe's; may be repeated."),
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a value of the recipe; may be repeated."),
     ] = None,
     only: Annotated[
         str | None, typer.Option(metavar="STAGE", help="Run this stage, what it needs and is compared to.")
@@ -56,7 +56,7 @@ def train(
     device: Device = "cpu",
     json: JsonFile = None,
 ) -> None:
-    """Carry out a recipe: software, linear and nonlinear hardware models, one trained from the other.
+    """Carry out a recipe: train software, linear and nonlinear hardware models, one from the other.
 
     A recipe names a model, a chip and stages; recipes/ has the paper's, one for few tokens, and those of the
     embedded model. Every stage is kept in --out and every training writes checkpoints: the same command goes

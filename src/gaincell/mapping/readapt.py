@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
+import torch
+
 from gaincell.adaptation import adapt, collect_statistics
 from gaincell.adaptation.adapt import Method, Start, neutral_scales
 from gaincell.adaptation.result import Rule
@@ -30,6 +32,7 @@ from gaincell.integrations.hf.checkpoint import is_run, save
 from gaincell.integrations.hf.chip import AS_SAVED
 from gaincell.integrations.hf.context import check_length, read_tokens
 from gaincell.integrations.hf.models import load_model
+from gaincell.integrations.hf.placement import place_model
 from gaincell.integrations.hf.sources import LoadedModel, find_source
 from gaincell.mapping import records, summary
 from gaincell.mapping.folder import read_state
@@ -59,6 +62,7 @@ class AdaptSettings:
         then evaluated, the neutral one on the cell the model has, too.
     rule: how residuals are stated and when the published method stops, "relative" or "released".
     max_iterations: of the published method.
+    dtype: of the weights.
     protocol: `blocks-T` or `strided-T-S` of all evaluations; the adaptation reads blocks of T. None for
         `default_protocol`, which does not depend on the design.
     """
@@ -76,6 +80,7 @@ class AdaptSettings:
     calibration_tokens: int = 16_384
     impl: str = "auto"
     device: str = "cpu"
+    dtype: str = "float32"
 
 
 def adapt_model(
@@ -92,7 +97,7 @@ def adapt_model(
         GaincellError: model, text or design are not acceptable.
     """
     loaded, source, start = load_start(settings, default_design)
-    loaded.model.to(settings.device)  # type: ignore[arg-type]
+    place_model(loaded.model, settings.device)
     chip = settings.design or start
     target_design = with_cell(chip, settings.cell) if settings.cell else chip
     protocol = settings.protocol or default_protocol(loaded.model)
@@ -243,18 +248,18 @@ def load_start(settings: AdaptSettings, default_design: Design) -> tuple[LoadedM
     Raises ModelError: there is no hardware version to start from.
     """
     folder = located(settings.model)
-    linear = folder / LINEAR
+    linear, dtype = folder / LINEAR, getattr(torch, settings.dtype)
     if is_run(folder) and not linear.is_file():
-        loaded = load_model(settings.model)
+        loaded = load_model(settings.model, dtype)
         own = attached_layers(loaded.model)[0].design
         return loaded, own, own
     if is_run(folder):
-        chip = attached_layers(load_model(settings.model).model)[0].design
-        loaded = load_model(describe_run(folder).base)
+        chip = attached_layers(load_model(settings.model, dtype).model)[0].design
+        loaded = load_model(describe_run(folder).base, dtype)
     else:
         shipped = _shipped(settings.model)
         chip, linear = settings.design or default_design, shipped.linear
-        loaded = load_model(settings.model)
+        loaded = load_model(settings.model, dtype)
     attach(loaded.model, chip.replace(cell="linear"), impl=settings.impl)  # type: ignore[arg-type]
     read_state(loaded.model, linear)
     return loaded, chip.replace(cell="linear"), chip

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
+
 from gaincell.adaptation import adapt, collect_statistics
 from gaincell.design import Design
 from gaincell.errors import InputError
@@ -38,6 +40,7 @@ def hardware_model(
     design: Design | None = None,
     *,
     impl: str = "auto",
+    dtype: torch.dtype = torch.float32,
     progress: StageProgress = silent_stages,
 ) -> Ready:
     """Load a model and see to it that it runs in arrays.
@@ -50,11 +53,12 @@ def hardware_model(
         name: a model or a RUN.
         default_design: for models that bring no design.
         design: instead of the model's own or the default one; its cell is used as it is, and `how` says so.
+        dtype: of the weights.
 
     Raises:
         GaincellError: the model cannot be found or mapped.
     """
-    loaded = load_model(name)
+    loaded = load_model(name, dtype)
     shipped = find_shipped(name)
     if attached_layers(loaded.model):
         how = f"{AS_SAVED}{_trained(name)}"

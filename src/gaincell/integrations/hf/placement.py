@@ -1,0 +1,44 @@
+"""On which devices a model's weights lie: one, or all that torch finds."""
+
+from __future__ import annotations
+
+import torch
+from transformers import PreTrainedModel
+
+from gaincell.errors import InputError
+
+AUTO = "auto"
+"""In place of a device: layers are shared out over the GPUs and, where these are full, the main memory."""
+
+
+def place_model(model: PreTrainedModel, device: str) -> torch.device:
+    """Move a model, attached or not, to a device, in place; with `auto` whole layers go to the GPUs one after
+    the other, by accelerate, as with transformers' `device_map="auto"`.
+
+    Args:
+        model: attached before, if at all: what is attached later is not shared out.
+        device: cpu, cuda, cuda:1 ... or `auto`.
+
+    Returns:
+        Where token ids go.
+
+    Raises:
+        InputError: GPUs and main memory together have no room for the model.
+
+    Not modelled: weights on disk; training of a model that is shared out.
+    """
+    if device != AUTO:
+        model.to(device)  # type: ignore[arg-type]
+        return torch.device(device)
+    from accelerate import dispatch_model, infer_auto_device_map
+    from accelerate.utils import get_balanced_memory
+
+    whole = list(model._no_split_modules or ())
+    memory = get_balanced_memory(model, no_split_module_classes=whole)
+    places = infer_auto_device_map(model, memory, no_split_module_classes=whole)
+    if "disk" in places.values():
+        raise InputError(
+            "GPUs and main memory have no room for the model; give --dtype bfloat16, or more GPUs"
+        )
+    dispatch_model(model, places)
+    return torch.device(places.get("", next(iter(places.values()))))
