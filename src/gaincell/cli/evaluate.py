@@ -191,7 +191,7 @@ def evaluate(
     context-T). It shows how far back the model uses its context, for instance on a ring of --window columns.
 
     --by-repetition separates tokens whose pair with the token before already stood in the block from the
-    others, and repeats half a block (protocol repetition-T). It shows what the model finds again in its context.
+    others, and repeats half a block (protocol repetition-T). It shows what the model finds again.
 
     --stage evaluates another stage of a RUN of `gaincell train`, such as the software model trained on the
     same tokens. The default is the last stage in arrays.

@@ -172,8 +172,8 @@ def train(
             for group in optimizer.param_groups:
                 group["lr"] = group["peak"] * factor
             batch = blocks[step * settings.batch : (step + 1) * settings.batch]
-            profiled = shares is not None and step == first + PROFILED
-            with measured_shares(shares, device) if profiled else nullcontext():
+            profiled = None if step != first + PROFILED else shares
+            with nullcontext() if profiled is None else measured_shares(profiled, device):
                 loss = _accumulate(run, batch, settings, step, arrays)
             watch.see(loss, step)
             for gain in gains.values():
