@@ -17,15 +17,24 @@ if TYPE_CHECKING:
     from gaincell.adaptation.result import AdaptationResult as AdaptationResult
     from gaincell.adaptation.statistics import collect_statistics as collect_statistics
     from gaincell.arrays.head import HeadArray as HeadArray
+    from gaincell.circuits.noise import Noise as Noise
     from gaincell.config import Design as Design
     from gaincell.config import list_designs as list_designs
     from gaincell.config import load_design as load_design
+    from gaincell.devices.variability import Mismatch as Mismatch
     from gaincell.errors import GaincellError as GaincellError
+    from gaincell.errors import UncalibratedWarning as UncalibratedWarning
+    from gaincell.evaluation.perplexity import perplexity as perplexity
     from gaincell.integrations.hf.attach import attach as attach
     from gaincell.integrations.hf.attach import detach as detach
     from gaincell.integrations.hf.attach import set_design as set_design
-    from gaincell.integrations.hf.checkpoint import load as load
+    from gaincell.integrations.hf.cache import RingCache as RingCache
     from gaincell.integrations.hf.checkpoint import save as save
+    from gaincell.integrations.hf.size import cost as cost
+    from gaincell.mapping.initial import calibrate as calibrate
+    from gaincell.mapping.pipeline import map_model as map_model
+    from gaincell.mapping.ready import load as load
+    from gaincell.mapping.settings import MapSettings as MapSettings
     from gaincell.ops.gain_cell_attention import gain_cell_attention as gain_cell_attention
 
 __version__ = "0.1.0"
@@ -35,14 +44,23 @@ _HOME = {
     "Design": "gaincell.config",
     "GaincellError": "gaincell.errors",
     "HeadArray": "gaincell.arrays.head",
+    "MapSettings": "gaincell.mapping.settings",
+    "Mismatch": "gaincell.devices.variability",
+    "Noise": "gaincell.circuits.noise",
+    "RingCache": "gaincell.integrations.hf.cache",
+    "UncalibratedWarning": "gaincell.errors",
     "adapt": "gaincell.adaptation.adapt",
     "attach": "gaincell.integrations.hf.attach",
+    "calibrate": "gaincell.mapping.initial",
     "collect_statistics": "gaincell.adaptation.statistics",
+    "cost": "gaincell.integrations.hf.size",
     "detach": "gaincell.integrations.hf.attach",
     "gain_cell_attention": "gaincell.ops.gain_cell_attention",
     "list_designs": "gaincell.config",
-    "load": "gaincell.integrations.hf.checkpoint",
+    "load": "gaincell.mapping.ready",
     "load_design": "gaincell.config",
+    "map_model": "gaincell.mapping.pipeline",
+    "perplexity": "gaincell.evaluation.perplexity",
     "save": "gaincell.integrations.hf.checkpoint",
     "set_design": "gaincell.integrations.hf.attach",
 }

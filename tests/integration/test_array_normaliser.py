@@ -26,7 +26,7 @@ from gaincell.errors import InputError, ModelError, RunError
 from gaincell.evaluation.dump import dump_layer
 from gaincell.integrations.hf.attach import attach, attached_layers, detach, set_attention, set_design
 from gaincell.integrations.hf.cache import RingCache, feed
-from gaincell.integrations.hf.checkpoint import HARDWARE, go_on, load, save
+from gaincell.integrations.hf.checkpoint import HARDWARE, go_on, load_run, save
 from gaincell.integrations.hf.digital_scaling import add_array_normaliser, add_biases
 from gaincell.integrations.hf.lora import add_lora
 from gaincell.integrations.hf.models import load_model
@@ -231,10 +231,10 @@ def test_a_run_comes_back_or_says_what_is_missing(tmp_path: Path) -> None:
     add_lora(model, 2)
     fill(model)
     run = save(model, tmp_path / "run")
-    found = load(run)(input_ids=ids).logits
+    found = load_run(run).model(input_ids=ids).logits
     torch.testing.assert_close(found, model(input_ids=ids).logits, rtol=1e-3, atol=1e-3)  # factors of 16 bits
     base = load_model(str(folder)).model(input_ids=ids).logits
-    assert torch.equal(detach(load(run))(input_ids=ids).logits, base)
+    assert torch.equal(detach(load_run(run).model)(input_ids=ids).logits, base)
     state = tmp_path / "state.safetensors"
     write_state(trained_parameters(model), state)
     other = attach(load_model(str(folder)).model, micro_design())
@@ -259,7 +259,7 @@ def test_a_run_comes_back_or_says_what_is_missing(tmp_path: Path) -> None:
     ):
         save_file(changed, run / HARDWARE, metadata=metadata)
         with pytest.raises(RunError, match=message):
-            load(run)
+            load_run(run)
 
 
 @torch.no_grad()

@@ -33,7 +33,7 @@ from gaincell.evaluation.perplexity import perplexity
 from gaincell.integrations.hf import attach as attach_module
 from gaincell.integrations.hf.attach import attach, attached_layers, detach, set_attention, set_design
 from gaincell.integrations.hf.cache import RingCache, feed
-from gaincell.integrations.hf.checkpoint import load, save
+from gaincell.integrations.hf.checkpoint import load_run, save
 from gaincell.integrations.hf.sources import load_base
 
 from .families import build, tokens
@@ -258,7 +258,7 @@ def test_attach_to_a_model_in_peft(family: str, design: Design, tmp_path: Path) 
     with wrapped.disable_adapter():
         assert (logits(wrapped) - hardware).abs().max() > 0.05
     run = save(wrapped, tmp_path / "run", base=tmp_path / "base")
-    torch.testing.assert_close(logits(load(run, dtype=torch.float64)), hardware, atol=1e-5, rtol=0)
+    torch.testing.assert_close(logits(load_run(run, dtype=torch.float64).model), hardware, atol=1e-5, rtol=0)
     for one in (wrapped, wrapped.get_base_model()):
         with pytest.raises(ModelError, match=r"use gaincell\.save"):
             one.save_pretrained(tmp_path / "never")
@@ -357,7 +357,7 @@ def test_a_base_model_by_its_directory(design: Design, tmp_path: Path) -> None:
     model = attach(build("llama"), design)
     for base in (tmp_path / "base", str(tmp_path / "base"), load_base(tmp_path / "base")):
         run = save(model, tmp_path / "run", base=base)
-        assert torch.equal(logits(load(run, design=design)), logits(model))
+        assert torch.equal(logits(load_run(run, design=design).model), logits(model))
 
 
 def test_what_is_not_one_model_of_transformers(design: Design) -> None:

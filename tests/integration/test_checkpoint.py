@@ -19,7 +19,7 @@ from gaincell.design import Design
 from gaincell.errors import DesignError, ModelError, RunError
 from gaincell.integrations.hf import sources
 from gaincell.integrations.hf.attach import attach, attached_layers, detach, set_design
-from gaincell.integrations.hf.checkpoint import describe, is_run, load, save
+from gaincell.integrations.hf.checkpoint import describe, is_run, load_run, save
 from gaincell.integrations.hf.size import model_size
 from gaincell.integrations.hf.sources import base_weights, load_base
 
@@ -61,7 +61,7 @@ def logits(model: PreTrainedModel) -> Tensor:
 def test_round_trip(adapted: PreTrainedModel, tmp_path: Path, design: Design) -> None:
     run = save(adapted, tmp_path / "run")
     assert sorted(place.name for place in run.iterdir()) == ["design.toml", "hardware.safetensors"]
-    model = load(run)
+    model = load_run(run).model
     assert not model.training
     assert torch.equal(logits(model), logits(adapted))
     cell = attached_layers(model)[0]
@@ -93,7 +93,7 @@ def test_only_what_changed_is_stored(adapted: PreTrainedModel, base: Path, tmp_p
 
 
 def test_the_adapted_model_can_be_detached(adapted: PreTrainedModel, base: Path, tmp_path: Path) -> None:
-    model = detach(load(save(adapted, tmp_path / "run")))
+    model = detach(load_run(save(adapted, tmp_path / "run")).model)
     original = base_weights(load_base(base).model)
     for name, weight in base_weights(model).items():
         assert torch.equal(weight, original[name]) == (name != CHANGED)
@@ -104,7 +104,7 @@ def test_a_bfloat16_model(base: Path, design: Design, tmp_path: Path) -> None:
     model = attach(load_base(base, torch.bfloat16).model, design)
     run = save(model, tmp_path / "run")
     assert all(".gain_cell." in name for name in load_file(run / "hardware.safetensors"))
-    again = load(run, dtype=torch.bfloat16)
+    again = load_run(run, dtype=torch.bfloat16).model
     assert torch.equal(logits(again), logits(model))
     assert attached_layers(again)[0].k.offset.dtype == torch.float64
 
@@ -113,15 +113,15 @@ def test_a_changed_base_model_is_noticed(adapted: PreTrainedModel, base: Path, t
     run = save(adapted, tmp_path / "run")
     build("llama", seed=5).save_pretrained(base)
     with pytest.raises(RunError, match=r"base model .* has changed since it was saved \(sha256"):
-        load(run)
+        load_run(run)
 
 
 def test_a_base_model_that_moved(adapted: PreTrainedModel, base: Path, tmp_path: Path) -> None:
     run = save(adapted, tmp_path / "run")
     base.rename(tmp_path / "elsewhere")
     with pytest.raises(RunError, match="the base model is needed: there is no file or directory"):
-        load(run)
-    assert torch.equal(logits(load(run, base=str(tmp_path / "elsewhere"))), logits(adapted))
+        load_run(run)
+    assert torch.equal(logits(load_run(run, base=str(tmp_path / "elsewhere")).model), logits(adapted))
 
 
 def test_another_design(adapted: PreTrainedModel, design: Design, tmp_path: Path) -> None:
@@ -130,8 +130,8 @@ def test_another_design(adapted: PreTrainedModel, design: Design, tmp_path: Path
     expected = logits(set_design(adapted, linear))
     linear.save(run / "design.toml")
     with pytest.raises(RunError, match="is not the design the model was saved with"):
-        load(run)
-    assert torch.equal(logits(load(run, design=linear)), expected)
+        load_run(run)
+    assert torch.equal(logits(load_run(run, design=linear).model), expected)
 
 
 @pytest.mark.parametrize("damage", ["missing", "truncated", "format", "tensors", "nan"])
@@ -159,7 +159,7 @@ def test_damaged_runs(adapted: PreTrainedModel, tmp_path: Path, damage: str) -> 
         save_file(tensors, file, metadata=metadata)
         error, message = ModelError, f"tensor {CHANGED} has 1 of"
     with pytest.raises(error, match=message) as caught:
-        load(run)
+        load_run(run)
     assert "\n" not in str(caught.value)
     assert is_run(run) == (damage != "missing")
 
@@ -192,7 +192,7 @@ def test_a_full_disk_leaves_the_old_run(
     adapted: PreTrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = save(adapted, tmp_path / "run")
-    before = logits(load(run))
+    before = logits(load_run(run).model)
 
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -202,7 +202,7 @@ def test_a_full_disk_leaves_the_old_run(
         save(adapted, run)
     monkeypatch.undo()
     assert sorted(place.name for place in run.iterdir()) == ["design.toml", "hardware.safetensors"]
-    assert torch.equal(logits(load(run)), before)
+    assert torch.equal(logits(load_run(run).model), before)
 
 
 OLD, NEW = "0123456789abcdef" * 2 + "01234567", "f" * 40
@@ -247,13 +247,13 @@ def test_a_base_model_of_the_hub_is_pinned(
     assert describe(run).base == f"owner/small@{OLD}"
     assert capsys.readouterr().err == ""
     shutil.rmtree(tmp_path / "cache")
-    assert torch.equal(logits(load(run)), logits(loaded))
+    assert torch.equal(logits(load_run(run).model), logits(loaded))
     assert capsys.readouterr().err == (
         f"{run}: the base model is needed: downloading owner/small, revision {OLD}, from the hub\n"
     )
     assert not hub(NEW).exists()
     assert model_size(run).title == "small"
-    again = save(load(run), tmp_path / "again")
+    again = save(load_run(run).model, tmp_path / "again")
     assert describe(again) == describe(run)
     assert capsys.readouterr().err == ""
 
@@ -281,4 +281,4 @@ def test_a_commit_that_is_gone(
     with pytest.raises(
         RunError, match=rf"base model is needed: model 'owner/small@{OLD}' is not .* \(no route\)"
     ):
-        load(run)
+        load_run(run)

@@ -19,7 +19,7 @@ from gaincell.config import load_design
 from gaincell.design import Design
 from gaincell.errors import InputError
 from gaincell.integrations.hf.attach import attach, attached_layers, set_design
-from gaincell.integrations.hf.checkpoint import load, save
+from gaincell.integrations.hf.checkpoint import load_run, save
 from gaincell.mapping.codesign import CodesignSettings, codesign_model
 from gaincell.ops.gain_cell_attention import gain_cell_attention
 from gaincell.reports import results
@@ -193,7 +193,7 @@ def test_the_command_writes_a_run_on_the_learned_chip(
     run = json.loads(file.read_text())
     learned = load_design(out / "design.toml")
     assert run["design"]["hash"] == learned.hash != run["start"]["hash"]
-    assert attached_layers(load(out))[0].design == learned
+    assert attached_layers(load_run(out).model)[0].design == learned
     assert sorted(path.name for path in out.iterdir()) == ["design.toml", "hardware.safetensors", "run.json"]
     assert len(run["blocks"]["trained"]["value"]) == len(run["blocks"]["adapted"]["value"]) == 4
     assert sum(run["signals"]["k"]["share"]["value"]) == pytest.approx(1, abs=1e-3)

@@ -22,7 +22,7 @@ from gaincell.config import load_design
 from gaincell.errors import ModelError, RunError
 from gaincell.integrations.hf.attach import attach, attached_layers, detach, set_attention, set_design
 from gaincell.integrations.hf.cache import RingCache, feed
-from gaincell.integrations.hf.checkpoint import HARDWARE, go_on, load, save
+from gaincell.integrations.hf.checkpoint import HARDWARE, go_on, load_run, save
 from gaincell.integrations.hf.digital_scaling import add_biases, add_exponents
 from gaincell.integrations.hf.lora import add_lora
 from gaincell.integrations.hf.models import load_model
@@ -171,10 +171,10 @@ def test_a_run_with_extras_comes_back_or_says_what_is_missing(tmp_path: Path) ->
     fill(model)
     ids = some_ids()
     run = save(model, tmp_path / "run")
-    again = load(run)
+    again = load_run(run).model
     assert torch.equal(again(input_ids=ids).logits, model(input_ids=ids).logits)
     base = load_model(str(folder)).model(input_ids=ids).logits
-    assert torch.equal(detach(load(run))(input_ids=ids).logits, base)
+    assert torch.equal(detach(load_run(run).model)(input_ids=ids).logits, base)
     state = tmp_path / "state.safetensors"
     write_state(trained_parameters(model), state)
     other = attach(load_model(str(folder)).model, micro_design())
@@ -182,7 +182,7 @@ def test_a_run_with_extras_comes_back_or_says_what_is_missing(tmp_path: Path) ->
     assert torch.equal(other(input_ids=ids).logits, model(input_ids=ids).logits)
     name = "model.layers.1.self_attn.gain_cell.output_bias"
     for path, read in (
-        (run / HARDWARE, lambda: load(run)),
+        (run / HARDWARE, lambda: load_run(run).model),
         (state, lambda: read_state(attach(load_model(str(folder)).model, micro_design()), state)),
     ):
         with safe_open(path, framework="pt") as file:

@@ -19,7 +19,7 @@ from gaincell.adaptation import adapt, collect_statistics
 from gaincell.config import load_design
 from gaincell.errors import InputError, ModelError, RunError
 from gaincell.integrations.hf.attach import attach, attached_layers, set_attention, set_design
-from gaincell.integrations.hf.checkpoint import HARDWARE, load, save
+from gaincell.integrations.hf.checkpoint import HARDWARE, load_run, save
 from gaincell.integrations.hf.interface import SOFTMAX
 from gaincell.integrations.hf.models import load_model
 from gaincell.integrations.hf.paired import (
@@ -187,11 +187,11 @@ def test_a_run_with_paired_rows_comes_back(tmp_path: Path) -> None:
     ids = some_ids()
     wanted = model(input_ids=ids).logits
     save(model, tmp_path / "run")
-    again = load(tmp_path / "run")
+    again = load_run(tmp_path / "run").model
     assert is_paired(again)
     torch.testing.assert_close(again(input_ids=ids).logits, wanted, rtol=0, atol=0)
     with pytest.raises(RunError, match="queries of leroux2025-signed have a sign"):
-        load(tmp_path / "run", design=load_design("leroux2025-signed").replace(window=64, tile=16))
+        load_run(tmp_path / "run", design=load_design("leroux2025-signed").replace(window=64, tile=16))
     path = tmp_path / "run" / HARDWARE
     tensors = load_file(path)
     name = next(n for n in tensors if n.endswith(".k.kept"))
@@ -208,7 +208,7 @@ def test_a_run_with_paired_rows_comes_back(tmp_path: Path) -> None:
         others = {n: t for n, t in tensors.items() if n != name}
         _rewrite(path, others if tensor is None else others | {name: tensor})
         with pytest.raises(RunError, match=message):
-            load(tmp_path / "run")
+            load_run(tmp_path / "run")
 
 
 def _rewrite(path: Path, tensors: dict[str, Tensor]) -> None:

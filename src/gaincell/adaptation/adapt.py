@@ -65,6 +65,16 @@ def adapt(
     """Set gains and offsets of an attached model, in place, so that its stages have the statistics of
     `target`.
 
+    Example:
+
+        >>> import gaincell, torch
+        >>> model, _ = gaincell.load("tiny")  # with linear cells
+        >>> batches = [torch.randint(2000, (2, 64))]
+        >>> target = gaincell.collect_statistics(model, batches)
+        >>> result = gaincell.adapt(gaincell.set_design(model, "leroux2025"), batches, target)
+        >>> result.converged, result.iterations
+        (True, 1)
+
     Args:
         model: attached (`gaincell.attach`) and carrying the weights, gains and offsets of the model to be
         matched. batches: calibration text, token ids [B, T] each, or mappings with `input_ids` and

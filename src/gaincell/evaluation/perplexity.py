@@ -130,7 +130,7 @@ def describe(protocol: str, blocks: int) -> str:
 @torch.no_grad()
 def perplexity(
     model: nn.Module,
-    tokens: Int[Tensor, " n"],
+    tokens: Int[Tensor, " n"] | str,
     protocol: str | None = None,
     *,
     tokenizer: Any = None,
@@ -142,24 +142,37 @@ def perplexity(
     The model is put into evaluation mode. Sums are kept in float64. Memory: the logits of one forward pass,
     at most `LOGIT_BYTES` or those of one block.
 
+    Example:
+
+        >>> import gaincell, torch
+        >>> model, tokenizer = gaincell.load("tiny")
+        >>> found = gaincell.perplexity(model, torch.arange(2, 130), "blocks-64")
+        >>> found.blocks, found.tokens, found.perplexity > 1
+        (2, 126, True)
+
     Args:
         model: any causal language model of transformers, attached or not.
-        tokens: the evaluation text.
+        tokens: the evaluation text, as token ids, or as it is, which `tokenizer` then cuts into tokens.
         protocol: `blocks-T` or `strided-T-S`; None for `default_protocol`.
         tokenizer: counts the bytes of the predicted tokens by decoding them (exact but for characters that a
-            block's edge cuts); without it bits per byte are not given.
+            block's edge cuts); without it bits per byte are not given, nor is text read.
         redraw: every block meets noise of its own, so that the standard error holds it; a block at a time.
             Else all blocks meet one draw, which the protocol in words says.
         progress: called after every forward pass with (blocks done, blocks).
 
     Raises:
         InputError: blocks are longer than the model's context, the text is shorter than one block, or a
-            token id lies outside the model's vocabulary; `redraw` without noise.
+            token id lies outside the model's vocabulary; `redraw` without noise; a text without tokenizer.
         ModelError: a log-likelihood is not finite; `redraw` of a model that is set to softmax attention.
     """
     protocol = protocol or default_protocol(model)
     length, stride = window_and_stride(protocol)
     check_length(model, length)
+    if isinstance(tokens, str):
+        if tokenizer is None:
+            raise InputError("perplexity of a text needs tokenizer=, the model's; or give token ids")
+        made = tokenizer(tokens, return_tensors="pt", add_special_tokens=False, verbose=False)
+        tokens = made["input_ids"][0].long()  # of an empty text, floats
     blocks = cut_blocks(tokens, length) if stride == length else cut_windows(tokens, length, stride)
     counted = torch.full((len(blocks),), min(stride, length - 1))
     counted[0] = length - 1

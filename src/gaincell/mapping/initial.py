@@ -19,7 +19,7 @@ the signal.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -27,10 +27,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from gaincell.adaptation.adapt import concatenate
 from gaincell.adaptation.result import Place
-from gaincell.adaptation.statistics import NO_SPREAD, attached, backbone, moments
+from gaincell.adaptation.statistics import NO_SPREAD, Tokens, as_batch, attached, backbone, moments
 from gaincell.design import Design
 from gaincell.errors import InputError
+from gaincell.integrations.hf.paired import is_paired
 from gaincell.integrations.hf.passed_on import softmax_passed_on
 from gaincell.nn.attention import GainCellAttention
 from gaincell.progress import Progress
@@ -176,6 +178,47 @@ def initial_scaling(
         model.eval()
         backbone(model)(input_ids=ids.to(next(model.parameters()).device, torch.long), use_cache=False)
     return tuple(silent)
+
+
+def calibrate(
+    model: PreTrainedModel, batches: Iterable[Tokens], *, progress: Progress = no_progress
+) -> tuple[Place, ...]:
+    """Set first gains and offsets of an attached model, in place: what `gaincell map` trains from.
+
+    They come from statistics of the model's own activations; every key/value head takes the candidate with
+    which its arrays come closest to softmax attention (see the head of this file).
+
+    Example:
+
+        >>> import gaincell, torch
+        >>> from transformers import GPT2Config, GPT2LMHeadModel
+        >>> sizes = {"n_layer": 2, "n_head": 2, "n_embd": 128, "vocab_size": 100}
+        >>> model = GPT2LMHeadModel(GPT2Config(**sizes, bos_token_id=0, eos_token_id=0))
+        >>> _ = gaincell.attach(model, "leroux2025")
+        >>> gaincell.calibrate(model, [torch.randint(100, (2, 32))])
+        ()
+
+    Args:
+        model: attached, with the weights of the softmax model.
+        batches: some text: token ids [B, T] each, all of one length, without padding. All of it goes through
+            the model at once; two sequences are enough.
+        progress: called after every layer with (layers done, layers).
+
+    Returns:
+        The stages whose input has no variance; they stay as they are.
+
+    Raises:
+        ModelError: the model is not attached, or set to softmax attention.
+        InputError: there is no text, or padding in it.
+
+    Not modelled: training. A model that was only calibrated writes noise; fine-tune it, or call
+    `gaincell.map_model`.
+    """
+    design = attached(model)[0].design
+    batch = concatenate([as_batch(tokens, model) for tokens in batches])
+    if batch.real is not None:
+        raise InputError("calibrate reads text without padding: give sequences of one length")
+    return initial_scaling(model, batch.ids, candidates_for(design, is_paired(model)), progress)
 
 
 def _fit_layer(

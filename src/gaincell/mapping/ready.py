@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import os
 from typing import NamedTuple
 
 import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from gaincell.adaptation import adapt, collect_statistics
+from gaincell.config import load_design
 from gaincell.design import Design
-from gaincell.errors import InputError
+from gaincell.errors import InputError, ModelError
 from gaincell.evaluation.perplexity import cut_blocks
 from gaincell.integrations.hf.attach import attach, attached_layers, set_design
+from gaincell.integrations.hf.checkpoint import is_run, load_run
 from gaincell.integrations.hf.chip import AS_SAVED, cells_exchanged
 from gaincell.integrations.hf.context import default_length, read_tokens
 from gaincell.integrations.hf.models import load_model
-from gaincell.integrations.hf.sources import LoadedModel
+from gaincell.integrations.hf.sources import LoadedModel, has_tokenizer, load_base, load_tokenizer
 from gaincell.mapping.folder import read_state
-from gaincell.mapping.initial import candidates_for, initial_scaling
+from gaincell.mapping.initial import calibrate
 from gaincell.mapping.job import find_shipped
+from gaincell.ops.gain_cell_attention import Gradient, Impl
 from gaincell.progress import StageProgress, silent_stages
 from gaincell.reports import results
 from gaincell.shipped import located
@@ -32,6 +37,65 @@ class Ready(NamedTuple):
 
     loaded: LoadedModel
     how: str
+
+
+def load(
+    model: str | os.PathLike[str],
+    *,
+    base: str | os.PathLike[str] | None = None,
+    design: Design | str | os.PathLike[str] | None = None,
+    dtype: torch.dtype = torch.float32,
+    impl: Impl = "auto",
+    gradient: Gradient = "exact",
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | None]:
+    """Load a model that is on its hardware, attached and in eval mode, and its tokenizer.
+
+    Example:
+
+        >>> import gaincell
+        >>> model, tokenizer = gaincell.load("tiny")
+        >>> gaincell.perplexity(model, "It was a dark night. " * 40, "blocks-64", tokenizer=tokenizer).blocks
+        3
+
+    Args:
+        model: a RUN directory, a directory or hub id that `save_pretrained` or `gaincell export` wrote, a
+            RUN on the hub, or `tiny`, which comes as its shipped linear hardware version.
+        base: where the base model of a RUN is now, if not where it was.
+        design: another design than the one saved (another chip, another cell), its name or file.
+        dtype: of the model's weights; gains and offsets are float64.
+        impl: see `attach`.
+        gradient: see `attach`.
+
+    Returns:
+        The model, and its tokenizer; None where there is none beside it.
+
+    Raises:
+        RunError: a file is not what it should be, or the base model has changed.
+        ModelError: there is no such model, it holds no hardware, or a stored tensor is NaN or infinite.
+        DesignError: there is no such design.
+    """
+    name = os.fspath(model)
+    shipped = find_shipped(name)
+    if is_run(name):
+        found = load_run(name, base=base, design=design, dtype=dtype, impl=impl, gradient=gradient)
+    elif base is not None:
+        raise InputError(f"base= is for a RUN, and {name!r} is none; leave it out")
+    else:
+        found = load_base(name, dtype)
+        if shipped is not None:
+            attach(found.model, load_design("leroux2025").replace(cell="linear"))
+            read_state(found.model, shipped.linear)
+        cells = attached_layers(found.model)
+        if not cells:
+            raise ModelError(
+                f"{name!r} is a softmax model: load it with transformers' from_pretrained and attach it "
+                "(gaincell.attach); gaincell.load reads what was saved attached"
+            )
+        if design is not None:
+            set_design(found.model, design)
+        for cell in cells:
+            cell.impl, cell.gradient = impl, gradient
+    return found.model, load_tokenizer(found.source) if has_tokenizer(found.source) else None
 
 
 def hardware_model(
@@ -74,7 +138,7 @@ def hardware_model(
     ids = read_tokens(loaded, open_text("sample"), "training", CALIBRATION_TOKENS).long()[None]
     context = default_length(loaded.model, CALIBRATION_TOKENS)
     fitting = progress("first gains and offsets")
-    initial_scaling(loaded.model, ids[:, :context], candidates_for(chip), fitting)
+    calibrate(loaded.model, [ids[:, :context]], progress=fitting)
     return Ready(
         loaded, "first gains and offsets from statistics, untrained: expect noise (see gaincell map)"
     )

@@ -29,7 +29,7 @@ from gaincell.evaluation.codes import code_use
 from gaincell.evaluation.perplexity import perplexity
 from gaincell.integrations.hf.attach import attach
 from gaincell.mapping import records
-from gaincell.mapping.initial import candidates_for, initial_scaling
+from gaincell.mapping.initial import calibrate
 from gaincell.mapping.job import Job
 from gaincell.mapping.records import Record
 from gaincell.mapping.settings import Phase
@@ -80,9 +80,7 @@ def _linear(job: Job) -> Record:
     attach(teacher, job.design(linear=True), attention="softmax")
     model = job.hardware(None, linear=True)
     progress = job.progress("linear: first gains and offsets")
-    silent = initial_scaling(
-        model, job.calibration[:INITIAL_BLOCKS], candidates_for(job.settings.design), progress
-    )
+    silent = calibrate(model, [job.calibration[:INITIAL_BLOCKS]], progress=progress)
     tokens = _train_linear_share(job, model, "linear", teacher)
     return {"training_tokens": tokens, "silent": [str(place) for place in silent]}
 

@@ -115,6 +115,18 @@ def attach(
     forward pass checks that the arrays computed every layer. Where anything goes wrong here, ``model`` stays
     as it was.
 
+    Example:
+
+        >>> import gaincell, torch
+        >>> from transformers import GPT2Config, GPT2LMHeadModel
+        >>> sizes = {"n_layer": 2, "n_head": 2, "n_embd": 128, "vocab_size": 100}
+        >>> model = GPT2LMHeadModel(GPT2Config(**sizes, bos_token_id=0, eos_token_id=0)).eval()
+        >>> ids = torch.arange(10)[None]
+        >>> software = model(ids).logits
+        >>> hardware = gaincell.attach(model, "leroux2025")(ids).logits
+        >>> torch.equal(hardware, software), torch.equal(gaincell.detach(model)(ids).logits, software)
+        (False, True)
+
     Args:
         model: a decoder of transformers with plain causal self-attention, or a wrapper around one (peft's).
         design: the chip, the name of a shipped one, or a ``.toml`` file.
@@ -274,7 +286,7 @@ def _make_cells(
     cells = []
     for module in modules.values():
         size = geometry(module)
-        weight = next(module.parameters())
+        device = _device(module)
         cell = GainCellAttention(
             design,
             size.heads,
@@ -283,11 +295,19 @@ def _make_cells(
             layer=_layer_index(module),
             impl=impl,
             gradient=gradient,
-            dtype=torch.float32 if weight.device.type == "mps" else torch.float64,
-            device=weight.device,
+            dtype=torch.float32 if device.type == "mps" else torch.float64,
+            device=device,
         )
         cells.append(cell.train(module.training))
     return cells
+
+
+def _device(module: nn.Module) -> torch.device:
+    """Where a module computes, which is not where its weights are while accelerate keeps them elsewhere."""
+    hooks = (getattr(part, "_hf_hook", None) for part in module.modules())
+    places = (getattr(hook, "execution_device", None) for hook in hooks)
+    place = next((place for place in places if place is not None), None)
+    return next(module.parameters()).device if place is None else torch.empty(0, device=place).device
 
 
 def _has_configuration(module: nn.Module) -> bool:

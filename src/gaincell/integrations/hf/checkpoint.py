@@ -26,7 +26,7 @@ from gaincell.integrations.hf.digital_scaling import hold_digital_scaling
 from gaincell.integrations.hf.interface import arrays_of
 from gaincell.integrations.hf.lora import add_product, factors, lora_name, without_adapters
 from gaincell.integrations.hf.mixing import MIX, fold
-from gaincell.integrations.hf.paired import KEPT, hold_components
+from gaincell.integrations.hf.paired import KEPT, OF_QUERIES, hold_components
 from gaincell.integrations.hf.sources import (
     BaseModel,
     base_weights,
@@ -69,7 +69,18 @@ def save(
     *,
     base: BaseModel | str | os.PathLike[str] | None = None,
 ) -> Path:
-    """Write the attached ``model`` into the directory ``run``; see ``load``.
+    """Write the attached ``model`` into the directory ``run``; see ``gaincell.load``.
+
+    Only what differs from the pretrained model is written (see the head of this file). For a directory that
+    stands alone, call ``model.save_pretrained``.
+
+    Example:
+
+        >>> import gaincell, tempfile
+        >>> model, _ = gaincell.load("tiny")
+        >>> run = gaincell.save(model, tempfile.mkdtemp())
+        >>> sorted(file.name for file in run.iterdir())
+        ['design.toml', 'hardware.safetensors']
 
     Args:
         model: an attached model that was loaded from somewhere (``model.name_or_path``), with or without the
@@ -101,14 +112,17 @@ def save(
         "base_sha256": base.sha256,
         "design_hash": design.hash,
     }
-    contents = {name: value.detach().to("cpu").contiguous() for name, value in tensors.items()}
+    contents = {
+        name: checked(name, value.detach().to("cpu").contiguous(), "cannot save", "clamp it while training")
+        for name, value in tensors.items()
+    }
     directory = Path(run)
     design.save(directory / DESIGN)
     write_tensors(directory / HARDWARE, contents, metadata)
     return directory
 
 
-def load(
+def load_run(
     run: str | os.PathLike[str],
     *,
     base: str | os.PathLike[str] | None = None,
@@ -116,8 +130,8 @@ def load(
     dtype: torch.dtype = torch.float32,
     impl: Impl = "auto",
     gradient: Gradient = "exact",
-) -> PreTrainedModel:
-    """Read an adapted model back, attached and in eval mode.
+) -> BaseModel:
+    """Read an adapted model back, attached and in eval mode, together with the source of its base model.
 
     Args:
         run: a RUN directory.
@@ -131,19 +145,6 @@ def load(
         RunError: the directory or a file in it is not what it should be, or the base model has changed.
         ModelError: a stored tensor is NaN or infinite.
     """
-    return load_run(run, base=base, design=design, dtype=dtype, impl=impl, gradient=gradient).model
-
-
-def load_run(
-    run: str | os.PathLike[str],
-    *,
-    base: str | os.PathLike[str] | None = None,
-    design: Design | str | os.PathLike[str] | None = None,
-    dtype: torch.dtype = torch.float32,
-    impl: Impl = "auto",
-    gradient: Gradient = "exact",
-) -> BaseModel:
-    """Like ``load``; returns the adapted model together with the source of its base model."""
     directory = located(run)
     hardware = describe(directory)
     found = _find_base(base or hardware.base, dtype, where=f"{directory}: ")
@@ -271,15 +272,18 @@ def _saved_design(directory: Path, hardware: Hardware) -> Design:
 def _of_arrays(model: nn.Module) -> dict[str, Tensor]:
     """What belongs to the arrays in use, by name: gains, offsets and the like, and kept components."""
     return {
-        f"{name}.gain_cell.{own}": tensor
+        f"{name}.gain_cell{own}": tensor
         for name, module in model.named_modules()
         if (cell := arrays_of(module)) is not None
-        for own, tensor in cell.state_dict().items()
+        for own, tensor in cell.state_dict(prefix=".").items()
+        if own != OF_QUERIES
     }
 
 
-def read(path: Path, part: str = "") -> dict[str, Tensor]:
+def read(path: Path, part: str = "", *, positive: bool = True) -> dict[str, Tensor]:
     """The tensors of a file whose names contain `part`.
+
+    positive: whether gains must be, as those of a RUN.
 
     Raises:
         RunError: one of them cannot be what its name says, or is damaged.
@@ -287,13 +291,13 @@ def read(path: Path, part: str = "") -> dict[str, Tensor]:
     """
     with safe_open(path, framework="pt") as file:
         return {
-            name: checked(name, file.get_tensor(name), str(path), "save the model again")
+            name: checked(name, file.get_tensor(name), str(path), "save the model again", positive=positive)
             for name in file.keys()  # noqa: SIM118 (not a mapping)
-            if part in name
+            if part in name and not name.endswith(OF_QUERIES)
         }
 
 
-def checked(name: str, tensor: Tensor, where: str, advice: str) -> Tensor:
+def checked(name: str, tensor: Tensor, where: str, advice: str, *, positive: bool = True) -> Tensor:
     """A stored tensor that can be what its name says: floating-point and finite, a gain above 0, no
     direction of length 0.
 
@@ -301,6 +305,7 @@ def checked(name: str, tensor: Tensor, where: str, advice: str) -> Tensor:
         name: of the tensor in its file.
         tensor: as it was read.
         where: the file, and advice: what to do, for the refusal.
+        positive: whether a gain must be above 0.
 
     Raises:
         RunError: it holds no floating-point numbers, a gain that is not above 0, or such a direction.
@@ -313,7 +318,7 @@ def checked(name: str, tensor: Tensor, where: str, advice: str) -> Tensor:
     check_finite_tensor(name, tensor, where)
     if name.endswith(NORMALISER[0]) and bool((tensor == 0).all(-1).any()):
         raise RunError(f"{where}: {name} has a direction of length 0; {advice}")
-    if ".gain_cell." in name and name.endswith(".gain") and bool((tensor <= 0).any()):
+    if positive and ".gain_cell." in name and name.endswith(".gain") and bool((tensor <= 0).any()):
         raise RunError(f"{where}: {name} is not above 0, as every gain is; {advice}")
     return tensor
 

@@ -39,6 +39,8 @@ from gaincell.nn.attention import GainCellAttention
 
 KEPT = ".k.kept"
 """End of the name of a layer's kept components, a row for every key/value head; its queries keep the same."""
+OF_QUERIES = ".q.kept"
+"""End of the name of the copies that queries have; no file needs them."""
 QUERIES_APART = 8
 """Of so many queries one is looked at; its neighbours see nearly the same keys."""
 

@@ -29,6 +29,7 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 from gaincell.errors import ModelError, RunError
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import PreTrainedModel
 
     from gaincell.nn.attention import GainCellAttention
@@ -74,12 +75,6 @@ class HardwareLoader(HfQuantizer):  # type: ignore[misc]
         self, model: PreTrainedModel, checkpoint_files: Sequence[str] | None = None, **_: Any
     ) -> None:
         self._files = checkpoint_files
-        given = model.config._attn_implementation
-        if not given.startswith(METHOD):
-            raise ModelError(
-                f"attn_implementation={given!r}: this model was saved with attention in arrays; leave it "
-                "out, and call gaincell.detach(model) for softmax attention"
-            )
         self._ignored = model._keys_to_ignore_on_load_unexpected
         kind = set if isinstance(self._ignored, set) else list  # of transformers 5, and of 4
         model._keys_to_ignore_on_load_unexpected = kind([*(self._ignored or ()), re.escape(ARRAYS)])
@@ -93,7 +88,9 @@ class HardwareLoader(HfQuantizer):  # type: ignore[misc]
         model._keys_to_ignore_on_load_unexpected = self._ignored
         record = self.quantization_config
         files = self._files or _files(model)
-        tensors = {name: tensor for file in files for name, tensor in read(Path(file), ARRAYS).items()}
+        tensors: dict[str, Tensor] = {}
+        for file in files:
+            tensors |= read(Path(file), ARRAYS, positive=False)
         attach(
             model,
             design_from(getattr(record, "design", None), f"{model.name_or_path}: the design in config.json"),

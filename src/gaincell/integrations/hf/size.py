@@ -9,9 +9,14 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 
+from gaincell.config import load_design
+from gaincell.costs.activity import Activity
+from gaincell.costs.roll_up import ModelCost, of_model
 from gaincell.costs.size import ModelSize, shipped_sizes
+from gaincell.costs.technology import load_technology
+from gaincell.design import Design
 from gaincell.errors import ModelError
 from gaincell.integrations.hf.checkpoint import DESIGN, describe, is_run, stores_any
 from gaincell.integrations.hf.context import LONGEST_BLOCK, context_of
@@ -27,6 +32,40 @@ from gaincell.integrations.hf.sources import (
 from gaincell.integrations.hf.support import attention_modules, geometry, own_window
 from gaincell.nn.array_normaliser import NORMALISER
 from gaincell.shipped import located
+
+
+def cost(
+    design: Design | str | os.PathLike[str],
+    model: PretrainedConfig,
+    activity: Activity | None = None,
+    *,
+    technology: str | os.PathLike[str] = "28nm",
+) -> ModelCost:
+    """What the attention of a model costs on a chip, per token: energy, latency, area; cited and bottom-up.
+
+    Example:
+
+        >>> import gaincell
+        >>> from transformers import GPT2Config
+        >>> found = gaincell.cost("leroux2025", GPT2Config())
+        >>> round(found.energy_cited / 144 * 1e9, 2)  # nJ, of each of the 144 heads
+        6.15
+
+    Args:
+        design: the chip, the name of a shipped one, or a ``.toml`` file.
+        model: the configuration of a model of transformers, of which only sizes are used.
+        activity: measured (`gaincell.evaluation.activity`); None: every code is taken to be equally likely.
+        technology: a process by its name or file.
+
+    Raises:
+        ModelError: the model is not supported.
+        DesignError: there is no such design.
+        InputError: there is no such technology.
+    """
+    chip = load_design(design)
+    with torch.device("meta"):
+        size = size_of(AutoModelForCausalLM.from_config(model), model.model_type)
+    return of_model(size, chip, load_technology(technology), activity or Activity.assumed(chip))
 
 
 def model_size(model: str | os.PathLike[str]) -> ModelSize:

@@ -35,6 +35,7 @@ from transformers.utils import logging
 from gaincell.errors import ModelError
 from gaincell.files import check_text, read_json
 from gaincell.integrations.hf.completeness import check_complete
+from gaincell.integrations.hf.interface import register
 from gaincell.shipped import available, begun
 
 TINY = "tiny"
@@ -52,6 +53,9 @@ _WEIGHTS = ("model*.safetensors", "pytorch_model*.bin")
 
 _TEXTS = ("*.json", "*.model", "*.txt", "*.jinja")
 """Files of a model besides its weights."""
+
+_TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
+"""Files of which a tokenizer has one."""
 
 _HUB_ID = re.compile(r"([\w.-]+(?:/[\w.-]+)?)(?:@([\w.-]+))?")
 """A model of the hub, and its revision."""
@@ -174,6 +178,7 @@ def check_config(source: Source) -> None:
     """Raise ModelError where the config.json of a model cannot be read, or no model can be built from it."""
     if source.gguf is not None:
         return
+    register()
     file = source.directory / "config.json"
     where = f"model {source.id!r}, {file}"
     try:
@@ -197,6 +202,11 @@ def _check_sizes(found: Mapping[str, Any], where: str) -> None:
         number = found.get(name)
         if number is not None and (type(number) is not int or number < 1):
             raise ModelError(f"cannot build {where}: {name} = {number!r}; allowed: a whole number, 1 or more")
+
+
+def has_tokenizer(source: Source) -> bool:
+    """Whether there is a tokenizer beside a model."""
+    return source.gguf is not None or any((source.directory / name).is_file() for name in _TOKENIZERS)
 
 
 def load_tokenizer(source: Source) -> PreTrainedTokenizerBase:
