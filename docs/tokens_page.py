@@ -244,3 +244,7 @@ def front_table() -> str:
     ]
     head = "| model and attention | tokens | perplexity, × software | measured as |"
     return "\n".join([head, "| --- | ---: | ---: | --- |", *rows])
+
+
+def _listed(words: list[str]) -> str:
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
