@@ -29,10 +29,11 @@ from gaincell.nn.attention import GainCellAttention
 from gaincell.ops.gain_cell_attention import Impl
 from gaincell.text import Source
 from gaincell.training import checkpoint as disk
+from gaincell.training.activations import kept_bytes
 from gaincell.training.attention_weights import QUERIES, SMOOTH, watched_queries
 from gaincell.training.data import RandomBlocks, keep_tokens, repeat_passages, train_tokenizer
 from gaincell.training.distillation import Distillation
-from gaincell.training.loop import TrainSettings, next_token_loss, train
+from gaincell.training.loop import TrainSettings, next_token_loss, switch_checkpointing, train
 from gaincell.training.parallel import clip_each_gradient
 from gaincell.training.precision import bf16_pays
 from gaincell.training.settings import learning_rate_at
@@ -309,6 +310,38 @@ def test_gradient_checkpointing_changes_nothing() -> None:
         results.append(dict(model.named_parameters()))
     for name, parameter in results[0].items():
         torch.testing.assert_close(results[1][name], parameter, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("attached", [True, False], ids=["arrays", "softmax"])
+def test_kept_bytes_grow_with_tokens_and_sequences(attached: bool) -> None:
+    model = micro_llama()
+    if attached:
+        attach(model, micro_design(), impl="blocked")
+    kept = {
+        (sequences, tokens): kept_bytes(model, next_token_loss, blocks(sequences, tokens + 1))
+        for sequences, tokens in ((1, 32), (2, 32), (1, 64), (4, 64))
+    }
+    assert kept[2, 32] == pytest.approx(2 * kept[1, 32], rel=0.2)
+    assert kept[1, 64] == pytest.approx(2 * kept[1, 32], rel=0.25)
+    assert kept[4, 64] == pytest.approx(4 * kept[1, 64], rel=0.2)
+    switch_checkpointing(model, True, "enable", {"use_reentrant": False})
+    model.train()
+    assert kept_bytes(model, next_token_loss, blocks(4, 65)) < 0.6 * kept[4, 64]
+
+
+@pytest.mark.parametrize(("free", "recomputed"), [(10**12, False), (10**4, True)])
+def test_activations_are_computed_again_where_memory_asks_for_it(
+    free: int, recomputed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gaincell.training.activations.free_memory", lambda device: free)
+    seen = []
+
+    def loss(model: nn.Module, tokens: Tensor) -> Tensor:
+        seen.append(any(getattr(m, "gradient_checkpointing", False) for m in model.modules()))
+        return next_token_loss(model, tokens)
+
+    train(micro_llama(), blocks(4), settings(gradient_checkpointing=None), loss_of=loss)
+    assert seen == [False, *[recomputed] * 4]  # the first to count
 
 
 def test_training_stops_early_and_returns_to_the_best(tmp_path: Path) -> None:

@@ -221,6 +221,7 @@ def _training(settings: CodesignSettings, chip: Design) -> TrainSettings:
         batch=settings.batch,
         micro_batch=settings.batch,
         warmup_steps=5,
+        gradient_checkpointing=None,
         redraw="chip" if chip.drawn("chip") else "noise",
         checkpoint_every=20,
         keep_checkpoints=1,

@@ -404,7 +404,8 @@ def _stage(
 
 def _training(entry: Mapping[str, Any], common: Mapping[str, Any], where: str) -> TrainSettings:
     """The settings of [training] with those of a stage or a model, which are checked, over them."""
-    given = {**common, **{key: value for key, value in entry.items() if key in TRAINING}}
+    own = {key: value for key, value in entry.items() if key in TRAINING}
+    given = {"gradient_checkpointing": None, **common, **own}
     if "betas" in given:
         given["betas"] = tuple(given["betas"])
     try:

@@ -123,6 +123,7 @@ class MapSettings:
             final_fraction=0.02,
             batch=batch,
             micro_batch=micro,
+            gradient_checkpointing=None,
             redraw=self.redraw,
             checkpoint_every=max(10, steps // 8),
         )

@@ -36,6 +36,7 @@ from gaincell.nn.array_normaliser import NORMALISER
 from gaincell.nn.attention import GainCellAttention
 from gaincell.progress import Progress, silent
 from gaincell.training import checkpoint as disk
+from gaincell.training.activations import activations_fit
 from gaincell.training.log import TrainingLog
 from gaincell.training.loss_name import called, name_of
 from gaincell.training.parallel import Loss, Parallel, clip_each_gradient, clip_gradients
@@ -120,15 +121,22 @@ def train(
     named = name_of(loss_of)
     run = Parallel(model, loss_of, sharded=settings.sharded)
     _check_share(run, settings)
+    device = next(model.parameters()).device
     if settings.bf16 is None:  # all processes do what most have found
-        pays = bf16_pays(str(next(model.parameters()).device))
+        pays = bf16_pays(str(device))
         settings = replace(settings, bf16=run.mean(float(pays)) > 0.5)
-    _set_checkpointing(model, settings, "enable", {"use_reentrant": False})
+    first_block = blocks[0:1]
+    recompute = settings.gradient_checkpointing
+    if recompute is None:
+        model.eval()
+        with torch.autocast(device.type, torch.bfloat16, enabled=bool(settings.bf16)):
+            fit = settings.sharded or activations_fit(model, loss_of, first_block, settings.micro_batch)
+        recompute = not fit
+    switch_checkpointing(model, recompute, "enable", {"use_reentrant": False})
     parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
     optimizer = _optimizer(parameters, settings, rates or {})
     gains = {n: p for n, p in parameters.items() if _is_gain(n)} if settings.log_gains else {}
     _check_positive(gains)
-    first_block = blocks[0:1]
     identity: dict[str, Any] = {
         "settings": asdict(settings),
         "blocks": [len(blocks), first_block.shape[1]],
@@ -159,7 +167,6 @@ def train(
             disk.store(checkpoint, parameters, optimizer, identity, place, keep=kept, write=main)
             watch.stored = step
 
-    device = next(model.parameters()).device
     norms: dict[str, float] = dict(state.get("norms", {}))
     losses: deque[float] = deque(state.get("losses", ()), maxlen=max(1, total // 10))
     arrays = {m: m.design for m in model.modules() if isinstance(m, GainCellAttention)}
@@ -212,7 +219,7 @@ def train(
         watch.return_to_best(parameters)
     finally:
         _leave(model, arrays)
-        _set_checkpointing(model, settings, "disable")
+        switch_checkpointing(model, recompute, "disable")
     keep(step)
     if writer is not None and main:
         writer.draw()
@@ -349,9 +356,9 @@ def _due(step: int, total: int, every: int) -> bool:
     return every > 0 and (step % every == 0 or step == total)
 
 
-def _set_checkpointing(model: nn.Module, settings: TrainSettings, what: str, *arguments: Any) -> None:
+def switch_checkpointing(model: nn.Module, recompute: bool, what: str, *arguments: Any) -> None:
     """Switch gradient checkpointing on or off; transformers 5 calls it activation checkpointing."""
-    if settings.gradient_checkpointing:
+    if recompute:
         names = (f"{kind}_checkpointing_{what}" for kind in ("activation", "gradient"))
         switch: Any = next((getattr(model, name) for name in names if hasattr(model, name)), None)
         if switch is None:

@@ -66,7 +66,7 @@ class Number:
 
 Allowed: TypeAlias = Number | tuple[str, ...] | type | UnionType
 """What a setting takes: numbers, one of some words, or whatever is of a type."""
-TYPE_NAMES = {bool: "true or false", str: "text", list: "a list", dict: "a table"}
+TYPE_NAMES = {bool: "true or false", str: "text", list: "a list", dict: "a table", type(None): "none"}
 
 
 def check_value(value: Any, allowed: Allowed, where: str) -> Any:
@@ -127,9 +127,9 @@ class TrainSettings:
     """bf16 autocast of the linear layers; the hardware attention always computes in float32. None = where
     that is faster, by a measurement of a second (precision.py).
     """
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: bool | None = False
     """Keep only every layer's input and compute the rest again in the backward pass: less memory, a third
-    more time.
+    more time. None = where the activations of a step would not fit (activations.py), unless it is sharded.
     """
     redraw: str = "noise"
     """What every forward pass draws anew: one of REDRAWS."""
@@ -197,7 +197,7 @@ TRAINING: Mapping[str, Allowed] = {
     "clip": Number(above=True, endless=True),
     "clip_tensors": Number(1, above=True, endless=True),
     "bf16": bool,
-    "gradient_checkpointing": bool,
+    "gradient_checkpointing": bool | None,
     "redraw": REDRAWS,
     "sharded": bool,
     "checkpoint_every": Number(1, whole=True),
