@@ -108,7 +108,7 @@ def test_without_programs_the_rest_is_done_and_the_packages_are_named(
 
 @pytest.mark.parametrize(
     ("absent", "named"),
-    [({"iverilog", "verilator"}, "Verilog needs iverilog"), ({"z3"}, "formal checks needs z3")],
+    [({"iverilog", "verilator"}, "simulating Verilog needs iverilog"), ({"z3"}, "a proof needs z3")],
 )
 def test_each_part_says_which_program_it_lacks(
     small: Path,
@@ -152,6 +152,7 @@ def test_codes_of_a_model_come_out_as_they_went_in(small: Path, tmp_path: Path) 
         (["leroux2025", "--head-dim", "0"], "--head-dim"),
         (["leroux2025", "--group", "99"], "group = 99"),
         (["nothing"], "nothing"),
+        (["leroux2025", "--tokens", "9"], "--tokens has no effect here: it belongs to --verify"),
     ],
 )
 def test_refusals(
