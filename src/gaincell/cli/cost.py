@@ -93,6 +93,9 @@ def cost(
     spice: Annotated[
         Path | None, typer.Option("--spice", metavar="FILE", help="Result of gaincell spice energy --json.")
     ] = None,
+    rtl: Annotated[
+        Path | None, typer.Option("--rtl", metavar="FILE", help="Of gaincell rtl --verify: result.json.")
+    ] = None,
     baseline: Annotated[
         Path | None,
         typer.Option("--baseline", metavar="FILE", help="Result of gaincell baseline --json."),
@@ -162,6 +165,7 @@ def cost(
     from gaincell.arrays.refresh import Refresh
     from gaincell.costs.activity import packaged
     from gaincell.costs.result import Question, answer
+    from gaincell.costs.rtl_file import read_rtl
     from gaincell.costs.spice_file import read_spice
     from gaincell.costs.technology import load_technology
     from gaincell.integrations.hf.size import model_size
@@ -170,6 +174,7 @@ def cost(
 
     process, policy = load_technology(technology), Refresh(refresh.value, refresh_tokens, refresh_seconds)
     simulated = None if spice is None else read_spice(spice)
+    synthesised = None if rtl is None else read_rtl(rtl)
     measured = [] if baseline is None else _measured(baseline)
     found_activity = None if activity is None else _activity(activity)
     size, chip = model_size(model), _chip(model, design, cell, window)
@@ -194,6 +199,7 @@ def cost(
         refresh=policy,
         layers=stack,
         spice=simulated,
+        rtl=synthesised,
         measured=measured,
         gpu=gpu.value,
     )

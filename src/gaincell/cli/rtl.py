@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gaincell.cli._json import JsonFile, output_directory, write_json
-from gaincell.cli._options import Seed
+from gaincell.cli._options import Seed, check_needed
 
 if TYPE_CHECKING:
     from gaincell.rtl.parameters import Parameters
@@ -20,6 +20,7 @@ app = typer.Typer()
 
 @app.command()
 def rtl(
+    context: typer.Context,
     design: Annotated[
         str, typer.Argument(metavar="DESIGN", help="Shipped chip (gaincell design list) or a .toml file.")
     ],
@@ -88,6 +89,8 @@ def rtl(
             raise
         raise InputError("the RTL needs Amaranth: pip install 'gaincell[rtl]'") from error
 
+    check_needed(context, ("--tokens",), "--verify", verify)
+    check_needed(context, ("--head-dim", "--group"), "random words, without --inputs", inputs is None)
     process, chip = load_technology(technology), load_design(design)
     given = None if inputs is None else _codes(inputs, chip)
     if given is not None:

@@ -21,6 +21,7 @@ from gaincell.costs.gpus import CITED, Measured, printed, ratio
 from gaincell.costs.head import Head
 from gaincell.costs.left_out import left_out, of_chip
 from gaincell.costs.roll_up import HeadCost, Line, ModelCost
+from gaincell.costs.rtl_file import RtlEnergy
 from gaincell.costs.sensitivity import Change
 from gaincell.costs.size import ModelSize
 from gaincell.costs.spice_file import SpiceEnergy
@@ -55,7 +56,7 @@ def technology(found: Technology) -> Json:
     return {"name": found.name, "description": found.description, "numbers": numbers}
 
 
-def head(found: HeadCost, spice: SpiceEnergy | None = None) -> Json:
+def head(found: HeadCost, spice: SpiceEnergy | None = None, rtl: RtlEnergy | None = None) -> Json:
     """One query head, one token."""
     entry: Json = {
         "group": value(found.head.group, "1", "simulated"),
@@ -80,6 +81,26 @@ def head(found: HeadCost, spice: SpiceEnergy | None = None) -> Json:
     }
     if spice is not None:
         entry["spice"] = _spice(found, spice)
+    if rtl is not None:
+        entry["rtl"] = _rtl(found, rtl)
+    return entry
+
+
+def _rtl(found: HeadCost, rtl: RtlEnergy) -> Json:
+    """Energy of the synthesised digital part, with the formula's routing, beside the cited one."""
+    line = next(line for line in found.lines if line.name == DIGITAL)
+    energy = Cost(energy=rtl.of_head(found.head) + line.bottom_up.parts["routing"].energy)
+    line = replace(line, bottom_up=energy)
+    entry: Json = {
+        "inputs": rtl.inputs,
+        "technology": rtl.technology,
+        "columns": value(rtl.columns, "columns", "simulated"),
+        "energy": value(energy.energy, "J", "simulated"),
+    }
+    if line.factor is not None and line.band is not None:
+        entry["factor"] = value(line.factor, "1", "simulated")
+        entry["band"] = value(line.band, "1", "simulated")
+        entry["inside"] = bool(line.inside)
     return entry
 
 

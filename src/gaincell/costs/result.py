@@ -11,6 +11,7 @@ from gaincell.arrays.refresh import Refresh
 from gaincell.costs import describe, motivation, roll_up, whole_model
 from gaincell.costs.activity import Activity
 from gaincell.costs.gpus import Measured, compared, stated
+from gaincell.costs.rtl_file import RtlEnergy
 from gaincell.costs.sensitivity import sensitivity
 from gaincell.costs.size import ModelSize, shipped_size
 from gaincell.costs.spice_file import SpiceEnergy
@@ -26,7 +27,8 @@ class Question:
 
     size, design, technology: model and chip.  activity: None: assumed.  context: tokens so far; None: a full
     ring.  batch: sequences.  refresh: policy.  layers: of cells, stacked in 3D.
-    spice: another source for the arrays.  measured: machines to compare with, besides the published ones.
+    spice, rtl: other sources for the arrays and for the digital part.
+    measured: machines to compare with, besides the published ones.
     gpu: of gpus.toml, for the whole model and the cache.
     """
 
@@ -39,6 +41,7 @@ class Question:
     refresh: Refresh | None = None
     layers: int = 1
     spice: SpiceEnergy | None = None
+    rtl: RtlEnergy | None = None
     measured: Sequence[Measured] = ()
     gpu: str = "h100"
 
@@ -81,7 +84,7 @@ def answer(asked: Question, command: Sequence[str]) -> results.Json:
         "gpu": gpu.title,
         "gpu_context": results.value(beside, "tokens", "simulated"),
         "activity": used.to_json(),
-        "head": describe.head(head, asked.spice),
+        "head": describe.head(head, asked.spice, asked.rtl),
         "areas": describe.areas(head, asked.layers),
         "model_cost": describe.model(found),
         "machines": describe.comparison(head, size.heads, machines),

@@ -108,6 +108,13 @@ def energy(result: Result) -> Rows:
             factor, band = number(spice[f"{key}_factor"]), number(spice[f"{key}_band"])
             inside = "yes" if spice[f"{key}_inside"] else "NO"
             rows.append([title, readable(cited), readable(spice[key]), f"{factor:.3g}", f"{band:g}×", inside])
+    if "rtl" in found:
+        gates = found["rtl"]
+        cited = next(line["cited"] for line in found["lines"] if line["name"] == "digital")
+        title = f"digital, synthesised ({gates['inputs']}, {number(gates['columns']):.0f} valid columns)"
+        factor, band = f"{number(gates['factor']):.3g}", f"{number(gates['band']):g}×"
+        inside = "yes" if gates["inside"] else "NO"
+        rows.append([title, readable(cited), readable(gates["energy"]), factor, band, inside])
     caption = f"One query head, one token; {basis(result)}. Technology {result['technology']['name']}."
     headings = ("energy", "cited", "bottom-up", "factor", "band", "inside")
     return Rows("Energy of a head", headings, rows, caption)

@@ -78,6 +78,7 @@ def _sources(energy: Result) -> list[tuple[str, Any, str]]:
 CHECKS = ("check", "what and how", "compared", "different")
 MODULES = ("module", "placed", "gates", "flip-flops", "depth", "area", "energy a token")
 ENERGY = ("energy of a token", "", "")
+WORDS = ("guard bits", "bits of a word", "q codes", "k codes", "v codes", "perplexity")
 
 
 def table(title: str, headings: Sequence[str], rows: Rows, caption: str = "") -> Any:
@@ -96,6 +97,42 @@ def markdown(headings: Sequence[str], rows: Rows) -> str:
     """For a page."""
     lines = [list(headings), ["---"] * len(headings), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def word_rows(lengths: Result) -> Rows:
+    """Perplexity, and codes that differ from those of exact stages, by word length."""
+    rows = [
+        [
+            f"{number(one['guard_bits']):g}",
+            f"{number(one['word_bits']):g}",
+            *(f"{number(one[f'{name}_codes_different']):.2%}" for name in "qkv"),
+            f"{number(one['perplexity']):.3f}",
+        ]
+        for one in lengths["words"]
+    ]
+    return [*rows, ["exact", "", "", "", "", f"{number(lengths['exact']):.3f}"]]
+
+
+def page_tables(result: Result, lengths: Result) -> dict[str, str]:
+    """The tables of docs/rtl.md, each with what it is of."""
+    sizes = {key: f"{number(entry):,.0f}" for key, entry in result["sizes"].items()}
+    head = f"{sizes['rows']} rows, {sizes['columns']} columns, query heads: {sizes['group']}"
+    energy = result["energy"]
+    of_tokens = (
+        f"Simulated. {head}; means of {sizes['tokens']} tokens from an empty ring ({result['inputs']}), "
+        f"{number(energy['columns']):,.0f} valid columns on average, "
+        f"{sizes['step_periods']} periods a token; {result['technology']}."
+    )
+    of_words = (
+        f"Simulated: {lengths['model']}, {number(lengths['predictions']):,.0f} predictions; codes that "
+        "differ from those of exact stages with the same inputs."
+    )
+    return {
+        "checks": f"{markdown(CHECKS, check_rows(result))}\nSimulated and proved. {head}.\n",
+        "modules": f"{markdown(MODULES, module_rows(result))}\n{of_tokens}\n",
+        "energy": f"{markdown(ENERGY, energy_rows(result))}\n{of_tokens}\n",
+        "words": f"{markdown(WORDS, word_rows(lengths))}\n{of_words}\n",
+    }
 
 
 @styled()

@@ -20,7 +20,7 @@ GRID = 1e-9
 def constraints(parameters: Parameters) -> str:
     """Timing constraints, SDC."""
     period = 1e9 / parameters.design.counter_clock
-    return f"""# The pulse clock of design {parameters.design.name}. Delays outside the head: unknown, 0 here.
+    return f"""# The pulse clock of design {parameters.design.name}. Delays outside of the head: not known, 0.
 create_clock -name clk -period {period:g} [get_ports clk]
 set_input_delay 0 -clock clk [all_inputs]
 set_output_delay 0 -clock clk [all_outputs]

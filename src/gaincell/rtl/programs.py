@@ -15,11 +15,11 @@ from gaincell.errors import InputError, SimulationError
 from gaincell.units import Second
 
 WHAT_FOR = {
-    "yosys": "Verilog and synthesis",
-    "yosys-smtbmc": "formal checks",
-    "z3": "formal checks",
-    "verilator": "simulating the Verilog",
-    "iverilog": "simulating the Verilog",
+    "yosys": "Verilog",
+    "yosys-smtbmc": "a proof",
+    "z3": "a proof",
+    "verilator": "simulating Verilog",
+    "iverilog": "simulating Verilog",
 }
 """What each is needed for."""
 PACKAGES = {"yosys-smtbmc": "yosys"}

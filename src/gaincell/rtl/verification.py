@@ -2,9 +2,9 @@
 
     head          the tokens through Amaranth's simulator, against HeadArray and the schedule
     ring          the same of a ring of fewer columns, so short that the tokens go around it
-    Verilog       the testbench in Icarus Verilog or Verilator, against Amaranth's simulator, every wire
+    Verilog       the testbench in Icarus Verilog or Verilator, against Amaranth's simulator, every output
     properties    of controller and sequencer, proved (formal.py)
-    gates         the synthesised head, gate by gate, against Amaranth's simulator, every wire
+    gates         the synthesised head, gate by gate, against Amaranth's simulator, every output
 
 A check whose program is not installed says so; it neither passes nor fails.
 """
@@ -64,7 +64,7 @@ def check_ring(parameters: Parameters, tokens: int, seed: int, progress: Progres
 
 def check_verilog(design: Design, record: Record) -> Check:
     """Play the testbench."""
-    how = "testbench of the Verilog, every wire in every period"
+    how = "testbench of the Verilog, every output in every period"
 
     def done() -> Check:
         program = simulator()
@@ -90,7 +90,7 @@ def check_properties(design: Design, parameters: Parameters) -> Check:
 def check_gates(design: Design, synthesis: Synthesis, record: Record) -> tuple[Check, Replay]:
     """Replay a record in the gates."""
     found = replay(synthesis, design.top, record)
-    how = "gates and flip-flops of the synthesis, every wire in every period"
+    how = "gates and flip-flops of the synthesis, every output in every period"
     return Check("gates", how, found.periods, "periods", found.different), found
 
 

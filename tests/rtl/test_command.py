@@ -1,0 +1,178 @@
+"""`gaincell rtl`: what it writes, says and refuses, with and without the programs that it calls."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from amaranth.hdl import Module, Signal
+from safetensors.torch import save_file
+from tests.rtl.conftest import needs
+
+from gaincell.cli import main
+from gaincell.config import load_design
+from gaincell.costs.floorplan import blocks_of, head_plan
+from gaincell.costs.head import assumed_head
+from gaincell.costs.technology import load_technology
+from gaincell.reports.results import check
+from gaincell.rtl import layout
+from gaincell.rtl.blocks import PulseCounter
+from gaincell.rtl.parameters import Parameters
+
+SMALL = """
+extends = "leroux2025"
+name = "small"
+description = "three sub-tiles of four columns"
+tile   = { value = 4, unit = "1", source = "U", range = [1, 4096] }
+window = { value = 12, unit = "1", source = "U", range = [1, 1048576] }
+"""
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    file = tmp_path / "small.toml"
+    file.write_text(SMALL)
+    return file
+
+
+def call(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as left:
+        main(["rtl", *map(str, arguments)])
+    return int(left.value.code or 0)
+
+
+def result_of(folder: Path) -> dict[str, Any]:
+    result: dict[str, Any] = json.loads((folder / "result.json").read_text())
+    check(result)
+    return result
+
+
+def test_a_verified_head(small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    needs("yosys", "yosys-smtbmc", "z3", "iverilog")
+    out = tmp_path / "out"
+    assert call(small, "--out", out, "--verify", "--tokens", 16, "--head-dim", 4, "--group", 2) == 0
+    shown = capsys.readouterr().out
+    assert "pulse_counter" in shown
+    result = result_of(out)
+    checks = {one["name"]: one for one in result["checks"]}
+    assert {"head: sums", "head: periods", "Verilog", "properties", "gates"} <= set(checks)
+    assert all(one["different"]["value"] == 0 < one["compared"]["value"] for one in checks.values())
+    energy = result["energy"]
+    parts = [energy[name]["value"] for name in ("gates", "registers", "clock")]
+    assert energy["synthesised"]["value"] == pytest.approx(sum(parts))
+    assert energy["paper"]["kind"] == "cited"
+    for phase in result["timeline"]:
+        assert phase["seen"]["value"] == phase["scheduled"]["value"], phase["name"]
+    names = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
+    assert {"README.md", "constraints.sdc", "floorplan.def", "timeline.svg"} <= names
+    assert {"verilog/gaincell_head.v", "testbench/testbench.v", "testbench/vectors.hex"} <= names
+
+
+def test_a_fault_ends_with_1(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class LateCounter(PulseCounter):
+        def describe(self, m: Module) -> None:
+            late = Signal()
+            m.d.sync += late.eq(self.inputs["enable"])
+            self.inputs["enable"] = self.inputs["enable"] & late
+            super().describe(m)
+
+    monkeypatch.setattr("gaincell.rtl.head.PulseCounter", LateCounter)
+    monkeypatch.setattr(shutil, "which", lambda program: None)
+    arguments = (small, "--out", tmp_path / "out", "--verify", "--tokens", 16, "--head-dim", 4)
+    assert call(*arguments) == 1
+    assert re.search(r"head: sums: token \d+: -?\d+ instead of -?\d+", capsys.readouterr().out)
+
+
+def test_without_programs_the_rest_is_done_and_the_packages_are_named(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(shutil, "which", lambda program: None)
+    out = tmp_path / "out"
+    assert call(small, "--out", out, "--verify", "--tokens", 14, "--head-dim", 4) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "needs yosys, which is not installed" in said
+    assert "install the package yosys of Debian" in said
+    checks = {one["name"]: one for one in result_of(out)["checks"]}
+    assert checks["head: sums"]["different"]["value"] == 0
+    assert "different" not in checks["gates"]
+    assert (out / "timeline.svg").exists()
+    assert not (out / "verilog").exists()
+
+
+@pytest.mark.parametrize(
+    ("absent", "named"),
+    [({"iverilog", "verilator"}, "simulating Verilog needs iverilog"), ({"z3"}, "a proof needs z3")],
+)
+def test_each_part_says_which_program_it_lacks(
+    small: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    absent: set[str],
+    named: str,
+) -> None:
+    needs("yosys")
+    there = shutil.which
+    monkeypatch.setattr(shutil, "which", lambda program: None if program in absent else there(program))
+    out = tmp_path / "out"
+    assert call(small, "--out", out, "--verify", "--tokens", 5, "--head-dim", 4) == 0
+    assert named in " ".join(capsys.readouterr().out.split())
+    assert "energy" in result_of(out)
+
+
+def test_codes_of_a_model_come_out_as_they_went_in(small: Path, tmp_path: Path) -> None:
+    random = torch.Generator().manual_seed(0)
+    codes = {
+        "q_code": torch.randint(0, 16, (1, 4, 20, 6), generator=random, dtype=torch.int32),
+        "k_code": torch.randint(0, 8, (1, 2, 20, 6), generator=random, dtype=torch.int32),
+        "v_code": torch.randint(0, 8, (1, 2, 20, 6), generator=random, dtype=torch.int32),
+    }
+    file, out = tmp_path / "layer.safetensors", tmp_path / "out"
+    save_file(codes, file)
+    assert call(small, "--out", out, "--inputs", file, "--seed", 3) == 0
+    result = result_of(out)
+    assert result["inputs"].startswith("codes of a model")
+    assert (result["sizes"]["rows"]["value"], result["sizes"]["group"]["value"]) == (6, 2)
+    save_file(codes | {"q_code": codes["q_code"] + 9}, file)
+    assert call(small, "--out", out, "--inputs", file) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["ideal"], "query_levels is not quantised"),
+        (["leroux2025-signed"], "signed queries have no circuit"),
+        (["leroux2025", "--head-dim", "0"], "--head-dim"),
+        (["leroux2025", "--group", "99"], "group = 99"),
+        (["nothing"], "nothing"),
+        (["leroux2025", "--tokens", "9"], "--tokens has no effect here: it belongs to --verify"),
+    ],
+)
+def test_refusals(
+    arguments: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(*arguments, "--out", tmp_path / "out") == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_floorplan_is_that_of_the_costs() -> None:
+    p, t = Parameters(load_design("leroux2025")), load_technology("28nm")
+    text, plan = layout.floorplan(p, t), head_plan(blocks_of(assumed_head(p.design, t)))
+    x, y = re.search(r"DIEAREA \( 0 0 \) \( (\d+) (\d+) \)", text).groups()  # type: ignore[union-attr]
+    assert (int(x), int(y)) == (round(plan.w * 1e9), round(plan.h * 1e9))
+    digital = [r for r in plan.rectangles if r.kind == "digital"]
+    regions = re.findall(r"^- (\w+) \( (\d+) (\d+) \) \( (\d+) (\d+) \) ;$", text, re.MULTILINE)
+    assert {name.replace("_", " ") for name, *_ in regions} == {r.name for r in digital}
+    areas = {name: (int(b) - int(a)) * (int(d) - int(c)) * 1e-18 for name, a, c, b, d in regions}
+    for r in digital:
+        assert areas[r.name.replace(" ", "_")] == pytest.approx(r.area, rel=1e-3)

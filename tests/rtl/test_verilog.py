@@ -1,0 +1,141 @@
+"""The Verilog in simulators, its properties, its gates; and each with a deliberate fault in it."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+from tests.rtl.conftest import PARAMETERS, needs
+
+from gaincell.arrays import digital
+from gaincell.costs.digital import circuits
+from gaincell.costs.head import assumed_head
+from gaincell.costs.technology import load_technology
+from gaincell.errors import InputError
+from gaincell.rtl import formal, gates
+from gaincell.rtl.energy import energies, hypotheses
+from gaincell.rtl.simulation import Run
+from gaincell.rtl.synthesis import Synthesis, map_to_library, synthesise
+from gaincell.rtl.verilog import Design, play
+
+CELLS = """
+library(tiny) {
+  cell(BUF) { area: 3; pin(A) { direction: input; } pin(Y) { direction: output; function: "A"; } }
+  cell(NOT) { area: 1; pin(A) { direction: input; } pin(Y) { direction: output; function: "A'"; } }
+  cell(NAND) { area: 2; pin(A) { direction: input; } pin(B) { direction: input; }
+    pin(Y) { direction: output; function: "(A*B)'"; } }
+  cell(DFF) { area: 6; ff("IQ", "IQN") { clocked_on: C; next_state: D; }
+    pin(C) { direction: input; clock: true; } pin(D) { direction: input; }
+    pin(Q) { direction: output; function: "IQ"; } }
+}
+"""
+AREAS = {"BUF": 3, "NOT": 1, "NAND": 2, "DFF": 6}
+
+
+def with_fault(design: Design, module: str, old: str, new: str) -> Design:
+    """The Verilog with one expression replaced."""
+    changed = re.sub(old, new, design.modules[module], count=1)
+    assert changed != design.modules[module]
+    return dataclasses.replace(design, modules={**design.modules, module: changed})
+
+
+FAULTS = {
+    "counter that counts up only": ("pulse_counter", r"negative \? 2'h3", "negative ? 2'h1"),
+    "adder without sign extension": ("adder_tree", r"\$signed\(counts\[4:0\]\)", "{1'b0, counts[4:0]}"),
+    "pointer that wraps a column early": ("write_address_controller", r"4'hb", "4'ha"),
+}
+
+
+@pytest.mark.parametrize("program", ["iverilog", pytest.param("verilator", marks=pytest.mark.slow)])
+def test_the_verilog_gives_every_wire_of_the_simulator_in_every_period(
+    run: Run, verilog: Design, program: str
+) -> None:
+    needs(program)
+    found = play(verilog, run.record, program)
+    assert (found.periods, found.different, found.first) == (len(run.record.outputs), 0, ())
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_in_the_verilog_is_found_by_the_testbench(run: Run, verilog: Design, fault: str) -> None:
+    needs("iverilog")
+    found = play(with_fault(verilog, *FAULTS[fault]), run.record, "iverilog")
+    assert found.different > 0
+    assert re.match(r"period \d+: \w+ is \w+ instead of \w+", found.first[0])
+
+
+def test_the_properties_are_proved(verilog: Design) -> None:
+    needs(*formal.PROGRAMS)
+    assert formal.prove(verilog.modules, PARAMETERS)
+
+
+@pytest.mark.parametrize(
+    ("module", "old", "new"),
+    [
+        ("write_address_controller", r"4'hb", "4'ha"),
+        ("write_address_controller", r"valid \| ", "valid & "),
+        ("sequencer", r"period == 7'h5e", "period == 7'h5d"),
+    ],
+    ids=["wraps early", "valid bit not set", "a step a period short"],
+)
+def test_a_fault_in_the_verilog_is_no_theorem(verilog: Design, module: str, old: str, new: str) -> None:
+    needs(*formal.PROGRAMS)
+    assert not formal.prove(with_fault(verilog, module, old, new).modules, PARAMETERS)
+
+
+def test_the_gates_give_every_wire_of_the_simulator(run: Run, verilog: Design, synthesis: Synthesis) -> None:
+    found = gates.replay(synthesis, verilog.top, run.record)
+    assert (found.periods, found.different) == (len(run.record.outputs), 0)
+    faulty = with_fault(verilog, *FAULTS["adder without sign extension"])
+    assert gates.replay(synthesise(faulty), verilog.top, run.record).different > 0
+
+
+def test_registers_are_those_that_the_cost_model_counts(synthesis: Synthesis) -> None:
+    found = {m.name: m.placed * m.flip_flops for m in synthesis.modules}
+    p, t = PARAMETERS, load_technology("28nm")
+    counted = circuits(assumed_head(p.design, t, p.rows, p.group))
+    assert found["pulse_counter"] == counted["counters"].flip_flops
+    passes = 1  # of three words one passes the first level: yosys keeps its sign once
+    assert found["adder_tree"] == counted["adder tree"].flip_flops - p.rows * passes
+    assert found["write_address_controller"] == p.columns + digital.WriteAddressController(p.columns).bits
+
+
+def test_energy_is_what_switches_times_the_technology(
+    run: Run, verilog: Design, synthesis: Synthesis
+) -> None:
+    t, tokens = load_technology("28nm"), len(run.words)
+    switching = gates.replay(synthesis, verilog.top, run.record).switching
+    found = energies(switching, tokens, t)
+    counter = switching["pulse_counter"]
+    expected = (counter.gates * t.gate_switching + counter.data * t.flip_flop_data) / 2
+    expected = (expected + counter.clocked * t.flip_flop_clock) * t.supply**2 / tokens
+    assert found["pulse_counter"].total == pytest.approx(expected)
+    assert 0 < counter.clocked < counter.all_clocked
+    double = energies(switching, tokens, t.replace(gate_switching=2 * t.gate_switching))
+    assert double["pulse_counter"].gates == pytest.approx(2 * found["pulse_counter"].gates)
+    more = {one.name: one.energy for one in hypotheses(PARAMETERS, synthesis, found, t)}
+    flip_flops = sum(one.all_clocked - one.clocked for one in switching.values())
+    assert more["clock not gated"] == pytest.approx(flip_flops * t.switched(t.flip_flop_clock) / tokens)
+    assert all(energy > 0 for energy in more.values())
+
+
+def test_counters_change_no_less_than_they_count(verilog: Design, run: Run, synthesis: Synthesis) -> None:
+    """A step of a counter changes a bit or more; every pulse that is high while it counts is a step."""
+    seen = zip(run.record.outputs, run.record.inputs, strict=True)
+    steps = sum(inputs["pulse"].bit_count() for outputs, inputs in seen if outputs["count"])
+    switching = gates.replay(synthesis, verilog.top, run.record).switching["pulse_counter"]
+    assert 0 < steps <= switching.data
+
+
+def test_a_library_gives_its_cells_and_its_area(verilog: Design, tmp_path: Path) -> None:
+    library = tmp_path / "tiny.lib"
+    library.write_text(CELLS)
+    found = map_to_library(verilog, library)
+    assert set(found.cells) <= set(AREAS)
+    assert found.area == sum(count * AREAS[name] for name, count in found.cells.items())
+    library.write_text("library (none) { }")
+    with pytest.raises(InputError, match=r"--liberty tiny\.lib"):
+        map_to_library(verilog, library)
+    with pytest.raises(InputError, match="no such file"):
+        map_to_library(verilog, tmp_path / "other.lib")
