@@ -1,4 +1,4 @@
-"""The position of docs/installation.md on torch.export: attached models are refused, detached ones are not."""
+"""The position of docs/installation.md on torch.export: attached models are refused, detached ones not."""
 
 from __future__ import annotations
 
