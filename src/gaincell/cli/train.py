@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from gaincell.cli._json import JsonFile, check_apart, check_output, output_directory, write_json
-from gaincell.cli._options import Device, TextName, Threads, check_needed, use
+from gaincell.cli._options import Device, TextName, Threads, TrackName, check_needed, use
 
 app = typer.Typer(add_completion=False)
 
@@ -43,6 +43,7 @@ def train(
         bool,
         typer.Option("--dry-run", help="Check the recipe, and the text if given, and show what it would do."),
     ] = False,
+    track: TrackName = None,
     threads: Threads = None,
     device: Device = "cpu",
     json: JsonFile = None,
@@ -77,8 +78,11 @@ def train(
     from gaincell.reports.tables import plan_table, stages_table
     from gaincell.text import check_text, open_text
     from gaincell.training.parallel import join_processes
+    from gaincell.training.tracker import tracking
 
-    check_needed(context, ("--json",), "a recipe that is carried out, without --dry-run", not dry_run)
+    check_needed(
+        context, ("--json", "--track"), "a recipe that is carried out, without --dry-run", not dry_run
+    )
     folder = out or Path("runs") / recipe.stem
     check_output("--out", folder, directory=True)
     check_apart(context.command, context.params, [] if out else [("--out", folder)])
@@ -98,9 +102,19 @@ def train(
     command = ["gaincell", *sys.argv[1:]]
     main = join_processes(device).is_main_process
     try:
-        with progress_bars() if main else nullcontext(silent_stages) as stages:
+        with (
+            progress_bars() if main else nullcontext(silent_stages) as stages,
+            tracking(track if main else None, folder) as tracker,
+        ):
             result = run_recipe(
-                plan, open_text(text), folder, stages, only=only, device=device, command=command
+                plan,
+                open_text(text),
+                folder,
+                stages,
+                only=only,
+                device=device,
+                command=command,
+                tracker=tracker,
             )
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
