@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from accelerate.commands.config.config_args import load_config_from_file
 
+import gaincell
+
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -140,6 +142,14 @@ def test_the_demo_ends_by_saying_what_comes_next() -> None:
     after = recipe.partition("gaincell map tiny")[2]
     assert ".venv/bin/activate" in after.replace("$(BIN)", ".venv/bin")
     assert "gaincell generate runs/demo" in after
+
+
+def test_every_public_name_stands_on_the_page_of_the_python_interface() -> None:
+    page = (ROOT / "docs" / "api" / "index.md").read_text(encoding="utf-8")
+    home = {name: getattr(gaincell, name).__module__ for name in gaincell.__all__ if name != "__version__"}
+    missing = [name for name, module in home.items() if f"`{name} <{module}.{name}>`" not in page]
+    assert not missing
+    assert "`__version__`" in page
 
 
 def test_there_are_three_notebooks() -> None:

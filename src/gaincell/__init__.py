@@ -36,12 +36,14 @@ if TYPE_CHECKING:
     from gaincell.mapping.ready import load as load
     from gaincell.mapping.settings import MapSettings as MapSettings
     from gaincell.ops.gain_cell_attention import gain_cell_attention as gain_cell_attention
+    from gaincell.training.callback import GainCellCallback as GainCellCallback
 
 __version__ = "0.1.0"
 
 _HOME = {
     "AdaptationResult": "gaincell.adaptation.result",
     "Design": "gaincell.config",
+    "GainCellCallback": "gaincell.training.callback",
     "GaincellError": "gaincell.errors",
     "HeadArray": "gaincell.arrays.head",
     "MapSettings": "gaincell.mapping.settings",

@@ -9,12 +9,13 @@ import copy
 import doctest
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import peft
@@ -22,14 +23,24 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, PreTrainedModel, Trainer, TrainingArguments
+from transformers import (
+    AutoModelForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    Trainer,
+    TrainingArguments,
+)
 
 import gaincell
+from gaincell.cli import main
 from gaincell.errors import DesignError, InputError, ModelError, RunError
+from gaincell.integrations.hf import sources
 from gaincell.integrations.hf.attach import attached_layers, computes_softmax, set_attention
+from gaincell.integrations.hf.checkpoint import is_run
 from gaincell.integrations.hf.digital_scaling import add_array_normaliser, add_biases, add_exponents
 from gaincell.integrations.hf.mixing import add_mixing
 from gaincell.integrations.hf.paired import pair_rows
+from gaincell.training.data import train_tokenizer
 
 from .families import build, tokens
 
@@ -355,11 +366,6 @@ def edit_config(directory: Path, **changes: Any) -> None:
     file.write_text(json.dumps(config))
 
 
-def read_again(directory: Path) -> Iterator[Any]:
-    yield AutoModelForCausalLM.from_pretrained(directory)
-    yield gaincell.load(directory)
-
-
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
@@ -456,6 +462,111 @@ def test_calibrate_refuses_padding(softmax: dict[str, Path]) -> None:
 def test_perplexity_of_a_text_needs_a_tokenizer(softmax: dict[str, Path]) -> None:
     with pytest.raises(InputError, match="needs tokenizer="):
         gaincell.perplexity(hardware(softmax["llama"]), "a text", "blocks-4")
+
+
+def test_a_base_model_that_changed(softmax: dict[str, Path], tmp_path: Path) -> None:
+    """A RUN knows which model it is of; what save_pretrained writes needs none."""
+    base = shutil.copytree(softmax["llama"], tmp_path / "base")
+    model = hardware(base)
+    gaincell.save(model, tmp_path / "run")
+    model.save_pretrained(tmp_path / "saved")
+    build("llama", seed=5).save_pretrained(base)
+    with pytest.raises(RunError, match=r"base model .* has changed since it was saved") as caught:
+        gaincell.load(tmp_path / "run")
+    assert "\n" not in str(caught.value)
+    assert torch.equal(logits(gaincell.load(tmp_path / "saved")[0]), logits(model))
+
+
+@pytest.fixture
+def adapter(softmax: dict[str, Path], tmp_path: Path) -> tuple[Path, nn.Module]:
+    """A RUN of low-rank adapters."""
+    wrapped = trained(peft.get_peft_model(hardware(softmax["gpt2"]), lora("gpt2")))
+    with torch.no_grad():
+        for name, parameter in wrapped.named_parameters():
+            if "lora_" in name:
+                parameter.copy_(parameter.half())  # as it is saved
+    return gaincell.save(wrapped, tmp_path / "run"), wrapped
+
+
+def exit_code(*words: str) -> Any:
+    """Of a command."""
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    return ended.value.code
+
+
+def test_export_to_transformers(adapter: tuple[Path, nn.Module], tmp_path: Path) -> None:
+    run, _ = adapter
+    command = ("export", str(run), "--out", str(tmp_path / "out"))
+    assert exit_code(*command) == 0
+    expected = logits(gaincell.load(run)[0])
+    assert torch.equal(logits(AutoModelForCausalLM.from_pretrained(tmp_path / "out")), expected)
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert card.startswith("---\nlibrary_name: transformers\n")
+    assert 'from_pretrained("out")' in card
+    assert str(tmp_path) not in card
+    assert exit_code(*command, "--dtype", "bfloat16") == 0
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype="auto")
+    assert next(again.parameters()).dtype == torch.bfloat16
+
+
+def test_export_to_peft(
+    adapter: tuple[Path, nn.Module],
+    softmax: dict[str, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run, wrapped = adapter
+    assert main(["export", str(run), "--format", "peft", "--out", str(tmp_path / "out")]) == 0
+    base = AutoModelForCausalLM.from_pretrained(softmax["gpt2"])
+    again = peft.PeftModel.from_pretrained(
+        gaincell.attach(base, tmp_path / "out" / "design.toml"), tmp_path / "out"
+    )
+    torch.testing.assert_close(logits(again), logits(wrapped), atol=1e-5, rtol=0)
+    whole = gaincell.save(trained(hardware(softmax["gpt2"])), tmp_path / "whole")
+    assert exit_code("export", str(whole), "--format", "peft", "--out", str(tmp_path / "none")) == 2
+    assert "peft's files cannot hold this RUN" in capsys.readouterr().err
+
+
+def test_a_run_on_the_hub(
+    adapter: tuple[Path, nn.Module], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever a MODEL or a RUN is taken; asked for once."""
+    run, _ = adapter
+    asked: list[str] = []
+
+    def model_info(_: Any, name: str, **__: Any) -> SimpleNamespace:
+        asked.append(name)
+        return SimpleNamespace(
+            sha="f" * 40, siblings=[SimpleNamespace(rfilename=f.name) for f in run.iterdir()]
+        )
+
+    monkeypatch.setattr(sources.HfApi, "model_info", model_info)
+    monkeypatch.setattr(sources, "try_to_load_from_cache", lambda *_, **__: None)
+    monkeypatch.setattr(sources, "snapshot_download", lambda *_, **__: str(run))
+    expected = logits(gaincell.load(run)[0])
+    assert torch.equal(logits(gaincell.load("someone/adapter")[0]), expected)
+    assert is_run("someone/adapter")
+    assert asked == ["someone/adapter"]
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "transformers.md"
+
+
+def test_the_page_of_loops_runs(
+    softmax: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(softmax["gpt2"], "base")
+    made = train_tokenizer([PAGE.read_text()], 97)
+    PreTrainedTokenizerFast(tokenizer_object=made, eos_token="<|endoftext|>").save_pretrained("base")
+    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    names: dict[str, Any] = {}
+    for block in blocks:
+        exec(block.replace("openai-community/gpt2", "base"), names)
+    assert len(blocks) == 5
+    assert torch.equal(attached_layers(names["lora"])[0].q.gain, attached_layers(names["model"])[0].q.gain)
+    assert torch.equal(logits(names["lora"]), logits(names["model"]))
 
 
 @pytest.mark.parametrize("verb", ["attach", "calibrate", "adapt", "perplexity", "save", "load", "cost"])

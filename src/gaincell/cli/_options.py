@@ -105,6 +105,10 @@ Window: TypeAlias = Annotated[
         "--window", metavar="COLUMNS", min=1, help="Token columns of a head; by default the chip's."
     ),
 ]
+TrackName: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--track", metavar="TRACKER", help="Log the training to tensorboard or wandb too."),
+]
 LARGEST_SEED = 2**32 - 1
 Seed: TypeAlias = Annotated[
     int, typer.Option("--seed", metavar="N", min=0, max=LARGEST_SEED, help="Seed of the order of the text.")

@@ -23,6 +23,7 @@ from gaincell.cli._options import (
     Seed,
     TextName,
     Threads,
+    TrackName,
     use,
 )
 
@@ -88,6 +89,7 @@ def map_(
         ),
     ] = Redraw.noise,
     published: Annotated[bool, typer.Option(help="Also run the paper's adaptation, for its curve.")] = True,
+    track: TrackName = None,
     seed: Seed = 0,
     threads: Threads = None,
     impl: ImplName = Impl.auto,
@@ -120,6 +122,7 @@ def map_(
     from gaincell.mapping.pipeline import map_model
     from gaincell.mapping.settings import MapSettings
     from gaincell.reports.tables import adaptation_lines, perplexity_table
+    from gaincell.training.tracker import tracking
 
     chip = load_design(design)
     settings = MapSettings(
@@ -141,8 +144,9 @@ def map_(
         device=device,
     )
     try:
-        with progress_bars() as progress:
-            run = map_model(settings, folder, command=["gaincell", *sys.argv[1:]], progress=progress)
+        with progress_bars() as progress, tracking(track, folder) as tracker:
+            command = ["gaincell", *sys.argv[1:]]
+            run = map_model(settings, folder, command=command, progress=progress, tracker=tracker)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
             f"what is done is kept in {folder}; the same command goes on from there"

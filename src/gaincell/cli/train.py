@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from gaincell.cli._json import JsonFile, check_apart, check_output, output_directory, write_json
-from gaincell.cli._options import Device, TextName, Threads, check_needed, use
+from gaincell.cli._options import Device, TextName, Threads, TrackName, check_needed, use
 
 app = typer.Typer(add_completion=False)
 
@@ -52,6 +52,7 @@ def train(
             help="Keep what teachers give here, for trainings that see the same text again.",
         ),
     ] = None,
+    track: TrackName = None,
     threads: Threads = None,
     device: Device = "cpu",
     json: JsonFile = None,
@@ -86,8 +87,11 @@ def train(
     from gaincell.reports.tables import plan_table, stages_table, step_times
     from gaincell.text import check_text, open_text
     from gaincell.training.parallel import join_processes
+    from gaincell.training.tracker import tracking
 
-    check_needed(context, ("--json",), "a recipe that is carried out, without --dry-run", not dry_run)
+    check_needed(
+        context, ("--json", "--track"), "a recipe that is carried out, without --dry-run", not dry_run
+    )
     folder = out or Path("runs") / recipe.stem
     check_output("--out", folder, directory=True)
     check_apart(context.command, context.params, [] if out else [("--out", folder)])
@@ -109,7 +113,10 @@ def train(
     command = ["gaincell", *sys.argv[1:]]
     main = join_processes(device).is_main_process
     try:
-        with progress_bars() if main else nullcontext(silent_stages) as stages:
+        with (
+            progress_bars() if main else nullcontext(silent_stages) as stages,
+            tracking(track if main else None, folder) as tracker,
+        ):
             result = run_recipe(
                 plan,
                 open_text(text),
@@ -119,6 +126,7 @@ def train(
                 device=device,
                 teacher_outputs=teacher_outputs,
                 command=command,
+                tracker=tracker,
             )
     except KeyboardInterrupt:
         raise KeyboardInterrupt(

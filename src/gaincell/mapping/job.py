@@ -30,6 +30,7 @@ from gaincell.reports.results import hash_of
 from gaincell.text import open_text
 from gaincell.training.data import pack_blocks
 from gaincell.training.log import TrainingLog
+from gaincell.training.tracker import Tracker
 
 ASSETS = Path(__file__).parents[1] / "assets"
 
@@ -66,6 +67,7 @@ class Job:
     shipped: Shipped | None
     progress: StageProgress
     original: dict[str, Tensor]
+    tracker: Tracker | None = None
 
     @property
     def model(self) -> PreTrainedModel:
@@ -124,7 +126,8 @@ class Job:
     def log(self, stage: str, part: str) -> TrainingLog:
         """The log of a training ("1 of 2", say)."""
         path = self.folder.path
-        return TrainingLog(path / "log.jsonl", {"stage": stage, "part": part}, path / "figures" / "loss.png")
+        labels, figure = {"stage": stage, "part": part}, path / "figures" / "loss.png"
+        return TrainingLog(path / "log.jsonl", labels, figure, self.tracker)
 
 
 def prepare(settings: MapSettings, out: Path, progress: StageProgress) -> Job:

@@ -21,6 +21,7 @@ from gaincell.progress import StageProgress, silent_stages
 from gaincell.reports import results
 from gaincell.reports.figures import draw_all
 from gaincell.reports.results import Json, value
+from gaincell.training.tracker import Tracker
 
 
 def map_model(
@@ -29,6 +30,7 @@ def map_model(
     *,
     command: Sequence[str] = ("gaincell", "map"),
     progress: StageProgress = silent_stages,
+    tracker: Tracker | None = None,
 ) -> Json:
     """Map a pretrained model onto gain-cell hardware; returns what RUN/run.json then holds.
 
@@ -40,17 +42,21 @@ def map_model(
         out: the directory RUN.
         command: the command line, for the record.
         progress: opens the progress of every step.
+        tracker: where trainings are logged too.
 
     Raises:
         GaincellError: model, text, design or directory are not acceptable, or a loss is not finite.
     """
     with alone(out):
-        return _map(settings, out, command, progress)
+        return _map(settings, out, command, progress, tracker)
 
 
-def _map(settings: MapSettings, out: Path, command: Sequence[str], progress: StageProgress) -> Json:
+def _map(
+    settings: MapSettings, out: Path, command: Sequence[str], progress: StageProgress, tracker: Tracker | None
+) -> Json:
     torch.manual_seed(settings.seed)
     job = prepare(settings, out, progress)
+    job.tracker = tracker
     if (out / results.FILE).exists():
         return results.read(out)
     stages = STAGES if len(job.training) > job.linear_blocks else STAGES[:5]

@@ -28,7 +28,7 @@ from gaincell.evaluation.perplexity import (
 )
 from gaincell.integrations.hf.attach import attach, attached_layers, set_design
 from gaincell.integrations.hf.checkpoint import describe as describe_run
-from gaincell.integrations.hf.checkpoint import is_run, save
+from gaincell.integrations.hf.checkpoint import is_run, run_directory, save
 from gaincell.integrations.hf.chip import AS_SAVED
 from gaincell.integrations.hf.context import check_length, read_tokens
 from gaincell.integrations.hf.models import load_model
@@ -41,7 +41,6 @@ from gaincell.progress import StageProgress, silent_stages
 from gaincell.reports import results
 from gaincell.reports.figures import draw_all
 from gaincell.reports.results import Json, value
-from gaincell.shipped import located
 from gaincell.text import open_text
 
 LINEAR = Path("stages") / "linear.safetensors"
@@ -203,7 +202,7 @@ def describe_start(model: str) -> str:
 
     Raises ModelError: there is no hardware version to start from.
     """
-    folder = located(model)
+    folder = run_directory(model)
     if is_run(folder):
         return "the linear hardware model of the RUN" if (folder / LINEAR).is_file() else AS_SAVED
     return _shipped(model).words
@@ -231,7 +230,7 @@ def _shipped(model: str) -> Shipped:
 
 def _training_tokens(model: str) -> int:
     """Tokens that the version was trained on which `adapt_model` starts from; 0 where it does not say."""
-    folder = located(model)
+    folder = run_directory(model)
     if not is_run(folder):
         return _shipped(model).tokens
     made = results.read(folder) if (folder / results.FILE).is_file() else {}
@@ -247,7 +246,7 @@ def load_start(settings: AdaptSettings, default_design: Design) -> tuple[LoadedM
 
     Raises ModelError: there is no hardware version to start from.
     """
-    folder = located(settings.model)
+    folder = run_directory(settings.model)
     linear, dtype = folder / LINEAR, getattr(torch, settings.dtype)
     if is_run(folder) and not linear.is_file():
         loaded = load_model(settings.model, dtype)

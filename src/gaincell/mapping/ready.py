@@ -14,7 +14,7 @@ from gaincell.design import Design
 from gaincell.errors import InputError, ModelError
 from gaincell.evaluation.perplexity import cut_blocks
 from gaincell.integrations.hf.attach import attach, attached_layers, set_design
-from gaincell.integrations.hf.checkpoint import is_run, load_run
+from gaincell.integrations.hf.checkpoint import is_run, load_run, run_directory
 from gaincell.integrations.hf.chip import AS_SAVED, cells_exchanged
 from gaincell.integrations.hf.context import default_length, read_tokens
 from gaincell.integrations.hf.models import load_model
@@ -25,7 +25,6 @@ from gaincell.mapping.job import find_shipped
 from gaincell.ops.gain_cell_attention import Gradient, Impl
 from gaincell.progress import StageProgress, silent_stages
 from gaincell.reports import results
-from gaincell.shipped import located
 from gaincell.text import open_text
 
 CALIBRATION_TOKENS = 1024
@@ -170,7 +169,7 @@ def adapted_model(
 
 def _trained(run: str) -> str:
     """How long a RUN was trained, in words; empty where it does not say."""
-    path = located(run) / results.FILE
+    path = run_directory(run) / results.FILE
     made = results.read(path) if path.is_file() else {}
     tokens = results.number(results.saved_stage(made)["training_tokens"]) if made.get("stages") else 0
     return f", trained on {tokens:,.0f} tokens" if tokens else ""

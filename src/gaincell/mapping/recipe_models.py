@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 
 from gaincell.errors import InputError
 from gaincell.integrations.hf.attach import attach, attached_layers
-from gaincell.integrations.hf.checkpoint import HARDWARE, go_on
+from gaincell.integrations.hf.checkpoint import HARDWARE, go_on, run_directory
 from gaincell.integrations.hf.digital_scaling import add_array_normaliser, add_biases, add_exponents
 from gaincell.integrations.hf.lora import add_lora, lora_parameters
 from gaincell.integrations.hf.mixing import add_mixing
@@ -24,7 +24,6 @@ from gaincell.mapping.recipe import ROOTS, Recipe, StageRecipe
 from gaincell.mapping.recipe_text import RecipeText
 from gaincell.mapping.transfer import AttentionTransfer
 from gaincell.progress import StageProgress
-from gaincell.shipped import located
 from gaincell.training.distillation import Distillation
 from gaincell.training.loop import Loss
 
@@ -166,7 +165,7 @@ class RecipeModels:
 def adapter_file(recipe: Recipe) -> Path:
     """What the stages of a recipe that start from an adapter read."""
     if recipe.adapter_stage is None:
-        return located(str(recipe.adapter)) / HARDWARE
+        return run_directory(str(recipe.adapter)) / HARDWARE
     return Path(str(recipe.adapter)).expanduser() / "stages" / f"{recipe.adapter_stage}.safetensors"
 
 

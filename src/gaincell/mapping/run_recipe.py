@@ -55,6 +55,7 @@ from gaincell.training.log import TrainingLog, read_log
 from gaincell.training.loop import next_token_loss, train
 from gaincell.training.loss_name import name_of
 from gaincell.training.parallel import join_processes
+from gaincell.training.tracker import Tracker
 
 
 class RecipeRun:
@@ -67,6 +68,7 @@ class RecipeRun:
         progress: opens the progress of every step.
         device: where to compute.
         teacher_outputs: where what teachers give is kept (training/teacher_outputs.py); None: nowhere.
+        tracker: where trainings are logged too.
 
     Raises:
         GaincellError: model, text or directory are not acceptable.
@@ -80,7 +82,9 @@ class RecipeRun:
         progress: StageProgress = silent_stages,
         device: str = "cpu",
         teacher_outputs: Path | None = None,
+        tracker: Tracker | None = None,
     ) -> None:
+        self.tracker = tracker
         self.recipe, self.out, self.progress, self.device = recipe, out, progress, device
         self.processes = join_processes(torch.device(device).type)
         self.main = self.processes.is_main_process
@@ -242,7 +246,8 @@ class RecipeRun:
         return f"blocks-{self.recipe.block}"
 
     def _log(self, stage: str) -> TrainingLog:
-        return TrainingLog(self.out / "log.jsonl", {"stage": stage}, self.out / "figures" / "loss.png")
+        figure = self.out / "figures" / "loss.png"
+        return TrainingLog(self.out / "log.jsonl", {"stage": stage}, figure, self.tracker)
 
     # -- the result ------------------------------------------------------------------------------------------
 
@@ -335,11 +340,12 @@ def run_recipe(
     device: str = "cpu",
     teacher_outputs: Path | None = None,
     command: Sequence[str] = ("gaincell", "train"),
+    tracker: Tracker | None = None,
 ) -> Json:
     """Carry out a recipe; returns what OUT/run.json then holds.
 
     Args:
-        recipe, text, out, progress, device, teacher_outputs: see `RecipeRun`.
+        recipe, text, out, progress, device, teacher_outputs, tracker: see `RecipeRun`.
         only: a stage: it and what it needs are run, nothing else.
         command: the command line, for the record.
 
@@ -349,7 +355,7 @@ def run_recipe(
     main = join_processes(torch.device(device).type).is_main_process
     stages = list(recipe.stages) if only is None else recipe.needed_by(only)
     with alone(out) if main else nullcontext():
-        run = RecipeRun(recipe, text, out, progress, device, teacher_outputs)
+        run = RecipeRun(recipe, text, out, progress, device, teacher_outputs, tracker)
         for stage in stages:
             run.run(stage)
         result: Json = {}

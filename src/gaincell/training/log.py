@@ -20,6 +20,7 @@ from gaincell.files import (
     write_text,
 )
 from gaincell.reports.training import draw_loss
+from gaincell.training.tracker import Tracker
 
 REDRAW_AFTER = 60.0
 """Seconds between two versions of the figure."""
@@ -32,12 +33,18 @@ class TrainingLog:
         path: the file; several runs may share it.
         labels: of this run's lines, {"stage": "linear"}, say.
         figure: a PNG file, drawn anew about once a minute and at the end; None = none.
+        tracker: takes every line too.
     """
 
     def __init__(
-        self, path: Path, labels: Mapping[str, str] | None = None, figure: Path | None = None
+        self,
+        path: Path,
+        labels: Mapping[str, str] | None = None,
+        figure: Path | None = None,
+        tracker: Tracker | None = None,
     ) -> None:
         self.path = path
+        self.tracker = tracker
         self.labels = dict(labels or {})
         self.figure = figure
         self._drawn = time.monotonic()
@@ -59,6 +66,8 @@ class TrainingLog:
     def line(self, step: int, numbers: Mapping[str, Any]) -> None:
         """Append a line; from time to time draw the figure."""
         append_text(self.path, to_json({**self.labels, "step": step, **numbers}) + "\n")
+        if self.tracker is not None:
+            self.tracker.line(self.labels, step, numbers)
         if self.figure is not None and time.monotonic() - self._drawn > REDRAW_AFTER:
             self.draw()
 

@@ -192,7 +192,7 @@ def train(
                 optimizer.step()
             optimizer.zero_grad()
             watch.require(_finite(run, parameters.values()), "a parameter became infinite or no number", step)
-            _keep_gains_positive(parameters)
+            keep_gains_positive(parameters)
             step += 1
             losses.append(loss)
             record = {
@@ -420,7 +420,8 @@ def _optimizer(
     return torch.optim.AdamW(groups, betas=settings.betas)
 
 
-def _keep_gains_positive(parameters: dict[str, nn.Parameter]) -> None:
+def keep_gains_positive(parameters: dict[str, nn.Parameter]) -> None:
+    """Raise every gain among named parameters to SMALLEST_GAIN, in place, where it is below."""
     with torch.no_grad():
         for name, parameter in parameters.items():
             if _is_gain(name):

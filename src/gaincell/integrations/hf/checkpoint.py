@@ -32,6 +32,7 @@ from gaincell.integrations.hf.sources import (
     base_weights,
     check_finite,
     check_finite_tensor,
+    hub_directory,
     load_base,
     pretrained_id,
 )
@@ -42,6 +43,8 @@ from gaincell.shipped import located
 
 HARDWARE = "hardware.safetensors"
 DESIGN = "design.toml"
+RUN_FILES = (HARDWARE, DESIGN, "run.json")
+"""Of a RUN on the hub, what is downloaded."""
 ADAPTER_DTYPE = torch.float16
 """Of the factors of adapters and of mixing: their values lie far inside its range."""
 _FORMAT = "gaincell-hardware-1"
@@ -58,9 +61,18 @@ class Hardware(NamedTuple):
     """hash of the design it was saved with"""
 
 
+def run_directory(run: str | os.PathLike[str]) -> Path:
+    """Where a RUN is read from: its directory, what is shipped under its name, or its copy of one on the hub.
+
+    Returns `run` where there is none, so that errors name what was given.
+    """
+    place = located(run)
+    return place if place.exists() else hub_directory(os.fspath(run), HARDWARE, RUN_FILES) or place
+
+
 def is_run(path: str | os.PathLike[str]) -> bool:
-    """Whether ``path`` is a RUN directory with a saved model, or the name of a shipped one."""
-    return (located(path) / HARDWARE).is_file()
+    """Whether ``path`` is a RUN directory with a saved model, or the name of one shipped or on the hub."""
+    return (run_directory(path) / HARDWARE).is_file()
 
 
 def save(
@@ -145,7 +157,7 @@ def load_run(
         RunError: the directory or a file in it is not what it should be, or the base model has changed.
         ModelError: a stored tensor is NaN or infinite.
     """
-    directory = located(run)
+    directory = run_directory(run)
     hardware = describe(directory)
     found = _find_base(base or hardware.base, dtype, where=f"{directory}: ")
     if found.sha256 != hardware.base_sha256:
@@ -154,7 +166,7 @@ def load_run(
             f"{hardware.base_sha256[:12]} then, {found.sha256[:12]} now); restore it, or say where the old "
             "one is (base=)"
         )
-    attach(found.model, design or _saved_design(directory, hardware), impl=impl, gradient=gradient)
+    attach(found.model, design or saved_design(directory, hardware), impl=impl, gradient=gradient)
     where = str(directory / HARDWARE)
     put(found.model, read(directory / HARDWARE), where)
     check_finite(found.model, where=where)
@@ -170,7 +182,7 @@ def go_on(model: PreTrainedModel, run: str | os.PathLike[str]) -> None:
         RunError: the RUN was made from another base model, has other adapters, or is damaged.
         ModelError: a stored tensor is NaN or infinite.
     """
-    path = located(run) / HARDWARE
+    path = run_directory(run) / HARDWARE
     describe(run)
     parameters = dict(model.named_parameters())
     wanted = {name for name in parameters if ".gain_cell." in name or ".lora_" in name}
@@ -194,7 +206,7 @@ def describe(run: str | os.PathLike[str]) -> Hardware:
     Raises:
         RunError: it is not a RUN directory, or its file is damaged or of another version.
     """
-    path = located(run) / HARDWARE
+    path = run_directory(run) / HARDWARE
     if not path.is_file():
         raise RunError(f"{run} is not a RUN directory with a saved model: {HARDWARE} is missing")
     try:
@@ -215,7 +227,7 @@ def describe(run: str | os.PathLike[str]) -> Hardware:
 
 def stores_any(run: str | os.PathLike[str], ends: tuple[str, ...]) -> bool:
     """Whether a RUN has tensors whose names end so: EXPONENTS, NORMALISER."""
-    with safe_open(located(run) / HARDWARE, framework="pt") as file:
+    with safe_open(run_directory(run) / HARDWARE, framework="pt") as file:
         return any(name.endswith(ends) for name in file.keys())  # noqa: SIM118 (not a mapping)
 
 
@@ -254,7 +266,8 @@ def _changed(weights: dict[str, nn.Parameter], base: dict[str, nn.Parameter]) ->
     return changed
 
 
-def _saved_design(directory: Path, hardware: Hardware) -> Design:
+def saved_design(directory: Path, hardware: Hardware) -> Design:
+    """The design that a RUN was saved with. Raises RunError where it is not there any more."""
     if not (directory / DESIGN).is_file():
         raise RunError(f"{directory} lacks {DESIGN}, the design its model was saved with; restore it")
     try:

@@ -18,7 +18,7 @@ from gaincell.costs.size import ModelSize, shipped_sizes
 from gaincell.costs.technology import load_technology
 from gaincell.design import Design
 from gaincell.errors import ModelError
-from gaincell.integrations.hf.checkpoint import DESIGN, describe, is_run, stores_any
+from gaincell.integrations.hf.checkpoint import DESIGN, describe, is_run, run_directory, stores_any
 from gaincell.integrations.hf.context import LONGEST_BLOCK, context_of
 from gaincell.integrations.hf.digital_scaling import EXPONENTS
 from gaincell.integrations.hf.sources import (
@@ -31,7 +31,6 @@ from gaincell.integrations.hf.sources import (
 )
 from gaincell.integrations.hf.support import attention_modules, geometry, own_window
 from gaincell.nn.array_normaliser import NORMALISER
-from gaincell.shipped import located
 
 
 def cost(
@@ -81,7 +80,7 @@ def model_size(model: str | os.PathLike[str]) -> ModelSize:
         return shipped[name]
     base = describe(name).base if is_run(name) else name
     source = find_source(base, f"{name}: " if base != name else "")
-    size = size_of(_without_weights(source), Path(without_revision(source.id)).name)
+    size = size_of(without_weights(source), Path(without_revision(source.id)).name)
     if not is_run(name):
         return size
     return replace(
@@ -91,10 +90,11 @@ def model_size(model: str | os.PathLike[str]) -> ModelSize:
 
 def run_design(model: str | os.PathLike[str]) -> Path | None:
     """The design of a RUN; None for a model that has none."""
-    return located(model) / DESIGN if is_run(model) else None
+    return run_directory(model) / DESIGN if is_run(model) else None
 
 
-def _without_weights(source: Source) -> Any:
+def without_weights(source: Source) -> Any:
+    """The model of a source, without reading its weights. Raises ModelError."""
     check_config(source)
     try:
         config: Any = AutoConfig.from_pretrained(**source.arguments)

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
+from functools import cache
 from logging import ERROR
 from pathlib import Path
 from textwrap import shorten
@@ -36,7 +37,7 @@ from gaincell.errors import ModelError
 from gaincell.files import check_text, read_json
 from gaincell.integrations.hf.completeness import check_complete
 from gaincell.integrations.hf.interface import register
-from gaincell.shipped import available, begun
+from gaincell.shipped import FOLDERS, available, begun
 
 TINY = "tiny"
 SMOLLM2 = "smollm2-135m"
@@ -353,6 +354,30 @@ def _smollm2() -> Source:
 
 
 _NAMED = {TINY: _tiny, SMOLLM2: _smollm2}
+
+
+@cache
+def hub_directory(name: str, needed: str, wanted: tuple[str, ...]) -> Path | None:
+    """The files `wanted` of a repository of the hub that has the file `needed`; None: there is none, or it
+    does not answer. Announces a download.
+
+    name: OWNER/NAME, or OWNER/NAME@REVISION.
+    """
+    hub = _HUB_ID.fullmatch(name)
+    if hub is None or "/" not in hub[1] or name.startswith((".", "~", *FOLDERS)):
+        return None
+    try:
+        for file in (needed, "config.json"):  # a model is no RUN
+            cached = try_to_load_from_cache(hub[1], file, revision=hub[2])
+            if isinstance(cached, str):
+                return Path(cached).parent if file == needed else None
+        info = HfApi().model_info(hub[1], revision=hub[2], timeout=_HUB_TIMEOUT)
+        if needed not in {file.rfilename for file in info.siblings or []}:
+            return None
+        print(f"downloading {hub[1]}, revision {info.sha}, from the hub", file=sys.stderr)
+        return Path(snapshot_download(hub[1], revision=info.sha, allow_patterns=list(wanted)))
+    except Exception:  # whoever needs the model says why there is none
+        return None
 
 
 def _hub_directory(model: str, revision: str | None = None, where: str = "") -> Path:

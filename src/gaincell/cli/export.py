@@ -1,0 +1,54 @@
+"""`gaincell export`: a RUN in the files of other libraries."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gaincell.cli._json import output_directory
+from gaincell.cli._options import Dtype, DtypeName, RunName, check_needed
+
+app = typer.Typer()
+
+
+class Format(StrEnum):
+    """What can be written."""
+
+    transformers = "transformers"
+    peft = "peft"
+
+
+@app.command()
+def export(
+    context: typer.Context,
+    run: RunName,
+    out: Annotated[
+        Path, typer.Option("--out", callback=output_directory, metavar="DIR", help="Directory to write.")
+    ],
+    form: Annotated[
+        Format, typer.Option("--format", help="transformers: a model that stands alone; peft: an adapter.")
+    ] = Format.transformers,
+    dtype: DtypeName = Dtype.float32,
+) -> None:
+    """Write a RUN as a model of transformers, or as an adapter of peft, with a model card.
+
+    A model has merged weights, configuration, tokenizer and the chip: after `import gaincell`,
+    AutoModelForCausalLM.from_pretrained(DIR) gives it attached. An adapter has low-rank factors, gains and
+    offsets, for the base model attached to DIR/design.toml; only RUNs with adapters have one. In the examples
+    runs/tiny is what `gaincell map tiny` writes.
+
+    Example: gaincell export runs/tiny --out tiny-on-arrays
+
+    Example: gaincell export adapters/smollm2-135m --format peft --out smollm2-adapter
+    """
+    import torch
+
+    from gaincell.integrations.hf.export import export_peft, export_transformers
+
+    whole = form is Format.transformers
+    check_needed(context, ("--dtype",), "--format transformers", whole)
+    place = export_transformers(run, out, getattr(torch, dtype.value)) if whole else export_peft(run, out)
+    typer.echo(f"{place}: {', '.join(sorted(file.name for file in place.iterdir()))}")

@@ -1,0 +1,149 @@
+"""A RUN in the files of other libraries: see `gaincell export`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers.pytorch_utils import Conv1D
+
+from gaincell.design import Design
+from gaincell.errors import InputError
+from gaincell.files import write_tensors, write_text
+from gaincell.integrations.hf.attach import attached_layers
+from gaincell.integrations.hf.checkpoint import DESIGN, describe, load_run, read, run_directory, saved_design
+from gaincell.integrations.hf.pretrained import ARRAYS
+from gaincell.integrations.hf.size import without_weights
+from gaincell.integrations.hf.sources import find_source, has_tokenizer, load_tokenizer, without_revision
+from gaincell.reports import results
+
+FORMATS = ("transformers", "peft")
+_LOAD = {
+    "transformers": """import gaincell
+from transformers import AutoModelForCausalLM
+
+model = AutoModelForCausalLM.from_pretrained("{name}")""",
+    "peft": """import gaincell
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+base = gaincell.attach(AutoModelForCausalLM.from_pretrained("{base}"), "{name}/design.toml")
+model = PeftModel.from_pretrained(base, "{name}")""",
+}
+
+
+def export_transformers(
+    run: str | os.PathLike[str], out: str | os.PathLike[str], dtype: torch.dtype = torch.float32
+) -> Path:
+    """Write a RUN as a directory of transformers that stands alone: merged weights, configuration with the
+    chip, tokenizer where there is one, and a model card.
+
+    Args:
+        run: a RUN directory, or one on the hub.
+        out: the directory, made if it is missing.
+        dtype: of the weights; gains and offsets stay in float64.
+
+    Raises:
+        RunError: the RUN is damaged, or its base model has changed.
+        ModelError: the base model cannot be found.
+    """
+    found, directory = load_run(run, dtype=dtype), Path(out)
+    found.model.save_pretrained(directory)
+    if has_tokenizer(found.source):
+        load_tokenizer(found.source).save_pretrained(directory)
+    design = attached_layers(found.model)[0].design
+    write_text(directory / "README.md", model_card(run, directory.name, design, "transformers"))
+    return directory
+
+
+def export_peft(run: str | os.PathLike[str], out: str | os.PathLike[str]) -> Path:
+    """Write the adapters, gains and offsets of a RUN as an adapter of peft, with the chip and a model card.
+
+    Args:
+        run: a RUN directory with low-rank adapters, or one on the hub.
+        out: the directory, made if it is missing.
+
+    Raises:
+        InputError: peft is missing, or its files cannot hold something in the RUN.
+        RunError: the RUN is damaged.
+        ModelError: the base model cannot be found.
+    """
+    try:
+        from peft import LoraConfig
+    except ImportError as error:
+        raise InputError("adapters need the extra: pip install 'gaincell[train]'") from error
+    about, directory = describe(run), Path(out)
+    held = read(run_directory(run) / "hardware.safetensors")
+    plain = {name for name in held if name.rpartition(".gain_cell.")[2] in _PLAIN and ARRAYS in name}
+    ends = (".weight.lora_A", ".weight.lora_B")
+    factors = {name for name in held if name.endswith(ends)}
+    if not factors or held.keys() - plain - factors:
+        other = min(held.keys() - plain - factors, default="no low-rank adapter")
+        raise InputError(f"peft's files cannot hold this RUN ({other}): use --format transformers")
+    ranks = {name.removesuffix(ends[0]): len(held[name]) for name in factors if name.endswith(ends[0])}
+    model: Any = without_weights(find_source(about.base))
+    rank = max(ranks.values())
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=rank,
+        target_modules=sorted(ranks),
+        rank_pattern={name: own for name, own in ranks.items() if own != rank},
+        alpha_pattern={name: own for name, own in ranks.items() if own != rank},
+        fan_in_fan_out=all(isinstance(model.get_submodule(name), Conv1D) for name in ranks),
+        modules_to_save=["gain_cell"],
+        base_model_name_or_path=base_of(run),
+        task_type="CAUSAL_LM",
+        inference_mode=True,
+    )
+    design = saved_design(run_directory(run), about)
+    names = {name: name.replace(".weight.lora_", ".lora_") + ".weight" for name in factors}
+    tensors = {f"base_model.model.{names.get(name, name)}": tensor for name, tensor in held.items()}
+    design.save(directory / DESIGN)
+    config.save_pretrained(str(directory))
+    write_tensors(directory / "adapter_model.safetensors", tensors, {"format": "pt"})
+    write_text(directory / "README.md", model_card(run, directory.name, design, "peft"))
+    return directory
+
+
+_PLAIN = {f"{stage}.{number}" for stage in ("q", "k", "v", "out") for number in ("gain", "offset")}
+
+
+def base_of(run: str | os.PathLike[str]) -> str:
+    """The base model of a RUN by a name that others can use: without its commit and without places here."""
+    base = without_revision(describe(run).base)
+    return Path(base).name if Path(base).is_absolute() else base
+
+
+def model_card(run: str | os.PathLike[str], name: str, design: Design, form: str) -> str:
+    """README.md of an exported RUN: what it is, how to load it, and what its results say.
+
+    form: one of FORMATS.
+    """
+    base = base_of(run)
+    head = ["---", f"library_name: {form}"]
+    head += [f"base_model: {base}"] if "/" in base else []
+    head += ["pipeline_tag: text-generation", "tags:", "- gaincell", "- analog", "---"]
+    lines = [
+        *head,
+        f"# {name}: {base} on {design.name}",
+        "",
+        f"The attention of {base} in simulated analog gain-cell arrays (design `{design.name}`, cells "
+        f"`{design.cell.name}`). It needs the package gaincell (`pip install gaincell`).",
+        "",
+        "```python",
+        _LOAD[form].format(name=name, base=base),
+        "```",
+    ]
+    file = run_directory(run) / results.FILE
+    if file.is_file():
+        made = results.read(file)
+        if made.get("stages"):
+            found = results.saved_stage(made)["perplexity"]
+            lines += [
+                "",
+                f"Perplexity {results.number(found):.2f}, {found['kind']}: "
+                f"{made['provenance']['protocol']}. Made by `{made['provenance']['command']}`.",
+            ]
+    return "\n".join([*lines, "", "Hardware is simulated: nothing was measured on a chip.", ""])

@@ -1,0 +1,91 @@
+"""What gaincell's own training loop does around every step, for transformers' Trainer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jaxtyping import Int
+from torch import Tensor
+from transformers import PreTrainedModel, TrainerCallback
+
+from gaincell.errors import InputError, ModelError
+from gaincell.evaluation.fidelity import fidelity
+from gaincell.integrations.hf.attach import attached_model, computing_layers
+from gaincell.nn.attention import GainCellAttention
+from gaincell.quantity import one_of
+from gaincell.training.loop import keep_gains_positive, redraw
+from gaincell.training.settings import REDRAWS
+
+
+class GainCellCallback(TrainerCallback):  # type: ignore[misc]
+    """Keeps gains positive, redraws noise and chips, and logs fidelity in a training with Trainer.
+
+    Every micro-batch meets another draw of noise, or another chip of its kind; after every step the model is
+    on the chip of its design again, and every gain is 1e-20 or more, as in the authors' code [R].
+
+    Example:
+
+        >>> import gaincell
+        >>> callback = gaincell.GainCellCallback("chip")  # Trainer(model, arguments, callbacks=[callback])
+
+    Args:
+        redraw: "nothing", "noise", or "chip" for noise and chip.
+        base: the pretrained model, not attached, and
+        text: token ids [B, T] without padding, T at most the ring's columns: with both, every line of the log
+            has `fidelity_error`, the mean over heads of |O - Y| / |Y|, O of the arrays and Y of softmax
+            attention (`gaincell.evaluation.fidelity`).
+
+    Raises:
+        InputError: `redraw` is none of the three, or one of `base` and `text` is missing.
+        ModelError: when a training begins, the model is not attached.
+
+    Not modelled: trackers that Trainer itself reports to (`report_to`) log before any callback and do not see
+    `fidelity_error`; `trainer.state.log_history` has it.
+    """
+
+    def __init__(
+        self,
+        redraw: str = "noise",
+        base: PreTrainedModel | None = None,
+        text: Int[Tensor, "B T"] | None = None,
+    ) -> None:
+        if redraw not in REDRAWS:
+            raise InputError(f"redraw = {redraw!r}; allowed: {one_of(REDRAWS)}")
+        if (base is None) != (text is None):
+            raise InputError("fidelity needs both base= and text=; give both, or neither")
+        self._redraw, self._base, self._text = redraw, base, text
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, *, model: Any, **_: Any) -> None:
+        """Refuse a model without arrays."""
+        if not computing_layers(model):
+            raise ModelError(
+                f"{type(model).__name__} is not attached: call gaincell.attach(model, design) before training"
+            )
+        self._arrays = {m: m.design for m in model.modules() if isinstance(m, GainCellAttention)}
+        self._draw = state.global_step * args.gradient_accumulation_steps
+
+    def on_step_begin(self, *_: Any, **__: Any) -> None:
+        """The next draw, for the first micro-batch of a step."""
+        self._draw += 1
+        redraw(self._arrays, self._redraw, self._draw)
+
+    def on_substep_end(self, *_: Any, **__: Any) -> None:
+        """The next draw, for a further micro-batch."""
+        self.on_step_begin()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, *, model: Any, **_: Any) -> None:
+        """Back to the chip of the design, with gains above 0: what is evaluated and saved."""
+        keep_gains_positive(dict(model.named_parameters()))
+        redraw(self._arrays, "nothing", 0)
+
+    def on_log(self, args: Any, state: Any, control: Any, *, model: Any, logs: Any, **_: Any) -> None:
+        """Add the fidelity."""
+        if self._base is None or self._text is None:
+            return
+        training = model.training
+        rows = fidelity(attached_model(model), self._base, self._text).tables["error"]
+        model.train(training)
+        heads = [error for row in rows for error in row]
+        entry = {"fidelity_error": sum(heads) / len(heads)}
+        logs |= entry
+        state.log_history[-1] |= entry
