@@ -168,12 +168,8 @@ def perplexity(
     protocol = protocol or default_protocol(model)
     length, stride = window_and_stride(protocol)
     check_length(model, length)
-    if isinstance(tokens, str):
-        if tokenizer is None:
-            raise InputError("perplexity of a text needs tokenizer=, the model's; or give token ids")
-        made = tokenizer(tokens, return_tensors="pt", add_special_tokens=False, verbose=False)
-        tokens = made["input_ids"][0].long()  # of an empty text, floats
-    blocks = cut_blocks(tokens, length) if stride == length else cut_windows(tokens, length, stride)
+    stream = _token_ids(tokens, tokenizer) if isinstance(tokens, str) else tokens
+    blocks = cut_blocks(stream, length) if stride == length else cut_windows(stream, length, stride)
     counted = torch.full((len(blocks),), min(stride, length - 1))
     counted[0] = length - 1
     vocabulary = model.get_input_embeddings().num_embeddings  # type: ignore[operator]
@@ -206,6 +202,14 @@ def perplexity(
         protocol=describe(protocol, n) + noise_remark(model, redraw=redraw),
         per_block=tuple(zip(per_block.tolist(), counted.tolist(), strict=True)),
     )
+
+
+def _token_ids(text: str, tokenizer: Any) -> Int[Tensor, " n"]:
+    if tokenizer is None:
+        raise InputError("perplexity of a text needs tokenizer=, the model's; or give token ids")
+    made = tokenizer(text, return_tensors="pt", add_special_tokens=False, verbose=False)
+    ids: Tensor = made["input_ids"][0].long()  # of an empty text, floats
+    return ids
 
 
 def cut_blocks(tokens: Int[Tensor, " n"], length: int) -> Int[Tensor, "blocks T"]:

@@ -17,7 +17,7 @@ from gaincell.training.loop import keep_gains_positive, redraw
 from gaincell.training.settings import REDRAWS
 
 
-class GainCellCallback(TrainerCallback):  # type: ignore[misc]
+class GainCellCallback(TrainerCallback):
     """Keeps gains positive, redraws noise and chips, and logs fidelity in a training with Trainer.
 
     Every micro-batch meets another draw of noise, or another chip of its kind; after every step the model is
@@ -55,8 +55,9 @@ class GainCellCallback(TrainerCallback):  # type: ignore[misc]
             raise InputError("fidelity needs both base= and text=; give both, or neither")
         self._redraw, self._base, self._text = redraw, base, text
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, *, model: Any, **_: Any) -> None:
+    def on_train_begin(self, args: Any, state: Any, control: Any, **keywords: Any) -> None:
         """Refuse a model without arrays."""
+        model = keywords["model"]
         if not computing_layers(model):
             raise ModelError(
                 f"{type(model).__name__} is not attached: call gaincell.attach(model, design) before training"
@@ -73,19 +74,20 @@ class GainCellCallback(TrainerCallback):  # type: ignore[misc]
         """The next draw, for a further micro-batch."""
         self.on_step_begin()
 
-    def on_step_end(self, args: Any, state: Any, control: Any, *, model: Any, **_: Any) -> None:
+    def on_step_end(self, args: Any, state: Any, control: Any, **keywords: Any) -> None:
         """Back to the chip of the design, with gains above 0: what is evaluated and saved."""
-        keep_gains_positive(dict(model.named_parameters()))
+        keep_gains_positive(dict(keywords["model"].named_parameters()))
         redraw(self._arrays, "nothing", 0)
 
-    def on_log(self, args: Any, state: Any, control: Any, *, model: Any, logs: Any, **_: Any) -> None:
+    def on_log(self, args: Any, state: Any, control: Any, **keywords: Any) -> None:
         """Add the fidelity."""
         if self._base is None or self._text is None:
             return
+        model = keywords["model"]
         training = model.training
         rows = fidelity(attached_model(model), self._base, self._text).tables["error"]
         model.train(training)
         heads = [error for row in rows for error in row]
         entry = {"fidelity_error": sum(heads) / len(heads)}
-        logs |= entry
+        keywords["logs"].update(entry)
         state.log_history[-1] |= entry

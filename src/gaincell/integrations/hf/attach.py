@@ -215,8 +215,8 @@ def attached_layers(model: nn.Module) -> list[GainCellAttention]:
 
     ``model`` may be wrapped (by peft, by a data-parallel module).
     """
-    cells = [interface.arrays_of(module) for module in _carriers(model)]
-    return sorted(cells, key=lambda cell: cell.layer)  # type: ignore[union-attr, return-value, arg-type]
+    found = (interface.arrays_of(module) for module in model.modules())
+    return sorted((cell for cell in found if cell is not None), key=lambda cell: cell.layer)
 
 
 def computes_softmax(model: nn.Module) -> bool:

@@ -42,4 +42,4 @@ def _wrap_with_arrays(self: Any, model: Any, peft_config: Any, *arguments: Any, 
     _wrap(self, model, peft_config, *arguments, **keywords)
 
 
-PeftModel.__init__ = _wrap_with_arrays
+PeftModel.__init__ = _wrap_with_arrays  # type: ignore[method-assign]

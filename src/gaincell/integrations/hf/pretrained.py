@@ -22,8 +22,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from transformers.quantizers import HfQuantizer
 from transformers.quantizers.auto import register_quantization_config, register_quantizer
+from transformers.quantizers.base import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from gaincell.errors import ModelError, RunError
@@ -41,7 +41,7 @@ ARRAYS = ".gain_cell."
 
 
 @register_quantization_config(METHOD)
-class HardwareRecord(QuantizationConfigMixin):  # type: ignore[misc]
+class HardwareRecord(QuantizationConfigMixin):
     """What `config.json` says about the hardware of a model: see `record`."""
 
     def __init__(self, **entries: Any) -> None:
@@ -49,7 +49,7 @@ class HardwareRecord(QuantizationConfigMixin):  # type: ignore[misc]
 
 
 @register_quantizer(METHOD)
-class HardwareLoader(HfQuantizer):  # type: ignore[misc]
+class HardwareLoader(HfQuantizer):
     """Attaches a model that transformers reads, as its `HardwareRecord` says."""
 
     requires_calibration = True  # only what was saved attached can be read so
@@ -79,7 +79,7 @@ class HardwareLoader(HfQuantizer):  # type: ignore[misc]
         kind = set if isinstance(self._ignored, set) else list  # of transformers 5, and of 4
         model._keys_to_ignore_on_load_unexpected = kind([*(self._ignored or ()), re.escape(ARRAYS)])
 
-    def _process_model_after_weight_loading(self, model: PreTrainedModel, **_: Any) -> None:
+    def _process_model_after_weight_loading(self, model: Any, **_: Any) -> None:
         from gaincell.config import design_from
         from gaincell.integrations.hf.attach import attach
         from gaincell.integrations.hf.checkpoint import put, read
@@ -136,9 +136,9 @@ def recorded(model: PreTrainedModel, cells: Sequence[GainCellAttention], attenti
         del config.quantization_config, vars(config)["_attn_implementation"]
 
 
-def _files(model: PreTrainedModel) -> list[Path]:
+def _files(model: Any) -> list[Path]:
     """Files of weights that a model was read from, where transformers (version 4) does not say which."""
-    from transformers.utils import cached_file
+    from transformers.utils.hub import cached_file
 
-    config = cached_file(model.name_or_path, "config.json", _commit_hash=model.config._commit_hash)
+    config: Any = cached_file(model.name_or_path, "config.json", _commit_hash=model.config._commit_hash)
     return sorted(Path(config).parent.glob("model*.safetensors"))
