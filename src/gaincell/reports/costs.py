@@ -112,9 +112,10 @@ def energy(result: Result) -> Rows:
         gates = found["rtl"]
         cited = next(line["cited"] for line in found["lines"] if line["name"] == "digital")
         title = f"digital, synthesised ({gates['inputs']}, {number(gates['columns']):.0f} valid columns)"
-        factor, band = f"{number(gates['factor']):.3g}", f"{number(gates['band']):g}×"
+        factor, band = number(gates["factor"]), number(gates["band"])
         inside = "yes" if gates["inside"] else "NO"
-        rows.append([title, readable(cited), readable(gates["energy"]), factor, band, inside])
+        shown = (readable(cited), readable(gates["energy"]), f"{factor:.3g}", f"{band:g}×", inside)
+        rows.append([title, *shown])
     caption = f"One query head, one token; {basis(result)}. Technology {result['technology']['name']}."
     headings = ("energy", "cited", "bottom-up", "factor", "band", "inside")
     return Rows("Energy of a head", headings, rows, caption)

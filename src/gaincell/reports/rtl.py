@@ -152,6 +152,7 @@ def timeline(result: Result) -> Figure:
     axes.set_yticks(range(len(phases)), [phase["name"] for phase in phases])
     axes.invert_yaxis()
     axes.grid(visible=False, axis="y")
+    axes.set_xlim(left=0)
     axes.set_xlabel("clock period of the step")
     legend_below(figure, columns=2)
     return figure

@@ -250,4 +250,5 @@ def _nets(bits: Sequence[Any]) -> list[int]:
 
 def _bits(word: int, count: int) -> Bits:
     """The bits of a word, the lowest first."""
-    return np.array(list(f"{word & (1 << count) - 1:0{count}b}"[::-1])) == "1"
+    digits = f"{word & (1 << count) - 1:0{count}b}"
+    return np.frombuffer(digits[::-1].encode(), dtype=np.uint8) == ord("1")
