@@ -6,12 +6,13 @@ with the teacher's Y:
 
     loss = mean over layers of  mean (Y' - Y)^2 / mean Y^2
 
-Layers do not see each other's errors, so all learn at once, from the first step (the idea is LoLCATs').
+Layers do not see each other's errors, so all learn at once, from the first step (the idea is LoLCATs'). For
+the same reason the gradients of a layer are computed as soon as its loss is: of activations and graph, those
+of one layer are held at a time, however many there are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any
 
@@ -42,31 +43,49 @@ class AttentionTransfer:
         """Loss of the attached model `model`, the student, on some token ids (the last column is not
         used).
         """
-        calls = self._watch(tokens[:, :-1])
         students = attention_modules(model)  # type: ignore[arg-type]
-        losses = []
-        for name, (arguments, keywords, wanted) in calls.items():
-            got = _first(students[name](*arguments, **keywords)).float()
-            wanted = wanted.float()
-            losses.append((got - wanted).square().mean() / wanted.square().mean().clamp(min=1e-12))
+        learning, losses = torch.is_grad_enabled(), []
+
+        def hook(student: nn.Module) -> Any:
+            def compare(module: nn.Module, arguments: Any, keywords: Any, output: Any) -> None:
+                wanted = _first(output).float()
+                with torch.set_grad_enabled(learning):
+                    got = _first(student(*arguments, **keywords)).float()
+                    loss = (got - wanted).square().mean() / wanted.square().mean().clamp(min=1e-12)
+                    losses.append(_with_gradients(loss, student))
+
+            return compare
+
+        with torch.no_grad(), ExitStack() as hooks:
+            for name, module in attention_modules(self._teacher).items():
+                hooks.callback(module.register_forward_hook(hook(students[name]), with_kwargs=True).remove)
+            backbone(self._teacher)(input_ids=tokens[:, :-1], use_cache=False)
         return torch.stack(losses).mean()
 
-    @torch.no_grad()
-    def _watch(self, ids: Tensor) -> Mapping[str, tuple[tuple[Any, ...], dict[str, Any], Tensor]]:
-        """Arguments and output of every attention module of the teacher, by its name."""
-        calls: dict[str, tuple[tuple[Any, ...], dict[str, Any], Tensor]] = {}
 
-        def hook(name: str) -> Any:
-            def keep(module: nn.Module, arguments: Any, keywords: Any, output: Any) -> None:
-                calls[name] = (arguments, keywords, _first(output))
+def _with_gradients(loss: Float[Tensor, ""], module: nn.Module) -> Float[Tensor, ""]:
+    """The same loss with the gradients of a module's parameters in place of its graph."""
+    parameters = [p for p in module.parameters() if p.requires_grad] if loss.requires_grad else []
+    if not parameters:
+        return loss.detach()
+    with torch.autocast(loss.device.type, enabled=False):
+        found = torch.autograd.grad(loss, parameters, allow_unused=True)
+    used = [(p, gradient) for p, gradient in zip(parameters, found, strict=True) if gradient is not None]
+    computed: Tensor = _Computed.apply(loss.detach(), [g for _, g in used], *(p for p, _ in used))
+    return computed
 
-            return keep
 
-        with ExitStack() as hooks:
-            for name, module in attention_modules(self._teacher).items():
-                hooks.callback(module.register_forward_hook(hook(name), with_kwargs=True).remove)
-            backbone(self._teacher)(input_ids=ids, use_cache=False)
-        return calls
+class _Computed(torch.autograd.Function):
+    """A value whose gradients are known."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, gradients: list[Tensor], *parameters: Tensor) -> Tensor:
+        ctx.gradients = gradients
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *outer: Tensor) -> Any:
+        return (None, None, *(outer[0] * gradient for gradient in ctx.gradients))
 
 
 def only_attention(model: PreTrainedModel) -> None:
