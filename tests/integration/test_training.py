@@ -6,6 +6,7 @@ import copy
 import itertools
 import json
 import math
+import weakref
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,7 @@ from gaincell.integrations.hf.attach import attach, attached_layers, detach, set
 from gaincell.integrations.hf.interface import SOFTMAX
 from gaincell.integrations.hf.lora import add_lora, lora_parameters, merge_lora
 from gaincell.integrations.hf.mixing import MIX, add_mixing, fold
+from gaincell.integrations.hf.support import attention_modules
 from gaincell.mapping.transfer import AttentionTransfer
 from gaincell.nn.attention import GainCellAttention
 from gaincell.ops.gain_cell_attention import Impl
@@ -404,6 +406,53 @@ def test_progress_and_log_name_what_is_minimised(tmp_path: Path) -> None:
         for line in map(json.loads, log.read_text().splitlines()):
             unit = f" ({line['loss_unit']})" if line["loss_unit"] else ""
             assert line["loss_name"] + unit == title
+
+
+def test_attention_transfer_holds_one_layer_at_a_time() -> None:
+    """Its gradients are those of all layers at once, and a layer's output is gone when the next begins."""
+    teacher = attach(micro_llama(layers=4), micro_design(), attention="softmax")
+    model, transfer = attach(micro_llama(layers=4), micro_design()), AttentionTransfer(teacher)
+    tokens = blocks(2)
+    calls: dict[str, tuple[object, dict[str, object], Tensor]] = {}
+    hooks = [
+        module.register_forward_hook(
+            lambda _, a, k, out, name=name: calls.__setitem__(name, (a, k, out[0])), with_kwargs=True
+        )
+        for name, module in attention_modules(teacher).items()
+    ]
+    with torch.no_grad():
+        teacher(input_ids=tokens[:, :-1], use_cache=False)
+    for hook in hooks:
+        hook.remove()
+    losses = []
+    for name, module in attention_modules(model).items():
+        arguments, keywords, wanted = calls[name]
+        got = module(*arguments, **keywords)[0]
+        losses.append((got - wanted).square().mean() / wanted.square().mean())
+    expected = torch.stack(losses).mean()
+    expected.backward()
+    gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+    del losses, got
+
+    outputs: list[weakref.ref[Tensor]] = []
+
+    def watch(module: nn.Module, inputs: object, output: tuple[Tensor, ...]) -> None:
+        assert all(output() is None for output in outputs)
+        outputs.append(weakref.ref(output[0]))
+
+    for module in attention_modules(model).values():
+        module.register_forward_hook(watch)
+    loss = transfer(model, tokens)
+    (loss / 2).backward()
+    assert len(outputs) == 4
+    assert torch.allclose(loss, expected)
+    found = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    assert found.keys() == gradients.keys()
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(2 * found[name], gradient, msg=name)
+    with torch.no_grad():
+        assert not transfer(model, tokens).requires_grad
 
 
 def _kept(seen: list[dict[str, float]], done: int, total: int, numbers: dict[str, float]) -> None:

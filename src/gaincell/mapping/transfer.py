@@ -7,13 +7,15 @@ with the teacher's Y:
     loss = mean over layers of  mean (Y' - Y)^2 / mean Y^2  +  w KL(softmax weights || phi / sum phi)
 
 w is 0 unless it is given (training/attention_weights.py). Layers do not see each other's errors, so all learn
-at once, from the first step (the idea is LoLCATs'). With blocks of n layers the student's layers are given
-its own hidden states instead, and can mend what went wrong before them; gradients stop between blocks.
+at once, from the first step (the idea is LoLCATs'). For the same reason the gradients of a layer are computed
+as soon as its loss is: of activations and graph, those of one layer are held at a time, however many there
+are. With blocks of n layers the student's layers are given its own hidden states instead, and can mend what
+went wrong before them; gradients stop between blocks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -28,7 +30,7 @@ from gaincell.training.attention_weights import watched_queries, weights_diverge
 from gaincell.training.distillation import relative_error
 from gaincell.training.loss_name import LossName
 from gaincell.training.settings import FACTOR, check_value
-from gaincell.training.shares import teachers_part
+from gaincell.training.shares import students_part, teachers_part
 
 
 class AttentionTransfer:
@@ -58,56 +60,107 @@ class AttentionTransfer:
         used).
         """
         ids = tokens[:, :-1]
-        if not self._weights:
-            return self._of_outputs(model, ids)
-        with watched_queries(self._teacher) as wanted, watched_queries(model) as found:
-            loss = self._of_outputs(model, ids)
-        return loss + self._weights * weights_divergence(model, found, wanted, ids)
+        with ExitStack() as hooks:
+            if self._weights:
+                wanted = hooks.enter_context(watched_queries(self._teacher))
+                found = hooks.enter_context(watched_queries(model))
 
-    def _of_outputs(self, model: nn.Module, ids: Tensor) -> Float[Tensor, ""]:
-        with torch.no_grad(), teachers_part():
-            calls = _watch(self._teacher, ids)
-        students = attention_modules(model)  # type: ignore[arg-type]
-        if self._own_inputs:
-            with _cut(model, list(students)[:: self._own_inputs]):
-                found = {name: output for name, (_, _, output) in _watch(model, ids).items()}
-        else:
-            found = {
-                name: _first(students[name](*given, **words)) for name, (given, words, _) in calls.items()
-            }
-        losses = [relative_error(found[name], wanted) for name, (_, _, wanted) in calls.items()]
+            def loss_of(student: Any, output: Tensor, teachers: Tensor) -> Tensor:
+                loss = relative_error(output, teachers)
+                if not self._weights:
+                    return loss
+                cell = student.gain_cell
+                own, other = found.pop(cell.layer), wanted.pop(cell.layer)
+                return loss + self._weights * weights_divergence(cell, own, other, ids)
+
+            if self._own_inputs:
+                losses = self._from_own_inputs(model, ids, loss_of)
+            else:
+                losses = self._from_teachers(model, ids, loss_of)
         return torch.stack(losses).mean()
 
+    def _from_teachers(self, model: nn.Module, ids: Tensor, loss_of: LayerLoss) -> list[Tensor]:
+        students = attention_modules(model)  # type: ignore[arg-type]
+        learning, losses = torch.is_grad_enabled(), []
 
-def _watch(model: nn.Module, ids: Tensor) -> Mapping[str, tuple[tuple[Any, ...], dict[str, Any], Tensor]]:
-    """Arguments and output of every attention module while a model reads, by its name."""
-    calls: dict[str, tuple[tuple[Any, ...], dict[str, Any], Tensor]] = {}
+        def compare(name: str, arguments: Any, keywords: Any, output: Tensor) -> None:
+            with torch.set_grad_enabled(learning), students_part():
+                student = students[name]
+                got = _first(student(*arguments, **keywords))
+                losses.append(_with_gradients(loss_of(student, got, output), student))
+
+        with torch.no_grad(), teachers_part(), _seen(self._teacher, compare):
+            backbone(self._teacher)(input_ids=ids, use_cache=False)
+        return losses
+
+    def _from_own_inputs(self, model: nn.Module, ids: Tensor, loss_of: LayerLoss) -> list[Tensor]:
+        outputs: dict[str, Tensor] = {}
+        losses = []
+
+        def keep(name: str, arguments: Any, keywords: Any, output: Tensor) -> None:
+            outputs[name] = output
+
+        def compare(name: str, arguments: Any, keywords: Any, output: Tensor) -> None:
+            losses.append(loss_of(students[name], output, outputs[name]))
+
+        students = attention_modules(model)  # type: ignore[arg-type]
+        with torch.no_grad(), teachers_part(), _seen(self._teacher, keep):
+            backbone(self._teacher)(input_ids=ids, use_cache=False)
+        with ExitStack() as hooks:
+            for name in list(students)[:: self._own_inputs]:
+                layer = model.get_submodule(name.rpartition(".")[0])
+                hooks.callback(layer.register_forward_pre_hook(_cut).remove)
+            hooks.enter_context(_seen(model, compare))
+            backbone(model)(input_ids=ids, use_cache=False)
+        return losses
+
+
+LayerLoss = Callable[[nn.Module, Tensor, Tensor], Tensor]
+"""Loss of an attention module of the student, of its output and the teacher's."""
+
+
+@contextmanager
+def _seen(model: nn.Module, see: Callable[[str, Any, Any, Tensor], None]) -> Iterator[None]:
+    """Within the context `see` is called with name, arguments and output of every attention module."""
 
     def hook(name: str) -> Any:
-        def keep(module: nn.Module, arguments: Any, keywords: Any, output: Any) -> None:
-            calls[name] = (arguments, keywords, _first(output))
-
-        return keep
+        return lambda module, arguments, keywords, output: see(name, arguments, keywords, _first(output))
 
     with ExitStack() as hooks:
         for name, module in attention_modules(model).items():  # type: ignore[arg-type]
             hooks.callback(module.register_forward_hook(hook(name), with_kwargs=True).remove)
-        backbone(model)(input_ids=ids, use_cache=False)
-    return calls
-
-
-@contextmanager
-def _cut(model: nn.Module, attentions: Iterable[str]) -> Iterator[None]:
-    """Within the context no gradient leaves the layers of these attention modules through their inputs."""
-
-    def cut(layer: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return given[0].detach(), *given[1:]
-
-    with ExitStack() as hooks:
-        for name in attentions:
-            layer = model.get_submodule(name.rpartition(".")[0])
-            hooks.callback(layer.register_forward_pre_hook(cut).remove)
         yield
+
+
+def _cut(layer: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """A layer's inputs, through which no gradient leaves it."""
+    return given[0].detach(), *given[1:]
+
+
+def _with_gradients(loss: Float[Tensor, ""], module: nn.Module) -> Float[Tensor, ""]:
+    """The same loss with the gradients of a module's parameters in place of its graph."""
+    parameters = [p for p in module.parameters() if p.requires_grad] if loss.requires_grad else []
+    if not parameters:
+        return loss.detach()
+    with torch.autocast(loss.device.type, enabled=False):
+        found = torch.autograd.grad(loss, parameters, allow_unused=True)
+    used = [(p, gradient) for p, gradient in zip(parameters, found, strict=True) if gradient is not None]
+    gradients, own = [gradient for _, gradient in used], [p for p, _ in used]
+    computed: Tensor = _Computed.apply(loss.detach(), gradients, *own)  # type: ignore[no-untyped-call]
+    return computed
+
+
+class _Computed(torch.autograd.Function):
+    """A value whose gradients are known."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, gradients: list[Tensor], *parameters: Tensor) -> Tensor:
+        ctx.gradients = gradients
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *outer: Tensor) -> Any:
+        return (None, None, *(outer[0] * gradient for gradient in ctx.gradients))
 
 
 def only_attention(model: PreTrainedModel) -> None:

@@ -15,7 +15,7 @@ Not modelled: errors and noise of a chip; columns of first tokens.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
@@ -67,24 +67,17 @@ def watched_queries(model: nn.Module) -> Iterator[dict[int, Looked]]:
 
 
 def weights_divergence(
-    model: nn.Module, own: Mapping[int, Looked], teacher: Mapping[int, Looked], tokens: Int[Tensor, "B T"]
+    cell: GainCellAttention, own: Looked, teacher: Looked, ids: Int[Tensor, "B T"]
 ) -> Float[Tensor, ""]:
-    """The divergence of this file's head, mean over layers.
+    """The divergence of this file's head, of one layer.
 
     Args:
-        model: attached.
+        cell: the layer's arrays.
         own, teacher: what arrays and softmax attention were given for the same texts without padding.
-        tokens: these texts. Which queries are looked at follows from them.
+        ids: these texts. Which queries are looked at follows from them.
     """
-    first = int(tokens.sum()) % math.ceil(tokens.shape[1] / QUERIES) * QUERIES
-    layers = attached_layers(model)
-    return torch.stack(
-        [_of_layer(cell, own[cell.layer], teacher[cell.layer], first) for cell in layers]
-    ).mean()
-
-
-def _of_layer(cell: GainCellAttention, own: Looked, teacher: Looked, first: int) -> Float[Tensor, ""]:
     design, tokens = cell.design, own.k.shape[2]
+    first = int(ids.sum()) % math.ceil(tokens / QUERIES) * QUERIES
     rows = slice(first, min(first + QUERIES, tokens))
     i = torch.arange(tokens, device=own.k.device)[rows]
     j = torch.arange(tokens, device=own.k.device)

@@ -19,8 +19,8 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
-TEACHER = "gaincell: teacher"
-"""What a loss calls the teacher's part of its work."""
+TEACHER, STUDENT = "gaincell: teacher", "gaincell: student"
+"""What a loss calls the teacher's part of its work, and the student's within that."""
 GROUPS = ("attention", "matrices", "head", "teacher", "rest")
 _RANGES = {
     "teacher": (TEACHER,),
@@ -44,6 +44,11 @@ def teachers_part() -> Any:
     return record_function(TEACHER)
 
 
+def students_part() -> Any:
+    """Context of the student's part within the teacher's."""
+    return record_function(STUDENT)
+
+
 @contextmanager
 def measured_shares(shares: dict[str, float], device: torch.device) -> Iterator[None]:
     """Put the share of every group of GROUPS in what is computed within the context into `shares`."""
@@ -61,8 +66,8 @@ def measured_shares(shares: dict[str, float], device: torch.device) -> Iterator[
 
 
 def _group(event: Any) -> str:
-    names = []
-    while event is not None:
+    names: list[str] = []
+    while event is not None and event.name != STUDENT:
         names.append(event.name)
         event = event.cpu_parent
     for group, parts in _RANGES.items():
