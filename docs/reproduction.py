@@ -67,14 +67,13 @@ def starts() -> dict[str, dict[str, Json]]:
     """Title of a model and cell -> its adaptations from both starts, and "linear": the neutral start of the linear cell."""
     found: dict[str, dict[str, Json]] = {}
     for model, place in STARTS.items():
-        results_of = {
-            path.stem: {start: result(f"{place}/{start}/{path.stem}") for start in ("trained", "neutral")}
-            for path in sorted((RESULTS / place / "neutral").glob("*.json"), key=cells.order)
-        }
-        linear = results_of.pop("linear", None)
-        for pair in results_of.values():
+        folders = {start: RESULTS / place / start for start in ("trained", "neutral")}
+        alone = folders["neutral"] / "linear.json"
+        linear = {"linear": results.read(alone)} if alone.is_file() else {}
+        for path in sorted(folders["trained"].glob("*.json"), key=cells.order):
+            pair = {start: results.read(folder / path.name) for start, folder in folders.items()}
             title = f"{model}, {pair['neutral'].get('title', pair['neutral']['design']['cell'])}"
-            found[title] = pair if linear is None else {**pair, "linear": linear["neutral"]}
+            found[title] = pair | linear
     return found
 
 

@@ -102,7 +102,7 @@ def main(
                 job.keep(path, place(chip), job.adaptation_result, chip, words)
         paper = load_design("leroux2025")
         for cell, (title, place) in CELLS.items():
-            for start in ("trained", "neutral"):
+            for start in ("trained", "neutral") if cell != "linear" else ("neutral",):
                 path = out / "starts" / start / f"{cell}.json"
                 if not _is_same_start(path, place(paper)):
                     results.write(start_result(place(paper), start, title, progress), path)

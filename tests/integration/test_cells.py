@@ -170,9 +170,9 @@ def test_the_recipe_asks_for_every_design_and_every_cell_on_both_chips(
     monkeypatch.setattr(recipe, "start_result", start_result)
     started: list[tuple[str, str]] = []
     recipe.main(tmp_path)
-    assert sorted(started) == sorted(
-        (s, title) for s in ("trained", "neutral") for title, _ in recipe.CELLS.values()
-    )
+    wanted = [(s, title) for s in ("trained", "neutral") for title, _ in recipe.CELLS.values()]
+    wanted.remove(("trained", recipe.CELLS["linear"][0]))  # the model is on linear cells as it is
+    assert sorted(started) == sorted(wanted)
     listed = {cell["design"] for cell in cells.read_literature(recipe.LITERATURE)["cells"]}
     assert {name.split("/")[1] for name in asked if name.startswith("designs/")} == listed
     for chip in recipe.chips():
@@ -181,4 +181,4 @@ def test_the_recipe_asks_for_every_design_and_every_cell_on_both_chips(
         ]
     assert {f"adaptation/leroux2025/{Path(stem).stem}" for stem in cells.ORDER} <= set(asked)
     recipe.main(tmp_path)
-    assert len(started) == 2 * len(recipe.CELLS), "those that are there are kept"
+    assert len(started) == len(wanted), "those that are there are kept"

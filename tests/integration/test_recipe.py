@@ -547,7 +547,14 @@ def test_an_adapter_is_saved_small_and_comes_back_merged(tmp_path: Path) -> None
 
 
 def test_the_linear_stage_of_a_recipe_is_adapted_from_both_starts(tmp_path: Path) -> None:
-    small = ["model=tiny", "block=32", "evaluation_tokens=512", "calibration_tokens=256", "lora.rank=2"]
+    small = [
+        "model=tiny",
+        "block=32",
+        "training.bf16=false",
+        "evaluation_tokens=512",
+        "calibration_tokens=256",
+        "lora.rank=2",
+    ]
     small += [
         "training.warmup_steps=1",
         *(f"stage.{n}.steps=2" for n in ("transfer", "linear", "fine-tuned")),
@@ -570,6 +577,8 @@ def test_the_linear_stage_of_a_recipe_is_adapted_from_both_starts(tmp_path: Path
     assert found["stages"][0]["training_tokens"] == own["training_tokens"]
     assert found["adaptation"]["published"]["start"] == "neutral"
     assert len(found["adaptation"]["published"]["history"]["iteration"]["value"]) > 2
+    with pytest.raises(InputError, match="on this chip with linear cells already: nothing to adapt"):
+        adapt_model(replace(settings, start="trained", cell="linear"), load_design("leroux2025"))
     short = adapt_model(replace(settings, max_iterations=1), load_design("leroux2025"))
     assert short["adaptation"]["published"]["history"]["iteration"]["value"] == [0.0, 1.0]
     assert not short["adaptation"]["published"]["converged"]

@@ -16,7 +16,7 @@ from gaincell.adaptation.result import Rule
 from gaincell.config import load_design
 from gaincell.design import Design
 from gaincell.device import with_cell
-from gaincell.errors import ModelError
+from gaincell.errors import InputError, ModelError
 from gaincell.evaluation.codes import code_use
 from gaincell.evaluation.noise import noise_remark
 from gaincell.evaluation.perplexity import (
@@ -99,6 +99,11 @@ def adapt_model(
     place_model(loaded.model, settings.device)
     chip = settings.design or start
     target_design = with_cell(chip, settings.cell) if settings.cell else chip
+    if target_design.hash == source.hash and settings.start == "trained":
+        raise InputError(
+            f"{settings.model} is on this chip with {source.cell.name} cells already: nothing to adapt; give "
+            "another --cell, or --start neutral to let it recover from discarded gains"
+        )
     protocol = settings.protocol or default_protocol(loaded.model)
     block, _ = window_and_stride(protocol)
     check_length(loaded.model, block)
