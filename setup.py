@@ -117,7 +117,7 @@ class BuildWheel(bdist_wheel):
 
 headers = [
     FOLDER + name
-    for name in ("gaincell_native.h", "shared.h", "vector.h", "tiles.h", "products.h", "random.h", "block.h")
+    for name in ("gaincell_native.h", "shared.h", "vector.h", "tiles.h", "products.h", "random.h", "block.h", "integer_forward.h")
 ]
 sources = [FOLDER + name for name in (*COMPILED_PER_LEVEL, "dispatch.cpp")]
 extension = Extension(

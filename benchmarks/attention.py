@@ -166,8 +166,10 @@ def decode_table(tokens: int, rounds: int) -> dict[str, dict[str, float]]:
     }
     if native_library.levels():
         left = torch.exp(-age / design.retention_time)[None]
-        slots = native_decode.make_slots(columns, (columns // design.tile)[None], left, design)
-        decode = native_decode.RingDecoder(design, q.shape[-1])
+        slots = native_decode.make_slots(
+            columns, (columns // design.tile)[None], left, torch.tensor([tokens - 1]), design
+        )
+        decode = native_decode.RingDecoder(design, 12, 12, 64, 0)
         calls["ring of codes"] = lambda: decode(q, keys, values, slots)
     found = compare(calls, rounds)
     recent = [t[:, :, -held:] for t in (k, v)]

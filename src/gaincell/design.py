@@ -139,6 +139,17 @@ class Design:
     def __post_init__(self) -> None:
         _check(self)
 
+    @cached_property
+    def _hash(self) -> int:
+        return hash(tuple(getattr(self, f.name) for f in fields(self) if f.compare))
+
+    def __hash__(self) -> int:
+        return self._hash  # designs are keys of what is kept from call to call
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is cached stays behind: another process hashes text otherwise."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
     @property
     def token_period(self) -> Second:
         """dt: time between two tokens; layers * layer_latency unless stated."""
@@ -219,7 +230,7 @@ class Design:
         )
         return reach / (1 - w.discharge_residual)
 
-    @property
+    @cached_property
     def front_differs(self) -> bool:
         """Whether what drivers and writes give to the arrays is not what the converters were asked for."""
         drivers = self.drivers.signed or self.converters.drivers_present or self.noise.pulse_jitter > 0

@@ -54,7 +54,8 @@ def check_layer() -> None:
         layer.zero_grad()
         out = call(*(t - 0.4 for t in signals()), index)
         out.square().sum().backward()
-        found.append([out.detach(), *(p.grad.clone() for p in layer.parameters())])
+        # gradients of gains are sums in float32, in other orders in and out of a graph
+        found.append([out.detach(), *(p.grad.float() for p in layer.parameters())])
     for eager, compiled in zip(*found, strict=True):
         torch.testing.assert_close(eager, compiled)
 

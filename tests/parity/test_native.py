@@ -12,10 +12,13 @@ import torch
 from tests.cells import TABLE
 from torch import Tensor
 
+from gaincell.circuits.converter_errors import Converters
+from gaincell.circuits.noise import Noise
 from gaincell.config import Design, load_design
 from gaincell.devices.cell import PolynomialCell
 from gaincell.devices.leakage import Leakage
 from gaincell.devices.variability import Mismatch
+from gaincell.devices.wires import Wires
 from gaincell.errors import InputError
 from gaincell.ops.gain_cell_attention import Scaling, gain_cell_attention, native_decode, native_library
 
@@ -199,6 +202,39 @@ def test_approximate_gradients_are_refused_where_they_are_not_computed() -> None
         assert gain_cell_attention(*double, design, gradient="bf16").dtype == torch.float64
 
 
+@pytest.mark.parametrize(
+    ("dim", "tokens", "changes", "options"),
+    [
+        (64, 150, {}, {}),
+        (17, 2 * M + 37, {"readout": "none"}, {}),
+        (80, 200, {"readout": "published-code"}, {"sliding_window": 50}),
+        (130, 70, {"cell": "linear"}, {}),
+        (16, 130, {"storage_levels": 3, "query_levels": 2}, {}),
+        (16, 130, {"readout": "counter-floor", "token_period": 1e-3}, {}),
+        (16, 2 * M + 37, {"cell": PolynomialCell((0.1, 3.0, -9.0, 46.0), 19.0), "readout": "none"}, {}),
+        (16, 80, {"cell": PolynomialCell((0.1, -0.5, 0.0, 46.0), 19.0), "token_period": 1e-3}, {}),
+        (16, 80, {"score_ceiling": False}, {}),
+    ],
+    ids=str,
+)
+def test_sub_tiles_of_64_columns(
+    dim: int, tokens: int, changes: dict[str, object], options: dict[str, object]
+) -> None:
+    """Those that are computed in integers, and some of the same size that are not."""
+    assert_agrees(signals(tokens, 3, 1, dim), chip(tile=64, **changes), **options)
+
+
+@pytest.mark.skipif("amx" not in native_library.levels(), reason="no tiles, not even emulated ones")
+def test_tiles_and_vectors_have_the_same_bits() -> None:
+    for dim, cell in ((64, "polynomial"), (70, "linear"), (16, "polynomial")):
+        inputs = [t.float() for t in signals(2 * M + 37, 2, 1, dim)]
+        found = []
+        for name in ("avx512", "amx"):
+            with native_library.instructions(name):
+                found.append(gain_cell_attention(*inputs, chip(tile=64, cell=cell), None, "native"))
+        assert torch.equal(*found)
+
+
 @pytest.mark.parametrize("window", [1, 7, 64, 500])
 def test_a_sliding_window_of_the_model(window: int) -> None:
     assert_agrees(signals(200, 1, 1, 8), chip(), sliding_window=window)
@@ -214,7 +250,7 @@ def test_padding_and_a_cache() -> None:
 
 
 @EVERY_LEVEL
-@pytest.mark.parametrize("window", [64, 1024])
+@pytest.mark.parametrize("window", [64, 256, 1024])
 def test_differences_are_one_level_and_near_a_threshold(window: int) -> None:
     """The paper's chip, one sub-tile at a time: what naive has between sub-tile and readout is known."""
     design = load_design("leroux2025").replace(window=window)
@@ -269,8 +305,28 @@ def test_scaling_goes_through() -> None:
             for part in ("gain", "offset")
         }
     )
-    expected = gain_cell_attention(q, k, v, chip(), scaling, "blocked")
-    assert torch.equal(gain_cell_attention(q, k, v, chip(), scaling, "native"), expected)
+    index = torch.arange(-9, 61).clamp(min=-1)[None]
+    for options in ({}, {"key_index": index}, {"gradient": "surrogate"}):
+        found = {}
+        for impl in ("native", "blocked"):
+            leaves = [t.clone().requires_grad_() for t in (q, k, v, *scaling)]
+            out = gain_cell_attention(*leaves[:3], chip(), Scaling(*leaves[3:]), impl, **options)
+            found[impl] = [out.detach(), *torch.autograd.grad((out * out.detach().cos()).sum(), leaves)]
+        assert torch.equal(found["native"][0], found["blocked"][0])
+        for name, got, expected in zip(
+            ("q", "k", "v", *Scaling._fields), *(x[1:] for x in found.values()), strict=True
+        ):
+            error = float((got - expected).norm() / expected.norm().clamp(min=1e-9))
+            assert error < 5e-4, f"gradient of {name} differs by {error:.1e}"
+    with torch.no_grad():
+        assert torch.equal(
+            gain_cell_attention(q, k, v, chip(), scaling),
+            gain_cell_attention(q, k, v, chip(), scaling, "blocked"),
+        )
+    q[0, 1, 30, 2] = math.nan
+    marked = gain_cell_attention(q, k, v, chip(), scaling, "native")
+    assert torch.equal(marked.isnan(), gain_cell_attention(q, k, v, chip(), scaling, "naive").isnan())
+    assert int(marked.isnan().sum()) == 16
 
 
 @EVERY_LEVEL
@@ -358,14 +414,59 @@ def test_decoding_from_a_ring_of_codes(cell: str, readout: str) -> None:
         left = torch.rand(2, 41, generator=g).double()
         seen = torch.rand(2, 41, generator=g) < 0.8
         tile_of = torch.where(seen, positions // 16, -1)
-        slots = native_decode.make_slots(positions, tile_of, left, design)
-        found = native_decode.RingDecoder(design, q.shape[-1])(q.float(), keys, values, slots)
+        slots = native_decode.make_slots(positions, tile_of, left, torch.zeros(2, dtype=torch.int64), design)
+        decoder = native_decode.RingDecoder(design, heads, kv_heads, dim, 0)
+        found = decoder(q.float(), keys, values, slots)
         assert found is not None
         still = design.replace(retention_time=None)  # the ages are in the voltages
         expected = torch.stack(
             [_one_by_one(q[b], keys[b], values[b], left[b], positions, seen[b], still) for b in (0, 1)]
         )
         apart = (found - expected).abs() * STEPS[readout]
+        assert float((apart > 1e-3).double().mean()) <= 1 / apart.numel()
+        assert float(apart.max()) < 1.001
+
+
+CHIPS = [
+    {"mismatch": Mismatch(gain_std=0.05, offset_voltage_std=0.02, current_offset_std=0.01, seed=5)},
+    {"mismatch": Mismatch(offset_voltage_std=0.02, stuck_low=0.1, dead=0.1), "cell": "sigmoid"},
+    {"wires": Wires(key_drop=0.05, value_drop=0.05), "cell": "linear"},
+    {
+        "converters": Converters(
+            ramp_gain_std=0.05,
+            comparator_offset_std=0.01,
+            ramp_gain_tile_std=0.03,
+            comparator_offset_tile_std=0.02,
+        )
+    },
+    {"noise": Noise(score_std=1.5, output_std=0.7, cell_std=0.05, seed=3), "cell": "x3"},
+    {"noise": Noise(score_std=1.5), "mismatch": Mismatch(gain_std=0.05)},
+]
+
+
+@EVERY_LEVEL
+@pytest.mark.parametrize("changes", CHIPS, ids=str)
+def test_decoding_on_a_chip_with_errors(changes: dict[str, object]) -> None:
+    """As naive has it for the last token of a text that goes round the ring."""
+    design = chip(tile=16, window=48, **changes)
+    for tokens, dim, heads, kv_heads in ((60, 19, 3, 1), (20, 64, 2, 2)):
+        q, k, v = signals(tokens, heads, kv_heads, dim, batch=2)
+        expected = gain_cell_attention(q[:, :, -1:], k, v, design, None, "naive", layer=3)
+        keys, values = torch.zeros(2, 2, kv_heads, 48, dim, dtype=torch.uint8)
+        for token in range(tokens):
+            for volts, ring in ((k, keys), (v, values)):
+                assert native_decode.write_ring(volts[:, :, token].float(), ring, token % 48, design)
+        columns = torch.arange(min(tokens, 48))
+        age = (tokens - 1 - columns) % 48
+        left = torch.exp(-age * design.leak_per_token).expand(2, -1)
+        tiles, last = (columns // 16).expand(2, -1), torch.full((2,), tokens - 1)
+        slots = native_decode.make_slots(columns, tiles, left, last, design)
+        assert native_decode.why_not(q.float(), design) is None
+        found = native_decode.RingDecoder(design, heads, kv_heads, dim, 3)(
+            q[:, :, -1:].float(), keys, values, slots
+        )
+        assert found is not None
+        apart = (found - expected).abs() * 15
         assert float((apart > 1e-3).double().mean()) <= 1 / apart.numel()
         assert float(apart.max()) < 1.001
 
@@ -405,8 +506,8 @@ FUZZED = {
     "first_query": (0, 1, 4),
     "first_key": (0, 3),
     "window": (1, 4, 8, 16),
-    "columns": (4, 8, 16),
-    "tile": (1, 2, 4, 8),
+    "columns": (4, 8, 16, 64),
+    "tile": (1, 2, 4, 8, 64),
     "rows": (1, 3, 16, 64),
     "margin": (0, 72, 80),
     "ages": (0, 60, 200, 300),
@@ -428,9 +529,9 @@ def test_no_arguments_crash_the_library(level: str, seed: int) -> None:
     dice = random.Random(f"{seed} {level}")
     data = torch.randn(2 * 4 * 9 * 17 + 64)
     outs = [torch.zeros(2 * 4 * 9 * 17 + 64) for _ in range(4)]
-    bits = torch.zeros(2 * 4 * 9 * 16 * 3 + 64, dtype=torch.uint8)
+    bits = torch.zeros(2 * 4 * 9 * 64 * 3 + 64, dtype=torch.uint8)
     factors = torch.rand(8 * 300 * 16)
-    own = torch.rand(4 * 16 * 8 * 17)  # of every cell, column, output
+    own = torch.rand(4 * 64 * 8 * 64)  # of every cell, column, output
     pointers = [None, data.data_ptr()]
     statuses = {}
     calls = 100_000 // len(native_library.levels())
@@ -459,6 +560,8 @@ def test_no_arguments_crash_the_library(level: str, seed: int) -> None:
             problem.margin, problem.ages = 80, 300
             problem.level, problem.readout = native_library.LEVELS.index(level), dice.choice((0, 1, 2, 3))
             problem.window, problem.threads = min(problem.window, problem.columns), 1
+            if problem.tile < 1 or problem.columns % problem.tile:
+                problem.tile = problem.columns
         problem.score_scale = problem.output_scale = 1.0
         errors = problem.errors
         errors.present, errors.seed, errors.chip = (
@@ -476,13 +579,16 @@ def test_no_arguments_crash_the_library(level: str, seed: int) -> None:
             setattr(problem, name, pointers[dice.random() < given])
         problem.integer_factors = dice.choice((None, factors.data_ptr()))
         problem.out, problem.open = outs[0].data_ptr(), bits.data_ptr()
+        for name in ("sum", "out_gain", "out_offset"):
+            setattr(problem, name, pointers[dice.random() < (0.02 if call % 4 else 0.98)])
         if dice.random() < 0.5:
             status = found.gc_forward(ctypes.byref(problem))
         else:
             known = (native_library.FLOAT32, native_library.BF16)
             products = dice.choice(known if dice.random() < 0.98 else (2, -1))
             grads = (data.data_ptr(), *(t.data_ptr() for t in outs[1:]))
-            gradient = native_library.Gradient(*grads, cells, products)
+            scales = (outs[0].data_ptr() if dice.random() < 0.99 else None for _ in range(4))
+            gradient = native_library.Gradient(*grads, *scales, cells, products)
             status = found.gc_backward(ctypes.byref(problem), ctypes.byref(gradient))
         statuses[status] = statuses.get(status, 0) + 1
     assert set(statuses) <= {0, 1, 2, 4}
@@ -502,6 +608,22 @@ def test_no_arguments_crash_the_library(level: str, seed: int) -> None:
         tile_of = torch.randint(-1, dice.choice((1, 1, 4, 9)), (16,), dtype=torch.int32)
         step.positions, step.tile_of, step.left = positions.data_ptr(), tile_of.data_ptr(), factors.data_ptr()
         step.q, step.out = data.data_ptr(), outs[0].data_ptr()
+        step.cells.kind, step.cells.count = dice.choice((0, 0, 2, 3)), dice.choice((1, 3, 3, 0, 9))
+        step.cells.orders[0], step.cells.orders[1], step.cells.orders[2] = 1, 2, dice.choice((3, 3, 65))
+        step.cells.row_factors = step.cells.column_factors = step.cells.curve = factors.data_ptr()
+        step.cells.pieces, step.cells.pieces_per_volt = dice.choice((1, 100, 0)), 50.0
+        if dice.random() < 0.5:
+            step.cells.key_mismatch = own.data_ptr()
+            step.cells.value_mismatch = own.data_ptr() if dice.random() < 0.97 else None
+        step.errors.present, step.errors.score_std = dice.random() < 0.5, dice.choice((0.0, 0.1, math.nan))
+        step.errors.output_std, step.errors.jitter_std = (
+            dice.choice((0.0, 0.1)),
+            dice.choice((0.0,) * 9 + (0.1,)),
+        )
+        for name in ("score_gain", "score_offset", "output_gain", "output_offset"):
+            if dice.random() < 0.5 or step.errors.present:
+                setattr(step.errors, name, own.data_ptr() if dice.random() < 0.97 else None)
+        step.query_tokens = positions.data_ptr() if dice.random() < 0.97 else None
         step.key = step.value = ring.data_ptr() if dice.random() < 0.97 else None
         status = found.gc_decode(ctypes.byref(step))
         steps[status] = steps.get(status, 0) + 1

@@ -25,7 +25,7 @@ uint32_t open_bits(const uint8_t *row, int64_t d, int64_t dim) {
 // Whether any is left.
 bool tile_gradient(const gc_problem &p, const gc_gradient &g, const Sizes &s, const Block &b, const Buffers &w,
                    int64_t tile) {
-    const float scale = p.output_scale / p.steps;
+    const float scale = p.output_scale / p.steps * (p.out_gain ? p.out_gain[b.head] : 1.0f);
     const float *gains = p.errors.present && p.errors.output_gain ? p.errors.output_gain + (b.kv * s.tiles + tile) * s.d : nullptr;
     bool any = false;
     Vec totals[kWidth];
@@ -180,6 +180,28 @@ void backward_piece_in_bf16(const gc_problem &p, const gc_gradient &g, const Siz
     add_constant(s, cells.constant, w);
 }
 
+// Gradient of a gain and an offset, and of what they scale.
+struct ScaleGradient {
+    Vec gain = {}, offset = {};
+    double gains = 0.0, offsets = 0.0;  // of rows before
+    // A row: the gradient of what was asked of a converter, which passes it strictly inside its range, -> of what was given.
+    void pass(const Row &row, const float *gradient, float low, float high, int64_t dim, float *to) {
+        for (int64_t d = 0; d < dim; d += kWidth) {
+            const Vec asked = row.at(d, dim, 0.0f);
+            Vec of_asked = load_some(gradient + d, dim - d, 0.0f);
+            of_asked = select((asked > broadcast(low)) & (asked < broadcast(high)), of_asked, Vec{});
+            gain = fma(of_asked, load_some(row.given + d, dim - d, 0.0f), gain);
+            offset = offset + of_asked;
+            if (to) store_some(to + d, of_asked * row.gain, dim - d);
+        }
+    }
+    void settle() {
+        gains += double(sum_of(gain)), offsets += double(sum_of(offset));
+        gain = offset = Vec{};
+    }
+    void write(float *scales) const { scales[0] = float(gains), scales[1] = float(offsets); }
+};
+
 // All that reaches one key/value head of one sequence.
 void backward_head(const gc_problem &p, const gc_gradient &g, const Sizes &s, const Stored &stored, int64_t kv_row,
                    const Buffers &w) {
@@ -187,6 +209,7 @@ void backward_head(const gc_problem &p, const gc_gradient &g, const Sizes &s, co
     std::memset(w.dk, 0, size_t(s.pieces * s.np * s.dp) * 4);
     std::memset(w.dv, 0, size_t(s.pieces * s.np * s.dp) * 4);
     for (int64_t head = kv * s.group; head < (kv + 1) * s.group; ++head) {
+        ScaleGradient of_q, of_out;
         for (int64_t number = 0; number < s.blocks; ++number) {
             const Block b = block_of(p, s, sequence * p.heads + head, number);
             drive_queries(p, s, b, w);
@@ -201,28 +224,29 @@ void backward_head(const gc_problem &p, const gc_gradient &g, const Sizes &s, co
             const Reach reach = reach_of(p, s, b);
             for (int64_t piece = reach.first; piece <= reach.last; ++piece)
                 (g.products == GC_BF16 ? backward_piece_in_bf16 : backward_piece)(p, g, s, stored, b, w, piece);
-            const float gain = p.q_gain ? p.q_gain[head] : 1.0f, offset = p.q_gain ? p.q_offset[head] : 0.0f;
+            const float low = p.q_levels == GC_AS_GIVEN ? -INFINITY : 0.0f, high = p.q_levels == GC_AS_GIVEN ? INFINITY : 1.0f;
             for (int64_t i = 0; i < b.i1 - b.i0; ++i) {
                 const int64_t row = (b.bh * p.queries + b.i0 - p.first_query + i) * s.d;
-                for (int64_t d = 0; d < s.d; ++d) {
-                    const float width = p.q_gain ? p.q[row + d] * gain + offset : p.q[row + d];
-                    const bool open = p.q_levels == GC_AS_GIVEN || (width > 0.0f && width < 1.0f);
-                    g.dq[row + d] = open ? w.dx[i * s.dp + d] : 0.0f;
-                }
+                of_q.pass(Row(p.q + row, p.q_gain, p.q_offset, head), w.dx + i * s.dp, low, high, s.d, g.dq + row);
+                if (p.out_gain) of_out.pass(Row(p.sum + row, nullptr, nullptr, head), g.grad + row, -INFINITY, INFINITY, s.d, nullptr);
             }
+            of_q.settle();
+            of_out.settle();
         }
+        if (p.q_gain) of_q.write(g.q_scales + 2 * (sequence * p.heads + head));
+        if (p.out_gain) of_out.write(g.out_scales + 2 * (sequence * p.heads + head));
     }
-    const bool scaled = p.k_gain != nullptr;
+    ScaleGradient of_k, of_v;
     for (int64_t token = p.first_key; token < p.first_key + p.keys; ++token) {
         const int64_t row = (kv_row * p.keys + token - p.first_key) * s.d;
         const int64_t at = ((token / s.n - s.first_piece) * s.np + token % s.n) * s.dp;
-        for (int64_t d = 0; d < s.d; ++d) {
-            const float k = scaled ? p.k[row + d] * p.k_gain[kv] + p.k_offset[kv] : p.k[row + d];
-            const float v = scaled ? p.v[row + d] * p.v_gain[kv] + p.v_offset[kv] : p.v[row + d];
-            g.dk[row + d] = k > p.low && k < p.high ? w.dk[at + d] : 0.0f;
-            g.dv[row + d] = v > p.low && v < p.high ? w.dv[at + d] : 0.0f;
-        }
+        of_k.pass(Row(p.k + row, p.k_gain, p.k_offset, kv), w.dk + at, p.low, p.high, s.d, g.dk + row);
+        of_v.pass(Row(p.v + row, p.v_gain, p.v_offset, kv), w.dv + at, p.low, p.high, s.d, g.dv + row);
+        if (token % 64 == 63) of_k.settle(), of_v.settle();
     }
+    of_k.settle();
+    of_v.settle();
+    if (p.k_gain) of_k.write(g.k_scales + 2 * kv_row), of_v.write(g.v_scales + 2 * kv_row);
 }
 
 }  // namespace
@@ -232,7 +256,7 @@ int backward(const gc_problem &p, const gc_gradient &g) {
     char *memory = workspace(0, Stored::bytes(p, s, true));
     if (!memory) return GC_NO_MEMORY;
     const Stored stored(p, s, true, memory);
-    const int64_t bytes = Buffers::bytes(s, p.cells.count, g.cells.count, false);
+    const int64_t bytes = Buffers::bytes(s, p.cells.count, g.cells.count);
     for (int t = 0; t < p.threads; ++t)
         if (!workspace(1 + t, bytes)) return GC_NO_MEMORY;
     parallel(p.threads, p.batch * p.kv_heads,
@@ -241,7 +265,7 @@ int backward(const gc_problem &p, const gc_gradient &g) {
 #if defined(GC_TILES)
         const TilesInUse tiles;
 #endif
-        const Buffers w(s, p.cells.count, g.cells.count, false, workspace(1 + thread, bytes));
+        const Buffers w(s, p.cells.count, g.cells.count, workspace(1 + thread, bytes));
         backward_head(p, g, s, stored, head, w);
     });
     return GC_OK;

@@ -25,109 +25,82 @@ struct Cutter {
     }
 };
 
-// Whether the forward pass does both products in tiles: pulses that have a largest value, of cells summed in integers.
-inline bool in_tiles(const gc_problem &p) {
-#if defined(GC_TILES)
-    return p.integer_factors && p.score_ceiling && !(p.errors.present && p.errors.jitter_std > 0.0f);
-#else
-    (void)p;
-    return false;
-#endif
-}
-
 // What the write DACs make of keys and values: [B Hk, pieces, N, D], zeros where there is no token.
 struct Stored {
     float *key, *value;         // u in volts, or the level's number where cells are tabulated; where they are needed
     int8_t *power[3];           // X, X^2, (X^3 - top^2 X) / third of the keys
-    int8_t *plane[3];           // the same of the values, for products in tiles: [B Hk, pieces, D, N padded to 64]
-    float *age_factors;         // and the factors of a plane at every age [3][ages], in `unit`s, 24 bits
-    float unit = 1.0f;          // readout steps
+    static bool needs_keys(const gc_problem &p, bool gradient) { return gradient || !p.integer_factors; }
     static int64_t bytes(const gc_problem &p, const Sizes &s, bool gradient) {
-        const int64_t columns = p.batch * p.kv_heads * s.pieces, cells = columns * s.np * s.dp;
-        const int64_t floats = (gradient || !p.integer_factors) + (gradient || !in_tiles(p));
-        const int64_t planes = in_tiles(p) && !gradient ? 3 * columns * s.dp * padded(s.np, 64) : 0;
-        return cells * (4 * floats + (p.integer_factors ? 3 : 0)) + planes + 12 * p.ages + 9 * 64;
+        const int64_t cells = p.batch * p.kv_heads * s.pieces * s.np * s.dp;
+        return cells * (4 + 4 * needs_keys(p, gradient) + (p.integer_factors ? 3 : 0)) + 6 * 64;
     }
     Stored(const gc_problem &p, const Sizes &s, bool gradient, char *memory) {
-        const int64_t columns = p.batch * p.kv_heads * s.pieces, cells = columns * s.np * s.dp;
+        const int64_t cells = p.batch * p.kv_heads * s.pieces * s.np * s.dp;
         Cutter c{memory};
-        key = gradient || !p.integer_factors ? c.cut<float>(cells) : nullptr;
-        value = gradient || !in_tiles(p) ? c.cut<float>(cells) : nullptr;
-        for (int8_t *&x : plane) x = in_tiles(p) && !gradient ? c.cut<int8_t>(columns * s.dp * padded(s.np, 64)) : nullptr;
         for (int8_t *&x : power) x = p.integer_factors ? c.cut<int8_t>(cells) : nullptr;
-        age_factors = c.cut<float>(3 * p.ages);  // behind `power`, of which tiles read up to 64 bytes too many
-        if (!plane[0]) return;
-        // integer_factors are of codes of q and in units of S_sat; here pulses are at most 1
-        const float scale = float(p.q_levels - 1) / p.score_scale * p.output_scale;
-        float largest = 0.0f;
-        for (int64_t n = 0; n < 3; ++n)
-            for (int64_t age = p.margin; age < p.ages; ++age)
-                largest = std::max(largest, std::fabs(p.integer_factors[n * p.ages + age] * scale));
-        if (largest > 0.0f) unit = largest / 8388000.0f;  // rounding must not reach 2^23
-        for (int64_t n = 0; n < 3 * p.ages; ++n) age_factors[n] = p.integer_factors[n] * scale / unit;
+        key = needs_keys(p, gradient) ? c.cut<float>(cells) : nullptr;
+        value = c.cut<float>(cells);  // behind `power`, of which tiles read up to 64 bytes too many
     }
 };
 
+// The n-th power of a code: X, X^2 or U = (X^3 - top^2 X) / third, with X = 2 code - top.
+inline int8_t power_of(const gc_problem &p, int n, int code) {
+    const int top = p.storage_levels - 1, x = 2 * code - top;
+    return int8_t(n == 0 ? x : n == 1 ? x * x : (x * x * x - top * top * x) / p.integer_third);
+}
+
+// A row of q, k or v as requested: with its head's gain and offset, if there are any.
 struct Row {
-    const float *volts;
+    const float *given;
     float gain, offset;
-    bool scaled;
-    Vec at(int64_t d, int64_t dim, float fill) const {
-        const Vec x = load_some(volts + d, dim - d, fill);
-        return scaled ? x * gain + offset : x;
-    }
+    Row(const float *row, const float *gains, const float *offsets, int64_t head)
+        : given(row), gain(gains ? gains[head] : 1.0f), offset(gains ? offsets[head] : 0.0f) {}
+    Vec at(int64_t d, int64_t dim, float fill) const { return load_some(given + d, dim - d, fill) * gain + offset; }
 };
 
 inline bool write_keys_and_values(const gc_problem &p, const Sizes &s, const Stored &stored, int64_t head) {
     const int64_t kv = head % p.kv_heads, cells = s.np * s.dp;
     const Dac dac{p.low, p.high, p.middle, p.storage_levels, p.to_code, p.to_volts};
-    const bool scaled = p.k_gain != nullptr, by_level = p.cells.kind == GC_BY_LEVEL;
-    const int64_t along = padded(s.np, 64);
-    int8_t powers[3][8] = {};
-    for (int code = 0; p.integer_factors && code < p.storage_levels; ++code) {
-        const int top = p.storage_levels - 1, x = 2 * code - top;
-        powers[0][code] = int8_t(x);
-        powers[1][code] = int8_t(x * x);
-        powers[2][code] = int8_t((x * x * x - top * top * x) / p.integer_third);
-    }
-    bool all_finite = true;
+    const bool by_level = p.cells.kind == GC_BY_LEVEL;
+#if defined(GC_INTEGERS)
+    alignas(16) int8_t powers[3][16] = {};
+    for (int code = 0; p.integer_factors && code < p.storage_levels; ++code)
+        for (int n = 0; n < 3; ++n) powers[n][code] = power_of(p, n, code);
+#endif
+    Vec check = {};  // 0, or not a number
     for (int64_t piece = 0; piece < s.pieces; ++piece) {
-        const int64_t start = (head * s.pieces + piece) * cells;
-        const int64_t plane = (head * s.pieces + piece) * s.dp * along;
-        if (stored.key) std::memset(stored.key + start, 0, size_t(cells) * 4);
-        if (stored.value) std::memset(stored.value + start, 0, size_t(cells) * 4);
-        for (int n = 0; n < 3; ++n) {
-            if (p.integer_factors) std::memset(stored.power[n] + start, 0, size_t(cells));
-            if (stored.plane[n]) std::memset(stored.plane[n] + plane, 0, size_t(s.dp * along));
+        const int64_t start = (head * s.pieces + piece) * cells, first = (s.first_piece + piece) * s.n - p.first_key;
+        if (first < 0 || first + s.np > p.keys || s.n < s.np || s.d < s.dp) {
+            if (stored.key) std::memset(stored.key + start, 0, size_t(cells) * 4);
+            std::memset(stored.value + start, 0, size_t(cells) * 4);
+            for (int8_t *power : stored.power)
+                if (power) std::memset(power + start, 0, size_t(cells));
         }
-        for (int64_t c = 0; c < s.n; ++c) {
-            const int64_t token = (s.first_piece + piece) * s.n + c - p.first_key;
-            if (token < 0 || token >= p.keys) continue;
-            const int64_t at = start + c * s.dp, row = (head * p.keys + token) * s.d;
-            const Row k{p.k + row, scaled ? p.k_gain[kv] : 1.0f, scaled ? p.k_offset[kv] : 0.0f, scaled};
-            const Row v{p.v + row, scaled ? p.v_gain[kv] : 1.0f, scaled ? p.v_offset[kv] : 0.0f, scaled};
-            Vec sum = {};
+        for (int64_t c = std::max<int64_t>(0, -first); c < std::min(s.n, p.keys - first); ++c) {
+            const int64_t row = (head * p.keys + first + c) * s.d;
+            const Row k(p.k + row, p.k_gain, p.k_offset, kv), v(p.v + row, p.v_gain, p.v_offset, kv);
             for (int64_t d = 0; d < s.d; d += kWidth) {
+                const int64_t at = start + c * s.dp + d;
                 Vec code, u;
                 const Vec key = k.at(d, s.d, 0.0f), value = v.at(d, s.d, 0.0f);
-                sum = sum + (key - key) + (value - value);  // 0, or not a number
+                check = check + (key - key) + (value - value);
                 dac.convert(key, &code, &u);
-                if (stored.key) store(stored.key + at + d, by_level ? code : u);
-                if (p.integer_factors)
-                    for (int64_t n = 0; n < std::min(kWidth, s.d - d); ++n)
-                        for (int64_t power = 0; power < 3; ++power)
-                            stored.power[power][at + d + n] = powers[power][int32_t(code[n]) & 7];
+                if (stored.key) store(stored.key + at, by_level ? code : u);
+#if defined(GC_INTEGERS)
+                if (p.integer_factors) {
+                    const __m128i codes = _mm512_cvtepi32_epi8(_mm512_cvttps_epi32((__m512)code));
+                    for (int n = 0; n < 3; ++n) {
+                        const __m128i table = _mm_load_si128(reinterpret_cast<const __m128i *>(powers[n]));
+                        _mm_storeu_si128(reinterpret_cast<__m128i *>(stored.power[n] + at), _mm_shuffle_epi8(table, codes));
+                    }
+                }
+#endif
                 dac.convert(value, &code, &u);
-                if (stored.value) store(stored.value + at + d, by_level ? code : u);
-                if (stored.plane[0])
-                    for (int64_t n = 0; n < std::min(kWidth, s.d - d); ++n)
-                        for (int64_t power = 0; power < 3; ++power)
-                            stored.plane[power][plane + (d + n) * along + c] = powers[power][int32_t(code[n]) & 7];
+                store(stored.value + at, by_level ? code : u);
             }
-            all_finite &= finite(sum);
         }
     }
-    return all_finite;
+    return finite(check);
 }
 
 // A thread's buffers for one block and one piece.
@@ -136,8 +109,6 @@ struct Buffers {
     float *x, *xt, *x_sum;       // queries [R][D], transposed [D][R], sums over d [R]
     float *x_squares, *a_squares, *read;  // sums of squares of x and of the pulses of a sub-tile; 1 where it is read [R]
     uint8_t *codes;              // queries' codes [D / 4][R][4], zeros up to a multiple of 64 in D
-    uint8_t *wide;               // A^T times the factors of a plane in 24 bits, high, middle and low bytes:
-                                 // [planes][3][N / 4][R][4], zeros up to a multiple of 64 in N
     float *a;                    // A^T [N][R]
     float *slabs, *slopes;       // [n][N][D]
     float *charge, *sum;         // O^T and the digital sum [D][R]
@@ -147,7 +118,7 @@ struct Buffers {
     float *dx;                   // [R][D]
     float *dk, *dv;              // [pieces][N][D]
     int32_t *left, *right, *x_pairs;  // factors of products in bf16, the last one of queries: see products.h
-    static int64_t bytes(const Sizes &s, int64_t slabs, int64_t gradient_slabs, bool tiles) {
+    static int64_t bytes(const Sizes &s, int64_t slabs, int64_t gradient_slabs) {
         const int64_t rd = s.rp * s.dp, nr = s.np * s.rp, nd = s.np * s.dp;
         const int64_t n = std::max(slabs, gradient_slabs);
         int64_t floats = 4 * rd + 4 * s.rp + nr + 2 * n * nd;
@@ -157,8 +128,7 @@ struct Buffers {
             floats += most_left(s) + most_right(s) + pairs_of(s.rp) * s.dp;
             count += 13;
         }
-        const int64_t bytes = s.rp * padded(s.dp, 64) + (tiles ? 9 * s.rp * padded(s.np, 64) : 0);
-        return floats * 4 + bytes + (count + 3) * 64;
+        return floats * 4 + s.rp * padded(s.dp, 64) + (count + 3) * 64;
     }
     static int64_t most_left(const Sizes &s) {
         return std::max({s.np * pairs_of(s.dp), s.np * pairs_of(s.rp), pairs_of(s.np) * s.rp});
@@ -166,12 +136,11 @@ struct Buffers {
     static int64_t most_right(const Sizes &s) {
         return std::max({pairs_of(s.dp) * s.rp, pairs_of(s.rp) * s.dp, pairs_of(s.np) * s.dp});
     }
-    Buffers(const Sizes &s, int64_t slab_count, int64_t gradient_slabs, bool tiles, char *memory) : Buffers() {
+    Buffers(const Sizes &s, int64_t slab_count, int64_t gradient_slabs, char *memory) : Buffers() {
         const int64_t rd = s.rp * s.dp, nr = s.np * s.rp, nd = s.np * s.dp;
         const int64_t n = std::max(slab_count, gradient_slabs);
         Cutter c{memory};
         codes = c.cut<uint8_t>(s.rp * padded(s.dp, 64));
-        if (tiles) wide = c.cut<uint8_t>(9 * s.rp * padded(s.np, 64));
         x = c.cut<float>(rd);
         xt = c.cut<float>(rd);
         x_sum = c.cut<float>(s.rp);
@@ -216,36 +185,31 @@ inline Block block_of(const gc_problem &p, const Sizes &s, int64_t bh, int64_t n
 inline bool drive_queries(const gc_problem &p, const Sizes &s, const Block &b, const Buffers &w) {
     std::memset(w.x, 0, size_t(s.rp * s.dp) * 4);
     if (p.integer_factors) std::memset(w.codes, 0, size_t(s.rp * padded(s.dp, 64)));
-    const bool scaled = p.q_gain != nullptr;
-    const float gain = scaled ? p.q_gain[b.head] : 1.0f, offset = scaled ? p.q_offset[b.head] : 0.0f;
-    bool all_finite = true;
+    Vec check = {};  // 0, or not a number
     for (int64_t r = 0; r < b.i1 - b.i0; ++r) {
-        const Row q{p.q + (b.bh * p.queries + b.i0 - p.first_query + r) * s.d, gain, offset, scaled};
-        Vec check = {};
-        float total = 0.0f, squares = 0.0f;
+        const Row q(p.q + (b.bh * p.queries + b.i0 - p.first_query + r) * s.d, p.q_gain, p.q_offset, b.head);
+        Vec total = {}, squares = {};
         for (int64_t d = 0; d < s.d; d += kWidth) {
             Vec code, x;
             const Vec width = q.at(d, s.d, 0.0f);
-            check = check + (width - width);  // 0, or not a number
+            check = check + (width - width);
             drive(width, p.q_levels, &code, &x);
-            const int64_t count = std::min(kWidth, s.d - d);
-            float widths[kWidth];
-            store(widths, x);
-            for (int64_t n = 0; n < count; ++n) {
-                w.x[r * s.dp + d + n] = widths[n];
-                total += widths[n];
-                squares += widths[n] * widths[n];
-            }
-            if (p.integer_factors)
-                for (int64_t n = 0; n < count; ++n)
-                    w.codes[((d + n) / 4 * s.rp + r) * 4 + (d + n) % 4] = uint8_t(int32_t(code[n]));
+            if (s.d - d < kWidth) x = first_of(x, s.d - d), code = first_of(code, s.d - d);
+            store(w.x + r * s.dp + d, x);
+            total = total + x;
+            squares = fma(x, x, squares);
+#if defined(GC_INTEGERS)
+            if (!p.integer_factors) continue;
+            alignas(16) int32_t quads[4];
+            _mm_store_si128(reinterpret_cast<__m128i *>(quads), _mm512_cvtepi32_epi8(_mm512_cvttps_epi32((__m512)code)));
+            for (int64_t n = 0; n < 4; ++n) std::memcpy(w.codes + ((d / 4 + n) * s.rp + r) * 4, quads + n, 4);
+#endif
         }
-        w.x_sum[r] = total;
-        w.x_squares[r] = squares;
-        all_finite &= finite(check);
+        w.x_sum[r] = sum_of(total);
+        w.x_squares[r] = sum_of(squares);
     }
     for (int64_t r = b.i1 - b.i0; r < s.rp; ++r) w.x_sum[r] = w.x_squares[r] = 0.0f;
-    return all_finite;
+    return finite(check);
 }
 
 // [rows][columns] -> [columns][rows], both multiples of 16.
@@ -361,12 +325,7 @@ inline void make_slabs(const gc_problem &p, const Sizes &s, const gc_cells &cell
                     below = power;
                     power = power * x;
                 }
-                Vec coefficient = broadcast(cells.coefficients[n]);
-                if (own) {
-                    float part[kWidth] = {};
-                    std::memcpy(part, own + n * s.d + d, size_t(std::max<int64_t>(0, std::min(kWidth, s.d - d))) * 4);
-                    coefficient = load(part);
-                }
+                const Vec coefficient = own ? load_some(own + n * s.d + d, s.d - d, 0.0f) : broadcast(cells.coefficients[n]);
                 store(slabs + n * size + c * s.dp + d, coefficient * power);
                 if (slopes)
                     store(slopes + n * size + c * s.dp + d,
@@ -477,6 +436,18 @@ inline void activations(const gc_problem &p, const Sizes &s, const Stored &store
             const Vec off = fma(broadcast(e.jitter_std), jitter.normals(uint32_t(column), 0, uint32_t(b.i0 + i)), a);
             store(row + i, select((a > zero) & (off > zero), off, zero));
         }
+    }
+}
+
+// Output of query i of a block, whose digital sum is given in steps.
+inline void write_out(const gc_problem &p, const Sizes &s, const Block &b, int64_t i, const float *sum) {
+    const float unit = 1.0f / p.steps;
+    const float gain = p.out_gain ? p.out_gain[b.head] : 1.0f, offset = p.out_gain ? p.out_offset[b.head] : 0.0f;
+    const int64_t row = (b.bh * p.queries + b.i0 - p.first_query + i) * s.d;
+    for (int64_t d = 0; d < s.d; d += kWidth) {
+        const Vec total = load(sum + d) * unit;
+        if (p.sum) store_some(p.sum + row + d, total, s.d - d);
+        store_some(p.out + row + d, p.out_gain ? total * gain + offset : total, s.d - d);
     }
 }
 

@@ -14,15 +14,13 @@
 #include <cstring>
 #include <numeric>
 
-#include "products.h"
-#include "shared.h"
-#include "vector.h"
+#include "block.h"
 
 namespace gc {
 namespace GC_LEVEL {
 namespace {
 
-// Charge of every level in every slot, [B, S, 16].
+// Charge of every level in every slot, [B, S, 16]; where cells differ, what is left of its voltage.
 void fill_tables(const gc_step &p, float *tables) {
     float levels[GC_TABLE];
     for (int level = 0; level < GC_TABLE; ++level)
@@ -30,11 +28,18 @@ void fill_tables(const gc_step &p, float *tables) {
     for (int64_t s = 0; s < p.batch * p.slots; ++s)
         for (int64_t level = 0; level < GC_TABLE; level += kWidth) {
             const Vec u = load(levels + level) * p.left[s];
+            if (p.cells.key_mismatch) {
+                store(tables + s * GC_TABLE + level, u);
+                continue;
+            }
             Vec sum = broadcast(p.coefficients[p.order]);
             for (int64_t n = p.order - 1; n >= 0; --n) sum = fma(sum, u, broadcast(p.coefficients[n]));
             store(tables + s * GC_TABLE + level, sum);
         }
 }
+
+// Numbers of every cell that differs.
+inline int64_t parts_of(const gc_cells &cells) { return cells.kind == GC_CURVE ? 3 : cells.count; }
 
 // The key read in integers: see the head of this file.
 struct Integers {
@@ -44,7 +49,7 @@ struct Integers {
 
     explicit Integers(const gc_step &p) {
         const int32_t levels = p.storage_levels, top = levels - 1;
-        if (p.table || p.order > 3 || p.q_levels < 2 || p.q_levels > 256 || levels < 2) return;
+        if (p.table || p.cells.key_mismatch || p.order > 3 || p.q_levels < 2 || p.q_levels > 256 || levels < 2) return;
         if (p.dim != 64 && p.dim != 128) return;
         for (int32_t n = 0; n < levels; ++n) {
             const int32_t x = 2 * n - top;
@@ -78,8 +83,9 @@ struct Integers {
     }
 };
 
-struct Row {
+struct Head {
     const gc_step &p;
+    int64_t head, kv, batch;
     const Integers &integers;
     const float *factors;  // of the sequence, [S, 4], where integers are possible
     const float *tables;  // of the sequence, [S, 16]
@@ -93,8 +99,24 @@ struct Row {
     float *charge;     // [tiles, D]
 };
 
+// F of cells d ... of a column that differ, own: see gaincell_native.h.
+inline Vec own_current(const gc_cells &cells, const float *own, Vec v, int64_t d, int64_t dim) {
+    const auto part = [&](int64_t n) { return load_some(own + n * dim + d, dim - d, 0.0f); };
+    if (cells.kind == GC_CURVE) {
+        Vec value, slope;
+        evaluate(cells, v + part(1), &value, &slope);
+        return fma(value, part(0), part(2));
+    }
+    Vec sum = broadcast(cells.constant), power = broadcast(1.0f);
+    for (int32_t n = 0, reached = 0; n < cells.count; ++n) {
+        for (; reached < cells.orders[n]; ++reached) power = power * v;
+        sum = fma(part(n), power, sum);
+    }
+    return sum;
+}
+
 // F of cells d ... of one column; the last ones may lie beyond D.
-inline Vec current(const Row &r, const float *table, const uint8_t *codes, int64_t d) {
+inline Vec current(const Head &r, const float *table, const uint8_t *codes, int64_t d) {
     if (d + kWidth <= r.d) return look_up(table, codes + d);
     uint8_t rest[kWidth] = {};
     if (d < r.d) std::memcpy(rest, codes + d, size_t(r.d - d));
@@ -103,7 +125,7 @@ inline Vec current(const Row &r, const float *table, const uint8_t *codes, int64
 
 // W: vectors of a row, where D is a multiple of their width, so that they stay in registers; 0: any D.
 template <int64_t W>
-inline Vec score(const Row &r, int64_t s) {
+inline Vec score(const Head &r, int64_t s) {
     const float *table = r.tables + s * GC_TABLE;
     Vec sum = {};
     if (W) {
@@ -121,9 +143,9 @@ inline Vec score(const Row &r, int64_t s) {
 // C: runs of 64 codes of a row.
 template <int64_t C>
 struct IntegerScore {
-    const Row &r;
+    const Head &r;
     __m512i planes[3], q[C];
-    explicit IntegerScore(const Row &row) : r(row) {
+    explicit IntegerScore(const Head &row) : r(row) {
         for (int n = 0; n < 3; ++n)
             planes[n] = _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i *>(r.integers.planes[n])));
         for (int64_t c = 0; c < C; ++c) q[c] = _mm512_loadu_si512(r.q + 64 * c);
@@ -143,9 +165,52 @@ struct IntegerScore {
 };
 #endif
 
+// Scores of slots s ... with the errors and noise of their converters.
+inline Vec disturbed(const Head &r, Vec score, int64_t s) {
+    const gc_errors &e = r.p.errors;
+    IntVec column;
+    for (int64_t n = 0; n < kWidth; ++n) column[n] = r.p.positions[std::min(s + n, r.p.slots - 1)];
+    if (e.score_gain) {
+        const int64_t first = r.kv * r.p.columns;
+        score = fma(score, gather(e.score_gain + first, column), gather(e.score_offset + first, column));
+    }
+    if (!(e.score_std > 0.0f || e.score_of_cell > 0.0f)) return score;
+    const Draw draw{e.seed, e.chip, e.layer, uint32_t(r.head), 0, GC_READ};
+    Vec squares = {};
+    for (int64_t d = 0; d < r.dp; d += kWidth) squares = fma(load(r.x + d), load(r.x + d), squares);
+    const Vec std = noise_std(e.score_std, e.score_of_cell, broadcast(sum_of(squares)));
+    return fma(std, draw.normals((Word)column, Word{}, Word{} + r.p.query_tokens[r.batch]), score);
+}
+
+// Charge of the sub-tiles that are read, in readout steps, with the errors and noise of their converters.
+void disturb_charge(const Head &r, int64_t count) {
+    const gc_step &p = r.p;
+    const gc_errors &e = p.errors;
+    const Draw draw{e.seed, e.chip, e.layer, uint32_t(r.head), 1, GC_READ};
+    for (int64_t t = 0; t < p.tiles; ++t) {
+        float squares = 0.0f;
+        bool read = false;
+        for (int64_t n = 0; n < count; ++n)
+            if (r.tile_of[r.working[n]] == t) squares += r.pulses[r.working[n]] * r.pulses[r.working[n]];
+        for (int64_t s = 0; s < p.slots && !read; ++s) read = r.tile_of[s] == t;
+        if (!read) continue;
+        const int64_t own = (r.kv * p.tiles + t) * r.d;
+        const Vec std = noise_std(e.output_std, e.output_of_cell, broadcast(squares));
+        for (int64_t d = 0; d < r.d; d += kWidth) {
+            float *charge = r.charge + t * r.dp + d;
+            Vec o = load(charge);
+            if (e.output_gain)
+                o = fma(o, load_some(e.output_gain + own + d, r.d - d, 1.0f), load_some(e.output_offset + own + d, r.d - d, 0.0f));
+            if (e.output_std > 0.0f || e.output_of_cell > 0.0f)
+                o = fma(std, draw.normals(Word{} + uint32_t(t), Draw::counted() + uint32_t(d), Word{} + p.query_tokens[r.batch]), o);
+            store(charge, o);
+        }
+    }
+}
+
 // Pulses of all slots, score * scale + offset before the ceiling; the list of those that are not zero, and its length.
 template <class Score>
-inline int64_t read_keys(const Row &r, const Score &score, float scale, float offset) {
+inline int64_t read_keys(const Head &r, const Score &score, float scale, float offset) {
     const int64_t slots = r.p.slots;
     int64_t count = 0;
     for (int64_t s0 = 0; s0 < slots; s0 += kWidth) {
@@ -154,6 +219,7 @@ inline int64_t read_keys(const Row &r, const Score &score, float scale, float of
 #pragma GCC unroll 4
         for (int64_t n = 0; n < kWidth; ++n) sums[n] = whole || s0 + n < slots ? score(s0 + n) : Vec{};
         Vec phi = fma(sum_each(sums), broadcast(scale), broadcast(offset));
+        if (r.p.errors.present) phi = disturbed(r, phi, s0);
         if (r.p.score_ceiling) phi = select(phi > broadcast(1.0f), broadcast(1.0f), phi);
         if (r.p.score_exponent > 1) phi = power(select(phi > broadcast(0.0f), phi, broadcast(0.0f)), r.p.score_exponent);
         store(r.pulses + s0, phi);
@@ -167,7 +233,7 @@ inline int64_t read_keys(const Row &r, const Score &score, float scale, float of
     return count;
 }
 
-int64_t read_keys(const Row &r) {
+int64_t read_keys(const Head &r) {
     const gc_step &p = r.p;
 #if defined(GC_INTEGERS)
     if (r.integers.possible) {
@@ -177,6 +243,19 @@ int64_t read_keys(const Row &r) {
         return r.d == 64 ? read_keys(r, IntegerScore<1>(r), 1.0f, offset) : read_keys(r, IntegerScore<2>(r), 1.0f, offset);
     }
 #endif
+    if (p.cells.key_mismatch) {
+        const auto own = [&](int64_t s) {
+            const uint8_t *codes = r.keys + p.positions[s] * r.d;
+            const float *cells = p.cells.key_mismatch + (r.kv * p.columns + p.positions[s]) * parts_of(p.cells) * r.d;
+            Vec sum = {};
+            for (int64_t d = 0; d < r.dp; d += kWidth) {
+                const Vec v = current(r, r.tables + s * GC_TABLE, codes, d);
+                sum = fma(load(r.x + d), own_current(p.cells, cells, v, d, r.d), sum);
+            }
+            return sum;
+        };
+        return read_keys(r, own, p.score_scale, 0.0f);
+    }
     switch (r.d % kWidth ? 0 : r.d / kWidth) {
         case 4: return read_keys(r, [&](int64_t s) { return score<4>(r, s); }, p.score_scale, 0.0f);
         case 8: return read_keys(r, [&](int64_t s) { return score<8>(r, s); }, p.score_scale, 0.0f);
@@ -187,7 +266,7 @@ int64_t read_keys(const Row &r) {
 
 // Charge of every sub-tile; slots of one sub-tile mostly follow each other, and stay in registers meanwhile.
 template <int64_t W, bool Whole>
-void read_values(const Row &r, int64_t count, int64_t d0) {
+void read_values(const Head &r, int64_t count, int64_t d0) {
     for (int64_t n = 0; n < count;) {
         const int32_t tile = r.tile_of[r.working[n]];
         float *to = r.charge + tile * r.dp + d0;
@@ -207,8 +286,22 @@ void read_values(const Row &r, int64_t count, int64_t d0) {
     }
 }
 
+// The same of cells that differ.
+void read_own_values(const Head &r, int64_t count) {
+    const gc_step &p = r.p;
+    for (int64_t n = 0; n < count; ++n) {
+        const int64_t s = r.working[n], column = p.positions[s];
+        const float *cells = p.cells.value_mismatch + (r.kv * p.columns + column) * parts_of(p.cells) * r.d;
+        for (int64_t d = 0; d < r.dp; d += kWidth) {
+            float *to = r.charge + r.tile_of[s] * r.dp + d;
+            const Vec v = current(r, r.tables + s * GC_TABLE, r.values + column * r.d, d);
+            store(to, fma(broadcast(r.pulses[s]), own_current(p.cells, cells, v, d, r.d), load(to)));
+        }
+    }
+}
+
 // One query head: driver, key read, value read, readout, digital sum.
-bool decode_head(const Row &r, const float *q, float *out) {
+bool decode_head(const Head &r, const float *q, float *out) {
     const gc_step &p = r.p;
     Vec check = {};
     for (int64_t d = 0; d < r.dp; d += kWidth) {
@@ -223,13 +316,16 @@ bool decode_head(const Row &r, const float *q, float *out) {
     std::memset(r.charge, 0, size_t(p.tiles * r.dp) * 4);
     constexpr int64_t wide = 4;
     int64_t d0 = 0;
+    if (p.cells.key_mismatch) read_own_values(r, count), d0 = r.dp;
     for (; d0 + wide * kWidth <= r.d; d0 += wide * kWidth) read_values<wide, true>(r, count, d0);
     for (; d0 < r.dp; d0 += kWidth) read_values<1, false>(r, count, d0);
+    for (int64_t d = 0; d < p.tiles * r.dp; d += kWidth) store(r.charge + d, load(r.charge + d) * p.output_scale);
+    if (p.errors.present) disturb_charge(r, count);
     const float unit = 1.0f / p.steps;
     for (int64_t d = 0; d < r.dp; d += kWidth) {
         Vec sum = {};
         for (int64_t t = 0; t < p.tiles; ++t)
-            sum = sum + digitised(load(r.charge + t * r.dp + d) * p.output_scale, p.output_ceiling != 0, p.steps, p.readout);
+            sum = sum + digitised(load(r.charge + t * r.dp + d), p.output_ceiling != 0, p.steps, p.readout);
         sum = sum * unit;
         for (int64_t n = 0; n < kWidth && d + n < r.d; ++n) out[d + n] = sum[n];
     }
@@ -257,7 +353,7 @@ int decode(const gc_step &p) {
         const int64_t batch = item / p.heads, kv = item % p.heads / group;
         const int64_t ring = (batch * p.kv_heads + kv) * p.columns * p.dim;
         float *own = reinterpret_cast<float *>(workspace(1 + thread, bytes));
-        const Row row{p, integers, factors + batch * p.slots * 4, tables + batch * p.slots * GC_TABLE,
+        const Head row{p, item % p.heads, kv, batch, integers, factors + batch * p.slots * 4, tables + batch * p.slots * GC_TABLE,
                       p.tile_of + batch * p.slots, p.key + ring, p.value + ring, p.dim, dp,
                       own, reinterpret_cast<uint8_t *>(own + dp), own + 2 * dp,
                       reinterpret_cast<int32_t *>(own + 2 * dp + slots), own + 2 * dp + 2 * slots};

@@ -110,6 +110,10 @@ bool bad_cells(const gc_cells &c) {
     return false;
 }
 
+bool bad_errors(const gc_errors &e) {
+    return (e.score_gain == nullptr) != (e.score_offset == nullptr) || (e.output_gain == nullptr) != (e.output_offset == nullptr);
+}
+
 // Whether a product of sizes is more than any memory holds.
 bool too_many(std::initializer_list<int64_t> sizes) {
     int64_t product = 1;
@@ -140,9 +144,7 @@ bool bad_problem(const gc_problem &p) {
         if ((scale != nullptr) != scaled) return true;
     if ((p.out_gain == nullptr) != (p.out_offset == nullptr)) return true;
     if (p.q_levels < GC_AS_GIVEN || p.q_levels == 1 || p.storage_levels < 0 || p.storage_levels == 1) return true;
-    const gc_errors &e = p.errors;
-    if ((e.score_gain == nullptr) != (e.score_offset == nullptr)) return true;
-    if ((e.output_gain == nullptr) != (e.output_offset == nullptr)) return true;
+    if (bad_errors(p.errors)) return true;
     if (p.integer_factors && (p.q_levels < 2 || p.q_levels > 256 || p.storage_levels < 2 || p.storage_levels > 8 ||
                               p.integer_third < 1))
         return true;
@@ -157,6 +159,10 @@ bool bad_step(const gc_step &p) {
     if (p.heads % p.kv_heads || p.dim > 4096 || p.tiles > p.columns || p.slots > p.columns) return true;
     if (too_many({p.batch, p.kv_heads, p.columns, p.dim}) || too_many({p.batch, p.heads, p.dim})) return true;
     if (!p.q || !p.key || !p.value || !p.positions || !p.tile_of || !p.out) return true;
+    const gc_cells &c = p.cells;
+    if ((c.key_mismatch == nullptr) != (c.value_mismatch == nullptr)) return true;
+    if (c.key_mismatch && ((c.kind != GC_POLYNOMIAL && c.kind != GC_CURVE) || bad_cells(c) || !p.left)) return true;
+    if (bad_errors(p.errors) || (p.errors.present && (!p.query_tokens || p.errors.jitter_std > 0.0f))) return true;
     if (!p.table && (!p.left || p.order < 0 || p.order > GC_MAX_SLABS)) return true;
     if (p.q_levels < 0 || p.q_levels == 1 || p.storage_levels < 2 || p.storage_levels > GC_TABLE) return true;
     if (p.readout < GC_READOUT_NONE || p.readout > GC_READOUT_EVEN || p.threads < 1 || p.threads > 1024) return true;
@@ -229,6 +235,8 @@ int gc_forward(const gc_problem *p) {
 int gc_backward(const gc_problem *p, const gc_gradient *g) {
     return gc::checked(p, [&](const gc::Level &level, const gc_problem &problem) -> int {
         if (!p->open || !g || !g->grad || !g->dq || !g->dk || !g->dv || gc::bad_cells(g->cells)) return GC_BAD_ARGUMENT;
+        if (p->q_gain && !(g->q_scales && g->k_scales && g->v_scales)) return GC_BAD_ARGUMENT;
+        if (p->out_gain && !(p->sum && g->out_scales)) return GC_BAD_ARGUMENT;
         if (g->products != GC_FLOAT32 && g->products != GC_BF16) return GC_BAD_ARGUMENT;
         if (g->cells.kind != GC_POLYNOMIAL && p->cells.kind != g->cells.kind) return GC_BAD_ARGUMENT;
         return level.backward(problem, *g);

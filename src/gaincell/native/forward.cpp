@@ -11,7 +11,7 @@
 // exact. No sum depends on the number of threads.
 #include <atomic>
 
-#include "block.h"
+#include "integer_forward.h"
 
 namespace gc {
 namespace GC_LEVEL {
@@ -44,37 +44,6 @@ void add_charge(const gc_problem &p, const Sizes &s, const Stored &stored, const
     }
     add_constant(p, s, w);
 }
-
-#if defined(GC_TILES)
-// The same in integers: with the planes P_n (X, X^2 and U) of the values' codes and f_n, the charge of a plane at an age,
-// O^T[d][i] = sum_n (P_n^T (f_n A^T))[d][i], where f_n A^T is rounded to 24 bits, as float32 would.
-void add_charge_in_tiles(const gc_problem &p, const Sizes &s, const Stored &stored, const Block &b, const Buffers &w,
-                         int64_t piece) {
-    const int64_t along = padded(s.np, 64), part = along * s.rp;
-    const int64_t at = (b.kv_row * s.pieces + piece) * s.dp * along, first_token = (s.first_piece + piece) * s.n;
-    Term terms[3];
-    int64_t count = 0;
-    for (int64_t n = 0; n < 3; ++n) {
-        if (n && p.integer_factors[n * p.ages + p.margin] == 0.0f) continue;  // a cell without this power
-        const float *factors = stored.age_factors + n * p.ages + b.i0 - first_token + p.margin;
-        uint8_t *high = w.wide + 3 * n * part, *middle = high + part, *low = middle + part;
-        for (int64_t j = 0; j < along; j += 4)
-            for (int64_t i = 0; i < s.rp; i += kWidth) {
-                Vec rows[4] = {};
-                for (int64_t k = 0; k < 4 && j + k < s.np; ++k)
-                    rows[k] = load(w.a + (j + k) * s.rp + i) * load(factors + i - j - k);
-                const int64_t to = j * s.rp + 4 * i;
-                split(rows, high + to, middle + to, low + to);
-            }
-        terms[count++] = {stored.plane[n] + at, high, middle, low};
-    }
-    multiply_wide_tiles(s.dp, s.rp, along / 64, terms, count, along, [&](int64_t d, int64_t i, Vec sum) {
-        float *to = w.charge + d * s.rp + i;
-        store(to, fma(sum, broadcast(stored.unit), load(to)));
-    });
-    add_constant(p, s, w);
-}
-#endif
 
 // What is to be known of a piece's pulses before its sub-tile is read: see disturb_charge.
 void note_pulses(const gc_problem &p, const Sizes &s, const Block &b, const Buffers &w, int64_t piece) {
@@ -140,27 +109,14 @@ bool forward_block(const gc_problem &p, const Sizes &s, const Stored &stored, co
         for (int64_t piece = newest; piece >= reach.first; piece -= s.tiles) {
             activations(p, s, stored, b, w, piece, false);
             if (p.errors.present) note_pulses(p, s, b, w, piece);
-#if defined(GC_TILES)
-            if (in_tiles(p)) {
-                add_charge_in_tiles(p, s, stored, b, w, piece);
-                continue;
-            }
-#endif
             add_charge(p, s, stored, b, w, piece);
         }
         const int64_t tile = (s.first_piece + newest) % s.tiles;
         if (p.errors.present) disturb_charge(p, s, b, w, tile);
         read_out(p, s, b, w, tile);
     }
-    const float unit = 1.0f / p.steps;
-    const float gain = p.out_gain ? p.out_gain[b.head] : 1.0f, offset = p.out_gain ? p.out_offset[b.head] : 0.0f;
-    for (int64_t i = 0; i < b.i1 - b.i0; ++i) {
-        float *out = p.out + (b.bh * p.queries + b.i0 - p.first_query + i) * s.d;
-        for (int64_t d = 0; d < s.d; ++d) {
-            const float total = w.sum[d * s.rp + i] * unit;
-            out[d] = p.out_gain ? total * gain + offset : total;
-        }
-    }
+    transpose(w.sum, s.dp, s.rp, w.x);
+    for (int64_t i = 0; i < b.i1 - b.i0; ++i) write_out(p, s, b, i, w.x + i * s.dp);
     return all_finite;
 }
 
@@ -168,19 +124,41 @@ bool forward_block(const gc_problem &p, const Sizes &s, const Stored &stored, co
 
 int forward(const gc_problem &p) {
     const Sizes s(p);
+    if (p.open) std::memset(p.open, 0, size_t(p.batch * p.heads * p.queries * s.tiles * s.open_bytes));
+    std::atomic<bool> all_finite{true};
+#if defined(GC_INTEGERS)
+    if (Planes::serves(p)) {
+        char *shared = workspace(0, Planes::size(p, s));
+        if (!shared) return GC_NO_MEMORY;
+        const Planes planes(p, s, shared);
+        for (int t = 0; t < p.threads; ++t)
+            if (!workspace(1 + t, Strips::size(s))) return GC_NO_MEMORY;
+        if (planes.possible) {
+            parallel(p.threads, p.batch * p.kv_heads, [&](int, int64_t head) {
+                if (!write_planes(p, s, planes, head)) all_finite = false;
+            });
+            parallel(p.threads, p.batch * p.heads * s.blocks, [&](int thread, int64_t item) {
+                const Strips w(s, workspace(1 + thread, Strips::size(s)));
+#if defined(GC_TILES)
+                const TilesInUse tiles;
+#endif
+                if (!forward_block(p, s, planes, block_of(p, s, item / s.blocks, item % s.blocks), w)) all_finite = false;
+            });
+            return all_finite ? GC_OK : GC_NOT_FINITE;
+        }
+    }
+#endif
     char *memory = workspace(0, Stored::bytes(p, s, false));
     if (!memory) return GC_NO_MEMORY;
     const Stored stored(p, s, false, memory);
-    const int64_t bytes = Buffers::bytes(s, p.cells.count, 0, in_tiles(p));
+    const int64_t bytes = Buffers::bytes(s, p.cells.count, 0);
     for (int t = 0; t < p.threads; ++t)
         if (!workspace(1 + t, bytes)) return GC_NO_MEMORY;
-    if (p.open) std::memset(p.open, 0, size_t(p.batch * p.heads * p.queries * s.tiles * s.open_bytes));
-    std::atomic<bool> all_finite{true};
     parallel(p.threads, p.batch * p.kv_heads, [&](int, int64_t head) {
         if (!write_keys_and_values(p, s, stored, head)) all_finite = false;
     });
     parallel(p.threads, p.batch * p.heads * s.blocks, [&](int thread, int64_t item) {
-        const Buffers w(s, p.cells.count, 0, in_tiles(p), workspace(1 + thread, bytes));
+        const Buffers w(s, p.cells.count, 0, workspace(1 + thread, bytes));
 #if defined(GC_TILES)
         const TilesInUse tiles;
 #endif

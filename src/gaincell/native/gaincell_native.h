@@ -89,13 +89,16 @@ typedef struct {
     int32_t integer_third;
     float *out;                          /* [B, H, Tq, D], in units of full scale */
     const float *out_gain, *out_offset;  /* [H] or NULL */
+    float *sum;                          /* out before these, [B, H, Tq, D], or NULL; gc_backward reads it where they are given */
     uint8_t *open;                       /* NULL, or [B, H, Tq, M / N, ceil(D / 8)]: not saturated, a bit each */
     int32_t threads, level;
 } gc_problem;
 
 typedef struct {
-    const float *grad;                   /* of out before out_gain and out_offset, [B, H, Tq, D] */
-    float *dq, *dk, *dv;                 /* of scaled q, k, v: [B, H, Tq, D], [B, Hk, Tk, D] */
+    const float *grad;                   /* of out, [B, H, Tq, D] */
+    float *dq, *dk, *dv;                 /* [B, H, Tq, D], [B, Hk, Tk, D] */
+    /* Of gain and offset, one sequence at a time, where the problem has them: [B, H, 2], [B, Hk, 2]. */
+    float *q_scales, *k_scales, *v_scales, *out_scales;
     gc_cells cells;                      /* that the gradient goes through: the same, or linear ones */
     int32_t products;                    /* GC_FLOAT32, or GC_BF16: of one slab, its cells as old as they are on average
                                           * for the queries of a block */
@@ -113,6 +116,9 @@ typedef struct {
     const float *table;                  /* [B, S, GC_TABLE]: charge of every level now, or NULL: polynomial */
     int32_t order;                       /* of the polynomial */
     float coefficients[GC_MAX_SLABS + 1];
+    gc_cells cells;                      /* key_mismatch NULL, or cells that differ: GC_POLYNOMIAL or GC_CURVE of `left` */
+    gc_errors errors;                    /* without jitter */
+    const uint32_t *query_tokens;        /* [B], for the random numbers; NULL where no errors are present */
     int32_t q_levels, storage_levels;
     float to_volts;
     int32_t readout, score_ceiling, score_exponent, output_ceiling;
@@ -128,7 +134,7 @@ int gc_write(const float *volts, int64_t rows, int64_t dim, uint8_t *ring, int64
 
 /* Forward pass: fills out, and open if it is given. */
 int gc_forward(const gc_problem *problem);
-/* Backward pass, with the same problem; reads open, does not read or write out. */
+/* Backward pass, with the same problem; reads open and sum, does not read or write out. */
 int gc_backward(const gc_problem *problem, const gc_gradient *gradient);
 /* The best level that this processor has. */
 int gc_best_level(void);

@@ -70,8 +70,15 @@ struct Draw {
     uint32_t seed, chip, layer, head, array, effect;
     // Of steps `first`, first + 1, ...
     Vec normals(uint32_t column, uint32_t row, uint32_t first) const {
-        Word c0 = Word{} + column, c1 = Word{} + (row | effect << 16 | array << 24), c2, c3 = Word{} + (layer << 16 | head);
-        for (int64_t n = 0; n < kWidth; ++n) c2[n] = first + uint32_t(n);
+        return normals(Word{} + column, Word{} + row, counted() + first);
+    }
+    static Word counted() {
+        Word n;
+        for (int64_t k = 0; k < kWidth; ++k) n[k] = uint32_t(k);
+        return n;
+    }
+    Vec normals(Word column, Word row, Word step) const {
+        Word c0 = column, c1 = row | (effect << 16 | array << 24), c2 = step, c3 = Word{} + (layer << 16 | head);
         uint32_t k0 = seed, k1 = chip;
         for (int round = 0; round < 10; ++round) {
             const Wide p0 = __builtin_convertvector(c0, Wide) * 0xD2511F53ull, p1 = __builtin_convertvector(c2, Wide) * 0xCD9E8D57ull;

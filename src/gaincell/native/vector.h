@@ -1,6 +1,7 @@
 // A vector of floats of the width of the level being compiled, and the few operations the kernels need.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 
@@ -44,10 +45,17 @@ static inline Vec select(IntVec mask, Vec a, Vec b) {
     return (Vec)((mask & (IntVec)a) | (~mask & (IntVec)b));
 }
 
+// min(high, max(low, x)); what is not a number stays so.
 static inline Vec clamp(Vec x, float low, float high) {
     const Vec l = broadcast(low), h = broadcast(high);
+#if defined(__AVX512F__)
+    return (Vec)_mm512_min_ps((__m512)h, _mm512_max_ps((__m512)l, (__m512)x));
+#elif defined(__AVX2__)
+    return (Vec)_mm256_min_ps((__m256)h, _mm256_max_ps((__m256)l, (__m256)x));
+#else
     x = select(x < l, l, x);
     return select(x > h, h, x);
+#endif
 }
 
 static inline Vec square_root(Vec x) {
@@ -83,13 +91,29 @@ static inline bool not_zero(Vec x) {
 #endif
 }
 
-// n <= kWidth floats, the rest `fill`.
+// n floats or kWidth, the rest `fill`.
 static inline Vec load_some(const float *p, int64_t n, float fill) {
     if (n >= kWidth) return load(p);
     float part[kWidth];
     for (int64_t k = 0; k < kWidth; ++k) part[k] = k < n ? p[k] : fill;
     return load(part);
 }
+
+// Stores n floats or kWidth.
+static inline void store_some(float *p, Vec x, int64_t n) {
+    if (n >= kWidth) return store(p, x);
+    for (int64_t k = 0; k < n; ++k) p[k] = x[k];
+}
+
+// x in its first n elements, 0 in the others.
+static inline Vec first_of(Vec x, int64_t n) {
+    for (int64_t k = std::max<int64_t>(n, 0); k < kWidth; ++k) x[k] = 0.0f;
+    return x;
+}
+
+#if defined(__AVX512F__)
+static inline Vec to_floats(const int32_t *n) { return (Vec)_mm512_cvtepi32_ps(_mm512_load_si512(n)); }
+#endif
 
 // Two numbers in bf16 (rounded to nearest, halves to even) in each element, the first in its lower half.
 static inline IntVec in_bf16(Vec first, Vec second) {
@@ -113,8 +137,14 @@ static inline Vec load_where(uint32_t bits, const float *p) {
 
 // max(low, min(high, x)) with low for what is not a number.
 static inline Vec bounded(Vec x, Vec low, Vec high) {
+#if defined(__AVX512F__)
+    return (Vec)_mm512_min_ps(_mm512_max_ps((__m512)x, (__m512)low), (__m512)high);
+#elif defined(__AVX2__)
+    return (Vec)_mm256_min_ps(_mm256_max_ps((__m256)x, (__m256)low), (__m256)high);
+#else
     x = select(x >= low, x, low);
     return select(x > high, high, x);
+#endif
 }
 
 // The write DAC: codes and u = V - V_offset of requested voltages; levels = 0: no codes, u not quantised.
@@ -122,15 +152,14 @@ struct Dac {
     float low, high, middle;
     int32_t levels;
     float to_code, to_volts;
+    Vec about_middle(Vec volts) const { return bounded(volts, broadcast(low), broadcast(high)) - middle; }
+    // A code, and less than 1.
+    Vec step(Vec volts) const {
+        return bounded(about_middle(volts) * to_code + float(levels) * 0.5f, Vec{}, broadcast(float(levels - 1)));
+    }
     void convert(Vec volts, Vec *code, Vec *u) const {
-        const Vec about = bounded(volts, broadcast(low), broadcast(high)) - middle;
-        *code = broadcast(0.0f);
-        *u = about;
-        if (!levels) return;
-        const float top = float(levels - 1);
-        const Vec step = about * to_code + float(levels) * 0.5f;
-        *code = truncated(bounded(step, broadcast(0.0f), broadcast(top)));
-        *u = (*code - top * 0.5f) * to_volts;
+        *code = levels ? truncated(step(volts)) : Vec{};
+        *u = levels ? (*code - float(levels - 1) * 0.5f) * to_volts : about_middle(volts);
     }
 };
 
@@ -155,7 +184,7 @@ static inline Vec power(Vec x, int32_t n) {
 static inline Vec digitised(Vec o, bool ceiling, float steps, int readout) {
     if (ceiling) o = clamp(o, -steps, steps);
     switch (readout) {
-        case 1: return truncated(select(o < broadcast(0.0f), o - 0.5f, o + 0.5f));  // counter: halves away from zero
+        case 1: return truncated(o + (Vec)(((IntVec)o & INT32_MIN) | 0x3f000000));  // counter: halves away from zero
         case 2: return truncated(o);                                                // counter that rounds down
         case 3: return (o + 12582912.0f) - 12582912.0f;                             // halves to even
         default: return o;
@@ -220,6 +249,12 @@ static inline Vec sum_each(const Vec *v) {
     }
     return sums;
 #endif
+}
+
+static inline float sum_of(Vec x) {
+    float sum = 0.0f;
+    for (int64_t n = 0; n < kWidth; ++n) sum += x[n];
+    return sum;
 }
 
 // Append first + n to a list for every n where the mask is set; room for a whole vector. How many were appended.

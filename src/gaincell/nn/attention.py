@@ -12,7 +12,7 @@ from gaincell.errors import ModelError
 from gaincell.nn.array_normaliser import ArrayNormaliser
 from gaincell.nn.scaler import Scaler
 from gaincell.nn.softmax import SoftmaxAttention
-from gaincell.ops.gain_cell_attention import Gradient, Impl, attend_to_stored, gain_cell_attention
+from gaincell.ops.gain_cell_attention import Gradient, Impl, Scaling, attend_to_stored, gain_cell_attention
 
 BIASES = ("value_bias", "output_bias")
 """Names of the bias vectors that a layer can have: per key/value head, and per query head."""
@@ -27,7 +27,7 @@ class Attend(Protocol):
         k: Tensor,
         v: Tensor,
         design: Design,
-        scaling: None,
+        scaling: Scaling | None,
         impl: Impl,
         *,
         key_index: Tensor | None,
@@ -213,7 +213,11 @@ class GainCellAttention(nn.Module):
         else:
             scaled = self.out(self.normaliser.divided(attended), columns)
             scaled = self.normaliser.reflected(nn.functional.pad(scaled, (0, 1)))
-        return scaled if self.output_bias is None else scaled + self.output_bias.to(scaled.dtype)[:, None]
+        return scaled if self.output_bias is None else self._biased(scaled)
+
+    def _biased(self, scaled: Float[Tensor, "B H T D"]) -> Float[Tensor, "B H T D"]:
+        assert self.output_bias is not None
+        return scaled + self.output_bias.to(scaled.dtype)[:, None]
 
     def forward(
         self,
@@ -241,6 +245,9 @@ class GainCellAttention(nn.Module):
         Returns:
             The scaled output of every head, in the type of ``q``, or in float32 where that is narrower.
         """
+        if extra_age is None and self._scaled_inside(q, k, v) and self.out.plain and self.normaliser is None:
+            attended = self._attended(q, k, v, key_index, query_index, sliding_window, self.out)
+            return attended if self.output_bias is None else self._biased(attended)
         columns = self.columns(q, k, v, key_index, query_index, sliding_window)
         sums = self.sums(q, k, v, key_index, query_index, sliding_window, extra_age=extra_age)
         return self.output(sums, columns)
@@ -271,11 +278,55 @@ class GainCellAttention(nn.Module):
                 layer=self.layer,
                 extra_age=extra_age,
             )
+        if self._scaled_inside(q, k, v):
+            return self._attended(q, k, v, key_index, query_index, sliding_window)
         return self.attend(
             self.q(q, columns),
             *self.volts(k, v),
             self.design,
             None,
+            self.impl,
+            key_index=key_index,
+            query_index=query_index,
+            sliding_window=sliding_window,
+            layer=self.layer,
+            gradient=self.gradient,
+        )
+
+    def _scaled_inside(self, *tensors: Tensor) -> bool:
+        """Whether `attend` may scale what the arrays are given: the compiled kernel does so in passing."""
+        single = all(t.dtype == torch.float32 and t.device.type == "cpu" for t in tensors)
+        return (
+            single and self.attend is gain_cell_attention and (self.q.plain or self.k.plain or self.v.plain)
+        )
+
+    def _attended(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        key_index: Tensor | None,
+        query_index: Tensor | None,
+        sliding_window: int | None,
+        out: Scaler | None = None,
+    ) -> Tensor:
+        """`sums`, scaled by `out`, where `attend` scales: what is more than a gain and an offset is done before."""
+        numbers: list[Tensor] = []
+        given: list[Tensor] = []
+        values = self.values(v)
+        for stage, x in ((self.q, q), (self.k, k), (self.v, values)):
+            inside = stage.plain and not (stage is self.v and self.normaliser is not None)
+            if not inside:
+                x = stage(x, self.columns(q, k, v, key_index, query_index, sliding_window))
+            given.append(self.with_constant(x) if stage is self.v else x)
+            numbers += _gain_and_offset(stage, inside)
+        numbers += _gain_and_offset(self.out, out is not None)
+        return self.attend(
+            given[0],
+            given[1],
+            given[2],
+            self.design,
+            Scaling(*numbers),
             self.impl,
             key_index=key_index,
             query_index=query_index,
@@ -299,6 +350,13 @@ def common_design(layers: Sequence[GainCellAttention]) -> Design:
     if any(layer.design != design for layer in layers):
         raise ModelError("the layers have different designs; use set_design(model, design) before saving")
     return design
+
+
+def _gain_and_offset(stage: Scaler, inside: bool) -> tuple[Tensor, Tensor]:
+    """Those of a stage in float32; 1 and 0 for one that is computed elsewhere."""
+    if inside:
+        return stage.gain.float(), stage.offset.float()
+    return torch.ones(len(stage.gain)), torch.zeros(len(stage.gain))
 
 
 def check_one_normaliser(design: Design) -> None:

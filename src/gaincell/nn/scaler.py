@@ -4,6 +4,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from gaincell.ops.gain_cell_attention.front import scaled
+
 COLUMNS = 1024
 """Columns at which an exponent changes nothing: those of the paper's ring, whatever the ring of a design."""
 
@@ -50,6 +52,12 @@ class Scaler(nn.Module):
         self.kept: Tensor | None
         self.register_buffer("kept", None)
 
+    @property
+    def plain(self) -> bool:
+        """Whether a x + b is all that happens, and nobody watches it."""
+        watched = self._forward_hooks or self._forward_pre_hooks or self._backward_hooks
+        return self.kept is None and self.exponent is None and not watched
+
     def add_exponent(self) -> None:
         """Give every head an exponent, of 0, to be trained."""
         self.exponent = nn.Parameter(torch.zeros_like(self.gain))
@@ -63,7 +71,7 @@ class Scaler(nn.Module):
         """
         dtype = torch.promote_types(x.dtype, torch.float32)
         gain, offset = self.gain.to(dtype), self.offset.to(dtype)
-        return torch.addcmul(offset[:, None, None], gain[:, None, None], self.rows(x, columns))
+        return scaled(self.rows(x, columns), gain, offset)
 
     def rows(
         self, x: Float[Tensor, "B H T D"], columns: Int[Tensor, "#B T"] | None = None

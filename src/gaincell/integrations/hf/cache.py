@@ -174,7 +174,9 @@ class RingTokens:
             seconds = torch.where(age == 0, 0.0, seconds)
             tau = design.tau
             left = torch.ones_like(seconds) if tau is None else torch.exp(-seconds / tau)
-            step.decoded[sliding_window] = native_decode.make_slots(columns, tile, left, design)
+            step.decoded[sliding_window] = native_decode.make_slots(
+                columns, tile, left, query[:, -1].clamp(min=0), design
+            )
         return step.decoded[sliding_window]
 
     def finish(self) -> int:
@@ -347,9 +349,10 @@ class RingLayer(CacheLayerMixin):
                 return None
         read = attention.columns(query, *volts, query_index=step.index, sliding_window=sliding_window)
         q = attention.q(query, read)
-        if self._decode is None:
+        if self._decode is None or self._decode.design is not attention.design:
             level = attention.impl.removeprefix("native-") if attention.impl.startswith("native-") else None
-            self._decode = RingDecoder(attention.design, q.shape[3], level)
+            heads, kv_heads = attention.heads, attention.kv_heads
+            self._decode = RingDecoder(attention.design, heads, kv_heads, q.shape[3], attention.layer, level)
         out = self._decode(q, *self._codes, self.tokens.decoded(step, sliding_window))
         return None if out is None else attention.output(out, read)
 

@@ -21,7 +21,7 @@ from gaincell.config import Design
 from gaincell.devices.writing import write_errors
 from gaincell.errors import InputError
 from gaincell.ops.gain_cell_attention import naive
-from gaincell.ops.gain_cell_attention.front import left_after, pulses, stored
+from gaincell.ops.gain_cell_attention.front import left_after, pulses, scaled, stored
 from gaincell.ops.gain_cell_attention.gradients import APPROXIMATED, GRADIENTS, Gradient, check_gradient
 from gaincell.ops.gain_cell_attention.naive import gain_cell_core_naive
 from gaincell.ops.gain_cell_attention.sinks import ring_index, sink_tile, without_sinks
@@ -85,8 +85,8 @@ def gain_cell_attention(
         k, v: keys and values; H is a multiple of Hk. With `scaling=None` in volts, v_min to v_max.
         design: the chip. Its `token_period` sets the decay from token to token.
         scaling: gains and offsets applied to q, k, v and the output; None for gain 1, offset 0.
-        impl: "naive", "blocked", "native", "triton", "decode" (one query, no gradients), or "auto": "decode"
-            for one query without gradients, "native" for what else it serves (see native.py), else "blocked".
+        impl: "naive", "blocked", "native", "triton", "decode" (one query, no gradients), or "auto": "native"
+            for what it serves (see native.py), else "decode" for one query without gradients, else "blocked".
         key_index: index j of the real token in each key slot, consecutive, -1 for padding, which is never
             written. Ages and physical columns count real tokens. None for 0 ... Tk - 1.
         query_index: index i of each query, -1 for padding. None for the last Tq of key_index.
@@ -114,9 +114,14 @@ def gain_cell_attention(
     out_dtype = q.dtype
     if scaling is not None:
         _check_scaling(scaling, q.shape[1], k.shape[1])
-        q = _scaled(q, scaling.q_gain, scaling.q_offset)
-        k = _scaled(k, scaling.k_gain, scaling.k_offset)
-        v = _scaled(v, scaling.v_gain, scaling.v_offset)
+        if _scales_in_kernel(scaling, design, impl):
+            rest: Any = (key_index, query_index, sliding_window, layer, gradient)
+            inside = _natively(q, k, v, design, impl, *rest, scaling)
+            if inside is not None:
+                return inside
+        q = scaled(q, scaling.q_gain, scaling.q_offset)
+        k = scaled(k, scaling.k_gain, scaling.k_offset)
+        v = scaled(v, scaling.v_gain, scaling.v_offset)
 
     if impl == "decode" and not _one_query(q, k, v):
         raise InputError("impl='decode' takes one query and no gradients; give impl='auto'")
@@ -130,7 +135,7 @@ def gain_cell_attention(
     else:
         out = attention_core(q, k, v, design, impl, key_index, query_index, sliding_window, layer, gradient)
     if scaling is not None:
-        out = _scaled(out, scaling.out_gain, scaling.out_offset)
+        out = scaled(out, scaling.out_gain, scaling.out_offset)
     return out.to(out_dtype)
 
 
@@ -195,8 +200,8 @@ def attend_to_stored(
         extra_age: of the first slots, which are those written before the first query: by how much their age
             at the first query exceeds the token periods in between, s; above 0 after idle time, below 0 after
             a refresh.
-        impl: as in `gain_cell_attention`, but plain torch in place of "native" where slots were written
-            before, and always in place of "triton".
+        impl: as in `gain_cell_attention`, but plain torch in place of "native" where `extra_age` is not 0,
+            and always in place of "triton".
 
     Raises:
         InputError: as there; an incomplete discharge, or columns of first tokens.
@@ -229,7 +234,7 @@ def attend_to_stored(
         return normalised(total, design.normaliser)
     if design.writing.present:
         ku, vu = (write_errors(u, design, layer, array, key_index) for array, u in enumerate((ku, vu)))
-    held = 0 if extra_age is None else extra_age.shape[1]
+    held = 0 if extra_age is None or _as_old_as_tokens(extra_age, design) else extra_age.shape[1]
     rest: tuple[Tensor, Tensor, int | None, int, Gradient]
     rest = (key_index, query_index, sliding_window, layer, "exact")
     fresh = not held and not design.front_differs
@@ -247,6 +252,12 @@ def attend_to_stored(
             for array, u in enumerate((ku, vu))
         )
     return _arrays(q, ku, vu, design, impl, *rest, bool(held)).to(q.dtype)
+
+
+def _as_old_as_tokens(extra_age: Tensor, design: Design) -> bool:
+    """Whether all columns are as old as their tokens say, to less than float32 tells of what is left."""
+    largest = float(extra_age.abs().max()) if extra_age.numel() else 0.0
+    return design.tau is None or largest < 2.0**-28 * design.tau
 
 
 def _leaked(
@@ -365,7 +376,7 @@ def _natively(q: Tensor, k: Tensor, v: Tensor, design: Design, impl: Impl, *rest
 
         with instructions(impl.removeprefix("native-")):
             return _natively(q, k, v, design, "native", *rest)
-    if impl != "native" and (impl != "auto" or _one_query(q, k, v)):
+    if impl not in ("native", "auto"):
         return None
     from gaincell.ops.gain_cell_attention.native import gain_cell_native, why_not
 
@@ -394,8 +405,11 @@ def _on_a_gpu(q: Tensor, k: Tensor, v: Tensor, design: Design, *rest: Any) -> Te
     return triton.gain_cell_triton(q, k, v, design, *rest)
 
 
-def _scaled(x: Tensor, gain: Tensor, offset: Tensor) -> Tensor:
-    return x * gain[:, None, None] + offset[:, None, None]
+def _scales_in_kernel(scaling: Scaling, design: Design, impl: str) -> bool:
+    """Whether nothing stands between the scaling and the kernel, if that serves the call."""
+    between = design.normaliser.present or design.sinks.tokens or design.front_differs
+    plain = all(x.dtype == torch.float32 and x.device.type == "cpu" for x in scaling)
+    return plain and impl != "triton" and not between and not torch.compiler.is_compiling()
 
 
 def _check_tensors(q: Tensor, k: Tensor, v: Tensor) -> None:

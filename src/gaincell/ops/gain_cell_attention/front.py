@@ -20,6 +20,11 @@ from gaincell.devices.variability import cell_errors
 from gaincell.devices.writing import write_errors
 
 
+def scaled(x: Float[Tensor, "B H T D"], gain: Float[Tensor, " H"], offset: Float[Tensor, " H"]) -> Tensor:
+    """a x + b of every head."""
+    return x * gain[:, None, None] + offset[:, None, None]
+
+
 def pulses(
     x: Float[Tensor, "B H Tq D"], design: Design, layer: int, kv_heads: int, query_index: Int[Tensor, "B Tq"]
 ) -> Float[Tensor, "B H Tq D"]:

@@ -15,8 +15,9 @@ n slabs.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from math import inf
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,6 +27,7 @@ from gaincell import features
 from gaincell.circuits.converter import in_precision, sum_rounding
 from gaincell.config import Design
 from gaincell.ops.gain_cell_attention import not_a_number
+from gaincell.ops.gain_cell_attention.front import scaled
 from gaincell.ops.gain_cell_attention.gradients import APPROXIMATED, SURROGATES
 from gaincell.ops.gain_cell_attention.native_library import (
     AS_GIVEN,
@@ -35,6 +37,7 @@ from gaincell.ops.gain_cell_attention.native_library import (
     MOST_THREADS,
     OK,
     READOUTS,
+    SCALES,
     Gradient,
     Problem,
     compiled_library,
@@ -43,7 +46,6 @@ from gaincell.ops.gain_cell_attention.native_library import (
     level_number,
 )
 from gaincell.ops.gain_cell_attention.native_tables import (
-    Constants,
     by_level,
     cells_of,
     constants_of,
@@ -74,13 +76,19 @@ def why_not(q: Tensor, k: Tensor, v: Tensor, design: Design) -> str | None:
             return f"it computes in float32, not {x.dtype}"
     if max(q.shape[3], design.tile) > LARGEST_SIDE:
         return f"head dimension and sub-tile are at most {LARGEST_SIDE}"
+    return _why_not(design, q.shape[1] // k.shape[1])
+
+
+@lru_cache(maxsize=256)
+def _why_not(design: Design, reads: int) -> str | None:
+    """Why no call is served on a chip whose columns are read so many times per token."""
     if design.cell.coefficients is not None:
         orders = orders_of(design)
         fits = len(orders) <= MOST_SLABS and max(orders, default=0) <= LARGEST_ORDER
         return None if fits else "the cell's polynomial has too many orders"
     if any(design.mismatch.coefficient_covariance):
         return "the coefficients of cells differ whose curve is no polynomial"
-    if not by_level(design) and curve_of(quiet(design), q.shape[1] // k.shape[1], 0.0) is None:
+    if not by_level(design) and curve_of(quiet(design), reads, 0.0) is None:
         return "the cell's curve is not smooth enough for pieces of cubics"
     if design.query_levels is not None and design.query_levels > 2**15:
         return "there are too many query levels"
@@ -97,25 +105,34 @@ def gain_cell_native(
     sliding_window: int | None = None,
     layer: int = 0,
     gradient: str = "exact",
+    scaling: tuple[Tensor, ...] = (),
 ) -> Tensor:
     """The digital sum over the sub-tiles for requested pulse widths `q` and volts `k`, `v`.
 
-    Args and result as of `gain_cell_core_blocked`, but for q, k, v: before drivers and write DACs.
+    Args and result as of `gain_cell_core_blocked`, but for q, k, v: before drivers and write DACs, and, with
+    `scaling` (gain and offset of q, k, v and the output, in float32), for scaling on both sides too.
     """
 
     def run(q: Tensor, k: Tensor, v: Tensor, first_query: int, first_key: int) -> Tensor:
         call = _Call(design, first_query, first_key, sliding_window, layer, gradient, level_in_use())
-        out: Tensor = _NativeCore.apply(q, k, v, call)  # type: ignore[no-untyped-call]
-        if not call.finite:
-            reached = not_a_number.marks(q, k, v, first_query, first_key, _window(call))
-            out = _NativeCore.apply(*not_a_number.without(q, k, v), call) + reached  # type: ignore[no-untyped-call]
-        return out
+        out: Tensor = _NativeCore.apply(q, k, v, call, *scaling)  # type: ignore[no-untyped-call]
+        if call.finite:
+            return out
+        if scaling:
+            q, k, v = (scaled(x, *scaling[2 * n : 2 * n + 2]) for n, x in enumerate((q, k, v)))
+        reached = not_a_number.marks(q, k, v, first_query, first_key, _window(call))
+        out = _NativeCore.apply(*not_a_number.without(q, k, v), call) + reached  # type: ignore[no-untyped-call]
+        return scaled(out, *scaling[6:]) if scaling else out
 
     if key_index is None:
         return run(q, k, v, k.shape[2] - q.shape[2], 0)
     if query_index is None:
         query_index = key_index[:, k.shape[2] - q.shape[2] :]
-    return over_real_tokens(run, q, k, v, key_index, query_index)
+    out = over_real_tokens(run, q, k, v, key_index, query_index)
+    padding = query_index < 0
+    if scaling and bool(padding.any()):
+        out = torch.where(padding[:, None, :, None], scaling[7][:, None, None], out)
+    return out
 
 
 @dataclass
@@ -128,93 +145,89 @@ class _Call:
     gradient: str
     level: str
     finite: bool = True
-    reads: int = 1
-    """Of one column, per token."""
-    fastest: float = 0.0
-    """See slabs.fastest_leak."""
 
 
 class _NativeCore(torch.autograd.Function):
     """Requested q, k, v of consecutive tokens -> digital sum."""
 
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, call: _Call) -> Tensor:
-        q, k, v = (t.resolve_neg().contiguous() for t in (q, k, v))
-        call.reads = q.shape[1] // k.shape[1]
-        call.fastest = fastest_of(quiet(call.design), call.layer, k.shape[1], q.shape[3])
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, call: _Call, *scaling: Tensor) -> Tensor:
+        q, k, v, *scaling = (t.resolve_neg().contiguous() for t in (q, k, v, *scaling))  # type: ignore[assignment]
         out = torch.empty_like(q)
-        open_ = None
+        open_ = total = None
         if any(ctx.needs_input_grad):
             tiles, dim = call.design.tiles, q.shape[3]
             open_ = torch.empty(*q.shape[:3], tiles, -(-dim // 8), dtype=torch.uint8)
-        problem, kept = _problem(call, q, k, v, open_)
+            total = torch.empty_like(q) if scaling else None
+        problem, kept = _problem(call, q, k, v, open_, total, *scaling)
         problem.out = out.data_ptr()
         call.finite = invoke("gc_forward", problem) == OK
         del kept
         if open_ is not None:
-            ctx.save_for_backward(q, k, v, open_)
+            ctx.save_for_backward(q, k, v, open_, total, *scaling)
             ctx.call = call
         return out
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        q, k, v, open_ = ctx.saved_tensors
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, open_, total, *scaling = ctx.saved_tensors
         call = ctx.call
         grad = grad.resolve_neg().contiguous()
         dq, dk, dv = (torch.empty_like(t) for t in (q, k, v))
-        problem, kept = _problem(call, q, k, v, open_)
+        scales = [q.new_empty(*t.shape[:2], 2) for t in (q, k, v, q)] if scaling else []
+        problem, kept = _problem(call, q, k, v, open_, total, *scaling)
         through = problem.cells
         if call.gradient in SURROGATES:
-            through, linear = cells_of(_constants(call, q.shape[3], surrogate=True), None, None)
-            kept += linear
-        pointers = (t.data_ptr() for t in (grad, dq, dk, dv))
+            linear = _filled(call.design, _window(call), call.layer, q.shape[1], k.shape[1], q.shape[3], True)
+            through, kept = linear.problem.cells, [*kept, linear]
+        pointers = [t.data_ptr() for t in (grad, dq, dk, dv, *scales)]
+        pointers += [None] * (8 - len(pointers))
         products = BF16 if call.gradient in APPROXIMATED else FLOAT32
         invoke("gc_backward", problem, Gradient(*pointers, through, products))
         del kept
-        return dq, dk, dv, None
+        return dq, dk, dv, None, *(d for both in scales for d in both.sum(0).unbind(1))
 
 
 def _window(call: _Call) -> int:
     return min(call.design.window, call.sliding_window or call.design.window)
 
 
-def _problem(
-    call: _Call, q: Tensor, k: Tensor, v: Tensor, open_: Tensor | None
-) -> tuple[Problem, list[Tensor]]:
-    """The C structure, and the tensors that it points to."""
-    d = quiet(call.design)
+class _Filled(NamedTuple):
+    """The C structure with all that does not change from call to call, and the tensors that it points to."""
+
+    problem: Problem
+    kept: tuple[Tensor, ...]
+    fastest: float
+    """See slabs.fastest_leak."""
+
+
+@lru_cache(maxsize=256)
+def _filled(
+    design: Design, window: int, layer: int, heads: int, kv_heads: int, dim: int, surrogate: bool
+) -> _Filled:
+    d, reads = quiet(design), heads // kv_heads
     raw = d.front_differs
-    dim = q.shape[3]
-    constants = _constants(call, dim, surrogate=False)
+    fastest = fastest_of(d, layer, kv_heads, dim)
+    constants = constants_of(d, window, dim, reads, fastest, surrogate)
     curve = None
-    if d.cell.coefficients is None and not by_level(d):
-        curve = curve_of(d, call.reads, call.fastest)
-    mismatch = mismatch_of(d, call.layer, k.shape[1], dim, call.reads, call.fastest)
-    cells, kept = cells_of(constants, curve, mismatch)
-    errors, more = errors_of(call.design, call.layer, k.shape[1], dim)
-    kept += more
+    if not surrogate and d.cell.coefficients is None and not by_level(d):
+        curve = curve_of(d, reads, fastest)
+    cells, kept = cells_of(constants, curve)
+    errors, more = errors_of(design, layer, kv_heads, dim)
     span = d.v_max - d.v_min
     margin = sum_rounding(torch.float32)
     integer = constants.integer_factors
     problem = Problem(
-        batch=q.shape[0],
-        heads=q.shape[1],
-        kv_heads=k.shape[1],
-        queries=q.shape[2],
-        keys=k.shape[2],
+        heads=heads,
+        kv_heads=kv_heads,
         dim=dim,
-        first_query=call.first_query,
-        first_key=call.first_key,
-        window=_window(call),
+        window=window,
         columns=d.window,
         tile=d.tile,
         rows=constants.rows,
         margin=constants.margin,
         ages=constants.ages,
-        q=q.data_ptr(),
-        k=k.data_ptr(),
-        v=v.data_ptr(),
         q_levels=AS_GIVEN if raw else d.query_levels or 0,
         storage_levels=0 if raw else d.storage_levels or 0,
         low=-inf if raw else in_precision(d.v_min, torch.float32),
@@ -235,12 +248,39 @@ def _problem(
         errors=errors,
         integer_factors=None if integer is None else integer.data_ptr(),
         integer_third=constants.integer_third,
-        open=None if open_ is None else open_.data_ptr(),
-        threads=min(torch.get_num_threads(), MOST_THREADS),
-        level=level_number(call.level),
     )
+    given = (*kept, *more, *(() if integer is None else (integer,)))
+    return _Filled(problem, given, fastest)
+
+
+def chip_problem(
+    design: Design, window: int, layer: int, heads: int, kv_heads: int, dim: int
+) -> tuple[Problem, list[object]]:
+    """The C structure with what it says of the chip, and what holds the memory that it points to."""
+    filled = _filled(design, window, layer, heads, kv_heads, dim, False)
+    problem, kept = Problem.from_buffer_copy(filled.problem), [filled]
+    if design.cells_differ:  # large, and kept elsewhere: see devices/chip_cache.py
+        mismatch = mismatch_of(quiet(design), layer, kv_heads, dim, heads // kv_heads, filled.fastest)
+        problem.cells.powers = mismatch[0].shape[2] - 1
+        problem.cells.key_mismatch, problem.cells.value_mismatch = (t.data_ptr() for t in mismatch)
+        kept.append(mismatch)
     return problem, kept
 
 
-def _constants(call: _Call, dim: int, *, surrogate: bool) -> Constants:
-    return constants_of(quiet(call.design), _window(call), dim, call.reads, call.fastest, surrogate)
+def _problem(
+    call: _Call, q: Tensor, k: Tensor, v: Tensor, open_: Tensor | None, total: Tensor | None, *scaling: Tensor
+) -> tuple[Problem, list[object]]:
+    """The C structure, and what holds the memory that it points to."""
+    problem, kept = chip_problem(call.design, _window(call), call.layer, q.shape[1], k.shape[1], q.shape[3])
+    problem.batch, problem.queries, problem.keys = q.shape[0], q.shape[2], k.shape[2]
+    problem.first_query, problem.first_key = call.first_query, call.first_key
+    problem.q, problem.k, problem.v = q.data_ptr(), k.data_ptr(), v.data_ptr()
+    if open_ is not None:
+        problem.open = open_.data_ptr()
+    if total is not None:
+        problem.sum = total.data_ptr()
+    for name, numbers in zip((*SCALES, "out_gain", "out_offset"), scaling, strict=False):
+        setattr(problem, name, numbers.data_ptr())
+    problem.threads = min(torch.get_num_threads(), MOST_THREADS)
+    problem.level = level_number(call.level)
+    return problem, kept

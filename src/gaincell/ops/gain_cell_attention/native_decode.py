@@ -1,7 +1,8 @@
 """One query of every head against a ring of one-byte codes, and writing into it, in compiled code.
 
-The equations of `decode.py` on codes: the charge of a cell depends on its level and its column's age alone,
-so a table of at most 16 numbers a column replaces voltages. Cells that differ from each other are not served.
+The equations of `decode.py` on codes: where all cells are alike, the charge of one depends on its level and its
+column's age alone, so a table of at most 16 numbers a column replaces voltages. With errors and noise of
+converters (noise.py, converter_errors.py), but for those of the query drivers.
 
 Dimensions: B sequences, H query heads, Hk key/value heads, M columns of the ring, S slots that are looked at,
 D head dimension.
@@ -10,7 +11,7 @@ D head dimension.
 from __future__ import annotations
 
 import ctypes
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,7 +19,7 @@ from torch import Tensor
 from gaincell.circuits.converter import in_precision
 from gaincell.config import Design
 from gaincell.errors import InputError
-from gaincell.features import NOMINAL, PULSE_LAW, missing
+from gaincell.features import CELLS, CONVERSIONS, NOMINAL, PULSE_LAW, READ_NOISE, missing
 from gaincell.ops.gain_cell_attention import native
 from gaincell.ops.gain_cell_attention.native_library import (
     MOST_SLABS,
@@ -37,7 +38,7 @@ from gaincell.ops.gain_cell_attention.native_library import (
 WORTH_A_THREAD = (
     4_000_000  # cells of a decoding step, below which starting threads takes longer than it saves
 )
-IMPLEMENTS = NOMINAL | PULSE_LAW
+IMPLEMENTS = NOMINAL | PULSE_LAW | CELLS | CONVERSIONS | READ_NOISE - {"noise.pulse_jitter"}
 """Features of a chip (features.py)."""
 
 
@@ -62,20 +63,23 @@ class Slots(NamedTuple):
     left: Tensor
     """[B, S] float32: what is left of the voltages."""
     table: Tensor | None
-    """[B, S, 16] charge of every level now, of cells that are not polynomials."""
+    """[B, S, 16] charge of every level now, of cells that are alike and not polynomials."""
+    query: Tensor
+    """[B] uint32: number of the query's token."""
 
 
-def make_slots(positions: Tensor, tile_of: Tensor, left: Tensor, design: Design) -> Slots:
-    """From columns [S], sub-tiles [B, S] and what is left of the voltages [B, S]."""
+def make_slots(positions: Tensor, tile_of: Tensor, left: Tensor, query: Tensor, design: Design) -> Slots:
+    """From columns [S], sub-tiles [B, S], what is left of the voltages [B, S] and the queries' tokens [B]."""
     table = None
     left = left.float().contiguous()
-    if design.cell.coefficients is None:
+    if design.cell.coefficients is None and not design.cells_differ:
         levels = design.storage_levels
         assert levels is not None
         u = (torch.arange(levels) - (levels - 1) / 2) * ((design.v_max - design.v_min) / (levels - 1))
         table = torch.zeros(*left.shape, TABLE)
         table[..., :levels] = design.cell.current(left[..., None] * u)
-    return Slots(positions.to(torch.int32), tile_of.to(torch.int32).contiguous(), left, table)
+    tokens = query.to(torch.uint32).contiguous()
+    return Slots(positions.to(torch.int32), tile_of.to(torch.int32).contiguous(), left, table, tokens)
 
 
 def write_ring(volts: Tensor, ring: Tensor, position: int, design: Design) -> bool:
@@ -110,13 +114,19 @@ class RingDecoder:
 
     Args:
         design: the chip.
+        heads, kv_heads: H, Hk.
         dim: head dimension D.
+        layer: of the chip: selects the cells' mismatch, and the noise.
         level: instruction level; None: the best, or the one forced.
     """
 
-    def __init__(self, design: Design, dim: int, level: str | None = None) -> None:
-        self._made_of = design, dim, level
+    def __init__(
+        self, design: Design, heads: int, kv_heads: int, dim: int, layer: int, level: str | None = None
+    ) -> None:
+        self.design = design
+        self._made_of = design, heads, kv_heads, dim, layer, level
         self._level = level
+        chip, self._kept = native.chip_problem(design, design.window, layer, heads, kv_heads, dim)
         coefficients = design.cell.coefficients or (0.0,)
         steps = design.readout_steps
         self._step = Step(
@@ -124,6 +134,8 @@ class RingDecoder:
             tiles=design.tiles,
             order=len(coefficients) - 1,
             coefficients=(ctypes.c_float * (MOST_SLABS + 1))(*coefficients),
+            cells=chip.cells,
+            errors=chip.errors,
             q_levels=design.query_levels or 0,
             storage_levels=design.storage_levels or 0,
             to_volts=(design.v_max - design.v_min) / ((design.storage_levels or 2) - 1),
@@ -136,7 +148,7 @@ class RingDecoder:
             output_scale=steps / design.output_saturation,
         )
 
-    def __reduce__(self) -> tuple[type[RingDecoder], tuple[Design, int, str | None]]:
+    def __reduce__(self) -> tuple[type[RingDecoder], tuple[Any, ...]]:
         """Copies are made anew: a structure of pointers cannot be copied."""
         return RingDecoder, self._made_of
 
@@ -161,6 +173,7 @@ class RingDecoder:
         step.key, step.value = keys.data_ptr(), values.data_ptr()
         step.positions, step.tile_of = slots.positions.data_ptr(), slots.tile_of.data_ptr()
         step.left = slots.left.data_ptr()
+        step.query_tokens = slots.query.data_ptr()
         step.table = None if slots.table is None else slots.table.data_ptr()
         cells = step.batch * step.kv_heads * step.slots * step.dim
         step.threads = min(torch.get_num_threads(), MOST_THREADS) if cells > WORTH_A_THREAD else 1

@@ -73,7 +73,7 @@ _SIZES = (
     *("batch", "heads", "kv_heads", "queries", "keys", "dim", "first_query", "first_key"),
     *("window", "columns", "tile", "rows", "margin", "ages"),
 )
-_SCALES = ("q_gain", "q_offset", "k_gain", "k_offset", "v_gain", "v_offset")
+SCALES = ("q_gain", "q_offset", "k_gain", "k_offset", "v_gain", "v_offset")
 
 
 _CONVERTERS = ("readout", "score_ceiling", "score_exponent", "output_ceiling")
@@ -84,7 +84,7 @@ class Problem(ctypes.Structure):
 
     _fields_ = [
         *((name, ctypes.c_int64) for name in _SIZES),
-        *((name, ctypes.c_void_p) for name in ("q", "k", "v", *_SCALES)),
+        *((name, ctypes.c_void_p) for name in ("q", "k", "v", *SCALES)),
         *((name, ctypes.c_int32) for name in ("q_levels", "storage_levels")),
         *((name, ctypes.c_float) for name in ("low", "high", "middle", "to_code", "to_volts")),
         *((name, ctypes.c_int32) for name in _CONVERTERS),
@@ -94,7 +94,7 @@ class Problem(ctypes.Structure):
         ("errors", Errors),
         ("integer_factors", ctypes.c_void_p),
         ("integer_third", ctypes.c_int32),
-        *((name, ctypes.c_void_p) for name in ("out", "out_gain", "out_offset", "open")),
+        *((name, ctypes.c_void_p) for name in ("out", "out_gain", "out_offset", "sum", "open")),
         *((name, ctypes.c_int32) for name in ("threads", "level")),
     ]
 
@@ -104,6 +104,7 @@ class Gradient(ctypes.Structure):
 
     _fields_ = [
         *((name, ctypes.c_void_p) for name in ("grad", "dq", "dk", "dv")),
+        *((name, ctypes.c_void_p) for name in ("q_scales", "k_scales", "v_scales", "out_scales")),
         ("cells", Cells),
         ("products", ctypes.c_int32),
     ]
@@ -117,6 +118,9 @@ class Step(ctypes.Structure):
         *((n, ctypes.c_void_p) for n in ("q", "key", "value", "positions", "tile_of", "left", "table")),
         ("order", ctypes.c_int32),
         ("coefficients", ctypes.c_float * (MOST_SLABS + 1)),
+        ("cells", Cells),
+        ("errors", Errors),
+        ("query_tokens", ctypes.c_void_p),
         *((name, ctypes.c_int32) for name in ("q_levels", "storage_levels")),
         ("to_volts", ctypes.c_float),
         *((name, ctypes.c_int32) for name in _CONVERTERS),

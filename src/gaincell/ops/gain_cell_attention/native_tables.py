@@ -189,9 +189,8 @@ def _integers(design: Design, slabs: Slabs, left: Tensor, dim: int) -> tuple[Ten
     return (factors * unit).float().contiguous(), third
 
 
-def cells_of(
-    constants: Constants, curve: Curve | None, mismatch: tuple[Tensor, Tensor] | None
-) -> tuple[Cells, list[Tensor]]:
+def cells_of(constants: Constants, curve: Curve | None) -> tuple[Cells, list[Tensor]]:
+    """What the kernel is told of cells, but for what is of each cell, and the tensors that it points to."""
     slabs = constants.slabs
     kinds = {PolynomialSlabs: POLYNOMIAL, SampledSlabs: BY_LEVEL if curve is None else CURVE}
     kinds[TimedSlabs] = TIMED if curve is None else TIMED_CURVE
@@ -217,20 +216,16 @@ def cells_of(
         cells.curve, cells.pieces = curve.pieces.data_ptr(), len(curve.pieces)
         cells.curve_low, cells.pieces_per_volt = curve.low, curve.per_volt
         kept.append(curve.pieces)
-    if mismatch is not None:
-        cells.powers = mismatch[0].shape[2] - 1
-        cells.key_mismatch, cells.value_mismatch = (t.data_ptr() for t in mismatch)
-        kept += mismatch
     return cells, kept
 
 
 @kept("layer", "fastest")
 def mismatch_of(
     design: Design, layer: int, kv_heads: int, dim: int, reads: int, fastest: float
-) -> tuple[Tensor, Tensor] | None:
-    """Of every cell of the key and the value array, what the kind of cells takes: see the C header."""
-    if not design.cells_differ:
-        return None
+) -> tuple[Tensor, Tensor]:
+    """Of every cell of the key and the value array, what the kind of cells takes: see the C header. Cells
+    differ.
+    """
     slabs, device = _slabs(design, reads, fastest), torch.device("cpu")
     arrays = []
     for array in (KEY_ARRAY, VALUE_ARRAY):
