@@ -287,7 +287,7 @@ def fingerprint(model: nn.Module) -> str:
     for name, weight in sorted(base_weights(model).items()):
         digest.update(f"{name} {tuple(weight.shape)}\n".encode())
         for piece in _pieces(weight):
-            digest.update(piece.to("cpu", torch.float32).numpy())
+            digest.update(piece.to("cpu", torch.float32).numpy().data)
     return digest.hexdigest()
 
 
