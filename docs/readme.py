@@ -457,10 +457,11 @@ def memory_table(bench: Mapping[str, Any]) -> str:
             rest = (peak - weights - libraries) * sizes[name].hidden / bench["hidden"]
             bytes_ = libraries if step == "nothing" else larger[name] + libraries + rest
             computed.append(f"{bytes_ / gib:.1f}")
-        lines.append([title, f"{peak / gib:.2f}", f"{bench['limit_bytes'] / gib:.2f}", *computed])
+        limit = "–" if step == "nothing" else f"{bench['limit_bytes'] / gib:.2f}"
+        lines.append([title, f"{peak / gib:.2f}", limit, *computed])
     made = f"{bench['tokens']} tokens of text; {bench['provenance']['protocol']}"
-    limit = "The limit is 1.25 times the weights and 1.5 GiB."
-    return f"{markdown(lines)}\n\nPeak resident size; {made}. {limit}\n"
+    stated = "The limit is 1.25 times the weights and 1.5 GiB."
+    return f"{markdown(lines)}\n\nPeak resident size; {made}. {stated}\n"
 
 
 if __name__ == "__main__":
