@@ -42,7 +42,7 @@ def export(
 
     Example: gaincell export runs/tiny --out tiny-on-arrays
 
-    Example: gaincell export adapters/smollm2-135m --format peft --out smollm2-adapter
+    Example: gaincell export adapters/smollm2-135m-extended --format peft --out smollm2-adapter
     """
     import torch
 

@@ -40,6 +40,7 @@ BASE: dict[str, list[str]] = {
     "design diff": ["CHIP", "leroux2025"],
     "device fit": ["CURVE"], "device show": ["DEVICE"],
     "floorplan": ["CHIP"],
+    "export": ["RUN", "--out", "new"],
     "report": ["RESULT"], "table": ["SCORES"],
     "simulate head": ["--tokens", "8", "--figures", "drawn"],
     "simulate tile": ["--tokens", "8", "--figures", "drawn"],

@@ -84,7 +84,7 @@ class HardwareLoader(HfQuantizer):
         from gaincell.integrations.hf.attach import attach
         from gaincell.integrations.hf.checkpoint import put, read
 
-        self.remove_quantization_config(model)  # type: ignore[no-untyped-call]
+        HfQuantizer.remove_quantization_config(self, model)
         model._keys_to_ignore_on_load_unexpected = self._ignored
         record = self.quantization_config
         files = self._files or _files(model)
