@@ -55,6 +55,7 @@ from gaincell.reports import (
     spice,
     spice_tables,
     spice_wires,
+    spice_write,
     tables,
 )
 from gaincell.reports.html import page as report
@@ -205,6 +206,8 @@ def write_spice(docs: Path) -> None:
     for result in read("wires-*.json").values():
         text = replaced(text, "wires", spice_tables.wires(result))
         spice_wires.draw_wires(result, docs / "figures" / "spice-wires.png")
+    for result in read("write-*.json").values():
+        text = replaced(text, "write", spice_write.markdown(result))
     for name, result in found.items():
         spice.draw_cell(result, docs / "figures" / f"spice-cell-{name}.png")
     for name, result in verified.items():

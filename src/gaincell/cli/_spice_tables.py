@@ -56,6 +56,15 @@ def cell_table(result: dict[str, Any], device: Any) -> Any:
     return table
 
 
+def write_table(result: dict[str, Any]) -> Any:
+    from gaincell.reports.spice_write import HEADINGS, rows
+
+    table = _plain_table(f"{result['technology']}, {result['ngspice']}", *HEADINGS)
+    for row in rows(result):
+        table.add_row(*row)
+    return table
+
+
 def verify_table(result: dict[str, Any]) -> Any:
     title = f"{result['technology']}, {result['readout']} readout, {result['inputs']} inputs"
     title += f", {result['columns']['value']} columns; {corner_words(result)}"

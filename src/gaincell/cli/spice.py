@@ -1,4 +1,4 @@
-"""`gaincell spice characterise|verify|wires|energy`: circuits in ngspice, with open transistor models."""
+"""`gaincell spice characterise|verify|wires|write|energy`: circuits in ngspice, open transistor models."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from gaincell.cli._spice_options import (
     models,
     simulating,
 )
-from gaincell.cli._spice_tables import cell_table, energy_table, verify_table, wire_tables
+from gaincell.cli._spice_tables import cell_table, energy_table, verify_table, wire_tables, write_table
 
 OF_LIBRARY = ("--section", "--nmos", "--pmos", "--subcircuits", "--nodes")
 OF_FILE = ("--head", "--token")
@@ -268,6 +268,52 @@ def wires(
         console.print(table)
     if figure is not None:
         report.draw_wires(result, figure)
+
+
+@app.command()
+def write(
+    context: typer.Context,
+    technology: TechnologyName = "freepdk45",
+    lib: Library = None,
+    section: Section = None,
+    nmos: Nmos = "nmos",
+    pmos: Pmos = "pmos",
+    subcircuits: Subcircuits = False,
+    nodes: Nodes = "dgsb",
+    vdd: Vdd = None,
+    process: Process = "nominal",
+    temperature: Temperature = 27.0,
+    supply: Supply = 1.0,
+    design: DesignName = "leroux2025",
+    workers: Workers = None,
+    json: JsonFile = None,
+) -> None:
+    """The write path: two write DACs, discharge and write gate for every code, and the word-line drivers.
+
+    From a code to the stored voltage and to the charge that the cell then gives: settling, linearity,
+    energy, noise, of a resistor string and of charge redistribution.
+
+    Example: gaincell spice write --json write.json
+    """
+    from rich.console import Console
+
+    from gaincell.config import load_design
+    from gaincell.reports import spice_write as report
+    from gaincell.reports.results import check
+    from gaincell.spice.runner import version
+    from gaincell.spice.technology import Corner
+    from gaincell.spice.write_path import characterise_write_path
+
+    chip, corner = load_design(design), Corner(process, temperature, supply)
+    check_needed(context, OF_LIBRARY, "--lib FILE", lib)
+    found_models = models(technology, lib, section, nmos, pmos, subcircuits, nodes, vdd)
+    with simulating():
+        found = characterise_write_path(found_models, chip, corner=corner, jobs=workers)
+    command = ["gaincell", *sys.argv[1:]]
+    result = report.describe_write_path(found, corner, version(), command, chip.hash)
+    check(result)
+    write_json(json, result)
+    Console().print(write_table(result))
 
 
 @app.command()

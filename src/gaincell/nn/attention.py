@@ -310,7 +310,7 @@ class GainCellAttention(nn.Module):
         sliding_window: int | None,
         out: Scaler | None = None,
     ) -> Tensor:
-        """`sums`, scaled by `out`, where `attend` scales; what is more than gain and offset is done before."""
+        """`sums`, scaled by `out`, where `attend` scales; more than gain and offset is done before."""
         numbers: list[Tensor] = []
         given: list[Tensor] = []
         values = self.values(v)

@@ -1,0 +1,92 @@
+"""The write path: netlists as text, and what ngspice makes of them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gaincell.cli import main
+from gaincell.config import load_design
+from gaincell.errors import InputError
+from gaincell.reports.results import check
+from gaincell.spice.netlists.write_path import KINDS, WriteSizes, WriteTimes, write_path_bench
+from gaincell.spice.runner import available
+from gaincell.spice.technology import Corner, technology
+from gaincell.spice.write_path import WritePath, characterise_write_path
+
+needs_ngspice = [pytest.mark.spice, pytest.mark.skipif(not available(), reason="ngspice is not installed")]
+PAPER = load_design("leroux2025")
+TIMES = WriteTimes(8e-9, 8e-9, 15e-9)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_code_has_a_line_of_its_own(kind: str) -> None:
+    text = write_path_bench(technology("freepdk45"), Corner(), kind, 8, 64, TIMES, WriteSizes()).text
+    assert text == write_path_bench(technology("freepdk45"), Corner(), kind, 8, 64, TIMES, WriteSizes()).text
+    for code in range(8):
+        assert f"Xc{code} b{code} wl wlb w{code} wwl wwlb st{code} vdd gaincell" in text
+    if kind == "string":
+        assert sum(line.startswith("Xs") and " con conb " in line for line in text.splitlines()) == 8
+    else:
+        assert text.count("\nCd5_") == 3
+
+
+@pytest.fixture(scope="module")
+def found() -> WritePath:
+    return characterise_write_path(technology("freepdk45"), PAPER, jobs=1)
+
+
+def test_levels_that_are_no_codes_are_refused() -> None:
+    for design in (PAPER.replace(storage_levels=6), load_design("ideal")):
+        with pytest.raises(InputError, match="evenly spaced codes"):
+            characterise_write_path(technology("freepdk45"), design)
+
+
+class TestSimulated:
+    pytestmark = needs_ngspice
+
+    def test_the_string_reaches_its_levels(self, found: WritePath) -> None:
+        string = found.kinds["string"]
+        step = string.levels[1] - string.levels[0]
+        assert np.abs(string.stored - string.levels).max() < step / 14
+        assert np.abs(string.inl).max() < 0.05
+        assert np.abs(string.dnl).max() < 0.05
+        assert 0 < string.settling.max() < found.times.write
+        assert np.abs(string.residual).max() < 1e-3
+
+    def test_charge_redistribution_divides_by_the_line(self, found: WritePath) -> None:
+        """The range is that of seven units over these, the line's wires and the store, gates left out."""
+        charge, sizes = found.kinds["charge"], WriteSizes()
+        wires = 63 * 0.2e-15 + technology("freepdk45").storage
+        assert 0.7 < charge.gain < 7 * sizes.capacitance / (7 * sizes.capacitance + wires)
+        assert np.abs(charge.inl).max() < 0.05
+
+    def test_a_string_draws_what_its_resistors_draw(self, found: WritePath) -> None:
+        """The lowest code charges nothing: V^2 / R over discharge and write."""
+        duration = found.times.discharge + found.times.write
+        assert found.kinds["string"].energy[0] == pytest.approx(0.9**2 / (7 * 5e3) * duration, rel=0.02)
+        assert found.kinds["string"].energy.mean() > 5 * found.kinds["charge"].energy.mean()
+
+    def test_the_written_cell_gives_the_charge_of_its_voltage(self, found: WritePath) -> None:
+        for dac in found.kinds.values():
+            expected = np.interp(dac.stored, dac.levels, dac.ideal_charge)
+            full = np.abs(dac.ideal_charge).max()
+            assert np.abs(dac.charge[1:-1] - expected[1:-1]).max() < 0.05 * full
+
+    def test_word_line_pulses_keep_their_width(self, found: WritePath) -> None:
+        assert len(found.errors) == 15
+        assert np.abs(found.errors).max() < 10e-12
+        assert np.ptp(found.energies) < 0.05 * found.energies.mean()
+
+    def test_command(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        file = tmp_path / "write.json"
+        with pytest.raises(SystemExit) as left:
+            main(["spice", "write", "--json", str(file), "--workers", "1"])
+        assert left.value.code == 0
+        assert "resistor string" in capsys.readouterr().out
+        result = json.loads(file.read_text())
+        check(result)
+        assert len(result["dacs"]["charge"]["stored"]["value"]) == 8
