@@ -201,6 +201,7 @@ def test_batches_add_up_and_json_returns(ids: torch.Tensor) -> None:
     assert Activity.from_json(whole.to_json()) == whole
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The embedded model on the embedded text: its second array is driven far less than the first."""
     file, figure = tmp_path / "a.json", tmp_path / "a.png"

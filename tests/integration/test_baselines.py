@@ -243,6 +243,7 @@ def test_what_cannot_be_measured(changes: dict[str, Any], message: str) -> None:
         measure(**(SMALL | changes))
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Table, JSON with unit and kind of every number, figure; the published GPUs are cited beside."""
     file, figure = tmp_path / "b.json", tmp_path / "b.png"

@@ -109,6 +109,7 @@ def test_a_measured_activity_and_a_measured_baseline(
 
 
 @pytest.mark.parametrize("model", ["tiny", pytest.param("smollm2-135m", marks=SMOLLM2)])
+@pytest.mark.usefixtures("blank_figures")
 def test_the_activity_of_a_model_is_measured(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, model: str
 ) -> None:
@@ -209,6 +210,7 @@ def test_a_gpu_reads_the_cache_of_the_model_itself(
     assert "Measured" not in costs_around.machines(results.read(file)).caption
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_sizes_alone_suffice_and_other_sizes_are_not_compared(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -123,6 +123,7 @@ def test_commands_are_recorded_without_paths(given: list[str], shown: str) -> No
     assert " ".join(results.without_paths(given)) == shown
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_figures_and_tables_come_from_run_json_alone(mapped: Mapped, tmp_path: Path) -> None:
     _, _, folder, _ = mapped
     copy = tmp_path / "run.json"
@@ -170,6 +171,7 @@ def test_infinite_perplexities_survive(mapped: Mapped, tmp_path: Path) -> None:
     assert "inf" in perplexity_markdown(read)
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_a_run_can_be_adapted_to_another_cell(mapped: Mapped, tmp_path: Path) -> None:
     _, text, folder, made = mapped
     settings = AdaptSettings(

@@ -8,9 +8,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from gaincell import files
 from gaincell.reports.results import number
-from gaincell.reports.style import BLACK, BLUE, ORANGE, styled
+from gaincell.reports.style import BLACK, BLUE, ORANGE, save, styled
 from gaincell.reports.tables import readable
 
 TITLES = {"off": "switched off, the others on", "on": "on alone"}
@@ -61,29 +60,34 @@ def _remark(result: Mapping[str, Any]) -> str:
     return "; not exercised: all losses are equal to the last digit, so nothing follows for the constraint"
 
 
-def draw_ablation(result: Mapping[str, Any], path: str | Path) -> Path:
+@styled()
+def ablation_figure(result: Mapping[str, Any]) -> Figure:
     """Ratios of perplexities, a panel for constraints off and one for constraints on."""
     kinds = {kind: [r for r in result["ablation"] if r["kind"] == kind] for kind in ("off", "on")}
     tallest = max(len(rows) for rows in kinds.values())
-    with styled():
-        figure = Figure(figsize=(10.5, 1.4 + 0.34 * tallest))
-        for axes, (kind, rows) in zip(figure.subplots(1, 2), kinds.items(), strict=True):
-            rest = rows[1:]
-            ratios = [number(row["ratio"]) for row in rest]
-            errors = [number(row["ratio_error"]) if "ratio_error" in row else 0.0 for row in rest]
-            axes.axvline(1.0, color=BLACK, linewidth=1)
-            axes.errorbar(ratios, range(len(rest)), xerr=errors, fmt="o", capsize=3,
-                          color=BLUE if kind == "off" else ORANGE)  # fmt: skip
-            unseen = [" (not exercised)" if "not_exercised" in row else "" for row in rest]
-            axes.set_yticks(range(len(rest)), [row["name"] + s for row, s in zip(rest, unseen, strict=True)])
-            axes.invert_yaxis()
-            axes.set_xscale("log")
-            axes.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
-            axes.xaxis.set_minor_formatter(lambda x, _: f"{x:g}")
-            axes.tick_params(axis="x", which="both", labelrotation=45)
-            axes.set_title(TITLES[kind])
-            axes.set_xlabel(f"perplexity / {readable(number(rows[0]['perplexity']))} ({rows[0]['name']})")
-        return files.write_atomic(Path(path), figure.savefig)
+    figure = Figure(figsize=(10.5, 1.4 + 0.34 * tallest))
+    for axes, (kind, rows) in zip(figure.subplots(1, 2), kinds.items(), strict=True):
+        rest = rows[1:]
+        ratios = [number(row["ratio"]) for row in rest]
+        errors = [number(row["ratio_error"]) if "ratio_error" in row else 0.0 for row in rest]
+        axes.axvline(1.0, color=BLACK, linewidth=1)
+        axes.errorbar(ratios, range(len(rest)), xerr=errors, fmt="o", capsize=3,
+                      color=BLUE if kind == "off" else ORANGE)  # fmt: skip
+        unseen = [" (not exercised)" if "not_exercised" in row else "" for row in rest]
+        axes.set_yticks(range(len(rest)), [row["name"] + s for row, s in zip(rest, unseen, strict=True)])
+        axes.invert_yaxis()
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
+        axes.xaxis.set_minor_formatter(lambda x, _: f"{x:g}")
+        axes.tick_params(axis="x", which="both", labelrotation=45)
+        axes.set_title(TITLES[kind])
+        axes.set_xlabel(f"perplexity / {readable(number(rows[0]['perplexity']))} ({rows[0]['name']})")
+    return figure
+
+
+def draw_ablation(result: Mapping[str, Any], path: str | Path) -> Path:
+    """`ablation_figure` in a file."""
+    return save(ablation_figure(result), path)
 
 
 def _numbers(row: Mapping[str, Any]) -> tuple[str, str, str]:

@@ -8,9 +8,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from gaincell import files
 from gaincell.reports.results import numbers
-from gaincell.reports.style import styled
+from gaincell.reports.style import save, styled
 
 COLUMNS = {
     "x": "query_pulse",
@@ -90,30 +89,35 @@ def sparsity_line(result: Mapping[str, Any]) -> str:
     )
 
 
+@styled(grid=False)
+def activity_figure(result: Mapping[str, Any], maps: Mapping[str, str] = MAPS) -> Figure:
+    """Heat maps of numbers of the heads, two a row: layers downwards, heads to the right. maps: their titles,
+    by default of the pulses between the arrays.
+    """
+    tables = {key: by_layer(result, key) for key in maps}
+    rows, layers = -(-len(maps) // 2), len(tables["score_pulse"])
+    figure = Figure(figsize=(8.4, 0.3 + rows * (1.3 + 0.11 * max(layers, 14))))
+    for axes, (key, table) in zip(figure.subplots(rows, 2).flat, tables.items(), strict=False):
+        top = 1.0 if key == "score_active" else max(map(max, table)) or 1.0
+        image = axes.imshow(table, aspect="auto", cmap="viridis", vmin=0.0, vmax=top, interpolation="nearest")
+        axes.set_title(maps[key])
+        axes.set_xlabel("query head")
+        axes.set_ylabel("layer")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.yaxis.get_major_locator().set_params(integer=True)
+        figure.colorbar(image, ax=axes)
+    figure.suptitle(
+        f"{result['model']['name']} on {result['design']['name']} ({result['design']['cell']} cell), "
+        f"{result['activity']['source']}, {result['activity']['tokens']['value']:,} tokens",
+        x=0.02,
+        ha="left",
+    )
+    return figure
+
+
 def draw_activity(result: Mapping[str, Any], path: str | Path) -> Path:
-    """Heat maps of the pulses between the arrays: layers downwards, heads to the right."""
-    tables = {key: by_layer(result, key) for key in MAPS}
-    layers = len(tables["score_pulse"])
-    with styled(grid=False):
-        figure = Figure(figsize=(8.4, 1.6 + 0.11 * max(layers, 14)))
-        for axes, (key, table) in zip(figure.subplots(1, 2), tables.items(), strict=True):
-            top = 1.0 if key == "score_active" else max(map(max, table)) or 1.0
-            image = axes.imshow(
-                table, aspect="auto", cmap="viridis", vmin=0.0, vmax=top, interpolation="nearest"
-            )
-            axes.set_title(MAPS[key])
-            axes.set_xlabel("query head")
-            axes.set_ylabel("layer")
-            axes.xaxis.get_major_locator().set_params(integer=True)
-            axes.yaxis.get_major_locator().set_params(integer=True)
-            figure.colorbar(image, ax=axes)
-        figure.suptitle(
-            f"{result['model']['name']} on {result['design']['name']} ({result['design']['cell']} cell), "
-            f"{result['activity']['source']}, {result['activity']['tokens']['value']:,} tokens",
-            x=0.02,
-            ha="left",
-        )
-        return files.write_atomic(Path(path), figure.savefig)
+    """`activity_figure` in a file."""
+    return save(activity_figure(result), path)
 
 
 def _shown(name: str, values: list[float]) -> str:

@@ -8,9 +8,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from gaincell import files
 from gaincell.reports.results import number, numbers
-from gaincell.reports.style import BLACK, BLUE, GREEN, GREY, MARKERS, ORANGE, PURPLE, RED, SKY, styled
+from gaincell.reports.style import BLACK, BLUE, GREEN, GREY, MARKERS, ORANGE, PURPLE, RED, SKY, save, styled
 
 SHARED = 0.9
 """Share of its processor below which a process shared it with others."""
@@ -122,33 +121,38 @@ def skipped_lines(result: Entry) -> list[str]:
     return [f"not measured: {'; '.join(what)}: {reason}" for reason, what in reasons.items()]
 
 
-def draw_baseline(result: Entry, path: str | Path) -> Path:
+@styled()
+def baseline_figure(result: Entry) -> Figure:
     """Time per token against batch, a panel a context; the published GPUs as points."""
     contexts = sorted({int(number(m["context"])) for m in result["measurements"]})
-    with styled():
-        figure = Figure(figsize=(4.6 * len(contexts) + 2.0, 4.2))
-        panels = figure.subplots(1, len(contexts), sharey=True, squeeze=False)[0]
-        labels: dict[str, Any] = {}
-        for axes, context in zip(panels, contexts, strict=True):
-            for (name, dtype, of_context), found in _lines(result).items():
-                if of_context == context:
-                    label = f"{name}, {dtype}" + (" (faulty)" if name == "published" else "")
-                    labels.setdefault(label, _line(axes, name, dtype, found))
-            for cited, marker in zip(_cited(result), ("*", "P", "X"), strict=False):
-                if number(cited["context"]) == context:
-                    at = (number(cited["batch"]), number(cited["latency"]) * 1e6)
-                    point = axes.plot(*at, marker, color=RED, ms=9, ls="none")[0]
-                    labels.setdefault(f"{cited['title']} (cited, faulty)", point)
-            axes.set_xscale("log", base=2)
-            axes.set_yscale("log")
-            axes.xaxis.set_major_formatter("{x:.0f}")
-            axes.set_xlabel("batch")
-            axes.set_title(f"{context:,} keys")
-        whose = "processor time" if was_shared(result) else "time"
-        panels[0].set_ylabel(f"{whose} per token and layer, µs")
-        figure.legend(labels.values(), labels.keys(), loc="outside right upper")
-        figure.suptitle(title(result), x=0.02, ha="left")
-        return files.write_atomic(Path(path), figure.savefig)
+    figure = Figure(figsize=(4.6 * len(contexts) + 2.0, 4.2))
+    panels = figure.subplots(1, len(contexts), sharey=True, squeeze=False)[0]
+    labels: dict[str, Any] = {}
+    for axes, context in zip(panels, contexts, strict=True):
+        for (name, dtype, of_context), found in _lines(result).items():
+            if of_context == context:
+                label = f"{name}, {dtype}" + (" (faulty)" if name == "published" else "")
+                labels.setdefault(label, _line(axes, name, dtype, found))
+        for cited, marker in zip(_cited(result), ("*", "P", "X"), strict=False):
+            if number(cited["context"]) == context:
+                at = (number(cited["batch"]), number(cited["latency"]) * 1e6)
+                point = axes.plot(*at, marker, color=RED, ms=9, ls="none")[0]
+                labels.setdefault(f"{cited['title']} (cited, faulty)", point)
+        axes.set_xscale("log", base=2)
+        axes.set_yscale("log")
+        axes.xaxis.set_major_formatter("{x:.0f}")
+        axes.set_xlabel("batch")
+        axes.set_title(f"{context:,} keys")
+    whose = "processor time" if was_shared(result) else "time"
+    panels[0].set_ylabel(f"{whose} per token and layer, µs")
+    figure.legend(labels.values(), labels.keys(), loc="outside right upper")
+    figure.suptitle(title(result), x=0.02, ha="left")
+    return figure
+
+
+def draw_baseline(result: Entry, path: str | Path) -> Path:
+    """`baseline_figure` in a file."""
+    return save(baseline_figure(result), path)
 
 
 def _line(axes: Any, name: str, dtype: str, found: list[Entry]) -> Any:
@@ -164,7 +168,7 @@ def _line(axes: Any, name: str, dtype: str, found: list[Entry]) -> Any:
     colour = COLOURS.get(name, BLACK)
     marker = MARKERS[[*COLOURS, name].index(name) % len(MARKERS)]
     return axes.errorbar(x, y, yerr=(lows, highs), marker=marker, lw=1.4, color=colour,
-                         ls=DASHES[dtype])  # fmt: skip
+                         ls=DASHES.get(dtype, "-."))  # fmt: skip
 
 
 def _lines(result: Entry) -> dict[tuple[str, str, int], list[Entry]]:

@@ -15,8 +15,10 @@ Results = Mapping[str, Mapping[str, Any]]
 
 
 @styled()
-def draw_chips(results: Results) -> Figure:
-    """Every chip a point, a row a result; a line for the nominal chip, a bar for mean and deviation."""
+def draw_chips(results: Results, rows: str = "mismatch") -> Figure:
+    """Every chip a point, a row a result; a line for the nominal chip, a bar for mean and deviation. rows:
+    what their names are.
+    """
     figure = Figure(figsize=(7.6, 1.5 + 0.7 * len(results)))
     axes = figure.add_subplot()
     for row, result in enumerate(results.values()):
@@ -32,7 +34,7 @@ def draw_chips(results: Results) -> Figure:
         axes.plot([nominal, nominal], [row - 0.35, row + 0.35], color=BLACK, linewidth=1.2)
     axes.set_yticks(range(len(results)), list(results))
     axes.set_ylim(-0.6, len(results) - 0.3)
-    axes.set_ylabel("mismatch")
+    axes.set_ylabel(rows)
     axes.set_xlabel("perplexity (line: nominal chip; square: mean and standard deviation of the chips)")
     return figure
 

@@ -8,9 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-from gaincell import files
 from gaincell.reports.comparison import PERPLEXITIES, Column, Comparison, heading
-from gaincell.reports.style import BLACK, MARKERS, PALETTE, styled
+from gaincell.reports.style import BLACK, MARKERS, PALETTE, save, styled
 
 WIDE = 10.0
 """Range of ratios beyond which only powers of ten are labelled."""
@@ -34,7 +33,7 @@ def draw_comparison(comparison: Comparison, path: str | Path) -> Path:
         handles, labels = axes[0].get_legend_handles_labels()
         if handles:
             figure.legend(handles, labels, loc="outside lower center", ncols=2)
-        return files.write_atomic(Path(path), figure.savefig)
+    return save(figure, path)
 
 
 def _panel(panel: Axes, comparison: Comparison, columns: list[Column]) -> None:

@@ -9,12 +9,11 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from gaincell import files
 from gaincell.reports.costs import KINDS, basis, with_scale
 from gaincell.reports.costs_around import kept
 from gaincell.reports.hardware import PHASE_COLOURS
 from gaincell.reports.results import number, numbers
-from gaincell.reports.style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, styled
+from gaincell.reports.style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, save, styled
 
 Result = Mapping[str, Any]
 BLOCK_COLOURS = {
@@ -32,9 +31,7 @@ def draw_all(result: Result, folder: Path, prefix: str = "") -> list[Path]:
     written = []
     for name, (has_data, draw) in FIGURES.items():
         if has_data(result):
-            with styled():
-                path = folder / f"{prefix}costs-{name}.png"
-                written.append(files.write_atomic(path, draw(result).savefig))
+            written.append(save(draw(result), folder / f"{prefix}costs-{name}.png"))
     return written
 
 

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from gaincell import files
 from gaincell.reports.results import SCHEMA, Json, numbers, provenance, value
-from gaincell.reports.style import BLACK, BLUE, GREY, RED, legend_below, styled
+from gaincell.reports.style import BLACK, BLUE, GREY, RED, legend_below, save, styled
 
 SHOWN_CELLS = 100
 
@@ -115,40 +114,45 @@ def describe(
     }
 
 
-def draw(result: Json, path: Path) -> Path:
+@styled()
+def device_figure(result: Json) -> Figure:
     """The cells' curves with measured points, what each differs from the nominal one by, and the decays."""
     u, nominal = (np.array(numbers(result["curves"][key])) for key in ("u", "nominal"))
     cells = np.array(result["curves"]["cells"]["value"])
-    with styled():
-        decays = result["decays"]
-        figure = Figure(figsize=(12.6 if decays else 8.4, 3.7))
-        left, right, *rest = figure.subplots(1, 3 if decays else 2)
-        for axes in rest:
-            for n, decay in enumerate(decays):
-                t, v, law = (np.array(numbers(decay[key])) for key in ("time", "measured", "fitted"))
-                axes.plot(1e3 * t, v, ".", color=RED, ms=2, label="" if n else "measured")
-                axes.plot(1e3 * t, law, color=GREY, lw=0.8, label="" if n else "fitted")
-            axes.set_xlabel("time since the write (ms)")
-            axes.set_ylabel("stored voltage (V)")
-            axes.set_title("Retention")
-        left.plot(u, cells.T, color=GREY, lw=0.5, alpha=0.5)
-        left.plot(u, nominal, color=BLUE, lw=2, label="nominal")
-        left.axhline(0, color=BLACK, lw=0.6)
-        left.set_ylabel("charge of a full pulse (charge units)")
-        left.set_title(result["device"])
-        points, charges = (np.array(numbers(result["curves"][key])) for key in ("measured_u", "measured"))
-        left.plot(points, charges, ".", color=RED, ms=4 if len(cells) == 1 else 1, label="measured")
-        if len(cells) == 1:
-            right.plot(points, charges - np.interp(points, u, nominal), ".", color=RED, ms=4)
-            right.axhline(0, color=BLACK, lw=0.6)
-        else:
-            right.plot(u, (cells - nominal).T, color=GREY, lw=0.5, alpha=0.5)
-            spread = cells.std(0, ddof=1)
-            right.plot(u, spread, color=RED, label="± standard deviation over cells")
-            right.plot(u, -spread, color=RED)
-        right.set_ylabel("difference from nominal (charge units)")
-        right.set_title(f"{len(cells)} cells" if len(cells) > 1 else "What the fit leaves over")
-        legend_below(figure, columns=4)
-        for axes in (left, right):
-            axes.set_xlabel("stored voltage relative to V_offset (V)")
-        return files.write_atomic(path, figure.savefig)
+    decays = result["decays"]
+    figure = Figure(figsize=(12.6 if decays else 8.4, 3.7))
+    left, right, *rest = figure.subplots(1, 3 if decays else 2)
+    for axes in rest:
+        for n, decay in enumerate(decays):
+            t, v, law = (np.array(numbers(decay[key])) for key in ("time", "measured", "fitted"))
+            axes.plot(1e3 * t, v, ".", color=RED, ms=2, label="" if n else "measured")
+            axes.plot(1e3 * t, law, color=GREY, lw=0.8, label="" if n else "fitted")
+        axes.set_xlabel("time since the write (ms)")
+        axes.set_ylabel("stored voltage (V)")
+        axes.set_title("Retention")
+    left.plot(u, cells.T, color=GREY, lw=0.5, alpha=0.5)
+    left.plot(u, nominal, color=BLUE, lw=2, label="nominal")
+    left.axhline(0, color=BLACK, lw=0.6)
+    left.set_ylabel("charge of a full pulse (charge units)")
+    left.set_title(result["device"])
+    points, charges = (np.array(numbers(result["curves"][key])) for key in ("measured_u", "measured"))
+    left.plot(points, charges, ".", color=RED, ms=4 if len(cells) == 1 else 1, label="measured")
+    if len(cells) == 1:
+        right.plot(points, charges - np.interp(points, u, nominal), ".", color=RED, ms=4)
+        right.axhline(0, color=BLACK, lw=0.6)
+    else:
+        right.plot(u, (cells - nominal).T, color=GREY, lw=0.5, alpha=0.5)
+        spread = cells.std(0, ddof=1)
+        right.plot(u, spread, color=RED, label="± standard deviation over cells")
+        right.plot(u, -spread, color=RED)
+    right.set_ylabel("difference from nominal (charge units)")
+    right.set_title(f"{len(cells)} cells" if len(cells) > 1 else "What the fit leaves over")
+    legend_below(figure, columns=4)
+    for axes in (left, right):
+        axes.set_xlabel("stored voltage relative to V_offset (V)")
+    return figure
+
+
+def draw(result: Json, path: Path) -> Path:
+    """`device_figure` in a file."""
+    return save(device_figure(result), path)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
-from gaincell import files
-from gaincell.reports.style import styled
+from gaincell.reports.style import save, styled
 
 COSINE = "cosine"
 MAPS = {
@@ -76,29 +76,38 @@ def fidelity_caption(result: Mapping[str, Any]) -> str:
     )
 
 
-def draw_fidelity(result: Mapping[str, Any], path: str | Path) -> Path:
+@styled(grid=False)
+def fidelity_figure(result: Mapping[str, Any]) -> Figure:
     """A heat map for every number: layers downwards, heads to the right; a row and a scale for every kind."""
-    tables = {key: result["fidelity"][key]["value"] for kind in MAPS.values() for key in kind}
+    tables = {
+        key: [[float(x) for x in heads] for heads in result["fidelity"][key]["value"]]
+        for kind in MAPS.values()
+        for key in kind
+    }
     layers, columns = len(tables["error"]), max(map(len, MAPS.values()))
-    with styled(grid=False):
-        figure = Figure(figsize=(1.0 + 1.9 * columns, len(MAPS) * (1.3 + 0.085 * max(layers, 8))))
-        grid = figure.subplots(len(MAPS), columns + 1, width_ratios=[*[1.0] * columns, 0.07])
-        for (*row, bar), (kind, keys) in zip(grid, MAPS.items(), strict=True):
-            found = [float(x) for key in keys for heads in tables[key] for x in heads]
-            low, high = (min(0.0, *found), 1.0) if kind == COSINE else (0.0, max(found) or 1.0)
-            for axes, key in zip(row, keys, strict=False):
-                image = axes.imshow(
-                    tables[key], aspect="auto", cmap="viridis", vmin=low, vmax=high, interpolation="nearest"
-                )
-                axes.set_title(key)
-                axes.set_xlabel("head" if key[0] not in "kv" else "key/value head")
-                axes.xaxis.get_major_locator().set_params(integer=True)
-                axes.yaxis.get_major_locator().set_params(integer=True)
-            row[0].set_ylabel("layer")
-            for empty in row[len(keys) :]:
-                empty.remove()
-            figure.colorbar(image, cax=bar, label=kind)
-        return files.write_atomic(Path(path), figure.savefig)
+    figure = Figure(figsize=(1.0 + 1.9 * columns, len(MAPS) * (1.3 + 0.085 * max(layers, 8))))
+    grid = figure.subplots(len(MAPS), columns + 1, width_ratios=[*[1.0] * columns, 0.07])
+    for (*row, bar), (kind, keys) in zip(grid, MAPS.items(), strict=True):
+        found = [x for key in keys for heads in tables[key] for x in heads if math.isfinite(x)]
+        low, high = (min([0.0, *found]), 1.0) if kind == COSINE else (0.0, max(found, default=0.0) or 1.0)
+        for axes, key in zip(row, keys, strict=False):
+            image = axes.imshow(
+                tables[key], aspect="auto", cmap="viridis", vmin=low, vmax=high, interpolation="nearest"
+            )
+            axes.set_title(key)
+            axes.set_xlabel("head" if key[0] not in "kv" else "key/value head")
+            axes.xaxis.get_major_locator().set_params(integer=True)
+            axes.yaxis.get_major_locator().set_params(integer=True)
+        row[0].set_ylabel("layer")
+        for empty in row[len(keys) :]:
+            empty.remove()
+        figure.colorbar(image, cax=bar, label=kind)
+    return figure
+
+
+def draw_fidelity(result: Mapping[str, Any], path: str | Path) -> Path:
+    """`fidelity_figure` in a file."""
+    return save(fidelity_figure(result), path)
 
 
 def _mean(numbers: list[float]) -> float:

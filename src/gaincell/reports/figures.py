@@ -11,9 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from gaincell import files
 from gaincell.reports.results import number, numbers
-from gaincell.reports.style import BLACK, BLUE, GREEN, GREY, ORANGE, RED, SKY, legend_below, styled
+from gaincell.reports.style import BLACK, BLUE, GREEN, GREY, ORANGE, RED, SKY, legend_below, save, styled
 from gaincell.reports.tables import readable
 
 STAGES = {"q": "query q", "k": "key k", "v": "value v", "out": "output"}
@@ -28,9 +27,7 @@ def draw_all(run: Run, folder: Path) -> list[Path]:
     written: list[Path] = []
     for name, (has_data, draw) in FIGURES.items():
         if has_data(run):
-            with styled():
-                figure = draw(run)
-                written.append(files.write_atomic(folder / f"{name}.png", figure.savefig))
+            written.append(save(draw(run), folder / f"{name}.png"))
     return written
 
 
@@ -58,7 +55,9 @@ def perplexities(run: Run) -> Figure:
     axes.set_yticks(range(len(stages)), [stage["title"] for stage in stages])
     axes.invert_yaxis()
     axes.grid(visible=logarithmic, axis="y")
-    axes.set_title(f"{run['model']['name']} on {run['design']['name']}, {run['design']['cell']} cell")
+    design = run.get("design")
+    chip = f" on {design['name']}, {design['cell']} cell" if design else ""
+    axes.set_title(f"{run['model']['name']}{chip}")
     return figure
 
 
@@ -118,6 +117,7 @@ def adaptation(run: Run) -> Figure:
     left.set_ylabel("perplexity of the calibration text")
     left.set_title("Perplexity")
     residuals = [max(r, FLOOR) for r in numbers(history["residual"])]
+    right.set_yscale("log")
     right.plot(iterations, residuals, "o-", color=BLUE, ms=3, label=published)
     if closed:
         right.axhline(max(number(closed["residual"]), FLOOR), color=RED, ls="--",
@@ -128,7 +128,6 @@ def adaptation(run: Run) -> Figure:
     perplexities = numbers(history["perplexity"])
     if max(perplexities) > 4 * min(perplexities):
         left.set_yscale("log")
-    right.set_yscale("log")
     for axes in (left, right):
         axes.set_xlabel("iteration")
         axes.xaxis.get_major_locator().set_params(integer=True)
@@ -228,17 +227,18 @@ def codes(run: Run) -> Figure:
 
 @styled()
 def cell(run: Run) -> Figure:
-    """Current of the linear and of the nonlinear cell over the stored voltage."""
+    """Current of a cell over the stored voltage, beside that of the linear cell if the run has it."""
     curve = run["cell"]
     figure = Figure(figsize=(4.6, 3.4))
     axes = figure.add_subplot()
-    u = numbers(curve["u"])
-    axes.plot(u, numbers(curve["linear"]), color=GREY, ls="--", lw=2, label="linear (ideal)")
-    axes.plot(u, numbers(curve["nonlinear"]), color=BLUE, lw=2, label=curve["name"])
+    u, current = numbers(curve["u"]), curve["nonlinear" if "nonlinear" in curve else "F"]
+    if "linear" in curve:
+        axes.plot(u, numbers(curve["linear"]), color=GREY, ls="--", lw=2, label="linear (ideal)")
+    axes.plot(u, numbers(current), color=BLUE, lw=2, label=curve["name"])
     axes.axhline(0, color=BLACK, lw=0.6)
     axes.axvline(0, color=BLACK, lw=0.6)
     axes.set_xlabel(f"stored voltage relative to its offset, u ({curve['u']['unit']})")
-    axes.set_ylabel(f"F(u) at full pulse ({curve['nonlinear']['unit']})")
+    axes.set_ylabel(f"F(u) at full pulse ({current['unit']})")
     axes.set_title("Current of one gain cell")
     axes.legend(loc="upper left")
     return figure

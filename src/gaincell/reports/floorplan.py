@@ -13,9 +13,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.patches import Rectangle as Drawn
 
-from gaincell import files
 from gaincell.reports.results import number, numbers
-from gaincell.reports.style import BLACK, styled
+from gaincell.reports.style import BLACK, save, styled
 
 COLOURS = {
     "cells": "#9CC9E8",
@@ -59,25 +58,30 @@ def boxes(plan: Entry) -> list[Box]:
     ]
 
 
-def draw_floorplan(result: Entry, path: str | Path) -> Path:
+@styled(grid=False)
+def floorplan_figure(result: Entry) -> Figure:
     """A sub-tile with its wire taps above, a head of sub-tiles below, each to its own scale."""
     tile, head = result["floorplan"]["tile"], result["floorplan"]["head"]
-    with styled(grid=False):
-        width = 9.6
-        tile_scale, head_scale = (width * 0.82 / (number(plan["w"]) * MICRO) for plan in (tile, head))
-        head_scale = min(head_scale, 6.0 / (number(head["h"]) * MICRO))
-        heights = [number(tile["h"]) * MICRO * tile_scale + 1.5, number(head["h"]) * MICRO * head_scale + 1.3]
-        figure = Figure(figsize=(width, sum(heights) + 0.5))
-        above, below = figure.subplots(2, 1, height_ratios=heights)
-        _draw_tile(above, tile, tile_scale)
-        _draw_head(below, head, tile, head_scale)
-        handles: list[Any] = [
-            Patch(facecolor=COLOURS[kind], edgecolor=BLACK, lw=0.5, label=KINDS[kind]) for kind in KINDS
-        ]
-        label = f"key bit lines tapped to value word lines ({SHOWN_WIRES} of {_tokens(tile)})"
-        handles.append(Line2D([], [], color=TAP, marker="o", ms=3, label=label))
-        figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=8)
-        return files.write_atomic(Path(path), figure.savefig)
+    width = 9.6
+    tile_scale, head_scale = (width * 0.82 / (number(plan["w"]) * MICRO) for plan in (tile, head))
+    head_scale = min(head_scale, 6.0 / (number(head["h"]) * MICRO))
+    heights = [number(tile["h"]) * MICRO * tile_scale + 1.5, number(head["h"]) * MICRO * head_scale + 1.3]
+    figure = Figure(figsize=(width, sum(heights) + 0.5))
+    above, below = figure.subplots(2, 1, height_ratios=heights)
+    _draw_tile(above, tile, tile_scale)
+    _draw_head(below, head, tile, head_scale)
+    handles: list[Any] = [
+        Patch(facecolor=COLOURS[kind], edgecolor=BLACK, lw=0.5, label=KINDS[kind]) for kind in KINDS
+    ]
+    label = f"key bit lines tapped to value word lines ({SHOWN_WIRES} of {_tokens(tile)})"
+    handles.append(Line2D([], [], color=TAP, marker="o", ms=3, label=label))
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=8)
+    return figure
+
+
+def draw_floorplan(result: Entry, path: str | Path) -> Path:
+    """`floorplan_figure` in a file."""
+    return save(floorplan_figure(result), path)
 
 
 def area_rows(result: Entry) -> list[list[str]]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
-from gaincell import files
 from gaincell.reports.costs import readable
 from gaincell.reports.results import number, number_or_nan, numbers
 from gaincell.reports.style import (
@@ -23,6 +23,7 @@ from gaincell.reports.style import (
     SKY,
     legend_below,
     legend_beside,
+    save,
     styled,
 )
 
@@ -44,8 +45,7 @@ def draw_all(result: Result, folder: Path) -> list[Path]:
     written = []
     for name, draw in FIGURES.items():
         if name in result:
-            with styled():
-                written.append(files.write_atomic(folder / f"{name}.png", draw(result).savefig))
+            written.append(save(draw(result), folder / f"{name}.png"))
     return written
 
 
@@ -166,26 +166,23 @@ def trace(result: Result) -> Figure:
 
 
 @styled()
-def pauses(results: Sequence[Result]) -> Figure:
+def pauses(results: Sequence[Result], names: Sequence[str] = ()) -> Figure:
     """Perplexity against idle time, a curve a chip; on the left what is reached without a pause.
 
-    results: results of `gaincell evaluate --at`.
+    results: results of `gaincell evaluate --at`.  names: of the curves, by default those of the chips.
     """
     figure = Figure(figsize=(8.8, 3.8))
     axes = figure.add_subplot()
     times = [number(row["idle"]) for result in results for row in result["pauses"]]
-    first = min(time for time in times if time > 0) / 10
-    for result, (colour, marker) in zip(
-        results, ((BLUE, "o"), (ORANGE, "s"), (GREEN, "D"), (RED, "^")), strict=False
-    ):
+    first = min((time for time in times if time > 0), default=1.0) / 10
+    for result, name, look in zip(results, names or map(_chip, results), _looks(), strict=False):
         rows = result["pauses"]
         axes.errorbar(
             [max(number(row["idle"]), first) for row in rows],
             [number(row["perplexity"]) for row in rows],
             [number_or_nan(row["perplexity_error"]) for row in rows],
-            fmt=f"{marker}-",
-            color=colour,
-            label=_chip(result),
+            label=name,
+            **look,
         )
     axes.set_xscale("log")
     axes.set_xlabel("idle time between the halves of a block, s (leftmost: none)")
@@ -193,6 +190,12 @@ def pauses(results: Sequence[Result]) -> Figure:
     axes.set_title("What a pause costs (bars: standard error over blocks)")
     legend_beside(axes)
     return figure
+
+
+def _looks() -> Iterator[dict[str, str]]:
+    """Colours and markers of any number of lines."""
+    colours = (BLUE, ORANGE, GREEN, RED, PURPLE, SKY, BLACK)
+    return cycle({"color": c, "marker": m} for c, m in zip(colours, MARKERS, strict=True))
 
 
 def _chip(result: Result) -> str:
@@ -206,36 +209,42 @@ def _chip(result: Result) -> str:
 def context(result: Result) -> Figure:
     """Perplexity against the length of the context, a curve a model; dotted: the most its layers can reach.
 
-    result: of recipes/depth.py.
+    result: of recipes/depth.py, or of one model, of `gaincell evaluate --by-context`.
     """
     figure = Figure(figsize=(8.8, 4.2))
     axes = figure.add_subplot()
     longest = 0.0
-    colours = (PURPLE, BLUE, GREEN, ORANGE, GREY)
-    for curve, colour, marker in zip(result["curves"], colours, MARKERS, strict=False):
-        layers, window = (int(number(curve[key])) for key in ("layers", "window"))
+    for curve, look in zip(result.get("curves", [result]), _looks(), strict=False):
         points = curve["context"]
         lengths = [number(point["context"]) for point in points]
         axes.errorbar(
             lengths,
             [number(point["excess"]) for point in points],
             [number_or_nan(point["excess_error"]) for point in points],
-            fmt=f"{marker}-",
-            color=colour,
-            label=f"{layers} layer{'s' if layers > 1 else ''}, window {window}: "
-            f"{number(points[-1]['perplexity']):.3g}",
+            label=f"{_depth(curve)}: {number(points[-1]['perplexity']):.3g}",
+            **look,
         )
         longest = max(longest, lengths[-1])
-        reach = layers * (window - 1)
-        if reach < lengths[-1]:
-            axes.axvline(reach, color=colour, linewidth=1, linestyle=":")
+        if "window" in curve:
+            reach = number(curve["layers"]) * (number(curve["window"]) - 1)
+            if reach < lengths[-1]:
+                axes.axvline(reach, color=look["color"], linewidth=1, linestyle=":")
     axes.axhline(0, color=BLACK, linewidth=0.6)
     axes.set_xscale("log", base=2)
     axes.set_xlabel("tokens of context")
     axes.set_ylabel(f"cross-entropy above that with {longest:,.0f} (nats per token)")
-    axes.set_title("How far back a model looks (dotted: layers × (window − 1))")
+    dotted = " (dotted: layers × (window − 1))" if "curves" in result else ""
+    axes.set_title(f"How far back a model looks{dotted}")
     legend_beside(axes, title=f"perplexity with {longest:,.0f} tokens")
     return figure
+
+
+def _depth(curve: Result) -> str:
+    """Of a curve: its layers and columns, or its model."""
+    if "window" not in curve:
+        return str(curve["model"]["name"])
+    layers, window = (int(number(curve[key])) for key in ("layers", "window"))
+    return f"{layers} layer{'s' if layers > 1 else ''}, window {window}"
 
 
 @styled()

@@ -10,10 +10,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from gaincell import files
 from gaincell.reports.results import SCHEMA, Json, number, numbers, provenance, value
 from gaincell.reports.spice_tables import artefacts, corner_lines, corner_words
-from gaincell.reports.style import BLACK, BLUE, GREY, ORANGE, PALETTE, RED, legend_beside, styled
+from gaincell.reports.style import BLACK, BLUE, GREY, ORANGE, PALETTE, RED, legend_beside, save, styled
 
 PROTOCOL = "transistor-level simulation with open models; see docs/spice.md"
 MICRO, NANO, FEMTO, PICO = 1e6, 1e9, 1e15, 1e12
@@ -100,52 +99,57 @@ def _r_squared(found: Any, expected: Any) -> float:
     return float(1 - ((found - expected) ** 2).sum() / ((found - found.mean()) ** 2).sum())
 
 
-def draw_cell(result: Json, path: Path) -> Path:
+@styled()
+def cell_figure(result: Json) -> Figure:
     """Current with mismatch, corners, write settling and retention (after the paper's Fig. 1e to 1h)."""
-    with styled():
-        figure = Figure(figsize=(12.4, 6.8))
-        (cells, corners), (write, hold) = figure.subplots(2, 2)
-        curve = result["curve"]
-        levels = np.array(numbers(curve["levels"]))
-        drawn = np.array(result["mismatch"]["charge"]["value"]) * FEMTO
-        cells.plot(levels, drawn.T, color=GREY, lw=0.5, alpha=0.6)
-        cells.plot(levels, np.array(numbers(curve["charge"])) * FEMTO, color=BLUE, lw=2, label="nominal")
-        cited = np.array(numbers(curve["of_the_design"])) * FEMTO
-        cells.plot(levels, cited, color=RED, ls="--", label="the design's cell, cited")
-        cells.set_title(f"{result['technology']}: {len(drawn)} cells")
-        label_axes(cells, "stored voltage (V)", "charge of a full pulse (fC)")
-        volts = np.array(numbers(result["corners"]["volts"]))
-        processes = list(dict.fromkeys(c["process"] for c in result["corners"]["curves"]))
-        for label, process, entry in corner_lines(result):
-            n, wrong = processes.index(process), number(entry["temperature"]) in artefacts(result)
-            corners.plot(
-                volts * number(entry["supply"]),
-                np.array(numbers(entry["current"])) * MICRO,
-                "--" if wrong else ("-", "-.", ":")[n % 3],
-                color=ORANGE if wrong else PALETTE[n],
-                lw=0.8,
-                label=label,
-            )
-        corners.set_title("Corners")
-        label_axes(corners, "stored voltage (V)", "current (µA)")
-        time = np.array(numbers(result["write"]["time"])) * NANO
-        for wave in result["write"]["stored"]["value"]:
-            write.plot(time, wave, color=BLUE, lw=1)
-        for level in numbers(result["write"]["levels"]):
-            write.axhline(level, color=GREY, lw=0.5, ls=":")
-        write.set_title("Writing the levels of the DAC")
-        label_axes(write, "time (ns)", "stored voltage (V)", legend=False)
-        time = np.array(numbers(result["retention"]["time"])) * 1e3
-        how = "leak set" if result["retention"]["set_by_a_leak"] else "models' own leakage"
-        for key, colour, style, label in (
-            ("held", BLUE, "-", how),
-            ("with_default_gmin", ORANGE, "--", "artefact: default gmin"),
-        ):
-            for n, wave in enumerate(result["retention"][key]["value"]):
-                hold.plot(time, wave, style, color=colour, lw=1.4, label="" if n else label)
-        hold.set_title(f"Retention, {result['retention']['gate_tunnelling']}")
-        label_axes(hold, "time (ms)", "stored voltage (V)")
-        return files.write_atomic(path, figure.savefig)
+    figure = Figure(figsize=(12.4, 6.8))
+    (cells, corners), (write, hold) = figure.subplots(2, 2)
+    curve = result["curve"]
+    levels = np.array(numbers(curve["levels"]))
+    drawn = np.array(result["mismatch"]["charge"]["value"]) * FEMTO
+    cells.plot(levels, drawn.T, color=GREY, lw=0.5, alpha=0.6)
+    cells.plot(levels, np.array(numbers(curve["charge"])) * FEMTO, color=BLUE, lw=2, label="nominal")
+    cited = np.array(numbers(curve["of_the_design"])) * FEMTO
+    cells.plot(levels, cited, color=RED, ls="--", label="the design's cell, cited")
+    cells.set_title(f"{result['technology']}: {len(drawn)} cells")
+    label_axes(cells, "stored voltage (V)", "charge of a full pulse (fC)")
+    volts = np.array(numbers(result["corners"]["volts"]))
+    processes = list(dict.fromkeys(c["process"] for c in result["corners"]["curves"]))
+    for label, process, entry in corner_lines(result):
+        n, wrong = processes.index(process), number(entry["temperature"]) in artefacts(result)
+        corners.plot(
+            volts * number(entry["supply"]),
+            np.array(numbers(entry["current"])) * MICRO,
+            "--" if wrong else ("-", "-.", ":")[n % 3],
+            color=ORANGE if wrong else PALETTE[n],
+            lw=0.8,
+            label=label,
+        )
+    corners.set_title("Corners")
+    label_axes(corners, "stored voltage (V)", "current (µA)")
+    time = np.array(numbers(result["write"]["time"])) * NANO
+    for wave in result["write"]["stored"]["value"]:
+        write.plot(time, wave, color=BLUE, lw=1)
+    for level in numbers(result["write"]["levels"]):
+        write.axhline(level, color=GREY, lw=0.5, ls=":")
+    write.set_title("Writing the levels of the DAC")
+    label_axes(write, "time (ns)", "stored voltage (V)", legend=False)
+    time = np.array(numbers(result["retention"]["time"])) * 1e3
+    how = "leak set" if result["retention"]["set_by_a_leak"] else "models' own leakage"
+    for key, colour, style, label in (
+        ("held", BLUE, "-", how),
+        ("with_default_gmin", ORANGE, "--", "artefact: default gmin"),
+    ):
+        for n, wave in enumerate(result["retention"][key]["value"]):
+            hold.plot(time, wave, style, color=colour, lw=1.4, label="" if n else label)
+    hold.set_title(f"Retention, {result['retention']['gate_tunnelling']}")
+    label_axes(hold, "time (ms)", "stored voltage (V)")
+    return figure
+
+
+def draw_cell(result: Json, path: Path) -> Path:
+    """`cell_figure` in a file."""
+    return save(cell_figure(result), path)
 
 
 def describe_corner(corner: Any, technology: Any) -> Json:
@@ -228,32 +232,39 @@ def describe_verification(
     }
 
 
-def draw_verification(result: Json, path: Path) -> Path:
+@styled()
+def verification_figure(result: Json) -> Figure:
     """SPICE against the model, both dot products (the paper's Fig. 5a and 5b)."""
-    with styled():
-        figure = Figure(figsize=(11.0, 4.0))
-        longest = number(result["full_scale"]) * NANO
-        for axes, key, title, low in zip(
-            figure.subplots(1, 2),
-            ("first", "second"),
-            ("First dot product", "Second dot product"),
-            (0.0, -longest),
-            strict=True,
-        ):
-            spice = np.array(numbers(result[key]["spice"])) * NANO
-            for name, colour, marker in (("linear", GREY, "^"), ("cubic", RED, "s"), ("own", BLUE, "o")):
-                rms = number(result[key]["rms"][name]) * NANO
-                model = np.array(numbers(result[key]["model"][name])) * NANO
-                word = {"own": "cell's own curve", "cubic": "its cubic", "linear": "linear cell"}[name]
-                axes.plot(model, spice, marker, color=colour, ms=3.5, label=f"{word}: rms {rms:.3f} ns")
-            axes.plot([low, longest], [low, longest], color=BLACK, lw=0.7)
-            axes.set_title(title)
-            label_axes(axes, "behavioural model: pulse width (ns)", "SPICE: pulse width (ns)")
-        figure.suptitle(
-            f"{result['technology']}, {corner_words(result)}, {result['readout']} readout, "
-            f"{result['inputs']} inputs, {number(result['columns']):.0f} columns",
-        )
-        return files.write_atomic(path, figure.savefig)
+    figure = Figure(figsize=(11.0, 4.0))
+    longest = number(result["full_scale"]) * NANO
+    for axes, key, title, low in zip(
+        figure.subplots(1, 2),
+        ("first", "second"),
+        ("First dot product", "Second dot product"),
+        (0.0, -longest),
+        strict=True,
+    ):
+        spice = np.array(numbers(result[key]["spice"])) * NANO
+        for name, colour, marker in (("linear", GREY, "^"), ("cubic", RED, "s"), ("own", BLUE, "o")):
+            if name not in result[key]["model"]:
+                continue
+            rms = number(result[key]["rms"][name]) * NANO
+            model = np.array(numbers(result[key]["model"][name])) * NANO
+            word = {"own": "cell's own curve", "cubic": "its cubic", "linear": "linear cell"}[name]
+            axes.plot(model, spice, marker, color=colour, ms=3.5, label=f"{word}: rms {rms:.3f} ns")
+        axes.plot([low, longest], [low, longest], color=BLACK, lw=0.7)
+        axes.set_title(title)
+        label_axes(axes, "behavioural model: pulse width (ns)", "SPICE: pulse width (ns)")
+    figure.suptitle(
+        f"{result['technology']}, {corner_words(result)}, {result['readout']} readout, "
+        f"{result['inputs']} inputs, {number(result['columns']):.0f} columns",
+    )
+    return figure
+
+
+def draw_verification(result: Json, path: Path) -> Path:
+    """`verification_figure` in a file."""
+    return save(verification_figure(result), path)
 
 
 def describe_energy(

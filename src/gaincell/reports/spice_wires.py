@@ -10,11 +10,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from gaincell import files
 from gaincell.reports.results import SCHEMA, Json, number, provenance, value
 from gaincell.reports.spice import FEMTO, NANO, PROTOCOL, describe_corner
 from gaincell.reports.spice_tables import corner_words
-from gaincell.reports.style import BLACK, GREY, MARKERS, PALETTE, legend_beside, styled
+from gaincell.reports.style import BLACK, GREY, MARKERS, PALETTE, legend_beside, save, styled
 
 SHOWN_CELLS = 64
 """Of a line in the design, and in operation."""
@@ -82,30 +81,35 @@ def describe_wires(found: Any, ngspice: str, command: Sequence[str], design_hash
     }
 
 
-def draw_wires(result: Json, path: Path) -> Path:
+@styled()
+def wires_figure(result: Json) -> Figure:
     """Error against the cells on a line, bit line and word line apart; change of charges in operation."""
-    with styled():
-        figure = Figure(figsize=(9.0, 10.2))
-        bit, word, use = figure.subplots(3, 1)
-        tolerance, full = number(result["tolerance"]), number(result["full_scale"]) * NANO
-        for axes, key, title in (
-            (bit, "bit_line", "Bit line, all cells conduct"),
-            (word, "word_line", "Word line, farthest cell, shortest pulse"),
-        ):
-            _draw_sizes(axes, result[key])
-            axes.axvline(SHOWN_CELLS, color=GREY, lw=1, ls=":", label=f"{SHOWN_CELLS} cells")
-            axes.axhline(100 * tolerance, color=BLACK, lw=1, ls="--", label=f"tolerance, {tolerance:.2%}")
-            axes.set_title(title)
-            axes.set_xlabel("cells on the line")
-        bit.set_ylabel("lost current (% of the line's)")
-        word.set_ylabel("error (% of the pulse's charge)")
-        _draw_operation(use, result)
-        limit = f"tolerance, {tolerance * full:.2g} ns"
-        use.axhline(tolerance * full, color=BLACK, lw=1, ls="--", label=limit)
-        for axes in (bit, word, use):
-            legend_beside(axes)
-        figure.suptitle(f"{result['technology']}, {corner_words(result)}")
-        return files.write_atomic(path, figure.savefig)
+    figure = Figure(figsize=(9.0, 10.2))
+    bit, word, use = figure.subplots(3, 1)
+    tolerance, full = number(result["tolerance"]), number(result["full_scale"]) * NANO
+    for axes, key, title in (
+        (bit, "bit_line", "Bit line, all cells conduct"),
+        (word, "word_line", "Word line, farthest cell, shortest pulse"),
+    ):
+        _draw_sizes(axes, result[key])
+        axes.axvline(SHOWN_CELLS, color=GREY, lw=1, ls=":", label=f"{SHOWN_CELLS} cells")
+        axes.axhline(100 * tolerance, color=BLACK, lw=1, ls="--", label=f"tolerance, {tolerance:.2%}")
+        axes.set_title(title)
+        axes.set_xlabel("cells on the line")
+    bit.set_ylabel("lost current (% of the line's)")
+    word.set_ylabel("error (% of the pulse's charge)")
+    _draw_operation(use, result)
+    limit = f"tolerance, {tolerance * full:.2g} ns"
+    use.axhline(tolerance * full, color=BLACK, lw=1, ls="--", label=limit)
+    for axes in (bit, word, use):
+        legend_beside(axes)
+    figure.suptitle(f"{result['technology']}, {corner_words(result)}")
+    return figure
+
+
+def draw_wires(result: Json, path: Path) -> Path:
+    """`wires_figure` in a file."""
+    return save(wires_figure(result), path)
 
 
 def _draw_sizes(axes: Axes, points: list[Json]) -> None:

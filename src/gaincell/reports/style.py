@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
-from matplotlib import style
+from matplotlib import cycler, style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from gaincell import files
 
 BLACK, ORANGE, SKY, GREEN, BLUE, RED, PURPLE, GREY = (
     "#000000",
@@ -43,6 +46,7 @@ STYLE: dict[str, Any] = {
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
     "axes.axisbelow": True,
+    "axes.prop_cycle": cycler(color=PALETTE),
     "axes.grid": True,
     "grid.color": "#E4E4E4",
     "grid.linewidth": 0.7,
@@ -55,12 +59,19 @@ STYLE: dict[str, Any] = {
 
 
 @contextmanager
-def styled(*, grid: bool = True) -> Iterator[None]:
+def styled(*, grid: bool = True, text: bool = False) -> Iterator[None]:
     """Within the context, and in a function that it decorates, figures are drawn and saved by the style
-    sheet, whatever the user's own settings of matplotlib are. Heat maps have no grid.
+    sheet, whatever the user's own settings of matplotlib are. Heat maps have no grid. text: SVG keeps text
+    as text instead of outlines.
     """
-    with style.context(["default", STYLE | {"axes.grid": grid}]):
+    with style.context(["default", STYLE | {"axes.grid": grid, "svg.fonttype": "none" if text else "path"}]):
         yield
+
+
+@styled()
+def save(figure: Figure, path: str | Path) -> Path:
+    """Write a figure in the format that the file's ending names, whole or not at all."""
+    return files.write_atomic(Path(path), figure.savefig)
 
 
 def legend_beside(axes: Axes, **options: Any) -> None:

@@ -10,9 +10,8 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from gaincell import files
 from gaincell.reports.results import number
-from gaincell.reports.style import BLACK, BLUE, MARKERS, PALETTE, legend_below, styled
+from gaincell.reports.style import BLACK, BLUE, MARKERS, PALETTE, legend_below, save, styled
 from gaincell.reports.sweep import (
     UNSEEN,
     Point,
@@ -39,8 +38,7 @@ def draw_all(result: Result, folder: Path, prefix: str = "") -> list[Path]:
     written = []
     for name, (has_data, draw) in FIGURES.items():
         if has_data(result):
-            with styled():
-                written.append(files.write_atomic(folder / f"{prefix}{name}.png", draw(result).savefig))
+            written.append(save(draw(result), folder / f"{prefix}{name}.png"))
     return written
 
 

@@ -11,10 +11,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-from gaincell import files
 from gaincell.reports.figures import perplexities, readable_ticks
 from gaincell.reports.results import number, numbers
-from gaincell.reports.style import BLACK, MARKERS, PALETTE, legend_beside, styled
+from gaincell.reports.style import BLACK, MARKERS, PALETTE, legend_beside, save, styled
 
 SMOOTH = 0.02
 """Share of a run that the bold line averages over."""
@@ -28,10 +27,9 @@ Line = Mapping[str, Any]
 
 def draw_loss(lines: Sequence[Line], path: Path) -> None:
     """Draw the lines of a `log.jsonl` into a PNG file, one colour for every training in it."""
-    with styled():
-        figure = losses(lines)
-        if figure is not None:
-            files.write_atomic(path, figure.savefig)
+    figure = losses(lines)
+    if figure is not None:
+        save(figure, path)
 
 
 def by_loss(lines: Sequence[Line]) -> dict[str, dict[str, list[Line]]]:
@@ -82,7 +80,8 @@ def losses(lines: Sequence[Line]) -> Figure | None:
     if any(tested.values()):
         for run, points in tested.items():
             found = [point["evaluation"] for point in points]
-            grid[-1].plot(tokens_of(points), found, "o-", color=colours[run], linewidth=0.8)
+            look: dict[str, Any] = {"color": colours[run], "linewidth": 0.8, "label": run or None}
+            grid[-1].plot(tokens_of(points), found, "o-", **look)
         grid[-1].set_ylabel("perplexity (evaluation)")
     for axes in grid:
         drawn = [float(y) for line in axes.lines for y in np.asarray(line.get_ydata())]
@@ -100,11 +99,10 @@ def draw_stages(run: Mapping[str, Any], folder: Path) -> None:
     """Of a finished recipe: the perplexity of every stage and, where stages were evaluated in training,
     how it fell with their steps.
     """
-    with styled():
-        files.write_atomic(folder / "perplexity.png", perplexities(run).savefig)
-        figure = curves(run)
-        if figure is not None:
-            files.write_atomic(folder / "training.png", figure.savefig)
+    save(perplexities(run), folder / "perplexity.png")
+    figure = curves(run)
+    if figure is not None:
+        save(figure, folder / "training.png")
 
 
 @styled()
@@ -124,13 +122,9 @@ def curves(run: Mapping[str, Any]) -> Figure | None:
         steps, values = numbers(stage["curve"]["step"]), numbers(stage["curve"]["perplexity"])
         look: dict[str, Any] = {"color": PALETTE[n % len(PALETTE)], "marker": MARKERS[n % len(MARKERS)]}
         axes.plot(steps, values, "--" if softmax[n] else "-", label=stage["title"], **look)
-    axes.axhline(
-        number(run["software"]),
-        color=BLACK,
-        linewidth=0.8,
-        linestyle=":",
-        label="software, on the whole text",
-    )
+    if "software" in run:
+        look = {"color": BLACK, "linewidth": 0.8, "linestyle": ":", "label": "software, on the whole text"}
+        axes.axhline(number(run["software"]), **look)
     axes.set_yscale("log")
     axes.set_xlabel("steps of the stage")
     axes.set_ylabel("perplexity (first part of the evaluation text)")

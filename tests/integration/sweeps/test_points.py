@@ -57,6 +57,7 @@ def test_points_are_what_the_parts_give(
     assert str(tmp_path) not in (tmp_path / "points" / "0000" / "run.json").read_text()
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_each_parameter_alone_and_its_figures(write: Callable[..., Path], tmp_path: Path) -> None:
     head = HEAD.replace('["perplexity"]', '["perplexity", "energy"]') + 'sampler = "each"\n'
     sweep = load_sweep(write('storage_levels = [4, 8, "none"]\nretention_time = [1e-5, "none"]', head))
@@ -94,6 +95,7 @@ def test_the_front_holds_what_nothing_is_better_than() -> None:
     assert [p["n"] for p in reports.front(result)] == [0, 2, 3]
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_chips_yield_and_an_adaptation_of_every_chip(write: Callable[..., Path], tmp_path: Path) -> None:
     head = HEAD.replace('["perplexity"]', '["perplexity", "yield"]') + "chips = 2\nwithin = 0.5\n"
     sweep = load_sweep(write('adapt = [true, false, "chip"]\nmismatch.current_offset_std = [0.0, 0.2]', head))

@@ -32,6 +32,7 @@ def of_window(found: dict[str, Any], window: int) -> dict[str, Any]:
     return next(p for p in complete(found) if setting(p, "window") == window)
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_a_ring_longer_than_the_blocks_is_not_called_free(write: Callable[..., Path], tmp_path: Path) -> None:
     """Rings of 32, 64 and 128 columns give the same losses in blocks of 32: only 16 columns can be judged."""
     sweep = load_sweep(write("window = [16, 32, 128]\nquery_levels = [4]", f'{HEAD}sampler = "each"\n'))

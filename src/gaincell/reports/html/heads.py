@@ -6,15 +6,21 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from gaincell.reports.activity import COLUMNS, activity_caption, activity_rows, by_layer, sparsity_line
+from gaincell.reports.activity import (
+    COLUMNS,
+    activity_caption,
+    activity_figure,
+    activity_rows,
+    by_layer,
+    sparsity_line,
+)
 from gaincell.reports.costs import Rows
-from gaincell.reports.fidelity import MAPS, SHOWN, fidelity_caption, fidelity_rows
-from gaincell.reports.html.heat import heat_map
-from gaincell.reports.html.markup import element, grid
+from gaincell.reports.fidelity import MAPS, SHOWN, fidelity_caption, fidelity_figure, fidelity_rows
+from gaincell.reports.html.markup import element
+from gaincell.reports.html.picture import picture
 from gaincell.reports.html.result import Result, each
-from gaincell.reports.html.tables import folded, only_kind, table
+from gaincell.reports.html.tables import folded, head_rows, only_kind, table
 
-SIGNED = ("cosine", "linear cosine")
 MEANINGS = {
     "error": "error to the pretrained head, Σ(O − Y)² / ΣY²",
     "cosine": "cosine to the pretrained head, mean over tokens",
@@ -53,25 +59,21 @@ def fidelity(results: Sequence[Result]) -> Markup:
 
 def _fidelity(result: Result) -> Markup:
     found = result.run["fidelity"]
-    maps = [
-        heat_map(
-            MEANINGS[key][0].upper() + MEANINGS[key][1:],
-            found[key]["value"],
-            kind=found[key]["kind"],
-            columns="key/value head" if key[0] in "kv" else "head",
-            low=None if key in SIGNED else 0.0,
-            high=1.0 if key in SIGNED else None,
+    tables = [
+        head_rows(
+            f"{key}: {MEANINGS[key]}", found[key]["value"], "key/value head" if key[0] in "kv" else "head"
         )
-        for key in MAPS
-        if key in found
+        for keys in MAPS.values()
+        for key in keys
     ]
+    chart = picture("Every head", fidelity_figure(result.run), kind=only_kind(found), numbers=tables)
     rows = Rows(
         "Means over the heads of a layer",
         ("layer", *SHOWN),
         fidelity_rows(result.run),
         fidelity_caption(result.run),
     )
-    return grid(*maps, small=True) + folded(rows.title, table(rows, only_kind(found)))
+    return chart + folded(rows.title, table(rows, only_kind(found)))
 
 
 def activity(results: Sequence[Result]) -> Markup:
@@ -82,18 +84,10 @@ def activity(results: Sequence[Result]) -> Markup:
 def _activity(result: Result) -> Markup:
     heads = result.run["activity"]["heads"]
     kind = only_kind(heads)
-    maps = [
-        heat_map(
-            NAMES[key][0].upper() + NAMES[key][1:],
-            by_layer(result.run, key),
-            kind=kind,
-            unit="" if heads[key]["unit"] == "1" else heads[key]["unit"],
-            columns="query head",
-            low=0.0,
-        )
-        for key in NAMES
-        if key in heads
-    ]
+    units = {key: f", {heads[key]['unit']}" if heads[key]["unit"] != "1" else "" for key in heads}
+    maps = {key: f"{name}{units[key]}".capitalize() for key, name in NAMES.items() if key in heads}
+    tables = [head_rows(title, by_layer(result.run, key), "query head") for key, title in maps.items()]
+    chart = picture("Every head", activity_figure(result.run, maps), kind=kind, numbers=tables)
     words = element("p", f"{sparsity_line(result.run)} ({kind}).", class_="lead")
     rows = Rows(
         "Means over the heads of a layer",
@@ -101,4 +95,4 @@ def _activity(result: Result) -> Markup:
         activity_rows(result.run),
         activity_caption(result.run),
     )
-    return words + grid(*maps, small=True) + folded(rows.title, table(rows, kind))
+    return words + chart + folded(rows.title, table(rows, kind))

@@ -6,19 +6,15 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
+from gaincell.reports import figures
 from gaincell.reports.costs import Rows
-from gaincell.reports.figures import FLOOR, STAGES, closed_label
-from gaincell.reports.html.heat import heat_map
-from gaincell.reports.html.histogram import histogram
-from gaincell.reports.html.lines import Level, Series, line_chart
 from gaincell.reports.html.markup import EMPTY, element, grid
+from gaincell.reports.html.picture import picture
 from gaincell.reports.html.result import Entry, Result, each, protocol, whole
-from gaincell.reports.html.scales import wide
-from gaincell.reports.html.tables import only_kind, table
-from gaincell.reports.results import number, numbers
+from gaincell.reports.html.tables import head_rows, only_kind, table
+from gaincell.reports.results import number
 from gaincell.reports.tables import adaptation_lines, readable
 
-OUTLINES = {"linear": (7, False), "unadapted": (2, True), "adapted": (1, False)}
 SPREADS = {"std": "standard deviation, |σ / target − 1|", "mean": "mean, |μ − target| / σ"}
 
 
@@ -42,89 +38,40 @@ def _adaptation(result: Result) -> Markup:
         if left_out
         else EMPTY
     )
-    return lines + more + grid(*_history(run)) + grid(*_mismatch(run), small=True)
+    return lines + more + grid(*_history(run), *_mismatch(run))
 
 
 def _history(run: Entry) -> list[Markup]:
-    published, closed = run["adaptation"].get("published", {}), run["adaptation"].get("closed-form", {})
+    published = run["adaptation"].get("published", {})
     if "history" not in published:
         return []
-    history = published["history"]
-    iteration, name = numbers(history["iteration"]), "published iteration"
-    kind = only_kind(history)
-    found, residuals = numbers(history["perplexity"]), numbers(history["residual"])
-    levels = [
-        Level("closed form", number(closed[key]), 2) for key in ("calibration_perplexity",) if key in closed
-    ]
-    left = number(closed["residual"]) if closed else 0.0
-    ends = [Level(closed_label(left), max(left, FLOOR), 2)] if closed else []
-    return [
-        line_chart(
-            "Perplexity of the calibration text",
-            [Series(name, iteration, found, 1, kind)],
-            "iteration",
-            "perplexity",
-            log_y=wide(found),
-            levels=levels,
-        ),
-        line_chart(
-            "Distance from the target statistics",
-            [Series(name, iteration, [max(r, FLOOR) for r in residuals], 1, kind)],
-            "iteration",
-            "largest residual, fraction of σ",
-            log_y=True,
-            levels=ends,
-        ),
-    ]
+    kind = only_kind(published["history"])
+    return [picture("Adaptation, iteration by iteration", figures.adaptation(run), kind=kind)]
 
 
 def _mismatch(run: Entry) -> list[Markup]:
-    """Only maps that show anything: what was no distance before needs no picture."""
-    maps = []
-    for stage, name in STAGES.items():
+    """With the numbers of what shows anything: what was no distance before needs no table."""
+    if "mismatch" not in run:
+        return []
+    tables = []
+    for stage, name in figures.STAGES.items():
         for spread, title in SPREADS.items():
             for when in ("before", "after"):
-                entry = run.get("mismatch", {}).get(when, {}).get(stage, {}).get(spread)
-                if entry is None or all(float(x) <= FLOOR for row in entry["value"] for x in row):
-                    continue
-                heads = "key/value head" if stage in ("k", "v") else "head"
-                maps.append(
-                    heat_map(
-                        f"{name} {when} adaptation: {title}",
-                        entry["value"],
-                        kind=entry["kind"],
-                        columns=heads,
-                        low=0.0,
-                    )
-                )
-    return maps
+                found = run["mismatch"][when][stage][spread]["value"]
+                if any(float(x) > figures.FLOOR for row in found for x in row):
+                    heads = "key/value head" if stage in ("k", "v") else "head"
+                    tables.append(head_rows(f"{name} {when} adaptation: {title}", found, heads))
+    kind = only_kind(run["mismatch"])
+    return [picture("Distance of every head", figures.mismatch(run), kind=kind, numbers=tables)]
 
 
 def codes(results: Sequence[Result]) -> Markup:
     """Histograms of the codes."""
-    return each(results, "codes", lambda result: grid(*_codes(result.run), small=True))
+    return each(results, "codes", _codes)
 
 
-def _codes(run: Entry) -> list[Markup]:
-    charts = []
-    for stage, title in STAGES.items():
-        shares = {
-            name: (numbers(found[stage]["code"]), [100 * x for x in numbers(found[stage]["share"])])
-            for name, found in run["codes"].items()
-        }
-        colours = {name: OUTLINES.get(name, (3, False)) for name in shares}
-        label = "sum of the sub-tiles' codes" if stage == "out" else "code"
-        charts.append(
-            histogram(
-                title.capitalize(),
-                shares,
-                colours,
-                x_label=label,
-                log=stage == "out",
-                kind=only_kind(run["codes"]),
-            )
-        )
-    return charts
+def _codes(result: Result) -> Markup:
+    return picture("Use of the codes", figures.codes(result.run), kind=only_kind(result.run["codes"]))
 
 
 def cell(results: Sequence[Result]) -> Markup:
@@ -132,31 +79,9 @@ def cell(results: Sequence[Result]) -> Markup:
     charts = []
     for result in results:
         with whole(result, "cell"):
-            charts.append(_cell(f"{result.name}: current of one gain cell", result.run["cell"]))
+            title, kind = f"{result.name}: current of one gain cell", only_kind(result.run["cell"])
+            charts.append(picture(title, figures.cell(result.run), kind=kind))
     return grid(*charts)
-
-
-def _cell(title: str, found: Entry) -> Markup:
-    u = numbers(found["u"])
-    kind, unit = only_kind(found), found["u"]["unit"]
-    names = {
-        "linear": ("linear (ideal)", 7),
-        "nonlinear": (found["name"], 1),
-        "F": (found.get("title", found["name"]), 1),
-    }
-    series = [
-        Series(name, u, numbers(found[key]), colour, kind, dashed=key == "linear", marks=False)
-        for key, (name, colour) in names.items()
-        if key in found
-    ]
-    label = next(found[key]["unit"] for key in names if key in found)
-    return line_chart(
-        title,
-        series,
-        f"stored voltage from its offset, {unit}",
-        f"F(u) at full pulse, {label}",
-        note=f"({kind})",
-    )
 
 
 def cells(results: Sequence[Result]) -> Markup:

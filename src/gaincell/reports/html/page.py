@@ -16,6 +16,7 @@ from gaincell import __version__
 from gaincell.errors import RunError
 from gaincell.files import open_file, parse_json
 from gaincell.reports.html import theme
+from gaincell.reports.html.picture import ID
 from gaincell.reports.html.result import Result, subject, whole
 from gaincell.reports.html.sections import SECTIONS
 from gaincell.reports.html.summary import provenance, summary
@@ -85,7 +86,7 @@ def page(results: Sequence[Result], title: str | None = None) -> str:
     environment = Environment(
         loader=PackageLoader("gaincell.reports.html"), autoescape=True, undefined=StrictUndefined
     )
-    return environment.get_template("page.html").render(
+    whole_page = environment.get_template("page.html").render(
         title=title or _title(results),
         lead=f"Shown: {_listed(results)}.",
         sections=shown,
@@ -95,6 +96,8 @@ def page(results: Sequence[Result], title: str | None = None) -> str:
         script_hash=_hash(script),
         version=__version__,
     )
+    first, *figures = whole_page.split("<figure>")
+    return "<figure>".join([first, *(part.replace(ID, f"d{n}-") for n, part in enumerate(figures))])
 
 
 def names(given: Sequence[str]) -> Mapping[str, str]:

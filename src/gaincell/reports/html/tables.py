@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -15,6 +16,7 @@ from gaincell.reports.results import KINDS
 Kinds = Callable[[int, int], str | None] | str | None
 """Kind of the number at a row and a column; one for all; or none where a table holds no results."""
 HIDDEN = "hidden"
+SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 WHAT, SHORT = "what", 14
 """Heading, for screen readers, of a column that has none in print; characters of one that is not broken."""
 
@@ -44,6 +46,12 @@ def table(rows: Rows, kinds: Kinds = None, *, text: Sequence[int] = ()) -> Marku
     )
 
 
+def head_rows(title: str, found: Sequence[Sequence[float]], heads: str = "head") -> Rows:
+    """A number of every head: a row a layer, a column a head."""
+    headings = ("layer", *(f"{heads} {n}" for n in range(max(map(len, found)))))
+    return Rows(title, headings, [[str(n), *(short(float(x)) for x in row)] for n, row in enumerate(found)])
+
+
 def markdown_rows(title: str, markdown: str, caption: str = "") -> list[Rows]:
     """The tables in a text that another module writes for a document; the lines before one are its title."""
     found: list[Rows] = []
@@ -60,6 +68,25 @@ def markdown_rows(title: str, markdown: str, caption: str = "") -> list[Rows]:
         elif line:
             before.append(line)
     return found
+
+
+def short(x: float) -> str:
+    """A number as tables of drawings write it: four digits at most, powers of ten as such."""
+    if math.isnan(x):
+        return "not a number"
+    if math.isinf(x):
+        return "∞" if x > 0 else "−∞"
+    if x == 0:
+        return "0"
+    if 1e-3 <= abs(x) < 1e6:
+        shown = f"{x:,.0f}" if abs(x) >= 1e3 else f"{x:.4g}"
+        return shown.replace("-", "−")
+    exponent = math.floor(math.log10(abs(x)) + 1e-9)
+    mantissa = x / 10.0**exponent
+    power = f"10{str(exponent).translate(SUPERSCRIPT)}"
+    if math.isclose(mantissa, 1.0, rel_tol=1e-6):
+        return power
+    return f"{mantissa:.3g}×{power}".replace("-", "−")
 
 
 def folded(title: str, *content: object) -> Markup:

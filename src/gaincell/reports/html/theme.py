@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 LIGHT: Mapping[str, str] = {
     "paper": "#fcfcfb",
@@ -58,28 +58,8 @@ DARK: Mapping[str, str] = {
 }
 SERIES = 7
 """Tokens s1 to s7 are for lines and marks."""
-STEPS = 24
-"""Steps of the ramp of heat maps."""
-RAMPS: Mapping[str, Sequence[str]] = {
-    "light": ("#f0f5f9", "#b9d7ea", "#5ea4cf", "#1d6aa5", "#0a3156"),
-    "dark": ("#1c252e", "#20496b", "#2f7fb5", "#7cc0e4", "#e4f4fc"),
-}
-"""Anchors of the ramp: what is low is close to the paper, in both themes."""
 TEXT = ("ink", "quiet", "link", "measured", "simulated", "cited")
 """Tokens that text is set in."""
-
-
-def ramp(theme: str) -> list[str]:
-    """The colours of a heat map from low to high, between the anchors evenly in sRGB."""
-    anchors = [channels(colour) for colour in RAMPS[theme]]
-    found = []
-    for step in range(STEPS):
-        at = step / (STEPS - 1) * (len(anchors) - 1)
-        left = min(int(at), len(anchors) - 2)
-        share = at - left
-        mixed = (a + share * (b - a) for a, b in zip(anchors[left], anchors[left + 1], strict=True))
-        found.append("#" + "".join(f"{round(channel):02x}" for channel in mixed))
-    return found
 
 
 def channels(colour: str) -> tuple[int, int, int]:
@@ -103,22 +83,9 @@ def _luminance(colour: str) -> float:
 
 def tokens() -> str:
     """The custom properties of the style sheet: light, dark where the reader's system is, and as chosen."""
-    light, dark = (_declared(LIGHT, "light"), _declared(DARK, "dark"))
+    light, dark = (";".join(f"--{name}:{colour}" for name, colour in each.items()) for each in (LIGHT, DARK))
     return (
         f":root{{color-scheme:light;{light}}}\n"
         f"@media (prefers-color-scheme:dark){{:root:not([data-theme=light]){{color-scheme:dark;{dark}}}}}\n"
-        f":root[data-theme=dark]{{color-scheme:dark;{dark}}}\n" + _classes()
+        f":root[data-theme=dark]{{color-scheme:dark;{dark}}}\n"
     )
-
-
-def _declared(colours: Mapping[str, str], theme: str) -> str:
-    steps = ramp(theme)
-    gradient = f"--ramp:linear-gradient(to right,{','.join(steps[::4] + steps[-1:])})"
-    named = [f"--{name}:{colour}" for name, colour in colours.items()]
-    return ";".join([*named, *(f"--h{n}:{colour}" for n, colour in enumerate(steps)), gradient])
-
-
-def _classes() -> str:
-    """.s1 and so on set the colour of a mark, .h0 and so on that of a cell of a heat map."""
-    series = "".join(f".s{n}{{--c:var(--s{n})}}" for n in range(1, SERIES + 1))
-    return series + "\n" + "".join(f".h{n}{{fill:var(--h{n})}}" for n in range(STEPS)) + "\n"

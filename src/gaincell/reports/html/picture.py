@@ -1,0 +1,211 @@
+"""Figures of matplotlib inside the page: SVG in the page's colours, named and described for screen readers.
+
+Styles become attributes, because the page's content security policy forbids styles in elements.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from io import BytesIO
+from xml.etree import ElementTree
+from xml.etree.ElementTree import Element
+
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.container import ErrorbarContainer
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator
+
+from gaincell.reports import floorplan
+from gaincell.reports.costs import Rows
+from gaincell.reports.html.markup import EMPTY, element
+from gaincell.reports.html.tables import folded, short, table
+from gaincell.reports.style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, styled
+
+DRAWN = {
+    colour.lower(): token
+    for colour, token in {
+        **{colour: f"s{n}" for n, colour in enumerate((BLUE, RED, GREEN, ORANGE, PURPLE, SKY, GREY), 1)},
+        **{colour: f"plan-{kind}" for kind, colour in floorplan.COLOURS.items()},
+        **dict.fromkeys((floorplan.TAP, floorplan.WIRE), "wire"),
+        **{BLACK: "ink", "#ffffff": "paper", "#E4E4E4": "grid", "#DCDCDC": "rule", "#D8D8D8": "rule"},
+    }.items()
+}
+"""Colour of a figure -> token of the page's theme; a test finds colours that have none."""
+ID = "\ue000"
+"""Before every id of a drawing; the page puts a number of its own for each in its place."""
+PIXELS = 4 / 3
+"""Of a point, the unit of matplotlib's drawings."""
+MOST, FEW = 40, 8
+"""Points of a line in its table, of longer ones evenly chosen; lines without names that have a table."""
+LEFT_OUT = {"style", "id", "font-family"}
+"""Attributes that become others, or that the page's style sheet sets."""
+Point = tuple[float, float, float]
+
+
+def picture(
+    title: str, figure: Figure, *, kind: str = "", note: str = "", numbers: Sequence[Rows] | None = None
+) -> Markup:
+    """A figure under its title, with its numbers as tables, folded, and a note below.
+
+    Args:
+        title: what is drawn.
+        figure: of matplotlib, in the style sheet's colours.
+        kind: measured, simulated or cited, or several of them in words; "" where a result does not say.
+        note: further words.
+        numbers: those of the drawing; by default those of its lines; none where a table stands beside it.
+    """
+    shown = line_rows(figure) if numbers is None else numbers
+    suffix = f" ({kind})" if kind else ""
+    tables = [table(replace(rows, title=f"{rows.title}{suffix}")) for rows in shown]
+    drawn = element("div", _svg(title, figure), class_="scroll", role="group", tabindex="0", aria_label=title)
+    return element(
+        "figure",
+        element("figcaption", title, element("span", suffix, class_="of")),
+        drawn,
+        element("p", note, class_="note") if note else EMPTY,
+        folded("Numbers", *tables) if tables else EMPTY,
+    )
+
+
+def plain(name: str) -> str:
+    """A name in which matplotlib finds no formula."""
+    return name.replace("$", r"\$")
+
+
+def line_rows(figure: Figure) -> list[Rows]:
+    """A table for every panel with lines: a row a place, a column a line."""
+    found = []
+    for axes in figure.axes:
+        lines = _lines(axes)
+        named = [name for name, _ in lines]
+        errors = any(error == error for _, points in lines for *_, error in points)
+        places = sorted({x for _, points in lines for x, _, _ in points})
+        columns = [{x: (y, error) for x, y, error in points} for _, points in lines]
+        x_label = axes.get_xlabel() or figure.axes[-1].get_xlabel()
+        rows = [
+            [short(x), *(_shown(*column[x]) if x in column else "–" for column in columns)] for x in places
+        ]
+        caption = "±: the bars. " * errors + axes.get_ylabel() * (len(named) > 1)
+        if rows:
+            found.append(Rows(_title(axes), (x_label, *named), rows, caption))
+    return found
+
+
+def _shown(y: float, error: float) -> str:
+    return short(y) + (f" ± {short(error)}" if error == error else "")
+
+
+def _lines(axes: Axes) -> list[tuple[str, list[Point]]]:
+    """Names and points of lines that the legend has; of the others, where it has none and they are few."""
+    bars = [c for c in axes.containers if isinstance(c, ErrorbarContainer) and c.lines[0] is not None]
+    found = [(str(c.get_label()), _points(c.lines[0], c)) for c in bars]
+    plain = [line for line in axes.lines if line.get_transform() == axes.transData and not bars]
+    some = [(str(line.get_label()), _points(line)) for line in plain]
+    named = [(name, points) for name, points in [*found, *some] if name and not name.startswith("_")]
+    if not named and len(some) <= FEW:
+        named = [(f"{axes.get_ylabel()} {n}" if some[1:] else axes.get_ylabel(), points)
+                 for n, (_, points) in enumerate(some, 1)]  # fmt: skip
+    return [(name, points) for name, points in named if points]
+
+
+def _points(line: Line2D, bars: ErrorbarContainer | None = None) -> list[Point]:
+    """Places, heights and half the bars' heights (NaN: none) of at most about `MOST` points."""
+    x, y = ([float(v) for v in data] for data in (line.get_xdata(orig=False), line.get_ydata(orig=False)))
+    errors = [math.nan] * len(x)
+    if bars is not None and bars.has_yerr:
+        segments = bars.lines[2][-1].get_segments()
+        if len(segments) == len(x):
+            errors = [float(abs(s[-1][1] - s[0][1])) / 2 if len(s) > 1 else math.nan for s in segments]
+    every = max(1, -(-len(x) // MOST))
+    return [p for p in list(zip(x, y, errors, strict=True))[::every] if math.isfinite(p[1])]
+
+
+def _title(axes: Axes) -> str:
+    return " ".join((axes.get_title(loc="left") or axes.get_title() or axes.get_ylabel()).split())
+
+
+def _described(figure: Figure) -> str:
+    """Panel by panel: what is over what, and from where to where its lines go."""
+    said = []
+    for axes in figure.axes:
+        words = [_title(axes) or "a panel"]
+        labels = (axes.get_ylabel(), axes.get_xlabel())
+        words += [f": {' over '.join(label for label in labels if label)}"] if any(labels) else []
+        lines = [f"{name} from {short(points[0][1])} to {short(points[-1][1])}"
+                 for name, points in _lines(axes) if points[1:]]  # fmt: skip
+        if isinstance(axes.yaxis.get_major_locator(), FixedLocator):
+            lines = [", ".join(text.get_text() for text in axes.get_yticklabels())]
+        lines += [
+            f"from {short(ends[0])} to {short(ends[1])}" for ends in (i.get_clim() for i in axes.images)
+        ]
+        words += [f"; {'; '.join(lines)}"] if lines else []
+        said.append("".join(words))
+    return " ".join(". ".join(said).split())
+
+
+def _svg(title: str, figure: Figure) -> Markup:
+    drawn = BytesIO()
+    with styled(text=True):
+        figure.savefig(drawn, format="svg")
+    text = drawn.getvalue().decode()
+    root, linked = ElementTree.fromstring(text), set(re.findall(r"#(\w+)", text))
+    width = float(root.attrib["viewBox"].split()[2]) * PIXELS
+    svg = Element("svg", {"viewBox": root.attrib["viewBox"], "width": f"{width:.0f}", "role": "img"})
+    for tag, words, role in (("title", title, "labelledby"), ("desc", _described(figure), "describedby")):
+        svg.set(f"aria-{role}", f"{ID}{tag}")
+        named = Element(tag, {"id": f"{ID}{tag}"})
+        named.text = words
+        svg.append(named)
+    for child in root:
+        svg.extend(_inlined(child, linked))
+    return Markup(ElementTree.tostring(svg, encoding="unicode"))
+
+
+def _inlined(old: Element, linked: set[str]) -> list[Element]:
+    """An element as the page has it; of one that says nothing its content."""
+    tag = old.tag.rpartition("}")[2]
+    if tag in ("metadata", "style"):
+        return []
+    new = Element(tag, dict(_attributes(old.attrib, linked)))
+    new.text = old.text if old.text and old.text.strip() else None
+    for child in old:
+        new.extend(_inlined(child, linked))
+    if tag == "g" and {child.tag for child in new} == {"use"}:  # markers of a line look alike
+        for name in ("fill", "stroke", "stroke-width"):
+            values = {child.get(name) for child in new}
+            if None not in values and len(values) == 1:
+                new.set(name, new[0].attrib[name])
+                for child in new:
+                    del child.attrib[name]
+    if tag in ("g", "defs") and not (new.attrib and len(new)):
+        return list(new) if tag == "g" or not len(new) else [new]
+    return [new]
+
+
+def _attributes(given: Mapping[str, str], linked: set[str]) -> Iterator[tuple[str, str]]:
+    declared = dict(re.findall(r"([\w-]+):\s*([^;]+)", given.get("style", "")))
+    if found := re.match(r"(italic |oblique )?(\d00 |bold )?.*?([\d.]+px)", declared.pop("font", "")):
+        parts = zip(("font-style", "font-weight", "font-size"), found.groups(), strict=True)
+        declared |= {name: part.strip() for name, part in parts if part}  # of matplotlib 3.8, in one
+    if given.get("id") in linked:
+        yield "id", ID + given["id"]
+    for name, said in [*given.items(), *declared.items()]:
+        key = name.rpartition("}")[2]
+        if key in LEFT_OUT or said.startswith("rotate(-0 "):
+            continue
+        if said in DRAWN:
+            yield key, f"var(--{DRAWN[said]})"
+        elif "#" in said and not re.fullmatch(r"#[\da-f]{6}", said):
+            yield key, said.replace("#", f"#{ID}")
+        else:
+            yield key, said if key == "href" else _rounded(" ".join(said.split()))
+
+
+def _rounded(text: str) -> str:
+    """With two digits behind the point."""
+    return re.sub(r"\d+\.\d{3,}", lambda m: f"{float(m[0]):.2f}".rstrip("0").rstrip("."), text)
