@@ -1,7 +1,7 @@
 """One query of every head against a ring of one-byte codes, and writing into it, in compiled code.
 
-The equations of `decode.py` on codes: where all cells are alike, the charge of one depends on its level and its
-column's age alone, so a table of at most 16 numbers a column replaces voltages. With errors and noise of
+The equations of `decode.py` on codes: where all cells are alike, the charge of one depends on its level and
+its column's age alone, so a table of at most 16 numbers a column replaces voltages. With errors and noise of
 converters (noise.py, converter_errors.py), but for those of the query drivers.
 
 Dimensions: B sequences, H query heads, Hk key/value heads, M columns of the ring, S slots that are looked at,
