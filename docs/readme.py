@@ -382,8 +382,22 @@ def benchmark_page(bench: Mapping[str, Any], models: Mapping[str, Any]) -> str:
     for threads in models["threads"]:
         unit = f"{threads} thread{'s' if threads != '1' else ''}"
         parts.append(f"## Whole models, {unit}\n\n" + models_table(models, threads))
+    measured = ROOT / "benchmarks" / "results" / "gpu.json"
+    if measured.exists():
+        parts.append(gpu_tables(json.loads(measured.read_text())))
     parts.append("![time and memory against tokens](figures/speed.png)")
     return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
+def gpu_tables(bench: Mapping[str, Any]) -> str:
+    """What `python -m benchmarks.gpu` found: times, and the share of codes that differ from the CPU's."""
+    lines = [["ms", *next(iter(bench["times"].values()))]]
+    lines += [[label, *(f"{ms:.3f}" for ms in row.values())] for label, row in bench["times"].items()]
+    rows = [["ms, T = 1024", *next(iter(bench["chips"].values()))]]
+    for name, row in bench["chips"].items():
+        rows.append([name, *(f"{x:.1e}" if "codes" in what else f"{x:.3f}" for what, x in row.items())])
+    tables = ([t[0], ["---", *["---:"] * (len(t[0]) - 1)], *t[1:]] for t in (lines, rows))
+    return f"## On a GPU, {bench['gpu']}\n\n" + "\n\n".join(markdown(t) for t in tables)
 
 
 def ratios(bench: Mapping[str, Any], columns: Mapping[str, str]) -> str:

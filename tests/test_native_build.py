@@ -117,15 +117,20 @@ def innermost_loops(library: Path, symbol: str) -> Iterator[list[tuple[str, str]
 
 @needs_kernel
 @pytest.mark.skipif(OBJDUMP is None, reason="there is no objdump")
-@pytest.mark.parametrize("level", ["avx2", "avx512", "amx"])
-@pytest.mark.parametrize("function", ["backward", "multiply_pairs_bf16"])
-def test_products_of_the_backward_pass_keep_their_sums_in_registers(level: str, function: str) -> None:
+@pytest.mark.parametrize(
+    ("level", "function"),
+    [
+        *(("avx2", "backward"), ("avx512", "backward"), ("amx", "backward")),
+        *(("avx512", "multiply_pairs_bf16"), ("amx", "multiply_pairs_bf16"), ("avx512", "forward_block")),
+    ],
+)
+def test_products_keep_their_sums_in_registers(level: str, function: str) -> None:
     library = next(NATIVE.glob("_native*"))
     if not re.search(rb"gc%d%b\w*%b" % (len(level), level.encode(), function.encode()), library.read_bytes()):
         pytest.skip("this level has no such function, or symbols were stripped")
     products = 0
     for loop in innermost_loops(library, rf"gc{len(level)}{level}\w*{function}"):
-        sums = sum(operation.startswith(("vfmadd", "vdpbf16")) for operation, _ in loop)
+        sums = sum(operation.startswith(("vfmadd", "vdpbf16", "vpdpbusd")) for operation, _ in loop)
         if sums not in (8, 16):  # of a register block
             continue
         products += 1

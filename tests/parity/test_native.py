@@ -20,6 +20,7 @@ from gaincell.devices.leakage import Leakage
 from gaincell.devices.variability import Mismatch
 from gaincell.devices.wires import Wires
 from gaincell.errors import InputError
+from gaincell.nn.attention import GainCellAttention
 from gaincell.ops.gain_cell_attention import Scaling, gain_cell_attention, native_decode, native_library
 
 CELLS = ["linear", "polynomial", "x3", "x5", "sigmoid", "exponential", TABLE]
@@ -327,6 +328,34 @@ def test_scaling_goes_through() -> None:
     marked = gain_cell_attention(q, k, v, chip(), scaling, "native")
     assert torch.equal(marked.isnan(), gain_cell_attention(q, k, v, chip(), scaling, "naive").isnan())
     assert int(marked.isnan().sum()) == 16
+
+
+@pytest.mark.parametrize("extra", ["none", "exponents", "normaliser"])
+def test_a_layer_scales_in_the_kernel_what_its_stages_show(extra: str) -> None:
+    """Stages that are watched compute; others leave gain and offset to the kernel: the same bits."""
+    layer = GainCellAttention(chip(), 4, 2, 16)
+    layer.add_biases()
+    if extra == "exponents":
+        layer.add_exponents()
+    if extra == "normaliser":
+        layer.add_normaliser()
+    g = torch.Generator().manual_seed(2)
+    for parameter in layer.parameters():
+        parameter.data += 0.1 * torch.rand(parameter.shape, generator=g)
+    signals = [torch.randn(2, heads, 70, 16, generator=g) for heads in (4, 2, 2)]
+    found, seen = [], []
+    for watched in (False, True):
+        if watched:
+            for stage in (layer.q, layer.k, layer.v, layer.out):
+                stage.register_forward_hook(lambda module, _, out: seen.append(out))
+        out = layer(*signals)
+        found.append(
+            [out.detach(), *torch.autograd.grad((out * out.detach().cos()).sum(), layer.parameters())]
+        )
+    assert len(seen) == 4
+    assert torch.equal(found[0][0], found[1][0])
+    for got, expected in zip(found[0][1:], found[1][1:], strict=True):
+        assert float((got - expected).norm()) < 1e-5 * float(expected.norm())
 
 
 @EVERY_LEVEL

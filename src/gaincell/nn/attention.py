@@ -280,9 +280,34 @@ class GainCellAttention(nn.Module):
             )
         if self._scaled_inside(q, k, v):
             return self._attended(q, k, v, key_index, query_index, sliding_window)
+        return self._sums_of_volts(q, *self.volts(k, v), columns, key_index, query_index, sliding_window)
+
+    def attend_to_volts(
+        self,
+        q: Float[Tensor, "B H T D"],
+        k: Float[Tensor, "B Hk T D"],
+        v: Float[Tensor, "B Hk T D"],
+        index: Int[Tensor, "B T"] | None = None,
+        sliding_window: int | None = None,
+    ) -> Float[Tensor, "B H T D"]:
+        """`forward` for what `volts` gives of keys and values."""
+        columns = self.columns(q, k, v, index, index, sliding_window)
+        return self.output(self._sums_of_volts(q, k, v, columns, index, index, sliding_window), columns)
+
+    def _sums_of_volts(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        columns: Tensor | None,
+        key_index: Tensor | None,
+        query_index: Tensor | None,
+        sliding_window: int | None,
+    ) -> Tensor:
         return self.attend(
             self.q(q, columns),
-            *self.volts(k, v),
+            k,
+            v,
             self.design,
             None,
             self.impl,

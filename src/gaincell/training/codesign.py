@@ -34,7 +34,7 @@ from gaincell.design import Design
 from gaincell.errors import InputError
 from gaincell.integrations.hf.attach import attached_layers, set_design
 from gaincell.nn.attention import GainCellAttention
-from gaincell.ops.gain_cell_attention import gain_cell_attention
+from gaincell.ops.gain_cell_attention import Scaling, gain_cell_attention
 from gaincell.ops.gain_cell_attention.learned import Learned, attention_of_learned
 from gaincell.progress import Progress, silent
 from gaincell.quantity import one_of
@@ -141,9 +141,17 @@ class Circuits(nn.Module):
         )
 
     def attend(
-        self, q: Tensor, k: Tensor, v: Tensor, design: Design, scaling: None, *rest: Any, **options: Any
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        design: Design,
+        scaling: Scaling | None,
+        *rest: Any,
+        **options: Any,
     ) -> Tensor:
-        """In place of `gain_cell_attention` in a layer."""
+        """In place of `gain_cell_attention` in a layer, which scales itself."""
+        assert scaling is None
         query, storage = self.levels()
         learned = Learned(query, storage, self.log_score, self.log_output)
         total = attention_of_learned(q, k, v, design, learned, *rest, **options)

@@ -322,7 +322,11 @@ class RingLayer(CacheLayerMixin):
         volts = self.attention.volts(key, value)
         attended = self._decoded(query, volts, step, sliding_window)
         self.codes_are_read = attended is not None
-        if attended is None:
+        if attended is None and not step.old.shape[1] and not self.attention.design.front_differs:
+            self._keep(volts, step)
+            self._settle()
+            attended = self.attention.attend_to_volts(query, *volts, index, sliding_window)
+        elif attended is None:
             seen = torch.cat([step.old, index], 1)
             attended = self.attention(
                 query, *self._write(volts, step), seen, index, sliding_window, extra_age=step.extra_age
@@ -371,21 +375,30 @@ class RingLayer(CacheLayerMixin):
 
     def _write(self, volts: tuple[Tensor, Tensor], step: Step) -> list[Float[Tensor, "B Hk S D"]]:
         """Write requested voltages; the stored ones that the queries of the step see, oldest first."""
-        self.finite &= not any(bool(requested.isnan().any()) for requested in volts)
-        seen = []
-        for codes, requested in zip(self._codes, volts, strict=True):
-            written = self._written(requested)
-            fresh = self._voltages(written)
+        held = []
+        for codes in self._codes:
             if len(step.old_columns) == 1:
-                kept = codes[:, :, step.old_columns[0]]
+                held.append(codes[:, :, step.old_columns[0]])
             else:
                 where = step.old_columns[:, None, :, None]
-                kept = codes.gather(2, where.expand(-1, codes.shape[1], -1, codes.shape[3]))
-            seen.append(torch.cat([self._voltages(kept).to(fresh.dtype), fresh], 2))
+                held.append(codes.gather(2, where.expand(-1, codes.shape[1], -1, codes.shape[3])))
+        fresh = [self._voltages(written) for written in self._keep(volts, step)]
+        seen = [torch.cat([self._voltages(h).to(f.dtype), f], 2) for h, f in zip(held, fresh, strict=True)]
+        self._settle()
+        return seen
+
+    def _keep(self, volts: tuple[Tensor, Tensor], step: Step) -> list[Tensor]:
+        """Write requested voltages; what was written, in the order of the tokens."""
+        self.finite &= not any(bool(requested.isnan().any()) for requested in volts)
+        found = [self._written(requested) for requested in volts]
+        for codes, written in zip(self._codes, found, strict=True):
             codes[step.rows, :, step.columns] = written.detach()[step.rows, :, step.slots]
+        return found
+
+    def _settle(self) -> None:
+        """See whether what was no number was overwritten."""
         if not self.finite and self._levels is not None:
             self.finite = not any(bool((codes == NOT_A_NUMBER).any()) for codes in self._codes)
-        return seen
 
     def _written(self, volts: Tensor) -> Tensor:
         """What is kept of requested voltages: codes, or voltages where there is no quantisation to a byte."""

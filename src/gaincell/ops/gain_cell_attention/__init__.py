@@ -399,7 +399,7 @@ def _on_a_gpu(q: Tensor, k: Tensor, v: Tensor, design: Design, *rest: Any) -> Te
         from gaincell.ops.gain_cell_attention import triton
     except ImportError as error:
         raise InputError("impl='triton' needs triton: pip install 'gaincell[gpu]'") from error
-    reason = triton.why_not(q, design)
+    reason = triton.why_not(q, k, design)
     if reason is not None:
         raise InputError(f"impl='triton' does not serve this: {reason}; give impl='auto'")
     return triton.gain_cell_triton(q, k, v, design, *rest)

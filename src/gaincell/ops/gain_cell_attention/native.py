@@ -258,7 +258,8 @@ def chip_problem(
 ) -> tuple[Problem, list[object]]:
     """The C structure with what it says of the chip, and what holds the memory that it points to."""
     filled = _filled(design, window, layer, heads, kv_heads, dim, False)
-    problem, kept = Problem.from_buffer_copy(filled.problem), [filled]
+    problem = Problem.from_buffer_copy(filled.problem)
+    kept: list[object] = [filled]
     if design.cells_differ:  # large, and kept elsewhere: see devices/chip_cache.py
         mismatch = mismatch_of(quiet(design), layer, kv_heads, dim, heads // kv_heads, filled.fastest)
         problem.cells.powers = mismatch[0].shape[2] - 1

@@ -8,6 +8,7 @@ column of a token count real tokens only.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -34,20 +35,7 @@ def over_real_tokens(
     Raises:
         InputError: the indices of a row are not consecutive, or the key of a query is missing.
     """
-    groups: dict[tuple[int, int], list[int]] = {}
-    lengths: list[tuple[int, int]] = []
-    for b, (keys, queries) in enumerate(zip(key_index.tolist(), query_index.tolist(), strict=True)):
-        first_key, n_keys = _consecutive("key_index", b, keys)
-        first_query, n_queries = _consecutive("query_index", b, queries)
-        lengths.append((n_queries, n_keys))
-        if n_queries and not first_key <= first_query <= first_query + n_queries <= first_key + n_keys:
-            raise InputError(
-                f"row {b}: the keys are of the tokens {first_key} to {first_key + n_keys - 1}, the queries "
-                f"of {first_query} to {first_query + n_queries - 1}; every query's own key must be among "
-                "the keys"
-            )
-        if n_queries:
-            groups.setdefault((first_query, first_key), []).append(b)
+    groups, lengths = _runs(len(key_index), _content(key_index), _content(query_index))
     if len(groups) == 1 and lengths == [(x.shape[2], ku.shape[2])] * len(lengths):
         return core(x, ku, vu, *next(iter(groups)))
     out = torch.zeros_like(x) + sum(t[..., :0].sum() for t in (x, ku, vu))  # a graph also if all is padding
@@ -67,6 +55,39 @@ def over_real_tokens(
         back = torch.where(queries >= 0, queries - first_query, -1)
         out = out.index_copy(0, select, _take(part, back))
     return out
+
+
+def _content(index: Tensor) -> bytes:
+    return index.cpu().contiguous().numpy().tobytes()
+
+
+@lru_cache(maxsize=8)
+def _runs(
+    batch: int, key_index: bytes, query_index: bytes
+) -> tuple[dict[tuple[int, int], list[int]], list[tuple[int, int]]]:
+    """Rows by the tokens that their queries and keys begin with, and (queries, keys) of every row.
+
+    Found once for all layers of a model, which ask for the same.
+    """
+    rows = (
+        torch.frombuffer(bytearray(t), dtype=torch.int64).view(batch, -1).tolist()
+        for t in (key_index, query_index)
+    )
+    groups: dict[tuple[int, int], list[int]] = {}
+    lengths: list[tuple[int, int]] = []
+    for b, (keys, queries) in enumerate(zip(*rows, strict=True)):
+        first_key, n_keys = _consecutive("key_index", b, keys)
+        first_query, n_queries = _consecutive("query_index", b, queries)
+        lengths.append((n_queries, n_keys))
+        if n_queries and not first_key <= first_query <= first_query + n_queries <= first_key + n_keys:
+            raise InputError(
+                f"row {b}: the keys are of the tokens {first_key} to {first_key + n_keys - 1}, the queries "
+                f"of {first_query} to {first_query + n_queries - 1}; every query's own key must be among "
+                "the keys"
+            )
+        if n_queries:
+            groups.setdefault((first_query, first_key), []).append(b)
+    return groups, lengths
 
 
 def _consecutive(name: str, row: int, index: list[int]) -> tuple[int, int]:

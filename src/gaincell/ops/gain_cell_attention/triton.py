@@ -11,9 +11,9 @@ Codes and X^p (at most 343) are exact in float16, and so are the first product's
 A delta^(p a) split it into two float16 numbers, so that they are exact to 2^-22. With `half=False` operands
 stay in float32 (`tl.dot` in IEEE precision).
 
-Served: polynomial cells up to order 3 without mismatch, at most 8 storage levels and 256 query levels, every
-readout, D and N powers of two from 16 on. Everything else is left to `blocked.py`. `TRITON_INTERPRET=1` runs
-the kernels on a CPU, slowly. The kernels are in triton_kernels.py.
+Served so: polynomial cells up to order 3 without mismatch, at most 8 storage levels and 256 query levels,
+every readout, D and N powers of two from 16 on. Everything else is left to triton_any.py.
+`TRITON_INTERPRET=1` runs the kernels on a CPU, slowly. The kernels are in triton_kernels.py.
 
 Dimensions: B sequences, H query heads, Hk key/value heads, T tokens, D head dimension, R queries of a
 program, N columns of a sub-tile, t sub-tiles.
@@ -30,38 +30,41 @@ import triton
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from gaincell.circuits import dac_code, query_code
+from gaincell.circuits import dac_code, query_code, query_driver
 from gaincell.circuits.converter import in_precision, sum_rounding
 from gaincell.config import Design
 from gaincell.features import NOMINAL, missing
-from gaincell.ops.gain_cell_attention import not_a_number
+from gaincell.ops.gain_cell_attention import not_a_number, triton_any
 from gaincell.ops.gain_cell_attention import triton_kernels as kernels
+from gaincell.ops.gain_cell_attention.front import stored
 from gaincell.ops.gain_cell_attention.native_library import READOUTS
 from gaincell.ops.gain_cell_attention.ragged import over_real_tokens
 
 ROWS = 64
-IMPLEMENTS = NOMINAL
-"""Features of a chip (features.py)."""
 
 
-def why_not(q: Tensor, design: Design) -> str | None:
+def why_not(q: Tensor, k: Tensor, design: Design) -> str | None:
     """Why a call is not served, in words; None if it is."""
-    dim, c = q.shape[3], design.cell.coefficients
     if q.device.type == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
         return "it runs on a GPU, or on a CPU in Triton's interpreter (TRITON_INTERPRET=1)"
     if q.dtype == torch.float64:
         return "it computes in float32"
-    if c is None or len(c) > 4:
-        return "it serves polynomial cells up to order 3"
-    if more := missing(design.in_use, IMPLEMENTS):
-        return f"it does not implement {more}"
+    return None if _in_codes(design, q.shape[3]) else triton_any.why_not(design, q.shape[1] // k.shape[1])
+
+
+def _in_codes(design: Design, dim: int) -> bool:
+    """Whether a chip is served by the kernels of codes."""
+    if (
+        missing(design.in_use, NOMINAL)
+        or design.cell.coefficients is None
+        or len(design.cell.coefficients) > 4
+    ):
+        return False
     if design.storage_levels is None or design.storage_levels > 8:
-        return "it needs at most 8 storage levels"
+        return False
     if design.query_levels is None or design.query_levels > 256:
-        return "it needs at most 256 query levels"
-    if dim < 16 or dim & (dim - 1) or design.tile < 16 or design.tile & (design.tile - 1):
-        return "head dimension and sub-tile must be powers of two, 16 or more"
-    return None
+        return False
+    return all(side >= 16 and side & (side - 1) == 0 for side in (dim, design.tile))
 
 
 class _Call(NamedTuple):
@@ -91,6 +94,15 @@ def gain_cell_triton(
     Args and result as of `gain_cell_core_blocked`, but for q, k, v: before drivers and write DACs.
     half: products of float16 operands (see the head of this file), or of float32 ones.
     """
+
+    if not _in_codes(design, q.shape[3]):
+        q, k, v = (t.float() for t in (q, k, v))
+        if not design.front_differs:  # else this is done: see front.py
+            q = query_driver(q, design.driver_levels)
+            k, v = stored(k, v, design, layer, q.shape[1] // k.shape[1], None)
+        return triton_any.gain_cell_any(
+            q, k, v, design, key_index, query_index, sliding_window, layer, gradient
+        )
 
     def run(q: Tensor, k: Tensor, v: Tensor, first_query: int, first_key: int) -> Tensor:
         window = min(design.window, sliding_window or design.window)
@@ -174,10 +186,6 @@ class _TritonCore(torch.autograd.Function):
             g * ((x > in_precision(lo, x.dtype)) & (x < in_precision(hi, x.dtype))) for x, lo, hi, g in inside
         ]
         return gated[0].to(q.dtype), gated[1].to(k.dtype), gated[2].to(v.dtype), None
-
-
-def _strictly_inside(x: Tensor, low: float, high: float) -> Tensor:
-    return (x > in_precision(low, x.dtype)) & (x < in_precision(high, x.dtype))
 
 
 def _codes(q: Tensor, k: Tensor, v: Tensor, d: Design) -> list[Tensor]:

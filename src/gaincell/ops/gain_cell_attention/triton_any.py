@@ -1,0 +1,271 @@
+"""Gain-cell attention on a GPU in Triton for any cells and chips: by slabs (slabs.py), in float32.
+
+Like `native.py` it serves every cell, mismatch, errors and noise of converters, and, as it takes stored
+voltages, whatever stands before the arrays (front.py). Where codes do, triton.py has cheaper products.
+
+Dimensions: B sequences, H query heads, Hk key/value heads, T tokens, D head dimension, M columns, R queries
+of a program, n slabs.
+Not modelled: see the devices and circuits it is made of.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+import triton
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from gaincell import features
+from gaincell.circuits.converter import sum_rounding
+from gaincell.config import Design
+from gaincell.devices.random import KEY_ARRAY, VALUE_ARRAY, Effect
+from gaincell.ops.gain_cell_attention import not_a_number
+from gaincell.ops.gain_cell_attention import triton_slabs as kernels
+from gaincell.ops.gain_cell_attention.disturbed import Disturbance
+from gaincell.ops.gain_cell_attention.gradients import SURROGATES
+from gaincell.ops.gain_cell_attention.native_library import READOUTS
+from gaincell.ops.gain_cell_attention.native_tables import curve_of, mismatch_of, quiet
+from gaincell.ops.gain_cell_attention.ragged import over_real_tokens
+from gaincell.ops.gain_cell_attention.separation import linear_slabs, slabs_of
+from gaincell.ops.gain_cell_attention.slabs import PolynomialSlabs, SampledSlabs
+
+ROWS = 64
+IMPLEMENTS = features.ARRAYS - {"leakage.spread"}
+"""Features of a chip (features.py), those of front.py included."""
+
+
+def why_not(design: Design, reads: int) -> str | None:
+    """Why a chip is not served whose columns are read so many times per token; None if it is."""
+    if more := features.missing(design.in_use, IMPLEMENTS):
+        return f"it does not implement {more}"
+    if design.cell.coefficients is None and curve_of(quiet(design), reads, 0.0) is None:
+        return "the cell's curve is not smooth enough for pieces of cubics"
+    return None
+
+
+def gain_cell_any(
+    x: Tensor,
+    ku: Tensor,
+    vu: Tensor,
+    design: Design,
+    key_index: Tensor | None = None,
+    query_index: Tensor | None = None,
+    sliding_window: int | None = None,
+    layer: int = 0,
+    gradient: str = "exact",
+) -> Tensor:
+    """The digital sum over the sub-tiles for pulse widths and stored voltages, in float32.
+
+    Args and result as of `gain_cell_core_blocked`.
+    """
+
+    def run(x: Tensor, ku: Tensor, vu: Tensor, first_query: int, first_key: int) -> Tensor:
+        window = min(design.window, sliding_window or design.window)
+        call = _Call(design, first_query, first_key, window, layer, gradient)
+        reached = not_a_number.marks(x, ku, vu, first_query, first_key, window)
+        out: Tensor = _AnyCore.apply(*not_a_number.without(x, ku, vu), call)  # type: ignore[no-untyped-call]
+        return out + reached
+
+    if key_index is None:
+        return run(x, ku, vu, ku.shape[2] - x.shape[2], 0)
+    if query_index is None:
+        query_index = key_index[:, ku.shape[2] - x.shape[2] :]
+    return over_real_tokens(run, x, ku, vu, key_index, query_index)
+
+
+class _Call(NamedTuple):
+    design: Design
+    first_query: int
+    first_key: int
+    window: int
+    layer: int
+    gradient: str
+
+
+@dataclass(frozen=True)
+class _Cells:
+    """How cells separate over time, as the kernels take it."""
+
+    polynomial: bool
+    first: int
+    count: int
+    alpha: float
+    constant: float
+    rows: Tensor
+    """[n, R] row factors."""
+    own: tuple[Tensor, Tensor]
+    """Of the cells of both arrays: coefficients, or gain, shift and current offset."""
+    strides: tuple[int, ...]
+    """By head, column, part and row; 0 where all are alike."""
+    nodes: Tensor
+    curve: Tensor
+    curve_low: float
+    per_volt: float
+
+    @property
+    def description(self) -> tuple[Any, ...]:
+        return (*self.strides, self.nodes, self.curve, self.curve_low, self.per_volt, len(self.curve))
+
+
+def _cells(
+    call: _Call, kv_heads: int, dim: int, reads: int, device: torch.device, *, surrogate: bool
+) -> _Cells:
+    design = quiet(call.design)
+    slabs = slabs_of(design, reads, torch.float32, 0.0, ROWS)
+    step = _step(design, reads)
+    if surrogate:
+        slabs = linear_slabs(design, reads)
+    assert isinstance(slabs, PolynomialSlabs | SampledSlabs)
+    polynomial = isinstance(slabs, PolynomialSlabs)
+    first, count = 0, slabs.count
+    own: tuple[Tensor, Tensor]
+    if design.cells_differ and not surrogate:
+        own = tuple(t.to(device) for t in mismatch_of(design, call.layer, kv_heads, dim, reads, 0.0))  # type: ignore[assignment]
+        strides = own[0].stride()
+        factors = slabs.row_factors(torch.arange(step))
+    elif isinstance(slabs, PolynomialSlabs):
+        first, count = 1, max(1, len(slabs.coefficients) - 1)
+        alike = torch.tensor((*slabs.coefficients[1:], 0.0)[:count], dtype=torch.float32, device=device)
+        own, strides = (alike, alike), (0, 0, 1, 0)
+        orders = torch.arange(1, count + 1, dtype=torch.float64)
+        factors = torch.exp(-slabs.alpha * orders[:, None] * torch.arange(step))
+    else:
+        alike = torch.tensor((1.0, 0.0, 0.0), device=device)
+        own, strides = (alike, alike), (0, 0, 1, 0)
+        factors = slabs.row_factors(torch.arange(step))
+    rows = torch.zeros(count, _padded(step), device=device)
+    rows[:, :step] = factors.to(rows)
+    nothing = torch.zeros(4, device=device)
+    nodes, pieces, low, per_volt = nothing, nothing[None], 0.0, 1.0
+    if isinstance(slabs, SampledSlabs):
+        curve = curve_of(design, reads, 0.0)
+        assert curve is not None
+        nodes = torch.tensor(slabs.nodes, dtype=torch.float32, device=device)
+        pieces, low, per_volt = curve.pieces.to(device), curve.low, curve.per_volt
+    return _Cells(
+        polynomial,
+        first,
+        count,
+        slabs.alpha,
+        slabs.constant,
+        rows,
+        own,
+        strides,
+        nodes,
+        pieces,
+        low,
+        per_volt,
+    )
+
+
+def _step(design: Design, reads: int) -> int:
+    """Queries of a program."""
+    return min(ROWS, slabs_of(quiet(design), reads, torch.float32, 0.0, ROWS).span)
+
+
+def _padded(size: int) -> int:
+    """To what the kernels' products take."""
+    return max(16, int(triton.next_power_of_2(size)))
+
+
+class _Setting:
+    """What both passes tell the kernels."""
+
+    def __init__(self, call: _Call, x: Tensor, ku: Tensor) -> None:
+        design, dim, (heads, kv_heads) = call.design, x.shape[3], (x.shape[1], ku.shape[1])
+        self.reads = heads // kv_heads
+        self.step = _step(design, self.reads)
+        self.cells = _cells(call, kv_heads, dim, self.reads, x.device, surrogate=False)
+        disturbance = Disturbance(design, call.layer, kv_heads, self.reads, x)
+        steps = design.readout_steps
+        nothing = torch.zeros(1, device=x.device)
+        self.lines = (nothing,) * 4
+        self.has_lines = disturbance.score is not None and disturbance.output is not None
+        if disturbance.score is not None and disturbance.output is not None:
+            score, output = disturbance.score, disturbance.output
+            self.lines = (score.gain, score.offset, output.gain, output.offset * steps)
+            self.lines = tuple(t.contiguous() for t in self.lines)  # type: ignore[assignment]
+        words = (design.noise.seed, design.mismatch.chip, call.layer, KEY_ARRAY, VALUE_ARRAY)
+        words = (*words, Effect.READ, Effect.PULSE_JITTER)  # type: ignore[assignment]
+        self.numbers = torch.tensor(words, dtype=torch.int64, device=x.device).to(torch.uint32)
+        self.noise = (disturbance.score_std, disturbance.score_of_cell)
+        self.out_noise = (disturbance.output_std, disturbance.output_of_cell)
+        self.jitter = disturbance.jitter_std
+        self.sizes = (heads, kv_heads, x.shape[2], ku.shape[2], call.first_query, call.first_key, call.window)
+        self.sizes = (*self.sizes, design.window, design.tiles, design.tile, dim, self.step)  # type: ignore[assignment]
+        self.flags = {
+            "POLYNOMIAL": self.cells.polynomial,
+            "FIRST": self.cells.first,
+            "COUNT": self.cells.count,
+            "CEILING": design.score_ceiling,
+            "EXPONENT": design.charge_to_pulse.exponent,
+            "LINES": self.has_lines,
+            "NOISE": any(self.noise),
+            "JITTER": self.jitter > 0,
+            "R": _padded(self.step),
+            "N": _padded(design.tile),
+            "D": _padded(dim),
+        }
+
+
+class _AnyCore(torch.autograd.Function):
+    """Pulse widths and stored voltages of consecutive tokens -> digital sum."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, ku: Tensor, vu: Tensor, call: _Call) -> Tensor:
+        design, dim = call.design, x.shape[3]
+        x, ku, vu = (t.contiguous().float() for t in (x, ku - design.decay_target, vu - design.decay_target))
+        setting, cells = (s := _Setting(call, x, ku)), s.cells
+        keep = any(ctx.needs_input_grad)
+        out = torch.empty_like(x)
+        open_ = torch.zeros(
+            (*x.shape[:3], design.tiles, dim) if keep else (1,), dtype=torch.int8, device=x.device
+        )
+        steps = design.readout_steps
+        edge = steps * (1 - sum_rounding(torch.float32)) if design.output_ceiling else float("inf")
+        grid = (triton.cdiv(x.shape[2], setting.step), x.shape[0] * x.shape[1])
+        kernels.forward[grid](
+            x, ku, vu, out, open_, cells.rows, *cells.own, *cells.description, *setting.lines,
+            setting.numbers,
+            *setting.sizes, cells.alpha, cells.constant, 1 / design.score_saturation(dim),
+            steps / design.output_saturation,
+            *setting.noise, *setting.out_noise, setting.jitter, steps, edge,
+            OUT_CEILING=design.output_ceiling, OUT_NOISE=any(setting.out_noise),
+            READOUT=READOUTS[design.readout],
+            KEEP=keep, **setting.flags,
+        )  # fmt: skip
+        if keep:
+            ctx.save_for_backward(x, ku, vu, open_)
+            ctx.call = call
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        x, ku, vu, open_ = ctx.saved_tensors
+        call: _Call = ctx.call
+        design, dim, kv_heads = call.design, x.shape[3], ku.shape[1]
+        setting, cells = (s := _Setting(call, x, ku)), s.cells
+        back = cells
+        if call.gradient in SURROGATES:
+            back = _cells(call, kv_heads, dim, setting.reads, x.device, surrogate=True)
+        gradients = [torch.zeros_like(t) for t in (x, ku, vu)]
+        pieces = (call.first_key + ku.shape[2] - 1) // design.tile - call.first_key // design.tile + 1
+        blocks = triton.cdiv(x.shape[2], setting.step)
+        for grid, queries in (((blocks, len(x) * x.shape[1]), True), ((pieces, len(x) * kv_heads), False)):
+            kernels.backward[grid](
+                x, ku, vu, grad.contiguous().float(), open_, *gradients, cells.rows, *cells.own,
+                *cells.description,
+                *setting.lines[:3], setting.numbers, back.rows, *back.own, *back.strides,
+                *setting.sizes, cells.alpha, back.alpha, cells.constant, back.constant,
+                1 / design.score_saturation(dim), 1 / design.output_saturation, *setting.noise,
+                setting.jitter,
+                sum_rounding(torch.float32),
+                BACK_POLYNOMIAL=back.polynomial, BACK_FIRST=back.first, BACK_COUNT=back.count,
+                QUERIES=queries,
+                **setting.flags,
+            )  # fmt: skip
+        return gradients[0], gradients[1], gradients[2], None

@@ -1,0 +1,360 @@
+"""The kernels of triton_any.py: attention of any cells, by slabs (slabs.py). Sizes and constants: see there.
+
+    F(u_j delta^(i-j)) = constant + sum_n row_n(i - i0) slab_n(u_j, i0 - j),   i0 the first query of a block
+
+Dimensions: R queries of a program, of which `step` are used, N columns and D rows padded to powers of two, of
+which `tile` and `dim` are used.
+"""
+
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
+
+import triton
+import triton.language as tl
+
+from gaincell.ops.gain_cell_attention.triton_random import standard_normal
+
+
+@triton.jit
+def _dot(a, b):
+    return tl.dot(a, b, input_precision="ieee")
+
+
+@triton.jit
+def _left(alpha, i0, j, step):
+    """What is left at i0 of what was written at j; no query of the block sees tokens behind it."""
+    return tl.exp(-alpha * tl.maximum(i0 - j, 1 - step).to(tl.float32))
+
+
+@triton.jit
+def _slab(
+    u, left, kv, column, dims, inside, n: tl.constexpr,
+    own_ptr, by_head, by_column, by_part, by_row, nodes_ptr, curve_ptr, curve_low, per_volt, pieces,
+    POLYNOMIAL: tl.constexpr, FIRST: tl.constexpr,
+):  # fmt: skip
+    """Slab n of voltages u [N, D] of which `left` [N] is left at i0, and its derivative by u."""
+    own = own_ptr + kv * by_head + column[:, None] * by_column + dims[None, :] * by_row
+    if POLYNOMIAL:
+        x = u * left[:, None]
+        power = tl.full(u.shape, 1.0, tl.float32)
+        below = tl.zeros(u.shape, tl.float32)
+        for _ in tl.static_range(FIRST + n):
+            below = power
+            power = power * x
+        coefficient = tl.load(own + n * by_part, mask=inside, other=0.0)
+        slab = coefficient * power
+        slope = coefficient * below * ((FIRST + n) * left)[:, None]
+    else:
+        factor = (left * tl.load(nodes_ptr + n))[:, None]
+        gain = tl.load(own, mask=inside, other=0.0)
+        shift = tl.load(own + by_part, mask=inside, other=0.0)
+        offset = tl.load(own + 2 * by_part, mask=inside, other=0.0)
+        at = tl.minimum(tl.maximum((u * factor + shift - curve_low) * per_volt, 0.0), pieces * 1.0)
+        piece = tl.minimum(tl.floor(at), pieces - 1.0)
+        t = at - piece
+        cubic = curve_ptr + piece.to(tl.int32) * 4
+        c1, c2, c3 = tl.load(cubic + 1), tl.load(cubic + 2), tl.load(cubic + 3)
+        slab = (((c3 * t + c2) * t + c1) * t + tl.load(cubic)) * gain + offset
+        slope = ((3.0 * c3 * t + 2.0 * c2) * t + c1) * per_volt * factor * gain
+    return tl.where(inside, slab, 0.0), tl.where(inside, slope, 0.0)
+
+
+@triton.jit
+def _std(rest, of_cell, squares):
+    return tl.sqrt(rest * rest + of_cell * of_cell * squares)
+
+
+@triton.jit
+def _pulses(
+    x, u, i, j, seen, inside, i0, step, kv, head, dims, columns_of_ring, alpha, rows_ptr,
+    own_ptr, by_head, by_column, by_part, by_row, nodes_ptr, curve_ptr, curve_low, per_volt, pieces,
+    constant, score_scale, gain_ptr, offset_ptr, score_std, score_of_cell, jitter_std, numbers_ptr,
+    POLYNOMIAL: tl.constexpr, FIRST: tl.constexpr, COUNT: tl.constexpr, CEILING: tl.constexpr,
+    EXPONENT: tl.constexpr, LINES: tl.constexpr, NOISE: tl.constexpr, JITTER: tl.constexpr, R: tl.constexpr,
+):  # fmt: skip
+    """Pulses A [R, N] of queries x [R, D] and keys u [N, D], scores before their clamp, and their gains."""
+    rows = tl.arange(0, R)
+    left = _left(alpha, i0, j, step)
+    column = j % columns_of_ring
+    s = constant * tl.sum(x, 1)[:, None] + tl.zeros((R, j.shape[0]), tl.float32)
+    for n in tl.static_range(COUNT):
+        slab, _ = _slab(
+            u, left, kv, column, dims, inside, n, own_ptr, by_head, by_column, by_part, by_row,
+            nodes_ptr, curve_ptr, curve_low, per_volt, pieces, POLYNOMIAL, FIRST,
+        )  # fmt: skip
+        s += tl.load(rows_ptr + n * R + rows)[:, None] * _dot(x, tl.trans(slab))
+    s = s * score_scale
+    gain = tl.full(column.shape, 1.0, tl.float32)
+    if LINES:
+        gain = tl.load(gain_ptr + kv * columns_of_ring + column)
+        s = s * gain[None, :] + tl.load(offset_ptr + kv * columns_of_ring + column)[None, :]
+    seed, chip, layer = tl.load(numbers_ptr), tl.load(numbers_ptr + 1), tl.load(numbers_ptr + 2)
+    drawn_column = column.to(tl.uint32)[None, :]
+    token = i.to(tl.uint32)[:, None]
+    if NOISE:
+        z = standard_normal(
+            seed, chip, layer, head, tl.load(numbers_ptr + 3), drawn_column, drawn_column * 0,
+            tl.load(numbers_ptr + 5), token,
+        )  # fmt: skip
+        s += z * _std(score_std, score_of_cell, tl.sum(x * x, 1))[:, None]
+    a = tl.maximum(s, 0.0)
+    if CEILING:
+        a = tl.minimum(a, 1.0)
+    a = tl.where(seen, a, 0.0)
+    phi = a
+    for _ in tl.static_range(EXPONENT - 1):
+        phi = phi * a
+    if JITTER:
+        z = standard_normal(
+            seed, chip, layer, head, tl.load(numbers_ptr + 4), drawn_column, drawn_column * 0,
+            tl.load(numbers_ptr + 6), token,
+        )  # fmt: skip
+        phi = tl.where(phi > 0, tl.maximum(phi + jitter_std * z, 0.0), 0.0)
+    return phi, s, gain
+
+
+@triton.jit
+def forward(
+    x_ptr, k_ptr, v_ptr, out_ptr, open_ptr, rows_ptr, key_own_ptr, value_own_ptr, by_head, by_column,
+    by_part, by_row,
+    nodes_ptr, curve_ptr, curve_low, per_volt, pieces, gain_ptr, offset_ptr, out_gain_ptr, out_offset_ptr,
+    numbers_ptr,
+    heads, kv_heads, queries, keys, first_query, first_key, window, ring, tiles, tile, dim, step, alpha,
+    constant, score_scale, output_scale, score_std, score_of_cell, output_std, output_of_cell, jitter_std,
+    steps, edge,
+    POLYNOMIAL: tl.constexpr, FIRST: tl.constexpr, COUNT: tl.constexpr, CEILING: tl.constexpr,
+    EXPONENT: tl.constexpr, LINES: tl.constexpr, NOISE: tl.constexpr, JITTER: tl.constexpr,
+    OUT_CEILING: tl.constexpr, OUT_NOISE: tl.constexpr, READOUT: tl.constexpr, KEEP: tl.constexpr,
+    R: tl.constexpr, N: tl.constexpr, D: tl.constexpr,
+):  # fmt: skip
+    block, bh = tl.program_id(0), tl.program_id(1)
+    kv = bh % heads // (heads // kv_heads)
+    kv_row = (bh // heads * kv_heads + kv).to(tl.int64)
+    head = (bh % heads).to(tl.uint32)
+    rows, columns, dims = tl.arange(0, R), tl.arange(0, N), tl.arange(0, D)
+    i0 = first_query + block * step
+    i = i0 + rows
+    there = (rows < step) & (block * step + rows < queries)
+    at = (bh.to(tl.int64) * queries + block * step + rows)[:, None] * dim + dims[None, :]
+    real = there[:, None] & (dims < dim)[None, :]
+    x = tl.load(x_ptr + at, mask=real, other=0.0)
+    newest = tl.minimum(i0 + step, first_query + queries) - 1
+    first = tl.maximum(i0 - window + 1, first_key) // tile
+    last = newest // tile
+    total = tl.zeros((R, D), tl.float32)
+    for piece in range(tl.maximum(first, last - tiles + 1), last + 1):
+        o = tl.zeros((R, D), tl.float32)
+        squares = tl.zeros((R,), tl.float32)
+        read = tl.zeros((R,), tl.float32)
+        lap = piece
+        while lap >= first:
+            j = lap * tile + columns
+            age = i[:, None] - j[None, :]
+            held = (columns < tile) & (j >= first_key) & (j < first_key + keys)
+            inside = held[:, None] & (dims < dim)[None, :]
+            seen = (age >= 0) & (age < window) & held[None, :] & there[:, None]
+            key_at = (kv_row * keys + j - first_key)[:, None] * dim + dims[None, :]
+            k = tl.load(k_ptr + key_at, mask=inside, other=0.0)
+            v = tl.load(v_ptr + key_at, mask=inside, other=0.0)
+            a, _s, _gain = _pulses(
+                x, k, i, j, seen, inside, i0, step, kv, head, dims, ring, alpha, rows_ptr,
+                key_own_ptr, by_head, by_column, by_part, by_row, nodes_ptr, curve_ptr, curve_low, per_volt,
+                pieces,
+                constant, score_scale, gain_ptr, offset_ptr, score_std, score_of_cell, jitter_std,
+                numbers_ptr,
+                POLYNOMIAL, FIRST, COUNT, CEILING, EXPONENT, LINES, NOISE, JITTER, R,
+            )  # fmt: skip
+            left = _left(alpha, i0, j, step)
+            o += constant * tl.sum(a, 1)[:, None]
+            for n in tl.static_range(COUNT):
+                slab, _ = _slab(
+                    v, left, kv, j % ring, dims, inside, n, value_own_ptr, by_head, by_column, by_part,
+                    by_row,
+                    nodes_ptr, curve_ptr, curve_low, per_volt, pieces, POLYNOMIAL, FIRST,
+                )  # fmt: skip
+                o += tl.load(rows_ptr + n * R + rows)[:, None] * _dot(a, slab)
+            squares += tl.sum(a * a, 1)
+            read = tl.maximum(read, tl.max(seen.to(tl.float32), 1))
+            lap -= tiles
+        o = o * output_scale
+        number = piece % tiles
+        if LINES:
+            line = (kv * tiles + number) * dim + dims
+            o = o * tl.load(out_gain_ptr + line, mask=dims < dim, other=1.0)[None, :]
+            o += tl.load(out_offset_ptr + line, mask=dims < dim, other=0.0)[None, :]
+        if OUT_NOISE:
+            z = standard_normal(
+                tl.load(numbers_ptr), tl.load(numbers_ptr + 1), tl.load(numbers_ptr + 2), head,
+                tl.load(numbers_ptr + 4),
+                (dims * 0 + number).to(tl.uint32)[None, :], dims.to(tl.uint32)[None, :],
+                tl.load(numbers_ptr + 5),
+                i.to(tl.uint32)[:, None],
+            )  # fmt: skip
+            o += z * _std(output_std, output_of_cell, squares)[:, None]
+        o = o * read[:, None]  # a sub-tile without a token is not read
+        if KEEP:
+            row = (bh.to(tl.int64) * queries + block * step + rows) * tiles + number
+            tl.store(open_ptr + row[:, None] * dim + dims[None, :], (tl.abs(o) < edge).to(tl.int8), mask=real)
+        if OUT_CEILING:
+            o = tl.minimum(tl.maximum(o, -steps), steps)
+        sign = tl.where(o < 0, -1.0, 1.0)
+        if READOUT == 1:
+            o = sign * tl.floor(tl.abs(o) + 0.5)
+        elif READOUT == 2:
+            o = sign * tl.floor(tl.abs(o))
+        elif READOUT == 3:
+            near = tl.floor(o + 0.5)  # halves to even
+            tie = (near - o == 0.5) & (near - 2.0 * tl.floor(near * 0.5) == 1.0)
+            o = tl.where(tie, near - 1.0, near)
+        total += o
+    tl.store(out_ptr + at, total / steps, mask=real)
+
+
+@triton.jit
+def _pair(
+    x_ptr, k_ptr, v_ptr, grad_ptr, open_ptr, rows_ptr, key_own_ptr, value_own_ptr, by_head, by_column,
+    by_part, by_row,
+    nodes_ptr, curve_ptr, curve_low, per_volt, pieces, gain_ptr, offset_ptr, out_gain_ptr, numbers_ptr,
+    back_rows_ptr, back_key_ptr, back_value_ptr, back_head, back_column, back_part, back_row, bh, kv, kv_row,
+    block, piece,
+    heads, queries, keys, first_query, first_key, window, ring, tiles, tile, dim, step, alpha, back_alpha,
+    constant, back_constant, score_scale, scale, score_std, score_of_cell, jitter_std, margin,
+    POLYNOMIAL: tl.constexpr, FIRST: tl.constexpr, COUNT: tl.constexpr, CEILING: tl.constexpr,
+    EXPONENT: tl.constexpr, LINES: tl.constexpr, NOISE: tl.constexpr, JITTER: tl.constexpr,
+    BACK_POLYNOMIAL: tl.constexpr, BACK_FIRST: tl.constexpr, BACK_COUNT: tl.constexpr,
+    R: tl.constexpr, N: tl.constexpr, D: tl.constexpr,
+):  # fmt: skip
+    """What both backward kernels need of a block and a piece: x, voltages, dO, A, dS, and where cells are."""
+    rows, columns, dims = tl.arange(0, R), tl.arange(0, N), tl.arange(0, D)
+    i0 = first_query + block * step
+    i, j = i0 + rows, piece * tile + columns
+    there = (rows < step) & (block * step + rows < queries)
+    real = there[:, None] & (dims < dim)[None, :]
+    row = bh.to(tl.int64) * queries + block * step + rows
+    at = row[:, None] * dim + dims[None, :]
+    x = tl.load(x_ptr + at, mask=real, other=0.0)
+    open_at = (row * tiles + piece % tiles)[:, None] * dim + dims[None, :]
+    opened = tl.load(open_ptr + open_at, mask=real, other=0).to(tl.float32)
+    do = tl.load(grad_ptr + at, mask=real, other=0.0) * opened * scale
+    if LINES:
+        line = (kv * tiles + piece % tiles) * dim + dims
+        do = do * tl.load(out_gain_ptr + line, mask=dims < dim, other=0.0)[None, :]
+    held = (columns < tile) & (j >= first_key) & (j < first_key + keys)
+    inside = held[:, None] & (dims < dim)[None, :]
+    key_at = (kv_row.to(tl.int64) * keys + j - first_key)[:, None] * dim + dims[None, :]
+    k = tl.load(k_ptr + key_at, mask=inside, other=0.0)
+    v = tl.load(v_ptr + key_at, mask=inside, other=0.0)
+    age = i[:, None] - j[None, :]
+    seen = (age >= 0) & (age < window) & held[None, :] & there[:, None]
+    a, s, gain = _pulses(
+        x, k, i, j, seen, inside, i0, step, kv, (bh % heads).to(tl.uint32), dims, ring, alpha, rows_ptr,
+        key_own_ptr, by_head, by_column, by_part, by_row, nodes_ptr, curve_ptr, curve_low, per_volt, pieces,
+        constant, score_scale, gain_ptr, offset_ptr, score_std, score_of_cell, jitter_std, numbers_ptr,
+        POLYNOMIAL, FIRST, COUNT, CEILING, EXPONENT, LINES, NOISE, JITTER, R,
+    )  # fmt: skip
+    gate = (s > margin) & seen
+    if CEILING:
+        gate = gate & (s < 1.0 - margin)
+    slope = gain[None, :] + s * 0.0
+    for _ in tl.static_range(EXPONENT - 1):
+        slope = slope * s
+    slope = slope * EXPONENT
+    left = _left(back_alpha, i0, j, step)
+    da = back_constant * tl.sum(do, 1)[:, None] + tl.zeros((R, N), tl.float32)
+    for n in tl.static_range(BACK_COUNT):
+        slab, _ = _slab(
+            v, left, kv, j % ring, dims, inside, n, back_value_ptr, back_head, back_column, back_part,
+            back_row,
+            nodes_ptr, curve_ptr, curve_low, per_volt, pieces, BACK_POLYNOMIAL, BACK_FIRST,
+        )  # fmt: skip
+        da += tl.load(back_rows_ptr + n * R + rows)[:, None] * _dot(do, tl.trans(slab))
+    return x, k, v, do, a, tl.where(gate, da * slope, 0.0) * score_scale, left, j % ring, inside
+
+
+@triton.jit
+def backward(
+    x_ptr, k_ptr, v_ptr, grad_ptr, open_ptr, dx_ptr, dk_ptr, dv_ptr, rows_ptr, key_own_ptr, value_own_ptr,
+    by_head, by_column, by_part, by_row,
+    nodes_ptr, curve_ptr, curve_low, per_volt, pieces, gain_ptr, offset_ptr, out_gain_ptr, numbers_ptr,
+    back_rows_ptr, back_key_ptr, back_value_ptr, back_head, back_column, back_part, back_row,
+    heads, kv_heads, queries, keys, first_query, first_key, window, ring, tiles, tile, dim, step, alpha,
+    back_alpha,
+    constant, back_constant, score_scale, scale, score_std, score_of_cell, jitter_std, margin,
+    POLYNOMIAL: tl.constexpr, FIRST: tl.constexpr, COUNT: tl.constexpr, CEILING: tl.constexpr,
+    EXPONENT: tl.constexpr, LINES: tl.constexpr, NOISE: tl.constexpr, JITTER: tl.constexpr,
+    BACK_POLYNOMIAL: tl.constexpr, BACK_FIRST: tl.constexpr, BACK_COUNT: tl.constexpr,
+    R: tl.constexpr, N: tl.constexpr, D: tl.constexpr, QUERIES: tl.constexpr,
+):  # fmt: skip
+    """dX of one block of queries, or dK and dV of one piece of a key/value head from all of its group."""
+    number, line = tl.program_id(0), tl.program_id(1)
+    rows, columns, dims = tl.arange(0, R), tl.arange(0, N), tl.arange(0, D)
+    group = heads // kv_heads
+    if QUERIES:
+        i0 = first_query + number * step
+        begin = tl.maximum(i0 - window + 1, first_key) // tile  # of the pieces that a block reaches
+        stop = (tl.minimum(i0 + step, first_query + queries) - 1) // tile + 1
+        members, kv = 1, line % heads // group
+        kv_row = line // heads * kv_heads + kv
+    else:
+        piece = first_key // tile + number
+        begin = (
+            tl.maximum(piece * tile, first_query) - first_query
+        ) // step  # of the blocks that see a piece
+        end = tl.minimum(piece * tile + tile - 1 + window, first_query + queries)
+        stop = tl.cdiv(end - first_query, step)
+        members, kv = group, line % kv_heads
+        kv_row = line
+    dx = tl.zeros((R, D), tl.float32)
+    dk = tl.zeros((N, D), tl.float32)
+    dv = tl.zeros((N, D), tl.float32)
+    for member in range(0, members):
+        for other in range(begin, stop):
+            if QUERIES:
+                bh, block, at_piece = line, number, other
+            else:
+                bh, block, at_piece = (
+                    line // kv_heads * heads + kv * group + member,
+                    other,
+                    first_key // tile + number,
+                )
+            x, k, v, do, a, ds, left, column, inside = _pair(
+                x_ptr, k_ptr, v_ptr, grad_ptr, open_ptr, rows_ptr, key_own_ptr, value_own_ptr,
+                by_head, by_column, by_part, by_row,
+                nodes_ptr, curve_ptr, curve_low, per_volt, pieces, gain_ptr, offset_ptr, out_gain_ptr,
+                numbers_ptr,
+                back_rows_ptr, back_key_ptr, back_value_ptr, back_head, back_column, back_part, back_row,
+                bh, kv, kv_row, block, at_piece,
+                heads, queries, keys, first_query, first_key, window, ring, tiles, tile, dim, step, alpha,
+                back_alpha,
+                constant, back_constant, score_scale, scale, score_std, score_of_cell, jitter_std, margin,
+                POLYNOMIAL, FIRST, COUNT, CEILING, EXPONENT, LINES, NOISE, JITTER,
+                BACK_POLYNOMIAL, BACK_FIRST, BACK_COUNT, R, N, D,
+            )  # fmt: skip
+            if QUERIES:
+                dx += back_constant * tl.sum(ds, 1)[:, None]
+            for n in tl.static_range(BACK_COUNT):
+                row = tl.load(back_rows_ptr + n * R + rows)[:, None]
+                slab, slope = _slab(
+                    k, left, kv, column, dims, inside, n, back_key_ptr, back_head, back_column, back_part,
+                    back_row,
+                    nodes_ptr, curve_ptr, curve_low, per_volt, pieces, BACK_POLYNOMIAL, BACK_FIRST,
+                )  # fmt: skip
+                if QUERIES:
+                    dx += _dot(ds * row, slab)
+                else:
+                    dk += slope * _dot(tl.trans(ds), x * row)
+                    _, slope = _slab(
+                        v, left, kv, column, dims, inside, n, back_value_ptr, back_head, back_column,
+                        back_part, back_row,
+                        nodes_ptr, curve_ptr, curve_low, per_volt, pieces, BACK_POLYNOMIAL, BACK_FIRST,
+                    )  # fmt: skip
+                    dv += slope * _dot(tl.trans(a), do * row)
+    if QUERIES:
+        at = (line.to(tl.int64) * queries + number * step + rows)[:, None] * dim + dims[None, :]
+        there = (rows < step) & (number * step + rows < queries)
+        tl.store(dx_ptr + at, dx, mask=there[:, None] & (dims < dim)[None, :])
+    else:
+        j = (first_key // tile + number) * tile + columns
+        held = (columns < tile) & (j >= first_key) & (j < first_key + keys)
+        key_at = (kv_row.to(tl.int64) * keys + j - first_key)[:, None] * dim + dims[None, :]
+        tl.store(dk_ptr + key_at, dk, mask=held[:, None] & (dims < dim)[None, :])
+        tl.store(dv_ptr + key_at, dv, mask=held[:, None] & (dims < dim)[None, :])
