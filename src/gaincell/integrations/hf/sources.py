@@ -380,8 +380,8 @@ def _hub_directory(model: str, revision: str | None = None, where: str = "") -> 
 
 
 def _convert_weights(model: nn.Module, dtype: torch.dtype) -> None:
-    """Hold the weights in ``dtype``, as transformers does: buffers (rotary frequencies), gains and offsets stay
-    as they are.
+    """Hold the weights in ``dtype``, as transformers does: buffers (rotary frequencies) stay as they are,
+    and gains and offsets too.
     """
     for weight in base_weights(model).values():
         if weight.is_floating_point():
