@@ -423,6 +423,10 @@ def test_load(saved: Path, softmax: dict[str, Path]) -> None:
         "surrogate",
         None,
     )
+    coarse, _ = gaincell.load(saved, dtype=torch.bfloat16)
+    expected = AutoModelForCausalLM.from_pretrained(saved, dtype=torch.bfloat16)
+    assert torch.equal(logits(coarse), logits(expected))
+    assert attached_layers(coarse)[0].q.gain.dtype == torch.float64
     with pytest.raises(ModelError, match="is a softmax model: load it with transformers"):
         gaincell.load(softmax["llama"])
     with pytest.raises(InputError, match="base= is for a RUN"):

@@ -107,7 +107,7 @@ def attach(
     """Run the attention of ``model`` in gain-cell arrays, in place.
 
     Every attention module gets a ``GainCellAttention`` named ``gain_cell``: per-layer, per-head gains and
-    offsets for q, k, v and the output, as parameters in float32 (float64 if the model is). The design's
+    offsets for q, k, v and the output, as parameters in float64 (float32 on mps). The design's
     token period becomes that of the model's number of layers unless the design states one. The cache of
     keys and values keeps the float projections; arrays are filled from it.
 

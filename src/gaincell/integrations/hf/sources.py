@@ -404,8 +404,10 @@ def _hub_directory(model: str, revision: str | None = None, where: str = "") -> 
 
 
 def _convert_weights(model: nn.Module, dtype: torch.dtype) -> None:
-    """Hold the weights in ``dtype``, as transformers does: buffers (rotary frequencies) stay as they are."""
-    for weight in model.parameters():
+    """Hold the weights in ``dtype``, as transformers does: buffers (rotary frequencies) stay as they are,
+    and gains and offsets too.
+    """
+    for weight in base_weights(model).values():
         if weight.is_floating_point():
             weight.data = weight.data.to(dtype)
 
