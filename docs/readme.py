@@ -277,9 +277,10 @@ def write_baselines(docs: Path) -> None:
 def write_rtl(docs: Path) -> None:
     """docs/rtl.md: checks, gates, energies and word lengths of the digital half; its timeline."""
     folder, page = docs / "results" / "rtl", docs / "rtl.md"
-    found, lengths = (results.read(folder / f"{name}.json") for name in ("leroux2025", "word-lengths"))
+    names = ("leroux2025", "leroux2025-tiny", "word-lengths")
+    found, real, lengths = (results.read(folder / f"{name}.json") for name in names)
     text = page.read_text()
-    for name, table in rtl.page_tables(found, lengths).items():
+    for name, table in rtl.page_tables(found, real, lengths).items():
         text = replaced(text, f"rtl-{name}", table)
     write_text(page, text)
     draw(rtl.timeline, found, docs / "figures" / "rtl-timeline.png")

@@ -55,26 +55,28 @@ def module_rows(result: Result) -> Rows:
     return found
 
 
-def energy_rows(result: Result) -> Rows:
-    """Energy of a token: synthesised, the formula of the cost model, each hypothesis, the paper's."""
-    energy = result["energy"]
-    rows = [[name, readable(entry), basis] for name, entry, basis in _sources(energy)]
-    rows += [[f"+ {h['name']}", readable(h["energy"]), "hypothesis"] for h in energy["hypotheses"]]
-    rows.append(["synthesised and all hypotheses", readable(energy["all"]), "sum"])
-    rows.append(["paper, digital control and routing", readable(energy["paper"]), energy["paper"]["source"]])
-    return rows
+def energy_rows(*found: Result) -> Rows:
+    """Energy of a token, a column a result: synthesised, the formula of the cost model, each hypothesis, the
+    paper's.
+    """
+    energies = [result["energy"] for result in found]
+    one = energies[0]
+    rows = [[name, *(readable(e[key]) for e in energies), basis] for key, (name, basis) in SOURCES.items()]
+    for n, hypothesis in enumerate(one["hypotheses"]):
+        shown = [readable(e["hypotheses"][n]["energy"]) for e in energies]
+        rows.append([f"+ {hypothesis['name']}", *shown, "hypothesis"])
+    rows.append(["synthesised and all hypotheses", *(readable(e["all"]) for e in energies), "sum"])
+    paper = [readable(e["paper"]) for e in energies]
+    return [*rows, ["paper, digital control and routing", *paper, one["paper"]["source"]]]
 
 
-def _sources(energy: Result) -> list[tuple[str, Any, str]]:
-    return [
-        ("synthesised: gates", energy["gates"], "switching"),
-        ("synthesised: registers", energy["registers"], "switching"),
-        ("synthesised: clock, gated by the enables", energy["clock"], "switching"),
-        ("synthesised", energy["synthesised"], "sum"),
-        ("formula of gaincell cost, the same blocks", energy["formula"], "counted"),
-    ]
-
-
+SOURCES = {
+    "gates": ("synthesised: gates", "switching"),
+    "registers": ("synthesised: registers", "switching"),
+    "clock": ("synthesised: clock, gated by the enables", "switching"),
+    "synthesised": ("synthesised", "sum"),
+    "formula": ("formula of gaincell cost, the same blocks", "counted"),
+}
 CHECKS = ("check", "what and how", "compared", "different")
 MODULES = ("module", "placed", "gates", "flip-flops", "depth", "area", "energy a token")
 ENERGY = ("energy of a token", "", "")
@@ -113,13 +115,17 @@ def word_rows(lengths: Result) -> Rows:
     return [*rows, ["exact", "", "", "", "", f"{number(lengths['exact']):.3f}"]]
 
 
-def page_tables(result: Result, lengths: Result) -> dict[str, str]:
-    """The tables of docs/rtl.md, each with what it is of."""
+def page_tables(result: Result, real: Result, lengths: Result) -> dict[str, str]:
+    """The tables of docs/rtl.md, each with what it is of.
+
+    real: the same head with the codes of a model.
+    """
     sizes = {key: f"{number(entry):,.0f}" for key, entry in result["sizes"].items()}
     head = f"{sizes['rows']} rows, {sizes['columns']} columns, query heads: {sizes['group']}"
     energy = result["energy"]
+    of_inputs = ("energy of a token", *(one["inputs"] for one in (result, real)), "")
     of_tokens = (
-        f"Simulated. {head}; means of {sizes['tokens']} tokens from an empty ring ({result['inputs']}), "
+        f"Simulated. {head}; means of {sizes['tokens']} tokens from an empty ring, "
         f"{number(energy['columns']):,.0f} valid columns on average, "
         f"{sizes['step_periods']} periods a token; {result['technology']}."
     )
@@ -130,7 +136,7 @@ def page_tables(result: Result, lengths: Result) -> dict[str, str]:
     return {
         "checks": f"{markdown(CHECKS, check_rows(result))}\nSimulated and proved. {head}.\n",
         "modules": f"{markdown(MODULES, module_rows(result))}\n{of_tokens}\n",
-        "energy": f"{markdown(ENERGY, energy_rows(result))}\n{of_tokens}\n",
+        "energy": f"{markdown(of_inputs, energy_rows(result, real))}\n{of_tokens}\n",
         "words": f"{markdown(WORDS, word_rows(lengths))}\n{of_words}\n",
     }
 

@@ -251,5 +251,5 @@ def _nets(bits: Sequence[Any]) -> list[int]:
 def _bits(word: int, count: int) -> Bits:
     """The bits of a word, the lowest first."""
     digits = f"{word & (1 << count) - 1:0{count}b}"
-    bits: Bits = np.frombuffer(digits[::-1].encode(), dtype=np.uint8) == ord("1")
-    return bits
+    found: Bits = np.frombuffer(digits[::-1].encode(), dtype=np.uint8) == ord("1")
+    return found

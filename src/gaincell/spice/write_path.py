@@ -20,6 +20,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gaincell.design import Design
 from gaincell.errors import InputError
@@ -165,7 +166,7 @@ def _dac(
     drawn = (t >= START) & (t <= times.written)
     read = t >= times.read - 0.1e-9
 
-    def integral(wave: Wave, when: Wave) -> float:
+    def integral(wave: Wave, when: NDArray[np.bool_]) -> float:
         return float(-np.trapezoid(wave[when], t[when]))
 
     return DacPath(
