@@ -45,7 +45,7 @@ lint: $(DEV)
 
 bench: $(BASE)
 	mkdir -p benchmarks/results
-	set -e; for script in $(filter-out benchmarks/published_eager.py benchmarks/evaluation.py benchmarks/memory.py,$(wildcard benchmarks/*.py)); do \
+	set -e; for script in $(filter-out benchmarks/published_eager.py benchmarks/evaluation.py benchmarks/memory.py benchmarks/conversion.py,$(wildcard benchmarks/*.py)); do \
 		echo "== $$script"; $(BIN)/python -m benchmarks.$$(basename $$script .py); \
 	done
 
