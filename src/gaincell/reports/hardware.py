@@ -192,10 +192,11 @@ def pauses(results: Sequence[Result], names: Sequence[str] = ()) -> Figure:
     return figure
 
 
-def _looks() -> Iterator[dict[str, str]]:
+def _looks() -> Iterator[dict[str, Any]]:
     """Colours and markers of any number of lines."""
     colours = (BLUE, ORANGE, GREEN, RED, PURPLE, SKY, BLACK)
-    return cycle({"color": c, "marker": m} for c, m in zip(colours, MARKERS, strict=True))
+    looks: list[dict[str, Any]] = [{"color": c, "marker": m} for c, m in zip(colours, MARKERS, strict=True)]
+    return cycle(looks)
 
 
 def _chip(result: Result) -> str:

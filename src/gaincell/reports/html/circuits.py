@@ -81,7 +81,7 @@ def verifications(results: Sequence[Result]) -> Markup:
 
 
 def _verification(run: Entry) -> Markup:
-    chart = picture("Pulses of both dot products", spice.verification_figure(run), kind=SIMULATED)
+    chart = picture("Pulses of both dot products", spice.verification_figure(dict(run)), kind=SIMULATED)
     checks = [
         [
             c["name"],
@@ -116,7 +116,7 @@ def wires(results: Sequence[Result]) -> Markup:
 
 
 def _wires(run: Entry) -> Markup:
-    chart = picture("What wires cost", spice_wires.wires_figure(run), kind=SIMULATED)
+    chart = picture("What wires cost", spice_wires.wires_figure(dict(run)), kind=SIMULATED)
     shown = [table(rows, SIMULATED) for rows in markdown_rows("Wires", spice_tables.wires(dict(run)))]
     return chart + EMPTY.join(shown)
 
@@ -128,7 +128,7 @@ def devices(results: Sequence[Result]) -> Markup:
 
 def _device(run: Entry) -> Markup:
     kind = only_kind(run["curves"])
-    return picture(run["title"], device.device_figure(run), kind=kind) + _fit(run)
+    return picture(run["title"], device.device_figure(dict(run)), kind=kind) + _fit(run)
 
 
 def _fit(run: Entry) -> Markup:

@@ -13,6 +13,7 @@ from io import BytesIO
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
+import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.container import ErrorbarContainer
@@ -115,7 +116,7 @@ def _lines(axes: Axes) -> list[tuple[str, list[Point]]]:
 
 def _points(line: Line2D, bars: ErrorbarContainer | None = None) -> list[Point]:
     """Places, heights and half the bars' heights (NaN: none) of at most about `MOST` points."""
-    x, y = ([float(v) for v in data] for data in (line.get_xdata(orig=False), line.get_ydata(orig=False)))
+    x, y = (np.asarray(data, dtype=float).tolist() for data in line.get_data(orig=False))
     errors = [math.nan] * len(x)
     if bars is not None and bars.has_yerr:
         segments = bars.lines[2][-1].get_segments()
