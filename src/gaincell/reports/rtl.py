@@ -132,6 +132,8 @@ def page_tables(result: Result, real: Result, lengths: Result) -> dict[str, str]
     sizes = {key: f"{number(entry):,.0f}" for key, entry in result["sizes"].items()}
     head = f"{sizes['rows']} rows, {sizes['columns']} columns"
     energy = result["energy"]
+    proved = f"Simulated and proved. {head}."
+    shared, of_one = "Query heads that share the arrays", sizes["group"]
     groups = " and ".join(f"{number(one['sizes']['group']):g}" for one in (result, real))
     of_inputs = ("energy of a token and query head", *(one["inputs"] for one in (result, real)), "")
     of_tokens = (
@@ -144,9 +146,9 @@ def page_tables(result: Result, real: Result, lengths: Result) -> dict[str, str]
         "differ from those of exact stages with the same inputs."
     )
     return {
-        "checks": f"{markdown(CHECKS, check_rows(result))}\nSimulated and proved. {head}, query heads: {sizes['group']}.\n",
-        "modules": f"{markdown(MODULES, module_rows(result))}\n{of_tokens}\n",
-        "energy": f"{markdown(of_inputs, energy_rows(result, real))}\n{of_tokens} Query heads that share the arrays: {groups}.\n",
+        "checks": f"{markdown(CHECKS, check_rows(result))}\n{proved} {shared}: {of_one}.\n",
+        "modules": f"{markdown(MODULES, module_rows(result))}\n{of_tokens} {shared}: {of_one}.\n",
+        "energy": f"{markdown(of_inputs, energy_rows(result, real))}\n{of_tokens} {shared}: {groups}.\n",
         "words": f"{markdown(WORDS, word_rows(lengths))}\n{of_words}\n",
     }
 
