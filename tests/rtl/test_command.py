@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from amaranth.hdl import Module, Signal
 from safetensors.torch import save_file
-from tests.rtl.conftest import needs
+from tests.rtl.heads import AMARANTH, needs
 
 from gaincell.cli import main
 from gaincell.config import load_design
@@ -20,6 +20,11 @@ from gaincell.costs.floorplan import blocks_of, head_plan
 from gaincell.costs.head import assumed_head
 from gaincell.costs.technology import load_technology
 from gaincell.reports.results import check
+
+pytest.importorskip("amaranth", reason=AMARANTH)
+
+from amaranth.hdl import Module, Signal
+
 from gaincell.rtl import layout
 from gaincell.rtl.blocks import PulseCounter
 from gaincell.rtl.parameters import Parameters
@@ -176,3 +181,14 @@ def test_the_floorplan_is_that_of_the_costs() -> None:
     areas = {name: (int(b) - int(a)) * (int(d) - int(c)) * 1e-18 for name, a, c, b, d in regions}
     for r in digital:
         assert areas[r.name.replace(" ", "_")] == pytest.approx(r.area, rel=1e-3)
+
+
+def test_without_amaranth_the_extra_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in [name for name in sys.modules if name.startswith(("amaranth", "gaincell.rtl"))]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "amaranth", None)
+    monkeypatch.setitem(sys.modules, "amaranth.hdl", None)
+    assert call("leroux2025", "--out", tmp_path / "out") == 2
+    assert "pip install 'gaincell[rtl]'" in capsys.readouterr().err

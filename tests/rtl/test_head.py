@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.rtl.heads import AMARANTH
 
 from gaincell.arrays import Schedule, digital
 from gaincell.circuits import dac_code, query_code
@@ -15,7 +16,7 @@ from gaincell.config import load_design
 from gaincell.design import Design
 from gaincell.errors import DesignError, InputError
 
-pytest.importorskip("amaranth", reason="Amaranth is not installed: pip install 'gaincell[rtl]'")
+pytest.importorskip("amaranth", reason=AMARANTH)
 
 from amaranth.hdl import Module, Mux, Signal, signed
 from amaranth.sim import Simulator

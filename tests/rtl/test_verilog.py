@@ -7,19 +7,27 @@ import re
 from pathlib import Path
 
 import pytest
-from tests.rtl.conftest import PARAMETERS, needs
+from tests.rtl.heads import AMARANTH, needs
 
 from gaincell.arrays import digital
+from gaincell.config import load_design
 from gaincell.costs.digital import circuits
 from gaincell.costs.head import assumed_head
 from gaincell.costs.technology import load_technology
 from gaincell.errors import InputError
+
+pytest.importorskip("amaranth", reason=AMARANTH)
+
 from gaincell.rtl import formal, gates
 from gaincell.rtl.energy import energies, hypotheses
-from gaincell.rtl.simulation import Run
+from gaincell.rtl.parameters import Parameters
+from gaincell.rtl.simulation import Run, simulate
 from gaincell.rtl.synthesis import Synthesis, map_to_library, synthesise
-from gaincell.rtl.verilog import Design, play
+from gaincell.rtl.verilog import Design, generate, play
+from gaincell.rtl.words import random_scales, random_words
 
+PARAMETERS = Parameters(load_design("leroux2025").replace(tile=4, window=12), rows=4, group=2)
+"""Three sub-tiles of four columns; the tokens go around the ring."""
 CELLS = """
 library(tiny) {
   cell(BUF) { area: 3; pin(A) { direction: input; } pin(Y) { direction: output; function: "A"; } }
@@ -32,6 +40,26 @@ library(tiny) {
 }
 """
 AREAS = {"BUF": 3, "NOT": 1, "NAND": 2, "DFF": 6}
+
+
+@pytest.fixture(scope="module")
+def run() -> Run:
+    """Simulated."""
+    scales = random_scales(PARAMETERS, 1)
+    found = Run(PARAMETERS, scales, random_words(PARAMETERS, scales, 16, 1), [0, 2] * 8)
+    simulate(found)
+    return found
+
+
+@pytest.fixture(scope="module")
+def verilog() -> Design:
+    needs("yosys")
+    return generate(PARAMETERS)
+
+
+@pytest.fixture(scope="module")
+def synthesis(verilog: Design) -> Synthesis:
+    return synthesise(verilog)
 
 
 def with_fault(design: Design, module: str, old: str, new: str) -> Design:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -56,18 +57,26 @@ def module_rows(result: Result) -> Rows:
 
 
 def energy_rows(*found: Result) -> Rows:
-    """Energy of a token, a column a result: synthesised, the formula of the cost model, each hypothesis, the
-    paper's.
+    """Energy of a token and query head, a column a result: synthesised, the formula of the cost model, each
+    hypothesis, the paper's.
     """
-    energies = [result["energy"] for result in found]
-    one = energies[0]
-    rows = [[name, *(readable(e[key]) for e in energies), basis] for key, (name, basis) in SOURCES.items()]
-    for n, hypothesis in enumerate(one["hypotheses"]):
-        shown = [readable(e["hypotheses"][n]["energy"]) for e in energies]
-        rows.append([f"+ {hypothesis['name']}", *shown, "hypothesis"])
-    rows.append(["synthesised and all hypotheses", *(readable(e["all"]) for e in energies), "sum"])
-    paper = [readable(e["paper"]) for e in energies]
-    return [*rows, ["paper, digital control and routing", *paper, one["paper"]["source"]]]
+
+    def row(name: str, of: Callable[[Result], Result], basis: str) -> list[str]:
+        return [name, *(_a_head(of(result["energy"]), result) for result in found), basis]
+
+    def hypothesis(n: int) -> Callable[[Result], Result]:
+        return lambda energy: energy["hypotheses"][n]["energy"]
+
+    one = found[0]["energy"]
+    rows = [row(name, itemgetter(key), basis) for key, (name, basis) in SOURCES.items()]
+    rows += [row(f"+ {h['name']}", hypothesis(n), "hypothesis") for n, h in enumerate(one["hypotheses"])]
+    rows.append(row("synthesised and all hypotheses", itemgetter("all"), "sum"))
+    return [*rows, row("paper, digital control and routing", itemgetter("paper"), one["paper"]["source"])]
+
+
+def _a_head(entry: Result, result: Result) -> str:
+    """Its share of what all query heads of a group take together."""
+    return readable({**entry, "value": number(entry) / number(result["sizes"]["group"])})
 
 
 SOURCES = {
@@ -79,7 +88,7 @@ SOURCES = {
 }
 CHECKS = ("check", "what and how", "compared", "different")
 MODULES = ("module", "placed", "gates", "flip-flops", "depth", "area", "energy a token")
-ENERGY = ("energy of a token", "", "")
+ENERGY = ("energy of a token and query head", "", "")
 WORDS = ("guard bits", "bits of a word", "q codes", "k codes", "v codes", "perplexity")
 
 
@@ -121,9 +130,12 @@ def page_tables(result: Result, real: Result, lengths: Result) -> dict[str, str]
     real: the same head with the codes of a model.
     """
     sizes = {key: f"{number(entry):,.0f}" for key, entry in result["sizes"].items()}
-    head = f"{sizes['rows']} rows, {sizes['columns']} columns, query heads: {sizes['group']}"
+    head = f"{sizes['rows']} rows, {sizes['columns']} columns"
     energy = result["energy"]
-    of_inputs = ("energy of a token", *(one["inputs"] for one in (result, real)), "")
+    proved = f"Simulated and proved. {head}."
+    shared, of_one = "Query heads that share the arrays", sizes["group"]
+    groups = " and ".join(f"{number(one['sizes']['group']):g}" for one in (result, real))
+    of_inputs = ("energy of a token and query head", *(one["inputs"] for one in (result, real)), "")
     of_tokens = (
         f"Simulated. {head}; means of {sizes['tokens']} tokens from an empty ring, "
         f"{number(energy['columns']):,.0f} valid columns on average, "
@@ -134,9 +146,9 @@ def page_tables(result: Result, real: Result, lengths: Result) -> dict[str, str]
         "differ from those of exact stages with the same inputs."
     )
     return {
-        "checks": f"{markdown(CHECKS, check_rows(result))}\nSimulated and proved. {head}.\n",
-        "modules": f"{markdown(MODULES, module_rows(result))}\n{of_tokens}\n",
-        "energy": f"{markdown(of_inputs, energy_rows(result, real))}\n{of_tokens}\n",
+        "checks": f"{markdown(CHECKS, check_rows(result))}\n{proved} {shared}: {of_one}.\n",
+        "modules": f"{markdown(MODULES, module_rows(result))}\n{of_tokens} {shared}: {of_one}.\n",
+        "energy": f"{markdown(of_inputs, energy_rows(result, real))}\n{of_tokens} {shared}: {groups}.\n",
         "words": f"{markdown(WORDS, word_rows(lengths))}\n{of_words}\n",
     }
 
