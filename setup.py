@@ -115,10 +115,17 @@ class BuildWheel(bdist_wheel):
         return "py3", "none", super().get_tag()[2]
 
 
-headers = [
-    FOLDER + name
-    for name in ("gaincell_native.h", "shared.h", "vector.h", "tiles.h", "products.h", "random.h", "block.h", "integer_forward.h")
-]
+HEADERS = (
+    "gaincell_native.h",
+    "shared.h",
+    "vector.h",
+    "tiles.h",
+    "products.h",
+    "random.h",
+    "block.h",
+    "integer_forward.h",
+)
+headers = [FOLDER + name for name in HEADERS]
 sources = [FOLDER + name for name in (*COMPILED_PER_LEVEL, "dispatch.cpp")]
 extension = Extension(
     "gaincell.native._native", sources, depends=headers, optional=True, language="c++", py_limited_api=True
