@@ -11,6 +11,7 @@ D head dimension.
 from __future__ import annotations
 
 import ctypes
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -44,13 +45,29 @@ IMPLEMENTS = NOMINAL | PULSE_LAW | CELLS | CONVERSIONS | READ_NOISE - {"noise.pu
 
 def why_not(like: Tensor, design: Design) -> str | None:
     """Why one query against a ring of codes is not served, in words; None if it is."""
+    if (reason := _why_not(design)) is not None:
+        return reason
+    if like.requires_grad and torch.is_grad_enabled():
+        return "it has no gradients"
+    return native.why_not(like, like, like, design)
+
+
+@lru_cache(maxsize=64)
+def _why_not(design: Design) -> str | None:
+    """Why no ring of a chip is served; None if they are."""
     if more := missing(design.in_use, IMPLEMENTS):
         return f"it does not implement {more}"
     if design.storage_levels is None or design.storage_levels > TABLE:
         return f"a ring of codes has at most {TABLE} storage levels"
-    if like.requires_grad and torch.is_grad_enabled():
-        return "it has no gradients"
-    return native.why_not(like, like, like, design)
+    return None
+
+
+@lru_cache(maxsize=64)
+def _write_dac(design: Design) -> tuple[float, ...]:
+    """Of a chip, as gc_write takes it."""
+    levels = design.storage_levels or 0
+    ends = (in_precision(v, torch.float32) for v in (design.v_min, design.v_max, design.v_offset))
+    return (levels, *ends, (levels - 1) / (design.v_max - design.v_min))
 
 
 class Slots(NamedTuple):
@@ -90,7 +107,6 @@ def write_ring(volts: Tensor, ring: Tensor, position: int, design: Design) -> bo
     found = compiled_library()
     assert found is not None
     volts = volts.resolve_neg().contiguous()
-    levels = design.storage_levels or 0
     status = found.gc_write(
         volts.data_ptr(),
         ring.shape[0] * ring.shape[1],
@@ -98,11 +114,7 @@ def write_ring(volts: Tensor, ring: Tensor, position: int, design: Design) -> bo
         ring.data_ptr(),
         ring.shape[2],
         position,
-        levels,
-        in_precision(design.v_min, torch.float32),
-        in_precision(design.v_max, torch.float32),
-        in_precision(design.v_offset, torch.float32),
-        (levels - 1) / (design.v_max - design.v_min),
+        *_write_dac(design),
     )
     if status not in (OK, NOT_FINITE):
         raise InputError(f"the compiled attention refused to write (status {status})")
