@@ -138,7 +138,7 @@ def test_every_kind_of_result_has_a_page(file: Path) -> None:
 
 
 def test_all_kinds_of_results_on_one_page(whole: str) -> None:
-    check(whole)
+    assert "Mean pulse φ(S), in longest ones (simulated)" in check(whole).text
     style = whole.partition("<style>")[2].partition("</style>")[0]
     script = whole.partition("<script>")[2].partition("</script>")[0]
     assert "url(" not in style

@@ -85,7 +85,7 @@ def _activity(result: Result) -> Markup:
     heads = result.run["activity"]["heads"]
     kind = only_kind(heads)
     units = {key: f", {heads[key]['unit']}" if heads[key]["unit"] != "1" else "" for key in heads}
-    maps = {key: f"{name}{units[key]}".capitalize() for key, name in NAMES.items() if key in heads}
+    maps = {key: f"{name[0].upper()}{name[1:]}{units[key]}" for key, name in NAMES.items() if key in heads}
     tables = [head_rows(title, by_layer(result.run, key), "query head") for key, title in maps.items()]
     chart = picture("Every head", activity_figure(result.run, maps), kind=kind, numbers=tables)
     words = element("p", f"{sparsity_line(result.run)} ({kind}).", class_="lead")
