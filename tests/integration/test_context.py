@@ -89,7 +89,7 @@ BEYOND = {
     "evaluate, pauses": ["--protocol", "blocks-256", "--at", "0"],
     "evaluate, by context": ["--protocol", "blocks-256", "--by-context"],
     "ablate": ["--protocol", "blocks-129"],
-    "adapt": ["--protocol", "blocks-256"],
+    "adapt": ["--cell", "x3", "--protocol", "blocks-256"],
     "fidelity": ["--tokens", "129"],
     "activity": ["--tokens", "1024"],
     "cost": ["--tokens", "512", "--no-measure"],
@@ -111,7 +111,7 @@ def test_by_default_every_command_takes_the_context(place: Place, tmp_path: Path
     run, _, text = place
     evaluated = ran(tmp_path, "evaluate", run, "--text", text)
     ablated = ran(tmp_path, "ablate", run, "--text", text)
-    adapted = ran(tmp_path, "adapt", run, "--text", text)
+    adapted = ran(tmp_path, "adapt", run, "--text", text, "--cell", "x3")
     for found in (evaluated, ablated, adapted):
         assert found["provenance"]["protocol"].startswith("blocks-128:")
     assert [found["command"] for found in (evaluated, ablated, adapted)] == ["evaluate", "ablate", "adapt"]

@@ -89,7 +89,7 @@ def test_every_command_that_prints_a_spread_says_it(
         ["evaluate", "--by-context"],
         ["evaluate", "--chips", "2", "--mismatch", "5%"],
         ["ablate"],
-        ["adapt", "--calibration-tokens", "256"],
+        ["adapt", "--cell", "x3", "--calibration-tokens", "256"],
     ):
         assert ONE_DRAW in protocol(*arguments), arguments
     assert "drawn anew for every block" in protocol("evaluate", "--redraw-noise")

@@ -242,4 +242,4 @@ def test_a_number_that_naive_alone_knows_is_refused_by_name_elsewhere(
     with pytest.raises(ModelError, match=r"RingCache does not implement noise\.flicker_std"):
         RingCache(attach(micro_llama(), design))
     triton = pytest.importorskip("gaincell.ops.gain_cell_attention.triton")
-    assert "noise.flicker_std" in triton.why_not(q, design)
+    assert "noise.flicker_std" in triton.why_not(q, k, design)

@@ -656,6 +656,6 @@ def test_no_arguments_crash_the_library(level: str, seed: int) -> None:
         step.key = step.value = ring.data_ptr() if dice.random() < 0.97 else None
         status = found.gc_decode(ctypes.byref(step))
         steps[status] = steps.get(status, 0) + 1
-    assert set(steps) == {0, 2}
-    assert min(steps.values()) > 1000, steps
+    assert {0, 2} <= set(steps) <= {0, 1, 2}  # done, refused; or done and said not to be finite
+    assert min(steps[0], steps[2]) > 1000, steps
     assert found.gc_decode(None) == 2

@@ -187,7 +187,7 @@ FIGURES: dict[str, Draw] = {
     **{f"reproduction-{name}": partial(_reproduction, name) for name in ("cell", "converters", "ring")},
 }
 """By the name of the picture in docs/figures."""
-OTHERS = {"serve", "floorplan"}
+OTHERS = {"serve", "floorplan", "rtl-timeline"}
 """Pictures that are not drawn from one result here: a page in a browser, and those of costs."""
 
 

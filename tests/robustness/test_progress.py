@@ -106,7 +106,7 @@ def test_a_command_prints_no_line_twice(
     save(attach(base.model, micro_design()), tmp_path / "run", base=base)
     monkeypatch.setattr(_progress, "EVERY", 0.0)
     capsys.readouterr()
-    command = ["adapt", str(tmp_path / "run"), "--text", str(text), "--method", "published"]
+    command = ["adapt", str(tmp_path / "run"), "--text", str(text), "--cell", "x3", "--method", "published"]
     with pytest.raises(SystemExit) as ended:
         main([*command, "--limit", "512", "--calibration-tokens", "512"])
     assert ended.value.code == 0

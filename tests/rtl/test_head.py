@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from typing import Any
 
 import pytest
@@ -219,7 +220,7 @@ class ShortRing(WriteAddressController):
 def test_a_deliberate_fault_makes_the_equivalence_fail(
     monkeypatch: pytest.MonkeyPatch, name: str, fault: type[Block], seen: set[str]
 ) -> None:
-    monkeypatch.setattr(f"gaincell.rtl.head.{name}", fault)
+    monkeypatch.setattr(import_module("gaincell.rtl.head"), name, fault)
     found = equivalence()
     assert not found.equal
     assert seen <= differences(found)

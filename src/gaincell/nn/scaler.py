@@ -56,6 +56,7 @@ class Scaler(nn.Module):
     def plain(self) -> bool:
         """Whether a x + b is all that happens, and nobody watches it."""
         watched = self._forward_hooks or self._forward_pre_hooks or self._backward_hooks
+        watched = watched or "forward" in vars(self)  # accelerate's, which brings weights from where they are
         return self.kept is None and self.exponent is None and not watched
 
     def add_exponent(self) -> None:

@@ -22,6 +22,7 @@ from gaincell.costs.technology import Technology
 from gaincell.progress import StageProgress
 from gaincell.reports import rtl as tables
 from gaincell.reports.results import value
+from gaincell.reports.style import save
 from gaincell.rtl import layout, programs, verification
 from gaincell.rtl.energy import Energy, Hypothesis, areas, energies, hypotheses
 from gaincell.rtl.equivalence import WINDOWS, seen_periods
@@ -227,8 +228,7 @@ def write(found: Generated, p: Parameters, t: Technology, result: Json, folder: 
         texts[f"testbench/{VECTORS}"] = found.verilog.vectors(_shown(found))
     written = [files.write_text(folder / name, text) for name, text in texts.items()]
     written.append(files.write_json(folder / "result.json", result, indent=2))
-    figure = tables.timeline(result)
-    written.append(files.write_atomic(folder / "timeline.svg", figure.savefig))
+    written.append(save(tables.timeline(result), folder / "timeline.svg"))
     return written
 
 
