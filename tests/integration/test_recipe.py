@@ -683,7 +683,7 @@ BAD = [
     ("weight = 0.5", "states = -1", "states = -1; allowed: a number from 0 to"),
     ("weight = 0.5", "states = inf", "states = inf; allowed: a number from 0 to"),
     ("weight = 0.5", "states = 1\nsharded = true", "states and outputs need whole layers; leave out sharded"),
-    (LEARNT, 'loss = "transfer"\nsharded = true\n', "attention transfer, states and outputs need whole layers"),
+    (LEARNT, 'loss = "transfer"\nsharded = true\n', "transfer, states and outputs need whole layers"),
     ("block = 32", "block = 32000", "design's window"),
     ("block = 32", "block = 33", "block = 33; give 2 to 32, the model's context"),
     ("block = 32", 'block = "1024"', "block = '1024'; allowed: a whole number of 2 or more"),
