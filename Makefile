@@ -70,12 +70,13 @@ wheels:
 
 # torch itself is not instrumented and leaks at exit; python needs the sanitizer's library first; GCC 12 misaligns vectors
 # of 64 bytes on the stack that it checks for use after return (GCC bug 110027)
+SANITIZED = test_native.py or draws_of_the_compiled or (native_equals and (everything or jitter or spread))
 sanitize: $(DEV)
 	GAINCELL_SANITIZE=1 GAINCELL_EMULATE_AMX=1 $(BIN)/python setup.py --quiet build_ext --build-lib build/sanitized --build-temp build/sanitized/objects
 	test -n "$$(find build/sanitized/gaincell/native -name '_native*')"
 	LD_PRELOAD="$$(c++ -print-file-name=libasan.so) $$(c++ -print-file-name=libstdc++.so)" ASAN_OPTIONS=detect_leaks=0:detect_stack_use_after_return=0 \
-		GAINCELL_NATIVE=build/sanitized/gaincell/native $(BIN)/python -m pytest -q tests/parity/test_native.py tests/parity/test_draws.py \
-		tests/parity/test_nonideal.py -k "test_native.py or draws_of_the_compiled or (native_equals and (everything or jitter or spread))"
+		GAINCELL_NATIVE=build/sanitized/gaincell/native $(BIN)/python -m pytest -q -n auto --dist worksteal tests/parity/test_native.py tests/parity/test_draws.py \
+		tests/parity/test_nonideal.py -k "$(SANITIZED)"
 
 clean:
 	rm -rf .venv build runs .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
