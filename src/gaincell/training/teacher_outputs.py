@@ -40,7 +40,7 @@ class TeacherOutputs:
         digest = hashlib.sha256(torch.__version__.encode())
         for name, tensor in teacher.state_dict().items():
             digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+            digest.update(tensor.detach().flatten().cpu().view(torch.uint8).numpy().data)
         self._teacher = digest.hexdigest()
         self._full = False
 
