@@ -55,8 +55,8 @@ class Scaler(nn.Module):
     @property
     def plain(self) -> bool:
         """Whether a x + b is all that happens, and nobody watches it."""
-        watched = self._forward_hooks or self._forward_pre_hooks or self._backward_hooks
-        watched = watched or "forward" in vars(self)  # accelerate's, which brings weights from where they are
+        hooks = (self._forward_hooks, self._forward_pre_hooks, self._backward_hooks)
+        watched = any(hooks) or "forward" in vars(self)  # accelerate's, which brings weights from where they are
         return self.kept is None and self.exponent is None and not watched
 
     def add_exponent(self) -> None:
