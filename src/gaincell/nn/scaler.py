@@ -56,7 +56,8 @@ class Scaler(nn.Module):
     def plain(self) -> bool:
         """Whether a x + b is all that happens, and nobody watches it."""
         hooks = (self._forward_hooks, self._forward_pre_hooks, self._backward_hooks)
-        watched = any(hooks) or "forward" in vars(self)  # accelerate's, which brings weights from where they are
+        # a forward in the instance is accelerate's, which brings weights from where they are
+        watched = any(hooks) or "forward" in vars(self)
         return self.kept is None and self.exponent is None and not watched
 
     def add_exponent(self) -> None:
