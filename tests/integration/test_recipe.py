@@ -28,7 +28,8 @@ from gaincell.integrations.hf.size import model_size
 from gaincell.mapping.folder import alone
 from gaincell.mapping.overrides import parse_overrides
 from gaincell.mapping.readapt import AdaptSettings, adapt_model, describe_start
-from gaincell.mapping.recipe import LoraRecipe, ModelRecipe, Recipe, load_recipe
+from gaincell.mapping.recipe import LoraRecipe, ModelRecipe, Recipe
+from gaincell.mapping.recipe_file import TRAINING, load_recipe
 from gaincell.mapping.recipe_text import RecipeText
 from gaincell.mapping.run_recipe import run_recipe
 from gaincell.mapping.stage_model import load_stage
@@ -36,9 +37,10 @@ from gaincell.nn.array_normaliser import NORMALISER
 from gaincell.ops.gain_cell_attention import GRADIENTS
 from gaincell.progress import silent_stages
 from gaincell.reports.results import saved_stage
+from gaincell.schema import allowed
 from gaincell.text import open_text
 from gaincell.training.loop import _optimizer
-from gaincell.training.settings import TRAINING, TrainSettings
+from gaincell.training.settings import TrainSettings
 
 pytestmark = pytest.mark.usefixtures("blank_figures")
 SHIPPED = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))
@@ -800,7 +802,9 @@ def test_a_dry_run_refuses_what_cannot_run(tmp_path: Path, capsys: pytest.Captur
 
 
 def test_every_setting_of_a_training_is_checked() -> None:
-    assert list(TRAINING) == [setting.name for setting in fields(TrainSettings)]
+    takes = allowed(TRAINING)
+    assert [*takes] == [setting.name for setting in fields(TrainSettings)]
+    assert not {"anything", "text", "a number", "a whole number"} & set(takes.values())
     assert TrainSettings(divergence=inf).divergence == inf
     with pytest.raises(InputError, match="bf16 = 1; allowed: true or false"):
         TrainSettings(bf16=1)  # type: ignore[arg-type]
