@@ -86,11 +86,14 @@ def named(path: str) -> Any:
 
 
 def write_schemas(app: Sphinx, error: Exception | None) -> None:
-    """The JSON schemas of files, for editors."""
+    """The JSON schemas of files, for editors; what is required may stand in a file that they extend."""
     for name, path in SCHEMAS.items():
         place = app.outdir / "schemas" / f"{name}.json"
         place.parent.mkdir(exist_ok=True)
-        place.write_text(json.dumps(named(path).model_json_schema(), indent=1))
+        schema = named(path).model_json_schema()
+        if "extends" in schema["properties"]:
+            del schema["required"]
+        place.write_text(json.dumps(schema, indent=1))
 
 
 def meanings(owner: type) -> dict[str, str]:

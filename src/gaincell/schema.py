@@ -236,7 +236,7 @@ def _explain(error: ValidationError, root: Json, given: Any, where: str) -> str:
             schema = schema["items"]
             entries = "properties" in _resolved(schema, root)
             table = f"{table}, {key} {part + 1}".removeprefix(", ")
-            label = table if entries else f"{label}: {schema.get('name', part + 1)}"
+            label = table if entries else f"{label}: {schema.get('name', f'entry {part + 1}')}"
         elif known := schema.get("properties"):
             if part not in known:
                 begin = f"{table or schema['title']}: unknown key {part!r}{did_you_mean(part, known)}"

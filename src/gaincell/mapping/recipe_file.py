@@ -1,4 +1,15 @@
-"""Reading recipes: from their files, with changes from the command line, and checked before any work."""
+"""Reading recipes: from their files, with changes from the command line, and checked before any work.
+
+    extends = "low-tokens.toml"               # what this file does not say is as there, in the same folder
+    stages = ["more", "software-continued"]   # of both files, those that there are; without: all
+    [[stage]]
+    name = "software-continued"               # a stage of the other one, with other steps
+    steps = 640
+    bf16 = "default"                          # takes back what the other one says
+
+What is extended may extend another. Tables ([training], [lora], [model], [design], a stage) are joined key by
+key; everything else is replaced, `files` and [model.config] too.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +38,7 @@ from gaincell.mapping.recipe import (
 )
 from gaincell.mapping.recipe_checks import check_model
 from gaincell.quantity import check_keys, one_of
-from gaincell.schema import Json, OneOf, Rate, Whole, called, check_value, either, parse, table
+from gaincell.schema import Json, Name, OneOf, Rate, Whole, called, check_value, either, parse, table
 from gaincell.shipped import located
 from gaincell.training.settings import TrainSettings
 
@@ -53,10 +64,14 @@ FILE = table(
     ),
     skip_documents=dict[str, Whole],
     lora=LORA,
+    extends=Name,
+    stages=list[Name],
     training=TRAINING,
     stage=list[STAGE],  # type: ignore[valid-type]
 )
 """What a recipe's file holds."""
+JOINED = ("model", "design", "lora", "training")
+"""Tables that one recipe shares with the one it extends."""
 
 
 def load_recipe(path: Path, design: str | None = None, changes: Mapping[str, Any] | None = None) -> Recipe:
@@ -72,14 +87,44 @@ def load_recipe(path: Path, design: str | None = None, changes: Mapping[str, Any
     if design is not None and "design" in changes:
         raise InputError(f"the design is given as {design} and as {changes['design']}; give it once")
     try:
-        raw = read_toml(located(path))
-    except (OSError, ValueError) as error:
-        raise InputError(f"the recipe {path.name} cannot be read: {error}") from error
-    try:
+        raw = _read(located(path), ())
         changed = override(raw if design is None else {**raw, "design": design}, changes)
         return replace(_recipe(changed, path.name), changes=changes)
     except GaincellError as error:
         raise InputError(str(error) if path.name in str(error) else f"{path.name}: {error}") from error
+
+
+def _read(path: Path, children: tuple[Path, ...]) -> Json:
+    """A recipe's table, with those that it extends."""
+    name, place = path.name, path.resolve()
+    if place in children:
+        raise InputError(f"{name}: recipes extend each other in a circle; remove one 'extends'")
+    try:
+        own = read_toml(path)
+    except (OSError, ValueError) as error:
+        raise InputError(f"the recipe {name} cannot be read: {error}") from error
+    if not own.keys() & {"extends", "stages"}:
+        return own
+    parent: Json = {}
+    if (extended := own.pop("extends", None)) is not None:
+        check_value(extended, Name, f"{name}: extends")
+        parent = _read(path.parent / extended, (*children, place))
+    found = _joined(parent, own)
+    for key in JOINED:
+        if isinstance(parent.get(key), dict) and isinstance(own.get(key), dict):
+            found[key] = _joined(parent[key], own[key])
+    stages: dict[str, Json] = {}
+    for recipe, entries in ((extended, parent), (name, own)):
+        for stage in check_value(entries.get("stage", []), list[Json], f"{recipe}: stage"):
+            title = check_value(stage.get("name"), str, f"{recipe}: the name of a stage")
+            stages[title] = _joined(stages.get(title, {}), stage)
+    wanted = found.pop("stages", [*stages])
+    check_value(wanted, list[Annotated[str, OneOf(stages)]], f"{name}: stages")
+    return found | {"stage": [stages[stage] for stage in wanted]}
+
+
+def _joined(before: Json, after: Json) -> Json:
+    return {key: entry for key, entry in (before | after).items() if entry != "default"}
 
 
 def _recipe(raw: Mapping[str, Any], name: str) -> Recipe:
