@@ -9,6 +9,7 @@ stand beside gains and offsets.
 """
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -110,18 +111,39 @@ def save(
 
     Not modelled: adapters of other kinds; merge them first.
     """
-    model = attached_model(model)
+    owner = attached_model(model)
+    if not isinstance(base, BaseModel):
+        base = _find_base(base or pretrained_id(owner), next(iter(base_weights(owner).values())).dtype)
+    return save_differences(owner, run, base_weights(base.model), base.source.id, base.sha256)
+
+
+def save_differences(
+    model: PreTrainedModel,
+    run: str | os.PathLike[str],
+    original: Mapping[str, Tensor],
+    base: str,
+    base_sha256: str,
+) -> Path:
+    """`save` for who holds the pretrained weights.
+
+    Args:
+        model, run: see `save`.
+        original: the weights of the base model, by the names that they have there.
+        base, base_sha256: what `Hardware` says about it.
+
+    Raises:
+        ModelError: the model is not attached, or has weights that are NaN or infinite.
+        RunError: the base model does not fit, or the disk is full.
+    """
     design = common_design(attached_layers(model))
     check_finite(model, where="cannot save")
-    if not isinstance(base, BaseModel):
-        base = _find_base(base or pretrained_id(model), next(iter(base_weights(model).values())).dtype)
-    tensors = _changed(without_adapters(base_weights(model)), base_weights(base.model))
+    tensors = _changed(without_adapters(base_weights(model)), original)
     tensors |= {name: factor.to(ADAPTER_DTYPE) for name, factor in factors(model).items()}
     tensors |= {n: t.to(ADAPTER_DTYPE) if MIX in n else t for n, t in _of_arrays(model).items()}
     metadata = {
         "format": _FORMAT,
-        "base": base.source.id,
-        "base_sha256": base.sha256,
+        "base": base,
+        "base_sha256": base_sha256,
         "design_hash": design.hash,
     }
     contents = {
@@ -245,7 +267,7 @@ def _find_base(
         raise RunError(f"{where}the base model is needed: {error}") from error
 
 
-def _changed(weights: dict[str, nn.Parameter], base: dict[str, nn.Parameter]) -> dict[str, Tensor]:
+def _changed(weights: Mapping[str, Tensor], base: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The weights that differ from the base model's, compared in their own type."""
     if weights.keys() != base.keys():
         name = min(weights.keys() ^ base.keys())
