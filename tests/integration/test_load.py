@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import json
 import shutil
 import warnings
 from pathlib import Path
@@ -16,9 +17,10 @@ from transformers import (
 import gaincell
 from gaincell.errors import InputError, ModelError, RunError
 from gaincell.integrations.hf.attach import attached_layers, set_attention
+from gaincell.integrations.hf.size import run_design
 
 from .families import build, tokens
-from .hardware_models import DESIGN, WARNINGS, hardware, logits
+from .hardware_models import DESIGN, WARNINGS, exit_code, hardware, logits
 
 pytestmark = WARNINGS
 
@@ -101,3 +103,32 @@ def test_examples_of_docstrings(verb: str) -> None:
     for example in examples:
         runner.run(example)
     assert runner.summarize(verbose=False).failed == 0
+
+
+def test_commands_see_that_a_directory_is_attached(
+    saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They use its chip, and refuse one that a newer version wrote."""
+    assert run_design(saved) == attached_layers(gaincell.load(saved)[0])[0].design
+    assert (
+        exit_code("cost", str(saved), "--assumed", "--no-measure", "--json", str(tmp_path / "cost.json")) == 0
+    )
+    found = json.loads((tmp_path / "cost.json").read_text())
+    assert found["provenance"]["design_hash"] == run_design(saved).hash
+    config = json.loads((saved / "config.json").read_text())
+    config["quantization_config"]["version"] = 2
+    (saved / "config.json").write_text(json.dumps(config))
+    with pytest.raises(RunError, match=r"has version 2, this gaincell reads 1; upgrade gaincell"):
+        gaincell.load(saved)
+    for command in (("cost",), ("evaluate",), ("generate", "--prompt", "a")):
+        capsys.readouterr()
+        assert exit_code(*command[:1], str(saved), *command[1:]) == 2
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1
+        assert "has version 2, this gaincell reads 1; upgrade gaincell" in said
+
+
+def test_an_adapter_of_peft_is_no_model(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(ModelError, match=r"holds an adapter of peft: load it with PeftModel"):
+        gaincell.load(tmp_path)

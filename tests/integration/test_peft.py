@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import peft
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel, Trainer, TrainingArguments
 
@@ -181,7 +182,8 @@ def test_mixing_is_refused(
         ({"design": {"tile": 8, "invented": 1}}, DesignError, r"'invented'"),
         ({"extras": ["q.exponent"]}, RunError, r"exponents are not those of this model"),
         ({"extras": ["invented"]}, ModelError, r"was trained with invented"),
-        ({"sizes": None}, ModelError, r"is for another model"),
+        ({"sizes": {"layers": 3}}, ModelError, r"is for another model: its arrays have {'layers': 3}"),
+        ({"base": "0" * 64}, ModelError, r"was trained on a model with other weights: load its base model"),
     ],
     ids=str,
 )
@@ -206,11 +208,45 @@ def test_records_that_cannot_be_read(
     assert torch.equal(logits(model), before)
 
 
+@pytest.mark.parametrize("reader", ["PeftModel", "AutoModel"])
+@pytest.mark.parametrize("damage", ["missing", "shape", "nan"])
+def test_gains_that_do_not_fit(damage: str, reader: str, softmax: dict[str, Path], tmp_path: Path) -> None:
+    adapter(hardware(softmax["llama"]), "llama", tmp_path)
+    file = tmp_path / "adapter_model.safetensors"
+    held = load_file(file)
+    gain = "base_model.model.model.layers.0.self_attn.gain_cell.q.gain"
+    own = held.pop(gain)
+    if damage != "missing":
+        held[gain] = torch.ones(3).double() if damage == "shape" else own * torch.nan
+    save_file(held, file, metadata={"format": "pt"})
+    error = (ModelError, RuntimeError) if (damage, reader) == ("shape", "AutoModel") else ModelError
+    with pytest.raises(error) as caught:
+        READERS[reader](softmax["llama"], tmp_path)
+    assert "\n" not in str(caught.value)
+    if error is ModelError:
+        assert "gain_cell" in str(caught.value)
+
+
+def test_a_base_model_that_changed(softmax: dict[str, Path], tmp_path: Path) -> None:
+    """In any type of its weights; in another of the same shape each reader refuses."""
+    base = shutil.copytree(softmax["llama"], tmp_path / "base")
+    wrapped = adapter(hardware(base), "llama", tmp_path / "adapter")
+    coarse = AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16)
+    peft.PeftModel.from_pretrained(coarse, tmp_path / "adapter")
+    run = gaincell.save(wrapped, tmp_path / "run")
+    build("llama", seed=5).save_pretrained(base)
+    for reader in READERS.values():
+        with pytest.raises(ModelError, match=r"was trained on a model with other weights") as caught:
+            reader(base, tmp_path / "adapter")
+        assert "\n" not in str(caught.value)
+    assert exit_code("export", str(run), "--format", "peft", "--out", str(tmp_path / "out")) == 2
+
+
 def test_adapters_for_something_else(softmax: dict[str, Path], tmp_path: Path) -> None:
     """Another model, another chip, beside another adapter, of another kind."""
     wrapped = adapter(hardware(softmax["llama"]), "llama", tmp_path / "llama")
     for base in (gaincell.detach(hardware(softmax["gpt2"])), hardware(softmax["gpt2"])):
-        with pytest.raises(ModelError, match=r"is for another model: its arrays have .*'kv_heads': 2"):
+        with pytest.raises(ModelError, match=r"was trained on a model with other weights: load its base"):
             peft.PeftModel.from_pretrained(base, tmp_path / "llama")
     plain = AutoModelForCausalLM.from_pretrained(softmax["llama"])
     other = gaincell.attach(plain, DESIGN.replace(cell="linear"))

@@ -13,13 +13,25 @@ from gaincell.design import Design
 from gaincell.errors import InputError
 from gaincell.files import write_tensors, write_text
 from gaincell.integrations.hf.attach import attach, attached_layers
-from gaincell.integrations.hf.checkpoint import DESIGN, describe, load_run, read, run_directory, saved_design
+from gaincell.integrations.hf.checkpoint import (
+    DESIGN,
+    describe,
+    load_run,
+    read,
+    run_directory,
+    saved_design,
+    unchanged_base,
+)
 from gaincell.integrations.hf.digital_scaling import hold_digital_scaling
 from gaincell.integrations.hf.mixing import MIX
 from gaincell.integrations.hf.paired import KEPT, OF_QUERIES, hold_components
 from gaincell.integrations.hf.pretrained import ARRAYS
-from gaincell.integrations.hf.size import without_weights
-from gaincell.integrations.hf.sources import find_source, has_tokenizer, load_tokenizer, without_revision
+from gaincell.integrations.hf.sources import (
+    has_tokenizer,
+    load_tokenizer,
+    sampled_fingerprint,
+    without_revision,
+)
 from gaincell.reports import results
 
 FORMATS = ("transformers", "peft")
@@ -70,7 +82,7 @@ def export_peft(run: str | os.PathLike[str], out: str | os.PathLike[str]) -> Pat
 
     Raises:
         InputError: peft is missing, or its files cannot hold something in the RUN.
-        RunError: the RUN is damaged.
+        RunError: the RUN is damaged, or its base model has changed.
         ModelError: the base model cannot be found.
     """
     try:
@@ -89,7 +101,8 @@ def export_peft(run: str | os.PathLike[str], out: str | os.PathLike[str]) -> Pat
     if others := {name for name in held if ARRAYS not in name} - factors:
         raise _refusal(f"other weights of its own ({min(others)})")
     ranks = {n.removesuffix(_A): len(held[n]) for n in factors if n.endswith(_A)}
-    model: Any = without_weights(find_source(about.base))
+    model: Any = unchanged_base(run_directory(run), about, dtype=None).model
+    base = sampled_fingerprint(model)
     design = saved_design(run_directory(run), about)
     attach(model, design)
     hold_digital_scaling(model, held)
@@ -107,7 +120,7 @@ def export_peft(run: str | os.PathLike[str], out: str | os.PathLike[str]) -> Pat
         base_model_name_or_path=base_of(run),
         task_type="CAUSAL_LM",
         inference_mode=True,
-        auto_mapping={KEY: adapter_record(cells, "gain-cell")},
+        auto_mapping={KEY: adapter_record(cells, "gain-cell", base)},
     )
     held |= {
         name.replace(KEPT, OF_QUERIES): kept.repeat_interleave(cells[0].heads // cells[0].kv_heads, 0)

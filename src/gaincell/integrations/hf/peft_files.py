@@ -16,6 +16,7 @@ plain `LORA` it would leave out gains and offsets and compute softmax attention 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from functools import wraps
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from peft.config import PeftConfigMixin
 from peft.peft_model import PeftModel
 from peft.tuners.tuners_utils import BaseTuner
+from transformers.integrations.peft import PeftAdapterMixin
 
 from gaincell.errors import ModelError
 
@@ -42,35 +44,37 @@ _PLAIN = {f"{stage}.{number}" for stage in ("q", "k", "v", "out") for number in 
 
 _wrap = PeftModel.__init__
 _add = PeftModel.add_adapter
+_load = PeftModel.load_adapter
+_load_into = PeftAdapterMixin.load_adapter
 _save = PeftModel.save_pretrained
 _inject = BaseTuner.inject_adapter
 _save_config = PeftConfigMixin.save_pretrained
 _read_config = PeftConfigMixin.from_json_file.__func__
 
 
-def adapter_record(cells: Sequence[GainCellAttention], attention: str) -> dict[str, Any]:
+def adapter_record(cells: Sequence[GainCellAttention], attention: str, base: str | None) -> dict[str, Any]:
     """What `auto_mapping` says about the hardware that an adapter was trained on.
 
-    attention: "gain-cell" or "softmax".
+    attention: "gain-cell" or "softmax".  base: `sampled_fingerprint` of the model without the adapter.
 
     Raises:
         ModelError: the layers have different designs.
     """
     from gaincell.integrations.hf.pretrained import hardware_record
 
-    return hardware_record(cells, attention) | {"sizes": _sizes(cells), "extras": _extras(cells[0])}
+    parts = {"base": base, "sizes": _sizes(cells), "extras": _extras(cells[0])}
+    return hardware_record(cells, attention) | parts
 
 
 @wraps(_wrap)
 def _wrap_with_arrays(self: Any, model: Any, peft_config: Any, *arguments: Any, **keywords: Any) -> None:
-    _prepare(model, peft_config)
-    _wrap(self, model, peft_config, *arguments, **keywords)
+    _wrap(self, model, _prepared(model, peft_config), *arguments, **keywords)
 
 
 @wraps(_add)
 def _add_with_arrays(self: Any, adapter_name: str, peft_config: Any, *arguments: Any, **keywords: Any) -> Any:
-    _prepare(self, peft_config, alone=not self.peft_config)
-    return _add(self, adapter_name, peft_config, *arguments, **keywords)
+    beside = next(iter(self.peft_config.values()), None)
+    return _add(self, adapter_name, _prepared(self, peft_config, beside), *arguments, **keywords)
 
 
 @wraps(_inject)
@@ -79,15 +83,40 @@ def _inject_with_arrays(self: Any, model: Any, adapter_name: str, *arguments: An
     return _inject(self, model, adapter_name, *arguments, **keywords)
 
 
+@wraps(_load)
+def _load_with_arrays(self: Any, *arguments: Any, **keywords: Any) -> Any:
+    try:
+        found = _load(self, *arguments, **keywords)
+    except (KeyError, RuntimeError) as error:
+        raise _unfit(error) from error
+    _check_values(self)
+    return found
+
+
+@wraps(_load_into)
+def _load_into_with_arrays(self: Any, *arguments: Any, **keywords: Any) -> Any:
+    try:
+        found = _load_into(self, *arguments, **keywords)
+    except (KeyError, RuntimeError) as error:
+        raise _unfit(error) from error
+    for name in sorted(getattr(found, "missing_keys", None) or ()):
+        if MODULE in name:
+            raise ModelError(f"the adapter does not fit the model: {name} is missing; save it again")
+    _check_values(self)
+    return found
+
+
 @wraps(_save)
 def _save_with_arrays(self: Any, *arguments: Any, **keywords: Any) -> Any:
     from gaincell.integrations.hf.attach import attached_layers, computes_softmax
 
     cells = attached_layers(self)
-    record = adapter_record(cells, "softmax" if computes_softmax(self) else "gain-cell") if cells else None
     for config in self.peft_config.values():
-        others = {name: entry for name, entry in (config.auto_mapping or {}).items() if name != KEY}
-        config.auto_mapping = (others | {KEY: record} if record else others) or None
+        mapping = {name: entry for name, entry in (config.auto_mapping or {}).items() if name != KEY}
+        if cells:
+            attention = "softmax" if computes_softmax(self) else "gain-cell"
+            mapping[KEY] = adapter_record(cells, attention, (_record(config) or {}).get("base"))
+        config.auto_mapping = mapping or None
     return _save(self, *arguments, **keywords)
 
 
@@ -118,8 +147,11 @@ def _record(config: Any) -> dict[str, Any] | None:
     return found
 
 
-def _prepare(model: Any, config: Any, alone: bool = True) -> None:
-    """`_bring_together` for a wrapper of peft, which trains and saves gains and offsets of an attached model.
+def _prepared(model: Any, config: Any, beside: Any = None) -> Any:
+    """A copy of an adapter's configuration for a wrapper of peft: on an attached model it trains and saves
+    gains and offsets. See `_bring_together`.
+
+    beside: the configuration of another adapter that the model has.
 
     Raises:
         ModelError: the model has mixing.
@@ -128,9 +160,11 @@ def _prepare(model: Any, config: Any, alone: bool = True) -> None:
     from gaincell.integrations.hf.attach import attached_layers
     from gaincell.integrations.hf.mixing import is_mixed
 
-    _bring_together(model, config, alone)
-    if not attached_layers(model):
-        return
+    config = copy.copy(config)
+    _bring_together(model, config, alone=beside is None)
+    cells = attached_layers(model)
+    if not cells:
+        return config
     if is_mixed(model):
         raise ModelError(
             "the model has mixing, which peft's files cannot hold: save it with gaincell.save and load it "
@@ -138,6 +172,10 @@ def _prepare(model: Any, config: Any, alone: bool = True) -> None:
         )
     if hasattr(config, "modules_to_save"):
         config.modules_to_save = [*(n for n in config.modules_to_save or [] if n != MODULE), MODULE]
+    if _record(config) is None:
+        base = _fingerprint(model) if beside is None else (_record(beside) or {}).get("base")
+        config.auto_mapping = (config.auto_mapping or {}) | {KEY: adapter_record(cells, "gain-cell", base)}
+    return config
 
 
 def _bring_together(model: Any, config: Any, alone: bool) -> None:
@@ -154,6 +192,8 @@ def _bring_together(model: Any, config: Any, alone: bool) -> None:
     record, has_gains = _record(config), MODULE in (getattr(config, "modules_to_save", None) or [])
     if record is not None:
         check_version(record, "adapter_config.json: its record of gaincell")
+        if alone:
+            _check_base(model, record, config)
     cells = attached_layers(model)
     if cells and record is not None:
         _check_design(cells, record)
@@ -165,6 +205,24 @@ def _bring_together(model: Any, config: Any, alone: bool) -> None:
             "the adapter was made for a model in gain-cell arrays: call gaincell.attach(model, design) "
             "before peft reads it"
         )
+
+
+def _check_base(model: nn.Module, record: Mapping[str, Any], config: Any) -> None:
+    """Refuse an adapter on other weights than its own, as far as both are known. Raises ModelError."""
+    found = _fingerprint(model)
+    if None not in (found, record.get("base")) and found != record["base"]:
+        raise ModelError(
+            "the adapter was trained on a model with other weights: load its base model "
+            f"({config.base_model_name_or_path}) as it was then"
+        )
+
+
+def _fingerprint(model: nn.Module) -> str | None:
+    """`sampled_fingerprint` of a model, which may be in a wrapper already."""
+    from gaincell.integrations.hf.attach import attached_layers, attached_model
+    from gaincell.integrations.hf.sources import sampled_fingerprint
+
+    return sampled_fingerprint(attached_model(model) if attached_layers(model) else model)
 
 
 def _check_design(cells: Sequence[GainCellAttention], record: Mapping[str, Any]) -> None:
@@ -224,6 +282,24 @@ def _attach(model: nn.Module, record: Mapping[str, Any]) -> None:
         raise
 
 
+def _check_values(model: nn.Module) -> None:
+    """Refuse gains and offsets that are NaN or infinite. Raises ModelError, RunError."""
+    from gaincell.integrations.hf.checkpoint import checked
+
+    for name, parameter in model.named_parameters():
+        if f".{MODULE}." in name:
+            checked(name, parameter.detach(), "the adapter", "save it again", positive=False)
+
+
+def _unfit(error: Exception) -> Exception:
+    """What peft raises where a file does not fit the arrays, in one line; anything else as it is."""
+    from gaincell.integrations.hf.sources import in_one_line
+
+    if MODULE not in str(error):
+        return error
+    return ModelError(f"the adapter does not fit the model: {in_one_line(error)}; save it again")
+
+
 def _extras(cell: GainCellAttention) -> list[str]:
     """Names of what a layer's arrays have beside gains and offsets."""
     return sorted(cell.state_dict().keys() - _PLAIN)
@@ -236,6 +312,8 @@ def _sizes(cells: Sequence[GainCellAttention]) -> dict[str, int]:
 
 PeftModel.__init__ = _wrap_with_arrays  # type: ignore[method-assign]
 PeftModel.add_adapter = _add_with_arrays  # type: ignore[method-assign]
+PeftModel.load_adapter = _load_with_arrays  # type: ignore[method-assign]
+PeftAdapterMixin.load_adapter = _load_into_with_arrays  # type: ignore[method-assign]
 PeftModel.save_pretrained = _save_with_arrays  # type: ignore[method-assign]
 BaseTuner.inject_adapter = _inject_with_arrays  # type: ignore[method-assign]
 PeftConfigMixin.save_pretrained = _save_config_with_arrays  # type: ignore[method-assign]
