@@ -360,7 +360,8 @@ def benchmark_page(bench: Mapping[str, Any], models: Mapping[str, Any]) -> str:
     cpu, made = bench["provenance"]["hardware"]["cpu"], bench["provenance"]["protocol"]
     parts = [
         "# Benchmarks\n\nWritten by `docs/readme.py` from `benchmarks/results/*.json` (`make bench`).\n\n"
-        f"Measured, {cpu}; B = 1, H = 12, D = 64, window 1024; cubic cell unless another is named; {made}. "
+        f"Measured, {cpu}; B = 1 (unless a column has another batch), H = 12, D = 64, window 1024; "
+        f"cubic cell unless another is named; {made}. "
         "Numbers are times as multiples of torch's float32 softmax attention in the same run."
     ]
     for threads in ("1 thread", "2 threads"):
