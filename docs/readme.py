@@ -439,6 +439,7 @@ MEMORY_STEPS = {
     "nothing": "Python, torch, transformers",
     "load": "read the model",
     "fit": "first gains, statistics, closed form",
+    "map": "`map --lora 4`, blocks of a quarter of the text",
     "evaluate": "perplexity",
     "generate": "write on the ring",
 }
@@ -450,7 +451,7 @@ ARITHMETIC = ("llama-2-7b", "mistral-7b")
 def memory_table(bench: Mapping[str, Any]) -> str:
     """Peak resident size of every step of benchmarks/memory.py, and by arithmetic of larger models: their
     weights in bfloat16 with input and output embedding, the libraries, and the rest in proportion to the
-    hidden size, all else of a layer being so.
+    hidden size, all else of a layer being so. (Not of `map`, which holds more than one layer's.)
     """
     sizes, gib = shipped_sizes(), 2**30
     weights, libraries = bench["weights_bytes"], bench["steps"]["nothing"]["peak_bytes"]
@@ -475,7 +476,7 @@ def memory_table(bench: Mapping[str, Any]) -> str:
         for name in ARITHMETIC:
             rest = (peak - weights - libraries) * sizes[name].hidden / bench["hidden"]
             bytes_ = libraries if step == "nothing" else larger[name] + libraries + rest
-            computed.append(f"{bytes_ / gib:.1f}")
+            computed.append("–" if step == "map" else f"{bytes_ / gib:.1f}")
         limit = "–" if step == "nothing" else f"{bench['limit_bytes'] / gib:.2f}"
         lines.append([title, f"{peak / gib:.2f}", limit, *computed])
     made = f"{bench['tokens']} tokens of text; {bench['provenance']['protocol']}"
