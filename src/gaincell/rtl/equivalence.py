@@ -10,7 +10,7 @@ Everything is read off the wires of a record. Expected are, of the same words,
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from gaincell.arrays import HeadArray
+from gaincell.arrays.head import StepTrace
 from gaincell.circuits import dac_code, query_code
 from gaincell.rtl.analog import bits, numbers
 from gaincell.rtl.fixed_point import Scales, query_widths, results, storage_volts
@@ -59,23 +60,10 @@ class Equivalence:
 
 def compare(run: Run, scales: Scales) -> Equivalence:
     """Hold what a finished run recorded against the golden reference."""
-    p, d, words = run.parameters, run.parameters.design, run.words
+    p, d = run.parameters, run.parameters.design
     spans = _spans(run.record, p.step_cycles)
-    reference = HeadArray(d, p.rows, heads=p.group, kv_heads=1)
     found: dict[str, list[tuple[object, object]]] = {}
-    for token, span in enumerate(spans):
-        if token in run.clears:
-            reference.reset()
-        q = torch.stack(
-            [query_widths(words.query[token, h], stage, p) for h, stage in enumerate(scales.queries)]
-        )
-        k, v = (
-            storage_volts(words.key[token], scales.key, p),
-            storage_volts(words.value[token], scales.value, p),
-        )
-        reference.step(q[None], k[None, None], v[None, None])
-        trace = reference.trace
-        assert trace is not None
+    for span, (q, k, v, trace) in zip(spans, golden_steps(run, scales), strict=True):
         sums = trace.tile_codes[0].sum(1)
         expected = {
             "key codes": dac_code(k, p.storage_levels, d.v_min, d.v_max, d.v_offset).tolist(),
@@ -90,6 +78,25 @@ def compare(run: Run, scales: Scales) -> Equivalence:
         for name, seen in _seen(run, span).items():
             found.setdefault(name, []).append((seen, expected[name]))
     return Equivalence(len(spans), tuple(_comparison(name, pairs) for name, pairs in found.items()))
+
+
+def golden_steps(run: Run, scales: Scales) -> Iterator[tuple[Tensor, Tensor, Tensor, StepTrace]]:
+    """HeadArray, token by token: query widths [g, D], key and value voltages [D] of the words, its trace."""
+    p, words = run.parameters, run.words
+    reference = HeadArray(p.design, p.rows, heads=p.group, kv_heads=1)
+    for token in range(len(words)):
+        if token in run.clears:
+            reference.reset()
+        q = torch.stack(
+            [query_widths(words.query[token, h], stage, p) for h, stage in enumerate(scales.queries)]
+        )
+        k, v = (
+            storage_volts(words.key[token], scales.key, p),
+            storage_volts(words.value[token], scales.value, p),
+        )
+        reference.step(q[None], k[None, None], v[None, None])
+        assert reference.trace is not None
+        yield q, k, v, reference.trace
 
 
 def _spans(record: Record, cycles: int) -> list[list[Wires]]:

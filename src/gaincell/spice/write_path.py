@@ -93,9 +93,13 @@ class DacPath:
 
 @dataclass(frozen=True)
 class WritePath:
-    """kinds: by name.  widths, errors, energies: of the word-line pulses, s, s, J.  times: of the writes."""
+    """cells: on a write line.  times: of the writes.  kinds: by name.
+
+    widths, errors, energies: of the word-line pulses, s, s, J.
+    """
 
     technology: Technology
+    cells: int
     times: WriteTimes
     kinds: Mapping[str, DacPath]
     widths: Wave
@@ -135,7 +139,7 @@ def characterise_write_path(
         for kind, plot in zip(KINDS, written, strict=True)
     }
     errors, energies = _pulses(pulses, widths, vdd)
-    return WritePath(technology, times, kinds, widths, errors, energies)
+    return WritePath(technology, design.tile, times, kinds, widths, errors, energies)
 
 
 def _capacitance(t: Technology, kind: str, levels: int, cells: int, sizes: WriteSizes) -> float:
