@@ -153,7 +153,7 @@ def test_codes_of_a_model_come_out_as_they_went_in(small: Path, tmp_path: Path) 
     ("arguments", "said"),
     [
         (["ideal"], "query_levels is not quantised"),
-        (["leroux2025-signed"], "signed queries have no circuit"),
+        (["leroux2025-signed"], "a division by a normalising column"),
         (["leroux2025", "--head-dim", "0"], "--head-dim"),
         (["leroux2025", "--group", "99"], "group = 99"),
         (["nothing"], "nothing"),

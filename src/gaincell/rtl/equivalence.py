@@ -68,7 +68,7 @@ def compare(run: Run, scales: Scales) -> Equivalence:
         expected = {
             "key codes": dac_code(k, p.storage_levels, d.v_min, d.v_max, d.v_offset).tolist(),
             "value codes": dac_code(v, p.storage_levels, d.v_min, d.v_max, d.v_offset).tolist(),
-            "query codes": query_code(q, p.query_levels).tolist(),
+            "query codes": query_code(q, p.query_levels, signed=p.signed).tolist(),
             "columns written": [[int(trace.column[0])]] * 2,
             "valid columns": [trace.valid[0].long().tolist()] * p.group,
             "sums": sums.tolist(),
@@ -142,9 +142,10 @@ def _query_codes(run: Run, span: Sequence[Wires]) -> list[list[int]]:
         if wires["key_read"] and (n == 0 or _begins_read(run, n)):
             found.append(torch.zeros(rows, dtype=torch.int64))
         if wires["key_read"]:
-            found[-1] += torch.tensor(bits(wires["query_pulse"], rows))
+            pulses = torch.tensor(bits(wires["query_pulse"], rows))
+            found[-1] += -pulses if wires.get("key_negative") else pulses
         elif wires["query_pulse"]:
-            found.append(torch.full((rows,), -1))
+            found.append(torch.full((rows,), -run.parameters.query_levels))  # no code
     return [codes.tolist() for codes in found]
 
 

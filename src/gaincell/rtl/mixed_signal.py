@@ -92,7 +92,7 @@ def simulate_sub_tile(
     tokens: int = 12,
     corner: Corner | None = None,
     seed: int = 0,
-    timeout: Second = 1800.0,
+    timeout: Second = 7200.0,
     stages: StageProgress = silent_stages,
 ) -> MixedSignal:
     """Random codes through a sub-tile of size x size, which is the whole ring.
