@@ -191,7 +191,7 @@ def verify(
     from gaincell.spice.runner import version
     from gaincell.spice.technology import Corner
     from gaincell.spice.verify import verify as compare
-    from gaincell.spice.write_path import characterise_write_path
+    from gaincell.spice.write_path import stored_levels
 
     chip = load_design(design)
     check_needed(context, OF_LIBRARY, "--lib FILE", lib)
@@ -208,13 +208,13 @@ def verify(
     with simulating() as stages:
         written = None
         if write_dac is not None:
-            written = characterise_write_path(found_models, chip, corner=corner, jobs=workers)
+            written = stored_levels(found_models, chip, write_dac.value, corner=corner)
         found = compare(
             found_models,
             chip,
             chosen,
             corner=corner,
-            written=None if written is None else written.kinds[write_dac.value].stored,
+            written=written,
             columns=columns,
             group=8 if columns > 8 else 4,
             transistor_readout=transistors,

@@ -46,7 +46,9 @@ def describe_mixed(found: Any, ngspice: str, command: Sequence[str], design_hash
         "codes": {
             "spice": v(found.codes, "codes"),
             "head_array": v(found.expected, "codes"),
+            "ideal_writes": v(found.ideal, "codes"),
             "differ": v(int((off > 0).sum()), "1"),
+            "unlike_ideal_writes": v(int((found.codes != found.ideal).sum()), "1"),
         },
         "write_error": {
             "rms": v(float(np.sqrt((errors**2).mean())), "V"),
@@ -109,6 +111,7 @@ def rows(result: Json) -> list[list[str]]:
         ["output codes, lowest to highest", f"{codes.size}, {codes.min():g} to {codes.max():g}"],
         ["codes unlike HeadArray's", f"{number(result['codes']['differ']):g} of {codes.size}"],
         *checks,
+        ["codes unlike those of ideal writes", f"{number(result['codes']['unlike_ideal_writes']):g}"],
         [
             "stored voltages, error against the ideal level (mV): rms, largest",
             f"{number(error['rms']) * 1e3:.1f}, {number(error['largest']) * 1e3:.1f}",

@@ -20,6 +20,7 @@ from torch import Tensor
 from gaincell.arrays import HeadArray
 from gaincell.arrays.head import StepTrace
 from gaincell.circuits import dac_code, query_code
+from gaincell.design import Design
 from gaincell.rtl.analog import bits, numbers
 from gaincell.rtl.fixed_point import Scales, query_widths, results, storage_volts
 from gaincell.rtl.simulation import Record, Run, Wires
@@ -80,10 +81,15 @@ def compare(run: Run, scales: Scales) -> Equivalence:
     return Equivalence(len(spans), tuple(_comparison(name, pairs) for name, pairs in found.items()))
 
 
-def golden_steps(run: Run, scales: Scales) -> Iterator[tuple[Tensor, Tensor, Tensor, StepTrace]]:
-    """HeadArray, token by token: query widths [g, D], key and value voltages [D] of the words, its trace."""
+def golden_steps(
+    run: Run, scales: Scales, chip: Design | None = None
+) -> Iterator[tuple[Tensor, Tensor, Tensor, StepTrace]]:
+    """HeadArray, token by token: query widths [g, D], key and value voltages [D] of the words, its trace.
+
+    chip: with errors of its own; None: that of the run.
+    """
     p, words = run.parameters, run.words
-    reference = HeadArray(p.design, p.rows, heads=p.group, kv_heads=1)
+    reference = HeadArray(chip or p.design, p.rows, heads=p.group, kv_heads=1)
     for token in range(len(words)):
         if token in run.clears:
             reference.reset()

@@ -4,8 +4,9 @@ The generated Verilog of a head of one sub-tile, with the words of a run built i
 of ngspice, by Verilator) that ngspice calls at every edge of the clock and of a pulse (code model d_cosim).
 Everything analog is a circuit (spice/netlists/sub_tile.py). What is counted must be what HeadArray counts:
 
-    cell of HeadArray   charge of a full pulse of one simulated cell, over the stored voltage
-    allowed             as in spice/verify.py: at most a tenth of the codes differ, none by more than one
+    its cell      charge of a full pulse of one simulated cell, over the stored voltage
+    its writes    with the injection (devices/writing.py) that spice/write_path.py finds by itself
+    allowed       as in spice/verify.py: at most a tenth of the codes differ, none by more than one
 
 Not modelled: as in netlists/sub_tile.py. HeadArray's cells hold for ever, those of the circuit for the run.
 """
@@ -23,6 +24,7 @@ import torch
 
 from gaincell.design import Design
 from gaincell.devices.tabulated import TabulatedCell
+from gaincell.devices.writing import Writing
 from gaincell.errors import InputError, SimulationError
 from gaincell.progress import StageProgress, silent_stages
 from gaincell.rtl import programs
@@ -41,10 +43,13 @@ from gaincell.spice.rawfile import Plot, Wave
 from gaincell.spice.runner import MISSING, available, run
 from gaincell.spice.technology import Corner, Technology
 from gaincell.spice.verify import TOLERANCES, check_design
+from gaincell.spice.write_path import stored_levels
 from gaincell.units import Second, Volt
 
 PROGRAMS = ("yosys", "verilator", "g++", "make")
 TOP = "sub_tile"
+DAC = "string"
+"""That of the sub-tile."""
 CODE_CHECKS = ("codes that differ", "largest difference of a code")
 SETTLED = 0.75
 """When a period's wires are read: this share of it."""
@@ -55,7 +60,8 @@ class MixedSignal:
     """parameters: of the digital block, with the simulated cell.  record: of Amaranth's simulator.
 
     circuit, verilog: what was simulated.
-    codes, expected: simulated and of HeadArray [T, N].  targets: ideal voltages of what was written, V
+    codes, expected: simulated and of HeadArray [T, N]; ideal: of HeadArray with ideal writes.
+    targets: ideal voltages of what was written, V
     [array, T, row]; stored: what was found there when the values are read.  plot: waveforms.
     """
 
@@ -67,6 +73,7 @@ class MixedSignal:
     verilog: str
     codes: Wave
     expected: Wave
+    ideal: Wave
     targets: Wave
     stored: Wave
     plot: Plot
@@ -116,9 +123,6 @@ def simulate_sub_tile(
     words, written = _random_words(p, scales, tokens, seed)
     digital = Run(p, scales, words)
     record = simulate(digital, stages("Amaranth"))
-    expected = np.array(
-        [trace.tile_codes[0, 0].sum(0).tolist() for *_, trace in golden_steps(digital, scales)]
-    )
     d = p.design
     readouts = {
         "key": Readout(RELU, d.score_saturation(size) * d.charge_unit),
@@ -142,11 +146,13 @@ def simulate_sub_tile(
         done = run(replace(circuit, libraries={LIBRARY: library}), timeout=timeout)
     vdd = technology.vdd * corner.supply
     targets = written / (p.storage_levels - 1) * vdd
+    injected = _with_injection(p.design, stored_levels(technology, p.design, DAC, corner=corner), vdd)
+    ideal, expected = (_head_codes(digital, scales, one) for one in (p.design, injected))
     codes = _codes(p, record, done.plot, vdd)
     stored = _stored(p, record, done.plot)
     return MixedSignal(
         *(p, technology, corner, record, circuit, verilog),
-        *(codes, expected, targets, stored, done.plot, done.warnings),
+        *(codes, expected, ideal, targets, stored, done.plot, done.warnings),
     )
 
 
@@ -159,6 +165,21 @@ def _chip(technology: Technology, corner: Corner, design: Design, size: int) -> 
     slope = float(np.polyfit(u, charge, 1)[0])
     cell = TabulatedCell(tuple(u.tolist()), tuple(charge.tolist()), slope)
     return design.replace(tile=size, window=size, retention_time=None, cell=cell)
+
+
+def _with_injection(chip: Design, stored: Wave, vdd: Volt) -> Design:
+    """The chip with what the write path adds to its levels: a constant and a part linear in the voltage."""
+    levels = np.linspace(0, vdd, len(stored))
+    gain, constant = np.polyfit(levels - vdd / 2, stored - levels, 1)
+    scale = (chip.v_max - chip.v_min) / vdd
+    return chip.replace(
+        writing=Writing(injection_voltage=float(constant) * scale, injection_gain=float(gain))
+    )
+
+
+def _head_codes(run: Run, scales: Scales, chip: Design) -> Wave:
+    """Of HeadArray [T, row]."""
+    return np.array([trace.tile_codes[0, 0].sum(0).tolist() for *_, trace in golden_steps(run, scales, chip)])
 
 
 def _random_words(p: Parameters, scales: Scales, tokens: int, seed: int) -> tuple[Words, Wave]:

@@ -5,7 +5,7 @@ where its windows begin and end: outputs that drive analog switches come from re
 
     discharge, write   the halves of "key write" and of "value write", of each array
     key_read           "key read"; `early` and `position` are one period ahead, for the pulse generators
-    key_negative       second half of a signed read: integrators reversed; `early_negative` is one period ahead
+    key_negative       second half of a signed read: integrators reversed; `early_negative` a period ahead
     value_read         "value read"
     clear_counts       the last period of "value read"
     count, add         "count", "add"
