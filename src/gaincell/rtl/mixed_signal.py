@@ -61,8 +61,8 @@ class MixedSignal:
 
     circuit, verilog: what was simulated.
     codes, expected: simulated and of HeadArray [T, N]; ideal: of HeadArray with ideal writes.
-    targets: ideal voltages of what was written, V
-    [array, T, row]; stored: what was found there when the values are read.  plot: waveforms.
+    targets: ideal voltages of what was written, V [array, T, row]; stored: found there at the value read.
+    plot: waveforms.
     """
 
     parameters: Parameters
