@@ -38,7 +38,7 @@ class TestSimulated:
 
     @pytest.mark.parametrize(("dac", "code"), [("string", 0), ("charge", 1)])
     def test_from_a_code_to_the_current(self, dac: str, code: int, tmp_path: Path) -> None:
-        """Cells hold what the DAC wrote: the model reads them as they are, the string is within half a step."""
+        """Cells hold what the DAC wrote; the model reads them as they are. Only the string is close."""
         out = tmp_path / "verify.json"
         options = ["--write-dac", dac, "--columns", "2", "--json", str(out)]
         result = CliRunner().invoke(app, ["spice", "verify", *options])
