@@ -53,6 +53,7 @@ from gaincell.reports import (
     results,
     rtl,
     spice,
+    spice_mixed,
     spice_tables,
     spice_wires,
     spice_write,
@@ -208,6 +209,9 @@ def write_spice(docs: Path) -> None:
         spice_wires.draw_wires(result, docs / "figures" / "spice-wires.png")
     for result in read("write-*.json").values():
         text = replaced(text, "write", spice_write.markdown(result))
+    for name, result in read("mixed-*.json").items():
+        text = replaced(text, "mixed", spice_mixed.markdown(result))
+        spice_mixed.draw_mixed(result, docs / "figures" / f"spice-mixed-{name}.png")
     for name, result in found.items():
         spice.draw_cell(result, docs / "figures" / f"spice-cell-{name}.png")
     for name, result in verified.items():
