@@ -39,7 +39,8 @@ class MapSettings:
     fine_tuning_learning_rate: peak, of the fine-tuning of the nonlinear model, gains and offsets included
         (and of the softmax model beside it).
     lora: rank of low-rank adapters, which are trained instead of the weights; 0: all weights are. (A linear
-        version that is shipped with a model has weights of its own, and is not used with adapters.)
+        version that is shipped with a model has weights of its own, and is not used with adapters.) Weights
+        stored in bfloat16 then stay so; those that are trained are float32.
     published: whether to run the published adaptation beside the closed form, for its curve.
     published_tokens: of the calibration text that it sees; it takes up to 101 forward passes over them.
     impl, gradient: of the arrays, see `gaincell.attach`.  redraw: see `TrainSettings`.
