@@ -114,7 +114,7 @@ def table(
     hints = {
         key: hint for owner in owners for key, hint in get_type_hints(owner, include_extras=True).items()
     }
-    entries = {key: hint for key, hint in (hints | others).items() if key not in without}
+    entries = {key: hint for key, hint in hints.items() if key not in without} | others
     fields: Json = {key: (hint, ... if key in needed else None) for key, hint in entries.items()}
     return create_model(owners[0].__name__ if owners else "Table", __config__=STRICT, **fields)
 
@@ -190,7 +190,10 @@ def words(schema: Json, root: Json) -> str:
         return f"a list of {len(items)} numbers{words(items[0], root).removeprefix('a number')}"
     if kind in ("integer", "number"):
         return ("a whole number" if kind == "integer" else "a number") + _bounds(schema)
-    names = {"string": "text", "boolean": "true or false", "object": "a table", "array": "a list"}
+    if kind == "array":
+        of = _resolved(schema["items"], root).get("type")
+        return "a list" + {"object": " of tables", "string": " of texts"}.get(of, "")
+    names = {"string": "text", "boolean": "true or false", "object": "a table"}
     return names.get(kind, "anything")
 
 

@@ -319,6 +319,7 @@ LORA_2 = "[lora]\nrank = 2\n[training]"
         ("seed", "--set seed: give KEY=VALUE"),
         ("seed=", "--set seed=: give KEY=VALUE"),
         (".seed=1", "--set .seed=1: give KEY=VALUE"),
+        ("stages=['linear']", "stages cannot be set; write a file with it"),
     ],
 )
 def test_what_cannot_be_set_is_refused(tmp_path: Path, given: str, message: str) -> None:

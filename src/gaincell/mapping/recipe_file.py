@@ -129,6 +129,8 @@ def _joined(before: Json, after: Json) -> Json:
 
 def _recipe(raw: Mapping[str, Any], name: str) -> Recipe:
     head = parse(FILE, raw, name)
+    if odd := head.keys() & {"extends", "stages"}:  # a file's are gone by now
+        raise InputError(f"{min(odd)} cannot be set; write a file with it, or choose a stage with --only")
     common, design = head.pop("training", {}), _design(head.pop("design"))
     stages: list[StageRecipe] = []
     for number, entry in enumerate(head.pop("stage", ()), start=1):
