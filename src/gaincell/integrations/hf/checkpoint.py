@@ -230,8 +230,8 @@ def go_on(model: PreTrainedModel, run: str | os.PathLike[str]) -> None:
     unfit = wanted ^ found.keys() or {n for n in wanted if parameters[n].shape != found[n].shape}
     if unfit:
         raise RunError(
-            f"{path} does not go on in this model: {min(unfit)} ({len(unfit)} tensors) is in one only or has "
-            "another shape; give the rank, layers, mixing, biases and exponents that it was made with, and "
+            f"{path} cannot be trained further here: {min(unfit)} ({len(unfit)} tensors) is in one only or "
+            "has another shape; give the rank, layers, mixing, biases and exponents that it was made with, and "
             "array_normaliser where it has one"
         )
     hold_components(model, stored)
