@@ -231,8 +231,8 @@ def go_on(model: PreTrainedModel, run: str | os.PathLike[str]) -> None:
     if unfit:
         raise RunError(
             f"{path} cannot be trained further here: {min(unfit)} ({len(unfit)} tensors) is in one only or "
-            "has another shape; give the rank, layers, mixing, biases and exponents that it was made with, and "
-            "array_normaliser where it has one"
+            "has another shape; give the rank, layers, mixing, biases and exponents that it was made with, "
+            "and array_normaliser where it has one"
         )
     hold_components(model, stored)
     for name in wanted:
