@@ -9,7 +9,7 @@ stand beside gains and offsets.
 """
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -262,15 +262,6 @@ def describe(run: str | os.PathLike[str]) -> Hardware:
     if missing:
         raise RunError(f"{path} does not say its {missing[0]}: it is damaged; save the model again")
     return Hardware(metadata["base"], metadata["base_sha256"], metadata["design_hash"])
-
-
-def stored_names(files: Iterable[Path]) -> set[str]:
-    """Names of the tensors in safetensors files."""
-    found: set[str] = set()
-    for path in files:
-        with safe_open(path, framework="pt") as file:
-            found |= set(file.keys())
-    return found
 
 
 def _find_base(
