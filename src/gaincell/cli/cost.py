@@ -242,7 +242,7 @@ def _chip(model: str, design: str | None, cell: str | None, window: int | None) 
 
 
 def _can_be_measured(model: str) -> bool:
-    """Whether a model is a RUN, or embedded with a shipped linear version."""
+    """Whether a model is attached, or embedded with a shipped linear version."""
     from gaincell.integrations.hf.size import run_design
     from gaincell.mapping.job import find_shipped
 
@@ -252,8 +252,8 @@ def _can_be_measured(model: str) -> bool:
 def _measured_activity(
     model: str, chip: Design | None, text: str, tokens: int | None, device: str
 ) -> tuple[Activity, str]:
-    """Of a RUN, or of an embedded model in its shipped linear version, on one sequence of a text. Behind it,
-    in words, whose activity it is.
+    """Of an attached model, or of an embedded one in its shipped linear version, on one sequence of a text.
+    Behind it, in words, whose activity it is.
     """
     from dataclasses import replace
 
