@@ -125,7 +125,7 @@ def evaluate(
         bool,
         typer.Option(
             "--redraw-noise",
-            help="Draw noise of reads and writes anew for every block, so that ± holds its variance.",
+            help="Redraw the noise of reads and writes for every block, so that ± includes its variance.",
         ),
     ] = False,
     at: Annotated[
