@@ -26,6 +26,8 @@ from pathlib import Path
 from typing import Any
 
 import cards
+import cells_page
+import context
 import reproduction
 import sweep_page
 import tokens_page
@@ -38,11 +40,9 @@ from gaincell.reports import (
     ablation,
     activity,
     baseline,
-    cells,
     chips,
     comparison,
     comparison_figure,
-    context,
     costs,
     costs_around,
     costs_figures,
@@ -53,6 +53,7 @@ from gaincell.reports import (
     results,
     rtl,
     spice,
+    spice_mixed,
     spice_tables,
     spice_wires,
     spice_write,
@@ -160,16 +161,16 @@ def adapters_table(folder: Path) -> str:
 
 def write_cells(docs: Path) -> None:
     """docs/cells.md and its figure, from the results of recipes/cells.py and docs/data/cells.toml."""
-    literature = cells.read_literature(docs / "data" / "cells.toml")
+    literature = cells_page.read_literature(docs / "data" / "cells.toml")
     folder = docs / "results" / "cells"
     designs = {path.stem: results.read(path) for path in folder.glob("designs/*.json")}
     adapted: dict[str, list[Any]] = {}
-    for path in sorted(folder.glob("adaptation/*/*.json"), key=cells.order):
+    for path in sorted(folder.glob("adaptation/*/*.json"), key=cells_page.order):
         found = results.read(path)
         adapted.setdefault(found["chip"]["name"], []).append(found)
-    write_text(docs / "cells.md", cells.page(literature, designs, adapted))
+    write_text(docs / "cells.md", cells_page.page(literature, designs, adapted))
     if adapted:
-        draw(cells.adaptation, adapted, docs / "figures" / "adaptation-cells.png")
+        draw(cells_page.adaptation, adapted, docs / "figures" / "adaptation-cells.png")
 
 
 def evaluation_speed(bench: Mapping[str, Any]) -> str:
@@ -208,6 +209,9 @@ def write_spice(docs: Path) -> None:
         spice_wires.draw_wires(result, docs / "figures" / "spice-wires.png")
     for result in read("write-*.json").values():
         text = replaced(text, "write", spice_write.markdown(result))
+    for name, result in read("mixed-*.json").items():
+        text = replaced(text, "mixed", spice_mixed.markdown(result))
+        spice_mixed.draw_mixed(result, docs / "figures" / f"spice-mixed-{name}.png")
     for name, result in found.items():
         spice.draw_cell(result, docs / "figures" / f"spice-cell-{name}.png")
     for name, result in verified.items():

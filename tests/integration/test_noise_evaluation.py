@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from context import context_sentences
 from tests.micro import micro_design, micro_llama, write_micro
 
 from gaincell.circuits.noise import Noise
@@ -19,7 +20,6 @@ from gaincell.evaluation.perplexity import perplexity
 from gaincell.integrations.hf.attach import attach, attached_layers
 from gaincell.integrations.hf.checkpoint import save
 from gaincell.integrations.hf.sources import load_base
-from gaincell.reports.context import context_sentences
 from gaincell.reports.results import value
 from gaincell.spread import paired_ratio, ratio_error
 
