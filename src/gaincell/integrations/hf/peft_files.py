@@ -52,7 +52,7 @@ _load_into = PeftAdapterMixin.load_adapter
 _save = PeftModel.save_pretrained
 _inject = BaseTuner.inject_adapter
 _save_config = PeftConfigMixin.save_pretrained
-_read_config = PeftConfigMixin.from_json_file.__func__
+_read_config: Any = vars(PeftConfigMixin)["from_json_file"].__func__
 
 
 def adapter_record(cells: Sequence[GainCellAttention], attention: str, base: str | None) -> dict[str, Any]:
@@ -342,4 +342,4 @@ PeftAdapterMixin.load_adapter = _load_into_with_arrays  # type: ignore[method-as
 PeftModel.save_pretrained = _save_with_arrays  # type: ignore[method-assign]
 BaseTuner.inject_adapter = _inject_with_arrays  # type: ignore[method-assign]
 PeftConfigMixin.save_pretrained = _save_config_with_arrays  # type: ignore[method-assign]
-PeftConfigMixin.from_json_file = classmethod(_read_config_of_arrays)  # type: ignore[method-assign]
+PeftConfigMixin.from_json_file = classmethod(_read_config_of_arrays)  # type: ignore[method-assign, assignment]
