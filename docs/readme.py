@@ -60,6 +60,10 @@ from gaincell.reports import (
 )
 from gaincell.reports.html import page as report
 from gaincell.reports.style import styled
+from gaincell.results import read
+from gaincell.results.activity import ActivityResult
+from gaincell.results.cost import CostResult
+from gaincell.results.evaluation import AblationResult, FidelityResult
 
 ROOT = Path(__file__).parents[1]
 COST_FIGURES = {
@@ -223,7 +227,7 @@ def write_costs(docs: Path) -> None:
         kept = {"provenance": content["provenance"], "activity": entry}
         write_text(ROOT / "src/gaincell/costs/activities" / f"{name}.json", json.dumps(kept) + "\n")
     folder, page = docs / "results" / "costs", docs / "costs.md"
-    found = {p.stem.partition("-")[2]: results.read(p) for p in sorted(folder.glob("cost-*.json"))}
+    found = {p.stem.partition("-")[2]: read(p, CostResult) for p in sorted(folder.glob("cost-*.json"))}
     paper, large = found["gpt2"], found["mistral-7b"]
     parts = {
         "energy": costs.energy(paper),
@@ -249,7 +253,7 @@ def write_costs(docs: Path) -> None:
     for name, rows in parts.items():
         text = replaced(text, name, costs.as_markdown(rows))
     text = replaced(text, "outside", costs.outside(paper))
-    real = {name: one for name, one in found.items() if one["activity"]["source"] != "assumed"}
+    real = {name: one for name, one in found.items() if one.activity.source != "assumed"}
     text = replaced(text, "real-text", costs.real_text(paper, real))
     write_text(page, text)
     for name in ("gpt2", "smollm2-135m", "mistral-7b"):
@@ -271,7 +275,7 @@ def write_baselines(docs: Path) -> None:
     baseline.draw_baseline(measured, drawn / "baseline-cpu.png")
     floorplan.draw_floorplan(plan, drawn / "floorplan.png")
     for path in sorted(folder.glob("activity-smollm2-*.json")):
-        activity.draw_activity(results.read(path), drawn / f"{path.stem}.png")
+        activity.draw_activity(read(path, ActivityResult), drawn / f"{path.stem}.png")
 
 
 def write_rtl(docs: Path) -> None:
@@ -307,7 +311,8 @@ def write_evaluation(docs: Path) -> None:
             comparison_figure.draw_comparison(found, docs / "figures" / f"tasks-{model}.png")
     bench = json.loads((ROOT / "benchmarks" / "results" / "evaluation.json").read_text())
     text = replaced(text, "evaluation-speed", evaluation_speed(bench))
-    ablated, heads = (json.loads((folder / f"{name}.json").read_text()) for name in ("ablation", "fidelity"))
+    ablated = read(folder / "ablation.json", AblationResult)
+    heads = read(folder / "fidelity.json", FidelityResult)
     text = replaced(text, "ablation", ablation.ablation_markdown(ablated))
     ablation.draw_ablation(ablated, docs / "figures" / "ablation.png")
     fidelity.draw_fidelity(heads, docs / "figures" / "fidelity.png")

@@ -47,7 +47,7 @@ def by_chips(
     progress: StageProgress,
 ) -> tuple[Any, dict[str, Any]]:
     """Table and result of a perplexity; pause: idle times (one) and refresh policy."""
-    from gaincell.cli._perplexity import result
+    from gaincell.cli._perplexity import plain
     from gaincell.evaluation.chips import evaluate_chips
     from gaincell.evaluation.pause import perplexity_after_pause
     from gaincell.evaluation.perplexity import perplexity, window_and_stride
@@ -68,7 +68,7 @@ def by_chips(
     mismatch = options.mismatch(loaded)
     bar = progress("chips")
     found = evaluate_chips(loaded.model, measure, options.chips, mismatch, options.within, bar)
-    entry = result(loaded, words[0], tokens)
+    entry = plain(loaded, words[0], tokens)
     entry["chips"] = {
         "perplexity": value(list(found.perplexities), "1", "simulated"),
         "number": value(list(found.chips), "1", "simulated"),

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from gaincell.evaluation.rolling import RollingPerplexity
     from gaincell.integrations.hf.sources import LoadedModel
     from gaincell.progress import StageProgress
-    from gaincell.reports import results
+    from gaincell.results.evaluation import EvaluationResult
 
 
 def window_of_rolling(protocol: str | None) -> int | None:
@@ -43,7 +43,7 @@ def blocks(
         redraw=redraw,
         progress=progress("evaluate"),
     )
-    entry = result(loaded, found.protocol, tokens)
+    entry = plain(loaded, found.protocol, tokens)
     kind: results.Kind = "simulated" if entry["design"] else "measured"
     entry["perplexity"] = results.value(found.perplexity, "1", kind)
     entry["nll"] = results.value(found.nll, "nat", kind)
@@ -70,7 +70,7 @@ def rolling(
     chosen = documents_of(path)[: limit or None]
     found = rolling_perplexity(loaded.model, loaded.tokenizer, chosen, window, progress("evaluate"))
     protocol = describe_rolling(window, len(chosen)) + noise_remark(loaded.model)
-    entry = result(loaded, protocol, chosen)
+    entry = plain(loaded, protocol, chosen)
     kind: results.Kind = "simulated" if entry["design"] else "measured"
     for name in ("word_perplexity", "token_perplexity", "byte_perplexity"):
         entry[name] = results.value(getattr(found, name), "1", kind)
@@ -118,7 +118,7 @@ def by_context(
 
     points = perplexity_by_context(loaded.model, tokens, length, progress=progress("evaluate"))
     protocol = describe_context(length, len(tokens) // length) + noise_remark(loaded.model)
-    entry = result(loaded, protocol, tokens)
+    entry = plain(loaded, protocol, tokens)
     kind: results.Kind = "simulated" if entry["design"] else "measured"
     entry["context"] = [
         {
@@ -147,7 +147,7 @@ def by_repetition(
 
     points = loss_by_repetition(loaded.model, tokens, length, progress=progress("evaluate"))
     protocol = describe_repetition(length, len(tokens) // length) + noise_remark(loaded.model)
-    entry = result(loaded, protocol, tokens)
+    entry = plain(loaded, protocol, tokens)
     kind: results.Kind = "simulated" if entry["design"] else "measured"
     entry["repetition"] = [
         {
@@ -194,7 +194,7 @@ def after_pauses(
         )
         for seconds in sorted(times)
     ]
-    entry = result(loaded, found[0].found.protocol, tokens)
+    entry = plain(loaded, found[0].found.protocol, tokens)
     entry["refresh"] = {"kind": refresh.kind}
     if refresh.every_tokens is not None:
         entry["refresh"]["every"] = results.value(refresh.every_tokens, "tokens", "simulated")
@@ -279,27 +279,42 @@ def _table(found: Perplexity) -> Any:
     return table
 
 
-def result(loaded: LoadedModel, protocol: str, tokens: Any, *, command: str = "evaluate") -> dict[str, Any]:
+def plain(loaded: LoadedModel, protocol: str, tokens: Any) -> dict[str, Any]:
+    """As `result`, as plain data."""
+    from gaincell.results.codec import to_json
+
+    return to_json(result(loaded, protocol, tokens))
+
+
+def result(
+    loaded: LoadedModel,
+    protocol: str,
+    tokens: Any,
+    *,
+    command: str = "evaluate",
+    text: str | None = None,
+    gains: str | None = None,
+) -> EvaluationResult:
     """What all protocols say: the command, the model, the chip, where it comes from."""
     from gaincell.integrations.hf.attach import attached_layers
-    from gaincell.mapping.summary import base_name
-    from gaincell.mapping.summary import design as describe_design
-    from gaincell.reports import results
+    from gaincell.mapping.summary import base_name, chip_of
+    from gaincell.results.common import Named, NamedModel
+    from gaincell.results.evaluation import EvaluationResult
+    from gaincell.results.provenance import hash_of, made
 
     layers = attached_layers(loaded.model)
-    return {
-        "schema": results.SCHEMA,
-        "command": command,
-        "model": {"name": base_name(loaded.id), "sha256": loaded.sha256},
-        "design": describe_design(layers[0].design) if layers else None,
-        "provenance": results.provenance(
+    name = base_name(loaded.id)
+    return EvaluationResult(
+        command=command,
+        model=NamedModel(name, loaded.sha256),
+        design=chip_of(layers[0].design) if layers else None,
+        text=None if text is None else Named(text),
+        gains=gains,
+        provenance=made(
             command=["gaincell", *sys.argv[1:]],
             seed=0,
             protocol=protocol,
             design_hash=layers[0].design.hash if layers else None,
-            inputs={
-                f"model {base_name(loaded.id)}": loaded.sha256,
-                "evaluation text": results.hash_of(tokens),
-            },
+            inputs={f"model {name}": loaded.sha256, "evaluation text": hash_of(tokens)},
         ),
-    }
+    )

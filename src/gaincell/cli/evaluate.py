@@ -303,7 +303,7 @@ def evaluate(
             table, found, words = by_tasks(
                 loaded, tasks, data, limit or 0, max_length, batch or 8, cache, options, progress
             )
-            entry = protocols.result(loaded, words, [t["fingerprint"] for t in found["tasks"]]) | found
+            entry = protocols.plain(loaded, words, [t["fingerprint"] for t in found["tasks"]]) | found
             title = model
         elif window_of_documents is not None:
             table, entry = protocols.rolling(loaded, text, window_of_documents, limit or 0, progress)

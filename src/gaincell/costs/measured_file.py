@@ -49,7 +49,7 @@ def _machine(row: dict[str, Any], where: str) -> Measured:
         context=int(row["context"]["value"]),
         latency=_number(row["latency"], "s", where),
         energy=energy,
-        kind=str(row["latency"]["kind"]),
+        kind=row["latency"]["kind"],
         source=str(row.get("source", where)),
     )
 

@@ -16,12 +16,14 @@ from gaincell.reports.comparison import cell, compare, heading
 from gaincell.reports.costs import Rows
 from gaincell.reports.html.markup import EMPTY, grid, pair
 from gaincell.reports.html.picture import picture, plain
-from gaincell.reports.html.result import Entry, Result, each, protocol, whole
+from gaincell.reports.html.result import Entry, Result, each, each_of, protocol, whole
 from gaincell.reports.html.tables import folded, only_kind, table
 from gaincell.reports.results import number, number_or_nan, numbers
 from gaincell.reports.tables import HEADINGS, perplexity_rows, readable
 from gaincell.reports.training import curves, losses
+from gaincell.results.evaluation import AblationResult
 
+SIMULATED = "simulated"
 PAUSE = ("perplexity", "perplexity_error", "chip_time", "refreshes", "writes")
 WORDS = "word_perplexity"
 COMPARED = ("perplexity", "× software")
@@ -137,17 +139,15 @@ def chips(results: Sequence[Result]) -> Markup:
 
 def ablation(results: Sequence[Result]) -> Markup:
     """What every constraint costs."""
-    return each(results, "ablation", _ablation)
+    return each_of(results, AblationResult, _ablation)
 
 
-def _ablation(result: Result) -> Markup:
-    found = result.run["ablation"]
-    rows = [(name, kind, meaning, *rest) for kind, name, meaning, *rest in ablation_rows(result.run)]
-    caption = f"{protocol(result.run)}; nothing trained; ± standard error of the paired ratio."
+def _ablation(result: AblationResult) -> Markup:
+    rows = [(name, kind, meaning, *rest) for kind, name, meaning, *rest in ablation_rows(result)]
+    caption = f"{result.provenance.protocol}; nothing trained; ± standard error of the paired ratio."
     headings = ("constraint", "switched", "meaning", "perplexity", "ratio", "±")
-    kind = only_kind(found)
-    chart = picture("Ratios of perplexities", ablation_figure(result.run), kind=kind, numbers=())
-    return chart + table(Rows("Constraints of the hardware", headings, rows, caption), kind, text=(1, 2))
+    chart = picture("Ratios of perplexities", ablation_figure(result), kind=SIMULATED, numbers=())
+    return chart + table(Rows("Constraints of the hardware", headings, rows, caption), SIMULATED, text=(1, 2))
 
 
 def pauses(results: Sequence[Result]) -> Markup:

@@ -9,6 +9,9 @@ from markupsafe import Markup
 
 from gaincell.reports.html import circuits, codesign, costs, heads, mapping, quality, sweeps
 from gaincell.reports.html.result import Result
+from gaincell.results.activity import ActivityResult
+from gaincell.results.cost import CostResult
+from gaincell.results.evaluation import AblationResult, FidelityResult
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,10 @@ class Section:
 
 def _has(*parts: str) -> Callable[[Result], bool]:
     return lambda result: all(part in result.run for part in parts)
+
+
+def _is(kind: type) -> Callable[[Result], bool]:
+    return lambda result: isinstance(result.found, kind)
 
 
 def _spread(result: Result) -> bool:
@@ -76,7 +83,7 @@ SECTIONS = (
         "ablation",
         "Ablation",
         "Which constraint of the hardware costs how much.",
-        _has("ablation"),
+        _is(AblationResult),
         quality.ablation,
     ),
     Section(
@@ -118,7 +125,7 @@ SECTIONS = (
         "fidelity",
         "Fidelity",
         "Every head against that of the pretrained model.",
-        _has("fidelity"),
+        _is(FidelityResult),
         heads.fidelity,
     ),
     Section("codes", "Codes", "How often every code of the converters is used.", _coded, mapping.codes),
@@ -127,12 +134,10 @@ SECTIONS = (
         "activity",
         "Activity",
         "What drives the word lines of every head on real text.",
-        lambda result: "activity" in result.run and "gains" in result.run,
+        _is(ActivityResult),
         heads.activity,
     ),
-    Section(
-        "costs", "Costs", "Energy, latency and area of a token.", _has("head", "model_cost"), costs.costs
-    ),
+    Section("costs", "Costs", "Energy, latency and area of a token.", _is(CostResult), costs.costs),
     Section("floorplan", "Floorplan", "Where the area goes, to scale.", _has("floorplan"), costs.floorplans),
     Section(
         "baseline",

@@ -1,0 +1,47 @@
+"""One frozen dataclass for every kind. Computations make them; tables, figures and reports take them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TypeVar
+
+from gaincell import files
+from gaincell.errors import RunError
+from gaincell.results.activity import ActivityResult
+from gaincell.results.codec import Json, from_json
+from gaincell.results.common import SCHEMA, Result
+from gaincell.results.cost import CostResult
+from gaincell.results.evaluation import AblationResult, FidelityResult
+
+T = TypeVar("T", bound=Result)
+KINDS: Mapping[str, type[Result]] = {
+    "ablation": AblationResult,
+    "fidelity": FidelityResult,
+    "model_cost": CostResult,
+    "activity": ActivityResult,
+}
+"""Part of a file -> the kind of result that it is; the first that a file has."""
+
+
+def read(path: str | os.PathLike[str], kind: type[T]) -> T:
+    """Read a result of one kind.
+
+    Raises:
+        RunError: the file cannot be read, is of another version, or is no such result.
+    """
+    path = Path(path)
+    try:
+        run = files.read_json(path)
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path.name} cannot be read ({error}); give a file of --json") from error
+    if not isinstance(run, dict) or run.get("schema") != SCHEMA:
+        raise RunError(f"{path.name} is not a result of this version of gaincell (schema {SCHEMA})")
+    return from_json(kind, run, path.name)
+
+
+def parse(run: Json, where: str) -> Result | None:
+    """A result from the content of its file; None of a kind that has no dataclass yet. Raises RunError."""
+    kind = next((kind for part, kind in KINDS.items() if part in run and "stages" not in run), None)
+    return None if kind is None else from_json(kind, run, where)
