@@ -63,7 +63,13 @@ from gaincell.reports.style import styled
 from gaincell.results import read
 from gaincell.results.activity import ActivityResult
 from gaincell.results.cost import CostResult
-from gaincell.results.evaluation import AblationResult, FidelityResult
+from gaincell.results.evaluation import (
+    AblationResult,
+    ChipsResult,
+    DepthResult,
+    FidelityResult,
+    PausesResult,
+)
 
 ROOT = Path(__file__).parents[1]
 COST_FIGURES = {
@@ -89,7 +95,7 @@ def main() -> None:
                 drawn.rename(ROOT / "docs" / "figures" / f"{path.stem}-{drawn.name}")
     found = ROOT / "docs" / "figures"
     draw_pauses(ROOT / "docs" / "results" / "pauses", found / "pauses.png")
-    by_context = json.loads((ROOT / "docs/results/context/context.json").read_text())
+    by_context = read(ROOT / "docs/results/context/context.json", DepthResult)
     draw(hardware.context, by_context, found / "context.png")
     bench, models, memory = (
         json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
@@ -126,7 +132,7 @@ def main() -> None:
 
 def draw_pauses(folder: Path, figure: Path) -> None:
     """The curves of all results in `folder`, which are of `gaincell evaluate --at`."""
-    draw(hardware.pauses, [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))], figure)
+    draw(hardware.pauses, [read(path, PausesResult) for path in sorted(folder.glob("*.json"))], figure)
 
 
 def adapters_table(folder: Path) -> str:
@@ -317,8 +323,8 @@ def write_evaluation(docs: Path) -> None:
     ablation.draw_ablation(ablated, docs / "figures" / "ablation.png")
     fidelity.draw_fidelity(heads, docs / "figures" / "fidelity.png")
     spread = {
-        f"{100 * results.number(found['chips']['current_offset_std']):g} %": found
-        for found in (json.loads(path.read_text()) for path in sorted(folder.glob("chips-*.json")))
+        f"{100 * float(found.chips.spread['current_offset_std'].value):g} %": found
+        for found in (read(path, ChipsResult) for path in sorted(folder.glob("chips-*.json")))
     }
     spread = dict(sorted(spread.items(), key=lambda entry: float(entry[0].split()[0])))
     text = replaced(text, "chips", chips.chips_markdown(spread))

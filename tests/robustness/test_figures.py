@@ -45,6 +45,7 @@ from gaincell.reports import (
 from gaincell.reports.style import STYLE, styled
 from gaincell.results import parse, read
 from gaincell.results.cost import CostResult
+from gaincell.results.evaluation import PausesResult
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "docs" / "results"
@@ -75,7 +76,9 @@ def _into(path: str, draw: Callable[..., Any]) -> Draw:
 
 
 def _several(pattern: str, draw: Callable[..., Any], name: Callable[[Path], str]) -> Draw:
-    return lambda _: draw({name(p): json.loads(p.read_text()) for p in sorted(RESULTS.glob(pattern))})
+    return lambda _: draw(
+        {name(p): _result(str(p.relative_to(RESULTS))[:-5]) for p in sorted(RESULTS.glob(pattern))}
+    )
 
 
 def _mismatch(path: Path) -> str:
@@ -159,7 +162,7 @@ FIGURES: dict[str, Draw] = {
     },
     "baseline-cpu": _into("costs/baseline-cpu", baseline.draw_baseline),
     "pauses": lambda _: hardware.pauses(
-        [results.read(path) for path in sorted(RESULTS.glob("pauses/*.json"))]
+        [read(path, PausesResult) for path in sorted(RESULTS.glob("pauses/*.json"))]
     ),
     "context": _of("context/context", hardware.context),
     "chips": _several("evaluation/chips-*.json", chips.draw_chips, _mismatch),

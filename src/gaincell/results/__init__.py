@@ -13,16 +13,36 @@ from gaincell.results.activity import ActivityResult
 from gaincell.results.codec import Json, from_json
 from gaincell.results.common import SCHEMA, Result
 from gaincell.results.cost import CostResult
-from gaincell.results.evaluation import AblationResult, FidelityResult
+from gaincell.results.evaluation import (
+    AblationResult,
+    ChipsResult,
+    ContextResult,
+    DepthResult,
+    FidelityResult,
+    PausesResult,
+    PerplexityResult,
+    RepetitionResult,
+    RollingResult,
+)
 
 T = TypeVar("T", bound=Result)
-KINDS: Mapping[str, type[Result]] = {
-    "ablation": AblationResult,
-    "fidelity": FidelityResult,
-    "model_cost": CostResult,
-    "activity": ActivityResult,
+KINDS: Mapping[tuple[str, ...], type[Result] | None] = {
+    ("objectives",): None,
+    ("stages",): None,
+    ("tasks",): None,
+    ("ablation",): AblationResult,
+    ("fidelity",): FidelityResult,
+    ("pauses",): PausesResult,
+    ("chips",): ChipsResult,
+    ("repetition",): RepetitionResult,
+    ("curves", "training_tokens"): DepthResult,
+    ("perplexity",): PerplexityResult,
+    ("word_perplexity",): RollingResult,
+    ("model_cost",): CostResult,
+    ("activity", "gains"): ActivityResult,
+    ("context", "model"): ContextResult,
 }
-"""Part of a file -> the kind of result that it is; the first that a file has."""
+"""Parts of a file -> the kind of result that it is; the first whose parts it has. None: plain data yet."""
 
 
 def read(path: str | os.PathLike[str], kind: type[T]) -> T:
@@ -43,5 +63,5 @@ def read(path: str | os.PathLike[str], kind: type[T]) -> T:
 
 def parse(run: Json, where: str) -> Result | None:
     """A result from the content of its file; None of a kind that has no dataclass yet. Raises RunError."""
-    kind = next((kind for part, kind in KINDS.items() if part in run and "stages" not in run), None)
+    kind = next((kind for parts, kind in KINDS.items() if all(part in run for part in parts)), None)
     return None if kind is None else from_json(kind, run, where)

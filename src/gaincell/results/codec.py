@@ -7,6 +7,7 @@
     error: Annotated[float | None, "1"]      written as null where it is None
     heads: Annotated[tuple[Head, ...], COLUMNS]     a list of numbers for every field of Head
     numbers: Numbers                         not written: the kind of the numbers here that state none
+    others: Annotated[Mapping[str, Value], REST]    all keys that are no fields
 
 Numbers may be nested tuples; those that JSON does not know are the words "infinity" and "nan". What has no
 unit is written as it is. A key is the field's name; a trailing underscore, as in `yield_`, is left out.
@@ -41,6 +42,7 @@ Json: TypeAlias = dict[str, Any]
 T = TypeVar("T")
 COLUMNS = "as columns"
 OWN = "kind of the numbers"
+REST = "all other keys"
 Numbers: TypeAlias = Annotated[Kind, OWN]
 
 
@@ -126,21 +128,23 @@ def _encode(hint: Any, found: Any, origin: Origin) -> Any:
         fields = _fields(get_args(base)[0])
         return {f.key: _encode(f.hint, [getattr(row, f.name) for row in found], origin) for f in fields}
     if marks:
-        made = _origin(marks, origin)
-        entry = {"value": files.finite(found), "unit": marks[0], "kind": made.kind}
-        return entry | ({"source": made.source} if made.source else {})
+        kind, source = _origin(marks, origin)
+        value = {"value": files.finite(found), "unit": marks[0], "kind": kind}
+        return value | ({"source": source} if source else {})
     if dataclasses.is_dataclass(found) and not isinstance(found, type):
         fields = _fields(type(found))
         for f in fields:
             if OWN in _marks(f.hint)[1]:
                 kind = getattr(found, f.name)
                 origin = Origin(kind, found.source if kind == "cited" else None)
-        return {
-            f.key: _encode(f.hint, entry, origin)
-            for f in fields
-            if OWN not in _marks(f.hint)[1]
-            and not ((entry := getattr(found, f.name)) is f.default and entry in (None, ()))
-        }
+        made = {}
+        for f in fields:
+            entry, of_field = getattr(found, f.name), _marks(f.hint)
+            if REST in of_field[1]:
+                made |= _encode(of_field[0], entry, origin)
+            elif OWN not in of_field[1] and not (entry is f.default and entry in (None, ())):
+                made[f.key] = _encode(f.hint, entry, origin)
+        return made
     options = get_args(base)
     if get_origin(base) in (Union, types.UnionType):
         chosen = (option for option in options if option is not types.NoneType)
@@ -165,6 +169,8 @@ def _decode(hint: Any, entry: Any, where: str, found: set[Origin]) -> Any:
         if entry is None and types.NoneType in options:
             return None
         others = [option for option in options if option is not types.NoneType]
+        if isinstance(entry, list):
+            others = [option for option in others if get_origin(option) is tuple] or others
         tables = [option for option in others if dataclasses.is_dataclass(option)]
         chosen = (
             tables
@@ -206,12 +212,19 @@ def _table(kind: type, entry: Any, where: str, found: set[Origin]) -> Any:
         raise RunError(f"{where} = {entry!r}; allowed: a table")
     fields = _fields(kind)
     known = [f.key for f in fields]
-    if unknown := [key for key in entry if key not in known]:
+    rest = next((f for f in fields if REST in _marks(f.hint)[1]), None)
+    unknown = [key for key in entry if key not in known]
+    if unknown and rest is None:
         raise RunError(f"{where}: unknown key {unknown[0]!r}{did_you_mean(unknown[0], known)}; make it again")
     own = next((f.name for f in fields if OWN in _marks(f.hint)[1]), None)
     inner = found if own is None else set()
     made = {}
+    if rest is not None:
+        others = {key: entry[key] for key in unknown}
+        made[rest.name] = _decode(_marks(rest.hint)[0], others, where, inner)
     for f in fields:
+        if f is rest:
+            continue
         if f.key in entry:
             made[f.name] = _decode(f.hint, entry[f.key], f"{where}.{f.key}", inner)
         elif f.default is dataclasses.MISSING and f.name != own:

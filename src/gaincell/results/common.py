@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, TypeAlias
 
-from gaincell.results.codec import Kind
+from gaincell.results.codec import Kind as Kind
 
 SCHEMA = 1
 """Version of the schema of result files."""

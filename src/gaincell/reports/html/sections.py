@@ -11,7 +11,17 @@ from gaincell.reports.html import circuits, codesign, costs, heads, mapping, qua
 from gaincell.reports.html.result import Result
 from gaincell.results.activity import ActivityResult
 from gaincell.results.cost import CostResult
-from gaincell.results.evaluation import AblationResult, FidelityResult
+from gaincell.results.evaluation import (
+    AblationResult,
+    ChipsResult,
+    ContextResult,
+    DepthResult,
+    FidelityResult,
+    PausesResult,
+    PerplexityResult,
+    RepetitionResult,
+    RollingResult,
+)
 
 
 @dataclass(frozen=True)
@@ -29,13 +39,8 @@ def _has(*parts: str) -> Callable[[Result], bool]:
     return lambda result: all(part in result.run for part in parts)
 
 
-def _is(kind: type) -> Callable[[Result], bool]:
-    return lambda result: isinstance(result.found, kind)
-
-
-def _spread(result: Result) -> bool:
-    chips = result.run.get("chips")
-    return isinstance(chips, dict) and "perplexity" in chips
+def _is(*kinds: type) -> Callable[[Result], bool]:
+    return lambda result: isinstance(result.found, kinds)
 
 
 def _listed(result: Result) -> bool:
@@ -74,11 +79,13 @@ SECTIONS = (
         "evaluation",
         "Evaluation",
         "How well a model predicts a text.",
-        lambda result: quality.measured_by(result.run) is not None,
+        _is(PerplexityResult, RollingResult),
         quality.evaluation,
     ),
     Section("tasks", "Tasks", "Differences are paired: on the same items.", _has("tasks"), quality.tasks),
-    Section("chips", "Chips", "The same network on chips whose cells differ.", _spread, quality.chips),
+    Section(
+        "chips", "Chips", "The same network on chips whose cells differ.", _is(ChipsResult), quality.chips
+    ),
     Section(
         "ablation",
         "Ablation",
@@ -97,20 +104,20 @@ SECTIONS = (
         codesign.learned,
     ),
     Section(
-        "pauses", "Pauses", "What a pause in the middle of a text costs.", _has("pauses"), quality.pauses
+        "pauses", "Pauses", "What a pause in the middle of a text costs.", _is(PausesResult), quality.pauses
     ),
     Section(
         "context",
         "Context",
         "How far back a model looks.",
-        lambda result: any(isinstance(result.run.get(key), list) for key in ("curves", "context")),
+        _is(DepthResult, ContextResult),
         quality.context,
     ),
     Section(
         "repetition",
         "Repetition",
         "Tokens that stood in the context before, and others.",
-        _has("repetition"),
+        _is(RepetitionResult),
         quality.repetition,
     ),
     Section("cells", "Cells", "Cells and chips compared with the same model.", _named, mapping.cells),

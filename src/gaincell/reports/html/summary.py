@@ -11,11 +11,17 @@ from gaincell.reports.costs import Rows, readable, with_scale
 from gaincell.reports.html.markup import element, join
 from gaincell.reports.html.result import Entry, Result, subject, whole
 from gaincell.reports.html.tables import badges, only_kind, table
-from gaincell.reports.results import number, numbers, saved_stage
+from gaincell.reports.results import number, saved_stage
 from gaincell.reports.tables import readable as short
 from gaincell.results.activity import ActivityResult
 from gaincell.results.cost import CostResult
-from gaincell.results.evaluation import AblationResult, FidelityResult
+from gaincell.results.evaluation import (
+    AblationResult,
+    ChipsResult,
+    DepthResult,
+    FidelityResult,
+    PausesResult,
+)
 
 SIMULATED = "simulated"
 HASH = 12
@@ -62,6 +68,14 @@ def headline(result: Result) -> tuple[str, str]:
         case FidelityResult() as fidelity:
             errors = [x for row in fidelity.fidelity["error"] for x in row]
             return f"mean error of a head {sum(errors) / len(errors):.3f}", SIMULATED
+        case ChipsResult(chips=chips):
+            count = len(chips.perplexity)
+            return f"× {chips.ratio:.4f} the nominal perplexity, mean of {count} chips", SIMULATED
+        case PausesResult(pauses=pauses):
+            last = pauses[-1]
+            return f"perplexity {short(last.perplexity)} after {last.idle:g} s", SIMULATED
+        case DepthResult(curves=curves):
+            return f"{len(curves)} models over the length of context", SIMULATED
         case ActivityResult() as activity:
             share = 100 * activity.activity.mean().score_active
             return f"{share:.1f} % of the columns give a pulse", SIMULATED
@@ -81,12 +95,6 @@ def _stages(run: Entry) -> tuple[str, str]:
     return f"perplexity {short(number(stage['perplexity']))}{over} ({stage['title']})", stage["perplexity"][
         "kind"
     ]
-
-
-def _chips(run: Entry) -> tuple[str, str]:
-    found = run["chips"]
-    count = len(numbers(found["perplexity"]))
-    return f"× {number(found['ratio']):.4f} the nominal perplexity, mean of {count} chips", only_kind(found)
 
 
 def _sweep(run: Entry) -> tuple[str, str]:
@@ -119,13 +127,6 @@ def _spice_cell(run: Entry) -> tuple[str, str]:
     return f"R² {number(entry):.3f} against the published cubic", entry["kind"]
 
 
-def _pauses(run: Entry) -> tuple[str, str]:
-    last = run["pauses"][-1]
-    return f"perplexity {short(number(last['perplexity']))} after {number(last['idle']):g} s", last[
-        "perplexity"
-    ]["kind"]
-
-
 def _step(run: Entry) -> tuple[str, str]:
     latency = run["schedule"]["latency"]
     return f"a step takes {readable(latency)}", latency["kind"]
@@ -141,10 +142,6 @@ def _wires(run: Entry) -> tuple[str, str]:
     return f"{number(entry):.3g} Ω per cell of a bit line are half a step of the counter", entry["kind"]
 
 
-def _context(run: Entry) -> tuple[str, str]:
-    return f"{len(run['curves'])} models over the length of context", only_kind(run["curves"][0]["window"])
-
-
 def _device(run: Entry) -> tuple[str, str]:
     return str(run["title"]), only_kind(run["fit"])
 
@@ -152,9 +149,7 @@ def _device(run: Entry) -> tuple[str, str]:
 HEADLINES: Mapping[str, Callable[[Entry], tuple[str, str]]] = {
     "objectives": _sweep,
     "stages": _stages,
-    "chips": _chips,
     "tasks": _tasks,
-    "pauses": _pauses,
     "floorplan": _floorplan,
     "measurements": _baseline,
     "runs": _energy,
@@ -163,7 +158,6 @@ HEADLINES: Mapping[str, Callable[[Entry], tuple[str, str]]] = {
     "waveforms": lambda run: ("waveforms of a step", only_kind(run["waveforms"]["key_charge"])),
     "limits": _wires,
     "fit": _device,
-    "curves": _context,
     "checks": _verification,
 }
 """Part of a result -> what is said of it; the first that a result has."""
