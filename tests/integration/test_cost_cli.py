@@ -78,7 +78,7 @@ def test_a_measured_activity_and_a_measured_baseline(
     head = Activity.assumed(design).mean()
     heads = tuple(type(head)(**(vars(head) | {"layer": n, "head": h})) for n in range(6) for h in range(4))
     activity = tmp_path / "activity.json"
-    activity.write_text(json.dumps({"activity": Activity("a text", 1000, heads, design.hash).to_json()}))
+    activity.write_text(json.dumps({"activity": to_json(Activity("a text", 1000, heads, design.hash))}))
     machine = {
         "title": "this machine",
         "source": "test",
@@ -220,13 +220,13 @@ def test_sizes_alone_suffice_and_other_sizes_are_not_compared(
     file = tmp_path / "cost.json"
     code, _, _ = run(capsys, "mistral-7b", "--window", "4096", "--why", "--json", str(file))
     assert code == 0
-    result = results.read(file)
-    assert results.number(result["why"]["cache"]["bytes_per_token"]) == 131_072
-    compared = {row["title"] for row in result["machines"] if "latency_over_cited" in row}
+    result = read(file, CostResult)
+    assert result.why.cache.bytes_per_token == 131_072
+    compared = {row.title for row in result.machines if row.latency_over_cited is not None}
     assert compared == {gpus.floor(gpu, 32, 8, 128, 4096).title for gpu in gpus.stated().values()}
-    assert "Rows without ×: other sizes" in costs_around.machines(read(file, CostResult)).caption
+    assert "Rows without ×: other sizes" in costs_around.machines(result).caption
     assert [path for path in draw_all(result, tmp_path) if "machines" in path.name]
-    assert "65,536" in costs.as_markdown(costs_around.stated_cache(read(file, CostResult)))
+    assert "65,536" in costs.as_markdown(costs_around.stated_cache(result))
 
 
 @pytest.mark.parametrize(
@@ -290,16 +290,16 @@ def test_what_is_counted_and_what_is_left_out_is_in_the_result(
 ) -> None:
     file = tmp_path / "cost.json"
     assert run(capsys, "gpt2", "--json", str(file))[0] == 0
-    result = results.read(file)
-    line = next(line for line in result["head"]["lines"] if line["name"] == "digital")
-    for name, found in line["operations"].items():
-        energy = results.number(found["count"]) * results.number(found["each"])
-        assert energy == pytest.approx(results.number(line["parts"][name]))
-    assert set(line["parts"]) - set(line["operations"]) == {"routing"}
+    result = read(file, CostResult)
+    line = next(line for line in result.head.lines if line.name == "digital")
+    assert line.operations is not None
+    for name, found in line.operations.items():
+        assert found.count.value * found.each == pytest.approx(line.parts[name])
+    assert set(line.parts) - set(line.operations) == {"routing"}
     assert "scaling of k, v, 128 × 124 fJ a multiply-add" in costs.as_markdown(costs.energy(result))
     shown = costs.as_markdown(costs.left_out(result))
-    assert result["left_out"]
-    assert all(one["what"] in shown for one in result["left_out"])
+    assert result.left_out
+    assert all(one.what in shown for one in result.left_out)
 
 
 def test_sizes_of_models() -> None:
@@ -315,11 +315,11 @@ def test_sizes_of_models() -> None:
 def test_tables_for_documents(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     file = tmp_path / "cost.json"
     assert run(capsys, "gpt2", "--json", str(file))[0] == 0
-    result = results.read(file)
+    result = read(file, CostResult)
     text = costs.as_markdown(costs.energy(result))
     assert "| all | 6.15 nJ |" in text
-    assert "344 | 97,266" in costs.as_markdown(costs_around.machines(read(file, CostResult)))
-    assert "7,521 | 43,981" in costs.as_markdown(costs_around.machines(read(file, CostResult)))
+    assert "344 | 97,266" in costs.as_markdown(costs_around.machines(result))
+    assert "7,521 | 43,981" in costs.as_markdown(costs_around.machines(result))
     assert "| gpt2 (assumed) | 0.500 | 0.2500 |" in costs.as_markdown(costs.sparsity({"gpt2": result}))
     assert costs.with_scale(0.0, "J") == "0 J"
     assert costs.with_scale(2e6, "J") == "2,000,000 J"
