@@ -26,6 +26,8 @@ from pathlib import Path
 from typing import Any
 
 import cards
+import cells_page
+import context
 import reproduction
 import sweep_page
 import tokens_page
@@ -38,11 +40,9 @@ from gaincell.reports import (
     ablation,
     activity,
     baseline,
-    cells,
     chips,
     comparison,
     comparison_figure,
-    context,
     costs,
     costs_around,
     costs_figures,
@@ -53,6 +53,7 @@ from gaincell.reports import (
     results,
     rtl,
     spice,
+    spice_mixed,
     spice_tables,
     spice_wires,
     spice_write,
@@ -170,16 +171,16 @@ def adapters_table(folder: Path) -> str:
 
 def write_cells(docs: Path) -> None:
     """docs/cells.md and its figure, from the results of recipes/cells.py and docs/data/cells.toml."""
-    literature = cells.read_literature(docs / "data" / "cells.toml")
+    literature = cells_page.read_literature(docs / "data" / "cells.toml")
     folder = docs / "results" / "cells"
     designs = {path.stem: results.read(path) for path in folder.glob("designs/*.json")}
     adapted: dict[str, list[Any]] = {}
-    for path in sorted(folder.glob("adaptation/*/*.json"), key=cells.order):
+    for path in sorted(folder.glob("adaptation/*/*.json"), key=cells_page.order):
         found = results.read(path)
         adapted.setdefault(found["chip"]["name"], []).append(found)
-    write_text(docs / "cells.md", cells.page(literature, designs, adapted))
+    write_text(docs / "cells.md", cells_page.page(literature, designs, adapted))
     if adapted:
-        draw(cells.adaptation, adapted, docs / "figures" / "adaptation-cells.png")
+        draw(cells_page.adaptation, adapted, docs / "figures" / "adaptation-cells.png")
 
 
 def evaluation_speed(bench: Mapping[str, Any]) -> str:
@@ -218,6 +219,9 @@ def write_spice(docs: Path) -> None:
         spice_wires.draw_wires(result, docs / "figures" / "spice-wires.png")
     for result in read("write-*.json").values():
         text = replaced(text, "write", spice_write.markdown(result))
+    for name, result in read("mixed-*.json").items():
+        text = replaced(text, "mixed", spice_mixed.markdown(result))
+        spice_mixed.draw_mixed(result, docs / "figures" / f"spice-mixed-{name}.png")
     for name, result in found.items():
         spice.draw_cell(result, docs / "figures" / f"spice-cell-{name}.png")
     for name, result in verified.items():
@@ -371,7 +375,8 @@ def benchmark_page(bench: Mapping[str, Any], models: Mapping[str, Any]) -> str:
     cpu, made = bench["provenance"]["hardware"]["cpu"], bench["provenance"]["protocol"]
     parts = [
         "# Benchmarks\n\nWritten by `docs/readme.py` from `benchmarks/results/*.json` (`make bench`).\n\n"
-        f"Measured, {cpu}; B = 1, H = 12, D = 64, window 1024; cubic cell unless another is named; {made}. "
+        f"Measured, {cpu}; B = 1 (unless a column has another batch), H = 12, D = 64, window 1024; "
+        f"cubic cell unless another is named; {made}. "
         "Numbers are times as multiples of torch's float32 softmax attention in the same run."
     ]
     for threads in ("1 thread", "2 threads"):
@@ -449,6 +454,7 @@ MEMORY_STEPS = {
     "nothing": "Python, torch, transformers",
     "load": "read the model",
     "fit": "first gains, statistics, closed form",
+    "map": "`map --lora 4`, blocks of a quarter of the text",
     "evaluate": "perplexity",
     "generate": "write on the ring",
 }
@@ -460,7 +466,7 @@ ARITHMETIC = ("llama-2-7b", "mistral-7b")
 def memory_table(bench: Mapping[str, Any]) -> str:
     """Peak resident size of every step of benchmarks/memory.py, and by arithmetic of larger models: their
     weights in bfloat16 with input and output embedding, the libraries, and the rest in proportion to the
-    hidden size, all else of a layer being so.
+    hidden size, all else of a layer being so. (Not of `map`, which holds more than one layer's.)
     """
     sizes, gib = shipped_sizes(), 2**30
     weights, libraries = bench["weights_bytes"], bench["steps"]["nothing"]["peak_bytes"]
@@ -485,7 +491,7 @@ def memory_table(bench: Mapping[str, Any]) -> str:
         for name in ARITHMETIC:
             rest = (peak - weights - libraries) * sizes[name].hidden / bench["hidden"]
             bytes_ = libraries if step == "nothing" else larger[name] + libraries + rest
-            computed.append(f"{bytes_ / gib:.1f}")
+            computed.append("–" if step == "map" else f"{bytes_ / gib:.1f}")
         limit = "–" if step == "nothing" else f"{bench['limit_bytes'] / gib:.2f}"
         lines.append([title, f"{peak / gib:.2f}", limit, *computed])
     made = f"{bench['tokens']} tokens of text; {bench['provenance']['protocol']}"

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from context import context_sentences
 from tests.micro import micro_design, micro_llama, write_micro
 
 from gaincell.circuits.noise import Noise
@@ -20,7 +21,6 @@ from gaincell.evaluation.perplexity import perplexity
 from gaincell.integrations.hf.attach import attach, attached_layers
 from gaincell.integrations.hf.checkpoint import save
 from gaincell.integrations.hf.sources import load_base
-from gaincell.reports.context import context_sentences
 from gaincell.results import read
 from gaincell.results.evaluation import ContextCurve, ContextPoint, DepthResult
 from gaincell.spread import paired_ratio, ratio_error
@@ -43,7 +43,7 @@ def test_equal_blocks_meet_equal_noise_unless_it_is_drawn_anew() -> None:
     assert ONE_DRAW in one.protocol
     anew = perplexity(model, SAME, "blocks-64", redraw=True)
     assert attached_layers(model)[0].design == own
-    assert "drawn anew for every block" in anew.protocol
+    assert "redrawn for every block" in anew.protocol
     assert anew.per_block[0] == pytest.approx(one.per_block[0], rel=1e-6)  # draw 0 is the design's own
     assert len({nll for nll, _ in anew.per_block}) == 8
     for n, (nll, _) in enumerate(anew.per_block):
@@ -59,7 +59,7 @@ def test_only_noisy_chips_have_the_remark() -> None:
     assert "noise" not in perplexity(quiet, SAME, "blocks-64").protocol
     assert "noise" not in perplexity(micro_llama(), SAME, "blocks-64").protocol
     for model in (quiet, micro_llama()):
-        with pytest.raises(InputError, match="no noise to draw anew"):
+        with pytest.raises(InputError, match="no noise to redraw"):
             perplexity(model, SAME, "blocks-64", redraw=True)
     assert ONE_DRAW in ablate(noisy(), SAME[:128], "blocks-64").protocol
     assert ONE_DRAW in perplexity_after_pause(noisy(), SAME[:128], 0.0, 64).found.protocol
@@ -95,7 +95,7 @@ def test_every_command_that_prints_a_spread_says_it(
         ["adapt", "--cell", "x3", "--calibration-tokens", "256"],
     ):
         assert ONE_DRAW in protocol(*arguments), arguments
-    assert "drawn anew for every block" in protocol("evaluate", "--redraw-noise")
+    assert "redrawn for every block" in protocol("evaluate", "--redraw-noise")
 
 
 def test_what_the_curves_of_context_tell_apart() -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from gaincell.config import Design, load_design
 from gaincell.devices.variability import Mismatch
-from gaincell.ops.gain_cell_attention import Scaling, blocked, gain_cell_attention, slabs
+from gaincell.ops.gain_cell_attention import Scaling, gain_cell_attention
 
 CELLS = ["linear", "polynomial", "x3", "x5", "sigmoid", "exponential", TABLE]
 READOUTS = ["counter", "counter-floor", "published-code", "none"]
@@ -251,35 +251,3 @@ def test_anything(
 ) -> None:
     design = chip(tile=tile, window=tile * tiles, cell=cell, readout=readout, token_period=period)
     assert_parity(Case(1, 2 * group, 2, tokens, dim, seed=seed), design)
-
-
-class TestMutations:
-    """Three wrong hardware models that parity must catch."""
-
-    def differs(self) -> None:
-        with pytest.raises(AssertionError):
-            assert_parity(Case(1, 2, 1, 2 * M + 37, 16), chip())
-
-    def test_the_unmutated_case_agrees(self) -> None:
-        assert_parity(Case(1, 2, 1, 2 * M + 37, 16), chip())
-
-    def test_tiles_grouped_by_absolute_index(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Tokens of two laps that share a physical sub-tile read out separately."""
-        monkeypatch.setattr(blocked, "_merge_laps", lambda o, tiles: o)
-        self.differs()
-
-    def test_decay_outside_the_polynomial(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """delta^age instead of delta^(p age) on the term of order p."""
-        kept = slabs.PolynomialSlabs.row_factors
-        monkeypatch.setattr(
-            slabs.PolynomialSlabs, "row_factors", lambda self, rel: kept(self, rel)[:1].expand(self.count, -1)
-        )
-        monkeypatch.setattr(
-            slabs.PolynomialSlabs, "_column_factor", lambda self, rel, like: torch.ones_like(like[:1, :, :1])
-        )
-        self.differs()
-
-    def test_readout_after_the_sum(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        kept = blocked._read_out
-        monkeypatch.setattr(blocked, "_read_out", lambda plan, o: kept(plan, o.sum(1, keepdim=True)))
-        self.differs()

@@ -490,7 +490,7 @@ def test_decoding_on_a_chip_with_errors(changes: dict[str, object]) -> None:
         left = torch.exp(-age * design.leak_per_token).expand(2, -1)
         tiles, last = (columns // 16).expand(2, -1), torch.full((2,), tokens - 1)
         slots = native_decode.make_slots(columns, tiles, left, last, design)
-        assert native_decode.why_not(q.float(), design) is None
+        assert native_decode.unsupported(q.float(), design) is None
         found = native_decode.RingDecoder(design, heads, kv_heads, dim, 3)(
             q[:, :, -1:].float(), keys, values, slots
         )

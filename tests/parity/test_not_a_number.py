@@ -12,7 +12,8 @@ from torch import Tensor
 from gaincell.circuits.sinks import Sinks
 from gaincell.config import Design, load_design
 from gaincell.features import missing
-from gaincell.ops.gain_cell_attention import decode, gain_cell_attention, native_library
+from gaincell.ops.gain_cell_attention import gain_cell_attention, native_library
+from gaincell.ops.gain_cell_attention.backends import decode
 
 BATCH, HEADS, KV_HEADS, TOKENS, DIM, M = 2, 4, 2, 50, 16, 32
 CHIPS = {

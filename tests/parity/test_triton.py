@@ -33,7 +33,8 @@ for _part in ("triton_random", "triton_kernels", "triton_slabs"):
     sys.modules[_name] = importlib.util.module_from_spec(_spec)
     _spec.loader.exec_module(sys.modules[_name])
 
-from gaincell.ops.gain_cell_attention.triton import gain_cell_triton  # noqa: E402
+from gaincell.ops.gain_cell_attention.backends import triton  # noqa: E402
+from gaincell.ops.gain_cell_attention.call import Call  # noqa: E402
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 M = 64
@@ -57,7 +58,7 @@ def signals(tokens: int, heads: int, kv_heads: int, dim: int, batch: int = 1) ->
 def assert_agrees(inputs: list[Tensor], design: Design, half: bool, **options: object) -> None:
     runs = []
     for compute in (
-        lambda *x: gain_cell_triton(*x, design, half=half, **options),
+        lambda *x: triton.run(Call(*x, design, **options), half=half),
         lambda *x: gain_cell_attention(*x, design, None, "blocked", **options),
     ):
         leaves = [t.clone().requires_grad_() for t in inputs]
@@ -165,7 +166,7 @@ def test_a_nan_reaches_what_naive_says() -> None:
 def test_what_is_not_served_says_why() -> None:
     q, k, v = signals(20, 1, 1, 16)
     assert torch.equal(
-        gain_cell_attention(q, k, v, chip(), None, "triton"), gain_cell_triton(q, k, v, chip())
+        gain_cell_attention(q, k, v, chip(), None, "triton"), triton.run(Call(q, k, v, chip()))
     )
     with pytest.raises(InputError, match=r"does not implement leakage\.spread"):
         gain_cell_attention(q, k, v, chip(leakage=Leakage(spread=0.1)), None, "triton")

@@ -11,9 +11,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import cells_page
+import conversions
 import matplotlib
 import numpy as np
 import pytest
+import token_curve
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
@@ -25,12 +28,10 @@ from gaincell.reports import (
     ablation,
     activity,
     baseline,
-    cells,
     chips,
     codesign,
     comparison,
     comparison_figure,
-    conversions,
     costs_figures,
     fidelity,
     figures,
@@ -39,7 +40,6 @@ from gaincell.reports import (
     spice,
     spice_wires,
     sweep_figures,
-    token_curve,
     training,
 )
 from gaincell.reports.style import STYLE, styled
@@ -87,10 +87,10 @@ def _mismatch(path: Path) -> str:
 
 def _cells(_: Path) -> Figure:
     found: dict[str, list[Any]] = {}
-    for path in sorted(RESULTS.glob("cells/adaptation/*/*.json"), key=cells.order):
+    for path in sorted(RESULTS.glob("cells/adaptation/*/*.json"), key=cells_page.order):
         one = results.read(path)
         found.setdefault(one["chip"]["name"], []).append(one)
-    return cells.adaptation(found)
+    return cells_page.adaptation(found)
 
 
 def _tasks(model: str, folder: Path) -> Any:
@@ -108,7 +108,7 @@ def _tokens(chip: str, _: Path) -> Figure:
 def _starts(_: Path) -> Figure:
     import reproduction
 
-    return cells.starts(reproduction.starts())
+    return cells_page.starts(reproduction.starts())
 
 
 def _conversions(_: Path) -> Figure:

@@ -14,7 +14,7 @@ from gaincell.config import load_design
 from gaincell.costs import digital, motivation, phases, retention, sweep
 from gaincell.costs.activity import Activity
 from gaincell.costs.area import variants
-from gaincell.costs.cited import DIGITAL, FIRST, SECOND, paper
+from gaincell.costs.cited import DIGITAL, FIRST, SECOND, WRITE, paper
 from gaincell.costs.cost import Cost
 from gaincell.costs.gpus import Measured, printed, ratio
 from gaincell.costs.head import Head
@@ -25,9 +25,11 @@ from gaincell.costs.size import ModelSize
 from gaincell.costs.spice_file import SpiceEnergy
 from gaincell.costs.technology import Technology
 from gaincell.costs.whole_model import Arrangement
+from gaincell.costs.write_file import WriteEnergy
 from gaincell.design import Design
 from gaincell.results import cost as results
 from gaincell.results.common import Value, Values
+from gaincell.units import Joule
 
 OXIDES = ("leroux2025-oxide", "oxide-2t", "ito", "igzo")
 """Shipped designs with oxide write transistors."""
@@ -54,9 +56,12 @@ def technology(found: Technology) -> results.Process:
 
 
 def head(
-    found: HeadCost, spice: SpiceEnergy | None = None, rtl: RtlEnergy | None = None
+    found: HeadCost,
+    spice: SpiceEnergy | None = None,
+    rtl: RtlEnergy | None = None,
+    write: WriteEnergy | None = None,
 ) -> results.CostedHead:
-    """One query head, one token."""
+    """One query head, one token. spice, rtl, write: other sources, beside the formulas."""
     return results.CostedHead(
         group=found.head.group,
         context=found.head.columns,
@@ -71,16 +76,31 @@ def head(
         phases=tuple(phases.phases(found)),
         spice=None if spice is None else _spice(found, spice),
         rtl=None if rtl is None else _rtl(found, rtl),
+        write=None if write is None else _write(found, write),
     )
+
+
+def _write(found: HeadCost, write: WriteEnergy) -> results.SpiceWrites:
+    """Simulated energies of a write, by DAC."""
+    return results.SpiceWrites(
+        write.technology,
+        {kind: _beside(found, WRITE, joule) for kind, joule in write.of_head(found.head).items()},
+    )
+
+
+def _beside(found: HeadCost, block: str, energy: Joule) -> results.OtherEnergy:
+    """Energy of a block from another source, against the same cited one and band."""
+    line = next(line for line in found.lines if line.name == block)
+    line = replace(line, bottom_up=Cost(energy=energy))
+    return results.OtherEnergy(energy, line.factor, line.band, line.inside)
 
 
 def _rtl(found: HeadCost, rtl: RtlEnergy) -> results.SynthesisedDigital:
     """Energy of the synthesised digital part, with the formula's routing, beside the cited one."""
     line = next(line for line in found.lines if line.name == DIGITAL)
-    energy = Cost(energy=rtl.of_head(found.head) + line.bottom_up.parts["routing"].energy)
-    line = replace(line, bottom_up=energy)
-    compared = (line.factor, line.band, line.inside)
-    return results.SynthesisedDigital(rtl.inputs, rtl.technology, rtl.columns, energy.energy, *compared)
+    energy = rtl.of_head(found.head) + line.bottom_up.parts["routing"].energy
+    beside = _beside(found, DIGITAL, energy)
+    return results.SynthesisedDigital(rtl.inputs, rtl.technology, rtl.columns, **vars(beside))
 
 
 def _spice(found: HeadCost, spice: SpiceEnergy) -> results.SpiceArrays:

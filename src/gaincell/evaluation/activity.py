@@ -35,7 +35,8 @@ from gaincell.errors import InputError
 from gaincell.integrations.hf.attach import computing_layers
 from gaincell.integrations.hf.context import check_ids, check_length
 from gaincell.nn.attention import GainCellAttention
-from gaincell.ops.gain_cell_attention.observed import Seen, array_inputs, observe
+from gaincell.ops.gain_cell_attention.input_stage import array_inputs
+from gaincell.ops.gain_cell_attention.observed import Seen, observe, requested
 from gaincell.progress import Progress, silent
 
 PADDING = -1
@@ -174,12 +175,12 @@ def _of_sequences(sums: _Sums, scaled: tuple[Tensor, ...], first: int, window: i
     attention = sums.attention
     q, k, v = scaled
     design, layer, dim = attention.design, attention.layer, attention.head_dim
-    found = array_inputs(q, k, v, design, first, layer)
-    sums.add("query", found.x.abs().sum((0, 2, 3), dtype=torch.float64))
-    sums.add("query active", (found.x != 0).sum((0, 2, 3)))
+    found = array_inputs(requested(q, k, v, design, first, layer))
+    sums.add("query", found.q.abs().sum((0, 2, 3), dtype=torch.float64))
+    sums.add("query active", (found.q != 0).sum((0, 2, 3)))
     sums.add("queries", torch.tensor(float(q.shape[0] * q.shape[2] * dim)))
     sums.add("tokens", torch.tensor(float(q.shape[0] * q.shape[2])))
-    for name, u in (("key", found.ku), ("value", found.vu)):
+    for name, u in (("key", found.k), ("value", found.v)):
         sums.add(f"{name}_level", u.abs().sum((0, 2, 3), dtype=torch.float64))
         sums.add(f"{name}_square", u.square().sum((0, 2, 3), dtype=torch.float64))
     sums.add("cells", torch.tensor(float(k.shape[0] * k.shape[2] * dim)))

@@ -1,7 +1,7 @@
 """The gain-cell attention of one layer: four scaling stages around the arrays."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from jaxtyping import Float, Int
@@ -245,12 +245,13 @@ class GainCellAttention(nn.Module):
         Returns:
             The scaled output of every head, in the type of ``q``, or in float32 where that is narrower.
         """
-        if extra_age is None and self._scaled_inside(q, k, v) and self.out.plain and self.normaliser is None:
-            attended = self._attended(q, k, v, key_index, query_index, sliding_window, self.out)
+        at = {"key_index": key_index, "query_index": query_index, "sliding_window": sliding_window}
+        columns = self.columns(q, k, v, **at)
+        inside = extra_age is None and self.normaliser is None and self.out.plain
+        if inside and self._scaled_inside(q, k, v):
+            attended = self._scaled_sums(q, k, v, columns, self.out, **at)
             return attended if self.output_bias is None else self._biased(attended)
-        columns = self.columns(q, k, v, key_index, query_index, sliding_window)
-        sums = self.sums(q, k, v, key_index, query_index, sliding_window, extra_age=extra_age)
-        return self.output(sums, columns)
+        return self.output(self._sums(q, k, v, columns, extra_age, **at), columns)
 
     def sums(
         self,
@@ -264,23 +265,8 @@ class GainCellAttention(nn.Module):
         extra_age: Float[Tensor, "B held"] | None = None,
     ) -> Float[Tensor, "B H Tq D"]:
         """What the arrays give, before the scaling of the output; the arguments are those of `forward`."""
-        columns = self.columns(q, k, v, key_index, query_index, sliding_window)
-        if extra_age is not None:
-            return attend_to_stored(
-                self.q(q, columns),
-                k,
-                v,
-                self.design,
-                self.impl,
-                key_index=key_index,
-                query_index=query_index,
-                sliding_window=sliding_window,
-                layer=self.layer,
-                extra_age=extra_age,
-            )
-        if self._scaled_inside(q, k, v):
-            return self._attended(q, k, v, key_index, query_index, sliding_window)
-        return self._sums_of_volts(q, *self.volts(k, v), columns, key_index, query_index, sliding_window)
+        at = {"key_index": key_index, "query_index": query_index, "sliding_window": sliding_window}
+        return self._sums(q, k, v, self.columns(q, k, v, **at), extra_age, **at)
 
     def attend_to_volts(
         self,
@@ -291,32 +277,21 @@ class GainCellAttention(nn.Module):
         sliding_window: int | None = None,
     ) -> Float[Tensor, "B H T D"]:
         """`forward` for what `volts` gives of keys and values."""
-        columns = self.columns(q, k, v, index, index, sliding_window)
-        return self.output(self._sums_of_volts(q, k, v, columns, index, index, sliding_window), columns)
+        at = {"key_index": index, "query_index": index, "sliding_window": sliding_window}
+        columns = self.columns(q, k, v, **at)
+        return self.output(self._attend(self.q(q, columns), k, v, None, **at), columns)
 
-    def _sums_of_volts(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        columns: Tensor | None,
-        key_index: Tensor | None,
-        query_index: Tensor | None,
-        sliding_window: int | None,
+    def _sums(
+        self, q: Tensor, k: Tensor, v: Tensor, columns: Tensor | None, extra_age: Tensor | None, **at: Any
     ) -> Tensor:
-        return self.attend(
-            self.q(q, columns),
-            k,
-            v,
-            self.design,
-            None,
-            self.impl,
-            key_index=key_index,
-            query_index=query_index,
-            sliding_window=sliding_window,
-            layer=self.layer,
-            gradient=self.gradient,
-        )
+        """`sums` for queries that read so many columns."""
+        if extra_age is not None:
+            q = self.q(q, columns)
+            rest = {"layer": self.layer, "extra_age": extra_age, **at}
+            return attend_to_stored(q, k, v, self.design, self.impl, **rest)
+        if self._scaled_inside(q, k, v):
+            return self._scaled_sums(q, k, v, columns, None, **at)
+        return self._attend(self.q(q, columns), *self.volts(k, v), None, **at)
 
     def _scaled_inside(self, *tensors: Tensor) -> bool:
         """Whether `attend` may scale what the arrays are given: the compiled kernel does so in passing."""
@@ -325,40 +300,22 @@ class GainCellAttention(nn.Module):
             single and self.attend is gain_cell_attention and (self.q.plain or self.k.plain or self.v.plain)
         )
 
-    def _attended(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        key_index: Tensor | None,
-        query_index: Tensor | None,
-        sliding_window: int | None,
-        out: Scaler | None = None,
+    def _scaled_sums(
+        self, q: Tensor, k: Tensor, v: Tensor, columns: Tensor | None, out: Scaler | None, **at: Any
     ) -> Tensor:
         """`sums`, scaled by `out`, where `attend` scales; more than gain and offset is done before."""
         numbers: list[Tensor] = []
         given: list[Tensor] = []
-        values = self.values(v)
-        for stage, x in ((self.q, q), (self.k, k), (self.v, values)):
+        for stage, x in ((self.q, q), (self.k, k), (self.v, self.values(v))):
             inside = stage.plain and not (stage is self.v and self.normaliser is not None)
-            if not inside:
-                x = stage(x, self.columns(q, k, v, key_index, query_index, sliding_window))
-            given.append(self.with_constant(x) if stage is self.v else x)
+            given.append(x if inside else stage(x, columns))
             numbers += _gain_and_offset(stage, inside)
         numbers += _gain_and_offset(self.out, out is not None)
-        return self.attend(
-            given[0],
-            given[1],
-            given[2],
-            self.design,
-            Scaling(*numbers),
-            self.impl,
-            key_index=key_index,
-            query_index=query_index,
-            sliding_window=sliding_window,
-            layer=self.layer,
-            gradient=self.gradient,
-        )
+        return self._attend(given[0], given[1], self.with_constant(given[2]), Scaling(*numbers), **at)
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, scaling: Scaling | None, **at: Any) -> Tensor:
+        rest = {"layer": self.layer, "gradient": self.gradient, **at}
+        return self.attend(q, k, v, self.design, scaling, self.impl, **rest)
 
     def extra_repr(self) -> str:
         """What ``print(module)`` shows in the brackets."""

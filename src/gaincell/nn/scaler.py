@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from gaincell.ops.gain_cell_attention.front import scaled
+from gaincell.ops.gain_cell_attention.input_stage import scaled
 
 COLUMNS = 1024
 """Columns at which an exponent changes nothing: those of the paper's ring, whatever the ring of a design."""

@@ -20,6 +20,8 @@ SCALES = {
 """Unit -> factors and how they are printed, from large to small."""
 KINDS = {"cited": "cited", "measured": "measured", "simulated": "computed"}
 """How the kinds of measurements are called."""
+DACS = {"string": "resistor string", "charge": "charge redistribution"}
+"""Of the write path, by the names of result files."""
 MOST = 18
 """Rows of the sensitivity that a terminal shows."""
 
@@ -112,6 +114,8 @@ def energy(result: CostResult) -> Rows:
     if found.rtl is not None:
         title = f"digital, synthesised ({found.rtl.inputs}, {found.rtl.columns:.0f} valid columns)"
         rows.append([title, *_beside(cited["digital"], found.rtl.energy, found.rtl)])
+    for name, dac in ({} if found.write is None else found.write.dacs).items():
+        rows.append([f"write, SPICE ({DACS[name]})", *_beside(cited["write"], dac.energy, dac)])
     caption = f"One query head, one token; {basis(result)}. Technology {result.technology.name}."
     headings = ("energy", "cited", "bottom-up", "factor", "band", "inside")
     return Rows("Energy of a head", headings, rows, caption)
@@ -229,6 +233,9 @@ def bands(results: Mapping[str, CostResult]) -> Rows:
         if spice is not None:
             simulated = {title: (one.factor, one.inside) for title, one in spice.products.items()}
             rows.append([f"{name}, arrays by SPICE ({spice.inputs} inputs)", *_factors(simulated, found)])
+        for dac, entry in ({} if result.head.write is None else result.head.write.dacs).items():
+            written = {"write": (entry.factor, entry.inside)}
+            rows.append([f"{name}, write by SPICE ({DACS[dac]})", *_factors(written, found)])
     names = {line.name: line.band for line in found}
     headings = ("bottom-up over cited", *(f"{name}, {band:g}×" for name, band in names.items()))
     return Rows("Bands", headings, rows, "NO: outside the band that stands in the heading.")

@@ -163,6 +163,24 @@ class SpiceArrays:
 
 
 @dataclass(frozen=True)
+class OtherEnergy:
+    """Of a block, from another source."""
+
+    energy: Joule
+    factor: Number | None = None
+    band: Number | None = None
+    inside: bool | None = None
+
+
+@dataclass(frozen=True)
+class SpiceWrites:
+    """Writes by circuit simulation. dacs: by kind."""
+
+    technology: str
+    dacs: Mapping[str, OtherEnergy]
+
+
+@dataclass(frozen=True)
 class SynthesisedDigital:
     """Energy of the synthesised digital part, with the formula's routing. columns: valid ones, on average."""
 
@@ -202,6 +220,7 @@ class CostedHead:
     phases: tuple[PhaseCost, ...]
     spice: SpiceArrays | None = None
     rtl: SynthesisedDigital | None = None
+    write: SpiceWrites | None = None
 
 
 @dataclass(frozen=True)

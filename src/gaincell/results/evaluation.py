@@ -214,7 +214,7 @@ class Strength:
 
 @dataclass(frozen=True)
 class ChipSpread:
-    """Of virtual chips (evaluation/chips.py). number: of each.  spread: what differs, by name, and its seed."""
+    """Of virtual chips (evaluation/chips.py). number: of each.  spread: what differs, by name; its seed."""
 
     perplexity: Many
     number: Annotated[tuple[int, ...], "1"]

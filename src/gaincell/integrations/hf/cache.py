@@ -370,7 +370,9 @@ class RingLayer(CacheLayerMixin):
         impl = self.attention.impl
         one = volts.shape[2] == 1 and (impl in ("auto", "decode") or impl.startswith("native"))
         return (
-            one and self._levels is not None and native_decode.why_not(volts, self.attention.design) is None
+            one
+            and self._levels is not None
+            and native_decode.unsupported(volts, self.attention.design) is None
         )
 
     def _write(self, volts: tuple[Tensor, Tensor], step: Step) -> list[Float[Tensor, "B Hk S D"]]:

@@ -33,7 +33,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from gaincell.errors import ModelError
+from gaincell.errors import GaincellError, ModelError
 from gaincell.files import check_text, read_json
 from gaincell.integrations.hf.completeness import check_complete
 from gaincell.integrations.hf.interface import register
@@ -123,7 +123,7 @@ class BaseModel:
 
 
 def load_base(
-    model: str | os.PathLike[str], dtype: torch.dtype = torch.float32, where: str = ""
+    model: str | os.PathLike[str], dtype: torch.dtype | None = torch.float32, where: str = ""
 ) -> BaseModel:
     """Read a pretrained model (not a RUN) and take its fingerprint.
 
@@ -131,6 +131,7 @@ def load_base(
         model: ``tiny``, ``smollm2-135m``, a hub id, a model directory or a ``.gguf`` file.
         dtype: of the weights. They are read as they are stored, mapped into memory, and converted one by
             one afterwards, so that the fingerprint is that of the model and not of the choice of ``dtype``.
+            None: bfloat16 where they are stored so, else float32.
         where: who needs it, for the line that announces a download.
 
     Raises:
@@ -151,7 +152,7 @@ def load_base(
             check_complete(loaded, info, source.directory, source.gguf)
             if source.gguf is not None:
                 loaded = _without_quantiser(loaded)
-    except ModelError:
+    except GaincellError:
         raise
     except Exception as error:
         raise ModelError(f"cannot read model {str(model)!r}: {in_one_line(error)}. {FORMS}") from error
@@ -159,6 +160,8 @@ def load_base(
     loaded.config._name_or_path = loaded.name_or_path = without_revision(source.id)
     loaded.config._commit_hash = revision_of(source.id)
     check_finite(loaded, where=f"model {source.id!r}")
+    if dtype is None:
+        dtype = torch.bfloat16 if loaded.dtype == torch.bfloat16 else torch.float32
     _convert_weights(loaded, dtype)
     loaded.config.dtype = dtype
     return BaseModel(loaded.eval(), source, sha256)
@@ -269,6 +272,11 @@ def find_source(model: str, where: str = "") -> Source:
     if path.is_dir():
         if not (path / "config.json").is_file():
             what = begun(path) or f"holds neither a model (config.json) nor a RUN. {FORMS}"
+            if (path / "adapter_config.json").is_file():
+                what = (
+                    "holds an adapter of peft: load it with PeftModel.from_pretrained on its base model, and "
+                    "write a RUN with gaincell.save"
+                )
             raise ModelError(f"directory {model!r} {what}")
         for text in sorted(path.glob("*.json")):
             try:

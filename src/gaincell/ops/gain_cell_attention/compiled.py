@@ -7,59 +7,53 @@ once more, as checkpointing does; outside torch.compile it is not used.
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch import library as operators
 
 from gaincell.config import Design
+from gaincell.ops.gain_cell_attention.call import Call
+from gaincell.ops.gain_cell_attention.gradients import Gradient
+from gaincell.ops.gain_cell_attention.pipeline import sums
 
-_DESIGNS: list[Design] = []
+
+class _Options(NamedTuple):
+    """What a call is but for its tensors."""
+
+    design: Design
+    impl: str
+    sliding_window: int | None
+    layer: int
+    gradient: Gradient
+
+
+_OPTIONS: list[_Options] = []
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def number_of(design: Design) -> int:
-    """A number for `design`, as operators take no objects."""
-    if design not in _DESIGNS:
-        _DESIGNS.append(design)
-    return _DESIGNS.index(design)
+def number_of(design: Design, impl: str, sliding_window: int | None, layer: int, gradient: Gradient) -> int:
+    """A number for the options of a call, as operators take no objects."""
+    options = _Options(design, impl, sliding_window, layer, gradient)
+    if options not in _OPTIONS:
+        _OPTIONS.append(options)
+    return _OPTIONS.index(options)
 
 
 def _eager(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    key_index: Tensor | None,
-    query_index: Tensor | None,
-    design: int,
-    impl: str,
-    sliding_window: int | None,
-    layer: int,
-    gradient: str,
+    q: Tensor, k: Tensor, v: Tensor, key_index: Tensor | None, query_index: Tensor | None, number: int
 ) -> Tensor:
-    from gaincell.ops.gain_cell_attention import attention_core
-
-    rest: Any = (impl, key_index, query_index, sliding_window, layer, gradient)
-    return attention_core(q, k, v, _DESIGNS[design], *rest)
+    options = _OPTIONS[number]._asdict()
+    return sums(Call(q, k, v, key_index=key_index, query_index=query_index, **options))
 
 
 @operators.custom_op("gaincell::attention", mutates_args=())
 def attention(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    key_index: Tensor | None,
-    query_index: Tensor | None,
-    design: int,
-    impl: str,
-    sliding_window: int | None,
-    layer: int,
-    gradient: str,
+    q: Tensor, k: Tensor, v: Tensor, key_index: Tensor | None, query_index: Tensor | None, number: int
 ) -> Tensor:
     """The digital sum for requested pulse widths and volts; see `gain_cell_attention`."""
-    out = _eager(q, k, v, key_index, query_index, design, impl, sliding_window, layer, gradient)
-    return out.contiguous()
+    return _eager(q, k, v, key_index, query_index, number).contiguous()
 
 
 @attention.register_fake
@@ -76,18 +70,13 @@ def attention_backward(
     v: Tensor,
     key_index: Tensor | None,
     query_index: Tensor | None,
-    design: int,
-    impl: str,
-    sliding_window: int | None,
-    layer: int,
-    gradient: str,
+    number: int,
 ) -> list[Tensor]:
     """Gradients of q, k and v."""
 
     def run() -> list[Tensor]:
         leaves = [t.detach().requires_grad_() for t in (q, k, v)]
-        rest = (design, impl, sliding_window, layer, gradient)
-        out = _eager(leaves[0], leaves[1], leaves[2], key_index, query_index, *rest)
+        out = _eager(leaves[0], leaves[1], leaves[2], key_index, query_index, number)
         return [g.contiguous() for g in torch.autograd.grad(out, leaves, grad)]
 
     # an operator runs below autograd in its own thread; a thread of its own has an autograd of its own
@@ -102,12 +91,11 @@ def _(grad: Tensor, q: Tensor, k: Tensor, v: Tensor, *_: Any) -> list[Tensor]:
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     ctx.save_for_backward(*inputs[:5])
-    ctx.rest = inputs[5:]
+    ctx.number = inputs[5]
 
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    found = attention_backward(grad, *ctx.saved_tensors, *ctx.rest)
-    return (*found, *(None,) * 7)
+    return (*attention_backward(grad, *ctx.saved_tensors, ctx.number), None, None, None)
 
 
 attention.register_autograd(_backward, setup_context=_keep)

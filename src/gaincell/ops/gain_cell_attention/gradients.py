@@ -24,6 +24,8 @@ from gaincell.errors import InputError
 Gradient = Literal["exact", "bf16", "surrogate", "surrogate-bf16"]
 GRADIENTS = get_args(Gradient)
 SURROGATES = ("surrogate", "surrogate-bf16")
+APPROXIMATING = "native"
+"""Begins the names of implementations of the approximate ones."""
 APPROXIMATED = {"bf16": "exact", "surrogate-bf16": "surrogate"}
 """What the approximate ones stand for."""
 LARGEST_DECAY = 0.05
@@ -44,7 +46,7 @@ def check_gradient(gradient: str, impl: str, design: Design, reads: int) -> None
     if gradient not in APPROXIMATED:
         return
     instead = f"give gradient={APPROXIMATED[gradient]!r}"
-    if impl != "auto" and not impl.startswith("native"):
+    if impl != "auto" and not impl.startswith(APPROXIMATING):
         raise InputError(
             f"impl={impl!r} does not compute gradient={gradient!r}; give impl='native', or {instead}"
         )

@@ -22,7 +22,7 @@ Not modelled: columns of first tokens, which are refused; by how much a learned 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 from math import exp
 from typing import Any, NamedTuple
@@ -31,20 +31,19 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from gaincell.circuits import query_driver, write_dac
+from gaincell.circuits import query_driver
 from gaincell.circuits.levels import Levels
 from gaincell.circuits.normaliser import normalised
 from gaincell.config import Design
 from gaincell.errors import InputError
-from gaincell.ops.gain_cell_attention import Gradient, Impl, from_pulses
-from gaincell.ops.gain_cell_attention.front import written
-from gaincell.ops.gain_cell_attention.widened import widened, widened_design
+from gaincell.ops.gain_cell_attention import backends
+from gaincell.ops.gain_cell_attention.call import Call, Impl
+from gaincell.ops.gain_cell_attention.gradients import Gradient
+from gaincell.ops.gain_cell_attention.input_stage import add_driver_errors, add_write_errors, convert_writes
+from gaincell.ops.gain_cell_attention.widened import widened
 
 STEP = 1e-3
 """h of the central difference."""
-
-Arrays = Callable[[Tensor, Tensor, Tensor, Design], Tensor]
-"""From pulses, stored keys and values on a chip to the digital sum."""
 
 
 class Learned(NamedTuple):
@@ -83,30 +82,25 @@ def attention_of_learned(
     """
     if design.sinks.tokens:
         raise InputError("columns of first tokens have no gradients of circuits; give sinks.tokens = 0")
+    call = convert_writes(
+        Call(q, k, v, design, impl, key_index, query_index, sliding_window, layer, gradient), learned.storage
+    )
     x = query_driver(q, learned.query, signed=design.drivers.signed)
     x = x * torch.exp(learned.log_score.detach() - learned.log_score).to(x.dtype)
-    rails = (design.v_min, design.v_max, design.v_offset)
-    ku, vu = (write_dac(volts, learned.storage, *rails) for volts in (k, v))
-    chip = design
-    if design.normaliser.present:
-        x, ku, vu = widened(x, ku, vu, middle=0.0, top=design.highest_write)
-        chip = widened_design(design, q.shape[3])
+    call = widened(replace(call, q=x))
     if design.writing.present:
-        tokens = torch.arange(k.shape[2], device=k.device).expand(len(k), -1)
-        index = tokens if key_index is None else key_index
-        reads = q.shape[1] // k.shape[1]
-        ku, vu = (written(u, chip, layer, array, reads, index) for array, u in enumerate((ku, vu)))
-
-    def arrays(x: Tensor, ku: Tensor, vu: Tensor, chip: Design) -> Tensor:
-        rest: Any = (key_index, query_index, sliding_window, layer, gradient)
-        return from_pulses(x, ku, vu, chip, impl, *rest)
-
-    total = arrays(x, ku, vu, chip)
+        call = add_write_errors(call)
+    total = _sum(call)
     if learned.log_output.requires_grad:
-        total = _OutputSaturation.apply(total, learned.log_output, x, ku, vu, chip, arrays)  # type: ignore[no-untyped-call]
+        total = _OutputSaturation.apply(total, learned.log_output, call)  # type: ignore[no-untyped-call]
     if design.normaliser.present:
         total = normalised(total, design.normaliser)
     return total.to(q.dtype)
+
+
+def _sum(call: Call) -> Tensor:
+    """The digital sum for pulse widths of perfect drivers."""
+    return backends.run(backends.in_plain_torch(add_driver_errors(call)))
 
 
 @lru_cache(maxsize=4)
@@ -123,17 +117,13 @@ class _OutputSaturation(torch.autograd.Function):
     """The identity, with the gradient of ln O_sat."""
 
     @staticmethod
-    def forward(
-        ctx: Any, total: Tensor, log: Tensor, x: Tensor, ku: Tensor, vu: Tensor, chip: Design, arrays: Arrays
-    ) -> Tensor:
-        ctx.save_for_backward(x, ku, vu)
-        ctx.chip, ctx.arrays, ctx.dtype = chip, arrays, log.dtype
+    def forward(ctx: Any, total: Tensor, log: Tensor, call: Call) -> Tensor:
+        ctx.call, ctx.dtype = call, log.dtype
         return total.view_as(total)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None, None, None, None]:
-        inputs, arrays = ctx.saved_tensors, ctx.arrays
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         with torch.no_grad():
-            higher, lower = (arrays(*inputs, chip) for chip in _around(ctx.chip))
+            higher, lower = (_sum(replace(ctx.call, design=chip)) for chip in _around(ctx.call.design))
             slope = ((higher - lower) * grad).sum(dtype=torch.float64) / (2 * STEP)
-        return grad, slope.to(ctx.dtype), None, None, None, None, None
+        return grad, slope.to(ctx.dtype), None

@@ -21,7 +21,7 @@ from gaincell.circuits.converter import in_precision
 from gaincell.config import Design
 from gaincell.errors import InputError
 from gaincell.features import CELLS, CONVERSIONS, NOMINAL, PULSE_LAW, READ_NOISE, missing
-from gaincell.ops.gain_cell_attention import native
+from gaincell.ops.gain_cell_attention.backends import native
 from gaincell.ops.gain_cell_attention.native_library import (
     MOST_SLABS,
     MOST_THREADS,
@@ -43,17 +43,17 @@ IMPLEMENTS = NOMINAL | PULSE_LAW | CELLS | CONVERSIONS | READ_NOISE - {"noise.pu
 """Features of a chip (features.py)."""
 
 
-def why_not(like: Tensor, design: Design) -> str | None:
+def unsupported(like: Tensor, design: Design) -> str | None:
     """Why one query against a ring of codes is not served, in words; None if it is."""
-    if (reason := _why_not(design)) is not None:
+    if (reason := _unsupported_chip(design)) is not None:
         return reason
     if like.requires_grad and torch.is_grad_enabled():
         return "it has no gradients"
-    return native.why_not(like, like, like, design)
+    return native.unsupported((like,), design, 1)
 
 
 @lru_cache(maxsize=64)
-def _why_not(design: Design) -> str | None:
+def _unsupported_chip(design: Design) -> str | None:
     """Why no ring of a chip is served; None if they are."""
     if more := missing(design.in_use, IMPLEMENTS):
         return f"it does not implement {more}"

@@ -15,24 +15,23 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import pad
 
+from gaincell.ops.gain_cell_attention.ragged import Core, Span
 
-def marks(
-    q: Float[Tensor, "B H Tq D"],
-    k: Float[Tensor, "B Hk Tk D"],
-    v: Float[Tensor, "B Hk Tk D"],
-    first_query: int,
-    first_key: int,
-    window: int,
-) -> Float[Tensor, "B H Tq D"]:
+
+def marks(q: Float[Tensor, "B H Tq D"], k: Tensor, v: Tensor, span: Span) -> Float[Tensor, "B H Tq D"]:
     """NaN where one reaches, 0 elsewhere: to be added to the output. Tokens are consecutive."""
     bad = v.isnan() | k.isnan().any(-1, keepdim=True)
     before = pad(bad.cumsum(2, dtype=torch.int32), (0, 0, 1, 0))  # [B, Hk, Tk + 1, D] in earlier tokens
-    end = torch.arange(1, q.shape[2] + 1, device=q.device) + first_query - first_key
-    read = before[:, :, end] != before[:, :, (end - window).clamp(min=0)]
+    end = torch.arange(1, q.shape[2] + 1, device=q.device) + span.first_query - span.first_key
+    read = before[:, :, end] != before[:, :, (end - span.window).clamp(min=0)]
     reached = read.repeat_interleave(q.shape[1] // k.shape[1], 1) | q.isnan().any(-1, keepdim=True)
     return torch.where(reached, torch.nan, 0.0)
 
 
-def without(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """The tensors with a number wherever there is none; infinities at the end of the range."""
-    return tuple(t.nan_to_num(nan=0.0) for t in tensors)
+def around(core: Core, q: Tensor, k: Tensor, v: Tensor, span: Span) -> Tensor:
+    """What `core` computes with a number wherever there is none, and NaN where one reaches.
+
+    Infinities stand at the end of the range.
+    """
+    numbers = (t.nan_to_num(nan=0.0) for t in (q, k, v))
+    return core(*numbers, span) + marks(q, k, v, span)

@@ -17,11 +17,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from gaincell.circuits import query_driver
 from gaincell.circuits.converter import sum_rounding
 from gaincell.config import Design
 from gaincell.errors import InputError
-from gaincell.ops.gain_cell_attention.blocked import (
+from gaincell.ops.gain_cell_attention.backends import blocked, not_implemented
+from gaincell.ops.gain_cell_attention.backends.blocked import (
     converted,
     mask_edges,
     plan_of,
@@ -29,17 +29,10 @@ from gaincell.ops.gain_cell_attention.blocked import (
     tile_outputs,
     tiles_read,
 )
-from gaincell.ops.gain_cell_attention.front import pulses, stored
+from gaincell.ops.gain_cell_attention.call import Call
+from gaincell.ops.gain_cell_attention.input_stage import array_inputs
 from gaincell.ops.gain_cell_attention.panels import Workspace, groups_of, segments_of
-from gaincell.ops.gain_cell_attention.widened import widened, widened_design
-
-
-class Inputs(NamedTuple):
-    """What reaches the arrays: pulse widths x of the drivers, voltages about V_offset as written."""
-
-    x: Float[Tensor, "B H Tq D"]
-    ku: Float[Tensor, "B Hk Tk D"]
-    vu: Float[Tensor, "B Hk Tk D"]
+from gaincell.ops.gain_cell_attention.widened import widened
 
 
 class Seen(NamedTuple):
@@ -61,26 +54,21 @@ class Seen(NamedTuple):
     read: Bool[Tensor, "s R"]
 
 
-def array_inputs(
+def requested(
     q: Float[Tensor, "B H Tq D"],
     k: Float[Tensor, "B Hk Tk D"],
     v: Float[Tensor, "B Hk Tk D"],
     design: Design,
     first: int = 0,
     layer: int = 0,
-) -> Inputs:
-    """Driver pulses and written voltages of scaled q (pulse widths), k and v (volts), of consecutive tokens.
+    sliding_window: int | None = None,
+) -> Call:
+    """A call of scaled q (pulse widths), k and v (volts), of consecutive tokens.
 
     first: index of the first key; the queries are those of the last keys.
     """
-    x = query_driver(q, design.driver_levels, signed=design.drivers.signed)
     index = torch.arange(first, first + k.shape[2], device=k.device).expand(k.shape[0], -1)
-    ku, vu = stored(k, v, design, layer, q.shape[1] // k.shape[1], index)
-    dtype = torch.promote_types(x.dtype, torch.promote_types(ku.dtype, vu.dtype))
-    x, ku, vu = x.to(dtype), ku.to(dtype), vu.to(dtype)
-    if design.front_differs:
-        x = pulses(x, design, layer, k.shape[1], index[:, k.shape[2] - q.shape[2] :])
-    return Inputs(x, ku, vu)
+    return Call(q, k, v, design, key_index=index, sliding_window=sliding_window, layer=layer)
 
 
 @torch.no_grad()
@@ -114,13 +102,14 @@ def observe(
             f"design {design.name!r} has columns of first tokens, whose pulses are not observed; "
             "give a design with sinks.tokens = 0"
         )
-    if design.normaliser.present:
-        q, k, v = widened(q, k, v, middle=design.v_offset, top=design.v_max)
-        design = widened_design(design, q.shape[3] - 1)
-    x, ku, vu = array_inputs(q, k, v, design, first, layer)
-    if design.decay_target:
-        ku, vu = ku - design.decay_target, vu - design.decay_target
-    plan = plan_of(x, ku, design, sliding_window, layer)
+    call = widened(requested(q, k, v, design, first, layer, sliding_window))
+    if reason := not_implemented(blocked, call.design):
+        raise InputError(
+            f"pulses of design {design.name!r} are not observed: {reason}; give a design without"
+        )
+    call, target = array_inputs(call), design.decay_target
+    design, x, ku, vu = call.design, call.q, call.k - target, call.v - target
+    plan = plan_of(call)
     plan = replace(plan, first_query=first + ku.shape[2] - x.shape[2], first_key=first)
     space, margin = Workspace(x), sum_rounding(x.dtype)
     for xs, ks, vs, _, heads in groups_of(x, ku, vu, x):

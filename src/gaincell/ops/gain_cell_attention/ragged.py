@@ -9,35 +9,50 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from gaincell.config import Design
 from gaincell.errors import InputError
-
-Core = Callable[[Tensor, Tensor, Tensor, int, int], Tensor]
-"""(x [b, H, tq, D], ku, vu [b, Hk, tk, D], first query token, first key token) -> [b, H, tq, D], on
-consecutive tokens.
-"""
+from gaincell.ops.gain_cell_attention.call import Call
+from gaincell.ops.gain_cell_attention.gradients import Gradient
 
 
-def over_real_tokens(
-    core: Core, x: Tensor, ku: Tensor, vu: Tensor, key_index: Tensor, query_index: Tensor
-) -> Tensor:
+class Span(NamedTuple):
+    """Consecutive tokens, and what the arrays do with them: what a pass keeps of a call, without tensors."""
+
+    design: Design
+    window: int
+    layer: int
+    gradient: Gradient
+    first_query: int
+    first_key: int
+
+
+Core = Callable[[Tensor, Tensor, Tensor, Span], Tensor]
+"""(q [b, H, tq, D], k, v [b, Hk, tk, D], span) -> [b, H, tq, D], on consecutive tokens."""
+
+
+def over_real_tokens(core: Core, call: Call) -> Tensor:
     """Run `core` on the real tokens of every sequence and put the results back; zero at padding queries.
 
     Sequences that start at the same token run together (all of a left- or right-padded prompt does).
 
-    Args:
-        key_index, query_index: [B, Tk], [B, Tq] index of the real token, consecutive along a row apart from
-            -1 = padding.
-
     Raises:
-        InputError: the indices of a row are not consecutive, or the key of a query is missing.
+        InputError: the indices of a row are not consecutive apart from padding, or the key of a query is
+            missing.
     """
+    x, ku, vu = call.q, call.k, call.v
+    span = Span(call.design, call.window, call.layer, call.gradient, ku.shape[2] - x.shape[2], 0)
+    if call.key_index is None:
+        return core(x, ku, vu, span)
+    key_index, query_index = call.key_index, call.queries
     groups, lengths = _runs(len(key_index), _content(key_index), _content(query_index))
     if len(groups) == 1 and lengths == [(x.shape[2], ku.shape[2])] * len(lengths):
-        return core(x, ku, vu, *next(iter(groups)))
+        ((first_query, first_key),) = groups
+        return core(x, ku, vu, span._replace(first_query=first_query, first_key=first_key))
     out = torch.zeros_like(x) + sum(t[..., :0].sum() for t in (x, ku, vu))  # a graph also if all is padding
     for (first_query, first_key), rows in groups.items():
         select = torch.tensor(rows, device=x.device)
@@ -49,8 +64,7 @@ def over_real_tokens(
             _take(x[select], query_slots),
             _take(ku[select], key_slots),
             _take(vu[select], key_slots),
-            first_query,
-            first_key,
+            span._replace(first_query=first_query, first_key=first_key),
         )
         back = torch.where(queries >= 0, queries - first_query, -1)
         out = out.index_copy(0, select, _take(part, back))

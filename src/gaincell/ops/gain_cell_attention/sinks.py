@@ -6,6 +6,7 @@ queries done at a time.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 
 import torch
@@ -23,6 +24,7 @@ from gaincell.circuits import (
 from gaincell.circuits.sinks import Sinks
 from gaincell.config import Design
 from gaincell.devices.leakage import remaining
+from gaincell.ops.gain_cell_attention.call import Call
 from gaincell.ops.gain_cell_attention.gradients import SURROGATES
 
 CELLS_AT_ONCE = 2**22
@@ -30,48 +32,41 @@ CELLS_AT_ONCE = 2**22
 
 
 @lru_cache(maxsize=64)
-def without_sinks(design: Design) -> Design:
-    """The ring's part of a chip."""
+def _design_of_ring(design: Design) -> Design:
     return design.replace(sinks=Sinks())
 
 
-def ring_index(index: Int[Tensor, "B T"], sinks: int) -> Int[Tensor, "B T"]:
-    """Index of a token in the ring, -1 for those that are not in it."""
-    return torch.where(index >= sinks, index - sinks, -1)
+def without_sinks(call: Call) -> Call:
+    """The ring's part of a call: its chip, and the index of every token in the ring, -1 outside it."""
+    n = call.design.sinks.tokens
+    if n == 0:
+        return call
+    keys, queries = (torch.where(index >= n, index - n, -1) for index in (call.keys, call.queries))
+    return replace(call, design=_design_of_ring(call.design), key_index=keys, query_index=queries)
 
 
-def sink_tile(
-    q: Float[Tensor, "B H Tq D"],
-    k: Float[Tensor, "B Hk Tk D"],
-    v: Float[Tensor, "B Hk Tk D"],
-    design: Design,
-    key_index: Int[Tensor, "B Tk"],
-    query_index: Int[Tensor, "B Tq"],
-    gradient: str,
-) -> Float[Tensor, "B H Tq D"]:
-    """What the sub-tile of the first tokens adds to the digital sum.
+def sink_tile(call: Call) -> Float[Tensor, "B H Tq D"]:
+    """What the sub-tile of the first tokens adds to the digital sum of a requested call.
 
-    Args:
-        q: requested pulse widths.  k, v: requested volts.
-        key_index, query_index: index of the real token, -1 for padding.
-        gradient: one of GRADIENTS; exactly what an approximate one stands for.
+    An approximate gradient is exactly what it stands for here.
     """
+    design, k, v = call.design, call.k, call.v
     n = design.sinks.tokens
-    wanted = torch.arange(n, device=q.device)
-    match = key_index[:, None, :] == wanted[:, None]  # [B, n, Tk]
+    wanted = torch.arange(n, device=k.device)
+    match = call.keys[:, None, :] == wanted[:, None]  # [B, n, Tk]
     held, slot = match.any(2), match.to(torch.uint8).argmax(2)
     where = slot[:, None, :, None].expand(-1, k.shape[1], -1, k.shape[3])
     ku, vu = (
         write_dac(volts.gather(2, where), design.dac_levels, design.v_min, design.v_max, design.v_offset)
         for volts in (k, v)
     )
-    x = query_driver(q, design.driver_levels, signed=design.drivers.signed)
+    x = query_driver(call.q, design.driver_levels, signed=design.drivers.signed)
     dtype = torch.promote_types(x.dtype, torch.promote_types(ku.dtype, vu.dtype))
     x = x.to(dtype).unflatten(1, (ku.shape[1], -1))  # [B, Hk, g, Tq, D]
     at_once = max(1, CELLS_AT_ONCE // (ku[:, :, :, :1].numel() * k.shape[3]))
     pieces = [
-        _some_queries(part, ku.to(dtype), vu.to(dtype), design, index, held, gradient)
-        for part, index in zip(x.split(at_once, 3), query_index.split(at_once, 1), strict=True)
+        _some_queries(part, ku.to(dtype), vu.to(dtype), design, index, held, call.gradient)
+        for part, index in zip(x.split(at_once, 3), call.queries.split(at_once, 1), strict=True)
     ]
     return torch.cat(pieces, 3).flatten(1, 2)
 

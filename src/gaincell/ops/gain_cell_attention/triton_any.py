@@ -11,7 +11,7 @@ Not modelled: see the devices and circuits it is made of.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import triton
@@ -22,67 +22,30 @@ from gaincell import features
 from gaincell.circuits.converter import sum_rounding
 from gaincell.config import Design
 from gaincell.devices.random import KEY_ARRAY, VALUE_ARRAY, Effect
-from gaincell.ops.gain_cell_attention import not_a_number
 from gaincell.ops.gain_cell_attention import triton_slabs as kernels
 from gaincell.ops.gain_cell_attention.disturbed import Disturbance
 from gaincell.ops.gain_cell_attention.gradients import SURROGATES
 from gaincell.ops.gain_cell_attention.native_library import READOUTS
 from gaincell.ops.gain_cell_attention.native_tables import curve_of, mismatch_of, quiet
-from gaincell.ops.gain_cell_attention.ragged import over_real_tokens
+from gaincell.ops.gain_cell_attention.ragged import Span
 from gaincell.ops.gain_cell_attention.separation import linear_slabs, slabs_of
 from gaincell.ops.gain_cell_attention.slabs import PolynomialSlabs, SampledSlabs
 
 ROWS = 64
 IMPLEMENTS = features.ARRAYS - {"leakage.spread"}
-"""Features of a chip (features.py), those of front.py included."""
+"""Features of a chip (features.py), those of the input stage included."""
 
 
-def why_not(design: Design, reads: int) -> str | None:
+def unsupported_chip(design: Design, reads: int) -> str | None:
     """Why a chip is not served whose columns are read so many times per token; None if it is."""
-    if more := features.missing(design.in_use, IMPLEMENTS):
-        return f"it does not implement {more}"
     if design.cell.coefficients is None and curve_of(quiet(design), reads, 0.0) is None:
         return "the cell's curve is not smooth enough for pieces of cubics"
     return None
 
 
-def gain_cell_any(
-    x: Tensor,
-    ku: Tensor,
-    vu: Tensor,
-    design: Design,
-    key_index: Tensor | None = None,
-    query_index: Tensor | None = None,
-    sliding_window: int | None = None,
-    layer: int = 0,
-    gradient: str = "exact",
-) -> Tensor:
-    """The digital sum over the sub-tiles for pulse widths and stored voltages, in float32.
-
-    Args and result as of `gain_cell_core_blocked`.
-    """
-
-    def run(x: Tensor, ku: Tensor, vu: Tensor, first_query: int, first_key: int) -> Tensor:
-        window = min(design.window, sliding_window or design.window)
-        call = _Call(design, first_query, first_key, window, layer, gradient)
-        reached = not_a_number.marks(x, ku, vu, first_query, first_key, window)
-        out: Tensor = _AnyCore.apply(*not_a_number.without(x, ku, vu), call)  # type: ignore[no-untyped-call]
-        return out + reached
-
-    if key_index is None:
-        return run(x, ku, vu, ku.shape[2] - x.shape[2], 0)
-    if query_index is None:
-        query_index = key_index[:, ku.shape[2] - x.shape[2] :]
-    return over_real_tokens(run, x, ku, vu, key_index, query_index)
-
-
-class _Call(NamedTuple):
-    design: Design
-    first_query: int
-    first_key: int
-    window: int
-    layer: int
-    gradient: str
+def core(x: Tensor, ku: Tensor, vu: Tensor, span: Span) -> Tensor:
+    """The digital sum over the sub-tiles for pulse widths and stored voltages of consecutive tokens."""
+    return _AnyCore.apply(x, ku, vu, span)  # type: ignore[no-untyped-call,no-any-return]
 
 
 @dataclass(frozen=True)
@@ -111,9 +74,9 @@ class _Cells:
 
 
 def _cells(
-    call: _Call, kv_heads: int, dim: int, reads: int, device: torch.device, *, surrogate: bool
+    span: Span, kv_heads: int, dim: int, reads: int, device: torch.device, *, surrogate: bool
 ) -> _Cells:
-    design = quiet(call.design)
+    design = quiet(span.design)
     slabs = slabs_of(design, reads, torch.float32, 0.0, ROWS)
     step = _step(design, reads)
     if surrogate:
@@ -123,7 +86,7 @@ def _cells(
     first, count = 0, slabs.count
     own: tuple[Tensor, Tensor]
     if design.cells_differ and not surrogate:
-        own = tuple(t.to(device) for t in mismatch_of(design, call.layer, kv_heads, dim, reads, 0.0))  # type: ignore[assignment]
+        own = tuple(t.to(device) for t in mismatch_of(design, span.layer, kv_heads, dim, reads, 0.0))  # type: ignore[assignment]
         strides = own[0].stride()
         factors = slabs.row_factors(torch.arange(step))
     elif isinstance(slabs, PolynomialSlabs):
@@ -174,12 +137,12 @@ def _padded(size: int) -> int:
 class _Setting:
     """What both passes tell the kernels."""
 
-    def __init__(self, call: _Call, x: Tensor, ku: Tensor) -> None:
-        design, dim, (heads, kv_heads) = call.design, x.shape[3], (x.shape[1], ku.shape[1])
+    def __init__(self, span: Span, x: Tensor, ku: Tensor) -> None:
+        design, dim, (heads, kv_heads) = span.design, x.shape[3], (x.shape[1], ku.shape[1])
         self.reads = heads // kv_heads
         self.step = _step(design, self.reads)
-        self.cells = _cells(call, kv_heads, dim, self.reads, x.device, surrogate=False)
-        disturbance = Disturbance(design, call.layer, kv_heads, self.reads, x)
+        self.cells = _cells(span, kv_heads, dim, self.reads, x.device, surrogate=False)
+        disturbance = Disturbance(design, span.layer, kv_heads, self.reads, x)
         steps = design.readout_steps
         nothing = torch.zeros(1, device=x.device)
         self.lines = (nothing,) * 4
@@ -188,13 +151,13 @@ class _Setting:
             score, output = disturbance.score, disturbance.output
             self.lines = (score.gain, score.offset, output.gain, output.offset * steps)
             self.lines = tuple(t.contiguous() for t in self.lines)  # type: ignore[assignment]
-        words = (design.noise.seed, design.mismatch.chip, call.layer, KEY_ARRAY, VALUE_ARRAY)
+        words = (design.noise.seed, design.mismatch.chip, span.layer, KEY_ARRAY, VALUE_ARRAY)
         words = (*words, Effect.READ, Effect.PULSE_JITTER)  # type: ignore[assignment]
         self.numbers = torch.tensor(words, dtype=torch.int64, device=x.device).to(torch.uint32)
         self.noise = (disturbance.score_std, disturbance.score_of_cell)
         self.out_noise = (disturbance.output_std, disturbance.output_of_cell)
         self.jitter = disturbance.jitter_std
-        self.sizes = (heads, kv_heads, x.shape[2], ku.shape[2], call.first_query, call.first_key, call.window)
+        self.sizes = (heads, kv_heads, x.shape[2], ku.shape[2], span.first_query, span.first_key, span.window)
         self.sizes = (*self.sizes, design.window, design.tiles, design.tile, dim, self.step)  # type: ignore[assignment]
         self.flags = {
             "POLYNOMIAL": self.cells.polynomial,
@@ -215,10 +178,10 @@ class _AnyCore(torch.autograd.Function):
     """Pulse widths and stored voltages of consecutive tokens -> digital sum."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, ku: Tensor, vu: Tensor, call: _Call) -> Tensor:
-        design, dim = call.design, x.shape[3]
+    def forward(ctx: Any, x: Tensor, ku: Tensor, vu: Tensor, span: Span) -> Tensor:
+        design, dim = span.design, x.shape[3]
         x, ku, vu = (t.contiguous().float() for t in (x, ku - design.decay_target, vu - design.decay_target))
-        setting, cells = (s := _Setting(call, x, ku)), s.cells
+        setting, cells = (s := _Setting(span, x, ku)), s.cells
         keep = any(ctx.needs_input_grad)
         out = torch.empty_like(x)
         open_ = torch.zeros(
@@ -239,21 +202,21 @@ class _AnyCore(torch.autograd.Function):
         )  # fmt: skip
         if keep:
             ctx.save_for_backward(x, ku, vu, open_)
-            ctx.call = call
+            ctx.span = span
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         x, ku, vu, open_ = ctx.saved_tensors
-        call: _Call = ctx.call
-        design, dim, kv_heads = call.design, x.shape[3], ku.shape[1]
-        setting, cells = (s := _Setting(call, x, ku)), s.cells
+        span: Span = ctx.span
+        design, dim, kv_heads = span.design, x.shape[3], ku.shape[1]
+        setting, cells = (s := _Setting(span, x, ku)), s.cells
         back = cells
-        if call.gradient in SURROGATES:
-            back = _cells(call, kv_heads, dim, setting.reads, x.device, surrogate=True)
+        if span.gradient in SURROGATES:
+            back = _cells(span, kv_heads, dim, setting.reads, x.device, surrogate=True)
         gradients = [torch.zeros_like(t) for t in (x, ku, vu)]
-        pieces = (call.first_key + ku.shape[2] - 1) // design.tile - call.first_key // design.tile + 1
+        pieces = (span.first_key + ku.shape[2] - 1) // design.tile - span.first_key // design.tile + 1
         blocks = triton.cdiv(x.shape[2], setting.step)
         for grid, queries in (((blocks, len(x) * x.shape[1]), True), ((pieces, len(x) * kv_heads), False)):
             kernels.backward[grid](

@@ -6,13 +6,14 @@ so that it contributes nothing; S_sat is that of D rows. Every implementation se
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 
-from torch import Tensor
 from torch.nn.functional import pad
 
 from gaincell.circuits.normaliser import Normaliser
 from gaincell.config import Design
+from gaincell.ops.gain_cell_attention.call import Call
 
 
 @lru_cache(maxsize=64)
@@ -22,9 +23,16 @@ def widened_design(design: Design, head_dim: int) -> Design:
     return design.replace(normaliser=Normaliser(), score_saturation_per_row=per_row)
 
 
-def widened(q: Tensor, k: Tensor, v: Tensor, *, middle: float, top: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Pulse widths, keys and values with one dimension more.
-
-    middle, top: V_offset and the highest voltage, in whatever k and v are in.
-    """
-    return pad(q, (0, 1)), pad(k, (0, 1), value=middle), pad(v, (0, 1), value=top)
+def widened(call: Call) -> Call:
+    """The call with one dimension more where the chip has a normalising column; else as it is."""
+    d = call.design
+    if not d.normaliser.present:
+        return call
+    middle, top = (d.v_offset, d.v_max) if call.stage == "requested" else (0.0, d.highest_write)
+    return replace(
+        call,
+        q=pad(call.q, (0, 1)),
+        k=pad(call.k, (0, 1), value=middle),
+        v=pad(call.v, (0, 1), value=top),
+        design=widened_design(d, call.q.shape[3]),
+    )

@@ -11,7 +11,7 @@ from gaincell.reports.costs import Rows, readable, with_scale
 from gaincell.reports.html.markup import element, join
 from gaincell.reports.html.result import Entry, Result, subject, whole
 from gaincell.reports.html.tables import badges, only_kind, table
-from gaincell.reports.results import number, saved_stage
+from gaincell.reports.results import number, numbers, saved_stage
 from gaincell.reports.tables import readable as short
 from gaincell.results.activity import ActivityResult
 from gaincell.results.cost import CostResult
@@ -127,6 +127,25 @@ def _spice_cell(run: Entry) -> tuple[str, str]:
     return f"R² {number(entry):.3f} against the published cubic", entry["kind"]
 
 
+def _digital(run: Entry) -> tuple[str, str]:
+    checks = run["checks"]
+    if not checks:
+        return f"a step takes {number(run['sizes']['step_periods']):g} clock periods", only_kind(run["sizes"])
+    different = [number(check["different"]) for check in checks if "different" in check]
+    return f"{len(different)} checks, {sum(map(bool, different))} with differences", only_kind(checks)
+
+
+def _write(run: Entry) -> tuple[str, str]:
+    energy = numbers(run["dacs"]["string"]["energy"])
+    mean = {**run["dacs"]["string"]["energy"], "value": sum(energy) / len(energy)}
+    return f"{readable(mean)} a write of a line, resistor string", mean["kind"]
+
+
+def _mixed(run: Entry) -> tuple[str, str]:
+    different, codes = number(run["codes"]["differ"]), number(run["tokens"]) * number(run["rows"])
+    return f"{different:g} of {codes:g} codes unlike those of HeadArray", run["codes"]["differ"]["kind"]
+
+
 def _step(run: Entry) -> tuple[str, str]:
     latency = run["schedule"]["latency"]
     return f"a step takes {readable(latency)}", latency["kind"]
@@ -158,6 +177,9 @@ HEADLINES: Mapping[str, Callable[[Entry], tuple[str, str]]] = {
     "waveforms": lambda run: ("waveforms of a step", only_kind(run["waveforms"]["key_charge"])),
     "limits": _wires,
     "fit": _device,
+    "sizes": _digital,
+    "dacs": _write,
+    "write_error": _mixed,
     "checks": _verification,
 }
 """Part of a result -> what is said of it; the first that a result has."""

@@ -23,106 +23,75 @@ Not modelled: see the devices and circuits it is made of.
 from __future__ import annotations
 
 import os
-from typing import Any, NamedTuple
+from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import torch
 import triton
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from gaincell.circuits import dac_code, query_code, query_driver
+from gaincell.circuits import dac_code, query_code
 from gaincell.circuits.converter import in_precision, sum_rounding
 from gaincell.config import Design
 from gaincell.features import NOMINAL, missing
 from gaincell.ops.gain_cell_attention import not_a_number, triton_any
 from gaincell.ops.gain_cell_attention import triton_kernels as kernels
-from gaincell.ops.gain_cell_attention.front import stored
+from gaincell.ops.gain_cell_attention.call import Call
+from gaincell.ops.gain_cell_attention.input_stage import array_inputs
 from gaincell.ops.gain_cell_attention.native_library import READOUTS
-from gaincell.ops.gain_cell_attention.ragged import over_real_tokens
+from gaincell.ops.gain_cell_attention.ragged import Span, over_real_tokens
 
 ROWS = 64
+IMPLEMENTS = triton_any.IMPLEMENTS
 
 
-def why_not(q: Tensor, k: Tensor, design: Design) -> str | None:
+def supports(call: Call) -> str | None:
     """Why a call is not served, in words; None if it is."""
-    if q.device.type == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
+    if call.q.device.type == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
         return "it runs on a GPU, or on a CPU in Triton's interpreter (TRITON_INTERPRET=1)"
-    if q.dtype == torch.float64:
+    if call.q.dtype == torch.float64:
         return "it computes in float32"
-    return None if _in_codes(design, q.shape[3]) else triton_any.why_not(design, q.shape[1] // k.shape[1])
+    return None if in_codes(call) else triton_any.unsupported_chip(call.design, call.reads)
 
 
-def _in_codes(design: Design, dim: int) -> bool:
-    """Whether a chip is served by the kernels of codes."""
-    if (
-        missing(design.in_use, NOMINAL)
-        or design.cell.coefficients is None
-        or len(design.cell.coefficients) > 4
-    ):
+def in_codes(call: Call) -> bool:
+    """Whether a call is served by the kernels of codes."""
+    design, sides = call.design, (call.q.shape[3], call.design.tile)
+    if call.stage != "requested" or missing(design.in_use, NOMINAL):
+        return False
+    if design.cell.coefficients is None or len(design.cell.coefficients) > 4:
         return False
     if design.storage_levels is None or design.storage_levels > 8:
         return False
     if design.query_levels is None or design.query_levels > 256:
         return False
-    return all(side >= 16 and side & (side - 1) == 0 for side in (dim, design.tile))
+    return all(side >= 16 and side & (side - 1) == 0 for side in sides)
 
 
-class _Call(NamedTuple):
-    design: Design
-    first_query: int
-    first_key: int
-    window: int
-    gradient: str
-    half: bool
+def run(call: Call, *, half: bool = True) -> Tensor:
+    """The digital sum over the sub-tiles, in float32.
 
-
-def gain_cell_triton(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    design: Design,
-    key_index: Tensor | None = None,
-    query_index: Tensor | None = None,
-    sliding_window: int | None = None,
-    layer: int = 0,
-    gradient: str = "exact",
-    *,
-    half: bool = True,
-) -> Tensor:
-    """The digital sum over the sub-tiles for requested pulse widths `q` and volts `k`, `v`, in float32.
-
-    Args and result as of `gain_cell_core_blocked`, but for q, k, v: before drivers and write DACs.
     half: products of float16 operands (see the head of this file), or of float32 ones.
     """
+    if not in_codes(call):
+        call = replace(call, q=call.q.float(), k=call.k.float(), v=call.v.float())
+        return over_real_tokens(partial(not_a_number.around, triton_any.core), array_inputs(call))
 
-    if not _in_codes(design, q.shape[3]):
-        q, k, v = (t.float() for t in (q, k, v))
-        if not design.front_differs:  # else this is done: see front.py
-            q = query_driver(q, design.driver_levels)
-            k, v = stored(k, v, design, layer, q.shape[1] // k.shape[1], None)
-        return triton_any.gain_cell_any(
-            q, k, v, design, key_index, query_index, sliding_window, layer, gradient
-        )
+    def core(q: Tensor, k: Tensor, v: Tensor, span: Span) -> Tensor:
+        reached = not_a_number.marks(q, k, v, span)  # codes have no number for it
+        return _TritonCore.apply(q, k, v, span, half) + reached  # type: ignore[no-untyped-call,no-any-return]
 
-    def run(q: Tensor, k: Tensor, v: Tensor, first_query: int, first_key: int) -> Tensor:
-        window = min(design.window, sliding_window or design.window)
-        call = _Call(design, first_query, first_key, window, gradient, half)
-        reached = not_a_number.marks(q, k, v, first_query, first_key, window)  # codes have no number for it
-        return _TritonCore.apply(q, k, v, call) + reached  # type: ignore[no-untyped-call,no-any-return]
-
-    if key_index is None:
-        return run(q, k, v, k.shape[2] - q.shape[2], 0)
-    if query_index is None:
-        query_index = key_index[:, k.shape[2] - q.shape[2] :]
-    return over_real_tokens(run, q, k, v, key_index, query_index)
+    return over_real_tokens(core, call)
 
 
 class _TritonCore(torch.autograd.Function):
     """Requested q, k, v of consecutive tokens -> digital sum."""
 
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, call: _Call) -> Tensor:
-        d = call.design
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, span: Span, half: bool) -> Tensor:
+        d = span.design
         codes = _codes(q, k, v, d)
         out = torch.empty(q.shape, dtype=torch.float32, device=q.device)
         keep = any(ctx.needs_input_grad)
@@ -133,39 +102,39 @@ class _TritonCore(torch.autograd.Function):
         edge = steps * (1 - sum_rounding(torch.float32)) if d.output_ceiling else float("inf")
         grid = (triton.cdiv(q.shape[2], ROWS), q.shape[0] * q.shape[1])
         kernels.forward[grid](
-            *codes, out, open_, *_sizes(q, k, call), *s, *o, _alpha(d), (d.storage_levels or 2) - 1,
+            *codes, out, open_, *_sizes(q, k, span), *s, *o, _alpha(d), (d.storage_levels or 2) - 1,
             steps, edge, d.score_ceiling, d.output_ceiling, READOUTS[d.readout],
-            R=ROWS, N=d.tile, D=q.shape[3], HALF=call.half, KEEP=keep,
+            R=ROWS, N=d.tile, D=q.shape[3], HALF=half, KEEP=keep,
         )  # fmt: skip
         if keep:
             ctx.save_for_backward(q, k, v, open_)
-            ctx.call = call
+            ctx.span, ctx.half = span, half
         return out
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
         q, k, v, open_ = ctx.saved_tensors
-        call: _Call = ctx.call
-        d, dim = call.design, q.shape[3]
+        span: Span = ctx.span
+        d, dim = span.design, q.shape[3]
         codes = _codes(q, k, v, d)
         grad = grad.contiguous().float()
         dq, dk, dv = (torch.zeros(t.shape, dtype=torch.float32, device=t.device) for t in (q, k, v))
         s, _ = _constants(d, dim)
         h = _half_step(d)
-        c = (0.0, d.cell.linear_slope) if call.gradient == "surrogate" else d.cell.coefficients or ()
+        c = (0.0, d.cell.linear_slope) if span.gradient == "surrogate" else d.cell.coefficients or ()
         f = [p * h**n for n, p in enumerate((*c, 0.0, 0.0, 0.0)[:4])]
         score_scale = 1 / d.score_saturation(dim)
         scale = 1 / d.output_saturation
         margin = sum_rounding(torch.float32)
         constants = (*s, *f, _alpha(d), _alpha(d), (d.storage_levels or 2) - 1, scale)
-        shape = {"R": ROWS, "N": d.tile, "D": dim, "HALF": call.half}
-        sizes = _sizes(q, k, call)
+        shape = {"R": ROWS, "N": d.tile, "D": dim, "HALF": ctx.half}
+        sizes = _sizes(q, k, span)
         blocks = triton.cdiv(q.shape[2], ROWS)
         kernels.backward_queries[(blocks, q.shape[0] * q.shape[1])](
             *codes, grad, open_, dq, *sizes, *constants, score_scale, margin, d.score_ceiling, **shape
         )
-        pieces = (call.first_key + k.shape[2] - 1) // d.tile - call.first_key // d.tile + 1
+        pieces = (span.first_key + k.shape[2] - 1) // d.tile - span.first_key // d.tile + 1
         key_scale = score_scale / (h * ((d.query_levels or 2) - 1))
         kernels.backward_keys[(pieces, k.shape[0] * k.shape[1])](
             *codes,
@@ -185,7 +154,7 @@ class _TritonCore(torch.autograd.Function):
         gated = [
             g * ((x > in_precision(lo, x.dtype)) & (x < in_precision(hi, x.dtype))) for x, lo, hi, g in inside
         ]
-        return gated[0].to(q.dtype), gated[1].to(k.dtype), gated[2].to(v.dtype), None
+        return gated[0].to(q.dtype), gated[1].to(k.dtype), gated[2].to(v.dtype), None, None
 
 
 def _codes(q: Tensor, k: Tensor, v: Tensor, d: Design) -> list[Tensor]:
@@ -197,9 +166,9 @@ def _codes(q: Tensor, k: Tensor, v: Tensor, d: Design) -> list[Tensor]:
     return [code.to(torch.uint8).contiguous() for code in codes]
 
 
-def _sizes(q: Tensor, k: Tensor, call: _Call) -> tuple[int, ...]:
+def _sizes(q: Tensor, k: Tensor, span: Span) -> tuple[int, ...]:
     lengths = (q.shape[1], k.shape[1], q.shape[2], k.shape[2])
-    return (*lengths, call.first_query, call.first_key, call.window, call.design.tiles)
+    return (*lengths, span.first_query, span.first_key, span.window, span.design.tiles)
 
 
 def _half_step(d: Design) -> float:

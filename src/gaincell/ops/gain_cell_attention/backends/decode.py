@@ -14,14 +14,15 @@ Not modelled: see the devices and circuits it is made of.
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from gaincell import features
 from gaincell.circuits import charge_to_pulse, read_out, signed_charge_to_pulse
-from gaincell.config import Design
 from gaincell.devices.leakage import remaining
 from gaincell.devices.variability import KEY_ARRAY, VALUE_ARRAY, cell_errors, current_of
+from gaincell.ops.gain_cell_attention.call import Call
+from gaincell.ops.gain_cell_attention.input_stage import array_inputs
 
 IMPLEMENTS = (
     features.NOMINAL
@@ -31,39 +32,33 @@ IMPLEMENTS = (
     | features.CELLS
     | features.PULSE_LAW
 )
-"""Features of a chip (features.py), those of front.py included."""
+"""Features of a chip (features.py), those of the input stage included."""
+
+
+def supports(call: Call) -> str | None:
+    """Why a call is not served, in words; None if it is."""
+    one = call.q.shape[2] == 1 and not call.differentiated
+    return None if one else "it takes one query and no gradients"
 
 
 @torch.no_grad()
-def gain_cell_core_decode(
-    x: Float[Tensor, "B H 1 D"],
-    ku: Float[Tensor, "B Hk Tk D"],
-    vu: Float[Tensor, "B Hk Tk D"],
-    design: Design,
-    key_index: Int[Tensor, "B Tk"] | None = None,
-    query_index: Int[Tensor, "B 1"] | None = None,
-    sliding_window: int | None = None,
-    layer: int = 0,
-    gradient: str = "exact",
-    aged: bool = False,
-) -> Float[Tensor, "B H 1 D"]:
-    """As `gain_cell_core_naive` for one query; `gradient` changes nothing."""
+def run(call: Call) -> Float[Tensor, "B H 1 D"]:
+    """The digital sum for one query; the gradient that is asked for changes nothing."""
+    call = array_inputs(call)
+    x, ku, vu, design, key_index, query_index = call.q, call.k, call.v, call.design, call.keys, call.queries
     b, h, _, d = x.shape
-    hk, tk = ku.shape[1:3]
-    if key_index is None:
-        key_index = torch.arange(tk, device=x.device).expand(b, tk)
-    if query_index is None:
-        query_index = key_index[:, -1:]
-    window = design.window if sliding_window is None else min(design.window, sliding_window)
+    hk = call.kv_heads
     age = query_index - key_index  # [B, Tk]
-    seen = (age >= 0) & (age < window) & (key_index >= 0) & (query_index >= 0)
-    left = remaining(design.decay_per_token, torch.zeros_like(age) if aged else age.clamp(min=0), x.dtype)
+    seen = (age >= 0) & (age < call.window) & (key_index >= 0) & (query_index >= 0)
+    left = remaining(
+        design.decay_per_token, torch.zeros_like(age) if call.aged else age.clamp(min=0), x.dtype
+    )
     column = key_index % design.window
 
     def current(u: Tensor, array: int) -> Tensor:
         """Charge of every cell for a full pulse [B, Hk, Tk, D]; 0 where no token is seen."""
         aged = torch.where(seen[:, None, :, None], u, 0.0) * left[:, None, :, None]
-        errors = cell_errors(design, layer, hk, d, array, x.dtype, x.device)
+        errors = cell_errors(design, call.layer, hk, d, array, x.dtype, x.device)
         if errors is not None:
             errors = errors.each(lambda e: e[:, column].transpose(0, 1))
         return current_of(design.cell, aged, errors)

@@ -27,12 +27,14 @@ from gaincell import features
 from gaincell.circuits.converter import in_precision, sum_rounding
 from gaincell.config import Design
 from gaincell.ops.gain_cell_attention import not_a_number
-from gaincell.ops.gain_cell_attention.front import scaled
+from gaincell.ops.gain_cell_attention.call import Call
 from gaincell.ops.gain_cell_attention.gradients import APPROXIMATED, SURROGATES
+from gaincell.ops.gain_cell_attention.input_stage import scaled
 from gaincell.ops.gain_cell_attention.native_library import (
     AS_GIVEN,
     BF16,
     FLOAT32,
+    LEVELS,
     MOST_SLABS,
     MOST_THREADS,
     OK,
@@ -56,31 +58,36 @@ from gaincell.ops.gain_cell_attention.native_tables import (
     orders_of,
     quiet,
 )
-from gaincell.ops.gain_cell_attention.ragged import over_real_tokens
+from gaincell.ops.gain_cell_attention.ragged import Span, over_real_tokens
 
 IMPLEMENTS = features.ARRAYS
-"""Features of a chip (features.py), those of front.py included."""
+"""Features of a chip (features.py), those of the input stage included."""
 LARGEST_SIDE, LARGEST_ORDER = 4096, 64  # as dispatch.cpp has them
 
 
-def why_not(q: Tensor, k: Tensor, v: Tensor, design: Design) -> str | None:
+def supports(call: Call) -> str | None:
     """Why a call is not served, in words; None if it is."""
+    if call.aged or (call.stage != "requested" and not call.design.front_differs):
+        return "it writes keys and values itself"
+    return unsupported((call.q, call.k, call.v), call.design, call.reads)
+
+
+def unsupported(tensors: tuple[Tensor, ...], design: Design, reads: int) -> str | None:
+    """Why arrays of these tensors are not served, in words; None if they are."""
     if compiled_library() is None:
         return "the compiled kernel was not built when gaincell was installed"
-    if more := features.missing(design.in_use, IMPLEMENTS):
-        return f"it does not implement {more}"
-    if q.device.type != "cpu":
-        return f"it runs on a CPU, not on {q.device}"
-    for x in (q, k, v):
+    for x in tensors:
+        if x.device.type != "cpu":
+            return f"it runs on a CPU, not on {x.device}"
         if x.dtype != torch.float32:
             return f"it computes in float32, not {x.dtype}"
-    if max(q.shape[3], design.tile) > LARGEST_SIDE:
+    if max(tensors[0].shape[3], design.tile) > LARGEST_SIDE:
         return f"head dimension and sub-tile are at most {LARGEST_SIDE}"
-    return _why_not(design, q.shape[1] // k.shape[1])
+    return _unsupported_chip(design, reads)
 
 
 @lru_cache(maxsize=256)
-def _why_not(design: Design, reads: int) -> str | None:
+def _unsupported_chip(design: Design, reads: int) -> str | None:
     """Why no call is served on a chip whose columns are read so many times per token."""
     if design.cell.coefficients is not None:
         orders = orders_of(design)
@@ -95,102 +102,95 @@ def _why_not(design: Design, reads: int) -> str | None:
     return None
 
 
-def gain_cell_native(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    design: Design,
-    key_index: Tensor | None = None,
-    query_index: Tensor | None = None,
-    sliding_window: int | None = None,
-    layer: int = 0,
-    gradient: str = "exact",
-    scaling: tuple[Tensor, ...] = (),
-) -> Tensor:
-    """The digital sum over the sub-tiles for requested pulse widths `q` and volts `k`, `v`.
-
-    Args and result as of `gain_cell_core_blocked`, but for q, k, v: before drivers and write DACs, and, with
-    `scaling` (gain and offset of q, k, v and the output, in float32), for scaling on both sides too.
+def run(call: Call) -> Tensor:
+    """The digital sum for a call that is requested or, where the input stage differs, driven; scaled on both
+    sides if there is a scaling, in float32.
     """
+    scaling: tuple[Tensor, ...] = call.scaling or ()
+    name = call.impl.partition("-")[2]
+    level = LEVELS[level_number(name)] if name else level_in_use()
 
-    def run(q: Tensor, k: Tensor, v: Tensor, first_query: int, first_key: int) -> Tensor:
-        call = _Call(design, first_query, first_key, sliding_window, layer, gradient, level_in_use())
-        out: Tensor = _NativeCore.apply(q, k, v, call, *scaling)  # type: ignore[no-untyped-call]
-        if call.finite:
+    def core(q: Tensor, k: Tensor, v: Tensor, span: Span) -> Tensor:
+        kernel = _Kernel(span, level)
+        out: Tensor = _NativeCore.apply(q, k, v, kernel, *scaling)  # type: ignore[no-untyped-call]
+        if kernel.finite:
             return out
         if scaling:
             q, k, v = (scaled(x, *scaling[2 * n : 2 * n + 2]) for n, x in enumerate((q, k, v)))
-        reached = not_a_number.marks(q, k, v, first_query, first_key, _window(call))
-        out = _NativeCore.apply(*not_a_number.without(q, k, v), call) + reached  # type: ignore[no-untyped-call]
+        out = not_a_number.around(lambda *x: _NativeCore.apply(*x[:3], kernel), q, k, v, span)  # type: ignore[no-untyped-call]
         return scaled(out, *scaling[6:]) if scaling else out
 
-    if key_index is None:
-        return run(q, k, v, k.shape[2] - q.shape[2], 0)
-    if query_index is None:
-        query_index = key_index[:, k.shape[2] - q.shape[2] :]
-    out = over_real_tokens(run, q, k, v, key_index, query_index)
-    padding = query_index < 0
-    if scaling and bool(padding.any()):
+    out = over_real_tokens(core, call)
+    if scaling and call.key_index is not None and bool((padding := call.queries < 0).any()):
         out = torch.where(padding[:, None, :, None], scaling[7][:, None, None], out)
     return out
 
 
 @dataclass
-class _Call:
-    design: Design
-    first_query: int
-    first_key: int
-    sliding_window: int | None
-    layer: int
-    gradient: str
+class _Kernel:
+    span: Span
     level: str
     finite: bool = True
+
+    def problem(
+        self, q: Tensor, k: Tensor, v: Tensor, open_: Tensor | None, total: Tensor | None, *scaling: Tensor
+    ) -> tuple[Problem, list[object]]:
+        """The C structure, and what holds the memory that it points to."""
+        at = self.span
+        problem, kept = chip_problem(at.design, at.window, at.layer, q.shape[1], k.shape[1], q.shape[3])
+        problem.batch, problem.queries, problem.keys = q.shape[0], q.shape[2], k.shape[2]
+        problem.first_query, problem.first_key = at.first_query, at.first_key
+        problem.q, problem.k, problem.v = q.data_ptr(), k.data_ptr(), v.data_ptr()
+        problem.open = None if open_ is None else open_.data_ptr()
+        problem.sum = None if total is None else total.data_ptr()
+        for name, numbers in zip((*SCALES, "out_gain", "out_offset"), scaling, strict=False):
+            setattr(problem, name, numbers.data_ptr())
+        problem.threads = min(torch.get_num_threads(), MOST_THREADS)
+        problem.level = level_number(self.level)
+        return problem, kept
 
 
 class _NativeCore(torch.autograd.Function):
     """Requested q, k, v of consecutive tokens -> digital sum."""
 
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, call: _Call, *scaling: Tensor) -> Tensor:
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, kernel: _Kernel, *scaling: Tensor) -> Tensor:
         q, k, v, *scaling = (t.resolve_neg().contiguous() for t in (q, k, v, *scaling))  # type: ignore[assignment]
         out = torch.empty_like(q)
         open_ = total = None
         if any(ctx.needs_input_grad):
-            tiles, dim = call.design.tiles, q.shape[3]
+            tiles, dim = kernel.span.design.tiles, q.shape[3]
             open_ = torch.empty(*q.shape[:3], tiles, -(-dim // 8), dtype=torch.uint8)
             total = torch.empty_like(q) if scaling else None
-        problem, kept = _problem(call, q, k, v, open_, total, *scaling)
+        problem, kept = kernel.problem(q, k, v, open_, total, *scaling)
         problem.out = out.data_ptr()
-        call.finite = invoke("gc_forward", problem) == OK
+        kernel.finite = invoke("gc_forward", problem) == OK
         del kept
         if open_ is not None:
             ctx.save_for_backward(q, k, v, open_, total, *scaling)
-            ctx.call = call
+            ctx.kernel = kernel
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, open_, total, *scaling = ctx.saved_tensors
-        call = ctx.call
+        kernel: _Kernel = ctx.kernel
+        at = kernel.span
         grad = grad.resolve_neg().contiguous()
         dq, dk, dv = (torch.empty_like(t) for t in (q, k, v))
         scales = [q.new_empty(*t.shape[:2], 2) for t in (q, k, v, q)] if scaling else []
-        problem, kept = _problem(call, q, k, v, open_, total, *scaling)
+        problem, kept = kernel.problem(q, k, v, open_, total, *scaling)
         through = problem.cells
-        if call.gradient in SURROGATES:
-            linear = _filled(call.design, _window(call), call.layer, q.shape[1], k.shape[1], q.shape[3], True)
+        if at.gradient in SURROGATES:
+            linear = _filled(at.design, at.window, at.layer, q.shape[1], k.shape[1], q.shape[3], True)
             through, kept = linear.problem.cells, [*kept, linear]
         pointers = [t.data_ptr() for t in (grad, dq, dk, dv, *scales)]
         pointers += [None] * (8 - len(pointers))
-        products = BF16 if call.gradient in APPROXIMATED else FLOAT32
+        products = BF16 if at.gradient in APPROXIMATED else FLOAT32
         invoke("gc_backward", problem, Gradient(*pointers, through, products))
         del kept
         return dq, dk, dv, None, *(d for both in scales for d in both.sum(0).unbind(1))
-
-
-def _window(call: _Call) -> int:
-    return min(call.design.window, call.sliding_window or call.design.window)
 
 
 class _Filled(NamedTuple):
@@ -265,23 +265,4 @@ def chip_problem(
         problem.cells.powers = mismatch[0].shape[2] - 1
         problem.cells.key_mismatch, problem.cells.value_mismatch = (t.data_ptr() for t in mismatch)
         kept.append(mismatch)
-    return problem, kept
-
-
-def _problem(
-    call: _Call, q: Tensor, k: Tensor, v: Tensor, open_: Tensor | None, total: Tensor | None, *scaling: Tensor
-) -> tuple[Problem, list[object]]:
-    """The C structure, and what holds the memory that it points to."""
-    problem, kept = chip_problem(call.design, _window(call), call.layer, q.shape[1], k.shape[1], q.shape[3])
-    problem.batch, problem.queries, problem.keys = q.shape[0], q.shape[2], k.shape[2]
-    problem.first_query, problem.first_key = call.first_query, call.first_key
-    problem.q, problem.k, problem.v = q.data_ptr(), k.data_ptr(), v.data_ptr()
-    if open_ is not None:
-        problem.open = open_.data_ptr()
-    if total is not None:
-        problem.sum = total.data_ptr()
-    for name, numbers in zip((*SCALES, "out_gain", "out_offset"), scaling, strict=False):
-        setattr(problem, name, numbers.data_ptr())
-    problem.threads = min(torch.get_num_threads(), MOST_THREADS)
-    problem.level = level_number(call.level)
     return problem, kept

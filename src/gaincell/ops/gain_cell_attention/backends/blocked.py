@@ -33,11 +33,11 @@ from torch import Tensor
 
 from gaincell import features
 from gaincell.circuits.converter import sum_rounding
-from gaincell.config import Design
-from gaincell.errors import InputError
 from gaincell.ops.gain_cell_attention import not_a_number
+from gaincell.ops.gain_cell_attention.call import Call
 from gaincell.ops.gain_cell_attention.disturbed import Disturbance
 from gaincell.ops.gain_cell_attention.gradients import SURROGATES
+from gaincell.ops.gain_cell_attention.input_stage import array_inputs
 from gaincell.ops.gain_cell_attention.panels import (
     Block,
     Plan,
@@ -52,7 +52,7 @@ from gaincell.ops.gain_cell_attention.panels import (
     tokens_of,
     written_since,
 )
-from gaincell.ops.gain_cell_attention.ragged import over_real_tokens
+from gaincell.ops.gain_cell_attention.ragged import Span, over_real_tokens
 from gaincell.ops.gain_cell_attention.separation import (
     errors_about_target,
     fastest_leak,
@@ -62,92 +62,53 @@ from gaincell.ops.gain_cell_attention.separation import (
 from gaincell.ops.gain_cell_attention.slabs import Slabs
 
 IMPLEMENTS = features.ARRAYS
-"""Features of a chip (features.py), those of front.py included."""
+"""Features of a chip (features.py), those of the input stage included."""
 
 
-def gain_cell_core_blocked(
-    x: Tensor,
-    ku: Tensor,
-    vu: Tensor,
-    design: Design,
-    key_index: Tensor | None = None,
-    query_index: Tensor | None = None,
-    sliding_window: int | None = None,
-    layer: int = 0,
-    gradient: str = "exact",
-    aged: bool = False,
-) -> Tensor:
-    """Digital sum over the sub-tiles, every head: `sum_id` of naive.py, before the output scaling.
-
-    Args:
-        x: [B, H, Tq, D] pulse widths over T_max, in [0, 1] (the query drivers' output); float32 or float64.
-        ku, vu: [B, Hk, Tk, D] stored voltages relative to V_offset, in volts (the write DACs' output).
-        key_index, query_index: [B, Tk], [B, Tq] index of the real token, -1 = padding; None = 0..Tk-1 and the
-            last Tq.
-        sliding_window: the model's own window W in tokens; columns older than W are gated.
-        layer: selects the cells' mismatch.
-        gradient: "exact" or "surrogate" (backward of the linear cell; masks of the true forward pass).
-        aged: ku, vu of tokens before the first query are what is left of them at the first query.
-
-    Returns:
-        [B, H, Tq, D], in units of one sub-tile's full-scale output; zero where query_index is -1.
-    """
-    nominal = plan_of(x, ku, design, sliding_window, layer, gradient, aged)
-    if design.decay_target:
-        ku, vu = ku - design.decay_target, vu - design.decay_target
-
-    def run(x: Tensor, ku: Tensor, vu: Tensor, first_query: int, first_key: int) -> Tensor:
-        plan = replace(nominal, first_query=first_query, first_key=first_key)
-        if not any(bool(t.sum().isnan()) for t in (x, ku, vu)):
-            return _GainCellCore.apply(x, ku, vu, plan)  # type: ignore[no-any-return,no-untyped-call]
-        reached = not_a_number.marks(x, ku, vu, first_query, first_key, plan.window)
-        out = _GainCellCore.apply(*not_a_number.without(x, ku, vu), plan)  # type: ignore[no-untyped-call]
-        return out + reached  # type: ignore[no-any-return]
-
-    if key_index is None:
-        return run(x, ku, vu, ku.shape[2] - x.shape[2], 0)
-    if query_index is None:
-        query_index = key_index[:, ku.shape[2] - x.shape[2] :]
-    return over_real_tokens(run, x, ku, vu, key_index, query_index)
+def supports(_: Call) -> None:
+    """Every call is served."""
 
 
-def plan_of(
-    x: Tensor,
-    ku: Tensor,
-    design: Design,
-    sliding_window: int | None = None,
-    layer: int = 0,
-    gradient: str = "exact",
-    aged: bool = False,
-) -> Plan:
-    """The plan of `gain_cell_core_blocked` for x [B, H, Tq, D], ku [B, Hk, Tk, D]; first query and key 0.
+def run(call: Call) -> Tensor:
+    """The digital sum, in float32 or float64; zero where a query is padding."""
+    call = array_inputs(call)
+    nominal = plan_of(call)
+    if target := call.design.decay_target:
+        call = replace(call, k=call.k - target, v=call.v - target)
 
-    Raises InputError for a design that does what blocks do not implement.
-    """
-    if more := features.missing(design.in_use, IMPLEMENTS):
-        raise InputError(
-            f"the blocked computation does not implement {more} of design {design.name!r}; "
-            "give impl='naive', or a design without"
-        )
-    kv_heads, reads = ku.shape[1], x.shape[1] // ku.shape[1]
+    def core(x: Tensor, ku: Tensor, vu: Tensor, span: Span) -> Tensor:
+        plan = replace(nominal, first_query=span.first_query, first_key=span.first_key)
+        return _GainCellCore.apply(x, ku, vu, plan)  # type: ignore[no-any-return,no-untyped-call]
+
+    def checked(x: Tensor, ku: Tensor, vu: Tensor, span: Span) -> Tensor:
+        if any(bool(t.sum().isnan()) for t in (x, ku, vu)):
+            return not_a_number.around(core, x, ku, vu, span)
+        return core(x, ku, vu, span)
+
+    return over_real_tokens(checked, call)
+
+
+def plan_of(call: Call) -> Plan:
+    """The plan of a driven call; first query and key 0."""
+    design, x, kv_heads, dim = call.design, call.q, call.kv_heads, call.k.shape[3]
     errors = tuple(
-        errors_about_target(design, layer, kv_heads, ku.shape[3], array, x.dtype, x.device)
-        for array in (0, 1)
+        errors_about_target(design, call.layer, kv_heads, dim, array, x.dtype, x.device) for array in (0, 1)
     )
-    slabs = slabs_of(design, reads, x.dtype, fastest_leak(*errors))
+    slabs = slabs_of(design, call.reads, x.dtype, fastest_leak(*errors))
     disturbance = None
     if design.noise.present or design.converters.present:
-        disturbance = Disturbance(design, layer, kv_heads, reads, x)
+        disturbance = Disturbance(design, call.layer, kv_heads, call.reads, x)
+    surrogate = call.gradient in SURROGATES
     return Plan(
         design=design,
         first_query=0,
         first_key=0,
-        window=min(design.window, sliding_window or design.window),
-        aged=aged,
+        window=call.window,
+        aged=call.aged,
         slabs=slabs,
-        gradient_slabs=linear_slabs(design, reads) if gradient in SURROGATES else slabs,
+        gradient_slabs=linear_slabs(design, call.reads) if surrogate else slabs,
         errors=(errors[0], errors[1]),
-        score_scale=1.0 / design.score_saturation(x.shape[-1]),
+        score_scale=1.0 / design.score_saturation(dim),
         output_scale=design.readout_steps / design.output_saturation,
         steps=design.readout_steps,
         disturbance=disturbance,

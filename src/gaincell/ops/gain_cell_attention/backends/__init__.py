@@ -1,0 +1,109 @@
+"""What computes the arrays of a call. A backend is one file here, registered by its name in `call.Impl`:
+
+    IMPLEMENTS                  features of a chip (features.py), those of the input stage included
+    supports(call)              why it does not compute a call, in words; None if it does
+    run(call)                   the digital sum over the sub-tiles, every head, before the output scaling
+
+A chip with a feature that `IMPLEMENTS` does not name is refused before `supports` is asked, by name. `run`
+agrees with naive.py in output and gradients, to the precision that it computes in. How to add one:
+docs/adding_a_backend.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from importlib import import_module
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor
+
+from gaincell import features
+from gaincell.config import Design
+from gaincell.errors import InputError
+from gaincell.ops.gain_cell_attention.call import Call
+from gaincell.ops.gain_cell_attention.gradients import APPROXIMATED, APPROXIMATING
+
+AUTO = ("native", "decode", "blocked", "naive")
+"""What "auto" tries, fastest first."""
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """A file of this folder."""
+
+    @property
+    def IMPLEMENTS(self) -> frozenset[str]: ...
+    def supports(self, call: Call, /) -> str | None: ...
+    def run(self, call: Call, /) -> Tensor: ...
+
+
+def load(name: str) -> Backend:
+    """The backend of an `impl`."""
+    backend: Backend = import_module(f"{__name__}.{name.partition('-')[0]}")  # type: ignore[assignment]
+    return backend
+
+
+def run(call: Call) -> Tensor:
+    """The digital sum by the backend that is named, or for "auto" by the first of `AUTO` that supports it.
+
+    Raises:
+        InputError: the one that is named does not, or none does.
+    """
+    if call.impl != "auto":
+        if reason := unsupported(call.impl, call):
+            raise InputError(f"impl={call.impl!r} does not serve this: {reason}; give impl='auto'")
+        return load(call.impl).run(call)
+    reasons = {}
+    for name in AUTO:
+        found = attempt(name, call)
+        if isinstance(found, Tensor):
+            return found
+        reasons[name] = found
+    if call.gradient in APPROXIMATED and call.differentiated:
+        raise InputError(
+            f"gradient={call.gradient!r} is computed by the compiled kernel alone, which does not serve "
+            f"this: {reasons['native']}; give gradient={APPROXIMATED[call.gradient]!r}"
+        )
+    raise InputError(
+        f"no implementation serves design {call.design.name!r}: {reasons['naive']}; give a design without"
+    )
+
+
+def attempt(name: str, call: Call) -> Tensor | str:
+    """The digital sum by one backend, or why it does not compute it."""
+    reason = unsupported(name, call)
+    if reason is not None:
+        return reason
+    try:
+        return load(name).run(call)
+    except InputError as error:
+        if name != "native":
+            raise
+        return str(error)  # found on the way: queries that are not those of the last tokens
+
+
+def unsupported(name: str, call: Call) -> str | None:
+    """Why a backend does not compute a call, in words; None if it does."""
+    try:
+        backend = load(name)
+    except ImportError as error:
+        return f"it needs {error.name}: pip install 'gaincell[gpu]'"
+    if reason := not_implemented(backend, call.design):
+        return reason
+    if call.gradient in APPROXIMATED and call.differentiated and not name.startswith(APPROXIMATING):
+        instead = APPROXIMATED[call.gradient]
+        return f"it does not compute gradient={call.gradient!r} (but gradient={instead!r})"
+    return backend.supports(call)
+
+
+def not_implemented(backend: Backend, design: Design) -> str | None:
+    """What of a chip a backend does not implement, in words; None if it is nothing."""
+    more = features.missing(design.in_use, backend.IMPLEMENTS)
+    return f"it does not implement {more}" if more else None
+
+
+def in_plain_torch(call: Call) -> Call:
+    """A driven call by `blocked` in place of a kernel that is named and takes requests of its chip only."""
+    kernel = call.impl == "triton" or call.impl.startswith("native")
+    in_kernel = not call.design.front_differs or call.aged
+    return replace(call, impl="blocked") if kernel and in_kernel else call

@@ -1,0 +1,54 @@
+"""The definition (naive.py) as a backend: everything that is modelled, slowly, a few queries at a time."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from gaincell import features
+from gaincell.ops.gain_cell_attention.call import Call
+from gaincell.ops.gain_cell_attention.input_stage import array_inputs
+from gaincell.ops.gain_cell_attention.naive import attention
+from gaincell.ops.gain_cell_attention.naive_errors import Chip, errors_of_columns
+
+IMPLEMENTS = features.ARRAYS | {"nonideality"}
+"""Features of a chip (features.py), those of the input stage included."""
+CELLS_AT_ONCE = 2**22  # cells (B Hk Q Tk D) of one chunk; bounds memory only
+
+
+def supports(_: Call) -> None:
+    """Every call is served."""
+
+
+def run(call: Call) -> Tensor:
+    """The digital sum over the sub-tiles; 0 where a query is padding."""
+    call = array_inputs(call)
+    keys, queries, decays_from = call.keys, call.queries, call.keys
+    if call.aged:
+        first = torch.where(queries >= 0, queries, torch.iinfo(torch.int64).max).min(1, keepdim=True).values
+        decays_from = torch.maximum(keys, first)
+    ku, vu = (torch.where((keys >= 0)[:, None, :, None], u, 0.0) for u in (call.k, call.v))
+    x = torch.where((queries >= 0)[:, None, :, None], call.q, 0.0).unflatten(1, (call.kv_heads, -1))
+    cells = errors_of_columns(call)
+    surrogate = call.gradient == "surrogate"
+    at_once = max(1, CELLS_AT_ONCE // ku.numel())
+    chunks = [
+        checkpoint(  # recomputed in the backward pass instead of stored
+            attention,
+            part,
+            ku,
+            vu,
+            call.design,
+            Chip(call, cells, index),
+            keys,
+            index,
+            decays_from,
+            call.window,
+            surrogate,
+            use_reentrant=False,
+            preserve_rng_state=False,
+        )  # fmt: skip
+        for part, index in zip(x.split(at_once, 3), queries.split(at_once, 1), strict=True)
+    ]
+    return torch.cat(chunks, 3).flatten(1, 2)

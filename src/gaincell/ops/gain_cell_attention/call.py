@@ -1,0 +1,162 @@
+"""What one call of the attention is: its tensors and options, checked once and passed on whole."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal, NamedTuple, get_args
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from gaincell.config import Design
+from gaincell.errors import InputError
+from gaincell.ops.gain_cell_attention.gradients import Gradient, check_gradient
+
+Impl = Literal[
+    "auto",
+    "naive",
+    "blocked",
+    "native",
+    "native-portable",
+    "native-avx2",
+    "native-avx512",
+    "native-amx",
+    "triton",
+    "decode",
+]
+"""Registered backends: each name up to its "-" is a file in backends/. "auto": see `backends.AUTO`."""
+IMPLS = get_args(Impl)
+
+Stage = Literal["requested", "written", "driven"]
+"""How far the input stage has come: q, k and v are pulse widths and volts as requested; k and v are voltages
+in the cells, relative to V_offset; q, too, is what the drivers give.
+"""
+
+
+class Scaling(NamedTuple):
+    """Gains a and offsets b of one layer (3): per query head for q, out; per key/value head for k, v."""
+
+    q_gain: Float[Tensor, " H"]
+    q_offset: Float[Tensor, " H"]
+    k_gain: Float[Tensor, " Hk"]
+    k_offset: Float[Tensor, " Hk"]
+    v_gain: Float[Tensor, " Hk"]
+    v_offset: Float[Tensor, " Hk"]
+    out_gain: Float[Tensor, " H"]
+    out_offset: Float[Tensor, " H"]
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """One call of the arrays of a layer; what the fields mean: see `gain_cell_attention`.
+
+    stage: what q, k and v are.
+    aged: k, v of tokens before the first query are what is left of them at the first query, and decay from
+        there on.
+    """
+
+    q: Float[Tensor, "B H Tq D"]
+    k: Float[Tensor, "B Hk Tk D"]
+    v: Float[Tensor, "B Hk Tk D"]
+    design: Design
+    impl: str = "auto"
+    key_index: Int[Tensor, "B Tk"] | None = None
+    query_index: Int[Tensor, "B Tq"] | None = None
+    sliding_window: int | None = None
+    layer: int = 0
+    gradient: Gradient = "exact"
+    scaling: Scaling | None = None
+    stage: Stage = "requested"
+    aged: bool = False
+
+    @property
+    def kv_heads(self) -> int:
+        return self.k.shape[1]
+
+    @property
+    def reads(self) -> int:
+        """Of one column, per token: query heads of a key/value head."""
+        return self.q.shape[1] // self.k.shape[1]
+
+    @property
+    def window(self) -> int:
+        """Tokens that a query sees: the hardware's window or the model's own, whichever is smaller."""
+        return min(self.design.window, self.sliding_window or self.design.window)
+
+    @cached_property
+    def keys(self) -> Int[Tensor, "B Tk"]:
+        """`key_index`, also where there is no padding."""
+        if self.key_index is not None:
+            return self.key_index
+        return torch.arange(self.k.shape[2], device=self.k.device).expand(self.k.shape[0], -1)
+
+    @cached_property
+    def queries(self) -> Int[Tensor, "B Tq"]:
+        """`query_index`, by default of the last keys."""
+        if self.query_index is not None:
+            return self.query_index
+        return self.keys[:, self.k.shape[2] - self.q.shape[2] :]
+
+    @property
+    def differentiated(self) -> bool:
+        """Whether somebody may ask for gradients."""
+        return torch.is_grad_enabled() and any(t.requires_grad for t in (self.q, self.k, self.v))
+
+
+def check(call: Call) -> None:
+    """Refuse tensors and options that do not fit. Raises InputError."""
+    _check_tensors(call.q, call.k, call.v)
+    if call.impl not in IMPLS:
+        raise InputError(f"impl={call.impl!r}; choose one of {', '.join(IMPLS)}")
+    if call.sliding_window is not None and call.sliding_window < 1:
+        raise InputError(
+            f"sliding_window={call.sliding_window}; give a number of tokens >= 1, or None for no window"
+        )
+    if call.layer < 0:
+        raise InputError(f"layer={call.layer}; give the number of the layer, counted from 0")
+    for name, index, of in (("key_index", call.key_index, call.k), ("query_index", call.query_index, call.q)):
+        if index is None:
+            continue
+        expected = (of.shape[0], of.shape[2])
+        if index.dtype != torch.int64 or index.shape != expected:
+            raise InputError(
+                f"{name} is {index.dtype} {tuple(index.shape)}; give int64 {expected} token indices"
+            )
+        if index.device != of.device:
+            raise InputError(f"{name} is on {index.device}, q on {of.device}; put them on one device")
+    check_gradient(call.gradient, call.impl, call.design, call.reads)
+    for name, value in () if call.scaling is None else call.scaling._asdict().items():
+        heads = call.kv_heads if name[0] in "kv" else call.q.shape[1]
+        if value.shape != (heads,):
+            raise InputError(
+                f"scaling.{name} has shape {tuple(value.shape)}; give one number per head, ({heads},)"
+            )
+
+
+def _check_tensors(q: Tensor, k: Tensor, v: Tensor) -> None:
+    shapes = f"q {tuple(q.shape)}, k {tuple(k.shape)}, v {tuple(v.shape)}"
+    if not q.dim() == k.dim() == v.dim() == 4:
+        raise InputError(f"{shapes}: q must be [B, H, Tq, D], k and v [B, Hk, Tk, D]")
+    if k.shape != v.shape:
+        raise InputError(f"{shapes}: k and v must have the same shape")
+    if q.shape[0] != k.shape[0] or q.shape[3] != k.shape[3]:
+        raise InputError(f"{shapes}: q, k and v must agree in batch size and head dimension")
+    if 0 in q.shape or 0 in k.shape:
+        raise InputError(f"{shapes}: no dimension may be 0")
+    if q.shape[1] % k.shape[1]:
+        raise InputError(
+            f"{shapes}: the {q.shape[1]} query heads must be a multiple of the {k.shape[1]} key heads"
+        )
+    if q.shape[2] > k.shape[2]:
+        raise InputError(
+            f"{shapes}: there are more queries than keys; every query's own key must be among the keys"
+        )
+    for name, x in (("q", q), ("k", k), ("v", v)):
+        if x.layout != torch.strided:
+            raise InputError(f"{name} is {x.layout}; give a dense tensor")
+        if not x.is_floating_point():
+            raise InputError(f"{name} is {x.dtype}; give float32, float64, bfloat16 or float16")
+    if not q.device == k.device == v.device:
+        raise InputError(f"q is on {q.device}, k on {k.device}, v on {v.device}; put them on one device")

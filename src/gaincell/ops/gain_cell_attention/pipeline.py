@@ -1,0 +1,65 @@
+"""What q, k and v pass on their way to the digital sum, once and in order:
+
+    scaling -> normalising column -> columns of first tokens -> input stage -> backend
+
+and what the sum passes on its way back. A stage that a chip does not have passes the call on as it is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from gaincell.circuits.normaliser import normalised
+from gaincell.ops.gain_cell_attention import backends
+from gaincell.ops.gain_cell_attention.call import Call, Scaling
+from gaincell.ops.gain_cell_attention.input_stage import array_inputs, scaled
+from gaincell.ops.gain_cell_attention.sinks import sink_tile, without_sinks
+from gaincell.ops.gain_cell_attention.widened import widened
+
+
+def attend(call: Call) -> Tensor:
+    """What the arrays give, scaled."""
+    scaling = call.scaling
+    if scaling is None:
+        return _compiled(call) if torch.compiler.is_compiling() else sums(call)
+    if _scales_in_kernel(call, scaling):
+        if call.impl != "auto":
+            return backends.run(call)
+        found = backends.attempt("native", call)
+        if isinstance(found, Tensor):
+            return found
+    q = scaled(call.q, scaling.q_gain, scaling.q_offset)
+    k = scaled(call.k, scaling.k_gain, scaling.k_offset)
+    v = scaled(call.v, scaling.v_gain, scaling.v_offset)
+    out = attend(replace(call, q=q, k=k, v=v, scaling=None))
+    return scaled(out, scaling.out_gain, scaling.out_offset)
+
+
+def sums(call: Call) -> Tensor:
+    """The digital sum of a call without scaling, before the output scaling."""
+    wide = widened(call)
+    ring = without_sinks(wide)
+    total = backends.run(array_inputs(ring) if ring.design.front_differs else ring)
+    if wide.design.sinks.tokens:
+        total = total + sink_tile(wide)
+    return normalised(total, call.design.normaliser) if call.design.normaliser.present else total
+
+
+def _scales_in_kernel(call: Call, scaling: Scaling) -> bool:
+    """Whether nothing stands between the scaling and the compiled kernel, if that serves the call."""
+    d = call.design
+    between = d.normaliser.present or d.sinks.tokens or d.front_differs or torch.compiler.is_compiling()
+    plain = all(x.dtype == torch.float32 and x.device.type == "cpu" for x in scaling)
+    return plain and not between and (call.impl == "auto" or call.impl.startswith("native"))
+
+
+def _compiled(call: Call) -> Tensor:
+    """`sums` as one operator of a graph."""
+    from gaincell.ops.gain_cell_attention import compiled
+
+    number = compiled.number_of(call.design, call.impl, call.sliding_window, call.layer, call.gradient)
+    out: Tensor = compiled.attention(call.q, call.k, call.v, call.key_index, call.query_index, number)
+    return out

@@ -1,0 +1,59 @@
+"""docs/adding_a_backend.md does what it says: a copy of the package with its file and line has it."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import gaincell
+
+PAGE = Path(__file__).parents[2] / "docs" / "adding_a_backend.md"
+
+CHECK = """
+import pytest, torch
+from gaincell.circuits.noise import Noise
+from gaincell.config import load_design
+from gaincell.errors import InputError
+from gaincell.ops.gain_cell_attention import gain_cell_attention
+
+design = load_design("leroux2025").replace(window=32, tile=8, token_period=60e-6)
+q, k, v = (torch.rand(2, heads, 50, 8, dtype=torch.float64) for heads in (4, 2, 2))
+found = []
+for impl in ("dense", "naive"):
+    leaves = [t.clone().requires_grad_() for t in (q, k, v)]
+    out = gain_cell_attention(*leaves, design, None, impl)
+    found.append([out, *torch.autograd.grad(out.square().sum(), leaves)])
+for a, b in zip(*found, strict=True):
+    torch.testing.assert_close(a, b)
+noisy = design.replace(noise=Noise(score_std=0.1))
+with pytest.raises(InputError, match="impl='dense' does not serve this: it does not implement noise.score_std"):
+    gain_cell_attention(q, k, v, noisy, None, "dense")
+with pytest.raises(InputError, match="impl='dense' does not serve this: it computes the exact gradient only"):
+    gain_cell_attention(q, k, v, design, None, "dense", gradient="surrogate")
+print(__import__("gaincell").__file__)
+"""
+
+
+def test_one_file_and_one_line_are_enough(tmp_path: Path) -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    [file], [line] = (re.findall(rf"```{kind}\n(.*?)```", page, re.DOTALL) for kind in ("python", "text"))
+    package = tmp_path / "gaincell"
+    shutil.copytree(Path(gaincell.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
+    operation = package / "ops" / "gain_cell_attention"
+    (operation / "backends" / "dense.py").write_text(file, encoding="utf-8")
+    call = (operation / "call.py").read_text(encoding="utf-8")
+    registered = call.replace('    "decode",\n', '    "decode",\n' + line)
+    assert registered.count("\n") == call.count("\n") + 1
+    (operation / "call.py").write_text(registered, encoding="utf-8")
+    found = subprocess.run(
+        [sys.executable, "-c", CHECK],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+    )
+    assert found.returncode == 0, found.stderr
+    assert Path(found.stdout.strip()).is_relative_to(tmp_path)
