@@ -63,6 +63,7 @@ from gaincell.reports.html import page as report
 from gaincell.reports.style import styled
 from gaincell.results import read
 from gaincell.results.activity import ActivityResult
+from gaincell.results.baseline import BaselineResult
 from gaincell.results.cost import CostResult
 from gaincell.results.evaluation import (
     AblationResult,
@@ -276,7 +277,8 @@ def write_costs(docs: Path) -> None:
 def write_baselines(docs: Path) -> None:
     """docs/baselines.md and its figures: softmax attention measured, the floorplan, activity."""
     folder, page, drawn = docs / "results" / "costs", docs / "baselines.md", docs / "figures"
-    measured, plan = (results.read(folder / f"{name}.json") for name in ("baseline-cpu", "floorplan"))
+    measured = read(folder / "baseline-cpu.json", BaselineResult)
+    plan = results.read(folder / "floorplan.json")
     text = replaced(page.read_text(), "baseline", baseline.baseline_markdown(measured))
     headings, *rows = floorplan.area_rows(plan)
     table = markdown([headings, ["---", *["---:"] * (len(headings) - 1)], *rows])

@@ -11,22 +11,30 @@ import pytest
 
 from gaincell.errors import RunError
 from gaincell.reports.results import check
-from gaincell.results import parse
+from gaincell.results import KINDS, kind_of, parse
 from gaincell.results.codec import COLUMNS, Cited, Numbers, from_json, kinds_of, to_json
 from gaincell.results.common import Number
+from gaincell.results.evaluation import ContextResult, PerplexityResult, RepetitionResult, RollingResult
 from gaincell.units import Joule, Second
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
 
 
-@pytest.mark.parametrize("path", sorted(RESULTS.rglob("*.json")), ids=lambda p: str(p.relative_to(RESULTS)))
+TYPED = [path for path in sorted(RESULTS.rglob("*.json")) if kind_of(json.loads(path.read_text()))]
+
+
+@pytest.mark.parametrize("path", TYPED, ids=lambda path: str(path.relative_to(RESULTS)))
 def test_a_committed_result_is_written_back_as_it_was(path: Path) -> None:
     content = json.loads(path.read_text())
     found = parse(content, path.name)
-    if found is None:
-        pytest.skip("plain data yet")
     assert to_json(found) == content
     check(to_json(found))
+
+
+def test_kinds_of_committed_results_are_found() -> None:
+    found = {kind_of(json.loads(path.read_text())) for path in TYPED}
+    others = {PerplexityResult, RollingResult, ContextResult, RepetitionResult}
+    assert found == {kind for kind in KINDS.values() if kind} - others
 
 
 @dataclass(frozen=True)

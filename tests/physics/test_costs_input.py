@@ -24,8 +24,10 @@ from gaincell.costs.size import ModelSize
 from gaincell.costs.technology import Technology, list_technologies, load_technology
 from gaincell.errors import DesignError, GaincellError, InputError
 from gaincell.reports import results
+from gaincell.results.baseline import Timed
 from gaincell.results.codec import from_json, to_json
 
+BASELINE = Path(__file__).parents[2] / "docs" / "results" / "costs" / "baseline-cpu.json"
 DESIGN, TECHNOLOGY = load_design("leroux2025"), load_technology("28nm")
 HEAD = assumed_head(DESIGN, TECHNOLOGY)
 SPICE = Path(__file__).parents[2] / "docs" / "results" / "spice" / "energy-freepdk45.json"
@@ -175,19 +177,23 @@ def test_other_designs_have_an_assumed_activity_too() -> None:
 
 
 def test_measurements_are_read_from_a_result(tmp_path: Path) -> None:
-    rows = describe.comparison(of_head(HEAD), 12, list(published().values()))
-    mine = to_json(rows[0])
-    mine["title"] = "here"
-    mine["latency"] = results.value(1e-5, "s", "measured")
-    del mine["energy"]
+    content = json.loads(BASELINE.read_text())
+    mine = to_json(Timed("measured", "here", "a machine", 12, 64, 1024, 1, 1e-5))
     file = tmp_path / "baseline.json"
-    file.write_text(json.dumps({"machines": [*map(to_json, rows), mine]}))
+    file.write_text(json.dumps({**content, "machines": [content["machines"][0], mine]}))
     (found,) = read_measured(file)
     assert (found.title, found.latency, found.energy, found.heads) == ("here", 1e-5, None, 12)
     mine["latency"]["unit"] = "us"
-    file.write_text(json.dumps({"machines": [mine]}))
+    file.write_text(json.dumps({**content, "machines": [mine]}))
     with pytest.raises(InputError, match="unit 'us' is not accepted"):
         read_measured(file)
     file.write_text("{}")
     with pytest.raises(InputError, match="holds no measurements"):
         read_measured(file)
+
+
+def test_machines_of_other_sizes_have_no_ratio() -> None:
+    rows = describe.comparison(
+        of_head(HEAD), 12, [replace(one, head_dim=128) for one in published().values()]
+    )
+    assert all(row.latency_over_cited is None and row.energy_over_bottom_up is None for row in rows)

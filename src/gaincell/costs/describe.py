@@ -157,12 +157,17 @@ def comparison(found: HeadCost, heads: int, measured: Sequence[Measured]) -> tup
     sizes = (heads, heads // found.head.group, found.head.head_dim, round(found.head.columns))
     rows = []
     for machine in measured:
-        over: dict[str, float | None] = {}
-        columns = {"cited": found.cited, "bottom_up": found.bottom_up} if machine.sizes == sizes else {}
-        for column, cost in columns.items():
-            ratios = ratio(machine, cost.latency, cost.energy)
-            over |= {f"latency_over_{column}": ratios.latency, f"energy_over_{column}": ratios.energy}
-        rows.append(results.Machine(**vars(machine), **over))
+        row = results.Machine(**vars(machine))
+        if machine.sizes == sizes:
+            cited, bottom_up = (ratio(machine, c.latency, c.energy) for c in (found.cited, found.bottom_up))
+            row = replace(
+                row,
+                latency_over_cited=cited.latency,
+                latency_over_bottom_up=bottom_up.latency,
+                energy_over_cited=cited.energy,
+                energy_over_bottom_up=bottom_up.energy,
+            )
+        rows.append(row)
     return tuple(rows)
 
 

@@ -216,7 +216,8 @@ def context(result: DepthResult | ContextResult) -> Figure:
     figure = Figure(figsize=(8.8, 4.2))
     axes = figure.add_subplot()
     longest = 0.0
-    curves = result.curves if isinstance(result, DepthResult) else (result,)
+    curves: Sequence[ContextCurve | ContextResult]
+    curves = list(result.curves) if isinstance(result, DepthResult) else [result]
     for curve, look in zip(curves, _looks(), strict=False):
         points = curve.context
         lengths = [point.context for point in points]

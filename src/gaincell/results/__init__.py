@@ -10,6 +10,7 @@ from typing import TypeVar
 from gaincell import files
 from gaincell.errors import RunError
 from gaincell.results.activity import ActivityResult
+from gaincell.results.baseline import BaselineResult
 from gaincell.results.codec import Json, from_json
 from gaincell.results.common import SCHEMA, Result
 from gaincell.results.cost import CostResult
@@ -39,6 +40,7 @@ KINDS: Mapping[tuple[str, ...], type[Result] | None] = {
     ("perplexity",): PerplexityResult,
     ("word_perplexity",): RollingResult,
     ("model_cost",): CostResult,
+    ("measurements", "machines"): BaselineResult,
     ("activity", "gains"): ActivityResult,
     ("context", "model"): ContextResult,
 }
@@ -61,7 +63,12 @@ def read(path: str | os.PathLike[str], kind: type[T]) -> T:
     return from_json(kind, run, path.name)
 
 
+def kind_of(run: Json) -> type[Result] | None:
+    """Which kind of result the content of a file is; None of one that has no dataclass yet."""
+    return next((kind for parts, kind in KINDS.items() if all(part in run for part in parts)), None)
+
+
 def parse(run: Json, where: str) -> Result | None:
     """A result from the content of its file; None of a kind that has no dataclass yet. Raises RunError."""
-    kind = next((kind for parts, kind in KINDS.items() if all(part in run for part in parts)), None)
+    kind = kind_of(run)
     return None if kind is None else from_json(kind, run, where)

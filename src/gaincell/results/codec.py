@@ -136,8 +136,8 @@ def _encode(hint: Any, found: Any, origin: Origin) -> Any:
         for f in fields:
             if OWN in _marks(f.hint)[1]:
                 kind = getattr(found, f.name)
-                origin = Origin(kind, found.source if kind == "cited" else None)
-        made = {}
+                origin = Origin(kind, vars(found)["source"] if kind == "cited" else None)
+        made: Json = {}
         for f in fields:
             entry, of_field = getattr(found, f.name), _marks(f.hint)
             if REST in of_field[1]:

@@ -15,9 +15,10 @@ from gaincell.reports.costs import Rows
 from gaincell.reports.floorplan import area_caption, area_rows, floorplan_figure
 from gaincell.reports.html.markup import EMPTY, element, grid
 from gaincell.reports.html.picture import picture
-from gaincell.reports.html.result import Entry, Result, each, each_of, protocol, typed
+from gaincell.reports.html.result import Entry, Result, each, each_of, typed
 from gaincell.reports.html.tables import head_rows, only_kind, short, table
 from gaincell.reports.results import number
+from gaincell.results.baseline import BaselineResult
 from gaincell.results.cost import CostResult
 
 SIMULATED, CITED = "simulated", "cited"
@@ -132,11 +133,10 @@ def _stacks(run: Entry) -> Markup:
 
 def baselines(results: Sequence[Result]) -> Markup:
     """Softmax attention timed on a machine."""
-    return each(results, "measurements", _baseline)
+    return each_of(results, BaselineResult, _baseline, lambda found: found.measurements)
 
 
-def _baseline(result: Result) -> Markup:
-    run = result.run
+def _baseline(run: BaselineResult) -> Markup:
     shown = [element("p", baseline_title(run), class_="lead")]
     for context, (headings, *rows) in baseline_rows(run).items():
         title = f"{context:,} keys: µs per token, by batch"
@@ -148,4 +148,4 @@ def _baseline(result: Result) -> Markup:
     skipped = [element("li", line) for line in skipped_lines(run)]
     notes = element("ul", *skipped, class_="plain") if skipped else EMPTY
     chart = picture("Time per token and layer", baseline_figure(run), kind="measured", numbers=())
-    return EMPTY.join(shown) + chart + notes + element("p", protocol(run), class_="note")
+    return EMPTY.join(shown) + chart + notes + element("p", run.provenance.protocol, class_="note")

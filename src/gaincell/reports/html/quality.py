@@ -176,10 +176,11 @@ def pauses(results: Sequence[Result]) -> Markup:
 def evaluation(results: Sequence[Result]) -> Markup:
     """Perplexities of one model each, by tokens (blocks-T, strided-T-S) or by words (rolling-T)."""
     rows, kinds = [], []
-    for name, one in [*typed(results, PerplexityResult), *typed(results, RollingResult)]:
+    for name, one in ((result.name, result.found) for result in results):
         if isinstance(one, RollingResult):
             number, spread, by = one.word_perplexity, one.word_perplexity_error, "words"
         else:
+            assert isinstance(one, PerplexityResult)
             number, spread, by = one.perplexity, one.perplexity_error, "tokens"
         shown = ["–" if x is None else readable(x) for x in (number, spread, one.bits_per_byte)]
         rows.append([name, *shown, by, f"{one.predictions:,.0f}", one.provenance.protocol])

@@ -10,6 +10,7 @@ from markupsafe import Markup
 from gaincell.reports.html import circuits, codesign, costs, heads, mapping, quality, sweeps
 from gaincell.reports.html.result import Result
 from gaincell.results.activity import ActivityResult
+from gaincell.results.baseline import BaselineResult
 from gaincell.results.cost import CostResult
 from gaincell.results.evaluation import (
     AblationResult,
@@ -150,7 +151,7 @@ SECTIONS = (
         "baseline",
         "Baseline",
         "Softmax attention on a machine of today.",
-        _has("measurements"),
+        _is(BaselineResult),
         costs.baselines,
     ),
     Section(

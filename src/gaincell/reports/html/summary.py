@@ -14,6 +14,7 @@ from gaincell.reports.html.tables import badges, only_kind, table
 from gaincell.reports.results import number, numbers, saved_stage
 from gaincell.reports.tables import readable as short
 from gaincell.results.activity import ActivityResult
+from gaincell.results.baseline import BaselineResult
 from gaincell.results.cost import CostResult
 from gaincell.results.evaluation import (
     AblationResult,
@@ -74,6 +75,8 @@ def headline(result: Result) -> tuple[str, str]:
         case PausesResult(pauses=pauses):
             last = pauses[-1]
             return f"perplexity {short(last.perplexity)} after {last.idle:g} s", SIMULATED
+        case BaselineResult(measurements=timings):
+            return f"{len(timings)} timings of softmax attention", "measured"
         case DepthResult(curves=curves):
             return f"{len(curves)} models over the length of context", SIMULATED
         case ActivityResult() as activity:
@@ -109,10 +112,6 @@ def _tasks(run: Entry) -> tuple[str, str]:
 def _floorplan(run: Entry) -> tuple[str, str]:
     total = sum(number(entry) for entry in run["areas"].values())
     return f"{total * 1e6:.3f} mm² a head", only_kind(run["areas"])
-
-
-def _baseline(run: Entry) -> tuple[str, str]:
-    return f"{len(run['measurements'])} timings of softmax attention", "measured"
 
 
 def _verification(run: Entry) -> tuple[str, str]:
@@ -170,7 +169,6 @@ HEADLINES: Mapping[str, Callable[[Entry], tuple[str, str]]] = {
     "stages": _stages,
     "tasks": _tasks,
     "floorplan": _floorplan,
-    "measurements": _baseline,
     "runs": _energy,
     "curve": _spice_cell,
     "schedule": _step,
