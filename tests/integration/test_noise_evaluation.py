@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,11 @@ from gaincell.evaluation.perplexity import perplexity
 from gaincell.integrations.hf.attach import attach, attached_layers
 from gaincell.integrations.hf.checkpoint import save
 from gaincell.integrations.hf.sources import load_base
-from gaincell.reports.results import value
+from gaincell.results import read
+from gaincell.results.evaluation import ContextCurve, ContextPoint, DepthResult
 from gaincell.spread import paired_ratio, ratio_error
 
+DEPTH = Path(__file__).parents[2] / "docs" / "results" / "context" / "context.json"
 ONE_DRAW = "one draw of noise, whose variance is in no ±"
 SAME = torch.randint(0, 97, (64,), generator=torch.Generator().manual_seed(2)).repeat(8)
 """A text of eight equal blocks: whatever differs between them is noise."""
@@ -96,27 +99,16 @@ def test_every_command_that_prints_a_spread_says_it(
 
 
 def test_what_the_curves_of_context_tell_apart() -> None:
-    def curve(window: int, losses: list[float] | None, perplexity: float) -> dict[str, Any]:
-        rows = [(4, 0.05, 0.01), (8, 0.01, 0.01), (16, 0.0, 0.0)]
-        points = [
-            {
-                "context": value(context, "tokens", "measured"),
-                "perplexity": value(perplexity, "1", "simulated"),
-                "excess": value(excess, "nat", "simulated"),
-                "excess_error": value(error, "nat", "simulated"),
-            }
-            for context, excess, error in rows
-        ]
-        if losses is not None:
-            points[-1]["per_block"] = value(losses, "nat", "simulated")
-        return {
-            "layers": value(2, "1", "simulated"),
-            "window": value(window, "columns", "simulated"),
-            "context": points,
-        }
+    def curve(window: int, losses: list[float] | None, perplexity: float) -> ContextCurve:
+        *points, last = (
+            ContextPoint(context, perplexity, excess, error)
+            for context, excess, error in [(4, 0.05, 0.01), (8, 0.01, 0.01), (16, 0.0, 0.0)]
+        )
+        return ContextCurve(2, window, (*points, replace(last, per_block=tuple(losses or ()))))
 
     def said(short: list[float] | None, long: list[float] | None) -> str:
-        return context_sentences({"curves": [curve(64, short, 85.87), curve(1024, long, 85.58)]})
+        curves = (curve(64, short, 85.87), curve(1024, long, 85.58))
+        return context_sentences(replace(read(DEPTH, DepthResult), curves=curves))
 
     assert "on 64 columns 8 tokens of context are not told apart from all 16" in said(None, None)
     assert "85.9, the long one of 85.6; losses of single blocks were not stored" in said(None, None)

@@ -7,7 +7,6 @@ from types import ModuleType
 
 import pytest
 import torch
-from torch import Tensor
 
 from gaincell.config import Design, load_design
 from gaincell.ops.gain_cell_attention import gain_cell_attention, naive, native_library
