@@ -24,15 +24,12 @@ _wrap = PeftModel.__init__
 @wraps(_wrap)
 def _wrap_with_arrays(self: Any, model: Any, peft_config: Any, *arguments: Any, **keywords: Any) -> None:
     from gaincell.integrations.hf.attach import attached_layers
-    from gaincell.integrations.hf.mixing import is_mixed
+    from gaincell.integrations.hf.reparametrisation import check_folded
 
     if hasattr(peft_config, "modules_to_save"):
         others = [name for name in peft_config.modules_to_save or [] if name != MODULE]
         if attached_layers(model):
-            if is_mixed(model):
-                raise ModelError(
-                    "the model has mixing, which peft's files cannot hold: save it and load it first"
-                )
+            check_folded(model, "peft's files cannot hold: save it and load it first")
             peft_config.modules_to_save = [*others, MODULE]
         elif len(others) < len(peft_config.modules_to_save or []):
             raise ModelError(
