@@ -32,7 +32,7 @@ demo: $(BASE)
 	@echo "  docs/quickstart.md goes on from here; gaincell --help lists the commands"
 
 test: $(DEV)
-	$(BIN)/python -m pytest -n auto --dist worksteal $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n auto --dist worksteal --durations=40 $(PYTEST_ARGS)
 
 nightly: $(DEV)
 	$(BIN)/python -m pytest -n 0 -m nightly $(PYTEST_ARGS)

@@ -2,11 +2,12 @@
 
     python -m benchmarks.attention [--rounds 9] [--quick] [--out benchmarks/results/attention.json]
 
-B = 1, H = 12, D = 64, window 1024, the decay of twelve layers: the paper's GPT-2. Reference: torch's float32
-causal scaled_dot_product_attention over all tokens. Every round of a table times every contender once, in one
-process, so that what the machine does meanwhile hits all of them; medians of the rounds after one that warms
-up. Decoding: one token of every head, against a cache of T tokens or the ring of min(T, 1024) columns.
-Extra memory is the growth of the peak resident set during the first call of a fresh process (Linux).
+B = 1 (8 where a table says so), H = 12, D = 64, window 1024, the decay of twelve layers: the paper's GPT-2.
+Reference: torch's float32 causal scaled_dot_product_attention over all tokens. Every round of a table times
+every contender once, in one process, so that what the machine does meanwhile hits all of them; medians of the
+rounds after one that warms up. Decoding: one token of every head, against a cache of T tokens or the ring of
+min(T, 1024) columns. Extra memory is the growth of the peak resident set during the first call of a fresh
+process (Linux).
 Everything takes about an hour.
 """
 
@@ -40,6 +41,8 @@ SOFTMAX = "softmax, float32"
 PROTOCOL = "paired and interleaved in one process, medians, after one warming round"
 FORWARD, BOTH, DECODE = "forward", "forward and backward", "decode"
 MEMORY_T = (1024, 4096, 16384)
+BATCH = 8
+"""Of the tables that show what several sequences at once cost."""
 LIMITS = {  # times SDPA, one thread
     (FORWARD, "blocked", 1024): 4.5,
     (FORWARD, "blocked", 4096): 3.0,
@@ -56,11 +59,11 @@ LIMITS = {  # times SDPA, one thread
 MEMORY_LIMITS_MIB = {("native", 1024): 16.0, ("blocked", 1024): 32.0}
 
 
-def inputs(tokens: int, gradients: bool) -> list[Tensor]:
+def inputs(tokens: int, gradients: bool, batch: int = 1) -> list[Tensor]:
     """Queries in pulse widths, keys and values in volts."""
     generator = torch.Generator().manual_seed(0)
-    q = torch.rand(1, 12, tokens, 64, generator=generator)
-    k, v = (0.9 * torch.rand(1, 12, tokens, 64, generator=generator) for _ in range(2))
+    q = torch.rand(batch, 12, tokens, 64, generator=generator)
+    k, v = (0.9 * torch.rand(batch, 12, tokens, 64, generator=generator) for _ in range(2))
     return [t.requires_grad_(gradients) for t in (q, k, v)]
 
 
@@ -91,18 +94,18 @@ def softmax_bf16(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return softmax(*(t.bfloat16() for t in (q, k, v))).float()
 
 
-def contenders(tokens: int, part: str, threads: int) -> dict[str, Attention]:
+def contenders(tokens: int, part: str, threads: int, batch: int) -> dict[str, Attention]:
     """Name -> attention of (q, k, v); fewer, the longer it takes."""
     design, levels = load_design("leroux2025"), native_library.levels()
     found: dict[str, Attention] = {SOFTMAX: softmax, "softmax, bfloat16": softmax_bf16}
-    if tokens <= 1024:
+    if batch * tokens <= 1024:
         found["published eager"] = lambda q, k, v: published_eager(q, k, v, design)
     if tokens == 256 and part == FORWARD:
         found["naive"] = plain("naive")
     found["blocked"] = plain("blocked")
-    shown = levels if tokens <= 4096 and threads == 1 else levels[-1:]
+    shown = levels if batch * tokens <= 4096 and threads == 1 else levels[-1:]
     found |= {f"native {level}": at_level(level) for level in shown}
-    if levels and tokens <= 1024:
+    if levels and batch * tokens <= 1024:
         best = levels[-1]
         for cell in ("linear", "x3", "sigmoid"):
             found[f"native {best}, {cell}"] = at_level(best, chip={"cell": cell})
@@ -132,9 +135,11 @@ def compare(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, di
     }
 
 
-def attention_table(tokens: int, part: str, rounds: int, threads: int) -> dict[str, dict[str, float]]:
+def attention_table(
+    tokens: int, part: str, rounds: int, threads: int, batch: int = 1
+) -> dict[str, dict[str, float]]:
     """One table: forward, or forward and backward."""
-    qkv = inputs(tokens, part == BOTH)
+    qkv = inputs(tokens, part == BOTH, batch)
     grad = torch.ones_like(qkv[0])
 
     def call(attention: Attention) -> Callable[[], object]:
@@ -142,7 +147,7 @@ def attention_table(tokens: int, part: str, rounds: int, threads: int) -> dict[s
             return lambda: torch.autograd.grad(attention(*qkv), qkv, grad)
         return torch.no_grad()(lambda: attention(*qkv))
 
-    return compare({name: call(a) for name, a in contenders(tokens, part, threads).items()}, rounds)
+    return compare({name: call(a) for name, a in contenders(tokens, part, threads, batch).items()}, rounds)
 
 
 def decode_table(tokens: int, rounds: int) -> dict[str, dict[str, float]]:
@@ -263,6 +268,12 @@ def main() -> None:
                     lambda t=tokens, p=part, n=rounds, c=threads: attention_table(t, p, n, c),
                 )
             table(f"{DECODE}, {unit}", lambda t=tokens: decode_table(t, 20 * options.rounds))
+        for part in (FORWARD, BOTH) if not options.quick else ():
+            label = f"{part}, T = 1024 (batch {BATCH}), {threads} thread{'s' if threads > 1 else ''}"
+            table(
+                label,
+                lambda p=part, c=threads: attention_table(1024, p, max(3, options.rounds // 3), c, BATCH),
+            )
     torch.set_num_threads(1)
     report: dict[str, Any] = {"kind": "measured", "results": results}
     verdict = {}

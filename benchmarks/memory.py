@@ -5,9 +5,10 @@ weights in bfloat16, on the paper's chip.
 
 Every step runs in a process of its own, whose largest resident size is what the kernel says of it; pages of
 the mapped weight file count. Steps: `load` the model; `fit` the first gains and offsets from statistics, then
-adapt to the nonlinear cells in closed form, as `gaincell map` does; `evaluate` a perplexity; `generate` on
-the ring. The limit is 1.25 times the weights and 1.5 GiB, of which Python, torch and transformers take a
-share (`nothing`). The model is written once into DIRECTORY (2.2 GB) and used again.
+adapt to the nonlinear cells in closed form, as `gaincell map` does; `map` the model with low-rank adapters,
+all stages on a few short blocks; `evaluate` a perplexity; `generate` on the ring. The limit is 1.25 times the
+weights and 1.5 GiB, of which Python, torch and transformers take a share (`nothing`). The model is written
+once into DIRECTORY (2.2 GB) and used again.
 """
 
 from __future__ import annotations
@@ -82,6 +83,26 @@ def fit(folder: Path, tokens: int) -> None:
         raise SystemExit(f"the closed form did not converge: {result}")
 
 
+def map_(folder: Path, tokens: int) -> None:
+    """`gaincell map --lora 4`, on blocks of a quarter of the tokens."""
+    from gaincell.mapping.pipeline import map_model
+    from gaincell.mapping.settings import MapSettings
+
+    block = tokens // 4
+    settings = MapSettings(
+        model=str(folder),
+        design=gaincell.load_design("leroux2025"),
+        block=block,
+        budget=8 * block,
+        evaluation_tokens=tokens,
+        calibration_tokens=tokens,
+        lora=4,
+        published=False,
+    )
+    with tempfile.TemporaryDirectory() as out:
+        map_model(settings, Path(out) / "run")
+
+
 def evaluate(folder: Path, tokens: int) -> None:
     """A perplexity of the attached model."""
     from gaincell.evaluation.perplexity import perplexity
@@ -106,7 +127,7 @@ def generate(folder: Path, tokens: int) -> None:
 
 
 STEPS: dict[str, Callable[[Path, int], None]] = {
-    step.__name__: step for step in (nothing, load, fit, evaluate, generate)
+    step.__name__.rstrip("_"): step for step in (nothing, load, fit, map_, evaluate, generate)
 }
 
 

@@ -18,7 +18,8 @@ import tokens_page
 
 from gaincell.files import write_text
 from gaincell.integrations.hf.checkpoint import HARDWARE, describe
-from gaincell.mapping.recipe import Recipe, StageRecipe, load_recipe
+from gaincell.mapping.recipe import Recipe, StageRecipe
+from gaincell.mapping.recipe_file import load_recipe
 from gaincell.reports import comparison, results, tables
 
 ROOT = Path(__file__).parents[1]

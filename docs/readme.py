@@ -53,6 +53,7 @@ from gaincell.reports import (
     results,
     rtl,
     spice,
+    spice_mixed,
     spice_tables,
     spice_wires,
     spice_write,
@@ -208,6 +209,9 @@ def write_spice(docs: Path) -> None:
         spice_wires.draw_wires(result, docs / "figures" / "spice-wires.png")
     for result in read("write-*.json").values():
         text = replaced(text, "write", spice_write.markdown(result))
+    for name, result in read("mixed-*.json").items():
+        text = replaced(text, "mixed", spice_mixed.markdown(result))
+        spice_mixed.draw_mixed(result, docs / "figures" / f"spice-mixed-{name}.png")
     for name, result in found.items():
         spice.draw_cell(result, docs / "figures" / f"spice-cell-{name}.png")
     for name, result in verified.items():
@@ -360,7 +364,8 @@ def benchmark_page(bench: Mapping[str, Any], models: Mapping[str, Any]) -> str:
     cpu, made = bench["provenance"]["hardware"]["cpu"], bench["provenance"]["protocol"]
     parts = [
         "# Benchmarks\n\nWritten by `docs/readme.py` from `benchmarks/results/*.json` (`make bench`).\n\n"
-        f"Measured, {cpu}; B = 1, H = 12, D = 64, window 1024; cubic cell unless another is named; {made}. "
+        f"Measured, {cpu}; B = 1 (unless a column has another batch), H = 12, D = 64, window 1024; "
+        f"cubic cell unless another is named; {made}. "
         "Numbers are times as multiples of torch's float32 softmax attention in the same run."
     ]
     for threads in ("1 thread", "2 threads"):
@@ -438,6 +443,7 @@ MEMORY_STEPS = {
     "nothing": "Python, torch, transformers",
     "load": "read the model",
     "fit": "first gains, statistics, closed form",
+    "map": "`map --lora 4`, blocks of a quarter of the text",
     "evaluate": "perplexity",
     "generate": "write on the ring",
 }
@@ -449,7 +455,7 @@ ARITHMETIC = ("llama-2-7b", "mistral-7b")
 def memory_table(bench: Mapping[str, Any]) -> str:
     """Peak resident size of every step of benchmarks/memory.py, and by arithmetic of larger models: their
     weights in bfloat16 with input and output embedding, the libraries, and the rest in proportion to the
-    hidden size, all else of a layer being so.
+    hidden size, all else of a layer being so. (Not of `map`, which holds more than one layer's.)
     """
     sizes, gib = shipped_sizes(), 2**30
     weights, libraries = bench["weights_bytes"], bench["steps"]["nothing"]["peak_bytes"]
@@ -474,7 +480,7 @@ def memory_table(bench: Mapping[str, Any]) -> str:
         for name in ARITHMETIC:
             rest = (peak - weights - libraries) * sizes[name].hidden / bench["hidden"]
             bytes_ = libraries if step == "nothing" else larger[name] + libraries + rest
-            computed.append(f"{bytes_ / gib:.1f}")
+            computed.append("–" if step == "map" else f"{bytes_ / gib:.1f}")
         limit = "–" if step == "nothing" else f"{bench['limit_bytes'] / gib:.2f}"
         lines.append([title, f"{peak / gib:.2f}", limit, *computed])
     made = f"{bench['tokens']} tokens of text; {bench['provenance']['protocol']}"

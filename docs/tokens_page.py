@@ -17,7 +17,8 @@ from pathlib import Path
 from reproduction_circuits import RESULTS
 from scipy import stats
 
-from gaincell.mapping.recipe import Recipe, load_recipe
+from gaincell.mapping.recipe import Recipe
+from gaincell.mapping.recipe_file import load_recipe
 from gaincell.reports import results
 from gaincell.reports.comparison import cited_rows
 from gaincell.reports.conversions import ConversionPoint, Conversions, conversions_markdown, counted

@@ -24,7 +24,7 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from gaincell.files import write_atomic
-from gaincell.mapping.recipe import load_recipe
+from gaincell.mapping.recipe_file import load_recipe
 from gaincell.text import END_OF_TEXT, open_text
 from gaincell.training.data import pack_blocks
 

@@ -1,9 +1,10 @@
 """Tables of file formats, from the dataclasses that read them.
 
-    ```{keys} gaincell.training.settings:TrainSettings
+    ```{keys} gaincell.training.settings:TrainSettings gaincell.mapping.recipe_file:TRAINING
     ```
 
-lists the fields of a dataclass with default and meaning.
+lists the fields of a dataclass that stand in a table of a file, with default, what they take and meaning.
+The JSON schemas of whole files (SCHEMAS) are written beside the pages.
 
     ```{design-keys} numbers
     ```
@@ -28,24 +29,26 @@ from sphinx.util.docutils import SphinxDirective
 
 from gaincell.config import load_design
 from gaincell.design import CELL_NUMBERS, NUMBERS, TABLE_NUMBERS, TABLES, Design
+from gaincell.schema import allowed
 
 CHIP = "leroux2025"
+SCHEMAS = {"recipe": "gaincell.mapping.recipe_file:FILE", "sweep": "gaincell.sweeps.file:FILE"}
 
 
 class Keys(SphinxDirective):
     """Fields of a dataclass."""
 
-    required_arguments = 1
+    required_arguments = 2
 
     def run(self) -> list[nodes.Node]:
-        module, _, name = self.arguments[0].partition(":")
-        owner = getattr(import_module(module), name)
-        found = meanings(owner)
+        owner, kind = map(named, self.arguments)
+        found, takes = meanings(owner), allowed(kind)
         rows = [
-            [f"`{field.name}`", default_of(field), found.get(field.name, "")]
+            [f"`{field.name}`", default_of(field), takes[field.name], found.get(field.name, "")]
             for field in dataclasses.fields(owner)
+            if field.name in takes
         ]
-        return table(self, ["key", "default", "meaning"], rows)
+        return table(self, ["key", "default", "allowed", "meaning"], rows)
 
 
 class DesignKeys(SphinxDirective):
@@ -74,6 +77,23 @@ class DesignKeys(SphinxDirective):
         if all(row[2] == "–" for row in rows):
             return table(self, ["key", "unit", "meaning"], [[row[0], row[1], row[5]] for row in rows])
         return table(self, ["key", "unit", CHIP, "source", "range", "meaning"], rows)
+
+
+def named(path: str) -> Any:
+    """The object that MODULE:NAME names."""
+    module, _, name = path.partition(":")
+    return getattr(import_module(module), name)
+
+
+def write_schemas(app: Sphinx, error: Exception | None) -> None:
+    """The JSON schemas of files, for editors; what is required may stand in a file that they extend."""
+    for name, path in SCHEMAS.items():
+        place = app.outdir / "schemas" / f"{name}.json"
+        place.parent.mkdir(exist_ok=True)
+        schema = named(path).model_json_schema()
+        if "extends" in schema["properties"]:
+            del schema["required"]
+        place.write_text(json.dumps(schema, indent=1))
 
 
 def meanings(owner: type) -> dict[str, str]:
@@ -124,4 +144,5 @@ def setup(app: Sphinx) -> dict[str, Any]:
     """Register the directives."""
     app.add_directive("keys", Keys)
     app.add_directive("design-keys", DesignKeys)
+    app.connect("build-finished", write_schemas)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

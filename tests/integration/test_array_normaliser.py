@@ -22,7 +22,7 @@ from gaincell.circuits import charge_to_pulse, query_driver, write_dac
 from gaincell.circuits.normaliser import Normaliser
 from gaincell.config import load_design
 from gaincell.design import Design
-from gaincell.errors import InputError, ModelError, RunError
+from gaincell.errors import InputError, ModelError, RunError, UncalibratedWarning
 from gaincell.evaluation.dump import dump_layer
 from gaincell.integrations.hf.attach import attach, attached_layers, detach, set_attention, set_design
 from gaincell.integrations.hf.cache import RingCache, feed
@@ -49,6 +49,15 @@ def normalised(dtype: torch.dtype = torch.float64, **changes: object) -> LlamaFo
             cell.out.offset.fill_(0.1)
             cell.normaliser.log_floor.copy_(torch.randn(cell.heads, generator=draw))
     return model
+
+
+@pytest.mark.filterwarnings("error::gaincell.errors.UncalibratedWarning")
+def test_looking_at_the_arrays_asks_for_no_calibration_but_using_them_does() -> None:
+    model = attach(micro_llama(), micro_design())
+    add_biases(model)
+    add_array_normaliser(model, some_ids())
+    with pytest.raises(UncalibratedWarning):
+        model(some_ids())
 
 
 def some_cell(design: Design, impl: str = "auto") -> GainCellAttention:

@@ -24,6 +24,7 @@ SMOLLM2 = pytest.mark.skipif(
 )
 SPICE = ROOT / "docs" / "results" / "spice" / "energy-freepdk45.json"
 RTL = ROOT / "docs" / "results" / "rtl" / "leroux2025.json"
+WRITE = ROOT / "docs" / "results" / "spice" / "write-freepdk45.json"
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str, assumed: bool = True) -> tuple[int, str, str]:
@@ -157,6 +158,27 @@ def test_the_synthesised_digital_part_stands_beside_the_formula(
     assert "digital, synthesised" in " ".join(out.split())
 
 
+def test_the_simulated_write_stands_beside_the_formula(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """128 lines a token, and the gates that the formula knows; the paper's number and its band stay."""
+    file = tmp_path / "cost.json"
+    code, out, _ = run(capsys, "gpt2", "--write", str(WRITE), "--json", str(file))
+    assert code == 0
+    head, simulated = results.read(file)["head"], results.read(WRITE)
+    line = next(line for line in head["lines"] if line["name"] == "write")
+    gates = 2 * results.number(line["parts"]["discharge"])
+    for kind, dac in head["write"]["dacs"].items():
+        codes = results.numbers(simulated["dacs"][kind]["energy"])
+        assert results.number(dac["energy"]) == pytest.approx(128 * sum(codes) / len(codes) + gates)
+        assert results.number(dac["factor"]) == pytest.approx(
+            results.number(dac["energy"]) / results.number(line["cited"])
+        )
+        assert dac["inside"] == (1 / 5 <= results.number(dac["factor"]) <= 5)
+    assert head["write"]["dacs"]["string"]["energy"]["kind"] == "simulated"
+    assert "write, SPICE (resistor string)" in " ".join(out.split())
+
+
 def test_spice_energies_have_their_bands(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     file = tmp_path / "cost.json"
     code, out, _ = run(capsys, "gpt2", "--spice", str(SPICE), "--json", str(file))
@@ -237,6 +259,8 @@ def test_sizes_alone_suffice_and_other_sizes_are_not_compared(
         (("llama-3-8b", "--spice", str(SPICE)), "leave --spice out"),
         (("llama-3-8b", "--rtl", str(RTL)), "or leave --rtl out"),
         (("gpt2", "--rtl", str(SPICE)), "give one of `gaincell rtl`"),
+        (("gpt2", "--write", str(SPICE)), "give one of `gaincell spice write`"),
+        (("gpt2", "--design", "ideal", "--write", str(WRITE)), "leave --write out"),
         (("no-such-model/at all",), "no-such-model"),
         (("tiny", "--refresh", "copy"), "needs one period"),
         (("tiny", "--refresh", "copy", "--refresh-seconds", "-1"), "finite number above 0"),

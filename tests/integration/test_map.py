@@ -9,11 +9,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tests.micro import micro_design, micro_settings, write_micro
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from gaincell.adaptation.statistics import attached
 from gaincell.evaluation.perplexity import perplexity
+from gaincell.integrations.hf import checkpoint, models
 from gaincell.integrations.hf.models import load_model
-from gaincell.mapping.job import prepare
+from gaincell.integrations.hf.sources import BaseModel, load_base
+from gaincell.mapping.job import Job, prepare
 from gaincell.mapping.pipeline import map_model
 from gaincell.mapping.readapt import AdaptSettings, adapt_model
 from gaincell.mapping.stages import STAGES
@@ -206,3 +209,41 @@ def test_a_map_with_adapters(tmp_path: Path) -> None:
     linear = next(stage for stage in run["stages"] if stage["name"] == "linear")
     assert number(again["stages"][0]["perplexity"]) == pytest.approx(number(linear["perplexity"]), rel=1e-4)
     assert load_model(tmp_path / "x3").model is not None
+
+
+@pytest.mark.usefixtures("blank_figures")
+def test_a_map_with_adapters_keeps_bfloat16_and_reads_the_model_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No weight that is not trained has a copy, in whichever type."""
+    model, text = write_micro(tmp_path)
+    AutoModelForCausalLM.from_pretrained(model).to(torch.bfloat16).save_pretrained(model)
+    reads = []
+
+    def read(*arguments: Any, **keywords: Any) -> BaseModel:
+        reads.append(load_base(*arguments, **keywords))
+        return reads[-1]
+
+    monkeypatch.setattr(models, "load_base", read)
+    monkeypatch.setattr(checkpoint, "load_base", read)
+    teachers = []
+    make = Job.teacher
+
+    def teacher_of(job: Job, state: Path | None) -> PreTrainedModel:
+        teachers.append(make(job, state))
+        return teachers[-1]
+
+    monkeypatch.setattr(Job, "teacher", teacher_of)
+    run = map_model(micro_settings(model, text, lora=2, published=False), tmp_path / "run")
+    assert len(reads) == 1
+    weights = {n: p for n, p in reads[0].model.named_parameters() if ".lora_" not in n and ".gain_" not in n}
+    assert {weight.dtype for weight in weights.values()} == {torch.bfloat16}
+    assert len(teachers) == 2
+    for teacher in teachers:
+        own = dict(teacher.named_parameters())
+        assert all(own[name].data_ptr() == weight.data_ptr() for name, weight in weights.items())
+    assert "weights in bfloat16" in run["provenance"]["protocol"]
+    loaded = load_model(tmp_path / "run", torch.bfloat16).model
+    job = prepare(micro_settings(model, text, lora=2, published=False), tmp_path / "run", silent_stages)
+    found = perplexity(loaded, job.evaluation, "blocks-64")
+    assert found.perplexity == pytest.approx(number(run["stages"][-1]["perplexity"]), rel=0.02)

@@ -28,7 +28,8 @@ from gaincell.integrations.hf.size import model_size
 from gaincell.mapping.folder import alone
 from gaincell.mapping.overrides import parse_overrides
 from gaincell.mapping.readapt import AdaptSettings, adapt_model, describe_start
-from gaincell.mapping.recipe import LoraRecipe, ModelRecipe, Recipe, load_recipe
+from gaincell.mapping.recipe import LoraRecipe, ModelRecipe, Recipe
+from gaincell.mapping.recipe_file import TRAINING, load_recipe
 from gaincell.mapping.recipe_text import RecipeText
 from gaincell.mapping.run_recipe import run_recipe
 from gaincell.mapping.stage_model import load_stage
@@ -36,9 +37,10 @@ from gaincell.nn.array_normaliser import NORMALISER
 from gaincell.ops.gain_cell_attention import GRADIENTS
 from gaincell.progress import silent_stages
 from gaincell.reports.results import saved_stage
+from gaincell.schema import allowed
 from gaincell.text import open_text
 from gaincell.training.loop import _optimizer
-from gaincell.training.settings import TRAINING, TrainSettings
+from gaincell.training.settings import TrainSettings
 
 pytestmark = pytest.mark.usefixtures("blank_figures")
 SHIPPED = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))
@@ -235,6 +237,50 @@ def test_a_recipe_repeats_and_goes_on(texts: Path, tmp_path: Path) -> None:
     assert (outs[0] / "stages" / "software-continued.safetensors").stat().st_mtime_ns == kept
     with pytest.raises(RunError, match="other settings"):
         run_recipe(replace(recipe, seed=1), open_text(texts), outs[0])
+
+
+def test_a_recipe_builds_on_another(tmp_path: Path) -> None:
+    write(tmp_path)
+    child = tmp_path / "child.toml"
+    child.write_text(
+        'extends = "mini.toml"\nstages = ["linear", "software-continued", "last"]\nfiles = { words = 2.0 }\n'
+        '[training]\nlearning_rate = "default"\nclip = 2.0\n[model]\nsteps = 4\n[[stage]]\nname = "last"\n'
+        'start = "linear"\ntask = "adapt"\n[[stage]]\nname = "linear"\nteacher = "default"\nsteps = 5\n'
+        'compare = "default"\n'
+    )
+    found = load_recipe(child, changes={"stage.last.title": "the last"})
+    head, first, linear, *_ = MADE.split("[[stage]]")
+    head = head.replace('["words"]', "{ words = 2.0 }").replace("learning_rate = 1e-3", "clip = 2.0")
+    linear = linear.replace('teacher = "software-continued"\n', "").replace("steps = 2", "steps = 5")
+    linear = linear.replace('compare = "software-continued"\n', "")
+    last = '\nname = "last"\ntitle = "the last"\nstart = "linear"\ntask = "adapt"\n'
+    text = "[[stage]]".join([head.replace("steps = 3", "steps = 4"), linear, first, last])
+    assert replace(found, name="mini.toml", changes={}) == load_recipe(write(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('extends = "none.toml"', "none.toml cannot be read"),
+        ('extends = "child.toml"', "child.toml: recipes extend each other in a circle"),
+        ("extends = 3", "child.toml: extends = 3; allowed: text"),
+        ('extends = "mini.toml"\nstages = ["linaer"]', "entry 1 = 'linaer'; .*did you mean 'linear'?"),
+        (
+            'extends = "mini.toml"\n[[stage]]\nsteps = 1',
+            "child.toml: the name of a stage = None; allowed: text",
+        ),
+        ('extends = "mini.toml"\nstage = 3', "child.toml: stage = 3; allowed: a list"),
+        (
+            'extends = "mini.toml"\n[[stage]]\nname = "linear"\nstps = 1',
+            "stage 2: unknown key 'stps'",
+        ),
+    ],
+)
+def test_what_cannot_be_built_on_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    write(tmp_path)
+    (tmp_path / "child.toml").write_text(text)
+    with pytest.raises(InputError, match=message):
+        load_recipe(tmp_path / "child.toml")
 
 
 def test_values_are_set_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -800,7 +846,9 @@ def test_a_dry_run_refuses_what_cannot_run(tmp_path: Path, capsys: pytest.Captur
 
 
 def test_every_setting_of_a_training_is_checked() -> None:
-    assert list(TRAINING) == [setting.name for setting in fields(TrainSettings)]
+    takes = allowed(TRAINING)
+    assert [*takes] == [setting.name for setting in fields(TrainSettings)]
+    assert not {"anything", "text", "a number", "a whole number"} & set(takes.values())
     assert TrainSettings(divergence=inf).divergence == inf
     with pytest.raises(InputError, match="bf16 = 1; allowed: true or false"):
         TrainSettings(bf16=1)  # type: ignore[arg-type]

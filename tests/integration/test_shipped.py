@@ -17,7 +17,7 @@ from gaincell import shipped
 from gaincell.errors import ModelError
 from gaincell.integrations.hf.checkpoint import describe, is_run
 from gaincell.integrations.hf.sources import find_source
-from gaincell.mapping.recipe import load_recipe
+from gaincell.mapping.recipe_file import load_recipe
 from gaincell.reports import results
 
 ROOT = Path(__file__).parents[2]

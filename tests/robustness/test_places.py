@@ -16,7 +16,7 @@ from gaincell.config import load_design
 from gaincell.design_text import commented
 from gaincell.errors import InputError
 from gaincell.mapping.folder import alone
-from gaincell.mapping.recipe import load_recipe
+from gaincell.mapping.recipe_file import load_recipe
 from gaincell.reports.baseline import per_token
 from gaincell.reports.results import value
 from gaincell.spice.inputs import check_codes, real_inputs

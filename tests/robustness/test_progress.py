@@ -16,7 +16,7 @@ from gaincell.cli._progress import progress_bars
 from gaincell.integrations.hf.attach import attach
 from gaincell.integrations.hf.checkpoint import save
 from gaincell.integrations.hf.sources import load_base
-from gaincell.mapping.recipe import load_recipe
+from gaincell.mapping.recipe_file import load_recipe
 from gaincell.reports import results
 from gaincell.reports.tables import plan_table, stages_table
 

@@ -27,6 +27,7 @@ from amaranth.hdl import Module, Signal
 
 from gaincell.rtl import layout
 from gaincell.rtl.blocks import PulseCounter
+from gaincell.rtl.head import Head
 from gaincell.rtl.parameters import Parameters
 
 SMALL = """
@@ -153,7 +154,7 @@ def test_codes_of_a_model_come_out_as_they_went_in(small: Path, tmp_path: Path) 
     ("arguments", "said"),
     [
         (["ideal"], "query_levels is not quantised"),
-        (["leroux2025-signed"], "signed queries have no circuit"),
+        (["leroux2025-signed"], "a division by a normalising column"),
         (["leroux2025", "--head-dim", "0"], "--head-dim"),
         (["leroux2025", "--group", "99"], "group = 99"),
         (["nothing"], "nothing"),
@@ -181,6 +182,13 @@ def test_the_floorplan_is_that_of_the_costs() -> None:
     areas = {name: (int(b) - int(a)) * (int(d) - int(c)) * 1e-18 for name, a, c, b, d in regions}
     for r in digital:
         assert areas[r.name.replace(" ", "_")] == pytest.approx(r.area, rel=1e-3)
+
+
+def test_the_constraints_name_every_input_once() -> None:
+    p = Parameters(load_design("leroux2025"), rows=2)
+    text = layout.constraints(p)
+    named = [word.rstrip("*") for ports in re.findall(r"get_ports {([^}]+)}", text) for word in ports.split()]
+    assert sorted(named) == sorted([*Head(p).inputs, "rst"])
 
 
 def test_without_amaranth_the_extra_is_named(

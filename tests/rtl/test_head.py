@@ -13,6 +13,7 @@ from tests.rtl.heads import AMARANTH
 
 from gaincell.arrays import Schedule, digital
 from gaincell.circuits import dac_code, query_code
+from gaincell.circuits.pwm import Drivers
 from gaincell.config import load_design
 from gaincell.design import Design
 from gaincell.errors import DesignError, InputError
@@ -78,8 +79,12 @@ def differences(found: Equivalence) -> set[str]:
         (SMALL.replace(query_levels=8, storage_levels=16, counter_levels=8, t_pulse_max=7e-9), 4, 1),
         (load_design("oxide-2t-unipolar").replace(tile=4, window=20), 8, 1),
         (SMALL.replace(cell="linear", v_offset=0.4), 8, 1),
+        (SMALL.replace(drivers=Drivers(phases=2)), 8, 2),
     ],
-    ids=["three tiles", "grouped", "one tile, floor", "other levels", "unipolar cell", "offset off centre"],
+    ids=[
+        *("three tiles", "grouped", "one tile, floor", "other levels", "unipolar cell", "offset off centre"),
+        "signed queries",
+    ],
 )
 def test_a_head_gives_the_codes_of_the_golden_reference_when_the_schedule_says(
     design: Design, rows: int, group: int
@@ -108,13 +113,14 @@ def test_a_head_of_the_papers_rows(group: int) -> None:
 def test_the_controller_is_the_digital_twin(columns: int) -> None:
     parameters = Parameters(PAPER.replace(window=columns, tile=columns))
     twin, draw = digital.WriteAddressController(columns), random.Random(columns)
-    inputs = [{"advance": draw.random() < 0.8, "clear": draw.random() < 0.03} for _ in range(150)]
-    controller = WriteAddressController(parameters, advance=Signal(), clear=Signal())
+    odds = {"advance": 0.8, "clear": 0.06, "busy": 0.5}
+    inputs = [{name: draw.random() < share for name, share in odds.items()} for _ in range(150)]
+    controller = WriteAddressController(parameters, **{name: Signal() for name in odds})
     for one, seen in zip(inputs, play(controller, inputs), strict=True):
         assert seen["pointer"] == twin.pointer
         assert [bool(seen["valid"] >> n & 1) for n in range(columns)] == twin.valid
         assert [bool(seen["select"] >> n & 1) for n in range(columns)] == twin.select
-        twin.clock(write=one["advance"], reset=one["clear"])
+        twin.clock(write=one["advance"], reset=one["clear"] and not one["busy"])
 
 
 @pytest.mark.parametrize("tiles", [1, 2, 5, 16])
@@ -129,9 +135,10 @@ def test_the_adder_tree_is_the_digital_twin(tiles: int) -> None:
     assert seen[1:] == expected[:-1] if tiles > 1 else seen == expected
 
 
+@pytest.mark.parametrize("phases", [1, 2], ids=["unsigned", "signed"])
 @pytest.mark.parametrize("guard_bits", [0, 2, 4, 6])
-def test_the_input_stage_gives_the_converters_codes_for_every_word(guard_bits: int) -> None:
-    parameters = Parameters(PAPER, guard_bits=guard_bits)
+def test_the_input_stage_gives_the_converters_codes_for_every_word(guard_bits: int, phases: int) -> None:
+    parameters = Parameters(PAPER.replace(drivers=Drivers(phases)), guard_bits=guard_bits)
     limit = 2 ** (parameters.word_bits - 1)
     words = torch.arange(-limit, limit)
     queries = [query_stage(parameters, a, b) for a, b in ((1.0, 0.0), (0.03, -0.7), (9.0, 0.6))]
@@ -142,7 +149,7 @@ def test_the_input_stage_gives_the_converters_codes_for_every_word(guard_bits: i
         expected = (
             dac_code(fixed_point.storage_volts(words, stage, parameters), 8, d.v_min, d.v_max, d.v_offset)
             if stored
-            else query_code(fixed_point.query_widths(words, stage, parameters), 16)
+            else query_code(fixed_point.query_widths(words, stage, parameters), 16, signed=parameters.signed)
         )
         assert codes_of(parameters, stage, words.tolist(), stored) == expected.tolist()
 
@@ -240,7 +247,10 @@ Change = Callable[[], object]
             "'published-code' is no count of pulses",
         ),
         (lambda: Parameters(load_design("ideal")), "query_levels is not quantised"),
-        (lambda: Parameters(load_design("leroux2025-signed")), "signed queries have no circuit"),
+        (
+            lambda: Parameters(load_design("leroux2025-signed")),
+            "division by a normalising column have no circuit",
+        ),
         (lambda: Parameters(PAPER.replace(output_ceiling=False)), "output_ceiling is false"),
         (
             lambda: Parameters(PAPER.replace(query_levels=8)),

@@ -10,6 +10,7 @@ import pytest
 from tests.rtl.heads import AMARANTH, needs
 
 from gaincell.arrays import digital
+from gaincell.circuits.pwm import Drivers
 from gaincell.config import load_design
 from gaincell.costs.digital import circuits
 from gaincell.costs.head import assumed_head
@@ -103,13 +104,29 @@ def test_the_properties_are_proved(verilog: Design) -> None:
     [
         ("write_address_controller", r"4'hb", "4'ha"),
         ("write_address_controller", r"valid \| ", "valid & "),
+        ("write_address_controller", r"= ~ busy", "= 1'h1"),
         ("sequencer", r"period == 7'h5e", "period == 7'h5d"),
     ],
-    ids=["wraps early", "valid bit not set", "a step a period short"],
+    ids=["wraps early", "valid bit not set", "clears within a step", "a step a period short"],
 )
 def test_a_fault_in_the_verilog_is_no_theorem(verilog: Design, module: str, old: str, new: str) -> None:
     needs(*formal.PROGRAMS)
     assert not formal.prove(with_fault(verilog, module, old, new).modules, PARAMETERS)
+
+
+def test_signed_queries_in_verilog() -> None:
+    """A read has two halves; in the Verilog as in the simulator, and proved to be those of the schedule."""
+    needs("iverilog", *formal.PROGRAMS)
+    p = dataclasses.replace(PARAMETERS, design=PARAMETERS.design.replace(drivers=Drivers(phases=2)))
+    scales = random_scales(p, 1)
+    found = Run(p, scales, random_words(p, scales, 14, 1))
+    simulate(found)
+    verilog = generate(p)
+    assert "key_negative" in verilog.outputs
+    assert play(verilog, found.record, "iverilog").different == 0
+    assert formal.prove(verilog.modules, p)
+    same = with_fault(verilog, "pulse_generator", r"== early_negative", "== 1'h0")
+    assert play(same, found.record, "iverilog").different > 0
 
 
 def test_the_gates_give_every_wire_of_the_simulator(run: Run, verilog: Design, synthesis: Synthesis) -> None:

@@ -5,6 +5,7 @@ from gaincell.spice.netlists.cell import curve_bench, disturb_bench, hold_bench,
 from gaincell.spice.netlists.counter import counter_bench
 from gaincell.spice.netlists.netlist import Netlist
 from gaincell.spice.netlists.readout import RELU, SIGNED, Readout
+from gaincell.spice.netlists.sub_tile import sub_tile
 from gaincell.spice.technology import Corner, technology
 
 STORED = [[0.0, 0.9], [0.45, 0.3]]
@@ -26,6 +27,17 @@ def circuits() -> dict[str, Netlist]:
         "counter": counter_bench(free, Corner(), [0.0, 7.2e-9], 1e9, 15e-9),
         "slice-transistors": array_slice(
             free, Corner(), STORED, PULSES, Readout(SIGNED, 1e-13), transistor_readout=True
+        ),
+        "sub-tile": sub_tile(
+            free,
+            Corner(),
+            {"key": Readout(RELU, 1e-13), "value": Readout(SIGNED, 1e-13)},
+            size=2,
+            levels=2,
+            sum_bits=2,
+            clock=1e9,
+            longest=15e-9,
+            stop=1e-7,
         ),
         "slice-relu": array_slice(free, Corner(), STORED, PULSES, Readout(RELU, 1e-13), before=1, columns=4),
         "slice-signed": array_slice(

@@ -36,6 +36,20 @@ class TestSimulated:
         assert all(check["passed"] for check in found["checks"])
         assert "FAIL" not in result.output
 
+    @pytest.mark.parametrize(("dac", "code"), [("string", 0), ("charge", 1)])
+    def test_from_a_code_to_the_current(self, dac: str, code: int, tmp_path: Path) -> None:
+        """Cells hold what the DAC wrote; the model reads them as they are. Only the string is close."""
+        out = tmp_path / "verify.json"
+        options = ["--write-dac", dac, "--columns", "2", "--json", str(out)]
+        result = CliRunner().invoke(app, ["spice", "verify", *options])
+        assert result.exit_code == code, result.output
+        found = json.loads(out.read_text())
+        expected = {"string": 0.9, "charge": 0.72}
+        assert found["levels"]["value"][-1] == pytest.approx(expected[dac], abs=0.02)
+        checks = {check["name"]: check["passed"] for check in found["checks"]}
+        assert checks.pop("write: largest error of a stored voltage") == (dac == "string")
+        assert all(checks.values())
+
     def test_too_few_columns_for_a_calibration_are_shown_without_one(self, tmp_path: Path) -> None:
         out = tmp_path / "verify.json"
         options = ["--inputs", "centred", "--columns", "1", "--json", str(out)]

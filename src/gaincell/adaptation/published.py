@@ -80,7 +80,7 @@ def iterate(
     offsets = {(s, n): scaler.offset.double().cpu() for s, n, scaler in scalers(layers)}
     history: list[dict[str, float]] = []
     for iteration in range(max_iterations + 1):
-        statistics, saturated, nll = _measure(model, batch)
+        statistics, saturated, nll = measure(model, batch)
         residuals = Residuals.between(statistics, target, rule)
         record = {"residual": residuals.worst()[0], "perplexity": exp_or_infinity(nll)}
         history.append({"iteration": float(iteration), **record})
@@ -99,7 +99,8 @@ def iterate(
     return statistics, saturated, tuple(history)
 
 
-def _measure(model: nn.Module, batch: Batch) -> tuple[Statistics, tuple[Place, ...], float]:
+@torch.no_grad()
+def measure(model: nn.Module, batch: Batch) -> tuple[Statistics, tuple[Place, ...], float]:
     """Statistics, saturated stages and mean nll (nats a token) of the batch, in as few passes as the logits
     allow.
     """

@@ -183,9 +183,9 @@ def check_needed(context: typer.Context, options: Sequence[str], needs: str, the
 def check_run(model: str, purpose: str) -> None:
     """Raise InputError, before a model is loaded, where there is no chip for a purpose."""
     from gaincell.errors import InputError
-    from gaincell.integrations.hf.checkpoint import is_run
+    from gaincell.integrations.hf.size import run_design
 
-    if not is_run(model):
+    if run_design(model) is None:
         raise InputError(
             f"{model} is no RUN, and a model in software has no chip for {purpose}; give a RUN, such as "
             "gaincell map writes"

@@ -8,6 +8,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any, TypeAlias
@@ -60,7 +61,23 @@ Workers: TypeAlias = Annotated[
     int | None,
     typer.Option("--workers", metavar="N", min=1, help="Simulations at a time; by default one a core."),
 ]
+
+
+class DacKind(StrEnum):
+    """Of netlists/write_path.py."""
+
+    string = "string"
+    charge = "charge"
+
+
+WriteDac: TypeAlias = Annotated[
+    DacKind | None,
+    typer.Option("--write-dac", help="Store what this simulated DAC writes; by default ideal levels."),
+]
 Seed: TypeAlias = Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Of every random choice.")]
+
+OF_LIBRARY = ("--section", "--nmos", "--pmos", "--subcircuits", "--nodes")
+"""Options that --lib must accompany."""
 
 
 def models(

@@ -56,11 +56,10 @@ def cell_table(result: dict[str, Any], device: Any) -> Any:
     return table
 
 
-def write_table(result: dict[str, Any]) -> Any:
-    from gaincell.reports.spice_write import HEADINGS, rows
-
-    table = _plain_table(f"{result['technology']}, {result['ngspice']}", *HEADINGS)
-    for row in rows(result):
+def rows_table(result: dict[str, Any], report: Any) -> Any:
+    """Of a module of reports with HEADINGS and rows."""
+    table = _plain_table(f"{result['technology']}, {result['ngspice']}", *report.HEADINGS)
+    for row in report.rows(result):
         table.add_row(*row)
     return table
 
@@ -99,6 +98,7 @@ def verify_table(result: dict[str, Any]) -> Any:
         f"{codes['differ']['value']}, {codes['differ_by_more_than_one']['value']}",
         "",
     )
+    table.add_row("codes unlike those of ideal levels", "", str(codes["unlike_ideal_levels"]["value"]), "")
     table.add_section()
     for check in result["checks"]:
         factor = 1e9 if check["found"]["unit"] == "s" else 1.0

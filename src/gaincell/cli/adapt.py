@@ -83,7 +83,7 @@ def adapt(
     ] = None,
     text: TextName = "sample",
     protocol: ProtocolName = None,
-    limit: Limit = 32_768,
+    limit: Limit = 16_384,
     calibration_tokens: CalibrationTokens = 16_384,
     out: Annotated[
         Path | None,

@@ -96,6 +96,9 @@ def cost(
     rtl: Annotated[
         Path | None, typer.Option("--rtl", metavar="FILE", help="Of gaincell rtl --verify: result.json.")
     ] = None,
+    write: Annotated[
+        Path | None, typer.Option("--write", metavar="FILE", help="Result of gaincell spice write --json.")
+    ] = None,
     baseline: Annotated[
         Path | None,
         typer.Option("--baseline", metavar="FILE", help="Result of gaincell baseline --json."),
@@ -168,6 +171,7 @@ def cost(
     from gaincell.costs.rtl_file import read_rtl
     from gaincell.costs.spice_file import read_spice
     from gaincell.costs.technology import load_technology
+    from gaincell.costs.write_file import read_write
     from gaincell.integrations.hf.size import model_size
     from gaincell.reports import costs as tables
     from gaincell.reports import costs_around as around
@@ -175,6 +179,7 @@ def cost(
     process, policy = load_technology(technology), Refresh(refresh.value, refresh_tokens, refresh_seconds)
     simulated = None if spice is None else read_spice(spice)
     synthesised = None if rtl is None else read_rtl(rtl)
+    written = None if write is None else read_write(write)
     measured = [] if baseline is None else _measured(baseline)
     found_activity = None if activity is None else _activity(activity)
     size, chip = model_size(model), _chip(model, design, cell, window)
@@ -200,6 +205,7 @@ def cost(
         layers=stack,
         spice=simulated,
         rtl=synthesised,
+        write=written,
         measured=measured,
         gpu=gpu.value,
     )
@@ -236,7 +242,7 @@ def _chip(model: str, design: str | None, cell: str | None, window: int | None) 
 
 
 def _can_be_measured(model: str) -> bool:
-    """Whether a model is a RUN, or embedded with a shipped linear version."""
+    """Whether a model is attached, or embedded with a shipped linear version."""
     from gaincell.integrations.hf.size import run_design
     from gaincell.mapping.job import find_shipped
 
@@ -246,8 +252,8 @@ def _can_be_measured(model: str) -> bool:
 def _measured_activity(
     model: str, chip: Design | None, text: str, tokens: int | None, device: str
 ) -> tuple[Activity, str]:
-    """Of a RUN, or of an embedded model in its shipped linear version, on one sequence of a text. Behind it,
-    in words, whose activity it is.
+    """Of an attached model, or of an embedded one in its shipped linear version, on one sequence of a text.
+    Behind it, in words, whose activity it is.
     """
     from dataclasses import replace
 

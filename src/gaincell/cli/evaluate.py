@@ -228,11 +228,11 @@ def evaluate(
     from gaincell.errors import InputError
     from gaincell.evaluation.dump import dump_layer
     from gaincell.evaluation.perplexity import cut_blocks, default_protocol, window_and_stride
-    from gaincell.integrations.hf.checkpoint import is_run
     from gaincell.integrations.hf.chip import AS_SAVED, change_chip, set_impl
     from gaincell.integrations.hf.context import check_length, read_tokens
     from gaincell.integrations.hf.models import load_model
     from gaincell.integrations.hf.placement import place_model
+    from gaincell.integrations.hf.size import run_design
     from gaincell.mapping.stage_model import load_stage
     from gaincell.text import open_text
 
@@ -256,7 +256,7 @@ def evaluate(
         (("--data", "--max-length", "--batch", "--cache"), "--tasks", tasks),
         (("--mismatch", "--yield-within", "--chip-seed"), "--chips", chips is not None),
         (("--layer", "--scores"), "--dump FILE", dump),
-        (("--impl",), "a RUN, whose attention is in arrays", is_run(model)),
+        (("--impl",), "a RUN, whose attention is in arrays", run_design(model) is not None),
     ):
         check_needed(context_, options_of, needs, there)
     for given, message in (

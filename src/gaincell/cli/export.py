@@ -35,10 +35,10 @@ def export(
 ) -> None:
     """Write a RUN as a model of transformers, or as an adapter of peft, with a model card.
 
-    A model has merged weights, configuration, tokenizer and the chip: after `import gaincell`,
-    AutoModelForCausalLM.from_pretrained(DIR) gives it attached. An adapter has low-rank factors, gains and
-    offsets, for the base model attached to DIR/design.toml; only RUNs with adapters have one. In the examples
-    runs/tiny is what `gaincell map tiny` writes.
+    After `import gaincell`, transformers' and peft's from_pretrained give both back attached. A model has
+    merged weights, configuration, tokenizer and the chip. An adapter has low-rank factors, gains, offsets and
+    the chip; only RUNs with low-rank adapters and without mixing have one. In the examples runs/tiny is what
+    `gaincell map tiny` writes.
 
     Example: gaincell export runs/tiny --out tiny-on-arrays
 

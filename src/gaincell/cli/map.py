@@ -73,7 +73,12 @@ def map_(
     ] = 1e-4,
     lora: Annotated[
         int,
-        typer.Option("--lora", metavar="RANK", min=0, help="Train adapters of this rank, not weights."),
+        typer.Option(
+            "--lora",
+            metavar="RANK",
+            min=0,
+            help="Train adapters of this rank, not weights; bfloat16 stays bfloat16.",
+        ),
     ] = 0,
     gradient: Annotated[
         GradientName,

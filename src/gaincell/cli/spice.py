@@ -1,4 +1,4 @@
-"""`gaincell spice characterise|verify|wires|write|energy`: circuits in ngspice, open transistor models."""
+"""`gaincell spice characterise|verify|wires|write|mixed|energy`: circuits in ngspice, open models."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import typer
 
 from gaincell.cli._json import FigureFile, JsonFile, check_apart, output_file, write_json
 from gaincell.cli._options import check_needed
+from gaincell.cli._spice_circuits import mixed, write
 from gaincell.cli._spice_options import (
+    OF_LIBRARY,
     DesignName,
     Library,
     Nmos,
@@ -25,12 +27,12 @@ from gaincell.cli._spice_options import (
     Temperature,
     Vdd,
     Workers,
+    WriteDac,
     models,
     simulating,
 )
-from gaincell.cli._spice_tables import cell_table, energy_table, verify_table, wire_tables, write_table
+from gaincell.cli._spice_tables import cell_table, energy_table, verify_table, wire_tables
 
-OF_LIBRARY = ("--section", "--nmos", "--pmos", "--subcircuits", "--nodes")
 OF_FILE = ("--head", "--token")
 RANDOM = ("random", "centred")
 
@@ -39,6 +41,8 @@ app = typer.Typer(
     no_args_is_help=True,
     help="Simulate cell and circuits in ngspice with open transistor models (docs/spice.md).",
 )
+app.command()(write)
+app.command()(mixed)
 
 
 @app.command()
@@ -151,6 +155,7 @@ def verify(
     transistors: Annotated[
         bool, typer.Option("--transistors", help="Readouts of transistors, with their own error.")
     ] = False,
+    write_dac: WriteDac = None,
     technology: TechnologyName = "freepdk45",
     lib: Library = None,
     section: Section = None,
@@ -186,6 +191,7 @@ def verify(
     from gaincell.spice.runner import version
     from gaincell.spice.technology import Corner
     from gaincell.spice.verify import verify as compare
+    from gaincell.spice.write_path import stored_levels
 
     chip = load_design(design)
     check_needed(context, OF_LIBRARY, "--lib FILE", lib)
@@ -198,12 +204,17 @@ def verify(
     else:
         chosen = real_inputs(inputs, chip, head=head, token=token)
     columns = min(chosen.values.shape) if full else some
+    corner = Corner(process, temperature, supply)
     with simulating() as stages:
+        written = None
+        if write_dac is not None:
+            written = stored_levels(found_models, chip, write_dac.value, corner=corner)
         found = compare(
             found_models,
             chip,
             chosen,
-            corner=Corner(process, temperature, supply),
+            corner=corner,
+            written=written,
             columns=columns,
             group=8 if columns > 8 else 4,
             transistor_readout=transistors,
@@ -268,52 +279,6 @@ def wires(
         console.print(table)
     if figure is not None:
         report.draw_wires(result, figure)
-
-
-@app.command()
-def write(
-    context: typer.Context,
-    technology: TechnologyName = "freepdk45",
-    lib: Library = None,
-    section: Section = None,
-    nmos: Nmos = "nmos",
-    pmos: Pmos = "pmos",
-    subcircuits: Subcircuits = False,
-    nodes: Nodes = "dgsb",
-    vdd: Vdd = None,
-    process: Process = "nominal",
-    temperature: Temperature = 27.0,
-    supply: Supply = 1.0,
-    design: DesignName = "leroux2025",
-    workers: Workers = None,
-    json: JsonFile = None,
-) -> None:
-    """The write path: two write DACs, discharge and write gate for every code, and the word-line drivers.
-
-    From a code to the stored voltage and to the charge that the cell then gives: settling, linearity,
-    energy, noise, of a resistor string and of charge redistribution.
-
-    Example: gaincell spice write --json write.json
-    """
-    from rich.console import Console
-
-    from gaincell.config import load_design
-    from gaincell.reports import spice_write as report
-    from gaincell.reports.results import check
-    from gaincell.spice.runner import version
-    from gaincell.spice.technology import Corner
-    from gaincell.spice.write_path import characterise_write_path
-
-    chip, corner = load_design(design), Corner(process, temperature, supply)
-    check_needed(context, OF_LIBRARY, "--lib FILE", lib)
-    found_models = models(technology, lib, section, nmos, pmos, subcircuits, nodes, vdd)
-    with simulating():
-        found = characterise_write_path(found_models, chip, corner=corner, jobs=workers)
-    command = ["gaincell", *sys.argv[1:]]
-    result = report.describe_write_path(found, corner, version(), command, chip.hash)
-    check(result)
-    write_json(json, result)
-    Console().print(write_table(result))
 
 
 @app.command()

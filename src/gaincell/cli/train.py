@@ -80,7 +80,7 @@ def train(
 
     from gaincell.cli._progress import progress_bars
     from gaincell.mapping.overrides import parse_overrides
-    from gaincell.mapping.recipe import load_recipe
+    from gaincell.mapping.recipe_file import load_recipe
     from gaincell.mapping.recipe_text import check_recipe_text
     from gaincell.mapping.run_recipe import run_recipe
     from gaincell.progress import silent_stages

@@ -15,7 +15,7 @@ from gaincell.config import load_design
 from gaincell.costs import digital, motivation, phases, retention, sweep
 from gaincell.costs.activity import Activity
 from gaincell.costs.area import Variant, variants
-from gaincell.costs.cited import DIGITAL, FIRST, SECOND, paper
+from gaincell.costs.cited import DIGITAL, FIRST, SECOND, WRITE, paper
 from gaincell.costs.cost import Cost
 from gaincell.costs.gpus import CITED, Measured, printed, ratio
 from gaincell.costs.head import Head
@@ -27,8 +27,10 @@ from gaincell.costs.size import ModelSize
 from gaincell.costs.spice_file import SpiceEnergy
 from gaincell.costs.technology import Technology
 from gaincell.costs.whole_model import Arrangement
+from gaincell.costs.write_file import WriteEnergy
 from gaincell.design import Design
 from gaincell.reports.results import Json, value
+from gaincell.units import Joule
 
 SPICE_KEYS = {FIRST: "first", SECOND: "second"}
 """Blocks of which SPICE energies exist, and their keys."""
@@ -56,8 +58,13 @@ def technology(found: Technology) -> Json:
     return {"name": found.name, "description": found.description, "numbers": numbers}
 
 
-def head(found: HeadCost, spice: SpiceEnergy | None = None, rtl: RtlEnergy | None = None) -> Json:
-    """One query head, one token."""
+def head(
+    found: HeadCost,
+    spice: SpiceEnergy | None = None,
+    rtl: RtlEnergy | None = None,
+    write: WriteEnergy | None = None,
+) -> Json:
+    """One query head, one token. spice, rtl, write: other sources, beside the formulas."""
     entry: Json = {
         "group": value(found.head.group, "1", "simulated"),
         "context": value(found.head.columns, "columns", "simulated"),
@@ -83,25 +90,35 @@ def head(found: HeadCost, spice: SpiceEnergy | None = None, rtl: RtlEnergy | Non
         entry["spice"] = _spice(found, spice)
     if rtl is not None:
         entry["rtl"] = _rtl(found, rtl)
+    if write is not None:
+        entry["write"] = {
+            "technology": write.technology,
+            "dacs": {kind: _beside(found, WRITE, joule) for kind, joule in write.of_head(found.head).items()},
+        }
+    return entry
+
+
+def _beside(found: HeadCost, block: str, energy: Joule) -> Json:
+    """Energy of a block from another source, against the same cited one and band."""
+    line = next(line for line in found.lines if line.name == block)
+    line = replace(line, bottom_up=Cost(energy=energy))
+    entry: Json = {"energy": value(energy, "J", "simulated")}
+    if line.factor is not None and line.band is not None:
+        entry["factor"] = value(line.factor, "1", "simulated")
+        entry["band"] = value(line.band, "1", "simulated")
+        entry["inside"] = bool(line.inside)
     return entry
 
 
 def _rtl(found: HeadCost, rtl: RtlEnergy) -> Json:
     """Energy of the synthesised digital part, with the formula's routing, beside the cited one."""
     line = next(line for line in found.lines if line.name == DIGITAL)
-    energy = Cost(energy=rtl.of_head(found.head) + line.bottom_up.parts["routing"].energy)
-    line = replace(line, bottom_up=energy)
-    entry: Json = {
+    energy = rtl.of_head(found.head) + line.bottom_up.parts["routing"].energy
+    return {
         "inputs": rtl.inputs,
         "technology": rtl.technology,
         "columns": value(rtl.columns, "columns", "simulated"),
-        "energy": value(energy.energy, "J", "simulated"),
-    }
-    if line.factor is not None and line.band is not None:
-        entry["factor"] = value(line.factor, "1", "simulated")
-        entry["band"] = value(line.band, "1", "simulated")
-        entry["inside"] = bool(line.inside)
-    return entry
+    } | _beside(found, DIGITAL, energy)
 
 
 def _spice(found: HeadCost, spice: SpiceEnergy) -> Json:

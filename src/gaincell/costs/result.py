@@ -16,6 +16,7 @@ from gaincell.costs.sensitivity import sensitivity
 from gaincell.costs.size import ModelSize, shipped_size
 from gaincell.costs.spice_file import SpiceEnergy
 from gaincell.costs.technology import Technology
+from gaincell.costs.write_file import WriteEnergy
 from gaincell.design import Design
 from gaincell.errors import InputError
 from gaincell.reports import results
@@ -27,7 +28,7 @@ class Question:
 
     size, design, technology: model and chip.  activity: None: assumed.  context: tokens so far; None: a full
     ring.  batch: sequences.  refresh: policy.  layers: of cells, stacked in 3D.
-    spice, rtl: other sources for the arrays and for the digital part.
+    spice, rtl, write: other sources for the arrays, the digital part and the write.
     measured: machines to compare with, besides the published ones.
     gpu: of gpus.toml, for the whole model and the cache.
     """
@@ -42,6 +43,7 @@ class Question:
     layers: int = 1
     spice: SpiceEnergy | None = None
     rtl: RtlEnergy | None = None
+    write: WriteEnergy | None = None
     measured: Sequence[Measured] = ()
     gpu: str = "h100"
 
@@ -84,7 +86,7 @@ def answer(asked: Question, command: Sequence[str]) -> results.Json:
         "gpu": gpu.title,
         "gpu_context": results.value(beside, "tokens", "simulated"),
         "activity": used.to_json(),
-        "head": describe.head(head, asked.spice, asked.rtl),
+        "head": describe.head(head, asked.spice, asked.rtl, asked.write),
         "areas": describe.areas(head, asked.layers),
         "model_cost": describe.model(found),
         "machines": describe.comparison(head, size.heads, machines),

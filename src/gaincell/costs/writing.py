@@ -26,8 +26,7 @@ def write(head: Head) -> Cost:
     lines = 2 * head.head_dim
     time = t.write_time
     charging = _write_line(head) * t.supply * d.v_offset
-    gates = head.head_dim * (t.cell_write * t.gate_capacitance + t.pitch * t.wire_capacitance)
-    column = 2 * t.switched(gates * (1 + t.driver_overhead))
+    column = column_gates(head)
     return total(
         {
             "write DACs and bit lines": Cost(
@@ -36,6 +35,13 @@ def write(head: Head) -> Cost:
             "discharge": Cost(energy=column),
         }
     )
+
+
+def column_gates(head: Head) -> Joule:
+    """Of the gates of one column with their drivers, switched once in the key and once in the value array."""
+    t = head.technology
+    gates = head.head_dim * (t.cell_write * t.gate_capacitance + t.pitch * t.wire_capacitance)
+    return 2 * t.switched(gates * (1 + t.driver_overhead))
 
 
 def bias(head: Head, time: Second) -> Ampere:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from gaincell.design import Design
 from gaincell.errors import InputError
+from gaincell.schema import parse, table
 from gaincell.units import Second
 
 MOST_CHARACTERS = 50_000
@@ -51,11 +54,11 @@ class Chip:
         Raises:
             InputError: a number is missing, unknown or out of range.
         """
-        found = {
-            name: _number(given, name, low, high, "the chip") for name, (low, high) in ranges(design).items()
+        limits = {
+            name: Annotated[float, Field(ge=low, le=high)] for name, (low, high) in ranges(design).items()
         }
-        _no_others(given, found, "the chip")
-        return cls(**found)
+        given = given if isinstance(given, dict) else {}
+        return cls(**parse(table(needed=limits, **limits), given, "the chip"))
 
     def on(self, design: Design) -> Design:
         """The design with these numbers; everything else stays."""
@@ -90,9 +93,9 @@ class Request:
     """
 
     prompt: str
-    tokens: int
-    temperature: float
-    seed: int
+    tokens: Annotated[int, Field(ge=1, le=MOST_TOKENS)]
+    temperature: Annotated[float, Field(ge=0, le=HIGHEST_TEMPERATURE)]
+    seed: Annotated[int, Field(ge=0, le=LARGEST_SEED)]
 
     @classmethod
     def read(cls, given: Any) -> Request:
@@ -110,29 +113,11 @@ class Request:
             raise InputError(
                 f"the prompt has {len(prompt):,} characters; allowed: up to {MOST_CHARACTERS:,}. Shorten it"
             )
-        tokens = _number(given, "tokens", 1, MOST_TOKENS, "a text", whole=True)
-        temperature = _number(given, "temperature", 0, HIGHEST_TEMPERATURE, "a text")
-        seed = _number(given, "seed", 0, LARGEST_SEED, "a text", whole=True)
-        _no_others(given, ("prompt", "tokens", "temperature", "seed"), "a text")
         try:
             prompt.encode()
         except UnicodeEncodeError:
             raise InputError("the prompt holds half of a character (a lone surrogate); remove it") from None
-        return cls(prompt, int(tokens), temperature, int(seed))
+        return cls(**parse(REQUEST, given, "a text"))
 
 
-def _number(given: Any, name: str, low: float, high: float, where: str, whole: bool = False) -> float:
-    found: Any = given.get(name) if isinstance(given, Mapping) else None
-    number = isinstance(found, (int, float)) and not isinstance(found, bool) and low <= found <= high
-    if not number or (whole and found != int(found)):
-        kind = "a whole number" if whole else "a number"
-        raise InputError(
-            f"{where}: {name.replace('_', ' ')} = {found!r}; allowed: {kind} from {low:g} to {high:g}"
-        )
-    return float(found)
-
-
-def _no_others(given: Mapping[str, Any], known: Any, where: str) -> None:
-    unknown = [name for name in given if name not in known]
-    if unknown:
-        raise InputError(f"{where} has no {unknown[0]!r}; allowed: {', '.join(known)}")
+REQUEST = table(Request, needed=("prompt", "tokens", "temperature", "seed"))

@@ -4,6 +4,7 @@ models.
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -19,9 +20,9 @@ from gaincell.errors import InputError, ModelError
 from gaincell.evaluation.perplexity import Perplexity, perplexity
 from gaincell.integrations.hf.attach import attach, attached_layers, detach, set_design
 from gaincell.integrations.hf.context import check_length, default_length, read_tokens
-from gaincell.integrations.hf.lora import add_lora, lora_parameters
+from gaincell.integrations.hf.lora import add_lora, lora_parameters, without_adapters
 from gaincell.integrations.hf.models import load_model
-from gaincell.integrations.hf.sources import LoadedModel
+from gaincell.integrations.hf.sources import LoadedModel, base_weights
 from gaincell.integrations.hf.support import attention_modules
 from gaincell.mapping.folder import RunFolder, read_state, trained_parameters
 from gaincell.mapping.settings import MapSettings
@@ -105,6 +106,16 @@ class Job:
         """Train again what a mapping trains, after a phase that trained less."""
         freeze_embeddings(self.model)
 
+    def pretrained_weights(self) -> dict[str, Tensor]:
+        """The weights that the model came with, by the names that they have without adapters."""
+        weights = without_adapters(base_weights(self.model))
+        return {name: self.original.get(name, weight) for name, weight in weights.items()}
+
+    def teacher(self, state: Path | None) -> PreTrainedModel:
+        """A copy of the softmax model, to learn from: it shares the weights that are not trained."""
+        software = self.software(state)
+        return copy.deepcopy(software, {id(p): p for p in software.parameters() if not p.requires_grad})
+
     def _restore(self, state: Path | None) -> None:
         parameters = dict(self.model.named_parameters())
         with torch.no_grad():
@@ -136,7 +147,7 @@ def prepare(settings: MapSettings, out: Path, progress: StageProgress) -> Job:
     Raises:
         GaincellError: the model, the text or the directory is not acceptable.
     """
-    loaded = load_model(settings.model)
+    loaded = load_model(settings.model, None if settings.lora else torch.float32)
     loaded.model.to(settings.device)  # type: ignore[arg-type]
     if attached_layers(loaded.model):
         raise ModelError(f"{settings.model} is a RUN already; give the pretrained model it was made from")
@@ -170,6 +181,8 @@ def prepare(settings: MapSettings, out: Path, progress: StageProgress) -> Job:
         "training_text": hash_of(training),
         "evaluation_text": hash_of(evaluation),
     }
+    if loaded.model.dtype != torch.float32:
+        identity["weights"] = str(loaded.model.dtype)
     if settings.lora:
         add_lora(loaded.model, settings.lora, seed=settings.seed)
     freeze_embeddings(loaded.model)

@@ -10,7 +10,7 @@ import torch
 from gaincell.adaptation.statistics import attached
 from gaincell.evaluation.noise import noise_remark
 from gaincell.evaluation.perplexity import describe
-from gaincell.integrations.hf.checkpoint import save
+from gaincell.integrations.hf.checkpoint import save_differences
 from gaincell.mapping import summary
 from gaincell.mapping.folder import alone
 from gaincell.mapping.job import Job, prepare
@@ -62,7 +62,8 @@ def _map(
     stages = STAGES if len(job.training) > job.linear_blocks else STAGES[:5]
     records = {stage.name: run_stage(job, stage) for stage in stages}
     run = assemble(job, stages, records, command)
-    save(job.hardware(job.folder.state(stages[-1].name), linear=False), out)
+    mapped = job.hardware(job.folder.state(stages[-1].name), linear=False)
+    save_differences(mapped, out, job.pretrained_weights(), job.loaded.id, job.loaded.sha256)
     draw_all(run, out / "figures")
     results.write(run, out / results.FILE)
     job.folder.forget(but="linear")
@@ -104,7 +105,9 @@ def assemble(
         "provenance": results.provenance(
             command=command,
             seed=job.settings.seed,
-            protocol=describe(job.protocol, records["software"]["blocks"]) + noise_remark(design),
+            protocol=describe(job.protocol, records["software"]["blocks"])
+            + ("" if job.model.dtype == torch.float32 else "; weights in bfloat16")
+            + noise_remark(design),
             design_hash=design.hash,
             inputs={
                 f"model {summary.base_name(job.loaded.id)}": job.loaded.sha256,

@@ -12,7 +12,9 @@ import torch
 
 from gaincell.adaptation import adapt, collect_statistics
 from gaincell.adaptation.adapt import Method, Start, neutral_scales
+from gaincell.adaptation.published import measure
 from gaincell.adaptation.result import Rule
+from gaincell.adaptation.statistics import as_batch
 from gaincell.config import load_design
 from gaincell.design import Design
 from gaincell.device import with_cell
@@ -41,6 +43,7 @@ from gaincell.progress import StageProgress, silent_stages
 from gaincell.reports import results
 from gaincell.reports.figures import draw_all
 from gaincell.reports.results import Json, value
+from gaincell.spread import exp_or_infinity
 from gaincell.text import open_text
 
 LINEAR = Path("stages") / "linear.safetensors"
@@ -75,7 +78,7 @@ class AdaptSettings:
     max_iterations: int = 100
     text: str = "sample"
     protocol: str | None = None
-    evaluation_tokens: int = 32_768
+    evaluation_tokens: int = 16_384
     calibration_tokens: int = 16_384
     impl: str = "auto"
     device: str = "cpu"
@@ -132,10 +135,9 @@ def adapt_model(
         with neutral_scales(loaded.model):
             record = evaluate("evaluate the model as it is, neutral start")
         stages.append(("linear-neutral", f"{title}, neutral start", record))
-    target = collect_statistics(loaded.model, [calibration], progress("statistics of the model as it is"))
-    as_it_is = perplexity(
-        loaded.model, calibration.flatten(), f"blocks-{block}", progress=progress("calibration text as it is")
-    )
+    reading = progress("statistics of the model as it is")
+    target, _, as_it_is = measure(loaded.model, as_batch(calibration, loaded.model))
+    reading(1, 1, {})
     codes = {"linear": code_use(loaded.model, [calibration[:4]])}
     set_design(loaded.model, target_design)
     title = f"{target_design.cell.name} cell"
@@ -177,7 +179,7 @@ def adapt_model(
         "stages": [summary.stage(name, title, record) for name, title, record in stages],
         "adaptation": {
             settings.method: summary.adaptation(
-                records.of_adaptation(result) | {"target_perplexity": as_it_is.perplexity}
+                records.of_adaptation(result) | {"target_perplexity": exp_or_infinity(as_it_is)}
             )
         },
         "mismatch": summary.mismatch(mismatch),

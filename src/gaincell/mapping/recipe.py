@@ -19,28 +19,26 @@ the same tokens in the same order.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeAlias
 
-from gaincell.config import load_design
-from gaincell.design import TABLE_NUMBERS, Design
+from pydantic import Field
+
+from gaincell.adaptation.adapt import METHODS
+from gaincell.design import Design
 from gaincell.devices.cell import CELL_KINDS
-from gaincell.errors import DesignError, GaincellError, InputError
-from gaincell.files import read_toml
-from gaincell.mapping import recipe_values as values
-from gaincell.mapping.initial import candidates_for
-from gaincell.mapping.overrides import override
-from gaincell.mapping.recipe_values import check_model, check_table
-from gaincell.quantity import check_keys, one_of
-from gaincell.shipped import located
-from gaincell.training.settings import TRAINING, TrainSettings, check_value
+from gaincell.errors import InputError
+from gaincell.integrations.hf.lora import WHERE
+from gaincell.ops.gain_cell_attention.gradients import GRADIENTS
+from gaincell.quantity import one_of
+from gaincell.schema import Count, Factor, Json, OneOf, Rate, Several, Share, Whole
+from gaincell.training.settings import TrainSettings
 
 ROOTS = ("software", "random", "adapter")
 MADE_HERE = "made here"
 """In place of the hash of a model that a run makes itself."""
+Precision: TypeAlias = Annotated[str, OneOf(("float32", "bfloat16"))]
 
 
 @dataclass(frozen=True)
@@ -73,22 +71,22 @@ class StageRecipe:
     name: str
     title: str
     start: str
-    task: str = "train"
-    attention: str = "arrays"
-    cell: str | None = None
-    gradient: str = "exact"
-    initial: str = "statistics"
-    initial_gains: tuple[float, float] | None = None
-    loss: str = "cross-entropy"
+    task: Annotated[str, OneOf(("train", "adapt", "nothing"))] = "train"
+    attention: Annotated[str, OneOf(("arrays", "softmax"))] = "arrays"
+    cell: Annotated[str, OneOf(CELL_KINDS)] | None = None
+    gradient: Annotated[str, OneOf(GRADIENTS)] = "exact"
+    initial: Annotated[str, OneOf(("statistics", "wide", "first", "released"))] = "statistics"
+    initial_gains: Annotated[tuple[Rate, Rate], Field(strict=False)] | None = None
+    loss: Annotated[str, OneOf(("cross-entropy", "distillation", "transfer"))] = "cross-entropy"
     teacher: str = "software"
-    weight: float = 1.0
-    states: float = 0.0
-    outputs: float = 0.0
-    attention_weights: float = 0.0
-    own_inputs: int = 0
-    steps: int = 0
+    weight: Share = 1.0
+    states: Factor = 0.0
+    outputs: Factor = 0.0
+    attention_weights: Factor = 0.0
+    own_inputs: Whole = 0
+    steps: Whole = 0
     training: TrainSettings = field(default_factory=TrainSettings)
-    method: str = "closed-form"
+    method: Annotated[str, OneOf(METHODS)] = "closed-form"
     neutral: bool = False
     compare: str | None = None
 
@@ -105,9 +103,9 @@ class LoraRecipe:
     rank: of the factors.  where: the linear layers that get them.  scale: of their product.
     """
 
-    rank: int
-    where: str = "all"
-    scale: float = 1.0
+    rank: Count
+    where: Annotated[str, OneOf(WHERE)] = "all"
+    scale: Rate = 1.0
 
 
 @dataclass(frozen=True)
@@ -122,12 +120,12 @@ class ModelRecipe:
     where there is a `run`; None: the recipe's.
     """
 
-    config: Mapping[str, Any]
-    vocabulary: int
-    characters_per_document: int
-    steps: int
+    config: Json
+    vocabulary: Annotated[int, Field(ge=257)]
+    characters_per_document: Count
+    steps: Count
     training: TrainSettings
-    architecture: str = "llama"
+    architecture: Annotated[str, OneOf(("llama", "gpt2"))] = "llama"
     run: str | None = None
     seed: int | None = None
 
@@ -167,28 +165,28 @@ class Recipe:
     """
 
     name: str
-    seed: int
     model: str | ModelRecipe
-    adapter: str | None
     design: Design
-    files: Mapping[str, float | None]
-    skip_documents: Mapping[str, int]
-    repeated: float
-    block: int
-    order: str
-    weights: str
-    stored: str
-    embeddings: bool
-    mixing: bool
-    paired: bool
-    biases: bool
-    exponents: bool
-    array_normaliser: bool
-    evaluation_tokens: int
-    calibration_tokens: int
-    watched_tokens: int
-    lora: LoraRecipe | None
-    stages: tuple[StageRecipe, ...]
+    block: Several
+    seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = 0
+    adapter: str | None = None
+    files: Mapping[str, float | None] = field(default_factory=dict)
+    skip_documents: Mapping[str, int] = field(default_factory=dict)
+    repeated: Share = 0.0
+    order: Annotated[str, OneOf(("shuffled", "random"))] = "shuffled"
+    weights: Precision = "float32"
+    stored: Precision = "float32"
+    embeddings: bool = False
+    mixing: bool = False
+    paired: bool = False
+    biases: bool = False
+    exponents: bool = False
+    array_normaliser: bool = False
+    evaluation_tokens: Several = 65_536
+    calibration_tokens: Count = 16_384
+    watched_tokens: Several = 16_384
+    lora: LoraRecipe | None = None
+    stages: tuple[StageRecipe, ...] = ()
     adapter_stage: str | None = None
     changes: Mapping[str, Any] = field(default_factory=dict)
 
@@ -251,239 +249,6 @@ class Recipe:
         )
 
 
-def load_recipe(path: Path, design: str | None = None, changes: Mapping[str, Any] | None = None) -> Recipe:
-    """Read a recipe, for another chip than its own if `design` names one, with other values under some keys
-    (see `overrides.override`).
-
-    Raises:
-        InputError: the file is missing or no TOML, a key is unknown, missing or of a wrong type, a value is
-            not allowed or has no effect, a stage names one that does not come before it, or a model or RUN is
-            not there (one of the hub is believed to be).
-    """
-    changes = changes or {}
-    if design is not None and "design" in changes:
-        raise InputError(f"the design is given as {design} and as {changes['design']}; give it once")
-    try:
-        raw = read_toml(located(path))
-    except (OSError, ValueError) as error:
-        raise InputError(f"the recipe {path.name} cannot be read: {error}") from error
-    try:
-        changed = override(raw if design is None else {**raw, "design": design}, changes)
-        return replace(_recipe(changed, path.name), changes=changes)
-    except GaincellError as error:
-        raise InputError(str(error) if path.name in str(error) else f"{path.name}: {error}") from error
-
-
-def _recipe(raw: Mapping[str, Any], name: str) -> Recipe:
-    head = check_table(raw, values.HEAD, name, ("model", "design", "block"))
-    common = check_table(head.get("training", {}), TRAINING, f"{name} [training]")
-    design = _design(head["design"])
-    stages: list[StageRecipe] = []
-    for number, entry in enumerate(head.get("stage", ()), start=1):
-        stages.append(_stage(entry, common, stages, design, f"{name}, stage {number}"))
-    for number, stage in enumerate(stages):
-        if stage.task == "train" and stage.loss != "cross-entropy":
-            _check_teacher(stage, stages[:number], stages[number:], f"{name}, stage {number + 1}")
-    order = head.get("order", "shuffled")
-    if head.get("repeated") and order == "random":
-        raise InputError(f'repeated = {head["repeated"]}; it needs order = "shuffled"')
-    if "adapter" in head and "adapter_stage" in head:
-        values.check_adapter_stage(head["adapter"], head["adapter_stage"])
-    elif "adapter" in head:
-        values.check_adapter(head["adapter"], "adapter")
-    recipe = Recipe(
-        name=name,
-        seed=head.get("seed", 0),
-        model=_model(head["model"], common, name),
-        adapter=head.get("adapter"),
-        design=design,
-        files=values.files(head.get("files", {})),
-        skip_documents=values.skips(head.get("skip_documents", {}), head.get("files", {})),
-        repeated=float(head.get("repeated", 0.0)),
-        block=head["block"],
-        order=order,
-        weights=head.get("weights", "float32"),
-        stored=head.get("stored", "float32"),
-        embeddings=head.get("embeddings", False),
-        mixing=head.get("mixing", False),
-        paired=head.get("paired", False),
-        biases=head.get("biases", False),
-        exponents=head.get("exponents", False),
-        array_normaliser=head.get("array_normaliser", False),
-        evaluation_tokens=head.get("evaluation_tokens", 65_536),
-        calibration_tokens=head.get("calibration_tokens", 16_384),
-        watched_tokens=head.get("watched_tokens", 16_384),
-        lora=_lora(head.get("lora"), name),
-        stages=tuple(stages),
-        adapter_stage=head.get("adapter_stage"),
-    )
-    if isinstance(recipe.model, ModelRecipe) and recipe.model.run is not None:
-        recipe = replace(recipe, model=replace(recipe.model, seed=_pretraining_seed(recipe, recipe.model)))
-    made = recipe.model.config if isinstance(recipe.model, ModelRecipe) else {}
-    context = made.get("max_position_embeddings", made.get("n_positions", recipe.block))
-    for most, what in ((design.window, "the design's window"), (context, "the model's context")):
-        if recipe.block > most:
-            raise InputError(f"block = {recipe.block}; give 2 to {most}, {what}")
-    for key in ("evaluation_tokens", "watched_tokens"):
-        if (given := getattr(recipe, key)) <= recipe.block:
-            raise InputError(f"{key} = {given}; give more than a block, {recipe.block}")
-    for stage in stages:
-        candidates_for(design, recipe.paired, stage.initial == "wide")
-    if recipe.paired and design.drivers.signed:
-        raise InputError(f"the queries of {design.name} have a sign; leave out paired")
-    if recipe.array_normaliser and not recipe.biases:
-        raise InputError(
-            "array_normaliser = true needs biases = true: a bias returns the mean of what it drops"
-        )
-    if recipe.array_normaliser and design.normaliser.present:
-        raise InputError(f"{design.name} has a normalising column; leave out array_normaliser")
-    if not stages and not isinstance(recipe.model, ModelRecipe):
-        raise InputError("the recipe has no stage")
-    from_adapter = [stage for stage in stages if stage.start == "adapter"]
-    if recipe.adapter is not None and not from_adapter:
-        raise InputError(f'adapter = {recipe.adapter!r}: no stage starts from it; give start = "adapter"')
-    if from_adapter and (recipe.adapter is None or recipe.lora is None):
-        raise InputError(f"{from_adapter[0].name} starts from an adapter: it needs adapter = RUN, and [lora]")
-    if from_adapter and recipe.lora is not None and recipe.lora.scale != 1.0:
-        raise InputError(f"[lora] scale = {recipe.lora.scale}; a saved adapter has scale 1")
-    attention = "arrays" if recipe.adapter_stage is None else "softmax"
-    if any(stage.attention != attention for stage in from_adapter):
-        raise InputError(
-            "a stage with softmax attention starts from an adapter_stage, one in arrays from an adapter alone"
-        )
-    if recipe.weights == "bfloat16" and recipe.lora is None:
-        raise InputError('weights = "bfloat16" is for weights that are not trained: it needs [lora]')
-    return recipe
-
-
-def _stage(
-    raw: Any, common: Mapping[str, Any], before: Sequence[StageRecipe], design: Design, where: str
-) -> StageRecipe:
-    entry = check_table(raw, {**values.STAGE, **TRAINING}, where, ("name", "start"))
-    names = [stage.name for stage in before]
-    check_value(entry["start"], (*ROOTS, *names), f"{where}: start")
-    values.check_use(entry, where)
-    for key in ("initial", "initial_gains"):
-        if entry["start"] in (*names, "adapter") and key in entry:
-            raise InputError(f"{where}: {key} has no effect with start = {entry['start']!r}; leave it out")
-    own = {key: value for key, value in entry.items() if key in values.STAGE}
-    if "initial_gains" in own:
-        own["initial_gains"] = values.gain_range(own["initial_gains"], own.get("initial"), where)
-    stage = StageRecipe(**{"title": own["name"], **own}, training=_training(entry, common, where))
-    if stage.name in (*names, *ROOTS, "settings") or not stage.name.replace("-", "").isalnum():
-        raise InputError(f"{where}: the name {stage.name!r} is taken or not of letters, digits and -")
-    if stage.cell is not None:
-        check_value(stage.cell, tuple(CELL_KINDS), f"{where}: cell")
-        try:
-            design.replace(cell=stage.cell)
-        except DesignError as error:
-            raise InputError(f"{where}: {error}") from error
-    if stage.compare is not None and stage.compare not in names:
-        allowed = one_of(names) if names else "none, no stage stands before it"
-        raise InputError(
-            f"{where}: compare = {stage.compare!r}; allowed: {allowed} (with software every stage is)"
-        )
-    if (stage.task == "train") != (stage.steps > 0):
-        raise InputError(f"{where}: steps = {stage.steps} with task {stage.task!r}; only training has steps")
-    if stage.attention == "softmax" and (stage.loss == "transfer" or stage.task == "adapt"):
-        raise InputError(f"{where}: softmax attention has no adaptation and no attention transfer")
-    if stage.training.sharded and (stage.states or stage.outputs or stage.loss == "transfer"):
-        raise InputError(
-            f"{where}: attention transfer, states and outputs need whole layers; leave out sharded"
-        )
-    if stage.task == "adapt" and stage.start in ROOTS:
-        raise InputError(f"{where}: adapt needs a stage in arrays to start from")
-    start = next((other for other in before if other.name == stage.start), None)
-    if start is not None and start.attention != stage.attention:
-        raise InputError(
-            f"{where}: {stage.name} computes with {stage.attention}, {start.name} with {start.attention}; "
-            "start it from software, random or a stage with the same attention"
-        )
-    return stage
-
-
-def _training(entry: Mapping[str, Any], common: Mapping[str, Any], where: str) -> TrainSettings:
-    """The settings of [training] with those of a stage or a model, which are checked, over them."""
-    own = {key: value for key, value in entry.items() if key in TRAINING}
-    given = {"gradient_checkpointing": None, **common, **own}
-    if "betas" in given:
-        given["betas"] = tuple(given["betas"])
-    try:
-        return TrainSettings(**given)
-    except InputError as error:
-        raise InputError(f"{where}: {error}") from error
-
-
-def _check_teacher(
-    stage: StageRecipe, before: Sequence[StageRecipe], after: Sequence[StageRecipe], where: str
-) -> None:
-    """Raise InputError where a stage cannot learn from its teacher."""
-    where = f"{where}: teacher = {stage.teacher!r}"
-    if stage.teacher == "software":
-        return
-    if stage.teacher in [other.name for other in after]:
-        raise InputError(f"{where}: this stage does not come before {stage.name}")
-    own = next((other for other in before if other.name == stage.teacher), None)
-    if stage.loss == "transfer" and (own is None or own.attention != "softmax"):
-        raise InputError(f"{where}: attention is transferred from software or a stage with softmax attention")
-    if own is None:
-        check_model(stage.teacher, f"{where} is no stage", bare=False)
-
-
-def _model(raw: Any, common: Mapping[str, Any], name: str) -> str | ModelRecipe:
-    if isinstance(raw, str):
-        check_model(raw, f"model = {raw!r}")
-        return raw
-    needed = values.MODEL.keys() - {"architecture", "run"}
-    entry = check_table(raw, {**values.MODEL, **TRAINING}, f"{name} [model]", needed)
-    own = {key: entry[key] for key in values.MODEL.keys() & entry}
-    return ModelRecipe(**own, training=_training(entry, common, f"{name} [model]"))
-
-
-def _pretraining_seed(recipe: Recipe, model: ModelRecipe) -> int:
-    """Of the RUN whose model is taken. Raises InputError: it made another model, or of other text."""
-    where = f"model.run = {model.run!r}"
-    made = values.run_settings(str(model.run), where)
-    wanted: dict[str, Any] = {
-        "base_sha256": MADE_HERE,
-        "model": plain_model(model),
-        **{key: getattr(recipe, key) for key in ("files", "skip_documents", "block", "order")},
-    }
-    odd = next((key for key, value in wanted.items() if made.get(key) != json.loads(json.dumps(value))), None)
-    if odd == "base_sha256":
-        raise InputError(f"{where}: this RUN did not make its model; name the one that did")
-    if odd is not None:
-        raise InputError(f"{where}: it made its model with another {odd}; give that, or another RUN")
-    seed: int = made["seed"]
-    return seed
-
-
 def plain_model(model: ModelRecipe) -> dict[str, Any]:
     """What the model is made by, wherever it is taken from."""
     return {key: value for key, value in asdict(model).items() if key not in ("run", "seed")}
-
-
-def _design(raw: Any) -> Design:
-    if isinstance(raw, str):
-        return load_design(raw)
-    changes = dict(raw)
-    if "name" not in changes:
-        raise InputError("[design] lacks 'name'")
-    design = load_design(check_value(changes.pop("name"), str, "[design] name"))
-    if "cell" in changes:
-        check_value(changes["cell"], tuple(CELL_KINDS), "[design] cell")
-    for table in TABLE_NUMBERS.keys() & changes:
-        changes[table] = _design_table(design, table, changes[table])
-    return design.replace(**changes)
-
-
-def _design_table(design: Design, table: str, raw: Any) -> Any:
-    """One of the tables of a design, such as [design.noise], with some of its numbers changed."""
-    where, kinds = f"[design] {table}", TABLE_NUMBERS[table]
-    check_keys(check_value(raw, dict, where), kinds, where)
-    numbers = {key: kinds[key].convert(number, f"{where}.{key}") for key, number in raw.items()}
-    return replace(getattr(design, table), **numbers)
-
-
-def _lora(raw: Any, name: str) -> LoraRecipe | None:
-    return None if raw is None else LoraRecipe(**check_table(raw, values.LORA, f"{name} [lora]", ("rank",)))

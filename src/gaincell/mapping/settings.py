@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from gaincell.design import Design
-from gaincell.errors import InputError
+from gaincell.schema import Instance, Rate, Whole, checked
 from gaincell.training.loop import TrainSettings
-from gaincell.training.settings import RATE
 
 Phase = Literal["transfer", "end-to-end", "fine-tuning"]
 LARGEST_BATCH = 8
@@ -18,9 +19,7 @@ LOGITS = 2**24
 """Logits of one micro-batch (sequences x tokens x vocabulary) at most, one sequence excepted."""
 
 
-RATES = ("learning_rate", "fine_tuning_learning_rate", "transfer_learning_rate", "scale_learning_rate")
-
-
+@checked
 @dataclass(frozen=True)
 class MapSettings:
     """Settings of `gaincell map`.
@@ -40,7 +39,8 @@ class MapSettings:
     fine_tuning_learning_rate: peak, of the fine-tuning of the nonlinear model, gains and offsets included
         (and of the softmax model beside it).
     lora: rank of low-rank adapters, which are trained instead of the weights; 0: all weights are. (A linear
-        version that is shipped with a model has weights of its own, and is not used with adapters.)
+        version that is shipped with a model has weights of its own, and is not used with adapters.) Weights
+        stored in bfloat16 then stay so; those that are trained are float32.
     published: whether to run the published adaptation beside the closed form, for its curve.
     published_tokens: of the calibration text that it sees; it takes up to 101 forward passes over them.
     impl, gradient: of the arrays, see `gaincell.attach`.  redraw: see `TrainSettings`.
@@ -48,42 +48,26 @@ class MapSettings:
     """
 
     model: str
-    design: Design
+    design: Annotated[Design, Instance]
     text: str = "sample"
-    budget: int = 65_536
-    seed: int = 0
-    block: int | None = None
-    evaluation_tokens: int = 32_768
-    calibration_tokens: int = 8_192
-    linear_share: float = 0.6
-    transfer_share: float = 0.4
-    learning_rate: float = 3e-4
-    fine_tuning_learning_rate: float = 1e-4
-    transfer_learning_rate: float = 1e-3
-    scale_learning_rate: float = 1e-2
-    lora: int = 0
+    budget: Whole = 65_536
+    seed: Whole = 0
+    block: Annotated[int, Field(ge=2)] | None = None
+    evaluation_tokens: Whole = 32_768
+    calibration_tokens: Whole = 8_192
+    linear_share: Annotated[float, Field(gt=0, lt=1)] = 0.6
+    transfer_share: Annotated[float, Field(ge=0, lt=1)] = 0.4
+    learning_rate: Rate = 3e-4
+    fine_tuning_learning_rate: Rate = 1e-4
+    transfer_learning_rate: Rate = 1e-3
+    scale_learning_rate: Rate = 1e-2
+    lora: Whole = 0
     published: bool = True
-    published_tokens: int = 2_048
+    published_tokens: Whole = 2_048
     impl: str = "auto"
     gradient: str = "exact"
     redraw: str = "noise"
     device: str = "cpu"
-
-    def __post_init__(self) -> None:
-        if self.budget < 0:
-            raise InputError(f"the budget is {self.budget} tokens; give 0 or more")
-        if self.block is not None and self.block < 2:
-            raise InputError(f"blocks of {self.block} tokens; give 2 or more")
-        for name in RATES:
-            rate = getattr(self, name)
-            if not RATE.holds(rate):
-                raise InputError(f"{name.replace('_', ' ')} = {rate}; give {RATE}")
-        if self.lora < 0:
-            raise InputError(f"lora = {self.lora}; give a rank of 1 or more, or 0 for none")
-        if self.seed < 0:
-            raise InputError(f"seed = {self.seed}; give 0 or more")
-        if not (0 < self.linear_share < 1 and 0 <= self.transfer_share < 1):
-            raise InputError("linear_share must lie between 0 and 1, transfer_share from 0 to below 1")
 
     def identity(self) -> dict[str, Any]:
         """What must be the same for a run to go on. (Where it runs, and the speed there, may differ.)"""

@@ -16,7 +16,6 @@ model's distribution instead (distillation).
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -75,8 +74,7 @@ def _linear(job: Job) -> Record:
     if job.shipped is not None:
         model = job.hardware(job.shipped.linear, linear=True)
         return {"training_tokens": _train_linear_share(job, model, "linear", None), "silent": []}
-    software = job.software(None)
-    teacher = copy.deepcopy(software)
+    teacher = job.teacher(None)
     attach(teacher, job.design(linear=True), attention="softmax")
     model = job.hardware(None, linear=True)
     progress = job.progress("linear: first gains and offsets")
@@ -178,7 +176,7 @@ def _software_continued_more(job: Job) -> Record:
 
 def _fine_tuned(job: Job) -> Record:
     """Distillation from the softmax model that was trained on the same tokens."""
-    teacher = copy.deepcopy(job.software(job.folder.state("software-continued-more")))
+    teacher = job.teacher(job.folder.state("software-continued-more"))
     model = job.hardware(job.folder.state("adapted"), linear=False)
     return _fine_tune(job, model, "fine-tuned", "adapted", Distillation(teacher, weight=1.0))
 

@@ -26,10 +26,10 @@ from transformers import PreTrainedModel
 
 from gaincell.adaptation.statistics import backbone
 from gaincell.integrations.hf.support import attention_modules
+from gaincell.schema import Factor, check_value
 from gaincell.training.attention_weights import watched_queries, weights_divergence
 from gaincell.training.distillation import relative_error
 from gaincell.training.loss_name import LossName
-from gaincell.training.settings import FACTOR, check_value
 from gaincell.training.shares import students_part, teachers_part
 
 
@@ -46,7 +46,7 @@ class AttentionTransfer:
     """
 
     def __init__(self, teacher: PreTrainedModel, weights: float = 0.0, own_inputs: int = 0) -> None:
-        check_value(weights, FACTOR, "the weight of attention weights")
+        check_value(weights, Factor, "the weight of attention weights")
         teacher.train(False)
         self._teacher, self._weights, self._own_inputs = teacher.requires_grad_(False), weights, own_inputs
         self.loss_name = LossName("attention transfer", "relative squared error")

@@ -19,6 +19,8 @@ SCALES = {
 """Unit -> factors and how they are printed, from large to small."""
 KINDS = {"cited": "cited", "measured": "measured", "simulated": "computed"}
 """How the kinds of measurements are called."""
+DACS = {"string": "resistor string", "charge": "charge redistribution"}
+"""Of the write path, by the names of result files."""
 MOST = 18
 """Rows of the sensitivity that a terminal shows."""
 
@@ -103,22 +105,30 @@ def energy(result: Result) -> Rows:
     if "spice" in found:
         spice = found["spice"]
         for key, title in (("first", "first dot product"), ("second", "second dot product")):
-            cited = next(line["cited"] for line in found["lines"] if line["name"] == title)
+            stated = next(line["cited"] for line in found["lines"] if line["name"] == title)
             title += f", SPICE ({spice['inputs']} inputs, mean pulse {number(spice[f'{key}_pulse']):.3f})"
             factor, band = number(spice[f"{key}_factor"]), number(spice[f"{key}_band"])
             inside = "yes" if spice[f"{key}_inside"] else "NO"
-            rows.append([title, readable(cited), readable(spice[key]), f"{factor:.3g}", f"{band:g}×", inside])
+            rows.append(
+                [title, readable(stated), readable(spice[key]), f"{factor:.3g}", f"{band:g}×", inside]
+            )
+    cited = {line["name"]: line.get("cited") for line in found["lines"]}
     if "rtl" in found:
         gates = found["rtl"]
-        cited = next(line["cited"] for line in found["lines"] if line["name"] == "digital")
         title = f"digital, synthesised ({gates['inputs']}, {number(gates['columns']):.0f} valid columns)"
-        factor, band = number(gates["factor"]), number(gates["band"])
-        inside = "yes" if gates["inside"] else "NO"
-        shown = (readable(cited), readable(gates["energy"]), f"{factor:.3g}", f"{band:g}×", inside)
-        rows.append([title, *shown])
+        rows.append(_beside(title, cited["digital"], gates))
+    for name, dac in found.get("write", {}).get("dacs", {}).items():
+        rows.append(_beside(f"write, SPICE ({DACS[name]})", cited["write"], dac))
     caption = f"One query head, one token; {basis(result)}. Technology {result['technology']['name']}."
     headings = ("energy", "cited", "bottom-up", "factor", "band", "inside")
     return Rows("Energy of a head", headings, rows, caption)
+
+
+def _beside(title: str, cited: Result, source: Result) -> list[str]:
+    """A row of another source of a block's energy."""
+    factor, band = number(source["factor"]), number(source["band"])
+    inside = "yes" if source["inside"] else "NO"
+    return [title, readable(cited), readable(source["energy"]), f"{factor:.3g}", f"{band:g}×", inside]
 
 
 def summary(result: Result) -> Rows:
@@ -233,6 +243,9 @@ def bands(results: Mapping[str, Result]) -> Rows:
                 for key, title in (("first", "first dot product"), ("second", "second dot product"))
             }
             rows.append([f"{name}, arrays by SPICE ({spice['inputs']} inputs)", *_factors(simulated, found)])
+        for dac, entry in result["head"].get("write", {}).get("dacs", {}).items():
+            written = {"write": (number(entry["factor"]), entry["inside"])}
+            rows.append([f"{name}, write by SPICE ({DACS[dac]})", *_factors(written, found)])
     names = {line["name"]: number(line["band"]) for line in found}
     headings = ("bottom-up over cited", *(f"{name}, {band:g}×" for name, band in names.items()))
     return Rows("Bands", headings, rows, "NO: outside the band that stands in the heading.")

@@ -220,7 +220,9 @@ def describe_verification(
             **{name: v(codes, "codes") for name, codes in found.model_codes.items()},
             "differ": v(int((own > 0).sum()), "1"),
             "differ_by_more_than_one": v(int((own > 1).sum()), "1"),
+            "unlike_ideal_levels": v(int((found.codes != found.ideal_codes).sum()), "1"),
         },
+        "levels": v(found.levels, "V"),
         "checks": [
             {"name": name, "found": v(x, unit), "allowed": v(limit, unit), "passed": bool(x <= limit)}
             for name, (x, limit, unit) in found.checks.items()

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from gaincell.reports.costs import DACS
 from gaincell.reports.results import SCHEMA, Json, number, numbers, provenance, value
 from gaincell.reports.spice import PROTOCOL, describe_corner
 from gaincell.reports.spice_tables import table
 
-TITLES = {"string": "resistor string", "charge": "charge redistribution"}
-HEADINGS = ("write path", *TITLES.values())
+HEADINGS = ("write path", *DACS.values())
 
 
 def describe_write_path(
@@ -33,6 +33,7 @@ def describe_write_path(
         "technology": found.technology.title,
         "corner": describe_corner(corner, found.technology),
         "ngspice": ngspice,
+        "cells": v(found.cells, "1"),
         "discharge": v(found.times.discharge, "s"),
         "write": v(found.times.write, "s"),
         "dacs": {
@@ -68,7 +69,7 @@ def rows(result: Json) -> list[list[str]]:
     """What is asked of the write path, a column a DAC; the pulse drivers below."""
 
     def row(name: str, shown: Any) -> list[str]:
-        return [name, *(shown(result["dacs"][kind]) for kind in TITLES)]
+        return [name, *(shown(result["dacs"][kind]) for kind in DACS)]
 
     def span(key: str, factor: float, digits: int) -> Any:
         return lambda dac: _span(dac[key], factor, digits)

@@ -4,7 +4,7 @@ It holds the voltages of every column and knows nothing of tokens: what is writt
 columns are open, and how long word lines are driven come from the wires alone. In a period it sees
 
     discharge, write   the voltage of the selected columns goes to V_offset, then by the code's level u
-    key_read           word lines are driven; their periods are counted
+    key_read           word lines are driven; their periods are counted, in key_negative downwards
     value_read begins  S_c = sum_d x_d F(u_cd), phi(S_c) of the valid columns, O_td = sum_c phi_c F(u_cd)
     value_read ends    the converters give out pulses of |O_td| / O_sat, at most 1, and their signs
 
@@ -26,7 +26,7 @@ from gaincell.circuits import charge_to_pulse, signed_charge_to_pulse
 from gaincell.errors import InputError
 from gaincell.rtl.parameters import Parameters
 
-IMPLEMENTS = features.NOMINAL | features.PULSE_LAW
+IMPLEMENTS = features.NOMINAL | features.PULSE_LAW | {"drivers.phases"}
 """Features of a chip (features.py)."""
 
 
@@ -67,7 +67,8 @@ class AnalogArrays:
         if wires["key_read"]:
             if not before["key_read"]:
                 self._driven.zero_()
-            self._driven += torch.tensor(bits(wires["query_pulse"], p.rows), dtype=torch.float64)
+            pulses = torch.tensor(bits(wires["query_pulse"], p.rows), dtype=torch.float64)
+            self._driven += -pulses if wires.get("key_negative") else pulses
         if wires["value_read"] and not before["value_read"]:
             self._read(wires["valid"])
         if before["value_read"] and not wires["value_read"]:

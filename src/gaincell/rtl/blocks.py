@@ -94,7 +94,7 @@ class InputScaler(Block):
     module = "input_scaler"
 
     def build(self, p: Parameters) -> None:
-        self.code = self.output("code", p.code_bits)
+        self.code = self.output("code", signed(p.code_bits) if p.signed else p.code_bits)
 
     def describe(self, m: Module) -> None:
         p, i = self.parameters, self.inputs
@@ -132,6 +132,7 @@ class PulseGenerator(Block):
     """The pulse of one row: high for as many periods as the code of the query head says.
 
     early: the next period belongs to a read, and is its period number `position`.  query: whose code.
+    early_negative, where queries have signs: it belongs to the half of the negative ones.
     """
 
     module = "pulse_generator"
@@ -141,8 +142,12 @@ class PulseGenerator(Block):
 
     def describe(self, m: Module) -> None:
         p, i = self.parameters, self.inputs
-        codes = [i["codes"].word_select(head, p.query_bits) for head in range(p.group)]
-        m.d.sync += self.pulse.eq(i["early"] & (Array(codes)[i["query"]] > i["position"]))
+        code = Array([i["codes"].word_select(head, p.query_bits) for head in range(p.group)])[i["query"]]
+        if not p.signed:
+            m.d.sync += self.pulse.eq(i["early"] & (code > i["position"]))
+            return
+        width, turn = abs(code.as_signed()), code[-1] == i["early_negative"]
+        m.d.sync += self.pulse.eq(i["early"] & turn & (width > i["position"]))
 
 
 class PulseCounter(Block):
@@ -211,7 +216,8 @@ class OutputScaler(Block):
 class WriteAddressController(Block):
     """arrays.digital.WriteAddressController: a pointer, its decoder, a valid bit a column.
 
-    clear: forget all tokens.  advance: the column at the pointer now holds a token.
+    clear: forget all tokens; not seen while a step is under way (busy), so that the column that is written
+    stays selected.  advance: the column at the pointer now holds a token.
     """
 
     module = "write_address_controller"
@@ -224,7 +230,7 @@ class WriteAddressController(Block):
     def describe(self, m: Module) -> None:
         p, i = self.parameters, self.inputs
         m.d.comb += self.select.eq(1 << self.pointer)
-        with m.If(i["clear"]):
+        with m.If(i["clear"] & ~i["busy"]):
             m.d.sync += [self.pointer.eq(0), self.valid.eq(0)]
         with m.Elif(i["advance"]):
             m.d.sync += self.valid.eq(self.valid | self.select)

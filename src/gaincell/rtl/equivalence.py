@@ -10,7 +10,7 @@ Everything is read off the wires of a record. Expected are, of the same words,
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -18,7 +18,9 @@ import torch
 from torch import Tensor
 
 from gaincell.arrays import HeadArray
+from gaincell.arrays.head import StepTrace
 from gaincell.circuits import dac_code, query_code
+from gaincell.design import Design
 from gaincell.rtl.analog import bits, numbers
 from gaincell.rtl.fixed_point import Scales, query_widths, results, storage_volts
 from gaincell.rtl.simulation import Record, Run, Wires
@@ -59,11 +61,36 @@ class Equivalence:
 
 def compare(run: Run, scales: Scales) -> Equivalence:
     """Hold what a finished run recorded against the golden reference."""
-    p, d, words = run.parameters, run.parameters.design, run.words
+    p, d = run.parameters, run.parameters.design
     spans = _spans(run.record, p.step_cycles)
-    reference = HeadArray(d, p.rows, heads=p.group, kv_heads=1)
     found: dict[str, list[tuple[object, object]]] = {}
-    for token, span in enumerate(spans):
+    for span, (q, k, v, trace) in zip(spans, golden_steps(run, scales), strict=True):
+        sums = trace.tile_codes[0].sum(1)
+        expected = {
+            "key codes": dac_code(k, p.storage_levels, d.v_min, d.v_max, d.v_offset).tolist(),
+            "value codes": dac_code(v, p.storage_levels, d.v_min, d.v_max, d.v_offset).tolist(),
+            "query codes": query_code(q, p.query_levels, signed=p.signed).tolist(),
+            "columns written": [[int(trace.column[0])]] * 2,
+            "valid columns": [trace.valid[0].long().tolist()] * p.group,
+            "sums": sums.tolist(),
+            "results": [results(sums[h], stage, p).tolist() for h, stage in enumerate(scales.outputs)],
+            "periods": _expected_periods(run),
+        }
+        for name, seen in _seen(run, span).items():
+            found.setdefault(name, []).append((seen, expected[name]))
+    return Equivalence(len(spans), tuple(_comparison(name, pairs) for name, pairs in found.items()))
+
+
+def golden_steps(
+    run: Run, scales: Scales, chip: Design | None = None
+) -> Iterator[tuple[Tensor, Tensor, Tensor, StepTrace]]:
+    """HeadArray, token by token: query widths [g, D], key and value voltages [D] of the words, its trace.
+
+    chip: with errors of its own; None: that of the run.
+    """
+    p, words = run.parameters, run.words
+    reference = HeadArray(chip or p.design, p.rows, heads=p.group, kv_heads=1)
+    for token in range(len(words)):
         if token in run.clears:
             reference.reset()
         q = torch.stack(
@@ -74,22 +101,8 @@ def compare(run: Run, scales: Scales) -> Equivalence:
             storage_volts(words.value[token], scales.value, p),
         )
         reference.step(q[None], k[None, None], v[None, None])
-        trace = reference.trace
-        assert trace is not None
-        sums = trace.tile_codes[0].sum(1)
-        expected = {
-            "key codes": dac_code(k, p.storage_levels, d.v_min, d.v_max, d.v_offset).tolist(),
-            "value codes": dac_code(v, p.storage_levels, d.v_min, d.v_max, d.v_offset).tolist(),
-            "query codes": query_code(q, p.query_levels).tolist(),
-            "columns written": [[int(trace.column[0])]] * 2,
-            "valid columns": [trace.valid[0].long().tolist()] * p.group,
-            "sums": sums.tolist(),
-            "results": [results(sums[h], stage, p).tolist() for h, stage in enumerate(scales.outputs)],
-            "periods": _expected_periods(run),
-        }
-        for name, seen in _seen(run, span).items():
-            found.setdefault(name, []).append((seen, expected[name]))
-    return Equivalence(len(spans), tuple(_comparison(name, pairs) for name, pairs in found.items()))
+        assert reference.trace is not None
+        yield q, k, v, reference.trace
 
 
 def _spans(record: Record, cycles: int) -> list[list[Wires]]:
@@ -135,9 +148,10 @@ def _query_codes(run: Run, span: Sequence[Wires]) -> list[list[int]]:
         if wires["key_read"] and (n == 0 or _begins_read(run, n)):
             found.append(torch.zeros(rows, dtype=torch.int64))
         if wires["key_read"]:
-            found[-1] += torch.tensor(bits(wires["query_pulse"], rows))
+            pulses = torch.tensor(bits(wires["query_pulse"], rows))
+            found[-1] += -pulses if wires.get("key_negative") else pulses
         elif wires["query_pulse"]:
-            found.append(torch.full((rows,), -1))
+            found.append(torch.full((rows,), -run.parameters.query_levels))  # no code
     return [codes.tolist() for codes in found]
 
 

@@ -58,14 +58,16 @@ class Scales:
 def query_stage(parameters: Parameters, gain: float, offset: float) -> Stage:
     """Of queries: pulse width = gain q + offset. Raises InputError: see `_input_stage`."""
     steps = parameters.query_levels - 1
-    return _input_stage(parameters, "q", steps * gain, steps * offset + 0.5, parameters.query_levels)
+    levels = parameters.query_levels
+    low = -levels if parameters.signed else 0
+    return _input_stage(parameters, "q", steps * gain, steps * offset + 0.5, low, levels)
 
 
 def storage_stage(parameters: Parameters, name: str, gain: float, offset: float) -> Stage:
     """Of keys or values: volts = gain k + offset. Raises InputError: see `_input_stage`."""
     slope, levels = _slope(parameters), parameters.storage_levels
     origin = slope * (offset - parameters.design.v_offset) + levels / 2
-    return _input_stage(parameters, name, slope * gain, origin, levels)
+    return _input_stage(parameters, name, slope * gain, origin, 0, levels)
 
 
 def output_stage(parameters: Parameters, gain: float, offset: float) -> Stage:
@@ -80,20 +82,20 @@ def output_stage(parameters: Parameters, gain: float, offset: float) -> Stage:
     return Stage(min(round(gain / steps * scale), 2**p.sum_bits - 1), round(offset * scale) + half, exponent)
 
 
-def _input_stage(p: Parameters, name: str, slope: float, origin: float, levels: int) -> Stage:
-    """code = floor(slope x + origin).
+def _input_stage(p: Parameters, name: str, slope: float, origin: float, low: int, high: int) -> Stage:
+    """code = floor(slope x + origin), from low to high.
 
     Raises InputError: a gain that is not above 0, or an offset that moves the converter's range too far away.
     """
     _check_gain(name, slope)
-    reach = max(abs(origin), abs(levels - origin)) / slope
+    reach = max(abs(low - origin), abs(high - origin)) / slope
     exponent = math.ceil(math.log2(reach / 2 ** (p.word_bits - 1)))
     gain = round(slope * 2.0 ** (exponent + p.fraction_bits))
     offset = round(origin * 2.0**p.fraction_bits)
     if not 0 < gain < 2**p.gain_bits or abs(offset) >= 2 ** (p.offset_bits - 1):
         raise InputError(
-            f"the offset of {name} moves the range of its converter to {-origin / slope:.4g} ... "
-            f"{(levels - origin) / slope:.4g}, too far from zero for a gain of {p.gain_bits} bits; "
+            f"the offset of {name} moves the range of its converter to {(low - origin) / slope:.4g} ... "
+            f"{(high - origin) / slope:.4g}, too far from zero for a gain of {p.gain_bits} bits; "
             "allowed: both ends within twice the range of zero"
         )
     return Stage(gain, offset, exponent)

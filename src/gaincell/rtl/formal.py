@@ -2,6 +2,7 @@
 
     one column is selected, and the pointer is within the ring
     the pointer moves on by one column when a token is written, from the last to the first, and not otherwise
+    a column that is being discharged or written stays selected, whatever comes in
     valid bits: the column at the pointer becomes valid when the pointer moves on, the others stay
     everything acts exactly in the periods of the schedule (hence a step takes as many as the schedule says)
     no array is read while a column of it is written; a column is not written while it is discharged
@@ -77,18 +78,21 @@ def properties(p: Parameters) -> str:
   wire [{p.columns - 1}:0] select, valid;
   wire {", ".join(("advance", *acting))};
   sequencer s (.clk(clk), .rst(1'b0), .start(start), {ports});
-  write_address_controller c (.clk(clk), .rst(1'b0), .clear(clear), .advance(advance), .pointer(pointer),
-    .select(select), .valid(valid));
+  wire busy = period != 0;
+  write_address_controller c (.clk(clk), .rst(1'b0), .clear(clear), .busy(busy), .advance(advance),
+    .pointer(pointer), .select(select), .valid(valid));
   reg past = 0;
   reg [{pointer - 1}:0] pointer_before;
   reg [{p.columns - 1}:0] select_before, valid_before;
-  reg cleared, advanced;
+  reg cleared, advanced, writing_before;
+  wire writing = discharge_key || write_key || discharge_value || write_value;
   always @(posedge clk) begin
     past <= 1;
     pointer_before <= pointer;
     select_before <= select;
     valid_before <= valid;
-    cleared <= clear;
+    cleared <= clear && !busy;
+    writing_before <= writing;
     advanced <= advance;
   end
   always @* begin
@@ -101,6 +105,7 @@ def properties(p: Parameters) -> str:
         assert (pointer == (pointer_before == {p.columns - 1} ? 0 : pointer_before + 1));
         assert (valid == (valid_before | select_before));
       end else assert (pointer == pointer_before && valid == valid_before);
+      if (writing && writing_before) assert (select == select_before);
     end
 {exact}
     assert (!(key_read && (discharge_key || write_key)));

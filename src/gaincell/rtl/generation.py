@@ -254,7 +254,7 @@ def readme(found: Generated, p: Parameters, result: Json) -> str:
         parts.append(
             "    cd testbench\n"
             f"    iverilog -g2005 -s {TOP} -P{TOP}.PERIODS={periods} -o head {TOP}.v ../verilog/*.v\n"
-            "    vvp -n head"
+            "    vvp -n head        # +dump also writes testbench.vcd, for a waveform viewer"
         )
     if any(check.different is not None for check in found.checks):
         parts.append("## Checks\n\n" + tables.markdown(tables.CHECKS, tables.check_rows(result)))

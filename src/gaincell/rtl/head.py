@@ -61,7 +61,7 @@ class Head(Elaboratable):
         i = self.inputs
         self.sequencer = s = Sequencer(p, start=i["start"])
         r = s.registers
-        self.controller = WriteAddressController(p, clear=i["clear"], advance=s.advance)
+        self.controller = WriteAddressController(p, clear=i["clear"], busy=s.period != 0, advance=s.advance)
         self.scales = scales = ScaleRegisters(
             p,
             load=i["load"],
@@ -83,7 +83,11 @@ class Head(Elaboratable):
         self.codes = [CodeRegisters(p, code=scaler.code, take=s.take) for scaler in self.scalers]
         self.generators = [
             PulseGenerator(
-                p, codes=Cat(*codes.queries), early=r["early"], position=r["position"], query=r["query"]
+                p,
+                codes=Cat(*codes.queries),
+                position=r["position"],
+                query=r["query"],
+                **{name: r[name] for name in ("early", "early_negative") if name in r},
             )
             for codes in self.codes
         ]
@@ -116,7 +120,7 @@ class Head(Elaboratable):
             "busy": s.period != 0,
             "select": self.controller.select,
             "valid": self.controller.valid,
-            **{name: r[name] for name in controls},
+            **{name: r[name] for name in (*controls, "key_negative") if name in r},
             "key_code": Cat(*(codes.key for codes in self.codes)),
             "value_code": Cat(*(codes.value for codes in self.codes)),
             "query_pulse": Cat(*(generator.pulse for generator in self.generators)),

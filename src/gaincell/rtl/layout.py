@@ -22,7 +22,7 @@ def constraints(parameters: Parameters) -> str:
     period = 1e9 / parameters.design.counter_clock
     return f"""# The pulse clock of design {parameters.design.name}. Delays outside of the head: not known, 0.
 create_clock -name clk -period {period:g} [get_ports clk]
-set_input_delay 0 -clock clk [all_inputs]
+set_input_delay 0 -clock clk [get_ports {{rst start clear word* load address* number*}}]
 set_output_delay 0 -clock clk [all_outputs]
 # Pulses and signs come from the analog converters at any time: give every line a synchroniser, or see to it
 # that the converters' edges keep away from those of the clock.
@@ -32,7 +32,6 @@ set_false_path -from [get_ports {{pulse* negative*}}]
 
 def floorplan(parameters: Parameters, technology: Technology) -> str:
     """Outline, regions of the digital blocks, blockages of the others: DEF."""
-    head = assumed_head(parameters.design, technology, parameters.rows, parameters.group)
     head = assumed_head(parameters.design, technology, parameters.rows, parameters.group)
     plan: Plan = head_plan(blocks_of(head))
 
@@ -44,6 +43,8 @@ def floorplan(parameters: Parameters, technology: Technology) -> str:
     others = [r for r in plan.rectangles if r.kind != DIGITAL]
     lines = [
         "VERSION 5.8 ;",
+        'DIVIDERCHAR "/" ;',
+        'BUSBITCHARS "[]" ;',
         f"DESIGN {Head.module} ;",
         f"UNITS DISTANCE MICRONS {round(1e-6 / GRID)} ;",
         f"DIEAREA {corners(0.0, 0.0, plan.w, plan.h)} ;",

@@ -75,8 +75,19 @@ class Parameters:
         return self.design.storage_levels
 
     @property
-    def query_bits(self) -> int:
+    def signed(self) -> bool:
+        """Whether queries have signs, and a key read a second half for the negative ones."""
+        return self.design.drivers.signed
+
+    @property
+    def width_bits(self) -> int:
+        """Of a pulse width."""
         return bits_of(self.query_levels)
+
+    @property
+    def query_bits(self) -> int:
+        """Of a query code, two's complement where it has a sign."""
+        return self.width_bits + self.signed
 
     @property
     def storage_bits(self) -> int:
@@ -84,8 +95,8 @@ class Parameters:
 
     @property
     def code_bits(self) -> int:
-        """Of the wider of both codes: what the scaling stage gives."""
-        return max(self.query_bits, self.storage_bits)
+        """Of the wider of both codes: what the scaling stage gives; two's complement with signed queries."""
+        return max(self.query_bits, self.storage_bits + self.signed)
 
     @property
     def word_bits(self) -> int:
@@ -145,7 +156,8 @@ class Parameters:
         d = self.design
         ends = torch.tensor([d.v_min, d.v_max], dtype=torch.float64)
         low, high = dac_code(ends, self.storage_levels, d.v_min, d.v_max, d.v_offset).tolist()
-        return (0, self.query_levels - 1), (low, high)
+        most = self.query_levels - 1
+        return (-most if self.signed else 0, most), (low, high)
 
     @cached_property
     def windows(self) -> tuple[Window, ...]:
@@ -213,7 +225,6 @@ def _check(d: Design) -> None:
             raise DesignError(f"{where}: {name} is false: a pulse could outlast its phase; allowed: true")
     others = {
         "levels": ("levels that are not evenly spaced", d.levels.present),
-        "drivers.phases": ("signed queries", d.drivers.signed),
         "normaliser.floor": ("a division by a normalising column", d.normaliser.present),
         "sinks.tokens": ("columns of first tokens", d.sinks.tokens > 0),
     }

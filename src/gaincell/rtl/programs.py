@@ -20,6 +20,8 @@ WHAT_FOR = {
     "z3": "a proof",
     "verilator": "simulating Verilog",
     "iverilog": "simulating Verilog",
+    "g++": "compiling Verilog for ngspice",
+    "make": "compiling Verilog for ngspice",
 }
 """What each is needed for."""
 PACKAGES = {"yosys-smtbmc": "yosys"}

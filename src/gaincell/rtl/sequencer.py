@@ -5,6 +5,7 @@ where its windows begin and end: outputs that drive analog switches come from re
 
     discharge, write   the halves of "key write" and of "value write", of each array
     key_read           "key read"; `early` and `position` are one period ahead, for the pulse generators
+    key_negative       second half of a signed read: integrators reversed; `early_negative` a period ahead
     value_read         "value read"
     clear_counts       the last period of "value read"
     count, add         "count", "add"
@@ -52,9 +53,10 @@ class Sequencer(Block):
             for name in (
                 *("discharge_key", "write_key", "discharge_value", "write_value", "early", "key_read"),
                 *("value_read", "clear_counts", "count", "add", "take_result", "result_valid"),
+                *(("early_negative", "key_negative") if p.signed else ()),
             )
         } | {name: self.output(name, head) for name in ("query", "result_head")}
-        self.registers["position"] = self.output("position", p.query_bits)
+        self.registers["position"] = self.output("position", p.width_bits)
 
     def describe(self, m: Module) -> None:
         p = self.parameters
@@ -88,8 +90,11 @@ def windows(p: Parameters) -> dict[str, list[tuple[int, int]]]:
         middle = write.start + (write.end - write.start) // 2
         found[f"discharge_{array}"] = [(write.start, middle)]
         found[f"write_{array}"] = [(middle, write.end)]
-    reads = p.of_phase("value read")
-    found["early"] = [(read.start - 1, read.end - 1) for read in p.of_phase("key read")]
+    keys, reads = p.of_phase("key read"), p.of_phase("value read")
+    found["early"] = [(read.start - 1, read.end - 1) for read in keys]
+    if p.signed:
+        found["key_negative"] = [(read.start + p.pulse_cycles, read.end) for read in keys]
+        found["early_negative"] = [(start - 1, end - 1) for start, end in found["key_negative"]]
     found["clear_counts"] = [(read.end - 1, read.end) for read in reads]
     for name, phase in PHASES.items():
         found[name] = [
@@ -108,6 +113,8 @@ def edges(p: Parameters) -> Edges:
             found[start][name] = 1
     for read in p.of_phase("key read"):
         found[read.start - 1] |= {"position": 0, "query": read.query}
+        if p.signed:
+            found[read.start - 1 + p.pulse_cycles]["position"] = 0
     for result in p.of_phase("scale output"):
         found[result.start]["result_head"] = result.query
         found[result.end]["result_valid"] = 1

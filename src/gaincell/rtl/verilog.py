@@ -162,6 +162,7 @@ def _testbench(top: str, inputs: Mapping[str, int], outputs: Mapping[str, int], 
     wires = "\n".join(f"  wire [{width - 1}:0] {name};" for name, width in outputs.items())
     widest = max(outputs.values())
     return f"""// Plays {VECTORS}: a line a clock period, hexadecimal; inputs lowest, then outputs.
+// +dump writes {TOP}.vcd.
 `timescale 1ns/1ps
 module {TOP};
   parameter PERIODS = 1;
@@ -180,6 +181,10 @@ module {TOP};
       wrong = 1;
     end
   endtask
+  initial if ($test$plusargs("dump")) begin
+    $dumpfile("{TOP}.vcd");
+    $dumpvars(0, {TOP});
+  end
   initial begin
     $readmemh("{VECTORS}", vectors);
     #{half} rst = 1;

@@ -75,10 +75,11 @@ def _words_of(codes: Tensor, stage: Stage, limits: tuple[int, int], p: Parameter
     limit = 2 ** (p.word_bits - 1)
     every = torch.arange(-limit, limit)
     given = torch.floor(scaled(every, stage, p)).long().clamp(*limits)
-    table = torch.zeros(limits[1] + 1, dtype=torch.int64)
+    low, high = limits
+    table = torch.zeros(high - low + 1, dtype=torch.int64)
     for code in codes.unique().tolist():
         found = every[given == code]
         if not len(found):
             raise InputError(f"no word of {p.word_bits} bits gives the code {code}; give more guard bits")
-        table[code] = found[len(found) // 2]
-    return table[codes.long()]
+        table[code - low] = found[len(found) // 2]
+    return table[codes.long() - low]

@@ -117,6 +117,8 @@ def _run(
         folder = Path(name)
         for file, text in netlist.files.items():
             (folder / file).write_text(text, encoding="utf-8")
+        for file, path in netlist.libraries.items():
+            shutil.copy(path, folder / file)
         (folder / "circuit.cir").write_text(netlist.text, encoding="utf-8")
         command = [PROGRAM, "-b", "-r", "out.raw", "-o", "log.txt", "circuit.cir"]
         environment = os.environ | {"OMP_NUM_THREADS": "1", "SPICE_ASCIIRAWFILE": "0"}

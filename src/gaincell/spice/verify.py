@@ -9,6 +9,9 @@ cell and interpolated; its least-squares cubic; the best straight line; the
 static current times the pulse, which knows neither the kick of a read on the store nor switches' charges.
 With fewer than all columns the other pulses of array 2 come from the model, and so do not add to its error.
 
+Every store is at its level, or, with `written`, where a simulated write path leaves it (write_path.py): code
+-> DAC -> cell -> current. The model then reads the voltages written; the codes of ideal levels stand beside.
+
 Tolerances are stated before and not adapted; see TOLERANCES. That against the cubic
 says how far the curve is from a cubic, over many inputs, and is checked with all columns only.
 Not modelled: age, mismatch (all cells nominal), noise.
@@ -43,6 +46,9 @@ TOLERANCES: Mapping[str, tuple[float, str]] = {
     CUBIC: (0.25e-9, "s"),
     "codes that differ": (0.10, "1"),
     "largest difference of a code": (1.0, "codes"),
+}
+WRITE_TOLERANCES: Mapping[str, tuple[float, str]] = {
+    "write: largest error of a stored voltage": (0.5, "steps"),
 }
 TRANSISTOR_TOLERANCES: Mapping[str, tuple[float, str]] = {
     "first: rms after affine calibration": (0.2e-9, "s"),
@@ -117,6 +123,7 @@ class Verification:
     driven: pulses that array 2 got, s [tokens].
     codes: of the simulation [D of array 2], of every curve's model; a readout of transistors is calibrated,
     in both arrays, by the affine map found in the same run.
+    levels: voltage of every code.  ideal_codes: of the own curve's model with ideal levels.
     checks: name -> (found, allowed, unit).
     """
 
@@ -131,6 +138,8 @@ class Verification:
     model_codes: Mapping[str, Wave]
     columns: int
     longest: Second
+    levels: Wave
+    ideal_codes: Wave
     warnings: tuple[str, ...] = ()
     checks: Mapping[str, tuple[float, float, str]] = field(default_factory=dict)
 
@@ -161,6 +170,7 @@ def verify(
     columns: int = 8,
     group: int = 4,
     transistor_readout: bool = False,
+    written: Wave | None = None,
     wire: WireElement | None = None,
     jobs: int | None = None,
     timeout: Second = 900.0,
@@ -169,6 +179,7 @@ def verify(
     """Simulate both arrays and compare.
 
     columns: lines of each array that are simulated.  group: lines in one netlist.
+    written: what a write path stores of every code, V; None: ideal levels.
 
     Raises InputError for columns out of range and designs without circuits, SimulationError for what
     ngspice cannot do.
@@ -185,7 +196,8 @@ def verify(
         SIGNED: Readout(SIGNED, design.output_saturation * design.charge_unit),
     }
     vdd = technology.vdd * corner.supply
-    top = (design.storage_levels or 8) - 1
+    ideal = np.linspace(0, vdd, design.storage_levels or 8)
+    levels = ideal if written is None else written
 
     def simulate(
         codes: Wave, pulses: Wave, kind: str, all_lines: int, title: str
@@ -197,7 +209,7 @@ def verify(
                 array_slice(
                     technology,
                     corner,
-                    (codes[:, a:b] / top * vdd).tolist(),
+                    levels[codes[:, a:b]].tolist(),
                     pulses.tolist(),
                     kinds[kind],
                     phases=phases,
@@ -221,12 +233,14 @@ def verify(
 
     keys, values = inputs.keys, inputs.values
     pulses = inputs.x * phases.longest
-    model1 = {
-        name: _to_pulse(
-            pulses @ curve(keys / top * vdd) / phases.longest, kinds[RELU], design, phases.longest
-        )
-        for name, curve in curves.items()
-    }
+
+    def chained(curve: Callable[[Wave], Wave], volts: Wave) -> tuple[Wave, Wave]:
+        first = _to_pulse(pulses @ curve(volts[keys]) / phases.longest, kinds[RELU], design, phases.longest)
+        charge = first @ curve(volts[values]) / phases.longest
+        return first, _to_pulse(charge, kinds[SIGNED], design, phases.longest)
+
+    models = {name: chained(curve, levels) for name, curve in curves.items()}
+    model1, model2 = ({name: pair[n] for name, pair in models.items()} for n in (0, 1))
     width1, plots1, warned1 = simulate(keys, pulses, RELU, tokens, "first dot product")
     first = _stage(
         width1,
@@ -242,15 +256,8 @@ def verify(
     fit1 = first.calibration(phases.longest)
     correct = transistor_readout and fit1.gain > 0
     driven[:columns] = fit1.corrected(width1, phases.longest) if correct else width1
-    model2 = {
-        name: _to_pulse(
-            model1[name] @ curve(values / top * vdd) / phases.longest, kinds[SIGNED], design, phases.longest
-        )
-        for name, curve in curves.items()
-    }
-    same = _to_pulse(
-        driven @ curves["own"](values / top * vdd) / phases.longest, kinds[SIGNED], design, phases.longest
-    )
+    charge = driven @ curves["own"](levels[values]) / phases.longest
+    same = _to_pulse(charge, kinds[SIGNED], design, phases.longest)
     width2, plots2, warned2 = simulate(values, np.clip(driven, 0, None), SIGNED, dims, "second dot product")
     second = _stage(
         width2,
@@ -273,8 +280,11 @@ def verify(
         "codes that differ": float((off > 0).mean()),
         "largest difference of a code": float(off.max()),
         "first: rms after affine calibration": fit1.rms,
+        "write: largest error of a stored voltage": float(np.abs(levels - ideal).max() / ideal[1]),
     }
     allowed = dict(TRANSISTOR_TOLERANCES if transistor_readout else TOLERANCES)
+    if written is not None:
+        allowed |= WRITE_TOLERANCES
     if columns < dims:
         allowed.pop(CUBIC, None)
     checks = {name: (measured[name], limit, unit) for name, (limit, unit) in allowed.items()}
@@ -290,6 +300,8 @@ def verify(
         model_codes,
         columns,
         phases.longest,
+        levels,
+        count(chained(curves["own"], ideal)[1][:columns], design),
         tuple(dict.fromkeys(warned1 + warned2)),
         checks,
     )

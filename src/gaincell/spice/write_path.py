@@ -35,7 +35,7 @@ from gaincell.spice.netlists.write_path import (
     write_path_bench,
 )
 from gaincell.spice.rawfile import Plot, Wave
-from gaincell.spice.runner import run_many
+from gaincell.spice.runner import run, run_many
 from gaincell.spice.technology import Corner, Technology
 from gaincell.units import Joule, Second, Volt
 
@@ -93,9 +93,13 @@ class DacPath:
 
 @dataclass(frozen=True)
 class WritePath:
-    """kinds: by name.  widths, errors, energies: of the word-line pulses, s, s, J.  times: of the writes."""
+    """cells: on a write line.  times: of the writes.  kinds: by name.
+
+    widths, errors, energies: of the word-line pulses, s, s, J.
+    """
 
     technology: Technology
+    cells: int
     times: WriteTimes
     kinds: Mapping[str, DacPath]
     widths: Wave
@@ -112,16 +116,10 @@ def characterise_write_path(
 
     Raises InputError for a design without so many levels, SimulationError for what ngspice cannot do.
     """
-    levels, steps = design.storage_levels, (design.query_levels or 0) - 1
-    if levels is None or levels & (levels - 1) or steps < 1 or design.levels.present:
-        raise InputError(
-            f"design {design.name!r}: its storage or query levels are not evenly spaced codes of whole bits; "
-            "give a design with 2, 4, 8 ... of both, such as leroux2025"
-        )
+    levels, times = _levels(design), _times(design)
+    steps, sizes = (design.query_levels or 0) - 1, WriteSizes()
     corner = corner or Corner()
     vdd = technology.vdd * corner.supply
-    half = design.unstated_latency / 2
-    times, sizes = WriteTimes(half, half, design.t_pulse_max), WriteSizes()
     widths = np.arange(1, steps + 1) * design.t_pulse_max / steps
     benches = [write_path_bench(technology, corner, k, levels, design.tile, times, sizes) for k in KINDS]
     benches.append(pulse_bench(technology, corner, widths.tolist(), design.tile, design.t_pulse_max))
@@ -135,7 +133,36 @@ def characterise_write_path(
         for kind, plot in zip(KINDS, written, strict=True)
     }
     errors, energies = _pulses(pulses, widths, vdd)
-    return WritePath(technology, times, kinds, widths, errors, energies)
+    return WritePath(technology, design.tile, times, kinds, widths, errors, energies)
+
+
+def stored_levels(technology: Technology, design: Design, kind: str, *, corner: Corner | None = None) -> Wave:
+    """What one kind of DAC leaves in a cell, of every code, V. Raises as `characterise_write_path`."""
+    times = _times(design)
+    bench = write_path_bench(
+        technology, corner or Corner(), kind, _levels(design), design.tile, times, WriteSizes()
+    )
+    return _stored(run(bench).plot, times, _levels(design))
+
+
+def _levels(design: Design) -> int:
+    levels = design.storage_levels
+    if levels is None or levels & (levels - 1) or not design.query_levels or design.levels.present:
+        raise InputError(
+            f"design {design.name!r}: its storage or query levels are not evenly spaced codes of whole bits; "
+            "give a design with 2, 4, 8 ... of both, such as leroux2025"
+        )
+    return levels
+
+
+def _times(design: Design) -> WriteTimes:
+    half = design.unstated_latency / 2
+    return WriteTimes(half, half, design.t_pulse_max)
+
+
+def _stored(plot: Plot, times: WriteTimes, levels: int) -> Wave:
+    when = times.read - 0.1e-9
+    return np.array([np.interp(when, plot["time"], plot[f"v(st{code})"]) for code in range(levels)])
 
 
 def _capacitance(t: Technology, kind: str, levels: int, cells: int, sizes: WriteSizes) -> float:
@@ -156,7 +183,7 @@ def _dac(
         return float(np.interp(when, t, wave))
 
     before = np.array([at(store, times.written) for store in stores])
-    stored = np.array([at(store, times.read - 0.1e-9) for store in stores])
+    stored = _stored(plot, times, count)
     begun = START + times.discharge
     settling = []
     for store, reached in zip(stores, before, strict=True):

@@ -6,7 +6,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import WithJsonSchema
 
 from gaincell.config import load_design
 from gaincell.costs.technology import load_technology
@@ -18,15 +20,14 @@ from gaincell.integrations.hf.checkpoint import DESIGN, is_run, run_directory
 from gaincell.integrations.hf.context import LONGEST_BLOCK
 from gaincell.integrations.hf.size import model_size
 from gaincell.mapping.job import find_shipped
-from gaincell.quantity import check_keys, did_you_mean, one_of
+from gaincell.quantity import did_you_mean, one_of
+from gaincell.schema import Json, either, parse, table
 from gaincell.shipped import located
 from gaincell.sweeps.names import ADAPTATION
 from gaincell.sweeps.settings import (
     DIRECTIONS,
     LEARNING,
-    LOSSES,
     OBJECTIVES,
-    SAMPLERS,
     Sweep,
 )
 from gaincell.sweeps.space import (
@@ -39,19 +40,19 @@ from gaincell.sweeps.space import (
 )
 from gaincell.text import open_text
 
-DEFAULTS: Mapping[str, Any] = {
-    "sampler": "grid", "seed": 0, "points": None, "population": 20, "text": "sample", "limit": 16_384,
-    "protocol": None, "adapt": True, "calibration": 4096, "fine_tune": 0, "learning_rate": 1e-4,
-    "scale_learning_rate": None, "loss": "cross-entropy", "chips": 0, "within": 0.05, "context": None,
-    "technology": "28nm",
-}  # fmt: skip
-HEAD = ("model", "design", "objectives", *DEFAULTS, "start", "parameters")
-WORDS = ("sampler", "text", "protocol", "loss", "technology")
+FILE = table(
+    Sweep,
+    needed=("model", "objectives", "parameters"),
+    without=("name",),
+    design=either(str, Json),
+    objectives=list[str],
+    parameters=Json,
+    adapt=Annotated[Any, WithJsonSchema({"enum": [True, False, "chip"]})],  # checked as a parameter
+    start=list[Json],
+)
+"""What a sweep's file holds; what parameters take, see space.py."""
 TRAINING = ("loss", "learning_rate", "scale_learning_rate")
 """What only a fine-tuning uses."""
-WHOLE = {"seed": 0, "points": 1, "population": 2, "limit": 2, "calibration": 2, "fine_tune": 0, "chips": 0,
-         "context": 1}  # fmt: skip
-"""Whole numbers of the file, and the least each may be."""
 
 
 def load_sweep(path: Path) -> Sweep:
@@ -73,49 +74,23 @@ def load_sweep(path: Path) -> Sweep:
 
 def _sweep(raw: Mapping[str, Any], path: Path) -> Sweep:
     name = path.name
-    check_keys(raw, HEAD, name)
-    missing = [key for key in ("model", "objectives", "parameters") if key not in raw]
-    if missing:
-        raise InputError(f"{name} lacks {missing[0]!r}")
-    settings = {**DEFAULTS, **{key: raw[key] for key in DEFAULTS if key in raw}}
-    for key, least in WHOLE.items():
-        number = settings[key]
-        if number is not None and (type(number) is not int or number < least):
-            raise InputError(f"{name}: {key} = {number!r}; allowed: a whole number, {least} or more")
-    for key in WORDS:
-        if key != "protocol" or settings[key] is not None:
-            _text(settings[key], key, name)
-    model = _text(raw["model"], "model", name)
+    settings = parse(FILE, raw, name)
+    model = settings["model"]
     if not is_run(model) and find_shipped(model) is None:
         raise InputError(
             f"{name}: {model} is neither a RUN nor a model with a linear version shipped (tiny); make a RUN: "
             f"gaincell map {model}"
         )
     context = model_size(model).tokens
-    settings["protocol"] = settings["protocol"] or f"blocks-{min(context, LONGEST_BLOCK)}"
-    design = _design(raw.get("design"), model, name)
-    objectives = _objectives(raw["objectives"], name)
-    sampler = settings["sampler"]
-    if sampler not in SAMPLERS:
-        hint = did_you_mean(sampler, SAMPLERS)
-        raise InputError(f"{name}: unknown sampler {sampler!r}{hint}; allowed: {one_of(SAMPLERS)}")
-    parameters = parse_parameters(raw["parameters"], design, f"{name} [parameters]")
-    check_value("adapt", settings["adapt"], design, f"{name}: adapt")
-    loss = settings["loss"]
-    if loss not in LOSSES:
-        hint = did_you_mean(loss, LOSSES)
-        raise InputError(f"{name}: unknown loss {loss!r}{hint}; allowed: {one_of(LOSSES)}")
-    for key in ("learning_rate", "scale_learning_rate", "within"):
-        number = settings[key]
-        if number is None and key == "scale_learning_rate":
-            continue
-        if type(number) not in (int, float) or not 0 < number < math.inf:
-            raise InputError(f"{name}: {key} = {number!r}; allowed: a number above 0")
-    settings["points"] = _points(settings["points"], sampler, parameters, name)
-    found = Sweep(
-        name=path.stem, model=model, design=design, objectives=objectives, parameters=parameters,
-        start=_start(raw.get("start", []), sampler, parameters, design, name), **settings,
-    )  # fmt: skip
+    settings.setdefault("protocol", f"blocks-{min(context, LONGEST_BLOCK)}")
+    design = settings["design"] = _design(settings.get("design"), model, name)
+    settings["objectives"] = _objectives(settings["objectives"], name)
+    sampler = settings.get("sampler", Sweep.sampler)
+    settings["parameters"] = parse_parameters(settings["parameters"], design, f"{name} [parameters]")
+    check_value("adapt", settings.get("adapt", True), design, f"{name}: adapt")
+    settings["points"] = _points(settings.get("points"), sampler, settings["parameters"], name)
+    settings["start"] = _start(settings.get("start", []), sampler, settings["parameters"], design, name)
+    found = Sweep(path.stem, **settings)
     if sampler == "each":
         found = replace(found, points=len(found.plan()))
     _check(found, context, name)
@@ -178,11 +153,9 @@ def _check_costs(sweep: Sweep, name: str) -> None:
 
 
 def _start(
-    raw: Any, sampler: str, parameters: tuple[Parameter, ...], design: Design, name: str
+    raw: list[Json], sampler: str, parameters: tuple[Parameter, ...], design: Design, name: str
 ) -> tuple[dict[str, Any], ...]:
     """Points to begin with: lists of values that parameters have."""
-    if not isinstance(raw, list) or not all(isinstance(one, dict) and one for one in raw):
-        raise InputError(f"{name}: start = {raw!r}; allowed: a list of tables, such as [{{ window = 128 }}]")
     if raw and sampler not in LEARNING:
         raise InputError(f"{name}: start is of the samplers {one_of(LEARNING)}; leave it out")
     ours, found = {p.name: p for p in parameters}, []
@@ -204,12 +177,6 @@ def _listed(raw: Mapping[str, Any]) -> dict[str, Any]:
     return {k: {i: [v] for i, v in e.items()} if isinstance(e, dict) else [e] for k, e in raw.items()}
 
 
-def _text(value: Any, key: str, name: str) -> str:
-    if not isinstance(value, str) or not value:
-        raise InputError(f"{name}: {key} = {value!r}; allowed: text")
-    return value
-
-
 def _design(raw: Any, model: str, name: str) -> Design:
     if raw is None:
         if not is_run(model):
@@ -217,7 +184,7 @@ def _design(raw: Any, model: str, name: str) -> Design:
         return load_design(run_directory(model) / DESIGN)
     if isinstance(raw, str):
         return load_design(raw)
-    if not isinstance(raw, dict) or not isinstance(raw.get("name"), str):
+    if not isinstance(raw.get("name"), str):
         raise InputError(f"{name}: design = {raw!r}; allowed: a design, or a table with its name and values")
     design = load_design(raw["name"])
     fixed = {key: entry for key, entry in raw.items() if key != "name"}
@@ -230,9 +197,9 @@ def _design(raw: Any, model: str, name: str) -> Design:
     return applied(design, {p.name: p.values[0] for p in found})
 
 
-def _objectives(raw: Any, name: str) -> tuple[str, ...]:
+def _objectives(raw: list[str], name: str) -> tuple[str, ...]:
     """Names, each once; a direction before a name must be its own."""
-    if not isinstance(raw, list) or not raw or not all(isinstance(item, str) for item in raw):
+    if not raw:
         raise InputError(f"{name}: objectives = {raw!r}; allowed: a list of {one_of(OBJECTIVES)}")
     found: list[str] = []
     for item in raw:

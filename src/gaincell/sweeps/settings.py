@@ -24,11 +24,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from gaincell.design import DRAWN, Design
 from gaincell.errors import GaincellError
 from gaincell.evaluation.perplexity import window_and_stride
+from gaincell.schema import Count, Name, OneOf, Rate, Several, Whole
 from gaincell.sweeps.identity import content_of, is_device
 from gaincell.sweeps.names import ADAPTATION, KIND
 from gaincell.sweeps.optional import import_optuna
@@ -72,27 +73,27 @@ class Sweep:
     """
 
     name: str
-    model: str
+    model: Name
     design: Design
     objectives: tuple[str, ...]
-    sampler: str
-    seed: int
-    points: int
-    population: int
-    text: str
-    limit: int
-    protocol: str
-    adapt: bool | str
-    calibration: int
-    fine_tune: int
-    learning_rate: float
-    scale_learning_rate: float | None
-    loss: str
-    chips: int
-    within: float
-    context: int | None
-    technology: str
     parameters: tuple[Parameter, ...]
+    points: Count
+    protocol: Name
+    sampler: Annotated[str, OneOf(SAMPLERS)] = "grid"
+    seed: Whole = 0
+    population: Several = 20
+    text: Name = "sample"
+    limit: Several = 16_384
+    adapt: bool | str = True
+    calibration: Several = 4096
+    fine_tune: Whole = 0
+    learning_rate: Rate = 1e-4
+    scale_learning_rate: Rate | None = None
+    loss: Annotated[str, OneOf(LOSSES)] = "cross-entropy"
+    chips: Whole = 0
+    within: Rate = 0.05
+    context: Count | None = None
+    technology: Name = "28nm"
     start: tuple[dict[str, Any], ...] = ()
 
     @property

@@ -24,6 +24,7 @@ from gaincell.design import TABLES, Design, cell_of
 from gaincell.device import with_cell
 from gaincell.errors import GaincellError, InputError
 from gaincell.quantity import NumberKind, did_you_mean, one_of
+from gaincell.schema import parse, table
 from gaincell.sweeps.names import ADAPTATION, KIND, known, unknown
 
 Values: TypeAlias = Mapping[str, Any]
@@ -31,7 +32,7 @@ Values: TypeAlias = Mapping[str, Any]
 
 LEAST = {"fine_tune": -1, "calibration": 1}
 """What numbers of the adaptation lie above, if not above 0."""
-RANGE = ("low", "high", "step", "log")
+RANGE = table(needed=("low", "high"), low=Any, high=Any, step=Any, log=bool)
 LARGEST_GRID = 100_000
 
 
@@ -134,7 +135,11 @@ def _flat(raw: Mapping[str, Any]) -> list[tuple[str, Any]]:
     """Names with their entries; those of tables ("mismatch") with a dot."""
     found: list[tuple[str, Any]] = []
     for key, entry in raw.items():
-        if isinstance(entry, dict) and (key in TABLES or key == "cell") and not entry.keys() & set(RANGE):
+        if (
+            isinstance(entry, dict)
+            and (key in TABLES or key == "cell")
+            and not entry.keys() & RANGE.model_fields.keys()
+        ):
             found += [(f"{key}.{name}", inner) for name, inner in entry.items()]
         else:
             found.append((key, entry))
@@ -167,20 +172,12 @@ def _parameter(
 
 def _range(name: str, entry: Mapping[str, Any], kind: NumberKind, design: Design, where: str) -> Parameter:
     """{ low, high, step, log }"""
-    for key in entry:
-        if key not in RANGE:
-            raise InputError(
-                f"{where}: unknown key {key!r}{did_you_mean(key, RANGE)}; allowed: {one_of(RANGE)}"
-            )
-    if "low" not in entry or "high" not in entry:
-        raise InputError(f"{where} lacks {'low' if 'low' not in entry else 'high'!r}")
-    low, high, step, log = entry["low"], entry["high"], entry.get("step"), entry.get("log", False)
+    given = parse(RANGE, entry, where)
+    low, high, step, log = given["low"], given["high"], given.get("step"), given.get("log", False)
     for value in (low, high):
         check_value(name, value, design, where)
     if not low < high:
         raise InputError(f"{where}: {low!r} to {high!r} is an empty range; give low < high, or a list")
-    if type(log) is not bool:
-        raise InputError(f"{where}: log = {log!r}; allowed: true or false")
     if step is not None:
         NumberKind(kind.unit, whole=kind.whole).convert(step, f"{where}: step")
         if not 0 < step <= high - low:

@@ -38,10 +38,11 @@ from gaincell.ops.gain_cell_attention import Scaling, gain_cell_attention
 from gaincell.ops.gain_cell_attention.learned import Learned, attention_of_learned
 from gaincell.progress import Progress, silent
 from gaincell.quantity import one_of
+from gaincell.schema import Factor, check_value
 from gaincell.training.log import TrainingLog
 from gaincell.training.loop import Blocks, Loss, TrainResult, next_token_loss, train
 from gaincell.training.loss_name import called, name_of
-from gaincell.training.settings import FACTOR, TrainSettings, check_value
+from gaincell.training.settings import TrainSettings
 
 LEARNED = ("saturations", "levels")
 """What can be learned: S_sat and O_sat; the levels of query drivers and write DACs."""
@@ -226,7 +227,7 @@ def codesign(
     circuits = Circuits(layers[0].design, learn).to(layers[0].out.gain.device)
     loss = loss_of or next_token_loss
     own_rate = next(r for r in (rate, settings.scale_learning_rate, settings.learning_rate) if r is not None)
-    check_value(own_rate, FACTOR, "rate")
+    check_value(own_rate, Factor, "rate")
 
     @called(*name_of(loss))
     def on_the_chip(model: nn.Module, tokens: Tensor) -> Tensor:

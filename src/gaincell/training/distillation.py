@@ -29,8 +29,8 @@ from torch.nn import functional
 
 from gaincell.errors import InputError
 from gaincell.integrations.hf.support import attention_modules
+from gaincell.schema import Factor, check_value
 from gaincell.training.loss_name import LossName
-from gaincell.training.settings import FACTOR, check_value
 from gaincell.training.shares import teachers_part
 from gaincell.training.teacher_outputs import TeacherOutputs
 
@@ -65,8 +65,8 @@ class Distillation:
             raise InputError(
                 f"the weight of a distillation is {weight}; give 0 (text only) to 1 (teacher only)"
             )
-        check_value(states, FACTOR, "states")
-        check_value(outputs, FACTOR, "outputs")
+        check_value(states, Factor, "states")
+        check_value(outputs, Factor, "outputs")
         self._teacher = teacher.eval().requires_grad_(False)
         self._weight, self._states, self._outputs = weight, states, outputs
         self._kept = None if kept is None or states or outputs else TeacherOutputs(kept, teacher)

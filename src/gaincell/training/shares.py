@@ -12,6 +12,7 @@ shares are theirs.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -52,6 +53,7 @@ def students_part() -> Any:
 @contextmanager
 def measured_shares(shares: dict[str, float], device: torch.device) -> Iterator[None]:
     """Put the share of every group of GROUPS in what is computed within the context into `shares`."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else it says on stderr that it starts and stops
     on_gpu = device.type == "cuda"
     kinds = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
     with profile(activities=kinds) as found:

@@ -336,7 +336,7 @@ def test_settings_are_checked(pair: Pair) -> None:
             Chip.read(wrong, pair.design)
     with pytest.raises(InputError, match=r"mismatch = 2; allowed: a number from 0 to 0\.3"):
         Chip.read(good | {"mismatch": 2}, pair.design)
-    with pytest.raises(InputError, match="has no 'chip'"):
+    with pytest.raises(InputError, match="the chip: unknown key 'chip'"):
         Chip.read(good | {"chip": 1}, pair.design)
     text = {"prompt": "Rain", "tokens": 3, "temperature": 0.5, "seed": 7}
     assert Request.read(text) == Request("Rain", 3, 0.5, 7)

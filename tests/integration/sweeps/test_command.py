@@ -15,8 +15,7 @@ from gaincell.cli import main
 from gaincell.cli.sweep import _claim
 from gaincell.errors import DesignError, GaincellError, InputError
 from gaincell.reports import results
-from gaincell.sweeps.file import HEAD as HEAD_KEYS
-from gaincell.sweeps.file import load_sweep
+from gaincell.sweeps.file import FILE, load_sweep
 from gaincell.sweeps.names import ALIASES, known
 
 pytest.importorskip("optuna")
@@ -91,7 +90,7 @@ def test_bad_settings(head: str, write: Callable[..., Path]) -> None:
 WRONG = ("3", "-1.5", "true", '""', '"what"', "[]", "[3]", "[[1]]", "{ a = 1 }", "nan", "1979-05-27")
 
 
-@pytest.mark.parametrize("key", HEAD_KEYS)
+@pytest.mark.parametrize("key", FILE.model_fields)
 def test_wrong_types_are_errors_of_input(key: str, write: Callable[..., Path]) -> None:
     """Of every key of the file, and of values of parameters of every kind."""
     refused = 0

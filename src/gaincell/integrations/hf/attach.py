@@ -11,6 +11,8 @@ make sure that the function that was called is the one that was asked for.
 import copy
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeGuard, TypeVar
 
@@ -217,6 +219,19 @@ def attached_layers(model: nn.Module) -> list[GainCellAttention]:
     """
     found = (interface.arrays_of(module) for module in model.modules())
     return sorted((cell for cell in found if cell is not None), key=lambda cell: cell.layer)
+
+
+@contextmanager
+def not_yet_calibrated(model: nn.Module) -> Iterator[None]:
+    """Within the context a forward pass does not ask whether ``model`` is calibrated: what the arrays give is
+    not used there.
+    """
+    attachment: _Attachment = getattr(attached_model(model), _RECORD)
+    before, attachment.ran = attachment.ran, True
+    try:
+        yield
+    finally:
+        attachment.ran = before
 
 
 def computes_softmax(model: nn.Module) -> bool:

@@ -9,6 +9,7 @@ stand beside gains and offsets.
 """
 
 import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -110,18 +111,39 @@ def save(
 
     Not modelled: adapters of other kinds; merge them first.
     """
-    model = attached_model(model)
+    owner = attached_model(model)
+    if not isinstance(base, BaseModel):
+        base = _find_base(base or pretrained_id(owner), next(iter(base_weights(owner).values())).dtype)
+    return save_differences(owner, run, base_weights(base.model), base.source.id, base.sha256)
+
+
+def save_differences(
+    model: PreTrainedModel,
+    run: str | os.PathLike[str],
+    original: Mapping[str, Tensor],
+    base: str,
+    base_sha256: str,
+) -> Path:
+    """`save` for who holds the pretrained weights.
+
+    Args:
+        model, run: see `save`.
+        original: the weights of the base model, by the names that they have there.
+        base, base_sha256: what `Hardware` says about it.
+
+    Raises:
+        ModelError: the model is not attached, or has weights that are NaN or infinite.
+        RunError: the base model does not fit, or the disk is full.
+    """
     design = common_design(attached_layers(model))
     check_finite(model, where="cannot save")
-    if not isinstance(base, BaseModel):
-        base = _find_base(base or pretrained_id(model), next(iter(base_weights(model).values())).dtype)
-    tensors = _changed(without_adapters(base_weights(model)), base_weights(base.model))
+    tensors = _changed(without_adapters(base_weights(model)), original)
     tensors |= {name: factor.to(ADAPTER_DTYPE) for name, factor in factors(model).items()}
     tensors |= {n: t.to(ADAPTER_DTYPE) if is_trained(n) else t for n, t in _of_arrays(model).items()}
     metadata = {
         "format": _FORMAT,
-        "base": base.source.id,
-        "base_sha256": base.sha256,
+        "base": base,
+        "base_sha256": base_sha256,
         "design_hash": design.hash,
     }
     contents = {
@@ -159,6 +181,27 @@ def load_run(
     """
     directory = run_directory(run)
     hardware = describe(directory)
+    found = unchanged_base(directory, hardware, base, dtype)
+    attach(found.model, design or saved_design(directory, hardware), impl=impl, gradient=gradient)
+    where = str(directory / HARDWARE)
+    put(found.model, read(directory / HARDWARE), where)
+    check_finite(found.model, where=where)
+    return found
+
+
+def unchanged_base(
+    directory: Path,
+    hardware: Hardware,
+    base: str | os.PathLike[str] | None = None,
+    dtype: torch.dtype | None = torch.float32,
+) -> BaseModel:
+    """The base model of a RUN, as it was when the RUN was saved.
+
+    base: see `load_run`.  dtype: see `load_base`.
+
+    Raises:
+        RunError: it is not found, or has changed.
+    """
     found = _find_base(base or hardware.base, dtype, where=f"{directory}: ")
     if found.sha256 != hardware.base_sha256:
         raise RunError(
@@ -166,10 +209,6 @@ def load_run(
             f"{hardware.base_sha256[:12]} then, {found.sha256[:12]} now); restore it, or say where the old "
             "one is (base=)"
         )
-    attach(found.model, design or saved_design(directory, hardware), impl=impl, gradient=gradient)
-    where = str(directory / HARDWARE)
-    put(found.model, read(directory / HARDWARE), where)
-    check_finite(found.model, where=where)
     return found
 
 
@@ -216,8 +255,8 @@ def describe(run: str | os.PathLike[str]) -> Hardware:
         raise RunError(f"{path} cannot be read ({error}); save the model again") from error
     if metadata.get("format") != _FORMAT:
         raise RunError(
-            f"{path} has format {metadata.get('format')!r}, this version of gaincell reads {_FORMAT!r}; save "
-            "the model again"
+            f"{path} has format {metadata.get('format')!r}, this gaincell reads {_FORMAT!r}; upgrade "
+            "gaincell (pip install -U gaincell), or save the model again"
         )
     missing = [key for key in ("base", "base_sha256", "design_hash") if key not in metadata]
     if missing:
@@ -225,14 +264,17 @@ def describe(run: str | os.PathLike[str]) -> Hardware:
     return Hardware(metadata["base"], metadata["base_sha256"], metadata["design_hash"])
 
 
-def stores_any(run: str | os.PathLike[str], ends: tuple[str, ...]) -> bool:
-    """Whether a RUN has tensors whose names end so: EXPONENTS, NORMALISER."""
-    with safe_open(run_directory(run) / HARDWARE, framework="pt") as file:
-        return any(name.endswith(ends) for name in file.keys())  # noqa: SIM118 (not a mapping)
+def stored_names(files: Iterable[Path]) -> set[str]:
+    """Names of the tensors in safetensors files."""
+    found: set[str] = set()
+    for path in files:
+        with safe_open(path, framework="pt") as file:
+            found |= set(file.keys())
+    return found
 
 
 def _find_base(
-    model: str | os.PathLike[str] | None, dtype: torch.dtype = torch.float32, where: str = ""
+    model: str | os.PathLike[str] | None, dtype: torch.dtype | None = torch.float32, where: str = ""
 ) -> BaseModel:
     if not model:
         raise RunError(
@@ -245,7 +287,7 @@ def _find_base(
         raise RunError(f"{where}the base model is needed: {error}") from error
 
 
-def _changed(weights: dict[str, nn.Parameter], base: dict[str, nn.Parameter]) -> dict[str, Tensor]:
+def _changed(weights: Mapping[str, Tensor], base: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The weights that differ from the base model's, compared in their own type."""
     if weights.keys() != base.keys():
         name = min(weights.keys() ^ base.keys())
@@ -273,7 +315,9 @@ def saved_design(directory: Path, hardware: Hardware) -> Design:
     try:
         design = load_design(directory / DESIGN)
     except GaincellError as error:
-        raise RunError(f"{directory}: {error}") from error
+        raise RunError(
+            f"{error}; if a newer gaincell wrote it, upgrade this one (pip install -U gaincell)"
+        ) from error
     if design.hash != hardware.design_hash:
         raise RunError(
             f"{directory / DESIGN} is not the design the model was saved with (hash {design.hash}, saved "

@@ -12,14 +12,30 @@ from transformers.pytorch_utils import Conv1D
 from gaincell.design import Design
 from gaincell.errors import InputError
 from gaincell.files import write_tensors, write_text
-from gaincell.integrations.hf.attach import attached_layers
-from gaincell.integrations.hf.checkpoint import DESIGN, describe, load_run, read, run_directory, saved_design
+from gaincell.integrations.hf.attach import attach, attached_layers
+from gaincell.integrations.hf.checkpoint import (
+    DESIGN,
+    describe,
+    load_run,
+    read,
+    run_directory,
+    saved_design,
+    unchanged_base,
+)
+from gaincell.integrations.hf.digital_scaling import hold_digital_scaling
+from gaincell.integrations.hf.mixing import MIX
+from gaincell.integrations.hf.paired import KEPT, OF_QUERIES, hold_components
 from gaincell.integrations.hf.pretrained import ARRAYS
-from gaincell.integrations.hf.size import without_weights
-from gaincell.integrations.hf.sources import find_source, has_tokenizer, load_tokenizer, without_revision
+from gaincell.integrations.hf.sources import (
+    has_tokenizer,
+    load_tokenizer,
+    sampled_fingerprint,
+    without_revision,
+)
 from gaincell.reports import results
 
 FORMATS = ("transformers", "peft")
+_A, _B = ".weight.lora_A", ".weight.lora_B"
 _LOAD = {
     "transformers": """import gaincell
 from transformers import AutoModelForCausalLM
@@ -29,8 +45,7 @@ model = AutoModelForCausalLM.from_pretrained("{name}")""",
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-base = gaincell.attach(AutoModelForCausalLM.from_pretrained("{base}"), "{name}/design.toml")
-model = PeftModel.from_pretrained(base, "{name}")""",
+model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("{base}"), "{name}")""",
 }
 
 
@@ -67,23 +82,32 @@ def export_peft(run: str | os.PathLike[str], out: str | os.PathLike[str]) -> Pat
 
     Raises:
         InputError: peft is missing, or its files cannot hold something in the RUN.
-        RunError: the RUN is damaged.
+        RunError: the RUN is damaged, or its base model has changed.
         ModelError: the base model cannot be found.
     """
     try:
         from peft import LoraConfig
     except ImportError as error:
         raise InputError("adapters need the extra: pip install 'gaincell[train]'") from error
+    from gaincell.integrations.hf.peft_files import KEY, adapter_record
+
     about, directory = describe(run), Path(out)
     held = read(run_directory(run) / "hardware.safetensors")
-    plain = {name for name in held if name.rpartition(".gain_cell.")[2] in _PLAIN and ARRAYS in name}
-    ends = (".weight.lora_A", ".weight.lora_B")
-    factors = {name for name in held if name.endswith(ends)}
-    if not factors or held.keys() - plain - factors:
-        other = min(held.keys() - plain - factors, default="no low-rank adapter")
-        raise InputError(f"peft's files cannot hold this RUN ({other}): use --format transformers")
-    ranks = {name.removesuffix(ends[0]): len(held[name]) for name in factors if name.endswith(ends[0])}
-    model: Any = without_weights(find_source(about.base))
+    factors = {name for name in held if name.endswith((_A, _B))}
+    if any(MIX in name for name in held):
+        raise _refusal("mixing, which goes into the weights before its adapters")
+    if not factors:
+        raise _refusal("no low-rank adapters")
+    if others := {name for name in held if ARRAYS not in name} - factors:
+        raise _refusal(f"other weights of its own ({min(others)})")
+    ranks = {n.removesuffix(_A): len(held[n]) for n in factors if n.endswith(_A)}
+    model: Any = unchanged_base(run_directory(run), about, dtype=None).model
+    base = sampled_fingerprint(model)
+    design = saved_design(run_directory(run), about)
+    attach(model, design)
+    hold_digital_scaling(model, held)
+    hold_components(model, held)
+    cells = attached_layers(model)
     rank = max(ranks.values())
     config = LoraConfig(
         r=rank,
@@ -96,8 +120,13 @@ def export_peft(run: str | os.PathLike[str], out: str | os.PathLike[str]) -> Pat
         base_model_name_or_path=base_of(run),
         task_type="CAUSAL_LM",
         inference_mode=True,
+        auto_mapping={KEY: adapter_record(cells, "gain-cell", base)},
     )
-    design = saved_design(run_directory(run), about)
+    held |= {
+        name.replace(KEPT, OF_QUERIES): kept.repeat_interleave(cells[0].heads // cells[0].kv_heads, 0)
+        for name, kept in held.items()
+        if name.endswith(KEPT)
+    }
     names = {name: name.replace(".weight.lora_", ".lora_") + ".weight" for name in factors}
     tensors = {f"base_model.model.{names.get(name, name)}": tensor for name, tensor in held.items()}
     design.save(directory / DESIGN)
@@ -107,7 +136,11 @@ def export_peft(run: str | os.PathLike[str], out: str | os.PathLike[str]) -> Pat
     return directory
 
 
-_PLAIN = {f"{stage}.{number}" for stage in ("q", "k", "v", "out") for number in ("gain", "offset")}
+def _refusal(what: str) -> InputError:
+    return InputError(
+        f"an adapter of peft holds low-rank adapters and arrays, and the RUN has {what}: use gaincell export "
+        "--format transformers"
+    )
 
 
 def base_of(run: str | os.PathLike[str]) -> str:

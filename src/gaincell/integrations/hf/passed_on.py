@@ -11,7 +11,7 @@ from jaxtyping import Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from gaincell.integrations.hf.attach import computes_softmax, set_attention
+from gaincell.integrations.hf.attach import computes_softmax, not_yet_calibrated, set_attention
 from gaincell.integrations.hf.interface import arrays_of
 from gaincell.integrations.hf.support import attention_modules
 from gaincell.nn.softmax import softmax_attention
@@ -41,6 +41,7 @@ def softmax_passed_on(model: PreTrainedModel, see: See) -> Iterator[None]:
 
     modules: list[Any] = list(attention_modules(model).values())
     with ExitStack() as hooks:
+        hooks.enter_context(not_yet_calibrated(model))
         for layer, module in enumerate(modules):
             attention: Any = arrays_of(module)
             scaling = getattr(module, "scaling", attention.head_dim**-0.5)

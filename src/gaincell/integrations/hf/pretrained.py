@@ -17,7 +17,7 @@ anything that imports `attach`, which may be what is being imported.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,12 +63,7 @@ class HardwareLoader(HfQuantizer):
         """Refuse what a newer version wrote, before anything is read. Raises RunError."""
         from gaincell.integrations.hf import interface
 
-        version = getattr(self.quantization_config, "version", None)
-        if version != VERSION:
-            raise RunError(
-                f"config.json: its quantization_config of {METHOD} has version {version!r}, this gaincell "
-                f"reads {VERSION}; upgrade gaincell (pip install -U gaincell), or save the model again"
-            )
+        check_version(vars(self.quantization_config), f"config.json: its quantization_config of {METHOD}")
         interface.register()
 
     def _process_model_before_weight_loading(
@@ -80,24 +75,66 @@ class HardwareLoader(HfQuantizer):
         model._keys_to_ignore_on_load_unexpected = kind([*(self._ignored or ()), re.escape(ARRAYS)])
 
     def _process_model_after_weight_loading(self, model: Any, **_: Any) -> None:
-        from gaincell.config import design_from
-        from gaincell.integrations.hf.attach import attach
         from gaincell.integrations.hf.checkpoint import put, read
 
         HfQuantizer.remove_quantization_config(self, model)
         model._keys_to_ignore_on_load_unexpected = self._ignored
-        record = self.quantization_config
         files = self._files or _files(model)
         tensors: dict[str, Tensor] = {}
         for file in files:
             tensors |= read(Path(file), ARRAYS, positive=False)
-        attach(
-            model,
-            design_from(getattr(record, "design", None), f"{model.name_or_path}: the design in config.json"),
-            gradient=getattr(record, "gradient", "exact"),
-            attention=getattr(record, "attention", "gain-cell"),
-        )
+        attach_as_recorded(model, vars(self.quantization_config), f"{model.name_or_path}: config.json")
         put(model, tensors, model.name_or_path)
+
+
+def hardware_record(cells: Sequence[GainCellAttention], attention: str) -> dict[str, Any]:
+    """What a file needs to say for a model to be attached again as it is.
+
+    attention: "gain-cell" or "softmax".
+
+    Raises:
+        ModelError: the layers have different designs.
+        DesignError: no file can hold the design.
+    """
+    from gaincell.files import parse_toml
+    from gaincell.nn.attention import common_design
+
+    return {
+        "version": VERSION,
+        "design": parse_toml(common_design(cells).to_toml()),
+        "attention": attention,
+        "gradient": cells[0].gradient,
+    }
+
+
+def check_version(record: Mapping[str, Any], where: str) -> None:
+    """Refuse a record that a newer gaincell wrote. Raises RunError."""
+    version = record.get("version")
+    if version != VERSION:
+        raise RunError(
+            f"{where} has version {version!r}, this gaincell reads {VERSION}; upgrade gaincell "
+            "(pip install -U gaincell), or save the model again"
+        )
+
+
+def attach_as_recorded(model: Any, record: Mapping[str, Any], where: str) -> None:
+    """Attach a model as its `hardware_record` says, in place.
+
+    where: the file, for errors.
+
+    Raises:
+        DesignError: the record has no design that can be read.
+        ModelError: the model is not supported.
+    """
+    from gaincell.config import design_from
+    from gaincell.integrations.hf.attach import attach
+
+    attach(
+        model,
+        design_from(record.get("design"), f"{where}: its design"),
+        gradient=record.get("gradient", "exact"),
+        attention=record.get("attention", "gain-cell"),
+    )
 
 
 @contextmanager
@@ -110,25 +147,16 @@ def recorded(model: PreTrainedModel, cells: Sequence[GainCellAttention], attenti
         ModelError: the layers have different designs, or the model has adapters inside.
         DesignError: no file can hold the design.
     """
-    from gaincell.files import parse_toml
     from gaincell.integrations.hf.interface import SAVED
     from gaincell.integrations.hf.lora import lora_parameters
-    from gaincell.nn.attention import common_design
 
     if lora_parameters(model):
         raise ModelError(
             "the model has low-rank adapters in it: save the wrapper of peft.get_peft_model(model, config), "
             "use gaincell.save, or merge them into the weights first (peft: merge_and_unload)"
         )
-    design = common_design(cells)
     config = model.config
-    config.quantization_config = HardwareRecord(
-        quant_method=METHOD,
-        version=VERSION,
-        design=parse_toml(design.to_toml()),
-        attention=attention,
-        gradient=cells[0].gradient,
-    )
+    config.quantization_config = HardwareRecord(quant_method=METHOD, **hardware_record(cells, attention))
     vars(config)["_attn_implementation"] = SAVED  # into the file: as an attribute it is a property
     try:
         yield

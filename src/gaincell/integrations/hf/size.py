@@ -11,16 +11,25 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 
-from gaincell.config import load_design
+from gaincell.config import design_from, load_design
 from gaincell.costs.activity import Activity
 from gaincell.costs.roll_up import ModelCost, of_model
 from gaincell.costs.size import ModelSize, shipped_sizes
 from gaincell.costs.technology import load_technology
 from gaincell.design import Design
 from gaincell.errors import ModelError
-from gaincell.integrations.hf.checkpoint import DESIGN, describe, is_run, run_directory, stores_any
+from gaincell.files import read_json
+from gaincell.integrations.hf.checkpoint import (
+    DESIGN,
+    HARDWARE,
+    describe,
+    is_run,
+    run_directory,
+    stored_names,
+)
 from gaincell.integrations.hf.context import LONGEST_BLOCK, context_of
 from gaincell.integrations.hf.digital_scaling import EXPONENTS
+from gaincell.integrations.hf.pretrained import ARRAYS, METHOD, check_version
 from gaincell.integrations.hf.sources import (
     FORMS,
     Source,
@@ -81,16 +90,37 @@ def model_size(model: str | os.PathLike[str]) -> ModelSize:
     base = describe(name).base if is_run(name) else name
     source = find_source(base, f"{name}: " if base != name else "")
     size = size_of(without_weights(source), Path(without_revision(source.id)).name)
-    if not is_run(name):
-        return size
+    if is_run(name):
+        held = stored_names([run_directory(name) / HARDWARE])
+    else:
+        held = {n for n in stored_names(source.directory.glob("model*.safetensors")) if ARRAYS in n}
     return replace(
-        size, column_gains=stores_any(name, EXPONENTS), array_normaliser=stores_any(name, NORMALISER)
+        size,
+        column_gains=any(tensor.endswith(EXPONENTS) for tensor in held),
+        array_normaliser=any(tensor.endswith(NORMALISER) for tensor in held),
     )
 
 
-def run_design(model: str | os.PathLike[str]) -> Path | None:
-    """The design of a RUN; None for a model that has none."""
-    return run_directory(model) / DESIGN if is_run(model) else None
+def run_design(model: str | os.PathLike[str]) -> Path | Design | None:
+    """The design of a RUN, or of what `save_pretrained` wrote of an attached model; None for other models.
+
+    Raises:
+        RunError, DesignError: a newer gaincell wrote it, or it is damaged.
+        ModelError: the model cannot be found.
+    """
+    if is_run(model):
+        return run_directory(model) / DESIGN
+    if os.fspath(model) in shipped_sizes():
+        return None
+    source = find_source(os.fspath(model))
+    file = source.directory / "config.json"
+    if source.gguf is not None or not file.is_file():
+        return None
+    record = read_json(file).get("quantization_config") or {}
+    if record.get("quant_method") != METHOD:
+        return None
+    check_version(record, str(file))
+    return design_from(record.get("design"), f"{file}: its design")
 
 
 def without_weights(source: Source) -> Any:

@@ -33,7 +33,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from gaincell.errors import ModelError
+from gaincell.errors import GaincellError, ModelError
 from gaincell.files import check_text, read_json
 from gaincell.integrations.hf.completeness import check_complete
 from gaincell.integrations.hf.interface import register
@@ -69,6 +69,9 @@ _STORED = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 _PIECE = 2**22
 """Numbers of a tensor that are converted or checked at once."""
+
+SAMPLES = 64
+"""Values of a weight that `sampled_fingerprint` takes, or up to twice as many."""
 
 SIZES = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
 """Of a configuration, under the names that every family of transformers understands."""
@@ -123,7 +126,7 @@ class BaseModel:
 
 
 def load_base(
-    model: str | os.PathLike[str], dtype: torch.dtype = torch.float32, where: str = ""
+    model: str | os.PathLike[str], dtype: torch.dtype | None = torch.float32, where: str = ""
 ) -> BaseModel:
     """Read a pretrained model (not a RUN) and take its fingerprint.
 
@@ -131,6 +134,7 @@ def load_base(
         model: ``tiny``, ``smollm2-135m``, a hub id, a model directory or a ``.gguf`` file.
         dtype: of the weights. They are read as they are stored, mapped into memory, and converted one by
             one afterwards, so that the fingerprint is that of the model and not of the choice of ``dtype``.
+            None: bfloat16 where they are stored so, else float32.
         where: who needs it, for the line that announces a download.
 
     Raises:
@@ -151,7 +155,7 @@ def load_base(
             check_complete(loaded, info, source.directory, source.gguf)
             if source.gguf is not None:
                 loaded = _without_quantiser(loaded)
-    except ModelError:
+    except GaincellError:
         raise
     except Exception as error:
         raise ModelError(f"cannot read model {str(model)!r}: {in_one_line(error)}. {FORMS}") from error
@@ -159,6 +163,8 @@ def load_base(
     loaded.config._name_or_path = loaded.name_or_path = without_revision(source.id)
     loaded.config._commit_hash = revision_of(source.id)
     check_finite(loaded, where=f"model {source.id!r}")
+    if dtype is None:
+        dtype = torch.bfloat16 if loaded.dtype == torch.bfloat16 else torch.float32
     _convert_weights(loaded, dtype)
     loaded.config.dtype = dtype
     return BaseModel(loaded.eval(), source, sha256)
@@ -269,6 +275,11 @@ def find_source(model: str, where: str = "") -> Source:
     if path.is_dir():
         if not (path / "config.json").is_file():
             what = begun(path) or f"holds neither a model (config.json) nor a RUN. {FORMS}"
+            if (path / "adapter_config.json").is_file():
+                what = (
+                    "holds an adapter of peft: load it with PeftModel.from_pretrained on its base model, and "
+                    "write a RUN with gaincell.save"
+                )
             raise ModelError(f"directory {model!r} {what}")
         for text in sorted(path.glob("*.json")):
             try:
@@ -299,6 +310,28 @@ def fingerprint(model: nn.Module) -> str:
         digest.update(f"{name} {tuple(weight.shape)}\n".encode())
         for piece in _pieces(weight):
             digest.update(piece.to("cpu", torch.float32).numpy().data)
+    return digest.hexdigest()
+
+
+def sampled_fingerprint(model: nn.Module) -> str | None:
+    """SHA-256 over names, shapes and a few values of each weight, rounded to bfloat16: cheap to take, and the
+    same whether the weights are held in float32 or bfloat16. None where some are held in another type, or
+    are elsewhere.
+
+    Embeddings do not count, since adding tokens changes them.
+    """
+    embeddings = [getattr(model, f"get_{end}_embeddings", lambda: None)() for end in ("input", "output")]
+    left_out = {id(weight) for layer in embeddings if layer is not None for weight in layer.parameters()}
+    digest = hashlib.sha256()
+    for name, weight in sorted(base_weights(model).items()):
+        if weight.dtype not in (torch.float32, torch.bfloat16, torch.float64) or weight.is_meta:
+            return None
+        if id(weight) in left_out:
+            continue
+        flat = weight.detach().reshape(-1)
+        some = flat[:: max(1, flat.numel() // SAMPLES)].to("cpu", torch.bfloat16)
+        digest.update(f"{name} {tuple(weight.shape)}\n".encode())
+        digest.update(some.float().numpy().data)
     return digest.hexdigest()
 
 

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from gaincell.circuits.noise import Noise
 from gaincell.config import Design
-from gaincell.devices.cell import Cell
 from gaincell.devices.chip_cache import kept
 from gaincell.devices.random import KEY_ARRAY, LARGEST_NORMAL, VALUE_ARRAY
 from gaincell.devices.variability import cell_errors
@@ -82,7 +81,9 @@ def orders_of(design: Design) -> tuple[int, ...]:
     if design.leakage.spread > 0:
         own = isqrt(len(design.mismatch.coefficient_covariance))
         return tuple(range(max(len(design.cell.coefficients or ()), own)))
-    return _slabs(quiet(design), 1, 0.0).orders  # type: ignore[attr-defined, no-any-return]
+    slabs = _slabs(quiet(design), 1, 0.0)
+    assert isinstance(slabs, PolynomialSlabs)
+    return slabs.orders
 
 
 def _largest_shift(design: Design) -> float:
@@ -103,8 +104,8 @@ def curve_of(design: Design, reads: int, fastest: float) -> Curve | None:
     alpha = design.leak_per_token * max(1.0, fastest) + reads * design.disturb_per_read
     growth = exp(min(alpha * (slabs.span - 1), LARGEST_EXPONENT))
     widest = reach * growth + _largest_shift(design)
-    cell: Cell = slabs.cell  # type: ignore[attr-defined]
-    return piecewise(cell, -widest, widest)
+    assert not isinstance(slabs, PolynomialSlabs)
+    return piecewise(slabs.cell, -widest, widest)
 
 
 @lru_cache(maxsize=64)
@@ -133,7 +134,7 @@ def constants_of(
     factors = torch.zeros(slabs.count, padded)
     factors[:, :rows] = slabs.row_factors(torch.arange(rows)).float()
     table = slopes = None
-    left = torch.exp(-slabs.alpha * age)  # type: ignore[attr-defined]
+    left = torch.exp(-slabs.alpha * age)
     columns = left
     if isinstance(slabs, TimedSlabs):
         columns = age[:, None] + torch.tensor(slabs.nodes, dtype=torch.float64)

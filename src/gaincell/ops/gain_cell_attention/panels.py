@@ -148,8 +148,8 @@ class Panel(NamedTuple):
 
     def row_factors(self, scale: float) -> Tensor:
         """[R, n, 1] of the queries, times `scale`."""
-        base = self.segment.base
-        return self.segment.factors[self.i0 - base : self.i1 - base] * scale
+        base, factors = self.segment.base, self.segment.factors
+        return factors[self.i0 - base : self.i1 - base].mul(scale)
 
 
 def groups_of(

@@ -57,7 +57,7 @@ class _Cells(NamedTuple):
 
     polynomial: bool
     first: int
-    count: int
+    number: int
     alpha: float
     constant: float
     rows: Tensor
@@ -143,7 +143,7 @@ class _Setting:
         self.flags = {
             "POLYNOMIAL": self.cells.polynomial,
             "FIRST": self.cells.first,
-            "COUNT": self.cells.count,
+            "COUNT": self.cells.number,
             "CEILING": design.score_ceiling,
             "EXPONENT": design.charge_to_pulse.exponent,
             "LINES": bool(disturbance.lines),
@@ -205,7 +205,7 @@ class _AnyCore(torch.autograd.Function):
                 1 / design.score_saturation(dim), 1 / design.output_saturation, *setting.noise,
                 setting.jitter,
                 sum_rounding(torch.float32),
-                BACK_POLYNOMIAL=back.polynomial, BACK_FIRST=back.first, BACK_COUNT=back.count,
+                BACK_POLYNOMIAL=back.polynomial, BACK_FIRST=back.first, BACK_COUNT=back.number,
                 QUERIES=queries,
                 **setting.flags,
             )  # fmt: skip

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from gaincell.reports import device, hardware, spice, spice_tables, spice_wires
+from gaincell.reports import device, hardware, rtl, spice, spice_mixed, spice_tables, spice_wires, spice_write
 from gaincell.reports.costs import Rows
 from gaincell.reports.html.markup import EMPTY, element
 from gaincell.reports.html.picture import picture
@@ -119,6 +119,44 @@ def _wires(run: Entry) -> Markup:
     chart = picture("What wires cost", spice_wires.wires_figure(dict(run)), kind=SIMULATED)
     shown = [table(rows, SIMULATED) for rows in markdown_rows("Wires", spice_tables.wires(dict(run)))]
     return chart + EMPTY.join(shown)
+
+
+def writes(results: Sequence[Result]) -> Markup:
+    """DACs, discharge and word-line pulses."""
+    return each(results, "dacs", lambda result: _tables("Write path", spice_write.markdown(result.run)))
+
+
+def mixed_runs(results: Sequence[Result]) -> Markup:
+    """Waveforms of a sub-tile with its digital block, and its codes."""
+
+    def shown(result: Result) -> Markup:
+        chart = picture("Mixed-signal run", spice_mixed.mixed_figure(result.run), kind=SIMULATED)
+        return chart + _tables("Codes and stored voltages", spice_mixed.markdown(result.run))
+
+    return each(results, "waves", shown)
+
+
+def _tables(title: str, markdown: str) -> Markup:
+    return EMPTY.join(table(rows, SIMULATED) for rows in markdown_rows(title, markdown))
+
+
+def digital(results: Sequence[Result]) -> Markup:
+    """What was checked of the digital half, its phases, gates and energies."""
+    return each(results, "sizes", lambda result: _digital(result.run))
+
+
+def _digital(run: Entry) -> Markup:
+    parts = [picture("Phases of a step", rtl.timeline(run), kind=only_kind(run["timeline"]))]
+    if run["checks"]:
+        parts.append(table(Rows("Checks", rtl.CHECKS, rtl.check_rows(run)), SIMULATED, text=(1,)))
+    if "modules" in run:
+        parts.append(table(Rows("Modules", rtl.MODULES, rtl.module_rows(run)), SIMULATED))
+    if "energy" in run:
+        energies = rtl.energy_rows(run)
+        kinds = ["cited" if name.startswith("paper") else SIMULATED for name, *_ in energies]
+        found = Rows("Energy", (*rtl.ENERGY[:1], run["inputs"], "basis"), energies)
+        parts.append(table(found, lambda r, c: kinds[r] if c == 1 else None, text=(2,)))
+    return EMPTY.join(parts)
 
 
 def devices(results: Sequence[Result]) -> Markup:

@@ -23,11 +23,9 @@ from gaincell.reports.html.summary import provenance, summary
 from gaincell.reports.results import Json, read
 
 LOG = "log.jsonl"
-ELSEWHERE = ("rtl",)
-"""Commands whose results have parts that others have, too, but are no such results: docs/rtl.md."""
 KNOWN = (
     "map, adapt, train, evaluate, ablate, fidelity, activity, cost, baseline, floorplan, simulate, "
-    "spice characterise|verify|energy|wires, device fit, codesign, sweep"
+    "spice characterise|verify|energy|wires|write|mixed, rtl, device fit, codesign, sweep"
 )
 """Commands whose results have a section."""
 
@@ -54,7 +52,7 @@ def load(path: str | Path, name: str) -> Result:
         raise RunError(f"{path.name} is a broken result: it has no provenance; make it again")
     result = Result(name, run, _log(path / LOG) if path.is_dir() else ())
     made = str(run.get("command", "an unknown command"))
-    if made in ELSEWHERE or not any(section.wanted(result) for section in SECTIONS):
+    if not any(section.wanted(result) for section in SECTIONS):
         raise RunError(
             f"{path.name} is a result of {made!r} and holds nothing that the report shows; give results of "
             f"{KNOWN}"

@@ -141,7 +141,13 @@ SECTIONS = (
         _has("measurements"),
         costs.baselines,
     ),
-    Section("timeline", "Timeline", "Which circuit is busy when.", _has("timeline"), circuits.steps),
+    Section(
+        "timeline",
+        "Timeline",
+        "Which circuit is busy when.",
+        lambda result: isinstance(result.run.get("timeline"), dict),
+        circuits.steps,
+    ),
     Section(
         "waveforms", "Waveforms", "Charges and counts in one step.", _has("waveforms"), circuits.waveforms
     ),
@@ -165,6 +171,23 @@ SECTIONS = (
     ),
     Section(
         "spice-wires", "Wires", "What the resistance of wires costs.", _of_spice("wires"), circuits.wires
+    ),
+    Section(
+        "spice-write", "Write path", "From a code to a stored voltage.", _of_spice("write"), circuits.writes
+    ),
+    Section(
+        "spice-mixed",
+        "Mixed-signal run",
+        "A sub-tile of transistors with its digital block in one simulation.",
+        _of_spice("mixed"),
+        circuits.mixed_runs,
+    ),
+    Section(
+        "rtl",
+        "Digital half",
+        "Generated, compared with HeadArray and the schedule, synthesised.",
+        lambda result: result.run.get("command") == "rtl",
+        circuits.digital,
     ),
     Section("device", "Device", "A fit to measured cells.", _has("fit"), circuits.devices),
 )

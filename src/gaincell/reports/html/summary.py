@@ -123,6 +123,25 @@ def _spice_cell(run: Entry) -> tuple[str, str]:
     return f"R² {number(entry):.3f} against the published cubic", entry["kind"]
 
 
+def _digital(run: Entry) -> tuple[str, str]:
+    checks = run["checks"]
+    if not checks:
+        return f"a step takes {number(run['sizes']['step_periods']):g} clock periods", only_kind(run["sizes"])
+    different = [number(check["different"]) for check in checks if "different" in check]
+    return f"{len(different)} checks, {sum(map(bool, different))} with differences", only_kind(checks)
+
+
+def _write(run: Entry) -> tuple[str, str]:
+    energy = numbers(run["dacs"]["string"]["energy"])
+    mean = {**run["dacs"]["string"]["energy"], "value": sum(energy) / len(energy)}
+    return f"{readable(mean)} a write of a line, resistor string", mean["kind"]
+
+
+def _mixed(run: Entry) -> tuple[str, str]:
+    different, codes = number(run["codes"]["differ"]), number(run["tokens"]) * number(run["rows"])
+    return f"{different:g} of {codes:g} codes unlike those of HeadArray", run["codes"]["differ"]["kind"]
+
+
 def _pauses(run: Entry) -> tuple[str, str]:
     last = run["pauses"][-1]
     return f"perplexity {short(number(last['perplexity']))} after {number(last['idle']):g} s", last[
@@ -172,6 +191,9 @@ HEADLINES: Mapping[str, Callable[[Entry], tuple[str, str]]] = {
     "limits": _wires,
     "fit": _device,
     "curves": _context,
+    "sizes": _digital,
+    "dacs": _write,
+    "write_error": _mixed,
     "checks": _verification,
 }
 """Part of a result -> what is said of it; the first that a result has."""

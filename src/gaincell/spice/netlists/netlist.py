@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from gaincell.units import Second
 
@@ -21,12 +22,14 @@ class Netlist:
 
     title: first line, shown in complaints.  text: the whole netlist.
     files: name -> text of what it includes.  stop_time: of a transient, s; a shorter result is a failure.
+    libraries: name -> where a compiled digital block is, which lies beside the netlist under that name.
     """
 
     title: str
     text: str
     files: Mapping[str, str] = field(default_factory=dict)
     stop_time: Second | None = None
+    libraries: Mapping[str, Path] = field(default_factory=dict)
 
 
 def netlist(

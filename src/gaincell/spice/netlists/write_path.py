@@ -115,7 +115,7 @@ def write_path_bench(
         body += [
             f"Vd{code} d{code} 0 {number(vdd)}",
             f"Vb{code} b{code} 0 {number(vdd / 2)}",
-            t.transistor(f"dis{code}", line, "dis", "0", "0", "n", Size(DISCHARGE, t.switch_n.l)),
+            discharge_transistor(t, str(code), line, "dis"),
             f"Cl{code} {line} 0 {number(wire)}",
             *_idle_gates(t, line, code, cells - 1, off, off_b),
             f"Xc{code} b{code} wl wlb {line} wwl wwlb st{code} vdd gaincell",
@@ -152,16 +152,32 @@ def _idle_gates(t: Technology, line: str, code: int, count: int, off: float, off
     ]
 
 
-def _string(code: int, levels: int, sizes: WriteSizes) -> list[str]:
-    """The string, and the gates of all taps; only that of the code is ever on."""
-    lines = [f"Rt{code} d{code} t{code}_{levels - 1} 1"]
-    for tap in range(levels):
-        lower = f"t{code}_{tap - 1}" if tap else "0"
+def string_dac(
+    name: str, supply: str, line: str, taps: Sequence[tuple[str, str]], sizes: WriteSizes
+) -> list[str]:
+    """A resistor string from a supply to ground, and a gate from every tap to a line.
+
+    taps: nodes that open the gate of each, the lowest first: high to open, and its complement.
+    """
+    lines = [f"Rt{name} {supply} t{name}_{len(taps) - 1} 1"]
+    for tap, (on, onb) in enumerate(taps):
+        lower = f"t{name}_{tap - 1}" if tap else "0"
         resistance = sizes.resistance if tap else 1.0
-        lines.append(f"Rs{code}_{tap} t{code}_{tap} {lower} {number(resistance)}")
-        on, onb = ("con", "conb") if tap == code else ("0", "vdd")
-        lines.append(f"Xs{code}_{tap} t{code}_{tap} w{code} {on} {onb} vdd pass")
+        lines.append(f"Rs{name}_{tap} t{name}_{tap} {lower} {number(resistance)}")
+        lines.append(f"Xs{name}_{tap} t{name}_{tap} {line} {on} {onb} vdd pass")
     return lines
+
+
+def discharge_transistor(technology: Technology, name: str, line: str, gate: str) -> str:
+    """From a write line to ground."""
+    size = Size(DISCHARGE, technology.switch_n.l)
+    return technology.transistor(f"dis{name}", line, gate, "0", "0", "n", size)
+
+
+def _string(code: int, levels: int, sizes: WriteSizes) -> list[str]:
+    """The string of a code: the gate of its tap opens, the others never do."""
+    taps = [("con", "conb") if tap == code else ("0", "vdd") for tap in range(levels)]
+    return string_dac(str(code), f"d{code}", f"w{code}", taps, sizes)
 
 
 def _charge(code: int, levels: int, vdd: float, connect: Second, sizes: WriteSizes) -> list[str]:

@@ -68,7 +68,7 @@ def run(call: Call) -> Tensor:
     call = array_inputs(call)
     nominal = plan_of(call)
     if target := call.design.decay_target:
-        call = replace(call, k=call.k - target, v=call.v - target)
+        call = call._replace(k=call.k - target, v=call.v - target)
 
     def core(x: Tensor, ku: Tensor, vu: Tensor, span: Span) -> Tensor:
         plan = replace(nominal, first_query=span.first_query, first_key=span.first_key)

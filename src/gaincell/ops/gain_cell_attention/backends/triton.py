@@ -23,7 +23,6 @@ Not modelled: see the devices and circuits it is made of.
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -76,7 +75,7 @@ def run(call: Call, *, half: bool = True) -> Tensor:
     half: products of float16 operands (see the head of this file), or of float32 ones.
     """
     if not in_codes(call):
-        call = replace(call, q=call.q.float(), k=call.k.float(), v=call.v.float())
+        call = call._replace(q=call.q.float(), k=call.k.float(), v=call.v.float())
         return over_real_tokens(partial(not_a_number.around, triton_any.core), array_inputs(call))
 
     def core(q: Tensor, k: Tensor, v: Tensor, span: Span) -> Tensor:

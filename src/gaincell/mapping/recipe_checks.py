@@ -1,97 +1,20 @@
-"""What the keys of a recipe take, and which of them a stage uses."""
+"""Which keys of a recipe's stage have an effect, and whether what a recipe names is there."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from gaincell.adaptation.adapt import METHODS
 from gaincell.errors import GaincellError, InputError
 from gaincell.files import read_json, restored
 from gaincell.integrations.hf.checkpoint import describe, is_run
-from gaincell.integrations.hf.lora import WHERE
 from gaincell.integrations.hf.sources import SMOLLM2, TINY, find_source
-from gaincell.ops.gain_cell_attention.gradients import GRADIENTS
-from gaincell.quantity import check_keys
-from gaincell.training.settings import FACTOR, LARGEST, RATE, TRAINING, Allowed, Number, check_value
+from gaincell.training.settings import TrainSettings
 
-HEAD: Mapping[str, Allowed] = {
-    "seed": Number(0, 2**63 - 1, whole=True),
-    "model": str | dict,
-    "adapter": str,
-    "adapter_stage": str,
-    "design": str | dict,
-    "files": list | dict,
-    "skip_documents": dict,
-    "repeated": Number(0, 1),
-    "block": Number(2, whole=True),
-    "order": ("shuffled", "random"),
-    "weights": ("float32", "bfloat16"),
-    "stored": ("float32", "bfloat16"),
-    "embeddings": bool,
-    "mixing": bool,
-    "paired": bool,
-    "biases": bool,
-    "exponents": bool,
-    "array_normaliser": bool,
-    "evaluation_tokens": Number(2, whole=True),
-    "calibration_tokens": Number(1, whole=True),
-    "watched_tokens": Number(2, whole=True),
-    "lora": dict,
-    "training": dict,
-    "stage": list,
-}
-MODEL: Mapping[str, Allowed] = {
-    "architecture": ("llama", "gpt2"),
-    "config": dict,
-    "vocabulary": Number(257, whole=True),
-    "characters_per_document": Number(1, whole=True),
-    "steps": Number(1, whole=True),
-    "run": str,
-}
-LORA: Mapping[str, Allowed] = {"rank": Number(1, whole=True), "where": WHERE, "scale": RATE}
-STAGE: Mapping[str, Allowed] = {
-    "name": str,
-    "title": str,
-    "start": str,
-    "task": ("train", "adapt", "nothing"),
-    "attention": ("arrays", "softmax"),
-    "cell": str,
-    "gradient": GRADIENTS,
-    "initial": ("statistics", "wide", "first", "released"),
-    "initial_gains": Number(most=LARGEST, above=True, many=2),
-    "loss": ("cross-entropy", "distillation", "transfer"),
-    "teacher": str,
-    "weight": Number(0, 1),
-    "states": FACTOR,
-    "outputs": FACTOR,
-    "attention_weights": FACTOR,
-    "own_inputs": Number(whole=True),
-    "steps": Number(whole=True),
-    "method": METHODS,
-    "neutral": bool,
-    "compare": str,
-}
-SHARE = RATE
-"""Of the tokens that a text gives."""
-DOCUMENTS = Number(whole=True)
-"""That are left out."""
-
-
-def check_table(
-    raw: Any, allowed: Mapping[str, Allowed], where: str, needed: Iterable[str] = ()
-) -> dict[str, Any]:
-    """The entries of a table. Raises GaincellError for one that is unknown, missing or not allowed."""
-    entries: dict[str, Any] = check_value(raw, dict, where)
-    check_keys(entries, allowed, where)
-    missing = next((key for key in needed if key not in entries), None)
-    if missing is not None:
-        raise InputError(f"{where} lacks {missing!r}")
-    for key, value in entries.items():
-        check_value(value, allowed[key], f"{where}: {key}")
-    return dict(entries)
+TRAINING = tuple(field.name for field in fields(TrainSettings))
 
 
 def check_use(entry: Mapping[str, Any], where: str) -> None:
@@ -114,16 +37,6 @@ def check_use(entry: Mapping[str, Any], where: str) -> None:
         useless = next((key for key in keys if idle and key in entry), None)
         if useless is not None:
             raise InputError(f"{where}: {useless} has no effect with {why}; leave it out")
-
-
-def gain_range(raw: Iterable[float], initial: str | None, where: str) -> tuple[float, float]:
-    """A range of first gains; raises InputError."""
-    low, high = raw
-    if initial == "released":
-        raise InputError(f"{where}: initial_gains has no effect with initial = 'released'; leave it out")
-    if low >= high:
-        raise InputError(f"{where}: initial_gains = {[low, high]}; give the smaller one first")
-    return float(low), float(high)
 
 
 def check_model(model: str, where: str, *, bare: bool = True) -> None:
@@ -183,26 +96,3 @@ def _settings(stages: Path, where: str) -> dict[str, Any]:
     if not isinstance(found, dict) or not isinstance(found.get("stages"), dict):
         raise InputError(f"{where}: settings.json holds no settings of a recipe")
     return found
-
-
-def files(raw: Any) -> dict[str, float | None]:
-    """Names of texts and their shares, None without; raises InputError."""
-    for name in raw:
-        check_value(name, str, "files: the name of a text")
-    if isinstance(raw, list):
-        if len(set(raw)) < len(raw):
-            raise InputError(f"files = {raw}; a text stands there twice")
-        return dict.fromkeys(raw)
-    for name, share in raw.items():
-        check_value(share, SHARE, f"files: the share of {name}")
-    return dict(raw)
-
-
-def skips(raw: Mapping[str, Any], files: Iterable[str]) -> dict[str, int]:
-    """Names of texts and how many documents of each are left out; raises InputError."""
-    if raw and not files:
-        raise InputError(f"skip_documents = {raw!r} needs files: it is for names of files")
-    for name, documents in raw.items():
-        check_value(name, tuple(files), "skip_documents: the text")
-        check_value(documents, DOCUMENTS, f"skip_documents: {name}")
-    return dict(raw)

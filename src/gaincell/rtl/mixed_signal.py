@@ -1,0 +1,323 @@
+"""A sub-tile in ngspice with its digital block in the same simulation, from words to output codes.
+
+The generated Verilog of a head of one sub-tile, with the words of a run built in, becomes a library (vlnggen
+of ngspice, by Verilator) that ngspice calls at every edge of the clock and of a pulse (code model d_cosim).
+Everything analog is a circuit (spice/netlists/sub_tile.py). What is counted must be what HeadArray counts:
+
+    its cell      charge of a full pulse of one simulated cell, over the stored voltage
+    its writes    with the injection (devices/writing.py) that spice/write_path.py finds by itself
+    allowed       as in spice/verify.py: at most a tenth of the codes differ, none by more than one
+
+Not modelled: as in netlists/sub_tile.py. HeadArray's cells hold for ever, those of the circuit for the run.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from gaincell.design import Design
+from gaincell.devices.tabulated import TabulatedCell
+from gaincell.devices.writing import Writing
+from gaincell.errors import InputError, SimulationError
+from gaincell.progress import StageProgress, silent_stages
+from gaincell.rtl import programs
+from gaincell.rtl.equivalence import golden_steps
+from gaincell.rtl.fixed_point import Scales
+from gaincell.rtl.parameters import Parameters
+from gaincell.rtl.simulation import PULSES, Record, Run, Wires, Words, simulate
+from gaincell.rtl.verilog import Design as Verilog
+from gaincell.rtl.verilog import generate
+from gaincell.rtl.words import random_scales, words_of_codes
+from gaincell.spice.characterise import LEVELS, read_charge
+from gaincell.spice.netlists.netlist import Netlist
+from gaincell.spice.netlists.readout import RELU, SIGNED, Readout
+from gaincell.spice.netlists.sub_tile import ARRAYS, LIBRARY, inputs, outputs, sub_tile
+from gaincell.spice.rawfile import Plot, Wave
+from gaincell.spice.runner import MISSING, available, run
+from gaincell.spice.technology import Corner, Technology
+from gaincell.spice.verify import TOLERANCES, check_design
+from gaincell.spice.write_path import stored_levels
+from gaincell.units import Second, Volt
+
+PROGRAMS = ("yosys", "verilator", "g++", "make")
+TOP = "sub_tile"
+DAC = "string"
+"""That of the sub-tile."""
+CODE_CHECKS = ("codes that differ", "largest difference of a code")
+SETTLED = 0.75
+"""When a period's wires are read: this share of it."""
+
+
+@dataclass(frozen=True)
+class MixedSignal:
+    """parameters: of the digital block, with the simulated cell.  record: of Amaranth's simulator.
+
+    circuit, verilog: what was simulated.
+    codes, expected: simulated and of HeadArray [T, N]; ideal: of HeadArray with ideal writes.
+    targets: ideal voltages of what was written, V [array, T, row]; stored: found there at the value read.
+    plot: waveforms.
+    """
+
+    parameters: Parameters
+    technology: Technology
+    corner: Corner
+    record: Record
+    circuit: Netlist
+    verilog: str
+    codes: Wave
+    expected: Wave
+    ideal: Wave
+    targets: Wave
+    stored: Wave
+    plot: Plot
+    warnings: tuple[str, ...]
+
+    @property
+    def checks(self) -> Mapping[str, tuple[float, float, str]]:
+        """name -> (found, allowed, unit)."""
+        off = np.abs(self.codes - self.expected)
+        found = dict(zip(CODE_CHECKS, (float((off > 0).mean()), float(off.max())), strict=True))
+        return {name: (found[name], *TOLERANCES[name]) for name in CODE_CHECKS}
+
+    @property
+    def passed(self) -> bool:
+        return all(found <= allowed for found, allowed, _ in self.checks.values())
+
+
+def simulate_sub_tile(
+    technology: Technology,
+    design: Design,
+    *,
+    size: int = 8,
+    tokens: int = 12,
+    corner: Corner | None = None,
+    seed: int = 0,
+    timeout: Second = 7200.0,
+    stages: StageProgress = silent_stages,
+) -> MixedSignal:
+    """Random codes through a sub-tile of size x size, which is the whole ring.
+
+    Raises:
+        InputError: a design without these circuits; no more tokens than columns.
+        MissingProgram: a program is not installed.
+        SimulationError: ngspice is not installed, or fails.
+    """
+    check_design(design)
+    if tokens <= size:
+        raise InputError(
+            f"tokens = {tokens} do not go around a ring of {size} columns; give {size + 1} or more"
+        )
+    if not available():
+        raise SimulationError(MISSING)
+    programs.require(*PROGRAMS)
+    corner = corner or Corner()
+    p = Parameters(_chip(technology, corner, design, size), size)
+    scales = random_scales(p, seed)
+    words, written = _random_words(p, scales, tokens, seed)
+    digital = Run(p, scales, words)
+    record = simulate(digital, stages("Amaranth"))
+    d = p.design
+    readouts = {
+        "key": Readout(RELU, d.score_saturation(size) * d.charge_unit),
+        "value": Readout(SIGNED, d.output_saturation * d.charge_unit),
+    }
+    circuit = sub_tile(
+        technology,
+        corner,
+        readouts,
+        size=size,
+        levels=p.storage_levels,
+        sum_bits=p.sum_bits,
+        clock=d.counter_clock,
+        longest=d.t_pulse_max,
+        stop=(len(record.outputs) + 1) / d.counter_clock,
+    )
+    verilog = source(generate(p), p, record)
+    stages("ngspice")(0, 1, {})
+    with tempfile.TemporaryDirectory(prefix="gaincell-rtl-") as name:
+        library = compile_library(verilog, Path(name))
+        done = run(replace(circuit, libraries={LIBRARY: library}), timeout=timeout)
+    vdd = technology.vdd * corner.supply
+    targets = written / (p.storage_levels - 1) * vdd
+    injected = _with_injection(p.design, stored_levels(technology, p.design, DAC, corner=corner), vdd)
+    ideal, expected = (_head_codes(digital, scales, one) for one in (p.design, injected))
+    codes = _codes(p, record, done.plot, vdd)
+    stored = _stored(p, record, done.plot)
+    return MixedSignal(
+        *(p, technology, corner, record, circuit, verilog),
+        *(codes, expected, ideal, targets, stored, done.plot, done.warnings),
+    )
+
+
+def _chip(technology: Technology, corner: Corner, design: Design, size: int) -> Design:
+    """The design with one sub-tile of the simulated cell, which holds for ever."""
+    vdd = technology.vdd * corner.supply
+    levels = np.linspace(0, vdd, LEVELS)
+    charge = read_charge(technology, corner, levels, design.t_pulse_max)[0] / design.charge_unit
+    u = levels / vdd * (design.v_max - design.v_min) + design.v_min - design.v_offset
+    slope = float(np.polyfit(u, charge, 1)[0])
+    cell = TabulatedCell(tuple(u.tolist()), tuple(charge.tolist()), slope)
+    return design.replace(tile=size, window=size, retention_time=None, cell=cell)
+
+
+def _with_injection(chip: Design, stored: Wave, vdd: Volt) -> Design:
+    """The chip with what the write path adds to its levels: a constant and a part linear in the voltage."""
+    levels = np.linspace(0, vdd, len(stored))
+    gain, constant = np.polyfit(levels - vdd / 2, stored - levels, 1)
+    scale = (chip.v_max - chip.v_min) / vdd
+    return chip.replace(
+        writing=Writing(injection_voltage=float(constant) * scale, injection_gain=float(gain))
+    )
+
+
+def _head_codes(run: Run, scales: Scales, chip: Design) -> Wave:
+    """Of HeadArray [T, row]."""
+    return np.array([trace.tile_codes[0, 0].sum(0).tolist() for *_, trace in golden_steps(run, scales, chip)])
+
+
+def _random_words(p: Parameters, scales: Scales, tokens: int, seed: int) -> tuple[Words, Wave]:
+    """Words of random codes: queries uniform, keys and values about the middle; and the codes written
+    [array, T, row].
+    """
+    random = torch.Generator().manual_seed(seed)
+    levels = p.storage_levels
+    query = torch.randint(p.query_levels, (tokens, 1, p.rows), generator=random)
+    drawn = levels / 2 + levels / 6 * torch.randn(2, tokens, p.rows, generator=random)
+    codes = drawn.floor().clamp(0, levels - 1).long()
+    return words_of_codes(query, codes[0], codes[1], scales, p), codes.numpy().astype(np.float64)
+
+
+def source(verilog: Verilog, p: Parameters, record: Record) -> str:
+    """Verilog of the digital block: the head and its recorded inputs, pulses excepted; a port for every bit.
+
+    What the head leaves to the arrays is here too: write gates of the selected column, taps of the DACs, and
+    the conversion that begins half a clock after `count`. Ports of one bit, since the order and the width of
+    others are Verilator's affair.
+    """
+    size, levels = p.rows, p.storage_levels
+    script = {name: width for name, width in verilog.inputs.items() if name not in PULSES}
+    lines = [
+        f"      {period + 1}: begin {_assigned(script, wires)} end"
+        for period, wires in enumerate(record.inputs)
+        if any(wires[name] for name in script)
+    ]
+    ports = [f"input {name}" for name in inputs(size)]
+    ports += [f"output {name}" for name in outputs(size, levels, p.sum_bits)]
+    declared = "\n".join(f"  reg [{width - 1}:0] {name};" for name, width in script.items())
+    wires_out = "\n".join(f"  wire [{width - 1}:0] h_{name};" for name, width in verilog.outputs.items())
+    connected = [f".{name}({name})" for name in script]
+    for name in PULSES:
+        connected.append(f".{name}({{{', '.join(f'{name}_{n}' for n in reversed(range(size)))}}})")
+    connected += [f".{name}(h_{name})" for name in verilog.outputs]
+    return f"""// The digital block of a sub-tile of {size} x {size}, with {len(record.starts)} tokens.
+module {TOP}({", ".join(ports)});
+  reg [31:0] tick = 0;
+  reg late = 0;
+{declared}
+{wires_out}
+  always @(posedge clk) tick <= tick + 1;
+  always @(negedge clk) late <= h_count;
+  always @* begin
+    {" ".join(f"{name} = 0;" for name in script)}
+    case (tick)
+{chr(10).join(lines)}
+      default: ;
+    endcase
+  end
+  {verilog.top} head (.clk(clk), .rst(tick == 0),
+    {", ".join(connected)});
+{chr(10).join(_driven(size, levels, p))}
+endmodule
+
+{chr(10).join(verilog.modules.values())}"""
+
+
+def _assigned(script: Mapping[str, int], wires: Wires) -> str:
+    return " ".join(
+        f"{name} = {width}'h{wires[name] & (1 << width) - 1:x};" for name, width in script.items()
+    )
+
+
+def _driven(size: int, levels: int, p: Parameters) -> list[str]:
+    """Assignments of the output ports."""
+    found = {
+        "hold_key": "h_key_read | h_value_read",
+        "value_read": "h_value_read",
+        "hold_value": "h_value_read | h_count | late",
+        "late_count": "late",
+        "result_valid": "h_result_valid",
+    }
+    for array in ARRAYS:
+        found[f"discharge_{array}"] = f"h_discharge_{array}"
+        for n in range(size):
+            found[f"gate_{array}_{n}"] = f"h_select[{n}] & (h_discharge_{array} | h_write_{array})"
+            code = f"h_{array}_code[{n * p.storage_bits} +: {p.storage_bits}]"
+            for tap in range(levels):
+                found[f"tap_{array}_{n}_{tap}"] = f"h_write_{array} & ({code} == {tap})"
+    for n in range(size):
+        found[f"valid_{n}"] = f"h_valid[{n}]"
+        found[f"word_{n}"] = f"h_query_pulse[{n}]"
+        for bit in range(p.sum_bits):
+            found[f"total_{n}_{bit}"] = f"h_total[{n * p.sum_bits + bit}]"
+    return [f"  assign {name} = {value};" for name, value in found.items()]
+
+
+def compile_library(text: str, folder: Path) -> Path:
+    """What ngspice loads. Raises SimulationError: it was not made; with the end of what was said."""
+    (folder / f"{TOP}.v").write_text(text, encoding="utf-8")
+    said = programs.run(["ngspice", "vlnggen", "--", "-Wno-fatal", f"{TOP}.v"], folder)
+    library = folder / f"{TOP}.so"
+    if not library.exists():
+        lines = [line for line in said.splitlines() if line.strip()]
+        raise SimulationError(f"vlnggen of ngspice made no library: {' | '.join(lines[-3:])}")
+    return library
+
+
+def read_time(p: Parameters, period: int) -> Second:
+    """When the wires of a recorded period are read: the first edge of the clock is that of the reset."""
+    return (period + 1 + SETTLED) / p.design.counter_clock
+
+
+def _codes(p: Parameters, record: Record, plot: Plot, vdd: Volt) -> Wave:
+    """Sums in the periods that have results in the record [T, row]. Raises SimulationError: others do."""
+    valid = [period for period, wires in enumerate(record.outputs) if wires["result_valid"]]
+    times = np.array([read_time(p, period) for period in valid])
+
+    def levels(node: str) -> Any:
+        return np.interp(times, plot["time"], plot[f"v({node})"]) > vdd / 2
+
+    rises = int((np.diff((plot["v(result_valid)"] > vdd / 2).astype(int)) > 0).sum())
+    if rises != len(valid) or not levels("result_valid").all():
+        raise SimulationError(
+            f"the simulated digital block gave {rises} results, not {len(valid)}, or in other periods"
+        )
+    weights = [*(1 << bit for bit in range(p.sum_bits - 1)), -1 << (p.sum_bits - 1)]
+    rows = [
+        sum(weight * levels(f"total_{row}_{bit}") for bit, weight in enumerate(weights))
+        for row in range(p.rows)
+    ]
+    return np.stack(rows, 1).astype(np.float64)
+
+
+def _stored(p: Parameters, record: Record, plot: Plot) -> Wave:
+    """Voltages of the column of every token when its values begin to be read [array, T, row]."""
+    begins = p.of_phase("value read")[0].start
+    times = [read_time(p, start + begins) for start in record.starts]
+
+    def voltage(array: str, token: int, row: int) -> Volt:
+        wave = plot[f"v(st_{array}_{row}_{token % p.columns})"]
+        return float(np.interp(times[token], plot["time"], wave))
+
+    return np.array(
+        [
+            [[voltage(array, token, row) for row in range(p.rows)] for token in range(len(times))]
+            for array in ARRAYS
+        ]
+    )

@@ -1,0 +1,90 @@
+"""`gaincell export`: a RUN in the files of transformers and of peft; a RUN on the hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import peft
+import pytest
+import torch
+from torch import nn
+from transformers import (
+    AutoModelForCausalLM,
+)
+
+import gaincell
+from gaincell.integrations.hf import sources
+from gaincell.integrations.hf.checkpoint import is_run
+
+from .hardware_models import WARNINGS, exit_code, hardware, logits, lora, trained
+
+pytestmark = WARNINGS
+
+
+@pytest.fixture
+def adapter(softmax: dict[str, Path], tmp_path: Path) -> tuple[Path, nn.Module]:
+    """A RUN of low-rank adapters."""
+    wrapped = trained(peft.get_peft_model(hardware(softmax["gpt2"]), lora("gpt2")))
+    with torch.no_grad():
+        for name, parameter in wrapped.named_parameters():
+            if "lora_" in name:
+                parameter.copy_(parameter.half())  # as it is saved
+    return gaincell.save(wrapped, tmp_path / "run"), wrapped
+
+
+def test_export_to_transformers(adapter: tuple[Path, nn.Module], tmp_path: Path) -> None:
+    run, _ = adapter
+    command = ("export", str(run), "--out", str(tmp_path / "out"))
+    assert exit_code(*command) == 0
+    expected = logits(gaincell.load(run)[0])
+    assert torch.equal(logits(AutoModelForCausalLM.from_pretrained(tmp_path / "out")), expected)
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert card.startswith("---\nlibrary_name: transformers\n")
+    assert 'from_pretrained("out")' in card
+    assert str(tmp_path) not in card
+    assert exit_code(*command, "--dtype", "bfloat16") == 0
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype="auto")
+    assert next(again.parameters()).dtype == torch.bfloat16
+
+
+def test_export_to_peft(
+    adapter: tuple[Path, nn.Module],
+    softmax: dict[str, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run, wrapped = adapter
+    out = tmp_path / "out"
+    assert exit_code("export", str(run), "--format", "peft", "--out", str(out)) == 0
+    again = peft.PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(softmax["gpt2"]), out)
+    torch.testing.assert_close(logits(again), logits(wrapped), atol=1e-5, rtol=0)
+    whole = gaincell.save(trained(hardware(softmax["gpt2"])), tmp_path / "whole")
+    assert exit_code("export", str(whole), "--format", "peft", "--out", str(tmp_path / "none")) == 2
+    assert (
+        "the RUN has no low-rank adapters: use gaincell export --format transformers"
+        in capsys.readouterr().err
+    )
+
+
+def test_a_run_on_the_hub(
+    adapter: tuple[Path, nn.Module], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever a MODEL or a RUN is taken; asked for once."""
+    run, _ = adapter
+    asked: list[str] = []
+
+    def model_info(_: Any, name: str, **__: Any) -> SimpleNamespace:
+        asked.append(name)
+        return SimpleNamespace(
+            sha="f" * 40, siblings=[SimpleNamespace(rfilename=f.name) for f in run.iterdir()]
+        )
+
+    monkeypatch.setattr(sources.HfApi, "model_info", model_info)
+    monkeypatch.setattr(sources, "try_to_load_from_cache", lambda *_, **__: None)
+    monkeypatch.setattr(sources, "snapshot_download", lambda *_, **__: str(run))
+    expected = logits(gaincell.load(run)[0])
+    assert torch.equal(logits(gaincell.load("someone/adapter")[0]), expected)
+    assert is_run("someone/adapter")
+    assert asked == ["someone/adapter"]

@@ -1,0 +1,134 @@
+"""The public verbs on tiny models: `load`, `attach`, `calibrate`, `perplexity`, and their examples."""
+
+from __future__ import annotations
+
+import doctest
+import json
+import shutil
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+)
+
+import gaincell
+from gaincell.errors import InputError, ModelError, RunError
+from gaincell.integrations.hf.attach import attached_layers, set_attention
+from gaincell.integrations.hf.size import run_design
+
+from .families import build, tokens
+from .hardware_models import DESIGN, WARNINGS, exit_code, hardware, logits
+
+pytestmark = WARNINGS
+
+
+def test_load(saved: Path, softmax: dict[str, Path]) -> None:
+    model, tokenizer = gaincell.load(saved, design="leroux2025", impl="blocked", gradient="surrogate")
+    cell = attached_layers(model)[0]
+    assert (cell.design.name, cell.impl, cell.gradient, tokenizer) == (
+        "leroux2025",
+        "blocked",
+        "surrogate",
+        None,
+    )
+    coarse, _ = gaincell.load(saved, dtype=torch.bfloat16)
+    expected = AutoModelForCausalLM.from_pretrained(saved, dtype=torch.bfloat16)
+    assert torch.equal(logits(coarse), logits(expected))
+    assert attached_layers(coarse)[0].q.gain.dtype == torch.float64
+    with pytest.raises(ModelError, match="is a softmax model: load it with transformers"):
+        gaincell.load(softmax["llama"])
+    with pytest.raises(InputError, match="base= is for a RUN"):
+        gaincell.load(saved, base=softmax["llama"])
+
+
+def test_attach_without_calibrate_warns_once(softmax: dict[str, Path]) -> None:
+    model = gaincell.attach(AutoModelForCausalLM.from_pretrained(softmax["llama"]), DESIGN)
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        logits(model)
+        logits(model)
+    assert [(w.category, "call gaincell.calibrate(model, batches)" in str(w.message)) for w in found] == [
+        (gaincell.UncalibratedWarning, True)
+    ]
+
+
+@pytest.mark.filterwarnings("error::gaincell.errors.UncalibratedWarning")
+def test_who_sets_gains_is_not_warned(softmax: dict[str, Path]) -> None:
+    logits(hardware(softmax["llama"]))
+    model = gaincell.attach(
+        AutoModelForCausalLM.from_pretrained(softmax["llama"]), DESIGN, attention="softmax"
+    )
+    logits(model)
+    target = gaincell.collect_statistics(hardware(softmax["llama"]), [tokens(2, 30)])
+    set_attention(model, "gain-cell")
+    gaincell.adapt(model, [tokens(2, 30)], target)
+    logits(model)
+
+
+def test_calibrate_refuses_padding(softmax: dict[str, Path]) -> None:
+    model = gaincell.attach(AutoModelForCausalLM.from_pretrained(softmax["llama"]), DESIGN)
+    with pytest.raises(InputError, match="without padding"):
+        gaincell.calibrate(model, [tokens(1, 30), tokens(1, 20)])
+    with pytest.raises(InputError, match="no calibration text"):
+        gaincell.calibrate(model, [])
+
+
+def test_perplexity_of_a_text_needs_a_tokenizer(softmax: dict[str, Path]) -> None:
+    with pytest.raises(InputError, match="needs tokenizer="):
+        gaincell.perplexity(hardware(softmax["llama"]), "a text", "blocks-4")
+
+
+def test_a_base_model_that_changed(softmax: dict[str, Path], tmp_path: Path) -> None:
+    """A RUN knows which model it is of; what save_pretrained writes needs none."""
+    base = shutil.copytree(softmax["llama"], tmp_path / "base")
+    model = hardware(base)
+    gaincell.save(model, tmp_path / "run")
+    model.save_pretrained(tmp_path / "saved")
+    build("llama", seed=5).save_pretrained(base)
+    with pytest.raises(RunError, match=r"base model .* has changed since it was saved") as caught:
+        gaincell.load(tmp_path / "run")
+    assert "\n" not in str(caught.value)
+    assert torch.equal(logits(gaincell.load(tmp_path / "saved")[0]), logits(model))
+
+
+@pytest.mark.parametrize("verb", ["attach", "calibrate", "adapt", "perplexity", "save", "load", "cost"])
+def test_examples_of_docstrings(verb: str) -> None:
+    function = getattr(gaincell, verb)
+    examples = [test for test in doctest.DocTestFinder().find(function, verb, globs={}) if test.examples]
+    assert examples
+    runner = doctest.DocTestRunner()
+    for example in examples:
+        runner.run(example)
+    assert runner.summarize(verbose=False).failed == 0
+
+
+def test_commands_see_that_a_directory_is_attached(
+    saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They use its chip, and refuse one that a newer version wrote."""
+    assert run_design(saved) == attached_layers(gaincell.load(saved)[0])[0].design
+    assert (
+        exit_code("cost", str(saved), "--assumed", "--no-measure", "--json", str(tmp_path / "cost.json")) == 0
+    )
+    found = json.loads((tmp_path / "cost.json").read_text())
+    assert found["provenance"]["design_hash"] == run_design(saved).hash
+    config = json.loads((saved / "config.json").read_text())
+    config["quantization_config"]["version"] = 2
+    (saved / "config.json").write_text(json.dumps(config))
+    with pytest.raises(RunError, match=r"has version 2, this gaincell reads 1; upgrade gaincell"):
+        gaincell.load(saved)
+    for command in (("cost",), ("evaluate",), ("generate", "--prompt", "a")):
+        capsys.readouterr()
+        assert exit_code(*command[:1], str(saved), *command[1:]) == 2
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1
+        assert "has version 2, this gaincell reads 1; upgrade gaincell" in said
+
+
+def test_an_adapter_of_peft_is_no_model(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(ModelError, match=r"holds an adapter of peft: load it with PeftModel"):
+        gaincell.load(tmp_path)
