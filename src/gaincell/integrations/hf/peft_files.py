@@ -161,18 +161,18 @@ def _prepared(model: Any, config: Any, beside: Any = None) -> Any:
         GaincellError: adapter and model do not belong together.
     """
     from gaincell.integrations.hf.attach import attached_layers
-    from gaincell.integrations.hf.mixing import is_mixed
+    from gaincell.integrations.hf.reparametrisation import check_folded
 
     config = copy.copy(config)
     _bring_together(model, config, alone=beside is None)
     cells = attached_layers(model)
     if not cells:
         return config
-    if is_mixed(model):
-        raise ModelError(
-            "the model has mixing, which peft's files cannot hold: save it with gaincell.save and load it "
-            "first, which puts mixing into the weights"
-        )
+    check_folded(
+        model,
+        "peft's files cannot hold: save it with gaincell.save and load it first, which puts mixing into the "
+        "weights",
+    )
     if hasattr(config, "modules_to_save"):
         config.modules_to_save = [*(n for n in config.modules_to_save or [] if n != MODULE), MODULE]
     if _record(config) is None:
