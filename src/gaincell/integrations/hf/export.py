@@ -23,9 +23,9 @@ from gaincell.integrations.hf.checkpoint import (
     unchanged_base,
 )
 from gaincell.integrations.hf.digital_scaling import hold_digital_scaling
-from gaincell.integrations.hf.mixing import MIX
-from gaincell.integrations.hf.paired import KEPT, OF_QUERIES, hold_components
+from gaincell.integrations.hf.paired import hold_components
 from gaincell.integrations.hf.pretrained import ARRAYS
+from gaincell.integrations.hf.reparametrisation import KEPT, MIX, OF_QUERIES
 from gaincell.integrations.hf.sources import (
     has_tokenizer,
     load_tokenizer,
