@@ -31,6 +31,8 @@ from gaincell.reports.paper import cited
 from gaincell.reports.results import number, numbers
 from gaincell.reports.style import styled
 from gaincell.reports.tables import readable
+from gaincell.results import read
+from gaincell.results.baseline import BaselineResult
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "reproduction.md"
@@ -194,16 +196,16 @@ def tasks() -> str:
 
 def baseline() -> str:
     """The faulty protocol beside a fair one, on our processor."""
-    measured = result("costs/baseline-cpu")
-    found = [m for m in measured["measurements"] if (number(m["context"]), number(m["batch"])) == (1024, 64)]
+    measured = read(RESULTS / "costs" / "baseline-cpu.json", BaselineResult)
+    found = [m for m in measured.measurements if (m.context, m.batch) == (1024, 64)]
     whose = "processor time" if was_shared(measured) else "time"
     rows = [
         ["12 heads, D = 64, 1024 keys, batch 64", "protocol", f"{whose} per token (m)"],
         ["---", "---", "---:"],
     ]
     for entry in found:
-        name = f"{entry['implementation'].replace('published', 'as published')}, {entry['dtype']}"
-        rows.append([name, entry["protocol"], f"{1e6 * per_token(entry):.0f} µs"])
+        name = f"{entry.implementation.replace('published', 'as published')}, {entry.dtype}"
+        rows.append([name, entry.protocol, f"{1e6 * per_token(entry):.0f} µs"])
     return markdown(rows)
 
 

@@ -182,10 +182,8 @@ def _gpu() -> Finding:
 
 def _machine() -> Finding:
     """Processor, threads and memory."""
-    from gaincell.reports.results import hardware
+    from gaincell.results.provenance import hardware
 
     here = hardware()
-    memory = f", {here['memory_bytes'] / 2**30:.1f} GiB" if here["memory_bytes"] else ""
-    return Finding(
-        "machine", f"{here['cores']} cores{memory}", note=f"{here['cpu']}; torch uses {here['threads']}"
-    )
+    memory = f", {here.memory_bytes / 2**30:.1f} GiB" if here.memory_bytes else ""
+    return Finding("machine", f"{here.cores} cores{memory}", note=f"{here.cpu}; torch uses {here.threads}")

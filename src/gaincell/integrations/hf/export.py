@@ -23,13 +23,12 @@ from gaincell.integrations.hf.checkpoint import (
     unchanged_base,
 )
 from gaincell.integrations.hf.digital_scaling import hold_digital_scaling
-from gaincell.integrations.hf.mixing import MIX
-from gaincell.integrations.hf.paired import KEPT, OF_QUERIES, hold_components
+from gaincell.integrations.hf.paired import hold_components
 from gaincell.integrations.hf.pretrained import ARRAYS
+from gaincell.integrations.hf.reparametrisation import KEPT, MIX, OF_QUERIES
 from gaincell.integrations.hf.sources import (
     has_tokenizer,
     load_tokenizer,
-    sampled_fingerprint,
     without_revision,
 )
 from gaincell.reports import results
@@ -89,7 +88,7 @@ def export_peft(run: str | os.PathLike[str], out: str | os.PathLike[str]) -> Pat
         from peft import LoraConfig
     except ImportError as error:
         raise InputError("adapters need the extra: pip install 'gaincell[train]'") from error
-    from gaincell.integrations.hf.peft_files import KEY, adapter_record
+    from gaincell.integrations.hf.peft_files import KEY, adapter_record, sampled_fingerprint
 
     about, directory = describe(run), Path(out)
     held = read(run_directory(run) / "hardware.safetensors")
