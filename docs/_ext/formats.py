@@ -124,7 +124,7 @@ def sentence(text: str) -> str:
 def default_of(field: dataclasses.Field[Any]) -> str:
     """As a file would state it."""
     if field.default is dataclasses.MISSING:
-        return "" if field.default_factory is dataclasses.MISSING else "see there"
+        return {dataclasses.MISSING: "", dict: "–"}.get(field.default_factory, "see there")
     if field.default is None:
         return "–"
     stated = list(field.default) if isinstance(field.default, tuple) else field.default

@@ -191,7 +191,7 @@ def words(schema: Json, root: Json) -> str:
     if kind in ("integer", "number"):
         return ("a whole number" if kind == "integer" else "a number") + _bounds(schema)
     if kind == "array":
-        of = _resolved(schema["items"], root).get("type")
+        of = str(_resolved(schema["items"], root).get("type"))
         return "a list" + {"object": " of tables", "string": " of texts"}.get(of, "")
     names = {"string": "text", "boolean": "true or false", "object": "a table"}
     return names.get(kind, "anything")
