@@ -26,6 +26,8 @@ from pathlib import Path
 from typing import Any
 
 import cards
+import cells_page
+import context
 import reproduction
 import sweep_page
 import tokens_page
@@ -38,11 +40,9 @@ from gaincell.reports import (
     ablation,
     activity,
     baseline,
-    cells,
     chips,
     comparison,
     comparison_figure,
-    context,
     costs,
     costs_around,
     costs_figures,
@@ -61,6 +61,17 @@ from gaincell.reports import (
 )
 from gaincell.reports.html import page as report
 from gaincell.reports.style import styled
+from gaincell.results import read
+from gaincell.results.activity import ActivityResult
+from gaincell.results.baseline import BaselineResult
+from gaincell.results.cost import CostResult
+from gaincell.results.evaluation import (
+    AblationResult,
+    ChipsResult,
+    DepthResult,
+    FidelityResult,
+    PausesResult,
+)
 
 ROOT = Path(__file__).parents[1]
 COST_FIGURES = {
@@ -86,7 +97,7 @@ def main() -> None:
                 drawn.rename(ROOT / "docs" / "figures" / f"{path.stem}-{drawn.name}")
     found = ROOT / "docs" / "figures"
     draw_pauses(ROOT / "docs" / "results" / "pauses", found / "pauses.png")
-    by_context = json.loads((ROOT / "docs/results/context/context.json").read_text())
+    by_context = read(ROOT / "docs/results/context/context.json", DepthResult)
     draw(hardware.context, by_context, found / "context.png")
     bench, models, memory = (
         json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
@@ -123,7 +134,7 @@ def main() -> None:
 
 def draw_pauses(folder: Path, figure: Path) -> None:
     """The curves of all results in `folder`, which are of `gaincell evaluate --at`."""
-    draw(hardware.pauses, [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))], figure)
+    draw(hardware.pauses, [read(path, PausesResult) for path in sorted(folder.glob("*.json"))], figure)
 
 
 def adapters_table(folder: Path) -> str:
@@ -161,16 +172,16 @@ def adapters_table(folder: Path) -> str:
 
 def write_cells(docs: Path) -> None:
     """docs/cells.md and its figure, from the results of recipes/cells.py and docs/data/cells.toml."""
-    literature = cells.read_literature(docs / "data" / "cells.toml")
+    literature = cells_page.read_literature(docs / "data" / "cells.toml")
     folder = docs / "results" / "cells"
     designs = {path.stem: results.read(path) for path in folder.glob("designs/*.json")}
     adapted: dict[str, list[Any]] = {}
-    for path in sorted(folder.glob("adaptation/*/*.json"), key=cells.order):
+    for path in sorted(folder.glob("adaptation/*/*.json"), key=cells_page.order):
         found = results.read(path)
         adapted.setdefault(found["chip"]["name"], []).append(found)
-    write_text(docs / "cells.md", cells.page(literature, designs, adapted))
+    write_text(docs / "cells.md", cells_page.page(literature, designs, adapted))
     if adapted:
-        draw(cells.adaptation, adapted, docs / "figures" / "adaptation-cells.png")
+        draw(cells_page.adaptation, adapted, docs / "figures" / "adaptation-cells.png")
 
 
 def evaluation_speed(bench: Mapping[str, Any]) -> str:
@@ -227,7 +238,7 @@ def write_costs(docs: Path) -> None:
         kept = {"provenance": content["provenance"], "activity": entry}
         write_text(ROOT / "src/gaincell/costs/activities" / f"{name}.json", json.dumps(kept) + "\n")
     folder, page = docs / "results" / "costs", docs / "costs.md"
-    found = {p.stem.partition("-")[2]: results.read(p) for p in sorted(folder.glob("cost-*.json"))}
+    found = {p.stem.partition("-")[2]: read(p, CostResult) for p in sorted(folder.glob("cost-*.json"))}
     paper, large = found["gpt2"], found["mistral-7b"]
     parts = {
         "energy": costs.energy(paper),
@@ -253,7 +264,7 @@ def write_costs(docs: Path) -> None:
     for name, rows in parts.items():
         text = replaced(text, name, costs.as_markdown(rows))
     text = replaced(text, "outside", costs.outside(paper))
-    real = {name: one for name, one in found.items() if one["activity"]["source"] != "assumed"}
+    real = {name: one for name, one in found.items() if one.activity.source != "assumed"}
     text = replaced(text, "real-text", costs.real_text(paper, real))
     write_text(page, text)
     for name in ("gpt2", "smollm2-135m", "mistral-7b"):
@@ -266,7 +277,8 @@ def write_costs(docs: Path) -> None:
 def write_baselines(docs: Path) -> None:
     """docs/baselines.md and its figures: softmax attention measured, the floorplan, activity."""
     folder, page, drawn = docs / "results" / "costs", docs / "baselines.md", docs / "figures"
-    measured, plan = (results.read(folder / f"{name}.json") for name in ("baseline-cpu", "floorplan"))
+    measured = read(folder / "baseline-cpu.json", BaselineResult)
+    plan = results.read(folder / "floorplan.json")
     text = replaced(page.read_text(), "baseline", baseline.baseline_markdown(measured))
     headings, *rows = floorplan.area_rows(plan)
     table = markdown([headings, ["---", *["---:"] * (len(headings) - 1)], *rows])
@@ -275,7 +287,7 @@ def write_baselines(docs: Path) -> None:
     baseline.draw_baseline(measured, drawn / "baseline-cpu.png")
     floorplan.draw_floorplan(plan, drawn / "floorplan.png")
     for path in sorted(folder.glob("activity-smollm2-*.json")):
-        activity.draw_activity(results.read(path), drawn / f"{path.stem}.png")
+        activity.draw_activity(read(path, ActivityResult), drawn / f"{path.stem}.png")
 
 
 def write_rtl(docs: Path) -> None:
@@ -311,13 +323,14 @@ def write_evaluation(docs: Path) -> None:
             comparison_figure.draw_comparison(found, docs / "figures" / f"tasks-{model}.png")
     bench = json.loads((ROOT / "benchmarks" / "results" / "evaluation.json").read_text())
     text = replaced(text, "evaluation-speed", evaluation_speed(bench))
-    ablated, heads = (json.loads((folder / f"{name}.json").read_text()) for name in ("ablation", "fidelity"))
+    ablated = read(folder / "ablation.json", AblationResult)
+    heads = read(folder / "fidelity.json", FidelityResult)
     text = replaced(text, "ablation", ablation.ablation_markdown(ablated))
     ablation.draw_ablation(ablated, docs / "figures" / "ablation.png")
     fidelity.draw_fidelity(heads, docs / "figures" / "fidelity.png")
     spread = {
-        f"{100 * results.number(found['chips']['current_offset_std']):g} %": found
-        for found in (json.loads(path.read_text()) for path in sorted(folder.glob("chips-*.json")))
+        f"{100 * float(found.chips.spread['current_offset_std'].value):g} %": found
+        for found in (read(path, ChipsResult) for path in sorted(folder.glob("chips-*.json")))
     }
     spread = dict(sorted(spread.items(), key=lambda entry: float(entry[0].split()[0])))
     text = replaced(text, "chips", chips.chips_markdown(spread))
@@ -476,6 +489,8 @@ def memory_table(bench: Mapping[str, Any]) -> str:
         ]
     )
     for step, title in MEMORY_STEPS.items():
+        if step not in bench["steps"]:
+            continue
         peak, computed = bench["steps"][step]["peak_bytes"], []
         for name in ARITHMETIC:
             rest = (peak - weights - libraries) * sizes[name].hidden / bench["hidden"]

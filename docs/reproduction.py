@@ -15,21 +15,24 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import cells_page
 import reproduction_figures
 import tokens_page
+from conversions import counted
 from reproduction_circuits import RESULTS, accuracy, area, cell, energy, machines, markdown, result, timing
 
 from gaincell.config import load_design
 from gaincell.files import write_atomic, write_text
-from gaincell.reports import cells, comparison, costs, results
+from gaincell.reports import comparison, costs, results
 from gaincell.reports.baseline import per_token, was_shared
 from gaincell.reports.codesign import paired_interval
-from gaincell.reports.conversions import counted
 from gaincell.reports.costs import with_scale
 from gaincell.reports.paper import cited
 from gaincell.reports.results import number, numbers
 from gaincell.reports.style import styled
 from gaincell.reports.tables import readable
+from gaincell.results import read
+from gaincell.results.baseline import BaselineResult
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "reproduction.md"
@@ -44,7 +47,7 @@ def main() -> None:
     """Figures and page anew."""
     reproduction_figures.draw_all(result("spice/cell-freepdk45"), ROOT / "docs" / "figures")
     with styled():
-        write_atomic(ROOT / "docs" / "figures" / "adaptation-starts.png", cells.starts(starts()).savefig)
+        write_atomic(ROOT / "docs" / "figures" / "adaptation-starts.png", cells_page.starts(starts()).savefig)
     text = PAGE.read_text()
     for name, make in PARTS.items():
         text, count = re.subn(
@@ -70,7 +73,7 @@ def starts() -> dict[str, dict[str, Json]]:
         folders = {start: RESULTS / place / start for start in ("trained", "neutral")}
         alone = folders["neutral"] / "linear.json"
         linear = {"linear": results.read(alone)} if alone.is_file() else {}
-        for path in sorted(folders["trained"].glob("*.json"), key=cells.order):
+        for path in sorted(folders["trained"].glob("*.json"), key=cells_page.order):
             pair = {start: results.read(folder / path.name) for start, folder in folders.items()}
             title = f"{model}, {pair['neutral'].get('title', pair['neutral']['design']['cell'])}"
             found[title] = pair | linear
@@ -193,16 +196,16 @@ def tasks() -> str:
 
 def baseline() -> str:
     """The faulty protocol beside a fair one, on our processor."""
-    measured = result("costs/baseline-cpu")
-    found = [m for m in measured["measurements"] if (number(m["context"]), number(m["batch"])) == (1024, 64)]
+    measured = read(RESULTS / "costs" / "baseline-cpu.json", BaselineResult)
+    found = [m for m in measured.measurements if (m.context, m.batch) == (1024, 64)]
     whose = "processor time" if was_shared(measured) else "time"
     rows = [
         ["12 heads, D = 64, 1024 keys, batch 64", "protocol", f"{whose} per token (m)"],
         ["---", "---", "---:"],
     ]
     for entry in found:
-        name = f"{entry['implementation'].replace('published', 'as published')}, {entry['dtype']}"
-        rows.append([name, entry["protocol"], f"{1e6 * per_token(entry):.0f} µs"])
+        name = f"{entry.implementation.replace('published', 'as published')}, {entry.dtype}"
+        rows.append([name, entry.protocol, f"{1e6 * per_token(entry):.0f} µs"])
     return markdown(rows)
 
 

@@ -15,6 +15,8 @@ from gaincell.reports import results
 from gaincell.reports.costs import with_scale
 from gaincell.reports.costs_around import energy_verdict
 from gaincell.reports.results import number, numbers
+from gaincell.results import read
+from gaincell.results.cost import CostResult
 from gaincell.spice.verify import CUBIC, TOLERANCES
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
@@ -225,7 +227,7 @@ def machines() -> str:
         rows.append(row)
     unreleased = [f"{printed[f'{what}_h100']:,.0f}" for what in ("latency", "energy")]
     rows.insert(4, ["H100 (no data released)", unreleased[0], "–", "–", unreleased[1], "–", "–"])
-    return f"{markdown(rows)}\n\n{energy_verdict(found)}"
+    return f"{markdown(rows)}\n\n{energy_verdict(read(RESULTS / 'costs' / 'cost-gpt2.json', CostResult))}"
 
 
 def result(name: str) -> Json:

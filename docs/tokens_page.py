@@ -14,17 +14,17 @@ import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from conversions import ConversionPoint, Conversions, conversions_markdown, counted
 from reproduction_circuits import RESULTS
 from scipy import stats
+from token_curve import COLUMN, compared, tokens_of
 
 from gaincell.mapping.recipe import Recipe
 from gaincell.mapping.recipe_file import load_recipe
 from gaincell.reports import results
 from gaincell.reports.comparison import cited_rows
-from gaincell.reports.conversions import ConversionPoint, Conversions, conversions_markdown, counted
 from gaincell.reports.paper import cited
 from gaincell.reports.results import Json
-from gaincell.reports.token_curve import COLUMN, compared, tokens_of
 
 ROOT = Path(__file__).parents[1]
 TOKENS = RESULTS / "training" / "tokens"

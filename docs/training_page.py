@@ -6,10 +6,13 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+import conversions
+import seeds
+import token_curve
 import tokens_page
 
 from gaincell.files import write_atomic, write_text
-from gaincell.reports import conversions, results, seeds, tables, token_curve, training
+from gaincell.reports import results, tables, training
 from gaincell.reports.style import styled
 
 ARCHITECTURES = {"small-gpt2": "GPT-2", "small-llama": "Llama"}

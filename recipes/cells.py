@@ -34,13 +34,13 @@ from gaincell.design import Design
 from gaincell.device import with_cell
 from gaincell.errors import RunError
 from gaincell.evaluation.perplexity import cut_blocks, describe, perplexity
+from gaincell.files import read_toml
 from gaincell.integrations.hf.attach import attached_layers, set_design
 from gaincell.mapping import records, summary
 from gaincell.mapping.readapt import AdaptSettings, adapt_model
 from gaincell.mapping.ready import Ready, hardware_model
 from gaincell.progress import Progress, StageProgress, silent
 from gaincell.reports import results
-from gaincell.reports.cells import read_literature
 from gaincell.reports.results import Json, value
 from gaincell.text import open_text, token_stream
 
@@ -92,7 +92,7 @@ def main(
     """Compare the cells of the literature, and adapt `tiny` to every kind of cell."""
     with progress_bars() as progress:
         job = Job(progress)
-        for cell in read_literature(LITERATURE)["cells"]:
+        for cell in read_toml(LITERATURE)["cells"]:
             design = load_design(cell["design"])
             job.keep(out / "designs" / f"{design.name}.json", design, job.design_result, design)
         for folder, (name, about, chip) in chips().items():

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,14 +25,17 @@ from torch import nn
 
 from gaincell.cli._progress import progress_bars
 from gaincell.config import load_design
-from gaincell.evaluation.context import ContextPoint, describe_context, perplexity_by_context
+from gaincell.evaluation.context import describe_context, perplexity_by_context
 from gaincell.files import write_text
 from gaincell.integrations.hf.attach import attached_layers, set_design
 from gaincell.mapping.folder import read_state, trained_parameters, write_state
 from gaincell.mapping.job import freeze_embeddings
 from gaincell.mapping.ready import hardware_model
 from gaincell.progress import Progress
-from gaincell.reports import results
+from gaincell.results import provenance
+from gaincell.results.codec import to_json
+from gaincell.results.common import Named
+from gaincell.results.evaluation import ContextCurve, ContextPoint, DepthResult
 from gaincell.text import open_text, token_stream
 from gaincell.training.data import pack_blocks
 from gaincell.training.loop import TrainSettings, train
@@ -67,22 +71,20 @@ def main(
             trained(model, blocks, out / f"{layers}-{window}", progress(f"train {name}"))
             found = perplexity_by_context(model, tokens, CONTEXT, progress=progress(f"evaluate {name}"))
             curves.append(curve(found, layers, window))
-    result: dict[str, Any] = {
-        "schema": results.SCHEMA,
-        "command": "depth",
-        "training_tokens": results.value(STEPS * SETTINGS.batch * CONTEXT, "tokens", "measured"),
-        "text": {"name": found_text.name},
-        "curves": curves,
-        "provenance": results.provenance(
+    result = DepthResult(
+        command="depth",
+        training_tokens=STEPS * SETTINGS.batch * CONTEXT,
+        text=Named(found_text.name),
+        curves=tuple(curves),
+        provenance=provenance.made(
             command=["python", *sys.argv],
             seed=SEED,
             protocol=describe_context(CONTEXT, len(tokens) // CONTEXT),
             design_hash=design.hash,
-            inputs={"model tiny": ready.loaded.sha256, "evaluation text": results.hash_of(tokens)},
+            inputs={"model tiny": ready.loaded.sha256, "evaluation text": provenance.hash_of(tokens)},
         ),
-    }
-    results.check(result)
-    write_text(out / "context.json", json.dumps(result, indent=1) + "\n")
+    )
+    write_text(out / "context.json", json.dumps(to_json(result), indent=1) + "\n")
 
 
 def cut(model: Any, layers: int, window: int) -> Any:
@@ -104,22 +106,10 @@ def trained(model: Any, blocks: Any, name: Path, progress: Progress) -> None:
     checkpoint.unlink()
 
 
-def curve(points: list[ContextPoint], layers: int, window: int) -> dict[str, Any]:
+def curve(points: list[ContextPoint], layers: int, window: int) -> ContextCurve:
     """What the figure needs of one model."""
-    return {
-        "layers": results.value(layers, "1", "simulated"),
-        "window": results.value(window, "columns", "simulated"),
-        "context": [
-            {
-                "context": results.value(point.context, "tokens", "measured"),
-                "perplexity": results.value(point.perplexity, "1", "simulated"),
-                "excess": results.value(point.excess, "nat", "simulated"),
-                "excess_error": results.value(point.excess_error, "nat", "simulated"),
-                "per_block": results.value([round(x, 6) for x in point.per_block], "nat", "simulated"),
-            }
-            for point in points
-        ],
-    }
+    rounded = (replace(p, per_block=tuple(round(x, 6) for x in p.per_block)) for p in points)
+    return ContextCurve(layers, window, tuple(rounded))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ peft learn of gaincell's files as soon as they are imported themselves, before o
 
 import sys
 from collections.abc import Sequence
-from importlib import import_module
+from importlib import import_module, metadata
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from gaincell.ops.gain_cell_attention import gain_cell_attention as gain_cell_attention
     from gaincell.training.callback import GainCellCallback as GainCellCallback
 
-__version__ = "0.1.0"
+__version__: str
 
 _HOME = {
     "AdaptationResult": "gaincell.adaptation.result",
@@ -105,6 +105,8 @@ for _name, _extension in _EXTENSIONS.items():
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return metadata.version("gaincell")
     if name not in _HOME:
         raise AttributeError(f"module 'gaincell' has no attribute {name!r}")
     return getattr(import_module(_HOME[name]), name)

@@ -26,6 +26,7 @@ from gaincell.evaluation.activity import measure_activity
 from gaincell.integrations.hf.attach import attach, attached_layers
 from gaincell.nn.attention import GainCellAttention
 from gaincell.reports.results import check
+from gaincell.results.codec import from_json, to_json
 
 TOKENS = 70
 EXTENDED = {
@@ -198,7 +199,7 @@ def test_batches_add_up_and_json_returns(ids: torch.Tensor) -> None:
     assert steps == [(1, 4), (2, 4), (3, 4), (4, 4)]
     for one, other in zip(whole.heads, parts.heads, strict=True):
         assert asdict(one) == pytest.approx(asdict(other), rel=1e-5)
-    assert Activity.from_json(whole.to_json()) == whole
+    assert from_json(Activity, to_json(whole)) == whole
 
 
 @pytest.mark.usefixtures("blank_figures")

@@ -174,7 +174,7 @@ CALLS: dict[str, tuple[Callable[[PreTrainedModel], object], str]] = {
         lambda model: model(
             tokens(1, 8), position_ids=torch.tensor([[0, 1, 2, 3, 0, 1, 2, 3]]), use_cache=True
         ),
-        r"position_ids start anew within a row \(packed sequences\)",
+        r"position_ids restart within a row \(packed sequences\)",
     ),
     "short mask": (
         lambda model: model(

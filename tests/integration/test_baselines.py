@@ -24,6 +24,9 @@ from gaincell.costs.measured_file import read_measured
 from gaincell.errors import InputError
 from gaincell.reports.baseline import baseline_tables, draw_baseline, per_token, was_shared
 from gaincell.reports.results import check
+from gaincell.results import read
+from gaincell.results.baseline import BaselineResult
+from gaincell.results.codec import to_json
 
 CPU = torch.device("cpu")
 SMALL = {"heads": 4, "kv_heads": 2, "head_dim": 16, "context": 48, "batch": 3, "seconds": 0.02, "runs": 3}
@@ -281,13 +284,13 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_shared_processor_shows_its_own_time(tmp_path: Path) -> None:
     committed = Path(__file__).parents[2] / "docs" / "results" / "costs" / "baseline-cpu.json"
-    result = json.loads(committed.read_text())
-    check(result)
-    for entry in result["measurements"]:
-        shared = entry["busy"]["value"] < 0.9
-        key = "processor_per_token" if shared else "latency_per_token"
-        assert per_token(entry) == entry[key]["value"]
-    assert was_shared(result) == any(m["busy"]["value"] < 0.9 for m in result["measurements"])
+    result = read(committed, BaselineResult)
+    check(to_json(result))
+    for entry in result.measurements:
+        assert entry.busy is not None
+        shared = entry.busy < 0.9
+        assert per_token(entry) == (entry.processor_per_token if shared else entry.latency_per_token)
+    assert was_shared(result) == any(m.busy is not None and m.busy < 0.9 for m in result.measurements)
     assert len(baseline_tables(result)) == 2
     assert draw_baseline(result, tmp_path / "b.svg").is_file()
 

@@ -7,11 +7,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import cells_page
 import pytest
 import torch
 
 from gaincell.config import load_design
-from gaincell.reports import cells, results
+from gaincell.reports import results
 from gaincell.reports.results import number, value
 
 ROOT = Path(__file__).parents[2]
@@ -100,7 +101,7 @@ def adaptation(residual: float) -> dict[str, Any]:
 
 
 def test_the_page_shows_what_results_and_literature_hold(recipe: ModuleType) -> None:
-    literature = cells.read_literature(ROOT / "docs/data/cells.toml")
+    literature = cells_page.read_literature(ROOT / "docs/data/cells.toml")
     designs = {}
     for name in ("leroux2025", "igzo"):
         found = {
@@ -118,7 +119,7 @@ def test_the_page_shows_what_results_and_literature_hold(recipe: ModuleType) -> 
         "adaptation": {"published": adaptation(1e-3), "closed-form": adaptation(1e-16)},
     }
     results.check(one)
-    page = cells.page(literature, designs, {"a chip": [one]})
+    page = cells_page.page(literature, designs, {"a chip": [one]})
     (row,) = (line for line in page.splitlines() if "`igzo`" in line and "100.00 ± 2.50" in line)
     for shown in ("4,800 s (100 s to 10,000 s)", "6.2·10⁹", "1 µm²", "101.00 ± 2.50", "102.00 ± 2.50"):
         assert shown in row
@@ -126,8 +127,8 @@ def test_the_page_shows_what_results_and_literature_hold(recipe: ModuleType) -> 
     assert "**over 4,800 s**" in page
     assert "Y. Lee" in page
     assert "| x³ | 100.00 ± 2.50 | 101.00 ± 2.50 | 102.00 ± 2.50 | 2, not converged | 1.0e-03 |" in page
-    assert page == cells.page(literature, designs, {"a chip": [one]})
-    figure = cells.adaptation({"a chip": [one], "another": [one, {**one, "cell": {"title": "linear"}}]})
+    assert page == cells_page.page(literature, designs, {"a chip": [one]})
+    figure = cells_page.adaptation({"a chip": [one], "another": [one, {**one, "cell": {"title": "linear"}}]})
     drawn = [len(axes.lines) for axes in figure.axes]
     assert drawn[0] == 5  # both methods on two chips, the linear level on one
     assert set(drawn[1:]) == {0}
@@ -173,12 +174,12 @@ def test_the_recipe_asks_for_every_design_and_every_cell_on_both_chips(
     wanted = [(s, title) for s in ("trained", "neutral") for title, _ in recipe.CELLS.values()]
     wanted.remove(("trained", recipe.CELLS["linear"][0]))  # the model is on linear cells as it is
     assert sorted(started) == sorted(wanted)
-    listed = {cell["design"] for cell in cells.read_literature(recipe.LITERATURE)["cells"]}
+    listed = {cell["design"] for cell in cells_page.read_literature(recipe.LITERATURE)["cells"]}
     assert {name.split("/")[1] for name in asked if name.startswith("designs/")} == listed
     for chip in recipe.chips():
         assert [f"adaptation/{chip}/{cell}" for cell in recipe.CELLS] == [
             name for name in asked if name.startswith(f"adaptation/{chip}/")
         ]
-    assert {f"adaptation/leroux2025/{Path(stem).stem}" for stem in cells.ORDER} <= set(asked)
+    assert {f"adaptation/leroux2025/{Path(stem).stem}" for stem in cells_page.ORDER} <= set(asked)
     recipe.main(tmp_path)
     assert len(started) == len(wanted), "those that are there are kept"

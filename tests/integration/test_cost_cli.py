@@ -17,6 +17,9 @@ from gaincell.costs.size import shipped_sizes
 from gaincell.integrations.hf.size import model_size, run_design
 from gaincell.reports import costs, costs_around, results
 from gaincell.reports.costs_figures import FIGURES, draw_all
+from gaincell.results import read
+from gaincell.results.codec import to_json
+from gaincell.results.cost import CostResult
 
 ROOT = Path(__file__).parents[2]
 SMOLLM2 = pytest.mark.skipif(
@@ -76,7 +79,7 @@ def test_a_measured_activity_and_a_measured_baseline(
     head = Activity.assumed(design).mean()
     heads = tuple(type(head)(**(vars(head) | {"layer": n, "head": h})) for n in range(6) for h in range(4))
     activity = tmp_path / "activity.json"
-    activity.write_text(json.dumps({"activity": Activity("a text", 1000, heads, design.hash).to_json()}))
+    activity.write_text(json.dumps({"activity": to_json(Activity("a text", 1000, heads, design.hash))}))
     machine = {
         "title": "this machine",
         "source": "test",
@@ -100,7 +103,7 @@ def test_a_measured_activity_and_a_measured_baseline(
     assert results.number(mine["latency_over_cited"]) == pytest.approx(1e-4 / 95e-9)
     chip = result["design"]["hash"]
     assert f"on another chip, of hash {design.hash}, than" in " ".join(out.split())
-    activity.write_text(json.dumps({"activity": Activity("a text", 1000, heads, chip).to_json()}))
+    activity.write_text(json.dumps({"activity": to_json(Activity("a text", 1000, heads, chip))}))
     assert "on another chip" not in " ".join(run(capsys, "tiny", "--activity", str(activity))[1].split())
     code, _, err = run(capsys, "gpt2", "--activity", str(activity))
     assert code == 2
@@ -202,7 +205,7 @@ def test_what_holds_longer_or_higher_than_the_chip_can_is_said(
     file = tmp_path / "cost.json"
     assert run(capsys, "mistral-7b", "--window", "4096", "--why", "--json", str(file))[0] == 0
     assert "4,096 of 8,192 tokens (sliding window)" in costs.as_markdown(
-        costs_around.cache(results.read(file))
+        costs_around.cache(read(file, CostResult))
     )
 
 
@@ -213,7 +216,7 @@ def test_the_caption_of_a_whole_model_follows_from_held_and_retention_time(
     """Mistral beside a GPU holds a token for 17 s or 2 s, and leroux2025-oxide has 5 s."""
     file = tmp_path / "cost.json"
     assert run(capsys, "mistral-7b", "--window", window, "--no-measure", "--json", str(file))[0] == 0
-    caption = costs_around.whole_model(results.read(file)).caption
+    caption = costs_around.whole_model(read(file, CostResult)).caption
     assert ("longer: leroux2025-oxide (5 s)" in caption) == longer
     assert ("shorter: leroux2025-oxide (5 s)" in caption) != longer
 
@@ -229,7 +232,7 @@ def test_a_gpu_reads_the_cache_of_the_model_itself(
     assert results.number(h100["latency"]) == pytest.approx(2 * 2 * 64 * 1024 * 2 / 3.35e12)
     assert [row["title"] for row in found if "latency_over_cited" not in row] == ["RTX 4090", "Jetson Nano"]
     assert not any(row["latency"]["kind"] == "measured" for row in found)
-    assert "Measured" not in costs_around.machines(results.read(file)).caption
+    assert "Measured" not in costs_around.machines(read(file, CostResult)).caption
 
 
 @pytest.mark.usefixtures("blank_figures")
@@ -239,9 +242,9 @@ def test_sizes_alone_suffice_and_other_sizes_are_not_compared(
     file = tmp_path / "cost.json"
     code, _, _ = run(capsys, "mistral-7b", "--window", "4096", "--why", "--json", str(file))
     assert code == 0
-    result = results.read(file)
-    assert results.number(result["why"]["cache"]["bytes_per_token"]) == 131_072
-    compared = {row["title"] for row in result["machines"] if "latency_over_cited" in row}
+    result = read(file, CostResult)
+    assert result.why.cache.bytes_per_token == 131_072
+    compared = {row.title for row in result.machines if row.latency_over_cited is not None}
     assert compared == {gpus.floor(gpu, 32, 8, 128, 4096).title for gpu in gpus.stated().values()}
     assert "Rows without ×: other sizes" in costs_around.machines(result).caption
     assert [path for path in draw_all(result, tmp_path) if "machines" in path.name]
@@ -311,16 +314,16 @@ def test_what_is_counted_and_what_is_left_out_is_in_the_result(
 ) -> None:
     file = tmp_path / "cost.json"
     assert run(capsys, "gpt2", "--json", str(file))[0] == 0
-    result = results.read(file)
-    line = next(line for line in result["head"]["lines"] if line["name"] == "digital")
-    for name, found in line["operations"].items():
-        energy = results.number(found["count"]) * results.number(found["each"])
-        assert energy == pytest.approx(results.number(line["parts"][name]))
-    assert set(line["parts"]) - set(line["operations"]) == {"routing"}
+    result = read(file, CostResult)
+    line = next(line for line in result.head.lines if line.name == "digital")
+    assert line.operations is not None
+    for name, found in line.operations.items():
+        assert found.count.value * found.each == pytest.approx(line.parts[name])
+    assert set(line.parts) - set(line.operations) == {"routing"}
     assert "scaling of k, v, 128 × 124 fJ a multiply-add" in costs.as_markdown(costs.energy(result))
     shown = costs.as_markdown(costs.left_out(result))
-    assert result["left_out"]
-    assert all(one["what"] in shown for one in result["left_out"])
+    assert result.left_out
+    assert all(one.what in shown for one in result.left_out)
 
 
 def test_sizes_of_models() -> None:
@@ -336,7 +339,7 @@ def test_sizes_of_models() -> None:
 def test_tables_for_documents(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     file = tmp_path / "cost.json"
     assert run(capsys, "gpt2", "--json", str(file))[0] == 0
-    result = results.read(file)
+    result = read(file, CostResult)
     text = costs.as_markdown(costs.energy(result))
     assert "| all | 6.15 nJ |" in text
     assert "344 | 97,266" in costs.as_markdown(costs_around.machines(result))
@@ -355,7 +358,7 @@ def test_labels_do_not_collide_and_no_bar_begins_nowhere(
     drawn: list[Figure] = []
     monkeypatch.setattr("gaincell.files.write_atomic", lambda path, write: write(path))
     monkeypatch.setattr(Figure, "savefig", lambda figure, path: drawn.append(figure))
-    draw_all(results.read(ROOT / "docs" / "results" / "costs" / f"cost-{name}.json"), tmp_path)
+    draw_all(read(ROOT / "docs" / "results" / "costs" / f"cost-{name}.json", CostResult), tmp_path)
     assert drawn
     for figure in drawn:
         FigureCanvasAgg(figure)

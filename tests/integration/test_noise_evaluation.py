@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from context import context_sentences
 from tests.micro import micro_design, micro_llama, write_micro
 
 from gaincell.circuits.noise import Noise
@@ -19,10 +21,11 @@ from gaincell.evaluation.perplexity import perplexity
 from gaincell.integrations.hf.attach import attach, attached_layers
 from gaincell.integrations.hf.checkpoint import save
 from gaincell.integrations.hf.sources import load_base
-from gaincell.reports.context import context_sentences
-from gaincell.reports.results import value
+from gaincell.results import read
+from gaincell.results.evaluation import ContextCurve, ContextPoint, DepthResult
 from gaincell.spread import paired_ratio, ratio_error
 
+DEPTH = Path(__file__).parents[2] / "docs" / "results" / "context" / "context.json"
 ONE_DRAW = "one draw of noise, whose variance is in no ±"
 SAME = torch.randint(0, 97, (64,), generator=torch.Generator().manual_seed(2)).repeat(8)
 """A text of eight equal blocks: whatever differs between them is noise."""
@@ -40,7 +43,7 @@ def test_equal_blocks_meet_equal_noise_unless_it_is_drawn_anew() -> None:
     assert ONE_DRAW in one.protocol
     anew = perplexity(model, SAME, "blocks-64", redraw=True)
     assert attached_layers(model)[0].design == own
-    assert "drawn anew for every block" in anew.protocol
+    assert "redrawn for every block" in anew.protocol
     assert anew.per_block[0] == pytest.approx(one.per_block[0], rel=1e-6)  # draw 0 is the design's own
     assert len({nll for nll, _ in anew.per_block}) == 8
     for n, (nll, _) in enumerate(anew.per_block):
@@ -56,7 +59,7 @@ def test_only_noisy_chips_have_the_remark() -> None:
     assert "noise" not in perplexity(quiet, SAME, "blocks-64").protocol
     assert "noise" not in perplexity(micro_llama(), SAME, "blocks-64").protocol
     for model in (quiet, micro_llama()):
-        with pytest.raises(InputError, match="no noise to draw anew"):
+        with pytest.raises(InputError, match="no noise to redraw"):
             perplexity(model, SAME, "blocks-64", redraw=True)
     assert ONE_DRAW in ablate(noisy(), SAME[:128], "blocks-64").protocol
     assert ONE_DRAW in perplexity_after_pause(noisy(), SAME[:128], 0.0, 64).found.protocol
@@ -92,31 +95,20 @@ def test_every_command_that_prints_a_spread_says_it(
         ["adapt", "--cell", "x3", "--calibration-tokens", "256"],
     ):
         assert ONE_DRAW in protocol(*arguments), arguments
-    assert "drawn anew for every block" in protocol("evaluate", "--redraw-noise")
+    assert "redrawn for every block" in protocol("evaluate", "--redraw-noise")
 
 
 def test_what_the_curves_of_context_tell_apart() -> None:
-    def curve(window: int, losses: list[float] | None, perplexity: float) -> dict[str, Any]:
-        rows = [(4, 0.05, 0.01), (8, 0.01, 0.01), (16, 0.0, 0.0)]
-        points = [
-            {
-                "context": value(context, "tokens", "measured"),
-                "perplexity": value(perplexity, "1", "simulated"),
-                "excess": value(excess, "nat", "simulated"),
-                "excess_error": value(error, "nat", "simulated"),
-            }
-            for context, excess, error in rows
-        ]
-        if losses is not None:
-            points[-1]["per_block"] = value(losses, "nat", "simulated")
-        return {
-            "layers": value(2, "1", "simulated"),
-            "window": value(window, "columns", "simulated"),
-            "context": points,
-        }
+    def curve(window: int, losses: list[float] | None, perplexity: float) -> ContextCurve:
+        *points, last = (
+            ContextPoint(context, perplexity, excess, error)
+            for context, excess, error in [(4, 0.05, 0.01), (8, 0.01, 0.01), (16, 0.0, 0.0)]
+        )
+        return ContextCurve(2, window, (*points, replace(last, per_block=tuple(losses or ()))))
 
     def said(short: list[float] | None, long: list[float] | None) -> str:
-        return context_sentences({"curves": [curve(64, short, 85.87), curve(1024, long, 85.58)]})
+        curves = (curve(64, short, 85.87), curve(1024, long, 85.58))
+        return context_sentences(replace(read(DEPTH, DepthResult), curves=curves))
 
     assert "on 64 columns 8 tokens of context are not told apart from all 16" in said(None, None)
     assert "85.9, the long one of 85.6; losses of single blocks were not stored" in said(None, None)

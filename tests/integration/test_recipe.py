@@ -734,6 +734,7 @@ BAD = [
     ("block = 32", "block = 33", "block = 33; give 2 to 32, the model's context"),
     ("block = 32", 'block = "1024"', "block = '1024'; allowed: a whole number of 2 or more"),
     ("vocabulary = 300\n", "", "lacks 'vocabulary'"),
+    ("embeddings = 32\n", 'embeddings = "x"\n', "context = 'x'; allowed: a whole number of 1 or more"),
     ("vocabulary = 300\n", "vocabulary = 9\n", "vocabulary = 9; allowed: a whole number of 257 or more"),
     ('teacher = "software-continued"', 'teacher = "adapted"', "'adapted': this stage does not come before"),
     ('teacher = "software-continued"', 'teacher = "linaer"', "'linaer' is no stage: there is no"),

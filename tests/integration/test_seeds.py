@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from seeds import changes_markdown, check_seeds, quotients, read_seeds, seeds_markdown
+from token_curve import TokenPoint, token_markdown
 
 from gaincell.reports import results
-from gaincell.reports.seeds import changes_markdown, check_seeds, quotients, read_seeds, seeds_markdown
-from gaincell.reports.token_curve import TokenPoint, token_markdown
 
 DOCS = Path(__file__).parents[2] / "docs"
 RUN: dict[str, Any] = results.read(DOCS / "results" / "training" / "tiny-table.json")

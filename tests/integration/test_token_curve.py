@@ -7,8 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-
-from gaincell.reports.token_curve import TokenPoint, draw_tokens, fit, token_markdown, tokens_of
+from token_curve import TokenPoint, draw_tokens, fit, token_markdown, tokens_of
 
 
 def _points(errors: float, noise: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0)) -> list[TokenPoint]:

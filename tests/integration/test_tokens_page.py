@@ -12,9 +12,8 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from conversions import ConversionPoint, Conversions, conversions_markdown, draw_conversions
 from tests import drawing
-
-from gaincell.reports.conversions import ConversionPoint, Conversions, conversions_markdown, draw_conversions
 
 ROOT = Path(__file__).parents[2]
 TOKENS = ROOT / "docs" / "results" / "training" / "tokens"

@@ -28,6 +28,7 @@ from gaincell.costs.size import ModelSize, shipped_size
 from gaincell.costs.technology import load_technology
 from gaincell.integrations.hf.size import model_size
 from gaincell.reports import results
+from gaincell.results.codec import from_json
 from gaincell.sweeps.file import load_sweep
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results" / "costs"
@@ -257,7 +258,7 @@ def test_committed_costs_are_those_of_the_estimate(path: Path) -> None:
         ModelSize(result["model"]["name"], result["model"]["source"], **sizes),
         load_design(result["design"]["name"]).replace(window=window, layers=sizes["layers"]),
         load_technology(result["technology"]["name"]),
-        Activity.from_json(result["activity"]),
+        from_json(Activity, result["activity"]),
         round(results.number(result["head"]["context"])),
     )
     for line, stored in zip(found.lines, result["head"]["lines"], strict=True):

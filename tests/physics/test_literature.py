@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+from cells_page import read_literature
 
 from gaincell.config import SHIPPED, load_design
 from gaincell.device import with_cell
 from gaincell.errors import DesignError, InputError
-from gaincell.reports.cells import read_literature
 
 DOCS = Path(__file__).parents[2] / "docs"
 DESIGNS = ("igzo", "ito", "oxide-2t", "oxide-2t-saturated", "oxide-2t-unipolar")

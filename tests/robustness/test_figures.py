@@ -11,9 +11,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import cells_page
+import conversions
 import matplotlib
 import numpy as np
 import pytest
+import token_curve
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
@@ -25,12 +28,10 @@ from gaincell.reports import (
     ablation,
     activity,
     baseline,
-    cells,
     chips,
     codesign,
     comparison,
     comparison_figure,
-    conversions,
     costs_figures,
     fidelity,
     figures,
@@ -39,10 +40,12 @@ from gaincell.reports import (
     spice,
     spice_wires,
     sweep_figures,
-    token_curve,
     training,
 )
 from gaincell.reports.style import STYLE, styled
+from gaincell.results import parse, read
+from gaincell.results.cost import CostResult
+from gaincell.results.evaluation import PausesResult
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "docs" / "results"
@@ -57,18 +60,25 @@ DRAWING = sorted(
 """Files that draw."""
 
 
+def _result(path: str) -> Any:
+    content = json.loads((RESULTS / f"{path}.json").read_text())
+    return parse(content, path) or content
+
+
 def _of(path: str, draw: Callable[..., Any], *rest: Any) -> Draw:
     """Draws one result file."""
-    return lambda _: draw(json.loads((RESULTS / f"{path}.json").read_text()), *rest)
+    return lambda _: draw(_result(path), *rest)
 
 
 def _into(path: str, draw: Callable[..., Any]) -> Draw:
     """The same, of what saves its figure itself."""
-    return lambda folder: draw(json.loads((RESULTS / f"{path}.json").read_text()), folder / "figure.png")
+    return lambda folder: draw(_result(path), folder / "figure.png")
 
 
 def _several(pattern: str, draw: Callable[..., Any], name: Callable[[Path], str]) -> Draw:
-    return lambda _: draw({name(p): json.loads(p.read_text()) for p in sorted(RESULTS.glob(pattern))})
+    return lambda _: draw(
+        {name(p): _result(str(p.relative_to(RESULTS))[:-5]) for p in sorted(RESULTS.glob(pattern))}
+    )
 
 
 def _mismatch(path: Path) -> str:
@@ -77,10 +87,10 @@ def _mismatch(path: Path) -> str:
 
 def _cells(_: Path) -> Figure:
     found: dict[str, list[Any]] = {}
-    for path in sorted(RESULTS.glob("cells/adaptation/*/*.json"), key=cells.order):
+    for path in sorted(RESULTS.glob("cells/adaptation/*/*.json"), key=cells_page.order):
         one = results.read(path)
         found.setdefault(one["chip"]["name"], []).append(one)
-    return cells.adaptation(found)
+    return cells_page.adaptation(found)
 
 
 def _tasks(model: str, folder: Path) -> Any:
@@ -98,7 +108,7 @@ def _tokens(chip: str, _: Path) -> Figure:
 def _starts(_: Path) -> Figure:
     import reproduction
 
-    return cells.starts(reproduction.starts())
+    return cells_page.starts(reproduction.starts())
 
 
 def _conversions(_: Path) -> Figure:
@@ -152,7 +162,7 @@ FIGURES: dict[str, Draw] = {
     },
     "baseline-cpu": _into("costs/baseline-cpu", baseline.draw_baseline),
     "pauses": lambda _: hardware.pauses(
-        [results.read(path) for path in sorted(RESULTS.glob("pauses/*.json"))]
+        [read(path, PausesResult) for path in sorted(RESULTS.glob("pauses/*.json"))]
     ),
     "context": _of("context/context", hardware.context),
     "chips": _several("evaluation/chips-*.json", chips.draw_chips, _mismatch),
@@ -394,7 +404,7 @@ def test_maps_of_one_kind_share_a_scale(monkeypatch: pytest.MonkeyPatch, tmp_pat
 
 @pytest.mark.parametrize("draw", [costs_figures.machines, costs_figures.sweeps])
 def test_axes_of_costs_are_named(draw: Any) -> None:
-    figure = draw(results.read(RESULTS / "costs" / "cost-gpt2.json"))
+    figure = draw(read(RESULTS / "costs" / "cost-gpt2.json", CostResult))
     for axes in figure.axes:
         if axes.yaxis.get_ticks_position() != "right":  # an axis of its own for the throughput
             assert len(axes.get_xlabel()) > 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,8 @@ from gaincell.errors import InputError
 from gaincell.mapping.folder import alone
 from gaincell.mapping.recipe_file import load_recipe
 from gaincell.reports.baseline import per_token
-from gaincell.reports.results import value
+from gaincell.results import read
+from gaincell.results.baseline import BaselineResult
 from gaincell.spice.inputs import check_codes, real_inputs
 
 ROOT = Path(__file__).parents[2]
@@ -214,5 +216,5 @@ def test_a_directory_that_stays_empty_goes_with_those_above_it(here: Path) -> No
 
 
 def test_a_measurement_too_short_for_the_processors_clock_has_its_latency() -> None:
-    entry = {"busy": value(0.0, "1", "measured"), "latency_per_token": value(1e-5, "s", "measured")}
-    assert per_token(entry) == 1e-5
+    timing = read(ROOT / "docs" / "results" / "costs" / "baseline-cpu.json", BaselineResult).measurements[0]
+    assert per_token(replace(timing, busy=0.0, processor_per_token=None)) == timing.latency_per_token

@@ -1,8 +1,9 @@
 """Small circuits whose text is kept in golden/: every generator, two cells by two."""
 
+from tests.spice.counter import counter_bench
+
 from gaincell.spice.netlists.array import WireElement, array_slice, charge_bench
 from gaincell.spice.netlists.cell import curve_bench, disturb_bench, hold_bench, write_bench
-from gaincell.spice.netlists.counter import counter_bench
 from gaincell.spice.netlists.netlist import Netlist
 from gaincell.spice.netlists.readout import RELU, SIGNED, Readout
 from gaincell.spice.netlists.sub_tile import sub_tile

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from tests.spice.counter import counter_bench
 from typer.testing import CliRunner
 
 from gaincell.cli import app
@@ -13,7 +14,6 @@ from gaincell.reports.spice_wires import describe_wires
 from gaincell.spice import wires
 from gaincell.spice.energy import of_verification
 from gaincell.spice.inputs import random_inputs, real_inputs
-from gaincell.spice.netlists.counter import counter_bench
 from gaincell.spice.netlists.readout import RELU, Phases, Readout
 from gaincell.spice.operation import in_operation
 from gaincell.spice.pulses import decided_width, pulse_width

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from gaincell.evaluation.chips import Chips
     from gaincell.integrations.hf.sources import LoadedModel
     from gaincell.progress import StageProgress
+    from gaincell.results.evaluation import ChipsResult, Strength
 
 
 class ChipOptions(NamedTuple):
@@ -35,7 +36,7 @@ class ChipOptions(NamedTuple):
         own = layers[0].design.mismatch if layers else Mismatch()
         if self.spread is not None:
             own = Mismatch(current_offset_std=self.spread, seed=own.seed)
-        return own if self.seed is None else dataclasses.replace(own, seed=self.seed)
+        return own if self.seed is None else replace(own, seed=self.seed)
 
 
 def by_chips(
@@ -45,13 +46,13 @@ def by_chips(
     pause: tuple[list[float], Refresh] | None,
     options: ChipOptions,
     progress: StageProgress,
-) -> tuple[Any, dict[str, Any]]:
+) -> tuple[Any, ChipsResult]:
     """Table and result of a perplexity; pause: idle times (one) and refresh policy."""
     from gaincell.cli._perplexity import result
     from gaincell.evaluation.chips import evaluate_chips
     from gaincell.evaluation.pause import perplexity_after_pause
     from gaincell.evaluation.perplexity import perplexity, window_and_stride
-    from gaincell.reports.results import value
+    from gaincell.results.evaluation import ChipSpread, ChipsResult
 
     length, _ = window_and_stride(protocol)
     words: list[str] = []
@@ -68,44 +69,42 @@ def by_chips(
     mismatch = options.mismatch(loaded)
     bar = progress("chips")
     found = evaluate_chips(loaded.model, measure, options.chips, mismatch, options.within, bar)
-    entry = result(loaded, words[0], tokens)
-    entry["chips"] = {
-        "perplexity": value(list(found.perplexities), "1", "simulated"),
-        "number": value(list(found.chips), "1", "simulated"),
-        "nominal": value(found.nominal, "1", "simulated"),
-        "mean": value(found.mean, "1", "simulated"),
-        "ratio": value(found.ratio, "1", "simulated"),
-        "worst": value(found.worst, "1", "simulated"),
-        "yield_within": value(found.within, "1", "simulated"),
-        "yield": value(found.yield_share, "1", "simulated"),
-        "yield_interval": value(list(found.yield_interval), "1", "simulated"),
-    }
-    entry["chips"] |= spread_entry(loaded, mismatch)
-    entry["provenance"]["seed"] = mismatch.seed
-    if found.std is not None and found.ratio_interval is not None:
-        entry["chips"]["std"] = value(found.std, "1", "simulated")
-        entry["chips"]["ratio_interval"] = value(list(found.ratio_interval), "1", "simulated")
-    return _table(found, words[0]), entry
+    head = result(loaded, words[0], tokens)
+    made = replace(head.provenance, seed=mismatch.seed)
+    chips = ChipSpread(
+        perplexity=found.perplexities,
+        number=found.chips,
+        nominal=found.nominal,
+        mean=found.mean,
+        ratio=found.ratio,
+        worst=found.worst,
+        yield_within=found.within,
+        yield_=found.yield_share,
+        yield_interval=found.yield_interval,
+        spread=spread_of(loaded, mismatch),
+        std=found.std,
+        ratio_interval=found.ratio_interval,
+    )
+    return _table(found, words[0]), ChipsResult(**vars(replace(head, provenance=made)), chips=chips)
 
 
-def spread_entry(loaded: LoadedModel, mismatch: Mismatch) -> dict[str, Any]:
+def spread_of(loaded: LoadedModel, mismatch: Mismatch) -> dict[str, Strength]:
     """Which chips they are: the basic mismatch, and whatever else differs from one to the next."""
     from gaincell.design import TABLE_NUMBERS
     from gaincell.integrations.hf.attach import attached_layers
-    from gaincell.reports.results import value
+    from gaincell.results.evaluation import Strength
 
     chip = attached_layers(loaded.model)[0].design.replace(mismatch=mismatch)
     others = {}
     for name in sorted(chip.drawn("chip")):
         table, key = name.split(".")
         strength = getattr(getattr(chip, table), key)
-        number = list(strength) if isinstance(strength, tuple) else strength
-        others[name.removeprefix("mismatch.")] = value(number, TABLE_NUMBERS[table][key].unit, "simulated")
+        others[name.removeprefix("mismatch.")] = Strength(strength, TABLE_NUMBERS[table][key].unit)
     return others | {
-        "seed": value(mismatch.seed, "1", "simulated"),
-        "gain_std": value(mismatch.gain_std, "of the current", "simulated"),
-        "offset_voltage_std": value(mismatch.offset_voltage_std, "V", "simulated"),
-        "current_offset_std": value(mismatch.current_offset_std, "of full scale", "simulated"),
+        "seed": Strength(mismatch.seed, "1"),
+        "gain_std": Strength(mismatch.gain_std, "of the current"),
+        "offset_voltage_std": Strength(mismatch.offset_voltage_std, "V"),
+        "current_offset_std": Strength(mismatch.current_offset_std, "of full scale"),
     }
 
 
@@ -120,6 +119,7 @@ def tasks_by_chips(
 
     from gaincell.evaluation.chips import over_chips
     from gaincell.reports.results import value
+    from gaincell.results.codec import to_json
 
     mismatch = options.mismatch(loaded)
     nominal, numbers, found = over_chips(loaded.model, measure, options.chips, mismatch, progress("chips"))
@@ -138,7 +138,7 @@ def tasks_by_chips(
         table.add_row(name, *row)
     entry: dict[str, Any] = {"number": value(list(numbers), "1", "simulated"), "scores": entries}
     entry["yield_within"] = value(options.within, "1", "simulated")
-    return table, entry | spread_entry(loaded, mismatch)
+    return table, entry | {name: to_json(one) for name, one in spread_of(loaded, mismatch).items()}
 
 
 def _spread_of(
@@ -181,8 +181,7 @@ def _score(number: float) -> str:
 
 
 def _table(found: Chips, protocol: str) -> Any:
-    from rich.table import Table
-
+    from gaincell.cli._perplexity import right_table
     from gaincell.reports.tables import readable
 
     low, high = found.yield_interval
@@ -190,12 +189,8 @@ def _table(found: Chips, protocol: str) -> Any:
         f"{protocol}; {len(found.chips)} chips and the nominal one on the same text; intervals of 95 %, of "
         f"the ratio over chips (Student), of the yield (Wilson): {100 * low:.0f} to {100 * high:.0f} %"
     )
-    table = Table(caption=caption, caption_justify="left")
-    within = f"yield (≤ +{100 * found.within:g} %)"
-    for name in ("nominal", "mean", "std", "× nominal", "95 %", "worst chip", within):
-        table.add_column(name, justify="right")
     interval = found.ratio_interval
-    table.add_row(
+    row = (
         readable(found.nominal),
         readable(found.mean),
         "–" if found.std is None else readable(found.std),
@@ -204,4 +199,6 @@ def _table(found: Chips, protocol: str) -> Any:
         f"{readable(max(found.perplexities))} (no. {found.worst})",
         f"{100 * found.yield_share:.0f} %",
     )
-    return table
+    within = f"yield (≤ +{100 * found.within:g} %)"
+    headings = ("nominal", "mean", "std", "× nominal", "95 %", "worst chip", within)
+    return right_table(headings, [row], caption)

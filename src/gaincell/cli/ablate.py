@@ -65,7 +65,8 @@ def ablate(
     from gaincell.integrations.hf.context import check_length, read_tokens
     from gaincell.integrations.hf.models import load_model
     from gaincell.reports.ablation import ablation_table, draw_ablation
-    from gaincell.reports.results import check, value
+    from gaincell.results.codec import to_json
+    from gaincell.results.evaluation import AblationResult
     from gaincell.text import open_text
 
     check_run(run, "ablate")
@@ -88,25 +89,9 @@ def ablate(
         reading = progress("read and tokenise the text")
         tokens = read_tokens(loaded, found_text, "evaluation", limit or None, reading, block=length)
         found = run_ablation(loaded.model, tokens, protocol, progress("evaluate"))
-    entry = result(loaded, found.protocol, tokens, command="ablate")
-    entry["gains"] = gains
-    entry["text"] = {"name": found_text.name}
-    entry["ablation"] = []
-    for row in found.rows:
-        line = {
-            "kind": row.kind,
-            "name": row.name,
-            "meaning": row.meaning,
-            "perplexity": value(row.perplexity, "1", "simulated"),
-            "ratio": value(row.ratio, "1", "simulated"),
-        }
-        if not row.exercised:
-            line["not_exercised"] = found.protocol.partition(":")[0]
-        elif row.error is not None:
-            line["ratio_error"] = value(row.error, "1", "simulated")
-        entry["ablation"].append(line)
-    check(entry)
+    head = result(loaded, found.protocol, tokens, command="ablate", text=found_text.name, gains=gains)
+    entry = AblationResult(**vars(head), ablation=found.rows)
     Console().print(ablation_table(entry, run))
-    write_json(json, entry)
+    write_json(json, to_json(entry))
     if figure is not None:
         draw_ablation(entry, figure)

@@ -49,20 +49,21 @@ def activity(
     from gaincell.cli._perplexity import result
     from gaincell.config import load_design
     from gaincell.reports.activity import activity_table, draw_activity, sparsity_line
-    from gaincell.reports.results import check
+    from gaincell.results.activity import ActivityResult
+    from gaincell.results.codec import to_json
 
     chip = None if design is None else load_design(design)
     seen = observe_model(model, chip, text, tokens, sequences, batch=batch, device=device)
     protocol = f"{len(seen.ids)} x {seen.ids.shape[1]} tokens, each sequence from empty arrays"
-    entry = result(seen.ready.loaded, protocol, seen.ids.flatten(), command="activity")
-    entry["gains"] = seen.ready.how
-    entry["text"] = {"name": seen.text}
-    entry["activity"] = seen.found.to_json()
-    check(entry)
-    typer.echo(f"{model}: {seen.ready.how}")
+    how = seen.ready.how
+    head = result(
+        seen.ready.loaded, protocol, seen.ids.flatten(), command="activity", text=seen.text, gains=how
+    )
+    entry = ActivityResult(**vars(head), activity=seen.found)
+    typer.echo(f"{model}: {how}")
     console = Console()
     console.print(activity_table(entry, model))
     console.print(sparsity_line(entry))
-    write_json(json, entry)
+    write_json(json, to_json(entry))
     if figure is not None:
         draw_activity(entry, figure)

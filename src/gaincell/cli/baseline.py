@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,8 +12,7 @@ from gaincell.cli._options import LARGEST_SEED, Device, Threads, use
 
 if TYPE_CHECKING:
     from gaincell.costs.baselines import Measurement, Sweep
-    from gaincell.costs.gpus import Measured
-    from gaincell.reports.results import Kind
+    from gaincell.results.baseline import BaselineResult, Timed, Timing
 
 app = typer.Typer()
 
@@ -76,6 +75,7 @@ def baseline(
     from gaincell.cli._progress import progress_bars
     from gaincell.costs.baselines import sweep
     from gaincell.reports import baseline as report
+    from gaincell.results.codec import to_json
 
     chosen = None if implementations is None else _pairs(implementations)
     with progress_bars() as progress:
@@ -100,7 +100,7 @@ def baseline(
             console.print(table)
     for line in report.skipped_lines(entry):
         console.print(line)
-    write_json(json, entry)
+    write_json(json, to_json(entry))
     if figure is not None and found.measured:
         report.draw_baseline(entry, figure)
     if not found.measured:
@@ -113,104 +113,64 @@ PROTOCOL = (
 )
 
 
-def _result(found: Sweep, heads: int, kv_heads: int, head_dim: int, device: str, seed: int) -> dict[str, Any]:
-    from gaincell.reports import results
-    from gaincell.reports.results import value
+def _result(found: Sweep, heads: int, kv_heads: int, head_dim: int, device: str, seed: int) -> BaselineResult:
+    from gaincell.results.baseline import BaselineResult, Sizes
+    from gaincell.results.provenance import made
 
-    sizes = {"heads": heads, "kv_heads": kv_heads, "head_dim": head_dim}
-    result: dict[str, Any] = {
-        "schema": results.SCHEMA,
-        "command": "baseline",
-        "machine": _gpu(device),
-        "sizes": {key: value(number, "1", "measured") for key, number in sizes.items()},
-        "provenance": results.provenance(
-            command=["gaincell", *sys.argv[1:]], seed=seed, protocol=PROTOCOL, inputs={}
-        ),
-        "measurements": [_entry(m) for m in found.measured],
-        "skipped": [
-            {
-                "implementation": s.implementation,
-                "dtype": s.dtype,
-                "context": value(s.context, "tokens", "measured"),
-                "batch": value(s.batch, "1", "measured"),
-                "reason": s.reason,
-            }
-            for s in found.skipped
-        ],
-        "machines": _machines(found),
-    }
-    results.check(result)
-    return result
+    return BaselineResult(
+        command="baseline",
+        machine=_gpu(device),
+        sizes=Sizes(heads, kv_heads, head_dim),
+        provenance=made(command=["gaincell", *sys.argv[1:]], seed=seed, protocol=PROTOCOL),
+        measurements=tuple(map(_timing, found.measured)),
+        skipped=found.skipped,
+        machines=tuple(_machines(found)),
+    )
 
 
-def _entry(m: Measurement) -> dict[str, Any]:
-    from gaincell.reports.results import value
+def _timing(m: Measurement) -> Timing:
+    from gaincell.results.baseline import Timing
+    from gaincell.results.common import Value
 
-    optional = {
-        "busy": (m.busy, "1"),
-        "processor_per_token": (None if not m.processor_latency else m.processor_latency / m.batch, "s"),
-        "energy": (m.energy, "J"),
-        "power": (m.power, "W"),
-        "idle_power": (m.idle_power, "W"),
-        **{key: (number, "W" if key == "power_limit" else "Hz") for key, number in m.state.items()},
-    }
-    entry: dict[str, Any] = {
-        "implementation": m.implementation,
-        "dtype": m.dtype,
-        "protocol": m.protocol,
-        "context": value(m.context, "tokens", "measured"),
-        "batch": value(m.batch, "1", "measured"),
-        "latency": value(m.latency, "s", "measured"),
-        "latency_per_token": value(m.latency_per_token, "s", "measured"),
-        "runs": value(list(m.runs), "s", "measured"),
-        "steps": value(m.steps, "1", "measured"),
-        "caches": value(m.caches, "1", "measured"),
-        "cache_bytes": value(m.cache_bytes, "byte", "measured"),
-        "bandwidth": value(m.bandwidth, "byte/s", "measured"),
-        "error": value(m.error, "1", "measured"),
-        "meter": m.meter or None,
-        "no_energy": m.no_energy or None,
-    }
-    if m.processor:
-        entry["processor"] = value(list(m.processor), "s", "measured")
-    if m.samples:
-        entry["power_samples"] = value(m.samples, "1", "measured")
-    found = {
-        key: value(number, unit, "measured") for key, (number, unit) in optional.items() if number is not None
-    }
-    return entry | found
+    units = {"power_limit": "W"}
+    return Timing(
+        implementation=m.implementation,
+        dtype=m.dtype,
+        protocol=m.protocol,
+        context=m.context,
+        batch=m.batch,
+        latency=m.latency,
+        latency_per_token=m.latency_per_token,
+        runs=m.runs,
+        steps=m.steps,
+        caches=m.caches,
+        cache_bytes=m.cache_bytes,
+        bandwidth=m.bandwidth,
+        error=m.error,
+        meter=m.meter or None,
+        no_energy=m.no_energy or None,
+        processor=m.processor or (),
+        power_samples=m.samples or None,
+        busy=m.busy,
+        processor_per_token=None if not m.processor_latency else m.processor_latency / m.batch,
+        energy=m.energy,
+        power=m.power,
+        idle_power=m.idle_power,
+        state={name: Value(x, units.get(name, "Hz"), "measured") for name, x in m.state.items()},
+    )
 
 
-def _machines(found: Sweep) -> list[dict[str, Any]]:
+def _machines(found: Sweep) -> list[Timed]:
     """What `gaincell cost --baseline` compares with: the published GPUs, the fastest fair measurements."""
     from gaincell.costs.baselines.grid import fastest
     from gaincell.costs.data import FOLDER, read_toml
     from gaincell.costs.gpus import FILE, published
+    from gaincell.results.baseline import Timed
 
     raw = read_toml(FOLDER / FILE)["measured"]
     batches = {name: int(entry["batch"]["value"]) for name, entry in raw.items()}
-    cited = [_machine(machine, batches[name]) for name, machine in published().items()]
-    return cited + [_machine(m.as_measured(), m.batch) for m in fastest(found.measured)]
-
-
-def _machine(machine: Measured, batch: int) -> dict[str, Any]:
-    from gaincell.reports.results import value
-
-    numbers: dict[str, tuple[float, str]] = {
-        "heads": (machine.heads, "1"),
-        "kv_heads": (machine.kv_heads, "1"),
-        "head_dim": (machine.head_dim, "1"),
-        "context": (machine.context, "tokens"),
-        "batch": (batch, "1"),
-        "latency": (machine.latency, "s"),
-    }
-    if machine.energy is not None:
-        numbers["energy"] = (machine.energy, "J")
-    kind: Kind = "cited" if machine.kind == "cited" else "measured"
-    source = machine.source if kind == "cited" else None
-    return {"title": machine.title, "source": machine.source} | {
-        key: value(number, unit, kind, source) for key, (number, unit) in numbers.items()
-    }
+    cited = [Timed(**vars(machine), batch=batches[name]) for name, machine in published().items()]
+    return cited + [Timed(**vars(m.as_measured()), batch=m.batch) for m in fastest(found.measured)]
 
 
 def _gpu(device: str) -> str | None:

@@ -175,6 +175,7 @@ def cost(
     from gaincell.integrations.hf.size import model_size
     from gaincell.reports import costs as tables
     from gaincell.reports import costs_around as around
+    from gaincell.results.codec import to_json
 
     process, policy = load_technology(technology), Refresh(refresh.value, refresh_tokens, refresh_seconds)
     simulated = None if spice is None else read_spice(spice)
@@ -217,13 +218,13 @@ def cost(
     shown += [around.cache(result), around.memories(result)] if why else []
     shown += [tables.variants(result)] if stack > 1 else []
     shown += [tables.sensitivity(result, tables.MOST)] if sensitivity else []
-    shown += [tables.layers(result)] if len(result["model_cost"]["heads"]["layer"]["value"]) > 1 else []
+    shown += [tables.layers(result)] if len(result.model_cost.heads) > 1 else []
     shown.append(tables.left_out(result))
     for table in shown:
         console.print(tables.for_terminal(table))
-    for note in result["notes"]:
+    for note in result.notes:
         console.print(f"* {note}", markup=False)
-    write_json(json, result)
+    write_json(json, to_json(result))
     if figures is not None:
         from gaincell.reports.costs_figures import draw_all
 

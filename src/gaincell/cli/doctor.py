@@ -73,13 +73,13 @@ def _packages() -> list[Finding]:
     """gaincell, and what its metadata says it needs: always, or for an extra."""
     from packaging.requirements import Requirement
 
-    from gaincell import __version__
-
     try:
         needed = [Requirement(line) for line in metadata.requires("gaincell") or ()]
     except metadata.PackageNotFoundError:
-        return [Finding("gaincell", __version__, False, "not installed; pip install . in the repository")]
-    found = {"gaincell": Finding("gaincell", __version__, note=str(Path(__file__).parents[1]))}
+        return [Finding("gaincell", "", False, "not installed; pip install . in the repository")]
+    found = {
+        "gaincell": Finding("gaincell", metadata.version("gaincell"), note=str(Path(__file__).parents[1]))
+    }
     extras: list[str] = metadata.metadata("gaincell").get_all("Provides-Extra") or []
     for extra in ("", *(name for name in extras if name not in ("dev", "docs"))):
         for requirement in needed:
@@ -182,10 +182,8 @@ def _gpu() -> Finding:
 
 def _machine() -> Finding:
     """Processor, threads and memory."""
-    from gaincell.reports.results import hardware
+    from gaincell.results.provenance import hardware
 
     here = hardware()
-    memory = f", {here['memory_bytes'] / 2**30:.1f} GiB" if here["memory_bytes"] else ""
-    return Finding(
-        "machine", f"{here['cores']} cores{memory}", note=f"{here['cpu']}; torch uses {here['threads']}"
-    )
+    memory = f", {here.memory_bytes / 2**30:.1f} GiB" if here.memory_bytes else ""
+    return Finding("machine", f"{here.cores} cores{memory}", note=f"{here.cpu}; torch uses {here.threads}")

@@ -35,6 +35,7 @@ from gaincell.cli._options import (
 
 if TYPE_CHECKING:
     from gaincell.integrations.hf.sources import LoadedModel
+    from gaincell.results.evaluation import EvaluationResult
 
 app = typer.Typer()
 
@@ -125,7 +126,7 @@ def evaluate(
         bool,
         typer.Option(
             "--redraw-noise",
-            help="Draw noise of reads and writes anew for every block, so that ± holds its variance.",
+            help="Redraw the noise of reads and writes for every block, so that ± includes its variance.",
         ),
     ] = False,
     at: Annotated[
@@ -219,7 +220,10 @@ def evaluate(
     Example: gaincell evaluate runs/tiny --dump layer3.safetensors --layer 3
     """
     use(threads, device, auto=True)
+    from dataclasses import replace
+
     import torch
+    from rich.console import Console
 
     from gaincell.arrays import Refresh
     from gaincell.cli import _perplexity as protocols
@@ -234,6 +238,8 @@ def evaluate(
     from gaincell.integrations.hf.placement import place_model
     from gaincell.integrations.hf.size import run_design
     from gaincell.mapping.stage_model import load_stage
+    from gaincell.results.codec import to_json
+    from gaincell.results.common import Named
     from gaincell.text import open_text
 
     policy = Refresh(refresh.value, refresh_tokens, refresh_seconds)
@@ -296,6 +302,8 @@ def evaluate(
     version = AS_SAVED if _in_arrays(loaded) else "the pretrained model, in software"
     gains = (version if stage is None else f"stage {stage} of the RUN") + exchanged
     typer.echo(f"{model}: {gains}")
+    found: dict[str, Any] = {}
+    head: EvaluationResult
     with progress_bars() as progress:
         if tasks is not None:
             from gaincell.cli._tasks import by_tasks
@@ -303,10 +311,10 @@ def evaluate(
             table, found, words = by_tasks(
                 loaded, tasks, data, limit or 0, max_length, batch or 8, cache, options, progress
             )
-            entry = protocols.result(loaded, words, [t["fingerprint"] for t in found["tasks"]]) | found
+            head = protocols.result(loaded, words, [t["fingerprint"] for t in found["tasks"]])
             title = model
         elif window_of_documents is not None:
-            table, entry = protocols.rolling(loaded, text, window_of_documents, limit or 0, progress)
+            table, head = protocols.rolling(loaded, text, window_of_documents, limit or 0, progress)
             title = f"{model}, text {Path(text).name}"
         else:
             assert found_text is not None
@@ -319,25 +327,25 @@ def evaluate(
             tokens = read_tokens(loaded, found_text, part.value, budget, reading, block=length)
             if options is not None:
                 pause = (at or [0.0], policy) if pauses else None
-                table, entry = by_chips(loaded, tokens, protocol, pause, options, progress)
+                table, head = by_chips(loaded, tokens, protocol, pause, options, progress)
             elif pauses:
-                table, entry = protocols.after_pauses(loaded, tokens, at or [0.0], length, policy, progress)
+                table, head = protocols.after_pauses(loaded, tokens, at or [0.0], length, policy, progress)
             elif context:
-                table, entry = protocols.by_context(loaded, tokens, length, progress)
+                table, head = protocols.by_context(loaded, tokens, length, progress)
             elif repetition:
-                table, entry = protocols.by_repetition(loaded, tokens, length, progress)
+                table, head = protocols.by_repetition(loaded, tokens, length, progress)
             else:
-                table, entry = protocols.blocks(loaded, tokens, protocol, progress, redraw=redraw_noise)
+                table, head = protocols.blocks(loaded, tokens, protocol, progress, redraw=redraw_noise)
             if dump is not None:
                 first = cut_blocks(tokens, length)[:1]
                 dump_layer(loaded.model, first, layer or 0, dump, scores=scores)
-            entry["text"] = {"name": found_text.name}
-    if _in_arrays(loaded):
-        entry["gains"] = gains
+            head = replace(head, text=Named(found_text.name))
+    head = replace(head, stage=stage, gains=gains if _in_arrays(loaded) else None)
     if stage is not None:
-        entry["stage"] = stage
         title = f"{title}, stage {stage}"
-    _show(table, title, entry, json)
+    table.title, table.title_justify = title, "left"
+    Console().print(table)
+    write_json(json, to_json(head) | found)
 
 
 DEFAULT_LIMIT = 32_768
@@ -364,14 +372,3 @@ def _in_arrays(loaded: LoadedModel) -> bool:
     from gaincell.integrations.hf.attach import attached_layers
 
     return bool(attached_layers(loaded.model))
-
-
-def _show(table: Any, title: str, entry: dict[str, Any], json: Path | None) -> None:
-    from rich.console import Console
-
-    from gaincell.reports import results
-
-    results.check(entry)
-    table.title, table.title_justify = title, "left"
-    Console().print(table)
-    write_json(json, entry)

@@ -73,7 +73,8 @@ def fidelity(
     from gaincell.integrations.hf.models import load_model
     from gaincell.integrations.hf.sources import load_base
     from gaincell.reports.fidelity import draw_fidelity, fidelity_table
-    from gaincell.reports.results import check, value
+    from gaincell.results.codec import to_json
+    from gaincell.results.evaluation import FidelityResult
     from gaincell.text import open_text
 
     check_run(run, "fidelity")
@@ -103,12 +104,9 @@ def fidelity(
         ids = cut_blocks(stream, tokens)[:sequences]
         found = compare_heads(loaded.model, base, ids, linear=of_linear, progress=progress("compare heads"))
     protocol = f"{len(ids)} x {tokens} tokens, hidden states of the pretrained model, {found.queries} queries"
-    entry = result(loaded, protocol, ids.flatten(), command="fidelity")
-    entry["gains"] = gains
-    entry["text"] = {"name": found_text.name}
-    entry["fidelity"] = {name: value(table, "1", "simulated") for name, table in found.tables.items()}
-    check(entry)
+    head = result(loaded, protocol, ids.flatten(), command="fidelity", text=found_text.name, gains=gains)
+    entry = FidelityResult(**vars(head), fidelity=found.tables)
     Console().print(fidelity_table(entry, run))
-    write_json(json, entry)
+    write_json(json, to_json(entry))
     if figure is not None:
         draw_fidelity(entry, figure)

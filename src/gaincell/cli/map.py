@@ -89,9 +89,7 @@ def map_(
     ] = GradientName.exact,
     redraw: Annotated[
         Redraw,
-        typer.Option(
-            "--redraw", help="What each step of training draws anew on a chip with noise or spread."
-        ),
+        typer.Option("--redraw", help="What each training step redraws on a chip with noise or spread."),
     ] = Redraw.noise,
     published: Annotated[bool, typer.Option(help="Also run the paper's adaptation, for its curve.")] = True,
     track: TrackName = None,

@@ -18,7 +18,7 @@ Not modelled: power rails, pads, spacing between blocks, the wire taps between t
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from gaincell.costs.arrays import integrator_capacitance
 from gaincell.costs.cited import paper
@@ -26,26 +26,10 @@ from gaincell.costs.cost import Cost, total
 from gaincell.costs.digital import circuits
 from gaincell.costs.head import Head
 from gaincell.errors import InputError
-from gaincell.units import SquareMetre
+from gaincell.results.cost import Variant
 
 STACKS = (1, 2, 4, 8)
 """Layers of cells in the comparison of areas."""
-
-
-@dataclass(frozen=True)
-class Variant:
-    """Another cell, or cells stacked in 3D.
-
-    title: in words.  cell: area of a cell, m^2.  layers: stacked.  cells, head: areas of a key/value head.
-    cited: of its cells, as the paper states it; None where it does not.
-    """
-
-    title: str
-    cell: SquareMetre
-    layers: int
-    cells: SquareMetre
-    head: SquareMetre
-    cited: SquareMetre | None
 
 
 def variants(head: Head) -> list[Variant]:

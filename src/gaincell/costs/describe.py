@@ -1,4 +1,4 @@
-"""Costs as the parts of a result file: every number with unit and kind.
+"""Costs as the parts of a result.
 
 Numbers of the paper and of makers are "cited"; everything bottom-up is "simulated": computed by a model of
 the hardware. What was assumed is said in words beside it.
@@ -7,55 +7,52 @@ the hardware. What was assumed is said in words beside it.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import fields, replace
 
 from gaincell.config import load_design
 from gaincell.costs import digital, motivation, phases, retention, sweep
 from gaincell.costs.activity import Activity
-from gaincell.costs.area import Variant, variants
+from gaincell.costs.area import variants
 from gaincell.costs.cited import DIGITAL, FIRST, SECOND, WRITE, paper
 from gaincell.costs.cost import Cost
-from gaincell.costs.gpus import CITED, Measured, printed, ratio
+from gaincell.costs.gpus import Measured, printed, ratio
 from gaincell.costs.head import Head
-from gaincell.costs.left_out import left_out, of_chip
+from gaincell.costs.left_out import of_chip
 from gaincell.costs.roll_up import HeadCost, Line, ModelCost
 from gaincell.costs.rtl_file import RtlEnergy
-from gaincell.costs.sensitivity import Change
 from gaincell.costs.size import ModelSize
 from gaincell.costs.spice_file import SpiceEnergy
 from gaincell.costs.technology import Technology
 from gaincell.costs.whole_model import Arrangement
 from gaincell.costs.write_file import WriteEnergy
 from gaincell.design import Design
-from gaincell.reports.results import Json, value
+from gaincell.results import cost as results
+from gaincell.results.common import Value, Values
 from gaincell.units import Joule
 
-SPICE_KEYS = {FIRST: "first", SECOND: "second"}
-"""Blocks of which SPICE energies exist, and their keys."""
 OXIDES = ("leroux2025-oxide", "oxide-2t", "ito", "igzo")
 """Shipped designs with oxide write transistors."""
-UNITS = {"energy": "J", "latency": "s", "area": "m^2", "power": "W"}
 
 
-def size(found: ModelSize) -> Json:
-    """A model."""
-    keys = ("layers", "heads", "kv_heads", "head_dim", "hidden", "linear_weights", "vocabulary", "tokens")
-    entry: Json = {"name": found.title, "source": found.source}
-    return entry | {key: value(getattr(found, key), "1", "measured") for key in keys}
+def model(found: ModelSize) -> results.CostedModel:
+    """A model's sizes."""
+    keys = [f.name for f in fields(results.CostedModel)]
+    return results.CostedModel(found.title, *(getattr(found, key) for key in keys[1:]))
 
 
-def technology(found: Technology) -> Json:
+def technology(found: Technology) -> results.Process:
     """A process with all its numbers, and which of them are assumed."""
-    numbers = {}
-    for key, quantity in found.provenance.items():
-        cited = quantity.source in ("L", "M", "R", "S")
-        unit = quantity.unit
-        numbers[key] = value(
-            quantity.value, unit, "cited" if cited else "simulated", quantity.note or quantity.source
+    numbers = {
+        key: Value(
+            number.value,  # type: ignore[arg-type]
+            number.unit,
+            "cited" if number.source in ("L", "M", "R", "S") else "simulated",
+            number.note or number.source,
         )
-    return {"name": found.name, "description": found.description, "numbers": numbers}
+        for key, number in found.provenance.items()
+    }
+    return results.Process(found.name, found.description, numbers)
 
 
 def head(
@@ -63,76 +60,57 @@ def head(
     spice: SpiceEnergy | None = None,
     rtl: RtlEnergy | None = None,
     write: WriteEnergy | None = None,
-) -> Json:
+) -> results.CostedHead:
     """One query head, one token. spice, rtl, write: other sources, beside the formulas."""
-    entry: Json = {
-        "group": value(found.head.group, "1", "simulated"),
-        "context": value(found.head.columns, "columns", "simulated"),
-        "window": value(found.head.design.window, "columns", "simulated"),
-        "tiles": value(found.head.design.tiles, "1", "simulated"),
-        "head_dim": value(found.head.head_dim, "1", "simulated"),
-        "cells": value(found.head.cells, "1", "simulated"),
-        "lines": [_line(found, line) for line in found.lines],
-        "cited": _cited(found.cited),
-        "bottom_up": _simulated(found.bottom_up, ("energy", "latency", "area", "power")),
-        "area": {name: value(part.area, "m^2", "simulated") for name, part in found.area.parts.items()},
-        "phases": [
-            {
-                "name": phase.name,
-                "start": value(phase.start, "s", "simulated"),
-                "duration": value(phase.duration, "s", "simulated"),
-                "energy": value(phase.energy, "J", "simulated"),
-            }
-            for phase in phases.phases(found)
-        ],
-    }
-    if spice is not None:
-        entry["spice"] = _spice(found, spice)
-    if rtl is not None:
-        entry["rtl"] = _rtl(found, rtl)
-    if write is not None:
-        entry["write"] = {
-            "technology": write.technology,
-            "dacs": {kind: _beside(found, WRITE, joule) for kind, joule in write.of_head(found.head).items()},
-        }
-    return entry
+    return results.CostedHead(
+        group=found.head.group,
+        context=found.head.columns,
+        window=found.head.design.window,
+        tiles=found.head.design.tiles,
+        head_dim=found.head.head_dim,
+        cells=found.head.cells,
+        lines=tuple(_line(found, line) for line in found.lines),
+        cited=_cited(found.cited),
+        bottom_up=replace(_bottom_up(found.bottom_up), power=found.bottom_up.power),
+        area={name: part.area for name, part in found.area.parts.items()},
+        phases=tuple(phases.phases(found)),
+        spice=None if spice is None else _spice(found, spice),
+        rtl=None if rtl is None else _rtl(found, rtl),
+        write=None if write is None else _write(found, write),
+    )
 
 
-def _beside(found: HeadCost, block: str, energy: Joule) -> Json:
+def _write(found: HeadCost, write: WriteEnergy) -> results.SpiceWrites:
+    """Simulated energies of a write, by DAC."""
+    return results.SpiceWrites(
+        write.technology,
+        {kind: _beside(found, WRITE, joule) for kind, joule in write.of_head(found.head).items()},
+    )
+
+
+def _beside(found: HeadCost, block: str, energy: Joule) -> results.OtherEnergy:
     """Energy of a block from another source, against the same cited one and band."""
     line = next(line for line in found.lines if line.name == block)
     line = replace(line, bottom_up=Cost(energy=energy))
-    entry: Json = {"energy": value(energy, "J", "simulated")}
-    if line.factor is not None and line.band is not None:
-        entry["factor"] = value(line.factor, "1", "simulated")
-        entry["band"] = value(line.band, "1", "simulated")
-        entry["inside"] = bool(line.inside)
-    return entry
+    return results.OtherEnergy(energy, line.factor, line.band, line.inside)
 
 
-def _rtl(found: HeadCost, rtl: RtlEnergy) -> Json:
+def _rtl(found: HeadCost, rtl: RtlEnergy) -> results.SynthesisedDigital:
     """Energy of the synthesised digital part, with the formula's routing, beside the cited one."""
     line = next(line for line in found.lines if line.name == DIGITAL)
     energy = rtl.of_head(found.head) + line.bottom_up.parts["routing"].energy
-    return {
-        "inputs": rtl.inputs,
-        "technology": rtl.technology,
-        "columns": value(rtl.columns, "columns", "simulated"),
-    } | _beside(found, DIGITAL, energy)
+    beside = _beside(found, DIGITAL, energy)
+    return results.SynthesisedDigital(rtl.inputs, rtl.technology, rtl.columns, **vars(beside))
 
 
-def _spice(found: HeadCost, spice: SpiceEnergy) -> Json:
+def _spice(found: HeadCost, spice: SpiceEnergy) -> results.SpiceArrays:
     """Simulated energies of both dot products beside the cited ones."""
-    entry: Json = {"inputs": spice.inputs, "readout": spice.readout, "technology": spice.technology}
-    for line, pulse in zip(spice_lines(found, spice), (spice.first_pulse, spice.second_pulse), strict=True):
-        key = SPICE_KEYS[line.name]
-        entry[key] = value(line.bottom_up.energy, "J", "simulated")
-        entry[f"{key}_pulse"] = value(pulse, "1", "simulated")
-        if line.factor is not None and line.band is not None:
-            entry[f"{key}_factor"] = value(line.factor, "1", "simulated")
-            entry[f"{key}_band"] = value(line.band, "1", "simulated")
-            entry[f"{key}_inside"] = bool(line.inside)
-    return entry
+    first, second = spice_lines(found, spice)
+    return results.SpiceArrays(
+        spice.inputs, spice.readout, spice.technology,
+        first.bottom_up.energy, spice.first_pulse, second.bottom_up.energy, spice.second_pulse,
+        first.factor, first.band, first.inside, second.factor, second.band, second.inside,
+    )  # fmt: skip
 
 
 def spice_lines(found: HeadCost, spice: SpiceEnergy) -> tuple[Line, Line]:
@@ -140,183 +118,124 @@ def spice_lines(found: HeadCost, spice: SpiceEnergy) -> tuple[Line, Line]:
     lines = {line.name: line for line in found.lines}
     first, second = (
         replace(lines[name], bottom_up=Cost(energy=energy))
-        for name, energy in zip(SPICE_KEYS, spice.of_head(found.head), strict=True)
+        for name, energy in zip((FIRST, SECOND), spice.of_head(found.head), strict=True)
     )
     return first, second
 
 
-def areas(found: HeadCost, layers: int) -> Json:
+def areas(found: HeadCost, layers: int) -> results.Areas:
     """Areas that the paper states, beside the bottom-up ones."""
-    p, source = paper(), "Leroux et al. 2025, second-hand summary [S]"
-    return {
-        "layers": value(layers, "1", "simulated"),
-        "cells_cited": value(p.cell_area * found.head.cells, "m^2", "cited", source),
-        "cells": value(found.area.parts["cells"].area, "m^2", "simulated"),
-        "crossbar_cited": value(p.crossbar_area, "m^2", "cited", source),
-        "stack_cited": value(p.stack_area / layers, "m^2", "cited", source),
-        "head_cited": value(found.cited.area, "m^2", "cited", source),
-        "head": value(found.area.area, "m^2", "simulated"),
-        "head_factor": value(found.area.area / found.cited.area, "1", "simulated"),
-        "variants": [_variant(one, source) for one in variants(found.head)],
-    }
+    p = paper()
+    return results.Areas(
+        layers=layers,
+        cells_cited=p.cell_area * found.head.cells,
+        cells=found.area.parts["cells"].area,
+        crossbar_cited=p.crossbar_area,
+        stack_cited=p.stack_area / layers,
+        head_cited=found.cited.area,
+        head=found.area.area,
+        head_factor=found.area.area / found.cited.area,
+        variants=tuple(variants(found.head)),
+    )
 
 
-def model(found: ModelCost) -> Json:
+def attention(found: ModelCost) -> results.CostOfAttention:
     """All attention of a model, one token."""
     latency, area = found.latency, found.area
-    return {
-        "batch": value(found.batch, "1", "simulated"),
-        "cited": _cited(Cost(found.energy_cited, latency[0], area[0])),
-        "bottom_up": _simulated(
-            Cost(found.energy_bottom_up, latency[1], area[1]), ("energy", "latency", "area")
-        ),
-        "throughput": value(found.throughput, "tokens/s", "simulated"),
-        "heads": {
-            "layer": value([h.head.activity.layer for h in found.heads], "1", "simulated"),
-            "head": value([h.head.activity.head for h in found.heads], "1", "simulated"),
-            "energy": value([h.bottom_up.energy for h in found.heads], "J", "simulated"),
-        },
-    }
+    heads = ((one.head.activity, one.bottom_up.energy) for one in found.heads)
+    return results.CostOfAttention(
+        batch=found.batch,
+        cited=results.CitedCost(found.energy_cited, latency[0], area[0]),
+        bottom_up=results.BottomUp(found.energy_bottom_up, latency[1], area[1]),
+        throughput=found.throughput,
+        heads=tuple(results.HeadEnergy(one.layer, one.head, energy) for one, energy in heads),
+    )
 
 
-def comparison(found: HeadCost, heads: int, measured: Sequence[Measured]) -> list[Json]:
+def comparison(found: HeadCost, heads: int, measured: Sequence[Measured]) -> tuple[results.Machine, ...]:
     """Machines against `heads` query heads in gain cells; no ratio where a size differs."""
     sizes = (heads, heads // found.head.group, found.head.head_dim, round(found.head.columns))
     rows = []
     for machine in measured:
-        source = machine.source if machine.kind == "cited" else None
-        kind: Any = machine.kind
-        row: Json = {
-            "title": machine.title,
-            "source": machine.source,
-            "heads": value(machine.heads, "1", kind, source),
-            "kv_heads": value(machine.kv_heads, "1", kind, source),
-            "head_dim": value(machine.head_dim, "1", kind, source),
-            "context": value(machine.context, "tokens", kind, source),
-            "latency": value(machine.latency, "s", kind, source),
-        }
-        if machine.energy is not None:
-            row["energy"] = value(machine.energy, "J", kind, source)
-        same = machine.sizes == sizes
-        for column, cost in (("cited", found.cited), ("bottom_up", found.bottom_up)) if same else ():
-            over = ratio(machine, cost.latency, cost.energy)
-            row[f"latency_over_{column}"] = value(over.latency, "1", "simulated")
-            if over.energy is not None:
-                row[f"energy_over_{column}"] = value(over.energy, "1", "simulated")
+        row = results.Machine(**vars(machine))
+        if machine.sizes == sizes:
+            cited, bottom_up = (ratio(machine, c.latency, c.energy) for c in (found.cited, found.bottom_up))
+            row = replace(
+                row,
+                latency_over_cited=cited.latency,
+                latency_over_bottom_up=bottom_up.latency,
+                energy_over_cited=cited.energy,
+                energy_over_bottom_up=bottom_up.energy,
+            )
         rows.append(row)
-    return rows
+    return tuple(rows)
 
 
-def retention_times() -> Json:
+def retention_times() -> dict[str, Value]:
     """Of the shipped designs with oxide write transistors."""
     found = {name: load_design(name).retention_time for name in OXIDES}
-    return {name: value(tau, "s", "cited", f"gaincell design show {name}") for name, tau in found.items()}
+    return {name: Value(tau, "s", "cited", f"gaincell design show {name}") for name, tau in found.items()}  # type: ignore[arg-type]
 
 
-def printed_ratios() -> Json:
+def printed_ratios() -> dict[str, float]:
     """As in the paper."""
     p = printed()
-    source = "Leroux et al. 2025, second-hand summary [S]"
-    return {key: value(getattr(p, key), "1", "cited", source) for key in p.provenance}
+    return {key: getattr(p, key) for key in p.provenance}
 
 
-def whole_model(found: Sequence[Arrangement]) -> list[Json]:
+def whole_model(found: Sequence[Arrangement]) -> tuple[results.WholeModel, ...]:
     """Attention (cited and bottom-up), linear layers, transfers; gain over the first."""
     first = found[0].total
-    rows = []
-    for one in found:
-        parts = {"attention": one.attention, "linear": one.linear, "transfers": one.transfers}
-        row: Json = {"title": one.title, "total": _simulated(one.total, ("energy", "latency"))}
-        row |= {name: _simulated(cost, ("energy", "latency")) for name, cost in parts.items()}
-        row["total_cited"] = _simulated(one.total_cited, ("energy", "latency"))
-        if one.cited is not None:
-            row["attention_cited"] = {key: entry for key, entry in _cited(one.cited).items() if key != "area"}
-        if one.held is not None:
-            row["held"] = value(one.held, "s", "simulated")
-        row["note"] = one.note
-        for number, unit in (("energy", "1"), ("latency", "1")):
-            row[f"attention_share_of_{number}"] = value(one.share(number), unit, "simulated")
-            gain = getattr(first, number) / getattr(one.total, number)
-            row[f"{number}_gain"] = value(gain, unit, "simulated")
-            gain = getattr(first, number) / getattr(one.total_cited, number)
-            row[f"{number}_gain_cited"] = value(gain, unit, "simulated")
-        rows.append(row)
-    return rows
+
+    def part(cost: Cost) -> results.EnergyTime:
+        return results.EnergyTime(cost.energy, cost.latency)
+
+    return tuple(
+        results.WholeModel(
+            title=one.title,
+            attention=part(one.attention),
+            linear=part(one.linear),
+            transfers=part(one.transfers),
+            total=part(one.total),
+            total_cited=part(one.total_cited),
+            attention_share_of_energy=one.share("energy"),
+            energy_gain=first.energy / one.total.energy,
+            energy_gain_cited=first.energy / one.total_cited.energy,
+            attention_share_of_latency=one.share("latency"),
+            latency_gain=first.latency / one.total.latency,
+            latency_gain_cited=first.latency / one.total_cited.latency,
+            note=one.note,
+            attention_cited=None if one.cited is None else _cited_time(one.cited),
+            held=one.held,
+        )
+        for one in found
+    )
 
 
-def why(found: HeadCost, cache: motivation.CacheCost, stated: Sequence[motivation.StatedCache]) -> Json:
+def why(found: HeadCost, cache: results.Cache, stated: Sequence[results.StatedCache]) -> results.Motivation:
     """The motivation: cache, memories, converters."""
-    chip = found.head
-    stores = [motivation.in_memory(memory, chip) for memory in motivation.memories().values()]
-    return {
-        "cache": {
-            "model": cache.size.title,
-            "context": value(cache.context, "tokens", "simulated"),
-            "seen": value(cache.seen, "tokens", "simulated"),
-            "bytes_per_token": value(cache.per_token, "B", "simulated"),
-            "bytes": value(cache.cache, "B", "simulated"),
-            "floor": value(cache.floor, "s", "simulated"),
-            "movement": value(cache.movement, "J", "simulated"),
-            "arithmetic": value(cache.arithmetic, "J", "simulated"),
-        },
-        "stated_cache": [
-            {
-                "read_as": one.read_as,
-                "bytes_per_number": value(one.bytes_per_number, "B", "simulated"),
-                "grouped": one.grouped,
-                "tokens": value(one.tokens, "tokens", "simulated"),
-            }
-            for one in stated
-        ],
-        "memories": [_memory(one) for one in (*stores, motivation.in_gain_cells(chip))],
-        "conversions": [
-            {
-                "title": one.title,
-                "energy": value(one.energy, "J", "simulated"),
-                "area": value(one.area, "m^2", "simulated"),
-            }
-            for one in motivation.conversions(found)
-        ],
-    }
+    stores = [motivation.in_memory(memory, found.head) for memory in motivation.memories().values()]
+    memories = (*stores, motivation.in_gain_cells(found.head))
+    return results.Motivation(cache, tuple(stated), memories, tuple(motivation.conversions(found)))
 
 
-def sensitivity(changes: Sequence[Change]) -> list[Json]:
-    """One row a parameter and direction."""
-    return [
-        {
-            "parameter": change.parameter,
-            "where": change.where,
-            **{
-                key: value(getattr(change, key), "1", "simulated")
-                for key in ("factor", "energy", "latency", "area")
-            },
-        }
-        for change in changes
-    ]
-
-
-def sweeps(chip: Head) -> Json:
+def sweeps(chip: Head) -> dict[str, results.CostSweep]:
     """Every sweep as columns of numbers."""
-    found: Json = {}
+    found = {}
     for name, (title, unit, run) in sweep.SWEEPS.items():
         points = run(chip)
         costs = [point.cost for point in points]
-        found[name] = {
-            "title": title,
-            "at": value([point.at for point in points], unit, "simulated"),
-            "energy": value([cost.bottom_up.energy for cost in costs], "J", "simulated"),
-            "energy_cited": value([cost.cited.energy for cost in costs], "J", "cited", CITED),
-            "latency": value([cost.bottom_up.latency for cost in costs], "s", "simulated"),
-            "area": value([cost.bottom_up.area for cost in costs], "m^2", "simulated"),
-            "refresh": value([point.refresh for point in points], "1", "simulated"),
-            "throughput": value([point.throughput for point in points], "tokens/s", "simulated"),
-        }
+        found[name] = results.CostSweep(
+            title=title,
+            at=Values(tuple(point.at for point in points), unit, "simulated"),
+            energy=tuple(cost.bottom_up.energy for cost in costs),
+            energy_cited=tuple(cost.cited.energy for cost in costs),
+            latency=tuple(cost.bottom_up.latency for cost in costs),
+            area=tuple(cost.bottom_up.area for cost in costs),
+            refresh=tuple(point.refresh for point in points),
+            throughput=tuple(point.throughput for point in points),
+        )
     return found
-
-
-def missing(found: HeadCost) -> list[Json]:
-    """What the bottom-up estimate leaves out."""
-    return [vars(one) for one in left_out(found.head.design, found.refresh, found.head.divisions > 0)]
 
 
 def notes(found: HeadCost, chip: Design, activity: Activity, spice: SpiceEnergy | None) -> list[str]:
@@ -378,63 +297,31 @@ def _above_supply(head: Head) -> str:
     )
 
 
-def _line(found: HeadCost, line: Line) -> Json:
-    entry: Json = {
-        "name": line.name,
-        "bottom_up": value(line.bottom_up.energy, "J", "simulated"),
-        "parts": {n: value(p.energy, "J", "simulated") for n, p in line.bottom_up.parts.items()},
-    }
+def _line(found: HeadCost, line: Line) -> results.Block:
+    operations = None
     if line.name == DIGITAL:
         counted = digital.operations(found.head, math.sqrt(found.area.area))
-        entry["operations"] = {
-            name: {
-                "count": value(one.count, one.unit, "simulated"),
-                "each": value(one.each, "J", "simulated"),
-            }
+        operations = {
+            name: results.Operation(Value(one.count, one.unit, "simulated"), one.each)
             for name, one in counted.items()
         }
-    if line.cited is not None and line.factor is not None and line.band is not None:
-        entry["cited"] = value(line.cited, "J", "cited", paper().source(line.name))
-        entry["factor"] = value(line.factor, "1", "simulated")
-        entry["band"] = value(line.band, "1", "simulated")
-        entry["inside"] = bool(line.inside)
-        entry["explanation"] = found.explain(line)
-    return entry
+    block = results.Block(
+        line.name, line.bottom_up.energy, {n: p.energy for n, p in line.bottom_up.parts.items()}, operations
+    )
+    if line.cited is None:
+        return block
+    cited = Value(line.cited, "J", "cited", paper().source(line.name))
+    compared = {"factor": line.factor, "band": line.band, "inside": line.inside}
+    return replace(block, cited=cited, explanation=found.explain(line), **compared)  # type: ignore[arg-type]
 
 
-def _variant(one: Variant, source: str) -> Json:
-    entry: Json = {
-        "title": one.title,
-        "cell": value(one.cell, "m^2", "simulated"),
-        "layers": value(one.layers, "1", "simulated"),
-        "cells": value(one.cells, "m^2", "simulated"),
-        "head": value(one.head, "m^2", "simulated"),
-    }
-    if one.cited is not None:
-        entry["cited"] = value(one.cited, "m^2", "cited", source)
-    return entry
+def _cited_time(cost: Cost) -> results.CitedTime:
+    return results.CitedTime(cost.energy, cost.latency)
 
 
-def _memory(one: motivation.MemoryCost) -> Json:
-    entry: Json = {
-        "title": one.title,
-        "area": value(one.area, "m^2", "simulated"),
-        "write": value(one.write, "J", "simulated"),
-        "refresh": value(one.refresh, "W", "simulated"),
-    }
-    if one.lifetime is not None:
-        entry["lifetime"] = value(one.lifetime, "s", "simulated")
-    if one.retention is not None:
-        entry["retention"] = value(one.retention, "s", "simulated")
-    return entry
+def _cited(cost: Cost) -> results.CitedCost:
+    return results.CitedCost(cost.energy, cost.latency, cost.area)
 
 
-def _cited(cost: Cost) -> Json:
-    return {
-        name: value(getattr(cost, name), UNITS[name], "cited", "Leroux et al. 2025, scaled by counts")
-        for name in ("energy", "latency", "area")
-    }
-
-
-def _simulated(cost: Cost, names: Sequence[str]) -> Mapping[str, Any]:
-    return {name: value(getattr(cost, name), UNITS[name], "simulated") for name in names}
+def _bottom_up(cost: Cost) -> results.BottomUp:
+    return results.BottomUp(cost.energy, cost.latency, cost.area)

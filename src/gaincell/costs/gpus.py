@@ -17,42 +17,22 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from gaincell.costs.data import FOLDER, Sourced, build, read_toml
-from gaincell.errors import InputError
+from gaincell.results.cost import RELEASED, Measured
 from gaincell.units import BytePerSecond, Joule, PerSecond, Second, Watt
 
+__all__ = [
+    "Measured",
+    "Printed",
+    "Ratio",
+    "Stated",
+    "compared",
+    "floor",
+    "printed",
+    "published",
+    "ratio",
+    "stated",
+]
 FILE = "gpus.toml"
-CITED = "Leroux et al. 2025, released measurements [R]"
-
-
-@dataclass(frozen=True)
-class Measured:
-    """Attention of one layer, one token, on a machine.
-
-    title: of the machine.  heads, kv_heads, head_dim, context: what it computed; query heads share kv_heads
-    key/value heads.
-    latency: s.  energy: J; None where it was not measured.
-    kind: "cited", "measured" on this machine, or "simulated": computed from what a maker states.
-    source: where it comes from.
-    """
-
-    title: str
-    heads: int
-    kv_heads: int
-    head_dim: int
-    context: int
-    latency: Second
-    energy: Joule | None
-    kind: str
-    source: str
-
-    def __post_init__(self) -> None:
-        if min(self.sizes) < 1 or not self.latency > 0 or (self.energy is not None and not self.energy > 0):
-            raise InputError(f"{self.title}: a measurement has 1 or more heads, and time and energy above 0")
-
-    @property
-    def sizes(self) -> tuple[int, int, int, int]:
-        """heads, kv_heads, head_dim, context."""
-        return self.heads, self.kv_heads, self.head_dim, self.context
 
 
 @dataclass(frozen=True)
@@ -114,7 +94,7 @@ def published() -> Mapping[str, Measured]:
             latency=duration / n,
             energy=power * duration / n,
             kind="cited",
-            source=CITED,
+            source=RELEASED.source,
         )
     return found
 

@@ -5,19 +5,9 @@ Nobody stated, and nothing here computes, what these take; all of it makes the e
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from gaincell.arrays.refresh import Refresh
 from gaincell.design import Design
-
-
-@dataclass(frozen=True)
-class LeftOut:
-    """where: block of the estimate that lacks it.  what: in words."""
-
-    where: str
-    what: str
-
+from gaincell.results.cost import LeftOut
 
 ALWAYS = (
     LeftOut("dot products", "references of the converters and their distribution, calibration of offsets"),

@@ -29,7 +29,8 @@ from gaincell.costs.roll_up import HeadCost
 from gaincell.costs.size import ModelSize
 from gaincell.costs.surroundings import surroundings
 from gaincell.errors import InputError
-from gaincell.units import Joule, JoulePerBit, Second, SquareMetre
+from gaincell.results.cost import Cache, Conversion, MemoryCost, StatedCache
+from gaincell.units import JoulePerBit, Second
 
 PAPERS_CACHE = 8.0 * 2**30
 """The "8 Gb" that the paper states for the cache of Mistral 7B: read as bits, and as bytes."""
@@ -37,38 +38,6 @@ UNLIMITED = 1e15
 """Writes from which on endurance is no limit."""
 FOR_EVER = 1e9
 """Retention, s, from which on it is none."""
-
-
-@dataclass(frozen=True)
-class CacheCost:
-    """The key/value cache of a model on a GPU, one sequence.
-
-    seen: tokens that are kept, at most those of the model's own sliding window.
-    per_token: bytes of a token.  cache: bytes of those that are kept.  floor: time to read it, s.
-    movement, arithmetic: energy of reading it from HBM, and of the two dot products, J.
-    """
-
-    size: ModelSize
-    context: int
-    seen: int
-    per_token: float
-    cache: float
-    floor: Second
-    movement: Joule
-    arithmetic: Joule
-
-
-@dataclass(frozen=True)
-class StatedCache:
-    """A stated cache: at which lengths a model's has that size.
-
-    read_as: unit.  bytes_per_number, grouped: of the cache.  tokens: for which it is that large.
-    """
-
-    read_as: str
-    bytes_per_number: float
-    grouped: bool
-    tokens: float
 
 
 @dataclass(frozen=True)
@@ -83,38 +52,13 @@ class Memory(Sourced):
     endurance: float
 
 
-@dataclass(frozen=True)
-class MemoryCost:
-    """Keys and values of one head in a memory.
-
-    area: of the cells, m^2.  write: of one token, J.  lifetime: until cells are worn out, s; None: no limit.
-    retention: s; None: longer than anything here.  refresh: power of rewriting it within the retention, W.
-    """
-
-    title: str
-    area: SquareMetre
-    write: Joule
-    lifetime: Second | None
-    retention: Second | None
-    refresh: float
-
-
-@dataclass(frozen=True)
-class Conversion:
-    """Reading out one line."""
-
-    title: str
-    energy: Joule
-    area: SquareMetre
-
-
 @lru_cache(maxsize=1)
 def memories() -> Mapping[str, Memory]:
     """Memories of memories.toml. Raises DesignError: the file is wrong."""
     return build_all(Memory, "memories.toml", ("title",))
 
 
-def cache_cost(size: ModelSize, gpu: Stated, context: int, bytes_per_number: float = 2.0) -> CacheCost:
+def cache_cost(size: ModelSize, gpu: Stated, context: int, bytes_per_number: float = 2.0) -> Cache:
     """Of a model at a context of so many tokens. Raises InputError."""
     if context < 1 or bytes_per_number <= 0:
         raise InputError(
@@ -124,8 +68,8 @@ def cache_cost(size: ModelSize, gpu: Stated, context: int, bytes_per_number: flo
     per_token = size.cache_bytes(bytes_per_number)
     cache, moved = per_token * seen, surroundings().movement
     products = 2 * size.layers * size.heads * size.head_dim * seen
-    return CacheCost(
-        size,
+    return Cache(
+        size.title,
         context,
         seen,
         per_token,
@@ -158,7 +102,7 @@ def in_memory(memory: Memory, head: Head) -> MemoryCost:
     refresh = d.window * write / memory.retention if memory.retention < held else 0.0
     area = cells * memory.cell * t.node**2
     keeps = memory.retention if memory.retention < FOR_EVER else None
-    return MemoryCost(memory.title, area, write, lasting, keeps, refresh)
+    return MemoryCost(memory.title, area, write, refresh, lasting, keeps)
 
 
 def in_gain_cells(head: Head) -> MemoryCost:
@@ -167,7 +111,7 @@ def in_gain_cells(head: Head) -> MemoryCost:
     needed = interval is not None and retention.needs_refresh(head)
     power = head.design.window * write / interval if needed and interval is not None else 0.0
     area = head.design.window * 2 * head.head_dim * head.technology.cell_area
-    return MemoryCost("gain cells (this chip)", area, write, None, head.design.tau, power)
+    return MemoryCost("gain cells (this chip)", area, write, power, None, head.design.tau)
 
 
 def conversions(cost: HeadCost) -> list[Conversion]:

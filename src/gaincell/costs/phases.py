@@ -6,11 +6,9 @@ the step as "throughout".
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from gaincell.costs.cited import DIGITAL, FIRST, SECOND, WRITE
 from gaincell.costs.roll_up import HeadCost
-from gaincell.units import Joule, Second
+from gaincell.results.cost import PhaseCost
 
 THROUGHOUT = "throughout"
 DIGITAL_PHASES = {
@@ -23,19 +21,6 @@ DIGITAL_PHASES = {
     "scaling of the output": "scale output",
 }
 """Digital parts that belong to a phase."""
-
-
-@dataclass(frozen=True)
-class PhaseCost:
-    """One phase of one query.
-
-    name: of the schedule, or THROUGHOUT.  start, duration: s, in the bottom-up schedule.  energy: J.
-    """
-
-    name: str
-    start: Second
-    duration: Second
-    energy: Joule
 
 
 def phases(cost: HeadCost) -> list[PhaseCost]:

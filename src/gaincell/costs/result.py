@@ -11,6 +11,7 @@ from gaincell.arrays.refresh import Refresh
 from gaincell.costs import describe, motivation, roll_up, whole_model
 from gaincell.costs.activity import Activity
 from gaincell.costs.gpus import Measured, compared, stated
+from gaincell.costs.left_out import left_out
 from gaincell.costs.rtl_file import RtlEnergy
 from gaincell.costs.sensitivity import sensitivity
 from gaincell.costs.size import ModelSize, shipped_size
@@ -19,7 +20,9 @@ from gaincell.costs.technology import Technology
 from gaincell.costs.write_file import WriteEnergy
 from gaincell.design import Design
 from gaincell.errors import InputError
-from gaincell.reports import results
+from gaincell.results import provenance
+from gaincell.results.codec import to_json
+from gaincell.results.cost import CostedChip, CostResult
 
 
 @dataclass(frozen=True)
@@ -48,8 +51,8 @@ class Question:
     gpu: str = "h100"
 
 
-def answer(asked: Question, command: Sequence[str]) -> results.Json:
-    """The result file, checked.
+def answer(asked: Question, command: Sequence[str]) -> CostResult:
+    """The result.
 
     command: the command line, for the provenance.
 
@@ -76,38 +79,34 @@ def answer(asked: Question, command: Sequence[str]) -> results.Json:
     seen = round(head.head.columns)
     machines = [*compared(size.heads, size.kv_heads, size.head_dim, seen), *asked.measured]
     together = whole_model.arrangements(found, gpu, beside)
-    result: results.Json = {
-        "schema": results.SCHEMA,
-        "command": "cost",
-        "model": describe.size(size),
-        "design": {"name": chip.name, "hash": chip.hash, "cell": chip.cell.name}
-        | {"v_max": results.value(chip.v_max, "V", "simulated")},
-        "technology": describe.technology(asked.technology),
-        "gpu": gpu.title,
-        "gpu_context": results.value(beside, "tokens", "simulated"),
-        "activity": used.to_json(),
-        "head": describe.head(head, asked.spice, asked.rtl, asked.write),
-        "areas": describe.areas(head, asked.layers),
-        "model_cost": describe.model(found),
-        "machines": describe.comparison(head, size.heads, machines),
-        "printed": describe.printed_ratios(),
-        "whole_model": describe.whole_model(together),
-        "retention_times": describe.retention_times(),
-        "why": describe.why(head, cache, motivation.stated_cache(shipped_size("mistral-7b"))),
-        "sensitivity": describe.sensitivity(sensitivity(head.head)),
-        "sweeps": describe.sweeps(head.head),
-        "left_out": describe.missing(head),
-        "notes": describe.notes(head, chip, used, asked.spice),
-        "provenance": results.provenance(
+    return CostResult(
+        command="cost",
+        model=describe.model(size),
+        design=CostedChip(chip.name, chip.hash, chip.cell.name, chip.v_max),
+        technology=describe.technology(asked.technology),
+        gpu=gpu.title,
+        gpu_context=beside,
+        activity=used,
+        head=describe.head(head, asked.spice, asked.rtl, asked.write),
+        areas=describe.areas(head, asked.layers),
+        model_cost=describe.attention(found),
+        machines=describe.comparison(head, size.heads, machines),
+        printed=describe.printed_ratios(),
+        whole_model=describe.whole_model(together),
+        retention_times=describe.retention_times(),
+        why=describe.why(head, cache, motivation.stated_cache(shipped_size("mistral-7b"))),
+        sensitivity=tuple(sensitivity(head.head)),
+        sweeps=describe.sweeps(head.head),
+        left_out=tuple(left_out(head.head.design, head.refresh, head.head.divisions > 0)),
+        notes=tuple(describe.notes(head, chip, used, asked.spice)),
+        provenance=provenance.made(
             command=command,
             seed=0,
             protocol=f"cited and bottom-up costs of one token; activity: {used.source}",
             design_hash=chip.hash,
-            inputs={} if used.is_assumed else {"activity": results.hash_of([json.dumps(used.to_json())])},
+            inputs={} if used.is_assumed else {"activity": provenance.hash_of([json.dumps(to_json(used))])},
         ),
-    }
-    results.check(result)
-    return result
+    )
 
 
 def _check_heads(activity: Activity, size: ModelSize) -> None:

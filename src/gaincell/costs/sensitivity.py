@@ -8,14 +8,15 @@ out.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 
-from gaincell.costs.activity import HEAD_NUMBERS
 from gaincell.costs.data import number_kinds
 from gaincell.costs.head import Head
 from gaincell.costs.roll_up import HeadCost, of_head
 from gaincell.costs.technology import Technology
 from gaincell.errors import DesignError, InputError
+from gaincell.results.activity import HEAD_NUMBERS
+from gaincell.results.cost import Change
 
 SHARE = 0.2
 DESIGN = (
@@ -29,22 +30,6 @@ DESIGN = (
     "token_period",
 )
 """Numbers of a design that costs depend on, as keys of `Design.replace`."""
-
-
-@dataclass(frozen=True)
-class Change:
-    """One parameter moved.
-
-    parameter, where: its name; technology, activity, design or head.  factor: by which it moved.
-    energy, latency, area: of the head, over what they are without the change, minus 1.
-    """
-
-    parameter: str
-    where: str
-    factor: float
-    energy: float
-    latency: float
-    area: float
 
 
 def sensitivity(head: Head, share: float = SHARE) -> list[Change]:

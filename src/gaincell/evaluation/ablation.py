@@ -32,6 +32,7 @@ from gaincell.errors import InputError
 from gaincell.evaluation.perplexity import Perplexity, default_protocol, perplexity, window_and_stride
 from gaincell.integrations.hf.attach import computing_layers, set_design
 from gaincell.progress import Progress, silent
+from gaincell.results.evaluation import AblationRow
 from gaincell.spread import paired_ratio
 
 Changes = Mapping[str, Any]
@@ -52,28 +53,11 @@ QUANTISATION = ("query levels", "storage levels", "readout")
 
 
 @dataclass(frozen=True)
-class Row:
-    """One line: constraint, meaning, perplexity, and ratio to the chip ("off", "ring") or to the chip without
-    constraints ("on"), with its standard error.
-
-    exercised: whether any loss differs from that chip's; else nothing follows for the constraint.
-    """
-
-    kind: str
-    name: str
-    meaning: str
-    perplexity: float
-    ratio: float
-    error: float | None
-    exercised: bool = True
-
-
-@dataclass(frozen=True)
 class Ablation:
     """protocol: in words.  rows: the first of each kind is what the others are compared to."""
 
     protocol: str
-    rows: tuple[Row, ...]
+    rows: tuple[AblationRow, ...]
 
 
 def ablate(
@@ -104,7 +88,7 @@ def ablate(
         plan.append(("ring", "half the ring", "half the columns", chip.replace(window=chip.window // 2)))
     plan += [("on", "free", "none of these constraints", free)]
     plan += [("on", name, "", design) for name, _, design in _bound(chip, free)]
-    rows: list[Row] = []
+    rows: list[AblationRow] = []
     reference: Perplexity | None = None
     words = ""
     try:
@@ -116,7 +100,8 @@ def ablate(
                 reference = found
             exercised = found is reference or found.per_block != reference.per_block
             ratio, error = _ratio(found, reference)
-            rows.append(Row(kind, name, meaning, found.perplexity, ratio, error, exercised))
+            compared = (error, None) if exercised else (None, found.protocol.partition(":")[0])
+            rows.append(AblationRow(kind, name, meaning, found.perplexity, ratio, *compared))
             progress(done, len(plan), {})
     finally:
         set_design(model, chip)

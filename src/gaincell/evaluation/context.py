@@ -10,7 +10,6 @@ text harder than another.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Int
@@ -20,26 +19,10 @@ from gaincell.errors import InputError, ModelError
 from gaincell.evaluation.perplexity import LARGEST_BATCH, cut_blocks, next_token_nll
 from gaincell.integrations.hf.context import check_length
 from gaincell.progress import Progress, silent
+from gaincell.results.evaluation import ContextPoint
 from gaincell.spread import exp_or_infinity
 
 TARGETS = 32
-
-
-@dataclass(frozen=True)
-class ContextPoint:
-    """What one length of context gives.
-
-    context: tokens before the first target.  perplexity: of the targets.
-    excess: nats per token above the longest context.  excess_error: its standard error over blocks (paired),
-    None for a single block.
-    per_block: mean negative log-likelihood of the targets of every block, nats.
-    """
-
-    context: int
-    perplexity: float
-    excess: float
-    excess_error: float | None
-    per_block: tuple[float, ...]
 
 
 def describe_context(length: int, blocks: int) -> str:

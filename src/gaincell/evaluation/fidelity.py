@@ -47,8 +47,8 @@ from gaincell.integrations.hf.passed_on import softmax_passed_on
 from gaincell.integrations.hf.support import attention_modules
 from gaincell.nn.attention import GainCellAttention
 from gaincell.progress import Progress, silent
+from gaincell.results.evaluation import Heads
 
-Table = list[list[float]]
 PER_HEAD = (
     "error", "cosine", "linear error", "linear cosine", "silent", "score ceiling", "pulses", "tile ceiling",
     "tile zero", "q codes", "output codes", "q clipped",
@@ -62,7 +62,7 @@ class Fidelity:
     tokens: of the text.  queries: looked at for the circuits.
     """
 
-    tables: Mapping[str, Table]
+    tables: Mapping[str, Heads]
     tokens: int
     queries: int
 
@@ -101,7 +101,7 @@ def fidelity(
     check_length(model, ids.shape[1])
     model.eval()
     calls, wanted = _software(base, design, ids)
-    rows: dict[str, Table] = {name: [] for name in (*PER_HEAD, *PER_KEY_HEAD)}
+    rows: dict[str, list[tuple[float, ...]]] = {name: [] for name in (*PER_HEAD, *PER_KEY_HEAD)}
     for n, attention in enumerate(layers):
         inputs, output = _heads_of(model, n, calls[n])
         if linear is not None:
@@ -109,10 +109,10 @@ def fidelity(
         else:
             of_linear = _with_linear_cells(attention, inputs)
         for name, heads in _of_layer(attention, inputs, (output, wanted[n], of_linear), stride).items():
-            rows[name].append([float(x) for x in heads])
+            rows[name].append(tuple(float(x) for x in heads))
         progress(n + 1, len(layers), {})
     queries = len(range(ids.shape[1] - 1, -1, -stride)) * ids.shape[0]
-    return Fidelity(rows, ids.numel(), queries)
+    return Fidelity({name: tuple(table) for name, table in rows.items()}, ids.numel(), queries)
 
 
 def _software(

@@ -29,7 +29,7 @@ def noise_remark(arrays: nn.Module | Design, *, redraw: bool = False) -> str:
     if not any(design.drawn("operation") for design in designs):
         return ""
     if redraw:
-        return "; noise is drawn anew for every block"
+        return "; noise is redrawn for every block"
     return "; everything meets one draw of noise, whose variance is in no ± or interval"
 
 
@@ -43,7 +43,9 @@ def redrawn(model: nn.Module, draw: int) -> Iterator[None]:
     """
     own = {layer: layer.design for layer in computing_layers(model)}
     if not any(design.drawn("operation") for design in own.values()):
-        raise InputError("there is no noise to draw anew; give a RUN on a design with a [noise] or [writing]")
+        raise InputError(
+            "the design has no noise to redraw; give a RUN whose design has [noise] or [writing]"
+        )
     try:
         for layer, design in own.items():
             layer.design = design.redrawn(draw)

@@ -12,8 +12,6 @@ Attention that spreads over many tokens loses on `seen` and `repeated`, and hard
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor, nn
@@ -22,23 +20,10 @@ from gaincell.errors import InputError, ModelError
 from gaincell.evaluation.perplexity import LARGEST_BATCH, cut_blocks, next_token_nll
 from gaincell.integrations.hf.context import check_length
 from gaincell.progress import Progress, silent
+from gaincell.results.evaluation import RepetitionPoint
+from gaincell.spread import exp_or_infinity
 
 KINDS = ("seen", "new", "repeated")
-
-
-@dataclass(frozen=True)
-class RepetitionPoint:
-    """One kind of tokens.
-
-    kind: one of KINDS.  tokens: how many of them were predicted.  nll: mean, nats a token.
-    sums, counts: of every block, in nats and tokens.
-    """
-
-    kind: str
-    tokens: int
-    nll: float
-    sums: tuple[float, ...]
-    counts: tuple[int, ...]
 
 
 def describe_repetition(length: int, blocks: int) -> str:
@@ -91,7 +76,8 @@ def loss_by_repetition(
         total = int(counts.sum())
         if total:
             mean = float(sums.sum()) / total
-            points.append(RepetitionPoint(kind, total, mean, tuple(sums.tolist()), tuple(counts.tolist())))
+            of_blocks = tuple(sums.tolist()), tuple(counts.tolist())
+            points.append(RepetitionPoint(kind, total, mean, exp_or_infinity(mean), *of_blocks))
     return points
 
 

@@ -229,7 +229,7 @@ def go_on_from(model: nn.Module, path: Path) -> None:
     odd = stored ^ trained_parameters(model).keys()
     if odd or float(metadata.get("lora_scale", 1.0)) != 1.0:
         raise RunError(
-            f"{path.name} does not go on in this model: {min(odd, default='its scale')} differs; give the "
+            f"{path.name} cannot be trained further here: {min(odd, default='its scale')} differs; give the "
             "[lora] that it was trained with"
         )
     read_state(model, path)

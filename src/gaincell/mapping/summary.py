@@ -12,6 +12,8 @@ from gaincell.integrations.hf.attach import attached_layers
 from gaincell.integrations.hf.sources import LoadedModel, without_revision
 from gaincell.mapping.records import Record
 from gaincell.reports.results import Json, Kind, value
+from gaincell.results.codec import to_json
+from gaincell.results.common import Chip
 from gaincell.spread import paired_ratio
 
 CURVE_POINTS = 91
@@ -38,12 +40,16 @@ def model(loaded: LoadedModel) -> Json:
     return entry | {key: value(number, "1", "measured") for key, number in sizes.items()}
 
 
-def design(chip: Design) -> Json:
+def chip_of(design: Design) -> Chip:
     """Which chip."""
-    found: Json = {"name": chip.name, "hash": chip.hash, "cell": chip.cell.name}
-    if chip.nonideality is not None:
-        found["nonideality"] = {"name": chip.nonideality.name, **chip.nonideality.numbers}
-    return found
+    errors = design.nonideality
+    numbers = None if errors is None else {"name": errors.name, **errors.numbers}
+    return Chip(design.name, design.hash, design.cell.name, numbers)
+
+
+def design(chip: Design) -> Json:
+    """Which chip, as plain data."""
+    return to_json(chip_of(chip))
 
 
 def stage(

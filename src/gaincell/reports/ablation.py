@@ -1,16 +1,15 @@
-"""The ablation as a table and a figure, from the JSON of `gaincell ablate` alone."""
+"""The ablation as a table and a figure."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
-from gaincell.reports.results import number
 from gaincell.reports.style import BLACK, BLUE, ORANGE, save, styled
 from gaincell.reports.tables import readable
+from gaincell.results.evaluation import AblationResult, AblationRow
 
 TITLES = {"off": "switched off, the others on", "on": "on alone"}
 """Panels of the figure; the ring stands in the table only."""
@@ -18,12 +17,12 @@ TITLES = {"off": "switched off, the others on", "on": "on alone"}
 ERROR = "± standard error of the ratio over blocks, each paired with the same block on the first row's chip"
 
 
-def ablation_table(result: Mapping[str, Any], name: str) -> Any:
+def ablation_table(result: AblationResult, name: str) -> Any:
     """For a terminal."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    caption = f"{result['provenance']['protocol']}; nothing trained; {ERROR}{_remark(result)}"
+    caption = f"{result.provenance.protocol}; nothing trained; {ERROR}{_remark(result)}"
     table = Table(title=name, title_justify="left", box=SIMPLE_HEAD, caption=caption, caption_justify="left")
     for heading in ("", "constraint", ""):
         table.add_column(heading)
@@ -34,64 +33,64 @@ def ablation_table(result: Mapping[str, Any], name: str) -> Any:
     return table
 
 
-def ablation_rows(result: Mapping[str, Any]) -> list[tuple[str, ...]]:
+def ablation_rows(result: AblationResult) -> list[tuple[str, ...]]:
     """Kind where it changes, constraint, meaning, perplexity, ratio and its error; a row a constraint."""
     rows: list[tuple[str, ...]] = []
     before = ""
-    for row in result["ablation"]:
-        kind = row["kind"] if row["kind"] != before else ""
-        rows.append((kind, row["name"], row["meaning"], *_numbers(row)))
-        before = row["kind"]
+    for row in result.ablation:
+        kind = row.kind if row.kind != before else ""
+        rows.append((kind, row.name, row.meaning, *_numbers(row)))
+        before = row.kind
     return rows
 
 
-def ablation_markdown(result: Mapping[str, Any]) -> str:
+def ablation_markdown(result: AblationResult) -> str:
     """For a document."""
     lines = ["| | constraint | | perplexity | ratio | ± |", "|---|---|---|---:|---:|---:|"]
     lines += ["| " + " | ".join(row) + " |" for row in ablation_rows(result)]
-    caption = f"{result['provenance']['protocol']}; {result['text']['name']}; {ERROR}{_remark(result)}."
+    caption = f"{result.provenance.protocol}; {result.text.name}; {ERROR}{_remark(result)}."
     return "\n".join([*lines, "", caption]) + "\n"
 
 
-def _remark(result: Mapping[str, Any]) -> str:
+def _remark(result: AblationResult) -> str:
     """On constraints that no loss depends on."""
-    if not any("not_exercised" in row for row in result["ablation"]):
+    if not any(not row.exercised for row in result.ablation):
         return ""
     return "; not exercised: all losses are equal to the last digit, so nothing follows for the constraint"
 
 
 @styled()
-def ablation_figure(result: Mapping[str, Any]) -> Figure:
+def ablation_figure(result: AblationResult) -> Figure:
     """Ratios of perplexities, a panel for constraints off and one for constraints on."""
-    kinds = {kind: [r for r in result["ablation"] if r["kind"] == kind] for kind in ("off", "on")}
+    kinds = {kind: [r for r in result.ablation if r.kind == kind] for kind in ("off", "on")}
     tallest = max(len(rows) for rows in kinds.values())
     figure = Figure(figsize=(10.5, 1.4 + 0.34 * tallest))
     for axes, (kind, rows) in zip(figure.subplots(1, 2), kinds.items(), strict=True):
         rest = rows[1:]
-        ratios = [number(row["ratio"]) for row in rest]
-        errors = [number(row["ratio_error"]) if "ratio_error" in row else 0.0 for row in rest]
+        ratios = [row.ratio for row in rest]
+        errors = [row.ratio_error or 0.0 for row in rest]
         axes.axvline(1.0, color=BLACK, linewidth=1)
         axes.errorbar(ratios, range(len(rest)), xerr=errors, fmt="o", capsize=3,
                       color=BLUE if kind == "off" else ORANGE)  # fmt: skip
-        unseen = [" (not exercised)" if "not_exercised" in row else "" for row in rest]
-        axes.set_yticks(range(len(rest)), [row["name"] + s for row, s in zip(rest, unseen, strict=True)])
+        unseen = [" (not exercised)" if not row.exercised else "" for row in rest]
+        axes.set_yticks(range(len(rest)), [row.name + s for row, s in zip(rest, unseen, strict=True)])
         axes.invert_yaxis()
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
         axes.xaxis.set_minor_formatter(lambda x, _: f"{x:g}")
         axes.tick_params(axis="x", which="both", labelrotation=45)
         axes.set_title(TITLES[kind])
-        axes.set_xlabel(f"perplexity / {readable(number(rows[0]['perplexity']))} ({rows[0]['name']})")
+        axes.set_xlabel(f"perplexity / {readable(rows[0].perplexity)} ({rows[0].name})")
     return figure
 
 
-def draw_ablation(result: Mapping[str, Any], path: str | Path) -> Path:
+def draw_ablation(result: AblationResult, path: str | Path) -> Path:
     """`ablation_figure` in a file."""
     return save(ablation_figure(result), path)
 
 
-def _numbers(row: Mapping[str, Any]) -> tuple[str, str, str]:
-    if "not_exercised" in row:
-        return readable(number(row["perplexity"])), "not exercised", "–"
-    error = f"{number(row['ratio_error']):.4f}" if "ratio_error" in row else "–"
-    return readable(number(row["perplexity"])), f"{number(row['ratio']):.4f}", error
+def _numbers(row: AblationRow) -> tuple[str, str, str]:
+    if not row.exercised:
+        return readable(row.perplexity), "not exercised", "–"
+    error = f"{row.ratio_error:.4f}" if row.ratio_error is not None else "–"
+    return readable(row.perplexity), f"{row.ratio:.4f}", error

@@ -1,4 +1,4 @@
-"""Pulses and voltages of every head as heat maps and a table, from the JSON of `gaincell activity` alone."""
+"""Pulses and voltages of every head as heat maps and a table of `gaincell activity`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from gaincell.reports.results import numbers
 from gaincell.reports.style import save, styled
+from gaincell.results.activity import ActivityResult
 
 COLUMNS = {
     "x": "query_pulse",
@@ -28,16 +28,15 @@ MAPS = {
 }
 
 
-def by_layer(result: Mapping[str, Any], name: str) -> list[list[float]]:
+def by_layer(result: ActivityResult, name: str) -> list[list[float]]:
     """One number of the heads as [layers][heads]."""
-    heads = result["activity"]["heads"]
     table: dict[int, list[float]] = {}
-    for layer, found in zip(numbers(heads["layer"]), numbers(heads[name]), strict=True):
-        table.setdefault(int(layer), []).append(found)
+    for head in result.activity.heads:
+        table.setdefault(head.layer, []).append(getattr(head, name))
     return [table[layer] for layer in sorted(table)]
 
 
-def activity_table(result: Mapping[str, Any], name: str) -> Any:
+def activity_table(result: ActivityResult, name: str) -> Any:
     """Means over the heads of every layer, and over all."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
@@ -55,7 +54,7 @@ def activity_table(result: Mapping[str, Any], name: str) -> Any:
     return table
 
 
-def activity_rows(result: Mapping[str, Any]) -> list[tuple[str, ...]]:
+def activity_rows(result: ActivityResult) -> list[tuple[str, ...]]:
     """Layer, and the mean over its heads of every number in `COLUMNS`; last a row of all heads."""
     tables = {key: by_layer(result, key) for key in COLUMNS.values()}
     rows = [
@@ -66,31 +65,30 @@ def activity_rows(result: Mapping[str, Any]) -> list[tuple[str, ...]]:
     return [*rows, ("all", *(_shown(key, found) for key, found in everything.items()))]
 
 
-def activity_caption(result: Mapping[str, Any]) -> str:
+def activity_caption(result: ActivityResult) -> str:
     """What the columns are, and how they were found."""
     return (
-        f"{result['provenance']['protocol']}; {result['gains']}; means over the heads of a layer. "
+        f"{result.provenance.protocol}; {result.gains}; means over the heads of a layer. "
         "x, φ, output: pulses of queries, between the arrays, and of the sub-tiles, over the longest one "
         "(> 0: share that is); -S: net charge of negative scores, over S_sat; |u|: stored, V; valid: columns "
         "that a query saw."
     )
 
 
-def sparsity_line(result: Mapping[str, Any]) -> str:
+def sparsity_line(result: ActivityResult) -> str:
     """How much less the second array is driven than the first, in words."""
-    heads = result["activity"]["heads"]
-    mean = {key: sum(numbers(heads[key])) / len(numbers(heads[key])) for key in COLUMNS.values()}
-    ratio = mean["query_pulse"] / mean["score_pulse"] if mean["score_pulse"] else float("inf")
+    mean = result.activity.mean()
+    ratio = mean.query_pulse / mean.score_pulse if mean.score_pulse else float("inf")
     return (
-        f"{mean['score_active']:.1%} of the valid columns give a pulse φ(S), its mean over all of them is "
-        f"{mean['score_pulse']:.2%} of the longest one; {mean['query_active']:.1%} of the query rows give "
-        f"one, with a mean of {mean['query_pulse']:.1%}: word lines of the value array are on for "
+        f"{mean.score_active:.1%} of the valid columns give a pulse φ(S), its mean over all of them is "
+        f"{mean.score_pulse:.2%} of the longest one; {mean.query_active:.1%} of the query rows give "
+        f"one, with a mean of {mean.query_pulse:.1%}: word lines of the value array are on for "
         f"{ratio:.0f} times less than those of the key array"
     )
 
 
 @styled(grid=False)
-def activity_figure(result: Mapping[str, Any], maps: Mapping[str, str] = MAPS) -> Figure:
+def activity_figure(result: ActivityResult, maps: Mapping[str, str] = MAPS) -> Figure:
     """Heat maps of numbers of the heads, two a row: layers downwards, heads to the right. maps: their titles,
     by default of the pulses between the arrays.
     """
@@ -107,15 +105,15 @@ def activity_figure(result: Mapping[str, Any], maps: Mapping[str, str] = MAPS) -
         axes.yaxis.get_major_locator().set_params(integer=True)
         figure.colorbar(image, ax=axes)
     figure.suptitle(
-        f"{result['model']['name']} on {result['design']['name']} ({result['design']['cell']} cell), "
-        f"{result['activity']['source']}, {result['activity']['tokens']['value']:,} tokens",
+        f"{result.model.name} on {result.design.name} ({result.design.cell} cell), "
+        f"{result.activity.source}, {result.activity.tokens:,} tokens",
         x=0.02,
         ha="left",
     )
     return figure
 
 
-def draw_activity(result: Mapping[str, Any], path: str | Path) -> Path:
+def draw_activity(result: ActivityResult, path: str | Path) -> Path:
     """`activity_figure` in a file."""
     return save(activity_figure(result), path)
 

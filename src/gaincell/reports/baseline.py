@@ -1,15 +1,16 @@
-"""Softmax attention timed on a machine: table and figure, from the JSON of `gaincell baseline` alone."""
+"""Softmax attention timed on a machine: table and figure."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
-from gaincell.reports.results import number, numbers
 from gaincell.reports.style import BLACK, BLUE, GREEN, GREY, MARKERS, ORANGE, PURPLE, RED, SKY, save, styled
+from gaincell.results.baseline import BaselineResult, Timed, Timing
 
 SHARED = 0.9
 """Share of its processor below which a process shared it with others."""
@@ -18,48 +19,46 @@ COLOURS = {
     "flex": RED, "int8": ORANGE,
 }  # fmt: skip
 DASHES = {"float32": "-", "bfloat16": "--", "float16": ":"}
-Entry = Mapping[str, Any]
 
 
-def was_shared(result: Entry) -> bool:
+def was_shared(result: BaselineResult) -> bool:
     """Whether other programs took a part of the processor from any of the measurements."""
-    return any("busy" in m and number(m["busy"]) < SHARED for m in result["measurements"])
+    return any(m.busy is not None and m.busy < SHARED for m in result.measurements)
 
 
-def per_token(entry: Entry) -> float:
+def per_token(entry: Timing) -> float:
     """Seconds of a token: those its threads ran for, where the machine was shared and the clock saw them."""
-    shared = "busy" in entry and number(entry["busy"]) < SHARED
-    key = "processor_per_token" if shared and "processor_per_token" in entry else "latency_per_token"
-    return number(entry[key])
+    shared = entry.busy is not None and entry.busy < SHARED
+    return (entry.processor_per_token if shared else None) or entry.latency_per_token
 
 
-def baseline_rows(result: Entry) -> dict[int, list[list[str]]]:
+def baseline_rows(result: BaselineResult) -> dict[int, list[list[str]]]:
     """By context, headings first: a row a configuration, a column a batch, and the published GPUs below."""
     tables = {}
-    energies = any("energy" in entry for entry in result["measurements"])
-    for context in sorted({int(number(m["context"])) for m in result["measurements"]}):
+    energies = any(entry.energy is not None for entry in result.measurements)
+    for context in sorted({m.context for m in result.measurements}):
         lines = {key[:2]: found for key, found in _lines(result).items() if key[2] == context}
-        cited = [c for c in _cited(result) if number(c["context"]) == context]
+        cited = [c for c in _cited(result) if c.context == context]
         of_all = [m for found in lines.values() for m in found] + cited
-        batches = sorted({int(number(m["batch"])) for m in of_all})
+        batches = sorted({m.batch for m in of_all})
         with_energy = energies or bool(cited)
         rows = [["implementation", *map(str, batches), *(["µJ/token"] if with_energy else []), "error"]]
         for (name, dtype), found in lines.items():
             best = min(found, key=per_token)
-            energy = f"{number(best['energy']) * 1e6:.4g}" if "energy" in best else "–"
-            error = "faulty" if name == "published" else f"{max(number(m['error']) for m in found):.0e}"
-            times = {int(number(m["batch"])): per_token(m) for m in found}
+            energy = f"{best.energy * 1e6:.4g}" if best.energy is not None else "–"
+            error = "faulty" if name == "published" else f"{max(m.error for m in found):.0e}"
+            times = {m.batch: per_token(m) for m in found}
             cells = _cells(batches, times)
             rows.append([f"{name} {dtype}", *cells, *([energy] if with_energy else []), error])
         for gpu in cited:
-            times = {int(number(gpu["batch"])): number(gpu["latency"])}
-            energy = f"{number(gpu['energy']) * 1e6:.4g}"
-            rows.append([f"{gpu['title']} (cited)", *_cells(batches, times), energy, "faulty"])
+            times = {gpu.batch: gpu.latency}
+            energy = f"{(gpu.energy or math.nan) * 1e6:.4g}"
+            rows.append([f"{gpu.title} (cited)", *_cells(batches, times), energy, "faulty"])
         tables[context] = rows
     return tables
 
 
-def baseline_tables(result: Entry) -> list[Any]:
+def baseline_tables(result: BaselineResult) -> list[Any]:
     """For a terminal, a table a context."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
@@ -84,7 +83,7 @@ def baseline_tables(result: Entry) -> list[Any]:
     return tables
 
 
-def baseline_markdown(result: Entry) -> str:
+def baseline_markdown(result: BaselineResult) -> str:
     """For a page of the documents."""
     parts = [title(result) + "."]
     for context, rows in baseline_rows(result).items():
@@ -94,37 +93,37 @@ def baseline_markdown(result: Entry) -> str:
     return "\n\n".join([*parts, _caption(result)]) + "\n"
 
 
-def _cited(result: Entry) -> list[Entry]:
+def _cited(result: BaselineResult) -> list[Timed]:
     """The published GPUs."""
-    return [machine for machine in result["machines"] if machine["latency"]["kind"] == "cited"]
+    return [machine for machine in result.machines if machine.kind == "cited"]
 
 
 def _cells(batches: list[int], seconds: Mapping[int, float]) -> list[str]:
     return [f"{seconds[batch] * 1e6:.4g}" if batch in seconds else "–" for batch in batches]
 
 
-def _caption(result: Entry) -> str:
-    caption = f"{result['provenance']['protocol']} A step over its batch, median of the runs"
+def _caption(result: BaselineResult) -> str:
+    caption = f"{result.provenance.protocol} A step over its batch, median of the runs"
     if was_shared(result):
         caption += "; other programs shared the processor: the time that it worked on this one"
-    missing = sorted({m["no_energy"] for m in result["measurements"] if m["no_energy"]})
+    missing = sorted({m.no_energy for m in result.measurements if m.no_energy})
     caption += f". No energy: {'; '.join(missing)}." if missing else ". Energy: of the fastest batch."
     return caption + _published_note(result)
 
 
-def skipped_lines(result: Entry) -> list[str]:
+def skipped_lines(result: BaselineResult) -> list[str]:
     """What was not measured, a line a reason."""
     reasons: dict[str, list[str]] = {}
-    for entry in result["skipped"]:
-        what = f"{entry['implementation']} {entry['dtype']}, context {number(entry['context']):.0f}"
-        reasons.setdefault(entry["reason"], []).append(f"{what}, batch {number(entry['batch']):.0f}")
+    for entry in result.skipped:
+        what = f"{entry.implementation} {entry.dtype}, context {entry.context:.0f}"
+        reasons.setdefault(entry.reason, []).append(f"{what}, batch {entry.batch:.0f}")
     return [f"not measured: {'; '.join(what)}: {reason}" for reason, what in reasons.items()]
 
 
 @styled()
-def baseline_figure(result: Entry) -> Figure:
+def baseline_figure(result: BaselineResult) -> Figure:
     """Time per token against batch, a panel a context; the published GPUs as points."""
-    contexts = sorted({int(number(m["context"])) for m in result["measurements"]})
+    contexts = sorted({m.context for m in result.measurements})
     figure = Figure(figsize=(4.6 * len(contexts) + 2.0, 4.2))
     panels = figure.subplots(1, len(contexts), sharey=True, squeeze=False)[0]
     labels: dict[str, Any] = {}
@@ -134,10 +133,10 @@ def baseline_figure(result: Entry) -> Figure:
                 label = f"{name}, {dtype}" + (" (faulty)" if name == "published" else "")
                 labels.setdefault(label, _line(axes, name, dtype, found))
         for cited, marker in zip(_cited(result), ("*", "P", "X"), strict=False):
-            if number(cited["context"]) == context:
-                at = (number(cited["batch"]), number(cited["latency"]) * 1e6)
+            if cited.context == context:
+                at = (cited.batch, cited.latency * 1e6)
                 point = axes.plot(*at, marker, color=RED, ms=9, ls="none")[0]
-                labels.setdefault(f"{cited['title']} (cited, faulty)", point)
+                labels.setdefault(f"{cited.title} (cited, faulty)", point)
         axes.set_xscale("log", base=2)
         axes.set_yscale("log")
         axes.xaxis.set_major_formatter("{x:.0f}")
@@ -150,19 +149,19 @@ def baseline_figure(result: Entry) -> Figure:
     return figure
 
 
-def draw_baseline(result: Entry, path: str | Path) -> Path:
+def draw_baseline(result: BaselineResult, path: str | Path) -> Path:
     """`baseline_figure` in a file."""
     return save(baseline_figure(result), path)
 
 
-def _line(axes: Any, name: str, dtype: str, found: list[Entry]) -> Any:
+def _line(axes: Any, name: str, dtype: str, found: list[Timing]) -> Any:
     """Medians, and a bar from the fastest to the slowest run."""
-    x = [number(m["batch"]) for m in found]
+    x = [m.batch for m in found]
     y = [per_token(m) * 1e6 for m in found]
     lows, highs = [], []
     for m, middle in zip(found, y, strict=True):
-        shared = "busy" in m and number(m["busy"]) < SHARED
-        runs = [r / number(m["batch"]) * 1e6 for r in numbers(m["processor" if shared else "runs"])]
+        shared = m.busy is not None and m.busy < SHARED
+        runs = [r / m.batch * 1e6 for r in (m.processor if shared else m.runs)]
         lows.append(max(0.0, middle - min(runs)))
         highs.append(max(0.0, max(runs) - middle))
     colour = COLOURS.get(name, BLACK)
@@ -171,27 +170,27 @@ def _line(axes: Any, name: str, dtype: str, found: list[Entry]) -> Any:
                          ls=DASHES.get(dtype, "-."))  # fmt: skip
 
 
-def _lines(result: Entry) -> dict[tuple[str, str, int], list[Entry]]:
+def _lines(result: BaselineResult) -> dict[tuple[str, str, int], list[Timing]]:
     """Measurements that differ in batch only."""
-    found: dict[tuple[str, str, int], list[Entry]] = {}
-    for m in result["measurements"]:
-        found.setdefault((m["implementation"], m["dtype"], int(number(m["context"]))), []).append(m)
+    found: dict[tuple[str, str, int], list[Timing]] = {}
+    for m in result.measurements:
+        found.setdefault((m.implementation, m.dtype, m.context), []).append(m)
     return found
 
 
-def title(result: Entry) -> str:
-    sizes = {key: int(number(entry)) for key, entry in result["sizes"].items()}
-    heads = f"{sizes['heads']} heads"
-    if sizes["kv_heads"] != sizes["heads"]:
-        heads += f" on {sizes['kv_heads']} key/value heads"
-    hardware = result["provenance"]["hardware"]
-    threads = f"{hardware['threads']} thread{'s' if hardware['threads'] > 1 else ''}"
-    machine = result["machine"] or f"{hardware['cpu']}, {threads}"
-    return f"Softmax attention of one query, {heads}, D = {sizes['head_dim']}: {machine}"
+def title(result: BaselineResult) -> str:
+    sizes = result.sizes
+    heads = f"{sizes.heads} heads"
+    if sizes.kv_heads != sizes.heads:
+        heads += f" on {sizes.kv_heads} key/value heads"
+    hardware = result.provenance.hardware
+    threads = f"{hardware.threads} thread{'s' if hardware.threads > 1 else ''}"
+    machine = result.machine or f"{hardware.cpu}, {threads}"
+    return f"Softmax attention of one query, {heads}, D = {sizes.head_dim}: {machine}"
 
 
-def _published_note(result: Entry) -> str:
-    names = {m["implementation"] for m in result["measurements"]}
+def _published_note(result: BaselineResult) -> str:
+    names = {m.implementation for m in result.measurements}
     if "published" not in names and not _cited(result):
         return ""
     return (

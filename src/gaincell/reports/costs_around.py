@@ -1,32 +1,31 @@
-"""What surrounds the arrays as tables, from the JSON of `gaincell cost` alone: other machines, the whole
-model, the cache on a GPU, other memories.
+"""What surrounds the arrays as tables: other machines, the whole model,
+the cache on a GPU, other memories.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from operator import attrgetter
 
-from gaincell.reports.costs import KINDS, Result, Rows, ratio, readable, with_scale
+from gaincell.reports.costs import KINDS, Rows, with_scale
 from gaincell.reports.paper import cited
-from gaincell.reports.results import number
+from gaincell.results.cost import Cache, CostResult, MemoryCost
 
 
-def machines(result: Result) -> Rows:
+def machines(result: CostResult) -> Rows:
     """GPUs and this machine against as many heads in gain cells."""
     rows = []
-    for row in result["machines"]:
+    for row in result.machines:
         over = [
-            f"{number(row[key]):,.0f}" if key in row else "–"
-            for key in (
-                "latency_over_cited",
-                "energy_over_cited",
-                "latency_over_bottom_up",
-                "energy_over_bottom_up",
+            "–" if over is None else f"{over:,.0f}"
+            for over in (
+                row.latency_over_cited,
+                row.energy_over_cited,
+                row.latency_over_bottom_up,
+                row.energy_over_bottom_up,
             )
         ]
-        title = f"{row['title']} ({KINDS[row['latency']['kind']]})"
-        rows.append([title, readable(row["latency"]), readable(row.get("energy")), *over])
+        title = f"{row.title} ({KINDS[row.kind]})"
+        rows.append([title, with_scale(row.latency, "s"), with_scale(row.energy, "J"), *over])
     headings = (
         "attention of one layer, per token",
         "latency",
@@ -38,13 +37,13 @@ def machines(result: Result) -> Rows:
     return Rows("Against other machines", (*headings, *headings_found), rows, _machines_caption(result))
 
 
-def _machines_caption(result: Result) -> str:
+def _machines_caption(result: CostResult) -> str:
     """What the rows are, by their kinds, and why some have no ratio."""
-    size, head = result["model"], result["head"]
-    own = f"{number(size['heads']):.0f} query heads on {number(size['kv_heads']):.0f} key/value heads, "
-    own += f"D = {number(size['head_dim']):.0f}, {number(head['context']):,.0f} tokens"
+    size, head = result.model, result.head
+    own = f"{size.heads:.0f} query heads on {size.kv_heads:.0f} key/value heads, "
+    own += f"D = {size.head_dim:.0f}, {head.context:,.0f} tokens"
     lines = [f"×: over the same layer in gain cells, {own}."]
-    if any("latency_over_cited" not in row for row in result["machines"]):
+    if any(row.latency_over_cited is None for row in result.machines):
         lines.append("Rows without ×: other sizes.")
     lines.append(
         "Cited: twelve heads, D = 64, 1024 tokens, batch 64, time of a batch divided by the batch "
@@ -52,20 +51,21 @@ def _machines_caption(result: Result) -> str:
         "the stated bandwidth, the least time where they do not fit the GPU's cache; times the largest board "
         "power, an upper estimate of the energy."
     )
-    if any(row["latency"]["kind"] == "measured" for row in result["machines"]):
+    if any(row.kind == "measured" for row in result.machines):
         lines.append("Measured: the fastest softmax attention on the machine that is named.")
     return " ".join([*lines, energy_verdict(result)])
 
 
-def energy_verdict(result: Result) -> str:
+def energy_verdict(result: CostResult) -> str:
     """Against which machines the paper's claim on energy falls short, by its own energy or bottom-up."""
     claim = cited()["claims"]["energy_article"]["value"]
-    compared = [row for row in result["machines"] if "energy_over_cited" in row]
-    short = []
-    for row in compared:
-        over = [number(row[f"energy_over_{column}"]) for column in ("cited", "bottom_up")]
-        if min(over) < 10**claim:
-            short.append(f"{row['title']} (× {over[0]:,.0f} and {over[1]:,.0f})")
+    compared, short = False, []
+    for row in result.machines:
+        if row.energy_over_cited is None or row.energy_over_bottom_up is None:
+            continue
+        compared = True
+        if min(row.energy_over_cited, row.energy_over_bottom_up) < 10**claim:
+            short.append(f"{row.title} (× {row.energy_over_cited:,.0f} and {row.energy_over_bottom_up:,.0f})")
     if not compared:
         return ""
     said = f"The paper claims up to {claim} orders of magnitude less energy"
@@ -73,17 +73,19 @@ def energy_verdict(result: Result) -> str:
     return f"{said}. Rows below that, cited and bottom-up: {'; '.join(short)}."
 
 
-def whole_model(result: Result) -> Rows:
+def whole_model(result: CostResult) -> Rows:
     """Who computes what, per token."""
     rows = []
-    for row in result["whole_model"]:
-        for key in ("energy", "latency"):
-            cited = row.get("attention_cited", {}).get(key)
-            parts = [readable(row[name][key]) for name in ("attention", "linear", "transfers")]
-            share = f"{100 * number(row[f'attention_share_of_{key}']):.2g} %"
-            gains = [f"{number(row[f'{key}_gain{column}']):.3g}" for column in ("_cited", "")]
-            totals = [readable(row[f"total{column}"][key]) for column in ("_cited", "")]
-            rows.append([f"{row['title']}, {key}", readable(cited), *parts, *totals, share, *gains])
+    for row in result.whole_model:
+        parts = (row.attention, row.linear, row.transfers, row.total_cited, row.total)
+        energies = row.attention_share_of_energy, row.energy_gain_cited, row.energy_gain
+        latencies = row.attention_share_of_latency, row.latency_gain_cited, row.latency_gain
+        for key, unit, (share, *gains) in (("energy", "J", energies), ("latency", "s", latencies)):
+            pick = attrgetter(key)
+            stated = None if row.attention_cited is None else pick(row.attention_cited)
+            shown = [with_scale(stated, unit), *(with_scale(pick(part), unit) for part in parts)]
+            shown += [f"{100 * share:.2g} %", *(f"{gain:.3g}" for gain in gains)]
+            rows.append([f"{row.title}, {key}", *shown])
     headings = (
         "per token",
         "attention, cited",
@@ -99,10 +101,10 @@ def whole_model(result: Result) -> Rows:
     return Rows("A whole model", headings, rows, _whole_caption(result))
 
 
-def _whole_caption(result: Result) -> str:
-    model = result["model_cost"]
-    batch, arrays = number(model["batch"]), readable(model["bottom_up"]["area"])
-    gpu, window = number(result["gpu_context"]), number(result["head"]["window"])
+def _whole_caption(result: CostResult) -> str:
+    model = result.model_cost
+    batch, arrays = model.batch, with_scale(model.bottom_up.area, "m^2")
+    gpu, window = result.gpu_context, result.head.window
     lines = [
         f"Batch {batch:.0f}; arrays of all its sequences, bottom-up: {arrays}. "
         "GPU: stated bandwidth; energy at the largest board power, an upper estimate; analog linear layers: "
@@ -113,22 +115,18 @@ def _whole_caption(result: Result) -> str:
         lines.append(
             f"The GPU attends to {gpu:,.0f} tokens, the gain cells to the last {window:,.0f}: not the same."
         )
-    lines += [
-        f"{row['title'][0].upper()}{row['title'][1:]}: {row['note']}."
-        for row in result["whole_model"]
-        if row["note"]
-    ]
-    if any(row["note"] for row in result["whole_model"]):
+    lines += [f"{row.title[0].upper()}{row.title[1:]}: {row.note}." for row in result.whole_model if row.note]
+    if any(row.note for row in result.whole_model):
         lines.append(_holders(result))
     return " ".join(lines)
 
 
-def _holders(result: Result) -> str:
+def _holders(result: CostResult) -> str:
     """Retention times of oxide write transistors against the longest time that a token is held."""
-    held = max(number(row["held"]) for row in result["whole_model"] if "held" in row)
+    held = max(row.held for row in result.whole_model if row.held is not None)
     parts: dict[str, list[str]] = {"longer": [], "shorter": []}
-    for name, tau in result.get("retention_times", {}).items():
-        parts["longer" if number(tau) > held else "shorter"].append(f"{name} ({readable(tau)})")
+    for name, tau in result.retention_times.items():
+        parts["longer" if tau.value > held else "shorter"].append(f"{name} ({with_scale(tau.value, 's')})")
     found = "; ".join(f"{which}: {', '.join(names)}" for which, names in parts.items() if names)
     said = (
         f" Retention times of oxide write transistors against {with_scale(held, 's')}: {found}."
@@ -138,58 +136,58 @@ def _holders(result: Result) -> str:
     return f"Leakage and decay are those of that time.{said}"
 
 
-def cache(result: Result) -> Rows:
+def cache(result: CostResult) -> Rows:
     """The cache on a GPU, and the paper's example."""
-    found = result["why"]["cache"]
-    moved, computed = found["movement"], found["arithmetic"]
+    found = result.why.cache
+    moved, computed = found.movement, found.arithmetic
     rows = [
-        ["cache of one token", readable(found["bytes_per_token"])],
-        [f"cache of {kept(found)} of one sequence", readable(found["bytes"])],
-        [f"time to read it once on {result['gpu']}", readable(found["floor"])],
-        ["energy to read it once from HBM", readable(moved)],
-        ["energy of the arithmetic on it", readable(computed)],
-        ["movement over arithmetic", ratio(moved, computed)],
+        ["cache of one token", with_scale(found.bytes_per_token, "B")],
+        [f"cache of {kept(found)} of one sequence", with_scale(found.bytes, "B")],
+        [f"time to read it once on {result.gpu}", with_scale(found.floor, "s")],
+        ["energy to read it once from HBM", with_scale(moved, "J")],
+        ["energy of the arithmetic on it", with_scale(computed, "J")],
+        ["movement over arithmetic", f"{moved / computed:.3g}"],
     ]
-    return Rows(f"Why: the cache of {found['model']} on a GPU", ("", ""), rows)
+    return Rows(f"Why: the cache of {found.model} on a GPU", ("", ""), rows)
 
 
-def kept(cache: Mapping[str, Any]) -> str:
+def kept(cache: Cache) -> str:
     """How many tokens a cache holds, in words."""
-    context, seen = number(cache["context"]), number(cache["seen"])
+    context, seen = cache.context, cache.seen
     if seen < context:
         return f"{seen:,.0f} of {context:,.0f} tokens (sliding window)"
     return f"{context:,.0f} tokens"
 
 
-def stated_cache(result: Result) -> Rows:
+def stated_cache(result: CostResult) -> Rows:
     """At which length the cache of a model has the stated size."""
     rows = [
         [
-            f"{'8 Gibit' if row['read_as'] == 'bits' else '8 GiB'}, {number(row['bytes_per_number']):.0f} "
-            f"bytes a number, {'grouped' if row['grouped'] else 'a key/value head for every query head'}",
-            f"{number(row['tokens']):,.0f}",
+            f"{'8 Gibit' if row.read_as == 'bits' else '8 GiB'}, {row.bytes_per_number:.0f} "
+            f"bytes a number, {'grouped' if row.grouped else 'a key/value head for every query head'}",
+            f"{row.tokens:,.0f}",
         ]
-        for row in result["why"]["stated_cache"]
+        for row in result.why.stated_cache
     ]
     return Rows("The stated 8 Gb for Mistral 7B", ("read as", "tokens, batch 1"), rows)
 
 
-def memories(result: Result) -> Rows:
+def memories(result: CostResult) -> Rows:
     """Keys and values of one head in other memories."""
     rows = [
         [
-            row["title"],
-            readable(row["area"]),
-            readable(row["write"]),
-            readable(row.get("lifetime")) if "lifetime" in row else "no limit",
+            row.title,
+            with_scale(row.area, "m^2"),
+            with_scale(row.write, "J"),
+            with_scale(row.lifetime, "s") if row.lifetime is not None else "no limit",
             _retention(row),
-            readable(row["refresh"]) if number(row["refresh"]) else "–",
+            with_scale(row.refresh, "W") if row.refresh else "–",
         ]
-        for row in result["why"]["memories"]
+        for row in result.why.memories
     ]
     rows += [
-        [f"readout: {row['title']}", readable(row["area"]), readable(row["energy"]), "", "", ""]
-        for row in result["why"]["conversions"]
+        [f"readout: {row.title}", with_scale(row.area, "m^2"), with_scale(row.energy, "J"), "", "", ""]
+        for row in result.why.conversions
     ]
     headings = (
         "keys and values of a head",
@@ -206,5 +204,5 @@ def memories(result: Result) -> Rows:
     return Rows("Why: other memories", (*headings, "refresh"), rows, caption)
 
 
-def _retention(row: Mapping[str, Any]) -> str:
-    return "as long as powered" if "retention" not in row else readable(row["retention"])
+def _retention(row: MemoryCost) -> str:
+    return "as long as powered" if row.retention is None else with_scale(row.retention, "s")

@@ -1,10 +1,10 @@
-"""Figures of costs, from the JSON of `gaincell cost` alone."""
+"""Figures of costs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from operator import attrgetter
 from pathlib import Path
-from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -12,10 +12,9 @@ from matplotlib.figure import Figure
 from gaincell.reports.costs import KINDS, basis, with_scale
 from gaincell.reports.costs_around import kept
 from gaincell.reports.hardware import PHASE_COLOURS
-from gaincell.reports.results import number, numbers
 from gaincell.reports.style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, save, styled
+from gaincell.results.cost import Cache, Conversion, CostResult
 
-Result = Mapping[str, Any]
 BLOCK_COLOURS = {
     "first dot product": BLUE,
     "second dot product": GREEN,
@@ -26,7 +25,7 @@ BLOCK_COLOURS = {
 }
 
 
-def draw_all(result: Result, folder: Path, prefix: str = "") -> list[Path]:
+def draw_all(result: CostResult, folder: Path, prefix: str = "") -> list[Path]:
     """Draw every figure the result has data for into `folder`, as PNG files named costs-..."""
     written = []
     for name, (has_data, draw) in FIGURES.items():
@@ -36,33 +35,37 @@ def draw_all(result: Result, folder: Path, prefix: str = "") -> list[Path]:
 
 
 @styled()
-def energy(result: Result) -> Figure:
+def energy(result: CostResult) -> Figure:
     """Pies of both columns, and the factor of every block with its band."""
-    found = result["head"]
+    found = result.head
     figure = Figure(figsize=(11.5, 3.9))
     axes = figure.subplots(1, 3, width_ratios=(1, 1, 1.1))
-    for column, where, title in ((0, "cited", "cited"), (1, "bottom_up", "bottom-up")):
-        lines = [line for line in found["lines"] if where in line and number(line[where]) > 0]
-        energies = [number(line[where]) for line in lines]
-        axes[column].pie(
-            energies,
-            colors=[BLOCK_COLOURS[line["name"]] for line in lines],
+    stated = {line.name: line.cited.value for line in found.lines if line.cited is not None}
+    computed = {line.name: line.bottom_up for line in found.lines}
+    columns = ("cited", stated, found.cited.energy), ("bottom-up", computed, found.bottom_up.energy)
+    for axes_of, (title, energies_of, whole) in zip(axes, columns, strict=False):
+        drawn = {name: energy for name, energy in energies_of.items() if energy > 0}
+        axes_of.pie(
+            list(drawn.values()),
+            colors=[BLOCK_COLOURS[name] for name in drawn],
             startangle=90,
             counterclock=False,
             wedgeprops={"edgecolor": "white", "linewidth": 1},
         )
-        axes[column].set_title(f"{title}: {with_scale(number(found[where]['energy']), 'J')}")
-        named = [f"{line['name']}, {with_scale(e, 'J')}" for line, e in zip(lines, energies, strict=True)]
-        axes[column].legend(named, loc="upper center", bbox_to_anchor=(0.5, 0.02), fontsize=8)
-    compared = [line for line in found["lines"] if "factor" in line]
-    for n, line in enumerate(compared):
-        band, factor = number(line["band"]), number(line["factor"])
+        axes_of.set_title(f"{title}: {with_scale(whole, 'J')}")
+        named = [f"{name}, {with_scale(energy, 'J')}" for name, energy in drawn.items()]
+        axes_of.legend(named, loc="upper center", bbox_to_anchor=(0.5, 0.02), fontsize=8)
+    compared = [line.name for line in found.lines if line.factor is not None]
+    for line in found.lines:
+        if line.factor is None or line.band is None:
+            continue
+        n, band, factor = compared.index(line.name), line.band, line.factor
         axes[2].barh(n, band - 1 / band, left=1 / band, height=0.6, color="#E4E4E4", linewidth=0)
-        axes[2].plot(factor, n, "o", ms=7, color=BLUE if line["inside"] else RED)
+        axes[2].plot(factor, n, "o", ms=7, color=BLUE if line.inside else RED)
         axes[2].annotate(f"{factor:.2g}", (factor, n), xytext=(0, 8), textcoords="offset points", ha="center")
     axes[2].axvline(1, color=BLACK, linewidth=0.8)
     axes[2].set_xscale("log")
-    axes[2].set_yticks(range(len(compared)), [line["name"] for line in compared])
+    axes[2].set_yticks(range(len(compared)), compared)
     axes[2].invert_yaxis()
     axes[2].grid(visible=False, axis="y")
     axes[2].set_xlabel("bottom-up over cited (grey: band)")
@@ -72,21 +75,23 @@ def energy(result: Result) -> Figure:
 
 
 @styled()
-def machines(result: Result) -> Figure:
+def machines(result: CostResult) -> Figure:
     """Latency and energy on a logarithmic axis, as dots: other machines, and gain cells twice."""
-    figure = Figure(figsize=(9.0, 0.8 + 0.42 * (len(result["machines"]) + 2)))
+    figure = Figure(figsize=(9.0, 0.8 + 0.42 * (len(result.machines) + 2)))
     panels = figure.subplots(1, 2, sharey=True)
-    compared = [row for row in result["machines"] if "latency_over_cited" in row]
-    heads = number(compared[0]["heads"])
+    compared = [row for row in result.machines if row.latency_over_cited is not None]
+    heads = compared[0].heads
     for axes, key, unit, count in ((panels[0], "latency", "s", 1.0), (panels[1], "energy", "J", heads)):
         dots: list[tuple[str, float | None, str]] = [
-            (f"gain cells, {title}", count * number(result["head"][column][key]), colour)
-            for column, title, colour in (("cited", "cited", SKY), ("bottom_up", "bottom-up", BLUE))
+            (f"gain cells, {title}", count * attrgetter(key)(column), colour)
+            for column, title, colour in (
+                (result.head.cited, "cited", SKY),
+                (result.head.bottom_up, "bottom-up", BLUE),
+            )
         ]
         for row in compared:
-            there = number(row[key]) if key in row else None
-            colour = GREY if row["latency"]["kind"] == "cited" else RED
-            dots.append((f"{row['title']} ({KINDS[row['latency']['kind']]})", there, colour))
+            colour = GREY if row.kind == "cited" else RED
+            dots.append((f"{row.title} ({KINDS[row.kind]})", attrgetter(key)(row), colour))
         for n, (_, at, colour) in enumerate(dots):
             if at is not None:
                 axes.plot(at, n, "o", ms=8, color=colour)
@@ -101,36 +106,32 @@ def machines(result: Result) -> Figure:
 
 
 @styled()
-def sweeps(result: Result) -> Figure:
+def sweeps(result: CostResult) -> Figure:
     """Energy above, latency below (batch: throughput too), a column for what changes."""
-    found = result["sweeps"]
+    found = result.sweeps
     figure = Figure(figsize=(3.1 * len(found), 5.4))
     grid = figure.subplots(2, len(found), squeeze=False)
     for column, (name, sweep) in enumerate(found.items()):
-        at = numbers(sweep["at"])
+        at = sweep.at.value
         top, bottom = grid[0][column], grid[1][column]
-        top.plot(at, [e * 1e9 for e in numbers(sweep["energy"])], "o-", ms=4, color=BLUE, label="bottom-up")
-        top.plot(
-            at, [e * 1e9 for e in numbers(sweep["energy_cited"])], "--", color=GREY, label="cited, scaled"
-        )
-        bottom.plot(at, [s * 1e9 for s in numbers(sweep["latency"])], "o-", ms=4, color=ORANGE)
+        top.plot(at, [e * 1e9 for e in sweep.energy], "o-", ms=4, color=BLUE, label="bottom-up")
+        top.plot(at, [e * 1e9 for e in sweep.energy_cited], "--", color=GREY, label="cited, scaled")
+        bottom.plot(at, [s * 1e9 for s in sweep.latency], "o-", ms=4, color=ORANGE)
         bottom.set_ylabel("latency of a step, ns")
         if name == "batch":
-            _throughput(bottom, at, numbers(sweep["throughput"]))
+            _throughput(bottom, at, sweep.throughput)
         if name == "retention_time":
             bottom.set_title("with refresh where needed", fontsize=9)
         for axes in (top, bottom):
             axes.set_xscale("log", base=10 if name == "retention_time" else 2)
-            axes.set_xlabel(
-                sweep["title"] + ("" if sweep["at"]["unit"] == "1" else f", {sweep['at']['unit']}")
-            )
+            axes.set_xlabel(sweep.title + ("" if sweep.at.unit == "1" else f", {sweep.at.unit}"))
             axes.set_ylim(0, 1.12 * axes.get_ylim()[1])
         top.set_ylabel("energy of a head, nJ")
     grid[0][0].legend(fontsize=8)
     return figure
 
 
-def _throughput(axes: Axes, at: list[float], found: list[float]) -> None:
+def _throughput(axes: Axes, at: Sequence[float], found: Sequence[float]) -> None:
     """On an axis of its own at the right."""
     right = axes.twinx()
     right.plot(at, [x / 1e6 for x in found], "s--", ms=4, color=PURPLE)
@@ -140,14 +141,14 @@ def _throughput(axes: Axes, at: list[float], found: list[float]) -> None:
 
 
 @styled()
-def phases(result: Result) -> Figure:
+def phases(result: CostResult) -> Figure:
     """Power over the time of a step, by phase, one on the other: the area of a colour is its energy."""
     figure = Figure(figsize=(8.4, 3.2))
     axes = figure.add_subplot()
     found = [
-        (phase["name"], *(number(phase[key]) for key in ("start", "duration", "energy")))
-        for phase in result["head"]["phases"]
-        if number(phase["duration"]) > 0
+        (phase.name, phase.start, phase.duration, phase.energy)
+        for phase in result.head.phases
+        if phase.duration > 0
     ]
     found.sort(key=lambda phase: phase[0] != "throughout")
     times = sorted({time for _, start, duration, _ in found for time in (start, start + duration)})
@@ -175,40 +176,38 @@ def phases(result: Result) -> Figure:
 
 
 @styled()
-def heads(result: Result) -> Figure:
+def heads(result: CostResult) -> Figure:
     """Energy of every head of every layer."""
-    found = result["model_cost"]["heads"]
-    layers, numbers_of = numbers(found["layer"]), numbers(found["head"])
-    energies = [e * 1e9 for e in numbers(found["energy"])]
-    rows, columns = int(max(layers)) + 1, int(max(numbers_of)) + 1
+    found = result.model_cost.heads
+    rows, columns = max(one.layer for one in found) + 1, max(one.head for one in found) + 1
     grid = [[float("nan")] * columns for _ in range(rows)]
-    for layer, head, drawn in zip(layers, numbers_of, energies, strict=True):
-        grid[int(layer)][int(head)] = drawn
+    for one in found:
+        grid[one.layer][one.head] = one.energy * 1e9
     figure = Figure(figsize=(1.8 + 0.42 * columns, 1.4 + 0.24 * rows))
     axes = figure.add_subplot()
     image = axes.imshow(grid, aspect="auto", cmap="viridis", interpolation="nearest")
     axes.grid(visible=False)
     axes.set_xlabel("query head")
     axes.set_ylabel("layer")
-    axes.set_title(result["model"]["name"])
+    axes.set_title(result.model.name)
     figure.colorbar(image, label="energy of a head, nJ per token")
     return figure
 
 
 @styled()
-def why(result: Result) -> Figure:
+def why(result: CostResult) -> Figure:
     """Memories for the keys and values of a head; reading out a line by pulses and by an ADC; what moving the
     cache costs against computing with it.
     """
     figure = Figure(figsize=(12.4, 4.2))
     left, middle, right = figure.subplots(1, 3, width_ratios=(1.7, 0.9, 0.9))
     kinds = {"cells alone": GREY, "cells alone, wears out": RED, "with write lines and DACs": BLUE}
-    for row in result["why"]["memories"]:
-        kind = "with write lines and DACs" if row["title"].startswith("gain cells") else "cells alone"
-        kind += ", wears out" if "lifetime" in row else ""
-        at = number(row["area"]) * 1e6, number(row["write"]) * 1e12
+    for row in result.why.memories:
+        kind = "with write lines and DACs" if row.title.startswith("gain cells") else "cells alone"
+        kind += ", wears out" if row.lifetime is not None else ""
+        at = row.area * 1e6, row.write * 1e12
         left.plot(*at, "o", ms=8, color=kinds[kind])
-        left.annotate(row["title"], at, xytext=(0, 7), textcoords="offset points", ha="center", fontsize=8)
+        left.annotate(row.title, at, xytext=(0, 7), textcoords="offset points", ha="center", fontsize=8)
     for kind, colour in kinds.items():
         left.plot([], [], "o", ms=8, color=colour, label=kind)
     left.legend(loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=len(kinds), fontsize=8)
@@ -218,16 +217,16 @@ def why(result: Result) -> Figure:
     left.set_xlabel("area of the cells of a head, mm²")
     left.set_ylabel("energy of writing a token, pJ")
     left.set_title("Keys and values of a head")
-    _readouts(middle, result["why"]["conversions"])
-    _movement(right, result["why"]["cache"])
+    _readouts(middle, result.why.conversions)
+    _movement(right, result.why.cache)
     return figure
 
 
-def _readouts(axes: Axes, conversions: Sequence[Mapping[str, Any]]) -> None:
+def _readouts(axes: Axes, conversions: Sequence[Conversion]) -> None:
     for n, (row, colour) in enumerate(zip(conversions, (BLUE, GREY), strict=True)):
-        drawn = number(row["energy"]) * 1e12
+        drawn = row.energy * 1e12
         axes.bar(n, drawn, color=colour, width=0.6)
-        text = f"{with_scale(drawn * 1e-12, 'J')}\n{number(row['area']) * 1e12:,.0f} µm²"
+        text = f"{with_scale(drawn * 1e-12, 'J')}\n{row.area * 1e12:,.0f} µm²"
         axes.annotate(text, (n, drawn), xytext=(0, 3), textcoords="offset points", ha="center", fontsize=8)
     axes.set_xticks(range(2), ["pulse and\ncounter", "ADC, 7 bits\n(cited)"])
     axes.grid(visible=False, axis="x")
@@ -236,8 +235,8 @@ def _readouts(axes: Axes, conversions: Sequence[Mapping[str, Any]]) -> None:
     axes.set_title("Reading out a line")
 
 
-def _movement(axes: Axes, cache: Mapping[str, Any]) -> None:
-    pairs = [("moving", number(cache["movement"])), ("computing", number(cache["arithmetic"]))]
+def _movement(axes: Axes, cache: Cache) -> None:
+    pairs = [("moving", cache.movement), ("computing", cache.arithmetic)]
     for n, (_, drawn) in enumerate(pairs):
         axes.bar(n, drawn * 1e3, color=(RED, GREEN)[n], width=0.6)
         axes.annotate(
@@ -248,27 +247,27 @@ def _movement(axes: Axes, cache: Mapping[str, Any]) -> None:
     axes.margins(y=0.15)
     axes.set_ylabel("mJ a token")
     axes.set_title("Cache on a GPU")
-    axes.set_xlabel(f"{cache['model']},\n{kept(cache)}", fontsize=8)
+    axes.set_xlabel(f"{cache.model},\n{kept(cache)}", fontsize=8)
 
 
 def _label(axes: Axes, text: str, at: tuple[float, float]) -> None:
     axes.annotate(text, at, xytext=(8, 0), textcoords="offset points", va="center")
 
 
-def _same_sizes(result: Result) -> bool:
-    return any("latency_over_cited" in row for row in result.get("machines", ()))
+def _same_sizes(result: CostResult) -> bool:
+    return any(row.latency_over_cited is not None for row in result.machines)
 
 
-def _many(result: Result) -> bool:
-    return len(result["model_cost"]["heads"]["energy"]["value"]) > 1
+def _many(result: CostResult) -> bool:
+    return len(result.model_cost.heads) > 1
 
 
-FIGURES: Mapping[str, tuple[Callable[[Result], bool], Callable[[Result], Figure]]] = {
-    "energy": (lambda result: "head" in result, energy),
-    "machines": (lambda result: _same_sizes(result), machines),
-    "sweeps": (lambda result: "sweeps" in result, sweeps),
-    "phases": (lambda result: "head" in result, phases),
+FIGURES: Mapping[str, tuple[Callable[[CostResult], bool], Callable[[CostResult], Figure]]] = {
+    "energy": (lambda _: True, energy),
+    "machines": (_same_sizes, machines),
+    "sweeps": (lambda _: True, sweeps),
+    "phases": (lambda _: True, phases),
     "heads": (_many, heads),
-    "why": (lambda result: "why" in result, why),
+    "why": (lambda _: True, why),
 }
 """Name -> (whether the result has what it needs, how it is drawn)."""

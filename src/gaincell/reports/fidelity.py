@@ -1,15 +1,16 @@
-"""Fidelity of every head as heat maps and a table, from the JSON of `gaincell fidelity` alone."""
+"""Fidelity of every head as heat maps and a table of `gaincell fidelity`."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
 from gaincell.reports.style import save, styled
+from gaincell.results.evaluation import FidelityResult
 
 COSINE = "cosine"
 MAPS = {
@@ -33,7 +34,7 @@ SHOWN = (
 """Columns of the table: more do not fit a terminal."""
 
 
-def fidelity_table(result: Mapping[str, Any], name: str) -> Any:
+def fidelity_table(result: FidelityResult, name: str) -> Any:
     """Means over the heads of every layer."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
@@ -51,39 +52,33 @@ def fidelity_table(result: Mapping[str, Any], name: str) -> Any:
     return table
 
 
-def fidelity_rows(result: Mapping[str, Any]) -> list[tuple[str, ...]]:
+def fidelity_rows(result: FidelityResult) -> list[tuple[str, ...]]:
     """Layer, and the mean over its heads of every number in `SHOWN`."""
-    tables = {key: entry["value"] for key, entry in result["fidelity"].items()}
+    tables = result.fidelity
     return [
         (str(layer), *(f"{_mean(tables[key][layer]):.3f}" for key in SHOWN))
         for layer in range(len(tables["error"]))
     ]
 
 
-def fidelity_caption(result: Mapping[str, Any]) -> str:
+def fidelity_caption(result: FidelityResult) -> str:
     """The protocol, the worst head, and how many are silent."""
-    tables = {key: entry["value"] for key, entry in result["fidelity"].items()}
+    tables = result.fidelity
     worst = max(
-        (float(error), layer, head)
-        for layer, row in enumerate(tables["error"])
-        for head, error in enumerate(row)
+        (error, layer, head) for layer, row in enumerate(tables["error"]) for head, error in enumerate(row)
     )
-    silent = sum(float(x) for row in tables["silent"] for x in row)
+    silent = sum(x for row in tables["silent"] for x in row)
     heads = sum(map(len, tables["silent"]))
     return (
-        f"{result['provenance']['protocol']}; means over the heads of a layer; worst head: layer {worst[1]}, "
+        f"{result.provenance.protocol}; means over the heads of a layer; worst head: layer {worst[1]}, "
         f"head {worst[2]}, error {worst[0]:.3f}; silent heads: {silent:.0f} of {heads}"
     )
 
 
 @styled(grid=False)
-def fidelity_figure(result: Mapping[str, Any]) -> Figure:
+def fidelity_figure(result: FidelityResult) -> Figure:
     """A heat map for every number: layers downwards, heads to the right; a row and a scale for every kind."""
-    tables = {
-        key: [[float(x) for x in heads] for heads in result["fidelity"][key]["value"]]
-        for kind in MAPS.values()
-        for key in kind
-    }
+    tables = result.fidelity
     layers, columns = len(tables["error"]), max(map(len, MAPS.values()))
     figure = Figure(figsize=(1.0 + 1.9 * columns, len(MAPS) * (1.3 + 0.085 * max(layers, 8))))
     grid = figure.subplots(len(MAPS), columns + 1, width_ratios=[*[1.0] * columns, 0.07])
@@ -105,10 +100,10 @@ def fidelity_figure(result: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def draw_fidelity(result: Mapping[str, Any], path: str | Path) -> Path:
+def draw_fidelity(result: FidelityResult, path: str | Path) -> Path:
     """`fidelity_figure` in a file."""
     return save(fidelity_figure(result), path)
 
 
-def _mean(numbers: list[float]) -> float:
-    return sum(map(float, numbers)) / len(numbers)
+def _mean(numbers: Sequence[float]) -> float:
+    return sum(numbers) / len(numbers)

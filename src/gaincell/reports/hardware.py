@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
@@ -9,8 +10,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from gaincell.reports.costs import readable
-from gaincell.reports.results import number, number_or_nan, numbers
+from gaincell.reports.costs import with_scale
+from gaincell.reports.results import number, numbers
 from gaincell.reports.style import (
     BLACK,
     BLUE,
@@ -26,6 +27,7 @@ from gaincell.reports.style import (
     save,
     styled,
 )
+from gaincell.results.evaluation import ContextCurve, ContextResult, DepthResult, PausesResult
 
 PHASE_COLOURS = {
     "key write": PURPLE,
@@ -166,21 +168,21 @@ def trace(result: Result) -> Figure:
 
 
 @styled()
-def pauses(results: Sequence[Result], names: Sequence[str] = ()) -> Figure:
+def pauses(results: Sequence[PausesResult], names: Sequence[str] = ()) -> Figure:
     """Perplexity against idle time, a curve a chip; on the left what is reached without a pause.
 
-    results: results of `gaincell evaluate --at`.  names: of the curves, by default those of the chips.
+    names: of the curves, by default those of the chips.
     """
     figure = Figure(figsize=(8.8, 3.8))
     axes = figure.add_subplot()
-    times = [number(row["idle"]) for result in results for row in result["pauses"]]
+    times = [row.idle for result in results for row in result.pauses]
     first = min((time for time in times if time > 0), default=1.0) / 10
     for result, name, look in zip(results, names or map(_chip, results), _looks(), strict=False):
-        rows = result["pauses"]
+        rows = result.pauses
         axes.errorbar(
-            [max(number(row["idle"]), first) for row in rows],
-            [number(row["perplexity"]) for row in rows],
-            [number_or_nan(row["perplexity_error"]) for row in rows],
+            [max(row.idle, first) for row in rows],
+            [row.perplexity for row in rows],
+            [math.nan if row.perplexity_error is None else row.perplexity_error for row in rows],
             label=name,
             **look,
         )
@@ -199,15 +201,14 @@ def _looks() -> Iterator[dict[str, Any]]:
     return cycle(looks)
 
 
-def _chip(result: Result) -> str:
+def _chip(result: PausesResult) -> str:
     """The design, and how often it is refreshed."""
-    refresh = result["refresh"]
-    policy = f", {refresh['kind']} every {readable(refresh['every'])}" if "every" in refresh else ""
-    return f"{result['design']['name']}{policy}"
+    every, kind = result.refresh.every, result.refresh.kind
+    return result.design.name + (f", {kind} every {with_scale(every.value, every.unit)}" if every else "")
 
 
 @styled()
-def context(result: Result) -> Figure:
+def context(result: DepthResult | ContextResult) -> Figure:
     """Perplexity against the length of the context, a curve a model; dotted: the most its layers can reach.
 
     result: of recipes/depth.py, or of one model, of `gaincell evaluate --by-context`.
@@ -215,37 +216,38 @@ def context(result: Result) -> Figure:
     figure = Figure(figsize=(8.8, 4.2))
     axes = figure.add_subplot()
     longest = 0.0
-    for curve, look in zip(result.get("curves", [result]), _looks(), strict=False):
-        points = curve["context"]
-        lengths = [number(point["context"]) for point in points]
+    curves: Sequence[ContextCurve | ContextResult]
+    curves = list(result.curves) if isinstance(result, DepthResult) else [result]
+    for curve, look in zip(curves, _looks(), strict=False):
+        points = curve.context
+        lengths = [point.context for point in points]
         axes.errorbar(
             lengths,
-            [number(point["excess"]) for point in points],
-            [number_or_nan(point["excess_error"]) for point in points],
-            label=f"{_depth(curve)}: {number(points[-1]['perplexity']):.3g}",
+            [point.excess for point in points],
+            [math.nan if point.excess_error is None else point.excess_error for point in points],
+            label=f"{_depth(curve)}: {points[-1].perplexity:.3g}",
             **look,
         )
         longest = max(longest, lengths[-1])
-        if "window" in curve:
-            reach = number(curve["layers"]) * (number(curve["window"]) - 1)
+        if isinstance(curve, ContextCurve):
+            reach = curve.layers * (curve.window - 1)
             if reach < lengths[-1]:
                 axes.axvline(reach, color=look["color"], linewidth=1, linestyle=":")
     axes.axhline(0, color=BLACK, linewidth=0.6)
     axes.set_xscale("log", base=2)
     axes.set_xlabel("tokens of context")
     axes.set_ylabel(f"cross-entropy above that with {longest:,.0f} (nats per token)")
-    dotted = " (dotted: layers × (window − 1))" if "curves" in result else ""
+    dotted = " (dotted: layers × (window − 1))" if isinstance(result, DepthResult) else ""
     axes.set_title(f"How far back a model looks{dotted}")
     legend_beside(axes, title=f"perplexity with {longest:,.0f} tokens")
     return figure
 
 
-def _depth(curve: Result) -> str:
+def _depth(curve: ContextCurve | ContextResult) -> str:
     """Of a curve: its layers and columns, or its model."""
-    if "window" not in curve:
-        return str(curve["model"]["name"])
-    layers, window = (int(number(curve[key])) for key in ("layers", "window"))
-    return f"{layers} layer{'s' if layers > 1 else ''}, window {window}"
+    if isinstance(curve, ContextResult):
+        return curve.model.name
+    return f"{curve.layers} layer{'s' if curve.layers > 1 else ''}, window {curve.window}"
 
 
 @styled()

@@ -148,11 +148,20 @@ def simulate_sub_tile(
     targets = written / (p.storage_levels - 1) * vdd
     injected = _with_injection(p.design, stored_levels(technology, p.design, DAC, corner=corner), vdd)
     ideal, expected = (_head_codes(digital, scales, one) for one in (p.design, injected))
-    codes = _codes(p, record, done.plot, vdd)
-    stored = _stored(p, record, done.plot)
     return MixedSignal(
-        *(p, technology, corner, record, circuit, verilog),
-        *(codes, expected, ideal, targets, stored, done.plot, done.warnings),
+        p,
+        technology,
+        corner,
+        record,
+        circuit,
+        verilog,
+        _codes(p, record, done.plot, vdd),
+        expected,
+        ideal,
+        targets,
+        _stored(p, record, done.plot),
+        done.plot,
+        done.warnings,
     )
 
 

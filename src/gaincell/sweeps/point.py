@@ -41,6 +41,7 @@ from gaincell.integrations.hf.size import model_size
 from gaincell.mapping import summary
 from gaincell.reports import results
 from gaincell.reports.results import Json, value
+from gaincell.results.codec import to_json
 from gaincell.spread import exp_or_infinity, ratio_error
 from gaincell.sweeps.prepare import Preparation, State
 from gaincell.sweeps.settings import OBJECTIVES, Sweep, has_spread
@@ -236,7 +237,7 @@ def write_run(folder: Path, bench: Bench, entry: Json, found: Found, command: li
         }
     run: Json = {"schema": results.SCHEMA, "command": "sweep", "sweep": sweep.name, **entry}
     if found.activity is not None:
-        run["activity"] = found.activity.to_json()
+        run["activity"] = to_json(found.activity)
     run["provenance"] = results.provenance(
         command=command,
         seed=sweep.seed,

@@ -140,7 +140,7 @@ def _check_lines(path: Path) -> None:
             if not whole:
                 raise InputError(
                     f"the journal {path.name} is damaged: line {number} cannot be read; restore the file, or "
-                    "remove it to begin anew"
+                    "remove it to start again"
                 )
 
 

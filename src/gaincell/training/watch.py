@@ -79,7 +79,7 @@ class Watch:
             return
         hint = "lower the learning rate or warm up for longer"
         if self._checkpoint is not None:
-            hint += ", in another directory (changed settings do not go on in this one)"
+            hint += ", in another directory (this one cannot be continued with changed settings)"
         if self._checkpoint is not None and self.stored:
             hint += f"; {self._checkpoint.name} holds the state after {self.stored} steps"
         raise RunError(f"{otherwise} at step {step}; {hint}")

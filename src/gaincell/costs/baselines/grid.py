@@ -14,6 +14,7 @@ from gaincell.costs.baselines.measurement import DTYPES, Measurement, measure
 from gaincell.costs.gpus import Measured
 from gaincell.errors import InputError
 from gaincell.progress import Progress, silent
+from gaincell.results.baseline import Skipped
 from gaincell.units import Second
 
 BATCHES = (1, 4, 16, 64, 256)
@@ -31,17 +32,6 @@ HERE = (("matmul", "float32"), ("matmul", "bfloat16"), ("flash", "float32"))
 """What `measure_here` tries."""
 LARGEST_CACHE = {"cpu": 2**31, "cuda": 2**34}
 """Bytes of one cache in the arithmetic's type; larger ones are left out."""
-
-
-@dataclass(frozen=True)
-class Skipped:
-    """A configuration that was not measured, and why."""
-
-    implementation: str
-    dtype: str
-    context: int
-    batch: int
-    reason: str
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ stand beside gains and offsets.
 """
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -230,9 +230,9 @@ def go_on(model: PreTrainedModel, run: str | os.PathLike[str]) -> None:
     unfit = wanted ^ found.keys() or {n for n in wanted if parameters[n].shape != found[n].shape}
     if unfit:
         raise RunError(
-            f"{path} does not go on in this model: {min(unfit)} ({len(unfit)} tensors) is in one only or has "
-            "another shape; give the rank, layers, mixing, biases and exponents that it was made with, and "
-            "array_normaliser where it has one"
+            f"{path} cannot be trained further here: {min(unfit)} ({len(unfit)} tensors) is in one only or "
+            "has another shape; give the rank, layers, mixing, biases and exponents that it was made with, "
+            "and array_normaliser where it has one"
         )
     hold_indices(model, stored)
     for name in wanted:
@@ -262,15 +262,6 @@ def describe(run: str | os.PathLike[str]) -> Hardware:
     if missing:
         raise RunError(f"{path} does not say its {missing[0]}: it is damaged; save the model again")
     return Hardware(metadata["base"], metadata["base_sha256"], metadata["design_hash"])
-
-
-def stored_names(files: Iterable[Path]) -> set[str]:
-    """Names of the tensors in safetensors files."""
-    found: set[str] = set()
-    for path in files:
-        with safe_open(path, framework="pt") as file:
-            found |= set(file.keys())
-    return found
 
 
 def _find_base(

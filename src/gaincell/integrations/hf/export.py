@@ -28,7 +28,6 @@ from gaincell.integrations.hf.reparametrisation import copies, hold_indices, is_
 from gaincell.integrations.hf.sources import (
     has_tokenizer,
     load_tokenizer,
-    sampled_fingerprint,
     without_revision,
 )
 from gaincell.reports import results
@@ -88,7 +87,7 @@ def export_peft(run: str | os.PathLike[str], out: str | os.PathLike[str]) -> Pat
         from peft import LoraConfig
     except ImportError as error:
         raise InputError("adapters need the extra: pip install 'gaincell[train]'") from error
-    from gaincell.integrations.hf.peft_files import KEY, adapter_record
+    from gaincell.integrations.hf.peft_files import KEY, adapter_record, sampled_fingerprint
 
     about, directory = describe(run), Path(out)
     held = read(run_directory(run) / "hardware.safetensors")

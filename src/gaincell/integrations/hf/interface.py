@@ -176,7 +176,7 @@ def refuse_call(model: nn.Module, args: tuple[Any, ...], arguments: dict[str, An
             restarts = restarts & real[:, 1:] & real[:, :-1]
         if bool(restarts.any()):
             raise ModelError(
-                f"{where}: position_ids start anew within a row (packed sequences), which is not modelled: "
+                f"{where}: position_ids restart within a row (packed sequences), which is not modelled: "
                 "give the sequences as separate rows of a padded batch, with attention_mask"
             )
 

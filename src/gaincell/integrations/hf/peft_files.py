@@ -17,6 +17,7 @@ plain `LORA` it would leave out gains and offsets and compute softmax attention 
 from __future__ import annotations
 
 import copy
+import hashlib
 from collections.abc import Mapping, Sequence
 from functools import wraps
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,8 @@ KEY = "gaincell"
 """In `auto_mapping`."""
 OURS = " on gain-cell arrays (pip install gaincell, then import gaincell)"
 """End of `peft_type`: peft prints it when it does not know it."""
+SAMPLES = 64
+"""Values of a weight that `sampled_fingerprint` takes, or up to twice as many."""
 
 _PLAIN = {f"{stage}.{number}" for stage in ("q", "k", "v", "out") for number in ("gain", "offset")}
 """What every layer's arrays have."""
@@ -49,7 +52,7 @@ _load_into = PeftAdapterMixin.load_adapter
 _save = PeftModel.save_pretrained
 _inject = BaseTuner.inject_adapter
 _save_config = PeftConfigMixin.save_pretrained
-_read_config = PeftConfigMixin.from_json_file.__func__
+_read_config: Any = vars(PeftConfigMixin)["from_json_file"].__func__
 
 
 def adapter_record(cells: Sequence[GainCellAttention], attention: str, base: str | None) -> dict[str, Any]:
@@ -173,7 +176,7 @@ def _prepared(model: Any, config: Any, beside: Any = None) -> Any:
     if hasattr(config, "modules_to_save"):
         config.modules_to_save = [*(n for n in config.modules_to_save or [] if n != MODULE), MODULE]
     if _record(config) is None:
-        base = _fingerprint(model) if beside is None else (_record(beside) or {}).get("base")
+        base = sampled_fingerprint(model) if beside is None else (_record(beside) or {}).get("base")
         config.auto_mapping = (config.auto_mapping or {}) | {KEY: adapter_record(cells, "gain-cell", base)}
     return config
 
@@ -209,7 +212,7 @@ def _bring_together(model: Any, config: Any, alone: bool) -> None:
 
 def _check_base(model: nn.Module, record: Mapping[str, Any], config: Any) -> None:
     """Refuse an adapter on other weights than its own, as far as both are known. Raises ModelError."""
-    found = _fingerprint(model)
+    found = sampled_fingerprint(model)
     if None not in (found, record.get("base")) and found != record["base"]:
         raise ModelError(
             "the adapter was trained on a model with other weights: load its base model "
@@ -217,12 +220,34 @@ def _check_base(model: nn.Module, record: Mapping[str, Any], config: Any) -> Non
         )
 
 
-def _fingerprint(model: nn.Module) -> str | None:
-    """`sampled_fingerprint` of a model, which may be in a wrapper already."""
-    from gaincell.integrations.hf.attach import attached_layers, attached_model
-    from gaincell.integrations.hf.sources import sampled_fingerprint
+def sampled_fingerprint(model: Any) -> str | None:
+    """SHA-256 over names, shapes and a few values of each weight, rounded to bfloat16: cheap to take, and the
+    same whether the weights are held in float32 or bfloat16. None where some are held in another type, or
+    are elsewhere.
 
-    return sampled_fingerprint(attached_model(model) if attached_layers(model) else model)
+    Embeddings do not count, since adding tokens changes them.
+
+    model: without adapters, in a wrapper of peft or not.
+    """
+    import torch
+
+    from gaincell.integrations.hf.attach import attached_layers, attached_model
+    from gaincell.integrations.hf.sources import base_weights
+
+    model = attached_model(model) if attached_layers(model) else model
+    embeddings = [getattr(model, f"get_{end}_embeddings", lambda: None)() for end in ("input", "output")]
+    left_out = {id(weight) for layer in embeddings if layer is not None for weight in layer.parameters()}
+    digest = hashlib.sha256()
+    for name, weight in sorted(base_weights(model).items()):
+        if weight.dtype not in (torch.float32, torch.bfloat16, torch.float64) or weight.is_meta:
+            return None
+        if id(weight) in left_out:
+            continue
+        flat = weight.detach().reshape(-1)
+        some = flat[:: max(1, flat.numel() // SAMPLES)].to("cpu", torch.bfloat16)
+        digest.update(f"{name} {tuple(weight.shape)}\n".encode())
+        digest.update(some.float().numpy().data)
+    return digest.hexdigest()
 
 
 def _check_design(cells: Sequence[GainCellAttention], record: Mapping[str, Any]) -> None:
@@ -314,4 +339,4 @@ PeftAdapterMixin.load_adapter = _load_into_with_arrays  # type: ignore[method-as
 PeftModel.save_pretrained = _save_with_arrays  # type: ignore[method-assign]
 BaseTuner.inject_adapter = _inject_with_arrays  # type: ignore[method-assign]
 PeftConfigMixin.save_pretrained = _save_config_with_arrays  # type: ignore[method-assign]
-PeftConfigMixin.from_json_file = classmethod(_read_config_of_arrays)  # type: ignore[method-assign]
+PeftConfigMixin.from_json_file = classmethod(_read_config_of_arrays)  # type: ignore[method-assign, assignment]

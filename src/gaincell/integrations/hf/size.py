@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 
@@ -25,7 +27,6 @@ from gaincell.integrations.hf.checkpoint import (
     describe,
     is_run,
     run_directory,
-    stored_names,
 )
 from gaincell.integrations.hf.context import LONGEST_BLOCK, context_of
 from gaincell.integrations.hf.digital_scaling import EXPONENTS
@@ -91,9 +92,9 @@ def model_size(model: str | os.PathLike[str]) -> ModelSize:
     source = find_source(base, f"{name}: " if base != name else "")
     size = size_of(without_weights(source), Path(without_revision(source.id)).name)
     if is_run(name):
-        held = stored_names([run_directory(name) / HARDWARE])
+        held = _names([run_directory(name) / HARDWARE])
     else:
-        held = {n for n in stored_names(source.directory.glob("model*.safetensors")) if ARRAYS in n}
+        held = {n for n in _names(source.directory.glob("model*.safetensors")) if ARRAYS in n}
     return replace(
         size,
         column_gains=any(tensor.endswith(EXPONENTS) for tensor in held),
@@ -169,3 +170,12 @@ def size_of(model: Any, title: str) -> ModelSize:
         tokens=context_of(model) or LONGEST_BLOCK,
         sliding_window=own_window(modules[0]) or 0,
     )
+
+
+def _names(files: Iterable[Path]) -> set[str]:
+    """Names of the tensors in safetensors files."""
+    found: set[str] = set()
+    for path in files:
+        with safe_open(path, framework="pt") as file:
+            found |= set(file.keys())
+    return found

@@ -70,9 +70,6 @@ _STORED = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 _PIECE = 2**22
 """Numbers of a tensor that are converted or checked at once."""
 
-SAMPLES = 64
-"""Values of a weight that `sampled_fingerprint` takes, or up to twice as many."""
-
 SIZES = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
 """Of a configuration, under the names that every family of transformers understands."""
 
@@ -310,28 +307,6 @@ def fingerprint(model: nn.Module) -> str:
         digest.update(f"{name} {tuple(weight.shape)}\n".encode())
         for piece in _pieces(weight):
             digest.update(piece.to("cpu", torch.float32).numpy().data)
-    return digest.hexdigest()
-
-
-def sampled_fingerprint(model: nn.Module) -> str | None:
-    """SHA-256 over names, shapes and a few values of each weight, rounded to bfloat16: cheap to take, and the
-    same whether the weights are held in float32 or bfloat16. None where some are held in another type, or
-    are elsewhere.
-
-    Embeddings do not count, since adding tokens changes them.
-    """
-    embeddings = [getattr(model, f"get_{end}_embeddings", lambda: None)() for end in ("input", "output")]
-    left_out = {id(weight) for layer in embeddings if layer is not None for weight in layer.parameters()}
-    digest = hashlib.sha256()
-    for name, weight in sorted(base_weights(model).items()):
-        if weight.dtype not in (torch.float32, torch.bfloat16, torch.float64) or weight.is_meta:
-            return None
-        if id(weight) in left_out:
-            continue
-        flat = weight.detach().reshape(-1)
-        some = flat[:: max(1, flat.numel() // SAMPLES)].to("cpu", torch.bfloat16)
-        digest.update(f"{name} {tuple(weight.shape)}\n".encode())
-        digest.update(some.float().numpy().data)
     return digest.hexdigest()
 
 

@@ -144,7 +144,9 @@ class Panel(NamedTuple):
     @property
     def values(self) -> Tensor:
         """In pieces of a sub-tile: [G, nb, N, nD]."""
-        return self.segment.values[:, self.lo : self.hi].unflatten(1, (-1, self.plan.design.tile))
+        values = self.segment.values[:, self.lo : self.hi]
+        pieces: Tensor = values.unflatten(1, (-1, self.plan.design.tile))
+        return pieces
 
     def row_factors(self, scale: float) -> Tensor:
         """[R, n, 1] of the queries, times `scale`."""

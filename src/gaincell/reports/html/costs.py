@@ -15,62 +15,54 @@ from gaincell.reports.costs import Rows
 from gaincell.reports.floorplan import area_caption, area_rows, floorplan_figure
 from gaincell.reports.html.markup import EMPTY, element, grid
 from gaincell.reports.html.picture import picture
-from gaincell.reports.html.result import Entry, Result, each, protocol
+from gaincell.reports.html.result import Entry, Result, each, each_of, typed
 from gaincell.reports.html.tables import head_rows, only_kind, short, table
-from gaincell.reports.results import number, numbers
+from gaincell.reports.results import number
+from gaincell.results.baseline import BaselineResult
+from gaincell.results.cost import CostResult
 
 SIMULATED, CITED = "simulated", "cited"
 
 
 def costs(results: Sequence[Result]) -> Markup:
     """A token in gain cells: side by side where there are several, then each."""
-    many = {result.name: result.run for result in results}
-    models = tables.models(many)
+    models = tables.models(dict(typed(results, CostResult)))
     kind = _by_heading(models)
     together = table(models, lambda r, c: kind(r, c) if c > 2 else None) if len(results) > 1 else EMPTY
-    return together + each(results, "head", lambda result: _cost(result.run))
+    return together + each_of(results, CostResult, _cost, lambda found: found.head)
 
 
-def _cost(run: Entry) -> Markup:
-    notes = element(
-        "ul", *(element("li", note[0].upper() + note[1:]) for note in run["notes"]), class_="plain"
-    )
+def _cost(run: CostResult) -> Markup:
+    notes = element("ul", *(element("li", note[0].upper() + note[1:]) for note in run.notes), class_="plain")
     summary = tables.summary(run)
     first = [
         table(summary, lambda r, _: CITED if ", cited" in summary.rows[r][0] else SIMULATED),
         grid(_energy(run), *_phases(run), *_heads(run)),
-        notes if run["notes"] else EMPTY,
+        notes if run.notes else EMPTY,
         table(tables.energy(run), _by_heading(tables.energy(run))),
         table(tables.area(run), _by_heading(tables.area(run))),
     ]
-    machines = run.get("machines", [])
-    if machines:
-        first.append(
-            table(around.machines(run), lambda r, c: machines[r]["latency"]["kind"] if c < 3 else SIMULATED)
-        )
+    machines = run.machines
+    first.append(table(around.machines(run), lambda r, c: machines[r].kind if c < 3 else SIMULATED))
     return EMPTY.join(first) + _more(run)
 
 
-def _more(run: Entry) -> Markup:
+def _more(run: CostResult) -> Markup:
     """What explains the numbers, folded."""
-    parts = []
-    if "sweeps" in run:
-        kind = only_kind(run["sweeps"])
-        parts.append(picture("What changes the costs", costs_figures.sweeps(run), kind=kind))
-    if "areas" in run:
-        parts.append(table(tables.variants(run), _by_heading(tables.variants(run))))
-    if "whole_model" in run:
-        parts.append(table(around.whole_model(run), SIMULATED))
-    if "why" in run:
-        parts += [table(around.cache(run), SIMULATED), table(around.memories(run), SIMULATED)]
-    if "sensitivity" in run:
-        parts.append(table(tables.sensitivity(run, tables.MOST), SIMULATED))
-    process = tables.technology(run)
-    found = list(run["technology"]["numbers"].values())
-    parts.append(table(process, lambda r, c: found[r]["kind"] if c == 1 else None, text=(2,)))
+    found = list(run.technology.numbers.values())
+    parts = [
+        picture(
+            "What changes the costs", costs_figures.sweeps(run), kind=only_kind(tuple(run.sweeps.values()))
+        ),
+        table(tables.variants(run), _by_heading(tables.variants(run))),
+        table(around.whole_model(run), SIMULATED),
+        table(around.cache(run), SIMULATED),
+        table(around.memories(run), SIMULATED),
+        table(tables.sensitivity(run, tables.MOST), SIMULATED),
+        table(tables.technology(run), lambda r, c: found[r].kind if c == 1 else None, text=(2,)),
+        table(tables.left_out(run)),
+    ]
     words = "Sweeps, cells and stacks, whole model, memories, sensitivity, technology, what is left out"
-    if "left_out" in run:
-        parts.append(table(tables.left_out(run)))
     return element("details", element("summary", words), *parts, class_="more")
 
 
@@ -79,37 +71,36 @@ def _by_heading(rows: Rows) -> Callable[[int, int], str]:
     return lambda r, c: CITED if "cited" in rows.headings[c] and "×" not in rows.headings[c] else SIMULATED
 
 
-def _energy(run: Entry) -> Markup:
-    kind = only_kind(run["head"]["lines"])
+def _energy(run: CostResult) -> Markup:
+    kind = only_kind(run.head.lines)
     return picture("Energy of a head and token", costs_figures.energy(run), kind=kind, numbers=())
 
 
-def _phases(run: Entry) -> list[Markup]:
+def _phases(run: CostResult) -> list[Markup]:
     """Power of a head over a step; the area of a bar is its energy."""
-    shown = [phase for phase in run["head"]["phases"] if number(phase["duration"]) > 0]
+    shown = [phase for phase in run.head.phases if phase.duration > 0]
     if not shown:
         return []
     rows = [
-        [p["name"], *(short(number(p[key]) * 1e9) for key in ("start", "duration")),
-         short(number(p["energy"]) / number(p["duration"]) * 1e3), tables.readable(p["energy"])]
+        [p.name, short(p.start * 1e9), short(p.duration * 1e9), short(p.energy / p.duration * 1e3),
+         tables.with_scale(p.energy, "J")]
         for p in shown
     ]  # fmt: skip
     found = Rows("A step over time", ("phase", "from, ns", "for, ns", "power, mW", "energy"), rows)
-    kind = only_kind(run["head"]["phases"])
+    kind = only_kind(run.head.phases)
     return [picture("A step over time", costs_figures.phases(run), kind=kind, numbers=[found])]
 
 
-def _heads(run: Entry) -> list[Markup]:
-    found = run["model_cost"]["heads"]
-    energies = numbers(found["energy"])
-    if len(energies) < 2:
+def _heads(run: CostResult) -> list[Markup]:
+    found = run.model_cost.heads
+    if len(found) < 2:
         return []
     rows: dict[int, list[float]] = {}
-    for layer, drawn in zip(numbers(found["layer"]), energies, strict=True):
-        rows.setdefault(int(layer), []).append(drawn * 1e9)
+    for head in found:
+        rows.setdefault(head.layer, []).append(head.energy * 1e9)
     title = "Energy of every head"
     of_all = head_rows(f"{title}, nJ per token", [rows[n] for n in sorted(rows)], "query head")
-    return [picture(title, costs_figures.heads(run), kind=found["energy"]["kind"], numbers=[of_all])]
+    return [picture(title, costs_figures.heads(run), kind=SIMULATED, numbers=[of_all])]
 
 
 def floorplans(results: Sequence[Result]) -> Markup:
@@ -142,11 +133,10 @@ def _stacks(run: Entry) -> Markup:
 
 def baselines(results: Sequence[Result]) -> Markup:
     """Softmax attention timed on a machine."""
-    return each(results, "measurements", _baseline)
+    return each_of(results, BaselineResult, _baseline, lambda found: found.measurements)
 
 
-def _baseline(result: Result) -> Markup:
-    run = result.run
+def _baseline(run: BaselineResult) -> Markup:
     shown = [element("p", baseline_title(run), class_="lead")]
     for context, (headings, *rows) in baseline_rows(run).items():
         title = f"{context:,} keys: µs per token, by batch"
@@ -158,4 +148,4 @@ def _baseline(result: Result) -> Markup:
     skipped = [element("li", line) for line in skipped_lines(run)]
     notes = element("ul", *skipped, class_="plain") if skipped else EMPTY
     chart = picture("Time per token and layer", baseline_figure(run), kind="measured", numbers=())
-    return EMPTY.join(shown) + chart + notes + element("p", protocol(run), class_="note")
+    return EMPTY.join(shown) + chart + notes + element("p", run.provenance.protocol, class_="note")

@@ -18,8 +18,12 @@ from gaincell.reports.costs import Rows
 from gaincell.reports.fidelity import MAPS, SHOWN, fidelity_caption, fidelity_figure, fidelity_rows
 from gaincell.reports.html.markup import element
 from gaincell.reports.html.picture import picture
-from gaincell.reports.html.result import Result, each
-from gaincell.reports.html.tables import folded, head_rows, only_kind, table
+from gaincell.reports.html.result import Result, each_of
+from gaincell.reports.html.tables import folded, head_rows, table
+from gaincell.results.activity import ActivityResult
+from gaincell.results.evaluation import FidelityResult
+
+SIMULATED = "simulated"
 
 MEANINGS = {
     "error": "error to the pretrained head, Σ(O − Y)² / ΣY²",
@@ -54,45 +58,34 @@ NAMES = {
 
 def fidelity(results: Sequence[Result]) -> Markup:
     """How close every head is to the pretrained one."""
-    return each(results, "fidelity", _fidelity)
+    return each_of(results, FidelityResult, _fidelity)
 
 
-def _fidelity(result: Result) -> Markup:
-    found = result.run["fidelity"]
+def _fidelity(result: FidelityResult) -> Markup:
     tables = [
         head_rows(
-            f"{key}: {MEANINGS[key]}", found[key]["value"], "key/value head" if key[0] in "kv" else "head"
+            f"{key}: {MEANINGS[key]}", result.fidelity[key], "key/value head" if key[0] in "kv" else "head"
         )
         for keys in MAPS.values()
         for key in keys
     ]
-    chart = picture("Every head", fidelity_figure(result.run), kind=only_kind(found), numbers=tables)
-    rows = Rows(
-        "Means over the heads of a layer",
-        ("layer", *SHOWN),
-        fidelity_rows(result.run),
-        fidelity_caption(result.run),
-    )
-    return chart + folded(rows.title, table(rows, only_kind(found)))
+    chart = picture("Every head", fidelity_figure(result), kind=SIMULATED, numbers=tables)
+    title = "Means over the heads of a layer"
+    rows = Rows(title, ("layer", *SHOWN), fidelity_rows(result), fidelity_caption(result))
+    return chart + folded(title, table(rows, SIMULATED))
 
 
 def activity(results: Sequence[Result]) -> Markup:
     """Pulses and voltages of every head."""
-    return each(results, "activity", _activity)
+    return each_of(results, ActivityResult, _activity)
 
 
-def _activity(result: Result) -> Markup:
-    heads = result.run["activity"]["heads"]
-    kind = only_kind(heads)
-    units = {key: f", {heads[key]['unit']}" if heads[key]["unit"] != "1" else "" for key in heads}
-    maps = {key: f"{name[0].upper()}{name[1:]}{units[key]}" for key, name in NAMES.items() if key in heads}
-    tables = [head_rows(title, by_layer(result.run, key), "query head") for key, title in maps.items()]
-    chart = picture("Every head", activity_figure(result.run, maps), kind=kind, numbers=tables)
-    words = element("p", f"{sparsity_line(result.run)} ({kind}).", class_="lead")
-    rows = Rows(
-        "Means over the heads of a layer",
-        ("layer", *COLUMNS),
-        activity_rows(result.run),
-        activity_caption(result.run),
-    )
-    return words + chart + folded(rows.title, table(rows, kind))
+def _activity(result: ActivityResult) -> Markup:
+    units = {"key_level": ", V", "value_level": ", V"}
+    maps = {key: f"{name[0].upper()}{name[1:]}{units.get(key, '')}" for key, name in NAMES.items()}
+    tables = [head_rows(title, by_layer(result, key), "query head") for key, title in maps.items()]
+    chart = picture("Every head", activity_figure(result, maps), kind=SIMULATED, numbers=tables)
+    words = element("p", f"{sparsity_line(result)} ({SIMULATED}).", class_="lead")
+    title = "Means over the heads of a layer"
+    rows = Rows(title, ("layer", *COLUMNS), activity_rows(result), activity_caption(result))
+    return words + chart + folded(title, table(rows, SIMULATED))

@@ -21,6 +21,7 @@ from gaincell.reports.html.result import Result, subject, whole
 from gaincell.reports.html.sections import SECTIONS
 from gaincell.reports.html.summary import provenance, summary
 from gaincell.reports.results import Json, read
+from gaincell.results import parse
 
 LOG = "log.jsonl"
 KNOWN = (
@@ -50,7 +51,7 @@ def load(path: str | Path, name: str) -> Result:
     run = read(path)
     if not isinstance(run.get("provenance"), dict):
         raise RunError(f"{path.name} is a broken result: it has no provenance; make it again")
-    result = Result(name, run, _log(path / LOG) if path.is_dir() else ())
+    result = Result(name, run, _log(path / LOG) if path.is_dir() else (), parse(run, path.name))
     made = str(run.get("command", "an unknown command"))
     if not any(section.wanted(result) for section in SECTIONS):
         raise RunError(

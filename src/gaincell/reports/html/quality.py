@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from itertools import zip_longest
 
@@ -16,14 +15,22 @@ from gaincell.reports.comparison import cell, compare, heading
 from gaincell.reports.costs import Rows
 from gaincell.reports.html.markup import EMPTY, grid, pair
 from gaincell.reports.html.picture import picture, plain
-from gaincell.reports.html.result import Entry, Result, each, protocol, whole
+from gaincell.reports.html.result import Result, each, each_of, protocol, typed, whole
 from gaincell.reports.html.tables import folded, only_kind, table
-from gaincell.reports.results import number, number_or_nan, numbers
 from gaincell.reports.tables import HEADINGS, perplexity_rows, readable
 from gaincell.reports.training import curves, losses
+from gaincell.results.evaluation import (
+    AblationResult,
+    ChipsResult,
+    ContextResult,
+    DepthResult,
+    PausesResult,
+    PerplexityResult,
+    RepetitionResult,
+    RollingResult,
+)
 
-PAUSE = ("perplexity", "perplexity_error", "chip_time", "refreshes", "writes")
-WORDS = "word_perplexity"
+SIMULATED = "simulated"
 COMPARED = ("perplexity", "× software")
 """Columns of the perplexities of several results side by side."""
 
@@ -115,117 +122,96 @@ def tasks(results: Sequence[Result]) -> Markup:
 
 def chips(results: Sequence[Result]) -> Markup:
     """The spread over virtual chips."""
-    rows, columns, drawn = [], [], {}
-    for result in results:
-        with whole(result, "chips"):
-            rows += chips_rows({result.name: result.run})
-            found = result.run["chips"]
-            columns.append([number(found["nominal"]), *numbers(found["perplexity"])])
-            drawn[plain(result.name)] = result.run
-    kind = only_kind([result.run["chips"] for result in results])
-    headings = ("result", *CHIPS[1:])
-    caption = f"{protocol(results[0].run)}; every chip on the same text."
+    found = dict(typed(results, ChipsResult))
+    columns = [[one.chips.nominal, *one.chips.perplexity] for one in found.values()]
+    caption = f"{next(iter(found.values())).provenance.protocol}; every chip on the same text."
     every = [
         [str(n or "nominal"), *("–" if x is None else readable(x) for x in row)]
         for n, row in enumerate(zip_longest(*columns))
     ]
     title = "Perplexity of every chip"
-    of_chips = Rows(title, ("chip", *(result.name for result in results)), every)
-    chart = picture(title, draw_chips(drawn, "result"), kind=kind, numbers=[of_chips])
-    return pair(table(Rows("Virtual chips", headings, rows, caption), kind), chart)
+    of_chips = Rows(title, ("chip", *found), every)
+    drawn = draw_chips({plain(name): one for name, one in found.items()}, "result")
+    shown = Rows("Virtual chips", ("result", *CHIPS[1:]), chips_rows(found), caption)
+    return pair(table(shown, SIMULATED), picture(title, drawn, kind=SIMULATED, numbers=[of_chips]))
 
 
 def ablation(results: Sequence[Result]) -> Markup:
     """What every constraint costs."""
-    return each(results, "ablation", _ablation)
+    return each_of(results, AblationResult, _ablation)
 
 
-def _ablation(result: Result) -> Markup:
-    found = result.run["ablation"]
-    rows = [(name, kind, meaning, *rest) for kind, name, meaning, *rest in ablation_rows(result.run)]
-    caption = f"{protocol(result.run)}; nothing trained; ± standard error of the paired ratio."
+def _ablation(result: AblationResult) -> Markup:
+    rows = [(name, kind, meaning, *rest) for kind, name, meaning, *rest in ablation_rows(result)]
+    caption = f"{result.provenance.protocol}; nothing trained; ± standard error of the paired ratio."
     headings = ("constraint", "switched", "meaning", "perplexity", "ratio", "±")
-    kind = only_kind(found)
-    chart = picture("Ratios of perplexities", ablation_figure(result.run), kind=kind, numbers=())
-    return chart + table(Rows("Constraints of the hardware", headings, rows, caption), kind, text=(1, 2))
+    chart = picture("Ratios of perplexities", ablation_figure(result), kind=SIMULATED, numbers=())
+    return chart + table(Rows("Constraints of the hardware", headings, rows, caption), SIMULATED, text=(1, 2))
 
 
 def pauses(results: Sequence[Result]) -> Markup:
     """Perplexity against idle time."""
-    rows, kinds = [], []
-    for result in results:
-        with whole(result, "pauses"):
-            found = result.run["pauses"]
-            for row in found:
-                first, error, time, *counts = (row[key] for key in PAUSE)
-                shown = [readable(number(first)), _error(error), f"{number(time):.4g}"]
-                name = f"{result.name}, {number(row['idle']):g} s"
-                rows.append([name, *shown, *(f"{number(entry):,.0f}" for entry in counts)])
-                kinds.append([None, *(row[key]["kind"] for key in PAUSE)])
-    caption = f"{protocol(results[0].run)}; ± standard error; time, refreshes and columns: of one block."
+    found = list(typed(results, PausesResult))
+    rows = [
+        [
+            f"{name}, {row.idle:g} s",
+            readable(row.perplexity),
+            "–" if row.perplexity_error is None else readable(row.perplexity_error),
+            f"{row.chip_time:.4g}",
+            f"{row.refreshes:,.0f}",
+            f"{row.writes:,.0f}",
+        ]
+        for name, result in found
+        for row in result.pauses
+    ]
+    protocol_of = found[0][1].provenance.protocol
+    caption = f"{protocol_of}; ± standard error; time, refreshes and columns: of one block."
     headings = ("idle time", "perplexity", "±", "time on the chip, s", "refreshes", "columns written")
-    drawn = hardware.pauses([result.run for result in results], [plain(result.name) for result in results])
-    kind = only_kind([result.run["pauses"] for result in results])
-    numbers_of = Rows("Pauses", headings, rows, caption)
-    return picture("What a pause costs", drawn, kind=kind, numbers=()) + folded(
-        numbers_of.title, table(numbers_of, lambda r, c: kinds[r][c])
-    )
-
-
-def _error(entry: Entry) -> str:
-    error = number_or_nan(entry)
-    return "–" if math.isnan(error) else readable(error)
+    drawn = hardware.pauses([result for _, result in found], [plain(name) for name, _ in found])
+    kind = only_kind([result.pauses for _, result in found])
+    shown = table(Rows("Pauses", headings, rows, caption), lambda _, c: SIMULATED if c else None)
+    return picture("What a pause costs", drawn, kind=kind, numbers=()) + folded("Pauses", shown)
 
 
 def evaluation(results: Sequence[Result]) -> Markup:
     """Perplexities of one model each, by tokens (blocks-T, strided-T-S) or by words (rolling-T)."""
     rows, kinds = [], []
-    for result in results:
-        with whole(result, "perplexity"):
-            run = result.run
-            key = measured_by(run) or "perplexity"
-            bits = readable(number(run["bits_per_byte"])) if "bits_per_byte" in run else "–"
-            error = readable(number(run[f"{key}_error"])) if f"{key}_error" in run else "–"
-            counted, by = f"{number(run['predictions']):,.0f}", "words" if key == WORDS else "tokens"
-            rows.append([result.name, readable(number(run[key])), error, bits, by, counted, protocol(run)])
-            kinds.append(str(run[key]["kind"]))
+    for name, one in ((result.name, result.found) for result in results):
+        if isinstance(one, RollingResult):
+            number, spread, by = one.word_perplexity, one.word_perplexity_error, "words"
+        else:
+            assert isinstance(one, PerplexityResult)
+            number, spread, by = one.perplexity, one.perplexity_error, "tokens"
+        shown = ["–" if x is None else readable(x) for x in (number, spread, one.bits_per_byte)]
+        rows.append([name, *shown, by, f"{one.predictions:,.0f}", one.provenance.protocol])
+        kinds.append(one.numbers)
     headings = ("result", "perplexity", "±", "bits per byte", "by", "predictions", "protocol")
-    shown = Rows("Perplexity of a text", headings, rows, "")
-    return table(shown, lambda row, column: kinds[row] if column in (1, 2, 3) else None, text=(4, 6))
-
-
-def measured_by(run: Entry) -> str | None:
-    """The entry that holds the one perplexity of a result; None if there is none."""
-    found = (key for key in ("perplexity", WORDS) if isinstance(run.get(key), dict))
-    return next(found, None)
+    found = Rows("Perplexity of a text", headings, rows, "")
+    return table(found, lambda row, column: kinds[row] if column in (1, 2, 3) else None, text=(4, 6))
 
 
 def context(results: Sequence[Result]) -> Markup:
     """Perplexity against the length of the context: several models of a result, or one."""
-    several = [result for result in results if "curves" in result.run]
-    one = [result for result in results if "curves" not in result.run]
-    return each(several, "curves", _context) + each(one, "context", _context)
+    several = each_of(
+        results, DepthResult, lambda found: _context(found, SIMULATED), lambda found: found.curves
+    )
+    return several + each_of(results, ContextResult, lambda found: _context(found, found.numbers))
 
 
 def repetition(results: Sequence[Result]) -> Markup:
     """Loss on tokens that stood in the context before, and on others."""
-    rows, kinds = [], []
-    for result in results:
-        with whole(result, "repetition"):
-            for row in result.run["repetition"]:
-                cells = [
-                    readable(number(row["perplexity"])),
-                    f"{number(row['nll']):.3f}",
-                    f"{number(row['tokens']):,.0f}",
-                ]
-                rows.append([f"{result.name}, {row['kind']}", *cells])
-                kinds.append([None, *(row[key]["kind"] for key in ("perplexity", "nll", "tokens"))])
+    found = list(typed(results, RepetitionResult))
+    points = [(name, one, point) for name, one in found for point in one.repetition]
+    kinds = [[None, one.numbers, one.numbers, "measured"] for _, one, _ in points]
+    rows = [
+        [f"{name}, {p.kind}", readable(p.perplexity), f"{p.nll:.3f}", f"{p.tokens:,.0f}"]
+        for name, _, p in points
+    ]
     headings = ("tokens", "perplexity", "nats a token", "predictions")
-    found = Rows("What is found again", headings, rows, f"{protocol(results[0].run)}.")
-    return table(found, lambda r, c: kinds[r][c])
+    shown = Rows("What is found again", headings, rows, f"{found[0][1].provenance.protocol}.")
+    return table(shown, lambda r, c: kinds[r][c])
 
 
-def _context(result: Result) -> Markup:
-    run, title = result.run, "How far back a model looks"
-    kind = only_kind([p["excess"] for curve in run.get("curves", [run]) for p in curve["context"]])
-    return picture(title, hardware.context(run), kind=kind, note=protocol(run))
+def _context(result: DepthResult | ContextResult, kind: str) -> Markup:
+    note = result.provenance.protocol
+    return picture("How far back a model looks", hardware.context(result), kind=kind, note=note)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from markupsafe import Markup
 
@@ -13,42 +13,65 @@ from gaincell.errors import RunError
 from gaincell.reports.html.markup import element, join
 from gaincell.reports.html.tables import badges
 from gaincell.reports.results import Json
+from gaincell.results.common import Result as Found
 
 Entry = Mapping[str, Any]
+T = TypeVar("T", bound=Found)
 
 
 @dataclass(frozen=True)
 class Result:
-    """name: as the page calls it.  run: what its file holds.  log: lines of its log.jsonl, if it has one."""
+    """name: as the page calls it.  run: what its file holds.  log: lines of its log.jsonl, if it has one.
+    found: the result, of a kind that has a dataclass.
+    """
 
     name: str
     run: Json
     log: Sequence[Json] = ()
+    found: Found | None = None
 
 
-def each(results: Sequence[Result], part: str, content: Callable[[Result], object]) -> Markup:
+def each(given: Sequence[Result], part: str, content: Callable[[Result], object]) -> Markup:
     """One result after the other, each under its name, with the kinds of the numbers in that part of it."""
     pieces: list[object] = []
-    for result in results:
+    for result in given:
         with whole(result, part):
-            shown, about = content(result), subject(result.run)
-            heading = element(
-                "h3",
-                element("span", result.name),
-                element("span", about, class_="of") if about else "",
-                badges(result.run.get(part, result.log)),
-            )
-            pieces += [heading, shown]
+            pieces += [_heading(result, result.run.get(part, result.log)), content(result)]
     return join(pieces)
 
 
+def typed(given: Sequence[Result], kind: type[T]) -> Iterator[tuple[str, T]]:
+    """Names and results of one kind."""
+    return ((one.name, one.found) for one in given if isinstance(one.found, kind))
+
+
+def each_of(
+    given: Sequence[Result],
+    kind: type[T],
+    content: Callable[[T], object],
+    numbers: Callable[[T], object] = lambda found: found,
+) -> Markup:
+    """As `each`, of the results of one kind. numbers: the part whose kinds stand beside the name."""
+    pieces: list[object] = []
+    for result in given:
+        if isinstance(result.found, kind):
+            pieces += [_heading(result, numbers(result.found)), content(result.found)]
+    return join(pieces)
+
+
+def _heading(result: Result, numbers: Any) -> Markup:
+    about = subject(result.run)
+    shown = element("span", about, class_="of") if about else ""
+    return element("h3", element("span", result.name), shown, badges(numbers))
+
+
 @contextmanager
-def whole(results: Result | Sequence[Result], part: str) -> Iterator[None]:
+def whole(given: Result | Sequence[Result], part: str) -> Iterator[None]:
     """Inside, a part that lacks something is an error of the file, or files, it came from."""
     try:
         yield
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, StopIteration) as error:
-        named = [results] if isinstance(results, Result) else results
+        named = [given] if isinstance(given, Result) else given
         made = ", ".join(dict.fromkeys(f"`gaincell {result.run.get('command', '?')}`" for result in named))
         raise RunError(
             f"{', '.join(result.name for result in named)}: {part!r} of this result of {made} is not whole "

@@ -9,6 +9,20 @@ from markupsafe import Markup
 
 from gaincell.reports.html import circuits, codesign, costs, heads, mapping, quality, sweeps
 from gaincell.reports.html.result import Result
+from gaincell.results.activity import ActivityResult
+from gaincell.results.baseline import BaselineResult
+from gaincell.results.cost import CostResult
+from gaincell.results.evaluation import (
+    AblationResult,
+    ChipsResult,
+    ContextResult,
+    DepthResult,
+    FidelityResult,
+    PausesResult,
+    PerplexityResult,
+    RepetitionResult,
+    RollingResult,
+)
 
 
 @dataclass(frozen=True)
@@ -26,9 +40,8 @@ def _has(*parts: str) -> Callable[[Result], bool]:
     return lambda result: all(part in result.run for part in parts)
 
 
-def _spread(result: Result) -> bool:
-    chips = result.run.get("chips")
-    return isinstance(chips, dict) and "perplexity" in chips
+def _is(*kinds: type) -> Callable[[Result], bool]:
+    return lambda result: isinstance(result.found, kinds)
 
 
 def _listed(result: Result) -> bool:
@@ -67,16 +80,18 @@ SECTIONS = (
         "evaluation",
         "Evaluation",
         "How well a model predicts a text.",
-        lambda result: quality.measured_by(result.run) is not None,
+        _is(PerplexityResult, RollingResult),
         quality.evaluation,
     ),
     Section("tasks", "Tasks", "Differences are paired: on the same items.", _has("tasks"), quality.tasks),
-    Section("chips", "Chips", "The same network on chips whose cells differ.", _spread, quality.chips),
+    Section(
+        "chips", "Chips", "The same network on chips whose cells differ.", _is(ChipsResult), quality.chips
+    ),
     Section(
         "ablation",
         "Ablation",
         "Which constraint of the hardware costs how much.",
-        _has("ablation"),
+        _is(AblationResult),
         quality.ablation,
     ),
     Section(
@@ -90,20 +105,20 @@ SECTIONS = (
         codesign.learned,
     ),
     Section(
-        "pauses", "Pauses", "What a pause in the middle of a text costs.", _has("pauses"), quality.pauses
+        "pauses", "Pauses", "What a pause in the middle of a text costs.", _is(PausesResult), quality.pauses
     ),
     Section(
         "context",
         "Context",
         "How far back a model looks.",
-        lambda result: any(isinstance(result.run.get(key), list) for key in ("curves", "context")),
+        _is(DepthResult, ContextResult),
         quality.context,
     ),
     Section(
         "repetition",
         "Repetition",
         "Tokens that stood in the context before, and others.",
-        _has("repetition"),
+        _is(RepetitionResult),
         quality.repetition,
     ),
     Section("cells", "Cells", "Cells and chips compared with the same model.", _named, mapping.cells),
@@ -118,7 +133,7 @@ SECTIONS = (
         "fidelity",
         "Fidelity",
         "Every head against that of the pretrained model.",
-        _has("fidelity"),
+        _is(FidelityResult),
         heads.fidelity,
     ),
     Section("codes", "Codes", "How often every code of the converters is used.", _coded, mapping.codes),
@@ -127,18 +142,16 @@ SECTIONS = (
         "activity",
         "Activity",
         "What drives the word lines of every head on real text.",
-        lambda result: "activity" in result.run and "gains" in result.run,
+        _is(ActivityResult),
         heads.activity,
     ),
-    Section(
-        "costs", "Costs", "Energy, latency and area of a token.", _has("head", "model_cost"), costs.costs
-    ),
+    Section("costs", "Costs", "Energy, latency and area of a token.", _is(CostResult), costs.costs),
     Section("floorplan", "Floorplan", "Where the area goes, to scale.", _has("floorplan"), costs.floorplans),
     Section(
         "baseline",
         "Baseline",
         "Softmax attention on a machine of today.",
-        _has("measurements"),
+        _is(BaselineResult),
         costs.baselines,
     ),
     Section(

@@ -7,13 +7,24 @@ from typing import Any
 
 from markupsafe import Markup
 
-from gaincell.reports.costs import Rows, readable
+from gaincell.reports.costs import Rows, readable, with_scale
 from gaincell.reports.html.markup import element, join
 from gaincell.reports.html.result import Entry, Result, subject, whole
 from gaincell.reports.html.tables import badges, only_kind, table
 from gaincell.reports.results import number, numbers, saved_stage
 from gaincell.reports.tables import readable as short
+from gaincell.results.activity import ActivityResult
+from gaincell.results.baseline import BaselineResult
+from gaincell.results.cost import CostResult
+from gaincell.results.evaluation import (
+    AblationResult,
+    ChipsResult,
+    DepthResult,
+    FidelityResult,
+    PausesResult,
+)
 
+SIMULATED = "simulated"
 HASH = 12
 """Digits of hashes and commits shown."""
 
@@ -24,7 +35,7 @@ def summary(results: Sequence[Result]) -> Markup:
     for result in results:
         run = result.run
         with whole(result, "what it is about"):
-            found, kind = headline(run)
+            found, kind = headline(result)
             made = run["provenance"]
             rows.append(
                 [
@@ -42,8 +53,35 @@ def summary(results: Sequence[Result]) -> Markup:
     return table(shown, lambda r, c: kinds[r] if c == 1 else None, text=(1, 2, 3, 4, 5))
 
 
-def headline(run: Entry) -> tuple[str, str]:
+def headline(result: Result) -> tuple[str, str]:
     """The number one looks for first, and its kind."""
+    run = result.run
+    match result.found:
+        case CostResult() as cost:
+            found = cost.model_cost.bottom_up
+            parts = [(found.energy, "J"), (found.latency, "s"), (found.area, "m^2")]
+            shown = ", ".join(with_scale(number, unit) for number, unit in parts)
+            return f"{shown} for all attention of a token, bottom-up", SIMULATED
+        case AblationResult() as ablation:
+            rows = [row for row in ablation.ablation if row.kind == "off"]
+            best = min(rows, key=lambda row: row.ratio)
+            return f"× {best.ratio:.4f} without {best.name}, the most of {len(rows) - 1}", SIMULATED
+        case FidelityResult() as fidelity:
+            errors = [x for row in fidelity.fidelity["error"] for x in row]
+            return f"mean error of a head {sum(errors) / len(errors):.3f}", SIMULATED
+        case ChipsResult(chips=chips):
+            count = len(chips.perplexity)
+            return f"× {chips.ratio:.4f} the nominal perplexity, mean of {count} chips", SIMULATED
+        case PausesResult(pauses=pauses):
+            last = pauses[-1]
+            return f"perplexity {short(last.perplexity)} after {last.idle:g} s", SIMULATED
+        case BaselineResult(measurements=timings):
+            return f"{len(timings)} timings of softmax attention", "measured"
+        case DepthResult(curves=curves):
+            return f"{len(curves)} models over the length of context", SIMULATED
+        case ActivityResult() as activity:
+            share = 100 * activity.activity.mean().score_active
+            return f"{share:.1f} % of the columns give a pulse", SIMULATED
     for part, say in HEADLINES.items():
         if part in run:
             return say(run)
@@ -62,12 +100,6 @@ def _stages(run: Entry) -> tuple[str, str]:
     ]
 
 
-def _chips(run: Entry) -> tuple[str, str]:
-    found = run["chips"]
-    count = len(numbers(found["perplexity"]))
-    return f"× {number(found['ratio']):.4f} the nominal perplexity, mean of {count} chips", only_kind(found)
-
-
 def _sweep(run: Entry) -> tuple[str, str]:
     aims = " and ".join(one["name"] for one in run["objectives"])
     return f"{aims} of {number(run['counts']['complete']):.0f} points", run["counts"]["complete"]["kind"]
@@ -77,38 +109,9 @@ def _tasks(run: Entry) -> tuple[str, str]:
     return f"scores of {len(run['tasks'])} tasks", only_kind(run["tasks"][0]["metrics"])
 
 
-def _ablation(run: Entry) -> tuple[str, str]:
-    rows = [row for row in run["ablation"] if row["kind"] == "off"]
-    best = min(rows, key=lambda row: number(row["ratio"]))
-    return f"× {number(best['ratio']):.4f} without {best['name']}, the most of {len(rows) - 1}", only_kind(
-        best
-    )
-
-
-def _fidelity(run: Entry) -> tuple[str, str]:
-    errors = [float(x) for row in run["fidelity"]["error"]["value"] for x in row]
-    return f"mean error of a head {sum(errors) / len(errors):.3f}", run["fidelity"]["error"]["kind"]
-
-
-def _cost(run: Entry) -> tuple[str, str]:
-    found = run["model_cost"]["bottom_up"]
-    parts = ", ".join(readable(found[key]) for key in ("energy", "latency", "area"))
-    return f"{parts} for all attention of a token, bottom-up", found["energy"]["kind"]
-
-
-def _activity(run: Entry) -> tuple[str, str]:
-    active = numbers(run["activity"]["heads"]["score_active"])
-    share = 100 * sum(active) / len(active)
-    return f"{share:.1f} % of the columns give a pulse", run["activity"]["heads"]["score_active"]["kind"]
-
-
 def _floorplan(run: Entry) -> tuple[str, str]:
     total = sum(number(entry) for entry in run["areas"].values())
     return f"{total * 1e6:.3f} mm² a head", only_kind(run["areas"])
-
-
-def _baseline(run: Entry) -> tuple[str, str]:
-    return f"{len(run['measurements'])} timings of softmax attention", "measured"
 
 
 def _verification(run: Entry) -> tuple[str, str]:
@@ -142,13 +145,6 @@ def _mixed(run: Entry) -> tuple[str, str]:
     return f"{different:g} of {codes:g} codes unlike those of HeadArray", run["codes"]["differ"]["kind"]
 
 
-def _pauses(run: Entry) -> tuple[str, str]:
-    last = run["pauses"][-1]
-    return f"perplexity {short(number(last['perplexity']))} after {number(last['idle']):g} s", last[
-        "perplexity"
-    ]["kind"]
-
-
 def _step(run: Entry) -> tuple[str, str]:
     latency = run["schedule"]["latency"]
     return f"a step takes {readable(latency)}", latency["kind"]
@@ -164,10 +160,6 @@ def _wires(run: Entry) -> tuple[str, str]:
     return f"{number(entry):.3g} Ω per cell of a bit line are half a step of the counter", entry["kind"]
 
 
-def _context(run: Entry) -> tuple[str, str]:
-    return f"{len(run['curves'])} models over the length of context", only_kind(run["curves"][0]["window"])
-
-
 def _device(run: Entry) -> tuple[str, str]:
     return str(run["title"]), only_kind(run["fit"])
 
@@ -175,22 +167,14 @@ def _device(run: Entry) -> tuple[str, str]:
 HEADLINES: Mapping[str, Callable[[Entry], tuple[str, str]]] = {
     "objectives": _sweep,
     "stages": _stages,
-    "chips": _chips,
     "tasks": _tasks,
-    "ablation": _ablation,
-    "fidelity": _fidelity,
-    "pauses": _pauses,
-    "model_cost": _cost,
-    "activity": _activity,
     "floorplan": _floorplan,
-    "measurements": _baseline,
     "runs": _energy,
     "curve": _spice_cell,
     "schedule": _step,
     "waveforms": lambda run: ("waveforms of a step", only_kind(run["waveforms"]["key_charge"])),
     "limits": _wires,
     "fit": _device,
-    "curves": _context,
     "sizes": _digital,
     "dacs": _write,
     "write_error": _mixed,

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from markupsafe import Markup
 
 from gaincell.reports.costs import Rows
 from gaincell.reports.html.markup import EMPTY, element
-from gaincell.reports.results import KINDS
+from gaincell.results.codec import KINDS, kinds_of
 
 Kinds = Callable[[int, int], str | None] | str | None
 """Kind of the number at a row and a column; one for all; or none where a table holds no results."""
@@ -96,25 +96,14 @@ def folded(title: str, *content: object) -> Markup:
 
 def badges(*entries: Any) -> Markup:
     """The kinds of the numbers in some results."""
-    found = kinds_in(list(entries))
+    found = kinds_of(*entries)
     shown = [element("span", kind, class_=f"badge {kind}") for kind in KINDS if kind in found]
     return element("span", *shown, class_="badges")
 
 
-def kinds_in(entry: Any) -> set[str]:
-    """All kinds of numbers in a result or a part of it."""
-    if isinstance(entry, Mapping):
-        if "value" in entry and "kind" in entry:
-            return {str(entry["kind"])}
-        return set().union(*(kinds_in(item) for item in entry.values())) if entry else set()
-    if isinstance(entry, list):
-        return set().union(*(kinds_in(item) for item in entry)) if entry else set()
-    return set()
-
-
 def only_kind(entry: Any) -> str:
     """The kinds in a part of a result, in words; mostly there is one."""
-    found = kinds_in(entry)
+    found = kinds_of(entry)
     return " and ".join(kind for kind in KINDS if kind in found)
 
 

@@ -37,44 +37,48 @@ ORDER = ("linear", "polynomial", "x3", "x5", "sigmoid", "exponential", "compress
 HEAD = """
 # Cells of the literature
 
-Written by `docs/readme.py` from `docs/results/cells/` (`python recipes/cells.py`) and `docs/data/cells.toml`.
-Retention and density are **cited**; deviation, tokens and refresh are computed from the designs; perplexities
-are **simulated**. `gaincell design show NAME` shows a design with every source.
+This page compares gain cells from the literature as cells of the same chip. `docs/readme.py` writes it
+from `docs/results/cells/` (`python recipes/cells.py`) and `docs/data/cells.toml`. Retention and density
+are **cited**; deviation, tokens and refresh are computed from the designs; perplexities are
+**simulated**. `gaincell design show NAME` shows a design with all its sources.
 """
 EXPLANATION = """
-* Tokens until 1/e: at the token period of {layers:.0f} layers, {period:.0f} ns. A window has {window:,.0f}
-  tokens.
-* Density: area of a cell, or how many cells take the area of one six-transistor SRAM cell of the same process
-  (×: the more the denser).
-* Deviation from a line: the largest distance of the current F(u) from its best straight line (least squares
-  over the storage range), in % of the span of F. F(0): the current of a cell that stores V_offset, in % of
-  the same span; a linear cell has 0 in both columns.
-* Perplexity of `{model}` on the evaluation part of {text}, {protocol}; ± is the standard error over blocks.
-  *Linear*: the shipped linear hardware version on this chip with the ideal cell; *unadapted*: only the cell
-  exchanged; *adapted*: gains and offsets in closed form, on {calibration:,.0f} tokens of training text. The
-  {model_layers:.0f} layers of the model set its token period, {model_period:.0f} ns. Nothing is refreshed.
-* Refresh every: within this time the voltages that drift most, the highest and the lowest level, drift by
-  half a storage level ({half_level:.0f} mV), t = -τ ln(1 - half level / largest |u|): a refresh that reads
-  the level back can still tell it. Energy is not considered.
+* *Tokens until 1/e* assumes the token period of {layers:.0f} layers, {period:.0f} ns. A window has
+  {window:,.0f} tokens.
+* *Density* is the area of a cell, or the number of cells (×) that fit into the area of one
+  six-transistor SRAM cell of the same process.
+* *Deviation from a line* is the largest distance of the current F(u) from its best straight line (least
+  squares over the storage range), in % of the span of F. *F(0)* is the current of a cell that stores
+  V_offset, in % of the same span. A linear cell has 0 in both columns.
+* *Linear*, *unadapted* and *adapted* are perplexities of `{model}` on the evaluation part of {text},
+  {protocol}; ± is the standard error over blocks. *Linear* is the shipped linear hardware version on
+  this chip with the ideal cell. For *unadapted*, only the cell is exchanged. For *adapted*, gains and
+  offsets are then set in closed form on {calibration:,.0f} tokens of training text. The
+  {model_layers:.0f} layers of the model set its token period, {model_period:.0f} ns. Nothing is
+  refreshed.
+* *Refresh every*: within this time the highest and the lowest level, which drift most, drift by half a
+  storage level ({half_level:.0f} mV), t = -τ ln(1 - half level / largest |u|). A refresh that reads the
+  level back can still recognise it. Energy is not considered.
 """
 REPORTED = """
 ## What is reported
 
-Retention is what the papers call so, the time for which a stored level could still be read; the designs take
-it for the time constant τ of an exponential decay, which understates that. Bold: what a design takes.
+Papers call *retention* the time for which a stored level can still be read. Our designs use it as the
+time constant τ of an exponential decay, which understates the retention. Values in bold are used by a
+design.
 """
-PATHS = "What writes, what reads, and where the current comes from:"
+PATHS = "What writes and reads each cell, and where its current curve comes from:"
 REFERENCES = (
-    "References, and whether the numbers come from the article's text, its abstract or a report about it:"
+    "References. The brackets say whether the numbers come from the article's text, its abstract or a report:"
 )
 ADAPTATION = """
 ## Adaptation to every cell
 
-The published iteration and the closed form on the same fixed batch, {calibration:,.0f} tokens of training
-text, for the cells of the paper and of its supplement, one known by a table only, and the all-oxide cells;
-`{model}`, simulated. The figure shows the perplexity of that batch at every iteration, the tables that of the
-evaluation part of {text}, {protocol}. Residual: the largest of all stages, in standard deviations of the
-target.
+Here `{model}` is adapted to the cells of the paper and its supplement, to a cell known only by a table,
+and to the all-oxide cells (simulated). The published iteration and the closed form use the same fixed
+batch of {calibration:,.0f} tokens of training text. The figure shows the perplexity of that batch at
+every iteration. The tables show the perplexity of the evaluation part of {text}, {protocol}. The
+residual is the largest of all stages, in standard deviations of the target.
 
 ![Perplexity at every iteration of the published adaptation, all cells](figures/adaptation-cells.png)
 """

@@ -1,23 +1,22 @@
-"""What the curves of perplexity against context say, from the JSON of recipes/depth.py alone."""
+"""What the curves of perplexity against context say, of recipes/depth.py."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
-from gaincell.reports.results import number, numbers
+from gaincell.results.evaluation import ContextCurve, DepthResult
 from gaincell.spread import paired_ratio
 
-Result = Mapping[str, Any]
 APART = 2.0
 """Standard errors from which on two numbers are told apart."""
 
 
-def context_sentences(result: Result) -> str:
+def context_sentences(result: DepthResult) -> str:
     """Of the deepest models, on the shortest and on the longest ring: what is told apart, and what is not."""
-    layers = max(number(curve["layers"]) for curve in result["curves"])
-    deepest = [curve for curve in result["curves"] if number(curve["layers"]) == layers]
-    deepest.sort(key=lambda curve: number(curve["window"]))
+    layers = max(curve.layers for curve in result.curves)
+    deepest = [curve for curve in result.curves if curve.layers == layers]
+    deepest.sort(key=lambda curve: curve.window)
     short, long = (_context_of(curve) for curve in (deepest[0], deepest[-1]))
     said = (
         f"{layers:.0f} layers: on {short.window} columns {short.enough:,} tokens of context are not told "
@@ -46,13 +45,11 @@ class _Context(NamedTuple):
     all: int
     enough: int
     perplexity: float
-    losses: list[float]
+    losses: Sequence[float]
 
 
-def _context_of(curve: Result) -> _Context:
-    points = curve["context"]
-    enough = next(p for p in points if number(p["excess"]) <= APART * number(p["excess_error"]))
+def _context_of(curve: ContextCurve) -> _Context:
+    points = curve.context
+    enough = next(p for p in points if p.excess <= APART * (p.excess_error or 0.0))
     last = points[-1]
-    losses = numbers(last["per_block"]) if "per_block" in last else []
-    window, every, some = (number(x) for x in (curve["window"], last["context"], enough["context"]))
-    return _Context(int(window), int(every), int(some), number(last["perplexity"]), losses)
+    return _Context(curve.window, last.context, enough.context, last.perplexity, last.per_block)

@@ -1,0 +1,273 @@
+"""The one way from a result to JSON and back, by the annotations of its dataclass.
+
+    energy: Joule                            {"value": 2e-12, "unit": "J", "kind": "simulated"}
+    tokens: Annotated[int, "tokens", "measured"]    a kind of its own
+    area: Annotated[SquareMetre, Cited("...")]      cited, with its source
+    error: Number | None = None              left out where it is None
+    error: Annotated[float | None, "1"]      written as null where it is None
+    heads: Annotated[tuple[Head, ...], COLUMNS]     a list of numbers for every field of Head
+    numbers: Numbers                         not written: the kind of the numbers here that state none
+    others: Annotated[Mapping[str, Value], REST]    all keys that are no fields
+
+Numbers may be nested tuples; those that JSON does not know are the words "infinity" and "nan". What has no
+unit is written as it is. A key is the field's name; a trailing underscore, as in `yield_`, is left out.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+from collections.abc import Mapping
+from functools import cache
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    NamedTuple,
+    TypeAlias,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
+
+from gaincell import files
+from gaincell.errors import RunError
+from gaincell.quantity import did_you_mean, one_of
+
+KINDS = ("measured", "simulated", "cited")
+Kind: TypeAlias = Literal["measured", "simulated", "cited"]
+Json: TypeAlias = dict[str, Any]
+T = TypeVar("T")
+COLUMNS = "as columns"
+OWN = "kind of the numbers"
+REST = "all other keys"
+Numbers: TypeAlias = Annotated[Kind, OWN]
+
+
+@dataclasses.dataclass(frozen=True)
+class Cited:
+    """Marks a number that is taken from elsewhere."""
+
+    source: str
+
+
+class Origin(NamedTuple):
+    """How numbers came about. source: of cited ones."""
+
+    kind: str
+    source: str | None = None
+
+
+SIMULATED = Origin("simulated")
+
+
+class _Field(NamedTuple):
+    name: str
+    key: str
+    hint: Any
+    default: Any
+
+
+def to_json(result: Any) -> Json:
+    """A result, or a part of one, as plain data."""
+    found: Json = _encode(type(result), result, SIMULATED)
+    return found
+
+
+def from_json(kind: type[T], entry: Any, where: str = "result") -> T:
+    """Read what `to_json` wrote.
+
+    Raises:
+        RunError: something is missing, unknown, of another type, unit or kind; it is named after `where`.
+    """
+    found: set[Origin] = set()
+    made = _decode(kind, entry, where, found)
+    if found - {SIMULATED}:
+        raise RunError(f"{where}: a number is {min(found - {SIMULATED}).kind}; allowed: simulated")
+    return made  # type: ignore[no-any-return]
+
+
+def kinds_of(*parts: Any) -> set[str]:
+    """All kinds of numbers in some parts of results: typed ones, or plain data."""
+    found: set[str] = set()
+    for part in parts:
+        entry = to_json(part) if dataclasses.is_dataclass(part) else part
+        if isinstance(entry, Mapping):
+            found |= {str(entry["kind"])} if {"value", "kind"} <= entry.keys() else kinds_of(*entry.values())
+        elif isinstance(entry, (list, tuple)):
+            found |= kinds_of(*entry)
+    return found
+
+
+@cache
+def _fields(kind: type) -> tuple[_Field, ...]:
+    hints = get_type_hints(kind, include_extras=True)
+    return tuple(
+        _Field(f.name, f.name.removesuffix("_"), hints[f.name], f.default)
+        for f in dataclasses.fields(kind)
+        if f.init
+    )
+
+
+def _marks(hint: Any) -> tuple[Any, tuple[Any, ...]]:
+    """A type, and what is annotated to it."""
+    return (get_args(hint)[0], hint.__metadata__) if get_origin(hint) is Annotated else (hint, ())
+
+
+def _origin(marks: tuple[Any, ...], inherited: Origin) -> Origin:
+    cited = next((mark for mark in marks if isinstance(mark, Cited)), None)
+    kind = next((mark for mark in marks if mark in KINDS), None)
+    return Origin("cited", cited.source) if cited else Origin(kind) if kind else inherited
+
+
+def _encode(hint: Any, found: Any, origin: Origin) -> Any:
+    base, marks = _marks(hint)
+    if COLUMNS in marks:
+        fields = _fields(get_args(base)[0])
+        return {f.key: _encode(f.hint, [getattr(row, f.name) for row in found], origin) for f in fields}
+    if marks:
+        kind, source = _origin(marks, origin)
+        value = {"value": files.finite(found), "unit": marks[0], "kind": kind}
+        return value | ({"source": source} if source else {})
+    if dataclasses.is_dataclass(found) and not isinstance(found, type):
+        fields = _fields(type(found))
+        for f in fields:
+            if OWN in _marks(f.hint)[1]:
+                kind = getattr(found, f.name)
+                origin = Origin(kind, vars(found)["source"] if kind == "cited" else None)
+        made: Json = {}
+        for f in fields:
+            entry, of_field = getattr(found, f.name), _marks(f.hint)
+            if REST in of_field[1]:
+                made |= _encode(of_field[0], entry, origin)
+            elif OWN not in of_field[1] and not (entry is f.default and entry in (None, ())):
+                made[f.key] = _encode(f.hint, entry, origin)
+        return made
+    options = get_args(base)
+    if get_origin(base) in (Union, types.UnionType):
+        chosen = (option for option in options if option is not types.NoneType)
+        return None if found is None else _encode(next(chosen), found, origin)
+    if isinstance(found, Mapping):
+        return {
+            key: _encode(options[1] if options else object, entry, origin) for key, entry in found.items()
+        }
+    if isinstance(found, (list, tuple)):
+        return [_encode(options[0] if options else object, entry, origin) for entry in found]
+    return files.finite(found)
+
+
+def _decode(hint: Any, entry: Any, where: str, found: set[Origin]) -> Any:
+    base, marks = _marks(hint)
+    if COLUMNS in marks:
+        return _rows(get_args(base)[0], entry, where, found)
+    if marks:
+        return _number(base, marks, entry, where, found)
+    origin, options = get_origin(base), get_args(base)
+    if origin in (Union, types.UnionType):
+        if entry is None and types.NoneType in options:
+            return None
+        others = [option for option in options if option is not types.NoneType]
+        if isinstance(entry, list):
+            others = [option for option in others if get_origin(option) is tuple] or others
+        tables = [option for option in others if dataclasses.is_dataclass(option)]
+        chosen = (
+            tables
+            if isinstance(entry, Mapping) and tables
+            else [o for o in others if o not in tables] or tables
+        )
+        return _decode(chosen[0], entry, where, found)
+    if dataclasses.is_dataclass(base):
+        return _table(base, entry, where, found)  # type: ignore[arg-type]
+    if origin is tuple:
+        if not isinstance(entry, list):
+            raise RunError(f"{where} = {entry!r}; allowed: a list")
+        return tuple(_decode(options[0], item, f"{where}[{n}]", found) for n, item in enumerate(entry))
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        if not isinstance(entry, Mapping):
+            raise RunError(f"{where} = {entry!r}; allowed: a table")
+        return {key: _decode(options[1], item, f"{where}.{key}", found) for key, item in entry.items()}
+    if origin is Literal:
+        if entry not in options:
+            raise RunError(f"{where} = {entry!r}; allowed: {one_of(map(repr, options))}")
+        return entry
+    return _plain(base, entry, where)
+
+
+def _plain(kind: Any, entry: Any, where: str) -> Any:
+    """A word, a truth value or a number; a whole number will do for one that is not."""
+    if kind is object:
+        return entry
+    if kind is float:
+        entry = files.restored(entry)
+        entry = float(entry) if type(entry) is int else entry
+    if not isinstance(entry, kind) or (kind is int and isinstance(entry, bool)):
+        raise RunError(f"{where} = {entry!r}; allowed: a value of type {kind.__name__}")
+    return entry
+
+
+def _table(kind: type, entry: Any, where: str, found: set[Origin]) -> Any:
+    if not isinstance(entry, Mapping):
+        raise RunError(f"{where} = {entry!r}; allowed: a table")
+    fields = _fields(kind)
+    known = [f.key for f in fields]
+    rest = next((f for f in fields if REST in _marks(f.hint)[1]), None)
+    unknown = [key for key in entry if key not in known]
+    if unknown and rest is None:
+        raise RunError(f"{where}: unknown key {unknown[0]!r}{did_you_mean(unknown[0], known)}; make it again")
+    own = next((f.name for f in fields if OWN in _marks(f.hint)[1]), None)
+    inner = found if own is None else set()
+    made = {}
+    if rest is not None:
+        others = {key: entry[key] for key in unknown}
+        made[rest.name] = _decode(_marks(rest.hint)[0], others, where, inner)
+    for f in fields:
+        if f is rest:
+            continue
+        if f.key in entry:
+            made[f.name] = _decode(f.hint, entry[f.key], f"{where}.{f.key}", inner)
+        elif f.default is dataclasses.MISSING and f.name != own:
+            raise RunError(f"{where} lacks {f.key!r}; make it again with this version of gaincell")
+    if own is not None:
+        if len(inner) > 1:
+            raise RunError(
+                f"{where}: its numbers are {one_of(sorted(o.kind for o in inner))}; allowed: one kind"
+            )
+        origin = inner.pop() if inner else SIMULATED
+        if origin.source != (made.get("source") if origin.kind == "cited" else None):
+            raise RunError(f"{where}: its numbers are from {origin.source!r}; allowed: its own source")
+        made[own] = origin.kind
+    return kind(**made)
+
+
+def _rows(kind: type, entry: Any, where: str, found: set[Origin]) -> Any:
+    """Columns of numbers as rows."""
+    fields = _fields(kind)
+    if not isinstance(entry, Mapping) or set(entry) != {f.key for f in fields}:
+        raise RunError(f"{where}: allowed are the columns {', '.join(f.key for f in fields)}; make it again")
+    columns = []
+    for f in fields:
+        base, marks = _marks(f.hint)
+        many = tuple[base, ...]  # type: ignore[valid-type]
+        columns.append(_number(many, marks, entry[f.key], f"{where}.{f.key}", found))
+    if len(set(map(len, columns))) > 1:
+        raise RunError(f"{where}: its columns differ in length; make it again")
+    return tuple(
+        kind(**dict(zip((f.name for f in fields), row, strict=True))) for row in zip(*columns, strict=True)
+    )
+
+
+def _number(base: Any, marks: tuple[Any, ...], entry: Any, where: str, found: set[Origin]) -> Any:
+    """The number of an entry with unit and kind; its kind goes into `found` unless the annotation has one."""
+    if not isinstance(entry, Mapping) or not {"value", "unit", "kind"} <= entry.keys():
+        raise RunError(f"{where} lacks unit or kind; make it again with this version of gaincell")
+    if entry["unit"] != marks[0]:
+        raise RunError(f"{where}: unit {entry['unit']!r} is not accepted; allowed: {marks[0]!r}")
+    origin = Origin(entry["kind"], entry.get("source"))
+    wanted = _origin(marks, origin)
+    if origin != wanted or origin.kind not in KINDS:
+        raise RunError(f"{where} is {' from '.join(map(str, filter(None, origin)))}; allowed: {wanted.kind}")
+    if not any(isinstance(mark, Cited) or mark in KINDS for mark in marks):
+        found.add(origin)
+    return _decode(base, entry["value"], where, found)

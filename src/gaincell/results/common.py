@@ -1,0 +1,99 @@
+"""What all results share: the head of a file, chip and model, numbers that bring their own unit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, TypeAlias
+
+from gaincell.results.codec import Kind as Kind
+
+SCHEMA = 1
+"""Version of the schema of result files."""
+Number: TypeAlias = Annotated[float, "1"]
+Whole: TypeAlias = Annotated[int, "1"]
+Counted: TypeAlias = Annotated[int, "1", "measured"]
+CountedTokens: TypeAlias = Annotated[int, "tokens", "measured"]
+
+
+@dataclass(frozen=True)
+class Value:
+    """A number with a unit of its own. source: of a cited one."""
+
+    value: float
+    unit: str
+    kind: Kind
+    source: str | None = None
+
+
+@dataclass(frozen=True)
+class Values:
+    """Numbers with a unit of their own."""
+
+    value: tuple[float, ...]
+    unit: str
+    kind: Kind
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """The machine that a result was computed on. threads: of torch. memory_bytes: None where not known."""
+
+    cpu: str
+    cores: int | None
+    threads: int
+    memory_bytes: int | None
+    accelerator: str | None
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """How a result came about.
+
+    inputs: name (no path) -> content hash of what went in.  commit: None when installed.
+    """
+
+    command: str
+    date: str
+    design_hash: str | None
+    inputs: Mapping[str, str]
+    seed: int
+    protocol: str
+    versions: Mapping[str, str]
+    commit: str | None
+    hardware: Hardware
+
+
+@dataclass(frozen=True)
+class Chip:
+    """A design. nonideality: its name and numbers."""
+
+    name: str
+    hash: str
+    cell: str
+    nonideality: Mapping[str, object] | None = None
+
+
+@dataclass(frozen=True)
+class Named:
+    """A text, by its name."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class NamedModel:
+    """A model, by its name and the hash of its files."""
+
+    name: str
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """The head of every result file. command: that made it. title: as figures call it."""
+
+    command: str
+    provenance: Provenance
+    title: str | None = None
+    schema: int = SCHEMA

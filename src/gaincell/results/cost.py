@@ -1,0 +1,466 @@
+"""What a token costs: energy, latency and area of `gaincell cost`, cited and bottom-up."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Protocol
+
+from gaincell.errors import InputError
+from gaincell.results.activity import ActivityOfHeads
+from gaincell.results.codec import COLUMNS, Cited, Numbers
+from gaincell.results.common import Counted, Number, Result, Value, Values, Whole
+from gaincell.units import Joule, Second, SquareMetre, Volt, Watt
+
+PAPER = Cited("Leroux et al. 2025, second-hand summary [S]")
+SCALED = Cited("Leroux et al. 2025, scaled by counts")
+RELEASED = Cited("Leroux et al. 2025, released measurements [R]")
+
+
+@dataclass(frozen=True)
+class CostedModel:
+    """Sizes of a model. source: where they come from. linear_weights: without embedding and output head."""
+
+    name: str
+    source: str
+    layers: Counted
+    heads: Counted
+    kv_heads: Counted
+    head_dim: Counted
+    hidden: Counted
+    linear_weights: Counted
+    vocabulary: Counted
+    tokens: Counted
+
+
+@dataclass(frozen=True)
+class CostedChip:
+    """A design. v_max: the highest voltage that it stores."""
+
+    name: str
+    hash: str
+    cell: str
+    v_max: Volt
+
+
+@dataclass(frozen=True)
+class Process:
+    """A technology. numbers: all of it, each with its source or note."""
+
+    name: str
+    description: str
+    numbers: Mapping[str, Value]
+
+
+@dataclass(frozen=True)
+class CitedCost:
+    """As the paper states it, scaled to this size."""
+
+    energy: Annotated[Joule, SCALED]
+    latency: Annotated[Second, SCALED]
+    area: Annotated[SquareMetre, SCALED]
+
+
+@dataclass(frozen=True)
+class CitedTime:
+    """The same, where no area is compared."""
+
+    energy: Annotated[Joule, SCALED]
+    latency: Annotated[Second, SCALED]
+
+
+@dataclass(frozen=True)
+class BottomUp:
+    """Bottom-up. power: drawn all the time, besides energy."""
+
+    energy: Joule
+    latency: Second
+    area: SquareMetre
+    power: Watt | None = None
+
+
+@dataclass(frozen=True)
+class EnergyTime:
+    """Of a part of a whole model."""
+
+    energy: Joule
+    latency: Second
+
+
+@dataclass(frozen=True)
+class Operation:
+    """What a digital block does: how often, and what each takes."""
+
+    count: Value
+    each: Joule
+
+
+class Compared(Protocol):
+    """A block beside what the paper states. factor: bottom-up over cited.  inside: its band."""
+
+    @property
+    def factor(self) -> float | None: ...
+    @property
+    def band(self) -> float | None: ...
+    @property
+    def inside(self) -> bool | None: ...
+
+
+@dataclass(frozen=True)
+class Block:
+    """The energy of one block of a head.
+
+    parts: of the bottom-up energy.  factor: bottom-up over cited.  inside: whether it lies in the band.
+    explanation: what could be behind a factor outside it.
+    """
+
+    name: str
+    bottom_up: Joule
+    parts: Mapping[str, Joule]
+    operations: Mapping[str, Operation] | None = None
+    cited: Value | None = None
+    factor: Number | None = None
+    band: Number | None = None
+    inside: bool | None = None
+    explanation: str | None = None
+
+
+@dataclass(frozen=True)
+class DotProduct:
+    """One dot product by circuit simulation. pulse: mean, over the longest."""
+
+    energy: Joule
+    pulse: Number
+    factor: Number | None
+    band: Number | None
+    inside: bool | None
+
+
+@dataclass(frozen=True)
+class SpiceArrays:
+    """Both dot products by circuit simulation."""
+
+    inputs: str
+    readout: str
+    technology: str
+    first: Joule
+    first_pulse: Number
+    second: Joule
+    second_pulse: Number
+    first_factor: Number | None = None
+    first_band: Number | None = None
+    first_inside: bool | None = None
+    second_factor: Number | None = None
+    second_band: Number | None = None
+    second_inside: bool | None = None
+
+    @property
+    def products(self) -> Mapping[str, DotProduct]:
+        """By name of the block."""
+        first = self.first, self.first_pulse, self.first_factor, self.first_band, self.first_inside
+        second = self.second, self.second_pulse, self.second_factor, self.second_band, self.second_inside
+        return {"first dot product": DotProduct(*first), "second dot product": DotProduct(*second)}
+
+
+@dataclass(frozen=True)
+class OtherEnergy:
+    """Of a block, from another source."""
+
+    energy: Joule
+    factor: Number | None = None
+    band: Number | None = None
+    inside: bool | None = None
+
+
+@dataclass(frozen=True)
+class SpiceWrites:
+    """Writes by circuit simulation. dacs: by kind."""
+
+    technology: str
+    dacs: Mapping[str, OtherEnergy]
+
+
+@dataclass(frozen=True)
+class SynthesisedDigital:
+    """Energy of the synthesised digital part, with the formula's routing. columns: valid ones, on average."""
+
+    inputs: str
+    technology: str
+    columns: Annotated[float, "columns"]
+    energy: Joule
+    factor: Number | None = None
+    band: Number | None = None
+    inside: bool | None = None
+
+
+@dataclass(frozen=True)
+class PhaseCost:
+    """One phase of one query. name: of the schedule, or "throughout".  start: in the bottom-up schedule."""
+
+    name: str
+    start: Second
+    duration: Second
+    energy: Joule
+
+
+@dataclass(frozen=True)
+class CostedHead:
+    """One query head, one token. area: of its key/value head, by part."""
+
+    group: Whole
+    context: Annotated[float, "columns"]
+    window: Annotated[int, "columns"]
+    tiles: Whole
+    head_dim: Whole
+    cells: Whole
+    lines: tuple[Block, ...]
+    cited: CitedCost
+    bottom_up: BottomUp
+    area: Mapping[str, SquareMetre]
+    phases: tuple[PhaseCost, ...]
+    spice: SpiceArrays | None = None
+    rtl: SynthesisedDigital | None = None
+    write: SpiceWrites | None = None
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Another cell, or cells stacked in 3D.
+
+    title: in words.  cell: area of a cell.  layers: stacked.  cells, head: areas of a key/value head.
+    cited: of its cells, as the paper states it; None where it does not.
+    """
+
+    title: str
+    cell: SquareMetre
+    layers: Whole
+    cells: SquareMetre
+    head: SquareMetre
+    cited: Annotated[SquareMetre, PAPER] | None = None
+
+
+@dataclass(frozen=True)
+class Areas:
+    """Areas that the paper states, beside the bottom-up ones."""
+
+    layers: Whole
+    cells_cited: Annotated[SquareMetre, PAPER]
+    cells: SquareMetre
+    crossbar_cited: Annotated[SquareMetre, PAPER]
+    stack_cited: Annotated[SquareMetre, PAPER]
+    head_cited: Annotated[SquareMetre, PAPER]
+    head: SquareMetre
+    head_factor: Number
+    variants: tuple[Variant, ...]
+
+
+@dataclass(frozen=True)
+class HeadEnergy:
+    """Of one query head, bottom-up."""
+
+    layer: Whole
+    head: Whole
+    energy: Joule
+
+
+@dataclass(frozen=True)
+class CostOfAttention:
+    """All attention of a model, one token. batch: sequences. heads: one that stands for all, if assumed."""
+
+    batch: Whole
+    cited: CitedCost
+    bottom_up: BottomUp
+    throughput: Annotated[float, "tokens/s"]
+    heads: Annotated[tuple[HeadEnergy, ...], COLUMNS]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Attention of one layer, one token, on a machine.
+
+    title: of the machine.  heads, kv_heads, head_dim, context: what it computed; query heads share kv_heads
+    key/value heads.  energy: None where it was not measured.
+    kind: "cited", "measured" on this machine, or "simulated": computed from what a maker states.
+    source: where it comes from.
+    """
+
+    title: str
+    heads: Whole
+    kv_heads: Whole
+    head_dim: Whole
+    context: Annotated[int, "tokens"]
+    latency: Second
+    energy: Joule | None = None
+    kind: Numbers = "measured"
+    source: str = "this machine"
+
+    def __post_init__(self) -> None:
+        if min(self.sizes) < 1 or not self.latency > 0 or (self.energy is not None and not self.energy > 0):
+            raise InputError(f"{self.title}: a measurement has 1 or more heads, and time and energy above 0")
+
+    @property
+    def sizes(self) -> tuple[int, int, int, int]:
+        """heads, kv_heads, head_dim, context."""
+        return self.heads, self.kv_heads, self.head_dim, self.context
+
+
+@dataclass(frozen=True)
+class Machine(Measured):
+    """A machine against as many heads in gain cells; no ratios where sizes differ."""
+
+    latency_over_cited: Annotated[float, "1", "simulated"] | None = None
+    latency_over_bottom_up: Annotated[float, "1", "simulated"] | None = None
+    energy_over_cited: Annotated[float, "1", "simulated"] | None = None
+    energy_over_bottom_up: Annotated[float, "1", "simulated"] | None = None
+
+
+@dataclass(frozen=True)
+class WholeModel:
+    """Who computes what, one token. gains: over the first arrangement.  held: how long a token is needed."""
+
+    title: str
+    attention: EnergyTime
+    linear: EnergyTime
+    transfers: EnergyTime
+    total: EnergyTime
+    total_cited: EnergyTime
+    attention_share_of_energy: Number
+    energy_gain: Number
+    energy_gain_cited: Number
+    attention_share_of_latency: Number
+    latency_gain: Number
+    latency_gain_cited: Number
+    note: str | None
+    attention_cited: CitedTime | None = None
+    held: Second | None = None
+
+
+@dataclass(frozen=True)
+class Cache:
+    """The key/value cache of a model on a GPU, one sequence.
+
+    seen: tokens that are kept, at most those of the model's own sliding window.
+    floor: time to read it.  movement, arithmetic: energy of reading it from HBM, and of the two dot products.
+    """
+
+    model: str
+    context: Annotated[int, "tokens"]
+    seen: Annotated[int, "tokens"]
+    bytes_per_token: Annotated[float, "B"]
+    bytes: Annotated[float, "B"]
+    floor: Second
+    movement: Joule
+    arithmetic: Joule
+
+
+@dataclass(frozen=True)
+class StatedCache:
+    """A stated cache: at which lengths a model's has that size.
+
+    read_as: unit.  bytes_per_number, grouped: of the cache.  tokens: for which it is that large.
+    """
+
+    read_as: str
+    bytes_per_number: Annotated[float, "B"]
+    grouped: bool
+    tokens: Annotated[float, "tokens"]
+
+
+@dataclass(frozen=True)
+class MemoryCost:
+    """Keys and values of one head in a memory.
+
+    area: of the cells.  write: of one token.  lifetime: until cells are worn out; None: no limit.
+    retention: None: longer than anything here.  refresh: power of rewriting it within the retention.
+    """
+
+    title: str
+    area: SquareMetre
+    write: Joule
+    refresh: Watt
+    lifetime: Second | None = None
+    retention: Second | None = None
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """Reading out one line."""
+
+    title: str
+    energy: Joule
+    area: SquareMetre
+
+
+@dataclass(frozen=True)
+class Motivation:
+    """Cache, memories, converters."""
+
+    cache: Cache
+    stated_cache: tuple[StatedCache, ...]
+    memories: tuple[MemoryCost, ...]
+    conversions: tuple[Conversion, ...]
+
+
+@dataclass(frozen=True)
+class Change:
+    """One parameter moved.
+
+    parameter, where: its name; technology, activity, design or head.  factor: by which it moved.
+    energy, latency, area: of the head, over what they are without the change, minus 1.
+    """
+
+    parameter: str
+    where: str
+    factor: Number
+    energy: Number
+    latency: Number
+    area: Number
+
+
+@dataclass(frozen=True)
+class CostSweep:
+    """Costs of a head over one parameter. refresh: share of the energy that refreshes take.
+
+    throughput: of a layer.
+    """
+
+    title: str
+    at: Values
+    energy: Annotated[tuple[float, ...], "J"]
+    energy_cited: Annotated[tuple[float, ...], "J", RELEASED]
+    latency: Annotated[tuple[float, ...], "s"]
+    area: Annotated[tuple[float, ...], "m^2"]
+    refresh: Annotated[tuple[float, ...], "1"]
+    throughput: Annotated[tuple[float, ...], "tokens/s"]
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """where: block of the estimate that lacks it.  what: in words."""
+
+    where: str
+    what: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class CostResult(Result):
+    """Of `gaincell cost`. gpu_context: tokens in the GPU's cache.  notes: what a user has to know."""
+
+    model: CostedModel
+    design: CostedChip
+    technology: Process
+    gpu: str
+    gpu_context: Annotated[int, "tokens"]
+    activity: ActivityOfHeads
+    head: CostedHead
+    areas: Areas
+    model_cost: CostOfAttention
+    machines: tuple[Machine, ...]
+    printed: Mapping[str, Annotated[float, "1", PAPER]]
+    whole_model: tuple[WholeModel, ...]
+    retention_times: Mapping[str, Value]
+    why: Motivation
+    sensitivity: tuple[Change, ...]
+    sweeps: Mapping[str, CostSweep]
+    left_out: tuple[LeftOut, ...]
+    notes: tuple[str, ...]

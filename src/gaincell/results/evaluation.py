@@ -1,0 +1,237 @@
+"""What `gaincell evaluate`, `ablate` and `fidelity` find out about a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, TypeAlias
+
+from gaincell.results.codec import REST, Numbers
+from gaincell.results.common import (
+    Chip,
+    CountedTokens,
+    Kind,
+    Named,
+    NamedModel,
+    Number,
+    Result,
+    Value,
+    Whole,
+)
+from gaincell.units import Second
+
+Heads: TypeAlias = tuple[tuple[float, ...], ...]
+"""[layers][heads], or [layers][key/value heads]."""
+Nat: TypeAlias = Annotated[float, "nat"]
+Nats: TypeAlias = Annotated[tuple[float, ...], "nat"]
+BitPerByte: TypeAlias = Annotated[float, "bit/byte"]
+Many: TypeAlias = Annotated[tuple[float, ...], "1"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationResult(Result):
+    """Of a model on a text. design: None in software.  gains: whose, in words.  stage: of a RUN, if named."""
+
+    model: NamedModel
+    design: Chip | None
+    text: Named | None = None
+    gains: str | None = None
+    stage: str | None = None
+
+
+@dataclass(frozen=True)
+class AblationRow:
+    """One constraint.
+
+    kind: "off" (switched off, the others on), "ring" (a shorter ring) or "on" (on alone).
+    ratio: of perplexities to the first row of its kind.  ratio_error: its standard error over blocks; None
+    for a single block.  not_exercised: the protocol, where all losses are equal to the last digit.
+    """
+
+    kind: str
+    name: str
+    meaning: str
+    perplexity: Number
+    ratio: Number
+    ratio_error: Number | None = None
+    not_exercised: str | None = None
+
+    @property
+    def exercised(self) -> bool:
+        """Whether any loss differs from those of the first row; else nothing follows for the constraint."""
+        return self.not_exercised is None
+
+
+@dataclass(frozen=True, kw_only=True)
+class AblationResult(EvaluationResult):
+    """What every constraint of the hardware costs."""
+
+    text: Named
+    ablation: tuple[AblationRow, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FidelityResult(EvaluationResult):
+    """Every head beside that of the pretrained model, by name of the number: see evaluation/fidelity.py."""
+
+    fidelity: Mapping[str, Annotated[Heads, "1"]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PerplexityResult(EvaluationResult):
+    """By blocks-T or strided-T-S. numbers: "measured" in software, else "simulated"."""
+
+    numbers: Numbers
+    perplexity: Number
+    nll: Nat
+    predictions: CountedTokens
+    bits_per_byte: BitPerByte | None = None
+    perplexity_error: Number | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RollingResult(EvaluationResult):
+    """Of whole documents, by words, tokens and bytes."""
+
+    numbers: Numbers
+    word_perplexity: Number
+    token_perplexity: Number
+    byte_perplexity: Number
+    bits_per_byte: BitPerByte
+    nll: Nat
+    words: Annotated[int, "words", "measured"]
+    bytes: Annotated[int, "bytes", "measured"]
+    predictions: CountedTokens
+    documents: Annotated[int, "documents", "measured"]
+    word_perplexity_error: Number | None = None
+
+
+@dataclass(frozen=True)
+class ContextPoint:
+    """What one length of context gives.
+
+    context: tokens before the first target.  perplexity: of the targets.
+    excess: per token above the longest context.  excess_error: its standard error over blocks (paired), None
+    for a single block.  per_block: mean negative log-likelihood of the targets of every block.
+    """
+
+    context: CountedTokens
+    perplexity: Number
+    excess: Nat
+    excess_error: Annotated[float | None, "nat"]
+    per_block: Nats = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContextResult(EvaluationResult):
+    """Perplexity over the length of the context."""
+
+    numbers: Numbers
+    context: tuple[ContextPoint, ...]
+
+
+@dataclass(frozen=True)
+class ContextCurve:
+    """Of a model of some layers on rings of `window` columns."""
+
+    layers: Whole
+    window: Annotated[int, "columns"]
+    context: tuple[ContextPoint, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DepthResult(Result):
+    """Of recipes/depth.py: models of other depths on other rings."""
+
+    training_tokens: CountedTokens
+    text: Named
+    curves: tuple[ContextCurve, ...]
+
+
+@dataclass(frozen=True)
+class RepetitionPoint:
+    """One kind of tokens.
+
+    kind: one of evaluation.repetition.KINDS.  tokens: how many of them were predicted.  nll: mean, a token.
+    sums, counts: of every block.
+    """
+
+    kind: str
+    tokens: CountedTokens
+    nll: Nat
+    perplexity: Number
+    sums: Nats
+    counts: Annotated[tuple[int, ...], "tokens", "measured"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RepetitionResult(EvaluationResult):
+    """What a model finds again in its context."""
+
+    numbers: Numbers
+    repetition: tuple[RepetitionPoint, ...]
+
+
+@dataclass(frozen=True)
+class RefreshPolicy:
+    """kind: of arrays.refresh.  every: so many tokens or seconds."""
+
+    kind: str
+    every: Value | None = None
+
+
+@dataclass(frozen=True)
+class PauseRow:
+    """What a pause left; time, refreshes and columns written in every key/value head: of one block."""
+
+    idle: Second
+    perplexity: Number
+    perplexity_error: Annotated[float | None, "1"]
+    predictions: CountedTokens
+    chip_time: Second
+    refreshes: Whole
+    refreshing: Second
+    writes: Annotated[int, "columns"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PausesResult(EvaluationResult):
+    """Perplexity after pauses."""
+
+    design: Chip
+    refresh: RefreshPolicy
+    pauses: tuple[PauseRow, ...]
+
+
+@dataclass(frozen=True)
+class Strength:
+    """Of an error that differs from chip to chip."""
+
+    value: float | tuple[float, ...]
+    unit: str
+    kind: Kind = "simulated"
+
+
+@dataclass(frozen=True)
+class ChipSpread:
+    """Of virtual chips (evaluation/chips.py). number: of each.  spread: what differs, by name; its seed."""
+
+    perplexity: Many
+    number: Annotated[tuple[int, ...], "1"]
+    nominal: Number
+    mean: Number
+    ratio: Number
+    worst: Whole
+    yield_within: Number
+    yield_: Number
+    yield_interval: Many
+    spread: Annotated[Mapping[str, Strength], REST]
+    std: Number | None = None
+    ratio_interval: Many | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChipsResult(EvaluationResult):
+    """One model on many virtual chips."""
+
+    chips: ChipSpread

@@ -1,0 +1,127 @@
+"""How a result came about. Paths of the machine are left out: files appear by base name and content hash."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import re
+import subprocess
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from gaincell import __version__
+from gaincell.results.common import Hardware, Provenance
+
+
+def made(
+    *,
+    command: Sequence[str],
+    seed: int,
+    protocol: str,
+    design_hash: str | None = None,
+    inputs: Mapping[str, str] | None = None,
+) -> Provenance:
+    """How results came about: design, versions, commit, seed, hardware, protocol, command, date.
+
+    Args:
+        command: the command line; paths in it are reduced to base names.
+        seed: of every random choice.
+        protocol: of the evaluation, in words.
+        design_hash: of the design.
+        inputs: name (no path) -> content hash of what went in: base model, text.
+    """
+    return Provenance(
+        command=" ".join(without_paths(command)),
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+        design_hash=design_hash,
+        inputs=dict(inputs or {}),
+        seed=seed,
+        protocol=protocol,
+        versions=_versions(),
+        commit=_commit(),
+        hardware=hardware(),
+    )
+
+
+def without_paths(command: Sequence[str]) -> list[str]:
+    """The command line with every path reduced to its base name; hub ids (owner/name) stay."""
+    shown: list[str] = []
+    option = ""
+    for argument in command:
+        named = argument.startswith("--") or option == "--set"
+        name, equals, rest = argument.partition("=") if named else ("", "", argument)
+        kept = _without_path(rest, option in ("--out", "--json", "--dump")) if rest else ""
+        shown.append(f"{name}{equals}{kept}")
+        option = argument if argument.startswith("--") else ""
+    return shown
+
+
+def _without_path(argument: str, is_path: bool) -> str:
+    looks_like = argument.startswith(("/", "./", "../", "~")) or "\\" in argument or argument.count("/") > 1
+    if is_path or looks_like or (os.sep in argument and Path(argument).exists()):
+        return re.split(r"[/\\]", argument.rstrip("/\\"))[-1] or argument[:1]
+    return argument
+
+
+def hash_of(ids: Any) -> str:
+    """12 hexadecimal digits of the SHA-256 of some token ids (a tensor), as int32, or of texts."""
+    if isinstance(ids, list):
+        return hashlib.sha256("\0".join(ids).encode()).hexdigest()[:12]
+    return hashlib.sha256(ids.cpu().int().numpy().tobytes()).hexdigest()[:12]
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version(), "gaincell": __version__}
+    for package in ("torch", "transformers"):
+        versions[package] = metadata.version(package)
+    return versions
+
+
+def code() -> str:
+    """Which gaincell this is: the commit of its source tree, else the version installed."""
+    return _commit() or metadata.version("gaincell")
+
+
+def _commit() -> str | None:
+    """The git commit of gaincell's own source tree, with "+" when it has changes; None when installed."""
+    here = Path(__file__).resolve()
+    if here.parents[2].name != "src" or not (here.parents[3] / ".git").exists():
+        return None
+    try:
+        git = ["git", "-C", str(here.parents[3])]
+        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10)
+        changed = subprocess.run(
+            [*git, "status", "--porcelain", "--", "src"], capture_output=True, text=True, timeout=10
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return head.stdout.strip() + ("+" if changed.stdout.strip() else "") if head.returncode == 0 else None
+
+
+def hardware() -> Hardware:
+    """CPU model, cores this process may use, memory, and the accelerator if torch has one."""
+    import torch
+
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else None
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return Hardware(
+        cpu=_cpu_model(),
+        cores=cores,
+        threads=torch.get_num_threads(),
+        memory_bytes=memory,
+        accelerator=torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
+    )
+
+
+def _cpu_model() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

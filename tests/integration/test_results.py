@@ -1,0 +1,126 @@
+"""Every committed result loads, and is written back as it was."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import pytest
+
+from gaincell.errors import RunError
+from gaincell.reports.results import check
+from gaincell.results import KINDS, kind_of, parse
+from gaincell.results.codec import COLUMNS, Cited, Numbers, from_json, kinds_of, to_json
+from gaincell.results.common import Number
+from gaincell.results.evaluation import ContextResult, PerplexityResult, RepetitionResult, RollingResult
+from gaincell.units import Joule, Second
+
+RESULTS = Path(__file__).parents[2] / "docs" / "results"
+
+
+TYPED = [path for path in sorted(RESULTS.rglob("*.json")) if kind_of(json.loads(path.read_text()))]
+
+
+@pytest.mark.parametrize("path", TYPED, ids=lambda path: str(path.relative_to(RESULTS)))
+def test_a_committed_result_is_written_back_as_it_was(path: Path) -> None:
+    content = json.loads(path.read_text())
+    found = parse(content, path.name)
+    assert to_json(found) == content
+    check(to_json(found))
+
+
+def test_kinds_of_committed_results_are_found() -> None:
+    found = {kind_of(json.loads(path.read_text())) for path in TYPED}
+    others = {PerplexityResult, RollingResult, ContextResult, RepetitionResult}
+    assert found == {kind for kind in KINDS.values() if kind} - others
+
+
+@dataclass(frozen=True)
+class Point:
+    at: Second
+    energy: Joule
+
+
+@dataclass(frozen=True)
+class Part:
+    kind: Numbers
+    source: str
+    energy: Joule
+    ratio: Annotated[float, "1", "simulated"] | None = None
+
+
+@dataclass(frozen=True)
+class Example:
+    points: Annotated[tuple[Point, ...], COLUMNS]
+    parts: tuple[Part, ...]
+    paper: Annotated[float, "m^2", Cited("a paper")]
+    error: Annotated[float | None, "1"]
+    yield_: Number = 1.0
+    label: str | None = None
+
+
+EXAMPLE = Example(
+    points=(Point(0.0, 1.0), Point(1.0, float("inf"))),
+    parts=(Part("cited", "a book", 2.0), Part("measured", "here", 3.0, 4.0)),
+    paper=5.0,
+    error=None,
+)
+
+
+def test_annotations_say_what_is_written() -> None:
+    assert to_json(EXAMPLE) == {
+        "points": {
+            "at": {"value": [0.0, 1.0], "unit": "s", "kind": "simulated"},
+            "energy": {"value": [1.0, "infinity"], "unit": "J", "kind": "simulated"},
+        },
+        "parts": [
+            {"source": "a book", "energy": {"value": 2.0, "unit": "J", "kind": "cited", "source": "a book"}},
+            {
+                "source": "here",
+                "energy": {"value": 3.0, "unit": "J", "kind": "measured"},
+                "ratio": {"value": 4.0, "unit": "1", "kind": "simulated"},
+            },
+        ],
+        "paper": {"value": 5.0, "unit": "m^2", "kind": "cited", "source": "a paper"},
+        "error": {"value": None, "unit": "1", "kind": "simulated"},
+        "yield": {"value": 1.0, "unit": "1", "kind": "simulated"},
+    }
+    assert from_json(Example, json.loads(json.dumps(to_json(EXAMPLE)))) == EXAMPLE
+    assert kinds_of(EXAMPLE) == {"measured", "simulated", "cited"}
+
+
+@pytest.mark.parametrize(
+    ("path", "put", "message"),
+    [
+        (
+            ("parts", 1, "energy", "unit"),
+            "mJ",
+            r"result\.parts\[1\]\.energy: unit 'mJ' is not accepted; allowed: 'J'",
+        ),
+        (("parts", 1, "ratio", "kind"), "cited", r"result\.parts\[1\]\.ratio is cited; allowed: simulated"),
+        (("parts", 0, "source"), "another", r"its numbers are from 'a book'; allowed: its own source"),
+        (("parts", 1, "energy"), 3.0, r"result\.parts\[1\]\.energy lacks unit or kind"),
+        (("parts", 1, "energy", "value"), "three", r"energy = 'three'; allowed: a value of type float"),
+        (("parts", 1, "energi"), 1, r"unknown key 'energi' \(did you mean 'energy'\?\)"),
+        (("parts",), {}, r"result\.parts = \{\}; allowed: a list"),
+        (("points", "at", "value"), [0.0], "its columns differ in length"),
+        (("yield", "kind"), "measured", "a number is measured; allowed: simulated"),
+    ],
+)
+def test_what_is_no_such_result_is_refused(path: tuple[str | int, ...], put: object, message: str) -> None:
+    content = json.loads(json.dumps(to_json(EXAMPLE)))
+    place = content
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = put
+    with pytest.raises(RunError, match=message):
+        from_json(Example, content)
+
+
+def test_what_is_missing_is_named() -> None:
+    content = to_json(EXAMPLE)
+    del content["error"]
+    with pytest.raises(RunError, match="result lacks 'error'; make it again"):
+        from_json(Example, content)
