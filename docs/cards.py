@@ -21,6 +21,8 @@ from gaincell.integrations.hf.checkpoint import HARDWARE, describe
 from gaincell.mapping.recipe import Recipe, StageRecipe
 from gaincell.mapping.recipe_file import load_recipe
 from gaincell.reports import comparison, results, tables
+from gaincell.results import read
+from gaincell.results.evaluation import Metric, TaskScores, TasksResult
 
 ROOT = Path(__file__).parents[1]
 TINY = ROOT / "src" / "gaincell" / "assets" / "tiny"
@@ -223,33 +225,32 @@ def texts(recipe: str, tokens: int | None = None) -> str:
     return "\n".join(lines)
 
 
-def scores(model: str, chip: str) -> Json | None:
+def scores(model: str, chip: str) -> TasksResult | None:
     """The result of `gaincell evaluate --tasks` for a model on a chip, if it is there."""
     path = TASKS / f"{model}-{chip}.json"
-    return results.read(path) if path.is_file() else None
+    return read(path, TasksResult) if path.is_file() else None
 
 
-def metrics(scored: Json) -> Iterator[tuple[str, str, Json, Json]]:
+def metrics(scored: TasksResult) -> Iterator[tuple[str, str, TaskScores, Metric]]:
     """Name, metric, task and score of the paper's columns."""
-    for task in scored["tasks"]:
-        for metric, entry in task["metrics"].items():
-            if (task["task"].replace("wikitext2", "wikitext"), metric) in comparison.HEADINGS:
-                yield NAMES.get(task["task"], task["task"]), metric, task, entry
+    for task in scored.tasks:
+        for metric, entry in task.metrics.items():
+            if (task.task.replace("wikitext2", "wikitext"), metric) in comparison.HEADINGS:
+                yield NAMES.get(task.task, task.task), metric, task, entry
 
 
-def task_section(scored: Json | None) -> str:
+def task_section(scored: TasksResult | None) -> str:
     """A table of scores."""
     if scored is None:
         return ""
     lines = ["| task | metric | score | items |", "| --- | --- | ---: | ---: |"]
     for name, metric, task, entry in metrics(scored):
-        of = f"{results.number(task['items']):,.0f} of {results.number(task['of']):,.0f}"
-        shown = tables.number_and_error(results.number(entry["score"]), results.number(entry["error"]))
+        of = f"{task.items:,.0f} of {task.of:,.0f}"
+        assert entry.error is not None
+        shown = tables.number_and_error(entry.score.value, entry.error.value)
         lines.append(f"| {name} | {metric} | {' ± '.join(shown)} | {of} |")
-    harness = scored["harness"]
-    note = (
-        f"{harness['name']} {harness['version']}, 0-shot, weights in {scored['dtype']}, simulated hardware; "
-    )
+    harness = scored.harness
+    note = f"{harness.name} {harness.version}, 0-shot, weights in {scored.dtype}, simulated hardware; "
     note += "of every task but WikiText-2 (validation split) a random half was at hand, of which so many items were scored."
     return "\n\n" + "\n".join(lines) + "\n\n" + note
 
@@ -259,7 +260,7 @@ def kind_of(run: Json) -> str:
     return f"Perplexities are {' and '.join(sorted(kinds))}, that of the software model is {run['software']['kind']}."
 
 
-def front_matter(name: str, base: str | None, tags: list[str], scored: Json | None) -> str:
+def front_matter(name: str, base: str | None, tags: list[str], scored: TasksResult | None) -> str:
     """The head of a card, in YAML."""
     lines = [
         "---",
@@ -273,17 +274,17 @@ def front_matter(name: str, base: str | None, tags: list[str], scored: Json | No
     if scored is not None:
         lines += ["model-index:", f"- name: {name}", "  results:"]
         for title, metric, task, entry in metrics(scored):
-            items = f"{results.number(task['items']):.0f} items"
+            items = f"{task.items} items"
             lines += [
                 "  - task:",
                 "      type: text-generation",
                 "    dataset:",
                 f"      name: {title}, {items}",
-                f"      type: {task['task']}",
+                f"      type: {task.task}",
                 "    metrics:",
                 f"    - type: {'perplexity' if 'perplexity' in metric else 'accuracy'}",
                 f"      name: {metric}",
-                f"      value: {results.number(entry['score']):.6g}",
+                f"      value: {entry.score.value:.6g}",
             ]
     return "\n".join([*lines, "---"])
 

@@ -71,6 +71,7 @@ from gaincell.results.evaluation import (
     DepthResult,
     FidelityResult,
     PausesResult,
+    TasksResult,
 )
 
 ROOT = Path(__file__).parents[1]
@@ -139,18 +140,18 @@ def draw_pauses(folder: Path, figure: Path) -> None:
 
 def adapters_table(folder: Path) -> str:
     """The shipped adapters on WikiText-2, from `gaincell evaluate ADAPTER --tasks ... --json`."""
-    entries = {path.stem.partition("-")[2]: results.read(path) for path in folder.glob("smollm2-*.json")}
+    entries = {path.stem.partition("-")[2]: read(path, TasksResult) for path in folder.glob("smollm2-*.json")}
     wiki = {
-        name: next(task for task in run["tasks"] if task["task"].startswith("wikitext"))
+        name: next(task for task in run.tasks if task.task.startswith("wikitext"))
         for name, run in entries.items()
     }
-    score = {name: results.number(task["metrics"]["word_perplexity"]["score"]) for name, task in wiki.items()}
+    score = {name: task.metrics["word_perplexity"].score.value for name, task in wiki.items()}
     rows = [
         "| model | mapping | tokens | word perplexity | × software | megabytes |",
         "| --- | --- | ---: | ---: | ---: | ---: |",
         f"| software | – | – | {score['software']:.2f} | 1.00 | – |",
     ]
-    harness, shown = entries["software"]["harness"], ["software"]
+    harness, shown = entries["software"].harness, ["software"]
     for place in sorted((ROOT / "adapters").iterdir()):
         run = results.read(place)
         chip = run["design"]["name"]
@@ -162,7 +163,7 @@ def adapters_table(folder: Path) -> str:
         numbers = f"{tokens:,.0f} | {score[chip]:.2f} | {score[chip] / score['software']:.2f} | {size:.1f}"
         rows.append(f"| `adapters/{place.name}` | {tokens_page.mapping(run)}, `{chip}` | {numbers} |")
     weights = comparison.weights({name: entries[name] for name in shown})
-    scored = f"{harness['name']} {harness['version']}, {weights}"
+    scored = f"{harness.name} {harness.version}, {weights}"
     n, of = (results.number(wiki["software"][key]) for key in ("items", "of"))
     caption = f"WikiText-2, validation split, {n:.0f} of {of:.0f} articles, {scored}."
     for chip in shown[1:]:

@@ -28,6 +28,7 @@ from scipy import optimize, stats
 from gaincell.reports.comparison import compare
 from gaincell.reports.results import Json, number, saved_stage
 from gaincell.reports.style import BLACK, BLUE, ORANGE, styled
+from gaincell.results.evaluation import TasksResult
 
 COLUMN = ("wikitext", "word_perplexity")
 FEWEST = 3
@@ -77,7 +78,8 @@ class Fit:
 
 
 def points(
-    software: Json, trainings: Sequence[tuple[Json, Json, Json | None, Json | None]]
+    software: TasksResult,
+    trainings: Sequence[tuple[Json, TasksResult, TasksResult | None, TasksResult | None]],
 ) -> list[TokenPoint]:
     """From the result of the software model, and of every training its run.json, its result and those of the
     software models trained on the same tokens by cross-entropy and by its own loss, if any (results of
@@ -92,13 +94,13 @@ def points(
     return sorted(found, key=lambda point: point.tokens)
 
 
-def tokens_of(run: Json, result: Json) -> float:
+def tokens_of(run: Json, result: TasksResult) -> float:
     """Those of the stage that a result names; of the saved one where it names none that the run has."""
-    named = (stage for stage in run["stages"] if stage["name"] == result.get("stage"))
+    named = (stage for stage in run["stages"] if stage["name"] == result.stage)
     return number(next(named, saved_stage(run))["training_tokens"])
 
 
-def compared(result: Json, to: Json) -> tuple[float, tuple[float, float]]:
+def compared(result: TasksResult, to: TasksResult) -> tuple[float, tuple[float, float]]:
     """Perplexity, its ratio to that of another result on the same articles, and the error of the ratio."""
     entry = compare({"reference": to, "trained": result}, "reference").rows["trained"][COLUMN]
     assert entry.difference is not None

@@ -25,6 +25,8 @@ from gaincell.reports import results
 from gaincell.reports.comparison import cited_rows
 from gaincell.reports.paper import cited
 from gaincell.reports.results import Json
+from gaincell.results import read
+from gaincell.results.evaluation import TasksResult
 
 ROOT = Path(__file__).parents[1]
 TOKENS = RESULTS / "training" / "tokens"
@@ -59,9 +61,9 @@ class Training:
     """
 
     run: Json
-    tasks: Json
-    controls: dict[str, Json]
-    software: Json
+    tasks: TasksResult
+    controls: dict[str, TasksResult]
+    software: TasksResult
 
     @property
     def recipe(self) -> Recipe:
@@ -71,12 +73,14 @@ class Training:
 def trainings(chip: Path) -> list[Training]:
     """Of one folder CHIP, by tokens."""
     alike = chip / "software.json"
-    software = results.read(alike if alike.is_file() else RESULTS / "evaluation/tasks/smollm2-software.json")
+    software = read(
+        alike if alike.is_file() else RESULTS / "evaluation/tasks/smollm2-software.json", TasksResult
+    )
     return [
         Training(
             results.read(place),
-            results.read(place / "tasks.json"),
-            {path.stem: results.read(path) for path in sorted(place.glob("software-*.json"))},
+            read(place / "tasks.json", TasksResult),
+            {path.stem: read(path, TasksResult) for path in sorted(place.glob("software-*.json"))},
             software,
         )
         for place in sorted(chip.glob("*/"), key=lambda place: int(place.name))
@@ -96,26 +100,27 @@ def mapping(run: Json) -> str:
     )
 
 
-def by_mapping(paths: list[Path]) -> dict[str, Json]:
+def by_mapping(paths: list[Path]) -> dict[str, TasksResult]:
     """Results MODEL-NAME.json of the paper's tasks, software first: by the mapping of the training in `TOKENS`
     that has the same result, otherwise by NAME.
     """
     known = [(one.tasks, mapping(one.run)) for chip in sorted(TOKENS.glob("*/")) for one in trainings(chip)]
     found = {}
     for path in sorted(paths, key=lambda path: path.stem):
-        run = results.read(path)
+        run = read(path, TasksResult)
         title = next((title for tasks, title in known if tasks == run), path.stem.partition("-")[2])
         found[title] = run
     return {name: found[name] for name in sorted(found, key=lambda name: name != "software")}
 
 
-def _title(training: Training, tasks: Json) -> str:
+def _title(training: Training, tasks: TasksResult) -> str:
     """Model and mapping; of the software model, how it was trained."""
     model = MODELS.get(training.run["model"]["name"], training.run["model"]["name"])
-    if tasks["design"] is None:
-        loss = training.recipe.stage(tasks["stage"]).loss
+    if tasks.design is None:
+        assert tasks.stage is not None
+        loss = training.recipe.stage(tasks.stage).loss
         return f"{model} in software, trained on the same tokens by {loss}"
-    cell = ", linear cells" if tasks["design"]["cell"] == "linear" else ""
+    cell = ", linear cells" if tasks.design.cell == "linear" else ""
     return f"{model} on {mapping(training.run)}{cell}"
 
 
@@ -129,7 +134,7 @@ def ours() -> list[Conversions]:
             for scored in (training.tasks, *training.controls.values()):
                 _, (ratio, error) = compared(scored, training.software)
                 point = ConversionPoint(tokens, ratio, HALF * error, f"`{training.run['recipe']}`")
-                (software if scored["design"] is None else arrays).setdefault(
+                (software if scored.design is None else arrays).setdefault(
                     _title(training, scored), []
                 ).append(point)
     return [

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from token_curve import TokenPoint, draw_tokens, fit, token_markdown, tokens_of
+
+from gaincell.results import read
+from gaincell.results.evaluation import TasksResult
+
+SCORES = Path(__file__).parents[2] / "docs" / "results" / "evaluation" / "tasks" / "tiny-adapted.json"
 
 
 def _points(errors: float, noise: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0)) -> list[TokenPoint]:
@@ -65,9 +71,10 @@ def test_tokens_are_those_of_the_stage_that_was_scored() -> None:
             for name, tokens in (("software-continued", 5), ("fine-tuned", 7))
         ]
     }
-    assert tokens_of(run, {"stage": "software-continued"}) == 5
-    assert tokens_of(run, {}) == 7
-    assert tokens_of(run, {"stage": "of another run"}) == 7
+    scored = read(SCORES, TasksResult)
+    assert tokens_of(run, replace(scored, stage="software-continued")) == 5
+    assert tokens_of(run, scored) == 7
+    assert tokens_of(run, replace(scored, stage="of another run")) == 7
 
 
 def test_table_and_figure() -> None:

@@ -45,7 +45,7 @@ from gaincell.reports import (
 from gaincell.reports.style import STYLE, styled
 from gaincell.results import parse, read
 from gaincell.results.cost import CostResult
-from gaincell.results.evaluation import PausesResult
+from gaincell.results.evaluation import PausesResult, TasksResult
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "docs" / "results"
@@ -95,7 +95,7 @@ def _cells(_: Path) -> Figure:
 
 def _tasks(model: str, folder: Path) -> Any:
     paths = sorted(RESULTS.glob(f"evaluation/tasks/{model}-*.json"))
-    runs = {path.stem.partition("-")[2]: results.read(path) for path in paths}
+    runs = {path.stem.partition("-")[2]: read(path, TasksResult) for path in paths}
     return comparison_figure.draw_comparison(comparison.compare(runs, "software"), folder / "tasks.png")
 
 

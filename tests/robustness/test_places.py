@@ -183,7 +183,9 @@ def test_a_result_with_a_gap_is_named(here: Path, capsys: pytest.CaptureFixture[
     next(iter(result["tasks"][0]["per_item"].values()))["value"][3] = None
     Path("gap.json").write_text(json.dumps(result))
     for line in (("table", "gap.json"), ("table", "m.json", "gap.json")):
-        assert "gap is not a whole result" in refused(capsys, *line)
+        assert "gap.json.tasks[0].per_item.acc[3] = None; allowed: a value of type float" in refused(
+            capsys, *line
+        )
 
 
 def test_codes_are_whole_numbers() -> None:

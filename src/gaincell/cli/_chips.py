@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from gaincell.evaluation.chips import Chips
     from gaincell.integrations.hf.sources import LoadedModel
     from gaincell.progress import StageProgress
-    from gaincell.results.evaluation import ChipsResult, Strength
+    from gaincell.results.evaluation import ChipsResult, ScoreSpread, Strength, TaskChips
 
 
 class ChipOptions(NamedTuple):
@@ -113,13 +113,12 @@ def tasks_by_chips(
     loaded: LoadedModel,
     options: ChipOptions,
     progress: StageProgress,
-) -> tuple[Any, dict[str, Any]]:
+) -> tuple[Any, TaskChips]:
     """Table and result of the scores that `measure` gives, task/metric by task/metric."""
     from rich.table import Table
 
     from gaincell.evaluation.chips import over_chips
-    from gaincell.reports.results import value
-    from gaincell.results.codec import to_json
+    from gaincell.results.evaluation import TaskChips
 
     mismatch = options.mismatch(loaded)
     nominal, numbers, found = over_chips(loaded.model, measure, options.chips, mismatch, progress("chips"))
@@ -136,42 +135,35 @@ def tasks_by_chips(
         scores = tuple(each[name] for each in found)
         entries[name], row = _spread_of(name, reference, numbers, scores, options.within)
         table.add_row(name, *row)
-    entry: dict[str, Any] = {"number": value(list(numbers), "1", "simulated"), "scores": entries}
-    entry["yield_within"] = value(options.within, "1", "simulated")
-    return table, entry | {name: to_json(one) for name, one in spread_of(loaded, mismatch).items()}
+    return table, TaskChips(numbers, entries, options.within, spread_of(loaded, mismatch))
 
 
 def _spread_of(
     name: str, nominal: float, numbers: tuple[int, ...], scores: tuple[float, ...], within: float
-) -> tuple[dict[str, Any], list[str]]:
+) -> tuple[ScoreSpread, list[str]]:
     """Entry and row of one score."""
     from gaincell.evaluation.chips import Chips, ChipScores
-    from gaincell.reports.results import value
+    from gaincell.results.evaluation import ScoreSpread
 
-    found: dict[str, Any] = {"nominal": nominal, "chips": list(scores)}
     good = "–"
     if "perplexity" in name:
         chips = Chips(nominal, numbers, scores, within)
         mean, std, worst, change = chips.mean, chips.std, chips.worst, f"× {chips.ratio:.4f}"
         interval = chips.ratio_interval
-        found |= {"ratio": chips.ratio, "ratio_interval": interval, "yield": chips.yield_share,
-                  "yield_interval": chips.yield_interval}  # fmt: skip
+        found = ScoreSpread(
+            nominal, scores, mean, worst, std, chips.ratio, interval, chips.yield_share, chips.yield_interval
+        )
         good = f"{100 * chips.yield_share:.0f} %"
     else:
         others = ChipScores(nominal, numbers, scores, lower_is_better=name.endswith("bits_per_byte"))
         mean, std, worst, change = others.mean, others.std, others.worst, f"{others.difference:+.4f}"
         interval = others.difference_interval
-        found |= {"difference": others.difference, "difference_interval": interval}
-    found |= {"mean": mean, "std": std, "worst": worst}
+        changed = {"difference": others.difference, "difference_interval": interval}
+        found = replace(ScoreSpread(nominal, scores, mean, worst, std), **changed)  # type: ignore[arg-type]
     limits = "–" if interval is None else f"{interval[0]:.4f} to {interval[1]:.4f}"
     bad = f"{_score(scores[numbers.index(worst)])} (no. {worst})"
     row = [_score(nominal), _score(mean), "–" if std is None else _score(std), change, limits, bad, good]
-    entry = {
-        key: value(list(x) if isinstance(x, tuple) else x, "1", "simulated")
-        for key, x in found.items()
-        if x is not None
-    }
-    return entry, row
+    return found, row
 
 
 def _score(number: float) -> str:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gaincell.cli._chips import ChipOptions
-    from gaincell.evaluation.harness import TaskResult, TasksResult
+    from gaincell.evaluation.harness import TaskResult
+    from gaincell.evaluation.harness import TasksResult as TasksResults
     from gaincell.integrations.hf.sources import LoadedModel
     from gaincell.progress import StageProgress
+    from gaincell.results.codec import Kind
+    from gaincell.results.evaluation import TaskScores, TasksResult
 
 
 def by_tasks(
@@ -24,19 +28,18 @@ def by_tasks(
     cache: bool,
     chips: ChipOptions | None,
     progress: StageProgress,
-) -> tuple[Any, dict[str, Any], str]:
-    """Table, result, and the protocol in words; of many chips the result holds that of the nominal one."""
+) -> tuple[Any, TasksResult]:
+    """Table and result; of many chips the result holds that of the nominal one."""
     from gaincell.cli._chips import tasks_by_chips
     from gaincell.evaluation.harness import evaluate_tasks
     from gaincell.evaluation.noise import noise_remark
     from gaincell.integrations.hf.attach import attached_layers
-    from gaincell.reports.results import value
 
     names = [task.strip() for task in tasks.split(",") if task.strip()]
     layers = attached_layers(loaded.model)
     remark = noise_remark(loaded.model)
     dtype = str(next(loaded.model.parameters()).dtype).removeprefix("torch.")
-    runs: list[TasksResult] = []
+    runs: list[TasksResults] = []
 
     def run() -> dict[str, float]:
         runs.append(
@@ -58,62 +61,64 @@ def by_tasks(
 
     if chips is not None:
         table, spread = tasks_by_chips(run, loaded, chips, progress)
+        scores = dict(spread.scores)
         for n, task in enumerate(runs[0].tasks):
             for metric in task.items:
-                kept = [_short(chip.tasks[n].items[metric]) for chip in runs[1:]]
-                spread["scores"][f"{task.task}/{metric}"]["per_item"] = value(kept, "1", "simulated")
-        return table, entry_of(runs[0], True, dtype) | {"chips": spread}, describe(runs[0]) + remark
+                kept = tuple(_short(chip.tasks[n].items[metric]) for chip in runs[1:])
+                name = f"{task.task}/{metric}"
+                scores[name] = replace(scores[name], per_item=kept)
+        return table, replace(
+            result_of(loaded, runs[0], True, dtype, remark), chips=replace(spread, scores=scores)
+        )
     run()
     words = describe(runs[0]) + remark
-    return _table(runs[0], words), entry_of(runs[0], bool(layers), dtype), words
+    return _table(runs[0], words), result_of(loaded, runs[0], bool(layers), dtype, remark)
 
 
-def entry_of(found: TasksResult, in_arrays: bool, dtype: str) -> dict[str, Any]:
-    """The result as part of run.json."""
-    from gaincell.reports.results import Kind, value
+def result_of(
+    loaded: LoadedModel, found: TasksResults, in_arrays: bool, dtype: str, remark: str
+) -> TasksResult:
+    """The result."""
+    from gaincell.cli._perplexity import result
+    from gaincell.results.evaluation import Harness, TasksResult
 
     kind: Kind = "simulated" if in_arrays else "measured"
-    return {
-        "harness": {"name": "lm-evaluation-harness", "version": found.harness},
-        "dtype": dtype,
-        "softmax": found.softmax,
-        "longest_context": value(found.max_length, "tokens", "measured"),
-        "requests": value(found.requests, "1", "measured"),
-        "requests_cached": value(found.cached, "1", "measured"),
-        "requests_truncated": value(found.truncated, "1", "measured"),
-        "requests_beyond_window": value(found.beyond_window, "1", "measured"),
-        "model_seconds": value(found.seconds, "s", "measured"),
-        "tasks": [_task_entry(task, kind) for task in found.tasks],
-    }
+    head = result(loaded, describe(found) + remark, [task.fingerprint for task in found.tasks])
+    return TasksResult(
+        **vars(head),
+        numbers=kind,
+        harness=Harness("lm-evaluation-harness", found.harness),
+        dtype=dtype,
+        softmax=found.softmax,
+        longest_context=found.max_length,
+        requests=found.requests,
+        requests_cached=found.cached,
+        requests_truncated=found.truncated,
+        requests_beyond_window=found.beyond_window,
+        model_seconds=found.seconds,
+        tasks=tuple(_scores(task, kind) for task in found.tasks),
+    )
 
 
-def _task_entry(task: TaskResult, kind: Any) -> dict[str, Any]:
-    from gaincell.reports.results import value
+def _scores(task: TaskResult, kind: Kind) -> TaskScores:
+    from gaincell.results.common import Value
+    from gaincell.results.evaluation import Metric, TaskScores
 
     metrics = {}
     for metric, (score, error) in task.metrics.items():
         unit = "bit/byte" if metric == "bits_per_byte" else "1"
-        metrics[metric] = {"score": value(score, unit, kind)}
-        if error is not None:
-            metrics[metric]["error"] = value(error, unit, kind)
-    return {
-        "task": task.task,
-        "version": task.version,
-        "split": task.split,
-        "items": value(task.n, "items", "measured"),
-        "of": value(task.of, "items", "measured"),
-        "fingerprint": task.fingerprint,
-        "metrics": metrics,
-        "per_item": {name: value(_short(items), "1", kind) for name, items in task.items.items()},
-    }
+        spread = None if error is None else Value(error, unit, kind)
+        metrics[metric] = Metric(Value(score, unit, kind), spread)
+    items = {name: _short(items) for name, items in task.items.items()}
+    return TaskScores(task.task, task.version, task.split, task.n, task.of, task.fingerprint, metrics, items)
 
 
-def _short(items: list[Any]) -> list[Any]:
+def _short(items: list[Any]) -> tuple[Any, ...]:
     """Log-likelihoods with the digits that a float32 sum has."""
-    return [[round(x, 4) for x in i] if isinstance(i, list) else round(i, 5) for i in items]
+    return tuple(tuple(round(x, 4) for x in i) if isinstance(i, list) else round(i, 5) for i in items)
 
 
-def describe(found: TasksResult) -> str:
+def describe(found: TasksResults) -> str:
     """The protocol in words."""
     first = ", ".join(f"{t.task} {t.n} of {t.of}" for t in found.tasks)
     return (
@@ -168,7 +173,7 @@ def _code() -> str:
     return found.hexdigest()
 
 
-def _table(found: TasksResult, protocol: str) -> Any:
+def _table(found: TasksResults, protocol: str) -> Any:
     from rich.table import Table
 
     notes = [protocol]

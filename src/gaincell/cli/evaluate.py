@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -302,16 +302,14 @@ def evaluate(
     version = AS_SAVED if _in_arrays(loaded) else "the pretrained model, in software"
     gains = (version if stage is None else f"stage {stage} of the RUN") + exchanged
     typer.echo(f"{model}: {gains}")
-    found: dict[str, Any] = {}
     head: EvaluationResult
     with progress_bars() as progress:
         if tasks is not None:
             from gaincell.cli._tasks import by_tasks
 
-            table, found, words = by_tasks(
+            table, head = by_tasks(
                 loaded, tasks, data, limit or 0, max_length, batch or 8, cache, options, progress
             )
-            head = protocols.result(loaded, words, [t["fingerprint"] for t in found["tasks"]])
             title = model
         elif window_of_documents is not None:
             table, head = protocols.rolling(loaded, text, window_of_documents, limit or 0, progress)
@@ -345,7 +343,7 @@ def evaluate(
         title = f"{title}, stage {stage}"
     table.title, table.title_justify = title, "left"
     Console().print(table)
-    write_json(json, to_json(head) | found)
+    write_json(json, to_json(head))
 
 
 DEFAULT_LIMIT = 32_768

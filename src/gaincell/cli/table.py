@@ -75,7 +75,8 @@ def table(
     from gaincell.errors import InputError
     from gaincell.files import write_text
     from gaincell.reports.comparison import as_csv, as_json, as_latex, as_markdown, compare, terminal_table
-    from gaincell.reports.results import read
+    from gaincell.results import read
+    from gaincell.results.evaluation import TasksResult
 
     runs = {}
     for result in results:
@@ -85,7 +86,7 @@ def table(
         name, path = (name, path) if equals else (Path(result).stem, result)
         if name in runs:
             raise InputError(f"two results are called {name!r}; give NAME=FILE")
-        runs[name] = read(path)
+        runs[name] = read(path, TasksResult)
     found = compare(runs, reference, paper)
     console = Console()
     console.print(terminal_table(found))

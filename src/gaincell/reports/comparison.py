@@ -27,9 +27,9 @@ from typing import Any
 import numpy as np
 
 from gaincell.errors import RunError
-from gaincell.files import restored
-from gaincell.reports.results import Json, number, value
+from gaincell.reports.results import Json, value
 from gaincell.reports.tables import number_and_error
+from gaincell.results.evaluation import TaskScores, TasksResult
 from gaincell.spread import ratio_error
 
 PERPLEXITIES = ("perplexity", "word_perplexity", "byte_perplexity")
@@ -81,7 +81,7 @@ class Comparison:
     notes: tuple[str, ...]
 
 
-def compare(runs: Mapping[str, Json], reference: str | None = None, paper: bool = False) -> Comparison:
+def compare(runs: Mapping[str, TasksResult], reference: str | None = None, paper: bool = False) -> Comparison:
     """Put results of `gaincell evaluate --tasks` beside one another.
 
     Args:
@@ -90,28 +90,16 @@ def compare(runs: Mapping[str, Json], reference: str | None = None, paper: bool 
         paper: also show the paper's own table, cited.
 
     Raises:
-        RunError: no results, one without tasks, or no such reference.
+        RunError: no results, or no such reference.
     """
     if not runs:
         raise RunError("no results were given; give files of `gaincell evaluate ... --tasks ... --json FILE`")
-    try:
-        return _compare(runs, reference, paper)
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
-        raise RunError(
-            f"{', '.join(runs)}: not whole results of `gaincell evaluate --tasks` ({error!r}); make them new"
-        ) from error
-
-
-def _compare(runs: Mapping[str, Json], reference: str | None, paper: bool) -> Comparison:
-    tasks = {name: _tasks(name, run) for name, run in runs.items()}
+    tasks = {name: {NAMES.get(t.task, t.task): t for t in run.tasks} for name, run in runs.items()}
     reference = next(iter(runs)) if reference is None else reference
     if reference not in runs:
         raise RunError(f"there is no result {reference!r}; there are {', '.join(runs)}")
     found: list[Column] = [
-        (task, metric)
-        for each in tasks.values()
-        for task, entry in each.items()
-        for metric in entry["metrics"]
+        (task, metric) for each in tasks.values() for task, entry in each.items() for metric in entry.metrics
     ]
     known = [column for column in HEADINGS if column in found]
     paper_tasks = {task for task, _ in HEADINGS}
@@ -122,7 +110,7 @@ def _compare(runs: Mapping[str, Json], reference: str | None, paper: bool) -> Co
                 each[column[0]], column[1], None if name == reference else tasks[reference].get(column[0])
             )
             for column in columns
-            if column[0] in each and column[1] in each[column[0]]["metrics"]
+            if column[0] in each and column[1] in each[column[0]].metrics
         }
         for name, each in tasks.items()
     }
@@ -279,34 +267,19 @@ def _change(d: Difference, column: Column) -> list[str]:
     return [f"×{amount}", error]
 
 
-def _tasks(name: str, run: Json) -> dict[str, Json]:
-    if not run.get("tasks"):
-        raise RunError(f"{name} holds no tasks; make it with `gaincell evaluate ... --tasks ... --json FILE`")
-    try:
-        for entry in run["tasks"]:
-            keys = [entry[key] for key in ("task", "items", "of", "fingerprint")]
-            keys += [entry["metrics"][metric]["score"]["value"] for metric in entry["per_item"]]
-            for metric, items in entry["per_item"].items():
-                if np.asarray(restored(items["value"])).dtype.kind not in "fiu":
-                    raise TypeError(f"{entry['task']}: {metric} per item holds something else than numbers")
-        return {NAMES.get(entry["task"], entry["task"]): entry for entry in run["tasks"]}
-    except (KeyError, TypeError, ValueError) as error:
-        raise RunError(f"{name} is not a whole result of `gaincell evaluate --tasks` ({error!r})") from error
-
-
-def _entry(task: Json, metric: str, reference: Json | None) -> Entry:
+def _entry(task: TaskScores, metric: str, reference: TaskScores | None) -> Entry:
     ratio = metric in PERPLEXITIES or metric == "bits_per_byte"
     scale = 1.0 if ratio else 100.0
-    found = task["metrics"][metric]
-    error = number(found["error"]) * scale if "error" in found else None
+    found = task.metrics[metric]
+    error = None if found.error is None else found.error.value * scale
     difference = None
-    if reference is not None and reference["fingerprint"] == task["fingerprint"]:
+    if reference is not None and reference.fingerprint == task.fingerprint:
         difference = _difference(task, reference, metric)
-    return Entry(number(found["score"]) * scale, error, difference)
+    return Entry(found.score.value * scale, error, difference)
 
 
-def _difference(task: Json, reference: Json, metric: str) -> Difference | None:
-    ours, theirs = (np.asarray(t["per_item"][metric]["value"], dtype=float) for t in (task, reference))
+def _difference(task: TaskScores, reference: TaskScores, metric: str) -> Difference | None:
+    ours, theirs = (np.asarray(t.per_item[metric], dtype=float) for t in (task, reference))
     if ours.shape != theirs.shape:
         return None
     weight = np.ones(len(ours))
@@ -324,11 +297,14 @@ def _difference(task: Json, reference: Json, metric: str) -> Difference | None:
 
 
 def _notes(
-    runs: Mapping[str, Json], tasks: Mapping[str, Mapping[str, Json]], reference: str, cited: bool
+    runs: Mapping[str, TasksResult],
+    tasks: Mapping[str, Mapping[str, TaskScores]],
+    reference: str,
+    cited: bool,
 ) -> tuple[str, ...]:
-    versions = sorted({f"{run['harness']['name']} {run['harness']['version']}" for run in runs.values()})
+    versions = sorted({f"{run.harness.name} {run.harness.version}" for run in runs.values()})
     counts = dict.fromkeys(
-        f"{task} {number(entry['items']):,.0f} of {number(entry['of']):,.0f}"
+        f"{task} {entry.items:,.0f} of {entry.of:,.0f}"
         for each in tasks.values()
         for task, entry in each.items()
     )
@@ -341,7 +317,7 @@ def _notes(
         f"{task} of {name}"
         for name, each in tasks.items()
         for task, entry in each.items()
-        if task in tasks[reference] and entry["fingerprint"] != tasks[reference][task]["fingerprint"]
+        if task in tasks[reference] and entry.fingerprint != tasks[reference][task].fingerprint
     ]
     if unlike:
         notes.append(f"No difference where the items are others than the reference's: {', '.join(unlike)}.")
@@ -350,11 +326,11 @@ def _notes(
     return tuple(notes)
 
 
-def weights(runs: Mapping[str, Json]) -> str:
+def weights(runs: Mapping[str, TasksResult]) -> str:
     """In which type the weights were, and of which rows where rows differ."""
     rows: dict[str, list[str]] = {}
     for name, run in runs.items():
-        rows.setdefault(run.get("dtype", "a type not recorded"), []).append(name)
+        rows.setdefault(run.dtype or "a type not recorded", []).append(name)
     if len(rows) == 1:
         return f"weights in {next(iter(rows))}"
     return "weights in " + ", in ".join(f"{dtype} ({', '.join(names)})" for dtype, names in rows.items())

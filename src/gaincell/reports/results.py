@@ -8,7 +8,6 @@ made on: files appear by base name and content hash.
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,7 +21,7 @@ from gaincell.results.provenance import code, hash_of, made, without_paths
 from gaincell.shipped import begun, located
 
 __all__ = [
-    "FILE", "KINDS", "SCHEMA", "Json", "Kind", "check", "code", "hash_of", "number", "number_or_nan",
+    "FILE", "KINDS", "SCHEMA", "Json", "Kind", "check", "code", "hash_of", "number",
     "numbers", "provenance", "read", "saved_stage", "value", "without_paths", "write",
 ]  # fmt: skip
 FILE = "run.json"
@@ -46,11 +45,6 @@ def value(number: Any, unit: str, kind: Kind, source: str | None = None) -> Json
 def number(entry: Mapping[str, Any]) -> float:
     """The number in a value of run.json."""
     return float(entry["value"])
-
-
-def number_or_nan(entry: Mapping[str, Any]) -> float:
-    """The number, NaN where it could not be had: there is no error of one block."""
-    return math.nan if entry["value"] is None else number(entry)
 
 
 def saved_stage(run: Json) -> Json:

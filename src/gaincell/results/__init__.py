@@ -24,13 +24,14 @@ from gaincell.results.evaluation import (
     PerplexityResult,
     RepetitionResult,
     RollingResult,
+    TasksResult,
 )
 
 T = TypeVar("T", bound=Result)
 KINDS: Mapping[tuple[str, ...], type[Result] | None] = {
     ("objectives",): None,
     ("stages",): None,
-    ("tasks",): None,
+    ("tasks",): TasksResult,
     ("ablation",): AblationResult,
     ("fidelity",): FidelityResult,
     ("pauses",): PausesResult,

@@ -9,6 +9,7 @@ from typing import Annotated, TypeAlias
 from gaincell.results.codec import REST, Numbers
 from gaincell.results.common import (
     Chip,
+    Counted,
     CountedTokens,
     Kind,
     Named,
@@ -26,6 +27,7 @@ Nat: TypeAlias = Annotated[float, "nat"]
 Nats: TypeAlias = Annotated[tuple[float, ...], "nat"]
 BitPerByte: TypeAlias = Annotated[float, "bit/byte"]
 Many: TypeAlias = Annotated[tuple[float, ...], "1"]
+PerItem: TypeAlias = Annotated[tuple[float | tuple[float, ...], ...], "1"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,3 +237,79 @@ class ChipsResult(EvaluationResult):
     """One model on many virtual chips."""
 
     chips: ChipSpread
+
+
+@dataclass(frozen=True)
+class Harness:
+    """The evaluation harness."""
+
+    name: str
+    version: str
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A score and its standard error."""
+
+    score: Value
+    error: Value | None = None
+
+
+@dataclass(frozen=True)
+class TaskScores:
+    """Of one task: see evaluation/harness.py. items, of: evaluated, and there are.  per_item: by metric."""
+
+    task: str
+    version: str
+    split: str
+    items: Annotated[int, "items", "measured"]
+    of: Annotated[int, "items", "measured"]
+    fingerprint: str
+    metrics: Mapping[str, Metric]
+    per_item: Mapping[str, PerItem]
+
+
+@dataclass(frozen=True)
+class ScoreSpread:
+    """Of one score over chips; perplexities have ratio and yield, other scores a difference."""
+
+    nominal: Number
+    chips: Many
+    mean: Number
+    worst: Whole
+    std: Number | None = None
+    ratio: Number | None = None
+    ratio_interval: Many | None = None
+    yield_: Number | None = None
+    yield_interval: Many | None = None
+    difference: Number | None = None
+    difference_interval: Many | None = None
+    per_item: Annotated[tuple[tuple[float | tuple[float, ...], ...], ...], "1"] | None = None
+
+
+@dataclass(frozen=True)
+class TaskChips:
+    """Scores of virtual chips, by task/metric."""
+
+    number: Annotated[tuple[int, ...], "1"]
+    scores: Mapping[str, ScoreSpread]
+    yield_within: Number
+    spread: Annotated[Mapping[str, Strength], REST]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TasksResult(EvaluationResult):
+    """Scores of `gaincell evaluate --tasks`. dtype: of the weights.  softmax: its type."""
+
+    numbers: Numbers
+    harness: Harness
+    longest_context: CountedTokens
+    requests: Counted
+    requests_cached: Counted
+    requests_truncated: Counted
+    requests_beyond_window: Counted
+    model_seconds: Annotated[float, "s", "measured"]
+    tasks: tuple[TaskScores, ...]
+    dtype: str | None = None
+    softmax: str | None = None
+    chips: TaskChips | None = None

@@ -137,14 +137,8 @@ def train(
     optimizer = _optimizer(parameters, settings, rates or {})
     gains = {n: p for n, p in parameters.items() if _is_gain(n)} if settings.log_gains else {}
     _check_positive(gains)
-    identity: dict[str, Any] = (
-        {
-            "settings": asdict(settings),
-            "blocks": [len(blocks), first_block.shape[1]],
-        }
-        | given
-        | reparametrisation.identity(model)
-    )
+    identity: dict[str, Any] = {"settings": asdict(settings), "blocks": [len(blocks), first_block.shape[1]]}
+    identity |= given | reparametrisation.identity(model)
     main = run.processes.is_main_process
     if checkpoint is not None and main:
         disk.sweep(checkpoint)

@@ -284,12 +284,10 @@ def _check_arrays(cells: Sequence[GainCellAttention], record: Mapping[str, Any])
 
 def _attach(model: nn.Module, record: Mapping[str, Any]) -> None:
     """Attach a pretrained model as a record says; values come from the adapter's file afterwards."""
-    import torch
-
     from gaincell.integrations.hf.attach import attached_layers, attached_model, detach
     from gaincell.integrations.hf.digital_scaling import hold_digital_scaling
-    from gaincell.integrations.hf.paired import KEPT, hold_components
     from gaincell.integrations.hf.pretrained import attach_as_recorded
+    from gaincell.integrations.hf.reparametrisation import hold_any_indices, is_index
     from gaincell.nn.attention import GainCellAttention
 
     attach_as_recorded(model, record, "adapter_config.json")
@@ -298,9 +296,8 @@ def _attach(model: nn.Module, record: Mapping[str, Any]) -> None:
         cells = {name: m for name, m in owner.named_modules() if isinstance(m, GainCellAttention)}
         names = [f"{cell}.{extra}" for cell in cells for extra in record.get("extras", [])]
         hold_digital_scaling(owner, names)
-        if any(name.endswith(KEPT) for name in names):
-            some = {n: torch.arange(c.head_dim // 2).repeat(c.kv_heads, 1) for n, c in cells.items()}
-            hold_components(owner, {name + KEPT: kept for name, kept in some.items()})
+        if any(is_index(name) for name in names):
+            hold_any_indices(owner, cells)
         _check_arrays(attached_layers(model), record)
     except BaseException:
         detach(model)

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -45,6 +46,18 @@ def hold_indices(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     from gaincell.integrations.hf.paired import hold_components
 
     hold_components(model, tensors)
+
+
+def hold_any_indices(model: nn.Module, cells: Mapping[str, Any]) -> None:
+    """Make room for the indices of all layers, by name, whose values come later."""
+    some = {n: torch.arange(c.head_dim // 2).repeat(c.kv_heads, 1) for n, c in cells.items()}
+    hold_indices(model, {name + KEPT: kept for name, kept in some.items()})
+
+
+def copies(tensors: Mapping[str, Tensor], group: int) -> dict[str, Tensor]:
+    """The copies of indices that the state of a model has beside them, for so many query heads a group."""
+    kept = {name: tensor for name, tensor in tensors.items() if is_index(name)}
+    return {n.replace(KEPT, OF_QUERIES): index.repeat_interleave(group, 0) for n, index in kept.items()}
 
 
 def put(model: PreTrainedModel, tensors: Mapping[str, Tensor], where: str) -> None:

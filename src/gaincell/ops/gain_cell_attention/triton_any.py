@@ -1,7 +1,7 @@
 """Gain-cell attention on a GPU in Triton for any cells and chips: by slabs (slabs.py), in float32.
 
 Like `native.py` it serves every cell, mismatch, errors and noise of converters, and, as it takes stored
-voltages, whatever stands before the arrays (front.py). Where codes do, triton.py has cheaper products.
+voltages, whatever stands before the arrays (input_stage.py). Where codes do, triton.py is cheaper.
 
 Dimensions: B sequences, H query heads, Hk key/value heads, T tokens, D head dimension, M columns, R queries
 of a program, n slabs.

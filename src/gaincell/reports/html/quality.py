@@ -28,6 +28,7 @@ from gaincell.results.evaluation import (
     PerplexityResult,
     RepetitionResult,
     RollingResult,
+    TasksResult,
 )
 
 SIMULATED = "simulated"
@@ -98,24 +99,21 @@ def _training(result: Result) -> Markup:
 
 def tasks(results: Sequence[Result]) -> Markup:
     """The table of several evaluations, compared with the first of them on the same items."""
-    for result in results:
-        with whole(result, "tasks"):
-            compare({result.name: result.run})
-    found = compare({result.name: result.run for result in results})
+    runs = dict(typed(results, TasksResult))
+    found = compare(runs)
     headings = ["", *(heading(column) for column in found.columns)]
     rows, kinds = [], []
-    for result in results:
-        entries = found.rows[result.name]
+    for name, run in runs.items():
+        entries = found.rows[name]
         shown = [
             cell(entries[c], c, "\n").partition("\n") if c in entries else ("–", "", "")
             for c in found.columns
         ]
-        kind = only_kind([entry["metrics"] for entry in result.run["tasks"]])
-        rows.append([result.name, *(value for value, _, _ in shown)])
-        kinds.append(kind)
+        rows.append([name, *(value for value, _, _ in shown)])
+        kinds.append(run.numbers)
         if any(change for _, _, change in shown):
             rows.append([f"  to {found.reference}, paired", *(change or "–" for _, _, change in shown)])
-            kinds.append(kind)
+            kinds.append(run.numbers)
     title = "Tasks, accuracies in %"
     return table(Rows(title, headings, rows, " ".join(found.notes)), lambda r, _: kinds[r])
 

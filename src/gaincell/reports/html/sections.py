@@ -22,6 +22,7 @@ from gaincell.results.evaluation import (
     PerplexityResult,
     RepetitionResult,
     RollingResult,
+    TasksResult,
 )
 
 
@@ -83,7 +84,7 @@ SECTIONS = (
         _is(PerplexityResult, RollingResult),
         quality.evaluation,
     ),
-    Section("tasks", "Tasks", "Differences are paired: on the same items.", _has("tasks"), quality.tasks),
+    Section("tasks", "Tasks", "Differences are paired: on the same items.", _is(TasksResult), quality.tasks),
     Section(
         "chips", "Chips", "The same network on chips whose cells differ.", _is(ChipsResult), quality.chips
     ),

@@ -22,6 +22,7 @@ from gaincell.results.evaluation import (
     DepthResult,
     FidelityResult,
     PausesResult,
+    TasksResult,
 )
 
 SIMULATED = "simulated"
@@ -77,6 +78,8 @@ def headline(result: Result) -> tuple[str, str]:
             return f"perplexity {short(last.perplexity)} after {last.idle:g} s", SIMULATED
         case BaselineResult(measurements=timings):
             return f"{len(timings)} timings of softmax attention", "measured"
+        case TasksResult(tasks=tasks, numbers=kind):
+            return f"scores of {len(tasks)} tasks", kind
         case DepthResult(curves=curves):
             return f"{len(curves)} models over the length of context", SIMULATED
         case ActivityResult() as activity:
@@ -103,10 +106,6 @@ def _stages(run: Entry) -> tuple[str, str]:
 def _sweep(run: Entry) -> tuple[str, str]:
     aims = " and ".join(one["name"] for one in run["objectives"])
     return f"{aims} of {number(run['counts']['complete']):.0f} points", run["counts"]["complete"]["kind"]
-
-
-def _tasks(run: Entry) -> tuple[str, str]:
-    return f"scores of {len(run['tasks'])} tasks", only_kind(run["tasks"][0]["metrics"])
 
 
 def _floorplan(run: Entry) -> tuple[str, str]:
@@ -167,7 +166,6 @@ def _device(run: Entry) -> tuple[str, str]:
 HEADLINES: Mapping[str, Callable[[Entry], tuple[str, str]]] = {
     "objectives": _sweep,
     "stages": _stages,
-    "tasks": _tasks,
     "floorplan": _floorplan,
     "runs": _energy,
     "curve": _spice_cell,
