@@ -490,6 +490,8 @@ def memory_table(bench: Mapping[str, Any]) -> str:
         ]
     )
     for step, title in MEMORY_STEPS.items():
+        if step not in bench["steps"]:
+            continue
         peak, computed = bench["steps"][step]["peak_bytes"], []
         for name in ARITHMETIC:
             rest = (peak - weights - libraries) * sizes[name].hidden / bench["hidden"]

@@ -11,6 +11,8 @@ that state the group implement it.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 
 def _of(table: str, *numbers: str) -> frozenset[str]:
     return frozenset(f"{table}.{number}" for number in numbers)
@@ -53,6 +55,7 @@ SINKS = _of("sinks", "tokens")
 NORMALISER = _of("normaliser", "floor")
 
 
+@lru_cache(maxsize=256)
 def missing(in_use: frozenset[str], implemented: frozenset[str]) -> str:
     """Names of what is in use and not implemented, in words; empty if there is nothing."""
     return ", ".join(sorted(in_use - implemented))

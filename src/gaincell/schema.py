@@ -17,7 +17,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cache, wraps
-from typing import Annotated, Any, TypeAlias, TypeVar, get_type_hints
+from typing import Annotated, Any, TypeAlias, TypeVar, cast, get_type_hints
 
 from pydantic import (
     BaseModel,
@@ -49,9 +49,9 @@ Json: TypeAlias = dict[str, Any]
 Class = TypeVar("Class", bound=type[Any])
 
 
-def or_inf(**bounds: float) -> Any:
-    """Metadata of a number that may be inf too."""
-    return Field(**bounds, allow_inf_nan=True, json_schema_extra={"infinite": True})  # type: ignore[arg-type]
+def or_inf(above: float) -> Any:
+    """Metadata of a number above another; it may be inf."""
+    return Field(gt=above, allow_inf_nan=True, json_schema_extra={"infinite": True})
 
 
 def called(name: str) -> Any:
@@ -94,7 +94,7 @@ def either(*kinds: Any) -> Any:
         form = next(
             (name for base, name in FORMS.items() if kind is base or base is _origin(kind)), "<table>"
         )
-        one = Annotated[kind, Tag(form)]
+        one: Any = Annotated[kind, Tag(form)]
         tagged = one if tagged is None else tagged | one
     return Annotated[tagged, Discriminator(lambda given: FORMS.get(type(given), "<other>"))]
 
@@ -114,7 +114,7 @@ def table(
     hints = {
         key: hint for owner in owners for key, hint in get_type_hints(owner, include_extras=True).items()
     }
-    entries = {key: hint for key, hint in (hints | others).items() if key not in without}
+    entries = {key: hint for key, hint in hints.items() if key not in without} | others
     fields: Json = {key: (hint, ... if key in needed else None) for key, hint in entries.items()}
     return create_model(owners[0].__name__ if owners else "Table", __config__=STRICT, **fields)
 
@@ -144,25 +144,26 @@ def _entries(value: Any) -> Any:
 
 def check_value(value: Any, kind: Any, where: str) -> Any:
     """`value` itself, as its type has it. Raises InputError, with `where` it stands, if it is not allowed."""
-    return parse(create_model("Value", __config__=STRICT, **{where: (kind, ...)}), {where: value}, "")[where]
+    entry: Json = {where: (kind, ...)}
+    return parse(create_model("Value", __config__=STRICT, **entry), {where: value}, "")[where]
 
 
 def checked(owner: Class) -> Class:
     """A dataclass whose fields are checked when it is made; it raises InputError."""
     plain: Callable[..., None] = owner.__init__
-    names = [field.name for field in dataclasses.fields(owner)]
+    names, kind = [field.name for field in dataclasses.fields(owner)], cast(Any, owner)
 
     @wraps(plain)
     def init(self: Any, *args: Any, **given: Any) -> None:
-        found = dict(zip(names, args, strict=False)) | given
-        plain(self, **parse(_fields_of(owner), found, ""))
+        found = dict(zip(names[: len(args)], args, strict=True)) | given
+        plain(self, **parse(_fields_of(kind), found, ""))
 
-    owner.__init__ = init  # type: ignore[misc]
+    owner.__init__ = init
     return owner
 
 
 @cache
-def _fields_of(owner: type) -> type[BaseModel]:
+def _fields_of(owner: Any) -> type[BaseModel]:
     missing = dataclasses.MISSING
     needed = [f.name for f in dataclasses.fields(owner) if f.default is f.default_factory is missing]
     return table(owner, needed=needed)
@@ -189,7 +190,10 @@ def words(schema: Json, root: Json) -> str:
         return f"a list of {len(items)} numbers{words(items[0], root).removeprefix('a number')}"
     if kind in ("integer", "number"):
         return ("a whole number" if kind == "integer" else "a number") + _bounds(schema)
-    names = {"string": "text", "boolean": "true or false", "object": "a table", "array": "a list"}
+    if kind == "array":
+        of = _resolved(schema["items"], root).get("type")
+        return "a list" + {"object": " of tables", "string": " of texts"}.get(of, "")
+    names = {"string": "text", "boolean": "true or false", "object": "a table"}
     return names.get(kind, "anything")
 
 
@@ -204,7 +208,7 @@ def _bounds(schema: Json) -> str:
     return f" from {_short(least)} to {end}" if end else f" of {_short(least)} or more"
 
 
-def _short(number: float) -> str:
+def _short(number: Any) -> str:
     return f"{number:g}" if isinstance(number, float) else str(number)
 
 

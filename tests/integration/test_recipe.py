@@ -319,6 +319,7 @@ LORA_2 = "[lora]\nrank = 2\n[training]"
         ("seed", "--set seed: give KEY=VALUE"),
         ("seed=", "--set seed=: give KEY=VALUE"),
         (".seed=1", "--set .seed=1: give KEY=VALUE"),
+        ("stages=['linear']", "stages cannot be set; write a file with it"),
     ],
 )
 def test_what_cannot_be_set_is_refused(tmp_path: Path, given: str, message: str) -> None:
@@ -734,6 +735,7 @@ BAD = [
     ("block = 32", "block = 33", "block = 33; give 2 to 32, the model's context"),
     ("block = 32", 'block = "1024"', "block = '1024'; allowed: a whole number of 2 or more"),
     ("vocabulary = 300\n", "", "lacks 'vocabulary'"),
+    ("embeddings = 32\n", 'embeddings = "x"\n', "context = 'x'; allowed: a whole number of 1 or more"),
     ("vocabulary = 300\n", "vocabulary = 9\n", "vocabulary = 9; allowed: a whole number of 257 or more"),
     ('teacher = "software-continued"', 'teacher = "adapted"', "'adapted': this stage does not come before"),
     ('teacher = "software-continued"', 'teacher = "linaer"', "'linaer' is no stage: there is no"),

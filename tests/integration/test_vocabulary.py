@@ -162,6 +162,8 @@ VOCABULARY = {
     "--why": "show why",
     "--window": "token columns of a head",
     "--workers": "processes at a time",
+    "--write": "result of `gaincell spice write`",
+    "--write-dac": "kind of write DAC",
     "--yield-within": "what counts as good",
 }
 """Every option of every command -> what it means, wherever it stands. Before a new one is entered: is there

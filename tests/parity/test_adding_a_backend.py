@@ -30,7 +30,7 @@ for impl in ("dense", "naive"):
 for a, b in zip(*found, strict=True):
     torch.testing.assert_close(a, b)
 noisy = design.replace(noise=Noise(score_std=0.1))
-with pytest.raises(InputError, match="impl='dense' does not serve this: it does not implement noise.score_std"):
+with pytest.raises(InputError, match="'dense' does not serve this: it does not implement noise.score_std"):
     gain_cell_attention(q, k, v, noisy, None, "dense")
 with pytest.raises(InputError, match="impl='dense' does not serve this: it computes the exact gradient only"):
     gain_cell_attention(q, k, v, design, None, "dense", gradient="surrogate")

@@ -18,7 +18,7 @@ MUTATIONS = {
         "chip.current(array, u, left, age)": "chip.current(array, u, torch.ones_like(left), 0 * age) * left"
     },
     "a token does not see itself": {"(i - j >= 0)": "(i - j > 0)"},
-    "a window of one token more": {"i - j < window": "i - j <= window"},
+    "a window of one token more": {"i - j < call.window": "i - j <= call.window"},
     "values of keys": {"cells(1, vu)": "cells(1, ku)"},
     "scores without ceiling": {"saturation, design.score_ceiling, exponent": "saturation, False, exponent"},
     "outputs without ceiling": {"output_saturation, design.output_ceiling": "output_saturation, False"},

@@ -70,7 +70,7 @@ def test_without_verilator_the_package_is_named(
 ) -> None:
     there = shutil.which
     monkeypatch.setattr(shutil, "which", lambda program: None if program == "verilator" else there(program))
-    assert call("--size", 2, "--tokens", 3) == 2
+    assert call("--head-dim", 2, "--tokens", 3) == 2
     assert "install the package verilator" in capsys.readouterr().err
 
 
@@ -78,7 +78,7 @@ def test_without_ngspice_the_package_is_named(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(shutil, "which", lambda program: None)
-    assert call("--size", 2, "--tokens", 3) == 2
+    assert call("--head-dim", 2, "--tokens", 3) == 2
     assert "package 'ngspice'" in capsys.readouterr().err
 
 
@@ -89,7 +89,7 @@ def test_codes_of_the_circuit_are_those_of_the_head(tmp_path: Path) -> None:
     needs(*PROGRAMS)
     file, figure, out = tmp_path / "mixed.json", tmp_path / "mixed.png", tmp_path / "out"
     options = ("--json", file, "--figure", figure, "--out", out)
-    assert call("--size", 3, "--tokens", 8, *options) == 0
+    assert call("--head-dim", 3, "--tokens", 8, *options) == 0
     result = json.loads(file.read_text())
     check(result)
     seen, expected = (np.array(result["codes"][key]["value"]) for key in ("spice", "head_array"))

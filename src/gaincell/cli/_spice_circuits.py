@@ -79,8 +79,9 @@ def write(
 
 def mixed(
     context: typer.Context,
-    size: Annotated[
-        int, typer.Option("--size", metavar="N", min=2, max=16, help="Rows and columns, which are the ring.")
+    head_dim: Annotated[
+        int,
+        typer.Option("--head-dim", metavar="N", min=2, max=16, help="Rows and columns, which are the ring."),
     ] = 8,
     tokens: Annotated[
         int, typer.Option("--tokens", metavar="TOKENS", min=3, help="More than columns: around the ring.")
@@ -119,7 +120,7 @@ def mixed(
 
     Example: gaincell spice mixed --figure mixed.png
 
-    Example: gaincell spice mixed --size 4 --tokens 6 --out runs/mixed
+    Example: gaincell spice mixed --head-dim 4 --tokens 6 --out runs/mixed
     """
     from rich.console import Console
 
@@ -143,7 +144,7 @@ def mixed(
     found_models = models(technology, lib, section, nmos, pmos, subcircuits, nodes, vdd)
     with simulating() as stages:
         found = simulate_sub_tile(
-            found_models, chip, size=size, tokens=tokens, corner=corner, seed=seed, stages=stages
+            found_models, chip, size=head_dim, tokens=tokens, corner=corner, seed=seed, stages=stages
         )
     result = report.describe_mixed(found, version(), ["gaincell", *sys.argv[1:]], chip.hash, seed)
     check(result)

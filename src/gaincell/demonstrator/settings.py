@@ -11,7 +11,7 @@ from pydantic import Field
 
 from gaincell.design import Design
 from gaincell.errors import InputError
-from gaincell.schema import parse, table
+from gaincell.schema import Json, parse, table
 from gaincell.units import Second
 
 MOST_CHARACTERS = 50_000
@@ -54,7 +54,7 @@ class Chip:
         Raises:
             InputError: a number is missing, unknown or out of range.
         """
-        limits = {
+        limits: Json = {
             name: Annotated[float, Field(ge=low, le=high)] for name, (low, high) in ranges(design).items()
         }
         given = given if isinstance(given, dict) else {}

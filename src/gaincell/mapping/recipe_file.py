@@ -38,7 +38,7 @@ from gaincell.mapping.recipe import (
 )
 from gaincell.mapping.recipe_checks import check_model
 from gaincell.quantity import check_keys, one_of
-from gaincell.schema import Json, Name, OneOf, Rate, Whole, called, check_value, either, parse, table
+from gaincell.schema import Count, Json, Name, OneOf, Rate, Whole, called, check_value, either, parse, table
 from gaincell.shipped import located
 from gaincell.training.settings import TrainSettings
 
@@ -129,6 +129,8 @@ def _joined(before: Json, after: Json) -> Json:
 
 def _recipe(raw: Mapping[str, Any], name: str) -> Recipe:
     head = parse(FILE, raw, name)
+    if odd := head.keys() & {"extends", "stages"}:  # a file's are gone by now
+        raise InputError(f"{min(odd)} cannot be set; write a file with it, or choose a stage with --only")
     common, design = head.pop("training", {}), _design(head.pop("design"))
     stages: list[StageRecipe] = []
     for number, entry in enumerate(head.pop("stage", ()), start=1):
@@ -150,7 +152,8 @@ def _recipe(raw: Mapping[str, Any], name: str) -> Recipe:
     if isinstance(recipe.model, ModelRecipe) and recipe.model.run is not None:
         recipe = replace(recipe, model=replace(recipe.model, seed=_pretraining_seed(recipe, recipe.model)))
     made = recipe.model.config if isinstance(recipe.model, ModelRecipe) else {}
-    context = made.get("max_position_embeddings", made.get("n_positions", recipe.block))
+    stated = made.get("max_position_embeddings", made.get("n_positions", recipe.block))
+    context: int = check_value(stated, Count, "[model] context")
     for most, what in ((design.window, "the design's window"), (context, "the model's context")):
         if recipe.block > most:
             raise InputError(f"block = {recipe.block}; give 2 to {most}, {what}")
@@ -198,7 +201,7 @@ def _stage(
     own = {key: value for key, value in entry.items() if key not in TRAINING.model_fields}
     if "initial_gains" in own and own.get("initial") == "released":
         raise InputError(f"{where}: initial_gains has no effect with initial = 'released'; leave it out")
-    low, high = own.get("initial_gains", (0, 1))
+    low, high = own.get("initial_gains", (0.0, 1.0))
     if low >= high:
         raise InputError(f"{where}: initial_gains = [{low:g}, {high:g}]; give the smaller one first")
     stage = StageRecipe(**{"title": own["name"], **own}, training=_training(entry, common, where))

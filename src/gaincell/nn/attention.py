@@ -1,7 +1,7 @@
 """The gain-cell attention of one layer: four scaling stages around the arrays."""
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from jaxtyping import Float, Int
@@ -16,6 +16,10 @@ from gaincell.ops.gain_cell_attention import Gradient, Impl, Scaling, attend_to_
 
 BIASES = ("value_bias", "output_bias")
 """Names of the bias vectors that a layer can have: per key/value head, and per query head."""
+
+
+_At = tuple[Tensor | None, Tensor | None, int | None]
+"""Key index, query index and the model's own window."""
 
 
 class Attend(Protocol):
@@ -245,13 +249,13 @@ class GainCellAttention(nn.Module):
         Returns:
             The scaled output of every head, in the type of ``q``, or in float32 where that is narrower.
         """
-        at = {"key_index": key_index, "query_index": query_index, "sliding_window": sliding_window}
-        columns = self.columns(q, k, v, **at)
+        at = (key_index, query_index, sliding_window)
+        columns = self.columns(q, k, v, *at)
         inside = extra_age is None and self.normaliser is None and self.out.plain
         if inside and self._scaled_inside(q, k, v):
-            attended = self._scaled_sums(q, k, v, columns, self.out, **at)
+            attended = self._scaled_sums(q, k, v, columns, self.out, at)
             return attended if self.output_bias is None else self._biased(attended)
-        return self.output(self._sums(q, k, v, columns, extra_age, **at), columns)
+        return self.output(self._sums(q, k, v, columns, extra_age, at), columns)
 
     def sums(
         self,
@@ -265,8 +269,8 @@ class GainCellAttention(nn.Module):
         extra_age: Float[Tensor, "B held"] | None = None,
     ) -> Float[Tensor, "B H Tq D"]:
         """What the arrays give, before the scaling of the output; the arguments are those of `forward`."""
-        at = {"key_index": key_index, "query_index": query_index, "sliding_window": sliding_window}
-        return self._sums(q, k, v, self.columns(q, k, v, **at), extra_age, **at)
+        at = (key_index, query_index, sliding_window)
+        return self._sums(q, k, v, self.columns(q, k, v, *at), extra_age, at)
 
     def attend_to_volts(
         self,
@@ -277,21 +281,31 @@ class GainCellAttention(nn.Module):
         sliding_window: int | None = None,
     ) -> Float[Tensor, "B H T D"]:
         """`forward` for what `volts` gives of keys and values."""
-        at = {"key_index": index, "query_index": index, "sliding_window": sliding_window}
-        columns = self.columns(q, k, v, **at)
-        return self.output(self._attend(self.q(q, columns), k, v, None, **at), columns)
+        at = (index, index, sliding_window)
+        columns = self.columns(q, k, v, *at)
+        return self.output(self._attend(self.q(q, columns), k, v, None, at), columns)
 
     def _sums(
-        self, q: Tensor, k: Tensor, v: Tensor, columns: Tensor | None, extra_age: Tensor | None, **at: Any
+        self, q: Tensor, k: Tensor, v: Tensor, columns: Tensor | None, extra_age: Tensor | None, at: _At
     ) -> Tensor:
         """`sums` for queries that read so many columns."""
         if extra_age is not None:
             q = self.q(q, columns)
-            rest = {"layer": self.layer, "extra_age": extra_age, **at}
-            return attend_to_stored(q, k, v, self.design, self.impl, **rest)
+            return attend_to_stored(
+                q,
+                k,
+                v,
+                self.design,
+                self.impl,
+                key_index=at[0],
+                query_index=at[1],
+                sliding_window=at[2],
+                layer=self.layer,
+                extra_age=extra_age,
+            )
         if self._scaled_inside(q, k, v):
-            return self._scaled_sums(q, k, v, columns, None, **at)
-        return self._attend(self.q(q, columns), *self.volts(k, v), None, **at)
+            return self._scaled_sums(q, k, v, columns, None, at)
+        return self._attend(self.q(q, columns), *self.volts(k, v), None, at)
 
     def _scaled_inside(self, *tensors: Tensor) -> bool:
         """Whether `attend` may scale what the arrays are given: the compiled kernel does so in passing."""
@@ -301,7 +315,7 @@ class GainCellAttention(nn.Module):
         )
 
     def _scaled_sums(
-        self, q: Tensor, k: Tensor, v: Tensor, columns: Tensor | None, out: Scaler | None, **at: Any
+        self, q: Tensor, k: Tensor, v: Tensor, columns: Tensor | None, out: Scaler | None, at: _At
     ) -> Tensor:
         """`sums`, scaled by `out`, where `attend` scales; more than gain and offset is done before."""
         numbers: list[Tensor] = []
@@ -311,11 +325,22 @@ class GainCellAttention(nn.Module):
             given.append(x if inside else stage(x, columns))
             numbers += _gain_and_offset(stage, inside)
         numbers += _gain_and_offset(self.out, out is not None)
-        return self._attend(given[0], given[1], self.with_constant(given[2]), Scaling(*numbers), **at)
+        return self._attend(given[0], given[1], self.with_constant(given[2]), Scaling(*numbers), at)
 
-    def _attend(self, q: Tensor, k: Tensor, v: Tensor, scaling: Scaling | None, **at: Any) -> Tensor:
-        rest = {"layer": self.layer, "gradient": self.gradient, **at}
-        return self.attend(q, k, v, self.design, scaling, self.impl, **rest)
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, scaling: Scaling | None, at: _At) -> Tensor:
+        return self.attend(
+            q,
+            k,
+            v,
+            self.design,
+            scaling,
+            self.impl,
+            key_index=at[0],
+            query_index=at[1],
+            sliding_window=at[2],
+            layer=self.layer,
+            gradient=self.gradient,
+        )
 
     def extra_repr(self) -> str:
         """What ``print(module)`` shows in the brackets."""

@@ -31,7 +31,7 @@ from torch.nn import functional
 
 from gaincell.config import Design
 from gaincell.errors import InputError, RunError
-from gaincell.integrations.hf.paired import kept_components
+from gaincell.integrations.hf import reparametrisation
 from gaincell.nn.array_normaliser import NORMALISER
 from gaincell.nn.attention import GainCellAttention
 from gaincell.progress import Progress, silent
@@ -137,12 +137,8 @@ def train(
     optimizer = _optimizer(parameters, settings, rates or {})
     gains = {n: p for n, p in parameters.items() if _is_gain(n)} if settings.log_gains else {}
     _check_positive(gains)
-    identity: dict[str, Any] = {
-        "settings": asdict(settings),
-        "blocks": [len(blocks), first_block.shape[1]],
-    } | given
-    if rows := {name: kept.tolist() for name, kept in kept_components(model).items()}:
-        identity["paired rows"] = rows
+    identity: dict[str, Any] = {"settings": asdict(settings), "blocks": [len(blocks), first_block.shape[1]]}
+    identity |= given | reparametrisation.identity(model)
     main = run.processes.is_main_process
     if checkpoint is not None and main:
         disk.sweep(checkpoint)

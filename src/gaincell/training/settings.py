@@ -63,9 +63,9 @@ class TrainSettings:
     """Of the tensors that `decayed` names."""
     decayed: Annotated[str, OneOf(DECAYED)] = "matrices-and-scales"
     """Which trained tensors decay: one of DECAYED."""
-    clip: Annotated[float, or_inf(gt=0)] = 1.0
+    clip: Annotated[float, or_inf(above=0)] = 1.0
     """Largest global gradient norm."""
-    clip_tensors: Annotated[float, or_inf(gt=1)] = math.inf
+    clip_tensors: Annotated[float, or_inf(above=1)] = math.inf
     """Largest norm of one tensor's gradient, in multiples of its running mean; inf = any."""
     bf16: bool | None = None
     """bf16 autocast of the linear layers; the hardware attention always computes in float32. None = where
@@ -88,7 +88,7 @@ class TrainSettings:
     patience: Whole = 0
     """Evaluations in a row that are no better after which training stops and returns to the best; 0 = never.
     """
-    divergence: Annotated[float, or_inf(gt=1)] = 3.0
+    divergence: Annotated[float, or_inf(above=1)] = 3.0
     """Stop when the mean loss of ten steps is this many times the lowest such mean so far."""
 
     def __post_init__(self) -> None:

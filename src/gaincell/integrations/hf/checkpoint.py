@@ -26,8 +26,8 @@ from gaincell.integrations.hf.attach import attach, attached_layers, attached_mo
 from gaincell.integrations.hf.digital_scaling import hold_digital_scaling
 from gaincell.integrations.hf.interface import arrays_of
 from gaincell.integrations.hf.lora import add_product, factors, lora_name, without_adapters
-from gaincell.integrations.hf.mixing import MIX, fold
-from gaincell.integrations.hf.paired import KEPT, OF_QUERIES, hold_components
+from gaincell.integrations.hf.reparametrisation import hold_indices, is_copy, is_index, is_trained
+from gaincell.integrations.hf.reparametrisation import put as put_reparametrisation
 from gaincell.integrations.hf.sources import (
     BaseModel,
     base_weights,
@@ -139,7 +139,7 @@ def save_differences(
     check_finite(model, where="cannot save")
     tensors = _changed(without_adapters(base_weights(model)), original)
     tensors |= {name: factor.to(ADAPTER_DTYPE) for name, factor in factors(model).items()}
-    tensors |= {n: t.to(ADAPTER_DTYPE) if MIX in n else t for n, t in _of_arrays(model).items()}
+    tensors |= {n: t.to(ADAPTER_DTYPE) if is_trained(n) else t for n, t in _of_arrays(model).items()}
     metadata = {
         "format": _FORMAT,
         "base": base,
@@ -226,7 +226,7 @@ def go_on(model: PreTrainedModel, run: str | os.PathLike[str]) -> None:
     parameters = dict(model.named_parameters())
     wanted = {name for name in parameters if ".gain_cell." in name or ".lora_" in name}
     stored = read(path)
-    found = {lora_name(name): tensor for name, tensor in stored.items() if not name.endswith(KEPT)}
+    found = {lora_name(name): tensor for name, tensor in stored.items() if not is_index(name)}
     unfit = wanted ^ found.keys() or {n for n in wanted if parameters[n].shape != found[n].shape}
     if unfit:
         raise RunError(
@@ -234,7 +234,7 @@ def go_on(model: PreTrainedModel, run: str | os.PathLike[str]) -> None:
             "has another shape; give the rank, layers, mixing, biases and exponents that it was made with, "
             "and array_normaliser where it has one"
         )
-    hold_components(model, stored)
+    hold_indices(model, stored)
     for name in wanted:
         parameters[name].copy_(found[name])
 
@@ -324,7 +324,7 @@ def _of_arrays(model: nn.Module) -> dict[str, Tensor]:
         for name, module in model.named_modules()
         if (cell := arrays_of(module)) is not None
         for own, tensor in cell.state_dict(prefix=".").items()
-        if own != OF_QUERIES
+        if not is_copy(own)
     }
 
 
@@ -341,7 +341,7 @@ def read(path: Path, part: str = "", *, positive: bool = True) -> dict[str, Tens
         return {
             name: checked(name, file.get_tensor(name), str(path), "save the model again", positive=positive)
             for name in file.keys()  # noqa: SIM118 (not a mapping)
-            if part in name and not name.endswith(OF_QUERIES)
+            if part in name and not is_copy(name)
         }
 
 
@@ -359,7 +359,7 @@ def checked(name: str, tensor: Tensor, where: str, advice: str, *, positive: boo
         RunError: it holds no floating-point numbers, a gain that is not above 0, or such a direction.
         ModelError: it is NaN or infinite.
     """
-    if name.endswith(KEPT):
+    if is_index(name):
         return tensor
     if not tensor.is_floating_point():
         raise RunError(f"{where}: {name} is {tensor.dtype}, no floating-point numbers; {advice}")
@@ -385,7 +385,7 @@ def put(model: PreTrainedModel, tensors: dict[str, Tensor], where: str) -> None:
         raise RunError(f"{where} does not fit the base model: {error}; save it again") from error
     parameters = dict(model.named_parameters())
     ends = (".weight.lora_A", ".weight.lora_B")
-    plain = {n: t for n, t in tensors.items() if MIX not in n and not n.endswith((*ends, KEPT))}
+    plain = {n: t for n, t in tensors.items() if not (is_trained(n) or is_index(n) or n.endswith(ends))}
     expected = {name for name in parameters if ".gain_cell." in name}
     unfit = sorted((expected - plain.keys()) | (plain.keys() - parameters.keys()))
     unfit += sorted(n for n in plain.keys() & parameters.keys() if plain[n].shape != parameters[n].shape)
@@ -396,12 +396,11 @@ def put(model: PreTrainedModel, tensors: dict[str, Tensor], where: str) -> None:
     with torch.no_grad():
         for name, tensor in plain.items():
             parameters[name].copy_(tensor)
-    layer = "paired rows"
-    try:
-        hold_components(model, tensors)
-        layer = "mixing"
-        fold(model, tensors)
-        for layer in sorted({n.removesuffix(e) for e in ends for n in tensors if n.endswith(e)}):
+    put_reparametrisation(model, tensors, where)
+    for layer in sorted({n.removesuffix(e) for e in ends for n in tensors if n.endswith(e)}):
+        try:
             add_product(model.get_submodule(layer), *(tensors[layer + end] for end in ends))
-    except (AttributeError, KeyError, RuntimeError, GaincellError) as error:
-        raise RunError(f"{where} does not fit the base model: {layer} ({error}); save it again") from error
+        except (AttributeError, KeyError, RuntimeError, GaincellError) as error:
+            raise RunError(
+                f"{where} does not fit the base model: {layer} ({error}); save it again"
+            ) from error

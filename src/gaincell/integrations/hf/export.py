@@ -23,9 +23,8 @@ from gaincell.integrations.hf.checkpoint import (
     unchanged_base,
 )
 from gaincell.integrations.hf.digital_scaling import hold_digital_scaling
-from gaincell.integrations.hf.mixing import MIX
-from gaincell.integrations.hf.paired import KEPT, OF_QUERIES, hold_components
 from gaincell.integrations.hf.pretrained import ARRAYS
+from gaincell.integrations.hf.reparametrisation import copies, hold_indices, is_trained
 from gaincell.integrations.hf.sources import (
     has_tokenizer,
     load_tokenizer,
@@ -93,7 +92,7 @@ def export_peft(run: str | os.PathLike[str], out: str | os.PathLike[str]) -> Pat
     about, directory = describe(run), Path(out)
     held = read(run_directory(run) / "hardware.safetensors")
     factors = {name for name in held if name.endswith((_A, _B))}
-    if any(MIX in name for name in held):
+    if any(is_trained(name) for name in held):
         raise _refusal("mixing, which goes into the weights before its adapters")
     if not factors:
         raise _refusal("no low-rank adapters")
@@ -105,7 +104,7 @@ def export_peft(run: str | os.PathLike[str], out: str | os.PathLike[str]) -> Pat
     design = saved_design(run_directory(run), about)
     attach(model, design)
     hold_digital_scaling(model, held)
-    hold_components(model, held)
+    hold_indices(model, held)
     cells = attached_layers(model)
     rank = max(ranks.values())
     config = LoraConfig(
@@ -121,11 +120,7 @@ def export_peft(run: str | os.PathLike[str], out: str | os.PathLike[str]) -> Pat
         inference_mode=True,
         auto_mapping={KEY: adapter_record(cells, "gain-cell", base)},
     )
-    held |= {
-        name.replace(KEPT, OF_QUERIES): kept.repeat_interleave(cells[0].heads // cells[0].kv_heads, 0)
-        for name, kept in held.items()
-        if name.endswith(KEPT)
-    }
+    held |= copies(held, cells[0].heads // cells[0].kv_heads)
     names = {name: name.replace(".weight.lora_", ".lora_") + ".weight" for name in factors}
     tensors = {f"base_model.model.{names.get(name, name)}": tensor for name, tensor in held.items()}
     design.save(directory / DESIGN)

@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from gaincell.errors import InputError, ModelError, RunError
+from gaincell.integrations.hf.reparametrisation import check_folded
 from gaincell.integrations.hf.support import attention_modules
 
 WHERE = ("attention", "all")
@@ -102,8 +103,7 @@ def merge_lora(model: PreTrainedModel) -> None:
     Raises:
         ModelError: the model has mixing (`mixing.py`), which would then mix the adapters too.
     """
-    if any(".gain_cell.mix_" in name for name, _ in model.named_parameters()):
-        raise ModelError("the model has mixing, which its adapters stand beside: save it and load it merged")
+    check_folded(model, "its adapters stand beside: save it and load it merged")
     for name, module in list(model.named_modules()):
         if not hasattr(module, "lora_A"):
             continue

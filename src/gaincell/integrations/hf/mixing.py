@@ -35,10 +35,10 @@ from gaincell.errors import ModelError, RunError
 from gaincell.integrations.hf.attach import attached_layers, set_attention
 from gaincell.integrations.hf.interface import SOFTMAX
 from gaincell.integrations.hf.lora import lora_parameters
+from gaincell.integrations.hf.reparametrisation import MIX as MIX
+from gaincell.integrations.hf.reparametrisation import is_trained
 from gaincell.integrations.hf.support import attention_modules
 
-MIX = ".gain_cell.mix_"
-"""In the name of a layer's matrices, before the q or k of their projection."""
 ROTARY = ("llama", "mistral", "qwen2")
 """Families whose positions turn the pairs (d, d + D/2)."""
 FAMILIES = (*ROTARY, "gpt2")
@@ -103,7 +103,7 @@ def add_mixing(model: PreTrainedModel, ids: Int[Tensor, "B T"] | None = None) ->
 
 def is_mixed(model: nn.Module) -> bool:
     """Whether a model has matrices that are not folded into its weights."""
-    return any(MIX in name for name, _ in model.named_parameters())
+    return any(is_trained(name) for name, _ in model.named_parameters())
 
 
 class _Mix:
@@ -134,13 +134,13 @@ def fold(model: PreTrainedModel, tensors: Mapping[str, Tensor]) -> None:
     Raises:
         RunError: there are matrices for q or for k alone, or of a size that does not fit.
     """
-    layers = {name.rpartition(MIX)[0] for name in tensors if MIX in name}
+    layers = {name.rpartition(MIX)[0] for name in tensors if is_trained(name)}
     missing = [
         f"{layer}{MIX}{stage}" for layer in layers for stage in "qk" if f"{layer}{MIX}{stage}" not in tensors
     ]
     if missing:
         raise RunError(f"{missing[0]} is missing beside its other matrices")
-    for name in (n for n in tensors if MIX in n):
+    for name in (n for n in tensors if is_trained(n)):
         layer, _, stage = name.partition(MIX)
         projection = _projection(model.get_submodule(layer), stage)
         matrices = tensors[name].double()

@@ -35,12 +35,10 @@ from gaincell.errors import InputError, ModelError, RunError
 from gaincell.integrations.hf.attach import attached_layers
 from gaincell.integrations.hf.mixing import FAMILIES, ROTARY
 from gaincell.integrations.hf.passed_on import observe_softmax
+from gaincell.integrations.hf.reparametrisation import KEPT as KEPT
+from gaincell.integrations.hf.reparametrisation import is_index
 from gaincell.nn.attention import GainCellAttention
 
-KEPT = ".k.kept"
-"""End of the name of a layer's kept components, a row for every key/value head; its queries keep the same."""
-OF_QUERIES = ".q.kept"
-"""End of the name of the copies that queries have; no file needs them."""
 QUERIES_APART = 8
 """Of so many queries one is looked at; its neighbours see nearly the same keys."""
 
@@ -94,7 +92,7 @@ def is_paired(model: nn.Module) -> bool:
 
 def kept_components(model: nn.Module) -> dict[str, Int[Tensor, "Hk half"]]:
     """The kept components of every layer, by name; empty where rows are not paired."""
-    return {name: buffer for name, buffer in model.named_buffers() if name.endswith(KEPT)}
+    return {name: buffer for name, buffer in model.named_buffers() if is_index(name)}
 
 
 def hold_components(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
@@ -105,7 +103,7 @@ def hold_components(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
         ModelError: its design has queries with a sign.
     """
     cells = {name: module for name, module in model.named_modules() if isinstance(module, GainCellAttention)}
-    found = {name: tensor for name, tensor in tensors.items() if name.endswith(KEPT)}
+    found = {name: tensor for name, tensor in tensors.items() if is_index(name)}
     if not found:
         return
     odd = found.keys() ^ {name + KEPT for name in cells}

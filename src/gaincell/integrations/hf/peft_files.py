@@ -52,7 +52,7 @@ _load_into = PeftAdapterMixin.load_adapter
 _save = PeftModel.save_pretrained
 _inject = BaseTuner.inject_adapter
 _save_config = PeftConfigMixin.save_pretrained
-_read_config = PeftConfigMixin.from_json_file.__func__
+_read_config: Any = vars(PeftConfigMixin)["from_json_file"].__func__
 
 
 def adapter_record(cells: Sequence[GainCellAttention], attention: str, base: str | None) -> dict[str, Any]:
@@ -161,18 +161,18 @@ def _prepared(model: Any, config: Any, beside: Any = None) -> Any:
         GaincellError: adapter and model do not belong together.
     """
     from gaincell.integrations.hf.attach import attached_layers
-    from gaincell.integrations.hf.mixing import is_mixed
+    from gaincell.integrations.hf.reparametrisation import check_folded
 
     config = copy.copy(config)
     _bring_together(model, config, alone=beside is None)
     cells = attached_layers(model)
     if not cells:
         return config
-    if is_mixed(model):
-        raise ModelError(
-            "the model has mixing, which peft's files cannot hold: save it with gaincell.save and load it "
-            "first, which puts mixing into the weights"
-        )
+    check_folded(
+        model,
+        "peft's files cannot hold: save it with gaincell.save and load it first, which puts mixing into the "
+        "weights",
+    )
     if hasattr(config, "modules_to_save"):
         config.modules_to_save = [*(n for n in config.modules_to_save or [] if n != MODULE), MODULE]
     if _record(config) is None:
@@ -284,12 +284,10 @@ def _check_arrays(cells: Sequence[GainCellAttention], record: Mapping[str, Any])
 
 def _attach(model: nn.Module, record: Mapping[str, Any]) -> None:
     """Attach a pretrained model as a record says; values come from the adapter's file afterwards."""
-    import torch
-
     from gaincell.integrations.hf.attach import attached_layers, attached_model, detach
     from gaincell.integrations.hf.digital_scaling import hold_digital_scaling
-    from gaincell.integrations.hf.paired import KEPT, hold_components
     from gaincell.integrations.hf.pretrained import attach_as_recorded
+    from gaincell.integrations.hf.reparametrisation import hold_any_indices, is_index
     from gaincell.nn.attention import GainCellAttention
 
     attach_as_recorded(model, record, "adapter_config.json")
@@ -298,9 +296,8 @@ def _attach(model: nn.Module, record: Mapping[str, Any]) -> None:
         cells = {name: m for name, m in owner.named_modules() if isinstance(m, GainCellAttention)}
         names = [f"{cell}.{extra}" for cell in cells for extra in record.get("extras", [])]
         hold_digital_scaling(owner, names)
-        if any(name.endswith(KEPT) for name in names):
-            some = {n: torch.arange(c.head_dim // 2).repeat(c.kv_heads, 1) for n, c in cells.items()}
-            hold_components(owner, {name + KEPT: kept for name, kept in some.items()})
+        if any(is_index(name) for name in names):
+            hold_any_indices(owner, cells)
         _check_arrays(attached_layers(model), record)
     except BaseException:
         detach(model)
@@ -342,4 +339,4 @@ PeftAdapterMixin.load_adapter = _load_into_with_arrays  # type: ignore[method-as
 PeftModel.save_pretrained = _save_with_arrays  # type: ignore[method-assign]
 BaseTuner.inject_adapter = _inject_with_arrays  # type: ignore[method-assign]
 PeftConfigMixin.save_pretrained = _save_config_with_arrays  # type: ignore[method-assign]
-PeftConfigMixin.from_json_file = classmethod(_read_config_of_arrays)  # type: ignore[method-assign]
+PeftConfigMixin.from_json_file = classmethod(_read_config_of_arrays)  # type: ignore[method-assign, assignment]

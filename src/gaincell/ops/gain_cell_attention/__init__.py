@@ -7,8 +7,6 @@ is what stands around them. A call is described once, by `call.Call`.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -127,12 +125,12 @@ def _sums_of_stored(call: Call, extra_age: Tensor | None) -> Tensor:
     design, native = call.design, call.impl == "auto" or call.impl.startswith("native")
     if design.writing.present:
         k, v = (write_errors(u, design, call.layer, n, call.keys) for n, u in enumerate((call.k, call.v)))
-        call = replace(call, k=k, v=v)
+        call = call._replace(k=k, v=v)
     if extra_age is not None and not _as_old_as_tokens(extra_age, design):
         k, v = (_leaked(call, u, array, extra_age) for array, u in enumerate((call.k, call.v)))
-        call = replace(call, k=k, v=v, aged=True, impl="auto" if native else call.impl)
+        call = call._replace(k=k, v=v, aged=True, impl="auto" if native else call.impl)
     elif native and not design.front_differs:  # what was written is written again
-        again = replace(call, k=call.k + design.v_offset, v=call.v + design.v_offset, stage="requested")
+        again = call._replace(k=call.k + design.v_offset, v=call.v + design.v_offset, stage="requested")
         if call.impl != "auto":
             return backends.run(again)
         found = backends.attempt("native", again)

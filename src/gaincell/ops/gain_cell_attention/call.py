@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
 from typing import Literal, NamedTuple, get_args
 
 import torch
@@ -48,8 +46,7 @@ class Scaling(NamedTuple):
     out_offset: Float[Tensor, " H"]
 
 
-@dataclass(frozen=True, eq=False)
-class Call:
+class Call(NamedTuple):
     """One call of the arrays of a layer; what the fields mean: see `gain_cell_attention`.
 
     stage: what q, k and v are.
@@ -85,14 +82,14 @@ class Call:
         """Tokens that a query sees: the hardware's window or the model's own, whichever is smaller."""
         return min(self.design.window, self.sliding_window or self.design.window)
 
-    @cached_property
+    @property
     def keys(self) -> Int[Tensor, "B Tk"]:
         """`key_index`, also where there is no padding."""
         if self.key_index is not None:
             return self.key_index
         return torch.arange(self.k.shape[2], device=self.k.device).expand(self.k.shape[0], -1)
 
-    @cached_property
+    @property
     def queries(self) -> Int[Tensor, "B Tq"]:
         """`query_index`, by default of the last keys."""
         if self.query_index is not None:

@@ -37,6 +37,13 @@ class Disturbance:
         self.jitter_std = noise.pulse_jitter / design.t_pulse_max
 
     @property
+    def lines(self) -> tuple[Tensor, ...]:
+        """Gains and offsets of the conversions, of scores and then of outputs; none if they are perfect."""
+        if self.score is None or self.output is None:
+            return ()
+        return (*self.score, self.output.gain, self.output.offset * self.design.readout_steps)
+
+    @property
     def of_pulses(self) -> bool:
         """Whether pulses are disturbed after the clamp of the scores."""
         return self.jitter_std > 0

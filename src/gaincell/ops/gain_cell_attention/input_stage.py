@@ -10,8 +10,6 @@ Dimensions: B sequences, H query heads, Hk key/value heads, Tq queries, Tk keys,
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -48,14 +46,14 @@ def write_cells(call: Call) -> Call:
 def drive_queries(call: Call) -> Call:
     """The pulses that the drivers give for the requested widths."""
     d = call.design
-    return add_driver_errors(replace(call, q=query_driver(call.q, d.driver_levels, signed=d.drivers.signed)))
+    return add_driver_errors(call._replace(q=query_driver(call.q, d.driver_levels, signed=d.drivers.signed)))
 
 
 def convert_writes(call: Call, levels: Levels) -> Call:
     """The write DACs' voltages, about V_offset."""
     d = call.design
     k, v = (write_dac(volts, levels, d.v_min, d.v_max, d.v_offset) for volts in (call.k, call.v))
-    return replace(call, k=k, v=v, stage="written")
+    return call._replace(k=k, v=v, stage="written")
 
 
 def add_write_errors(call: Call) -> Call:
@@ -63,7 +61,7 @@ def add_write_errors(call: Call) -> Call:
 
     Tokens are consecutive. What was in a column before the first of them is taken for discharged.
     """
-    return replace(call, k=_written(call, call.k, 0), v=_written(call, call.v, 1))
+    return call._replace(k=_written(call, call.k, 0), v=_written(call, call.v, 1))
 
 
 def _written(call: Call, u: Tensor, array: int) -> Tensor:
@@ -104,7 +102,7 @@ def add_driver_errors(call: Call) -> Call:
         row = torch.arange(x.shape[3], device=x.device)
         draws = Draws(design, call.layer, dtype, head=head, step=step[:, None, :, None], column=0, row=row)
         x = jitter(design, x, Effect.QUERY_JITTER, draws)
-    return replace(call, q=x, k=call.k.to(dtype), v=call.v.to(dtype), stage="driven")
+    return call._replace(q=x, k=call.k.to(dtype), v=call.v.to(dtype), stage="driven")
 
 
 def left_after(

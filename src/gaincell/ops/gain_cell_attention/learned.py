@@ -22,7 +22,6 @@ Not modelled: columns of first tokens, which are refused; by how much a learned 
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import lru_cache
 from math import exp
 from typing import Any, NamedTuple
@@ -87,7 +86,7 @@ def attention_of_learned(
     )
     x = query_driver(q, learned.query, signed=design.drivers.signed)
     x = x * torch.exp(learned.log_score.detach() - learned.log_score).to(x.dtype)
-    call = widened(replace(call, q=x))
+    call = widened(call._replace(q=x))
     if design.writing.present:
         call = add_write_errors(call)
     total = _sum(call)
@@ -124,6 +123,6 @@ class _OutputSaturation(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         with torch.no_grad():
-            higher, lower = (_sum(replace(ctx.call, design=chip)) for chip in _around(ctx.call.design))
+            higher, lower = (_sum(ctx.call._replace(design=chip)) for chip in _around(ctx.call.design))
             slope = ((higher - lower) * grad).sum(dtype=torch.float64) / (2 * STEP)
         return grad, slope.to(ctx.dtype), None

@@ -22,8 +22,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, einsum
 
 from gaincell.circuits import charge_to_pulse, read_out, signed_charge_to_pulse, straight_through
-from gaincell.config import Design
 from gaincell.devices.leakage import remaining
+from gaincell.ops.gain_cell_attention.call import Call
 from gaincell.ops.gain_cell_attention.naive_errors import Chip
 
 Currents = tuple[Tensor, Tensor | None]
@@ -34,17 +34,15 @@ def attention(
     x: Float[Tensor, "B Hk g Q D"],
     ku: Float[Tensor, "B Hk Tk D"],
     vu: Float[Tensor, "B Hk Tk D"],
-    design: Design,
+    call: Call,
     chip: Chip,
-    key_index: Int[Tensor, "B Tk"],
     query_index: Int[Tensor, "B Q"],
     decays_from: Int[Tensor, "B Tk"],
-    window: int,
-    surrogate: bool,
 ) -> Float[Tensor, "B Hk g Q D"]:
-    """`sum_id` of queries i against tokens j, whose voltages decay from tokens `decays_from` on."""
+    """`sum_id` of some queries i of a call; voltages of tokens j decay from tokens `decays_from` on."""
+    design, key_index, surrogate = call.design, call.keys, call.gradient == "surrogate"
     i, j = query_index[:, :, None], key_index[:, None, :]
-    visible = (i - j >= 0) & (i - j < window) & (j >= 0) & (i >= 0)  # [B, Q, Tk]
+    visible = (i - j >= 0) & (i - j < call.window) & (j >= 0) & (i >= 0)  # [B, Q, Tk]
     age = (i - decays_from[:, None, :]).clamp(min=0)
 
     def cells(array: int, u: Tensor) -> Currents:

@@ -27,7 +27,6 @@ from gaincell.ops.gain_cell_attention.native_library import (
     MOST_THREADS,
     NOT_FINITE,
     OK,
-    READOUTS,
     TABLE,
     Step,
     compiled_library,
@@ -35,6 +34,7 @@ from gaincell.ops.gain_cell_attention.native_library import (
     level_in_use,
     level_number,
 )
+from gaincell.ops.gain_cell_attention.native_tables import converters_of
 
 WORTH_A_THREAD = (
     4_000_000  # cells of a decoding step, below which starting threads takes longer than it saves
@@ -140,7 +140,6 @@ class RingDecoder:
         self._level = level
         chip, self._kept = native.chip_problem(design, design.window, layer, heads, kv_heads, dim)
         coefficients = design.cell.coefficients or (0.0,)
-        steps = design.readout_steps
         self._step = Step(
             dim=dim,
             tiles=design.tiles,
@@ -151,13 +150,7 @@ class RingDecoder:
             q_levels=design.query_levels or 0,
             storage_levels=design.storage_levels or 0,
             to_volts=(design.v_max - design.v_min) / ((design.storage_levels or 2) - 1),
-            readout=READOUTS[design.readout],
-            score_ceiling=design.score_ceiling,
-            score_exponent=design.charge_to_pulse.exponent,
-            output_ceiling=design.output_ceiling,
-            steps=steps,
-            score_scale=1 / design.score_saturation(dim),
-            output_scale=steps / design.output_saturation,
+            **converters_of(design, dim),
         )
 
     def __reduce__(self) -> tuple[type[RingDecoder], tuple[Any, ...]]:

@@ -9,24 +9,24 @@ import ctypes
 from collections.abc import Sequence
 from functools import lru_cache
 from math import exp, gcd, isqrt
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from gaincell.circuits.converter_errors import converter_errors
-from gaincell.circuits.noise import Noise, cell_read_std, converter_std
+from gaincell.circuits.noise import Noise
 from gaincell.config import Design
-from gaincell.devices.cell import Cell
 from gaincell.devices.chip_cache import kept
 from gaincell.devices.random import KEY_ARRAY, LARGEST_NORMAL, VALUE_ARRAY
 from gaincell.devices.variability import cell_errors
 from gaincell.ops.gain_cell_attention.curves import Curve, piecewise
+from gaincell.ops.gain_cell_attention.disturbed import Disturbance
 from gaincell.ops.gain_cell_attention.native_library import (
     BY_LEVEL,
     CURVE,
     MOST_SLABS,
     POLYNOMIAL,
+    READOUTS,
     TABLE,
     TIMED,
     TIMED_CURVE,
@@ -56,7 +56,6 @@ class Constants(NamedTuple):
     rows: int
     margin: int
     ages: int
-    steps: float
     slabs: Slabs
     row_factors: Tensor  # [n, R padded]
     column_factors: Tensor  # [ages], or [ages, n] for a curve
@@ -80,12 +79,11 @@ def _slabs(design: Design, reads: int, fastest: float) -> Slabs:
 def orders_of(design: Design) -> tuple[int, ...]:
     """Of a polynomial cell."""
     if design.leakage.spread > 0:
-        return tuple(
-            range(
-                max(len(design.cell.coefficients or ()), isqrt(len(design.mismatch.coefficient_covariance)))
-            )
-        )
-    return _slabs(quiet(design), 1, 0.0).orders  # type: ignore[attr-defined, no-any-return]
+        own = isqrt(len(design.mismatch.coefficient_covariance))
+        return tuple(range(max(len(design.cell.coefficients or ()), own)))
+    slabs = _slabs(quiet(design), 1, 0.0)
+    assert isinstance(slabs, PolynomialSlabs)
+    return slabs.orders
 
 
 def _largest_shift(design: Design) -> float:
@@ -106,8 +104,8 @@ def curve_of(design: Design, reads: int, fastest: float) -> Curve | None:
     alpha = design.leak_per_token * max(1.0, fastest) + reads * design.disturb_per_read
     growth = exp(min(alpha * (slabs.span - 1), LARGEST_EXPONENT))
     widest = reach * growth + _largest_shift(design)
-    cell: Cell = slabs.cell  # type: ignore[attr-defined]
-    return piecewise(cell, -widest, widest)
+    assert not isinstance(slabs, PolynomialSlabs)
+    return piecewise(slabs.cell, -widest, widest)
 
 
 @lru_cache(maxsize=64)
@@ -136,7 +134,7 @@ def constants_of(
     factors = torch.zeros(slabs.count, padded)
     factors[:, :rows] = slabs.row_factors(torch.arange(rows)).float()
     table = slopes = None
-    left = torch.exp(-slabs.alpha * age)  # type: ignore[attr-defined]
+    left = torch.exp(-slabs.alpha * age)
     columns = left
     if isinstance(slabs, TimedSlabs):
         columns = age[:, None] + torch.tensor(slabs.nodes, dtype=torch.float64)
@@ -146,11 +144,8 @@ def constants_of(
         else:
             columns = left[:, None] * torch.tensor(slabs.nodes, dtype=torch.float64)
     integer, third = (None, 1) if surrogate else _integers(design, slabs, left, dim)
-    steps = {"none": 1.0, "published-code": (2 * design.counter_levels - 1) / 2}.get(
-        design.readout, design.counter_levels - 1.0
-    )
     return Constants(
-        rows, margin, ages, steps, slabs, factors, columns.float().contiguous(), table, slopes, integer, third
+        rows, margin, ages, slabs, factors, columns.float().contiguous(), table, slopes, integer, third
     )
 
 
@@ -249,27 +244,33 @@ def mismatch_of(
     return arrays[0], arrays[1]
 
 
+def converters_of(design: Design, dim: int) -> dict[str, Any]:
+    """Converters of scores and outputs, in the units of the kernel."""
+    steps = design.readout_steps
+    return {
+        "readout": READOUTS[design.readout],
+        "score_ceiling": design.score_ceiling,
+        "score_exponent": design.charge_to_pulse.exponent,
+        "output_ceiling": design.output_ceiling,
+        "steps": steps,
+        "score_scale": 1 / design.score_saturation(dim),
+        "output_scale": steps / design.output_saturation,
+    }
+
+
 def errors_of(design: Design, layer: int, kv_heads: int, dim: int) -> tuple[Errors, list[Tensor]]:
     """Errors of the converters and noise, in the units of the kernel."""
-    noise, steps = design.noise, design.readout_steps
-    lines = converter_errors(design, layer, kv_heads, dim, torch.float32, torch.device("cpu"))
-    score_saturation, output_saturation = design.score_saturation(dim), design.output_saturation
-    cell = cell_read_std(design)
+    d = Disturbance(design, layer, kv_heads, 1, torch.empty(0, dim, dtype=torch.float32))
+    stds = ("score_std", "output_std", "score_of_cell", "output_of_cell", "jitter_std")
     errors = Errors(
-        score_of_cell=cell / score_saturation,
-        output_of_cell=cell * steps / output_saturation,
-        score_std=converter_std(design, noise.score_std, score_saturation) / score_saturation,
-        output_std=converter_std(design, noise.output_std, output_saturation) * steps / output_saturation,
-        jitter_std=noise.pulse_jitter / design.t_pulse_max,
-        seed=noise.seed,
+        **{name: getattr(d, name) for name in stds},
+        seed=design.noise.seed,
         chip=design.mismatch.chip,
         layer=layer,
-        present=noise.present or design.converters.present,
+        present=design.noise.present or design.converters.present,
     )
-    kept: list[Tensor] = []
-    if lines.score is not None and lines.output is not None:
-        parts = (*lines.score, lines.output.gain, lines.output.offset * steps)
-        kept = [part.contiguous() for part in parts]  # their memory must outlive the call
+    kept = [part.contiguous() for part in d.lines]  # their memory must outlive the call
+    if kept:
         errors.score_gain, errors.score_offset, errors.output_gain, errors.output_offset = (
             t.data_ptr() for t in kept
         )

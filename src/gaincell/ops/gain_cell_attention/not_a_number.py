@@ -33,5 +33,5 @@ def around(core: Core, q: Tensor, k: Tensor, v: Tensor, span: Span) -> Tensor:
 
     Infinities stand at the end of the range.
     """
-    numbers = (t.nan_to_num(nan=0.0) for t in (q, k, v))
-    return core(*numbers, span) + marks(q, k, v, span)
+    x, ku, vu = (t.nan_to_num(nan=0.0) for t in (q, k, v))
+    return core(x, ku, vu, span) + marks(q, k, v, span)

@@ -113,19 +113,17 @@ def observe(
     plan = replace(plan, first_query=first + ku.shape[2] - x.shape[2], first_key=first)
     space, margin = Workspace(x), sum_rounding(x.dtype)
     for xs, ks, vs, _, heads in groups_of(x, ku, vu, x):
-        for segment in segments_of(plan, plan.slabs, ks, vs, heads, xs.shape[1], xs.shape[2]):
-            for block in segment.blocks:
-                rows = slice(block.i0 - plan.first_query, block.i1 - plan.first_query)
-                s, _ = scores(plan, space, segment, block, xs[:, :, rows], heads)
+        for _, panels in segments_of(plan, space, xs, ks, vs, heads):
+            for panel in panels:
+                s, _ = scores(panel, xs[:, :, panel.rows])
                 sunk = s.clamp(max=0).neg_()
-                mask_edges(plan, segment, block, sunk)
-                passed, a = converted(plan, space, segment, block, s, heads)
-                o = tile_outputs(plan, space, segment, block, a, heads)
-                read = tiles_read(plan, segment, block, o)
+                mask_edges(panel, sunk)
+                passed, a = converted(panel, s)
+                o = tile_outputs(panel, a)
+                read = tiles_read(panel, o)
                 if design.output_ceiling:
                     o = o.clamp(-plan.steps, plan.steps)
-                r = block.i1 - block.i0
-                i = torch.arange(block.i0, block.i1, device=x.device)
+                r, i = panel.i1 - panel.i0, panel.queries
                 oldest = (i - plan.window + 1).clamp(min=plan.first_key)
                 yield Seen(
                     heads,

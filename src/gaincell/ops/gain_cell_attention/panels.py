@@ -59,26 +59,99 @@ class Workspace:
         return buffer[:size].view(shape)
 
 
-class Block(NamedTuple):
-    """Queries [i0, i1) and the columns [lo, hi) of their segment that the window can reach; lo, hi
-    multiples of N.
+class Segment(NamedTuple):
+    """Keys and values separated about one base time, for the panels of the queries that it serves."""
+
+    plan: Plan
+    space: Workspace
+    heads: Tensor  # key/value heads [G]
+    slabs: Slabs
+    base: int
+    end: int  # query behind the last one
+    first: int  # token of column 0, a multiple of N
+    columns: int
+    keys: Tensor  # [G, c, nD]
+    values: Tensor
+    factors: Tensor  # [queries, n, 1] row factors, from the base time on
+
+    @property
+    def tokens(self) -> Tensor:
+        """Of the columns."""
+        return torch.arange(self.first, self.first + self.columns, device=self.heads.device)
+
+    def written_since(self) -> Tensor:
+        """When the tokens began to decay, after the base time. Those that no query sees, at the end, are not
+        let grow without bound.
+        """
+        tokens = self.tokens.clamp(min=self.plan.first_query) if self.plan.aged else self.tokens
+        return tokens.clamp(max=self.end - 1) - self.base
+
+    def errors(self, array: int) -> CellErrors | None:
+        """Of the physical columns that hold the tokens, [G, c, D]; the surrogate's cells are nominal."""
+        errors = self.plan.errors[array]
+        if errors is None or self.slabs is not self.plan.slabs:
+            return None
+        columns = self.tokens % self.plan.design.window
+        return errors.each(lambda e: e[self.heads[:, None], columns[None, :]])
+
+    def separated(self, slabs: Slabs, ks: Tensor, vs: Tensor) -> Segment:
+        """With keys and values by `slabs`; missing tokens are zeros and masked by the caller."""
+        other = self._replace(slabs=slabs)
+        keys, values = (
+            slabs.key_slabs(panel_of(other, u), other.written_since(), other.errors(array)).flatten(2)
+            for array, u in enumerate((ks, vs))
+        )
+        rel = torch.arange(self.end - self.base, device=ks.device)
+        factors = slabs.row_factors(rel).to(ks.dtype).t().unsqueeze(2).contiguous()
+        return other._replace(keys=keys, values=values, factors=factors)
+
+
+class Panel(NamedTuple):
+    """Queries [i0, i1) and the columns [lo, hi) of their segment that the window can reach; lo, hi multiples
+    of N.
     """
 
+    segment: Segment
     i0: int
     i1: int
     lo: int
     hi: int
 
+    @property
+    def plan(self) -> Plan:
+        return self.segment.plan
 
-class Segment(NamedTuple):
-    """Keys and values separated about one base time, for the blocks of queries that it serves."""
+    @property
+    def rows(self) -> slice:
+        """Of the queries, in all of the call."""
+        return slice(self.i0 - self.plan.first_query, self.i1 - self.plan.first_query)
 
-    base: int
-    first: int  # token of column 0, a multiple of N
-    keys: Tensor  # [G, c, nD]
-    values: Tensor
-    factors: Tensor  # [queries, n, 1] row factors, from the base time on
-    blocks: list[Block]
+    @property
+    def queries(self) -> Tensor:
+        """Tokens of the queries."""
+        return torch.arange(self.i0, self.i1, device=self.segment.heads.device)
+
+    @property
+    def tokens(self) -> Tensor:
+        """Of the columns."""
+        first = self.segment.first
+        return torch.arange(first + self.lo, first + self.hi, device=self.segment.heads.device)
+
+    @property
+    def keys(self) -> Tensor:
+        return self.segment.keys[:, self.lo : self.hi]
+
+    @property
+    def values(self) -> Tensor:
+        """In pieces of a sub-tile: [G, nb, N, nD]."""
+        values = self.segment.values[:, self.lo : self.hi]
+        pieces: Tensor = values.unflatten(1, (-1, self.plan.design.tile))
+        return pieces
+
+    def row_factors(self, scale: float) -> Tensor:
+        """[R, n, 1] of the queries, times `scale`."""
+        base, factors = self.segment.base, self.segment.factors
+        return factors[self.i0 - base : self.i1 - base].mul(scale)
 
 
 def groups_of(
@@ -101,76 +174,34 @@ def groups_of(
 
 
 def segments_of(
-    plan: Plan, slabs: Slabs, ks: Tensor, vs: Tensor, heads: Tensor, g: int, tq: int
-) -> Iterator[Segment]:
-    """Cut the queries into segments that one base time may serve, and those into blocks."""
-    n = plan.design.tile
-    end = plan.first_query + tq
-    rows = max(1, min(slabs.span, max(ROWS // 2, ROWS // g)))
-    length = slabs.span // rows * rows
+    plan: Plan, space: Workspace, xs: Tensor, ks: Tensor, vs: Tensor, heads: Tensor
+) -> Iterator[tuple[Segment, list[Panel]]]:
+    """Cut the queries into segments that one base time may serve, and those into panels."""
+    n, end = plan.design.tile, plan.first_query + xs.shape[2]
+    rows = max(1, min(plan.slabs.span, max(ROWS // 2, ROWS // xs.shape[1])))
+    length = plan.slabs.span // rows * rows
     for s0 in range(plan.first_query, end, length):
         s1 = min(s0 + length, end)
         first = max(s0 - plan.window + 1, plan.first_key) // n * n
-        blocks = []
+        columns, none = -(-s1 // n) * n - first, ks.new_empty(0)
+        segment = Segment(plan, space, heads, plan.slabs, s0, s1, first, columns, none, none, none)
+        segment = segment.separated(plan.slabs, ks, vs)
+        panels = []
         for i0 in range(s0, s1, rows):
             i1 = min(i0 + rows, s1)
             lo = max(i0 - plan.window + 1, first) // n * n - first
-            blocks.append(Block(i0, i1, lo, -(-i1 // n) * n - first))
-        empty = ks.new_empty(0)
-        yield separated(plan, slabs, ks, vs, heads, Segment(s0, first, empty, empty, empty, blocks))
+            panels.append(Panel(segment, i0, i1, lo, -(-i1 // n) * n - first))
+        yield segment, panels
 
 
-def separated(plan: Plan, slabs: Slabs, ks: Tensor, vs: Tensor, heads: Tensor, segment: Segment) -> Segment:
-    """`segment` with its keys and values separated by `slabs`; missing tokens are zeros and masked by the
-    caller.
+def panel_of(segment: Segment, u: Tensor) -> Tensor:
+    """Tokens of a segment's columns of `u` [G, T, D], whose own first token is `plan.first_key`; zeros where
+    there are none.
     """
-    columns = segment.blocks[-1].hi
-    tokens = torch.arange(segment.first, segment.first + columns, device=ks.device)
-    stacks = []
-    for array, u in enumerate((ks, vs)):
-        panel = panel_of(plan, u, segment.first, columns)
-        errors = column_errors(plan, slabs, array, heads, tokens)
-        stacks.append(slabs.key_slabs(panel, written_since(plan, segment, tokens), errors).flatten(2))
-    rel = torch.arange(segment.blocks[-1].i1 - segment.base, device=ks.device)
-    factors = slabs.row_factors(rel).to(ks.dtype).t().unsqueeze(2).contiguous()
-    return segment._replace(keys=stacks[0], values=stacks[1], factors=factors)
-
-
-def written_since(plan: Plan, segment: Segment, tokens: Tensor) -> Tensor:
-    """When `tokens` began to decay, after the segment's base time. Those that its queries never see, at the
-    panel's end, are not let grow without bound.
-    """
-    if plan.aged:
-        tokens = tokens.clamp(min=plan.first_query)
-    return tokens.clamp(max=segment.blocks[-1].i1 - 1) - segment.base
-
-
-def panel_of(plan: Plan, u: Tensor, first: int, columns: int) -> Tensor:
-    """Tokens first..first+columns-1 of `u` [G, T, D], whose own first token is `plan.first_key`; zeros
-    where there are none.
-    """
-    start, stop = first - plan.first_key, first - plan.first_key + columns
+    start = segment.first - segment.plan.first_key
+    stop = start + segment.columns
     inside = u[:, max(0, start) : min(u.shape[1], stop)]
     before, after = max(0, -start), max(0, stop - u.shape[1])
     if before == after == 0:
         return inside
     return torch.nn.functional.pad(inside, (0, 0, before, after))
-
-
-def column_errors(plan: Plan, slabs: Slabs, array: int, heads: Tensor, tokens: Tensor) -> CellErrors | None:
-    """Errors of the physical columns that hold `tokens`, [G, c, D]; the surrogate's cells are nominal."""
-    errors = plan.errors[array]
-    if errors is None or slabs is not plan.slabs:
-        return None
-    columns = tokens % plan.design.window
-    return errors.each(lambda e: e[heads[:, None], columns[None, :]])
-
-
-def row_factors_of(segment: Segment, block: Block, scale: float) -> Tensor:
-    """[R, n, 1] factors of the block's queries, times `scale`."""
-    return segment.factors[block.i0 - segment.base : block.i1 - segment.base] * scale
-
-
-def tokens_of(segment: Segment, block: Block, device: torch.device) -> Tensor:
-    """Tokens of the panel's columns."""
-    return torch.arange(segment.first + block.lo, segment.first + block.hi, device=device)

@@ -7,8 +7,6 @@ and what the sum passes on its way back. A stage that a chip does not have passe
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor
 
@@ -34,7 +32,7 @@ def attend(call: Call) -> Tensor:
     q = scaled(call.q, scaling.q_gain, scaling.q_offset)
     k = scaled(call.k, scaling.k_gain, scaling.k_offset)
     v = scaled(call.v, scaling.v_gain, scaling.v_offset)
-    out = attend(replace(call, q=q, k=k, v=v, scaling=None))
+    out = attend(call._replace(q=q, k=k, v=v, scaling=None))
     return scaled(out, scaling.out_gain, scaling.out_offset)
 
 

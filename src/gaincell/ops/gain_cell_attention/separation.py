@@ -6,7 +6,7 @@ voltages here are relative to u_inf.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil, comb, exp, isqrt, log2
 from typing import Any
@@ -21,10 +21,11 @@ from gaincell.devices.variability import CellErrors, cell_errors
 from gaincell.ops.gain_cell_attention.slabs import (
     LONGEST_SAMPLED_SPAN,
     PolynomialSlabs,
+    SampledSlabs,
     Slabs,
     TimedSlabs,
     exponent,
-    make_slabs,
+    sampled_nodes,
     timed_nodes,
 )
 
@@ -103,7 +104,7 @@ def slabs_of(
         longest_span: query tokens that one base time of a non-polynomial cell has to serve.
     """
     target, reach = design.decay_target, design.largest_voltage
-    shift = None
+    shift = 0.0
     if design.cells_differ:
         shift = LARGEST_NORMAL * design.mismatch.offset_voltage_std + abs(target)
     cell: Cell = design.cell
@@ -114,14 +115,15 @@ def slabs_of(
     tolerance = 1e-14 if dtype == torch.float64 else 2e-8
     if fastest > 0:
         rates = (design.leak_per_token * fastest + disturb, disturb)
-        nodes, span = timed_nodes(cell, rates, reach, shift or 0.0, tolerance, longest_span)
-        return TimedSlabs(cell, design.leak_per_token, disturb, nodes, span)
-    found = make_slabs(cell, exp(-design.leak_per_token - disturb), reach, dtype, shift, longest_span)
-    own_orders = isqrt(len(design.mismatch.coefficient_covariance))
-    if isinstance(found, PolynomialSlabs) and own_orders > len(found.coefficients):
-        padding = (0.0,) * (own_orders - len(found.coefficients))
-        found = replace(found, coefficients=found.coefficients + padding)
-    return found
+        nodes, span = timed_nodes(cell, rates, reach, shift, tolerance, longest_span)
+        return TimedSlabs(cell, nodes, span, design.leak_per_token, disturb)
+    alpha = exponent(exp(-design.leak_per_token - disturb))
+    if cell.coefficients is not None:
+        own_orders = isqrt(len(design.mismatch.coefficient_covariance))
+        padding = (0.0,) * (own_orders - len(cell.coefficients))
+        return PolynomialSlabs((*cell.coefficients, *padding), alpha, design.cells_differ)
+    nodes, span = sampled_nodes(cell, alpha, reach, shift, tolerance, longest_span)
+    return SampledSlabs(cell, nodes, span, alpha)
 
 
 def linear_slabs(design: Design, reads: int) -> Slabs:

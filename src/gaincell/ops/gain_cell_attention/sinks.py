@@ -6,7 +6,6 @@ queries done at a time.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import lru_cache
 
 import torch
@@ -42,7 +41,7 @@ def without_sinks(call: Call) -> Call:
     if n == 0:
         return call
     keys, queries = (torch.where(index >= n, index - n, -1) for index in (call.keys, call.queries))
-    return replace(call, design=_design_of_ring(call.design), key_index=keys, query_index=queries)
+    return call._replace(design=_design_of_ring(call.design), key_index=keys, query_index=queries)
 
 
 def sink_tile(call: Call) -> Float[Tensor, "B H Tq D"]:

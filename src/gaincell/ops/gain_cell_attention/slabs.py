@@ -26,11 +26,9 @@ interpolated in the time i - b itself, over a span that is short for the fastest
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from math import comb, exp, inf, log
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -48,36 +46,16 @@ SLOPE_FACTOR = 1e3
 FASTEST_DECAY = 1e-300  # delta below this is 0 to any precision
 
 
-@runtime_checkable
-class Slabs(Protocol):
-    """A separated cell. `span` is the number of query tokens one base time may serve."""
-
-    @property
-    def span(self) -> int: ...
-    @property
-    def constant(self) -> float: ...
-    @property
-    def count(self) -> int: ...
-
-    def row_factors(self, rel: Tensor) -> Tensor:
-        """[n, R] factors of query tokens at `rel` = i - base (0 <= rel < span), float64."""
-        ...
-
-    def key_slabs(self, u: Tensor, rel: Tensor, errors: CellErrors | None) -> Tensor:
-        """[G, c, n, D] slabs of stored voltages `u` [G, c, D] written at `rel` = j - base into cells with
-        `errors`.
-        """
-        ...
-
-    def key_slopes(self, u: Tensor, rel: Tensor, errors: CellErrors | None) -> Tensor:
-        """[G, c, n, D] derivative of `key_slabs` with respect to `u`."""
-        ...
-
-
 @dataclass(frozen=True)
 class PolynomialSlabs:
-    """Exact separation of a polynomial cell F(u) = sum_p C_p u^p; `mismatch` says that every cell has its
-    own C_p.
+    """Exact separation of a polynomial cell F(u) = sum_p C_p u^p.
+
+    As of every separation: `span` is the number of query tokens that one base time may serve, `row_factors`
+    are those of query tokens at `rel` = i - base (0 <= rel < span), [n, R] in float64, and `key_slabs` and
+    `key_slopes` the slabs and their derivative by the voltage, [G, c, n, D], of voltages `u` [G, c, D] stored
+    at `rel` = j - base into cells with `errors`.
+
+    mismatch: every cell has its own C_p.
     """
 
     coefficients: tuple[float, ...]
@@ -149,81 +127,69 @@ class PolynomialSlabs:
 
 
 @dataclass(frozen=True)
-class SampledSlabs:
-    """Separation of any cell by interpolation over the short range of decay factors that one base time
-    sees.
-    """
+class _Interpolation:
+    """Separation of any cell by interpolation at nodes."""
 
     cell: Cell
-    alpha: float
     nodes: tuple[float, ...]
     span: int
-    constant: float = 0.0
+
+    constant = 0.0
 
     @property
     def count(self) -> int:
         return len(self.nodes)
 
-    def row_factors(self, rel: Tensor) -> Tensor:
-        return lagrange_basis(self.nodes, torch.exp(-self.alpha * rel.double()))
+    def left(self, rel: Tensor, like: Tensor, errors: CellErrors | None) -> list[Tensor]:
+        """What is left of the voltages at every node."""
+        raise NotImplementedError
 
     def key_slabs(self, u: Tensor, rel: Tensor, errors: CellErrors | None) -> Tensor:
         stack = u.new_empty(*u.shape[:2], self.count, u.shape[2])
-        for n, factor in enumerate(self._factors(rel, u)):
-            stack[:, :, n] = current_of(self.cell, u * factor, errors)
+        for n, left in enumerate(self.left(rel, u, errors)):
+            stack[:, :, n] = current_of(self.cell, u * left, errors)
         return stack
 
     def key_slopes(self, u: Tensor, rel: Tensor, errors: CellErrors | None) -> Tensor:
         stack = u.new_empty(*u.shape[:2], self.count, u.shape[2])
-        for n, factor in enumerate(self._factors(rel, u)):
-            stack[:, :, n] = slope_of(self.cell, u * factor, errors) * factor
+        for n, left in enumerate(self.left(rel, u, errors)):
+            stack[:, :, n] = slope_of(self.cell, u * left, errors) * left
         return stack
 
-    def _factors(self, rel: Tensor, like: Tensor) -> list[Tensor]:
+
+@dataclass(frozen=True)
+class SampledSlabs(_Interpolation):
+    """Over the short range of decay factors that one base time sees."""
+
+    alpha: float
+
+    def row_factors(self, rel: Tensor) -> Tensor:
+        return lagrange_basis(self.nodes, torch.exp(-self.alpha * rel.double()))
+
+    def left(self, rel: Tensor, like: Tensor, errors: CellErrors | None) -> list[Tensor]:
         columns = torch.exp(self.alpha * rel.double())
         return [(columns * s).to(like.dtype)[None, :, None] for s in self.nodes]
 
 
 @dataclass(frozen=True)
-class TimedSlabs:
-    """Separation of cells that leak at rates of their own, by interpolation over the time that one base time
-    serves.
+class TimedSlabs(_Interpolation):
+    """Of cells that leak at rates of their own, over the time that one base time serves.
 
     leak, disturb: exponents of the decay per token: of a nominal cell, and of the reads.
     """
 
-    cell: Cell
     leak: float
     disturb: float
-    nodes: tuple[float, ...]
-    span: int
-    constant: float = 0.0
 
     @property
     def alpha(self) -> float:
         """Exponent of a nominal cell."""
         return self.leak + self.disturb
 
-    @property
-    def count(self) -> int:
-        return len(self.nodes)
-
     def row_factors(self, rel: Tensor) -> Tensor:
         return lagrange_basis(self.nodes, rel.double())
 
-    def key_slabs(self, u: Tensor, rel: Tensor, errors: CellErrors | None) -> Tensor:
-        stack = u.new_empty(*u.shape[:2], self.count, u.shape[2])
-        for n, left in enumerate(self._left(rel, errors)):
-            stack[:, :, n] = current_of(self.cell, u * left, errors)
-        return stack
-
-    def key_slopes(self, u: Tensor, rel: Tensor, errors: CellErrors | None) -> Tensor:
-        stack = u.new_empty(*u.shape[:2], self.count, u.shape[2])
-        for n, left in enumerate(self._left(rel, errors)):
-            stack[:, :, n] = slope_of(self.cell, u * left, errors) * left
-        return stack
-
-    def _left(self, rel: Tensor, errors: CellErrors | None) -> list[Tensor]:
+    def left(self, rel: Tensor, like: Tensor, errors: CellErrors | None) -> list[Tensor]:
         assert errors is not None
         assert errors.leakage is not None
         rate = self.leak * errors.leakage + self.disturb
@@ -231,28 +197,7 @@ class TimedSlabs:
         return [torch.exp(rate * (age - node)) for node in self.nodes]
 
 
-def make_slabs(
-    cell: Cell,
-    decay_per_token: float,
-    largest_u: float,
-    dtype: torch.dtype,
-    largest_shift: float | None = None,
-    longest_span: int = LONGEST_SAMPLED_SPAN,
-) -> Slabs:
-    """The separation of `cell` for stored voltages |u| <= `largest_u`.
-
-    Args:
-        decay_per_token: delta, the decay factor of one token period.
-        dtype: precision that the interpolation of a non-polynomial cell must not spoil.
-        largest_shift: largest |offset voltage| among mismatched cells, in volts; None = nominal cells.
-        longest_span: query tokens that one base time of a non-polynomial cell has to serve.
-    """
-    alpha = exponent(decay_per_token)
-    if cell.coefficients is not None:
-        return PolynomialSlabs(tuple(cell.coefficients), alpha, largest_shift is not None)
-    tolerance = 1e-14 if dtype == torch.float64 else 2e-8
-    nodes, span = _nodes(cell, alpha, largest_u, largest_shift or 0.0, tolerance, longest_span)
-    return SampledSlabs(cell, alpha, nodes, span)
+Slabs = PolynomialSlabs | SampledSlabs | TimedSlabs
 
 
 def exponent(decay_per_token: float) -> float:
@@ -284,7 +229,7 @@ def _bounded_span(exponent_per_token: float, longest: int) -> int:
 
 
 @lru_cache(maxsize=64)
-def _nodes(
+def sampled_nodes(
     cell: Cell, alpha: float, largest_u: float, shift: float, tolerance: float, longest: int
 ) -> tuple[tuple[float, ...], int]:
     """Fewest Chebyshev nodes, on the longest span, whose interpolation error is below `tolerance` of full
@@ -302,17 +247,12 @@ def _nodes(
         # where a table's pieces meet its curve is hardest to interpolate: in the middle of the range
         knots = torch.tensor(getattr(cell, "volts", ()), dtype=torch.float64)
         w = torch.cat((w, knots * (2 / (1 + low))))
-        shifts = (0.0,) if shift == 0.0 else (-shift, 0.0, shift)
         steepest = float(cell.slope(w).abs().nan_to_num(nan=inf, posinf=inf).max())
         for count in range(2, MOST_NODES + 1):
             x = np.cos((2 * np.arange(count) + 1) * np.pi / (2 * count))
             nodes = tuple(float(v) for v in (1.0 + low) / 2 + (1.0 - low) / 2 * x)
-            basis = lagrange_basis(nodes, s)
-            error = 0.0
-            for du in shifts:
-                error = max(error, _error(lambda u, _: cell.current(u), w, nodes, s, basis, du) / full_scale)
-                slope = _error(lambda u, r: cell.slope(u) * r, w, nodes, s, basis, du)
-                error = max(error, slope / steepest / SLOPE_FACTOR)
+            at, basis = torch.tensor(nodes, dtype=torch.float64), lagrange_basis(nodes, s)
+            error = _error(cell, w[:, None], at, s, basis, shift, (full_scale, steepest))
             if error <= tolerance:
                 return nodes, span
         span //= 2
@@ -344,12 +284,7 @@ def timed_nodes(
                 s, at = torch.exp(-rate * r), torch.exp(-rate * torch.tensor(nodes, dtype=torch.float64))
                 widest = largest_u * exp(rate * (span - 1))
                 w = torch.linspace(-widest, widest, 33, dtype=torch.float64)[:, None]
-                for du in (0.0,) if shift == 0.0 else (-shift, 0.0, shift):
-                    missed = cell.current(w * at + du) @ basis - cell.current(w * s + du)
-                    error = max(error, float(missed.abs().nan_to_num(nan=inf).max()) / full_scale)
-                    missed = (cell.slope(w * at + du) * at) @ basis - cell.slope(w * s + du) * s
-                    missed = missed.abs().nan_to_num(nan=inf)
-                    error = max(error, float(missed.max()) / steepest / SLOPE_FACTOR)
+                error = max(error, _error(cell, w, at, s, basis, shift, (full_scale, steepest)))
             if error <= tolerance:
                 return nodes, span
         span //= 2
@@ -357,15 +292,16 @@ def timed_nodes(
 
 
 def _error(
-    f: Callable[[Tensor, Tensor], Tensor],
-    w: Tensor,
-    nodes: tuple[float, ...],
-    s: Tensor,
-    basis: Tensor,
-    shift: float,
+    cell: Cell, w: Tensor, at: Tensor, s: Tensor, basis: Tensor, shift: float, scales: tuple[float, float]
 ) -> float:
-    """Largest error of interpolating f(w s + shift, s) in s."""
-    at = torch.tensor(nodes, dtype=torch.float64)[None, :]
-    exact = f(w[:, None] * s[None, :] + shift, s[None, :])
-    found = f(w[:, None] * at + shift, at) @ basis
-    return float((found - exact).abs().nan_to_num(nan=inf).max())
+    """Largest error of interpolating the current of voltages w s, known at w `at`, and its derivative by w.
+
+    shift: largest of the cells.  scales: largest current and slope, of which it is a fraction.
+    """
+    error = 0.0
+    for du in (0.0,) if shift == 0.0 else (-shift, 0.0, shift):
+        current = cell.current(w * at + du) @ basis - cell.current(w * s + du)
+        slope = (cell.slope(w * at + du) * at) @ basis - cell.slope(w * s + du) * s
+        for missed, scale, factor in ((current, scales[0], 1.0), (slope, scales[1], SLOPE_FACTOR)):
+            error = max(error, float(missed.abs().nan_to_num(nan=inf).max()) / scale / factor)
+    return error

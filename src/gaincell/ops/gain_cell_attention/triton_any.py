@@ -1,7 +1,7 @@
 """Gain-cell attention on a GPU in Triton for any cells and chips: by slabs (slabs.py), in float32.
 
 Like `native.py` it serves every cell, mismatch, errors and noise of converters, and, as it takes stored
-voltages, whatever stands before the arrays (front.py). Where codes do, triton.py has cheaper products.
+voltages, whatever stands before the arrays (input_stage.py). Where codes do, triton.py is cheaper.
 
 Dimensions: B sequences, H query heads, Hk key/value heads, T tokens, D head dimension, M columns, R queries
 of a program, n slabs.
@@ -10,8 +10,7 @@ Not modelled: see the devices and circuits it is made of.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -48,80 +47,55 @@ def core(x: Tensor, ku: Tensor, vu: Tensor, span: Span) -> Tensor:
     return _AnyCore.apply(x, ku, vu, span)  # type: ignore[no-untyped-call,no-any-return]
 
 
-@dataclass(frozen=True)
-class _Cells:
-    """How cells separate over time, as the kernels take it."""
+class _Cells(NamedTuple):
+    """How cells separate over time, as the kernels take it.
+
+    rows: [n, R] row factors.
+    own: of the cells of both arrays: coefficients, or gain, shift and current offset.
+    description: strides of `own` by head, column, part and row (0 where all are alike); nodes and curve.
+    """
 
     polynomial: bool
     first: int
-    count: int
+    number: int
     alpha: float
     constant: float
     rows: Tensor
-    """[n, R] row factors."""
-    own: tuple[Tensor, Tensor]
-    """Of the cells of both arrays: coefficients, or gain, shift and current offset."""
-    strides: tuple[int, ...]
-    """By head, column, part and row; 0 where all are alike."""
-    nodes: Tensor
-    curve: Tensor
-    curve_low: float
-    per_volt: float
-
-    @property
-    def description(self) -> tuple[Any, ...]:
-        return (*self.strides, self.nodes, self.curve, self.curve_low, self.per_volt, len(self.curve))
+    own: tuple[Tensor, ...]
+    description: tuple[Any, ...]
 
 
 def _cells(
     span: Span, kv_heads: int, dim: int, reads: int, device: torch.device, *, surrogate: bool
 ) -> _Cells:
-    design = quiet(span.design)
+    design, step = quiet(span.design), _step(span.design, reads)
     slabs = slabs_of(design, reads, torch.float32, 0.0, ROWS)
-    step = _step(design, reads)
     if surrogate:
         slabs = linear_slabs(design, reads)
     assert isinstance(slabs, PolynomialSlabs | SampledSlabs)
-    polynomial = isinstance(slabs, PolynomialSlabs)
     first, count = 0, slabs.count
-    own: tuple[Tensor, Tensor]
     if design.cells_differ and not surrogate:
-        own = tuple(t.to(device) for t in mismatch_of(design, span.layer, kv_heads, dim, reads, 0.0))  # type: ignore[assignment]
-        strides = own[0].stride()
-        factors = slabs.row_factors(torch.arange(step))
-    elif isinstance(slabs, PolynomialSlabs):
-        first, count = 1, max(1, len(slabs.coefficients) - 1)
-        alike = torch.tensor((*slabs.coefficients[1:], 0.0)[:count], dtype=torch.float32, device=device)
-        own, strides = (alike, alike), (0, 0, 1, 0)
-        orders = torch.arange(1, count + 1, dtype=torch.float64)
-        factors = torch.exp(-slabs.alpha * orders[:, None] * torch.arange(step))
+        own = tuple(t.to(device) for t in mismatch_of(design, span.layer, kv_heads, dim, reads, 0.0))
+        strides, factors = own[0].stride(), slabs.row_factors(torch.arange(step))
     else:
-        alike = torch.tensor((1.0, 0.0, 0.0), device=device)
+        alike, factors = torch.tensor((1.0, 0.0, 0.0), device=device), slabs.row_factors(torch.arange(step))
+        if isinstance(slabs, PolynomialSlabs):
+            first, count = 1, max(1, len(slabs.coefficients) - 1)
+            alike = torch.tensor((*slabs.coefficients[1:], 0.0)[:count], dtype=torch.float32, device=device)
+            orders = torch.arange(1, count + 1, dtype=torch.float64)
+            factors = torch.exp(-slabs.alpha * orders[:, None] * torch.arange(step))
         own, strides = (alike, alike), (0, 0, 1, 0)
-        factors = slabs.row_factors(torch.arange(step))
     rows = torch.zeros(count, _padded(step), device=device)
     rows[:, :step] = factors.to(rows)
     nothing = torch.zeros(4, device=device)
-    nodes, pieces, low, per_volt = nothing, nothing[None], 0.0, 1.0
+    curve: tuple[Any, ...] = (nothing, nothing[None], 0.0, 1.0, 1)
     if isinstance(slabs, SampledSlabs):
-        curve = curve_of(design, reads, 0.0)
-        assert curve is not None
+        found = curve_of(design, reads, 0.0)
+        assert found is not None
         nodes = torch.tensor(slabs.nodes, dtype=torch.float32, device=device)
-        pieces, low, per_volt = curve.pieces.to(device), curve.low, curve.per_volt
-    return _Cells(
-        polynomial,
-        first,
-        count,
-        slabs.alpha,
-        slabs.constant,
-        rows,
-        own,
-        strides,
-        nodes,
-        pieces,
-        low,
-        per_volt,
-    )
+        curve = (nodes, found.pieces.to(device), found.low, found.per_volt, len(found.pieces))
+    polynomial = isinstance(slabs, PolynomialSlabs)
+    return _Cells(polynomial, first, count, slabs.alpha, slabs.constant, rows, own, (*strides, *curve))
 
 
 def _step(design: Design, reads: int) -> int:
@@ -134,6 +108,19 @@ def _padded(size: int) -> int:
     return max(16, int(triton.next_power_of_2(size)))
 
 
+def gates(x: Tensor, design: Design, keep: bool) -> tuple[Tensor, float]:
+    """Where the kernels note which outputs are inside their ceiling, if it is kept, and that, in steps."""
+    shape = (*x.shape[:3], design.tiles, x.shape[3]) if keep else (1,)
+    edge = design.readout_steps * (1 - sum_rounding(torch.float32)) if design.output_ceiling else float("inf")
+    return torch.zeros(shape, dtype=torch.int8, device=x.device), edge
+
+
+def pieces_of(span: Span, k: Tensor) -> int:
+    """Of a sub-tile's columns, that the keys reach."""
+    tile = span.design.tile
+    return (span.first_key + k.shape[2] - 1) // tile - span.first_key // tile + 1
+
+
 class _Setting:
     """What both passes tell the kernels."""
 
@@ -143,29 +130,23 @@ class _Setting:
         self.step = _step(design, self.reads)
         self.cells = _cells(span, kv_heads, dim, self.reads, x.device, surrogate=False)
         disturbance = Disturbance(design, span.layer, kv_heads, self.reads, x)
-        steps = design.readout_steps
         nothing = torch.zeros(1, device=x.device)
-        self.lines = (nothing,) * 4
-        self.has_lines = disturbance.score is not None and disturbance.output is not None
-        if disturbance.score is not None and disturbance.output is not None:
-            score, output = disturbance.score, disturbance.output
-            self.lines = (score.gain, score.offset, output.gain, output.offset * steps)
-            self.lines = tuple(t.contiguous() for t in self.lines)  # type: ignore[assignment]
-        words = (design.noise.seed, design.mismatch.chip, span.layer, KEY_ARRAY, VALUE_ARRAY)
-        words = (*words, Effect.READ, Effect.PULSE_JITTER)  # type: ignore[assignment]
+        self.lines = tuple(t.contiguous() for t in disturbance.lines) or (nothing,) * 4
+        words = [design.noise.seed, design.mismatch.chip, span.layer, KEY_ARRAY, VALUE_ARRAY]
+        words += [Effect.READ, Effect.PULSE_JITTER]
         self.numbers = torch.tensor(words, dtype=torch.int64, device=x.device).to(torch.uint32)
         self.noise = (disturbance.score_std, disturbance.score_of_cell)
         self.out_noise = (disturbance.output_std, disturbance.output_of_cell)
         self.jitter = disturbance.jitter_std
-        self.sizes = (heads, kv_heads, x.shape[2], ku.shape[2], span.first_query, span.first_key, span.window)
-        self.sizes = (*self.sizes, design.window, design.tiles, design.tile, dim, self.step)  # type: ignore[assignment]
+        self.sizes = [heads, kv_heads, x.shape[2], ku.shape[2], span.first_query, span.first_key, span.window]
+        self.sizes += [design.window, design.tiles, design.tile, dim, self.step]
         self.flags = {
             "POLYNOMIAL": self.cells.polynomial,
             "FIRST": self.cells.first,
-            "COUNT": self.cells.count,
+            "COUNT": self.cells.number,
             "CEILING": design.score_ceiling,
             "EXPONENT": design.charge_to_pulse.exponent,
-            "LINES": self.has_lines,
+            "LINES": bool(disturbance.lines),
             "NOISE": any(self.noise),
             "JITTER": self.jitter > 0,
             "R": _padded(self.step),
@@ -184,11 +165,8 @@ class _AnyCore(torch.autograd.Function):
         setting, cells = (s := _Setting(span, x, ku)), s.cells
         keep = any(ctx.needs_input_grad)
         out = torch.empty_like(x)
-        open_ = torch.zeros(
-            (*x.shape[:3], design.tiles, dim) if keep else (1,), dtype=torch.int8, device=x.device
-        )
+        open_, edge = gates(x, design, keep)
         steps = design.readout_steps
-        edge = steps * (1 - sum_rounding(torch.float32)) if design.output_ceiling else float("inf")
         grid = (triton.cdiv(x.shape[2], setting.step), x.shape[0] * x.shape[1])
         kernels.forward[grid](
             x, ku, vu, out, open_, cells.rows, *cells.own, *cells.description, *setting.lines,
@@ -216,18 +194,18 @@ class _AnyCore(torch.autograd.Function):
         if span.gradient in SURROGATES:
             back = _cells(span, kv_heads, dim, setting.reads, x.device, surrogate=True)
         gradients = [torch.zeros_like(t) for t in (x, ku, vu)]
-        pieces = (span.first_key + ku.shape[2] - 1) // design.tile - span.first_key // design.tile + 1
+        pieces = pieces_of(span, ku)
         blocks = triton.cdiv(x.shape[2], setting.step)
         for grid, queries in (((blocks, len(x) * x.shape[1]), True), ((pieces, len(x) * kv_heads), False)):
             kernels.backward[grid](
                 x, ku, vu, grad.contiguous().float(), open_, *gradients, cells.rows, *cells.own,
                 *cells.description,
-                *setting.lines[:3], setting.numbers, back.rows, *back.own, *back.strides,
+                *setting.lines[:3], setting.numbers, back.rows, *back.own, *back.description[:4],
                 *setting.sizes, cells.alpha, back.alpha, cells.constant, back.constant,
                 1 / design.score_saturation(dim), 1 / design.output_saturation, *setting.noise,
                 setting.jitter,
                 sum_rounding(torch.float32),
-                BACK_POLYNOMIAL=back.polynomial, BACK_FIRST=back.first, BACK_COUNT=back.count,
+                BACK_POLYNOMIAL=back.polynomial, BACK_FIRST=back.first, BACK_COUNT=back.number,
                 QUERIES=queries,
                 **setting.flags,
             )  # fmt: skip

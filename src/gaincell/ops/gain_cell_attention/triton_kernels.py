@@ -7,6 +7,23 @@ import triton.language as tl
 
 
 @triton.jit
+def read_out(o, steps, CEILING: tl.constexpr, READOUT: tl.constexpr):
+    """Outputs of a sub-tile, in steps of the readout, between their ceilings and as codes."""
+    if CEILING:
+        o = tl.minimum(tl.maximum(o, -steps), steps)
+    sign = tl.where(o < 0, -1.0, 1.0)
+    if READOUT == 1:
+        o = sign * tl.floor(tl.abs(o) + 0.5)
+    elif READOUT == 2:
+        o = sign * tl.floor(tl.abs(o))
+    elif READOUT == 3:
+        near = tl.floor(o + 0.5)  # halves to even
+        tie = (near - o == 0.5) & (near - 2.0 * tl.floor(near * 0.5) == 1.0)
+        o = tl.where(tie, near - 1.0, near)
+    return o
+
+
+@triton.jit
 def _levels(codes, top: tl.constexpr):
     """X = 2 code - top, float32."""
     return codes.to(tl.float32) * 2.0 - top
@@ -107,18 +124,7 @@ def forward(
                 (tl.abs(o) < edge).to(tl.int8),
                 mask=there[:, None],
             )
-        if output_ceiling:
-            o = tl.minimum(tl.maximum(o, -steps), steps)
-        sign = tl.where(o < 0, -1.0, 1.0)
-        if readout == 1:
-            o = sign * tl.floor(tl.abs(o) + 0.5)
-        elif readout == 2:
-            o = sign * tl.floor(tl.abs(o))
-        elif readout == 3:
-            near = tl.floor(o + 0.5)  # halves to even
-            tie = (near - o == 0.5) & (near - 2.0 * tl.floor(near * 0.5) == 1.0)
-            o = tl.where(tie, near - 1.0, near)
-        total += o
+        total += read_out(o, steps, output_ceiling, readout)
     tl.store(out_ptr + at, total / steps, mask=there[:, None])
 
 

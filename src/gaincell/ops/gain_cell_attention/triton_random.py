@@ -1,18 +1,11 @@
-"""The random numbers of devices/random.py in Triton: for kernels that disturb what they read.
-
-normals(effect=..., step=torch.arange(1024), ...)       # the same call, the same numbers, float32
-"""
+"""The random numbers of devices/random.py in Triton: for kernels that disturb what they read."""
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
 
 from __future__ import annotations
 
-import torch
 import triton
 import triton.language as tl
-from torch import Tensor
-
-_BLOCK = 256
 
 
 @triton.jit
@@ -31,44 +24,3 @@ def standard_normal(seed, chip, layer, head, array, column, row, effect, step):
     minus_log = tl.where(upper & (u < 0.02), near, exact)
     angle = (w1.to(tl.float32) + 0.5) * 1.4629180792671596e-09
     return tl.sqrt(2.0 * minus_log) * tl.cos(angle)
-
-
-@triton.jit
-def _fill(out, seed, chip, layer, head, array, column, row, effect, step, n, BLOCK: tl.constexpr):
-    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    inside = at < n
-    z = standard_normal(
-        tl.load(seed), tl.load(chip), tl.load(layer), tl.load(head + at, inside, 0), tl.load(array),
-        tl.load(column + at, inside, 0), tl.load(row + at, inside, 0), tl.load(effect),
-        tl.load(step + at, inside, 0),
-    )  # fmt: skip
-    tl.store(out + at, z, inside)
-
-
-def normals(
-    *,
-    seed: int,
-    chip: int,
-    layer: int,
-    head: Tensor | int,
-    array: int,
-    column: Tensor | int,
-    row: Tensor | int,
-    effect: int,
-    step: Tensor | int = 0,
-    device: torch.device | str = "cpu",
-) -> Tensor:
-    """As devices.random.normal, drawn on a GPU (or in Triton's interpreter), float32."""
-    parts = torch.broadcast_tensors(*(torch.as_tensor(t, device=device) for t in (head, column, row, step)))
-    heads, columns, rows, steps = (t.contiguous().to(torch.int64).to(torch.uint32) for t in parts)
-    words = (
-        torch.tensor([w], dtype=torch.int64, device=device).to(torch.uint32)
-        for w in (seed, chip, layer, array, effect)
-    )
-    seeds, chips, layers, arrays, effects = words
-    out = torch.empty(parts[0].shape, device=device)
-    grid = (triton.cdiv(out.numel(), _BLOCK),)
-    _fill[grid](
-        out, seeds, chips, layers, heads, arrays, columns, rows, effects, steps, out.numel(), BLOCK=_BLOCK
-    )
-    return out

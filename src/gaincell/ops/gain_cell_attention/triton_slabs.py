@@ -11,6 +11,7 @@ which `tile` and `dim` are used.
 import triton
 import triton.language as tl
 
+from gaincell.ops.gain_cell_attention.triton_kernels import read_out
 from gaincell.ops.gain_cell_attention.triton_random import standard_normal
 
 
@@ -59,6 +60,14 @@ def _slab(
 
 
 @triton.jit
+def _draw(numbers_ptr, array: tl.constexpr, effect: tl.constexpr, head, column, row, token):
+    """Normal numbers of a chip's layer, for the array and the effect that stand at these places."""
+    seed, chip, layer = tl.load(numbers_ptr), tl.load(numbers_ptr + 1), tl.load(numbers_ptr + 2)
+    of = tl.load(numbers_ptr + array)
+    return standard_normal(seed, chip, layer, head, of, column, row, tl.load(numbers_ptr + effect), token)
+
+
+@triton.jit
 def _std(rest, of_cell, squares):
     return tl.sqrt(rest * rest + of_cell * of_cell * squares)
 
@@ -87,14 +96,10 @@ def _pulses(
     if LINES:
         gain = tl.load(gain_ptr + kv * columns_of_ring + column)
         s = s * gain[None, :] + tl.load(offset_ptr + kv * columns_of_ring + column)[None, :]
-    seed, chip, layer = tl.load(numbers_ptr), tl.load(numbers_ptr + 1), tl.load(numbers_ptr + 2)
     drawn_column = column.to(tl.uint32)[None, :]
     token = i.to(tl.uint32)[:, None]
     if NOISE:
-        z = standard_normal(
-            seed, chip, layer, head, tl.load(numbers_ptr + 3), drawn_column, drawn_column * 0,
-            tl.load(numbers_ptr + 5), token,
-        )  # fmt: skip
+        z = _draw(numbers_ptr, 3, 5, head, drawn_column, drawn_column * 0, token)
         s += z * _std(score_std, score_of_cell, tl.sum(x * x, 1))[:, None]
     a = tl.maximum(s, 0.0)
     if CEILING:
@@ -104,10 +109,7 @@ def _pulses(
     for _ in tl.static_range(EXPONENT - 1):
         phi = phi * a
     if JITTER:
-        z = standard_normal(
-            seed, chip, layer, head, tl.load(numbers_ptr + 4), drawn_column, drawn_column * 0,
-            tl.load(numbers_ptr + 6), token,
-        )  # fmt: skip
+        z = _draw(numbers_ptr, 4, 6, head, drawn_column, drawn_column * 0, token)
         phi = tl.where(phi > 0, tl.maximum(phi + jitter_std * z, 0.0), 0.0)
     return phi, s, gain
 
@@ -182,30 +184,14 @@ def forward(
             o = o * tl.load(out_gain_ptr + line, mask=dims < dim, other=1.0)[None, :]
             o += tl.load(out_offset_ptr + line, mask=dims < dim, other=0.0)[None, :]
         if OUT_NOISE:
-            z = standard_normal(
-                tl.load(numbers_ptr), tl.load(numbers_ptr + 1), tl.load(numbers_ptr + 2), head,
-                tl.load(numbers_ptr + 4),
-                (dims * 0 + number).to(tl.uint32)[None, :], dims.to(tl.uint32)[None, :],
-                tl.load(numbers_ptr + 5),
-                i.to(tl.uint32)[:, None],
-            )  # fmt: skip
+            drawn_tile, row = (dims * 0 + number).to(tl.uint32)[None, :], dims.to(tl.uint32)[None, :]
+            z = _draw(numbers_ptr, 4, 5, head, drawn_tile, row, i.to(tl.uint32)[:, None])
             o += z * _std(output_std, output_of_cell, squares)[:, None]
         o = o * read[:, None]  # a sub-tile without a token is not read
         if KEEP:
             row = (bh.to(tl.int64) * queries + block * step + rows) * tiles + number
             tl.store(open_ptr + row[:, None] * dim + dims[None, :], (tl.abs(o) < edge).to(tl.int8), mask=real)
-        if OUT_CEILING:
-            o = tl.minimum(tl.maximum(o, -steps), steps)
-        sign = tl.where(o < 0, -1.0, 1.0)
-        if READOUT == 1:
-            o = sign * tl.floor(tl.abs(o) + 0.5)
-        elif READOUT == 2:
-            o = sign * tl.floor(tl.abs(o))
-        elif READOUT == 3:
-            near = tl.floor(o + 0.5)  # halves to even
-            tie = (near - o == 0.5) & (near - 2.0 * tl.floor(near * 0.5) == 1.0)
-            o = tl.where(tie, near - 1.0, near)
-        total += o
+        total += read_out(o, steps, OUT_CEILING, READOUT)
     tl.store(out_ptr + at, total / steps, mask=real)
 
 

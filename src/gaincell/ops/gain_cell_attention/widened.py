@@ -6,7 +6,6 @@ so that it contributes nothing; S_sat is that of D rows. Every implementation se
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import lru_cache
 
 from torch.nn.functional import pad
@@ -29,8 +28,7 @@ def widened(call: Call) -> Call:
     if not d.normaliser.present:
         return call
     middle, top = (d.v_offset, d.v_max) if call.stage == "requested" else (0.0, d.highest_write)
-    return replace(
-        call,
+    return call._replace(
         q=pad(call.q, (0, 1)),
         k=pad(call.k, (0, 1), value=middle),
         v=pad(call.v, (0, 1), value=top),

@@ -11,7 +11,7 @@ docs/adding_a_backend.md.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from functools import lru_cache
 from importlib import import_module
 from typing import Protocol, runtime_checkable
 
@@ -37,9 +37,10 @@ class Backend(Protocol):
     def run(self, call: Call, /) -> Tensor: ...
 
 
+@lru_cache
 def load(name: str) -> Backend:
     """The backend of an `impl`."""
-    backend: Backend = import_module(f"{__name__}.{name.partition('-')[0]}")  # type: ignore[assignment]
+    backend: Backend = import_module(f"{__name__}.{name.partition('-')[0]}")
     return backend
 
 
@@ -106,4 +107,4 @@ def in_plain_torch(call: Call) -> Call:
     """A driven call by `blocked` in place of a kernel that is named and takes requests of its chip only."""
     kernel = call.impl == "triton" or call.impl.startswith("native")
     in_kernel = not call.design.front_differs or call.aged
-    return replace(call, impl="blocked") if kernel and in_kernel else call
+    return call._replace(impl="blocked") if kernel and in_kernel else call

@@ -39,18 +39,13 @@ from gaincell.ops.gain_cell_attention.disturbed import Disturbance
 from gaincell.ops.gain_cell_attention.gradients import SURROGATES
 from gaincell.ops.gain_cell_attention.input_stage import array_inputs
 from gaincell.ops.gain_cell_attention.panels import (
-    Block,
+    Panel,
     Plan,
     Segment,
     Workspace,
-    column_errors,
     groups_of,
     panel_of,
-    row_factors_of,
     segments_of,
-    separated,
-    tokens_of,
-    written_since,
 )
 from gaincell.ops.gain_cell_attention.ragged import Span, over_real_tokens
 from gaincell.ops.gain_cell_attention.separation import (
@@ -59,7 +54,6 @@ from gaincell.ops.gain_cell_attention.separation import (
     linear_slabs,
     slabs_of,
 )
-from gaincell.ops.gain_cell_attention.slabs import Slabs
 
 IMPLEMENTS = features.ARRAYS
 """Features of a chip (features.py), those of the input stage included."""
@@ -74,7 +68,7 @@ def run(call: Call) -> Tensor:
     call = array_inputs(call)
     nominal = plan_of(call)
     if target := call.design.decay_target:
-        call = replace(call, k=call.k - target, v=call.v - target)
+        call = call._replace(k=call.k - target, v=call.v - target)
 
     def core(x: Tensor, ku: Tensor, vu: Tensor, span: Span) -> Tensor:
         plan = replace(nominal, first_query=span.first_query, first_key=span.first_key)
@@ -125,12 +119,11 @@ class _GainCellCore(torch.autograd.Function):
         out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
         space = Workspace(x)
         for xs, ks, vs, outs, heads in groups_of(x, ku, vu, out):
-            for segment in segments_of(plan, plan.slabs, ks, vs, heads, xs.shape[1], xs.shape[2]):
-                for block in segment.blocks:
-                    rows = slice(block.i0 - plan.first_query, block.i1 - plan.first_query)
-                    _, a, _ = activations(plan, space, segment, block, xs[:, :, rows], heads)
-                    o = tile_outputs(plan, space, segment, block, a, heads)
-                    outs[:, :, rows] = _read_out(plan, o).view(*outs.shape[:2], -1, outs.shape[3])
+            for _, panels in segments_of(plan, space, xs, ks, vs, heads):
+                for panel in panels:
+                    _, a, _ = activations(panel, xs[:, :, panel.rows])
+                    o = _read_out(plan, tile_outputs(panel, a))
+                    outs[:, :, panel.rows] = o.view(*outs.shape[:2], -1, outs.shape[3])
         return out
 
     @staticmethod
@@ -139,147 +132,120 @@ class _GainCellCore(torch.autograd.Function):
         dx, dku, dvu = (torch.zeros(t.shape, dtype=t.dtype, device=t.device) for t in (x, ku, vu))
         groups = zip(groups_of(x, ku, vu, grad), groups_of(dx, dku, dvu, dx), strict=True)
         for (xs, ks, vs, gs, heads), (dxs, dks, dvs, _, _) in groups:
-            _backward_group(ctx.plan, heads, (xs, ks, vs, gs), (dxs, dks, dvs))
+            for segment, panels in segments_of(ctx.plan, Workspace(xs), xs, ks, vs, heads):
+                _backward_segment(segment, panels, (xs, ks, vs, gs), (dxs, dks, dvs))
         return dx, dku, dvu, None
 
 
-def _backward_group(
-    plan: Plan,
-    heads: Tensor,
-    saved: tuple[Tensor, Tensor, Tensor, Tensor],
-    gradients: tuple[Tensor, Tensor, Tensor],
+def _backward_segment(
+    segment: Segment, panels: list[Panel], saved: tuple[Tensor, ...], gradients: tuple[Tensor, ...]
 ) -> None:
     """Accumulate the gradients of G key/value heads into `gradients` (dx, dku, dvu)."""
-    xs, ks, vs, gs = saved
-    dxs, dks, dvs = gradients
-    slabs, exact = plan.gradient_slabs, plan.gradient_slabs is plan.slabs
-    space = Workspace(xs)
-    for segment in segments_of(plan, plan.slabs, ks, vs, heads, xs.shape[1], xs.shape[2]):
-        # the surrogate's own stacks, about the same base time and over the same columns
-        other = segment if exact else separated(plan, slabs, ks, vs, heads, segment)
-        dk, dv = torch.zeros_like(other.keys), torch.zeros_like(other.values)
-        for block in segment.blocks:
-            rows = slice(block.i0 - plan.first_query, block.i1 - plan.first_query)
-            x = xs[:, :, rows]
-            passed, a, stacked_x = activations(plan, space, segment, block, x, heads)
-            o = tile_outputs(plan, space, segment, block, a, heads)
-            do = _tile_gradient(plan, o, gs[:, :, rows], segment, block, heads)
-            if not exact:
-                stacked_x = _stack_queries(plan, space, slabs, other, block, x)
-            da, stacked_do = _activation_gradient(plan, slabs, other, block, do)
-            margin = sum_rounding(a.dtype)
-            ds = da.mul_(passed > margin)
-            if plan.design.score_ceiling:
-                ds.mul_(passed < 1.0 - margin)
-            exponent = plan.design.charge_to_pulse.exponent
-            if exponent > 1:
-                ds.mul_(passed.pow_(exponent - 1)).mul_(exponent)
-            columns = slice(block.lo, block.hi)
-            if plan.disturbance is not None and plan.disturbance.score is not None:
-                tokens = tokens_of(segment, block, ds.device)
-                ds.mul_(plan.disturbance.score.gain[heads[:, None], tokens % plan.design.window][:, None])
-            dk[:, columns].baddbmm_(ds.transpose(1, 2), stacked_x)
-            pieces = a.view(a.shape[0], a.shape[1], stacked_do.shape[1], -1).permute(0, 2, 3, 1)
-            dv[:, columns] += torch.matmul(pieces, stacked_do).flatten(1, 2)
-            dxs[:, :, rows] += _query_gradient(plan, slabs, other, block, ds, x.shape)
-        _add_key_gradient(plan, slabs, segment, dk, heads, 0, ks, dks)
-        _add_key_gradient(plan, slabs, segment, dv, heads, 1, vs, dvs)
+    (xs, ks, vs, gs), (dxs, dks, dvs), plan = saved, gradients, segment.plan
+    exact = plan.gradient_slabs is plan.slabs
+    # the surrogate's own stacks, about the same base time and over the same columns
+    other = segment if exact else segment.separated(plan.gradient_slabs, ks, vs)
+    dk, dv = torch.zeros_like(other.keys), torch.zeros_like(other.values)
+    for panel in panels:
+        x, through = xs[:, :, panel.rows], panel._replace(segment=other)
+        passed, a, stacked_x = activations(panel, x)
+        do = _tile_gradient(panel, tile_outputs(panel, a), gs[:, :, panel.rows])
+        if not exact:
+            stacked_x = _stack_queries(through, x)
+        da, stacked_do = _activation_gradient(through, do)
+        margin = sum_rounding(a.dtype)
+        ds = da.mul_(passed > margin)
+        if plan.design.score_ceiling:
+            ds.mul_(passed < 1.0 - margin)
+        exponent = plan.design.charge_to_pulse.exponent
+        if exponent > 1:
+            ds.mul_(passed.pow_(exponent - 1)).mul_(exponent)
+        if plan.disturbance is not None and plan.disturbance.score is not None:
+            column = panel.tokens % plan.design.window
+            ds.mul_(plan.disturbance.score.gain[segment.heads[:, None], column][:, None])
+        columns = slice(panel.lo, panel.hi)
+        dk[:, columns].baddbmm_(ds.transpose(1, 2), stacked_x)
+        pieces = a.view(a.shape[0], a.shape[1], stacked_do.shape[1], -1).permute(0, 2, 3, 1)
+        dv[:, columns] += torch.matmul(pieces, stacked_do).flatten(1, 2)
+        dxs[:, :, panel.rows] += _query_gradient(through, ds, x.shape)
+    _add_key_gradient(other, dk, 0, ks, dks)
+    _add_key_gradient(other, dv, 1, vs, dvs)
 
 
-def _stack_queries(
-    plan: Plan, space: Workspace, slabs: Slabs, segment: Segment, block: Block, x: Tensor
-) -> Tensor:
+def _stack_queries(panel: Panel, x: Tensor) -> Tensor:
     """X [G, gR, nD]: the queries times the row factors of every slab, over S_sat."""
-    factors = row_factors_of(segment, block, plan.score_scale)
-    stacked = space(
-        "queries" if slabs is plan.slabs else "queries of the surrogate",
-        *x.shape[:3],
-        slabs.count,
-        x.shape[3],
-    )
+    segment, factors = panel.segment, panel.row_factors(panel.plan.score_scale)
+    name = "queries" if segment.slabs is panel.plan.slabs else "queries of the surrogate"
+    stacked = segment.space(name, *x.shape[:3], segment.slabs.count, x.shape[3])
     torch.mul(x.unsqueeze(3), factors, out=stacked)
-    return stacked.view(x.shape[0], -1, slabs.count * x.shape[3])
+    return stacked.view(x.shape[0], -1, segment.slabs.count * x.shape[3])
 
 
-def activations(
-    plan: Plan, space: Workspace, segment: Segment, block: Block, x: Tensor, heads: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
+def activations(panel: Panel, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """S / S_sat between its limits [G, gR, c] (equations 5, 7-9), zero outside causal window and written
     columns; the pulses A that come of it; and X.
     """
-    a, stacked = scores(plan, space, segment, block, x, heads)
-    a, pulses = converted(plan, space, segment, block, a, heads)
+    a, stacked = scores(panel, x)
+    a, pulses = converted(panel, a)
     return a, pulses, stacked
 
 
-def scores(
-    plan: Plan, space: Workspace, segment: Segment, block: Block, x: Tensor, heads: Tensor
-) -> tuple[Tensor, Tensor]:
+def scores(panel: Panel, x: Tensor) -> tuple[Tensor, Tensor]:
     """S / S_sat [G, gR, c] as the cells give it (equations 5, 7), of every column of the panel; and X."""
-    stacked = _stack_queries(plan, space, plan.slabs, segment, block, x)
-    keys = segment.keys[:, block.lo : block.hi].transpose(1, 2)
-    a = space("activations", *stacked.shape[:2], keys.shape[2])
+    plan, stacked, keys = panel.plan, _stack_queries(panel, x), panel.keys.transpose(1, 2)
+    a = panel.segment.space("activations", *stacked.shape[:2], keys.shape[2])
     if plan.slabs.constant:
         constant = x.sum(-1).view(x.shape[0], -1, 1) * (plan.slabs.constant * plan.score_scale)
         torch.baddbmm(constant, stacked, keys, out=a)
     else:
         torch.bmm(stacked, keys, out=a)
     if plan.disturbance is not None:
-        plan.disturbance.scores(a, x, heads, *_whose(segment, block, a))
+        plan.disturbance.scores(a, x, panel.segment.heads, panel.queries, panel.tokens)
     return a, stacked
 
 
-def converted(
-    plan: Plan, space: Workspace, segment: Segment, block: Block, a: Tensor, heads: Tensor
-) -> tuple[Tensor, Tensor]:
+def converted(panel: Panel, a: Tensor) -> tuple[Tensor, Tensor]:
     """S / S_sat of `scores` between its limits, in place, and the pulses (equations 8, 9)."""
-    if plan.design.score_ceiling:
+    design, disturbance, segment = panel.plan.design, panel.plan.disturbance, panel.segment
+    if design.score_ceiling:
         a.clamp_(0.0, 1.0)
     else:
         a.clamp_(min=0.0)
-    mask_edges(plan, segment, block, a)
-    exponent = plan.design.charge_to_pulse.exponent
-    phi = a if exponent == 1 else torch.pow(a, exponent, out=space("powers", *a.shape))
-    if plan.disturbance is None:
+    mask_edges(panel, a)
+    exponent = design.charge_to_pulse.exponent
+    phi = a if exponent == 1 else torch.pow(a, exponent, out=segment.space("powers", *a.shape))
+    if disturbance is None:
         return a, phi
-    return a, plan.disturbance.pulses(phi, heads, *_whose(segment, block, a))
+    return a, disturbance.pulses(phi, segment.heads, panel.queries, panel.tokens)
 
 
-def _whose(segment: Segment, block: Block, a: Tensor) -> tuple[Tensor, Tensor]:
-    """Token indices of a block's queries and of its columns."""
-    return torch.arange(block.i0, block.i1, device=a.device), tokens_of(segment, block, a.device)
-
-
-def mask_edges(plan: Plan, segment: Segment, block: Block, a: Tensor) -> None:
-    """Zero, in place, what the block's queries do not see; only columns at the panel's two ends can be
-    hidden.
-    """
-    a = a.view(a.shape[0], -1, block.i1 - block.i0, a.shape[-1])
-    first, last = segment.first + block.lo, segment.first + block.hi - 1
-    rows = torch.arange(block.i0, block.i1, device=a.device)[:, None]
-    hidden_old = max(0, block.i1 - plan.window - first, plan.first_key - first)
+def mask_edges(panel: Panel, a: Tensor) -> None:
+    """Zero, in place, what the queries do not see; only columns at the panel's two ends can be hidden."""
+    plan, start = panel.plan, panel.segment.first
+    a = a.view(a.shape[0], -1, panel.i1 - panel.i0, a.shape[-1])
+    first, last = start + panel.lo, start + panel.hi - 1
+    rows = panel.queries[:, None]
+    hidden_old = max(0, panel.i1 - plan.window - first, plan.first_key - first)
     if hidden_old:
         columns = torch.arange(first, first + hidden_old, device=a.device)[None, :]
         a[..., :hidden_old].mul_((rows - columns < plan.window) & (columns >= plan.first_key))
-    hidden_new = last - block.i0
+    hidden_new = last - panel.i0
     if hidden_new > 0:
         columns = torch.arange(last - hidden_new + 1, last + 1, device=a.device)[None, :]
         a[..., a.shape[-1] - hidden_new :].mul_(rows >= columns)
 
 
-def tile_outputs(
-    plan: Plan, space: Workspace, segment: Segment, block: Block, a: Tensor, heads: Tensor
-) -> Tensor:
+def tile_outputs(panel: Panel, a: Tensor) -> Tensor:
     """O of every physical sub-tile before saturation, in readout steps: [G, tiles, gR, D]."""
-    n_tile, slabs, groups = plan.design.tile, plan.slabs, a.shape[0]
-    pieces = a.view(groups, a.shape[1], -1, n_tile).transpose(1, 2).flatten(0, 1)  # [G nb, gR, N]
-    values = segment.values[:, block.lo : block.hi].unflatten(1, (-1, n_tile)).flatten(0, 1)
-    charges = space("charges", *pieces.shape[:2], values.shape[2])
+    plan, segment, groups = panel.plan, panel.segment, a.shape[0]
+    slabs, values = plan.slabs, panel.values.flatten(0, 1)
+    pieces = a.view(groups, a.shape[1], -1, plan.design.tile).transpose(1, 2).flatten(0, 1)  # [G nb, gR, N]
+    charges = segment.space("charges", *pieces.shape[:2], values.shape[2])
     torch.bmm(pieces, values, out=charges)
-    factors = row_factors_of(segment, block, plan.output_scale)
+    factors = panel.row_factors(plan.output_scale)
     r = factors.shape[0]
     split = charges.view(pieces.shape[0], -1, r, slabs.count, values.shape[2] // slabs.count)
-    o = space("tiles", *split.shape[:3], split.shape[4])
+    o = segment.space("tiles", *split.shape[:3], split.shape[4])
     torch.mul(split[..., 0, :], factors[:, 0], out=o)
     for n in range(1, slabs.count):
         o.addcmul_(split[..., n, :], factors[:, n])
@@ -290,25 +256,24 @@ def tile_outputs(
     if plan.disturbance is not None:
         squares = pieces.square().sum(-1, keepdim=True).unflatten(0, (groups, -1))
         squares = _merge_laps(squares, plan.design.tiles)
-        queries = torch.arange(block.i0, block.i1, device=a.device)
-        plan.disturbance.outputs(o, squares, heads, queries, _tiles(plan, segment, block, o))
-        o.view(*o.shape[:2], -1, r, o.shape[3]).mul_(tiles_read(plan, segment, block, o)[:, None, :, None])
+        plan.disturbance.outputs(o, squares, segment.heads, panel.queries, _tiles(panel, o))
+        o.view(*o.shape[:2], -1, r, o.shape[3]).mul_(tiles_read(panel, o)[:, None, :, None])
     return o
 
 
-def _tiles(plan: Plan, segment: Segment, block: Block, o: Tensor) -> Tensor:
+def _tiles(panel: Panel, o: Tensor) -> Tensor:
     """Physical sub-tiles of outputs [G, s, gR, D]."""
-    first = (segment.first + block.lo) // plan.design.tile
-    return (first + torch.arange(o.shape[1], device=o.device)) % plan.design.tiles
+    design = panel.plan.design
+    first = (panel.segment.first + panel.lo) // design.tile
+    return (first + torch.arange(o.shape[1], device=o.device)) % design.tiles
 
 
-def tiles_read(plan: Plan, segment: Segment, block: Block, o: Tensor) -> Tensor:
+def tiles_read(panel: Panel, o: Tensor) -> Tensor:
     """[s, R]: whether the query sees a token of the sub-tile; else it is not read."""
-    n = plan.design.tile
-    first = (segment.first + block.lo) // n
-    i = torch.arange(block.i0, block.i1, device=o.device)
+    plan, n, i = panel.plan, panel.plan.design.tile, panel.queries
+    first = (panel.segment.first + panel.lo) // n
     oldest, newest = (i - plan.window + 1).clamp(min=plan.first_key) // n - first, i // n - first
-    piece = torch.arange((block.hi - block.lo) // n, device=o.device)[:, None]
+    piece = torch.arange((panel.hi - panel.lo) // n, device=o.device)[:, None]
     seen = ((piece >= oldest) & (piece <= newest)).to(o.dtype)[None]
     return _merge_laps(seen[..., None], plan.design.tiles)[0, ..., 0] > 0
 
@@ -340,74 +305,53 @@ def _read_out(plan: Plan, o: Tensor) -> Tensor:
     return o.sum(1).mul_(1.0 / plan.steps)
 
 
-def _tile_gradient(
-    plan: Plan, o: Tensor, grad: Tensor, segment: Segment, block: Block, heads: Tensor
-) -> Tensor:
+def _tile_gradient(panel: Panel, o: Tensor, grad: Tensor) -> Tensor:
     """Gradient of the tile outputs in charge units, [G, tiles, gR, D]: passed strictly inside the ceiling
     only.
     """
+    plan = panel.plan
     grad = grad.reshape(grad.shape[0], 1, -1, grad.shape[-1]) * (plan.output_scale / plan.steps)
     if plan.disturbance is not None and plan.disturbance.output is not None:
-        tiles = _tiles(plan, segment, block, o)
-        grad = grad * plan.disturbance.output.gain[heads[:, None], tiles][:, :, None]
+        gain = plan.disturbance.output.gain[panel.segment.heads[:, None], _tiles(panel, o)]
+        grad = grad * gain[:, :, None]
     if plan.design.output_ceiling:
         return grad * (o.abs() < plan.steps * (1.0 - sum_rounding(o.dtype)))
     return grad.expand_as(o)
 
 
-def _activation_gradient(
-    plan: Plan, slabs: Slabs, segment: Segment, block: Block, do: Tensor
-) -> tuple[Tensor, Tensor]:
+def _activation_gradient(panel: Panel, do: Tensor) -> tuple[Tensor, Tensor]:
     """dA [G, gR, c] and the stacked dO [G, nb, gR, nD] of every piece of the panel."""
-    n_tile = plan.design.tile
-    pieces = (block.hi - block.lo) // n_tile
-    r = block.i1 - block.i0
-    factors = row_factors_of(segment, block, 1.0)
-    stacked = do.reshape(*do.shape[:2], -1, r, 1, do.shape[-1]) * factors
-    stacked = stacked.reshape(*do.shape[:3], -1)
-    if pieces > stacked.shape[1]:
-        stacked = stacked[:, torch.arange(pieces, device=do.device) % stacked.shape[1]]
-    values = segment.values[:, block.lo : block.hi].unflatten(1, (-1, n_tile)).transpose(2, 3)
-    da = torch.matmul(stacked, values)  # [G, nb, gR, N]
-    if slabs.constant:
-        total = do.sum(-1, keepdim=True) * slabs.constant
-        if pieces > total.shape[1]:
-            total = total[:, torch.arange(pieces, device=do.device) % total.shape[1]]
-        da += total
+    pieces = (panel.hi - panel.lo) // panel.plan.design.tile
+
+    def of_pieces(tiles: Tensor) -> Tensor:
+        if pieces <= tiles.shape[1]:
+            return tiles
+        return tiles[:, torch.arange(pieces, device=do.device) % tiles.shape[1]]
+
+    factors, constant = panel.row_factors(1.0), panel.segment.slabs.constant
+    stacked = do.reshape(*do.shape[:2], -1, len(factors), 1, do.shape[-1]) * factors
+    stacked = of_pieces(stacked.reshape(*do.shape[:3], -1))
+    da = torch.matmul(stacked, panel.values.transpose(2, 3))  # [G, nb, gR, N]
+    if constant:
+        da += of_pieces(do.sum(-1, keepdim=True) * constant)
     return da.transpose(1, 2).flatten(2), stacked
 
 
-def _query_gradient(
-    plan: Plan, slabs: Slabs, segment: Segment, block: Block, ds: Tensor, shape: torch.Size
-) -> Tensor:
+def _query_gradient(panel: Panel, ds: Tensor, shape: torch.Size) -> Tensor:
     """dx [G, g, R, D] from dS [G, gR, c]."""
-    d_stacked = torch.bmm(ds, segment.keys[:, block.lo : block.hi])
-    factors = row_factors_of(segment, block, plan.score_scale)
-    dx = (d_stacked.view(*shape[:3], slabs.count, shape[3]) * factors).sum(3)
+    slabs, scale = panel.segment.slabs, panel.plan.score_scale
+    d_stacked = torch.bmm(ds, panel.keys)
+    dx = (d_stacked.view(*shape[:3], slabs.count, shape[3]) * panel.row_factors(scale)).sum(3)
     if slabs.constant:
-        dx = dx + ds.sum(-1).view(*shape[:3], 1) * (slabs.constant * plan.score_scale)
+        dx = dx + ds.sum(-1).view(*shape[:3], 1) * (slabs.constant * scale)
     return dx
 
 
-def _add_key_gradient(
-    plan: Plan,
-    slabs: Slabs,
-    segment: Segment,
-    d_slabs: Tensor,
-    heads: Tensor,
-    array: int,
-    u: Tensor,
-    du: Tensor,
-) -> None:
-    """Turn the gradient of the slabs [G, c, nD] into that of the stored voltages and add it to `du` [G, T,
-    D].
-    """
-    columns = d_slabs.shape[1]
-    tokens = torch.arange(segment.first, segment.first + columns, device=u.device)
-    panel = panel_of(plan, u, segment.first, columns)
-    errors = column_errors(plan, slabs, array, heads, tokens)
-    slopes = slabs.key_slopes(panel, written_since(plan, segment, tokens), errors)
+def _add_key_gradient(segment: Segment, d_slabs: Tensor, array: int, u: Tensor, du: Tensor) -> None:
+    """Turn the gradient of the slabs [G, c, nD] into that of the stored voltages, added to `du` [G, T, D]."""
+    since, errors = segment.written_since(), segment.errors(array)
+    slopes = segment.slabs.key_slopes(panel_of(segment, u), since, errors)
     gradient = (slopes * d_slabs.view(slopes.shape)).sum(2)
-    start = segment.first - plan.first_key
-    stop = min(u.shape[1], start + columns)
+    start = segment.first - segment.plan.first_key
+    stop = min(u.shape[1], start + segment.columns)
     du[:, max(0, start) : stop] += gradient[:, max(0, -start) : stop - start]

@@ -31,24 +31,10 @@ def run(call: Call) -> Tensor:
     ku, vu = (torch.where((keys >= 0)[:, None, :, None], u, 0.0) for u in (call.k, call.v))
     x = torch.where((queries >= 0)[:, None, :, None], call.q, 0.0).unflatten(1, (call.kv_heads, -1))
     cells = errors_of_columns(call)
-    surrogate = call.gradient == "surrogate"
     at_once = max(1, CELLS_AT_ONCE // ku.numel())
-    chunks = [
-        checkpoint(  # recomputed in the backward pass instead of stored
-            attention,
-            part,
-            ku,
-            vu,
-            call.design,
-            Chip(call, cells, index),
-            keys,
-            index,
-            decays_from,
-            call.window,
-            surrogate,
-            use_reentrant=False,
-            preserve_rng_state=False,
-        )  # fmt: skip
-        for part, index in zip(x.split(at_once, 3), queries.split(at_once, 1), strict=True)
-    ]
+    chunks = []
+    for part, index in zip(x.split(at_once, 3), queries.split(at_once, 1), strict=True):
+        given = (part, ku, vu, call, Chip(call, cells, index), index, decays_from)
+        # recomputed in the backward pass instead of stored
+        chunks.append(checkpoint(attention, *given, use_reentrant=False, preserve_rng_state=False))
     return torch.cat(chunks, 3).flatten(1, 2)

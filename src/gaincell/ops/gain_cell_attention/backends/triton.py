@@ -23,7 +23,6 @@ Not modelled: see the devices and circuits it is made of.
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -76,7 +75,7 @@ def run(call: Call, *, half: bool = True) -> Tensor:
     half: products of float16 operands (see the head of this file), or of float32 ones.
     """
     if not in_codes(call):
-        call = replace(call, q=call.q.float(), k=call.k.float(), v=call.v.float())
+        call = call._replace(q=call.q.float(), k=call.k.float(), v=call.v.float())
         return over_real_tokens(partial(not_a_number.around, triton_any.core), array_inputs(call))
 
     def core(q: Tensor, k: Tensor, v: Tensor, span: Span) -> Tensor:
@@ -95,15 +94,12 @@ class _TritonCore(torch.autograd.Function):
         codes = _codes(q, k, v, d)
         out = torch.empty(q.shape, dtype=torch.float32, device=q.device)
         keep = any(ctx.needs_input_grad)
-        open_shape = (*q.shape[:3], d.tiles, q.shape[3]) if keep else (1,)
-        open_ = torch.zeros(open_shape, dtype=torch.int8, device=q.device)
-        steps = d.readout_steps
+        open_, edge = triton_any.gates(q, d, keep)
         s, o = _constants(d, q.shape[3])
-        edge = steps * (1 - sum_rounding(torch.float32)) if d.output_ceiling else float("inf")
         grid = (triton.cdiv(q.shape[2], ROWS), q.shape[0] * q.shape[1])
         kernels.forward[grid](
-            *codes, out, open_, *_sizes(q, k, span), *s, *o, _alpha(d), (d.storage_levels or 2) - 1,
-            steps, edge, d.score_ceiling, d.output_ceiling, READOUTS[d.readout],
+            *codes, out, open_, *_sizes(q, k, span), *s, *o, d.leak_per_token, (d.storage_levels or 2) - 1,
+            d.readout_steps, edge, d.score_ceiling, d.output_ceiling, READOUTS[d.readout],
             R=ROWS, N=d.tile, D=q.shape[3], HALF=half, KEEP=keep,
         )  # fmt: skip
         if keep:
@@ -127,28 +123,18 @@ class _TritonCore(torch.autograd.Function):
         score_scale = 1 / d.score_saturation(dim)
         scale = 1 / d.output_saturation
         margin = sum_rounding(torch.float32)
-        constants = (*s, *f, _alpha(d), _alpha(d), (d.storage_levels or 2) - 1, scale)
+        constants = (*s, *f, d.leak_per_token, d.leak_per_token, (d.storage_levels or 2) - 1, scale)
         shape = {"R": ROWS, "N": d.tile, "D": dim, "HALF": ctx.half}
         sizes = _sizes(q, k, span)
         blocks = triton.cdiv(q.shape[2], ROWS)
         kernels.backward_queries[(blocks, q.shape[0] * q.shape[1])](
             *codes, grad, open_, dq, *sizes, *constants, score_scale, margin, d.score_ceiling, **shape
         )
-        pieces = (span.first_key + k.shape[2] - 1) // d.tile - span.first_key // d.tile + 1
+        pieces = triton_any.pieces_of(span, k)
         key_scale = score_scale / (h * ((d.query_levels or 2) - 1))
+        ends = (key_scale, 1 / h, margin, d.score_ceiling)
         kernels.backward_keys[(pieces, k.shape[0] * k.shape[1])](
-            *codes,
-            grad,
-            open_,
-            dk,
-            dv,
-            *sizes,
-            *constants,
-            key_scale,
-            1 / h,
-            margin,
-            d.score_ceiling,
-            **shape,
+            *codes, grad, open_, dk, dv, *sizes, *constants, *ends, **shape
         )
         inside = ((q, 0.0, 1.0, dq), (k, d.v_min, d.v_max, dk), (v, d.v_min, d.v_max, dv))
         gated = [
@@ -173,10 +159,6 @@ def _sizes(q: Tensor, k: Tensor, span: Span) -> tuple[int, ...]:
 
 def _half_step(d: Design) -> float:
     return (d.v_max - d.v_min) / ((d.storage_levels or 2) - 1) / 2
-
-
-def _alpha(d: Design) -> float:
-    return d.leak_per_token
 
 
 def _constants(d: Design, dim: int) -> tuple[list[float], list[float]]:
