@@ -33,6 +33,7 @@ from gaincell.reports.style import styled
 from gaincell.reports.tables import readable
 from gaincell.results import read
 from gaincell.results.baseline import BaselineResult
+from gaincell.results.cost import CostResult
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "reproduction.md"
@@ -277,7 +278,7 @@ def holds(machines: list[Json], what: str, orders: float) -> str:
 def outside() -> str:
     """Blocks outside their bands, of every result that docs/costs.md has: as its table of bands, without Mistral."""
     paths = sorted(path for path in (RESULTS / "costs").glob("cost-*.json") if "mistral" not in path.stem)
-    table = costs.bands({path.stem.partition("-")[2]: results.read(path) for path in paths})
+    table = costs.bands({path.stem.partition("-")[2]: read(path, CostResult) for path in paths})
     blocks = [heading.rpartition(", ")[0] for heading in table.headings[1:]]
     found = {
         block: [

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from gaincell.integrations.hf.size import model_size, run_design
 from gaincell.reports import costs, costs_around, results
 from gaincell.reports.costs_figures import FIGURES, draw_all
 from gaincell.results import read
+from gaincell.results.baseline import BaselineResult, Timed
 from gaincell.results.codec import to_json
 from gaincell.results.cost import CostResult
 
@@ -80,18 +82,10 @@ def test_a_measured_activity_and_a_measured_baseline(
     heads = tuple(type(head)(**(vars(head) | {"layer": n, "head": h})) for n in range(6) for h in range(4))
     activity = tmp_path / "activity.json"
     activity.write_text(json.dumps({"activity": to_json(Activity("a text", 1000, heads, design.hash))}))
-    machine = {
-        "title": "this machine",
-        "source": "test",
-        "heads": results.value(4, "1", "measured"),
-        "kv_heads": results.value(2, "1", "measured"),
-        "head_dim": results.value(64, "1", "measured"),
-        "context": results.value(1024, "tokens", "measured"),
-        "latency": results.value(1e-4, "s", "measured"),
-        "energy": results.value(1e-2, "J", "measured"),
-    }
+    machine = Timed("measured", "this machine", "test", 4, 64, 1024, 1, 1e-4, 2, 1e-2)
+    timed = read(ROOT / "docs" / "results" / "costs" / "baseline-cpu.json", BaselineResult)
     baseline = tmp_path / "baseline.json"
-    baseline.write_text(json.dumps({"machines": [machine]}))
+    baseline.write_text(json.dumps(to_json(replace(timed, machines=(machine,)))))
     file = tmp_path / "cost.json"
     code, out, _ = run(capsys, "tiny", "--activity", str(activity), "--baseline", str(baseline),
                        "--figures", str(tmp_path / "figures"), "--json", str(file))  # fmt: skip

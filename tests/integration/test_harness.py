@@ -283,22 +283,28 @@ def test_scores_of_many_chips(tmp_path: Path, data: Path) -> None:
     from gaincell.cli._chips import ChipOptions
     from gaincell.cli._tasks import by_tasks
     from gaincell.progress import silent_stages
+    from gaincell.results.codec import from_json, to_json
+    from gaincell.results.evaluation import TasksResult
 
     loaded = load_model(str(write_micro(tmp_path)[0]))
     attach(loaded.model, micro_design())
     options = ChipOptions(3, 0.1, 0.01, None)
     given = (loaded, "piqa,wikitext2", str(data), 0, None, 4, False, options, silent_stages)
-    table, entry, _ = by_tasks(*given)
-    chips = entry["chips"]["scores"]
+    table, result = by_tasks(*given)
+    assert result.chips is not None
+    chips = result.chips.scores
     assert table.row_count == len(chips) == 5
     words = chips["wikitext2/word_perplexity"]
-    assert len(set(words["chips"]["value"])) == 3
-    assert words["ratio_interval"]["value"][0] < words["ratio"]["value"] < words["ratio_interval"]["value"][1]
-    good = [p <= 1.01 * words["nominal"]["value"] for p in words["chips"]["value"]]
-    assert words["yield"]["value"] == sum(good) / 3
+    assert len(set(words.chips)) == 3
+    assert words.ratio is not None
+    assert words.ratio_interval is not None
+    assert words.ratio_interval[0] < words.ratio < words.ratio_interval[1]
+    assert words.yield_ == sum(p <= 1.01 * words.nominal for p in words.chips) / 3
     piqa = chips["piqa/acc"]
-    assert piqa["chips"]["value"] == [sum(items) / 8 for items in piqa["per_item"]["value"]]
-    assert piqa["difference"]["value"] == pytest.approx(piqa["mean"]["value"] - piqa["nominal"]["value"])
+    assert piqa.per_item is not None
+    assert list(piqa.chips) == [sum(items) / 8 for items in piqa.per_item]
+    assert piqa.difference == pytest.approx(piqa.mean - piqa.nominal)
+    assert from_json(TasksResult, json.loads(json.dumps(to_json(result)))) == result
 
 
 def test_a_model_type_of_the_harness(tmp_path: Path, data: Path) -> None:

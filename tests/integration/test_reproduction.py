@@ -7,12 +7,15 @@ import math
 import re
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 from gaincell.reports.costs_around import energy_verdict
+from gaincell.results import read
+from gaincell.results.cost import CostResult, Machine
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "reproduction.md").read_text(encoding="utf-8")
@@ -129,10 +132,8 @@ def test_every_figure_of_the_paper_is_named(figure: str) -> None:
     ],
 )
 def test_a_verdict_on_energy_names_both_energies(cited: float, bottom_up: float, said: str) -> None:
-    row = {
-        "title": "GPU, reading",
-        "energy_over_cited": {"value": cited, "unit": "1", "kind": "simulated"},
-        "energy_over_bottom_up": {"value": bottom_up, "unit": "1", "kind": "simulated"},
-    }
-    assert energy_verdict({"machines": [row, {"title": "of other sizes"}]}).endswith(said)
-    assert energy_verdict({"machines": [{"title": "of other sizes"}]}) == ""
+    other = Machine("of other sizes", 12, 12, 64, 1024, 1e-5)
+    row = replace(other, title="GPU, reading", energy_over_cited=cited, energy_over_bottom_up=bottom_up)
+    found = read(DOCS / "results" / "costs" / "cost-gpt2.json", CostResult)
+    assert energy_verdict(replace(found, machines=(row, other))).endswith(said)
+    assert energy_verdict(replace(found, machines=(other,))) == ""

@@ -6,14 +6,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Protocol
 
-from gaincell.errors import InputError
 from gaincell.results.activity import ActivityOfHeads
-from gaincell.results.codec import COLUMNS, Cited, Numbers
+from gaincell.results.codec import COLUMNS, Cited
 from gaincell.results.common import Counted, Number, Result, Value, Values, Whole
+from gaincell.results.system_cost import SCALED
+from gaincell.results.system_cost import Cache as Cache
+from gaincell.results.system_cost import CitedTime as CitedTime
+from gaincell.results.system_cost import Conversion as Conversion
+from gaincell.results.system_cost import EnergyTime as EnergyTime
+from gaincell.results.system_cost import Machine as Machine
+from gaincell.results.system_cost import Measured as Measured
+from gaincell.results.system_cost import MemoryCost as MemoryCost
+from gaincell.results.system_cost import Motivation as Motivation
+from gaincell.results.system_cost import StatedCache as StatedCache
+from gaincell.results.system_cost import WholeModel as WholeModel
 from gaincell.units import Joule, Second, SquareMetre, Volt, Watt
 
 PAPER = Cited("Leroux et al. 2025, second-hand summary [S]")
-SCALED = Cited("Leroux et al. 2025, scaled by counts")
 RELEASED = Cited("Leroux et al. 2025, released measurements [R]")
 
 
@@ -62,14 +71,6 @@ class CitedCost:
 
 
 @dataclass(frozen=True)
-class CitedTime:
-    """The same, where no area is compared."""
-
-    energy: Annotated[Joule, SCALED]
-    latency: Annotated[Second, SCALED]
-
-
-@dataclass(frozen=True)
 class BottomUp:
     """Bottom-up. power: drawn all the time, besides energy."""
 
@@ -77,14 +78,6 @@ class BottomUp:
     latency: Second
     area: SquareMetre
     power: Watt | None = None
-
-
-@dataclass(frozen=True)
-class EnergyTime:
-    """Of a part of a whole model."""
-
-    energy: Joule
-    latency: Second
 
 
 @dataclass(frozen=True)
@@ -272,133 +265,6 @@ class CostOfAttention:
     bottom_up: BottomUp
     throughput: Annotated[float, "tokens/s"]
     heads: Annotated[tuple[HeadEnergy, ...], COLUMNS]
-
-
-@dataclass(frozen=True)
-class Measured:
-    """Attention of one layer, one token, on a machine.
-
-    title: of the machine.  heads, kv_heads, head_dim, context: what it computed; query heads share kv_heads
-    key/value heads.  energy: None where it was not measured.
-    kind: "cited", "measured" on this machine, or "simulated": computed from what a maker states.
-    source: where it comes from.
-    """
-
-    title: str
-    heads: Whole
-    kv_heads: Whole
-    head_dim: Whole
-    context: Annotated[int, "tokens"]
-    latency: Second
-    energy: Joule | None = None
-    kind: Numbers = "measured"
-    source: str = "this machine"
-
-    def __post_init__(self) -> None:
-        if min(self.sizes) < 1 or not self.latency > 0 or (self.energy is not None and not self.energy > 0):
-            raise InputError(f"{self.title}: a measurement has 1 or more heads, and time and energy above 0")
-
-    @property
-    def sizes(self) -> tuple[int, int, int, int]:
-        """heads, kv_heads, head_dim, context."""
-        return self.heads, self.kv_heads, self.head_dim, self.context
-
-
-@dataclass(frozen=True)
-class Machine(Measured):
-    """A machine against as many heads in gain cells; no ratios where sizes differ."""
-
-    latency_over_cited: Annotated[float, "1", "simulated"] | None = None
-    latency_over_bottom_up: Annotated[float, "1", "simulated"] | None = None
-    energy_over_cited: Annotated[float, "1", "simulated"] | None = None
-    energy_over_bottom_up: Annotated[float, "1", "simulated"] | None = None
-
-
-@dataclass(frozen=True)
-class WholeModel:
-    """Who computes what, one token. gains: over the first arrangement.  held: how long a token is needed."""
-
-    title: str
-    attention: EnergyTime
-    linear: EnergyTime
-    transfers: EnergyTime
-    total: EnergyTime
-    total_cited: EnergyTime
-    attention_share_of_energy: Number
-    energy_gain: Number
-    energy_gain_cited: Number
-    attention_share_of_latency: Number
-    latency_gain: Number
-    latency_gain_cited: Number
-    note: str | None
-    attention_cited: CitedTime | None = None
-    held: Second | None = None
-
-
-@dataclass(frozen=True)
-class Cache:
-    """The key/value cache of a model on a GPU, one sequence.
-
-    seen: tokens that are kept, at most those of the model's own sliding window.
-    floor: time to read it.  movement, arithmetic: energy of reading it from HBM, and of the two dot products.
-    """
-
-    model: str
-    context: Annotated[int, "tokens"]
-    seen: Annotated[int, "tokens"]
-    bytes_per_token: Annotated[float, "B"]
-    bytes: Annotated[float, "B"]
-    floor: Second
-    movement: Joule
-    arithmetic: Joule
-
-
-@dataclass(frozen=True)
-class StatedCache:
-    """A stated cache: at which lengths a model's has that size.
-
-    read_as: unit.  bytes_per_number, grouped: of the cache.  tokens: for which it is that large.
-    """
-
-    read_as: str
-    bytes_per_number: Annotated[float, "B"]
-    grouped: bool
-    tokens: Annotated[float, "tokens"]
-
-
-@dataclass(frozen=True)
-class MemoryCost:
-    """Keys and values of one head in a memory.
-
-    area: of the cells.  write: of one token.  lifetime: until cells are worn out; None: no limit.
-    retention: None: longer than anything here.  refresh: power of rewriting it within the retention.
-    """
-
-    title: str
-    area: SquareMetre
-    write: Joule
-    refresh: Watt
-    lifetime: Second | None = None
-    retention: Second | None = None
-
-
-@dataclass(frozen=True)
-class Conversion:
-    """Reading out one line."""
-
-    title: str
-    energy: Joule
-    area: SquareMetre
-
-
-@dataclass(frozen=True)
-class Motivation:
-    """Cache, memories, converters."""
-
-    cache: Cache
-    stated_cache: tuple[StatedCache, ...]
-    memories: tuple[MemoryCost, ...]
-    conversions: tuple[Conversion, ...]
 
 
 @dataclass(frozen=True)
