@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from gaincell.results.evaluation import ContextCurve, DepthResult
-from gaincell.spread import paired_ratio
+from gaincell.standard_error import paired_ratio
 
 APART = 2.0
 """Standard errors from which on two numbers are told apart."""

@@ -26,7 +26,7 @@ from gaincell.errors import InputError, ModelError, RunError, UncalibratedWarnin
 from gaincell.evaluation.dump import dump_layer
 from gaincell.integrations.hf.attach import attach, attached_layers, detach, set_attention, set_design
 from gaincell.integrations.hf.cache import RingCache, feed
-from gaincell.integrations.hf.checkpoint import HARDWARE, go_on, load_run, save
+from gaincell.integrations.hf.checkpoint import HARDWARE, load_for_training, load_run, save
 from gaincell.integrations.hf.digital_scaling import add_array_normaliser, add_biases
 from gaincell.integrations.hf.lora import add_lora
 from gaincell.integrations.hf.models import load_model
@@ -249,12 +249,12 @@ def test_a_run_comes_back_or_says_what_is_missing(tmp_path: Path) -> None:
     other = attach(load_model(str(folder)).model, micro_design())
     read_state(other, state)
     torch.testing.assert_close(other(input_ids=ids).logits, model(input_ids=ids).logits)
-    go_on(model, run)
+    load_for_training(model, run)
     plain = attach(load_model(str(folder)).model, micro_design())
     add_biases(plain)
     add_lora(plain, 2)
     with pytest.raises(RunError, match=r"normaliser\.\w+ .* array_normaliser where it has one"):
-        go_on(plain, run)
+        load_for_training(plain, run)
     with safe_open(run / HARDWARE, framework="pt") as file:
         metadata = file.metadata()
     tensors = load_file(run / HARDWARE)

@@ -22,12 +22,12 @@ from gaincell.config import load_design
 from gaincell.errors import ModelError, RunError
 from gaincell.integrations.hf.attach import attach, attached_layers, detach, set_attention, set_design
 from gaincell.integrations.hf.cache import RingCache, feed
-from gaincell.integrations.hf.checkpoint import HARDWARE, go_on, load_run, save
+from gaincell.integrations.hf.checkpoint import HARDWARE, load_for_training, load_run, save
 from gaincell.integrations.hf.digital_scaling import add_biases, add_exponents
 from gaincell.integrations.hf.lora import add_lora
 from gaincell.integrations.hf.models import load_model
 from gaincell.integrations.hf.paired import pair_rows
-from gaincell.integrations.hf.passed_on import softmax_passed_on
+from gaincell.integrations.hf.softmax_passthrough import softmax_passthrough
 from gaincell.mapping.folder import read_state, trained_parameters, write_state
 from gaincell.mapping.initial import FIRST, WIDE, initial_scaling
 from gaincell.nn.attention import GainCellAttention
@@ -218,8 +218,8 @@ def test_only_a_model_with_biases_goes_on_from_them(tmp_path: Path) -> None:
         made[name] = model, save(model, tmp_path / name)
     for own, other in (("with", "without"), ("without", "with")):
         with pytest.raises(RunError, match=r"_bias \(4 tensors\) is in one only .*biases"):
-            go_on(made[own][0], made[other][1])
-    go_on(*made["with"])
+            load_for_training(made[own][0], made[other][1])
+    load_for_training(*made["with"])
 
 
 @pytest.mark.parametrize(("add", "what"), [(add_biases, "biases"), (add_exponents, "exponents")])
@@ -240,7 +240,7 @@ def heads(model: LlamaForCausalLM, ids: Tensor) -> list[tuple[Tensor, Tensor]]:
     def see(layer: int, cell: GainCellAttention, inputs: tuple, softmax: Tensor) -> None:
         found.append((cell.forward(*inputs), softmax))
 
-    with softmax_passed_on(model, see):
+    with softmax_passthrough(model, see):
         model(input_ids=ids)
     return found
 

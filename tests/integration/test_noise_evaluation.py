@@ -23,7 +23,7 @@ from gaincell.integrations.hf.checkpoint import save
 from gaincell.integrations.hf.sources import load_base
 from gaincell.results import read
 from gaincell.results.evaluation import ContextCurve, ContextPoint, DepthResult
-from gaincell.spread import paired_ratio, ratio_error
+from gaincell.standard_error import paired_ratio, ratio_error
 
 DEPTH = Path(__file__).parents[2] / "docs" / "results" / "context" / "context.json"
 ONE_DRAW = "one draw of noise, whose variance is in no ±"

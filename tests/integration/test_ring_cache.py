@@ -25,7 +25,7 @@ from gaincell.errors import InputError, ModelError
 from gaincell.integrations.hf.attach import attach, attached_layers, detach, set_design
 from gaincell.integrations.hf.cache import RingCache, feed
 from gaincell.integrations.hf.paired import pair_rows
-from gaincell.ops.gain_cell_attention import attend_to_stored
+from gaincell.ops.gain_cell_attention import attention_from_voltages
 from gaincell.ops.gain_cell_attention.native_library import compiled_library
 
 MISMATCH = Mismatch(gain_std=0.05, offset_voltage_std=0.01, seed=3)
@@ -521,7 +521,7 @@ def test_what_is_held_ages_by_drafts_that_are_taken_back(drafts: int) -> None:
         age = torch.arange(10, -1, -1).double() * period
         left = torch.exp(-torch.where(age > 0, age + drafts * period, age) / tau)[:, None]
         fresh = cell.design.replace(retention_time=None)
-        expected = cell.out(attend_to_stored(cell.q(q), ku * left, vu * left, fresh, "naive"))
+        expected = cell.out(attention_from_voltages(cell.q(q), ku * left, vu * left, fresh, "naive"))
     torch.testing.assert_close(found, expected, atol=1e-9, rtol=0)
 
 

@@ -22,7 +22,7 @@ from gaincell.evaluation.activity import measure_activity
 from gaincell.evaluation.rolling import rolling_perplexity
 from gaincell.integrations.hf.attach import attach
 from gaincell.integrations.hf.cache import RingCache, feed
-from gaincell.integrations.hf.checkpoint import HARDWARE, go_on, load_run, save
+from gaincell.integrations.hf.checkpoint import HARDWARE, load_for_training, load_run, save
 from gaincell.integrations.hf.models import load_model
 from gaincell.integrations.hf.sources import find_source
 from gaincell.mapping.codesign import CodesignSettings, codesign_model
@@ -213,7 +213,7 @@ def test_damaged_gains(tmp_path: Path, damage: str, reader: str) -> None:
     save(model, run)
     path, read = {
         "load": (run / HARDWARE, lambda: load_run(run).model),
-        "go on": (run / HARDWARE, lambda: go_on(model, run)),
+        "go on": (run / HARDWARE, lambda: load_for_training(model, run)),
         "stage": (tmp_path / "linear.safetensors", lambda: read_state(model, path)),
     }[reader]
     if reader == "stage":

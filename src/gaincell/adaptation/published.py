@@ -28,7 +28,7 @@ from gaincell.adaptation.statistics import (
 )
 from gaincell.evaluation.perplexity import LOGIT_BYTES, next_token_nll
 from gaincell.progress import Progress
-from gaincell.spread import exp_or_infinity
+from gaincell.standard_error import exp_or_infinity
 
 FIRST_FACTOR = 1.0
 LAST_FACTOR = 0.1

@@ -33,7 +33,7 @@ from gaincell.evaluation.perplexity import Perplexity, default_protocol, perplex
 from gaincell.integrations.hf.attach import computing_layers, set_design
 from gaincell.progress import Progress, silent
 from gaincell.results.evaluation import AblationRow
-from gaincell.spread import paired_ratio
+from gaincell.standard_error import paired_ratio
 
 Changes = Mapping[str, Any]
 CONSTRAINTS: Mapping[str, tuple[str, Changes]] = {

@@ -36,7 +36,7 @@ from gaincell.integrations.hf.attach import computing_layers
 from gaincell.integrations.hf.context import check_ids, check_length
 from gaincell.nn.attention import GainCellAttention
 from gaincell.ops.gain_cell_attention.input_stage import array_inputs
-from gaincell.ops.gain_cell_attention.observed import Seen, observe, requested
+from gaincell.ops.gain_cell_attention.probes import Seen, observe, requested
 from gaincell.progress import Progress, silent
 
 PADDING = -1

@@ -43,7 +43,7 @@ from gaincell.errors import InputError
 from gaincell.evaluation.codes import output_steps, stage_codes
 from gaincell.integrations.hf.attach import attach, attached_layers, computing_layers, detach
 from gaincell.integrations.hf.context import check_ids, check_length
-from gaincell.integrations.hf.passed_on import softmax_passed_on
+from gaincell.integrations.hf.softmax_passthrough import softmax_passthrough
 from gaincell.integrations.hf.support import attention_modules
 from gaincell.nn.attention import GainCellAttention
 from gaincell.progress import Progress, silent
@@ -130,7 +130,7 @@ def _software(
 
     with ExitStack() as hooks:
         hooks.callback(detach, attach(base.eval(), design))
-        hooks.enter_context(softmax_passed_on(base, watch))
+        hooks.enter_context(softmax_passthrough(base, watch))
         for module in attention_modules(base).values():
             hooks.callback(module.register_forward_pre_hook(keep, with_kwargs=True).remove)
         device = next(base.parameters()).device

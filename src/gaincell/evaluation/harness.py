@@ -28,7 +28,7 @@ from gaincell.errors import InputError
 from gaincell.evaluation.answers import Answers
 from gaincell.evaluation.harness_model import GainCellLM, data_of_hub, quiet
 from gaincell.progress import StageProgress, silent_stages
-from gaincell.spread import ratio_error
+from gaincell.standard_error import ratio_error
 
 try:
     from lm_eval import simple_evaluate

@@ -32,7 +32,7 @@ from gaincell.errors import InputError, ModelError
 from gaincell.evaluation.noise import noise_remark, redrawn
 from gaincell.integrations.hf.context import check_ids, check_length, default_length
 from gaincell.progress import Progress, silent
-from gaincell.spread import exp_or_infinity, ratio_error
+from gaincell.standard_error import exp_or_infinity, ratio_error
 
 LOGIT_BYTES = 256 * 2**20
 """Largest size of the logits of one forward pass; it sets the number of blocks a pass."""

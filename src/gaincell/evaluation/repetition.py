@@ -21,7 +21,7 @@ from gaincell.evaluation.perplexity import LARGEST_BATCH, cut_blocks, next_token
 from gaincell.integrations.hf.context import check_length
 from gaincell.progress import Progress, silent
 from gaincell.results.evaluation import RepetitionPoint
-from gaincell.spread import exp_or_infinity
+from gaincell.standard_error import exp_or_infinity
 
 KINDS = ("seen", "new", "repeated")
 

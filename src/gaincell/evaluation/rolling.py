@@ -30,7 +30,7 @@ from gaincell.errors import InputError, ModelError
 from gaincell.evaluation.perplexity import LARGEST_BATCH, LOGIT_BYTES, next_token_nll
 from gaincell.integrations.hf.context import check_ids, check_length
 from gaincell.progress import Progress, silent
-from gaincell.spread import exp_or_infinity, ratio_error
+from gaincell.standard_error import exp_or_infinity, ratio_error
 from gaincell.text import END_OF_TEXT, LARGEST_SPLIT_FILE, read_lines
 
 TITLE = re.compile(r"^ = [^=].* = $")

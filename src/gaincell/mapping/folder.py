@@ -35,7 +35,7 @@ from gaincell.integrations.hf.checkpoint import DESIGN, HARDWARE, checked
 from gaincell.integrations.hf.digital_scaling import hold_digital_scaling
 from gaincell.integrations.hf.lora import NAME, add_product
 from gaincell.integrations.hf.mixing import MIX, fold
-from gaincell.integrations.hf.paired import KEPT, hold_components
+from gaincell.integrations.hf.paired import KEPT, load_pairing
 from gaincell.mapping.records import unfit
 from gaincell.training.checkpoint import difference
 
@@ -200,7 +200,7 @@ def read_state(model: nn.Module, path: Path) -> dict[str, str]:
                         f"{path.name} does not fit the model: {name}; start again with another --out"
                     )
                 parameters[name].copy_(tensor)
-            hold_components(model, kept)
+            load_pairing(model, kept)
             fold(model, mixing)  # type: ignore[arg-type]
             for layer in layers:
                 a, b = (read(layer + end) for end in (A_OF_LAYER, B_OF_LAYER))

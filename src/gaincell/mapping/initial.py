@@ -33,7 +33,7 @@ from gaincell.adaptation.statistics import NO_SPREAD, Tokens, as_batch, attached
 from gaincell.design import Design
 from gaincell.errors import InputError
 from gaincell.integrations.hf.paired import is_paired
-from gaincell.integrations.hf.passed_on import softmax_passed_on
+from gaincell.integrations.hf.softmax_passthrough import softmax_passthrough
 from gaincell.nn.attention import GainCellAttention
 from gaincell.progress import Progress
 from gaincell.progress import silent as no_progress
@@ -174,7 +174,7 @@ def initial_scaling(
         _fit_layer(layer, candidates, gains, silent, attention, inputs, softmax)
         progress(layer + 1, len(layers), {})
 
-    with softmax_passed_on(model, fit):
+    with softmax_passthrough(model, fit):
         model.eval()
         backbone(model)(input_ids=ids.to(next(model.parameters()).device, torch.long), use_cache=False)
     return tuple(silent)

@@ -43,7 +43,7 @@ from gaincell.progress import StageProgress, silent_stages
 from gaincell.reports import results
 from gaincell.reports.figures import draw_all
 from gaincell.reports.results import Json, value
-from gaincell.spread import exp_or_infinity
+from gaincell.standard_error import exp_or_infinity
 from gaincell.text import open_text
 
 LINEAR = Path("stages") / "linear.safetensors"

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 
 from gaincell.errors import InputError
 from gaincell.integrations.hf.attach import attach, attached_layers
-from gaincell.integrations.hf.checkpoint import HARDWARE, go_on, run_directory
+from gaincell.integrations.hf.checkpoint import HARDWARE, load_for_training, run_directory
 from gaincell.integrations.hf.digital_scaling import add_array_normaliser, add_biases, add_exponents
 from gaincell.integrations.hf.lora import add_lora, lora_parameters
 from gaincell.integrations.hf.mixing import add_mixing
@@ -117,7 +117,7 @@ class RecipeModels:
         elif self.root(stage) == "adapter" and recipe.adapter_stage is not None:
             go_on_from(model, adapter_file(recipe))
         elif self.root(stage) == "adapter":
-            go_on(model, str(recipe.adapter))
+            load_for_training(model, str(recipe.adapter))
         if stage.attention == "arrays" and is_paired(model) != recipe.paired:
             there = str(is_paired(model)).lower()
             raise InputError(f"what {stage.name} starts from has paired = {there}; say so in the recipe")

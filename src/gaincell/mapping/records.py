@@ -11,7 +11,7 @@ from gaincell.adaptation.statistics import STAGES
 from gaincell.evaluation.codes import CodeUse
 from gaincell.evaluation.perplexity import Perplexity
 from gaincell.files import is_count, is_number
-from gaincell.spread import exp_or_infinity
+from gaincell.standard_error import exp_or_infinity
 
 Record: TypeAlias = dict[str, Any]
 

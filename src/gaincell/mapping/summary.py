@@ -14,7 +14,7 @@ from gaincell.mapping.records import Record
 from gaincell.reports.results import Json, Kind, value
 from gaincell.results.codec import to_json
 from gaincell.results.common import Chip
-from gaincell.spread import paired_ratio
+from gaincell.standard_error import paired_ratio
 
 CURVE_POINTS = 91
 

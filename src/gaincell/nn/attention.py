@@ -12,7 +12,13 @@ from gaincell.errors import ModelError
 from gaincell.nn.array_normaliser import ArrayNormaliser
 from gaincell.nn.scaler import Scaler
 from gaincell.nn.softmax import SoftmaxAttention
-from gaincell.ops.gain_cell_attention import Gradient, Impl, Scaling, attend_to_stored, gain_cell_attention
+from gaincell.ops.gain_cell_attention import (
+    Gradient,
+    Impl,
+    Scaling,
+    attention_from_voltages,
+    gain_cell_attention,
+)
 
 BIASES = ("value_bias", "output_bias")
 """Names of the bias vectors that a layer can have: per key/value head, and per query head."""
@@ -244,7 +250,7 @@ class GainCellAttention(nn.Module):
             query_index: the same for the queries; by default the last Tq of ``key_index``.
             sliding_window: the model's own window W: columns of age W and more are gated.
             extra_age: if given, ``k`` and ``v`` are not projections but voltages that a ring holds already,
-                relative to V_offset, with these ages (see ``attend_to_stored``).
+                relative to V_offset, with these ages (see ``attention_from_voltages``).
 
         Returns:
             The scaled output of every head, in the type of ``q``, or in float32 where that is narrower.
@@ -291,7 +297,7 @@ class GainCellAttention(nn.Module):
         """`sums` for queries that read so many columns."""
         if extra_age is not None:
             q = self.q(q, columns)
-            return attend_to_stored(
+            return attention_from_voltages(
                 q,
                 k,
                 v,

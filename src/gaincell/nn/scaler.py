@@ -14,7 +14,7 @@ class Scaler(nn.Module):
     """``y = a x + b`` with one gain ``a`` and one offset ``b`` per head (the paper's equation (3)) [M].
 
     With `kept`, the numbers of D/2 of the D components of every head, x is first replaced by (x_c, -x_c):
-    paired rows (integrations/hf/paired.py; `hold_components` comes before a state dict that has them).
+    paired rows (integrations/hf/paired.py; `load_pairing` comes before a state dict that has them).
 
     With `add_exponent`, y = a (n / 1024)^g x + b for a query that reads n columns, with one exponent g per
     head: a sum over n tokens grows with n, and the digital block knows n exactly. An extension, of q and of

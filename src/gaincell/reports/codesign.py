@@ -13,7 +13,7 @@ from gaincell.reports.results import number, numbers
 from gaincell.reports.style import BLUE, GREY, ORANGE, styled
 from gaincell.reports.sweep import quantity
 from gaincell.reports.tables import readable
-from gaincell.spread import ratio_error
+from gaincell.standard_error import ratio_error
 
 Result = Mapping[str, Any]
 CONFIDENCE = 0.95

@@ -30,7 +30,7 @@ from gaincell.errors import RunError
 from gaincell.reports.results import Json, value
 from gaincell.reports.tables import number_and_error
 from gaincell.results.evaluation import TaskScores, TasksResult
-from gaincell.spread import ratio_error
+from gaincell.standard_error import ratio_error
 
 PERPLEXITIES = ("perplexity", "word_perplexity", "byte_perplexity")
 NAMES = {"wikitext2": "wikitext"}

@@ -30,7 +30,7 @@ from gaincell.reports.sweep import (
     without_reference,
     word,
 )
-from gaincell.spread import ratio_error
+from gaincell.standard_error import ratio_error
 
 Result = Mapping[str, Any]
 Point = Mapping[str, Any]

@@ -42,7 +42,7 @@ from gaincell.mapping import summary
 from gaincell.reports import results
 from gaincell.reports.results import Json, value
 from gaincell.results.codec import to_json
-from gaincell.spread import exp_or_infinity, ratio_error
+from gaincell.standard_error import exp_or_infinity, ratio_error
 from gaincell.sweeps.prepare import Preparation, State
 from gaincell.sweeps.settings import OBJECTIVES, Sweep, has_spread
 from gaincell.sweeps.space import Values, shown

@@ -13,7 +13,7 @@ from scipy import stats
 from gaincell.evaluation.chips import CONFIDENCE
 from gaincell.reports import results
 from gaincell.reports.results import Json, numbers, value
-from gaincell.spread import ratio_error
+from gaincell.standard_error import ratio_error
 from gaincell.sweeps.point import ACTIVITY_BLOCKS, parameter_entry
 from gaincell.sweeps.settings import OBJECTIVES, Sweep
 from gaincell.sweeps.study import ENTRY, REASON, Survey

@@ -64,8 +64,8 @@ class Step:
 
     index [B, T]: of the real token in each slot, -1 for padding.  old [B, S]: of the tokens held before it
     that its queries may see, oldest first.  old_columns [B, S]: where they are; one row if all are alike.
-    extra_age [B, S]: see `attend_to_stored`.  rows, slots, columns: of the tokens that stay, and where they
-    go.  column: if the pass is of one token for every sequence, and goes to the same column of each.
+    extra_age [B, S]: see `attention_from_voltages`.  rows, slots, columns: of the tokens that stay, and where
+    they go.  column: if the pass is of one token for every sequence, and goes to the same column of each.
     """
 
     index: Int[Tensor, "B T"]

@@ -213,7 +213,7 @@ def unchanged_base(
 
 
 @torch.no_grad()
-def go_on(model: PreTrainedModel, run: str | os.PathLike[str]) -> None:
+def load_for_training(model: PreTrainedModel, run: str | os.PathLike[str]) -> None:
     """Put the adapters, gains, offsets, mixing and paired rows of a RUN into an attached model that has
     adapters of the same rank, in place, to train them further.
 

@@ -26,7 +26,7 @@ from transformers import PreTrainedModel
 
 from gaincell.errors import ModelError, RunError
 from gaincell.integrations.hf.attach import attached_layers
-from gaincell.integrations.hf.passed_on import observe_softmax
+from gaincell.integrations.hf.softmax_passthrough import observe_softmax
 from gaincell.nn.array_normaliser import NORMALISER
 from gaincell.nn.attention import BIASES, GainCellAttention
 

@@ -34,9 +34,9 @@ from gaincell.design import Design
 from gaincell.errors import InputError, ModelError, RunError
 from gaincell.integrations.hf.attach import attached_layers
 from gaincell.integrations.hf.mixing import FAMILIES, ROTARY
-from gaincell.integrations.hf.passed_on import observe_softmax
 from gaincell.integrations.hf.reparametrisation import KEPT as KEPT
 from gaincell.integrations.hf.reparametrisation import is_index
+from gaincell.integrations.hf.softmax_passthrough import observe_softmax
 from gaincell.nn.attention import GainCellAttention
 
 QUERIES_APART = 8
@@ -95,7 +95,7 @@ def kept_components(model: nn.Module) -> dict[str, Int[Tensor, "Hk half"]]:
     return {name: buffer for name, buffer in model.named_buffers() if is_index(name)}
 
 
-def hold_components(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+def load_pairing(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Pair the rows of an attached model as those of `kept_components` among `tensors`, in place.
 
     Raises:

@@ -43,9 +43,9 @@ def is_copy(name: str) -> bool:
 
 def hold_indices(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Take up the indices among `tensors`, in place. Raises RunError where they are not of this model."""
-    from gaincell.integrations.hf.paired import hold_components
+    from gaincell.integrations.hf.paired import load_pairing
 
-    hold_components(model, tensors)
+    load_pairing(model, tensors)
 
 
 def hold_any_indices(model: nn.Module, cells: Mapping[str, Any]) -> None:

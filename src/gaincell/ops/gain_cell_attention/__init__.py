@@ -19,14 +19,22 @@ from gaincell.errors import InputError
 from gaincell.ops.gain_cell_attention import backends
 from gaincell.ops.gain_cell_attention.call import IMPLS, Call, Impl, Scaling, check
 from gaincell.ops.gain_cell_attention.gradients import GRADIENTS, Gradient
-from gaincell.ops.gain_cell_attention.input_stage import drive_queries, left_after
+from gaincell.ops.gain_cell_attention.input_stage import decay_factor, drive_queries
+from gaincell.ops.gain_cell_attention.normaliser_padding import with_normaliser_column
 from gaincell.ops.gain_cell_attention.pipeline import attend
-from gaincell.ops.gain_cell_attention.widened import widened
 
 OF_STORED = features.ARRAYS - {"writing.discharge_residual"} | features.NORMALISER | {"nonideality"}
-"""Features of a chip (features.py) that `attend_to_stored` implements."""
+"""Features of a chip (features.py) that `attention_from_voltages` implements."""
 
-__all__ = ["GRADIENTS", "IMPLS", "Gradient", "Impl", "Scaling", "attend_to_stored", "gain_cell_attention"]
+__all__ = [
+    "GRADIENTS",
+    "IMPLS",
+    "Gradient",
+    "Impl",
+    "Scaling",
+    "attention_from_voltages",
+    "gain_cell_attention",
+]
 
 
 def gain_cell_attention(
@@ -82,7 +90,7 @@ def gain_cell_attention(
     return attend(call).to(q.dtype)
 
 
-def attend_to_stored(
+def attention_from_voltages(
     q: Float[Tensor, "B H Tq D"],
     ku: Float[Tensor, "B Hk Tk D"],
     vu: Float[Tensor, "B Hk Tk D"],
@@ -116,7 +124,7 @@ def attend_to_stored(
             f"attention to stored voltages does not implement {more} of design {design.name!r}; "
             "let the model use its own cache"
         )
-    total = _sums_of_stored(widened(call), extra_age).to(q.dtype)
+    total = _sums_of_stored(with_normaliser_column(call), extra_age).to(q.dtype)
     return normalised(total, design.normaliser) if design.normaliser.present else total
 
 
@@ -152,5 +160,5 @@ def _leaked(call: Call, u: Tensor, array: int, extra_age: Tensor) -> Tensor:
     distance = (queries.min(1, keepdim=True).values - call.keys[:, :held]).double()
     column = call.keys[:, :held] % design.window
     old, target = u[:, :, :held], design.decay_target
-    left = left_after(design, call.layer, array, call.reads, old, column, distance, extra_age)
+    left = decay_factor(design, call.layer, array, call.reads, old, column, distance, extra_age)
     return torch.cat([target + (old - target) * left, u[:, :, held:]], 2)

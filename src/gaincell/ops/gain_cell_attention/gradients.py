@@ -11,7 +11,7 @@
   current decays: x^5 is off by 3 % where the paper's cell is by 1.2 %.
 
 The compiled kernel alone computes the approximate ones, with the processor's instructions for bf16 where it
-has them. The sub-tile of first tokens (sinks.py) keeps the gradient that they approximate.
+has them. The sub-tile of first tokens (first_token_tile.py) keeps the gradient that they approximate.
 """
 
 from __future__ import annotations

@@ -70,7 +70,7 @@ def _written(call: Call, u: Tensor, array: int) -> Tensor:
     residual, lap, tokens = design.writing.discharge_residual, design.window, u.shape[2]
     if residual == 0 or tokens <= lap:
         return u
-    left = left_after(design, call.layer, array, call.reads, u[:, :, lap:], index[:, :-lap] % lap, lap)
+    left = decay_factor(design, call.layer, array, call.reads, u[:, :, lap:], index[:, :-lap] % lap, lap)
     held = (index[:, :-lap] >= 0)[:, None, :, None]
     target = design.decay_target
     laps = [u[:, :, :lap]]
@@ -105,7 +105,7 @@ def add_driver_errors(call: Call) -> Call:
     return call._replace(q=x, k=call.k.to(dtype), v=call.v.to(dtype), stage="driven")
 
 
-def left_after(
+def decay_factor(
     design: Design,
     layer: int,
     array: int,

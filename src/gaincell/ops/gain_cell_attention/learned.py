@@ -39,7 +39,7 @@ from gaincell.ops.gain_cell_attention import backends
 from gaincell.ops.gain_cell_attention.call import Call, Impl
 from gaincell.ops.gain_cell_attention.gradients import Gradient
 from gaincell.ops.gain_cell_attention.input_stage import add_driver_errors, add_write_errors, convert_writes
-from gaincell.ops.gain_cell_attention.widened import widened
+from gaincell.ops.gain_cell_attention.normaliser_padding import with_normaliser_column
 
 STEP = 1e-3
 """h of the central difference."""
@@ -86,7 +86,7 @@ def attention_of_learned(
     )
     x = query_driver(q, learned.query, signed=design.drivers.signed)
     x = x * torch.exp(learned.log_score.detach() - learned.log_score).to(x.dtype)
-    call = widened(call._replace(q=x))
+    call = with_normaliser_column(call._replace(q=x))
     if design.writing.present:
         call = add_write_errors(call)
     total = _sum(call)

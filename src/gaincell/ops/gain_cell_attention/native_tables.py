@@ -19,8 +19,7 @@ from gaincell.config import Design
 from gaincell.devices.chip_cache import kept
 from gaincell.devices.random import KEY_ARRAY, LARGEST_NORMAL, VALUE_ARRAY
 from gaincell.devices.variability import cell_errors
-from gaincell.ops.gain_cell_attention.curves import Curve, piecewise
-from gaincell.ops.gain_cell_attention.disturbed import Disturbance
+from gaincell.ops.gain_cell_attention.blocked_noise import Disturbance
 from gaincell.ops.gain_cell_attention.native_library import (
     BY_LEVEL,
     CURVE,
@@ -33,18 +32,19 @@ from gaincell.ops.gain_cell_attention.native_library import (
     Cells,
     Errors,
 )
-from gaincell.ops.gain_cell_attention.separation import (
-    errors_about_target,
-    fastest_leak,
-    linear_slabs,
-    slabs_of,
-)
+from gaincell.ops.gain_cell_attention.piecewise_cubic import Curve, piecewise
 from gaincell.ops.gain_cell_attention.slabs import (
     LARGEST_EXPONENT,
     PolynomialSlabs,
     SampledSlabs,
     Slabs,
     TimedSlabs,
+)
+from gaincell.ops.gain_cell_attention.time_basis import (
+    errors_about_target,
+    fastest_leak,
+    linear_slabs,
+    slabs_of,
 )
 
 LONGEST_BLOCK = 64  # queries

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import pad
 
-from gaincell.ops.gain_cell_attention.ragged import Core, Span
+from gaincell.ops.gain_cell_attention.varlen import Core, Span
 
 
 def marks(q: Float[Tensor, "B H Tq D"], k: Tensor, v: Tensor, span: Span) -> Float[Tensor, "B H Tq D"]:

@@ -13,9 +13,9 @@ from torch import Tensor
 from gaincell.circuits.normaliser import normalised
 from gaincell.ops.gain_cell_attention import backends
 from gaincell.ops.gain_cell_attention.call import Call, Scaling
+from gaincell.ops.gain_cell_attention.first_token_tile import sink_tile, without_sinks
 from gaincell.ops.gain_cell_attention.input_stage import array_inputs, scaled
-from gaincell.ops.gain_cell_attention.sinks import sink_tile, without_sinks
-from gaincell.ops.gain_cell_attention.widened import widened
+from gaincell.ops.gain_cell_attention.normaliser_padding import with_normaliser_column
 
 
 def attend(call: Call) -> Tensor:
@@ -38,7 +38,7 @@ def attend(call: Call) -> Tensor:
 
 def sums(call: Call) -> Tensor:
     """The digital sum of a call without scaling, before the output scaling."""
-    wide = widened(call)
+    wide = with_normaliser_column(call)
     ring = without_sinks(wide)
     total = backends.run(array_inputs(ring) if ring.design.front_differs else ring)
     if wide.design.sinks.tokens:

@@ -34,11 +34,8 @@ from torch import Tensor
 from gaincell import features
 from gaincell.circuits.converter import sum_rounding
 from gaincell.ops.gain_cell_attention import not_a_number
-from gaincell.ops.gain_cell_attention.call import Call
-from gaincell.ops.gain_cell_attention.disturbed import Disturbance
-from gaincell.ops.gain_cell_attention.gradients import SURROGATES
-from gaincell.ops.gain_cell_attention.input_stage import array_inputs
-from gaincell.ops.gain_cell_attention.panels import (
+from gaincell.ops.gain_cell_attention.blocked_noise import Disturbance
+from gaincell.ops.gain_cell_attention.blocking import (
     Panel,
     Plan,
     Segment,
@@ -47,13 +44,16 @@ from gaincell.ops.gain_cell_attention.panels import (
     panel_of,
     segments_of,
 )
-from gaincell.ops.gain_cell_attention.ragged import Span, over_real_tokens
-from gaincell.ops.gain_cell_attention.separation import (
+from gaincell.ops.gain_cell_attention.call import Call
+from gaincell.ops.gain_cell_attention.gradients import SURROGATES
+from gaincell.ops.gain_cell_attention.input_stage import array_inputs
+from gaincell.ops.gain_cell_attention.time_basis import (
     errors_about_target,
     fastest_leak,
     linear_slabs,
     slabs_of,
 )
+from gaincell.ops.gain_cell_attention.varlen import Span, over_real_tokens
 
 IMPLEMENTS = features.ARRAYS
 """Features of a chip (features.py), those of the input stage included."""

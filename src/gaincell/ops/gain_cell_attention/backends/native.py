@@ -58,7 +58,7 @@ from gaincell.ops.gain_cell_attention.native_tables import (
     orders_of,
     quiet,
 )
-from gaincell.ops.gain_cell_attention.ragged import Span, over_real_tokens
+from gaincell.ops.gain_cell_attention.varlen import Span, over_real_tokens
 
 IMPLEMENTS = features.ARRAYS
 """Features of a chip (features.py), those of the input stage included."""

@@ -40,7 +40,7 @@ from gaincell.ops.gain_cell_attention import triton_kernels as kernels
 from gaincell.ops.gain_cell_attention.call import Call
 from gaincell.ops.gain_cell_attention.input_stage import array_inputs
 from gaincell.ops.gain_cell_attention.native_library import READOUTS
-from gaincell.ops.gain_cell_attention.ragged import Span, over_real_tokens
+from gaincell.ops.gain_cell_attention.varlen import Span, over_real_tokens
 
 ROWS = 64
 IMPLEMENTS = triton_any.IMPLEMENTS

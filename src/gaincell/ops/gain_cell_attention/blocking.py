@@ -17,7 +17,7 @@ from torch import Tensor
 
 from gaincell.config import Design
 from gaincell.devices.variability import CellErrors
-from gaincell.ops.gain_cell_attention.disturbed import Disturbance
+from gaincell.ops.gain_cell_attention.blocked_noise import Disturbance
 from gaincell.ops.gain_cell_attention.slabs import Slabs
 
 ROWS = (

@@ -22,7 +22,7 @@ def widened_design(design: Design, head_dim: int) -> Design:
     return design.replace(normaliser=Normaliser(), score_saturation_per_row=per_row)
 
 
-def widened(call: Call) -> Call:
+def with_normaliser_column(call: Call) -> Call:
     """The call with one dimension more where the chip has a normalising column; else as it is."""
     d = call.design
     if not d.normaliser.present:

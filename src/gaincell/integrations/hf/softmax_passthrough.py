@@ -23,7 +23,7 @@ softmax attention [B, H, T, D].
 
 
 @contextmanager
-def softmax_passed_on(model: PreTrainedModel, see: See) -> Iterator[None]:
+def softmax_passthrough(model: PreTrainedModel, see: See) -> Iterator[None]:
     """Within the context every layer of an attached model passes on the softmax attention of its q, k and v,
     once `see` has looked at it, so that the next one sees what it sees in the softmax model.
 
@@ -56,7 +56,7 @@ def observe_softmax(model: PreTrainedModel, ids: Int[Tensor, "B T"], see: See) -
     """
     attention = "softmax" if computes_softmax(model) else "gain-cell"
     with ExitStack() as hooks:
-        hooks.enter_context(softmax_passed_on(model, see))
+        hooks.enter_context(softmax_passthrough(model, see))
         hooks.callback(set_attention, model, attention)  # type: ignore[arg-type]
         hooks.callback(model.train, model.training)
         set_attention(model, "gain-cell")

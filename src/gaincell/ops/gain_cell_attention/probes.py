@@ -29,10 +29,10 @@ from gaincell.ops.gain_cell_attention.backends.blocked import (
     tile_outputs,
     tiles_read,
 )
+from gaincell.ops.gain_cell_attention.blocking import Workspace, groups_of, segments_of
 from gaincell.ops.gain_cell_attention.call import Call
 from gaincell.ops.gain_cell_attention.input_stage import array_inputs
-from gaincell.ops.gain_cell_attention.panels import Workspace, groups_of, segments_of
-from gaincell.ops.gain_cell_attention.widened import widened
+from gaincell.ops.gain_cell_attention.normaliser_padding import with_normaliser_column
 
 
 class Seen(NamedTuple):
@@ -102,7 +102,7 @@ def observe(
             f"design {design.name!r} has columns of first tokens, whose pulses are not observed; "
             "give a design with sinks.tokens = 0"
         )
-    call = widened(requested(q, k, v, design, first, layer, sliding_window))
+    call = with_normaliser_column(requested(q, k, v, design, first, layer, sliding_window))
     if reason := not_implemented(blocked, call.design):
         raise InputError(
             f"pulses of design {design.name!r} are not observed: {reason}; give a design without"
