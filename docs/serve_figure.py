@@ -13,8 +13,8 @@ import time
 from pathlib import Path
 
 from PIL import Image
-from tests.integration.browser import Browser, browser
-from tests.integration.serve.conftest import running
+from tests.demonstrator.conftest import running
+from tests.site.browser import Browser, browser
 
 from gaincell.config import load_design
 from gaincell.demonstrator.pair import Pair

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.integration.test_own_effects import Flickering
+from tests.ops.test_own_effects import Flickering
 
 from gaincell.config import SHIPPED, list_designs, load_design
 from gaincell.design import Design

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ..integration.browser import CHROMIUM, DRIVER, MISSING, browser
+from .browser import CHROMIUM, DRIVER, MISSING, browser
 from .pages import SITE, pages
 
 pytestmark = [

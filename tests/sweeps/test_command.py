@@ -1,0 +1,236 @@
+"""`gaincell sweep` as a user types it: what it prints, and bad input refused before any work."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tests.sweep_files import HEAD
+
+from gaincell.cli import main
+from gaincell.cli.sweep import _claim
+from gaincell.errors import DesignError, GaincellError, InputError
+from gaincell.reports import results
+from gaincell.sweeps.file import FILE, load_sweep
+from gaincell.sweeps.names import ALIASES, known
+
+pytest.importorskip("optuna")
+ROOT = Path(__file__).parents[2]
+
+BAD = {
+    "tiel = [8]": "unknown parameter 'tiel' (did you mean 'tile'?)",
+    "mismatch.gain = [0.1]": "unknown parameter 'mismatch.gain' (did you mean 'mismatch.gain_std'?)",
+    "tile = []": "empty range",
+    "retention_time = { low = 1e-4, high = 1e-1, step = 1e-300 }": "give a larger step",
+    "tile = { low = 32, high = 8 }": "32 to 8 is an empty range",
+    "retention_time = { low = 1e-3, hihg = 1.0 }": "unknown key 'hihg' (did you mean 'high'?)",
+    "retention_time = { low = 1e-3 }": "lacks 'high'",
+    "retention_time = { low = 1e-3, high = 1e-1 }": "a grid cannot have",
+    "tile = [8.5]": "a whole number",
+    "tile = [0]": "out of range",
+    "tile = [8, 8]": "holds a value twice",
+    "tile = 8": "a list of values",
+    'cell.kind = ["cubic"]': "no cell 'cubic'",
+    "mismatch.current_offset_std = [2.0]": "out of range",
+    'readout = ["countre"]': "did you mean 'counter'",
+    "adapt = [1]": "not allowed",
+    'adapt = ["chip"]': "give chips",
+    "tile = [24]": "no point is possible",
+    "": "no parameter",
+    "tau = [1e-3]": "did you mean retention_time?",
+    "noise = [0.1]": "did you mean noise.cell_std",
+    "mismatch = { low = 0.0, high = 0.1 }": "did you mean mismatch.current_offset_std",
+    "layers = [2]": "the number of layers is the model's",
+    "key_levels = [4]": "did you mean storage_levels?); allowed: tile, window",
+    "saturation = [1.0]": "did you mean score_saturation_per_row",
+    "noise.pulse_jitter = { low = 0.0, high = 1e-9, log = true }": "give low above 0",
+    "tile = { low = 8, high = 32, step = 8, log = true }": "exclude each other",
+}
+BAD_HEADS = {
+    'objectives = ["perplexty"]': "unknown objective 'perplexty' (did you mean 'perplexity'?)",
+    'objectives = ["energy", "energy"]': "conflicting objectives: energy stands there twice",
+    'objectives = ["maximise perplexity"]': "'maximise perplexity': perplexity is minimised",
+    'objectives = ["yield"]': "yield needs chips",
+    'objectives = ["perplexity"]\nchips = 4': "all chips of 'leroux2025' are alike",
+    'objectives = ["perplexity"]\nsampler = "tpee"': "did you mean 'tpe'",
+    'objectives = ["perplexity"]\nsampler = "tpe"': "needs points",
+    'objectives = ["perplexity"]\npoints = 7': "the grid has 2",
+    'objectives = ["perplexity"]\nprotocol = "block-64"': "unknown protocol",
+    'objectives = ["perplexity"]\nprotocol = "blocks-128"': "run has a context of 64 positions",
+    'objectives = ["perplexity"]\ntechnology = "29nm"': "28nm",
+    'objectives = ["perplexity"]\nlimit = -3': "limit = -3",
+    'objectives = ["perplexity"]\nlimit = 60': "less than one block",
+    'objectives = ["perplexity"]\nloss = "distillation"': "of a fine-tuning",
+    'objectives = ["perplexity"]\nlearning_rate = 1e-3': "of a fine-tuning",
+    'objective = ["perplexity"]': "did you mean 'objectives'",
+    'objectives = ["perplexity"]\ndesign = "leroux"': "no design 'leroux'",
+    'objectives = ["perplexity"]\ndesign = { name = "leroux2025", tiel = 8 }': "did you mean 'tile'",
+}
+
+
+@pytest.mark.parametrize("parameters", BAD)
+def test_bad_parameters(parameters: str, write: Callable[..., Path]) -> None:
+    with pytest.raises(GaincellError) as caught:
+        load_sweep(write(parameters))
+    assert BAD[parameters] in str(caught.value)
+    assert isinstance(caught.value, (InputError, DesignError))
+
+
+@pytest.mark.parametrize("head", BAD_HEADS)
+def test_bad_settings(head: str, write: Callable[..., Path]) -> None:
+    with pytest.raises(InputError) as caught:
+        load_sweep(write("tile = [8, 16]", head))
+    assert BAD_HEADS[head] in str(caught.value)
+
+
+WRONG = ("3", "-1.5", "true", '""', '"what"', "[]", "[3]", "[[1]]", "{ a = 1 }", "nan", "1979-05-27")
+
+
+@pytest.mark.parametrize("key", FILE.model_fields)
+def test_wrong_types_are_errors_of_input(key: str, write: Callable[..., Path]) -> None:
+    """Of every key of the file, and of values of parameters of every kind."""
+    refused = 0
+    for wrong in WRONG:
+        lines = [x for x in write("tile = [8, 16]").read_text().splitlines() if not x.startswith(f"{key} =")]
+        path = write("tile = [8]")
+        if key == "parameters":
+            lines = [x for x in lines if not x.startswith(("[parameters]", "tile"))]
+        path.write_text("\n".join([f"{key} = {wrong}", *lines]))
+        try:
+            load_sweep(path)
+        except GaincellError:
+            refused += 1
+    assert refused >= len(WRONG) - 4
+    if key == "parameters":
+        kinds = ("tile", "retention_time", "readout", "score_ceiling", "cell.kind", "cell.c00", "noise.seed",
+                 "adapt", "fine_tune", "mismatch.gain_std")  # fmt: skip
+        shapes = ("{}", "[{}]", "{{ low = {}, high = 3 }}", "{{ low = 1, high = 3, step = {} }}",
+                  "{{ low = 1, high = 3, log = {} }}")  # fmt: skip
+        for kind, shape, wrong in itertools.product(kinds, shapes, WRONG):
+            with contextlib.suppress(GaincellError):
+                load_sweep(write(f"{kind} = {shape.format(wrong)}"))
+
+
+def test_every_name_is_in_the_documentation_and_every_alias_is_one() -> None:
+    page = (ROOT / "docs" / "sweeps.md").read_text()
+    assert [name for name in known() if f"`{name}`" not in page] == []
+    assert {name for names in ALIASES.values() for name in names} <= known().keys()
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "recipes" / "sweeps").glob("*.toml")), ids=lambda p: p.stem)
+def test_shipped_sweeps_are_acceptable(path: Path) -> None:
+    sweep = load_sweep(path)
+    assert sweep.sampler in ("nsga2",) or not any(sweep.possible())
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "recipes" / "sweeps").glob("*.toml")), ids=lambda p: p.stem)
+def test_published_results_are_of_the_shipped_sweeps(path: Path) -> None:
+    """Of the same file, model, text and design, and of all its points."""
+    found = results.read(ROOT / "docs" / "results" / "sweeps" / f"{path.stem}.json")
+    sweep = load_sweep(path)
+    assert found["study"] == sweep.study
+    counts = {name: results.number(count) for name, count in found["counts"].items()}
+    assert counts["complete"] + counts["failed"] == sweep.points == len(found["points"])
+
+
+def test_points_of_other_code_are_kept_and_said(
+    write: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweep, known = load_sweep(write("tile = [8, 16]")), tmp_path / "sweep.json"
+    for _ in range(2):
+        _claim(tmp_path, sweep)
+        assert capsys.readouterr().err == ""
+    known.write_text(known.read_text().replace(results.code(), "0.0.1"))
+    for _ in range(2):
+        _claim(tmp_path, sweep)
+        assert "was begun with gaincell 0.0.1" in capsys.readouterr().err
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    with pytest.raises(SystemExit) as ended:
+        main(["sweep", *map(str, arguments)])
+    assert ended.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_storages_folders_and_models_that_are_not_there(
+    write: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, out = write("tile = [8, 16]"), tmp_path / "out"
+    memory = ("sqlite://", "sqlite:///", "sqlite:///:memory:", "sqlite:///file:x?mode=memory&uri=true",
+              "sqlite+pysqlite:///", "sqlite:///file::memory:?uri=true")  # fmt: skip
+    for storage in memory:
+        for also in ((), ("--dry-run",)):
+            assert "in memory" in refused(capsys, file, "--out", out, "--storage", storage, *also)
+    for storage in (tmp_path / "nowhere" / "j", "sqlite:////nowhere/s.db", "nodb://user:secret@host/db"):
+        line = refused(capsys, file, "--out", out, "--storage", storage)
+        assert "cannot be reached" in line
+        assert "secret" not in line
+    assert not out.exists()  # before any work
+    assert "cannot be read" in refused(capsys, tmp_path / "none.toml")
+    out.mkdir()
+    (out / "sweep.json").write_text('{"study": "other-0"}')
+    assert "holds another sweep" in refused(capsys, file, "--out", out)
+    text = file.read_text()
+    file.write_text(text.replace('model = "', 'model = "/no'))
+    assert "neither a RUN nor a model" in refused(capsys, file)
+
+
+def test_the_command(write: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = write("tile = [8, 16, 24]\nstorage_levels = [4, 8]",
+                 HEAD.replace('"perplexity"', '"area", "latency"'))  # fmt: skip
+    with pytest.raises(SystemExit) as ended:
+        main(["sweep", str(file), "--dry-run"])
+    assert ended.value.code == 0
+    printed = capsys.readouterr().out
+    assert "6 points" in printed
+    assert "2 points will fail" in printed
+    out, json_file = tmp_path / "out", tmp_path / "r.json"
+    with pytest.raises(SystemExit) as ended:
+        main(["sweep", str(file), "--out", str(out), "--json", str(json_file)])
+    assert ended.value.code == 0
+    printed = capsys.readouterr().out
+    assert "4 of 6 points" in printed
+    assert "failed: tile = 24" in printed
+    result = results.read(json_file)
+    assert result == results.read(out / "result.json")
+    assert [p["state"] for p in result["points"]] == ["complete"] * 4 + ["failed"] * 2
+    assert len(list(out.glob("points/*/run.json"))) == 4
+    assert {path.stem for path in out.glob("figures/*.png")} == {"curves", "pareto", "parallel"}
+    assert str(tmp_path) not in json_file.read_text()
+
+
+def test_without_optuna_the_extra_is_named(
+    write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    assert "pip install 'gaincell[sweep]'" in refused(capsys, write("tile = [8, 16]"))
+
+
+def test_a_dry_run_looks_at_the_storage_and_makes_none(
+    write: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write("tile = [8, 16]")
+    for storage in (tmp_path / "nowhere" / "j", tmp_path, "sqlite:////nowhere/s.db"):
+        assert "cannot be reached" in refused(capsys, file, "--dry-run", "--storage", storage)
+    before = set(tmp_path.rglob("*"))
+    for new in (tmp_path / "new.journal", f"sqlite:///{tmp_path}/new.db"):
+        with pytest.raises(SystemExit, match="0"):
+            main(["sweep", str(file), "--dry-run", "--storage", str(new)])
+    assert set(tmp_path.rglob("*")) == before
+
+
+def test_damaged_files_are_named(
+    write: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, journal, out = write("tile = [8, 16]"), tmp_path / "j", tmp_path / "out"
+    journal.write_bytes(b'{"op_code": 0, "study_name": "a"}\n{"op_code": 0, "st\n{"op_code": 1}\n')
+    assert "damaged: line 2" in refused(capsys, file, "--storage", journal)
+    out.mkdir()
+    for content in ("{}", "[", "3"):
+        (out / "sweep.json").write_text(content)
+        assert "is damaged; remove" in refused(capsys, file, "--out", out)

@@ -1,0 +1,224 @@
+"""Points: what they measure, which ones a sampler gives, and what a result says."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tests.micro import micro_design
+from tests.sweep_files import HEAD, measured
+
+from gaincell.adaptation import adapt, collect_statistics
+from gaincell.design import Design
+from gaincell.evaluation.perplexity import perplexity
+from gaincell.integrations.hf.attach import attached_layers, set_design
+from gaincell.integrations.hf.checkpoint import is_run
+from gaincell.integrations.hf.models import load_model
+from gaincell.reports import results
+from gaincell.reports import sweep as reports
+from gaincell.reports.sweep_figures import draw_all
+from gaincell.sweeps.file import load_sweep
+from gaincell.sweeps.point import Bench
+from gaincell.sweeps.space import applied
+from gaincell.sweeps.study import enqueue, open_storage, open_study, survey
+from gaincell.sweeps.work import work
+
+pytest.importorskip("optuna")
+
+
+def test_points_are_what_the_parts_give(
+    write: Callable[..., Path], micro: tuple[Path, Path], tmp_path: Path
+) -> None:
+    head = HEAD.replace('["perplexity"]', '["perplexity", "energy", "latency", "area"]')
+    sweep = load_sweep(write('storage_levels = [4, 8]\ntile = [16, 24]\ncell.kind = ["linear"]', head))
+    result = measured(sweep, tmp_path)
+    points = {json.dumps(p["parameters"]): p for p in result["points"]}
+    assert [p["state"] for p in result["points"]].count("failed") == 2
+    assert "tile = 24 does not divide window" in reports.failures(result)[0]
+    model = load_model(micro[0]).model
+    tokens = Bench(sweep).evaluation
+    bench = Bench(sweep)
+    calibration = bench._ready.blocks({})
+    target = collect_statistics(model, [calibration])
+    set_design(model, attached_layers(model)[0].design.replace(storage_levels=4, cell="linear"))
+    adapt(model, [calibration], target)
+    expected = perplexity(model, tokens, "blocks-64")
+    point = next(p for key, p in points.items() if p["state"] == "complete" and
+                 reports.setting(p, "storage_levels") == 4)  # fmt: skip
+    assert results.number(point["values"]["perplexity"]) == pytest.approx(expected.perplexity, rel=1e-6)
+    run = results.read(tmp_path / "points" / "0000")
+    assert run["values"].keys() == {"perplexity", "energy", "latency", "area"}
+    assert run["design"]["cell"] == "linear"
+    assert results.numbers(run["activity"]["heads"]["query_pulse"])
+    assert not is_run(tmp_path / "points" / "0000")  # without weights
+    assert str(tmp_path) not in (tmp_path / "points" / "0000" / "run.json").read_text()
+
+
+@pytest.mark.usefixtures("blank_figures")
+def test_each_parameter_alone_and_its_figures(write: Callable[..., Path], tmp_path: Path) -> None:
+    head = HEAD.replace('["perplexity"]', '["perplexity", "energy"]') + 'sampler = "each"\n'
+    sweep = load_sweep(write('storage_levels = [4, 8, "none"]\nretention_time = [1e-5, "none"]', head))
+    assert [p["storage_levels"] for p in sweep.plan()] == [8, 4, None, 8, 8]
+    result = measured(sweep, tmp_path)
+    first, *others = result["points"]
+    assert result["reference"] == first["point"]
+    assert "ratio" not in first
+    for point in others:
+        ratio = results.number(point["values"]["perplexity"]) / results.number(first["values"]["perplexity"])
+        assert results.number(point["ratio"]) == pytest.approx(ratio, rel=1e-5)
+        low, high = results.numbers(point["ratio_interval"])
+        assert low < ratio < high
+    drawn = draw_all(json.loads(json.dumps(result)), tmp_path / "figures")
+    assert {path.stem for path in drawn} == {"curves", "tornado", "pareto"}
+    assert "perplexity" in reports.answers(result)[0]
+    assert reports.changes_markdown(result).count("retention_time") == 2
+    text = reports.sweep_markdown(result)
+    assert "| storage_levels = none |" in text
+    assert len([line for line in text.splitlines() if line.startswith("|")]) == 7
+
+
+def test_the_front_holds_what_nothing_is_better_than() -> None:
+    values = {0: (1.0, 5.0), 1: (2.0, 4.0), 2: (2.0, 6.0), 3: (3.0, 9.0)}
+    result = {
+        "objectives": [
+            {"name": "energy", "direction": "minimise"},
+            {"name": "yield", "direction": "maximise"},
+        ],
+        "points": [
+            {"state": "complete", "n": n, "values": {"energy": {"value": a}, "yield": {"value": b}}}
+            for n, (a, b) in values.items()
+        ],
+    }
+    assert [p["n"] for p in reports.front(result)] == [0, 2, 3]
+
+
+@pytest.mark.usefixtures("blank_figures")
+def test_chips_yield_and_an_adaptation_of_every_chip(write: Callable[..., Path], tmp_path: Path) -> None:
+    head = HEAD.replace('["perplexity"]', '["perplexity", "yield"]') + "chips = 2\nwithin = 0.5\n"
+    sweep = load_sweep(write('adapt = [true, false, "chip"]\nmismatch.current_offset_std = [0.0, 0.2]', head))
+    result = measured(sweep, tmp_path)
+    found = {tuple(reports.setting(p, n) for n in ("adapt", "mismatch.current_offset_std")): p for p in
+             result["points"]}  # fmt: skip
+    assert results.number(found["true", 0.0]["values"]["yield"]) == 1
+    spread = {
+        how: results.numbers(found[how, 0.2]["chips"]["perplexity"]) for how in ("true", "false", "chip")
+    }
+    assert all(len(set(chips)) == 2 for chips in spread.values())
+    assert spread["true"] != spread["chip"]
+    assert {path.stem for path in draw_all(result, tmp_path / "f")} == {"curves", "pareto", "parallel"}
+    equal = results.numbers(found["true", 0.0]["chips"]["perplexity"])
+    assert equal == [results.number(found["true", 0.0]["chips"]["nominal"])] * 2
+
+
+def test_fine_tuning_starts_anew_at_every_point(write: Callable[..., Path]) -> None:
+    sweep = load_sweep(write("fine_tune = [0, 1]\nlearning_rate = [1e-3]"))
+    bench = Bench(sweep)
+    plain = bench.measure({"fine_tune": 0, "learning_rate": 1e-3}).values["perplexity"]
+    tuned = bench.measure({"fine_tune": 1, "learning_rate": 1e-3}).values["perplexity"]
+    assert tuned != plain
+    assert bench.measure({"fine_tune": 0, "learning_rate": 1e-3}).values["perplexity"] == plain
+
+
+def test_training_meets_other_chips_than_those_evaluated(
+    write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head = HEAD + 'fine_tune = 1\nlearning_rate = 1e-3\nchips = 2\nloss = "distillation"\n'
+    sweep = load_sweep(write("mismatch.gain_std = [0.0, 0.3]", head))
+    bench = Bench(sweep)
+    met: list[Design] = []
+    redrawn = Design.redrawn
+
+    def drawn(design: Design, draw: int, *, chip: bool = False) -> Design:
+        other = redrawn(design, draw, chip=chip)
+        if chip:
+            met.append(other)
+        return other
+
+    monkeypatch.setattr(Design, "redrawn", drawn)
+
+    before = bench.measure({"mismatch.gain_std": 0.3, "fine_tune": 0}).values["perplexity"]
+    met.clear()
+    assert bench.measure({"mismatch.gain_std": 0.3}).values["perplexity"] != before
+    assert {design.mismatch.chip for design in met}.isdisjoint(range(2))
+    assert len({design.mismatch.chip for design in met}) == 3  # where it begins, and one a micro-batch
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe", "nsga2"])
+def test_samplers_give_exactly_the_points_asked_for(
+    sampler: str, write: Callable[..., Path], tmp_path: Path
+) -> None:
+    head = HEAD + f'sampler = "{sampler}"\npoints = 9\nseed = 3\n'
+    sweep = load_sweep(write("tile = [8, 16]\nretention_time = { low = 1e-5, high = 1.0, log = true }", head))
+    for storage in (open_storage(str(tmp_path / "j")), open_storage(f"sqlite:///{tmp_path}/s.db")):
+        study = open_study(sweep, storage)
+        enqueue(study, sweep.plan(), range(9))
+        assert work(sweep, storage, lambda n, values: ((values["retention_time"],), {"n": n})) == 9
+        found = survey(study, 9)
+        assert len(found.complete) == 9
+        times = [trial.params["retention_time"] for trial in found.complete.values()]
+        assert len(set(times)) >= (5 if sampler == "nsga2" else 8)  # children may repeat their parents
+        measured_at = [trial.user_attrs["entry"]["n"] for trial in found.complete.values()]
+        assert len(set(measured_at)) == len({tuple(t.params.items()) for t in found.complete.values()})
+        assert all(1e-5 <= t <= 1 for t in times)
+    if sampler == "random":
+        more = load_sweep(write("tile = [8, 16]\nretention_time = { low = 1e-5, high = 1.0, log = true }",
+                                head.replace("points = 9", "points = 12")))  # fmt: skip
+        assert more.plan()[:9] == sweep.plan()
+        assert more.study == sweep.study  # which goes on with the longer plan
+    elif sampler == "tpe":
+        assert sweep.plan()[0] == {"tile": 16, "retention_time": micro_design().retention_time}
+
+
+def test_costs_alone_need_no_model(write: Callable[..., Path], tmp_path: Path) -> None:
+    sweep = load_sweep(write("window = [64, 128]", HEAD.replace('"perplexity"', '"area", "latency"')))
+    result = measured(sweep, tmp_path)
+    areas = [results.number(point["values"]["area"]) for point in result["points"]]
+    assert areas[1] > 1.5 * areas[0]
+
+
+def test_values_enter_a_design() -> None:
+    chip = applied(
+        micro_design(),
+        {"tile": 32, "mismatch.gain_std": 0.1, "cell.c30": 40.0, "adapt": True, "retention_time": None},
+    )
+    assert (chip.tile, chip.mismatch.gain_std, chip.retention_time) == (32, 0.1, None)
+    assert chip.cell != micro_design().cell
+    assert applied(micro_design(), {"cell.kind": "linear"}).cell.name == "linear"
+
+
+def test_a_grid_with_more_lines_than_can_be_told_apart_is_scattered(tmp_path: Path) -> None:
+    """The published grid of 2^5 points."""
+    published = Path(__file__).parents[2] / "docs" / "results" / "sweeps" / "relaxed.json"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # such as of axes that have no room
+        drawn = draw_all(json.loads(published.read_text()), tmp_path)
+    assert {path.stem for path in drawn} == {"scatter", "pareto", "parallel"}
+
+
+@pytest.mark.parametrize(
+    ("objectives", "context", "said"),
+    [
+        ('["perplexity", "energy"]', "", "the mean context of 2 blocks of blocks-64"),
+        ('["latency"]', "", "a full ring"),
+        ('["energy"]', "context = 32\n", "a context of 32 tokens"),
+    ],
+)
+def test_energies_state_their_context(
+    objectives: str, context: str, said: str, write: Callable[..., Path], tmp_path: Path
+) -> None:
+    head = HEAD.replace('["perplexity"]', objectives) + context
+    result = measured(load_sweep(write("storage_levels = [4]", head)), tmp_path)
+    assert f"Costs: of one token with {said}, without refresh" in reports.caption(result)
+
+
+def test_an_interval_of_few_blocks_is_given_by_its_ends() -> None:
+    result = results.read(Path(__file__).parents[2] / "docs" / "results" / "sweeps" / "levels.json")
+    assert "±, or" not in reports.caption(result)
+    point = reports.complete(result)[0]
+    point["values"]["perplexity"]["value"] = 131.56
+    point["intervals"]["perplexity"]["value"] = [7.1, 2431.0]
+    assert "131.56, 7.10 to 2431" in [cell for row in reports.rows(result) for cell in row]
+    assert "±, or low to high: 95 %" in reports.caption(result)

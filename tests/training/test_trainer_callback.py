@@ -1,0 +1,115 @@
+"""GainCellCallback in a training of transformers, and the trackers of our own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import accelerate.tracking
+import pytest
+import torch
+from tests.integrations.families import build, tokens
+from transformers import Trainer, TrainingArguments
+
+import gaincell
+from gaincell.errors import InputError, ModelError
+from gaincell.integrations.hf.attach import attached_layers
+from gaincell.training.log import TrainingLog, read_log
+from gaincell.training.tracker import tracking
+
+pytestmark = pytest.mark.filterwarnings("ignore:'pin_memory' argument is set:UserWarning")
+DESIGN = gaincell.load_design("leroux2025").replace(
+    tile=8, window=16, noise=gaincell.Noise(score_std=0.02), mismatch=gaincell.Mismatch(gain_std=0.02)
+)
+
+
+def trainer(model: Any, out: Path, *callbacks: Any) -> Trainer:
+    arguments = TrainingArguments(
+        output_dir=str(out),
+        max_steps=3,
+        per_device_train_batch_size=1,
+        gradient_accumulation_steps=2,
+        learning_rate=10.0,
+        max_grad_norm=0.0,
+        optim="sgd",
+        logging_steps=1,
+        save_steps=3,
+        report_to=[],
+        disable_tqdm=True,
+        use_cpu=True,
+    )
+    data = [{"input_ids": row, "labels": row} for row in tokens(8, 12)]
+    return Trainer(model=model, args=arguments, train_dataset=data, callbacks=[*callbacks])
+
+
+def test_gains_draws_and_fidelity(tmp_path: Path) -> None:
+    model = gaincell.attach(build("llama"), DESIGN)
+    gaincell.calibrate(model, [tokens(2, 30)])
+    designs: list[Any] = []
+    for cell in attached_layers(model)[:1]:
+        cell.register_forward_pre_hook(lambda cell, _: designs.append(cell.design) if cell.training else None)
+    own = attached_layers(model)[0].design
+    callback = gaincell.GainCellCallback("chip", base=build("llama"), text=tokens(1, 12))
+    run = trainer(model, tmp_path, callback)
+    run.train()
+    assert len({design.noise.seed for design in designs}) == len({d.mismatch.chip for d in designs}) == 6
+    assert all(cell.design == own for cell in attached_layers(model))
+    gains = torch.cat([p.flatten() for n, p in model.named_parameters() if n.endswith(".gain")])
+    assert gains.min() == 1e-20  # so large a rate would have taken some below zero
+    logged = [line["fidelity_error"] for line in run.state.log_history if "loss" in line]
+    assert len(logged) == 3
+    assert all(error > 0 for error in logged)
+    assert model.training
+    saved, _ = gaincell.load(tmp_path / "checkpoint-3")
+    assert attached_layers(saved)[0].design == own
+
+
+def test_what_the_callback_refuses(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="redraw = 'chips'"):
+        gaincell.GainCellCallback("chips")
+    with pytest.raises(InputError, match="both base= and text="):
+        gaincell.GainCellCallback(text=tokens(1, 12))
+    with pytest.raises(ModelError, match=r"is not attached: call gaincell\.attach"):
+        trainer(build("llama"), tmp_path, gaincell.GainCellCallback()).train()
+
+
+class Recorded:
+    """A tracker that remembers."""
+
+    requires_logging_directory = True
+    calls: tuple[Any, ...] = ()
+
+    def __init__(self, run_name: str, logging_dir: str) -> None:
+        type(self).calls = ((run_name, logging_dir),)
+
+    def log(self, values: dict[str, float], step: int) -> None:
+        type(self).calls += ((step, values),)
+
+    def finish(self) -> None:
+        type(self).calls += ("finished",)
+
+
+def test_a_tracker_takes_every_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(accelerate.tracking.LOGGER_TYPE_TO_CLASS, "tensorboard", Recorded)
+    monkeypatch.setattr(accelerate.tracking, "get_available_trackers", lambda: ["tensorboard"])
+    with tracking("tensorboard", tmp_path / "mine") as tracker:
+        log = TrainingLog(tmp_path / "log.jsonl", {"stage": "linear", "part": "1 of 2"}, tracker=tracker)
+        log.line(4, {"loss": 2.5, "loss_name": "cross-entropy"})
+    assert Recorded.calls == (
+        ("mine", str(tmp_path / "mine" / "track")),
+        (4, {"linear/1 of 2/loss": 2.5}),
+        "finished",
+    )
+    assert [line["loss"] for line in read_log(tmp_path / "log.jsonl")] == [2.5]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("mlflow", "'mlflow'; allowed: "), ("wandb", "needs its package: pip install wandb")],
+)
+def test_trackers_that_are_not_there(
+    name: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(accelerate.tracking, "get_available_trackers", list)
+    with pytest.raises(InputError, match=message), tracking(name, tmp_path):
+        pass
