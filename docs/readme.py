@@ -164,8 +164,8 @@ def adapters_table(folder: Path) -> str:
         rows.append(f"| `adapters/{place.name}` | {tokens_page.mapping(run)}, `{chip}` | {numbers} |")
     weights = comparison.weights({name: entries[name] for name in shown})
     scored = f"{harness.name} {harness.version}, {weights}"
-    n, of = (results.number(wiki["software"][key]) for key in ("items", "of"))
-    caption = f"WikiText-2, validation split, {n:.0f} of {of:.0f} articles, {scored}."
+    of_wiki = wiki["software"]
+    caption = f"WikiText-2, validation split, {of_wiki.items} of {of_wiki.of} articles, {scored}."
     for chip in shown[1:]:
         caption += training_page.control_sentence(chip)
     return "\n".join([*rows, "", caption]) + "\n"
