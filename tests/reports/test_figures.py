@@ -38,6 +38,7 @@ from gaincell.reports import (
     hardware,
     results,
     spice,
+    spice_mixed,
     spice_wires,
     sweep_figures,
     training,
@@ -171,7 +172,11 @@ FIGURES: dict[str, Draw] = {
     "tasks-smollm2": partial(_tasks, "smollm2"),
     **{
         f"spice-{p.stem}": _into(f"spice/{p.stem}", draw)
-        for pattern, draw in (("cell", spice.draw_cell), ("verify", spice.draw_verification))
+        for pattern, draw in (
+            ("cell", spice.draw_cell),
+            ("verify", spice.draw_verification),
+            ("mixed", spice_mixed.draw_mixed),
+        )
         for p in sorted((RESULTS / "spice").glob(f"{pattern}-*.json"))
     },
     "spice-wires": _into("spice/wires-freepdk45", spice_wires.draw_wires),

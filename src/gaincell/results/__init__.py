@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TypeVar
 
 from gaincell import files
@@ -26,6 +25,7 @@ from gaincell.results.evaluation import (
     RollingResult,
     TasksResult,
 )
+from gaincell.shipped import located
 
 T = TypeVar("T", bound=Result)
 KINDS: Mapping[tuple[str, ...], type[Result] | None] = {
@@ -54,7 +54,7 @@ def read(path: str | os.PathLike[str], kind: type[T]) -> T:
     Raises:
         RunError: the file cannot be read, is of another version, or is no such result.
     """
-    path = Path(path)
+    path = located(path)
     try:
         run = files.read_json(path)
     except (OSError, ValueError) as error:
