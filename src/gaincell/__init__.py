@@ -73,6 +73,7 @@ __all__ = [*_HOME, "__version__"]
 
 _EXTENSIONS = {
     "transformers.modeling_utils": "gaincell.integrations.hf.pretrained",
+    "transformers.trainer": "gaincell.integrations.hf.trainer_files",
     "peft.peft_model": "gaincell.integrations.hf.peft_files",
 }
 """Module of another library -> the module of ours that is imported right after it."""

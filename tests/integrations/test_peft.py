@@ -291,6 +291,16 @@ def test_peft_models_elsewhere(family: str, softmax: dict[str, Path], tmp_path: 
     assert torch.equal(logits(AutoModelForCausalLM.from_pretrained(tmp_path / "merged")), logits(merged))
 
 
+@pytest.mark.parametrize("kind", [peft.PrefixTuningConfig, peft.PromptTuningConfig])
+def test_a_run_holds_no_learned_prompts(kind: Any, softmax: dict[str, Path], tmp_path: Path) -> None:
+    wrapped = peft.get_peft_model(
+        hardware(softmax["llama"]), kind(task_type="CAUSAL_LM", num_virtual_tokens=3)
+    )
+    with pytest.raises(ModelError, match="learned prompts"):
+        gaincell.save(wrapped, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_trainer_and_peft_with_resume(softmax: dict[str, Path], tmp_path: Path) -> None:
     data = [{"input_ids": row, "labels": row} for row in tokens(8, 12)]
 

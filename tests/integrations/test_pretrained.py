@@ -11,10 +11,13 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import peft
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import (
+    AutoConfig,
+    AutoModel,
     AutoModelForCausalLM,
     Trainer,
     TrainingArguments,
@@ -26,7 +29,17 @@ from gaincell.integrations.hf.attach import attached_layers, computes_softmax, s
 from gaincell.integrations.hf.mixing import add_mixing
 
 from .families import tokens
-from .hardware_models import DESIGN, FAMILIES, WARNINGS, add_parts, hardware, logits, run_python, trained
+from .hardware_models import (
+    DESIGN,
+    FAMILIES,
+    WARNINGS,
+    add_parts,
+    hardware,
+    logits,
+    lora,
+    run_python,
+    trained,
+)
 
 pytestmark = WARNINGS
 
@@ -69,6 +82,35 @@ def test_ways_of_loading(how: dict[str, Any], softmax: dict[str, Path], tmp_path
     assert len(list(tmp_path.glob("model-*.safetensors"))) > 1
     assert torch.equal(logits(AutoModelForCausalLM.from_pretrained(tmp_path, **how)), logits(model))
     assert torch.equal(logits(type(model).from_pretrained(tmp_path, **how)), logits(model))
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_another_head(family: str, softmax: dict[str, Path], tmp_path: Path) -> None:
+    """Gains and offsets come back in a model without its head, and from one."""
+    model = hardware(softmax[family])
+
+    def hidden(backbone: Any) -> torch.Tensor:
+        with torch.no_grad():
+            found: torch.Tensor = backbone(input_ids=tokens(2, 20), use_cache=False).last_hidden_state
+        return found
+
+    model.save_pretrained(tmp_path / "whole")
+    backbone = AutoModel.from_pretrained(tmp_path / "whole")
+    assert torch.equal(hidden(backbone), hidden(model.base_model))
+    backbone.save_pretrained(tmp_path / "backbone")
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "backbone")
+    assert torch.equal(hidden(again.base_model), hidden(backbone))
+
+
+@pytest.mark.parametrize("how", ["config=", "config.json"])
+def test_a_configuration_that_hides_the_hardware(how: str, softmax: dict[str, Path], saved: Path) -> None:
+    """Never the softmax model, whose report says that gains can be ignored."""
+    if how == "config.json":
+        shutil.copy(softmax["llama"] / "config.json", saved)
+    keywords = {"config": AutoConfig.from_pretrained(softmax["llama"])} if how == "config=" else {}
+    with pytest.raises(ModelError, match=r"gain_cell.* would be lost") as caught:
+        AutoModelForCausalLM.from_pretrained(saved, **keywords)
+    assert "\n" not in str(caught.value)
 
 
 def test_layers_that_wait_on_disk(softmax: dict[str, Path], tmp_path: Path) -> None:
@@ -123,6 +165,50 @@ def test_trainer_with_resume(family: str, softmax: dict[str, Path], tmp_path: Pa
     assert not torch.equal(logits(whole.model), logits(hardware(softmax[family])))
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "whole" / "checkpoint-4")
     assert torch.equal(logits(loaded), logits(whole.model))
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.parametrize(
+    ("saved_on", "model_on", "words"),
+    [
+        ("chip", "other", "was trained on the design"),
+        ("chip", None, "is not attached"),
+        (None, "chip", "softmax"),
+    ],
+)
+def test_a_training_goes_on_with_its_own_hardware(
+    saved_on: str | None,
+    model_on: str | None,
+    words: str,
+    wrapped: bool,
+    softmax: dict[str, Path],
+    tmp_path: Path,
+) -> None:
+    designs = {"chip": DESIGN, "other": DESIGN.replace(cell="linear")}
+
+    def trainer(on: str | None, steps: int) -> Trainer:
+        model: Any = AutoModelForCausalLM.from_pretrained(softmax["llama"])
+        if on is not None:
+            gaincell.attach(model, designs[on])
+            gaincell.calibrate(model, [tokens(2, 30, seed=3)])
+        if wrapped:
+            model = peft.get_peft_model(model, lora("llama"))
+        arguments = TrainingArguments(
+            output_dir=str(tmp_path),
+            max_steps=steps,
+            save_steps=1,
+            save_only_model=True,  # an optimizer's state would not fit either
+            report_to=[],
+            disable_tqdm=True,
+            use_cpu=True,
+        )
+        data = [{"input_ids": row, "labels": row} for row in tokens(2, 12)]
+        return Trainer(model=model, args=arguments, train_dataset=data)
+
+    trainer(saved_on, 1).train()
+    with pytest.raises(ModelError, match=words) as caught:
+        trainer(model_on, 2).train(resume_from_checkpoint=True)
+    assert "\n" not in str(caught.value)
 
 
 def test_push_to_hub(softmax: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,7 @@ from gaincell.files import write_tensors
 from gaincell.integrations.hf.attach import attach, attached_layers, attached_model
 from gaincell.integrations.hf.digital_scaling import hold_digital_scaling
 from gaincell.integrations.hf.interface import arrays_of
-from gaincell.integrations.hf.lora import add_product, factors, lora_name, without_adapters
+from gaincell.integrations.hf.lora import add_product, factors, lora_name, refuse_prompts, without_adapters
 from gaincell.integrations.hf.reparametrisation import hold_indices, is_copy, is_index, is_trained
 from gaincell.integrations.hf.reparametrisation import put as put_reparametrisation
 from gaincell.integrations.hf.sources import (
@@ -84,8 +84,9 @@ def save(
 ) -> Path:
     """Write the attached ``model`` into the directory ``run``; see ``gaincell.load``.
 
-    Only what differs from the pretrained model is written (see the head of this file). For a directory that
-    stands alone, call ``model.save_pretrained``.
+    Only what differs from the pretrained model is written (see the head of this file); factors of low-rank
+    adapters in 16 bits, which changes logits a little. ``save_pretrained`` keeps every bit: that of the
+    wrapper of peft writes the adapter, that of the model a directory that stands alone.
 
     Example:
 
@@ -106,12 +107,13 @@ def save(
         The directory.
 
     Raises:
-        ModelError: the model is not attached, or has weights that are NaN or infinite.
+        ModelError: the model is not attached, has weights that are NaN or infinite, or has learned prompts.
         RunError: the base model cannot be found again or does not fit, or the disk is full.
 
     Not modelled: adapters of other kinds; merge them first.
     """
     owner = attached_model(model)
+    refuse_prompts(model)
     if not isinstance(base, BaseModel):
         base = _find_base(base or pretrained_id(owner), next(iter(base_weights(owner).values())).dtype)
     return save_differences(owner, run, base_weights(base.model), base.source.id, base.sha256)

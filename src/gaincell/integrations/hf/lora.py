@@ -141,6 +141,15 @@ def factors(model: nn.Module) -> dict[str, Tensor]:
     return found
 
 
+def refuse_prompts(model: nn.Module) -> None:
+    """Refuse a wrapper of peft that puts learned prompts before the text. Raises ModelError."""
+    configs = getattr(model, "peft_config", {}).values()
+    if any(getattr(config, "is_prompt_learning", False) for config in configs):
+        raise ModelError(
+            "the model has learned prompts, which a RUN cannot hold: call save_pretrained of peft's wrapper"
+        )
+
+
 def lora_name(name: str) -> str:
     """The parameter of a model with adapters (of scale 1) that a factor in a file is."""
     for factor in ("lora_A", "lora_B"):

@@ -190,7 +190,7 @@ def _bring_together(model: Any, config: Any, alone: bool) -> None:
         GaincellError: adapter and model do not belong together.
     """
     from gaincell.integrations.hf.attach import attached_layers
-    from gaincell.integrations.hf.pretrained import check_version
+    from gaincell.integrations.hf.pretrained import check_design, check_version
 
     record, has_gains = _record(config), MODULE in (getattr(config, "modules_to_save", None) or [])
     if record is not None:
@@ -199,7 +199,13 @@ def _bring_together(model: Any, config: Any, alone: bool) -> None:
             _check_base(model, record, config)
     cells = attached_layers(model)
     if cells and record is not None:
-        _check_design(cells, record)
+        check_design(
+            cells,
+            record,
+            "adapter_config.json: the adapter",
+            "load the adapter on the pretrained model, which it attaches, and exchange the design then "
+            "(gaincell.set_design)",
+        )
         _check_arrays(cells, record)
     elif not cells and record is not None and has_gains and alone:
         _attach(model, record)
@@ -248,21 +254,6 @@ def sampled_fingerprint(model: Any) -> str | None:
         digest.update(f"{name} {tuple(weight.shape)}\n".encode())
         digest.update(some.float().numpy().data)
     return digest.hexdigest()
-
-
-def _check_design(cells: Sequence[GainCellAttention], record: Mapping[str, Any]) -> None:
-    """Refuse an adapter on another chip than its own. Raises ModelError, DesignError."""
-    from gaincell.config import design_from
-    from gaincell.nn.attention import common_design
-
-    made_for = design_from(record.get("design"), "adapter_config.json: its design")
-    design = common_design(cells)
-    if design.hash != made_for.hash:
-        raise ModelError(
-            f"the adapter was trained on the design {made_for.name} ({made_for.hash}), the model is attached "
-            f"to {design.name} ({design.hash}): load the adapter on the pretrained model, which it attaches, "
-            "and exchange the design then (gaincell.set_design)"
-        )
 
 
 def _check_arrays(cells: Sequence[GainCellAttention], record: Mapping[str, Any]) -> None:

@@ -8,7 +8,7 @@ The weights hold gains and offsets under their own names. `config.json` holds tw
 The first is transformers' place for what changes a model while it is read: `HardwareLoader` attaches it. The
 second is what transformers cannot pass over without gaincell: no version knows an attention function of that
 name, and each says so and stops. (Of a quantisation that it does not know it only warns. Other programs stop
-there.)
+there.) `from_pretrained` itself refuses files with gains that it was led past, by `config=` for one.
 
 `gaincell/__init__.py` imports this file as soon as transformers' models can be read. It must not import
 anything that imports `attach`, which may be what is being imported.
@@ -19,9 +19,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from transformers.modeling_utils import PreTrainedModel
 from transformers.quantizers.auto import register_quantization_config, register_quantizer
 from transformers.quantizers.base import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
@@ -30,7 +32,6 @@ from gaincell.errors import ModelError, RunError
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from transformers import PreTrainedModel
 
     from gaincell.nn.attention import GainCellAttention
 
@@ -38,6 +39,8 @@ METHOD = "gaincell"
 VERSION = 1
 ARRAYS = ".gain_cell."
 """In the names of tensors that belong to arrays."""
+
+_read: Any = vars(PreTrainedModel)["from_pretrained"].__func__
 
 
 @register_quantization_config(METHOD)
@@ -84,7 +87,7 @@ class HardwareLoader(HfQuantizer):
         for file in files:
             tensors |= read(Path(file), ARRAYS, positive=False)
         attach_as_recorded(model, vars(self.quantization_config), f"{model.name_or_path}: config.json")
-        put(model, tensors, model.name_or_path)
+        put(model, _named_for(model, tensors), model.name_or_path)
 
 
 def hardware_record(cells: Sequence[GainCellAttention], attention: str) -> dict[str, Any]:
@@ -114,6 +117,25 @@ def check_version(record: Mapping[str, Any], where: str) -> None:
         raise RunError(
             f"{where} has version {version!r}, this gaincell reads {VERSION}; upgrade gaincell "
             "(pip install -U gaincell), or save the model again"
+        )
+
+
+def check_design(
+    cells: Sequence[GainCellAttention], record: Mapping[str, Any], where: str, advice: str
+) -> None:
+    """Refuse what was trained on another chip than the model's. Raises ModelError, DesignError.
+
+    where: what was trained, and advice: what to do, for the refusal.
+    """
+    from gaincell.config import design_from
+    from gaincell.nn.attention import common_design
+
+    made_for = design_from(record.get("design"), f"{where}: its design")
+    design = common_design(cells)
+    if design.hash != made_for.hash:
+        raise ModelError(
+            f"{where} was trained on the design {made_for.name} ({made_for.hash}), the model is attached to "
+            f"{design.name} ({design.hash}): {advice}"
         )
 
 
@@ -164,9 +186,32 @@ def recorded(model: PreTrainedModel, cells: Sequence[GainCellAttention], attenti
         del config.quantization_config, vars(config)["_attn_implementation"]
 
 
+@wraps(_read)
+def _read_with_arrays(cls: Any, *arguments: Any, output_loading_info: bool = False, **keywords: Any) -> Any:
+    model, info = _read(cls, *arguments, output_loading_info=True, **keywords)
+    lost = sorted(name for name in info["unexpected_keys"] if ARRAYS in name)
+    if lost:
+        raise ModelError(
+            f"{model.name_or_path} was saved in gain-cell arrays, but the configuration in use does not say "
+            f"so: {lost[0]} ({len(lost)} tensors) would be lost. Leave config= out, and restore config.json "
+            "where it was replaced"
+        )
+    return (model, info) if output_loading_info else model
+
+
+def _named_for(model: PreTrainedModel, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of a file by their names in a model, which may have another head than was saved, or none."""
+    prefix = f"{model.base_model_prefix}."
+    plain = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+    return plain if model.base_model is model else {prefix + name: plain[name] for name in plain}
+
+
 def _files(model: Any) -> list[Path]:
     """Files of weights that a model was read from, where transformers (version 4) does not say which."""
     from transformers.utils.hub import cached_file
 
     config: Any = cached_file(model.name_or_path, "config.json", _commit_hash=model.config._commit_hash)
     return sorted(Path(config).parent.glob("model*.safetensors"))
+
+
+PreTrainedModel.from_pretrained = classmethod(_read_with_arrays)  # type: ignore[assignment]
