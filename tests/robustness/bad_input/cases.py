@@ -93,6 +93,7 @@ class BadValues:
             "spice": lambda: files.result("ENERGY"),
             **dict.fromkeys(("signals", "inputs"), files.signals),
             "lib": lambda: files.unreadable("models.lib"),
+            "liberty": lambda: files.unreadable("cells.lib"),
         }
 
     def value(self, option: Option) -> str | None:
