@@ -91,7 +91,12 @@ def generate(
         simulate(found.run, progress("head"))
     record = found.run.record
     if found.verilog is None or found.synthesis is None:
-        left_out = ["Verilog", *(["properties"] if tokens else []), "gates", *(["library"] if liberty else [])]
+        left_out = [
+            "Verilog",
+            *(["properties"] if tokens else []),
+            "gates",
+            *(["library"] if liberty else []),
+        ]
         found.checks += [verification.not_done(name, "yosys") for name in left_out]
         return found
     if tokens:
