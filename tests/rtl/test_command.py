@@ -100,16 +100,30 @@ def test_without_programs_the_rest_is_done_and_the_packages_are_named(
     small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(shutil, "which", lambda program: None)
-    out = tmp_path / "out"
-    assert call(small, "--out", out, "--verify", "--tokens", 14, "--head-dim", 4) == 0
+    out, library = tmp_path / "out", tmp_path / "cells.lib"
+    library.touch()
+    arguments = ("--verify", "--tokens", 14, "--head-dim", 4, "--liberty", library)
+    assert call(small, "--out", out, *arguments) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "needs yosys, which is not installed" in said
     assert "install the package yosys of Debian" in said
     checks = {one["name"]: one for one in result_of(out)["checks"]}
     assert checks["head: sums"]["different"]["value"] == 0
-    assert "different" not in checks["gates"]
+    assert not any("different" in checks[name] for name in ("Verilog", "properties", "gates", "library"))
     assert (out / "timeline.svg").exists()
     assert not (out / "verilog").exists()
+    assert "testbench" not in (out / "README.md").read_text()
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_a_library_that_is_not_there_is_refused_before_any_simulation(
+    installed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    there = shutil.which
+    monkeypatch.setattr(shutil, "which", lambda program: there(program) if installed else None)
+    monkeypatch.setattr("gaincell.rtl.generation.simulate", None)
+    assert call("leroux2025", "--out", tmp_path / "out", "--liberty", tmp_path / "no.lib") == 2
+    assert "no.lib: there is no such file" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

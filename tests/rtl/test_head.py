@@ -166,6 +166,18 @@ def codes_of(p: Parameters, stage: Stage, words: Sequence[int], stored: bool) ->
     return [seen["code"] for seen in play(scaler, [{**fixed, "word": word} for word in words])]
 
 
+@pytest.mark.parametrize("drivers", [Drivers(), Drivers(phases=2)])
+def test_the_longest_words_are_exact_in_the_reference(drivers: Drivers) -> None:
+    """Products at the ends of their range, against whole numbers without a limit."""
+    design = PAPER.replace(drivers=drivers)
+    p = Parameters(design, guard_bits=26 - Parameters(design).code_bits)
+    stage = Stage(gain=2**p.gain_bits - 1, offset=-(2 ** (p.offset_bits - 1)) + 1, exponent=0)
+    words = [-(2 ** (p.word_bits - 1)), 2 ** (p.word_bits - 1) - 1, 1, 0, -1]
+    found = fixed_point.scaled(torch.tensor(words), stage, p)
+    exact = [2 * (word * stage.gain + stage.offset) + 1 for word in words]
+    assert [int(one * 2 ** (p.fraction_bits + 1)) for one in found.tolist()] == exact
+
+
 def test_a_zero_key_at_the_offset_is_code_4() -> None:
     parameters = Parameters(PAPER)
     for gain in (0.3, 1.0, 2.7):
@@ -260,6 +272,9 @@ Change = Callable[[], object]
         (lambda: Parameters(PAPER.replace(unstated_latency=1e-9)), "a write needs 2 or more"),
         (lambda: Parameters(PAPER.replace(unstated_latency=4e-9), group=8), "group = 8: the words"),
         (lambda: Parameters(PAPER, rows=0), "rows = 0"),
+        (lambda: Parameters(PAPER, guard_bits=23), "guard_bits = 23 is out of range; allowed: 0 to 22"),
+        (lambda: Parameters(PAPER, rows=1025), "rows = 1025, window = 1024, 16 sub-tiles: too large"),
+        (lambda: Parameters(PAPER.replace(window=1 << 20)), "window = 1048576, 16384 sub-tiles: too large"),
         (lambda: PAPER.replace(window=1000), "tile = 64 does not divide window = 1000"),
         (lambda: query_stage(Parameters(PAPER), -1.0, 0.0), "the gain of q is -15"),
         (lambda: query_stage(Parameters(PAPER), 1.0, 5.0), "the offset of q moves the range"),

@@ -15,15 +15,16 @@ from gaincell.cli import main
 from gaincell.config import load_design
 from gaincell.errors import InputError
 from gaincell.reports.results import check
-from gaincell.spice.netlists.sub_tile import inputs, outputs
+from gaincell.spice.netlists.sub_tile import ARRAYS, inputs, outputs
+from gaincell.spice.rawfile import Plot
 from gaincell.spice.runner import available
 from gaincell.spice.technology import technology
 
 pytest.importorskip("amaranth", reason=AMARANTH)
 
-from gaincell.rtl.mixed_signal import PROGRAMS, simulate_sub_tile, source
+from gaincell.rtl.mixed_signal import PROGRAMS, _stored, simulate_sub_tile, source
 from gaincell.rtl.parameters import Parameters
-from gaincell.rtl.simulation import Run, simulate
+from gaincell.rtl.simulation import Record, Run, simulate
 from gaincell.rtl.verilog import generate
 from gaincell.rtl.words import random_scales, random_words
 
@@ -52,6 +53,23 @@ def test_every_port_of_the_circuit_is_one_of_the_verilog_and_driven_once() -> No
     top = text[: text.index("endmodule")]
     assert sorted(re.findall(r"^  assign (\w+) =", top, re.MULTILINE)) == sorted(driven)
     assert text.count("start = 1'h1") == 4
+
+
+def test_a_store_is_followed_until_its_column_is_written_again() -> None:
+    """Stores that rise by a millivolt in every step, around a ring of three columns."""
+    p = Parameters(PAPER.replace(tile=3, window=3), rows=3)
+    step = p.step_cycles / PAPER.counter_clock
+    time = np.linspace(0, 9 * step, 1000)
+    waves = {
+        f"v(st_{array}_{row}_{column})": time / step
+        for array in ARRAYS
+        for row in range(3)
+        for column in range(3)
+    }
+    record = Record(starts=[n * p.step_cycles for n in range(8)])
+    plot = Plot("ramps", {"time": time, **waves})
+    moved = _stored(p, record, plot, reads=3) - _stored(p, record, plot)
+    np.testing.assert_allclose(moved, np.broadcast_to([[2], [2], [2], [2], [2], [2], [1], [0]], (2, 8, 3)))
 
 
 def test_tokens_that_do_not_go_around_the_ring_are_refused() -> None:
@@ -98,6 +116,7 @@ def test_codes_of_the_circuit_are_those_of_the_head(tmp_path: Path) -> None:
     assert (np.abs(seen - expected) <= 1).all()
     assert (seen != expected).mean() <= 0.1
     assert result["write_error"]["largest"]["value"] < 0.9 / 7 / 10
+    assert 0 < result["drift"]["rms"]["value"] <= result["drift"]["largest"]["value"] < 0.9 / 7 / 2
     assert figure.stat().st_size > 10_000
     names = {path.name for path in out.iterdir()}
     assert names == {"circuit.cir", "sub_tile.v", "card.spi"}

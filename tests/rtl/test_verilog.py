@@ -173,6 +173,17 @@ def test_counters_change_no_less_than_they_count(verilog: Design, run: Run, synt
     assert 0 < steps <= switching.data
 
 
+def test_gated_counters_are_clocked_to_count_and_to_clear(
+    verilog: Design, run: Run, synthesis: Synthesis
+) -> None:
+    p, record = PARAMETERS, run.record
+    seen = zip(record.outputs, record.inputs, strict=True)
+    steps = sum(inputs["pulse"].bit_count() for outputs, inputs in seen if outputs["count"])
+    clears = len(record.starts) * p.group * p.tiles * p.rows
+    switching = gates.replay(synthesis, verilog.top, record).switching["pulse_counter"]
+    assert switching.clocked == (steps + clears) * p.count_bits
+
+
 def test_a_library_gives_its_cells_and_its_area(verilog: Design, tmp_path: Path) -> None:
     library = tmp_path / "tiny.lib"
     library.write_text(CELLS)

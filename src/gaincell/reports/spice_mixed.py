@@ -29,7 +29,7 @@ def describe_mixed(found: Any, ngspice: str, command: Sequence[str], design_hash
     def v(entry: Any, unit: str) -> Json:
         return value(np.asarray(entry).tolist(), unit, "simulated")
 
-    p, errors = found.parameters, found.stored - found.targets
+    p, errors, moved = found.parameters, found.stored - found.targets, found.held - found.stored
     off = np.abs(found.codes - found.expected)
     return {
         "schema": SCHEMA,
@@ -53,6 +53,10 @@ def describe_mixed(found: Any, ngspice: str, command: Sequence[str], design_hash
         "write_error": {
             "rms": v(float(np.sqrt((errors**2).mean())), "V"),
             "largest": v(float(np.abs(errors).max()), "V"),
+        },
+        "drift": {
+            "rms": v(float(np.sqrt((moved**2).mean())), "V"),
+            "largest": v(float(np.abs(moved).max()), "V"),
         },
         "checks": [
             {"name": name, "found": v(x, unit), "allowed": v(limit, unit), "passed": bool(x <= limit)}
@@ -99,7 +103,10 @@ def _waves(found: Any) -> Json:
 def rows(result: Json) -> list[list[str]]:
     """What was simulated and how it compares."""
     codes = np.array(result["codes"]["spice"]["value"])
-    error = result["write_error"]
+    error, drift = (
+        f"{number(result[key]['rms']) * 1e3:.1f}, {number(result[key]['largest']) * 1e3:.1f}"
+        for key in ("write_error", "drift")
+    )
     checks = [
         [f"{c['name']}", f"{number(c['found']):.3g} (allowed: {number(c['allowed']):g})"]
         for c in result["checks"]
@@ -112,10 +119,8 @@ def rows(result: Json) -> list[list[str]]:
         ["codes unlike HeadArray's", f"{number(result['codes']['differ']):g} of {codes.size}"],
         *checks,
         ["codes unlike those of ideal writes", f"{number(result['codes']['unlike_ideal_writes']):g}"],
-        [
-            "stored voltages, error against the ideal level (mV): rms, largest",
-            f"{number(error['rms']) * 1e3:.1f}, {number(error['largest']) * 1e3:.1f}",
-        ],
+        ["stored voltages, error against the ideal level (mV): rms, largest", error],
+        ["stored voltages, moved until the column is written again (mV): rms, largest", drift],
     ]
 
 

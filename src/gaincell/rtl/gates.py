@@ -6,7 +6,8 @@ each other until no wire between them changes. Between two edges a gate's output
     energy of a period = sum of changes x C V^2 / 2 + clocked flip-flops x C_clock V^2
 
 with the capacitances of the technology file: of a gate's output, of a flip-flop's data and of its clock. A
-clock gated by the enables reaches a flip-flop only when it may change; one that is not reaches all of them.
+clock gated by the enables reaches a flip-flop only when it may change, a synchronous reset included; one that
+is not reaches all of them.
 Not modelled: glitches, wires beyond the local ones in these capacitances, the clock tree.
 """
 
@@ -120,7 +121,7 @@ class _Kind:
         changed = self.wires != self.before
         into.gates += int(np.count_nonzero(changed[self.gate_rows]))
         into.data += int(np.count_nonzero(changed[self.q]))
-        into.clocked += int(np.count_nonzero(self.wires[self.enable]))
+        into.clocked += int(np.count_nonzero(self.wires[self.enable] | self.wires[self.reset]))
         into.all_clocked += len(self.q) * self.wires.shape[1]
         self.before = self.wires.copy()
 

@@ -61,7 +61,8 @@ class MixedSignal:
 
     circuit, verilog: what was simulated.
     codes, expected: simulated and of HeadArray [T, N]; ideal: of HeadArray with ideal writes.
-    targets: ideal voltages of what was written, V [array, T, row]; stored: found there at the value read.
+    targets: ideal voltages of what was written, V [array, T, row]; stored: found there at the value read;
+    held: at the last value read before the column is written again.
     plot: waveforms.
     """
 
@@ -76,6 +77,7 @@ class MixedSignal:
     ideal: Wave
     targets: Wave
     stored: Wave
+    held: Wave
     plot: Plot
     warnings: tuple[str, ...]
 
@@ -160,6 +162,7 @@ def simulate_sub_tile(
         ideal,
         targets,
         _stored(p, record, done.plot),
+        _stored(p, record, done.plot, reads=p.columns),
         done.plot,
         done.warnings,
     )
@@ -315,14 +318,16 @@ def _codes(p: Parameters, record: Record, plot: Plot, vdd: Volt) -> Wave:
     return np.stack(rows, 1).astype(np.float64)
 
 
-def _stored(p: Parameters, record: Record, plot: Plot) -> Wave:
-    """Voltages of the column of every token when its values begin to be read [array, T, row]."""
+def _stored(p: Parameters, record: Record, plot: Plot, reads: int = 1) -> Wave:
+    """Voltages of the column of every token when its values begin to be read, or `reads` - 1 tokens later, at
+    most at the last one [array, T, row].
+    """
     begins = p.of_phase("value read")[0].start
     times = [read_time(p, start + begins) for start in record.starts]
 
     def voltage(array: str, token: int, row: int) -> Volt:
         wave = plot[f"v(st_{array}_{row}_{token % p.columns})"]
-        return float(np.interp(times[token], plot["time"], wave))
+        return float(np.interp(times[min(token + reads, len(times)) - 1], plot["time"], wave))
 
     return np.array(
         [

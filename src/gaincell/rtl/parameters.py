@@ -16,6 +16,10 @@ from gaincell.units import Second
 
 READOUTS = ("counter", "counter-floor")
 """Those that a counter of pulses gives."""
+MOST = 1 << 14
+"""Counters, and columns, of a head that can be simulated here: sixteen times the paper's."""
+EXACT_BITS = 52
+"""Of a product of word and gain, so that the reference holds it, and half a unit, exactly in float64."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,7 @@ class Parameters:
     guard_bits: of a word and of a gain beyond the bits of a code.
 
     Raises:
-        InputError: sizes below 1.
+        InputError: sizes that are out of range.
         DesignError: a design that these circuits cannot serve; which of its numbers, and what is allowed.
     """
 
@@ -50,6 +54,17 @@ class Parameters:
             if getattr(self, name) < lowest:
                 raise InputError(f"{name} = {getattr(self, name)} is out of range; allowed: {lowest} or more")
         _check(self.design)
+        if max(self.columns, self.rows * self.tiles) > MOST:
+            raise InputError(
+                f"rows = {self.rows}, window = {self.columns}, {self.tiles} sub-tiles: too large to be "
+                f"simulated; allowed: {MOST} columns, and as many counters (rows x sub-tiles)"
+            )
+        most = EXACT_BITS // 2 - self.code_bits
+        if self.guard_bits > most:
+            raise InputError(
+                f"guard_bits = {self.guard_bits} is out of range; allowed: 0 to {most} with codes of "
+                f"{self.code_bits} bits, so that the reference is exact"
+            )
         self._check_times()
 
     @property

@@ -109,14 +109,19 @@ def synthesise(design: Design, *, timeout: Second = 600.0) -> Synthesis:
     return Synthesis(tuple(found), netlist)
 
 
+def check_liberty(liberty: Path) -> None:
+    """Raise InputError where there is no such file."""
+    if not liberty.is_file():
+        raise InputError(f"--liberty {liberty}: there is no such file; give a Liberty file (.lib)")
+
+
 def map_to_library(design: Design, liberty: Path, *, timeout: Second = 600.0) -> Mapped:
     """Cells of a Liberty file.
 
     Raises:
         InputError: there is no yosys, no such file, or none that yosys can map to.
     """
-    if not liberty.is_file():
-        raise InputError(f"--liberty {liberty}: there is no such file; give a Liberty file (.lib)")
+    check_liberty(liberty)
     script = """
         dfflibmap -liberty cells.lib
         opt_clean

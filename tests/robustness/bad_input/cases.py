@@ -76,7 +76,10 @@ class BadValues:
             "out": self._out,
             "figures": self._figures,
             **dict.fromkeys(("json", "csv", "latex", "markdown", "dump", "gds"), self._output_file),
-            **dict.fromkeys(("design", "first", "second", "designs"), self._design),
+            **dict.fromkeys(("design", "first", "second", "designs", "design_source"), self._design),
+            "design_name": lambda: self.dice.choice(
+                ("a/b", "..", ".hidden", "leroux2025", "ideal", "a/../b")
+            ),
             "cell": self._cell,
             "device_device": lambda: files.toml("DEVICE"),
             "recipe": lambda: files.toml("RECIPE"),
@@ -93,6 +96,7 @@ class BadValues:
             "spice": lambda: files.result("ENERGY"),
             **dict.fromkeys(("signals", "inputs"), files.signals),
             "lib": lambda: files.unreadable("models.lib"),
+            "liberty": lambda: files.unreadable("cells.lib"),
         }
 
     def value(self, option: Option) -> str | None:

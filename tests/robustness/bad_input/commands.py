@@ -37,7 +37,7 @@ BASE: dict[str, list[str]] = {
                  "--calibration-tokens", "128"],
     "cost": ["RUN", "--no-measure", "--tokens", "64"],
     "design list": [], "design show": ["CHIP"], "design validate": ["CHIP"],
-    "design diff": ["CHIP", "leroux2025"],
+    "design diff": ["CHIP", "leroux2025"], "design new": ["mine", "--out", "mine.toml"],
     "device fit": ["CURVE"], "device show": ["DEVICE"],
     "floorplan": ["CHIP"],
     "export": ["RUN", "--out", "new"],
@@ -45,13 +45,17 @@ BASE: dict[str, list[str]] = {
     "simulate head": ["--tokens", "8", "--figures", "drawn"],
     "simulate tile": ["--tokens", "8", "--figures", "drawn"],
     "spice characterise": ["--cells", "2"], "spice verify": ["--columns", "1"], "spice wires": [],
-    "spice energy": ["--columns", "1"],
+    "spice energy": ["--columns", "1"], "spice write": [],
+    "spice mixed": ["--head-dim", "2", "--tokens", "3"],
+    "rtl": ["CHIP", "--out", "new", "--head-dim", "2"],
     "sweep": ["SWEEP", "--dry-run"], "train": ["RECIPE", "--text", "TEXT", "--dry-run"],
     "baseline": ["--batch", "1", "--context", "16", "--seconds", "0.01", "--runs", "1", "--heads", "1"],
     "serve": ["RUN", "--port", "0"],
     "doctor": [],
 }  # fmt: skip
 """A command that works, with words in capitals for what `Place` holds."""
+ELSEWHERE = ("lm_eval",)
+"""Commands whose options are another program's."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +123,7 @@ class Place:
 
 
 def options() -> list[Option]:
-    """All options of all commands in `BASE`, from the signatures of their functions."""
+    """All options of all commands, from the signatures of their functions."""
     found = []
     for module in pkgutil.iter_modules(gaincell.cli.__path__):
         if module.name.startswith("_"):
@@ -128,7 +132,7 @@ def options() -> list[Option]:
         for each in app.registered_commands:
             own = each.name or each.callback.__name__.rstrip("_").replace("_", "-")
             command = module.name if len(app.registered_commands) == 1 else f"{module.name} {own}"
-            if command not in BASE:
+            if command in ELSEWHERE:
                 continue
             for name, hint in typing.get_type_hints(each.callback, include_extras=True).items():
                 if name == "return" or not hasattr(hint, "__metadata__"):
