@@ -214,4 +214,4 @@ def _files(model: Any) -> list[Path]:
     return sorted(Path(config).parent.glob("model*.safetensors"))
 
 
-PreTrainedModel.from_pretrained = classmethod(_read_with_arrays)  # type: ignore[assignment]
+PreTrainedModel.from_pretrained = classmethod(_read_with_arrays)  # type: ignore[assignment, arg-type]
