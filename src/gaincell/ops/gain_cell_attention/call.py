@@ -1,7 +1,5 @@
 """What one call of the attention is: its tensors and options, checked once and passed on whole."""
 
-from __future__ import annotations
-
 from typing import Literal, NamedTuple, get_args
 
 import torch
