@@ -227,6 +227,7 @@ def test_push_to_hub(softmax: dict[str, Path], tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(type(model), "_upload_modified_files", upload)
     api = type("Api", (), {"create_repo": lambda self, repo_id, **_: type("Url", (), {"repo_id": repo_id})()})
     monkeypatch.setattr(hub, "hf_api", api, raising=False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # nothing is asked of the network
     model.push_to_hub("someone/attached")
     assert torch.equal(logits(AutoModelForCausalLM.from_pretrained(sent)), logits(model))
 
