@@ -40,9 +40,10 @@ from gaincell.mapping import records, summary
 from gaincell.mapping.folder import read_state
 from gaincell.mapping.job import Shipped, find_shipped
 from gaincell.progress import StageProgress, silent_stages
-from gaincell.reports import results
 from gaincell.reports.figures import draw_all
-from gaincell.reports.results import Json, value
+from gaincell.results import read_stages, write
+from gaincell.results.provenance import hash_of, made
+from gaincell.results.run import FILE, AdaptedResult, UsedText
 from gaincell.standard_error import exp_or_infinity
 from gaincell.text import open_text
 
@@ -92,7 +93,7 @@ def adapt_model(
     *,
     command: Sequence[str] = ("gaincell", "adapt"),
     progress: StageProgress = silent_stages,
-) -> Json:
+) -> AdaptedResult:
     """Adapt a model and evaluate it before and after; returns what run.json holds, and writes it into `out`.
 
     Raises:
@@ -166,40 +167,35 @@ def adapt_model(
         "after": records.of_mismatch(result.statistics, target),
     }
     design = attached_layers(loaded.model)[0].design
-    run: Json = {
-        "schema": results.SCHEMA,
-        "command": "adapt",
-        "model": summary.model(loaded),
-        "design": summary.design(design),
-        "text": {
-            "name": text.name,
-            "evaluation_tokens": value(len(evaluation), "tokens", "measured"),
-            "calibration_tokens": value(calibration.numel(), "tokens", "measured"),
-        },
-        "stages": [summary.stage(name, title, record) for name, title, record in stages],
-        "adaptation": {
+    run = AdaptedResult(
+        command="adapt",
+        model=summary.model(loaded),
+        design=summary.chip_of(design),
+        text=UsedText(text.name, len(evaluation), calibration.numel()),
+        stages=tuple(summary.stage(*one) for one in stages),
+        adaptation={
             settings.method: summary.adaptation(
                 records.of_adaptation(result) | {"target_perplexity": exp_or_infinity(as_it_is)}
             )
         },
-        "mismatch": summary.mismatch(mismatch),
-        "codes": summary.codes({name: records.of_codes(use) for name, use in codes.items()}),
-        "cell": summary.cell(design),
-        "provenance": results.provenance(
+        mismatch=summary.mismatch(mismatch),
+        codes=summary.codes({name: records.of_codes(use) for name, use in codes.items()}),
+        cell=summary.cell(design),
+        provenance=made(
             command=command,
             seed=0,
             protocol=describe(protocol, stages[-1][2]["blocks"]) + noise_remark(design),
             design_hash=design.hash,
             inputs={
                 f"model {summary.base_name(loaded.id)}": loaded.sha256,
-                "calibration text": results.hash_of(calibration),
-                "evaluation text": results.hash_of(evaluation),
+                "calibration text": hash_of(calibration),
+                "evaluation text": hash_of(evaluation),
             },
         ),
-    }
+    )
     if out is not None:
         save(loaded.model, out)
-        results.write(run, out / results.FILE)
+        write(run, out / FILE)
         draw_all(run, out / "figures")
     return run
 
@@ -240,12 +236,11 @@ def _training_tokens(model: str) -> int:
     folder = run_directory(model)
     if not is_run(folder):
         return _shipped(model).tokens
-    made = results.read(folder) if (folder / results.FILE).is_file() else {}
-    stages = made.get("stages") or []
-    if (folder / LINEAR).is_file():
-        stages = [stage for stage in stages if stage["name"] == "linear"]
-        return int(results.number(stages[0]["training_tokens"])) if stages else 0
-    return int(results.number(results.saved_stage(made)["training_tokens"])) if stages else 0
+    run = read_stages(folder)
+    if run is None:
+        return 0
+    stage = run.stage("linear") if (folder / LINEAR).is_file() else run.saved_stage
+    return stage.training_tokens if stage is not None else 0
 
 
 def load_start(settings: AdaptSettings, default_design: Design) -> tuple[LoadedModel, Design, Design]:

@@ -24,7 +24,7 @@ from gaincell.mapping.initial import calibrate
 from gaincell.mapping.job import find_shipped
 from gaincell.ops.gain_cell_attention import Gradient, Impl
 from gaincell.progress import StageProgress, silent_stages
-from gaincell.reports import results
+from gaincell.results import read_stages
 from gaincell.text import open_text
 
 CALIBRATION_TOKENS = 1024
@@ -169,7 +169,6 @@ def adapted_model(
 
 def _trained(run: str) -> str:
     """How long a RUN was trained, in words; empty where it does not say."""
-    path = run_directory(run) / results.FILE
-    made = results.read(path) if path.is_file() else {}
-    tokens = results.number(results.saved_stage(made)["training_tokens"]) if made.get("stages") else 0
+    made = read_stages(run_directory(run))
+    tokens = 0 if made is None else made.saved_stage.training_tokens
     return f", trained on {tokens:,.0f} tokens" if tokens else ""

@@ -30,7 +30,7 @@ from gaincell.integrations.hf.sources import (
     load_tokenizer,
     without_revision,
 )
-from gaincell.reports import results
+from gaincell.results import read_stages
 
 FORMATS = ("transformers", "peft")
 _A, _B = ".weight.lora_A", ".weight.lora_B"
@@ -163,14 +163,10 @@ def model_card(run: str | os.PathLike[str], name: str, design: Design, form: str
         _LOAD[form].format(name=name, base=base),
         "```",
     ]
-    file = run_directory(run) / results.FILE
-    if file.is_file():
-        made = results.read(file)
-        if made.get("stages"):
-            found = results.saved_stage(made)["perplexity"]
-            lines += [
-                "",
-                f"Perplexity {results.number(found):.2f}, {found['kind']}: "
-                f"{made['provenance']['protocol']}. Made by `{made['provenance']['command']}`.",
-            ]
+    if (made := read_stages(run_directory(run))) is not None:
+        stage, how = made.saved_stage, made.provenance
+        lines += [
+            "",
+            f"Perplexity {stage.perplexity:.2f}, {stage.numbers}: {how.protocol}. Made by `{how.command}`.",
+        ]
     return "\n".join([*lines, "", "Hardware is simulated: nothing was measured on a chip.", ""])
