@@ -11,14 +11,12 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from gaincell.errors import RunError
 from gaincell.progress import Progress, silent
-from gaincell.results.codec import from_json, to_json
-from gaincell.results.sweep import Point
+from gaincell.results.plain import value
 from gaincell.sweeps.optional import import_optuna
 from gaincell.sweeps.point import Measure
 from gaincell.sweeps.settings import Sweep
@@ -97,10 +95,9 @@ def _known(study: Any, trial: Any) -> tuple[tuple[float, ...], dict[str, Any]] |
     optuna = import_optuna()
     for other in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,)):
         if other.params == trial.params and ENTRY in other.user_attrs:
-            known = from_json(Point, other.user_attrs[ENTRY])
-            first = other.user_attrs[POINT] if known.same_as is None else known.same_as
-            entry = replace(known, point=trial.user_attrs[POINT], same_as=first)
-            return tuple(other.values), to_json(entry)
+            same = {"point": value(trial.user_attrs[POINT], "1", "simulated")}
+            first = {"same_as": value(other.user_attrs[POINT], "1", "simulated")}
+            return tuple(other.values), first | other.user_attrs[ENTRY] | same
     return None
 
 
