@@ -101,7 +101,7 @@ def baseline(
         console.print(line)
     write_json(json, entry)
     if figure is not None and found.measured:
-        report.draw_baseline(entry, figure)
+        save(report.baseline_figure(entry), figure)
     if not found.measured:
         raise typer.Exit(1)
 
