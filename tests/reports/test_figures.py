@@ -388,7 +388,7 @@ def test_stages_without_variance_are_no_perfect_matches() -> None:
     drawn = np.asarray(after.get_ydata())
     assert np.isnan(drawn).sum() == len(silent) > 0
     assert exact_before.get_markerfacecolor() == exact_after.get_markerfacecolor() == "white"
-    found = run.mismatch.before["out"].std
+    found = run.mismatch["before"]["out"].std
     exact = [
         len(found[layer]) * layer + head
         for layer, head in np.argwhere(np.asarray(found) == 0)

@@ -211,7 +211,7 @@ def _report(asked: Sweep, found: Any, place: Path, json: Path | None) -> None:
     from rich.console import Console
 
     from gaincell.errors import RunError
-    from gaincell.reports.sweep import sweep_table
+    from gaincell.reports.sweep import rows
     from gaincell.reports.sweep_aware import remarks
     from gaincell.reports.sweep_figures import draw_all
     from gaincell.results import write
@@ -221,7 +221,7 @@ def _report(asked: Sweep, found: Any, place: Path, json: Path | None) -> None:
     write(result, place / RESULT)
     write_json(json, result)
     console = Console()
-    console.print(sweep_table(result))
+    console.print(rows(result).terminal())
     for line in remarks(result):
         console.print(line, markup=False)
     if found.elsewhere:

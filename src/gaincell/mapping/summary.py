@@ -102,12 +102,10 @@ def adaptation(record: Record) -> Adaptation:
 
 def mismatch(record: Mapping[str, Record]) -> Mismatch:
     """Residuals of every stage, layer and head, before and after."""
-    return Mismatch(
-        **{
-            when: {name: Spread(**_frozen(kinds)) for name, kinds in by_stage.items()}
-            for when, by_stage in record.items()
-        }
-    )
+    return {
+        when: {name: Spread(**_frozen(kinds)) for name, kinds in by_stage.items()}
+        for when, by_stage in record.items()
+    }
 
 
 def codes(record: Mapping[str, Record]) -> dict[str, dict[str, CodeShares]]:
