@@ -230,7 +230,7 @@ def _report(asked: Sweep, found: Any, place: Path, json: Path | None) -> None:
             "they are done, with --retry-elsewhere if those machines are gone"
         )
     if not found.complete:
-        reason = next((p["reason"] for p in result["points"] if "reason" in p), "none was finished")
+        reason = next((p.reason for p in result.points if p.reason is not None), "none was finished")
         raise RunError(f"all points failed: {reason}")
     for drawn in draw_all(result, place / "figures"):
         console.print(str(drawn))

@@ -70,7 +70,7 @@ def stage(
     by block, with the standard error of the ratio.
     """
     blocks = record.get("per_block")
-    ratios: dict[str, float | None] = {}
+    ratios: Record = {}
     for key, other in (("ratio_to_software", software), ("ratio_to_continued", continued)):
         if other is None:
             continue

@@ -136,7 +136,8 @@ def _ratio(point: Point) -> str:
         return UNSEEN
     if point.ratio_interval is None:
         return _factor(point.ratio)
-    return _with_interval(point.ratio, *point.ratio_interval, _factor)
+    low, high = point.ratio_interval
+    return _with_interval(point.ratio, low, high, _factor)
 
 
 def _with_interval(x: float, low: float, high: float, shown: Callable[[float], str]) -> str:
