@@ -29,6 +29,10 @@ from gaincell.results.run import (
 from gaincell.standard_error import paired_ratio
 
 CURVE_POINTS = 91
+KEPT = (
+    "training_tokens", "perplexity", "nll", "predictions", "seconds", "perplexity_error", "bits_per_byte"
+)  # fmt: skip
+"""Of a record, by the names that a stage has for them."""
 
 
 def base_name(model: str) -> str:
@@ -78,13 +82,12 @@ def stage(
         if blocks and other.get("per_block"):
             ours, theirs = ([nll for nll, _ in one["per_block"]] for one in (record, other))
             _, ratios[f"{key}_error"] = paired_ratio(ours, theirs, [count for _, count in blocks])
-    kept = ("training_tokens", "perplexity", "nll", "predictions", "seconds")
     return StageResult(
         name=name,
         title=title,
         numbers="measured" if name.startswith("software") else "simulated",
         blocks=BlockLosses(*zip(*blocks, strict=True)) if blocks else None,
-        **{key: record[key] for key in (*kept, "perplexity_error", "bits_per_byte")},
+        **{key: record[key] for key in KEPT},
         **ratios,
     )
 
