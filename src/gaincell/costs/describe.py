@@ -62,6 +62,7 @@ def head(
     write: WriteEnergy | None = None,
 ) -> results.CostedHead:
     """One query head, one token. spice, rtl, write: other sources, beside the formulas."""
+    whole = found.bottom_up
     return results.CostedHead(
         group=found.head.group,
         context=found.head.columns,
@@ -70,8 +71,8 @@ def head(
         head_dim=found.head.head_dim,
         cells=found.head.cells,
         lines=tuple(_line(found, line) for line in found.lines),
-        cited=_cited(found.cited),
-        bottom_up=replace(_bottom_up(found.bottom_up), power=found.bottom_up.power),
+        cited=results.CitedCost(found.cited.energy, found.cited.latency, found.cited.area),
+        bottom_up=results.BottomUp(whole.energy, whole.latency, whole.area, whole.power),
         area={name: part.area for name, part in found.area.parts.items()},
         phases=tuple(phases.phases(found)),
         spice=None if spice is None else _spice(found, spice),
@@ -100,7 +101,9 @@ def _rtl(found: HeadCost, rtl: RtlEnergy) -> results.SynthesisedDigital:
     line = next(line for line in found.lines if line.name == DIGITAL)
     energy = rtl.of_head(found.head) + line.bottom_up.parts["routing"].energy
     beside = _beside(found, DIGITAL, energy)
-    return results.SynthesisedDigital(rtl.inputs, rtl.technology, rtl.columns, **vars(beside))
+    return results.SynthesisedDigital(
+        **vars(beside), inputs=rtl.inputs, technology=rtl.technology, columns=rtl.columns
+    )
 
 
 def _spice(found: HeadCost, spice: SpiceEnergy) -> results.SpiceArrays:
@@ -205,7 +208,9 @@ def whole_model(found: Sequence[Arrangement]) -> tuple[results.WholeModel, ...]:
             latency_gain=first.latency / one.total.latency,
             latency_gain_cited=first.latency / one.total_cited.latency,
             note=one.note,
-            attention_cited=None if one.cited is None else _cited_time(one.cited),
+            attention_cited=None
+            if one.cited is None
+            else results.CitedTime(one.cited.energy, one.cited.latency),
             held=one.held,
         )
         for one in found
@@ -313,15 +318,3 @@ def _line(found: HeadCost, line: Line) -> results.Block:
     cited = Value(line.cited, "J", "cited", paper().source(line.name))
     compared = {"factor": line.factor, "band": line.band, "inside": line.inside}
     return replace(block, cited=cited, explanation=found.explain(line), **compared)  # type: ignore[arg-type]
-
-
-def _cited_time(cost: Cost) -> results.CitedTime:
-    return results.CitedTime(cost.energy, cost.latency)
-
-
-def _cited(cost: Cost) -> results.CitedCost:
-    return results.CitedCost(cost.energy, cost.latency, cost.area)
-
-
-def _bottom_up(cost: Cost) -> results.BottomUp:
-    return results.BottomUp(cost.energy, cost.latency, cost.area)
