@@ -26,11 +26,18 @@ from gaincell.errors import InputError, ModelError, RunError, UncalibratedWarnin
 from gaincell.evaluation.dump import dump_layer
 from gaincell.integrations.hf.attach import attach, attached_layers, detach, set_attention, set_design
 from gaincell.integrations.hf.cache import RingCache, feed
-from gaincell.integrations.hf.checkpoint import HARDWARE, load_for_training, load_run, save
+from gaincell.integrations.hf.checkpoint import (
+    HARDWARE,
+    load_for_training,
+    load_run,
+    read_state,
+    save,
+    trained_parameters,
+    write_state,
+)
 from gaincell.integrations.hf.digital_scaling import add_array_normaliser, add_biases
 from gaincell.integrations.hf.lora import add_lora
 from gaincell.integrations.hf.models import load_model
-from gaincell.mapping.folder import read_state, trained_parameters, write_state
 from gaincell.mapping.initial import FIRST, FLOORS, initial_scaling
 from gaincell.nn.attention import GainCellAttention
 from gaincell.training.loop import _optimizer

@@ -245,7 +245,7 @@ def _chip(model: str, design: str | None, cell: str | None, window: int | None) 
 def _can_be_measured(model: str) -> bool:
     """Whether a model is attached, or embedded with a shipped linear version."""
     from gaincell.integrations.hf.size import run_design
-    from gaincell.mapping.job import find_shipped
+    from gaincell.mapping.ready import find_shipped
 
     return run_design(model) is not None or find_shipped(model) is not None
 

@@ -25,14 +25,15 @@ from gaincell.evaluation.activity import measure_activity
 from gaincell.evaluation.codes import SignalUse, signal_use
 from gaincell.evaluation.perplexity import Perplexity, cut_blocks, perplexity
 from gaincell.integrations.hf.attach import attached_layers, set_design
-from gaincell.integrations.hf.checkpoint import is_run, save
+from gaincell.integrations.hf.checkpoint import save
 from gaincell.integrations.hf.context import default_length, read_tokens
+from gaincell.integrations.hf.run import is_run
 from gaincell.integrations.hf.size import model_size
 from gaincell.integrations.hf.sources import LoadedModel
 from gaincell.mapping import records, summary
 from gaincell.mapping.folder import alone
 from gaincell.mapping.job import freeze_embeddings
-from gaincell.mapping.readapt import load_made
+from gaincell.mapping.ready import load_made
 from gaincell.progress import StageProgress, silent_stages
 from gaincell.reports import results
 from gaincell.reports.results import Json, value

@@ -7,11 +7,9 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Int
-from safetensors import safe_open
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -19,12 +17,14 @@ from gaincell.design import Design
 from gaincell.errors import InputError, ModelError
 from gaincell.evaluation.perplexity import Perplexity, perplexity
 from gaincell.integrations.hf.attach import attach, attached_layers, detach, set_design
+from gaincell.integrations.hf.checkpoint import read_state, trained_parameters
 from gaincell.integrations.hf.context import check_length, default_length, read_tokens
 from gaincell.integrations.hf.lora import add_lora, lora_parameters, without_adapters
 from gaincell.integrations.hf.models import load_model
 from gaincell.integrations.hf.sources import LoadedModel, base_weights
 from gaincell.integrations.hf.support import attention_modules
-from gaincell.mapping.folder import RunFolder, read_state, trained_parameters
+from gaincell.mapping.folder import RunFolder
+from gaincell.mapping.ready import Shipped, find_shipped
 from gaincell.mapping.settings import MapSettings
 from gaincell.progress import StageProgress
 from gaincell.reports.results import hash_of
@@ -32,24 +32,6 @@ from gaincell.text import open_text
 from gaincell.training.data import pack_blocks
 from gaincell.training.log import TrainingLog
 from gaincell.training.tracker import Tracker
-
-ASSETS = Path(__file__).parents[1] / "assets"
-
-
-class Shipped(NamedTuple):
-    """What is shipped with a model: its linear hardware version, and the softmax model continued on the same
-    tokens.
-    """
-
-    linear: Path
-    software: Path
-    tokens: int
-    design_hash: str
-
-    @property
-    def words(self) -> str:
-        """What the hardware version is."""
-        return f"the shipped linear hardware version, trained on {self.tokens:,} tokens"
 
 
 @dataclass
@@ -200,16 +182,6 @@ def prepare(settings: MapSettings, out: Path, progress: StageProgress) -> Job:
         progress=progress,
         original={name: tensor.clone() for name, tensor in trained_parameters(loaded.model).items()},
     )
-
-
-def find_shipped(model: str) -> Shipped | None:
-    """The linear version that is shipped with an embedded model."""
-    linear, software = (ASSETS / model / f"{name}.safetensors" for name in ("linear", "software-continued"))
-    if "/" in model or not (linear.is_file() and software.is_file()):
-        return None
-    with safe_open(linear, framework="pt") as file:
-        metadata = file.metadata() or {}
-    return Shipped(linear, software, int(metadata.get("tokens", 0)), metadata.get("design_hash", ""))
 
 
 def freeze_embeddings(model: PreTrainedModel) -> None:

@@ -15,10 +15,9 @@ from gaincell.adaptation.adapt import Method, Start, neutral_scales
 from gaincell.adaptation.published import measure
 from gaincell.adaptation.result import Rule
 from gaincell.adaptation.statistics import as_batch
-from gaincell.config import load_design
 from gaincell.design import Design
 from gaincell.device import with_cell
-from gaincell.errors import InputError, ModelError
+from gaincell.errors import InputError
 from gaincell.evaluation.codes import code_use
 from gaincell.evaluation.noise import noise_remark
 from gaincell.evaluation.perplexity import (
@@ -28,27 +27,18 @@ from gaincell.evaluation.perplexity import (
     perplexity,
     window_and_stride,
 )
-from gaincell.integrations.hf.attach import attach, attached_layers, set_design
-from gaincell.integrations.hf.checkpoint import describe as describe_run
-from gaincell.integrations.hf.checkpoint import is_run, run_directory, save
-from gaincell.integrations.hf.chip import AS_SAVED
+from gaincell.integrations.hf.attach import attached_layers, set_design
+from gaincell.integrations.hf.checkpoint import save
 from gaincell.integrations.hf.context import check_length, read_tokens
-from gaincell.integrations.hf.models import load_model
 from gaincell.integrations.hf.placement import place_model
-from gaincell.integrations.hf.sources import LoadedModel, find_source
 from gaincell.mapping import records, summary
-from gaincell.mapping.folder import read_state
-from gaincell.mapping.job import Shipped, find_shipped
+from gaincell.mapping.ready import find_start
 from gaincell.progress import StageProgress, silent_stages
 from gaincell.reports import results
 from gaincell.reports.figures import draw_all
 from gaincell.reports.results import Json, value
 from gaincell.standard_error import exp_or_infinity
 from gaincell.text import open_text
-
-LINEAR = Path("stages") / "linear.safetensors"
-MADE_FOR = "leroux2025"
-"""The design of the linear versions that are shipped."""
 
 
 @dataclass(frozen=True)
@@ -98,9 +88,11 @@ def adapt_model(
     Raises:
         GaincellError: model, text or design are not acceptable.
     """
-    loaded, source, start = load_start(settings, default_design)
+    start = find_start(settings.model)
+    chip = settings.design or start.design or default_design
+    source, dtype = start.made_for(chip), getattr(torch, settings.dtype)
+    loaded = start.load(chip, impl=settings.impl, dtype=dtype)
     place_model(loaded.model, settings.device)
-    chip = settings.design or start
     target_design = with_cell(chip, settings.cell) if settings.cell else chip
     if target_design.hash == source.hash and settings.start == "trained":
         raise InputError(
@@ -125,9 +117,8 @@ def adapt_model(
         found = perplexity(
             loaded.model, evaluation, protocol, tokenizer=loaded.tokenizer, progress=progress(step)
         )
-        return {"training_tokens": trained} | records.of_perplexity(found, time.perf_counter() - begun)
+        return {"training_tokens": start.tokens} | records.of_perplexity(found, time.perf_counter() - begun)
 
-    trained = _training_tokens(settings.model)
     neutral = settings.start == "neutral"
     title = f"{source.cell.name} cell"
     stages = [("linear", title, evaluate("evaluate the model as it is"))]
@@ -202,86 +193,3 @@ def adapt_model(
         results.write(run, out / results.FILE)
         draw_all(run, out / "figures")
     return run
-
-
-def describe_start(model: str) -> str:
-    """Which version of a model `adapt_model` starts from, in words.
-
-    Raises ModelError: there is no hardware version to start from.
-    """
-    folder = run_directory(model)
-    if is_run(folder):
-        return "the linear hardware model of the RUN" if (folder / LINEAR).is_file() else AS_SAVED
-    return _shipped(model).words
-
-
-def describe_made(model: str) -> str:
-    """Which version of a model `load_made` loads, in words.
-
-    Raises ModelError: there is no hardware version.
-    """
-    return AS_SAVED if is_run(model) else _shipped(model).words
-
-
-def _shipped(model: str) -> Shipped:
-    found = find_shipped(model)
-    if found is None:
-        if Path(model).exists():
-            find_source(model)
-        raise ModelError(
-            f"{model} has no linear hardware version to start from; "
-            f"make one: gaincell map {model}, then adapt the RUN it writes"
-        )
-    return found
-
-
-def _training_tokens(model: str) -> int:
-    """Tokens that the version was trained on which `adapt_model` starts from; 0 where it does not say."""
-    folder = run_directory(model)
-    if not is_run(folder):
-        return _shipped(model).tokens
-    made = results.read(folder) if (folder / results.FILE).is_file() else {}
-    stages = made.get("stages") or []
-    if (folder / LINEAR).is_file():
-        stages = [stage for stage in stages if stage["name"] == "linear"]
-        return int(results.number(stages[0]["training_tokens"])) if stages else 0
-    return int(results.number(results.saved_stage(made)["training_tokens"])) if stages else 0
-
-
-def load_start(settings: AdaptSettings, default_design: Design) -> tuple[LoadedModel, Design, Design]:
-    """The model to adapt, attached; the design it was made for; and the chip whose cell it shall get.
-
-    Raises ModelError: there is no hardware version to start from.
-    """
-    folder = run_directory(settings.model)
-    linear, dtype = folder / LINEAR, getattr(torch, settings.dtype)
-    if is_run(folder) and not linear.is_file():
-        loaded = load_model(settings.model, dtype)
-        own = attached_layers(loaded.model)[0].design
-        return loaded, own, own
-    if is_run(folder):
-        chip = attached_layers(load_model(settings.model, dtype).model)[0].design
-        loaded = load_model(describe_run(folder).base, dtype)
-    else:
-        shipped = _shipped(settings.model)
-        chip, linear = settings.design or default_design, shipped.linear
-        loaded = load_model(settings.model, dtype)
-    attach(loaded.model, chip.replace(cell="linear"), impl=settings.impl)  # type: ignore[arg-type]
-    read_state(loaded.model, linear)
-    return loaded, chip.replace(cell="linear"), chip
-
-
-def load_made(model: str, impl: str = "auto") -> LoadedModel:
-    """A hardware model as it was made, attached: its statistics are the target of an adaptation.
-
-    Of a RUN its final weights on its own chip; of a shipped model its linear version, on `MADE_FOR` with
-    linear cells.
-
-    Raises ModelError: there is no hardware version.
-    """
-    if is_run(model):
-        loaded = load_model(model)
-        for layer in attached_layers(loaded.model):
-            layer.impl = impl  # type: ignore[assignment]
-        return loaded
-    return load_start(AdaptSettings(model, None, None, impl=impl), load_design(MADE_FOR))[0]

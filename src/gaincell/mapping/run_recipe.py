@@ -31,17 +31,17 @@ from gaincell.errors import InputError
 from gaincell.evaluation.noise import noise_remark
 from gaincell.evaluation.perplexity import describe, perplexity
 from gaincell.integrations.hf.attach import attached_layers
-from gaincell.integrations.hf.checkpoint import DESIGN, save
-from gaincell.integrations.hf.checkpoint import describe as describe_run
+from gaincell.integrations.hf.checkpoint import save, write_state
 from gaincell.integrations.hf.models import load_model
 from gaincell.integrations.hf.paired import kept_components
+from gaincell.integrations.hf.run import DESIGN, Run
 from gaincell.integrations.hf.sources import LoadedModel
 from gaincell.integrations.hf.support import attention_modules
 from gaincell.mapping import records, summary
-from gaincell.mapping.folder import RunFolder, alone, write_state
+from gaincell.mapping.folder import RunFolder, alone
 from gaincell.mapping.pretrain import pretrain, take_model
 from gaincell.mapping.recipe import MADE_HERE, ROOTS, ModelRecipe, Recipe, StageRecipe, plain_model
-from gaincell.mapping.recipe_models import Base, RecipeModels, adapter_file
+from gaincell.mapping.recipe_models import Base, RecipeModels
 from gaincell.mapping.recipe_text import RecipeText
 from gaincell.mapping.records import Record
 from gaincell.mapping.transfer import only_attention
@@ -123,22 +123,20 @@ class RecipeRun:
         adapter = self.recipe.adapter
         if adapter is None:
             return 0
-        run, own = results.read(adapter), self.recipe.adapter_stage
-        made_from = describe_run(adapter).base_sha256 if own is None else run["model"]["sha256"]
+        run, own = Run(adapter), self.recipe.adapter_stage
+        made_from = run.hardware.base_sha256 if own is None else run.result["model"]["sha256"]
         if made_from != self.base.sha256:
             raise InputError(f"the adapter {adapter} was made from another model than {self.base.id}")
-        stages = {stage["name"]: stage for stage in run["stages"]}
-        if own is not None and own not in stages:
-            raise InputError(f"adapter_stage = {own!r}: {adapter} has not finished it")
-        stage = results.saved_stage(run) if own is None else stages[own]
-        return round(results.number(stage["training_tokens"]))
+        if run.entry(own) is None:
+            raise InputError(f"{adapter} has no results of {own or 'its model'}: it is not finished")
+        return run.training_tokens(own)
 
     def _adapter(self) -> dict[str, str]:
         """Name and hash of the adapter that stages start from, where one does."""
         adapter = self.recipe.adapter
         if adapter is None or all(stage.start != "adapter" for stage in self.recipe.stages):
             return {}
-        return {f"adapter {summary.base_name(adapter)}": sha256(adapter_file(self.recipe))}
+        return {f"adapter {summary.base_name(adapter)}": sha256(Run(adapter).file(self.recipe.adapter_stage))}
 
     # -- stages ----------------------------------------------------------------------------------------------
 
