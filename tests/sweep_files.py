@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
+from gaincell.results.sweep import SweepResult
 from gaincell.sweeps.point import Bench, measure_into
 from gaincell.sweeps.result import assemble
 from gaincell.sweeps.settings import Sweep
@@ -18,7 +18,7 @@ calibration = 64
 """
 
 
-def measured(sweep: Sweep, place: Path) -> dict[str, Any]:
+def measured(sweep: Sweep, place: Path) -> SweepResult:
     """The result of a sweep measured in this process."""
     storage = open_storage(str(place / "points.journal"))
     study = open_study(sweep, storage)

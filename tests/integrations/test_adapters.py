@@ -12,7 +12,8 @@ from gaincell.config import load_design
 from gaincell.integrations.hf.attach import attached_layers
 from gaincell.integrations.hf.models import load_model
 from gaincell.integrations.hf.run import Run
-from gaincell.reports import results
+from gaincell.results import read
+from gaincell.results.run import TrainedResult
 
 ADAPTERS = sorted(path for path in (Path(__file__).parents[2] / "adapters").glob("*") if path.is_dir())
 
@@ -21,10 +22,9 @@ ADAPTERS = sorted(path for path in (Path(__file__).parents[2] / "adapters").glob
 def test_shipped_adapters_are_small_and_whole(path: Path) -> None:
     assert sum(file.stat().st_size for file in path.iterdir()) <= 12e6
     hardware = Run(path).hardware
-    run = results.read(path)
-    results.check(run)
-    assert run["model"]["sha256"] == hardware.base_sha256
-    assert run["design"]["hash"] == hardware.design_hash == load_design(path / "design.toml").hash
+    run = read(path, TrainedResult)
+    assert run.model.sha256 == hardware.base_sha256
+    assert run.design.hash == hardware.design_hash == load_design(path / "design.toml").hash
     tensors = load_file(path / "hardware.safetensors")
     assert all(tensor.isfinite().all() for tensor in tensors.values())
     assert all(".gain_cell." in name or ".lora_" in name for name in tensors)

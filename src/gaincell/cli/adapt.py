@@ -166,5 +166,5 @@ def adapt(
     for line in adaptation_lines(run):
         console.print(line)
     write_json(json, run)
-    if not run["adaptation"][method.value]["converged"]:
+    if not run.adaptation[method.value].converged:
         raise typer.Exit(1)

@@ -175,7 +175,6 @@ def cost(
     from gaincell.integrations.hf.size import model_size
     from gaincell.reports import costs as tables
     from gaincell.reports import costs_around as around
-    from gaincell.results.codec import to_json
 
     process, policy = load_technology(technology), Refresh(refresh.value, refresh_tokens, refresh_seconds)
     simulated = None if spice is None else read_spice(spice)
@@ -224,7 +223,7 @@ def cost(
         console.print(tables.for_terminal(table))
     for note in result.notes:
         console.print(f"* {note}", markup=False)
-    write_json(json, to_json(result))
+    write_json(json, result)
     if figures is not None:
         from gaincell.reports.costs_figures import draw_all
 

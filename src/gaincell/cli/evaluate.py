@@ -237,7 +237,6 @@ def evaluate(
     from gaincell.integrations.hf.models import load_model
     from gaincell.integrations.hf.placement import place_model
     from gaincell.integrations.hf.size import run_design
-    from gaincell.results.codec import to_json
     from gaincell.results.common import Named
     from gaincell.text import open_text
 
@@ -342,7 +341,7 @@ def evaluate(
         title = f"{title}, stage {stage}"
     table.title, table.title_justify = title, "left"
     Console().print(table)
-    write_json(json, to_json(head))
+    write_json(json, head)
 
 
 DEFAULT_LIMIT = 32_768

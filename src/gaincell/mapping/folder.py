@@ -31,7 +31,7 @@ from gaincell.files import (
 from gaincell.integrations.hf.checkpoint import trained_parameters, write_state
 from gaincell.integrations.hf.run import DESIGN, HARDWARE
 from gaincell.mapping.records import unfit
-from gaincell.reports import results
+from gaincell.results.run import FILE
 from gaincell.training.checkpoint import difference
 
 
@@ -51,7 +51,7 @@ def alone(path: Path) -> Iterator[None]:
         raise RunError(f"{path.name} cannot be written: {error}") from error
     held = _lock(path)
     try:
-        for name in (HARDWARE, DESIGN, results.FILE, "log.jsonl"):
+        for name in (HARDWARE, DESIGN, FILE, "log.jsonl"):
             remove_leftovers(path / name)
         for part in ("stages", "figures"):
             remove_leftovers_in(path / part)
@@ -106,7 +106,7 @@ class RunFolder:
                 raise RunError(
                     f"{path.name} holds a run with other settings{where}; choose another --out, or remove it"
                 )
-        elif (path / results.FILE).exists():
+        elif (path / FILE).exists():
             raise RunError(f"{path.name} holds a finished run of another kind; choose another --out")
         write_json(known, identity, indent=1)
         for finished in self.stages.glob("*.json"):  # a killed process may not have come to it

@@ -34,9 +34,10 @@ from gaincell.integrations.hf.placement import place_model
 from gaincell.mapping import records, summary
 from gaincell.mapping.ready import find_start
 from gaincell.progress import StageProgress, silent_stages
-from gaincell.reports import results
 from gaincell.reports.figures import draw_all
-from gaincell.reports.results import Json, value
+from gaincell.results import write
+from gaincell.results.provenance import hash_of, made
+from gaincell.results.run import FILE, AdaptedResult, UsedText
 from gaincell.standard_error import exp_or_infinity
 from gaincell.text import open_text
 
@@ -82,7 +83,7 @@ def adapt_model(
     *,
     command: Sequence[str] = ("gaincell", "adapt"),
     progress: StageProgress = silent_stages,
-) -> Json:
+) -> AdaptedResult:
     """Adapt a model and evaluate it before and after; returns what run.json holds, and writes it into `out`.
 
     Raises:
@@ -157,39 +158,34 @@ def adapt_model(
         "after": records.of_mismatch(result.statistics, target),
     }
     design = attached_layers(loaded.model)[0].design
-    run: Json = {
-        "schema": results.SCHEMA,
-        "command": "adapt",
-        "model": summary.model(loaded),
-        "design": summary.design(design),
-        "text": {
-            "name": text.name,
-            "evaluation_tokens": value(len(evaluation), "tokens", "measured"),
-            "calibration_tokens": value(calibration.numel(), "tokens", "measured"),
-        },
-        "stages": [summary.stage(name, title, record) for name, title, record in stages],
-        "adaptation": {
+    run = AdaptedResult(
+        command="adapt",
+        model=summary.model(loaded),
+        design=summary.chip_of(design),
+        text=UsedText(text.name, len(evaluation), calibration.numel()),
+        stages=tuple(summary.stage(*one) for one in stages),
+        adaptation={
             settings.method: summary.adaptation(
                 records.of_adaptation(result) | {"target_perplexity": exp_or_infinity(as_it_is)}
             )
         },
-        "mismatch": summary.mismatch(mismatch),
-        "codes": summary.codes({name: records.of_codes(use) for name, use in codes.items()}),
-        "cell": summary.cell(design),
-        "provenance": results.provenance(
+        mismatch=summary.mismatch(mismatch),
+        codes=summary.codes({name: records.of_codes(use) for name, use in codes.items()}),
+        cell=summary.cell(design),
+        provenance=made(
             command=command,
             seed=0,
             protocol=describe(protocol, stages[-1][2]["blocks"]) + noise_remark(design),
             design_hash=design.hash,
             inputs={
                 f"model {summary.base_name(loaded.id)}": loaded.sha256,
-                "calibration text": results.hash_of(calibration),
-                "evaluation text": results.hash_of(evaluation),
+                "calibration text": hash_of(calibration),
+                "evaluation text": hash_of(evaluation),
             },
         ),
-    }
+    )
     if out is not None:
         save(loaded.model, out)
-        results.write(run, out / results.FILE)
+        write(run, out / FILE)
         draw_all(run, out / "figures")
     return run

@@ -19,7 +19,7 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +46,11 @@ from gaincell.mapping.recipe_text import RecipeText
 from gaincell.mapping.records import Record
 from gaincell.mapping.transfer import only_attention
 from gaincell.progress import StageProgress, silent_stages
-from gaincell.reports import results
-from gaincell.reports.results import Json, value
 from gaincell.reports.training import draw_stages
+from gaincell.results import read, write
+from gaincell.results.common import Kind, NamedModel
+from gaincell.results.provenance import made, without_paths
+from gaincell.results.run import FILE, StageResult, TrainedResult, TrainingCurve
 from gaincell.text import Text, sha256
 from gaincell.training import checkpoint as disk
 from gaincell.training.log import TrainingLog, read_log
@@ -124,12 +126,13 @@ class RecipeRun:
         if adapter is None:
             return 0
         run, own = Run(adapter), self.recipe.adapter_stage
-        made_from = run.hardware.base_sha256 if own is None else run.result["model"]["sha256"]
+        stage = run.result_of(own)
+        if stage is None or run.result is None:
+            raise InputError(f"{adapter} has no results of {own or 'its model'}: it is not finished")
+        made_from = run.hardware.base_sha256 if own is None else run.result.model.sha256
         if made_from != self.base.sha256:
             raise InputError(f"the adapter {adapter} was made from another model than {self.base.id}")
-        if run.entry(own) is None:
-            raise InputError(f"{adapter} has no results of {own or 'its model'}: it is not finished")
-        return run.training_tokens(own)
+        return stage.training_tokens
 
     def _adapter(self) -> dict[str, str]:
         """Name and hash of the adapter that stages start from, where one does."""
@@ -203,7 +206,7 @@ class RecipeRun:
             "curve": self._curve(stage),
         }
 
-    def _curve(self, stage: StageRecipe) -> Json:
+    def _curve(self, stage: StageRecipe) -> Record:
         """The evaluations of a training."""
         lines = [line for line in read_log(self.out / "log.jsonl") if line.get("stage") == stage.name]
         tested = [line for line in lines if "evaluation" in line]
@@ -249,7 +252,7 @@ class RecipeRun:
 
     # -- the result ------------------------------------------------------------------------------------------
 
-    def finish(self, command: Sequence[str]) -> Json:
+    def finish(self, command: Sequence[str]) -> TrainedResult:
         """Write run.json, of all finished stages, and the best in arrays; returns what run.json holds."""
         records = {stage.name: self.folder.record(stage.name) for stage in self.recipe.stages}
         found = {name: record for name, record in records.items() if record is not None}
@@ -260,17 +263,16 @@ class RecipeRun:
             model = self.models.model(best, self.folder.state(best.name))
             chip = attached_layers(model)[0].design
             save(model, self.out)
-        run = {
-            "schema": results.SCHEMA,
-            "command": "train",
-            "recipe": self.recipe.name,
-            "set": self._changes(),
-            "model": {"name": summary.base_name(self.base.id), "sha256": self.base.sha256},
-            "design": summary.design(chip),
-            "software": value(software["perplexity"], "1", "measured"),
-            "stages": [self._summary(stage, found, software) for stage in stages],
-            "saved": None if best is None else best.name,
-            "provenance": results.provenance(
+        run = TrainedResult(
+            command="train",
+            recipe=self.recipe.name,
+            set=self._changes(),
+            model=NamedModel(summary.base_name(self.base.id), self.base.sha256),
+            design=summary.chip_of(chip),
+            software=software["perplexity"],
+            stages=tuple(self._summary(stage, found, software) for stage in stages),
+            saved=None if best is None else best.name,
+            provenance=made(
                 command=command,
                 seed=self.recipe.seed,
                 protocol=describe(self.protocol, software["blocks"]) + noise_remark(self.recipe.design),
@@ -279,8 +281,8 @@ class RecipeRun:
                 | self._adapter()
                 | self.text.digests(),
             ),
-        }
-        results.write(run, self.out / results.FILE)
+        )
+        write(run, self.out / FILE)
         draw_stages(run, self.out / "figures")
         return run
 
@@ -288,7 +290,7 @@ class RecipeRun:
         """What was set otherwise than in the recipe's file, as text and without places."""
         changes = self.recipe.changes.items()
         texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in changes}
-        return {key: results.without_paths([text])[0] for key, text in texts.items()}
+        return {key: without_paths([text])[0] for key, text in texts.items()}
 
     def _best(self, found: Mapping[str, Record]) -> StageRecipe | None:
         """The finished stage in arrays with the lowest perplexity, among those with the chip's own cell where
@@ -302,23 +304,17 @@ class RecipeRun:
         own = [stage for stage in stages if stage.cell in (None, self.recipe.design.cell.name)]
         return min(own or stages, key=lambda stage: found[stage.name]["perplexity"], default=None)
 
-    def _summary(self, stage: StageRecipe, found: dict[str, Record], software: Record) -> Json:
+    def _summary(self, stage: StageRecipe, found: dict[str, Record], software: Record) -> StageResult:
         compared = found.get(stage.compare or "")
-        entry = summary.stage(stage.name, stage.title, found[stage.name], software, compared)
-        if found[stage.name].get("curve", {}).get("step"):
-            curve, kind = (
-                found[stage.name]["curve"],
-                "measured" if stage.attention == "softmax" else "simulated",
-            )
-            entry["curve"] = {
-                "step": value(curve["step"], "steps", "measured"),
-                "perplexity": value(curve["perplexity"], "1", kind),  # type: ignore[arg-type]
-            }
-        if shares := found[stage.name].get("shares"):
-            entry["step_time"] = {group: value(share, "1", "measured") for group, share in shares.items()}
-        if "adaptation" in found[stage.name]:
-            entry["adaptation"] = summary.adaptation(found[stage.name]["adaptation"])
-        return entry
+        record = found[stage.name]
+        curve, adapted = record.get("curve", {}), record.get("adaptation")
+        numbers: Kind = "measured" if stage.attention == "softmax" else "simulated"
+        return replace(
+            summary.stage(stage.name, stage.title, record, software, compared),
+            curve=TrainingCurve(numbers, *map(tuple, curve.values())) if curve.get("step") else None,
+            step_time=record.get("shares") or None,
+            adaptation=None if adapted is None else summary.adaptation(adapted),
+        )
 
     def _software(self) -> Record:
         record = self.folder.record("software")
@@ -339,7 +335,7 @@ def run_recipe(
     teacher_outputs: Path | None = None,
     command: Sequence[str] = ("gaincell", "train"),
     tracker: Tracker | None = None,
-) -> Json:
+) -> TrainedResult:
     """Carry out a recipe; returns what OUT/run.json then holds.
 
     Args:
@@ -356,11 +352,9 @@ def run_recipe(
         run = RecipeRun(recipe, text, out, progress, device, teacher_outputs, tracker)
         for stage in stages:
             run.run(stage)
-        result: Json = {}
-        if main:
-            result = run.finish(command)
+        result = run.finish(command) if main else None
         run.processes.wait_for_everyone()
-        return result or results.read(out)
+        return result or read(out, TrainedResult)
 
 
 def _identity(recipe: Recipe) -> dict[str, Any]:

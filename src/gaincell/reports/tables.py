@@ -2,36 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from math import floor, isfinite, log10
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from gaincell.reports.results import number
+from gaincell.results.run import AdaptedResult, StagedResult, StageResult, TrainedResult
 
 SHORT = {"cross-entropy": "CE", "distillation": "KL"}
 """Losses, as short as a terminal needs."""
 HEADINGS = ("model", "tokens", "perplexity", "bits/byte", "× software", "× continued")
 
 
-def perplexity_rows(run: Mapping[str, Any]) -> list[tuple[str, ...]]:
+def markdown(headings: Sequence[str], rows: Iterable[Sequence[str]], text: Collection[int] = (0,)) -> str:
+    """A table for a document. text: columns of words, which stand to the left."""
+    rule = ["---" if n in text else "---:" for n in range(len(headings))]
+    return "\n".join("| " + " | ".join(row) + " |" for row in (headings, rule, *rows))
+
+
+def perplexity_rows(run: StagedResult) -> list[tuple[str, ...]]:
     """One row a stage, in the order of the run, under `HEADINGS`."""
     return [
         (
-            stage["title"],
-            f"{number(stage['training_tokens']):,.0f}" if number(stage["training_tokens"]) else "–",
+            stage.title,
+            f"{stage.training_tokens:,}" if stage.training_tokens else "–",
             _with_error(stage),
-            f"{number(stage['bits_per_byte']):.3f}" if "bits_per_byte" in stage else "–",
-            _ratio(stage, "ratio_to_software"),
-            _ratio(stage, "ratio_to_continued"),
+            "–" if stage.bits_per_byte is None else f"{stage.bits_per_byte:.3f}",
+            _ratio(stage.ratio_to_software),
+            _ratio(stage.ratio_to_continued, stage.ratio_to_continued_error),
         )
-        for stage in run["stages"]
+        for stage in run.stages
     ]
 
 
-def perplexity_table(run: Mapping[str, Any]) -> Table:
+def perplexity_table(run: AdaptedResult) -> Table:
     """For a terminal."""
     table = _table(_title(run), _caption(run), HEADINGS)
     for row in perplexity_rows(run):
@@ -39,52 +45,47 @@ def perplexity_table(run: Mapping[str, Any]) -> Table:
     return table
 
 
-def perplexity_markdown(run: Mapping[str, Any]) -> str:
+def perplexity_markdown(run: AdaptedResult) -> str:
     """For a README."""
-    rows = [HEADINGS, ("---", *["---:"] * (len(HEADINGS) - 1)), *perplexity_rows(run)]
-    lines = ["| " + " | ".join(row) + " |" for row in rows]
-    return "\n".join([*lines, "", _title(run) + ". " + _caption(run)]) + "\n"
+    return f"{markdown(HEADINGS, perplexity_rows(run))}\n\n{_title(run)}. {_caption(run)}\n"
 
 
 STAGE_HEADINGS = ("stage", "tokens", "perplexity", "bits/byte", "× software", "× compared")
 
 
-def stages_table(run: Mapping[str, Any]) -> Table:
+def stages_table(run: TrainedResult) -> Table:
     """The stages of a recipe, for a terminal."""
-    title = f"{run['model']['name']} on {run['design']['name']}, recipe {run['recipe']}"
-    title += _changes(run.get("set", {}))
+    title = f"{run.model.name} on {run.design.name}, recipe {run.recipe}{_changes(run.set)}"
     table = _table(title, _of_stages(run), STAGE_HEADINGS)
     for row in perplexity_rows(run):
         table.add_row(*row)
     return table
 
 
-def step_times(run: Mapping[str, Any]) -> list[str]:
+def step_times(run: TrainedResult) -> list[str]:
     """Where the time of every stage's training steps went, a line a stage."""
     return [
-        f"{stage['name']}: of a training step "
-        + ", ".join(f"{number(share):.0%} {group}" for group, share in stage["step_time"].items())
-        for stage in run["stages"]
-        if "step_time" in stage
+        f"{stage.name}: of a training step "
+        + ", ".join(f"{share:.0%} {group}" for group, share in stage.step_time.items())
+        for stage in run.stages
+        if stage.step_time is not None
     ]
 
 
-def stages_markdown(run: Mapping[str, Any]) -> str:
+def stages_markdown(run: TrainedResult) -> str:
     """The same for a page."""
-    rows = [STAGE_HEADINGS, ("---", *["---:"] * (len(STAGE_HEADINGS) - 1)), *perplexity_rows(run)]
-    lines = ["| " + " | ".join(row) + " |" for row in rows]
-    return "\n".join([*lines, "", f"{run['design']['name']}; {_of_stages(run)}."]) + "\n"
+    return f"{markdown(STAGE_HEADINGS, perplexity_rows(run))}\n\n{run.design.name}; {_of_stages(run)}.\n"
 
 
-def _of_stages(run: Mapping[str, Any]) -> str:
-    text = f"{run['provenance']['protocol']}; software {readable(number(run['software']))}"
-    compared = any("ratio_to_continued" in stage for stage in run["stages"])
+def _of_stages(run: TrainedResult) -> str:
+    text = f"{run.provenance.protocol}; software {readable(run.software)}"
+    compared = any(stage.ratio_to_continued is not None for stage in run.stages)
     return f"{text}; × compared {_of_ratios(run)}" if compared else text
 
 
-def _of_ratios(run: Mapping[str, Any]) -> str:
+def _of_ratios(run: StagedResult) -> str:
     """What the error of a ratio to a continued model is."""
-    if any("ratio_to_continued_error" in stage for stage in run["stages"]):
+    if any(stage.ratio_to_continued_error is not None for stage in run.stages):
         return "paired block by block, with its own ±"
     return "without ±: losses of single blocks were not stored"
 
@@ -132,9 +133,9 @@ def _table(title: str, caption: str, headings: Sequence[str], texts: int = 1) ->
     return table
 
 
-def adaptation_lines(run: Mapping[str, Any]) -> list[str]:
+def adaptation_lines(run: AdaptedResult) -> list[str]:
     """What the adaptations achieved and left out, a line each."""
-    return [result["summary"] for result in run.get("adaptation", {}).values()]
+    return [result.summary for result in run.adaptation.values()]
 
 
 def readable(perplexity: float) -> str:
@@ -161,33 +162,28 @@ def _amount(tokens: int) -> str:
     return str(tokens)
 
 
-def _with_error(stage: Mapping[str, Any]) -> str:
-    shown = number(stage["perplexity"])
-    if "perplexity_error" not in stage:
+def _with_error(stage: StageResult) -> str:
+    shown, error = stage.perplexity, stage.perplexity_error
+    if error is None:
         return readable(shown)
-    error = number(stage["perplexity_error"])
     return " ± ".join(map(readable, (shown, error)) if shown < 1e3 else number_and_error(shown, error))
 
 
-def _ratio(stage: Mapping[str, Any], key: str) -> str:
-    if key not in stage:
+def _ratio(ratio: float | None, error: float | None = None) -> str:
+    if ratio is None:
         return "–"
-    ratio = number(stage[key])
-    if key == "ratio_to_continued" and (error := f"{key}_error") in stage:
-        return " ± ".join(number_and_error(ratio, number(stage[error])))
+    if error is not None:
+        return " ± ".join(number_and_error(ratio, error))
     return f"{ratio:.3f}" if ratio < 100 else readable(ratio)
 
 
-def _title(run: Mapping[str, Any]) -> str:
-    return (
-        f"{run['model']['name']} on {run['design']['name']} ({run['design']['cell']} cell), "
-        f"text: {run['text']['name']}"
-    )
+def _title(run: AdaptedResult) -> str:
+    return f"{run.model.name} on {run.design.name} ({run.design.cell} cell), text: {run.text.name}"
 
 
-def _caption(run: Mapping[str, Any]) -> str:
-    caption = f"{run['provenance']['protocol']}; ± is the standard error over blocks."
-    if any("ratio_to_continued" in stage for stage in run["stages"]):
+def _caption(run: AdaptedResult) -> str:
+    caption = f"{run.provenance.protocol}; ± is the standard error over blocks."
+    if any(stage.ratio_to_continued is not None for stage in run.stages):
         caption += (
             " × continued: against the softmax model trained further on the same tokens, order and schedule"
         )

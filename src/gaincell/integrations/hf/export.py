@@ -23,7 +23,6 @@ from gaincell.integrations.hf.sources import (
     load_tokenizer,
     without_revision,
 )
-from gaincell.reports import results
 
 FORMATS = ("transformers", "peft")
 _A, _B = ".weight.lora_A", ".weight.lora_B"
@@ -157,12 +156,10 @@ def model_card(run: str | os.PathLike[str], name: str, design: Design, form: str
         _LOAD[form].format(name=name, base=base),
         "```",
     ]
-    source = Run(run)
-    if (entry := source.entry()) is not None:
-        found, made = entry["perplexity"], source.result["provenance"]
+    if (made := Run(run).result) is not None:
+        stage, how = made.saved_stage, made.provenance
         lines += [
             "",
-            f"Perplexity {results.number(found):.2f}, {found['kind']}: {made['protocol']}. "
-            f"Made by `{made['command']}`.",
+            f"Perplexity {stage.perplexity:.2f}, {stage.numbers}: {how.protocol}. Made by `{how.command}`.",
         ]
     return "\n".join([*lines, "", "Hardware is simulated: nothing was measured on a chip.", ""])

@@ -23,13 +23,13 @@ from gaincell.design import Design
 from gaincell.errors import GaincellError, ModelError, RunError
 from gaincell.files import read_json, restored
 from gaincell.integrations.hf.sources import BaseModel, hub_directory, load_base
-from gaincell.reports import results
-from gaincell.reports.results import Json
+from gaincell.results import read_stages
+from gaincell.results.run import FILE, StagedResult, StageResult
 from gaincell.shipped import located
 
 HARDWARE = "hardware.safetensors"
 DESIGN = "design.toml"
-RUN_FILES = (HARDWARE, DESIGN, results.FILE)
+RUN_FILES = (HARDWARE, DESIGN, FILE)
 """Of a RUN on the hub, what is downloaded."""
 FORMAT = "gaincell-hardware-1"
 AGAIN = "start again with another --out"
@@ -97,23 +97,20 @@ class Run:
         return design
 
     @cached_property
-    def result(self) -> Json:
-        """What its run.json holds."""
-        return results.read(self.folder)
+    def result(self) -> StagedResult | None:
+        """Its run.json; None where there is none, or none with stages."""
+        return read_stages(self.folder)
 
-    def entry(self, stage: str | None = None) -> Json | None:
+    def result_of(self, stage: str | None = None) -> StageResult | None:
         """What its run.json says of the saved model, or of a stage; None where there is nothing."""
-        made = self.result if (self.folder / results.FILE).is_file() else {}
-        if not made.get("stages"):
+        if self.result is None:
             return None
-        if stage is None:
-            return results.saved_stage(made)
-        return next((entry for entry in made["stages"] if entry["name"] == stage), None)
+        return self.result.saved_stage if stage is None else self.result.stage(stage)
 
     def training_tokens(self, stage: str | None = None) -> int:
         """Tokens that the saved model, or a stage, was trained on; 0 where no run.json says it."""
-        entry = self.entry(stage)
-        return 0 if entry is None else round(results.number(entry["training_tokens"]))
+        found = self.result_of(stage)
+        return 0 if found is None else found.training_tokens
 
     # -- stages ----------------------------------------------------------------------------------------------
 

@@ -11,6 +11,8 @@ from gaincell.reports.html import circuits, codesign, costs, heads, mapping, qua
 from gaincell.reports.html.result import Result
 from gaincell.results.activity import ActivityResult
 from gaincell.results.baseline import BaselineResult
+from gaincell.results.cells import CellAdaptationResult, CellResult
+from gaincell.results.codesign import CodesignResult
 from gaincell.results.cost import CostResult
 from gaincell.results.evaluation import (
     AblationResult,
@@ -24,6 +26,8 @@ from gaincell.results.evaluation import (
     RollingResult,
     TasksResult,
 )
+from gaincell.results.run import Adaptations, AdaptedResult, StagedResult
+from gaincell.results.sweep import SweepResult
 
 
 @dataclass(frozen=True)
@@ -37,25 +41,20 @@ class Section:
     build: Callable[[Sequence[Result]], Markup]
 
 
-def _has(*parts: str) -> Callable[[Result], bool]:
-    return lambda result: all(part in result.run for part in parts)
+def _has(part: str) -> Callable[[Result], bool]:
+    return lambda result: part in result.run
 
 
 def _is(*kinds: type) -> Callable[[Result], bool]:
     return lambda result: isinstance(result.found, kinds)
 
 
-def _listed(result: Result) -> bool:
-    return isinstance(result.run.get("stages"), list)
-
-
-def _named(result: Result) -> bool:
-    return isinstance(result.run.get("stages"), dict)
-
-
 def _coded(result: Result) -> bool:
-    codes = result.run.get("codes")
-    return isinstance(codes, dict) and all(isinstance(of, dict) and "out" in of for of in codes.values())
+    return isinstance(result.found, AdaptedResult) and result.found.codes is not None
+
+
+def _curved(result: Result) -> bool:
+    return isinstance(result.found, AdaptedResult | CellAdaptationResult) and result.found.cell is not None
 
 
 def _of_spice(command: str) -> Callable[[Result], bool]:
@@ -67,7 +66,7 @@ SECTIONS = (
         "perplexity",
         "Perplexity",
         "How well the model predicts text, stage by stage.",
-        _listed,
+        _is(StagedResult),
         quality.perplexity,
     ),
     Section(
@@ -95,14 +94,12 @@ SECTIONS = (
         _is(AblationResult),
         quality.ablation,
     ),
-    Section(
-        "sweep", "Sweep", "One model on many designs.", _has("sweep", "points", "objectives"), sweeps.sweeps
-    ),
+    Section("sweep", "Sweep", "One model on many designs.", _is(SweepResult), sweeps.sweeps),
     Section(
         "codesign",
         "Learned circuits",
         "Circuits of the chip, learned together with the model.",
-        lambda result: isinstance(result.run.get("circuits"), dict),
+        _is(CodesignResult),
         codesign.learned,
     ),
     Section(
@@ -122,12 +119,14 @@ SECTIONS = (
         _is(RepetitionResult),
         quality.repetition,
     ),
-    Section("cells", "Cells", "Cells and chips compared with the same model.", _named, mapping.cells),
+    Section(
+        "cells", "Cells", "Cells and chips compared with the same model.", _is(CellResult), mapping.cells
+    ),
     Section(
         "adaptation",
         "Adaptation",
         "Gains and offsets that bring the statistics back.",
-        _has("adaptation"),
+        _is(Adaptations),
         mapping.adaptation,
     ),
     Section(
@@ -138,7 +137,7 @@ SECTIONS = (
         heads.fidelity,
     ),
     Section("codes", "Codes", "How often every code of the converters is used.", _coded, mapping.codes),
-    Section("cell", "Cell", "Current of a cell over its stored voltage.", _has("cell"), mapping.cell),
+    Section("cell", "Cell", "Current of a cell over its stored voltage.", _curved, mapping.cell),
     Section(
         "activity",
         "Activity",
