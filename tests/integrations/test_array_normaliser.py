@@ -40,7 +40,7 @@ from gaincell.integrations.hf.lora import add_lora
 from gaincell.integrations.hf.models import load_model
 from gaincell.mapping.initial import FIRST, FLOORS, initial_scaling
 from gaincell.nn.attention import GainCellAttention
-from gaincell.training.loop import _optimizer
+from gaincell.training.optimizer import make_optimizer
 from gaincell.training.settings import TrainSettings
 
 EXACT = {"readout": "none", "output_ceiling": False, "query_levels": None, "storage_levels": None}
@@ -299,7 +299,7 @@ def test_directions_and_floors_have_rates_and_do_not_decay() -> None:
     }
     rates = {
         (group["peak"], group["weight_decay"], group["params"][0].ndim)
-        for group in _optimizer(parameters, settings, {}).param_groups
+        for group in make_optimizer(parameters, settings, {}).param_groups
     }
     assert rates == {(2e-2, 0.0, 1), (4e-3, 0.0, 2)}
 

@@ -25,7 +25,7 @@ from gaincell.integrations.hf.mixing import MIX
 from gaincell.integrations.hf.models import load_model
 from gaincell.integrations.hf.paired import KEPT, kept_components
 from gaincell.integrations.hf.size import model_size
-from gaincell.mapping.folder import alone
+from gaincell.mapping.folder import run_lock
 from gaincell.mapping.overrides import parse_overrides
 from gaincell.mapping.readapt import AdaptSettings, adapt_model
 from gaincell.mapping.ready import find_start
@@ -40,7 +40,7 @@ from gaincell.results import read
 from gaincell.results.run import TrainedResult
 from gaincell.schema import allowed
 from gaincell.text import open_text
-from gaincell.training.loop import _optimizer
+from gaincell.training.optimizer import make_optimizer
 from gaincell.training.settings import TrainSettings
 
 pytestmark = pytest.mark.usefixtures("blank_figures")
@@ -447,7 +447,7 @@ def test_two_processes_do_not_work_on_one_directory(texts: Path, tmp_path: Path)
     left.parent.mkdir(parents=True)
     left.write_bytes(b"half")
     (out / "stages" / ".linear.training.checkpoint-0123abcd.new").mkdir()
-    with alone(out), pytest.raises(RunError, match="another process works on out"):
+    with run_lock(out), pytest.raises(RunError, match="another process works on out"):
         run_recipe(recipe, open_text(texts), out)
     assert not list((out / "stages").iterdir())
     run_recipe(recipe, open_text(texts), out, only="software-continued")
@@ -874,7 +874,7 @@ def test_a_step_of_the_largest_settings_can_be_counted(
     with pytest.raises(InputError, match="steps do not fit float32, give a lower one"):
         TrainSettings(**more)  # type: ignore[arg-type]
     weight = torch.nn.Parameter(torch.ones(2, 2))
-    optimizer = _optimizer({"weight": weight}, TrainSettings(**most), {})  # type: ignore[arg-type]
+    optimizer = make_optimizer({"weight": weight}, TrainSettings(**most), {})  # type: ignore[arg-type]
     weight.grad = torch.ones(2, 2)
     optimizer.step()
 

@@ -36,14 +36,17 @@ from gaincell.training.checkpoint import difference
 
 
 @contextmanager
-def alone(path: Path) -> Iterator[None]:
+def run_lock(path: Path | None) -> Iterator[None]:
     """Within the context no other process may work on a RUN directory, where its file system can lock one. It
     is made if it is missing, with those above it, and they are removed again if it stays empty; what killed
-    writers left there goes. A process that ends, however it does, lets it go.
+    writers left there goes. A process that ends, however it does, lets it go. None: nothing is locked.
 
     Raises:
         RunError: another process works on it, or it cannot be made.
     """
+    if path is None:
+        yield
+        return
     made = [place for place in (path, *path.parents) if not place.exists()]
     try:
         path.mkdir(parents=True, exist_ok=True)

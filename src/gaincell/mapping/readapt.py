@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,24 +18,23 @@ from gaincell.design import Design
 from gaincell.device import with_cell
 from gaincell.errors import InputError
 from gaincell.evaluation.codes import code_use
-from gaincell.evaluation.noise import noise_remark
 from gaincell.evaluation.perplexity import (
     cut_blocks,
     default_protocol,
-    describe,
-    perplexity,
     window_and_stride,
 )
 from gaincell.integrations.hf.attach import attached_layers, set_design
 from gaincell.integrations.hf.checkpoint import save
-from gaincell.integrations.hf.context import check_length, read_tokens
+from gaincell.integrations.hf.context import read_tokens
 from gaincell.integrations.hf.placement import place_model
 from gaincell.mapping import records, summary
+from gaincell.mapping.engine import Engine, read_evaluation
+from gaincell.mapping.folder import run_lock
 from gaincell.mapping.ready import find_start
 from gaincell.progress import StageProgress, silent_stages
 from gaincell.reports.figures import draw_all
 from gaincell.results import write
-from gaincell.results.provenance import hash_of, made
+from gaincell.results.provenance import hash_of
 from gaincell.results.run import FILE, AdaptedResult, UsedText
 from gaincell.standard_error import exp_or_infinity
 from gaincell.text import open_text
@@ -102,31 +100,26 @@ def adapt_model(
         )
     protocol = settings.protocol or default_protocol(loaded.model)
     block, _ = window_and_stride(protocol)
-    check_length(loaded.model, block)
     text = open_text(settings.text)
-    reading = progress("read the evaluation text")
-    evaluation = read_tokens(
-        loaded, text, "evaluation", settings.evaluation_tokens or None, reading, block=block
-    )
+    evaluation = read_evaluation(loaded, text, settings.evaluation_tokens, protocol, progress)
+    engine = Engine(loaded=loaded, evaluation=evaluation, protocol=protocol, progress=progress)
     reading = progress("read the calibration text")
     calibration = cut_blocks(
         read_tokens(loaded, text, "training", settings.calibration_tokens, reading, block=block), block
     ).long()
 
-    def evaluate(step: str) -> records.Record:
-        begun = time.perf_counter()
-        found = perplexity(
-            loaded.model, evaluation, protocol, tokenizer=loaded.tokenizer, progress=progress(step)
-        )
-        return {"training_tokens": start.tokens} | records.of_perplexity(found, time.perf_counter() - begun)
+    stages: list[tuple[str, str, records.Record]] = []
+
+    def evaluate(name: str, title: str) -> None:
+        record = engine.stage(name, lambda: ({"training_tokens": start.tokens}, loaded.model))
+        stages.append((name, title, record))
 
     neutral = settings.start == "neutral"
     title = f"{source.cell.name} cell"
-    stages = [("linear", title, evaluate("evaluate the model as it is"))]
+    evaluate("linear", title)
     if neutral:
         with neutral_scales(loaded.model):
-            record = evaluate("evaluate the model as it is, neutral start")
-        stages.append(("linear-neutral", f"{title}, neutral start", record))
+            evaluate("linear-neutral", f"{title}, neutral start")
     reading = progress("statistics of the model as it is")
     target, _, as_it_is = measure(loaded.model, as_batch(calibration, loaded.model))
     reading(1, 1, {})
@@ -134,11 +127,10 @@ def adapt_model(
     set_design(loaded.model, target_design)
     title = f"{target_design.cell.name} cell"
     which = ", trained start" if neutral else ""
-    stages.append(("unadapted", f"{title}, unadapted{which}", evaluate("evaluate, unadapted")))
+    evaluate("unadapted", f"{title}, unadapted{which}")
     if neutral:
         with neutral_scales(loaded.model):
-            record = evaluate("evaluate, neutral start")
-        stages.append(("unadapted-neutral", f"{title}, unadapted, neutral start", record))
+            evaluate("unadapted-neutral", f"{title}, unadapted, neutral start")
     before = collect_statistics(loaded.model, [calibration], progress("statistics, unadapted"))
     codes["unadapted"] = code_use(loaded.model, [calibration[:4]])
     result = adapt(
@@ -152,7 +144,7 @@ def adapt_model(
         progress=progress("adapt"),
     )
     codes["adapted"] = code_use(loaded.model, [calibration[:4]])
-    stages.append(("adapted", f"{title}, adapted", evaluate("evaluate, adapted")))
+    evaluate("adapted", f"{title}, adapted")
     mismatch = {
         "before": records.of_mismatch(before, target),
         "after": records.of_mismatch(result.statistics, target),
@@ -172,20 +164,16 @@ def adapt_model(
         mismatch=summary.mismatch(mismatch),
         codes=summary.codes({name: records.of_codes(use) for name, use in codes.items()}),
         cell=summary.cell(design),
-        provenance=made(
-            command=command,
-            seed=0,
-            protocol=describe(protocol, stages[-1][2]["blocks"]) + noise_remark(design),
-            design_hash=design.hash,
-            inputs={
-                f"model {summary.base_name(loaded.id)}": loaded.sha256,
-                "calibration text": hash_of(calibration),
-                "evaluation text": hash_of(evaluation),
-            },
+        provenance=engine.provenance(
+            command,
+            design,
+            stages[-1][2],
+            {"calibration text": hash_of(calibration), "evaluation text": hash_of(evaluation)},
         ),
     )
     if out is not None:
-        save(loaded.model, out)
-        write(run, out / FILE)
-        draw_all(run, out / "figures")
+        with run_lock(out):
+            save(loaded.model, out)
+            write(run, out / FILE)
+            draw_all(run, out / "figures")
     return run

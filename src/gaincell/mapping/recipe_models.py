@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from gaincell.errors import InputError
 from gaincell.integrations.hf.attach import attach, attached_layers
@@ -17,6 +16,7 @@ from gaincell.integrations.hf.lora import add_lora, lora_parameters
 from gaincell.integrations.hf.mixing import add_mixing
 from gaincell.integrations.hf.models import load_model
 from gaincell.integrations.hf.paired import is_paired, pair_rows
+from gaincell.integrations.hf.sources import LoadedModel
 from gaincell.mapping.folder import RunFolder
 from gaincell.mapping.initial import FIRST, candidates_for, initial_scaling
 from gaincell.mapping.job import freeze_embeddings
@@ -33,15 +33,6 @@ WIDE_TOKENS = 2048
 """The same where they are chosen from a wide range."""
 
 
-class Base(NamedTuple):
-    """The pretrained model, as it was loaded."""
-
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
-    id: str
-    sha256: str
-
-
 class RecipeModels:
     """Makes the models of a recipe's stages from its pretrained one.
 
@@ -54,7 +45,7 @@ class RecipeModels:
     def __init__(
         self,
         recipe: Recipe,
-        base: Base,
+        base: LoadedModel,
         text: RecipeText,
         folder: RunFolder,
         progress: StageProgress,
