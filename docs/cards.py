@@ -173,7 +173,7 @@ def stages(run: TrainedResult) -> str:
     head, *body = ([row[n] for n in filled] for row in rows)
     software = tables.readable(run.software)
     about = f"{run.design.name}; {run.provenance.protocol}. The software model: {software}."
-    return f"{tables.markdown(head, body)}\n\n{about}"
+    return tables.Rows("", head, body, about).markdown().rstrip()
 
 
 def losses(run: TrainedResult) -> str:

@@ -60,7 +60,7 @@ from gaincell.reports import (
     tables,
 )
 from gaincell.reports.html import page as report
-from gaincell.reports.style import styled
+from gaincell.reports.style import save, styled
 from gaincell.results import read
 from gaincell.results.activity import ActivityResult
 from gaincell.results.baseline import BaselineResult
@@ -265,7 +265,7 @@ def write_costs(docs: Path) -> None:
     }
     text = page.read_text()
     for name, rows in parts.items():
-        text = replaced(text, name, costs.as_markdown(rows))
+        text = replaced(text, name, rows.markdown())
     text = replaced(text, "outside", costs.outside(paper))
     real = {name: one for name, one in found.items() if one.activity.source != "assumed"}
     text = replaced(text, "real-text", costs.real_text(paper, real))
@@ -287,10 +287,10 @@ def write_baselines(docs: Path) -> None:
     table = markdown([headings, ["---", *["---:"] * (len(headings) - 1)], *rows])
     text = replaced(text, "floorplan", f"{table}\n\n{floorplan.area_caption(plan)}\n")
     write_text(page, text)
-    baseline.draw_baseline(measured, drawn / "baseline-cpu.png")
-    floorplan.draw_floorplan(plan, drawn / "floorplan.png")
+    save(baseline.baseline_figure(measured), drawn / "baseline-cpu.png")
+    save(floorplan.floorplan_figure(plan), drawn / "floorplan.png")
     for path in sorted(folder.glob("activity-smollm2-*.json")):
-        activity.draw_activity(read(path, ActivityResult), drawn / f"{path.stem}.png")
+        save(activity.activity_figure(read(path, ActivityResult)), drawn / f"{path.stem}.png")
 
 
 def write_rtl(docs: Path) -> None:
@@ -329,8 +329,8 @@ def write_evaluation(docs: Path) -> None:
     ablated = read(folder / "ablation.json", AblationResult)
     heads = read(folder / "fidelity.json", FidelityResult)
     text = replaced(text, "ablation", ablation.ablation_markdown(ablated))
-    ablation.draw_ablation(ablated, docs / "figures" / "ablation.png")
-    fidelity.draw_fidelity(heads, docs / "figures" / "fidelity.png")
+    save(ablation.ablation_figure(ablated), docs / "figures" / "ablation.png")
+    save(fidelity.fidelity_figure(heads), docs / "figures" / "fidelity.png")
     spread = {
         f"{100 * float(found.chips.spread['current_offset_std'].value):g} %": found
         for found in (read(path, ChipsResult) for path in sorted(folder.glob("chips-*.json")))

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gaincell.reports.tables import markdown, number_and_error, readable
+from gaincell.reports.tables import Rows, number_and_error, readable
 from gaincell.results import read
 from gaincell.results.run import StageResult, TrainedResult
 
@@ -96,7 +96,7 @@ def seeds_markdown(columns: Mapping[str, Runs]) -> str:
                 cells.append(spread([x for entry in found if (x := SHOWN[key](entry)) is not None]))
             cells.append({0: "–", 1: "a single run"}.get(len(found), str(len(found))))
         lines.append(cells)
-    return f"{markdown(['stage', 'tokens', *heads], lines)}\n\n{_caption(columns)}\n"
+    return Rows("", ["stage", "tokens", *heads], lines, _caption(columns)).markdown()
 
 
 def changes_markdown(trials: Sequence[Runs]) -> str:
@@ -121,7 +121,7 @@ def changes_markdown(trials: Sequence[Runs]) -> str:
         f"`recipes/{first.recipe}` with {everywhere}; tokens {tokens}; {first.provenance.protocol}; "
         f"software {readable(first.software)}. Mean ± standard deviation over seeds."
     )
-    return f"{markdown(heads, lines)}\n\n{about}\n"
+    return Rows("", heads, lines, about).markdown()
 
 
 def spread(values: Sequence[float]) -> str:

@@ -162,13 +162,13 @@ FIGURES: dict[str, Draw] = {
         for name in ("perplexity", "adaptation", "mismatch", "codes", "cell")
     },
     "adaptation-starts": _starts,
-    "ablation": _into("evaluation/ablation", ablation.draw_ablation),
-    "fidelity": _into("evaluation/fidelity", fidelity.draw_fidelity),
+    "ablation": _of("evaluation/ablation", ablation.ablation_figure),
+    "fidelity": _of("evaluation/fidelity", fidelity.fidelity_figure),
     **{
-        f"activity-smollm2-135m{chip}": _into(f"costs/activity-smollm2-135m{chip}", activity.draw_activity)
+        f"activity-smollm2-135m{chip}": _of(f"costs/activity-smollm2-135m{chip}", activity.activity_figure)
         for chip in ("", "-extended")
     },
-    "baseline-cpu": _into("costs/baseline-cpu", baseline.draw_baseline),
+    "baseline-cpu": _of("costs/baseline-cpu", baseline.baseline_figure),
     "pauses": lambda _: hardware.pauses(
         [read(path, PausesResult) for path in sorted(RESULTS.glob("pauses/*.json"))]
     ),

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import html
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.sweep_files import measured
+from tests.sweep_files import measured, strength, swept
 
 from gaincell.reports.html.page import load
 from gaincell.reports.html.page import page as page_of
@@ -16,14 +15,11 @@ from gaincell.reports.sweep import answers, caption, changes_markdown, rows, ver
 from gaincell.reports.sweep_aware import aware_lines, remarks
 from gaincell.reports.sweep_clouds import pareto
 from gaincell.reports.sweep_figures import curves, draw_all, tornado
-from gaincell.results import read
 from gaincell.results import write as write_result
-from gaincell.results.common import Value
-from gaincell.results.sweep import Point, SweepResult, SweptBlocks, SweptParameter, plain
+from gaincell.results.sweep import Point, SweepResult, plain
 from gaincell.sweeps.file import load_sweep
 
 pytest.importorskip("optuna")
-RESULTS = Path(__file__).parents[2] / "docs" / "results" / "sweeps"
 HEAD = """objectives = ["perplexity", "area"]
 limit = 256
 protocol = "blocks-32"
@@ -107,32 +103,14 @@ def test_longer_blocks_exercise_the_ring(write: Callable[..., Path], tmp_path: P
 def test_a_strength_that_is_not_seen_has_no_loss_to_buy_back() -> None:
     """A seed changes nothing where nothing is drawn."""
 
-    def point(number: int, strength: float, steps: int, nll: tuple[float, ...]) -> Point:
-        return Point(
-            point=number,
-            state="complete",
-            parameters={
-                "noise.pulse_jitter": Value(strength, "s", "simulated"),
-                "fine_tune": Value(steps, "steps", "simulated"),
-            },
-            blocks=SweptBlocks(nll, (31, 31, 31)),
-        )
-
-    losses, trained = (100.0, 102.0, 99.0), (99.5, 101.2, 98.9)
-    strength, steps = Value(0.0, "s", "simulated"), Value(0, "steps", "simulated")
-    found = replace(
-        read(RESULTS / "aware-noise.json", SweepResult),
-        parameters=(
-            SweptParameter("noise.pulse_jitter", "s", "0, 1e-12", strength),
-            SweptParameter("fine_tune", "steps", "0, 8", steps),
-        ),
-        points=(
-            point(0, 0.0, 0, losses),
-            point(1, 0.0, 8, trained),
-            point(2, 1e-12, 0, losses),
-            point(3, 1e-12, 8, trained),
-        ),
-    )
+    name, losses, trained = "noise.pulse_jitter", (100.0, 102.0, 99.0), (99.5, 101.2, 98.9)
+    points = [
+        strength(0, name, 0.0, 0, losses),
+        strength(1, name, 0.0, 8, trained),
+        strength(2, name, 1e-12, 0, losses),
+        strength(3, name, 1e-12, 8, trained),
+    ]
+    found = swept(points, {name: "s", "fine_tune": "steps"})
     control, unseen, _ = aware_lines(found)
     assert "1.0000 ± 0.0000 before" in control
     assert "not exercised before training" in unseen

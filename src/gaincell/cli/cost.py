@@ -220,7 +220,7 @@ def cost(
     shown += [tables.layers(result)] if len(result.model_cost.heads) > 1 else []
     shown.append(tables.left_out(result))
     for table in shown:
-        console.print(tables.for_terminal(table))
+        console.print(table.terminal())
     for note in result.notes:
         console.print(f"* {note}", markup=False)
     write_json(json, result)

@@ -12,6 +12,7 @@ from gaincell.design import Design
 from gaincell.integrations.hf.attach import attached_layers
 from gaincell.integrations.hf.sources import LoadedModel, without_revision
 from gaincell.mapping.records import Record
+from gaincell.results.codec import Json, to_json
 from gaincell.results.common import Chip, Value, Values
 from gaincell.results.run import (
     DISTANCES,
@@ -55,6 +56,11 @@ def chip_of(design: Design) -> Chip:
     errors = design.nonideality
     numbers = None if errors is None else {"name": errors.name, **errors.numbers}
     return Chip(design.name, design.hash, design.cell.name, numbers)
+
+
+def design(chip: Design) -> Json:
+    """Which chip, as plain data."""
+    return to_json(chip_of(chip))
 
 
 def stage(

@@ -11,7 +11,7 @@ from scipy import stats
 
 from gaincell.reports.style import BLUE, GREY, ORANGE, styled
 from gaincell.reports.sweep import quantity
-from gaincell.reports.tables import markdown, readable
+from gaincell.reports.tables import Rows, readable
 from gaincell.results.codesign import Circuits, CodesignComparison, CodesignResult, ComparedChip, LearnedChip
 from gaincell.standard_error import ratio_error
 
@@ -121,7 +121,7 @@ def codesign_markdown(result: CodesignComparison) -> str:
                     quantity(point.energy, "J"),
                 )
             )
-    return markdown(HEADINGS, rows, text=(0, 1)) + "\n"
+    return Rows("", HEADINGS, rows, text=(0, 1)).markdown()
 
 
 def answers(result: CodesignComparison) -> list[str]:

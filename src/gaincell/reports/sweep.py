@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, TypeGuard
 
-from gaincell.reports.tables import markdown, readable
+from gaincell.reports.tables import Rows, readable
 from gaincell.results.codesign import CodesignComparison
 from gaincell.results.common import Value
 from gaincell.results.sweep import Point, SweepResult, plain
@@ -218,19 +218,8 @@ def repriced(result: SweepResult | CodesignComparison) -> str:
 
 def sweep_table(result: SweepResult) -> Any:
     """For a terminal."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
     head, *body = rows(result)
-    table = Table(
-        title=result.sweep, title_justify="left", box=SIMPLE_HEAD, caption=caption(result),
-        caption_justify="left",
-    )  # fmt: skip
-    for heading in head:
-        table.add_column(heading, justify="right", overflow="fold")
-    for line in body:
-        table.add_row(*line)
-    return table
+    return Rows(result.sweep, head, body, caption(result), text=()).terminal()
 
 
 def failures(result: SweepResult) -> list[str]:
@@ -242,9 +231,9 @@ def failures(result: SweepResult) -> list[str]:
 def sweep_markdown(result: SweepResult, shown: Sequence[Point] | None = None) -> str:
     """For a document; of the points `shown`, by default all."""
     head, *body = rows(result, shown)
-    table = markdown(head, body, text=(0,) if result.sampler == "each" else ())
+    table = Rows("", head, body, caption(result), text=(0,) if result.sampler == "each" else ()).markdown()
     reasons = "".join(f"\n* {line}" for line in (failures(result) if shown is None else ()))
-    return f"{table}\n\n{caption(result)}\n{reasons}".rstrip() + "\n"
+    return f"{table}{reasons}".rstrip() + "\n"
 
 
 def _settings(point: Point) -> str:
@@ -258,8 +247,7 @@ def changes_markdown(result: SweepResult) -> str:
     for point in by_ratio(result.complete):
         ratios = [f"{ratio:.3g}" for ratio in _cost_ratios(result, point).values()]
         lines.append([changed(result, point), _ratio(point), *ratios, verdict(point)])
-    table = markdown(head, lines, text=(0, len(head) - 1))
-    return f"{table}\n\n{caption(result, marked=False)}\n"
+    return Rows("", head, lines, caption(result, marked=False), text=(0, len(head) - 1)).markdown()
 
 
 def by_ratio(points: Sequence[Point]) -> list[Point]:

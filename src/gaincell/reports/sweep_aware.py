@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from scipy import stats
 
 from gaincell.reports.sweep import answers, failures, has_answers, is_number, without_reference, word
-from gaincell.reports.tables import markdown
+from gaincell.reports.tables import Rows
 from gaincell.results.sweep import Point, SweepResult
 from gaincell.standard_error import ratio_error
 
@@ -160,7 +160,7 @@ def remarks(result: SweepResult) -> list[str]:
 def aware_markdown(result: SweepResult) -> str:
     """A table, a row a strength."""
     head = [strength_of(result), "before training", "after", "of the loss bought back"]
-    return f"{markdown(head, _rows(result), text=())}\n\n{REMARK}"
+    return Rows("", head, _rows(result), REMARK, text=()).markdown().rstrip()
 
 
 def _rows(result: SweepResult) -> list[list[str]]:

@@ -10,7 +10,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from gaincell.reports.style import BLACK, BLUE, MARKERS, PALETTE, legend_below, save, styled
+from gaincell.reports.style import BLACK, BLUE, MARKERS, PALETTE, legend_below, save_all, styled
 from gaincell.reports.sweep import UNSEEN, by_ratio, changed, is_number, unseen, varied, word
 from gaincell.reports.sweep_axes import axis_title, draw_unseen, error_bars, height, key, ticks
 from gaincell.reports.sweep_clouds import parallel, pareto, scatter
@@ -24,11 +24,7 @@ PANELS = 8
 
 def draw_all(result: SweepResult, folder: Path, prefix: str = "") -> list[Path]:
     """Every figure that the result has data for, as PNG files in `folder`."""
-    written = []
-    for name, (has_data, draw) in FIGURES.items():
-        if has_data(result):
-            written.append(save(draw(result), folder / f"{prefix}{name}.png"))
-    return written
+    return save_all(FIGURES, result, folder, prefix)
 
 
 @styled()

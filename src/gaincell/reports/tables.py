@@ -2,24 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from math import floor, isfinite, log10
-from typing import Any
-
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
+from typing import Any, Protocol, TypeVar
 
 from gaincell.results.run import AdaptedResult, StagedResult, StageResult, TrainedResult
+
+
+class OfLayer(Protocol):
+    """A head."""
+
+    @property
+    def layer(self) -> int: ...
+
+
+T = TypeVar("T", bound=OfLayer)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A table. text: columns of words, flush left; the others hold numbers, flush right."""
+
+    title: str
+    headings: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    caption: str = ""
+    text: Collection[int] = (0,)
+
+    def terminal(self, *, no_wrap: bool = False) -> Any:
+        """A table of rich. no_wrap: numbers stay whole where room is short, words fold."""
+        from rich.box import SIMPLE_HEAD
+        from rich.table import Table
+
+        table = Table(
+            title=self.title or None, caption=self.caption or None, title_justify="left",
+            caption_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False,
+        )  # fmt: skip
+        for n, heading in enumerate(self.headings):
+            words = n in self.text
+            table.add_column(
+                heading, justify="left" if words else "right", no_wrap=no_wrap and not words, overflow="fold"
+            )
+        for row in self.rows:
+            if row[0] == "all":
+                table.add_section()
+            table.add_row(*row)
+        return table
+
+    def markdown(self) -> str:
+        """For a document, with the caption below; indentation of parts is kept."""
+        rule = ["---" if n in self.text else "---:" for n in range(len(self.headings))]
+        rows = [[row[0].replace("  ", "&emsp;"), *row[1:]] for row in self.rows]
+        lines = ["| " + " | ".join(row) + " |" for row in (self.headings, rule, *rows)]
+        return "\n".join([*lines, *(["", self.caption] if self.caption else [])]) + "\n"
+
 
 SHORT = {"cross-entropy": "CE", "distillation": "KL"}
 """Losses, as short as a terminal needs."""
 HEADINGS = ("model", "tokens", "perplexity", "bits/byte", "× software", "× continued")
-
-
-def markdown(headings: Sequence[str], rows: Iterable[Sequence[str]], text: Collection[int] = (0,)) -> str:
-    """A table for a document. text: columns of words, which stand to the left."""
-    rule = ["---" if n in text else "---:" for n in range(len(headings))]
-    return "\n".join("| " + " | ".join(row) + " |" for row in (headings, rule, *rows))
 
 
 def perplexity_rows(run: StagedResult) -> list[tuple[str, ...]]:
@@ -37,29 +78,23 @@ def perplexity_rows(run: StagedResult) -> list[tuple[str, ...]]:
     ]
 
 
-def perplexity_table(run: AdaptedResult) -> Table:
+def perplexity_table(run: AdaptedResult) -> Any:
     """For a terminal."""
-    table = _table(_title(run), _caption(run), HEADINGS)
-    for row in perplexity_rows(run):
-        table.add_row(*row)
-    return table
+    return Rows(_title(run), HEADINGS, perplexity_rows(run), _caption(run)).terminal(no_wrap=True)
 
 
 def perplexity_markdown(run: AdaptedResult) -> str:
     """For a README."""
-    return f"{markdown(HEADINGS, perplexity_rows(run))}\n\n{_title(run)}. {_caption(run)}\n"
+    return Rows("", HEADINGS, perplexity_rows(run), f"{_title(run)}. {_caption(run)}").markdown()
 
 
 STAGE_HEADINGS = ("stage", "tokens", "perplexity", "bits/byte", "× software", "× compared")
 
 
-def stages_table(run: TrainedResult) -> Table:
+def stages_table(run: TrainedResult) -> Any:
     """The stages of a recipe, for a terminal."""
     title = f"{run.model.name} on {run.design.name}, recipe {run.recipe}{_changes(run.set)}"
-    table = _table(title, _of_stages(run), STAGE_HEADINGS)
-    for row in perplexity_rows(run):
-        table.add_row(*row)
-    return table
+    return Rows(title, STAGE_HEADINGS, perplexity_rows(run), _of_stages(run)).terminal(no_wrap=True)
 
 
 def step_times(run: TrainedResult) -> list[str]:
@@ -74,7 +109,8 @@ def step_times(run: TrainedResult) -> list[str]:
 
 def stages_markdown(run: TrainedResult) -> str:
     """The same for a page."""
-    return f"{markdown(STAGE_HEADINGS, perplexity_rows(run))}\n\n{run.design.name}; {_of_stages(run)}.\n"
+    about = f"{run.design.name}; {_of_stages(run)}."
+    return Rows("", STAGE_HEADINGS, perplexity_rows(run), about).markdown()
 
 
 def _of_stages(run: TrainedResult) -> str:
@@ -90,7 +126,7 @@ def _of_ratios(run: StagedResult) -> str:
     return "without ±: losses of single blocks were not stored"
 
 
-def plan_table(recipe: Any, stages: Sequence[Any]) -> Table:
+def plan_table(recipe: Any, stages: Sequence[Any]) -> Any:
     """What a recipe will do, for a terminal; takes a `mapping.recipe.Recipe`."""
     headings = ("stage", "from", "loss", "steps", "a step", "in all", "rate")
     caption = (
@@ -98,21 +134,21 @@ def plan_table(recipe: Any, stages: Sequence[Any]) -> Table:
         "those of all it starts from included. Rate: peak learning rate. CE: cross-entropy, KL: distillation."
     )
     title = f"{recipe.name} on {recipe.design.name}{_changes(recipe.changes)}"
-    table = _table(title, caption, headings, texts=2)
+    rows = []
     for stage in stages:
         trained = stage.task == "train"
-        table.add_row(
+        rate = f"{stage.training.learning_rate:.1e}".replace(".0e", "e").replace("e-0", "e-")
+        row = [
             stage.name,
             stage.start,
             SHORT.get(stage.loss, stage.loss) if trained else stage.task,
             str(stage.steps) if trained else "–",
             _amount(stage.training.batch * recipe.block) if trained else "–",
             _amount(recipe.tokens_of(stage)),
-            f"{stage.training.learning_rate:.1e}".replace(".0e", "e").replace("e-0", "e-")
-            if trained
-            else "–",
-        )
-    return table
+            rate if trained else "–",
+        ]
+        rows.append(row)
+    return Rows(title, headings, rows, caption, text=(0, 1)).terminal(no_wrap=True)
 
 
 def _changes(changes: Mapping[str, Any]) -> str:
@@ -120,22 +156,17 @@ def _changes(changes: Mapping[str, Any]) -> str:
     return "".join(f", {key} = {value}" for key, value in changes.items())
 
 
-def _table(title: str, caption: str, headings: Sequence[str], texts: int = 1) -> Table:
-    """A table whose first columns are `texts`, folded where room is short; numbers are not."""
-    table = Table(
-        title=title, caption=caption, title_justify="left", caption_justify="left", box=SIMPLE_HEAD,
-        padding=(0, 1, 0, 0), show_edge=False,
-    )  # fmt: skip
-    for heading in headings[:texts]:
-        table.add_column(heading, overflow="fold")
-    for heading in headings[texts:]:
-        table.add_column(heading, justify="right", no_wrap=True)
-    return table
-
-
 def adaptation_lines(run: AdaptedResult) -> list[str]:
     """What the adaptations achieved and left out, a line each."""
     return [result.summary for result in run.adaptation.values()]
+
+
+def layered(heads: Iterable[T], number: Callable[[T], float]) -> list[list[float]]:
+    """A number of heads as [layers][heads]."""
+    found: dict[int, list[float]] = {}
+    for head in heads:
+        found.setdefault(head.layer, []).append(number(head))
+    return [found[layer] for layer in sorted(found)]
 
 
 def readable(perplexity: float) -> str:

@@ -8,17 +8,16 @@ from itertools import zip_longest
 from markupsafe import Markup
 
 from gaincell.reports.codesign import CONFIDENCE, LEVELS, SATURATIONS, training_ratio
-from gaincell.reports.costs import Rows
 from gaincell.reports.html.markup import grid
 from gaincell.reports.html.result import Result, each_of
 from gaincell.reports.html.tables import table
-from gaincell.reports.tables import readable
+from gaincell.reports.tables import Rows, readable
 from gaincell.results.codesign import CodesignResult
 
 SIMULATED = "simulated"
 
 
-def learned(results: Sequence[Result]) -> Markup:
+def codesign(results: Sequence[Result]) -> Markup:
     """Every result of `gaincell codesign`."""
     return each_of(results, CodesignResult, lambda run: grid(_change(run), _levels(run)), _circuits)
 

@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 from gaincell.reports import figures
-from gaincell.reports.costs import Rows
 from gaincell.reports.html.markup import EMPTY, element, grid
 from gaincell.reports.html.picture import picture
 from gaincell.reports.html.result import Result, each_of, typed
 from gaincell.reports.html.tables import head_rows, table
-from gaincell.reports.tables import readable
+from gaincell.reports.tables import Rows, readable
 from gaincell.results.cells import CellAdaptationResult, CellDesignResult, CellResult, CellStage
 from gaincell.results.run import Adaptations, AdaptedResult, Mismatch
 

@@ -7,11 +7,12 @@ from typing import Any
 
 from markupsafe import Markup
 
-from gaincell.reports.costs import Rows, readable, with_scale
+from gaincell.reports.costs import readable, with_scale
 from gaincell.reports.html.markup import element, join
 from gaincell.reports.html.result import Entry, Result, subject, whole
 from gaincell.reports.html.tables import badges, only_kind, table
 from gaincell.reports.results import number, numbers
+from gaincell.reports.tables import Rows
 from gaincell.reports.tables import readable as short
 from gaincell.results.activity import ActivityResult
 from gaincell.results.baseline import BaselineResult
