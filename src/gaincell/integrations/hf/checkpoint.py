@@ -159,7 +159,7 @@ def load_run(
         ModelError: a stored tensor is NaN or infinite.
     """
     held = Run(run)
-    chip = held.design_of(stage)
+    chip = design if stage is None and design is not None else held.design_of(stage)
     found = held.base(base, dtype)
     if chip is not None:
         attach(found.model, design or chip, impl=impl, gradient=gradient)
