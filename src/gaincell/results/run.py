@@ -142,12 +142,8 @@ class Spread:
     std: PerHead
 
 
-@dataclass(frozen=True)
-class Mismatch:
-    """Residuals before and after an adaptation, by stage: q, k, v, out."""
-
-    before: Mapping[str, Spread]
-    after: Mapping[str, Spread]
+Mismatch: TypeAlias = Mapping[str, Mapping[str, Spread]]
+"""Before and after an adaptation, by stage: q, k, v, out."""
 
 
 @dataclass(frozen=True)
