@@ -16,7 +16,7 @@ from pathlib import Path
 import tokens_page
 
 from gaincell.files import write_text
-from gaincell.integrations.hf.checkpoint import HARDWARE, describe
+from gaincell.integrations.hf.run import HARDWARE, Run
 from gaincell.mapping.recipe import Recipe, StageRecipe
 from gaincell.mapping.recipe_file import load_recipe
 from gaincell.reports import comparison, tables
@@ -62,7 +62,7 @@ def adapter_card(folder: Path) -> str:
         tags=["gaincell", "analog", "in-memory-computing", "lora", chip],
         scored=scored,
     )
-    about = describe(folder)
+    about = Run(folder).hardware
     return f"""{head}
 # {folder.name}: {base} on {tokens_page.mapping(run)}, `{chip}`
 

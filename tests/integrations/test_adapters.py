@@ -10,8 +10,8 @@ from safetensors.torch import load_file
 
 from gaincell.config import load_design
 from gaincell.integrations.hf.attach import attached_layers
-from gaincell.integrations.hf.checkpoint import describe
 from gaincell.integrations.hf.models import load_model
+from gaincell.integrations.hf.run import Run
 from gaincell.results import read
 from gaincell.results.run import TrainedResult
 
@@ -21,7 +21,7 @@ ADAPTERS = sorted(path for path in (Path(__file__).parents[2] / "adapters").glob
 @pytest.mark.parametrize("path", ADAPTERS, ids=lambda path: path.name)
 def test_shipped_adapters_are_small_and_whole(path: Path) -> None:
     assert sum(file.stat().st_size for file in path.iterdir()) <= 12e6
-    hardware = describe(path)
+    hardware = Run(path).hardware
     run = read(path, TrainedResult)
     assert run.model.sha256 == hardware.base_sha256
     assert run.design.hash == hardware.design_hash == load_design(path / "design.toml").hash
@@ -36,4 +36,4 @@ def test_shipped_adapters_are_small_and_whole(path: Path) -> None:
 def test_shipped_adapters_load(path: Path) -> None:
     layers = attached_layers(load_model(path).model)
     assert len(layers) == 30
-    assert layers[0].design.hash == describe(path).design_hash
+    assert layers[0].design.hash == Run(path).hardware.design_hash

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from gaincell.adaptation.statistics import attached
 from gaincell.evaluation.perplexity import perplexity
-from gaincell.integrations.hf import checkpoint, models
+from gaincell.integrations.hf import models
 from gaincell.integrations.hf.models import load_model
 from gaincell.integrations.hf.sources import BaseModel, load_base
 from gaincell.mapping.job import Job, prepare
@@ -225,7 +225,7 @@ def test_a_map_with_adapters_keeps_bfloat16_and_reads_the_model_once(
         return reads[-1]
 
     monkeypatch.setattr(models, "load_base", read)
-    monkeypatch.setattr(checkpoint, "load_base", read)
+    monkeypatch.setattr("gaincell.integrations.hf.run.load_base", read)
     teachers = []
     make = Job.teacher
 

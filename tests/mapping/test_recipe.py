@@ -25,14 +25,14 @@ from gaincell.integrations.hf.mixing import MIX
 from gaincell.integrations.hf.models import load_model
 from gaincell.integrations.hf.paired import KEPT, kept_components
 from gaincell.integrations.hf.size import model_size
-from gaincell.mapping.folder import alone
+from gaincell.mapping.folder import run_lock
 from gaincell.mapping.overrides import parse_overrides
-from gaincell.mapping.readapt import AdaptSettings, adapt_model, describe_start
+from gaincell.mapping.readapt import AdaptSettings, adapt_model
+from gaincell.mapping.ready import find_start
 from gaincell.mapping.recipe import LoraRecipe, ModelRecipe, Recipe
 from gaincell.mapping.recipe_file import TRAINING, load_recipe
 from gaincell.mapping.recipe_text import RecipeText
 from gaincell.mapping.run_recipe import run_recipe
-from gaincell.mapping.stage_model import load_stage
 from gaincell.nn.array_normaliser import NORMALISER
 from gaincell.ops.gain_cell_attention import GRADIENTS
 from gaincell.progress import silent_stages
@@ -40,7 +40,7 @@ from gaincell.results import read
 from gaincell.results.run import TrainedResult
 from gaincell.schema import allowed
 from gaincell.text import open_text
-from gaincell.training.loop import _optimizer
+from gaincell.training.optimizer import make_optimizer
 from gaincell.training.settings import TrainSettings
 
 pytestmark = pytest.mark.usefixtures("blank_figures")
@@ -190,11 +190,14 @@ def test_a_control_goes_on_where_its_recipe_ends(tmp_path: Path) -> None:
     same = run_recipe(replace(recipe, stages=(idle,)), open_text(text), tmp_path / "same")
     assert same.stages[0].perplexity == pytest.approx(first.stages[0].perplexity, rel=1e-6)
     other = replace(recipe, lora=LoraRecipe(rank=2, where="attention"))
-    with pytest.raises(RunError, match=r"lora_A.* differs; give the \[lora\] that it was trained with"):
+    with pytest.raises(RunError, match=r"lora_A.* is in one only or has another shape; give the rank"):
         run_recipe(other, open_text(text), tmp_path / "other", only="more")
     for bad, message in (
         (more, "a stage with softmax attention starts from an adapter_stage"),
-        (changes | {"adapter_stage": "fine-tuned"}, "no such finished stage; it has software-distilled"),
+        (
+            changes | {"adapter_stage": "fine-tuned"},
+            "no finished stage 'fine-tuned'; it has: software-distilled",
+        ),
         ({"stage.more.attention": "softmax"}, "a stage with softmax attention starts from an adapter_stage"),
     ):
         with pytest.raises(InputError, match=message):
@@ -370,7 +373,7 @@ def test_seeds_share_one_pretrained_model(texts: Path, tmp_path: Path) -> None:
     fresh = [{tuple(block.tolist()) for block in blocks[seen:]} for blocks in read]
     assert fresh[0] == fresh[1]
     assert not torch.equal(read[0][seen:], read[1][seen:])
-    loaded = load_stage(tmp_path / "second", "software-continued")
+    loaded = load_model(tmp_path / "second", stage="software-continued")
     assert loaded.sha256 == made.model.sha256
     with pytest.raises(RunError, match="other settings"):
         run_recipe(load_recipe(path, changes={"seed": 1}), open_text(texts), tmp_path / "second")
@@ -447,7 +450,7 @@ def test_two_processes_do_not_work_on_one_directory(texts: Path, tmp_path: Path)
     left.parent.mkdir(parents=True)
     left.write_bytes(b"half")
     (out / "stages" / ".linear.training.checkpoint-0123abcd.new").mkdir()
-    with alone(out), pytest.raises(RunError, match="another process works on out"):
+    with run_lock(out), pytest.raises(RunError, match="another process works on out"):
         run_recipe(recipe, open_text(texts), out)
     assert not list((out / "stages").iterdir())
     run_recipe(recipe, open_text(texts), out, only="software-continued")
@@ -492,14 +495,14 @@ def test_every_stage_of_a_run_loads_as_it_was_evaluated(texts: Path, tmp_path: P
     run = run_recipe(load_recipe(write(tmp_path)), open_text(texts), out)
     tokens = torch.from_file(str(out / "tokens" / "evaluation"), size=83, dtype=torch.int32)
     for stage in run.stages:
-        loaded = load_stage(out, stage.name)
+        loaded = load_model(out, stage=stage.name)
         assert bool(attached_layers(loaded.model)) == (not stage.name.startswith("software"))
         found = perplexity(loaded.model, tokens, "blocks-32").perplexity
         assert found == pytest.approx(stage.perplexity, rel=1e-9), stage.name
     with pytest.raises(RunError, match=r"no finished stage 'other'; it has: adapted, fine-tuned"):
-        load_stage(out, "other")
+        load_model(out, stage="other")
     with pytest.raises(RunError, match="no directory of `gaincell train`"):
-        load_stage(texts, "linear")
+        load_model(texts, stage="linear")
 
 
 def test_a_stage_has_its_own_cell_whatever_the_last_one_has(tmp_path: Path) -> None:
@@ -511,13 +514,13 @@ def test_a_stage_has_its_own_cell_whatever_the_last_one_has(tmp_path: Path) -> N
     )
     tokens = torch.from_file(str(out / "tokens" / "evaluation"), size=128, dtype=torch.int32)
     for stage, cell in zip(run.stages, ("polynomial", "polynomial", "linear"), strict=True):
-        loaded = load_stage(out, stage.name).model
+        loaded = load_model(out, stage=stage.name).model
         assert attached_layers(loaded)[0].design.cell.name == cell
         found = perplexity(loaded, tokens, "blocks-32").perplexity
         assert found == pytest.approx(stage.perplexity, rel=1e-3)  # codes flip by rounding
     (out / "hardware.safetensors").unlink()  # an unfinished run knows the model's name only
     with pytest.raises(RunError, match="an unfinished run does not know where"):
-        load_stage(out, "after")
+        load_model(out, stage="after")
 
 
 def test_biases_and_exponents_are_trained_saved_and_gone_on_with(tmp_path: Path) -> None:
@@ -536,7 +539,7 @@ def test_biases_and_exponents_are_trained_saved_and_gone_on_with(tmp_path: Path)
     tokens = torch.from_file(str(out / "tokens" / "evaluation"), size=128, dtype=torch.int32)
     for loaded, what in (
         (load_model(out).model, run.saved_stage),
-        *((load_stage(out, stage.name).model, stage) for stage in run.stages),
+        *((load_model(out, stage=stage.name).model, stage) for stage in run.stages),
     ):
         found = perplexity(loaded, tokens, "blocks-32").perplexity
         assert found == pytest.approx(what.perplexity, rel=1e-2)
@@ -612,7 +615,7 @@ def test_the_linear_stage_of_a_recipe_is_adapted_from_both_starts(tmp_path: Path
         str(tmp_path / "run"), None, None, "published", "neutral",
         protocol="blocks-32", evaluation_tokens=512, calibration_tokens=256,
     )  # fmt: skip
-    assert describe_start(settings.model) == "the linear hardware model of the RUN"
+    assert find_start(settings.model).words == "the linear hardware model of the RUN"
     found = adapt_model(settings, load_design("leroux2025"))
     score = {stage.name: stage.perplexity for stage in found.stages}
     assert [*score] == ["linear", "linear-neutral", "unadapted", "unadapted-neutral", "adapted"]
@@ -654,7 +657,7 @@ def test_mixing_without_adapters_comes_back(tmp_path: Path) -> None:
     loaded = load_model(out).model
     assert not [name for name, _ in loaded.named_parameters() if ".gain_cell.mix_" in name]
     assert perplexity(loaded, tokens, "blocks-32").perplexity == pytest.approx(found, rel=1e-2)
-    stage = load_stage(out, "fine-tuned").model
+    stage = load_model(out, stage="fine-tuned").model
     assert perplexity(stage, tokens, "blocks-32").perplexity == pytest.approx(found, rel=1e-3)
 
 
@@ -874,7 +877,7 @@ def test_a_step_of_the_largest_settings_can_be_counted(
     with pytest.raises(InputError, match="steps do not fit float32, give a lower one"):
         TrainSettings(**more)  # type: ignore[arg-type]
     weight = torch.nn.Parameter(torch.ones(2, 2))
-    optimizer = _optimizer({"weight": weight}, TrainSettings(**most), {})  # type: ignore[arg-type]
+    optimizer = make_optimizer({"weight": weight}, TrainSettings(**most), {})  # type: ignore[arg-type]
     weight.grad = torch.ones(2, 2)
     optimizer.step()
 

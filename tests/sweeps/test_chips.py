@@ -15,7 +15,7 @@ from gaincell.errors import InputError
 from gaincell.evaluation.perplexity import perplexity
 from gaincell.integrations.hf.attach import attached_layers
 from gaincell.integrations.hf.models import load_model
-from gaincell.mapping.job import find_shipped
+from gaincell.mapping.ready import find_shipped
 from gaincell.reports import sweep as reports
 from gaincell.sweeps import point as points
 from gaincell.sweeps import prepare

@@ -16,8 +16,8 @@ from gaincell.adaptation import adapt, collect_statistics
 from gaincell.design import Design
 from gaincell.evaluation.perplexity import perplexity
 from gaincell.integrations.hf.attach import attached_layers, set_design
-from gaincell.integrations.hf.checkpoint import is_run
 from gaincell.integrations.hf.models import load_model
+from gaincell.integrations.hf.run import is_run
 from gaincell.reports import sweep as reports
 from gaincell.reports.sweep_figures import draw_all
 from gaincell.results import read

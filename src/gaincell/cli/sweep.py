@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gaincell.cli._json import JsonFile, output_directory, write_json
+from gaincell.cli._json import JsonFile, directory, write_json
 from gaincell.cli._options import Device, Impl, ImplName, Threads, check_needed, use
 
 if TYPE_CHECKING:
@@ -27,13 +27,7 @@ def sweep(
     context: typer.Context,
     file: Annotated[Path, typer.Argument(metavar="SWEEP.toml", help="See docs/sweeps.md.")],
     out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out",
-            callback=output_directory,
-            metavar="DIR",
-            help="Results, points and figures; by default runs/sweeps/NAME.",
-        ),
+        Path | None, directory("--out", "DIR", "Results, points and figures; by default runs/sweeps/NAME.")
     ] = None,
     workers: Annotated[
         int, typer.Option("--workers", metavar="N", min=1, max=1024, help="Processes on this machine.")

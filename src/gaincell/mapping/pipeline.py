@@ -8,11 +8,9 @@ from pathlib import Path
 import torch
 
 from gaincell.adaptation.statistics import attached
-from gaincell.evaluation.noise import noise_remark
-from gaincell.evaluation.perplexity import describe
 from gaincell.integrations.hf.checkpoint import save_differences
 from gaincell.mapping import summary
-from gaincell.mapping.folder import alone
+from gaincell.mapping.folder import run_lock
 from gaincell.mapping.job import Job, prepare
 from gaincell.mapping.records import Record
 from gaincell.mapping.settings import MapSettings
@@ -20,7 +18,7 @@ from gaincell.mapping.stages import STAGES, Stage, run_stage
 from gaincell.progress import StageProgress, silent_stages
 from gaincell.reports.figures import draw_all
 from gaincell.results import read, write
-from gaincell.results.provenance import hash_of, made
+from gaincell.results.provenance import hash_of
 from gaincell.results.run import FILE, MappedResult, UsedText
 from gaincell.training.tracker import Tracker
 
@@ -48,7 +46,7 @@ def map_model(
     Raises:
         GaincellError: model, text, design or directory are not acceptable, or a loss is not finite.
     """
-    with alone(out):
+    with run_lock(out):
         return _map(settings, out, command, progress, tracker)
 
 
@@ -102,17 +100,12 @@ def assemble(
         codes=summary.codes(adapted["codes"]),
         cell=summary.cell(design),
         silent=tuple(records["linear"].get("silent", ())),
-        provenance=made(
-            command=command,
+        provenance=job.provenance(
+            command,
+            design,
+            records["software"],
+            {"training text": hash_of(job.training), "evaluation text": hash_of(job.evaluation)},
             seed=job.settings.seed,
-            protocol=describe(job.protocol, records["software"]["blocks"])
-            + ("" if job.model.dtype == torch.float32 else "; weights in bfloat16")
-            + noise_remark(design),
-            design_hash=design.hash,
-            inputs={
-                f"model {summary.base_name(job.loaded.id)}": job.loaded.sha256,
-                "training text": hash_of(job.training),
-                "evaluation text": hash_of(job.evaluation),
-            },
+            remark="" if job.model.dtype == torch.float32 else "; weights in bfloat16",
         ),
     )
