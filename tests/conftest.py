@@ -11,12 +11,10 @@ import torch
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
-# Before anything of these packages is imported: every annotated shape and type is checked at every call
-# (an int passes for a float, as everywhere in Python).
-install_import_hook(
-    ["gaincell.ops", "gaincell.circuits", "gaincell.devices"],
-    "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))",
-)
+import tests.type_checks  # noqa: F401  the hook finds it by its name
+
+# Before anything of these packages is imported: every annotated shape and type is checked at every call.
+install_import_hook(["gaincell.ops", "gaincell.circuits", "gaincell.devices"], "tests.type_checks.check")
 
 torch.set_num_threads(1)
 if not torch.cuda.is_available():
