@@ -1,7 +1,7 @@
 """beartype for jaxtyping's import hook, once per function of the source.
 
-A function within a function is made anew at every call of the outer one. Its checks depend only on its name and
-its annotations, so they are compiled at the first call and used again.
+A function within a function is made anew at every call of the outer one. Its checks depend only on its name
+and its annotations, so they are compiled at the first call and used again.
 """
 
 from __future__ import annotations
