@@ -1,6 +1,8 @@
-# demo   the main job on the embedded model          test   the test suite, default tier
+# demo   the main job on the embedded model          test   the test suite, default tier: under 4 minutes on 2 cores
+# slow   the tests that take more than two seconds, minutes on 2 cores; before a merge both tiers pass
 # bench  the benchmarks                              lint   style, types, direction of imports
-# nightly  a thousand bad inputs, random calls of the compiled kernel, runs that are killed: tens of minutes
+# nightly  a thousand bad inputs, random calls of the compiled kernel, runs that are killed, every example of every
+#          help: an hour
 # docs   the documentation site, into build/site: runs every command and notebook it shows, then checks all pages
 # answers  the sweeps of recipes/sweeps and recipes/codesign.py (minutes each on one core) and docs/sweeps.md
 #          with their results
@@ -20,7 +22,7 @@ BASE := .venv/.gaincell-base
 DEV := .venv/.gaincell-dev
 DOCS := .venv/.gaincell-docs
 
-.PHONY: demo test nightly lint bench docs answers reproduction wheels sanitize clean
+.PHONY: demo test slow nightly lint bench docs answers reproduction wheels sanitize clean
 
 demo: $(BASE)
 	$(BIN)/gaincell map tiny --budget 49152 --out runs/demo
@@ -33,6 +35,9 @@ demo: $(BASE)
 
 test: $(DEV)
 	$(BIN)/python -m pytest -n auto --dist worksteal --durations=40 $(PYTEST_ARGS)
+
+slow: $(DEV)
+	$(BIN)/python -m pytest -n auto --dist worksteal --durations=40 -m "slow and not gpu and not network" $(PYTEST_ARGS)
 
 nightly: $(DEV)
 	$(BIN)/python -m pytest -n 0 -m nightly $(PYTEST_ARGS)

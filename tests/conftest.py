@@ -7,13 +7,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
-import tests.type_checks  # noqa: F401  the hook finds it by its name
 import torch
 from hypothesis import settings
-from jaxtyping import install_import_hook
+from tests import type_checks
 
 # Before anything of these packages is imported: every annotated shape and type is checked at every call.
-install_import_hook(["gaincell.ops", "gaincell.circuits", "gaincell.devices"], "tests.type_checks.check")
+type_checks.install(["gaincell.ops", "gaincell.circuits", "gaincell.devices"])
 
 torch.set_num_threads(1)
 if not torch.cuda.is_available():

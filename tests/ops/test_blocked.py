@@ -80,6 +80,7 @@ def test_every_length(tokens: int, gradient: str) -> None:
     assert_parity(Case(1, 2, 2, tokens, 16), chip(), gradient=gradient)
 
 
+@pytest.mark.slow
 def test_a_thousand_tokens_in_the_paper_s_array() -> None:
     assert_parity(Case(1, 1, 1, 1000, 8), load_design("leroux2025"))
     assert_parity(Case(1, 1, 1, 200, 64), load_design("leroux2025"))
@@ -130,6 +131,7 @@ def test_shapes(heads: int, kv_heads: int, dim: int, batch: int) -> None:
     assert_parity(Case(batch, heads, kv_heads, 150, dim), chip())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threads", [2, 5])
 @pytest.mark.parametrize("cell", ["polynomial", "sigmoid"])
 def test_several_heads_at_once(threads: int, cell: str, monkeypatch: pytest.MonkeyPatch) -> None:
