@@ -24,7 +24,8 @@ from gaincell.demonstrator.generation import Generation, Snapshot
 from gaincell.design import Design
 from gaincell.devices.writing import write_errors
 from gaincell.errors import InputError
-from gaincell.integrations.hf.cache import RingCache, RingLayer
+from gaincell.integrations.hf.cache import RingCache
+from gaincell.integrations.hf.ring_layer import RingLayer
 from gaincell.nn.attention import GainCellAttention
 
 LEVELS = 127
