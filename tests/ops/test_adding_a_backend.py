@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import gaincell
 
 PAGE = Path(__file__).parents[2] / "docs" / "adding_a_backend.md"
