@@ -23,6 +23,14 @@ settings.register_profile("gaincell", derandomize=True, deadline=None)
 settings.load_profile("gaincell")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_waiting_for_the_disk() -> Iterator[None]:
+    """What is written survives a kill, which tests try, also before it is on the disk."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(os, "fsync", lambda file: None)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _seeds() -> None:
     torch.manual_seed(0)
