@@ -170,6 +170,7 @@ def errors_of(design: Design, layer: int = 0) -> list[Tensor | None]:
     return list(found)
 
 
+@pytest.mark.slow
 def test_smooth_mismatch_has_its_variance_and_correlation() -> None:
     length, share, std = 6.0, 0.8, 0.1
     design = load_design("leroux2025").replace(

@@ -57,6 +57,7 @@ def design() -> Design:
     return load_design("leroux2025")
 
 
+@pytest.mark.slow
 def test_known_cells_are_recovered_within_their_confidence_intervals(design: Design, tmp_path: Path) -> None:
     """95 % intervals of seven numbers over twelve chips: of 84, all but a few contain the truth."""
     missed = 0

@@ -281,6 +281,7 @@ def test_a_broken_run_goes_on(tmp_path: Path, data: Path) -> None:
     assert [task.metrics.keys() for task in again.tasks] == [task.metrics.keys() for task in whole.tasks]
 
 
+@pytest.mark.slow
 def test_scores_of_many_chips(tmp_path: Path, data: Path) -> None:
     from gaincell.cli._chips import ChipOptions
     from gaincell.cli._tasks import by_tasks
@@ -309,6 +310,7 @@ def test_scores_of_many_chips(tmp_path: Path, data: Path) -> None:
     assert from_json(TasksResult, json.loads(json.dumps(to_json(result)))) == result
 
 
+@pytest.mark.slow
 def test_a_model_type_of_the_harness(tmp_path: Path, data: Path) -> None:
     from lm_eval import simple_evaluate
     from lm_eval.tasks import TaskManager

@@ -281,6 +281,7 @@ for loader in transformers.AutoModelForCausalLM, transformers.LlamaForCausalLM:
     assert all("pip install gaincell, then import gaincell" in line for line in said)
 
 
+@pytest.mark.slow
 def test_import_gaincell_is_enough(softmax: dict[str, Path], tmp_path: Path) -> None:
     """After transformers too, and by unpickling a model."""
     model = hardware(softmax["llama"])

@@ -78,12 +78,12 @@ def assert_agrees(inputs: list[Tensor], design: Design, half: bool, **options: o
 
 @pytest.mark.parametrize("half", [False, True], ids=["float32", "float16"])
 @pytest.mark.parametrize("gradient", ["exact", "surrogate"])
-@pytest.mark.parametrize("tokens", [1, 63, 65, 2 * M + 37])
+@pytest.mark.parametrize("tokens", slow_after(2, [1, 2 * M + 37, 63, 65]))
 def test_every_length(tokens: int, gradient: str, half: bool) -> None:
     assert_agrees(signals(tokens, 1, 1, 16), chip(), half, gradient=gradient)
 
 
-@pytest.mark.parametrize("readout", READOUTS)
+@pytest.mark.parametrize("readout", slow_after(2, READOUTS))
 @pytest.mark.parametrize("cell", ["linear", "polynomial", "x3"])
 def test_every_cell_and_readout(cell: str, readout: str) -> None:
     assert_agrees(signals(90, 2, 1, 32), chip(cell=cell, readout=readout), True)
@@ -147,6 +147,7 @@ def test_chips_of_any_kind(changes: dict[str, object]) -> None:
             assert error < 5e-4, f"gradient of {name} differs by {error:.1e}"
 
 
+@pytest.mark.slow
 def test_groups_padding_and_a_window_of_the_model() -> None:
     q, k, v = signals(70, 4, 2, 16, batch=2)
     index = torch.arange(70, device=DEVICE).repeat(2, 1)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from tests.rtl.heads import AMARANTH
-from tests.tiers import slow_after
+from tests.tiers import slow, slow_after
 
 from gaincell.arrays import Schedule, digital
 from gaincell.circuits import dac_code, query_code
@@ -74,12 +74,12 @@ def differences(found: Equivalence) -> set[str]:
 @pytest.mark.parametrize(
     ("design", "rows", "group"),
     [
-        (SMALL, 8, 1),
-        (SMALL.replace(window=16), 8, 3),
+        slow(SMALL, 8, 1),
+        slow(SMALL.replace(window=16), 8, 3),
         (SMALL.replace(window=8, readout="counter-floor"), 12, 2),
         (SMALL.replace(query_levels=8, storage_levels=16, counter_levels=8, t_pulse_max=7e-9), 4, 1),
         (load_design("oxide-2t-unipolar").replace(tile=4, window=20), 8, 1),
-        (SMALL.replace(cell="linear", v_offset=0.4), 8, 1),
+        slow(SMALL.replace(cell="linear", v_offset=0.4), 8, 1),
         (SMALL.replace(drivers=Drivers(phases=2)), 8, 2),
     ],
     ids=[

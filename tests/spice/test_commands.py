@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 from tests.drawing import saved
-from tests.tiers import slow
 from typer.testing import CliRunner
 
 from gaincell.cli import app
@@ -38,7 +37,8 @@ class TestSimulated:
         assert all(check["passed"] for check in found["checks"])
         assert "FAIL" not in result.output
 
-    @pytest.mark.parametrize(("dac", "code"), [("string", 0), slow("charge", 1)])
+    @pytest.mark.slow
+    @pytest.mark.parametrize(("dac", "code"), [("string", 0), ("charge", 1)])
     def test_from_a_code_to_the_current(self, dac: str, code: int, tmp_path: Path) -> None:
         """Cells hold what the DAC wrote; the model reads them as they are. Only the string is close."""
         out = tmp_path / "verify.json"
