@@ -18,7 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gaincell.arrays.head import HeadArray, StepTrace
+from gaincell.arrays.head import HeadArray
+from gaincell.arrays.trace import StepTrace
 from gaincell.circuits import write_dac
 from gaincell.demonstrator.generation import Generation, Snapshot
 from gaincell.design import Design
