@@ -80,7 +80,7 @@ sanitize: $(DEV)
 	GAINCELL_SANITIZE=1 GAINCELL_EMULATE_AMX=1 $(BIN)/python setup.py --quiet build_ext --build-lib build/sanitized --build-temp build/sanitized/objects
 	test -n "$$(find build/sanitized/gaincell/native -name '_native*')"
 	LD_PRELOAD="$$(c++ -print-file-name=libasan.so) $$(c++ -print-file-name=libstdc++.so)" ASAN_OPTIONS=detect_leaks=0:detect_stack_use_after_return=0 \
-		GAINCELL_NATIVE=build/sanitized/gaincell/native $(BIN)/python -m pytest -q -n auto --dist worksteal tests/ops/test_native.py tests/ops/test_draws.py \
+		GAINCELL_NATIVE=build/sanitized/gaincell/native $(BIN)/python -m pytest -q -n auto --dist worksteal -m "not nightly" tests/ops/test_native.py tests/ops/test_draws.py \
 		tests/ops/test_nonideal.py -k "$(SANITIZED)"
 
 clean:
