@@ -34,6 +34,7 @@ from gaincell.errors import InputError, RunError
 from gaincell.integrations.hf import reparametrisation
 from gaincell.nn.array_normaliser import NORMALISER
 from gaincell.nn.attention import GainCellAttention
+from gaincell.nn.scaler import keep_gains_positive
 from gaincell.progress import Progress, silent
 from gaincell.training import checkpoint as disk
 from gaincell.training.activations import activations_fit
@@ -47,7 +48,6 @@ from gaincell.training.watch import Watch
 
 __all__ = ["Blocks", "Loss", "TrainResult", "TrainSettings", "next_token_loss", "redraw", "train"]
 
-SMALLEST_GAIN = 1e-20  # gains are kept at or above this value, as in the authors' released code [R]
 PROFILED = 2
 """Steps before the one that is profiled."""
 Evaluation = Callable[[nn.Module], float]
@@ -188,7 +188,7 @@ def train(
                 optimizer.step()
             optimizer.zero_grad()
             watch.require(_finite(run, parameters.values()), "a parameter became infinite or no number", step)
-            keep_gains_positive(parameters)
+            keep_gains_positive(model)
             step += 1
             losses.append(loss)
             record = {
@@ -414,11 +414,3 @@ def _optimizer(
             if members:
                 groups.append({"params": members, "peak": rate, "lr": rate, "weight_decay": decay})
     return torch.optim.AdamW(groups, betas=settings.betas)
-
-
-def keep_gains_positive(parameters: dict[str, nn.Parameter]) -> None:
-    """Raise every gain among named parameters to SMALLEST_GAIN, in place, where it is below."""
-    with torch.no_grad():
-        for name, parameter in parameters.items():
-            if _is_gain(name):
-                parameter.clamp_(min=SMALLEST_GAIN)
