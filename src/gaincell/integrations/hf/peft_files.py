@@ -226,14 +226,15 @@ def _check_base(model: nn.Module, record: Mapping[str, Any], config: Any) -> Non
         )
 
 
-def sampled_fingerprint(model: Any) -> str | None:
+def sampled_fingerprint(model: Any, half: bool = False) -> str | None:
     """SHA-256 over names, shapes and a few values of each weight, rounded to bfloat16: cheap to take, and the
     same whether the weights are held in float32 or bfloat16. None where some are held in another type, or
     are elsewhere.
 
     Embeddings do not count, since adding tokens changes them.
 
-    model: without adapters, in a wrapper of peft or not.
+    model: without adapters, in a wrapper of peft or not.  half: whether weights in float16 count, because
+    they are stored so.
     """
     import torch
 
@@ -243,9 +244,10 @@ def sampled_fingerprint(model: Any) -> str | None:
     model = attached_model(model) if attached_layers(model) else model
     embeddings = [getattr(model, f"get_{end}_embeddings", lambda: None)() for end in ("input", "output")]
     left_out = {id(weight) for layer in embeddings if layer is not None for weight in layer.parameters()}
+    exact = {torch.float32, torch.bfloat16, torch.float64} | ({torch.float16} if half else set())
     digest = hashlib.sha256()
     for name, weight in sorted(base_weights(model).items()):
-        if weight.dtype not in (torch.float32, torch.bfloat16, torch.float64) or weight.is_meta:
+        if weight.dtype not in exact or weight.is_meta:
             return None
         if id(weight) in left_out:
             continue

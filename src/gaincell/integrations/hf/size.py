@@ -21,6 +21,7 @@ from gaincell.costs.technology import load_technology
 from gaincell.design import Design
 from gaincell.errors import ModelError
 from gaincell.files import read_json
+from gaincell.integrations.hf.adapter_source import adapter_record
 from gaincell.integrations.hf.checkpoint import (
     DESIGN,
     HARDWARE,
@@ -91,10 +92,7 @@ def model_size(model: str | os.PathLike[str]) -> ModelSize:
     base = describe(name).base if is_run(name) else name
     source = find_source(base, f"{name}: " if base != name else "")
     size = size_of(without_weights(source), Path(without_revision(source.id)).name)
-    if is_run(name):
-        held = _names([run_directory(name) / HARDWARE])
-    else:
-        held = {n for n in _names(source.directory.glob("model*.safetensors")) if ARRAYS in n}
+    held = {name for name in _names(hardware_files(name)) if ARRAYS in name}
     return replace(
         size,
         column_gains=any(tensor.endswith(EXPONENTS) for tensor in held),
@@ -102,8 +100,19 @@ def model_size(model: str | os.PathLike[str]) -> ModelSize:
     )
 
 
+def hardware_files(model: str | os.PathLike[str]) -> list[Path]:
+    """The files that hold the weights, gains and offsets of a MODEL or a RUN, without its base model's."""
+    if is_run(model):
+        return [run_directory(model) / HARDWARE]
+    source = find_source(os.fspath(model))
+    if source.adapter is not None:
+        return sorted(source.adapter.glob("adapter_model*.safetensors"))
+    return sorted(source.directory.glob("model*.safetensors"))
+
+
 def run_design(model: str | os.PathLike[str]) -> Path | Design | None:
-    """The design of a RUN, or of what `save_pretrained` wrote of an attached model; None for other models.
+    """The design of a RUN, or of what `save_pretrained` wrote of an attached model or of an adapter on one;
+    None for other models.
 
     Raises:
         RunError, DesignError: a newer gaincell wrote it, or it is damaged.
@@ -114,6 +123,8 @@ def run_design(model: str | os.PathLike[str]) -> Path | Design | None:
     if os.fspath(model) in shipped_sizes():
         return None
     source = find_source(os.fspath(model))
+    if source.adapter is not None:
+        return design_from(adapter_record(source.adapter).get("design"), f"{source.adapter}: its design")
     file = source.directory / "config.json"
     if source.gguf is not None or not file.is_file():
         return None
