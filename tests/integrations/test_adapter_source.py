@@ -29,10 +29,8 @@ pytestmark = WARNINGS
 TOKENIZER = Path(gaincell.__file__).parent / "assets" / "tiny"
 
 
-def adapter(base: Path, out: Path, family: str = "llama", **settings: Any) -> nn.Module:
+def adapter(base: Path, out: Path, config: peft.PeftConfig) -> nn.Module:
     """A trained adapter in `out`; what it must come back as."""
-    config = lora(family)
-    vars(config).update(settings)
     wrapped = trained(peft.get_peft_model(hardware(base), config))
     wrapped.save_pretrained(out)
     merged: nn.Module = wrapped.merge_and_unload()
@@ -40,12 +38,22 @@ def adapter(base: Path, out: Path, family: str = "llama", **settings: Any) -> nn
 
 
 @pytest.mark.parametrize(
-    ("family", "settings"),
-    [*((family, {}) for family in FAMILIES), ("llama", {"use_dora": True, "use_rslora": True})],
-    ids=str,
+    ("family", "config"),
+    [
+        *((family, lora(family)) for family in FAMILIES),
+        (
+            "llama",
+            peft.LoraConfig(
+                r=2, target_modules=["v_proj"], use_dora=True, use_rslora=True, modules_to_save=["lm_head"]
+            ),
+        ),
+        ("llama", peft.IA3Config(target_modules=["k_proj"], feedforward_modules=[])),
+        ("llama", peft.LoHaConfig(r=2, target_modules=["q_proj"])),
+    ],
+    ids=[*FAMILIES, "variants of LoRA", "IA3", "LoHa"],
 )
-def test_load(family: str, settings: dict[str, Any], softmax: dict[str, Path], tmp_path: Path) -> None:
-    expected = adapter(softmax[family], tmp_path, family, **settings)
+def test_load(family: str, config: peft.PeftConfig, softmax: dict[str, Path], tmp_path: Path) -> None:
+    expected = adapter(softmax[family], tmp_path, config)
     model, tokenizer = gaincell.load(tmp_path)
     assert torch.equal(logits(model), logits(expected))
     assert tokenizer is None
@@ -74,7 +82,7 @@ def pair(tmp_path: Path) -> Path:
     base_model().save_pretrained(tmp_path / "base")
     for file in TOKENIZER.glob("tokenizer*"):
         shutil.copy(file, tmp_path / "base")
-    adapter(tmp_path / "base", tmp_path / "adapter")
+    adapter(tmp_path / "base", tmp_path / "adapter", lora("llama"))
     return tmp_path
 
 
@@ -211,6 +219,11 @@ def prompts(place: Path) -> None:
             r"its base model .* is an adapter itself",
         ),
         (lambda place: edit(place, base_model_name_or_path=None), ModelError, r"names no base model"),
+        (
+            lambda place: shutil.copy(place.parent / "base" / "config.json", place),
+            ModelError,
+            r"holds a model and an adapter",
+        ),
         (lambda place: (place / "adapter_config.json").write_text("{"), ModelError, r"cannot be read"),
         (lambda place: (place / "adapter_config.json").write_text("[]"), ModelError, r"no settings"),
         (lambda place: (place / "adapter_model.safetensors").unlink(), ModelError, r"cannot be read"),

@@ -20,8 +20,14 @@ WEIGHTS = "adapter_model.safetensors"
 
 
 def is_adapter(directory: Path) -> bool:
-    """Whether a directory holds an adapter of peft and no model."""
-    return (directory / CONFIG).is_file() and not (directory / "config.json").is_file()
+    """Whether a directory holds an adapter of peft. Raises ModelError where it holds a model too."""
+    if not (directory / CONFIG).is_file():
+        return False
+    if (directory / "config.json").is_file():
+        raise ModelError(
+            f"{directory} holds a model and an adapter ({CONFIG}): move the adapter into its own directory"
+        )
+    return True
 
 
 def adapter_record(directory: Path) -> dict[str, Any]:
@@ -104,7 +110,7 @@ def put_adapter(model: PreTrainedModel, directory: Path) -> None:
             raise ModelError(
                 f"the adapter does not fit the model: {unfit[0]} ({len(unfit)} tensors); save it again"
             )
-        wrapped.merge_and_unload(safe_merge=True)
+        wrapped.merge_and_unload()
     except GaincellError as error:
         raise type(error)(f"{directory}: {error}") from error
     except Exception as error:  # of whichever kind of adapter it is

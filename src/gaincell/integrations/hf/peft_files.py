@@ -51,6 +51,7 @@ _load = PeftModel.load_adapter
 _load_into = PeftAdapterMixin.load_adapter
 _save = PeftModel.save_pretrained
 _inject = BaseTuner.inject_adapter
+_replace = BaseTuner._replace_module
 _save_config = PeftConfigMixin.save_pretrained
 _read_config: Any = vars(PeftConfigMixin)["from_json_file"].__func__
 
@@ -84,6 +85,16 @@ def _add_with_arrays(self: Any, adapter_name: str, peft_config: Any, *arguments:
 def _inject_with_arrays(self: Any, model: Any, adapter_name: str, *arguments: Any, **keywords: Any) -> Any:
     _bring_together(model, self.peft_config[adapter_name], alone=len(self.peft_config) == 1)
     return _inject(self, model, adapter_name, *arguments, **keywords)
+
+
+@wraps(_replace)
+def _replace_with_arrays(self: Any, parent: Any, name: str, new: Any, child: Any) -> None:
+    from gaincell.nn.attention import GainCellAttention
+
+    if isinstance(new, GainCellAttention):  # the rest is for modules with a weight
+        setattr(parent, name, new)
+    else:
+        _replace(self, parent, name, new, child)
 
 
 @wraps(_load)
@@ -331,5 +342,6 @@ PeftModel.load_adapter = _load_with_arrays  # type: ignore[method-assign]
 PeftAdapterMixin.load_adapter = _load_into_with_arrays  # type: ignore[method-assign]
 PeftModel.save_pretrained = _save_with_arrays  # type: ignore[method-assign]
 BaseTuner.inject_adapter = _inject_with_arrays  # type: ignore[method-assign]
+BaseTuner._replace_module = _replace_with_arrays  # type: ignore[method-assign]
 PeftConfigMixin.save_pretrained = _save_config_with_arrays  # type: ignore[method-assign]
 PeftConfigMixin.from_json_file = classmethod(_read_config_of_arrays)  # type: ignore[method-assign, assignment]

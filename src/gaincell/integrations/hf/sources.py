@@ -322,7 +322,7 @@ def _find_source(model: str, where: str) -> Source:
             raise ModelError(f"there is no file {model!r}. {FORMS}")
         return Source(str(path.resolve()), path.parent, gguf=path.name)
     if path.is_dir():
-        if not (path / "config.json").is_file() and not is_adapter(path):
+        if not is_adapter(path) and not (path / "config.json").is_file():
             what = begun(path) or f"holds neither a model (config.json) nor a RUN. {FORMS}"
             raise ModelError(f"directory {model!r} {what}")
         for text in sorted(path.glob("*.json")):
