@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from gaincell.files import write_atomic
-from gaincell.reports import codesign, results
+from gaincell.reports import codesign
 from gaincell.reports.style import styled
 from gaincell.reports.sweep import repriced
+from gaincell.results import read
+from gaincell.results.codesign import CodesignComparison
 
 TITLE = "Circuits learned with the model"
 BEFORE = """S_sat, O_sat and the levels of query drivers and write DACs, learned by gradients together with
@@ -42,18 +44,17 @@ def sections(docs: Path) -> list[str]:
     path = docs / "results" / "sweeps" / "codesign.json"
     if not path.is_file():
         return []
-    found = results.read(path)
-    training = found["points"][0]["training"]
-    steps, tokens = (results.number(training[key]) for key in ("steps", "tokens"))
+    found = read(path, CodesignComparison)
+    training = found.points[0].training
     with styled():
         write_atomic(docs / "figures" / FIGURE, codesign.levels_figure(found).savefig)
     parts = [
         f"## {TITLE}",
-        BEFORE.format(steps=f"{steps:.0f}", tokens=f"{tokens / steps:.0f}"),
+        BEFORE.format(steps=training.steps, tokens=f"{training.tokens / training.steps:.0f}"),
         "\n".join(f"* {line}" for line in codesign.answers(found)),
         codesign.codesign_markdown(found).rstrip(),
-        f"{found['model']['name']} on leroux2025, text {found['text']['name']}; "
-        f"{found['provenance']['protocol']}.{repriced(found)}",
+        f"{found.model.name} on leroux2025, text {found.text.name}; "
+        f"{found.provenance.protocol}.{repriced(found)}",
         "![Levels, even and learned, and how often signals of a value occur]" + f"(figures/{FIGURE})",
         AFTER,
     ]

@@ -60,10 +60,11 @@ from gaincell.reports import (
     tables,
 )
 from gaincell.reports.html import page as report
-from gaincell.reports.style import styled
+from gaincell.reports.style import save, styled
 from gaincell.results import read
 from gaincell.results.activity import ActivityResult
 from gaincell.results.baseline import BaselineResult
+from gaincell.results.cells import CellAdaptationResult, CellDesignResult
 from gaincell.results.cost import CostResult
 from gaincell.results.evaluation import (
     AblationResult,
@@ -73,6 +74,7 @@ from gaincell.results.evaluation import (
     PausesResult,
     TasksResult,
 )
+from gaincell.results.run import MappedResult, TrainedResult
 
 ROOT = Path(__file__).parents[1]
 COST_FIGURES = {
@@ -90,7 +92,7 @@ PAGES = ("README.md", "docs/mapping.md", "docs/hardware.md", "docs/kernels.md", 
 def main() -> None:
     parts: dict[str, str] = {}
     for path in sorted((ROOT / "docs" / "results").glob("*.json")):
-        run = results.read(path)
+        run = read(path, MappedResult)
         lines = "\n".join(f"* {line}" for line in tables.adaptation_lines(run))
         parts[path.stem] = tables.perplexity_markdown(run) + "\n" + lines
         with tempfile.TemporaryDirectory() as folder:
@@ -153,11 +155,11 @@ def adapters_table(folder: Path) -> str:
     ]
     harness, shown = entries["software"].harness, ["software"]
     for place in sorted((ROOT / "adapters").iterdir()):
-        run = results.read(place)
-        chip = run["design"]["name"]
+        run = read(place, TrainedResult)
+        chip = run.design.name
         if chip not in score:
             continue
-        tokens = results.number(results.saved_stage(run)["training_tokens"])
+        tokens = run.saved_stage.training_tokens
         size = sum(file.stat().st_size for file in place.iterdir()) / 1e6
         shown.append(chip)
         numbers = f"{tokens:,.0f} | {score[chip]:.2f} | {score[chip] / score['software']:.2f} | {size:.1f}"
@@ -175,11 +177,11 @@ def write_cells(docs: Path) -> None:
     """docs/cells.md and its figure, from the results of recipes/cells.py and docs/data/cells.toml."""
     literature = cells_page.read_literature(docs / "data" / "cells.toml")
     folder = docs / "results" / "cells"
-    designs = {path.stem: results.read(path) for path in folder.glob("designs/*.json")}
-    adapted: dict[str, list[Any]] = {}
+    designs = {path.stem: read(path, CellDesignResult) for path in folder.glob("designs/*.json")}
+    adapted: dict[str, list[CellAdaptationResult]] = {}
     for path in sorted(folder.glob("adaptation/*/*.json"), key=cells_page.order):
-        found = results.read(path)
-        adapted.setdefault(found["chip"]["name"], []).append(found)
+        found = read(path, CellAdaptationResult)
+        adapted.setdefault(found.chip.name, []).append(found)
     write_text(docs / "cells.md", cells_page.page(literature, designs, adapted))
     if adapted:
         draw(cells_page.adaptation, adapted, docs / "figures" / "adaptation-cells.png")
@@ -263,7 +265,7 @@ def write_costs(docs: Path) -> None:
     }
     text = page.read_text()
     for name, rows in parts.items():
-        text = replaced(text, name, costs.as_markdown(rows))
+        text = replaced(text, name, rows.markdown())
     text = replaced(text, "outside", costs.outside(paper))
     real = {name: one for name, one in found.items() if one.activity.source != "assumed"}
     text = replaced(text, "real-text", costs.real_text(paper, real))
@@ -285,10 +287,10 @@ def write_baselines(docs: Path) -> None:
     table = markdown([headings, ["---", *["---:"] * (len(headings) - 1)], *rows])
     text = replaced(text, "floorplan", f"{table}\n\n{floorplan.area_caption(plan)}\n")
     write_text(page, text)
-    baseline.draw_baseline(measured, drawn / "baseline-cpu.png")
-    floorplan.draw_floorplan(plan, drawn / "floorplan.png")
+    save(baseline.baseline_figure(measured), drawn / "baseline-cpu.png")
+    save(floorplan.floorplan_figure(plan), drawn / "floorplan.png")
     for path in sorted(folder.glob("activity-smollm2-*.json")):
-        activity.draw_activity(read(path, ActivityResult), drawn / f"{path.stem}.png")
+        save(activity.activity_figure(read(path, ActivityResult)), drawn / f"{path.stem}.png")
 
 
 def write_rtl(docs: Path) -> None:
@@ -327,8 +329,8 @@ def write_evaluation(docs: Path) -> None:
     ablated = read(folder / "ablation.json", AblationResult)
     heads = read(folder / "fidelity.json", FidelityResult)
     text = replaced(text, "ablation", ablation.ablation_markdown(ablated))
-    ablation.draw_ablation(ablated, docs / "figures" / "ablation.png")
-    fidelity.draw_fidelity(heads, docs / "figures" / "fidelity.png")
+    save(ablation.ablation_figure(ablated), docs / "figures" / "ablation.png")
+    save(fidelity.fidelity_figure(heads), docs / "figures" / "fidelity.png")
     spread = {
         f"{100 * float(found.chips.spread['current_offset_std'].value):g} %": found
         for found in (read(path, ChipsResult) for path in sorted(folder.glob("chips-*.json")))

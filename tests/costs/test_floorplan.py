@@ -33,8 +33,9 @@ from gaincell.costs.gds import write_gds
 from gaincell.costs.head import Head
 from gaincell.costs.technology import load_technology
 from gaincell.errors import InputError
-from gaincell.reports.floorplan import draw_floorplan
+from gaincell.reports.floorplan import floorplan_figure
 from gaincell.reports.results import check
+from gaincell.reports.style import save
 
 
 def head(head_dim: int = 64, **changes: object) -> Head:
@@ -243,7 +244,7 @@ def test_both_plans_have_a_scale(window: int, tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr("gaincell.files.write_atomic", lambda path, write: write(path))
     blocks = blocks_of(head(window=window))
     plans = {"tile": _plan(tile_plan(blocks)), "head": _plan(head_plan(blocks))}
-    draw_floorplan({"floorplan": plans}, tmp_path / "plan.svg")
+    save(floorplan_figure({"floorplan": plans}), tmp_path / "plan.svg")
     for axes, plan in zip(drawn[0].axes, plans.values(), strict=True):
         label = next(text.get_text() for text in axes.texts if text.get_text().endswith("µm"))
         bar = next(line for line in axes.lines if line.get_linewidth() == 2.5)

@@ -93,12 +93,28 @@ def pair(tmp_path: Path) -> Path:
         ("evaluate", "{}", "--protocol", "blocks-16", "--limit", "64"),
         ("generate", "{}", "--prompt", "It was", "--tokens", "3"),
         ("activity", "{}", "--tokens", "32"),
+        (
+            "adapt",
+            "{}",
+            "--cell",
+            "x3",
+            "--protocol",
+            "blocks-32",
+            "--calibration-tokens",
+            "64",
+            "--limit",
+            "64",
+        ),
+        ("sweep", "{}/sweep.toml", "--dry-run"),
         ("export", "{}", "--out", "{}/exported"),
     ],
     ids=lambda command: command[0],
 )
 def test_commands(command: tuple[str, ...], pair: Path) -> None:
     place = str(pair / "adapter")
+    (pair / "adapter" / "sweep.toml").write_text(
+        f'model = "{place}"\nobjectives = ["perplexity"]\nsampler = "each"\n[parameters]\nwindow = [64]\n'
+    )
     assert exit_code(*(word.format(place) for word in command)) == 0
     if command[0] == "export":
         again = AutoModelForCausalLM.from_pretrained(pair / "adapter" / "exported")

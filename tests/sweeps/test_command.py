@@ -14,7 +14,9 @@ from tests.sweep_files import HEAD
 from gaincell.cli import main
 from gaincell.cli.sweep import _claim
 from gaincell.errors import DesignError, GaincellError, InputError
-from gaincell.reports import results
+from gaincell.results import read
+from gaincell.results.provenance import code
+from gaincell.results.sweep import SweepResult
 from gaincell.sweeps.file import FILE, load_sweep
 from gaincell.sweeps.names import ALIASES, known
 
@@ -130,11 +132,10 @@ def test_shipped_sweeps_are_acceptable(path: Path) -> None:
 @pytest.mark.parametrize("path", sorted((ROOT / "recipes" / "sweeps").glob("*.toml")), ids=lambda p: p.stem)
 def test_published_results_are_of_the_shipped_sweeps(path: Path) -> None:
     """Of the same file, model, text and design, and of all its points."""
-    found = results.read(ROOT / "docs" / "results" / "sweeps" / f"{path.stem}.json")
+    found = read(ROOT / "docs" / "results" / "sweeps" / f"{path.stem}.json", SweepResult)
     sweep = load_sweep(path)
-    assert found["study"] == sweep.study
-    counts = {name: results.number(count) for name, count in found["counts"].items()}
-    assert counts["complete"] + counts["failed"] == sweep.points == len(found["points"])
+    assert found.study == sweep.study
+    assert found.counts.complete + found.counts.failed == sweep.points == len(found.points)
 
 
 def test_points_of_other_code_are_kept_and_said(
@@ -144,7 +145,7 @@ def test_points_of_other_code_are_kept_and_said(
     for _ in range(2):
         _claim(tmp_path, sweep)
         assert capsys.readouterr().err == ""
-    known.write_text(known.read_text().replace(results.code(), "0.0.1"))
+    known.write_text(known.read_text().replace(code(), "0.0.1"))
     for _ in range(2):
         _claim(tmp_path, sweep)
         assert "was begun with gaincell 0.0.1" in capsys.readouterr().err
@@ -196,9 +197,9 @@ def test_the_command(write: Callable[..., Path], tmp_path: Path, capsys: pytest.
     printed = capsys.readouterr().out
     assert "4 of 6 points" in printed
     assert "failed: tile = 24" in printed
-    result = results.read(json_file)
-    assert result == results.read(out / "result.json")
-    assert [p["state"] for p in result["points"]] == ["complete"] * 4 + ["failed"] * 2
+    result = read(json_file, SweepResult)
+    assert result == read(out / "result.json", SweepResult)
+    assert [p.state for p in result.points] == ["complete"] * 4 + ["failed"] * 2
     assert len(list(out.glob("points/*/run.json"))) == 4
     assert {path.stem for path in out.glob("figures/*.png")} == {"curves", "pareto", "parallel"}
     assert str(tmp_path) not in json_file.read_text()

@@ -109,7 +109,7 @@ def codesign(
     from gaincell.cli._progress import progress_bars
     from gaincell.config import load_design
     from gaincell.mapping.codesign import CodesignSettings, codesign_model
-    from gaincell.mapping.readapt import describe_made
+    from gaincell.mapping.ready import find_start
     from gaincell.reports.codesign import learned_lines
 
     settings = CodesignSettings(
@@ -128,7 +128,7 @@ def codesign(
         impl=impl.value,
         device=device,
     )
-    typer.echo(f"{model}: {describe_made(model)}")
+    typer.echo(f"{model}: {find_start(model, linear=False).words}")
     with progress_bars() as progress:
         run = codesign_model(
             settings,

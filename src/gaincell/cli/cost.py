@@ -175,7 +175,6 @@ def cost(
     from gaincell.integrations.hf.size import model_size
     from gaincell.reports import costs as tables
     from gaincell.reports import costs_around as around
-    from gaincell.results.codec import to_json
 
     process, policy = load_technology(technology), Refresh(refresh.value, refresh_tokens, refresh_seconds)
     simulated = None if spice is None else read_spice(spice)
@@ -221,10 +220,10 @@ def cost(
     shown += [tables.layers(result)] if len(result.model_cost.heads) > 1 else []
     shown.append(tables.left_out(result))
     for table in shown:
-        console.print(tables.for_terminal(table))
+        console.print(table.terminal())
     for note in result.notes:
         console.print(f"* {note}", markup=False)
-    write_json(json, to_json(result))
+    write_json(json, result)
     if figures is not None:
         from gaincell.reports.costs_figures import draw_all
 
@@ -245,7 +244,7 @@ def _chip(model: str, design: str | None, cell: str | None, window: int | None) 
 def _can_be_measured(model: str) -> bool:
     """Whether a model is attached, or embedded with a shipped linear version."""
     from gaincell.integrations.hf.size import run_design
-    from gaincell.mapping.job import find_shipped
+    from gaincell.mapping.ready import find_shipped
 
     return run_design(model) is not None or find_shipped(model) is not None
 

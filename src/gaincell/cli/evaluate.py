@@ -237,8 +237,6 @@ def evaluate(
     from gaincell.integrations.hf.models import load_model
     from gaincell.integrations.hf.placement import place_model
     from gaincell.integrations.hf.size import run_design
-    from gaincell.mapping.stage_model import load_stage
-    from gaincell.results.codec import to_json
     from gaincell.results.common import Named
     from gaincell.text import open_text
 
@@ -293,7 +291,7 @@ def evaluate(
     if wanted:
         check_run(model, wanted[0])
     choose_chip(model, design, cell)
-    loaded = load_model(model, weights) if stage is None else load_stage(model, stage, weights)
+    loaded = load_model(model, weights, stage)
     exchanged = change_chip(loaded.model, design, cell, window, other_latency)
     set_impl(loaded.model, impl.value)
     place_model(loaded.model, device)
@@ -343,7 +341,7 @@ def evaluate(
         title = f"{title}, stage {stage}"
     table.title, table.title_justify = title, "left"
     Console().print(table)
-    write_json(json, to_json(head))
+    write_json(json, head)
 
 
 DEFAULT_LIMIT = 32_768

@@ -72,7 +72,8 @@ def floorplan(
     from gaincell.costs.gds import require_gdstk, write_gds
     from gaincell.costs.head import Head
     from gaincell.costs.technology import load_technology
-    from gaincell.reports.floorplan import area_table, draw_floorplan, stack_table
+    from gaincell.reports.floorplan import area_table, floorplan_figure, stack_rows
+    from gaincell.reports.style import save
 
     if gds is not None:
         require_gdstk(gds)
@@ -88,10 +89,10 @@ def floorplan(
     entry = _result(head, blocks, tile_plan(blocks), head_plan(blocks), stack)
     console = Console()
     console.print(area_table(entry))
-    console.print(stack_table(entry))
+    console.print(stack_rows(entry).terminal())
     write_json(json, entry)
     if figure is not None:
-        draw_floorplan(entry, figure)
+        save(floorplan_figure(entry), figure)
     if gds is not None:
         write_gds(blocks, gds)
 

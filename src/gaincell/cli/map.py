@@ -161,5 +161,5 @@ def map_(
         console.print(line)
     console.print(f"Results, figures and the model are in {folder}.")
     write_json(json, run)
-    if not run["adaptation"]["closed-form"]["converged"]:
+    if not run.adaptation["closed-form"].converged:
         raise typer.Exit(1)

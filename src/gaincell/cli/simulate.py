@@ -389,58 +389,60 @@ def _schedule_result(schedule: Schedule, layers: int, others: float) -> dict[str
 
 
 def _phase_table(result: dict[str, Any]) -> Any:
-    from rich.table import Table
+    from gaincell.reports.tables import Rows
 
     schedule = result["schedule"]
     latency, period = (schedule[key]["value"] * 1e9 for key in ("latency", "token_period"))
-    table = Table(
-        title="Phases of a step",
-        caption=f"A step takes {latency:.4g} ns, a token (all layers) {period:.4g} ns. The key write begins "
+    caption = (
+        f"A step takes {latency:.4g} ns, a token (all layers) {period:.4g} ns. The key write begins "
         "with the discharge; conversion happens within the reads and the count. What is assumed is an input: "
-        "in designs of the paper it completes the published step.",
-        title_justify="left",
-        caption_justify="left",
+        "in designs of the paper it completes the published step."
     )
-    for heading in ("phase", "ns", "basis", "circuits"):
-        table.add_column(heading)
-    for phase in schedule["phases"]:
-        duration = f"{phase['duration']['value'] * 1e9:.3g}"
-        table.add_row(phase["name"], duration, phase["basis"], ", ".join(phase["circuits"]))
-    return table
+    rows = [
+        (
+            phase["name"],
+            f"{phase['duration']['value'] * 1e9:.3g}",
+            phase["basis"],
+            ", ".join(phase["circuits"]),
+        )
+        for phase in schedule["phases"]
+    ]
+    headings = ("phase", "ns", "basis", "circuits")
+    return Rows("Phases of a step", headings, rows, caption, text=(0, 2, 3)).terminal()
 
 
 def _sensitivity_table(result: dict[str, Any]) -> Any:
-    from rich.table import Table
+    from gaincell.reports.tables import Rows
 
-    table = Table(title="If the assumed latency were another (all layers)", title_justify="left")
-    for heading in ("assumed, ns", "step, ns", "tokens/s", "lost per token"):
-        table.add_column(heading, justify="right")
-    for row in result["sensitivity"]:
-        table.add_row(
+    rows = [
+        (
             f"{row['unstated_latency']['value'] * 1e9:.3g}",
             f"{row['latency']['value'] * 1e9:.4g}",
             f"{row['tokens_per_second']['value']:.3g}",
             f"{1 - row['decay_per_token']['value']:.2e}",
         )
-    return table
+        for row in result["sensitivity"]
+    ]
+    headings = ("assumed, ns", "step, ns", "tokens/s", "lost per token")
+    return Rows("If the assumed latency were another (all layers)", headings, rows, text=()).terminal()
 
 
 def _trace_table(result: dict[str, Any]) -> Any:
-    from rich.table import Table
+    from gaincell.reports.tables import Rows
 
-    rows = {name: column["value"] for name, column in result["trace"].items()}
-    table = Table(title="The head at some of its tokens", title_justify="left")
-    for heading in ("token", "time, µs", "columns", "oldest left", "pulses > 0", "full", "output rms"):
-        table.add_column(heading, justify="right")
-    count = len(rows["token"])
-    for n in sorted({min(count - 1, round(count * part / 8)) for part in range(9)}):
-        table.add_row(
-            str(rows["token"][n]),
-            f"{rows['time'][n] * 1e6:.4g}",
-            str(rows["columns_held"][n]),
-            f"{rows['oldest_left'][n]:.3f}",
-            f"{rows['pulses_above_zero'][n]:.1%}",
-            f"{rows['pulses_full'][n]:.1%}",
-            f"{rows['output_rms'][n]:.3f}",
+    found = {name: column["value"] for name, column in result["trace"].items()}
+    count = len(found["token"])
+    rows = [
+        (
+            str(found["token"][n]),
+            f"{found['time'][n] * 1e6:.4g}",
+            str(found["columns_held"][n]),
+            f"{found['oldest_left'][n]:.3f}",
+            f"{found['pulses_above_zero'][n]:.1%}",
+            f"{found['pulses_full'][n]:.1%}",
+            f"{found['output_rms'][n]:.3f}",
         )
-    return table
+        for n in sorted({min(count - 1, round(count * part / 8)) for part in range(9)})
+    ]
+    headings = ("token", "time, µs", "columns", "oldest left", "pulses > 0", "full", "output rms")
+    return Rows("The head at some of its tokens", headings, rows, text=()).terminal()

@@ -109,7 +109,7 @@ def _claim(place: Path, asked: Sweep) -> None:
     """Make DIR that of the sweep; say where points are of other code. Raises RunError: it is another's."""
     from gaincell.errors import RunError
     from gaincell.files import read_json, write_json
-    from gaincell.reports.results import code
+    from gaincell.results.provenance import code
 
     known, content = place / SWEEP, {"study": asked.study, "code": code(), "identity": asked.identity}
     if known.is_file():
@@ -211,14 +211,14 @@ def _report(asked: Sweep, found: Any, place: Path, json: Path | None) -> None:
     from rich.console import Console
 
     from gaincell.errors import RunError
-    from gaincell.reports import results
     from gaincell.reports.sweep import sweep_table
     from gaincell.reports.sweep_aware import remarks
     from gaincell.reports.sweep_figures import draw_all
+    from gaincell.results import write
     from gaincell.sweeps.result import assemble
 
     result = assemble(asked, found, ["gaincell", *sys.argv[1:]])
-    results.write(result, place / RESULT)
+    write(result, place / RESULT)
     write_json(json, result)
     console = Console()
     console.print(sweep_table(result))

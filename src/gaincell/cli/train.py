@@ -138,8 +138,8 @@ def train(
     for line in step_times(result):
         console.print(line)
     saved = (
-        f", the model of {result['saved']}"
-        if result["saved"]
+        f", the model of {result.saved}"
+        if result.saved
         else "; no model, for no stage in arrays began with a trained one"
     )
     console.print(f"Results and figures are in {folder}{saved}.")

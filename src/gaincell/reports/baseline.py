@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
-from gaincell.reports.style import BLACK, BLUE, GREEN, GREY, MARKERS, ORANGE, PURPLE, RED, SKY, save, styled
+from gaincell.reports.style import BLACK, BLUE, GREEN, GREY, MARKERS, ORANGE, PURPLE, RED, SKY, styled
+from gaincell.reports.tables import Rows
 from gaincell.results.baseline import BaselineResult, Timed, Timing
 
 SHARED = 0.9
@@ -60,36 +60,21 @@ def baseline_rows(result: BaselineResult) -> dict[int, list[list[str]]]:
 
 def baseline_tables(result: BaselineResult) -> list[Any]:
     """For a terminal, a table a context."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
     tables = []
     found = baseline_rows(result)
-    for context, rows in found.items():
-        table = Table(
-            title=f"{context:,} keys: µs per token, by batch",
-            title_justify="left",
-            box=SIMPLE_HEAD,
-            padding=(0, 1, 0, 0),
-            caption=_caption(result) if context == max(found) else None,
-            caption_justify="left",
-        )
-        table.add_column(rows[0][0], no_wrap=True)
-        for heading in rows[0][1:]:
-            table.add_column(heading, justify="right", no_wrap=True)
-        for row in rows[1:]:
-            table.add_row(*row)
-        tables.append(table)
+    for context, (headings, *rows) in found.items():
+        title, caption = f"{context:,} keys: µs per token, by batch", _caption(result)
+        shown = Rows(title, headings, rows, caption if context == max(found) else "")
+        tables.append(shown.terminal(no_wrap=True))
     return tables
 
 
 def baseline_markdown(result: BaselineResult) -> str:
     """For a page of the documents."""
     parts = [title(result) + "."]
-    for context, rows in baseline_rows(result).items():
-        rule = ["---", *["---:"] * (len(rows[0]) - 1)]
-        lines = ["| " + " | ".join(row) + " |" for row in (rows[0], rule, *rows[1:])]
-        parts.append("\n".join([f"{context:,} keys, µs per token by batch:", "", *lines]))
+    for context, (headings, *rows) in baseline_rows(result).items():
+        shown = Rows("", headings, rows).markdown().rstrip()
+        parts.append(f"{context:,} keys, µs per token by batch:\n\n{shown}")
     return "\n\n".join([*parts, _caption(result)]) + "\n"
 
 
@@ -147,11 +132,6 @@ def baseline_figure(result: BaselineResult) -> Figure:
     figure.legend(labels.values(), labels.keys(), loc="outside right upper")
     figure.suptitle(title(result), x=0.02, ha="left")
     return figure
-
-
-def draw_baseline(result: BaselineResult, path: str | Path) -> Path:
-    """`baseline_figure` in a file."""
-    return save(baseline_figure(result), path)
 
 
 def _line(axes: Any, name: str, dtype: str, found: list[Timing]) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from matplotlib.axes import Axes
@@ -14,7 +13,8 @@ from matplotlib.patches import Patch
 from matplotlib.patches import Rectangle as Drawn
 
 from gaincell.reports.results import number, numbers
-from gaincell.reports.style import BLACK, save, styled
+from gaincell.reports.style import BLACK, styled
+from gaincell.reports.tables import Rows
 
 COLOURS = {
     "cells": "#9CC9E8",
@@ -79,11 +79,6 @@ def floorplan_figure(result: Entry) -> Figure:
     return figure
 
 
-def draw_floorplan(result: Entry, path: str | Path) -> Path:
-    """`floorplan_figure` in a file."""
-    return save(floorplan_figure(result), path)
-
-
 def area_rows(result: Entry) -> list[list[str]]:
     """Headings, and a row a block of the head, the largest first."""
     areas = {name: number(entry) for name, entry in result["areas"].items()}
@@ -109,38 +104,22 @@ def area_caption(result: Entry) -> str:
 
 def area_table(result: Entry) -> Any:
     """What takes how much of a head, for a terminal."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
-    table = Table(
-        title=f"Area of a head of {result['design']['name']}, {result['technology']}",
-        title_justify="left",
-        box=SIMPLE_HEAD,
-        caption=area_caption(result),
-        caption_justify="left",
-    )
     headings, *rows = area_rows(result)
-    for heading in headings:
-        table.add_column(heading, justify="left" if heading == "block" else "right")
-    for row in rows[:-1]:
-        table.add_row(*row)
-    table.add_section()
-    table.add_row(*rows[-1])
-    return table
+    title = f"Area of a head of {result['design']['name']}, {result['technology']}"
+    return Rows(title, headings, rows, area_caption(result)).terminal()
 
 
-def stack_table(result: Entry) -> Any:
+def stack_rows(result: Entry) -> Rows:
     """A head with its cells stacked in 3D."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
-    table = Table(title="Cells stacked in 3D over one periphery", title_justify="left", box=SIMPLE_HEAD)
-    for heading in ("layers", "cells, mm²", "head, mm²", "paper's cells, mm²"):
-        table.add_column(heading, justify="right")
-    for row in result["stack"]:
-        cells, head, paper = (number(row[key]) * 1e6 for key in ("cells", "head", "cited_cells"))
-        table.add_row(f"{number(row['layers']):.0f}", f"{cells:.4f}", f"{head:.4f}", f"{paper:.4f}")
-    return table
+    rows = [
+        [
+            f"{number(row['layers']):.0f}",
+            *(f"{number(row[key]) * 1e6:.4f}" for key in ("cells", "head", "cited_cells")),
+        ]
+        for row in result.get("stack", ())
+    ]
+    headings = ("layers", "cells, mm²", "head, mm²", "paper's cells, mm²")
+    return Rows("Cells stacked in 3D over one periphery", headings, rows, text=())
 
 
 def _draw_tile(axes: Axes, plan: Entry, scale: float) -> None:

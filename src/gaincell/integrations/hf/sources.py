@@ -127,6 +127,10 @@ class BaseModel:
     sha256: str
     """fingerprint of its weights"""
 
+    def with_tokenizer(self) -> LoadedModel:
+        """The same with its tokenizer. Raises ModelError where there is none."""
+        return LoadedModel(self.model, load_tokenizer(self.source), self.source.id, self.sha256)
+
 
 def load_base(
     model: str | os.PathLike[str],
@@ -433,6 +437,11 @@ def hub_directory(name: str, needed: str, wanted: tuple[str, ...]) -> Path | Non
         return Path(snapshot_download(hub[1], revision=info.sha, allow_patterns=list(wanted)))
     except Exception:  # whoever needs the model says why there is none
         return None
+
+
+def is_adapter_on_hub(name: str) -> bool:
+    """Whether a repository of the hub holds an adapter of peft."""
+    return hub_directory(name, ADAPTER, (ADAPTER, ADAPTER_WEIGHTS, *_TEXTS)) is not None
 
 
 def _hub_directory(model: str, revision: str | None = None, where: str = "") -> Path:

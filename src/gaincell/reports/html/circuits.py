@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 from gaincell.reports import device, hardware, rtl, spice, spice_mixed, spice_tables, spice_wires, spice_write
-from gaincell.reports.costs import Rows
 from gaincell.reports.html.markup import EMPTY, element
 from gaincell.reports.html.picture import picture
 from gaincell.reports.html.result import Entry, Result, each, whole
 from gaincell.reports.html.tables import markdown_rows, only_kind, short, table
 from gaincell.reports.results import number
+from gaincell.reports.tables import Rows
 
 SIMULATED = "simulated"
 

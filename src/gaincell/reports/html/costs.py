@@ -11,13 +11,12 @@ from gaincell.reports import costs_around as around
 from gaincell.reports import costs_figures
 from gaincell.reports.baseline import baseline_figure, baseline_rows, skipped_lines
 from gaincell.reports.baseline import title as baseline_title
-from gaincell.reports.costs import Rows
-from gaincell.reports.floorplan import area_caption, area_rows, floorplan_figure
+from gaincell.reports.floorplan import area_caption, area_rows, floorplan_figure, stack_rows
 from gaincell.reports.html.markup import EMPTY, element, grid
 from gaincell.reports.html.picture import picture
 from gaincell.reports.html.result import Entry, Result, each, each_of, typed
 from gaincell.reports.html.tables import head_rows, only_kind, short, table
-from gaincell.reports.results import number
+from gaincell.reports.tables import Rows, layered
 from gaincell.results.baseline import BaselineResult
 from gaincell.results.cost import CostResult
 
@@ -92,14 +91,10 @@ def _phases(run: CostResult) -> list[Markup]:
 
 
 def _heads(run: CostResult) -> list[Markup]:
-    found = run.model_cost.heads
-    if len(found) < 2:
+    if len(run.model_cost.heads) < 2:
         return []
-    rows: dict[int, list[float]] = {}
-    for head in found:
-        rows.setdefault(head.layer, []).append(head.energy * 1e9)
-    title = "Energy of every head"
-    of_all = head_rows(f"{title}, nJ per token", [rows[n] for n in sorted(rows)], "query head")
+    found, title = layered(run.model_cost.heads, lambda head: head.energy * 1e9), "Energy of every head"
+    of_all = head_rows(f"{title}, nJ per token", found, "query head")
     return [picture(title, costs_figures.heads(run), kind=SIMULATED, numbers=[of_all])]
 
 
@@ -111,27 +106,15 @@ def floorplans(results: Sequence[Result]) -> Markup:
 def _floorplan(run: Entry) -> Markup:
     kind = only_kind(run["floorplan"])
     headings, *rows = area_rows(run)
+    stacks = stack_rows(run)
     return (
         picture("Sub-tile and head", floorplan_figure(run), kind=kind, numbers=())
         + table(Rows("Area of a head", headings, rows, area_caption(run)), only_kind(run["areas"]))
-        + _stacks(run)
+        + (table(stacks, lambda _, c: CITED if c == 3 else SIMULATED) if stacks.rows else EMPTY)
     )
 
 
-def _stacks(run: Entry) -> Markup:
-    rows = [
-        [
-            f"{number(row['layers']):.0f}",
-            *(f"{number(row[key]) * 1e6:.4f}" for key in ("cells", "head", "cited_cells")),
-        ]
-        for row in run.get("stack", ())
-    ]
-    headings = ("layers", "cells, mm²", "head, mm²", "paper's cells, mm²")
-    found = Rows("Cells stacked in 3D over one periphery", headings, rows)
-    return table(found, lambda _, c: CITED if c == 3 else SIMULATED) if rows else EMPTY
-
-
-def baselines(results: Sequence[Result]) -> Markup:
+def baseline(results: Sequence[Result]) -> Markup:
     """Softmax attention timed on a machine."""
     return each_of(results, BaselineResult, _baseline, lambda found: found.measurements)
 

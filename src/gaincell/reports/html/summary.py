@@ -7,14 +7,16 @@ from typing import Any
 
 from markupsafe import Markup
 
-from gaincell.reports.costs import Rows, readable, with_scale
+from gaincell.reports.costs import readable, with_scale
 from gaincell.reports.html.markup import element, join
 from gaincell.reports.html.result import Entry, Result, subject, whole
 from gaincell.reports.html.tables import badges, only_kind, table
-from gaincell.reports.results import number, numbers, saved_stage
+from gaincell.reports.results import number, numbers
+from gaincell.reports.tables import Rows
 from gaincell.reports.tables import readable as short
 from gaincell.results.activity import ActivityResult
 from gaincell.results.baseline import BaselineResult
+from gaincell.results.cells import CellResult
 from gaincell.results.cost import CostResult
 from gaincell.results.evaluation import (
     AblationResult,
@@ -24,6 +26,8 @@ from gaincell.results.evaluation import (
     PausesResult,
     TasksResult,
 )
+from gaincell.results.run import StagedResult
+from gaincell.results.sweep import SweepResult
 
 SIMULATED = "simulated"
 HASH = 12
@@ -82,6 +86,17 @@ def headline(result: Result) -> tuple[str, str]:
             return f"scores of {len(tasks)} tasks", kind
         case DepthResult(curves=curves):
             return f"{len(curves)} models over the length of context", SIMULATED
+        case SweepResult() as sweep:
+            aims = " and ".join(one.name for one in sweep.objectives)
+            return f"{aims} of {sweep.counts.complete} points", SIMULATED
+        case StagedResult() as staged:
+            stage = staged.saved_stage
+            over = stage.ratio_to_software
+            text = "" if over is None else f", × {over:.3g} software"
+            return f"perplexity {short(stage.perplexity)}{text} ({stage.title})", stage.numbers
+        case CellResult(stages=stages):
+            name, last_stage = list(stages.items())[-1]
+            return f"perplexity {short(last_stage.perplexity)} ({name})", SIMULATED
         case ActivityResult() as activity:
             share = 100 * activity.activity.mean().score_active
             return f"{share:.1f} % of the columns give a pulse", SIMULATED
@@ -89,23 +104,6 @@ def headline(result: Result) -> tuple[str, str]:
         if part in run:
             return say(run)
     return "–", ""
-
-
-def _stages(run: Entry) -> tuple[str, str]:
-    stages = run["stages"]
-    if isinstance(stages, Mapping):
-        name, stage = list(stages.items())[-1]
-        return f"perplexity {short(number(stage['perplexity']))} ({name})", stage["perplexity"]["kind"]
-    stage = saved_stage(dict(run))
-    over = f", × {number(stage['ratio_to_software']):.3g} software" if "ratio_to_software" in stage else ""
-    return f"perplexity {short(number(stage['perplexity']))}{over} ({stage['title']})", stage["perplexity"][
-        "kind"
-    ]
-
-
-def _sweep(run: Entry) -> tuple[str, str]:
-    aims = " and ".join(one["name"] for one in run["objectives"])
-    return f"{aims} of {number(run['counts']['complete']):.0f} points", run["counts"]["complete"]["kind"]
 
 
 def _floorplan(run: Entry) -> tuple[str, str]:
@@ -164,8 +162,6 @@ def _device(run: Entry) -> tuple[str, str]:
 
 
 HEADLINES: Mapping[str, Callable[[Entry], tuple[str, str]]] = {
-    "objectives": _sweep,
-    "stages": _stages,
     "floorplan": _floorplan,
     "runs": _energy,
     "curve": _spice_cell,
