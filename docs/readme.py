@@ -28,7 +28,9 @@ from typing import Any
 import cards
 import cells_page
 import context
+import costs_page
 import reproduction
+import speed
 import sweep_page
 import tokens_page
 import training_page
@@ -106,7 +108,7 @@ def main() -> None:
         json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
         for name in ("attention", "models", "memory")
     )
-    draw(hardware.speed, bench, found / "speed.png")
+    draw(speed.speed, bench, found / "speed.png")
     parts |= {
         "context": context.context_sentences(by_context),
         "adapters": adapters_table(ROOT / "docs" / "results" / "evaluation" / "tasks").rstrip(),
@@ -245,8 +247,8 @@ def write_costs(docs: Path) -> None:
     paper, large = found["gpt2"], found["mistral-7b"]
     parts = {
         "energy": costs.energy(paper),
-        "sparsity": costs.sparsity({name: one for name, one in found.items() if "mistral" not in name}),
-        "bands": costs.bands({name: one for name, one in found.items() if "mistral" not in name}),
+        "sparsity": costs_page.sparsity({name: one for name, one in found.items() if "mistral" not in name}),
+        "bands": costs_page.bands({name: one for name, one in found.items() if "mistral" not in name}),
         "energy-smollm2": costs.energy(found["smollm2-135m"]),
         "models": costs.models({name: one for name, one in found.items() if "batch" not in name}),
         "left-out": costs.left_out(paper),
@@ -268,7 +270,7 @@ def write_costs(docs: Path) -> None:
         text = replaced(text, name, rows.markdown())
     text = replaced(text, "outside", costs.outside(paper))
     real = {name: one for name, one in found.items() if one.activity.source != "assumed"}
-    text = replaced(text, "real-text", costs.real_text(paper, real))
+    text = replaced(text, "real-text", costs_page.real_text(paper, real))
     write_text(page, text)
     for name in ("gpt2", "smollm2-135m", "mistral-7b"):
         with tempfile.TemporaryDirectory() as out:
@@ -283,9 +285,7 @@ def write_baselines(docs: Path) -> None:
     measured = read(folder / "baseline-cpu.json", BaselineResult)
     plan = results.read(folder / "floorplan.json")
     text = replaced(page.read_text(), "baseline", baseline.baseline_markdown(measured))
-    headings, *rows = floorplan.area_rows(plan)
-    table = markdown([headings, ["---", *["---:"] * (len(headings) - 1)], *rows])
-    text = replaced(text, "floorplan", f"{table}\n\n{floorplan.area_caption(plan)}\n")
+    text = replaced(text, "floorplan", floorplan.area_rows(plan).markdown())
     write_text(page, text)
     save(baseline.baseline_figure(measured), drawn / "baseline-cpu.png")
     save(floorplan.floorplan_figure(plan), drawn / "floorplan.png")

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import cells_page
+import costs_page
 import reproduction_figures
 import tokens_page
 from conversions import counted
@@ -23,7 +24,7 @@ from reproduction_circuits import RESULTS, accuracy, area, cell, energy, machine
 
 from gaincell.config import load_design
 from gaincell.files import write_atomic, write_text
-from gaincell.reports import comparison, costs
+from gaincell.reports import comparison
 from gaincell.reports.baseline import per_token, was_shared
 from gaincell.reports.codesign import paired_interval
 from gaincell.reports.costs import with_scale
@@ -281,7 +282,7 @@ def holds(machines: list[Json], what: str, orders: float) -> str:
 def outside() -> str:
     """Blocks outside their bands, of every result that docs/costs.md has: as its table of bands, without Mistral."""
     paths = sorted(path for path in (RESULTS / "costs").glob("cost-*.json") if "mistral" not in path.stem)
-    table = costs.bands({path.stem.partition("-")[2]: read(path, CostResult) for path in paths})
+    table = costs_page.bands({path.stem.partition("-")[2]: read(path, CostResult) for path in paths})
     blocks = [heading.rpartition(", ")[0] for heading in table.headings[1:]]
     found = {
         block: [

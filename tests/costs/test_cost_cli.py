@@ -6,6 +6,7 @@ from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
+import costs_page
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -337,7 +338,7 @@ def test_tables_for_documents(capsys: pytest.CaptureFixture[str], tmp_path: Path
     assert "| all | 6.15 nJ |" in text
     assert "344 | 97,266" in costs_around.machines(result).markdown()
     assert "7,521 | 43,981" in costs_around.machines(result).markdown()
-    assert "| gpt2 (assumed) | 0.500 | 0.2500 |" in costs.sparsity({"gpt2": result}).markdown()
+    assert "| gpt2 (assumed) | 0.500 | 0.2500 |" in costs_page.sparsity({"gpt2": result}).markdown()
     assert costs.with_scale(0.0, "J") == "0 J"
     assert costs.with_scale(2e6, "J") == "2,000,000 J"
     assert costs.with_scale(3.0, "columns") == "3 columns"

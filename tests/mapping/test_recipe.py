@@ -190,11 +190,14 @@ def test_a_control_goes_on_where_its_recipe_ends(tmp_path: Path) -> None:
     same = run_recipe(replace(recipe, stages=(idle,)), open_text(text), tmp_path / "same")
     assert same.stages[0].perplexity == pytest.approx(first.stages[0].perplexity, rel=1e-6)
     other = replace(recipe, lora=LoraRecipe(rank=2, where="attention"))
-    with pytest.raises(RunError, match=r"lora_A.* differs; give the \[lora\] that it was trained with"):
+    with pytest.raises(RunError, match=r"lora_A.* is in one only or has another shape; give the rank"):
         run_recipe(other, open_text(text), tmp_path / "other", only="more")
     for bad, message in (
         (more, "a stage with softmax attention starts from an adapter_stage"),
-        (changes | {"adapter_stage": "fine-tuned"}, "no such finished stage; it has software-distilled"),
+        (
+            changes | {"adapter_stage": "fine-tuned"},
+            "no finished stage 'fine-tuned'; it has: software-distilled",
+        ),
         ({"stage.more.attention": "softmax"}, "a stage with softmax attention starts from an adapter_stage"),
     ):
         with pytest.raises(InputError, match=message):

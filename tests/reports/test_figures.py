@@ -13,10 +13,12 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import cells_page
+import codesign_page
 import conversions
 import matplotlib
 import numpy as np
 import pytest
+import speed
 import token_curve
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -30,7 +32,6 @@ from gaincell.reports import (
     activity,
     baseline,
     chips,
-    codesign,
     comparison,
     comparison_figure,
     costs_figures,
@@ -152,7 +153,7 @@ def _reproduction(name: str, _: Path) -> Figure:
 
 
 def _bench(_: Path) -> Figure:
-    return hardware.speed(json.loads((ROOT / "benchmarks" / "results" / "attention.json").read_text()))
+    return speed.speed(json.loads((ROOT / "benchmarks" / "results" / "attention.json").read_text()))
 
 
 FIGURES: dict[str, Draw] = {
@@ -194,7 +195,7 @@ FIGURES: dict[str, Draw] = {
         for name, (has_data, draw) in sweep_figures.FIGURES.items()
         if has_data(read(p, SweepResult)) and (ROOT / f"docs/figures/sweep-{p.stem}-{name}.png").exists()
     },
-    "sweep-codesign-levels": _of("sweeps/codesign", codesign.levels_figure),
+    "sweep-codesign-levels": _of("sweeps/codesign", codesign_page.levels_figure),
     **{
         f"training-{p.stem}": _of(f"training/{p.stem}", training.curves)
         for p in sorted((RESULTS / "training").glob("*.json"))
@@ -388,7 +389,7 @@ def test_stages_without_variance_are_no_perfect_matches() -> None:
     drawn = np.asarray(after.get_ydata())
     assert np.isnan(drawn).sum() == len(silent) > 0
     assert exact_before.get_markerfacecolor() == exact_after.get_markerfacecolor() == "white"
-    found = run.mismatch.before["out"].std
+    found = run.mismatch["before"]["out"].std
     exact = [
         len(found[layer]) * layer + head
         for layer, head in np.argwhere(np.asarray(found) == 0)

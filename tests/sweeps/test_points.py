@@ -233,5 +233,5 @@ def test_an_interval_of_few_blocks_is_given_by_its_ends() -> None:
     values = {**first.values, "perplexity": Value(131.56, "1", "simulated")}
     wide = replace(first, values=values, intervals={"perplexity": Values((7.1, 2431.0), "1", "simulated")})
     result = replace(result, points=(wide, *others))
-    assert "131.56, 7.10 to 2431" in [cell for row in reports.rows(result) for cell in row]
+    assert "131.56, 7.10 to 2431" in [cell for row in reports.rows(result).rows for cell in row]
     assert "±, or low to high: 95 %" in reports.caption(result)

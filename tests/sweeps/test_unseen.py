@@ -57,7 +57,7 @@ def test_a_ring_longer_than_the_blocks_is_not_called_free(write: Callable[..., P
     (group,) = parameter.not_exercised.values
     assert {plain(v) for v in group} == {32, 64, 128}
     assert "blocks-32 does not exercise window = 64, 32, 128: between these values no loss" in caption(found)
-    lines = {line[0]: line for line in rows(found)}
+    lines = {line[0]: line for line in rows(found).rows}
     assert "not exercised" in lines["window = 32"]
     assert "not exercised" not in lines["window = 16"]
     page = changes_markdown(found)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from codesign_page import answers, codesign_markdown, fixed, groups, levels_figure, paired
 from tests.micro import micro_design, micro_llama, write_micro
 from torch import Tensor
 from transformers import AutoModelForCausalLM, LlamaForCausalLM
@@ -22,14 +23,6 @@ from gaincell.integrations.hf.attach import attach, attached_layers, set_design
 from gaincell.integrations.hf.checkpoint import load_run, save
 from gaincell.mapping.codesign import CodesignSettings, codesign_model
 from gaincell.ops.gain_cell_attention import gain_cell_attention
-from gaincell.reports.codesign import (
-    answers,
-    codesign_markdown,
-    fixed,
-    groups,
-    levels_figure,
-    paired,
-)
 from gaincell.results import read
 from gaincell.results.codec import to_json
 from gaincell.results.codesign import CodesignComparison, CodesignResult

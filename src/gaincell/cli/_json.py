@@ -49,6 +49,11 @@ def output_directory(param: typer.CallbackParam, value: Path | None) -> Path | N
     return value
 
 
+def directory(option: str, metavar: str, help: str) -> Any:
+    """An option for a directory that a command writes into."""
+    return typer.Option(option, callback=output_directory, metavar=metavar, help=help)
+
+
 def check_output(option: str, place: Path, *, directory: bool = False) -> None:
     """Raise InputError or RunError for a file, or a directory of files, that could not be written.
 

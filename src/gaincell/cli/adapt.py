@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from gaincell.cli._json import JsonFile, output_directory, write_json
+from gaincell.cli._json import JsonFile, directory, write_json
 from gaincell.cli._options import (
     CalibrationTokens,
     CellName,
@@ -86,13 +86,7 @@ def adapt(
     limit: Limit = 16_384,
     calibration_tokens: CalibrationTokens = 16_384,
     out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out",
-            callback=output_directory,
-            metavar="RUN",
-            help="Also save the adapted model and its figures here.",
-        ),
+        Path | None, directory("--out", "RUN", "Also save the adapted model and its figures here.")
     ] = None,
     threads: Threads = None,
     impl: ImplName = Impl.auto,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gaincell.cli._json import JsonFile, output_directory, write_json
+from gaincell.cli._json import JsonFile, directory, write_json
 from gaincell.cli._options import (
     MODEL_HELP,
     CellName,
@@ -122,13 +122,7 @@ def cost(
     refresh_tokens: RefreshTokens = None,
     refresh_seconds: RefreshSeconds = None,
     figures: Annotated[
-        Path | None,
-        typer.Option(
-            "--figures",
-            callback=output_directory,
-            metavar="DIR",
-            help="Also draw figures into this directory.",
-        ),
+        Path | None, directory("--figures", "DIR", "Also draw figures into this directory.")
     ] = None,
     threads: Threads = None,
     device: Device = "cpu",

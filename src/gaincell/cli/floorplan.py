@@ -72,7 +72,7 @@ def floorplan(
     from gaincell.costs.gds import require_gdstk, write_gds
     from gaincell.costs.head import Head
     from gaincell.costs.technology import load_technology
-    from gaincell.reports.floorplan import area_table, floorplan_figure, stack_rows
+    from gaincell.reports.floorplan import area_rows, floorplan_figure, stack_rows
     from gaincell.reports.style import save
 
     if gds is not None:
@@ -88,7 +88,7 @@ def floorplan(
     blocks = blocks_of(head, stack)
     entry = _result(head, blocks, tile_plan(blocks), head_plan(blocks), stack)
     console = Console()
-    console.print(area_table(entry))
+    console.print(area_rows(entry).terminal())
     console.print(stack_rows(entry).terminal())
     write_json(json, entry)
     if figure is not None:

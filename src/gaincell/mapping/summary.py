@@ -70,7 +70,7 @@ def stage(
     by block, with the standard error of the ratio.
     """
     blocks = record.get("per_block")
-    ratios: dict[str, float | None] = {}
+    ratios: Record = {}
     for key, other in (("ratio_to_software", software), ("ratio_to_continued", continued)):
         if other is None:
             continue
@@ -102,12 +102,10 @@ def adaptation(record: Record) -> Adaptation:
 
 def mismatch(record: Mapping[str, Record]) -> Mismatch:
     """Residuals of every stage, layer and head, before and after."""
-    return Mismatch(
-        **{
-            when: {name: Spread(**_frozen(kinds)) for name, kinds in by_stage.items()}
-            for when, by_stage in record.items()
-        }
-    )
+    return {
+        when: {name: Spread(**_frozen(kinds)) for name, kinds in by_stage.items()}
+        for when, by_stage in record.items()
+    }
 
 
 def codes(record: Mapping[str, Record]) -> dict[str, dict[str, CodeShares]]:

@@ -146,7 +146,7 @@ def mismatch(found: Mismatch, adapted: Mapping[str, Adaptation]) -> Figure:
     silent = frozenset(() if closed is None else closed.skipped)
     tables = {
         (when, stage, kind): table
-        for when, by_stage in (("before", found.before), ("after", found.after))
+        for when, by_stage in found.items()
         for stage in STAGES
         for kind, table in (("std", by_stage[stage].std), ("mean", by_stage[stage].mean))
     }

@@ -79,34 +79,23 @@ def floorplan_figure(result: Entry) -> Figure:
     return figure
 
 
-def area_rows(result: Entry) -> list[list[str]]:
-    """Headings, and a row a block of the head, the largest first."""
+def area_rows(result: Entry) -> Rows:
+    """A row a block of the head, the largest first."""
     areas = {name: number(entry) for name, entry in result["areas"].items()}
     total, tiles = sum(areas.values()), number(result["sizes"]["tiles"])
-    rows = [["block", "sub-tile, µm²", "head, mm²", "share"]]
+    rows = []
     for name, area in sorted(areas.items(), key=lambda item: -item[1]):
         per_tile = "–" if name in result["shared"] else f"{area / tiles * 1e12:,.0f}"
         rows.append([name, per_tile, f"{area * 1e6:.4f}", f"{area / total:.1%}"])
-    return [*rows, ["all", "", f"{total * 1e6:.4f}", "100.0%"]]
-
-
-def area_caption(result: Entry) -> str:
-    """Outline of the head, and what the paper states."""
-    total = sum(number(entry) for entry in result["areas"].values())
+    rows.append(["all", "", f"{total * 1e6:.4f}", "100.0%"])
     outline = number(result["floorplan"]["head"]["w"]) * number(result["floorplan"]["head"]["h"])
     cited = "; ".join(f"{name} {number(entry) * 1e6:.3g} mm²" for name, entry in result["cited"].items())
-    unused = 1 - total / outline
-    return (
-        f"Outline {outline * 1e6:.3f} mm², of which {unused:.1%} are unused. The paper: {cited}. The area "
-        "of a cell is an input, taken from the paper unless the technology states another."
+    caption = (
+        f"Outline {outline * 1e6:.3f} mm², of which {1 - total / outline:.1%} are unused. The paper: "
+        f"{cited}. The area of a cell is an input, taken from the paper unless the technology states another."
     )
-
-
-def area_table(result: Entry) -> Any:
-    """What takes how much of a head, for a terminal."""
-    headings, *rows = area_rows(result)
     title = f"Area of a head of {result['design']['name']}, {result['technology']}"
-    return Rows(title, headings, rows, area_caption(result)).terminal()
+    return Rows(title, ("block", "sub-tile, µm²", "head, mm²", "share"), rows, caption)
 
 
 def stack_rows(result: Entry) -> Rows:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, TypeGuard
+from typing import TypeGuard
 
 from gaincell.reports.tables import Rows, readable
 from gaincell.results.codesign import CodesignComparison
@@ -89,19 +89,20 @@ def word(value: Any, unit: str = "1") -> str:
     return str(value)
 
 
-def rows(result: SweepResult, shown: Sequence[Point] | None = None) -> list[list[str]]:
-    """Headings and a row a point: what varies, objectives with intervals, ratio, whether on the front."""
+def rows(result: SweepResult, shown: Sequence[Point] | None = None) -> Rows:
+    """A row a point: what varies, objectives with intervals, ratio, whether on the front."""
     each = result.sampler == "each"
     names = [] if each else varied(result)
     units = result.units
     several = len(result.objectives) > 1
     head = [*(["change"] if each else names), *(objective.name for objective in result.objectives)]
-    lines = [head + (["ratio"] if result.has_ratios else []) + (["front"] if several else [])]
+    head += (["ratio"] if result.has_ratios else []) + (["front"] if several else [])
+    lines = []
     best = {point.point for point in front(result)} if several else set()
     for point in result.points if shown is None else shown:
         line = [changed(result, point)] if each else [word(point.setting(n), units[n]) for n in names]
         if point.state != "complete":
-            lines.append(line + ["–"] * (len(lines[0]) - len(line)))
+            lines.append(line + ["–"] * (len(head) - len(line)))
             continue
         line += [_objective(point, o.name, o.unit) for o in result.objectives]
         if result.has_ratios:
@@ -109,7 +110,7 @@ def rows(result: SweepResult, shown: Sequence[Point] | None = None) -> list[list
         if several:
             line.append("•" if point.point in best else "")
         lines.append(line)
-    return lines
+    return Rows(result.sweep, head, lines, caption(result), text=(0,) if each else ())
 
 
 def _objective(point: Point, name: str, unit: str) -> str:
@@ -135,7 +136,8 @@ def _ratio(point: Point) -> str:
         return UNSEEN
     if point.ratio_interval is None:
         return _factor(point.ratio)
-    return _with_interval(point.ratio, *point.ratio_interval, _factor)
+    low, high = point.ratio_interval
+    return _with_interval(point.ratio, low, high, _factor)
 
 
 def _with_interval(x: float, low: float, high: float, shown: Callable[[float], str]) -> str:
@@ -180,7 +182,7 @@ def caption(result: SweepResult, *, marked: bool = True) -> str:
         if any(point.ratio_interval is not None for point in result.complete):
             text += ", with its own interval"
     text += not_exercised(result)
-    if marked and "front" in rows(result, [])[0]:
+    if marked and len(result.objectives) > 1:
         text += "; " if text[-1] != "." else " "
         text += "•: on the Pareto front"
         if any("perplexity" in point.intervals for point in result.complete):
@@ -216,12 +218,6 @@ def repriced(result: SweepResult | CodesignComparison) -> str:
     return "" if found is None else f" {found.how}"
 
 
-def sweep_table(result: SweepResult) -> Any:
-    """For a terminal."""
-    head, *body = rows(result)
-    return Rows(result.sweep, head, body, caption(result), text=()).terminal()
-
-
 def failures(result: SweepResult) -> list[str]:
     """A line for every failed point: its values and the reason."""
     failed = [point for point in result.points if point.state == "failed"]
@@ -230,8 +226,7 @@ def failures(result: SweepResult) -> list[str]:
 
 def sweep_markdown(result: SweepResult, shown: Sequence[Point] | None = None) -> str:
     """For a document; of the points `shown`, by default all."""
-    head, *body = rows(result, shown)
-    table = Rows("", head, body, caption(result), text=(0,) if result.sampler == "each" else ()).markdown()
+    table = rows(result, shown).markdown()
     reasons = "".join(f"\n* {line}" for line in (failures(result) if shown is None else ()))
     return f"{table}{reasons}".rstrip() + "\n"
 

@@ -9,6 +9,7 @@ from typing import Any, TypeVar, overload
 
 from gaincell import files
 from gaincell.errors import RunError
+from gaincell.results import evaluation
 from gaincell.results.activity import ActivityResult
 from gaincell.results.baseline import BaselineResult
 from gaincell.results.cells import CellAdaptationResult, CellDesignResult, ScoresResult
@@ -16,18 +17,6 @@ from gaincell.results.codec import Json, from_json, to_json
 from gaincell.results.codesign import CodesignComparison, CodesignResult
 from gaincell.results.common import SCHEMA, Result
 from gaincell.results.cost import CostResult
-from gaincell.results.evaluation import (
-    AblationResult,
-    ChipsResult,
-    ContextResult,
-    DepthResult,
-    FidelityResult,
-    PausesResult,
-    PerplexityResult,
-    RepetitionResult,
-    RollingResult,
-    TasksResult,
-)
 from gaincell.results.plain import check
 from gaincell.results.run import FILE, AdaptedResult, MappedResult, StagedResult, TrainedResult
 from gaincell.results.sweep import PointResult, SweepResult
@@ -44,19 +33,19 @@ KINDS: Mapping[tuple[str, ...], type[Result]] = {
     ("retention_time", "stages"): CellDesignResult,
     ("chip", "stages"): CellAdaptationResult,
     ("stages",): AdaptedResult,
-    ("tasks",): TasksResult,
-    ("ablation",): AblationResult,
-    ("fidelity",): FidelityResult,
-    ("pauses",): PausesResult,
-    ("chips",): ChipsResult,
-    ("repetition",): RepetitionResult,
-    ("curves", "training_tokens"): DepthResult,
-    ("perplexity",): PerplexityResult,
-    ("word_perplexity",): RollingResult,
+    ("tasks",): evaluation.TasksResult,
+    ("ablation",): evaluation.AblationResult,
+    ("fidelity",): evaluation.FidelityResult,
+    ("pauses",): evaluation.PausesResult,
+    ("chips",): evaluation.ChipsResult,
+    ("repetition",): evaluation.RepetitionResult,
+    ("curves", "training_tokens"): evaluation.DepthResult,
+    ("perplexity",): evaluation.PerplexityResult,
+    ("word_perplexity",): evaluation.RollingResult,
     ("model_cost",): CostResult,
     ("measurements", "machines"): BaselineResult,
     ("activity", "gains"): ActivityResult,
-    ("context", "model"): ContextResult,
+    ("context", "model"): evaluation.ContextResult,
     ("points", "text"): CodesignComparison,
 }
 """Parts of a file -> the kind of result that it is; the first whose parts it has."""

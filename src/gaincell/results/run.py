@@ -24,7 +24,7 @@ from gaincell.results.evaluation import BitPerByte, Many, Nat, Nats
 FILE = "run.json"
 """Of a RUN directory."""
 Rule: TypeAlias = Literal["relative", "released"]
-"""How the residuals of an adaptation are stated: adaptation.result.Residuals."""
+"""How residuals are stated and when an iteration stops: adaptation.result.Residuals."""
 DISTANCES: Mapping[Rule, str] = {"relative": "fraction of sigma", "released": "that of the stage"}
 """Their unit."""
 MeasuredSeconds: TypeAlias = Annotated[float, "s", "measured"]
@@ -142,12 +142,8 @@ class Spread:
     std: PerHead
 
 
-@dataclass(frozen=True)
-class Mismatch:
-    """Residuals before and after an adaptation, by stage: q, k, v, out."""
-
-    before: Mapping[str, Spread]
-    after: Mapping[str, Spread]
+Mismatch: TypeAlias = Mapping[str, Mapping[str, Spread]]
+"""Before and after an adaptation, by stage: q, k, v, out."""
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from markupsafe import Markup
 
@@ -11,7 +12,7 @@ from gaincell.reports import costs_around as around
 from gaincell.reports import costs_figures
 from gaincell.reports.baseline import baseline_figure, baseline_rows, skipped_lines
 from gaincell.reports.baseline import title as baseline_title
-from gaincell.reports.floorplan import area_caption, area_rows, floorplan_figure, stack_rows
+from gaincell.reports.floorplan import area_rows, floorplan_figure, stack_rows
 from gaincell.reports.html.markup import EMPTY, element, grid
 from gaincell.reports.html.picture import picture
 from gaincell.reports.html.result import Entry, Result, each, each_of, typed
@@ -105,11 +106,10 @@ def floorplans(results: Sequence[Result]) -> Markup:
 
 def _floorplan(run: Entry) -> Markup:
     kind = only_kind(run["floorplan"])
-    headings, *rows = area_rows(run)
     stacks = stack_rows(run)
     return (
         picture("Sub-tile and head", floorplan_figure(run), kind=kind, numbers=())
-        + table(Rows("Area of a head", headings, rows, area_caption(run)), only_kind(run["areas"]))
+        + table(replace(area_rows(run), title="Area of a head"), only_kind(run["areas"]))
         + (table(stacks, lambda _, c: CITED if c == 3 else SIMULATED) if stacks.rows else EMPTY)
     )
 

@@ -55,7 +55,7 @@ def _distances(found: Mismatch) -> list[Rows]:
     tables = []
     for stage, name in figures.STAGES.items():
         heads = "key/value head" if stage in ("k", "v") else "head"
-        pairs = ("before", found.before[stage]), ("after", found.after[stage])
+        pairs = [(when, by_stage[stage]) for when, by_stage in found.items()]
         of_std = [(when, "standard deviation, |σ / target − 1|", spread.std) for when, spread in pairs]
         of_mean = [(when, "mean, |μ − target| / σ", spread.mean) for when, spread in pairs]
         for when, title, rows in of_std + of_mean:

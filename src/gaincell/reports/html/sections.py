@@ -9,23 +9,12 @@ from markupsafe import Markup
 
 from gaincell.reports.html import circuits, codesign, costs, heads, mapping, quality, sweeps
 from gaincell.reports.html.result import Result
+from gaincell.results import evaluation
 from gaincell.results.activity import ActivityResult
 from gaincell.results.baseline import BaselineResult
 from gaincell.results.cells import CellAdaptationResult, CellResult
 from gaincell.results.codesign import CodesignResult
 from gaincell.results.cost import CostResult
-from gaincell.results.evaluation import (
-    AblationResult,
-    ChipsResult,
-    ContextResult,
-    DepthResult,
-    FidelityResult,
-    PausesResult,
-    PerplexityResult,
-    RepetitionResult,
-    RollingResult,
-    TasksResult,
-)
 from gaincell.results.run import Adaptations, AdaptedResult, StagedResult
 from gaincell.results.sweep import SweepResult
 
@@ -74,10 +63,15 @@ SECTIONS = (
         quality.has_training,
         quality.training,
     ),
-    _of(quality.evaluation, "How well a model predicts a text.", PerplexityResult, RollingResult),
-    _of(quality.tasks, "Differences are paired: on the same items.", TasksResult),
-    _of(quality.chips, "The same network on chips whose cells differ.", ChipsResult),
-    _of(quality.ablation, "Which constraint of the hardware costs how much.", AblationResult),
+    _of(
+        quality.evaluation,
+        "How well a model predicts a text.",
+        evaluation.PerplexityResult,
+        evaluation.RollingResult,
+    ),
+    _of(quality.tasks, "Differences are paired: on the same items.", evaluation.TasksResult),
+    _of(quality.chips, "The same network on chips whose cells differ.", evaluation.ChipsResult),
+    _of(quality.ablation, "Which constraint of the hardware costs how much.", evaluation.AblationResult),
     _of(sweeps.sweep, "One model on many designs.", SweepResult),
     _of(
         codesign.codesign,
@@ -85,12 +79,16 @@ SECTIONS = (
         CodesignResult,
         title="Learned circuits",
     ),
-    _of(quality.pauses, "What a pause in the middle of a text costs.", PausesResult),
-    _of(quality.context, "How far back a model looks.", DepthResult, ContextResult),
-    _of(quality.repetition, "Tokens that stood in the context before, and others.", RepetitionResult),
+    _of(quality.pauses, "What a pause in the middle of a text costs.", evaluation.PausesResult),
+    _of(quality.context, "How far back a model looks.", evaluation.DepthResult, evaluation.ContextResult),
+    _of(
+        quality.repetition,
+        "Tokens that stood in the context before, and others.",
+        evaluation.RepetitionResult,
+    ),
     _of(mapping.cells, "Cells and chips compared with the same model.", CellResult),
     _of(mapping.adaptation, "Gains and offsets that bring the statistics back.", Adaptations),
-    _of(heads.fidelity, "Every head against that of the pretrained model.", FidelityResult),
+    _of(heads.fidelity, "Every head against that of the pretrained model.", evaluation.FidelityResult),
     Section("codes", "Codes", "How often every code of the converters is used.", _coded, mapping.codes),
     Section("cell", "Cell", "Current of a cell over its stored voltage.", _curved, mapping.cell),
     _of(heads.activity, "What drives the word lines of every head on real text.", ActivityResult),

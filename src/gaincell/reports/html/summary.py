@@ -14,18 +14,11 @@ from gaincell.reports.html.tables import badges, only_kind, table
 from gaincell.reports.results import number, numbers
 from gaincell.reports.tables import Rows
 from gaincell.reports.tables import readable as short
+from gaincell.results import evaluation
 from gaincell.results.activity import ActivityResult
 from gaincell.results.baseline import BaselineResult
 from gaincell.results.cells import CellResult
 from gaincell.results.cost import CostResult
-from gaincell.results.evaluation import (
-    AblationResult,
-    ChipsResult,
-    DepthResult,
-    FidelityResult,
-    PausesResult,
-    TasksResult,
-)
 from gaincell.results.run import StagedResult
 from gaincell.results.sweep import SweepResult
 
@@ -67,24 +60,24 @@ def headline(result: Result) -> tuple[str, str]:
             parts = [(found.energy, "J"), (found.latency, "s"), (found.area, "m^2")]
             shown = ", ".join(with_scale(number, unit) for number, unit in parts)
             return f"{shown} for all attention of a token, bottom-up", SIMULATED
-        case AblationResult() as ablation:
+        case evaluation.AblationResult() as ablation:
             rows = [row for row in ablation.ablation if row.kind == "off"]
             best = min(rows, key=lambda row: row.ratio)
             return f"× {best.ratio:.4f} without {best.name}, the most of {len(rows) - 1}", SIMULATED
-        case FidelityResult() as fidelity:
+        case evaluation.FidelityResult() as fidelity:
             errors = [x for row in fidelity.fidelity["error"] for x in row]
             return f"mean error of a head {sum(errors) / len(errors):.3f}", SIMULATED
-        case ChipsResult(chips=chips):
+        case evaluation.ChipsResult(chips=chips):
             count = len(chips.perplexity)
             return f"× {chips.ratio:.4f} the nominal perplexity, mean of {count} chips", SIMULATED
-        case PausesResult(pauses=pauses):
+        case evaluation.PausesResult(pauses=pauses):
             last = pauses[-1]
             return f"perplexity {short(last.perplexity)} after {last.idle:g} s", SIMULATED
         case BaselineResult(measurements=timings):
             return f"{len(timings)} timings of softmax attention", "measured"
-        case TasksResult(tasks=tasks, numbers=kind):
+        case evaluation.TasksResult(tasks=tasks, numbers=kind):
             return f"scores of {len(tasks)} tasks", kind
-        case DepthResult(curves=curves):
+        case evaluation.DepthResult(curves=curves):
             return f"{len(curves)} models over the length of context", SIMULATED
         case SweepResult() as sweep:
             aims = " and ".join(one.name for one in sweep.objectives)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from markupsafe import Markup
 
@@ -11,9 +12,8 @@ from gaincell.reports.html.markup import EMPTY, element
 from gaincell.reports.html.picture import picture
 from gaincell.reports.html.result import Result, each_of, typed
 from gaincell.reports.html.tables import table
-from gaincell.reports.sweep import caption, rows
+from gaincell.reports.sweep import rows
 from gaincell.reports.sweep_aware import remarks
-from gaincell.reports.tables import Rows
 from gaincell.results.sweep import SweepResult
 
 SIMULATED = "simulated"
@@ -26,8 +26,7 @@ def sweep(results: Sequence[Result]) -> Markup:
 
 
 def _sweep(name: str, run: SweepResult) -> Markup:
-    head, *body = rows(run)
-    points = Rows(f"Points of {name}", head, body, caption(run))
+    points = replace(rows(run), title=f"Points of {name}")
     said = [element("li", line) for line in remarks(run)]
     below = element("ul", *said, class_="plain") if said else EMPTY
     has_data, draw = sweep_figures.FIGURES["pareto"]
