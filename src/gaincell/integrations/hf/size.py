@@ -24,7 +24,7 @@ from gaincell.files import read_json
 from gaincell.integrations.hf.context import LONGEST_BLOCK, context_of
 from gaincell.integrations.hf.digital_scaling import EXPONENTS
 from gaincell.integrations.hf.pretrained import ARRAYS, METHOD, check_version
-from gaincell.integrations.hf.run import Run
+from gaincell.integrations.hf.run import DESIGN, Run
 from gaincell.integrations.hf.sources import (
     FORMS,
     Source,
@@ -97,7 +97,7 @@ def model_size(model: str | os.PathLike[str]) -> ModelSize:
     )
 
 
-def run_design(model: str | os.PathLike[str]) -> Design | None:
+def run_design(model: str | os.PathLike[str]) -> Path | Design | None:
     """The design of a RUN, or of what `save_pretrained` wrote of an attached model; None for other models.
 
     Raises:
@@ -105,7 +105,7 @@ def run_design(model: str | os.PathLike[str]) -> Design | None:
         ModelError: the model cannot be found.
     """
     if (run := Run(model)).saved:
-        return run.design
+        return run.folder / DESIGN
     if os.fspath(model) in shipped_sizes():
         return None
     source = find_source(os.fspath(model))
