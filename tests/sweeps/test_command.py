@@ -7,18 +7,21 @@ import itertools
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.sweep_files import HEAD
 
 from gaincell.cli import main
-from gaincell.cli.sweep import _claim
-from gaincell.errors import DesignError, GaincellError, InputError
+from gaincell.cli.sweep import _claim, _report
+from gaincell.errors import DesignError, GaincellError, InputError, RunError
 from gaincell.results import read
 from gaincell.results.provenance import code
 from gaincell.results.sweep import SweepResult
 from gaincell.sweeps.file import FILE, load_sweep
 from gaincell.sweeps.names import ALIASES, known
+from gaincell.sweeps.study import enqueue, open_storage, open_study, survey
+from gaincell.sweeps.work import work
 
 pytest.importorskip("optuna")
 ROOT = Path(__file__).parents[2]
@@ -136,6 +139,19 @@ def test_published_results_are_of_the_shipped_sweeps(path: Path) -> None:
     sweep = load_sweep(path)
     assert found.study == sweep.study
     assert found.counts.complete + found.counts.failed == sweep.points == len(found.points)
+
+
+def test_a_sweep_whose_points_all_fail_says_why(write: Callable[..., Path], tmp_path: Path) -> None:
+    def fail(number: int, values: Any) -> Any:
+        raise ValueError(f"no point {number}")
+
+    sweep, storage = load_sweep(write("tile = [8, 16]")), open_storage(str(tmp_path / "points.journal"))
+    study = open_study(sweep, storage)
+    enqueue(study, sweep.plan(), range(sweep.points))
+    work(sweep, storage, fail)
+    with pytest.raises(RunError, match="all points failed: ValueError: no point 0"):
+        _report(sweep, survey(study, sweep.points), tmp_path, None)
+    assert [point.state for point in read(tmp_path / "result.json", SweepResult).points] == ["failed"] * 2
 
 
 def test_points_of_other_code_are_kept_and_said(

@@ -24,7 +24,7 @@ from gaincell.results.evaluation import BitPerByte, Many, Nat, Nats
 FILE = "run.json"
 """Of a RUN directory."""
 Rule: TypeAlias = Literal["relative", "released"]
-"""How the residuals of an adaptation are stated: adaptation.result.Residuals."""
+"""How residuals are stated and when an iteration stops: adaptation.result.Residuals."""
 DISTANCES: Mapping[Rule, str] = {"relative": "fraction of sigma", "released": "that of the stage"}
 """Their unit."""
 MeasuredSeconds: TypeAlias = Annotated[float, "s", "measured"]
