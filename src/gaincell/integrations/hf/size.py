@@ -25,7 +25,7 @@ from gaincell.integrations.hf.adapter_source import adapter_record
 from gaincell.integrations.hf.context import LONGEST_BLOCK, context_of
 from gaincell.integrations.hf.digital_scaling import EXPONENTS
 from gaincell.integrations.hf.pretrained import ARRAYS, METHOD, check_version
-from gaincell.integrations.hf.run import Run
+from gaincell.integrations.hf.run import DESIGN, Run
 from gaincell.integrations.hf.sources import (
     FORMS,
     Source,
@@ -107,7 +107,7 @@ def hardware_files(model: str | os.PathLike[str]) -> list[Path]:
     return sorted(source.directory.glob("model*.safetensors"))
 
 
-def run_design(model: str | os.PathLike[str]) -> Design | None:
+def run_design(model: str | os.PathLike[str]) -> Path | Design | None:
     """The design of a RUN, or of what `save_pretrained` wrote of an attached model or of an adapter on one;
     None for other models.
 
@@ -116,7 +116,7 @@ def run_design(model: str | os.PathLike[str]) -> Design | None:
         ModelError: the model cannot be found.
     """
     if (run := Run(model)).saved:
-        return run.design
+        return run.folder / DESIGN
     if os.fspath(model) in shipped_sizes():
         return None
     source = find_source(os.fspath(model))
@@ -135,7 +135,8 @@ def run_design(model: str | os.PathLike[str]) -> Design | None:
 def saved_design(model: str | os.PathLike[str]) -> Design | None:
     """`run_design`, without downloading a model of the hub that is no RUN and no adapter: None for these."""
     here = Run(model).saved or Path(model).exists() or is_adapter_on_hub(os.fspath(model))
-    return run_design(model) if here else None
+    found = run_design(model) if here else None
+    return None if found is None else load_design(found)
 
 
 def without_weights(source: Source) -> Any:
