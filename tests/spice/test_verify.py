@@ -68,6 +68,7 @@ def found() -> Verification:
 class TestSimulated:
     pytestmark = needs_ngspice
 
+    @pytest.mark.slow
     def test_the_counter_counts_to_the_nearest_period(self) -> None:
         widths = [0.0, 0.7e-9, 7.8e-9, 14.2e-9]
         bench = counter_bench(
@@ -98,6 +99,7 @@ class TestSimulated:
         check(describe_verification(found, "ngspice", [], DESIGN.hash, 0))
         check(describe_energy([(found, of_verification(found, DESIGN))], "ngspice", [], DESIGN.hash, 0))
 
+    @pytest.mark.slow
     def test_the_first_order_model_holds_for_small_drops(self, monkeypatch: pytest.MonkeyPatch) -> None:
         free, wire = technology("freepdk45"), (30.0, 0.2e-15)
         operating = in_operation(free, DESIGN, Corner(), first=[wire], second=[], columns=2)

@@ -81,6 +81,7 @@ class TestSimulated:
         assert np.abs(found.errors).max() < 10e-12
         assert np.ptp(found.energies) < 0.05 * found.energies.mean()
 
+    @pytest.mark.slow
     def test_command(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         file = tmp_path / "write.json"
         with pytest.raises(SystemExit) as left:
