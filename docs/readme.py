@@ -23,7 +23,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import cards
 import cells_page
@@ -64,6 +64,7 @@ from gaincell.reports.style import styled
 from gaincell.results import read
 from gaincell.results.activity import ActivityResult
 from gaincell.results.baseline import BaselineResult
+from gaincell.results.common import Result
 from gaincell.results.cost import CostResult
 from gaincell.results.evaluation import (
     AblationResult,
@@ -73,7 +74,18 @@ from gaincell.results.evaluation import (
     PausesResult,
     TasksResult,
 )
+from gaincell.results.floorplan import FloorplanResult
+from gaincell.results.rtl import RtlResult, WordLengthsResult
+from gaincell.results.spice import (
+    CellResult,
+    EnergyResult,
+    MixedResult,
+    VerifyResult,
+    WiresResult,
+    WriteResult,
+)
 
+T = TypeVar("T", bound=Result)
 ROOT = Path(__file__).parents[1]
 COST_FIGURES = {
     *(f"gpt2-costs-{name}" for name in ("energy", "phases", "sweeps", "machines")),
@@ -208,22 +220,24 @@ def write_spice(docs: Path) -> None:
     """docs/spice.md and its figures, from docs/results/spice."""
     folder, page = docs / "results" / "spice", docs / "spice.md"
 
-    def read(pattern: str) -> dict[str, Any]:
-        return {p.stem.partition("-")[2]: results.read(p) for p in sorted(folder.glob(pattern))}
+    def every(name: str, kind: type[T]) -> dict[str, T]:
+        paths = sorted(folder.glob(f"{name}-*.json"))
+        return {path.stem.partition("-")[2]: read(path, kind) for path in paths}
 
     text = page.read_text()
-    found, verified = read("cell-*.json"), read("verify-*.json")
-    text = replaced(text, "cells", spice_tables.cells(found, read("adapt-*.json")))
+    found, verified = every("cell", CellResult), every("verify", VerifyResult)
+    adapted = {p.stem.partition("-")[2]: results.read(p) for p in sorted(folder.glob("adapt-*.json"))}
+    text = replaced(text, "cells", spice_tables.cells(found, adapted))
     text = replaced(text, "verify", spice_tables.verification(verified))
-    text = replaced(text, "energy", spice_tables.energy(list(read("energy-*.json").values())))
-    for result in read("wires-*.json").values():
-        text = replaced(text, "wires", spice_tables.wires(result))
-        spice_wires.draw_wires(result, docs / "figures" / "spice-wires.png")
-    for result in read("write-*.json").values():
-        text = replaced(text, "write", spice_write.markdown(result))
-    for name, result in read("mixed-*.json").items():
-        text = replaced(text, "mixed", spice_mixed.markdown(result))
-        spice_mixed.draw_mixed(result, docs / "figures" / f"spice-mixed-{name}.png")
+    text = replaced(text, "energy", spice_tables.energy(list(every("energy", EnergyResult).values())))
+    wires = read(folder / "wires-freepdk45.json", WiresResult)
+    text = replaced(text, "wires", spice_tables.wires(wires))
+    spice_wires.draw_wires(wires, docs / "figures" / "spice-wires.png")
+    written = read(folder / "write-freepdk45.json", WriteResult)
+    text = replaced(text, "write", spice_write.markdown(written))
+    mixed = read(folder / "mixed-freepdk45.json", MixedResult)
+    text = replaced(text, "mixed", spice_mixed.markdown(mixed))
+    spice_mixed.draw_mixed(mixed, docs / "figures" / "spice-mixed-freepdk45.png")
     for name, result in found.items():
         spice.draw_cell(result, docs / "figures" / f"spice-cell-{name}.png")
     for name, result in verified.items():
@@ -279,7 +293,7 @@ def write_baselines(docs: Path) -> None:
     """docs/baselines.md and its figures: softmax attention measured, the floorplan, activity."""
     folder, page, drawn = docs / "results" / "costs", docs / "baselines.md", docs / "figures"
     measured = read(folder / "baseline-cpu.json", BaselineResult)
-    plan = results.read(folder / "floorplan.json")
+    plan = read(folder / "floorplan.json", FloorplanResult)
     text = replaced(page.read_text(), "baseline", baseline.baseline_markdown(measured))
     headings, *rows = floorplan.area_rows(plan)
     table = markdown([headings, ["---", *["---:"] * (len(headings) - 1)], *rows])
@@ -294,8 +308,8 @@ def write_baselines(docs: Path) -> None:
 def write_rtl(docs: Path) -> None:
     """docs/rtl.md: checks, gates, energies and word lengths of the digital half; its timeline."""
     folder, page = docs / "results" / "rtl", docs / "rtl.md"
-    names = ("leroux2025", "leroux2025-tiny", "word-lengths")
-    found, real, lengths = (results.read(folder / f"{name}.json") for name in names)
+    found, real = (read(folder / f"leroux2025{name}.json", RtlResult) for name in ("", "-tiny"))
+    lengths = read(folder / "word-lengths.json", WordLengthsResult)
     text = page.read_text()
     for name, table in rtl.page_tables(found, real, lengths).items():
         text = replaced(text, f"rtl-{name}", table)

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
 from gaincell.cli import main
-from gaincell.cli.floorplan import _plan
 from gaincell.config import load_design
 from gaincell.costs.activity import Activity
 from gaincell.costs.area import head_area
@@ -29,6 +28,7 @@ from gaincell.costs.floorplan import (
     tile_plan,
     tiles_of,
 )
+from gaincell.costs.floorplan_result import floorplan_result
 from gaincell.costs.gds import write_gds
 from gaincell.costs.head import Head
 from gaincell.costs.technology import load_technology
@@ -241,13 +241,13 @@ def test_both_plans_have_a_scale(window: int, tmp_path: Path, monkeypatch: pytes
     drawn: list[Figure] = []
     monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
     monkeypatch.setattr("gaincell.files.write_atomic", lambda path, write: write(path))
-    blocks = blocks_of(head(window=window))
-    plans = {"tile": _plan(tile_plan(blocks)), "head": _plan(head_plan(blocks))}
-    draw_floorplan({"floorplan": plans}, tmp_path / "plan.svg")
-    for axes, plan in zip(drawn[0].axes, plans.values(), strict=True):
+    result = floorplan_result(head(window=window), 1, [])
+    draw_floorplan(result, tmp_path / "plan.svg")
+    plans = result.floorplan
+    for axes, plan in zip(drawn[0].axes, (plans.tile, plans.head), strict=True):
         label = next(text.get_text() for text in axes.texts if text.get_text().endswith("µm"))
         bar = next(line for line in axes.lines if line.get_linewidth() == 2.5)
-        (left, right), width = bar.get_xdata(), plan["w"]["value"] * 1e6
+        (left, right), width = bar.get_xdata(), plan.w * 1e6
         assert right - left == pytest.approx(float(label.split()[0]))
         assert width / 20 < right - left <= width / 6
 

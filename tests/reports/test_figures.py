@@ -126,12 +126,13 @@ def _simulation(*what: str) -> Any:
         out = Path(folder) / "result.json"
         with pytest.raises(SystemExit):
             main(["simulate", *what, "--json", str(out), "--figures", folder])
-        return json.loads(out.read_text())
+        return parse(json.loads(out.read_text()), out.name)
 
 
 def _simulated(name: str, _: Path) -> Figure:
     head = ["head", "--group", "2", "--layers", "6", "--tokens", "64"]
-    return hardware.FIGURES[name](_simulation(*(["tile"] if name == "waveforms" else head)))
+    figure: Figure = getattr(hardware, name)(_simulation(*(["tile"] if name == "waveforms" else head)))
+    return figure
 
 
 def _reproduction(name: str, _: Path) -> Figure:

@@ -14,7 +14,9 @@ from gaincell.reports.results import check
 from gaincell.results import KINDS, kind_of, parse
 from gaincell.results.codec import COLUMNS, Cited, Numbers, from_json, kinds_of, to_json
 from gaincell.results.common import Number
+from gaincell.results.device import DeviceResult
 from gaincell.results.evaluation import ContextResult, PerplexityResult, RepetitionResult, RollingResult
+from gaincell.results.simulation import HeadResult, TileResult
 from gaincell.units import Joule, Second
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
@@ -34,6 +36,7 @@ def test_a_committed_result_is_written_back_as_it_was(path: Path) -> None:
 def test_kinds_of_committed_results_are_found() -> None:
     found = {kind_of(json.loads(path.read_text())) for path in TYPED}
     others = {PerplexityResult, RollingResult, ContextResult, RepetitionResult}
+    others |= {HeadResult, TileResult, DeviceResult}
     assert found == {kind for kind in KINDS.values() if kind} - others
 
 

@@ -20,6 +20,8 @@ from gaincell.costs.floorplan import blocks_of, head_plan
 from gaincell.costs.head import assumed_head
 from gaincell.costs.technology import load_technology
 from gaincell.reports.results import check
+from gaincell.results import parse
+from gaincell.results.codec import to_json
 
 pytest.importorskip("amaranth", reason=AMARANTH)
 
@@ -55,6 +57,7 @@ def call(*arguments: object) -> int:
 def result_of(folder: Path) -> dict[str, Any]:
     result: dict[str, Any] = json.loads((folder / "result.json").read_text())
     check(result)
+    assert to_json(parse(result, "result.json")) == result
     return result
 
 

@@ -12,9 +12,10 @@ from gaincell.cli import app
 from gaincell.cli._spice_options import simulating
 from gaincell.config import load_design
 from gaincell.errors import InputError
-from gaincell.reports.results import read
 from gaincell.reports.spice import draw_cell
 from gaincell.reports.spice_tables import artefacts, cells
+from gaincell.results import read
+from gaincell.results.spice import CellResult
 from gaincell.spice.inputs import random_inputs
 from gaincell.spice.runner import SimulationWarning, available
 from gaincell.spice.technology import technology
@@ -100,7 +101,7 @@ def test_designs_without_circuits_are_refused(design: str, words: str) -> None:
 def test_currents_of_a_card_beyond_its_temperatures_are_called_artefacts(
     card: str, wrong: list[float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    result = read(Path(__file__).parents[2] / "docs" / "results" / "spice" / f"cell-{card}.json")
+    result = read(Path(__file__).parents[2] / "docs" / "results" / "spice" / f"cell-{card}.json", CellResult)
     assert artefacts(result) == wrong
     assert ("artefact of the card" in cells({card: result}, {})) == bool(wrong)
     (figure,) = saved(monkeypatch, lambda: draw_cell(result, tmp_path / "cell.png"))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import is_dataclass
 from enum import Enum
 from itertools import pairwise
 from pathlib import Path
@@ -180,6 +182,13 @@ FigureFile: TypeAlias = Annotated[
 
 
 def write_json(path: Path | None, content: Any) -> None:
-    """Write the content, completely or not at all, if a file was asked for."""
+    """Write a result or other content, completely or not at all, if a file was asked for."""
+    from gaincell.results.codec import to_json
+
     if path is not None:
-        files.write_json(path, content, indent=2)
+        files.write_json(path, to_json(content) if is_dataclass(content) else content, indent=2)
+
+
+def command_line() -> list[str]:
+    """As results state it."""
+    return ["gaincell", *sys.argv[1:]]

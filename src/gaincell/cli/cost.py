@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gaincell.cli._json import JsonFile, output_directory, write_json
+from gaincell.cli._json import JsonFile, command_line, output_directory, write_json
 from gaincell.cli._options import (
     MODEL_HELP,
     CellName,
     Device,
-    RefreshKind,
-    RefreshKindName,
-    RefreshSeconds,
-    RefreshTokens,
+    ProcessName,
+    RefreshOptions,
+    Stack,
     TextName,
     Threads,
     Window,
     check_needed,
     use,
+    with_groups,
 )
 
 if TYPE_CHECKING:
@@ -45,8 +44,10 @@ class Gpu(StrEnum):
 
 
 @app.command()
+@with_groups
 def cost(
     context_: typer.Context,
+    *,
     model: Annotated[
         str,
         typer.Argument(
@@ -67,10 +68,8 @@ def cost(
     batch: Annotated[
         int, typer.Option("--batch", metavar="N", min=1, help="Sequences, each with arrays of its own.")
     ] = 1,
-    stack: Annotated[int, typer.Option("--stack", metavar="N", min=1, help="Layers of cells in 3D.")] = 1,
-    technology: Annotated[
-        str, typer.Option("--technology", metavar="NAME", help="28nm, 14nm (a projection) or a .toml file.")
-    ] = "28nm",
+    stack: Stack = 1,
+    technology: ProcessName = "28nm",
     activity: Annotated[
         Path | None,
         typer.Option(
@@ -118,9 +117,7 @@ def cost(
     sensitivity: Annotated[
         bool, typer.Option("--sensitivity", help="Every parameter up and down by 20 %.")
     ] = False,
-    refresh: RefreshKindName = RefreshKind.none,
-    refresh_tokens: RefreshTokens = None,
-    refresh_seconds: RefreshSeconds = None,
+    refresh: RefreshOptions,
     figures: Annotated[
         Path | None,
         typer.Option(
@@ -165,7 +162,6 @@ def cost(
     )
     check_needed(context_, ("--gpu",), "--whole-model or --why", whole_model or why)
     use(threads, device)
-    from gaincell.arrays.refresh import Refresh
     from gaincell.costs.activity import packaged
     from gaincell.costs.result import Question, answer
     from gaincell.costs.rtl_file import read_rtl
@@ -177,7 +173,7 @@ def cost(
     from gaincell.reports import costs_around as around
     from gaincell.results.codec import to_json
 
-    process, policy = load_technology(technology), Refresh(refresh.value, refresh_tokens, refresh_seconds)
+    process, policy = load_technology(technology), refresh.policy
     simulated = None if spice is None else read_spice(spice)
     synthesised = None if rtl is None else read_rtl(rtl)
     written = None if write is None else read_write(write)
@@ -210,7 +206,7 @@ def cost(
         measured=measured,
         gpu=gpu.value,
     )
-    result = answer(asked, ["gaincell", *sys.argv[1:]])
+    result = answer(asked, command_line())
     typer.echo(f"{model}: {how}{tables.basis(result)}")
     console = Console()
     shown = [tables.summary(result), tables.energy(result), tables.area(result), around.machines(result)]

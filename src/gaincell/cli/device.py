@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -11,11 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gaincell.cli._json import JsonFile, check_apart, check_output, output_file, write_json
+from gaincell.cli._json import JsonFile, check_apart, check_output, command_line, output_file, write_json
 from gaincell.cli._options import check_needed
 
 if TYPE_CHECKING:
     from gaincell.quantity import Quantity
+    from gaincell.results.device import DeviceResult
 
 SHOWN_NUMBERS = 6
 
@@ -162,7 +162,7 @@ def fit(
         skip_bad_rows=skip_bad_rows,
     )
     found.save(path)
-    result = describe(found.name, fitted, held, ["gaincell", *sys.argv[1:]], chip.hash, dict(found.origin))
+    result = describe(found.name, fitted, held, command_line(), chip.hash, dict(found.origin))
     figure = draw(result, path.with_suffix(".png"))
     console = Console()
     console.print(_fit_table(result))
@@ -257,19 +257,18 @@ def _readable(quantity: Quantity) -> str:
     return text + more + ("" if quantity.unit == "1" else f" {quantity.unit}")
 
 
-def _fit_table(result: dict[str, Any]) -> Any:
+def _fit_table(result: DeviceResult) -> Any:
     """The fit for people: value and 95 % confidence interval."""
     from rich import box
     from rich.table import Table
 
-    table = Table("", "value", "95 %", "unit", box=box.SIMPLE, title=result["title"])
+    table = Table("", "value", "95 %", "unit", box=box.SIMPLE, title=result.title)
     for column in (1, 2):
         table.columns[column].justify = "right"
-    for key, entry in result["fit"].items():
-        low, high = entry.get("interval", (None, None))
-        shown = f"{entry['value']:.5g}" if isinstance(entry["value"], float) else str(entry["value"])
-        if isinstance(entry["value"], list):  # a matrix is a table of its own
+    for key, entry in result.fit.items():
+        if isinstance(entry.value, tuple):  # a matrix is a table of its own
             continue
-        unit = "" if entry["unit"] == "1" else entry["unit"]
-        table.add_row(key, shown, "" if low is None else f"{low:.4g} to {high:.4g}", unit)
+        shown = f"{entry.value:.5g}" if isinstance(entry.value, float) else str(entry.value)
+        ends = "" if entry.interval is None else " to ".join(f"{end:.4g}" for end in entry.interval)
+        table.add_row(key, shown, ends, "" if entry.unit == "1" else entry.unit)
     return table

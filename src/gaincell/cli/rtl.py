@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from gaincell.cli._json import JsonFile, output_directory, write_json
-from gaincell.cli._options import Seed, check_needed
-
-if TYPE_CHECKING:
-    from gaincell.rtl.parameters import Parameters
+from gaincell.cli._json import JsonFile, command_line, output_directory, write_json
+from gaincell.cli._options import ChipArgument, ProcessName, Seed, check_needed, needing_amaranth
 
 app = typer.Typer()
 
@@ -21,9 +17,7 @@ app = typer.Typer()
 @app.command()
 def rtl(
     context: typer.Context,
-    design: Annotated[
-        str, typer.Argument(metavar="DESIGN", help="Shipped chip (gaincell design list) or a .toml file.")
-    ],
+    design: ChipArgument,
     out: Annotated[
         Path,
         typer.Option(
@@ -59,9 +53,7 @@ def rtl(
         Path | None,
         typer.Option("--liberty", metavar="FILE", help="Also synthesise to the cells of a Liberty file."),
     ] = None,
-    technology: Annotated[
-        str, typer.Option("--technology", metavar="NAME", help="28nm, 14nm (a projection) or a .toml file.")
-    ] = "28nm",
+    technology: ProcessName = "28nm",
     seed: Seed = 0,
     json: JsonFile = None,
 ) -> None:
@@ -78,16 +70,11 @@ def rtl(
     from gaincell.cli._progress import progress_bars
     from gaincell.config import load_design
     from gaincell.costs.technology import load_technology
-    from gaincell.errors import InputError
     from gaincell.reports import rtl as tables
 
-    try:
+    with needing_amaranth():
         from gaincell.rtl import generation
         from gaincell.rtl.parameters import Parameters
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != "amaranth":
-            raise
-        raise InputError("the RTL needs Amaranth: pip install 'gaincell[rtl]'") from error
 
     check_needed(context, ("--tokens",), "--verify", verify)
     check_needed(context, ("--head-dim", "--group"), "random words, without --inputs", inputs is None)
@@ -101,16 +88,17 @@ def rtl(
             parameters, process, tokens=tokens if verify else 0, codes=given, seed=seed, liberty=liberty,
             progress=progress,
         )  # fmt: skip
-    result = _result(found, parameters, process, seed, inputs)
+    origin = None if inputs is None else {inputs.name: hashlib.sha256(inputs.read_bytes()).hexdigest()[:12]}
+    result = generation.result_of(found, parameters, process, command_line(), seed, origin)
     console = Console()
     if verify:
         console.print(tables.table("Checks", tables.CHECKS, tables.check_rows(result)))
     for check in found.checks:
         if check.note:
             console.print(f"* {check.name}: {check.note}", markup=False)
-    if "modules" in result:
+    if result.modules:
         console.print(tables.table("Synthesis", tables.MODULES, tables.module_rows(result)))
-    if "energy" in result:
+    if result.energy:
         console.print(tables.table("Energy", tables.ENERGY, tables.energy_rows(result)))
     for path in generation.write(found, parameters, process, result, out):
         console.print(str(path), markup=False, soft_wrap=True)
@@ -140,27 +128,3 @@ def _codes(file: Path, chip: Any) -> tuple[Any, Any, Any]:
             f"({type(error).__name__}: {error}); give another, or its design"
         ) from error
     return q[0, : q.shape[1] // k.shape[1]].transpose(0, 1), k[0, 0], v[0, 0]
-
-
-def _result(found: Any, parameters: Parameters, technology: Any, seed: int, inputs: Path | None) -> Any:
-    from gaincell.mapping.summary import design as describe_design
-    from gaincell.reports import results
-    from gaincell.rtl.generation import describe
-
-    result = {
-        "schema": results.SCHEMA,
-        "command": "rtl",
-        "design": describe_design(parameters.design),
-        **describe(found, parameters, technology),
-        "provenance": results.provenance(
-            command=["gaincell", *sys.argv[1:]],
-            seed=seed,
-            protocol="Amaranth's simulator; gates of the technology file",
-            design_hash=parameters.design.hash,
-            inputs={}
-            if inputs is None
-            else {inputs.name: hashlib.sha256(inputs.read_bytes()).hexdigest()[:12]},
-        ),
-    }
-    results.check(result)
-    return result

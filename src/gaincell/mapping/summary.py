@@ -7,13 +7,13 @@ from collections.abc import Mapping
 
 import torch
 
+from gaincell.config import chip_of as chip_of
 from gaincell.design import Design
 from gaincell.integrations.hf.attach import attached_layers
 from gaincell.integrations.hf.sources import LoadedModel, without_revision
 from gaincell.mapping.records import Record
 from gaincell.reports.results import Json, Kind, value
 from gaincell.results.codec import to_json
-from gaincell.results.common import Chip
 from gaincell.standard_error import paired_ratio
 
 CURVE_POINTS = 91
@@ -38,13 +38,6 @@ def model(loaded: LoadedModel) -> Json:
     }
     entry: Json = {"name": base_name(loaded.id), "sha256": loaded.sha256}
     return entry | {key: value(number, "1", "measured") for key, number in sizes.items()}
-
-
-def chip_of(design: Design) -> Chip:
-    """Which chip."""
-    errors = design.nonideality
-    numbers = None if errors is None else {"name": errors.name, **errors.numbers}
-    return Chip(design.name, design.hash, design.cell.name, numbers)
 
 
 def design(chip: Design) -> Json:

@@ -13,6 +13,7 @@ from gaincell.results.baseline import BaselineResult
 from gaincell.results.codec import Json, from_json
 from gaincell.results.common import SCHEMA, Result
 from gaincell.results.cost import CostResult
+from gaincell.results.device import DeviceResult
 from gaincell.results.evaluation import (
     AblationResult,
     ChipsResult,
@@ -24,6 +25,17 @@ from gaincell.results.evaluation import (
     RepetitionResult,
     RollingResult,
     TasksResult,
+)
+from gaincell.results.floorplan import FloorplanResult
+from gaincell.results.rtl import RtlResult, WordLengthsResult
+from gaincell.results.simulation import HeadResult, TileResult
+from gaincell.results.spice import (
+    CellResult,
+    EnergyResult,
+    MixedResult,
+    VerifyResult,
+    WiresResult,
+    WriteResult,
 )
 from gaincell.shipped import located
 
@@ -44,6 +56,18 @@ KINDS: Mapping[tuple[str, ...], type[Result] | None] = {
     ("measurements", "machines"): BaselineResult,
     ("activity", "gains"): ActivityResult,
     ("context", "model"): ContextResult,
+    ("curve", "mismatch"): CellResult,
+    ("first", "second"): VerifyResult,
+    ("runs", "readout"): EnergyResult,
+    ("bit_line", "word_line"): WiresResult,
+    ("dacs", "pulses"): WriteResult,
+    ("waves", "clock"): MixedResult,
+    ("timeline", "sizes"): RtlResult,
+    ("words", "exact"): WordLengthsResult,
+    ("floorplan", "areas"): FloorplanResult,
+    ("schedule", "trace"): HeadResult,
+    ("waveforms",): TileResult,
+    ("fit", "decays"): DeviceResult,
 }
 """Parts of a file -> the kind of result that it is; the first whose parts it has. None: plain data yet."""
 

@@ -12,14 +12,14 @@ from gaincell.reports import costs_figures
 from gaincell.reports.baseline import baseline_figure, baseline_rows, skipped_lines
 from gaincell.reports.baseline import title as baseline_title
 from gaincell.reports.costs import Rows
-from gaincell.reports.floorplan import area_caption, area_rows, floorplan_figure
+from gaincell.reports.floorplan import STACK_HEADINGS, area_caption, area_rows, floorplan_figure, stack_rows
 from gaincell.reports.html.markup import EMPTY, element, grid
 from gaincell.reports.html.picture import picture
-from gaincell.reports.html.result import Entry, Result, each, each_of, typed
+from gaincell.reports.html.result import Result, each_of, typed
 from gaincell.reports.html.tables import head_rows, only_kind, short, table
-from gaincell.reports.results import number
 from gaincell.results.baseline import BaselineResult
 from gaincell.results.cost import CostResult
+from gaincell.results.floorplan import FloorplanResult
 
 SIMULATED, CITED = "simulated", "cited"
 
@@ -105,30 +105,17 @@ def _heads(run: CostResult) -> list[Markup]:
 
 def floorplans(results: Sequence[Result]) -> Markup:
     """A sub-tile and a head to scale, and what takes how much of it."""
-    return each(results, "floorplan", lambda result: _floorplan(result.run))
+    return each_of(results, FloorplanResult, _floorplan, lambda run: run.floorplan)
 
 
-def _floorplan(run: Entry) -> Markup:
-    kind = only_kind(run["floorplan"])
+def _floorplan(run: FloorplanResult) -> Markup:
     headings, *rows = area_rows(run)
+    stacks = Rows("Cells stacked in 3D over one periphery", STACK_HEADINGS, stack_rows(run))
     return (
-        picture("Sub-tile and head", floorplan_figure(run), kind=kind, numbers=())
-        + table(Rows("Area of a head", headings, rows, area_caption(run)), only_kind(run["areas"]))
-        + _stacks(run)
+        picture("Sub-tile and head", floorplan_figure(run), kind=SIMULATED, numbers=())
+        + table(Rows("Area of a head", headings, rows, area_caption(run)), SIMULATED)
+        + (table(stacks, lambda r, c: CITED if c == 3 else SIMULATED) if run.stack else EMPTY)
     )
-
-
-def _stacks(run: Entry) -> Markup:
-    rows = [
-        [
-            f"{number(row['layers']):.0f}",
-            *(f"{number(row[key]) * 1e6:.4f}" for key in ("cells", "head", "cited_cells")),
-        ]
-        for row in run.get("stack", ())
-    ]
-    headings = ("layers", "cells, mm²", "head, mm²", "paper's cells, mm²")
-    found = Rows("Cells stacked in 3D over one periphery", headings, rows)
-    return table(found, lambda _, c: CITED if c == 3 else SIMULATED) if rows else EMPTY
 
 
 def baselines(results: Sequence[Result]) -> Markup:

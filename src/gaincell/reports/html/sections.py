@@ -12,6 +12,7 @@ from gaincell.reports.html.result import Result
 from gaincell.results.activity import ActivityResult
 from gaincell.results.baseline import BaselineResult
 from gaincell.results.cost import CostResult
+from gaincell.results.device import DeviceResult
 from gaincell.results.evaluation import (
     AblationResult,
     ChipsResult,
@@ -23,6 +24,17 @@ from gaincell.results.evaluation import (
     RepetitionResult,
     RollingResult,
     TasksResult,
+)
+from gaincell.results.floorplan import FloorplanResult
+from gaincell.results.rtl import RtlResult
+from gaincell.results.simulation import HeadResult, TileResult
+from gaincell.results.spice import (
+    CellResult,
+    EnergyResult,
+    MixedResult,
+    VerifyResult,
+    WiresResult,
+    WriteResult,
 )
 
 
@@ -56,10 +68,6 @@ def _named(result: Result) -> bool:
 def _coded(result: Result) -> bool:
     codes = result.run.get("codes")
     return isinstance(codes, dict) and all(isinstance(of, dict) and "out" in of for of in codes.values())
-
-
-def _of_spice(command: str) -> Callable[[Result], bool]:
-    return lambda result: result.run.get("command") == f"spice {command}"
 
 
 SECTIONS = (
@@ -147,7 +155,9 @@ SECTIONS = (
         heads.activity,
     ),
     Section("costs", "Costs", "Energy, latency and area of a token.", _is(CostResult), costs.costs),
-    Section("floorplan", "Floorplan", "Where the area goes, to scale.", _has("floorplan"), costs.floorplans),
+    Section(
+        "floorplan", "Floorplan", "Where the area goes, to scale.", _is(FloorplanResult), costs.floorplans
+    ),
     Section(
         "baseline",
         "Baseline",
@@ -159,49 +169,45 @@ SECTIONS = (
         "timeline",
         "Timeline",
         "Which circuit is busy when.",
-        lambda result: isinstance(result.run.get("timeline"), dict),
+        _is(HeadResult),
         circuits.steps,
     ),
-    Section(
-        "waveforms", "Waveforms", "Charges and counts in one step.", _has("waveforms"), circuits.waveforms
-    ),
-    Section("trace", "Trace", "A head over many tokens.", _has("trace"), circuits.traces),
+    Section("waveforms", "Waveforms", "Charges and counts in one step.", _is(TileResult), circuits.waveforms),
+    Section("trace", "Trace", "A head over many tokens.", _is(HeadResult), circuits.traces),
     Section(
         "spice-cell",
         "Cells in SPICE",
         "From transistor models.",
-        _of_spice("characterise"),
+        _is(CellResult),
         circuits.spice_cells,
     ),
     Section(
         "spice-verify",
         "SPICE and model",
         "Pulses of both dot products: circuit against model.",
-        _of_spice("verify"),
+        _is(VerifyResult),
         circuits.verifications,
     ),
     Section(
-        "spice-energy", "Energy in SPICE", "Energies of the arrays.", _of_spice("energy"), circuits.energies
+        "spice-energy", "Energy in SPICE", "Energies of the arrays.", _is(EnergyResult), circuits.energies
     ),
+    Section("spice-wires", "Wires", "What the resistance of wires costs.", _is(WiresResult), circuits.wires),
     Section(
-        "spice-wires", "Wires", "What the resistance of wires costs.", _of_spice("wires"), circuits.wires
-    ),
-    Section(
-        "spice-write", "Write path", "From a code to a stored voltage.", _of_spice("write"), circuits.writes
+        "spice-write", "Write path", "From a code to a stored voltage.", _is(WriteResult), circuits.writes
     ),
     Section(
         "spice-mixed",
         "Mixed-signal run",
         "A sub-tile of transistors with its digital block in one simulation.",
-        _of_spice("mixed"),
+        _is(MixedResult),
         circuits.mixed_runs,
     ),
     Section(
         "rtl",
         "Digital half",
         "Generated, compared with HeadArray and the schedule, synthesised.",
-        lambda result: result.run.get("command") == "rtl",
+        _is(RtlResult),
         circuits.digital,
     ),
-    Section("device", "Device", "A fit to measured cells.", _has("fit"), circuits.devices),
+    Section("device", "Device", "A fit to measured cells.", _is(DeviceResult), circuits.devices),
 )

@@ -1,0 +1,67 @@
+"""Signals of `gaincell simulate`: random, or of a real layer, with the chip that goes with them."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from gaincell.arrays.simulation import Signals, random_signals
+from gaincell.config import load_design
+from gaincell.design import Design
+from gaincell.device import with_cell
+from gaincell.errors import DesignError, InputError
+from gaincell.files import check_file
+from gaincell.spice.inputs import check_codes
+
+DEFAULT_CHIP, DEFAULT_LAYERS = "leroux2025", 12
+
+
+class Source(NamedTuple):
+    """Signals, and the chip and layers that go with them."""
+
+    chip: Design
+    layers: int
+    signals: Signals
+
+
+def read_source(
+    file: Path | None, design: str | None, cell: str | None, tokens: int, group: int, head_dim: int, seed: int
+) -> Source:
+    """Of a file of gaincell evaluate --dump, with its chip unless another is named; or random ones."""
+    if file is None:
+        chip = load_design(design or DEFAULT_CHIP)
+        found = Source(chip, DEFAULT_LAYERS, random_signals(tokens, group, head_dim, seed))
+    else:
+        found = _dumped(file, tokens)
+        found = found._replace(chip=load_design(design)) if design else found
+    return found if cell is None else found._replace(chip=with_cell(found.chip, cell))
+
+
+def _dumped(file: Path, tokens: int) -> Source:
+    """Codes of one layer of a real model, as pulse widths and volts."""
+    try:
+        check_file(file)
+        with safe_open(file, framework="pt") as found, tempfile.TemporaryDirectory() as folder:
+            metadata = found.metadata()
+            codes = [found.get_tensor(f"{name}_code")[:1, :, :tokens].float() for name in "qkv"]
+            own = Path(folder) / "design.toml"
+            own.write_text(metadata["design"])
+            design, layers = load_design(own), int(json.loads(metadata["layers"]))
+        q, k, v = codes
+        check_codes(q, k, v, design)
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, DesignError) as error:
+        raise InputError(
+            f"{file.name} is not a file of gaincell evaluate --dump ({type(error).__name__}: {error})"
+        ) from error
+    steps, levels = (design.query_levels or 16) - 1, (design.storage_levels or 16) - 1
+    span = (design.v_max - design.v_min) / levels
+    u = torch.tensor(design.levels.storage or [(code - levels / 2) * span for code in range(levels + 1)])
+    widths = torch.tensor(design.levels.query or [code / steps for code in range(steps + 1)])
+    x = widths[q.abs().long()] * q.sign()
+    volts = (design.v_offset + u[code.long()] for code in (k, v))
+    return Source(design, layers, Signals(x, *volts))
