@@ -164,10 +164,8 @@ def cost(
     use(threads, device)
     from gaincell.costs.activity import packaged
     from gaincell.costs.result import Question, answer
-    from gaincell.costs.rtl_file import read_rtl
-    from gaincell.costs.spice_file import read_spice
+    from gaincell.costs.simulated import read_rtl, read_spice, read_write
     from gaincell.costs.technology import load_technology
-    from gaincell.costs.write_file import read_write
     from gaincell.integrations.hf.size import model_size
     from gaincell.reports import costs as tables
     from gaincell.reports import costs_around as around

@@ -55,8 +55,7 @@ def floorplan(
 
     from gaincell.config import load_design
     from gaincell.costs.activity import Activity
-    from gaincell.costs.floorplan import blocks_of, tiles_of
-    from gaincell.costs.floorplan_result import floorplan_result
+    from gaincell.costs.floorplan import blocks_of, floorplan_result, tiles_of
     from gaincell.costs.gds import require_gdstk, write_gds
     from gaincell.costs.head import Head
     from gaincell.costs.technology import load_technology

@@ -15,7 +15,7 @@ from matplotlib.patches import Patch
 from matplotlib.patches import Rectangle as Drawn
 
 from gaincell.reports.style import BLACK, save, styled
-from gaincell.results.floorplan import FloorplanResult, Outline, PlannedBlock
+from gaincell.results.floorplan import FloorplanResult, Plan, Rectangle
 
 COLOURS = {
     "cells": "#9CC9E8",
@@ -39,7 +39,7 @@ CHARACTER, LINE = 0.6, 1.3
 MICRO = 1e6
 
 
-def micrometres(plan: Outline) -> tuple[list[PlannedBlock], float, float]:
+def micrometres(plan: Plan) -> tuple[list[Rectangle], float, float]:
     """Rectangles, width and height of a plan, in micrometres."""
     boxes = [replace(r, x=r.x * MICRO, y=r.y * MICRO, w=r.w * MICRO, h=r.h * MICRO) for r in plan.rectangles]
     return boxes, plan.w * MICRO, plan.h * MICRO
@@ -139,7 +139,7 @@ def stack_table(result: FloorplanResult) -> Any:
     return table
 
 
-def _draw_tile(axes: Axes, plan: Outline, scale: float) -> None:
+def _draw_tile(axes: Axes, plan: Plan, scale: float) -> None:
     found, w, h = micrometres(plan)
     outer = [box for box in found if _fitting(box, scale) is None]
     for box in found:
@@ -155,7 +155,7 @@ def _draw_tile(axes: Axes, plan: Outline, scale: float) -> None:
     _frame(axes, w, h, 0.62 / scale)
 
 
-def _draw_wires(axes: Axes, plan: Outline, named: Mapping[str, PlannedBlock]) -> None:
+def _draw_wires(axes: Axes, plan: Plan, named: Mapping[str, Rectangle]) -> None:
     """Key bit lines upright, a tap on the diagonal, and on to the word lines of the value array."""
     key, value = named["key array"], named["value array"]
     for n in range(SHOWN_WIRES):
@@ -167,7 +167,7 @@ def _draw_wires(axes: Axes, plan: Outline, named: Mapping[str, PlannedBlock]) ->
         axes.plot([x], [y], "o", color=TAP, ms=2.6)
 
 
-def _draw_head(axes: Axes, plan: Outline, tile: Outline, scale: float) -> None:
+def _draw_head(axes: Axes, plan: Plan, tile: Plan, scale: float) -> None:
     inside, _, _ = micrometres(tile)
     found, w, h = micrometres(plan)
     outer = [box for box in found if box.kind != "cells" and _fitting(box, scale) is None]
@@ -187,11 +187,11 @@ def _draw_head(axes: Axes, plan: Outline, tile: Outline, scale: float) -> None:
     _frame(axes, w, h, 0.55 / scale)
 
 
-def _fill(axes: Axes, box: PlannedBlock, line: float = 0.6) -> None:
+def _fill(axes: Axes, box: Rectangle, line: float = 0.6) -> None:
     axes.add_patch(Drawn((box.x, box.y), box.w, box.h, facecolor=COLOURS[box.kind], edgecolor=BLACK, lw=line))
 
 
-def _label(axes: Axes, box: PlannedBlock, scale: float) -> None:
+def _label(axes: Axes, box: Rectangle, scale: float) -> None:
     """The name in the middle; over lines and inner blocks on a pale ground, beside the diagonal of taps."""
     right, up = (0.3, 0.84) if box.name == "key array" else (0.5, 0.5)
     x, y, text = box.x + right * box.w, box.y + up * box.h, _fitting(box, scale) or box.name
@@ -200,7 +200,7 @@ def _label(axes: Axes, box: PlannedBlock, scale: float) -> None:
         label.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 1.0, "alpha": 0.75})
 
 
-def _fitting(box: PlannedBlock, scale: float) -> str | None:
+def _fitting(box: Rectangle, scale: float) -> str | None:
     """The name in one line or in two, where it fits; scale: inches of a micrometre."""
     w, h = box.w * scale * 72, box.h * scale * 72
     for text in (box.name, box.name.replace(" ", "\n", 1)):
@@ -210,7 +210,7 @@ def _fitting(box: PlannedBlock, scale: float) -> str | None:
     return None
 
 
-def _leaders(axes: Axes, found: list[PlannedBlock], edge: float, side: int, scale: float, w: float) -> None:
+def _leaders(axes: Axes, found: list[Rectangle], edge: float, side: int, scale: float, w: float) -> None:
     """Names of small boxes in a row outside the outline, from left to right, with lines to their boxes."""
     level = edge + side * 0.22 / scale
     found = sorted(found, key=lambda b: b.x + b.w / 2)

@@ -24,8 +24,8 @@ class Sizes:
 
 
 @dataclass(frozen=True)
-class PlannedBlock:
-    """A rectangle; x, y: its lower left corner."""
+class Rectangle:
+    """name, kind: what it is.  x, y: lower left corner."""
 
     name: str
     kind: str
@@ -36,8 +36,8 @@ class PlannedBlock:
 
 
 @dataclass(frozen=True)
-class Tap:
-    """One tapped bit line: from (x, y) horizontally to `to`."""
+class Wire:
+    """One tapped bit line: from (x, y), on the diagonal, horizontally to `to`."""
 
     x: Metre
     y: Metre
@@ -45,21 +45,21 @@ class Tap:
 
 
 @dataclass(frozen=True)
-class Outline:
-    """Rectangles inside an outline from (0, 0) to (w, h), and the wires over them."""
+class Plan:
+    """Rectangles that do not overlap, inside an outline from (0, 0) to (w, h), and the wires over them."""
 
     w: Metre
     h: Metre
-    rectangles: tuple[PlannedBlock, ...]
-    wires: Annotated[tuple[Tap, ...], COLUMNS] = ()
+    rectangles: tuple[Rectangle, ...]
+    wires: Annotated[tuple[Wire, ...], COLUMNS] = ()
 
 
 @dataclass(frozen=True)
 class Plans:
     """A sub-tile, and a head of such."""
 
-    tile: Outline
-    head: Outline
+    tile: Plan
+    head: Plan
 
 
 @dataclass(frozen=True)
