@@ -28,7 +28,7 @@ from sphinx.pycode import ModuleAnalyzer
 from sphinx.util.docutils import SphinxDirective
 
 from gaincell.config import load_design
-from gaincell.design import CELL_NUMBERS, NUMBERS, TABLE_NUMBERS, TABLES, Design
+from gaincell.design_fields import CELL_NUMBERS, NUMBERS, TABLE_NUMBERS, TABLES, DesignFields
 from gaincell.schema import allowed
 
 CHIP = "leroux2025"
@@ -58,7 +58,7 @@ class DesignKeys(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         chip, name = load_design(CHIP), self.arguments[0]
-        owner = Design if name == "numbers" else TABLES.get(name)
+        owner = DesignFields if name == "numbers" else TABLES.get(name)
         kinds = NUMBERS if name == "numbers" else CELL_NUMBERS if name == "cell" else TABLE_NUMBERS[name]
         found = {} if owner is None else meanings(owner)
         rows = []

@@ -15,7 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gaincell.design import ROOM_TEMPERATURE, Design, design_of, entries_of
+from gaincell.design import Design, design_of
+from gaincell.design_fields import ROOM_TEMPERATURE, entries_of
 from gaincell.errors import DesignError
 from gaincell.files import read_toml
 from gaincell.quantity import did_you_mean, one_of

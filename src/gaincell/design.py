@@ -12,132 +12,49 @@ import json
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
-from gaincell.circuits.charge_to_pulse import ChargeToPulse
-from gaincell.circuits.converter_errors import Converters
-from gaincell.circuits.levels import LevelTable
-from gaincell.circuits.noise import Noise
-from gaincell.circuits.nonideality import Nonideality, kinds_drawn
-from gaincell.circuits.normaliser import Normaliser
-from gaincell.circuits.pwm import Drivers
-from gaincell.circuits.signed_charge_to_pulse import READOUTS
-from gaincell.circuits.sinks import Sinks
-from gaincell.devices.cell import CELL_KINDS, Cell, named_cell
-from gaincell.devices.leakage import Leakage, at_temperature
-from gaincell.devices.random import LARGEST_NORMAL, Drawn
-from gaincell.devices.variability import Mismatch, cells_differ
-from gaincell.devices.wires import Wires
-from gaincell.devices.writing import Writing, write_std
-from gaincell.errors import DesignError
-from gaincell.features import LEVELS, NOMINAL, NORMALISER, PULSE_LAW, SINKS, missing
-from gaincell.files import parse_toml, write_text
-from gaincell.quantity import (
-    NumberKind,
-    Quantity,
-    check_keys,
-    did_you_mean,
-    one_of,
-    parse_quantity,
-    toml_value,
+from gaincell.circuits.nonideality import kinds_drawn
+from gaincell.design_checks import check_design
+from gaincell.design_fields import (
+    BASIC,
+    CELL_NUMBERS,
+    DRAWN,
+    FILE_KEYS,
+    NUMBERS,
+    ROOM_TEMPERATURE,
+    TABLE_NUMBERS,
+    TABLES,
+    WORDS,
+    DesignFields,
+    entries_of,
+    stated_numbers,
+    stored,
 )
-from gaincell.units import ChargeUnit, Coulomb, Hertz, Kelvin, Second, Volt
-
-FILE_KEYS = {"explicit_token_period": "token_period"}
-"""Fields whose key in files and in `replace` is another."""
+from gaincell.devices.cell import CELL_KINDS, Cell, named_cell
+from gaincell.devices.leakage import at_temperature
+from gaincell.devices.random import LARGEST_NORMAL, Drawn
+from gaincell.devices.variability import cells_differ
+from gaincell.devices.writing import write_std
+from gaincell.errors import DesignError
+from gaincell.files import parse_toml, write_text
+from gaincell.quantity import NumberKind, Quantity, check_keys, did_you_mean, one_of, toml_value
+from gaincell.units import ChargeUnit, Second, Volt
 
 
 @dataclass(frozen=True)
-class Design:
+class Design(DesignFields):
     """One chip: the cell, the size of a head, its converters, voltages and times, in SI units.
 
     Obtain one from `load_design` and change it with `replace`. Two designs are equal when they behave and are
     named alike; where the numbers come from (`provenance`) is carried along but not compared.
     """
 
-    name: str
-    """Short name, printed with results."""
-    description: str
-    """One line for `gaincell design list`."""
-    cell: Cell
-    """Current of one gain cell, F(u) in charge units."""
-    tile: int
-    """N: token columns of one sub-tile."""
-    window: int
-    """M: token columns of a head, a multiple of tile."""
-    query_levels: int | None
-    """Pulse widths of the query driver; None = not quantised."""
-    storage_levels: int | None
-    """Voltages of the write DAC; None = not quantised."""
-    counter_levels: int
-    """Values of the counter of the output magnitude, zero included."""
-    readout: str
-    """How a tile output is digitised, one of circuits.READOUTS; "none" = not quantised."""
-    score_saturation_per_row: ChargeUnit
-    """S_sat / D: score at which the charge-to-pulse converter reaches the full pulse, per row."""
-    output_saturation_per_column: ChargeUnit
-    """O_sat / N: tile output at which the signed converter reaches the full pulse, per column."""
-    score_ceiling: bool
-    """Whether the score pulse stops at the full pulse."""
-    output_ceiling: bool
-    """Whether the output pulse stops at the full pulse."""
-    v_min: Volt
-    """Lowest voltage written."""
-    v_max: Volt
-    """Highest voltage written."""
-    v_offset: Volt
-    """Voltage of zero signal, towards which the store decays."""
-    retention_time: Second | None
-    """tau: time constant of the decay; None = no decay."""
-    layer_latency: Second
-    """Time of one attention step, as published; `arrays.Schedule` computes it from its phases."""
-    unstated_latency: Second
-    """What the published step takes beyond its stated phases: discharge, write, settling; assumed."""
-    layers: int
-    """Layers computed one after the other between two tokens."""
-    t_pulse_max: Second
-    """Duration of a pulse of width 1."""
-    counter_clock: Hertz
-    """Clock of the output counter."""
-    charge_unit: Coulomb
-    """Charge of one charge unit."""
-    temperature: Kelvin
-    """Of the chip."""
-    mismatch: Mismatch
-    """Spread of the individual cells, and the chip's number."""
-    leakage: Leakage
-    """How stored voltages decay, besides retention_time."""
-    writing: Writing
-    """Errors of writes."""
-    wires: Wires
-    """Voltage drop along the bit lines."""
-    converters: Converters
-    """Static errors of drivers and converters."""
-    noise: Noise
-    """Noise of reads."""
-    drivers: Drivers
-    """How queries are driven."""
-    sinks: Sinks
-    """Columns of the first tokens."""
-    normaliser: Normaliser
-    """A column that sums the pulses, to divide by."""
-    charge_to_pulse: ChargeToPulse
-    """The law of the converter between the arrays."""
-    levels: LevelTable
-    """Levels of query driver and write DAC that are not evenly spaced."""
-    nonideality: Nonideality | None
-    """An effect of a user's own, tried from a script; in no file."""
-    explicit_token_period: Second | None
-    """The token period when it is stated; `token_period` in files and in `replace`."""
-    provenance: Mapping[str, Quantity] = field(compare=False, repr=False)
-    """Unit, source, range and note of every number, by key ("tile", "cell.c00", "mismatch.seed").
-    Not to be changed in place."""
-
     def __post_init__(self) -> None:
-        _check(self)
+        check_design(self, self.in_use)
 
     @cached_property
     def _hash(self) -> int:
@@ -197,7 +114,7 @@ class Design:
         numbers = {
             f"{table}.{key}"
             for table in TABLES
-            for key, value in _changed(getattr(self, table)).items()
+            for key, value in stated_numbers(getattr(self, table)).items()
             if not isinstance(value, tuple) or any(value)
         }
         if self.decay_target == 0.0:
@@ -318,9 +235,9 @@ class Design:
         content: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self) if f.compare}
         del content["name"], content["description"]
         kinds = CELL_NUMBERS if self.cell.name in CELL_KINDS else {}
-        content["cell"] = {"kind": self.cell.name, **_stored(self.cell.numbers, kinds)}
+        content["cell"] = {"kind": self.cell.name, **stored(self.cell.numbers, kinds)}
         for table in TABLES:
-            stated = _stored(_changed(getattr(self, table)), TABLE_NUMBERS[table])
+            stated = stored(stated_numbers(getattr(self, table)), TABLE_NUMBERS[table])
             content[table] = {"seed": 0, "chip": 0, **BASIC, **stated} if table == "mismatch" else stated
             if not content[table]:
                 del content[table]  # so that a hash outlives the invention of a table
@@ -379,100 +296,6 @@ class Design:
         return write_text(path, self.to_toml())
 
 
-WORDS: Mapping[str, type] = {
-    "name": str,
-    "description": str,
-    "readout": str,
-    "score_ceiling": bool,
-    "output_ceiling": bool,
-}
-"""Keys of a file that are not numbers."""
-
-CELL_NUMBERS: Mapping[str, NumberKind] = {
-    "linear_slope": NumberKind("charge units/V"),
-    "coefficients": NumberKind("charge units/V^p", many=True),
-    "v_in": NumberKind("V"),
-    "c00": NumberKind("charge units"),
-    **{f"c{ij}": NumberKind("charge units/V") for ij in ("01", "10")},
-    **{f"c{ij}": NumberKind("charge units/V^2") for ij in ("02", "11", "20")},
-    **{f"c{ij}": NumberKind("charge units/V^3") for ij in ("03", "12", "21", "30")},
-    "span": NumberKind("charge units"),
-    "half_span": NumberKind("V"),
-    "sigmoid_steepness": NumberKind("1/V"),
-    "exponential_rate": NumberKind("1/V"),
-    "volts": NumberKind("V", many=True),
-    "currents": NumberKind("charge units", many=True),
-}
-"""Numbers of the table [cell]; devices.cell.named_cell says which kind needs which. None is required here."""
-
-
-def _number_kinds(owner: type) -> dict[str, NumberKind]:
-    """What each number of a dataclass accepts, read from its annotation: int, Second, Volt | None, ..."""
-    kinds: dict[str, NumberKind] = {}
-    for name, hint in get_type_hints(owner, include_extras=True).items():
-        optional = type(None) in get_args(hint)
-        core = get_args(hint)[0] if optional else hint
-        base, unit = (core.__origin__, core.__metadata__[0]) if hasattr(core, "__metadata__") else (core, "1")
-        if base == tuple[float, ...]:
-            kinds[name] = NumberKind(unit, many=True)
-        if base in (int, float):
-            kinds[name] = NumberKind(unit, whole=base is int, optional=optional)
-    return kinds
-
-
-NUMBERS: Mapping[str, NumberKind] = {
-    FILE_KEYS.get(name, name): kind for name, kind in _number_kinds(Design).items()
-}
-"""Numbers at the top of a file."""
-
-TABLES: Mapping[str, type] = {
-    "mismatch": Mismatch,
-    "leakage": Leakage,
-    "writing": Writing,
-    "wires": Wires,
-    "converters": Converters,
-    "noise": Noise,
-    "drivers": Drivers,
-    "sinks": Sinks,
-    "normaliser": Normaliser,
-    "charge_to_pulse": ChargeToPulse,
-    "levels": LevelTable,
-}
-"""What a chip's parts do beyond the nominal chip: tables of a file, fields of a Design. Not stated: off."""
-
-TABLE_NUMBERS: Mapping[str, Mapping[str, NumberKind]] = {
-    table: _number_kinds(kind) for table, kind in TABLES.items()
-}
-"""Numbers of each of TABLES."""
-
-DRAWN: Mapping[str, Drawn] = {
-    f"{table}.{f.name}": f.metadata["drawn"]
-    for table, kind in TABLES.items()
-    for f in fields(kind)
-    if "drawn" in f.metadata
-}
-"""Random effects, and when they are drawn: as the fields themselves state it."""
-
-
-def where_drawn(*per: Drawn) -> str:
-    """In words, where in a design random effects are stated: a table, and its key where there is but one."""
-    found: dict[str, list[str]] = {}
-    for table, key in (name.split(".") for name, when in DRAWN.items() if when in per):
-        found.setdefault(table, []).append(key)
-    return one_of(f"[{table}]" + (f" {keys[0]}" if len(keys) == 1 else "") for table, keys in found.items())
-
-
-BASIC = {"gain_std": 0.0, "offset_voltage_std": 0.0, "current_offset_std": 0.0}
-"""The basic mismatch model: numbers of a fitted device, and always part of a hash."""
-
-ROOM_TEMPERATURE = Quantity(300.0, "K", "D", (1.0, 1000.0), "assumed where a file does not state it")
-"""The temperature of a chip whose file states none."""
-
-
-WITH_SINKS = NOMINAL | LEVELS | PULSE_LAW | SINKS | NORMALISER
-"""What columns of first tokens are modelled with (features.py)."""
-
-
 def cell_of(kind: Any, quantities: Mapping[str, Quantity]) -> Cell:
     """The cell of one kind with the numbers of a design. Raises DesignError."""
     if not isinstance(kind, str) or kind not in CELL_KINDS:
@@ -508,25 +331,15 @@ def _is_cell_of(cell: Cell, provenance: Mapping[str, Quantity]) -> bool:
         return False
 
 
-def _changed(table: Any) -> dict[str, Any]:
-    """Numbers of one of TABLES that are not what they are when they are not stated."""
-    return {f.name: getattr(table, f.name) for f in fields(table) if getattr(table, f.name) != f.default}
-
-
-def _stored(numbers: Mapping[str, Any], kinds: Mapping[str, NumberKind]) -> dict[str, Any]:
-    """Numbers as a file gives them back: 1 comes back as 1.0 where any number is allowed."""
-    return {key: kinds[key].convert(x, key) if key in kinds else x for key, x in numbers.items()}
-
-
 def _set_table(name: str, table: Any, provenance: dict[str, Quantity], where: str) -> None:
     """Enter the numbers of one of TABLES into the provenance."""
     if not isinstance(table, TABLES[name]):
         raise DesignError(
             f"{where}: {name} = {table!r} has the wrong type; allowed: a {TABLES[name].__name__}"
         )
-    changed = _changed(table)
+    stated = stated_numbers(table)
     for key, kind in TABLE_NUMBERS[name].items():
-        if key in changed or f"{name}.{key}" in provenance:
+        if key in stated or f"{name}.{key}" in provenance:
             _set_number(f"{name}.{key}", getattr(table, key), kind, provenance, where)
 
 
@@ -540,132 +353,6 @@ def _set_number(key: str, value: Any, kind: NumberKind, provenance: dict[str, Qu
     if key == "token_period" and value is None:
         provenance.pop(key, None)
     return value
-
-
-def _check(design: Design) -> None:
-    """Raise DesignError for what no chip can be. Types and ranges were checked number by number before."""
-    where = f"design {design.name!r}"
-    for word, kind in WORDS.items():
-        if type(getattr(design, word)) is not kind:
-            allowed = "true or false" if kind is bool else "text"
-            raise DesignError(
-                f"{where}: {word} = {getattr(design, word)!r} has the wrong type; allowed: {allowed}"
-            )
-    if design.readout not in READOUTS:
-        hint = did_you_mean(design.readout, READOUTS)
-        raise DesignError(
-            f"{where}: readout = {design.readout!r} is unknown{hint}; allowed: {one_of(READOUTS)}"
-        )
-    for f in fields(design):
-        key = FILE_KEYS.get(f.name, f.name)
-        if key in NUMBERS:
-            _check_number(key, getattr(design, f.name), design.provenance, where)
-    if design.window % design.tile:
-        near = max(design.window // design.tile, 1) * design.tile
-        raise DesignError(
-            f"{where}: tile = {design.tile} does not divide window = {design.window}; "
-            f"allowed: a window that is a multiple of the tile, {near} or {near + design.tile} for instance"
-        )
-    _check_nonideality(design.nonideality, where)
-    if design.sinks.tokens:
-        more = missing(design.in_use, WITH_SINKS)
-        if more:
-            raise DesignError(
-                f"{where}: columns of first tokens are modelled without errors and noise, not with {more}"
-            )
-        if design.sinks.tokens > design.tile:
-            raise DesignError(
-                f"{where}: sinks.tokens = {design.sinks.tokens} is out of range; allowed: 0 to "
-                f"{design.tile}, the columns of a sub-tile"
-            )
-    if not design.v_min < design.v_offset < design.v_max:
-        raise DesignError(
-            f"{where}: v_min = {design.v_min}, v_offset = {design.v_offset}, v_max = {design.v_max} V "
-            "are out of order; allowed: v_min < v_offset < v_max"
-        )
-    _check_levels(design, where)
-
-
-def _check_nonideality(own: Any, where: str) -> None:
-    if own is None:
-        return
-    try:
-        hash(own)
-        json.dumps(dict(own.numbers))
-        acceptable = isinstance(own, Nonideality) and kinds_drawn(own) <= set(get_args(Drawn))
-    except (TypeError, ValueError, AttributeError):
-        acceptable = False
-    if not acceptable:
-        raise DesignError(
-            f"{where}: nonideality = {type(own).__name__} is not acceptable; allowed: a frozen dataclass "
-            'with name, plain numbers, drawn = "chip", "operation", a tuple of both or None, and '
-            "__call__(stage, signal, draw)"
-        )
-
-
-def _check_levels(design: Design, where: str) -> None:
-    """As many levels as codes, and voltages that the DAC can give; not asked where nothing is quantised."""
-    for name, count in (("query", design.query_levels), ("storage", design.storage_levels)):
-        stated = getattr(design.levels, name)
-        if stated and count not in (None, len(stated)):
-            raise DesignError(
-                f"{where}: {name}_levels = {count}, but levels.{name} states {len(stated)}; allowed: as many "
-                f"values as levels, or no levels.{name} for evenly spaced ones"
-            )
-    low, high = design.v_min - design.v_offset, design.v_max - design.v_offset
-    storage, margin = design.levels.storage, 1e-9 * (high - low)
-    if storage and not low - margin <= storage[0] < storage[-1] <= high + margin:
-        raise DesignError(
-            f"{where}: levels.storage from {storage[0]:g} to {storage[-1]:g} V is out of range; allowed: "
-            f"{low:g} to {high:g} V, the range of the write DAC about V_offset"
-        )
-
-
-def _check_number(
-    key: str, value: int | float | None, provenance: Mapping[str, Quantity], where: str
-) -> None:
-    stated = provenance[key].value if key in provenance else None
-    if value != stated:
-        raise DesignError(
-            f"{where}: {key} = {value!r} has no source; change designs by load_design and replace"
-        )
-    if value is None or key in ("v_min", "v_max", "v_offset"):
-        return
-    lowest = 2 if key.endswith("_levels") else 0
-    if value < lowest or value == 0 or math.isinf(value):
-        allowed = "2 or more" if lowest else "a finite number above 0"
-        raise DesignError(f"{where}: {key} = {value!r} is out of range; allowed: {allowed}")
-
-
-def entries_of(raw: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Every entry of a parsed file but `extends`, checked, by key ("tile", "cell.kind", "cell.c00").
-
-    Raises DesignError.
-    """
-    check_keys(raw, ("extends", *WORDS, *NUMBERS, "cell", *TABLES), where)
-    entries: dict[str, Any] = {}
-    for key, value in raw.items():
-        if key in NUMBERS:
-            entries[key] = parse_quantity(value, NUMBERS[key], f"{where}: {key}")
-        elif key in WORDS:
-            entries[key] = value
-        else:
-            entries |= _table_entries(key, value, f"{where}: {key}")
-    return entries
-
-
-def _table_entries(table: str, raw: Any, where: str) -> dict[str, Any]:
-    kinds = CELL_NUMBERS if table == "cell" else TABLE_NUMBERS[table]
-    words = ("kind",) if table == "cell" else ()
-    if not isinstance(raw, dict):
-        raise DesignError(
-            f"{where} = {raw!r} is not a table; allowed: [{table}] with {one_of((*words, *kinds))}"
-        )
-    check_keys(raw, (*words, *kinds), where)
-    return {
-        f"{table}.{key}": value if key in words else parse_quantity(value, kinds[key], f"{where}.{key}")
-        for key, value in raw.items()
-    }
 
 
 def design_of(entries: Mapping[str, Any], where: str) -> Design:

@@ -10,7 +10,8 @@ from typing import Any
 
 from scipy import stats
 
-from gaincell.design import CELL_NUMBERS, Design
+from gaincell.design import Design
+from gaincell.design_fields import CELL_NUMBERS
 from gaincell.device_file import MISMATCH_NUMBERS, RETENTION_NUMBERS, SCALE_NUMBERS, Device
 from gaincell.devices.columns import Columns
 from gaincell.devices.decay import DecayFit, fit_decay

@@ -19,7 +19,7 @@ from gaincell.circuits.normaliser import Normaliser
 from gaincell.circuits.pwm import Drivers
 from gaincell.circuits.sinks import Sinks
 from gaincell.config import Design, load_design
-from gaincell.design import TABLE_NUMBERS
+from gaincell.design_fields import TABLE_NUMBERS
 from gaincell.devices.leakage import Leakage
 from gaincell.devices.variability import Mismatch
 from gaincell.devices.wires import Wires

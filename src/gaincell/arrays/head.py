@@ -23,8 +23,6 @@ columns, N columns of a sub-tile, t sub-tiles, D rows.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -34,6 +32,7 @@ from gaincell import features
 from gaincell.arrays.clock import Clock
 from gaincell.arrays.first_tokens import FirstTokens
 from gaincell.arrays.refresh import Refresh
+from gaincell.arrays.trace import HeadState, StepTrace
 from gaincell.circuits import charge_to_pulse, query_driver, read_out, signed_charge_to_pulse, write_dac
 from gaincell.circuits.converter_errors import Line, converted, converter_errors, driven
 from gaincell.circuits.noise import Draws, jitter, output_noise, score_noise
@@ -49,92 +48,6 @@ IMPLEMENTS = features.ARRAYS | features.SINKS | features.NORMALISER
 """Features of a chip (features.py)."""
 REFRESHES = 2**31
 """Step of the random numbers of the first refresh; each has errors of writes of its own."""
-
-
-@dataclass(frozen=True)
-class StepTrace:
-    """Everything that can be observed in one step.
-
-    design: of the head.  time: of the reads, seconds since the head was made.  column: written, per sequence;
-        empty where the token was one of the first, which have columns of their own (circuits/sinks.py).
-    valid: columns that hold a token.  key, value: stored voltages at the reads, relative to V_offset, volts.
-    key_current, value_current: charge of every cell for a full pulse, charge units.
-    query: pulse widths over the longest pulse.  scores: charge of every key column, charge units.
-    pulses: their widths over the longest pulse.  tile_charge: charge of every sub-tile's value bit lines,
-    charge units.  tile_output: digitised, in units of full scale; that of the first tokens' sub-tile comes
-    last.  output: sum over the sub-tiles.
-    """
-
-    design: Design
-    time: Second
-    column: Int[Tensor, " B"]
-    valid: Bool[Tensor, "B M"]
-    key: Float[Tensor, "B Hk M D"]
-    value: Float[Tensor, "B Hk M D"]
-    key_current: Float[Tensor, "B Hk M D"]
-    value_current: Float[Tensor, "B Hk M D"]
-    query: Float[Tensor, "B H D"]
-    scores: Float[Tensor, "B H M"]
-    pulses: Float[Tensor, "B H M"]
-    tile_charge: Float[Tensor, "B H t D"]
-    tile_output: Float[Tensor, "B H t D"]
-    output: Float[Tensor, "B H D"]
-
-    @property
-    def v_store_key(self) -> Float[Tensor, "B Hk M D"]:
-        """Stored voltages of the keys, V."""
-        return self.key + self.design.v_offset
-
-    @property
-    def v_store_value(self) -> Float[Tensor, "B Hk M D"]:
-        """Stored voltages of the values, V."""
-        return self.value + self.design.v_offset
-
-    @property
-    def query_seconds(self) -> Float[Tensor, "B H D"]:
-        """Durations of the query pulses, s."""
-        return self.query * self.design.t_pulse_max
-
-    @property
-    def scores_coulomb(self) -> Float[Tensor, "B H M"]:
-        """Charge of every key column, C."""
-        return self.scores * self.design.charge_unit
-
-    @property
-    def pulse_seconds(self) -> Float[Tensor, "B H M"]:
-        """Durations of the pulses into the value array, s."""
-        return self.pulses * self.design.t_pulse_max
-
-    @property
-    def tile_codes(self) -> Int[Tensor, "B H t D"]:
-        """Signed counts of the sub-tiles' counters.
-
-        Raises:
-            InputError: the design's readout is "none": there are no codes.
-        """
-        if self.design.readout == "none":
-            raise InputError("the readout of this design is 'none': sub-tiles have no codes")
-        levels = self.design.counter_levels
-        steps = levels - 0.5 if self.design.readout == "published-code" else levels - 1.0
-        return torch.round(self.tile_output * steps).to(torch.int64)
-
-
-@dataclass(frozen=True)
-class HeadState:
-    """What the arrays hold now. Shares memory with the head: copy what is to be kept.
-
-    key, value: voltages when last written, relative to V_offset, volts.  write_time: of every column, s.
-    written_at: number of steps a sequence had made when the column was written.  read_since: when it was
-    written or refreshed last.  valid: valid bits.  pointer: column that is written next.
-    """
-
-    key: Float[Tensor, "B Hk M D"]
-    value: Float[Tensor, "B Hk M D"]
-    write_time: Float[Tensor, "B M"]
-    written_at: Int[Tensor, "B M"]
-    read_since: Int[Tensor, "B M"]
-    valid: Bool[Tensor, "B M"]
-    pointer: Int[Tensor, " B"]
 
 
 class HeadArray:
@@ -223,15 +136,8 @@ class HeadArray:
     @property
     def state(self) -> HeadState:
         """What the arrays hold now."""
-        return HeadState(
-            self._key,
-            self._value,
-            self._write_time,
-            self._written_at,
-            self._read_since,
-            self._valid,
-            self._pointer,
-        )
+        columns = (self._write_time, self._written_at, self._read_since, self._valid, self._pointer)
+        return HeadState(self._key, self._value, *columns)
 
     @torch.no_grad()
     def step(
@@ -346,14 +252,9 @@ class HeadArray:
             rewritten.append(written + rest * self._leaked(old, errors, when) if rest else written)
         self._key, self._value = rewritten
         self._write_time = torch.where(self._valid, self.now + when, self._write_time)
-        self._read_since = torch.where(
-            self._valid, torch.full_like(self._read_since, self.clock.tokens), self._read_since
-        )
+        self._read_since = self._read_since.masked_fill(self._valid, self.clock.tokens)
         held = self._valid[:, None, :, None]
-        changed = any(
-            bool(((new != old) & held).any())
-            for new, old in zip((self._key, self._value), before, strict=True)
-        )
+        changed = any(bool(((new != old) & held).any()) for new, old in zip(rewritten, before, strict=True))
         return int(self._valid.sum(1).max()), changed
 
     def postpone(self, seconds: Second) -> None:
@@ -365,12 +266,8 @@ class HeadArray:
         for store, errors in ((self._key, self._key_errors), (self._value, self._value_errors)):
             left: Tensor | float = 0.0
             if self.design.writing.discharge_residual > 0:
-                held = self._valid[rows, column][:, None, None]
-                left = (
-                    held
-                    * self._leaked(store, errors)[rows, :, column]
-                    * self.design.writing.discharge_residual
-                )
+                held = self._valid[rows, column][:, None, None] * self.design.writing.discharge_residual
+                left = held * self._leaked(store, errors)[rows, :, column]
             store[rows, :, column] = left
 
     def _write(

@@ -17,8 +17,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from gaincell.arrays.head import StepTrace
 from gaincell.arrays.schedule import Schedule
+from gaincell.arrays.trace import StepTrace
 from gaincell.errors import InputError
 from gaincell.units import Second
 

@@ -183,7 +183,7 @@ def diff(first: DesignName, second: DesignName, json: JsonFile = None) -> None:
 
 def describe(design: Design) -> dict[str, Any]:
     """A design as plain data: settings, numbers with provenance, derived values."""
-    from gaincell.design import WORDS
+    from gaincell.design_fields import WORDS
     from gaincell.quantity import plain
 
     numbers: dict[str, dict[str, Any]] = {}

@@ -18,13 +18,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gaincell.arrays.head import HeadArray, StepTrace
+from gaincell.arrays.head import HeadArray
+from gaincell.arrays.trace import StepTrace
 from gaincell.circuits import write_dac
 from gaincell.demonstrator.generation import Generation, Snapshot
 from gaincell.design import Design
 from gaincell.devices.writing import write_errors
 from gaincell.errors import InputError
-from gaincell.integrations.hf.cache import RingCache, RingLayer
+from gaincell.integrations.hf.cache import RingCache
+from gaincell.integrations.hf.ring_layer import RingLayer
 from gaincell.nn.attention import GainCellAttention
 
 LEVELS = 127

@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from gaincell.config import load_design
-from gaincell.design import TABLE_NUMBERS, Design
+from gaincell.design import Design
+from gaincell.design_fields import TABLE_NUMBERS
 from gaincell.devices.cell import CELL_KINDS
 from gaincell.errors import DesignError, GaincellError, InputError
 from gaincell.files import read_toml

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from gaincell.arrays import HeadArray
-from gaincell.arrays.head import StepTrace
+from gaincell.arrays.trace import StepTrace
 from gaincell.circuits import dac_code, query_code
 from gaincell.design import Design
 from gaincell.rtl.analog import bits, numbers

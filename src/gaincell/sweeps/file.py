@@ -12,7 +12,8 @@ from pydantic import WithJsonSchema
 
 from gaincell.config import load_design
 from gaincell.costs.technology import load_technology
-from gaincell.design import Design, where_drawn
+from gaincell.design import Design
+from gaincell.design_fields import where_drawn
 from gaincell.errors import GaincellError, InputError
 from gaincell.evaluation.perplexity import window_and_stride
 from gaincell.files import read_toml

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gaincell.circuits.signed_charge_to_pulse import READOUTS
-from gaincell.design import CELL_NUMBERS, NUMBERS, TABLE_NUMBERS
+from gaincell.design_fields import CELL_NUMBERS, NUMBERS, TABLE_NUMBERS
 from gaincell.quantity import NumberKind, did_you_mean, one_of
 
 ADAPTATION: Mapping[str, NumberKind | tuple[Any, ...]] = {

@@ -20,7 +20,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from gaincell.design import TABLES, Design, cell_of
+from gaincell.design import Design, cell_of
+from gaincell.design_fields import TABLES
 from gaincell.device import with_cell
 from gaincell.errors import GaincellError, InputError
 from gaincell.quantity import NumberKind, did_you_mean, one_of

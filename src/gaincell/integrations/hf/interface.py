@@ -232,7 +232,7 @@ def _check(
 
 
 def _from_ring(module: nn.Module, cell: GainCellAttention, key: Tensor) -> Any:
-    """The layer's ``cache.RingLayer`` if it is to write the keys (it marks them so), or None."""
+    """The layer's ``ring_layer.RingLayer`` if it is to write the keys (it marks them so), or None."""
     ring = getattr(key, RING, None)
     if ring is None:
         return None

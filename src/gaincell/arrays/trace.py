@@ -1,0 +1,99 @@
+"""What can be observed in the arrays of a head: everything of one step, and what they hold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from gaincell.design import Design
+from gaincell.errors import InputError
+from gaincell.units import Second
+
+
+@dataclass(frozen=True)
+class StepTrace:
+    """Everything that can be observed in one step.
+
+    design: of the head.  time: of the reads, seconds since the head was made.  column: written, per sequence;
+        empty where the token was one of the first, which have columns of their own (circuits/sinks.py).
+    valid: columns that hold a token.  key, value: stored voltages at the reads, relative to V_offset, volts.
+    key_current, value_current: charge of every cell for a full pulse, charge units.
+    query: pulse widths over the longest pulse.  scores: charge of every key column, charge units.
+    pulses: their widths over the longest pulse.  tile_charge: charge of every sub-tile's value bit lines,
+    charge units.  tile_output: digitised, in units of full scale; that of the first tokens' sub-tile comes
+    last.  output: sum over the sub-tiles.
+    """
+
+    design: Design
+    time: Second
+    column: Int[Tensor, " B"]
+    valid: Bool[Tensor, "B M"]
+    key: Float[Tensor, "B Hk M D"]
+    value: Float[Tensor, "B Hk M D"]
+    key_current: Float[Tensor, "B Hk M D"]
+    value_current: Float[Tensor, "B Hk M D"]
+    query: Float[Tensor, "B H D"]
+    scores: Float[Tensor, "B H M"]
+    pulses: Float[Tensor, "B H M"]
+    tile_charge: Float[Tensor, "B H t D"]
+    tile_output: Float[Tensor, "B H t D"]
+    output: Float[Tensor, "B H D"]
+
+    @property
+    def v_store_key(self) -> Float[Tensor, "B Hk M D"]:
+        """Stored voltages of the keys, V."""
+        return self.key + self.design.v_offset
+
+    @property
+    def v_store_value(self) -> Float[Tensor, "B Hk M D"]:
+        """Stored voltages of the values, V."""
+        return self.value + self.design.v_offset
+
+    @property
+    def query_seconds(self) -> Float[Tensor, "B H D"]:
+        """Durations of the query pulses, s."""
+        return self.query * self.design.t_pulse_max
+
+    @property
+    def scores_coulomb(self) -> Float[Tensor, "B H M"]:
+        """Charge of every key column, C."""
+        return self.scores * self.design.charge_unit
+
+    @property
+    def pulse_seconds(self) -> Float[Tensor, "B H M"]:
+        """Durations of the pulses into the value array, s."""
+        return self.pulses * self.design.t_pulse_max
+
+    @property
+    def tile_codes(self) -> Int[Tensor, "B H t D"]:
+        """Signed counts of the sub-tiles' counters.
+
+        Raises:
+            InputError: the design's readout is "none": there are no codes.
+        """
+        if self.design.readout == "none":
+            raise InputError("the readout of this design is 'none': sub-tiles have no codes")
+        levels = self.design.counter_levels
+        steps = levels - 0.5 if self.design.readout == "published-code" else levels - 1.0
+        return torch.round(self.tile_output * steps).to(torch.int64)
+
+
+@dataclass(frozen=True)
+class HeadState:
+    """What the arrays hold now. Shares memory with the head: copy what is to be kept.
+
+    key, value: voltages when last written, relative to V_offset, volts.  write_time: of every column, s.
+    written_at: number of steps a sequence had made when the column was written.  read_since: when it was
+    written or refreshed last.  valid: valid bits.  pointer: column that is written next.
+    """
+
+    key: Float[Tensor, "B Hk M D"]
+    value: Float[Tensor, "B Hk M D"]
+    write_time: Float[Tensor, "B M"]
+    written_at: Int[Tensor, "B M"]
+    read_since: Int[Tensor, "B M"]
+    valid: Bool[Tensor, "B M"]
+    pointer: Int[Tensor, " B"]

@@ -1,0 +1,263 @@
+"""The ring of one layer: the codes of its columns, written and read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformers.cache_utils import CacheLayerMixin
+
+from gaincell.circuits import dac_code, write_dac
+from gaincell.errors import InputError
+from gaincell.integrations.hf.interface import RING
+from gaincell.integrations.hf.ring_tokens import RingTokens, Step
+from gaincell.nn.attention import GainCellAttention
+from gaincell.ops.gain_cell_attention import native_decode
+from gaincell.ops.gain_cell_attention.native_decode import RingDecoder
+
+NOT_A_NUMBER = 255
+"""The code that stands for NaN; no write DAC whose codes are kept gives it."""
+
+
+class RingLayer(CacheLayerMixin):
+    """The ring of one layer.
+
+    Args:
+        attention: the layer's gain-cell attention, whose gains, offsets and write DAC make the codes.
+        tokens: of all layers.
+
+    `key_codes`, `value_codes` [B, Hk, M, D]: uint8; the voltages themselves, u = V - V_offset, where the
+    design does not quantise them.
+    """
+
+    is_sliding = False
+    is_compileable = False
+    is_croppable = True
+
+    def __init__(self, attention: GainCellAttention, tokens: RingTokens) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.attention = attention
+        self.tokens = tokens
+        self.codes_are_read = False
+        """Whether the last step was read from the codes themselves, in compiled code."""
+        self.finite = True
+        """Whether no column holds a NaN; only then are codes read in compiled code."""
+        self.passed: Callable[[], None] | None = None
+        """Called when the step is over in this layer: after the last one, time passes."""
+        self._decode: RingDecoder | None = None
+        self.pending = False
+        """Whether what `update` gave out was not seen by the layer's attention yet."""
+        self.key_codes: Tensor | None = None
+        self.value_codes: Tensor | None = None
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor | None = None) -> None:
+        """Make the empty ring, for keys of this batch size, type and device."""
+        batch, heads, _, dim = key_states.shape
+        design = self.attention.design
+        kind = torch.uint8 if self._levels else torch.promote_types(key_states.dtype, torch.float32)
+        self.key_codes, self.value_codes = (
+            torch.zeros(batch, heads, design.window, dim, dtype=kind, device=key_states.device)
+            for _ in range(2)
+        )
+        self.dtype, self.device = key_states.dtype, key_states.device
+        self.is_initialized = True
+
+    @property
+    def _levels(self) -> int | None:
+        levels = self.attention.design.storage_levels
+        return levels if levels is not None and levels <= NOT_A_NUMBER else None
+
+    def update(
+        self,
+        key_states: Float[Tensor, "B Hk T D"],
+        value_states: Float[Tensor, "B Hk T D"],
+        *_: Any,
+        **__: Any,
+    ) -> tuple[Float[Tensor, "B Hk T D"], Float[Tensor, "B Hk T D"]]:
+        """The new keys and values themselves, marked: the layer's attention gives them to `attend`."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states)
+        assert self.key_codes is not None
+        if key_states.shape[0] != self.key_codes.shape[0]:
+            raise InputError(
+                f"the ring holds {self.key_codes.shape[0]} sequences, the input has {key_states.shape[0]}; "
+                "make a new RingCache for another batch"
+            )
+        window = self.attention.design.window
+        if self.tokens.columns != window:
+            raise InputError(
+                f"the ring was made for {self.tokens.columns} columns, the model's design now has "
+                f"{window}; make a new RingCache after set_design"
+            )
+        self.pending = True
+        keys = key_states.view_as(key_states)
+        setattr(keys, RING, self)
+        return keys, value_states
+
+    def attend(
+        self,
+        query: Float[Tensor, "B H T D"],
+        key: Float[Tensor, "B Hk T D"],
+        value: Float[Tensor, "B Hk T D"],
+        index: Int[Tensor, "B T"],
+        sliding_window: int | None,
+    ) -> Float[Tensor, "B H T D"]:
+        """Write the new tokens; the scaled output of every head for them.
+
+        index: of the real token in each slot, -1 for padding, which is not written.
+        """
+        step = self.tokens.step or self.tokens.begin(index)
+        volts = self.attention.volts(key, value)
+        attended = self._decoded(query, volts, step, sliding_window)
+        self.codes_are_read = attended is not None
+        if attended is None and not step.old.shape[1] and not self.attention.design.front_differs:
+            self._keep(volts, step)
+            self._settle()
+            attended = self.attention.attend_to_volts(query, *volts, index, sliding_window)
+        elif attended is None:
+            seen = torch.cat([step.old, index], 1)
+            attended = self.attention(
+                query, *self._write(volts, step), seen, index, sliding_window, extra_age=step.extra_age
+            )
+        if self.passed is not None:
+            self.passed()
+        return attended
+
+    def _decoded(
+        self, query: Tensor, volts: tuple[Tensor, Tensor], step: Step, sliding_window: int | None
+    ) -> Tensor | None:
+        """`attend` for one token in compiled code; None where that does not serve."""
+        attention = self.attention
+        if not self.finite or not self._native_serves(volts[0]):
+            return None
+        for codes, requested in zip(self._codes, volts, strict=True):
+            if step.column is not None:
+                finite = native_decode.write_ring(requested, codes, step.column, attention.design)
+            else:
+                written = torch.empty_like(codes[:, :, :1])
+                finite = native_decode.write_ring(requested, written, 0, attention.design)
+                codes[step.rows, :, step.columns] = written[step.rows, :, 0]
+            if not finite:
+                return None
+        read = attention.columns(query, *volts, query_index=step.index, sliding_window=sliding_window)
+        q = attention.q(query, read)
+        if self._decode is None or self._decode.design is not attention.design:
+            level = attention.impl.removeprefix("native-") if attention.impl.startswith("native-") else None
+            heads, kv_heads = attention.heads, attention.kv_heads
+            self._decode = RingDecoder(attention.design, heads, kv_heads, q.shape[3], attention.layer, level)
+        out = self._decode(q, *self._codes, self.tokens.decoded(step, sliding_window))
+        return None if out is None else attention.output(out, read)
+
+    @property
+    def _codes(self) -> tuple[Tensor, Tensor]:
+        assert self.key_codes is not None
+        assert self.value_codes is not None
+        return self.key_codes, self.value_codes
+
+    def _native_serves(self, volts: Tensor) -> bool:
+        impl = self.attention.impl
+        one = volts.shape[2] == 1 and (impl in ("auto", "decode") or impl.startswith("native"))
+        return (
+            one
+            and self._levels is not None
+            and native_decode.unsupported(volts, self.attention.design) is None
+        )
+
+    def _write(self, volts: tuple[Tensor, Tensor], step: Step) -> list[Float[Tensor, "B Hk S D"]]:
+        """Write requested voltages; the stored ones that the queries of the step see, oldest first."""
+        held = []
+        for codes in self._codes:
+            if len(step.old_columns) == 1:
+                held.append(codes[:, :, step.old_columns[0]])
+            else:
+                where = step.old_columns[:, None, :, None]
+                held.append(codes.gather(2, where.expand(-1, codes.shape[1], -1, codes.shape[3])))
+        fresh = [self._voltages(written) for written in self._keep(volts, step)]
+        seen = [torch.cat([self._voltages(h).to(f.dtype), f], 2) for h, f in zip(held, fresh, strict=True)]
+        self._settle()
+        return seen
+
+    def _keep(self, volts: tuple[Tensor, Tensor], step: Step) -> list[Tensor]:
+        """Write requested voltages; what was written, in the order of the tokens."""
+        self.finite &= not any(bool(requested.isnan().any()) for requested in volts)
+        found = [self._written(requested) for requested in volts]
+        for codes, written in zip(self._codes, found, strict=True):
+            codes[step.rows, :, step.columns] = written.detach()[step.rows, :, step.slots]
+        return found
+
+    def _settle(self) -> None:
+        """See whether what was no number was overwritten."""
+        if not self.finite and self._levels is not None:
+            self.finite = not any(bool((codes == NOT_A_NUMBER).any()) for codes in self._codes)
+
+    def _written(self, volts: Tensor) -> Tensor:
+        """What is kept of requested voltages: codes, or voltages where there is no quantisation to a byte."""
+        d = self.attention.design
+        if self._levels is None:
+            return write_dac(volts, d.dac_levels, d.v_min, d.v_max, d.v_offset)
+        levels = d.levels.storage or self._levels
+        codes = dac_code(volts, levels, d.v_min, d.v_max, d.v_offset).to(torch.uint8)
+        return codes if self.finite else codes.masked_fill(volts.isnan(), NOT_A_NUMBER)
+
+    def _voltages(self, written: Tensor) -> Tensor:
+        """u = V - V_offset of codes, the very numbers of `write_dac`."""
+        if self._levels is None:
+            return written
+        d = self.attention.design
+        dtype = torch.promote_types(self.dtype, torch.float32)
+        if d.levels.storage:
+            volts = torch.tensor(d.levels.storage, dtype=dtype, device=written.device)
+            u = volts[written.long().clamp(max=len(volts) - 1)]
+        else:
+            step = (d.v_max - d.v_min) / (self._levels - 1)
+            u = written.to(dtype).sub_((self._levels - 1) / 2).mul_(step)
+        return u if self.finite else u.masked_fill(written == NOT_A_NUMBER, torch.nan)
+
+    def held(self) -> tuple[Float[Tensor, "B Hk M D"], Float[Tensor, "B Hk M D"]]:
+        """Voltages of keys and values as they were written, relative to V_offset, by column."""
+        keys, values = self._codes
+        return self._voltages(keys), self._voltages(values)
+
+    def reread(self, left: Float[Tensor, "B M"]) -> bool:
+        """Write back what is left of the voltages, as the write DAC gives it; whether any code changed."""
+        changed = False
+        for codes in self._codes if self.is_initialized else ():
+            u = self._voltages(codes)
+            read = self._written(u * left[:, None, :, None].to(u) + self.attention.design.v_offset)
+            changed |= bool((read != codes).any())
+            codes.copy_(read)
+        return changed
+
+    def get_seq_length(self, cache_position: Any = None) -> int:
+        """Slots written so far."""
+        return self.tokens.slots
+
+    def get_mask_sizes(self, query_length: Any) -> tuple[int, int]:
+        """(slots of the next tokens alone, number of the first): transformers 4 gives their positions."""
+        new = query_length if isinstance(query_length, int) else len(query_length)
+        return new, self.tokens.slots
+
+    def get_max_length(self) -> int:
+        """No maximum: the ring goes round."""
+        return -1
+
+    get_max_cache_shape = get_max_length
+
+    def reset(self) -> None:
+        """Forget all tokens."""
+        self.pending, self.is_initialized, self.finite = False, False, True
+        self.key_codes = self.value_codes = None
+
+    def select(self, rows: Tensor) -> None:
+        """Let sequence n continue what sequence rows[n] has written."""
+        if self.is_initialized:
+            self.key_codes, self.value_codes = (codes[rows.to(codes.device)] for codes in self._codes)
+
+    def offload(self) -> None:
+        """Refused: a ring is small and stays where it is."""
+        raise InputError("a RingCache is not offloaded; it does not grow")
+
+    prefetch = offload
