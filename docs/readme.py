@@ -60,7 +60,7 @@ from gaincell.reports import (
     tables,
 )
 from gaincell.reports.html import page as report
-from gaincell.reports.style import styled
+from gaincell.reports.style import save, styled
 from gaincell.results import read
 from gaincell.results.activity import ActivityResult
 from gaincell.results.baseline import BaselineResult
@@ -76,14 +76,8 @@ from gaincell.results.evaluation import (
 )
 from gaincell.results.floorplan import FloorplanResult
 from gaincell.results.rtl import RtlResult, WordLengthsResult
-from gaincell.results.spice import (
-    CellResult,
-    EnergyResult,
-    MixedResult,
-    VerifyResult,
-    WiresResult,
-    WriteResult,
-)
+from gaincell.results.spice import CellResult, EnergyResult, VerifyResult, WiresResult
+from gaincell.results.spice_circuits import MixedResult, WriteResult
 
 T = TypeVar("T", bound=Result)
 ROOT = Path(__file__).parents[1]
@@ -232,16 +226,16 @@ def write_spice(docs: Path) -> None:
     text = replaced(text, "energy", spice_tables.energy(list(every("energy", EnergyResult).values())))
     wires = read(folder / "wires-freepdk45.json", WiresResult)
     text = replaced(text, "wires", spice_tables.wires(wires))
-    spice_wires.draw_wires(wires, docs / "figures" / "spice-wires.png")
+    save(spice_wires.wires_figure(wires), docs / "figures" / "spice-wires.png")
     written = read(folder / "write-freepdk45.json", WriteResult)
     text = replaced(text, "write", spice_write.markdown(written))
     mixed = read(folder / "mixed-freepdk45.json", MixedResult)
     text = replaced(text, "mixed", spice_mixed.markdown(mixed))
-    spice_mixed.draw_mixed(mixed, docs / "figures" / "spice-mixed-freepdk45.png")
+    save(spice_mixed.mixed_figure(mixed), docs / "figures" / "spice-mixed-freepdk45.png")
     for name, result in found.items():
-        spice.draw_cell(result, docs / "figures" / f"spice-cell-{name}.png")
+        save(spice.cell_figure(result), docs / "figures" / f"spice-cell-{name}.png")
     for name, result in verified.items():
-        spice.draw_verification(result, docs / "figures" / f"spice-verify-{name}.png")
+        save(spice.verification_figure(result), docs / "figures" / f"spice-verify-{name}.png")
     write_text(page, text)
 
 
@@ -300,7 +294,7 @@ def write_baselines(docs: Path) -> None:
     text = replaced(text, "floorplan", f"{table}\n\n{floorplan.area_caption(plan)}\n")
     write_text(page, text)
     baseline.draw_baseline(measured, drawn / "baseline-cpu.png")
-    floorplan.draw_floorplan(plan, drawn / "floorplan.png")
+    save(floorplan.floorplan_figure(plan), drawn / "floorplan.png")
     for path in sorted(folder.glob("activity-smollm2-*.json")):
         activity.draw_activity(read(path, ActivityResult), drawn / f"{path.stem}.png")
 

@@ -33,7 +33,7 @@ from gaincell.costs.gds import write_gds
 from gaincell.costs.head import Head
 from gaincell.costs.technology import load_technology
 from gaincell.errors import InputError
-from gaincell.reports.floorplan import draw_floorplan
+from gaincell.reports.floorplan import floorplan_figure
 from gaincell.reports.results import check
 from gaincell.results.floorplan import Rectangle
 
@@ -258,15 +258,12 @@ def test_no_label_lies_on_the_scale_bar(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("window", [128, 1024, 8192])
-def test_both_plans_have_a_scale(window: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_both_plans_have_a_scale(window: int) -> None:
     """A bar as long, in the plan's micrometres, as its label says, between a twentieth and a sixth of it."""
-    drawn: list[Figure] = []
-    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
-    monkeypatch.setattr("gaincell.files.write_atomic", lambda path, write: write(path))
     result = floorplan_result(head(window=window), 1, [])
-    draw_floorplan(result, tmp_path / "plan.svg")
+    figure = floorplan_figure(result)
     plans = result.floorplan
-    for axes, plan in zip(drawn[0].axes, (plans.tile, plans.head), strict=True):
+    for axes, plan in zip(figure.axes, (plans.tile, plans.head), strict=True):
         label = next(text.get_text() for text in axes.texts if text.get_text().endswith("µm"))
         bar = next(line for line in axes.lines if line.get_linewidth() == 2.5)
         (left, right), width = bar.get_xdata(), plan.w * 1e6

@@ -94,6 +94,7 @@ def mixed(
     from gaincell.config import load_design
     from gaincell.files import write_text
     from gaincell.reports import spice_mixed as report
+    from gaincell.reports.style import save
 
     with needing_amaranth():
         from gaincell.rtl.mixed_result import mixed_result
@@ -110,7 +111,7 @@ def mixed(
     console = Console()
     console.print(rows_table(result, report.HEADINGS, report.rows(result)))
     if figure is not None:
-        report.draw_mixed(result, figure)
+        save(report.mixed_figure(result), figure)
     if out is not None:
         texts = {"circuit.cir": found.circuit.text, "sub_tile.v": found.verilog, **found.circuit.files}
         for name, text in texts.items():

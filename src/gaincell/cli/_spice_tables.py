@@ -6,14 +6,8 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from gaincell.reports.spice_tables import ROOM, corner_row, digits, span
-from gaincell.results.spice import (
-    CellResult,
-    EnergyResult,
-    MixedResult,
-    VerifyResult,
-    WiresResult,
-    WriteResult,
-)
+from gaincell.results.spice import CellResult, EnergyResult, VerifyResult, WiresResult
+from gaincell.results.spice_circuits import MixedResult, WriteResult
 
 if TYPE_CHECKING:
     from gaincell.device_file import Device

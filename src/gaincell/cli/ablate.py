@@ -65,7 +65,6 @@ def ablate(
     from gaincell.integrations.hf.context import check_length, read_tokens
     from gaincell.integrations.hf.models import load_model
     from gaincell.reports.ablation import ablation_table, draw_ablation
-    from gaincell.results.codec import to_json
     from gaincell.results.evaluation import AblationResult
     from gaincell.text import open_text
 
@@ -92,6 +91,6 @@ def ablate(
     head = result(loaded, found.protocol, tokens, command="ablate", text=found_text.name, gains=gains)
     entry = AblationResult(**vars(head), ablation=found.rows)
     Console().print(ablation_table(entry, run))
-    write_json(json, to_json(entry))
+    write_json(json, entry)
     if figure is not None:
         draw_ablation(entry, figure)

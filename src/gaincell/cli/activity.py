@@ -50,7 +50,6 @@ def activity(
     from gaincell.config import load_design
     from gaincell.reports.activity import activity_table, draw_activity, sparsity_line
     from gaincell.results.activity import ActivityResult
-    from gaincell.results.codec import to_json
 
     chip = None if design is None else load_design(design)
     seen = observe_model(model, chip, text, tokens, sequences, batch=batch, device=device)
@@ -64,6 +63,6 @@ def activity(
     console = Console()
     console.print(activity_table(entry, model))
     console.print(sparsity_line(entry))
-    write_json(json, to_json(entry))
+    write_json(json, entry)
     if figure is not None:
         draw_activity(entry, figure)

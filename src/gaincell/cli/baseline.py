@@ -73,7 +73,6 @@ def baseline(
     from gaincell.cli._progress import progress_bars
     from gaincell.costs.baselines import sweep
     from gaincell.reports import baseline as report
-    from gaincell.results.codec import to_json
 
     chosen = None if implementations is None else _pairs(implementations)
     with progress_bars() as progress:
@@ -98,7 +97,7 @@ def baseline(
             console.print(table)
     for line in report.skipped_lines(entry):
         console.print(line)
-    write_json(json, to_json(entry))
+    write_json(json, entry)
     if figure is not None and found.measured:
         report.draw_baseline(entry, figure)
     if not found.measured:

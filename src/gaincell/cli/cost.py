@@ -26,7 +26,6 @@ from gaincell.cli._options import (
 
 if TYPE_CHECKING:
     from gaincell.costs.activity import Activity
-    from gaincell.costs.gpus import Measured
     from gaincell.design import Design
 
 app = typer.Typer()
@@ -162,21 +161,21 @@ def cost(
     )
     check_needed(context_, ("--gpu",), "--whole-model or --why", whole_model or why)
     use(threads, device)
-    from gaincell.costs.activity import packaged
+    from gaincell.costs.activity import Activity, packaged
+    from gaincell.costs.measured_file import read_measured
     from gaincell.costs.result import Question, answer
     from gaincell.costs.simulated import read_rtl, read_spice, read_write
     from gaincell.costs.technology import load_technology
     from gaincell.integrations.hf.size import model_size
     from gaincell.reports import costs as tables
     from gaincell.reports import costs_around as around
-    from gaincell.results.codec import to_json
 
     process, policy = load_technology(technology), refresh.policy
     simulated = None if spice is None else read_spice(spice)
     synthesised = None if rtl is None else read_rtl(rtl)
     written = None if write is None else read_write(write)
-    measured = [] if baseline is None else _measured(baseline)
-    found_activity = None if activity is None else _activity(activity)
+    measured = [] if baseline is None else read_measured(baseline)
+    found_activity = None if activity is None else Activity.read(activity)
     size, chip = model_size(model), _chip(model, design, cell, window)
     how = ""
     if measured_here:
@@ -218,7 +217,7 @@ def cost(
         console.print(tables.for_terminal(table))
     for note in result.notes:
         console.print(f"* {note}", markup=False)
-    write_json(json, to_json(result))
+    write_json(json, result)
     if figures is not None:
         from gaincell.reports.costs_figures import draw_all
 
@@ -261,17 +260,3 @@ def _measured_activity(
     linear = None if chip is None else chip.replace(cell="linear")
     seen = observe_model(model, linear, text, tokens, most=TOKENS, device=device)
     return replace(seen.found, source=f"{seen.text}, linear cells"), f"{seen.ready.how}; "
-
-
-def _activity(file: Path) -> Activity:
-    """A measured activity from a file."""
-    from gaincell.costs.activity import Activity
-
-    return Activity.read(file)
-
-
-def _measured(file: Path) -> list[Measured]:
-    """Softmax attention from a result with the entry "machines"."""
-    from gaincell.costs.measured_file import read_measured
-
-    return read_measured(file)

@@ -235,7 +235,6 @@ def evaluate(
     from gaincell.integrations.hf.placement import place_model
     from gaincell.integrations.hf.size import run_design
     from gaincell.mapping.stage_model import load_stage
-    from gaincell.results.codec import to_json
     from gaincell.results.common import Named
     from gaincell.text import open_text
 
@@ -340,7 +339,7 @@ def evaluate(
         title = f"{title}, stage {stage}"
     table.title, table.title_justify = title, "left"
     Console().print(table)
-    write_json(json, to_json(head))
+    write_json(json, head)
 
 
 DEFAULT_LIMIT = 32_768

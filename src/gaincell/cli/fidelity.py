@@ -74,7 +74,6 @@ def fidelity(
     from gaincell.integrations.hf.models import load_model
     from gaincell.integrations.hf.sources import load_base
     from gaincell.reports.fidelity import draw_fidelity, fidelity_table
-    from gaincell.results.codec import to_json
     from gaincell.results.evaluation import FidelityResult
     from gaincell.text import open_text
 
@@ -108,6 +107,6 @@ def fidelity(
     head = result(loaded, protocol, ids.flatten(), command="fidelity", text=found_text.name, gains=gains)
     entry = FidelityResult(**vars(head), fidelity=found.tables)
     Console().print(fidelity_table(entry, run))
-    write_json(json, to_json(entry))
+    write_json(json, entry)
     if figure is not None:
         draw_fidelity(entry, figure)

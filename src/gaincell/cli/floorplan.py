@@ -59,7 +59,8 @@ def floorplan(
     from gaincell.costs.gds import require_gdstk, write_gds
     from gaincell.costs.head import Head
     from gaincell.costs.technology import load_technology
-    from gaincell.reports.floorplan import area_table, draw_floorplan, stack_table
+    from gaincell.reports.floorplan import area_table, floorplan_figure, stack_table
+    from gaincell.reports.style import save
 
     if gds is not None:
         require_gdstk(gds)
@@ -77,6 +78,6 @@ def floorplan(
     console.print(stack_table(result))
     write_json(json, result)
     if figure is not None:
-        draw_floorplan(result, figure)
+        save(floorplan_figure(result), figure)
     if gds is not None:
         write_gds(blocks_of(head, stack), gds)

@@ -78,7 +78,8 @@ def characterise(
 
     from gaincell.config import load_design
     from gaincell.errors import InputError
-    from gaincell.reports.spice import draw_cell
+    from gaincell.reports.spice import cell_figure
+    from gaincell.reports.style import save
     from gaincell.spice.characterise import characterise as simulate
     from gaincell.spice.characterise import write_measurements
     from gaincell.spice.device import device_of
@@ -98,7 +99,7 @@ def characterise(
     u = torch.tensor(found.levels, dtype=torch.float64) - chip.v_offset
     expected = chip.cell.current(u).numpy() * chip.charge_unit
     result = cell_result(found, chip, expected, command_line(), seed)
-    figure = draw_cell(result, out.with_suffix(".png"))
+    figure = save(cell_figure(result), out.with_suffix(".png"))
     write_json(json, result)
     console = Console()
     console.print(cell_table(result, device))
@@ -155,7 +156,8 @@ def verify(
     from rich.console import Console
 
     from gaincell.config import load_design
-    from gaincell.reports.spice import draw_verification
+    from gaincell.reports.spice import verification_figure
+    from gaincell.reports.style import save
     from gaincell.spice.inputs import random_inputs
     from gaincell.spice.result import verify_result
     from gaincell.spice.verify import verify as compare
@@ -192,7 +194,7 @@ def verify(
     write_json(json, result)
     Console().print(verify_table(result))
     if figure is not None:
-        draw_verification(result, figure)
+        save(verification_figure(result), figure)
     if not found.passed:
         raise typer.Exit(1)
 
@@ -222,7 +224,8 @@ def wires(
     from rich.console import Console
 
     from gaincell.config import load_design
-    from gaincell.reports.spice_wires import draw_wires
+    from gaincell.reports.spice_wires import wires_figure
+    from gaincell.reports.style import save
     from gaincell.spice.wires import study
 
     chip, where = load_design(design), corner.load()
@@ -234,7 +237,7 @@ def wires(
     for table in wire_tables(result):
         console.print(table)
     if figure is not None:
-        draw_wires(result, figure)
+        save(wires_figure(result), figure)
 
 
 @app.command()

@@ -7,6 +7,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from gaincell.reports.rows import Rows, for_terminal
 from gaincell.reports.style import BLACK, BLUE, ORANGE, save, styled
 from gaincell.reports.tables import readable
 from gaincell.results.evaluation import AblationResult, AblationRow
@@ -19,18 +20,9 @@ ERROR = "± standard error of the ratio over blocks, each paired with the same b
 
 def ablation_table(result: AblationResult, name: str) -> Any:
     """For a terminal."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
     caption = f"{result.provenance.protocol}; nothing trained; {ERROR}{_remark(result)}"
-    table = Table(title=name, title_justify="left", box=SIMPLE_HEAD, caption=caption, caption_justify="left")
-    for heading in ("", "constraint", ""):
-        table.add_column(heading)
-    for heading in ("perplexity", "ratio", "±"):
-        table.add_column(heading, justify="right")
-    for row in ablation_rows(result):
-        table.add_row(*row)
-    return table
+    headings = ("", "constraint", "", "perplexity", "ratio", "±")
+    return for_terminal(Rows(name, headings, ablation_rows(result), caption), texts=3)
 
 
 def ablation_rows(result: AblationResult) -> list[tuple[str, ...]]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from gaincell.reports.rows import Rows, for_terminal
 from gaincell.reports.style import save, styled
 from gaincell.results.activity import ActivityResult
 
@@ -38,20 +39,8 @@ def by_layer(result: ActivityResult, name: str) -> list[list[float]]:
 
 def activity_table(result: ActivityResult, name: str) -> Any:
     """Means over the heads of every layer, and over all."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
-    caption = activity_caption(result)
-    table = Table(title=name, title_justify="left", box=SIMPLE_HEAD, caption=caption, caption_justify="left")
-    table.add_column("layer", justify="right")
-    for heading in COLUMNS:
-        table.add_column(heading, justify="right")
-    *layers, everything = activity_rows(result)
-    for row in layers:
-        table.add_row(*row)
-    table.add_section()
-    table.add_row(*everything)
-    return table
+    rows = Rows(name, ("layer", *COLUMNS), activity_rows(result), activity_caption(result))
+    return for_terminal(rows, texts=0, total=True)
 
 
 def activity_rows(result: ActivityResult) -> list[tuple[str, ...]]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from gaincell.reports.rows import Rows, for_terminal
 from gaincell.reports.style import BLACK, BLUE, GREEN, GREY, MARKERS, ORANGE, PURPLE, RED, SKY, save, styled
 from gaincell.results.baseline import BaselineResult, Timed, Timing
 
@@ -60,27 +61,13 @@ def baseline_rows(result: BaselineResult) -> dict[int, list[list[str]]]:
 
 def baseline_tables(result: BaselineResult) -> list[Any]:
     """For a terminal, a table a context."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
-    tables = []
     found = baseline_rows(result)
-    for context, rows in found.items():
-        table = Table(
-            title=f"{context:,} keys: µs per token, by batch",
-            title_justify="left",
-            box=SIMPLE_HEAD,
-            padding=(0, 1, 0, 0),
-            caption=_caption(result) if context == max(found) else None,
-            caption_justify="left",
-        )
-        table.add_column(rows[0][0], no_wrap=True)
-        for heading in rows[0][1:]:
-            table.add_column(heading, justify="right", no_wrap=True)
-        for row in rows[1:]:
-            table.add_row(*row)
-        tables.append(table)
-    return tables
+    titles = {context: f"{context:,} keys: µs per token, by batch" for context in found}
+    captions = {max(found): _caption(result)} if found else {}
+    return [
+        for_terminal(Rows(titles[context], headings, rows, captions.get(context, "")))
+        for context, (headings, *rows) in found.items()
+    ]
 
 
 def baseline_markdown(result: BaselineResult) -> str:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from operator import attrgetter
-from typing import Any
 
+from gaincell.reports.rows import Rows as Rows
+from gaincell.reports.rows import as_markdown as as_markdown
+from gaincell.reports.rows import for_terminal as for_terminal
 from gaincell.results.cost import Block, BottomUp, Change, CitedCost, Compared, CostResult
 
 SCALES = {
@@ -24,52 +25,6 @@ DACS = {"string": "resistor string", "charge": "charge redistribution"}
 """Of the write path, by the names of result files."""
 MOST = 18
 """Rows of the sensitivity that a terminal shows."""
-
-
-@dataclass(frozen=True)
-class Rows:
-    """A table. The first column is text, the others are aligned right."""
-
-    title: str
-    headings: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    caption: str = ""
-
-
-def for_terminal(table: Rows) -> Any:
-    """A table of rich."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
-    made = Table(
-        title=table.title,
-        caption=table.caption or None,
-        title_justify="left",
-        caption_justify="left",
-        box=SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-    )
-    made.add_column(table.headings[0])
-    for heading in table.headings[1:]:
-        made.add_column(heading, justify="right")
-    for row in table.rows:
-        made.add_row(*row)
-    return made
-
-
-def as_markdown(table: Rows) -> str:
-    """For a document; indentation of parts is kept."""
-    rule = ["---", *["---:"] * (len(table.headings) - 1)]
-    rows = [[row[0].replace("  ", "&emsp;"), *row[1:]] for row in table.rows]
-    lines = ["| " + " | ".join(row) + " |" for row in (table.headings, rule, *rows)]
-    return "\n".join([*lines, *(("", table.caption) if table.caption else ())]) + "\n"
-
-
-def readable(entry: Mapping[str, Any] | None) -> str:
-    """A value with three digits and a prefix; a dash for none."""
-    if entry is None:
-        return "–"
-    return with_scale(float(entry["value"]), str(entry["unit"]))
 
 
 def with_scale(found: float | None, unit: str) -> str:

@@ -6,8 +6,9 @@ from __future__ import annotations
 
 from operator import attrgetter
 
-from gaincell.reports.costs import KINDS, Rows, with_scale
+from gaincell.reports.costs import KINDS, with_scale
 from gaincell.reports.paper import cited
+from gaincell.reports.rows import Rows
 from gaincell.results.cost import Cache, CostResult, MemoryCost
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from gaincell.reports.rows import Rows, for_terminal
 from gaincell.reports.style import save, styled
 from gaincell.results.evaluation import FidelityResult
 
@@ -36,20 +37,8 @@ SHOWN = (
 
 def fidelity_table(result: FidelityResult, name: str) -> Any:
     """Means over the heads of every layer."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
-    rows = fidelity_rows(result)
-    table = Table(
-        title=name, title_justify="left", box=SIMPLE_HEAD, caption=fidelity_caption(result),
-        caption_justify="left",
-    )  # fmt: skip
-    table.add_column("layer", justify="right")
-    for key in SHOWN:
-        table.add_column(key, justify="right")
-    for row in rows:
-        table.add_row(*row)
-    return table
+    rows = Rows(name, ("layer", *SHOWN), fidelity_rows(result), fidelity_caption(result))
+    return for_terminal(rows, texts=0)
 
 
 def fidelity_rows(result: FidelityResult) -> list[tuple[str, ...]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -14,7 +13,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.patches import Rectangle as Drawn
 
-from gaincell.reports.style import BLACK, save, styled
+from gaincell.reports.rows import Rows, for_terminal
+from gaincell.reports.style import BLACK, styled
 from gaincell.results.floorplan import FloorplanResult, Plan, Rectangle
 
 COLOURS = {
@@ -66,11 +66,6 @@ def floorplan_figure(result: FloorplanResult) -> Figure:
     return figure
 
 
-def draw_floorplan(result: FloorplanResult, path: str | Path) -> Path:
-    """`floorplan_figure` in a file."""
-    return save(floorplan_figure(result), path)
-
-
 def area_rows(result: FloorplanResult) -> list[list[str]]:
     """Headings, and a row a block of the head, the largest first."""
     total = sum(result.areas.values())
@@ -106,37 +101,15 @@ def stack_rows(result: FloorplanResult) -> list[list[str]]:
 
 def area_table(result: FloorplanResult) -> Any:
     """What takes how much of a head, for a terminal."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
-    table = Table(
-        title=f"Area of a head of {result.design.name}, {result.technology}",
-        title_justify="left",
-        box=SIMPLE_HEAD,
-        caption=area_caption(result),
-        caption_justify="left",
-    )
     headings, *rows = area_rows(result)
-    for heading in headings:
-        table.add_column(heading, justify="left" if heading == "block" else "right")
-    for row in rows[:-1]:
-        table.add_row(*row)
-    table.add_section()
-    table.add_row(*rows[-1])
-    return table
+    title = f"Area of a head of {result.design.name}, {result.technology}"
+    return for_terminal(Rows(title, headings, rows, area_caption(result)), total=True)
 
 
 def stack_table(result: FloorplanResult) -> Any:
     """A head with its cells stacked in 3D."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
-    table = Table(title="Cells stacked in 3D over one periphery", title_justify="left", box=SIMPLE_HEAD)
-    for heading in STACK_HEADINGS:
-        table.add_column(heading, justify="right")
-    for row in stack_rows(result):
-        table.add_row(*row)
-    return table
+    rows = Rows("Cells stacked in 3D over one periphery", STACK_HEADINGS, stack_rows(result))
+    return for_terminal(rows, texts=0)
 
 
 def _draw_tile(axes: Axes, plan: Plan, scale: float) -> None:

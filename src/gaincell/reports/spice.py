@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gaincell.reports.spice_tables import artefacts, corner_lines
-from gaincell.reports.style import BLACK, BLUE, GREY, ORANGE, PALETTE, RED, legend_beside, save, styled
+from gaincell.reports.style import BLACK, BLUE, GREY, ORANGE, PALETTE, RED, legend_beside, styled
 from gaincell.results.spice import CellResult, VerifyResult
 
 MICRO, NANO, FEMTO = 1e6, 1e9, 1e15
@@ -62,11 +60,6 @@ def cell_figure(result: CellResult) -> Figure:
     return figure
 
 
-def draw_cell(result: CellResult, path: Path) -> Path:
-    """`cell_figure` in a file."""
-    return save(cell_figure(result), path)
-
-
 def label_axes(axes: Axes, x: str, y: str, *, legend: bool = True) -> None:
     axes.set_xlabel(x)
     axes.set_ylabel(y)
@@ -99,8 +92,3 @@ def verification_figure(result: VerifyResult) -> Figure:
         f"{result.columns} columns",
     )
     return figure
-
-
-def draw_verification(result: VerifyResult, path: Path) -> Path:
-    """`verification_figure` in a file."""
-    return save(verification_figure(result), path)

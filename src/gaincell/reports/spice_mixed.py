@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gaincell.reports.spice import label_axes
 from gaincell.reports.spice_tables import table
-from gaincell.reports.style import BLACK, BLUE, GREY, MARKERS, PALETTE, RED, save, styled
-from gaincell.results.spice import MixedResult, MixedWaves
+from gaincell.reports.style import BLACK, BLUE, GREY, MARKERS, PALETTE, RED, styled
+from gaincell.results.spice_circuits import MixedResult, MixedWaves
 
 HEADINGS = ("mixed-signal run", "")
 
@@ -74,11 +72,6 @@ def mixed_figure(result: MixedResult) -> Figure:
     label_axes(axes, "code of HeadArray", "code of the simulation")
     figure.suptitle(f"{result.technology}, sub-tile of {_size(result)}, {result.tokens} tokens")
     return figure
-
-
-def draw_mixed(result: MixedResult, path: Path) -> Path:
-    """`mixed_figure` in a file."""
-    return save(mixed_figure(result), path)
 
 
 def _logic(axes: Axes, waves: MixedWaves) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gaincell.reports.spice import FEMTO, NANO
-from gaincell.reports.style import BLACK, GREY, MARKERS, PALETTE, legend_beside, save, styled
+from gaincell.reports.style import BLACK, GREY, MARKERS, PALETTE, legend_beside, styled
 from gaincell.results.spice import BitLine, WiresResult, WordLine
 
 SHOWN_CELLS = 64
@@ -44,11 +43,6 @@ def wires_figure(result: WiresResult) -> Figure:
         legend_beside(axes)
     figure.suptitle(f"{result.technology}, {result.corner}")
     return figure
-
-
-def draw_wires(result: WiresResult, path: Path) -> Path:
-    """`wires_figure` in a file."""
-    return save(wires_figure(result), path)
 
 
 def _draw_sizes(axes: Axes, points: Sequence[BitLine] | Sequence[WordLine]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from gaincell.reports.costs import DACS
 from gaincell.reports.spice_tables import span, table
-from gaincell.results.spice import DacWrites, WriteResult
+from gaincell.results.spice_circuits import DacWrites, WriteResult
 
 HEADINGS = ("write path", *DACS.values())
 

@@ -1,4 +1,4 @@
-"""Circuits in ngspice: a cell, arrays against their model, energies, wires, writes, a sub-tile."""
+"""Circuits in ngspice: a cell, arrays against their model, energies, wires."""
 
 from __future__ import annotations
 
@@ -7,17 +7,14 @@ from dataclasses import dataclass
 from typing import Annotated, TypeAlias
 
 from gaincell.results.common import Number, Result, Value, Values, Whole
-from gaincell.units import Hertz, Joule, Second, Volt
+from gaincell.units import Joule, Second, Volt
 
 Volts: TypeAlias = Annotated[tuple[float, ...], "V"]
 VoltTable: TypeAlias = Annotated[tuple[tuple[float, ...], ...], "V"]
 Seconds: TypeAlias = Annotated[tuple[float, ...], "s"]
 Amperes: TypeAlias = Annotated[tuple[float, ...], "A"]
 Coulombs: TypeAlias = Annotated[tuple[float, ...], "C"]
-Joules: TypeAlias = Annotated[tuple[float, ...], "J"]
-Steps: TypeAlias = Annotated[tuple[float, ...], "steps"]
 Codes: TypeAlias = Annotated[tuple[float, ...], "codes"]
-CodeTable: TypeAlias = Annotated[tuple[tuple[float, ...], ...], "codes"]
 Celsius: TypeAlias = Annotated[float, "C"]
 OhmPerCell: TypeAlias = Annotated[float, "Ohm per cell"]
 FaradPerCell: TypeAlias = Annotated[float, "F per cell"]
@@ -329,104 +326,3 @@ class WiresResult(SpiceResult):
     full_scale: Second
     overload: Annotated[float, "of the converter's saturation"]
     limits: Mapping[str, OhmPerCell]
-
-
-@dataclass(frozen=True)
-class DacWrites:
-    """One kind of DAC, by code.
-
-    levels: ideal.  stored: after the gate has closed.  gain, offset: of the line through both ends.
-    inl, dnl: from that line.  injection: by the closing gate.  residual: share left by the discharge.
-    charge, ideal_charge: of a full pulse.
-    """
-
-    levels: Volts
-    stored: Volts
-    gain: Number
-    offset: Volt
-    inl: Steps
-    dnl: Steps
-    injection: Volts
-    settling: Seconds
-    residual: Annotated[tuple[float, ...], "1"]
-    energy: Joules
-    noise: Volt
-    charge: Coulombs
-    ideal_charge: Coulombs
-
-
-@dataclass(frozen=True)
-class WordLinePulses:
-    """error: of the width."""
-
-    width: Seconds
-    error: Seconds
-    energy: Joules
-
-
-@dataclass(frozen=True, kw_only=True)
-class WriteResult(SpiceResult):
-    """Of `gaincell spice write`. cells: on a write line.  dacs: by kind."""
-
-    corner: OperatingPoint
-    cells: Whole
-    discharge: Second
-    write: Second
-    dacs: Mapping[str, DacWrites]
-    pulses: WordLinePulses
-
-
-@dataclass(frozen=True)
-class MixedCodes:
-    """[tokens, outputs]; differ: from those of HeadArray."""
-
-    spice: CodeTable
-    head_array: CodeTable
-    ideal_writes: CodeTable
-    differ: Whole
-    unlike_ideal_writes: Whole
-
-
-@dataclass(frozen=True)
-class VoltageErrors:
-    """Over all cells."""
-
-    rms: Volt
-    largest: Volt
-
-
-@dataclass(frozen=True)
-class Nodes:
-    """Voltages of circuit nodes, by name, over time."""
-
-    time: Seconds
-    nodes: Mapping[str, Volts]
-
-
-@dataclass(frozen=True)
-class MixedWaves:
-    """logic, integrators: in the step of one token.  stores: over the run."""
-
-    token: Whole
-    logic: Nodes
-    integrators: Nodes
-    stores: Nodes
-
-
-@dataclass(frozen=True, kw_only=True)
-class MixedResult(SpiceResult):
-    """Of `gaincell spice mixed`. drift: of a stored voltage until its column is written again."""
-
-    corner: OperatingPoint
-    chip: str
-    columns: Whole
-    rows: Whole
-    tokens: Whole
-    step_periods: Whole
-    clock: Hertz
-    codes: MixedCodes
-    write_error: VoltageErrors
-    drift: VoltageErrors
-    checks: tuple[Check, ...]
-    waves: MixedWaves
-    warnings: tuple[str, ...]

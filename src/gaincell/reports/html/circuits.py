@@ -7,22 +7,16 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 from gaincell.reports import device, hardware, rtl, spice, spice_mixed, spice_tables, spice_wires, spice_write
-from gaincell.reports.costs import Rows
 from gaincell.reports.html.markup import EMPTY, element
 from gaincell.reports.html.picture import picture
 from gaincell.reports.html.result import Result, each_of, typed
 from gaincell.reports.html.tables import markdown_rows, only_kind, short, table
+from gaincell.reports.rows import Rows
 from gaincell.results.device import DeviceResult
 from gaincell.results.rtl import RtlResult
 from gaincell.results.simulation import HeadResult, TileResult
-from gaincell.results.spice import (
-    CellResult,
-    EnergyResult,
-    MixedResult,
-    VerifyResult,
-    WiresResult,
-    WriteResult,
-)
+from gaincell.results.spice import CellResult, EnergyResult, VerifyResult, WiresResult
+from gaincell.results.spice_circuits import MixedResult, WriteResult
 
 SIMULATED = "simulated"
 

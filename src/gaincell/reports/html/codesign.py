@@ -8,11 +8,11 @@ from itertools import zip_longest
 from markupsafe import Markup
 
 from gaincell.reports.codesign import CONFIDENCE, LEVELS, SATURATIONS, perplexities, training_ratio
-from gaincell.reports.costs import Rows
 from gaincell.reports.html.markup import grid
 from gaincell.reports.html.result import Entry, Result, each, protocol
 from gaincell.reports.html.tables import table
 from gaincell.reports.results import number, numbers
+from gaincell.reports.rows import Rows
 from gaincell.reports.tables import readable
 
 SIMULATED = "simulated"

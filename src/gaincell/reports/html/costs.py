@@ -11,12 +11,12 @@ from gaincell.reports import costs_around as around
 from gaincell.reports import costs_figures
 from gaincell.reports.baseline import baseline_figure, baseline_rows, skipped_lines
 from gaincell.reports.baseline import title as baseline_title
-from gaincell.reports.costs import Rows
 from gaincell.reports.floorplan import STACK_HEADINGS, area_caption, area_rows, floorplan_figure, stack_rows
 from gaincell.reports.html.markup import EMPTY, element, grid
 from gaincell.reports.html.picture import picture
 from gaincell.reports.html.result import Result, each_of, typed
 from gaincell.reports.html.tables import head_rows, only_kind, short, table
+from gaincell.reports.rows import Rows
 from gaincell.results.baseline import BaselineResult
 from gaincell.results.cost import CostResult
 from gaincell.results.floorplan import FloorplanResult

@@ -14,12 +14,12 @@ from gaincell.reports.activity import (
     by_layer,
     sparsity_line,
 )
-from gaincell.reports.costs import Rows
 from gaincell.reports.fidelity import MAPS, SHOWN, fidelity_caption, fidelity_figure, fidelity_rows
 from gaincell.reports.html.markup import element
 from gaincell.reports.html.picture import picture
 from gaincell.reports.html.result import Result, each_of
 from gaincell.reports.html.tables import folded, head_rows, table
+from gaincell.reports.rows import Rows
 from gaincell.results.activity import ActivityResult
 from gaincell.results.evaluation import FidelityResult
 

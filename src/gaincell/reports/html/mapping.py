@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 from gaincell.reports import figures
-from gaincell.reports.costs import Rows
 from gaincell.reports.html.markup import EMPTY, element, grid
 from gaincell.reports.html.picture import picture
 from gaincell.reports.html.result import Entry, Result, each, protocol, whole
 from gaincell.reports.html.tables import head_rows, only_kind, table
 from gaincell.reports.results import number
+from gaincell.reports.rows import Rows
 from gaincell.reports.tables import adaptation_lines, readable
 
 SPREADS = {"std": "standard deviation, |σ / target − 1|", "mean": "mean, |μ − target| / σ"}

@@ -22,9 +22,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator
 
 from gaincell.reports import floorplan
-from gaincell.reports.costs import Rows
 from gaincell.reports.html.markup import EMPTY, element
 from gaincell.reports.html.tables import folded, short, table
+from gaincell.reports.rows import Rows
 from gaincell.reports.style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, styled
 
 DRAWN = {

@@ -12,11 +12,11 @@ from gaincell.reports.ablation import ablation_figure, ablation_rows
 from gaincell.reports.chips import HEADINGS as CHIPS
 from gaincell.reports.chips import chips_rows, draw_chips
 from gaincell.reports.comparison import cell, compare, heading
-from gaincell.reports.costs import Rows
 from gaincell.reports.html.markup import EMPTY, grid, pair
 from gaincell.reports.html.picture import picture, plain
 from gaincell.reports.html.result import Result, each, each_of, protocol, typed, whole
 from gaincell.reports.html.tables import folded, only_kind, table
+from gaincell.reports.rows import Rows
 from gaincell.reports.tables import HEADINGS, perplexity_rows, readable
 from gaincell.reports.training import curves, losses
 from gaincell.results.evaluation import (

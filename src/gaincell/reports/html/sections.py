@@ -28,14 +28,8 @@ from gaincell.results.evaluation import (
 from gaincell.results.floorplan import FloorplanResult
 from gaincell.results.rtl import RtlResult
 from gaincell.results.simulation import HeadResult, TileResult
-from gaincell.results.spice import (
-    CellResult,
-    EnergyResult,
-    MixedResult,
-    VerifyResult,
-    WiresResult,
-    WriteResult,
-)
+from gaincell.results.spice import CellResult, EnergyResult, VerifyResult, WiresResult
+from gaincell.results.spice_circuits import MixedResult, WriteResult
 
 
 @dataclass(frozen=True)

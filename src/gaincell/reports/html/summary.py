@@ -7,11 +7,12 @@ from typing import Any
 
 from markupsafe import Markup
 
-from gaincell.reports.costs import Rows, with_scale
+from gaincell.reports.costs import with_scale
 from gaincell.reports.html.markup import element, join
 from gaincell.reports.html.result import Entry, Result, subject, whole
 from gaincell.reports.html.tables import badges, table
 from gaincell.reports.results import number, saved_stage
+from gaincell.reports.rows import Rows
 from gaincell.reports.tables import readable as short
 from gaincell.results.activity import ActivityResult
 from gaincell.results.baseline import BaselineResult
@@ -28,14 +29,8 @@ from gaincell.results.evaluation import (
 from gaincell.results.floorplan import FloorplanResult
 from gaincell.results.rtl import RtlResult
 from gaincell.results.simulation import HeadResult, TileResult
-from gaincell.results.spice import (
-    CellResult,
-    EnergyResult,
-    MixedResult,
-    VerifyResult,
-    WiresResult,
-    WriteResult,
-)
+from gaincell.results.spice import CellResult, EnergyResult, VerifyResult, WiresResult
+from gaincell.results.spice_circuits import MixedResult, WriteResult
 
 SIMULATED = "simulated"
 HASH = 12

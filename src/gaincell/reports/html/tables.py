@@ -9,8 +9,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from gaincell.reports.costs import Rows
 from gaincell.reports.html.markup import EMPTY, element
+from gaincell.reports.rows import Rows
 from gaincell.results.codec import KINDS, kinds_of
 
 Kinds = Callable[[int, int], str | None] | str | None
