@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
 
 from gaincell.arrays.simulation import Signals, random_signals
 from gaincell.config import load_design
 from gaincell.design import Design
 from gaincell.device import with_cell
-from gaincell.errors import DesignError, InputError
-from gaincell.files import check_file
-from gaincell.spice.inputs import check_codes
+from gaincell.spice.inputs import read_dump
 
 DEFAULT_CHIP, DEFAULT_LAYERS = "leroux2025", 12
 
@@ -44,24 +39,12 @@ def read_source(
 
 def _dumped(file: Path, tokens: int) -> Source:
     """Codes of one layer of a real model, as pulse widths and volts."""
-    try:
-        check_file(file)
-        with safe_open(file, framework="pt") as found, tempfile.TemporaryDirectory() as folder:
-            metadata = found.metadata()
-            codes = [found.get_tensor(f"{name}_code")[:1, :, :tokens].float() for name in "qkv"]
-            own = Path(folder) / "design.toml"
-            own.write_text(metadata["design"])
-            design, layers = load_design(own), int(json.loads(metadata["layers"]))
-        q, k, v = codes
-        check_codes(q, k, v, design)
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError, DesignError) as error:
-        raise InputError(
-            f"{file.name} is not a file of gaincell evaluate --dump ({type(error).__name__}: {error})"
-        ) from error
+    found = read_dump(file)
+    q, k, v = (codes[:1, :, :tokens].long() for codes in (found.q, found.k, found.v))
+    design = found.design
     steps, levels = (design.query_levels or 16) - 1, (design.storage_levels or 16) - 1
     span = (design.v_max - design.v_min) / levels
     u = torch.tensor(design.levels.storage or [(code - levels / 2) * span for code in range(levels + 1)])
     widths = torch.tensor(design.levels.query or [code / steps for code in range(steps + 1)])
-    x = widths[q.abs().long()] * q.sign()
-    volts = (design.v_offset + u[code.long()] for code in (k, v))
-    return Source(design, layers, Signals(x, *volts))
+    volts = (design.v_offset + u[code] for code in (k, v))
+    return Source(design, found.layers, Signals(widths[q.abs()] * q.sign(), *volts))

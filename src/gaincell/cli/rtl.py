@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from gaincell.cli._json import JsonFile, command_line, output_directory, write_json
 from gaincell.cli._options import ChipArgument, ProcessName, Seed, check_needed, needing_amaranth
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from gaincell.design import Design
 
 app = typer.Typer()
 
@@ -103,28 +108,16 @@ def rtl(
     for path in generation.write(found, parameters, process, result, out):
         console.print(str(path), markup=False, soft_wrap=True)
     write_json(json, result)
-    if any(check.different for check in found.checks):
+    if any(check.failed for check in found.checks):
         raise typer.Exit(1)
 
 
-def _codes(file: Path, chip: Any) -> tuple[Any, Any, Any]:
+def _codes(file: Path, chip: Design) -> tuple[Tensor, Tensor, Tensor]:
     """Codes of the first key/value head of a dumped layer, q [T, g, D], k and v [T, D]."""
-    from safetensors import SafetensorError, safe_open
-
     from gaincell.errors import InputError
-    from gaincell.files import check_file
-    from gaincell.spice.inputs import check_codes
+    from gaincell.spice.inputs import read_dump
 
-    try:
-        check_file(file)
-        with safe_open(file, framework="pt") as found:
-            q, k, v = (found.get_tensor(f"{name}_code") for name in "qkv")
-        check_codes(q, k, v, chip)
-        if q.min() < 0 and not chip.drivers.signed:
-            raise ValueError("its queries have signs")
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise InputError(
-            f"{file.name} is no file of gaincell evaluate --dump for this chip "
-            f"({type(error).__name__}: {error}); give another, or its design"
-        ) from error
+    q, k, v, *_ = read_dump(file, chip)
+    if q.min() < 0 and not chip.drivers.signed:
+        raise InputError(f"{file.name}: its queries have signs; give another file, or its design")
     return q[0, : q.shape[1] // k.shape[1]].transpose(0, 1), k[0, 0], v[0, 0]

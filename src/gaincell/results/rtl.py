@@ -32,13 +32,21 @@ class Sizes:
 
 @dataclass(frozen=True)
 class RtlCheck:
-    """different: of those compared; None: not done. note: what to know of it."""
+    """name: as in the head of rtl/verification.py.  how: in words.  different: of those compared.
+
+    note: the first differences, or, where `different` is None, why it was not done.
+    """
 
     name: str
     how: str
     note: str
     compared: Value
     different: Value | None = None
+
+    @property
+    def failed(self) -> bool:
+        """Whether anything was different."""
+        return self.different is not None and self.different.value > 0
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,6 @@ from gaincell.reports import rtl as tables
 from gaincell.reports.style import save
 from gaincell.results import provenance
 from gaincell.results.codec import to_json
-from gaincell.results.common import Value
 from gaincell.results.rtl import (
     Hypothesis,
     Library,
@@ -43,7 +42,6 @@ from gaincell.rtl.fixed_point import Scales
 from gaincell.rtl.parameters import Parameters
 from gaincell.rtl.simulation import Record, Run, Words, simulate
 from gaincell.rtl.synthesis import Mapped, Synthesis, check_liberty, map_to_library, synthesise
-from gaincell.rtl.verification import Check
 from gaincell.rtl.verilog import TOP, VECTORS, Design
 from gaincell.rtl.verilog import generate as generate_verilog
 from gaincell.rtl.words import random_scales, random_words, words_of_codes
@@ -64,7 +62,7 @@ class Generated:
     verilog: Design | None = None
     synthesis: Synthesis | None = None
     mapped: Mapped | None = None
-    checks: list[Check] = field(default_factory=list)
+    checks: list[RtlCheck] = field(default_factory=list)
     energies: dict[str, Energy] | None = None
     hypotheses: list[Hypothesis] = field(default_factory=list)
     tokens: int = 0
@@ -158,7 +156,7 @@ def result_of(
         ),
         inputs=found.inputs,
         technology=t.description,
-        checks=tuple(map(_check, found.checks)),
+        checks=tuple(found.checks),
         timeline=_timeline(found, p),
         modules=() if synthesis is None else _modules(synthesis, energies, t),
         total=None if synthesis is None else _total(synthesis, energies, t),
@@ -171,13 +169,6 @@ def result_of(
             design_hash=p.design.hash,
             inputs=inputs,
         ),
-    )
-
-
-def _check(check: Check) -> RtlCheck:
-    different = None if check.different is None else Value(check.different, check.unit, "simulated")
-    return RtlCheck(
-        check.name, check.how, check.note, Value(check.compared, check.unit, "simulated"), different
     )
 
 

@@ -139,8 +139,8 @@ def _of_circuits(found: object) -> tuple[str, str] | None:
         case RtlResult(checks=checks, sizes=sizes):
             if not checks:
                 return f"a step takes {sizes.step_periods} clock periods", SIMULATED
-            different = [check.different.value for check in checks if check.different]
-            return f"{len(different)} checks, {sum(map(bool, different))} with differences", SIMULATED
+            done = [check for check in checks if check.different]
+            return f"{len(done)} checks, {sum(c.failed for c in done)} with differences", SIMULATED
         case WriteResult(dacs=dacs):
             energy = dacs["string"].energy
             mean = with_scale(sum(energy) / len(energy), "J")
