@@ -59,7 +59,7 @@ COMMANDS = (
 PROBE = """
 import json, gaincell
 from importlib.metadata import entry_points, version
-from gaincell.integrations.hf.checkpoint import is_run
+from gaincell.integrations.hf.run import is_run
 from gaincell.ops.gain_cell_attention.native_library import levels
 from gaincell.shipped import available
 assert version("gaincell") == gaincell.__version__

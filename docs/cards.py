@@ -10,19 +10,19 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import tokens_page
 
 from gaincell.files import write_text
-from gaincell.integrations.hf.checkpoint import HARDWARE, describe
+from gaincell.integrations.hf.run import HARDWARE, Run
 from gaincell.mapping.recipe import Recipe, StageRecipe
 from gaincell.mapping.recipe_file import load_recipe
-from gaincell.reports import comparison, results, tables
+from gaincell.reports import comparison, tables
 from gaincell.results import read
 from gaincell.results.evaluation import Metric, TaskScores, TasksResult
+from gaincell.results.run import MappedResult, TrainedResult
 
 ROOT = Path(__file__).parents[1]
 TINY = ROOT / "src" / "gaincell" / "assets" / "tiny"
@@ -41,7 +41,6 @@ TEXTS = {
     "wiki_passages": ("passages of Wikipedia", "CC BY-SA 3.0"),
 }
 """Files of a recipe: what they hold, and its licence."""
-Json = Mapping[str, Any]
 
 
 def main() -> None:
@@ -52,10 +51,10 @@ def main() -> None:
 
 def adapter_card(folder: Path) -> str:
     """The card of one adapter."""
-    run = results.read(folder)
-    chip, base = run["design"]["name"], run["model"]["name"]
+    run = read(folder, TrainedResult)
+    chip, base, made = run.design.name, run.model.name, run.provenance
     scored = scores("smollm2", chip) if base == "smollm2-135m" else None
-    tokens = results.number(results.saved_stage(run)["training_tokens"])
+    tokens = run.saved_stage.training_tokens
     size = (folder / HARDWARE).stat().st_size / 1e6
     head = front_matter(
         name=folder.name,
@@ -63,7 +62,7 @@ def adapter_card(folder: Path) -> str:
         tags=["gaincell", "analog", "in-memory-computing", "lora", chip],
         scored=scored,
     )
-    about = describe(folder)
+    about = Run(folder).hardware
     return f"""{head}
 # {folder.name}: {base} on {tokens_page.mapping(run)}, `{chip}`
 
@@ -85,9 +84,9 @@ under Training, in the same shares. Other mixtures give other perplexities, for 
 
 {tokens:,.0f} tokens of English. {last_part(run, tokens)}, {losses(run)}:
 
-{texts(run["recipe"], own_tokens(run))}
+{texts(run.recipe, own_tokens(run))}
 
-Sources: THIRD_PARTY.md. Made by `{run["provenance"]["command"]}`, {run["provenance"]["date"][:10]}, commit {run["provenance"]["commit"][:12]}.
+Sources: THIRD_PARTY.md. Made by `{made.command}`, {made.date[:10]}, commit {(made.commit or "")[:12]}.
 
 ## Intended use
 
@@ -116,10 +115,10 @@ def tiny_card() -> str:
     made = json.loads((TINY / "result.json").read_text())
     tokens = {name: f"{count:,}" for name, count in made["training_tokens"].items()}
     mapped = ROOT / "docs" / "results" / "tiny.json"
-    table = tables.perplexity_markdown(results.read(mapped)).strip() if mapped.is_file() else ""
+    table = tables.perplexity_markdown(read(mapped, MappedResult)).strip() if mapped.is_file() else ""
     rows = ["| weights | perplexity | bits/byte | how |", "| --- | ---: | ---: | --- |"]
     for name, row in made["models"].items():
-        numbers = f"{results.number(row['perplexity']):.2f} | {results.number(row['bits_per_byte']):.3f}"
+        numbers = f"{row['perplexity']['value']:.2f} | {row['bits_per_byte']['value']:.3f}"
         rows.append(f"| {name} | {numbers} | {row['perplexity']['kind']} |")
     scored = scores("tiny", "linear")
     return f"""{front_matter("tiny, linear hardware version", None, ["gaincell", "analog", "in-memory-computing", "llama"], scored)}
@@ -167,23 +166,17 @@ Apache-2.0. Written by `docs/cards.py`.
 """
 
 
-def stages(run: Json) -> str:
+def stages(run: TrainedResult) -> str:
     """The stages of a recipe, without columns that are empty."""
     rows = [tables.STAGE_HEADINGS, *tables.perplexity_rows(run)]
     filled = [n for n in range(len(rows[0])) if any(row[n] != "–" for row in rows[1:])]
-    lines = ["| " + " | ".join(row[n] for n in filled) + " |" for row in rows]
-    lines.insert(1, "| --- |" + " ---: |" * (len(filled) - 1))
-    software = tables.readable(results.number(run["software"]))
-    return "\n".join(
-        [
-            *lines,
-            "",
-            f"{run['design']['name']}; {run['provenance']['protocol']}. The software model: {software}.",
-        ]
-    )
+    head, *body = ([row[n] for n in filled] for row in rows)
+    software = tables.readable(run.software)
+    about = f"{run.design.name}; {run.provenance.protocol}. The software model: {software}."
+    return tables.Rows("", head, body, about).markdown().rstrip()
 
 
-def losses(run: Json) -> str:
+def losses(run: TrainedResult) -> str:
     """What the last stage learnt from, in words."""
     _, stage = last_stage(run)
     rest = "" if stage.weight == 1.0 else f" (the rest of the loss, {1 - stage.weight:g}, is cross-entropy)"
@@ -191,24 +184,24 @@ def losses(run: Json) -> str:
     return f"distilled from the unchanged model{states}{rest}"
 
 
-def last_part(run: Json, tokens: float) -> str:
+def last_part(run: TrainedResult, tokens: float) -> str:
     """Which of the tokens are of the run itself, and not of those that its adapter came from."""
     own = own_tokens(run)
     if own == tokens:
-        return f"They are of `recipes/{run['recipe']}`"
-    return f"docs/experiments.md describes the first {tokens - own:,.0f}; the last {own:,} are of `recipes/{run['recipe']}`"
+        return f"They are of `recipes/{run.recipe}`"
+    return f"docs/experiments.md describes the first {tokens - own:,.0f}; the last {own:,} are of `recipes/{run.recipe}`"
 
 
-def own_tokens(run: Json) -> int:
+def own_tokens(run: TrainedResult) -> int:
     """Tokens of a run's recipe, without those of the adapter that it started from."""
     recipe, stage = last_stage(run)
     return recipe.tokens_of(stage)
 
 
-def last_stage(run: Json) -> tuple[Recipe, StageRecipe]:
+def last_stage(run: TrainedResult) -> tuple[Recipe, StageRecipe]:
     """A run's recipe, and the stage of it that made the weights."""
-    recipe = load_recipe(ROOT / "recipes" / run["recipe"])
-    return recipe, recipe.stage(results.saved_stage(run)["name"])
+    recipe = load_recipe(ROOT / "recipes" / run.recipe)
+    return recipe, recipe.stage(run.saved_stage.name)
 
 
 def texts(recipe: str, tokens: int | None = None) -> str:
@@ -255,9 +248,9 @@ def task_section(scored: TasksResult | None) -> str:
     return "\n\n" + "\n".join(lines) + "\n\n" + note
 
 
-def kind_of(run: Json) -> str:
-    kinds = {stage["perplexity"]["kind"] for stage in run["stages"]}
-    return f"Perplexities are {' and '.join(sorted(kinds))}, that of the software model is {run['software']['kind']}."
+def kind_of(run: TrainedResult) -> str:
+    kinds = {stage.numbers for stage in run.stages}
+    return f"Perplexities are {' and '.join(sorted(kinds))}, that of the software model is measured."
 
 
 def front_matter(name: str, base: str | None, tags: list[str], scored: TasksResult | None) -> str:

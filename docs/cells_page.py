@@ -17,9 +17,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from gaincell.errors import InputError
-from gaincell.reports.results import number, numbers
 from gaincell.reports.style import BLUE, GREEN, GREY, MARKERS, ORANGE, RED, styled
 from gaincell.reports.tables import readable
+from gaincell.results.cells import CellAdaptationResult, CellDesignResult, CellResult
+from gaincell.results.run import AdaptedResult
 
 COLOURS = (BLUE, ORANGE, GREEN, RED)
 """Of the chips in the figure."""
@@ -83,7 +84,8 @@ residual is the largest of all stages, in standard deviations of the target.
 ![Perplexity at every iteration of the published adaptation, all cells](figures/adaptation-cells.png)
 """
 
-Result = Mapping[str, Any]
+Designs = Mapping[str, CellDesignResult]
+Adapted = Mapping[str, Sequence[CellAdaptationResult]]
 Literature = Mapping[str, Any]
 
 
@@ -113,9 +115,7 @@ def order(path: Path) -> tuple[str, int, str]:
     return path.parent.name, place, path.stem
 
 
-def page(
-    literature: Literature, designs: Mapping[str, Result], adapted: Mapping[str, Sequence[Result]]
-) -> str:
+def page(literature: Literature, designs: Designs, adapted: Adapted) -> str:
     """docs/cells.md.
 
     Args:
@@ -141,7 +141,7 @@ def page(
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
-def _comparison(cells: Sequence[Literature], designs: Mapping[str, Result]) -> list[list[str]]:
+def _comparison(cells: Sequence[Literature], designs: Designs) -> list[list[str]]:
     heads = ["cell", "design", "retention (reported range), cited", "tokens until 1/e", "density, cited"]
     heads += ["deviation from a line", "F(0)", "linear", "unadapted", "adapted", "refresh every"]
     lines = [heads, ["---", "---", *["---:"] * (len(heads) - 2)]]
@@ -149,46 +149,44 @@ def _comparison(cells: Sequence[Literature], designs: Mapping[str, Result]) -> l
         found = designs[cell["design"]]
         reported = [float(entry["value"]) for entry in cell["retention"]]
         spread = f" ({_seconds(min(reported))} to {_seconds(max(reported))})" if len(reported) > 1 else ""
-        refresh = _seconds(number(found["refresh_interval"]))
+        refresh = _seconds(found.refresh_interval)
         lines.append(
             [
                 cell["title"],
                 f"`{cell['design']}`",
-                _seconds(number(found["retention_time"])) + spread,
-                _count(number(found["tokens_to_1_e"])),
+                _seconds(found.retention_time.value) + spread,
+                _count(found.tokens_to_1_e),
                 "; ".join(_entry(e) for e in cell["density"] if not e.get("other")) or "not stated",
-                f"{100 * number(found['deviation']):.1f} %",
-                f"{100 * number(found['current_at_offset']):.1f} %",
+                f"{100 * found.deviation:.1f} %",
+                f"{100 * found.current_at_offset:.1f} %",
                 *(_perplexity(found, stage) for stage in ("linear", "unadapted", "adapted")),
-                f"{refresh}, {_count(number(found['refresh_tokens']))} tokens",
+                f"{refresh}, {_count(found.refresh_tokens)} tokens",
             ]
         )
     return lines
 
 
-def _explanation(found: Result) -> str:
-    model, text = found["model"], found["text"]
+def _explanation(found: CellDesignResult) -> str:
+    model, text = found.model, found.text
     return EXPLANATION.format(
-        layers=number(found["layers"]),
-        period=number(found["token_period"]) * 1e9,
-        window=number(found["window"]),
-        model=model["name"],
-        model_layers=number(model["layers"]),
-        model_period=number(model["token_period"]) * 1e9,
-        text=text["name"],
-        calibration=number(text["calibration_tokens"]),
-        protocol=found["provenance"]["protocol"],
-        half_level=number(found["half_level"]) * 1e3,
+        layers=found.layers.value,
+        period=found.token_period * 1e9,
+        window=found.window.value,
+        model=model.name,
+        model_layers=model.layers,
+        model_period=model.token_period * 1e9,
+        text=text.name,
+        calibration=text.calibration_tokens,
+        protocol=found.provenance.protocol,
+        half_level=found.half_level * 1e3,
     )
 
 
-def _reported(
-    cells: Sequence[Literature], designs: Mapping[str, Result], used: Mapping[str, int]
-) -> list[list[str]]:
+def _reported(cells: Sequence[Literature], designs: Designs, used: Mapping[str, int]) -> list[list[str]]:
     lines = [["cell", "what", "value", "how, there", "condition", "reference"], ["---"] * 6]
     listed: list[Literature] = []
     for cell in cells:
-        tau = number(designs[cell["design"]]["retention_time"])
+        tau = designs[cell["design"]].retention_time.value
         for what in ("retention", "density"):
             new = [entry for entry in cell[what] if entry not in listed]
             listed += new
@@ -214,32 +212,32 @@ def _references(literature: Literature, cells: Sequence[Literature]) -> dict[str
     return {key: n for n, key in enumerate(dict.fromkeys([*keys, *unused]), 1)}
 
 
-def _adaptation(adapted: Mapping[str, Sequence[Result]]) -> list[str]:
+def _adaptation(adapted: Adapted) -> list[str]:
     some = next(iter(adapted.values()))[0]
     parts = [
         ADAPTATION.format(
-            calibration=number(some["text"]["calibration_tokens"]),
-            model=some["model"]["name"],
-            text=some["text"]["name"],
-            protocol=some["provenance"]["protocol"],
+            calibration=some.text.calibration_tokens,
+            model=some.model.name,
+            text=some.text.name,
+            protocol=some.provenance.protocol,
         )
     ]
     for chip, results in adapted.items():
-        parts.append(f"{chip[0].upper()}{chip[1:]}. {results[0]['chip']['description']}")
+        parts.append(f"{chip[0].upper()}{chip[1:]}. {results[0].chip.description}")
         lines = [["cell", "linear", "unadapted", "published", "iterations", "residual"]]
         lines[0] += ["closed form", "residual"]
         lines.append(["---", *["---:"] * (len(lines[0]) - 1)])
         for result in results:
-            published, closed = (result["adaptation"][method] for method in ("published", "closed-form"))
-            reached = "" if published["converged"] else ", not converged"
+            published, closed = (result.adaptation[method] for method in ("published", "closed-form"))
+            reached = "" if published.converged else ", not converged"
             lines.append(
                 [
-                    result["cell"]["title"],
+                    result.cell.title,
                     *(_perplexity(result, stage) for stage in ("linear", "unadapted", "published")),
-                    f"{number(published['iterations']):.0f}{reached}",
-                    f"{number(published['residual']):.1e}",
+                    f"{published.iterations}{reached}",
+                    f"{published.residual.value:.1e}",
                     _perplexity(result, "closed-form"),
-                    f"{number(closed['residual']):.1e}",
+                    f"{closed.residual.value:.1e}",
                 ]
             )
         parts.append(_table(lines))
@@ -247,18 +245,18 @@ def _adaptation(adapted: Mapping[str, Sequence[Result]]) -> list[str]:
 
 
 @styled()
-def adaptation(adapted: Mapping[str, Sequence[Result]]) -> Figure:
+def adaptation(adapted: Adapted) -> Figure:
     """Perplexity of the adaptation's own text at every iteration of the published method, a panel a cell and
     a colour a chip; dashed what the closed form reaches, dotted the linear cell.
     """
-    titles = list(dict.fromkeys(r["cell"]["title"] for results in adapted.values() for r in results))
+    titles = list(dict.fromkeys(r.cell.title for results in adapted.values() for r in results))
     titles = [title for title in titles if title != LINEAR]
     rows = math.ceil((len(titles) + 1) / COLUMNS)
     figure = Figure(figsize=(9.6, 2.6 * rows))
     panels = list(figure.subplots(rows, COLUMNS, squeeze=False).flat)
     for axes, title in zip(panels, titles, strict=False):
         for (chip, results), colour, marker in zip(adapted.items(), COLOURS, MARKERS, strict=False):
-            found = {result["cell"]["title"]: result for result in results}
+            found = {result.cell.title: result for result in results}
             if title in found:
                 _panel(axes, found[title], found.get(LINEAR), chip, colour, marker)
         axes.set_title(title)
@@ -275,7 +273,7 @@ def adaptation(adapted: Mapping[str, Sequence[Result]]) -> Figure:
 
 
 @styled()
-def starts(adapted: Mapping[str, Mapping[str, Result]]) -> Figure:
+def starts(adapted: Mapping[str, Mapping[str, AdaptedResult]]) -> Figure:
     """Perplexity of the adaptation's own text at every iteration of the published method from either start,
     a panel a model and cell.
 
@@ -293,10 +291,13 @@ def starts(adapted: Mapping[str, Mapping[str, Result]]) -> Figure:
     for axes, (title, results) in zip(panels, adapted.items(), strict=False):
         for start, (colour, marks, label) in kinds.items():
             if start in results:
-                history = results[start]["adaptation"]["published"]["history"]
-                steps, perplexities = numbers(history["iteration"]), numbers(history["perplexity"])
-                axes.plot(steps, perplexities, marks, ms=3, lw=1.2, color=colour, label=label)
-        level = number(results["neutral"]["adaptation"]["published"]["target_perplexity"])
+                history = results[start].adaptation["published"].history
+                assert history is not None
+                axes.plot(
+                    history.iteration, history.perplexity, marks, ms=3, lw=1.2, color=colour, label=label
+                )
+        level = results["neutral"].adaptation["published"].target_perplexity
+        assert level is not None
         axes.axhline(level, color="black", ls=":", lw=1.2, label="linear cell as trained")
         axes.set_title(title)
         axes.set_yscale("log")
@@ -310,25 +311,37 @@ def starts(adapted: Mapping[str, Mapping[str, Result]]) -> Figure:
     return figure
 
 
-def _panel(axes: Axes, result: Result, linear: Result | None, chip: str, colour: str, marker: str) -> None:
+def _panel(
+    axes: Axes,
+    result: CellAdaptationResult,
+    linear: CellAdaptationResult | None,
+    chip: str,
+    colour: str,
+    marker: str,
+) -> None:
     """One cell on one chip."""
-    adapted = result["adaptation"]
-    history = adapted["published"]["history"]
-    perplexities = numbers(history["perplexity"])
-    closed = number(adapted["closed-form"]["calibration_perplexity"])
-    steps = numbers(history["iteration"])
+    history = result.adaptation["published"].history
+    assert history is not None
+    steps, perplexities = history.iteration, history.perplexity
     axes.plot(steps, perplexities, f"{marker}-", ms=3, lw=1.2, color=colour, label=f"published, {chip}")
-    axes.axhline(closed, color=colour, ls="--", lw=1.2, label=f"closed form, {chip}")
+    axes.axhline(_closed(result), color=colour, ls="--", lw=1.2, label=f"closed form, {chip}")
     if linear is not None:
-        level = number(linear["adaptation"]["closed-form"]["calibration_perplexity"])
-        axes.axhline(level, color=colour, ls=":", lw=1.2, label=f"linear cell, {chip}")
+        axes.axhline(_closed(linear), color=colour, ls=":", lw=1.2, label=f"linear cell, {chip}")
     if max(perplexities) > DECADES * min(perplexities):
         axes.set_yscale("log")
 
 
-def _perplexity(found: Result, stage: str) -> str:
-    entry = found["stages"][stage]
-    return f"{readable(number(entry['perplexity']))} ± {readable(number(entry['perplexity_error']))}"
+def _closed(result: CellAdaptationResult) -> float:
+    """Perplexity of the adaptation's own text that the closed form reaches."""
+    found = result.adaptation["closed-form"].calibration_perplexity
+    assert found is not None
+    return found
+
+
+def _perplexity(found: CellResult, stage: str) -> str:
+    entry = found.stages[stage]
+    assert entry.perplexity_error is not None
+    return f"{readable(entry.perplexity)} ± {readable(entry.perplexity_error)}"
 
 
 def _entry(entry: Literature) -> str:

@@ -28,7 +28,9 @@ from typing import Any, TypeVar
 import cards
 import cells_page
 import context
+import costs_page
 import reproduction
+import speed
 import sweep_page
 import tokens_page
 import training_page
@@ -50,7 +52,6 @@ from gaincell.reports import (
     figures,
     floorplan,
     hardware,
-    results,
     rtl,
     spice,
     spice_mixed,
@@ -64,6 +65,7 @@ from gaincell.reports.style import save, styled
 from gaincell.results import read
 from gaincell.results.activity import ActivityResult
 from gaincell.results.baseline import BaselineResult
+from gaincell.results.cells import CellAdaptationResult, CellDesignResult
 from gaincell.results.common import Result
 from gaincell.results.cost import CostResult
 from gaincell.results.evaluation import (
@@ -76,7 +78,8 @@ from gaincell.results.evaluation import (
 )
 from gaincell.results.floorplan import FloorplanResult
 from gaincell.results.rtl import RtlResult, WordLengthsResult
-from gaincell.results.spice import CellResult, EnergyResult, VerifyResult, WiresResult
+from gaincell.results.run import AdaptedResult, MappedResult, TrainedResult
+from gaincell.results.spice import CharacterisationResult, EnergyResult, VerifyResult, WiresResult
 from gaincell.results.spice_circuits import MixedResult, WriteResult
 
 T = TypeVar("T", bound=Result)
@@ -96,7 +99,7 @@ PAGES = ("README.md", "docs/mapping.md", "docs/hardware.md", "docs/kernels.md", 
 def main() -> None:
     parts: dict[str, str] = {}
     for path in sorted((ROOT / "docs" / "results").glob("*.json")):
-        run = results.read(path)
+        run = read(path, MappedResult)
         lines = "\n".join(f"* {line}" for line in tables.adaptation_lines(run))
         parts[path.stem] = tables.perplexity_markdown(run) + "\n" + lines
         with tempfile.TemporaryDirectory() as folder:
@@ -110,7 +113,7 @@ def main() -> None:
         json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
         for name in ("attention", "models", "memory")
     )
-    draw(hardware.speed, bench, found / "speed.png")
+    draw(speed.speed, bench, found / "speed.png")
     parts |= {
         "context": context.context_sentences(by_context),
         "adapters": adapters_table(ROOT / "docs" / "results" / "evaluation" / "tasks").rstrip(),
@@ -159,11 +162,11 @@ def adapters_table(folder: Path) -> str:
     ]
     harness, shown = entries["software"].harness, ["software"]
     for place in sorted((ROOT / "adapters").iterdir()):
-        run = results.read(place)
-        chip = run["design"]["name"]
+        run = read(place, TrainedResult)
+        chip = run.design.name
         if chip not in score:
             continue
-        tokens = results.number(results.saved_stage(run)["training_tokens"])
+        tokens = run.saved_stage.training_tokens
         size = sum(file.stat().st_size for file in place.iterdir()) / 1e6
         shown.append(chip)
         numbers = f"{tokens:,.0f} | {score[chip]:.2f} | {score[chip] / score['software']:.2f} | {size:.1f}"
@@ -181,11 +184,11 @@ def write_cells(docs: Path) -> None:
     """docs/cells.md and its figure, from the results of recipes/cells.py and docs/data/cells.toml."""
     literature = cells_page.read_literature(docs / "data" / "cells.toml")
     folder = docs / "results" / "cells"
-    designs = {path.stem: results.read(path) for path in folder.glob("designs/*.json")}
-    adapted: dict[str, list[Any]] = {}
+    designs = {path.stem: read(path, CellDesignResult) for path in folder.glob("designs/*.json")}
+    adapted: dict[str, list[CellAdaptationResult]] = {}
     for path in sorted(folder.glob("adaptation/*/*.json"), key=cells_page.order):
-        found = results.read(path)
-        adapted.setdefault(found["chip"]["name"], []).append(found)
+        found = read(path, CellAdaptationResult)
+        adapted.setdefault(found.chip.name, []).append(found)
     write_text(docs / "cells.md", cells_page.page(literature, designs, adapted))
     if adapted:
         draw(cells_page.adaptation, adapted, docs / "figures" / "adaptation-cells.png")
@@ -219,9 +222,8 @@ def write_spice(docs: Path) -> None:
         return {path.stem.partition("-")[2]: read(path, kind) for path in paths}
 
     text = page.read_text()
-    found, verified = every("cell", CellResult), every("verify", VerifyResult)
-    adapted = {p.stem.partition("-")[2]: results.read(p) for p in sorted(folder.glob("adapt-*.json"))}
-    text = replaced(text, "cells", spice_tables.cells(found, adapted))
+    found, verified = every("cell", CharacterisationResult), every("verify", VerifyResult)
+    text = replaced(text, "cells", spice_tables.cells(found, every("adapt", AdaptedResult)))
     text = replaced(text, "verify", spice_tables.verification(verified))
     text = replaced(text, "energy", spice_tables.energy(list(every("energy", EnergyResult).values())))
     wires = read(folder / "wires-freepdk45.json", WiresResult)
@@ -234,8 +236,8 @@ def write_spice(docs: Path) -> None:
     save(spice_mixed.mixed_figure(mixed), docs / "figures" / "spice-mixed-freepdk45.png")
     for name, result in found.items():
         save(spice.cell_figure(result), docs / "figures" / f"spice-cell-{name}.png")
-    for name, result in verified.items():
-        save(spice.verification_figure(result), docs / "figures" / f"spice-verify-{name}.png")
+    for name, one in verified.items():
+        save(spice.verification_figure(one), docs / "figures" / f"spice-verify-{name}.png")
     write_text(page, text)
 
 
@@ -251,8 +253,8 @@ def write_costs(docs: Path) -> None:
     paper, large = found["gpt2"], found["mistral-7b"]
     parts = {
         "energy": costs.energy(paper),
-        "sparsity": costs.sparsity({name: one for name, one in found.items() if "mistral" not in name}),
-        "bands": costs.bands({name: one for name, one in found.items() if "mistral" not in name}),
+        "sparsity": costs_page.sparsity({name: one for name, one in found.items() if "mistral" not in name}),
+        "bands": costs_page.bands({name: one for name, one in found.items() if "mistral" not in name}),
         "energy-smollm2": costs.energy(found["smollm2-135m"]),
         "models": costs.models({name: one for name, one in found.items() if "batch" not in name}),
         "left-out": costs.left_out(paper),
@@ -271,10 +273,10 @@ def write_costs(docs: Path) -> None:
     }
     text = page.read_text()
     for name, rows in parts.items():
-        text = replaced(text, name, costs.as_markdown(rows))
+        text = replaced(text, name, rows.markdown())
     text = replaced(text, "outside", costs.outside(paper))
     real = {name: one for name, one in found.items() if one.activity.source != "assumed"}
-    text = replaced(text, "real-text", costs.real_text(paper, real))
+    text = replaced(text, "real-text", costs_page.real_text(paper, real))
     write_text(page, text)
     for name in ("gpt2", "smollm2-135m", "mistral-7b"):
         with tempfile.TemporaryDirectory() as out:
@@ -289,14 +291,12 @@ def write_baselines(docs: Path) -> None:
     measured = read(folder / "baseline-cpu.json", BaselineResult)
     plan = read(folder / "floorplan.json", FloorplanResult)
     text = replaced(page.read_text(), "baseline", baseline.baseline_markdown(measured))
-    headings, *rows = floorplan.area_rows(plan)
-    table = markdown([headings, ["---", *["---:"] * (len(headings) - 1)], *rows])
-    text = replaced(text, "floorplan", f"{table}\n\n{floorplan.area_caption(plan)}\n")
+    text = replaced(text, "floorplan", floorplan.area_rows(plan).markdown())
     write_text(page, text)
-    baseline.draw_baseline(measured, drawn / "baseline-cpu.png")
+    save(baseline.baseline_figure(measured), drawn / "baseline-cpu.png")
     save(floorplan.floorplan_figure(plan), drawn / "floorplan.png")
     for path in sorted(folder.glob("activity-smollm2-*.json")):
-        activity.draw_activity(read(path, ActivityResult), drawn / f"{path.stem}.png")
+        save(activity.activity_figure(read(path, ActivityResult)), drawn / f"{path.stem}.png")
 
 
 def write_rtl(docs: Path) -> None:
@@ -335,8 +335,8 @@ def write_evaluation(docs: Path) -> None:
     ablated = read(folder / "ablation.json", AblationResult)
     heads = read(folder / "fidelity.json", FidelityResult)
     text = replaced(text, "ablation", ablation.ablation_markdown(ablated))
-    ablation.draw_ablation(ablated, docs / "figures" / "ablation.png")
-    fidelity.draw_fidelity(heads, docs / "figures" / "fidelity.png")
+    save(ablation.ablation_figure(ablated), docs / "figures" / "ablation.png")
+    save(fidelity.fidelity_figure(heads), docs / "figures" / "fidelity.png")
     spread = {
         f"{100 * float(found.chips.spread['current_offset_std'].value):g} %": found
         for found in (read(path, ChipsResult) for path in sorted(folder.glob("chips-*.json")))

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import cells_page
+import costs_page
 import reproduction_figures
 import tokens_page
 from conversions import counted
@@ -23,17 +24,19 @@ from reproduction_circuits import RESULTS, accuracy, area, cell, energy, machine
 
 from gaincell.config import load_design
 from gaincell.files import write_atomic, write_text
-from gaincell.reports import comparison, costs, results
+from gaincell.reports import comparison
 from gaincell.reports.baseline import per_token, was_shared
 from gaincell.reports.codesign import paired_interval
 from gaincell.reports.costs import with_scale
 from gaincell.reports.paper import cited
-from gaincell.reports.results import number, numbers
+from gaincell.reports.results import number
 from gaincell.reports.style import styled
 from gaincell.reports.tables import readable
 from gaincell.results import read
 from gaincell.results.baseline import BaselineResult
+from gaincell.results.cells import CellAdaptationResult
 from gaincell.results.cost import CostResult
+from gaincell.results.run import AdaptedResult, MappedResult, StagedResult, StageResult
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "reproduction.md"
@@ -62,21 +65,26 @@ def main() -> None:
     write_text(PAGE, text)
 
 
-def perplexities(run: Json) -> dict[str, float]:
+def perplexities(run: StagedResult) -> dict[str, float]:
     """Perplexity of every stage of a mapping, an adaptation or a recipe."""
-    return {stage["name"]: number(stage["perplexity"]) for stage in run["stages"]}
+    return {stage.name: stage.perplexity for stage in run.stages}
 
 
-def starts() -> dict[str, dict[str, Json]]:
+def stages(name: str) -> dict[str, StageResult]:
+    """Of a mapping or a recipe."""
+    return {stage.name: stage for stage in read(RESULTS / f"{name}.json", StagedResult).stages}
+
+
+def starts() -> dict[str, dict[str, AdaptedResult]]:
     """Title of a model and cell -> its adaptations from both starts, and "linear": the neutral start of the linear cell."""
-    found: dict[str, dict[str, Json]] = {}
+    found: dict[str, dict[str, AdaptedResult]] = {}
     for model, place in STARTS.items():
         folders = {start: RESULTS / place / start for start in ("trained", "neutral")}
         alone = folders["neutral"] / "linear.json"
-        linear = {"linear": results.read(alone)} if alone.is_file() else {}
+        linear = {"linear": read(alone, AdaptedResult)} if alone.is_file() else {}
         for path in sorted(folders["trained"].glob("*.json"), key=cells_page.order):
-            pair = {start: results.read(folder / path.name) for start, folder in folders.items()}
-            title = f"{model}, {pair['neutral'].get('title', pair['neutral']['design']['cell'])}"
+            pair = {start: read(folder / path.name, AdaptedResult) for start, folder in folders.items()}
+            title = f"{model}, {pair['neutral'].title or pair['neutral'].design.cell}"
             found[title] = pair | linear
     return found
 
@@ -136,21 +144,20 @@ def times(perplexity: float, linear: float) -> str:
     )
 
 
-def ended(run: Json) -> str:
+def ended(run: AdaptedResult) -> str:
     """How the published iteration ended."""
-    found = run["adaptation"]["published"]
-    count = f"{number(found['iterations']):.0f} iterations"
-    if found["converged"]:
+    found = run.adaptation["published"]
+    count = f"{found.iterations} iterations"
+    if found.converged:
         return count
-    silent = f", {len(found['skipped'])} stages silent" if found["skipped"] else ""
-    return f"**not converged** in {count}, residual {number(found['residual']):.2g}{silent}"
+    silent = f", {len(found.skipped)} stages silent" if found.skipped else ""
+    return f"**not converged** in {count}, residual {found.residual.value:.2g}{silent}"
 
 
 def training() -> str:
     """Fig. 4d: ratios to the pretrained model, of the paper's released early runs, its Table 1 and ours."""
     paper = cited()["training"]
-    table = {stage["name"]: stage for stage in result("training/tiny-table")["stages"]}
-    paired = {stage["name"]: stage for stage in result("training/tiny-table-paired")["stages"]}
+    table, paired = stages("training/tiny-table"), stages("training/tiny-table-paired")
     scratch, rows = "software-scratch", [
         ["× pretrained model", "released early run, lowest (c)", "its iterations", "Table 1, WikiText-2 (c)", "tiny, paper's arrays (s)", "the same, paired rows (s)", "our tokens"],
         ["---", *["---:"] * 6],
@@ -170,16 +177,13 @@ def training() -> str:
         known = tokens_page.curve(run) if run else []
         early = f"{min(at for *_, at in known) / paper['public']['value']:.2f}" if known else "–"
         final = f"{tokens_page.table_1()[row]:.2f}" if row else "–"
-        found = [f"{number(at[stage]['ratio_to_software']):.2f}" for at in (table, paired)]
-        tokens = f"{number(table[stage]['training_tokens']):,.0f}"
+        found = [f"{at[stage].ratio_to_software:.2f}" for at in (table, paired)]
+        tokens = f"{table[stage].training_tokens:,}"
         rows.append([title, early, f"{known[-1][0]:,}" if known else "–", final, *found, tokens])
     each, most = paper["batch"]["value"] * paper["block"]["value"], paper["iterations"]["value"]
     end = max(tokens_page.curve("nonlinear, from scratch"))[0]
-    own = max(number(stage["training_tokens"]) for stage in table.values())
-    over = [
-        number(at["nonlinear-scratch"]["perplexity"]) / number(at[scratch]["perplexity"])
-        for at in (table, paired)
-    ]
+    own = max(stage.training_tokens for stage in table.values())
+    over = [at["nonlinear-scratch"].perplexity / at[scratch].perplexity for at in (table, paired)]
     note = (
         f"Released early runs: on OpenWebText, over {paper['public']['value']:g} for public GPT-2, stopped after about {round(end, -3):,} iterations at most, so that the column says how far they were then, not what such a training reaches. "
         f"By the paper's text the linear model equals public GPT-2 in less than {paper['equal']['value']:,} iterations, a model from scratch only after more than {most:,}; those of Table 1 had {most:,}, {each * most / 1e9:.1f} G tokens, ours {own / 1e6:.1f} M. "
@@ -238,11 +242,11 @@ def quality() -> list[str]:
         ("with paired rows", "training/tiny-table-paired"),
         ("without them, by `gaincell map` on the text sample", "tiny"),
     ):
-        found = {stage["name"]: stage for stage in result(name)["stages"]}
+        found = stages(name)
         tuned, other = found["fine-tuned"], found["software-continued-more"]
         words.append(
-            f"{title}: × {number(tuned['ratio_to_software']):.2f} after {counted(number(tuned['training_tokens']))} tokens, "
-            f"where the softmax model continued on the same tokens is at × {number(other['ratio_to_software']):.2f}"
+            f"{title}: × {tuned.ratio_to_software:.2f} after {counted(tuned.training_tokens)} tokens, "
+            f"where the softmax model continued on the same tokens is at × {other.ratio_to_software:.2f}"
         )
     goal, ends = tokens_page.table_1()[tokens_page.TUNED], tokens_page.ends()
     verdict = f"the paper's fine-tuned GPT-2 is at × {goal:.2f} on WikiText-2 (Table 1); " + "; ".join(
@@ -278,7 +282,7 @@ def holds(machines: list[Json], what: str, orders: float) -> str:
 def outside() -> str:
     """Blocks outside their bands, of every result that docs/costs.md has: as its table of bands, without Mistral."""
     paths = sorted(path for path in (RESULTS / "costs").glob("cost-*.json") if "mistral" not in path.stem)
-    table = costs.bands({path.stem.partition("-")[2]: read(path, CostResult) for path in paths})
+    table = costs_page.bands({path.stem.partition("-")[2]: read(path, CostResult) for path in paths})
     blocks = [heading.rpartition(", ")[0] for heading in table.headings[1:]]
     found = {
         block: [
@@ -293,27 +297,30 @@ def outside() -> str:
 
 def negative() -> str:
     """What did not work, stated plainly."""
-    small, table = result("smollm2"), perplexities(result("training/tiny-table"))
-    ppl = perplexities(small)
-    short = {stage["name"]: stage for stage in result("tiny")["stages"]}
+    small, tiny = (read(RESULTS / f"{name}.json", MappedResult) for name in ("smollm2", "tiny"))
+    table = {name: stage.perplexity for name, stage in stages("training/tiny-table").items()}
+    ppl, short = perplexities(small), stages("tiny")
+    folder = RESULTS / "cells" / "adaptation" / "leroux2025"
     stiff = [
-        result(f"cells/adaptation/leroux2025/{kind}")["stages"]
+        read(folder / f"{kind}.json", CellAdaptationResult).stages
         for kind in ("exponential", "oxide-2t-saturated")
     ]
-    left = [number(at["closed-form"]["perplexity"]) / number(at["linear"]["perplexity"]) for at in stiff]
+    left = [at["closed-form"].perplexity / at["linear"].perplexity for at in stiff]
     whole = {name: result(f"costs/cost-{name}")["whole_model"][1] for name in ("gpt2", "mistral-7b")}
     tau = 1e3 * load_design("leroux2025").retention_time
-    before, after = (number(short[name]["perplexity"]) for name in ("adapted", "fine-tuned"))
+    before, after = (short[name].perplexity for name in ("adapted", "fine-tuned"))
     straight = table["nonlinear-straight"] / table["fine-tuned"]
-    losses = [numbers(short[name]["blocks"]["nll"]) for name in ("fine-tuned", "adapted")]
-    tuned, low, high = paired_interval(*losses, numbers(short["adapted"]["blocks"]["predictions"]))
+    trained, adapted = short["fine-tuned"].blocks, short["adapted"].blocks
+    assert trained is not None
+    assert adapted is not None
+    tuned, low, high = paired_interval(trained.nll, adapted.nll, adapted.predictions)
     ends = "; ".join(f"{title}: × {end.ratio:.2f}" for title, end in tokens_page.ends().items())
     lines = [
         f"Word perplexity on WikiText-2 over that of the pretrained software model, after all the training that was affordable here: {ends} (s). The paper: × {tokens_page.table_1()[tokens_page.TUNED]:.2f} (c).",
         f"The published adaptation of `gaincell map smollm2-135m` (paper's arrays): {ended(small)}. The closed form meets the statistics there too, but cannot wake silent heads: "
         f"perplexity goes from {readable(ppl['unadapted'])} to {readable(ppl['adapted'])}, not to the {readable(ppl['linear'])} of the linear model (s).",
         f"A short fine-tuning after the adaptation {'makes `tiny` better' if high < 1 else 'makes `tiny` worse' if low > 1 else 'makes `tiny` neither better nor worse'}: "
-        f"{readable(before)} before, {readable(after)} after {number(result('tiny')['text']['training_tokens']):,.0f} tokens, × {tuned:.4f} ({low:.4f} to {high:.4f}, 95 %, the same blocks) (s).",
+        f"{readable(before)} before, {readable(after)} after {tiny.text.training_tokens:,} tokens, × {tuned:.4f} ({low:.4f} to {high:.4f}, 95 %, the same blocks) (s).",
         f"From scratch, the nonlinear model ends at {readable(table['nonlinear-scratch'])}, the softmax model at {readable(table['software-scratch'])}, both without "
         f"enough tokens; training straight from software gives {straight:.2f} times the perplexity of the way over the linear model, one training each, so which way is better is not shown (s).",
         f"Energies outside the band that was stated beforehand, over the paper's: {outside()} (s over c).",

@@ -9,32 +9,36 @@ from __future__ import annotations
 
 import re
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gaincell.reports import results
-from gaincell.reports.results import Json, number
-from gaincell.reports.tables import number_and_error, readable
+from gaincell.reports.tables import Rows, number_and_error, readable
+from gaincell.results import read
+from gaincell.results.run import StageResult, TrainedResult
 
 _NAME = re.compile(r"(?P<recipe>.+?)(?:\.seed\d+)?")
 FREE = ("seed", "model.run")
 """What seeds of one recipe may set."""
-SHOWN = {"perplexity": "perplexity", "ratio_to_software": "× software", "ratio_to_continued": "× compared"}
-Runs = Sequence[Mapping[str, Any]]
+SHOWN: Mapping[str, Callable[[StageResult], float | None]] = {
+    "perplexity": lambda stage: stage.perplexity,
+    "× software": lambda stage: stage.ratio_to_software,
+    "× compared": lambda stage: stage.ratio_to_continued,
+}
+Runs = Sequence[TrainedResult]
 
 
-def read_seeds(folder: Path) -> dict[str, list[Json]]:
+def read_seeds(folder: Path) -> dict[str, list[TrainedResult]]:
     """All results in a folder by the name of their recipe, the first run first.
 
     Raises:
         ValueError: runs of one name are not the same but for their seed.
     """
-    found: dict[str, list[Json]] = {}
+    found: dict[str, list[TrainedResult]] = {}
     for path in sorted(folder.glob("*.json"), key=lambda path: (len(path.stem), path.stem)):
         parts = _NAME.fullmatch(path.stem)
         assert parts is not None
-        found.setdefault(parts["recipe"], []).append(results.read(path))
+        found.setdefault(parts["recipe"], []).append(read(path, TrainedResult))
     for name, runs in found.items():
         check_seeds(runs, name)
     return found
@@ -48,47 +52,51 @@ def check_seeds(runs: Runs, name: str) -> None:
     odd = next((key for key in alike[0] for one in alike if one[key] != alike[0][key]), None)
     if odd is not None:
         raise ValueError(f"runs of {name} differ in {odd}; seeds of one recipe differ in their seed alone")
-    seeds = [run["provenance"]["seed"] for run in runs]
+    seeds = [run.provenance.seed for run in runs]
     if len(set(seeds)) < len(seeds):
         raise ValueError(f"runs of {name} have the seeds {seeds}; give each once")
 
 
-def _alike(run: Mapping[str, Any]) -> dict[str, Any]:
-    made = run["provenance"]
+def _alike(run: TrainedResult) -> dict[str, Any]:
     return {
-        "recipe": run["recipe"],
-        "what was set": {key: text for key, text in run.get("set", {}).items() if key not in FREE},
-        "design": run["design"]["hash"],
-        "pretrained model": run["model"]["sha256"],
-        "text": made["inputs"],
-        "protocol": made["protocol"],
+        "recipe": run.recipe,
+        "what was set": _set(run),
+        "design": run.design.hash,
+        "pretrained model": run.model.sha256,
+        "text": run.provenance.inputs,
+        "protocol": run.provenance.protocol,
     }
+
+
+def _set(run: TrainedResult) -> dict[str, str]:
+    """What was set otherwise than in the recipe, and is the same for all seeds."""
+    return {key: text for key, text in run.set.items() if key not in FREE}
 
 
 def seeds_markdown(columns: Mapping[str, Runs]) -> str:
     """A table of stages, with the runs of one recipe under every title; an empty title is left out."""
     shown = {
-        title: [key for key in SHOWN if any(key in stage for run in runs for stage in run["stages"])]
+        title: [
+            name
+            for name, get in SHOWN.items()
+            if any(get(stage) is not None for run in runs for stage in run.stages)
+        ]
         for title, runs in columns.items()
     }
     heads = [
-        f"{title}: {name}" if title else name
-        for title, keys in shown.items()
-        for name in (*(SHOWN[key] for key in keys), "runs")
+        f"{title}: {name}" if title else name for title, keys in shown.items() for name in (*keys, "runs")
     ]
-    stages = {stage["name"]: stage for runs in columns.values() for run in runs for stage in run["stages"]}
-    lines = [["stage", "tokens", *heads], ["---", *["---:"] * (1 + len(heads))]]
+    stages = {stage.name: stage for runs in columns.values() for run in runs for stage in run.stages}
+    lines = []
     for name, stage in stages.items():
-        tokens = number(stage["training_tokens"])
-        cells = [stage["title"], f"{tokens:,.0f}" if tokens else "–"]
+        cells = [stage.title, f"{stage.training_tokens:,}" if stage.training_tokens else "–"]
         for title, runs in columns.items():
-            found = [entry for run in runs for entry in run["stages"] if entry["name"] == name]
+            found = [entry for run in runs for entry in run.stages if entry.name == name]
             for key in shown[title]:
-                cells.append(spread([number(entry[key]) for entry in found if key in entry]))
+                cells.append(spread([x for entry in found if (x := SHOWN[key](entry)) is not None]))
             cells.append({0: "–", 1: "a single run"}.get(len(found), str(len(found))))
         lines.append(cells)
-    rows = ["| " + " | ".join(line) + " |" for line in lines]
-    return "\n".join([*rows, "", _caption(columns)]) + "\n"
+    return Rows("", ["stage", "tokens", *heads], lines, _caption(columns)).markdown()
 
 
 def changes_markdown(trials: Sequence[Runs]) -> str:
@@ -96,25 +104,24 @@ def changes_markdown(trials: Sequence[Runs]) -> str:
 
     trials: runs that differ in their seed alone, each; what was set in all of them stands below the table.
     """
-    of_all = [{k: v for k, v in runs[0].get("set", {}).items() if k not in FREE} for runs in trials]
+    of_all = [_set(runs[0]) for runs in trials]
     common = {key: value for key, value in of_all[0].items() if all(one.get(key) == value for one in of_all)}
     rows = sorted(zip(of_all, trials, strict=True), key=lambda row: len(row[0]))
-    stages = [stage for stage in rows[0][1][0]["stages"] if not stage["name"].startswith("software")]
-    lines = [["what is set", *(f"{stage['title']}, × software" for stage in stages), "runs"]]
-    lines.append(["---", *["---:"] * (1 + len(stages))])
+    stages = [stage for stage in rows[0][1][0].stages if not stage.name.startswith("software")]
+    heads = ["what is set", *(f"{stage.title}, × software" for stage in stages), "runs"]
+    lines = []
     for changes, runs in rows:
         own = [f"`{key} = {value}`" for key, value in changes.items() if key not in common]
-        cells = [spread(quotients(runs, stage["name"], None)) for stage in stages]
+        cells = [spread(quotients(runs, stage.name, None)) for stage in stages]
         lines.append([", ".join(own) or "nothing", *cells, str(len(runs))])
-    shown = ["| " + " | ".join(line) + " |" for line in lines]
-    tokens = ", ".join(f"{number(stage['training_tokens']):,.0f} ({stage['title']})" for stage in stages)
+    tokens = ", ".join(f"{stage.training_tokens:,} ({stage.title})" for stage in stages)
     everywhere = ", ".join(f"`{key} = {value}`" for key, value in common.items()) or "nothing else"
     first = rows[0][1][0]
     about = (
-        f"`recipes/{first['recipe']}` with {everywhere}; tokens {tokens}; {first['provenance']['protocol']}; "
-        f"software {readable(number(first['software']))}. Mean ± standard deviation over seeds."
+        f"`recipes/{first.recipe}` with {everywhere}; tokens {tokens}; {first.provenance.protocol}; "
+        f"software {readable(first.software)}. Mean ± standard deviation over seeds."
     )
-    return "\n".join([*shown, "", about]) + "\n"
+    return Rows("", heads, lines, about).markdown()
 
 
 def spread(values: Sequence[float]) -> str:
@@ -130,8 +137,8 @@ def quotients(runs: Runs, of: str, to: str | None) -> list[float]:
     """Perplexity of a stage over that of another, None: of the software model, of every run that has both."""
     found = []
     for run in runs:
-        score = {stage["name"]: number(stage["perplexity"]) for stage in run["stages"]}
-        base = number(run["software"]) if to is None else score.get(to)
+        score = {stage.name: stage.perplexity for stage in run.stages}
+        base = run.software if to is None else score.get(to)
         if of in score and base is not None:
             found.append(score[of] / base)
     return found
@@ -140,11 +147,11 @@ def quotients(runs: Runs, of: str, to: str | None) -> list[float]:
 def _caption(columns: Mapping[str, Runs]) -> str:
     first = [runs[0] for runs in columns.values()]
     software = "; ".join(
-        f"software{f' ({title})' if title else ''} {readable(number(run['software']))}"
+        f"software{f' ({title})' if title else ''} {readable(run.software)}"
         for title, run in zip(columns, first, strict=True)
     )
-    chips = ", ".join(dict.fromkeys(run["design"]["name"] for run in first))
+    chips = ", ".join(dict.fromkeys(run.design.name for run in first))
     return (
-        f"{chips}; {first[0]['provenance']['protocol']}; {software}. Mean ± standard deviation over seeds; "
+        f"{chips}; {first[0].provenance.protocol}; {software}. Mean ± standard deviation over seeds; "
         "the pretrained model is the same in all of them."
     )

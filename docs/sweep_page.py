@@ -12,8 +12,10 @@ from pathlib import Path
 import codesign_page
 
 from gaincell.files import write_text
-from gaincell.reports import results, sweep, sweep_aware, sweep_figures
+from gaincell.reports import sweep, sweep_aware, sweep_figures
 from gaincell.reports.codesign import paired_interval
+from gaincell.results import read
+from gaincell.results.sweep import Point, SweepResult
 
 
 @dataclass(frozen=True)
@@ -118,14 +120,14 @@ def write_sweeps(docs: Path, replaced: Callable[[str, str, str], str]) -> None:
     for name, section in SECTIONS.items():
         path = docs / "results" / "sweeps" / f"{name}.json"
         if path.is_file():
-            found = results.read(path)
+            found = read(path, SweepResult)
             parts.append(part(name, section, found))
             draw(name, section, found, docs / "figures")
     parts += codesign_page.sections(docs)
     write_text(page, replaced(page.read_text(), "answers", "\n\n".join(parts) + "\n"))
 
 
-def part(name: str, section: Section, found: results.Json) -> str:
+def part(name: str, section: Section, found: SweepResult) -> str:
     """A section of the page."""
     lines = [f"## {section.title}", f"{section.before} (`recipes/sweeps/{name}.toml`)"]
     if section.answers:
@@ -142,7 +144,7 @@ def part(name: str, section: Section, found: results.Json) -> str:
     return "\n\n".join([*lines, *([section.after] if section.after else [])])
 
 
-def draw(name: str, section: Section, found: results.Json, folder: Path) -> None:
+def draw(name: str, section: Section, found: SweepResult, folder: Path) -> None:
     """The figures of a section."""
     with tempfile.TemporaryDirectory() as place:
         for drawn in sweep_figures.draw_all(found, Path(place), f"sweep-{name}-"):
@@ -150,40 +152,41 @@ def draw(name: str, section: Section, found: results.Json, folder: Path) -> None
                 shutil.copy(drawn, folder / drawn.name)
 
 
-def together(found: results.Json) -> str:
+def together(found: SweepResult) -> str:
     """What all changes cost together, and what they would cost if each cost what it costs by itself."""
-    own = {p["name"]: p["own"] for p in found["parameters"]}
 
-    def changes(point: results.Json) -> int:
-        return sum(point["parameters"][name] != value for name, value in own.items())
+    def changes(point: Point) -> int:
+        return len(sweep.changes(found, point))
 
-    points = sweep.complete(found)
-    (plain,) = (p for p in points if changes(p) == 0)
-    (every,) = (p for p in points if changes(p) == len(own))
-    losses = [results.numbers(p["blocks"]["nll"]) for p in (plain, every)]
-    alone = [results.numbers(p["blocks"]["nll"]) for p in points if changes(p) == 1]
+    def losses(point: Point) -> tuple[float, ...]:
+        assert point.blocks is not None
+        return point.blocks.nll
+
+    count = len(found.parameters)
+    (plain,) = (p for p in found.complete if changes(p) == 0)
+    (every,) = (p for p in found.complete if changes(p) == count)
+    alone = [losses(p) for p in found.complete if changes(p) == 1]
     product = [
-        nll + math.fsum(one - nll for one in ones) for nll, *ones in zip(losses[0], *alone, strict=True)
+        nll + math.fsum(one - nll for one in ones) for nll, *ones in zip(losses(plain), *alone, strict=True)
     ]
-    weights = results.numbers(plain["blocks"]["predictions"])
-    single, below, above = paired_interval(product, losses[0], weights)
-    _, least, most = paired_interval(losses[1], product, weights)
+    assert plain.blocks is not None
+    weights = plain.blocks.predictions
+    single, below, above = paired_interval(product, losses(plain), weights)
+    _, least, most = paired_interval(losses(every), product, weights)
     apart = "less than" if most < 1 else "more than" if least > 1 else "not told apart from"
-    low, high = results.numbers(every["ratio_interval"])
-    ratios = {
-        name: results.number(every["values"][name]) / results.number(entry)
-        for name, entry in plain["values"].items()
-        if name != "perplexity"
-    }
+    assert every.ratio is not None
+    assert every.ratio_interval is not None
+    low, high = every.ratio_interval
+    ratios = {name: every.values[name].value / plain.values[name].value for name in found.costs}
     costs = ", ".join(f"{name} × {ratio:.3g}" for name, ratio in ratios.items())
     return (
-        f"All {len(own)} together: perplexity × {results.number(every['ratio']):.4f} "
+        f"All {count} together: perplexity × {every.ratio:.4f} "
         f"({low:.4f} to {high:.4f}), {costs}. That is {apart} the product of what each costs by itself, "
         f"× {single:.4f} ({below:.4f} to {above:.4f})."
     )
 
 
-def reached(found: results.Json, aim: float) -> str:
+def reached(found: SweepResult, aim: float) -> str:
     """Whether the share of the loss that was the aim was bought back."""
     share = sweep_aware.bought_back(found)[-1].share
     verdict = "nothing was surely lost"
@@ -195,12 +198,11 @@ def reached(found: results.Json, aim: float) -> str:
     return f"The aim, set before anything was measured, was {100 * aim:.0f} % of the loss: {verdict}."
 
 
-def table(found: results.Json, section: Section) -> str:
+def table(found: SweepResult, section: Section) -> str:
     """All points, or of many the front and the unchanged design."""
-    if found["sampler"] in ("grid", "each") and not section.together:
+    if found.sampler in ("grid", "each") and not section.together:
         return sweep.sweep_markdown(found)
-    shown = sorted(sweep.front(found), key=lambda p: results.number(p["values"]["energy"]))
-    if "reference" in found:
-        own = results.number(found["reference"])
-        shown += [p for p in sweep.complete(found) if results.number(p["point"]) == own and p not in shown]
+    shown = sorted(sweep.front(found), key=lambda p: p.values["energy"].value)
+    if found.own is not None and found.own not in shown:
+        shown.append(found.own)
     return sweep.sweep_markdown(found, shown)

@@ -26,9 +26,9 @@ from numpy.typing import NDArray
 from scipy import optimize, stats
 
 from gaincell.reports.comparison import compare
-from gaincell.reports.results import Json, number, saved_stage
 from gaincell.reports.style import BLACK, BLUE, ORANGE, styled
 from gaincell.results.evaluation import TasksResult
+from gaincell.results.run import TrainedResult
 
 COLUMN = ("wikitext", "word_perplexity")
 FEWEST = 3
@@ -79,7 +79,7 @@ class Fit:
 
 def points(
     software: TasksResult,
-    trainings: Sequence[tuple[Json, TasksResult, TasksResult | None, TasksResult | None]],
+    trainings: Sequence[tuple[TrainedResult, TasksResult, TasksResult | None, TasksResult | None]],
 ) -> list[TokenPoint]:
     """From the result of the software model, and of every training its run.json, its result and those of the
     software models trained on the same tokens by cross-entropy and by its own loss, if any (results of
@@ -94,10 +94,9 @@ def points(
     return sorted(found, key=lambda point: point.tokens)
 
 
-def tokens_of(run: Json, result: TasksResult) -> float:
+def tokens_of(run: TrainedResult, result: TasksResult) -> float:
     """Those of the stage that a result names; of the saved one where it names none that the run has."""
-    named = (stage for stage in run["stages"] if stage["name"] == result.stage)
-    return number(next(named, saved_stage(run))["training_tokens"])
+    return (run.stage(result.stage or "") or run.saved_stage).training_tokens
 
 
 def compared(result: TasksResult, to: TasksResult) -> tuple[float, tuple[float, float]]:

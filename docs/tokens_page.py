@@ -21,12 +21,11 @@ from token_curve import COLUMN, compared, tokens_of
 
 from gaincell.mapping.recipe import Recipe
 from gaincell.mapping.recipe_file import load_recipe
-from gaincell.reports import results
 from gaincell.reports.comparison import cited_rows
 from gaincell.reports.paper import cited
-from gaincell.reports.results import Json
 from gaincell.results import read
 from gaincell.results.evaluation import TasksResult
+from gaincell.results.run import TrainedResult
 
 ROOT = Path(__file__).parents[1]
 TOKENS = RESULTS / "training" / "tokens"
@@ -60,7 +59,7 @@ class Training:
     and that of the software model as pretrained.
     """
 
-    run: Json
+    run: TrainedResult
     tasks: TasksResult
     controls: dict[str, TasksResult]
     software: TasksResult
@@ -78,7 +77,7 @@ def trainings(chip: Path) -> list[Training]:
     )
     return [
         Training(
-            results.read(place),
+            read(place, TrainedResult),
             read(place / "tasks.json", TasksResult),
             {path.stem: read(path, TasksResult) for path in sorted(place.glob("software-*.json"))},
             software,
@@ -87,13 +86,13 @@ def trainings(chip: Path) -> list[Training]:
     ]
 
 
-def recipe_of(run: Json) -> Recipe:
-    return load_recipe(ROOT / "recipes" / run["recipe"])
+def recipe_of(run: TrainedResult) -> Recipe:
+    return load_recipe(ROOT / "recipes" / run.recipe)
 
 
-def mapping(run: Json) -> str:
+def mapping(run: TrainedResult) -> str:
     """How a model came onto which arrays, from the recipe of its run."""
-    recipe, chip = recipe_of(run), run["design"]["name"]
+    recipe, chip = recipe_of(run), run.design.name
     added = [name for key, name in ADDED.items() if getattr(recipe, key)]
     return " with ".join(
         [ARRAYS.get(chip, f"{chip} instead of the paper's chip"), *([_listed(added)] if added else [])]
@@ -115,7 +114,7 @@ def by_mapping(paths: list[Path]) -> dict[str, TasksResult]:
 
 def _title(training: Training, tasks: TasksResult) -> str:
     """Model and mapping; of the software model, how it was trained."""
-    model = MODELS.get(training.run["model"]["name"], training.run["model"]["name"])
+    model = MODELS.get(training.run.model.name, training.run.model.name)
     if tasks.design is None:
         assert tasks.stage is not None
         loss = training.recipe.stage(tasks.stage).loss
@@ -133,7 +132,7 @@ def ours() -> list[Conversions]:
             tokens = tokens_of(training.run, training.tasks)
             for scored in (training.tasks, *training.controls.values()):
                 _, (ratio, error) = compared(scored, training.software)
-                point = ConversionPoint(tokens, ratio, HALF * error, f"`{training.run['recipe']}`")
+                point = ConversionPoint(tokens, ratio, HALF * error, f"`{training.run.recipe}`")
                 (software if scored.design is None else arrays).setdefault(
                     _title(training, scored), []
                 ).append(point)

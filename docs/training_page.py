@@ -12,8 +12,9 @@ import token_curve
 import tokens_page
 
 from gaincell.files import write_atomic, write_text
-from gaincell.reports import results, tables, training
+from gaincell.reports import tables, training
 from gaincell.reports.style import styled
+from gaincell.results.run import TrainedResult
 
 ARCHITECTURES = {"small-gpt2": "GPT-2", "small-llama": "Llama"}
 TARGETS = (
@@ -57,7 +58,7 @@ def control_sentence(chip: str) -> str:
     )
 
 
-def architectures(by_title: dict[str, list[results.Json]]) -> str:
+def architectures(by_title: dict[str, list[TrainedResult]]) -> str:
     """One table of the same recipe on several architectures, and what became of the targets."""
     lines = []
     for stage, to, words, most in TARGETS:

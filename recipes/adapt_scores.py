@@ -32,7 +32,7 @@ from gaincell.design import Design
 from gaincell.device import with_cell
 from gaincell.evaluation.perplexity import cut_blocks, describe, perplexity
 from gaincell.integrations.hf.attach import attached_layers, set_design
-from gaincell.mapping.readapt import AdaptSettings, load_start
+from gaincell.mapping.ready import find_start
 from gaincell.nn.attention import GainCellAttention
 from gaincell.reports import results
 from gaincell.reports.results import value
@@ -57,7 +57,8 @@ def main(
     cell: Annotated[str | None, typer.Option(metavar="CELL", help="Other cells than the chip's.")] = None,
 ) -> None:
     """Perplexity of `tiny` after the closed form, after least squares on the scores, and after both."""
-    loaded, linear, chip = load_start(AdaptSettings("tiny", None, None), load_design("leroux2025"))
+    chip = load_design("leroux2025")
+    linear, loaded = chip.replace(cell="linear"), find_start("tiny").load(chip)
     model, design = loaded.model, with_cell(chip, cell) if cell else chip
     text, needed = open_text("sample"), BLOCKS * BLOCK + 1
     evaluation = token_stream(text.evaluation, loaded.tokenizer, needed)

@@ -20,6 +20,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -42,6 +43,8 @@ from gaincell.mapping.ready import Ready, hardware_model
 from gaincell.progress import Progress, StageProgress, silent
 from gaincell.reports import results
 from gaincell.reports.results import Json, value
+from gaincell.results.codec import to_json
+from gaincell.results.run import AdaptedResult, UsedText
 from gaincell.text import open_text, token_stream
 
 ROOT = Path(__file__).parents[1]
@@ -108,12 +111,11 @@ def main(
                     results.write(start_result(place(paper), start, title, progress), path)
 
 
-def start_result(chip: Design, start: str, title: str, progress: StageProgress) -> Json:
+def start_result(chip: Design, start: str, title: str, progress: StageProgress) -> AdaptedResult:
     """Part 3 of one cell, as `gaincell adapt tiny --method published --start START --rule released`."""
     settings = AdaptSettings(MODEL, chip, None, method="published", start=start, rule="released", text=TEXT)
     found = adapt_model(settings, chip, command=["python", *sys.argv], progress=progress)
-    kept = ("schema", "command", "model", "design", "text", "stages", "adaptation", "provenance")
-    return {**{key: found[key] for key in kept}, "title": title}
+    return replace(found, title=title, mismatch=None, codes=None, cell=None)
 
 
 class Job:
@@ -165,7 +167,7 @@ class Job:
             "command": "cells design",
             **cell_numbers(chip),
             "stages": stages,
-            "adaptation": {"closed-form": summary.adaptation(records.of_adaptation(found))},
+            "adaptation": {"closed-form": to_json(summary.adaptation(records.of_adaptation(found)))},
         }
 
     def adaptation_result(self, ready: Ready, chip: Design, name: str, about: Mapping[str, str]) -> Json:
@@ -182,9 +184,9 @@ class Job:
         for method in methods:
             model.load_state_dict(start, strict=False)
             found = adapt(model, [batch], target, method, progress=self.progress(f"{name}: {method}"))
-            adapted[method] = summary.adaptation(self.record(found, model, batch))
+            adapted[method] = to_json(summary.adaptation(self.record(found, model, batch)))
             stages[method] = self.evaluate(ready, f"{name}: {method}, evaluate")
-        curve = summary.cell(chip)
+        curve = to_json(summary.cell(chip))
         return self.common(ready, chip, batch) | {
             "command": "cells adaptation",
             "chip": {"name": about["chip"], "description": about["about"]},
@@ -208,14 +210,10 @@ class Job:
         on_chip = attached_layers(ready.loaded.model)[0].design
         return {
             "schema": results.SCHEMA,
-            "model": summary.model(ready.loaded)
+            "model": to_json(summary.model(ready.loaded))
             | {"token_period": value(on_chip.token_period, "s", "simulated")},
-            "design": summary.design(chip),
-            "text": {
-                "name": TEXT,
-                "evaluation_tokens": value(len(self.evaluation), "tokens", "measured"),
-                "calibration_tokens": value(calibration.numel(), "tokens", "measured"),
-            },
+            "design": to_json(summary.chip_of(chip)),
+            "text": to_json(UsedText(TEXT, len(self.evaluation), calibration.numel())),
         }
 
     def evaluate(self, ready: Ready, step: str) -> Json:

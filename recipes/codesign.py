@@ -12,6 +12,7 @@ writes the section of docs/sweeps.md and its figure. About 10 minutes on one cor
 from __future__ import annotations
 
 import sys
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -24,8 +25,9 @@ from gaincell.config import load_design
 from gaincell.design import Design
 from gaincell.errors import RunError
 from gaincell.mapping.codesign import CodesignSettings, codesign_model
-from gaincell.reports import results
-from gaincell.reports.results import Json, value
+from gaincell.results import read, write
+from gaincell.results.codesign import CodesignComparison, CodesignResult, ComparedChip, LearnedChip
+from gaincell.results.provenance import without_paths
 from gaincell.training.codesign import with_zero_code
 
 ROOT = Path(__file__).parents[1]
@@ -61,7 +63,8 @@ def main(
     """Learn circuits of the chip with `tiny`, and compare with the fixed chip."""
     keep_freed_memory()
     torch.set_num_threads(threads)
-    points: list[Json] = []
+    points: list[ComparedChip] = []
+    done: list[CodesignResult] = []
     for label, levels in CHIPS.items():
         for name, (zero, learn) in VARIANTS.items():
             chip = load_design(DESIGN).replace(**levels)
@@ -70,27 +73,26 @@ def main(
             folder = runs / f"{label}-{name}"
             found = point(folder, chip, learn, work=folder.name.startswith(only or ""))
             if found is not None:
-                counts = {key: value(count, "1", "simulated") for key, count in levels.items()}
-                points.append({"name": name, "chip": label, "levels": counts, **found})
-                results.write(whole(points), out)
+                kept = {f.name: getattr(found, f.name) for f in fields(LearnedChip)}
+                about = {"name": name, "chip": label, "levels": levels, "command": found.command}
+                points.append(ComparedChip(**about, **kept))
+                done.append(found)
+                write(whole(done[0], points), out)
 
 
-def whole(points: list[Json]) -> Json:
+def whole(first: CodesignResult, points: list[ComparedChip]) -> CodesignComparison:
     """All points that are finished, as one result."""
-    command = " ".join(results.without_paths(["python", *sys.argv]))
-    about = {"command": command, "design_hash": load_design(DESIGN).hash}
-    kept = [{key: part for key, part in p.items() if key not in ("schema", "provenance")} for p in points]
-    return {
-        "schema": results.SCHEMA,
-        "command": "codesign comparison",
-        "model": points[0]["model"],
-        "text": points[0]["text"],
-        "points": kept,
-        "provenance": points[0]["provenance"] | about,
-    }
+    command = " ".join(without_paths(["python", *sys.argv]))
+    return CodesignComparison(
+        command="codesign comparison",
+        model=first.model,
+        text=first.text,
+        points=tuple(points),
+        provenance=replace(first.provenance, command=command, design_hash=load_design(DESIGN).hash),
+    )
 
 
-def point(folder: Path, chip: Design, learn: tuple[str, ...], *, work: bool) -> Json | None:
+def point(folder: Path, chip: Design, learn: tuple[str, ...], *, work: bool) -> CodesignResult | None:
     """One training, or what it gave before with the same settings; None where that is not to be made."""
     settings = CodesignSettings(
         MODEL, chip, learn, steps=STEPS, batch=BATCH, rate=RATE, evaluation_tokens=EVALUATED
@@ -98,8 +100,8 @@ def point(folder: Path, chip: Design, learn: tuple[str, ...], *, work: bool) -> 
     rates = (settings.learning_rate, settings.scale_learning_rate, settings.rate)
     command = ["codesign", chip.hash, *learn, f"{STEPS} x {BATCH}", *map(str, rates)]
     try:
-        before = results.read(folder)
-        if before["provenance"]["command"] == " ".join(command):
+        before = read(folder, CodesignResult)
+        if before.provenance.command == " ".join(command):
             return before
     except RunError:
         pass

@@ -22,8 +22,9 @@ from gaincell.costs.baselines.measurement import Measurement
 from gaincell.costs.baselines.meters import Nvml, PowerSampler, Rapl, meter_for
 from gaincell.costs.measured_file import read_measured
 from gaincell.errors import InputError
-from gaincell.reports.baseline import baseline_tables, draw_baseline, per_token, was_shared
+from gaincell.reports.baseline import baseline_figure, baseline_tables, per_token, was_shared
 from gaincell.reports.results import check
+from gaincell.reports.style import save
 from gaincell.results import read
 from gaincell.results.baseline import BaselineResult
 from gaincell.results.codec import to_json
@@ -292,7 +293,7 @@ def test_a_shared_processor_shows_its_own_time(tmp_path: Path) -> None:
         assert per_token(entry) == (entry.processor_per_token if shared else entry.latency_per_token)
     assert was_shared(result) == any(m.busy is not None and m.busy < 0.9 for m in result.measurements)
     assert len(baseline_tables(result)) == 2
-    assert draw_baseline(result, tmp_path / "b.svg").is_file()
+    assert save(baseline_figure(result), tmp_path / "b.svg").is_file()
 
 
 def test_measurement_is_what_the_costs_compare_with() -> None:

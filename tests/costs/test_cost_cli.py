@@ -6,6 +6,7 @@ from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
+import costs_page
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -198,9 +199,8 @@ def test_what_holds_longer_or_higher_than_the_chip_can_is_said(
     assert "the chip stores up to 0.9 V, above the supply of 0.8 V of technology 14nm" in out
     file = tmp_path / "cost.json"
     assert run(capsys, "mistral-7b", "--window", "4096", "--why", "--json", str(file))[0] == 0
-    assert "4,096 of 8,192 tokens (sliding window)" in costs.as_markdown(
-        costs_around.cache(read(file, CostResult))
-    )
+    shown = costs_around.cache(read(file, CostResult)).markdown()
+    assert "4,096 of 8,192 tokens (sliding window)" in shown
 
 
 @pytest.mark.parametrize(("window", "longer"), [("4096", False), ("512", True)])
@@ -242,7 +242,7 @@ def test_sizes_alone_suffice_and_other_sizes_are_not_compared(
     assert compared == {gpus.floor(gpu, 32, 8, 128, 4096).title for gpu in gpus.stated().values()}
     assert "Rows without ×: other sizes" in costs_around.machines(result).caption
     assert [path for path in draw_all(result, tmp_path) if "machines" in path.name]
-    assert "65,536" in costs.as_markdown(costs_around.stated_cache(result))
+    assert "65,536" in costs_around.stated_cache(result).markdown()
 
 
 @pytest.mark.parametrize(
@@ -314,8 +314,8 @@ def test_what_is_counted_and_what_is_left_out_is_in_the_result(
     for name, found in line.operations.items():
         assert found.count.value * found.each == pytest.approx(line.parts[name])
     assert set(line.parts) - set(line.operations) == {"routing"}
-    assert "scaling of k, v, 128 × 124 fJ a multiply-add" in costs.as_markdown(costs.energy(result))
-    shown = costs.as_markdown(costs.left_out(result))
+    assert "scaling of k, v, 128 × 124 fJ a multiply-add" in costs.energy(result).markdown()
+    shown = costs.left_out(result).markdown()
     assert result.left_out
     assert all(one.what in shown for one in result.left_out)
 
@@ -334,11 +334,11 @@ def test_tables_for_documents(capsys: pytest.CaptureFixture[str], tmp_path: Path
     file = tmp_path / "cost.json"
     assert run(capsys, "gpt2", "--json", str(file))[0] == 0
     result = read(file, CostResult)
-    text = costs.as_markdown(costs.energy(result))
+    text = costs.energy(result).markdown()
     assert "| all | 6.15 nJ |" in text
-    assert "344 | 97,266" in costs.as_markdown(costs_around.machines(result))
-    assert "7,521 | 43,981" in costs.as_markdown(costs_around.machines(result))
-    assert "| gpt2 (assumed) | 0.500 | 0.2500 |" in costs.as_markdown(costs.sparsity({"gpt2": result}))
+    assert "344 | 97,266" in costs_around.machines(result).markdown()
+    assert "7,521 | 43,981" in costs_around.machines(result).markdown()
+    assert "| gpt2 (assumed) | 0.500 | 0.2500 |" in costs_page.sparsity({"gpt2": result}).markdown()
     assert costs.with_scale(0.0, "J") == "0 J"
     assert costs.with_scale(2e6, "J") == "2,000,000 J"
     assert costs.with_scale(3.0, "columns") == "3 columns"

@@ -26,14 +26,21 @@ from gaincell.errors import InputError, ModelError, RunError, UncalibratedWarnin
 from gaincell.evaluation.dump import dump_layer
 from gaincell.integrations.hf.attach import attach, attached_layers, detach, set_attention, set_design
 from gaincell.integrations.hf.cache import RingCache, feed
-from gaincell.integrations.hf.checkpoint import HARDWARE, load_for_training, load_run, save
+from gaincell.integrations.hf.checkpoint import (
+    HARDWARE,
+    load_for_training,
+    load_run,
+    read_state,
+    save,
+    trained_parameters,
+    write_state,
+)
 from gaincell.integrations.hf.digital_scaling import add_array_normaliser, add_biases
 from gaincell.integrations.hf.lora import add_lora
 from gaincell.integrations.hf.models import load_model
-from gaincell.mapping.folder import read_state, trained_parameters, write_state
 from gaincell.mapping.initial import FIRST, FLOORS, initial_scaling
 from gaincell.nn.attention import GainCellAttention
-from gaincell.training.loop import _optimizer
+from gaincell.training.optimizer import make_optimizer
 from gaincell.training.settings import TrainSettings
 
 EXACT = {"readout": "none", "output_ceiling": False, "query_levels": None, "storage_levels": None}
@@ -292,7 +299,7 @@ def test_directions_and_floors_have_rates_and_do_not_decay() -> None:
     }
     rates = {
         (group["peak"], group["weight_decay"], group["params"][0].ndim)
-        for group in _optimizer(parameters, settings, {}).param_groups
+        for group in make_optimizer(parameters, settings, {}).param_groups
     }
     assert rates == {(2e-2, 0.0, 1), (4e-3, 0.0, 2)}
 

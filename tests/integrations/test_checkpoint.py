@@ -19,7 +19,8 @@ from gaincell.design import Design
 from gaincell.errors import DesignError, ModelError, RunError
 from gaincell.integrations.hf import sources
 from gaincell.integrations.hf.attach import attach, attached_layers, detach, set_design
-from gaincell.integrations.hf.checkpoint import describe, is_run, load_run, save
+from gaincell.integrations.hf.checkpoint import load_run, save
+from gaincell.integrations.hf.run import Run, is_run
 from gaincell.integrations.hf.size import model_size
 from gaincell.integrations.hf.sources import base_weights, load_base
 
@@ -83,12 +84,12 @@ def test_only_what_changed_is_stored(adapted: PreTrainedModel, base: Path, tmp_p
     names = set(load_file(run / "hardware.safetensors"))
     assert {name for name in names if ".gain_cell." not in name} == {CHANGED}
     assert len(names) == 1 + 2 * 8
-    about = describe(run)
+    about = Run(run).hardware
     original = load_base(base)
     assert (about.base, about.base_sha256) == (str(base), original.sha256)
     assert about.design_hash == attached_layers(adapted)[0].design.hash
     given = save(adapted, tmp_path / "given", base=original)
-    assert describe(given) == about
+    assert Run(given).hardware == about
     assert set(load_file(given / "hardware.safetensors")) == names
 
 
@@ -244,7 +245,7 @@ def test_a_base_model_of_the_hub_is_pinned(
     assert loaded.name_or_path == "owner/small"
     capsys.readouterr()
     run = save(attach(loaded, design), tmp_path / "run")
-    assert describe(run).base == f"owner/small@{OLD}"
+    assert Run(run).hardware.base == f"owner/small@{OLD}"
     assert capsys.readouterr().err == ""
     shutil.rmtree(tmp_path / "cache")
     assert torch.equal(logits(load_run(run).model), logits(loaded))
@@ -254,7 +255,7 @@ def test_a_base_model_of_the_hub_is_pinned(
     assert not hub(NEW).exists()
     assert model_size(run).title == "small"
     again = save(load_run(run).model, tmp_path / "again")
-    assert describe(again) == describe(run)
+    assert Run(again).hardware == Run(run).hardware
     assert capsys.readouterr().err == ""
 
 
@@ -262,7 +263,7 @@ def test_a_model_of_the_hub_without_a_commit(
     hub: Callable[[str], Path], design: Design, tmp_path: Path
 ) -> None:
     run = save(attach(load_base("owner/small").model, design), tmp_path / "run")
-    assert describe(run).base == f"owner/small@{NEW}"
+    assert Run(run).hardware.base == f"owner/small@{NEW}"
     assert hub(NEW).is_dir()
 
 

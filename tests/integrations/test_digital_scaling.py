@@ -22,13 +22,20 @@ from gaincell.config import load_design
 from gaincell.errors import ModelError, RunError
 from gaincell.integrations.hf.attach import attach, attached_layers, detach, set_attention, set_design
 from gaincell.integrations.hf.cache import RingCache, feed
-from gaincell.integrations.hf.checkpoint import HARDWARE, load_for_training, load_run, save
+from gaincell.integrations.hf.checkpoint import (
+    HARDWARE,
+    load_for_training,
+    load_run,
+    read_state,
+    save,
+    trained_parameters,
+    write_state,
+)
 from gaincell.integrations.hf.digital_scaling import add_biases, add_exponents
 from gaincell.integrations.hf.lora import add_lora
 from gaincell.integrations.hf.models import load_model
 from gaincell.integrations.hf.paired import pair_rows
 from gaincell.integrations.hf.softmax_passthrough import softmax_passthrough
-from gaincell.mapping.folder import read_state, trained_parameters, write_state
 from gaincell.mapping.initial import FIRST, WIDE, initial_scaling
 from gaincell.nn.attention import GainCellAttention
 

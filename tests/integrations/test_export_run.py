@@ -16,7 +16,7 @@ from transformers import (
 
 import gaincell
 from gaincell.integrations.hf import sources
-from gaincell.integrations.hf.checkpoint import is_run
+from gaincell.integrations.hf.run import is_run
 
 from .hardware_models import WARNINGS, exit_code, hardware, logits, lora, trained
 

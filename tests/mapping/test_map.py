@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from gaincell.adaptation.statistics import attached
 from gaincell.evaluation.perplexity import perplexity
-from gaincell.integrations.hf import checkpoint, models
+from gaincell.integrations.hf import models
 from gaincell.integrations.hf.models import load_model
 from gaincell.integrations.hf.sources import BaseModel, load_base
 from gaincell.mapping.job import Job, prepare
@@ -21,12 +22,15 @@ from gaincell.mapping.pipeline import map_model
 from gaincell.mapping.readapt import AdaptSettings, adapt_model
 from gaincell.mapping.stages import STAGES
 from gaincell.progress import silent_stages
-from gaincell.reports import results
-from gaincell.reports.figures import FIGURES, draw_all
-from gaincell.reports.results import number, numbers
+from gaincell.reports.figures import draw_all
 from gaincell.reports.tables import adaptation_lines, perplexity_markdown, perplexity_rows
+from gaincell.results import read, write
+from gaincell.results.codec import to_json
+from gaincell.results.plain import check, value
+from gaincell.results.provenance import without_paths
+from gaincell.results.run import MappedResult
 
-Mapped = tuple[Path, Path, Path, dict[str, Any]]
+Mapped = tuple[Path, Path, Path, MappedResult]
 
 
 @pytest.fixture(scope="module")
@@ -41,18 +45,16 @@ def mapped(tmp_path_factory: pytest.TempPathFactory) -> Mapped:
 
 def test_every_stage_is_there(mapped: Mapped) -> None:
     _, _, folder, run = mapped
-    assert [stage["name"] for stage in run["stages"]] == [stage.name for stage in STAGES]
-    tokens = {stage["name"]: number(stage["training_tokens"]) for stage in run["stages"]}
+    assert [stage.name for stage in run.stages] == [stage.name for stage in STAGES]
+    tokens = {stage.name: stage.training_tokens for stage in run.stages}
     assert tokens["software"] == 0
     assert tokens["linear"] == tokens["adapted"] == tokens["unadapted"] == tokens["software-continued"] > 0
     assert tokens["fine-tuned"] == tokens["software-continued-more"] == 16 * 64
-    assert run["adaptation"]["closed-form"]["converged"]
-    assert number(run["adaptation"]["closed-form"]["forward_passes"]) <= 2.5
-    by_name = {stage["name"]: stage for stage in run["stages"]}
-    ratio = number(by_name["fine-tuned"]["perplexity"]) / number(
-        by_name["software-continued-more"]["perplexity"]
-    )
-    assert number(by_name["fine-tuned"]["ratio_to_continued"]) == pytest.approx(ratio)
+    assert run.adaptation["closed-form"].converged
+    assert run.adaptation["closed-form"].forward_passes <= 2.5
+    by_name = {stage.name: stage for stage in run.stages}
+    ratio = by_name["fine-tuned"].perplexity / by_name["software-continued-more"].perplexity
+    assert by_name["fine-tuned"].ratio_to_continued == pytest.approx(ratio)
     assert {path.name for path in folder.iterdir()} == {
         "run.json", "design.toml", "hardware.safetensors", "figures", "log.jsonl", "stages"
     }  # fmt: skip
@@ -69,14 +71,14 @@ def test_the_saved_run_evaluates_to_the_perplexity_of_its_table(mapped: Mapped) 
     loaded = load_model(folder)
     assert attached(loaded.model)[0].design.cell.name == "polynomial"
     found = perplexity(loaded.model, job.evaluation, "blocks-64")
-    assert found.perplexity == pytest.approx(number(run["stages"][-1]["perplexity"]), rel=1e-6)
+    assert found.perplexity == pytest.approx(run.stages[-1].perplexity, rel=1e-6)
 
 
 def test_the_software_model_is_the_pretrained_one(mapped: Mapped) -> None:
     model, text, folder, run = mapped
     job = prepare(micro_settings(model, text), folder, silent_stages)
     found = perplexity(load_model(model).model, job.evaluation, "blocks-64")
-    assert found.perplexity == pytest.approx(number(run["stages"][0]["perplexity"]), rel=1e-6)
+    assert found.perplexity == pytest.approx(run.stages[0].perplexity, rel=1e-6)
 
 
 def test_training_and_evaluation_text_do_not_overlap(mapped: Mapped) -> None:
@@ -90,13 +92,13 @@ def test_training_and_evaluation_text_do_not_overlap(mapped: Mapped) -> None:
 
 def test_run_json_states_unit_and_kind_of_every_number(mapped: Mapped) -> None:
     _, _, folder, run = mapped
-    results.check(run)
-    assert results.read(folder) == json.loads(json.dumps(run))
+    assert read(folder) == json.loads(json.dumps(to_json(run)))
+    assert read(folder, MappedResult) == run
     for bad in ({"x": 1.0}, {"x": {"value": 1, "unit": "V"}}, {"x": [{"y": 2}]}):
         with pytest.raises(ValueError, match="x"):
-            results.check(bad)
+            check(bad)
     with pytest.raises(ValueError, match="source"):
-        results.value(1.0, "V", "cited")
+        value(1.0, "V", "cited")
 
 
 def test_run_json_holds_no_local_path(mapped: Mapped) -> None:
@@ -104,12 +106,12 @@ def test_run_json_holds_no_local_path(mapped: Mapped) -> None:
     text = (folder / "run.json").read_text()
     for path in (str(folder.parent), os.path.expanduser("~") + "/", os.getcwd()):
         assert path not in text
-    provenance = run["provenance"]
-    assert provenance["command"] == "gaincell map micro --text words.txt --out=run"
-    assert provenance["inputs"]["model micro"] == load_model(model).sha256
-    assert provenance["design_hash"] == attached(load_model(folder).model)[0].design.hash
-    assert set(provenance["versions"]) == {"python", "torch", "transformers", "gaincell"}
-    assert provenance["hardware"]["cores"] >= 1
+    provenance = run.provenance
+    assert provenance.command == "gaincell map micro --text words.txt --out=run"
+    assert provenance.inputs["model micro"] == load_model(model).sha256
+    assert provenance.design_hash == attached(load_model(folder).model)[0].design.hash
+    assert set(provenance.versions) == {"python", "torch", "transformers", "gaincell"}
+    assert (provenance.hardware.cores or 0) >= 1
 
 
 @pytest.mark.parametrize(
@@ -123,7 +125,7 @@ def test_run_json_holds_no_local_path(mapped: Mapped) -> None:
     ],
 )  # fmt: skip
 def test_commands_are_recorded_without_paths(given: list[str], shown: str) -> None:
-    assert " ".join(results.without_paths(given)) == shown
+    assert " ".join(without_paths(given)) == shown
 
 
 @pytest.mark.usefixtures("blank_figures")
@@ -131,47 +133,46 @@ def test_figures_and_tables_come_from_run_json_alone(mapped: Mapped, tmp_path: P
     _, _, folder, _ = mapped
     copy = tmp_path / "run.json"
     copy.write_bytes((folder / "run.json").read_bytes())
-    read = results.read(copy)
-    drawn = draw_all(read, tmp_path / "figures")
-    assert {path.stem for path in drawn} == set(FIGURES)
+    run = read(copy, MappedResult)
+    drawn = draw_all(run, tmp_path / "figures")
+    assert {path.stem for path in drawn} == {"perplexity", "adaptation", "mismatch", "codes", "cell"}
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in drawn)
-    rows = perplexity_rows(read)
+    rows = perplexity_rows(run)
     assert [row[0] for row in rows] == [stage.title for stage in STAGES]
-    markdown = perplexity_markdown(read)
+    markdown = perplexity_markdown(run)
     assert "blocks-64" in markdown
     assert all(stage.title in markdown for stage in STAGES)
-    assert len(adaptation_lines(read)) == 2
+    assert len(adaptation_lines(run)) == 2
 
 
 def test_ratios_to_continued_software_are_paired_block_by_block(mapped: Mapped) -> None:
     """Their error is that of differences on the same blocks, and stands beside them."""
-    by_name = {stage["name"]: stage for stage in mapped[3]["stages"]}
+    by_name = {stage.name: stage for stage in mapped[3].stages}
     tuned, software = by_name["fine-tuned"], by_name["software-continued-more"]
-    ours, theirs = (torch.tensor(numbers(stage["blocks"]["nll"])) for stage in (tuned, software))
-    counts = numbers(tuned["blocks"]["predictions"])
-    assert sum(numbers(tuned["blocks"]["nll"])) == pytest.approx(number(tuned["nll"]), rel=1e-6)
+    ours, theirs = (torch.tensor(stage.blocks.nll) for stage in (tuned, software))
+    counts = tuned.blocks.predictions
+    assert sum(tuned.blocks.nll) == pytest.approx(tuned.nll, rel=1e-6)
     nats = (ours - theirs) / counts[0]
-    ratio, error = number(tuned["ratio_to_continued"]), number(tuned["ratio_to_continued_error"])
+    ratio, error = tuned.ratio_to_continued, tuned.ratio_to_continued_error
     assert ratio == pytest.approx(float(nats.mean().exp()), rel=1e-5)
     assert error == pytest.approx(ratio * float(nats.std()) / len(counts) ** 0.5, rel=1e-3)
-    row = next(row for row in perplexity_rows(mapped[3]) if row[0] == tuned["title"])
+    row = next(row for row in perplexity_rows(mapped[3]) if row[0] == tuned.title)
     assert " ± " in row[-1]
     assert "paired block by block" in perplexity_markdown(mapped[3])
-    old = json.loads(json.dumps(mapped[3]))
-    for stage in old["stages"]:
-        stage.pop("ratio_to_continued_error", None)
+    stages = tuple(replace(stage, ratio_to_continued_error=None) for stage in mapped[3].stages)
+    old = replace(mapped[3], stages=stages)
     assert "losses of single blocks were not stored" in perplexity_markdown(old)
     assert "±" not in perplexity_rows(old)[-1][-1]
 
 
 def test_infinite_perplexities_survive(mapped: Mapped, tmp_path: Path) -> None:
-    run = json.loads(json.dumps(mapped[3]))
-    run["stages"][3]["perplexity"] = results.value(float("inf"), "1", "simulated")
-    results.write(run, tmp_path / "run.json")
-    read = results.read(tmp_path)
-    assert number(read["stages"][3]["perplexity"]) == float("inf")
-    draw_all(read, tmp_path / "figures")
-    assert "inf" in perplexity_markdown(read)
+    stages = [*mapped[3].stages]
+    stages[3] = replace(stages[3], perplexity=float("inf"))
+    write(replace(mapped[3], stages=tuple(stages)), tmp_path / "run.json")
+    run = read(tmp_path, MappedResult)
+    assert run.stages[3].perplexity == float("inf")
+    draw_all(run, tmp_path / "figures")
+    assert "inf" in perplexity_markdown(run)
 
 
 @pytest.mark.usefixtures("blank_figures")
@@ -181,13 +182,12 @@ def test_a_run_can_be_adapted_to_another_cell(mapped: Mapped, tmp_path: Path) ->
         str(folder), None, "x3", text=str(text), evaluation_tokens=256, calibration_tokens=256
     )
     run = adapt_model(settings, micro_design(), tmp_path / "x3")
-    assert [stage["name"] for stage in run["stages"]] == ["linear", "unadapted", "adapted"]
-    trained = next(stage["training_tokens"] for stage in made["stages"] if stage["name"] == "linear")
-    assert number(trained) > 0
-    assert [stage["training_tokens"] for stage in run["stages"]] == [trained] * 3
-    assert run["design"]["cell"] == "x3"
-    assert run["adaptation"]["closed-form"]["converged"]
-    results.check(run)
+    assert [stage.name for stage in run.stages] == ["linear", "unadapted", "adapted"]
+    trained = next(stage.training_tokens for stage in made.stages if stage.name == "linear")
+    assert trained > 0
+    assert [stage.training_tokens for stage in run.stages] == [trained] * 3
+    assert run.design.cell == "x3"
+    assert run.adaptation["closed-form"].converged
     assert attached(load_model(tmp_path / "x3").model)[0].design.cell.name == "x3"
 
 
@@ -196,7 +196,7 @@ def test_a_map_with_adapters(tmp_path: Path) -> None:
     model, text = write_micro(tmp_path)
     out = tmp_path / "run"
     run = map_model(micro_settings(model, text, lora=2, published=False), out)
-    assert run["adaptation"]["closed-form"]["converged"]
+    assert run.adaptation["closed-form"].converged
     saved = load_file(out / "hardware.safetensors")
     assert any(name.endswith(".weight.lora_A") for name in saved)
     assert all(".lora_" in name or ".gain_cell." in name for name in saved)
@@ -206,8 +206,8 @@ def test_a_map_with_adapters(tmp_path: Path) -> None:
     }
     other = AdaptSettings(str(out), None, "x3", text=str(text), evaluation_tokens=256, calibration_tokens=256)
     again = adapt_model(other, micro_design(), tmp_path / "x3")
-    linear = next(stage for stage in run["stages"] if stage["name"] == "linear")
-    assert number(again["stages"][0]["perplexity"]) == pytest.approx(number(linear["perplexity"]), rel=1e-4)
+    linear = next(stage for stage in run.stages if stage.name == "linear")
+    assert again.stages[0].perplexity == pytest.approx(linear.perplexity, rel=1e-4)
     assert load_model(tmp_path / "x3").model is not None
 
 
@@ -225,7 +225,7 @@ def test_a_map_with_adapters_keeps_bfloat16_and_reads_the_model_once(
         return reads[-1]
 
     monkeypatch.setattr(models, "load_base", read)
-    monkeypatch.setattr(checkpoint, "load_base", read)
+    monkeypatch.setattr("gaincell.integrations.hf.run.load_base", read)
     teachers = []
     make = Job.teacher
 
@@ -242,8 +242,8 @@ def test_a_map_with_adapters_keeps_bfloat16_and_reads_the_model_once(
     for teacher in teachers:
         own = dict(teacher.named_parameters())
         assert all(own[name].data_ptr() == weight.data_ptr() for name, weight in weights.items())
-    assert "weights in bfloat16" in run["provenance"]["protocol"]
+    assert "weights in bfloat16" in run.provenance.protocol
     loaded = load_model(tmp_path / "run", torch.bfloat16).model
     job = prepare(micro_settings(model, text, lora=2, published=False), tmp_path / "run", silent_stages)
     found = perplexity(loaded, job.evaluation, "blocks-64")
-    assert found.perplexity == pytest.approx(number(run["stages"][-1]["perplexity"]), rel=0.02)
+    assert found.perplexity == pytest.approx(run.stages[-1].perplexity, rel=0.02)

@@ -25,21 +25,22 @@ from gaincell.integrations.hf.mixing import MIX
 from gaincell.integrations.hf.models import load_model
 from gaincell.integrations.hf.paired import KEPT, kept_components
 from gaincell.integrations.hf.size import model_size
-from gaincell.mapping.folder import alone
+from gaincell.mapping.folder import run_lock
 from gaincell.mapping.overrides import parse_overrides
-from gaincell.mapping.readapt import AdaptSettings, adapt_model, describe_start
+from gaincell.mapping.readapt import AdaptSettings, adapt_model
+from gaincell.mapping.ready import find_start
 from gaincell.mapping.recipe import LoraRecipe, ModelRecipe, Recipe
 from gaincell.mapping.recipe_file import TRAINING, load_recipe
 from gaincell.mapping.recipe_text import RecipeText
 from gaincell.mapping.run_recipe import run_recipe
-from gaincell.mapping.stage_model import load_stage
 from gaincell.nn.array_normaliser import NORMALISER
 from gaincell.ops.gain_cell_attention import GRADIENTS
 from gaincell.progress import silent_stages
-from gaincell.reports.results import saved_stage
+from gaincell.results import read
+from gaincell.results.run import TrainedResult
 from gaincell.schema import allowed
 from gaincell.text import open_text
-from gaincell.training.loop import _optimizer
+from gaincell.training.optimizer import make_optimizer
 from gaincell.training.settings import TrainSettings
 
 pytestmark = pytest.mark.usefixtures("blank_figures")
@@ -153,18 +154,18 @@ def test_shipped_recipes_run_in_miniature(path: Path, tmp_path: Path) -> None:
         run_recipe(before, open_text(text), tmp_path / "adapter", only="fine-tuned")
         recipe = replace(recipe, adapter=str(tmp_path / "adapter"))
     run = run_recipe(recipe, open_text(text), tmp_path / "out")
-    assert [stage["name"] for stage in run["stages"]] == [stage.name for stage in recipe.stages]
-    assert all(stage["perplexity"]["value"] < 3000 for stage in run["stages"])
-    inputs = [name.split()[0] for name in run["provenance"]["inputs"]]
+    assert [stage.name for stage in run.stages] == [stage.name for stage in recipe.stages]
+    assert all(stage.perplexity < 3000 for stage in run.stages)
+    inputs = [name.split()[0] for name in run.provenance.inputs]
     assert inputs == ["model", *([] if recipe.adapter is None else ["adapter"]), "training", "evaluation"]
     in_arrays = [stage.name for stage in recipe.stages if stage.attention == "arrays"]
-    assert (run["saved"] in in_arrays) if in_arrays else (run["saved"] is None)
+    assert (run.saved in in_arrays) if in_arrays else (run.saved is None)
     if in_arrays:
         assert load_model(str(tmp_path / "out")).model is not None
     if recipe.adapter is not None:
-        before = saved_stage(json.loads((tmp_path / "adapter" / "run.json").read_text()))
-        own = recipe.tokens_of(recipe.stage(run["saved"]))
-        assert saved_stage(run)["training_tokens"]["value"] == before["training_tokens"]["value"] + own
+        before = read(tmp_path / "adapter", TrainedResult).saved_stage
+        own = recipe.tokens_of(recipe.stage(run.saved))
+        assert run.saved_stage.training_tokens == before.training_tokens + own
     assert not list((tmp_path / "out").rglob("*.checkpoint*"))
 
 
@@ -179,23 +180,24 @@ def test_a_control_goes_on_where_its_recipe_ends(tmp_path: Path) -> None:
     recipe = replace(recipe, model=control.model, design=control.design, files={})
     run = run_recipe(recipe, open_text(text), tmp_path / "more", only="more")
     own = recipe.tokens_of(recipe.stage("more"))
-    before = first["stages"][0]["training_tokens"]["value"]
-    assert run["stages"][0]["training_tokens"]["value"] == before + own
+    before = first.stages[0].training_tokens
+    assert run.stages[0].training_tokens == before + own
     places = ("control/stages/software-distilled", "more/stages/more")
     states = [load_file(tmp_path / f"{place}.safetensors") for place in places]
     assert states[0].keys() == states[1].keys()
     assert any(not torch.equal(states[0][name], states[1][name]) for name in states[0])
     idle = replace(recipe.stage("more"), task="nothing", steps=0, loss="cross-entropy")
     same = run_recipe(replace(recipe, stages=(idle,)), open_text(text), tmp_path / "same")
-    assert same["stages"][0]["perplexity"]["value"] == pytest.approx(
-        first["stages"][0]["perplexity"]["value"], rel=1e-6
-    )
+    assert same.stages[0].perplexity == pytest.approx(first.stages[0].perplexity, rel=1e-6)
     other = replace(recipe, lora=LoraRecipe(rank=2, where="attention"))
-    with pytest.raises(RunError, match=r"lora_A.* differs; give the \[lora\] that it was trained with"):
+    with pytest.raises(RunError, match=r"lora_A.* is in one only or has another shape; give the rank"):
         run_recipe(other, open_text(text), tmp_path / "other", only="more")
     for bad, message in (
         (more, "a stage with softmax attention starts from an adapter_stage"),
-        (changes | {"adapter_stage": "fine-tuned"}, "no such finished stage; it has software-distilled"),
+        (
+            changes | {"adapter_stage": "fine-tuned"},
+            "no finished stage 'fine-tuned'; it has: software-distilled",
+        ),
         ({"stage.more.attention": "softmax"}, "a stage with softmax attention starts from an adapter_stage"),
     ):
         with pytest.raises(InputError, match=message):
@@ -222,8 +224,8 @@ def test_a_recipe_repeats_and_goes_on(texts: Path, tmp_path: Path) -> None:
     recipe = load_recipe(write(tmp_path))
     outs = [tmp_path / "one", tmp_path / "two"]
     results = [run_recipe(recipe, open_text(texts), out) for out in outs]
-    for first, second in zip(*(result["stages"] for result in results), strict=True):
-        assert first["perplexity"] == second["perplexity"]
+    for first, second in zip(*(result.stages for result in results), strict=True):
+        assert first.perplexity == second.perplexity
     names = [f"stages/{stage.name}" for stage in recipe.stages] + ["model/model", "hardware"]
     for name in names:
         first, second = (load_file(out / f"{name}.safetensors") for out in outs)
@@ -233,7 +235,7 @@ def test_a_recipe_repeats_and_goes_on(texts: Path, tmp_path: Path) -> None:
     kept = (outs[0] / "stages" / "software-continued.safetensors").stat().st_mtime_ns
     (outs[0] / "stages" / "linear.json").unlink()
     again = run_recipe(recipe, open_text(texts), outs[0])
-    assert again["stages"][1]["perplexity"] == results[0]["stages"][1]["perplexity"]
+    assert again.stages[1].perplexity == results[0].stages[1].perplexity
     assert (outs[0] / "stages" / "software-continued.safetensors").stat().st_mtime_ns == kept
     with pytest.raises(RunError, match="other settings"):
         run_recipe(replace(recipe, seed=1), open_text(texts), outs[0])
@@ -360,21 +362,19 @@ def test_seeds_share_one_pretrained_model(texts: Path, tmp_path: Path) -> None:
     made = run_recipe(load_recipe(path), open_text(texts), first)
     others = [load_recipe(path, changes={"seed": n, "model.run": str(first)}) for n in (0, 1)]
     again = run_recipe(others[0], open_text(texts), tmp_path / "again")
-    assert [s["perplexity"] for s in again["stages"]] == [s["perplexity"] for s in made["stages"]]
+    assert [s.perplexity for s in again.stages] == [s.perplexity for s in made.stages]
     other = run_recipe(others[1], open_text(texts), tmp_path / "second")
-    assert other["model"] == made["model"]
-    assert other["provenance"]["seed"] == 1
-    assert all(
-        a["perplexity"] != b["perplexity"] for a, b in zip(other["stages"], made["stages"], strict=True)
-    )
+    assert other.model == made.model
+    assert other.provenance.seed == 1
+    assert all(a.perplexity != b.perplexity for a, b in zip(other.stages, made.stages, strict=True))
     read = [RecipeText(r, open_text(texts), tmp_path / "text", silent_stages).blocks for r in others]
     seen = 3 * 2  # blocks that the pretraining saw
     assert torch.equal(read[0][:seen], read[1][:seen])
     fresh = [{tuple(block.tolist()) for block in blocks[seen:]} for blocks in read]
     assert fresh[0] == fresh[1]
     assert not torch.equal(read[0][seen:], read[1][seen:])
-    loaded = load_stage(tmp_path / "second", "software-continued")
-    assert loaded.sha256 == made["model"]["sha256"]
+    loaded = load_model(tmp_path / "second", stage="software-continued")
+    assert loaded.sha256 == made.model.sha256
     with pytest.raises(RunError, match="other settings"):
         run_recipe(load_recipe(path, changes={"seed": 1}), open_text(texts), tmp_path / "second")
 
@@ -422,7 +422,7 @@ def test_a_recipe_for_another_chip(tmp_path: Path) -> None:
 def test_one_stage_with_what_it_needs(texts: Path, tmp_path: Path) -> None:
     recipe = load_recipe(write(tmp_path))
     run = run_recipe(recipe, open_text(texts), tmp_path / "out", only="linear")
-    assert [stage["name"] for stage in run["stages"]] == ["software-continued", "linear"]
+    assert [stage.name for stage in run.stages] == ["software-continued", "linear"]
     with pytest.raises(InputError, match=r"no stage 'linaer'.*software-continued"):
         recipe.needed_by("linaer")
 
@@ -431,16 +431,16 @@ def test_what_is_saved_is_the_best_stage_of_the_chips_own_cell(texts: Path, tmp_
     scratch = '[[stage]]\nname = "scratch"\nstart = "random"\nsteps = 1\n'
     recipe, out = load_recipe(write(tmp_path, MADE + scratch)), tmp_path / "out"
     run = run_recipe(recipe, open_text(texts), out)
-    score = {stage["name"]: stage["perplexity"]["value"] for stage in run["stages"]}
-    assert run["saved"] == min(("adapted", "fine-tuned"), key=score.__getitem__)
+    score = {stage.name: stage.perplexity for stage in run.stages}
+    assert run.saved == min(("adapted", "fine-tuned"), key=score.__getitem__)
     tokens = torch.from_file(str(out / "tokens" / "evaluation"), size=83, dtype=torch.int32)
     found = perplexity(load_model(str(out)).model, tokens, "blocks-32").perplexity
-    assert found == pytest.approx(score[run["saved"]], rel=1e-9)
+    assert found == pytest.approx(score[run.saved], rel=1e-9)
     again = run_recipe(recipe, open_text(texts), out, only="linear")
-    assert [stage["name"] for stage in again["stages"]] == [stage["name"] for stage in run["stages"]]
-    assert again["saved"] == run["saved"]
+    assert [stage.name for stage in again.stages] == [stage.name for stage in run.stages]
+    assert again.saved == run.saved
     alone = run_recipe(recipe, open_text(texts), tmp_path / "alone", only="scratch")
-    assert alone["saved"] is None
+    assert alone.saved is None
     assert not (tmp_path / "alone" / "hardware.safetensors").exists()
 
 
@@ -450,7 +450,7 @@ def test_two_processes_do_not_work_on_one_directory(texts: Path, tmp_path: Path)
     left.parent.mkdir(parents=True)
     left.write_bytes(b"half")
     (out / "stages" / ".linear.training.checkpoint-0123abcd.new").mkdir()
-    with alone(out), pytest.raises(RunError, match="another process works on out"):
+    with run_lock(out), pytest.raises(RunError, match="another process works on out"):
         run_recipe(recipe, open_text(texts), out)
     assert not list((out / "stages").iterdir())
     run_recipe(recipe, open_text(texts), out, only="software-continued")
@@ -494,15 +494,15 @@ def test_every_stage_of_a_run_loads_as_it_was_evaluated(texts: Path, tmp_path: P
     out = tmp_path / "made"
     run = run_recipe(load_recipe(write(tmp_path)), open_text(texts), out)
     tokens = torch.from_file(str(out / "tokens" / "evaluation"), size=83, dtype=torch.int32)
-    for stage in run["stages"]:
-        loaded = load_stage(out, stage["name"])
-        assert bool(attached_layers(loaded.model)) == (not stage["name"].startswith("software"))
+    for stage in run.stages:
+        loaded = load_model(out, stage=stage.name)
+        assert bool(attached_layers(loaded.model)) == (not stage.name.startswith("software"))
         found = perplexity(loaded.model, tokens, "blocks-32").perplexity
-        assert found == pytest.approx(stage["perplexity"]["value"], rel=1e-9), stage["name"]
+        assert found == pytest.approx(stage.perplexity, rel=1e-9), stage.name
     with pytest.raises(RunError, match=r"no finished stage 'other'; it has: adapted, fine-tuned"):
-        load_stage(out, "other")
+        load_model(out, stage="other")
     with pytest.raises(RunError, match="no directory of `gaincell train`"):
-        load_stage(texts, "linear")
+        load_model(texts, stage="linear")
 
 
 def test_a_stage_has_its_own_cell_whatever_the_last_one_has(tmp_path: Path) -> None:
@@ -513,14 +513,14 @@ def test_a_stage_has_its_own_cell_whatever_the_last_one_has(tmp_path: Path) -> N
         load_recipe(write(tmp_path, ADAPTER.replace("MODEL", str(model)) + last)), open_text(text), out
     )
     tokens = torch.from_file(str(out / "tokens" / "evaluation"), size=128, dtype=torch.int32)
-    for stage, cell in zip(run["stages"], ("polynomial", "polynomial", "linear"), strict=True):
-        loaded = load_stage(out, stage["name"]).model
+    for stage, cell in zip(run.stages, ("polynomial", "polynomial", "linear"), strict=True):
+        loaded = load_model(out, stage=stage.name).model
         assert attached_layers(loaded)[0].design.cell.name == cell
         found = perplexity(loaded, tokens, "blocks-32").perplexity
-        assert found == pytest.approx(stage["perplexity"]["value"], rel=1e-3)  # codes flip by rounding
+        assert found == pytest.approx(stage.perplexity, rel=1e-3)  # codes flip by rounding
     (out / "hardware.safetensors").unlink()  # an unfinished run knows the model's name only
     with pytest.raises(RunError, match="an unfinished run does not know where"):
-        load_stage(out, "after")
+        load_model(out, stage="after")
 
 
 def test_biases_and_exponents_are_trained_saved_and_gone_on_with(tmp_path: Path) -> None:
@@ -538,18 +538,18 @@ def test_biases_and_exponents_are_trained_saved_and_gone_on_with(tmp_path: Path)
     assert all(bool(saved[name].any()) for name in saved if name.endswith(tuple(extras)))
     tokens = torch.from_file(str(out / "tokens" / "evaluation"), size=128, dtype=torch.int32)
     for loaded, what in (
-        (load_model(out).model, saved_stage(run)),
-        *((load_stage(out, stage["name"]).model, stage) for stage in run["stages"]),
+        (load_model(out).model, run.saved_stage),
+        *((load_model(out, stage=stage.name).model, stage) for stage in run.stages),
     ):
         found = perplexity(loaded, tokens, "blocks-32").perplexity
-        assert found == pytest.approx(what["perplexity"]["value"], rel=1e-2)
+        assert found == pytest.approx(what.perplexity, rel=1e-2)
     assert (model_size(out).column_gains, model_size(out).array_normaliser) == (True, True)
     assert (model_size(str(model)).column_gains, model_size(str(model)).array_normaliser) == (False, False)
     more = GO_ON.replace("MODEL", str(model)).replace("ADAPTER", str(out))
     with pytest.raises(RunError, match="biases and exponents that it was made with"):
         run_recipe(load_recipe(write(tmp_path, more)), open_text(text), tmp_path / "plain")
     again = load_recipe(write(tmp_path, more.replace("mixing = true\n", head)))
-    assert run_recipe(again, open_text(text), tmp_path / "more", only="before")["stages"]
+    assert run_recipe(again, open_text(text), tmp_path / "more", only="before").stages
 
 
 def test_an_adapter_is_saved_small_and_comes_back_merged(tmp_path: Path) -> None:
@@ -564,7 +564,7 @@ def test_an_adapter_is_saved_small_and_comes_back_merged(tmp_path: Path) -> None
     assert sum(".gain_cell.mix_" in name for name in saved) == 2 * 2
     tokens = torch.from_file(str(out / "tokens" / "evaluation"), size=128, dtype=torch.int32)
     found = perplexity(loaded.model, tokens, "blocks-32")
-    assert found.perplexity == pytest.approx(run["stages"][-1]["perplexity"]["value"], rel=1e-2)
+    assert found.perplexity == pytest.approx(run.stages[-1].perplexity, rel=1e-2)
     base = load_model(str(model)).model.get_submodule("model.layers.0.mlp.up_proj").weight
     merged = loaded.model.get_submodule("model.layers.0.mlp.up_proj").weight
     key = "model.layers.0.mlp.up_proj.weight"
@@ -581,13 +581,13 @@ def test_an_adapter_is_saved_small_and_comes_back_merged(tmp_path: Path) -> None
     mixed = (mixes @ base.unflatten(0, (len(mixes), -1))).flatten(0, 1)
     assert float((mixed - base).abs().max()) > 0
     torch.testing.assert_close(merged, mixed + product, rtol=1e-6, atol=1e-6)
-    assert run["stages"][-1]["training_tokens"]["value"] == 4 * 32 * 2
+    assert run.stages[-1].training_tokens == 4 * 32 * 2
     more = GO_ON.replace("MODEL", str(model)).replace("ADAPTER", str(out))
     again = run_recipe(load_recipe(write(tmp_path, more)), open_text(text), tmp_path / "more")
-    assert again["stages"][0]["training_tokens"]["value"] == 4 * 32 * 2
-    assert again["stages"][1]["training_tokens"]["value"] == 6 * 32 * 2
-    before = run["stages"][-1]["perplexity"]["value"]
-    assert again["stages"][0]["perplexity"]["value"] == pytest.approx(before, rel=1e-2)
+    assert again.stages[0].training_tokens == 4 * 32 * 2
+    assert again.stages[1].training_tokens == 6 * 32 * 2
+    before = run.stages[-1].perplexity
+    assert again.stages[0].perplexity == pytest.approx(before, rel=1e-2)
     other = load_recipe(write(tmp_path, more.replace("rank = 2", "rank = 3")))
     with pytest.raises(RunError, match="is in one only or has another shape"):
         run_recipe(other, open_text(text), tmp_path / "other")
@@ -615,20 +615,20 @@ def test_the_linear_stage_of_a_recipe_is_adapted_from_both_starts(tmp_path: Path
         str(tmp_path / "run"), None, None, "published", "neutral",
         protocol="blocks-32", evaluation_tokens=512, calibration_tokens=256,
     )  # fmt: skip
-    assert describe_start(settings.model) == "the linear hardware model of the RUN"
+    assert find_start(settings.model).words == "the linear hardware model of the RUN"
     found = adapt_model(settings, load_design("leroux2025"))
-    score = {stage["name"]: stage["perplexity"]["value"] for stage in found["stages"]}
+    score = {stage.name: stage.perplexity for stage in found.stages}
     assert [*score] == ["linear", "linear-neutral", "unadapted", "unadapted-neutral", "adapted"]
-    own = {stage["name"]: stage for stage in run["stages"]}["linear"]
-    assert score["linear"] == pytest.approx(own["perplexity"]["value"], rel=1e-6)
-    assert found["stages"][0]["training_tokens"] == own["training_tokens"]
-    assert found["adaptation"]["published"]["start"] == "neutral"
-    assert len(found["adaptation"]["published"]["history"]["iteration"]["value"]) > 2
+    own = {stage.name: stage for stage in run.stages}["linear"]
+    assert score["linear"] == pytest.approx(own.perplexity, rel=1e-6)
+    assert found.stages[0].training_tokens == own.training_tokens
+    assert found.adaptation["published"].start == "neutral"
+    assert len(found.adaptation["published"].history.iteration) > 2
     with pytest.raises(InputError, match="on this chip with linear cells already: nothing to adapt"):
         adapt_model(replace(settings, start="trained", cell="linear"), load_design("leroux2025"))
     short = adapt_model(replace(settings, max_iterations=1), load_design("leroux2025"))
-    assert short["adaptation"]["published"]["history"]["iteration"]["value"] == [0.0, 1.0]
-    assert not short["adaptation"]["published"]["converged"]
+    assert short.adaptation["published"].history.iteration == (0.0, 1.0)
+    assert not short.adaptation["published"].converged
 
 
 @pytest.mark.parametrize("rank", [0, 2])
@@ -639,12 +639,12 @@ def test_gpt2_trains_with_paired_rows_and_mixing(texts: Path, tmp_path: Path, ra
     llama = MADE.partition("[model.config]")[2].partition("[training]")[0]
     recipe = load_recipe(write(tmp_path, MADE.replace(llama, "\n")), changes=parse_overrides(given))
     run = run_recipe(recipe, open_text(texts), tmp_path / "out")
-    score = {stage["name"]: stage["perplexity"]["value"] for stage in run["stages"]}
+    score = {stage.name: stage.perplexity for stage in run.stages}
     tokens = torch.from_file(str(tmp_path / "out" / "tokens" / "evaluation"), size=83, dtype=torch.int32)
     loaded = load_model(str(tmp_path / "out")).model
     assert kept_components(loaded)
     found = perplexity(loaded, tokens, "blocks-32").perplexity
-    assert found == pytest.approx(score[run["saved"]], rel=1e-2)
+    assert found == pytest.approx(score[run.saved], rel=1e-2)
 
 
 def test_mixing_without_adapters_comes_back(tmp_path: Path) -> None:
@@ -652,12 +652,12 @@ def test_mixing_without_adapters_comes_back(tmp_path: Path) -> None:
     full = ADAPTER.replace("MODEL", str(model)).replace("[lora]\nrank = 2\n", "")
     out = tmp_path / "out"
     run = run_recipe(load_recipe(write(tmp_path, full)), open_text(text), out)
-    found = run["stages"][-1]["perplexity"]["value"]
+    found = run.stages[-1].perplexity
     tokens = torch.from_file(str(out / "tokens" / "evaluation"), size=128, dtype=torch.int32)
     loaded = load_model(out).model
     assert not [name for name, _ in loaded.named_parameters() if ".gain_cell.mix_" in name]
     assert perplexity(loaded, tokens, "blocks-32").perplexity == pytest.approx(found, rel=1e-2)
-    stage = load_stage(out, "fine-tuned").model
+    stage = load_model(out, stage="fine-tuned").model
     assert perplexity(stage, tokens, "blocks-32").perplexity == pytest.approx(found, rel=1e-3)
 
 
@@ -877,7 +877,7 @@ def test_a_step_of_the_largest_settings_can_be_counted(
     with pytest.raises(InputError, match="steps do not fit float32, give a lower one"):
         TrainSettings(**more)  # type: ignore[arg-type]
     weight = torch.nn.Parameter(torch.ones(2, 2))
-    optimizer = _optimizer({"weight": weight}, TrainSettings(**most), {})  # type: ignore[arg-type]
+    optimizer = make_optimizer({"weight": weight}, TrainSettings(**most), {})  # type: ignore[arg-type]
     weight.grad = torch.ones(2, 2)
     optimizer.step()
 

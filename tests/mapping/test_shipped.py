@@ -16,7 +16,7 @@ from huggingface_hub import ModelCard
 import gaincell
 from gaincell import shipped
 from gaincell.errors import ModelError
-from gaincell.integrations.hf.checkpoint import describe, is_run
+from gaincell.integrations.hf.run import Run, is_run
 from gaincell.integrations.hf.sources import find_source
 from gaincell.mapping.recipe_file import load_recipe
 from gaincell.reports import results
@@ -37,7 +37,7 @@ def test_adapters_are_found_from_anywhere(name: str, tmp_path: Path, monkeypatch
     monkeypatch.chdir(tmp_path)
     assert name in shipped.available()
     assert is_run(name)
-    assert describe(name).base == "smollm2-135m"
+    assert Run(name).hardware.base == "smollm2-135m"
     assert results.read(name)["command"] == "train"
     assert load_recipe(Path("recipes/tiny.toml")).name == "tiny.toml"
 

@@ -1,8 +1,8 @@
 """recipes/cells.py: what follows from a design alone, and the page written from results alone."""
 
 import importlib.util
-import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,10 +12,16 @@ import pytest
 import torch
 
 from gaincell.config import load_design
-from gaincell.reports import results
-from gaincell.reports.results import number, value
+from gaincell.files import read_json
+from gaincell.results import read
+from gaincell.results.cells import CellAdaptationResult, CellDesignResult, CellStage
+from gaincell.results.codec import from_json
+from gaincell.results.common import SCHEMA, Value, Values
+from gaincell.results.plain import number
+from gaincell.results.run import Adaptation, AdaptationHistory
 
 ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "docs" / "results" / "cells"
 
 
 @pytest.fixture(scope="module")
@@ -63,62 +69,39 @@ def test_the_chips_say_what_the_released_study_left_out(recipe: ModuleType) -> N
     assert recipe.chips()["leroux2025"][2] == load_design("leroux2025")
 
 
-def stages(*names: str) -> dict[str, Any]:
-    return {
-        name: {
-            "perplexity": value(100.0 + n, "1", "simulated"),
-            "perplexity_error": value(2.5, "1", "simulated"),
-        }
-        for n, name in enumerate(names)
-    }
+def stages(*names: str) -> dict[str, CellStage]:
+    return {name: CellStage(100.0 + n, 2.5) for n, name in enumerate(names)}
 
 
-def common() -> dict[str, Any]:
-    return {
-        "schema": results.SCHEMA,
-        "model": {
-            "name": "micro",
-            "layers": value(2, "1", "measured"),
-            "token_period": value(130e-9, "s", "simulated"),
-        },
-        "text": {"name": "sample", "calibration_tokens": value(64, "tokens", "measured")},
-        "provenance": {"protocol": "blocks-8: 1 non-overlapping block"},
-    }
-
-
-def adaptation(residual: float) -> dict[str, Any]:
-    history = {
-        "iteration": value([0, 1, 2], "1", "simulated"),
-        "perplexity": value([400.0, 150.0, 101.0], "1", "simulated"),
-    }
-    return {
-        "converged": residual < 1e-6,
-        "residual": value(residual, "fraction of sigma", "simulated"),
-        "iterations": value(2, "1", "simulated"),
-        "calibration_perplexity": value(101.0, "1", "simulated"),
-        "history": history,
-    }
+def adapted(residual: float) -> Adaptation:
+    return replace(
+        read(RESULTS / "adaptation" / "leroux2025" / "x3.json", CellAdaptationResult).adaptation["published"],
+        converged=residual < 1e-6,
+        residual=Value(residual, "fraction of sigma", "simulated"),
+        iterations=2,
+        calibration_perplexity=101.0,
+        history=AdaptationHistory(
+            (0.0, 1.0, 2.0),
+            Values((1.0, 0.1, residual), "fraction of sigma", "simulated"),
+            (400.0, 150.0, 101.0),
+        ),
+    )
 
 
 def test_the_page_shows_what_results_and_literature_hold(recipe: ModuleType) -> None:
     literature = cells_page.read_literature(ROOT / "docs/data/cells.toml")
     designs = {}
     for name in ("leroux2025", "igzo"):
-        found = {
-            **common(),
-            **recipe.cell_numbers(load_design(name)),
-            "stages": stages("linear", "unadapted", "adapted"),
-        }
-        results.check(found)
-        designs[name] = json.loads(json.dumps(found))
-    one = {
-        **common(),
-        "chip": {"name": "a chip", "description": "Made up."},
-        "cell": {"title": "x³"},
-        "stages": stages("linear", "unadapted", "published", "closed-form"),
-        "adaptation": {"published": adaptation(1e-3), "closed-form": adaptation(1e-16)},
-    }
-    results.check(one)
+        stored = read_json(RESULTS / "designs" / f"{name}.json") | recipe.cell_numbers(load_design(name))
+        made = from_json(CellDesignResult, stored, name)
+        designs[name] = replace(made, stages=stages("linear", "unadapted", "adapted"))
+    x3 = read(RESULTS / "adaptation" / "leroux2025" / "x3.json", CellAdaptationResult)
+    one = replace(
+        x3,
+        stages=stages("linear", "unadapted", "published", "closed-form"),
+        adaptation={"published": adapted(1e-3), "closed-form": adapted(1e-16)},
+    )
+    linear = replace(one, cell=replace(one.cell, title="linear"))
     page = cells_page.page(literature, designs, {"a chip": [one]})
     (row,) = (line for line in page.splitlines() if "`igzo`" in line and "100.00 ± 2.50" in line)
     for shown in ("4,800 s (100 s to 10,000 s)", "6.2·10⁹", "1 µm²", "101.00 ± 2.50", "102.00 ± 2.50"):
@@ -128,7 +111,7 @@ def test_the_page_shows_what_results_and_literature_hold(recipe: ModuleType) -> 
     assert "Y. Lee" in page
     assert "| x³ | 100.00 ± 2.50 | 101.00 ± 2.50 | 102.00 ± 2.50 | 2, not converged | 1.0e-03 |" in page
     assert page == cells_page.page(literature, designs, {"a chip": [one]})
-    figure = cells_page.adaptation({"a chip": [one], "another": [one, {**one, "cell": {"title": "linear"}}]})
+    figure = cells_page.adaptation({"a chip": [one], "another": [one, linear]})
     drawn = [len(axes.lines) for axes in figure.axes]
     assert drawn[0] == 5  # both methods on two chips, the linear level on one
     assert set(drawn[1:]) == {0}
@@ -142,13 +125,13 @@ def test_a_result_is_made_once(recipe: ModuleType, tmp_path: Path) -> None:
 
     def make(ready: Any, chip: Any, name: str, about: Any) -> dict[str, Any]:
         made.append(name)
-        return {"schema": results.SCHEMA, "command": "test"}
+        return {"schema": SCHEMA, "command": "test"}
 
     design = load_design("igzo")
     for chip in (design, design, design.replace(layers=3)):
         job.keep(tmp_path / "igzo.json", chip, make, design)
     assert made == ["igzo", "igzo"]
-    assert results.read(tmp_path / "igzo.json")["provenance"]["design_hash"] == design.replace(layers=3).hash
+    assert read(tmp_path / "igzo.json")["provenance"]["design_hash"] == design.replace(layers=3).hash
 
 
 def test_the_recipe_asks_for_every_design_and_every_cell_on_both_chips(
@@ -165,7 +148,7 @@ def test_the_recipe_asks_for_every_design_and_every_cell_on_both_chips(
 
     def start_result(chip: Any, start: str, title: str, progress: Any) -> dict[str, Any]:
         started.append((start, title))
-        return {"schema": results.SCHEMA, "provenance": {"design_hash": chip.hash}}
+        return {"schema": SCHEMA, "provenance": {"design_hash": chip.hash}}
 
     monkeypatch.setattr(recipe.Job, "keep", keep)
     monkeypatch.setattr(recipe, "start_result", start_result)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import copy
-import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +11,33 @@ import pytest
 from seeds import changes_markdown, check_seeds, quotients, read_seeds, seeds_markdown
 from token_curve import TokenPoint, token_markdown
 
-from gaincell.reports import results
+from gaincell.results import read, write
+from gaincell.results.common import Provenance
+from gaincell.results.run import TrainedResult
 
 DOCS = Path(__file__).parents[2] / "docs"
-RUN: dict[str, Any] = results.read(DOCS / "results" / "training" / "tiny-table.json")
+RUN = read(DOCS / "results" / "training" / "tiny-table.json", TrainedResult)
 
 
-def seeded(seed: int, factor: float, stages: tuple[str, ...] = ()) -> dict[str, Any]:
+def seeded(
+    seed: int, factor: float, stages: tuple[str, ...] = (), changes: dict[str, str] | None = None
+) -> TrainedResult:
     """A run with another seed, whose perplexities are `factor` as large, of some stages only."""
-    run = copy.deepcopy(RUN)
-    run["provenance"]["seed"] = seed
-    run["stages"] = [stage for stage in run["stages"] if not stages or stage["name"] in stages]
-    for stage in run["stages"]:
-        for key in ("perplexity", "ratio_to_software"):
-            stage[key]["value"] *= factor
-    return run
+    kept = (stage for stage in RUN.stages if not stages or stage.name in stages)
+    scaled = tuple(
+        replace(
+            stage,
+            perplexity=factor * stage.perplexity,
+            ratio_to_software=factor * (stage.ratio_to_software or 0.0),
+        )
+        for stage in kept
+    )
+    made = replace(RUN.provenance, seed=seed)
+    return replace(RUN, stages=scaled, provenance=made, set=changes or {})
+
+
+def other_text(made: Provenance) -> Provenance:
+    return replace(made, inputs={**made.inputs, "evaluation text": "0"})
 
 
 def rows(table: str) -> dict[str, list[str]]:
@@ -38,10 +49,9 @@ def rows(table: str) -> dict[str, list[str]]:
 
 def test_what_was_changed_in_a_recipe_has_a_row_each() -> None:
     common = {"stage.linear.steps": "7"}
-    base, other = [seeded(0, 1.0)], [seeded(0, 0.98), seeded(1, 1.0)]
-    base[0]["set"] = common
-    for run in other:
-        run["set"] = {**common, "stage.linear.states": "2.0", "seed": str(run["provenance"]["seed"])}
+    base = [seeded(0, 1.0, changes=common)]
+    more = {**common, "stage.linear.states": "2.0"}
+    other = [seeded(n, factor, changes={**more, "seed": str(n)}) for n, factor in ((0, 0.98), (1, 1.0))]
     table = changes_markdown([other, base])
     found = rows(table)
     places = {heading: n for n, heading in enumerate(found["what is set"])}
@@ -59,8 +69,9 @@ def test_seeds_are_one_column_and_a_single_run_is_called_one() -> None:
     runs = [RUN, seeded(5, 1.01, ("linear", "adapted")), seeded(6, 1.02, ("linear", "adapted"))]
     table = seeds_markdown({"": runs})
     found = rows(table)
-    linear = next(stage for stage in RUN["stages"] if stage["name"] == "linear")
-    ratio = linear["ratio_to_software"]["value"]  # mean 1.01, standard deviation 0.01 of it
+    linear = RUN.stage("linear")
+    assert linear is not None
+    ratio = linear.ratio_to_software or 0.0  # mean 1.01, standard deviation 0.01 of it
     assert found["stage"] == ["tokens", "perplexity", "× software", "× compared", "runs"]
     assert found["linear hardware"][2] == f"{1.01 * ratio:.3f} ± {0.01 * ratio:.3f}"
     assert found["linear hardware"][-1] == "3"
@@ -79,28 +90,27 @@ def test_seeds_are_one_column_and_a_single_run_is_called_one() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda run: run["model"].update(sha256="0"), "differ in pretrained model"),
-        (lambda run: run["design"].update(hash="0"), "differ in design"),
-        (lambda run: run.update(set={"seed": "5", "training.batch": "4"}), "differ in what was set"),
-        (lambda run: run["provenance"].update(seed=RUN["provenance"]["seed"]), "have the seeds"),
-        (lambda run: run["provenance"]["inputs"].update({"evaluation text": "0"}), "differ in text"),
+        (lambda run: replace(run, model=replace(run.model, sha256="0")), "differ in pretrained model"),
+        (lambda run: replace(run, design=replace(run.design, hash="0")), "differ in design"),
+        (lambda run: replace(run, set={"seed": "5", "training.batch": "4"}), "differ in what was set"),
+        (lambda run: replace(run, provenance=RUN.provenance), "have the seeds"),
+        (lambda run: replace(run, provenance=other_text(run.provenance)), "differ in text"),
     ],
 )
 def test_what_is_no_other_seed_of_a_recipe_is_refused(change: Any, message: str) -> None:
     other = seeded(5, 1.0)
-    check_seeds([RUN, other | {"set": {"seed": "5", "model.run": "first"}}], "tiny-table")
-    change(other)
+    check_seeds([RUN, replace(other, set={"seed": "5", "model.run": "first"})], "tiny-table")
     with pytest.raises(ValueError, match=f"tiny-table {message}"):
-        check_seeds([RUN, other], "tiny-table")
+        check_seeds([RUN, change(other)], "tiny-table")
 
 
 def test_files_of_one_recipe_are_read_together(tmp_path: Path) -> None:
     for name, run in (("a", RUN), ("a.seed5", seeded(5, 1.1)), ("a-b", RUN), ("a.seed12", seeded(12, 1.1))):
-        (tmp_path / f"{name}.json").write_text(json.dumps(run))
+        write(run, tmp_path / f"{name}.json")
     found = read_seeds(tmp_path)
-    assert {name: [run["provenance"]["seed"] for run in runs] for name, runs in found.items()} == {
-        "a": [RUN["provenance"]["seed"], 5, 12],
-        "a-b": [RUN["provenance"]["seed"]],
+    assert {name: [run.provenance.seed for run in runs] for name, runs in found.items()} == {
+        "a": [RUN.provenance.seed, 5, 12],
+        "a-b": [RUN.provenance.seed],
     }
 
 

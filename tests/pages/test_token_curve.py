@@ -12,8 +12,10 @@ from token_curve import TokenPoint, draw_tokens, fit, token_markdown, tokens_of
 
 from gaincell.results import read
 from gaincell.results.evaluation import TasksResult
+from gaincell.results.run import TrainedResult
 
-SCORES = Path(__file__).parents[2] / "docs" / "results" / "evaluation" / "tasks" / "tiny-adapted.json"
+ROOT = Path(__file__).parents[2]
+SCORES = ROOT / "docs" / "results" / "evaluation" / "tasks" / "tiny-adapted.json"
 
 
 def _points(errors: float, noise: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0)) -> list[TokenPoint]:
@@ -65,12 +67,12 @@ def test_a_software_model_that_gains_is_shown_without_a_law() -> None:
 
 
 def test_tokens_are_those_of_the_stage_that_was_scored() -> None:
-    run = {
-        "stages": [
-            {"name": name, "training_tokens": {"value": tokens, "unit": "tokens", "kind": "measured"}}
-            for name, tokens in (("software-continued", 5), ("fine-tuned", 7))
-        ]
-    }
+    run = read(ROOT / "adapters" / "smollm2-135m", TrainedResult)
+    (stage,) = run.stages
+    named = (("software-continued", 5), ("fine-tuned", 7))
+    run = replace(
+        run, stages=tuple(replace(stage, name=name, training_tokens=tokens) for name, tokens in named)
+    )
     scored = read(SCORES, TasksResult)
     assert tokens_of(run, replace(scored, stage="software-continued")) == 5
     assert tokens_of(run, scored) == 7

@@ -6,16 +6,19 @@ import ast
 import json
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import cells_page
+import codesign_page
 import conversions
 import matplotlib
 import numpy as np
 import pytest
+import speed
 import token_curve
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -29,14 +32,12 @@ from gaincell.reports import (
     activity,
     baseline,
     chips,
-    codesign,
     comparison,
     comparison_figure,
     costs_figures,
     fidelity,
     figures,
     hardware,
-    results,
     spice,
     spice_mixed,
     spice_wires,
@@ -45,8 +46,11 @@ from gaincell.reports import (
 )
 from gaincell.reports.style import STYLE, styled
 from gaincell.results import parse, read
+from gaincell.results.cells import CellAdaptationResult
 from gaincell.results.cost import CostResult
 from gaincell.results.evaluation import PausesResult, TasksResult
+from gaincell.results.run import MappedResult, TrainedResult
+from gaincell.results.sweep import SweepResult
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "docs" / "results"
@@ -66,6 +70,10 @@ def _result(path: str) -> Any:
     return parse(content, path) or content
 
 
+def _drawn(run: MappedResult, name: str) -> Figure:
+    return figures.drawn(run)[name]
+
+
 def _of(path: str, draw: Callable[..., Any], *rest: Any) -> Draw:
     """Draws one result file."""
     return lambda _: draw(_result(path), *rest)
@@ -83,14 +91,14 @@ def _several(pattern: str, draw: Callable[..., Any], name: Callable[[Path], str]
 
 
 def _mismatch(path: Path) -> str:
-    return f"{100 * results.number(results.read(path)['chips']['current_offset_std']):g} %"
+    return f"{100 * read(path)['chips']['current_offset_std']['value']:g} %"
 
 
 def _cells(_: Path) -> Figure:
-    found: dict[str, list[Any]] = {}
+    found: dict[str, list[CellAdaptationResult]] = {}
     for path in sorted(RESULTS.glob("cells/adaptation/*/*.json"), key=cells_page.order):
-        one = results.read(path)
-        found.setdefault(one["chip"]["name"], []).append(one)
+        one = read(path, CellAdaptationResult)
+        found.setdefault(one.chip.name, []).append(one)
     return cells_page.adaptation(found)
 
 
@@ -141,28 +149,28 @@ def _reproduction(name: str, _: Path) -> Figure:
     from gaincell.config import load_design
 
     chip = load_design("leroux2025")
-    cell = results.read(RESULTS / "spice" / "cell-freepdk45.json")
+    cell = read(RESULTS / "spice" / "cell-freepdk45.json")
     return drawn.draw_cell(chip, cell) if name == "cell" else getattr(drawn, f"draw_{name}")(chip)
 
 
 def _bench(_: Path) -> Figure:
-    return hardware.speed(json.loads((ROOT / "benchmarks" / "results" / "attention.json").read_text()))
+    return speed.speed(json.loads((ROOT / "benchmarks" / "results" / "attention.json").read_text()))
 
 
 FIGURES: dict[str, Draw] = {
     **{
-        f"{run}-{name}": _of(run, draw)
+        f"{run}-{name}": _of(run, _drawn, name)
         for run in ("tiny", "smollm2")
-        for name, (_, draw) in figures.FIGURES.items()
+        for name in ("perplexity", "adaptation", "mismatch", "codes", "cell")
     },
     "adaptation-starts": _starts,
-    "ablation": _into("evaluation/ablation", ablation.draw_ablation),
-    "fidelity": _into("evaluation/fidelity", fidelity.draw_fidelity),
+    "ablation": _of("evaluation/ablation", ablation.ablation_figure),
+    "fidelity": _of("evaluation/fidelity", fidelity.fidelity_figure),
     **{
-        f"activity-smollm2-135m{chip}": _into(f"costs/activity-smollm2-135m{chip}", activity.draw_activity)
+        f"activity-smollm2-135m{chip}": _of(f"costs/activity-smollm2-135m{chip}", activity.activity_figure)
         for chip in ("", "-extended")
     },
-    "baseline-cpu": _into("costs/baseline-cpu", baseline.draw_baseline),
+    "baseline-cpu": _of("costs/baseline-cpu", baseline.baseline_figure),
     "pauses": lambda _: hardware.pauses(
         [read(path, PausesResult) for path in sorted(RESULTS.glob("pauses/*.json"))]
     ),
@@ -186,9 +194,9 @@ FIGURES: dict[str, Draw] = {
         for p in sorted((RESULTS / "sweeps").glob("*.json"))
         if p.stem != "codesign"
         for name, (has_data, draw) in sweep_figures.FIGURES.items()
-        if has_data(results.read(p)) and (ROOT / f"docs/figures/sweep-{p.stem}-{name}.png").exists()
+        if has_data(read(p, SweepResult)) and (ROOT / f"docs/figures/sweep-{p.stem}-{name}.png").exists()
     },
-    "sweep-codesign-levels": _of("sweeps/codesign", codesign.levels_figure),
+    "sweep-codesign-levels": _of("sweeps/codesign", codesign_page.levels_figure),
     **{
         f"training-{p.stem}": _of(f"training/{p.stem}", training.curves)
         for p in sorted((RESULTS / "training").glob("*.json"))
@@ -356,13 +364,9 @@ def _words(figure: Figure) -> set[str]:
 
 
 def test_a_title_speaks_of_dashes_only_where_there_are_some() -> None:
-    run = results.read(RESULTS / "training" / "tiny-table.json")
-    both, arrays = (
-        training.curves(run),
-        training.curves(
-            {**run, "stages": [s for s in run["stages"] if s["perplexity"]["kind"] == "simulated"]}
-        ),
-    )
+    run = read(RESULTS / "training" / "tiny-table.json", TrainedResult)
+    simulated = tuple(stage for stage in run.stages if stage.numbers == "simulated")
+    both, arrays = training.curves(run), training.curves(replace(run, stages=simulated))
     assert both is not None
     assert arrays is not None
     assert "dashed" in both.axes[0].get_title(loc="left")
@@ -371,21 +375,22 @@ def test_a_title_speaks_of_dashes_only_where_there_are_some() -> None:
 
 def test_a_logarithmic_axis_has_dots_and_no_bars() -> None:
     for name, bars in (("smollm2", 0), ("tiny", 7)):
-        (axes,) = figures.perplexities(results.read(RESULTS / f"{name}.json")).axes
+        (axes,) = figures.perplexities(read(RESULTS / f"{name}.json", MappedResult)).axes
         assert axes.get_xscale() == ("linear" if bars else "log")
         assert len(axes.patches) == bars
 
 
 def test_stages_without_variance_are_no_perfect_matches() -> None:
     """The 92 silent heads of SmolLM2 have residuals of 0 in the result; none is drawn, before or after."""
-    run = results.read(RESULTS / "smollm2.json")
-    silent = run["adaptation"]["closed-form"]["skipped"]
-    figure = figures.mismatch(run)
+    run = read(RESULTS / "smollm2.json", MappedResult)
+    silent = run.adaptation["closed-form"].skipped
+    assert run.mismatch is not None
+    figure = figures.mismatch(run.mismatch, run.adaptation)
     _, exact_before, after, exact_after, *_ = figure.axes[3].lines
     drawn = np.asarray(after.get_ydata())
     assert np.isnan(drawn).sum() == len(silent) > 0
     assert exact_before.get_markerfacecolor() == exact_after.get_markerfacecolor() == "white"
-    found = run["mismatch"]["before"]["out"]["std"]["value"]
+    found = run.mismatch["before"]["out"].std
     exact = [
         len(found[layer]) * layer + head
         for layer, head in np.argwhere(np.asarray(found) == 0)

@@ -223,7 +223,7 @@ def test_numbers_are_those_of_the_result_with_their_kind() -> None:
 
 def hostile(entry: Any, key: str = "") -> Any:
     """Every word of a result made hostile, but those a result is recognised by."""
-    fixed = ("kind", "command", "unit", "phase", "basis")
+    fixed = ("kind", "command", "unit", "phase", "basis", "state", "start", "rule")
     if isinstance(entry, dict):
         keep = "value" in entry and "unit" in entry
         return {k: x if keep and k != "source" else hostile(x, k) for k, x in entry.items()}
@@ -315,9 +315,9 @@ def test_pauses_of_one_block_have_no_error(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("blank_figures")
 def test_a_run_with_a_log_shows_its_training(tmp_path: Path) -> None:
     run = read(ROOT / "adapters" / "smollm2-135m" / "run.json")
-    curve = {"step": [1, 2, 3], "perplexity": [90.0, 60.0, 50.0]}
     run["stages"][-1]["curve"] = {
-        key: {"value": found, "unit": "1", "kind": "simulated"} for key, found in curve.items()
+        "step": {"value": [1, 2, 3], "unit": "steps", "kind": "measured"},
+        "perplexity": {"value": [90.0, 60.0, 50.0], "unit": "1", "kind": "simulated"},
     }
     (tmp_path / "run.json").write_text(json.dumps(run), encoding="utf-8")
     kinds = {

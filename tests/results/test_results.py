@@ -13,19 +13,26 @@ from gaincell.errors import RunError
 from gaincell.reports.results import check
 from gaincell.results import KINDS, kind_of, parse
 from gaincell.results.codec import COLUMNS, Cited, Numbers, from_json, kinds_of, to_json
+from gaincell.results.codesign import CodesignResult
 from gaincell.results.common import Number
 from gaincell.results.device import DeviceResult
 from gaincell.results.evaluation import ContextResult, PerplexityResult, RepetitionResult, RollingResult
 from gaincell.results.simulation import HeadResult, TileResult
+from gaincell.results.sweep import PointResult
 from gaincell.units import Joule, Second
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
 
 
-TYPED = [path for path in sorted(RESULTS.rglob("*.json")) if kind_of(json.loads(path.read_text()))]
+ROOT = RESULTS.parents[1]
+TYPED = [
+    path
+    for path in (*sorted(RESULTS.rglob("*.json")), *sorted(ROOT.glob("adapters/*/run.json")))
+    if kind_of(json.loads(path.read_text()))
+]
 
 
-@pytest.mark.parametrize("path", TYPED, ids=lambda path: str(path.relative_to(RESULTS)))
+@pytest.mark.parametrize("path", TYPED, ids=lambda path: str(path.relative_to(ROOT)))
 def test_a_committed_result_is_written_back_as_it_was(path: Path) -> None:
     content = json.loads(path.read_text())
     found = parse(content, path.name)
@@ -35,9 +42,9 @@ def test_a_committed_result_is_written_back_as_it_was(path: Path) -> None:
 
 def test_kinds_of_committed_results_are_found() -> None:
     found = {kind_of(json.loads(path.read_text())) for path in TYPED}
-    others = {PerplexityResult, RollingResult, ContextResult, RepetitionResult}
+    others = {PerplexityResult, RollingResult, ContextResult, RepetitionResult, PointResult, CodesignResult}
     others |= {HeadResult, TileResult, DeviceResult}
-    assert found == {kind for kind in KINDS.values() if kind} - others
+    assert found == set(KINDS.values()) - others
 
 
 @dataclass(frozen=True)

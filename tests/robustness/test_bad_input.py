@@ -229,15 +229,22 @@ def test_ctrl_c_in_every_stage(undisturbed: Undisturbed, tmp_path: Path) -> None
     assert comparable(tmp_path / "run") == expected
 
 
+@pytest.mark.parametrize(
+    ("command", "job"), [("map", "pipeline.map_model"), ("codesign", "codesign.codesign_model")]
+)
 def test_ctrl_c_on_the_command_line(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, micro: Micro, monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+    job: str,
 ) -> None:
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("gaincell.mapping.pipeline.map_model", interrupted)
+    monkeypatch.setattr(f"gaincell.mapping.{job}", interrupted)
     with pytest.raises(SystemExit) as ended:
-        main(["map", str(micro[0]), "--text", str(micro[1]), "--out", str(tmp_path / "run")])
+        main([command, "tiny", "--out", str(tmp_path / "run")])
     assert ended.value.code == 130
     assert "the same command goes on" in capsys.readouterr().err
 

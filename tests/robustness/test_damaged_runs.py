@@ -22,11 +22,19 @@ from gaincell.evaluation.activity import measure_activity
 from gaincell.evaluation.rolling import rolling_perplexity
 from gaincell.integrations.hf.attach import attach
 from gaincell.integrations.hf.cache import RingCache, feed
-from gaincell.integrations.hf.checkpoint import HARDWARE, load_for_training, load_run, save
+from gaincell.integrations.hf.checkpoint import (
+    HARDWARE,
+    load_for_training,
+    load_run,
+    read_state,
+    save,
+    trained_parameters,
+    write_state,
+)
 from gaincell.integrations.hf.models import load_model
 from gaincell.integrations.hf.sources import find_source
 from gaincell.mapping.codesign import CodesignSettings, codesign_model
-from gaincell.mapping.folder import RunFolder, read_state, trained_parameters, write_state
+from gaincell.mapping.folder import RunFolder
 from gaincell.text import Source
 from gaincell.training import checkpoint as disk
 from gaincell.training.data import keep_tokens

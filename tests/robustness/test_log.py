@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import os
 import resource
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from gaincell.errors import RunError
-from gaincell.reports import results
 from gaincell.reports.training import curves, losses
+from gaincell.results import read
+from gaincell.results.run import TrainedResult
 from gaincell.training.log import TrainingLog, read_log
 
 
@@ -77,12 +79,12 @@ def test_evaluations_have_an_axis_of_their_own() -> None:
 def test_the_curves_of_stages_say_of_which_text_they_are() -> None:
     root = Path(__file__).parents[2] / "docs" / "results" / "training"
     for path in root.glob("*.json"):
-        figure = curves(results.read(path))
+        figure = curves(read(path, TrainedResult))
         assert figure is not None
         (axes,) = figure.axes
         assert axes.get_ylabel() == "perplexity (first part of the evaluation text)"
         assert axes.lines[-1].get_label() == "software, on the whole text"
-    assert curves({"stages": []}) is None
+        assert curves(replace(read(path, TrainedResult), stages=())) is None
 
 
 @pytest.mark.parametrize(
@@ -93,9 +95,9 @@ def test_the_curves_of_stages_say_of_which_text_they_are() -> None:
 def test_a_damaged_log_is_refused_by_name(tmp_path: Path, line: str) -> None:
     path = tmp_path / "log.jsonl"
     path.write_text(f'{{"step": 0, "loss": 1.0}}\n{line}\n')
-    for read in (lambda: read_log(path), lambda: TrainingLog(path).rewind(1)):
+    for reading in (lambda: read_log(path), lambda: TrainingLog(path).rewind(1)):
         with pytest.raises(RunError, match=r"log.jsonl cannot be read \(line 2: .*remove the file"):
-            read()
+            reading()
 
 
 def test_a_pipe_is_no_log(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from gaincell.cli import main
 from gaincell.config import load_design
 from gaincell.design_text import commented
 from gaincell.errors import InputError
-from gaincell.mapping.folder import alone
+from gaincell.mapping.folder import run_lock
 from gaincell.mapping.recipe_file import load_recipe
 from gaincell.reports.baseline import per_token
 from gaincell.results import read
@@ -212,7 +212,7 @@ def test_a_broken_journal_is_found_before_anything_is_written(
 
 
 def test_a_directory_that_stays_empty_goes_with_those_above_it(here: Path) -> None:
-    with alone(here / "runs" / "deep" / "new"):
+    with run_lock(here / "runs" / "deep" / "new"):
         assert (here / "runs" / "deep" / "new").is_dir()
     assert not (here / "runs").exists()
 

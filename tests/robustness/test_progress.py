@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,8 +18,9 @@ from gaincell.integrations.hf.attach import attach
 from gaincell.integrations.hf.checkpoint import save
 from gaincell.integrations.hf.sources import load_base
 from gaincell.mapping.recipe_file import load_recipe
-from gaincell.reports import results
 from gaincell.reports.tables import plan_table, stages_table
+from gaincell.results import read
+from gaincell.results.run import TrainedResult
 
 ROOT = Path(__file__).parents[2]
 NUMBERS = {"cross-entropy (nats per token)": 3.4567, "learning_rate": 1e-3, "tokens_per_second": 1559.7}
@@ -155,10 +157,9 @@ def test_a_plan_is_legible_on_80_columns(path: Path) -> None:
 
 
 def test_a_result_is_legible_on_80_columns() -> None:
-    run = results.read(ROOT / "docs" / "results" / "training" / "tiny-table.json")
-    for stage in run["stages"]:
-        stage["training_tokens"]["value"] = 25_559_040_000
+    run = read(ROOT / "docs" / "results" / "training" / "tiny-table.json", TrainedResult)
+    run = replace(run, stages=tuple(replace(s, training_tokens=25_559_040_000) for s in run.stages))
     text = rendered(stages_table(run))
     assert "…" not in text
-    assert text.count(" 25,559,040,000 ") == len(run["stages"])
+    assert text.count(" 25,559,040,000 ") == len(run.stages)
     assert "straight" in text

@@ -14,7 +14,7 @@ from gaincell.errors import InputError
 from gaincell.reports.spice import cell_figure
 from gaincell.reports.spice_tables import artefacts, cells
 from gaincell.results import read
-from gaincell.results.spice import CellResult
+from gaincell.results.spice import CharacterisationResult
 from gaincell.spice.inputs import random_inputs
 from gaincell.spice.runner import SimulationWarning, available
 from gaincell.spice.technology import technology
@@ -100,7 +100,9 @@ def test_designs_without_circuits_are_refused(design: str, words: str) -> None:
 def test_currents_of_a_card_beyond_its_temperatures_are_called_artefacts(
     card: str, wrong: list[float]
 ) -> None:
-    result = read(Path(__file__).parents[2] / "docs" / "results" / "spice" / f"cell-{card}.json", CellResult)
+    result = read(
+        Path(__file__).parents[2] / "docs" / "results" / "spice" / f"cell-{card}.json", CharacterisationResult
+    )
     assert artefacts(result) == wrong
     assert ("artefact of the card" in cells({card: result}, {})) == bool(wrong)
     axes = next(axes for axes in cell_figure(result).axes if axes.get_title(loc="left") == "Corners")

@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import pytest
 from scipy import stats
+from tests.sweep_files import strength, swept
 
 from gaincell.reports.sweep_aware import aware_lines, aware_markdown, bought_back, is_aware, strength_of
+from gaincell.results.sweep import Point, SweepResult
 
 
-def _point(strength: float, steps: int, nll: list[float], chips: list[float] | None = None) -> Any:
-    point: dict[str, Any] = {
-        "state": "complete",
-        "parameters": {"noise.cell_std": {"value": strength}, "fine_tune": {"value": steps}},
-        "blocks": {"nll": {"value": nll}, "predictions": {"value": [100] * len(nll)}},
-    }
-    if chips is not None:
-        point["chips"] = {"perplexity": {"value": chips}}
-    return point
+def _point(value: float, steps: int, nll: list[float], chips: list[float] | None = None) -> Point:
+    return strength(0, "noise.cell_std", value, steps, nll, chips)
 
 
-def _result(points: list[Any], names: tuple[str, ...] = ("noise.cell_std", "fine_tune")) -> Any:
-    return {"parameters": [{"name": n, "unit": "1"} for n in names], "points": points}
+def _result(points: list[Point], names: tuple[str, ...] = ("noise.cell_std", "fine_tune")) -> SweepResult:
+    return swept(points, dict.fromkeys(names, "1"))
 
 
 def test_share_of_the_loss() -> None:

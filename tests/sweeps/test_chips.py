@@ -15,7 +15,7 @@ from gaincell.errors import InputError
 from gaincell.evaluation.perplexity import perplexity
 from gaincell.integrations.hf.attach import attached_layers
 from gaincell.integrations.hf.models import load_model
-from gaincell.mapping.job import find_shipped
+from gaincell.mapping.ready import find_shipped
 from gaincell.reports import sweep as reports
 from gaincell.sweeps import point as points
 from gaincell.sweeps import prepare
@@ -136,7 +136,7 @@ def test_costs_alone_say_that_nothing_was_evaluated(write: Callable[..., Path], 
     assert "nothing evaluated" in said
     assert "±" not in said
     assert ", text " not in said
-    assert "nothing evaluated" in result["provenance"]["protocol"]
+    assert "nothing evaluated" in result.provenance.protocol
     for given in ("adapt = [true, false]", "calibration = [64, 128]"):
         with pytest.raises(InputError, match="changes neither"):
             load_sweep(write(given, head))

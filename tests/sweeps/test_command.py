@@ -7,16 +7,21 @@ import itertools
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.sweep_files import HEAD
 
 from gaincell.cli import main
-from gaincell.cli.sweep import _claim
-from gaincell.errors import DesignError, GaincellError, InputError
-from gaincell.reports import results
+from gaincell.cli.sweep import _claim, _report
+from gaincell.errors import DesignError, GaincellError, InputError, RunError
+from gaincell.results import read
+from gaincell.results.provenance import code
+from gaincell.results.sweep import SweepResult
 from gaincell.sweeps.file import FILE, load_sweep
 from gaincell.sweeps.names import ALIASES, known
+from gaincell.sweeps.study import enqueue, open_storage, open_study, survey
+from gaincell.sweeps.work import work
 
 pytest.importorskip("optuna")
 ROOT = Path(__file__).parents[2]
@@ -130,11 +135,23 @@ def test_shipped_sweeps_are_acceptable(path: Path) -> None:
 @pytest.mark.parametrize("path", sorted((ROOT / "recipes" / "sweeps").glob("*.toml")), ids=lambda p: p.stem)
 def test_published_results_are_of_the_shipped_sweeps(path: Path) -> None:
     """Of the same file, model, text and design, and of all its points."""
-    found = results.read(ROOT / "docs" / "results" / "sweeps" / f"{path.stem}.json")
+    found = read(ROOT / "docs" / "results" / "sweeps" / f"{path.stem}.json", SweepResult)
     sweep = load_sweep(path)
-    assert found["study"] == sweep.study
-    counts = {name: results.number(count) for name, count in found["counts"].items()}
-    assert counts["complete"] + counts["failed"] == sweep.points == len(found["points"])
+    assert found.study == sweep.study
+    assert found.counts.complete + found.counts.failed == sweep.points == len(found.points)
+
+
+def test_a_sweep_whose_points_all_fail_says_why(write: Callable[..., Path], tmp_path: Path) -> None:
+    def fail(number: int, values: Any) -> Any:
+        raise ValueError(f"no point {number}")
+
+    sweep, storage = load_sweep(write("tile = [8, 16]")), open_storage(str(tmp_path / "points.journal"))
+    study = open_study(sweep, storage)
+    enqueue(study, sweep.plan(), range(sweep.points))
+    work(sweep, storage, fail)
+    with pytest.raises(RunError, match="all points failed: ValueError: no point 0"):
+        _report(sweep, survey(study, sweep.points), tmp_path, None)
+    assert [point.state for point in read(tmp_path / "result.json", SweepResult).points] == ["failed"] * 2
 
 
 def test_points_of_other_code_are_kept_and_said(
@@ -144,7 +161,7 @@ def test_points_of_other_code_are_kept_and_said(
     for _ in range(2):
         _claim(tmp_path, sweep)
         assert capsys.readouterr().err == ""
-    known.write_text(known.read_text().replace(results.code(), "0.0.1"))
+    known.write_text(known.read_text().replace(code(), "0.0.1"))
     for _ in range(2):
         _claim(tmp_path, sweep)
         assert "was begun with gaincell 0.0.1" in capsys.readouterr().err
@@ -196,9 +213,9 @@ def test_the_command(write: Callable[..., Path], tmp_path: Path, capsys: pytest.
     printed = capsys.readouterr().out
     assert "4 of 6 points" in printed
     assert "failed: tile = 24" in printed
-    result = results.read(json_file)
-    assert result == results.read(out / "result.json")
-    assert [p["state"] for p in result["points"]] == ["complete"] * 4 + ["failed"] * 2
+    result = read(json_file, SweepResult)
+    assert result == read(out / "result.json", SweepResult)
+    assert [p.state for p in result.points] == ["complete"] * 4 + ["failed"] * 2
     assert len(list(out.glob("points/*/run.json"))) == 4
     assert {path.stem for path in out.glob("figures/*.png")} == {"curves", "pareto", "parallel"}
     assert str(tmp_path) not in json_file.read_text()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,11 +16,14 @@ from gaincell.adaptation import adapt, collect_statistics
 from gaincell.design import Design
 from gaincell.evaluation.perplexity import perplexity
 from gaincell.integrations.hf.attach import attached_layers, set_design
-from gaincell.integrations.hf.checkpoint import is_run
 from gaincell.integrations.hf.models import load_model
-from gaincell.reports import results
+from gaincell.integrations.hf.run import is_run
 from gaincell.reports import sweep as reports
 from gaincell.reports.sweep_figures import draw_all
+from gaincell.results import read
+from gaincell.results.codec import from_json, to_json
+from gaincell.results.common import Value, Values
+from gaincell.results.sweep import Objective, Point, PointResult, SweepResult
 from gaincell.sweeps.file import load_sweep
 from gaincell.sweeps.point import Bench
 from gaincell.sweeps.space import applied
@@ -27,6 +31,7 @@ from gaincell.sweeps.study import enqueue, open_storage, open_study, survey
 from gaincell.sweeps.work import work
 
 pytest.importorskip("optuna")
+RESULTS = Path(__file__).parents[2] / "docs" / "results" / "sweeps"
 
 
 def test_points_are_what_the_parts_give(
@@ -35,8 +40,7 @@ def test_points_are_what_the_parts_give(
     head = HEAD.replace('["perplexity"]', '["perplexity", "energy", "latency", "area"]')
     sweep = load_sweep(write('storage_levels = [4, 8]\ntile = [16, 24]\ncell.kind = ["linear"]', head))
     result = measured(sweep, tmp_path)
-    points = {json.dumps(p["parameters"]): p for p in result["points"]}
-    assert [p["state"] for p in result["points"]].count("failed") == 2
+    assert [p.state for p in result.points].count("failed") == 2
     assert "tile = 24 does not divide window" in reports.failures(result)[0]
     model = load_model(micro[0]).model
     tokens = Bench(sweep).evaluation
@@ -46,13 +50,14 @@ def test_points_are_what_the_parts_give(
     set_design(model, attached_layers(model)[0].design.replace(storage_levels=4, cell="linear"))
     adapt(model, [calibration], target)
     expected = perplexity(model, tokens, "blocks-64")
-    point = next(p for key, p in points.items() if p["state"] == "complete" and
-                 reports.setting(p, "storage_levels") == 4)  # fmt: skip
-    assert results.number(point["values"]["perplexity"]) == pytest.approx(expected.perplexity, rel=1e-6)
-    run = results.read(tmp_path / "points" / "0000")
-    assert run["values"].keys() == {"perplexity", "energy", "latency", "area"}
-    assert run["design"]["cell"] == "linear"
-    assert results.numbers(run["activity"]["heads"]["query_pulse"])
+    point = next(p for p in result.complete if p.setting("storage_levels") == 4)
+    assert point.values["perplexity"].value == pytest.approx(expected.perplexity, rel=1e-6)
+    run = read(tmp_path / "points" / "0000", PointResult)
+    assert run.values.keys() == {"perplexity", "energy", "latency", "area"}
+    assert run.design is not None
+    assert run.design.cell == "linear"
+    assert run.activity is not None
+    assert all(head.query_pulse for head in run.activity.heads)
     assert not is_run(tmp_path / "points" / "0000")  # without weights
     assert str(tmp_path) not in (tmp_path / "points" / "0000" / "run.json").read_text()
 
@@ -63,15 +68,18 @@ def test_each_parameter_alone_and_its_figures(write: Callable[..., Path], tmp_pa
     sweep = load_sweep(write('storage_levels = [4, 8, "none"]\nretention_time = [1e-5, "none"]', head))
     assert [p["storage_levels"] for p in sweep.plan()] == [8, 4, None, 8, 8]
     result = measured(sweep, tmp_path)
-    first, *others = result["points"]
-    assert result["reference"] == first["point"]
-    assert "ratio" not in first
+    first, *others = result.points
+    assert result.reference == first.point
+    assert first.ratio is None
     for point in others:
-        ratio = results.number(point["values"]["perplexity"]) / results.number(first["values"]["perplexity"])
-        assert results.number(point["ratio"]) == pytest.approx(ratio, rel=1e-5)
-        low, high = results.numbers(point["ratio_interval"])
+        ratio = point.values["perplexity"].value / first.values["perplexity"].value
+        assert point.ratio == pytest.approx(ratio, rel=1e-5)
+        assert point.ratio_interval is not None
+        low, high = point.ratio_interval
         assert low < ratio < high
-    drawn = draw_all(json.loads(json.dumps(result)), tmp_path / "figures")
+    again = from_json(SweepResult, json.loads(json.dumps(to_json(result))))
+    assert to_json(again) == to_json(result)
+    drawn = draw_all(again, tmp_path / "figures")
     assert {path.stem for path in drawn} == {"curves", "tornado", "pareto"}
     assert "perplexity" in reports.answers(result)[0]
     assert reports.changes_markdown(result).count("retention_time") == 2
@@ -82,17 +90,18 @@ def test_each_parameter_alone_and_its_figures(write: Callable[..., Path], tmp_pa
 
 def test_the_front_holds_what_nothing_is_better_than() -> None:
     values = {0: (1.0, 5.0), 1: (2.0, 4.0), 2: (2.0, 6.0), 3: (3.0, 9.0)}
-    result = {
-        "objectives": [
-            {"name": "energy", "direction": "minimise"},
-            {"name": "yield", "direction": "maximise"},
-        ],
-        "points": [
-            {"state": "complete", "n": n, "values": {"energy": {"value": a}, "yield": {"value": b}}}
-            for n, (a, b) in values.items()
-        ],
-    }
-    assert [p["n"] for p in reports.front(result)] == [0, 2, 3]
+    points = [
+        Point(
+            point=n,
+            state="complete",
+            parameters={},
+            values={"energy": Value(a, "J", "simulated"), "yield": Value(b, "1", "simulated")},
+        )
+        for n, (a, b) in values.items()
+    ]
+    objectives = Objective("energy", "minimise", "J"), Objective("yield", "maximise", "1")
+    result = replace(read(RESULTS / "levels.json", SweepResult), objectives=objectives, points=tuple(points))
+    assert [p.point for p in reports.front(result)] == [0, 2, 3]
 
 
 @pytest.mark.usefixtures("blank_figures")
@@ -100,17 +109,20 @@ def test_chips_yield_and_an_adaptation_of_every_chip(write: Callable[..., Path],
     head = HEAD.replace('["perplexity"]', '["perplexity", "yield"]') + "chips = 2\nwithin = 0.5\n"
     sweep = load_sweep(write('adapt = [true, false, "chip"]\nmismatch.current_offset_std = [0.0, 0.2]', head))
     result = measured(sweep, tmp_path)
-    found = {tuple(reports.setting(p, n) for n in ("adapt", "mismatch.current_offset_std")): p for p in
-             result["points"]}  # fmt: skip
-    assert results.number(found["true", 0.0]["values"]["yield"]) == 1
+    found = {(p.setting("adapt"), p.setting("mismatch.current_offset_std")): p for p in result.points}
+    assert found["true", 0.0].values["yield"].value == 1
     spread = {
-        how: results.numbers(found[how, 0.2]["chips"]["perplexity"]) for how in ("true", "false", "chip")
+        how: chips.perplexity
+        for how in ("true", "false", "chip")
+        if (chips := found[how, 0.2].chips) is not None
     }
+    assert len(spread) == 3
     assert all(len(set(chips)) == 2 for chips in spread.values())
     assert spread["true"] != spread["chip"]
     assert {path.stem for path in draw_all(result, tmp_path / "f")} == {"curves", "pareto", "parallel"}
-    equal = results.numbers(found["true", 0.0]["chips"]["perplexity"])
-    assert equal == [results.number(found["true", 0.0]["chips"]["nominal"])] * 2
+    equal = found["true", 0.0].chips
+    assert equal is not None
+    assert equal.perplexity == (equal.nominal,) * 2
 
 
 def test_fine_tuning_starts_anew_at_every_point(write: Callable[..., Path]) -> None:
@@ -175,7 +187,7 @@ def test_samplers_give_exactly_the_points_asked_for(
 def test_costs_alone_need_no_model(write: Callable[..., Path], tmp_path: Path) -> None:
     sweep = load_sweep(write("window = [64, 128]", HEAD.replace('"perplexity"', '"area", "latency"')))
     result = measured(sweep, tmp_path)
-    areas = [results.number(point["values"]["area"]) for point in result["points"]]
+    areas = [point.values["area"].value for point in result.points]
     assert areas[1] > 1.5 * areas[0]
 
 
@@ -191,10 +203,10 @@ def test_values_enter_a_design() -> None:
 
 def test_a_grid_with_more_lines_than_can_be_told_apart_is_scattered(tmp_path: Path) -> None:
     """The published grid of 2^5 points."""
-    published = Path(__file__).parents[2] / "docs" / "results" / "sweeps" / "relaxed.json"
+    published = read(RESULTS / "relaxed.json", SweepResult)
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # such as of axes that have no room
-        drawn = draw_all(json.loads(published.read_text()), tmp_path)
+        drawn = draw_all(published, tmp_path)
     assert {path.stem for path in drawn} == {"scatter", "pareto", "parallel"}
 
 
@@ -215,10 +227,11 @@ def test_energies_state_their_context(
 
 
 def test_an_interval_of_few_blocks_is_given_by_its_ends() -> None:
-    result = results.read(Path(__file__).parents[2] / "docs" / "results" / "sweeps" / "levels.json")
+    result = read(RESULTS / "levels.json", SweepResult)
     assert "±, or" not in reports.caption(result)
-    point = reports.complete(result)[0]
-    point["values"]["perplexity"]["value"] = 131.56
-    point["intervals"]["perplexity"]["value"] = [7.1, 2431.0]
-    assert "131.56, 7.10 to 2431" in [cell for row in reports.rows(result) for cell in row]
+    first, *others = result.points
+    values = {**first.values, "perplexity": Value(131.56, "1", "simulated")}
+    wide = replace(first, values=values, intervals={"perplexity": Values((7.1, 2431.0), "1", "simulated")})
+    result = replace(result, points=(wide, *others))
+    assert "131.56, 7.10 to 2431" in [cell for row in reports.rows(result).rows for cell in row]
     assert "±, or low to high: 95 %" in reports.caption(result)

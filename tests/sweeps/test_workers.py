@@ -18,7 +18,8 @@ import pytest
 from gaincell.errors import RunError
 from gaincell.integrations.hf.attach import attached_layers
 from gaincell.integrations.hf.models import load_model
-from gaincell.reports import results
+from gaincell.results import read
+from gaincell.results.sweep import PointResult, SweepResult
 from gaincell.sweeps.file import load_sweep
 from gaincell.sweeps.settings import Sweep
 from gaincell.sweeps.study import open_storage, open_study, survey
@@ -199,9 +200,9 @@ def test_64_points_on_2_workers_survive_kills(write: Callable[..., Path], tmp_pa
     second = gaincell(file, "--out", out, "--workers", 2, "--json", tmp_path / "r.json")
     assert second.communicate()[0]
     assert second.returncode == 0
-    result = results.read(tmp_path / "r.json")
-    assert [results.number(p["point"]) for p in result["points"]] == list(range(64))
-    assert {p["state"] for p in result["points"]} == {"complete"}
+    result = read(tmp_path / "r.json", SweepResult)
+    assert [p.point for p in result.points] == list(range(64))
+    assert {p.state for p in result.points} == {"complete"}
     again = [path for path, when in times.items() if path.stat().st_mtime_ns != when]
     assert all(int(path.parent.name) not in done for path in again)
     complete = Counter(t.user_attrs["point"] for t in study.trials if t.state.name == "COMPLETE")
@@ -218,4 +219,6 @@ def test_two_commands_with_one_journal_and_weights(write: Callable[..., Path], t
     assert len(shares[0] | shares[1]) == 6
     assert not shares[0] & shares[1]
     made = next(path.parent for place in places for path in place.glob("points/*/run.json"))
-    assert attached_layers(load_model(made).model)[0].design.hash == results.read(made)["design"]["hash"]
+    run = read(made, PointResult)
+    assert run.design is not None
+    assert attached_layers(load_model(made).model)[0].design.hash == run.design.hash

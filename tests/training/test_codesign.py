@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from codesign_page import answers, codesign_markdown, fixed, groups, levels_figure, paired
 from tests.micro import micro_design, micro_llama, write_micro
 from torch import Tensor
 from transformers import AutoModelForCausalLM, LlamaForCausalLM
@@ -22,16 +23,9 @@ from gaincell.integrations.hf.attach import attach, attached_layers, set_design
 from gaincell.integrations.hf.checkpoint import load_run, save
 from gaincell.mapping.codesign import CodesignSettings, codesign_model
 from gaincell.ops.gain_cell_attention import gain_cell_attention
-from gaincell.reports import results
-from gaincell.reports.codesign import (
-    answers,
-    codesign_markdown,
-    fixed,
-    groups,
-    levels_figure,
-    paired,
-    perplexities,
-)
+from gaincell.results import read
+from gaincell.results.codec import to_json
+from gaincell.results.codesign import CodesignComparison, CodesignResult
 from gaincell.training.codesign import Circuits, codesign, with_zero_code
 from gaincell.training.loop import train
 from gaincell.training.settings import TrainSettings
@@ -197,7 +191,9 @@ def test_the_command_writes_a_run_on_the_learned_chip(
     assert sorted(path.name for path in out.iterdir()) == ["design.toml", "hardware.safetensors", "run.json"]
     assert len(run["blocks"]["trained"]["value"]) == len(run["blocks"]["adapted"]["value"]) == 4
     assert sum(run["signals"]["k"]["share"]["value"]) == pytest.approx(1, abs=1e-3)
-    assert paired(run, run) == (1.0, 1.0, 1.0)
+    typed = read(out, CodesignResult)
+    assert to_json(typed) == run
+    assert paired(typed, typed) == (1.0, 1.0, 1.0)
     fixed = CodesignSettings(
         str(tmp_path / "start"),
         learn=(),
@@ -207,19 +203,20 @@ def test_the_command_writes_a_run_on_the_learned_chip(
         calibration_tokens=128,
     )
     plain = codesign_model(fixed, load_design("leroux2025"))
-    assert plain["design"] == plain["start"]
+    assert plain.design == plain.start
 
 
 def test_the_table_and_the_figure_of_the_page() -> None:
     """From the committed result: ratios are those of the perplexities, inside their intervals."""
-    found = results.read(Path(__file__).parents[2] / "docs" / "results" / "sweeps" / "codesign.json")
+    path = Path(__file__).parents[2] / "docs" / "results" / "sweeps" / "codesign.json"
+    found = read(path, CodesignComparison)
     assert len(codesign_markdown(found).splitlines()) == 2 + sum(map(len, groups(found)))
     assert len(answers(found)) == len(groups(found)) >= 1
     for group in groups(found):
         reference = fixed(group)
         for point in group:
             ratio, low, high = paired(point, reference)
-            expected = perplexities(point)["trained"] / perplexities(reference)["trained"]
+            expected = point.perplexities["trained"] / reference.perplexities["trained"]
             assert ratio == pytest.approx(expected, rel=1e-6)
             assert low <= ratio <= high
     assert len(levels_figure(found).axes) == 3 * len(groups(found))

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from gaincell.adaptation.statistics import STAGES, Statistics
+from gaincell.results.run import Rule as Rule
 
-Rule = Literal["relative", "released"]
-"""How residuals are stated and when an iteration stops, see `Residuals`."""
 TOLERANCE: dict[Rule, float] = {"relative": 1e-6, "released": 1e-4}
 """Largest residual that counts as converged; that of the released rule is the authors' [R]."""
 

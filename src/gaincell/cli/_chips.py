@@ -115,9 +115,8 @@ def tasks_by_chips(
     progress: StageProgress,
 ) -> tuple[Any, TaskChips]:
     """Table and result of the scores that `measure` gives, task/metric by task/metric."""
-    from rich.table import Table
-
     from gaincell.evaluation.chips import over_chips
+    from gaincell.reports.tables import Rows
     from gaincell.results.evaluation import TaskChips
 
     mismatch = options.mismatch(loaded)
@@ -126,15 +125,14 @@ def tasks_by_chips(
         f"{len(numbers)} chips and the nominal one on the same items; change: ratio of perplexities, "
         "difference of other scores, with its interval of 95 % over chips (Student)"
     )
-    table = Table(caption=caption, caption_justify="left")
     within = f"yield (≤ +{100 * options.within:g} %)"
-    for name in ("score", "nominal", "mean", "std", "change", "95 %", "worst chip", within):
-        table.add_column(name, justify="left" if name == "score" else "right")
-    entries = {}
+    headings = ("score", "nominal", "mean", "std", "change", "95 %", "worst chip", within)
+    entries, rows = {}, []
     for name, reference in nominal.items():
         scores = tuple(each[name] for each in found)
         entries[name], row = _spread_of(name, reference, numbers, scores, options.within)
-        table.add_row(name, *row)
+        rows.append([name, *row])
+    table = Rows("", headings, rows, caption).terminal()
     return table, TaskChips(numbers, entries, options.within, spread_of(loaded, mismatch))
 
 

@@ -50,6 +50,11 @@ def output_directory(param: typer.CallbackParam, value: Path | None) -> Path | N
     return value
 
 
+def directory(option: str, metavar: str, help: str) -> Any:
+    """An option for a directory that a command writes into."""
+    return typer.Option(option, callback=output_directory, metavar=metavar, help=help)
+
+
 def check_output(option: str, place: Path, *, directory: bool = False) -> None:
     """Raise InputError or RunError for a file, or a directory of files, that could not be written.
 
@@ -182,10 +187,10 @@ FigureFile: TypeAlias = Annotated[
 
 
 def write_json(path: Path | None, content: Any) -> None:
-    """Write a result or other content, completely or not at all, if a file was asked for."""
-    from gaincell.results.codec import to_json
-
+    """Write a result, or plain data, completely or not at all, if a file was asked for."""
     if path is not None:
+        from gaincell.results.codec import to_json
+
         files.write_json(path, to_json(content) if is_dataclass(content) else content, indent=2)
 
 

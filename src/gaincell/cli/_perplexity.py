@@ -230,14 +230,9 @@ def _kind(head: EvaluationResult) -> Kind:
 
 def right_table(headings: Sequence[str], rows: Sequence[Sequence[str]], caption: str, texts: int = 0) -> Any:
     """For a terminal; the first columns are `texts`."""
-    from rich.table import Table
+    from gaincell.reports.tables import Rows
 
-    table = Table(caption=caption, caption_justify="left")
-    for n, heading in enumerate(headings):
-        table.add_column(heading, justify="left" if n < texts else "right")
-    for row in rows:
-        table.add_row(*row)
-    return table
+    return Rows("", headings, rows, caption, text=range(texts)).terminal()
 
 
 def result(

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import (
@@ -55,6 +56,19 @@ def progress_bars() -> Iterator[progress.StageProgress]:
             return show
 
         yield stages
+
+
+@contextmanager
+def kept_in(folder: Path | None) -> Iterator[None]:
+    """Within the context Ctrl-C says where what is done is kept; nothing is where there is no folder."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if folder is None:
+            raise
+        raise KeyboardInterrupt(
+            f"what is done is kept in {folder}; the same command goes on from there"
+        ) from None
 
 
 def _update(bars: Progress, task: TaskID, done: int, total: int, numbers: dict[str, float]) -> None:

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from gaincell.reports.spice_tables import ROOM, corner_row, digits, span
-from gaincell.results.spice import CellResult, EnergyResult, VerifyResult, WiresResult
+from gaincell.results.spice import CharacterisationResult, EnergyResult, VerifyResult, WiresResult
 from gaincell.results.spice_circuits import MixedResult, WriteResult
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def _plain_table(title: str, *columns: str) -> Any:
     return table
 
 
-def cell_table(result: CellResult, device: Device) -> Any:
+def cell_table(result: CharacterisationResult, device: Device) -> Any:
     table = _plain_table(f"{result.technology}, {result.ngspice}", "", "value", "unit")
     charge = [c * 1e15 for c in result.curve.charge]
     table.add_row(

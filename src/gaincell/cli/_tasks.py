@@ -174,7 +174,7 @@ def _code() -> str:
 
 
 def _table(found: TasksResults, protocol: str) -> Any:
-    from rich.table import Table
+    from gaincell.reports.tables import Rows
 
     notes = [protocol]
     if found.cached:
@@ -185,16 +185,12 @@ def _table(found: TasksResults, protocol: str) -> Any:
         notes.append(
             f"{found.beyond_window} requests were longer than the ring, which then forgot their beginning"
         )
-    table = Table(caption="; ".join(notes), caption_justify="left")
-    for name in ("task", "metric"):
-        table.add_column(name)
-    for name in ("value", "±", "items"):
-        table.add_column(name, justify="right")
-    for task in found.tasks:
-        for metric, (score, error) in task.metrics.items():
-            value, spread = (_shown(metric, x) for x in (score, error))
-            table.add_row(task.task, metric, value, spread, f"{task.n:,} of {task.of:,}")
-    return table
+    rows = [
+        (task.task, metric, *(_shown(metric, x) for x in scores), f"{task.n:,} of {task.of:,}")
+        for task in found.tasks
+        for metric, scores in task.metrics.items()
+    ]
+    return Rows("", ("task", "metric", "value", "±", "items"), rows, "; ".join(notes), text=(0, 1)).terminal()
 
 
 def _shown(metric: str, score: float | None) -> str:

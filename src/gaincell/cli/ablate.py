@@ -64,7 +64,8 @@ def ablate(
     from gaincell.integrations.hf.chip import AS_SAVED, change_chip, set_impl
     from gaincell.integrations.hf.context import check_length, read_tokens
     from gaincell.integrations.hf.models import load_model
-    from gaincell.reports.ablation import ablation_table, draw_ablation
+    from gaincell.reports.ablation import ablation_figure, ablation_table
+    from gaincell.reports.style import save
     from gaincell.results.evaluation import AblationResult
     from gaincell.text import open_text
 
@@ -93,4 +94,4 @@ def ablate(
     Console().print(ablation_table(entry, run))
     write_json(json, entry)
     if figure is not None:
-        draw_ablation(entry, figure)
+        save(ablation_figure(entry), figure)

@@ -48,7 +48,8 @@ def activity(
     from gaincell.cli._activity import observe_model
     from gaincell.cli._perplexity import result
     from gaincell.config import load_design
-    from gaincell.reports.activity import activity_table, draw_activity, sparsity_line
+    from gaincell.reports.activity import activity_figure, activity_rows, sparsity_line
+    from gaincell.reports.style import save
     from gaincell.results.activity import ActivityResult
 
     chip = None if design is None else load_design(design)
@@ -61,8 +62,8 @@ def activity(
     entry = ActivityResult(**vars(head), activity=seen.found)
     typer.echo(f"{model}: {how}")
     console = Console()
-    console.print(activity_table(entry, model))
+    console.print(activity_rows(entry, model).terminal())
     console.print(sparsity_line(entry))
     write_json(json, entry)
     if figure is not None:
-        draw_activity(entry, figure)
+        save(activity_figure(entry), figure)

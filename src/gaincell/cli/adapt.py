@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from gaincell.cli._json import JsonFile, output_directory, write_json
+from gaincell.cli._json import JsonFile, directory, write_json
 from gaincell.cli._options import (
     CalibrationTokens,
     CellName,
@@ -86,13 +86,7 @@ def adapt(
     limit: Limit = 16_384,
     calibration_tokens: CalibrationTokens = 16_384,
     out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out",
-            callback=output_directory,
-            metavar="RUN",
-            help="Also save the adapted model and its figures here.",
-        ),
+        Path | None, directory("--out", "RUN", "Also save the adapted model and its figures here.")
     ] = None,
     threads: Threads = None,
     impl: ImplName = Impl.auto,
@@ -125,7 +119,8 @@ def adapt(
     from gaincell.cli._progress import progress_bars
     from gaincell.config import load_design
     from gaincell.errors import InputError
-    from gaincell.mapping.readapt import AdaptSettings, adapt_model, describe_start
+    from gaincell.mapping.readapt import AdaptSettings, adapt_model
+    from gaincell.mapping.ready import find_start
     from gaincell.reports.tables import adaptation_lines, perplexity_table
 
     if rule is Rule.released and method is not Method.published:
@@ -151,7 +146,7 @@ def adapt(
         device=device,
         dtype=dtype.value,
     )
-    typer.echo(f"{model}: {describe_start(model)}")
+    typer.echo(f"{model}: {find_start(model).words}")
     with progress_bars() as progress:
         run = adapt_model(
             settings,
@@ -165,5 +160,5 @@ def adapt(
     for line in adaptation_lines(run):
         console.print(line)
     write_json(json, run)
-    if not run["adaptation"][method.value]["converged"]:
+    if not run.adaptation[method.value].converged:
         raise typer.Exit(1)

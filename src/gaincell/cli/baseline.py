@@ -73,6 +73,7 @@ def baseline(
     from gaincell.cli._progress import progress_bars
     from gaincell.costs.baselines import sweep
     from gaincell.reports import baseline as report
+    from gaincell.reports.style import save
 
     chosen = None if implementations is None else _pairs(implementations)
     with progress_bars() as progress:
@@ -99,7 +100,7 @@ def baseline(
         console.print(line)
     write_json(json, entry)
     if figure is not None and found.measured:
-        report.draw_baseline(entry, figure)
+        save(report.baseline_figure(entry), figure)
     if not found.measured:
         raise typer.Exit(1)
 

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from gaincell.cli._json import JsonFile, output_directory, write_json
+from gaincell.cli._json import JsonFile, directory, write_json
 from gaincell.cli._options import (
     CalibrationTokens,
     Device,
@@ -77,13 +77,7 @@ def codesign(
     limit: Limit = 32_768,
     calibration_tokens: CalibrationTokens = 4096,
     out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out",
-            callback=output_directory,
-            metavar="RUN",
-            help="Save model and chip; an interrupted training goes on.",
-        ),
+        Path | None, directory("--out", "RUN", "Save model and chip; an interrupted training goes on.")
     ] = None,
     threads: Threads = None,
     impl: ImplName = Impl.auto,
@@ -106,10 +100,10 @@ def codesign(
     use(threads, device)
     from rich.console import Console
 
-    from gaincell.cli._progress import progress_bars
+    from gaincell.cli._progress import kept_in, progress_bars
     from gaincell.config import load_design
     from gaincell.mapping.codesign import CodesignSettings, codesign_model
-    from gaincell.mapping.readapt import describe_made
+    from gaincell.mapping.ready import find_start
     from gaincell.reports.codesign import learned_lines
 
     settings = CodesignSettings(
@@ -128,8 +122,8 @@ def codesign(
         impl=impl.value,
         device=device,
     )
-    typer.echo(f"{model}: {describe_made(model)}")
-    with progress_bars() as progress:
+    typer.echo(f"{model}: {find_start(model, linear=False).words}")
+    with kept_in(out), progress_bars() as progress:
         run = codesign_model(
             settings,
             load_design("leroux2025"),

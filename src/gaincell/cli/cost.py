@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gaincell.cli._json import JsonFile, command_line, output_directory, write_json
+from gaincell.cli._json import JsonFile, command_line, directory, write_json
 from gaincell.cli._options import (
     MODEL_HELP,
     CellName,
@@ -118,13 +118,7 @@ def cost(
     ] = False,
     refresh: RefreshOptions,
     figures: Annotated[
-        Path | None,
-        typer.Option(
-            "--figures",
-            callback=output_directory,
-            metavar="DIR",
-            help="Also draw figures into this directory.",
-        ),
+        Path | None, directory("--figures", "DIR", "Also draw figures into this directory.")
     ] = None,
     threads: Threads = None,
     device: Device = "cpu",
@@ -214,7 +208,7 @@ def cost(
     shown += [tables.layers(result)] if len(result.model_cost.heads) > 1 else []
     shown.append(tables.left_out(result))
     for table in shown:
-        console.print(tables.for_terminal(table))
+        console.print(table.terminal())
     for note in result.notes:
         console.print(f"* {note}", markup=False)
     write_json(json, result)
@@ -238,7 +232,7 @@ def _chip(model: str, design: str | None, cell: str | None, window: int | None) 
 def _can_be_measured(model: str) -> bool:
     """Whether a model is attached, or embedded with a shipped linear version."""
     from gaincell.integrations.hf.size import run_design
-    from gaincell.mapping.job import find_shipped
+    from gaincell.mapping.ready import find_shipped
 
     return run_design(model) is not None or find_shipped(model) is not None
 

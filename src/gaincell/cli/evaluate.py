@@ -234,7 +234,6 @@ def evaluate(
     from gaincell.integrations.hf.models import load_model
     from gaincell.integrations.hf.placement import place_model
     from gaincell.integrations.hf.size import run_design
-    from gaincell.mapping.stage_model import load_stage
     from gaincell.results.common import Named
     from gaincell.text import open_text
 
@@ -289,7 +288,7 @@ def evaluate(
     if wanted:
         check_run(model, wanted[0])
     choose_chip(model, design, cell)
-    loaded = load_model(model, weights) if stage is None else load_stage(model, stage, weights)
+    loaded = load_model(model, weights, stage)
     exchanged = change_chip(loaded.model, design, cell, window, other_latency)
     set_impl(loaded.model, impl.value)
     place_model(loaded.model, device)

@@ -73,7 +73,8 @@ def fidelity(
     from gaincell.integrations.hf.context import check_length, default_length, read_tokens
     from gaincell.integrations.hf.models import load_model
     from gaincell.integrations.hf.sources import load_base
-    from gaincell.reports.fidelity import draw_fidelity, fidelity_table
+    from gaincell.reports.fidelity import fidelity_figure, fidelity_rows
+    from gaincell.reports.style import save
     from gaincell.results.evaluation import FidelityResult
     from gaincell.text import open_text
 
@@ -106,7 +107,7 @@ def fidelity(
     protocol = f"{len(ids)} x {tokens} tokens, hidden states of the pretrained model, {found.queries} queries"
     head = result(loaded, protocol, ids.flatten(), command="fidelity", text=found_text.name, gains=gains)
     entry = FidelityResult(**vars(head), fidelity=found.tables)
-    Console().print(fidelity_table(entry, run))
+    Console().print(fidelity_rows(entry, run).terminal())
     write_json(json, entry)
     if figure is not None:
-        draw_fidelity(entry, figure)
+        save(fidelity_figure(entry), figure)

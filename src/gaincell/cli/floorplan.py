@@ -59,7 +59,7 @@ def floorplan(
     from gaincell.costs.gds import require_gdstk, write_gds
     from gaincell.costs.head import Head
     from gaincell.costs.technology import load_technology
-    from gaincell.reports.floorplan import area_table, floorplan_figure, stack_table
+    from gaincell.reports.floorplan import area_rows, floorplan_figure, stack_rows
     from gaincell.reports.style import save
 
     if gds is not None:
@@ -74,8 +74,8 @@ def floorplan(
     head = Head(chip, process, Activity.assumed(chip).mean(), head_dim=head_dim)
     result = floorplan_result(head, stack, command_line())
     console = Console()
-    console.print(area_table(result))
-    console.print(stack_table(result))
+    console.print(area_rows(result).terminal())
+    console.print(stack_rows(result).terminal())
     write_json(json, result)
     if figure is not None:
         save(floorplan_figure(result), figure)

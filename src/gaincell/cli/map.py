@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from gaincell.cli._json import JsonFile, check_apart, check_output, output_directory, write_json
+from gaincell.cli._json import JsonFile, check_apart, check_output, directory, write_json
 from gaincell.cli._options import (
     MODEL_HELP,
     CalibrationTokens,
@@ -41,13 +41,7 @@ def map_(
         int, typer.Option("--budget", metavar="TOKENS", min=0, help="Training tokens in total.")
     ] = 65_536,
     out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out",
-            callback=output_directory,
-            metavar="RUN",
-            help="Directory of results; by default runs/MODEL.",
-        ),
+        Path | None, directory("--out", "RUN", "Directory of results; by default runs/MODEL.")
     ] = None,
     block: Annotated[
         int | None,
@@ -119,7 +113,7 @@ def map_(
     use(threads, device)
     from rich.console import Console
 
-    from gaincell.cli._progress import progress_bars
+    from gaincell.cli._progress import kept_in, progress_bars
     from gaincell.config import load_design
     from gaincell.device import with_cell
     from gaincell.mapping.pipeline import map_model
@@ -146,14 +140,9 @@ def map_(
         impl=impl.value,
         device=device,
     )
-    try:
-        with progress_bars() as progress, tracking(track, folder) as tracker:
-            command = ["gaincell", *sys.argv[1:]]
-            run = map_model(settings, folder, command=command, progress=progress, tracker=tracker)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(
-            f"what is done is kept in {folder}; the same command goes on from there"
-        ) from None
+    with kept_in(folder), progress_bars() as progress, tracking(track, folder) as tracker:
+        command = ["gaincell", *sys.argv[1:]]
+        run = map_model(settings, folder, command=command, progress=progress, tracker=tracker)
     typer.echo(f"{model}: the pretrained model, in software, where the mapping starts")
     console = Console()
     console.print(perplexity_table(run))
@@ -161,5 +150,5 @@ def map_(
         console.print(line)
     console.print(f"Results, figures and the model are in {folder}.")
     write_json(json, run)
-    if not run["adaptation"]["closed-form"]["converged"]:
+    if not run.adaptation["closed-form"].converged:
         raise typer.Exit(1)

@@ -79,8 +79,7 @@ def _pair(model: str, design: str | None, cell: str | None, impl: Impl) -> Pair:
     from gaincell.cli._progress import progress_bars
     from gaincell.config import load_design
     from gaincell.demonstrator.pair import Pair
-    from gaincell.mapping.job import find_shipped
-    from gaincell.mapping.ready import adapted_model, hardware_model
+    from gaincell.mapping.ready import adapted_model, find_shipped, hardware_model
 
     default = load_design("leroux2025")
     chip = choose_chip(model, design, cell)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
@@ -11,6 +11,7 @@ from gaincell.cli._json import JsonFile, command_line, output_directory, write_j
 from gaincell.cli._options import LARGEST_SEED, CellName, RefreshOptions, check_needed, with_groups
 
 if TYPE_CHECKING:
+    from gaincell.reports.tables import Rows
     from gaincell.results.simulation import HeadResult
 
 app = typer.Typer(
@@ -99,8 +100,8 @@ def head(
         arrays, steps = step_through(chip, source.signals, refresh.policy, progress)
     result = head_result(arrays, steps, schedule, layers, other_latency, command_line(), seed)
     console = Console()
-    for table in (_phase_table(result), _sensitivity_table(result), _trace_table(result)):
-        console.print(table)
+    for table in _tables(result):
+        console.print(table.terminal())
     write_json(json, result)
     for path in draw_head(result, figures):
         console.print(str(path))
@@ -168,52 +169,33 @@ def tile(
         console.print(str(path))
 
 
-def _phase_table(result: HeadResult) -> Any:
-    from rich.table import Table
+def _tables(result: HeadResult) -> list[Rows]:
+    """Phases of a step, what depends on the assumed latency, the head at some of its tokens."""
+    from gaincell.reports.tables import Rows
 
-    schedule = result.schedule
-    table = Table(
-        title="Phases of a step",
-        caption=f"A step takes {schedule.latency * 1e9:.4g} ns, a token (all layers) "
+    schedule, steps = result.schedule, result.trace
+    phases = [
+        (phase.name, f"{phase.duration * 1e9:.3g}", phase.basis, ", ".join(phase.circuits))
+        for phase in schedule.phases
+    ]
+    caption = (
+        f"A step takes {schedule.latency * 1e9:.4g} ns, a token (all layers) "
         f"{schedule.token_period * 1e9:.4g} ns. The key write begins "
         "with the discharge; conversion happens within the reads and the count. What is assumed is an input: "
-        "in designs of the paper it completes the published step.",
-        title_justify="left",
-        caption_justify="left",
+        "in designs of the paper it completes the published step."
     )
-    for heading in ("phase", "ns", "basis", "circuits"):
-        table.add_column(heading)
-    for phase in schedule.phases:
-        table.add_row(phase.name, f"{phase.duration * 1e9:.3g}", phase.basis, ", ".join(phase.circuits))
-    return table
-
-
-def _sensitivity_table(result: HeadResult) -> Any:
-    from rich.table import Table
-
-    table = Table(title="If the assumed latency were another (all layers)", title_justify="left")
-    for heading in ("assumed, ns", "step, ns", "tokens/s", "lost per token"):
-        table.add_column(heading, justify="right")
-    for row in result.sensitivity:
-        table.add_row(
+    others = [
+        (
             f"{row.unstated_latency * 1e9:.3g}",
             f"{row.latency * 1e9:.4g}",
             f"{row.tokens_per_second:.3g}",
             f"{1 - row.decay_per_token:.2e}",
         )
-    return table
-
-
-def _trace_table(result: HeadResult) -> Any:
-    from rich.table import Table
-
-    table = Table(title="The head at some of its tokens", title_justify="left")
-    for heading in ("token", "time, µs", "columns", "oldest left", "pulses > 0", "full", "output rms"):
-        table.add_column(heading, justify="right")
-    count = len(result.trace)
-    for n in sorted({min(count - 1, round(count * part / 8)) for part in range(9)}):
-        step = result.trace[n]
-        table.add_row(
+        for row in result.sensitivity
+    ]
+    shown = sorted({min(len(steps) - 1, round(len(steps) * part / 8)) for part in range(9)})
+    trace = [
+        (
             str(step.token),
             f"{step.time * 1e6:.4g}",
             str(step.columns_held),
@@ -222,4 +204,12 @@ def _trace_table(result: HeadResult) -> Any:
             f"{step.pulses_full:.1%}",
             f"{step.output_rms:.3f}",
         )
-    return table
+        for step in (steps[n] for n in shown)
+    ]
+    sensitivity = ("assumed, ns", "step, ns", "tokens/s", "lost per token")
+    observed = ("token", "time, µs", "columns", "oldest left", "pulses > 0", "full", "output rms")
+    return [
+        Rows("Phases of a step", ("phase", "ns", "basis", "circuits"), phases, caption, text=(0, 2, 3)),
+        Rows("If the assumed latency were another (all layers)", sensitivity, others, text=()),
+        Rows("The head at some of its tokens", observed, trace, text=()),
+    ]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gaincell.cli._json import JsonFile, output_directory, write_json
+from gaincell.cli._json import JsonFile, directory, write_json
 from gaincell.cli._options import Device, Impl, ImplName, Threads, check_needed, use
 
 if TYPE_CHECKING:
@@ -27,13 +27,7 @@ def sweep(
     context: typer.Context,
     file: Annotated[Path, typer.Argument(metavar="SWEEP.toml", help="See docs/sweeps.md.")],
     out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out",
-            callback=output_directory,
-            metavar="DIR",
-            help="Results, points and figures; by default runs/sweeps/NAME.",
-        ),
+        Path | None, directory("--out", "DIR", "Results, points and figures; by default runs/sweeps/NAME.")
     ] = None,
     workers: Annotated[
         int, typer.Option("--workers", metavar="N", min=1, max=1024, help="Processes on this machine.")
@@ -109,7 +103,7 @@ def _claim(place: Path, asked: Sweep) -> None:
     """Make DIR that of the sweep; say where points are of other code. Raises RunError: it is another's."""
     from gaincell.errors import RunError
     from gaincell.files import read_json, write_json
-    from gaincell.reports.results import code
+    from gaincell.results.provenance import code
 
     known, content = place / SWEEP, {"study": asked.study, "code": code(), "identity": asked.identity}
     if known.is_file():
@@ -211,17 +205,17 @@ def _report(asked: Sweep, found: Any, place: Path, json: Path | None) -> None:
     from rich.console import Console
 
     from gaincell.errors import RunError
-    from gaincell.reports import results
-    from gaincell.reports.sweep import sweep_table
+    from gaincell.reports.sweep import rows
     from gaincell.reports.sweep_aware import remarks
     from gaincell.reports.sweep_figures import draw_all
+    from gaincell.results import write
     from gaincell.sweeps.result import assemble
 
     result = assemble(asked, found, ["gaincell", *sys.argv[1:]])
-    results.write(result, place / RESULT)
+    write(result, place / RESULT)
     write_json(json, result)
     console = Console()
-    console.print(sweep_table(result))
+    console.print(rows(result).terminal())
     for line in remarks(result):
         console.print(line, markup=False)
     if found.elsewhere:
@@ -230,7 +224,7 @@ def _report(asked: Sweep, found: Any, place: Path, json: Path | None) -> None:
             "they are done, with --retry-elsewhere if those machines are gone"
         )
     if not found.complete:
-        reason = next((p["reason"] for p in result["points"] if "reason" in p), "none was finished")
+        reason = next((p.reason for p in result.points if p.reason is not None), "none was finished")
         raise RunError(f"all points failed: {reason}")
     for drawn in draw_all(result, place / "figures"):
         console.print(str(drawn))

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from gaincell.cli._json import JsonFile, check_apart, check_output, output_directory, write_json
+from gaincell.cli._json import JsonFile, check_apart, check_output, directory, write_json
 from gaincell.cli._options import Device, TextName, Threads, TrackName, check_needed, use
 
 app = typer.Typer(add_completion=False)
@@ -21,13 +21,7 @@ def train(
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE.toml", help="Such as recipes/tiny.toml.")],
     text: TextName = "sample",
     out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out",
-            callback=output_directory,
-            metavar="RUN",
-            help="Directory of results; by default runs/RECIPE.",
-        ),
+        Path | None, directory("--out", "RUN", "Directory of results; by default runs/RECIPE.")
     ] = None,
     design: Annotated[
         str | None, typer.Option("--design", metavar="DESIGN", help="Another chip than the recipe's own.")
@@ -45,11 +39,10 @@ def train(
     ] = False,
     teacher_outputs: Annotated[
         Path | None,
-        typer.Option(
+        directory(
             "--teacher-outputs",
-            callback=output_directory,
-            metavar="DIRECTORY",
-            help="Keep what teachers give here, for trainings that see the same text again.",
+            "DIRECTORY",
+            "Keep what teachers give here, for trainings that see the same text again.",
         ),
     ] = None,
     track: TrackName = None,
@@ -78,7 +71,7 @@ def train(
     """
     from rich.console import Console
 
-    from gaincell.cli._progress import progress_bars
+    from gaincell.cli._progress import kept_in, progress_bars
     from gaincell.mapping.overrides import parse_overrides
     from gaincell.mapping.recipe_file import load_recipe
     from gaincell.mapping.recipe_text import check_recipe_text
@@ -112,34 +105,30 @@ def train(
         return
     command = ["gaincell", *sys.argv[1:]]
     main = join_processes(device).is_main_process
-    try:
-        with (
-            progress_bars() if main else nullcontext(silent_stages) as stages,
-            tracking(track if main else None, folder) as tracker,
-        ):
-            result = run_recipe(
-                plan,
-                open_text(text),
-                folder,
-                stages,
-                only=only,
-                device=device,
-                teacher_outputs=teacher_outputs,
-                command=command,
-                tracker=tracker,
-            )
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(
-            f"what is done is kept in {folder}; the same command goes on from there"
-        ) from None
+    with (
+        kept_in(folder),
+        progress_bars() if main else nullcontext(silent_stages) as stages,
+        tracking(track if main else None, folder) as tracker,
+    ):
+        result = run_recipe(
+            plan,
+            open_text(text),
+            folder,
+            stages,
+            only=only,
+            device=device,
+            teacher_outputs=teacher_outputs,
+            command=command,
+            tracker=tracker,
+        )
     if not main:
         return
     console.print(stages_table(result))
     for line in step_times(result):
         console.print(line)
     saved = (
-        f", the model of {result['saved']}"
-        if result["saved"]
+        f", the model of {result.saved}"
+        if result.saved
         else "; no model, for no stage in arrays began with a trained one"
     )
     console.print(f"Results and figures are in {folder}{saved}.")

@@ -6,9 +6,7 @@ statistics of the model as it was made -> on the chip -> adapted in closed form 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -23,23 +21,34 @@ from gaincell.design import Design
 from gaincell.errors import InputError
 from gaincell.evaluation.activity import measure_activity
 from gaincell.evaluation.codes import SignalUse, signal_use
-from gaincell.evaluation.perplexity import Perplexity, cut_blocks, perplexity
+from gaincell.evaluation.perplexity import cut_blocks
 from gaincell.integrations.hf.attach import attached_layers, set_design
-from gaincell.integrations.hf.checkpoint import is_run, save
+from gaincell.integrations.hf.checkpoint import save
 from gaincell.integrations.hf.context import default_length, read_tokens
+from gaincell.integrations.hf.run import is_run
 from gaincell.integrations.hf.size import model_size
 from gaincell.integrations.hf.sources import LoadedModel
 from gaincell.mapping import records, summary
-from gaincell.mapping.folder import alone
+from gaincell.mapping.engine import Engine, read_evaluation
+from gaincell.mapping.folder import run_lock
 from gaincell.mapping.job import freeze_embeddings
-from gaincell.mapping.readapt import load_made
+from gaincell.mapping.ready import load_made
 from gaincell.progress import StageProgress, silent_stages
-from gaincell.reports import results
-from gaincell.reports.results import Json, value
+from gaincell.results import write
+from gaincell.results.codesign import (
+    Circuits,
+    CodesignResult,
+    Histogram,
+    JointTraining,
+    LearnedCircuits,
+    PairedLosses,
+)
+from gaincell.results.common import Values
+from gaincell.results.provenance import hash_of
+from gaincell.results.run import FILE, UsedText
 from gaincell.text import open_text
 from gaincell.training import checkpoint as disk
-from gaincell.training.codesign import LEARNED, codesign, with_zero_code
-from gaincell.training.loop import TrainResult
+from gaincell.training.codesign import LEARNED, codesign, stated_levels, with_zero_code
 from gaincell.training.settings import TrainSettings
 
 ACTIVITY_BLOCKS = 1
@@ -82,7 +91,7 @@ def codesign_model(
     *,
     command: Sequence[str] = ("gaincell", "codesign"),
     progress: StageProgress = silent_stages,
-) -> Json:
+) -> CodesignResult:
     """Adapt a model to a chip and train both; returns what run.json holds, and writes a RUN into `out`.
 
     With `out` an interrupted training goes on from its checkpoint there.
@@ -90,7 +99,7 @@ def codesign_model(
     Raises:
         GaincellError: model, text, design or what is to be learned are not acceptable.
     """
-    with nullcontext() if out is None else alone(out):
+    with run_lock(out):
         return _codesigned(settings, default_design, out, command, progress)
 
 
@@ -100,7 +109,7 @@ def _codesigned(
     out: Path | None,
     command: Sequence[str],
     progress: StageProgress,
-) -> Json:
+) -> CodesignResult:
     loaded = load_made(settings.model, settings.impl)
     model: PreTrainedModel = loaded.model.to(settings.device)  # type: ignore[arg-type]
     chip = settings.design or (attached_layers(model)[0].design if is_run(settings.model) else default_design)
@@ -108,23 +117,17 @@ def _codesigned(
         chip = chip.replace(levels=with_zero_code(chip))
     block = default_length(model)
     texts = _read(settings, block, loaded, progress)
-    protocol = f"blocks-{block}"
-
-    def evaluate(title: str) -> tuple[Perplexity, records.Record]:
-        begun, shown = time.perf_counter(), progress(f"evaluate, {title}")
-        found = perplexity(model, texts.evaluation, protocol, tokenizer=loaded.tokenizer, progress=shown)
-        return found, records.of_perplexity(found, time.perf_counter() - begun)
-
+    engine = Engine(loaded=loaded, evaluation=texts.evaluation, protocol=f"blocks-{block}", progress=progress)
     target = collect_statistics(
         model, [texts.calibration], progress("statistics of the model as it was made")
     )
     set_design(model, chip)
     chip = attached_layers(model)[0].design
     adapted = adapt(model, [texts.calibration], target, progress=progress("adapt"))
-    before, before_record = evaluate("adapted")
+    before = engine.stage("adapted", lambda: ({"training_tokens": 0}, model))
     what = "-".join((chip.hash, *(settings.learn or ("fixed",))))
     checkpoint = None if out is None else out / f"{what}.checkpoint"
-    _freeze(model, settings.weights)
+    freeze_embeddings(model, weights=settings.weights)
     done = codesign(
         model,
         texts.blocks,
@@ -134,53 +137,50 @@ def _codesigned(
         progress=progress("train model and chip"),
         checkpoint=checkpoint,
     )
-    after, after_record = evaluate("trained")
+    after = engine.stage("trained", lambda: ({"training_tokens": done.tokens}, model))
     learned = attached_layers(model)[0].design
     some = cut_blocks(texts.evaluation, block)[:ACTIVITY_BLOCKS].long()
     activity = measure_activity(model, [some], settings.text, progress=progress("activity"))
     technology = load_technology(settings.technology)
     cost = roll_up.of_model(model_size(settings.model), learned, technology, activity)
-    run: Json = {
-        "schema": results.SCHEMA,
-        "command": "codesign",
-        "model": summary.model(loaded),
-        "design": summary.design(learned),
-        "start": summary.design(chip),
-        "learn": list(settings.learn),
-        "circuits": {"start": circuits(chip), "learned": circuits(learned)},
-        "training": _trained(settings, done),
-        "text": {
-            "name": texts.name,
-            "evaluation_tokens": value(len(texts.evaluation), "tokens", "measured"),
-            "calibration_tokens": value(texts.calibration.numel(), "tokens", "measured"),
-        },
-        "adaptation": {"closed-form": summary.adaptation(records.of_adaptation(adapted))},
-        "stages": [
-            summary.stage("adapted", "adapted", before_record | {"training_tokens": 0}),
-            summary.stage("trained", "trained", after_record | {"training_tokens": done.tokens}),
-        ],
-        "blocks": {
-            "predictions": value([n for _, n in after.per_block], "tokens", "measured"),
-            "adapted": value([round(nll, 6) for nll, _ in before.per_block], "nat", "simulated"),
-            "trained": value([round(nll, 6) for nll, _ in after.per_block], "nat", "simulated"),
-        },
-        "energy": value(cost.energy_bottom_up, "J", "simulated"),
-        "signals": {stage: _histogram(stage, use) for stage, use in signal_use(model, [some]).items()},
-        "provenance": results.provenance(
-            command=command,
-            seed=0,
-            protocol=after.protocol,
-            design_hash=learned.hash,
-            inputs={
-                f"model {summary.base_name(loaded.id)}": loaded.sha256,
-                "training text": results.hash_of(texts.training),
-                "evaluation text": results.hash_of(texts.evaluation),
-            },
+    run = CodesignResult(
+        command="codesign",
+        model=summary.model(loaded),
+        design=summary.chip_of(learned),
+        start=summary.chip_of(chip),
+        learn=tuple(settings.learn),
+        circuits=LearnedCircuits(circuits(chip), circuits(learned)),
+        training=JointTraining(
+            steps=done.steps,
+            tokens=done.tokens,
+            learning_rate=settings.learning_rate,
+            scale_learning_rate=settings.scale_learning_rate,
+            circuit_rate=settings.rate,
+            weights=settings.weights,
+            seconds=done.seconds,
         ),
-    }
+        text=UsedText(texts.name, len(texts.evaluation), texts.calibration.numel()),
+        adaptation={"closed-form": summary.adaptation(records.of_adaptation(adapted))},
+        stages=(
+            summary.stage("adapted", "adapted", before),
+            summary.stage("trained", "trained", after),
+        ),
+        blocks=PairedLosses(
+            tuple(n for _, n in after["per_block"]),
+            *(tuple(nll for nll, _ in record["per_block"]) for record in (before, after)),
+        ),
+        energy=cost.energy_bottom_up,
+        signals={stage: _histogram(stage, use) for stage, use in signal_use(model, [some]).items()},
+        provenance=engine.provenance(
+            command,
+            learned,
+            after,
+            {"training text": hash_of(texts.training), "evaluation text": hash_of(texts.evaluation)},
+        ),
+    )
     if out is not None:
         save(model, out)
-        results.write(run, out / results.FILE)
+        write(run, out / FILE)
         assert checkpoint is not None
         disk.remove(checkpoint)
     return run
@@ -198,10 +198,7 @@ class _Texts(NamedTuple):
 
 def _read(settings: CodesignSettings, block: int, loaded: LoadedModel, progress: StageProgress) -> _Texts:
     text = open_text(settings.text)
-    reading = progress("read the evaluation text")
-    evaluation = read_tokens(
-        loaded, text, "evaluation", settings.evaluation_tokens or None, reading, block=block
-    )
+    evaluation = read_evaluation(loaded, text, settings.evaluation_tokens, f"blocks-{block}", progress)
     before = max(1, settings.calibration_tokens // block) * block
     wanted = before + settings.steps * settings.batch * (block + 1)
     training = read_tokens(loaded, text, "training", wanted, progress("read the training text"))
@@ -228,47 +225,12 @@ def _training(settings: CodesignSettings, chip: Design) -> TrainSettings:
     )
 
 
-def _freeze(model: PreTrainedModel, weights: bool) -> None:
-    freeze_embeddings(model)
-    if not weights:
-        for name, parameter in model.named_parameters():
-            parameter.requires_grad_(".gain_cell." in name)
+def _histogram(stage: str, use: SignalUse) -> Histogram:
+    edges, share = (tuple(round(x, 6) for x in found) for found in (use.edges, use.share))
+    return Histogram(Values(edges, "1" if stage == "q" else "V", "simulated"), share)
 
 
-def _trained(settings: CodesignSettings, done: TrainResult) -> Json:
-    return {
-        "steps": value(done.steps, "1", "measured"),
-        "tokens": value(done.tokens, "tokens", "measured"),
-        "learning_rate": value(settings.learning_rate, "1", "measured"),
-        "scale_learning_rate": value(settings.scale_learning_rate, "1", "measured"),
-        "circuit_rate": value(settings.rate, "1", "measured"),
-        "weights": settings.weights,
-        "seconds": value(done.seconds, "s", "measured"),
-    }
-
-
-def _histogram(stage: str, use: SignalUse) -> Json:
-    return {
-        "edges": value([round(edge, 6) for edge in use.edges], "1" if stage == "q" else "V", "simulated"),
-        "share": value([round(share, 6) for share in use.share], "1", "simulated"),
-    }
-
-
-def circuits(design: Design) -> Json:
+def circuits(design: Design) -> Circuits:
     """What of a chip can be learned: saturations, and every level as it is, stated or even."""
-    entry: Json = {
-        "score_saturation_per_row": value(design.score_saturation_per_row, "charge units", "simulated"),
-        "output_saturation_per_column": value(
-            design.output_saturation_per_column, "charge units", "simulated"
-        ),
-    }
-    query, storage = design.driver_levels, design.dac_levels
-    if isinstance(query, int):
-        query = tuple(code / (query - 1) for code in range(query))
-    if isinstance(storage, int):
-        step = (design.v_max - design.v_min) / (storage - 1)
-        storage = tuple((code - (storage - 1) / 2) * step for code in range(storage))
-    for name, levels, unit in (("query", query, "1"), ("storage", storage, "V")):
-        if levels is not None:
-            entry[f"{name}_levels"] = value([round(level, 6) for level in levels], unit, "simulated")
-    return entry
+    levels = (tuple(round(level, 6) for level in found) or None for found in stated_levels(design))
+    return Circuits(design.score_saturation_per_row, design.output_saturation_per_column, *levels)

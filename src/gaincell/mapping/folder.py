@@ -18,9 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
-from torch import Tensor, nn
+from torch import nn
 
 from gaincell.errors import RunError
 from gaincell.files import (
@@ -29,29 +27,26 @@ from gaincell.files import (
     remove_leftovers_in,
     restored,
     write_json,
-    write_tensors,
 )
-from gaincell.integrations.hf.checkpoint import DESIGN, HARDWARE, checked
-from gaincell.integrations.hf.digital_scaling import hold_digital_scaling
-from gaincell.integrations.hf.lora import NAME, add_product
-from gaincell.integrations.hf.mixing import MIX, fold
-from gaincell.integrations.hf.paired import KEPT, load_pairing
+from gaincell.integrations.hf.checkpoint import trained_parameters, write_state
+from gaincell.integrations.hf.run import DESIGN, HARDWARE
 from gaincell.mapping.records import unfit
+from gaincell.results.run import FILE
 from gaincell.training.checkpoint import difference
-
-A_OF_LAYER, B_OF_LAYER = (f".lora_{factor}.{NAME}.weight" for factor in "AB")
-"""Ends of the names of an adapter's matrices, behind that of its layer."""
 
 
 @contextmanager
-def alone(path: Path) -> Iterator[None]:
+def run_lock(path: Path | None) -> Iterator[None]:
     """Within the context no other process may work on a RUN directory, where its file system can lock one. It
     is made if it is missing, with those above it, and they are removed again if it stays empty; what killed
-    writers left there goes. A process that ends, however it does, lets it go.
+    writers left there goes. A process that ends, however it does, lets it go. None: nothing is locked.
 
     Raises:
         RunError: another process works on it, or it cannot be made.
     """
+    if path is None:
+        yield
+        return
     made = [place for place in (path, *path.parents) if not place.exists()]
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -59,7 +54,7 @@ def alone(path: Path) -> Iterator[None]:
         raise RunError(f"{path.name} cannot be written: {error}") from error
     held = _lock(path)
     try:
-        for name in (HARDWARE, DESIGN, "run.json", "log.jsonl"):
+        for name in (HARDWARE, DESIGN, FILE, "log.jsonl"):
             remove_leftovers(path / name)
         for part in ("stages", "figures"):
             remove_leftovers_in(path / part)
@@ -114,7 +109,7 @@ class RunFolder:
                 raise RunError(
                     f"{path.name} holds a run with other settings{where}; choose another --out, or remove it"
                 )
-        elif (path / "run.json").exists():
+        elif (path / FILE).exists():
             raise RunError(f"{path.name} holds a finished run of another kind; choose another --out")
         write_json(known, identity, indent=1)
         for finished in self.stages.glob("*.json"):  # a killed process may not have come to it
@@ -154,85 +149,6 @@ class RunFolder:
         for path in self.stages.glob("*.safetensors"):
             if path != self.state(but):
                 path.unlink()
-
-
-def trained_parameters(model: nn.Module) -> dict[str, Tensor]:
-    """The parameters that require a gradient, by name."""
-    return {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
-
-
-def write_state(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
-    """Store tensors by name, completely or not at all."""
-    contents = {name: tensor.to("cpu").contiguous() for name, tensor in tensors.items()}
-    write_tensors(path, contents, metadata)
-
-
-@torch.no_grad()
-def read_state(model: nn.Module, path: Path) -> dict[str, str]:
-    """Put stored tensors into the parameters of the same names. Adapters and mixing, where the model has
-    none, go into its weights; its rows are paired as those stored, and it gets the biases that are stored.
-
-    Returns:
-        The file's metadata.
-
-    Raises:
-        RunError: the file cannot be read or does not fit the model.
-        ModelError: a stored tensor is NaN or infinite.
-    """
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = dict(file.metadata() or {})
-
-            def read(name: str) -> Tensor:
-                return checked(name, file.get_tensor(name), path.name, "start again with another --out")
-
-            hold_digital_scaling(model, file.keys())  # type: ignore[arg-type]
-            parameters = dict(model.named_parameters())
-            new = [name for name in file.keys() if name not in parameters]  # noqa: SIM118 (not a mapping)
-            mixing = {name: read(name) for name in new if MIX in name}
-            layers = [name.removesuffix(A_OF_LAYER) for name in new if name.endswith(A_OF_LAYER)]
-            kept = {name: read(name) for name in new if name.endswith(KEPT)}
-            known = {*mixing, *kept, *(layer + end for layer in layers for end in (A_OF_LAYER, B_OF_LAYER))}
-            for name in (n for n in file.keys() if n not in known):  # noqa: SIM118
-                tensor = read(name)
-                if name not in parameters or parameters[name].shape != tensor.shape:
-                    raise RunError(
-                        f"{path.name} does not fit the model: {name}; start again with another --out"
-                    )
-                parameters[name].copy_(tensor)
-            load_pairing(model, kept)
-            fold(model, mixing)  # type: ignore[arg-type]
-            for layer in layers:
-                a, b = (read(layer + end) for end in (A_OF_LAYER, B_OF_LAYER))
-                add_product(model.get_submodule(layer), a, b * float(metadata.get("lora_scale", 1.0)))
-            return metadata
-    except (AttributeError, RuntimeError) as error:
-        raise RunError(
-            f"{path.name} does not fit the model: {error}; start again with another --out"
-        ) from error
-    except (SafetensorError, OSError) as error:
-        raise RunError(f"{path.name} cannot be read ({error}); start again with another --out") from error
-
-
-def go_on_from(model: nn.Module, path: Path) -> None:
-    """Put the adapters of another run's stage into a model that has adapters of the same shape, to train them
-    further.
-
-    Raises:
-        RunError: the file cannot be read, or what was trained there is not what is trained here.
-    """
-    try:
-        with safe_open(path, framework="pt") as file:
-            stored, metadata = {*file.keys()}, file.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        raise RunError(f"{path.name} cannot be read: {error}") from error
-    odd = stored ^ trained_parameters(model).keys()
-    if odd or float(metadata.get("lora_scale", 1.0)) != 1.0:
-        raise RunError(
-            f"{path.name} cannot be trained further here: {min(odd, default='its scale')} differs; give the "
-            "[lora] that it was trained with"
-        )
-    read_state(model, path)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

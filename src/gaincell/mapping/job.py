@@ -7,66 +7,46 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Int
-from safetensors import safe_open
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from gaincell.design import Design
 from gaincell.errors import InputError, ModelError
-from gaincell.evaluation.perplexity import Perplexity, perplexity
 from gaincell.integrations.hf.attach import attach, attached_layers, detach, set_design
+from gaincell.integrations.hf.checkpoint import read_state, trained_parameters
 from gaincell.integrations.hf.context import check_length, default_length, read_tokens
 from gaincell.integrations.hf.lora import add_lora, lora_parameters, without_adapters
 from gaincell.integrations.hf.models import load_model
-from gaincell.integrations.hf.sources import LoadedModel, base_weights
+from gaincell.integrations.hf.sources import base_weights
 from gaincell.integrations.hf.support import attention_modules
-from gaincell.mapping.folder import RunFolder, read_state, trained_parameters
-from gaincell.mapping.settings import MapSettings
+from gaincell.mapping.engine import Engine, read_evaluation
+from gaincell.mapping.folder import RunFolder
+from gaincell.mapping.ready import Shipped, find_shipped
+from gaincell.mapping.settings import MapSettings, Phase
 from gaincell.progress import StageProgress
 from gaincell.reports.results import hash_of
 from gaincell.text import open_text
 from gaincell.training.data import pack_blocks
 from gaincell.training.log import TrainingLog
+from gaincell.training.loop import Loss, train
 from gaincell.training.tracker import Tracker
 
-ASSETS = Path(__file__).parents[1] / "assets"
 
-
-class Shipped(NamedTuple):
-    """What is shipped with a model: its linear hardware version, and the softmax model continued on the same
-    tokens.
-    """
-
-    linear: Path
-    software: Path
-    tokens: int
-    design_hash: str
-
-    @property
-    def words(self) -> str:
-        """What the hardware version is."""
-        return f"the shipped linear hardware version, trained on {self.tokens:,} tokens"
-
-
-@dataclass
-class Job:
+@dataclass(kw_only=True)
+class Job(Engine):
     """A mapping in progress. `model` is one model that the stages turn into what they need."""
 
     settings: MapSettings
     folder: RunFolder
-    loaded: LoadedModel
     block: int
     training: Int[Tensor, "blocks T_plus_1"]
     linear_blocks: int
-    evaluation: Int[Tensor, " tokens"]
     calibration: Int[Tensor, "sequences T"]
     text_name: str
     shipped: Shipped | None
-    progress: StageProgress
     original: dict[str, Tensor]
     tracker: Tracker | None = None
 
@@ -74,11 +54,6 @@ class Job:
     def model(self) -> PreTrainedModel:
         """The one model."""
         return self.loaded.model
-
-    @property
-    def protocol(self) -> str:
-        """Name of the evaluation protocol."""
-        return f"blocks-{self.block}"
 
     def design(self, *, linear: bool) -> Design:
         """The chip with its own cell, or with the linear one."""
@@ -102,10 +77,6 @@ class Job:
         self._restore(state)
         return self.model
 
-    def refreeze(self) -> None:
-        """Train again what a mapping trains, after a phase that trained less."""
-        freeze_embeddings(self.model)
-
     def pretrained_weights(self) -> dict[str, Tensor]:
         """The weights that the model came with, by the names that they have without adapters."""
         weights = without_adapters(base_weights(self.model))
@@ -124,21 +95,19 @@ class Job:
         if state is not None:
             read_state(self.model, state)
 
-    def evaluate(self, what: str) -> Perplexity:
-        """Perplexity of the model as it is, on the evaluation text."""
-        return perplexity(
-            self.model,
-            self.evaluation,
-            self.protocol,
-            tokenizer=self.loaded.tokenizer,
-            progress=self.progress(f"{what}: evaluate"),
-        )
-
-    def log(self, stage: str, part: str) -> TrainingLog:
-        """The log of a training ("1 of 2", say)."""
+    def train(self, stage: str, part: str, phase: Phase, blocks: Tensor, loss_of: Loss | None) -> None:
+        """Train the model as it is on some blocks, as the part "1 of 2", say, of a stage."""
         path = self.folder.path
         labels, figure = {"stage": stage, "part": part}, path / "figures" / "loss.png"
-        return TrainingLog(path / "log.jsonl", labels, figure, self.tracker)
+        train(
+            self.model,
+            blocks,
+            self.settings.training(phase, len(blocks), self.block, self.model.config.vocab_size),
+            progress=self.progress(f"{stage}: train {part}"),
+            log=TrainingLog(path / "log.jsonl", labels, figure, self.tracker),
+            checkpoint=self.folder.checkpoint(stage, part),
+            loss_of=loss_of,
+        )
 
 
 def prepare(settings: MapSettings, out: Path, progress: StageProgress) -> Job:
@@ -153,6 +122,7 @@ def prepare(settings: MapSettings, out: Path, progress: StageProgress) -> Job:
         raise ModelError(f"{settings.model} is a RUN already; give the pretrained model it was made from")
     attention_modules(loaded.model)  # refuses what cannot be mapped, before any work
     block = settings.block or default_length(loaded.model)
+    protocol = f"blocks-{block}"
     check_length(loaded.model, block)
     shipped = None if settings.lora else find_shipped(settings.model)
     text = open_text(settings.text)
@@ -160,10 +130,7 @@ def prepare(settings: MapSettings, out: Path, progress: StageProgress) -> Job:
     stream = read_tokens(
         loaded, text, "training", wanted, progress("read the training text"), block=block + 1
     )
-    reading = progress("read the evaluation text")
-    evaluation = read_tokens(
-        loaded, text, "evaluation", settings.evaluation_tokens or None, reading, block=block
-    )
+    evaluation = read_evaluation(loaded, text, settings.evaluation_tokens, protocol, progress)
     blocks = pack_blocks(stream, block, settings.seed)
     training = blocks[: settings.budget // block]
     if shipped is not None and shipped.design_hash == _linear_hash(settings.design, loaded.model):
@@ -190,6 +157,7 @@ def prepare(settings: MapSettings, out: Path, progress: StageProgress) -> Job:
         settings=settings,
         folder=RunFolder(out, identity),
         loaded=loaded,
+        protocol=protocol,
         block=block,
         training=training,
         linear_blocks=linear_blocks,
@@ -202,25 +170,13 @@ def prepare(settings: MapSettings, out: Path, progress: StageProgress) -> Job:
     )
 
 
-def find_shipped(model: str) -> Shipped | None:
-    """The linear version that is shipped with an embedded model."""
-    linear, software = (ASSETS / model / f"{name}.safetensors" for name in ("linear", "software-continued"))
-    if "/" in model or not (linear.is_file() and software.is_file()):
-        return None
-    with safe_open(linear, framework="pt") as file:
-        metadata = file.metadata() or {}
-    return Shipped(linear, software, int(metadata.get("tokens", 0)), metadata.get("design_hash", ""))
-
-
-def freeze_embeddings(model: PreTrainedModel) -> None:
+def freeze_embeddings(model: PreTrainedModel, *, weights: bool = True) -> None:
     """Every parameter is trained but those of the input and output embeddings; with adapters these, and gains
-    and offsets.
+    and offsets. Without `weights` gains and offsets alone.
     """
-    if adapters := lora_parameters(model):
-        for name, parameter in model.named_parameters():
-            parameter.requires_grad_(name in adapters or ".gain_cell." in name)
-        return
-    model.requires_grad_(True)
+    adapters = lora_parameters(model)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(".gain_cell." in name or (weights and (name in adapters or not adapters)))
     for embedding in (model.get_input_embeddings(), model.get_output_embeddings()):
         if embedding is not None:
             embedding.requires_grad_(False)

@@ -8,19 +8,18 @@ from pathlib import Path
 import torch
 
 from gaincell.adaptation.statistics import attached
-from gaincell.evaluation.noise import noise_remark
-from gaincell.evaluation.perplexity import describe
 from gaincell.integrations.hf.checkpoint import save_differences
 from gaincell.mapping import summary
-from gaincell.mapping.folder import alone
+from gaincell.mapping.folder import run_lock
 from gaincell.mapping.job import Job, prepare
 from gaincell.mapping.records import Record
 from gaincell.mapping.settings import MapSettings
 from gaincell.mapping.stages import STAGES, Stage, run_stage
 from gaincell.progress import StageProgress, silent_stages
-from gaincell.reports import results
 from gaincell.reports.figures import draw_all
-from gaincell.reports.results import Json, value
+from gaincell.results import read, write
+from gaincell.results.provenance import hash_of
+from gaincell.results.run import FILE, MappedResult, UsedText
 from gaincell.training.tracker import Tracker
 
 
@@ -31,8 +30,8 @@ def map_model(
     command: Sequence[str] = ("gaincell", "map"),
     progress: StageProgress = silent_stages,
     tracker: Tracker | None = None,
-) -> Json:
-    """Map a pretrained model onto gain-cell hardware; returns what RUN/run.json then holds.
+) -> MappedResult:
+    """Map a pretrained model onto gain-cell hardware; returns what RUN/run.json holds.
 
     Interrupted at any point, the same call goes on where it stopped, to the same result. Of the finished run
     the parameters of the linear model are kept beside those of the last stage, for `gaincell adapt`.
@@ -47,47 +46,46 @@ def map_model(
     Raises:
         GaincellError: model, text, design or directory are not acceptable, or a loss is not finite.
     """
-    with alone(out):
+    with run_lock(out):
         return _map(settings, out, command, progress, tracker)
 
 
 def _map(
     settings: MapSettings, out: Path, command: Sequence[str], progress: StageProgress, tracker: Tracker | None
-) -> Json:
+) -> MappedResult:
     torch.manual_seed(settings.seed)
     job = prepare(settings, out, progress)
     job.tracker = tracker
-    if (out / results.FILE).exists():
-        return results.read(out)
+    if (out / FILE).exists():
+        return read(out, MappedResult)
     stages = STAGES if len(job.training) > job.linear_blocks else STAGES[:5]
     records = {stage.name: run_stage(job, stage) for stage in stages}
     run = assemble(job, stages, records, command)
     mapped = job.hardware(job.folder.state(stages[-1].name), linear=False)
     save_differences(mapped, out, job.pretrained_weights(), job.loaded.id, job.loaded.sha256)
     draw_all(run, out / "figures")
-    results.write(run, out / results.FILE)
+    write(run, out / FILE)
     job.folder.forget(but="linear")
     return run
 
 
 def assemble(
     job: Job, stages: Sequence[Stage], records: Mapping[str, Record], command: Sequence[str]
-) -> Json:
+) -> MappedResult:
     """run.json of a mapping."""
     design = attached(job.hardware(None, linear=False))[0].design
     adapted = records["adapted"]
-    return {
-        "schema": results.SCHEMA,
-        "command": "map",
-        "model": summary.model(job.loaded),
-        "design": summary.design(design),
-        "text": {
-            "name": job.text_name,
-            "training_tokens": value(job.training.shape[0] * job.block, "tokens", "measured"),
-            "evaluation_tokens": value(len(job.evaluation), "tokens", "measured"),
-            "calibration_tokens": value(job.calibration.numel(), "tokens", "measured"),
-        },
-        "stages": [
+    return MappedResult(
+        command="map",
+        model=summary.model(job.loaded),
+        design=summary.chip_of(design),
+        text=UsedText(
+            job.text_name,
+            evaluation_tokens=len(job.evaluation),
+            calibration_tokens=job.calibration.numel(),
+            training_tokens=job.training.shape[0] * job.block,
+        ),
+        stages=tuple(
             summary.stage(
                 stage.name,
                 stage.title,
@@ -96,23 +94,18 @@ def assemble(
                 continued=records.get(stage.compared_with or ""),
             )
             for stage in stages
-        ],
-        "adaptation": {name: summary.adaptation(result) for name, result in adapted["adaptation"].items()},
-        "mismatch": summary.mismatch(adapted["mismatch"]),
-        "codes": summary.codes(adapted["codes"]),
-        "cell": summary.cell(design),
-        "silent": records["linear"].get("silent", []),
-        "provenance": results.provenance(
-            command=command,
-            seed=job.settings.seed,
-            protocol=describe(job.protocol, records["software"]["blocks"])
-            + ("" if job.model.dtype == torch.float32 else "; weights in bfloat16")
-            + noise_remark(design),
-            design_hash=design.hash,
-            inputs={
-                f"model {summary.base_name(job.loaded.id)}": job.loaded.sha256,
-                "training text": results.hash_of(job.training),
-                "evaluation text": results.hash_of(job.evaluation),
-            },
         ),
-    }
+        adaptation={name: summary.adaptation(result) for name, result in adapted["adaptation"].items()},
+        mismatch=summary.mismatch(adapted["mismatch"]),
+        codes=summary.codes(adapted["codes"]),
+        cell=summary.cell(design),
+        silent=tuple(records["linear"].get("silent", ())),
+        provenance=job.provenance(
+            command,
+            design,
+            records["software"],
+            {"training text": hash_of(job.training), "evaluation text": hash_of(job.evaluation)},
+            seed=job.settings.seed,
+            remark="" if job.model.dtype == torch.float32 else "; weights in bfloat16",
+        ),
+    )

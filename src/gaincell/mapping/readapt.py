@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,40 +14,30 @@ from gaincell.adaptation.adapt import Method, Start, neutral_scales
 from gaincell.adaptation.published import measure
 from gaincell.adaptation.result import Rule
 from gaincell.adaptation.statistics import as_batch
-from gaincell.config import load_design
 from gaincell.design import Design
 from gaincell.device import with_cell
-from gaincell.errors import InputError, ModelError
+from gaincell.errors import InputError
 from gaincell.evaluation.codes import code_use
-from gaincell.evaluation.noise import noise_remark
 from gaincell.evaluation.perplexity import (
     cut_blocks,
     default_protocol,
-    describe,
-    perplexity,
     window_and_stride,
 )
-from gaincell.integrations.hf.attach import attach, attached_layers, set_design
-from gaincell.integrations.hf.checkpoint import describe as describe_run
-from gaincell.integrations.hf.checkpoint import is_run, run_directory, save
-from gaincell.integrations.hf.chip import AS_SAVED
-from gaincell.integrations.hf.context import check_length, read_tokens
-from gaincell.integrations.hf.models import load_model
+from gaincell.integrations.hf.attach import attached_layers, set_design
+from gaincell.integrations.hf.checkpoint import save
+from gaincell.integrations.hf.context import read_tokens
 from gaincell.integrations.hf.placement import place_model
-from gaincell.integrations.hf.sources import LoadedModel, find_source
 from gaincell.mapping import records, summary
-from gaincell.mapping.folder import read_state
-from gaincell.mapping.job import Shipped, find_shipped
+from gaincell.mapping.engine import Engine, read_evaluation
+from gaincell.mapping.folder import run_lock
+from gaincell.mapping.ready import find_start
 from gaincell.progress import StageProgress, silent_stages
-from gaincell.reports import results
 from gaincell.reports.figures import draw_all
-from gaincell.reports.results import Json, value
+from gaincell.results import write
+from gaincell.results.provenance import hash_of
+from gaincell.results.run import FILE, AdaptedResult, UsedText
 from gaincell.standard_error import exp_or_infinity
 from gaincell.text import open_text
-
-LINEAR = Path("stages") / "linear.safetensors"
-MADE_FOR = "leroux2025"
-"""The design of the linear versions that are shipped."""
 
 
 @dataclass(frozen=True)
@@ -92,15 +81,17 @@ def adapt_model(
     *,
     command: Sequence[str] = ("gaincell", "adapt"),
     progress: StageProgress = silent_stages,
-) -> Json:
+) -> AdaptedResult:
     """Adapt a model and evaluate it before and after; returns what run.json holds, and writes it into `out`.
 
     Raises:
         GaincellError: model, text or design are not acceptable.
     """
-    loaded, source, start = load_start(settings, default_design)
+    start = find_start(settings.model)
+    chip = settings.design or start.design or default_design
+    source, dtype = start.made_for(chip), getattr(torch, settings.dtype)
+    loaded = start.load(chip, impl=settings.impl, dtype=dtype)
     place_model(loaded.model, settings.device)
-    chip = settings.design or start
     target_design = with_cell(chip, settings.cell) if settings.cell else chip
     if target_design.hash == source.hash and settings.start == "trained":
         raise InputError(
@@ -109,32 +100,26 @@ def adapt_model(
         )
     protocol = settings.protocol or default_protocol(loaded.model)
     block, _ = window_and_stride(protocol)
-    check_length(loaded.model, block)
     text = open_text(settings.text)
-    reading = progress("read the evaluation text")
-    evaluation = read_tokens(
-        loaded, text, "evaluation", settings.evaluation_tokens or None, reading, block=block
-    )
+    evaluation = read_evaluation(loaded, text, settings.evaluation_tokens, protocol, progress)
+    engine = Engine(loaded=loaded, evaluation=evaluation, protocol=protocol, progress=progress)
     reading = progress("read the calibration text")
     calibration = cut_blocks(
         read_tokens(loaded, text, "training", settings.calibration_tokens, reading, block=block), block
     ).long()
 
-    def evaluate(step: str) -> records.Record:
-        begun = time.perf_counter()
-        found = perplexity(
-            loaded.model, evaluation, protocol, tokenizer=loaded.tokenizer, progress=progress(step)
-        )
-        return {"training_tokens": trained} | records.of_perplexity(found, time.perf_counter() - begun)
+    stages: list[tuple[str, str, records.Record]] = []
 
-    trained = _training_tokens(settings.model)
+    def evaluate(name: str, title: str) -> None:
+        record = engine.stage(name, lambda: ({"training_tokens": start.tokens}, loaded.model))
+        stages.append((name, title, record))
+
     neutral = settings.start == "neutral"
     title = f"{source.cell.name} cell"
-    stages = [("linear", title, evaluate("evaluate the model as it is"))]
+    evaluate("linear", title)
     if neutral:
         with neutral_scales(loaded.model):
-            record = evaluate("evaluate the model as it is, neutral start")
-        stages.append(("linear-neutral", f"{title}, neutral start", record))
+            evaluate("linear-neutral", f"{title}, neutral start")
     reading = progress("statistics of the model as it is")
     target, _, as_it_is = measure(loaded.model, as_batch(calibration, loaded.model))
     reading(1, 1, {})
@@ -142,11 +127,10 @@ def adapt_model(
     set_design(loaded.model, target_design)
     title = f"{target_design.cell.name} cell"
     which = ", trained start" if neutral else ""
-    stages.append(("unadapted", f"{title}, unadapted{which}", evaluate("evaluate, unadapted")))
+    evaluate("unadapted", f"{title}, unadapted{which}")
     if neutral:
         with neutral_scales(loaded.model):
-            record = evaluate("evaluate, neutral start")
-        stages.append(("unadapted-neutral", f"{title}, unadapted, neutral start", record))
+            evaluate("unadapted-neutral", f"{title}, unadapted, neutral start")
     before = collect_statistics(loaded.model, [calibration], progress("statistics, unadapted"))
     codes["unadapted"] = code_use(loaded.model, [calibration[:4]])
     result = adapt(
@@ -160,128 +144,36 @@ def adapt_model(
         progress=progress("adapt"),
     )
     codes["adapted"] = code_use(loaded.model, [calibration[:4]])
-    stages.append(("adapted", f"{title}, adapted", evaluate("evaluate, adapted")))
+    evaluate("adapted", f"{title}, adapted")
     mismatch = {
         "before": records.of_mismatch(before, target),
         "after": records.of_mismatch(result.statistics, target),
     }
     design = attached_layers(loaded.model)[0].design
-    run: Json = {
-        "schema": results.SCHEMA,
-        "command": "adapt",
-        "model": summary.model(loaded),
-        "design": summary.design(design),
-        "text": {
-            "name": text.name,
-            "evaluation_tokens": value(len(evaluation), "tokens", "measured"),
-            "calibration_tokens": value(calibration.numel(), "tokens", "measured"),
-        },
-        "stages": [summary.stage(name, title, record) for name, title, record in stages],
-        "adaptation": {
+    run = AdaptedResult(
+        command="adapt",
+        model=summary.model(loaded),
+        design=summary.chip_of(design),
+        text=UsedText(text.name, len(evaluation), calibration.numel()),
+        stages=tuple(summary.stage(*one) for one in stages),
+        adaptation={
             settings.method: summary.adaptation(
                 records.of_adaptation(result) | {"target_perplexity": exp_or_infinity(as_it_is)}
             )
         },
-        "mismatch": summary.mismatch(mismatch),
-        "codes": summary.codes({name: records.of_codes(use) for name, use in codes.items()}),
-        "cell": summary.cell(design),
-        "provenance": results.provenance(
-            command=command,
-            seed=0,
-            protocol=describe(protocol, stages[-1][2]["blocks"]) + noise_remark(design),
-            design_hash=design.hash,
-            inputs={
-                f"model {summary.base_name(loaded.id)}": loaded.sha256,
-                "calibration text": results.hash_of(calibration),
-                "evaluation text": results.hash_of(evaluation),
-            },
+        mismatch=summary.mismatch(mismatch),
+        codes=summary.codes({name: records.of_codes(use) for name, use in codes.items()}),
+        cell=summary.cell(design),
+        provenance=engine.provenance(
+            command,
+            design,
+            stages[-1][2],
+            {"calibration text": hash_of(calibration), "evaluation text": hash_of(evaluation)},
         ),
-    }
+    )
     if out is not None:
-        save(loaded.model, out)
-        results.write(run, out / results.FILE)
-        draw_all(run, out / "figures")
+        with run_lock(out):
+            save(loaded.model, out)
+            write(run, out / FILE)
+            draw_all(run, out / "figures")
     return run
-
-
-def describe_start(model: str) -> str:
-    """Which version of a model `adapt_model` starts from, in words.
-
-    Raises ModelError: there is no hardware version to start from.
-    """
-    folder = run_directory(model)
-    if is_run(folder):
-        return "the linear hardware model of the RUN" if (folder / LINEAR).is_file() else AS_SAVED
-    return _shipped(model).words
-
-
-def describe_made(model: str) -> str:
-    """Which version of a model `load_made` loads, in words.
-
-    Raises ModelError: there is no hardware version.
-    """
-    return AS_SAVED if is_run(model) else _shipped(model).words
-
-
-def _shipped(model: str) -> Shipped:
-    found = find_shipped(model)
-    if found is None:
-        if Path(model).exists():
-            find_source(model)
-        raise ModelError(
-            f"{model} has no linear hardware version to start from; "
-            f"make one: gaincell map {model}, then adapt the RUN it writes"
-        )
-    return found
-
-
-def _training_tokens(model: str) -> int:
-    """Tokens that the version was trained on which `adapt_model` starts from; 0 where it does not say."""
-    folder = run_directory(model)
-    if not is_run(folder):
-        return _shipped(model).tokens
-    made = results.read(folder) if (folder / results.FILE).is_file() else {}
-    stages = made.get("stages") or []
-    if (folder / LINEAR).is_file():
-        stages = [stage for stage in stages if stage["name"] == "linear"]
-        return int(results.number(stages[0]["training_tokens"])) if stages else 0
-    return int(results.number(results.saved_stage(made)["training_tokens"])) if stages else 0
-
-
-def load_start(settings: AdaptSettings, default_design: Design) -> tuple[LoadedModel, Design, Design]:
-    """The model to adapt, attached; the design it was made for; and the chip whose cell it shall get.
-
-    Raises ModelError: there is no hardware version to start from.
-    """
-    folder = run_directory(settings.model)
-    linear, dtype = folder / LINEAR, getattr(torch, settings.dtype)
-    if is_run(folder) and not linear.is_file():
-        loaded = load_model(settings.model, dtype)
-        own = attached_layers(loaded.model)[0].design
-        return loaded, own, own
-    if is_run(folder):
-        chip = attached_layers(load_model(settings.model, dtype).model)[0].design
-        loaded = load_model(describe_run(folder).base, dtype)
-    else:
-        shipped = _shipped(settings.model)
-        chip, linear = settings.design or default_design, shipped.linear
-        loaded = load_model(settings.model, dtype)
-    attach(loaded.model, chip.replace(cell="linear"), impl=settings.impl)  # type: ignore[arg-type]
-    read_state(loaded.model, linear)
-    return loaded, chip.replace(cell="linear"), chip
-
-
-def load_made(model: str, impl: str = "auto") -> LoadedModel:
-    """A hardware model as it was made, attached: its statistics are the target of an adaptation.
-
-    Of a RUN its final weights on its own chip; of a shipped model its linear version, on `MADE_FOR` with
-    linear cells.
-
-    Raises ModelError: there is no hardware version.
-    """
-    if is_run(model):
-        loaded = load_model(model)
-        for layer in attached_layers(loaded.model):
-            layer.impl = impl  # type: ignore[assignment]
-        return loaded
-    return load_start(AdaptSettings(model, None, None, impl=impl), load_design(MADE_FOR))[0]

@@ -1,11 +1,15 @@
-"""A model on its hardware, ready to run, from whatever a user names."""
+"""A model on its hardware, ready to run, from whatever a user names: a RUN, or a model that comes with its
+linear hardware version.
+"""
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from safetensors import safe_open
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from gaincell.adaptation import adapt, collect_statistics
@@ -14,21 +18,46 @@ from gaincell.design import Design
 from gaincell.errors import InputError, ModelError
 from gaincell.evaluation.perplexity import cut_blocks
 from gaincell.integrations.hf.attach import attach, attached_layers, set_design
-from gaincell.integrations.hf.checkpoint import is_run, load_run, run_directory
-from gaincell.integrations.hf.chip import AS_SAVED, cells_exchanged
+from gaincell.integrations.hf.checkpoint import load_run, read_state
+from gaincell.integrations.hf.chip import AS_SAVED, cells_exchanged, set_impl
 from gaincell.integrations.hf.context import default_length, read_tokens
 from gaincell.integrations.hf.models import load_model
-from gaincell.integrations.hf.sources import LoadedModel, has_tokenizer, load_base, load_tokenizer
-from gaincell.mapping.folder import read_state
+from gaincell.integrations.hf.run import Run
+from gaincell.integrations.hf.sources import (
+    LoadedModel,
+    find_source,
+    has_tokenizer,
+    load_base,
+    load_tokenizer,
+)
 from gaincell.mapping.initial import calibrate
-from gaincell.mapping.job import find_shipped
 from gaincell.ops.gain_cell_attention import Gradient, Impl
 from gaincell.progress import StageProgress, silent_stages
-from gaincell.reports import results
 from gaincell.text import open_text
 
+ASSETS = Path(__file__).parents[1] / "assets"
 CALIBRATION_TOKENS = 1024
 ADAPTATION_TOKENS = 16_384
+LINEAR = "linear"
+"""The stage of a RUN of `gaincell map` that an adaptation starts from."""
+MADE_FOR = "leroux2025"
+"""The design of the linear versions that are shipped."""
+
+
+class Shipped(NamedTuple):
+    """What is shipped with a model: its linear hardware version, and the softmax model continued on the same
+    tokens.
+    """
+
+    linear: Path
+    software: Path
+    tokens: int
+    design_hash: str
+
+    @property
+    def words(self) -> str:
+        """What the hardware version is."""
+        return f"the shipped linear hardware version, trained on {self.tokens:,} tokens"
 
 
 class Ready(NamedTuple):
@@ -36,6 +65,85 @@ class Ready(NamedTuple):
 
     loaded: LoadedModel
     how: str
+
+
+def find_shipped(model: str) -> Shipped | None:
+    """The linear version that is shipped with an embedded model."""
+    linear, software = (ASSETS / model / f"{name}.safetensors" for name in ("linear", "software-continued"))
+    if "/" in model or not (linear.is_file() and software.is_file()):
+        return None
+    with safe_open(linear, framework="pt") as file:
+        metadata = file.metadata() or {}
+    return Shipped(linear, software, int(metadata.get("tokens", 0)), metadata.get("design_hash", ""))
+
+
+class Start(NamedTuple):
+    """A hardware version of a model, before it is loaded.
+
+    model: as it was named.  run: the RUN that it is in; None: it is shipped.  state: of a linear version;
+    None: what is saved in the RUN.  words: which version it is.  tokens: it was trained on.
+    """
+
+    model: str
+    run: Run | None
+    state: Path | None
+    words: str
+    tokens: int
+
+    @property
+    def design(self) -> Design | None:
+        """The chip of the RUN; None of what is shipped."""
+        return None if self.run is None else self.run.design
+
+    def made_for(self, chip: Design) -> Design:
+        """The design that gains and offsets were made for; `chip`: of what is shipped, with its own cells."""
+        own = self.design or chip
+        return own if self.state is None else own.replace(cell="linear")
+
+    def load(self, chip: Design, *, impl: str = "auto", dtype: torch.dtype = torch.float32) -> LoadedModel:
+        """The model, attached, on the design that it was made for."""
+        if self.state is None:
+            loaded = load_model(self.model, dtype)
+            set_impl(loaded.model, impl)
+            return loaded
+        found = load_base(self.model, dtype) if self.run is None else self.run.base(dtype=dtype)
+        loaded = found.with_tokenizer()
+        attach(loaded.model, self.made_for(chip), impl=impl)  # type: ignore[arg-type]
+        read_state(loaded.model, self.state)
+        return loaded
+
+
+def find_start(model: str, *, linear: bool = True) -> Start:
+    """The hardware version of a model that an adaptation starts from.
+
+    linear: of a RUN of `gaincell map` its linear model; else, as of other RUNs, the model saved in it. Its
+        statistics are the target of the adaptation.
+
+    Raises ModelError: there is no hardware version to start from.
+    """
+    run, shipped = Run(model), find_shipped(model)
+    if run.saved and linear and run.file(LINEAR).is_file():
+        words = "the linear hardware model of the RUN"
+        return Start(model, run, run.file(LINEAR), words, run.training_tokens(LINEAR))
+    if run.saved:
+        return Start(model, run, None, AS_SAVED, run.training_tokens())
+    if shipped is None:
+        if Path(model).exists():
+            find_source(model)
+        raise ModelError(
+            f"{model} has no linear hardware version to start from; "
+            f"make one: gaincell map {model}, then adapt the RUN it writes"
+        )
+    return Start(model, None, shipped.linear, shipped.words, shipped.tokens)
+
+
+def load_made(model: str, impl: str = "auto") -> LoadedModel:
+    """A hardware model as it was made, attached: of a RUN its final weights on its own chip; of a shipped
+    model its linear version, on `MADE_FOR` with linear cells.
+
+    Raises ModelError: there is no hardware version.
+    """
+    return find_start(model, linear=False).load(load_design(MADE_FOR), impl=impl)
 
 
 def load(
@@ -74,15 +182,14 @@ def load(
         DesignError: there is no such design.
     """
     name = os.fspath(model)
-    shipped = find_shipped(name)
-    if is_run(name):
+    if Run(name).saved:
         found = load_run(name, base=base, design=design, dtype=dtype, impl=impl, gradient=gradient)
     elif base is not None:
         raise InputError(f"base= is for a RUN, and {name!r} is none; leave it out")
     else:
-        found = load_base(name, dtype)
+        found, shipped = load_base(name, dtype), find_shipped(name)
         if shipped is not None:
-            attach(found.model, load_design("leroux2025").replace(cell="linear"))
+            attach(found.model, load_design(MADE_FOR).replace(cell="linear"))
             read_state(found.model, shipped.linear)
         cells = attached_layers(found.model)
         if not cells:
@@ -124,7 +231,9 @@ def hardware_model(
     loaded = load_model(name, dtype)
     shipped = find_shipped(name)
     if attached_layers(loaded.model):
-        how = f"{AS_SAVED}{_trained(name)}"
+        set_impl(loaded.model, impl)
+        tokens = Run(name).training_tokens()
+        how = AS_SAVED + (f", trained on {tokens:,} tokens" if tokens else "")
         if design is not None:
             how += cells_exchanged(attached_layers(loaded.model)[0].design, design)
             set_design(loaded.model, design)
@@ -165,11 +274,3 @@ def adapted_model(
     adapt(model, batches, target, progress=progress("adapt to the chip's cells"))
     how = f"{ready.how}, then adapted in closed form to {chip.cell.name} cells, without training on them"
     return Ready(ready.loaded, how)
-
-
-def _trained(run: str) -> str:
-    """How long a RUN was trained, in words; empty where it does not say."""
-    path = run_directory(run) / results.FILE
-    made = results.read(path) if path.is_file() else {}
-    tokens = results.number(results.saved_stage(made)["training_tokens"]) if made.get("stages") else 0
-    return f", trained on {tokens:,.0f} tokens" if tokens else ""

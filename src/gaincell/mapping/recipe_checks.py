@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from gaincell.errors import GaincellError, InputError
-from gaincell.files import read_json, restored
-from gaincell.integrations.hf.checkpoint import describe, is_run
+from gaincell.integrations.hf.run import Run, is_run
 from gaincell.integrations.hf.sources import SMOLLM2, TINY, find_source
 from gaincell.training.settings import TrainSettings
 
@@ -50,49 +50,35 @@ def check_model(model: str, where: str, *, bare: bool = True) -> None:
         return
     if named and not here:
         raise InputError(f"{where}: there is no {model!r} here; a model of the hub is named OWNER/NAME")
-    try:
+    with _refusing(where):
         find_source(model)
-    except GaincellError as error:
-        raise InputError(f"{where}: {error}") from error
 
 
-def check_adapter(run: str, where: str) -> None:
-    """Raise InputError for a RUN that is not here."""
-    try:
-        describe(run)
-    except GaincellError as error:
-        raise InputError(f"{where}: {error}") from error
+def check_adapter(run: str, stage: str | None = None) -> None:
+    """Raise InputError for a RUN that is not here, or that lacks a finished stage with softmax attention."""
+    with _refusing(f"adapter = {run!r}" + (f", adapter_stage = {stage!r}" if stage else "")):
+        if stage is None:
+            Run(run).hardware  # noqa: B018 (read, or refused)
+        elif Run(run).plan(stage)["attention"] != "softmax":
+            raise InputError("this stage is in arrays; leave out adapter_stage and name a saved RUN")
 
 
-def check_adapter_stage(run: str, stage: str) -> None:
-    """Raise InputError unless a RUN of `gaincell train` has a finished stage with softmax attention."""
-    where = f"adapter = {run!r}, adapter_stage = {stage!r}"
-    folder = Path(run).expanduser() / "stages"
-    found = sorted(path.stem for path in folder.glob("*.safetensors"))
-    if stage not in found:
-        raise InputError(f"{where}: it has no such finished stage; it has {', '.join(found) or 'none'}")
-    if _settings(folder, where)["stages"][stage]["attention"] != "softmax":
-        raise InputError(f"{where}: this stage is in arrays; leave out adapter_stage and name a saved RUN")
-
-
-def run_settings(run: str, where: str) -> dict[str, Any]:
+def run_settings(run: str, where: str) -> Mapping[str, Any]:
     """What a RUN of `gaincell train` that has pretrained its model was begun with. Raises InputError."""
-    folder = Path(run).expanduser()
-    needed = (folder / "stages" / "settings.json", folder / "model" / "model.safetensors")
-    missing = [path for path in needed if not path.is_file()]
-    if missing:
-        raise InputError(
-            f"{where}: it lacks {missing[0].relative_to(folder)}; give a RUN of `gaincell train` whose "
-            "pretraining is finished"
-        )
-    return _settings(folder / "stages", where)
+    held = Run(run)
+    with _refusing(where):
+        for part in ("stages/settings.json", "model/model.safetensors"):
+            if not (held.folder / part).is_file():
+                raise InputError(
+                    f"it lacks {part}; give a RUN of `gaincell train` whose pretraining is finished"
+                )
+        return held.settings
 
 
-def _settings(stages: Path, where: str) -> dict[str, Any]:
+@contextmanager
+def _refusing(where: str) -> Iterator[None]:
+    """Within the context a refusal names what was given."""
     try:
-        found = restored(read_json(stages / "settings.json"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{where}: settings.json cannot be read: {error}") from error
-    if not isinstance(found, dict) or not isinstance(found.get("stages"), dict):
-        raise InputError(f"{where}: settings.json holds no settings of a recipe")
-    return found
+        yield
+    except GaincellError as error:
+        raise InputError(f"{where}: {error}") from error

@@ -139,10 +139,8 @@ def _recipe(raw: Mapping[str, Any], name: str) -> Recipe:
     for number, stage in enumerate(stages):
         if stage.task == "train" and stage.loss != "cross-entropy":
             _check_teacher(stage, stages[:number], stages[number:], f"{name}, stage {number + 1}")
-    if "adapter" in head and "adapter_stage" in head:
-        checks.check_adapter_stage(head["adapter"], head["adapter_stage"])
-    elif "adapter" in head:
-        checks.check_adapter(head["adapter"], "adapter")
+    if "adapter" in head:
+        checks.check_adapter(head["adapter"], head.get("adapter_stage"))
     head["files"] = _files(head.get("files", {}), head.get("skip_documents", {}))
     head["model"] = _model(head["model"], common, name)
     if "lora" in head:

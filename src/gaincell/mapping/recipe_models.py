@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from gaincell.errors import InputError
 from gaincell.integrations.hf.attach import attach, attached_layers
-from gaincell.integrations.hf.checkpoint import HARDWARE, load_for_training, run_directory
+from gaincell.integrations.hf.checkpoint import load_for_training, read_state
 from gaincell.integrations.hf.digital_scaling import add_array_normaliser, add_biases, add_exponents
 from gaincell.integrations.hf.lora import add_lora, lora_parameters
 from gaincell.integrations.hf.mixing import add_mixing
 from gaincell.integrations.hf.models import load_model
 from gaincell.integrations.hf.paired import is_paired, pair_rows
-from gaincell.mapping.folder import RunFolder, go_on_from, read_state
+from gaincell.integrations.hf.sources import LoadedModel
+from gaincell.mapping.folder import RunFolder
 from gaincell.mapping.initial import FIRST, candidates_for, initial_scaling
 from gaincell.mapping.job import freeze_embeddings
 from gaincell.mapping.recipe import ROOTS, Recipe, StageRecipe
@@ -33,15 +33,6 @@ WIDE_TOKENS = 2048
 """The same where they are chosen from a wide range."""
 
 
-class Base(NamedTuple):
-    """The pretrained model, as it was loaded."""
-
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
-    id: str
-    sha256: str
-
-
 class RecipeModels:
     """Makes the models of a recipe's stages from its pretrained one.
 
@@ -54,7 +45,7 @@ class RecipeModels:
     def __init__(
         self,
         recipe: Recipe,
-        base: Base,
+        base: LoadedModel,
         text: RecipeText,
         folder: RunFolder,
         progress: StageProgress,
@@ -114,10 +105,8 @@ class RecipeModels:
             freeze_embeddings(model)
         if state is not None:
             read_state(model, state)
-        elif self.root(stage) == "adapter" and recipe.adapter_stage is not None:
-            go_on_from(model, adapter_file(recipe))
         elif self.root(stage) == "adapter":
-            load_for_training(model, str(recipe.adapter))
+            load_for_training(model, str(recipe.adapter), recipe.adapter_stage)
         if stage.attention == "arrays" and is_paired(model) != recipe.paired:
             there = str(is_paired(model)).lower()
             raise InputError(f"what {stage.name} starts from has paired = {there}; say so in the recipe")
@@ -160,13 +149,6 @@ class RecipeModels:
             )
         loaded.model.to(self.device)  # type: ignore[arg-type]
         return loaded.model
-
-
-def adapter_file(recipe: Recipe) -> Path:
-    """What the stages of a recipe that start from an adapter read."""
-    if recipe.adapter_stage is None:
-        return run_directory(str(recipe.adapter)) / HARDWARE
-    return Path(str(recipe.adapter)).expanduser() / "stages" / f"{recipe.adapter_stage}.safetensors"
 
 
 def _in_bfloat16(model: PreTrainedModel) -> PreTrainedModel:

@@ -16,10 +16,8 @@ processes, as `torchrun` or `accelerate launch` start them, work on one director
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,27 +26,29 @@ from transformers import PreTrainedModel
 
 from gaincell.adaptation import adapt, collect_statistics, set_neutral
 from gaincell.errors import InputError
-from gaincell.evaluation.noise import noise_remark
-from gaincell.evaluation.perplexity import describe, perplexity
+from gaincell.evaluation.perplexity import perplexity
 from gaincell.integrations.hf.attach import attached_layers
-from gaincell.integrations.hf.checkpoint import DESIGN, save
-from gaincell.integrations.hf.checkpoint import describe as describe_run
+from gaincell.integrations.hf.checkpoint import save, write_state
 from gaincell.integrations.hf.models import load_model
 from gaincell.integrations.hf.paired import kept_components
+from gaincell.integrations.hf.run import DESIGN, Run
 from gaincell.integrations.hf.sources import LoadedModel
 from gaincell.integrations.hf.support import attention_modules
 from gaincell.mapping import records, summary
-from gaincell.mapping.folder import RunFolder, alone, write_state
+from gaincell.mapping.engine import Engine
+from gaincell.mapping.folder import RunFolder, run_lock
 from gaincell.mapping.pretrain import pretrain, take_model
 from gaincell.mapping.recipe import MADE_HERE, ROOTS, ModelRecipe, Recipe, StageRecipe, plain_model
-from gaincell.mapping.recipe_models import Base, RecipeModels, adapter_file
+from gaincell.mapping.recipe_models import RecipeModels
 from gaincell.mapping.recipe_text import RecipeText
 from gaincell.mapping.records import Record
 from gaincell.mapping.transfer import only_attention
 from gaincell.progress import StageProgress, silent_stages
-from gaincell.reports import results
-from gaincell.reports.results import Json, value
 from gaincell.reports.training import draw_stages
+from gaincell.results import read, write
+from gaincell.results.common import Kind, NamedModel
+from gaincell.results.provenance import without_paths
+from gaincell.results.run import FILE, StageResult, TrainedResult, TrainingCurve
 from gaincell.text import Text, sha256
 from gaincell.training import checkpoint as disk
 from gaincell.training.log import TrainingLog, read_log
@@ -93,7 +93,12 @@ class RecipeRun:
                 take_model(Path(recipe.model.run).expanduser(), out)
             self.text = RecipeText(recipe, text, out, progress)
         model = self._pretrained()
-        self.base = Base(model.model.to(device), self.text.tokenizer, model.id, model.sha256)  # type: ignore[arg-type]
+        self.base = LoadedModel(
+            model.model.to(device),  # type: ignore[arg-type]
+            self.text.tokenizer,
+            model.id,
+            model.sha256,
+        )
         attention_modules(self.base.model)  # refuses what cannot be mapped, before any work
         self.tokens_before = self._tokens_of_adapter()
         made = isinstance(recipe.model, ModelRecipe) and recipe.model.run is None
@@ -102,6 +107,14 @@ class RecipeRun:
             self.folder = RunFolder(out, identity)
             if self.main:
                 recipe.design.save(self.folder.stages / DESIGN)
+        self.engine = Engine(
+            loaded=self.base,
+            evaluation=self.text.evaluation_tokens,
+            protocol=f"blocks-{recipe.block}",
+            progress=progress,
+            folder=self.folder,
+            processes=self.processes,
+        )
         self.models = RecipeModels(
             recipe, self.base, self.text, self.folder, progress, device, teacher_outputs
         )
@@ -123,31 +136,31 @@ class RecipeRun:
         adapter = self.recipe.adapter
         if adapter is None:
             return 0
-        run, own = results.read(adapter), self.recipe.adapter_stage
-        made_from = describe_run(adapter).base_sha256 if own is None else run["model"]["sha256"]
+        run, own = Run(adapter), self.recipe.adapter_stage
+        stage = run.result_of(own)
+        if stage is None or run.result is None:
+            raise InputError(f"{adapter} has no results of {own or 'its model'}: it is not finished")
+        made_from = run.hardware.base_sha256 if own is None else run.result.model.sha256
         if made_from != self.base.sha256:
             raise InputError(f"the adapter {adapter} was made from another model than {self.base.id}")
-        stages = {stage["name"]: stage for stage in run["stages"]}
-        if own is not None and own not in stages:
-            raise InputError(f"adapter_stage = {own!r}: {adapter} has not finished it")
-        stage = results.saved_stage(run) if own is None else stages[own]
-        return round(results.number(stage["training_tokens"]))
+        return stage.training_tokens
 
     def _adapter(self) -> dict[str, str]:
         """Name and hash of the adapter that stages start from, where one does."""
         adapter = self.recipe.adapter
         if adapter is None or all(stage.start != "adapter" for stage in self.recipe.stages):
             return {}
-        return {f"adapter {summary.base_name(adapter)}": sha256(adapter_file(self.recipe))}
+        return {f"adapter {summary.base_name(adapter)}": sha256(Run(adapter).file(self.recipe.adapter_stage))}
 
     # -- stages ----------------------------------------------------------------------------------------------
 
     def run(self, stage: StageRecipe) -> Record:
         """The record of a stage: read when it is finished, else made and stored."""
-        record = self.folder.record(stage.name)
-        if record is not None:
-            return record
-        begun = time.perf_counter()
+        record = self.engine.stage(stage.name, lambda: self._made(stage))
+        return record if self.main else self.folder.record(stage.name) or {}
+
+    def _made(self, stage: StageRecipe) -> tuple[Record, PreTrainedModel]:
+        """Carry out a stage and store its parameters; what there is to tell, and its model as stored."""
         start = None if stage.start in ROOTS else self.recipe.stage(stage.start)
         state = None if start is None else self.folder.state(start.name)
         model = self.models.model(stage, state)
@@ -170,12 +183,7 @@ class RecipeRun:
             metadata = {"tokens": str(record["training_tokens"]), "lora_scale": str(scale)}
             write_state(tensors, self.folder.state(stage.name), metadata)
             model = self.models.model(stage, self.folder.state(stage.name))
-            record |= self._evaluate(stage.name, model, begun)
-            self.folder.finish(stage.name, record, None)
-        self.processes.wait_for_everyone()
-        if not self.main:
-            record = self.folder.record(stage.name) or {}
-        return record
+        return record, model
 
     def _train(self, stage: StageRecipe, model: PreTrainedModel) -> Record:
         if stage.loss == "transfer":
@@ -183,7 +191,7 @@ class RecipeRun:
         checkpoint = self.folder.checkpoint(stage.name, "training")
         every = stage.training.evaluate_every
         tokens = self.text.evaluation_tokens[: self.recipe.watched_tokens] if every else None
-        loss = self.models.loss(stage) or next_token_loss
+        loss, protocol = self.models.loss(stage) or next_token_loss, self.engine.protocol
         shares: dict[str, float] = {}
         done = train(
             model,
@@ -193,7 +201,7 @@ class RecipeRun:
             checkpoint=checkpoint,
             log=self._log(stage.name),
             loss_of=loss,
-            evaluate=None if tokens is None else lambda m: perplexity(m, tokens, self.protocol).perplexity,
+            evaluate=None if tokens is None else lambda m: perplexity(m, tokens, protocol).perplexity,
             shares=shares,
         )
         return {
@@ -205,7 +213,7 @@ class RecipeRun:
             "curve": self._curve(stage),
         }
 
-    def _curve(self, stage: StageRecipe) -> Json:
+    def _curve(self, stage: StageRecipe) -> Record:
         """The evaluations of a training."""
         lines = [line for line in read_log(self.out / "log.jsonl") if line.get("stage") == stage.name]
         tested = [line for line in lines if "evaluation" in line]
@@ -230,59 +238,42 @@ class RecipeRun:
         )
         return {"adaptation": records.of_adaptation(found)}
 
-    def _evaluate(self, what: str, model: PreTrainedModel, begun: float) -> Record:
-        found = perplexity(
-            model,
-            self.text.evaluation_tokens,
-            self.protocol,
-            tokenizer=self.text.tokenizer,
-            progress=self.progress(f"{what}: evaluate"),
-        )
-        return records.of_perplexity(found, time.perf_counter() - begun)
-
-    @property
-    def protocol(self) -> str:
-        """Of all evaluations."""
-        return f"blocks-{self.recipe.block}"
-
     def _log(self, stage: str) -> TrainingLog:
         figure = self.out / "figures" / "loss.png"
         return TrainingLog(self.out / "log.jsonl", {"stage": stage}, figure, self.tracker)
 
     # -- the result ------------------------------------------------------------------------------------------
 
-    def finish(self, command: Sequence[str]) -> Json:
+    def finish(self, command: Sequence[str]) -> TrainedResult:
         """Write run.json, of all finished stages, and the best in arrays; returns what run.json holds."""
         records = {stage.name: self.folder.record(stage.name) for stage in self.recipe.stages}
         found = {name: record for name, record in records.items() if record is not None}
         stages = [stage for stage in self.recipe.stages if stage.name in found]
-        software = self._software()
+        alone = replace(self.engine, processes=None)  # the others are done
+        software = alone.stage("software", lambda: ({}, self.base.model))
         best, chip = self._best(found), self.recipe.design
         if best is not None:
             model = self.models.model(best, self.folder.state(best.name))
             chip = attached_layers(model)[0].design
             save(model, self.out)
-        run = {
-            "schema": results.SCHEMA,
-            "command": "train",
-            "recipe": self.recipe.name,
-            "set": self._changes(),
-            "model": {"name": summary.base_name(self.base.id), "sha256": self.base.sha256},
-            "design": summary.design(chip),
-            "software": value(software["perplexity"], "1", "measured"),
-            "stages": [self._summary(stage, found, software) for stage in stages],
-            "saved": None if best is None else best.name,
-            "provenance": results.provenance(
-                command=command,
+        run = TrainedResult(
+            command="train",
+            recipe=self.recipe.name,
+            set=self._changes(),
+            model=NamedModel(summary.base_name(self.base.id), self.base.sha256),
+            design=summary.chip_of(chip),
+            software=software["perplexity"],
+            stages=tuple(self._summary(stage, found, software) for stage in stages),
+            saved=None if best is None else best.name,
+            provenance=self.engine.provenance(
+                command,
+                self.recipe.design,
+                software,
+                self._adapter() | self.text.digests(),
                 seed=self.recipe.seed,
-                protocol=describe(self.protocol, software["blocks"]) + noise_remark(self.recipe.design),
-                design_hash=self.recipe.design.hash,
-                inputs={f"model {summary.base_name(self.base.id)}": self.base.sha256}
-                | self._adapter()
-                | self.text.digests(),
             ),
-        }
-        results.write(run, self.out / results.FILE)
+        )
+        write(run, self.out / FILE)
         draw_stages(run, self.out / "figures")
         return run
 
@@ -290,7 +281,7 @@ class RecipeRun:
         """What was set otherwise than in the recipe's file, as text and without places."""
         changes = self.recipe.changes.items()
         texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in changes}
-        return {key: results.without_paths([text])[0] for key, text in texts.items()}
+        return {key: without_paths([text])[0] for key, text in texts.items()}
 
     def _best(self, found: Mapping[str, Record]) -> StageRecipe | None:
         """The finished stage in arrays with the lowest perplexity, among those with the chip's own cell where
@@ -304,30 +295,17 @@ class RecipeRun:
         own = [stage for stage in stages if stage.cell in (None, self.recipe.design.cell.name)]
         return min(own or stages, key=lambda stage: found[stage.name]["perplexity"], default=None)
 
-    def _summary(self, stage: StageRecipe, found: dict[str, Record], software: Record) -> Json:
+    def _summary(self, stage: StageRecipe, found: dict[str, Record], software: Record) -> StageResult:
         compared = found.get(stage.compare or "")
-        entry = summary.stage(stage.name, stage.title, found[stage.name], software, compared)
-        if found[stage.name].get("curve", {}).get("step"):
-            curve, kind = (
-                found[stage.name]["curve"],
-                "measured" if stage.attention == "softmax" else "simulated",
-            )
-            entry["curve"] = {
-                "step": value(curve["step"], "steps", "measured"),
-                "perplexity": value(curve["perplexity"], "1", kind),  # type: ignore[arg-type]
-            }
-        if shares := found[stage.name].get("shares"):
-            entry["step_time"] = {group: value(share, "1", "measured") for group, share in shares.items()}
-        if "adaptation" in found[stage.name]:
-            entry["adaptation"] = summary.adaptation(found[stage.name]["adaptation"])
-        return entry
-
-    def _software(self) -> Record:
-        record = self.folder.record("software")
-        if record is None:
-            record = self._evaluate("software", self.base.model, time.perf_counter())
-            self.folder.finish("software", record, None)
-        return record
+        record = found[stage.name]
+        curve, adapted = record.get("curve", {}), record.get("adaptation")
+        numbers: Kind = "measured" if stage.attention == "softmax" else "simulated"
+        return replace(
+            summary.stage(stage.name, stage.title, record, software, compared),
+            curve=TrainingCurve(numbers, *map(tuple, curve.values())) if curve.get("step") else None,
+            step_time=record.get("shares") or None,
+            adaptation=None if adapted is None else summary.adaptation(adapted),
+        )
 
 
 def run_recipe(
@@ -341,7 +319,7 @@ def run_recipe(
     teacher_outputs: Path | None = None,
     command: Sequence[str] = ("gaincell", "train"),
     tracker: Tracker | None = None,
-) -> Json:
+) -> TrainedResult:
     """Carry out a recipe; returns what OUT/run.json then holds.
 
     Args:
@@ -354,15 +332,13 @@ def run_recipe(
     """
     main = join_processes(torch.device(device).type).is_main_process
     stages = list(recipe.stages) if only is None else recipe.needed_by(only)
-    with alone(out) if main else nullcontext():
+    with run_lock(out if main else None):
         run = RecipeRun(recipe, text, out, progress, device, teacher_outputs, tracker)
         for stage in stages:
             run.run(stage)
-        result: Json = {}
-        if main:
-            result = run.finish(command)
+        result = run.finish(command) if main else None
         run.processes.wait_for_everyone()
-        return result or results.read(out)
+        return result or read(out, TrainedResult)
 
 
 def _identity(recipe: Recipe) -> dict[str, Any]:

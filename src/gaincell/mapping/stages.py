@@ -16,11 +16,9 @@ model's distribution instead (distillation).
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from torch import Tensor
 from transformers import PreTrainedModel
 
 from gaincell.adaptation import adapt, collect_statistics
@@ -29,12 +27,12 @@ from gaincell.evaluation.perplexity import perplexity
 from gaincell.integrations.hf.attach import attach
 from gaincell.mapping import records
 from gaincell.mapping.initial import calibrate
-from gaincell.mapping.job import Job
+from gaincell.mapping.job import Job, freeze_embeddings
 from gaincell.mapping.records import Record
 from gaincell.mapping.settings import Phase
 from gaincell.mapping.transfer import AttentionTransfer, only_attention
 from gaincell.training.distillation import Distillation
-from gaincell.training.loop import Loss, train
+from gaincell.training.loop import Loss
 
 CODE_BLOCKS = 4
 """Blocks of calibration text on which the use of codes is counted."""
@@ -101,33 +99,13 @@ def _train_linear_share(job: Job, model: PreTrainedModel, stage: str, teacher: P
         if teacher is not None:
             only_attention(model)
             phase, transfer = "transfer", AttentionTransfer(teacher)
-        _train(job, model, stage, "1 of 2", phase, blocks[:first], transfer)
-        job.refreeze()
+        job.train(stage, "1 of 2", phase, blocks[:first], transfer)
+        freeze_embeddings(model)
     if len(blocks) > first:
         part = "2 of 2" if first else "1 of 1"
         loss = None if teacher is None else Distillation(teacher, weight=1.0)
-        _train(job, model, stage, part, "end-to-end", blocks[first:], loss)
+        job.train(stage, part, "end-to-end", blocks[first:], loss)
     return before + len(blocks) * job.block
-
-
-def _train(
-    job: Job,
-    model: PreTrainedModel,
-    stage: str,
-    part: str,
-    phase: Phase,
-    blocks: Tensor,
-    loss_of: Loss | None,
-) -> None:
-    train(
-        model,
-        blocks,
-        job.settings.training(phase, len(blocks), job.block, model.config.vocab_size),
-        progress=job.progress(f"{stage}: train {part}"),
-        log=job.log(stage, part),
-        checkpoint=job.folder.checkpoint(stage, part),
-        loss_of=loss_of,
-    )
 
 
 def _unadapted(job: Job) -> Record:
@@ -170,22 +148,20 @@ def _adapted(job: Job) -> Record:
 
 
 def _software_continued_more(job: Job) -> Record:
-    model = job.software(job.folder.state("software-continued"))
-    return _fine_tune(job, model, "software-continued-more", "software-continued")
+    job.software(job.folder.state("software-continued"))
+    return _fine_tune(job, "software-continued-more", "software-continued")
 
 
 def _fine_tuned(job: Job) -> Record:
     """Distillation from the softmax model that was trained on the same tokens."""
     teacher = job.teacher(job.folder.state("software-continued-more"))
-    model = job.hardware(job.folder.state("adapted"), linear=False)
-    return _fine_tune(job, model, "fine-tuned", "adapted", Distillation(teacher, weight=1.0))
+    job.hardware(job.folder.state("adapted"), linear=False)
+    return _fine_tune(job, "fine-tuned", "adapted", Distillation(teacher, weight=1.0))
 
 
-def _fine_tune(
-    job: Job, model: PreTrainedModel, stage: str, before: str, loss_of: Loss | None = None
-) -> Record:
+def _fine_tune(job: Job, stage: str, before: str, loss_of: Loss | None = None) -> Record:
     blocks = job.training[job.linear_blocks :]
-    _train(job, model, stage, "1 of 1", "fine-tuning", blocks, loss_of)
+    job.train(stage, "1 of 1", "fine-tuning", blocks, loss_of)
     return {"training_tokens": _tokens(job, before) + len(blocks) * job.block}
 
 
@@ -202,15 +178,7 @@ STAGES = (
 
 def run_stage(job: Job, stage: Stage) -> Record:
     """The record of a stage: read when it is finished, else made and stored."""
-    record = job.folder.record(stage.name)
-    if record is not None:
-        return record
-    start = time.perf_counter()
-    record = stage.run(job)
-    found = job.evaluate(stage.name)
-    record |= records.of_perplexity(found, time.perf_counter() - start)
-    job.folder.finish(stage.name, record, job.model if stage.trained else None)
-    return record
+    return job.stage(stage.name, lambda: (stage.run(job), job.model), keep=stage.trained)
 
 
 def _tokens(job: Job, stage: str) -> int:

@@ -1,9 +1,10 @@
-"""Records as the parts of run.json: every number with its unit and kind."""
+"""Records as the parts of run.json."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 
@@ -12,8 +13,20 @@ from gaincell.design import Design
 from gaincell.integrations.hf.attach import attached_layers
 from gaincell.integrations.hf.sources import LoadedModel, without_revision
 from gaincell.mapping.records import Record
-from gaincell.reports.results import Json, Kind, value
-from gaincell.results.codec import to_json
+from gaincell.results.codec import Json, to_json
+from gaincell.results.common import Value, Values
+from gaincell.results.run import (
+    DISTANCES,
+    Adaptation,
+    AdaptationHistory,
+    AttachedModel,
+    BlockLosses,
+    CellCurve,
+    CodeShares,
+    Mismatch,
+    Spread,
+    StageResult,
+)
 from gaincell.standard_error import paired_ratio
 
 CURVE_POINTS = 91
@@ -24,20 +37,19 @@ def base_name(model: str) -> str:
     return re.split(r"[/\\\\]", without_revision(model).rstrip("/\\"))[-1]
 
 
-def model(loaded: LoadedModel) -> Json:
+def model(loaded: LoadedModel) -> AttachedModel:
     """An attached model and its size."""
     layers = attached_layers(loaded.model)
     first = layers[0]
-    parameters = sum(p.numel() for name, p in loaded.model.named_parameters() if ".gain_cell." not in name)
-    sizes = {
-        "parameters": parameters,
-        "layers": len(layers),
-        "heads": first.heads,
-        "kv_heads": first.kv_heads,
-        "head_dim": first.head_dim,
-    }
-    entry: Json = {"name": base_name(loaded.id), "sha256": loaded.sha256}
-    return entry | {key: value(number, "1", "measured") for key, number in sizes.items()}
+    return AttachedModel(
+        base_name(loaded.id),
+        loaded.sha256,
+        parameters=sum(p.numel() for name, p in loaded.model.named_parameters() if ".gain_cell." not in name),
+        layers=len(layers),
+        heads=first.heads,
+        kv_heads=first.kv_heads,
+        head_dim=first.head_dim,
+    )
 
 
 def design(chip: Design) -> Json:
@@ -47,96 +59,68 @@ def design(chip: Design) -> Json:
 
 def stage(
     name: str, title: str, record: Record, software: Record | None = None, continued: Record | None = None
-) -> Json:
+) -> StageResult:
     """One line of the table, with ratios to the software models where their records are known: paired block
     by block, with the standard error of the ratio.
     """
-    kind: Kind = "measured" if name.startswith("software") else "simulated"
-    entry: Json = {
-        "name": name,
-        "title": title,
-        "training_tokens": value(record["training_tokens"], "tokens", "measured"),
-        "perplexity": value(record["perplexity"], "1", kind),
-        "nll": value(record["nll"], "nat", kind),
-        "predictions": value(record["predictions"], "tokens", "measured"),
-        "seconds": value(record["seconds"], "s", "measured"),
-    }
-    if per_block := record.get("per_block"):
-        entry["blocks"] = {
-            "nll": value([nll for nll, _ in per_block], "nat", kind),
-            "predictions": value([count for _, count in per_block], "tokens", "measured"),
-        }
-    for key, unit in (("perplexity_error", "1"), ("bits_per_byte", "bit/byte")):
-        if record[key] is not None:
-            entry[key] = value(record[key], unit, kind)
+    blocks = record.get("per_block")
+    ratios: Record = {}
     for key, other in (("ratio_to_software", software), ("ratio_to_continued", continued)):
         if other is None:
             continue
-        entry[key] = value(record["perplexity"] / other["perplexity"], "1", kind)
-        if record.get("per_block") and other.get("per_block"):
+        ratios[key] = record["perplexity"] / other["perplexity"]
+        if blocks and other.get("per_block"):
             ours, theirs = ([nll for nll, _ in one["per_block"]] for one in (record, other))
-            _, error = paired_ratio(ours, theirs, [count for _, count in record["per_block"]])
-            if error is not None:
-                entry[f"{key}_error"] = value(error, "1", kind)
-    return entry
+            _, ratios[f"{key}_error"] = paired_ratio(ours, theirs, [count for _, count in blocks])
+    kept = ("training_tokens", "perplexity", "nll", "predictions", "seconds")
+    return StageResult(
+        name=name,
+        title=title,
+        numbers="measured" if name.startswith("software") else "simulated",
+        blocks=BlockLosses(*zip(*blocks, strict=True)) if blocks else None,
+        **{key: record[key] for key in (*kept, "perplexity_error", "bits_per_byte")},
+        **ratios,
+    )
 
 
-def adaptation(result: Record) -> Json:
+def adaptation(record: Record) -> Adaptation:
     """One adaptation, with its history where the method has one."""
-    words = ("summary", "converged", "start", "rule", "worst", "skipped", "saturated")
-    entry: Json = {key: result[key] for key in words}
-    distance = "fraction of sigma" if result["rule"] == "relative" else "that of the stage"
-    for key, unit in (
-        ("residual", distance),
-        ("iterations", "1"),
-        ("forward_passes", "passes over the calibration text"),
-        ("tokens", "tokens"),
-        ("calibration_perplexity", "1"),
-        ("target_perplexity", "1"),
-    ):
-        if key in result:
-            entry[key] = value(result[key], unit, "simulated")
-    if result["history"]:
-        units = {"iteration": "1", "residual": distance, "perplexity": "1"}
-        entry["history"] = {
-            key: value([step[key] for step in result["history"]], unit, "simulated")
-            for key, unit in units.items()
-        }
-    return entry
+    unit, steps, history = DISTANCES[record["rule"]], record["history"], None
+    if steps:
+        columns = (tuple(step[key] for step in steps) for key in ("iteration", "residual", "perplexity"))
+        iteration, residuals, perplexity = columns
+        history = AdaptationHistory(iteration, Values(residuals, unit, "simulated"), perplexity)
+    residual = Value(record["residual"], unit, "simulated")
+    return Adaptation(**_frozen(record) | {"residual": residual, "history": history})
 
 
-def mismatch(record: Mapping[str, Record]) -> Json:
+def mismatch(record: Mapping[str, Record]) -> Mismatch:
     """Residuals of every stage, layer and head, before and after."""
     return {
-        when: {
-            name: {kind: value(table, "fraction of sigma", "simulated") for kind, table in kinds.items()}
-            for name, kinds in by_stage.items()
-        }
+        when: {name: Spread(**_frozen(kinds)) for name, kinds in by_stage.items()}
         for when, by_stage in record.items()
     }
 
 
-def codes(record: Mapping[str, Record]) -> Json:
+def codes(record: Mapping[str, Record]) -> dict[str, dict[str, CodeShares]]:
     """The use of codes, by model and stage."""
-    units = {"code": "code", "share": "1"}
     return {
-        name: {
-            stage: {key: value(use[key], unit, "simulated") for key, unit in units.items()}
-            for stage, use in by_stage.items()
-        }
+        name: {stage: CodeShares(**_frozen(use)) for stage, use in by_stage.items()}
         for name, by_stage in record.items()
     }
 
 
-def cell(chip: Design) -> Json:
+def cell(chip: Design) -> CellCurve:
     """The curves of the chip's cell and of the linear one over the range of stored voltages."""
     u = torch.linspace(
         chip.v_min - chip.v_offset, chip.v_max - chip.v_offset, CURVE_POINTS, dtype=torch.float64
     )
-    linear = chip.replace(cell="linear").cell
-    return {
-        "name": chip.cell.name,
-        "u": value(u.tolist(), "V", "simulated"),
-        "linear": value(linear.current(u).tolist(), "charge units", "simulated"),
-        "nonlinear": value(chip.cell.current(u).tolist(), "charge units", "simulated"),
-    }
+    currents = (one.current(u).tolist() for one in (chip.replace(cell="linear").cell, chip.cell))
+    return CellCurve(chip.cell.name, tuple(u.tolist()), *map(tuple, currents))
+
+
+def _frozen(entry: Any) -> Any:
+    """Lists as tuples."""
+    if isinstance(entry, Mapping):
+        return {key: _frozen(item) for key, item in entry.items()}
+    return tuple(map(_frozen, entry)) if isinstance(entry, (list, tuple)) else entry

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
-from gaincell.reports.rows import Rows, for_terminal
-from gaincell.reports.style import BLACK, BLUE, ORANGE, save, styled
-from gaincell.reports.tables import readable
+from gaincell.reports.style import BLACK, BLUE, ORANGE, styled
+from gaincell.reports.tables import Rows, readable
 from gaincell.results.evaluation import AblationResult, AblationRow
 
 TITLES = {"off": "switched off, the others on", "on": "on alone"}
 """Panels of the figure; the ring stands in the table only."""
-
+HEADINGS, WORDS = ("", "constraint", "", "perplexity", "ratio", "±"), (0, 1, 2)
 ERROR = "± standard error of the ratio over blocks, each paired with the same block on the first row's chip"
 
 
 def ablation_table(result: AblationResult, name: str) -> Any:
     """For a terminal."""
     caption = f"{result.provenance.protocol}; nothing trained; {ERROR}{_remark(result)}"
-    headings = ("", "constraint", "", "perplexity", "ratio", "±")
-    return for_terminal(Rows(name, headings, ablation_rows(result), caption), texts=3)
+    return Rows(name, HEADINGS, ablation_rows(result), caption, WORDS).terminal()
 
 
 def ablation_rows(result: AblationResult) -> list[tuple[str, ...]]:
@@ -38,10 +35,8 @@ def ablation_rows(result: AblationResult) -> list[tuple[str, ...]]:
 
 def ablation_markdown(result: AblationResult) -> str:
     """For a document."""
-    lines = ["| | constraint | | perplexity | ratio | ± |", "|---|---|---|---:|---:|---:|"]
-    lines += ["| " + " | ".join(row) + " |" for row in ablation_rows(result)]
     caption = f"{result.provenance.protocol}; {result.text.name}; {ERROR}{_remark(result)}."
-    return "\n".join([*lines, "", caption]) + "\n"
+    return Rows("", HEADINGS, ablation_rows(result), caption, WORDS).markdown()
 
 
 def _remark(result: AblationResult) -> str:
@@ -74,11 +69,6 @@ def ablation_figure(result: AblationResult) -> Figure:
         axes.set_title(TITLES[kind])
         axes.set_xlabel(f"perplexity / {readable(rows[0].perplexity)} ({rows[0].name})")
     return figure
-
-
-def draw_ablation(result: AblationResult, path: str | Path) -> Path:
-    """`ablation_figure` in a file."""
-    return save(ablation_figure(result), path)
 
 
 def _numbers(row: AblationRow) -> tuple[str, str, str]:

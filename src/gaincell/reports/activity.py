@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from operator import attrgetter
 
 from matplotlib.figure import Figure
 
-from gaincell.reports.rows import Rows, for_terminal
-from gaincell.reports.style import save, styled
+from gaincell.reports.style import styled
+from gaincell.reports.tables import Rows, layered
 from gaincell.results.activity import ActivityResult
 
 COLUMNS = {
@@ -31,19 +30,10 @@ MAPS = {
 
 def by_layer(result: ActivityResult, name: str) -> list[list[float]]:
     """One number of the heads as [layers][heads]."""
-    table: dict[int, list[float]] = {}
-    for head in result.activity.heads:
-        table.setdefault(head.layer, []).append(getattr(head, name))
-    return [table[layer] for layer in sorted(table)]
+    return layered(result.activity.heads, attrgetter(name))
 
 
-def activity_table(result: ActivityResult, name: str) -> Any:
-    """Means over the heads of every layer, and over all."""
-    rows = Rows(name, ("layer", *COLUMNS), activity_rows(result), activity_caption(result))
-    return for_terminal(rows, texts=0, total=True)
-
-
-def activity_rows(result: ActivityResult) -> list[tuple[str, ...]]:
+def activity_rows(result: ActivityResult, name: str = "Means over the heads of a layer") -> Rows:
     """Layer, and the mean over its heads of every number in `COLUMNS`; last a row of all heads."""
     tables = {key: by_layer(result, key) for key in COLUMNS.values()}
     rows = [
@@ -51,17 +41,14 @@ def activity_rows(result: ActivityResult) -> list[tuple[str, ...]]:
         for layer in range(len(tables["query_pulse"]))
     ]
     everything = {key: [x for row in table for x in row] for key, table in tables.items()}
-    return [*rows, ("all", *(_shown(key, found) for key, found in everything.items()))]
-
-
-def activity_caption(result: ActivityResult) -> str:
-    """What the columns are, and how they were found."""
-    return (
+    rows.append(("all", *(_shown(key, found) for key, found in everything.items())))
+    caption = (
         f"{result.provenance.protocol}; {result.gains}; means over the heads of a layer. "
         "x, φ, output: pulses of queries, between the arrays, and of the sub-tiles, over the longest one "
         "(> 0: share that is); -S: net charge of negative scores, over S_sat; |u|: stored, V; valid: columns "
         "that a query saw."
     )
+    return Rows(name, ("layer", *COLUMNS), rows, caption, text=())
 
 
 def sparsity_line(result: ActivityResult) -> str:
@@ -100,11 +87,6 @@ def activity_figure(result: ActivityResult, maps: Mapping[str, str] = MAPS) -> F
         ha="left",
     )
     return figure
-
-
-def draw_activity(result: ActivityResult, path: str | Path) -> Path:
-    """`activity_figure` in a file."""
-    return save(activity_figure(result), path)
 
 
 def _shown(name: str, values: list[float]) -> str:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
-from gaincell.reports.rows import Rows, for_terminal
-from gaincell.reports.style import BLACK, BLUE, GREEN, GREY, MARKERS, ORANGE, PURPLE, RED, SKY, save, styled
+from gaincell.reports.style import BLACK, BLUE, GREEN, GREY, MARKERS, ORANGE, PURPLE, RED, SKY, styled
+from gaincell.reports.tables import Rows
 from gaincell.results.baseline import BaselineResult, Timed, Timing
 
 SHARED = 0.9
@@ -61,22 +60,21 @@ def baseline_rows(result: BaselineResult) -> dict[int, list[list[str]]]:
 
 def baseline_tables(result: BaselineResult) -> list[Any]:
     """For a terminal, a table a context."""
+    tables = []
     found = baseline_rows(result)
-    titles = {context: f"{context:,} keys: µs per token, by batch" for context in found}
-    captions = {max(found): _caption(result)} if found else {}
-    return [
-        for_terminal(Rows(titles[context], headings, rows, captions.get(context, "")))
-        for context, (headings, *rows) in found.items()
-    ]
+    for context, (headings, *rows) in found.items():
+        title, caption = f"{context:,} keys: µs per token, by batch", _caption(result)
+        shown = Rows(title, headings, rows, caption if context == max(found) else "")
+        tables.append(shown.terminal(no_wrap=True))
+    return tables
 
 
 def baseline_markdown(result: BaselineResult) -> str:
     """For a page of the documents."""
     parts = [title(result) + "."]
-    for context, rows in baseline_rows(result).items():
-        rule = ["---", *["---:"] * (len(rows[0]) - 1)]
-        lines = ["| " + " | ".join(row) + " |" for row in (rows[0], rule, *rows[1:])]
-        parts.append("\n".join([f"{context:,} keys, µs per token by batch:", "", *lines]))
+    for context, (headings, *rows) in baseline_rows(result).items():
+        shown = Rows("", headings, rows).markdown().rstrip()
+        parts.append(f"{context:,} keys, µs per token by batch:\n\n{shown}")
     return "\n\n".join([*parts, _caption(result)]) + "\n"
 
 
@@ -134,11 +132,6 @@ def baseline_figure(result: BaselineResult) -> Figure:
     figure.legend(labels.values(), labels.keys(), loc="outside right upper")
     figure.suptitle(title(result), x=0.02, ha="left")
     return figure
-
-
-def draw_baseline(result: BaselineResult, path: str | Path) -> Path:
-    """`baseline_figure` in a file."""
-    return save(baseline_figure(result), path)
 
 
 def _line(axes: Any, name: str, dtype: str, found: list[Timing]) -> Any:

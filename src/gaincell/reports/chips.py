@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from matplotlib.figure import Figure
 
 from gaincell.reports.style import BLACK, PALETTE, styled
-from gaincell.reports.tables import readable
+from gaincell.reports.tables import Rows, readable
 from gaincell.results.evaluation import ChipsResult
 
 Results = Mapping[str, ChipsResult]
@@ -64,7 +64,5 @@ def chips_rows(results: Results) -> list[tuple[str, ...]]:
 
 def chips_markdown(results: Results) -> str:
     """One line a result."""
-    rows = [HEADINGS, ("---", *["---:"] * (len(HEADINGS) - 1)), *chips_rows(results)]
-    lines = ["| " + " | ".join(row) + " |" for row in rows]
     protocol = next(iter(results.values())).provenance.protocol
-    return "\n".join([*lines, "", f"{protocol}; every chip on the same text."]) + "\n"
+    return Rows("", HEADINGS, chips_rows(results), f"{protocol}; every chip on the same text.").markdown()

@@ -28,7 +28,7 @@ import numpy as np
 
 from gaincell.errors import RunError
 from gaincell.reports.results import Json, value
-from gaincell.reports.tables import number_and_error
+from gaincell.reports.tables import Rows, number_and_error
 from gaincell.results.evaluation import TaskScores, TasksResult
 from gaincell.standard_error import ratio_error
 
@@ -199,14 +199,12 @@ def as_latex(comparison: Comparison) -> str:
 
 def as_markdown(comparison: Comparison) -> str:
     """For documents; differences in a second line of every row but the reference's."""
-    rows = [["model", *(heading(column) for column in comparison.columns)]]
-    rows.append(["---", *(["---:"] * len(comparison.columns))])
-    rows += [
+    rows = [
         [name, *("–" if c not in entries else cell(entries[c], c, "<br>") for c in comparison.columns)]
         for name, entries in comparison.rows.items()
     ]
-    lines = ["| " + " | ".join(row) + " |" for row in rows]
-    return "\n".join([*lines, "", " ".join(comparison.notes)]) + "\n"
+    headings = ("model", *map(heading, comparison.columns))
+    return Rows("", headings, rows, " ".join(comparison.notes)).markdown()
 
 
 def terminal_table(comparison: Comparison) -> Any:

@@ -8,7 +8,7 @@ from operator import attrgetter
 
 from gaincell.reports.costs import KINDS, with_scale
 from gaincell.reports.paper import cited
-from gaincell.reports.rows import Rows
+from gaincell.reports.tables import Rows
 from gaincell.results.cost import Cache, CostResult, MemoryCost
 
 

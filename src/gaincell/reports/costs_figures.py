@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from gaincell.reports.costs import KINDS, basis, with_scale
 from gaincell.reports.costs_around import kept
 from gaincell.reports.hardware import PHASE_COLOURS
-from gaincell.reports.style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, save, styled
+from gaincell.reports.style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, save_all, styled
+from gaincell.reports.tables import layered
 from gaincell.results.cost import Cache, Conversion, CostResult
 
 BLOCK_COLOURS = {
@@ -27,11 +28,7 @@ BLOCK_COLOURS = {
 
 def draw_all(result: CostResult, folder: Path, prefix: str = "") -> list[Path]:
     """Draw every figure the result has data for into `folder`, as PNG files named costs-..."""
-    written = []
-    for name, (has_data, draw) in FIGURES.items():
-        if has_data(result):
-            written.append(save(draw(result), folder / f"{prefix}costs-{name}.png"))
-    return written
+    return save_all(FIGURES, result, folder, f"{prefix}costs-")
 
 
 @styled()
@@ -178,12 +175,8 @@ def phases(result: CostResult) -> Figure:
 @styled()
 def heads(result: CostResult) -> Figure:
     """Energy of every head of every layer."""
-    found = result.model_cost.heads
-    rows, columns = max(one.layer for one in found) + 1, max(one.head for one in found) + 1
-    grid = [[float("nan")] * columns for _ in range(rows)]
-    for one in found:
-        grid[one.layer][one.head] = one.energy * 1e9
-    figure = Figure(figsize=(1.8 + 0.42 * columns, 1.4 + 0.24 * rows))
+    grid = layered(result.model_cost.heads, lambda head: head.energy * 1e9)
+    figure = Figure(figsize=(1.8 + 0.42 * len(grid[0]), 1.4 + 0.24 * len(grid)))
     axes = figure.add_subplot()
     image = axes.imshow(grid, aspect="auto", cmap="viridis", interpolation="nearest")
     axes.grid(visible=False)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 from matplotlib.figure import Figure
 
-from gaincell.reports.rows import Rows, for_terminal
-from gaincell.reports.style import save, styled
+from gaincell.reports.style import styled
+from gaincell.reports.tables import Rows
 from gaincell.results.evaluation import FidelityResult
 
 COSINE = "cosine"
@@ -35,33 +33,23 @@ SHOWN = (
 """Columns of the table: more do not fit a terminal."""
 
 
-def fidelity_table(result: FidelityResult, name: str) -> Any:
-    """Means over the heads of every layer."""
-    rows = Rows(name, ("layer", *SHOWN), fidelity_rows(result), fidelity_caption(result))
-    return for_terminal(rows, texts=0)
-
-
-def fidelity_rows(result: FidelityResult) -> list[tuple[str, ...]]:
-    """Layer, and the mean over its heads of every number in `SHOWN`."""
+def fidelity_rows(result: FidelityResult, name: str = "Means over the heads of a layer") -> Rows:
+    """Layer, and the mean over its heads of every number in `SHOWN`; below, the worst head."""
     tables = result.fidelity
-    return [
+    rows = [
         (str(layer), *(f"{_mean(tables[key][layer]):.3f}" for key in SHOWN))
         for layer in range(len(tables["error"]))
     ]
-
-
-def fidelity_caption(result: FidelityResult) -> str:
-    """The protocol, the worst head, and how many are silent."""
-    tables = result.fidelity
     worst = max(
         (error, layer, head) for layer, row in enumerate(tables["error"]) for head, error in enumerate(row)
     )
     silent = sum(x for row in tables["silent"] for x in row)
     heads = sum(map(len, tables["silent"]))
-    return (
+    caption = (
         f"{result.provenance.protocol}; means over the heads of a layer; worst head: layer {worst[1]}, "
         f"head {worst[2]}, error {worst[0]:.3f}; silent heads: {silent:.0f} of {heads}"
     )
+    return Rows(name, ("layer", *SHOWN), rows, caption, text=())
 
 
 @styled(grid=False)
@@ -87,11 +75,6 @@ def fidelity_figure(result: FidelityResult) -> Figure:
             empty.remove()
         figure.colorbar(image, cax=bar, label=kind)
     return figure
-
-
-def draw_fidelity(result: FidelityResult, path: str | Path) -> Path:
-    """`fidelity_figure` in a file."""
-    return save(fidelity_figure(result), path)
 
 
 def _mean(numbers: Sequence[float]) -> float:

@@ -3,48 +3,55 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from gaincell.reports.results import number, numbers
 from gaincell.reports.style import BLACK, BLUE, GREEN, GREY, ORANGE, RED, SKY, legend_below, save, styled
 from gaincell.reports.tables import readable
+from gaincell.results.cells import TitledCurve
+from gaincell.results.run import Adaptation, AdaptedResult, CellCurve, CodeShares, Mismatch, StagedResult
 
 STAGES = {"q": "query q", "k": "key k", "v": "value v", "out": "output"}
 FLOOR = 1e-9
 """Smallest residual drawn on a logarithmic axis; an exact match sits there."""
 
-Run = Mapping[str, Any]
 
-
-def draw_all(run: Run, folder: Path) -> list[Path]:
+def draw_all(run: AdaptedResult, folder: Path) -> list[Path]:
     """Draw every figure the run has data for into `folder`, as PNG files."""
-    written: list[Path] = []
-    for name, (has_data, draw) in FIGURES.items():
-        if has_data(run):
-            written.append(save(draw(run), folder / f"{name}.png"))
-    return written
+    return [save(figure, folder / f"{name}.png") for name, figure in drawn(run).items()]
+
+
+def drawn(run: AdaptedResult) -> dict[str, Figure]:
+    """Every figure the run has data for, by name."""
+    found = {"perplexity": perplexities(run)}
+    if "published" in run.adaptation:
+        found["adaptation"] = adaptation(run.adaptation)
+    if run.mismatch is not None:
+        found["mismatch"] = mismatch(run.mismatch, run.adaptation)
+    if run.codes is not None:
+        found["codes"] = codes(run.codes)
+    if run.cell is not None:
+        found["cell"] = cell(run.cell)
+    return found
 
 
 @styled()
-def perplexities(run: Run) -> Figure:
+def perplexities(run: StagedResult) -> Figure:
     """Perplexity of every stage: bars from zero, or dots where the axis is logarithmic and has no zero."""
-    stages = run["stages"]
+    stages = run.stages
     figure = Figure(figsize=(7.6, 0.9 + 0.42 * len(stages)))
     axes = figure.add_subplot()
-    values = [number(stage["perplexity"]) for stage in stages]
+    values = [stage.perplexity for stage in stages]
     finite = [v for v in values if math.isfinite(v)]
     top = max(finite) * 1.5 if finite else 10.0
     logarithmic = _perplexity_axis(axes, finite or [top])
     for n, (stage, perplexity) in enumerate(zip(stages, values, strict=True)):
-        colour, end = _stage_colour(stage["name"]), min(perplexity, top)
-        error = number(stage["perplexity_error"]) if "perplexity_error" in stage else 0.0
-        error = min(error, end / 2)
+        colour, end = _stage_colour(stage.name), min(perplexity, top)
+        error = min(stage.perplexity_error or 0.0, end / 2)
         if logarithmic:
             axes.plot(end, n, "o" if math.isfinite(perplexity) else ">", color=colour, markersize=7)
         else:
@@ -52,12 +59,10 @@ def perplexities(run: Run) -> Figure:
         axes.errorbar(end, n, xerr=error, fmt="none", ecolor=BLACK, elinewidth=1)
         axes.annotate(readable(perplexity), (end + error, n), xytext=(7, 0),
                       textcoords="offset points", va="center")  # fmt: skip
-    axes.set_yticks(range(len(stages)), [stage["title"] for stage in stages])
+    axes.set_yticks(range(len(stages)), [stage.title for stage in stages])
     axes.invert_yaxis()
     axes.grid(visible=logarithmic, axis="y")
-    design = run.get("design")
-    chip = f" on {design['name']}, {design['cell']} cell" if design else ""
-    axes.set_title(f"{run['model']['name']}{chip}")
+    axes.set_title(f"{run.model.name} on {run.design.name}, {run.design.cell} cell")
     return figure
 
 
@@ -92,41 +97,36 @@ def closed_label(residual: float) -> str:
 
 
 @styled()
-def adaptation(run: Run) -> Figure:
+def adaptation(found: Mapping[str, Adaptation]) -> Figure:
     """Perplexity of the calibration text, and the largest residual, against the published method's
     iteration.
     """
-    history = run["adaptation"]["published"]["history"]
-    closed = run["adaptation"].get("closed-form", {})
-    iterations = numbers(history["iteration"])
-    published = "published iteration"
-    if "tokens" in run["adaptation"]["published"]:
-        published += f", {number(run['adaptation']['published']['tokens']):,.0f} tokens"
+    published, closed = found["published"], found.get("closed-form")
+    history = published.history
+    assert history is not None
+    iterations, name = history.iteration, f"published iteration, {published.tokens:,} tokens"
     figure = Figure(figsize=(8.4, 3.9))
     left, right = figure.subplots(1, 2)
-    left.plot(iterations, numbers(history["perplexity"]), "o-", color=BLUE, ms=3, label=published)
-    if "calibration_perplexity" in closed:
-        level = number(closed["calibration_perplexity"])
-        passes = number(closed["forward_passes"])
-        label = f"closed form, {number(closed['tokens']):,.0f} tokens, {passes:.3g} passes: "
+    left.plot(iterations, history.perplexity, "o-", color=BLUE, ms=3, label=name)
+    if closed is not None and (level := closed.calibration_perplexity) is not None:
+        label = f"closed form, {closed.tokens:,} tokens, {closed.forward_passes:.3g} passes: "
         label += f"perplexity {readable(level)}"
         left.axhline(level, color=RED, ls="--", label=label)
-    if (target := run["adaptation"]["published"].get("target_perplexity")) is not None:
-        label = f"the model to be matched: perplexity {readable(number(target))}"
-        left.axhline(number(target), color=GREY, ls=":", label=label)
+    if (target := published.target_perplexity) is not None:
+        label = f"the model to be matched: perplexity {readable(target)}"
+        left.axhline(target, color=GREY, ls=":", label=label)
     left.set_ylabel("perplexity of the calibration text")
     left.set_title("Perplexity")
-    residuals = [max(r, FLOOR) for r in numbers(history["residual"])]
+    residuals = [max(r, FLOOR) for r in history.residual.value]
     right.set_yscale("log")
-    right.plot(iterations, residuals, "o-", color=BLUE, ms=3, label=published)
-    if closed:
-        right.axhline(max(number(closed["residual"]), FLOOR), color=RED, ls="--",
-                      label=closed_label(number(closed["residual"])))  # fmt: skip
-    absolute = run["adaptation"]["published"].get("rule") == "released"
+    right.plot(iterations, residuals, "o-", color=BLUE, ms=3, label=name)
+    if closed is not None:
+        residual = closed.residual.value
+        right.axhline(max(residual, FLOOR), color=RED, ls="--", label=closed_label(residual))
+    absolute = published.rule == "released"
     right.set_ylabel("largest residual (" + ("pulse width, V or output)" if absolute else "fraction of σ)"))
     right.set_title("Distance from the target statistics")
-    perplexities = numbers(history["perplexity"])
-    if max(perplexities) > 4 * min(perplexities):
+    if max(history.perplexity) > 4 * min(history.perplexity):
         left.set_yscale("log")
     for axes in (left, right):
         axes.set_xlabel("iteration")
@@ -136,19 +136,21 @@ def adaptation(run: Run) -> Figure:
 
 
 @styled()
-def mismatch(run: Run) -> Figure:
+def mismatch(found: Mismatch, adapted: Mapping[str, Adaptation]) -> Figure:
     """Residuals of mean and standard deviation of every stage, layer and head, before and after
     adaptation; without those that had no variance, which have nothing to match.
     """
     figure = Figure(figsize=(10.5, 5.0))
     grid = figure.subplots(2, 4, sharey="row")
-    silent = _silent(run)
-    points = {
-        (when, stage, kind): _residuals(run["mismatch"][when][stage][kind]["value"], stage, silent)
-        for when in ("before", "after")
+    closed = adapted.get("closed-form")
+    silent = frozenset(() if closed is None else closed.skipped)
+    tables = {
+        (when, stage, kind): table
+        for when, by_stage in found.items()
         for stage in STAGES
-        for kind in ("std", "mean")
+        for kind, table in (("std", by_stage[stage].std), ("mean", by_stage[stage].mean))
     }
+    points = {at: _residuals(table, at[1], silent) for at, table in tables.items()}
     low = min((v for at in points.values() for v in at if not math.isnan(v)), default=FLOOR)
     floored = f" (smaller ones are drawn at {FLOOR:.0e}, hollow where exactly 0)" if low < FLOOR else ""
     if silent:
@@ -159,7 +161,7 @@ def mismatch(run: Run) -> Figure:
         for column, (stage, title) in enumerate(STAGES.items()):
             axes = grid[row][column]
             for when, colour, marker in (("before", ORANGE, "o"), ("after", BLUE, "D")):
-                table = run["mismatch"][when][stage][kind]["value"]
+                table = tables[when, stage, kind]
                 axes.plot(
                     [max(v, FLOOR) for v in points[when, stage, kind]],
                     marker,
@@ -185,22 +187,17 @@ def mismatch(run: Run) -> Figure:
     return figure
 
 
-def _silent(run: Run) -> frozenset[str]:
-    """Stages without variance, which the closed form left as they were, as it names them."""
-    return frozenset(run.get("adaptation", {}).get("closed-form", {}).get("skipped", ()))
-
-
 def _residuals(table: Sequence[Sequence[float]], stage: str, silent: frozenset[str]) -> list[float]:
-    """Of every head of every layer; NaN where it is silent."""
+    """Of every head of every layer; NaN without variance, where the closed form left it as it was."""
     return [
-        math.nan if f"layer {layer}, head {head}, stage {stage}" in silent else float(v)
+        math.nan if f"layer {layer}, head {head}, stage {stage}" in silent else v
         for layer, heads in enumerate(table)
         for head, v in enumerate(heads)
     ]
 
 
 @styled()
-def codes(run: Run) -> Figure:
+def codes(found: Mapping[str, Mapping[str, CodeShares]]) -> Figure:
     """Use of the codes of q, k, v and the output, over all layers and heads."""
     figure = Figure(figsize=(10.5, 3.4))
     panels = figure.subplots(1, 4)
@@ -210,11 +207,11 @@ def codes(run: Run) -> Figure:
             ("unadapted", ORANGE, "--"),
             ("adapted", BLUE, "-"),
         ):
-            if model not in run["codes"]:
+            if model not in found:
                 continue
-            use = run["codes"][model][stage]
-            shares = [100 * share for share in numbers(use["share"])]
-            axes.step(numbers(use["code"]), shares, where="mid", color=colour, ls=style, lw=1.6, label=model)
+            use = found[model][stage]
+            shares = [100 * share for share in use.share]
+            axes.step(use.code, shares, where="mid", color=colour, ls=style, lw=1.6, label=model)
         axes.set_title(title)
         axes.set_xlabel("code" if stage != "out" else "sum of the sub-tiles' codes")
         axes.set_ylim(bottom=0)
@@ -226,19 +223,18 @@ def codes(run: Run) -> Figure:
 
 
 @styled()
-def cell(run: Run) -> Figure:
-    """Current of a cell over the stored voltage, beside that of the linear cell if the run has it."""
-    curve = run["cell"]
+def cell(curve: CellCurve | TitledCurve) -> Figure:
+    """Current of a cell over the stored voltage, beside that of the linear cell if it is known."""
     figure = Figure(figsize=(4.6, 3.4))
     axes = figure.add_subplot()
-    u, current = numbers(curve["u"]), curve["nonlinear" if "nonlinear" in curve else "F"]
-    if "linear" in curve:
-        axes.plot(u, numbers(curve["linear"]), color=GREY, ls="--", lw=2, label="linear (ideal)")
-    axes.plot(u, numbers(current), color=BLUE, lw=2, label=curve["name"])
+    current = curve.F if isinstance(curve, TitledCurve) else curve.nonlinear
+    if isinstance(curve, CellCurve):
+        axes.plot(curve.u, curve.linear, color=GREY, ls="--", lw=2, label="linear (ideal)")
+    axes.plot(curve.u, current, color=BLUE, lw=2, label=curve.name)
     axes.axhline(0, color=BLACK, lw=0.6)
     axes.axvline(0, color=BLACK, lw=0.6)
-    axes.set_xlabel(f"stored voltage relative to its offset, u ({curve['u']['unit']})")
-    axes.set_ylabel(f"F(u) at full pulse ({current['unit']})")
+    axes.set_xlabel("stored voltage relative to its offset, u (V)")
+    axes.set_ylabel("F(u) at full pulse (charge units)")
     axes.set_title("Current of one gain cell")
     axes.legend(loc="upper left")
     return figure
@@ -248,13 +244,3 @@ def _stage_colour(name: str) -> str:
     if name.startswith("software"):
         return GREY
     return {"linear": SKY, "unadapted": RED, "adapted": ORANGE, "fine-tuned": GREEN}.get(name, BLUE)
-
-
-FIGURES: Mapping[str, tuple[Callable[[Run], bool], Callable[[Run], Figure]]] = {
-    "perplexity": (lambda run: "stages" in run, perplexities),
-    "adaptation": (lambda run: "published" in run.get("adaptation", {}), adaptation),
-    "mismatch": (lambda run: "mismatch" in run, mismatch),
-    "codes": (lambda run: "codes" in run, codes),
-    "cell": (lambda run: "cell" in run, cell),
-}
-"""File name -> (whether run.json has what it needs, how it is drawn)."""

@@ -13,8 +13,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.patches import Rectangle as Drawn
 
-from gaincell.reports.rows import Rows, for_terminal
 from gaincell.reports.style import BLACK, styled
+from gaincell.reports.tables import Rows
 from gaincell.results.floorplan import FloorplanResult, Plan, Rectangle
 
 COLOURS = {
@@ -66,50 +66,32 @@ def floorplan_figure(result: FloorplanResult) -> Figure:
     return figure
 
 
-def area_rows(result: FloorplanResult) -> list[list[str]]:
-    """Headings, and a row a block of the head, the largest first."""
-    total = sum(result.areas.values())
-    rows = [["block", "sub-tile, µm²", "head, mm²", "share"]]
+def area_rows(result: FloorplanResult) -> Rows:
+    """A row a block of the head, the largest first."""
+    total, head = sum(result.areas.values()), result.floorplan.head
+    rows = []
     for name, area in sorted(result.areas.items(), key=lambda item: -item[1]):
         per_tile = "–" if name in result.shared else f"{area / result.sizes.tiles * 1e12:,.0f}"
         rows.append([name, per_tile, f"{area * 1e6:.4f}", f"{area / total:.1%}"])
-    return [*rows, ["all", "", f"{total * 1e6:.4f}", "100.0%"]]
-
-
-def area_caption(result: FloorplanResult) -> str:
-    """Outline of the head, and what the paper states."""
-    head = result.floorplan.head
+    rows.append(["all", "", f"{total * 1e6:.4f}", "100.0%"])
     outline = head.w * head.h
     cited = "; ".join(f"{name} {area * 1e6:.3g} mm²" for name, area in result.cited.items())
-    unused = 1 - sum(result.areas.values()) / outline
-    return (
-        f"Outline {outline * 1e6:.3f} mm², of which {unused:.1%} are unused. The paper: {cited}. The area "
-        "of a cell is an input, taken from the paper unless the technology states another."
+    caption = (
+        f"Outline {outline * 1e6:.3f} mm², of which {1 - total / outline:.1%} are unused. The paper: "
+        f"{cited}. The area of a cell is an input, taken from the paper unless the technology states another."
     )
+    title = f"Area of a head of {result.design.name}, {result.technology}"
+    return Rows(title, ("block", "sub-tile, µm²", "head, mm²", "share"), rows, caption)
 
 
-STACK_HEADINGS = ("layers", "cells, mm²", "head, mm²", "paper's cells, mm²")
-
-
-def stack_rows(result: FloorplanResult) -> list[list[str]]:
-    """A row a number of layers of cells."""
-    return [
+def stack_rows(result: FloorplanResult) -> Rows:
+    """A head with its cells stacked in 3D."""
+    rows = [
         [str(row.layers), *(f"{area * 1e6:.4f}" for area in (row.cells, row.head, row.cited_cells))]
         for row in result.stack
     ]
-
-
-def area_table(result: FloorplanResult) -> Any:
-    """What takes how much of a head, for a terminal."""
-    headings, *rows = area_rows(result)
-    title = f"Area of a head of {result.design.name}, {result.technology}"
-    return for_terminal(Rows(title, headings, rows, area_caption(result)), total=True)
-
-
-def stack_table(result: FloorplanResult) -> Any:
-    """A head with its cells stacked in 3D."""
-    rows = Rows("Cells stacked in 3D over one periphery", STACK_HEADINGS, stack_rows(result))
-    return for_terminal(rows, texts=0)
+    headings = ("layers", "cells, mm²", "head, mm²", "paper's cells, mm²")
+    return Rows("Cells stacked in 3D over one periphery", headings, rows, text=())
 
 
 def _draw_tile(axes: Axes, plan: Plan, scale: float) -> None:

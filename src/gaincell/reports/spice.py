@@ -8,13 +8,13 @@ from matplotlib.figure import Figure
 
 from gaincell.reports.spice_tables import artefacts, corner_lines
 from gaincell.reports.style import BLACK, BLUE, GREY, ORANGE, PALETTE, RED, legend_beside, styled
-from gaincell.results.spice import CellResult, VerifyResult
+from gaincell.results.spice import CharacterisationResult, VerifyResult
 
 MICRO, NANO, FEMTO = 1e6, 1e9, 1e15
 
 
 @styled()
-def cell_figure(result: CellResult) -> Figure:
+def cell_figure(result: CharacterisationResult) -> Figure:
     """Current with mismatch, corners, write settling and retention (after the paper's Fig. 1e to 1h)."""
     figure = Figure(figsize=(12.4, 6.8))
     (cells, corners), (write, hold) = figure.subplots(2, 2)

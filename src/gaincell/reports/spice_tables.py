@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 
-from gaincell.reports.results import Json, number
+from gaincell.results.run import AdaptedResult
 from gaincell.results.spice import (
-    CellResult,
+    CharacterisationResult,
     CornerCurve,
     EnergyResult,
     VerifyResult,
@@ -30,7 +30,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)]) + "\n"
 
 
-def artefacts(result: CellResult) -> list[float]:
+def artefacts(result: CharacterisationResult) -> list[float]:
     """Temperatures, C, whose currents rise above those at `ROOM` by more than any mobility does: the card is
     not made for them.
     """
@@ -41,7 +41,7 @@ def artefacts(result: CellResult) -> list[float]:
     ]
 
 
-def corner_lines(result: CellResult) -> list[tuple[str, CornerCurve]]:
+def corner_lines(result: CharacterisationResult) -> list[tuple[str, CornerCurve]]:
     """Label (for the first of its kind) and curve of every corner; artefacts are named, not labelled by
     their process.
     """
@@ -56,7 +56,7 @@ def corner_lines(result: CellResult) -> list[tuple[str, CornerCurve]]:
     return lines
 
 
-def corner_row(result: CellResult) -> str:
+def corner_row(result: CharacterisationResult) -> str:
     """Full current at the ends of temperature over that at `ROOM`; artefacts are called so."""
     wrong = artefacts(result)
     found = {t: ratio for t, ratio in _over_room(result).items() if t != ROOM}
@@ -66,7 +66,7 @@ def corner_row(result: CellResult) -> str:
     )
 
 
-def _over_room(result: CellResult) -> dict[float, float]:
+def _over_room(result: CharacterisationResult) -> dict[float, float]:
     """Temperature -> largest current over that at `ROOM`, of the first process at the nominal supply."""
     curves = result.corners.curves
     nominal = min((curve.supply for curve in curves), key=lambda supply: abs(supply - 1))
@@ -80,17 +80,17 @@ def span(values: Sequence[float], factor: float, places: int) -> str:
     return f"{min(found):.{places}f} to {max(found):.{places}f}"
 
 
-def cells(found: Mapping[str, CellResult], adapted: Mapping[str, Json]) -> str:
+def cells(found: Mapping[str, CharacterisationResult], adapted: Mapping[str, AdaptedResult]) -> str:
     """One column per technology: what `characterise` found, and the perplexity of `tiny` on that cell."""
 
     def ends(values: Sequence[float], factor: float, places: int) -> str:
         return f"{values[0] * factor:.{places}f} to {values[-1] * factor:.{places}f}"
 
-    def spread(result: CellResult) -> str:
+    def spread(result: CharacterisationResult) -> str:
         s = result.mismatch.std_of_full_scale
         return " / ".join(f"{100 * s[n]:.1f}" for n in (0, len(s) // 2, -1))
 
-    shown: dict[str, Callable[[CellResult], str]] = {
+    shown: dict[str, Callable[[CharacterisationResult], str]] = {
         "current at 0 and 0.9 V, DC (µA)": lambda r: ends(r.curve.current, 1e6, 2),
         "charge of a full pulse (fC)": lambda r: ends(r.curve.charge, FEMTO, 1),
         "R² against the published cubic, not fitted": lambda r: f"{r.curve.r_squared_against_it:.3f}",
@@ -110,13 +110,10 @@ def cells(found: Mapping[str, CellResult], adapted: Mapping[str, Json]) -> str:
     return table(["", *(r.technology for r in found.values())], rows) + "\n" + _perplexities(adapted)
 
 
-def _perplexities(adapted: Mapping[str, Json]) -> str:
+def _perplexities(adapted: Mapping[str, AdaptedResult]) -> str:
     rows = []
     for name, result in adapted.items():
-        stages = {
-            s["name"]: f"{number(s['perplexity']):.2f} ± {number(s['perplexity_error']):.2f}"
-            for s in result["stages"]
-        }
+        stages = {s.name: f"{s.perplexity:.2f} ± {s.perplexity_error:.2f}" for s in result.stages}
         rows.append([name, *(stages.get(s, "–") for s in ("linear", "unadapted", "adapted"))])
     return table(["perplexity of `tiny` on", "linear cell", "unadapted", "adapted"], rows)
 

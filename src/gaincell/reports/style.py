@@ -7,10 +7,10 @@ colours. A dark page shows them as cards (docs/_static/site.css).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from matplotlib import style
 from matplotlib.axes import Axes
@@ -19,6 +19,7 @@ from matplotlib.rcsetup import cycler
 
 from gaincell import files
 
+T = TypeVar("T")
 BLACK, ORANGE, SKY, GREEN, BLUE, RED, PURPLE, GREY = (
     "#000000",
     "#E69F00",
@@ -73,6 +74,20 @@ def styled(*, grid: bool = True, text: bool = False) -> Iterator[None]:
 def save(figure: Figure, path: str | Path) -> Path:
     """Write a figure in the format that the file's ending names, whole or not at all."""
     return files.write_atomic(Path(path), figure.savefig)
+
+
+def save_all(
+    figures: Mapping[str, tuple[Callable[[T], bool], Callable[[T], Figure]]],
+    result: T,
+    folder: Path,
+    prefix: str = "",
+) -> list[Path]:
+    """Save every figure that a result has data for. figures: name -> whether it has, and how it is drawn."""
+    return [
+        save(draw(result), folder / f"{prefix}{name}.png")
+        for name, (has_data, draw) in figures.items()
+        if has_data(result)
+    ]
 
 
 def legend_beside(axes: Axes, **options: Any) -> None:

@@ -13,27 +13,16 @@ loss NLL_B - NLL_A is not surely above zero. One training was done: its spread i
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from scipy import stats
 
-from gaincell.reports.results import numbers
-from gaincell.reports.sweep import (
-    answers,
-    complete,
-    failures,
-    has_answers,
-    is_number,
-    setting,
-    without_reference,
-    word,
-)
+from gaincell.reports.sweep import answers, failures, has_answers, is_number, without_reference, word
+from gaincell.reports.tables import Rows
+from gaincell.results.sweep import Point, SweepResult
 from gaincell.standard_error import ratio_error
 
-Result = Mapping[str, Any]
-Point = Mapping[str, Any]
 TRAINED, NONE = "fine_tune", "–"
 REMARK = (
     "Intervals of 95 %, over blocks and chips, of the share by Fieller; each holds its one training fixed: "
@@ -55,15 +44,15 @@ class BoughtBack:
     share: tuple[float, float, float] | None
 
 
-def strength_of(result: Result) -> str:
+def strength_of(result: SweepResult) -> str:
     """The parameter besides `fine_tune`. Raises ValueError: none or several."""
-    names = [p["name"] for p in result["parameters"] if p["name"] != TRAINED]
-    if len(names) != 1 or len(result["parameters"]) != 2:
+    names = [name for name in result.units if name != TRAINED]
+    if len(names) != 1 or len(result.parameters) != 2:
         raise ValueError(f"a sweep over {TRAINED} and one strength is wanted, not over {names}")
-    return str(names[0])
+    return names[0]
 
 
-def is_aware(result: Result) -> bool:
+def is_aware(result: SweepResult) -> bool:
     """Whether a result says what training buys back: it has what `bought_back` compares."""
     try:
         return bool(bought_back(result))
@@ -71,20 +60,23 @@ def is_aware(result: Result) -> bool:
         return False
 
 
-def bought_back(result: Result) -> list[BoughtBack]:
+def bought_back(result: SweepResult) -> list[BoughtBack]:
     """Every strength that was measured before and after the longest training; 0 is the control.
 
     Raises ValueError: another kind of sweep, or the strength 0 without training was not measured.
     """
     name = strength_of(result)
-    points = [p for p in complete(result) if "blocks" in p and is_number(setting(p, TRAINED))]
-    found = {(setting(p, name), setting(p, TRAINED)): p for p in points}
+    found = {
+        (strength, steps): p
+        for p in result.complete
+        if p.blocks and is_number(steps := p.setting(TRAINED)) and is_number(strength := p.setting(name))
+    }
     if (0.0, 0) not in found:
         raise ValueError(f"{name} = 0 with {TRAINED} = 0 was not measured; all others are compared with it")
     steps = max(steps for _, steps in found)
     return [
         _compare(s, found[0.0, 0], found[s, 0], found[s, steps])
-        for s in sorted({s for s, _ in found if is_number(s)})
+        for s in sorted({s for s, _ in found})
         if steps and (s, 0) in found and (s, steps) in found
     ]
 
@@ -92,7 +84,8 @@ def bought_back(result: Result) -> list[BoughtBack]:
 def _compare(strength: float, reference: Point, before: Point, after: Point) -> BoughtBack:
     loss, gain = _differences(before, reference), _differences(before, after)
     left = _differences(after, reference)
-    weights = [numbers(reference["blocks"]["predictions"]), [1.0] * len(loss[1])]
+    assert reference.blocks is not None
+    weights = [reference.blocks.predictions, [1.0] * len(loss[1])]
     lost = _mean(loss, weights)
     sure = lost[0] - lost[1] > 0
     return BoughtBack(
@@ -105,11 +98,13 @@ def _compare(strength: float, reference: Point, before: Point, after: Point) -> 
 
 def _differences(a: Point, b: Point) -> list[list[float]]:
     """Nats by which a is above b: of every block, and a token of every chip."""
-    blocks = [x - y for x, y in zip(numbers(a["blocks"]["nll"]), numbers(b["blocks"]["nll"]), strict=True)]
+    assert a.blocks is not None
+    assert b.blocks is not None
+    blocks = [x - y for x, y in zip(a.blocks.nll, b.blocks.nll, strict=True)]
     chips: list[float] = []
-    if "chips" in a and "chips" in b:
-        pair = (numbers(p["chips"]["perplexity"]) for p in (a, b))
-        chips = [math.log(x / y) for x, y in zip(*pair, strict=True)]
+    if a.chips is not None and b.chips is not None:
+        pairs = zip(a.chips.perplexity, b.chips.perplexity, strict=True)
+        chips = [math.log(x / y) for x, y in pairs]
     return [blocks, chips]
 
 
@@ -125,7 +120,7 @@ def _mean(sums: Sequence[Sequence[float]], weights: Sequence[Sequence[float]]) -
 
 
 def _fieller(
-    gain: list[list[float]], loss: list[list[float]], weights: list[list[float]]
+    gain: list[list[float]], loss: list[list[float]], weights: Sequence[Sequence[float]]
 ) -> tuple[float, float, float]:
     """gain / loss and the roots s of (gain - s loss)^2 = half-width^2 of gain - s loss, for a sure loss."""
 
@@ -145,7 +140,7 @@ def _factor(nats: tuple[float, float]) -> tuple[float, float]:
     return ratio, ratio * math.expm1(nats[1])
 
 
-def aware_lines(result: Result) -> list[str]:
+def aware_lines(result: SweepResult) -> list[str]:
     """For a terminal: a line a strength."""
     name, lines = strength_of(result), []
     for strength, before, after, share in _rows(result):
@@ -154,7 +149,7 @@ def aware_lines(result: Result) -> list[str]:
     return [*lines, REMARK]
 
 
-def remarks(result: Result) -> list[str]:
+def remarks(result: SweepResult) -> list[str]:
     """What has to be said beneath the table of any sweep: failures, a hint, and what follows."""
     said = [*failures(result), without_reference(result)]
     said += answers(result) if has_answers(result) else []
@@ -162,17 +157,14 @@ def remarks(result: Result) -> list[str]:
     return [line for line in said if line]
 
 
-def aware_markdown(result: Result) -> str:
+def aware_markdown(result: SweepResult) -> str:
     """A table, a row a strength."""
     head = [strength_of(result), "before training", "after", "of the loss bought back"]
-    lines = [head, ["---:"] * 4, *_rows(result)]
-    table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-    return f"{table}\n\n{REMARK}"
+    return Rows("", head, _rows(result), REMARK, text=()).markdown().rstrip()
 
 
-def _rows(result: Result) -> list[list[str]]:
-    name = strength_of(result)
-    unit = next(p["unit"] for p in result["parameters"] if p["name"] == name)
+def _rows(result: SweepResult) -> list[list[str]]:
+    unit = result.units[strength_of(result)]
     rows = []
     for row in bought_back(result):
         share = NONE

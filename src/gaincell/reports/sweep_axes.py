@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
 
-from gaincell.reports.results import number, numbers
-from gaincell.reports.sweep import UNSEEN, Point, Result, complete, is_number, quantity, unseen
+from gaincell.reports.sweep import UNSEEN, is_number, quantity, unseen
+from gaincell.results.sweep import Objective, Point, SweepResult
 
 TITLES = {
     "perplexity": "perplexity", "energy": "energy of a token", "latency": "latency of a token",
@@ -22,32 +22,36 @@ def ticks(unit: str) -> Callable[[float, object], str]:
     return lambda x, _: quantity(x, unit)
 
 
-def axis_title(result: Result, objective: Mapping[str, str]) -> str:
-    title = TITLES[objective["name"]]
-    return f"{title} / unchanged" if as_ratio(result, objective["name"]) else title
+def axis_title(result: SweepResult, objective: Objective) -> str:
+    title = TITLES[objective.name]
+    return f"{title} / unchanged" if as_ratio(result, objective.name) else title
 
 
-def as_ratio(result: Result, objective: str) -> bool:
-    return objective == "perplexity" and any("ratio" in p for p in complete(result))
+def as_ratio(result: SweepResult, objective: str) -> bool:
+    return objective == "perplexity" and result.has_ratios
 
 
-def height(result: Result, point: Point, objective: str) -> tuple[float, float, float]:
+def height(result: SweepResult, point: Point, objective: str) -> tuple[float, float, float]:
     """Value, and the ends of its interval; NaN where the perplexity is infinite, which figures leave out."""
     if as_ratio(result, objective):
-        if "ratio" not in point:
-            own = number(point["point"]) == number(result["reference"])
+        if point.ratio is None:
+            own = point.point == result.reference
             return (1.0, 1.0, 1.0) if own else (math.nan, math.nan, math.nan)
-        ratio = number(point["ratio"])
-        low, high = numbers(point["ratio_interval"]) if "ratio_interval" in point else (ratio, ratio)
-        return ratio, low, high
-    x = number(point["values"][objective])
-    low, high = numbers(point["intervals"][objective]) if objective in point["intervals"] else (x, x)
+        x, ends = point.ratio, point.ratio_interval
+    else:
+        x, ends = point.values[objective].value, point.interval(objective)
+    low, high = ends or (x, x)
     return x, low, high
+
+
+def error_bars(heights: Sequence[tuple[float, float, float]]) -> list[list[float]]:
+    """Lengths below and above the values, as matplotlib wants them."""
+    return [[x - low for x, low, _ in heights], [high - x for x, _, high in heights]]
 
 
 def draw_unseen(
     axes: Axes,
-    result: Result,
+    result: SweepResult,
     objective: str,
     points: Sequence[Point],
     x: Sequence[float],

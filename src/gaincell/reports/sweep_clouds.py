@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -18,21 +18,19 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from gaincell.reports.results import number
 from gaincell.reports.style import BLACK, BLUE, GREY, ORANGE, RED, legend_below, styled
-from gaincell.reports.sweep import (
-    UNSEEN,
-    Point,
-    Result,
-    complete,
-    front,
-    is_number,
-    setting,
-    unseen,
-    varied,
-    word,
+from gaincell.reports.sweep import UNSEEN, front, is_number, unseen, varied, word
+from gaincell.reports.sweep_axes import (
+    TITLES,
+    as_ratio,
+    axis_title,
+    draw_unseen,
+    error_bars,
+    height,
+    key,
+    ticks,
 )
-from gaincell.reports.sweep_axes import TITLES, as_ratio, axis_title, draw_unseen, height, key, ticks
+from gaincell.results.sweep import Objective, Point, SweepResult
 
 COLUMNS = 4
 """Of panels of the scatter."""
@@ -45,44 +43,40 @@ PAPER = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.6}
 
 
 @styled()
-def pareto(result: Result) -> Figure:
+def pareto(result: SweepResult) -> Figure:
     """The first objective against every other; the front as a line, the unchanged design marked."""
-    first, *rest = result["objectives"]
+    first, *rest = result.objectives
     figure = Figure(figsize=(0.6 + (4.6 if len(rest) == 1 else 3.4) * len(rest), 4.1))
-    points = complete(result)
-    best = {number(point["point"]) for point in front(result)}
-    reference = number(result["reference"]) if "reference" in result else None
+    points, own = result.complete, result.own
+    best = {point.point for point in front(result)}
     for axes, other in zip(figure.subplots(1, len(rest), squeeze=False)[0], rest, strict=True):
         for chosen, colour, label in ((False, GREY, "other points"), (True, BLUE, "Pareto front")):
-            some = [p for p in points if (number(p["point"]) in best) == chosen]
-            some.sort(key=lambda p: number(p["values"][other["name"]]))
+            some = [p for p in points if (p.point in best) == chosen]
+            some.sort(key=lambda p: p.values[other.name].value)
             if not some:
                 continue
-            x = [number(p["values"][other["name"]]) for p in some]
-            y, low, high = zip(*(_change(result, p, first["name"]) for p in some), strict=True)
-            ends = [
-                [v - e for v, e in zip(y, low, strict=True)],
-                [e - v for v, e in zip(y, high, strict=True)],
-            ]
-            axes.errorbar(x, y, yerr=ends, fmt="o" if chosen else "D", color=colour, zorder=3,
+            x = [p.values[other.name].value for p in some]
+            heights = [_change(result, p, first.name) for p in some]
+            y = [value for value, _, _ in heights]
+            axes.errorbar(x, y, yerr=error_bars(heights), fmt="o" if chosen else "D", color=colour, zorder=3,
                           markersize=5 if chosen else 3, elinewidth=0.7, capsize=0,
                           alpha=1.0 if chosen else 0.6, label=label)  # fmt: skip
-            draw_unseen(axes, result, first["name"], some, x, y, marker="o" if chosen else "D",
+            draw_unseen(axes, result, first.name, some, x, y, marker="o" if chosen else "D",
                         markersize=5 if chosen else 3, color=colour)  # fmt: skip
             if chosen and len(rest) == 1:
                 axes.step(x, y, where="post", color=colour, linewidth=1)
-        for point in (p for p in points if number(p["point"]) == reference):
-            place = number(point["values"][other["name"]]), _change(result, point, first["name"])[0]
+        if own is not None:
+            place = own.values[other.name].value, _change(result, own, first.name)[0]
             axes.plot(*place, "*", color=ORANGE, markeredgecolor=BLACK, markersize=13, zorder=5,
-                      label=result["design"]["name"])  # fmt: skip
+                      label=result.design.name)  # fmt: skip
         _scale(axes, points, other)
-        axes.set_xlabel(TITLES[other["name"]])
+        axes.set_xlabel(TITLES[other.name])
         _first_axis(axes, result, first)
     legend_below(figure, columns=3)
     return figure
 
 
-def _change(result: Result, point: Point, objective: str) -> tuple[float, float, float]:
+def _change(result: SweepResult, point: Point, objective: str) -> tuple[float, float, float]:
     """Value and ends of its interval; of ratios their change in %."""
     found = height(result, point, objective)
     if not as_ratio(result, objective):
@@ -96,40 +90,39 @@ def _number(unit: str, x: float, _: object) -> str:
     return word(x, unit)
 
 
-def _first_axis(axes: Axes, result: Result, objective: Mapping[str, str]) -> None:
+def _first_axis(axes: Axes, result: SweepResult, objective: Objective) -> None:
     """The vertical axis of the first objective."""
-    if as_ratio(result, objective["name"]):
+    if as_ratio(result, objective.name):
         axes.set_yscale("symlog", linthresh=1.0)
         axes.yaxis.set_major_formatter(lambda x, _: f"{x:+g} %" if x else "0")
         axes.axhline(0.0, color=BLACK, linewidth=0.6)
-        axes.set_ylabel(f"{TITLES[objective['name']]} vs. unchanged")
+        axes.set_ylabel(f"{TITLES[objective.name]} vs. unchanged")
         return
     axes.set_ylabel(axis_title(result, objective))
-    if objective["unit"] != "1":
-        axes.yaxis.set_major_formatter(ticks(objective["unit"]))
+    if objective.unit != "1":
+        axes.yaxis.set_major_formatter(ticks(objective.unit))
 
 
 @styled()
-def scatter(result: Result) -> Figure:
+def scatter(result: SweepResult) -> Figure:
     """The first objective against every parameter, all points, whatever the others are."""
-    names, objective = varied(result), result["objectives"][0]
-    units = {parameter["name"]: parameter["unit"] for parameter in result["parameters"]}
-    points = complete(result)
+    names, objective = varied(result), result.objectives[0]
+    units, points = result.units, result.complete
     columns = min(COLUMNS, len(names))
     rows = math.ceil(len(names) / columns)
     figure = Figure(figsize=(1.0 + 2.9 * columns, 0.5 + 2.7 * rows))
     grid = figure.subplots(rows, columns, squeeze=False, sharey=True).flatten()
-    y, low, high = zip(*(_change(result, p, objective["name"]) for p in points), strict=True)
-    ends = [[v - e for v, e in zip(y, low, strict=True)], [e - v for v, e in zip(y, high, strict=True)]]
+    heights = [_change(result, p, objective.name) for p in points]
+    y, ends = [value for value, _, _ in heights], error_bars(heights)
     for n, (axes, name) in enumerate(zip(grid, names, strict=False)):
-        values = [setting(p, name) for p in points]
+        values = [p.setting(name) for p in points]
         known = sorted({key(v) for v in values}, key=lambda v: (not is_number(v), v))
         if len(known) <= 6 or not all(map(is_number, known)):
             places = {value: float(place) for place, value in enumerate(known)}
             x = [places[key(v)] for v in values]
             axes.set_xticks(list(places.values()), [word(v, units[name]) for v in known])
         else:
-            x = [float(v) for v in values]
+            x = [float(v) for v in values if is_number(v)]
             if min(x) > 0 and max(x) > 8 * min(x):
                 axes.set_xscale("log")
             axes.xaxis.set_major_formatter(partial(_number, units[name]))
@@ -138,7 +131,7 @@ def scatter(result: Result) -> Figure:
         axes.errorbar(
             x, y, yerr=ends, fmt="o", color=BLUE, markersize=3.5, elinewidth=0.5, capsize=0, alpha=0.6
         )
-        draw_unseen(axes, result, objective["name"], points, x, y, marker="o", markersize=3.5, color=BLUE)
+        draw_unseen(axes, result, objective.name, points, x, y, marker="o", markersize=3.5, color=BLUE)
         axes.set_xlabel(name)
         _first_axis(axes, result, objective)
         if n % columns:
@@ -149,36 +142,35 @@ def scatter(result: Result) -> Figure:
     return figure
 
 
-def _scale(axes: Axes, points: Sequence[Point], objective: Mapping[str, str]) -> None:
+def _scale(axes: Axes, points: Sequence[Point], objective: Objective) -> None:
     """The axis of an objective: logarithmic where values are of several orders, with units at its ticks."""
-    found = [number(p["values"][objective["name"]]) for p in points]
+    found = [p.values[objective.name].value for p in points]
     if min(found) > 0 and max(found) > 8 * min(found):
         axes.set_xscale("log")
-    if objective["unit"] != "1":
-        axes.xaxis.set_major_formatter(ticks(objective["unit"]))
+    if objective.unit != "1":
+        axes.xaxis.set_major_formatter(ticks(objective.unit))
         axes.xaxis.set_minor_formatter(lambda x, _: "")
         axes.tick_params(axis="x", labelrotation=30)
 
 
 @styled()
-def parallel(result: Result) -> Figure:
+def parallel(result: SweepResult) -> Figure:
     """The points of the front as lines over parameters and objectives, coloured by the first objective; the
     unchanged design in broken strokes; all others pale, behind them.
     """
-    names, objectives = varied(result), result["objectives"]
-    titles = [*names, *(TITLES[o["name"]] for o in objectives)]
-    points, first = complete(result), objectives[0]["name"]
-    columns = [[setting(p, n) for p in points] for n in names]
-    columns += [[number(p["values"][o["name"]]) for p in points] for o in objectives]
-    units = {parameter["name"]: parameter["unit"] for parameter in result["parameters"]}
-    kinds = [*(units[n] for n in names), *(o["unit"] for o in objectives)]
+    names, objectives, units = varied(result), result.objectives, result.units
+    titles = [*names, *(TITLES[o.name] for o in objectives)]
+    points, first = result.complete, objectives[0].name
+    columns: list[list[Any]] = [[p.setting(n) for p in points] for n in names]
+    columns += [[p.values[o.name].value for p in points] for o in objectives]
+    kinds = [*(units[n] for n in names), *(o.unit for o in objectives)]
     scaled = [_scaled(column) for column in columns]
     if as_ratio(result, first):
         changes = [_change(result, p, first)[0] for p in points]
         scaled[len(names)] = _scaled([math.copysign(math.log1p(abs(x)), x) for x in changes])
-    best = {number(point["point"]) for point in front(result)} if len(objectives) > 1 else None
-    chosen = [n for n, p in enumerate(points) if best is None or number(p["point"]) in best]
-    shown = [number(points[n]["values"][first]) for n in chosen]
+    best = {point.point for point in front(result)} if len(objectives) > 1 else None
+    chosen = [n for n, p in enumerate(points) if best is None or p.point in best]
+    shown = [points[n].values[first].value for n in chosen]
     colours, norm = colormaps["viridis"], Normalize(min(shown), max(shown))
     figure = Figure(figsize=(2.2 + 1.1 * len(titles), 4.6))
     axes = figure.add_subplot()
@@ -195,9 +187,9 @@ def parallel(result: Result) -> Figure:
         axes.plot(places, line, color=colours(norm(value)), linewidth=width, label=label,
                   linestyle=":" if dotted else "-")  # fmt: skip
     for n, point in enumerate(points):
-        if "reference" in result and number(point["point"]) == number(result["reference"]):
+        if point is result.own:
             axes.plot(places, [column[n] for column in scaled], color=RED, linewidth=2, linestyle="--",
-                      label=f"unchanged: {result['design']['name']}")  # fmt: skip
+                      label=f"unchanged: {result.design.name}")  # fmt: skip
     for place, (column, heights, unit) in enumerate(zip(columns, scaled, kinds, strict=True)):
         axes.axvline(place, color=BLACK, linewidth=0.8)
         known = dict(zip((key(v) for v in column), heights, strict=True))
@@ -216,7 +208,7 @@ def parallel(result: Result) -> Figure:
     if len(set(shown)) > 1:
         bar = figure.colorbar(ScalarMappable(norm, colours), ax=axes, pad=0.02)
         bar.set_label(TITLES[first] + ("" if best is None else " of the points of the front"))
-    if hidden := sum(point["state"] == "failed" for point in result["points"]):
+    if hidden := sum(point.state == "failed" for point in result.points):
         axes.set_title(f"without {hidden} points that failed")
     axes.grid(visible=False)
     legend_below(figure, columns=3)

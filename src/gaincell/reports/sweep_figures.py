@@ -10,22 +10,11 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from gaincell.reports.results import number
-from gaincell.reports.style import BLACK, BLUE, MARKERS, PALETTE, legend_below, save, styled
-from gaincell.reports.sweep import (
-    UNSEEN,
-    Point,
-    Result,
-    changed,
-    complete,
-    is_number,
-    setting,
-    unseen,
-    varied,
-    word,
-)
-from gaincell.reports.sweep_axes import axis_title, draw_unseen, height, key, ticks
+from gaincell.reports.style import BLACK, BLUE, MARKERS, PALETTE, legend_below, save_all, styled
+from gaincell.reports.sweep import UNSEEN, by_ratio, changed, is_number, unseen, varied, word
+from gaincell.reports.sweep_axes import axis_title, draw_unseen, error_bars, height, key, ticks
 from gaincell.reports.sweep_clouds import parallel, pareto, scatter
+from gaincell.results.sweep import Objective, Point, SweepResult
 
 LINES = 7
 """Most lines of one panel; larger grids are scattered."""
@@ -33,22 +22,18 @@ PANELS = 8
 """Most panels of the curves of several objectives."""
 
 
-def draw_all(result: Result, folder: Path, prefix: str = "") -> list[Path]:
+def draw_all(result: SweepResult, folder: Path, prefix: str = "") -> list[Path]:
     """Every figure that the result has data for, as PNG files in `folder`."""
-    written = []
-    for name, (has_data, draw) in FIGURES.items():
-        if has_data(result):
-            written.append(save(draw(result), folder / f"{prefix}{name}.png"))
-    return written
+    return save_all(FIGURES, result, folder, prefix)
 
 
 @styled()
-def curves(result: Result) -> Figure:
+def curves(result: SweepResult) -> Figure:
     """Objectives against every parameter, the others fixed; bands of 95 %. Only the first objective where
     there are many panels.
     """
     names = [name for name in varied(result) if _has_numbers(result, name)]
-    objectives = result["objectives"]
+    objectives = result.objectives
     if len(names) * len(objectives) > PANELS:
         objectives = objectives[:1]
     pairs = [(objective, name) for objective in objectives for name in names]
@@ -60,29 +45,28 @@ def curves(result: Result) -> Figure:
         _curve(axes, result, name, objective)
         if n % columns == 0:
             axes.set_ylabel(axis_title(result, objective))
-        if objective["unit"] != "1":
-            axes.yaxis.set_major_formatter(ticks(objective["unit"]))
+        if objective.unit != "1":
+            axes.yaxis.set_major_formatter(ticks(objective.unit))
     for axes in grid[len(pairs) :]:
         axes.set_visible(False)
     legend_below(figure, only=UNSEEN)
     return figure
 
 
-def _has_numbers(result: Result, name: str) -> bool:
-    return sum(is_number(v) for v in {setting(p, name) for p in complete(result)}) > 1
+def _has_numbers(result: SweepResult, name: str) -> bool:
+    return sum(is_number(v) for v in {p.setting(name) for p in result.complete}) > 1
 
 
 @styled()
-def tornado(result: Result) -> Figure:
+def tornado(result: SweepResult) -> Figure:
     """Perplexity after every single change over that of the unchanged design, the best on top."""
-    points = sorted((p for p in complete(result) if "ratio" in p), key=lambda p: number(p["ratio"]))
+    points = by_ratio(result.complete)
     figure = Figure(figsize=(7.6, 0.9 + 0.27 * len(points)))
     axes = figure.add_subplot()
     heights = [height(result, point, "perplexity") for point in points]
     ratios = [ratio for ratio, _, _ in heights]
-    ends = [[r - low for r, low, _ in heights], [high - r for r, _, high in heights]]
     axes.axvline(1.0, color=BLACK, linewidth=1)
-    axes.errorbar(ratios, range(len(points)), xerr=ends, fmt="o", color=BLUE)
+    axes.errorbar(ratios, range(len(points)), xerr=error_bars(heights), fmt="o", color=BLUE)
     draw_unseen(axes, result, "perplexity", points, ratios, range(len(points)), marker="o", color=BLUE)
     marks = [f" ({UNSEEN})" if unseen(result, point) else "" for point in points]
     labels = [changed(result, point) for point in points]
@@ -96,17 +80,17 @@ def tornado(result: Result) -> Figure:
     return figure
 
 
-def _curve(axes: Axes, result: Result, name: str, objective: Mapping[str, str]) -> None:
+def _curve(axes: Axes, result: SweepResult, name: str, objective: Objective) -> None:
     """One panel; a line for every setting of the other parameters that has two points or more."""
     others = [n for n in varied(result) if n != name]
     groups: dict[str, list[Point]] = {}
-    for point in complete(result):
-        groups.setdefault(", ".join(word(setting(point, n)) for n in others), []).append(point)
+    for point in result.complete:
+        groups.setdefault(", ".join(word(point.setting(n)) for n in others), []).append(point)
     lines = {group: points for group, points in groups.items() if len(points) > 1}
-    unit = next(p["unit"] for p in result["parameters"] if p["name"] == name)
-    seen = {repr(setting(p, name)): setting(p, name) for points in lines.values() for p in points}
-    plain = sorted(v for v in seen.values() if is_number(v))
-    words = sorted(str(v) for v in seen.values() if not is_number(v))
+    unit = result.units[name]
+    seen = {p.setting(name) for points in lines.values() for p in points}
+    plain = sorted(v for v in seen if is_number(v))
+    words = sorted(str(v) for v in seen if not is_number(v))
     logarithmic = bool(plain) and plain[0] > 0 and plain[-1] >= 8 * plain[0]
     step = max((plain[-1] / plain[0]) ** (1 / max(1, len(plain) - 1)), 1.5) if logarithmic else 0.0
     span = plain[-1] - plain[0] if plain and not logarithmic else 1.0
@@ -117,22 +101,19 @@ def _curve(axes: Axes, result: Result, name: str, objective: Mapping[str, str]) 
     named = set[str | None]()
     for n, (group, points) in enumerate(lines.items()):
         colour, marker = PALETTE[n % len(PALETTE)], MARKERS[n % len(MARKERS)]
-        ordered = sorted(points, key=lambda p: places[key(setting(p, name))])
-        x = [places[key(setting(p, name))] for p in ordered]
-        y, low, high = zip(*(height(result, p, objective["name"]) for p in ordered), strict=True)
-        count = sum(is_number(setting(p, name)) for p in ordered)
+        ordered = sorted(points, key=lambda p: places[key(p.setting(name))])
+        x = [places[key(p.setting(name))] for p in ordered]
+        heights = [height(result, p, objective.name) for p in ordered]
+        y, low, high = zip(*heights, strict=True)
+        count = sum(is_number(p.setting(name)) for p in ordered)
         label = f"{', '.join(others)} = {group}" if len(lines) > 1 else None
         named.add(label)
         axes.plot(x[:count], y[:count], f"{marker}-", color=colour, label=label)
         axes.fill_between(x[:count], low[:count], high[:count], color=colour, alpha=0.2, linewidth=0)
         if x[count:]:
-            ends = [
-                [a - b for a, b in zip(y, low, strict=True)],
-                [b - a for a, b in zip(y, high, strict=True)],
-            ]
-            ends = [[max(0.0, e) for e in end[count:]] for end in ends]
+            ends = [[max(0.0, e) for e in end] for end in error_bars(heights[count:])]
             axes.errorbar(x[count:], y[count:], yerr=ends, fmt=marker, color=colour)
-        draw_unseen(axes, result, objective["name"], ordered, x, y, marker=marker, color=colour)
+        draw_unseen(axes, result, objective.name, ordered, x, y, marker=marker, color=colour)
     if logarithmic:
         axes.set_xscale("log")
         axes.minorticks_off()
@@ -147,38 +128,38 @@ def _curve(axes: Axes, result: Result, name: str, objective: Mapping[str, str]) 
         )  # above: nothing is drawn there
 
 
-def _several(result: Result) -> bool:
-    return len(result["objectives"]) > 1 and len(complete(result)) > 1
+def _several(result: SweepResult) -> bool:
+    return len(result.objectives) > 1 and len(result.complete) > 1
 
 
-def _has_lines(result: Result) -> bool:
+def _has_lines(result: SweepResult) -> bool:
     """Whether there are points that differ in one parameter alone, and numbers to draw them over."""
-    alone = result["sampler"] in ("grid", "each") and len(complete(result)) > 1
+    alone = result.sampler in ("grid", "each") and len(result.complete) > 1
     return alone and not _is_large(result) and any(_has_numbers(result, name) for name in varied(result))
 
 
-def _is_large(result: Result) -> bool:
+def _is_large(result: SweepResult) -> bool:
     """Whether a grid has more lines in a panel than can be told apart."""
-    names, points = varied(result), complete(result)
-    others = ({tuple(repr(setting(p, o)) for o in names if o != name) for p in points} for name in names)
-    return result["sampler"] == "grid" and any(len(lines) > LINES for lines in others)
+    names, points = varied(result), result.complete
+    others = ({tuple(p.setting(o) for o in names if o != name) for p in points} for name in names)
+    return result.sampler == "grid" and any(len(lines) > LINES for lines in others)
 
 
-def _is_cloud(result: Result) -> bool:
+def _is_cloud(result: SweepResult) -> bool:
     """Whether several parameters change together."""
-    return result["sampler"] != "each" and len(varied(result)) > 1 and len(complete(result)) > 1
+    return result.sampler != "each" and len(varied(result)) > 1 and len(result.complete) > 1
 
 
-def _is_scattered(result: Result) -> bool:
+def _is_scattered(result: SweepResult) -> bool:
     """Whether points lie anywhere in the space, or are many."""
-    return (result["sampler"] not in ("grid", "each") or _is_large(result)) and len(complete(result)) > 1
+    return (result.sampler not in ("grid", "each") or _is_large(result)) and len(result.complete) > 1
 
 
-def _is_tornado(result: Result) -> bool:
-    return result["sampler"] == "each" and sum("ratio" in p for p in complete(result)) > 1
+def _is_tornado(result: SweepResult) -> bool:
+    return result.sampler == "each" and len(by_ratio(result.complete)) > 1
 
 
-FIGURES: Mapping[str, tuple[Callable[[Result], bool], Callable[[Result], Figure]]] = {
+FIGURES: Mapping[str, tuple[Callable[[SweepResult], bool], Callable[[SweepResult], Figure]]] = {
     "curves": (_has_lines, curves),
     "tornado": (_is_tornado, tornado),
     "scatter": (_is_scattered, scatter),

@@ -2,94 +2,131 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from math import floor, isfinite, log10
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
+from gaincell.results.run import AdaptedResult, StagedResult, StageResult, TrainedResult
 
-from gaincell.reports.results import number
+
+class OfLayer(Protocol):
+    """A head."""
+
+    @property
+    def layer(self) -> int: ...
+
+
+T = TypeVar("T", bound=OfLayer)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A table. text: columns of words, flush left; the others hold numbers, flush right."""
+
+    title: str
+    headings: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    caption: str = ""
+    text: Collection[int] = (0,)
+
+    def terminal(self, *, no_wrap: bool = False) -> Any:
+        """A table of rich. no_wrap: numbers stay whole where room is short, words fold."""
+        from rich.box import SIMPLE_HEAD
+        from rich.table import Table
+
+        table = Table(
+            title=self.title or None, caption=self.caption or None, title_justify="left",
+            caption_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False,
+        )  # fmt: skip
+        for n, heading in enumerate(self.headings):
+            words = n in self.text
+            table.add_column(
+                heading, justify="left" if words else "right", no_wrap=no_wrap and not words, overflow="fold"
+            )
+        for row in self.rows:
+            if row[0] == "all":
+                table.add_section()
+            table.add_row(*row)
+        return table
+
+    def markdown(self) -> str:
+        """For a document, with the caption below; indentation of parts is kept."""
+        rule = ["---" if n in self.text else "---:" for n in range(len(self.headings))]
+        rows = [[row[0].replace("  ", "&emsp;"), *row[1:]] for row in self.rows]
+        lines = ["| " + " | ".join(row) + " |" for row in (self.headings, rule, *rows)]
+        return "\n".join([*lines, *(["", self.caption] if self.caption else [])]) + "\n"
+
 
 SHORT = {"cross-entropy": "CE", "distillation": "KL"}
 """Losses, as short as a terminal needs."""
 HEADINGS = ("model", "tokens", "perplexity", "bits/byte", "× software", "× continued")
 
 
-def perplexity_rows(run: Mapping[str, Any]) -> list[tuple[str, ...]]:
+def perplexity_rows(run: StagedResult) -> list[tuple[str, ...]]:
     """One row a stage, in the order of the run, under `HEADINGS`."""
     return [
         (
-            stage["title"],
-            f"{number(stage['training_tokens']):,.0f}" if number(stage["training_tokens"]) else "–",
+            stage.title,
+            f"{stage.training_tokens:,}" if stage.training_tokens else "–",
             _with_error(stage),
-            f"{number(stage['bits_per_byte']):.3f}" if "bits_per_byte" in stage else "–",
-            _ratio(stage, "ratio_to_software"),
-            _ratio(stage, "ratio_to_continued"),
+            "–" if stage.bits_per_byte is None else f"{stage.bits_per_byte:.3f}",
+            _ratio(stage.ratio_to_software),
+            _ratio(stage.ratio_to_continued, stage.ratio_to_continued_error),
         )
-        for stage in run["stages"]
+        for stage in run.stages
     ]
 
 
-def perplexity_table(run: Mapping[str, Any]) -> Table:
+def perplexity_table(run: AdaptedResult) -> Any:
     """For a terminal."""
-    table = _table(_title(run), _caption(run), HEADINGS)
-    for row in perplexity_rows(run):
-        table.add_row(*row)
-    return table
+    return Rows(_title(run), HEADINGS, perplexity_rows(run), _caption(run)).terminal(no_wrap=True)
 
 
-def perplexity_markdown(run: Mapping[str, Any]) -> str:
+def perplexity_markdown(run: AdaptedResult) -> str:
     """For a README."""
-    rows = [HEADINGS, ("---", *["---:"] * (len(HEADINGS) - 1)), *perplexity_rows(run)]
-    lines = ["| " + " | ".join(row) + " |" for row in rows]
-    return "\n".join([*lines, "", _title(run) + ". " + _caption(run)]) + "\n"
+    return Rows("", HEADINGS, perplexity_rows(run), f"{_title(run)}. {_caption(run)}").markdown()
 
 
 STAGE_HEADINGS = ("stage", "tokens", "perplexity", "bits/byte", "× software", "× compared")
 
 
-def stages_table(run: Mapping[str, Any]) -> Table:
+def stages_table(run: TrainedResult) -> Any:
     """The stages of a recipe, for a terminal."""
-    title = f"{run['model']['name']} on {run['design']['name']}, recipe {run['recipe']}"
-    title += _changes(run.get("set", {}))
-    table = _table(title, _of_stages(run), STAGE_HEADINGS)
-    for row in perplexity_rows(run):
-        table.add_row(*row)
-    return table
+    title = f"{run.model.name} on {run.design.name}, recipe {run.recipe}{_changes(run.set)}"
+    return Rows(title, STAGE_HEADINGS, perplexity_rows(run), _of_stages(run)).terminal(no_wrap=True)
 
 
-def step_times(run: Mapping[str, Any]) -> list[str]:
+def step_times(run: TrainedResult) -> list[str]:
     """Where the time of every stage's training steps went, a line a stage."""
     return [
-        f"{stage['name']}: of a training step "
-        + ", ".join(f"{number(share):.0%} {group}" for group, share in stage["step_time"].items())
-        for stage in run["stages"]
-        if "step_time" in stage
+        f"{stage.name}: of a training step "
+        + ", ".join(f"{share:.0%} {group}" for group, share in stage.step_time.items())
+        for stage in run.stages
+        if stage.step_time is not None
     ]
 
 
-def stages_markdown(run: Mapping[str, Any]) -> str:
+def stages_markdown(run: TrainedResult) -> str:
     """The same for a page."""
-    rows = [STAGE_HEADINGS, ("---", *["---:"] * (len(STAGE_HEADINGS) - 1)), *perplexity_rows(run)]
-    lines = ["| " + " | ".join(row) + " |" for row in rows]
-    return "\n".join([*lines, "", f"{run['design']['name']}; {_of_stages(run)}."]) + "\n"
+    about = f"{run.design.name}; {_of_stages(run)}."
+    return Rows("", STAGE_HEADINGS, perplexity_rows(run), about).markdown()
 
 
-def _of_stages(run: Mapping[str, Any]) -> str:
-    text = f"{run['provenance']['protocol']}; software {readable(number(run['software']))}"
-    compared = any("ratio_to_continued" in stage for stage in run["stages"])
+def _of_stages(run: TrainedResult) -> str:
+    text = f"{run.provenance.protocol}; software {readable(run.software)}"
+    compared = any(stage.ratio_to_continued is not None for stage in run.stages)
     return f"{text}; × compared {_of_ratios(run)}" if compared else text
 
 
-def _of_ratios(run: Mapping[str, Any]) -> str:
+def _of_ratios(run: StagedResult) -> str:
     """What the error of a ratio to a continued model is."""
-    if any("ratio_to_continued_error" in stage for stage in run["stages"]):
+    if any(stage.ratio_to_continued_error is not None for stage in run.stages):
         return "paired block by block, with its own ±"
     return "without ±: losses of single blocks were not stored"
 
 
-def plan_table(recipe: Any, stages: Sequence[Any]) -> Table:
+def plan_table(recipe: Any, stages: Sequence[Any]) -> Any:
     """What a recipe will do, for a terminal; takes a `mapping.recipe.Recipe`."""
     headings = ("stage", "from", "loss", "steps", "a step", "in all", "rate")
     caption = (
@@ -97,21 +134,21 @@ def plan_table(recipe: Any, stages: Sequence[Any]) -> Table:
         "those of all it starts from included. Rate: peak learning rate. CE: cross-entropy, KL: distillation."
     )
     title = f"{recipe.name} on {recipe.design.name}{_changes(recipe.changes)}"
-    table = _table(title, caption, headings, texts=2)
+    rows = []
     for stage in stages:
         trained = stage.task == "train"
-        table.add_row(
+        rate = f"{stage.training.learning_rate:.1e}".replace(".0e", "e").replace("e-0", "e-")
+        row = [
             stage.name,
             stage.start,
             SHORT.get(stage.loss, stage.loss) if trained else stage.task,
             str(stage.steps) if trained else "–",
             _amount(stage.training.batch * recipe.block) if trained else "–",
             _amount(recipe.tokens_of(stage)),
-            f"{stage.training.learning_rate:.1e}".replace(".0e", "e").replace("e-0", "e-")
-            if trained
-            else "–",
-        )
-    return table
+            rate if trained else "–",
+        ]
+        rows.append(row)
+    return Rows(title, headings, rows, caption, text=(0, 1)).terminal(no_wrap=True)
 
 
 def _changes(changes: Mapping[str, Any]) -> str:
@@ -119,22 +156,17 @@ def _changes(changes: Mapping[str, Any]) -> str:
     return "".join(f", {key} = {value}" for key, value in changes.items())
 
 
-def _table(title: str, caption: str, headings: Sequence[str], texts: int = 1) -> Table:
-    """A table whose first columns are `texts`, folded where room is short; numbers are not."""
-    table = Table(
-        title=title, caption=caption, title_justify="left", caption_justify="left", box=SIMPLE_HEAD,
-        padding=(0, 1, 0, 0), show_edge=False,
-    )  # fmt: skip
-    for heading in headings[:texts]:
-        table.add_column(heading, overflow="fold")
-    for heading in headings[texts:]:
-        table.add_column(heading, justify="right", no_wrap=True)
-    return table
-
-
-def adaptation_lines(run: Mapping[str, Any]) -> list[str]:
+def adaptation_lines(run: AdaptedResult) -> list[str]:
     """What the adaptations achieved and left out, a line each."""
-    return [result["summary"] for result in run.get("adaptation", {}).values()]
+    return [result.summary for result in run.adaptation.values()]
+
+
+def layered(heads: Iterable[T], number: Callable[[T], float]) -> list[list[float]]:
+    """A number of heads as [layers][heads]."""
+    found: dict[int, list[float]] = {}
+    for head in heads:
+        found.setdefault(head.layer, []).append(number(head))
+    return [found[layer] for layer in sorted(found)]
 
 
 def readable(perplexity: float) -> str:
@@ -161,33 +193,28 @@ def _amount(tokens: int) -> str:
     return str(tokens)
 
 
-def _with_error(stage: Mapping[str, Any]) -> str:
-    shown = number(stage["perplexity"])
-    if "perplexity_error" not in stage:
+def _with_error(stage: StageResult) -> str:
+    shown, error = stage.perplexity, stage.perplexity_error
+    if error is None:
         return readable(shown)
-    error = number(stage["perplexity_error"])
     return " ± ".join(map(readable, (shown, error)) if shown < 1e3 else number_and_error(shown, error))
 
 
-def _ratio(stage: Mapping[str, Any], key: str) -> str:
-    if key not in stage:
+def _ratio(ratio: float | None, error: float | None = None) -> str:
+    if ratio is None:
         return "–"
-    ratio = number(stage[key])
-    if key == "ratio_to_continued" and (error := f"{key}_error") in stage:
-        return " ± ".join(number_and_error(ratio, number(stage[error])))
+    if error is not None:
+        return " ± ".join(number_and_error(ratio, error))
     return f"{ratio:.3f}" if ratio < 100 else readable(ratio)
 
 
-def _title(run: Mapping[str, Any]) -> str:
-    return (
-        f"{run['model']['name']} on {run['design']['name']} ({run['design']['cell']} cell), "
-        f"text: {run['text']['name']}"
-    )
+def _title(run: AdaptedResult) -> str:
+    return f"{run.model.name} on {run.design.name} ({run.design.cell} cell), text: {run.text.name}"
 
 
-def _caption(run: Mapping[str, Any]) -> str:
-    caption = f"{run['provenance']['protocol']}; ± is the standard error over blocks."
-    if any("ratio_to_continued" in stage for stage in run["stages"]):
+def _caption(run: AdaptedResult) -> str:
+    caption = f"{run.provenance.protocol}; ± is the standard error over blocks."
+    if any(stage.ratio_to_continued is not None for stage in run.stages):
         caption += (
             " × continued: against the softmax model trained further on the same tokens, order and schedule"
         )

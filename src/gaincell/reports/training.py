@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
 from gaincell.reports.figures import perplexities, readable_ticks
-from gaincell.reports.results import number, numbers
 from gaincell.reports.style import BLACK, MARKERS, PALETTE, legend_beside, save, styled
+from gaincell.results.run import StagedResult, TrainedResult
 
 SMOOTH = 0.02
 """Share of a run that the bold line averages over."""
@@ -95,7 +95,7 @@ def losses(lines: Sequence[Line]) -> Figure | None:
     return figure
 
 
-def draw_stages(run: Mapping[str, Any], folder: Path) -> None:
+def draw_stages(run: TrainedResult, folder: Path) -> None:
     """Of a finished recipe: the perplexity of every stage and, where stages were evaluated in training,
     how it fell with their steps.
     """
@@ -106,25 +106,24 @@ def draw_stages(run: Mapping[str, Any], folder: Path) -> None:
 
 
 @styled()
-def curves(run: Mapping[str, Any]) -> Figure | None:
+def curves(run: StagedResult) -> Figure | None:
     """The perplexities that stages had in training, in the manner of the paper's Fig. 4d; None without any.
 
     They are of the first tokens of the evaluation text (a recipe's `watched_tokens`); those of the table, and
     the software model's, are of all.
     """
-    trained = [stage for stage in run["stages"] if "curve" in stage]
+    trained = [(stage, stage.curve) for stage in run.stages if stage.curve is not None]
     if not trained:
         return None
     figure = Figure(figsize=(8.4, 4.6))
     axes = figure.add_subplot()
-    softmax = [stage["perplexity"]["kind"] == "measured" for stage in trained]
-    for n, stage in enumerate(trained):
-        steps, values = numbers(stage["curve"]["step"]), numbers(stage["curve"]["perplexity"])
+    softmax = [stage.numbers == "measured" for stage, _ in trained]
+    for n, (stage, curve) in enumerate(trained):
         look: dict[str, Any] = {"color": PALETTE[n % len(PALETTE)], "marker": MARKERS[n % len(MARKERS)]}
-        axes.plot(steps, values, "--" if softmax[n] else "-", label=stage["title"], **look)
-    if "software" in run:
+        axes.plot(curve.step, curve.perplexity, "--" if softmax[n] else "-", label=stage.title, **look)
+    if isinstance(run, TrainedResult):
         look = {"color": BLACK, "linewidth": 0.8, "linestyle": ":", "label": "software, on the whole text"}
-        axes.axhline(number(run["software"]), **look)
+        axes.axhline(run.software, **look)
     axes.set_yscale("log")
     axes.set_xlabel("steps of the stage")
     axes.set_ylabel("perplexity (first part of the evaluation text)")

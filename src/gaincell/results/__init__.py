@@ -4,53 +4,56 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, TypeVar, overload
 
 from gaincell import files
 from gaincell.errors import RunError
+from gaincell.results import evaluation
 from gaincell.results.activity import ActivityResult
 from gaincell.results.baseline import BaselineResult
-from gaincell.results.codec import Json, from_json
+from gaincell.results.cells import CellAdaptationResult, CellDesignResult, ScoresResult
+from gaincell.results.codec import Json, from_json, to_json
+from gaincell.results.codesign import CodesignComparison, CodesignResult
 from gaincell.results.common import SCHEMA, Result
 from gaincell.results.cost import CostResult
 from gaincell.results.device import DeviceResult
-from gaincell.results.evaluation import (
-    AblationResult,
-    ChipsResult,
-    ContextResult,
-    DepthResult,
-    FidelityResult,
-    PausesResult,
-    PerplexityResult,
-    RepetitionResult,
-    RollingResult,
-    TasksResult,
-)
 from gaincell.results.floorplan import FloorplanResult
+from gaincell.results.plain import check
 from gaincell.results.rtl import RtlResult, WordLengthsResult
+from gaincell.results.run import FILE, AdaptedResult, MappedResult, StagedResult, TrainedResult
 from gaincell.results.simulation import HeadResult, TileResult
-from gaincell.results.spice import CellResult, EnergyResult, VerifyResult, WiresResult
+from gaincell.results.spice import CharacterisationResult, EnergyResult, VerifyResult, WiresResult
 from gaincell.results.spice_circuits import MixedResult, WriteResult
-from gaincell.shipped import located
+from gaincell.results.sweep import PointResult, SweepResult
+from gaincell.shipped import begun, located
 
 T = TypeVar("T", bound=Result)
-KINDS: Mapping[tuple[str, ...], type[Result] | None] = {
-    ("objectives",): None,
-    ("stages",): None,
-    ("tasks",): TasksResult,
-    ("ablation",): AblationResult,
-    ("fidelity",): FidelityResult,
-    ("pauses",): PausesResult,
-    ("chips",): ChipsResult,
-    ("repetition",): RepetitionResult,
-    ("curves", "training_tokens"): DepthResult,
-    ("perplexity",): PerplexityResult,
-    ("word_perplexity",): RollingResult,
+KINDS: Mapping[tuple[str, ...], type[Result]] = {
+    ("objectives",): SweepResult,
+    ("sweep", "point"): PointResult,
+    ("circuits", "stages"): CodesignResult,
+    ("recipe", "stages"): TrainedResult,
+    ("silent", "stages"): MappedResult,
+    ("error_of_scores",): ScoresResult,
+    ("retention_time", "stages"): CellDesignResult,
+    ("chip", "stages"): CellAdaptationResult,
+    ("stages",): AdaptedResult,
+    ("tasks",): evaluation.TasksResult,
+    ("ablation",): evaluation.AblationResult,
+    ("fidelity",): evaluation.FidelityResult,
+    ("pauses",): evaluation.PausesResult,
+    ("chips",): evaluation.ChipsResult,
+    ("repetition",): evaluation.RepetitionResult,
+    ("curves", "training_tokens"): evaluation.DepthResult,
+    ("perplexity",): evaluation.PerplexityResult,
+    ("word_perplexity",): evaluation.RollingResult,
     ("model_cost",): CostResult,
     ("measurements", "machines"): BaselineResult,
     ("activity", "gains"): ActivityResult,
-    ("context", "model"): ContextResult,
-    ("curve", "mismatch"): CellResult,
+    ("context", "model"): evaluation.ContextResult,
+    ("points", "text"): CodesignComparison,
+    ("curve", "mismatch"): CharacterisationResult,
     ("first", "second"): VerifyResult,
     ("runs", "readout"): EnergyResult,
     ("bit_line", "word_line"): WiresResult,
@@ -63,23 +66,57 @@ KINDS: Mapping[tuple[str, ...], type[Result] | None] = {
     ("waveforms",): TileResult,
     ("fit", "decays"): DeviceResult,
 }
-"""Parts of a file -> the kind of result that it is; the first whose parts it has. None: plain data yet."""
+"""Parts of a file -> the kind of result that it is; the first whose parts it has."""
 
 
-def read(path: str | os.PathLike[str], kind: type[T]) -> T:
-    """Read a result of one kind.
+@overload
+def read(path: str | os.PathLike[str]) -> Json: ...
+@overload
+def read(path: str | os.PathLike[str], kind: type[T]) -> T: ...
+def read(path: str | os.PathLike[str], kind: type[Result] | None = None) -> Any:
+    """Read a result file, or the run.json of a RUN directory.
+
+    Args:
+        path: of the file or directory.
+        kind: of the result, or a class of kinds; None: any, as plain data, checked.
 
     Raises:
-        RunError: the file cannot be read, is of another version, or is no such result.
+        RunError: it cannot be read, is of another version, or is no such result.
     """
     path = located(path)
+    if path.is_dir():
+        if not (path / FILE).exists() and (unfinished := begun(path)):
+            raise RunError(f"directory {str(path)!r} {unfinished}")
+        path = path / FILE
     try:
         run = files.read_json(path)
     except (OSError, ValueError) as error:
-        raise RunError(f"{path.name} cannot be read ({error}); give a file of --json") from error
+        raise RunError(
+            f"{path.name} cannot be read ({error}); give a RUN directory or its run.json, or a file of --json"
+        ) from error
     if not isinstance(run, dict) or run.get("schema") != SCHEMA:
         raise RunError(f"{path.name} is not a result of this version of gaincell (schema {SCHEMA})")
-    return from_json(kind, run, path.name)
+    if kind is not None:
+        found = kind_of(run)
+        return from_json(found if found is not None and issubclass(found, kind) else kind, run, path.name)
+    try:
+        check(run)
+    except ValueError as error:
+        raise RunError(f"{path.name} is a broken result: {error}; make it again") from error
+    return run
+
+
+def read_stages(folder: Path) -> StagedResult | None:
+    """The run.json of a RUN directory; None where there is none, or none with stages. Raises RunError."""
+    run = read(folder, Result) if (folder / FILE).is_file() else None
+    return run if isinstance(run, StagedResult) and run.stages else None
+
+
+def write(result: Result | Mapping[str, Any], path: str | os.PathLike[str]) -> Path:
+    """Write a result, completely or not at all; plain data is checked before."""
+    plain = to_json(result) if isinstance(result, Result) else result
+    check(plain)
+    return files.write_json(path, plain, indent=1)
 
 
 def kind_of(run: Json) -> type[Result] | None:

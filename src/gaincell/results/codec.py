@@ -4,6 +4,7 @@
     tokens: Annotated[int, "tokens", "measured"]    a kind of its own
     area: Annotated[SquareMetre, Cited("...")]      cited, with its source
     error: Number | None = None              left out where it is None
+    set: Mapping[...] = field(default_factory=nothing)      left out where it is `nothing`
     error: Annotated[float | None, "1"]      written as null where it is None
     heads: Annotated[tuple[Head, ...], COLUMNS]     a list of numbers for every field of Head
     numbers: Numbers                         not written: the kind of the numbers here that state none
@@ -105,10 +106,14 @@ def kinds_of(*parts: Any) -> set[str]:
 def _fields(kind: type) -> tuple[_Field, ...]:
     hints = get_type_hints(kind, include_extras=True)
     return tuple(
-        _Field(f.name, f.name.removesuffix("_"), hints[f.name], f.default)
+        _Field(f.name, f.name.removesuffix("_"), hints[f.name], _default(f))
         for f in dataclasses.fields(kind)
         if f.init
     )
+
+
+def _default(f: dataclasses.Field[Any]) -> Any:
+    return f.default if f.default_factory is dataclasses.MISSING else f.default_factory()
 
 
 def _marks(hint: Any) -> tuple[Any, tuple[Any, ...]]:
@@ -142,7 +147,7 @@ def _encode(hint: Any, found: Any, origin: Origin) -> Any:
             entry, of_field = getattr(found, f.name), _marks(f.hint)
             if REST in of_field[1]:
                 made |= _encode(of_field[0], entry, origin)
-            elif OWN not in of_field[1] and not (entry is f.default and entry in (None, ())):
+            elif OWN not in of_field[1] and not (entry is f.default and entry in (None, "", (), {})):
                 made[f.key] = _encode(f.hint, entry, origin)
         return made
     options = get_args(base)
@@ -172,10 +177,11 @@ def _decode(hint: Any, entry: Any, where: str, found: set[Origin]) -> Any:
         if isinstance(entry, list):
             others = [option for option in others if get_origin(option) is tuple] or others
         tables = [option for option in others if dataclasses.is_dataclass(option)]
+        words = [option for option in others if isinstance(option, type) and isinstance(entry, option)]
         chosen = (
             tables
             if isinstance(entry, Mapping) and tables
-            else [o for o in others if o not in tables] or tables
+            else words or [o for o in others if o not in tables] or tables
         )
         return _decode(chosen[0], entry, where, found)
     if dataclasses.is_dataclass(base):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, TypeAlias
+from typing import Annotated, Never, TypeAlias
 
 from gaincell.results.codec import Kind as Kind
 
@@ -14,13 +14,19 @@ Number: TypeAlias = Annotated[float, "1"]
 Whole: TypeAlias = Annotated[int, "1"]
 Counted: TypeAlias = Annotated[int, "1", "measured"]
 CountedTokens: TypeAlias = Annotated[int, "tokens", "measured"]
+_NOTHING: Mapping[str, Never] = {}
+
+
+def nothing() -> Mapping[str, Never]:
+    """Default of a table that is left out of a file where nothing is in it."""
+    return _NOTHING
 
 
 @dataclass(frozen=True)
 class Value:
     """A number with a unit of its own. source: of a cited one."""
 
-    value: float
+    value: float | int
     unit: str
     kind: Kind
     source: str | None = None
@@ -48,6 +54,16 @@ class Hardware:
 
 
 @dataclass(frozen=True)
+class Repriced:
+    """Numbers of a result that were computed anew by a later cost model: which, and how."""
+
+    commit: str
+    date: str
+    numbers: tuple[str, ...]
+    how: str
+
+
+@dataclass(frozen=True)
 class Provenance:
     """How a result came about.
 
@@ -63,6 +79,7 @@ class Provenance:
     versions: Mapping[str, str]
     commit: str | None
     hardware: Hardware
+    repriced: Repriced | None = None
 
 
 @dataclass(frozen=True)

@@ -119,7 +119,7 @@ class CellDisturb:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CellResult(SpiceResult):
+class CharacterisationResult(SpiceResult):
     """Of `gaincell spice characterise`."""
 
     curve: CellCurve

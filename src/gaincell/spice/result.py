@@ -73,11 +73,11 @@ def checks_of(checks: Mapping[str, tuple[float, float, str]]) -> tuple[results.C
 
 def cell_result(
     found: Characterisation, design: Design, expected: Wave, command: Sequence[str], seed: int
-) -> results.CellResult:
+) -> results.CharacterisationResult:
     """Of `gaincell spice characterise`. expected: charge of the design's own cell at found.levels, C."""
     t = found.technology
     spread = found.cells_charge.std(0, ddof=1) / float(np.abs(found.charge).max())
-    return results.CellResult(
+    return results.CharacterisationResult(
         **head("characterise", t, command, design, seed),
         curve=results.CellCurve(
             _rounded(found.volts),

@@ -17,10 +17,10 @@ from gaincell.design_fields import where_drawn
 from gaincell.errors import GaincellError, InputError
 from gaincell.evaluation.perplexity import window_and_stride
 from gaincell.files import read_toml
-from gaincell.integrations.hf.checkpoint import DESIGN, is_run, run_directory
 from gaincell.integrations.hf.context import LONGEST_BLOCK
+from gaincell.integrations.hf.run import Run, is_run
 from gaincell.integrations.hf.size import model_size
-from gaincell.mapping.job import find_shipped
+from gaincell.mapping.ready import find_shipped
 from gaincell.quantity import did_you_mean, one_of
 from gaincell.schema import Json, either, parse, table
 from gaincell.shipped import located
@@ -182,7 +182,7 @@ def _design(raw: Any, model: str, name: str) -> Design:
     if raw is None:
         if not is_run(model):
             raise InputError(f"{name} lacks 'design'; only a RUN brings its own")
-        return load_design(run_directory(model) / DESIGN)
+        return Run(model).design
     if isinstance(raw, str):
         return load_design(raw)
     if not isinstance(raw.get("name"), str):

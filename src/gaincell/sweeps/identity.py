@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gaincell.costs.technology import REFERENCE, load_technology
-from gaincell.integrations.hf.checkpoint import HARDWARE, is_run, run_directory
-from gaincell.mapping.job import find_shipped
+from gaincell.integrations.hf.run import Run
+from gaincell.mapping.ready import find_shipped
 from gaincell.sweeps.names import KIND
 from gaincell.text import Source, open_text
 
@@ -42,8 +42,8 @@ def is_device(kind: str) -> bool:
 
 def _of_model(model: str) -> str:
     """A name that is the same on every machine. hardware.safetensors holds the hashes of base and design."""
-    if is_run(model):
-        return f"RUN {_of_file(run_directory(model) / HARDWARE)}"
+    if (run := Run(model)).saved:
+        return f"RUN {_of_file(run.file())}"
     shipped = find_shipped(model)
     return model if shipped is None else f"{model} {_of_file(shipped.linear)}"
 

@@ -39,13 +39,17 @@ from gaincell.integrations.hf.checkpoint import save
 from gaincell.integrations.hf.context import read_tokens
 from gaincell.integrations.hf.size import model_size
 from gaincell.mapping import summary
-from gaincell.reports import results
-from gaincell.reports.results import Json, value
-from gaincell.results.codec import to_json
+from gaincell.results import write
+from gaincell.results.codec import Json, to_json
+from gaincell.results.common import Value, Values
+from gaincell.results.provenance import code, hash_of, made
+from gaincell.results.run import FILE
+from gaincell.results.sweep import Point, PointChips, PointResult, Setting, SweptBlocks
 from gaincell.standard_error import exp_or_infinity, ratio_error
 from gaincell.sweeps.prepare import Preparation, State
 from gaincell.sweeps.settings import OBJECTIVES, Sweep, has_spread
-from gaincell.sweeps.space import Values, shown
+from gaincell.sweeps.space import Values as ParameterValues
+from gaincell.sweeps.space import shown
 from gaincell.text import open_text
 
 ACTIVITY_BLOCKS = 2
@@ -87,7 +91,7 @@ class Bench:
         self.loaded, self.model, self.length = self._ready.loaded, self._ready.model, self._ready.length
         self.evaluation = read_tokens(self.loaded, text, "evaluation", sweep.limit, block=self.length)
 
-    def measure(self, values: Values) -> Found:
+    def measure(self, values: ParameterValues) -> Found:
         """One point.
 
         Raises:
@@ -130,7 +134,7 @@ class Bench:
         cost = roll_up.of_model(self.size, design, self.technology, used, context=context)
         return {"energy": cost.energy_bottom_up, "latency": cost.latency[1], "area": cost.area[1]}
 
-    def _become(self, chip: Design, values: Values, common: State) -> bool:
+    def _become(self, chip: Design, values: ParameterValues, common: State) -> bool:
         """Put the model on a chip; returns whether it is adapted to this very one, from what is common."""
         set_design(self.model, chip)
         single = bool(values.get("adapt", self.sweep.adapt) == "chip")
@@ -140,7 +144,7 @@ class Bench:
         return single
 
     def _perplexity(
-        self, design: Design, values: Values, common: State
+        self, design: Design, values: ParameterValues, common: State
     ) -> tuple[float, Chips | None, tuple[tuple[float, int], ...]]:
         """Perplexity, chips, and blocks, of the prepared model."""
         if not self.sweep.chips:
@@ -192,77 +196,69 @@ def interval(blocks: tuple[tuple[float, int], ...], chips: Chips | None) -> tupl
     return math.exp(middle - half), exp_or_infinity(middle + half)
 
 
-def entry_of(sweep: Sweep, number: int, values: Values, found: Found) -> Json:
+def point_of(sweep: Sweep, number: int, values: ParameterValues, found: Found) -> Point:
     """A point as a part of a result."""
     units = {parameter.name: parameter.unit for parameter in sweep.parameters}
-    entry: Json = {
-        "point": value(number, "1", "simulated"),
-        "state": "complete",
-        "design": summary.design(found.design),
-        "parameters": {name: parameter_entry(v, units[name]) for name, v in values.items()},
-        "values": {n: value(v, OBJECTIVES[n][1], "simulated") for n, v in found.values.items()},
-        "intervals": {n: value(list(i), OBJECTIVES[n][1], "simulated") for n, i in found.intervals.items()},
-        "seconds": value(found.seconds, "s", "measured"),
-        "code": results.code(),
-    }
-    if found.blocks:
-        nll, predictions = zip(*found.blocks, strict=True)
-        entry["blocks"] = {
-            "nll": value([round(x, 6) for x in nll], "nat", "simulated"),
-            "predictions": value(list(predictions), "tokens", "simulated"),
-        }
-    if found.chips is not None:
-        entry["chips"] = {
-            "nominal": value(found.chips.nominal, "1", "simulated"),
-            "perplexity": value(list(found.chips.perplexities), "1", "simulated"),
-        }
-    return entry
+    chips, ends = found.chips, found.intervals.items()
+    nll, predictions = zip(*found.blocks, strict=True) if found.blocks else ((), ())
+    return Point(
+        point=number,
+        state="complete",
+        design=summary.chip_of(found.design),
+        parameters={name: setting_of(v, units[name]) for name, v in values.items()},
+        values={name: Value(v, OBJECTIVES[name][1], "simulated") for name, v in found.values.items()},
+        intervals={name: Values(both, OBJECTIVES[name][1], "simulated") for name, both in ends},
+        seconds=found.seconds,
+        code=code(),
+        blocks=SweptBlocks(tuple(round(x, 6) for x in nll), predictions) if found.blocks else None,
+        chips=None if chips is None else PointChips(chips.nominal, tuple(chips.perplexities)),
+    )
 
 
-def parameter_entry(value_: Any, unit: str) -> Any:
+def setting_of(value: Any, unit: str) -> Setting:
     """A value of a parameter in a result: numbers with unit, words as they are."""
-    if isinstance(value_, (int, float)) and not isinstance(value_, bool):
-        return value(value_, unit, "simulated")
-    return shown(value_)
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return Value(value, unit, "simulated")
+    return shown(value)
 
 
-def write_run(folder: Path, bench: Bench, entry: Json, found: Found, command: list[str]) -> None:
+def write_run(folder: Path, bench: Bench, point: Point, found: Found, command: list[str]) -> None:
     """The RUN of a point, run.json last: run.json, design.toml, and the activity where it was measured."""
     sweep = bench.sweep
     inputs = {}
     if sweep.measures:
         inputs = {
             f"model {summary.base_name(bench.loaded.id)}": bench.loaded.sha256,
-            "evaluation text": results.hash_of(bench.evaluation),
+            "evaluation text": hash_of(bench.evaluation),
         }
-    run: Json = {"schema": results.SCHEMA, "command": "sweep", "sweep": sweep.name, **entry}
-    if found.activity is not None:
-        run["activity"] = to_json(found.activity)
-    run["provenance"] = results.provenance(
+    how = made(
         command=command,
         seed=sweep.seed,
         protocol=sweep.protocol,
         design_hash=found.design.hash,
         inputs=inputs,
     )
+    run = PointResult(
+        command="sweep", provenance=how, sweep=sweep.name, activity=found.activity, **vars(point)
+    )
     found.design.save(folder / "design.toml")
-    results.write(run, folder / results.FILE)
+    write(run, folder / FILE)
 
 
-Measure = Callable[[int, Values], tuple[tuple[float, ...], Json]]
+Measure = Callable[[int, ParameterValues], tuple[tuple[float, ...], Json]]
 """Number and values of a point -> its objectives in order, and its entry; the RUN is written."""
 
 
 def measure_into(bench: Bench, folder: Path, command: list[str], *, weights: bool = False) -> Measure:
     """What a worker does with a point: measure it and write its RUN into `folder`."""
 
-    def measure(number: int, values: Values) -> tuple[tuple[float, ...], Json]:
+    def measure(number: int, values: ParameterValues) -> tuple[tuple[float, ...], Json]:
         found = bench.measure(values)
-        entry = entry_of(bench.sweep, number, values, found)
+        point = point_of(bench.sweep, number, values, found)
         place = folder / f"{number:04d}"
         if weights and bench.sweep.measures:
             bench.save(place)
-        write_run(place, bench, entry, found, command)
-        return tuple(found.values[name] for name in bench.sweep.objectives), entry
+        write_run(place, bench, point, found, command)
+        return tuple(found.values[name] for name in bench.sweep.objectives), to_json(point)
 
     return measure

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from gaincell.errors import RunError
 from gaincell.progress import Progress, silent
-from gaincell.reports.results import value
+from gaincell.results.plain import value
 from gaincell.sweeps.optional import import_optuna
 from gaincell.sweeps.point import Measure
 from gaincell.sweeps.settings import Sweep

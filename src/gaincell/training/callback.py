@@ -13,7 +13,8 @@ from gaincell.evaluation.fidelity import fidelity
 from gaincell.integrations.hf.attach import attached_model, computing_layers
 from gaincell.nn.attention import GainCellAttention
 from gaincell.quantity import one_of
-from gaincell.training.loop import keep_gains_positive, redraw
+from gaincell.training.loop import redraw
+from gaincell.training.optimizer import keep_gains_positive
 from gaincell.training.settings import REDRAWS
 
 

@@ -54,6 +54,17 @@ DIGITS = 5
 NOTE = "learned with the model (gaincell codesign)"
 
 
+def stated_levels(design: Design) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Pulse widths and voltages, as they are stated or even; empty where nothing is quantised."""
+    query, storage = design.driver_levels, design.dac_levels
+    if isinstance(query, int):
+        query = tuple(code / (query - 1) for code in range(query))
+    if isinstance(storage, int):
+        step = (design.v_max - design.v_min) / (storage - 1)
+        storage = tuple((code - (storage - 1) / 2) * step for code in range(storage))
+    return query or (), storage or ()
+
+
 def with_zero_code(design: Design, *, more_below: bool = False) -> LevelTable:
     """Levels of a write DAC of which one is V_offset, evenly spaced on either side; pulse widths as they are.
 
@@ -272,14 +283,9 @@ def _rising(gaps: Float[Tensor, " n"], top: float) -> Float[Tensor, " n_plus_1"]
 
 def _start_levels(design: Design, learned: bool) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """All levels stated: those of the design, or even ones, with a zero code where they are learned."""
-    query, storage = design.driver_levels, design.dac_levels
-    if isinstance(query, int):
-        query = tuple(code / (query - 1) for code in range(query))
-    if isinstance(storage, int):
-        step = (design.v_max - design.v_min) / (storage - 1)
-        even = tuple((code - (storage - 1) / 2) * step for code in range(storage))
-        storage = with_zero_code(design).storage if learned else even
-    query, storage = query or (), storage or ()
+    query, storage = stated_levels(design)
+    if learned and isinstance(design.dac_levels, int):
+        storage = with_zero_code(design).storage
     if learned and storage and 0.0 not in storage:
         raise InputError(
             f"levels.storage of design {design.name!r} has no 0, which is kept while levels are learned; "

@@ -18,7 +18,7 @@ import hashlib
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -32,22 +32,27 @@ from torch.nn import functional
 from gaincell.config import Design
 from gaincell.errors import InputError, RunError
 from gaincell.integrations.hf import reparametrisation
-from gaincell.nn.array_normaliser import NORMALISER
 from gaincell.nn.attention import GainCellAttention
 from gaincell.progress import Progress, silent
 from gaincell.training import checkpoint as disk
 from gaincell.training.activations import activations_fit
 from gaincell.training.log import TrainingLog
 from gaincell.training.loss_name import called, name_of
+from gaincell.training.optimizer import (
+    as_logarithms,
+    check_positive,
+    is_gain,
+    keep_gains_positive,
+    make_optimizer,
+)
 from gaincell.training.parallel import Loss, Parallel, clip_each_gradient, clip_gradients
 from gaincell.training.precision import bf16_pays
-from gaincell.training.settings import SCALE_RATES, TrainSettings, learning_rate_at
+from gaincell.training.settings import TrainSettings, learning_rate_at
 from gaincell.training.shares import measured_shares
 from gaincell.training.watch import Watch
 
 __all__ = ["Blocks", "Loss", "TrainResult", "TrainSettings", "next_token_loss", "redraw", "train"]
 
-SMALLEST_GAIN = 1e-20  # gains are kept at or above this value, as in the authors' released code [R]
 PROFILED = 2
 """Steps before the one that is profiled."""
 Evaluation = Callable[[nn.Module], float]
@@ -134,9 +139,9 @@ def train(
         recompute = not fit
     switch_checkpointing(model, recompute, "enable", {"use_reentrant": False})
     parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
-    optimizer = _optimizer(parameters, settings, rates or {})
-    gains = {n: p for n, p in parameters.items() if _is_gain(n)} if settings.log_gains else {}
-    _check_positive(gains)
+    optimizer = make_optimizer(parameters, settings, rates or {})
+    gains = {n: p for n, p in parameters.items() if is_gain(n)} if settings.log_gains else {}
+    check_positive(gains)
     identity: dict[str, Any] = {"settings": asdict(settings), "blocks": [len(blocks), first_block.shape[1]]}
     identity |= given | reparametrisation.identity(model)
     main = run.processes.is_main_process
@@ -184,7 +189,7 @@ def train(
             clip_each_gradient(parameters, settings.clip_tensors, norms)
             norm = clip_gradients(parameters.values(), settings.clip)
             watch.require(math.isfinite(norm), f"the gradient's norm became {norm}", step)
-            with _as_logarithms(gains.values()):
+            with as_logarithms(gains.values()):
                 optimizer.step()
             optimizer.zero_grad()
             watch.require(_finite(run, parameters.values()), "a parameter became infinite or no number", step)
@@ -360,65 +365,3 @@ def switch_checkpointing(model: nn.Module, recompute: bool, what: str, *argument
         if switch is None:
             raise InputError(f"{type(model).__name__} has no gradient checkpointing; leave it out")
         switch(*arguments)
-
-
-def _is_scale(name: str) -> bool:
-    return ".gain_cell." in name
-
-
-def _is_gain(name: str) -> bool:
-    return _is_scale(name) and name.endswith(".gain")
-
-
-def _check_positive(gains: Mapping[str, nn.Parameter]) -> None:
-    bad = next((name for name, gain in gains.items() if bool((gain <= 0).any())), None)
-    if bad is not None:
-        raise InputError(f"{bad} is not above 0: it has no logarithm to learn; leave out log_gains")
-
-
-@contextmanager
-def _as_logarithms(gains: Collection[nn.Parameter]) -> Iterator[None]:
-    """Within the context gains hold their logarithms. (Nothing else is kept of these: a checkpoint holds
-    gains, and goes on exactly.)
-    """
-    with torch.no_grad():
-        for gain in gains:
-            gain.log_()
-        yield
-        for gain in gains:
-            gain.exp_()
-
-
-def _optimizer(
-    parameters: dict[str, nn.Parameter], settings: TrainSettings, rates: Mapping[str, float]
-) -> torch.optim.AdamW:
-    scale_rate = settings.scale_learning_rate or settings.learning_rate
-    peaks = {"": settings.learning_rate}
-    peaks |= {of: getattr(settings, name) or scale_rate for of, name in SCALE_RATES.items()}
-    peaks |= rates
-
-    def kind(name: str) -> str:
-        own = name.rpartition(".")[2]
-        of = next((of for of in SCALE_RATES if of in own), "gain") if _is_scale(name) else ""
-        return next((start for start in rates if name.startswith(start)), of)
-
-    def decays(name: str) -> bool:
-        if (_is_gain(name) and settings.log_gains) or name.endswith(NORMALISER):
-            return False
-        return settings.decayed == "all" or parameters[name].ndim > 1 or _is_scale(name)
-
-    groups: list[dict[str, Any]] = []
-    for which, rate in peaks.items():
-        for decayed, decay in ((True, settings.weight_decay), (False, 0.0)):
-            members = [p for n, p in parameters.items() if kind(n) == which and decays(n) is decayed]
-            if members:
-                groups.append({"params": members, "peak": rate, "lr": rate, "weight_decay": decay})
-    return torch.optim.AdamW(groups, betas=settings.betas)
-
-
-def keep_gains_positive(parameters: dict[str, nn.Parameter]) -> None:
-    """Raise every gain among named parameters to SMALLEST_GAIN, in place, where it is below."""
-    with torch.no_grad():
-        for name, parameter in parameters.items():
-            if _is_gain(name):
-                parameter.clamp_(min=SMALLEST_GAIN)

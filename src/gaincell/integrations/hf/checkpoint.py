@@ -11,69 +11,42 @@ stand beside gains and offsets.
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from gaincell.config import load_design
 from gaincell.design import Design
-from gaincell.errors import GaincellError, ModelError, RunError
+from gaincell.errors import GaincellError, RunError
 from gaincell.files import write_tensors
 from gaincell.integrations.hf.attach import attach, attached_layers, attached_model
 from gaincell.integrations.hf.digital_scaling import hold_digital_scaling
 from gaincell.integrations.hf.interface import arrays_of
-from gaincell.integrations.hf.lora import add_product, factors, lora_name, refuse_prompts, without_adapters
-from gaincell.integrations.hf.reparametrisation import hold_indices, is_copy, is_index, is_trained
+from gaincell.integrations.hf.lora import (
+    FACTORS,
+    add_product,
+    factors,
+    lora_name,
+    refuse_prompts,
+    without_adapters,
+)
+from gaincell.integrations.hf.reparametrisation import is_copy, is_index, is_trained
 from gaincell.integrations.hf.reparametrisation import put as put_reparametrisation
+from gaincell.integrations.hf.run import AGAIN, DESIGN, FORMAT, HARDWARE, Run, find_base, read_metadata
 from gaincell.integrations.hf.sources import (
     BaseModel,
     base_weights,
     check_finite,
     check_finite_tensor,
-    hub_directory,
-    load_base,
     pretrained_id,
 )
 from gaincell.nn.array_normaliser import NORMALISER
 from gaincell.nn.attention import common_design
 from gaincell.ops.gain_cell_attention import Gradient, Impl
-from gaincell.shipped import located
 
-HARDWARE = "hardware.safetensors"
-DESIGN = "design.toml"
-RUN_FILES = (HARDWARE, DESIGN, "run.json")
-"""Of a RUN on the hub, what is downloaded."""
 ADAPTER_DTYPE = torch.float16
 """Of the factors of adapters and of mixing: their values lie far inside its range."""
-_FORMAT = "gaincell-hardware-1"
-
-
-class Hardware(NamedTuple):
-    """What ``hardware.safetensors`` says about itself."""
-
-    base: str
-    """the base model, as ``load_model`` takes it; of a hub model with the commit, where it was known"""
-    base_sha256: str
-    """fingerprint the base model had"""
-    design_hash: str
-    """hash of the design it was saved with"""
-
-
-def run_directory(run: str | os.PathLike[str]) -> Path:
-    """Where a RUN is read from: its directory, what is shipped under its name, or its copy of one on the hub.
-
-    Returns `run` where there is none, so that errors name what was given.
-    """
-    place = located(run)
-    return place if place.exists() else hub_directory(os.fspath(run), HARDWARE, RUN_FILES) or place
-
-
-def is_run(path: str | os.PathLike[str]) -> bool:
-    """Whether ``path`` is a RUN directory with a saved model, or the name of one shipped or on the hub."""
-    return (run_directory(path) / HARDWARE).is_file()
 
 
 def save(
@@ -115,7 +88,7 @@ def save(
     owner = attached_model(model)
     refuse_prompts(model)
     if not isinstance(base, BaseModel):
-        base = _find_base(base or pretrained_id(owner), next(iter(base_weights(owner).values())).dtype)
+        base = find_base(base or pretrained_id(owner), next(iter(base_weights(owner).values())).dtype)
     return save_differences(owner, run, base_weights(base.model), base.source.id, base.sha256)
 
 
@@ -143,7 +116,7 @@ def save_differences(
     tensors |= {name: factor.to(ADAPTER_DTYPE) for name, factor in factors(model).items()}
     tensors |= {n: t.to(ADAPTER_DTYPE) if is_trained(n) else t for n, t in _of_arrays(model).items()}
     metadata = {
-        "format": _FORMAT,
+        "format": FORMAT,
         "base": base,
         "base_sha256": base_sha256,
         "design_hash": design.hash,
@@ -161,6 +134,7 @@ def save_differences(
 def load_run(
     run: str | os.PathLike[str],
     *,
+    stage: str | None = None,
     base: str | os.PathLike[str] | None = None,
     design: Design | str | os.PathLike[str] | None = None,
     dtype: torch.dtype = torch.float32,
@@ -171,6 +145,8 @@ def load_run(
 
     Args:
         run: a RUN directory.
+        stage: a finished stage of `gaincell train` instead of what is saved, by its name in the recipe; one
+            with softmax attention is not attached.
         base: where the base model is now, if not where it was.
         design: another design than the one saved (another chip, another cell), its name or file.
         dtype: of the model's weights; gains and offsets are float64.
@@ -178,106 +154,46 @@ def load_run(
         gradient: see ``attach``.
 
     Raises:
-        RunError: the directory or a file in it is not what it should be, or the base model has changed.
+        RunError: the directory or a file in it is not what it should be, it has no such stage, or the base
+            model is not found or has changed.
         ModelError: a stored tensor is NaN or infinite.
     """
-    directory = run_directory(run)
-    hardware = describe(directory)
-    found = unchanged_base(directory, hardware, base, dtype)
-    attach(found.model, design or saved_design(directory, hardware), impl=impl, gradient=gradient)
-    where = str(directory / HARDWARE)
-    put(found.model, read(directory / HARDWARE), where)
-    check_finite(found.model, where=where)
+    held = Run(run)
+    chip = design if stage is None and design is not None else held.design_of(stage)
+    found = held.base(base, dtype)
+    if chip is not None:
+        attach(found.model, design or chip, impl=impl, gradient=gradient)
+    path = held.file(stage)
+    if stage is not None:
+        read_state(found.model, path)
+    else:
+        put(found.model, read(path), str(path))
+        check_finite(found.model, where=str(path))
     return found
 
 
-def unchanged_base(
-    directory: Path,
-    hardware: Hardware,
-    base: str | os.PathLike[str] | None = None,
-    dtype: torch.dtype | None = torch.float32,
-) -> BaseModel:
-    """The base model of a RUN, as it was when the RUN was saved.
-
-    base: see `load_run`.  dtype: see `load_base`.
-
-    Raises:
-        RunError: it is not found, or has changed.
-    """
-    found = _find_base(base or hardware.base, dtype, where=f"{directory}: ")
-    if found.sha256 != hardware.base_sha256:
-        raise RunError(
-            f"{directory}: its base model {found.source.id!r} has changed since it was saved (sha256 "
-            f"{hardware.base_sha256[:12]} then, {found.sha256[:12]} now); restore it, or say where the old "
-            "one is (base=)"
-        )
-    return found
-
-
-@torch.no_grad()
-def load_for_training(model: PreTrainedModel, run: str | os.PathLike[str]) -> None:
-    """Put the adapters, gains, offsets, mixing and paired rows of a RUN into an attached model that has
-    adapters of the same rank, in place, to train them further.
+def load_for_training(model: PreTrainedModel, run: str | os.PathLike[str], stage: str | None = None) -> None:
+    """Put the adapters of a RUN, or of a stage, into a model that has adapters of the same rank, in place, to
+    train them further; of an attached model gains, offsets, mixing and paired rows as well.
 
     Raises:
         RunError: the RUN was made from another base model, has other adapters, or is damaged.
         ModelError: a stored tensor is NaN or infinite.
     """
-    path = run_directory(run) / HARDWARE
-    describe(run)
+    held = Run(run)
+    path, scale = held.file(stage), float(held.metadata(stage).get("lora_scale", 1.0))
     parameters = dict(model.named_parameters())
     wanted = {name for name in parameters if ".gain_cell." in name or ".lora_" in name}
     stored = read(path)
     found = {lora_name(name): tensor for name, tensor in stored.items() if not is_index(name)}
     unfit = wanted ^ found.keys() or {n for n in wanted if parameters[n].shape != found[n].shape}
-    if unfit:
+    if unfit or scale != 1.0:
         raise RunError(
-            f"{path} cannot be trained further here: {min(unfit)} ({len(unfit)} tensors) is in one only or "
-            "has another shape; give the rank, layers, mixing, biases and exponents that it was made with, "
-            "and array_normaliser where it has one"
+            f"{path} cannot be trained further here: {min(unfit, default='its scale')} ({len(unfit)} "
+            "tensors) is in one only or has another shape; give the rank, layers, mixing, biases and "
+            "exponents that it was made with, and array_normaliser where it has one"
         )
-    hold_indices(model, stored)
-    for name in wanted:
-        parameters[name].copy_(found[name])
-
-
-def describe(run: str | os.PathLike[str]) -> Hardware:
-    """What a RUN says about its base model and design, without loading either.
-
-    Raises:
-        RunError: it is not a RUN directory, or its file is damaged or of another version.
-    """
-    path = run_directory(run) / HARDWARE
-    if not path.is_file():
-        raise RunError(f"{run} is not a RUN directory with a saved model: {HARDWARE} is missing")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        raise RunError(f"{path} cannot be read ({error}); save the model again") from error
-    if metadata.get("format") != _FORMAT:
-        raise RunError(
-            f"{path} has format {metadata.get('format')!r}, this gaincell reads {_FORMAT!r}; upgrade "
-            "gaincell (pip install -U gaincell), or save the model again"
-        )
-    missing = [key for key in ("base", "base_sha256", "design_hash") if key not in metadata]
-    if missing:
-        raise RunError(f"{path} does not say its {missing[0]}: it is damaged; save the model again")
-    return Hardware(metadata["base"], metadata["base_sha256"], metadata["design_hash"])
-
-
-def _find_base(
-    model: str | os.PathLike[str] | None, dtype: torch.dtype | None = torch.float32, where: str = ""
-) -> BaseModel:
-    if not model:
-        raise RunError(
-            "the model does not say which pretrained model it was made from: load it with gaincell's "
-            "load_model or with from_pretrained, or pass base="
-        )
-    try:
-        return load_base(model, dtype, f"{where}the base model is needed: ")
-    except ModelError as error:
-        raise RunError(f"{where}the base model is needed: {error}") from error
+    put(model, stored, str(path))
 
 
 def _changed(weights: Mapping[str, Tensor], base: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -301,24 +217,6 @@ def _changed(weights: Mapping[str, Tensor], base: Mapping[str, Tensor]) -> dict[
     return changed
 
 
-def saved_design(directory: Path, hardware: Hardware) -> Design:
-    """The design that a RUN was saved with. Raises RunError where it is not there any more."""
-    if not (directory / DESIGN).is_file():
-        raise RunError(f"{directory} lacks {DESIGN}, the design its model was saved with; restore it")
-    try:
-        design = load_design(directory / DESIGN)
-    except GaincellError as error:
-        raise RunError(
-            f"{error}; if a newer gaincell wrote it, upgrade this one (pip install -U gaincell)"
-        ) from error
-    if design.hash != hardware.design_hash:
-        raise RunError(
-            f"{directory / DESIGN} is not the design the model was saved with (hash {design.hash}, saved "
-            f"with {hardware.design_hash}); restore it"
-        )
-    return design
-
-
 def _of_arrays(model: nn.Module) -> dict[str, Tensor]:
     """What belongs to the arrays in use, by name: gains, offsets and the like, and kept components."""
     return {
@@ -330,21 +228,26 @@ def _of_arrays(model: nn.Module) -> dict[str, Tensor]:
     }
 
 
-def read(path: Path, part: str = "", *, positive: bool = True) -> dict[str, Tensor]:
+def read(
+    path: Path, part: str = "", *, positive: bool = True, advice: str = "save the model again"
+) -> dict[str, Tensor]:
     """The tensors of a file whose names contain `part`.
 
-    positive: whether gains must be, as those of a RUN.
+    positive: whether gains must be, as those of a RUN.  advice: what to do, for refusals.
 
     Raises:
-        RunError: one of them cannot be what its name says, or is damaged.
+        RunError: the file cannot be read, or one of them cannot be what its name says, or is damaged.
         ModelError: one is NaN or infinite.
     """
-    with safe_open(path, framework="pt") as file:
-        return {
-            name: checked(name, file.get_tensor(name), str(path), "save the model again", positive=positive)
-            for name in file.keys()  # noqa: SIM118 (not a mapping)
-            if part in name and not is_copy(name)
-        }
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {
+                name: checked(name, file.get_tensor(name), str(path), advice, positive=positive)
+                for name in file.keys()  # noqa: SIM118 (not a mapping)
+                if part in name and not is_copy(name)
+            }
+    except (SafetensorError, OSError) as error:
+        raise RunError(f"{path} cannot be read ({error}); {advice}") from error
 
 
 def checked(name: str, tensor: Tensor, where: str, advice: str, *, positive: bool = True) -> Tensor:
@@ -373,36 +276,71 @@ def checked(name: str, tensor: Tensor, where: str, advice: str, *, positive: boo
     return tensor
 
 
-def put(model: PreTrainedModel, tensors: dict[str, Tensor], where: str) -> None:
-    """Put saved gains, offsets and weights into an attached model, then mixing and adapters into weights.
+@torch.no_grad()
+def put(
+    model: PreTrainedModel,
+    tensors: Mapping[str, Tensor],
+    where: str,
+    *,
+    part: bool = False,
+    scale: float = 1.0,
+    advice: str = "save the model again",
+) -> None:
+    """Put stored tensors into the parameters of the same names, in place. Adapters and mixing, where the
+    model has none, go into its weights; its rows are paired as those stored, and it gets the biases,
+    exponents and normalisers that are stored.
 
-    where: they were read from, for errors.
+    Args:
+        model: attached, where there are gains and offsets.
+        tensors: by the names of parameters; factors of adapters also by those in a RUN.
+        where: they were read from, and advice: what to do, for errors.
+        part: whether gains and offsets of the model may be missing.
+        scale: s / r of adapters, where they go into weights.
 
     Raises:
         RunError: they are not those of this model.
     """
     try:
         hold_digital_scaling(model, tensors)
-    except RunError as error:
-        raise RunError(f"{where} does not fit the base model: {error}; save it again") from error
-    parameters = dict(model.named_parameters())
-    ends = (".weight.lora_A", ".weight.lora_B")
-    plain = {n: t for n, t in tensors.items() if not (is_trained(n) or is_index(n) or n.endswith(ends))}
-    expected = {name for name in parameters if ".gain_cell." in name}
-    unfit = sorted((expected - plain.keys()) | (plain.keys() - parameters.keys()))
-    unfit += sorted(n for n in plain.keys() & parameters.keys() if plain[n].shape != parameters[n].shape)
-    if unfit:
-        raise RunError(
-            f"{where} does not fit the base model: {unfit[0]} ({len(unfit)} tensors); save the model again"
-        )
-    with torch.no_grad():
+        parameters = dict(model.named_parameters())
+        tensors = {lora_name(name): tensor for name, tensor in tensors.items()}
+        others = {n: t for n, t in tensors.items() if is_index(n) or n not in parameters}
+        reparametrised = {n: t for n, t in others.items() if is_index(n) or is_trained(n)}
+        layers = sorted({n.removesuffix(end) for end in FACTORS for n in others if n.endswith(end)})
+        plain = {n: t for n, t in tensors.items() if n not in others}
+        unfit = {n for n in others if n not in reparametrised and not n.endswith(FACTORS)}
+        unfit |= {n for n, t in plain.items() if parameters[n].shape != t.shape}
+        if not part:
+            unfit |= {name for name in parameters if ".gain_cell." in name} - plain.keys()
+        if unfit:
+            raise RunError(f"{min(unfit)} ({len(unfit)} tensors)")
         for name, tensor in plain.items():
             parameters[name].copy_(tensor)
-    put_reparametrisation(model, tensors, where)
-    for layer in sorted({n.removesuffix(e) for e in ends for n in tensors if n.endswith(e)}):
-        try:
-            add_product(model.get_submodule(layer), *(tensors[layer + end] for end in ends))
-        except (AttributeError, KeyError, RuntimeError, GaincellError) as error:
-            raise RunError(
-                f"{where} does not fit the base model: {layer} ({error}); save it again"
-            ) from error
+        put_reparametrisation(model, reparametrised)
+        for layer in layers:
+            a, b = (others[layer + end] for end in FACTORS)
+            add_product(model.get_submodule(layer), a, b * scale)
+    except (AttributeError, KeyError, RuntimeError, GaincellError) as error:
+        raise RunError(f"{where} does not fit the base model: {error}; {advice}") from error
+
+
+def trained_parameters(model: nn.Module) -> dict[str, Tensor]:
+    """The parameters that require a gradient, by name."""
+    return {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+
+
+def write_state(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
+    """Store the state of a stage, tensors by name, completely or not at all."""
+    contents = {name: tensor.to("cpu").contiguous() for name, tensor in tensors.items()}
+    write_tensors(path, contents, metadata)
+
+
+def read_state(model: PreTrainedModel, path: Path) -> None:
+    """Put the state of a stage into a model, in place; see `put`.
+
+    Raises:
+        RunError: the file cannot be read or does not fit the model.
+        ModelError: a stored tensor is NaN or infinite.
+    """
+    scale = float(read_metadata(path, AGAIN).get("lora_scale", 1.0))
+    put(model, read(path, advice=AGAIN), str(path), part=True, scale=scale, advice=AGAIN)

@@ -13,24 +13,16 @@ from gaincell.design import Design
 from gaincell.errors import InputError
 from gaincell.files import write_tensors, write_text
 from gaincell.integrations.hf.attach import attach, attached_layers
-from gaincell.integrations.hf.checkpoint import (
-    DESIGN,
-    describe,
-    load_run,
-    read,
-    run_directory,
-    saved_design,
-    unchanged_base,
-)
+from gaincell.integrations.hf.checkpoint import load_run, read
 from gaincell.integrations.hf.digital_scaling import hold_digital_scaling
 from gaincell.integrations.hf.pretrained import ARRAYS
 from gaincell.integrations.hf.reparametrisation import copies, hold_indices, is_trained
+from gaincell.integrations.hf.run import DESIGN, Run
 from gaincell.integrations.hf.sources import (
     has_tokenizer,
     load_tokenizer,
     without_revision,
 )
-from gaincell.reports import results
 
 FORMATS = ("transformers", "peft")
 _A, _B = ".weight.lora_A", ".weight.lora_B"
@@ -89,8 +81,9 @@ def export_peft(run: str | os.PathLike[str], out: str | os.PathLike[str]) -> Pat
         raise InputError("adapters need the extra: pip install 'gaincell[train]'") from error
     from gaincell.integrations.hf.peft_files import KEY, adapter_record, sampled_fingerprint
 
-    about, directory = describe(run), Path(out)
-    held = read(run_directory(run) / "hardware.safetensors")
+    source, directory = Run(run), Path(out)
+    source.metadata()  # refuses what is no RUN
+    held = read(source.file())
     factors = {name for name in held if name.endswith((_A, _B))}
     if any(is_trained(name) for name in held):
         raise _refusal("mixing, which goes into the weights before its adapters")
@@ -99,9 +92,9 @@ def export_peft(run: str | os.PathLike[str], out: str | os.PathLike[str]) -> Pat
     if others := {name for name in held if ARRAYS not in name} - factors:
         raise _refusal(f"other weights of its own ({min(others)})")
     ranks = {n.removesuffix(_A): len(held[n]) for n in factors if n.endswith(_A)}
-    model: Any = unchanged_base(run_directory(run), about, dtype=None).model
+    model: Any = source.base(dtype=None).model
     base = sampled_fingerprint(model)
-    design = saved_design(run_directory(run), about)
+    design = source.design
     attach(model, design)
     hold_digital_scaling(model, held)
     hold_indices(model, held)
@@ -139,7 +132,7 @@ def _refusal(what: str) -> InputError:
 
 def base_of(run: str | os.PathLike[str]) -> str:
     """The base model of a RUN by a name that others can use: without its commit and without places here."""
-    base = without_revision(describe(run).base)
+    base = without_revision(Run(run).hardware.base)
     return Path(base).name if Path(base).is_absolute() else base
 
 
@@ -163,14 +156,10 @@ def model_card(run: str | os.PathLike[str], name: str, design: Design, form: str
         _LOAD[form].format(name=name, base=base),
         "```",
     ]
-    file = run_directory(run) / results.FILE
-    if file.is_file():
-        made = results.read(file)
-        if made.get("stages"):
-            found = results.saved_stage(made)["perplexity"]
-            lines += [
-                "",
-                f"Perplexity {results.number(found):.2f}, {found['kind']}: "
-                f"{made['provenance']['protocol']}. Made by `{made['provenance']['command']}`.",
-            ]
+    if (made := Run(run).result) is not None:
+        stage, how = made.saved_stage, made.provenance
+        lines += [
+            "",
+            f"Perplexity {stage.perplexity:.2f}, {stage.numbers}: {how.protocol}. Made by `{how.command}`.",
+        ]
     return "\n".join([*lines, "", "Hardware is simulated: nothing was measured on a chip.", ""])

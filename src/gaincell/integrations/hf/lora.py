@@ -23,6 +23,8 @@ WHERE = ("attention", "all")
 """Which linear layers can have adapters: those of the attention modules, or all but the output layer."""
 NAME = "default"
 """Peft's name of an adapter that has no other."""
+FACTORS = tuple(f".lora_{factor}.{NAME}.weight" for factor in "AB")
+"""Ends of the names of an adapter's matrices, behind that of its layer."""
 
 
 def add_lora(model: PreTrainedModel, rank: int, where: str = "all", scale: float = 1.0, seed: int = 0) -> int:

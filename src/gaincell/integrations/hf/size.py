@@ -21,16 +21,10 @@ from gaincell.costs.technology import load_technology
 from gaincell.design import Design
 from gaincell.errors import ModelError
 from gaincell.files import read_json
-from gaincell.integrations.hf.checkpoint import (
-    DESIGN,
-    HARDWARE,
-    describe,
-    is_run,
-    run_directory,
-)
 from gaincell.integrations.hf.context import LONGEST_BLOCK, context_of
 from gaincell.integrations.hf.digital_scaling import EXPONENTS
 from gaincell.integrations.hf.pretrained import ARRAYS, METHOD, check_version
+from gaincell.integrations.hf.run import Run
 from gaincell.integrations.hf.sources import (
     FORMS,
     Source,
@@ -88,11 +82,12 @@ def model_size(model: str | os.PathLike[str]) -> ModelSize:
     shipped = shipped_sizes()
     if name in shipped:
         return shipped[name]
-    base = describe(name).base if is_run(name) else name
+    run = Run(name)
+    base = run.hardware.base if run.saved else name
     source = find_source(base, f"{name}: " if base != name else "")
     size = size_of(without_weights(source), Path(without_revision(source.id)).name)
-    if is_run(name):
-        held = _names([run_directory(name) / HARDWARE])
+    if run.saved:
+        held = _names([run.file()])
     else:
         held = {n for n in _names(source.directory.glob("model*.safetensors")) if ARRAYS in n}
     return replace(
@@ -102,15 +97,15 @@ def model_size(model: str | os.PathLike[str]) -> ModelSize:
     )
 
 
-def run_design(model: str | os.PathLike[str]) -> Path | Design | None:
+def run_design(model: str | os.PathLike[str]) -> Design | None:
     """The design of a RUN, or of what `save_pretrained` wrote of an attached model; None for other models.
 
     Raises:
         RunError, DesignError: a newer gaincell wrote it, or it is damaged.
         ModelError: the model cannot be found.
     """
-    if is_run(model):
-        return run_directory(model) / DESIGN
+    if (run := Run(model)).saved:
+        return run.design
     if os.fspath(model) in shipped_sizes():
         return None
     source = find_source(os.fspath(model))

@@ -121,6 +121,10 @@ class BaseModel:
     sha256: str
     """fingerprint of its weights"""
 
+    def with_tokenizer(self) -> LoadedModel:
+        """The same with its tokenizer. Raises ModelError where there is none."""
+        return LoadedModel(self.model, load_tokenizer(self.source), self.source.id, self.sha256)
+
 
 def load_base(
     model: str | os.PathLike[str], dtype: torch.dtype | None = torch.float32, where: str = ""

@@ -11,11 +11,11 @@ from gaincell.reports.html.markup import EMPTY, element
 from gaincell.reports.html.picture import picture
 from gaincell.reports.html.result import Result, each_of, typed
 from gaincell.reports.html.tables import markdown_rows, only_kind, short, table
-from gaincell.reports.rows import Rows
+from gaincell.reports.tables import Rows
 from gaincell.results.device import DeviceResult
 from gaincell.results.rtl import RtlResult
 from gaincell.results.simulation import HeadResult, TileResult
-from gaincell.results.spice import CellResult, EnergyResult, VerifyResult, WiresResult
+from gaincell.results.spice import CharacterisationResult, EnergyResult, VerifyResult, WiresResult
 from gaincell.results.spice_circuits import MixedResult, WriteResult
 
 SIMULATED = "simulated"
@@ -58,12 +58,12 @@ def traces(results: Sequence[Result]) -> Markup:
 def spice_cells(results: Sequence[Result]) -> Markup:
     """Cells of transistor models side by side, and the curves of each."""
 
-    def curves(run: CellResult) -> Markup:
+    def curves(run: CharacterisationResult) -> Markup:
         return picture("Curves of the cell", spice.cell_figure(run), kind=SIMULATED)
 
-    shown = spice_tables.cells(dict(typed(results, CellResult)), {})
+    shown = spice_tables.cells(dict(typed(results, CharacterisationResult)), {})
     rows = markdown_rows("Cells from transistor models", shown)[0]
-    return table(rows, SIMULATED) + each_of(results, CellResult, curves, lambda run: run.curve)
+    return table(rows, SIMULATED) + each_of(results, CharacterisationResult, curves, lambda run: run.curve)
 
 
 def verifications(results: Sequence[Result]) -> Markup:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from markupsafe import Markup
 
@@ -11,12 +12,12 @@ from gaincell.reports import costs_around as around
 from gaincell.reports import costs_figures
 from gaincell.reports.baseline import baseline_figure, baseline_rows, skipped_lines
 from gaincell.reports.baseline import title as baseline_title
-from gaincell.reports.floorplan import STACK_HEADINGS, area_caption, area_rows, floorplan_figure, stack_rows
+from gaincell.reports.floorplan import area_rows, floorplan_figure, stack_rows
 from gaincell.reports.html.markup import EMPTY, element, grid
 from gaincell.reports.html.picture import picture
 from gaincell.reports.html.result import Result, each_of, typed
 from gaincell.reports.html.tables import head_rows, only_kind, short, table
-from gaincell.reports.rows import Rows
+from gaincell.reports.tables import Rows, layered
 from gaincell.results.baseline import BaselineResult
 from gaincell.results.cost import CostResult
 from gaincell.results.floorplan import FloorplanResult
@@ -92,14 +93,10 @@ def _phases(run: CostResult) -> list[Markup]:
 
 
 def _heads(run: CostResult) -> list[Markup]:
-    found = run.model_cost.heads
-    if len(found) < 2:
+    if len(run.model_cost.heads) < 2:
         return []
-    rows: dict[int, list[float]] = {}
-    for head in found:
-        rows.setdefault(head.layer, []).append(head.energy * 1e9)
-    title = "Energy of every head"
-    of_all = head_rows(f"{title}, nJ per token", [rows[n] for n in sorted(rows)], "query head")
+    found, title = layered(run.model_cost.heads, lambda head: head.energy * 1e9), "Energy of every head"
+    of_all = head_rows(f"{title}, nJ per token", found, "query head")
     return [picture(title, costs_figures.heads(run), kind=SIMULATED, numbers=[of_all])]
 
 
@@ -109,16 +106,14 @@ def floorplans(results: Sequence[Result]) -> Markup:
 
 
 def _floorplan(run: FloorplanResult) -> Markup:
-    headings, *rows = area_rows(run)
-    stacks = Rows("Cells stacked in 3D over one periphery", STACK_HEADINGS, stack_rows(run))
     return (
         picture("Sub-tile and head", floorplan_figure(run), kind=SIMULATED, numbers=())
-        + table(Rows("Area of a head", headings, rows, area_caption(run)), SIMULATED)
-        + (table(stacks, lambda r, c: CITED if c == 3 else SIMULATED) if run.stack else EMPTY)
+        + table(replace(area_rows(run), title="Area of a head"), SIMULATED)
+        + table(stack_rows(run), lambda _, c: CITED if c == 3 else SIMULATED)
     )
 
 
-def baselines(results: Sequence[Result]) -> Markup:
+def baseline(results: Sequence[Result]) -> Markup:
     """Softmax attention timed on a machine."""
     return each_of(results, BaselineResult, _baseline, lambda found: found.measurements)
 

@@ -6,20 +6,12 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from gaincell.reports.activity import (
-    COLUMNS,
-    activity_caption,
-    activity_figure,
-    activity_rows,
-    by_layer,
-    sparsity_line,
-)
-from gaincell.reports.fidelity import MAPS, SHOWN, fidelity_caption, fidelity_figure, fidelity_rows
+from gaincell.reports.activity import activity_figure, activity_rows, by_layer, sparsity_line
+from gaincell.reports.fidelity import MAPS, fidelity_figure, fidelity_rows
 from gaincell.reports.html.markup import element
 from gaincell.reports.html.picture import picture
 from gaincell.reports.html.result import Result, each_of
 from gaincell.reports.html.tables import folded, head_rows, table
-from gaincell.reports.rows import Rows
 from gaincell.results.activity import ActivityResult
 from gaincell.results.evaluation import FidelityResult
 
@@ -70,9 +62,8 @@ def _fidelity(result: FidelityResult) -> Markup:
         for key in keys
     ]
     chart = picture("Every head", fidelity_figure(result), kind=SIMULATED, numbers=tables)
-    title = "Means over the heads of a layer"
-    rows = Rows(title, ("layer", *SHOWN), fidelity_rows(result), fidelity_caption(result))
-    return chart + folded(title, table(rows, SIMULATED))
+    rows = fidelity_rows(result)
+    return chart + folded(rows.title, table(rows, SIMULATED))
 
 
 def activity(results: Sequence[Result]) -> Markup:
@@ -86,6 +77,5 @@ def _activity(result: ActivityResult) -> Markup:
     tables = [head_rows(title, by_layer(result, key), "query head") for key, title in maps.items()]
     chart = picture("Every head", activity_figure(result, maps), kind=SIMULATED, numbers=tables)
     words = element("p", f"{sparsity_line(result)} ({SIMULATED}).", class_="lead")
-    title = "Means over the heads of a layer"
-    rows = Rows(title, ("layer", *COLUMNS), activity_rows(result), activity_caption(result))
-    return words + chart + folded(title, table(rows, SIMULATED))
+    rows = activity_rows(result)
+    return words + chart + folded(rows.title, table(rows, SIMULATED))

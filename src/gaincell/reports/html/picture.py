@@ -24,8 +24,8 @@ from matplotlib.ticker import FixedLocator
 from gaincell.reports import floorplan
 from gaincell.reports.html.markup import EMPTY, element
 from gaincell.reports.html.tables import folded, short, table
-from gaincell.reports.rows import Rows
 from gaincell.reports.style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, styled
+from gaincell.reports.tables import Rows
 
 DRAWN = {
     colour.lower(): token

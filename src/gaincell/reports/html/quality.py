@@ -14,10 +14,9 @@ from gaincell.reports.chips import chips_rows, draw_chips
 from gaincell.reports.comparison import cell, compare, heading
 from gaincell.reports.html.markup import EMPTY, grid, pair
 from gaincell.reports.html.picture import picture, plain
-from gaincell.reports.html.result import Result, each, each_of, protocol, typed, whole
+from gaincell.reports.html.result import Result, each, each_of, typed
 from gaincell.reports.html.tables import folded, only_kind, table
-from gaincell.reports.rows import Rows
-from gaincell.reports.tables import HEADINGS, perplexity_rows, readable
+from gaincell.reports.tables import HEADINGS, Rows, perplexity_rows, readable
 from gaincell.reports.training import curves, losses
 from gaincell.results.evaluation import (
     AblationResult,
@@ -30,6 +29,7 @@ from gaincell.results.evaluation import (
     RollingResult,
     TasksResult,
 )
+from gaincell.results.run import AdaptedResult, StagedResult, StageResult
 
 SIMULATED = "simulated"
 COMPARED = ("perplexity", "× software")
@@ -39,34 +39,30 @@ COMPARED = ("perplexity", "× software")
 def perplexity(results: Sequence[Result]) -> Markup:
     """Stages of a run: side by side where there are several, then each."""
     together = _side_by_side(results) if len(results) > 1 else EMPTY
-    return together + each(results, "stages", _stages)
+    return together + each_of(results, StagedResult, _stages, lambda run: run.stages)
 
 
-def _stages(result: Result) -> Markup:
-    stages = result.run["stages"]
-
+def _stages(run: StagedResult) -> Markup:
     def kind(row: int, column: int) -> str | None:
-        return None if column == 1 else str(stages[row]["perplexity"]["kind"])  # tokens are counted
+        return None if column == 1 else run.stages[row].numbers  # tokens are counted
 
-    text = result.run.get("text", {}).get("name")
-    words = [*([f"text {text}"] if text else []), protocol(result.run), "± is the standard error over blocks"]
-    caption = f"{'; '.join(words)}."
-    rows = Rows("Perplexity of every stage", HEADINGS, perplexity_rows(result.run), caption)
+    text = [f"text {run.text.name}"] if isinstance(run, AdaptedResult) else []
+    caption = "; ".join([*text, run.provenance.protocol, "± is the standard error over blocks"])
+    rows = Rows("Perplexity of every stage", HEADINGS, perplexity_rows(run), f"{caption}.")
     note = "Lines: standard error over blocks."
-    drawn = figures.perplexities(result.run)
+    drawn = figures.perplexities(run)
     return pair(
-        table(rows, kind), picture("Perplexity", drawn, kind=only_kind(stages), note=note, numbers=())
+        table(rows, kind), picture("Perplexity", drawn, kind=only_kind(run.stages), note=note, numbers=())
     )
 
 
 def _side_by_side(results: Sequence[Result]) -> Markup:
     cells: dict[str, dict[int, tuple[str, str]]] = {}
     at, over = (HEADINGS.index(name) for name in COMPARED)
-    for n, result in enumerate(results):
-        with whole(result, "stages"):
-            for stage, row in zip(result.run["stages"], perplexity_rows(result.run), strict=True):
-                ratio = "" if row[over] == "–" else f" (× {row[over]})"
-                cells.setdefault(stage["title"], {})[n] = (row[at] + ratio, str(stage["perplexity"]["kind"]))
+    for n, (_, run) in enumerate(typed(results, StagedResult)):
+        for stage, row in zip(run.stages, perplexity_rows(run), strict=True):
+            ratio = "" if row[over] == "–" else f" (× {row[over]})"
+            cells.setdefault(stage.title, {})[n] = (row[at] + ratio, stage.numbers)
     every = list(cells.values())
     columns = range(len(results))
     rows = [[title, *(found.get(n, ("–", ""))[0] for n in columns)] for title, found in cells.items()]
@@ -77,9 +73,13 @@ def _side_by_side(results: Sequence[Result]) -> Markup:
 
 def has_training(result: Result) -> bool:
     """Whether there is a curve to draw."""
-    stages = result.run.get("stages")
-    curves = isinstance(stages, list) and any(isinstance(s, dict) and "curve" in s for s in stages)
-    return curves or any("loss" in line for line in result.log)
+    return bool(_trained(result)) or any("loss" in line for line in result.log)
+
+
+def _trained(result: Result) -> list[StageResult]:
+    """Stages that were evaluated while they were trained."""
+    run = result.found
+    return [one for one in run.stages if one.curve] if isinstance(run, StagedResult) else []
 
 
 def training(results: Sequence[Result]) -> Markup:
@@ -88,11 +88,12 @@ def training(results: Sequence[Result]) -> Markup:
 
 
 def _training(result: Result) -> Markup:
-    stages = result.run.get("stages")
-    trained = [s for s in stages if "curve" in s] if isinstance(stages, list) else []
+    run, trained = result.found, _trained(result)
     drawn = {
         ("Training", ""): losses(result.log),
-        ("Perplexity of evaluation text", only_kind(trained)): curves(result.run) if trained else None,
+        ("Perplexity of evaluation text", only_kind(trained)): curves(run)
+        if isinstance(run, StagedResult)
+        else None,
     }
     return grid(*(picture(title, found, kind=kind) for (title, kind), found in drawn.items() if found))
 

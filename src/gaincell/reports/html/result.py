@@ -41,7 +41,7 @@ def each(given: Sequence[Result], part: str, content: Callable[[Result], object]
 
 
 def typed(given: Sequence[Result], kind: type[T]) -> Iterator[tuple[str, T]]:
-    """Names and results of one kind."""
+    """Names and results of one kind, or of a class of kinds."""
     return ((one.name, one.found) for one in given if isinstance(one.found, kind))
 
 

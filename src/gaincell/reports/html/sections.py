@@ -9,27 +9,20 @@ from markupsafe import Markup
 
 from gaincell.reports.html import circuits, codesign, costs, heads, mapping, quality, sweeps
 from gaincell.reports.html.result import Result
+from gaincell.results import evaluation
 from gaincell.results.activity import ActivityResult
 from gaincell.results.baseline import BaselineResult
+from gaincell.results.cells import CellAdaptationResult, CellResult
+from gaincell.results.codesign import CodesignResult
 from gaincell.results.cost import CostResult
 from gaincell.results.device import DeviceResult
-from gaincell.results.evaluation import (
-    AblationResult,
-    ChipsResult,
-    ContextResult,
-    DepthResult,
-    FidelityResult,
-    PausesResult,
-    PerplexityResult,
-    RepetitionResult,
-    RollingResult,
-    TasksResult,
-)
 from gaincell.results.floorplan import FloorplanResult
 from gaincell.results.rtl import RtlResult
+from gaincell.results.run import Adaptations, AdaptedResult, StagedResult
 from gaincell.results.simulation import HeadResult, TileResult
-from gaincell.results.spice import CellResult, EnergyResult, VerifyResult, WiresResult
+from gaincell.results.spice import CharacterisationResult, EnergyResult, VerifyResult, WiresResult
 from gaincell.results.spice_circuits import MixedResult, WriteResult
+from gaincell.results.sweep import SweepResult
 
 
 @dataclass(frozen=True)
@@ -43,35 +36,28 @@ class Section:
     build: Callable[[Sequence[Result]], Markup]
 
 
-def _has(*parts: str) -> Callable[[Result], bool]:
-    return lambda result: all(part in result.run for part in parts)
+def _is(kind: type) -> Callable[[Result], bool]:
+    return lambda result: isinstance(result.found, kind)
 
 
-def _is(*kinds: type) -> Callable[[Result], bool]:
-    return lambda result: isinstance(result.found, kinds)
-
-
-def _listed(result: Result) -> bool:
-    return isinstance(result.run.get("stages"), list)
-
-
-def _named(result: Result) -> bool:
-    return isinstance(result.run.get("stages"), dict)
+def _of(
+    build: Callable[[Sequence[Result]], Markup], lead: str, *kinds: type, title: str | None = None
+) -> Section:
+    """What the function of a section's name shows of results of some kinds."""
+    name = build.__name__
+    return Section(name, title or name.capitalize(), lead, lambda one: isinstance(one.found, kinds), build)
 
 
 def _coded(result: Result) -> bool:
-    codes = result.run.get("codes")
-    return isinstance(codes, dict) and all(isinstance(of, dict) and "out" in of for of in codes.values())
+    return isinstance(result.found, AdaptedResult) and result.found.codes is not None
+
+
+def _curved(result: Result) -> bool:
+    return isinstance(result.found, AdaptedResult | CellAdaptationResult) and result.found.cell is not None
 
 
 SECTIONS = (
-    Section(
-        "perplexity",
-        "Perplexity",
-        "How well the model predicts text, stage by stage.",
-        _listed,
-        quality.perplexity,
-    ),
+    _of(quality.perplexity, "How well the model predicts text, stage by stage.", StagedResult),
     Section(
         "training",
         "Training",
@@ -79,86 +65,40 @@ SECTIONS = (
         quality.has_training,
         quality.training,
     ),
-    Section(
-        "evaluation",
-        "Evaluation",
-        "How well a model predicts a text.",
-        _is(PerplexityResult, RollingResult),
+    _of(
         quality.evaluation,
+        "How well a model predicts a text.",
+        evaluation.PerplexityResult,
+        evaluation.RollingResult,
     ),
-    Section("tasks", "Tasks", "Differences are paired: on the same items.", _is(TasksResult), quality.tasks),
-    Section(
-        "chips", "Chips", "The same network on chips whose cells differ.", _is(ChipsResult), quality.chips
-    ),
-    Section(
-        "ablation",
-        "Ablation",
-        "Which constraint of the hardware costs how much.",
-        _is(AblationResult),
-        quality.ablation,
-    ),
-    Section(
-        "sweep", "Sweep", "One model on many designs.", _has("sweep", "points", "objectives"), sweeps.sweeps
-    ),
-    Section(
-        "codesign",
-        "Learned circuits",
+    _of(quality.tasks, "Differences are paired: on the same items.", evaluation.TasksResult),
+    _of(quality.chips, "The same network on chips whose cells differ.", evaluation.ChipsResult),
+    _of(quality.ablation, "Which constraint of the hardware costs how much.", evaluation.AblationResult),
+    _of(sweeps.sweep, "One model on many designs.", SweepResult),
+    _of(
+        codesign.codesign,
         "Circuits of the chip, learned together with the model.",
-        lambda result: isinstance(result.run.get("circuits"), dict),
-        codesign.learned,
+        CodesignResult,
+        title="Learned circuits",
     ),
-    Section(
-        "pauses", "Pauses", "What a pause in the middle of a text costs.", _is(PausesResult), quality.pauses
-    ),
-    Section(
-        "context",
-        "Context",
-        "How far back a model looks.",
-        _is(DepthResult, ContextResult),
-        quality.context,
-    ),
-    Section(
-        "repetition",
-        "Repetition",
-        "Tokens that stood in the context before, and others.",
-        _is(RepetitionResult),
+    _of(quality.pauses, "What a pause in the middle of a text costs.", evaluation.PausesResult),
+    _of(quality.context, "How far back a model looks.", evaluation.DepthResult, evaluation.ContextResult),
+    _of(
         quality.repetition,
+        "Tokens that stood in the context before, and others.",
+        evaluation.RepetitionResult,
     ),
-    Section("cells", "Cells", "Cells and chips compared with the same model.", _named, mapping.cells),
-    Section(
-        "adaptation",
-        "Adaptation",
-        "Gains and offsets that bring the statistics back.",
-        _has("adaptation"),
-        mapping.adaptation,
-    ),
-    Section(
-        "fidelity",
-        "Fidelity",
-        "Every head against that of the pretrained model.",
-        _is(FidelityResult),
-        heads.fidelity,
-    ),
+    _of(mapping.cells, "Cells and chips compared with the same model.", CellResult),
+    _of(mapping.adaptation, "Gains and offsets that bring the statistics back.", Adaptations),
+    _of(heads.fidelity, "Every head against that of the pretrained model.", evaluation.FidelityResult),
     Section("codes", "Codes", "How often every code of the converters is used.", _coded, mapping.codes),
-    Section("cell", "Cell", "Current of a cell over its stored voltage.", _has("cell"), mapping.cell),
-    Section(
-        "activity",
-        "Activity",
-        "What drives the word lines of every head on real text.",
-        _is(ActivityResult),
-        heads.activity,
-    ),
-    Section("costs", "Costs", "Energy, latency and area of a token.", _is(CostResult), costs.costs),
+    Section("cell", "Cell", "Current of a cell over its stored voltage.", _curved, mapping.cell),
+    _of(heads.activity, "What drives the word lines of every head on real text.", ActivityResult),
+    _of(costs.costs, "Energy, latency and area of a token.", CostResult),
     Section(
         "floorplan", "Floorplan", "Where the area goes, to scale.", _is(FloorplanResult), costs.floorplans
     ),
-    Section(
-        "baseline",
-        "Baseline",
-        "Softmax attention on a machine of today.",
-        _is(BaselineResult),
-        costs.baselines,
-    ),
+    _of(costs.baseline, "Softmax attention on a machine of today.", BaselineResult),
     Section(
         "timeline",
         "Timeline",
@@ -172,7 +112,7 @@ SECTIONS = (
         "spice-cell",
         "Cells in SPICE",
         "From transistor models.",
-        _is(CellResult),
+        _is(CharacterisationResult),
         circuits.spice_cells,
     ),
     Section(

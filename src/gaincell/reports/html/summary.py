@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from markupsafe import Markup
@@ -11,26 +11,21 @@ from gaincell.reports.costs import with_scale
 from gaincell.reports.html.markup import element, join
 from gaincell.reports.html.result import Entry, Result, subject, whole
 from gaincell.reports.html.tables import badges, table
-from gaincell.reports.results import number, saved_stage
-from gaincell.reports.rows import Rows
+from gaincell.reports.tables import Rows
 from gaincell.reports.tables import readable as short
+from gaincell.results import evaluation
 from gaincell.results.activity import ActivityResult
 from gaincell.results.baseline import BaselineResult
+from gaincell.results.cells import CellResult
 from gaincell.results.cost import CostResult
 from gaincell.results.device import DeviceResult
-from gaincell.results.evaluation import (
-    AblationResult,
-    ChipsResult,
-    DepthResult,
-    FidelityResult,
-    PausesResult,
-    TasksResult,
-)
 from gaincell.results.floorplan import FloorplanResult
 from gaincell.results.rtl import RtlResult
+from gaincell.results.run import StagedResult
 from gaincell.results.simulation import HeadResult, TileResult
-from gaincell.results.spice import CellResult, EnergyResult, VerifyResult, WiresResult
+from gaincell.results.spice import CharacterisationResult, EnergyResult, VerifyResult, WiresResult
 from gaincell.results.spice_circuits import MixedResult, WriteResult
+from gaincell.results.sweep import SweepResult
 
 SIMULATED = "simulated"
 HASH = 12
@@ -63,58 +58,46 @@ def summary(results: Sequence[Result]) -> Markup:
 
 def headline(result: Result) -> tuple[str, str]:
     """The number one looks for first, and its kind."""
-    run = result.run
     match result.found:
         case CostResult() as cost:
             found = cost.model_cost.bottom_up
             parts = [(found.energy, "J"), (found.latency, "s"), (found.area, "m^2")]
             shown = ", ".join(with_scale(number, unit) for number, unit in parts)
             return f"{shown} for all attention of a token, bottom-up", SIMULATED
-        case AblationResult() as ablation:
+        case evaluation.AblationResult() as ablation:
             rows = [row for row in ablation.ablation if row.kind == "off"]
             best = min(rows, key=lambda row: row.ratio)
             return f"× {best.ratio:.4f} without {best.name}, the most of {len(rows) - 1}", SIMULATED
-        case FidelityResult() as fidelity:
+        case evaluation.FidelityResult() as fidelity:
             errors = [x for row in fidelity.fidelity["error"] for x in row]
             return f"mean error of a head {sum(errors) / len(errors):.3f}", SIMULATED
-        case ChipsResult(chips=chips):
+        case evaluation.ChipsResult(chips=chips):
             count = len(chips.perplexity)
             return f"× {chips.ratio:.4f} the nominal perplexity, mean of {count} chips", SIMULATED
-        case PausesResult(pauses=pauses):
+        case evaluation.PausesResult(pauses=pauses):
             last = pauses[-1]
             return f"perplexity {short(last.perplexity)} after {last.idle:g} s", SIMULATED
         case BaselineResult(measurements=timings):
             return f"{len(timings)} timings of softmax attention", "measured"
-        case TasksResult(tasks=tasks, numbers=kind):
+        case evaluation.TasksResult(tasks=tasks, numbers=kind):
             return f"scores of {len(tasks)} tasks", kind
-        case DepthResult(curves=curves):
+        case evaluation.DepthResult(curves=curves):
             return f"{len(curves)} models over the length of context", SIMULATED
+        case SweepResult() as sweep:
+            aims = " and ".join(one.name for one in sweep.objectives)
+            return f"{aims} of {sweep.counts.complete} points", SIMULATED
+        case StagedResult() as staged:
+            stage = staged.saved_stage
+            over = stage.ratio_to_software
+            text = "" if over is None else f", × {over:.3g} software"
+            return f"perplexity {short(stage.perplexity)}{text} ({stage.title})", stage.numbers
+        case CellResult(stages=stages):
+            name, last_stage = list(stages.items())[-1]
+            return f"perplexity {short(last_stage.perplexity)} ({name})", SIMULATED
         case ActivityResult() as activity:
             share = 100 * activity.activity.mean().score_active
             return f"{share:.1f} % of the columns give a pulse", SIMULATED
-    if said := _of_circuits(result.found):
-        return said
-    for part, say in HEADLINES.items():
-        if part in run:
-            return say(run)
-    return "–", ""
-
-
-def _stages(run: Entry) -> tuple[str, str]:
-    stages = run["stages"]
-    if isinstance(stages, Mapping):
-        name, stage = list(stages.items())[-1]
-        return f"perplexity {short(number(stage['perplexity']))} ({name})", stage["perplexity"]["kind"]
-    stage = saved_stage(dict(run))
-    over = f", × {number(stage['ratio_to_software']):.3g} software" if "ratio_to_software" in stage else ""
-    return f"perplexity {short(number(stage['perplexity']))}{over} ({stage['title']})", stage["perplexity"][
-        "kind"
-    ]
-
-
-def _sweep(run: Entry) -> tuple[str, str]:
-    aims = " and ".join(one["name"] for one in run["objectives"])
-    return f"{aims} of {number(run['counts']['complete']):.0f} points", run["counts"]["complete"]["kind"]
+    return _of_circuits(result.found) or ("–", "")
 
 
 def _of_circuits(found: object) -> tuple[str, str] | None:
@@ -125,7 +108,7 @@ def _of_circuits(found: object) -> tuple[str, str] | None:
         case EnergyResult(runs=runs):
             heads = " and ".join(with_scale(array.head, "J") for array in runs[-1].arrays.values())
             return f"{heads} a head, {runs[-1].inputs} inputs", SIMULATED
-        case CellResult(curve=curve):
+        case CharacterisationResult(curve=curve):
             return f"R² {curve.r_squared_against_it:.3f} against the published cubic", SIMULATED
         case HeadResult(schedule=schedule):
             return f"a step takes {with_scale(schedule.latency, 's')}", SIMULATED
@@ -152,13 +135,6 @@ def _of_circuits(found: object) -> tuple[str, str] | None:
             shares = (f"{100 * array.rms_of_full_scale['own']:.2g} %" for array in arrays.values())
             return f"{' and '.join(shares)} of full scale, rms from the model", SIMULATED
     return None
-
-
-HEADLINES: Mapping[str, Callable[[Entry], tuple[str, str]]] = {
-    "objectives": _sweep,
-    "stages": _stages,
-}
-"""Part of a result -> what is said of it; the first that a result has."""
 
 
 def provenance(results: Sequence[Result]) -> Markup:

@@ -10,7 +10,7 @@ from typing import Any
 from markupsafe import Markup
 
 from gaincell.reports.html.markup import EMPTY, element
-from gaincell.reports.rows import Rows
+from gaincell.reports.tables import Rows
 from gaincell.results.codec import KINDS, kinds_of
 
 Kinds = Callable[[int, int], str | None] | str | None

@@ -1,0 +1,90 @@
+"""Parts of docs/costs.md that put several results of `gaincell cost` beside one another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from gaincell.reports.costs import DACS, with_scale
+from gaincell.reports.tables import Rows
+from gaincell.results.cost import Block, CostResult
+
+
+def bands(results: Mapping[str, CostResult]) -> Rows:
+    """The factor of every block of several results, and which lie outside their bands."""
+    rows, found = [], []
+    for name, result in results.items():
+        found = [line for line in result.head.lines if line.factor is not None]
+        factors = {line.name: (line.factor, line.inside) for line in found}
+        rows.append([f"{name} ({result.activity.source})", *_factors(factors, found)])
+        spice = result.head.spice
+        if spice is not None:
+            simulated = {title: (one.factor, one.inside) for title, one in spice.products.items()}
+            rows.append([f"{name}, arrays by SPICE ({spice.inputs} inputs)", *_factors(simulated, found)])
+        for dac, entry in ({} if result.head.write is None else result.head.write.dacs).items():
+            written = {"write": (entry.factor, entry.inside)}
+            rows.append([f"{name}, write by SPICE ({DACS[dac]})", *_factors(written, found)])
+    names = {line.name: line.band for line in found}
+    headings = ("bottom-up over cited", *(f"{name}, {band:g}×" for name, band in names.items()))
+    return Rows("Bands", headings, rows, "NO: outside the band that stands in the heading.")
+
+
+def sparsity(results: Mapping[str, CostResult]) -> Rows:
+    """What each dot product's word lines are driven with, and what its cells draw, by result."""
+    rows = []
+    for name, result in results.items():
+        mean = result.activity.mean()
+        cells = {line.name: line.parts["cells"] for line in result.head.lines if "cells" in line.parts}
+        first, second = (cells[f"{which} dot product"] for which in ("first", "second"))
+        rows.append(
+            [
+                f"{name} ({result.activity.source})",
+                f"{mean.query_pulse:.3f}",
+                f"{mean.score_pulse:.4f}",
+                f"{100 * (1 - mean.score_active):.1f} %",
+                with_scale(first, "J"),
+                with_scale(second, "J"),
+                f"{second / first:.3g}",
+            ]
+        )
+    headings = (
+        "activity",
+        "mean query pulse",
+        "mean φ(S)",
+        "φ(S) = 0",
+        "cells, first",
+        "cells, second",
+        "ratio",
+    )
+    return Rows("Sparsity", headings, rows)
+
+
+def real_text(assumed: CostResult, measured: Mapping[str, CostResult]) -> str:
+    """What measured activities make of both dot products, and whether each is inside its band."""
+    parts = []
+    for title in ("first dot product", "second dot product"):
+        before, *lines = (
+            next(line for line in one.head.lines if line.name == title)
+            for one in (assumed, *measured.values())
+        )
+        found = [
+            f"{line.bottom_up / before.bottom_up:.2f} ({name}, {_place(line)} its band)"
+            for name, line in zip(measured, lines, strict=True)
+        ]
+        parts.append(f"{title}, {_place(before)} its band before: × {', '.join(found)}")
+    return (
+        "* What the activity of real text makes of an estimate with assumed activity (every code equally "
+        f"likely): {'; '.join(parts)}. The paper does not state the activity behind its two numbers: "
+        "closeness here is no validation.\n"
+    )
+
+
+def _factors(factors: Mapping[str, tuple[float | None, bool | None]], lines: Sequence[Block]) -> list[str]:
+    shown = []
+    for line in lines:
+        factor, inside = factors.get(line.name, (None, True))
+        shown.append("–" if factor is None else f"{factor:.3g}{'' if inside else ' NO'}")
+    return shown
+
+
+def _place(line: Block) -> str:
+    return "inside" if line.inside else "outside"

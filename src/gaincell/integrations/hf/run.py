@@ -1,0 +1,234 @@
+"""A RUN directory, as it is read. Whatever reads one asks `Run`.
+
+RUN/design.toml, hardware.safetensors   the model that is saved in it (checkpoint.py), on its chip
+RUN/run.json                            its results
+RUN/stages/settings.json, design.toml   what `gaincell train` carries out in stages, and its chip
+RUN/stages/STAGE.safetensors            the parameters of a finished stage
+RUN/model/                              a pretrained model that the recipe made first
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from gaincell.config import load_design
+from gaincell.design import Design
+from gaincell.errors import GaincellError, ModelError, RunError
+from gaincell.files import read_json, restored
+from gaincell.integrations.hf.sources import BaseModel, hub_directory, load_base
+from gaincell.results import read_stages
+from gaincell.results.run import FILE, StagedResult, StageResult
+from gaincell.shipped import located
+
+HARDWARE = "hardware.safetensors"
+DESIGN = "design.toml"
+RUN_FILES = (HARDWARE, DESIGN, FILE)
+"""Of a RUN on the hub, what is downloaded."""
+FORMAT = "gaincell-hardware-1"
+AGAIN = "start again with another --out"
+"""What to do where the state of a stage cannot be used."""
+
+
+class Hardware(NamedTuple):
+    """What ``hardware.safetensors`` says about itself."""
+
+    base: str
+    """the base model, as ``load_model`` takes it; of a hub model with the commit, where it was known"""
+    base_sha256: str
+    """fingerprint the base model had"""
+    design_hash: str
+    """hash of the design it was saved with"""
+
+
+class Run:
+    """A RUN. Each part is read, and refused with a `RunError`, when it is first asked for.
+
+    Args:
+        run: the directory, the name of one that is shipped, or one on the hub.
+
+    `name`: as it was given.  `folder`: where it is read from; what was given where there is none, so that
+    errors name that.
+    """
+
+    def __init__(self, run: str | os.PathLike[str]) -> None:
+        self.name, place = os.fspath(run), located(Path(run).expanduser())
+        self.folder = place if place.exists() else hub_directory(self.name, HARDWARE, RUN_FILES) or place
+
+    @property
+    def saved(self) -> bool:
+        """Whether it holds a saved model."""
+        return self.file().is_file()
+
+    @cached_property
+    def hardware(self) -> Hardware:
+        """What it says about its base model and design, without loading either."""
+        metadata = self.metadata()
+        missing = [key for key in Hardware._fields if key not in metadata]
+        if missing:
+            raise RunError(
+                f"{self.file()} does not say its {missing[0]}: it is damaged; save the model again"
+            )
+        return Hardware(*(metadata[key] for key in Hardware._fields))
+
+    @cached_property
+    def design(self) -> Design:
+        """The design that its model was saved with."""
+        path = self.folder / DESIGN
+        if not path.is_file():
+            raise RunError(f"{self.folder} lacks {DESIGN}, the design its model was saved with; restore it")
+        try:
+            design = load_design(path)
+        except GaincellError as error:
+            raise RunError(
+                f"{error}; if a newer gaincell wrote it, upgrade this one (pip install -U gaincell)"
+            ) from error
+        if design.hash != self.hardware.design_hash:
+            raise RunError(
+                f"{path} is not the design the model was saved with (hash {design.hash}, saved with "
+                f"{self.hardware.design_hash}); restore it"
+            )
+        return design
+
+    @cached_property
+    def result(self) -> StagedResult | None:
+        """Its run.json; None where there is none, or none with stages."""
+        return read_stages(self.folder)
+
+    def result_of(self, stage: str | None = None) -> StageResult | None:
+        """What its run.json says of the saved model, or of a stage; None where there is nothing."""
+        if self.result is None:
+            return None
+        return self.result.saved_stage if stage is None else self.result.stage(stage)
+
+    def training_tokens(self, stage: str | None = None) -> int:
+        """Tokens that the saved model, or a stage, was trained on; 0 where no run.json says it."""
+        found = self.result_of(stage)
+        return 0 if found is None else found.training_tokens
+
+    # -- stages ----------------------------------------------------------------------------------------------
+
+    def file(self, stage: str | None = None) -> Path:
+        """Where the tensors of the saved model, or of a stage, are."""
+        return self.folder / (HARDWARE if stage is None else f"stages/{stage}.safetensors")
+
+    def metadata(self, stage: str | None = None) -> dict[str, str]:
+        """What that file says about itself."""
+        path = self.file(stage)
+        if stage is not None:
+            return read_metadata(path, AGAIN)
+        if not path.is_file():
+            raise RunError(f"{self.name} is not a RUN directory with a saved model: {HARDWARE} is missing")
+        metadata = read_metadata(path, "save the model again")
+        if metadata.get("format") != FORMAT:
+            raise RunError(
+                f"{path} has format {metadata.get('format')!r}, this gaincell reads {FORMAT!r}; upgrade "
+                "gaincell (pip install -U gaincell), or save the model again"
+            )
+        return metadata
+
+    @property
+    def stages(self) -> list[str]:
+        """The finished stages whose parameters it holds."""
+        return sorted(path.stem for path in self.file("*").parent.glob("*.safetensors"))
+
+    @cached_property
+    def settings(self) -> Mapping[str, Any]:
+        """What `gaincell train` began it with."""
+        path = self.folder / "stages" / "settings.json"
+        try:
+            found = restored(read_json(path))
+        except (OSError, ValueError) as error:
+            raise RunError(
+                f"{self.name} is no directory of `gaincell train`: {path.name} cannot be read ({error})"
+            ) from error
+        if not (isinstance(found, dict) and isinstance(found.get("stages"), dict) and "model" in found):
+            raise RunError(f"{self.name} has no stages to choose from: `gaincell train` did not make it")
+        return found
+
+    def plan(self, stage: str) -> Mapping[str, Any]:
+        """What the recipe says of a finished stage."""
+        if stage not in self.settings["stages"] or stage not in self.stages:
+            raise RunError(
+                f"{self.name} has no finished stage {stage!r}; it has: {', '.join(self.stages) or 'none'}"
+            )
+        found: Mapping[str, Any] = self.settings["stages"][stage]
+        return found
+
+    def design_of(self, stage: str | None) -> Design | None:
+        """The design of the saved model, or of a stage with the stage's cell; None of one in software."""
+        if stage is None:
+            return self.design
+        plan, path = self.plan(stage), self.folder / "stages" / DESIGN
+        if plan["attention"] != "arrays":
+            return None
+        if not path.is_file():
+            raise RunError(
+                f"{self.name} has no stages/{DESIGN}: run the command that made it again, which writes it"
+            )
+        design = load_design(path)
+        return design.replace(cell=plan["cell"]) if plan["cell"] else design
+
+    # -- the base model --------------------------------------------------------------------------------------
+
+    def base(
+        self, base: str | os.PathLike[str] | None = None, dtype: torch.dtype | None = torch.float32
+    ) -> BaseModel:
+        """Load the base model, as it was when the RUN was made.
+
+        base: where it is now, if not where it was.  dtype: see `load_base`.
+
+        Raises:
+            RunError: it is not found, or has changed.
+        """
+        where, sha256 = f"{self.folder}: ", None
+        if self.saved:
+            base, sha256 = base or self.hardware.base, self.hardware.base_sha256
+        elif isinstance(self.settings["model"], str):  # the last part of a path
+            base, sha256 = base or self.settings["model"], self.settings["base_sha256"]
+            where += "an unfinished run does not know where its model is; "
+        else:
+            base = base or self.folder / "model"
+        found = find_base(base, dtype, where)
+        if sha256 not in (None, found.sha256):
+            raise RunError(
+                f"{self.folder}: its base model {found.source.id!r} has changed since it was saved (sha256 "
+                f"{sha256[:12]} then, {found.sha256[:12]} now); restore it, or say where the old one is "
+                "(base=)"
+            )
+        return found
+
+
+def is_run(path: str | os.PathLike[str]) -> bool:
+    """Whether ``path`` is a RUN directory with a saved model, or the name of one shipped or on the hub."""
+    return Run(path).saved
+
+
+def find_base(
+    model: str | os.PathLike[str] | None, dtype: torch.dtype | None = torch.float32, where: str = ""
+) -> BaseModel:
+    """Load a base model; raises RunError where it cannot be. `where` says who needs it."""
+    if not model:
+        raise RunError(
+            "the model does not say which pretrained model it was made from: load it with gaincell's "
+            "load_model or with from_pretrained, or pass base="
+        )
+    try:
+        return load_base(model, dtype, f"{where}the base model is needed: ")
+    except ModelError as error:
+        raise RunError(f"{where}the base model is needed: {error}") from error
+
+
+def read_metadata(path: Path, advice: str) -> dict[str, str]:
+    """What a file of tensors says about itself. Raises RunError where it cannot be read."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise RunError(f"{path} cannot be read ({error}); {advice}") from error

@@ -1,0 +1,217 @@
+"""run.json: what `gaincell map`, `train` and `adapt` make of a model, stage by stage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Literal, TypeAlias
+
+from gaincell.results.codec import Numbers
+from gaincell.results.common import (
+    Chip,
+    Counted,
+    CountedTokens,
+    NamedModel,
+    Number,
+    Result,
+    Value,
+    Values,
+    Whole,
+    nothing,
+)
+from gaincell.results.evaluation import BitPerByte, Many, Nat, Nats
+
+FILE = "run.json"
+"""Of a RUN directory."""
+Rule: TypeAlias = Literal["relative", "released"]
+"""How residuals are stated and when an iteration stops: adaptation.result.Residuals."""
+DISTANCES: Mapping[Rule, str] = {"relative": "fraction of sigma", "released": "that of the stage"}
+"""Their unit."""
+MeasuredSeconds: TypeAlias = Annotated[float, "s", "measured"]
+PerHead: TypeAlias = Annotated[tuple[tuple[float, ...], ...], "fraction of sigma"]
+"""[layers][heads]."""
+Current: TypeAlias = Annotated[tuple[float, ...], "charge units"]
+
+
+@dataclass(frozen=True)
+class AttachedModel(NamedModel):
+    """A model on arrays, and its size."""
+
+    parameters: Counted
+    layers: Counted
+    heads: Counted
+    kv_heads: Counted
+    head_dim: Counted
+
+
+@dataclass(frozen=True)
+class UsedText:
+    """A text and how much of it was used."""
+
+    name: str
+    evaluation_tokens: CountedTokens
+    calibration_tokens: CountedTokens
+    training_tokens: CountedTokens | None = None
+
+
+@dataclass(frozen=True)
+class BlockLosses:
+    """Summed losses and counts of the blocks of an evaluation."""
+
+    nll: Nats
+    predictions: Annotated[tuple[int, ...], "tokens", "measured"]
+
+
+@dataclass(frozen=True)
+class TrainingCurve:
+    """Evaluations during a training. numbers: "measured" with softmax attention, else "simulated"."""
+
+    numbers: Numbers
+    step: Annotated[tuple[int, ...], "steps", "measured"]
+    perplexity: Many
+
+
+@dataclass(frozen=True)
+class AdaptationHistory:
+    """Of the published method: an entry an iteration. perplexity: of the calibration text."""
+
+    iteration: Many
+    residual: Values
+    perplexity: Many
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adaptation:
+    """One adaptation: see adaptation.result.AdaptationResult.
+
+    worst: the place of the largest residual.  skipped, saturated: places.  start, rule: earlier files have
+    none.  target_perplexity: of the model that is matched.
+    """
+
+    summary: str
+    converged: bool
+    start: Literal["trained", "neutral"] | None = None
+    rule: Rule | None = None
+    worst: str
+    skipped: tuple[str, ...]
+    saturated: tuple[str, ...]
+    residual: Value
+    iterations: Whole
+    forward_passes: Annotated[float, "passes over the calibration text"]
+    tokens: Annotated[int, "tokens"]
+    calibration_perplexity: Number | None = None
+    target_perplexity: Number | None = None
+    history: AdaptationHistory | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageResult:
+    """One line of the table of a run.
+
+    numbers: "measured" in software, else "simulated".  training_tokens: beyond the pretrained model.
+    ratio_to_software, ratio_to_continued: of perplexities, to the pretrained softmax model and to the one
+    trained further; their errors are paired block by block.  step_time: shares of a training step, by what
+    took them.
+    """
+
+    name: str
+    title: str
+    numbers: Numbers
+    training_tokens: CountedTokens
+    perplexity: Number
+    nll: Nat
+    predictions: CountedTokens
+    seconds: MeasuredSeconds
+    blocks: BlockLosses | None = None
+    perplexity_error: Number | None = None
+    bits_per_byte: BitPerByte | None = None
+    ratio_to_software: Number | None = None
+    ratio_to_software_error: Number | None = None
+    ratio_to_continued: Number | None = None
+    ratio_to_continued_error: Number | None = None
+    curve: TrainingCurve | None = None
+    step_time: Mapping[str, Annotated[float, "1", "measured"]] | None = None
+    adaptation: Adaptation | None = None
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Residuals of a stage in every head."""
+
+    mean: PerHead
+    std: PerHead
+
+
+Mismatch: TypeAlias = Mapping[str, Mapping[str, Spread]]
+"""Before and after an adaptation, by stage: q, k, v, out."""
+
+
+@dataclass(frozen=True)
+class CodeShares:
+    """How often every code of a converter is used."""
+
+    code: Annotated[tuple[int, ...], "code"]
+    share: Many
+
+
+@dataclass(frozen=True)
+class CellCurve:
+    """Current of a cell and of the linear one over its stored voltage relative to its offset."""
+
+    name: str
+    u: Annotated[tuple[float, ...], "V"]
+    linear: Current
+    nonlinear: Current
+
+
+@dataclass(frozen=True, kw_only=True)
+class StagedResult(Result):
+    """Anything with stages. saved: whose model lies beside the file; not stated: the last."""
+
+    model: NamedModel
+    design: Chip
+    stages: tuple[StageResult, ...]
+    saved: str | None = ""
+
+    def stage(self, name: str) -> StageResult | None:
+        """The stage of that name, where there is one."""
+        return next((stage for stage in self.stages if stage.name == name), None)
+
+    @property
+    def saved_stage(self) -> StageResult:
+        """The stage whose model lies beside the file."""
+        return next(stage for stage in self.stages[::-1] if self.saved in (None, "", stage.name))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adaptations(Result):
+    """Anything with adaptations, by method."""
+
+    adaptation: Mapping[str, Adaptation]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaptedResult(Adaptations, StagedResult):
+    """Of `gaincell adapt`. codes: by model, then stage (q, k, v, out)."""
+
+    model: AttachedModel
+    text: UsedText
+    mismatch: Mismatch | None = None
+    codes: Mapping[str, Mapping[str, CodeShares]] | None = None
+    cell: CellCurve | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class MappedResult(AdaptedResult):
+    """Of `gaincell map`. silent: stages of the linear model without variance."""
+
+    silent: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedResult(StagedResult):
+    """Of `gaincell train`. set: what was set otherwise than in the recipe.  software: its perplexity."""
+
+    recipe: str
+    set: Mapping[str, str] = field(default_factory=nothing)
+    software: Annotated[float, "1", "measured"]

@@ -1,0 +1,189 @@
+"""What `gaincell sweep` finds out about a model on many designs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Literal, TypeAlias
+
+from gaincell.results.activity import ActivityOfHeads
+from gaincell.results.common import Chip, Named, Number, Result, Value, Values, Whole, nothing
+from gaincell.results.evaluation import Many, Nats
+from gaincell.results.run import MeasuredSeconds
+
+Setting: TypeAlias = Value | str
+"""Of a parameter: a number with its unit, or a word."""
+Points: TypeAlias = Annotated[int, "points"]
+
+
+def plain(setting: Setting | None) -> float | str | None:
+    """A setting without its unit."""
+    return setting.value if isinstance(setting, Value) else setting
+
+
+@dataclass(frozen=True)
+class SweptModel:
+    """identity: of its files."""
+
+    name: str
+    identity: str
+
+
+@dataclass(frozen=True)
+class SweptText(Named):
+    """limit: most tokens that are evaluated."""
+
+    limit: Annotated[int, "tokens"]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What points are compared by. direction: "minimise" or "maximise"."""
+
+    name: str
+    direction: str
+    unit: str
+
+    @property
+    def sign(self) -> float:
+        """Times a value: lower is better."""
+        return 1.0 if self.direction == "minimise" else -1.0
+
+
+@dataclass(frozen=True)
+class NotExercised:
+    """Groups of values of a parameter between which no loss changed."""
+
+    protocol: str
+    values: tuple[tuple[Setting, ...], ...]
+
+
+@dataclass(frozen=True)
+class SweptParameter:
+    """What points differ in. values: in words.  own: of the unchanged design."""
+
+    name: str
+    unit: str
+    values: str
+    own: Setting
+    not_exercised: NotExercised | None = None
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Of points. elsewhere: in progress on other machines."""
+
+    planned: Points
+    complete: Points
+    failed: Points
+    elsewhere: Points
+
+
+@dataclass(frozen=True)
+class SweptBlocks:
+    """Losses (means over chips) and predictions of every block."""
+
+    nll: Nats
+    predictions: Annotated[tuple[int, ...], "tokens"]
+
+
+@dataclass(frozen=True)
+class PointChips:
+    """Perplexities of the nominal chip and of all others."""
+
+    nominal: Number
+    perplexity: Many
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """One design, measured by the objectives; parameters by name, values and intervals (95 %) by objective.
+
+    reason: why it failed.  same_as: an earlier point with the same parameters.  code: that measured it.
+    ratio: of its perplexity to that of the unchanged design, paired block by block (and chip by chip).
+    not_exercised: the protocol, where all losses are those of the unchanged design.
+    """
+
+    same_as: Whole | None = None
+    point: Whole
+    state: Literal["complete", "failed"]
+    reason: str | None = None
+    design: Chip | None = None
+    parameters: Mapping[str, Setting]
+    values: Mapping[str, Value] = field(default_factory=nothing)
+    intervals: Mapping[str, Values] = field(default_factory=nothing)
+    seconds: MeasuredSeconds | None = None
+    code: str | None = None
+    blocks: SweptBlocks | None = None
+    chips: PointChips | None = None
+    ratio: Number | None = None
+    ratio_interval: Many | None = None
+    not_exercised: str | None = None
+
+    def setting(self, name: str) -> float | str | None:
+        """A parameter: a number or a word."""
+        return plain(self.parameters.get(name))
+
+    def interval(self, objective: str) -> tuple[float, ...] | None:
+        """Both ends of the interval of an objective that has one."""
+        found = self.intervals.get(objective)
+        return None if found is None else found.value
+
+
+@dataclass(frozen=True, kw_only=True)
+class PointResult(Result, Point):
+    """run.json of one point."""
+
+    sweep: str
+    activity: ActivityOfHeads | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepResult(Result):
+    """All points of a sweep.
+
+    sampler: how they were chosen.  adapt: whether gains and offsets are adapted to the nominal chip (True),
+    to every chip ("chip") or not.  chips: of which a perplexity is the mean.  reference: the unchanged
+    design.  context: tokens that the token whose costs are stated attends to.
+    """
+
+    sweep: str
+    study: str
+    model: SweptModel
+    design: Chip
+    text: SweptText
+    sampler: str
+    adapt: bool | str
+    chips: Whole
+    yield_within: Number
+    objectives: tuple[Objective, ...]
+    parameters: tuple[SweptParameter, ...]
+    counts: Counts
+    points: tuple[Point, ...]
+    reference: Whole | None = None
+    context: Value | str | None = None
+
+    @property
+    def complete(self) -> list[Point]:
+        """The points that were measured; one that a sampler chose again counts once."""
+        return [point for point in self.points if point.state == "complete" and point.same_as is None]
+
+    @property
+    def own(self) -> Point | None:
+        """The unchanged design, where it was measured."""
+        return next((point for point in self.complete if point.point == self.reference), None)
+
+    @property
+    def units(self) -> Mapping[str, str]:
+        """Of parameters, by name."""
+        return {parameter.name: parameter.unit for parameter in self.parameters}
+
+    @property
+    def costs(self) -> list[str]:
+        """Objectives besides the perplexity."""
+        return [objective.name for objective in self.objectives if objective.name != "perplexity"]
+
+    @property
+    def has_ratios(self) -> bool:
+        """Whether perplexities have ratios to that of the unchanged design."""
+        return any(point.ratio is not None for point in self.complete)

@@ -1,0 +1,84 @@
+"""AdamW for a model with arrays: the rate of every kind of number, what decays, and gains kept above 0."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from gaincell.errors import InputError
+from gaincell.nn.array_normaliser import NORMALISER
+from gaincell.training.settings import SCALE_RATES, TrainSettings
+
+SMALLEST_GAIN = 1e-20  # gains are kept at or above this value, as in the authors' released code [R]
+
+
+def _is_scale(name: str) -> bool:
+    return ".gain_cell." in name
+
+
+def is_gain(name: str) -> bool:
+    """Whether a parameter is a gain of arrays."""
+    return _is_scale(name) and name.endswith(".gain")
+
+
+def check_positive(gains: Mapping[str, nn.Parameter]) -> None:
+    """Refuse gains that have no logarithm. Raises InputError."""
+    bad = next((name for name, gain in gains.items() if bool((gain <= 0).any())), None)
+    if bad is not None:
+        raise InputError(f"{bad} is not above 0: it has no logarithm to learn; leave out log_gains")
+
+
+@contextmanager
+def as_logarithms(gains: Collection[nn.Parameter]) -> Iterator[None]:
+    """Within the context gains hold their logarithms. (Nothing else is kept of these: a checkpoint holds
+    gains, and goes on exactly.)
+    """
+    with torch.no_grad():
+        for gain in gains:
+            gain.log_()
+        yield
+        for gain in gains:
+            gain.exp_()
+
+
+def make_optimizer(
+    parameters: dict[str, nn.Parameter], settings: TrainSettings, rates: Mapping[str, float]
+) -> torch.optim.AdamW:
+    """The optimiser of named parameters.
+
+    rates: peak learning rates of parameters whose names begin so, in place of those of the settings.
+    """
+    scale_rate = settings.scale_learning_rate or settings.learning_rate
+    peaks = {"": settings.learning_rate}
+    peaks |= {of: getattr(settings, name) or scale_rate for of, name in SCALE_RATES.items()}
+    peaks |= rates
+
+    def kind(name: str) -> str:
+        own = name.rpartition(".")[2]
+        of = next((of for of in SCALE_RATES if of in own), "gain") if _is_scale(name) else ""
+        return next((start for start in rates if name.startswith(start)), of)
+
+    def decays(name: str) -> bool:
+        if (is_gain(name) and settings.log_gains) or name.endswith(NORMALISER):
+            return False
+        return settings.decayed == "all" or parameters[name].ndim > 1 or _is_scale(name)
+
+    groups: list[dict[str, Any]] = []
+    for which, rate in peaks.items():
+        for decayed, decay in ((True, settings.weight_decay), (False, 0.0)):
+            members = [p for n, p in parameters.items() if kind(n) == which and decays(n) is decayed]
+            if members:
+                groups.append({"params": members, "peak": rate, "lr": rate, "weight_decay": decay})
+    return torch.optim.AdamW(groups, betas=settings.betas)
+
+
+def keep_gains_positive(parameters: dict[str, nn.Parameter]) -> None:
+    """Raise every gain among named parameters to SMALLEST_GAIN, in place, where it is below."""
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            if is_gain(name):
+                parameter.clamp_(min=SMALLEST_GAIN)
