@@ -30,6 +30,7 @@ import cells_page
 import context
 import costs_page
 import reproduction
+import rtl_page
 import speed
 import sweep_page
 import tokens_page
@@ -62,6 +63,7 @@ from gaincell.reports import (
 )
 from gaincell.reports.html import page as report
 from gaincell.reports.style import save, styled
+from gaincell.reports.tables import Rows
 from gaincell.results import read
 from gaincell.results.activity import ActivityResult
 from gaincell.results.baseline import BaselineResult
@@ -223,22 +225,37 @@ def write_spice(docs: Path) -> None:
 
     text = page.read_text()
     found, verified = every("cell", CharacterisationResult), every("verify", VerifyResult)
-    text = replaced(text, "cells", spice_tables.cells(found, every("adapt", AdaptedResult)))
-    text = replaced(text, "verify", spice_tables.verification(verified))
-    text = replaced(text, "energy", spice_tables.energy(list(every("energy", EnergyResult).values())))
+    adapted = perplexities(every("adapt", AdaptedResult))
+    text = replaced(text, "cells", f"{spice_tables.cells(found).markdown()}\n{adapted}")
+    text = replaced(text, "verify", spice_tables.verification(verified).markdown())
+    text = replaced(
+        text, "energy", spice_tables.energy(list(every("energy", EnergyResult).values())).markdown()
+    )
     wires = read(folder / "wires-freepdk45.json", WiresResult)
     text = replaced(text, "wires", spice_tables.wires(wires))
     save(spice_wires.wires_figure(wires), docs / "figures" / "spice-wires.png")
     written = read(folder / "write-freepdk45.json", WriteResult)
-    text = replaced(text, "write", spice_write.markdown(written))
+    times = f"{written.discharge * 1e9:g} ns and {written.write * 1e9:g} ns"
+    conditions = f"{written.technology}; discharge and write of {times}.\n"
+    text = replaced(text, "write", f"{spice_write.rows(written).markdown()}\n\n{conditions}")
     mixed = read(folder / "mixed-freepdk45.json", MixedResult)
-    text = replaced(text, "mixed", spice_mixed.markdown(mixed))
+    conditions = f"{mixed.technology}; {mixed.ngspice}; simulated.\n"
+    text = replaced(text, "mixed", f"{spice_mixed.rows(mixed).markdown()}\n\n{conditions}")
     save(spice_mixed.mixed_figure(mixed), docs / "figures" / "spice-mixed-freepdk45.png")
     for name, result in found.items():
         save(spice.cell_figure(result), docs / "figures" / f"spice-cell-{name}.png")
     for name, one in verified.items():
         save(spice.verification_figure(one), docs / "figures" / f"spice-verify-{name}.png")
     write_text(page, text)
+
+
+def perplexities(adapted: Mapping[str, AdaptedResult]) -> str:
+    """Of `tiny` on simulated cells."""
+    rows = []
+    for name, result in adapted.items():
+        stages = {s.name: f"{s.perplexity:.2f} ± {s.perplexity_error:.2f}" for s in result.stages}
+        rows.append([name, *(stages.get(s, "–") for s in ("linear", "unadapted", "adapted"))])
+    return Rows("", ["perplexity of `tiny` on", "linear cell", "unadapted", "adapted"], rows).markdown()
 
 
 def write_costs(docs: Path) -> None:
@@ -305,7 +322,7 @@ def write_rtl(docs: Path) -> None:
     found, real = (read(folder / f"leroux2025{name}.json", RtlResult) for name in ("", "-tiny"))
     lengths = read(folder / "word-lengths.json", WordLengthsResult)
     text = page.read_text()
-    for name, table in rtl.page_tables(found, real, lengths).items():
+    for name, table in rtl_page.page_tables(found, real, lengths).items():
         text = replaced(text, f"rtl-{name}", table)
     write_text(page, text)
     draw(rtl.timeline, found, docs / "figures" / "rtl-timeline.png")

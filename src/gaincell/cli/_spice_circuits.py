@@ -17,7 +17,6 @@ from gaincell.cli._spice_options import (
     Workers,
     simulating,
 )
-from gaincell.cli._spice_tables import rows_table
 
 
 @with_groups
@@ -48,7 +47,7 @@ def write(
     with simulating():
         result = characterise_write_path(technology, chip, command_line(), corner=where, jobs=workers)
     write_json(json, result)
-    Console().print(rows_table(result, report.HEADINGS, report.rows(result)))
+    Console().print(report.rows(result).terminal())
 
 
 @with_groups
@@ -109,7 +108,7 @@ def mixed(
     result = mixed_result(found, chip, command_line(), seed)
     write_json(json, result)
     console = Console()
-    console.print(rows_table(result, report.HEADINGS, report.rows(result)))
+    console.print(report.rows(result).terminal())
     if figure is not None:
         save(report.mixed_figure(result), figure)
     if out is not None:

@@ -239,14 +239,11 @@ def show(
 
 def _matrix_table(rows: Sequence[Sequence[float]]) -> Any:
     """The covariance of the coefficients."""
-    from rich import box
-    from rich.table import Table
+    from gaincell.reports.tables import Rows
 
     orders = [f"C{p}" for p in range(len(rows))]
-    table = Table("", *orders, box=box.SIMPLE, title="Covariance of the coefficients over cells")
-    for order, row in zip(orders, rows, strict=True):
-        table.add_row(order, *(f"{entry:.3g}" for entry in row))
-    return table
+    shown = [(order, *(f"{entry:.3g}" for entry in row)) for order, row in zip(orders, rows, strict=True)]
+    return Rows("Covariance of the coefficients over cells", ("", *orders), shown).terminal()
 
 
 def _readable(quantity: Quantity) -> str:
@@ -259,16 +256,12 @@ def _readable(quantity: Quantity) -> str:
 
 def _fit_table(result: DeviceResult) -> Any:
     """The fit for people: value and 95 % confidence interval."""
-    from rich import box
-    from rich.table import Table
+    from gaincell.reports.tables import Rows
 
-    table = Table("", "value", "95 %", "unit", box=box.SIMPLE, title=result.title)
-    for column in (1, 2):
-        table.columns[column].justify = "right"
+    rows = []
     for key, entry in result.fit.items():
-        if isinstance(entry.value, tuple):  # a matrix is a table of its own
-            continue
-        shown = f"{entry.value:.5g}" if isinstance(entry.value, float) else str(entry.value)
-        ends = "" if entry.interval is None else " to ".join(f"{end:.4g}" for end in entry.interval)
-        table.add_row(key, shown, ends, "" if entry.unit == "1" else entry.unit)
-    return table
+        if not isinstance(entry.value, tuple):  # a matrix is a table of its own
+            shown = f"{entry.value:.5g}" if isinstance(entry.value, float) else str(entry.value)
+            ends = "" if entry.interval is None else " to ".join(f"{end:.4g}" for end in entry.interval)
+            rows.append((key, shown, ends, "" if entry.unit == "1" else entry.unit))
+    return Rows(result.title or "", ("", "value", "95 %", "unit"), rows, text=(0, 3)).terminal()

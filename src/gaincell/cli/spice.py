@@ -20,7 +20,7 @@ from gaincell.cli._spice_options import (
     WriteDac,
     simulating,
 )
-from gaincell.cli._spice_tables import cell_table, energy_table, verify_table, wire_tables
+from gaincell.cli._spice_tables import cell_table, energy_table, verify_tables, wire_tables
 
 OF_FILE = ("--head", "--token")
 RANDOM = ("random", "centred")
@@ -102,7 +102,7 @@ def characterise(
     figure = save(cell_figure(result), out.with_suffix(".png"))
     write_json(json, result)
     console = Console()
-    console.print(cell_table(result, device))
+    console.print(cell_table(result, device).terminal())
     if without:
         console.print(f"No retention in the device: {without}", soft_wrap=True)
     console.print(
@@ -192,7 +192,8 @@ def verify(
         )
     result = verify_result(found, chip, command_line(), seed)
     write_json(json, result)
-    Console().print(verify_table(result))
+    for table in verify_tables(result):
+        Console().print(table.terminal())
     if figure is not None:
         save(verification_figure(result), figure)
     if not found.passed:
@@ -235,7 +236,7 @@ def wires(
     write_json(json, result)
     console = Console()
     for table in wire_tables(result):
-        console.print(table)
+        console.print(table.terminal())
     if figure is not None:
         save(wires_figure(result), figure)
 
@@ -298,4 +299,4 @@ def energy(
             runs.append(found)
     result = energy_result(runs, chip, command_line(), seed)
     write_json(json, result)
-    Console().print(energy_table(result))
+    Console().print(energy_table(result).terminal())

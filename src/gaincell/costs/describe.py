@@ -60,6 +60,7 @@ def head(
     write: SimulatedWrites | None = None,
 ) -> results.CostedHead:
     """One query head, one token. spice, rtl, write: other sources, beside the formulas."""
+    stated, own = found.cited, found.bottom_up
     return results.CostedHead(
         group=found.head.group,
         context=found.head.columns,
@@ -68,8 +69,8 @@ def head(
         head_dim=found.head.head_dim,
         cells=found.head.cells,
         lines=tuple(_line(found, line) for line in found.lines),
-        cited=_cited(found.cited),
-        bottom_up=replace(_bottom_up(found.bottom_up), power=found.bottom_up.power),
+        cited=results.CitedCost(stated.energy, stated.latency, stated.area),
+        bottom_up=results.BottomUp(own.energy, own.latency, own.area, own.power),
         area={name: part.area for name, part in found.area.parts.items()},
         phases=tuple(phases.phases(found)),
         spice=None if spice is None else _spice(found, spice),
@@ -205,7 +206,9 @@ def whole_model(found: Sequence[Arrangement]) -> tuple[results.WholeModel, ...]:
             latency_gain=first.latency / one.total.latency,
             latency_gain_cited=first.latency / one.total_cited.latency,
             note=one.note,
-            attention_cited=None if one.cited is None else _cited_time(one.cited),
+            attention_cited=None
+            if one.cited is None
+            else results.CitedTime(one.cited.energy, one.cited.latency),
             held=one.held,
         )
         for one in found
@@ -317,15 +320,3 @@ def _line(found: HeadCost, line: Line) -> results.Block:
     cited = Value(line.cited, "J", "cited", paper().source(line.name))
     compared = {"factor": line.factor, "band": line.band, "inside": line.inside}
     return replace(block, cited=cited, explanation=found.explain(line), **compared)  # type: ignore[arg-type]
-
-
-def _cited_time(cost: Cost) -> results.CitedTime:
-    return results.CitedTime(cost.energy, cost.latency)
-
-
-def _cited(cost: Cost) -> results.CitedCost:
-    return results.CitedCost(cost.energy, cost.latency, cost.area)
-
-
-def _bottom_up(cost: Cost) -> results.BottomUp:
-    return results.BottomUp(cost.energy, cost.latency, cost.area)

@@ -10,12 +10,12 @@ from matplotlib.figure import Figure
 
 from gaincell.reports.costs import with_scale
 from gaincell.reports.style import BLUE, GREY, legend_below, styled
-from gaincell.results.rtl import PAPER, Module, RtlEnergy, RtlResult, Total, WordLengthsResult
+from gaincell.results.rtl import PAPER, Module, RtlEnergy, RtlResult, Total
 
-Rows = list[list[str]]
+Lines = list[list[str]]
 
 
-def check_rows(result: RtlResult) -> Rows:
+def check_rows(result: RtlResult) -> Lines:
     """What was checked, how, how much, and how much of it was different."""
     return [
         [
@@ -28,7 +28,7 @@ def check_rows(result: RtlResult) -> Rows:
     ]
 
 
-def module_rows(result: RtlResult) -> Rows:
+def module_rows(result: RtlResult) -> Lines:
     """Gates, flip-flops, depth, area and energy by kind of module, and of all."""
 
     def row(name: str, placed: str, depth: str, of: Module | Total) -> list[str]:
@@ -47,7 +47,7 @@ def module_rows(result: RtlResult) -> Rows:
     return [*rows, *([] if result.total is None else [row("head", "", "", result.total)])]
 
 
-def energy_rows(*found: RtlResult) -> Rows:
+def energy_rows(*found: RtlResult) -> Lines:
     """Energy of a token and query head, a column a result: synthesised, the formula of the cost model, each
     hypothesis, the paper's.
     """
@@ -77,68 +77,12 @@ SOURCES = {
 CHECKS = ("check", "what and how", "compared", "different")
 MODULES = ("module", "placed", "gates", "flip-flops", "depth", "area", "energy a token")
 ENERGY = ("energy of a token and query head", "", "")
-WORDS = ("guard bits", "bits of a word", "q codes", "k codes", "v codes", "perplexity")
 
 
-def table(title: str, headings: Sequence[str], rows: Rows, caption: str = "") -> Any:
-    """For a terminal."""
-    from rich.table import Table
-
-    found = Table(title=title, caption=caption or None, title_justify="left", caption_justify="left")
-    for n, heading in enumerate(headings):
-        found.add_column(heading, justify="left" if n == 0 or heading in ("what and how", "") else "right")
-    for row in rows:
-        found.add_row(*row)
-    return found
-
-
-def markdown(headings: Sequence[str], rows: Rows) -> str:
+def markdown(headings: Sequence[str], rows: Lines) -> str:
     """For a page."""
     lines = [list(headings), ["---"] * len(headings), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
-
-
-def word_rows(lengths: WordLengthsResult) -> Rows:
-    """Perplexity, and codes that differ from those of exact stages, by word length."""
-    rows = [
-        [
-            f"{one.guard_bits}",
-            f"{one.word_bits}",
-            *(f"{x:.2%}" for x in (one.q_codes_different, one.k_codes_different, one.v_codes_different)),
-            f"{one.perplexity:.3f}",
-        ]
-        for one in lengths.words
-    ]
-    return [*rows, ["exact", "", "", "", "", f"{lengths.exact:.3f}"]]
-
-
-def page_tables(result: RtlResult, real: RtlResult, lengths: WordLengthsResult) -> dict[str, str]:
-    """The tables of docs/rtl.md, each with what it is of.
-
-    real: the same head with the codes of a model.
-    """
-    sizes, energy = result.sizes, result.energy
-    assert energy is not None
-    head = f"{sizes.rows:,} rows, {sizes.columns:,} columns"
-    proved = f"Simulated and proved. {head}."
-    shared = "Query heads that share the arrays"
-    of_inputs = ("energy of a token and query head", result.inputs, real.inputs, "")
-    of_tokens = (
-        f"Simulated. {head}; means of {sizes.tokens:,} tokens from an empty ring, "
-        f"{energy.columns:,} valid columns on average, "
-        f"{sizes.step_periods:,} periods a token; {result.technology}."
-    )
-    of_words = (
-        f"Simulated: {lengths.model}, {lengths.predictions:,} predictions; codes that "
-        "differ from those of exact stages with the same inputs."
-    )
-    groups = f"{sizes.group} and {real.sizes.group}"
-    return {
-        "checks": f"{markdown(CHECKS, check_rows(result))}\n{proved} {shared}: {sizes.group}.\n",
-        "modules": f"{markdown(MODULES, module_rows(result))}\n{of_tokens} {shared}: {sizes.group}.\n",
-        "energy": f"{markdown(of_inputs, energy_rows(result, real))}\n{of_tokens} {shared}: {groups}.\n",
-        "words": f"{markdown(WORDS, word_rows(lengths))}\n{of_words}\n",
-    }
 
 
 @styled()

@@ -7,21 +7,19 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gaincell.reports.spice import label_axes
-from gaincell.reports.spice_tables import table
 from gaincell.reports.style import BLACK, BLUE, GREY, MARKERS, PALETTE, RED, styled
+from gaincell.reports.tables import Rows
 from gaincell.results.spice_circuits import MixedResult, MixedWaves
 
-HEADINGS = ("mixed-signal run", "")
 
-
-def rows(result: MixedResult) -> list[list[str]]:
+def rows(result: MixedResult) -> Rows:
     """What was simulated and how it compares."""
     codes = np.array(result.codes.spice)
     error, drift = (
         f"{of.rms * 1e3:.1f}, {of.largest * 1e3:.1f}" for of in (result.write_error, result.drift)
     )
     tokens = f"{result.tokens} tokens of {result.step_periods} clock periods"
-    return [
+    lines = [
         ["sub-tile, run", f"{_size(result)}, {tokens}"],
         ["output codes, lowest to highest", f"{codes.size}, {codes.min():g} to {codes.max():g}"],
         ["codes unlike HeadArray's", f"{result.codes.differ} of {codes.size}"],
@@ -30,15 +28,11 @@ def rows(result: MixedResult) -> list[list[str]]:
         ["stored voltages, error against the ideal level (mV): rms, largest", error],
         ["stored voltages, moved until the column is written again (mV): rms, largest", drift],
     ]
+    return Rows(f"{result.technology}, {result.ngspice}", ("mixed-signal run", ""), lines)
 
 
 def _size(result: MixedResult) -> str:
     return f"{result.rows} x {result.columns}"
-
-
-def markdown(result: MixedResult) -> str:
-    """The table with its conditions."""
-    return f"{table(HEADINGS, rows(result))}\n\n{result.technology}; {result.ngspice}; simulated.\n"
 
 
 @styled()

@@ -1,11 +1,11 @@
-"""Tables of docs/spice.md, from results of `gaincell spice` and `gaincell adapt`."""
+"""Tables of docs/spice.md, from results of `gaincell spice`."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 
-from gaincell.results.run import AdaptedResult
+from gaincell.reports.tables import Rows
 from gaincell.results.spice import (
     CharacterisationResult,
     CornerCurve,
@@ -22,12 +22,6 @@ LATTICE = 2.42
 """Mobility of electrons in silicon falls as T^-2.42 where the lattice alone scatters (S. M. Sze, Physics of
 Semiconductor Devices): nothing raises a current in the cold more.
 """
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown; all columns but the first flush right."""
-    lines = ["| " + " | ".join(head) + " |", "| --- |" + " ---: |" * (len(head) - 1)]
-    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)]) + "\n"
 
 
 def artefacts(result: CharacterisationResult) -> list[float]:
@@ -80,8 +74,8 @@ def span(values: Sequence[float], factor: float, places: int) -> str:
     return f"{min(found):.{places}f} to {max(found):.{places}f}"
 
 
-def cells(found: Mapping[str, CharacterisationResult], adapted: Mapping[str, AdaptedResult]) -> str:
-    """One column per technology: what `characterise` found, and the perplexity of `tiny` on that cell."""
+def cells(found: Mapping[str, CharacterisationResult]) -> Rows:
+    """One column per technology: what `characterise` found."""
 
     def ends(values: Sequence[float], factor: float, places: int) -> str:
         return f"{values[0] * factor:.{places}f} to {values[-1] * factor:.{places}f}"
@@ -107,18 +101,10 @@ def cells(found: Mapping[str, CharacterisationResult], adapted: Mapping[str, Ada
         "0.9 V after 10 µs with gate tunnelling (V)": lambda r: f"{r.retention.with_tunnelling[-1][-1]:.3f}",
     }
     rows = [[name, *map(of, found.values())] for name, of in shown.items()]
-    return table(["", *(r.technology for r in found.values())], rows) + "\n" + _perplexities(adapted)
+    return Rows("Cells from transistor models", ["", *(r.technology for r in found.values())], rows)
 
 
-def _perplexities(adapted: Mapping[str, AdaptedResult]) -> str:
-    rows = []
-    for name, result in adapted.items():
-        stages = {s.name: f"{s.perplexity:.2f} ± {s.perplexity_error:.2f}" for s in result.stages}
-        rows.append([name, *(stages.get(s, "–") for s in ("linear", "unadapted", "adapted"))])
-    return table(["perplexity of `tiny` on", "linear cell", "unadapted", "adapted"], rows)
-
-
-def verification(found: Mapping[str, VerifyResult]) -> str:
+def verification(found: Mapping[str, VerifyResult]) -> Rows:
     """One row a run and array."""
     rows = []
     for name, result in found.items():
@@ -147,12 +133,17 @@ def verification(found: Mapping[str, VerifyResult]) -> str:
         "own (% of 15 ns)",
         "offset (ns)",
     ]
-    return table([*head, "rms left (ns)", "at a rail", "codes that differ"], rows)
+    head += ["rms left (ns)", "at a rail", "codes that differ"]
+    return Rows("SPICE against the behavioural model", head, rows)
 
 
 def digits(found: float | None, factor: float, places: int) -> str:
     """A number with so many decimals; "–" where there is none."""
     return "–" if found is None or math.isnan(found) else f"{found * factor:.{places}f}"
+
+
+def _markdown(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return Rows("", headings, rows).markdown()
 
 
 def wires(result: WiresResult) -> str:
@@ -168,9 +159,9 @@ def wires(result: WiresResult) -> str:
         word.setdefault(name, []).append(f"{100 * w.error:.2f}")
     return (
         "Current lost on a bit line whose cells all conduct (%):\n\n"
-        + table(["Ω per cell", *cells_head], [[name, *row] for name, row in bit.items()])
+        + _markdown(["Ω per cell", *cells_head], [[name, *row] for name, row in bit.items()])
         + "\nCharge lost by the farthest cell of a word line, pulse of 1 ns (%):\n\n"
-        + table(["per cell", *cells_head], [[name, *row] for name, row in word.items()])
+        + _markdown(["per cell", *cells_head], [[name, *row] for name, row in word.items()])
         + "\n"
         + _in_operation(result)
     )
@@ -196,12 +187,12 @@ def _in_operation(result: WiresResult) -> str:
         f"{digits(first.noise, NANO, 4)} and {digits(second.noise, NANO, 4)} ns rms:\n\n"
     )
     head = ["dot product, per cell", "rms (ns)", "largest (ns)", "`key_drop`, `value_drop`"]
-    text += table([*head, "left by the first-order model (ns rms)"], rows)
+    text += _markdown([*head, "left by the first-order model (ns rms)"], rows)
     text += f"\n64 cells reach half a step of the counter ({100 * result.tolerance:.1f} %) at:\n\n"
     limits = [[name, f"{x:.3g}" if math.isfinite(x) else "beyond 100"] for name, x in result.limits.items()]
     return (
         text
-        + table(["", "Ω per cell"], limits)
+        + _markdown(["", "Ω per cell"], limits)
         + (
             f"\nThe bit line whose cells all conduct carries {result.overload:.1f} times the "
             "charge at which the converter of the first dot product saturates.\n"
@@ -209,7 +200,7 @@ def _in_operation(result: WiresResult) -> str:
     )
 
 
-def energy(found: Sequence[EnergyResult]) -> str:
+def energy(found: Sequence[EnergyResult]) -> Rows:
     """One row a run and array."""
     rows = []
     for result in found:
@@ -237,4 +228,5 @@ def energy(found: Sequence[EnergyResult]) -> str:
         "drivers (pJ)",
         "readout (pJ)",
     ]
-    return table([*head, "cells of a head (pJ)", "head (pJ)"], rows)
+    head += ["cells of a head (pJ)", "head (pJ)"]
+    return Rows("Energy of the arrays, from SPICE", head, rows)

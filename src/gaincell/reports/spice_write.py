@@ -6,13 +6,12 @@ import math
 from collections.abc import Callable, Sequence
 
 from gaincell.reports.costs import DACS
-from gaincell.reports.spice_tables import span, table
+from gaincell.reports.spice_tables import span
+from gaincell.reports.tables import Rows
 from gaincell.results.spice_circuits import DacWrites, WriteResult
 
-HEADINGS = ("write path", *DACS.values())
 
-
-def rows(result: WriteResult) -> list[list[str]]:
+def rows(result: WriteResult) -> Rows:
     """What is asked of the write path, a column a DAC; the pulse drivers below."""
 
     def largest(values: Sequence[float]) -> float:
@@ -29,17 +28,12 @@ def rows(result: WriteResult) -> list[list[str]]:
         "kT/C noise of a write (mV rms, computed)": lambda dac: f"{dac.noise * 1e3:.2f}",
         "rms error of a full pulse's charge (% of full scale)": _charge_error,
     }
-    return [
+    lines = [
         *([name, *(of(result.dacs[kind]) for kind in DACS)] for name, of in shown.items()),
         ["word-line pulses: error of the width (ps)", span(result.pulses.error, 1e12, 2), ""],
         ["word-line pulses: energy of a pulse (fJ)", span(result.pulses.energy, 1e15, 1), ""],
     ]
-
-
-def markdown(result: WriteResult) -> str:
-    """The table with its conditions."""
-    times = f"{result.discharge * 1e9:g} ns and {result.write * 1e9:g} ns"
-    return f"{table(HEADINGS, rows(result))}\n\n{result.technology}; discharge and write of {times}.\n"
+    return Rows(f"{result.technology}, {result.ngspice}", ("write path", *DACS.values()), lines)
 
 
 def _charge_error(dac: DacWrites) -> str:

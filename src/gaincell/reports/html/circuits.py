@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from markupsafe import Markup
 
@@ -61,15 +62,13 @@ def spice_cells(results: Sequence[Result]) -> Markup:
     def curves(run: CharacterisationResult) -> Markup:
         return picture("Curves of the cell", spice.cell_figure(run), kind=SIMULATED)
 
-    shown = spice_tables.cells(dict(typed(results, CharacterisationResult)), {})
-    rows = markdown_rows("Cells from transistor models", shown)[0]
+    rows = spice_tables.cells(dict(typed(results, CharacterisationResult)))
     return table(rows, SIMULATED) + each_of(results, CharacterisationResult, curves, lambda run: run.curve)
 
 
 def verifications(results: Sequence[Result]) -> Markup:
     """SPICE against the behavioural model."""
-    shown = spice_tables.verification(dict(typed(results, VerifyResult)))
-    rows = markdown_rows("SPICE against the behavioural model", shown)[0]
+    rows = spice_tables.verification(dict(typed(results, VerifyResult)))
     return table(rows, SIMULATED) + each_of(results, VerifyResult, _verification, lambda run: run.first)
 
 
@@ -94,9 +93,8 @@ def _verification(run: VerifyResult) -> Markup:
 def energies(results: Sequence[Result]) -> Markup:
     """Energies of the arrays, from SPICE."""
     found = [run for _, run in typed(results, EnergyResult)]
-    rows = markdown_rows("Energy of the arrays, from SPICE", spice_tables.energy(found))[0]
     caption = f"Not included: {found[0].not_included}."
-    return table(Rows(rows.title, rows.headings, rows.rows, caption), SIMULATED)
+    return table(replace(spice_tables.energy(found), caption=caption), SIMULATED)
 
 
 def wires(results: Sequence[Result]) -> Markup:
@@ -104,7 +102,8 @@ def wires(results: Sequence[Result]) -> Markup:
 
     def shown(run: WiresResult) -> Markup:
         chart = picture("What wires cost", spice_wires.wires_figure(run), kind=SIMULATED)
-        return chart + _tables("Wires", spice_tables.wires(run))
+        tables = (table(rows, SIMULATED) for rows in markdown_rows("Wires", spice_tables.wires(run)))
+        return chart + EMPTY.join(tables)
 
     return each_of(results, WiresResult, shown, lambda run: run.bit_line)
 
@@ -114,7 +113,7 @@ def writes(results: Sequence[Result]) -> Markup:
     return each_of(
         results,
         WriteResult,
-        lambda run: _tables("Write path", spice_write.markdown(run)),
+        lambda run: table(replace(spice_write.rows(run), title="Write path"), SIMULATED),
         lambda run: tuple(run.dacs.values()),
     )
 
@@ -124,13 +123,10 @@ def mixed_runs(results: Sequence[Result]) -> Markup:
 
     def shown(run: MixedResult) -> Markup:
         chart = picture("Mixed-signal run", spice_mixed.mixed_figure(run), kind=SIMULATED)
-        return chart + _tables("Codes and stored voltages", spice_mixed.markdown(run))
+        rows = replace(spice_mixed.rows(run), title="Codes and stored voltages")
+        return chart + table(rows, SIMULATED)
 
     return each_of(results, MixedResult, shown, lambda run: run.waves)
-
-
-def _tables(title: str, markdown: str) -> Markup:
-    return EMPTY.join(table(rows, SIMULATED) for rows in markdown_rows(title, markdown))
 
 
 def digital(results: Sequence[Result]) -> Markup:
