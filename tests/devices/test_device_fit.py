@@ -61,6 +61,7 @@ def design() -> Design:
     return load_design("leroux2025")
 
 
+@pytest.mark.slow
 def test_known_cells_are_recovered_within_their_confidence_intervals(design: Design, tmp_path: Path) -> None:
     """95 % intervals of seven numbers over twelve chips: of 84, all but a few contain the truth."""
     missed = 0
@@ -213,6 +214,7 @@ def test_a_target_that_agrees_with_the_offset_voltage_is_that(design: Design, tm
     assert "leakage.decay_voltage" not in chip.in_use
 
 
+@pytest.mark.slow
 def test_intervals_of_a_decay_hold_the_truth(tmp_path: Path) -> None:
     missed = 0
     for seed in range(12):
@@ -327,7 +329,7 @@ def test_swapped_columns_and_overwriting(design: Design, tmp_path: Path) -> None
         fit_device(path, design, rescale=True)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_two_hundred_cells_to_an_adapted_model_in_two_commands(tmp_path: Path) -> None:
     curve = cells(tmp_path / "curve.csv", count=200, reads=3)
     start = time.monotonic()

@@ -129,6 +129,7 @@ def test_a_model_is_read_as_it_is_stored(family: str, stored: torch.dtype, tmp_p
                 assert torch.equal(one, other), name
 
 
+@pytest.mark.slow
 def test_reading_makes_no_copy_of_weights_that_are_stored_as_wanted(tmp_path: Path) -> None:
     """Anonymous memory of the process grows by less than half of the weights: they are pages of the file."""
     code = """

@@ -102,6 +102,7 @@ def test_without_ngspice_the_package_is_named(
     assert "package 'ngspice'" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.spice
 @needs_ngspice
 def test_codes_of_the_circuit_are_those_of_the_head(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ needs_ngspice = [pytest.mark.spice, pytest.mark.skipif(not available(), reason="
 class TestSimulated:
     pytestmark = needs_ngspice
 
+    @pytest.mark.slow
     def test_the_quick_mode_passes(self, tmp_path: Path) -> None:
         out = tmp_path / "verify.json"
         result = CliRunner().invoke(app, ["spice", "verify", "--json", str(out)])
@@ -36,6 +37,7 @@ class TestSimulated:
         assert all(check["passed"] for check in found["checks"])
         assert "FAIL" not in result.output
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(("dac", "code"), [("string", 0), ("charge", 1)])
     def test_from_a_code_to_the_current(self, dac: str, code: int, tmp_path: Path) -> None:
         """Cells hold what the DAC wrote; the model reads them as they are. Only the string is close."""
@@ -50,6 +52,7 @@ class TestSimulated:
         assert checks.pop("write: largest error of a stored voltage") == (dac == "string")
         assert all(checks.values())
 
+    @pytest.mark.slow
     def test_too_few_columns_for_a_calibration_are_shown_without_one(self, tmp_path: Path) -> None:
         out = tmp_path / "verify.json"
         options = ["--inputs", "centred", "--columns", "1", "--json", str(out)]

@@ -69,6 +69,7 @@ def found() -> Verification:
 class TestSimulated:
     pytestmark = needs_ngspice
 
+    @pytest.mark.slow
     def test_the_counter_counts_to_the_nearest_period(self) -> None:
         widths = [0.0, 0.7e-9, 7.8e-9, 14.2e-9]
         bench = counter_bench(
@@ -99,6 +100,7 @@ class TestSimulated:
             check(to_json(result))
             assert parse(to_json(result), "result") == result
 
+    @pytest.mark.slow
     def test_the_first_order_model_holds_for_small_drops(self, monkeypatch: pytest.MonkeyPatch) -> None:
         free, wire = technology("freepdk45"), (30.0, 0.2e-15)
         operating = in_operation(free, DESIGN, Corner(), first=[wire], second=[], columns=2)

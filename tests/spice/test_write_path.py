@@ -85,6 +85,7 @@ class TestSimulated:
         assert np.abs(found.pulses.error).max() < 10e-12
         assert np.ptp(found.pulses.energy) < 0.05 * np.mean(found.pulses.energy)
 
+    @pytest.mark.slow
     def test_command(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         file = tmp_path / "write.json"
         with pytest.raises(SystemExit) as left:

@@ -208,6 +208,7 @@ def test_a_transfer_from_own_inputs_stops_gradients_between_blocks(block: int) -
         torch.testing.assert_close(found, sum(of_layers) / 3, rtol=1e-4, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_a_transfer_learns_where_to_look() -> None:
     teacher = attach(micro_llama(), micro_design(), attention="softmax")
     apart = {}

@@ -88,7 +88,8 @@ class Redraw(StrEnum):
 
 
 MODEL_HELP = (
-    "tiny (embedded), smollm2-135m, a hub id such as openai-community/gpt2, a model directory, a .gguf file"
+    "tiny (embedded), smollm2-135m, a hub id such as openai-community/gpt2, a model directory, a .gguf file, "
+    "an adapter of peft on arrays"
 )
 ModelOrRun: TypeAlias = Annotated[str, typer.Argument(metavar="MODEL|RUN", help=MODEL_HELP + ", or a RUN.")]
 ModelInArrays: TypeAlias = Annotated[

@@ -56,12 +56,12 @@ def baseline(
     device: Device = "cpu",
     json: JsonFile = None,
 ) -> None:
-    """Attention of one new token over its KV cache, as a decoder on this machine computes it in every layer.
+    """Measure the attention of one new token over its KV cache, as a decoder computes it on this machine.
 
-    `published` repeats the protocol of the paper's GPU measurements, which masks all keys but the first; the
-    others are a fair set: correct masking, several types, flash decoding, an int8 cache. Energy by RAPL (CPU)
-    or NVML (GPU) with the idle power subtracted, where the machine allows. What the paper's authors published
-    of an RTX 4090 and a Jetson Nano stands beside.
+    `published` repeats the protocol of the paper's GPU measurements, which masks all keys but the first. The
+    others are fair: correct masking, several types, flash decoding, an int8 cache. Energy comes from RAPL
+    (CPU) or NVML (GPU), less the idle power, where the machine allows it. The authors' published numbers of
+    an RTX 4090 and a Jetson Nano stand beside.
 
     Example: gaincell baseline --threads 1 --json baseline.json --figure baseline.png
 

@@ -126,11 +126,11 @@ def cost(
 ) -> None:
     """What a token costs in gain cells: energy, latency and area, by block.
 
-    Two columns: what the paper states (cited), and what follows from activity, capacitances, clock, gate and
-    cell counts (bottom-up), with the factor between them and the band in which it was expected. The activity
-    of a RUN, and of tiny in its shipped linear version, is measured on --text first, layer by layer and head
-    by head; that of smollm2-135m was measured with its shipped RUN; of other models it is assumed. In the
-    examples runs/tiny is what `gaincell map tiny` writes.
+    The table has what the paper states (cited), what follows from activity, capacitances, clock, gates and
+    cells (bottom-up), the factor between both, and the band in which the factor was expected. The activity of
+    a RUN, and of tiny in its shipped linear version, is first measured on --text, in every layer and head.
+    That of smollm2-135m was measured with its shipped RUN. For other models it is assumed. In the examples
+    runs/tiny is what `gaincell map tiny` writes.
 
     Example: gaincell cost adapters/smollm2-135m
 

@@ -50,13 +50,14 @@ def fidelity(
     device: Device = "cpu",
     json: JsonFile = None,
 ) -> None:
-    """Every head's output in arrays beside the pretrained model's softmax attention, on its hidden states.
+    """Compare every head's output in arrays with the pretrained model's softmax attention.
 
-    error: squared, relative to the softmax output; linear error: to the output of --linear, or of the same
-    arrays with linear cells. pulses: share of columns that give one; ceilings: share of pulses and sub-tile
-    outputs that are cut; tile zero: that count as nothing; codes: share of the codes that are put to use (exp
-    of their entropy). All of them per layer and head in --json and --figure. In the example runs/tiny is what
-    `gaincell map tiny` writes.
+    Both see the pretrained model's hidden states. Error: squared, relative to the softmax output. Linear
+    error: relative to the output of --linear, or of the same arrays with linear cells. Pulses: share of
+    columns that give one. Ceilings: share of pulses and sub-tile outputs that are cut. Tile zero: share of
+    sub-tile outputs that count as nothing. Codes: share of the codes in use (exp of their entropy). --json
+    and --figure have all of them per layer and head. In the example runs/tiny is what `gaincell map tiny`
+    writes.
 
     Example: gaincell fidelity runs/tiny --figure fidelity.png --json fidelity.json
     """

@@ -145,7 +145,7 @@ def verify(
 ) -> None:
     """Simulate the two chained dot products of a 64 x 64 array and compare them with the behavioural model.
 
-    Leaves with exit code 1 if a stated tolerance is not met. In the examples
+    Exit code 1 if a stated tolerance is not met. In the examples
     layer3.safetensors is what `gaincell evaluate runs/tiny --dump layer3.safetensors
     --layer 3` writes, and runs/tiny what `gaincell map tiny` does.
 
@@ -264,8 +264,8 @@ def energy(
 ) -> None:
     """Integrate the supplies: energy of both dot products per cell, column, array and head.
 
-    Always with random inputs (centred, and covering the converters' range), which the energy depends on, and
-    with those of every FILE. In the example
+    The energy depends on the inputs. They are random (centred, and covering the converters' range), and then
+    those of every FILE. In the example
     layer3.safetensors is what `gaincell evaluate runs/tiny --dump layer3.safetensors
     --layer 3` writes, and runs/tiny what `gaincell map tiny` does.
 

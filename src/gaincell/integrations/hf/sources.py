@@ -12,7 +12,7 @@ import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from logging import ERROR
 from pathlib import Path
@@ -33,8 +33,11 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from gaincell.errors import GaincellError, ModelError
+from gaincell.errors import GaincellError, InputError, ModelError
 from gaincell.files import check_text, read_json
+from gaincell.integrations.hf.adapter_source import CONFIG as ADAPTER
+from gaincell.integrations.hf.adapter_source import WEIGHTS as ADAPTER_WEIGHTS
+from gaincell.integrations.hf.adapter_source import adapted_model, check_adapted, is_adapter, put_adapter
 from gaincell.integrations.hf.completeness import check_complete
 from gaincell.integrations.hf.interface import register
 from gaincell.shipped import FOLDERS, available, begun
@@ -46,10 +49,11 @@ _SMOLLM2_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 FORMS = (
     f"MODEL is {TINY}, {SMOLLM2}, a hub id such as openai-community/gpt2 (or ID@REVISION), a local model "
-    "directory, a .gguf file, a RUN directory or a shipped adapter such as adapters/smollm2-135m"
+    "directory, a .gguf file, a RUN directory, a shipped adapter such as adapters/smollm2-135m, or an "
+    "adapter of peft on gain-cell arrays"
 )
 
-_WEIGHTS = ("model*.safetensors", "pytorch_model*.bin")
+_WEIGHTS = ("model*.safetensors", "pytorch_model*.bin", ADAPTER_WEIGHTS)
 """Files that hold weights, the preferred kind first."""
 
 _TEXTS = ("*.json", "*.model", "*.txt", "*.jinja")
@@ -97,6 +101,8 @@ class Source:
     """where its files are"""
     gguf: str | None = None
     """name of the GGUF file in the directory, if it is one"""
+    adapter: Path | None = None
+    """directory of an adapter of peft that is merged into it; `id` is then that of the base model"""
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -127,22 +133,31 @@ class BaseModel:
 
 
 def load_base(
-    model: str | os.PathLike[str], dtype: torch.dtype | None = torch.float32, where: str = ""
+    model: str | os.PathLike[str],
+    dtype: torch.dtype | None = torch.float32,
+    where: str = "",
+    base: str | os.PathLike[str] | None = None,
 ) -> BaseModel:
-    """Read a pretrained model (not a RUN) and take its fingerprint.
+    """Read a pretrained model (not a RUN) and take its fingerprint. An adapter of peft on gain-cell arrays is
+    merged into its base model; id and fingerprint are those of the base model.
 
     Args:
-        model: ``tiny``, ``smollm2-135m``, a hub id, a model directory or a ``.gguf`` file.
+        model: ``tiny``, ``smollm2-135m``, a hub id, a model directory, a ``.gguf`` file, or an adapter.
         dtype: of the weights. They are read as they are stored, mapped into memory, and converted one by
             one afterwards, so that the fingerprint is that of the model and not of the choice of ``dtype``.
             None: bfloat16 where they are stored so, else float32.
         where: who needs it, for the line that announces a download.
+        base: where the base model of an adapter is now, if not where its configuration says.
 
     Raises:
         ModelError: the model cannot be found or read; a weight is missing, has no place in the model, or is
-            not a finite floating-point number (named).
+            not a finite floating-point number (named); or the base model of an adapter has changed.
+        RunError: a newer gaincell wrote the adapter.
+        InputError: an adapter needs peft, which is missing; or `base` is given, and it is no adapter.
     """
-    source = find_source(str(model), where)
+    source = find_source(str(model), where, base)
+    if base is not None and source.adapter is None:
+        raise InputError(f"base= is for a RUN or an adapter, and {str(model)!r} is neither; leave it out")
     try:
         with _quiet():
             check_config(source)
@@ -164,10 +179,15 @@ def load_base(
     loaded.config._name_or_path = loaded.name_or_path = without_revision(source.id)
     loaded.config._commit_hash = revision_of(source.id)
     check_finite(loaded, where=f"model {source.id!r}")
+    if source.adapter is not None:
+        check_adapted(loaded, source.adapter)
     if dtype is None:
         dtype = torch.bfloat16 if loaded.dtype == torch.bfloat16 else torch.float32
     _convert_weights(loaded, dtype)
     loaded.config.dtype = dtype
+    if source.adapter is not None:
+        put_adapter(loaded, source.adapter)
+        check_finite(loaded, where=str(source.adapter))
     return BaseModel(loaded.eval(), source, sha256)
 
 
@@ -213,8 +233,19 @@ def _check_sizes(found: Mapping[str, Any], where: str) -> None:
 
 
 def has_tokenizer(source: Source) -> bool:
-    """Whether there is a tokenizer beside a model."""
-    return source.gguf is not None or any((source.directory / name).is_file() for name in _TOKENIZERS)
+    """Whether there is a tokenizer beside a model or its adapter."""
+    return source.gguf is not None or _tokenizer_beside(_of_tokenizer(source).directory)
+
+
+def _tokenizer_beside(directory: Path) -> bool:
+    return any((directory / name).is_file() for name in _TOKENIZERS)
+
+
+def _of_tokenizer(source: Source) -> Source:
+    """Where a model's tokenizer is read from: beside its adapter, where there is one."""
+    if source.adapter is None or not _tokenizer_beside(source.adapter):
+        return source
+    return Source(str(source.adapter), source.adapter)
 
 
 def load_tokenizer(source: Source) -> PreTrainedTokenizerBase:
@@ -226,6 +257,7 @@ def load_tokenizer(source: Source) -> PreTrainedTokenizerBase:
     Raises:
         ModelError: there is none, or it cannot be read.
     """
+    source = _of_tokenizer(source)
     bare = source.directory / "tokenizer.json"
     try:
         with _quiet():
@@ -260,12 +292,32 @@ def revision_of(model: str) -> str | None:
     return model.rpartition("@")[2] if without_revision(model) != model else None
 
 
-def find_source(model: str, where: str = "") -> Source:
+def find_source(model: str, where: str = "", base: str | os.PathLike[str] | None = None) -> Source:
     """Where ``model`` is to be read from, without reading it; a model of the hub is downloaded if need be.
 
+    where: who needs it.  base: where the base model of an adapter is now, if not where it says.
+
     Raises:
-        ModelError: it is nowhere; says where was looked.
+        ModelError: it, or the base model of an adapter, is nowhere; says where was looked.
+        RunError: a newer gaincell wrote the adapter.
     """
+    found = _find_source(model, where)
+    if not is_adapter(found.directory):
+        return found
+    adapter = found.directory
+    needed = f"{adapter}: its base model is needed: "
+    named = os.fspath(base) if base is not None else adapted_model(adapter)
+    try:
+        beneath = _find_source(named, needed)
+    except ModelError as error:
+        raise ModelError(f"{needed}{error}") from error
+    if is_adapter(beneath.directory):
+        raise ModelError(f"{adapter}: its base model {named} is an adapter itself")
+    return replace(beneath, adapter=adapter)
+
+
+def _find_source(model: str, where: str) -> Source:
+    """`find_source`, of an adapter where the adapter is."""
     if model in _NAMED:
         return _NAMED[model]()
     path = Path(model).expanduser()
@@ -274,20 +326,15 @@ def find_source(model: str, where: str = "") -> Source:
             raise ModelError(f"there is no file {model!r}. {FORMS}")
         return Source(str(path.resolve()), path.parent, gguf=path.name)
     if path.is_dir():
-        if not (path / "config.json").is_file():
+        if not is_adapter(path) and not (path / "config.json").is_file():
             what = begun(path) or f"holds neither a model (config.json) nor a RUN. {FORMS}"
-            if (path / "adapter_config.json").is_file():
-                what = (
-                    "holds an adapter of peft: load it with PeftModel.from_pretrained on its base model, and "
-                    "write a RUN with gaincell.save"
-                )
             raise ModelError(f"directory {model!r} {what}")
         for text in sorted(path.glob("*.json")):
             try:
                 check_text(text)
             except OSError as error:
                 raise ModelError(f"cannot read model {model!r}: {error}. {FORMS}") from error
-        return Source(str(path.resolve()), path)
+        return Source(str(path.resolve()), path.resolve() if is_adapter(path) else path)
     if model.startswith("adapters/"):
         raise ModelError(
             f"there is no adapter {model!r} here, and none of that name is shipped; shipped: "
@@ -392,6 +439,11 @@ def hub_directory(name: str, needed: str, wanted: tuple[str, ...]) -> Path | Non
         return None
 
 
+def is_adapter_on_hub(name: str) -> bool:
+    """Whether a repository of the hub holds an adapter of peft."""
+    return hub_directory(name, ADAPTER, (ADAPTER, ADAPTER_WEIGHTS, *_TEXTS)) is not None
+
+
 def _hub_directory(model: str, revision: str | None = None, where: str = "") -> Path:
     """The files of a model of the hub, in a directory with the name of the commit: from its local cache if
     they are there, else downloaded, which is announced.
@@ -399,9 +451,10 @@ def _hub_directory(model: str, revision: str | None = None, where: str = "") -> 
     The hub is asked once, with a short time limit, before anything that would try again and again.
     """
     try:
-        cached = try_to_load_from_cache(model, "config.json", revision=revision)
-        if isinstance(cached, str) and any(any(Path(cached).parent.glob(kind)) for kind in _WEIGHTS):
-            return Path(cached).parent
+        for file in ("config.json", ADAPTER):
+            cached = try_to_load_from_cache(model, file, revision=revision)
+            if isinstance(cached, str) and any(any(Path(cached).parent.glob(kind)) for kind in _WEIGHTS):
+                return Path(cached).parent
         info = HfApi().model_info(model, revision=revision, timeout=_HUB_TIMEOUT)
         names = [file.rfilename for file in info.siblings or []]
         weights = next((p for p in _WEIGHTS if fnmatch.filter(names, p)), _WEIGHTS[0])
