@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, TypeGuard
+from typing import TypeGuard
 
 from gaincell.reports.tables import Rows, readable
 from gaincell.results.codesign import CodesignComparison
