@@ -1,5 +1,6 @@
 """Measured cells: reading, fitting, the device file, and what a design makes of it."""
 
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from gaincell import results
 from gaincell.cli import main
 from gaincell.config import load_design
 from gaincell.design import Design
@@ -18,6 +20,8 @@ from gaincell.devices.measurement import read_curve, read_decay
 from gaincell.devices.tabulated import TabulatedCell
 from gaincell.devices.variability import Mismatch
 from gaincell.errors import DesignError, GaincellError, InputError
+from gaincell.results.codec import to_json
+from gaincell.results.device import DeviceResult
 
 TRUE = (0.52, 13.6, -2.6, 46.0)
 MICROAMPERE = 1.0
@@ -428,6 +432,8 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
         with pytest.raises(SystemExit) as end:
             main(arguments)
         assert end.value.code == 0
+    written = json.loads((tmp_path / "f.json").read_text())
+    assert to_json(results.read(tmp_path / "f.json", DeviceResult)) == written
     printed = capsys.readouterr().out
     assert "stretched" in printed
     assert "mismatch: gain" in printed

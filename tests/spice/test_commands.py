@@ -5,16 +5,16 @@ import warnings
 from pathlib import Path
 
 import pytest
-from tests.drawing import saved
 from typer.testing import CliRunner
 
 from gaincell.cli import app
 from gaincell.cli._spice_options import simulating
 from gaincell.config import load_design
 from gaincell.errors import InputError
-from gaincell.reports.results import read
-from gaincell.reports.spice import draw_cell
+from gaincell.reports.spice import cell_figure
 from gaincell.reports.spice_tables import artefacts, cells
+from gaincell.results import read
+from gaincell.results.spice import CharacterisationResult
 from gaincell.spice.inputs import random_inputs
 from gaincell.spice.runner import SimulationWarning, available
 from gaincell.spice.technology import technology
@@ -101,13 +101,14 @@ def test_designs_without_circuits_are_refused(design: str, words: str) -> None:
 
 @pytest.mark.parametrize(("card", "wrong"), [("freepdk45", [-40.0]), ("oxide", [-40.0]), ("generic28", [])])
 def test_currents_of_a_card_beyond_its_temperatures_are_called_artefacts(
-    card: str, wrong: list[float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    card: str, wrong: list[float]
 ) -> None:
-    result = read(Path(__file__).parents[2] / "docs" / "results" / "spice" / f"cell-{card}.json")
+    result = read(
+        Path(__file__).parents[2] / "docs" / "results" / "spice" / f"cell-{card}.json", CharacterisationResult
+    )
     assert artefacts(result) == wrong
-    assert ("artefact of the card" in cells({card: result}, {})) == bool(wrong)
-    (figure,) = saved(monkeypatch, lambda: draw_cell(result, tmp_path / "cell.png"))
-    axes = next(axes for axes in figure.axes if axes.get_title(loc="left") == "Corners")
+    assert ("artefact of the card" in cells({card: result}).markdown()) == bool(wrong)
+    axes = next(axes for axes in cell_figure(result).axes if axes.get_title(loc="left") == "Corners")
     labels = [text.get_text() for text in axes.get_legend().get_texts()]
     assert ("artefact: card at -40 °C" in labels) == bool(wrong)
     assert any("27 to 85 °C" in label for label in labels) == bool(wrong)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from gaincell.cli._json import FigureFile, JsonFile, write_json
-from gaincell.cli._options import Device, ModelOrRun, OtherDesign, TextName, Threads, use
+from gaincell.cli._options import Device, ModelOrRun, OtherDesign, Sequences, TextName, Threads, use
 
 app = typer.Typer()
 
@@ -25,7 +25,7 @@ def activity(
             help="Tokens read, of one sequence; by default the model's context, at most 1024.",
         ),
     ] = None,
-    sequences: Annotated[int, typer.Option("--sequences", metavar="N", min=1, help="Sequences read.")] = 1,
+    sequences: Sequences = 1,
     batch: Annotated[int, typer.Option("--batch", metavar="N", min=1, help="Sequences at a time.")] = 1,
     design: OtherDesign = None,
     figure: FigureFile = None,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gaincell.cli._json import FigureFile, JsonFile, write_json
-from gaincell.cli._options import LARGEST_SEED, Device, Threads, use
+from gaincell.cli._options import LARGEST_SEED, Device, HeadDim, Threads, use
 
 if TYPE_CHECKING:
     from gaincell.costs.baselines import Measurement, Sweep
@@ -41,9 +41,7 @@ def baseline(
             "--kv-heads", metavar="N", min=1, help="Key/value heads; by default as many as query heads."
         ),
     ] = None,
-    head_dim: Annotated[
-        int, typer.Option("--head-dim", metavar="N", min=1, help="D, the dimension of a head.")
-    ] = 64,
+    head_dim: HeadDim = 64,
     seconds: Annotated[
         float, typer.Option("--seconds", metavar="SECONDS", min=0.01, help="Time for one configuration.")
     ] = 1.0,

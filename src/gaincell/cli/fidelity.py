@@ -13,6 +13,7 @@ from gaincell.cli._options import (
     ImplName,
     OtherDesign,
     RunName,
+    Sequences,
     TextName,
     Threads,
     check_run,
@@ -38,7 +39,7 @@ def fidelity(
             help="Tokens read, of one sequence; by default up to 512, at most ring and context hold.",
         ),
     ] = None,
-    sequences: Annotated[int, typer.Option("--sequences", metavar="N", min=1, help="Sequences read.")] = 1,
+    sequences: Sequences = 1,
     design: OtherDesign = None,
     linear: Annotated[
         str | None, typer.Option("--linear", metavar="RUN", help="The linear hardware model, if it is a RUN.")

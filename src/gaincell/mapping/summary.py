@@ -8,12 +8,13 @@ from typing import Any
 
 import torch
 
+from gaincell.config import chip_of as chip_of
 from gaincell.design import Design
 from gaincell.integrations.hf.attach import attached_layers
 from gaincell.integrations.hf.sources import LoadedModel, without_revision
 from gaincell.mapping.records import Record
 from gaincell.results.codec import Json, to_json
-from gaincell.results.common import Chip, Value, Values
+from gaincell.results.common import Value, Values
 from gaincell.results.run import (
     DISTANCES,
     Adaptation,
@@ -53,13 +54,6 @@ def model(loaded: LoadedModel) -> AttachedModel:
         kv_heads=first.kv_heads,
         head_dim=first.head_dim,
     )
-
-
-def chip_of(design: Design) -> Chip:
-    """Which chip."""
-    errors = design.nonideality
-    numbers = None if errors is None else {"name": errors.name, **errors.numbers}
-    return Chip(design.name, design.hash, design.cell.name, numbers)
 
 
 def design(chip: Design) -> Json:
