@@ -25,8 +25,8 @@ from gaincell.evaluation.pause import perplexity_after_pause
 from gaincell.evaluation.perplexity import perplexity
 from gaincell.evaluation.rolling import rolling_perplexity
 from gaincell.integrations.hf.attach import attach
+from gaincell.integrations.hf.base_model import load_base
 from gaincell.integrations.hf.checkpoint import save
-from gaincell.integrations.hf.sources import load_base
 from gaincell.mapping.codesign import CodesignSettings, codesign_model
 from gaincell.mapping.pipeline import map_model
 from gaincell.mapping.settings import MapSettings

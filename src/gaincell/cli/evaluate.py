@@ -32,7 +32,7 @@ from gaincell.cli._options import (
 )
 
 if TYPE_CHECKING:
-    from gaincell.integrations.hf.sources import LoadedModel
+    from gaincell.integrations.hf.base_model import LoadedModel
     from gaincell.results.evaluation import EvaluationResult
 
 app = typer.Typer()

@@ -70,10 +70,10 @@ def fidelity(
     from gaincell.evaluation.fidelity import fidelity as compare_heads
     from gaincell.evaluation.perplexity import cut_blocks
     from gaincell.integrations.hf.attach import attached_layers
+    from gaincell.integrations.hf.base_model import load_base
     from gaincell.integrations.hf.chip import AS_SAVED, change_chip, set_impl
     from gaincell.integrations.hf.context import check_length, default_length, read_tokens
     from gaincell.integrations.hf.models import load_model
-    from gaincell.integrations.hf.sources import load_base
     from gaincell.reports.fidelity import fidelity_figure, fidelity_rows
     from gaincell.reports.style import save
     from gaincell.results.evaluation import FidelityResult

@@ -23,10 +23,10 @@ from gaincell.evaluation.activity import measure_activity
 from gaincell.evaluation.codes import SignalUse, signal_use
 from gaincell.evaluation.perplexity import cut_blocks
 from gaincell.integrations.hf.attach import attached_layers, set_design
+from gaincell.integrations.hf.base_model import LoadedModel
 from gaincell.integrations.hf.checkpoint import save
 from gaincell.integrations.hf.context import default_length, read_tokens
 from gaincell.integrations.hf.size import model_size
-from gaincell.integrations.hf.sources import LoadedModel
 from gaincell.mapping import records, summary
 from gaincell.mapping.engine import Engine, read_evaluation
 from gaincell.mapping.folder import run_lock

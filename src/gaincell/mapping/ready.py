@@ -18,18 +18,13 @@ from gaincell.design import Design
 from gaincell.errors import InputError, ModelError
 from gaincell.evaluation.perplexity import cut_blocks
 from gaincell.integrations.hf.attach import attach, attached_layers, set_design
+from gaincell.integrations.hf.base_model import LoadedModel, has_tokenizer, load_base, load_tokenizer
 from gaincell.integrations.hf.checkpoint import load_run, read_state
 from gaincell.integrations.hf.chip import AS_SAVED, cells_exchanged, set_impl
 from gaincell.integrations.hf.context import default_length, read_tokens
 from gaincell.integrations.hf.models import load_model
 from gaincell.integrations.hf.run import Run
 from gaincell.integrations.hf.size import saved_design
-from gaincell.integrations.hf.sources import (
-    LoadedModel,
-    has_tokenizer,
-    load_base,
-    load_tokenizer,
-)
 from gaincell.mapping.initial import calibrate
 from gaincell.ops.gain_cell_attention import Gradient, Impl
 from gaincell.progress import StageProgress, silent_stages

@@ -11,7 +11,8 @@ import torch
 from gaincell.config import chip_of as chip_of
 from gaincell.design import Design
 from gaincell.integrations.hf.attach import attached_layers
-from gaincell.integrations.hf.sources import LoadedModel, without_revision
+from gaincell.integrations.hf.base_model import LoadedModel
+from gaincell.integrations.hf.sources import without_revision
 from gaincell.mapping.records import Record
 from gaincell.results.codec import Json, to_json
 from gaincell.results.common import Value, Values

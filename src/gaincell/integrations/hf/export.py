@@ -13,18 +13,14 @@ from gaincell.design import Design
 from gaincell.errors import InputError, ModelError
 from gaincell.files import write_tensors, write_text
 from gaincell.integrations.hf.attach import attach, attached_layers
+from gaincell.integrations.hf.base_model import has_tokenizer, load_tokenizer
 from gaincell.integrations.hf.checkpoint import read
 from gaincell.integrations.hf.digital_scaling import hold_digital_scaling
 from gaincell.integrations.hf.models import load_any
 from gaincell.integrations.hf.pretrained import ARRAYS
 from gaincell.integrations.hf.reparametrisation import copies, hold_indices, is_trained
 from gaincell.integrations.hf.run import DESIGN, Run
-from gaincell.integrations.hf.sources import (
-    has_tokenizer,
-    load_tokenizer,
-    revision_of,
-    without_revision,
-)
+from gaincell.integrations.hf.sources import revision_of, without_revision
 
 FORMATS = ("transformers", "peft")
 _A, _B = ".weight.lora_A", ".weight.lora_B"

@@ -4,9 +4,9 @@ import os
 
 import torch
 
+from gaincell.integrations.hf.base_model import BaseModel, LoadedModel, load_base
 from gaincell.integrations.hf.checkpoint import load_run
 from gaincell.integrations.hf.run import is_run
-from gaincell.integrations.hf.sources import BaseModel, LoadedModel, load_base
 
 
 def load_any(

@@ -250,7 +250,7 @@ def sampled_fingerprint(model: Any, half: bool = False) -> str | None:
     import torch
 
     from gaincell.integrations.hf.attach import attached_layers, attached_model
-    from gaincell.integrations.hf.sources import base_weights
+    from gaincell.integrations.hf.base_model import base_weights
 
     model = attached_model(model) if attached_layers(model) else model
     embeddings = [getattr(model, f"get_{end}_embeddings", lambda: None)() for end in ("input", "output")]

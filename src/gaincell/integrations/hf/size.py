@@ -22,6 +22,7 @@ from gaincell.design import Design
 from gaincell.errors import ModelError
 from gaincell.files import read_json
 from gaincell.integrations.hf.adapter_source import adapter_record
+from gaincell.integrations.hf.base_model import check_config
 from gaincell.integrations.hf.context import LONGEST_BLOCK, context_of
 from gaincell.integrations.hf.digital_scaling import EXPONENTS
 from gaincell.integrations.hf.pretrained import ARRAYS, METHOD, check_version
@@ -29,7 +30,6 @@ from gaincell.integrations.hf.run import DESIGN, Run
 from gaincell.integrations.hf.sources import (
     FORMS,
     Source,
-    check_config,
     find_source,
     in_one_line,
     is_adapter_on_hub,
