@@ -1,6 +1,8 @@
-# demo   the main job on the embedded model          test   the test suite, default tier
+# demo   the main job on the embedded model          test   the test suite, default tier: under 4 minutes on 2 cores
+# slow   the tests that take more than two seconds, minutes on 2 cores; before a merge both tiers pass
 # bench  the benchmarks                              lint   style, types, direction of imports
-# nightly  a thousand bad inputs, random calls of the compiled kernel, runs that are killed: tens of minutes
+# nightly  a thousand bad inputs, random calls of the compiled kernel, runs that are killed, every example of every
+#          help: an hour
 # docs   the documentation site, into build/site: runs every command and notebook it shows, then checks all pages
 # answers  the sweeps of recipes/sweeps and recipes/codesign.py (minutes each on one core) and docs/sweeps.md
 #          with their results
@@ -20,7 +22,7 @@ BASE := .venv/.gaincell-base
 DEV := .venv/.gaincell-dev
 DOCS := .venv/.gaincell-docs
 
-.PHONY: demo test nightly lint bench docs answers reproduction wheels sanitize clean
+.PHONY: demo test slow nightly lint bench docs answers reproduction wheels sanitize clean
 
 demo: $(BASE)
 	$(BIN)/gaincell map tiny --budget 49152 --out runs/demo
@@ -33,6 +35,9 @@ demo: $(BASE)
 
 test: $(DEV)
 	$(BIN)/python -m pytest -n auto --dist worksteal --durations=40 $(PYTEST_ARGS)
+
+slow: $(DEV)
+	$(BIN)/python -m pytest -n auto --dist worksteal --durations=40 -m "slow and not gpu and not network" $(PYTEST_ARGS)
 
 nightly: $(DEV)
 	$(BIN)/python -m pytest -n 0 -m nightly $(PYTEST_ARGS)
@@ -75,7 +80,7 @@ sanitize: $(DEV)
 	GAINCELL_SANITIZE=1 GAINCELL_EMULATE_AMX=1 $(BIN)/python setup.py --quiet build_ext --build-lib build/sanitized --build-temp build/sanitized/objects
 	test -n "$$(find build/sanitized/gaincell/native -name '_native*')"
 	LD_PRELOAD="$$(c++ -print-file-name=libasan.so) $$(c++ -print-file-name=libstdc++.so)" ASAN_OPTIONS=detect_leaks=0:detect_stack_use_after_return=0 \
-		GAINCELL_NATIVE=build/sanitized/gaincell/native $(BIN)/python -m pytest -q -n auto --dist worksteal tests/ops/test_native.py tests/ops/test_draws.py \
+		GAINCELL_NATIVE=build/sanitized/gaincell/native $(BIN)/python -m pytest -q -n auto --dist worksteal -m "not nightly" tests/ops/test_native.py tests/ops/test_draws.py \
 		tests/ops/test_nonideal.py -k "$(SANITIZED)"
 
 clean:

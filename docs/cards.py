@@ -180,7 +180,7 @@ def losses(run: TrainedResult) -> str:
     """What the last stage learnt from, in words."""
     _, stage = last_stage(run)
     rest = "" if stage.weight == 1.0 else f" (the rest of the loss, {1 - stage.weight:g}, is cross-entropy)"
-    states = ", whose hidden states behind every layer it learns too" if stage.states else ""
+    states = ", including its hidden states behind every layer" if stage.states else ""
     return f"distilled from the unchanged model{states}{rest}"
 
 
@@ -243,8 +243,8 @@ def task_section(scored: TasksResult | None) -> str:
         shown = tables.number_and_error(entry.score.value, entry.error.value)
         lines.append(f"| {name} | {metric} | {' ± '.join(shown)} | {of} |")
     harness = scored.harness
-    note = f"{harness.name} {harness.version}, 0-shot, weights in {scored.dtype}, simulated hardware; "
-    note += "of every task but WikiText-2 (validation split) a random half was at hand, of which so many items were scored."
+    note = f"{harness.name} {harness.version}, 0-shot, weights in {scored.dtype}, simulated hardware. "
+    note += "The items are from a random half of each task; those of WikiText-2 are its validation split."
     return "\n\n" + "\n".join(lines) + "\n\n" + note
 
 

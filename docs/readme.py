@@ -23,13 +23,14 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import cards
 import cells_page
 import context
 import costs_page
 import reproduction
+import rtl_page
 import speed
 import sweep_page
 import tokens_page
@@ -52,7 +53,6 @@ from gaincell.reports import (
     figures,
     floorplan,
     hardware,
-    results,
     rtl,
     spice,
     spice_mixed,
@@ -63,10 +63,12 @@ from gaincell.reports import (
 )
 from gaincell.reports.html import page as report
 from gaincell.reports.style import save, styled
+from gaincell.reports.tables import Rows
 from gaincell.results import read
 from gaincell.results.activity import ActivityResult
 from gaincell.results.baseline import BaselineResult
 from gaincell.results.cells import CellAdaptationResult, CellDesignResult
+from gaincell.results.common import Result
 from gaincell.results.cost import CostResult
 from gaincell.results.evaluation import (
     AblationResult,
@@ -76,8 +78,13 @@ from gaincell.results.evaluation import (
     PausesResult,
     TasksResult,
 )
-from gaincell.results.run import MappedResult, TrainedResult
+from gaincell.results.floorplan import FloorplanResult
+from gaincell.results.rtl import RtlResult, WordLengthsResult
+from gaincell.results.run import AdaptedResult, MappedResult, TrainedResult
+from gaincell.results.spice import CharacterisationResult, EnergyResult, VerifyResult, WiresResult
+from gaincell.results.spice_circuits import MixedResult, WriteResult
 
+T = TypeVar("T", bound=Result)
 ROOT = Path(__file__).parents[1]
 COST_FIGURES = {
     *(f"gpt2-costs-{name}" for name in ("energy", "phases", "sweeps", "machines")),
@@ -212,27 +219,43 @@ def write_spice(docs: Path) -> None:
     """docs/spice.md and its figures, from docs/results/spice."""
     folder, page = docs / "results" / "spice", docs / "spice.md"
 
-    def read(pattern: str) -> dict[str, Any]:
-        return {p.stem.partition("-")[2]: results.read(p) for p in sorted(folder.glob(pattern))}
+    def every(name: str, kind: type[T]) -> dict[str, T]:
+        paths = sorted(folder.glob(f"{name}-*.json"))
+        return {path.stem.partition("-")[2]: read(path, kind) for path in paths}
 
     text = page.read_text()
-    found, verified = read("cell-*.json"), read("verify-*.json")
-    text = replaced(text, "cells", spice_tables.cells(found, read("adapt-*.json")))
-    text = replaced(text, "verify", spice_tables.verification(verified))
-    text = replaced(text, "energy", spice_tables.energy(list(read("energy-*.json").values())))
-    for result in read("wires-*.json").values():
-        text = replaced(text, "wires", spice_tables.wires(result))
-        spice_wires.draw_wires(result, docs / "figures" / "spice-wires.png")
-    for result in read("write-*.json").values():
-        text = replaced(text, "write", spice_write.markdown(result))
-    for name, result in read("mixed-*.json").items():
-        text = replaced(text, "mixed", spice_mixed.markdown(result))
-        spice_mixed.draw_mixed(result, docs / "figures" / f"spice-mixed-{name}.png")
+    found, verified = every("cell", CharacterisationResult), every("verify", VerifyResult)
+    adapted = perplexities(every("adapt", AdaptedResult))
+    text = replaced(text, "cells", f"{spice_tables.cells(found).markdown()}\n{adapted}")
+    text = replaced(text, "verify", spice_tables.verification(verified).markdown())
+    text = replaced(
+        text, "energy", spice_tables.energy(list(every("energy", EnergyResult).values())).markdown()
+    )
+    wires = read(folder / "wires-freepdk45.json", WiresResult)
+    text = replaced(text, "wires", spice_tables.wires(wires))
+    save(spice_wires.wires_figure(wires), docs / "figures" / "spice-wires.png")
+    written = read(folder / "write-freepdk45.json", WriteResult)
+    times = f"{written.discharge * 1e9:g} ns and {written.write * 1e9:g} ns"
+    conditions = f"{written.technology}; discharge and write of {times}.\n"
+    text = replaced(text, "write", f"{spice_write.rows(written).markdown()}\n\n{conditions}")
+    mixed = read(folder / "mixed-freepdk45.json", MixedResult)
+    conditions = f"{mixed.technology}; {mixed.ngspice}; simulated.\n"
+    text = replaced(text, "mixed", f"{spice_mixed.rows(mixed).markdown()}\n\n{conditions}")
+    save(spice_mixed.mixed_figure(mixed), docs / "figures" / "spice-mixed-freepdk45.png")
     for name, result in found.items():
-        spice.draw_cell(result, docs / "figures" / f"spice-cell-{name}.png")
-    for name, result in verified.items():
-        spice.draw_verification(result, docs / "figures" / f"spice-verify-{name}.png")
+        save(spice.cell_figure(result), docs / "figures" / f"spice-cell-{name}.png")
+    for name, one in verified.items():
+        save(spice.verification_figure(one), docs / "figures" / f"spice-verify-{name}.png")
     write_text(page, text)
+
+
+def perplexities(adapted: Mapping[str, AdaptedResult]) -> str:
+    """Of `tiny` on simulated cells."""
+    rows = []
+    for name, result in adapted.items():
+        stages = {s.name: f"{s.perplexity:.2f} ± {s.perplexity_error:.2f}" for s in result.stages}
+        rows.append([name, *(stages.get(s, "–") for s in ("linear", "unadapted", "adapted"))])
+    return Rows("", ["perplexity of `tiny` on", "linear cell", "unadapted", "adapted"], rows).markdown()
 
 
 def write_costs(docs: Path) -> None:
@@ -283,7 +306,7 @@ def write_baselines(docs: Path) -> None:
     """docs/baselines.md and its figures: softmax attention measured, the floorplan, activity."""
     folder, page, drawn = docs / "results" / "costs", docs / "baselines.md", docs / "figures"
     measured = read(folder / "baseline-cpu.json", BaselineResult)
-    plan = results.read(folder / "floorplan.json")
+    plan = read(folder / "floorplan.json", FloorplanResult)
     text = replaced(page.read_text(), "baseline", baseline.baseline_markdown(measured))
     text = replaced(text, "floorplan", floorplan.area_rows(plan).markdown())
     write_text(page, text)
@@ -296,10 +319,10 @@ def write_baselines(docs: Path) -> None:
 def write_rtl(docs: Path) -> None:
     """docs/rtl.md: checks, gates, energies and word lengths of the digital half; its timeline."""
     folder, page = docs / "results" / "rtl", docs / "rtl.md"
-    names = ("leroux2025", "leroux2025-tiny", "word-lengths")
-    found, real, lengths = (results.read(folder / f"{name}.json") for name in names)
+    found, real = (read(folder / f"leroux2025{name}.json", RtlResult) for name in ("", "-tiny"))
+    lengths = read(folder / "word-lengths.json", WordLengthsResult)
     text = page.read_text()
-    for name, table in rtl.page_tables(found, real, lengths).items():
+    for name, table in rtl_page.page_tables(found, real, lengths).items():
         text = replaced(text, f"rtl-{name}", table)
     write_text(page, text)
     draw(rtl.timeline, found, docs / "figures" / "rtl-timeline.png")

@@ -128,9 +128,9 @@ def separated() -> str:
     at = perplexities(of["neutral"])
     factor = {name: at[name] / at["linear"] for name in at}
     return (
-        f"{first}: exchanging the cell multiplies the perplexity by {factor['unadapted']:.3f}; discarding the gains multiplies that of the "
-        f"linear cell by {factor['linear-neutral']:,.0f} and that of this cell by {factor['unadapted-neutral']:,.0f}. The fall from the neutral start "
-        "is the recovery of gains that were thrown away; what the cell itself costs is the trained start's."
+        f"{first}: exchanging the cell multiplies the perplexity by {factor['unadapted']:.3f}. Discarding the gains multiplies it by "
+        f"{factor['linear-neutral']:,.0f} with the linear cell and by {factor['unadapted-neutral']:,.0f} with this cell. So the neutral start shows how "
+        "discarded gains are recovered; only the trained start shows what the cell itself costs."
     )
 
 
@@ -185,9 +185,9 @@ def training() -> str:
     own = max(stage.training_tokens for stage in table.values())
     over = [at["nonlinear-scratch"].perplexity / at[scratch].perplexity for at in (table, paired)]
     note = (
-        f"Released early runs: on OpenWebText, over {paper['public']['value']:g} for public GPT-2, stopped after about {round(end, -3):,} iterations at most, so that the column says how far they were then, not what such a training reaches. "
-        f"By the paper's text the linear model equals public GPT-2 in less than {paper['equal']['value']:,} iterations, a model from scratch only after more than {most:,}; those of Table 1 had {most:,}, {each * most / 1e9:.1f} G tokens, ours {own / 1e6:.1f} M. "
-        f"From scratch ours end at {over[0]:.3f} and, with paired rows, {over[1]:.3f} times the softmax model from scratch of the same run: one training each, so that neither is shown to end lower."
+        f"The released early runs are on OpenWebText, where public GPT-2 has {paper['public']['value']:g}. They stopped after about {round(end, -3):,} iterations at most, so the column shows how far they had come, not where such a training ends. "
+        f"The paper says that the linear model equals public GPT-2 in less than {paper['equal']['value']:,} iterations, and a model from scratch only after more than {most:,}. The models of Table 1 had {most:,} iterations, {each * most / 1e9:.1f} G tokens; ours had {own / 1e6:.1f} M tokens. "
+        f"From scratch, our model ends at {over[0]:.3f} times the softmax model of the same run, and with paired rows at {over[1]:.3f} times. Each is one training, so neither is shown to end lower."
     )
     return markdown(rows) + f"\n\n{note}"
 
@@ -224,12 +224,12 @@ def headline() -> str:
         ["claim", "paper (c)", "ours", "verdict"],
         ["---"] * 4,
         ["energy of attention against GPUs", f"up to {orders} less", gain["energy"],
-         f"{holds(machines_of, 'energy', said['energy_article']['value'])}; attention alone, the linear layers stay as they are; reservations: Fig. 5"],
+         f"{holds(machines_of, 'energy', said['energy_article']['value'])}; this counts attention alone, without the linear layers (reservations: Fig. 5)"],
         ["latency against GPUs", f"up to {said['latency']['value']} orders of magnitude less", gain["latency"],
          holds(machines_of, "latency", said["latency"]["value"])],
         ["quality of a converted model", "like GPT-2, from GPT-2", *quality()],
         ["cache of Mistral 7B", f"{said['cache']['value']} {said['cache']['unit']} at batch 1",
-         f"{number(mistral['tokens']):,.0f} tokens in 16 bits (s)", "if gigabits are meant"],
+         f"{number(mistral['tokens']):,.0f} tokens in 16 bits (s)", "agrees if the paper means gigabits"],
     ]  # fmt: skip
     return markdown(rows)
 
@@ -261,8 +261,8 @@ def quality() -> list[str]:
         f"{title}: × {end.ratio:.2f} after {counted(end.tokens)} tokens" for title, end in ends.items()
     )
     return [
-        f"over the pretrained software model. WikiText-2: {own}. Held-out text of the training: {'; '.join(words)} (s)",
-        f"{verdict}; no verdict on `tiny`, whose text is another",
+        f"relative to the pretrained software model. On WikiText-2: {own}. On held-out text like that of the training: {'; '.join(words)} (s)",
+        f"{verdict}; no verdict on `tiny`, which is measured on another text",
     ]
 
 
@@ -316,20 +316,20 @@ def negative() -> str:
     tuned, low, high = paired_interval(trained.nll, adapted.nll, adapted.predictions)
     ends = "; ".join(f"{title}: × {end.ratio:.2f}" for title, end in tokens_page.ends().items())
     lines = [
-        f"Word perplexity on WikiText-2 over that of the pretrained software model, after all the training that was affordable here: {ends} (s). The paper: × {tokens_page.table_1()[tokens_page.TUNED]:.2f} (c).",
+        f"Word perplexity on WikiText-2, relative to the pretrained software model, after all the training that we could afford: {ends} (s). The paper: × {tokens_page.table_1()[tokens_page.TUNED]:.2f} (c).",
         f"The published adaptation of `gaincell map smollm2-135m` (paper's arrays): {ended(small)}. The closed form meets the statistics there too, but cannot wake silent heads: "
         f"perplexity goes from {readable(ppl['unadapted'])} to {readable(ppl['adapted'])}, not to the {readable(ppl['linear'])} of the linear model (s).",
         f"A short fine-tuning after the adaptation {'makes `tiny` better' if high < 1 else 'makes `tiny` worse' if low > 1 else 'makes `tiny` neither better nor worse'}: "
         f"{readable(before)} before, {readable(after)} after {tiny.text.training_tokens:,} tokens, × {tuned:.4f} ({low:.4f} to {high:.4f}, 95 %, the same blocks) (s).",
         f"From scratch, the nonlinear model ends at {readable(table['nonlinear-scratch'])}, the softmax model at {readable(table['software-scratch'])}, both without "
         f"enough tokens; training straight from software gives {straight:.2f} times the perplexity of the way over the linear model, one training each, so which way is better is not shown (s).",
-        f"Energies outside the band that was stated beforehand, over the paper's: {outside()} (s over c).",
+        f"Energies outside the band stated beforehand, ours over the paper's: {outside()} (s over c).",
         f"Adaptation does not undo an exponential or a saturated cell: perplexity stays {left[0]:.1f} and {left[1]:.1f} times that of the linear model (s).",
-        "With the linear layers on an H100, a whole model at batch 1 needs "
-        + " and ".join(f"{number(row['energy_gain']):.2f} times ({name})" for name, row in whole.items())
-        + " less energy when attention is in gain cells: weights dominate. And a token is then held for "
+        "With the linear layers on an H100, attention in gain cells lowers the energy of a whole model at batch 1 only by a factor of "
+        + " and ".join(f"{number(row['energy_gain']):.2f} ({name})" for name, row in whole.items())
+        + ", because reading the weights dominates. A token must then be held for "
         + " and ".join(with_scale(number(row["held"]), "s") for row in whole.values())
-        + f", where the retention time is {tau:g} ms: without refreshes or other cells that does not work ([costs.md](costs.md)) (s over c).",
+        + f", but the retention time is {tau:g} ms: this needs refreshes or other cells ([costs.md](costs.md)) (s over c).",
     ]
     return "\n".join(f"* {line}" for line in lines)
 
@@ -349,10 +349,10 @@ def ratios(machines: list[Json], key: str) -> tuple[list[float], list[float]]:
 def against(machines: list[Json], what: str) -> str:
     """Ratios to GPUs in words, with the paper's number and with ours."""
     found = {title: ratios(machines, f"{what}_over_{column}") for column, title in OURS.items()}
-    groups = ("the published GPU measurements", "GPUs that only read their cache, computed")
+    groups = ("the published GPU measurements", "GPUs that only read their cache (computed)")
     return "; ".join(
-        f"less than {group} by × "
-        + " or ".join(f"{min(at[n]):,.0f} to {max(at[n]):,.0f} with {title}" for title, at in found.items())
+        f"against {group}, less by × "
+        + " or × ".join(f"{min(at[n]):,.0f} to {max(at[n]):,.0f} with {title}" for title, at in found.items())
         for n, group in enumerate(groups)
     )
 

@@ -50,7 +50,7 @@ def cell() -> str:
                 f"{theirs:.1f} µA (curve c, its unit assumed)",
                 f"{ours:.1f} µA (s)",
                 ours / theirs,
-                "open transistor cards and sizes of our own; the paper states the curve, not its unit of charge, which is assumed here: 1 µA × 15 ns",
+                "we use open transistor cards and our own sizes; the paper gives the curve without its unit of charge, assumed here: 1 µA × 15 ns",
             )
         )
     spread = [100 * x for x in numbers(found["mismatch"]["std_of_full_scale"])]
@@ -70,19 +70,19 @@ def cell() -> str:
             "held",
             "time",
             "own leakage, no gate tunnelling",
-            "leakage of the foundry's transistors is unknown here; ratio of what is left of the signal",
+            "the leakage of the foundry's transistors is not known here; the ratio is that of the signals left",
         ),
         (
             "with_tunnelling",
             "tunnelling_time",
             "with the card's gate tunnelling",
-            "thin gates empty the store; every other row has this switched off, as a cell that shall hold needs thicker ones",
+            "thin gates drain the store; a cell that must hold would have thicker ones, so every other row switches this off",
         ),
         (
             "with_default_gmin",
             "time",
             "with ngspice's default gmin, an artefact",
-            "the simulator's conductance, not the transistors'",
+            "the simulator's conductance to ground empties the store, not the transistors",
         ),
     ):
         after = numbers(retention[times])[-1]
@@ -110,9 +110,9 @@ def timing() -> str:
     free = number(costs["bottom_up"]["latency"])
     rows = [
         Row("a step of one head, as the design has it", f"{1e9 * paper:.0f} ns (c)", f"{1e9 * schedule:.0f} ns (made to agree)", None,
-            "circular, no reproduction: the published figure is an input; reads, conversion, counter and adders are computed, the write is given what it leaves"),
+            "circular, no reproduction: the published figure is an input; reads, conversion, counter and adders are computed, and the write takes the rest"),
         Row("a step of one head, everything bottom-up", f"{1e9 * paper:.0f} ns (c)", f"{1e9 * free:.0f} ns (s)", free / paper,
-            "simulated writes settle within a nanosecond; Fig. 5c uses this one"),
+            "simulated writes settle within a nanosecond; Fig. 5c uses this value"),
     ]  # fmt: skip
     return compared(rows)
 
@@ -122,9 +122,9 @@ def area() -> str:
     areas = result("costs/cost-gpt2")["areas"]
     rows = [
         Row("cells of a head", millimetres(areas["cells_cited"], "c"), millimetres(areas["cells"], "made to agree"), None,
-            "circular, no reproduction: the area of a cell is an input, taken from the paper (worst case); only their number is ours"),
+            "circular, no reproduction: the area of a cell is an input, taken from the paper (worst case); only the number of cells is ours"),
         Row("a head with its circuits", millimetres(areas["head_cited"], "c"), millimetres(areas["head"], "s"),
-            number(areas["head_factor"]), "capacitors for S_sat and O_sat at an assumed density take most of ours"),
+            number(areas["head_factor"]), "most of our area is capacitors for S_sat and O_sat, at an assumed density"),
     ]  # fmt: skip
     return compared(rows)
 
@@ -171,14 +171,14 @@ def accuracy() -> str:
             beyond.append(
                 f"{title}: {off:.0f} of {columns:.0f} codes (more than {100 * TOLERANCES[CODES][0]:g} %)"
             )
-    said = "Tolerances stated beforehand, for the first dot product and for the codes of the behavioural readout: "
-    said += f"**missed** by {'; '.join(missed)}." if missed else "all met."
+    said = "Tolerances were stated beforehand for the first dot product and for the codes of the behavioural readout. "
+    said += f"These **miss** them: {'; '.join(missed)}." if missed else "All are met."
     if beyond:
-        said += f" None was stated for the second dot product, nor for the codes of the transistor readout. Held against the same numbers, these **miss** them: {'; '.join(beyond)}."
+        said += f" None was stated for the second dot product or for the codes of the transistor readout. By the same numbers, these **miss**: {'; '.join(beyond)}."
     return (
         markdown(rows)
-        + "\n\nrms error of pulse widths, ns, first / second dot product; a full pulse is 15 ns. Calibrated: what gain and offset leave, of columns in range; "
-        f"the transistor readout is usable only so, since its comparators delay every pulse.\n\n{said}"
+        + "\n\nEntries are rms errors of pulse widths in ns, first / second dot product; a full pulse is 15 ns. *Calibrated*: what remains, of columns in range, "
+        f"after a gain and an offset are fitted. The transistor readout needs this, because its comparators delay every pulse.\n\n{said}"
     )
 
 

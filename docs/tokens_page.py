@@ -186,7 +186,7 @@ def every() -> list[Conversions]:
 def table() -> str:
     """The table of docs/reproduction.md, and what differs between its rows."""
     found = every()
-    note = "Tokens: of the conversion; those of the paper are iterations × batch × block."
+    note = "Tokens are those of the conversion; for the paper, iterations × batch × block."
     lines = "\n".join(f"* {line}" for line in differences(found))
     return f"{conversions_markdown(found)}\n\n{note} The rows differ in more than tokens:\n\n{lines}"
 
@@ -210,15 +210,15 @@ def differences(found: list[Conversions]) -> list[str]:
         for p in series.points
     ]
     return [
-        f"Metric: ours is word perplexity on WikiText-2, validation split, all articles, by the evaluation harness, over that of SmolLM2-135M. The paper's curve is perplexity per token on held-out blocks of OpenWebText, the text it trains on; its software model is the public GPT-2, {public:g} on that text (c), taken to be measured on the same blocks. Its Table 1 has WikiText-2, test split: × {table_1()[TUNED]:.2f} of the public GPT-2 after fine-tuning is the number to compare ours with.",
-        f"Text: {_span(wiki)} % of our tokens are passages of Wikipedia. A software model below × 1 in the table ({', '.join(software)}) has gained from text alone, and so may the arrays trained on it.",
-        f"What is trained: ours, adapters of rank {_span(ranks)}, gains, offsets and what the mapping adds, on weights that stay; the paper's, all weights.",
-        "Teacher: ours is distilled from the pretrained model, in part from its attention outputs and hidden states; the paper's learns from the next token alone. What pretraining took is counted for neither.",
-        f"Start: ours, gains and offsets chosen by statistics; the paper's curve is at × {known[0][2] / public:,.0f} before its first iteration, which the figure leaves out.",
-        f"Warm-up: the paper's learning rate rises over {theirs.warmup_steps:,} iterations, {warm / 1e9:.1f} G tokens, at whose end its curve is at × {risen:.2f}; ours over {_span({one.warmup_steps for one in trained})} steps.",
-        f"Step: {theirs.batch:,} sequences there, {_span({one.batch for one in trained})} here.",
-        "Cells and models: the paper's curve has linear cells, our rows the cubic ones unless they say otherwise; GPT-2 (124M) and SmolLM2-135M differ in architecture and pretraining.",
-        "Intervals: over articles, none over trainings; a point is one training, and longer ones of ours go on from shorter ones. The paper gives none.",
+        f"Metric: ours is word perplexity on WikiText-2 (validation split, all articles, by the evaluation harness), relative to SmolLM2-135M. The paper's curve is perplexity per token on held-out blocks of OpenWebText, its training text, relative to the public GPT-2, which has {public:g} on that text (c), taken to be measured on the same blocks. Compare ours with the paper's Table 1, WikiText-2, test split: after fine-tuning × {table_1()[TUNED]:.2f} of the public GPT-2.",
+        f"Text: {_span(wiki)} % of our tokens are passages of Wikipedia. Software models trained on them ({', '.join(software)}) show what the text alone gives, and arrays trained on them may gain from it too.",
+        f"What is trained: here, adapters of rank {_span(ranks)}, gains, offsets and what the mapping adds, while the weights stay; in the paper, all weights.",
+        "Teacher: ours is distilled from the pretrained model, in part from its attention outputs and hidden states; the paper's learns from the next token alone. Tokens of the pretraining count for neither.",
+        f"Start: ours begins with gains and offsets chosen by statistics. The paper's curve is at × {known[0][2] / public:,.0f} before its first iteration; the figure leaves this point out.",
+        f"Warm-up: the paper's learning rate rises over {theirs.warmup_steps:,} iterations ({warm / 1e9:.1f} G tokens), and its curve is then at × {risen:.2f}. Ours rises over {_span({one.warmup_steps for one in trained})} steps.",
+        f"Step: {theirs.batch:,} sequences in the paper, {_span({one.batch for one in trained})} here.",
+        "Cells and models: the paper's curve has linear cells; our rows have the cubic ones unless they say otherwise. GPT-2 (124M) and SmolLM2-135M differ in architecture and pretraining.",
+        "Intervals: ours are over articles, not over trainings. A point is one training, and our longer trainings continue shorter ones. The paper gives no intervals.",
     ]
 
 

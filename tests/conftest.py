@@ -9,14 +9,10 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import settings
-from jaxtyping import install_import_hook
+from tests import type_checks
 
-# Before anything of these packages is imported: every annotated shape and type is checked at every call
-# (an int passes for a float, as everywhere in Python).
-install_import_hook(
-    ["gaincell.ops", "gaincell.circuits", "gaincell.devices"],
-    "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))",
-)
+# Before anything of these packages is imported: every annotated shape and type is checked at every call.
+type_checks.install(["gaincell.ops", "gaincell.circuits", "gaincell.devices"])
 
 torch.set_num_threads(1)
 if not torch.cuda.is_available():
@@ -25,6 +21,14 @@ if not torch.cuda.is_available():
 # The same examples in every run, and no failure because the machine is busy.
 settings.register_profile("gaincell", derandomize=True, deadline=None)
 settings.load_profile("gaincell")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_waiting_for_the_disk() -> Iterator[None]:
+    """What is written survives a kill, which tests try, also before it is on the disk."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(os, "fsync", lambda file: None)
+        yield
 
 
 @pytest.fixture(autouse=True)

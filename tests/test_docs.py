@@ -70,6 +70,7 @@ def test_the_readme_is_for_strangers() -> None:
         assert f"]({address})" in README
 
 
+@pytest.mark.slow
 def test_the_example_of_the_readme_runs_as_it_is_printed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -6,10 +6,12 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from ctypes import CDLL
 from pathlib import Path
 
 import pytest
 
+from gaincell.errors import InputError
 from gaincell.ops.gain_cell_attention import native_library
 
 ROOT = Path(__file__).parents[1]
@@ -139,6 +141,7 @@ def test_products_keep_their_sums_in_registers(level: str, function: str) -> Non
     assert products >= (4 if function == "backward" else 1)
 
 
+@pytest.mark.slow
 @needs_kernel
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="processes do not fork here")
 def test_a_fork_while_another_thread_computes_leaves_a_child_that_computes() -> None:
@@ -146,30 +149,29 @@ def test_a_fork_while_another_thread_computes_leaves_a_child_that_computes() -> 
     assert found.returncode == 0, found.stdout + found.stderr
 
 
-LOADS = """
-from gaincell.errors import GaincellError
-from gaincell.ops.gain_cell_attention import native_library
-try:
-    print(native_library.compiled_library() is not None)
-except GaincellError as error:
-    print(error)
-"""
+def loaded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> CDLL | None:
+    """The kernel that GAINCELL_NATIVE=folder gives, whatever this process has loaded before."""
+    monkeypatch.setenv("GAINCELL_NATIVE", str(folder))
+    return native_library.compiled_library.__wrapped__()
 
 
 @needs_kernel
-def test_another_kernel_is_named_when_it_is_loaded(tmp_path: Path) -> None:
+def test_another_kernel_is_named_when_it_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     library = shutil.copy(next(NATIVE.glob("_native*")), tmp_path)
-    found = run(LOADS, GAINCELL_NATIVE=str(tmp_path))
-    assert found.stdout == "True\n"
-    assert f"GAINCELL_NATIVE: the compiled kernel is {library}" in found.stderr
-    assert run(LOADS).stderr == ""
+    assert loaded(tmp_path, monkeypatch) is not None
+    assert caplog.messages == [f"GAINCELL_NATIVE: the compiled kernel is {library}"]
+    monkeypatch.delenv("GAINCELL_NATIVE")
+    assert native_library.compiled_library.__wrapped__() is not None
+    assert len(caplog.messages) == 1
 
 
 @needs_compiler
-def test_what_is_not_ours_is_refused_and_not_run(tmp_path: Path) -> None:
+def test_what_is_not_ours_is_refused_and_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert COMPILER is not None
-    empty = run(LOADS, GAINCELL_NATIVE=str(tmp_path))
-    assert f"GAINCELL_NATIVE={tmp_path} has no compiled kernel of gaincell" in empty.stdout
+    with pytest.raises(InputError, match=f"GAINCELL_NATIVE={tmp_path} has no compiled kernel of gaincell"):
+        loaded(tmp_path, monkeypatch)
     source, proof = tmp_path / "other.cpp", tmp_path / "proof"
     source.write_text(
         "#include <cstdio>\n"
@@ -178,15 +180,16 @@ def test_what_is_not_ours_is_refused_and_not_run(tmp_path: Path) -> None:
     )
     library = tmp_path / "_native.so"
     subprocess.run([COMPILER, "-shared", "-fPIC", str(source), "-o", str(library)], check=True)
-    other = run(LOADS, GAINCELL_NATIVE=str(tmp_path))
-    assert f"{library} is not gaincell's compiled kernel of this version" in other.stdout
+    with pytest.raises(InputError, match=f"{library} is not gaincell's compiled kernel of this version"):
+        loaded(tmp_path, monkeypatch)
     assert not proof.exists()
     library.write_text("no library\n")
-    assert "is not gaincell's compiled kernel" in run(LOADS, GAINCELL_NATIVE=str(tmp_path)).stdout
+    with pytest.raises(InputError, match="is not gaincell's compiled kernel"):
+        loaded(tmp_path, monkeypatch)
 
 
 @needs_compiler
-def test_a_library_with_the_names_alone_is_refused(tmp_path: Path) -> None:
+def test_a_library_with_the_names_alone_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert COMPILER is not None
     names = [*native_library.CALLS, *(f"gc_sizeof_{name}" for name in native_library.STRUCTURES)]
     source, library = tmp_path / "names.cpp", tmp_path / "_native.so"
@@ -194,14 +197,15 @@ def test_a_library_with_the_names_alone_is_refused(tmp_path: Path) -> None:
     source.write_text(f'extern "C" const char *const names[] = {{{strings}}};\n')
     subprocess.run([COMPILER, "-shared", "-fPIC", str(source), "-o", str(library)], check=True)
     assert all(name.encode() in library.read_bytes() for name in names)
-    found = run(LOADS, GAINCELL_NATIVE=str(tmp_path))
-    assert f"{library} is not gaincell's compiled kernel of this version" in found.stdout
-    assert len(found.stdout.splitlines()) == 1
+    with pytest.raises(InputError) as refused:
+        loaded(tmp_path, monkeypatch)
+    assert f"{library} is not gaincell's compiled kernel of this version" in str(refused.value)
+    assert len(str(refused.value).splitlines()) == 1
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names")
-def test_a_pipe_and_a_device_are_no_kernels(tmp_path: Path) -> None:
+def test_a_pipe_and_a_device_are_no_kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     os.mkfifo(tmp_path / "_native.fifo")
     (tmp_path / "_native.so").symlink_to("/dev/zero")
-    found = run(LOADS, GAINCELL_NATIVE=str(tmp_path))
-    assert "_native.fifo is not gaincell's compiled kernel" in found.stdout
+    with pytest.raises(InputError, match=r"_native\.fifo is not gaincell's compiled kernel"):
+        loaded(tmp_path, monkeypatch)

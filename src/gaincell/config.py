@@ -20,6 +20,7 @@ from gaincell.design_fields import ROOM_TEMPERATURE, entries_of
 from gaincell.errors import DesignError
 from gaincell.files import read_toml
 from gaincell.quantity import did_you_mean, one_of
+from gaincell.results.common import Chip
 
 __all__ = ["Design", "list_designs", "load_design"]
 
@@ -41,6 +42,13 @@ def load_design(source: str | os.PathLike[str] | Design) -> Design:
         return source
     path = _locate(source)
     return _complete(_read(path, ()), str(path))
+
+
+def chip_of(design: Design) -> Chip:
+    """Which chip, as results name it."""
+    errors = design.nonideality
+    numbers = None if errors is None else {"name": errors.name, **errors.numbers}
+    return Chip(design.name, design.hash, design.cell.name, numbers)
 
 
 def design_from(table: Any, where: str) -> Design:

@@ -107,6 +107,7 @@ def test_the_released_rule_tests_deviation_and_mean_apart() -> None:
         adapt(model, [tokens()], target, rule="released")
 
 
+@pytest.mark.slow
 def test_the_released_rule_moves_the_offset_of_a_stage_without_variance() -> None:
     model = attach(micro_llama(torch.float64), micro_design(cell="linear"))
     target = collect_statistics(model, [tokens()])

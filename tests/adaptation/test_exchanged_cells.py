@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.tiers import slow
 from typer.testing import CliRunner
 
 from gaincell.cli import app
@@ -41,8 +42,8 @@ def test_a_text_says_that_cells_were_exchanged_unadapted(
     ("command", "exchanged", "kept"),
     [
         ("evaluate RUN --protocol blocks-32 --limit 64", "--cell x3", "--cell linear"),
-        ("ablate RUN --protocol blocks-32 --limit 64", "--design x3.toml", ""),
-        ("fidelity RUN --tokens 32", "--design x3.toml", ""),
+        slow("ablate RUN --protocol blocks-32 --limit 64", "--design x3.toml", ""),
+        slow("fidelity RUN --tokens 32", "--design x3.toml", ""),
     ],
 )
 def test_a_measurement_says_that_cells_were_exchanged_unadapted(

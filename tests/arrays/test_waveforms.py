@@ -14,6 +14,9 @@ from gaincell.arrays.waveforms import waveforms
 from gaincell.cli import app
 from gaincell.config import load_design
 from gaincell.errors import InputError
+from gaincell.results import read
+from gaincell.results.codec import to_json
+from gaincell.results.simulation import HeadResult, TileResult
 
 
 def stepped(tokens: int = 20) -> HeadArray:
@@ -60,11 +63,13 @@ def test_simulate_draws_and_stores(tmp_path: Path) -> None:
     options = ["--figures", str(figures), "--json", str(out)]
     result = CliRunner().invoke(app, ["simulate", "head", "--tokens", "70", "--group", "2", *options])
     assert result.exit_code == 0, result.output
-    found = json.loads(out.read_text())
-    assert found["schedule"]["latency"]["value"] == pytest.approx(95e-9)
-    assert len(found["trace"]["token"]["value"]) == 70
+    found = read(out, HeadResult)
+    assert found.schedule.latency == pytest.approx(95e-9)
+    assert len(found.trace) == 70
+    assert to_json(found) == json.loads(out.read_text())
     result = CliRunner().invoke(app, ["simulate", "tile", "--tokens", "10", *options])
     assert result.exit_code == 0, result.output
+    assert to_json(read(out, TileResult)) == json.loads(out.read_text())
     assert {path.name for path in figures.iterdir()} == {"timeline.png", "trace.png", "waveforms.png"}
     result = CliRunner().invoke(app, ["simulate", "tile", "--inputs", str(out), *options])
     assert result.exit_code == 2

@@ -12,6 +12,7 @@ import math
 
 import pytest
 import torch
+from tests.tiers import slow
 from torch import Tensor
 
 from gaincell.arrays import HeadArray
@@ -73,7 +74,7 @@ def gaussian_moments(coefficients: tuple[float, ...], u: Tensor, std: float) -> 
     return torch.as_tensor(first), torch.as_tensor(second)
 
 
-@pytest.mark.parametrize("cell", ["linear", "polynomial", "x5"])
+@pytest.mark.parametrize("cell", [slow("linear"), "polynomial", slow("x5")])
 def test_scores_and_charges_under_mismatch(cell: str) -> None:
     """S = sum_d x_d { (1 + e_g) F(u_d + e_v) + e_c }, over chips; the charge of a sub-tile likewise."""
     scores, charges, outputs = [], [], []
@@ -169,6 +170,7 @@ def errors_of(design: Design, layer: int = 0) -> list[Tensor | None]:
     return list(found)
 
 
+@pytest.mark.slow
 def test_smooth_mismatch_has_its_variance_and_correlation() -> None:
     length, share, std = 6.0, 0.8, 0.1
     design = load_design("leroux2025").replace(

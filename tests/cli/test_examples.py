@@ -1,4 +1,4 @@
-"""Every example of every command's help: all are parsed, quick ones run, the others run in the slow tier."""
+"""Every example of every command's help: all are parsed, quick ones run, the others run nightly."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def run(example: str, folder: Path) -> None:
     assert done.returncode == 0, f"{example}\n{done.stdout}\n{done.stderr}"
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("example", [e for e in RUN_SLOWLY if not e.startswith(FIRST)])
 def test_examples_run(example: str, place: Path) -> None:
     missing = needed(example)

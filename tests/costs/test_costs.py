@@ -28,8 +28,8 @@ from gaincell.costs.left_out import left_out
 from gaincell.costs.phases import phases
 from gaincell.costs.roll_up import of_head, of_model
 from gaincell.costs.sensitivity import sensitivity
+from gaincell.costs.simulated import read_spice
 from gaincell.costs.size import ModelSize, shipped_size
-from gaincell.costs.spice_file import read_spice
 from gaincell.costs.technology import load_technology
 from gaincell.errors import InputError
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,6 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
 from gaincell.cli import main
-from gaincell.cli.floorplan import _plan
 from gaincell.config import load_design
 from gaincell.costs.activity import Activity
 from gaincell.costs.area import head_area
@@ -24,7 +24,7 @@ from gaincell.costs.floorplan import (
     Blocks,
     best_columns,
     blocks_of,
-    flat_head,
+    floorplan_result,
     head_plan,
     tile_plan,
     tiles_of,
@@ -35,7 +35,28 @@ from gaincell.costs.technology import load_technology
 from gaincell.errors import InputError
 from gaincell.reports.floorplan import floorplan_figure
 from gaincell.reports.results import check
-from gaincell.reports.style import save
+from gaincell.results.floorplan import Rectangle
+
+
+def area_of(*rectangles: Rectangle) -> float:
+    return sum(r.w * r.h for r in rectangles)
+
+
+def overlap(one: Rectangle, other: Rectangle) -> bool:
+    """Whether both share an area, beyond rounding."""
+    slack = 1e-9 * max(one.w, one.h, other.w, other.h)
+    pairs = ((one.x, one.w, other.x, other.w), (one.y, one.h, other.y, other.h))
+    return not any(a + w <= b + slack or b + v <= a + slack for a, w, b, v in pairs)
+
+
+def flat_head(blocks: Blocks) -> list[Rectangle]:
+    """All rectangles of a head, with those of its sub-tiles in their places."""
+    whole = head_plan(blocks).rectangles
+    inside = tile_plan(blocks).rectangles
+    parts = [
+        replace(part, x=r.x + part.x, y=r.y + part.y) for r in whole if r.kind == CELLS for part in inside
+    ]
+    return [*(r for r in whole if r.kind != CELLS), *parts]
 
 
 def head(head_dim: int = 64, **changes: object) -> Head:
@@ -70,12 +91,12 @@ def areas() -> st.SearchStrategy[float]:
 def test_blocks_keep_their_areas_and_do_not_overlap(blocks: Blocks) -> None:
     for plan in (tile_plan(blocks), head_plan(blocks)):
         for one, other in combinations(plan.rectangles, 2):
-            assert not one.overlaps(other), (one, other)
+            assert not overlap(one, other), (one, other)
         for r in plan.rectangles:
             assert min(r.x, r.y) >= 0
             assert r.x + r.w <= plan.w * (1 + 1e-9)
             assert r.y + r.h <= plan.h * (1 + 1e-9)
-    tile = tile_plan(blocks).areas()
+    tile = {r.name: area_of(r) for r in tile_plan(blocks).rectangles}
     assert tile["key array"] == pytest.approx(blocks.tile * blocks.rows * blocks.cell)
     assert tile["value array"] == pytest.approx(tile["key array"])
     for name, area in (("charge-to-pulse", blocks.charge_to_pulse), ("write DACs", blocks.dacs),
@@ -84,7 +105,7 @@ def test_blocks_keep_their_areas_and_do_not_overlap(blocks: Blocks) -> None:
         assert tile[name] == pytest.approx(area)
     whole = head_plan(blocks)
     assert sum(r.kind == CELLS for r in whole.rectangles) == blocks.tiles
-    assert whole.area == pytest.approx(whole.used)
+    assert whole.w * whole.h == pytest.approx(area_of(*whole.rectangles))
     assert len({(r.w, r.h) for r in whole.rectangles if r.kind == CELLS}) == 1
 
 
@@ -92,9 +113,9 @@ def test_blocks_keep_their_areas_and_do_not_overlap(blocks: Blocks) -> None:
 def test_as_much_area_as_the_costs_say(head_dim: int, changes: dict[str, object]) -> None:
     """Through another split: the rectangles of all sub-tiles add up to the area of the cost model."""
     made = head(head_dim, **changes)
-    found = list(flat_head(blocks_of(made)))
-    assert sum(r.area for r in found) == pytest.approx(head_area(made).area)
-    cells = sum(r.area for r in found if r.kind == CELLS)
+    found = flat_head(blocks_of(made))
+    assert area_of(*found) == pytest.approx(head_area(made).area)
+    cells = area_of(*(r for r in found if r.kind == CELLS))
     assert cells == pytest.approx(head_area(made).parts["cells"].area)
     assert len(found) == 10 * made.design.tiles + 4
 
@@ -106,9 +127,9 @@ def test_the_papers_head() -> None:
     tile = {r.name: r for r in tile_plan(blocks).rectangles}
     assert tile["key array"].w == pytest.approx(64e-6)
     assert tile["value array"].h == pytest.approx(64e-6)
-    assert sum(r.area for r in flat_head(blocks) if r.kind == CELLS) == pytest.approx(131_072e-12)
+    assert area_of(*(r for r in flat_head(blocks) if r.kind == CELLS)) == pytest.approx(131_072e-12)
     plan = head_plan(blocks)
-    assert 0.5e-6 / 3 < plan.area < 0.5e-6 * 3
+    assert 0.5e-6 / 3 < plan.w * plan.h < 0.5e-6 * 3
     assert 0.5 < plan.w / plan.h < 2
 
 
@@ -118,11 +139,11 @@ def test_taps_lie_on_the_diagonal_and_lead_to_their_rows() -> None:
     plan = tile_plan(blocks)
     r = {r.name: r for r in plan.rectangles}
     assert len(plan.wires) == 64
-    for wire in plan.wires:
+    for token, wire in enumerate(plan.wires):
         column = (wire.x - r["key array"].x) / blocks.pitch
         row = (wire.y - r["value array"].y) / blocks.pitch
-        assert column == pytest.approx(wire.token + 0.5)
-        assert row == pytest.approx(wire.token + 0.5)
+        assert column == pytest.approx(token + 0.5)
+        assert row == pytest.approx(token + 0.5)
         assert wire.to == pytest.approx(r["charge-to-pulse"].x)
     assert r["charge-to-pulse"].x < r["value array"].x
 
@@ -237,18 +258,15 @@ def test_no_label_lies_on_the_scale_bar(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("window", [128, 1024, 8192])
-def test_both_plans_have_a_scale(window: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_both_plans_have_a_scale(window: int) -> None:
     """A bar as long, in the plan's micrometres, as its label says, between a twentieth and a sixth of it."""
-    drawn: list[Figure] = []
-    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
-    monkeypatch.setattr("gaincell.files.write_atomic", lambda path, write: write(path))
-    blocks = blocks_of(head(window=window))
-    plans = {"tile": _plan(tile_plan(blocks)), "head": _plan(head_plan(blocks))}
-    save(floorplan_figure({"floorplan": plans}), tmp_path / "plan.svg")
-    for axes, plan in zip(drawn[0].axes, plans.values(), strict=True):
+    result = floorplan_result(head(window=window), 1, [])
+    figure = floorplan_figure(result)
+    plans = result.floorplan
+    for axes, plan in zip(figure.axes, (plans.tile, plans.head), strict=True):
         label = next(text.get_text() for text in axes.texts if text.get_text().endswith("µm"))
         bar = next(line for line in axes.lines if line.get_linewidth() == 2.5)
-        (left, right), width = bar.get_xdata(), plan["w"]["value"] * 1e6
+        (left, right), width = bar.get_xdata(), plan.w * 1e6
         assert right - left == pytest.approx(float(label.split()[0]))
         assert width / 20 < right - left <= width / 6
 

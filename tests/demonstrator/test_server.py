@@ -294,6 +294,7 @@ def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "pip install 'gaincell[serve]'" in found.output
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 def test_command_serves_and_ends_quietly(tmp_path: Path) -> None:
     process = subprocess.Popen(

@@ -1,5 +1,6 @@
 """Measured cells: reading, fitting, the device file, and what a design makes of it."""
 
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from gaincell import results
 from gaincell.cli import main
 from gaincell.config import load_design
 from gaincell.design import Design
@@ -18,6 +20,8 @@ from gaincell.devices.measurement import read_curve, read_decay
 from gaincell.devices.tabulated import TabulatedCell
 from gaincell.devices.variability import Mismatch
 from gaincell.errors import DesignError, GaincellError, InputError
+from gaincell.results.codec import to_json
+from gaincell.results.device import DeviceResult
 
 TRUE = (0.52, 13.6, -2.6, 46.0)
 MICROAMPERE = 1.0
@@ -57,6 +61,7 @@ def design() -> Design:
     return load_design("leroux2025")
 
 
+@pytest.mark.slow
 def test_known_cells_are_recovered_within_their_confidence_intervals(design: Design, tmp_path: Path) -> None:
     """95 % intervals of seven numbers over twelve chips: of 84, all but a few contain the truth."""
     missed = 0
@@ -209,6 +214,7 @@ def test_a_target_that_agrees_with_the_offset_voltage_is_that(design: Design, tm
     assert "leakage.decay_voltage" not in chip.in_use
 
 
+@pytest.mark.slow
 def test_intervals_of_a_decay_hold_the_truth(tmp_path: Path) -> None:
     missed = 0
     for seed in range(12):
@@ -323,7 +329,7 @@ def test_swapped_columns_and_overwriting(design: Design, tmp_path: Path) -> None
         fit_device(path, design, rescale=True)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_two_hundred_cells_to_an_adapted_model_in_two_commands(tmp_path: Path) -> None:
     curve = cells(tmp_path / "curve.csv", count=200, reads=3)
     start = time.monotonic()
@@ -426,6 +432,8 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
         with pytest.raises(SystemExit) as end:
             main(arguments)
         assert end.value.code == 0
+    written = json.loads((tmp_path / "f.json").read_text())
+    assert to_json(results.read(tmp_path / "f.json", DeviceResult)) == written
     printed = capsys.readouterr().out
     assert "stretched" in printed
     assert "mismatch: gain" in printed

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from tests.micro import micro_design, micro_llama
+from tests.tiers import slow
 
 from gaincell.arrays import HeadArray
 from gaincell.circuits import charge_to_pulse, query_driver, write_dac
@@ -112,10 +113,10 @@ def by_steps(layer: GainCellAttention, q: torch.Tensor, k: torch.Tensor, v: torc
     "changes",
     [
         {},
-        {"cell": "linear", "retention_time": 1e-5},
-        {"cell": "sigmoid"},
+        slow({"cell": "linear", "retention_time": 1e-5}),
+        slow({"cell": "sigmoid"}),
         EXTENDED,
-        {"mismatch": Mismatch(gain_std=0.1)},
+        slow({"mismatch": Mismatch(gain_std=0.1)}),
     ],
     ids=["paper", "linear, fast decay", "sigmoid", "extended", "mismatch"],
 )

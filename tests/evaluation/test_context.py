@@ -25,8 +25,8 @@ from gaincell.evaluation.pause import perplexity_after_pause
 from gaincell.evaluation.perplexity import perplexity
 from gaincell.evaluation.rolling import rolling_perplexity
 from gaincell.integrations.hf.attach import attach
+from gaincell.integrations.hf.base_model import load_base
 from gaincell.integrations.hf.checkpoint import save
-from gaincell.integrations.hf.sources import load_base
 from gaincell.mapping.codesign import CodesignSettings, codesign_model
 from gaincell.mapping.pipeline import map_model
 from gaincell.mapping.settings import MapSettings
@@ -188,11 +188,11 @@ def test_map_and_codesign_take_the_context(place: Place, tmp_path: Path) -> None
         map_model(MapSettings(**settings, block=256), tmp_path / "long")  # type: ignore[arg-type]
     asked = MapSettings(**settings, budget=4 * 128, calibration_tokens=256, published=False)  # type: ignore[arg-type]
     mapped = map_model(asked, tmp_path / "mapped")
-    assert mapped["provenance"]["protocol"].startswith("blocks-128:")
+    assert mapped.provenance.protocol.startswith("blocks-128:")
     learned = codesign_model(
         CodesignSettings(
             str(run), design, steps=1, batch=1, text=str(text), evaluation_tokens=256, calibration_tokens=128
         ),
         design,
     )
-    assert learned["provenance"]["protocol"].startswith("blocks-128:")
+    assert learned.provenance.protocol.startswith("blocks-128:")

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import torch
 from tests.micro import micro_design, write_micro
+from tests.tiers import slow
 from transformers import LlamaForCausalLM
 
 from gaincell.cli import main
@@ -77,7 +78,7 @@ def scores(model: Any, tokenizer: Any, tasks: list[str], data: Path, **options: 
     return evaluate_tasks(model, tokenizer, tasks, data=str(data), **options)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, slow(torch.bfloat16)], ids=str)
 def test_log_likelihoods_are_those_of_the_harness_on_the_plain_model(
     tmp_path: Path, data: Path, dtype: torch.dtype
 ) -> None:
@@ -246,6 +247,7 @@ def test_longer_contexts_are_counted(tmp_path: Path, data: Path) -> None:
         scores(loaded.model, loaded.tokenizer, ["arc_easy"], data, max_length=2)
 
 
+@pytest.mark.slow
 def test_a_broken_run_goes_on(tmp_path: Path, data: Path) -> None:
     loaded = load_model(str(write_micro(tmp_path)[0]))
     cache = tmp_path / "cache" / "key"
@@ -279,6 +281,7 @@ def test_a_broken_run_goes_on(tmp_path: Path, data: Path) -> None:
     assert [task.metrics.keys() for task in again.tasks] == [task.metrics.keys() for task in whole.tasks]
 
 
+@pytest.mark.slow
 def test_scores_of_many_chips(tmp_path: Path, data: Path) -> None:
     from gaincell.cli._chips import ChipOptions
     from gaincell.cli._tasks import by_tasks
@@ -307,6 +310,7 @@ def test_scores_of_many_chips(tmp_path: Path, data: Path) -> None:
     assert from_json(TasksResult, json.loads(json.dumps(to_json(result)))) == result
 
 
+@pytest.mark.slow
 def test_a_model_type_of_the_harness(tmp_path: Path, data: Path) -> None:
     from lm_eval import simple_evaluate
     from lm_eval.tasks import TaskManager

@@ -19,8 +19,8 @@ from gaincell.evaluation.ablation import ablate
 from gaincell.evaluation.pause import perplexity_after_pause
 from gaincell.evaluation.perplexity import perplexity
 from gaincell.integrations.hf.attach import attach, attached_layers
+from gaincell.integrations.hf.base_model import load_base
 from gaincell.integrations.hf.checkpoint import save
-from gaincell.integrations.hf.sources import load_base
 from gaincell.results import read
 from gaincell.results.evaluation import ContextCurve, ContextPoint, DepthResult
 from gaincell.standard_error import paired_ratio, ratio_error

@@ -182,7 +182,7 @@ def test_what_varies_least_is_given_up_and_its_mean_returned() -> None:
 
 
 def test_directions_and_floors_get_the_gradients_of_what_is_computed() -> None:
-    cell, inputs = some_cell(micro_design(**EXACT)), some_inputs(12)
+    cell, inputs = some_cell(micro_design(**EXACT)), tuple(t[:1] for t in some_inputs(12))
     with torch.no_grad():
         cell.normaliser.set_floor(torch.tensor([0.05, 0.2, 0.5, 1.0]))
 

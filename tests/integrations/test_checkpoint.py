@@ -19,10 +19,10 @@ from gaincell.design import Design
 from gaincell.errors import DesignError, ModelError, RunError
 from gaincell.integrations.hf import sources
 from gaincell.integrations.hf.attach import attach, attached_layers, detach, set_design
+from gaincell.integrations.hf.base_model import base_weights, load_base
 from gaincell.integrations.hf.checkpoint import load_run, save
 from gaincell.integrations.hf.run import Run, is_run
 from gaincell.integrations.hf.size import model_size
-from gaincell.integrations.hf.sources import base_weights, load_base
 
 from .families import build, tokens
 

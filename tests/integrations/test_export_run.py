@@ -18,15 +18,18 @@ import gaincell
 from gaincell.integrations.hf import sources
 from gaincell.integrations.hf.run import is_run
 
-from .hardware_models import WARNINGS, exit_code, hardware, logits, lora, trained
+from .hardware_models import FAMILIES, WARNINGS, exit_code, hardware, logits, lora, trained
 
 pytestmark = WARNINGS
 
 
 @pytest.fixture
-def adapter(softmax: dict[str, Path], tmp_path: Path) -> tuple[Path, nn.Module]:
+def adapter(
+    request: pytest.FixtureRequest, softmax: dict[str, Path], tmp_path: Path
+) -> tuple[Path, nn.Module]:
     """A RUN of low-rank adapters."""
-    wrapped = trained(peft.get_peft_model(hardware(softmax["gpt2"]), lora("gpt2")))
+    family = getattr(request, "param", "gpt2")
+    wrapped = trained(peft.get_peft_model(hardware(softmax[family]), lora(family)))
     with torch.no_grad():
         for name, parameter in wrapped.named_parameters():
             if "lora_" in name:
@@ -34,6 +37,7 @@ def adapter(softmax: dict[str, Path], tmp_path: Path) -> tuple[Path, nn.Module]:
     return gaincell.save(wrapped, tmp_path / "run"), wrapped
 
 
+@pytest.mark.parametrize("adapter", FAMILIES, indirect=True)
 def test_export_to_transformers(adapter: tuple[Path, nn.Module], tmp_path: Path) -> None:
     run, _ = adapter
     command = ("export", str(run), "--out", str(tmp_path / "out"))
@@ -49,8 +53,10 @@ def test_export_to_transformers(adapter: tuple[Path, nn.Module], tmp_path: Path)
     assert next(again.parameters()).dtype == torch.bfloat16
 
 
+@pytest.mark.parametrize(("adapter", "family"), [(f, f) for f in FAMILIES], indirect=["adapter"])
 def test_export_to_peft(
     adapter: tuple[Path, nn.Module],
+    family: str,
     softmax: dict[str, Path],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -58,9 +64,9 @@ def test_export_to_peft(
     run, wrapped = adapter
     out = tmp_path / "out"
     assert exit_code("export", str(run), "--format", "peft", "--out", str(out)) == 0
-    again = peft.PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(softmax["gpt2"]), out)
+    again = peft.PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(softmax[family]), out)
     torch.testing.assert_close(logits(again), logits(wrapped), atol=1e-5, rtol=0)
-    whole = gaincell.save(trained(hardware(softmax["gpt2"])), tmp_path / "whole")
+    whole = gaincell.save(trained(hardware(softmax[family])), tmp_path / "whole")
     assert exit_code("export", str(whole), "--format", "peft", "--out", str(tmp_path / "none")) == 2
     assert (
         "the RUN has no low-rank adapters: use gaincell export --format transformers"

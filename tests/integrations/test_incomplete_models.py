@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gaincell.cli import main
 from gaincell.errors import ModelError
-from gaincell.integrations.hf.sources import fingerprint, load_base
+from gaincell.integrations.hf.base_model import fingerprint, load_base
 
 from .families import build
 from .test_models import byte_llama, write_gguf

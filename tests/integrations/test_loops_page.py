@@ -35,6 +35,6 @@ def test_the_page_of_loops_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     names: dict[str, Any] = {}
     for block in blocks:
         exec(block.replace("openai-community/gpt2", "base"), names)
-    assert len(blocks) == 5
+    assert len(blocks) == 6
     assert torch.equal(logits(names["again"]), logits(names["lora"]))
     assert torch.equal(logits(gaincell.load("gpt2-on-arrays")[0]), logits(names["model"]))

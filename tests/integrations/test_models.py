@@ -26,10 +26,10 @@ from gaincell.config import load_design
 from gaincell.errors import ModelError
 from gaincell.integrations.hf import sources
 from gaincell.integrations.hf.attach import attach, attached_layers
+from gaincell.integrations.hf.base_model import check_finite, fingerprint, load_base, load_tokenizer
 from gaincell.integrations.hf.checkpoint import save
 from gaincell.integrations.hf.models import load_model
 from gaincell.integrations.hf.size import model_size
-from gaincell.integrations.hf.sources import check_finite, fingerprint, load_base, load_tokenizer
 
 from .families import FAMILIES, build, tokens
 
@@ -129,12 +129,13 @@ def test_a_model_is_read_as_it_is_stored(family: str, stored: torch.dtype, tmp_p
                 assert torch.equal(one, other), name
 
 
+@pytest.mark.slow
 def test_reading_makes_no_copy_of_weights_that_are_stored_as_wanted(tmp_path: Path) -> None:
     """Anonymous memory of the process grows by less than half of the weights: they are pages of the file."""
     code = """
 import sys
 import torch
-from gaincell.integrations.hf.sources import load_base
+from gaincell.integrations.hf.base_model import load_base
 
 def anonymous():
     lines = open("/proc/self/status").read().splitlines()

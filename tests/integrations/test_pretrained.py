@@ -15,6 +15,7 @@ import peft
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tests.tiers import slow_after
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -137,7 +138,7 @@ def test_copies_and_pickles(family: str, softmax: dict[str, Path], tmp_path: Pat
         assert not torch.equal(logits(other), logits(model))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", slow_after(1, FAMILIES))
 def test_trainer_with_resume(family: str, softmax: dict[str, Path], tmp_path: Path) -> None:
     """Stopped after two of four steps and gone on with, a training ends where it ends without the stop."""
     data = [{"input_ids": row, "labels": row} for row in tokens(8, 12)]
@@ -280,6 +281,7 @@ for loader in transformers.AutoModelForCausalLM, transformers.LlamaForCausalLM:
     assert all("pip install gaincell, then import gaincell" in line for line in said)
 
 
+@pytest.mark.slow
 def test_import_gaincell_is_enough(softmax: dict[str, Path], tmp_path: Path) -> None:
     """After transformers too, and by unpickling a model."""
     model = hardware(softmax["llama"])

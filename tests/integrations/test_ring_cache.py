@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tests.integrations.families import FAMILIES
 from tests.micro import micro_llama
 from tests.ops.test_nonideal import EFFECTS
+from tests.tiers import slow, slow_after
 from torch import Tensor, nn
 from transformers import DynamicCache
 
@@ -167,7 +168,7 @@ POLICIES = [
 ]
 
 
-@pytest.mark.parametrize("refresh", POLICIES, ids=str)
+@pytest.mark.parametrize("refresh", slow_after(2, reversed(POLICIES)), ids=str)
 def test_the_ring_equals_the_arrays_token_by_token(refresh: Refresh) -> None:
     """A layer's attention on the ring gives what HeadArray gives for the same q, k, v; a pause after 40."""
     uneven = EFFECTS["uneven levels"] if refresh.kind == "reread" else {}
@@ -195,8 +196,8 @@ def test_the_ring_equals_the_arrays_token_by_token(refresh: Refresh) -> None:
         assert (cache.writes, cache.clock.refreshes) == (head.writes, head.clock.refreshes)
 
 
-@pytest.mark.parametrize("period", [30e-6, 3e-3])
-@pytest.mark.parametrize("refresh", POLICIES[1:], ids=str)
+@pytest.mark.parametrize("period", [3e-3, slow(30e-6)])
+@pytest.mark.parametrize("refresh", slow_after(2, [POLICIES[n] for n in (4, 1, 2, 3)]), ids=str)
 def test_pieces_between_refreshes_equal_single_tokens(refresh: Refresh, period: float) -> None:
     """Also where the ring lives much longer than its cells: voltages last from refresh to refresh."""
     if refresh.every_seconds:
@@ -212,7 +213,7 @@ def test_pieces_between_refreshes_equal_single_tokens(refresh: Refresh, period: 
 
 
 @pytest.mark.skipif(compiled_library() is None, reason="the kernel was not built: no C++ compiler")
-@pytest.mark.parametrize("cell", ["polynomial", "sigmoid"])
+@pytest.mark.parametrize("cell", ["polynomial", slow("sigmoid")])
 def test_the_compiled_step_equals_plain_torch(cell: str) -> None:
     """In float32, with left padding, a pause and refreshes; the same codes stand in the ring afterwards."""
     rings, logits = {}, {}
@@ -418,7 +419,7 @@ def padded_models() -> dict[str, nn.Module]:
     return {"llama": hardware(micro_design(token_period=30e-6, mismatch=MISMATCH)), "mistral": windows}
 
 
-@pytest.mark.parametrize("family", ["llama", "mistral"])
+@pytest.mark.parametrize("family", ["llama", slow("mistral")])
 @given(batch=padded_batches())
 @settings(max_examples=25, deadline=None)
 def test_padding_anywhere_is_never_written(

@@ -15,8 +15,8 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from gaincell.adaptation.statistics import attached
 from gaincell.evaluation.perplexity import perplexity
 from gaincell.integrations.hf import models
+from gaincell.integrations.hf.base_model import BaseModel, load_base
 from gaincell.integrations.hf.models import load_model
-from gaincell.integrations.hf.sources import BaseModel, load_base
 from gaincell.mapping.job import Job, prepare
 from gaincell.mapping.pipeline import map_model
 from gaincell.mapping.readapt import AdaptSettings, adapt_model

@@ -13,6 +13,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 from tests.micro import micro_design, write_micro
+from tests.tiers import slow
 
 from gaincell.cli import main
 from gaincell.cli._options import GradientName
@@ -45,6 +46,8 @@ from gaincell.training.settings import TrainSettings
 
 pytestmark = pytest.mark.usefixtures("blank_figures")
 SHIPPED = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))
+OF_EVERY_KIND = ("gpt2", "low-tokens-more", "small-llama", "tiny-table-paired")
+"""From scratch in both families, a trained model, one whose adapter goes on."""
 GOING_ON = [path for path in SHIPPED if "\nadapter = " in path.read_text()]
 
 MADE = """
@@ -144,7 +147,9 @@ def test_a_stage_takes_every_gradient(gradient: str, tmp_path: Path) -> None:
     assert GradientName(gradient).value == gradient  # the command line's
 
 
-@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", [p if p.stem in OF_EVERY_KIND else slow(p) for p in SHIPPED], ids=lambda path: path.stem
+)
 def test_shipped_recipes_run_in_miniature(path: Path, tmp_path: Path) -> None:
     recipe, text = on_micro(load_recipe(path), tmp_path)
     if recipe.adapter is not None:  # one that is made here, of the same small model
@@ -593,6 +598,7 @@ def test_an_adapter_is_saved_small_and_comes_back_merged(tmp_path: Path) -> None
         run_recipe(other, open_text(text), tmp_path / "other")
 
 
+@pytest.mark.slow
 def test_the_linear_stage_of_a_recipe_is_adapted_from_both_starts(tmp_path: Path) -> None:
     small = [
         "model=tiny",
@@ -631,7 +637,7 @@ def test_the_linear_stage_of_a_recipe_is_adapted_from_both_starts(tmp_path: Path
     assert not short.adaptation["published"].converged
 
 
-@pytest.mark.parametrize("rank", [0, 2])
+@pytest.mark.parametrize("rank", [slow(0), 2])
 def test_gpt2_trains_with_paired_rows_and_mixing(texts: Path, tmp_path: Path, rank: int) -> None:
     sizes = ("n_embd=32", "n_layer=2", "n_head=2", "n_positions=32")
     given = ["model.architecture=gpt2", *(f"model.config.{size}" for size in sizes), "mixing=true"]

@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import gaincell
 
 PAGE = Path(__file__).parents[2] / "docs" / "adding_a_backend.md"
@@ -38,6 +40,7 @@ print(__import__("gaincell").__file__)
 """
 
 
+@pytest.mark.slow
 def test_one_file_and_one_line_are_enough(tmp_path: Path) -> None:
     page = PAGE.read_text(encoding="utf-8")
     [file], [line] = (re.findall(rf"```{kind}\n(.*?)```", page, re.DOTALL) for kind in ("python", "text"))

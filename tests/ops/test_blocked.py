@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.cells import TABLE
+from tests.tiers import slow
 from torch import Tensor
 
 from gaincell.config import Design, load_design
@@ -80,13 +81,17 @@ def test_every_length(tokens: int, gradient: str) -> None:
     assert_parity(Case(1, 2, 2, tokens, 16), chip(), gradient=gradient)
 
 
+@pytest.mark.slow
 def test_a_thousand_tokens_in_the_paper_s_array() -> None:
     assert_parity(Case(1, 1, 1, 1000, 8), load_design("leroux2025"))
     assert_parity(Case(1, 1, 1, 200, 64), load_design("leroux2025"))
 
 
-@pytest.mark.parametrize("cell", CELLS)
-@pytest.mark.parametrize("gradient", ["exact", "surrogate"])
+@pytest.mark.parametrize(
+    ("cell", "gradient"),
+    [(cell, "exact") for cell in CELLS]
+    + [slow(cell, "surrogate") if cell is TABLE else (cell, "surrogate") for cell in CELLS],
+)
 def test_every_cell(cell: str, gradient: str) -> None:
     assert_parity(Case(1, 2, 1, M + 37, 16), chip(cell=cell), gradient=gradient)
 
@@ -130,6 +135,7 @@ def test_shapes(heads: int, kv_heads: int, dim: int, batch: int) -> None:
     assert_parity(Case(batch, heads, kv_heads, 150, dim), chip())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threads", [2, 5])
 @pytest.mark.parametrize("cell", ["polynomial", "sigmoid"])
 def test_several_heads_at_once(threads: int, cell: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ from collections import OrderedDict
 import pytest
 import torch
 from tests.ops.test_nonideal import LEVELS, chip, signals
+from tests.tiers import slow
 from torch import Tensor
 
 from gaincell.devices import chip_cache
@@ -61,7 +62,7 @@ def test_what_is_larger_than_the_bound_is_not_kept(monkeypatch: pytest.MonkeyPat
     assert chip_cache.held() == 0
 
 
-@pytest.mark.parametrize("impl", ["naive", "blocked", *LEVELS[-1:]])
+@pytest.mark.parametrize("impl", ["naive", slow("blocked"), *LEVELS[-1:]])
 def test_chips_of_a_model_are_bounded_and_alike(impl: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def outputs() -> list[Tensor]:
         found = []

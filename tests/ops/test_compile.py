@@ -8,6 +8,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -60,6 +61,7 @@ def check_layer() -> None:
         torch.testing.assert_close(eager, compiled)
 
 
+@pytest.mark.slow
 def test_one_graph_with_the_same_values_and_gradients() -> None:
     result = subprocess.run([sys.executable, __file__], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr[-2000:]

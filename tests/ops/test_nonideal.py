@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 from tests.cells import TABLE
+from tests.tiers import slow
 from torch import Tensor
 
 from gaincell.arrays import HeadArray, Refresh
@@ -92,6 +93,8 @@ EFFECTS["everything, with extensions"] = (
     | {"charge_to_pulse": ChargeToPulse(exponent=3)}
     | EFFECTS["uneven levels"]
 )
+SEVERAL = ("everything", "all extensions", "everything, with extensions")
+"""Effects at once."""
 SEEDED = ("noise", "writing", "mismatch")
 LEVELS = [f"native-{level}" for level in native_library.levels()]
 
@@ -118,8 +121,11 @@ def both(inputs: list[Tensor], design: Design, impl: str, **options: object) -> 
     return [out.detach(), *torch.autograd.grad((out * weight).sum(), leaves)]
 
 
-@pytest.mark.parametrize("gradient", ["exact", "surrogate"])
-@pytest.mark.parametrize("effect", EFFECTS)
+@pytest.mark.parametrize(
+    ("effect", "gradient"),
+    [(effect, "exact") for effect in EFFECTS]
+    + [(effect, "surrogate") if effect in SEVERAL else slow(effect, "surrogate") for effect in EFFECTS],
+)
 def test_blocked_equals_naive(effect: str, gradient: str) -> None:
     for readout in ("none", "counter"):
         design = chip(effect, readout=readout)
@@ -160,8 +166,11 @@ def test_token_by_token_equals_naive(effect: str) -> None:
 
 
 @pytest.mark.skipif(not LEVELS, reason="the kernel was not built: no C++ compiler")
-@pytest.mark.parametrize("cell", ["polynomial", "sigmoid"])
-@pytest.mark.parametrize("effect", EFFECTS)
+@pytest.mark.parametrize(
+    ("effect", "cell"),
+    [(effect, "polynomial") for effect in EFFECTS]
+    + [(effect, "sigmoid") if effect in SEVERAL else slow(effect, "sigmoid") for effect in EFFECTS],
+)
 def test_native_equals_naive(effect: str, cell: str) -> None:
     """Polynomial cells at every instruction level."""
     if cell == "sigmoid" and (effect == "coefficient covariance" or "everything" in effect):

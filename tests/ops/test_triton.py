@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.tiers import slow_after
 from torch import Tensor
 
 pytest.importorskip("triton")
@@ -77,12 +78,12 @@ def assert_agrees(inputs: list[Tensor], design: Design, half: bool, **options: o
 
 @pytest.mark.parametrize("half", [False, True], ids=["float32", "float16"])
 @pytest.mark.parametrize("gradient", ["exact", "surrogate"])
-@pytest.mark.parametrize("tokens", [1, 63, 65, 2 * M + 37])
+@pytest.mark.parametrize("tokens", slow_after(2, [1, 2 * M + 37, 63, 65]))
 def test_every_length(tokens: int, gradient: str, half: bool) -> None:
     assert_agrees(signals(tokens, 1, 1, 16), chip(), half, gradient=gradient)
 
 
-@pytest.mark.parametrize("readout", READOUTS)
+@pytest.mark.parametrize("readout", slow_after(2, READOUTS))
 @pytest.mark.parametrize("cell", ["linear", "polynomial", "x3"])
 def test_every_cell_and_readout(cell: str, readout: str) -> None:
     assert_agrees(signals(90, 2, 1, 32), chip(cell=cell, readout=readout), True)
@@ -104,22 +105,22 @@ def test_other_chips(changes: dict[str, object]) -> None:
 
 
 ANY = [
-    {"cell": "sigmoid"},
-    {"cell": "exponential", "storage_levels": None},
     {"cell": "x5", "tile": 20, "window": 40},
     {"mismatch": Mismatch(gain_std=0.05, offset_voltage_std=0.02, current_offset_std=0.01, seed=5)},
+    {"noise": Noise(score_std=1.5, output_std=0.7, cell_std=0.05, pulse_jitter=2e-10, seed=3)},
+    {"normaliser": Normaliser(floor=0.5)},
+    {"cell": "sigmoid"},
+    {"cell": "exponential", "storage_levels": None},
     {"mismatch": Mismatch(offset_voltage_std=0.02, dead=0.1), "cell": "sigmoid"},
     {"wires": Wires(key_drop=0.05, value_drop=0.05), "charge_to_pulse": ChargeToPulse(exponent=2)},
     {"converters": Converters(ramp_gain_std=0.05, comparator_offset_std=0.01, driver_gain_std=0.02)},
-    {"noise": Noise(score_std=1.5, output_std=0.7, cell_std=0.05, pulse_jitter=2e-10, seed=3)},
     {"drivers": Drivers(phases=2)},
-    {"normaliser": Normaliser(floor=0.5)},
     {"token_period": 0.02, "cell": "linear"},
     {"leakage": Leakage(read_disturb=1e-4, decay_voltage=0.5)},
 ]
 
 
-@pytest.mark.parametrize("changes", ANY, ids=str)
+@pytest.mark.parametrize("changes", slow_after(4, ANY), ids=str)
 def test_chips_of_any_kind(changes: dict[str, object]) -> None:
     """With groups and two laps: the output as of naive in float64, gradients as of blocked."""
     design = chip(**{"window": 32, **changes})
@@ -146,6 +147,7 @@ def test_chips_of_any_kind(changes: dict[str, object]) -> None:
             assert error < 5e-4, f"gradient of {name} differs by {error:.1e}"
 
 
+@pytest.mark.slow
 def test_groups_padding_and_a_window_of_the_model() -> None:
     q, k, v = signals(70, 4, 2, 16, batch=2)
     index = torch.arange(70, device=DEVICE).repeat(2, 1)

@@ -134,12 +134,13 @@ def _simulation(*what: str) -> Any:
         out = Path(folder) / "result.json"
         with pytest.raises(SystemExit):
             main(["simulate", *what, "--json", str(out), "--figures", folder])
-        return json.loads(out.read_text())
+        return parse(json.loads(out.read_text()), out.name)
 
 
 def _simulated(name: str, _: Path) -> Figure:
     head = ["head", "--group", "2", "--layers", "6", "--tokens", "64"]
-    return hardware.FIGURES[name](_simulation(*(["tile"] if name == "waveforms" else head)))
+    figure: Figure = getattr(hardware, name)(_simulation(*(["tile"] if name == "waveforms" else head)))
+    return figure
 
 
 def _reproduction(name: str, _: Path) -> Figure:
@@ -179,15 +180,15 @@ FIGURES: dict[str, Draw] = {
     "tasks-tiny": partial(_tasks, "tiny"),
     "tasks-smollm2": partial(_tasks, "smollm2"),
     **{
-        f"spice-{p.stem}": _into(f"spice/{p.stem}", draw)
+        f"spice-{p.stem}": _of(f"spice/{p.stem}", draw)
         for pattern, draw in (
-            ("cell", spice.draw_cell),
-            ("verify", spice.draw_verification),
-            ("mixed", spice_mixed.draw_mixed),
+            ("cell", spice.cell_figure),
+            ("verify", spice.verification_figure),
+            ("mixed", spice_mixed.mixed_figure),
         )
         for p in sorted((RESULTS / "spice").glob(f"{pattern}-*.json"))
     },
-    "spice-wires": _into("spice/wires-freepdk45", spice_wires.draw_wires),
+    "spice-wires": _of("spice/wires-freepdk45", spice_wires.wires_figure),
     **{
         f"sweep-{p.stem}-{name}": _of(f"sweeps/{p.stem}", draw)
         for p in sorted((RESULTS / "sweeps").glob("*.json"))

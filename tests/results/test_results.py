@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -11,11 +12,15 @@ import pytest
 
 from gaincell.errors import RunError
 from gaincell.reports.results import check
-from gaincell.results import KINDS, kind_of, parse
+from gaincell.reports.results import read as reports_read
+from gaincell.results import KINDS, kind_of, parse, read
 from gaincell.results.codec import COLUMNS, Cited, Numbers, from_json, kinds_of, to_json
 from gaincell.results.codesign import CodesignResult
-from gaincell.results.common import Number
+from gaincell.results.common import Number, Value, nothing
+from gaincell.results.device import DeviceResult
 from gaincell.results.evaluation import ContextResult, PerplexityResult, RepetitionResult, RollingResult
+from gaincell.results.run import MappedResult, StagedResult, TrainedResult
+from gaincell.results.simulation import HeadResult, TileResult
 from gaincell.results.sweep import PointResult
 from gaincell.units import Joule, Second
 
@@ -41,6 +46,7 @@ def test_a_committed_result_is_written_back_as_it_was(path: Path) -> None:
 def test_kinds_of_committed_results_are_found() -> None:
     found = {kind_of(json.loads(path.read_text())) for path in TYPED}
     others = {PerplexityResult, RollingResult, ContextResult, RepetitionResult, PointResult, CodesignResult}
+    others |= {HeadResult, TileResult, DeviceResult}
     assert found == set(KINDS.values()) - others
 
 
@@ -131,3 +137,39 @@ def test_what_is_missing_is_named() -> None:
     del content["error"]
     with pytest.raises(RunError, match="result lacks 'error'; make it again"):
         from_json(Example, content)
+
+
+def test_one_function_reads_files_and_directories() -> None:
+    adapter, mapped = ROOT / "adapters" / "smollm2-135m", RESULTS / "tiny.json"
+    run = read(adapter, StagedResult)
+    assert isinstance(run, TrainedResult)
+    assert read(adapter) == to_json(run)
+    assert run.saved_stage is run.stage("more") is run.stages[-1]
+    assert isinstance(read(mapped, StagedResult), MappedResult)
+    with pytest.raises(RunError, match=r"tiny\.json: unknown key"):
+        read(mapped, TrainedResult)
+    assert reports_read is read
+
+
+@dataclass(frozen=True)
+class Choice:
+    adapt: bool | str
+    setting: Value | str
+    others: Mapping[str, Number] = field(default_factory=nothing)
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        Choice(True, "none"),
+        Choice("chip", Value(8, "1", "simulated")),
+        Choice(False, Value(0.5, "V", "simulated"), {"x": 1.0}),
+        Choice(False, "none", {}),
+    ],
+)
+def test_what_may_be_of_several_types_comes_back_as_it_was(choice: Choice) -> None:
+    content = json.loads(json.dumps(to_json(choice)))
+    assert ("others" in content) == (choice.others is not nothing())
+    again = from_json(Choice, content)
+    assert again == choice
+    assert json.dumps(to_json(again)) == json.dumps(content)  # 8 is not 8.0

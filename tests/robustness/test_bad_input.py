@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tests.drawing import blank_figures
 from tests.micro import micro_design, micro_settings, write_micro
+from tests.tiers import slow
 
 from gaincell import files
 from gaincell.cli import main
@@ -265,7 +266,7 @@ def fail_at(count: int, monkeypatch: pytest.MonkeyPatch) -> Callable[[], bool]:
 
 
 @BLANK
-@pytest.mark.parametrize("at", [1, 6, 13, 19])
+@pytest.mark.parametrize("at", [slow(1), 6, slow(13), 19])
 def test_a_full_disk(
     undisturbed: Undisturbed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
 ) -> None:

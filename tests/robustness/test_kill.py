@@ -17,6 +17,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 from tests.micro import micro_design, micro_llama
+from tests.tiers import slow
 
 from gaincell.circuits.noise import Noise
 from gaincell.integrations.hf.attach import attach
@@ -63,6 +64,7 @@ def steps_done(folder: Path) -> int:
     return 0
 
 
+@pytest.mark.slow
 def test_ten_kills_change_no_bit(tmp_path: Path) -> None:
     straight, killed = tmp_path / "straight", tmp_path / "killed"
     straight.mkdir()
@@ -93,7 +95,7 @@ def test_ten_kills_change_no_bit(tmp_path: Path) -> None:
     assert len(losses[0]) == 120
 
 
-@pytest.mark.parametrize("writer", ["checkpoint", "best"])
+@pytest.mark.parametrize("writer", ["checkpoint", slow("best")])
 def test_what_a_killed_writer_left_goes(writer: str, tmp_path: Path) -> None:
     changes = {"evaluate_every": 2, "patience": 1000} if writer == "best" else {}
     for again in (False, True):

@@ -37,6 +37,7 @@ def test_every_command_is_known() -> None:
     assert {option.command for option in options()} == set(BASE)
 
 
+@pytest.mark.slow
 def test_some_bad_inputs() -> None:
     assert batch(0, 60) == ""
 

@@ -15,8 +15,8 @@ from gaincell.adaptation.published import expected
 from gaincell.cli import _progress, main
 from gaincell.cli._progress import progress_bars
 from gaincell.integrations.hf.attach import attach
+from gaincell.integrations.hf.base_model import load_base
 from gaincell.integrations.hf.checkpoint import save
-from gaincell.integrations.hf.sources import load_base
 from gaincell.mapping.recipe_file import load_recipe
 from gaincell.reports.tables import plan_table, stages_table
 from gaincell.results import read

@@ -47,6 +47,7 @@ def through_cocotb(run: Run, arguments: tuple[object, ...], folder: Path, progra
     return record
 
 
+@pytest.mark.slow
 def test_the_verilog_gives_the_traces_of_the_rtl_in_closed_loop(tmp_path: Path) -> None:
     """The words go around a ring of two sub-tiles; the arrays answer what the Verilog drives."""
     needs("yosys", "iverilog")

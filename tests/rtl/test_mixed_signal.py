@@ -15,6 +15,8 @@ from gaincell.cli import main
 from gaincell.config import load_design
 from gaincell.errors import InputError
 from gaincell.reports.results import check
+from gaincell.results import parse
+from gaincell.results.codec import to_json
 from gaincell.spice.netlists.sub_tile import ARRAYS, inputs, outputs
 from gaincell.spice.rawfile import Plot
 from gaincell.spice.runner import available
@@ -100,6 +102,7 @@ def test_without_ngspice_the_package_is_named(
     assert "package 'ngspice'" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.spice
 @needs_ngspice
 def test_codes_of_the_circuit_are_those_of_the_head(tmp_path: Path) -> None:
@@ -110,6 +113,7 @@ def test_codes_of_the_circuit_are_those_of_the_head(tmp_path: Path) -> None:
     assert call("--head-dim", 3, "--tokens", 8, *options) == 0
     result = json.loads(file.read_text())
     check(result)
+    assert to_json(parse(result, "mixed.json")) == result
     seen, expected = (np.array(result["codes"][key]["value"]) for key in ("spice", "head_array"))
     assert seen.shape == (8, 3)
     assert len(np.unique(expected)) > 5

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.tiers import slow
 
 from gaincell.config import load_design
 from gaincell.device_file import load_device
@@ -17,7 +18,7 @@ from gaincell.spice.technology import Corner, technology, user_technology
 pytestmark = [pytest.mark.spice, pytest.mark.skipif(not available(), reason="ngspice is not installed")]
 
 
-@pytest.fixture(scope="module", params=["freepdk45", "generic28"])
+@pytest.fixture(scope="module", params=["freepdk45", slow("generic28")])
 def found(request: pytest.FixtureRequest) -> Characterisation:
     return characterise(technology(request.param), load_design("leroux2025"), cells=10, tau=5e-3)
 

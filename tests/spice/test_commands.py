@@ -5,16 +5,16 @@ import warnings
 from pathlib import Path
 
 import pytest
-from tests.drawing import saved
 from typer.testing import CliRunner
 
 from gaincell.cli import app
 from gaincell.cli._spice_options import simulating
 from gaincell.config import load_design
 from gaincell.errors import InputError
-from gaincell.reports.results import read
-from gaincell.reports.spice import draw_cell
+from gaincell.reports.spice import cell_figure
 from gaincell.reports.spice_tables import artefacts, cells
+from gaincell.results import read
+from gaincell.results.spice import CharacterisationResult
 from gaincell.spice.inputs import random_inputs
 from gaincell.spice.runner import SimulationWarning, available
 from gaincell.spice.technology import technology
@@ -26,6 +26,7 @@ needs_ngspice = [pytest.mark.spice, pytest.mark.skipif(not available(), reason="
 class TestSimulated:
     pytestmark = needs_ngspice
 
+    @pytest.mark.slow
     def test_the_quick_mode_passes(self, tmp_path: Path) -> None:
         out = tmp_path / "verify.json"
         result = CliRunner().invoke(app, ["spice", "verify", "--json", str(out)])
@@ -36,6 +37,7 @@ class TestSimulated:
         assert all(check["passed"] for check in found["checks"])
         assert "FAIL" not in result.output
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(("dac", "code"), [("string", 0), ("charge", 1)])
     def test_from_a_code_to_the_current(self, dac: str, code: int, tmp_path: Path) -> None:
         """Cells hold what the DAC wrote; the model reads them as they are. Only the string is close."""
@@ -50,6 +52,7 @@ class TestSimulated:
         assert checks.pop("write: largest error of a stored voltage") == (dac == "string")
         assert all(checks.values())
 
+    @pytest.mark.slow
     def test_too_few_columns_for_a_calibration_are_shown_without_one(self, tmp_path: Path) -> None:
         out = tmp_path / "verify.json"
         options = ["--inputs", "centred", "--columns", "1", "--json", str(out)]
@@ -98,13 +101,14 @@ def test_designs_without_circuits_are_refused(design: str, words: str) -> None:
 
 @pytest.mark.parametrize(("card", "wrong"), [("freepdk45", [-40.0]), ("oxide", [-40.0]), ("generic28", [])])
 def test_currents_of_a_card_beyond_its_temperatures_are_called_artefacts(
-    card: str, wrong: list[float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    card: str, wrong: list[float]
 ) -> None:
-    result = read(Path(__file__).parents[2] / "docs" / "results" / "spice" / f"cell-{card}.json")
+    result = read(
+        Path(__file__).parents[2] / "docs" / "results" / "spice" / f"cell-{card}.json", CharacterisationResult
+    )
     assert artefacts(result) == wrong
-    assert ("artefact of the card" in cells({card: result}, {})) == bool(wrong)
-    (figure,) = saved(monkeypatch, lambda: draw_cell(result, tmp_path / "cell.png"))
-    axes = next(axes for axes in figure.axes if axes.get_title(loc="left") == "Corners")
+    assert ("artefact of the card" in cells({card: result}).markdown()) == bool(wrong)
+    axes = next(axes for axes in cell_figure(result).axes if axes.get_title(loc="left") == "Corners")
     labels = [text.get_text() for text in axes.get_legend().get_texts()]
     assert ("artefact: card at -40 °C" in labels) == bool(wrong)
     assert any("27 to 85 °C" in label for label in labels) == bool(wrong)

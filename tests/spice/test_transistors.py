@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from tests.tiers import slow_after
 
 from gaincell.config import load_design
 from gaincell.spice.characterise import read_charge
@@ -15,7 +16,7 @@ pytestmark = [pytest.mark.spice, pytest.mark.skipif(not available(), reason="ngs
 ROWS = 8
 
 
-@pytest.mark.parametrize("kind", [RELU, SIGNED])
+@pytest.mark.parametrize("kind", slow_after(0, [RELU, SIGNED]))
 def test_the_pulse_is_affine_in_the_charge(kind: str) -> None:
     free, design = technology("freepdk45"), load_design("leroux2025")
     levels = np.array([0.36, 0.40, 0.48, 0.5, 0.51, 0.525])

@@ -9,8 +9,8 @@ from gaincell.cli import app
 from gaincell.config import load_design
 from gaincell.errors import InputError
 from gaincell.reports.results import check
-from gaincell.reports.spice import describe_energy, describe_verification
-from gaincell.reports.spice_wires import describe_wires
+from gaincell.results import parse
+from gaincell.results.codec import to_json
 from gaincell.spice import wires
 from gaincell.spice.energy import of_verification
 from gaincell.spice.inputs import random_inputs, real_inputs
@@ -18,6 +18,7 @@ from gaincell.spice.netlists.readout import RELU, Phases, Readout
 from gaincell.spice.operation import in_operation
 from gaincell.spice.pulses import decided_width, pulse_width
 from gaincell.spice.rawfile import Plot
+from gaincell.spice.result import energy_result, verify_result
 from gaincell.spice.runner import available, run
 from gaincell.spice.technology import Corner, technology
 from gaincell.spice.verify import Verification, count, verify
@@ -68,6 +69,7 @@ def found() -> Verification:
 class TestSimulated:
     pytestmark = needs_ngspice
 
+    @pytest.mark.slow
     def test_the_counter_counts_to_the_nearest_period(self) -> None:
         widths = [0.0, 0.7e-9, 7.8e-9, 14.2e-9]
         bench = counter_bench(
@@ -90,14 +92,15 @@ class TestSimulated:
         assert 3e-15 < first.cell_read < 40e-15
         assert 100e-12 < first.head < 3000e-12
         assert second.array > 0
-        assert sum(map(sum, first.blocks.values())) == pytest.approx(first.array)
-        read, conversion = first.blocks["cells"]
-        assert read > 10 * conversion > 0
+        assert sum(block.total for block in first.blocks.values()) == pytest.approx(first.array)
+        assert first.blocks["cells"].read > 10 * first.blocks["cells"].conversion > 0
 
     def test_results_carry_unit_and_kind(self, found: Verification) -> None:
-        check(describe_verification(found, "ngspice", [], DESIGN.hash, 0))
-        check(describe_energy([(found, of_verification(found, DESIGN))], "ngspice", [], DESIGN.hash, 0))
+        for result in (verify_result(found, DESIGN, [], 0), energy_result([found], DESIGN, [], 0)):
+            check(to_json(result))
+            assert parse(to_json(result), "result") == result
 
+    @pytest.mark.slow
     def test_the_first_order_model_holds_for_small_drops(self, monkeypatch: pytest.MonkeyPatch) -> None:
         free, wire = technology("freepdk45"), (30.0, 0.2e-15)
         operating = in_operation(free, DESIGN, Corner(), first=[wire], second=[], columns=2)
@@ -107,16 +110,17 @@ class TestSimulated:
         assert point.rms < point.largest < 1e-9
         assert point.noise < 0.1 * point.rms
         assert 0.02 < point.drop < 0.06
-        assert point.left < 0.5 * point.rms
+        assert point.rms_after_first_order_model < 0.5 * point.rms
         monkeypatch.setattr(wires, "in_operation", lambda *given, **options: operating)
         small = wires.study(free, DESIGN, most=32)
         assert all(np.isnan(p.drop) or 0 <= p.drop < 1 for p in small.bit_line)
         assert small.overload == pytest.approx(7.7, abs=0.1)
         for point in small.bit_line:
             if abs(point.error) < 2e-3:
-                assert point.error == pytest.approx(point.first_order, rel=0.15)
+                assert point.error == pytest.approx(point.first_order_error, rel=0.15)
         assert small.conductance > 0
-        check(describe_wires(small, "ngspice", [], DESIGN.hash))
+        check(to_json(small))
+        assert to_json(parse(to_json(small), "wires")) == to_json(small)
 
     def test_columns_out_of_range_are_refused(self) -> None:
         with pytest.raises(InputError, match="allowed: 1 to 64"):

@@ -12,10 +12,13 @@ from gaincell.cli import main
 from gaincell.config import load_design
 from gaincell.errors import InputError
 from gaincell.reports.results import check
+from gaincell.results import parse
+from gaincell.results.codec import to_json
+from gaincell.results.spice_circuits import WriteResult
 from gaincell.spice.netlists.write_path import KINDS, WriteSizes, WriteTimes, write_path_bench
 from gaincell.spice.runner import available
 from gaincell.spice.technology import Corner, technology
-from gaincell.spice.write_path import WritePath, characterise_write_path
+from gaincell.spice.write_path import characterise_write_path
 
 needs_ngspice = [pytest.mark.spice, pytest.mark.skipif(not available(), reason="ngspice is not installed")]
 PAPER = load_design("leroux2025")
@@ -35,7 +38,7 @@ def test_every_code_has_a_line_of_its_own(kind: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def found() -> WritePath:
+def found() -> WriteResult:
     return characterise_write_path(technology("freepdk45"), PAPER, jobs=1)
 
 
@@ -48,39 +51,41 @@ def test_levels_that_are_no_codes_are_refused() -> None:
 class TestSimulated:
     pytestmark = needs_ngspice
 
-    def test_the_string_reaches_its_levels(self, found: WritePath) -> None:
-        string = found.kinds["string"]
+    def test_the_string_reaches_its_levels(self, found: WriteResult) -> None:
+        string = found.dacs["string"]
         step = string.levels[1] - string.levels[0]
-        assert np.abs(string.stored - string.levels).max() < step / 14
+        assert np.abs(np.subtract(string.stored, string.levels)).max() < step / 14
         assert np.abs(string.inl).max() < 0.05
         assert np.abs(string.dnl).max() < 0.05
-        assert 0 < string.settling.max() < found.times.write
+        assert 0 < max(string.settling) < found.write
         assert np.abs(string.residual).max() < 1e-3
 
-    def test_charge_redistribution_divides_by_the_line(self, found: WritePath) -> None:
+    def test_charge_redistribution_divides_by_the_line(self, found: WriteResult) -> None:
         """The range is that of seven units over these, the line's wires and the store, gates left out."""
-        charge, sizes = found.kinds["charge"], WriteSizes()
+        charge, sizes = found.dacs["charge"], WriteSizes()
         wires = 63 * 0.2e-15 + technology("freepdk45").storage
         assert 0.7 < charge.gain < 7 * sizes.capacitance / (7 * sizes.capacitance + wires)
         assert np.abs(charge.inl).max() < 0.05
 
-    def test_a_string_draws_what_its_resistors_draw(self, found: WritePath) -> None:
+    def test_a_string_draws_what_its_resistors_draw(self, found: WriteResult) -> None:
         """The lowest code charges nothing: V^2 / R over discharge and write."""
-        duration = found.times.discharge + found.times.write
-        assert found.kinds["string"].energy[0] == pytest.approx(0.9**2 / (7 * 5e3) * duration, rel=0.02)
-        assert found.kinds["string"].energy.mean() > 5 * found.kinds["charge"].energy.mean()
+        string, charge = found.dacs["string"].energy, found.dacs["charge"].energy
+        duration = found.discharge + found.write
+        assert string[0] == pytest.approx(0.9**2 / (7 * 5e3) * duration, rel=0.02)
+        assert np.mean(string) > 5 * np.mean(charge)
 
-    def test_the_written_cell_gives_the_charge_of_its_voltage(self, found: WritePath) -> None:
-        for dac in found.kinds.values():
+    def test_the_written_cell_gives_the_charge_of_its_voltage(self, found: WriteResult) -> None:
+        for dac in found.dacs.values():
             expected = np.interp(dac.stored, dac.levels, dac.ideal_charge)
             full = np.abs(dac.ideal_charge).max()
             assert np.abs(dac.charge[1:-1] - expected[1:-1]).max() < 0.05 * full
 
-    def test_word_line_pulses_keep_their_width(self, found: WritePath) -> None:
-        assert len(found.errors) == 15
-        assert np.abs(found.errors).max() < 10e-12
-        assert np.ptp(found.energies) < 0.05 * found.energies.mean()
+    def test_word_line_pulses_keep_their_width(self, found: WriteResult) -> None:
+        assert len(found.pulses.error) == 15
+        assert np.abs(found.pulses.error).max() < 10e-12
+        assert np.ptp(found.pulses.energy) < 0.05 * np.mean(found.pulses.energy)
 
+    @pytest.mark.slow
     def test_command(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         file = tmp_path / "write.json"
         with pytest.raises(SystemExit) as left:
@@ -89,4 +94,5 @@ class TestSimulated:
         assert "resistor string" in capsys.readouterr().out
         result = json.loads(file.read_text())
         check(result)
+        assert to_json(parse(result, "write")) == result
         assert len(result["dacs"]["charge"]["stored"]["value"]) == 8

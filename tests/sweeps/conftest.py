@@ -10,8 +10,8 @@ from tests.micro import micro_design, write_micro
 from tests.sweep_files import HEAD
 
 from gaincell.integrations.hf.attach import attach
+from gaincell.integrations.hf.base_model import load_base
 from gaincell.integrations.hf.checkpoint import save
-from gaincell.integrations.hf.sources import load_base
 
 
 @pytest.fixture(autouse=True)

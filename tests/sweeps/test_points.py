@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from tests.micro import micro_design
 from tests.sweep_files import HEAD, measured
+from tests.tiers import slow_after
 
 from gaincell.adaptation import adapt, collect_statistics
 from gaincell.design import Design
@@ -158,7 +159,7 @@ def test_training_meets_other_chips_than_those_evaluated(
     assert len({design.mismatch.chip for design in met}) == 3  # where it begins, and one a micro-batch
 
 
-@pytest.mark.parametrize("sampler", ["random", "tpe", "nsga2"])
+@pytest.mark.parametrize("sampler", slow_after(1, ["tpe", "nsga2", "random"]))
 def test_samplers_give_exactly_the_points_asked_for(
     sampler: str, write: Callable[..., Path], tmp_path: Path
 ) -> None:

@@ -181,7 +181,7 @@ def gaincell(*arguments: object) -> subprocess.Popen[bytes]:
                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT)  # fmt: skip
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_64_points_on_2_workers_survive_kills(write: Callable[..., Path], tmp_path: Path) -> None:
     """The command as users type it: a worker killed, then the main process, then the same command."""
     file = write("tile = [8, 16, 32, 64]\nstorage_levels = [4, 8, 16, 32]\nquery_levels = [4, 8, 16, 32]")

@@ -125,6 +125,7 @@ def launch(arguments: list[str]) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_two_processes_equal_one(trained: dict[str, tuple[Path, str]]) -> None:
     folders = [folder for folder, _ in trained.values()]
     for name, tolerance in (("float64", 1e-9), ("float32", 1e-3), ("states", 1e-9), ("dropout", 1e-9)):
@@ -142,6 +143,7 @@ def test_two_processes_equal_one(trained: dict[str, tuple[Path, str]]) -> None:
         assert len(logs[0]) == len(logs[1]) == 8
 
 
+@pytest.mark.slow
 def test_the_command_in_two_processes(trained: dict[str, tuple[Path, str]]) -> None:
     for _, printed in trained.values():
         assert printed.count("recipe mini.toml") == 1

@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tests.micro import micro_design, micro_llama
+from tests.tiers import slow_after
 from torch import Tensor, nn
 from transformers import (
     GPT2Config,
@@ -77,11 +78,11 @@ def with_extras() -> LlamaForCausalLM:
 
 MODELS: dict[str, tuple[Callable[[], PreTrainedModel], dict[str, object]]] = {
     "gpt2": (gpt2, {}),
+    "log-gains": (with_extras, {"log_gains": True, "clip_tensors": 1.1}),
     "gpt2-attached": (lambda: attach(gpt2(), micro_design()), {}),
     "gpt2-attached-softmax": (lambda: attach(gpt2(), micro_design(), attention="softmax"), {}),
     "gpt2-checkpointing": (gpt2, {"gradient_checkpointing": True}),
     "opt-checkpointing": (opt, {"gradient_checkpointing": True}),
-    "log-gains": (with_extras, {"log_gains": True, "clip_tensors": 1.1}),
 }
 
 
@@ -95,7 +96,7 @@ def stop_after(last: int) -> Callable[..., None]:
     return progress
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", slow_after(2, MODELS))
 def test_a_training_repeats_itself(name: str, tmp_path: Path) -> None:
     make, changes = MODELS[name]
     wanted = settings(checkpoint_every=2, **changes)

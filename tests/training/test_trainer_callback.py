@@ -6,24 +6,26 @@ from pathlib import Path
 from typing import Any
 
 import accelerate.tracking
+import peft
 import pytest
 import torch
 from tests.integrations.families import build, tokens
-from transformers import Trainer, TrainingArguments
+from tests.integrations.hardware_models import WARNINGS, logits, lora
+from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 
 import gaincell
-from gaincell.errors import InputError, ModelError
+from gaincell.errors import InputError, ModelError, RunError
 from gaincell.integrations.hf.attach import attached_layers
 from gaincell.training.log import TrainingLog, read_log
 from gaincell.training.tracker import tracking
 
-pytestmark = pytest.mark.filterwarnings("ignore:'pin_memory' argument is set:UserWarning")
+pytestmark = WARNINGS
 DESIGN = gaincell.load_design("leroux2025").replace(
     tile=8, window=16, noise=gaincell.Noise(score_std=0.02), mismatch=gaincell.Mismatch(gain_std=0.02)
 )
 
 
-def trainer(model: Any, out: Path, *callbacks: Any) -> Trainer:
+def trainer(model: Any, out: Path, *callbacks: Any, **settings: Any) -> Trainer:
     arguments = TrainingArguments(
         output_dir=str(out),
         max_steps=3,
@@ -37,6 +39,7 @@ def trainer(model: Any, out: Path, *callbacks: Any) -> Trainer:
         report_to=[],
         disable_tqdm=True,
         use_cpu=True,
+        **settings,
     )
     data = [{"input_ids": row, "labels": row} for row in tokens(8, 12)]
     return Trainer(model=model, args=arguments, train_dataset=data, callbacks=[*callbacks])
@@ -54,14 +57,64 @@ def test_gains_draws_and_fidelity(tmp_path: Path) -> None:
     run.train()
     assert len({design.noise.seed for design in designs}) == len({d.mismatch.chip for d in designs}) == 6
     assert all(cell.design == own for cell in attached_layers(model))
-    gains = torch.cat([p.flatten() for n, p in model.named_parameters() if n.endswith(".gain")])
-    assert gains.min() == 1e-20  # so large a rate would have taken some below zero
     logged = [line["fidelity_error"] for line in run.state.log_history if "loss" in line]
     assert len(logged) == 3
     assert all(error > 0 for error in logged)
     assert model.training
     saved, _ = gaincell.load(tmp_path / "checkpoint-3")
     assert attached_layers(saved)[0].design == own
+
+
+def gains_of(model: Any) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for n, p in model.named_parameters() if n.endswith(".gain")])
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_gains_stay_above_zero_without_the_callback(wrapped: bool, tmp_path: Path) -> None:
+    model: Any = gaincell.attach(build("llama"), DESIGN)
+    gaincell.calibrate(model, [tokens(2, 30)])
+    if wrapped:
+        model = peft.get_peft_model(model, lora("llama"))
+    run = trainer(model, tmp_path)
+    for _ in range(2):  # its callback is not added twice
+        run.train()
+    assert gains_of(model).min() == 1e-20  # so large a rate takes some below zero
+    assert len([c for c in run.callback_handler.callbacks if "Gains" in type(c).__name__]) == 1
+
+
+def test_a_loop_that_lets_gains_fall_is_warned(tmp_path: Path) -> None:
+    """Once they are saved, whose values come back as they are: nothing is lost."""
+    model = gaincell.attach(build("llama"), DESIGN)
+    with torch.no_grad():
+        attached_layers(model)[1].k.gain.neg_()
+    with pytest.warns(UserWarning, match=r"gains are not above 0 \(layer 1, k\.gain; 1 in all\).*clamp"):
+        model.save_pretrained(tmp_path)
+    assert torch.equal(gains_of(AutoModelForCausalLM.from_pretrained(tmp_path)), gains_of(model))
+    with pytest.raises(RunError, match="is not above 0"):
+        gaincell.save(model, tmp_path / "run", base=build_base(tmp_path / "base"))
+
+
+def build_base(directory: Path) -> Path:
+    build("llama").save_pretrained(directory)
+    return directory
+
+
+@pytest.mark.filterwarnings("ignore:`gradient_checkpointing:FutureWarning")
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_mixed_precision_stays_on_in_the_trained_model(checkpointing: bool, tmp_path: Path) -> None:
+    """accelerate leaves it on; what is read back has the same weights and, under it, the same logits."""
+    model = gaincell.attach(build("llama"), DESIGN)
+    gaincell.calibrate(model, [tokens(2, 30)])
+    run = trainer(model, tmp_path, bf16=True, gradient_checkpointing=checkpointing)
+    run.train()
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "checkpoint-3")
+    assert all(torch.equal(p, q) for p, q in zip(model.parameters(), again.parameters(), strict=True))
+    trained = logits(model)
+    assert not torch.equal(logits(again), trained)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(logits(again).float(), trained)
+    run.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+    assert torch.equal(logits(model), logits(again))
 
 
 def test_what_the_callback_refuses(tmp_path: Path) -> None:

@@ -93,8 +93,8 @@ class Nonideality(Protocol):
         """The signal as it goes on; `signal` itself at stages that are not concerned."""
 
 
-def kinds_drawn(own: Nonideality | None) -> frozenset[Drawn]:
-    """What an effect states in `drawn`."""
+def kinds_drawn(own: Nonideality | None) -> frozenset[str]:
+    """What an effect states in `drawn`, acceptable or not."""
     stated = None if own is None else own.drawn
     if stated is None:
         return frozenset()

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from gaincell.arrays import Refresh
     from gaincell.devices.variability import Mismatch
     from gaincell.evaluation.chips import Chips
-    from gaincell.integrations.hf.sources import LoadedModel
+    from gaincell.integrations.hf.base_model import LoadedModel
     from gaincell.progress import StageProgress
     from gaincell.results.evaluation import ChipsResult, ScoreSpread, Strength, TaskChips
 

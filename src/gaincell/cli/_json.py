@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import is_dataclass
@@ -191,3 +192,8 @@ def write_json(path: Path | None, content: Any) -> None:
         from gaincell.results.codec import to_json
 
         files.write_json(path, to_json(content) if is_dataclass(content) else content, indent=2)
+
+
+def command_line() -> list[str]:
+    """As results state it."""
+    return ["gaincell", *sys.argv[1:]]

@@ -4,15 +4,47 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
+import inspect
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields, is_dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, get_type_hints
 
 import typer
 
 if TYPE_CHECKING:
+    from gaincell.arrays import Refresh
     from gaincell.design import Design
+
+
+def with_groups(run: Callable[..., None]) -> Callable[..., None]:
+    """A command some of whose parameters are groups of options: dataclasses, an option a field."""
+    hints = get_type_hints(run, include_extras=True)
+    groups: dict[str, Any] = {name: kind for name, kind in hints.items() if is_dataclass(kind)}
+    parameters = []
+    for parameter in inspect.signature(run).parameters.values():
+        kind = groups.get(parameter.name)
+        if kind is None:
+            parameters.append(parameter.replace(annotation=hints[parameter.name]))
+            continue
+        of_group = get_type_hints(kind, include_extras=True)
+        parameters += [
+            parameter.replace(name=f.name, default=f.default, annotation=of_group[f.name])
+            for f in fields(kind)
+        ]
+
+    @functools.wraps(run)
+    def command(**given: Any) -> None:
+        grouped = {
+            name: kind(**{f.name: given.pop(f.name) for f in fields(kind)}) for name, kind in groups.items()
+        }
+        run(**given, **grouped)
+
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return command
 
 
 class Impl(StrEnum):
@@ -56,7 +88,8 @@ class Redraw(StrEnum):
 
 
 MODEL_HELP = (
-    "tiny (embedded), smollm2-135m, a hub id such as openai-community/gpt2, a model directory, a .gguf file"
+    "tiny (embedded), smollm2-135m, a hub id such as openai-community/gpt2, a model directory, a .gguf file, "
+    "an adapter of peft on arrays"
 )
 ModelOrRun: TypeAlias = Annotated[str, typer.Argument(metavar="MODEL|RUN", help=MODEL_HELP + ", or a RUN.")]
 ModelInArrays: TypeAlias = Annotated[
@@ -145,18 +178,48 @@ DtypeName: TypeAlias = Annotated[
         help="Type of the weights; bfloat16 is faster, takes half the memory, and rounds log-likelihoods.",
     ),
 ]
-RefreshKindName: TypeAlias = Annotated[
-    RefreshKind,
-    typer.Option(
-        "--refresh", help="How columns are refreshed: from a digital copy, or reread and rewritten."
-    ),
+
+
+@dataclass(frozen=True)
+class RefreshOptions:
+    """How columns are refreshed."""
+
+    refresh: Annotated[
+        RefreshKind,
+        typer.Option(
+            "--refresh", help="How columns are refreshed: from a digital copy, or reread and rewritten."
+        ),
+    ] = RefreshKind.none
+    refresh_tokens: Annotated[
+        int | None, typer.Option("--refresh-tokens", metavar="N", min=1, help="Refresh after so many tokens.")
+    ] = None
+    refresh_seconds: Annotated[
+        float | None, typer.Option("--refresh-seconds", metavar="SECONDS", help="Refresh after so much time.")
+    ] = None
+
+    @property
+    def policy(self) -> Refresh:
+        """As the arrays take it. Raises InputError."""
+        from gaincell.arrays import Refresh
+
+        return Refresh(self.refresh.value, self.refresh_tokens, self.refresh_seconds)
+
+
+ProcessName: TypeAlias = Annotated[
+    str, typer.Option("--technology", metavar="NAME", help="28nm, 14nm (a projection) or a .toml file.")
 ]
-RefreshTokens: TypeAlias = Annotated[
-    int | None, typer.Option("--refresh-tokens", metavar="N", min=1, help="Refresh after so many tokens.")
+ChipArgument: TypeAlias = Annotated[
+    str, typer.Argument(metavar="DESIGN", help="Shipped chip (gaincell design list) or a .toml file.")
 ]
-RefreshSeconds: TypeAlias = Annotated[
-    float | None, typer.Option("--refresh-seconds", metavar="SECONDS", help="Refresh after so much time.")
+ChipOfModel: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--design", metavar="DESIGN", help="Another chip than the model's own, with its cell."),
 ]
+HeadDim: TypeAlias = Annotated[
+    int, typer.Option("--head-dim", metavar="N", min=1, help="D, the dimension of a head.")
+]
+Stack: TypeAlias = Annotated[int, typer.Option("--stack", metavar="N", min=1, help="Layers of cells in 3D.")]
+Sequences: TypeAlias = Annotated[int, typer.Option("--sequences", metavar="N", min=1, help="Sequences read.")]
 OtherLatency: TypeAlias = Annotated[
     float | None,
     typer.Option(
@@ -178,6 +241,19 @@ def check_needed(context: typer.Context, options: Sequence[str], needs: str, the
         if given and not there and parameter.opts[0] in options:
             name = "/".join((*parameter.opts, *parameter.secondary_opts))
             raise InputError(f"{name} has no effect here: it belongs to {needs}")
+
+
+@contextlib.contextmanager
+def needing_amaranth() -> Iterator[None]:
+    """Imports of the RTL inside. Raises InputError where Amaranth is not installed."""
+    from gaincell.errors import InputError
+
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "amaranth":
+            raise
+        raise InputError("the RTL needs Amaranth: pip install 'gaincell[rtl]'") from error
 
 
 def check_run(model: str, purpose: str) -> None:

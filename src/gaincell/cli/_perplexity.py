@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gaincell.arrays import Refresh
-    from gaincell.integrations.hf.sources import LoadedModel
+    from gaincell.integrations.hf.base_model import LoadedModel
     from gaincell.progress import StageProgress
     from gaincell.results.codec import Kind
     from gaincell.results.evaluation import (

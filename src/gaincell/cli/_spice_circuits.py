@@ -2,49 +2,29 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from gaincell.cli._json import FigureFile, JsonFile, output_directory, write_json
-from gaincell.cli._options import check_needed
+from gaincell.cli._json import FigureFile, JsonFile, command_line, output_directory, write_json
+from gaincell.cli._options import needing_amaranth, with_groups
 from gaincell.cli._spice_options import (
-    OF_LIBRARY,
+    CornerOptions,
     DesignName,
-    Library,
-    Nmos,
-    Nodes,
-    Pmos,
-    Process,
-    Section,
+    ModelOptions,
     Seed,
-    Subcircuits,
-    Supply,
-    TechnologyName,
-    Temperature,
-    Vdd,
     Workers,
-    models,
     simulating,
 )
-from gaincell.cli._spice_tables import rows_table
 
 
+@with_groups
 def write(
     context: typer.Context,
-    technology: TechnologyName = "freepdk45",
-    lib: Library = None,
-    section: Section = None,
-    nmos: Nmos = "nmos",
-    pmos: Pmos = "pmos",
-    subcircuits: Subcircuits = False,
-    nodes: Nodes = "dgsb",
-    vdd: Vdd = None,
-    process: Process = "nominal",
-    temperature: Temperature = 27.0,
-    supply: Supply = 1.0,
+    *,
+    models: ModelOptions,
+    corner: CornerOptions,
     design: DesignName = "leroux2025",
     workers: Workers = None,
     json: JsonFile = None,
@@ -60,25 +40,20 @@ def write(
 
     from gaincell.config import load_design
     from gaincell.reports import spice_write as report
-    from gaincell.reports.results import check
-    from gaincell.spice.runner import version
-    from gaincell.spice.technology import Corner
     from gaincell.spice.write_path import characterise_write_path
 
-    chip, corner = load_design(design), Corner(process, temperature, supply)
-    check_needed(context, OF_LIBRARY, "--lib FILE", lib)
-    found_models = models(technology, lib, section, nmos, pmos, subcircuits, nodes, vdd)
+    chip, where = load_design(design), corner.load()
+    technology = models.load(context)
     with simulating():
-        found = characterise_write_path(found_models, chip, corner=corner, jobs=workers)
-    command = ["gaincell", *sys.argv[1:]]
-    result = report.describe_write_path(found, corner, version(), command, chip.hash)
-    check(result)
+        result = characterise_write_path(technology, chip, command_line(), corner=where, jobs=workers)
     write_json(json, result)
-    Console().print(rows_table(result, report))
+    Console().print(report.rows(result).terminal())
 
 
+@with_groups
 def mixed(
     context: typer.Context,
+    *,
     head_dim: Annotated[
         int,
         typer.Option("--head-dim", metavar="N", min=2, max=16, help="Rows and columns, which are the ring."),
@@ -86,17 +61,8 @@ def mixed(
     tokens: Annotated[
         int, typer.Option("--tokens", metavar="TOKENS", min=3, help="More than columns: around the ring.")
     ] = 12,
-    technology: TechnologyName = "freepdk45",
-    lib: Library = None,
-    section: Section = None,
-    nmos: Nmos = "nmos",
-    pmos: Pmos = "pmos",
-    subcircuits: Subcircuits = False,
-    nodes: Nodes = "dgsb",
-    vdd: Vdd = None,
-    process: Process = "nominal",
-    temperature: Temperature = 27.0,
-    supply: Supply = 1.0,
+    models: ModelOptions,
+    corner: CornerOptions,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -125,34 +91,26 @@ def mixed(
     from rich.console import Console
 
     from gaincell.config import load_design
-    from gaincell.errors import InputError
     from gaincell.files import write_text
     from gaincell.reports import spice_mixed as report
-    from gaincell.reports.results import check
-    from gaincell.spice.runner import version
-    from gaincell.spice.technology import Corner
+    from gaincell.reports.style import save
 
-    try:
+    with needing_amaranth():
+        from gaincell.rtl.mixed_result import mixed_result
         from gaincell.rtl.mixed_signal import simulate_sub_tile
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != "amaranth":
-            raise
-        raise InputError("the RTL needs Amaranth: pip install 'gaincell[rtl]'") from error
 
-    chip, corner = load_design(design), Corner(process, temperature, supply)
-    check_needed(context, OF_LIBRARY, "--lib FILE", lib)
-    found_models = models(technology, lib, section, nmos, pmos, subcircuits, nodes, vdd)
+    chip, where = load_design(design), corner.load()
+    technology = models.load(context)
     with simulating() as stages:
         found = simulate_sub_tile(
-            found_models, chip, size=head_dim, tokens=tokens, corner=corner, seed=seed, stages=stages
+            technology, chip, size=head_dim, tokens=tokens, corner=where, seed=seed, stages=stages
         )
-    result = report.describe_mixed(found, version(), ["gaincell", *sys.argv[1:]], chip.hash, seed)
-    check(result)
+    result = mixed_result(found, chip, command_line(), seed)
     write_json(json, result)
     console = Console()
-    console.print(rows_table(result, report))
+    console.print(report.rows(result).terminal())
     if figure is not None:
-        report.draw_mixed(result, figure)
+        save(report.mixed_figure(result), figure)
     if out is not None:
         texts = {"circuit.cir": found.circuit.text, "sub_tile.v": found.verilog, **found.circuit.files}
         for name, text in texts.items():

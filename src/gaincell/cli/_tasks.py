@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from gaincell.cli._chips import ChipOptions
     from gaincell.evaluation.harness import TaskResult
     from gaincell.evaluation.harness import TasksResult as TasksResults
-    from gaincell.integrations.hf.sources import LoadedModel
+    from gaincell.integrations.hf.base_model import LoadedModel
     from gaincell.progress import StageProgress
     from gaincell.results.codec import Kind
     from gaincell.results.evaluation import TaskScores, TasksResult
@@ -134,7 +134,7 @@ def cache_file(loaded: LoadedModel, max_length: int | None) -> Path:
     import torch
 
     from gaincell.integrations.hf.attach import attached_layers
-    from gaincell.integrations.hf.sources import fingerprint
+    from gaincell.integrations.hf.base_model import fingerprint
 
     layers = attached_layers(loaded.model)
     dtype = next(loaded.model.parameters()).dtype

@@ -45,10 +45,10 @@ def ablate(
 ) -> None:
     """Perplexity with each constraint of the chip switched off, and with each switched on alone.
 
-    Constraints: levels of queries, storage and readout; ceilings of scores and outputs; decay; the cell's
-    nonlinearity; sub-tiles; mismatch (--mismatch), noise, writes and leakage where the chip has them.
-    Besides: half the ring. Nothing is trained: what a model loses to each, as it is. In the example runs/tiny
-    is what `gaincell map tiny` writes.
+    The constraints are levels of queries, storage and readout; ceilings of scores and outputs; decay; the
+    cell's nonlinearity; sub-tiles; and mismatch (--mismatch), noise, writes and leakage where the chip has
+    them. Half the ring is tried too. Nothing is trained, so the table shows what the model as it is loses to
+    each. In the example runs/tiny is what `gaincell map tiny` writes.
 
     Example: gaincell ablate runs/tiny --figure ablation.png
     """

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from gaincell.cli._json import FigureFile, JsonFile, write_json
-from gaincell.cli._options import Device, ModelOrRun, OtherDesign, TextName, Threads, use
+from gaincell.cli._options import Device, ModelOrRun, OtherDesign, Sequences, TextName, Threads, use
 
 app = typer.Typer()
 
@@ -25,7 +25,7 @@ def activity(
             help="Tokens read, of one sequence; by default the model's context, at most 1024.",
         ),
     ] = None,
-    sequences: Annotated[int, typer.Option("--sequences", metavar="N", min=1, help="Sequences read.")] = 1,
+    sequences: Sequences = 1,
     batch: Annotated[int, typer.Option("--batch", metavar="N", min=1, help="Sequences at a time.")] = 1,
     design: OtherDesign = None,
     figure: FigureFile = None,
@@ -35,10 +35,10 @@ def activity(
 ) -> None:
     """Measure what energy depends on: lengths of pulses, columns that give one, stored voltages.
 
-    Query pulses, pulses φ(S) between the arrays (over the columns that are valid), stored |u| of keys and
-    values, output pulses of the sub-tiles, exactly as the attention computes them; per layer and head in
-    --json and --figure. A MODEL that is no RUN takes the shipped linear version if it is embedded, else
-    untrained gains and offsets.
+    It measures query pulses, pulses φ(S) between the arrays (over valid columns), stored |u| of keys and
+    values, and output pulses of the sub-tiles, exactly as the attention computes them. --json and --figure
+    have them per layer and head. An embedded model runs as its shipped linear version; a model that is not
+    in arrays gets untrained gains and offsets.
 
     Example: gaincell activity adapters/smollm2-135m --tokens 2048 --figure activity.png --json activity.json
     """

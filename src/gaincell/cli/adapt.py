@@ -97,13 +97,13 @@ def adapt(
     """Put a model on another cell and adapt its gains and offsets, nothing else.
 
     Every scaling stage (q, k, v and output of every head) gets the mean and standard deviation it had on the
-    linear cell, on calibration text in blocks of the protocol's T. All evaluations have one protocol, which
-    does not follow the design: a ring shorter than T forgets. Exit code 1 if a stage stays further away than
+    linear cell, on calibration text in blocks of the protocol's T. All evaluations use one protocol,
+    whatever the design: a ring shorter than T forgets. Exit code 1 if a stage stays further away than
     a millionth of its standard deviation (by the released rule: 1e-4 in its own unit). In the examples
     runs/tiny is what `gaincell map tiny` writes.
 
-    With --start neutral what training had learned of gains and offsets is thrown away first: the paper's
-    released code does so, and the fall of perplexity in its Fig. 4c starts there. Both starts are evaluated.
+    --start neutral first discards the trained gains and offsets, as the paper's released code does: the fall
+    of perplexity in its Fig. 4c begins there. Both starts are evaluated.
 
     Example: gaincell adapt tiny --cell x3
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gaincell.cli._json import FigureFile, JsonFile, write_json
-from gaincell.cli._options import LARGEST_SEED, Device, Threads, use
+from gaincell.cli._options import LARGEST_SEED, Device, HeadDim, Threads, use
 
 if TYPE_CHECKING:
     from gaincell.costs.baselines import Measurement, Sweep
@@ -41,9 +41,7 @@ def baseline(
             "--kv-heads", metavar="N", min=1, help="Key/value heads; by default as many as query heads."
         ),
     ] = None,
-    head_dim: Annotated[
-        int, typer.Option("--head-dim", metavar="N", min=1, help="D, the dimension of a head.")
-    ] = 64,
+    head_dim: HeadDim = 64,
     seconds: Annotated[
         float, typer.Option("--seconds", metavar="SECONDS", min=0.01, help="Time for one configuration.")
     ] = 1.0,
@@ -58,12 +56,12 @@ def baseline(
     device: Device = "cpu",
     json: JsonFile = None,
 ) -> None:
-    """Attention of one new token over its KV cache, as a decoder on this machine computes it in every layer.
+    """Measure the attention of one new token over its KV cache, as a decoder computes it on this machine.
 
-    `published` repeats the protocol of the paper's GPU measurements, which masks all keys but the first; the
-    others are a fair set: correct masking, several types, flash decoding, an int8 cache. Energy by RAPL (CPU)
-    or NVML (GPU) with the idle power subtracted, where the machine allows. What the paper's authors published
-    of an RTX 4090 and a Jetson Nano stands beside.
+    `published` repeats the protocol of the paper's GPU measurements, which masks all keys but the first. The
+    others are fair: correct masking, several types, flash decoding, an int8 cache. Energy comes from RAPL
+    (CPU) or NVML (GPU), less the idle power, where the machine allows it. The authors' published numbers of
+    an RTX 4090 and a Jetson Nano stand beside.
 
     Example: gaincell baseline --threads 1 --json baseline.json --figure baseline.png
 

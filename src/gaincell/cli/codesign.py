@@ -86,8 +86,8 @@ def codesign(
 ) -> None:
     """Learn circuits of a chip by gradients, together with the model that runs on it.
 
-    The model is adapted to the chip and trained, with saturations and levels of the chip among what is
-    trained. RUN/design.toml is the learned chip, an ordinary design. In the examples runs/tiny is what
+    The model is adapted to the chip; then both are trained, the chip's saturations and levels with the model.
+    RUN/design.toml is the learned chip, an ordinary design. In the examples runs/tiny is what
     `gaincell map tiny` writes.
 
     Example: gaincell codesign tiny --steps 40 --out runs/codesigned

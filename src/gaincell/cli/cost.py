@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
-import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gaincell.cli._json import JsonFile, directory, write_json
+from gaincell.cli._json import JsonFile, command_line, directory, write_json
 from gaincell.cli._options import (
     MODEL_HELP,
     CellName,
     Device,
-    RefreshKind,
-    RefreshKindName,
-    RefreshSeconds,
-    RefreshTokens,
+    ProcessName,
+    RefreshOptions,
+    Stack,
     TextName,
     Threads,
     Window,
     check_needed,
     use,
+    with_groups,
 )
 
 if TYPE_CHECKING:
     from gaincell.costs.activity import Activity
-    from gaincell.costs.gpus import Measured
     from gaincell.design import Design
 
 app = typer.Typer()
@@ -45,8 +43,10 @@ class Gpu(StrEnum):
 
 
 @app.command()
+@with_groups
 def cost(
     context_: typer.Context,
+    *,
     model: Annotated[
         str,
         typer.Argument(
@@ -67,10 +67,8 @@ def cost(
     batch: Annotated[
         int, typer.Option("--batch", metavar="N", min=1, help="Sequences, each with arrays of its own.")
     ] = 1,
-    stack: Annotated[int, typer.Option("--stack", metavar="N", min=1, help="Layers of cells in 3D.")] = 1,
-    technology: Annotated[
-        str, typer.Option("--technology", metavar="NAME", help="28nm, 14nm (a projection) or a .toml file.")
-    ] = "28nm",
+    stack: Stack = 1,
+    technology: ProcessName = "28nm",
     activity: Annotated[
         Path | None,
         typer.Option(
@@ -118,9 +116,7 @@ def cost(
     sensitivity: Annotated[
         bool, typer.Option("--sensitivity", help="Every parameter up and down by 20 %.")
     ] = False,
-    refresh: RefreshKindName = RefreshKind.none,
-    refresh_tokens: RefreshTokens = None,
-    refresh_seconds: RefreshSeconds = None,
+    refresh: RefreshOptions,
     figures: Annotated[
         Path | None, directory("--figures", "DIR", "Also draw figures into this directory.")
     ] = None,
@@ -130,11 +126,11 @@ def cost(
 ) -> None:
     """What a token costs in gain cells: energy, latency and area, by block.
 
-    Two columns: what the paper states (cited), and what follows from activity, capacitances, clock, gate and
-    cell counts (bottom-up), with the factor between them and the band in which it was expected. The activity
-    of a RUN, and of tiny in its shipped linear version, is measured on --text first, layer by layer and head
-    by head; that of smollm2-135m was measured with its shipped RUN; of other models it is assumed. In the
-    examples runs/tiny is what `gaincell map tiny` writes.
+    The table has what the paper states (cited), what follows from activity, capacitances, clock, gates and
+    cells (bottom-up), the factor between both, and the band in which the factor was expected. The activity of
+    a RUN, and of tiny in its shipped linear version, is first measured on --text, in every layer and head.
+    That of smollm2-135m was measured with its shipped RUN. For other models it is assumed. In the examples
+    runs/tiny is what `gaincell map tiny` writes.
 
     Example: gaincell cost adapters/smollm2-135m
 
@@ -159,23 +155,21 @@ def cost(
     )
     check_needed(context_, ("--gpu",), "--whole-model or --why", whole_model or why)
     use(threads, device)
-    from gaincell.arrays.refresh import Refresh
-    from gaincell.costs.activity import packaged
+    from gaincell.costs.activity import Activity, packaged
+    from gaincell.costs.measured_file import read_measured
     from gaincell.costs.result import Question, answer
-    from gaincell.costs.rtl_file import read_rtl
-    from gaincell.costs.spice_file import read_spice
+    from gaincell.costs.simulated import read_rtl, read_spice, read_write
     from gaincell.costs.technology import load_technology
-    from gaincell.costs.write_file import read_write
     from gaincell.integrations.hf.size import model_size
     from gaincell.reports import costs as tables
     from gaincell.reports import costs_around as around
 
-    process, policy = load_technology(technology), Refresh(refresh.value, refresh_tokens, refresh_seconds)
+    process, policy = load_technology(technology), refresh.policy
     simulated = None if spice is None else read_spice(spice)
     synthesised = None if rtl is None else read_rtl(rtl)
     written = None if write is None else read_write(write)
-    measured = [] if baseline is None else _measured(baseline)
-    found_activity = None if activity is None else _activity(activity)
+    measured = [] if baseline is None else read_measured(baseline)
+    found_activity = None if activity is None else Activity.read(activity)
     size, chip = model_size(model), _chip(model, design, cell, window)
     how = ""
     if measured_here:
@@ -203,7 +197,7 @@ def cost(
         measured=measured,
         gpu=gpu.value,
     )
-    result = answer(asked, ["gaincell", *sys.argv[1:]])
+    result = answer(asked, command_line())
     typer.echo(f"{model}: {how}{tables.basis(result)}")
     console = Console()
     shown = [tables.summary(result), tables.energy(result), tables.area(result), around.machines(result)]
@@ -260,17 +254,3 @@ def _measured_activity(
     linear = None if chip is None else chip.replace(cell="linear")
     seen = observe_model(model, linear, text, tokens, most=TOKENS, device=device)
     return replace(seen.found, source=f"{seen.text}, linear cells"), f"{seen.ready.how}; "
-
-
-def _activity(file: Path) -> Activity:
-    """A measured activity from a file."""
-    from gaincell.costs.activity import Activity
-
-    return Activity.read(file)
-
-
-def _measured(file: Path) -> list[Measured]:
-    """Softmax attention from a result with the entry "machines"."""
-    from gaincell.costs.measured_file import read_measured
-
-    return read_measured(file)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -11,11 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gaincell.cli._json import JsonFile, check_apart, check_output, output_file, write_json
+from gaincell.cli._json import JsonFile, check_apart, check_output, command_line, output_file, write_json
 from gaincell.cli._options import check_needed
 
 if TYPE_CHECKING:
     from gaincell.quantity import Quantity
+    from gaincell.results.device import DeviceResult
 
 SHOWN_NUMBERS = 6
 
@@ -162,7 +162,7 @@ def fit(
         skip_bad_rows=skip_bad_rows,
     )
     found.save(path)
-    result = describe(found.name, fitted, held, ["gaincell", *sys.argv[1:]], chip.hash, dict(found.origin))
+    result = describe(found.name, fitted, held, command_line(), chip.hash, dict(found.origin))
     figure = draw(result, path.with_suffix(".png"))
     console = Console()
     console.print(_fit_table(result))
@@ -239,14 +239,11 @@ def show(
 
 def _matrix_table(rows: Sequence[Sequence[float]]) -> Any:
     """The covariance of the coefficients."""
-    from rich import box
-    from rich.table import Table
+    from gaincell.reports.tables import Rows
 
     orders = [f"C{p}" for p in range(len(rows))]
-    table = Table("", *orders, box=box.SIMPLE, title="Covariance of the coefficients over cells")
-    for order, row in zip(orders, rows, strict=True):
-        table.add_row(order, *(f"{entry:.3g}" for entry in row))
-    return table
+    shown = [(order, *(f"{entry:.3g}" for entry in row)) for order, row in zip(orders, rows, strict=True)]
+    return Rows("Covariance of the coefficients over cells", ("", *orders), shown).terminal()
 
 
 def _readable(quantity: Quantity) -> str:
@@ -257,19 +254,14 @@ def _readable(quantity: Quantity) -> str:
     return text + more + ("" if quantity.unit == "1" else f" {quantity.unit}")
 
 
-def _fit_table(result: dict[str, Any]) -> Any:
+def _fit_table(result: DeviceResult) -> Any:
     """The fit for people: value and 95 % confidence interval."""
-    from rich import box
-    from rich.table import Table
+    from gaincell.reports.tables import Rows
 
-    table = Table("", "value", "95 %", "unit", box=box.SIMPLE, title=result["title"])
-    for column in (1, 2):
-        table.columns[column].justify = "right"
-    for key, entry in result["fit"].items():
-        low, high = entry.get("interval", (None, None))
-        shown = f"{entry['value']:.5g}" if isinstance(entry["value"], float) else str(entry["value"])
-        if isinstance(entry["value"], list):  # a matrix is a table of its own
-            continue
-        unit = "" if entry["unit"] == "1" else entry["unit"]
-        table.add_row(key, shown, "" if low is None else f"{low:.4g} to {high:.4g}", unit)
-    return table
+    rows = []
+    for key, entry in result.fit.items():
+        if not isinstance(entry.value, tuple):  # a matrix is a table of its own
+            shown = f"{entry.value:.5g}" if isinstance(entry.value, float) else str(entry.value)
+            ends = "" if entry.interval is None else " to ".join(f"{end:.4g}" for end in entry.interval)
+            rows.append((key, shown, ends, "" if entry.unit == "1" else entry.unit))
+    return Rows(result.title or "", ("", "value", "95 %", "unit"), rows, text=(0, 3)).terminal()

@@ -20,10 +20,7 @@ from gaincell.cli._options import (
     ModelOrRun,
     OtherDesign,
     OtherLatency,
-    RefreshKind,
-    RefreshKindName,
-    RefreshSeconds,
-    RefreshTokens,
+    RefreshOptions,
     Threads,
     Window,
     check_needed,
@@ -31,10 +28,11 @@ from gaincell.cli._options import (
     choose_chip,
     fraction,
     use,
+    with_groups,
 )
 
 if TYPE_CHECKING:
-    from gaincell.integrations.hf.sources import LoadedModel
+    from gaincell.integrations.hf.base_model import LoadedModel
     from gaincell.results.evaluation import EvaluationResult
 
 app = typer.Typer()
@@ -49,8 +47,10 @@ class Part(StrEnum):
 
 
 @app.command()
+@with_groups
 def evaluate(
     context_: typer.Context,
+    *,
     model: ModelOrRun,
     text: Annotated[
         str | None, typer.Option("--text", metavar="TEXT", help=TEXT_HELP + " By default sample.")
@@ -143,9 +143,7 @@ def evaluate(
         bool, typer.Option("--by-repetition", help="Loss on tokens that stood in the context before.")
     ] = False,
     other_latency: OtherLatency = None,
-    refresh: RefreshKindName = RefreshKind.none,
-    refresh_tokens: RefreshTokens = None,
-    refresh_seconds: RefreshSeconds = None,
+    refresh: RefreshOptions,
     dump: Annotated[
         Path | None,
         typer.Option(
@@ -225,7 +223,6 @@ def evaluate(
     import torch
     from rich.console import Console
 
-    from gaincell.arrays import Refresh
     from gaincell.cli import _perplexity as protocols
     from gaincell.cli._chips import ChipOptions, by_chips
     from gaincell.cli._progress import progress_bars
@@ -240,7 +237,7 @@ def evaluate(
     from gaincell.results.common import Named
     from gaincell.text import open_text
 
-    policy = Refresh(refresh.value, refresh_tokens, refresh_seconds)
+    policy = refresh.policy
     pauses = bool(at) or policy.kind != "none"
     window_of_documents = protocols.window_of_rolling(protocol)
     length, stride = (1, 1) if protocol is None or window_of_documents else window_and_stride(protocol)

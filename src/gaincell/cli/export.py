@@ -36,9 +36,9 @@ def export(
     """Write a RUN as a model of transformers, or as an adapter of peft, with a model card.
 
     After `import gaincell`, transformers' and peft's from_pretrained give both back attached. A model has
-    merged weights, configuration, tokenizer and the chip. An adapter has low-rank factors, gains, offsets and
-    the chip; only RUNs with low-rank adapters and without mixing have one. In the examples runs/tiny is what
-    `gaincell map tiny` writes.
+    merged weights, configuration, tokenizer and the chip; RUN may also be an adapter of peft. An adapter has
+    low-rank factors, gains, offsets and the chip; it can be made of RUNs with low-rank adapters and without
+    mixing. In the examples runs/tiny is what `gaincell map tiny` writes.
 
     Example: gaincell export runs/tiny --out tiny-on-arrays
 

@@ -13,6 +13,7 @@ from gaincell.cli._options import (
     ImplName,
     OtherDesign,
     RunName,
+    Sequences,
     TextName,
     Threads,
     check_run,
@@ -38,7 +39,7 @@ def fidelity(
             help="Tokens read, of one sequence; by default up to 512, at most ring and context hold.",
         ),
     ] = None,
-    sequences: Annotated[int, typer.Option("--sequences", metavar="N", min=1, help="Sequences read.")] = 1,
+    sequences: Sequences = 1,
     design: OtherDesign = None,
     linear: Annotated[
         str | None, typer.Option("--linear", metavar="RUN", help="The linear hardware model, if it is a RUN.")
@@ -49,13 +50,14 @@ def fidelity(
     device: Device = "cpu",
     json: JsonFile = None,
 ) -> None:
-    """Every head's output in arrays beside the pretrained model's softmax attention, on its hidden states.
+    """Compare every head's output in arrays with the pretrained model's softmax attention.
 
-    error: squared, relative to the softmax output; linear error: to the output of --linear, or of the same
-    arrays with linear cells. pulses: share of columns that give one; ceilings: share of pulses and sub-tile
-    outputs that are cut; tile zero: that count as nothing; codes: share of the codes that are put to use (exp
-    of their entropy). All of them per layer and head in --json and --figure. In the example runs/tiny is what
-    `gaincell map tiny` writes.
+    Both see the pretrained model's hidden states. Error: squared, relative to the softmax output. Linear
+    error: relative to the output of --linear, or of the same arrays with linear cells. Pulses: share of
+    columns that give one. Ceilings: share of pulses and sub-tile outputs that are cut. Tile zero: share of
+    sub-tile outputs that count as nothing. Codes: share of the codes in use (exp of their entropy). --json
+    and --figure have all of them per layer and head. In the example runs/tiny is what `gaincell map tiny`
+    writes.
 
     Example: gaincell fidelity runs/tiny --figure fidelity.png --json fidelity.json
     """
@@ -68,10 +70,10 @@ def fidelity(
     from gaincell.evaluation.fidelity import fidelity as compare_heads
     from gaincell.evaluation.perplexity import cut_blocks
     from gaincell.integrations.hf.attach import attached_layers
+    from gaincell.integrations.hf.base_model import load_base
     from gaincell.integrations.hf.chip import AS_SAVED, change_chip, set_impl
     from gaincell.integrations.hf.context import check_length, default_length, read_tokens
     from gaincell.integrations.hf.models import load_model
-    from gaincell.integrations.hf.sources import load_base
     from gaincell.reports.fidelity import fidelity_figure, fidelity_rows
     from gaincell.reports.style import save
     from gaincell.results.evaluation import FidelityResult

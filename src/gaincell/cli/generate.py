@@ -12,6 +12,7 @@ from gaincell.cli._json import JsonFile, write_json
 from gaincell.cli._options import (
     LARGEST_SEED,
     CellName,
+    ChipOfModel,
     DeviceOrAuto,
     Dtype,
     DtypeName,
@@ -19,14 +20,12 @@ from gaincell.cli._options import (
     ImplName,
     ModelOrRun,
     OtherLatency,
-    RefreshKind,
-    RefreshKindName,
-    RefreshSeconds,
-    RefreshTokens,
+    RefreshOptions,
     Threads,
     check_needed,
     choose_chip,
     use,
+    with_groups,
 )
 from gaincell.errors import InputError
 
@@ -41,15 +40,14 @@ LEAST_TEMPERATURE = 1e-3
 
 
 @app.command()
+@with_groups
 def generate(
     context: typer.Context,
+    *,
     model: ModelOrRun,
     prompt: Annotated[str, typer.Option("--prompt", metavar="TEXT", help="Beginning of the text.")],
     tokens: Annotated[int, typer.Option("--tokens", metavar="TOKENS", min=1, help="Tokens to write.")] = 256,
-    design: Annotated[
-        str | None,
-        typer.Option("--design", metavar="DESIGN", help="Another chip than the model's own, with its cell."),
-    ] = None,
+    design: ChipOfModel = None,
     cell: CellName = None,
     temperature: Annotated[
         float,
@@ -58,9 +56,7 @@ def generate(
         ),
     ] = 0.8,
     other_latency: OtherLatency = None,
-    refresh: RefreshKindName = RefreshKind.none,
-    refresh_tokens: RefreshTokens = None,
-    refresh_seconds: RefreshSeconds = None,
+    refresh: RefreshOptions,
     idle: Annotated[
         float, typer.Option("--at", metavar="SECONDS", min=0.0, help="Idle time between prompt and text.")
     ] = 0.0,
@@ -100,7 +96,6 @@ def generate(
     use(threads, device, auto=True)
     import torch
 
-    from gaincell.arrays import Refresh
     from gaincell.cli._progress import progress_bars
     from gaincell.config import load_design
     from gaincell.integrations.hf.cache import RingCache
@@ -110,7 +105,7 @@ def generate(
     from gaincell.mapping.ready import hardware_model
 
     chip = choose_chip(model, design, cell)
-    policy = Refresh(refresh.value, refresh_tokens, refresh_seconds)
+    policy = refresh.policy
     with progress_bars() as progress:
         ready = hardware_model(
             model,

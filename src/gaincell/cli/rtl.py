@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gaincell.cli._json import JsonFile, output_directory, write_json
-from gaincell.cli._options import Seed, check_needed
+from gaincell.cli._json import JsonFile, command_line, output_directory, write_json
+from gaincell.cli._options import ChipArgument, ProcessName, Seed, check_needed, needing_amaranth
 
 if TYPE_CHECKING:
-    from gaincell.rtl.parameters import Parameters
+    from torch import Tensor
+
+    from gaincell.design import Design
 
 app = typer.Typer()
 
@@ -21,9 +22,7 @@ app = typer.Typer()
 @app.command()
 def rtl(
     context: typer.Context,
-    design: Annotated[
-        str, typer.Argument(metavar="DESIGN", help="Shipped chip (gaincell design list) or a .toml file.")
-    ],
+    design: ChipArgument,
     out: Annotated[
         Path,
         typer.Option(
@@ -59,9 +58,7 @@ def rtl(
         Path | None,
         typer.Option("--liberty", metavar="FILE", help="Also synthesise to the cells of a Liberty file."),
     ] = None,
-    technology: Annotated[
-        str, typer.Option("--technology", metavar="NAME", help="28nm, 14nm (a projection) or a .toml file.")
-    ] = "28nm",
+    technology: ProcessName = "28nm",
     seed: Seed = 0,
     json: JsonFile = None,
 ) -> None:
@@ -78,16 +75,12 @@ def rtl(
     from gaincell.cli._progress import progress_bars
     from gaincell.config import load_design
     from gaincell.costs.technology import load_technology
-    from gaincell.errors import InputError
     from gaincell.reports import rtl as tables
+    from gaincell.reports.tables import Rows
 
-    try:
+    with needing_amaranth():
         from gaincell.rtl import generation
         from gaincell.rtl.parameters import Parameters
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != "amaranth":
-            raise
-        raise InputError("the RTL needs Amaranth: pip install 'gaincell[rtl]'") from error
 
     check_needed(context, ("--tokens",), "--verify", verify)
     check_needed(context, ("--head-dim", "--group"), "random words, without --inputs", inputs is None)
@@ -101,66 +94,31 @@ def rtl(
             parameters, process, tokens=tokens if verify else 0, codes=given, seed=seed, liberty=liberty,
             progress=progress,
         )  # fmt: skip
-    result = _result(found, parameters, process, seed, inputs)
+    origin = None if inputs is None else {inputs.name: hashlib.sha256(inputs.read_bytes()).hexdigest()[:12]}
+    result = generation.result_of(found, parameters, process, command_line(), seed, origin)
     console = Console()
     if verify:
-        console.print(tables.table("Checks", tables.CHECKS, tables.check_rows(result)))
+        console.print(Rows("Checks", tables.CHECKS, tables.check_rows(result), text=(0, 1)).terminal())
     for check in found.checks:
         if check.note:
             console.print(f"* {check.name}: {check.note}", markup=False)
-    if "modules" in result:
-        console.print(tables.table("Synthesis", tables.MODULES, tables.module_rows(result)))
-    if "energy" in result:
-        console.print(tables.table("Energy", tables.ENERGY, tables.energy_rows(result)))
+    if result.modules:
+        console.print(Rows("Synthesis", tables.MODULES, tables.module_rows(result)).terminal())
+    if result.energy:
+        console.print(Rows("Energy", tables.ENERGY, tables.energy_rows(result), text=(0, 2)).terminal())
     for path in generation.write(found, parameters, process, result, out):
         console.print(str(path), markup=False, soft_wrap=True)
     write_json(json, result)
-    if any(check.different for check in found.checks):
+    if any(check.failed for check in found.checks):
         raise typer.Exit(1)
 
 
-def _codes(file: Path, chip: Any) -> tuple[Any, Any, Any]:
+def _codes(file: Path, chip: Design) -> tuple[Tensor, Tensor, Tensor]:
     """Codes of the first key/value head of a dumped layer, q [T, g, D], k and v [T, D]."""
-    from safetensors import SafetensorError, safe_open
-
     from gaincell.errors import InputError
-    from gaincell.files import check_file
-    from gaincell.spice.inputs import check_codes
+    from gaincell.spice.inputs import read_dump
 
-    try:
-        check_file(file)
-        with safe_open(file, framework="pt") as found:
-            q, k, v = (found.get_tensor(f"{name}_code") for name in "qkv")
-        check_codes(q, k, v, chip)
-        if q.min() < 0 and not chip.drivers.signed:
-            raise ValueError("its queries have signs")
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise InputError(
-            f"{file.name} is no file of gaincell evaluate --dump for this chip "
-            f"({type(error).__name__}: {error}); give another, or its design"
-        ) from error
+    q, k, v, *_ = read_dump(file, chip)
+    if q.min() < 0 and not chip.drivers.signed:
+        raise InputError(f"{file.name}: its queries have signs; give another file, or its design")
     return q[0, : q.shape[1] // k.shape[1]].transpose(0, 1), k[0, 0], v[0, 0]
-
-
-def _result(found: Any, parameters: Parameters, technology: Any, seed: int, inputs: Path | None) -> Any:
-    from gaincell.mapping.summary import design as describe_design
-    from gaincell.reports import results
-    from gaincell.rtl.generation import describe
-
-    result = {
-        "schema": results.SCHEMA,
-        "command": "rtl",
-        "design": describe_design(parameters.design),
-        **describe(found, parameters, technology),
-        "provenance": results.provenance(
-            command=["gaincell", *sys.argv[1:]],
-            seed=seed,
-            protocol="Amaranth's simulator; gates of the technology file",
-            design_hash=parameters.design.hash,
-            inputs={}
-            if inputs is None
-            else {inputs.name: hashlib.sha256(inputs.read_bytes()).hexdigest()[:12]},
-        ),
-    }
-    results.check(result)
-    return result

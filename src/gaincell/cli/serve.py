@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gaincell.cli._options import CellName, Impl, ImplName, ModelOrRun, Threads, choose_chip, use
+from gaincell.cli._options import CellName, ChipOfModel, Impl, ImplName, ModelOrRun, Threads, choose_chip, use
 
 if TYPE_CHECKING:
     from gaincell.demonstrator.pair import Pair
@@ -21,10 +21,7 @@ PORT = 8765
 @app.command()
 def serve(
     model: ModelOrRun = "tiny",
-    design: Annotated[
-        str | None,
-        typer.Option("--design", metavar="DESIGN", help="Another chip than the model's own, with its cell."),
-    ] = None,
+    design: ChipOfModel = None,
     cell: CellName = None,
     host: Annotated[
         str, typer.Option("--host", metavar="ADDRESS", help="Listen there; by default this machine alone.")

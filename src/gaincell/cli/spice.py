@@ -2,36 +2,25 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from gaincell.cli._json import FigureFile, JsonFile, check_apart, output_file, write_json
-from gaincell.cli._options import check_needed
+from gaincell.cli._json import FigureFile, JsonFile, check_apart, command_line, output_file, write_json
+from gaincell.cli._options import check_needed, with_groups
 from gaincell.cli._spice_circuits import mixed, write
 from gaincell.cli._spice_options import (
-    OF_LIBRARY,
+    CornerOptions,
     DesignName,
-    Library,
-    Nmos,
-    Nodes,
-    Pmos,
-    Process,
-    Section,
+    DumpOptions,
+    ModelOptions,
     Seed,
-    Subcircuits,
-    Supply,
-    TechnologyName,
-    Temperature,
-    Vdd,
     Workers,
     WriteDac,
-    models,
     simulating,
 )
-from gaincell.cli._spice_tables import cell_table, energy_table, verify_table, wire_tables
+from gaincell.cli._spice_tables import cell_table, energy_table, verify_tables, wire_tables
 
 OF_FILE = ("--head", "--token")
 RANDOM = ("random", "centred")
@@ -46,8 +35,10 @@ app.command()(mixed)
 
 
 @app.command()
+@with_groups
 def characterise(
     context: typer.Context,
+    *,
     out: Annotated[
         Path,
         typer.Option(
@@ -57,14 +48,7 @@ def characterise(
             help="Where to; measurements and figure beside it.",
         ),
     ] = Path("cell.toml"),
-    technology: TechnologyName = "freepdk45",
-    lib: Library = None,
-    section: Section = None,
-    nmos: Nmos = "nmos",
-    pmos: Pmos = "pmos",
-    subcircuits: Subcircuits = False,
-    nodes: Nodes = "dgsb",
-    vdd: Vdd = None,
+    models: ModelOptions,
     cells: Annotated[
         int, typer.Option("--cells", metavar="N", min=2, max=1000, help="Of the Monte Carlo.")
     ] = 50,
@@ -94,30 +78,31 @@ def characterise(
 
     from gaincell.config import load_design
     from gaincell.errors import InputError
-    from gaincell.reports import spice as report
+    from gaincell.reports.spice import cell_figure
+    from gaincell.reports.style import save
     from gaincell.spice.characterise import characterise as simulate
     from gaincell.spice.characterise import write_measurements
     from gaincell.spice.device import device_of
+    from gaincell.spice.result import cell_result
     from gaincell.spice.runner import version
 
     if out.suffix != ".toml":
         raise InputError(f"--out {out}: give a file with the ending .toml")
     check_apart(context.command, context.params, [("--out", out.with_suffix(".png"))])
     chip = load_design(design)
-    check_needed(context, OF_LIBRARY, "--lib FILE", lib)
-    found_models = models(technology, lib, section, nmos, pmos, subcircuits, nodes, vdd)
+    technology = models.load(context)
     with simulating() as stages:
-        found = simulate(found_models, chip, cells=cells, seed=seed, tau=tau, jobs=workers, stages=stages)
+        found = simulate(technology, chip, cells=cells, seed=seed, tau=tau, jobs=workers, stages=stages)
     curve, decay = write_measurements(found, out.with_suffix(""), chip.t_pulse_max)
     device, without = device_of(found, curve, decay, chip, out.stem, version())
     device.save(out)
     u = torch.tensor(found.levels, dtype=torch.float64) - chip.v_offset
     expected = chip.cell.current(u).numpy() * chip.charge_unit
-    result = report.describe_cell(found, chip, expected, version(), ["gaincell", *sys.argv[1:]], seed)
-    figure = report.draw_cell(result, out.with_suffix(".png"))
+    result = cell_result(found, chip, expected, command_line(), seed)
+    figure = save(cell_figure(result), out.with_suffix(".png"))
     write_json(json, result)
     console = Console()
-    console.print(cell_table(result, device))
+    console.print(cell_table(result, device).terminal())
     if without:
         console.print(f"No retention in the device: {without}", soft_wrap=True)
     console.print(
@@ -126,8 +111,10 @@ def characterise(
 
 
 @app.command()
+@with_groups
 def verify(
     context: typer.Context,
+    *,
     inputs: Annotated[
         str,
         typer.Option(
@@ -136,15 +123,7 @@ def verify(
             help="random, centred, or a FILE of gaincell evaluate ... --dump.",
         ),
     ] = "random",
-    head: Annotated[
-        int, typer.Option("--head", metavar="N", min=0, help="Which head of FILE (--inputs).")
-    ] = 0,
-    token: Annotated[
-        int | None,
-        typer.Option(
-            "--token", metavar="N", min=0, help="Whose query of FILE (--inputs); by default the last."
-        ),
-    ] = None,
+    dump: DumpOptions,
     full: Annotated[bool, typer.Option("--full", help="All columns: minutes instead of seconds.")] = False,
     some: Annotated[
         int,
@@ -156,17 +135,8 @@ def verify(
         bool, typer.Option("--transistors", help="Readouts of transistors, with their own error.")
     ] = False,
     write_dac: WriteDac = None,
-    technology: TechnologyName = "freepdk45",
-    lib: Library = None,
-    section: Section = None,
-    nmos: Nmos = "nmos",
-    pmos: Pmos = "pmos",
-    subcircuits: Subcircuits = False,
-    nodes: Nodes = "dgsb",
-    vdd: Vdd = None,
-    process: Process = "nominal",
-    temperature: Temperature = 27.0,
-    supply: Supply = 1.0,
+    models: ModelOptions,
+    corner: CornerOptions,
     figure: FigureFile = None,
     design: DesignName = "leroux2025",
     seed: Seed = 0,
@@ -175,7 +145,7 @@ def verify(
 ) -> None:
     """Simulate the two chained dot products of a 64 x 64 array and compare them with the behavioural model.
 
-    Leaves with exit code 1 if a stated tolerance is not met. In the examples
+    Exit code 1 if a stated tolerance is not met. In the examples
     layer3.safetensors is what `gaincell evaluate runs/tiny --dump layer3.safetensors
     --layer 3` writes, and runs/tiny what `gaincell map tiny` does.
 
@@ -186,34 +156,33 @@ def verify(
     from rich.console import Console
 
     from gaincell.config import load_design
-    from gaincell.reports import spice as report
-    from gaincell.spice.inputs import random_inputs, real_inputs
-    from gaincell.spice.runner import version
-    from gaincell.spice.technology import Corner
+    from gaincell.reports.spice import verification_figure
+    from gaincell.reports.style import save
+    from gaincell.spice.inputs import random_inputs
+    from gaincell.spice.result import verify_result
     from gaincell.spice.verify import verify as compare
     from gaincell.spice.write_path import stored_levels
 
     chip = load_design(design)
-    check_needed(context, OF_LIBRARY, "--lib FILE", lib)
-    found_models = models(technology, lib, section, nmos, pmos, subcircuits, nodes, vdd)
+    technology = models.load(context)
     check_needed(context, ("--columns",), "a part of the array, without --full", not full)
     check_needed(context, OF_FILE, "--inputs FILE", inputs not in RANDOM)
     check_needed(context, ("--seed",), "random inputs", inputs in RANDOM)
     if inputs in RANDOM:
         chosen = random_inputs(chip, seed, centred=inputs == "centred")
     else:
-        chosen = real_inputs(inputs, chip, head=head, token=token)
+        chosen = dump.read(inputs, chip)
     columns = min(chosen.values.shape) if full else some
-    corner = Corner(process, temperature, supply)
+    where = corner.load()
     with simulating() as stages:
         written = None
         if write_dac is not None:
-            written = stored_levels(found_models, chip, write_dac.value, corner=corner)
+            written = stored_levels(technology, chip, write_dac.value, corner=where)
         found = compare(
-            found_models,
+            technology,
             chip,
             chosen,
-            corner=corner,
+            corner=where,
             written=written,
             columns=columns,
             group=8 if columns > 8 else 4,
@@ -221,29 +190,23 @@ def verify(
             jobs=workers,
             stages=stages,
         )
-    result = report.describe_verification(found, version(), ["gaincell", *sys.argv[1:]], chip.hash, seed)
+    result = verify_result(found, chip, command_line(), seed)
     write_json(json, result)
-    Console().print(verify_table(result))
+    for table in verify_tables(result):
+        Console().print(table.terminal())
     if figure is not None:
-        report.draw_verification(result, figure)
+        save(verification_figure(result), figure)
     if not found.passed:
         raise typer.Exit(1)
 
 
 @app.command()
+@with_groups
 def wires(
     context: typer.Context,
-    technology: TechnologyName = "freepdk45",
-    lib: Library = None,
-    section: Section = None,
-    nmos: Nmos = "nmos",
-    pmos: Pmos = "pmos",
-    subcircuits: Subcircuits = False,
-    nodes: Nodes = "dgsb",
-    vdd: Vdd = None,
-    process: Process = "nominal",
-    temperature: Temperature = 27.0,
-    supply: Supply = 1.0,
+    *,
+    models: ModelOptions,
+    corner: CornerOptions,
     most: Annotated[
         int, typer.Option("--most", metavar="N", min=16, max=1024, help="Cells on the longest line.")
     ] = 512,
@@ -262,56 +225,38 @@ def wires(
     from rich.console import Console
 
     from gaincell.config import load_design
-    from gaincell.reports import spice_wires as report
-    from gaincell.spice.runner import version
-    from gaincell.spice.technology import Corner
+    from gaincell.reports.spice_wires import wires_figure
+    from gaincell.reports.style import save
     from gaincell.spice.wires import study
 
-    chip, corner = load_design(design), Corner(process, temperature, supply)
-    check_needed(context, OF_LIBRARY, "--lib FILE", lib)
-    found_models = models(technology, lib, section, nmos, pmos, subcircuits, nodes, vdd)
+    chip, where = load_design(design), corner.load()
+    technology = models.load(context)
     with simulating() as stages:
-        found = study(found_models, chip, corner=corner, most=most, jobs=workers, stages=stages)
-    result = report.describe_wires(found, version(), ["gaincell", *sys.argv[1:]], chip.hash)
+        result = study(technology, chip, command_line(), corner=where, most=most, jobs=workers, stages=stages)
     write_json(json, result)
     console = Console()
     for table in wire_tables(result):
-        console.print(table)
+        console.print(table.terminal())
     if figure is not None:
-        report.draw_wires(result, figure)
+        save(wires_figure(result), figure)
 
 
 @app.command()
+@with_groups
 def energy(
     context: typer.Context,
+    *,
     files: Annotated[
         list[Path] | None,
         typer.Option("--inputs", metavar="FILE", help="Of gaincell evaluate ... --dump; may be repeated."),
     ] = None,
-    head: Annotated[
-        int, typer.Option("--head", metavar="N", min=0, help="Which head of FILE (--inputs).")
-    ] = 0,
-    token: Annotated[
-        int | None,
-        typer.Option(
-            "--token", metavar="N", min=0, help="Whose query of FILE (--inputs); by default the last."
-        ),
-    ] = None,
+    dump: DumpOptions,
     transistors: Annotated[bool, typer.Option("--transistors", help="With readouts of transistors.")] = False,
     columns: Annotated[
         int, typer.Option("--columns", metavar="N", min=1, help="Lines of each array that are simulated.")
     ] = 8,
-    technology: TechnologyName = "freepdk45",
-    lib: Library = None,
-    section: Section = None,
-    nmos: Nmos = "nmos",
-    pmos: Pmos = "pmos",
-    subcircuits: Subcircuits = False,
-    nodes: Nodes = "dgsb",
-    vdd: Vdd = None,
-    process: Process = "nominal",
-    temperature: Temperature = 27.0,
-    supply: Supply = 1.0,
+    models: ModelOptions,
+    corner: CornerOptions,
     design: DesignName = "leroux2025",
     seed: Seed = 0,
     workers: Workers = None,
@@ -319,8 +264,8 @@ def energy(
 ) -> None:
     """Integrate the supplies: energy of both dot products per cell, column, array and head.
 
-    Always with random inputs (centred, and covering the converters' range), which the energy depends on, and
-    with those of every FILE. In the example
+    The energy depends on the inputs. They are random (centred, and covering the converters' range), and then
+    those of every FILE. In the example
     layer3.safetensors is what `gaincell evaluate runs/tiny --dump layer3.safetensors
     --layer 3` writes, and runs/tiny what `gaincell map tiny` does.
 
@@ -329,33 +274,29 @@ def energy(
     from rich.console import Console
 
     from gaincell.config import load_design
-    from gaincell.reports import spice as report
-    from gaincell.spice.energy import of_verification
-    from gaincell.spice.inputs import random_inputs, real_inputs
-    from gaincell.spice.runner import version
-    from gaincell.spice.technology import Corner
+    from gaincell.spice.inputs import random_inputs
+    from gaincell.spice.result import energy_result
     from gaincell.spice.verify import verify as simulate
 
-    chip, corner = load_design(design), Corner(process, temperature, supply)
-    check_needed(context, OF_LIBRARY, "--lib FILE", lib)
-    found_models = models(technology, lib, section, nmos, pmos, subcircuits, nodes, vdd)
+    chip, where = load_design(design), corner.load()
+    technology = models.load(context)
     check_needed(context, OF_FILE, "--inputs FILE", files)
     inputs = [random_inputs(chip, seed, centred=True), random_inputs(chip, seed)]
-    inputs += [real_inputs(file, chip, head=head, token=token) for file in files or ()]
+    inputs += [dump.read(file, chip) for file in files or ()]
     runs = []
     with simulating() as stages:
         for chosen in inputs:
             found = simulate(
-                found_models,
+                technology,
                 chip,
                 chosen,
-                corner=corner,
+                corner=where,
                 columns=columns,
                 transistor_readout=transistors,
                 jobs=workers,
                 stages=lambda title, name=chosen.name: stages(f"{name}, {title}"),  # type: ignore[misc]
             )
-            runs.append((found, of_verification(found, chip)))
-    result = report.describe_energy(runs, version(), ["gaincell", *sys.argv[1:]], chip.hash, seed)
+            runs.append(found)
+    result = energy_result(runs, chip, command_line(), seed)
     write_json(json, result)
-    Console().print(energy_table(result))
+    Console().print(energy_table(result).terminal())

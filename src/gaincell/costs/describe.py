@@ -20,12 +20,10 @@ from gaincell.costs.gpus import Measured, printed, ratio
 from gaincell.costs.head import Head
 from gaincell.costs.left_out import of_chip
 from gaincell.costs.roll_up import HeadCost, Line, ModelCost
-from gaincell.costs.rtl_file import RtlEnergy
+from gaincell.costs.simulated import SimulatedArrays, SimulatedDigital, SimulatedWrites
 from gaincell.costs.size import ModelSize
-from gaincell.costs.spice_file import SpiceEnergy
 from gaincell.costs.technology import Technology
 from gaincell.costs.whole_model import Arrangement
-from gaincell.costs.write_file import WriteEnergy
 from gaincell.design import Design
 from gaincell.results import cost as results
 from gaincell.results.common import Value, Values
@@ -57,11 +55,12 @@ def technology(found: Technology) -> results.Process:
 
 def head(
     found: HeadCost,
-    spice: SpiceEnergy | None = None,
-    rtl: RtlEnergy | None = None,
-    write: WriteEnergy | None = None,
+    spice: SimulatedArrays | None = None,
+    rtl: SimulatedDigital | None = None,
+    write: SimulatedWrites | None = None,
 ) -> results.CostedHead:
     """One query head, one token. spice, rtl, write: other sources, beside the formulas."""
+    stated, own = found.cited, found.bottom_up
     return results.CostedHead(
         group=found.head.group,
         context=found.head.columns,
@@ -70,8 +69,8 @@ def head(
         head_dim=found.head.head_dim,
         cells=found.head.cells,
         lines=tuple(_line(found, line) for line in found.lines),
-        cited=_cited(found.cited),
-        bottom_up=replace(_bottom_up(found.bottom_up), power=found.bottom_up.power),
+        cited=results.CitedCost(stated.energy, stated.latency, stated.area),
+        bottom_up=results.BottomUp(own.energy, own.latency, own.area, own.power),
         area={name: part.area for name, part in found.area.parts.items()},
         phases=tuple(phases.phases(found)),
         spice=None if spice is None else _spice(found, spice),
@@ -80,10 +79,10 @@ def head(
     )
 
 
-def _write(found: HeadCost, write: WriteEnergy) -> results.SpiceWrites:
+def _write(found: HeadCost, write: SimulatedWrites) -> results.SpiceWrites:
     """Simulated energies of a write, by DAC."""
     return results.SpiceWrites(
-        write.technology,
+        write.result.technology,
         {kind: _beside(found, WRITE, joule) for kind, joule in write.of_head(found.head).items()},
     )
 
@@ -95,25 +94,30 @@ def _beside(found: HeadCost, block: str, energy: Joule) -> results.OtherEnergy:
     return results.OtherEnergy(energy, line.factor, line.band, line.inside)
 
 
-def _rtl(found: HeadCost, rtl: RtlEnergy) -> results.SynthesisedDigital:
+def _rtl(found: HeadCost, rtl: SimulatedDigital) -> results.SynthesisedDigital:
     """Energy of the synthesised digital part, with the formula's routing, beside the cited one."""
     line = next(line for line in found.lines if line.name == DIGITAL)
     energy = rtl.of_head(found.head) + line.bottom_up.parts["routing"].energy
     beside = _beside(found, DIGITAL, energy)
-    return results.SynthesisedDigital(rtl.inputs, rtl.technology, rtl.columns, **vars(beside))
+    return results.SynthesisedDigital(
+        **vars(beside),
+        inputs=rtl.result.inputs,
+        technology=rtl.result.technology,
+        columns=rtl.energy.columns,
+    )
 
 
-def _spice(found: HeadCost, spice: SpiceEnergy) -> results.SpiceArrays:
+def _spice(found: HeadCost, spice: SimulatedArrays) -> results.SpiceArrays:
     """Simulated energies of both dot products beside the cited ones."""
     first, second = spice_lines(found, spice)
     return results.SpiceArrays(
-        spice.inputs, spice.readout, spice.technology,
-        first.bottom_up.energy, spice.first_pulse, second.bottom_up.energy, spice.second_pulse,
+        spice.run.inputs, spice.result.readout, spice.result.technology,
+        first.bottom_up.energy, spice.run.first.activity, second.bottom_up.energy, spice.run.second.activity,
         first.factor, first.band, first.inside, second.factor, second.band, second.inside,
     )  # fmt: skip
 
 
-def spice_lines(found: HeadCost, spice: SpiceEnergy) -> tuple[Line, Line]:
+def spice_lines(found: HeadCost, spice: SimulatedArrays) -> tuple[Line, Line]:
     """Both dot products with simulated energies, against the same cited ones and bands."""
     lines = {line.name: line for line in found.lines}
     first, second = (
@@ -205,7 +209,9 @@ def whole_model(found: Sequence[Arrangement]) -> tuple[results.WholeModel, ...]:
             latency_gain=first.latency / one.total.latency,
             latency_gain_cited=first.latency / one.total_cited.latency,
             note=one.note,
-            attention_cited=None if one.cited is None else _cited_time(one.cited),
+            attention_cited=None
+            if one.cited is None
+            else results.CitedTime(one.cited.energy, one.cited.latency),
             held=one.held,
         )
         for one in found
@@ -238,7 +244,7 @@ def sweeps(chip: Head) -> dict[str, results.CostSweep]:
     return found
 
 
-def notes(found: HeadCost, chip: Design, activity: Activity, spice: SpiceEnergy | None) -> list[str]:
+def notes(found: HeadCost, chip: Design, activity: Activity, spice: SimulatedArrays | None) -> list[str]:
     """What a user has to know about these numbers, in words.
 
     chip: as it was asked for.  activity: of all heads.  spice: another source for the arrays.
@@ -258,7 +264,11 @@ def notes(found: HeadCost, chip: Design, activity: Activity, spice: SpiceEnergy 
     said += [
         f"{line.name}, SPICE, is outside its band: simulated with inputs of its own, mean pulse {pulse:.3f}"
         for line, pulse in (
-            zip(spice_lines(found, spice), (spice.first_pulse, spice.second_pulse), strict=True)
+            zip(
+                spice_lines(found, spice),
+                (spice.run.first.activity, spice.run.second.activity),
+                strict=True,
+            )
             if spice is not None
             else ()
         )
@@ -313,15 +323,3 @@ def _line(found: HeadCost, line: Line) -> results.Block:
     cited = Value(line.cited, "J", "cited", paper().source(line.name))
     compared = {"factor": line.factor, "band": line.band, "inside": line.inside}
     return replace(block, cited=cited, explanation=found.explain(line), **compared)  # type: ignore[arg-type]
-
-
-def _cited_time(cost: Cost) -> results.CitedTime:
-    return results.CitedTime(cost.energy, cost.latency)
-
-
-def _cited(cost: Cost) -> results.CitedCost:
-    return results.CitedCost(cost.energy, cost.latency, cost.area)
-
-
-def _bottom_up(cost: Cost) -> results.BottomUp:
-    return results.BottomUp(cost.energy, cost.latency, cost.area)

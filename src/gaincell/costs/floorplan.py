@@ -33,12 +33,16 @@ rules, the least height of a circuit.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
+from gaincell.config import chip_of
 from gaincell.costs.area import head_area
+from gaincell.costs.cited import paper
 from gaincell.costs.head import Head
 from gaincell.errors import InputError
+from gaincell.results import provenance
+from gaincell.results.floorplan import FloorplanResult, Plan, Plans, Rectangle, Sizes, Stack, Wire
 from gaincell.units import Metre, SquareMetre
 
 CELLS, ANALOG, DRIVE, WRITE, DIGITAL, TAP = "cells", "analog", "drivers", "write", "digital", "tap"
@@ -47,74 +51,9 @@ LONGEST = 5.0
 """Width of the charge-to-pulse block over its height, at most [assumed]."""
 
 
-@dataclass(frozen=True)
-class Rectangle:
-    """name, kind: what it is.  x, y: lower left corner, m.  w, h: m."""
-
-    name: str
-    kind: str
-    x: Metre
-    y: Metre
-    w: Metre
-    h: Metre
-
-    @property
-    def area(self) -> SquareMetre:
-        """m^2"""
-        return self.w * self.h
-
-    def moved(self, x: Metre, y: Metre, name: str | None = None) -> Rectangle:
-        """The same elsewhere."""
-        return replace(self, x=self.x + x, y=self.y + y, name=name or self.name)
-
-    def overlaps(self, other: Rectangle) -> bool:
-        """Whether both share an area, beyond rounding."""
-        slack = 1e-9 * max(self.w, self.h, other.w, other.h)
-        apart = (
-            self.x + self.w <= other.x + slack
-            or other.x + other.w <= self.x + slack
-            or self.y + self.h <= other.y + slack
-            or other.y + other.h <= self.y + slack
-        )
-        return not apart
-
-
-@dataclass(frozen=True)
-class Wire:
-    """One tapped bit line: from (x, y), on the diagonal, horizontally to `to`; a token.  All in m."""
-
-    token: int
-    x: Metre
-    y: Metre
-    to: Metre
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Rectangles that do not overlap, inside an outline from (0, 0) to (w, h), and the wires over them."""
-
-    name: str
-    rectangles: tuple[Rectangle, ...]
-    wires: tuple[Wire, ...]
-    w: Metre
-    h: Metre
-
-    @property
-    def area(self) -> SquareMetre:
-        """Of the outline."""
-        return self.w * self.h
-
-    @property
-    def used(self) -> SquareMetre:
-        """Of the rectangles."""
-        return sum(r.area for r in self.rectangles)
-
-    def areas(self) -> Mapping[str, SquareMetre]:
-        """By name; rectangles of one name are added."""
-        found: dict[str, SquareMetre] = {}
-        for r in self.rectangles:
-            found[r.name] = found.get(r.name, 0.0) + r.area
-        return found
+STACKS = (1, 2, 4, 8)
+SHARED = ("adder tree", "input scaling", "output scaling", "digital control")
+"""Blocks that no sub-tile has of its own."""
 
 
 @dataclass(frozen=True)
@@ -229,8 +168,8 @@ def tile_plan(blocks: Blocks) -> Plan:
         Rectangle("column decoder", WRITE, drivers, y + middle, key_w, columns),
         Rectangle("write DACs", WRITE, right, y + middle, w - right, dacs),
     )
-    wires = tuple(Wire(j, drivers + (j + 0.5) * p, y + (j + 0.5) * p, right) for j in range(n))
-    return Plan("sub-tile", made, wires, w, y + middle + max(columns, dacs))
+    wires = tuple(Wire(drivers + (j + 0.5) * p, y + (j + 0.5) * p, right) for j in range(n))
+    return Plan(w, y + middle + max(columns, dacs), made, wires)
 
 
 def head_plan(blocks: Blocks) -> Plan:
@@ -249,7 +188,7 @@ def head_plan(blocks: Blocks) -> Plan:
         line, column = divmod(t, columns)
         at = (column * tile.w, y + (lines - 1 - line) * tile.h)
         grid.append(Rectangle(f"sub-tile {t}", CELLS, *at, tile.w, tile.h))
-    return Plan("head", (*below, *grid, *top), (), w, top[0].y + top[0].h)
+    return Plan(w, top[0].y + top[0].h, (*below, *grid, *top))
 
 
 def _strip(areas: Mapping[str, SquareMetre], w: Metre, y: Metre) -> list[Rectangle]:
@@ -261,18 +200,37 @@ def _strip(areas: Mapping[str, SquareMetre], w: Metre, y: Metre) -> list[Rectang
     return made
 
 
-def flat_head(blocks: Blocks) -> Iterator[Rectangle]:
-    """All rectangles of a head, those inside its sub-tiles included, with names "sub-tile 3 / key array"."""
-    inside = tile_plan(blocks).rectangles
-    for r in head_plan(blocks).rectangles:
-        if r.kind != CELLS:
-            yield r
-            continue
-        for part in inside:
-            yield part.moved(r.x, r.y, f"{r.name} / {part.name}")
-
-
 def best_columns(tiles: int, w: Metre, h: Metre) -> int:
     """Columns of a grid of tiles without gaps whose outline is most nearly square."""
     divisors = [c for c in range(1, tiles + 1) if tiles % c == 0]
     return min(divisors, key=lambda c: abs(math.log(c * w / (tiles // c * h))))
+
+
+def floorplan_result(head: Head, stack: int, command: Sequence[str]) -> FloorplanResult:
+    """stack: layers of cells in 3D.  command: the command line, for the provenance."""
+    blocks, stated, t = blocks_of(head, stack), paper(), head.technology
+    layers = f" in {stack} layers" if stack > 1 else ""
+    areas = {n: head_area(head, n) for n in (stack, *STACKS)}
+    return FloorplanResult(
+        command="floorplan",
+        design=chip_of(head.design),
+        technology=f"{t.description}, cells of {t.cell_area * 1e12:g} µm²{layers}",
+        sizes=Sizes(blocks.tile, blocks.rows, blocks.tiles, stack),
+        areas={name: part.area for name, part in areas[stack].parts.items()},
+        shared=SHARED,
+        floorplan=Plans(tile_plan(blocks), head_plan(blocks)),
+        cited={
+            "head with digital control": stated.head_area,
+            "cells of a denser oxide crossbar": stated.crossbar_area,
+            "cells in 3D, over the layers": stated.stack_area,
+        },
+        stack=tuple(
+            Stack(n, areas[n].parts["cells"].area, areas[n].area, stated.stack_area / n) for n in STACKS
+        ),
+        provenance=provenance.made(
+            command=command,
+            seed=0,
+            protocol="bottom-up areas of one head, blocks without spacing",
+            design_hash=head.design.hash,
+        ),
+    )

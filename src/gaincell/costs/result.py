@@ -12,12 +12,10 @@ from gaincell.costs import describe, motivation, roll_up, whole_model
 from gaincell.costs.activity import Activity
 from gaincell.costs.gpus import Measured, compared, stated
 from gaincell.costs.left_out import left_out
-from gaincell.costs.rtl_file import RtlEnergy
 from gaincell.costs.sensitivity import sensitivity
+from gaincell.costs.simulated import SimulatedArrays, SimulatedDigital, SimulatedWrites
 from gaincell.costs.size import ModelSize, shipped_size
-from gaincell.costs.spice_file import SpiceEnergy
 from gaincell.costs.technology import Technology
-from gaincell.costs.write_file import WriteEnergy
 from gaincell.design import Design
 from gaincell.errors import InputError
 from gaincell.results import provenance
@@ -44,9 +42,9 @@ class Question:
     batch: int = 1
     refresh: Refresh | None = None
     layers: int = 1
-    spice: SpiceEnergy | None = None
-    rtl: RtlEnergy | None = None
-    write: WriteEnergy | None = None
+    spice: SimulatedArrays | None = None
+    rtl: SimulatedDigital | None = None
+    write: SimulatedWrites | None = None
     measured: Sequence[Measured] = ()
     gpu: str = "h100"
 

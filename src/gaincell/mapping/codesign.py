@@ -23,16 +23,15 @@ from gaincell.evaluation.activity import measure_activity
 from gaincell.evaluation.codes import SignalUse, signal_use
 from gaincell.evaluation.perplexity import cut_blocks
 from gaincell.integrations.hf.attach import attached_layers, set_design
+from gaincell.integrations.hf.base_model import LoadedModel
 from gaincell.integrations.hf.checkpoint import save
 from gaincell.integrations.hf.context import default_length, read_tokens
-from gaincell.integrations.hf.run import is_run
 from gaincell.integrations.hf.size import model_size
-from gaincell.integrations.hf.sources import LoadedModel
 from gaincell.mapping import records, summary
 from gaincell.mapping.engine import Engine, read_evaluation
 from gaincell.mapping.folder import run_lock
 from gaincell.mapping.job import freeze_embeddings
-from gaincell.mapping.ready import load_made
+from gaincell.mapping.ready import find_start, load_made
 from gaincell.progress import StageProgress, silent_stages
 from gaincell.results import write
 from gaincell.results.codesign import (
@@ -112,7 +111,7 @@ def _codesigned(
 ) -> CodesignResult:
     loaded = load_made(settings.model, settings.impl)
     model: PreTrainedModel = loaded.model.to(settings.device)  # type: ignore[arg-type]
-    chip = settings.design or (attached_layers(model)[0].design if is_run(settings.model) else default_design)
+    chip = settings.design or find_start(settings.model).design or default_design
     if "levels" in settings.learn and not chip.levels.storage:
         chip = chip.replace(levels=with_zero_code(chip))
     block = default_length(model)

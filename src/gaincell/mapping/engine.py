@@ -16,8 +16,8 @@ from transformers import PreTrainedModel
 from gaincell.design import Design
 from gaincell.evaluation.noise import noise_remark
 from gaincell.evaluation.perplexity import describe, perplexity, window_and_stride
+from gaincell.integrations.hf.base_model import LoadedModel
 from gaincell.integrations.hf.context import check_length, read_tokens
-from gaincell.integrations.hf.sources import LoadedModel
 from gaincell.mapping import records
 from gaincell.mapping.folder import RunFolder
 from gaincell.mapping.records import Record

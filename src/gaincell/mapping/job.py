@@ -16,11 +16,11 @@ from transformers import PreTrainedModel
 from gaincell.design import Design
 from gaincell.errors import InputError, ModelError
 from gaincell.integrations.hf.attach import attach, attached_layers, detach, set_design
+from gaincell.integrations.hf.base_model import base_weights
 from gaincell.integrations.hf.checkpoint import read_state, trained_parameters
 from gaincell.integrations.hf.context import check_length, default_length, read_tokens
 from gaincell.integrations.hf.lora import add_lora, lora_parameters, without_adapters
 from gaincell.integrations.hf.models import load_model
-from gaincell.integrations.hf.sources import base_weights
 from gaincell.integrations.hf.support import attention_modules
 from gaincell.mapping.engine import Engine, read_evaluation
 from gaincell.mapping.folder import RunFolder

@@ -18,18 +18,13 @@ from gaincell.design import Design
 from gaincell.errors import InputError, ModelError
 from gaincell.evaluation.perplexity import cut_blocks
 from gaincell.integrations.hf.attach import attach, attached_layers, set_design
+from gaincell.integrations.hf.base_model import LoadedModel, has_tokenizer, load_base, load_tokenizer
 from gaincell.integrations.hf.checkpoint import load_run, read_state
 from gaincell.integrations.hf.chip import AS_SAVED, cells_exchanged, set_impl
 from gaincell.integrations.hf.context import default_length, read_tokens
 from gaincell.integrations.hf.models import load_model
 from gaincell.integrations.hf.run import Run
-from gaincell.integrations.hf.sources import (
-    LoadedModel,
-    find_source,
-    has_tokenizer,
-    load_base,
-    load_tokenizer,
-)
+from gaincell.integrations.hf.size import saved_design
 from gaincell.mapping.initial import calibrate
 from gaincell.ops.gain_cell_attention import Gradient, Impl
 from gaincell.progress import StageProgress, silent_stages
@@ -80,8 +75,9 @@ def find_shipped(model: str) -> Shipped | None:
 class Start(NamedTuple):
     """A hardware version of a model, before it is loaded.
 
-    model: as it was named.  run: the RUN that it is in; None: it is shipped.  state: of a linear version;
-    None: what is saved in the RUN.  words: which version it is.  tokens: it was trained on.
+    model: as it was named.  run: the RUN that it is in; None: it is shipped, or saved in files of other
+    libraries.  state: of a linear version; None: what is saved.  words: which version it is.  tokens: it was
+    trained on.
     """
 
     model: str
@@ -92,8 +88,10 @@ class Start(NamedTuple):
 
     @property
     def design(self) -> Design | None:
-        """The chip of the RUN; None of what is shipped."""
-        return None if self.run is None else self.run.design
+        """The chip that it was saved on; None of what is shipped."""
+        if self.run is not None:
+            return self.run.design
+        return saved_design(self.model) if self.state is None else None
 
     def made_for(self, chip: Design) -> Design:
         """The design that gains and offsets were made for; `chip`: of what is shipped, with its own cells."""
@@ -128,8 +126,8 @@ def find_start(model: str, *, linear: bool = True) -> Start:
     if run.saved:
         return Start(model, run, None, AS_SAVED, run.training_tokens())
     if shipped is None:
-        if Path(model).exists():
-            find_source(model)
+        if saved_design(model) is not None:
+            return Start(model, None, None, AS_SAVED, 0)
         raise ModelError(
             f"{model} has no linear hardware version to start from; "
             f"make one: gaincell map {model}, then adapt the RUN it writes"
@@ -165,9 +163,10 @@ def load(
         3
 
     Args:
-        model: a RUN directory, a directory or hub id that `save_pretrained` or `gaincell export` wrote, a
-            RUN on the hub, or `tiny`, which comes as its shipped linear hardware version.
-        base: where the base model of a RUN is now, if not where it was.
+        model: a RUN directory, a directory or hub id that `save_pretrained` (of the model, or of a wrapper of
+            peft) or `gaincell export` wrote, a RUN on the hub, or `tiny`, which comes as its shipped linear
+            hardware version. An adapter of peft is merged into its base model.
+        base: where the base model of a RUN or an adapter is now, if not where it was.
         design: another design than the one saved (another chip, another cell), its name or file.
         dtype: of the model's weights; gains and offsets are float64.
         impl: see `attach`.
@@ -184,10 +183,8 @@ def load(
     name = os.fspath(model)
     if Run(name).saved:
         found = load_run(name, base=base, design=design, dtype=dtype, impl=impl, gradient=gradient)
-    elif base is not None:
-        raise InputError(f"base= is for a RUN, and {name!r} is none; leave it out")
     else:
-        found, shipped = load_base(name, dtype), find_shipped(name)
+        found, shipped = load_base(name, dtype, base=base), find_shipped(name)
         if shipped is not None:
             attach(found.model, load_design(MADE_FOR).replace(cell="linear"))
             read_state(found.model, shipped.linear)

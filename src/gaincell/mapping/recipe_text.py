@@ -16,9 +16,9 @@ from transformers import PreTrainedTokenizerBase
 from gaincell.errors import InputError, ModelError
 from gaincell.files import read_json
 from gaincell.integrations.hf.attach import attached_layers
+from gaincell.integrations.hf.base_model import LoadedModel
 from gaincell.integrations.hf.context import check_ids, check_length
 from gaincell.integrations.hf.models import load_model
-from gaincell.integrations.hf.sources import LoadedModel
 from gaincell.mapping.pretrain import make_tokenizer
 from gaincell.mapping.recipe import ModelRecipe, Recipe, StageRecipe
 from gaincell.progress import StageProgress

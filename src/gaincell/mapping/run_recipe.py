@@ -28,11 +28,11 @@ from gaincell.adaptation import adapt, collect_statistics, set_neutral
 from gaincell.errors import InputError
 from gaincell.evaluation.perplexity import perplexity
 from gaincell.integrations.hf.attach import attached_layers
+from gaincell.integrations.hf.base_model import LoadedModel
 from gaincell.integrations.hf.checkpoint import save, write_state
 from gaincell.integrations.hf.models import load_model
 from gaincell.integrations.hf.paired import kept_components
 from gaincell.integrations.hf.run import DESIGN, Run
-from gaincell.integrations.hf.sources import LoadedModel
 from gaincell.integrations.hf.support import attention_modules
 from gaincell.mapping import records, summary
 from gaincell.mapping.engine import Engine

@@ -8,12 +8,14 @@ from typing import Any
 
 import torch
 
+from gaincell.config import chip_of as chip_of
 from gaincell.design import Design
 from gaincell.integrations.hf.attach import attached_layers
-from gaincell.integrations.hf.sources import LoadedModel, without_revision
+from gaincell.integrations.hf.base_model import LoadedModel
+from gaincell.integrations.hf.sources import without_revision
 from gaincell.mapping.records import Record
 from gaincell.results.codec import Json, to_json
-from gaincell.results.common import Chip, Value, Values
+from gaincell.results.common import Value, Values
 from gaincell.results.run import (
     DISTANCES,
     Adaptation,
@@ -29,6 +31,10 @@ from gaincell.results.run import (
 from gaincell.standard_error import paired_ratio
 
 CURVE_POINTS = 91
+KEPT = (
+    "training_tokens", "perplexity", "nll", "predictions", "seconds", "perplexity_error", "bits_per_byte"
+)  # fmt: skip
+"""Of a record, by the names that a stage has for them."""
 
 
 def base_name(model: str) -> str:
@@ -51,13 +57,6 @@ def model(loaded: LoadedModel) -> AttachedModel:
     )
 
 
-def chip_of(design: Design) -> Chip:
-    """Which chip."""
-    errors = design.nonideality
-    numbers = None if errors is None else {"name": errors.name, **errors.numbers}
-    return Chip(design.name, design.hash, design.cell.name, numbers)
-
-
 def design(chip: Design) -> Json:
     """Which chip, as plain data."""
     return to_json(chip_of(chip))
@@ -78,13 +77,12 @@ def stage(
         if blocks and other.get("per_block"):
             ours, theirs = ([nll for nll, _ in one["per_block"]] for one in (record, other))
             _, ratios[f"{key}_error"] = paired_ratio(ours, theirs, [count for _, count in blocks])
-    kept = ("training_tokens", "perplexity", "nll", "predictions", "seconds")
     return StageResult(
         name=name,
         title=title,
         numbers="measured" if name.startswith("software") else "simulated",
         blocks=BlockLosses(*zip(*blocks, strict=True)) if blocks else None,
-        **{key: record[key] for key in (*kept, "perplexity_error", "bits_per_byte")},
+        **{key: record[key] for key in KEPT},
         **ratios,
     )
 

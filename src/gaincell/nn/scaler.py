@@ -9,6 +9,9 @@ from gaincell.ops.gain_cell_attention.input_stage import scaled
 COLUMNS = 1024
 """Columns at which an exponent changes nothing: those of the paper's ring, whatever the ring of a design."""
 
+SMALLEST_GAIN = 1e-20
+"""Training keeps every gain at or above this value, as the authors' released code does [R]."""
+
 
 class Scaler(nn.Module):
     """``y = a x + b`` with one gain ``a`` and one offset ``b`` per head (the paper's equation (3)) [M].
@@ -94,3 +97,11 @@ class Scaler(nn.Module):
     def extra_repr(self) -> str:
         """What ``print(module)`` shows in the brackets."""
         return f"heads={self.gain.numel()}"
+
+
+@torch.no_grad()
+def keep_gains_positive(model: nn.Module) -> None:
+    """Raise every gain of a model to SMALLEST_GAIN, in place, where it is below."""
+    for module in model.modules():
+        if isinstance(module, Scaler):
+            module.gain.clamp_(min=SMALLEST_GAIN)

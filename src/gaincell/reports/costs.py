@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from operator import attrgetter
-from typing import Any
 
 from gaincell.reports.tables import Rows, layered
 from gaincell.results.cost import Block, BottomUp, Change, CitedCost, Compared, CostResult
@@ -24,13 +23,6 @@ DACS = {"string": "resistor string", "charge": "charge redistribution"}
 """Of the write path, by the names of result files."""
 MOST = 18
 """Rows of the sensitivity that a terminal shows."""
-
-
-def readable(entry: Mapping[str, Any] | None) -> str:
-    """A value with three digits and a prefix; a dash for none."""
-    if entry is None:
-        return "–"
-    return with_scale(float(entry["value"]), str(entry["unit"]))
 
 
 def with_scale(found: float | None, unit: str) -> str:

@@ -1,4 +1,4 @@
-"""What a fit to measured cells found, as data for a file, and as a figure drawn from that data alone."""
+"""What a fit to measured cells found, as a result, and as a figure of it."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from gaincell.reports.results import SCHEMA, Json, numbers, provenance, value
 from gaincell.reports.style import BLACK, BLUE, GREY, RED, legend_below, save, styled
+from gaincell.results import provenance
+from gaincell.results.device import CellCurves, Decay, DeviceResult, Fitted
 
 SHOWN_CELLS = 100
 
 
 def describe(
     name: str, fitted: Any, held: Any, command: Sequence[str], design_hash: str, origin: Mapping[str, Any]
-) -> Json:
-    """The result file of a fit.
+) -> DeviceResult:
+    """The result of a fit.
 
     Args:
         name: of the device.
@@ -28,15 +29,13 @@ def describe(
         design_hash: of the chip it was fitted for.
         origin: files and their hashes.
     """
-    fit: dict[str, Json] = {}
+    fit: dict[str, Fitted] = {}
 
-    def put(key: str, number: Any, unit: str) -> None:
-        estimate = number if hasattr(number, "interval") else None
-        if number is None:
-            return
-        fit[key] = value(number if estimate is None else estimate.value, unit, "measured")
-        if estimate is not None:
-            fit[key]["interval"] = list(estimate.interval)
+    def put(key: str, number: Any, unit: str, interval: tuple[float, ...] | None = None) -> None:
+        if hasattr(number, "interval"):
+            number, interval = number.value, tuple(number.interval)
+        if number is not None:
+            fit[key] = Fitted(number, unit, interval=interval)
 
     put("cells", fitted.cells, "1")
     put("points", fitted.points, "1")
@@ -52,8 +51,7 @@ def describe(
     put("mismatch: offset current", fitted.current_offset_std, "of full scale")
     put("variance that mismatch explains", fitted.explained, "1")
     if fitted.covariance:
-        rows = [list(row) for row in fitted.covariance]
-        fit["covariance of the coefficients"] = value(rows, "charge units^2/V^(p+q)", "measured")
+        put("covariance of the coefficients", fitted.covariance, "charge units^2/V^(p+q)")
     for state, count in fitted.broken.items():
         put(f"cells left out: {state.replace('_', ' ')}", count, "1")
     put("noise of a read, from repeated reads", fitted.noise_std, "of full scale")
@@ -72,37 +70,27 @@ def describe(
             ("target", "target_voltage", held.target, "V"),
             ("spread of ln tau", "spread", held.tau_spread, "1"),
         ):
-            put(f"retention: {label}", found, unit)
-            if found is not None:
-                fit[f"retention: {label}"]["interval"] = list(held.intervals[key])
+            put(f"retention: {label}", found, unit, None if found is None else tuple(held.intervals[key]))
         put("retention: cells left out", held.left_out, "1")
         put("retention: time to 1/e", held.time_to_1_over_e, "s")
         put("retention: rms", held.rms, "V")
     cells = f"{fitted.cells} measured cell{'s' * (fitted.cells > 1)}"
-    return {
-        "schema": SCHEMA,
-        "command": "device fit",
-        "device": name,
-        "title": f"{name}: {fitted.cell.name} fitted to {cells}",
-        "fit": fit,
-        "curves": {
-            "u": value(fitted.u.tolist(), "V", "measured"),
-            "nominal": value(fitted.nominal.tolist(), "charge units", "measured"),
-            "measured_u": value(fitted.measured[0].tolist(), "V", "measured"),
-            "measured": value(fitted.measured[1].tolist(), "charge units", "measured"),
-            "cells": value(np.round(fitted.curves[:SHOWN_CELLS], 6).tolist(), "charge units", "measured"),
-        },
-        "decays": []
+    return DeviceResult(
+        command="device fit",
+        device=name,
+        title=f"{name}: {fitted.cell.name} fitted to {cells}",
+        fit=fit,
+        curves=CellCurves(
+            u=tuple(fitted.u.tolist()),
+            nominal=tuple(fitted.nominal.tolist()),
+            measured_u=tuple(fitted.measured[0].tolist()),
+            measured=tuple(fitted.measured[1].tolist()),
+            cells=tuple(map(tuple, np.round(fitted.curves[:SHOWN_CELLS], 6).tolist())),
+        ),
+        decays=()
         if held is None
-        else [
-            {
-                "time": value(t.tolist(), "s", "measured"),
-                "measured": value(v.tolist(), "V", "measured"),
-                "fitted": value(law.tolist(), "V", "measured"),
-            }
-            for t, v, law in held.curves
-        ],
-        "provenance": provenance(
+        else tuple(Decay(*(tuple(wave.tolist()) for wave in curve)) for curve in held.curves),
+        provenance=provenance.made(
             command=command,
             seed=0,
             protocol="least squares per cell, mean over cells",
@@ -111,22 +99,21 @@ def describe(
                 str(origin[key]): str(origin[f"{key}_sha256"]) for key in ("curve", "decay") if key in origin
             },
         ),
-    }
+    )
 
 
 @styled()
-def device_figure(result: Json) -> Figure:
+def device_figure(result: DeviceResult) -> Figure:
     """The cells' curves with measured points, what each differs from the nominal one by, and the decays."""
-    u, nominal = (np.array(numbers(result["curves"][key])) for key in ("u", "nominal"))
-    cells = np.array(result["curves"]["cells"]["value"])
-    decays = result["decays"]
+    curves, decays = result.curves, result.decays
+    u, nominal, cells = map(np.array, (curves.u, curves.nominal, curves.cells))
     figure = Figure(figsize=(12.6 if decays else 8.4, 3.7))
     left, right, *rest = figure.subplots(1, 3 if decays else 2)
     for axes in rest:
         for n, decay in enumerate(decays):
-            t, v, law = (np.array(numbers(decay[key])) for key in ("time", "measured", "fitted"))
-            axes.plot(1e3 * t, v, ".", color=RED, ms=2, label="" if n else "measured")
-            axes.plot(1e3 * t, law, color=GREY, lw=0.8, label="" if n else "fitted")
+            t = 1e3 * np.array(decay.time)
+            axes.plot(t, decay.measured, ".", color=RED, ms=2, label="" if n else "measured")
+            axes.plot(t, decay.fitted, color=GREY, lw=0.8, label="" if n else "fitted")
         axes.set_xlabel("time since the write (ms)")
         axes.set_ylabel("stored voltage (V)")
         axes.set_title("Retention")
@@ -134,8 +121,8 @@ def device_figure(result: Json) -> Figure:
     left.plot(u, nominal, color=BLUE, lw=2, label="nominal")
     left.axhline(0, color=BLACK, lw=0.6)
     left.set_ylabel("charge of a full pulse (charge units)")
-    left.set_title(result["device"])
-    points, charges = (np.array(numbers(result["curves"][key])) for key in ("measured_u", "measured"))
+    left.set_title(result.device)
+    points, charges = np.array(curves.measured_u), np.array(curves.measured)
     left.plot(points, charges, ".", color=RED, ms=4 if len(cells) == 1 else 1, label="measured")
     if len(cells) == 1:
         right.plot(points, charges - np.interp(points, u, nominal), ".", color=RED, ms=4)
@@ -153,6 +140,6 @@ def device_figure(result: Json) -> Figure:
     return figure
 
 
-def draw(result: Json, path: Path) -> Path:
+def draw(result: DeviceResult, path: Path) -> Path:
     """`device_figure` in a file."""
     return save(device_figure(result), path)

@@ -1,10 +1,11 @@
-"""Floorplans of a sub-tile and a head: drawing and table, from the JSON of `gaincell floorplan` alone."""
+"""Floorplans of a sub-tile and a head: drawing and tables, from the result of `gaincell floorplan`."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -12,9 +13,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.patches import Rectangle as Drawn
 
-from gaincell.reports.results import number, numbers
 from gaincell.reports.style import BLACK, styled
 from gaincell.reports.tables import Rows
+from gaincell.results.floorplan import FloorplanResult, Plan, Rectangle
 
 COLOURS = {
     "cells": "#9CC9E8",
@@ -36,36 +37,22 @@ FONT = 7.5
 CHARACTER, LINE = 0.6, 1.3
 """Width of a character and height of a line, in font sizes."""
 MICRO = 1e6
-Entry = Mapping[str, Any]
 
 
-class Box(NamedTuple):
-    """A rectangle in micrometres."""
-
-    name: str
-    kind: str
-    x: float
-    y: float
-    w: float
-    h: float
-
-
-def boxes(plan: Entry) -> list[Box]:
-    """Rectangles of a plan."""
-    return [
-        Box(r["name"], r["kind"], *(number(r[side]) * MICRO for side in ("x", "y", "w", "h")))
-        for r in plan["rectangles"]
-    ]
+def micrometres(plan: Plan) -> tuple[list[Rectangle], float, float]:
+    """Rectangles, width and height of a plan, in micrometres."""
+    boxes = [replace(r, x=r.x * MICRO, y=r.y * MICRO, w=r.w * MICRO, h=r.h * MICRO) for r in plan.rectangles]
+    return boxes, plan.w * MICRO, plan.h * MICRO
 
 
 @styled(grid=False)
-def floorplan_figure(result: Entry) -> Figure:
+def floorplan_figure(result: FloorplanResult) -> Figure:
     """A sub-tile with its wire taps above, a head of sub-tiles below, each to its own scale."""
-    tile, head = result["floorplan"]["tile"], result["floorplan"]["head"]
+    tile, head = result.floorplan.tile, result.floorplan.head
     width = 9.6
-    tile_scale, head_scale = (width * 0.82 / (number(plan["w"]) * MICRO) for plan in (tile, head))
-    head_scale = min(head_scale, 6.0 / (number(head["h"]) * MICRO))
-    heights = [number(tile["h"]) * MICRO * tile_scale + 1.5, number(head["h"]) * MICRO * head_scale + 1.3]
+    tile_scale, head_scale = (width * 0.82 / (plan.w * MICRO) for plan in (tile, head))
+    head_scale = min(head_scale, 6.0 / (head.h * MICRO))
+    heights = [tile.h * MICRO * tile_scale + 1.5, head.h * MICRO * head_scale + 1.3]
     figure = Figure(figsize=(width, sum(heights) + 0.5))
     above, below = figure.subplots(2, 1, height_ratios=heights)
     _draw_tile(above, tile, tile_scale)
@@ -73,57 +60,49 @@ def floorplan_figure(result: Entry) -> Figure:
     handles: list[Any] = [
         Patch(facecolor=COLOURS[kind], edgecolor=BLACK, lw=0.5, label=KINDS[kind]) for kind in KINDS
     ]
-    label = f"key bit lines tapped to value word lines ({SHOWN_WIRES} of {_tokens(tile)})"
+    label = f"key bit lines tapped to value word lines ({SHOWN_WIRES} of {len(tile.wires)})"
     handles.append(Line2D([], [], color=TAP, marker="o", ms=3, label=label))
     figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=8)
     return figure
 
 
-def area_rows(result: Entry) -> Rows:
+def area_rows(result: FloorplanResult) -> Rows:
     """A row a block of the head, the largest first."""
-    areas = {name: number(entry) for name, entry in result["areas"].items()}
-    total, tiles = sum(areas.values()), number(result["sizes"]["tiles"])
+    total, head = sum(result.areas.values()), result.floorplan.head
     rows = []
-    for name, area in sorted(areas.items(), key=lambda item: -item[1]):
-        per_tile = "–" if name in result["shared"] else f"{area / tiles * 1e12:,.0f}"
+    for name, area in sorted(result.areas.items(), key=lambda item: -item[1]):
+        per_tile = "–" if name in result.shared else f"{area / result.sizes.tiles * 1e12:,.0f}"
         rows.append([name, per_tile, f"{area * 1e6:.4f}", f"{area / total:.1%}"])
     rows.append(["all", "", f"{total * 1e6:.4f}", "100.0%"])
-    outline = number(result["floorplan"]["head"]["w"]) * number(result["floorplan"]["head"]["h"])
-    cited = "; ".join(f"{name} {number(entry) * 1e6:.3g} mm²" for name, entry in result["cited"].items())
+    outline = head.w * head.h
+    cited = "; ".join(f"{name} {area * 1e6:.3g} mm²" for name, area in result.cited.items())
     caption = (
         f"Outline {outline * 1e6:.3f} mm², of which {1 - total / outline:.1%} are unused. The paper: "
         f"{cited}. The area of a cell is an input, taken from the paper unless the technology states another."
     )
-    title = f"Area of a head of {result['design']['name']}, {result['technology']}"
+    title = f"Area of a head of {result.design.name}, {result.technology}"
     return Rows(title, ("block", "sub-tile, µm²", "head, mm²", "share"), rows, caption)
 
 
-def stack_rows(result: Entry) -> Rows:
+def stack_rows(result: FloorplanResult) -> Rows:
     """A head with its cells stacked in 3D."""
     rows = [
-        [
-            f"{number(row['layers']):.0f}",
-            *(f"{number(row[key]) * 1e6:.4f}" for key in ("cells", "head", "cited_cells")),
-        ]
-        for row in result.get("stack", ())
+        [str(row.layers), *(f"{area * 1e6:.4f}" for area in (row.cells, row.head, row.cited_cells))]
+        for row in result.stack
     ]
     headings = ("layers", "cells, mm²", "head, mm²", "paper's cells, mm²")
     return Rows("Cells stacked in 3D over one periphery", headings, rows, text=())
 
 
-def _draw_tile(axes: Axes, plan: Entry, scale: float) -> None:
-    outer: list[Box] = []
-    found = boxes(plan)
+def _draw_tile(axes: Axes, plan: Plan, scale: float) -> None:
+    found, w, h = micrometres(plan)
+    outer = [box for box in found if _fitting(box, scale) is None]
     for box in found:
         _fill(axes, box)
-        text = _fitting(box, scale)
-        if text is None:
-            outer.append(box)
     _draw_wires(axes, plan, {box.name: box for box in found})
     for box in found:
         if box not in outer:
             _label(axes, box, scale)
-    w, h = number(plan["w"]) * MICRO, number(plan["h"]) * MICRO
     _leaders(axes, [box for box in outer if box.y + box.h / 2 > h / 3], h, 1, scale, w)
     _leaders(axes, [box for box in outer if box.y + box.h / 2 <= h / 3], 0.0, -1, scale, w)
     axes.set_title(f"Sub-tile, {w:.0f} × {h:.0f} µm")
@@ -131,36 +110,29 @@ def _draw_tile(axes: Axes, plan: Entry, scale: float) -> None:
     _frame(axes, w, h, 0.62 / scale)
 
 
-def _draw_wires(axes: Axes, plan: Entry, named: Mapping[str, Box]) -> None:
+def _draw_wires(axes: Axes, plan: Plan, named: Mapping[str, Rectangle]) -> None:
     """Key bit lines upright, a tap on the diagonal, and on to the word lines of the value array."""
-    wires = {key: numbers(entry) for key, entry in plan["wires"].items()}
     key, value = named["key array"], named["value array"]
-    count = len(wires["x"])
     for n in range(SHOWN_WIRES):
-        j = round((n + 0.5) * count / SHOWN_WIRES - 0.5)
-        x, y, to = (wires[side][j] * MICRO for side in ("x", "y", "to"))
+        wire = plan.wires[round((n + 0.5) * len(plan.wires) / SHOWN_WIRES - 0.5)]
+        x, y, to = wire.x * MICRO, wire.y * MICRO, wire.to * MICRO
         axes.plot([x, x], [key.y, key.y + key.h], color=WIRE, lw=0.5, alpha=0.55)
         axes.plot([x, to], [y, y], color=TAP, lw=0.9)
         axes.plot([value.x, value.x + value.w], [y, y], color=TAP, lw=0.9)
         axes.plot([x], [y], "o", color=TAP, ms=2.6)
 
 
-def _draw_head(axes: Axes, plan: Entry, tile: Entry, scale: float) -> None:
-    inside = boxes(tile)
-    outer: list[Box] = []
-    w, h = number(plan["w"]) * MICRO, number(plan["h"]) * MICRO
-    for box in boxes(plan):
-        if box.kind != "cells":
+def _draw_head(axes: Axes, plan: Plan, tile: Plan, scale: float) -> None:
+    inside, _, _ = micrometres(tile)
+    found, w, h = micrometres(plan)
+    outer = [box for box in found if box.kind != "cells" and _fitting(box, scale) is None]
+    for box in found:
+        if box.kind == "cells":
+            for part in inside:
+                _fill(axes, replace(part, x=part.x + box.x, y=part.y + box.y), 0.25)
+            axes.add_patch(Drawn((box.x, box.y), box.w, box.h, facecolor="none", edgecolor=BLACK, lw=1.0))
+        else:
             _fill(axes, box)
-            text = _fitting(box, scale)
-            if text is None:
-                outer.append(box)
-            else:
-                _label(axes, box, scale)
-            continue
-        for part in inside:
-            _fill(axes, part._replace(x=part.x + box.x, y=part.y + box.y), 0.25)
-        axes.add_patch(Drawn((box.x, box.y), box.w, box.h, facecolor="none", edgecolor=BLACK, lw=1.0))
         if _fitting(box, scale) is not None:
             _label(axes, box, scale)
     _leaders(axes, [box for box in outer if box.y > h / 2], h, 1, scale, w)
@@ -170,11 +142,11 @@ def _draw_head(axes: Axes, plan: Entry, tile: Entry, scale: float) -> None:
     _frame(axes, w, h, 0.55 / scale)
 
 
-def _fill(axes: Axes, box: Box, line: float = 0.6) -> None:
+def _fill(axes: Axes, box: Rectangle, line: float = 0.6) -> None:
     axes.add_patch(Drawn((box.x, box.y), box.w, box.h, facecolor=COLOURS[box.kind], edgecolor=BLACK, lw=line))
 
 
-def _label(axes: Axes, box: Box, scale: float) -> None:
+def _label(axes: Axes, box: Rectangle, scale: float) -> None:
     """The name in the middle; over lines and inner blocks on a pale ground, beside the diagonal of taps."""
     right, up = (0.3, 0.84) if box.name == "key array" else (0.5, 0.5)
     x, y, text = box.x + right * box.w, box.y + up * box.h, _fitting(box, scale) or box.name
@@ -183,11 +155,7 @@ def _label(axes: Axes, box: Box, scale: float) -> None:
         label.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 1.0, "alpha": 0.75})
 
 
-def _tokens(tile: Entry) -> int:
-    return len(numbers(tile["wires"]["x"]))
-
-
-def _fitting(box: Box, scale: float) -> str | None:
+def _fitting(box: Rectangle, scale: float) -> str | None:
     """The name in one line or in two, where it fits; scale: inches of a micrometre."""
     w, h = box.w * scale * 72, box.h * scale * 72
     for text in (box.name, box.name.replace(" ", "\n", 1)):
@@ -197,7 +165,7 @@ def _fitting(box: Box, scale: float) -> str | None:
     return None
 
 
-def _leaders(axes: Axes, found: list[Box], edge: float, side: int, scale: float, w: float) -> None:
+def _leaders(axes: Axes, found: list[Rectangle], edge: float, side: int, scale: float, w: float) -> None:
     """Names of small boxes in a row outside the outline, from left to right, with lines to their boxes."""
     level = edge + side * 0.22 / scale
     found = sorted(found, key=lambda b: b.x + b.w / 2)

@@ -1,9 +1,9 @@
-"""Figures of the hardware at work, from the JSON of `gaincell simulate` alone."""
+"""Figures of the hardware at work: of `gaincell simulate`, idle times, contexts, speed."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,6 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from gaincell.reports.costs import with_scale
-from gaincell.reports.results import number, numbers
 from gaincell.reports.style import (
     BLACK,
     BLUE,
@@ -28,6 +27,7 @@ from gaincell.reports.style import (
     styled,
 )
 from gaincell.results.evaluation import ContextCurve, ContextResult, DepthResult, PausesResult
+from gaincell.results.simulation import HeadResult, TileResult
 
 PHASE_COLOURS = {
     "key write": PURPLE,
@@ -39,103 +39,83 @@ PHASE_COLOURS = {
 }
 CELLS, ROWS = 8, 12
 """Stored voltages and word lines that are drawn of one column."""
-Result = Mapping[str, Any]
-
-
-def draw_all(result: Result, folder: Path) -> list[Path]:
-    """Draw every figure the result has data for into `folder`, as PNG files."""
-    written = []
-    for name, draw in FIGURES.items():
-        if name in result:
-            written.append(save(draw(result), folder / f"{name}.png"))
-    return written
 
 
 @styled()
-def timeline(result: Result) -> Figure:
+def timeline(result: HeadResult) -> Figure:
     """Which circuit is busy when, a row each; hatched where a duration is assumed."""
-    events = result["timeline"]["events"]
-    circuits = list(dict.fromkeys(c for event in events for c in event["circuits"]))
+    events = result.timeline.events
+    circuits = list(dict.fromkeys(c for event in events for c in event.circuits))
     figure = Figure(figsize=(8.4, 0.9 + 0.36 * len(circuits)))
     axes = figure.add_subplot()
     named: set[str] = set()
     for event in events:
-        start, duration = number(event["start"]) * 1e9, number(event["duration"]) * 1e9
-        name = event["phase"]
-        colour = PHASE_COLOURS[name]
-        for circuit in event["circuits"]:
-            row = circuits.index(circuit)
-            later = number(event["token"]) > 0
-            first = name not in named and not later
-            named.add(name)
+        for circuit in event.circuits:
+            first = event.phase not in named and not event.token
+            named.add(event.phase)
             axes.barh(
-                row,
-                duration,
-                left=start,
+                circuits.index(circuit),
+                event.duration * 1e9,
+                left=event.start * 1e9,
                 height=0.7,
-                color=colour,
-                alpha=0.45 if later else 1.0,
-                hatch="///" if event["basis"] == "assumed" else None,
+                color=PHASE_COLOURS[event.phase],
+                alpha=0.45 if event.token else 1.0,
+                hatch="///" if event.basis == "assumed" else None,
                 edgecolor="white",
                 linewidth=0.8,
-                label=name if first else None,
+                label=event.phase if first else None,
             )
-    for end in result["timeline"]["token_ends"]["value"]:
+    for end in result.timeline.token_ends:
         axes.axvline(end * 1e9, color=GREY, linewidth=0.8, linestyle="--")
     axes.set_yticks(range(len(circuits)), circuits)
     axes.invert_yaxis()
     axes.grid(visible=False, axis="y")
     seen = {
-        "pale: the following tokens": any(number(event["token"]) > 0 for event in events),
-        "hatched: duration assumed": any(event["basis"] == "assumed" for event in events),
+        "pale: the following tokens": any(event.token for event in events),
+        "hatched: duration assumed": any(event.basis == "assumed" for event in events),
     }
     notes = "; ".join(note for note, drawn in seen.items() if drawn)
     axes.set_xlabel(f"time (ns; {notes})" if notes else "time (ns)")
     legend_below(figure, columns=6)
-    axes.set_title(f"One step: {number(result['schedule']['latency']) * 1e9:.3g} ns")
+    axes.set_title(f"One step: {result.schedule.latency * 1e9:.3g} ns")
     return figure
 
 
 @styled()
-def waveforms(result: Result) -> Figure:
+def waveforms(result: TileResult) -> Figure:
     """Pulses, currents, integrators and counter of one step; above, how the voltages that it wrote decay."""
-    w = result["waveforms"]
-    t = [second * 1e9 for second in numbers(w["time"])]
+    w = result.waveforms
+    t = [second * 1e9 for second in w.time]
     figure = Figure(figsize=(8.4, 10.5))
     (above,), (below,) = figure.subfigures(2, 1, squeeze=False, height_ratios=(1, 6))
     stored = above.subplots()
-    cells, rows = w["stored"]["value"][:CELLS], w["word_lines"]["value"][:ROWS]
+    cells, rows = w.stored[:CELLS], w.word_lines[:ROWS]
     for cell in cells:
-        stored.plot([second * 1e3 for second in numbers(w["stored_time"])], cell, color=BLUE, linewidth=1)
+        stored.plot([second * 1e3 for second in w.stored_time], cell, color=BLUE, linewidth=1)
     stored.set(title=f"Stored voltages of the first {len(cells)} cells of the column just written",
                xlabel="time since the write (ms)", ylabel="voltage (V)")  # fmt: skip
     lines, current, score, pulses, charge, count = below.subplots(6, 1, sharex=True)
     for n, line in enumerate(rows):
         lines.fill_between(t, n, [n + 0.8 * on for on in line], step="mid", color=SKY, linewidth=0)
     lines.set(title=f"Query pulses on the word lines of the first {len(rows)} key rows", ylabel="row")
-    current.plot(t, [a * 1e6 for a in numbers(w["key_current"])], color=BLUE)
+    current.plot(t, [a * 1e6 for a in w.key_current], color=BLUE)
     current.set(title="Current of one key column's bit line", ylabel="current (µA)")
-    full = number(w["score_saturation"]) * 1e15
-    score.plot(t, [c * 1e15 for c in numbers(w["key_charge"])], color=BLUE)
-    score.axhline(full, color=GREY, linewidth=0.8, linestyle="--")
+    score.plot(t, [c * 1e15 for c in w.key_charge], color=BLUE)
+    score.axhline(w.score_saturation * 1e15, color=GREY, linewidth=0.8, linestyle="--")
     score.set(title="Charge of its integrator (dashed: saturation)", ylabel="charge (fC)")
-    for n, line in enumerate(w["pulses"]["value"]):
+    for n, line in enumerate(w.pulses):
         if max(line) > 0:
             pulses.fill_between(t, n, [n + 0.9 * on for on in line], step="mid", color=GREEN, linewidth=0)
     pulses.set(title="Pulses into the value columns of its sub-tile", ylabel="column")
-    pulses.set_ylim(0, len(w["pulses"]["value"]))
-    full = number(w["output_saturation"]) * 1e15
-    charge.plot(t, [c * 1e15 for c in numbers(w["value_charge"])], color=GREEN)
+    pulses.set_ylim(0, len(w.pulses))
+    charge.plot(t, [c * 1e15 for c in w.value_charge], color=GREEN)
     charge.axhline(0, color=BLACK, linewidth=0.6)
-    for sign in (1, -1):
-        charge.axhline(sign * full, color=GREY, linewidth=0.8, linestyle="--")
+    for full in (w.output_saturation * 1e15, -w.output_saturation * 1e15):
+        charge.axhline(full, color=GREY, linewidth=0.8, linestyle="--")
     charge.set(title="Charge of one value bit line's integrator (dashed: saturation)", ylabel="charge (fC)")
-    counts = numbers(w["count"])
-    count.step(t, counts, color=ORANGE, where="post")
-    last = counts[-1] or 1.0
-    count.fill_between(
-        t, 0, [last * on for on in numbers(w["output"])], color=ORANGE, alpha=0.25, linewidth=0
-    )
+    count.step(t, w.count, color=ORANGE, where="post")
+    last = w.count[-1] or 1.0
+    count.fill_between(t, 0, [last * on for on in w.output], color=ORANGE, alpha=0.25, linewidth=0)
     count.set(title="Count of its output pulse (shaded: the pulse)", ylabel="counts",
               xlabel="time in the step (ns)", xlim=(0, t[-1]))  # fmt: skip
     for axes in (lines, pulses, count):
@@ -144,24 +124,22 @@ def waveforms(result: Result) -> Figure:
 
 
 @styled()
-def trace(result: Result) -> Figure:
+def trace(result: HeadResult) -> Figure:
     """A head over many tokens: what it holds and how its circuits are used."""
-    rows = result["trace"]
-    tokens = numbers(rows["token"])
+    steps = result.trace
+    tokens = [step.token for step in steps]
     figure = Figure(figsize=(8.4, 7.2))
     axes = figure.subplots(4, 1, sharex=True)
-    axes[0].plot(tokens, numbers(rows["columns_held"]), color=BLUE)
+    axes[0].plot(tokens, [step.columns_held for step in steps], color=BLUE)
     axes[0].set(title="Columns that hold a token", ylabel="columns")
-    axes[1].plot(tokens, numbers(rows["oldest_left"]), color=PURPLE)
+    axes[1].plot(tokens, [step.oldest_left for step in steps], color=PURPLE)
     axes[1].set_ylim(0, 1.05)
     axes[1].set(title="What is left of the oldest column's voltage", ylabel="fraction")
-    axes[2].plot(
-        tokens, [100 * x for x in numbers(rows["pulses_above_zero"])], color=GREEN, label="above zero"
-    )
-    axes[2].plot(tokens, [100 * x for x in numbers(rows["pulses_full"])], color=RED, label="full")
+    axes[2].plot(tokens, [100 * step.pulses_above_zero for step in steps], color=GREEN, label="above zero")
+    axes[2].plot(tokens, [100 * step.pulses_full for step in steps], color=RED, label="full")
     legend_beside(axes[2])
     axes[2].set(title="Pulses into the value array", ylabel="% of the columns held")
-    axes[3].plot(tokens, numbers(rows["output_rms"]), color=ORANGE)
+    axes[3].plot(tokens, [step.output_rms for step in steps], color=ORANGE)
     axes[3].set(title="Output, root mean square", ylabel="full scales of a sub-tile")
     axes[3].set_xlabel("token")
     return figure
@@ -250,9 +228,11 @@ def _depth(curve: ContextCurve | ContextResult) -> str:
     return f"{curve.layers} layer{'s' if curve.layers > 1 else ''}, window {curve.window}"
 
 
-FIGURES: Mapping[str, Callable[[Result], Figure]] = {
-    "timeline": timeline,
-    "waveforms": waveforms,
-    "trace": trace,
-}
-"""Key of the result -> the figure drawn from it."""
+def draw_head(result: HeadResult, folder: Path) -> list[Path]:
+    """Timeline and trace into `folder`, as PNG files."""
+    return [save(draw(result), folder / f"{draw.__name__}.png") for draw in (timeline, trace)]
+
+
+def draw_tile(result: TileResult, folder: Path) -> list[Path]:
+    """The waveforms into `folder`, as a PNG file."""
+    return [save(waveforms(result), folder / "waveforms.png")]

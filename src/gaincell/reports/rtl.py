@@ -1,82 +1,70 @@
-"""Tables and the timeline of `gaincell rtl`, from its JSON alone."""
+"""Tables and the timeline of `gaincell rtl`, from its result."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from operator import itemgetter
+from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import Any
 
 from matplotlib.figure import Figure
 
-from gaincell.reports.costs import readable
-from gaincell.reports.results import number
+from gaincell.reports.costs import with_scale
 from gaincell.reports.style import BLUE, GREY, legend_below, styled
+from gaincell.results.rtl import PAPER, Module, RtlEnergy, RtlResult, Total
 
-Result = Mapping[str, Any]
-Rows = list[list[str]]
+Lines = list[list[str]]
 
 
-def check_rows(result: Result) -> Rows:
+def check_rows(result: RtlResult) -> Lines:
     """What was checked, how, how much, and how much of it was different."""
     return [
         [
-            check["name"],
-            check["how"],
-            f"{number(check['compared']):,.0f} {check['compared']['unit']}",
-            "not done" if "different" not in check else f"{number(check['different']):,.0f}",
+            check.name,
+            check.how,
+            f"{check.compared.value:,.0f} {check.compared.unit}",
+            "not done" if check.different is None else f"{check.different.value:,.0f}",
         ]
-        for check in result["checks"]
+        for check in result.checks
     ]
 
 
-def module_rows(result: Result) -> Rows:
+def module_rows(result: RtlResult) -> Lines:
     """Gates, flip-flops, depth, area and energy by kind of module, and of all."""
-    found = []
-    for module in result["modules"]:
-        energy = module.get("energy")
-        found.append(
-            [
-                module["name"],
-                *(f"{number(module[key]):,.0f}" for key in ("placed", "gates", "flip_flops", "depth")),
-                f"{number(module['area']) * 1e12:,.0f} µm²",
-                "" if energy is None else readable(energy),
-            ]
-        )
-    total = result["total"]
-    found.append(
-        [
-            "head",
-            "",
-            *(f"{number(total[key]):,.0f}" for key in ("gates", "flip_flops")),
-            "",
-            f"{number(total['area']) * 1e12:,.0f} µm²",
-            readable(total["energy"]) if "energy" in total else "",
+
+    def row(name: str, placed: str, depth: str, of: Module | Total) -> list[str]:
+        energy = "" if of.energy is None else with_scale(of.energy, "J")
+        return [
+            name,
+            placed,
+            f"{of.gates:,}",
+            f"{of.flip_flops:,}",
+            depth,
+            f"{of.area * 1e12:,.0f} µm²",
+            energy,
         ]
-    )
-    return found
+
+    rows = [row(m.name, f"{m.placed:,}", f"{m.depth:,}", m) for m in result.modules]
+    return [*rows, *([] if result.total is None else [row("head", "", "", result.total)])]
 
 
-def energy_rows(*found: Result) -> Rows:
+def energy_rows(*found: RtlResult) -> Lines:
     """Energy of a token and query head, a column a result: synthesised, the formula of the cost model, each
     hypothesis, the paper's.
     """
+    given = [(result.energy, result.sizes.group) for result in found if result.energy]
 
-    def row(name: str, of: Callable[[Result], Result], basis: str) -> list[str]:
-        return [name, *(_a_head(of(result["energy"]), result) for result in found), basis]
+    def row(name: str, of: Callable[[RtlEnergy], float], basis: str) -> list[str]:
+        """Shares of what all query heads of a group take together."""
+        return [name, *(with_scale(of(energy) / group, "J") for energy, group in given), basis]
 
-    def hypothesis(n: int) -> Callable[[Result], Result]:
-        return lambda energy: energy["hypotheses"][n]["energy"]
+    def hypothesis(n: int) -> Callable[[RtlEnergy], float]:
+        return lambda energy: energy.hypotheses[n].energy
 
-    one = found[0]["energy"]
-    rows = [row(name, itemgetter(key), basis) for key, (name, basis) in SOURCES.items()]
-    rows += [row(f"+ {h['name']}", hypothesis(n), "hypothesis") for n, h in enumerate(one["hypotheses"])]
-    rows.append(row("synthesised and all hypotheses", itemgetter("all"), "sum"))
-    return [*rows, row("paper, digital control and routing", itemgetter("paper"), one["paper"]["source"])]
-
-
-def _a_head(entry: Result, result: Result) -> str:
-    """Its share of what all query heads of a group take together."""
-    return readable({**entry, "value": number(entry) / number(result["sizes"]["group"])})
+    rows = [row(name, attrgetter(key), basis) for key, (name, basis) in SOURCES.items()]
+    for n, one in enumerate(given[0][0].hypotheses):
+        rows.append(row(f"+ {one.name}", hypothesis(n), "hypothesis"))
+    rows.append(row("synthesised and all hypotheses", attrgetter("all"), "sum"))
+    return [*rows, row("paper, digital control and routing", attrgetter("paper"), PAPER.source)]
 
 
 SOURCES = {
@@ -89,85 +77,30 @@ SOURCES = {
 CHECKS = ("check", "what and how", "compared", "different")
 MODULES = ("module", "placed", "gates", "flip-flops", "depth", "area", "energy a token")
 ENERGY = ("energy of a token and query head", "", "")
-WORDS = ("guard bits", "bits of a word", "q codes", "k codes", "v codes", "perplexity")
 
 
-def table(title: str, headings: Sequence[str], rows: Rows, caption: str = "") -> Any:
-    """For a terminal."""
-    from rich.table import Table
-
-    found = Table(title=title, caption=caption or None, title_justify="left", caption_justify="left")
-    for n, heading in enumerate(headings):
-        found.add_column(heading, justify="left" if n == 0 or heading in ("what and how", "") else "right")
-    for row in rows:
-        found.add_row(*row)
-    return found
-
-
-def markdown(headings: Sequence[str], rows: Rows) -> str:
+def markdown(headings: Sequence[str], rows: Lines) -> str:
     """For a page."""
     lines = [list(headings), ["---"] * len(headings), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
-def word_rows(lengths: Result) -> Rows:
-    """Perplexity, and codes that differ from those of exact stages, by word length."""
-    rows = [
-        [
-            f"{number(one['guard_bits']):g}",
-            f"{number(one['word_bits']):g}",
-            *(f"{number(one[f'{name}_codes_different']):.2%}" for name in "qkv"),
-            f"{number(one['perplexity']):.3f}",
-        ]
-        for one in lengths["words"]
-    ]
-    return [*rows, ["exact", "", "", "", "", f"{number(lengths['exact']):.3f}"]]
-
-
-def page_tables(result: Result, real: Result, lengths: Result) -> dict[str, str]:
-    """The tables of docs/rtl.md, each with what it is of.
-
-    real: the same head with the codes of a model.
-    """
-    sizes = {key: f"{number(entry):,.0f}" for key, entry in result["sizes"].items()}
-    head = f"{sizes['rows']} rows, {sizes['columns']} columns"
-    energy = result["energy"]
-    proved = f"Simulated and proved. {head}."
-    shared, of_one = "Query heads that share the arrays", sizes["group"]
-    groups = " and ".join(f"{number(one['sizes']['group']):g}" for one in (result, real))
-    of_inputs = ("energy of a token and query head", *(one["inputs"] for one in (result, real)), "")
-    of_tokens = (
-        f"Simulated. {head}; means of {sizes['tokens']} tokens from an empty ring, "
-        f"{number(energy['columns']):,.0f} valid columns on average, "
-        f"{sizes['step_periods']} periods a token; {result['technology']}."
-    )
-    of_words = (
-        f"Simulated: {lengths['model']}, {number(lengths['predictions']):,.0f} predictions; codes that "
-        "differ from those of exact stages with the same inputs."
-    )
-    return {
-        "checks": f"{markdown(CHECKS, check_rows(result))}\n{proved} {shared}: {of_one}.\n",
-        "modules": f"{markdown(MODULES, module_rows(result))}\n{of_tokens} {shared}: {of_one}.\n",
-        "energy": f"{markdown(of_inputs, energy_rows(result, real))}\n{of_tokens} {shared}: {groups}.\n",
-        "words": f"{markdown(WORDS, word_rows(lengths))}\n{of_words}\n",
-    }
-
-
 @styled()
-def timeline(result: Result) -> Figure:
+def timeline(result: RtlResult) -> Figure:
     """When each phase was seen on the wires of the RTL (filled), and its schedule (outlined): one token."""
-    phases = result["timeline"]
+    phases = result.timeline
     figure = Figure(figsize=(8.4, 0.9 + 0.4 * len(phases)))
     axes = figure.add_subplot()
+    seen: dict[str, Any] = {"color": BLUE, "height": 0.4}
+    scheduled: dict[str, Any] = {"facecolor": "none", "edgecolor": GREY, "height": 0.8, "linewidth": 1.2}
     for row, phase in enumerate(phases):
-        for key, style in (
-            ("seen", {"color": BLUE, "height": 0.4}),
-            ("scheduled", {"facecolor": "none", "edgecolor": GREY, "height": 0.8, "linewidth": 1.2}),
+        for periods, name, style in (
+            (phase.seen, "wires of the RTL", seen),
+            (phase.scheduled, "schedule", scheduled),
         ):
-            for n, (start, end) in enumerate(phase[key]["value"]):
-                label = {"seen": "wires of the RTL", "scheduled": "schedule"}[key] if row + n == 0 else None
-                axes.barh(row, end - start, left=start, label=label, **style)  # type: ignore[arg-type]
-    axes.set_yticks(range(len(phases)), [phase["name"] for phase in phases])
+            for n, (start, end) in enumerate(periods):
+                axes.barh(row, end - start, left=start, label=None if row + n else name, **style)
+    axes.set_yticks(range(len(phases)), [phase.name for phase in phases])
     axes.invert_yaxis()
     axes.grid(visible=False, axis="y")
     axes.set_xlim(left=0)

@@ -1,12 +1,18 @@
-"""Tables of docs/spice.md, from the result files of `gaincell spice` and `gaincell adapt` alone."""
+"""Tables of docs/spice.md, from results of `gaincell spice`."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
-from gaincell.reports.results import Json, number, numbers
+from gaincell.reports.tables import Rows
+from gaincell.results.spice import (
+    CharacterisationResult,
+    CornerCurve,
+    EnergyResult,
+    VerifyResult,
+    WiresResult,
+)
 
 NANO, PICO, FEMTO = 1e9, 1e12, 1e15
 FEMTO_FARAD = 1e-15
@@ -18,20 +24,7 @@ Semiconductor Devices): nothing raises a current in the cold more.
 """
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown; all columns but the first flush right."""
-    lines = ["| " + " | ".join(head) + " |", "| --- |" + " ---: |" * (len(head) - 1)]
-    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)]) + "\n"
-
-
-def corner_words(result: Json) -> str:
-    """ "nominal, 27 °C, 0.9 V": the corner of a result."""
-    corner = result["corner"]
-    temperature, supply = number(corner["temperature"]), number(corner["supply"])
-    return f"{corner['process']}, {temperature:g} °C, {supply:g} V"
-
-
-def artefacts(result: Json) -> list[float]:
+def artefacts(result: CharacterisationResult) -> list[float]:
     """Temperatures, C, whose currents rise above those at `ROOM` by more than any mobility does: the card is
     not made for them.
     """
@@ -42,23 +35,22 @@ def artefacts(result: Json) -> list[float]:
     ]
 
 
-def corner_lines(result: Json) -> list[tuple[str, str, Json]]:
-    """Label (for the first of its kind), process and entry of every corner; artefacts are named, not labelled
-    by their process.
+def corner_lines(result: CharacterisationResult) -> list[tuple[str, CornerCurve]]:
+    """Label (for the first of its kind) and curve of every corner; artefacts are named, not labelled by
+    their process.
     """
     wrong, lines, seen = artefacts(result), [], set[str]()
     kept = [t for t in _over_room(result) if t not in wrong]
-    for entry in result["corners"]["curves"]:
-        temperature = number(entry["temperature"])
-        label = f"{entry['process']}, {min(kept):g} to {max(kept):g} °C, VDD ±10 %"
-        if temperature in wrong:
-            label = f"artefact: card at {temperature:g} °C"
-        lines.append(("" if label in seen else label, entry["process"], entry))
+    for curve in result.corners.curves:
+        label = f"{curve.process}, {min(kept):g} to {max(kept):g} °C, VDD ±10 %"
+        if curve.temperature in wrong:
+            label = f"artefact: card at {curve.temperature:g} °C"
+        lines.append(("" if label in seen else label, curve))
         seen.add(label)
     return lines
 
 
-def corner_row(result: Json) -> str:
+def corner_row(result: CharacterisationResult) -> str:
     """Full current at the ends of temperature over that at `ROOM`; artefacts are called so."""
     wrong = artefacts(result)
     found = {t: ratio for t, ratio in _over_room(result).items() if t != ROOM}
@@ -68,98 +60,68 @@ def corner_row(result: Json) -> str:
     )
 
 
-def _over_room(result: Json) -> dict[float, float]:
+def _over_room(result: CharacterisationResult) -> dict[float, float]:
     """Temperature -> largest current over that at `ROOM`, of the first process at the nominal supply."""
-    curves = result["corners"]["curves"]
-    nominal = min((number(c["supply"]) for c in curves), key=lambda supply: abs(supply - 1))
-    found = {
-        number(c["temperature"]): max(numbers(c["current"]))
-        for c in reversed(curves)
-        if number(c["supply"]) == nominal
-    }
+    curves = result.corners.curves
+    nominal = min((curve.supply for curve in curves), key=lambda supply: abs(supply - 1))
+    found = {c.temperature: max(c.current) for c in reversed(curves) if c.supply == nominal}
     return {t: found[t] / found[ROOM] for t in sorted(found)}
 
 
-def cells(found: Mapping[str, Json], adapted: Mapping[str, Json]) -> str:
-    """One column per technology: what `characterise` found, and the perplexity of `tiny` on that cell."""
-    rows: list[list[str]] = []
+def span(values: Sequence[float], factor: float, places: int) -> str:
+    """The least and the largest."""
+    found = [value * factor for value in values]
+    return f"{min(found):.{places}f} to {max(found):.{places}f}"
 
-    def row(name: str, entry: Any) -> None:
-        rows.append([name, *(entry(result) for result in found.values())])
 
-    def ends(values: Sequence[float], factor: float, digits: int) -> str:
-        return f"{values[0] * factor:.{digits}f} to {values[-1] * factor:.{digits}f}"
+def cells(found: Mapping[str, CharacterisationResult]) -> Rows:
+    """One column per technology: what `characterise` found."""
 
-    def span(values: Sequence[float], factor: float, digits: int) -> str:
-        return f"{min(values) * factor:.{digits}f} to {max(values) * factor:.{digits}f}"
+    def ends(values: Sequence[float], factor: float, places: int) -> str:
+        return f"{values[0] * factor:.{places}f} to {values[-1] * factor:.{places}f}"
 
-    def spread(result: Json) -> str:
-        s = result["mismatch"]["std_of_full_scale"]["value"]
+    def spread(result: CharacterisationResult) -> str:
+        s = result.mismatch.std_of_full_scale
         return " / ".join(f"{100 * s[n]:.1f}" for n in (0, len(s) // 2, -1))
 
-    row("current at 0 and 0.9 V, DC (µA)", lambda r: ends(r["curve"]["current"]["value"], 1e6, 2))
-    row("charge of a full pulse (fC)", lambda r: ends(r["curve"]["charge"]["value"], FEMTO, 1))
-    row(
-        "R² against the published cubic, not fitted",
-        lambda r: f"{number(r['curve']['r_squared_against_it']):.3f}",
-    )
-    row("mismatch at 0 / 0.45 / 0.9 V (% of full scale)", spread)
-    row(
-        "slowest write to 9 mV (ns)",
-        lambda r: f"{max(r['write']['settled_within_9_mV']['value']) * NANO:.2f}",
-    )
-    row(
-        "error as the write gate closes (mV)",
-        lambda r: span(r["write"]["error_after_switching_off"]["value"], 1e3, 1),
-    )
-    row(f"full current over that at {ROOM:g} °C", corner_row)
-    row("change by 8 reads (mV)", lambda r: span(r["disturb"]["after_8_reads"]["value"], 1e3, 2))
-    row("change of a half-selected cell (mV)", lambda r: span(r["disturb"]["half_selected"]["value"], 1e3, 2))
-    for key, words in (("held", "own leakage"), ("with_default_gmin", "default gmin, an artefact")):
-        row(
-            f"0.9 V after 10 ms: {words} (V)",
-            lambda r, key=key: f"{r['retention'][key]['value'][-1][-1]:.3f}",
-        )
-    row(
-        "0.9 V after 10 µs with gate tunnelling (V)",
-        lambda r: f"{r['retention']['with_tunnelling']['value'][-1][-1]:.3f}",
-    )
-    text = table(["", *(r["technology"] for r in found.values())], rows)
-    return text + "\n" + _perplexities(adapted)
+    shown: dict[str, Callable[[CharacterisationResult], str]] = {
+        "current at 0 and 0.9 V, DC (µA)": lambda r: ends(r.curve.current, 1e6, 2),
+        "charge of a full pulse (fC)": lambda r: ends(r.curve.charge, FEMTO, 1),
+        "R² against the published cubic, not fitted": lambda r: f"{r.curve.r_squared_against_it:.3f}",
+        "mismatch at 0 / 0.45 / 0.9 V (% of full scale)": spread,
+        "slowest write to 9 mV (ns)": lambda r: f"{max(r.write.settled_within_9_mV) * NANO:.2f}",
+        "error as the write gate closes (mV)": lambda r: span(r.write.error_after_switching_off, 1e3, 1),
+        f"full current over that at {ROOM:g} °C": corner_row,
+        "change by 8 reads (mV)": lambda r: span(r.disturb.after_8_reads, 1e3, 2),
+        "change of a half-selected cell (mV)": lambda r: span(r.disturb.half_selected, 1e3, 2),
+        "0.9 V after 10 ms: own leakage (V)": lambda r: f"{r.retention.held[-1][-1]:.3f}",
+        "0.9 V after 10 ms: default gmin, an artefact (V)": lambda r: (
+            f"{r.retention.with_default_gmin[-1][-1]:.3f}"
+        ),
+        "0.9 V after 10 µs with gate tunnelling (V)": lambda r: f"{r.retention.with_tunnelling[-1][-1]:.3f}",
+    }
+    rows = [[name, *map(of, found.values())] for name, of in shown.items()]
+    return Rows("Cells from transistor models", ["", *(r.technology for r in found.values())], rows)
 
 
-def _perplexities(adapted: Mapping[str, Json]) -> str:
-    rows = []
-    for name, result in adapted.items():
-        stages = {
-            s["name"]: f"{number(s['perplexity']):.2f} ± {number(s['perplexity_error']):.2f}"
-            for s in result["stages"]
-        }
-        rows.append([name, *(stages.get(s, "–") for s in ("linear", "unadapted", "adapted"))])
-    return table(["perplexity of `tiny` on", "linear cell", "unadapted", "adapted"], rows)
-
-
-def verification(found: Mapping[str, Json]) -> str:
+def verification(found: Mapping[str, VerifyResult]) -> Rows:
     """One row a run and array."""
     rows = []
     for name, result in found.items():
-        for key in ("first", "second"):
-            part = result[key]
-            fit = part["affine_calibration"]
-            offsets = f"{number(fit['offset']) * NANO:.3f}" if "offset" in fit else "–"
-            if key == "second" and "offset" in fit:
-                offsets += f", {number(fit['offset_of_negative']) * NANO:.3f}"
-            codes = result["codes"]
-            differ = "" if key == "first" else f"{codes['differ']['value']} of {result['columns']['value']}"
+        for key, array in result.arrays.items():
+            fit = array.affine_calibration
+            offsets = [fit.offset]
+            if key == "second" and fit.offset is not None:
+                offsets.append(fit.offset_of_negative)
             rows.append(
                 [
                     f"{name}, {key}",
-                    *(_rms(part, curve) for curve in ("own", "cubic", "linear", "static")),
-                    f"{100 * number(part['rms_of_full_scale']['own']):.2f}",
-                    offsets,
-                    f"{number(fit['rms_in_range']) * NANO:.4f}" if "rms_in_range" in fit else "–",
-                    str(part["integrators_at_a_rail"]["value"]),
-                    differ,
+                    *(digits(array.rms.get(c), NANO, 3) for c in ("own", "cubic", "linear", "static")),
+                    f"{100 * array.rms_of_full_scale['own']:.2f}",
+                    ", ".join(digits(offset, NANO, 3) for offset in offsets),
+                    digits(fit.rms_in_range, NANO, 4),
+                    str(array.integrators_at_a_rail),
+                    "" if key == "first" else f"{result.codes.differ} of {result.columns}",
                 ]
             )
     head = [
@@ -171,94 +133,91 @@ def verification(found: Mapping[str, Json]) -> str:
         "own (% of 15 ns)",
         "offset (ns)",
     ]
-    return table([*head, "rms left (ns)", "at a rail", "codes that differ"], rows)
+    head += ["rms left (ns)", "at a rail", "codes that differ"]
+    return Rows("SPICE against the behavioural model", head, rows)
 
 
-def _rms(part: Json, curve: str) -> str:
-    return f"{number(part['rms'][curve]) * NANO:.3f}" if curve in part["rms"] else "–"
+def digits(found: float | None, factor: float, places: int) -> str:
+    """A number with so many decimals; "–" where there is none."""
+    return "–" if found is None or math.isnan(found) else f"{found * factor:.{places}f}"
 
 
-def digits(entry: Json, factor: float, places: int) -> str:
-    """A value of a result with so many decimals; "–" where there is none."""
-    at = number(entry)
-    return "–" if math.isnan(at) else f"{at * factor:.{places}f}"
+def _markdown(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return Rows("", headings, rows).markdown()
 
 
-def wires(result: Json) -> str:
+def wires(result: WiresResult) -> str:
     """Bit line, all cells conducting; word line; arrays in operation."""
-    sizes = sorted({number(p["cells"]) for p in result["bit_line"]})
-    cells_head = [f"{n:.0f} cells" for n in sizes]
+    cells_head = [f"{n} cells" for n in sorted({p.cells for p in result.bit_line})]
 
-    def errors(key: str, chosen: Callable[[Json], Any]) -> dict[Any, list[str]]:
-        rows: dict[Any, list[str]] = {}
-        for p in sorted(result[key], key=lambda p: (chosen(p), number(p["cells"]))):
-            rows.setdefault(chosen(p), []).append(f"{100 * number(p['error']):.2f}")
-        return rows
+    bit: dict[str, list[str]] = {}
+    word: dict[str, list[str]] = {}
+    for p in sorted(result.bit_line, key=lambda p: (p.resistance, p.cells)):
+        bit.setdefault(f"{p.resistance:g}", []).append(f"{100 * p.error:.2f}")
+    for w in sorted(result.word_line, key=lambda w: (w.capacitance, w.resistance, w.cells)):
+        name = f"{w.resistance:g} Ω, {w.capacitance / FEMTO_FARAD:g} fF"
+        word.setdefault(name, []).append(f"{100 * w.error:.2f}")
+    return (
+        "Current lost on a bit line whose cells all conduct (%):\n\n"
+        + _markdown(["Ω per cell", *cells_head], [[name, *row] for name, row in bit.items()])
+        + "\nCharge lost by the farthest cell of a word line, pulse of 1 ns (%):\n\n"
+        + _markdown(["per cell", *cells_head], [[name, *row] for name, row in word.items()])
+        + "\n"
+        + _in_operation(result)
+    )
 
-    text = "Current lost on a bit line whose cells all conduct (%):\n\n"
-    found = errors("bit_line", lambda p: number(p["resistance"]))
-    text += table(["Ω per cell", *cells_head], [[f"{r:g}", *row] for r, row in found.items()])
-    text += "\nCharge lost by the farthest cell of a word line, pulse of 1 ns (%):\n\n"
-    found = errors("word_line", lambda p: (number(p["capacitance"]), number(p["resistance"])))
-    rows = [[f"{r:g} Ω, {c / FEMTO_FARAD:g} fF", *row] for (c, r), row in found.items()]
-    return text + table(["per cell", *cells_head], rows) + "\n" + _in_operation(result)
 
-
-def _in_operation(result: Json) -> str:
-    operating = result["in_operation"]
+def _in_operation(result: WiresResult) -> str:
+    operating = result.in_operation
     rows = [
         [
-            f"{p['array']}, {number(p['resistance']):g} Ω, {number(p['capacitance']) / FEMTO_FARAD:g} fF",
-            digits(p["rms"], NANO, 3),
-            digits(p["largest"], NANO, 3),
-            digits(p["drop"], 1.0, 4),
-            digits(p["rms_after_first_order_model"], NANO, 3),
+            f"{p.array}, {p.resistance:g} Ω, {p.capacitance / FEMTO_FARAD:g} fF",
+            digits(p.rms, NANO, 3),
+            digits(p.largest, NANO, 3),
+            digits(p.drop, 1.0, 4),
+            digits(p.rms_after_first_order_model, NANO, 3),
         ]
         for p in operating
     ]
-    columns = {p["array"]: f"{number(p['columns']):.0f}" for p in operating}
-    noise = {p["array"]: digits(p["noise"], NANO, 4) for p in operating}
+    last = {p.array: p for p in operating}
+    first, second = last["first"], last["second"]
     text = (
         "64 cells on every line, random inputs, wires of both directions: change of the charges as pulse "
-        f"widths; {columns['first']} and {columns['second']} columns, noise of the integration "
-        f"{noise['first']} and {noise['second']} ns rms:\n\n"
+        f"widths; {first.columns} and {second.columns} columns, noise of the integration "
+        f"{digits(first.noise, NANO, 4)} and {digits(second.noise, NANO, 4)} ns rms:\n\n"
     )
     head = ["dot product, per cell", "rms (ns)", "largest (ns)", "`key_drop`, `value_drop`"]
-    text += table([*head, "left by the first-order model (ns rms)"], rows)
-    text += f"\n64 cells reach half a step of the counter ({100 * number(result['tolerance']):.1f} %) at:\n\n"
-    limits = {name: number(limit) for name, limit in result["limits"].items()}
+    text += _markdown([*head, "left by the first-order model (ns rms)"], rows)
+    text += f"\n64 cells reach half a step of the counter ({100 * result.tolerance:.1f} %) at:\n\n"
+    limits = [[name, f"{x:.3g}" if math.isfinite(x) else "beyond 100"] for name, x in result.limits.items()]
     return (
         text
-        + table(
-            ["", "Ω per cell"],
-            [[name, f"{x:.3g}" if math.isfinite(x) else "beyond 100"] for name, x in limits.items()],
-        )
+        + _markdown(["", "Ω per cell"], limits)
         + (
-            f"\nThe bit line whose cells all conduct carries {number(result['overload']):.1f} times the "
+            f"\nThe bit line whose cells all conduct carries {result.overload:.1f} times the "
             "charge at which the converter of the first dot product saturates.\n"
         )
     )
 
 
-def energy(found: Sequence[Json]) -> str:
+def energy(found: Sequence[EnergyResult]) -> Rows:
     """One row a run and array."""
     rows = []
     for result in found:
-        for run in result["runs"]:
-            for key in ("first", "second"):
-                part = run[key]
-                blocks = {name: sum(map(number, x.values())) for name, x in part["blocks"].items()}
+        for run in result.runs:
+            for key, array in run.arrays.items():
+                blocks = {name: block.total for name, block in array.blocks.items()}
                 readout = blocks.get("readout", blocks.get("integrators, at least", 0.0))
                 rows.append(
                     [
-                        f"{run['inputs']}, {key}, {result['readout']}",
-                        f"{number(part['activity']):.3f}",
-                        f"{number(part['cell_read']) * FEMTO:.2f}",
+                        f"{run.inputs}, {key}, {result.readout}",
+                        f"{array.activity:.3f}",
+                        f"{array.cell_read * FEMTO:.2f}",
                         f"{blocks['cells'] * PICO:.1f}",
                         f"{blocks['drivers'] * PICO:.2f}",
                         f"{readout * PICO:.1f}",
                         f"{16 * blocks['cells'] * PICO:.0f}",
-                        f"{number(part['head']) * PICO:.0f}",
+                        f"{array.head * PICO:.0f}",
                     ]
                 )
     head = [
@@ -269,4 +228,5 @@ def energy(found: Sequence[Json]) -> str:
         "drivers (pJ)",
         "readout (pJ)",
     ]
-    return table([*head, "cells of a head (pJ)", "head (pJ)"], rows)
+    head += ["cells of a head (pJ)", "head (pJ)"]
+    return Rows("Energy of the arrays, from SPICE", head, rows)

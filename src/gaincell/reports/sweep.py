@@ -82,7 +82,7 @@ def quantity(x: float, unit: str, digits: int = 3) -> str:
     return f"{x / scale:.{digits}g} {prefix}{unit}"
 
 
-def word(value: Any, unit: str = "1") -> str:
+def word(value: object, unit: str = "1") -> str:
     """A parameter's value."""
     if is_number(value):
         return f"{value:.4g}" if unit == "1" or unit == "charge units" else quantity(value, unit)

@@ -17,8 +17,14 @@ from gaincell.results.codec import Json, from_json, to_json
 from gaincell.results.codesign import CodesignComparison, CodesignResult
 from gaincell.results.common import SCHEMA, Result
 from gaincell.results.cost import CostResult
+from gaincell.results.device import DeviceResult
+from gaincell.results.floorplan import FloorplanResult
 from gaincell.results.plain import check
+from gaincell.results.rtl import RtlResult, WordLengthsResult
 from gaincell.results.run import FILE, AdaptedResult, MappedResult, StagedResult, TrainedResult
+from gaincell.results.simulation import HeadResult, TileResult
+from gaincell.results.spice import CharacterisationResult, EnergyResult, VerifyResult, WiresResult
+from gaincell.results.spice_circuits import MixedResult, WriteResult
 from gaincell.results.sweep import PointResult, SweepResult
 from gaincell.shipped import begun, located
 
@@ -47,6 +53,18 @@ KINDS: Mapping[tuple[str, ...], type[Result]] = {
     ("activity", "gains"): ActivityResult,
     ("context", "model"): evaluation.ContextResult,
     ("points", "text"): CodesignComparison,
+    ("curve", "mismatch"): CharacterisationResult,
+    ("first", "second"): VerifyResult,
+    ("runs", "readout"): EnergyResult,
+    ("bit_line", "word_line"): WiresResult,
+    ("dacs", "pulses"): WriteResult,
+    ("waves", "clock"): MixedResult,
+    ("timeline", "sizes"): RtlResult,
+    ("words", "exact"): WordLengthsResult,
+    ("floorplan", "areas"): FloorplanResult,
+    ("schedule", "trace"): HeadResult,
+    ("waveforms",): TileResult,
+    ("fit", "decays"): DeviceResult,
 }
 """Parts of a file -> the kind of result that it is; the first whose parts it has."""
 

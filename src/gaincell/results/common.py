@@ -34,11 +34,12 @@ class Value:
 
 @dataclass(frozen=True)
 class Values:
-    """Numbers with a unit of their own."""
+    """Numbers with a unit of their own. source: of cited ones."""
 
     value: tuple[float, ...]
     unit: str
     kind: Kind
+    source: str | None = None
 
 
 @dataclass(frozen=True)

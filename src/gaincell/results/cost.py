@@ -173,17 +173,13 @@ class SpiceWrites:
     dacs: Mapping[str, OtherEnergy]
 
 
-@dataclass(frozen=True)
-class SynthesisedDigital:
+@dataclass(frozen=True, kw_only=True)
+class SynthesisedDigital(OtherEnergy):
     """Energy of the synthesised digital part, with the formula's routing. columns: valid ones, on average."""
 
     inputs: str
     technology: str
     columns: Annotated[float, "columns"]
-    energy: Joule
-    factor: Number | None = None
-    band: Number | None = None
-    inside: bool | None = None
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from gaincell.costs.area import head_area
 from gaincell.costs.digital import digital, float_surplus
 from gaincell.costs.head import assumed_head
 from gaincell.costs.technology import Technology
+from gaincell.results.rtl import Hypothesis
 from gaincell.rtl.gates import Switching
 from gaincell.rtl.parameters import Parameters
 from gaincell.rtl.synthesis import Synthesis
@@ -51,14 +52,6 @@ class Energy:
     def total(self) -> Joule:
         """With gated clocks."""
         return self.gates + self.registers + self.clock
-
-
-@dataclass(frozen=True)
-class Hypothesis:
-    """name: as in the head of this file.  energy: a token more, of all query heads of the group."""
-
-    name: str
-    energy: Joule
 
 
 def energies(switching: Mapping[str, Switching], tokens: int, technology: Technology) -> dict[str, Energy]:

@@ -5,14 +5,14 @@ Parts whose program is not installed are left out and named; the rest is done.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
 from gaincell import files
+from gaincell.config import chip_of
 from gaincell.costs.activity import Activity
 from gaincell.costs.area import head_area
 from gaincell.costs.cited import paper
@@ -21,21 +21,31 @@ from gaincell.costs.head import Head as CostHead
 from gaincell.costs.technology import Technology
 from gaincell.progress import StageProgress
 from gaincell.reports import rtl as tables
-from gaincell.reports.results import value
 from gaincell.reports.style import save
+from gaincell.results import provenance
+from gaincell.results.codec import to_json
+from gaincell.results.rtl import (
+    Hypothesis,
+    Library,
+    Module,
+    Phase,
+    RtlCheck,
+    RtlEnergy,
+    RtlResult,
+    Sizes,
+    Total,
+)
 from gaincell.rtl import layout, programs, verification
-from gaincell.rtl.energy import Energy, Hypothesis, areas, energies, hypotheses
+from gaincell.rtl.energy import Energy, areas, energies, hypotheses
 from gaincell.rtl.equivalence import WINDOWS, seen_periods
 from gaincell.rtl.fixed_point import Scales
 from gaincell.rtl.parameters import Parameters
 from gaincell.rtl.simulation import Record, Run, Words, simulate
 from gaincell.rtl.synthesis import Mapped, Synthesis, check_liberty, map_to_library, synthesise
-from gaincell.rtl.verification import Check
 from gaincell.rtl.verilog import TOP, VECTORS, Design
 from gaincell.rtl.verilog import generate as generate_verilog
 from gaincell.rtl.words import random_scales, random_words, words_of_codes
 
-Json = dict[str, Any]
 SHOWN_TOKENS = 8
 """Tokens of the testbench that is written, and of a head that is not verified."""
 
@@ -52,7 +62,7 @@ class Generated:
     verilog: Design | None = None
     synthesis: Synthesis | None = None
     mapped: Mapped | None = None
-    checks: list[Check] = field(default_factory=list)
+    checks: list[RtlCheck] = field(default_factory=list)
     energies: dict[str, Energy] | None = None
     hypotheses: list[Hypothesis] = field(default_factory=list)
     tokens: int = 0
@@ -118,112 +128,106 @@ def _words(
     return words_of_codes(q, k, v, scales, p), "codes of a model, words in their middle"
 
 
-def describe(found: Generated, p: Parameters, t: Technology) -> Json:
-    """The result as plain data, without its provenance."""
-    sizes = {
-        "columns": p.columns,
-        "tiles": p.tiles,
-        "rows": p.rows,
-        "group": p.group,
-        "word_bits": p.word_bits,
-        "gain_bits": p.gain_bits,
-        "code_bits": p.code_bits,
-        "count_bits": p.count_bits,
-        "sum_bits": p.sum_bits,
-        "step_periods": p.step_cycles,
-        "tokens": found.tokens,
-    }
-    entry: Json = {
-        "sizes": {key: value(number, "1", "simulated") for key, number in sizes.items()},
-        "inputs": found.inputs,
-        "technology": t.description,
-        "checks": [_check(check) for check in found.checks],
-        "timeline": _timeline(found, p),
-    }
-    if found.synthesis is not None:
-        entry |= _synthesis(found, found.synthesis, t)
-    if found.energies is not None:
-        entry["energy"] = _energy(found, found.energies, p, t)
-    if found.mapped is not None:
-        entry["library"] = {
-            "area": value(found.mapped.area, "library's unit", "simulated"),
-            "cells": value(sum(found.mapped.cells.values()), "1", "simulated"),
-        }
-    return entry
+def result_of(
+    found: Generated,
+    p: Parameters,
+    t: Technology,
+    command: Sequence[str],
+    seed: int,
+    inputs: Mapping[str, str] | None = None,
+) -> RtlResult:
+    """The result. inputs: files of codes and their hashes."""
+    synthesis, energies = found.synthesis, found.energies
+    return RtlResult(
+        command="rtl",
+        design=chip_of(p.design),
+        sizes=Sizes(
+            p.columns,
+            p.tiles,
+            p.rows,
+            p.group,
+            p.word_bits,
+            p.gain_bits,
+            p.code_bits,
+            p.count_bits,
+            p.sum_bits,
+            p.step_cycles,
+            found.tokens,
+        ),
+        inputs=found.inputs,
+        technology=t.description,
+        checks=tuple(found.checks),
+        timeline=_timeline(found, p),
+        modules=() if synthesis is None else _modules(synthesis, energies, t),
+        total=None if synthesis is None else _total(synthesis, energies, t),
+        energy=None if energies is None else _energy(found, energies, p, t),
+        library=None if (lib := found.mapped) is None else Library(lib.area, sum(lib.cells.values())),
+        provenance=provenance.made(
+            command=command,
+            seed=seed,
+            protocol="Amaranth's simulator; gates of the technology file",
+            design_hash=p.design.hash,
+            inputs=inputs,
+        ),
+    )
 
 
-def _check(check: Check) -> Json:
-    entry: Json = {"name": check.name, "how": check.how, "note": check.note}
-    entry["compared"] = value(check.compared, check.unit, "simulated")
-    if check.different is not None:
-        entry["different"] = value(check.different, check.unit, "simulated")
-    return entry
-
-
-def _timeline(found: Generated, p: Parameters) -> list[Json]:
+def _timeline(found: Generated, p: Parameters) -> tuple[Phase, ...]:
     """Of the first token: when each phase was seen, and when the schedule has it."""
     record = found.run.record
     span = record.outputs[record.starts[0] : record.starts[0] + p.step_cycles]
     seen = seen_periods(span)
-    return [
-        {
-            "name": name,
-            "seen": value([list(one) for one in seen[name]], "clock periods", "simulated"),
-            "scheduled": value([[w.start, w.end] for w in p.of_phase(name)], "clock periods", "simulated"),
-        }
-        for name in WINDOWS
-    ]
+    return tuple(
+        Phase(name, tuple(seen[name]), tuple((w.start, w.end) for w in p.of_phase(name))) for name in WINDOWS
+    )
 
 
-def _synthesis(found: Generated, synthesis: Synthesis, t: Technology) -> Json:
+def _modules(
+    synthesis: Synthesis, energies: Mapping[str, Energy] | None, t: Technology
+) -> tuple[Module, ...]:
     area = areas(synthesis, t)
-    modules = []
-    for module in synthesis.modules:
-        entry: Json = {
-            "name": module.name,
-            **{
-                key: value(getattr(module, key), "1", "simulated")
-                for key in ("placed", "gates", "flip_flops", "depth")
-            },
-            "area": value(area[module.name], "m^2", "simulated"),
-        }
-        if found.energies is not None:
-            entry["energy"] = value(found.energies[module.name].total, "J", "simulated")
-        modules.append(entry)
-    total = {
-        "gates": value(synthesis.gates, "1", "simulated"),
-        "flip_flops": value(synthesis.flip_flops, "1", "simulated"),
-        "area": value(sum(area.values()), "m^2", "simulated"),
-    }
-    if found.energies is not None:
-        total["energy"] = value(sum(one.total for one in found.energies.values()), "J", "simulated")
-    return {"modules": modules, "total": total}
+    return tuple(
+        Module(
+            m.name,
+            m.placed,
+            m.gates,
+            m.flip_flops,
+            m.depth,
+            area[m.name],
+            None if energies is None else energies[m.name].total,
+        )
+        for m in synthesis.modules
+    )
 
 
-def _energy(found: Generated, energies: dict[str, Energy], p: Parameters, t: Technology) -> Json:
+def _total(synthesis: Synthesis, energies: Mapping[str, Energy] | None, t: Technology) -> Total:
+    energy = None if energies is None else sum(one.total for one in energies.values())
+    return Total(synthesis.gates, synthesis.flip_flops, sum(areas(synthesis, t).values()), energy)
+
+
+def _energy(found: Generated, energies: Mapping[str, Energy], p: Parameters, t: Technology) -> RtlEnergy:
     """Of a mean token; the formula is that of gaincell cost with as many columns and without its routing."""
-    parts = {
-        name: sum(getattr(one, name) for one in energies.values()) for name in ("gates", "registers", "clock")
-    }
-    synthesised = sum(parts.values())
+    gates, registers, clock = (
+        sum(getattr(one, name) for one in energies.values()) for name in ("gates", "registers", "clock")
+    )
+    synthesised = sum((gates, registers, clock))
     columns = round(sum(min(n + 1, p.columns) for n in range(found.tokens)) / found.tokens)
     head = CostHead(p.design, t, Activity.assumed(p.design).mean(), p.rows, p.group, columns)
     formula = digital(head, head_area(head).area)
-    counted = p.group * (formula.energy - formula.parts["routing"].energy)
-    joules = {**parts, "synthesised": synthesised, "formula": counted}
-    more = sum(one.energy for one in found.hypotheses)
-    return {
-        **{name: value(number, "J", "simulated") for name, number in joules.items()},
-        "columns": value(columns, "columns", "simulated"),
-        "hypotheses": [
-            {"name": one.name, "energy": value(one.energy, "J", "simulated")} for one in found.hypotheses
-        ],
-        "all": value(synthesised + more, "J", "simulated"),
-        "paper": value(p.group * paper().digital, "J", "cited", "Leroux et al. 2025 [R]"),
-    }
+    return RtlEnergy(
+        gates=gates,
+        registers=registers,
+        clock=clock,
+        synthesised=synthesised,
+        formula=p.group * (formula.energy - formula.parts["routing"].energy),
+        columns=columns,
+        hypotheses=tuple(found.hypotheses),
+        all=synthesised + sum(one.energy for one in found.hypotheses),
+        paper=p.group * paper().digital,
+    )
 
 
-def write(found: Generated, p: Parameters, t: Technology, result: Json, folder: Path) -> Sequence[Path]:
+def write(found: Generated, p: Parameters, t: Technology, result: RtlResult, folder: Path) -> Sequence[Path]:
     """Every file of a head, each completely or not at all."""
     texts = {
         "constraints.sdc": layout.constraints(p),
@@ -235,7 +239,7 @@ def write(found: Generated, p: Parameters, t: Technology, result: Json, folder: 
         texts[f"testbench/{TOP}.v"] = found.verilog.testbench
         texts[f"testbench/{VECTORS}"] = found.verilog.vectors(_shown(found))
     written = [files.write_text(folder / name, text) for name, text in texts.items()]
-    written.append(files.write_json(folder / "result.json", result, indent=2))
+    written.append(files.write_json(folder / "result.json", to_json(result), indent=2))
     written.append(save(tables.timeline(result), folder / "timeline.svg"))
     return written
 
@@ -244,7 +248,7 @@ def _shown(found: Generated) -> Record:
     return found.run.record.first(SHOWN_TOKENS)
 
 
-def readme(found: Generated, p: Parameters, result: Json) -> str:
+def readme(found: Generated, p: Parameters, result: RtlResult) -> str:
     """What lies in the directory, how to run it, and what was found."""
     periods = len(_shown(found).outputs)
     parts = [
@@ -269,9 +273,9 @@ def readme(found: Generated, p: Parameters, result: Json) -> str:
         )
     if any(check.different is not None for check in found.checks):
         parts.append("## Checks\n\n" + tables.markdown(tables.CHECKS, tables.check_rows(result)))
-    if "modules" in result:
+    if result.modules:
         parts.append("## Synthesis\n\n" + tables.markdown(tables.MODULES, tables.module_rows(result)))
-    if "energy" in result:
+    if result.energy:
         parts.append("## Energy\n\n" + tables.markdown(tables.ENERGY, tables.energy_rows(result)))
-    parts.append(f"Areas and energies: {result['technology']}; most of its numbers are assumptions.")
+    parts.append(f"Areas and energies: {result.technology}; most of its numbers are assumptions.")
     return "\n\n".join(parts).rstrip() + "\n"

@@ -10,30 +10,9 @@ draws no supply; only the least that its integrators must source is counted.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-
 from gaincell.design import Design
+from gaincell.results.spice import ArrayEnergy, ReadEnergy
 from gaincell.spice.verify import Stage, Verification
-from gaincell.units import Joule
-
-
-@dataclass(frozen=True)
-class ArrayEnergy:
-    """One dot product on one tile.
-
-    cell_read: of the cells over all cells, whether driven or not.  blocks: of the whole array, by block, in
-    the phases read and conversion.
-    column: of one line with its share of the drivers.  array: all blocks.  head: `tiles` arrays.
-    activity: mean pulse over the longest, of the array's word lines.
-    """
-
-    cell_read: Joule
-    blocks: Mapping[str, tuple[Joule, Joule]]
-    column: Joule
-    array: Joule
-    head: Joule
-    activity: float
 
 
 def of_verification(found: Verification, design: Design) -> tuple[ArrayEnergy, ArrayEnergy]:
@@ -48,8 +27,9 @@ def of_verification(found: Verification, design: Design) -> tuple[ArrayEnergy, A
 def _array(stage: Stage, rows: int, lines: int, design: Design, activity: float) -> ArrayEnergy:
     share = {name: 1.0 if name == "drivers" else lines / stage.lines for name in stage.energy}
     blocks = {
-        name: (read * share[name], convert * share[name]) for name, (read, convert) in stage.energy.items()
+        name: ReadEnergy(read * share[name], convert * share[name])
+        for name, (read, convert) in stage.energy.items()
     }
-    array = sum(map(sum, blocks.values()))
-    cell = sum(blocks["cells"]) / (rows * lines)
+    array = sum(block.total for block in blocks.values())
+    cell = blocks["cells"].total / (rows * lines)
     return ArrayEnergy(cell, blocks, array / lines, array, array * design.tiles, activity)

@@ -17,13 +17,14 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from gaincell.config import design_from
 from gaincell.design import Design
-from gaincell.errors import InputError
-from gaincell.files import check_file
+from gaincell.errors import DesignError, InputError
+from gaincell.files import check_file, parse_toml
 from gaincell.spice.rawfile import Wave
 
 
@@ -80,6 +81,42 @@ def check_codes(q: Any, k: Any, v: Any, design: Design) -> None:
         raise ValueError(f"{q.shape[1]} heads of queries do not share {k.shape[1]} and {v.shape[1]}")
 
 
+class Dump(NamedTuple):
+    """Of a file of gaincell evaluate --dump: codes [texts, heads, tokens, D], its chip and layers."""
+
+    q: Any
+    k: Any
+    v: Any
+    design: Design
+    layers: int
+
+
+def read_dump(path: Path, design: Design | None = None, *, framework: str = "pt") -> Dump:
+    """Read such a file.
+
+    design: the chip that it shall be of; None: its own.  framework: of the codes, "pt" or "np".
+
+    Raises InputError: it is none, or its codes are not those of the chip.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        check_file(path)
+        with safe_open(path, framework) as file:
+            q, k, v = (file.get_tensor(f"{name}_code") for name in "qkv")
+            metadata = file.metadata() or {}
+        if design is not None:
+            metadata = {"design": design.to_toml(), "layers": "1", **metadata}
+        own = design_from(parse_toml(metadata["design"]), "its design")
+        check_codes(q, k, v, design or own)
+        return Dump(q, k, v, own, int(metadata["layers"]))
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, DesignError) as error:
+        raise InputError(
+            f"{path.name} is no file of gaincell evaluate --dump for this chip "
+            f"({type(error).__name__}: {error}); give another, or its design"
+        ) from error
+
+
 def real_inputs(
     path: str | os.PathLike[str], design: Design, *, head: int = 0, token: int | None = None
 ) -> Inputs:
@@ -87,20 +124,11 @@ def real_inputs(
 
     token: index of the query; None: the last.  Raises InputError for a file, head or token that is not there.
     """
-    from safetensors import SafetensorError, safe_open
-
     path = Path(path)
     if not path.exists():
         raise InputError(f"{path}: there is no such file; write one with: gaincell evaluate RUN --dump FILE")
-    try:
-        check_file(path)
-        with safe_open(path, "np") as file:
-            q, k, v = (file.get_tensor(f"{name}_code") for name in "qkv")
-            uneven = "[levels]" in (file.metadata() or {}).get("design", "")
-        check_codes(q, k, v, design)
-    except (SafetensorError, OSError, ValueError, TypeError) as error:
-        raise InputError(f"{path}: is no dump of gaincell evaluate: {error}") from None
-    if uneven:
+    q, k, v, own, _ = read_dump(path, design, framework="np")
+    if own.levels.present:
         raise InputError(f"{path}: levels are not evenly spaced; circuits for them are not simulated")
     heads, tokens = q.shape[1], q.shape[2]
     if tokens < design.tile:

@@ -21,6 +21,7 @@ import numpy as np
 from gaincell.design import Design
 from gaincell.devices.wires import weights
 from gaincell.progress import StageProgress, silent_stages
+from gaincell.results.spice import InOperation
 from gaincell.spice.inputs import random_inputs
 from gaincell.spice.netlists.array import WireElement, array_slice
 from gaincell.spice.netlists.netlist import ARRAY_OPTIONS, OPTIONS, Netlist
@@ -42,27 +43,6 @@ POINTS: Sequence[tuple[Ohm, Farad]] = (
 SECOND_POINTS = POINTS[1:4]
 COLUMNS = 16
 ABOVE_NOISE = 3.0
-
-
-@dataclass(frozen=True)
-class InOperation:
-    """One array with one kind of wire.
-
-    array: "first" or "second".  resistance, capacitance: per cell of bit and word lines.
-    rms, largest: change of the charges as pulse widths, s.  drop: fitted; nan: the change is noise, or the
-    fit no drop that a design takes, 0 to below 1.  left: rms that the first-order model leaves, s.
-    noise: of the integration, rms, s.  columns: that were compared.
-    """
-
-    array: str
-    resistance: Ohm
-    capacitance: Farad
-    rms: Second
-    largest: Second
-    drop: float
-    left: Second
-    noise: Second
-    columns: int
 
 
 @dataclass(frozen=True)

@@ -18,18 +18,19 @@ Not modelled: rows and columns disturbing one another, resistance of the supplie
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 
 from gaincell.design import Design
 from gaincell.devices.wires import weights
 from gaincell.progress import StageProgress, silent_stages
+from gaincell.results.spice import BitLine, WiresResult, WordLine
 from gaincell.spice.netlists.array import GATE_LOAD, WireElement, driver_subcircuit, word_line
 from gaincell.spice.netlists.cell import cell_subcircuit, write_levels
 from gaincell.spice.netlists.netlist import ARRAY_OPTIONS, Netlist, netlist, number
-from gaincell.spice.operation import POINTS, InOperation, in_operation
+from gaincell.spice.operation import POINTS, in_operation
+from gaincell.spice.result import corner_of, head
 from gaincell.spice.runner import run_many
 from gaincell.spice.technology import Corner, Technology
 from gaincell.units import Second
@@ -39,49 +40,6 @@ BIT_RESISTANCES = (1.0, 3.0, 10.0, 30.0, 100.0)
 WORD_RESISTANCES = (1.0, 10.0, 100.0)
 WORD_CAPACITANCES = (0.2e-15, 1e-15)
 SHORT = 1e-9
-
-
-@dataclass(frozen=True)
-class BitLine:
-    """cells: n.  resistance: Ohm per cell.  error: share of the current, below 0 where it is lost.
-    drop: calibrated parameter of devices.wires; nan: none that a design takes.  first_order: error that
-    G R s_n / ... predicts with the conductance of one cell."""
-
-    cells: int
-    resistance: float
-    error: float
-    drop: float
-    first_order: float
-
-
-@dataclass(frozen=True)
-class WordLine:
-    """error, long_error: of the farthest cell's charge against the nearest one's, 1 ns and longest pulse."""
-
-    cells: int
-    resistance: float
-    capacitance: float
-    error: float
-    long_error: float
-
-
-@dataclass(frozen=True)
-class WireStudy:
-    """conductance: output conductance of a conducting cell at V_max, S.  tolerance: half a counter step.
-    longest: pulse, s.
-    overload: charge of 64 cells at V_max for a full pulse, over the saturation of the first converter.
-    limits: name -> resistance at which 64 cells reach the tolerance, Ohm per cell; inf: above the range."""
-
-    technology: Technology
-    corner: Corner
-    bit_line: Sequence[BitLine]
-    word_line: Sequence[WordLine]
-    in_operation: Sequence[InOperation]
-    conductance: float
-    tolerance: float
-    longest: Second
-    overload: float
-    limits: Mapping[str, float]
 
 
 def bit_line_bench(technology: Technology, corner: Corner, cells: int, resistance: float) -> Netlist:
@@ -150,13 +108,19 @@ def word_line_bench(
 def study(
     technology: Technology,
     design: Design,
+    command: Sequence[str] = (),
     *,
     corner: Corner | None = None,
     most: int = 512,
     jobs: int | None = None,
     stages: StageProgress = silent_stages,
-) -> WireStudy:
-    """Both lines over sizes up to `most`, resistance and capacitance. Raises SimulationError."""
+) -> WiresResult:
+    """Both lines over sizes up to `most`, resistance and capacitance.
+
+    command: the command line, for the provenance.
+
+    Raises SimulationError.
+    """
     corner = corner or Corner()
     sizes = [n for n in SIZES if n <= most]
     bit_line, current, conductance = bit_lines(technology, corner, sizes, jobs, stages)
@@ -178,17 +142,17 @@ def study(
             pairs = list(zip((p.resistance for p in points), share, strict=True))
             limits[f"in operation, {array} dot product, {words}"] = _limit(pairs, tolerance)
     full = 64 * current * design.t_pulse_max / (design.score_saturation(64) * design.charge_unit)
-    return WireStudy(
-        technology,
-        corner,
-        bit_line,
-        word_line,
-        operating,
-        conductance,
-        tolerance,
-        design.t_pulse_max,
-        full,
-        limits,
+    return WiresResult(
+        **head("wires", technology, command, design),
+        corner=corner_of(corner, technology),
+        bit_line=tuple(bit_line),
+        word_line=tuple(word_line),
+        in_operation=tuple(operating),
+        conductance=conductance,
+        tolerance=tolerance,
+        full_scale=design.t_pulse_max,
+        overload=full,
+        limits=limits,
     )
 
 

@@ -16,14 +16,14 @@ Not modelled: as in netlists/write_path.py; the noise is computed, not simulated
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gaincell.design import Design
 from gaincell.errors import InputError
+from gaincell.results.spice_circuits import DacWrites, WordLinePulses, WriteResult
 from gaincell.spice.characterise import SETTLED, read_charge
 from gaincell.spice.netlists.array import WireElement
 from gaincell.spice.netlists.write_path import (
@@ -35,6 +35,7 @@ from gaincell.spice.netlists.write_path import (
     write_path_bench,
 )
 from gaincell.spice.rawfile import Plot, Wave
+from gaincell.spice.result import corner_of, head, plain
 from gaincell.spice.runner import run, run_many
 from gaincell.spice.technology import Corner, Technology
 from gaincell.units import Joule, Second, Volt
@@ -44,75 +45,19 @@ BOLTZMANN = 1.380649e-23
 CELSIUS = 273.15
 
 
-@dataclass(frozen=True)
-class DacPath:
-    """One kind of DAC; voltages and times by code.
-
-    levels: ideal.  stored: after the gate has closed.  injection: by its closing.  settling: s.
-    residual: share left by the discharge.  energy: J.  noise: V.
-    charge, ideal_charge: of a full pulse, C.
-    """
-
-    levels: Wave
-    stored: Wave
-    injection: Wave
-    settling: Wave
-    residual: Wave
-    energy: Wave
-    noise: Volt
-    charge: Wave
-    ideal_charge: Wave
-
-    @property
-    def gain(self) -> float:
-        """Of the line through both ends; 1 is ideal."""
-        return float((self.stored[-1] - self.stored[0]) / (self.levels[-1] - self.levels[0]))
-
-    @property
-    def offset(self) -> Volt:
-        """Of the lowest code."""
-        return float(self.stored[0] - self.levels[0])
-
-    @property
-    def inl(self) -> Wave:
-        """In steps of the line."""
-        line = np.linspace(self.stored[0], self.stored[-1], len(self.stored))
-        found: Wave = (self.stored - line) / self._step
-        return found
-
-    @property
-    def dnl(self) -> Wave:
-        """In steps of the line, from the second code on."""
-        found: Wave = np.diff(self.stored) / self._step - 1
-        return found
-
-    @property
-    def _step(self) -> float:
-        return float((self.stored[-1] - self.stored[0]) / (len(self.stored) - 1))
-
-
-@dataclass(frozen=True)
-class WritePath:
-    """cells: on a write line.  times: of the writes.  kinds: by name.
-
-    widths, errors, energies: of the word-line pulses, s, s, J.
-    """
-
-    technology: Technology
-    cells: int
-    times: WriteTimes
-    kinds: Mapping[str, DacPath]
-    widths: Wave
-    errors: Wave
-    energies: Wave
-
-
 def characterise_write_path(
-    technology: Technology, design: Design, *, corner: Corner | None = None, jobs: int | None = None
-) -> WritePath:
+    technology: Technology,
+    design: Design,
+    command: Sequence[str] = (),
+    *,
+    corner: Corner | None = None,
+    jobs: int | None = None,
+) -> WriteResult:
     """Simulate both DACs and the pulse drivers for every code of a design.
 
     Discharge and write take half of the design's unstated latency each, as in the generated sequencer.
+
+    command: the command line, for the provenance.
 
     Raises InputError for a design without so many levels, SimulationError for what ngspice cannot do.
     """
@@ -132,8 +77,15 @@ def characterise_write_path(
         )
         for kind, plot in zip(KINDS, written, strict=True)
     }
-    errors, energies = _pulses(pulses, widths, vdd)
-    return WritePath(technology, design.tile, times, kinds, widths, errors, energies)
+    return WriteResult(
+        **head("write", technology, command, design),
+        corner=corner_of(corner, technology),
+        cells=design.tile,
+        discharge=times.discharge,
+        write=times.write,
+        dacs=kinds,
+        pulses=WordLinePulses(plain(widths), *_pulses(pulses, widths, vdd)),
+    )
 
 
 def stored_levels(technology: Technology, design: Design, kind: str, *, corner: Corner | None = None) -> Wave:
@@ -174,7 +126,7 @@ def _capacitance(t: Technology, kind: str, levels: int, cells: int, sizes: Write
 
 def _dac(
     plot: Plot, times: WriteTimes, ideal: Wave, charge: Wave, capacitance: float, corner: Corner
-) -> DacPath:
+) -> DacWrites:
     t, count = plot["time"], len(ideal)
     vdd = ideal[-1]
     stores = [plot[f"v(st{code})"] for code in range(count)]
@@ -196,20 +148,26 @@ def _dac(
     def integral(wave: Wave, when: NDArray[np.bool_]) -> float:
         return float(-np.trapezoid(wave[when], t[when]))
 
-    return DacPath(
-        levels=ideal,
-        stored=stored,
-        injection=stored - before,
-        settling=np.array(settling),
-        residual=np.array([at(store, begun) for store in stores]) / vdd,
-        energy=np.array([vdd * integral(plot[f"i(vd{code})"], drawn) for code in range(count)]),
+    step = float((stored[-1] - stored[0]) / (count - 1))
+    line = np.linspace(stored[0], stored[-1], count)
+    return DacWrites(
+        levels=plain(ideal),
+        stored=plain(stored),
+        gain=float((stored[-1] - stored[0]) / (ideal[-1] - ideal[0])),
+        offset=float(stored[0] - ideal[0]),
+        inl=plain((stored - line) / step),
+        dnl=plain(np.diff(stored) / step - 1),
+        injection=plain(stored - before),
+        settling=tuple(settling),
+        residual=plain(np.array([at(store, begun) for store in stores]) / vdd),
+        energy=tuple(float(vdd * integral(plot[f"i(vd{code})"], drawn)) for code in range(count)),
         noise=math.sqrt(BOLTZMANN * (corner.temperature + CELSIUS) / capacitance),
-        charge=np.array([integral(plot[f"i(vb{code})"], read) for code in range(count)]),
-        ideal_charge=charge,
+        charge=tuple(integral(plot[f"i(vb{code})"], read) for code in range(count)),
+        ideal_charge=plain(charge),
     )
 
 
-def _pulses(plot: Plot, widths: Wave, vdd: Volt) -> tuple[Wave, Wave]:
+def _pulses(plot: Plot, widths: Wave, vdd: Volt) -> tuple[tuple[Second, ...], tuple[Joule, ...]]:
     """Errors of the widths, s, and energies, J."""
     t = plot["time"]
     errors: list[Second] = []
@@ -224,6 +182,6 @@ def _pulses(plot: Plot, widths: Wave, vdd: Volt) -> tuple[Wave, Wave]:
             )
             for pair in (slice(high[0] - 1, high[0] + 1), slice(high[-1], high[-1] + 2))
         ]
-        errors.append(ends[1] - ends[0] - width)
+        errors.append(float(ends[1] - ends[0] - width))
         energies.append(float(-vdd * np.trapezoid(plot[f"i(vw{n})"], t)))
-    return np.array(errors), np.array(energies)
+    return tuple(errors), tuple(energies)

@@ -18,8 +18,7 @@ from gaincell.errors import GaincellError, InputError
 from gaincell.evaluation.perplexity import window_and_stride
 from gaincell.files import read_toml
 from gaincell.integrations.hf.context import LONGEST_BLOCK
-from gaincell.integrations.hf.run import Run, is_run
-from gaincell.integrations.hf.size import model_size
+from gaincell.integrations.hf.size import model_size, saved_design
 from gaincell.mapping.ready import find_shipped
 from gaincell.quantity import did_you_mean, one_of
 from gaincell.schema import Json, either, parse, table
@@ -77,7 +76,7 @@ def _sweep(raw: Mapping[str, Any], path: Path) -> Sweep:
     name = path.name
     settings = parse(FILE, raw, name)
     model = settings["model"]
-    if not is_run(model) and find_shipped(model) is None:
+    if find_shipped(model) is None and saved_design(model) is None:
         raise InputError(
             f"{name}: {model} is neither a RUN nor a model with a linear version shipped (tiny); make a RUN: "
             f"gaincell map {model}"
@@ -180,9 +179,10 @@ def _listed(raw: Mapping[str, Any]) -> dict[str, Any]:
 
 def _design(raw: Any, model: str, name: str) -> Design:
     if raw is None:
-        if not is_run(model):
+        design = saved_design(model)
+        if design is None:
             raise InputError(f"{name} lacks 'design'; only a RUN brings its own")
-        return Run(model).design
+        return design
     if isinstance(raw, str):
         return load_design(raw)
     if not isinstance(raw.get("name"), str):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from gaincell.costs.technology import REFERENCE, load_technology
 from gaincell.integrations.hf.run import Run
+from gaincell.integrations.hf.size import hardware_files, saved_design
 from gaincell.mapping.ready import find_shipped
 from gaincell.sweeps.names import KIND
 from gaincell.text import Source, open_text
@@ -45,6 +46,8 @@ def _of_model(model: str) -> str:
     if (run := Run(model)).saved:
         return f"RUN {_of_file(run.file())}"
     shipped = find_shipped(model)
+    if shipped is None and saved_design(model) is not None:
+        return f"model {' '.join(_of_file(file) for file in hardware_files(model))}"
     return model if shipped is None else f"{model} {_of_file(shipped.linear)}"
 
 

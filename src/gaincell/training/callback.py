@@ -14,15 +14,14 @@ from gaincell.integrations.hf.attach import attached_model, computing_layers
 from gaincell.nn.attention import GainCellAttention
 from gaincell.quantity import one_of
 from gaincell.training.loop import redraw
-from gaincell.training.optimizer import keep_gains_positive
 from gaincell.training.settings import REDRAWS
 
 
 class GainCellCallback(TrainerCallback):
-    """Keeps gains positive, redraws noise and chips, and logs fidelity in a training with Trainer.
+    """Redraws noise and chips, and logs fidelity, in a training with Trainer.
 
     Every micro-batch meets another draw of noise, or another chip of its kind; after every step the model is
-    on the chip of its design again, and every gain is 1e-20 or more, as in the authors' code [R].
+    on the chip of its design again. Trainer keeps gains above 0 without it (see trainer_files.py).
 
     Example:
 
@@ -76,8 +75,7 @@ class GainCellCallback(TrainerCallback):
         self.on_step_begin()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **keywords: Any) -> None:
-        """Back to the chip of the design, with gains above 0: what is evaluated and saved."""
-        keep_gains_positive(dict(keywords["model"].named_parameters()))
+        """Back to the chip of the design: what is evaluated and saved."""
         redraw(self._arrays, "nothing", 0)
 
     def on_log(self, args: Any, state: Any, control: Any, **keywords: Any) -> None:

@@ -33,6 +33,7 @@ from gaincell.config import Design
 from gaincell.errors import InputError, RunError
 from gaincell.integrations.hf import reparametrisation
 from gaincell.nn.attention import GainCellAttention
+from gaincell.nn.scaler import keep_gains_positive
 from gaincell.progress import Progress, silent
 from gaincell.training import checkpoint as disk
 from gaincell.training.activations import activations_fit
@@ -42,7 +43,6 @@ from gaincell.training.optimizer import (
     as_logarithms,
     check_positive,
     is_gain,
-    keep_gains_positive,
     make_optimizer,
 )
 from gaincell.training.parallel import Loss, Parallel, clip_each_gradient, clip_gradients
@@ -193,7 +193,7 @@ def train(
                 optimizer.step()
             optimizer.zero_grad()
             watch.require(_finite(run, parameters.values()), "a parameter became infinite or no number", step)
-            keep_gains_positive(parameters)
+            keep_gains_positive(model)
             step += 1
             losses.append(loss)
             record = {

@@ -1,4 +1,4 @@
-"""AdamW for a model with arrays: the rate of every kind of number, what decays, and gains kept above 0."""
+"""AdamW for a model with arrays: the rate of every kind of number and what decays."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ from torch import nn
 from gaincell.errors import InputError
 from gaincell.nn.array_normaliser import NORMALISER
 from gaincell.training.settings import SCALE_RATES, TrainSettings
-
-SMALLEST_GAIN = 1e-20  # gains are kept at or above this value, as in the authors' released code [R]
 
 
 def _is_scale(name: str) -> bool:
@@ -74,11 +72,3 @@ def make_optimizer(
             if members:
                 groups.append({"params": members, "peak": rate, "lr": rate, "weight_decay": decay})
     return torch.optim.AdamW(groups, betas=settings.betas)
-
-
-def keep_gains_positive(parameters: dict[str, nn.Parameter]) -> None:
-    """Raise every gain among named parameters to SMALLEST_GAIN, in place, where it is below."""
-    with torch.no_grad():
-        for name, parameter in parameters.items():
-            if is_gain(name):
-                parameter.clamp_(min=SMALLEST_GAIN)

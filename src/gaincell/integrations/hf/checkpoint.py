@@ -21,6 +21,7 @@ from gaincell.design import Design
 from gaincell.errors import GaincellError, RunError
 from gaincell.files import write_tensors
 from gaincell.integrations.hf.attach import attach, attached_layers, attached_model
+from gaincell.integrations.hf.base_model import BaseModel, base_weights, check_finite, check_finite_tensor
 from gaincell.integrations.hf.digital_scaling import hold_digital_scaling
 from gaincell.integrations.hf.interface import arrays_of
 from gaincell.integrations.hf.lora import (
@@ -34,13 +35,7 @@ from gaincell.integrations.hf.lora import (
 from gaincell.integrations.hf.reparametrisation import is_copy, is_index, is_trained
 from gaincell.integrations.hf.reparametrisation import put as put_reparametrisation
 from gaincell.integrations.hf.run import AGAIN, DESIGN, FORMAT, HARDWARE, Run, find_base, read_metadata
-from gaincell.integrations.hf.sources import (
-    BaseModel,
-    base_weights,
-    check_finite,
-    check_finite_tensor,
-    pretrained_id,
-)
+from gaincell.integrations.hf.sources import pretrained_id
 from gaincell.nn.array_normaliser import NORMALISER
 from gaincell.nn.attention import common_design
 from gaincell.ops.gain_cell_attention import Gradient, Impl

@@ -17,7 +17,7 @@ from gaincell.progress import Progress, silent
 from gaincell.text import Part, Text, token_stream
 
 if TYPE_CHECKING:
-    from gaincell.integrations.hf.sources import LoadedModel
+    from gaincell.integrations.hf.base_model import LoadedModel
 
 LONGEST_BLOCK = 1024
 """Tokens that a block has at most where none are asked for."""

@@ -10,19 +10,17 @@ import torch
 from transformers.pytorch_utils import Conv1D
 
 from gaincell.design import Design
-from gaincell.errors import InputError
+from gaincell.errors import InputError, ModelError
 from gaincell.files import write_tensors, write_text
 from gaincell.integrations.hf.attach import attach, attached_layers
-from gaincell.integrations.hf.checkpoint import load_run, read
+from gaincell.integrations.hf.base_model import has_tokenizer, load_tokenizer
+from gaincell.integrations.hf.checkpoint import read
 from gaincell.integrations.hf.digital_scaling import hold_digital_scaling
+from gaincell.integrations.hf.models import load_any
 from gaincell.integrations.hf.pretrained import ARRAYS
 from gaincell.integrations.hf.reparametrisation import copies, hold_indices, is_trained
 from gaincell.integrations.hf.run import DESIGN, Run
-from gaincell.integrations.hf.sources import (
-    has_tokenizer,
-    load_tokenizer,
-    without_revision,
-)
+from gaincell.integrations.hf.sources import revision_of, without_revision
 
 FORMATS = ("transformers", "peft")
 _A, _B = ".weight.lora_A", ".weight.lora_B"
@@ -46,20 +44,23 @@ def export_transformers(
     chip, tokenizer where there is one, and a model card.
 
     Args:
-        run: a RUN directory, or one on the hub.
+        run: a RUN, an adapter of peft, or an attached model in a directory, here or on the hub.
         out: the directory, made if it is missing.
         dtype: of the weights; gains and offsets stay in float64.
 
     Raises:
         RunError: the RUN is damaged, or its base model has changed.
-        ModelError: the base model cannot be found.
+        ModelError: the base model cannot be found, or what is given holds no hardware.
     """
-    found, directory = load_run(run, dtype=dtype), Path(out)
+    found, directory = load_any(run, dtype), Path(out)
+    cells = attached_layers(found.model)
+    if not cells:
+        raise ModelError(f"{run} is a softmax model, not one in arrays: nothing to export; see gaincell map")
     found.model.save_pretrained(directory)
     if has_tokenizer(found.source):
         load_tokenizer(found.source).save_pretrained(directory)
-    design = attached_layers(found.model)[0].design
-    write_text(directory / "README.md", model_card(run, directory.name, design, "transformers"))
+    card = model_card(run, found.source.id, directory.name, cells[0].design, "transformers")
+    write_text(directory / "README.md", card)
     return directory
 
 
@@ -108,7 +109,8 @@ def export_peft(run: str | os.PathLike[str], out: str | os.PathLike[str]) -> Pat
         alpha_pattern={name: own for name, own in ranks.items() if own != rank},
         fan_in_fan_out=all(isinstance(model.get_submodule(name), Conv1D) for name in ranks),
         modules_to_save=["gain_cell"],
-        base_model_name_or_path=base_of(run),
+        base_model_name_or_path=public_name(source.hardware.base),
+        revision=revision_of(source.hardware.base),
         task_type="CAUSAL_LM",
         inference_mode=True,
         auto_mapping={KEY: adapter_record(cells, "gain-cell", base)},
@@ -119,7 +121,8 @@ def export_peft(run: str | os.PathLike[str], out: str | os.PathLike[str]) -> Pat
     design.save(directory / DESIGN)
     config.save_pretrained(str(directory))
     write_tensors(directory / "adapter_model.safetensors", tensors, {"format": "pt"})
-    write_text(directory / "README.md", model_card(run, directory.name, design, "peft"))
+    card = model_card(run, source.hardware.base, directory.name, design, "peft")
+    write_text(directory / "README.md", card)
     return directory
 
 
@@ -130,18 +133,18 @@ def _refusal(what: str) -> InputError:
     )
 
 
-def base_of(run: str | os.PathLike[str]) -> str:
-    """The base model of a RUN by a name that others can use: without its commit and without places here."""
-    base = without_revision(Run(run).hardware.base)
-    return Path(base).name if Path(base).is_absolute() else base
+def public_name(base: str) -> str:
+    """A base model by a name that others can use: without its commit and without places here."""
+    name = without_revision(base)
+    return Path(name).name if Path(name).is_absolute() else name
 
 
-def model_card(run: str | os.PathLike[str], name: str, design: Design, form: str) -> str:
+def model_card(run: str | os.PathLike[str], base: str, name: str, design: Design, form: str) -> str:
     """README.md of an exported RUN: what it is, how to load it, and what its results say.
 
-    form: one of FORMATS.
+    base: its base model.  form: one of FORMATS.
     """
-    base = base_of(run)
+    base = public_name(base)
     head = ["---", f"library_name: {form}"]
     head += [f"base_model: {base}"] if "/" in base else []
     head += ["pipeline_tag: text-generation", "tags:", "- gaincell", "- analog", "---"]

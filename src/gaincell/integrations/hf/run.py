@@ -22,7 +22,8 @@ from gaincell.config import load_design
 from gaincell.design import Design
 from gaincell.errors import GaincellError, ModelError, RunError
 from gaincell.files import read_json, restored
-from gaincell.integrations.hf.sources import BaseModel, hub_directory, load_base
+from gaincell.integrations.hf.base_model import BaseModel, load_base
+from gaincell.integrations.hf.sources import hub_directory
 from gaincell.results import read_stages
 from gaincell.results.run import FILE, StagedResult, StageResult
 from gaincell.shipped import located

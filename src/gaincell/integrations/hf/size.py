@@ -21,16 +21,18 @@ from gaincell.costs.technology import load_technology
 from gaincell.design import Design
 from gaincell.errors import ModelError
 from gaincell.files import read_json
+from gaincell.integrations.hf.adapter_source import adapter_record
+from gaincell.integrations.hf.base_model import check_config
 from gaincell.integrations.hf.context import LONGEST_BLOCK, context_of
 from gaincell.integrations.hf.digital_scaling import EXPONENTS
 from gaincell.integrations.hf.pretrained import ARRAYS, METHOD, check_version
-from gaincell.integrations.hf.run import Run
+from gaincell.integrations.hf.run import DESIGN, Run
 from gaincell.integrations.hf.sources import (
     FORMS,
     Source,
-    check_config,
     find_source,
     in_one_line,
+    is_adapter_on_hub,
     without_revision,
 )
 from gaincell.integrations.hf.support import attention_modules, geometry, own_window
@@ -86,10 +88,7 @@ def model_size(model: str | os.PathLike[str]) -> ModelSize:
     base = run.hardware.base if run.saved else name
     source = find_source(base, f"{name}: " if base != name else "")
     size = size_of(without_weights(source), Path(without_revision(source.id)).name)
-    if run.saved:
-        held = _names([run.file()])
-    else:
-        held = {n for n in _names(source.directory.glob("model*.safetensors")) if ARRAYS in n}
+    held = {name for name in _names(hardware_files(name)) if ARRAYS in name}
     return replace(
         size,
         column_gains=any(tensor.endswith(EXPONENTS) for tensor in held),
@@ -97,18 +96,32 @@ def model_size(model: str | os.PathLike[str]) -> ModelSize:
     )
 
 
-def run_design(model: str | os.PathLike[str]) -> Design | None:
-    """The design of a RUN, or of what `save_pretrained` wrote of an attached model; None for other models.
+def hardware_files(model: str | os.PathLike[str]) -> list[Path]:
+    """The files that hold the weights, gains and offsets of a MODEL or a RUN, without its base model's."""
+    run = Run(model)
+    if run.saved:
+        return [run.file()]
+    source = find_source(run.name)
+    if source.adapter is not None:
+        return sorted(source.adapter.glob("adapter_model*.safetensors"))
+    return sorted(source.directory.glob("model*.safetensors"))
+
+
+def run_design(model: str | os.PathLike[str]) -> Path | Design | None:
+    """The design of a RUN, or of what `save_pretrained` wrote of an attached model or of an adapter on one;
+    None for other models.
 
     Raises:
         RunError, DesignError: a newer gaincell wrote it, or it is damaged.
         ModelError: the model cannot be found.
     """
     if (run := Run(model)).saved:
-        return run.design
+        return run.folder / DESIGN
     if os.fspath(model) in shipped_sizes():
         return None
     source = find_source(os.fspath(model))
+    if source.adapter is not None:
+        return design_from(adapter_record(source.adapter).get("design"), f"{source.adapter}: its design")
     file = source.directory / "config.json"
     if source.gguf is not None or not file.is_file():
         return None
@@ -117,6 +130,13 @@ def run_design(model: str | os.PathLike[str]) -> Design | None:
         return None
     check_version(record, str(file))
     return design_from(record.get("design"), f"{file}: its design")
+
+
+def saved_design(model: str | os.PathLike[str]) -> Design | None:
+    """`run_design`, without downloading a model of the hub that is no RUN and no adapter: None for these."""
+    here = Run(model).saved or Path(model).exists() or is_adapter_on_hub(os.fspath(model))
+    found = run_design(model) if here else None
+    return None if found is None else load_design(found)
 
 
 def without_weights(source: Source) -> Any:

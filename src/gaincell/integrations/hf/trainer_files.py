@@ -1,7 +1,8 @@
-"""Checkpoints of transformers' Trainer: a training goes on with the hardware that it began with.
+"""Trainings with transformers' Trainer: gains stay above 0, and a training goes on with its own hardware.
 
-Trainer puts the weights of a checkpoint into whatever model it was given, and only notes what is missing or
-left over. `gaincell/__init__.py` imports this file as soon as Trainer is; see pretrained.py.
+After every step each gain is 1e-20 or more, as in the authors' code [R]. Trainer puts the weights of a
+checkpoint into whatever model it was given, and only notes what is missing or left over.
+`gaincell/__init__.py` imports this file as soon as Trainer is; see pretrained.py.
 """
 
 from __future__ import annotations
@@ -11,11 +12,30 @@ from pathlib import Path
 from typing import Any
 
 from transformers.trainer import Trainer
+from transformers.trainer_callback import TrainerCallback
 
 from gaincell.errors import ModelError
 from gaincell.integrations.hf.pretrained import METHOD, check_design, check_version
 
+_train = Trainer.train
 _resume = Trainer._load_from_checkpoint
+
+
+class _PositiveGains(TrainerCallback):
+    """Raises gains that a step took to 0 or below."""
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **keywords: Any) -> None:
+        """Before the model is evaluated and saved."""
+        from gaincell.nn.scaler import keep_gains_positive
+
+        keep_gains_positive(keywords["model"])
+
+
+@wraps(_train)
+def _train_with_positive_gains(self: Any, *arguments: Any, **keywords: Any) -> Any:
+    self.remove_callback(_PositiveGains)
+    self.add_callback(_PositiveGains)
+    return _train(self, *arguments, **keywords)
 
 
 @wraps(_resume)
@@ -54,4 +74,5 @@ def _check_hardware(model: Any, checkpoint: Path) -> None:
     check_design(cells, record, str(checkpoint), "attach that one, or begin a new training")
 
 
+Trainer.train = _train_with_positive_gains  # type: ignore[method-assign]
 Trainer._load_from_checkpoint = _resume_on_its_arrays  # type: ignore[method-assign]

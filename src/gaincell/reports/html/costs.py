@@ -15,11 +15,12 @@ from gaincell.reports.baseline import title as baseline_title
 from gaincell.reports.floorplan import area_rows, floorplan_figure, stack_rows
 from gaincell.reports.html.markup import EMPTY, element, grid
 from gaincell.reports.html.picture import picture
-from gaincell.reports.html.result import Entry, Result, each, each_of, typed
+from gaincell.reports.html.result import Result, each_of, typed
 from gaincell.reports.html.tables import head_rows, only_kind, short, table
 from gaincell.reports.tables import Rows, layered
 from gaincell.results.baseline import BaselineResult
 from gaincell.results.cost import CostResult
+from gaincell.results.floorplan import FloorplanResult
 
 SIMULATED, CITED = "simulated", "cited"
 
@@ -101,16 +102,14 @@ def _heads(run: CostResult) -> list[Markup]:
 
 def floorplans(results: Sequence[Result]) -> Markup:
     """A sub-tile and a head to scale, and what takes how much of it."""
-    return each(results, "floorplan", lambda result: _floorplan(result.run))
+    return each_of(results, FloorplanResult, _floorplan, lambda run: run.floorplan)
 
 
-def _floorplan(run: Entry) -> Markup:
-    kind = only_kind(run["floorplan"])
-    stacks = stack_rows(run)
+def _floorplan(run: FloorplanResult) -> Markup:
     return (
-        picture("Sub-tile and head", floorplan_figure(run), kind=kind, numbers=())
-        + table(replace(area_rows(run), title="Area of a head"), only_kind(run["areas"]))
-        + (table(stacks, lambda _, c: CITED if c == 3 else SIMULATED) if stacks.rows else EMPTY)
+        picture("Sub-tile and head", floorplan_figure(run), kind=SIMULATED, numbers=())
+        + table(replace(area_rows(run), title="Area of a head"), SIMULATED)
+        + table(stack_rows(run), lambda _, c: CITED if c == 3 else SIMULATED)
     )
 
 

@@ -15,7 +15,13 @@ from gaincell.results.baseline import BaselineResult
 from gaincell.results.cells import CellAdaptationResult, CellResult
 from gaincell.results.codesign import CodesignResult
 from gaincell.results.cost import CostResult
+from gaincell.results.device import DeviceResult
+from gaincell.results.floorplan import FloorplanResult
+from gaincell.results.rtl import RtlResult
 from gaincell.results.run import Adaptations, AdaptedResult, StagedResult
+from gaincell.results.simulation import HeadResult, TileResult
+from gaincell.results.spice import CharacterisationResult, EnergyResult, VerifyResult, WiresResult
+from gaincell.results.spice_circuits import MixedResult, WriteResult
 from gaincell.results.sweep import SweepResult
 
 
@@ -30,8 +36,8 @@ class Section:
     build: Callable[[Sequence[Result]], Markup]
 
 
-def _has(part: str) -> Callable[[Result], bool]:
-    return lambda result: part in result.run
+def _is(kind: type) -> Callable[[Result], bool]:
+    return lambda result: isinstance(result.found, kind)
 
 
 def _of(
@@ -48,10 +54,6 @@ def _coded(result: Result) -> bool:
 
 def _curved(result: Result) -> bool:
     return isinstance(result.found, AdaptedResult | CellAdaptationResult) and result.found.cell is not None
-
-
-def _of_spice(command: str) -> Callable[[Result], bool]:
-    return lambda result: result.run.get("command") == f"spice {command}"
 
 
 SECTIONS = (
@@ -93,55 +95,53 @@ SECTIONS = (
     Section("cell", "Cell", "Current of a cell over its stored voltage.", _curved, mapping.cell),
     _of(heads.activity, "What drives the word lines of every head on real text.", ActivityResult),
     _of(costs.costs, "Energy, latency and area of a token.", CostResult),
-    Section("floorplan", "Floorplan", "Where the area goes, to scale.", _has("floorplan"), costs.floorplans),
+    Section(
+        "floorplan", "Floorplan", "Where the area goes, to scale.", _is(FloorplanResult), costs.floorplans
+    ),
     _of(costs.baseline, "Softmax attention on a machine of today.", BaselineResult),
     Section(
         "timeline",
         "Timeline",
         "Which circuit is busy when.",
-        lambda result: isinstance(result.run.get("timeline"), dict),
+        _is(HeadResult),
         circuits.steps,
     ),
-    Section(
-        "waveforms", "Waveforms", "Charges and counts in one step.", _has("waveforms"), circuits.waveforms
-    ),
-    Section("trace", "Trace", "A head over many tokens.", _has("trace"), circuits.traces),
+    Section("waveforms", "Waveforms", "Charges and counts in one step.", _is(TileResult), circuits.waveforms),
+    Section("trace", "Trace", "A head over many tokens.", _is(HeadResult), circuits.traces),
     Section(
         "spice-cell",
         "Cells in SPICE",
         "From transistor models.",
-        _of_spice("characterise"),
+        _is(CharacterisationResult),
         circuits.spice_cells,
     ),
     Section(
         "spice-verify",
         "SPICE and model",
         "Pulses of both dot products: circuit against model.",
-        _of_spice("verify"),
+        _is(VerifyResult),
         circuits.verifications,
     ),
     Section(
-        "spice-energy", "Energy in SPICE", "Energies of the arrays.", _of_spice("energy"), circuits.energies
+        "spice-energy", "Energy in SPICE", "Energies of the arrays.", _is(EnergyResult), circuits.energies
     ),
+    Section("spice-wires", "Wires", "What the resistance of wires costs.", _is(WiresResult), circuits.wires),
     Section(
-        "spice-wires", "Wires", "What the resistance of wires costs.", _of_spice("wires"), circuits.wires
-    ),
-    Section(
-        "spice-write", "Write path", "From a code to a stored voltage.", _of_spice("write"), circuits.writes
+        "spice-write", "Write path", "From a code to a stored voltage.", _is(WriteResult), circuits.writes
     ),
     Section(
         "spice-mixed",
         "Mixed-signal run",
         "A sub-tile of transistors with its digital block in one simulation.",
-        _of_spice("mixed"),
+        _is(MixedResult),
         circuits.mixed_runs,
     ),
     Section(
         "rtl",
         "Digital half",
         "Generated, compared with HeadArray and the schedule, synthesised.",
-        lambda result: result.run.get("command") == "rtl",
+        _is(RtlResult),
         circuits.digital,
     ),
-    Section("device", "Device", "A fit to measured cells.", _has("fit"), circuits.devices),
+    Section("device", "Device", "A fit to measured cells.", _is(DeviceResult), circuits.devices),
 )

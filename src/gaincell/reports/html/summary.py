@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from markupsafe import Markup
 
-from gaincell.reports.costs import readable, with_scale
+from gaincell.reports.costs import with_scale
 from gaincell.reports.html.markup import element, join
 from gaincell.reports.html.result import Entry, Result, subject, whole
-from gaincell.reports.html.tables import badges, only_kind, table
-from gaincell.reports.results import number, numbers
+from gaincell.reports.html.tables import badges, table
 from gaincell.reports.tables import Rows
 from gaincell.reports.tables import readable as short
 from gaincell.results import evaluation
@@ -19,7 +18,13 @@ from gaincell.results.activity import ActivityResult
 from gaincell.results.baseline import BaselineResult
 from gaincell.results.cells import CellResult
 from gaincell.results.cost import CostResult
+from gaincell.results.device import DeviceResult
+from gaincell.results.floorplan import FloorplanResult
+from gaincell.results.rtl import RtlResult
 from gaincell.results.run import StagedResult
+from gaincell.results.simulation import HeadResult, TileResult
+from gaincell.results.spice import CharacterisationResult, EnergyResult, VerifyResult, WiresResult
+from gaincell.results.spice_circuits import MixedResult, WriteResult
 from gaincell.results.sweep import SweepResult
 
 SIMULATED = "simulated"
@@ -53,7 +58,6 @@ def summary(results: Sequence[Result]) -> Markup:
 
 def headline(result: Result) -> tuple[str, str]:
     """The number one looks for first, and its kind."""
-    run = result.run
     match result.found:
         case CostResult() as cost:
             found = cost.model_cost.bottom_up
@@ -93,81 +97,44 @@ def headline(result: Result) -> tuple[str, str]:
         case ActivityResult() as activity:
             share = 100 * activity.activity.mean().score_active
             return f"{share:.1f} % of the columns give a pulse", SIMULATED
-    for part, say in HEADLINES.items():
-        if part in run:
-            return say(run)
-    return "–", ""
+    return _of_circuits(result.found) or ("–", "")
 
 
-def _floorplan(run: Entry) -> tuple[str, str]:
-    total = sum(number(entry) for entry in run["areas"].values())
-    return f"{total * 1e6:.3f} mm² a head", only_kind(run["areas"])
-
-
-def _verification(run: Entry) -> tuple[str, str]:
-    shares = [100 * number(run[part]["rms_of_full_scale"]["own"]) for part in ("first", "second")]
-    return f"{shares[0]:.2g} % and {shares[1]:.2g} % of full scale, rms from the model", only_kind(
-        run["first"]
-    )
-
-
-def _spice_cell(run: Entry) -> tuple[str, str]:
-    entry = run["curve"]["r_squared_against_it"]
-    return f"R² {number(entry):.3f} against the published cubic", entry["kind"]
-
-
-def _digital(run: Entry) -> tuple[str, str]:
-    checks = run["checks"]
-    if not checks:
-        return f"a step takes {number(run['sizes']['step_periods']):g} clock periods", only_kind(run["sizes"])
-    different = [number(check["different"]) for check in checks if "different" in check]
-    return f"{len(different)} checks, {sum(map(bool, different))} with differences", only_kind(checks)
-
-
-def _write(run: Entry) -> tuple[str, str]:
-    energy = numbers(run["dacs"]["string"]["energy"])
-    mean = {**run["dacs"]["string"]["energy"], "value": sum(energy) / len(energy)}
-    return f"{readable(mean)} a write of a line, resistor string", mean["kind"]
-
-
-def _mixed(run: Entry) -> tuple[str, str]:
-    different, codes = number(run["codes"]["differ"]), number(run["tokens"]) * number(run["rows"])
-    return f"{different:g} of {codes:g} codes unlike those of HeadArray", run["codes"]["differ"]["kind"]
-
-
-def _step(run: Entry) -> tuple[str, str]:
-    latency = run["schedule"]["latency"]
-    return f"a step takes {readable(latency)}", latency["kind"]
-
-
-def _energy(run: Entry) -> tuple[str, str]:
-    parts = " and ".join(readable(run["runs"][-1][part]["head"]) for part in ("first", "second"))
-    return f"{parts} a head, {run['runs'][-1]['inputs']} inputs", only_kind(run["runs"][-1]["first"])
-
-
-def _wires(run: Entry) -> tuple[str, str]:
-    entry = run["limits"]["bit line"]
-    return f"{number(entry):.3g} Ω per cell of a bit line are half a step of the counter", entry["kind"]
-
-
-def _device(run: Entry) -> tuple[str, str]:
-    return str(run["title"]), only_kind(run["fit"])
-
-
-HEADLINES: Mapping[str, Callable[[Entry], tuple[str, str]]] = {
-    "floorplan": _floorplan,
-    "runs": _energy,
-    "curve": _spice_cell,
-    "schedule": _step,
-    "waveforms": lambda run: ("waveforms of a step", only_kind(run["waveforms"]["key_charge"])),
-    "limits": _wires,
-    "fit": _device,
-    "sizes": _digital,
-    "dacs": _write,
-    "write_error": _mixed,
-    "checks": _verification,
-}
-"""Part of a result -> what is said of it; the first that a result has."""
+def _of_circuits(found: object) -> tuple[str, str] | None:
+    """The headline of simulated circuits and of the digital half; None of other results."""
+    match found:
+        case FloorplanResult(areas=areas):
+            return f"{sum(areas.values()) * 1e6:.3f} mm² a head", SIMULATED
+        case EnergyResult(runs=runs):
+            heads = " and ".join(with_scale(array.head, "J") for array in runs[-1].arrays.values())
+            return f"{heads} a head, {runs[-1].inputs} inputs", SIMULATED
+        case CharacterisationResult(curve=curve):
+            return f"R² {curve.r_squared_against_it:.3f} against the published cubic", SIMULATED
+        case HeadResult(schedule=schedule):
+            return f"a step takes {with_scale(schedule.latency, 's')}", SIMULATED
+        case TileResult():
+            return "waveforms of a step", SIMULATED
+        case WiresResult(limits=limits):
+            limit = f"{limits['bit line']:.3g} Ω per cell of a bit line"
+            return f"{limit} are half a step of the counter", SIMULATED
+        case DeviceResult() as device:
+            return device.title or device.device, "measured"
+        case RtlResult(checks=checks, sizes=sizes):
+            if not checks:
+                return f"a step takes {sizes.step_periods} clock periods", SIMULATED
+            done = [check for check in checks if check.different]
+            return f"{len(done)} checks, {sum(c.failed for c in done)} with differences", SIMULATED
+        case WriteResult(dacs=dacs):
+            energy = dacs["string"].energy
+            mean = with_scale(sum(energy) / len(energy), "J")
+            return f"{mean} a write of a line, resistor string", SIMULATED
+        case MixedResult() as mixed:
+            codes = mixed.tokens * mixed.rows
+            return f"{mixed.codes.differ} of {codes} codes unlike those of HeadArray", SIMULATED
+        case VerifyResult(arrays=arrays):
+            shares = (f"{100 * array.rms_of_full_scale['own']:.2g} %" for array in arrays.values())
+            return f"{' and '.join(shares)} of full scale, rms from the model", SIMULATED
+    return None
 
 
 def provenance(results: Sequence[Result]) -> Markup:

@@ -1,0 +1,53 @@
+"""Tables of docs/rtl.md."""
+
+from __future__ import annotations
+
+from gaincell.reports import rtl
+from gaincell.reports.rtl import markdown
+from gaincell.results.rtl import RtlResult, WordLengthsResult
+
+WORDS = ("guard bits", "bits of a word", "q codes", "k codes", "v codes", "perplexity")
+
+
+def word_rows(lengths: WordLengthsResult) -> list[list[str]]:
+    """Perplexity, and codes that differ from those of exact stages, by word length."""
+    rows = [
+        [
+            f"{one.guard_bits}",
+            f"{one.word_bits}",
+            *(f"{x:.2%}" for x in (one.q_codes_different, one.k_codes_different, one.v_codes_different)),
+            f"{one.perplexity:.3f}",
+        ]
+        for one in lengths.words
+    ]
+    return [*rows, ["exact", "", "", "", "", f"{lengths.exact:.3f}"]]
+
+
+def page_tables(result: RtlResult, real: RtlResult, lengths: WordLengthsResult) -> dict[str, str]:
+    """The tables of docs/rtl.md, each with what it is of.
+
+    real: the same head with the codes of a model.
+    """
+    sizes, energy = result.sizes, result.energy
+    assert energy is not None
+    head = f"{sizes.rows:,} rows, {sizes.columns:,} columns"
+    proved = f"Simulated and proved. {head}."
+    shared = "Query heads that share the arrays"
+    of_inputs = ("energy of a token and query head", result.inputs, real.inputs, "")
+    of_tokens = (
+        f"Simulated. {head}; means of {sizes.tokens:,} tokens from an empty ring, "
+        f"{energy.columns:,} valid columns on average, "
+        f"{sizes.step_periods:,} periods a token; {result.technology}."
+    )
+    of_words = (
+        f"Simulated: {lengths.model}, {lengths.predictions:,} predictions; codes that "
+        "differ from those of exact stages with the same inputs."
+    )
+    groups = f"{sizes.group} and {real.sizes.group}"
+    modules = markdown(rtl.MODULES, rtl.module_rows(result))
+    return {
+        "checks": f"{markdown(rtl.CHECKS, rtl.check_rows(result))}\n{proved} {shared}: {sizes.group}.\n",
+        "modules": f"{modules}\n{of_tokens} {shared}: {sizes.group}.\n",
+        "energy": f"{markdown(of_inputs, rtl.energy_rows(result, real))}\n{of_tokens} {shared}: {groups}.\n",
+        "words": f"{markdown(WORDS, word_rows(lengths))}\n{of_words}\n",
+    }

@@ -1,0 +1,53 @@
+"""A fit to measured cells, of `gaincell device fit`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, TypeAlias
+
+from gaincell.results.codec import Kind
+from gaincell.results.common import Result
+
+ChargeUnits: TypeAlias = Annotated[tuple[float, ...], "charge units", "measured"]
+MeasuredVolts: TypeAlias = Annotated[tuple[float, ...], "V", "measured"]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A number, some numbers or a word of a fit. interval: of 95 % confidence."""
+
+    value: object
+    unit: str
+    kind: Kind = "measured"
+    interval: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True)
+class CellCurves:
+    """nominal, cells: over u, stored voltage relative to V_offset.  measured: over measured_u."""
+
+    u: MeasuredVolts
+    nominal: ChargeUnits
+    measured_u: MeasuredVolts
+    measured: ChargeUnits
+    cells: Annotated[tuple[tuple[float, ...], ...], "charge units", "measured"]
+
+
+@dataclass(frozen=True)
+class Decay:
+    """Stored voltage of one cell over time."""
+
+    time: Annotated[tuple[float, ...], "s", "measured"]
+    measured: MeasuredVolts
+    fitted: MeasuredVolts
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceResult(Result):
+    """A device with the numbers of its fit, by name."""
+
+    device: str
+    fit: Mapping[str, Fitted]
+    curves: CellCurves
+    decays: tuple[Decay, ...]

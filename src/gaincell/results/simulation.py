@@ -1,0 +1,122 @@
+"""The arrays token by token: schedule, trace and waveforms of `gaincell simulate`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, TypeAlias
+
+from gaincell.results.codec import COLUMNS
+from gaincell.results.common import Chip, Number, Result, Whole
+from gaincell.units import Coulomb, PerSecond, Second
+
+Seconds: TypeAlias = Annotated[tuple[float, ...], "s"]
+Numbers: TypeAlias = Annotated[tuple[float, ...], "1"]
+Rows: TypeAlias = Annotated[tuple[tuple[float, ...], ...], "1"]
+Amperes: TypeAlias = Annotated[tuple[float, ...], "A"]
+Coulombs: TypeAlias = Annotated[tuple[float, ...], "C"]
+
+
+@dataclass(frozen=True)
+class SchedulePhase:
+    """basis: "computed" or "assumed"."""
+
+    name: str
+    duration: Second
+    basis: str
+    circuits: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class StepSchedule:
+    """Of one step. latency: of it.  token_period: of all layers.  utilisation: by circuit."""
+
+    phases: tuple[SchedulePhase, ...]
+    latency: Second
+    token_period: Second
+    utilisation: Mapping[str, Number]
+
+
+@dataclass(frozen=True)
+class ScheduleEvent:
+    """A phase of one query head of one token."""
+
+    phase: str
+    token: Whole
+    query: Whole
+    start: Second
+    duration: Second
+    basis: str
+    circuits: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """Of the first tokens."""
+
+    events: tuple[ScheduleEvent, ...]
+    token_ends: Seconds
+
+
+@dataclass(frozen=True)
+class LatencySensitivity:
+    """With another assumed latency."""
+
+    unstated_latency: Second
+    latency: Second
+    tokens_per_second: PerSecond
+    decay_per_token: Number
+
+
+@dataclass(frozen=True)
+class TracedStep:
+    """A head after a token. oldest_left: of the oldest voltage.  pulses: shares of the columns held."""
+
+    token: Whole
+    time: Second
+    columns_held: Whole
+    oldest_left: Number
+    pulses_above_zero: Number
+    pulses_full: Number
+    output_rms: Annotated[float, "full scales"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadResult(Result):
+    """Of `gaincell simulate head`. chip_time: that has passed on the chip."""
+
+    design: Chip
+    schedule: StepSchedule
+    timeline: Timeline
+    sensitivity: tuple[LatencySensitivity, ...]
+    trace: Annotated[tuple[TracedStep, ...], COLUMNS]
+    refreshes: Whole
+    writes: Annotated[int, "columns"]
+    chip_time: Second
+
+
+@dataclass(frozen=True)
+class Waveforms:
+    """Those of arrays.waveforms over time; score_saturation, output_saturation: of charges."""
+
+    time: Seconds
+    word_lines: Rows
+    key_current: Amperes
+    key_charge: Coulombs
+    pulses: Rows
+    value_current: Amperes
+    value_charge: Coulombs
+    output: Numbers
+    count: Numbers
+    stored_time: Seconds
+    stored: Annotated[tuple[tuple[float, ...], ...], "V"]
+    score_saturation: Coulomb
+    output_saturation: Coulomb
+
+
+@dataclass(frozen=True, kw_only=True)
+class TileResult(Result):
+    """Of `gaincell simulate tile`."""
+
+    design: Chip
+    waveforms: Waveforms

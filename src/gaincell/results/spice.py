@@ -1,0 +1,328 @@
+"""Circuits in ngspice: a cell, arrays against their model, energies, wires."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, TypeAlias
+
+from gaincell.results.common import Number, Result, Value, Values, Whole
+from gaincell.units import Joule, Second, Volt
+
+Volts: TypeAlias = Annotated[tuple[float, ...], "V"]
+VoltTable: TypeAlias = Annotated[tuple[tuple[float, ...], ...], "V"]
+Seconds: TypeAlias = Annotated[tuple[float, ...], "s"]
+Amperes: TypeAlias = Annotated[tuple[float, ...], "A"]
+Coulombs: TypeAlias = Annotated[tuple[float, ...], "C"]
+Codes: TypeAlias = Annotated[tuple[float, ...], "codes"]
+Celsius: TypeAlias = Annotated[float, "C"]
+OhmPerCell: TypeAlias = Annotated[float, "Ohm per cell"]
+FaradPerCell: TypeAlias = Annotated[float, "F per cell"]
+Drop: TypeAlias = Annotated[float, "of the farthest cell's current"]
+OfLine: TypeAlias = Annotated[float, "of the line's current"]
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """Where circuits operated. process: a corner, or a section of a kit."""
+
+    process: str
+    temperature: Celsius
+    supply: Volt
+
+    def __str__(self) -> str:
+        return f"{self.process}, {self.temperature:g} °C, {self.supply:g} V"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpiceResult(Result):
+    """technology: transistor models.  ngspice: its version."""
+
+    technology: str
+    ngspice: str
+
+
+@dataclass(frozen=True)
+class CellCurve:
+    """current: DC, over volts.  charge: of a full pulse, over levels.  of_the_design: of the chip's own cell.
+
+    r_squared_against_it: share of the variance of `charge` that it explains, unfitted.
+    """
+
+    volts: Volts
+    current: Amperes
+    levels: Volts
+    charge: Coulombs
+    of_the_design: Values
+    r_squared_against_it: Number
+
+
+@dataclass(frozen=True)
+class CellMismatch:
+    """charge: of every cell, over the levels of the curve.  a_vt: Pelgrom's constant."""
+
+    cells: Number
+    charge: Annotated[tuple[tuple[float, ...], ...], "C"]
+    std_of_full_scale: Annotated[tuple[float, ...], "1"]
+    a_vt: Annotated[float, "V m"]
+
+
+@dataclass(frozen=True)
+class CornerCurve:
+    """DC current in one corner."""
+
+    process: str
+    temperature: Celsius
+    supply: Annotated[float, "of VDD"]
+    current: Amperes
+
+
+@dataclass(frozen=True)
+class CellCorners:
+    """volts: stored, scaled with the supply."""
+
+    volts: Annotated[tuple[float, ...], "V at nominal supply"]
+    curves: tuple[CornerCurve, ...]
+
+
+@dataclass(frozen=True)
+class CellWrite:
+    """Of every level of the DAC; infinite: not settled within the write. stored: over time."""
+
+    levels: Volts
+    settled_within_9_mV: Seconds
+    error_after_switching_off: Volts
+    time: Seconds
+    stored: VoltTable
+
+
+@dataclass(frozen=True)
+class CellRetention:
+    """Voltages of several cells over time. with_default_gmin: what the simulator's own conductance does."""
+
+    set_by_a_leak: bool
+    gate_tunnelling: str
+    time: Seconds
+    held: VoltTable
+    with_default_gmin: VoltTable
+    tunnelling_time: Seconds
+    with_tunnelling: VoltTable
+
+
+@dataclass(frozen=True)
+class CellDisturb:
+    """Changes of stored voltages."""
+
+    stored: Volts
+    after_8_reads: Volts
+    half_selected: Volts
+
+
+@dataclass(frozen=True, kw_only=True)
+class CharacterisationResult(SpiceResult):
+    """Of `gaincell spice characterise`."""
+
+    curve: CellCurve
+    mismatch: CellMismatch
+    corners: CellCorners
+    write: CellWrite
+    retention: CellRetention
+    disturb: CellDisturb
+
+
+@dataclass(frozen=True)
+class Check:
+    """A tolerance that was stated beforehand."""
+
+    name: str
+    found: Value
+    allowed: Value
+    passed: bool
+
+
+@dataclass(frozen=True)
+class AffineFit:
+    """From the model to the simulation, of columns in range. None: too few of them, or no sign to tell."""
+
+    gain: Number | None = None
+    offset: Second | None = None
+    offset_of_negative: Second | None = None
+    rms_in_range: Second | None = None
+
+
+@dataclass(frozen=True)
+class ReadEnergy:
+    """Of one block, in both phases of a read. lines: that were simulated."""
+
+    read: Joule
+    conversion: Joule
+    lines: Whole | None = None
+
+    @property
+    def total(self) -> Joule:
+        """Of both phases."""
+        return self.read + self.conversion
+
+
+@dataclass(frozen=True)
+class VerifiedArray:
+    """Pulse widths of one dot product. model, rms, rms_of_full_scale: by curve of the cell."""
+
+    spice: Seconds
+    model: Mapping[str, Seconds]
+    model_from_simulated_pulses: Seconds
+    rms: Mapping[str, Second]
+    rms_of_full_scale: Mapping[str, Number]
+    affine_calibration: AffineFit
+    integrators_at_a_rail: Whole
+    energy: Mapping[str, ReadEnergy]
+
+
+@dataclass(frozen=True)
+class VerifiedCodes:
+    """spice: simulated; of the models with the cell's own curve, its cubic, a line, its static current.
+
+    unlike_ideal_levels: how many differ from those of ideally written levels.
+    """
+
+    spice: Codes
+    own: Codes
+    cubic: Codes
+    linear: Codes
+    static: Codes
+    differ: Whole
+    differ_by_more_than_one: Whole
+    unlike_ideal_levels: Whole | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyResult(SpiceResult):
+    """Of `gaincell spice verify`. levels: voltage of every code; earlier files have none."""
+
+    corner: OperatingPoint
+    readout: str
+    inputs: str
+    input_statistics: Mapping[str, Number]
+    columns: Whole
+    full_scale: Second
+    first: VerifiedArray
+    second: VerifiedArray
+    codes: VerifiedCodes
+    levels: Volts = ()
+    checks: tuple[Check, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def arrays(self) -> Mapping[str, VerifiedArray]:
+        """By dot product."""
+        return {"first": self.first, "second": self.second}
+
+
+@dataclass(frozen=True)
+class ArrayEnergy:
+    """One dot product on one tile.
+
+    cell_read: of the cells over all cells, whether driven or not.  blocks: of the whole array.
+    column: of one line with its share of the drivers.  array: all blocks.  head: as many arrays as sub-tiles.
+    activity: mean pulse over the longest, of the array's word lines.
+    """
+
+    cell_read: Joule
+    blocks: Mapping[str, ReadEnergy]
+    column: Joule
+    array: Joule
+    head: Joule
+    activity: Number
+
+
+@dataclass(frozen=True)
+class EnergyRun:
+    """One set of inputs."""
+
+    inputs: str
+    input_statistics: Mapping[str, Number]
+    simulated_lines: Whole
+    first: ArrayEnergy
+    second: ArrayEnergy
+
+    @property
+    def arrays(self) -> Mapping[str, ArrayEnergy]:
+        """By dot product."""
+        return {"first": self.first, "second": self.second}
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnergyResult(SpiceResult):
+    """Of `gaincell spice energy`."""
+
+    corner: OperatingPoint
+    readout: str
+    runs: tuple[EnergyRun, ...]
+    not_included: str
+
+
+@dataclass(frozen=True)
+class BitLine:
+    """A line whose cells all conduct.
+
+    error: share of the current, below 0 where it is lost.  drop: calibrated parameter of devices.wires; nan:
+    none that a design takes.  first_order_error: that G R s_n / ... predicts with the conductance of a cell.
+    """
+
+    cells: Whole
+    resistance: OhmPerCell
+    error: OfLine
+    drop: Drop
+    first_order_error: OfLine
+
+
+@dataclass(frozen=True)
+class WordLine:
+    """error, long_error: of the farthest cell's charge against the nearest one's, 1 ns and longest pulse."""
+
+    cells: Whole
+    resistance: OhmPerCell
+    capacitance: FaradPerCell
+    error: Annotated[float, "of the shortest pulse's charge"]
+    long_error: Annotated[float, "of the longest pulse's charge"]
+
+
+@dataclass(frozen=True)
+class InOperation:
+    """One array with one kind of wire.
+
+    array: "first" or "second".  rms, largest: change of the charges as pulse widths.  drop: fitted; nan: the
+    change is noise, or the fit no drop that a design takes, 0 to below 1.  noise: of the integration, rms.
+    columns: that were compared.
+    """
+
+    array: str
+    resistance: OhmPerCell
+    capacitance: FaradPerCell
+    rms: Second
+    largest: Second
+    drop: Drop
+    rms_after_first_order_model: Second
+    noise: Second
+    columns: Whole
+
+
+@dataclass(frozen=True, kw_only=True)
+class WiresResult(SpiceResult):
+    """Of `gaincell spice wires`.
+
+    conductance: output conductance of a conducting cell at V_max.  tolerance: half a counter step.
+    full_scale: the longest pulse.
+    overload: charge of 64 cells at V_max for a full pulse, over the saturation of the first converter.
+    limits: name -> resistance at which 64 cells reach the tolerance; infinite: above the range.
+    """
+
+    corner: OperatingPoint
+    bit_line: tuple[BitLine, ...]
+    word_line: tuple[WordLine, ...]
+    in_operation: tuple[InOperation, ...]
+    conductance: Annotated[float, "S"]
+    tolerance: Number
+    full_scale: Second
+    overload: Annotated[float, "of the converter's saturation"]
+    limits: Mapping[str, OhmPerCell]
