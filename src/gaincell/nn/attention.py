@@ -43,11 +43,6 @@ class Asked(NamedTuple):
     """That every query reads: see `GainCellAttention.columns`."""
 
     @property
-    def pulses(self) -> Float[Tensor, "B H Tq D"]:
-        """Pulse widths."""
-        return self.q if self.scaling is None else scaled(self.q, *self.scaling[:2])
-
-    @property
     def volts(self) -> tuple[Float[Tensor, "B Hk Tk D"], Float[Tensor, "B Hk Tk D"]]:
         """Of keys and values."""
         if self.scaling is None:
@@ -264,6 +259,8 @@ class GainCellAttention(nn.Module):
         key_index: Int[Tensor, "B Tk"] | None = None,
         query_index: Int[Tensor, "B Tq"] | None = None,
         sliding_window: int | None = None,
+        *,
+        extra_age: Float[Tensor, "B held"] | None = None,
     ) -> Float[Tensor, "B H Tq D"]:
         """Attend with the model's own q, k, v (after rotary embedding and norms).
 
@@ -274,12 +271,29 @@ class GainCellAttention(nn.Module):
             key_index: number of the real token in each key slot, -1 for padding, which is never written.
             query_index: the same for the queries; by default the last Tq of ``key_index``.
             sliding_window: the model's own window W: columns of age W and more are gated.
+            extra_age: if given, ``k`` and ``v`` are not projections but voltages that a ring holds already,
+                relative to V_offset, with these ages (see ``attention_from_voltages``).
 
         Returns:
             The scaled output of every head, in the type of ``q``, or in float32 where that is narrower.
         """
         at = (key_index, query_index, sliding_window)
-        return self.answer(self.asked(q, k, v, self.columns(q, k, v, *at)), *at)
+        columns = self.columns(q, k, v, *at)
+        if extra_age is None:
+            return self.answer(self.asked(q, k, v, columns), *at)
+        attended = attention_from_voltages(
+            self.q(q, columns),
+            k,
+            v,
+            self.design,
+            self.impl,
+            key_index=key_index,
+            query_index=query_index,
+            sliding_window=sliding_window,
+            layer=self.layer,
+            extra_age=extra_age,
+        )
+        return self.output(attended, columns)
 
     def sums(
         self,
@@ -321,33 +335,6 @@ class GainCellAttention(nn.Module):
     ) -> Float[Tensor, "B H Tq D"]:
         """`forward` for what the arrays are asked for."""
         return self.passed_on(self._attend(asked, (key_index, query_index, sliding_window)), asked)
-
-    def answer_of_stored(
-        self,
-        asked: Asked,
-        ku: Float[Tensor, "B Hk Tk D"],
-        vu: Float[Tensor, "B Hk Tk D"],
-        key_index: Int[Tensor, "B Tk"],
-        query_index: Int[Tensor, "B Tq"],
-        sliding_window: int | None,
-        extra_age: Float[Tensor, "B held"],
-    ) -> Float[Tensor, "B H Tq D"]:
-        """`answer` of voltages that are stored already, to the queries that are asked: see
-        `attention_from_voltages`.
-        """
-        attended = attention_from_voltages(
-            asked.pulses,
-            ku,
-            vu,
-            self.design,
-            self.impl,
-            key_index=key_index,
-            query_index=query_index,
-            sliding_window=sliding_window,
-            layer=self.layer,
-            extra_age=extra_age,
-        )
-        return self.output(attended, asked.columns)
 
     def passed_on(self, attended: Float[Tensor, "B H T D"], asked: Asked) -> Float[Tensor, "B H T D"]:
         """What the layer passes on, of what the arrays give."""

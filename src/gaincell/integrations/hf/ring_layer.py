@@ -127,7 +127,7 @@ class RingLayer(CacheLayerMixin):
         else:
             old = self.tokens.old(step, index.device)
             stored, seen = self._write(asked.volts, step, old), torch.cat([old.index, index], 1)
-            attended = attention.answer_of_stored(asked, *stored, seen, *at[1:], old.extra_age)
+            attended = attention(query, *stored, seen, index, sliding_window, extra_age=old.extra_age)
         if self.passed is not None:
             self.passed()
         return attended
