@@ -1,5 +1,6 @@
 """The compiled attention is built where there is a compiler, survives forks, and is gaincell's own."""
 
+import logging
 import os
 import re
 import shutil
@@ -160,6 +161,8 @@ def test_another_kernel_is_named_when_it_is_loaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     library = shutil.copy(next(NATIVE.glob("_native*")), tmp_path)
+    caplog.set_level(logging.WARNING, "gaincell")  # whatever other libraries have set for all loggers
+    monkeypatch.setattr(logging.getLogger("gaincell"), "disabled", False)
     assert loaded(tmp_path, monkeypatch) is not None
     assert caplog.messages == [f"GAINCELL_NATIVE: the compiled kernel is {library}"]
     monkeypatch.delenv("GAINCELL_NATIVE")
