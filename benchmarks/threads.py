@@ -82,8 +82,10 @@ def at_once(processes: int, tokens: int, rounds: int, threads: int) -> float:
     """Mean seconds of a forward pass in so many processes that begin together."""
     command = [sys.executable, "-m", "benchmarks.threads", "--worker", str(threads)]
     command += ["--tokens", str(tokens), "--rounds", str(rounds)]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    running = [subprocess.Popen(command, text=True, **pipes) for _ in range(processes)]
+    running = [
+        subprocess.Popen(command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        for _ in range(processes)
+    ]
     for process in running:
         assert process.stdout is not None
         process.stdout.readline()
