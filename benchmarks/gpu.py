@@ -1,12 +1,13 @@
 """Triton against torch's flash softmax attention on a GPU: time, and a check of the codes.
 
-    python -m benchmarks.gpu [--rounds 30] [--out benchmarks/results/gpu.json]
+    python -m benchmarks.gpu [--tune] [--rounds 30] [--out benchmarks/results/gpu.json]
 
 B = 8, H = 12, D = 64, window 1024, T = 1024 and 4096. Reference: causal scaled_dot_product_attention of
 bfloat16 inputs, flash backend. Contenders alternate in one process; medians of CUDA event times after one
 warming round. Of every kind of chip that the kernels serve (`CHIPS`): the time, that of plain torch, and the
 share of outputs that differ from the CPU's compiled kernel, on one sequence. docs/readme.py puts the result
-into docs/benchmarks.md. Without a GPU it only says so.
+into docs/benchmarks.md. With `--tune` the fastest launches of the kernels are found first and kept in the
+package (triton_launches.py). Without a GPU it only says so.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from gaincell.config import Design, load_design
 from gaincell.devices.variability import Mismatch
 from gaincell.devices.wires import Wires
 from gaincell.files import write_text
-from gaincell.ops.gain_cell_attention import gain_cell_attention
+from gaincell.ops.gain_cell_attention import gain_cell_attention, triton_launches
 from gaincell.reports.results import provenance
 
 BATCH, HEADS, DIM = 8, 12, 64
@@ -64,10 +65,10 @@ def flash(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return scaled_dot_product_attention(q, k, v, is_causal=True)
 
 
-def inputs(tokens: int, batch: int = BATCH) -> list[Tensor]:
+def inputs(tokens: int, batch: int = BATCH, dim: int = DIM) -> list[Tensor]:
     """Queries in pulse widths, keys and values in volts."""
     generator = torch.Generator().manual_seed(0)
-    q, k, v = torch.rand(3, batch, HEADS, tokens, DIM, generator=generator)
+    q, k, v = torch.rand(3, batch, HEADS, tokens, dim, generator=generator)
     return [q.cuda(), (0.9 * k).cuda(), (0.9 * v).cuda()]
 
 
@@ -121,16 +122,53 @@ def codes_that_differ(tokens: int, design: Design) -> float:
     return float(((on_gpu - on_cpu).abs() * design.readout_steps > 0.5).double().mean())
 
 
+def tune(rounds: int) -> None:
+    """Write the fastest launch of every pass, for common head dimensions, into the package."""
+    from triton.runtime.errors import OutOfResources
+
+    design = load_design("leroux2025")
+    found = {name: launch._asdict() for name, launch in triton_launches.read_table().items()}
+    for dim in (64, 128):
+        leaves = [t.requires_grad_() for t in inputs(1024, dim=dim)]
+        attention = partial(gain_cell_attention, design=design, impl="triton")
+        calls: dict[triton_launches.Pass, Callable[[], object]] = {
+            "forward": torch.no_grad()(partial(attention, *leaves)),
+            "backward": partial(both, attention, leaves),
+        }
+        for which, call in calls.items():
+            name = triton_launches.name_of(which, leaves[0].device, design, dim, True)
+            times = {}
+            for launch in triton_launches.CANDIDATES:
+                with triton_launches.launched(which, launch):
+                    try:
+                        times[launch] = milliseconds({name: call}, rounds)[name]
+                    except OutOfResources:  # more shared memory than there is
+                        continue
+            best = min(times, key=times.__getitem__)
+            found[name] = best._asdict()
+            print(
+                name,
+                best,
+                f"{times[best]:.3f} ms; default {times[triton_launches.DEFAULT]:.3f} ms",
+                flush=True,
+            )
+    write_text(triton_launches.MEASURED, json.dumps(found, indent=1) + "\n")
+    triton_launches.read_table.cache_clear()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--tune", action="store_true", help="first find and write the fastest launches")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/gpu.json"))
     options = parser.parse_args()
     if not torch.cuda.is_available():
         print("no GPU here: nothing measured")
         return
+    if options.tune:
+        tune(options.rounds)
     times: dict[str, dict[str, float]] = {}
     chips: dict[str, dict[str, float]] = {}
     for tokens in (1024, 4096):

@@ -16,10 +16,10 @@ int sizes_of(const gc_problem &p) {
 }
 int back(const gc_problem &p, const gc_gradient &) { return sizes_of(p); }
 int step(const gc_step &) { return GC_OK; }
-int write(const float *, int64_t rows, int64_t dim, uint8_t *, int64_t columns, int64_t position, int32_t, float, float,
-          float, float) {
+int write(const gc_tokens &p) {
     ++served;
-    return (rows * columns + position) * dim >= 0 ? GC_OK : GC_BAD_ARGUMENT;
+    const int64_t last = p.position + p.tokens - 1;
+    return p.batch * p.heads * (p.columns + p.tokens) * p.dim + last >= 0 ? GC_OK : GC_BAD_ARGUMENT;
 }
 
 }  // namespace
@@ -47,7 +47,8 @@ int main() {
         for (int changes = 1 + random() % 3; changes-- > 0;) sizes[random() % 14] = edge();
         if (random() % 2) p.first_query = p.first_key;
         gc_forward(&p);
-        gc_write(&number, edge(), edge(), &code, edge(), edge(), 8, 0, 1, 0, 1);
+        gc_tokens t = {edge(), edge(), edge(), edge(), edge(), edge(), &number, nullptr, nullptr, &code, 8, 0, 1, 0, 1};
+        gc_write(&t);
     }
     std::printf("%d\n", served);
     return served > 1000 ? 0 : 1;

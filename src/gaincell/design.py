@@ -100,7 +100,7 @@ class Design(DesignFields):
         voltage = self.leakage.decay_voltage
         return 0.0 if voltage is None else voltage - self.v_offset
 
-    @property
+    @cached_property
     def cells_differ(self) -> bool:
         """Whether cells have errors of their own."""
         return cells_differ(self)

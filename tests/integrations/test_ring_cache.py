@@ -26,6 +26,7 @@ from gaincell.errors import InputError, ModelError
 from gaincell.integrations.hf.attach import attach, attached_layers, detach, set_design
 from gaincell.integrations.hf.cache import RingCache, feed
 from gaincell.integrations.hf.paired import pair_rows
+from gaincell.nn.scaler import Scaler
 from gaincell.ops.gain_cell_attention import attention_from_voltages
 from gaincell.ops.gain_cell_attention.native_library import compiled_library
 
@@ -237,6 +238,23 @@ def test_the_compiled_step_equals_plain_torch(cell: str) -> None:
     for compiled, plain in zip(rings["auto"].rings, rings["blocked"].rings, strict=True):
         assert torch.equal(compiled.key_codes, plain.key_codes)
         assert torch.equal(compiled.value_codes, plain.value_codes)
+
+
+@pytest.mark.skipif(compiled_library() is None, reason="the kernel was not built: no C++ compiler")
+def test_gains_and_offsets_are_applied_in_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A prompt and single tokens are not scaled in torch, and have the very bits of those that are."""
+    tokens, pieces = ids(50), [40, *[1] * 10]
+    model = hardware(micro_design(), torch.float32)
+    with monkeypatch.context() as patched:
+        patched.delattr(Scaler, "forward")
+        within = decoded(model, tokens, pieces)
+    seen = []
+    for cell in attached_layers(model):
+        for stage in (cell.q, cell.k, cell.v, cell.out):
+            stage.register_forward_hook(lambda module, *_: seen.append(module))
+    watched = decoded(model, tokens, pieces)
+    assert torch.equal(within, watched)
+    assert len(seen) == 4 * len(attached_layers(model)) * len(pieces)
 
 
 @pytest.mark.skipif(compiled_library() is None, reason="the kernel was not built: no C++ compiler")

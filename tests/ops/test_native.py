@@ -23,6 +23,7 @@ from gaincell.devices.wires import Wires
 from gaincell.errors import InputError
 from gaincell.nn.attention import GainCellAttention
 from gaincell.ops.gain_cell_attention import Scaling, gain_cell_attention, native_decode, native_library
+from gaincell.ops.gain_cell_attention.input_stage import scaled
 
 CELLS = ["linear", "polynomial", "x3", "x5", "sigmoid", "exponential", TABLE]
 M = 128
@@ -273,7 +274,8 @@ def test_differences_are_one_level_and_near_a_threshold(window: int) -> None:
 
 
 @EVERY_LEVEL
-def test_the_same_bits_whatever_the_threads_and_the_batch() -> None:
+def test_the_same_bits_whatever_the_threads_and_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native_library, "WORTH_A_THREAD", 1)
     inputs = [t.float() for t in signals(150, 4, 2, 32, batch=3)]
     threads = torch.get_num_threads()
     try:
@@ -487,13 +489,14 @@ def test_decoding_on_a_chip_with_errors(changes: dict[str, object]) -> None:
         keys, values = torch.zeros(2, 2, kv_heads, 48, dim, dtype=torch.uint8)
         for token in range(tokens):
             for volts, ring in ((k, keys), (v, values)):
-                assert native_decode.write_ring(volts[:, :, token].float(), ring, token % 48, design)
+                one = volts[:, :, token : token + 1].float()
+                assert native_decode.write_ring(one, ring, token % 48, design)
         columns = torch.arange(min(tokens, 48))
         age = (tokens - 1 - columns) % 48
         left = torch.exp(-age * design.leak_per_token).expand(2, -1)
         tiles, last = (columns // 16).expand(2, -1), torch.full((2,), tokens - 1)
         slots = native_decode.make_slots(columns, tiles, left, last, design)
-        assert native_decode.unsupported(q.float(), design) is None
+        assert native_decode.unsupported((q.float(),), design) is None
         found = native_decode.RingDecoder(design, heads, kv_heads, dim, 3)(
             q[:, :, -1:].float(), keys, values, slots
         )
@@ -501,6 +504,46 @@ def test_decoding_on_a_chip_with_errors(changes: dict[str, object]) -> None:
         apart = (found - expected).abs() * 15
         assert float((apart > 1e-3).double().mean()) <= 1 / apart.numel()
         assert float(apart.max()) < 1.001
+
+
+@EVERY_LEVEL
+def test_a_ring_is_scaled_in_passing() -> None:
+    """As if it were given what torch makes of gains and offsets, in every bit; more tokens than columns."""
+    design, batch, heads, kv_heads = chip(tile=16, window=48), 2, 6, 3
+    for dim in (19, 64):
+        q, k, v = (t.float() - 0.4 for t in signals(50, heads, kv_heads, dim, batch=batch))
+        q = q[:, :, -1:]
+        numbers = torch.linspace(0.7, 1.3, 4 * heads).view(4, heads)
+        of_q, of_kv, of_out = numbers[:2], (numbers[2, :kv_heads], 0.4 * numbers[3, :kv_heads]), numbers[2:]
+        rings = torch.zeros(2, 2, batch, kv_heads, 48, dim, dtype=torch.uint8)  # [scaled before, array, ...]
+        for (plain, within), x in zip(rings.transpose(0, 1), (k, v), strict=True):
+            assert native_decode.write_ring(scaled(x, *of_kv), plain, 0, design)
+            for first, tokens in ((0, 7), (7, 43)):
+                piece = x[:, :, first : first + tokens]
+                assert native_decode.write_ring(piece, within, first, design, of_kv)
+        assert torch.equal(rings[0], rings[1])
+        assert bool((rings[0].amax((1, 2, 4)) > rings[0].amin((1, 2, 4))).all())
+        columns = torch.arange(48)
+        left = torch.exp(-((49 - columns) % 48) * design.leak_per_token).expand(batch, -1)
+        tiles, last = (columns // 16).expand(batch, -1), torch.full((batch,), 49)
+        slots = native_decode.make_slots(columns, tiles, left, last, design)
+        decoder = native_decode.RingDecoder(design, heads, kv_heads, dim, 0)
+        before = decoder(scaled(q, *of_q), *rings[0], slots)
+        found = decoder(q, *rings[0], slots, tuple(of_q), tuple(of_out))
+        assert before is not None
+        assert found is not None
+        assert torch.equal(found, scaled(before, *of_out))
+
+
+def test_a_thread_is_started_for_work_that_is_worth_it() -> None:
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        each = native_library.WORTH_A_THREAD
+        found = [native_library.threads_for(cells) for cells in (12 * 64, each - 1, each, 10 * each)]
+    finally:
+        torch.set_num_threads(threads)
+    assert found == [1, 1, 2, 3]
 
 
 def _one_by_one(

@@ -195,7 +195,8 @@ def test_native_equals_naive(effect: str, cell: str) -> None:
 
 
 @pytest.mark.parametrize("effect", EFFECTS)
-def test_threads_and_batch_change_no_draw(effect: str) -> None:
+def test_threads_and_batch_change_no_draw(effect: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native_library, "WORTH_A_THREAD", 1)
     design = chip(effect)
     q, k, v = (t.float() for t in signals(50, batch=3))
     whole = gain_cell_attention(q, k, v, design, layer=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import sys
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from gaincell.devices.leakage import Leakage
 from gaincell.devices.variability import Mismatch
 from gaincell.devices.wires import Wires
 from gaincell.errors import InputError
-from gaincell.ops.gain_cell_attention import gain_cell_attention
+from gaincell.ops.gain_cell_attention import gain_cell_attention, triton_launches
 
 # triton reads the source of its kernels: keep the run-time type checks of the test suite out of them
 for _part in ("triton_random", "triton_kernels", "triton_slabs"):
@@ -81,6 +82,28 @@ def assert_agrees(inputs: list[Tensor], design: Design, half: bool, **options: o
 @pytest.mark.parametrize("tokens", slow_after(2, [1, 2 * M + 37, 63, 65]))
 def test_every_length(tokens: int, gradient: str, half: bool) -> None:
     assert_agrees(signals(tokens, 1, 1, 16), chip(), half, gradient=gradient)
+
+
+@pytest.mark.parametrize("rows", sorted({launch.rows for launch in triton_launches.CANDIDATES} - {64}))
+def test_every_launch(rows: int) -> None:
+    """Against the same numbers as the default; more queries of a program than the ring has columns."""
+    launch = triton_launches.Launch(rows, warps=8, stages=1)
+    with triton_launches.launched("forward", launch), triton_launches.launched("backward", launch):
+        assert_agrees(signals(2 * M + 37, 1, 1, 16), chip(), True)
+
+
+def test_the_table_of_launches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    design, device = chip(), torch.device("cpu")
+    of_forward = ("forward", device, design, 16, True)
+    table = {triton_launches.name_of(*of_forward): triton_launches.Launch(32, 8, 2)._asdict()}
+    monkeypatch.setattr(triton_launches, "MEASURED", tmp_path / "launches.json")
+    triton_launches.MEASURED.write_text(json.dumps(table))
+    triton_launches.read_table.cache_clear()
+    try:
+        assert triton_launches.launch_of(*of_forward) == (32, 8, 2)
+        assert triton_launches.launch_of("backward", *of_forward[1:]) == triton_launches.DEFAULT
+    finally:
+        triton_launches.read_table.cache_clear()
 
 
 @pytest.mark.parametrize("readout", slow_after(2, READOUTS))

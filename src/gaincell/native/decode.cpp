@@ -303,15 +303,17 @@ void read_own_values(const Head &r, int64_t count) {
 // One query head: driver, key read, value read, readout, digital sum.
 bool decode_head(const Head &r, const float *q, float *out) {
     const gc_step &p = r.p;
+    const Row asked(q, p.q_gain, p.q_offset, r.head);
     Vec check = {};
     for (int64_t d = 0; d < r.dp; d += kWidth) {
         Vec code, x;
-        const Vec width = load_some(q + d, r.d - d, 0.0f);
+        const Vec width = asked.at(d, r.d, 0.0f);
         check = check + (width - width);  // 0, or not a number
         drive(width, p.q_levels, &code, &x);
         store(r.x + d, x);
         for (int64_t n = 0; n < kWidth; ++n) r.q[d + n] = uint8_t(int32_t(code[n]));
     }
+    std::fill(r.x + r.d, r.x + r.dp, 0.0f);  // an offset has reached what is no component
     const int64_t count = read_keys(r);
     std::memset(r.charge, 0, size_t(p.tiles * r.dp) * 4);
     constexpr int64_t wide = 4;
@@ -322,12 +324,13 @@ bool decode_head(const Head &r, const float *q, float *out) {
     for (int64_t d = 0; d < p.tiles * r.dp; d += kWidth) store(r.charge + d, load(r.charge + d) * p.output_scale);
     if (p.errors.present) disturb_charge(r, count);
     const float unit = 1.0f / p.steps;
+    const float gain = p.out_gain ? p.out_gain[r.head] : 1.0f, offset = p.out_gain ? p.out_offset[r.head] : 0.0f;
     for (int64_t d = 0; d < r.dp; d += kWidth) {
         Vec sum = {};
         for (int64_t t = 0; t < p.tiles; ++t)
             sum = sum + digitised(load(r.charge + t * r.dp + d), p.output_ceiling != 0, p.steps, p.readout);
         sum = sum * unit;
-        for (int64_t n = 0; n < kWidth && d + n < r.d; ++n) out[d + n] = sum[n];
+        store_some(out + d, p.out_gain ? sum * gain + offset : sum, r.d - d);
     }
     return finite(check);
 }
@@ -362,20 +365,21 @@ int decode(const gc_step &p) {
     return all_finite ? GC_OK : GC_NOT_FINITE;
 }
 
-int write(const float *volts, int64_t rows, int64_t dim, uint8_t *ring, int64_t columns, int64_t position, int32_t levels,
-          float low, float high, float middle, float to_code) {
-    const Dac dac{low, high, middle, levels, to_code, 1.0f};
+int write(const gc_tokens &p) {
+    const Dac dac{p.low, p.high, p.middle, p.levels, p.to_code, 1.0f};
     Vec check = {};
-    for (int64_t row = 0; row < rows; ++row) {
-        uint8_t *codes = ring + (row * columns + position) * dim;
-        for (int64_t d = 0; d < dim; d += kWidth) {
-            Vec code, u;
-            const Vec requested = load_some(volts + row * dim + d, dim - d, 0.0f);
-            check = check + (requested - requested);  // 0, or not a number
-            dac.convert(requested, &code, &u);
-            for (int64_t n = 0; n < std::min(kWidth, dim - d); ++n) codes[d + n] = uint8_t(int32_t(code[n]));
+    for (int64_t row = 0; row < p.batch * p.heads; ++row)
+        for (int64_t t = std::max<int64_t>(0, p.tokens - p.columns); t < p.tokens; ++t) {
+            const Row asked(p.volts + (row * p.tokens + t) * p.dim, p.gain, p.offset, row % p.heads);
+            uint8_t *codes = p.ring + (row * p.columns + (p.position + t) % p.columns) * p.dim;
+            for (int64_t d = 0; d < p.dim; d += kWidth) {
+                Vec code, u;
+                const Vec volts = asked.at(d, p.dim, 0.0f);
+                check = check + (volts - volts);  // 0, or not a number
+                dac.convert(volts, &code, &u);
+                for (int64_t n = 0; n < std::min(kWidth, p.dim - d); ++n) codes[d + n] = uint8_t(int32_t(code[n]));
+            }
         }
-    }
     return finite(check) ? GC_OK : GC_NOT_FINITE;
 }
 

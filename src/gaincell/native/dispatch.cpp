@@ -162,6 +162,7 @@ bool bad_step(const gc_step &p) {
     const gc_cells &c = p.cells;
     if ((c.key_mismatch == nullptr) != (c.value_mismatch == nullptr)) return true;
     if (c.key_mismatch && ((c.kind != GC_POLYNOMIAL && c.kind != GC_CURVE) || bad_cells(c) || !p.left)) return true;
+    if ((p.q_gain == nullptr) != (p.q_offset == nullptr) || (p.out_gain == nullptr) != (p.out_offset == nullptr)) return true;
     if (bad_errors(p.errors) || (p.errors.present && (!p.query_tokens || p.errors.jitter_std > 0.0f))) return true;
     if (!p.table && (!p.left || p.order < 0 || p.order > GC_MAX_SLABS)) return true;
     if (p.q_levels < 0 || p.q_levels == 1 || p.storage_levels < 2 || p.storage_levels > GC_TABLE) return true;
@@ -171,6 +172,14 @@ bool bad_step(const gc_step &p) {
     for (int64_t s = 0; s < p.batch * p.slots; ++s)
         if (p.tile_of[s] < -1 || p.tile_of[s] >= p.tiles) return true;
     return false;
+}
+
+bool bad_tokens(const gc_tokens &p) {
+    for (int64_t size : {p.batch, p.heads, p.tokens, p.dim, p.columns})
+        if (size < 1) return true;
+    if (too_many({p.batch, p.heads, p.columns, p.dim}) || too_many({p.batch, p.heads, p.tokens, p.dim})) return true;
+    if (!p.volts || !p.ring || (p.gain == nullptr) != (p.offset == nullptr)) return true;
+    return p.levels < 2 || p.levels > 256 || p.position < 0 || p.position >= p.columns;
 }
 
 // One call at a time; nothing is thrown through the C interface.
@@ -250,18 +259,15 @@ int gc_decode(const gc_step *p) {
     return gc::alone(p->threads, [&] { return level->decode(*p); });
 }
 
-int gc_write(const float *volts, int64_t rows, int64_t dim, uint8_t *ring, int64_t columns, int64_t position,
-             int32_t levels, float low, float high, float middle, float to_code) {
-    if (!volts || !ring || rows < 1 || dim < 1 || levels < 2 || levels > 256 || position < 0 || position >= columns)
-        return GC_BAD_ARGUMENT;
-    if (gc::too_many({rows, columns, dim})) return GC_BAD_ARGUMENT;
-    return gc::find_level(gc::best_level)
-        ->write(volts, rows, dim, ring, columns, position, levels, low, high, middle, to_code);
+int gc_write(const gc_tokens *p) {
+    if (!p || gc::bad_tokens(*p)) return GC_BAD_ARGUMENT;
+    return gc::find_level(gc::best_level)->write(*p);
 }
 
 int gc_best_level(void) { return gc::best_level; }
 int64_t gc_sizeof_problem(void) { return int64_t(sizeof(gc_problem)); }
 int64_t gc_sizeof_step(void) { return int64_t(sizeof(gc_step)); }
+int64_t gc_sizeof_tokens(void) { return int64_t(sizeof(gc_tokens)); }
 int64_t gc_sizeof_gradient(void) { return int64_t(sizeof(gc_gradient)); }
 
 void gc_release(void) {

@@ -108,7 +108,8 @@ typedef struct {
 typedef struct {
     int64_t batch, heads, kv_heads, dim;
     int64_t columns, tiles, slots;       /* of the ring [B, Hk, columns, D], sub-tiles, S */
-    const float *q;                      /* [B, H, D], in pulse widths */
+    const float *q;                      /* [B, H, D], in pulse widths once scaled */
+    const float *q_gain, *q_offset;      /* [H]: what is driven is gain times q plus offset; or NULL */
     const uint8_t *key, *value;          /* codes of the ring */
     const int32_t *positions;            /* [S]: column of the ring that a slot is in */
     const int32_t *tile_of;              /* [B, S]: sub-tile, -1 where the query does not see the slot */
@@ -124,13 +125,24 @@ typedef struct {
     int32_t readout, score_ceiling, score_exponent, output_ceiling;
     float steps, score_scale, output_scale;
     float *out;                          /* [B, H, D], in units of full scale */
+    const float *out_gain, *out_offset;  /* [H] or NULL */
     int32_t threads, level;
 } gc_step;
 
 int gc_decode(const gc_step *step);
-/* The write DACs' codes of requested voltages [rows, D], into column `position` of a ring [rows, columns, D]. */
-int gc_write(const float *volts, int64_t rows, int64_t dim, uint8_t *ring, int64_t columns, int64_t position,
-             int32_t levels, float low, float high, float middle, float to_code);
+
+/* Tokens for a ring: the first in column `position`, the others in those after it, where only the last ones stay. */
+typedef struct {
+    int64_t batch, heads, tokens, dim;
+    int64_t columns, position;           /* of the ring [B, Hk, columns, D] */
+    const float *volts;                  /* [B, Hk, tokens, D], requested once scaled */
+    const float *gain, *offset;          /* [Hk] or NULL */
+    uint8_t *ring;                       /* codes of the write DACs */
+    int32_t levels;
+    float low, high, middle, to_code;
+} gc_tokens;
+
+int gc_write(const gc_tokens *tokens);
 
 /* Forward pass: fills out, and open if it is given. */
 int gc_forward(const gc_problem *problem);
@@ -142,6 +154,7 @@ int gc_best_level(void);
 int64_t gc_sizeof_problem(void);
 int64_t gc_sizeof_gradient(void);
 int64_t gc_sizeof_step(void);
+int64_t gc_sizeof_tokens(void);
 /* Free what is kept between calls. */
 void gc_release(void);
 

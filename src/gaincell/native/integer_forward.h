@@ -171,11 +171,9 @@ struct Strips {
 inline bool drive_codes(const gc_problem &p, const Sizes &s, const Planes &planes, const Block &b, const Strips &w) {
     const float top = float(p.q_levels - 1);
     const float constant = p.cells.constant * p.score_scale * planes.root / top;
-    std::memset(w.codes, 0, size_t(s.rp * planes.steps * 64));
+    std::memset(w.codes, 0, size_t((b.i1 - b.i0) * planes.steps * 64));
     Vec check = {};
-    for (int64_t r = 0; r < s.rp; ++r) {
-        w.start[r] = 0.0f;
-        if (r >= b.i1 - b.i0) continue;
+    for (int64_t r = 0; r < b.i1 - b.i0; ++r) {
         uint8_t *codes = w.codes + r * planes.steps * 64;
         __m512i total = _mm512_setzero_si512();
         const Row q(p.q + (b.bh * p.queries + b.i0 - p.first_query + r) * s.d, p.q_gain, p.q_offset, b.head);
@@ -372,7 +370,7 @@ inline void read_strip(const gc_problem &p, const Sizes &s, const Planes &planes
 
 inline bool forward_block(const gc_problem &p, const Sizes &s, const Planes &planes, const Block &b, const Strips &w) {
     const bool all_finite = drive_codes(p, s, planes, b, w);
-    std::memset(w.sum, 0, size_t(s.rp * s.dp) * 4);
+    std::memset(w.sum, 0, size_t((b.i1 - b.i0) * s.dp) * 4);
     const Reach reach = reach_of(p, s, b);
     for (int64_t newest = std::max(reach.first, reach.last - s.tiles + 1); newest <= reach.last; ++newest)
         for (int64_t row = 0; row < b.i1 - b.i0; row += kStrip) {

@@ -7,8 +7,7 @@ namespace GC_LEVEL {
 int forward(const gc_problem &problem);                                 // forward.cpp
 int backward(const gc_problem &problem, const gc_gradient &gradient);   // backward.cpp
 int decode(const gc_step &step);                                        // decode.cpp
-int write(const float *volts, int64_t rows, int64_t dim, uint8_t *ring, int64_t columns, int64_t position, int32_t levels,
-          float low, float high, float middle, float to_code);
+int write(const gc_tokens &tokens);                                     // decode.cpp
 
 extern const Level level;
 const Level level = {forward, backward, decode, write};

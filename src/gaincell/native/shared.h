@@ -37,7 +37,7 @@ struct Level {
     int (*forward)(const gc_problem &);
     int (*backward)(const gc_problem &, const gc_gradient &);
     int (*decode)(const gc_step &);
-    int (*write)(const float *, int64_t, int64_t, uint8_t *, int64_t, int64_t, int32_t, float, float, float, float);
+    int (*write)(const gc_tokens &);
 };
 
 }  // namespace gc

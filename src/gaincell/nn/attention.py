@@ -1,7 +1,7 @@
 """The gain-cell attention of one layer: four scaling stages around the arrays."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from jaxtyping import Float, Int
@@ -19,6 +19,7 @@ from gaincell.ops.gain_cell_attention import (
     attention_from_voltages,
     gain_cell_attention,
 )
+from gaincell.ops.gain_cell_attention.input_stage import scaled
 
 BIASES = ("value_bias", "output_bias")
 """Names of the bias vectors that a layer can have: per key/value head, and per query head."""
@@ -26,6 +27,27 @@ BIASES = ("value_bias", "output_bias")
 
 _At = tuple[Tensor | None, Tensor | None, int | None]
 """Key index, query index and the model's own window."""
+
+
+class Asked(NamedTuple):
+    """What the arrays of a layer are asked for."""
+
+    q: Float[Tensor, "B H Tq D"]
+    k: Float[Tensor, "B Hk Tk D"]
+    v: Float[Tensor, "B Hk Tk D"]
+    scaling: Scaling | None
+    """What whoever computes the arrays has to apply; None: q, k and v are pulse widths and volts."""
+    scales_output: bool
+    """Whether that is all of the output's scaling, too."""
+    columns: Int[Tensor, "#B Tq"] | None
+    """That every query reads: see `GainCellAttention.columns`."""
+
+    @property
+    def volts(self) -> tuple[Float[Tensor, "B Hk Tk D"], Float[Tensor, "B Hk Tk D"]]:
+        """Of keys and values."""
+        if self.scaling is None:
+            return self.k, self.v
+        return scaled(self.k, *self.scaling[2:4]), scaled(self.v, *self.scaling[4:6])
 
 
 class Attend(Protocol):
@@ -257,11 +279,21 @@ class GainCellAttention(nn.Module):
         """
         at = (key_index, query_index, sliding_window)
         columns = self.columns(q, k, v, *at)
-        inside = extra_age is None and self.normaliser is None and self.out.plain
-        if inside and self._scaled_inside(q, k, v):
-            attended = self._scaled_sums(q, k, v, columns, self.out, at)
-            return attended if self.output_bias is None else self._biased(attended)
-        return self.output(self._sums(q, k, v, columns, extra_age, at), columns)
+        if extra_age is None:
+            return self.answer(self.asked(q, k, v, columns), *at)
+        attended = attention_from_voltages(
+            self.q(q, columns),
+            k,
+            v,
+            self.design,
+            self.impl,
+            key_index=key_index,
+            query_index=query_index,
+            sliding_window=sliding_window,
+            layer=self.layer,
+            extra_age=extra_age,
+        )
+        return self.output(attended, columns)
 
     def sums(
         self,
@@ -271,47 +303,44 @@ class GainCellAttention(nn.Module):
         key_index: Int[Tensor, "B Tk"] | None = None,
         query_index: Int[Tensor, "B Tq"] | None = None,
         sliding_window: int | None = None,
-        *,
-        extra_age: Float[Tensor, "B held"] | None = None,
     ) -> Float[Tensor, "B H Tq D"]:
         """What the arrays give, before the scaling of the output; the arguments are those of `forward`."""
         at = (key_index, query_index, sliding_window)
-        return self._sums(q, k, v, self.columns(q, k, v, *at), extra_age, at)
+        return self._attend(self.asked(q, k, v, self.columns(q, k, v, *at), output=False), at)
 
-    def attend_to_volts(
+    def asked(self, q: Tensor, k: Tensor, v: Tensor, columns: Tensor | None, *, output: bool = True) -> Asked:
+        """What q, k and v ask of the arrays. What is more than gain and offset is done here, the rest left to
+        `attend` where that can: the compiled kernel scales in passing.
+
+        output: whether the output's scaling may be left, too.
+        """
+        if not self._scaled_inside(q, k, v):
+            return Asked(self.q(q, columns), *self.volts(k, v), None, False, columns)
+        numbers: list[Tensor] = []
+        given: list[Tensor] = []
+        for stage, x in ((self.q, q), (self.k, k), (self.v, self.values(v))):
+            inside = stage.plain and not (stage is self.v and self.normaliser is not None)
+            given.append(x if inside else stage(x, columns))
+            numbers += _gain_and_offset(stage, inside)
+        output = output and self.normaliser is None and self.out.plain
+        scaling = Scaling(*numbers, *_gain_and_offset(self.out, output))
+        return Asked(given[0], given[1], self.with_constant(given[2]), scaling, output, columns)
+
+    def answer(
         self,
-        q: Float[Tensor, "B H T D"],
-        k: Float[Tensor, "B Hk T D"],
-        v: Float[Tensor, "B Hk T D"],
-        index: Int[Tensor, "B T"] | None = None,
+        asked: Asked,
+        key_index: Int[Tensor, "B Tk"] | None = None,
+        query_index: Int[Tensor, "B Tq"] | None = None,
         sliding_window: int | None = None,
-    ) -> Float[Tensor, "B H T D"]:
-        """`forward` for what `volts` gives of keys and values."""
-        at = (index, index, sliding_window)
-        columns = self.columns(q, k, v, *at)
-        return self.output(self._attend(self.q(q, columns), k, v, None, at), columns)
+    ) -> Float[Tensor, "B H Tq D"]:
+        """`forward` for what the arrays are asked for."""
+        return self.passed_on(self._attend(asked, (key_index, query_index, sliding_window)), asked)
 
-    def _sums(
-        self, q: Tensor, k: Tensor, v: Tensor, columns: Tensor | None, extra_age: Tensor | None, at: _At
-    ) -> Tensor:
-        """`sums` for queries that read so many columns."""
-        if extra_age is not None:
-            q = self.q(q, columns)
-            return attention_from_voltages(
-                q,
-                k,
-                v,
-                self.design,
-                self.impl,
-                key_index=at[0],
-                query_index=at[1],
-                sliding_window=at[2],
-                layer=self.layer,
-                extra_age=extra_age,
-            )
-        if self._scaled_inside(q, k, v):
-            return self._scaled_sums(q, k, v, columns, None, at)
-        return self._attend(self.q(q, columns), *self.volts(k, v), None, at)
+    def passed_on(self, attended: Float[Tensor, "B H T D"], asked: Asked) -> Float[Tensor, "B H T D"]:
+        """What the layer passes on, of what the arrays give."""
+        if not asked.scales_output:
+            return self.output(attended, asked.columns)
+        return attended if self.output_bias is None else self._biased(attended)
 
     def _scaled_inside(self, *tensors: Tensor) -> bool:
         """Whether `attend` may scale what the arrays are given: the compiled kernel does so in passing."""
@@ -320,26 +349,13 @@ class GainCellAttention(nn.Module):
             single and self.attend is gain_cell_attention and (self.q.plain or self.k.plain or self.v.plain)
         )
 
-    def _scaled_sums(
-        self, q: Tensor, k: Tensor, v: Tensor, columns: Tensor | None, out: Scaler | None, at: _At
-    ) -> Tensor:
-        """`sums`, scaled by `out`, where `attend` scales; more than gain and offset is done before."""
-        numbers: list[Tensor] = []
-        given: list[Tensor] = []
-        for stage, x in ((self.q, q), (self.k, k), (self.v, self.values(v))):
-            inside = stage.plain and not (stage is self.v and self.normaliser is not None)
-            given.append(x if inside else stage(x, columns))
-            numbers += _gain_and_offset(stage, inside)
-        numbers += _gain_and_offset(self.out, out is not None)
-        return self._attend(given[0], given[1], self.with_constant(given[2]), Scaling(*numbers), at)
-
-    def _attend(self, q: Tensor, k: Tensor, v: Tensor, scaling: Scaling | None, at: _At) -> Tensor:
+    def _attend(self, asked: Asked, at: _At) -> Tensor:
         return self.attend(
-            q,
-            k,
-            v,
+            asked.q,
+            asked.k,
+            asked.v,
             self.design,
-            scaling,
+            asked.scaling,
             self.impl,
             key_index=at[0],
             query_index=at[1],

@@ -224,7 +224,7 @@ def _check(
             f"{where}: the mask covers {mask.shape[-1]} slots but the cache returned {key.shape[2]}: this "
             "kind of cache is not modelled; leave cache_implementation at its default"
         )
-    key_index = mask[:, 0, 0].expand(query.shape[0], -1)
+    key_index = mask.flatten(1).expand(query.shape[0], -1)
     query_index = key_index[:, -query.shape[2] :]
     if cell.layer == 0:
         _check_index(where, key_index)
@@ -285,8 +285,7 @@ def _check_index(where: str, key_index: Tensor) -> None:
 
 def _window(module: nn.Module, arguments: dict[str, Any]) -> int | None:
     """The layer's own sliding window, as the model passes it to its attention function."""
-    expected = own_window(module)
-    if "sliding_window" not in arguments and expected is not None:
+    if "sliding_window" not in arguments and (expected := own_window(module)) is not None:
         raise ModelError(
             f"{type(module).__name__} has a sliding window ({expected}) that it does not pass to its "
             "attention function: this family is not modelled by gain-cell attention"

@@ -13,8 +13,8 @@ from transformers.cache_utils import CacheLayerMixin
 from gaincell.circuits import dac_code, write_dac
 from gaincell.errors import InputError
 from gaincell.integrations.hf.interface import RING
-from gaincell.integrations.hf.ring_tokens import RingTokens, Step
-from gaincell.nn.attention import GainCellAttention
+from gaincell.integrations.hf.ring_tokens import Old, RingTokens, Step
+from gaincell.nn.attention import Asked, GainCellAttention
 from gaincell.ops.gain_cell_attention import native_decode
 from gaincell.ops.gain_cell_attention.native_decode import RingDecoder
 
@@ -110,46 +110,61 @@ class RingLayer(CacheLayerMixin):
         index: of the real token in each slot, -1 for padding, which is not written.
         """
         step = self.tokens.step or self.tokens.begin(index)
-        volts = self.attention.volts(key, value)
-        attended = self._decoded(query, volts, step, sliding_window)
-        self.codes_are_read = attended is not None
-        if attended is None and not step.old.shape[1] and not self.attention.design.front_differs:
-            self._keep(volts, step)
-            self._settle()
-            attended = self.attention.attend_to_volts(query, *volts, index, sliding_window)
-        elif attended is None:
-            seen = torch.cat([step.old, index], 1)
-            attended = self.attention(
-                query, *self._write(volts, step), seen, index, sliding_window, extra_age=step.extra_age
-            )
+        attention = self.attention
+        at = (index, index, sliding_window)
+        asked = attention.asked(query, key, value, attention.columns(query, key, value, *at))
+        one, alone = key.shape[2] == 1, not step.held and not attention.design.front_differs
+        written = (one or alone) and self._written_in_compiled_code(asked, step)
+        total = self._decoded(asked, step, sliding_window) if written and one else None
+        self.codes_are_read = total is not None
+        if total is not None:
+            attended = attention.passed_on(total, asked)
+        elif alone:
+            if not written:
+                self._keep(asked.volts, step)
+                self._settle()
+            attended = attention.answer(asked, *at)
+        else:
+            old = self.tokens.old(step, index.device)
+            stored, seen = self._write(asked.volts, step, old), torch.cat([old.index, index], 1)
+            attended = attention(query, *stored, seen, index, sliding_window, extra_age=old.extra_age)
         if self.passed is not None:
             self.passed()
         return attended
 
-    def _decoded(
-        self, query: Tensor, volts: tuple[Tensor, Tensor], step: Step, sliding_window: int | None
-    ) -> Tensor | None:
-        """`attend` for one token in compiled code; None where that does not serve."""
-        attention = self.attention
-        if not self.finite or not self._native_serves(volts[0]):
-            return None
-        for codes, requested in zip(self._codes, volts, strict=True):
+    def _written_in_compiled_code(self, asked: Asked, step: Step) -> bool:
+        """Whether the codes of the new tokens were written in compiled code; it does not serve all."""
+        design, impl, scaling = self.attention.design, self.attention.impl, asked.scaling
+        if self._levels is None or not self.finite:
+            return False
+        if not (impl in ("auto", "decode") or impl.startswith("native")):
+            return False
+        if native_decode.unsupported((*asked[:3], *(scaling or ())), design) is not None:
+            return False
+        scales = (None, None) if scaling is None else (scaling[2:4], scaling[4:6])
+        for codes, requested, scale in zip(self._codes, asked[1:3], scales, strict=True):
             if step.column is not None:
-                finite = native_decode.write_ring(requested, codes, step.column, attention.design)
+                finite = native_decode.write_ring(requested, codes, step.column, design, scale)
             else:
-                written = torch.empty_like(codes[:, :, :1])
-                finite = native_decode.write_ring(requested, written, 0, attention.design)
-                codes[step.rows, :, step.columns] = written[step.rows, :, 0]
+                written = torch.empty(requested.shape, dtype=torch.uint8)
+                finite = native_decode.write_ring(requested, written, 0, design, scale)
+                codes[step.rows, :, step.columns] = written[step.rows, :, step.slots]
             if not finite:
-                return None
-        read = attention.columns(query, *volts, query_index=step.index, sliding_window=sliding_window)
-        q = attention.q(query, read)
+                return False
+        return True
+
+    def _decoded(self, asked: Asked, step: Step, sliding_window: int | None) -> Tensor | None:
+        """What the arrays give for the query of one token, read from the codes in compiled code; None where
+        the query is no number.
+        """
+        attention, scaling = self.attention, asked.scaling
         if self._decode is None or self._decode.design is not attention.design:
             level = attention.impl.removeprefix("native-") if attention.impl.startswith("native-") else None
             heads, kv_heads = attention.heads, attention.kv_heads
-            self._decode = RingDecoder(attention.design, heads, kv_heads, q.shape[3], attention.layer, level)
-        out = self._decode(q, *self._codes, self.tokens.decoded(step, sliding_window))
-        return None if out is None else attention.output(out, read)
+            dim = asked.q.shape[3]
+            self._decode = RingDecoder(attention.design, heads, kv_heads, dim, attention.layer, level)
+        scales = () if scaling is None else (scaling[:2], scaling[6:])
+        return self._decode(asked.q, *self._codes, self.tokens.decoded(step, sliding_window), *scales)
 
     @property
     def _codes(self) -> tuple[Tensor, Tensor]:
@@ -157,23 +172,14 @@ class RingLayer(CacheLayerMixin):
         assert self.value_codes is not None
         return self.key_codes, self.value_codes
 
-    def _native_serves(self, volts: Tensor) -> bool:
-        impl = self.attention.impl
-        one = volts.shape[2] == 1 and (impl in ("auto", "decode") or impl.startswith("native"))
-        return (
-            one
-            and self._levels is not None
-            and native_decode.unsupported(volts, self.attention.design) is None
-        )
-
-    def _write(self, volts: tuple[Tensor, Tensor], step: Step) -> list[Float[Tensor, "B Hk S D"]]:
+    def _write(self, volts: tuple[Tensor, Tensor], step: Step, old: Old) -> list[Float[Tensor, "B Hk S D"]]:
         """Write requested voltages; the stored ones that the queries of the step see, oldest first."""
         held = []
         for codes in self._codes:
-            if len(step.old_columns) == 1:
-                held.append(codes[:, :, step.old_columns[0]])
+            if len(old.columns) == 1:
+                held.append(codes[:, :, old.columns[0]])
             else:
-                where = step.old_columns[:, None, :, None]
+                where = old.columns[:, None, :, None]
                 held.append(codes.gather(2, where.expand(-1, codes.shape[1], -1, codes.shape[3])))
         fresh = [self._voltages(written) for written in self._keep(volts, step)]
         seen = [torch.cat([self._voltages(h).to(f.dtype), f], 2) for h, f in zip(held, fresh, strict=True)]

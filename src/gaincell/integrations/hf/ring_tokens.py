@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -17,26 +18,36 @@ from gaincell.ops.gain_cell_attention.native_decode import Slots
 from gaincell.units import Second
 
 
-@dataclass(frozen=True)
+class Old(NamedTuple):
+    """The tokens held before a step that its queries may see, oldest first."""
+
+    index: Int[Tensor, "B S"]
+    columns: Int[Tensor, "#B S"]
+    """Where they are; one row if all are alike."""
+    extra_age: Float[Tensor, "B S"]
+    """See `attention_from_voltages`."""
+
+
+@dataclass
 class Step:
     """The tokens of one forward pass and the columns that they meet; the same in all layers.
 
-    index [B, T]: of the real token in each slot, -1 for padding.  old [B, S]: of the tokens held before it
-    that its queries may see, oldest first.  old_columns [B, S]: where they are; one row if all are alike.
-    extra_age [B, S]: see `attention_from_voltages`.  rows, slots, columns: of the tokens that stay, and where
-    they go.  column: if the pass is of one token for every sequence, and goes to the same column of each.
+    index [B, T]: of the real token in each slot, -1 for padding.  held: columns held before it that its
+    queries may see.  alike: whether all sequences have as many.  rows, slots, columns: of the tokens that
+    stay, and where they go.  column: of the first, if it is the same of every sequence and none has padding.
     """
 
     index: Int[Tensor, "B T"]
-    old: Int[Tensor, "B S"]
-    old_columns: Int[Tensor, "B S"]
-    extra_age: Float[Tensor, "B S"]
+    held: int
+    alike: bool
     rows: Int[Tensor, " n"]
     slots: Int[Tensor, " n"]
     columns: Int[Tensor, " n"]
     column: int | None
     decoded: dict[int | None, Slots]
     """What the query of one token sees of the ring, by sliding window."""
+    old: Old | None = None
+    """What is held before; found when it is asked for."""
 
 
 class RingTokens:
@@ -100,24 +111,29 @@ class RingTokens:
         end = self.count + real.sum(1)
         rows, slots = (real & (index >= end[:, None] - window)).nonzero(as_tuple=True)
         columns = index[rows, slots] % window
-        held = min(window - 1, int(self.count.max()))
-        old = self.count[:, None] - torch.arange(held, 0, -1)
-        old_columns = old.clamp(min=0) % window
-        regular = (self.count[:, None] - old).double() * self._period
-        extra_age = self._now[:, None] - self.write_times.gather(1, old_columns) - regular
         alike = bool((self.count == self.count[0]).all())
         self.step = Step(
             index=index,
-            old=torch.where(old < 0, PADDING, old).to(device),
-            old_columns=(old_columns[:1] if alike else old_columns).to(device),
-            extra_age=extra_age.to(device),
+            held=min(window - 1, int(self.count.max())),
+            alike=alike,
             rows=rows.to(device),
             slots=slots.to(device),
             columns=columns.to(device),
-            column=int(columns[0]) if alike and index.shape[1] == 1 and bool(real.all()) else None,
+            column=int(index[0, 0]) % window if alike and bool(real.all()) else None,
             decoded={},
         )
         return self.step
+
+    def old(self, step: Step, device: torch.device) -> Old:
+        """What a step sees of the columns held before it."""
+        if step.old is None:
+            old = self.count[:, None] - torch.arange(step.held, 0, -1)
+            columns = old.clamp(min=0) % self.columns
+            regular = (self.count[:, None] - old).double() * self._period
+            extra_age = self._now[:, None] - self.write_times.gather(1, columns) - regular
+            found = torch.where(old < 0, PADDING, old), columns[:1] if step.alike else columns, extra_age
+            step.old = Old(*(t.to(device) for t in found))
+        return step.old
 
     def decoded(self, step: Step, sliding_window: int | None) -> Slots:
         """What the query of a step of one token sees of the ring, that token included."""

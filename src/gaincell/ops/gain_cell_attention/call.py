@@ -131,23 +131,8 @@ def check(call: Call) -> None:
 
 
 def _check_tensors(q: Tensor, k: Tensor, v: Tensor) -> None:
-    shapes = f"q {tuple(q.shape)}, k {tuple(k.shape)}, v {tuple(v.shape)}"
-    if not q.dim() == k.dim() == v.dim() == 4:
-        raise InputError(f"{shapes}: q must be [B, H, Tq, D], k and v [B, Hk, Tk, D]")
-    if k.shape != v.shape:
-        raise InputError(f"{shapes}: k and v must have the same shape")
-    if q.shape[0] != k.shape[0] or q.shape[3] != k.shape[3]:
-        raise InputError(f"{shapes}: q, k and v must agree in batch size and head dimension")
-    if 0 in q.shape or 0 in k.shape:
-        raise InputError(f"{shapes}: no dimension may be 0")
-    if q.shape[1] % k.shape[1]:
-        raise InputError(
-            f"{shapes}: the {q.shape[1]} query heads must be a multiple of the {k.shape[1]} key heads"
-        )
-    if q.shape[2] > k.shape[2]:
-        raise InputError(
-            f"{shapes}: there are more queries than keys; every query's own key must be among the keys"
-        )
+    if wrong := _wrong_shapes(q, k, v):
+        raise InputError(f"q {tuple(q.shape)}, k {tuple(k.shape)}, v {tuple(v.shape)}: {wrong}")
     for name, x in (("q", q), ("k", k), ("v", v)):
         if x.layout != torch.strided:
             raise InputError(f"{name} is {x.layout}; give a dense tensor")
@@ -155,3 +140,21 @@ def _check_tensors(q: Tensor, k: Tensor, v: Tensor) -> None:
             raise InputError(f"{name} is {x.dtype}; give float32, float64, bfloat16 or float16")
     if not q.device == k.device == v.device:
         raise InputError(f"q is on {q.device}, k on {k.device}, v on {v.device}; put them on one device")
+
+
+def _wrong_shapes(q: Tensor, k: Tensor, v: Tensor) -> str | None:
+    """What is wrong with the shapes, in words; None if it is nothing."""
+    if not q.dim() == k.dim() == v.dim() == 4:
+        return "q must be [B, H, Tq, D], k and v [B, Hk, Tk, D]"
+    (batch, heads, queries, dim), (key_batch, kv_heads, keys, key_dim) = q.shape, k.shape
+    if k.shape != v.shape:
+        return "k and v must have the same shape"
+    if batch != key_batch or dim != key_dim:
+        return "q, k and v must agree in batch size and head dimension"
+    if 0 in (batch, heads, queries, dim, kv_heads, keys):
+        return "no dimension may be 0"
+    if heads % kv_heads:
+        return f"the {heads} query heads must be a multiple of the {kv_heads} key heads"
+    if queries > keys:
+        return "there are more queries than keys; every query's own key must be among the keys"
+    return None

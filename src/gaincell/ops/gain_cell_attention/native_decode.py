@@ -19,37 +19,32 @@ from torch import Tensor
 
 from gaincell.circuits.converter import in_precision
 from gaincell.config import Design
-from gaincell.errors import InputError
 from gaincell.features import CELLS, CONVERSIONS, NOMINAL, PULSE_LAW, READ_NOISE, missing
 from gaincell.ops.gain_cell_attention.backends import native
 from gaincell.ops.gain_cell_attention.native_library import (
     MOST_SLABS,
-    MOST_THREADS,
-    NOT_FINITE,
     OK,
     TABLE,
     Step,
-    compiled_library,
+    Tokens,
     invoke,
     level_in_use,
     level_number,
+    threads_for,
 )
 from gaincell.ops.gain_cell_attention.native_tables import converters_of
 
-WORTH_A_THREAD = (
-    4_000_000  # cells of a decoding step, below which starting threads takes longer than it saves
-)
 IMPLEMENTS = NOMINAL | PULSE_LAW | CELLS | CONVERSIONS | READ_NOISE - {"noise.pulse_jitter"}
 """Features of a chip (features.py)."""
 
 
-def unsupported(like: Tensor, design: Design) -> str | None:
-    """Why one query against a ring of codes is not served, in words; None if it is."""
+def unsupported(tensors: tuple[Tensor, ...], design: Design) -> str | None:
+    """Why a ring of codes is not served for these q, k, v, gains and offsets, in words; None if it is."""
     if (reason := _unsupported_chip(design)) is not None:
         return reason
-    if like.requires_grad and torch.is_grad_enabled():
+    if torch.is_grad_enabled() and any(x.requires_grad for x in tensors):
         return "it has no gradients"
-    return native.unsupported((like,), design, 1)
+    return native.unsupported(tensors[:3], design, 1)
 
 
 @lru_cache(maxsize=64)
@@ -68,6 +63,14 @@ def _write_dac(design: Design) -> tuple[float, ...]:
     levels = design.storage_levels or 0
     ends = (in_precision(v, torch.float32) for v in (design.v_min, design.v_max, design.v_offset))
     return (levels, *ends, (levels - 1) / (design.v_max - design.v_min))
+
+
+Scale = tuple[Tensor, Tensor] | None
+"""Gain and offset per head, float32, that are still to be applied; None: none are."""
+
+
+def _pointers(scale: Scale) -> tuple[int | None, int | None]:
+    return (None, None) if scale is None else (scale[0].data_ptr(), scale[1].data_ptr())
 
 
 class Slots(NamedTuple):
@@ -99,26 +102,20 @@ def make_slots(positions: Tensor, tile_of: Tensor, left: Tensor, query: Tensor, 
     return Slots(positions.to(torch.int32), tile_of.to(torch.int32).contiguous(), left, table, tokens)
 
 
-def write_ring(volts: Tensor, ring: Tensor, position: int, design: Design) -> bool:
-    """Codes of requested voltages [B, Hk, 1, D] into one column of a ring [B, Hk, M, D], uint8.
+def write_ring(volts: Tensor, ring: Tensor, position: int, design: Design, scale: Scale = None) -> bool:
+    """Codes of requested voltages [B, Hk, T, D] into a ring [B, Hk, M, D], uint8.
 
+    The first token goes to column `position`, the others to those after it; of more than M the last M stay.
     False if a voltage is not finite: there is no code for that.
     """
-    found = compiled_library()
-    assert found is not None
     volts = volts.resolve_neg().contiguous()
-    status = found.gc_write(
-        volts.data_ptr(),
-        ring.shape[0] * ring.shape[1],
-        ring.shape[3],
-        ring.data_ptr(),
-        ring.shape[2],
-        position,
+    batch, heads, tokens, dim = volts.shape
+    asked = Tokens(
+        *(batch, heads, tokens, dim, ring.shape[2], position),
+        *(volts.data_ptr(), *_pointers(scale), ring.data_ptr()),
         *_write_dac(design),
     )
-    if status not in (OK, NOT_FINITE):
-        raise InputError(f"the compiled attention refused to write (status {status})")
-    return bool(status == OK)
+    return invoke("gc_write", asked) == OK
 
 
 class RingDecoder:
@@ -157,13 +154,22 @@ class RingDecoder:
         """Copies are made anew: a structure of pointers cannot be copied."""
         return RingDecoder, self._made_of
 
-    def __call__(self, q: Tensor, keys: Tensor, values: Tensor, slots: Slots) -> Tensor | None:
+    def __call__(
+        self,
+        q: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        slots: Slots,
+        scale: Scale = None,
+        out_scale: Scale = None,
+    ) -> Tensor | None:
         """The digital sum for one query of every head against a ring of codes.
 
         Args:
             q: [B, H, 1, D] requested pulse widths.
             keys, values: [B, Hk, M, D] codes, uint8.
             slots: what is looked at.
+            scale, out_scale: of q, and of the sum.
 
         Returns:
             [B, H, 1, D]; None where q is not finite.
@@ -175,12 +181,14 @@ class RingDecoder:
         step.kv_heads, step.columns = keys.shape[1:3]
         step.slots = len(slots.positions)
         step.q, step.out = q.data_ptr(), out.data_ptr()
+        step.q_gain, step.q_offset = _pointers(scale)
+        step.out_gain, step.out_offset = _pointers(out_scale)
         step.key, step.value = keys.data_ptr(), values.data_ptr()
         step.positions, step.tile_of = slots.positions.data_ptr(), slots.tile_of.data_ptr()
         step.left = slots.left.data_ptr()
         step.query_tokens = slots.query.data_ptr()
         step.table = None if slots.table is None else slots.table.data_ptr()
         cells = step.batch * step.kv_heads * step.slots * step.dim
-        step.threads = min(torch.get_num_threads(), MOST_THREADS) if cells > WORTH_A_THREAD else 1
+        step.threads = threads_for(cells)
         step.level = level_number(self._level or level_in_use())
         return out if invoke("gc_decode", step) == OK else None

@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+
+import torch
 
 from gaincell.errors import InputError
 from gaincell.files import open_file
@@ -22,11 +23,8 @@ LEVELS = ("portable", "avx2", "avx512", "amx")
 """Instruction levels, slowest first."""
 MOST_SLABS, TABLE = 8, 16  # GC_MAX_SLABS, GC_TABLE
 MOST_THREADS = 1024
-WRITE: Any = [
-    *(ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64),
-    *(ctypes.c_int32, ctypes.c_float, ctypes.c_float, ctypes.c_float, ctypes.c_float),
-]
-"""Types of the arguments of gc_write."""
+WORTH_A_THREAD = 4_000_000
+"""Cells that are read, for each of which another thread saves more time than it takes to start."""
 READOUTS = {"none": 0, "counter": 1, "counter-floor": 2, "published-code": 3}
 POLYNOMIAL, BY_LEVEL, CURVE, TIMED, TIMED_CURVE = range(5)  # kinds of cells
 AS_GIVEN = -1  # GC_AS_GIVEN
@@ -115,7 +113,8 @@ class Step(ctypes.Structure):
 
     _fields_ = [
         *((n, ctypes.c_int64) for n in ("batch", "heads", "kv_heads", "dim", "columns", "tiles", "slots")),
-        *((n, ctypes.c_void_p) for n in ("q", "key", "value", "positions", "tile_of", "left", "table")),
+        *((n, ctypes.c_void_p) for n in ("q", "q_gain", "q_offset")),
+        *((n, ctypes.c_void_p) for n in ("key", "value", "positions", "tile_of", "left", "table")),
         ("order", ctypes.c_int32),
         ("coefficients", ctypes.c_float * (MOST_SLABS + 1)),
         ("cells", Cells),
@@ -125,8 +124,19 @@ class Step(ctypes.Structure):
         ("to_volts", ctypes.c_float),
         *((name, ctypes.c_int32) for name in _CONVERTERS),
         *((name, ctypes.c_float) for name in ("steps", "score_scale", "output_scale")),
-        ("out", ctypes.c_void_p),
+        *((name, ctypes.c_void_p) for name in ("out", "out_gain", "out_offset")),
         *((name, ctypes.c_int32) for name in ("threads", "level")),
+    ]
+
+
+class Tokens(ctypes.Structure):
+    """gc_tokens"""
+
+    _fields_ = [
+        *((n, ctypes.c_int64) for n in ("batch", "heads", "tokens", "dim", "columns", "position")),
+        *((n, ctypes.c_void_p) for n in ("volts", "gain", "offset", "ring")),
+        ("levels", ctypes.c_int32),
+        *((n, ctypes.c_float) for n in ("low", "high", "middle", "to_code")),
     ]
 
 
@@ -160,7 +170,7 @@ def compiled_library() -> ctypes.CDLL | None:
     return None
 
 
-STRUCTURES = {"problem": Problem, "gradient": Gradient, "step": Step}
+STRUCTURES = {"problem": Problem, "gradient": Gradient, "step": Step, "tokens": Tokens}
 CALLS = ("gc_forward", "gc_backward", "gc_decode", "gc_write", "gc_best_level", "gc_release")
 LARGEST = 64 * 2**20
 """Bytes of a library."""
@@ -188,7 +198,6 @@ def _load(path: Path) -> ctypes.CDLL | None:
         size.restype = ctypes.c_int64
         if size() != ctypes.sizeof(structure):
             return None
-    loaded.gc_write.argtypes = WRITE
     return loaded
 
 
@@ -234,6 +243,11 @@ def level_number(level: str) -> int:
     if level not in levels():
         raise InputError(f"instruction level {level!r} is not available; choose one of {', '.join(levels())}")
     return LEVELS.index(level)
+
+
+def threads_for(cells: int) -> int:
+    """Threads for a call that reads so many cells; at most torch's number of them."""
+    return min(torch.get_num_threads(), MOST_THREADS, 1 + cells // WORTH_A_THREAD)
 
 
 def invoke(name: str, *arguments: ctypes.Structure) -> int:

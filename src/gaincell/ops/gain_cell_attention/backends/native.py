@@ -34,9 +34,7 @@ from gaincell.ops.gain_cell_attention.native_library import (
     AS_GIVEN,
     BF16,
     FLOAT32,
-    LEVELS,
     MOST_SLABS,
-    MOST_THREADS,
     OK,
     SCALES,
     Gradient,
@@ -45,6 +43,7 @@ from gaincell.ops.gain_cell_attention.native_library import (
     invoke,
     level_in_use,
     level_number,
+    threads_for,
 )
 from gaincell.ops.gain_cell_attention.native_tables import (
     by_level,
@@ -107,8 +106,7 @@ def run(call: Call) -> Tensor:
     sides if there is a scaling, in float32.
     """
     scaling: tuple[Tensor, ...] = call.scaling or ()
-    name = call.impl.partition("-")[2]
-    level = LEVELS[level_number(name)] if name else level_in_use()
+    level = level_number(call.impl.partition("-")[2] or level_in_use())
 
     def core(q: Tensor, k: Tensor, v: Tensor, span: Span) -> Tensor:
         kernel = _Kernel(span, level)
@@ -129,7 +127,7 @@ def run(call: Call) -> Tensor:
 @dataclass
 class _Kernel:
     span: Span
-    level: str
+    level: int
     finite: bool = True
 
     def problem(
@@ -145,8 +143,8 @@ class _Kernel:
         problem.sum = None if total is None else total.data_ptr()
         for name, numbers in zip((*SCALES, "out_gain", "out_offset"), scaling, strict=False):
             setattr(problem, name, numbers.data_ptr())
-        problem.threads = min(torch.get_num_threads(), MOST_THREADS)
-        problem.level = level_number(self.level)
+        problem.threads = threads_for(q.numel() * min(k.shape[2], at.window))
+        problem.level = self.level
         return problem, kept
 
 

@@ -40,9 +40,9 @@ from gaincell.ops.gain_cell_attention import triton_kernels as kernels
 from gaincell.ops.gain_cell_attention.call import Call
 from gaincell.ops.gain_cell_attention.input_stage import array_inputs
 from gaincell.ops.gain_cell_attention.native_library import READOUTS
+from gaincell.ops.gain_cell_attention.triton_launches import launch_of
 from gaincell.ops.gain_cell_attention.varlen import Span, over_real_tokens
 
-ROWS = 64
 IMPLEMENTS = triton_any.IMPLEMENTS
 
 
@@ -96,11 +96,13 @@ class _TritonCore(torch.autograd.Function):
         keep = any(ctx.needs_input_grad)
         open_, edge = triton_any.gates(q, d, keep)
         s, o = _constants(d, q.shape[3])
-        grid = (triton.cdiv(q.shape[2], ROWS), q.shape[0] * q.shape[1])
+        launch = launch_of("forward", q.device, d, q.shape[3], half)
+        grid = (triton.cdiv(q.shape[2], launch.rows), q.shape[0] * q.shape[1])
         kernels.forward[grid](
             *codes, out, open_, *_sizes(q, k, span), *s, *o, d.leak_per_token, (d.storage_levels or 2) - 1,
             d.readout_steps, edge, d.score_ceiling, d.output_ceiling, READOUTS[d.readout],
-            R=ROWS, N=d.tile, D=q.shape[3], HALF=half, KEEP=keep,
+            R=launch.rows, N=d.tile, D=q.shape[3], HALF=half, KEEP=keep,
+            num_warps=launch.warps, num_stages=launch.stages,
         )  # fmt: skip
         if keep:
             ctx.save_for_backward(q, k, v, open_)
@@ -124,9 +126,11 @@ class _TritonCore(torch.autograd.Function):
         scale = 1 / d.output_saturation
         margin = sum_rounding(torch.float32)
         constants = (*s, *f, d.leak_per_token, d.leak_per_token, (d.storage_levels or 2) - 1, scale)
-        shape = {"R": ROWS, "N": d.tile, "D": dim, "HALF": ctx.half}
+        launch = launch_of("backward", q.device, d, dim, ctx.half)
+        shape = {"R": launch.rows, "N": d.tile, "D": dim, "HALF": ctx.half}
+        shape |= {"num_warps": launch.warps, "num_stages": launch.stages}
         sizes = _sizes(q, k, span)
-        blocks = triton.cdiv(q.shape[2], ROWS)
+        blocks = triton.cdiv(q.shape[2], launch.rows)
         kernels.backward_queries[(blocks, q.shape[0] * q.shape[1])](
             *codes, grad, open_, dq, *sizes, *constants, score_scale, margin, d.score_ceiling, **shape
         )
