@@ -6,12 +6,14 @@ import pytest
 import torch
 import transformers
 from transformers import DynamicCache, PreTrainedModel
+from transformers.masking_utils import and_masks, causal_mask_function, packed_sequence_mask_function
 
 from gaincell.config import load_design
 from gaincell.design import Design
 from gaincell.errors import ModelError
 from gaincell.integrations.hf.attach import attach, attached_layers
 from gaincell.integrations.hf.cache import RingCache
+from gaincell.integrations.hf.masks import key_index_mask
 
 from .families import build, padding_mask, tokens
 
@@ -208,6 +210,40 @@ def test_calls_that_are_not_modelled_are_refused(family: str, call: str, design:
     with torch.no_grad(), pytest.raises(ModelError, match=message) as caught:
         run(model)
     assert "\n" not in str(caught.value)
+
+
+def test_packing_beside_a_cache_is_refused_in_arguments_without_names(design: Design) -> None:
+    model = attach(build("llama"), design)
+    positions = torch.arange(8)[None]
+    model.model(tokens(1, 8), None, positions)
+    with torch.no_grad(), pytest.raises(ModelError, match="position_ids restart within a row"):
+        model.model(tokens(1, 8), None, positions % 4)
+
+
+@pytest.mark.skipif(TRANSFORMERS_4, reason="transformers 4 has no mask in terms of positions")
+def test_the_mask_of_packed_sequences_is_accepted_where_nothing_is_packed() -> None:
+    """So transformers makes it while torch.compile traces."""
+
+    from transformers.masking_utils import (
+        bidirectional_mask_function,
+        remap_positions_for_packed_sequence,
+    )
+
+    def mask_of(positions: torch.Tensor) -> torch.Tensor:
+        sequence = (positions.diff(prepend=positions[:, :1] - 1) != 1).cumsum(-1)
+        causal = remap_positions_for_packed_sequence(causal_mask_function, positions)
+        return key_index_mask(
+            1, 8, mask_function=and_masks(causal, packed_sequence_mask_function(sequence)), q_length=8
+        )
+
+    positions = torch.arange(8)[None]
+    assert mask_of(positions + 3).flatten().tolist() == list(range(8))
+    for packed in (positions % 4, positions + (positions > 3)):
+        with pytest.raises(ModelError, match="packed_sequence_mask_function, remap_positions"):
+            mask_of(packed)
+    bidirectional = remap_positions_for_packed_sequence(bidirectional_mask_function, positions)
+    with pytest.raises(ModelError, match="bidirectional_mask_function"):
+        key_index_mask(1, 8, mask_function=bidirectional, q_length=8)
 
 
 def test_weights_asked_for_in_the_configuration(design: Design) -> None:

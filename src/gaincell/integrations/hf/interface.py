@@ -5,6 +5,7 @@ Two names are registered, with one mask function (``masks.py``) and one function
 attention from the very same arguments, which proves that masks, windows, caches and groups arrive intact.
 """
 
+import inspect
 import threading
 from typing import Any, NamedTuple
 
@@ -162,23 +163,30 @@ def refuse_call(model: nn.Module, args: tuple[Any, ...], arguments: dict[str, An
         ModelError: attention weights, bidirectional or cross-attention, or packed sequences are asked for.
     """
     where = type(model).__name__
+    arguments = dict(zip(inspect.signature(model.forward).parameters, args, strict=False)) | arguments
     if arguments.get("output_attentions"):
         raise ModelError(f"{where}: output_attentions=True is not modelled: arrays give no attention weights")
     if arguments.get("is_causal") is False:
         raise ModelError(f"{where}: bidirectional attention (is_causal=False) is not modelled")
     if arguments.get("encoder_hidden_states") is not None:
         raise ModelError(f"{where}: cross-attention (encoder_hidden_states) is not modelled")
-    positions, mask = arguments.get("position_ids"), arguments.get("attention_mask")
+    positions = arguments.get("position_ids")
     if isinstance(positions, Tensor) and positions.ndim == 2:
-        restarts = positions[:, 1:] <= positions[:, :-1]
-        if isinstance(mask, Tensor) and mask.ndim == 2:
-            real = mask[:, -positions.shape[1] :].bool().to(positions.device)
-            restarts = restarts & real[:, 1:] & real[:, :-1]
-        if bool(restarts.any()):
-            raise ModelError(
-                f"{where}: position_ids restart within a row (packed sequences), which is not modelled: "
-                "give the sequences as separate rows of a padded batch, with attention_mask"
-            )
+        _refuse_restarts(where, positions, arguments.get("attention_mask"))
+
+
+@torch.compiler.disable
+def _refuse_restarts(where: str, positions: Int[Tensor, "B T"], mask: Any) -> None:
+    """Refuse packed sequences by their positions, also beside a cache."""
+    restarts = positions[:, 1:] <= positions[:, :-1]
+    if isinstance(mask, Tensor) and mask.ndim == 2:
+        real = mask[:, -positions.shape[1] :].bool().to(positions.device)
+        restarts = restarts & real[:, 1:] & real[:, :-1]
+    if bool(restarts.any()):
+        raise ModelError(
+            f"{where}: position_ids restart within a row (packed sequences), which is not modelled: "
+            "give the sequences as separate rows of a padded batch, with attention_mask"
+        )
 
 
 def refuse_saving(*_: Any, **__: Any) -> None:
@@ -272,6 +280,7 @@ def _check_shapes(where: str, cell: GainCellAttention, query: Tensor, key: Tenso
         )
 
 
+@torch.compiler.disable
 def _check_index(where: str, key_index: Tensor) -> None:
     """Real tokens are numbered upwards; anything else is a user's own mask of four dimensions."""
     real = key_index != PADDING

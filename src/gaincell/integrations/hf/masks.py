@@ -23,6 +23,14 @@ from gaincell.errors import ModelError
 PADDING = -1
 """The key index of a slot that holds no real token."""
 
+_SEQUENCES = "packed_sequence_mask_function"
+_POSITIONS = "remap_positions_for_packed_sequence"
+"""Factories of the mask of packed sequences: they hold every token's sequence, and its position in that.
+
+Where every row is one sequence, transformers 4 still calls the first, and transformers 5 both while
+torch.compile traces: it cannot look at the numbers then. `_refuse_patterns` can: it is not traced.
+"""
+
 
 def key_index_mask(
     batch_size: int,
@@ -88,8 +96,12 @@ def key_index_mask(
     return index[:, None, None, kv_offset:]
 
 
+@torch.compiler.disable
 def _refuse_patterns(mask_function: Callable[..., Any]) -> None:
-    """Refuse every mask that is not made of "causal" and "sliding window" alone."""
+    """Refuse every mask that is not made of "causal" and "sliding window" alone.
+
+    Never traced: what a mask is made of is asked of its closures, numbers in tensors among it.
+    """
     patterns = _patterns(mask_function)
     known = {"causal_mask_function", "sliding_window_overlay"}
     if "causal_mask_function" in patterns and patterns <= known:
@@ -115,8 +127,10 @@ def _patterns(mask_function: Callable[..., Any]) -> set[str]:
     if factory == "and_masks":
         functions = [part for group in parts if isinstance(group, tuple) for part in group]
         return set().union(*(_patterns(function) for function in functions))
-    if factory == "packed_sequence_mask_function" and not any(bool(part.any()) for part in parts):
-        return set()  # transformers 4 also says so when every row is one sequence, number 0
+    if factory == _SEQUENCES and not any(bool(part.any()) for part in parts):
+        return set()
+    if factory == _POSITIONS and all(bool((p.diff() == 1).all()) for p in parts if isinstance(p, Tensor)):
+        return set().union(*(_patterns(part) for part in parts if callable(part)))
     return {factory}
 
 
