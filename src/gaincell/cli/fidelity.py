@@ -71,8 +71,7 @@ def fidelity(
     from gaincell.integrations.hf.attach import attached_layers
     from gaincell.integrations.hf.chip import AS_SAVED, change_chip, set_impl
     from gaincell.integrations.hf.context import check_length, default_length, read_tokens
-    from gaincell.integrations.hf.models import load_model
-    from gaincell.integrations.hf.sources import load_base
+    from gaincell.integrations.hf.models import load_model, load_software
     from gaincell.reports.fidelity import fidelity_figure, fidelity_rows
     from gaincell.reports.style import save
     from gaincell.results.evaluation import FidelityResult
@@ -88,7 +87,7 @@ def fidelity(
     check_length(loaded.model, tokens)
     set_impl(loaded.model, impl.value)
     typer.echo(f"{run}: {gains}")
-    base = load_base(loaded.id).model
+    base = load_software(loaded.id)
     of_linear = None
     if linear is not None:
         other = load_model(linear)
