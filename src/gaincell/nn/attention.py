@@ -365,6 +365,19 @@ def common_design(layers: Sequence[GainCellAttention]) -> Design:
     return design
 
 
+def check_precision(layers: Sequence[GainCellAttention], where: str) -> None:
+    """Refuse gains and offsets in 16 bits: `model.bfloat16()` and the like cast them too. Raises ModelError.
+
+    where: beginning of the message.
+    """
+    found = next((c.q.gain.dtype for c in layers if c.q.gain.dtype.itemsize < torch.float32.itemsize), None)
+    if found is not None:
+        raise ModelError(
+            f"{where}: gains and offsets were cast to {found}, too coarse for the write DAC; convert the "
+            f"model before attach, or load it with dtype={found}: they then stay in float64"
+        )
+
+
 def _gain_and_offset(stage: Scaler, inside: bool) -> tuple[Tensor, Tensor]:
     """Those of a stage in float32; 1 and 0 for one that is computed elsewhere."""
     if inside:
