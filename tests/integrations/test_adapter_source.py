@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -265,6 +266,12 @@ def test_what_is_refused(
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert "adapter" in said
+
+
+def test_an_adapter_is_read_without_warnings(pair: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        gaincell.load(pair / "adapter")
 
 
 def test_peft_is_needed(pair: Path, monkeypatch: pytest.MonkeyPatch) -> None:

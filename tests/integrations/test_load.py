@@ -17,6 +17,7 @@ from transformers import (
 import gaincell
 from gaincell.errors import InputError, ModelError, RunError
 from gaincell.integrations.hf.attach import attached_layers, set_attention
+from gaincell.integrations.hf.models import load_software
 from gaincell.integrations.hf.size import run_design
 
 from .families import build, tokens
@@ -42,6 +43,21 @@ def test_load(saved: Path, softmax: dict[str, Path]) -> None:
         gaincell.load(softmax["llama"])
     with pytest.raises(InputError, match="base= is for a RUN or an adapter"):
         gaincell.load(saved, base=softmax["llama"])
+
+
+def test_a_run_of_a_model_that_was_saved_attached(
+    saved: Path, softmax: dict[str, Path], tmp_path: Path
+) -> None:
+    """Its base model is in software; what it learned in arrays is no pretrained model to compare with."""
+    model, _ = gaincell.load(saved)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1.01)
+    again, _ = gaincell.load(gaincell.save(model, tmp_path / "run"))
+    assert torch.equal(logits(again), logits(model))
+    assert not attached_layers(load_software(str(softmax["llama"])))
+    with pytest.raises(ModelError, match="no pretrained model to compare with: give the RUN"):
+        load_software(str(saved))
 
 
 def test_attach_without_calibrate_warns_once(softmax: dict[str, Path]) -> None:

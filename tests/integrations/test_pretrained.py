@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from transformers import (
     AutoConfig,
     AutoModel,
     AutoModelForCausalLM,
+    LlamaForCausalLM,
     Trainer,
     TrainingArguments,
 )
@@ -112,6 +114,28 @@ def test_a_configuration_that_hides_the_hardware(how: str, softmax: dict[str, Pa
     with pytest.raises(ModelError, match=r"gain_cell.* would be lost") as caught:
         AutoModelForCausalLM.from_pretrained(saved, **keywords)
     assert "\n" not in str(caught.value)
+
+
+def test_weights_without_files_are_refused(saved: Path) -> None:
+    config, weights = AutoConfig.from_pretrained(saved), load_file(saved / "model.safetensors")
+    with pytest.raises(ModelError, match=r"read from files only.*load_state_dict") as caught:
+        LlamaForCausalLM.from_pretrained(None, config=config, state_dict=weights)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("way", ["save_pretrained", "peft", "gaincell.save"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_gains_that_were_cast_are_not_saved(
+    way: str, dtype: torch.dtype, softmax: dict[str, Path], tmp_path: Path
+) -> None:
+    """They would come back in float64, rounded to 16 bits, and nobody would know."""
+    model: Any = hardware(softmax["llama"])
+    if way == "peft":
+        model = peft.get_peft_model(model, lora("llama"))
+    model.to(dtype)
+    save = partial(gaincell.save, model) if way == "gaincell.save" else model.save_pretrained
+    with pytest.raises(ModelError, match=rf"cannot save: .* cast to {dtype}.*dtype={dtype}"):
+        save(tmp_path / "saved")
 
 
 def test_layers_that_wait_on_disk(softmax: dict[str, Path], tmp_path: Path) -> None:

@@ -70,10 +70,9 @@ def fidelity(
     from gaincell.evaluation.fidelity import fidelity as compare_heads
     from gaincell.evaluation.perplexity import cut_blocks
     from gaincell.integrations.hf.attach import attached_layers
-    from gaincell.integrations.hf.base_model import load_base
     from gaincell.integrations.hf.chip import AS_SAVED, change_chip, set_impl
     from gaincell.integrations.hf.context import check_length, default_length, read_tokens
-    from gaincell.integrations.hf.models import load_model
+    from gaincell.integrations.hf.models import load_model, load_software
     from gaincell.reports.fidelity import fidelity_figure, fidelity_rows
     from gaincell.reports.style import save
     from gaincell.results.evaluation import FidelityResult
@@ -89,7 +88,7 @@ def fidelity(
     check_length(loaded.model, tokens)
     set_impl(loaded.model, impl.value)
     typer.echo(f"{run}: {gains}")
-    base = load_base(loaded.id).model
+    base = load_software(loaded.id)
     of_linear = None
     if linear is not None:
         other = load_model(linear)

@@ -18,10 +18,10 @@ from gaincell.design import Design
 from gaincell.errors import GaincellError
 from gaincell.evaluation.activity import measure_activity
 from gaincell.integrations.hf.attach import attached_layers
-from gaincell.integrations.hf.base_model import load_base
 from gaincell.integrations.hf.cache import RingCache
 from gaincell.integrations.hf.context import default_length
 from gaincell.integrations.hf.digital_scaling import has_array_normaliser, has_exponents
+from gaincell.integrations.hf.models import load_software
 from gaincell.integrations.hf.size import size_of
 from gaincell.integrations.hf.sources import without_revision
 from gaincell.integrations.hf.streaming import learned_positions
@@ -63,7 +63,7 @@ class Pair:
         self.layers: list[GainCellAttention] = attached_layers(self.hardware)
         self.design: Design = self.layers[0].design
         RingCache(self.hardware)  # refuses chips that it does not know, before anyone waits for a text
-        self.software: PreTrainedModel = load_base(ready.loaded.id).model
+        self.software: PreTrainedModel = load_software(ready.loaded.id)
         self.own_windows = [own_window(module) for module in attention_modules(self.software).values()]
         self.positions = learned_positions(self.hardware)
         size = size_of(self.software, without_revision(ready.loaded.id))

@@ -323,8 +323,8 @@ class GainCellAttention(nn.Module):
             given.append(x if inside else stage(x, columns))
             numbers += _gain_and_offset(stage, inside)
         output = output and self.normaliser is None and self.out.plain
-        scaling = Scaling(*numbers, *_gain_and_offset(self.out, output))
-        return Asked(given[0], given[1], self.with_constant(given[2]), scaling, output, columns)
+        numbers += _gain_and_offset(self.out, output)
+        return Asked(given[0], given[1], self.with_constant(given[2]), Scaling(*numbers), output, columns)
 
     def answer(
         self,
@@ -379,6 +379,19 @@ def common_design(layers: Sequence[GainCellAttention]) -> Design:
     if any(layer.design != design for layer in layers):
         raise ModelError("the layers have different designs; use set_design(model, design) before saving")
     return design
+
+
+def check_precision(layers: Sequence[GainCellAttention], where: str) -> None:
+    """Refuse gains and offsets in 16 bits: `model.bfloat16()` and the like cast them too. Raises ModelError.
+
+    where: beginning of the message.
+    """
+    found = next((c.q.gain.dtype for c in layers if c.q.gain.dtype.itemsize < torch.float32.itemsize), None)
+    if found is not None:
+        raise ModelError(
+            f"{where}: gains and offsets were cast to {found}, too coarse for the write DAC; convert the "
+            f"model before attach, or load it with dtype={found}: they then stay in float64"
+        )
 
 
 def _gain_and_offset(stage: Scaler, inside: bool) -> tuple[Tensor, Tensor]:

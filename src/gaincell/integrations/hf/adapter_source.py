@@ -6,6 +6,7 @@ do.
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -104,8 +105,10 @@ def put_adapter(model: PreTrainedModel, directory: Path) -> None:
                 "learned prompts cannot be merged into weights: use peft's PeftModel.from_pretrained"
             )
         config.inference_mode = True
-        wrapped: Any = PeftModel(model, config)
-        found = wrapped.load_adapter(str(directory), "default")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of transformers, about what peft calls
+            wrapped: Any = PeftModel(model, config)
+            found = wrapped.load_adapter(str(directory), "default")
         if unfit := sorted([*found.missing_keys, *found.unexpected_keys]):
             raise ModelError(
                 f"the adapter does not fit the model: {unfit[0]} ({len(unfit)} tensors); save it again"

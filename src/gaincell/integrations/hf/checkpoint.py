@@ -37,7 +37,7 @@ from gaincell.integrations.hf.reparametrisation import put as put_reparametrisat
 from gaincell.integrations.hf.run import AGAIN, DESIGN, FORMAT, HARDWARE, Run, find_base, read_metadata
 from gaincell.integrations.hf.sources import pretrained_id
 from gaincell.nn.array_normaliser import NORMALISER
-from gaincell.nn.attention import common_design
+from gaincell.nn.attention import check_precision, common_design
 from gaincell.ops.gain_cell_attention import Gradient, Impl
 
 ADAPTER_DTYPE = torch.float16
@@ -105,7 +105,9 @@ def save_differences(
         ModelError: the model is not attached, or has weights that are NaN or infinite.
         RunError: the base model does not fit, or the disk is full.
     """
-    design = common_design(attached_layers(model))
+    cells = attached_layers(model)
+    design = common_design(cells)
+    check_precision(cells, "cannot save")
     check_finite(model, where="cannot save")
     tensors = _changed(without_adapters(base_weights(model)), original)
     tensors |= {name: factor.to(ADAPTER_DTYPE) for name, factor in factors(model).items()}

@@ -14,11 +14,12 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers.masking_utils import AttentionMaskInterface
 from transformers.modeling_utils import AttentionInterface
+from transformers.utils import is_torchdynamo_exporting
 
 from gaincell.errors import ModelError
 from gaincell.integrations.hf.masks import PADDING, key_index_mask
 from gaincell.integrations.hf.support import own_window
-from gaincell.nn.attention import GainCellAttention
+from gaincell.nn.attention import GainCellAttention, check_precision
 
 GAIN_CELL = "gaincell"
 SOFTMAX = "gaincell-softmax"
@@ -160,9 +161,15 @@ def refuse_call(model: nn.Module, args: tuple[Any, ...], arguments: dict[str, An
     A forward pre-hook of the base model: some families swallow these arguments on the way.
 
     Raises:
-        ModelError: attention weights, bidirectional or cross-attention, or packed sequences are asked for.
+        ModelError: attention weights, bidirectional or cross-attention, or packed sequences are asked for, or
+            the model is being exported.
     """
     where = type(model).__name__
+    if is_torchdynamo_exporting():
+        raise ModelError(
+            f"{where}: torch.export and ONNX cannot hold gain-cell arrays: call gaincell.detach(model) to "
+            "export the softmax model"
+        )
     arguments = dict(zip(inspect.signature(model.forward).parameters, args, strict=False)) | arguments
     if arguments.get("output_attentions"):
         raise ModelError(f"{where}: output_attentions=True is not modelled: arrays give no attention weights")
@@ -175,7 +182,7 @@ def refuse_call(model: nn.Module, args: tuple[Any, ...], arguments: dict[str, An
         _refuse_restarts(where, positions, arguments.get("attention_mask"))
 
 
-@torch.compiler.disable
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def _refuse_restarts(where: str, positions: Int[Tensor, "B T"], mask: Any) -> None:
     """Refuse packed sequences by their positions, also beside a cache."""
     restarts = positions[:, 1:] <= positions[:, :-1]
@@ -273,14 +280,10 @@ def _check_shapes(where: str, cell: GainCellAttention, query: Tensor, key: Tenso
             f"{where}: q, k, v have {heads} heads of dimensions {dims}; modelled are {cell.heads} query "
             f"heads and {cell.kv_heads} key/value heads of one dimension {cell.head_dim}"
         )
-    if cell.q.gain.dtype.itemsize < torch.float32.itemsize:
-        raise ModelError(
-            f"{where}: gains and offsets were cast to {cell.q.gain.dtype}, too coarse for the write DAC; "
-            "convert the model first, then attach (they then stay in float64)"
-        )
+    check_precision([cell], where)
 
 
-@torch.compiler.disable
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def _check_index(where: str, key_index: Tensor) -> None:
     """Real tokens are numbered upwards; anything else is a user's own mask of four dimensions."""
     real = key_index != PADDING

@@ -96,7 +96,7 @@ def key_index_mask(
     return index[:, None, None, kv_offset:]
 
 
-@torch.compiler.disable
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def _refuse_patterns(mask_function: Callable[..., Any]) -> None:
     """Refuse every mask that is not made of "causal" and "sliding window" alone.
 

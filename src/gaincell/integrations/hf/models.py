@@ -3,7 +3,10 @@
 import os
 
 import torch
+from transformers import PreTrainedModel
 
+from gaincell.errors import ModelError
+from gaincell.integrations.hf.attach import attached_layers
 from gaincell.integrations.hf.base_model import BaseModel, LoadedModel, load_base
 from gaincell.integrations.hf.checkpoint import load_run
 from gaincell.integrations.hf.run import is_run
@@ -42,3 +45,20 @@ def load_model(
         RunError: the RUN is damaged or lacks the stage, or its base model has changed.
     """
     return load_any(model, dtype, stage).with_tokenizer()
+
+
+def load_software(base: str) -> PreTrainedModel:
+    """The pretrained model that one in arrays was made from, to compare with: in software.
+
+    base: `LoadedModel.id` of the one in arrays.
+
+    Raises:
+        ModelError: it cannot be read, or was itself saved in arrays, with the weights that it had there.
+    """
+    found = load_base(base).model
+    if attached_layers(found):
+        raise ModelError(
+            f"{base} holds the weights of a model in arrays, and no pretrained model to compare with: "
+            "give the RUN or the adapter that it was made from"
+        )
+    return found

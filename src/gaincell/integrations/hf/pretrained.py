@@ -97,12 +97,13 @@ def hardware_record(cells: Sequence[GainCellAttention], attention: str) -> dict[
     attention: "gain-cell" or "softmax".
 
     Raises:
-        ModelError: the layers have different designs.
+        ModelError: the layers have different designs, or gains in 16 bits.
         DesignError: no file can hold the design.
     """
     from gaincell.files import parse_toml
-    from gaincell.nn.attention import common_design
+    from gaincell.nn.attention import check_precision, common_design
 
+    check_precision(cells, "cannot save")
     wrong = {
         f"layer {cell.layer}, {name}"
         for cell in cells
@@ -201,6 +202,11 @@ def recorded(model: PreTrainedModel, cells: Sequence[GainCellAttention], attenti
 
 @wraps(_read)
 def _read_with_arrays(cls: Any, *arguments: Any, output_loading_info: bool = False, **keywords: Any) -> Any:
+    if any(ARRAYS in name for name in keywords.get("state_dict") or ()):
+        raise ModelError(
+            "state_dict= has gains and offsets, which are read from files only: call "
+            "from_pretrained(DIRECTORY), or attach a model and call its load_state_dict"
+        )
     model, info = _read(cls, *arguments, output_loading_info=True, **keywords)
     lost = sorted(name for name in info["unexpected_keys"] if ARRAYS in name)
     if lost:

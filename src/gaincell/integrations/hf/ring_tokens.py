@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -18,7 +17,8 @@ from gaincell.ops.gain_cell_attention.native_decode import Slots
 from gaincell.units import Second
 
 
-class Old(NamedTuple):
+@dataclass(frozen=True)
+class Old:
     """The tokens held before a step that its queries may see, oldest first."""
 
     index: Int[Tensor, "B S"]

@@ -22,6 +22,7 @@ from gaincell.config import load_design
 from gaincell.design import Design
 from gaincell.errors import GaincellError, ModelError, RunError
 from gaincell.files import read_json, restored
+from gaincell.integrations.hf.attach import attached_layers, detach
 from gaincell.integrations.hf.base_model import BaseModel, load_base
 from gaincell.integrations.hf.sources import hub_directory
 from gaincell.results import read_stages
@@ -214,16 +215,22 @@ def is_run(path: str | os.PathLike[str]) -> bool:
 def find_base(
     model: str | os.PathLike[str] | None, dtype: torch.dtype | None = torch.float32, where: str = ""
 ) -> BaseModel:
-    """Load a base model; raises RunError where it cannot be. `where` says who needs it."""
+    """Load a base model, in software, also where it was saved attached; raises RunError where it cannot be.
+
+    where: who needs it.
+    """
     if not model:
         raise RunError(
             "the model does not say which pretrained model it was made from: load it with gaincell's "
             "load_model or with from_pretrained, or pass base="
         )
     try:
-        return load_base(model, dtype, f"{where}the base model is needed: ")
+        found = load_base(model, dtype, f"{where}the base model is needed: ")
     except ModelError as error:
         raise RunError(f"{where}the base model is needed: {error}") from error
+    if attached_layers(found.model):
+        detach(found.model)
+    return found
 
 
 def read_metadata(path: Path, advice: str) -> dict[str, str]:
