@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers.masking_utils import AttentionMaskInterface
 from transformers.modeling_utils import AttentionInterface
-from transformers.utils import is_torchdynamo_exporting
+from transformers.utils.import_utils import is_torchdynamo_exporting
 
 from gaincell.errors import ModelError
 from gaincell.integrations.hf.masks import PADDING, key_index_mask
