@@ -43,6 +43,8 @@ PIXELS = 4 / 3
 """Of a point, the unit of matplotlib's drawings."""
 MOST, FEW = 40, 8
 """Points of a line in its table, of longer ones evenly chosen; lines without names that have a table."""
+INHERITED = ("fill", "stroke")
+"""Beginnings of attributes that markers have from the group around them."""
 LEFT_OUT = {"style", "id", "font-family"}
 """Attributes that become others, or that the page's style sheet sets."""
 Point = tuple[float, float, float]
@@ -154,7 +156,8 @@ def _svg(title: str, figure: Figure) -> Markup:
     with styled(text=True):
         figure.savefig(drawn, format="svg")
     text = drawn.getvalue().decode()
-    root, linked = ElementTree.fromstring(text), set(re.findall(r"#(\w+)", text))
+    root = ElementTree.fromstring(text)
+    linked = {name: f"{ID}{n}" for n, name in enumerate(dict.fromkeys(re.findall(r"#(\w+)", text)))}
     width = float(root.attrib["viewBox"].split()[2]) * PIXELS
     svg = Element("svg", {"viewBox": root.attrib["viewBox"], "width": f"{width:.0f}", "role": "img"})
     for tag, words, role in (("title", title, "labelledby"), ("desc", _described(figure), "describedby")):
@@ -167,7 +170,7 @@ def _svg(title: str, figure: Figure) -> Markup:
     return Markup(ElementTree.tostring(svg, encoding="unicode"))
 
 
-def _inlined(old: Element, linked: set[str]) -> list[Element]:
+def _inlined(old: Element, linked: Mapping[str, str]) -> list[Element]:
     """An element as the page has it; of one that says nothing its content."""
     tag = old.tag.rpartition("}")[2]
     if tag in ("metadata", "style"):
@@ -177,7 +180,7 @@ def _inlined(old: Element, linked: set[str]) -> list[Element]:
     for child in old:
         new.extend(_inlined(child, linked))
     if tag == "g" and {child.tag for child in new} == {"use"}:  # markers of a line look alike
-        for name in ("fill", "stroke", "stroke-width"):
+        for name in sorted({name for child in new for name in child.attrib if name.startswith(INHERITED)}):
             values = {child.get(name) for child in new}
             if None not in values and len(values) == 1:
                 new.set(name, new[0].attrib[name])
@@ -188,13 +191,13 @@ def _inlined(old: Element, linked: set[str]) -> list[Element]:
     return [new]
 
 
-def _attributes(given: Mapping[str, str], linked: set[str]) -> Iterator[tuple[str, str]]:
+def _attributes(given: Mapping[str, str], linked: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     declared = dict(re.findall(r"([\w-]+):\s*([^;]+)", given.get("style", "")))
     if found := re.match(r"(italic |oblique )?(\d00 |bold )?.*?([\d.]+px)", declared.pop("font", "")):
         parts = zip(("font-style", "font-weight", "font-size"), found.groups(), strict=True)
         declared |= {name: part.strip() for name, part in parts if part}  # of matplotlib 3.8, in one
     if given.get("id") in linked:
-        yield "id", ID + given["id"]
+        yield "id", linked[given["id"]]
     for name, said in [*given.items(), *declared.items()]:
         key = name.rpartition("}")[2]
         if key in LEFT_OUT or said.startswith("rotate(-0 "):
@@ -202,7 +205,7 @@ def _attributes(given: Mapping[str, str], linked: set[str]) -> Iterator[tuple[st
         if said in DRAWN:
             yield key, f"var(--{DRAWN[said]})"
         elif "#" in said and not re.fullmatch(r"#[\da-f]{6}", said):
-            yield key, said.replace("#", f"#{ID}")
+            yield key, re.sub(r"#(\w+)", lambda link: f"#{linked[link[1]]}", said)
         else:
             yield key, said if key == "href" else _rounded(" ".join(said.split()))
 
