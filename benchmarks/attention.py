@@ -30,7 +30,7 @@ from benchmarks.published_eager import published_eager
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from gaincell.config import load_design
+from gaincell.chips.design_file import load_design
 from gaincell.devices.variability import Mismatch
 from gaincell.files import write_text
 from gaincell.ops.gain_cell_attention import gain_cell_attention, native_decode, native_library

@@ -46,7 +46,7 @@ def called(checkout: str, bf16: bool, gradient: str | None) -> str:
 
 def measure(bf16: bool, gradient: str | None, steps: int) -> dict[str, float]:
     """Tokens a processor second of this process's own checkout, by the loss."""
-    from gaincell.config import load_design
+    from gaincell.chips.design_file import load_design
     from gaincell.integrations.hf.attach import attach
     from gaincell.integrations.hf.lora import add_lora
     from gaincell.integrations.hf.mixing import add_mixing

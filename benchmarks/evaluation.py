@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from gaincell.config import load_design
+from gaincell.chips.design_file import load_design
 from gaincell.evaluation.harness import evaluate_tasks
 from gaincell.files import write_text
 from gaincell.integrations.hf.attach import attach

@@ -26,11 +26,11 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
+from gaincell.chips.design_file import Design, load_design
 from gaincell.circuits.converter_errors import Converters
 from gaincell.circuits.noise import Noise
 from gaincell.circuits.normaliser import Normaliser
 from gaincell.circuits.pwm import Drivers
-from gaincell.config import Design, load_design
 from gaincell.devices.variability import Mismatch
 from gaincell.devices.wires import Wires
 from gaincell.files import write_text

@@ -10,8 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from gaincell.chips.design_file import Design
 from gaincell.circuits import charge_to_pulse, query_driver, read_out, signed_charge_to_pulse, write_dac
-from gaincell.config import Design
 
 
 def published_eager(q: Tensor, k: Tensor, v: Tensor, design: Design) -> Tensor:

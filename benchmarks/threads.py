@@ -24,7 +24,7 @@ import torch
 from benchmarks.attention import BATCH, BOTH, DECODE, FORWARD, inputs
 from benchmarks.models import in_turns
 
-from gaincell.config import load_design
+from gaincell.chips.design_file import load_design
 from gaincell.files import write_text
 from gaincell.ops.gain_cell_attention import gain_cell_attention, native_decode
 from gaincell.reports.results import provenance

@@ -22,7 +22,7 @@ import tokens_page
 from conversions import counted
 from reproduction_circuits import RESULTS, accuracy, area, cell, energy, machines, markdown, result, timing
 
-from gaincell.config import load_design
+from gaincell.chips.design_file import load_design
 from gaincell.files import write_atomic, write_text
 from gaincell.reports import comparison
 from gaincell.reports.baseline import per_token, was_shared

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gaincell.arrays.schedule import Schedule
-from gaincell.config import load_design
+from gaincell.chips.design_file import load_design
 from gaincell.reports import results
 from gaincell.reports.costs import with_scale
 from gaincell.reports.costs_around import energy_verdict

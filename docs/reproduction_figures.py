@@ -15,9 +15,9 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
 from gaincell.arrays.head import HeadArray
+from gaincell.chips.design import Design
+from gaincell.chips.design_file import load_design
 from gaincell.circuits import charge_to_pulse, read_out, signed_charge_to_pulse
-from gaincell.config import load_design
-from gaincell.design import Design
 from gaincell.files import write_atomic
 from gaincell.reports.style import BLACK, BLUE, GREY, ORANGE, RED, styled
 

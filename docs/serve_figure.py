@@ -16,7 +16,7 @@ from PIL import Image
 from tests.demonstrator.conftest import running
 from tests.site.browser import Browser, browser
 
-from gaincell.config import load_design
+from gaincell.chips.design_file import load_design
 from gaincell.demonstrator.pair import Pair
 from gaincell.mapping.ready import adapted_model
 

@@ -25,11 +25,11 @@ from torch import Tensor
 
 from gaincell.adaptation import adapt, collect_statistics
 from gaincell.adaptation.statistics import Statistics
+from gaincell.chips.design import Design
+from gaincell.chips.design_file import load_design
+from gaincell.chips.device import with_cell
 from gaincell.circuits import query_driver
 from gaincell.circuits.dac import write_dac
-from gaincell.config import load_design
-from gaincell.design import Design
-from gaincell.device import with_cell
 from gaincell.evaluation.perplexity import cut_blocks, describe, perplexity
 from gaincell.integrations.hf.attach import attached_layers, set_design
 from gaincell.mapping.ready import find_start

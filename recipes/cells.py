@@ -29,10 +29,10 @@ import typer
 
 from gaincell.adaptation import AdaptationResult, adapt, collect_statistics
 from gaincell.adaptation.adapt import Method
+from gaincell.chips.design import Design
+from gaincell.chips.design_file import load_design
+from gaincell.chips.device import with_cell
 from gaincell.cli._progress import progress_bars
-from gaincell.config import load_design
-from gaincell.design import Design
-from gaincell.device import with_cell
 from gaincell.errors import RunError
 from gaincell.evaluation.perplexity import cut_blocks, describe, perplexity
 from gaincell.files import read_toml

@@ -19,10 +19,10 @@ from typing import Annotated
 import torch
 import typer
 
+from gaincell.chips.design import Design
+from gaincell.chips.design_file import load_design
 from gaincell.cli._options import keep_freed_memory
 from gaincell.cli._progress import progress_bars
-from gaincell.config import load_design
-from gaincell.design import Design
 from gaincell.errors import RunError
 from gaincell.mapping.codesign import CodesignSettings, codesign_model
 from gaincell.results import read, write

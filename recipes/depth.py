@@ -23,8 +23,8 @@ from typing import Annotated, Any
 import typer
 from torch import nn
 
+from gaincell.chips.design_file import load_design
 from gaincell.cli._progress import progress_bars
-from gaincell.config import load_design
 from gaincell.evaluation.context import describe_context, perplexity_by_context
 from gaincell.files import write_text
 from gaincell.integrations.hf.attach import attached_layers, set_design

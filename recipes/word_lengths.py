@@ -20,9 +20,9 @@ import torch
 import typer
 from torch import Tensor, nn
 
+from gaincell.chips.design_file import load_design
 from gaincell.circuits import dac_code, query_code
 from gaincell.cli._progress import progress_bars
-from gaincell.config import load_design
 from gaincell.errors import InputError
 from gaincell.evaluation.perplexity import perplexity
 from gaincell.files import write_json

@@ -5,8 +5,8 @@ from pathlib import Path
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from gaincell.config import load_design
-from gaincell.design import Design
+from gaincell.chips.design import Design
+from gaincell.chips.design_file import load_design
 from gaincell.mapping.settings import MapSettings
 from gaincell.training.data import train_tokenizer
 

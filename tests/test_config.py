@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.ops.test_own_effects import Flickering
 
-from gaincell.config import SHIPPED, list_designs, load_design
-from gaincell.design import Design
+from gaincell.chips.design import Design
+from gaincell.chips.design_file import SHIPPED, list_designs, load_design
 from gaincell.devices.cell import CELL_KINDS, LinearCell, PolynomialCell, SigmoidCell
 from gaincell.devices.variability import Mismatch
 from gaincell.errors import DesignError

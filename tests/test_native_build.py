@@ -26,7 +26,7 @@ OBJDUMP = shutil.which("objdump")
 FORKS = """
 import os, sys, threading, time
 import torch
-from gaincell.config import load_design
+from gaincell.chips.design_file import load_design
 from gaincell.ops.gain_cell_attention import gain_cell_attention
 
 torch.set_num_threads(1)

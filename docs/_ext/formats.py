@@ -27,8 +27,8 @@ from sphinx.application import Sphinx
 from sphinx.pycode import ModuleAnalyzer
 from sphinx.util.docutils import SphinxDirective
 
-from gaincell.config import load_design
-from gaincell.design_fields import CELL_NUMBERS, NUMBERS, TABLE_NUMBERS, TABLES, DesignFields
+from gaincell.chips.design_file import load_design
+from gaincell.chips.fields import CELL_NUMBERS, NUMBERS, TABLE_NUMBERS, TABLES, DesignFields
 from gaincell.schema import allowed
 
 CHIP = "leroux2025"

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from gaincell.adaptation.result import AdaptationResult as AdaptationResult
     from gaincell.adaptation.statistics import collect_statistics as collect_statistics
     from gaincell.arrays.head import HeadArray as HeadArray
+    from gaincell.chips.design_file import Design as Design
+    from gaincell.chips.design_file import list_designs as list_designs
+    from gaincell.chips.design_file import load_design as load_design
     from gaincell.circuits.noise import Noise as Noise
-    from gaincell.config import Design as Design
-    from gaincell.config import list_designs as list_designs
-    from gaincell.config import load_design as load_design
     from gaincell.devices.variability import Mismatch as Mismatch
     from gaincell.errors import GaincellError as GaincellError
     from gaincell.errors import UncalibratedWarning as UncalibratedWarning
@@ -42,7 +42,7 @@ __version__: str
 
 _HOME = {
     "AdaptationResult": "gaincell.adaptation.result",
-    "Design": "gaincell.config",
+    "Design": "gaincell.chips.design",
     "GainCellCallback": "gaincell.training.callback",
     "GaincellError": "gaincell.errors",
     "HeadArray": "gaincell.arrays.head",
@@ -58,9 +58,9 @@ _HOME = {
     "cost": "gaincell.integrations.hf.size",
     "detach": "gaincell.integrations.hf.attach",
     "gain_cell_attention": "gaincell.ops.gain_cell_attention",
-    "list_designs": "gaincell.config",
+    "list_designs": "gaincell.chips.design_file",
     "load": "gaincell.mapping.ready",
-    "load_design": "gaincell.config",
+    "load_design": "gaincell.chips.design_file",
     "map_model": "gaincell.mapping.pipeline",
     "perplexity": "gaincell.evaluation.perplexity",
     "save": "gaincell.integrations.hf.checkpoint",

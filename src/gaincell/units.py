@@ -1,7 +1,7 @@
 """SI units, written in the type of a float: ``t_pulse_max: Second``.
 
 To Python all of them are plain floats in SI units; the unit string rides along in the annotation, where
-design files get it from (design.py). Prefixes (ns, mV, fC) appear only when a number is printed.
+design files get it from (chips/fields.py). Prefixes (ns, mV, fC) appear only when a number is printed.
 """
 
 import math

@@ -10,9 +10,9 @@ import pytest
 from tests.tiers import slow
 from typer.testing import CliRunner
 
+from gaincell.chips.design_file import load_design
+from gaincell.chips.device import fit_device
 from gaincell.cli import app
-from gaincell.config import load_design
-from gaincell.device import fit_device
 from gaincell.integrations.hf.checkpoint import save
 from gaincell.mapping.ready import hardware_model
 

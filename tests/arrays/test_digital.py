@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from gaincell.arrays import HeadArray
 from gaincell.arrays.digital import AdderTree, WriteAddressController
-from gaincell.config import load_design
+from gaincell.chips.design_file import load_design
 from gaincell.errors import InputError
 
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gaincell.arrays import HeadArray, Refresh
-from gaincell.config import Design, load_design
+from gaincell.chips.design_file import Design, load_design
 from gaincell.errors import InputError
 
 TILE, WINDOW, D = 4, 8, 3

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gaincell.arrays import Schedule
-from gaincell.config import load_design
+from gaincell.chips.design_file import load_design
 from gaincell.errors import InputError
 
 PAPER = load_design("leroux2025")

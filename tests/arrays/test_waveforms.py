@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 
 from gaincell.arrays import HeadArray
 from gaincell.arrays.waveforms import waveforms
+from gaincell.chips.design_file import load_design
 from gaincell.cli import app
-from gaincell.config import load_design
 from gaincell.errors import InputError
 from gaincell.results import read
 from gaincell.results.codec import to_json

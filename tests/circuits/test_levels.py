@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from gaincell.chips.design_file import list_designs, load_design
 from gaincell.circuits import dac_code, query_code, query_driver, write_dac
 from gaincell.circuits.levels import LevelTable, on_levels
-from gaincell.config import list_designs, load_design
 from gaincell.costs.activity import Activity
 from gaincell.costs.head import Head
 from gaincell.costs.retention import refresh_interval

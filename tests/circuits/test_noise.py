@@ -16,9 +16,9 @@ from tests.tiers import slow
 from torch import Tensor
 
 from gaincell.arrays import HeadArray
+from gaincell.chips.design_file import Design, load_design
 from gaincell.circuits.converter_errors import Converters, converter_errors
 from gaincell.circuits.noise import Noise
-from gaincell.config import Design, load_design
 from gaincell.devices.leakage import BOLTZMANN, Leakage
 from gaincell.devices.variability import KEY_ARRAY, Mismatch, cell_errors
 from gaincell.devices.wires import Wires, weights

@@ -13,8 +13,8 @@ from typing import Any
 
 import typer
 
+from gaincell.chips.design_file import load_design
 from gaincell.cli import app
-from gaincell.config import load_design
 
 ROOT = Path(__file__).parents[2]
 OUTPUTS = ("--json", "--figure", "--figures", "--out", "--latex", "--gds", "--dump", "--storage")

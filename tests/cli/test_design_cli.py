@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from gaincell.chips.design_file import list_designs, load_design
 from gaincell.cli import CommandFolder, app, main
-from gaincell.config import list_designs, load_design
 from gaincell.errors import GaincellError
 
 
@@ -126,7 +126,7 @@ def test_how_a_command_ends(
     def fail() -> None:
         raise error
 
-    monkeypatch.setattr("gaincell.config.list_designs", fail)
+    monkeypatch.setattr("gaincell.chips.design_file.list_designs", fail)
     ended, _, err = run(capsys, "design", "list")
     assert ended == code
     assert line in err

@@ -333,7 +333,7 @@ def test_what_does_not_go_together_is_refused_before_any_work(
 def test_the_first_line_says_which_version_of_the_model_is_meant(
     arguments: str, version: str, tmp_path: Path
 ) -> None:
-    from gaincell.config import load_design
+    from gaincell.chips.design_file import load_design
 
     chip = load_design("leroux2025").replace(window=64).save(tmp_path / "chip.toml")
     done = CliRunner().invoke(app, [str(chip) if word == "CHIP" else word for word in arguments.split()])

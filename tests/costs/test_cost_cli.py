@@ -12,8 +12,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from tests.tiers import slow_after
 
+from gaincell.chips.design_file import load_design
 from gaincell.cli import main
-from gaincell.config import load_design
 from gaincell.costs import gpus
 from gaincell.costs.activity import Activity, packaged
 from gaincell.costs.size import shipped_sizes

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gaincell.arrays.refresh import Refresh
-from gaincell.config import load_design
+from gaincell.chips.design_file import load_design
 from gaincell.costs import (
     arrays,
     digital,

@@ -3,7 +3,7 @@
 import pytest
 
 from gaincell.arrays.refresh import Refresh
-from gaincell.config import load_design
+from gaincell.chips.design_file import load_design
 from gaincell.costs import (
     gpus,
     motivation,

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import strategies as st
 
 from gaincell.arrays.refresh import Refresh
-from gaincell.config import load_design
+from gaincell.chips.design_file import load_design
 from gaincell.costs import (
     describe,
     retention,

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
+from gaincell.chips.design_file import load_design
 from gaincell.cli import main
-from gaincell.config import load_design
 from gaincell.costs.activity import Activity
 from gaincell.costs.area import head_area
 from gaincell.costs.floorplan import (

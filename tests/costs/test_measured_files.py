@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from gaincell.chips.design_file import load_design
+from gaincell.chips.device import fit_device, with_cell
 from gaincell.cli import app
-from gaincell.config import load_design
-from gaincell.device import fit_device, with_cell
 from gaincell.devices.columns import Columns
 from gaincell.devices.measurement import read_curve, read_decay
 from gaincell.errors import InputError

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from gaincell.config import load_design
+from gaincell.chips.design_file import load_design
 from gaincell.demonstrator.application import application
 from gaincell.demonstrator.pair import Pair
 from gaincell.demonstrator.server import Server, listen, url_of

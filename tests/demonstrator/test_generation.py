@@ -17,8 +17,8 @@ import torch
 from tests.micro import micro_design, write_micro
 from torch import Tensor
 
+from gaincell.chips.design_file import load_design
 from gaincell.circuits.converter_errors import Converters
-from gaincell.config import load_design
 from gaincell.costs.activity import Activity
 from gaincell.demonstrator.arrays import picture, replayed
 from gaincell.demonstrator.generation import Generation

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gaincell.config import load_design
+from gaincell.chips.design_file import load_design
 from gaincell.devices.cell import CELL_KINDS, Cell, PolynomialCell, named_cell
 from gaincell.devices.leakage import remaining
 from gaincell.errors import DesignError

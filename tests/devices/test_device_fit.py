@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from gaincell import results
+from gaincell.chips.design import Design
+from gaincell.chips.design_file import load_design
+from gaincell.chips.device import fit_device, load_device, with_cell
 from gaincell.cli import main
-from gaincell.config import load_design
-from gaincell.design import Design
-from gaincell.device import fit_device, load_device, with_cell
 from gaincell.devices.decay import fit_decay
 from gaincell.devices.leakage import Leakage
 from gaincell.devices.measurement import read_curve, read_decay

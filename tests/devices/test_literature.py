@@ -9,8 +9,8 @@ import pytest
 import torch
 from cells_page import read_literature
 
-from gaincell.config import SHIPPED, load_design
-from gaincell.device import with_cell
+from gaincell.chips.design_file import SHIPPED, load_design
+from gaincell.chips.device import with_cell
 from gaincell.errors import DesignError, InputError
 
 DOCS = Path(__file__).parents[2] / "docs"

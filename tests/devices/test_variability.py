@@ -6,8 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gaincell.config import load_design
-from gaincell.design import Design
+from gaincell.chips.design import Design
+from gaincell.chips.design_file import load_design
 from gaincell.devices.random import KEY_ARRAY, VALUE_ARRAY, normal, philox4x32
 from gaincell.devices.variability import CellErrors, Mismatch, cell_errors
 from gaincell.errors import DesignError

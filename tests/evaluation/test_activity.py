@@ -12,6 +12,7 @@ from tests.micro import micro_design, micro_llama
 from tests.tiers import slow
 
 from gaincell.arrays import HeadArray
+from gaincell.chips.design import Design
 from gaincell.circuits import charge_to_pulse, query_driver, write_dac
 from gaincell.circuits.charge_to_pulse import ChargeToPulse
 from gaincell.circuits.converter import sum_rounding
@@ -20,7 +21,6 @@ from gaincell.circuits.pwm import Drivers
 from gaincell.circuits.sinks import Sinks
 from gaincell.cli import main
 from gaincell.costs.activity import Activity
-from gaincell.design import Design
 from gaincell.devices.variability import Mismatch
 from gaincell.errors import InputError
 from gaincell.evaluation.activity import measure_activity

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from gaincell.config import load_design
+from gaincell.chips.design_file import load_design
 from gaincell.integrations.hf.attach import attached_layers
 from gaincell.integrations.hf.models import load_model
 from gaincell.integrations.hf.run import Run

@@ -18,10 +18,10 @@ from transformers import LlamaForCausalLM
 
 from gaincell.adaptation import adapt, collect_statistics
 from gaincell.arrays import HeadArray
+from gaincell.chips.design import Design
+from gaincell.chips.design_file import load_design
 from gaincell.circuits import charge_to_pulse, query_driver, write_dac
 from gaincell.circuits.normaliser import Normaliser
-from gaincell.config import load_design
-from gaincell.design import Design
 from gaincell.errors import InputError, ModelError, RunError, UncalibratedWarning
 from gaincell.evaluation.dump import dump_layer
 from gaincell.integrations.hf.attach import attach, attached_layers, detach, set_attention, set_design

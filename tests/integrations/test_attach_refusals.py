@@ -8,8 +8,8 @@ import transformers
 from transformers import DynamicCache, PreTrainedModel
 from transformers.masking_utils import and_masks, causal_mask_function, packed_sequence_mask_function
 
-from gaincell.config import load_design
-from gaincell.design import Design
+from gaincell.chips.design import Design
+from gaincell.chips.design_file import load_design
 from gaincell.errors import ModelError
 from gaincell.integrations.hf.attach import attach, attached_layers
 from gaincell.integrations.hf.cache import RingCache

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from gaincell.adaptation.statistics import collect_statistics
-from gaincell.config import load_design
-from gaincell.design import Design
+from gaincell.chips.design import Design
+from gaincell.chips.design_file import load_design
 from gaincell.devices.variability import Mismatch
 from gaincell.errors import DesignError, ModelError
 from gaincell.evaluation.ablation import ablate

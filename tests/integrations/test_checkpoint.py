@@ -14,8 +14,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from gaincell import files
-from gaincell.config import load_design
-from gaincell.design import Design
+from gaincell.chips.design import Design
+from gaincell.chips.design_file import load_design
 from gaincell.errors import DesignError, ModelError, RunError
 from gaincell.integrations.hf import sources
 from gaincell.integrations.hf.attach import attach, attached_layers, detach, set_design

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch._dynamo.testing import CompileCounterWithBackend
 from transformers import PreTrainedModel
 
-from gaincell.config import load_design
+from gaincell.chips.design_file import load_design
 from gaincell.errors import ModelError
 from gaincell.integrations.hf.attach import attach
 

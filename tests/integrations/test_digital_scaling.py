@@ -18,7 +18,7 @@ from transformers import LlamaForCausalLM
 
 from gaincell.adaptation import adapt, collect_statistics, set_neutral
 from gaincell.arrays import HeadArray
-from gaincell.config import load_design
+from gaincell.chips.design_file import load_design
 from gaincell.errors import ModelError, RunError
 from gaincell.integrations.hf.attach import attach, attached_layers, detach, set_attention, set_design
 from gaincell.integrations.hf.cache import RingCache, feed

@@ -22,7 +22,7 @@ from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
-from gaincell.config import load_design
+from gaincell.chips.design_file import load_design
 from gaincell.errors import ModelError
 from gaincell.integrations.hf import sources
 from gaincell.integrations.hf.attach import attach, attached_layers

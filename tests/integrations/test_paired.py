@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from gaincell.adaptation import adapt, collect_statistics
-from gaincell.config import load_design
+from gaincell.chips.design_file import load_design
 from gaincell.errors import InputError, ModelError, RunError
 from gaincell.integrations.hf.attach import attach, attached_layers, set_attention, set_design
 from gaincell.integrations.hf.checkpoint import HARDWARE, load_run, save

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 
 from gaincell.arrays import HeadArray, Refresh
-from gaincell.config import Design, load_design
+from gaincell.chips.design_file import Design, load_design
 from gaincell.devices.cell import PolynomialCell
 from gaincell.devices.leakage import Leakage
 from gaincell.devices.variability import Mismatch

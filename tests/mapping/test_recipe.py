@@ -15,9 +15,9 @@ from safetensors.torch import load_file
 from tests.micro import micro_design, write_micro
 from tests.tiers import slow
 
+from gaincell.chips.design_file import load_design
 from gaincell.cli import main
 from gaincell.cli._options import GradientName
-from gaincell.config import load_design
 from gaincell.errors import GaincellError, InputError, RunError
 from gaincell.evaluation.perplexity import perplexity
 from gaincell.integrations.hf.attach import attached_layers

@@ -18,7 +18,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "adding_a_backend.md"
 CHECK = """
 import pytest, torch
 from gaincell.circuits.noise import Noise
-from gaincell.config import load_design
+from gaincell.chips.design_file import load_design
 from gaincell.errors import InputError
 from gaincell.ops.gain_cell_attention import gain_cell_attention
 

@@ -8,7 +8,7 @@ from tests.cells import TABLE
 from torch import Tensor
 
 from gaincell.arrays import HeadArray
-from gaincell.config import Design, load_design
+from gaincell.chips.design_file import Design, load_design
 from gaincell.devices.variability import Mismatch
 from gaincell.ops.gain_cell_attention import gain_cell_attention
 

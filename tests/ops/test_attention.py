@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from gaincell.config import load_design
-from gaincell.design import Design
+from gaincell.chips.design import Design
+from gaincell.chips.design_file import load_design
 from gaincell.devices.variability import VALUE_ARRAY, Mismatch, cell_errors
 from gaincell.errors import InputError
 from gaincell.ops.gain_cell_attention import Scaling, gain_cell_attention

@@ -14,7 +14,7 @@ from tests.cells import TABLE
 from tests.tiers import slow
 from torch import Tensor
 
-from gaincell.config import Design, load_design
+from gaincell.chips.design_file import Design, load_design
 from gaincell.devices.variability import Mismatch
 from gaincell.ops.gain_cell_attention import Scaling, gain_cell_attention
 

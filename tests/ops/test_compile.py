@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gaincell.config import load_design
+from gaincell.chips.design_file import load_design
 from gaincell.nn.attention import GainCellAttention
 from gaincell.ops.gain_cell_attention import gain_cell_attention
 

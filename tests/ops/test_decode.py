@@ -6,7 +6,7 @@ import pytest
 import torch
 from tests.cells import TABLE
 
-from gaincell.config import load_design
+from gaincell.chips.design_file import load_design
 from gaincell.devices.variability import Mismatch
 from gaincell.errors import InputError
 from gaincell.ops.gain_cell_attention import gain_cell_attention

@@ -8,7 +8,7 @@ from types import ModuleType
 import pytest
 import torch
 
-from gaincell.config import Design, load_design
+from gaincell.chips.design_file import Design, load_design
 from gaincell.ops.gain_cell_attention import gain_cell_attention, naive, native_library
 from gaincell.ops.gain_cell_attention.backends import naive as backend
 

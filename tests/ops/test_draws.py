@@ -11,8 +11,8 @@ import pytest
 import torch
 
 import gaincell
+from gaincell.chips.design_file import load_design
 from gaincell.circuits.noise import Noise
-from gaincell.config import load_design
 from gaincell.devices.random import VALUE_ARRAY, Effect, normal
 from gaincell.ops.gain_cell_attention import gain_cell_attention, native_library
 

@@ -5,8 +5,8 @@ import torch
 from tests.tiers import slow_after
 from torch import Tensor
 
-from gaincell.config import load_design
-from gaincell.design import Design
+from gaincell.chips.design import Design
+from gaincell.chips.design_file import load_design
 from gaincell.devices.variability import Mismatch
 from gaincell.ops.gain_cell_attention import gain_cell_attention
 

@@ -10,9 +10,9 @@ import torch
 from tests.ops.test_nonideal import EFFECTS, chip, signals
 from torch import Tensor
 
+from gaincell.chips.design import Design
 from gaincell.circuits.levels import LevelTable
 from gaincell.circuits.sinks import Sinks
-from gaincell.design import Design
 from gaincell.errors import InputError
 from gaincell.ops.gain_cell_attention import gain_cell_attention
 from gaincell.ops.gain_cell_attention.learned import Learned, attention_of_learned

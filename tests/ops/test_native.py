@@ -13,9 +13,9 @@ from tests.cells import TABLE
 from tests.tiers import slow
 from torch import Tensor
 
+from gaincell.chips.design_file import Design, load_design
 from gaincell.circuits.converter_errors import Converters
 from gaincell.circuits.noise import Noise
-from gaincell.config import Design, load_design
 from gaincell.devices.cell import PolynomialCell
 from gaincell.devices.leakage import Leakage
 from gaincell.devices.variability import Mismatch

@@ -12,6 +12,8 @@ from tests.tiers import slow
 from torch import Tensor
 
 from gaincell.arrays import HeadArray, Refresh
+from gaincell.chips.design_file import Design, load_design
+from gaincell.chips.fields import TABLE_NUMBERS
 from gaincell.circuits.charge_to_pulse import ChargeToPulse
 from gaincell.circuits.converter_errors import Converters
 from gaincell.circuits.levels import LevelTable
@@ -19,8 +21,6 @@ from gaincell.circuits.noise import Noise
 from gaincell.circuits.normaliser import Normaliser
 from gaincell.circuits.pwm import Drivers
 from gaincell.circuits.sinks import Sinks
-from gaincell.config import Design, load_design
-from gaincell.design_fields import TABLE_NUMBERS
 from gaincell.devices.leakage import Leakage
 from gaincell.devices.variability import Mismatch
 from gaincell.devices.wires import Wires

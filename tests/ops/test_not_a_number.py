@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from tests.ops.test_nonideal import EFFECTS
 from torch import Tensor
 
+from gaincell.chips.design_file import Design, load_design
 from gaincell.circuits.sinks import Sinks
-from gaincell.config import Design, load_design
 from gaincell.features import missing
 from gaincell.ops.gain_cell_attention import gain_cell_attention, native_library
 from gaincell.ops.gain_cell_attention.backends import decode

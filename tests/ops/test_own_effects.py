@@ -14,9 +14,9 @@ from tests.micro import micro_design, micro_llama
 from torch import Tensor
 
 from gaincell.arrays import HeadArray
+from gaincell.chips.design import Design
 from gaincell.circuits.noise import Noise
 from gaincell.circuits.nonideality import STAGES
-from gaincell.design import Design
 from gaincell.devices.random import PER_OPERATION, Drawn
 from gaincell.errors import DesignError, InputError, ModelError
 from gaincell.evaluation.activity import measure_activity

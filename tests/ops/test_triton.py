@@ -15,12 +15,12 @@ from torch import Tensor
 pytest.importorskip("triton")
 
 import gaincell
+from gaincell.chips.design_file import Design, load_design
 from gaincell.circuits.charge_to_pulse import ChargeToPulse
 from gaincell.circuits.converter_errors import Converters
 from gaincell.circuits.noise import Noise
 from gaincell.circuits.normaliser import Normaliser
 from gaincell.circuits.pwm import Drivers
-from gaincell.config import Design, load_design
 from gaincell.devices.leakage import Leakage
 from gaincell.devices.variability import Mismatch
 from gaincell.devices.wires import Wires

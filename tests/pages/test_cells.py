@@ -11,7 +11,7 @@ import cells_page
 import pytest
 import torch
 
-from gaincell.config import load_design
+from gaincell.chips.design_file import load_design
 from gaincell.files import read_json
 from gaincell.results import read
 from gaincell.results.cells import CellAdaptationResult, CellDesignResult, CellStage

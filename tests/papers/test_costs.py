@@ -11,11 +11,11 @@ import pytest
 
 from gaincell.arrays.refresh import Refresh
 from gaincell.arrays.schedule import Schedule
+from gaincell.chips.design_file import load_design
 from gaincell.circuits.charge_to_pulse import ChargeToPulse
 from gaincell.circuits.normaliser import Normaliser
 from gaincell.circuits.pwm import Drivers
 from gaincell.circuits.sinks import Sinks
-from gaincell.config import load_design
 from gaincell.costs.activity import Activity
 from gaincell.costs.area import variants
 from gaincell.costs.cited import DIGITAL, FIRST, SECOND, WRITE, paper

@@ -146,7 +146,7 @@ def _simulated(name: str, _: Path) -> Figure:
 def _reproduction(name: str, _: Path) -> Figure:
     import reproduction_figures as drawn
 
-    from gaincell.config import load_design
+    from gaincell.chips.design_file import load_design
 
     chip = load_design("leroux2025")
     cell = read(RESULTS / "spice" / "cell-freepdk45.json")

@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import save_file
 from tests.robustness.test_bad_input import refused
 
+from gaincell.chips.design_file import load_design
+from gaincell.chips.text import commented
 from gaincell.cli import main
-from gaincell.config import load_design
-from gaincell.design_text import commented
 from gaincell.errors import InputError
 from gaincell.mapping.folder import run_lock
 from gaincell.mapping.recipe_file import load_recipe

@@ -15,7 +15,7 @@ pytest.importorskip("cocotb", reason="cocotb is not installed: pip install 'gain
 
 from cocotb_tools.runner import get_runner
 
-from gaincell.config import load_design
+from gaincell.chips.design_file import load_design
 from gaincell.rtl.equivalence import compare
 from gaincell.rtl.parameters import Parameters
 from gaincell.rtl.simulation import Record, Run, simulate

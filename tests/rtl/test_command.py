@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import save_file
 from tests.rtl.heads import AMARANTH, needs
 
+from gaincell.chips.design_file import load_design
 from gaincell.cli import main
-from gaincell.config import load_design
 from gaincell.costs.floorplan import blocks_of, head_plan
 from gaincell.costs.head import assumed_head
 from gaincell.costs.technology import load_technology

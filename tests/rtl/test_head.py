@@ -13,10 +13,10 @@ from tests.rtl.heads import AMARANTH
 from tests.tiers import slow, slow_after
 
 from gaincell.arrays import Schedule, digital
+from gaincell.chips.design import Design
+from gaincell.chips.design_file import load_design
 from gaincell.circuits import dac_code, query_code
 from gaincell.circuits.pwm import Drivers
-from gaincell.config import load_design
-from gaincell.design import Design
 from gaincell.errors import DesignError, InputError
 
 pytest.importorskip("amaranth", reason=AMARANTH)

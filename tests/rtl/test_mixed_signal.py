@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from tests.rtl.heads import AMARANTH, needs
 
+from gaincell.chips.design_file import load_design
 from gaincell.cli import main
-from gaincell.config import load_design
 from gaincell.errors import InputError
 from gaincell.reports.results import check
 from gaincell.results import parse

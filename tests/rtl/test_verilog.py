@@ -10,8 +10,8 @@ import pytest
 from tests.rtl.heads import AMARANTH, needs
 
 from gaincell.arrays import digital
+from gaincell.chips.design_file import load_design
 from gaincell.circuits.pwm import Drivers
-from gaincell.config import load_design
 from gaincell.costs.digital import circuits
 from gaincell.costs.head import assumed_head
 from gaincell.costs.technology import load_technology

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from tests.tiers import slow
 
-from gaincell.config import load_design
-from gaincell.device_file import load_device
+from gaincell.chips.design_file import load_design
+from gaincell.chips.device_file import load_device
 from gaincell.errors import InputError
 from gaincell.spice.characterise import Characterisation, characterise, threshold_shifts, write_measurements
 from gaincell.spice.device import device_of

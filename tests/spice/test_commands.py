@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from gaincell.chips.design_file import load_design
 from gaincell.cli import app
 from gaincell.cli._spice_options import simulating
-from gaincell.config import load_design
 from gaincell.errors import InputError
 from gaincell.reports.spice import cell_figure
 from gaincell.reports.spice_tables import artefacts, cells

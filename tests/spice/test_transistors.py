@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from tests.tiers import slow_after
 
-from gaincell.config import load_design
+from gaincell.chips.design_file import load_design
 from gaincell.spice.characterise import read_charge
 from gaincell.spice.netlists.array import array_slice
 from gaincell.spice.netlists.readout import RELU, SIGNED, Phases, Readout

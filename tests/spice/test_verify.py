@@ -5,8 +5,8 @@ import pytest
 from tests.spice.counter import counter_bench
 from typer.testing import CliRunner
 
+from gaincell.chips.design_file import load_design
 from gaincell.cli import app
-from gaincell.config import load_design
 from gaincell.errors import InputError
 from gaincell.reports.results import check
 from gaincell.results import parse

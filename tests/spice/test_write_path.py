@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gaincell.chips.design_file import load_design
 from gaincell.cli import main
-from gaincell.config import load_design
 from gaincell.errors import InputError
 from gaincell.reports.results import check
 from gaincell.results import parse

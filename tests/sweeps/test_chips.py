@@ -10,7 +10,7 @@ import torch
 from tests.micro import micro_design
 from tests.sweep_files import HEAD, measured
 
-from gaincell.design import Design
+from gaincell.chips.design import Design
 from gaincell.errors import InputError
 from gaincell.evaluation.perplexity import perplexity
 from gaincell.integrations.hf.attach import attached_layers

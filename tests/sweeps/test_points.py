@@ -14,7 +14,7 @@ from tests.sweep_files import HEAD, measured
 from tests.tiers import slow_after
 
 from gaincell.adaptation import adapt, collect_statistics
-from gaincell.design import Design
+from gaincell.chips.design import Design
 from gaincell.evaluation.perplexity import perplexity
 from gaincell.integrations.hf.attach import attached_layers, set_design
 from gaincell.integrations.hf.models import load_model

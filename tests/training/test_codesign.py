@@ -14,10 +14,10 @@ from tests.micro import micro_design, micro_llama, write_micro
 from torch import Tensor
 from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
+from gaincell.chips.design import Design
+from gaincell.chips.design_file import load_design
 from gaincell.circuits.levels import LevelTable
 from gaincell.cli import main
-from gaincell.config import load_design
-from gaincell.design import Design
 from gaincell.errors import InputError
 from gaincell.integrations.hf.attach import attach, attached_layers, set_design
 from gaincell.integrations.hf.checkpoint import load_run, save

@@ -7,8 +7,8 @@ import torch
 from tests.micro import micro_llama
 from torch import Tensor, nn
 
+from gaincell.chips.design_file import Design, load_design
 from gaincell.circuits.noise import Noise
-from gaincell.config import Design, load_design
 from gaincell.devices.variability import Mismatch
 from gaincell.devices.writing import Writing
 from gaincell.errors import InputError

@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gaincell.chips.design import Design
 from gaincell.circuits import charge_to_pulse, read_out, signed_charge_to_pulse
-from gaincell.design import Design
 from gaincell.units import Second
 
 

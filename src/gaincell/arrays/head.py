@@ -33,11 +33,11 @@ from gaincell.arrays.clock import Clock
 from gaincell.arrays.first_tokens import FirstTokens
 from gaincell.arrays.refresh import Refresh
 from gaincell.arrays.trace import HeadState, StepTrace
+from gaincell.chips.design import Design
 from gaincell.circuits import charge_to_pulse, query_driver, read_out, signed_charge_to_pulse, write_dac
 from gaincell.circuits.converter_errors import Line, converted, converter_errors, driven
 from gaincell.circuits.noise import Draws, jitter, output_noise, score_noise
 from gaincell.circuits.normaliser import normalised
-from gaincell.design import Design
 from gaincell.devices.random import Effect
 from gaincell.devices.variability import KEY_ARRAY, VALUE_ARRAY, CellErrors, cell_errors, current_of
 from gaincell.devices.writing import write_errors

@@ -12,8 +12,8 @@ from gaincell.arrays.head import HeadArray
 from gaincell.arrays.refresh import Refresh
 from gaincell.arrays.schedule import Schedule
 from gaincell.arrays.waveforms import Waveforms
-from gaincell.config import chip_of
-from gaincell.design import Design
+from gaincell.chips.design import Design
+from gaincell.chips.design_file import chip_of
 from gaincell.progress import StageProgress
 from gaincell.results import provenance, simulation
 from gaincell.results.common import Provenance

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
+    from gaincell.chips.design import Design
     from gaincell.costs.activity import Activity
-    from gaincell.design import Design
     from gaincell.mapping.ready import Ready
 
 
@@ -40,8 +40,8 @@ def observe_model(
 
     Raises GaincellError: there is no such model, RUN or text, the text is too short, or the model's context.
     """
+    from gaincell.chips.design_file import load_design
     from gaincell.cli._progress import progress_bars
-    from gaincell.config import load_design
     from gaincell.evaluation.activity import measure_activity
     from gaincell.evaluation.perplexity import cut_blocks
     from gaincell.integrations.hf.context import check_length, default_length, read_tokens

@@ -90,7 +90,7 @@ def by_chips(
 
 def spread_of(loaded: LoadedModel, mismatch: Mismatch) -> dict[str, Strength]:
     """Which chips they are: the basic mismatch, and whatever else differs from one to the next."""
-    from gaincell.design_fields import TABLE_NUMBERS
+    from gaincell.chips.fields import TABLE_NUMBERS
     from gaincell.integrations.hf.attach import attached_layers
     from gaincell.results.evaluation import Strength
 

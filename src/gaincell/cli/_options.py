@@ -16,7 +16,7 @@ import typer
 
 if TYPE_CHECKING:
     from gaincell.arrays import Refresh
-    from gaincell.design import Design
+    from gaincell.chips.design import Design
 
 
 def with_groups(run: Callable[..., None]) -> Callable[..., None]:
@@ -273,8 +273,8 @@ def choose_chip(model: str, design: str | None, cell: str | None = None) -> Desi
 
     Raises GaincellError, before a model is loaded, where it is not acceptable.
     """
-    from gaincell.config import load_design
-    from gaincell.device import with_cell
+    from gaincell.chips.design_file import load_design
+    from gaincell.chips.device import with_cell
     from gaincell.integrations.hf.size import run_design
 
     if design is None and cell is None:

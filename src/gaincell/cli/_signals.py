@@ -8,9 +8,9 @@ from typing import NamedTuple
 import torch
 
 from gaincell.arrays.simulation import Signals, random_signals
-from gaincell.config import load_design
-from gaincell.design import Design
-from gaincell.device import with_cell
+from gaincell.chips.design import Design
+from gaincell.chips.design_file import load_design
+from gaincell.chips.device import with_cell
 from gaincell.spice.inputs import read_dump
 
 DEFAULT_CHIP, DEFAULT_LAYERS = "leroux2025", 12

@@ -38,7 +38,7 @@ def write(
     """
     from rich.console import Console
 
-    from gaincell.config import load_design
+    from gaincell.chips.design_file import load_design
     from gaincell.reports import spice_write as report
     from gaincell.spice.write_path import characterise_write_path
 
@@ -90,7 +90,7 @@ def mixed(
     """
     from rich.console import Console
 
-    from gaincell.config import load_design
+    from gaincell.chips.design_file import load_design
     from gaincell.files import write_text
     from gaincell.reports import spice_mixed as report
     from gaincell.reports.style import save

@@ -21,7 +21,7 @@ from gaincell.cli._progress import progress_bars
 from gaincell.progress import StageProgress
 
 if TYPE_CHECKING:
-    from gaincell.design import Design
+    from gaincell.chips.design import Design
     from gaincell.spice.inputs import Inputs
     from gaincell.spice.technology import Corner, Technology
 

@@ -10,7 +10,7 @@ from gaincell.reports.tables import Rows
 from gaincell.results.spice import CharacterisationResult, EnergyResult, VerifyResult, WiresResult
 
 if TYPE_CHECKING:
-    from gaincell.device_file import Device
+    from gaincell.chips.device_file import Device
 
 
 def cell_table(result: CharacterisationResult, device: Device) -> Rows:

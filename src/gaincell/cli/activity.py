@@ -45,9 +45,9 @@ def activity(
     use(threads, device)
     from rich.console import Console
 
+    from gaincell.chips.design_file import load_design
     from gaincell.cli._activity import observe_model
     from gaincell.cli._perplexity import result
-    from gaincell.config import load_design
     from gaincell.reports.activity import activity_figure, activity_rows, sparsity_line
     from gaincell.reports.style import save
     from gaincell.results.activity import ActivityResult

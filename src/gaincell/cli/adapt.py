@@ -116,8 +116,8 @@ def adapt(
     use(threads, device, auto=True)
     from rich.console import Console
 
+    from gaincell.chips.design_file import load_design
     from gaincell.cli._progress import progress_bars
-    from gaincell.config import load_design
     from gaincell.errors import InputError
     from gaincell.mapping.readapt import AdaptSettings, adapt_model
     from gaincell.mapping.ready import find_start

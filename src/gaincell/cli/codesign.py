@@ -100,8 +100,8 @@ def codesign(
     use(threads, device)
     from rich.console import Console
 
+    from gaincell.chips.design_file import load_design
     from gaincell.cli._progress import kept_in, progress_bars
-    from gaincell.config import load_design
     from gaincell.mapping.codesign import CodesignSettings, codesign_model
     from gaincell.mapping.ready import find_start
     from gaincell.reports.codesign import learned_lines

@@ -25,8 +25,8 @@ from gaincell.cli._options import (
 )
 
 if TYPE_CHECKING:
+    from gaincell.chips.design import Design
     from gaincell.costs.activity import Activity
-    from gaincell.design import Design
 
 app = typer.Typer()
 
@@ -220,8 +220,8 @@ def cost(
 
 
 def _chip(model: str, design: str | None, cell: str | None, window: int | None) -> Design:
-    from gaincell.config import load_design
-    from gaincell.device import with_cell
+    from gaincell.chips.design_file import load_design
+    from gaincell.chips.device import with_cell
     from gaincell.integrations.hf.size import run_design
 
     chip = load_design(design or run_design(model) or DEFAULT_CHIP)

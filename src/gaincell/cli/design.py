@@ -18,7 +18,7 @@ from gaincell.cli._options import CellName, bounds
 from gaincell.errors import DesignError
 
 if TYPE_CHECKING:
-    from gaincell.config import Design
+    from gaincell.chips.design_file import Design
 
 app = typer.Typer(
     add_completion=False,
@@ -46,7 +46,7 @@ def list_(json: JsonFile = None) -> None:
 
     Example: gaincell design list
     """
-    from gaincell.config import list_designs, load_design
+    from gaincell.chips.design_file import list_designs, load_design
 
     designs = [load_design(name) for name in list_designs()]
     table = Table("name", "cell", "hash", "description")
@@ -70,8 +70,8 @@ def show(design: DesignName, cell: CellName = None, json: JsonFile = None) -> No
 
     Example: gaincell design show leroux2025 --cell docs/data/compressive.toml
     """
-    from gaincell.config import load_design
-    from gaincell.device import with_cell
+    from gaincell.chips.design_file import load_design
+    from gaincell.chips.device import with_cell
     from gaincell.quantity import SOURCES
 
     chip = load_design(design)
@@ -119,8 +119,8 @@ def new(
 
     Example: gaincell design new mine --from leroux2025
     """
-    from gaincell.config import list_designs, load_design
-    from gaincell.design_text import commented
+    from gaincell.chips.design_file import list_designs, load_design
+    from gaincell.chips.text import commented
     from gaincell.errors import InputError
     from gaincell.files import write_text
 
@@ -145,7 +145,7 @@ def validate(designs: DesignNames, json: JsonFile = None) -> None:
 
     Example: gaincell design validate MY_CHIP.toml
     """
-    from gaincell.config import load_design
+    from gaincell.chips.design_file import load_design
 
     results: list[dict[str, Any]] = []
     for name in designs:
@@ -169,7 +169,7 @@ def diff(first: DesignName, second: DesignName, json: JsonFile = None) -> None:
 
     Example: gaincell design diff leroux2025 ideal
     """
-    from gaincell.config import load_design
+    from gaincell.chips.design_file import load_design
 
     one, other = (_readable_entries(load_design(name)) for name in (first, second))
     keys = [key for key in {**one, **other} if one.get(key) != other.get(key)]
@@ -183,7 +183,7 @@ def diff(first: DesignName, second: DesignName, json: JsonFile = None) -> None:
 
 def describe(design: Design) -> dict[str, Any]:
     """A design as plain data: settings, numbers with provenance, derived values."""
-    from gaincell.design_fields import WORDS
+    from gaincell.chips.fields import WORDS
     from gaincell.quantity import plain
 
     numbers: dict[str, dict[str, Any]] = {}

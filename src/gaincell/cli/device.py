@@ -135,8 +135,8 @@ def fit(
     """
     from rich.console import Console
 
-    from gaincell.config import load_design
-    from gaincell.device import fit_device
+    from gaincell.chips.design_file import load_design
+    from gaincell.chips.device import fit_device
     from gaincell.devices.columns import Columns
     from gaincell.errors import InputError
     from gaincell.reports.device import describe, draw
@@ -189,9 +189,9 @@ def show(
     from rich.console import Console
     from rich.table import Table
 
+    from gaincell.chips.device import load_device
+    from gaincell.chips.device_file import TABLES
     from gaincell.cli._options import bounds
-    from gaincell.device import load_device
-    from gaincell.device_file import TABLES
     from gaincell.quantity import plain
 
     found = load_device(device)

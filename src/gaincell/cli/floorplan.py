@@ -53,7 +53,7 @@ def floorplan(
     """
     from rich.console import Console
 
-    from gaincell.config import load_design
+    from gaincell.chips.design_file import load_design
     from gaincell.costs.activity import Activity
     from gaincell.costs.floorplan import blocks_of, floorplan_result, tiles_of
     from gaincell.costs.gds import require_gdstk, write_gds

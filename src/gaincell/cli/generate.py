@@ -96,8 +96,8 @@ def generate(
     use(threads, device, auto=True)
     import torch
 
+    from gaincell.chips.design_file import load_design
     from gaincell.cli._progress import progress_bars
-    from gaincell.config import load_design
     from gaincell.integrations.hf.cache import RingCache
     from gaincell.integrations.hf.chip import change_chip
     from gaincell.integrations.hf.context import check_ids

@@ -113,9 +113,9 @@ def map_(
     use(threads, device)
     from rich.console import Console
 
+    from gaincell.chips.design_file import load_design
+    from gaincell.chips.device import with_cell
     from gaincell.cli._progress import kept_in, progress_bars
-    from gaincell.config import load_design
-    from gaincell.device import with_cell
     from gaincell.mapping.pipeline import map_model
     from gaincell.mapping.settings import MapSettings
     from gaincell.reports.tables import adaptation_lines, perplexity_table

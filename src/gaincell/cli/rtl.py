@@ -14,7 +14,7 @@ from gaincell.cli._options import ChipArgument, ProcessName, Seed, check_needed,
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from gaincell.design import Design
+    from gaincell.chips.design import Design
 
 app = typer.Typer()
 
@@ -72,8 +72,8 @@ def rtl(
     """
     from rich.console import Console
 
+    from gaincell.chips.design_file import load_design
     from gaincell.cli._progress import progress_bars
-    from gaincell.config import load_design
     from gaincell.costs.technology import load_technology
     from gaincell.reports import rtl as tables
     from gaincell.reports.tables import Rows

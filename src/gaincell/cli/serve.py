@@ -76,8 +76,8 @@ def serve(
 
 def _pair(model: str, design: str | None, cell: str | None, impl: Impl) -> Pair:
     """The model in its arrays and in software."""
+    from gaincell.chips.design_file import load_design
     from gaincell.cli._progress import progress_bars
-    from gaincell.config import load_design
     from gaincell.demonstrator.pair import Pair
     from gaincell.mapping.ready import adapted_model, find_shipped, hardware_model
 

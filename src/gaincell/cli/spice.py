@@ -76,7 +76,7 @@ def characterise(
     import torch
     from rich.console import Console
 
-    from gaincell.config import load_design
+    from gaincell.chips.design_file import load_design
     from gaincell.errors import InputError
     from gaincell.reports.spice import cell_figure
     from gaincell.reports.style import save
@@ -155,7 +155,7 @@ def verify(
     """
     from rich.console import Console
 
-    from gaincell.config import load_design
+    from gaincell.chips.design_file import load_design
     from gaincell.reports.spice import verification_figure
     from gaincell.reports.style import save
     from gaincell.spice.inputs import random_inputs
@@ -224,7 +224,7 @@ def wires(
     """
     from rich.console import Console
 
-    from gaincell.config import load_design
+    from gaincell.chips.design_file import load_design
     from gaincell.reports.spice_wires import wires_figure
     from gaincell.reports.style import save
     from gaincell.spice.wires import study
@@ -273,7 +273,7 @@ def energy(
     """
     from rich.console import Console
 
-    from gaincell.config import load_design
+    from gaincell.chips.design_file import load_design
     from gaincell.spice.inputs import random_inputs
     from gaincell.spice.result import energy_result
     from gaincell.spice.verify import verify as simulate

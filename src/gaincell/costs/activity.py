@@ -11,7 +11,7 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from gaincell.design import Design
+from gaincell.chips.design import Design
 from gaincell.errors import InputError, RunError
 from gaincell.files import read_json
 from gaincell.results.activity import ASSUMED, ActivityOfHeads, HeadActivity

@@ -10,7 +10,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import fields, replace
 
-from gaincell.config import load_design
+from gaincell.chips.design import Design
+from gaincell.chips.design_file import load_design
 from gaincell.costs import digital, motivation, phases, retention, sweep
 from gaincell.costs.activity import Activity
 from gaincell.costs.area import variants
@@ -24,7 +25,6 @@ from gaincell.costs.simulated import SimulatedArrays, SimulatedDigital, Simulate
 from gaincell.costs.size import ModelSize
 from gaincell.costs.technology import Technology
 from gaincell.costs.whole_model import Arrangement
-from gaincell.design import Design
 from gaincell.results import cost as results
 from gaincell.results.common import Value, Values
 from gaincell.units import Joule

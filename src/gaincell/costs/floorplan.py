@@ -36,7 +36,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from gaincell.config import chip_of
+from gaincell.chips.design_file import chip_of
 from gaincell.costs.area import head_area
 from gaincell.costs.cited import paper
 from gaincell.costs.head import Head

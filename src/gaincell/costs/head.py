@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from gaincell.arrays.schedule import Schedule
+from gaincell.chips.design import Design
 from gaincell.costs.activity import Activity, HeadActivity
 from gaincell.costs.technology import Technology
-from gaincell.design import Design
 from gaincell.errors import InputError
 from gaincell.units import Second
 

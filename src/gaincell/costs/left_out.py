@@ -6,7 +6,7 @@ Nobody stated, and nothing here computes, what these take; all of it makes the e
 from __future__ import annotations
 
 from gaincell.arrays.refresh import Refresh
-from gaincell.design import Design
+from gaincell.chips.design import Design
 from gaincell.results.cost import LeftOut
 
 ALWAYS = (

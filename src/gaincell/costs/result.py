@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import product
 
 from gaincell.arrays.refresh import Refresh
+from gaincell.chips.design import Design
 from gaincell.costs import describe, motivation, roll_up, whole_model
 from gaincell.costs.activity import Activity
 from gaincell.costs.gpus import Measured, compared, stated
@@ -16,7 +17,6 @@ from gaincell.costs.sensitivity import sensitivity
 from gaincell.costs.simulated import SimulatedArrays, SimulatedDigital, SimulatedWrites
 from gaincell.costs.size import ModelSize, shipped_size
 from gaincell.costs.technology import Technology
-from gaincell.design import Design
 from gaincell.errors import InputError
 from gaincell.results import provenance
 from gaincell.results.codec import to_json

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 from gaincell.arrays.refresh import Refresh
 from gaincell.arrays.schedule import Schedule
+from gaincell.chips.design import Design
 from gaincell.costs import arrays, digital, retention, writing
 from gaincell.costs.activity import Activity, HeadActivity
 from gaincell.costs.area import head_area
@@ -21,7 +22,6 @@ from gaincell.costs.cost import Cost, total
 from gaincell.costs.head import Head
 from gaincell.costs.size import ModelSize
 from gaincell.costs.technology import Technology
-from gaincell.design import Design
 from gaincell.units import Joule, PerSecond, Second, SquareMetre
 
 REFRESH, LEAKAGE = "refresh", "leakage"

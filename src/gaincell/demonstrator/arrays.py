@@ -20,9 +20,9 @@ from torch import Tensor
 
 from gaincell.arrays.head import HeadArray
 from gaincell.arrays.trace import StepTrace
+from gaincell.chips.design import Design
 from gaincell.circuits import write_dac
 from gaincell.demonstrator.generation import Generation, Snapshot
-from gaincell.design import Design
 from gaincell.devices.writing import write_errors
 from gaincell.errors import InputError
 from gaincell.integrations.hf.cache import RingCache

@@ -25,10 +25,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from gaincell.chips.design import Design
 from gaincell.demonstrator.pair import Observed, Pair, log_probabilities
 from gaincell.demonstrator.settings import NO_DECAY, Chip, Request
 from gaincell.demonstrator.software import OWN, READING, SoftwareText
-from gaincell.design import Design
 from gaincell.errors import InputError, ModelError
 from gaincell.integrations.hf.cache import RingCache
 from gaincell.integrations.hf.streaming import new_text

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from gaincell.chips.design import Design
 from gaincell.costs import roll_up
 from gaincell.costs.activity import Activity
 from gaincell.costs.size import ModelSize
 from gaincell.costs.technology import load_technology
-from gaincell.design import Design
 from gaincell.errors import GaincellError
 from gaincell.evaluation.activity import measure_activity
 from gaincell.integrations.hf.attach import attached_layers

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from gaincell.design import Design
+from gaincell.chips.design import Design
 from gaincell.errors import InputError
 from gaincell.schema import Json, parse, table
 from gaincell.units import Second

@@ -22,9 +22,9 @@ from jaxtyping import Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from gaincell.chips.design import Design
 from gaincell.circuits.converter_errors import Converters
 from gaincell.circuits.noise import Noise
-from gaincell.design import Design
 from gaincell.devices.leakage import Leakage
 from gaincell.devices.variability import Mismatch
 from gaincell.devices.writing import Writing

@@ -25,8 +25,8 @@ import numpy as np
 from scipy import stats
 from transformers import PreTrainedModel
 
-from gaincell.design import Design
-from gaincell.design_fields import where_drawn
+from gaincell.chips.design import Design
+from gaincell.chips.fields import where_drawn
 from gaincell.devices.variability import Mismatch
 from gaincell.errors import InputError
 from gaincell.integrations.hf.attach import computing_layers, set_design

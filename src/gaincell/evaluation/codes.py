@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from gaincell.chips.design import Design
 from gaincell.circuits import dac_code, query_code
-from gaincell.design import Design
 from gaincell.integrations.hf.attach import computing_layers
 from gaincell.nn.attention import GainCellAttention
 

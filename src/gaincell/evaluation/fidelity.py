@@ -37,8 +37,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from gaincell.chips.design import Design
 from gaincell.circuits import charge_to_pulse, query_driver, write_dac
-from gaincell.design import Design
 from gaincell.errors import InputError
 from gaincell.evaluation.codes import output_steps, stage_codes
 from gaincell.integrations.hf.attach import attach, attached_layers, computing_layers, detach

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 from torch import nn
 
-from gaincell.design import Design
+from gaincell.chips.design import Design
 from gaincell.errors import InputError
 from gaincell.integrations.hf.attach import attached_layers, computes_softmax, computing_layers
 

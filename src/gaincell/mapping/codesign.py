@@ -15,9 +15,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from gaincell.adaptation import adapt, collect_statistics
+from gaincell.chips.design import Design
 from gaincell.costs import roll_up
 from gaincell.costs.technology import load_technology
-from gaincell.design import Design
 from gaincell.errors import InputError
 from gaincell.evaluation.activity import measure_activity
 from gaincell.evaluation.codes import SignalUse, signal_use

@@ -13,7 +13,7 @@ from jaxtyping import Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from gaincell.design import Design
+from gaincell.chips.design import Design
 from gaincell.evaluation.noise import noise_remark
 from gaincell.evaluation.perplexity import describe, perplexity, window_and_stride
 from gaincell.integrations.hf.base_model import LoadedModel

@@ -30,7 +30,7 @@ from transformers import PreTrainedModel
 from gaincell.adaptation.adapt import concatenate
 from gaincell.adaptation.result import Place
 from gaincell.adaptation.statistics import NO_SPREAD, Tokens, as_batch, attached, backbone, moments
-from gaincell.design import Design
+from gaincell.chips.design import Design
 from gaincell.errors import InputError
 from gaincell.integrations.hf.paired import is_paired
 from gaincell.integrations.hf.softmax_passthrough import softmax_passthrough

@@ -14,8 +14,8 @@ from gaincell.adaptation.adapt import Method, Start, neutral_scales
 from gaincell.adaptation.published import measure
 from gaincell.adaptation.result import Rule
 from gaincell.adaptation.statistics import as_batch
-from gaincell.design import Design
-from gaincell.device import with_cell
+from gaincell.chips.design import Design
+from gaincell.chips.device import with_cell
 from gaincell.errors import InputError
 from gaincell.evaluation.codes import code_use
 from gaincell.evaluation.perplexity import (

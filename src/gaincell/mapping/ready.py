@@ -13,8 +13,8 @@ from safetensors import safe_open
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from gaincell.adaptation import adapt, collect_statistics
-from gaincell.config import load_design
-from gaincell.design import Design
+from gaincell.chips.design import Design
+from gaincell.chips.design_file import load_design
 from gaincell.errors import InputError, ModelError
 from gaincell.evaluation.perplexity import cut_blocks
 from gaincell.integrations.hf.attach import attach, attached_layers, set_design

@@ -26,7 +26,7 @@ from typing import Annotated, Any, TypeAlias
 from pydantic import Field
 
 from gaincell.adaptation.adapt import METHODS
-from gaincell.design import Design
+from gaincell.chips.design import Design
 from gaincell.devices.cell import CELL_KINDS
 from gaincell.errors import InputError
 from gaincell.integrations.hf.lora import WHERE

@@ -19,9 +19,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from gaincell.config import load_design
-from gaincell.design import Design
-from gaincell.design_fields import TABLE_NUMBERS
+from gaincell.chips.design import Design
+from gaincell.chips.design_file import load_design
+from gaincell.chips.fields import TABLE_NUMBERS
 from gaincell.devices.cell import CELL_KINDS
 from gaincell.errors import DesignError, GaincellError, InputError
 from gaincell.files import read_toml

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from gaincell.design import Design
+from gaincell.chips.design import Design
 from gaincell.schema import Instance, Rate, Whole, checked
 from gaincell.training.loop import TrainSettings
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from gaincell.config import chip_of as chip_of
-from gaincell.design import Design
+from gaincell.chips.design import Design
+from gaincell.chips.design_file import chip_of as chip_of
 from gaincell.integrations.hf.attach import attached_layers
 from gaincell.integrations.hf.base_model import LoadedModel
 from gaincell.integrations.hf.sources import without_revision

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from gaincell.design import Design
+from gaincell.chips.design import Design
 from gaincell.errors import ModelError
 from gaincell.nn.array_normaliser import ArrayNormaliser
 from gaincell.nn.scaler import Scaler

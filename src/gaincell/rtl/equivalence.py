@@ -19,8 +19,8 @@ from torch import Tensor
 
 from gaincell.arrays import HeadArray
 from gaincell.arrays.trace import StepTrace
+from gaincell.chips.design import Design
 from gaincell.circuits import dac_code, query_code
-from gaincell.design import Design
 from gaincell.rtl.analog import bits, numbers
 from gaincell.rtl.fixed_point import Scales, query_widths, results, storage_volts
 from gaincell.rtl.simulation import Record, Run, Wires

@@ -12,7 +12,7 @@ from pathlib import Path
 from torch import Tensor
 
 from gaincell import files
-from gaincell.config import chip_of
+from gaincell.chips.design_file import chip_of
 from gaincell.costs.activity import Activity
 from gaincell.costs.area import head_area
 from gaincell.costs.cited import paper

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from gaincell.design import Design
+from gaincell.chips.design import Design
 from gaincell.devices.tabulated import TabulatedCell
 from gaincell.devices.writing import Writing
 from gaincell.errors import InputError, SimulationError

@@ -9,8 +9,8 @@ from functools import cached_property
 import torch
 
 from gaincell.arrays.schedule import Schedule
+from gaincell.chips.design import Design
 from gaincell.circuits import dac_code
-from gaincell.design import Design
 from gaincell.errors import DesignError, InputError
 from gaincell.units import Second
 

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gaincell.design import Design
+from gaincell.chips.design import Design
 from gaincell.errors import InputError
 from gaincell.files import write_text
 from gaincell.progress import StageProgress, silent_stages

@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from gaincell.design import Design
-from gaincell.device_file import Device
-from gaincell.device_fit import fit_device
+from gaincell.chips.design import Design
+from gaincell.chips.device_file import Device
+from gaincell.chips.device_fit import fit_device
 from gaincell.errors import InputError
 from gaincell.spice.characterise import Characterisation
 

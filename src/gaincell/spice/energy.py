@@ -10,7 +10,7 @@ draws no supply; only the least that its integrators must source is counted.
 
 from __future__ import annotations
 
-from gaincell.design import Design
+from gaincell.chips.design import Design
 from gaincell.results.spice import ArrayEnergy, ReadEnergy
 from gaincell.spice.verify import Stage, Verification
 

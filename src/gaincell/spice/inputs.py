@@ -21,8 +21,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gaincell.config import design_from
-from gaincell.design import Design
+from gaincell.chips.design import Design
+from gaincell.chips.design_file import design_from
 from gaincell.errors import DesignError, InputError
 from gaincell.files import check_file, parse_toml
 from gaincell.spice.rawfile import Wave

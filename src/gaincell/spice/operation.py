@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from gaincell.design import Design
+from gaincell.chips.design import Design
 from gaincell.devices.wires import weights
 from gaincell.progress import StageProgress, silent_stages
 from gaincell.results.spice import InOperation

@@ -7,7 +7,7 @@ from typing import Any, TypedDict
 
 import numpy as np
 
-from gaincell.design import Design
+from gaincell.chips.design import Design
 from gaincell.results import provenance
 from gaincell.results import spice as results
 from gaincell.results.common import Provenance, Value, Values

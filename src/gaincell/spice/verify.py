@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from gaincell.design import Design
+from gaincell.chips.design import Design
 from gaincell.errors import InputError
 from gaincell.progress import StageProgress, silent_stages
 from gaincell.spice.characterise import LEVELS, read_charge

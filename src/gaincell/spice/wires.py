@@ -22,7 +22,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gaincell.design import Design
+from gaincell.chips.design import Design
 from gaincell.devices.wires import weights
 from gaincell.progress import StageProgress, silent_stages
 from gaincell.results.spice import BitLine, WiresResult, WordLine

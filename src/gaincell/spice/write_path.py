@@ -21,7 +21,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from gaincell.design import Design
+from gaincell.chips.design import Design
 from gaincell.errors import InputError
 from gaincell.results.spice_circuits import DacWrites, WordLinePulses, WriteResult
 from gaincell.spice.characterise import SETTLED, read_charge

@@ -10,10 +10,10 @@ from typing import Annotated, Any
 
 from pydantic import WithJsonSchema
 
-from gaincell.config import load_design
+from gaincell.chips.design import Design
+from gaincell.chips.design_file import load_design
+from gaincell.chips.fields import where_drawn
 from gaincell.costs.technology import load_technology
-from gaincell.design import Design
-from gaincell.design_fields import where_drawn
 from gaincell.errors import GaincellError, InputError
 from gaincell.evaluation.perplexity import window_and_stride
 from gaincell.files import read_toml

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from gaincell.chips.fields import CELL_NUMBERS, NUMBERS, TABLE_NUMBERS
 from gaincell.circuits.signed_charge_to_pulse import READOUTS
-from gaincell.design_fields import CELL_NUMBERS, NUMBERS, TABLE_NUMBERS
 from gaincell.quantity import NumberKind, did_you_mean, one_of
 
 ADAPTATION: Mapping[str, NumberKind | tuple[Any, ...]] = {

@@ -26,10 +26,10 @@ from typing import Any
 import torch
 from scipy import stats
 
+from gaincell.chips.design import Design
 from gaincell.costs import roll_up
 from gaincell.costs.activity import Activity
 from gaincell.costs.technology import load_technology
-from gaincell.design import Design
 from gaincell.errors import ModelError
 from gaincell.evaluation.activity import measure_activity
 from gaincell.evaluation.chips import CONFIDENCE, Chips, nominal

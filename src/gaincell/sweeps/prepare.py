@@ -21,7 +21,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from gaincell.adaptation import Statistics, adapt, collect_statistics
-from gaincell.design import Design
+from gaincell.chips.design import Design
 from gaincell.errors import InputError
 from gaincell.evaluation.chips import nominal
 from gaincell.evaluation.perplexity import cut_blocks, window_and_stride

@@ -26,8 +26,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
-from gaincell.design import Design
-from gaincell.design_fields import DRAWN
+from gaincell.chips.design import Design
+from gaincell.chips.fields import DRAWN
 from gaincell.errors import GaincellError
 from gaincell.evaluation.perplexity import window_and_stride
 from gaincell.schema import Count, Name, OneOf, Rate, Several, Whole

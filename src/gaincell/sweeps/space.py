@@ -20,9 +20,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from gaincell.design import Design, cell_of
-from gaincell.design_fields import TABLES
-from gaincell.device import with_cell
+from gaincell.chips.design import Design, cell_of
+from gaincell.chips.device import with_cell
+from gaincell.chips.fields import TABLES
 from gaincell.errors import GaincellError, InputError
 from gaincell.quantity import NumberKind, did_you_mean, one_of
 from gaincell.schema import parse, table

@@ -29,8 +29,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from gaincell.chips.design import Design
 from gaincell.circuits.levels import LevelTable
-from gaincell.design import Design
 from gaincell.errors import InputError
 from gaincell.integrations.hf.attach import attached_layers, set_design
 from gaincell.nn.attention import GainCellAttention

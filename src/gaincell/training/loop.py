@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.nn import functional
 
-from gaincell.config import Design
+from gaincell.chips.design_file import Design
 from gaincell.errors import InputError, RunError
 from gaincell.integrations.hf import reparametrisation
 from gaincell.nn.attention import GainCellAttention

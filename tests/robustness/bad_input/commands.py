@@ -16,7 +16,7 @@ from tests.drawing import blank_figures
 from tests.micro import micro_settings, write_micro
 
 import gaincell.cli
-from gaincell.config import load_design
+from gaincell.chips.design_file import load_design
 from gaincell.mapping.pipeline import map_model
 
 ROOT = Path(__file__).parents[3]

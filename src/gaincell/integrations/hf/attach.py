@@ -21,8 +21,8 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 from transformers import PretrainedConfig, PreTrainedModel
 
-from gaincell.config import load_design
-from gaincell.design import Design
+from gaincell.chips.design import Design
+from gaincell.chips.design_file import load_design
 from gaincell.errors import InputError, ModelError, UncalibratedWarning
 from gaincell.integrations.hf import interface, pretrained
 from gaincell.integrations.hf.support import attention_modules, geometry

@@ -28,7 +28,7 @@ from transformers.cache_utils import Cache
 from gaincell import features
 from gaincell.arrays.clock import Clock
 from gaincell.arrays.refresh import Refresh
-from gaincell.config import Design
+from gaincell.chips.design_file import Design
 from gaincell.errors import InputError, ModelError
 from gaincell.integrations.hf.attach import attached_layers
 from gaincell.integrations.hf.context import check_ids

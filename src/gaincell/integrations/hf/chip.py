@@ -5,9 +5,9 @@ from __future__ import annotations
 from transformers import PreTrainedModel
 
 from gaincell.arrays import Schedule
-from gaincell.config import load_design
-from gaincell.design import Design
-from gaincell.device import with_cell
+from gaincell.chips.design import Design
+from gaincell.chips.design_file import load_design
+from gaincell.chips.device import with_cell
 from gaincell.errors import InputError
 from gaincell.integrations.hf.attach import attached_layers, set_design
 from gaincell.units import Second
@@ -27,7 +27,7 @@ def change_chip(
 
     Args:
         design: a shipped chip or a .toml file.
-        cell: a kind of cell, a DEVICE.toml or a curve (`gaincell.device.with_cell`).
+        cell: a kind of cell, a DEVICE.toml or a curve (`gaincell.chips.device.with_cell`).
         window: token columns of a head.
         other_latency: time of a token outside the arrays, for the token period.
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from transformers.pytorch_utils import Conv1D
 
-from gaincell.design import Design
+from gaincell.chips.design import Design
 from gaincell.errors import InputError, ModelError
 from gaincell.files import write_tensors, write_text
 from gaincell.integrations.hf.attach import attach, attached_layers

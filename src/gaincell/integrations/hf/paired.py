@@ -30,7 +30,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from gaincell.design import Design
+from gaincell.chips.design import Design
 from gaincell.errors import InputError, ModelError, RunError
 from gaincell.integrations.hf.attach import attached_layers
 from gaincell.integrations.hf.mixing import FAMILIES, ROTARY

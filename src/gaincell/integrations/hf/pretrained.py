@@ -141,7 +141,7 @@ def check_design(
 
     where: what was trained, and advice: what to do, for the refusal.
     """
-    from gaincell.config import design_from
+    from gaincell.chips.design_file import design_from
     from gaincell.nn.attention import common_design
 
     made_for = design_from(record.get("design"), f"{where}: its design")
@@ -162,7 +162,7 @@ def attach_as_recorded(model: Any, record: Mapping[str, Any], where: str) -> Non
         DesignError: the record has no design that can be read.
         ModelError: the model is not supported.
     """
-    from gaincell.config import design_from
+    from gaincell.chips.design_file import design_from
     from gaincell.integrations.hf.attach import attach
 
     attach(

@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 import torch
 from safetensors import SafetensorError, safe_open
 
-from gaincell.config import load_design
-from gaincell.design import Design
+from gaincell.chips.design import Design
+from gaincell.chips.design_file import load_design
 from gaincell.errors import GaincellError, ModelError, RunError
 from gaincell.files import read_json, restored
 from gaincell.integrations.hf.attach import attached_layers, detach

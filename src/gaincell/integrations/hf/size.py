@@ -13,12 +13,12 @@ from safetensors import safe_open
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 
-from gaincell.config import design_from, load_design
+from gaincell.chips.design import Design
+from gaincell.chips.design_file import design_from, load_design
 from gaincell.costs.activity import Activity
 from gaincell.costs.roll_up import ModelCost, of_model
 from gaincell.costs.size import ModelSize, shipped_sizes
 from gaincell.costs.technology import load_technology
-from gaincell.design import Design
 from gaincell.errors import ModelError
 from gaincell.files import read_json
 from gaincell.integrations.hf.adapter_source import adapter_record

@@ -12,8 +12,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from gaincell import features
+from gaincell.chips.design_file import Design
 from gaincell.circuits.normaliser import normalised
-from gaincell.config import Design
 from gaincell.devices.writing import write_errors
 from gaincell.errors import InputError
 from gaincell.ops.gain_cell_attention import backends

@@ -9,9 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from gaincell.chips.design_file import Design
 from gaincell.circuits.converter_errors import converter_errors
 from gaincell.circuits.noise import Draws, cell_read_std, converter_std
-from gaincell.config import Design
 from gaincell.devices.random import KEY_ARRAY, VALUE_ARRAY, Effect
 
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gaincell.config import Design
+from gaincell.chips.design_file import Design
 from gaincell.devices.variability import CellErrors
 from gaincell.ops.gain_cell_attention.blocked_noise import Disturbance
 from gaincell.ops.gain_cell_attention.slabs import Slabs

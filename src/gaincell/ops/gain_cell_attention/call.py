@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from gaincell.config import Design
+from gaincell.chips.design_file import Design
 from gaincell.errors import InputError
 from gaincell.ops.gain_cell_attention.gradients import Gradient, check_gradient
 

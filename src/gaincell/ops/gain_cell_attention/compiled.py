@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch import library as operators
 
-from gaincell.config import Design
+from gaincell.chips.design_file import Design
 from gaincell.ops.gain_cell_attention.call import Call
 from gaincell.ops.gain_cell_attention.gradients import Gradient
 from gaincell.ops.gain_cell_attention.pipeline import sums

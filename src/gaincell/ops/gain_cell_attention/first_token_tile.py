@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from gaincell.chips.design_file import Design
 from gaincell.circuits import (
     charge_to_pulse,
     query_driver,
@@ -21,7 +22,6 @@ from gaincell.circuits import (
     write_dac,
 )
 from gaincell.circuits.sinks import Sinks
-from gaincell.config import Design
 from gaincell.devices.leakage import remaining
 from gaincell.ops.gain_cell_attention.call import Call
 from gaincell.ops.gain_cell_attention.gradients import SURROGATES

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-from gaincell.config import Design
+from gaincell.chips.design_file import Design
 from gaincell.errors import InputError
 
 Gradient = Literal["exact", "bf16", "surrogate", "surrogate-bf16"]

@@ -14,11 +14,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from gaincell.chips.design_file import Design
 from gaincell.circuits import query_driver, write_dac
 from gaincell.circuits.converter_errors import Line, converter_errors, driven
 from gaincell.circuits.levels import Levels
 from gaincell.circuits.noise import Draws, jitter
-from gaincell.config import Design
 from gaincell.devices.random import Effect
 from gaincell.devices.variability import cell_errors
 from gaincell.devices.writing import write_errors

@@ -30,10 +30,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from gaincell.chips.design_file import Design
 from gaincell.circuits import query_driver
 from gaincell.circuits.levels import Levels
 from gaincell.circuits.normaliser import normalised
-from gaincell.config import Design
 from gaincell.errors import InputError
 from gaincell.ops.gain_cell_attention import backends
 from gaincell.ops.gain_cell_attention.call import Call, Impl

@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from gaincell.chips.design_file import Design
 from gaincell.circuits.converter import in_precision
-from gaincell.config import Design
 from gaincell.features import CELLS, CONVERSIONS, NOMINAL, PULSE_LAW, READ_NOISE, missing
 from gaincell.ops.gain_cell_attention.backends import native
 from gaincell.ops.gain_cell_attention.native_library import (

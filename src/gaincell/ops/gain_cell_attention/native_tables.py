@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from gaincell.chips.design_file import Design
 from gaincell.circuits.noise import Noise
-from gaincell.config import Design
 from gaincell.devices.chip_cache import kept
 from gaincell.devices.random import KEY_ARRAY, LARGEST_NORMAL, VALUE_ARRAY
 from gaincell.devices.variability import cell_errors

@@ -10,8 +10,8 @@ from functools import lru_cache
 
 from torch.nn.functional import pad
 
+from gaincell.chips.design_file import Design
 from gaincell.circuits.normaliser import Normaliser
-from gaincell.config import Design
 from gaincell.ops.gain_cell_attention.call import Call
 
 

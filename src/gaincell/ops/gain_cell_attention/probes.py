@@ -17,8 +17,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from gaincell.chips.design_file import Design
 from gaincell.circuits.converter import sum_rounding
-from gaincell.config import Design
 from gaincell.errors import InputError
 from gaincell.ops.gain_cell_attention.backends import blocked, not_implemented
 from gaincell.ops.gain_cell_attention.backends.blocked import (

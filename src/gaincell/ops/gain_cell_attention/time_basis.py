@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gaincell.config import Design
+from gaincell.chips.design_file import Design
 from gaincell.devices.cell import Cell, PolynomialCell
 from gaincell.devices.random import LARGEST_NORMAL
 from gaincell.devices.variability import CellErrors, cell_errors

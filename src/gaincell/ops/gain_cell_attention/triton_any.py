@@ -18,8 +18,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from gaincell import features
+from gaincell.chips.design_file import Design
 from gaincell.circuits.converter import sum_rounding
-from gaincell.config import Design
 from gaincell.devices.random import KEY_ARRAY, VALUE_ARRAY, Effect
 from gaincell.ops.gain_cell_attention import triton_slabs as kernels
 from gaincell.ops.gain_cell_attention.blocked_noise import Disturbance

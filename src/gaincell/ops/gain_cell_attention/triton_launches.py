@@ -18,7 +18,7 @@ from typing import Literal, NamedTuple
 
 import torch
 
-from gaincell.config import Design
+from gaincell.chips.design_file import Design
 
 Pass = Literal["forward", "backward"]
 MEASURED = Path(__file__).with_name("triton_launches.json")

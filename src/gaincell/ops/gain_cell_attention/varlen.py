@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gaincell.config import Design
+from gaincell.chips.design_file import Design
 from gaincell.errors import InputError
 from gaincell.ops.gain_cell_attention.call import Call
 from gaincell.ops.gain_cell_attention.gradients import Gradient

@@ -18,7 +18,7 @@ from typing import Protocol, runtime_checkable
 from torch import Tensor
 
 from gaincell import features
-from gaincell.config import Design
+from gaincell.chips.design_file import Design
 from gaincell.errors import InputError
 from gaincell.ops.gain_cell_attention.call import Call
 from gaincell.ops.gain_cell_attention.gradients import APPROXIMATED, APPROXIMATING

@@ -24,8 +24,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from gaincell import features
+from gaincell.chips.design_file import Design
 from gaincell.circuits.converter import in_precision, sum_rounding
-from gaincell.config import Design
 from gaincell.ops.gain_cell_attention import not_a_number
 from gaincell.ops.gain_cell_attention.call import Call
 from gaincell.ops.gain_cell_attention.gradients import APPROXIMATED, SURROGATES

@@ -31,9 +31,9 @@ import triton
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from gaincell.chips.design_file import Design
 from gaincell.circuits import dac_code, query_code
 from gaincell.circuits.converter import in_precision, sum_rounding
-from gaincell.config import Design
 from gaincell.features import NOMINAL, missing
 from gaincell.ops.gain_cell_attention import not_a_number, triton_any
 from gaincell.ops.gain_cell_attention import triton_kernels as kernels

@@ -6,8 +6,8 @@ import dataclasses
 import tomllib
 from importlib import resources
 
-from gaincell.design import Design
-from gaincell.design_fields import TABLE_NUMBERS, TABLES
+from gaincell.chips.design import Design
+from gaincell.chips.fields import TABLE_NUMBERS, TABLES
 from gaincell.devices.cell import CELL_KINDS
 from gaincell.quantity import SOURCES, toml_value
 

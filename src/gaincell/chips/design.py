@@ -1,7 +1,7 @@
 """What a gain-cell chip is: one frozen dataclass, checked on construction.
 
 A Design holds no defaults of its own: all physical numbers live in designs/*.toml and come in through
-`gaincell.config.load_design`, with unit, source and range, which stay with them (`provenance`).
+`gaincell.chips.design_file.load_design`, with unit, source and range, which stay with them (`provenance`).
 """
 
 from __future__ import annotations
@@ -17,9 +17,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from gaincell.circuits.nonideality import kinds_drawn
-from gaincell.design_checks import check_design
-from gaincell.design_fields import (
+from gaincell.chips.checks import check_design
+from gaincell.chips.fields import (
     BASIC,
     CELL_NUMBERS,
     DRAWN,
@@ -34,6 +33,7 @@ from gaincell.design_fields import (
     stated_numbers,
     stored,
 )
+from gaincell.circuits.nonideality import kinds_drawn
 from gaincell.devices.cell import CELL_KINDS, Cell, named_cell
 from gaincell.devices.leakage import at_temperature
 from gaincell.devices.random import LARGEST_NORMAL, Drawn

@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
-from gaincell.design import cell_of
-from gaincell.design_fields import CELL_NUMBERS
+from gaincell.chips.design import cell_of
+from gaincell.chips.fields import CELL_NUMBERS
 from gaincell.devices.cell import Cell
 from gaincell.devices.decay import LAWS
 from gaincell.devices.variability import Mismatch

@@ -15,8 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gaincell.design import Design, design_of
-from gaincell.design_fields import ROOM_TEMPERATURE, entries_of
+from gaincell.chips.design import Design, design_of
+from gaincell.chips.fields import ROOM_TEMPERATURE, entries_of
 from gaincell.errors import DesignError
 from gaincell.files import read_toml
 from gaincell.quantity import did_you_mean, one_of
@@ -24,7 +24,7 @@ from gaincell.results.common import Chip
 
 __all__ = ["Design", "list_designs", "load_design"]
 
-SHIPPED = Path(__file__).parent / "designs"
+SHIPPED = Path(__file__).parents[1] / "designs"
 
 
 def list_designs() -> list[str]:

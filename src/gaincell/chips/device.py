@@ -11,9 +11,9 @@ import logging
 import os
 from typing import Any
 
-from gaincell.design import Design
-from gaincell.device_file import MISMATCH_NUMBERS, Device, load_device
-from gaincell.device_fit import fit_device
+from gaincell.chips.design import Design
+from gaincell.chips.device_file import MISMATCH_NUMBERS, Device, load_device
+from gaincell.chips.device_fit import fit_device
 from gaincell.devices.cell import CELL_KINDS
 from gaincell.devices.variability import Mismatch
 from gaincell.errors import DesignError, InputError

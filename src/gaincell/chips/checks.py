@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, get_args
 
+from gaincell.chips.fields import FILE_KEYS, NUMBERS, WORDS, DesignFields
 from gaincell.circuits.nonideality import Nonideality, kinds_drawn
 from gaincell.circuits.signed_charge_to_pulse import READOUTS
-from gaincell.design_fields import FILE_KEYS, NUMBERS, WORDS, DesignFields
 from gaincell.devices.random import Drawn
 from gaincell.errors import DesignError
 from gaincell.features import LEVELS, NOMINAL, NORMALISER, PULSE_LAW, SINKS, missing

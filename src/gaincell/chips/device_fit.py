@@ -10,9 +10,9 @@ from typing import Any
 
 from scipy import stats
 
-from gaincell.design import Design
-from gaincell.design_fields import CELL_NUMBERS
-from gaincell.device_file import MISMATCH_NUMBERS, RETENTION_NUMBERS, SCALE_NUMBERS, Device
+from gaincell.chips.design import Design
+from gaincell.chips.device_file import MISMATCH_NUMBERS, RETENTION_NUMBERS, SCALE_NUMBERS, Device
+from gaincell.chips.fields import CELL_NUMBERS
 from gaincell.devices.columns import Columns
 from gaincell.devices.decay import DecayFit, fit_decay
 from gaincell.devices.fit import CurveFit, Estimate, fit_curve
