@@ -117,7 +117,7 @@ def test_what_no_converter_can_be_is_refused(wrong, message: str) -> None:  # ty
 
 def test_what_does_not_serve_uneven_levels_says_so() -> None:
     q = torch.rand(1, 1, 4, 16)
-    assert native_decode.unsupported(q, chip()) == "it does not implement levels.query, levels.storage"
+    assert native_decode.unsupported((q,), chip()) == "it does not implement levels.query, levels.storage"
     with pytest.raises(InputError, match=r"levels that are not evenly spaced \(\[levels\]\)"):
         check_design(chip())
 
