@@ -9,14 +9,14 @@ from typing import Any
 import cocotb
 from cocotb.triggers import Timer
 
-from gaincell.rtl.simulation import PULSES, Run
+from gaincell.rtl.simulation import PULSES, Stimulus
 
 
 @cocotb.test()
 async def head(dut: Any) -> None:
     """In closed loop: what the arrays answer follows from what the Verilog drives."""
     given = Path(str(cocotb.plusargs["run"]))
-    run = Run(*pickle.loads(given.read_bytes()))
+    run = Stimulus(*pickle.loads(given.read_bytes()))
     outputs: list[str] | None = None
 
     async def tick() -> None:

@@ -18,14 +18,14 @@ from cocotb_tools.runner import get_runner
 from gaincell.chips.design_file import load_design
 from gaincell.rtl.equivalence import compare
 from gaincell.rtl.parameters import Parameters
-from gaincell.rtl.simulation import Record, Run, simulate
+from gaincell.rtl.simulation import Record, Stimulus, simulate
 from gaincell.rtl.verilog import generate
 from gaincell.rtl.words import random_scales, random_words
 
 PAPER = load_design("leroux2025")
 
 
-def through_cocotb(run: Run, arguments: tuple[object, ...], folder: Path, program: str) -> Record:
+def through_cocotb(run: Stimulus, arguments: tuple[object, ...], folder: Path, program: str) -> Record:
     verilog = generate(run.parameters)
     for module, text in verilog.modules.items():
         (folder / f"{module}.v").write_text(text)
@@ -54,7 +54,7 @@ def test_the_verilog_gives_the_traces_of_the_rtl_in_closed_loop(tmp_path: Path) 
     p = Parameters(PAPER.replace(tile=4, window=8), rows=3, group=2)
     scales = random_scales(p, 5)
     words = random_words(p, scales, 11, 5)
-    run = Run(p, scales, words)
+    run = Stimulus(p, scales, words)
     found = through_cocotb(run, (p, scales, words), tmp_path, "icarus")
     assert found == simulate(run)
     run.record = found

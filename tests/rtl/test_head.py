@@ -29,7 +29,7 @@ from gaincell.rtl.blocks import AdderTree, Block, InputScaler, PulseCounter, Wri
 from gaincell.rtl.equivalence import Equivalence, compare
 from gaincell.rtl.fixed_point import Stage, query_stage, storage_stage
 from gaincell.rtl.parameters import Parameters
-from gaincell.rtl.simulation import Run, simulate
+from gaincell.rtl.simulation import Stimulus, simulate
 from gaincell.rtl.words import random_scales, random_words
 
 PAPER = load_design("leroux2025")
@@ -62,7 +62,7 @@ def equivalence(
     parameters = Parameters(design, rows, group)
     scales = random_scales(parameters, seed)
     words = random_words(parameters, scales, tokens, seed)
-    run = Run(parameters, scales, words, [token % 3 for token in range(tokens)], clears=(0, tokens - 3))
+    run = Stimulus(parameters, scales, words, [token % 3 for token in range(tokens)], clears=(0, tokens - 3))
     simulate(run)
     return compare(run, scales)
 
@@ -280,7 +280,7 @@ Change = Callable[[], object]
         (lambda: query_stage(Parameters(PAPER), -1.0, 0.0), "the gain of q is -15"),
         (lambda: query_stage(Parameters(PAPER), 1.0, 5.0), "the offset of q moves the range"),
         (
-            lambda: Run(Parameters(PAPER.replace(noise=type(PAPER.noise)(cell_std=0.1))), None, None),  # type: ignore[arg-type]
+            lambda: Stimulus(Parameters(PAPER.replace(noise=type(PAPER.noise)(cell_std=0.1))), None, None),  # type: ignore[arg-type]
             "lacks noise.cell_std of design",
         ),
     ],

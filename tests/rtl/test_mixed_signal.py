@@ -26,7 +26,7 @@ pytest.importorskip("amaranth", reason=AMARANTH)
 
 from gaincell.rtl.mixed_signal import PROGRAMS, _stored, simulate_sub_tile, source
 from gaincell.rtl.parameters import Parameters
-from gaincell.rtl.simulation import Record, Run, simulate
+from gaincell.rtl.simulation import Record, Stimulus, simulate
 from gaincell.rtl.verilog import generate
 from gaincell.rtl.words import random_scales, random_words
 
@@ -45,7 +45,7 @@ def test_every_port_of_the_circuit_is_one_of_the_verilog_and_driven_once() -> No
     needs("yosys")
     p = Parameters(PAPER.replace(tile=3, window=3), rows=3)
     scales = random_scales(p, 0)
-    run = Run(p, scales, random_words(p, scales, 4, 0))
+    run = Stimulus(p, scales, random_words(p, scales, 4, 0))
     text = source(generate(p), p, simulate(run))
     header = re.search(r"module sub_tile\((.*?)\);", text, re.DOTALL)
     assert header is not None

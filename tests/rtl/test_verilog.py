@@ -22,7 +22,7 @@ pytest.importorskip("amaranth", reason=AMARANTH)
 from gaincell.rtl import formal, gates
 from gaincell.rtl.energy import energies, hypotheses
 from gaincell.rtl.parameters import Parameters
-from gaincell.rtl.simulation import Run, simulate
+from gaincell.rtl.simulation import Stimulus, simulate
 from gaincell.rtl.synthesis import Synthesis, map_to_library, synthesise
 from gaincell.rtl.verilog import Design, generate, play
 from gaincell.rtl.words import random_scales, random_words
@@ -44,10 +44,10 @@ AREAS = {"BUF": 3, "NOT": 1, "NAND": 2, "DFF": 6}
 
 
 @pytest.fixture(scope="module")
-def run() -> Run:
+def run() -> Stimulus:
     """Simulated."""
     scales = random_scales(PARAMETERS, 1)
-    found = Run(PARAMETERS, scales, random_words(PARAMETERS, scales, 16, 1), [0, 2] * 8)
+    found = Stimulus(PARAMETERS, scales, random_words(PARAMETERS, scales, 16, 1), [0, 2] * 8)
     simulate(found)
     return found
 
@@ -79,7 +79,7 @@ FAULTS = {
 
 @pytest.mark.parametrize("program", ["iverilog", pytest.param("verilator", marks=pytest.mark.slow)])
 def test_the_verilog_gives_every_wire_of_the_simulator_in_every_period(
-    run: Run, verilog: Design, program: str
+    run: Stimulus, verilog: Design, program: str
 ) -> None:
     needs(program)
     found = play(verilog, run.record, program)
@@ -87,7 +87,7 @@ def test_the_verilog_gives_every_wire_of_the_simulator_in_every_period(
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_in_the_verilog_is_found_by_the_testbench(run: Run, verilog: Design, fault: str) -> None:
+def test_a_fault_in_the_verilog_is_found_by_the_testbench(run: Stimulus, verilog: Design, fault: str) -> None:
     needs("iverilog")
     found = play(with_fault(verilog, *FAULTS[fault]), run.record, "iverilog")
     assert found.different > 0
@@ -119,7 +119,7 @@ def test_signed_queries_in_verilog() -> None:
     needs("iverilog", *formal.PROGRAMS)
     p = dataclasses.replace(PARAMETERS, design=PARAMETERS.design.replace(drivers=Drivers(phases=2)))
     scales = random_scales(p, 1)
-    found = Run(p, scales, random_words(p, scales, 14, 1))
+    found = Stimulus(p, scales, random_words(p, scales, 14, 1))
     simulate(found)
     verilog = generate(p)
     assert "key_negative" in verilog.outputs
@@ -129,7 +129,9 @@ def test_signed_queries_in_verilog() -> None:
     assert play(same, found.record, "iverilog").different > 0
 
 
-def test_the_gates_give_every_wire_of_the_simulator(run: Run, verilog: Design, synthesis: Synthesis) -> None:
+def test_the_gates_give_every_wire_of_the_simulator(
+    run: Stimulus, verilog: Design, synthesis: Synthesis
+) -> None:
     found = gates.replay(synthesis, verilog.top, run.record)
     assert (found.periods, found.different) == (len(run.record.outputs), 0)
     faulty = with_fault(verilog, *FAULTS["adder without sign extension"])
@@ -147,7 +149,7 @@ def test_registers_are_those_that_the_cost_model_counts(synthesis: Synthesis) ->
 
 
 def test_energy_is_what_switches_times_the_technology(
-    run: Run, verilog: Design, synthesis: Synthesis
+    run: Stimulus, verilog: Design, synthesis: Synthesis
 ) -> None:
     t, tokens = load_technology("28nm"), len(run.words)
     switching = gates.replay(synthesis, verilog.top, run.record).switching
@@ -165,7 +167,9 @@ def test_energy_is_what_switches_times_the_technology(
     assert all(energy > 0 for energy in more.values())
 
 
-def test_counters_change_no_less_than_they_count(verilog: Design, run: Run, synthesis: Synthesis) -> None:
+def test_counters_change_no_less_than_they_count(
+    verilog: Design, run: Stimulus, synthesis: Synthesis
+) -> None:
     """A step of a counter changes a bit or more; every pulse that is high while it counts is a step."""
     seen = zip(run.record.outputs, run.record.inputs, strict=True)
     steps = sum(inputs["pulse"].bit_count() for outputs, inputs in seen if outputs["count"])
@@ -174,7 +178,7 @@ def test_counters_change_no_less_than_they_count(verilog: Design, run: Run, synt
 
 
 def test_gated_counters_are_clocked_to_count_and_to_clear(
-    verilog: Design, run: Run, synthesis: Synthesis
+    verilog: Design, run: Stimulus, synthesis: Synthesis
 ) -> None:
     p, record = PARAMETERS, run.record
     seen = zip(record.outputs, record.inputs, strict=True)

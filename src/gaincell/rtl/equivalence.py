@@ -23,7 +23,7 @@ from gaincell.chips.design import Design
 from gaincell.circuits import dac_code, query_code
 from gaincell.rtl.analog import bits, numbers
 from gaincell.rtl.fixed_point import Scales, query_widths, results, storage_volts
-from gaincell.rtl.simulation import Record, Run, Wires
+from gaincell.rtl.simulation import Record, Stimulus, Wires
 
 SHOWN = 3
 WINDOWS = {
@@ -59,7 +59,7 @@ class Equivalence:
         return not any(comparison.different for comparison in self.comparisons)
 
 
-def compare(run: Run, scales: Scales) -> Equivalence:
+def compare(run: Stimulus, scales: Scales) -> Equivalence:
     """Hold what a finished run recorded against the golden reference."""
     p, d = run.parameters, run.parameters.design
     spans = _spans(run.record, p.step_cycles)
@@ -82,7 +82,7 @@ def compare(run: Run, scales: Scales) -> Equivalence:
 
 
 def golden_steps(
-    run: Run, scales: Scales, chip: Design | None = None
+    run: Stimulus, scales: Scales, chip: Design | None = None
 ) -> Iterator[tuple[Tensor, Tensor, Tensor, StepTrace]]:
     """HeadArray, token by token: query widths [g, D], key and value voltages [D] of the words, its trace.
 
@@ -110,7 +110,7 @@ def _spans(record: Record, cycles: int) -> list[list[Wires]]:
     return [record.outputs[start : start + cycles + 1] for start in record.starts]
 
 
-def _seen(run: Run, span: Sequence[Wires]) -> dict[str, object]:
+def _seen(run: Stimulus, span: Sequence[Wires]) -> dict[str, object]:
     p = run.parameters
     written = [{w["select"] for w in span if w[f"write_{array}"]} for array in ("key", "value")]
     valid = [w["valid"] for before, w in pairwise(span) if _rises(before, w, "value_read")]
@@ -140,7 +140,7 @@ def seen_periods(span: Sequence[Wires]) -> dict[str, list[tuple[int, int]]]:
     return {name: _high(w[wires[0]] | w[wires[-1]] for w in span) for name, wires in WINDOWS.items()}
 
 
-def _query_codes(run: Run, span: Sequence[Wires]) -> list[list[int]]:
+def _query_codes(run: Stimulus, span: Sequence[Wires]) -> list[list[int]]:
     """Periods for which every word line was driven, read by read; pulses outside of reads are in none."""
     rows = run.parameters.rows
     found: list[Tensor] = []
@@ -155,11 +155,11 @@ def _query_codes(run: Run, span: Sequence[Wires]) -> list[list[int]]:
     return [codes.tolist() for codes in found]
 
 
-def _begins_read(run: Run, period: int) -> bool:
+def _begins_read(run: Stimulus, period: int) -> bool:
     return any(window.start == period for window in run.parameters.of_phase("key read"))
 
 
-def _expected_periods(run: Run) -> dict[str, list[tuple[int, int]]]:
+def _expected_periods(run: Stimulus) -> dict[str, list[tuple[int, int]]]:
     p = run.parameters
     spans = {name: _joined([(w.start, w.end) for w in p.of_phase(name)]) for name in WINDOWS}
     return spans | {"result": [(w.end, w.query) for w in p.of_phase("scale output")]}

@@ -40,7 +40,7 @@ from gaincell.rtl.energy import Energy, areas, energies, hypotheses
 from gaincell.rtl.equivalence import WINDOWS, seen_periods
 from gaincell.rtl.fixed_point import Scales
 from gaincell.rtl.parameters import Parameters
-from gaincell.rtl.simulation import Record, Run, Words, simulate
+from gaincell.rtl.simulation import Record, Stimulus, Words, simulate
 from gaincell.rtl.synthesis import Mapped, Synthesis, check_liberty, map_to_library, synthesise
 from gaincell.rtl.verilog import TOP, VECTORS, Design
 from gaincell.rtl.verilog import generate as generate_verilog
@@ -56,7 +56,7 @@ class Generated:
     tokens: counted in the energies.
     """
 
-    run: Run
+    run: Stimulus
     scales: Scales
     inputs: str
     verilog: Design | None = None
@@ -86,7 +86,7 @@ def generate(
     p = parameters
     scales = random_scales(p, seed)
     words, inputs = _words(p, scales, tokens or SHOWN_TOKENS, codes, seed)
-    found = Generated(Run(p, scales, words), scales, inputs, tokens=len(words))
+    found = Generated(Stimulus(p, scales, words), scales, inputs, tokens=len(words))
     if liberty is not None:
         check_liberty(liberty)
     if not programs.missing("yosys"):

@@ -31,7 +31,7 @@ from gaincell.rtl import programs
 from gaincell.rtl.equivalence import golden_steps
 from gaincell.rtl.fixed_point import Scales
 from gaincell.rtl.parameters import Parameters
-from gaincell.rtl.simulation import PULSES, Record, Run, Wires, Words, simulate
+from gaincell.rtl.simulation import PULSES, Record, Stimulus, Wires, Words, simulate
 from gaincell.rtl.verilog import Design as Verilog
 from gaincell.rtl.verilog import generate
 from gaincell.rtl.words import random_scales, words_of_codes
@@ -123,7 +123,7 @@ def simulate_sub_tile(
     p = Parameters(_chip(technology, corner, design, size), size)
     scales = random_scales(p, seed)
     words, written = _random_words(p, scales, tokens, seed)
-    digital = Run(p, scales, words)
+    digital = Stimulus(p, scales, words)
     record = simulate(digital, stages("Amaranth"))
     d = p.design
     readouts = {
@@ -189,7 +189,7 @@ def _with_injection(chip: Design, stored: Wave, vdd: Volt) -> Design:
     )
 
 
-def _head_codes(run: Run, scales: Scales, chip: Design) -> Wave:
+def _head_codes(run: Stimulus, scales: Scales, chip: Design) -> Wave:
     """Of HeadArray [T, row]."""
     return np.array([trace.tile_codes[0, 0].sum(0).tolist() for *_, trace in golden_steps(run, scales, chip)])
 

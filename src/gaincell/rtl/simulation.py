@@ -1,8 +1,8 @@
 """A generated head through tokens, period by period, between words that come in and a model of the arrays.
 
-A `Run` is what whoever clocks the head needs: Amaranth's simulator here, a Verilog simulator through cocotb,
-or a testbench of recorded vectors. In every period it is shown the head's outputs, and says its inputs at the
-edge that ends the period.
+A `Stimulus` is what whoever clocks the head needs: Amaranth's simulator here, a Verilog simulator through
+cocotb, or a testbench of recorded vectors. In every period it is shown the head's outputs, and says its
+inputs at the edge that ends the period.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Record:
         return Record(self.inputs[:end], self.outputs[:end], self.starts[:tokens])
 
 
-class Run:
+class Stimulus:
     """Gains and offsets, loaded one by one, then the tokens.
 
     pauses: idle periods before each token; none where it is empty.
@@ -112,7 +112,7 @@ class Run:
         yield idle
 
 
-def simulate(run: Run, progress: Progress = silent) -> Record:
+def simulate(run: Stimulus, progress: Progress = silent) -> Record:
     """A run in Amaranth's simulator. progress: of its tokens."""
     head = Head(run.parameters)
     simulator = Simulator(head)

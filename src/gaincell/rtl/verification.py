@@ -22,7 +22,7 @@ from gaincell.rtl.equivalence import Equivalence, compare
 from gaincell.rtl.fixed_point import Scales
 from gaincell.rtl.gates import Replay, replay
 from gaincell.rtl.parameters import Parameters
-from gaincell.rtl.simulation import Record, Run, simulate
+from gaincell.rtl.simulation import Record, Stimulus, simulate
 from gaincell.rtl.synthesis import Synthesis
 from gaincell.rtl.verilog import Design, play, simulator
 from gaincell.rtl.words import random_scales, random_words
@@ -36,7 +36,7 @@ def _check(name: str, how: str, compared: int, unit: str, different: int | None,
     return RtlCheck(name, how, note, Value(compared, unit, "simulated"), found)
 
 
-def check_head(run: Run, scales: Scales, progress: Progress = silent) -> list[RtlCheck]:
+def check_head(run: Stimulus, scales: Scales, progress: Progress = silent) -> list[RtlCheck]:
     """Simulate a run and compare it; a check a quantity."""
     simulate(run, progress)
     return _checks("head", compare(run, scales), run.parameters)
@@ -50,7 +50,7 @@ def check_ring(parameters: Parameters, tokens: int, seed: int, progress: Progres
         return []
     short = replace(parameters, design=parameters.design.replace(window=columns))
     scales = random_scales(short, seed)
-    run = Run(short, scales, random_words(short, scales, tokens, seed))
+    run = Stimulus(short, scales, random_words(short, scales, tokens, seed))
     simulate(run, progress)
     return _checks(f"ring of {columns}", compare(run, scales), short)
 
