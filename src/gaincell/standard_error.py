@@ -6,11 +6,6 @@ import math
 from collections.abc import Sequence
 
 
-def mean_error(items: Sequence[float]) -> float | None:
-    """Standard error of the mean, sqrt(variance / n); None for a single item."""
-    return ratio_error(items, [1.0] * len(items))
-
-
 def ratio_error(sums: Sequence[float], weights: Sequence[float]) -> float | None:
     """Standard error of R = sum(sums) / sum(weights), to first order; None for a single item.
 

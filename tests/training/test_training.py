@@ -504,10 +504,13 @@ def test_the_time_of_a_step_is_told_by_what_it_is_for(impl: Impl) -> None:
     assert set(shares) == set(GROUPS)
     assert sum(shares.values()) == pytest.approx(1.0)
     assert min(shares.values()) > 0.0
-    softmax: dict[str, float] = {}
-    train(micro_llama(), blocks(8), settings(), shares=softmax)
-    assert softmax["teacher"] == softmax["head"] == 0.0
-    assert softmax["attention"] > 0.0
+    least = 1.0
+    for _ in range(3):  # a share is of time, which another process may take
+        softmax: dict[str, float] = {}
+        train(micro_llama(), blocks(8), settings(), shares=softmax)
+        assert softmax["teacher"] == softmax["head"] == 0.0
+        least = min(least, softmax["attention"])
+    assert 0.0 < least < shares["attention"]
 
 
 def test_a_diverging_loss_stops() -> None:

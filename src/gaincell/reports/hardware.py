@@ -1,4 +1,4 @@
-"""Figures of the hardware at work: of `gaincell simulate`, idle times, contexts, speed."""
+"""Figures of the hardware at work: of `gaincell simulate`, idle times, contexts."""
 
 from __future__ import annotations
 
