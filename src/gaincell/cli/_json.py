@@ -186,6 +186,16 @@ FigureFile: TypeAlias = Annotated[
 ]
 
 
+def show_result(result: Any, json: Path | None, *shown: Any) -> None:
+    """Print tables and lines, then write the result, if a file was asked for."""
+    from rich.console import Console
+
+    console = Console()
+    for part in shown:
+        console.print(part)
+    write_json(json, result)
+
+
 def write_json(path: Path | None, content: Any) -> None:
     """Write a result, or plain data, completely or not at all, if a file was asked for."""
     if path is not None:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from gaincell.cli._json import FigureFile, JsonFile, write_json
+from gaincell.cli._json import FigureFile, JsonFile, show_result
 from gaincell.cli._options import (
     Device,
     Impl,
@@ -53,8 +53,6 @@ def ablate(
     Example: gaincell ablate runs/tiny --figure ablation.png
     """
     use(threads, device)
-    from rich.console import Console
-
     from gaincell.cli._perplexity import result
     from gaincell.cli._progress import progress_bars
     from gaincell.devices.variability import Mismatch
@@ -91,7 +89,6 @@ def ablate(
         found = run_ablation(loaded.model, tokens, protocol, progress("evaluate"))
     head = result(loaded, found.protocol, tokens, command="ablate", text=found_text.name, gains=gains)
     entry = AblationResult(**vars(head), ablation=found.rows)
-    Console().print(ablation_table(entry, run))
-    write_json(json, entry)
+    show_result(entry, json, ablation_table(entry, run))
     if figure is not None:
         save(ablation_figure(entry), figure)

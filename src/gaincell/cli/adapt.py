@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from gaincell.cli._json import JsonFile, directory, write_json
+from gaincell.cli._json import JsonFile, directory, show_result
 from gaincell.cli._options import (
     CalibrationTokens,
     CellName,
@@ -114,8 +114,6 @@ def adapt(
     Example: gaincell adapt runs/tiny --cell sigmoid --method published --out runs/tiny-sigmoid
     """
     use(threads, device, auto=True)
-    from rich.console import Console
-
     from gaincell.chips.design_file import load_design
     from gaincell.cli._progress import progress_bars
     from gaincell.errors import InputError
@@ -155,10 +153,6 @@ def adapt(
             command=["gaincell", *sys.argv[1:]],
             progress=progress,
         )
-    console = Console()
-    console.print(perplexity_table(run))
-    for line in adaptation_lines(run):
-        console.print(line)
-    write_json(json, run)
+    show_result(run, json, perplexity_table(run), *adaptation_lines(run))
     if not run.adaptation[method.value].converged:
         raise typer.Exit(1)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gaincell.cli._json import FigureFile, JsonFile, write_json
+from gaincell.cli._json import FigureFile, JsonFile, show_result
 from gaincell.cli._options import LARGEST_SEED, Device, HeadDim, Threads, use
 
 if TYPE_CHECKING:
@@ -68,8 +68,6 @@ def baseline(
     Example: gaincell baseline --device cuda --batch 1,64 --context 1024,16384,131072 --seconds 3
     """
     use(threads, device)
-    from rich.console import Console
-
     from gaincell.cli._progress import progress_bars
     from gaincell.costs.baselines import sweep
     from gaincell.reports import baseline as report
@@ -91,14 +89,8 @@ def baseline(
             seed=seed,
         )
     entry = _result(found, heads, kv_heads or heads, head_dim, device, seed)
-    console = Console()
-    if found.measured:
-        console.print(report.title(entry))
-        for table in report.baseline_tables(entry):
-            console.print(table)
-    for line in report.skipped_lines(entry):
-        console.print(line)
-    write_json(json, entry)
+    measured = [report.title(entry), *report.baseline_tables(entry)] if found.measured else []
+    show_result(entry, json, *measured, *report.skipped_lines(entry))
     if figure is not None and found.measured:
         save(report.baseline_figure(entry), figure)
     if not found.measured:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from gaincell.cli._json import JsonFile, directory, write_json
+from gaincell.cli._json import JsonFile, directory, show_result
 from gaincell.cli._options import (
     CalibrationTokens,
     Device,
@@ -98,8 +98,6 @@ def codesign(
     """
     check_needed(context, ("--learning-rate",), "training of weights, without --no-weights", weights)
     use(threads, device)
-    from rich.console import Console
-
     from gaincell.chips.design_file import load_design
     from gaincell.cli._progress import kept_in, progress_bars
     from gaincell.mapping.codesign import CodesignSettings, codesign_model
@@ -131,6 +129,4 @@ def codesign(
             command=["gaincell", *sys.argv[1:]],
             progress=progress,
         )
-    for line in learned_lines(run):
-        Console().print(line)
-    write_json(json, run)
+    show_result(run, json, *learned_lines(run))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -192,7 +191,6 @@ def show(
     from gaincell.chips.device import load_device
     from gaincell.chips.device_file import TABLES
     from gaincell.cli._options import bounds
-    from gaincell.quantity import plain
 
     found = load_device(device)
     console = Console()
@@ -222,16 +220,7 @@ def show(
             console.print(table)
     if rows := found.covariance.get("coefficients"):
         console.print(_matrix_table(rows))
-    numbers = {
-        key: {
-            "value": plain(q.value),
-            "unit": q.unit,
-            "source": q.source,
-            "range": [bound if math.isfinite(bound) else None for bound in q.range],
-            "note": q.note,
-        }
-        for key, q in found.numbers.items()
-    }
+    numbers = {key: quantity.as_json() for key, quantity in found.numbers.items()}
     named = {"name": found.name, "kind": found.cell.name, "law": found.law}
     plain_tables = {section: getattr(found, section) for section in ("origin", "quality", "covariance")}
     write_json(json, named | {"numbers": numbers} | plain_tables)

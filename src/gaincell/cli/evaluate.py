@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gaincell.cli._json import JsonFile, output_file, write_json
+from gaincell.cli._json import JsonFile, output_file, show_result
 from gaincell.cli._options import (
     TEXT_HELP,
     CellName,
@@ -221,7 +221,6 @@ def evaluate(
     from dataclasses import replace
 
     import torch
-    from rich.console import Console
 
     from gaincell.cli import _perplexity as protocols
     from gaincell.cli._chips import ChipOptions, by_chips
@@ -337,8 +336,7 @@ def evaluate(
     if stage is not None:
         title = f"{title}, stage {stage}"
     table.title, table.title_justify = title, "left"
-    Console().print(table)
-    write_json(json, head)
+    show_result(head, json, table)
 
 
 DEFAULT_LIMIT = 32_768

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from gaincell.cli._json import FigureFile, JsonFile, write_json
+from gaincell.cli._json import FigureFile, JsonFile, show_result
 from gaincell.cli._options import (
     Device,
     Impl,
@@ -62,8 +62,6 @@ def fidelity(
     Example: gaincell fidelity runs/tiny --figure fidelity.png --json fidelity.json
     """
     use(threads, device)
-    from rich.console import Console
-
     from gaincell.cli._perplexity import result
     from gaincell.cli._progress import progress_bars
     from gaincell.errors import InputError
@@ -107,7 +105,6 @@ def fidelity(
     protocol = f"{len(ids)} x {tokens} tokens, hidden states of the pretrained model, {found.queries} queries"
     head = result(loaded, protocol, ids.flatten(), command="fidelity", text=found_text.name, gains=gains)
     entry = FidelityResult(**vars(head), fidelity=found.tables)
-    Console().print(fidelity_rows(entry, run).terminal())
-    write_json(json, entry)
+    show_result(entry, json, fidelity_rows(entry, run).terminal())
     if figure is not None:
         save(fidelity_figure(entry), figure)

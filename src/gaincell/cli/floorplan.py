@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from gaincell.cli._json import FigureFile, JsonFile, command_line, output_file, write_json
+from gaincell.cli._json import FigureFile, JsonFile, command_line, output_file, show_result
 from gaincell.cli._options import ChipArgument, HeadDim, ProcessName, Stack, Window
 
 app = typer.Typer()
@@ -51,8 +51,6 @@ def floorplan(
 
     Example: gaincell floorplan leroux2025-oxide --cell-area 0.12e-12 --stack 4 --figure dense.png
     """
-    from rich.console import Console
-
     from gaincell.chips.design_file import load_design
     from gaincell.costs.activity import Activity
     from gaincell.costs.floorplan import blocks_of, floorplan_result, tiles_of
@@ -73,10 +71,7 @@ def floorplan(
         process = process.replace(cell_area=cell_area)
     head = Head(chip, process, Activity.assumed(chip).mean(), head_dim=head_dim)
     result = floorplan_result(head, stack, command_line())
-    console = Console()
-    console.print(area_rows(result).terminal())
-    console.print(stack_rows(result).terminal())
-    write_json(json, result)
+    show_result(result, json, area_rows(result), stack_rows(result))
     if figure is not None:
         save(floorplan_figure(result), figure)
     if gds is not None:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from gaincell.cli._json import JsonFile, check_apart, check_output, directory, write_json
+from gaincell.cli._json import JsonFile, check_apart, check_output, directory, show_result
 from gaincell.cli._options import (
     MODEL_HELP,
     CalibrationTokens,
@@ -111,8 +111,6 @@ def map_(
     check_output("--out", folder, directory=True)
     check_apart(context.command, context.params, [] if out else [("--out", folder)])
     use(threads, device)
-    from rich.console import Console
-
     from gaincell.chips.design_file import load_design
     from gaincell.chips.device import with_cell
     from gaincell.cli._progress import kept_in, progress_bars
@@ -144,11 +142,7 @@ def map_(
         command = ["gaincell", *sys.argv[1:]]
         run = map_model(settings, folder, command=command, progress=progress, tracker=tracker)
     typer.echo(f"{model}: the pretrained model, in software, where the mapping starts")
-    console = Console()
-    console.print(perplexity_table(run))
-    for line in adaptation_lines(run):
-        console.print(line)
-    console.print(f"Results, figures and the model are in {folder}.")
-    write_json(json, run)
+    where = f"Results, figures and the model are in {folder}."
+    show_result(run, json, perplexity_table(run), *adaptation_lines(run), where)
     if not run.adaptation["closed-form"].converged:
         raise typer.Exit(1)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from gaincell.cli._json import FigureFile, JsonFile, output_file, write_json
+from gaincell.cli._json import FigureFile, JsonFile, output_file, show_result
 
 app = typer.Typer()
 
@@ -70,8 +70,6 @@ def table(
     Example: gaincell table docs/results/evaluation/tasks/smollm2-software.json
     docs/results/evaluation/tasks/smollm2-leroux2025-extended.json --latex table.tex --figure table.png
     """
-    from rich.console import Console
-
     from gaincell.errors import InputError
     from gaincell.files import write_text
     from gaincell.reports.comparison import as_csv, as_json, as_latex, as_markdown, compare, terminal_table
@@ -88,12 +86,10 @@ def table(
             raise InputError(f"two results are called {name!r}; give NAME=FILE")
         runs[name] = read(path, TasksResult)
     found = compare(runs, reference, paper)
-    console = Console()
-    console.print(terminal_table(found))
+    show_result(as_json(found), json, terminal_table(found))
     for file, text in ((csv, as_csv), (latex, as_latex), (markdown, as_markdown)):
         if file is not None:
             write_text(file, text(found))
-    write_json(json, as_json(found))
     if figure is not None:
         from gaincell.reports.comparison_figure import draw_comparison
 

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from gaincell.cli._json import JsonFile, check_apart, check_output, directory, write_json
+from gaincell.cli._json import JsonFile, check_apart, check_output, directory, show_result
 from gaincell.cli._options import Device, TextName, Threads, TrackName, check_needed, use
 
 app = typer.Typer(add_completion=False)
@@ -90,7 +90,6 @@ def train(
     check_apart(context.command, context.params, [] if out else [("--out", folder)])
     use(threads, device)
     plan = load_recipe(recipe, design, parse_overrides(changes or ()))
-    console = Console()
     chosen = plan.stages if only is None else plan.needed_by(only)
     keeps = any(stage.loss == "distillation" and not stage.states and not stage.outputs for stage in chosen)
     check_needed(context, ("--teacher-outputs",), "a stage of distillation without states and outputs", keeps)
@@ -99,7 +98,7 @@ def train(
         given = source is not None and source.name == "COMMANDLINE"
         if given and (found := check_text(text)) is not None:
             check_recipe_text(plan, found)
-        console.print(plan_table(plan, chosen))
+        Console().print(plan_table(plan, chosen))
         if not given:
             typer.echo("The text was not checked: give --text.")
         return
@@ -123,13 +122,10 @@ def train(
         )
     if not main:
         return
-    console.print(stages_table(result))
-    for line in step_times(result):
-        console.print(line)
     saved = (
         f", the model of {result.saved}"
         if result.saved
         else "; no model, for no stage in arrays began with a trained one"
     )
-    console.print(f"Results and figures are in {folder}{saved}.")
-    write_json(json, result)
+    where = f"Results and figures are in {folder}{saved}."
+    show_result(result, json, stages_table(result), *step_times(result), where)
