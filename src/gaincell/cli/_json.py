@@ -50,9 +50,14 @@ def output_directory(param: typer.CallbackParam, value: Path | None) -> Path | N
     return value
 
 
+def output(option: str, help: str, metavar: str = "FILE") -> Any:
+    """An option for a file that a command writes."""
+    return typer.Option(option, callback=output_file, metavar=metavar, dir_okay=False, help=help)
+
+
 def directory(option: str, metavar: str, help: str) -> Any:
     """An option for a directory that a command writes into."""
-    return typer.Option(option, callback=output_directory, metavar=metavar, help=help)
+    return typer.Option(option, callback=output_directory, metavar=metavar, file_okay=False, help=help)
 
 
 def check_output(option: str, place: Path, *, directory: bool = False) -> None:
@@ -164,36 +169,32 @@ def _real(place: Path) -> Path:
     return Path(os.path.realpath(place))
 
 
-JsonFile: TypeAlias = Annotated[
-    Path | None,
-    typer.Option(
-        "--json",
-        metavar="FILE",
-        help="Also write the result as JSON.",
-        dir_okay=False,
-        callback=output_file,
-    ),
-]
+JsonFile: TypeAlias = Annotated[Path | None, output("--json", "Also write the result as JSON.")]
 FigureFile: TypeAlias = Annotated[
     Path | None,
     typer.Option(
         "--figure",
+        callback=output_figure,
         metavar="FILE",
         dir_okay=False,
         help="Also draw it: .png, .svg or .pdf.",
-        callback=output_figure,
     ),
 ]
 
 
 def show_result(result: Any, json: Path | None, *shown: Any) -> None:
-    """Print tables and lines, then write the result, if a file was asked for."""
+    """Write the result, if a file was asked for, and print tables and lines."""
+    write_json(json, result)
+    show(*shown)
+
+
+def show(*shown: Any) -> None:
+    """Print tables and lines; a line as it is, the path of a file without a break."""
     from rich.console import Console
 
     console = Console()
     for part in shown:
-        console.print(part)
-    write_json(json, result)
+        console.print(part, markup=False, soft_wrap=isinstance(part, Path))
 
 
 def write_json(path: Path | None, content: Any) -> None:

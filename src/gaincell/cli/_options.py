@@ -273,14 +273,21 @@ def choose_chip(model: str, design: str | None, cell: str | None = None) -> Desi
 
     Raises GaincellError, before a model is loaded, where it is not acceptable.
     """
-    from gaincell.chips.design_file import load_design
-    from gaincell.chips.device import with_cell
     from gaincell.integrations.hf.size import run_design
 
     if design is None and cell is None:
         return None
-    chip = load_design(design or run_design(model) or "leroux2025")
-    return chip if cell is None else with_cell(chip, cell)
+    return chip_of(design or run_design(model) or "leroux2025", cell)
+
+
+def chip_of(design: str, cell: str | None = None, window: int | None = None) -> Design:
+    """A chip by its name, with another cell or window where one is given. Raises GaincellError."""
+    from gaincell.chips.design_file import load_design
+    from gaincell.chips.device import with_cell
+
+    chip = load_design(design)
+    chip = chip if cell is None else with_cell(chip, cell)
+    return chip if window is None else chip.replace(window=window)
 
 
 def bounds(low: float | None, high: float | None) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from gaincell.cli._json import command_line
 
 if TYPE_CHECKING:
     from gaincell.arrays import Refresh
@@ -260,7 +261,7 @@ def result(
         text=None if text is None else Named(text),
         gains=gains,
         provenance=made(
-            command=["gaincell", *sys.argv[1:]],
+            command=command_line(),
             seed=0,
             protocol=protocol,
             design_hash=layers[0].design.hash if layers else None,

@@ -59,6 +59,6 @@ def activity(
     )
     entry = ActivityResult(**vars(head), activity=seen.found)
     typer.echo(f"{model}: {how}")
-    show_result(entry, json, activity_rows(entry, model).terminal(), sparsity_line(entry))
+    show_result(entry, json, activity_rows(entry, model), sparsity_line(entry))
     if figure is not None:
         save(activity_figure(entry), figure)

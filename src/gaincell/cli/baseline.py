@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gaincell.cli._json import FigureFile, JsonFile, show_result
+from gaincell.cli._json import FigureFile, JsonFile, command_line, show_result
 from gaincell.cli._options import LARGEST_SEED, Device, HeadDim, Threads, use
 
 if TYPE_CHECKING:
@@ -111,7 +110,7 @@ def _result(found: Sweep, heads: int, kv_heads: int, head_dim: int, device: str,
         command="baseline",
         machine=_gpu(device),
         sizes=Sizes(heads, kv_heads, head_dim),
-        provenance=made(command=["gaincell", *sys.argv[1:]], seed=seed, protocol=PROTOCOL),
+        provenance=made(command=command_line(), seed=seed, protocol=PROTOCOL),
         measurements=tuple(map(_timing, found.measured)),
         skipped=found.skipped,
         machines=tuple(_machines(found)),

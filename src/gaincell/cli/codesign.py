@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from gaincell.cli._json import JsonFile, directory, show_result
+from gaincell.cli._json import JsonFile, command_line, directory, show_result
 from gaincell.cli._options import (
     CalibrationTokens,
     Device,
@@ -126,7 +125,7 @@ def codesign(
             settings,
             load_design("leroux2025"),
             out,
-            command=["gaincell", *sys.argv[1:]],
+            command=command_line(),
             progress=progress,
         )
     show_result(run, json, *learned_lines(run))

@@ -11,7 +11,7 @@ import typer
 from rich import box
 from rich.table import Table
 
-from gaincell.cli._json import JsonFile, output_file, show_result
+from gaincell.cli._json import JsonFile, output, show_result
 from gaincell.cli._options import CellName, bounds
 from gaincell.errors import DesignError
 
@@ -96,12 +96,7 @@ def new(
     ] = "leroux2025",
     out: Annotated[
         Path | None,
-        typer.Option(
-            "--out",
-            callback=output_file,
-            metavar="FILE",
-            help="The file, if not NAME.toml in this directory.",
-        ),
+        output("--out", "The file, if not NAME.toml in this directory."),
     ] = None,
 ) -> None:
     """Write a complete design with a comment for every table, to be edited.

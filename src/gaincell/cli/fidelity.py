@@ -105,6 +105,6 @@ def fidelity(
     protocol = f"{len(ids)} x {tokens} tokens, hidden states of the pretrained model, {found.queries} queries"
     head = result(loaded, protocol, ids.flatten(), command="fidelity", text=found_text.name, gains=gains)
     entry = FidelityResult(**vars(head), fidelity=found.tables)
-    show_result(entry, json, fidelity_rows(entry, run).terminal())
+    show_result(entry, json, fidelity_rows(entry, run))
     if figure is not None:
         save(fidelity_figure(entry), figure)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from gaincell.cli._json import FigureFile, JsonFile, command_line, output_file, show_result
+from gaincell.cli._json import FigureFile, JsonFile, command_line, output, show_result
 from gaincell.cli._options import ChipArgument, HeadDim, ProcessName, Stack, Window
 
 app = typer.Typer()
@@ -17,16 +17,7 @@ app = typer.Typer()
 def floorplan(
     design: ChipArgument = "leroux2025",
     figure: FigureFile = None,
-    gds: Annotated[
-        Path | None,
-        typer.Option(
-            "--gds",
-            callback=output_file,
-            metavar="FILE",
-            dir_okay=False,
-            help="Rectangles as GDSII (extra: layout).",
-        ),
-    ] = None,
+    gds: Annotated[Path | None, output("--gds", "Rectangles as GDSII (extra: layout).")] = None,
     window: Window = None,
     tile: Annotated[
         int | None, typer.Option("--tile", metavar="N", min=1, help="Columns of a sub-tile.")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gaincell.cli._json import JsonFile, write_json
+from gaincell.cli._json import JsonFile, command_line, write_json
 from gaincell.cli._options import (
     LARGEST_SEED,
     CellName,
@@ -228,7 +228,7 @@ def _result(
         "refreshing": results.value(cache.clock.refreshing, "s", "simulated"),
         "writes": results.value(cache.writes, "columns", "simulated"),
         "provenance": results.provenance(
-            command=["gaincell", *sys.argv[1:]],
+            command=command_line(),
             seed=seed,
             protocol="generation on the ring",
             design_hash=design.hash,

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from gaincell.cli._json import JsonFile, check_apart, check_output, directory, show_result
+from gaincell.cli._json import JsonFile, check_apart, check_output, command_line, directory, show_result
 from gaincell.cli._options import (
     MODEL_HELP,
     CalibrationTokens,
@@ -139,7 +138,7 @@ def map_(
         device=device,
     )
     with kept_in(folder), progress_bars() as progress, tracking(track, folder) as tracker:
-        command = ["gaincell", *sys.argv[1:]]
+        command = command_line()
         run = map_model(settings, folder, command=command, progress=progress, tracker=tracker)
     typer.echo(f"{model}: the pretrained model, in software, where the mapping starts")
     where = f"Results, figures and the model are in {folder}."

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from gaincell.cli._json import FigureFile, JsonFile, output_file, show_result
+from gaincell.cli._json import FigureFile, JsonFile, output, show_result
 
 app = typer.Typer()
 
@@ -29,32 +29,9 @@ def table(
         ),
     ] = None,
     paper: Annotated[bool, typer.Option("--paper", help="Also show the paper's table (cited).")] = False,
-    csv: Annotated[
-        Path | None,
-        typer.Option(
-            "--csv", callback=output_file, metavar="FILE", dir_okay=False, help="Also write it as CSV."
-        ),
-    ] = None,
-    latex: Annotated[
-        Path | None,
-        typer.Option(
-            "--latex",
-            callback=output_file,
-            metavar="FILE",
-            dir_okay=False,
-            help="Also write it for LaTeX (booktabs).",
-        ),
-    ] = None,
-    markdown: Annotated[
-        Path | None,
-        typer.Option(
-            "--markdown",
-            callback=output_file,
-            metavar="FILE",
-            dir_okay=False,
-            help="Also write it as Markdown.",
-        ),
-    ] = None,
+    csv: Annotated[Path | None, output("--csv", "Also write it as CSV.")] = None,
+    latex: Annotated[Path | None, output("--latex", "Also write it for LaTeX (booktabs).")] = None,
+    markdown: Annotated[Path | None, output("--markdown", "Also write it as Markdown.")] = None,
     figure: FigureFile = None,
     json: JsonFile = None,
 ) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from gaincell.cli._json import JsonFile, check_apart, check_output, directory, show_result
+from gaincell.cli._json import JsonFile, check_apart, check_output, command_line, directory, show, show_result
 from gaincell.cli._options import Device, TextName, Threads, TrackName, check_needed, use
 
 app = typer.Typer(add_completion=False)
@@ -69,8 +68,6 @@ def train(
 
     Example: gaincell train recipes/gpt2.toml --text Skylion007/openwebtext --only linear --device cuda
     """
-    from rich.console import Console
-
     from gaincell.cli._progress import kept_in, progress_bars
     from gaincell.mapping.overrides import parse_overrides
     from gaincell.mapping.recipe_file import load_recipe
@@ -98,11 +95,10 @@ def train(
         given = source is not None and source.name == "COMMANDLINE"
         if given and (found := check_text(text)) is not None:
             check_recipe_text(plan, found)
-        Console().print(plan_table(plan, chosen))
+        show(plan_table(plan, chosen))
         if not given:
             typer.echo("The text was not checked: give --text.")
         return
-    command = ["gaincell", *sys.argv[1:]]
     main = join_processes(device).is_main_process
     with (
         kept_in(folder),
@@ -117,7 +113,7 @@ def train(
             only=only,
             device=device,
             teacher_outputs=teacher_outputs,
-            command=command,
+            command=command_line(),
             tracker=tracker,
         )
     if not main:
