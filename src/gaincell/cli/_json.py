@@ -60,6 +60,14 @@ def directory(option: str, metavar: str, help: str) -> Any:
     return typer.Option(option, callback=output_directory, metavar=metavar, file_okay=False, help=help)
 
 
+def run_folder(context: typer.Context, out: Path | None, name: str) -> Path:
+    """The directory of a RUN, by default runs/NAME. Raises InputError where it cannot be written."""
+    folder = out or Path("runs") / name
+    check_output("--out", folder, directory=True)
+    check_apart(context.command, context.params, [] if out else [("--out", folder)])
+    return folder
+
+
 def check_output(option: str, place: Path, *, directory: bool = False) -> None:
     """Raise InputError or RunError for a file, or a directory of files, that could not be written.
 

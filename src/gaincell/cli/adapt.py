@@ -12,17 +12,13 @@ from gaincell.cli._json import JsonFile, command_line, directory, show_result
 from gaincell.cli._options import (
     CalibrationTokens,
     CellName,
-    DeviceOrAuto,
-    Dtype,
-    DtypeName,
-    Impl,
-    ImplName,
+    ComputingAnywhere,
     Limit,
     ModelInArrays,
     ProtocolName,
     TextName,
-    Threads,
-    use,
+    choose_chip,
+    with_groups,
 )
 
 app = typer.Typer()
@@ -50,7 +46,9 @@ class Method(StrEnum):
 
 
 @app.command()
+@with_groups
 def adapt(
+    *,
     model: ModelInArrays,
     cell: CellName = None,
     method: Annotated[
@@ -58,11 +56,7 @@ def adapt(
     ] = Method.closed_form,
     start: Annotated[
         Start,
-        typer.Option(
-            "--start",
-            metavar="START",
-            help="trained, or neutral: all gains 1, all offsets 0.",
-        ),
+        typer.Option("--start", metavar="START", help="trained, or neutral: all gains 1, all offsets 0."),
     ] = Start.trained,
     rule: Annotated[
         Rule | None,
@@ -87,10 +81,7 @@ def adapt(
     out: Annotated[
         Path | None, directory("--out", "RUN", "Also save the adapted model and its figures here.")
     ] = None,
-    threads: Threads = None,
-    impl: ImplName = Impl.auto,
-    device: DeviceOrAuto = "cpu",
-    dtype: DtypeName = Dtype.float32,
+    computing: ComputingAnywhere,
     json: JsonFile = None,
 ) -> None:
     """Put a model on another cell and adapt its gains and offsets, nothing else.
@@ -112,7 +103,7 @@ def adapt(
 
     Example: gaincell adapt runs/tiny --cell sigmoid --method published --out runs/tiny-sigmoid
     """
-    use(threads, device, auto=True)
+    computing.start()
     from gaincell.chips.design_file import load_design
     from gaincell.cli._progress import progress_bars
     from gaincell.errors import InputError
@@ -120,16 +111,17 @@ def adapt(
     from gaincell.mapping.ready import find_start
     from gaincell.reports.tables import adaptation_lines, perplexity_table
 
-    if rule is Rule.released and method is not Method.published:
-        raise InputError("--rule released stops --method published; give both, or leave --rule out")
-    if iterations is not None and method is not Method.published:
-        raise InputError("--iterations limits --method published; give both, or leave --iterations out")
-    if rule is None:
-        as_the_paper = method is Method.published and start is Start.neutral
-        rule = Rule.released if as_the_paper else Rule.relative
+    for given, option, does in (
+        (rule is Rule.released, "--rule", "--rule released stops"),
+        (iterations is not None, "--iterations", "--iterations limits"),
+    ):
+        if given and method is not Method.published:
+            raise InputError(f"{does} --method published; give both, or leave {option} out")
+    as_the_paper = method is Method.published and start is Start.neutral
+    rule = rule or (Rule.released if as_the_paper else Rule.relative)
     settings = AdaptSettings(
         model=model,
-        design=load_design(design) if design is not None else None,
+        design=choose_chip(model, design),
         cell=cell,
         method=method.value,
         start=start.value,
@@ -139,19 +131,13 @@ def adapt(
         protocol=protocol,
         evaluation_tokens=limit,
         calibration_tokens=calibration_tokens,
-        impl=impl.value,
-        device=device,
-        dtype=dtype.value,
+        impl=computing.impl.value,
+        device=computing.device,
+        dtype=computing.dtype.value,
     )
     typer.echo(f"{model}: {find_start(model).words}")
     with progress_bars() as progress:
-        run = adapt_model(
-            settings,
-            load_design("leroux2025"),
-            out,
-            command=command_line(),
-            progress=progress,
-        )
+        run = adapt_model(settings, load_design("leroux2025"), out, command=command_line(), progress=progress)
     show_result(run, json, perplexity_table(run), *adaptation_lines(run))
     if not run.adaptation[method.value].converged:
         raise typer.Exit(1)

@@ -236,10 +236,9 @@ def cost(
     size, chip = model_size(model), chip_of(design or run_design(model) or "leroux2025", cell, window)
     process, (arrays, digital, writes) = load_technology(technology), simulated.read()
     measured = [] if baseline is None else read_measured(baseline)
+    found, how = observed.known(model), ""
     if measured_here:
         found, how = observed.measure(model, chip if design or cell or window else None, device)
-    else:
-        found, how = observed.known(model), ""
     if measure:
         seen = min(context or chip.window, chip.window)
         measured += measure_here(size.heads, size.kv_heads, size.head_dim, seen)
