@@ -40,8 +40,7 @@ class ChipOptions:
         typer.Option("--yield-within", metavar="X%", help="Good: up to X % above nominal; by default 5 %."),
     ] = None
     seed: Annotated[
-        int | None,
-        typer.Option("--chip-seed", metavar="N", min=0, max=LARGEST_SEED, help="Of the chips."),
+        int | None, typer.Option("--chip-seed", metavar="N", min=0, max=LARGEST_SEED, help="Of the chips.")
     ] = None
 
     def check(self) -> None:

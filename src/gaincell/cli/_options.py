@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, cast, get_type_hints
 
 import typer
 
@@ -55,7 +55,7 @@ def _gather(name: str, kind: Any, given: Mapping[str, Any]) -> Any:
     if not is_dataclass(kind):
         return given[name]
     hints = get_type_hints(kind)
-    make: Callable[..., Any] = kind
+    make = cast(Callable[..., Any], kind)
     return make(**{field.name: _gather(field.name, hints[field.name], given) for field in fields(kind)})
 
 

@@ -9,14 +9,7 @@ import typer
 
 from gaincell.cli._json import FigureFile, JsonFile, command_line, directory, show, show_result
 from gaincell.cli._options import needing_amaranth, with_groups
-from gaincell.cli._spice_options import (
-    CornerOptions,
-    DesignName,
-    ModelOptions,
-    Seed,
-    Workers,
-    simulating,
-)
+from gaincell.cli._spice_options import CornerOptions, DesignName, ModelOptions, Seed, Workers, simulating
 
 
 @with_groups

@@ -31,8 +31,7 @@ def ablate(
     limit: Limit = 32_768,
     design: OtherDesign = None,
     mismatch: Annotated[
-        str | None,
-        typer.Option("--mismatch", metavar="P%", help="First give its cells a spread."),
+        str | None, typer.Option("--mismatch", metavar="P%", help="First give its cells a spread.")
     ] = None,
     figure: FigureFile = None,
     computing: Computing,

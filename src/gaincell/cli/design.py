@@ -19,9 +19,7 @@ if TYPE_CHECKING:
     from gaincell.chips.design_file import Design
 
 app = typer.Typer(
-    add_completion=False,
-    no_args_is_help=True,
-    help="List, show, write, check and compare designs of chips.",
+    add_completion=False, no_args_is_help=True, help="List, show, write, check and compare designs of chips."
 )
 
 DesignName = Annotated[str, typer.Argument(metavar="DESIGN", help="Shipped name or path of a .toml file.")]
@@ -29,12 +27,7 @@ DesignNames = Annotated[
     list[str], typer.Argument(metavar="DESIGN...", help="Shipped names or paths of .toml files.")
 ]
 
-DERIVED = {
-    "token_period": "s",
-    "decay_per_token": "1",
-    "tiles": "1",
-    "output_saturation": "charge units",
-}
+DERIVED = {"token_period": "s", "decay_per_token": "1", "tiles": "1", "output_saturation": "charge units"}
 """Properties of a design that follow from its numbers, with their units; the C_p of the cell come on top."""
 
 
@@ -94,10 +87,7 @@ def new(
             "--from", metavar="DESIGN", help="Design to start from: a shipped name or a .toml file."
         ),
     ] = "leroux2025",
-    out: Annotated[
-        Path | None,
-        output("--out", "The file, if not NAME.toml in this directory."),
-    ] = None,
+    out: Annotated[Path | None, output("--out", "The file, if not NAME.toml in this directory.")] = None,
 ) -> None:
     """Write a complete design with a comment for every table, to be edited.
 

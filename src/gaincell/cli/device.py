@@ -115,15 +115,13 @@ def fit(
         ),
     ] = "leroux2025",
     rescale: Annotated[
-        bool,
-        typer.Option("--rescale", help="Dimension the chip's converters for the currents of this cell."),
+        bool, typer.Option("--rescale", help="Dimension the chip's converters for the currents of this cell.")
     ] = False,
     name: Annotated[
         str | None, typer.Option("--name", metavar="NAME", help="Of the device; by default of the file.")
     ] = None,
     out: Annotated[
-        Path | None,
-        output("--out", "Where to; by default beside CURVE.csv.", "DEVICE.toml"),
+        Path | None, output("--out", "Where to; by default beside CURVE.csv.", "DEVICE.toml")
     ] = None,
     json: JsonFile = None,
 ) -> None:

@@ -40,8 +40,7 @@ def characterise(
     context: typer.Context,
     *,
     out: Annotated[
-        Path,
-        output("--out", "Where to; measurements and figure beside it.", "DEVICE.toml"),
+        Path, output("--out", "Where to; measurements and figure beside it.", "DEVICE.toml")
     ] = Path("cell.toml"),
     models: ModelOptions,
     cells: Annotated[

@@ -45,8 +45,7 @@ def sweep(
         bool, typer.Option("--dry-run", help="Check everything and say what is planned.")
     ] = False,
     retry_elsewhere: Annotated[
-        bool,
-        typer.Option("--retry-elsewhere", help="Take points that other machines were at for lost."),
+        bool, typer.Option("--retry-elsewhere", help="Take points that other machines were at for lost.")
     ] = False,
     threads: Threads = None,
     impl: ImplName = Impl.auto,
