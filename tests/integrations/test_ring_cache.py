@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -238,6 +239,17 @@ def test_the_compiled_step_equals_plain_torch(cell: str) -> None:
     for compiled, plain in zip(rings["auto"].rings, rings["blocked"].rings, strict=True):
         assert torch.equal(compiled.key_codes, plain.key_codes)
         assert torch.equal(compiled.value_codes, plain.value_codes)
+
+
+@pytest.mark.parametrize("impl", ["auto", "blocked"])
+def test_every_stage_is_seen_once_a_step(impl: str) -> None:
+    """By whoever watches it, also where the ring is read as voltages."""
+    model, pieces, seen = hardware(micro_design(), torch.float32, impl=impl), [10, 1, 5, 1], []
+    for cell in attached_layers(model):
+        for name in ("q", "k", "v", "out"):
+            getattr(cell, name).register_forward_hook(lambda *_, name=name: seen.append(name))
+    decoded(model, ids(sum(pieces)), pieces)
+    assert seen == ["q", "k", "v", "out"] * len(attached_layers(model)) * len(pieces)
 
 
 @pytest.mark.skipif(compiled_library() is None, reason="the kernel was not built: no C++ compiler")
@@ -524,23 +536,31 @@ def test_cropping_counts_tokens_not_slots() -> None:
 
 
 @pytest.mark.parametrize("drafts", [1, 6])
-def test_what_is_held_ages_by_drafts_that_are_taken_back(drafts: int) -> None:
+def test_what_is_held_ages_by_drafts_that_are_taken_back(
+    drafts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The next token meets keys and values that are older by the drafts' time, by the decay of their ages."""
     period, tau = 30e-6, 1e-3
     model = hardware(micro_design(token_period=period, retention_time=tau), impl="naive")
     tokens, cache, cell = ids(11), RingCache(model), attached_layers(model)[0]
-    seen: list[tuple[Tensor, ...]] = []
+    seen: list[tuple[Any, ...]] = []
     with torch.no_grad():
         model(input_ids=tokens[:, :10], **cache.argument)
         model(input_ids=ids(drafts, seed=5), **cache.argument)
         cache.crop(10)
-        cell.register_forward_hook(lambda _, given, found: seen.append((*given[:3], found)))
+        read = cell.read
+
+        def watched(*given: Any) -> Tensor:
+            seen.append((*given[:3], read(*given)))
+            return seen[-1][3]
+
+        monkeypatch.setattr(cell, "read", watched)
         model(input_ids=tokens[:, 10:], **cache.argument)
-        (q, ku, vu, found) = seen[0]
+        asked, ku, vu, found = seen[0]
         age = torch.arange(10, -1, -1).double() * period
         left = torch.exp(-torch.where(age > 0, age + drafts * period, age) / tau)[:, None]
         fresh = cell.design.replace(retention_time=None)
-        expected = cell.out(attention_from_voltages(cell.q(q), ku * left, vu * left, fresh, "naive"))
+        expected = cell.out(attention_from_voltages(asked.q, ku * left, vu * left, fresh, "naive"))
     torch.testing.assert_close(found, expected, atol=1e-9, rtol=0)
 
 

@@ -259,8 +259,6 @@ class GainCellAttention(nn.Module):
         key_index: Int[Tensor, "B Tk"] | None = None,
         query_index: Int[Tensor, "B Tq"] | None = None,
         sliding_window: int | None = None,
-        *,
-        extra_age: Float[Tensor, "B held"] | None = None,
     ) -> Float[Tensor, "B H Tq D"]:
         """Attend with the model's own q, k, v (after rotary embedding and norms).
 
@@ -271,18 +269,29 @@ class GainCellAttention(nn.Module):
             key_index: number of the real token in each key slot, -1 for padding, which is never written.
             query_index: the same for the queries; by default the last Tq of ``key_index``.
             sliding_window: the model's own window W: columns of age W and more are gated.
-            extra_age: if given, ``k`` and ``v`` are not projections but voltages that a ring holds already,
-                relative to V_offset, with these ages (see ``attention_from_voltages``).
 
         Returns:
             The scaled output of every head, in the type of ``q``, or in float32 where that is narrower.
         """
         at = (key_index, query_index, sliding_window)
-        columns = self.columns(q, k, v, *at)
-        if extra_age is None:
-            return self.answer(self.asked(q, k, v, columns), *at)
+        return self.answer(self.asked(q, k, v, self.columns(q, k, v, *at)), *at)
+
+    def read(
+        self,
+        asked: Asked,
+        k: Float[Tensor, "B Hk Tk D"],
+        v: Float[Tensor, "B Hk Tk D"],
+        key_index: Int[Tensor, "B Tk"],
+        query_index: Int[Tensor, "B Tq"],
+        sliding_window: int | None,
+        extra_age: Float[Tensor, "B held"],
+    ) -> Float[Tensor, "B H Tq D"]:
+        """`answer` from what a ring holds already: voltages relative to V_offset, with these ages (see
+        `attention_from_voltages`).
+        """
+        q = asked.q if asked.scaling is None else scaled(asked.q, *asked.scaling[:2])
         attended = attention_from_voltages(
-            self.q(q, columns),
+            q,
             k,
             v,
             self.design,
@@ -293,7 +302,7 @@ class GainCellAttention(nn.Module):
             layer=self.layer,
             extra_age=extra_age,
         )
-        return self.output(attended, columns)
+        return self.output(attended, asked.columns)
 
     def sums(
         self,

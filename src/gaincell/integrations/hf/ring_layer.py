@@ -126,8 +126,9 @@ class RingLayer(CacheLayerMixin):
             attended = attention.answer(asked, *at)
         else:
             old = self.tokens.old(step, index.device)
-            stored, seen = self._write(asked.volts, step, old), torch.cat([old.index, index], 1)
-            attended = attention(query, *stored, seen, index, sliding_window, extra_age=old.extra_age)
+            keys, values = self._write(asked.volts, step, old)
+            seen = torch.cat([old.index, index], 1)
+            attended = attention.read(asked, keys, values, seen, index, sliding_window, old.extra_age)
         if self.passed is not None:
             self.passed()
         return attended
