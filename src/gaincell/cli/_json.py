@@ -5,16 +5,19 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import is_dataclass
 from enum import Enum
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
 from gaincell import files
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 FIGURES = (".png", ".svg", ".pdf")
 LABELS = ("name", "title", "prompt", "reference")
@@ -190,10 +193,20 @@ FigureFile: TypeAlias = Annotated[
 ]
 
 
-def show_result(result: Any, json: Path | None, *shown: Any) -> None:
-    """Write the result, if a file was asked for, and print tables and lines."""
+def show_result(
+    result: Any,
+    json: Path | None,
+    *shown: Any,
+    figure: Path | None = None,
+    draw: Callable[[Any], Figure] | None = None,
+) -> None:
+    """The end of a command: print tables and lines, write the result and draw it if files were asked for."""
     write_json(json, result)
     show(*shown)
+    if figure is not None and draw is not None:
+        from gaincell.reports.style import save
+
+        save(draw(result), figure)
 
 
 def show(*shown: Any) -> None:

@@ -75,7 +75,6 @@ def mixed(
     from gaincell.chips.design_file import load_design
     from gaincell.files import write_text
     from gaincell.reports import spice_mixed as report
-    from gaincell.reports.style import save
 
     with needing_amaranth():
         from gaincell.rtl.mixed_result import mixed_result
@@ -88,9 +87,7 @@ def mixed(
             technology, chip, size=head_dim, tokens=tokens, corner=where, seed=seed, stages=stages
         )
     result = mixed_result(found, chip, command_line(), seed)
-    show_result(result, json, report.rows(result))
-    if figure is not None:
-        save(report.mixed_figure(result), figure)
+    show_result(result, json, report.rows(result), figure=figure, draw=report.mixed_figure)
     if out is not None:
         texts = {"circuit.cir": found.circuit.text, "sub_tile.v": found.verilog, **found.circuit.files}
         show(*(write_text(out / name, text) for name, text in texts.items()))

@@ -55,7 +55,6 @@ def ablate(
     from gaincell.integrations.hf.attach import attached_layers, set_design
     from gaincell.integrations.hf.context import check_length, read_tokens
     from gaincell.reports.ablation import ablation_figure, ablation_table
-    from gaincell.reports.style import save
     from gaincell.results.evaluation import AblationResult
     from gaincell.text import open_text
 
@@ -76,6 +75,4 @@ def ablate(
         found = run_ablation(loaded.model, tokens, protocol, progress("evaluate"))
     head = result(loaded, found.protocol, tokens, command="ablate", text=found_text.name, gains=gains)
     entry = AblationResult(**vars(head), ablation=found.rows)
-    show_result(entry, json, ablation_table(entry, run))
-    if figure is not None:
-        save(ablation_figure(entry), figure)
+    show_result(entry, json, ablation_table(entry, run), figure=figure, draw=ablation_figure)

@@ -47,7 +47,6 @@ def activity(
     from gaincell.cli._activity import observe_model
     from gaincell.cli._perplexity import result
     from gaincell.reports.activity import activity_figure, activity_rows, sparsity_line
-    from gaincell.reports.style import save
     from gaincell.results.activity import ActivityResult
 
     chip = None if design is None else load_design(design)
@@ -59,6 +58,6 @@ def activity(
     )
     entry = ActivityResult(**vars(head), activity=seen.found)
     typer.echo(f"{model}: {how}")
-    show_result(entry, json, activity_rows(entry, model), sparsity_line(entry))
-    if figure is not None:
-        save(activity_figure(entry), figure)
+    show_result(
+        entry, json, activity_rows(entry, model), sparsity_line(entry), figure=figure, draw=activity_figure
+    )

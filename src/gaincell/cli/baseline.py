@@ -70,7 +70,6 @@ def baseline(
     from gaincell.cli._progress import progress_bars
     from gaincell.costs.baselines import sweep
     from gaincell.reports import baseline as report
-    from gaincell.reports.style import save
 
     chosen = None if implementations is None else _pairs(implementations)
     with progress_bars() as progress:
@@ -89,9 +88,8 @@ def baseline(
         )
     entry = _result(found, heads, kv_heads or heads, head_dim, device, seed)
     measured = [report.title(entry), *report.baseline_tables(entry)] if found.measured else []
-    show_result(entry, json, *measured, *report.skipped_lines(entry))
-    if figure is not None and found.measured:
-        save(report.baseline_figure(entry), figure)
+    draw = report.baseline_figure if found.measured else None
+    show_result(entry, json, *measured, *report.skipped_lines(entry), figure=figure, draw=draw)
     if not found.measured:
         raise typer.Exit(1)
 

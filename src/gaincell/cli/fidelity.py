@@ -59,7 +59,6 @@ def fidelity(
     from gaincell.integrations.hf.context import check_length, default_length, read_tokens
     from gaincell.integrations.hf.models import load_model, load_software
     from gaincell.reports.fidelity import fidelity_figure, fidelity_rows
-    from gaincell.reports.style import save
     from gaincell.results.evaluation import FidelityResult
     from gaincell.text import open_text
 
@@ -87,6 +86,4 @@ def fidelity(
     protocol = f"{len(ids)} x {tokens} tokens, hidden states of the pretrained model, {found.queries} queries"
     head = result(loaded, protocol, ids.flatten(), command="fidelity", text=found_text.name, gains=gains)
     entry = FidelityResult(**vars(head), fidelity=found.tables)
-    show_result(entry, json, fidelity_rows(entry, run))
-    if figure is not None:
-        save(fidelity_figure(entry), figure)
+    show_result(entry, json, fidelity_rows(entry, run), figure=figure, draw=fidelity_figure)

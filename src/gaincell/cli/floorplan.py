@@ -49,7 +49,6 @@ def floorplan(
     from gaincell.costs.head import Head
     from gaincell.costs.technology import load_technology
     from gaincell.reports.floorplan import area_rows, floorplan_figure, stack_rows
-    from gaincell.reports.style import save
 
     if gds is not None:
         require_gdstk(gds)
@@ -62,8 +61,6 @@ def floorplan(
         process = process.replace(cell_area=cell_area)
     head = Head(chip, process, Activity.assumed(chip).mean(), head_dim=head_dim)
     result = floorplan_result(head, stack, command_line())
-    show_result(result, json, area_rows(result), stack_rows(result))
-    if figure is not None:
-        save(floorplan_figure(result), figure)
+    show_result(result, json, area_rows(result), stack_rows(result), figure=figure, draw=floorplan_figure)
     if gds is not None:
         write_gds(blocks_of(head, stack), gds)

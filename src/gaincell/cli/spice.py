@@ -144,7 +144,6 @@ def verify(
     """
     from gaincell.chips.design_file import load_design
     from gaincell.reports.spice import verification_figure
-    from gaincell.reports.style import save
     from gaincell.spice.inputs import random_inputs
     from gaincell.spice.result import verify_result
     from gaincell.spice.verify import verify as compare
@@ -178,9 +177,7 @@ def verify(
             stages=stages,
         )
     result = verify_result(found, chip, command_line(), seed)
-    show_result(result, json, *verify_tables(result))
-    if figure is not None:
-        save(verification_figure(result), figure)
+    show_result(result, json, *verify_tables(result), figure=figure, draw=verification_figure)
     if not found.passed:
         raise typer.Exit(1)
 
@@ -209,16 +206,13 @@ def wires(
     """
     from gaincell.chips.design_file import load_design
     from gaincell.reports.spice_wires import wires_figure
-    from gaincell.reports.style import save
     from gaincell.spice.wires import study
 
     chip, where = load_design(design), corner.load()
     technology = models.load(context)
     with simulating() as stages:
         result = study(technology, chip, command_line(), corner=where, most=most, jobs=workers, stages=stages)
-    show_result(result, json, *wire_tables(result))
-    if figure is not None:
-        save(wires_figure(result), figure)
+    show_result(result, json, *wire_tables(result), figure=figure, draw=wires_figure)
 
 
 @app.command()
