@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 import pytest
@@ -36,6 +36,30 @@ def test_a_group_arrives_whole() -> None:
     assert found.exit_code == 0, found.output
     assert found.output == f"it {Size(4, 3)} True\n"
     assert CliRunner().invoke(app, ["it"]).output == f"it {Size()} False\n"
+
+
+@dataclass(frozen=True)
+class Box:
+    """A group with another in it."""
+
+    lid: Annotated[bool, typer.Option("--lid", help="Closed.")] = False
+    size: Size = field(default_factory=Size)
+    weight: Annotated[float, typer.Option("--weight", help="Of it.")] = 1.0
+
+
+def test_a_group_in_a_group_arrives_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    boxes = typer.Typer()
+
+    @boxes.command()
+    @with_groups
+    def pack(*, box: Box) -> None:
+        print(box)
+
+    for given, expected in ((["--rows", "2", "--lid"], Box(True, Size(2))), ([], Box())):
+        assert CliRunner().invoke(boxes, given).output == f"{expected}\n"
+    shown = CliRunner().invoke(boxes, ["--help"], env={"COLUMNS": "100"}).output
+    places = [shown.index(option) for option in ("--lid", "--rows", "--columns", "--weight")]
+    assert places == sorted(places)
 
 
 def test_its_options_are_checked_and_listed_where_the_group_stands() -> None:

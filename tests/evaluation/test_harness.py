@@ -284,19 +284,18 @@ def test_a_broken_run_goes_on(tmp_path: Path, data: Path) -> None:
 @pytest.mark.slow
 def test_scores_of_many_chips(tmp_path: Path, data: Path) -> None:
     from gaincell.cli._chips import ChipOptions
-    from gaincell.cli._tasks import by_tasks
+    from gaincell.cli._tasks import TaskOptions, by_tasks
     from gaincell.progress import silent_stages
     from gaincell.results.codec import from_json, to_json
     from gaincell.results.evaluation import TasksResult
 
     loaded = load_model(str(write_micro(tmp_path)[0]))
     attach(loaded.model, micro_design())
-    options = ChipOptions(3, 0.1, 0.01, None)
-    given = (loaded, "piqa,wikitext2", str(data), 0, None, 4, False, options, silent_stages)
-    table, result = by_tasks(*given)
+    tasks = TaskOptions("piqa,wikitext2", str(data), batch=4, cache=False)
+    table, result = by_tasks(loaded, tasks, 0, ChipOptions(3, "10%", "1%"), silent_stages)
     assert result.chips is not None
     chips = result.chips.scores
-    assert table.row_count == len(chips) == 5
+    assert len(table.rows) == len(chips) == 5
     words = chips["wikitext2/word_perplexity"]
     assert len(set(words.chips)) == 3
     assert words.ratio is not None

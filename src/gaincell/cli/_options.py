@@ -7,44 +7,56 @@ import ctypes
 import functools
 import inspect
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, get_type_hints
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, cast, get_type_hints
 
 import typer
 
 if TYPE_CHECKING:
+    import torch
+
     from gaincell.arrays import Refresh
     from gaincell.chips.design import Design
 
 
 def with_groups(run: Callable[..., None]) -> Callable[..., None]:
-    """A command some of whose parameters are groups of options: dataclasses, an option a field."""
+    """A command some of whose parameters are groups of options: dataclasses of options and groups."""
     hints = get_type_hints(run, include_extras=True)
-    groups: dict[str, Any] = {name: kind for name, kind in hints.items() if is_dataclass(kind)}
-    parameters = []
-    for parameter in inspect.signature(run).parameters.values():
-        kind = groups.get(parameter.name)
-        if kind is None:
-            parameters.append(parameter.replace(annotation=hints[parameter.name]))
-            continue
-        of_group = get_type_hints(kind, include_extras=True)
-        parameters += [
-            parameter.replace(name=f.name, default=f.default, annotation=of_group[f.name])
-            for f in fields(kind)
-        ]
+    signature = inspect.signature(run).parameters.values()
+    parameters = [p for each in signature for p in _options_of(each.replace(annotation=hints[each.name]))]
 
     @functools.wraps(run)
     def command(**given: Any) -> None:
-        grouped = {
-            name: kind(**{f.name: given.pop(f.name) for f in fields(kind)}) for name, kind in groups.items()
-        }
-        run(**given, **grouped)
+        run(**{p.name: _gather(p.name, hints[p.name], given) for p in signature})
 
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return command
+
+
+def _options_of(parameter: inspect.Parameter) -> Iterator[inspect.Parameter]:
+    """The options that a parameter stands for."""
+    kind = parameter.annotation
+    if not is_dataclass(kind):
+        yield parameter
+        return
+    hints = get_type_hints(kind, include_extras=True)
+    for field in fields(kind):
+        yield from _options_of(
+            parameter.replace(name=field.name, default=field.default, annotation=hints[field.name])
+        )
+
+
+def _gather(name: str, kind: Any, given: Mapping[str, Any]) -> Any:
+    """The value of a parameter, of a group the group."""
+    if not is_dataclass(kind):
+        return given[name]
+    hints = get_type_hints(kind)
+    make = cast(Callable[..., Any], kind)
+    return make(**{field.name: _gather(field.name, hints[field.name], given) for field in fields(kind)})
 
 
 class Impl(StrEnum):
@@ -181,6 +193,38 @@ DtypeName: TypeAlias = Annotated[
 
 
 @dataclass(frozen=True)
+class Computing:
+    """What computes the arrays, and where."""
+
+    threads: Threads = None
+    impl: ImplName = Impl.auto
+    device: Device = "cpu"
+
+    def start(self) -> None:
+        """Set torch's threads. Raises InputError: there is no such device."""
+        use(self.threads, self.device)
+
+
+@dataclass(frozen=True)
+class ComputingAnywhere(Computing):
+    """As `Computing`, of a model of any size."""
+
+    device: DeviceOrAuto = "cpu"
+    dtype: DtypeName = Dtype.float32
+
+    def start(self) -> None:
+        use(self.threads, self.device, auto=True)
+
+    @property
+    def weights(self) -> torch.dtype:
+        """Their type."""
+        import torch
+
+        found: torch.dtype = getattr(torch, self.dtype.value)
+        return found
+
+
+@dataclass(frozen=True)
 class RefreshOptions:
     """How columns are refreshed."""
 
@@ -236,11 +280,15 @@ def check_needed(context: typer.Context, options: Sequence[str], needs: str, the
     from gaincell.errors import InputError
 
     for parameter in context.command.params:
-        source = context.get_parameter_source(str(parameter.name))
-        given = source is not None and source.name == "COMMANDLINE"
-        if given and not there and parameter.opts[0] in options:
+        if not there and parameter.opts[0] in options and was_given(context, str(parameter.name)):
             name = "/".join((*parameter.opts, *parameter.secondary_opts))
             raise InputError(f"{name} has no effect here: it belongs to {needs}")
+
+
+def was_given(context: typer.Context, name: str) -> bool:
+    """Whether a parameter is from the command line, not a default."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 @contextlib.contextmanager
@@ -273,14 +321,21 @@ def choose_chip(model: str, design: str | None, cell: str | None = None) -> Desi
 
     Raises GaincellError, before a model is loaded, where it is not acceptable.
     """
-    from gaincell.chips.design_file import load_design
-    from gaincell.chips.device import with_cell
     from gaincell.integrations.hf.size import run_design
 
     if design is None and cell is None:
         return None
-    chip = load_design(design or run_design(model) or "leroux2025")
-    return chip if cell is None else with_cell(chip, cell)
+    return chip_of(design or run_design(model) or "leroux2025", cell)
+
+
+def chip_of(design: str | Path | Design, cell: str | None = None, window: int | None = None) -> Design:
+    """A chip by its name, with another cell or window where one is given. Raises GaincellError."""
+    from gaincell.chips.design_file import load_design
+    from gaincell.chips.device import with_cell
+
+    chip = load_design(design)
+    chip = chip if cell is None else with_cell(chip, cell)
+    return chip if window is None else chip.replace(window=window)
 
 
 def bounds(low: float | None, high: float | None) -> str:

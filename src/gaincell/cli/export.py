@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from gaincell.cli._json import output_directory
+from gaincell.cli._json import directory
 from gaincell.cli._options import Dtype, DtypeName, RunName, check_needed
 
 app = typer.Typer()
@@ -25,9 +25,7 @@ class Format(StrEnum):
 def export(
     context: typer.Context,
     run: RunName,
-    out: Annotated[
-        Path, typer.Option("--out", callback=output_directory, metavar="DIR", help="Directory to write.")
-    ],
+    out: Annotated[Path, directory("--out", "DIR", "Directory to write.")],
     form: Annotated[
         Format, typer.Option("--format", help="transformers: a model that stands alone; peft: an adapter.")
     ] = Format.transformers,
