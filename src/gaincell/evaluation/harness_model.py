@@ -33,9 +33,9 @@ except ImportError as error:
 
 
 OF_HARNESS = {
-    "add_bos_token", "backend", "batch_size", "chat_template_args", "device", "enable_thinking", "logits_cache",
-    "max_batch_size", "mixed_precision_dtype", "prefix_token_id", "softmax_dtype", "think_end_token",
-    "truncation", "trust_remote_code",
+    "add_bos_token", "backend", "batch_size", "chat_template_args", "device", "enable_thinking",
+    "logits_cache", "max_batch_size", "mixed_precision_dtype", "prefix_token_id", "softmax_dtype",
+    "think_end_token", "truncation", "trust_remote_code",
 }  # fmt: skip
 """Arguments of HFLM that act on a model in memory, and those that its command always gives."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "auto": None}
