@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, cast, get_type_hint
 
 import typer
 
+from gaincell.backend_names import BACKENDS
+
 if TYPE_CHECKING:
     import torch
 
@@ -57,21 +59,6 @@ def _gather(name: str, kind: Any, given: Mapping[str, Any]) -> Any:
     hints = get_type_hints(kind)
     make = cast(Callable[..., Any], kind)
     return make(**{field.name: _gather(field.name, hints[field.name], given) for field in fields(kind)})
-
-
-class Impl(StrEnum):
-    """Implementations of the arrays."""
-
-    auto = "auto"
-    naive = "naive"
-    blocked = "blocked"
-    native = "native"
-    native_portable = "native-portable"
-    native_avx2 = "native-avx2"
-    native_avx512 = "native-avx512"
-    native_amx = "native-amx"
-    triton = "triton"
-    decode = "decode"
 
 
 class RefreshKind(StrEnum):
@@ -162,8 +149,23 @@ Threads: TypeAlias = Annotated[
     int | None,
     typer.Option("--threads", metavar="N", min=1, max=1024, help="Threads of torch; by default all cores."),
 ]
-ImplName: TypeAlias = Annotated[
-    Impl, typer.Option("--impl", metavar="IMPL", help=f"Implementation of the arrays: {', '.join(Impl)}.")
+
+
+def known_backend(value: str) -> str:
+    """Callback of an option: refuse what is no backend."""
+    if value not in BACKENDS:
+        raise typer.BadParameter(f"{value!r} is not one of {', '.join(map(repr, BACKENDS))}")
+    return value
+
+
+Backend: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        "--backend",
+        metavar="BACKEND",
+        callback=known_backend,
+        help=f"Implementation of the arrays: {', '.join(BACKENDS)}.",
+    ),
 ]
 Device: TypeAlias = Annotated[str, typer.Option("--device", metavar="DEVICE", help="cpu, cuda, cuda:1, ...")]
 DeviceOrAuto: TypeAlias = Annotated[
@@ -197,7 +199,7 @@ class Computing:
     """What computes the arrays, and where."""
 
     threads: Threads = None
-    impl: ImplName = Impl.auto
+    backend: Backend = "auto"
     device: Device = "cpu"
 
     def start(self) -> None:

@@ -62,7 +62,7 @@ def ablate(
         window_and_stride(protocol)
     spread = 0.0 if mismatch is None else fraction(mismatch, "--mismatch")
     found_text = open_text(text)
-    loaded, gains = load_run(run, "ablate", design, computing.impl.value)
+    loaded, gains = load_run(run, "ablate", design, computing.backend)
     length, _ = window_and_stride(protocol or default_protocol(loaded.model))
     check_length(loaded.model, length)
     loaded.model.to(computing.device)  # type: ignore[arg-type]

@@ -131,7 +131,7 @@ def adapt(
         protocol=protocol,
         evaluation_tokens=limit,
         calibration_tokens=calibration_tokens,
-        impl=computing.impl.value,
+        backend=computing.backend,
         device=computing.device,
         dtype=computing.dtype.value,
     )

@@ -114,7 +114,7 @@ def codesign(
         text=text,
         evaluation_tokens=limit,
         calibration_tokens=calibration_tokens,
-        impl=computing.impl.value,
+        backend=computing.backend,
         device=computing.device,
     )
     typer.echo(f"{model}: {find_start(model, linear=False).words}")

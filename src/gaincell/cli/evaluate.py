@@ -173,7 +173,7 @@ class Evaluation:
             (("--data", "--max-length", "--batch", "--cache"), "--tasks", tasks),
             (("--mismatch", "--yield-within", "--chip-seed"), "--chips", chips),
             (("--layer", "--scores"), "--dump FILE", dump),
-            (("--impl",), "a RUN, whose attention is in arrays", run_design(model) is not None),
+            (("--backend",), "a RUN, whose attention is in arrays", run_design(model) is not None),
         ):
             check_needed(context, options, needs, there)
         for given, message in (
@@ -324,7 +324,7 @@ def evaluate(
     from gaincell.cli._progress import progress_bars
     from gaincell.errors import InputError
     from gaincell.integrations.hf.attach import attached_layers
-    from gaincell.integrations.hf.chip import AS_SAVED, change_chip, set_impl
+    from gaincell.integrations.hf.chip import AS_SAVED, change_chip, set_backend
     from gaincell.integrations.hf.models import load_model
     from gaincell.integrations.hf.placement import place_model
 
@@ -332,7 +332,7 @@ def evaluate(
     text = asked.opened()
     loaded = load_model(model, computing.weights, asked.stage)
     exchanged = change_chip(loaded.model, asked.design, asked.cell, asked.window, asked.other_latency)
-    set_impl(loaded.model, computing.impl.value)
+    set_backend(loaded.model, computing.backend)
     place_model(loaded.model, computing.device)
     in_arrays = bool(attached_layers(loaded.model))
     if asked.pauses and not in_arrays:

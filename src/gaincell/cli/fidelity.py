@@ -63,7 +63,7 @@ def fidelity(
     from gaincell.text import open_text
 
     found_text = open_text(text)
-    loaded, gains = load_run(run, "fidelity", design, computing.impl.value)
+    loaded, gains = load_run(run, "fidelity", design, computing.backend)
     columns = attached_layers(loaded.model)[0].design.window
     tokens = tokens or default_length(loaded.model, min(TOKENS, columns))
     check_length(loaded.model, tokens)

@@ -102,7 +102,7 @@ def generate(
             model,
             load_design("leroux2025"),
             chip,
-            impl=computing.impl.value,
+            backend=computing.backend,
             dtype=computing.weights,
             progress=progress,
         )

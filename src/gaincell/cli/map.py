@@ -135,7 +135,7 @@ def map_(
         gradient=training.gradient.value,
         redraw=training.redraw.value,
         published=published,
-        impl=computing.impl.value,
+        backend=computing.backend,
         device=computing.device,
     )
     with kept_in(folder), progress_bars() as progress, tracking(track, folder) as tracker:
