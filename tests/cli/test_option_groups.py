@@ -9,7 +9,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from gaincell.cli._options import RefreshKind, RefreshOptions, with_groups
+from gaincell.cli._groups import with_groups
+from gaincell.cli._options import RefreshKind, RefreshOptions
 from gaincell.errors import InputError
 
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import functools
-import inspect
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, cast, get_type_hints
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
@@ -22,43 +20,6 @@ if TYPE_CHECKING:
 
     from gaincell.arrays import Refresh
     from gaincell.chips.design import Design
-
-
-def with_groups(run: Callable[..., None]) -> Callable[..., None]:
-    """A command some of whose parameters are groups of options: dataclasses of options and groups."""
-    hints = get_type_hints(run, include_extras=True)
-    signature = inspect.signature(run).parameters.values()
-    parameters = [p for each in signature for p in _options_of(each.replace(annotation=hints[each.name]))]
-
-    @functools.wraps(run)
-    def command(**given: Any) -> None:
-        run(**{p.name: _gather(p.name, hints[p.name], given) for p in signature})
-
-    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    return command
-
-
-def _options_of(parameter: inspect.Parameter) -> Iterator[inspect.Parameter]:
-    """The options that a parameter stands for."""
-    kind = parameter.annotation
-    if not is_dataclass(kind):
-        yield parameter
-        return
-    hints = get_type_hints(kind, include_extras=True)
-    for field in fields(kind):
-        yield from _options_of(
-            parameter.replace(name=field.name, default=field.default, annotation=hints[field.name])
-        )
-
-
-def _gather(name: str, kind: Any, given: Mapping[str, Any]) -> Any:
-    """The value of a parameter, of a group the group."""
-    if not is_dataclass(kind):
-        return given[name]
-    hints = get_type_hints(kind)
-    make = cast(Callable[..., Any], kind)
-    return make(**{field.name: _gather(field.name, hints[field.name], given) for field in fields(kind)})
 
 
 class RefreshKind(StrEnum):

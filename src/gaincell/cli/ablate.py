@@ -6,17 +6,9 @@ from typing import Annotated
 
 import typer
 
+from gaincell.cli._groups import with_groups
 from gaincell.cli._json import FigureFile, JsonFile, show_result
-from gaincell.cli._options import (
-    Computing,
-    Limit,
-    OtherDesign,
-    ProtocolName,
-    RunName,
-    TextName,
-    fraction,
-    with_groups,
-)
+from gaincell.cli._options import Computing, Limit, OtherDesign, ProtocolName, RunName, TextName, fraction
 
 app = typer.Typer()
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gaincell.cli._groups import with_groups
 from gaincell.cli._json import JsonFile, command_line, directory, show, show_result
 from gaincell.cli._options import (
     MODEL_HELP,
@@ -23,7 +24,6 @@ from gaincell.cli._options import (
     check_needed,
     chip_of,
     use,
-    with_groups,
 )
 
 if TYPE_CHECKING:

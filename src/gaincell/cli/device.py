@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gaincell.cli._groups import with_groups
 from gaincell.cli._json import JsonFile, check_apart, check_output, command_line, output, show_result
-from gaincell.cli._options import bounds, check_needed, with_groups
+from gaincell.cli._options import bounds, check_needed
 
 if TYPE_CHECKING:
     from gaincell.devices.columns import Columns

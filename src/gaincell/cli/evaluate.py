@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gaincell.cli._chips import ChipOptions
+from gaincell.cli._groups import with_groups
 from gaincell.cli._json import JsonFile, output, show_result
 from gaincell.cli._options import (
     TEXT_HELP,
@@ -24,7 +25,6 @@ from gaincell.cli._options import (
     check_needed,
     check_run,
     choose_chip,
-    with_groups,
 )
 from gaincell.cli._tasks import TaskOptions
 

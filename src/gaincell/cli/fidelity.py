@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
+from gaincell.cli._groups import with_groups
 from gaincell.cli._json import FigureFile, JsonFile, show_result
-from gaincell.cli._options import Computing, OtherDesign, RunName, Sequences, TextName, with_groups
+from gaincell.cli._options import Computing, OtherDesign, RunName, Sequences, TextName
 
 app = typer.Typer()
 TOKENS = 512

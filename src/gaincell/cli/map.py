@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from gaincell.cli._groups import with_groups
 from gaincell.cli._json import JsonFile, command_line, directory, run_folder, show_result
 from gaincell.cli._options import (
     MODEL_HELP,
@@ -22,7 +23,6 @@ from gaincell.cli._options import (
     TextName,
     TrackName,
     chip_of,
-    with_groups,
 )
 
 app = typer.Typer()

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gaincell.cli._groups import with_groups
 from gaincell.cli._json import JsonFile, command_line, directory, show, show_result
-from gaincell.cli._options import Computing, check_needed, use, with_groups
+from gaincell.cli._options import Computing, check_needed, use
 
 if TYPE_CHECKING:
     from gaincell.sweeps.settings import Sweep
