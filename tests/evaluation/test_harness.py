@@ -352,6 +352,33 @@ def test_the_model_type_takes_one_path(given: dict[str, str]) -> None:
         GainCellLM(**given)
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("desing=ideal", "no argument 'desing'; allowed: add_bos_token, "),
+        ("peft=adapter", "no argument 'peft'"),
+        ("dtype=int9", "dtype=int9; allowed: float32, bfloat16 or auto"),
+        ("tokenizer=gpt2", "tokenizer=gpt2: tiny brings its own"),
+        ("max_length=0", "max_length=0: give a number of tokens"),
+        ("max_length=many", "max_length=many: give a number of tokens"),
+    ],
+)
+def test_the_model_type_drops_no_argument_in_silence(given: str, message: str) -> None:
+    from gaincell.evaluation.harness_model import GainCellLM
+
+    with pytest.raises(InputError, match=message):
+        GainCellLM.create_from_arg_string(f"path=tiny,{given}", {"batch_size": 1, "device": "cpu"})
+
+
+def test_the_model_type_of_a_hf_user(tmp_path: Path) -> None:
+    from gaincell.evaluation.harness_model import GainCellLM
+
+    model = write_micro(tmp_path)[0]
+    lm = GainCellLM.create_from_arg_string(f"pretrained={model},dtype=bfloat16", {"device": "cuda:0"})
+    assert lm.model.dtype == torch.bfloat16
+    assert lm.softmax_name == "float32"
+
+
 @pytest.fixture
 def no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     """A hub that does not answer; whoever waits to ask it again fails."""
