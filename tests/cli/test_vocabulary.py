@@ -223,14 +223,14 @@ def test_old_names_are_taken_with_a_line_on_stderr(capsys: pytest.CaptureFixture
     now = with_new_names("generate", given, ["--prompt", "--tokens", "--at"])
     assert now == ["tiny", "--prompt", "--idle", "--at=0.01", "--tokens", "4", "--", "--idle"]
     assert with_new_names("sweep", ["s.toml", "--figures"], []) == ["s.toml"]
-    assert with_new_names("evaluate", ["tiny", "--backend", "naive"], ["--backend"])[1:] == [
+    assert with_new_names("evaluate", ["tiny", "--impl", "naive"], ["--backend"])[1:] == [
         "--backend",
         "naive",
     ]
     assert capsys.readouterr().err.splitlines() == [
         "gaincell: --idle is called --at now; the old name will be gone in the next release",
         "gaincell: --figures is always done now; the option will be gone in the next release",
-        "gaincell: --backend is called --backend now; the old name will be gone in the next release",
+        "gaincell: --impl is called --backend now; the old name will be gone in the next release",
     ]
 
 

@@ -50,7 +50,8 @@ class GainCellLM(HFLM):  # type: ignore[misc]
     read no entry points; `gaincell lm-eval` is their command with it. Arguments: `path` (a MODEL or RUN of
     `gaincell evaluate`; `pretrained` means the same), `design`, `cell`, `impl` (its --backend: `backend` is
     another thing in HFLM), `dtype` (one of `DTYPES`; by default float32, as `gaincell evaluate` has it) and
-    those of HFLM that act on a model in memory. HFLM itself drops all others in silence; here they are refused.
+    those of HFLM that act on a model in memory. HFLM itself drops all others in silence; here they are
+    refused.
     The softmax of 16-bit logits is taken in float32 unless `softmax_dtype` says otherwise; HFLM's own default
     takes it in 16 bits, of which a log-likelihood keeps two digits.
     """
