@@ -7,9 +7,8 @@ import ctypes
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 import typer
 
@@ -22,31 +21,10 @@ if TYPE_CHECKING:
     from gaincell.chips.design import Design
 
 
-class RefreshKind(StrEnum):
-    """How columns are made fresh, see `gaincell.arrays.Refresh`."""
-
-    none = "none"
-    copy = "copy"
-    reread = "reread"
-
-
-class GradientName(StrEnum):
-    """Gradients of the cells in a backward pass."""
-
-    exact = "exact"
-    bf16 = "bf16"
-    surrogate = "surrogate"
-    surrogate_bf16 = "surrogate-bf16"
-
-
-class Redraw(StrEnum):
-    """What every step of a training draws anew, see `gaincell.training.settings.REDRAWS`."""
-
-    nothing = "nothing"
-    noise = "noise"
-    chip = "chip"
-
-
+GradientName: TypeAlias = Literal["exact", "bf16", "surrogate", "surrogate-bf16"]
+"""Gradients of the cells in a backward pass."""
+Redraw: TypeAlias = Literal["nothing", "noise", "chip"]
+"""What every step of a training draws anew, see `gaincell.training.settings.REDRAWS`."""
 MODEL_HELP = (
     "tiny (embedded), smollm2-135m, a hub id such as openai-community/gpt2, a model directory, a .gguf file, "
     "an adapter of peft on arrays"
@@ -139,15 +117,8 @@ DeviceOrAuto: TypeAlias = Annotated[
 ]
 
 
-class Dtype(StrEnum):
-    """Types of a model's weights; gains, offsets and the arrays have at least float32."""
-
-    float32 = "float32"
-    bfloat16 = "bfloat16"
-
-
 DtypeName: TypeAlias = Annotated[
-    Dtype,
+    Literal["float32", "bfloat16"],
     typer.Option(
         "--dtype",
         help="Type of the weights; bfloat16 is faster, takes half the memory, and rounds log-likelihoods.",
@@ -173,7 +144,7 @@ class ComputingAnywhere(Computing):
     """As `Computing`, of a model of any size."""
 
     device: DeviceOrAuto = "cpu"
-    dtype: DtypeName = Dtype.float32
+    dtype: DtypeName = "float32"
 
     def start(self) -> None:
         use(self.threads, self.device, auto=True)
@@ -183,7 +154,7 @@ class ComputingAnywhere(Computing):
         """Their type."""
         import torch
 
-        found: torch.dtype = getattr(torch, self.dtype.value)
+        found: torch.dtype = getattr(torch, self.dtype)
         return found
 
 
@@ -192,11 +163,11 @@ class RefreshOptions:
     """How columns are refreshed."""
 
     refresh: Annotated[
-        RefreshKind,
+        Literal["none", "copy", "reread"],
         typer.Option(
             "--refresh", help="How columns are refreshed: from a digital copy, or reread and rewritten."
         ),
-    ] = RefreshKind.none
+    ] = "none"
     refresh_tokens: Annotated[
         int | None, typer.Option("--refresh-tokens", metavar="N", min=1, help="Refresh after so many tokens.")
     ] = None
@@ -209,7 +180,7 @@ class RefreshOptions:
         """As the arrays take it. Raises InputError."""
         from gaincell.arrays import Refresh
 
-        return Refresh(self.refresh.value, self.refresh_tokens, self.refresh_seconds)
+        return Refresh(self.refresh, self.refresh_tokens, self.refresh_seconds)
 
 
 ProcessName: TypeAlias = Annotated[

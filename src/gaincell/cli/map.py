@@ -59,11 +59,11 @@ class TrainingOptions:
             "--gradient",
             help="Of the cells in training: exact, or as if they were linear; -bf16: faster, approximate.",
         ),
-    ] = GradientName.exact
+    ] = "exact"
     redraw: Annotated[
         Redraw,
         typer.Option("--redraw", help="What each training step redraws on a chip with noise or spread."),
-    ] = Redraw.noise
+    ] = "noise"
 
 
 @app.command()
@@ -132,8 +132,8 @@ def map_(
         learning_rate=training.learning_rate,
         fine_tuning_learning_rate=training.fine_tuning_learning_rate,
         lora=training.lora,
-        gradient=training.gradient.value,
-        redraw=training.redraw.value,
+        gradient=training.gradient,
+        redraw=training.redraw,
         published=published,
         backend=computing.backend,
         device=computing.device,

@@ -164,7 +164,7 @@ def verify(
     with simulating() as stages:
         written = None
         if write_dac is not None:
-            written = stored_levels(technology, chip, write_dac.value, corner=where)
+            written = stored_levels(technology, chip, write_dac, corner=where)
         found = compare(
             technology,
             chip,
