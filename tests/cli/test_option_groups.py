@@ -9,7 +9,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from gaincell.cli._options import RefreshKind, RefreshOptions, with_groups
+from gaincell.cli._groups import with_groups
+from gaincell.cli._options import RefreshOptions
 from gaincell.errors import InputError
 
 
@@ -72,4 +73,4 @@ def test_its_options_are_checked_and_listed_where_the_group_stands() -> None:
 def test_a_refresh_without_a_time_is_refused() -> None:
     assert RefreshOptions().policy.kind == "none"
     with pytest.raises(InputError):
-        _ = RefreshOptions(RefreshKind.copy).policy
+        _ = RefreshOptions("copy").policy

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import functools
-import inspect
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
-from enum import StrEnum
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, cast, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 import typer
+
+from gaincell.backend_names import BACKENDS
 
 if TYPE_CHECKING:
     import torch
@@ -22,83 +21,10 @@ if TYPE_CHECKING:
     from gaincell.chips.design import Design
 
 
-def with_groups(run: Callable[..., None]) -> Callable[..., None]:
-    """A command some of whose parameters are groups of options: dataclasses of options and groups."""
-    hints = get_type_hints(run, include_extras=True)
-    signature = inspect.signature(run).parameters.values()
-    parameters = [p for each in signature for p in _options_of(each.replace(annotation=hints[each.name]))]
-
-    @functools.wraps(run)
-    def command(**given: Any) -> None:
-        run(**{p.name: _gather(p.name, hints[p.name], given) for p in signature})
-
-    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    return command
-
-
-def _options_of(parameter: inspect.Parameter) -> Iterator[inspect.Parameter]:
-    """The options that a parameter stands for."""
-    kind = parameter.annotation
-    if not is_dataclass(kind):
-        yield parameter
-        return
-    hints = get_type_hints(kind, include_extras=True)
-    for field in fields(kind):
-        yield from _options_of(
-            parameter.replace(name=field.name, default=field.default, annotation=hints[field.name])
-        )
-
-
-def _gather(name: str, kind: Any, given: Mapping[str, Any]) -> Any:
-    """The value of a parameter, of a group the group."""
-    if not is_dataclass(kind):
-        return given[name]
-    hints = get_type_hints(kind)
-    make = cast(Callable[..., Any], kind)
-    return make(**{field.name: _gather(field.name, hints[field.name], given) for field in fields(kind)})
-
-
-class Impl(StrEnum):
-    """Implementations of the arrays."""
-
-    auto = "auto"
-    naive = "naive"
-    blocked = "blocked"
-    native = "native"
-    native_portable = "native-portable"
-    native_avx2 = "native-avx2"
-    native_avx512 = "native-avx512"
-    native_amx = "native-amx"
-    triton = "triton"
-    decode = "decode"
-
-
-class RefreshKind(StrEnum):
-    """How columns are made fresh, see `gaincell.arrays.Refresh`."""
-
-    none = "none"
-    copy = "copy"
-    reread = "reread"
-
-
-class GradientName(StrEnum):
-    """Gradients of the cells in a backward pass."""
-
-    exact = "exact"
-    bf16 = "bf16"
-    surrogate = "surrogate"
-    surrogate_bf16 = "surrogate-bf16"
-
-
-class Redraw(StrEnum):
-    """What every step of a training draws anew, see `gaincell.training.settings.REDRAWS`."""
-
-    nothing = "nothing"
-    noise = "noise"
-    chip = "chip"
-
-
+GradientName: TypeAlias = Literal["exact", "bf16", "surrogate", "surrogate-bf16"]
+"""Gradients of the cells in a backward pass."""
+Redraw: TypeAlias = Literal["nothing", "noise", "chip"]
+"""What every step of a training draws anew, see `gaincell.training.settings.REDRAWS`."""
 MODEL_HELP = (
     "tiny (embedded), smollm2-135m, a hub id such as openai-community/gpt2, a model directory, a .gguf file, "
     "an adapter of peft on arrays"
@@ -162,8 +88,23 @@ Threads: TypeAlias = Annotated[
     int | None,
     typer.Option("--threads", metavar="N", min=1, max=1024, help="Threads of torch; by default all cores."),
 ]
-ImplName: TypeAlias = Annotated[
-    Impl, typer.Option("--impl", metavar="IMPL", help=f"Implementation of the arrays: {', '.join(Impl)}.")
+
+
+def known_backend(value: str) -> str:
+    """Callback of an option: refuse what is no backend."""
+    if value not in BACKENDS:
+        raise typer.BadParameter(f"{value!r} is not one of {', '.join(map(repr, BACKENDS))}")
+    return value
+
+
+Backend: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        "--backend",
+        metavar="BACKEND",
+        callback=known_backend,
+        help=f"Implementation of the arrays: {', '.join(BACKENDS)}.",
+    ),
 ]
 Device: TypeAlias = Annotated[str, typer.Option("--device", metavar="DEVICE", help="cpu, cuda, cuda:1, ...")]
 DeviceOrAuto: TypeAlias = Annotated[
@@ -176,15 +117,8 @@ DeviceOrAuto: TypeAlias = Annotated[
 ]
 
 
-class Dtype(StrEnum):
-    """Types of a model's weights; gains, offsets and the arrays have at least float32."""
-
-    float32 = "float32"
-    bfloat16 = "bfloat16"
-
-
 DtypeName: TypeAlias = Annotated[
-    Dtype,
+    Literal["float32", "bfloat16"],
     typer.Option(
         "--dtype",
         help="Type of the weights; bfloat16 is faster, takes half the memory, and rounds log-likelihoods.",
@@ -197,7 +131,7 @@ class Computing:
     """What computes the arrays, and where."""
 
     threads: Threads = None
-    impl: ImplName = Impl.auto
+    backend: Backend = "auto"
     device: Device = "cpu"
 
     def start(self) -> None:
@@ -210,7 +144,7 @@ class ComputingAnywhere(Computing):
     """As `Computing`, of a model of any size."""
 
     device: DeviceOrAuto = "cpu"
-    dtype: DtypeName = Dtype.float32
+    dtype: DtypeName = "float32"
 
     def start(self) -> None:
         use(self.threads, self.device, auto=True)
@@ -220,7 +154,7 @@ class ComputingAnywhere(Computing):
         """Their type."""
         import torch
 
-        found: torch.dtype = getattr(torch, self.dtype.value)
+        found: torch.dtype = getattr(torch, self.dtype)
         return found
 
 
@@ -229,11 +163,11 @@ class RefreshOptions:
     """How columns are refreshed."""
 
     refresh: Annotated[
-        RefreshKind,
+        Literal["none", "copy", "reread"],
         typer.Option(
             "--refresh", help="How columns are refreshed: from a digital copy, or reread and rewritten."
         ),
-    ] = RefreshKind.none
+    ] = "none"
     refresh_tokens: Annotated[
         int | None, typer.Option("--refresh-tokens", metavar="N", min=1, help="Refresh after so many tokens.")
     ] = None
@@ -246,7 +180,7 @@ class RefreshOptions:
         """As the arrays take it. Raises InputError."""
         from gaincell.arrays import Refresh
 
-        return Refresh(self.refresh.value, self.refresh_tokens, self.refresh_seconds)
+        return Refresh(self.refresh, self.refresh_tokens, self.refresh_seconds)
 
 
 ProcessName: TypeAlias = Annotated[

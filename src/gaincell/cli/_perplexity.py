@@ -27,19 +27,19 @@ if TYPE_CHECKING:
     )
 
 
-def load_run(run: str, purpose: str, design: str | None, impl: str) -> tuple[LoadedModel, str]:
+def load_run(run: str, purpose: str, design: str | None, backend: str) -> tuple[LoadedModel, str]:
     """A RUN, on another chip if one is named, and in words what it runs as, which is printed.
 
     Raises GaincellError, before it is loaded, where it is none, or the chip is not acceptable.
     """
-    from gaincell.integrations.hf.chip import AS_SAVED, change_chip, set_impl
+    from gaincell.integrations.hf.chip import AS_SAVED, change_chip, set_backend
     from gaincell.integrations.hf.models import load_model
 
     check_run(run, purpose)
     choose_chip(run, design)
     loaded = load_model(run)
     gains = AS_SAVED + change_chip(loaded.model, design)
-    set_impl(loaded.model, impl)
+    set_backend(loaded.model, backend)
     typer.echo(f"{run}: {gains}")
     return loaded, gains
 

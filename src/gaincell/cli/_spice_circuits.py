@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
+from gaincell.cli._groups import with_groups
 from gaincell.cli._json import FigureFile, JsonFile, command_line, directory, show, show_result
-from gaincell.cli._options import needing_amaranth, with_groups
+from gaincell.cli._options import needing_amaranth
 from gaincell.cli._spice_options import CornerOptions, DesignName, ModelOptions, Seed, Workers, simulating
 
 

@@ -164,7 +164,7 @@ def cache_file(loaded: LoadedModel, max_length: int | None) -> Path:
     parts = [
         fingerprint(loaded.model),
         str(scaling),
-        *sorted({f"{layer.design.hash} {layer.design.mismatch} {layer.impl}" for layer in layers}),
+        *sorted({f"{layer.design.hash} {layer.design.mismatch} {layer.backend}" for layer in layers}),
         str(dtype),
         loaded.model.device.type,
         str(max_length),

@@ -6,17 +6,9 @@ from typing import Annotated
 
 import typer
 
+from gaincell.cli._groups import with_groups
 from gaincell.cli._json import FigureFile, JsonFile, show_result
-from gaincell.cli._options import (
-    Computing,
-    Limit,
-    OtherDesign,
-    ProtocolName,
-    RunName,
-    TextName,
-    fraction,
-    with_groups,
-)
+from gaincell.cli._options import Computing, Limit, OtherDesign, ProtocolName, RunName, TextName, fraction
 
 app = typer.Typer()
 
@@ -62,7 +54,7 @@ def ablate(
         window_and_stride(protocol)
     spread = 0.0 if mismatch is None else fraction(mismatch, "--mismatch")
     found_text = open_text(text)
-    loaded, gains = load_run(run, "ablate", design, computing.impl.value)
+    loaded, gains = load_run(run, "ablate", design, computing.backend)
     length, _ = window_and_stride(protocol or default_protocol(loaded.model))
     check_length(loaded.model, length)
     loaded.model.to(computing.device)  # type: ignore[arg-type]

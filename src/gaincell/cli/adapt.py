@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal, TypeAlias
 
 import typer
 
+from gaincell.cli._groups import with_groups
 from gaincell.cli._json import JsonFile, command_line, directory, show_result
 from gaincell.cli._options import (
     CalibrationTokens,
@@ -18,31 +18,17 @@ from gaincell.cli._options import (
     ProtocolName,
     TextName,
     choose_chip,
-    with_groups,
 )
 
 app = typer.Typer()
 
 
-class Start(StrEnum):
-    """Gains and offsets that an adaptation starts from."""
-
-    trained = "trained"
-    neutral = "neutral"
-
-
-class Rule(StrEnum):
-    """When the published method stops, see `gaincell.adaptation.result.Residuals`."""
-
-    relative = "relative"
-    released = "released"
-
-
-class Method(StrEnum):
-    """Ways to adapt."""
-
-    closed_form = "closed-form"
-    published = "published"
+Start: TypeAlias = Literal["trained", "neutral"]
+"""Gains and offsets that an adaptation starts from."""
+Rule: TypeAlias = Literal["relative", "released"]
+"""When the published method stops, see `gaincell.adaptation.result.Residuals`."""
+Method: TypeAlias = Literal["closed-form", "published"]
+"""Ways to adapt."""
 
 
 @app.command()
@@ -53,11 +39,11 @@ def adapt(
     cell: CellName = None,
     method: Annotated[
         Method, typer.Option("--method", help="Exact in two forward passes, or the paper's iteration.")
-    ] = Method.closed_form,
+    ] = "closed-form",
     start: Annotated[
         Start,
         typer.Option("--start", metavar="START", help="trained, or neutral: all gains 1, all offsets 0."),
-    ] = Start.trained,
+    ] = "trained",
     rule: Annotated[
         Rule | None,
         typer.Option(
@@ -112,32 +98,32 @@ def adapt(
     from gaincell.reports.tables import adaptation_lines, perplexity_table
 
     for given, option, does in (
-        (rule is Rule.released, "--rule", "--rule released stops"),
+        (rule == "released", "--rule", "--rule released stops"),
         (iterations is not None, "--iterations", "--iterations limits"),
     ):
-        if given and method is not Method.published:
+        if given and method != "published":
             raise InputError(f"{does} --method published; give both, or leave {option} out")
-    as_the_paper = method is Method.published and start is Start.neutral
-    rule = rule or (Rule.released if as_the_paper else Rule.relative)
+    as_the_paper = method == "published" and start == "neutral"
+    rule = rule or ("released" if as_the_paper else "relative")
     settings = AdaptSettings(
         model=model,
         design=choose_chip(model, design),
         cell=cell,
-        method=method.value,
-        start=start.value,
-        rule=rule.value,
+        method=method,
+        start=start,
+        rule=rule,
         max_iterations=iterations or 100,
         text=text,
         protocol=protocol,
         evaluation_tokens=limit,
         calibration_tokens=calibration_tokens,
-        impl=computing.impl.value,
+        backend=computing.backend,
         device=computing.device,
-        dtype=computing.dtype.value,
+        dtype=computing.dtype,
     )
     typer.echo(f"{model}: {find_start(model).words}")
     with progress_bars() as progress:
         run = adapt_model(settings, load_design("leroux2025"), out, command=command_line(), progress=progress)
     show_result(run, json, perplexity_table(run), *adaptation_lines(run))
-    if not run.adaptation[method.value].converged:
+    if not run.adaptation[method].converged:
         raise typer.Exit(1)

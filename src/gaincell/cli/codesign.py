@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from gaincell.cli._groups import with_groups
 from gaincell.cli._json import JsonFile, command_line, directory, show_result
 from gaincell.cli._options import (
     CalibrationTokens,
@@ -17,7 +18,6 @@ from gaincell.cli._options import (
     TextName,
     check_needed,
     choose_chip,
-    with_groups,
 )
 
 app = typer.Typer()
@@ -114,7 +114,7 @@ def codesign(
         text=text,
         evaluation_tokens=limit,
         calibration_tokens=calibration_tokens,
-        impl=computing.impl.value,
+        backend=computing.backend,
         device=computing.device,
     )
     typer.echo(f"{model}: {find_start(model, linear=False).words}")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 import typer
 
+from gaincell.cli._groups import with_groups
 from gaincell.cli._json import JsonFile, command_line, directory, show, show_result
 from gaincell.cli._options import (
     MODEL_HELP,
@@ -23,7 +23,6 @@ from gaincell.cli._options import (
     check_needed,
     chip_of,
     use,
-    with_groups,
 )
 
 if TYPE_CHECKING:
@@ -39,11 +38,8 @@ TOKENS = 512
 """Most tokens of the text that an activity is measured on by default: seconds for SmolLM2-135M."""
 
 
-class Gpu(StrEnum):
-    """Of the whole-model view, see costs/gpus.toml."""
-
-    h100 = "h100"
-    rtx_4090 = "rtx-4090"
+Gpu: TypeAlias = Literal["h100", "rtx-4090"]
+"""Of the whole-model view, see costs/gpus.toml."""
 
 
 @dataclass(frozen=True)
@@ -194,7 +190,7 @@ def cost(
             "--measure/--no-measure", help="Time softmax attention of these sizes here, for two seconds."
         ),
     ] = True,
-    gpu: Annotated[Gpu, typer.Option("--gpu", help="GPU of --whole-model and --why.")] = Gpu.h100,
+    gpu: Annotated[Gpu, typer.Option("--gpu", help="GPU of --whole-model and --why.")] = "h100",
     views: Views,
     refresh: RefreshOptions,
     figures: Annotated[
@@ -244,7 +240,7 @@ def cost(
         measured += measure_here(size.heads, size.kv_heads, size.head_dim, seen)
     asked = Question(
         size, chip, process, found, context=context, batch=batch, refresh=refresh.policy, layers=stack,
-        spice=arrays, rtl=digital, write=writes, measured=measured, gpu=gpu.value,
+        spice=arrays, rtl=digital, write=writes, measured=measured, gpu=gpu,
     )  # fmt: skip
     result = answer(asked, command_line())
     typer.echo(f"{model}: {how}{basis(result)}")

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from gaincell.cli._groups import with_groups
 from gaincell.cli._json import JsonFile, check_apart, check_output, command_line, output, show_result
-from gaincell.cli._options import bounds, check_needed, with_groups
+from gaincell.cli._options import bounds, check_needed
 
 if TYPE_CHECKING:
     from gaincell.devices.columns import Columns
@@ -22,21 +22,6 @@ if TYPE_CHECKING:
 SHOWN_NUMBERS = 6
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Fit a cell to measurements; show one.")
-
-
-class Kind(StrEnum):
-    """What a curve is fitted by, see `gaincell.devices.fit`."""
-
-    polynomial = "polynomial"
-    tabulated = "tabulated"
-
-
-class LawName(StrEnum):
-    """Laws of retention, see `gaincell.devices.decay`."""
-
-    exponential = "exponential"
-    stretched = "stretched"
-    two_times = "two-times"
 
 
 @dataclass(frozen=True)
@@ -102,11 +87,13 @@ def fit(
         bool, typer.Option("--skip-bad-rows", help="Leave out rows without numbers, and say how many.")
     ] = False,
     kind: Annotated[
-        Kind, typer.Option("--kind", help="A polynomial, or a table with monotone interpolation.")
-    ] = Kind.polynomial,
+        Literal["polynomial", "tabulated"],
+        typer.Option("--kind", help="A polynomial, or a table with monotone interpolation."),
+    ] = "polynomial",
     order: Annotated[int, typer.Option("--order", metavar="N", min=1, max=9, help="Of the polynomial.")] = 3,
     law: Annotated[
-        LawName | None, typer.Option("--law", help="Of the decay; by default the one that describes it best.")
+        Literal["exponential", "stretched", "two-times"] | None,
+        typer.Option("--law", help="Of the decay; by default the one that describes it best."),
     ] = None,
     design: Annotated[
         str,
@@ -163,9 +150,9 @@ def fit(
         curve,
         chip,
         decay=decay,
-        kind=kind.value,
+        kind=kind,
         order=order,
-        law=None if law is None else law.value,
+        law=law,
         rescale=rescale,
         name=name,
         columns=columns.chosen,

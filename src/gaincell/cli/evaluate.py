@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 import typer
 
 from gaincell.cli._chips import ChipOptions
+from gaincell.cli._groups import with_groups
 from gaincell.cli._json import JsonFile, output, show_result
 from gaincell.cli._options import (
     TEXT_HELP,
@@ -18,13 +18,11 @@ from gaincell.cli._options import (
     ModelOrRun,
     OtherDesign,
     OtherLatency,
-    RefreshKind,
     RefreshOptions,
     Window,
     check_needed,
     check_run,
     choose_chip,
-    with_groups,
 )
 from gaincell.cli._tasks import TaskOptions
 
@@ -51,12 +49,8 @@ TOGETHER = (
 """Ways to evaluate that go together; else there is one at a time."""
 
 
-class Part(StrEnum):
-    """Parts of a text."""
-
-    evaluation = "evaluation"
-    training = "training"
-    all = "all"
+Part: TypeAlias = Literal["evaluation", "training", "all"]
+"""Parts of a text."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +139,7 @@ class Evaluation:
     @property
     def pauses(self) -> bool:
         """Whether the chip idles, or its columns are refreshed."""
-        return bool(self.at) or self.refresh.refresh is not RefreshKind.none
+        return bool(self.at) or self.refresh.refresh != "none"
 
     def check(self, context: typer.Context, model: str) -> None:
         """Raise GaincellError, before a model is loaded, for options that do not go together."""
@@ -173,7 +167,7 @@ class Evaluation:
             (("--data", "--max-length", "--batch", "--cache"), "--tasks", tasks),
             (("--mismatch", "--yield-within", "--chip-seed"), "--chips", chips),
             (("--layer", "--scores"), "--dump FILE", dump),
-            (("--impl",), "a RUN, whose attention is in arrays", run_design(model) is not None),
+            (("--backend",), "a RUN, whose attention is in arrays", run_design(model) is not None),
         ):
             check_needed(context, options, needs, there)
         for given, message in (
@@ -219,7 +213,7 @@ class Evaluation:
             return by_tasks(loaded, self.harness, self.limit or 0, self.drawn, progress)
         if text is not None:
             table, head = self._measure_on(loaded, text, progress)
-            title = f", text {text.name} ({self.part or Part.evaluation} part)"
+            title = f", text {text.name} ({self.part or 'evaluation'} part)"
             return replace(table, title=title), replace(head, text=Named(text.name))
         path, window = self.text or "sample", window_of_rolling(self.protocol) or 0
         table, head = rolling(loaded, path, window, self.limit or 0, progress)
@@ -238,8 +232,8 @@ class Evaluation:
         length, _ = window_and_stride(protocol)
         check_length(loaded.model, length)
         budget = DEFAULT_LIMIT if self.limit is None else self.limit or None
-        reading, part = progress("read and tokenise the text"), self.part or Part.evaluation
-        tokens = read_tokens(loaded, text, part.value, budget, reading, block=length)
+        reading, part = progress("read and tokenise the text"), self.part or "evaluation"
+        tokens = read_tokens(loaded, text, part, budget, reading, block=length)
         times, policy = self.at or [0.0], self.refresh.policy
         found: tuple[Rows, EvaluationResult]
         if self.drawn.chips is not None:
@@ -324,7 +318,7 @@ def evaluate(
     from gaincell.cli._progress import progress_bars
     from gaincell.errors import InputError
     from gaincell.integrations.hf.attach import attached_layers
-    from gaincell.integrations.hf.chip import AS_SAVED, change_chip, set_impl
+    from gaincell.integrations.hf.chip import AS_SAVED, change_chip, set_backend
     from gaincell.integrations.hf.models import load_model
     from gaincell.integrations.hf.placement import place_model
 
@@ -332,7 +326,7 @@ def evaluate(
     text = asked.opened()
     loaded = load_model(model, computing.weights, asked.stage)
     exchanged = change_chip(loaded.model, asked.design, asked.cell, asked.window, asked.other_latency)
-    set_impl(loaded.model, computing.impl.value)
+    set_backend(loaded.model, computing.backend)
     place_model(loaded.model, computing.device)
     in_arrays = bool(attached_layers(loaded.model))
     if asked.pauses and not in_arrays:

@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
+from gaincell.cli._groups import with_groups
 from gaincell.cli._json import FigureFile, JsonFile, show_result
-from gaincell.cli._options import Computing, OtherDesign, RunName, Sequences, TextName, with_groups
+from gaincell.cli._options import Computing, OtherDesign, RunName, Sequences, TextName
 
 app = typer.Typer()
 TOKENS = 512
@@ -63,7 +64,7 @@ def fidelity(
     from gaincell.text import open_text
 
     found_text = open_text(text)
-    loaded, gains = load_run(run, "fidelity", design, computing.impl.value)
+    loaded, gains = load_run(run, "fidelity", design, computing.backend)
     columns = attached_layers(loaded.model)[0].design.window
     tokens = tokens or default_length(loaded.model, min(TOKENS, columns))
     check_length(loaded.model, tokens)

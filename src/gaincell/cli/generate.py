@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gaincell.cli._groups import with_groups
 from gaincell.cli._json import JsonFile, command_line, write_json
 from gaincell.cli._options import (
     LARGEST_SEED,
@@ -19,7 +20,6 @@ from gaincell.cli._options import (
     RefreshOptions,
     check_needed,
     choose_chip,
-    with_groups,
 )
 from gaincell.errors import InputError
 
@@ -102,7 +102,7 @@ def generate(
             model,
             load_design("leroux2025"),
             chip,
-            impl=computing.impl.value,
+            backend=computing.backend,
             dtype=computing.weights,
             progress=progress,
         )

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from gaincell.cli._groups import with_groups
 from gaincell.cli._json import JsonFile, command_line, directory, run_folder, show_result
 from gaincell.cli._options import (
     MODEL_HELP,
@@ -22,7 +23,6 @@ from gaincell.cli._options import (
     TextName,
     TrackName,
     chip_of,
-    with_groups,
 )
 
 app = typer.Typer()
@@ -59,11 +59,11 @@ class TrainingOptions:
             "--gradient",
             help="Of the cells in training: exact, or as if they were linear; -bf16: faster, approximate.",
         ),
-    ] = GradientName.exact
+    ] = "exact"
     redraw: Annotated[
         Redraw,
         typer.Option("--redraw", help="What each training step redraws on a chip with noise or spread."),
-    ] = Redraw.noise
+    ] = "noise"
 
 
 @app.command()
@@ -132,10 +132,10 @@ def map_(
         learning_rate=training.learning_rate,
         fine_tuning_learning_rate=training.fine_tuning_learning_rate,
         lora=training.lora,
-        gradient=training.gradient.value,
-        redraw=training.redraw.value,
+        gradient=training.gradient,
+        redraw=training.redraw,
         published=published,
-        impl=computing.impl.value,
+        backend=computing.backend,
         device=computing.device,
     )
     with kept_in(folder), progress_bars() as progress, tracking(track, folder) as tracker:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
+from gaincell.cli._groups import with_groups
 from gaincell.cli._json import JsonFile, command_line, directory, show_result
-from gaincell.cli._options import LARGEST_SEED, CellName, RefreshOptions, check_needed, with_groups
+from gaincell.cli._options import LARGEST_SEED, CellName, RefreshOptions, check_needed
 
 if TYPE_CHECKING:
     from gaincell.reports.tables import Rows

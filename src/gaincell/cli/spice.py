@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
+from gaincell.cli._groups import with_groups
 from gaincell.cli._json import FigureFile, JsonFile, check_apart, command_line, output, show_result
-from gaincell.cli._options import check_needed, with_groups
+from gaincell.cli._options import check_needed
 from gaincell.cli._spice_circuits import mixed, write
 from gaincell.cli._spice_options import (
     CornerOptions,
@@ -163,7 +164,7 @@ def verify(
     with simulating() as stages:
         written = None
         if write_dac is not None:
-            written = stored_levels(technology, chip, write_dac.value, corner=where)
+            written = stored_levels(technology, chip, write_dac, corner=where)
         found = compare(
             technology,
             chip,

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gaincell.cli._groups import with_groups
 from gaincell.cli._json import JsonFile, command_line, directory, show, show_result
-from gaincell.cli._options import Device, Impl, ImplName, Threads, check_needed, use
+from gaincell.cli._options import Computing, check_needed, use
 
 if TYPE_CHECKING:
     from gaincell.sweeps.settings import Sweep
@@ -23,8 +24,10 @@ JOURNAL, POINTS, SWEEP, RESULT = "points.journal", "points", "sweep.json", "resu
 
 
 @app.command()
+@with_groups
 def sweep(
     context: typer.Context,
+    *,
     file: Annotated[Path, typer.Argument(metavar="SWEEP.toml", help="See docs/sweeps.md.")],
     out: Annotated[
         Path | None, directory("--out", "DIR", "Results, points and figures; by default runs/sweeps/NAME.")
@@ -47,9 +50,7 @@ def sweep(
     retry_elsewhere: Annotated[
         bool, typer.Option("--retry-elsewhere", help="Take points that other machines were at for lost.")
     ] = False,
-    threads: Threads = None,
-    impl: ImplName = Impl.auto,
-    device: Device = "cpu",
+    computing: Computing,
     json: JsonFile = None,
     worker: Annotated[int | None, typer.Option("--worker", hidden=True)] = None,
     parent: Annotated[int, typer.Option("--parent", hidden=True)] = 0,
@@ -70,7 +71,8 @@ def sweep(
         "points that are measured, without --dry-run",
         not dry_run,
     )
-    use(threads or max(1, _cores() // workers), device)
+    threads = computing.threads or max(1, _cores() // workers)
+    use(threads, computing.device)
     from gaincell.sweeps.file import load_sweep
     from gaincell.sweeps.study import existing_storage, open_storage
 
@@ -78,7 +80,7 @@ def sweep(
     place = out or Path("runs") / "sweeps" / asked.name
     shared = storage or str(place / JOURNAL)
     if worker is not None:
-        _work(asked, place, shared, worker, parent, weights=weights, impl=impl.value, device=device)
+        _work(asked, place, shared, worker, parent, computing, weights=weights)
         return
     if dry_run:
         _dry_run(asked, existing_storage(shared) if storage or Path(shared).is_file() else None)
@@ -88,8 +90,7 @@ def sweep(
     _claim(place, asked)
     opened = open_storage(shared)
     options = ["--keep-models"] if weights else []
-    options += ["--impl", impl.value, "--device", device]
-    options += ["--threads", str(threads or max(1, _cores() // workers))]
+    options += ["--backend", computing.backend, "--device", computing.device, "--threads", str(threads)]
     found = _oversee(asked, file, place, shared, opened, workers, options, retry_elsewhere)
     _report(asked, found, place, json)
 
@@ -127,7 +128,7 @@ def _claim(place: Path, asked: Sweep) -> None:
 
 
 def _work(
-    asked: Sweep, place: Path, shared: str, worker: int, parent: int, *, weights: bool, impl: str, device: str
+    asked: Sweep, place: Path, shared: str, worker: int, parent: int, computing: Computing, *, weights: bool
 ) -> None:
     """What a worker does."""
     from gaincell.sweeps.point import Bench, measure_into
@@ -135,7 +136,7 @@ def _work(
     from gaincell.sweeps.work import work
 
     storage = open_storage(shared)
-    bench = Bench(asked, impl, device)
+    bench = Bench(asked, computing.backend, computing.device)
     work(asked, storage, measure_into(bench, place / POINTS, command_line(), weights=weights), worker, parent)
 
 

@@ -48,9 +48,10 @@ class GainCellLM(HFLM):  # type: ignore[misc]
 
     The harness finds it by the entry point `gaincell` of the group `lm_eval.models`. Releases up to 0.4.13
     read no entry points; `gaincell lm-eval` is their command with it. Arguments: `path` (a MODEL or RUN of
-    `gaincell evaluate`; `pretrained` means the same), `design`, `cell`, `impl`, `dtype` (one of `DTYPES`; by
-    default float32, as `gaincell evaluate` has it) and those of HFLM that act on a model in memory. HFLM
-    itself drops all others in silence; here they are refused.
+    `gaincell evaluate`; `pretrained` means the same), `design`, `cell`, `impl` (its --backend: `backend` is
+    another thing in HFLM), `dtype` (one of `DTYPES`; by default float32, as `gaincell evaluate` has it) and
+    those of HFLM that act on a model in memory. HFLM itself drops all others in silence; here they are
+    refused.
     The softmax of 16-bit logits is taken in float32 unless `softmax_dtype` says otherwise; HFLM's own default
     takes it in 16 bits, of which a log-likelihood keeps two digits.
     """
@@ -167,7 +168,7 @@ class GainCellLM(HFLM):  # type: ignore[misc]
 
 def _load(run: str, design: str | None, cell: str | None, impl: str, dtype: str) -> tuple[Any, Any]:
     """Model and tokenizer of a MODEL or RUN, on another chip if one is given; of other cells it says so."""
-    from gaincell.integrations.hf.chip import AS_SAVED, change_chip, set_impl
+    from gaincell.integrations.hf.chip import AS_SAVED, change_chip, set_backend
     from gaincell.integrations.hf.models import load_model
 
     if dtype not in DTYPES:
@@ -175,7 +176,7 @@ def _load(run: str, design: str | None, cell: str | None, impl: str, dtype: str)
     loaded = load_model(run, DTYPES[dtype])
     if exchanged := change_chip(loaded.model, design, cell):
         print(f"{run}: {AS_SAVED}{exchanged}", file=sys.stderr)
-    set_impl(loaded.model, impl)
+    set_backend(loaded.model, impl)
     return loaded.model, loaded.tokenizer
 
 

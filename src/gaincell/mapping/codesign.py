@@ -79,7 +79,7 @@ class CodesignSettings:
     evaluation_tokens: int = 32_768
     calibration_tokens: int = 4096
     technology: str = "28nm"
-    impl: str = "auto"
+    backend: str = "auto"
     device: str = "cpu"
 
 
@@ -109,7 +109,7 @@ def _codesigned(
     command: Sequence[str],
     progress: StageProgress,
 ) -> CodesignResult:
-    loaded = load_made(settings.model, settings.impl)
+    loaded = load_made(settings.model, settings.backend)
     model: PreTrainedModel = loaded.model.to(settings.device)  # type: ignore[arg-type]
     chip = settings.design or find_start(settings.model).design or default_design
     if "levels" in settings.learn and not chip.levels.storage:

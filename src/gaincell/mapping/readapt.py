@@ -69,7 +69,7 @@ class AdaptSettings:
     protocol: str | None = None
     evaluation_tokens: int = 16_384
     calibration_tokens: int = 16_384
-    impl: str = "auto"
+    backend: str = "auto"
     device: str = "cpu"
     dtype: str = "float32"
 
@@ -91,7 +91,7 @@ def adapt_model(
     chip = settings.design or start.design or default_design
     source, to = start.made_for(chip), with_cell(chip, settings.cell) if settings.cell else chip
     neutral = settings.start == "neutral"
-    loaded = start.load(chip, impl=settings.impl, dtype=getattr(torch, settings.dtype))
+    loaded = start.load(chip, backend=settings.backend, dtype=getattr(torch, settings.dtype))
     place_model(loaded.model, settings.device)
     if to.hash == source.hash and not neutral:
         raise InputError(

@@ -13,8 +13,8 @@ from gaincell.nn.array_normaliser import ArrayNormaliser
 from gaincell.nn.scaler import Scaler
 from gaincell.nn.softmax import SoftmaxAttention
 from gaincell.ops.gain_cell_attention import (
+    BackendName,
     Gradient,
-    Impl,
     Scaling,
     attention_from_voltages,
     gain_cell_attention,
@@ -60,7 +60,7 @@ class Attend(Protocol):
         v: Tensor,
         design: Design,
         scaling: Scaling | None,
-        impl: Impl,
+        backend: BackendName,
         *,
         key_index: Tensor | None,
         query_index: Tensor | None,
@@ -90,7 +90,7 @@ class GainCellAttention(nn.Module):
         kv_heads: key/value heads Hk; H is a multiple of it.
         head_dim: D, rows of a key array and columns of a value array.
         layer: which layer this is: mismatch is drawn per (layer, head).
-        impl: implementation of the arrays, see ``gain_cell_attention``.
+        backend: implementation of the arrays, see ``gain_cell_attention``.
         gradient: of the cells in the backward pass, see ops/gain_cell_attention/gradients.py.
         dtype: of gains and offsets.
         device: of gains and offsets.
@@ -107,7 +107,7 @@ class GainCellAttention(nn.Module):
         head_dim: int,
         *,
         layer: int = 0,
-        impl: Impl = "auto",
+        backend: BackendName = "auto",
         gradient: Gradient = "exact",
         dtype: torch.dtype = torch.float64,
         device: torch.device | str | None = None,
@@ -118,7 +118,7 @@ class GainCellAttention(nn.Module):
         self.kv_heads = kv_heads
         self.head_dim = head_dim
         self.layer = layer
-        self.impl: Impl = impl
+        self.backend: BackendName = backend
         self.gradient: Gradient = gradient
         self.q = Scaler(heads, dtype=dtype, device=device)
         self.k = Scaler(kv_heads, offset=design.v_offset, dtype=dtype, device=device)
@@ -295,7 +295,7 @@ class GainCellAttention(nn.Module):
             k,
             v,
             self.design,
-            self.impl,
+            self.backend,
             key_index=key_index,
             query_index=query_index,
             sliding_window=sliding_window,
@@ -365,7 +365,7 @@ class GainCellAttention(nn.Module):
             asked.v,
             self.design,
             asked.scaling,
-            self.impl,
+            self.backend,
             key_index=at[0],
             query_index=at[1],
             sliding_window=at[2],
