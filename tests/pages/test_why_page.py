@@ -25,7 +25,8 @@ def test_constraints_are_told_apart_by_two_standard_errors() -> None:
     )
     assert why_page.said_of_constraints(rows) == (
         "Told apart by 2 standard errors, the model is better without: readout (× 0.950), decay (× 0.970); "
-        "worse without, having been trained with it: tiling (× 1.030); not told apart: storage levels (× 1.015)."
+        "worse without, having been trained with it: tiling (× 1.030); not told apart: storage levels "
+        "(× 1.015)."
     )
     assert "better without: none;" in why_page.said_of_constraints(rows[:1])
 
