@@ -13,6 +13,7 @@ from gaincell.cli._options import check_run, choose_chip
 
 if TYPE_CHECKING:
     from gaincell.arrays import Refresh
+    from gaincell.backend_names import BackendName
     from gaincell.integrations.hf.base_model import LoadedModel
     from gaincell.progress import StageProgress
     from gaincell.reports.tables import Rows
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     )
 
 
-def load_run(run: str, purpose: str, design: str | None, backend: str) -> tuple[LoadedModel, str]:
+def load_run(run: str, purpose: str, design: str | None, backend: BackendName) -> tuple[LoadedModel, str]:
     """A RUN, on another chip if one is named, and in words what it runs as, which is printed.
 
     Raises GaincellError, before it is loaded, where it is none, or the chip is not acceptable.
