@@ -39,6 +39,7 @@ from gaincell.nn.array_normaliser import NORMALISER
 from gaincell.ops.gain_cell_attention import GRADIENTS
 from gaincell.progress import silent_stages
 from gaincell.results import read
+from gaincell.results.evaluation import AblationResult
 from gaincell.results.run import TrainedResult
 from gaincell.schema import allowed
 from gaincell.text import open_text
@@ -496,7 +497,9 @@ def test_stages_see_the_text_where_their_start_ended(tmp_path: Path) -> None:
     assert recipe.tokens_of(recipe.stage("fine-tuned")) == 6 * 32
 
 
-def test_every_stage_of_a_run_loads_as_it_was_evaluated(texts: Path, tmp_path: Path) -> None:
+def test_every_stage_of_a_run_loads_as_it_was_evaluated(
+    texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "made"
     run = run_recipe(load_recipe(write(tmp_path)), open_text(texts), out)
     tokens = torch.from_file(str(out / "tokens" / "evaluation"), size=83, dtype=torch.int32)
@@ -509,6 +512,19 @@ def test_every_stage_of_a_run_loads_as_it_was_evaluated(texts: Path, tmp_path: P
         load_model(out, stage="other")
     with pytest.raises(RunError, match="no directory of `gaincell train`"):
         load_model(texts, stage="linear")
+    written = tmp_path / "ablation.json"
+    ablation = ["ablate", str(out), "--text", str(texts), "--protocol", "blocks-32", "--json", str(written)]
+    with pytest.raises(SystemExit) as ended:
+        main([*ablation, "--limit", "83", "--stage", "linear"])
+    assert ended.value.code == 0
+    found, evaluated = read(written, AblationResult), {stage.name: stage.perplexity for stage in run.stages}
+    assert (found.stage, found.gains) == ("linear", "stage linear of the RUN")
+    assert found.ablation[0].perplexity == pytest.approx(evaluated["linear"], rel=1e-9)
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        main(["fidelity", str(out), "--text", str(texts), "--stage", "software-continued"])
+    assert ended.value.code == 2
+    assert "stage software-continued of" in capsys.readouterr().err
 
 
 def test_a_stage_has_its_own_cell_whatever_the_last_one_has(tmp_path: Path) -> None:

@@ -43,6 +43,14 @@ DesignName: TypeAlias = Annotated[
     typer.Option("--design", metavar="DESIGN", help="Shipped chip (gaincell design list) or a .toml file."),
 ]
 RunName: TypeAlias = Annotated[str, typer.Argument(metavar="RUN", help="A RUN directory, such as runs/tiny.")]
+StageName: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--stage",
+        metavar="NAME",
+        help="A stage of a RUN of `gaincell train`; by default its last in arrays.",
+    ),
+]
 OtherDesign: TypeAlias = Annotated[
     str | None, typer.Option("--design", metavar="DESIGN", help="Another chip than the RUN's own.")
 ]

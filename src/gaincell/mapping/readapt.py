@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,7 +33,6 @@ from gaincell.mapping.engine import Engine, read_evaluation
 from gaincell.mapping.folder import run_lock
 from gaincell.mapping.ready import find_start
 from gaincell.progress import StageProgress, silent_stages
-from gaincell.reports.figures import draw_all
 from gaincell.results import write
 from gaincell.results.provenance import hash_of
 from gaincell.results.run import FILE, AdaptedResult, UsedText
@@ -126,7 +126,10 @@ def adapt_model(
     set_design(loaded.model, to)
     title = f"{to.cell.name} cell"
     evaluate_starts("unadapted", f"{title}, unadapted", ", trained start" if neutral else "")
-    before = collect_statistics(loaded.model, [calibration], progress("statistics, unadapted"))
+    before = None
+    if settings.method == "closed-form":  # the published method measures them itself
+        with neutral_scales(loaded.model) if neutral else nullcontext():
+            before = collect_statistics(loaded.model, [calibration], progress("statistics, unadapted"))
     codes["unadapted"] = code_use(loaded.model, [calibration[:4]])
     result = adapt(
         loaded.model, [calibration], target, settings.method,
@@ -135,6 +138,8 @@ def adapt_model(
     )  # fmt: skip
     codes["adapted"] = code_use(loaded.model, [calibration[:4]])
     evaluate("adapted", f"{title}, adapted")
+    before = before or result.started
+    assert before is not None
     mismatch = {"before": before, "after": result.statistics}
     adapted = records.of_adaptation(result) | {"target_perplexity": exp_or_infinity(as_it_is)}
     design = attached_layers(loaded.model)[0].design
@@ -152,6 +157,8 @@ def adapt_model(
         provenance=engine.provenance(command, design, stages[-1][2], inputs),
     )
     if out is not None:
+        from gaincell.reports.figures import draw_all  # matplotlib takes half a second to import
+
         with run_lock(out):
             save(loaded.model, out)
             write(run, out / FILE)
