@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from transformers import PreTrainedModel
 
 from gaincell.adaptation import adapt, collect_statistics
 from gaincell.adaptation.adapt import Method, Start, neutral_scales
@@ -132,8 +133,7 @@ def adapt_model(
             before = collect_statistics(loaded.model, [calibration], progress("statistics, unadapted"))
     codes["unadapted"] = code_use(loaded.model, [calibration[:4]])
     result = adapt(
-        loaded.model, [calibration], target, settings.method,
-        start=settings.start, rule=settings.rule,
+        loaded.model, [calibration], target, settings.method, start=settings.start, rule=settings.rule,
         max_iterations=settings.max_iterations, progress=progress("adapt"),
     )  # fmt: skip
     codes["adapted"] = code_use(loaded.model, [calibration[:4]])
@@ -157,10 +157,15 @@ def adapt_model(
         provenance=engine.provenance(command, design, stages[-1][2], inputs),
     )
     if out is not None:
-        from gaincell.reports.figures import draw_all  # matplotlib takes half a second to import
-
-        with run_lock(out):
-            save(loaded.model, out)
-            write(run, out / FILE)
-            draw_all(run, out / "figures")
+        _store(run, loaded.model, out)
     return run
+
+
+def _store(run: AdaptedResult, model: PreTrainedModel, out: Path) -> None:
+    """Model, result and figures."""
+    from gaincell.reports.figures import draw_all  # matplotlib takes half a second to import
+
+    with run_lock(out):
+        save(model, out)
+        write(run, out / FILE)
+        draw_all(run, out / "figures")
