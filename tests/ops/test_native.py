@@ -56,10 +56,10 @@ def signals(tokens: int, heads: int, kv_heads: int, dim: int, batch: int = 1, se
     return [q, k, v]
 
 
-def results(inputs: list[Tensor], design: Design, impl: str, **options: object) -> list[Tensor]:
+def results(inputs: list[Tensor], design: Design, backend: str, **options: object) -> list[Tensor]:
     """Output and gradients of q, k, v."""
     leaves = [t.clone().requires_grad_() for t in inputs]
-    out = gain_cell_attention(*leaves, design, None, impl, **options)
+    out = gain_cell_attention(*leaves, design, None, backend, **options)
     weight = torch.linspace(-1, 1, out.numel(), dtype=out.dtype).view_as(out).cos()
     return [out.detach(), *torch.autograd.grad((out * weight).sum(), leaves)]
 
@@ -194,9 +194,9 @@ def test_approximate_gradients_of_every_cell_and_shape(approximate: str, changes
 
 def test_approximate_gradients_are_refused_where_they_are_not_computed() -> None:
     inputs = [t.float().requires_grad_() for t in signals(70, 2, 1, 16)]
-    for impl in ("naive", "blocked", "triton"):
-        with pytest.raises(InputError, match=f"impl='{impl}' does not compute gradient='bf16'"):
-            gain_cell_attention(*inputs, chip(), None, impl, gradient="bf16")
+    for backend in ("naive", "blocked", "triton"):
+        with pytest.raises(InputError, match=f"backend='{backend}' does not compute gradient='bf16'"):
+            gain_cell_attention(*inputs, chip(), None, backend, gradient="bf16")
     with pytest.raises(InputError, match=r"loses 13% of them by then, above 5%; give gradient='surrogate'"):
         gain_cell_attention(*inputs, chip(), gradient="surrogate-bf16")
     design = chip(token_period=1e-6)
@@ -314,10 +314,10 @@ def test_scaling_goes_through() -> None:
     index = torch.arange(-9, 61).clamp(min=-1)[None]
     for options in ({}, {"key_index": index}, {"gradient": "surrogate"}):
         found = {}
-        for impl in ("native", "blocked"):
+        for backend in ("native", "blocked"):
             leaves = [t.clone().requires_grad_() for t in (q, k, v, *scaling)]
-            out = gain_cell_attention(*leaves[:3], chip(), Scaling(*leaves[3:]), impl, **options)
-            found[impl] = [out.detach(), *torch.autograd.grad((out * out.detach().cos()).sum(), leaves)]
+            out = gain_cell_attention(*leaves[:3], chip(), Scaling(*leaves[3:]), backend, **options)
+            found[backend] = [out.detach(), *torch.autograd.grad((out * out.detach().cos()).sum(), leaves)]
         assert torch.equal(found["native"][0], found["blocked"][0])
         for name, got, expected in zip(
             ("q", "k", "v", *Scaling._fields), *(x[1:] for x in found.values()), strict=True

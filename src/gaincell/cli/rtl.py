@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gaincell.cli._json import JsonFile, command_line, output_directory, write_json
+from gaincell.cli._json import JsonFile, command_line, directory, show_result
 from gaincell.cli._options import ChipArgument, ProcessName, Seed, check_needed, needing_amaranth
 
 if TYPE_CHECKING:
@@ -25,12 +25,10 @@ def rtl(
     design: ChipArgument,
     out: Annotated[
         Path,
-        typer.Option(
+        directory(
             "--out",
-            metavar="DIR",
-            file_okay=False,
-            callback=output_directory,
-            help="Directory of the Verilog, testbench, constraints, floorplan, timeline and a README.",
+            "DIR",
+            "Directory of the Verilog, testbench, constraints, floorplan, timeline and a README.",
         ),
     ],
     verify: Annotated[
@@ -70,8 +68,6 @@ def rtl(
 
     Example: gaincell rtl leroux2025 --out runs/rtl --verify
     """
-    from rich.console import Console
-
     from gaincell.chips.design_file import load_design
     from gaincell.cli._progress import progress_bars
     from gaincell.costs.technology import load_technology
@@ -96,19 +92,15 @@ def rtl(
         )  # fmt: skip
     origin = None if inputs is None else {inputs.name: hashlib.sha256(inputs.read_bytes()).hexdigest()[:12]}
     result = generation.result_of(found, parameters, process, command_line(), seed, origin)
-    console = Console()
+    shown: list[object] = []
     if verify:
-        console.print(Rows("Checks", tables.CHECKS, tables.check_rows(result), text=(0, 1)).terminal())
-    for check in found.checks:
-        if check.note:
-            console.print(f"* {check.name}: {check.note}", markup=False)
+        shown.append(Rows("Checks", tables.CHECKS, tables.check_rows(result), text=(0, 1)))
+    shown += [f"* {check.name}: {check.note}" for check in found.checks if check.note]
     if result.modules:
-        console.print(Rows("Synthesis", tables.MODULES, tables.module_rows(result)).terminal())
+        shown.append(Rows("Synthesis", tables.MODULES, tables.module_rows(result)))
     if result.energy:
-        console.print(Rows("Energy", tables.ENERGY, tables.energy_rows(result), text=(0, 2)).terminal())
-    for path in generation.write(found, parameters, process, result, out):
-        console.print(str(path), markup=False, soft_wrap=True)
-    write_json(json, result)
+        shown.append(Rows("Energy", tables.ENERGY, tables.energy_rows(result), text=(0, 2)))
+    show_result(result, json, *shown, *generation.write(found, parameters, process, result, out))
     if any(check.failed for check in found.checks):
         raise typer.Exit(1)
 

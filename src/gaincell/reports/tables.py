@@ -30,6 +30,9 @@ class Rows:
     caption: str = ""
     text: Collection[int] = (0,)
 
+    def __rich__(self) -> Any:
+        return self.terminal()
+
     def terminal(self, *, no_wrap: bool = False) -> Any:
         """A table of rich. no_wrap: numbers stay whole where room is short, words fold."""
         from rich.box import SIMPLE_HEAD

@@ -16,6 +16,11 @@ AS_SAVED = "the RUN as it was saved"
 """What gains and offsets of a RUN are, for the line that says which version of a model is meant."""
 
 
+def as_saved(stage: str | None) -> str:
+    """The same for a RUN, or for a stage of it."""
+    return AS_SAVED if stage is None else f"stage {stage} of the RUN"
+
+
 def change_chip(
     model: PreTrainedModel,
     design: str | None = None,
@@ -66,7 +71,7 @@ def cells_exchanged(before: Design, after: Design) -> str:
     return f", its {kinds} without adaptation"
 
 
-def set_impl(model: PreTrainedModel, impl: str) -> None:
+def set_backend(model: PreTrainedModel, backend: str) -> None:
     """Choose the implementation of all arrays of a model; in software there are none."""
     for layer in attached_layers(model):
-        layer.impl = impl  # type: ignore[assignment]
+        layer.backend = backend  # type: ignore[assignment]
