@@ -12,7 +12,6 @@ import peft
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.tiers import slow
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel, Trainer, TrainingArguments
 
@@ -101,7 +100,8 @@ def test_an_adapter_attaches_its_base_model(
         assert torch.equal(logits(again.merge_and_unload()), logits(wrapped.merge_and_unload()))
 
 
-@pytest.mark.parametrize("installed", [True, slow(False)])
+@pytest.mark.slow
+@pytest.mark.parametrize("installed", [True, False])
 def test_peft_alone_stops_at_our_adapters(installed: bool, softmax: dict[str, Path], tmp_path: Path) -> None:
     """Where nobody imports gaincell, installed or not."""
     adapter(hardware(softmax["llama"]), "llama", tmp_path)
