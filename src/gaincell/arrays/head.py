@@ -53,6 +53,13 @@ REFRESHES = 2**31
 class HeadArray:
     """The arrays of the heads of one layer, with state.
 
+    Example:
+
+        >>> import gaincell, torch
+        >>> head = gaincell.HeadArray(gaincell.load_design("leroux2025"))
+        >>> head.step(*torch.full((3, 1, 1, 64), 0.5, dtype=torch.float64)).shape
+        torch.Size([1, 1, 64])
+
     Args:
         design: the chip; its `token_period` is the time from step to step.
         head_dim: D.

@@ -13,6 +13,7 @@ from gaincell.cli._options import check_run, choose_chip
 
 if TYPE_CHECKING:
     from gaincell.arrays import Refresh
+    from gaincell.backend_names import BackendName
     from gaincell.integrations.hf.base_model import LoadedModel
     from gaincell.progress import StageProgress
     from gaincell.reports.tables import Rows
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def load_run(
-    run: str, purpose: str, design: str | None, backend: str, stage: str | None
+    run: str, purpose: str, design: str | None, backend: BackendName, stage: str | None
 ) -> tuple[LoadedModel, str]:
     """A RUN or a stage of it, on another chip if one is named, and in words what it is, which is printed.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from transformers import PreTrainedModel
 
 from gaincell.arrays import Schedule
+from gaincell.backend_names import BackendName
 from gaincell.chips.design import Design
 from gaincell.chips.design_file import load_design
 from gaincell.chips.device import with_cell
@@ -71,7 +72,7 @@ def cells_exchanged(before: Design, after: Design) -> str:
     return f", its {kinds} without adaptation"
 
 
-def set_backend(model: PreTrainedModel, backend: str) -> None:
+def set_backend(model: PreTrainedModel, backend: BackendName) -> None:
     """Choose the implementation of all arrays of a model; in software there are none."""
     for layer in attached_layers(model):
-        layer.backend = backend  # type: ignore[assignment]
+        layer.backend = backend
