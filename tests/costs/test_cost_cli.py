@@ -345,7 +345,7 @@ def test_tables_for_documents(capsys: pytest.CaptureFixture[str], tmp_path: Path
     assert costs.with_scale(3.0, "columns") == "3 columns"
 
 
-@pytest.mark.parametrize("name", slow_after(2, ["tiny", "mistral-7b", "gpt2", "smollm2-135m"]))
+@pytest.mark.parametrize("name", slow_after(1, ["tiny", "mistral-7b", "gpt2", "smollm2-135m"]))
 def test_labels_do_not_collide_and_no_bar_begins_nowhere(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
