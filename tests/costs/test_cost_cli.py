@@ -108,7 +108,7 @@ def test_a_measured_activity_and_a_measured_baseline(
     assert {path.name for path in (tmp_path / "figures").iterdir()} == {f"costs-{n}.png" for n in FIGURES}
 
 
-@pytest.mark.parametrize("model", ["tiny", pytest.param("smollm2-135m", marks=SMOLLM2)])
+@pytest.mark.parametrize("model", ["tiny", pytest.param("smollm2-135m", marks=[SMOLLM2, pytest.mark.slow])])
 @pytest.mark.usefixtures("blank_figures")
 def test_the_activity_of_a_model_is_measured(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, model: str
