@@ -39,7 +39,7 @@ def write(
     from rich.console import Console
 
     from gaincell.chips.design_file import load_design
-    from gaincell.reports import spice_write as report
+    from gaincell.reports.spice_tables import write as write_rows
     from gaincell.spice.write_path import characterise_write_path
 
     chip, where = load_design(design), corner.load()
@@ -47,7 +47,7 @@ def write(
     with simulating():
         result = characterise_write_path(technology, chip, command_line(), corner=where, jobs=workers)
     write_json(json, result)
-    Console().print(report.rows(result).terminal())
+    Console().print(write_rows(result).terminal())
 
 
 @with_groups
@@ -92,7 +92,8 @@ def mixed(
 
     from gaincell.chips.design_file import load_design
     from gaincell.files import write_text
-    from gaincell.reports import spice_mixed as report
+    from gaincell.reports.spice import mixed_figure
+    from gaincell.reports.spice_tables import mixed as mixed_rows
     from gaincell.reports.style import save
 
     with needing_amaranth():
@@ -108,9 +109,9 @@ def mixed(
     result = mixed_result(found, chip, command_line(), seed)
     write_json(json, result)
     console = Console()
-    console.print(report.rows(result).terminal())
+    console.print(mixed_rows(result).terminal())
     if figure is not None:
-        save(report.mixed_figure(result), figure)
+        save(mixed_figure(result), figure)
     if out is not None:
         texts = {"circuit.cir": found.circuit.text, "sub_tile.v": found.verilog, **found.circuit.files}
         for name, text in texts.items():

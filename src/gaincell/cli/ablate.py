@@ -64,7 +64,7 @@ def ablate(
     from gaincell.integrations.hf.chip import AS_SAVED, change_chip, set_impl
     from gaincell.integrations.hf.context import check_length, read_tokens
     from gaincell.integrations.hf.models import load_model
-    from gaincell.reports.ablation import ablation_figure, ablation_table
+    from gaincell.reports.ablation import ablation_figure, ablation_rows
     from gaincell.reports.style import save
     from gaincell.results.evaluation import AblationResult
     from gaincell.text import open_text
@@ -91,7 +91,7 @@ def ablate(
         found = run_ablation(loaded.model, tokens, protocol, progress("evaluate"))
     head = result(loaded, found.protocol, tokens, command="ablate", text=found_text.name, gains=gains)
     entry = AblationResult(**vars(head), ablation=found.rows)
-    Console().print(ablation_table(entry, run))
+    Console().print(ablation_rows(entry, run).terminal())
     write_json(json, entry)
     if figure is not None:
         save(ablation_figure(entry), figure)

@@ -76,7 +76,6 @@ def rtl(
     from gaincell.cli._progress import progress_bars
     from gaincell.costs.technology import load_technology
     from gaincell.reports import rtl as tables
-    from gaincell.reports.tables import Rows
 
     with needing_amaranth():
         from gaincell.rtl import generation
@@ -98,14 +97,14 @@ def rtl(
     result = generation.result_of(found, parameters, process, command_line(), seed, origin)
     console = Console()
     if verify:
-        console.print(Rows("Checks", tables.CHECKS, tables.check_rows(result), text=(0, 1)).terminal())
+        console.print(tables.check_rows(result).terminal())
     for check in found.checks:
         if check.note:
             console.print(f"* {check.name}: {check.note}", markup=False)
     if result.modules:
-        console.print(Rows("Synthesis", tables.MODULES, tables.module_rows(result)).terminal())
+        console.print(tables.module_rows(result).terminal())
     if result.energy:
-        console.print(Rows("Energy", tables.ENERGY, tables.energy_rows(result), text=(0, 2)).terminal())
+        console.print(tables.energy_rows({result.inputs: result}).terminal())
     for path in generation.write(found, parameters, process, result, out):
         console.print(str(path), markup=False, soft_wrap=True)
     write_json(json, result)

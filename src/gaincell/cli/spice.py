@@ -225,7 +225,7 @@ def wires(
     from rich.console import Console
 
     from gaincell.chips.design_file import load_design
-    from gaincell.reports.spice_wires import wires_figure
+    from gaincell.reports.spice import wires_figure
     from gaincell.reports.style import save
     from gaincell.spice.wires import study
 
